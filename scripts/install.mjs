@@ -1,0 +1,35 @@
+// Runs before `npm start` and `npm test`, on whatever Node the machine has: installs the pinned
+// packages (Node 24 among them) when node_modules is missing or older than package-lock.json.
+import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const stamp = join(root, 'node_modules', '.cde-installed');
+const wanted = createHash('sha256')
+  .update(readFileSync(join(root, 'package-lock.json')))
+  .digest('hex');
+
+// npm writes the hidden lock file last: a stamp without it is left over from an interrupted install.
+const installed =
+  existsSync(stamp) &&
+  existsSync(join(root, 'node_modules', '.package-lock.json')) &&
+  readFileSync(stamp, 'utf8') === wanted;
+
+if (!installed) {
+  process.stderr.write('Installing what is missing (npm ci)…\n');
+  const npm = spawnSync('npm', ['ci', '--no-fund', '--no-audit', '--loglevel=error'], {
+    cwd: root,
+    stdio: ['ignore', 'inherit', 'inherit'],
+    shell: process.platform === 'win32',
+  });
+  if (npm.status !== 0) {
+    process.stderr.write(
+      'npm ci failed. Check that this machine reaches its npm registry (npm ping), then run the same command again.\n',
+    );
+    process.exit(npm.status ?? 1);
+  }
+  writeFileSync(stamp, wanted);
+}

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+export default defineConfig({
+  test: {
+    include: [
+      '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.ts',
+      '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',
+      'tests/*.test.ts',
+    ],
+    testTimeout: 30_000,
+    hookTimeout: 60_000,
+  },
+});
