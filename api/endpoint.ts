@@ -1,0 +1,65 @@
+import type { z } from 'zod';
+
+/** The four roles, from most to least. Source: docs/roles.md. */
+export const roles = ['owner', 'template-admin', 'auditor', 'member'] as const;
+export type Role = (typeof roles)[number];
+
+/**
+ * What a request may do. `public` needs no sign-in, `signed-in` any user, `agent` a workspace agent's
+ * build token. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for
+ * the owner of the thing named by the route.
+ */
+export const permissions = [
+  'public',
+  'signed-in',
+  'agent',
+  'workspace:create',
+  'workspace:read',
+  'workspace:operate',
+  'workspace:connect',
+  'workspace:delete',
+  'template:read',
+  'template:write',
+  'user:read',
+  'user:write',
+  'token:own',
+  'audit:read',
+  'metrics:read',
+] as const;
+export type Permission = (typeof permissions)[number];
+
+export type Method = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+
+/** One REST route, as data: the server serves it, the client calls it, OpenAPI documents it. */
+export interface Endpoint<
+  Params extends z.ZodType = z.ZodType,
+  Query extends z.ZodType = z.ZodType,
+  Body extends z.ZodType = z.ZodType,
+  Reply extends z.ZodType = z.ZodType,
+> {
+  method: Method;
+  /** Fastify's form: `/api/v1/workspaces/:workspace`. */
+  path: string;
+  summary: string;
+  tag: string;
+  permission: Permission;
+  params?: Params;
+  query?: Query;
+  body?: Body;
+  /** Absent: 204, no body. */
+  reply?: Reply;
+  /** The status of success; 200, or 204 without a reply. */
+  status?: number;
+  /** True where a POST honours `Idempotency-Key` (docs/api.md). */
+  idempotent?: boolean;
+}
+
+/** Declares an endpoint, keeping the types of its schemas. */
+export function endpoint<
+  Params extends z.ZodType = z.ZodNever,
+  Query extends z.ZodType = z.ZodNever,
+  Body extends z.ZodType = z.ZodNever,
+  Reply extends z.ZodType = z.ZodVoid,
+>(definition: Endpoint<Params, Query, Body, Reply>): Endpoint<Params, Query, Body, Reply> {
+  return definition;
+}

@@ -1,0 +1,36 @@
+import { z } from 'zod';
+import { Id } from './names.ts';
+import { Build, LogLine, Workspace } from './workspaces.ts';
+
+/** WebSocket `/api/v1/events`: a client gets events only for what it subscribed to. */
+export const ClientMessage = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('subscribe'),
+    topic: z.string().max(120).describe('`workspaces` (all you may see), `workspace:ID`, `build:ID`'),
+  }),
+  z.object({ type: z.literal('unsubscribe'), topic: z.string().max(120) }),
+]);
+export type ClientMessage = z.infer<typeof ClientMessage>;
+
+export const ServerMessage = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('subscribed'), topic: z.string() }),
+  z.object({ type: z.literal('workspace'), topic: z.string(), workspace: Workspace }),
+  z.object({ type: z.literal('workspace-gone'), topic: z.string(), id: Id }),
+  z.object({ type: z.literal('build'), topic: z.string(), build: Build }),
+  z.object({ type: z.literal('log'), topic: z.string(), buildId: Id, lines: z.array(LogLine) }),
+  /** Events were lost for this subscriber (it was slow, or the database was away): fetch afresh. */
+  z.object({ type: z.literal('resync'), topic: z.string() }),
+  z.object({ type: z.literal('error'), topic: z.string().optional(), code: z.string(), message: z.string() }),
+]);
+export type ServerMessage = z.infer<typeof ServerMessage>;
+
+/** WebSocket `/api/v1/workspaces/:workspace/terminal?cols&rows`: binary frames carry the terminal's bytes both ways, text frames these. */
+export const TerminalMessage = z.discriminatedUnion('type', [
+  z.object({
+    type: z.literal('resize'),
+    cols: z.number().int().min(1).max(1000),
+    rows: z.number().int().min(1).max(1000),
+  }),
+  z.object({ type: z.literal('exit'), code: z.number().int().nullable(), message: z.string() }),
+]);
+export type TerminalMessage = z.infer<typeof TerminalMessage>;

@@ -1,0 +1,260 @@
+import { z } from 'zod';
+import { endpoint, roles } from './endpoint.ts';
+import { Id, Moment, PageQuery, page, Username } from './names.ts';
+
+export const User = z.object({
+  id: Id,
+  username: Username,
+  name: z.string(),
+  email: z.string().nullable(),
+  role: z.enum(roles),
+  status: z.enum(['active', 'suspended']),
+  createdAt: Moment,
+  lastSeenAt: Moment.nullable(),
+});
+export type User = z.infer<typeof User>;
+
+/** What a token may do: everything its user may, or read only, or reach workspaces only. */
+export const scopes = ['all', 'read', 'connect'] as const;
+export type Scope = (typeof scopes)[number];
+
+export const Token = z.object({
+  id: Id,
+  name: z.string(),
+  scopes: z.array(z.enum(scopes)),
+  createdAt: Moment,
+  expiresAt: Moment,
+  lastUsedAt: Moment.nullable(),
+});
+export type Token = z.infer<typeof Token>;
+export const NewToken = z.object({ token: z.string().describe('Shown once: `cde_…`'), info: Token });
+
+export const Password = z.string().min(10, 'at least 10 characters').max(200);
+
+export const AuditRow = z.object({
+  id: Id,
+  at: Moment,
+  actor: z.string().describe('A username, `agent` or `system`'),
+  action: z.string().describe('workspace.create, user.update, …'),
+  targetType: z.string(),
+  targetId: z.string(),
+  targetName: z.string(),
+  before: z.unknown(),
+  after: z.unknown(),
+  requestId: z.string(),
+  ip: z.string().nullable(),
+});
+export type AuditRow = z.infer<typeof AuditRow>;
+
+const tag = 'identity';
+const userParams = z.object({ user: z.string().max(80).describe('A username, an id, or `me`') });
+
+export const getSignInMethods = endpoint({
+  method: 'GET',
+  path: '/api/v1/auth/methods',
+  tag,
+  summary: 'How one may sign in here',
+  permission: 'public',
+  reply: z.object({
+    password: z.boolean(),
+    oidc: z.object({ name: z.string(), url: z.string() }).nullable(),
+    needsOwner: z.boolean().describe('No user exists yet'),
+  }),
+});
+export const signIn = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/sign-in',
+  tag,
+  summary: 'Sign in with a password; sets the session cookie',
+  permission: 'public',
+  body: z.object({ username: z.string().max(200), password: z.string().max(200) }),
+  reply: User,
+});
+export const signInOnce = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/one-time',
+  tag,
+  summary: 'Sign in with the code of a one-time link; sets the session cookie',
+  permission: 'public',
+  body: z.object({ code: z.string().max(200) }),
+  reply: User,
+});
+export const signOut = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/sign-out',
+  tag,
+  summary: 'End this browser session (or revoke this token)',
+  permission: 'signed-in',
+  body: z.object({}).optional(),
+});
+export const createOneTimeLink = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/one-time-links',
+  tag,
+  summary: 'A link that signs this user in to a browser, once, within 10 minutes',
+  permission: 'signed-in',
+  body: z.object({}).optional(),
+  reply: z.object({ url: z.string(), expiresAt: Moment }),
+});
+export const startCliLogin = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/cli',
+  tag,
+  summary: 'Begin a login of the CLI through the browser',
+  permission: 'public',
+  body: z.object({ hostname: z.string().max(200) }),
+  reply: z.object({
+    deviceCode: z.string(),
+    userCode: z.string(),
+    url: z.string(),
+    expiresAt: Moment,
+    pollEveryMs: z.number().int(),
+  }),
+});
+export const getCliLogin = endpoint({
+  method: 'GET',
+  path: '/api/v1/auth/cli/:userCode',
+  tag,
+  summary: 'What asks to be logged in',
+  permission: 'signed-in',
+  params: z.object({ userCode: z.string().max(20) }),
+  reply: z.object({ hostname: z.string(), createdAt: Moment, ip: z.string().nullable() }),
+});
+export const approveCliLogin = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/cli/:userCode/approve',
+  tag,
+  summary: 'Allow it',
+  permission: 'signed-in',
+  params: z.object({ userCode: z.string().max(20) }),
+  body: z.object({}).optional(),
+});
+export const pollCliLogin = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/cli/token',
+  tag,
+  summary: 'Collect the token once it is allowed',
+  permission: 'public',
+  body: z.object({ deviceCode: z.string().max(200) }),
+  reply: z.object({
+    status: z.enum(['pending', 'approved', 'expired']),
+    token: z.string().nullable(),
+    username: z.string().nullable(),
+  }),
+});
+
+export const getUser = endpoint({
+  method: 'GET',
+  path: '/api/v1/users/:user',
+  tag,
+  summary: 'Show a user',
+  permission: 'user:read',
+  params: userParams,
+  reply: User,
+});
+export const listUsers = endpoint({
+  method: 'GET',
+  path: '/api/v1/users',
+  tag,
+  summary: 'List users',
+  permission: 'user:read',
+  query: PageQuery.extend({ search: z.string().max(80).optional() }),
+  reply: page(User),
+});
+export const createUser = endpoint({
+  method: 'POST',
+  path: '/api/v1/users',
+  tag,
+  summary: 'Create a user',
+  permission: 'user:write',
+  body: z.object({
+    username: Username,
+    name: z.string().max(120).default(''),
+    email: z.email().nullable().default(null),
+    role: z.enum(roles).default('member'),
+    password: Password.optional().describe('Absent: the user signs in by OIDC or a one-time link'),
+  }),
+  reply: User,
+  status: 201,
+  idempotent: true,
+});
+export const updateUser = endpoint({
+  method: 'PATCH',
+  path: '/api/v1/users/:user',
+  tag,
+  summary: "Change a user's role, status, name or email",
+  permission: 'user:write',
+  params: userParams,
+  body: z.object({
+    role: z.enum(roles).optional(),
+    status: z.enum(['active', 'suspended']).optional(),
+    name: z.string().max(120).optional(),
+    email: z.email().nullable().optional(),
+  }),
+  reply: User,
+});
+export const setPassword = endpoint({
+  method: 'PUT',
+  path: '/api/v1/users/:user/password',
+  tag,
+  summary: 'Set a password (ones own with the current one)',
+  permission: 'signed-in',
+  params: userParams,
+  body: z.object({ current: z.string().max(200).optional(), password: Password }),
+});
+export const deleteUser = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/users/:user',
+  tag,
+  summary: 'Delete a user who has no workspaces',
+  permission: 'user:write',
+  params: userParams,
+});
+
+export const listTokens = endpoint({
+  method: 'GET',
+  path: '/api/v1/tokens',
+  tag,
+  summary: 'List your tokens',
+  permission: 'token:own',
+  query: PageQuery,
+  reply: page(Token),
+});
+export const createToken = endpoint({
+  method: 'POST',
+  path: '/api/v1/tokens',
+  tag,
+  summary: 'Create a token',
+  permission: 'token:own',
+  body: z.object({
+    name: z.string().min(1).max(80),
+    scopes: z.array(z.enum(scopes)).min(1).default(['all']),
+    expiresInDays: z.number().int().min(1).max(365).default(90),
+  }),
+  reply: NewToken,
+  status: 201,
+});
+export const revokeToken = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/tokens/:token',
+  tag,
+  summary: 'Revoke a token',
+  permission: 'token:own',
+  params: z.object({ token: Id }),
+});
+
+export const listAudit = endpoint({
+  method: 'GET',
+  path: '/api/v1/audit',
+  tag,
+  summary: 'Read the audit log, newest first',
+  permission: 'audit:read',
+  query: PageQuery.extend({
+    actor: z.string().max(80).optional(),
+    action: z.string().max(80).optional(),
+    target: z.string().max(120).optional(),
+    since: Moment.optional(),
+    until: Moment.optional(),
+  }),
+  reply: page(AuditRow),
+});

@@ -1,0 +1,51 @@
+import { z } from 'zod';
+
+/** UUIDv7, made by the server (or PostgreSQL's uuidv7()). */
+export const Id = z.uuid();
+
+/** A moment, ISO 8601 in UTC. */
+export const Moment = z.iso.datetime();
+
+export const usernamePattern = /^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$/;
+export const Username = z
+  .string()
+  .regex(
+    usernamePattern,
+    'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
+  )
+  .refine((name) => !name.includes('--'), 'no two hyphens in a row');
+
+export const workspaceNamePattern = /^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$/;
+export const WorkspaceName = z
+  .string()
+  .regex(
+    workspaceNamePattern,
+    'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
+  )
+  .refine((name) => !name.includes('--'), 'no two hyphens in a row');
+
+export const TemplateName = z
+  .string()
+  .regex(
+    workspaceNamePattern,
+    'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
+  );
+
+/** `name` (one's own) or `owner/name`, or a workspace's id. */
+export const WorkspaceRef = z
+  .string()
+  .min(1)
+  .max(80)
+  .describe('A workspace: `name`, `owner/name` (written `owner~name` in a path) or its id');
+
+/** A page of a list. */
+export const PageQuery = z.object({
+  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  after: z.string().max(400).optional().describe('`next` of the page before'),
+});
+export function page<T extends z.ZodType>(item: T) {
+  return z.object({
+    items: z.array(item),
+    next: z.string().nullable().describe('Pass as `after` for the next page; null at the end'),
+  });
+}

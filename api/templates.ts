@@ -1,0 +1,225 @@
+import { z } from 'zod';
+import { endpoint } from './endpoint.ts';
+import { Id, Moment, PageQuery, page, TemplateName } from './names.ts';
+
+/** A value that a developer may choose, after defaults are filled in. */
+export const ParameterValue = z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]);
+export type ParameterValue = z.infer<typeof ParameterValue>;
+export const ParameterValues = z.record(z.string(), ParameterValue);
+export type ParameterValues = z.infer<typeof ParameterValues>;
+
+const parameterBase = {
+  name: z
+    .string()
+    .regex(
+      /^[a-z][a-z0-9_]{0,40}$/,
+      'use lower-case letters, digits and underscores, starting with a letter',
+    ),
+  title: z.string().max(80).optional(),
+  description: z.string().max(1000).optional(),
+  /** A parameter that may change only when the workspace is created. */
+  immutable: z.boolean().default(false),
+};
+const option = <T extends z.ZodType>(value: T) =>
+  z.strictObject({
+    value,
+    title: z.string().max(80).optional(),
+    description: z.string().max(400).optional(),
+  });
+
+/** One typed parameter of a template. Without `default` the developer must give it. */
+export const Parameter = z.discriminatedUnion('type', [
+  z.strictObject({
+    ...parameterBase,
+    type: z.literal('string'),
+    default: z.string().optional(),
+    minLength: z.number().int().min(0).optional(),
+    maxLength: z.number().int().min(1).optional(),
+    pattern: z.string().max(400).optional().describe('A regular expression that the whole value must match'),
+    options: z.array(option(z.string())).min(1).optional(),
+  }),
+  z.strictObject({
+    ...parameterBase,
+    type: z.literal('number'),
+    default: z.number().optional(),
+    min: z.number().optional(),
+    max: z.number().optional(),
+    integer: z.boolean().default(false),
+    options: z.array(option(z.number())).min(1).optional(),
+  }),
+  z.strictObject({ ...parameterBase, type: z.literal('boolean'), default: z.boolean().optional() }),
+  z.strictObject({
+    ...parameterBase,
+    type: z.literal('list'),
+    default: z.array(z.string()).optional(),
+    maxItems: z.number().int().min(1).max(100).default(20),
+    options: z.array(option(z.string())).min(1).optional(),
+  }),
+]);
+export type Parameter = z.infer<typeof Parameter>;
+
+/** A duration in a template: `90s`, `10m`, `2h`. */
+export const Duration = z.string().regex(/^\d+(ms|s|m|h)$/, 'a number and a unit: 90s, 10m, 2h');
+
+/** Of the `local` provider: limits that hold where the machine permits cgroups. */
+export const LocalSection = z.strictObject({
+  memory: z
+    .union([z.string(), z.number()])
+    .optional()
+    .describe('For example 2Gi; an expression may stand here'),
+  cpus: z.union([z.string(), z.number()]).optional(),
+  processes: z.union([z.string(), z.number()]).optional(),
+  env: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+});
+
+/** template.yaml. Strings in `home`, `startup`, `env` and the provider's section may hold `${{ CEL }}`. */
+export const TemplateFile = z.strictObject({
+  name: TemplateName,
+  title: z.string().max(80).optional(),
+  description: z.string().max(4000).optional(),
+  icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
+  provider: z.literal('local'),
+  parameters: z.array(Parameter).max(50).default([]),
+  home: z
+    .strictObject({ size: z.string().optional().describe('A limit where the provider has one: 20Gi') })
+    .default({}),
+  env: z
+    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.union([z.string(), z.number(), z.boolean()]))
+    .default({}),
+  startup: z
+    .strictObject({
+      script: z.string().max(65536).describe('Run by the login shell in the home, on every start'),
+      timeout: Duration.default('10m'),
+    })
+    .optional(),
+  local: LocalSection.default({}),
+});
+export type TemplateFile = z.infer<typeof TemplateFile>;
+
+export const TemplateVersion = z.object({
+  id: Id,
+  templateId: Id,
+  number: z.number().int(),
+  message: z.string(),
+  provider: z.string(),
+  parameters: z.array(Parameter),
+  active: z.boolean().describe('New workspaces and updates use the active version'),
+  createdAt: Moment,
+  createdBy: z.string().nullable(),
+});
+export type TemplateVersion = z.infer<typeof TemplateVersion>;
+
+export const Template = z.object({
+  id: Id,
+  name: TemplateName,
+  title: z.string(),
+  description: z.string(),
+  icon: z.string(),
+  provider: z.string(),
+  activeVersion: TemplateVersion,
+  workspaces: z.number().int().describe('How many workspaces are made from it'),
+  createdAt: Moment,
+  updatedAt: Moment,
+});
+export type Template = z.infer<typeof Template>;
+
+/** A template's folder as it travels: relative path to UTF-8 text. At most 64 files, 512 KiB together. */
+export const TemplateFiles = z.record(z.string().max(200), z.string().max(262144));
+
+export const Fault = z.object({
+  file: z.string(),
+  line: z.number().int().describe('From 1'),
+  column: z.number().int().describe('From 1'),
+  path: z.string().describe('Where in the file: parameters[0].default'),
+  message: z.string(),
+  hint: z.string().optional(),
+});
+export type Fault = z.infer<typeof Fault>;
+
+const tag = 'templates';
+const nameParams = z.object({ template: z.string().max(80).describe("A template's name or id") });
+
+export const listTemplates = endpoint({
+  method: 'GET',
+  path: '/api/v1/templates',
+  tag,
+  summary: 'List templates',
+  permission: 'template:read',
+  query: PageQuery,
+  reply: page(Template),
+});
+export const getTemplate = endpoint({
+  method: 'GET',
+  path: '/api/v1/templates/:template',
+  tag,
+  summary: 'Show a template',
+  permission: 'template:read',
+  params: nameParams,
+  reply: Template,
+});
+export const listTemplateVersions = endpoint({
+  method: 'GET',
+  path: '/api/v1/templates/:template/versions',
+  tag,
+  summary: "List a template's versions, newest first",
+  permission: 'template:read',
+  params: nameParams,
+  query: PageQuery,
+  reply: page(TemplateVersion),
+});
+export const getTemplateVersionFiles = endpoint({
+  method: 'GET',
+  path: '/api/v1/templates/:template/versions/:number/files',
+  tag,
+  summary: 'The folder of a version',
+  permission: 'template:write',
+  params: nameParams.extend({ number: z.coerce.number().int() }),
+  reply: z.object({ files: TemplateFiles }),
+});
+export const validateTemplate = endpoint({
+  method: 'POST',
+  path: '/api/v1/templates/validate',
+  tag,
+  summary: 'Check a folder without publishing it',
+  permission: 'template:write',
+  body: z.object({ files: TemplateFiles }),
+  reply: z.object({
+    valid: z.boolean(),
+    faults: z.array(Fault),
+    name: z.string().nullable(),
+    parameters: z.array(Parameter),
+  }),
+});
+export const publishTemplate = endpoint({
+  method: 'POST',
+  path: '/api/v1/templates',
+  tag,
+  summary: 'Publish a folder as a new version (and a new template, if the name is new)',
+  permission: 'template:write',
+  body: z.object({
+    files: TemplateFiles,
+    message: z.string().max(500).default(''),
+    activate: z.boolean().default(true),
+  }),
+  reply: Template,
+  status: 201,
+  idempotent: true,
+});
+export const activateTemplateVersion = endpoint({
+  method: 'POST',
+  path: '/api/v1/templates/:template/versions/:number/activate',
+  tag,
+  summary: 'Make a version the active one',
+  permission: 'template:write',
+  params: nameParams.extend({ number: z.coerce.number().int() }),
+  reply: Template,
+  idempotent: true,
+});
+export const deleteTemplate = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/templates/:template',
+  tag,
+  summary: 'Delete a template that no workspace uses',
+  permission: 'template:write',
+  params: nameParams,
+});

@@ -1,0 +1,295 @@
+import { z } from 'zod';
+import { AgentStats } from './agent.ts';
+import { endpoint } from './endpoint.ts';
+import { Id, Moment, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
+import { ParameterValues } from './templates.ts';
+
+/** What the developer wants. */
+export const desiredStates = ['running', 'stopped', 'deleted'] as const;
+/** What is. docs/statuses.md has the diagram. */
+export const workspaceStatuses = [
+  'pending',
+  'starting',
+  'running',
+  'stopping',
+  'stopped',
+  'failed',
+  'deleting',
+  'deleted',
+] as const;
+export type DesiredState = (typeof desiredStates)[number];
+export type WorkspaceStatus = (typeof workspaceStatuses)[number];
+
+export const transitions = ['start', 'stop', 'update', 'delete'] as const;
+export type Transition = (typeof transitions)[number];
+export const buildStatuses = ['queued', 'running', 'succeeded', 'failed', 'cancelled'] as const;
+export type BuildStatus = (typeof buildStatuses)[number];
+
+/** The stages of a build, in order. A stop or delete has `queued` and `provision` only. */
+export const stages = ['queued', 'render', 'provision', 'agent', 'startup', 'ready'] as const;
+export type Stage = (typeof stages)[number];
+
+export const BuildStage = z.object({
+  name: z.enum(stages),
+  status: z.enum(['running', 'succeeded', 'failed', 'cancelled']),
+  startedAt: Moment,
+  finishedAt: Moment.nullable(),
+});
+
+/** Why a build failed; `fault` tells the template's or developer's doing (`user`) from ours (`system`). */
+export const BuildError = z.object({
+  code: z.string(),
+  message: z.string(),
+  detail: z.string().optional(),
+  hint: z.string().optional(),
+  fault: z.enum(['user', 'system']),
+  stage: z.enum(stages).optional(),
+});
+export type BuildError = z.infer<typeof BuildError>;
+
+export const Build = z.object({
+  id: Id,
+  workspaceId: Id,
+  number: z.number().int(),
+  transition: z.enum(transitions),
+  status: z.enum(buildStatuses),
+  templateVersion: z.number().int(),
+  stages: z.array(BuildStage),
+  error: BuildError.nullable(),
+  initiator: z.string().describe('A username, or `system`'),
+  reason: z.string(),
+  cancelRequested: z.boolean(),
+  createdAt: Moment,
+  startedAt: Moment.nullable(),
+  finishedAt: Moment.nullable(),
+});
+export type Build = z.infer<typeof Build>;
+
+export const Workspace = z.object({
+  id: Id,
+  owner: z.string(),
+  name: WorkspaceName,
+  template: z.string(),
+  templateVersion: z.number().int(),
+  activeTemplateVersion: z.number().int().describe('`update` moves the workspace to it'),
+  outdated: z.boolean(),
+  provider: z.string(),
+  parameters: ParameterValues,
+  desired: z.enum(desiredStates),
+  status: z.enum(workspaceStatuses),
+  reason: z.string().nullable().describe('One sentence, where the status wants one'),
+  isolation: z.string().nullable().describe('Of the local provider: what separates it from the machine'),
+  agent: z.object({
+    connected: z.boolean(),
+    version: z.string().nullable(),
+    lastSeenAt: Moment.nullable(),
+    sshHostKey: z.string().nullable(),
+  }),
+  latestBuild: Build.nullable(),
+  createdAt: Moment,
+  updatedAt: Moment,
+});
+export type Workspace = z.infer<typeof Workspace>;
+
+export const LogLine = z.object({
+  seq: z.number().int().describe('Counts up within a build'),
+  at: Moment,
+  stage: z.enum(stages),
+  source: z.enum(['server', 'provider', 'agent', 'startup']),
+  level: z.enum(['info', 'warn', 'error']),
+  text: z.string(),
+});
+export type LogLine = z.infer<typeof LogLine>;
+
+/** What a client needs to open a session with a workspace. */
+export const TicketReply = z.object({
+  ticket: z.string().describe('Signed; minutes to live'),
+  expiresAt: Moment,
+  workspaceId: Id,
+  workspace: z.string(),
+  agentKey: z.string().describe("SHA-256 of the agent's TLS SubjectPublicKeyInfo, base64url"),
+  sshHostKey: z.string(),
+  username: z.string(),
+  satellites: z.array(z.object({ name: z.string(), url: z.string() })),
+});
+export type TicketReply = z.infer<typeof TicketReply>;
+
+const tag = 'workspaces';
+const params = z.object({ workspace: WorkspaceRef });
+const buildParams = z.object({ build: Id });
+
+export const listWorkspaces = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces',
+  tag,
+  summary: 'List the workspaces you may see',
+  permission: 'signed-in',
+  query: PageQuery.extend({
+    owner: z.string().max(80).optional().describe('A username, or `me`'),
+    status: z.enum(workspaceStatuses).optional(),
+    template: z.string().max(80).optional(),
+    search: z.string().max(80).optional(),
+  }),
+  reply: page(Workspace),
+});
+export const createWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces',
+  tag,
+  summary: 'Create a workspace and start it',
+  permission: 'workspace:create',
+  body: z.object({
+    name: WorkspaceName,
+    owner: z.string().max(80).optional().describe('Another user, for those who may'),
+    template: z.string().max(80),
+    parameters: ParameterValues.default({}),
+    start: z.boolean().default(true),
+  }),
+  reply: Workspace,
+  status: 201,
+  idempotent: true,
+});
+export const getWorkspace = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace',
+  tag,
+  summary: 'Show a workspace',
+  permission: 'workspace:read',
+  params,
+  reply: Workspace,
+});
+export const startWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/start',
+  tag,
+  summary: 'Start it',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({}).optional(),
+  reply: Build,
+  status: 202,
+  idempotent: true,
+});
+export const stopWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/stop',
+  tag,
+  summary: 'Stop it; the home stays',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({}).optional(),
+  reply: Build,
+  status: 202,
+  idempotent: true,
+});
+export const restartWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/restart',
+  tag,
+  summary: 'Stop it and start it on the same template version',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({}).optional(),
+  reply: Build,
+  status: 202,
+  idempotent: true,
+});
+export const updateWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/update',
+  tag,
+  summary: 'Restart it on the active template version, with changed parameters if given',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({ parameters: ParameterValues.optional() }).optional(),
+  reply: Build,
+  status: 202,
+  idempotent: true,
+});
+export const deleteWorkspace = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/workspaces/:workspace',
+  tag,
+  summary: 'Delete it; the home is kept for the grace period unless discarded',
+  permission: 'workspace:delete',
+  params,
+  query: z.object({ home: z.enum(['keep', 'discard']).default('keep') }),
+  reply: Build,
+  status: 202,
+});
+export const listBuilds = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/builds',
+  tag,
+  summary: 'List its builds, newest first',
+  permission: 'workspace:read',
+  params,
+  query: PageQuery,
+  reply: page(Build),
+});
+export const getBuild = endpoint({
+  method: 'GET',
+  path: '/api/v1/builds/:build',
+  tag,
+  summary: 'Show a build',
+  permission: 'workspace:read',
+  params: buildParams,
+  reply: Build,
+});
+export const getBuildLog = endpoint({
+  method: 'GET',
+  path: '/api/v1/builds/:build/log',
+  tag,
+  summary: "A build's log; with `wait`, held open until there is more",
+  permission: 'workspace:read',
+  params: buildParams,
+  query: z.object({
+    after: z.coerce.number().int().min(0).default(0),
+    limit: z.coerce.number().int().min(1).max(1000).default(1000),
+    wait: z.coerce
+      .number()
+      .int()
+      .min(0)
+      .max(30)
+      .default(0)
+      .describe('Seconds to wait for a line after `after`, or for the end'),
+  }),
+  reply: z.object({
+    lines: z.array(LogLine),
+    build: Build,
+    done: z.boolean().describe('The build has ended and these are its last lines'),
+  }),
+});
+export const cancelBuild = endpoint({
+  method: 'POST',
+  path: '/api/v1/builds/:build/cancel',
+  tag,
+  summary: 'Cancel a build that has not ended',
+  permission: 'workspace:operate',
+  params: buildParams,
+  body: z.object({}).optional(),
+  reply: Build,
+  status: 202,
+  idempotent: true,
+});
+export const createTicket = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/tickets',
+  tag,
+  summary: 'A ticket to open a session',
+  permission: 'workspace:connect',
+  params,
+  body: z.object({
+    clientKey: z.string().max(200).describe("The client's Ed25519 public key (SPKI DER, base64url)"),
+  }),
+  reply: TicketReply,
+});
+export const getWorkspaceStats = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/stats',
+  tag,
+  summary: "The agent's last stats",
+  permission: 'workspace:read',
+  params,
+  reply: z.object({ stats: AgentStats.nullable() }),
+});
