@@ -1,0 +1,75 @@
+import type { ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+
+/** What a provider is asked to keep, rendered from the template version: no expression is left in it. */
+export interface WorkspaceSpec {
+  workspaceId: string;
+  /** The developer's username: the user name inside, and the home's `/home/NAME`. */
+  owner: string;
+  name: string;
+  template: Rendered;
+}
+
+/** A template file after its expressions were evaluated. */
+export type Rendered = Omit<TemplateFile, 'parameters'> & { parameters: ParameterValues };
+
+/** How an agent is started: the provider passes these variables to the agent's process, and nothing else of ours. */
+export interface AgentLaunch {
+  buildId: string;
+  serverUrl: string;
+  token: string;
+}
+
+/** What a provider remembers of a workspace; kept in PostgreSQL between moves, so it must be plain JSON. */
+export type ProviderState = Record<string, unknown>;
+
+/**
+ * The result of one move. A move never waits for something slow: it starts the slow thing, says
+ * `again` with a delay (ms) and is called again. Every move may be repeated, and may find the work of
+ * a killed replica half done.
+ */
+export type Move =
+  | { kind: 'done'; state: ProviderState; message?: string; isolation?: string; home?: string }
+  | { kind: 'again'; state: ProviderState; afterMs: number; message?: string }
+  | { kind: 'failed'; state: ProviderState; error: ProviderError };
+
+/** Why a move failed, in words for the developer. `user`: the template or the developer can cure it. */
+export interface ProviderError {
+  code: string;
+  message: string;
+  detail?: string;
+  hint?: string;
+  fault: 'user' | 'system';
+}
+
+/** What is there now. `exited`: compute of ours that has ended, with the reason as far as it is known. */
+export type Observation =
+  | { kind: 'absent' }
+  | { kind: 'running'; buildId: string }
+  | { kind: 'exited'; buildId: string; reason: string };
+
+export interface MoveContext {
+  /** Adds a line to the build's log. */
+  log(text: string, level?: 'info' | 'warn' | 'error'): void;
+}
+
+/** Turns a template version into compute. All calls are safe to repeat and safe to lose. */
+export interface Provider {
+  name: string;
+  /** Toward an agent of `launch.buildId` running; compute of an older build is stopped first. */
+  start(spec: WorkspaceSpec, launch: AgentLaunch, state: ProviderState, context: MoveContext): Promise<Move>;
+  /** Toward no compute. The home stays. */
+  stop(workspaceId: string, state: ProviderState, context: MoveContext): Promise<Move>;
+  /** Toward nothing left. `keep`: the home is set aside until `purgeHomes` finds it too old. */
+  remove(
+    workspaceId: string,
+    state: ProviderState,
+    home: 'keep' | 'discard',
+    context: MoveContext,
+  ): Promise<Move>;
+  observe(workspaceId: string, state: ProviderState): Promise<Observation>;
+  /** Deletes homes set aside longer ago than `graceMs`; returns the workspace ids. */
+  purgeHomes(graceMs: number, now: Date): Promise<string[]>;
+  /** Calls back, soon after, when compute of a workspace has ended by itself. */
+  onExit(listener: (workspaceId: string) => void): void;
+  close(): Promise<void>;
+}
