@@ -2,6 +2,7 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
+    globalSetup: ['server/testing-setup.ts'],
     include: [
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.ts',
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',

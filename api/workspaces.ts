@@ -36,6 +36,8 @@ export const BuildStage = z.object({
   finishedAt: Moment.nullable(),
 });
 
+export type BuildStage = z.infer<typeof BuildStage>;
+
 /** Why a build failed; `fault` tells the template's or developer's doing (`user`) from ours (`system`). */
 export const BuildError = z.object({
   code: z.string(),

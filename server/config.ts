@@ -1,0 +1,177 @@
+import { homedir, userInfo } from 'node:os';
+import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
+import { z } from 'zod';
+
+const onOffAuto = z.enum(['auto', 'on', 'off']);
+const days = z.coerce.number().min(0).max(3650);
+const listenAddress = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'write HOST:PORT, for example 127.0.0.1:7080')
+  .transform((text) => {
+    const at = text.lastIndexOf(':');
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
+  })
+  .refine(({ port }) => port <= 65535, 'a port is at most 65535');
+
+/** Every setting: its flag is the kebab-case of its key, its variable `CDE_` + upper snake case unless named. */
+const settings = {
+  listen: { schema: listenAddress, default: '127.0.0.1:7080', help: 'Address to listen on' },
+  accessUrl: {
+    schema: z.url({ protocol: /^https?$/ }),
+    default: undefined,
+    help: 'URL that users and agents reach the server by',
+  },
+  dataDir: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'Directory of homes, keys and the embedded database',
+  },
+  databaseUrl: {
+    schema: z.string().regex(/^postgres(ql)?:\/\//, 'a URL that starts with postgres://'),
+    env: 'DATABASE_URL',
+    default: undefined,
+    help: 'PostgreSQL 15 or newer; without it the embedded one runs',
+  },
+  secretKey: {
+    schema: z.string().min(32, 'at least 32 characters'),
+    default: undefined,
+    help: 'Seals secrets in the database; without it a key file in the data directory. Replicas share it',
+  },
+  localProvider: {
+    schema: onOffAuto,
+    default: 'auto',
+    help: 'Workspaces on this machine: auto means on only when listening on loopback',
+  },
+  isolation: {
+    schema: z.enum(['auto', 'bwrap', 'unshare', 'none']),
+    default: 'auto',
+    help: 'Of the local provider',
+  },
+  homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
+  sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },
+  passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Sign-in with a password' },
+  oidcIssuer: { schema: z.url(), default: undefined, help: 'OpenID Connect issuer' },
+  oidcClientId: { schema: z.string().min(1), default: undefined, help: 'OpenID Connect client id' },
+  oidcClientSecret: { schema: z.string().min(1), default: undefined, help: 'OpenID Connect client secret' },
+  oidcName: {
+    schema: z.string().min(1).max(40),
+    default: 'single sign-on',
+    help: 'What the sign-in button says',
+  },
+  concurrency: {
+    schema: z.coerce.number().int().min(1).max(100),
+    default: '10',
+    help: 'Reconcile steps at once',
+  },
+  trustProxy: {
+    schema: z.string(),
+    default: '',
+    help: 'Addresses of reverse proxies whose X-Forwarded-For is believed, comma separated',
+  },
+  logLevel: {
+    schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']),
+    default: 'info',
+    help: 'Least severe log level',
+  },
+} as const;
+
+type Settings = typeof settings;
+type Values = {
+  [K in keyof Settings]: Settings[K]['default'] extends undefined
+    ? z.output<Settings[K]['schema']> | undefined
+    : z.output<Settings[K]['schema']>;
+};
+
+export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localProvider'> {
+  accessUrl: string;
+  dataDir: string;
+  localProvider: boolean;
+  /** True when only this machine can reach the server. */
+  loopback: boolean;
+}
+
+/** A setting that cannot be used; `main.ts` prints it and exits with 2. */
+export class ConfigError extends Error {
+  readonly hint: string;
+  constructor(message: string, hint: string) {
+    super(message);
+    this.name = 'ConfigError';
+    this.hint = hint;
+  }
+}
+
+const kebab = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+const variable = (key: string) => `CDE_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
+const environmentName = (key: keyof Settings) => {
+  const setting = settings[key];
+  return 'env' in setting ? setting.env : variable(key);
+};
+
+/** `--help` of the server, one line a setting. */
+export function describeSettings(): string {
+  return (Object.keys(settings) as (keyof Settings)[])
+    .map((key) => {
+      const setting = settings[key];
+      const fallback = setting.default ? ` (default ${setting.default})` : '';
+      return `  --${kebab(key).padEnd(20)} ${environmentName(key).padEnd(24)} ${setting.help}${fallback}`;
+    })
+    .join('\n');
+}
+
+function defaultDataDir(env: NodeJS.ProcessEnv): string {
+  if (process.platform !== 'win32' && userInfo().uid === 0) return '/var/lib/cde';
+  return join(env.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'cde');
+}
+
+/** Reads flags, then environment, then defaults; throws ConfigError at the first setting it cannot use. */
+export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
+  let flags: Record<string, string | boolean | undefined>;
+  try {
+    const options = Object.fromEntries(
+      Object.keys(settings).map((key) => [kebab(key), { type: 'string' as const }]),
+    );
+    flags = parseArgs({ args, options, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    throw new ConfigError((error as Error).message, 'Run with --help for the list of settings.');
+  }
+  const values: Record<string, unknown> = {};
+  for (const key of Object.keys(settings) as (keyof Settings)[]) {
+    const setting = settings[key];
+    const flag = flags[kebab(key)];
+    // An empty variable is an unset one, as Compose files and CI systems write it.
+    const text = typeof flag === 'string' ? flag : env[environmentName(key)] || setting.default;
+    if (text === undefined) continue;
+    const parsed = setting.schema.safeParse(text);
+    if (!parsed.success) {
+      const secret = key === 'databaseUrl' || key === 'secretKey' || key === 'oidcClientSecret';
+      const from = typeof flag === 'string' ? `--${kebab(key)}` : environmentName(key);
+      throw new ConfigError(
+        `${from}${secret ? '' : ` is ${JSON.stringify(text)}, which`} cannot be used: ${parsed.error.issues[0]?.message}.`,
+        `${setting.help}.`,
+      );
+    }
+    values[key] = parsed.data;
+  }
+  const given = values as Values;
+  const { host, port } = given.listen;
+  const loopback = host === 'localhost' || host === '::1' || /^127\./.test(host);
+  const urlHost = host === '0.0.0.0' || host === '::' ? 'localhost' : host.includes(':') ? `[${host}]` : host;
+  if (given.oidcIssuer && !given.oidcClientId)
+    throw new ConfigError(
+      'CDE_OIDC_ISSUER is set but CDE_OIDC_CLIENT_ID is not.',
+      'Set both, and CDE_OIDC_CLIENT_SECRET for a confidential client.',
+    );
+  if (given.passwordLogin === 'off' && !given.oidcIssuer)
+    throw new ConfigError(
+      'Password login is off and no OIDC issuer is set: nobody could sign in.',
+      'Set CDE_OIDC_ISSUER, or leave CDE_PASSWORD_LOGIN on.',
+    );
+  return {
+    ...given,
+    accessUrl: (given.accessUrl ?? `http://${urlHost}:${port}`).replace(/\/+$/, ''),
+    dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
+    localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
+    loopback,
+  };
+}

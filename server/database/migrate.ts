@@ -1,0 +1,71 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type pg from 'pg';
+
+const folder = fileURLToPath(new URL('../../migrations/', import.meta.url));
+/** Any constant does, as long as every replica takes the same: ASCII of `cdemig`. */
+const lockKey = 0x6364656d6967n;
+
+export class MigrationError extends Error {
+  readonly hint: string;
+  constructor(message: string, hint: string) {
+    super(message);
+    this.name = 'MigrationError';
+    this.hint = hint;
+  }
+}
+
+/** The migrations that this program knows, by number: `0001_name.sql`. */
+export async function knownMigrations(): Promise<{ number: number; name: string; path: string }[]> {
+  const files = (await readdir(folder)).filter((file) => /^\d{4}_.*\.sql$/.test(file)).sort();
+  return files.map((file) => ({ number: Number(file.slice(0, 4)), name: file, path: join(folder, file) }));
+}
+
+/**
+ * Brings the database up to this program, forward only, each migration in its own transaction. Replicas
+ * that start together wait for each other on an advisory lock. A database newer than the program is refused.
+ * Returns the names of the migrations it ran.
+ */
+export async function migrate(pool: pg.Pool): Promise<string[]> {
+  const known = await knownMigrations();
+  const client = await pool.connect();
+  try {
+    const { rows: version } = await client.query<{ v: number }>("SELECT current_setting('server_version_num')::int AS v");
+    if ((version[0]?.v ?? 0) < 150000)
+      throw new MigrationError('This PostgreSQL is older than 15.', 'Point DATABASE_URL at PostgreSQL 15 or newer, or leave it out for the embedded one.');
+    await client.query('SELECT pg_advisory_lock($1)', [lockKey]);
+    try {
+      await client.query('CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL, at timestamptz NOT NULL DEFAULT now())');
+      const { rows } = await client.query<{ number: number; name: string }>('SELECT number, name FROM migrations ORDER BY number');
+      const newest = rows.at(-1);
+      const ours = known.at(-1)?.number ?? 0;
+      if (newest && newest.number > ours)
+        throw new MigrationError(
+          `The database is at migration ${newest.name}, newer than this program (${ours}).`,
+          'Start the version of cde that last ran on it, or a newer one; nothing was changed.',
+        );
+      const done = new Set(rows.map((row) => row.number));
+      const ran: string[] = [];
+      for (const migration of known) {
+        if (done.has(migration.number)) continue;
+        const sql = await readFile(migration.path, 'utf8');
+        await client.query('BEGIN');
+        try {
+          await client.query(sql);
+          await client.query('INSERT INTO migrations (number, name) VALUES ($1, $2)', [migration.number, migration.name]);
+          await client.query('COMMIT');
+        } catch (error) {
+          await client.query('ROLLBACK');
+          throw error;
+        }
+        ran.push(migration.name);
+      }
+      return ran;
+    } finally {
+      await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);
+    }
+  } finally {
+    client.release();
+  }
+}

@@ -1,0 +1,232 @@
+import type { AgentStats } from '@cde/api/agent.ts';
+import type { Role } from '@cde/api/endpoint.ts';
+import type { Scope } from '@cde/api/identity.ts';
+import type { ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+import type {
+  BuildError,
+  BuildStage,
+  BuildStatus,
+  DesiredState,
+  LogLine,
+  Transition,
+  WorkspaceStatus,
+} from '@cde/api/workspaces.ts';
+import { boolean, customType, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import type { ProviderState, Rendered } from '../providers/provider.ts';
+
+/** Drizzle's view of migrations/; the SQL there is what counts (keys, checks and indexes live in it alone). */
+const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
+const moment = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
+
+export const users = pgTable('users', {
+  id: uuid('id').primaryKey(),
+  username: text('username').notNull(),
+  name: text('name').notNull().default(''),
+  email: text('email'),
+  role: text('role').$type<Role>().notNull(),
+  status: text('status').$type<'active' | 'suspended'>().notNull().default('active'),
+  passwordHash: text('password_hash'),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  lastSeenAt: moment('last_seen_at'),
+});
+
+export const oidcIdentities = pgTable(
+  'oidc_identities',
+  {
+    issuer: text('issuer').notNull(),
+    subject: text('subject').notNull(),
+    userId: uuid('user_id').notNull(),
+    createdAt: moment('created_at').notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.issuer, t.subject] })],
+);
+
+export const browserSessions = pgTable('browser_sessions', {
+  id: uuid('id').primaryKey(),
+  tokenHash: bytea('token_hash').notNull(),
+  userId: uuid('user_id').notNull(),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  expiresAt: moment('expires_at').notNull(),
+  ip: text('ip'),
+  userAgent: text('user_agent'),
+});
+
+export const apiTokens = pgTable('api_tokens', {
+  id: uuid('id').primaryKey(),
+  tokenHash: bytea('token_hash').notNull(),
+  userId: uuid('user_id').notNull(),
+  name: text('name').notNull(),
+  scopes: text('scopes').array().$type<Scope[]>().notNull(),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  expiresAt: moment('expires_at').notNull(),
+  lastUsedAt: moment('last_used_at'),
+});
+
+export const oneTimeLinks = pgTable('one_time_links', {
+  codeHash: bytea('code_hash').primaryKey(),
+  userId: uuid('user_id').notNull(),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  expiresAt: moment('expires_at').notNull(),
+  usedAt: moment('used_at'),
+});
+
+export const cliLogins = pgTable('cli_logins', {
+  deviceCodeHash: bytea('device_code_hash').primaryKey(),
+  userCode: text('user_code').notNull(),
+  hostname: text('hostname').notNull(),
+  ip: text('ip'),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  expiresAt: moment('expires_at').notNull(),
+  userId: uuid('user_id'),
+  collectedAt: moment('collected_at'),
+});
+
+export const oidcLogins = pgTable('oidc_logins', {
+  stateHash: bytea('state_hash').primaryKey(),
+  codeVerifier: text('code_verifier').notNull(),
+  nonce: text('nonce').notNull(),
+  returnTo: text('return_to').notNull(),
+  expiresAt: moment('expires_at').notNull(),
+});
+
+export const signInFailures = pgTable('sign_in_failures', {
+  id: uuid('id').primaryKey(),
+  subject: text('subject').notNull(),
+  at: moment('at').notNull().defaultNow(),
+});
+
+export const audit = pgTable('audit', {
+  id: uuid('id').primaryKey(),
+  at: moment('at').notNull().defaultNow(),
+  actorId: uuid('actor_id'),
+  actor: text('actor').notNull(),
+  action: text('action').notNull(),
+  targetType: text('target_type').notNull(),
+  targetId: text('target_id').notNull(),
+  targetName: text('target_name').notNull(),
+  before: jsonb('before'),
+  after: jsonb('after'),
+  requestId: text('request_id').notNull(),
+  ip: text('ip'),
+});
+
+export const idempotencyKeys = pgTable(
+  'idempotency_keys',
+  {
+    userId: uuid('user_id').notNull(),
+    key: text('key').notNull(),
+    requestHash: bytea('request_hash').notNull(),
+    status: integer('status'),
+    response: jsonb('response'),
+    createdAt: moment('created_at').notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.userId, t.key] })],
+);
+
+export const templates = pgTable('templates', {
+  id: uuid('id').primaryKey(),
+  name: text('name').notNull(),
+  activeVersionId: uuid('active_version_id'),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  updatedAt: moment('updated_at').notNull().defaultNow(),
+});
+
+export const templateVersions = pgTable('template_versions', {
+  id: uuid('id').primaryKey(),
+  templateId: uuid('template_id').notNull(),
+  number: integer('number').notNull(),
+  message: text('message').notNull().default(''),
+  files: jsonb('files').$type<Record<string, string>>().notNull(),
+  filesHash: bytea('files_hash').notNull(),
+  content: jsonb('content').$type<TemplateFile>().notNull(),
+  createdBy: uuid('created_by'),
+  createdAt: moment('created_at').notNull().defaultNow(),
+});
+
+export const workspaces = pgTable('workspaces', {
+  id: uuid('id').primaryKey(),
+  ownerId: uuid('owner_id').notNull(),
+  name: text('name').notNull(),
+  templateId: uuid('template_id').notNull(),
+  templateVersionId: uuid('template_version_id').notNull(),
+  parameters: jsonb('parameters').$type<ParameterValues>().notNull().default({}),
+  provider: text('provider').notNull(),
+  desired: text('desired').$type<DesiredState>().notNull(),
+  status: text('status').$type<WorkspaceStatus>().notNull(),
+  reason: text('reason'),
+  isolation: text('isolation'),
+  providerState: jsonb('provider_state').$type<ProviderState>().notNull().default({}),
+  currentBuildId: uuid('current_build_id'),
+  revision: integer('revision').notNull().default(0),
+  agentBuildId: uuid('agent_build_id'),
+  agentTlsKey: text('agent_tls_key'),
+  agentSshHostKey: text('agent_ssh_host_key'),
+  agentVersion: text('agent_version'),
+  agentSeenAt: moment('agent_seen_at'),
+  agentStats: jsonb('agent_stats').$type<AgentStats>(),
+  recoveries: integer('recoveries').notNull().default(0),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  updatedAt: moment('updated_at').notNull().defaultNow(),
+  deletedAt: moment('deleted_at'),
+});
+
+/** What the agent reported of the startup script. */
+export type StartupReport =
+  | { state: 'running' }
+  | { state: 'none' }
+  | { state: 'done'; exitCode: number | null; signal: string | null; timedOut: boolean; durationMs: number };
+
+export const builds = pgTable('builds', {
+  id: uuid('id').primaryKey(),
+  workspaceId: uuid('workspace_id').notNull(),
+  number: integer('number').notNull(),
+  transition: text('transition').$type<Transition>().notNull(),
+  status: text('status').$type<BuildStatus>().notNull(),
+  templateVersionId: uuid('template_version_id').notNull(),
+  parameters: jsonb('parameters').$type<ParameterValues>().notNull(),
+  options: jsonb('options').$type<{ restart?: boolean; home?: 'keep' | 'discard' }>().notNull().default({}),
+  stages: jsonb('stages').$type<BuildStage[]>().notNull().default([]),
+  error: jsonb('error').$type<BuildError>(),
+  initiatorId: uuid('initiator_id'),
+  initiator: text('initiator').notNull(),
+  reason: text('reason').notNull().default(''),
+  cancelRequested: boolean('cancel_requested').notNull().default(false),
+  agentTokenHash: bytea('agent_token_hash'),
+  startup: jsonb('startup').$type<StartupReport>(),
+  rendered: jsonb('rendered').$type<Rendered>(),
+  createdAt: moment('created_at').notNull().defaultNow(),
+  startedAt: moment('started_at'),
+  finishedAt: moment('finished_at'),
+});
+
+export const buildLogs = pgTable(
+  'build_logs',
+  {
+    buildId: uuid('build_id').notNull(),
+    seq: integer('seq').notNull(),
+    at: moment('at').notNull(),
+    stage: text('stage').$type<LogLine['stage']>().notNull(),
+    source: text('source').$type<LogLine['source']>().notNull(),
+    level: text('level').$type<LogLine['level']>().notNull(),
+    text: text('text').notNull(),
+    agentProcess: text('agent_process'),
+    agentSeq: integer('agent_seq'),
+  },
+  (t) => [primaryKey({ columns: [t.buildId, t.seq] })],
+);
+
+export const replicas = pgTable('replicas', {
+  number: integer('number').primaryKey().generatedAlwaysAsIdentity(),
+  hostname: text('hostname').notNull(),
+  pid: integer('pid').notNull(),
+  version: text('version').notNull(),
+  workerIds: text('worker_ids').array().notNull().default([]),
+  startedAt: moment('started_at').notNull().defaultNow(),
+});
+
+export const serverKeys = pgTable('server_keys', {
+  name: text('name').primaryKey(),
+  sealed: bytea('sealed').notNull(),
+  publicKey: text('public_key'),
+  createdAt: moment('created_at').notNull().defaultNow(),
+});

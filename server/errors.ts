@@ -1,0 +1,101 @@
+import type { ApiError } from '@cde/api/errors.ts';
+
+/**
+ * The catalogue: every code that a reply can carry, with its HTTP status. docs/errors.md explains each,
+ * and a test holds the two lists equal. Codes are stable: clients compare them.
+ */
+export const catalogue = {
+  'bad-request': 400,
+  'idempotency-key-reused': 422,
+  'idempotency-in-progress': 409,
+  'sign-in-required': 401,
+  'sign-in-failed': 401,
+  'token-expired': 401,
+  'token-invalid': 401,
+  'link-invalid': 401,
+  'sign-in-throttled': 429,
+  'csrf-rejected': 403,
+  forbidden: 403,
+  'scope-too-small': 403,
+  'user-suspended': 403,
+  'oidc-failed': 401,
+  'oidc-not-configured': 404,
+  'not-found': 404,
+  'route-not-found': 404,
+  'user-not-found': 404,
+  'username-taken': 409,
+  'email-taken': 409,
+  'user-has-workspaces': 409,
+  'last-owner': 409,
+  'password-wrong': 403,
+  'cli-login-not-found': 404,
+  'token-not-found': 404,
+  'template-not-found': 404,
+  'template-version-not-found': 404,
+  'template-invalid': 422,
+  'template-in-use': 409,
+  'parameters-invalid': 422,
+  'provider-not-available': 409,
+  'workspace-not-found': 404,
+  'workspace-name-taken': 409,
+  'workspace-deleted': 409,
+  'workspace-busy': 409,
+  'workspace-not-running': 409,
+  'agent-not-connected': 409,
+  'agent-superseded': 410,
+  'build-not-found': 404,
+  'build-ended': 409,
+  'payload-too-large': 413,
+  'unsupported-media-type': 415,
+  'server-busy': 503,
+  'database-unavailable': 503,
+  'shutting-down': 503,
+  internal: 500,
+} as const;
+
+export type ErrorCode = keyof typeof catalogue;
+
+/** A failure meant for the caller: what happened (`message`), why (`detail`), what to do (`hint`). */
+export class Problem extends Error {
+  readonly code: ErrorCode;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+  readonly issues: ApiError['issues'];
+  /** Seconds, sent as Retry-After. */
+  readonly retryAfter: number | undefined;
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    more: {
+      detail?: string;
+      hint?: string;
+      issues?: ApiError['issues'];
+      retryAfter?: number;
+      cause?: unknown;
+    } = {},
+  ) {
+    super(message, { cause: more.cause });
+    this.name = 'Problem';
+    this.code = code;
+    this.detail = more.detail;
+    this.hint = more.hint;
+    this.issues = more.issues;
+    this.retryAfter = more.retryAfter;
+  }
+
+  get status(): number {
+    return catalogue[this.code];
+  }
+
+  toBody(requestId: string): ApiError {
+    return {
+      code: this.code,
+      message: this.message,
+      ...(this.detail === undefined ? {} : { detail: this.detail }),
+      ...(this.hint === undefined ? {} : { hint: this.hint }),
+      ...(this.issues === undefined ? {} : { issues: this.issues }),
+      requestId,
+    };
+  }
+}

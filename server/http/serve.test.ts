@@ -1,0 +1,45 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeTestServer, type TestServer } from '../testing.ts';
+
+let server: TestServer;
+beforeAll(async () => {
+  server = await makeTestServer();
+});
+afterAll(() => server.close());
+
+test('a user reads themselves, with a request id', async () => {
+  const ada = await server.addUser('ada');
+  const reply = await server.request(ada, 'GET', '/api/v1/users/me');
+  expect(reply).toMatchObject({ status: 200, body: { username: 'ada', role: 'member' } });
+  expect(reply.headers['x-request-id']).toBeTruthy();
+});
+
+test('without a sign-in every error has a code, a message and a hint', async () => {
+  const reply = await server.request(null, 'GET', '/api/v1/users/me');
+  expect(reply).toMatchObject({
+    status: 401,
+    body: { code: 'sign-in-required', hint: expect.any(String), requestId: expect.any(String) },
+  });
+});
+
+test('an unknown token is told apart from an absent one', async () => {
+  const reply = await server.request(
+    { id: '', username: '', token: 'cde_nonsense' },
+    'GET',
+    '/api/v1/users/me',
+  );
+  expect(reply).toMatchObject({ status: 401, body: { code: 'token-invalid' } });
+});
+
+test('the contract is published as OpenAPI 3.1', async () => {
+  const reply = await server.request(null, 'GET', '/api/v1/openapi.json');
+  expect(reply.body.openapi).toBe('3.1.0');
+  expect(reply.body.paths['/api/v1/users/{user}'].get.summary).toBe('Show a user');
+});
+
+test('an unknown route says so', async () => {
+  expect(await server.request(null, 'GET', '/api/v1/nothing')).toMatchObject({
+    status: 404,
+    body: { code: 'route-not-found' },
+  });
+});

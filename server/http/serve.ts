@@ -1,0 +1,201 @@
+import { createHash } from 'node:crypto';
+import type { Endpoint } from '@cde/api/endpoint.ts';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { z } from 'zod';
+import { isUnavailable } from '../database/pool.ts';
+import { Problem } from '../errors.ts';
+import type { Actor, Caller, Gate } from './actor.ts';
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    gate: Gate;
+    /** Every endpoint served, for the tests that walk them. */
+    endpoints: Endpoint[];
+    /** True: replies are checked against their schemas (tests and development). */
+    checkReplies: boolean;
+  }
+  interface FastifyRequest {
+    actor: Actor;
+  }
+}
+
+type Parsed<T> = T extends z.ZodType ? z.output<T> : undefined;
+
+export interface Input<
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+  A extends Actor = Actor,
+> extends Caller<A> {
+  params: Parsed<Params>;
+  query: Parsed<Query>;
+  body: Parsed<Body>;
+  request: FastifyRequest;
+  reply: FastifyReply;
+}
+
+/** Which actors can pass an endpoint's permission: an agent only `agent`, else a user; `public` anybody. */
+type ActorOf<P> = P extends 'agent'
+  ? Extract<Actor, { kind: 'agent' }>
+  : P extends 'public'
+    ? Actor
+    : Extract<Actor, { kind: 'user' }>;
+
+/**
+ * Serves one endpoint of the contract: authenticates, checks its permission, parses, honours
+ * Idempotency-Key, calls `handler`, replies. The handler authorises again where the thing has an owner.
+ */
+export function serve<
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+  Reply extends z.ZodType,
+>(
+  app: FastifyInstance,
+  endpoint: Endpoint<Params, Query, Body, Reply>,
+  handler: (input: Input<Params, Query, Body, Extract<Actor, { kind: 'user' }>>) => Promise<z.input<Reply>>,
+): void {
+  serveAs<Params, Query, Body, Reply, 'signed-in'>(app, endpoint, handler);
+}
+
+/** As `serve`, for a permission that others than users pass: name it as the last type argument. */
+export function serveAs<
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+  Reply extends z.ZodType,
+  P extends 'agent' | 'public' | 'signed-in',
+>(
+  app: FastifyInstance,
+  endpoint: Endpoint<Params, Query, Body, Reply>,
+  handler: (input: Input<Params, Query, Body, ActorOf<P>>) => Promise<z.input<Reply>>,
+): void {
+  app.endpoints.push(endpoint as unknown as Endpoint);
+  app.route({
+    method: endpoint.method,
+    url: endpoint.path,
+    schema: {
+      summary: endpoint.summary,
+      tags: [endpoint.tag],
+      description: `Permission: \`${endpoint.permission}\``,
+      ...(endpoint.params && { params: endpoint.params }),
+      ...(endpoint.query && { querystring: endpoint.query }),
+      ...(endpoint.body && { body: endpoint.body }),
+      ...(endpoint.reply && { response: { [endpoint.status ?? 200]: endpoint.reply } }),
+    },
+    onRequest: async (request) => {
+      request.actor = await app.gate.authenticate(request.headers, {
+        method: request.method,
+        ip: request.ip,
+      });
+      app.gate.authorize(request.actor, endpoint.permission);
+    },
+    handler: async (request, reply) => {
+      const actor = request.actor as ActorOf<P>;
+      const call = () =>
+        handler({
+          actor,
+          requestId: request.id,
+          ip: request.ip,
+          params: request.params as Parsed<Params>,
+          query: request.query as Parsed<Query>,
+          body: request.body as Parsed<Body>,
+          request,
+          reply,
+        });
+      const status = endpoint.status ?? (endpoint.reply ? 200 : 204);
+      const key = request.headers['idempotency-key'];
+      if (endpoint.idempotent && typeof key === 'string' && actor.kind === 'user') {
+        if (key.length > 200)
+          throw new Problem('bad-request', 'The Idempotency-Key is longer than 200 characters.');
+        const fingerprint = createHash('sha256')
+          .update(`${request.method} ${request.url}\n${JSON.stringify(request.body ?? null)}`)
+          .digest('hex');
+        const done = await app.gate.once(actor, key, fingerprint, async () => ({
+          status,
+          body: await call(),
+        }));
+        if (done.replayed) reply.header('idempotent-replayed', 'true');
+        return reply.code(done.status).send(done.body ?? null);
+      }
+      const body = await call();
+      if (reply.sent) return reply;
+      if (!endpoint.reply) return reply.code(204).send();
+      return reply.code(status).send(body);
+    },
+  });
+}
+
+const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type' | 'bad-request'> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: 'payload-too-large',
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
+};
+
+/** Turns whatever was thrown into a Problem; what is not the caller's doing becomes `internal` and is logged. */
+export function toProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (isUnavailable(error))
+    return new Problem('database-unavailable', 'The server cannot reach its database at the moment.', {
+      hint: 'Nothing was lost. Try again in a few seconds.',
+      retryAfter: 2,
+      cause: error,
+    });
+  const known = error as {
+    code?: string;
+    statusCode?: number;
+    message?: string;
+    issues?: { path: PropertyKey[]; message: string }[];
+    where?: string;
+  };
+  if (Array.isArray(known.issues))
+    return new Problem('bad-request', `The request's ${known.where ?? 'body'} is not valid.`, {
+      detail: known.issues.map((issue) => `${issue.path.join('.') || '(all)'}: ${issue.message}`).join('; '),
+      issues: known.issues.map((issue) => ({ path: issue.path.join('.'), message: issue.message })),
+    });
+  if (known.statusCode && known.statusCode < 500)
+    return new Problem(
+      fastifyCodes[known.code ?? ''] ?? 'bad-request',
+      known.message ?? 'The request is not valid.',
+    );
+  return new Problem('internal', 'Something went wrong on our side.', {
+    hint: 'Try again; if it stays, give your administrator the request id.',
+    cause: error,
+  });
+}
+
+/** Installs request parsing by zod, the reply serialiser, and the error and not-found handlers. */
+export function installHttp(app: FastifyInstance, options: { gate: Gate; checkReplies: boolean }): void {
+  app.decorate('gate', options.gate);
+  app.decorate('endpoints', []);
+  app.decorate('checkReplies', options.checkReplies);
+  // Set by every endpoint's onRequest; null only on routes outside the contract, which do not read it.
+  app.decorateRequest<Actor | null>('actor', null);
+
+  app.setValidatorCompiler(({ schema, httpPart }) => (data) => {
+    const parsed = (schema as z.ZodType).safeParse(data);
+    if (parsed.success) return { value: parsed.data };
+    return {
+      error: Object.assign(new Error('invalid'), {
+        issues: parsed.error.issues,
+        where: httpPart === 'querystring' ? 'query' : httpPart,
+      }),
+    };
+  });
+  // Handlers build replies field by field, so production does not pay for a second check (it halves
+  // throughput on lists); tests do, and there a reply that breaks the contract fails.
+  app.setSerializerCompiler(({ schema }) => {
+    if (!options.checkReplies) return (data) => JSON.stringify(data);
+    return (data) => JSON.stringify((schema as z.ZodType).parse(data));
+  });
+
+  app.setErrorHandler((error, request, reply) => {
+    const problem = toProblem(error);
+    if (problem.status >= 500) request.log.error({ err: problem.cause ?? problem }, problem.message);
+    if (problem.retryAfter) reply.header('retry-after', String(problem.retryAfter));
+    return reply
+      .code(problem.status)
+      .type('application/json')
+      .serializer(JSON.stringify)
+      .send(problem.toBody(request.id));
+  });
+}

@@ -1,0 +1,109 @@
+import type { Permission, Role } from '@cde/api/endpoint.ts';
+import type { Scope } from '@cde/api/identity.ts';
+import { Problem } from '../errors.ts';
+import type { Actor } from '../http/actor.ts';
+
+type Grant = 'any' | 'own';
+type Granted = Exclude<Permission, 'public' | 'signed-in' | 'agent'>;
+
+/** The one place that decides. What is not written here is denied. docs/roles.md shows it as a table. */
+export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
+  owner: {
+    'workspace:create': 'any',
+    'workspace:read': 'any',
+    'workspace:operate': 'any',
+    // Not even an owner enters somebody else's workspace.
+    'workspace:connect': 'own',
+    'workspace:delete': 'any',
+    'template:read': 'any',
+    'template:write': 'any',
+    'user:read': 'any',
+    'user:write': 'any',
+    'token:own': 'own',
+    'audit:read': 'any',
+    'metrics:read': 'any',
+  },
+  'template-admin': {
+    'workspace:create': 'own',
+    'workspace:read': 'any',
+    'workspace:operate': 'own',
+    'workspace:connect': 'own',
+    'workspace:delete': 'own',
+    'template:read': 'any',
+    'template:write': 'any',
+    'user:read': 'own',
+    'token:own': 'own',
+  },
+  auditor: {
+    'workspace:create': 'own',
+    'workspace:read': 'any',
+    'workspace:operate': 'own',
+    'workspace:connect': 'own',
+    'workspace:delete': 'own',
+    'template:read': 'any',
+    'user:read': 'any',
+    'token:own': 'own',
+    'audit:read': 'any',
+    'metrics:read': 'any',
+  },
+  member: {
+    'workspace:create': 'own',
+    'workspace:read': 'own',
+    'workspace:operate': 'own',
+    'workspace:connect': 'own',
+    'workspace:delete': 'own',
+    'template:read': 'any',
+    'user:read': 'own',
+    'token:own': 'own',
+  },
+};
+
+/** What a token of this scope may at most; `all` is not listed, it takes nothing away. */
+const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
+  read: ['public', 'workspace:read', 'template:read', 'user:read', 'audit:read', 'metrics:read'],
+  connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
+};
+
+/** How far the actor's permission goes: every one's things, its own, or none. */
+export function grantOf(actor: Actor, permission: Permission): Grant | null {
+  if (permission === 'public') return 'any';
+  if (actor.kind === 'agent') return permission === 'agent' ? 'own' : null;
+  if (actor.kind !== 'user' || permission === 'agent') return null;
+  if (permission === 'signed-in') return 'own';
+  return grants[actor.role][permission] ?? null;
+}
+
+/** True when a list or a thing of `ownerId` is within the actor's permission. */
+export function may(actor: Actor, permission: Permission, target?: { ownerId: string }): boolean {
+  const grant = grantOf(actor, permission);
+  if (grant === null) return false;
+  if (actor.kind === 'user' && !inScope(actor.scopes, permission)) return false;
+  if (grant === 'any' || target === undefined) return true;
+  return actor.kind === 'user' && actor.userId === target.ownerId;
+}
+
+function inScope(scopes: Scope[], permission: Permission): boolean {
+  return scopes.some((scope) => scope === 'all' || scopeAllows[scope].includes(permission));
+}
+
+/** Throws the Problem that says why not: sign in, a token too small, or no permission. */
+export function authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void {
+  if (may(actor, permission, target)) return;
+  if (actor.kind === 'anonymous')
+    throw new Problem('sign-in-required', 'You are not signed in.', { hint: 'Sign in, or run: cde login' });
+  if (actor.kind === 'user' && grantOf(actor, permission) !== null && !inScope(actor.scopes, permission))
+    throw new Problem(
+      'scope-too-small',
+      `This token's scope (${actor.scopes.join(', ')}) does not cover ${permission}.`,
+      {
+        hint: 'Create a token with a wider scope: cde token create --scope all',
+      },
+    );
+  throw new Problem('forbidden', 'You may not do this.', {
+    detail:
+      actor.kind === 'user'
+        ? `It needs ${permission}, which the role ${actor.role} does not have here.`
+        : `It needs ${permission}.`,
+    hint: 'Ask an owner of this installation.',
+  });
+}

@@ -1,0 +1,132 @@
+import { and, eq, gt } from 'drizzle-orm';
+import type { Database } from '../database/pool.ts';
+import { apiTokens, browserSessions, builds, users, workspaces } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Actor, Gate } from '../http/actor.ts';
+import { authorize } from './authorize.ts';
+import { runOnce } from './idempotency.ts';
+import { hashSecret } from './secrets.ts';
+
+export const sessionCookie = 'cde_session';
+
+interface Options {
+  database: Database;
+  now: () => Date;
+  /** The origins that a browser may change things from: the access URL's, and the listening address's. */
+  origins: () => string[];
+}
+
+/** Reads one cookie of a Cookie header. */
+export function readCookie(header: string | undefined, name: string): string | null {
+  for (const part of (header ?? '').split(';')) {
+    const at = part.indexOf('=');
+    if (at > 0 && part.slice(0, at).trim() === name) return part.slice(at + 1).trim();
+  }
+  return null;
+}
+
+/** Identity's answer to http: who is it, may they, and once only. */
+export function makeGate({ database, now, origins }: Options): Gate {
+  const { db } = database;
+
+  async function byToken(secret: string): Promise<Actor> {
+    const hash = hashSecret(secret);
+    if (secret.startsWith('cde_agent_')) return byAgentToken(hash);
+    const [row] = await db
+      .select({ token: apiTokens, user: users })
+      .from(apiTokens)
+      .innerJoin(users, eq(users.id, apiTokens.userId))
+      .where(eq(apiTokens.tokenHash, hash));
+    if (!row)
+      throw new Problem('token-invalid', 'This token is not known here.', {
+        hint: 'It may have been revoked. Run: cde login',
+      });
+    if (row.token.expiresAt <= now())
+      throw new Problem(
+        'token-expired',
+        `This token expired on ${row.token.expiresAt.toISOString().slice(0, 10)}.`,
+        { hint: 'Run: cde login' },
+      );
+    if (row.user.status === 'suspended') throw suspended();
+    return {
+      kind: 'user',
+      userId: row.user.id,
+      username: row.user.username,
+      role: row.user.role,
+      scopes: row.token.scopes,
+      via: { kind: 'token', id: row.token.id },
+    };
+  }
+
+  async function byAgentToken(hash: Buffer): Promise<Actor> {
+    const [row] = await db
+      .select({ buildId: builds.id, workspaceId: builds.workspaceId, current: workspaces.agentBuildId })
+      .from(builds)
+      .innerJoin(workspaces, eq(workspaces.id, builds.workspaceId))
+      .where(eq(builds.agentTokenHash, hash));
+    if (!row) throw new Problem('token-invalid', 'This agent token is not known here.');
+    if (row.current !== row.buildId)
+      throw new Problem(
+        'agent-superseded',
+        'A newer build of this workspace has taken over, or it was stopped.',
+      );
+    return { kind: 'agent', workspaceId: row.workspaceId, buildId: row.buildId };
+  }
+
+  async function byCookie(
+    secret: string,
+    request: { method: string },
+    headers: Record<string, string | string[] | undefined>,
+  ): Promise<Actor> {
+    const [row] = await db
+      .select({ session: browserSessions, user: users })
+      .from(browserSessions)
+      .innerJoin(users, eq(users.id, browserSessions.userId))
+      .where(and(eq(browserSessions.tokenHash, hashSecret(secret)), gt(browserSessions.expiresAt, now())));
+    if (!row) return { kind: 'anonymous' };
+    if (row.user.status === 'suspended') throw suspended();
+    const upgrade = String(headers.upgrade ?? '').toLowerCase() === 'websocket';
+    if ((request.method !== 'GET' && request.method !== 'HEAD') || upgrade) refuseForeignOrigin(headers);
+    return {
+      kind: 'user',
+      userId: row.user.id,
+      username: row.user.username,
+      role: row.user.role,
+      scopes: ['all'],
+      via: { kind: 'cookie', id: row.session.id },
+    };
+  }
+
+  // A cookie rides along on requests that other sites make; SameSite=Lax stops most, this stops the rest.
+  function refuseForeignOrigin(headers: Record<string, string | string[] | undefined>): void {
+    const origin = headers.origin;
+    const site = headers['sec-fetch-site'];
+    if (typeof origin === 'string' && origins().includes(origin)) return;
+    if (origin === undefined && (site === 'same-origin' || site === 'none')) return;
+    throw new Problem('csrf-rejected', 'This request came from another site than the dashboard.', {
+      detail: `Origin: ${typeof origin === 'string' ? origin : 'none'}`,
+      hint: 'Open the dashboard by its own address (CDE_ACCESS_URL), or use a token.',
+    });
+  }
+
+  return {
+    async authenticate(headers, request) {
+      const bearer = /^Bearer (\S+)$/i.exec(String(headers.authorization ?? ''));
+      if (bearer) return byToken(bearer[1]!);
+      const cookie = readCookie(
+        typeof headers.cookie === 'string' ? headers.cookie : undefined,
+        sessionCookie,
+      );
+      if (cookie) return byCookie(cookie, request, headers);
+      return { kind: 'anonymous' };
+    },
+    authorize,
+    once: (actor, key, fingerprint, work) => runOnce(database, now, actor, key, fingerprint, work),
+  };
+}
+
+function suspended(): Problem {
+  return new Problem('user-suspended', 'This account is suspended.', {
+    hint: 'Ask an owner of this installation.',
+  });
+}

@@ -1,0 +1,73 @@
+import { and, eq, lt } from 'drizzle-orm';
+import type { Database } from '../database/pool.ts';
+import { idempotencyKeys } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { UserActor } from '../http/actor.ts';
+
+/** How long a reply is remembered, and when a request that never ended no longer blocks its key. */
+const rememberMs = 24 * 3600_000;
+const abandonedMs = 60_000;
+
+/**
+ * Runs `work` once per (user, key) and remembers its reply for a day. The same key with another request
+ * is refused; while the first is under way a second one is told to wait. A failed request is forgotten,
+ * so that a retry runs it again.
+ */
+export async function runOnce(
+  { db }: Database,
+  now: () => Date,
+  actor: UserActor,
+  key: string,
+  fingerprint: string,
+  work: () => Promise<{ status: number; body: unknown }>,
+): Promise<{ status: number; body: unknown; replayed: boolean }> {
+  const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
+  const requestHash = Buffer.from(fingerprint, 'hex');
+  for (;;) {
+    const taken = await db
+      .insert(idempotencyKeys)
+      .values({ userId: actor.userId, key, requestHash, createdAt: now() })
+      .onConflictDoNothing()
+      .returning({ key: idempotencyKeys.key });
+    if (taken.length > 0) break;
+    const [row] = await db.select().from(idempotencyKeys).where(mine);
+    if (!row) continue;
+    const age = now().getTime() - row.createdAt.getTime();
+    if (age > rememberMs || (row.status === null && age > abandonedMs)) {
+      await db.delete(idempotencyKeys).where(and(mine, eq(idempotencyKeys.createdAt, row.createdAt)));
+      continue;
+    }
+    if (!row.requestHash.equals(requestHash))
+      throw new Problem('idempotency-key-reused', 'This Idempotency-Key was used for a different request.', {
+        hint: 'Use a new key for each thing you create or change.',
+      });
+    if (row.status === null)
+      throw new Problem(
+        'idempotency-in-progress',
+        'The first request with this Idempotency-Key is still under way.',
+        { retryAfter: 1 },
+      );
+    return { status: row.status, body: row.response, replayed: true };
+  }
+  try {
+    const { status, body } = await work();
+    await db
+      .update(idempotencyKeys)
+      .set({ status, response: body ?? null })
+      .where(mine);
+    return { status, body, replayed: false };
+  } catch (error) {
+    await db
+      .delete(idempotencyKeys)
+      .where(mine)
+      .catch(() => {});
+    throw error;
+  }
+}
+
+/** Forgets replies older than a day; called by the sweep. */
+export async function forgetOldReplies({ db }: Database, now: () => Date): Promise<void> {
+  await db
+    .delete(idempotencyKeys)
+    .where(lt(idempotencyKeys.createdAt, new Date(now().getTime() - rememberMs)));
+}

@@ -1,0 +1,11 @@
+import { createHash, randomBytes } from 'node:crypto';
+
+/** A new secret, `PREFIX_` and 256 random bits in base64url: too many to guess, so a plain hash keeps it. */
+export function makeSecret(prefix: 'cde' | 'cde_agent' | 'cde_session' | 'cde_link' | 'cde_device'): string {
+  return `${prefix}_${randomBytes(32).toString('base64url')}`;
+}
+
+/** What the database holds of a secret. */
+export function hashSecret(secret: string): Buffer {
+  return createHash('sha256').update(secret).digest();
+}
