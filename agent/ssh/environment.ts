@@ -1,0 +1,103 @@
+import { existsSync } from 'node:fs';
+import { userInfo } from 'node:os';
+import { basename } from 'node:path';
+import type { AgentManifest } from '@cde/api/agent.ts';
+
+/** What a session needs to know of the workspace; from the manifest of the last registration. */
+export type Workspace = Pick<AgentManifest, 'workspaceId' | 'workspace' | 'username' | 'home' | 'env'>;
+
+/** The agent's own variables that are nobody's business inside a session. */
+const ownVariables =
+  /^(CDE_SERVER_URL|CDE_AGENT_.*|NODE_OPTIONS|NODE_COMPILE_CACHE|NODE_ENV|NODE_CHANNEL_.*|npm_.*|INIT_CWD|SHLVL|OLDPWD|PWD|_|TERM|TERMCAP|COLUMNS|LINES|TMUX.*|STY|SSH_.*)$/;
+
+/**
+ * The variables that describe the session itself, which a client's `SendEnv`/`SetEnv` does not replace.
+ * All others are taken: whoever may open a session may run any command in it, so a narrower list
+ * would only surprise (docs of OpenSSH: AcceptEnv).
+ */
+const fixedVariables =
+  /^(HOME|USER|LOGNAME|SHELL|PATH|PWD|OLDPWD|SHLVL|MAIL|IFS|ENV|BASH_ENV|LD_.*|SSH_(CONNECTION|CLIENT|TTY|AUTH_SOCK)|CDE_(WORKSPACE|WORKSPACE_ID))$/;
+
+const requestLimits = { count: 256, bytes: 128 * 1024 };
+
+/** Collects a client's env requests; `set` says whether the variable was taken. */
+export function makeRequestedEnvironment(): {
+  set(name: string, value: string): boolean;
+  values: Record<string, string>;
+} {
+  const values: Record<string, string> = {};
+  let count = 0;
+  let bytes = 0;
+  return {
+    values,
+    set(name, value) {
+      if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) || fixedVariables.test(name)) return false;
+      if (value.includes('\0')) return false;
+      count += 1;
+      bytes += name.length + value.length;
+      if (count > requestLimits.count || bytes > requestLimits.bytes) return false;
+      values[name] = value;
+      return true;
+    },
+  };
+}
+
+/** The login shell: of the user's passwd entry, else SHELL, else bash, else sh. */
+export function loginShell(): string {
+  const candidates: (string | null | undefined)[] = [];
+  try {
+    candidates.push(userInfo().shell);
+  } catch {
+    // An image whose user has no passwd entry.
+  }
+  candidates.push(process.env.SHELL, '/bin/bash', '/usr/bin/bash');
+  for (const candidate of candidates) {
+    if (!candidate || /\/(nologin|false)$/.test(candidate)) continue;
+    if (existsSync(candidate)) return candidate;
+  }
+  return '/bin/sh';
+}
+
+const loginFlagShells = new Set('bash zsh sh dash ash ksh mksh oksh fish tcsh csh nu xonsh yash'.split(' '));
+
+/** The arguments that make `shell` a login shell where its name cannot begin with a hyphen. */
+export function loginArguments(shell: string): string[] {
+  return loginFlagShells.has(basename(shell)) ? ['-l'] : [];
+}
+
+/**
+ * The environment of all that runs in a session: the image's (so its PATH stays), then the manifest's,
+ * then the client's, then what the session is.
+ */
+export function sessionEnvironment(
+  workspace: Workspace,
+  session: {
+    shell: string;
+    requested?: Record<string, string>;
+    term?: string;
+    authSocket?: string;
+    overSsh?: boolean;
+  },
+): Record<string, string> {
+  const environment: Record<string, string> = {};
+  for (const [name, value] of Object.entries(process.env)) {
+    if (value !== undefined && !ownVariables.test(name)) environment[name] = value;
+  }
+  environment.PATH ??= '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+  Object.assign(environment, workspace.env, session.requested, {
+    HOME: workspace.home,
+    USER: workspace.username,
+    LOGNAME: workspace.username,
+    SHELL: session.shell,
+    CDE_WORKSPACE: workspace.workspace,
+    CDE_WORKSPACE_ID: workspace.workspaceId,
+  });
+  if (session.overSsh) {
+    // There is no TCP connection; scripts look only for the presence and shape of these.
+    environment.SSH_CONNECTION = '127.0.0.1 65535 127.0.0.1 22';
+    environment.SSH_CLIENT = '127.0.0.1 65535 22';
+  }
+  if (session.term) environment.TERM = session.term;
+  if (session.authSocket) environment.SSH_AUTH_SOCK = session.authSocket;
+  return environment;
+}

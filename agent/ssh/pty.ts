@@ -1,0 +1,154 @@
+import { writeSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { ReadStream } from 'node:tty';
+
+/**
+ * A pseudo-terminal with a process in it. It stands on node-pty's native module and not on its JavaScript:
+ * that one writes to the terminal blocking (one program that does not read its input would stop the whole
+ * agent), and drops output that is unread 200 ms after the process has ended.
+ */
+export interface Pty {
+  pid: number;
+  /** Of the terminal's slave: `/dev/pts/3`. */
+  name: string;
+  /** The output; ends (or fails with EIO) when the last process lets go of the terminal. */
+  output: ReadStream;
+  /** Queues input; `done` is called once the terminal has taken it, or is closed. */
+  write(chunk: Buffer, done: () => void): void;
+  resize(columns: number, rows: number): void;
+  /** Resolves when the process has ended; `signal` is a number, 0 for none. */
+  exited: Promise<{ code: number; signal: number }>;
+  /** Closes our end, which hangs up all that is left in the terminal. */
+  close(): void;
+}
+
+interface NativePty {
+  fork(
+    file: string,
+    args: string[],
+    environment: string[],
+    folder: string,
+    columns: number,
+    rows: number,
+    uid: number,
+    gid: number,
+    utf8: boolean,
+    helper: string,
+    exit: (code: number, signal: number) => void,
+  ): { fd: number; pid: number; pty: string };
+  resize(descriptor: number, columns: number, rows: number): void;
+}
+
+const require = createRequire(import.meta.url);
+let native: NativePty | undefined;
+function loadNative(): NativePty {
+  native ??= require('@lydell/node-pty/requireBinary.js').requireBinary('pty.node') as NativePty;
+  return native;
+}
+/** macOS starts the process through a helper program; Linux does not look at it. */
+function helperPath(): string {
+  if (process.platform !== 'darwin') return '';
+  return require.resolve(`@lydell/node-pty-${process.platform}-${process.arch}/spawn-helper`);
+}
+
+/** The descriptors of all open terminals: node-pty leaves them inheritable, so children close them. */
+export const openTerminals = new Set<number>();
+
+const writeAtOnce = 4096;
+const retryMs = 10;
+
+/** Starts `file` in a new terminal of `columns` × `rows`. Throws when the machine has no terminal left. */
+export function openPty(options: {
+  file: string;
+  args: string[];
+  environment: Record<string, string>;
+  folder: string;
+  columns: number;
+  rows: number;
+}): Pty {
+  const module = loadNative();
+  let ended: (value: { code: number; signal: number }) => void = () => {};
+  const exited = new Promise<{ code: number; signal: number }>((resolve) => {
+    ended = resolve;
+  });
+  const { fd, pid, pty } = module.fork(
+    options.file,
+    options.args,
+    Object.entries(options.environment).map(([name, value]) => `${name}=${value}`),
+    options.folder,
+    size(options.columns, 80),
+    size(options.rows, 24),
+    -1,
+    -1,
+    true,
+    helperPath(),
+    (code, signal) => ended({ code, signal }),
+  );
+  openTerminals.add(fd);
+  const output = new ReadStream(fd);
+  const queue: { chunk: Buffer; done: () => void }[] = [];
+  let timer: NodeJS.Timeout | undefined;
+  let closed = false;
+  output.once('close', () => {
+    closed = true;
+    openTerminals.delete(fd);
+    clearTimeout(timer);
+    for (const { done } of queue.splice(0)) done();
+  });
+
+  /** Writes until the terminal is full (its program reads no more), then tries again after a pause. */
+  function flush() {
+    timer = undefined;
+    while (queue.length > 0 && !closed) {
+      const item = queue[0]!;
+      let written: number;
+      try {
+        written = writeSync(fd, item.chunk, 0, Math.min(item.chunk.length, writeAtOnce));
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code === 'EAGAIN') {
+          timer = setTimeout(flush, retryMs);
+          return;
+        }
+        for (const { done } of queue.splice(0)) done();
+        return;
+      }
+      if (written < item.chunk.length) {
+        item.chunk = item.chunk.subarray(written);
+        if (written === 0) {
+          timer = setTimeout(flush, retryMs);
+          return;
+        }
+      } else {
+        queue.shift();
+        item.done();
+      }
+    }
+  }
+
+  return {
+    pid,
+    name: pty,
+    output,
+    exited,
+    write(chunk, done) {
+      if (closed) {
+        done();
+        return;
+      }
+      queue.push({ chunk, done });
+      if (queue.length === 1) flush();
+    },
+    resize(columns, rows) {
+      if (closed || columns < 1 || rows < 1) return;
+      module.resize(fd, size(columns, 80), size(rows, 24));
+    },
+    close() {
+      if (!closed) output.destroy();
+    },
+  };
+}
+
+/** A terminal's size is 16 bits; a client without a terminal sends 0. */
+function size(value: number, otherwise: number): number {
+  return value >= 1 && value <= 65535 ? Math.floor(value) : otherwise;
+}

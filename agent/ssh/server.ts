@@ -1,0 +1,92 @@
+import type { Duplex } from 'node:stream';
+import type { Connection } from 'ssh2';
+import ssh2 from 'ssh2';
+import type { Sessions } from '../sessions.ts';
+import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
+import type { Workspace } from './environment.ts';
+import { serveForwards } from './forward.ts';
+import { disableServerKeepalive } from './gaps.ts';
+import { makePipePool } from './pipes.ts';
+import { serveSession } from './session.ts';
+
+export interface SshServer {
+  /** Serves SSH on a stream that has been authorised already (by the tunnel's ticket). */
+  serve(stream: Duplex): void;
+  /** Hangs up all sessions, and removes what the server keeps in the temporary folder. */
+  close(): Promise<void>;
+}
+
+/**
+ * Makes the workspace's SSH server. It listens nowhere: streams are handed to it. Every user name is let
+ * in without a further question, since whoever holds the stream holds a ticket for this workspace.
+ * `hostKey` is a private key in OpenSSH's form; `workspace` is asked anew for each session.
+ */
+export function makeSshServer(options: {
+  hostKey: string;
+  workspace: () => Workspace;
+  sessions: Sessions;
+}): SshServer {
+  disableServerKeepalive();
+  const pool = makePipePool();
+  const connections = new Set<() => void>();
+  const streams = new Set<Duplex>();
+
+  function serveConnection(connection: Connection) {
+    const open = new Set<{ hangUp(): void }>();
+    let agent: Promise<ForwardedAgent> | undefined;
+    const forwards = serveForwards(connection, {
+      home: () => options.workspace().home,
+      sessions: options.sessions,
+    });
+    connection.on('authentication', (context) => context.accept());
+    connection.on('session', (accept) => {
+      const session = accept();
+      const served = serveSession(session, {
+        workspace: options.workspace,
+        sessions: options.sessions,
+        pool,
+        agentSocket() {
+          agent ??= forwardAgent(connection);
+          return agent.then(
+            ({ path }) => path,
+            () => undefined,
+          );
+        },
+      });
+      open.add(served);
+      session.on('close', () => open.delete(served));
+    });
+    // A client that is gone, or breaks the protocol: nobody is left to tell.
+    connection.on('error', () => {});
+
+    function end() {
+      if (!connections.delete(end)) return;
+      forwards.close();
+      for (const session of open) session.hangUp();
+      void agent?.then(
+        (forwarded) => forwarded.close(),
+        () => {},
+      );
+    }
+    connections.add(end);
+    connection.on('end', end);
+    connection.on('close', end);
+  }
+
+  const server = new ssh2.Server({ hostKeys: [options.hostKey], ident: 'cde' }, serveConnection);
+
+  return {
+    serve(stream) {
+      streams.add(stream);
+      stream.once('close', () => streams.delete(stream));
+      // A half-open stream is of no use to SSH, and would stay for ever.
+      stream.once('end', () => stream.end());
+      server.injectSocket(stream as Parameters<typeof server.injectSocket>[0]);
+    },
+    async close() {
+      for (const end of [...connections]) end();
+      for (const stream of streams) stream.destroy();
+      await pool.close();
+    },
+  };
+}

@@ -1,0 +1,125 @@
+import { existsSync } from 'node:fs';
+import type { ServerChannel, Session } from 'ssh2';
+import type { SessionKind, Sessions } from '../sessions.ts';
+import { serveSftp } from '../sftp/server.ts';
+import {
+  loginArguments,
+  loginShell,
+  makeRequestedEnvironment,
+  sessionEnvironment,
+  type Workspace,
+} from './environment.ts';
+import { keepRequestsAfterEof } from './gaps.ts';
+import type { PipePool } from './pipes.ts';
+import { type Running, runInTerminal, runPiped, type Terminal } from './run.ts';
+
+export interface SessionContext {
+  workspace: () => Workspace;
+  sessions: Sessions;
+  pool: PipePool;
+  /** The connection's forwarded ssh-agent, made when first asked for; its socket's path, or undefined. */
+  agentSocket: () => Promise<string | undefined>;
+}
+
+/** Serves one session channel: a shell, a command or SFTP, with the requests that come before and during. */
+export function serveSession(session: Session, context: SessionContext): { hangUp(): void } {
+  const requested = makeRequestedEnvironment();
+  let terminal: (Terminal & { term: string }) | undefined;
+  let agentSocket: Promise<string | undefined> = Promise.resolve(undefined);
+  let running: Running | undefined;
+  let gone = false;
+
+  keepRequestsAfterEof(session);
+
+  session.on('env', (accept, reject, info) => {
+    // The types name these fields otherwise than the code of ssh2 does.
+    const { key, val } = info as unknown as { key: string; val: string };
+    if (requested.set(key, val)) accept?.();
+    else reject?.();
+  });
+  session.on('pty', (accept, _reject, info) => {
+    terminal = {
+      term: (info as unknown as { term: string }).term || 'dumb',
+      columns: info.cols,
+      rows: info.rows,
+      modes: (info.modes ?? {}) as Record<string, number | undefined>,
+    };
+    accept?.();
+  });
+  session.on('window-change', (accept, _reject, info) => {
+    accept?.();
+    if (!terminal) return;
+    terminal.columns = info.cols;
+    terminal.rows = info.rows;
+    running?.resize(info.cols, info.rows);
+  });
+  session.on('signal', (accept, _reject, info) => {
+    accept?.();
+    running?.signal(info.name);
+  });
+  session.on('auth-agent', (accept) => {
+    agentSocket = context.agentSocket();
+    accept?.();
+  });
+
+  /** The channel is taken at once, so that nothing of the client's input is lost while the job starts. */
+  async function start(channel: ServerChannel, command: string | undefined) {
+    const ended = context.sessions.open(command === undefined ? 'shell' : 'exec');
+    channel.on('error', () => {});
+    const socket = await agentSocket;
+    if (gone) {
+      ended();
+      return;
+    }
+    const workspace = context.workspace();
+    const shell = loginShell();
+    const folder = existsSync(workspace.home) ? workspace.home : '/';
+    const job = {
+      shell,
+      folder,
+      ...(command === undefined ? {} : { command }),
+      environment: sessionEnvironment(workspace, {
+        shell,
+        requested: requested.values,
+        overSsh: true,
+        ...(terminal ? { term: terminal.term } : {}),
+        ...(socket ? { authSocket: socket } : {}),
+      }),
+    };
+    const login = loginArguments(shell);
+    running = terminal
+      ? runInTerminal(channel, job, terminal, login)
+      : runPiped(channel, job, context.pool, login);
+    await running.done;
+    ended();
+  }
+
+  session.on('shell', (accept) => {
+    void start(accept(), undefined);
+  });
+  session.on('exec', (accept, _reject, info) => {
+    void start(accept(), info.command);
+  });
+  session.on('subsystem', (accept, reject, info) => {
+    if (info.name !== 'sftp') {
+      reject?.();
+      return;
+    }
+    const channel = accept();
+    const ended = context.sessions.open('sftp' satisfies SessionKind);
+    channel.on('error', () => {});
+    void serveSftp(channel, { home: context.workspace().home }).finally(() => {
+      ended();
+      channel.exit(0);
+      channel.end();
+    });
+  });
+
+  function hangUp() {
+    if (gone) return;
+    gone = true;
+    running?.hangUp();
+  }
+  session.on('close', hangUp);
+  return { hangUp };
+}
