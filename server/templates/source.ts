@@ -1,0 +1,254 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
+import type { Fault } from '@cde/api/templates.ts';
+import {
+  isAlias,
+  isMap,
+  isScalar,
+  isSeq,
+  Lexer,
+  LineCounter,
+  type Node,
+  parseDocument,
+  type Scalar,
+  type YAMLError,
+} from 'yaml';
+
+export type Path = readonly PropertyKey[];
+
+/** `parameters[0].default` */
+export function formatPath(path: Path): string {
+  return path
+    .map((part, index) =>
+      typeof part === 'number' ? `[${part}]` : `${index === 0 ? '' : '.'}${String(part)}`,
+    )
+    .join('');
+}
+
+/** Fails a parse of more than this: at about 1 µs a token it holds the event loop for some 8 ms. */
+const limits = { bytes: 128 * 1024, tokens: 8000, depth: 16 } as const;
+
+interface Place {
+  key: Node | null;
+  node: Node | null;
+}
+
+/** A parsed YAML file that remembers where each value was written. */
+export interface Source {
+  /** Plain JSON. */
+  value: unknown;
+  /** A fault at the value at `path`, or at its nearest parent that is there. */
+  fault(path: Path, message: string, hint?: string): Fault;
+  /** A fault at the key of `path`. */
+  faultAtKey(path: Path, message: string, hint?: string): Fault;
+  /** A fault at an offset of the string at `path`, whichever way that string is written. */
+  faultInside(path: Path, offset: number, message: string, hint?: string): Fault;
+  /** How a scalar is written, quotes excluded; undefined where there is none. */
+  written(path: Path): string | undefined;
+}
+
+/**
+ * Parses YAML that may come from anybody: no aliases, no tags, no duplicate keys, bounded in size and
+ * depth.
+ * @returns the source unless its syntax is broken, and every fault found
+ */
+export function readSource(file: string, text: string): { source: Source | null; faults: Fault[] } {
+  const lines = new LineCounter();
+  const faultAt = (offset: number, path: Path, message: string, hint?: string): Fault => {
+    const { line, col } = lines.linePos(offset);
+    return { file, line: Math.max(1, line), column: Math.max(1, col), path: formatPath(path), message, hint };
+  };
+  const refuse = (message: string, hint: string) => ({
+    source: null,
+    faults: [{ file, line: 1, column: 1, path: '', message, hint }],
+  });
+
+  if (Buffer.byteLength(text) > limits.bytes) {
+    return refuse(
+      `the file is larger than ${limits.bytes / 1024} KiB`,
+      'a long script belongs into an image or a repository',
+    );
+  }
+  if (tooManyTokens(text)) {
+    return refuse('the file has too many keys and values', 'split the template into several');
+  }
+  let document: ReturnType<typeof parseDocument>;
+  try {
+    document = parseDocument(text, {
+      lineCounter: lines,
+      prettyErrors: false,
+      // Quadratic in the library; the walk below finds duplicates, and tells where the first one is.
+      uniqueKeys: false,
+      stringKeys: true,
+      schema: 'core',
+    });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    return refuse('the file is nested too deeply', `at most ${limits.depth} levels are allowed`);
+  }
+  const faults: Fault[] = [];
+  const syntax = document.errors.map((error) => syntaxFault(error));
+  if (syntax.length > 0) return { source: null, faults: syntax };
+
+  const places = new Map<string, Place>();
+  const value = toValue(document.contents as Node | null, [], null);
+  return { source: { value, fault, faultAtKey, faultInside, written }, faults };
+
+  function syntaxFault(error: YAMLError): Fault {
+    const offset = error.pos[0];
+    const start = text.lastIndexOf('\n', offset - 1) + 1;
+    const end = text.indexOf('\n', offset);
+    const line = text.slice(start, end === -1 ? undefined : end);
+    const messages: Record<string, string> = {
+      MULTIPLE_DOCS: 'the file holds more than one YAML document',
+      NON_STRING_KEY: 'a key is not a plain name',
+      BLOCK_AS_IMPLICIT_KEY: 'a ": " stands within an unquoted value',
+    };
+    const hints: Record<string, string> = {
+      MULTIPLE_DOCS: 'remove everything from the second "---" on',
+      TAB_AS_INDENT: 'indent with spaces',
+      BLOCK_AS_IMPLICIT_KEY: 'put the whole value in quotes',
+    };
+    return faultAt(
+      offset,
+      [],
+      `this is not YAML: ${messages[error.code] ?? error.message}`,
+      line.includes('${{') ? 'put the whole value, with its ${{ }}, in quotes' : hints[error.code],
+    );
+  }
+
+  function toValue(node: Node | null, path: Path, key: Node | null): unknown {
+    places.set(formatPath(path), { key, node });
+    if (node === null) return null;
+    const offset = node.range?.[0] ?? 0;
+    if (isAlias(node)) {
+      faults.push(
+        faultAt(offset, path, 'YAML aliases are not allowed', `write the value of "*${node.source}" out`),
+      );
+      return null;
+    }
+    if (node.tag !== undefined) {
+      faults.push(faultAt(offset, path, `YAML tags such as "${node.tag}" are not allowed`, 'remove the tag'));
+    }
+    if (path.length > limits.depth) {
+      faults.push(faultAt(offset, path, `nested deeper than ${limits.depth} levels`));
+      return null;
+    }
+    if (isMap(node)) {
+      const result: Record<string, unknown> = {};
+      const first = new Map<string, number>();
+      for (const pair of node.items) {
+        const name = isScalar(pair.key) ? String(pair.key.value) : '';
+        const at = (pair.key as Node | null)?.range?.[0] ?? offset;
+        const earlier = first.get(name);
+        if (name === '__proto__') {
+          faults.push(faultAt(at, [...path, name], 'the key "__proto__" is not allowed'));
+        } else if (earlier !== undefined) {
+          faults.push(
+            faultAt(
+              at,
+              [...path, name],
+              `the key "${name}" stands here twice`,
+              `the first is on line ${lines.linePos(earlier).line}; keep one of them`,
+            ),
+          );
+        } else {
+          first.set(name, at);
+          result[name] = toValue(pair.value as Node | null, [...path, name], pair.key as Node | null);
+        }
+      }
+      return result;
+    }
+    if (isSeq(node)) {
+      return node.items.map((item, index) => toValue(item as Node | null, [...path, index], null));
+    }
+    return (node as Scalar).value;
+  }
+
+  function find(path: Path): Place {
+    for (let length = path.length; length > 0; length--) {
+      const place = places.get(formatPath(path.slice(0, length)));
+      if (place) return place;
+    }
+    return places.get('') ?? { key: null, node: null };
+  }
+  function fault(path: Path, message: string, hint?: string): Fault {
+    const { key, node } = find(path);
+    // A map or an empty value is best shown by its key; its own start is a line below, or nowhere.
+    const shown = (isMap(node) || isSeq(node) || (isScalar(node) && node.value === null)) && key ? key : node;
+    return faultAt(shown?.range?.[0] ?? key?.range?.[0] ?? 0, path, message, hint);
+  }
+  function faultAtKey(path: Path, message: string, hint?: string): Fault {
+    const { key, node } = find(path);
+    return faultAt((key ?? node)?.range?.[0] ?? 0, path, message, hint);
+  }
+  function faultInside(path: Path, offset: number, message: string, hint?: string): Fault {
+    const { node } = find(path);
+    if (!isScalar(node) || typeof node.value !== 'string') return fault(path, message, hint);
+    return faultAt(offsetInSource(text, node as Scalar<string>, offset), path, message, hint);
+  }
+  function written(path: Path): string | undefined {
+    const node = places.get(formatPath(path))?.node;
+    return isScalar(node) ? (node.source ?? undefined) : undefined;
+  }
+}
+
+/** Counts without building a tree, so that a hostile file costs no more than the limit. */
+function tooManyTokens(text: string): boolean {
+  let tokens = 0;
+  for (const _token of new Lexer().lex(text)) {
+    if (++tokens > limits.tokens) return true;
+  }
+  return false;
+}
+
+const blank = /\s/;
+
+/** Where in `text` the character at `offset` of a scalar's value is written. */
+function offsetInSource(text: string, node: Scalar<string>, offset: number): number {
+  const value = node.value;
+  const [start, end] = node.range ?? [0, 0];
+  let at = start;
+  if (node.type === 'BLOCK_LITERAL' || node.type === 'BLOCK_FOLDED') {
+    at = text.indexOf('\n', start) + 1;
+  }
+  if (node.type === 'BLOCK_LITERAL') return offsetInLiteral(text.slice(at, end), value, offset) + at;
+  if (node.type === 'QUOTE_DOUBLE' || node.type === 'QUOTE_SINGLE') at++;
+
+  // Value and source are walked side by side: they differ in escapes, and in white space where lines fold.
+  let seen = 0;
+  while (seen < offset && at < end) {
+    const escaped =
+      node.type === 'QUOTE_DOUBLE' ? /^\\(x..|u.{4}|U.{8}|\r?\n\s*|.)/s.exec(text.slice(at, at + 200)) : null;
+    if (escaped) {
+      at += escaped[0].length;
+      if (!blank.test(escaped[0][1]!)) seen++;
+    } else if (node.type === 'QUOTE_SINGLE' && text.startsWith("''", at)) {
+      at += 2;
+      seen++;
+    } else if (value[seen] === text[at] && text[at] !== '\n') {
+      at++;
+      seen++;
+    } else if (blank.test(text[at]!)) {
+      while (at < end && blank.test(text[at]!)) at++;
+      while (seen < offset && blank.test(value[seen]!)) seen++;
+    } else {
+      at++;
+      seen++;
+    }
+  }
+  if (!blank.test(value[offset] ?? '')) {
+    while (at < end && blank.test(text[at]!)) at++;
+  }
+  return at;
+}
+
+/** A literal block's lines are its value's lines, each behind the same indentation. */
+function offsetInLiteral(block: string, value: string, offset: number): number {
+  const depth = (text: string) =>
+    /^ */.exec(text.split('\n').find((line) => line.trim() !== '') ?? '')![0].length;
+  const indentation = depth(block) - depth(value);
+  const before = value.slice(0, offset).split('\n');
+  let at = 0;
+  for (let line = 1; line < before.length; line++) at = block.indexOf('\n', at) + 1;
+  return at + indentation + before.at(-1)!.length;
+}
