@@ -1,0 +1,76 @@
+import type { ApiError } from '@cde/api/errors.ts';
+import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
+import { maxRelayMessage, relayPaths } from '@cde/tunnel/relay-protocol.ts';
+import { verifyListenToken, verifyTicket } from '@cde/tunnel/ticket.ts';
+import websocket from '@fastify/websocket';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { Relay } from './relay.ts';
+
+/**
+ * For whoever registers @fastify/websocket on an instance that also serves a relay: no compression (it is
+ * ciphertext), and no message larger than a relay's.
+ */
+export const websocketOptions = {
+  perMessageDeflate: false,
+  maxPayload: maxRelayMessage,
+  // A peer that does not answer a close is cut off after this, not after ws's 30 s.
+  closeTimeout: 5_000,
+} as const;
+
+/**
+ * A Fastify plugin: the relay's two WebSocket endpoints. Registers @fastify/websocket unless the instance has
+ * it. Closes the relay when the instance closes. Refuses before the upgrade, with an ApiError: 401 for a ticket or token, 503 while draining.
+ */
+export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Relay }): Promise<void> {
+  if (!app.hasDecorator('websocketServer')) await app.register(websocket, { options: websocketOptions });
+
+  app.addHook('preClose', () => relay.close());
+
+  app.get(
+    relayPaths.listen,
+    { websocket: true, preValidation: (request, reply) => admit(request, reply, verifyListenToken) },
+    (socket, request) => relay.listen(socket, claimsOf(request)),
+  );
+  app.get(
+    relayPaths.dial,
+    { websocket: true, preValidation: (request, reply) => admit(request, reply, verifyTicket) },
+    (socket, request) => relay.dial(socket, claimsOf(request)),
+  );
+
+  const admitted = new WeakMap<FastifyRequest, unknown>();
+
+  async function admit<T>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    verify: (token: string, keys: readonly string[]) => Promise<T>,
+  ): Promise<unknown> {
+    try {
+      if (relay.draining) return refuse(request, reply, 503, new TunnelError('satellite-draining'));
+      const token = /^Bearer (\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
+      admitted.set(request, await verify(token ?? '', relay.ticketKeys()));
+    } catch (thrown) {
+      return refuse(request, reply, 401, asTunnelError(thrown, 'ticket-invalid'));
+    }
+  }
+
+  /** What the hook above has put there before the handler runs. */
+  function claimsOf<T>(request: FastifyRequest): T {
+    return admitted.get(request) as T;
+  }
+}
+
+function refuse(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  status: number,
+  error: TunnelError,
+): FastifyReply {
+  const body: ApiError = {
+    code: error.code,
+    message: error.message,
+    detail: error.detail,
+    hint: error.hint,
+    requestId: request.id,
+  };
+  return reply.code(status).send(body);
+}

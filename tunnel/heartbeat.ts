@@ -1,0 +1,29 @@
+import type WebSocket from 'ws';
+
+/**
+ * Keeps a relay socket alive and notices when the other end is gone: sends an unasked pong every
+ * `intervalMs` while nothing else is under way, and calls `dead` when nothing was heard for `deadAfterMs`.
+ * Time in which we read nothing by our own choice (`socket.isPaused`) does not count. Returns the stopper.
+ */
+export function keepAlive(
+  socket: WebSocket,
+  options: { intervalMs: number; deadAfterMs: number; dead: () => void },
+): () => void {
+  let heard = performance.now();
+  const hear = () => {
+    heard = performance.now();
+  };
+  for (const event of ['message', 'ping', 'pong'] as const) socket.on(event, hear);
+  const timer = setInterval(() => {
+    if (socket.readyState !== socket.OPEN) return;
+    if (socket.isPaused) hear();
+    else if (performance.now() - heard > options.deadAfterMs) options.dead();
+    // What waits in the buffer is a sign of life itself; a pong behind it would only add to it.
+    if (socket.bufferedAmount === 0) socket.pong();
+  }, options.intervalMs);
+  timer.unref();
+  return () => {
+    clearInterval(timer);
+    for (const event of ['message', 'ping', 'pong'] as const) socket.off(event, hear);
+  };
+}

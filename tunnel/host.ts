@@ -1,0 +1,194 @@
+import { randomUUID } from 'node:crypto';
+import { type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Stream } from 'node:http2';
+import type { Duplex } from 'node:stream';
+import { createServer, type TLSSocket } from 'node:tls';
+import { asTunnelError, TunnelError, type TunnelErrorCode } from './errors.ts';
+import {
+  alpn,
+  checkProof,
+  errorHeaders,
+  helloPath,
+  maxSessionMemory,
+  proofHeader,
+  sessionHeader,
+  sessionWindow,
+  streamWindow,
+  targetHeader,
+} from './handshake.ts';
+import { type Log, silentLog } from './log.ts';
+import type { Pipe } from './pipe.ts';
+import { join, parseTarget, type Target } from './targets.ts';
+import { verifyTicket } from './ticket.ts';
+
+/** Who is at the other end of a session. */
+export interface SessionContext {
+  sessionId: string;
+  workspaceId: string;
+  userId: string;
+  username: string;
+  /** Aborted when the session is over. */
+  signal: AbortSignal;
+}
+
+export interface HostOptions {
+  pipe: Pipe;
+  /** PEM, from makeCertificate. */
+  tlsKey: string;
+  tlsCert: string;
+  workspaceId: string;
+  /** The server's public keys (SPKI, base64url), or how to get those of the moment. */
+  ticketKeys: readonly string[] | (() => readonly string[]);
+  /** This agent's key: makeCertificate's fingerprint. */
+  agentKey: string;
+  /**
+   * Serves a stream. Return a Duplex (connectTarget's, for example) to have it joined with the stream, or
+   * nothing when you have taken the stream yourself; either way the client then sees the stream open. Throw
+   * a TunnelError `target-…` to refuse it.
+   */
+  onStream: (
+    target: Target,
+    stream: Duplex,
+    context: SessionContext,
+  ) => Promise<Duplex | undefined> | Duplex | undefined;
+  /** Told once the ticket is accepted. */
+  onOpen?: (context: SessionContext) => void;
+  /** The time by which tickets are judged. */
+  now?: () => Date;
+  /** How long a client may take to finish TLS and show its ticket; default 10 s. */
+  admissionTimeoutMs?: number;
+  log?: Log;
+}
+
+export interface HostedSession {
+  /** Ends the session; the client is told the code. */
+  close(code?: TunnelErrorCode): void;
+  /** Resolves, never rejects, when it is over: `session-closed` when the client closed it, else why it broke. */
+  readonly closed: Promise<{ reason: TunnelErrorCode; error: TunnelError }>;
+}
+
+/** Serves one session on a pipe: the agent's side. A session once open outlives its ticket. */
+export function serveSession(options: HostOptions): HostedSession {
+  const { pipe, log = silentLog } = options;
+  const over = new AbortController();
+  // Never listens: it is Node's public way to a server's TLS over any stream, one for each pipe.
+  const server = createServer({
+    key: options.tlsKey,
+    cert: options.tlsCert,
+    minVersion: 'TLSv1.3',
+    maxVersion: 'TLSv1.3',
+    ALPNProtocols: [alpn],
+  });
+  /** Set by the first hello; streams wait for it. */
+  let admitted: Promise<SessionContext> | undefined;
+
+  const admissionTimer = setTimeout(
+    () => pipe.destroy(new TunnelError('session-timeout', 'no ticket was shown in time')),
+    options.admissionTimeoutMs ?? 10_000,
+  );
+
+  let finish: (end: { reason: TunnelErrorCode; error: TunnelError }) => void;
+  const closed = new Promise<{ reason: TunnelErrorCode; error: TunnelError }>((resolve) => {
+    finish = resolve;
+  });
+  const broke = (error?: Error) => {
+    clearTimeout(admissionTimer);
+    const reason = asTunnelError(pipe.errored ?? error ?? new TunnelError('pipe-closed'), 'session-failed');
+    if (!over.signal.aborted) {
+      over.abort(reason);
+      finish({ reason: reason.code, error: reason });
+    }
+    pipe.destroy(reason);
+  };
+  pipe.on('error', broke);
+  pipe.once('close', () => broke());
+  server.on('tlsClientError', broke);
+  server.once('secureConnection', (socket) => {
+    socket.on('error', broke);
+    socket.once('close', () => broke());
+    const h2 = performServerHandshake(socket, {
+      settings: { initialWindowSize: streamWindow, maxConcurrentStreams: 1024 },
+      maxSessionMemory,
+    });
+    h2.on('error', broke);
+    h2.once('close', () => broke());
+    over.signal.addEventListener('abort', () => h2.destroy(over.signal.reason as Error), { once: true });
+    h2.on('stream', (stream, headers) => {
+      // A stream breaks with its session or its peer; whoever uses it learns by `close`.
+      stream.on('error', (error) => log.debug({ error: String(error) }, 'stream broke'));
+      if (headers[':method'] === 'CONNECT') {
+        void serveStream(stream, headers);
+      } else if (headers[':method'] === 'POST' && headers[':path'] === helloPath && !admitted) {
+        admitted = admit(socket, headers);
+        admitted.then(
+          (context) => {
+            clearTimeout(admissionTimer);
+            // Only now: before, an unknown client can make us hold no more than HTTP/2's default of 64 KiB.
+            if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
+            options.onOpen?.(context);
+            if (!stream.destroyed) {
+              stream.respond({ ':status': 200, [sessionHeader]: context.sessionId }, { endStream: true });
+            }
+          },
+          (thrown) => {
+            const error = asTunnelError(thrown, 'ticket-invalid');
+            log.warn({ code: error.code, detail: error.detail }, 'session refused');
+            refuse(stream, error);
+            // Gives the refusals time to leave, and ends the session.
+            h2.close();
+          },
+        );
+      } else {
+        stream.respond({ ':status': 404 }, { endStream: true });
+      }
+    });
+  });
+
+  server.emit('connection', pipe);
+
+  async function admit(socket: TLSSocket, headers: IncomingHttpHeaders): Promise<SessionContext> {
+    const ticket = /^Bearer (\S+)$/.exec(headers.authorization ?? '')?.[1];
+    const proof = headers[proofHeader];
+    if (!ticket || typeof proof !== 'string') throw new TunnelError('ticket-missing');
+    const keys = typeof options.ticketKeys === 'function' ? options.ticketKeys() : options.ticketKeys;
+    const claims = await verifyTicket(ticket, keys, options.now?.());
+    if (claims.workspaceId !== options.workspaceId) throw new TunnelError('ticket-wrong-workspace');
+    if (claims.agentKey !== options.agentKey) throw new TunnelError('ticket-wrong-agent');
+    if (!checkProof(socket, ticket, claims.clientKey, proof)) throw new TunnelError('ticket-proof-invalid');
+    return {
+      sessionId: randomUUID(),
+      workspaceId: claims.workspaceId,
+      userId: claims.userId,
+      username: claims.username,
+      signal: over.signal,
+    };
+  }
+
+  async function serveStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
+    try {
+      // HTTP/2 keeps the order of requests: a client's hello, if there is one, came before.
+      if (!admitted) throw new TunnelError('ticket-missing');
+      const context = await admitted;
+      const target = parseTarget(String(headers[targetHeader] ?? ''));
+      const other = await options.onStream(target, stream, context);
+      if (stream.destroyed) {
+        other?.destroy();
+        return;
+      }
+      if (!stream.headersSent) stream.respond({ ':status': 200 });
+      if (other) await join(stream, other);
+    } catch (error) {
+      refuse(stream, asTunnelError(error, 'target-failed'));
+    }
+  }
+
+  return {
+    close: (code = 'agent-closed') => pipe.destroy(new TunnelError(code)),
+    closed,
+  };
+}
+
+function refuse(stream: ServerHttp2Stream, error: TunnelError): void {
+  if (stream.destroyed) return;
+  if (stream.headersSent) stream.destroy(error);
+  else stream.respond(errorHeaders(error), { endStream: true });
+}

@@ -1,0 +1,130 @@
+import { backoff, type Clock, systemClock } from '../clock.ts';
+import { asTunnelError, type TunnelError } from '../errors.ts';
+import { type Log, silentLog } from '../log.ts';
+import type { Path } from '../path.ts';
+import { dialedMessage, relayPaths } from '../relay-protocol.ts';
+import { makeSocketPath, openSocket, type SocketTimes } from './socket.ts';
+
+export interface DialOptions extends SocketTimes {
+  /** The satellite, as TicketReply names it. */
+  url: string;
+  ticket: string;
+  signal?: AbortSignal;
+}
+
+/**
+ * The client's side of a relay path. Resolves when the satellite admits the ticket; that the agent is not
+ * connected comes later, as the path's `closed` with `agent-not-connected`, so as to spare a round trip.
+ */
+export async function dialRelay(options: DialOptions): Promise<Path> {
+  const socket = await openSocket(options.url, relayPaths.dial, options.ticket, options);
+  return makeSocketPath(socket, { ...options, via: options.url });
+}
+
+export interface ListenOptions extends SocketTimes {
+  /** The satellite, as AgentManifest names it. */
+  url: string;
+  /** Asked before each connection; `stale` when the satellite refused the last one: get a new one. */
+  listenToken: (options: { stale: boolean }) => Promise<string>;
+  /** A client dialled: make a pipe of the path. Its `start` has not been called. */
+  onPath: (path: Path) => void;
+  /** How many sockets wait for clients at the same time; default 1. More serve bursts of dials over distance. */
+  spares?: number;
+  /** Told when a first spare waits, and when none does and the satellite cannot be had, with the reason. */
+  onState?: (connected: boolean, reason: TunnelError | null) => void;
+  clock?: Clock;
+  log?: Log;
+}
+
+export interface RelayListener {
+  /** True while a spare waits at the satellite. */
+  readonly connected: boolean;
+  /** Stops listening; paths that clients use go on. */
+  close(): void;
+}
+
+/** A spare that lived this long proves that the way is good: the next failure starts the backoff anew. */
+const provenAfterMs = 10_000;
+
+/**
+ * The agent's side: keeps spare sockets at the satellite, for ever, with backoff, until closed. Each serves
+ * one client and is replaced as soon as it is taken.
+ */
+export function listenRelay(options: ListenOptions): RelayListener {
+  const { url, clock = systemClock, log = silentLog } = options;
+  const stop = new AbortController();
+  let waiting = 0;
+  let reported = false;
+  const report = (connected: boolean, reason: TunnelError | null) => {
+    if (connected === reported) return;
+    reported = connected;
+    options.onState?.(connected, reason);
+  };
+  for (let slot = 0; slot < (options.spares ?? 1); slot++) void keepSpare();
+
+  async function keepSpare(): Promise<void> {
+    let failures = 0;
+    let stale = false;
+    while (!stop.signal.aborted) {
+      const startedAt = clock.now();
+      try {
+        const token = await options.listenToken({ stale });
+        stale = false;
+        options.onPath(await waitForDial(token));
+        failures = 0;
+      } catch (thrown) {
+        if (stop.signal.aborted) return;
+        const error = asTunnelError(thrown, 'satellite-lost');
+        if (waiting === 0) report(false, error);
+        stale = error.code === 'listen-token-expired' || error.code === 'listen-token-invalid';
+        failures = clock.now() - startedAt > provenAfterMs ? 1 : failures + 1;
+        const ms = backoff(failures, clock.random);
+        log.info(
+          { url, code: error.code, detail: error.detail, retryMs: Math.round(ms) },
+          'relay not connected',
+        );
+        await clock.sleep(ms, stop.signal);
+      }
+    }
+  }
+
+  async function waitForDial(token: string): Promise<Path> {
+    const socket = await openSocket(url, relayPaths.listen, token, { ...options, signal: stop.signal });
+    let left = false;
+    const leave = (reason: TunnelError | null) => {
+      if (left) return;
+      left = true;
+      // Taken by a client is not gone: the next spare is under way.
+      if (--waiting === 0 && reason && !stop.signal.aborted) report(false, reason);
+    };
+    waiting++;
+    report(true, null);
+    return new Promise((resolve, reject) => {
+      const close = () => path.close();
+      const path = makeSocketPath(socket, {
+        ...options,
+        via: url,
+        onText(text) {
+          if (text !== dialedMessage) return;
+          stop.signal.removeEventListener('abort', close);
+          leave(null);
+          resolve(path);
+        },
+        onClosed(error) {
+          stop.signal.removeEventListener('abort', close);
+          const reason = asTunnelError(error ?? 'closed by the satellite', 'satellite-lost');
+          leave(reason);
+          reject(reason);
+        },
+      });
+      stop.signal.addEventListener('abort', close, { once: true });
+    });
+  }
+
+  return {
+    get connected() {
+      return waiting > 0;
+    },
+    close: () => stop.abort(),
+  };
+}

@@ -1,0 +1,209 @@
+import WebSocket, { type ClientOptions } from 'ws';
+import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
+import { keepAlive } from '../heartbeat.ts';
+import type { Path, PathEvents } from '../path.ts';
+import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
+
+export interface SocketTimes {
+  /** Longest wait for TCP, TLS and upgrade together. Default 10 s. */
+  connectTimeoutMs?: number;
+  heartbeatMs?: number;
+  deadAfterMs?: number;
+}
+
+/** The WebSocket URL of a satellite's endpoint; the satellite's own URL may be http(s) or ws(s), with a path. */
+export function relayUrl(satellite: string, path: string): string {
+  let url: URL;
+  try {
+    url = new URL(satellite);
+  } catch {
+    throw new TunnelError('satellite-unreachable', `${JSON.stringify(satellite)} is not a URL`);
+  }
+  url.protocol = url.protocol === 'https:' || url.protocol === 'wss:' ? 'wss:' : 'ws:';
+  url.pathname = url.pathname.replace(/\/+$/, '') + path;
+  url.search = '';
+  url.hash = '';
+  return url.href;
+}
+
+/**
+ * Connects to a satellite. Rejects with `satellite-unreachable`, or with the code of the refusal
+ * (`ticket-expired`, `satellite-draining`, …; `satellite-refused` for one we do not know).
+ */
+export function openSocket(
+  satellite: string,
+  path: string,
+  token: string,
+  options: SocketTimes & { signal?: AbortSignal },
+): Promise<WebSocket> {
+  return new Promise((resolve, reject) => {
+    options.signal?.throwIfAborted();
+    // @types/ws does not know closeTimeout yet.
+    const settings: ClientOptions & { closeTimeout: number } = {
+      headers: { authorization: `Bearer ${token}` },
+      perMessageDeflate: false,
+      maxPayload: maxRelayMessage,
+      handshakeTimeout: options.connectTimeoutMs ?? 10_000,
+      followRedirects: false,
+      // The satellite answers a close at once or is gone; nobody should wait 30 s for a process to end.
+      closeTimeout: 3_000,
+    };
+    const socket = new WebSocket(relayUrl(satellite, path), settings);
+    const abort = () => fail(new TunnelError('session-aborted'));
+    const fail = (error: TunnelError) => {
+      options.signal?.removeEventListener('abort', abort);
+      socket.terminate();
+      reject(error);
+    };
+    options.signal?.addEventListener('abort', abort, { once: true });
+    // `on`: terminate() before the open reports an error of its own, which nobody awaits any more.
+    socket.on('error', (error) => fail(new TunnelError('satellite-unreachable', reasonOf(error, satellite))));
+    socket.once('unexpected-response', (_request, response) => {
+      let body = '';
+      response.setEncoding('utf8');
+      response.on('data', (text: string) => {
+        if (body.length < 65536) body += text;
+      });
+      response.once('close', () => fail(refusal(response.statusCode ?? 0, body)));
+    });
+    socket.once('open', () => {
+      options.signal?.removeEventListener('abort', abort);
+      socket.removeAllListeners('error');
+      // Until makeSocketPath listens: a message may have come along with the answer to the upgrade.
+      socket.pause();
+      resolve(socket);
+    });
+  });
+}
+
+function reasonOf(error: Error & { code?: string; errors?: Error[] }, satellite: string): string {
+  const message = error.message || error.errors?.[0]?.message || error.code || 'no reason given';
+  return `${new URL(satellite).host}: ${message}`;
+}
+
+function refusal(status: number, body: string): TunnelError {
+  try {
+    const { code, message, detail } = JSON.parse(body) as Record<string, unknown>;
+    if (typeof code === 'string' && isTunnelErrorCode(code)) {
+      return new TunnelError(code, typeof detail === 'string' ? detail : undefined);
+    }
+    if (typeof message === 'string') return new TunnelError('satellite-refused', `${status}: ${message}`);
+  } catch {
+    // Not ours: a proxy's page, for example. The status is what can be told.
+  }
+  return new TunnelError('satellite-refused', `HTTP status ${status}`);
+}
+
+/**
+ * From here on a path's sender waits (256 KiB is 2 ms at 1 Gbit/s; the kernel holds more). Low on purpose:
+ * what lies in this buffer goes before any keystroke that follows.
+ */
+const sendHigh = 256 * 1024;
+const sendLow = 64 * 1024;
+
+/**
+ * A path over an open WebSocket. `onText` gets the satellite's text messages; without it they are ignored.
+ * `onClosed` is told of the end as well, with or without a pipe on top.
+ */
+export function makeSocketPath(
+  socket: WebSocket,
+  options: SocketTimes & {
+    via: string;
+    onText?: (text: string) => void;
+    onClosed?: (error: TunnelError | null) => void;
+  },
+): Path {
+  let events: PathEvents | undefined;
+  const early: Buffer[] = [];
+  let ended: { error: TunnelError | null } | undefined;
+  let broken: TunnelError | undefined;
+  let closing = false;
+  let paused = false;
+  let waiting = false;
+
+  const lost = (code: TunnelErrorCode, detail?: string) => {
+    broken ??= new TunnelError(code, detail);
+    socket.terminate();
+  };
+  const stopKeepAlive = keepAlive(socket, {
+    intervalMs: options.heartbeatMs ?? heartbeatMs,
+    deadAfterMs: options.deadAfterMs ?? deadAfterMs,
+    dead: () => lost('satellite-lost', 'no sign of life'),
+  });
+
+  socket.on('message', (data, isBinary) => {
+    if (closing) return;
+    if (!isBinary) {
+      options.onText?.(String(data));
+      return;
+    }
+    if (events) events.data(data as Buffer);
+    else {
+      early.push(data as Buffer);
+      socket.pause();
+    }
+  });
+  socket.on('error', (error) => {
+    broken ??= new TunnelError('satellite-lost', error.message);
+  });
+  socket.once('close', (code, reason) => {
+    stopKeepAlive();
+    ended = { error: closing ? null : (broken ?? closeError(code, reason.toString())) };
+    options.onClosed?.(ended.error);
+    events?.closed(ended.error);
+  });
+
+  socket.resume();
+
+  const flushed = () => {
+    if (!waiting || socket.bufferedAmount > sendLow) return;
+    waiting = false;
+    events?.drain();
+  };
+
+  return {
+    kind: 'relay',
+    via: options.via,
+    start(handlers) {
+      events = handlers;
+      for (const chunk of early.splice(0)) events.data(chunk);
+      if (ended) events.closed(ended.error);
+      else if (!paused) socket.resume();
+    },
+    send(chunk) {
+      socket.send(chunk, flushed);
+      if (socket.bufferedAmount < sendHigh) return true;
+      waiting = true;
+      return false;
+    },
+    pause() {
+      if (paused) return;
+      paused = true;
+      socket.pause();
+    },
+    resume() {
+      if (!paused) return;
+      paused = false;
+      socket.resume();
+    },
+    close() {
+      if (closing) return;
+      closing = true;
+      socket.close(1000);
+      // Unread data must not keep the answer to the close from being seen.
+      socket.resume();
+    },
+  };
+}
+
+function closeError(code: number, reason: string): TunnelError | null {
+  if (code === 1000) return null;
+  // What servers and proxies say that are being stopped without knowing of relays.
+  if (code === 1001 || code === 1005) return new TunnelError('satellite-restarted');
+  const known = relayCloseCodes[code as keyof typeof relayCloseCodes];
+  if (known) return new TunnelError(known);
+  return new TunnelError(
+    'satellite-lost',
+    reason ? `${code} ${reason}` : code === 1006 ? undefined : `${code}`,
+  );
+}

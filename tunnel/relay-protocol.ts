@@ -1,0 +1,39 @@
+import type { TunnelErrorCode } from './errors.ts';
+
+/** What clients, agents and satellites agree on about the relay. README.md tells the sequence. */
+export const relayPaths = {
+  /** A client, with its ticket, for one pipe. */
+  dial: '/relay/v1/dial',
+  /** An agent, with its listen token; becomes the other end of one dial. */
+  listen: '/relay/v1/listen',
+} as const;
+
+/** The WebSocket close codes that a satellite gives, and the error that the side which gets one reports. */
+export const relayCloseCodes = {
+  1012: 'satellite-restarted',
+  4400: 'satellite-refused',
+  4404: 'agent-not-connected',
+  4409: 'listener-superseded',
+  4410: 'agent-lost',
+  4411: 'client-lost',
+  4429: 'satellite-overloaded',
+  4503: 'satellite-draining',
+} as const satisfies Record<number, TunnelErrorCode>;
+export type RelayCloseCode = keyof typeof relayCloseCodes;
+
+/**
+ * The text message with which a satellite tells a listening agent that its socket now belongs to a client;
+ * all binary messages from then on are the pipe's.
+ */
+export const dialedMessage = 'dialed';
+
+/** Largest WebSocket message on a relay: one frame and its header, with room for a later, larger one. */
+export const maxRelayMessage = 256 * 1024;
+
+/**
+ * Every end of a relay socket sends a WebSocket pong this often, asked or not, and takes the other for dead
+ * when nothing came for the deadline. Two one-way signals rather than ping and answer, because an end that
+ * has paused reading (backpressure) would never see the ping. 5 s lets two be lost within the deadline.
+ */
+export const heartbeatMs = 5_000;
+export const deadAfterMs = 15_000;

@@ -1,0 +1,275 @@
+import type { KeyObject } from 'node:crypto';
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect as connectHttp2,
+  type IncomingHttpHeaders,
+} from 'node:http2';
+import type { Duplex } from 'node:stream';
+import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { TicketReply } from '@cde/api/workspaces.ts';
+import { asTunnelError, TunnelError, type TunnelErrorCode } from './errors.ts';
+import {
+  alpn,
+  helloPath,
+  makeProof,
+  maxSessionMemory,
+  proofHeader,
+  readErrorHeaders,
+  sessionHeader,
+  sessionWindow,
+  streamWindow,
+  targetHeader,
+} from './handshake.ts';
+import { fingerprint } from './keys.ts';
+import type { Path } from './path.ts';
+import { dialRelay } from './paths/relay.ts';
+import type { SocketTimes } from './paths/socket.ts';
+import { makePipe, type Pipe } from './pipe.ts';
+import { formatTarget, type Target } from './targets.ts';
+
+/** A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`. */
+export interface SessionOptions extends Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>, SocketTimes {
+  clientPrivateKey: KeyObject;
+  /** Calls off the opening; a session once open is ended with `close`. */
+  signal?: AbortSignal;
+  /** From the admitted dial to the agent's TLS answer; default 10 s. Includes the satellite's wait for an agent. */
+  handshakeTimeoutMs?: number;
+}
+
+export interface SessionEnd {
+  /** `session-closed` when `close` was called, else why it broke. */
+  reason: TunnelErrorCode;
+  error: TunnelError | null;
+}
+
+export interface SessionInfo {
+  sessionId: string;
+}
+
+export interface Session {
+  /**
+   * Opens a stream to a target. Resolves when the agent has connected it; rejects with `target-…`, or with
+   * what refused or ended the session (`ticket-…`, `agent-lost`, …). With `eager` it resolves at once, what is
+   * written goes out with the request, and a refusal destroys the stream with the same errors. The stream
+   * can be half-closed (`end`); attach an `error` listener.
+   */
+  open(target: Target, options?: { eager?: boolean }): Promise<Duplex>;
+  /** The round trip to the agent and back, in milliseconds. */
+  ping(): Promise<number>;
+  /** Ends it at once: streams that are open break. */
+  close(): void;
+  /** Resolves when the agent has accepted the ticket, rejects when it refuses. `open` need not wait for it. */
+  readonly ready: Promise<SessionInfo>;
+  /** Resolves, never rejects, when the session is over. */
+  readonly closed: Promise<SessionEnd>;
+  /** The active path. */
+  readonly path: Path;
+}
+
+/** Where another satellite may do better; all else is final. */
+const tryNext: ReadonlySet<TunnelErrorCode> = new Set([
+  'satellite-unreachable',
+  'satellite-refused',
+  'satellite-lost',
+  'satellite-restarted',
+  'satellite-draining',
+  'satellite-overloaded',
+  'agent-not-connected',
+  'agent-lost',
+  'session-timeout',
+]);
+
+/**
+ * Opens a session with a workspace's agent: dials its satellites in turn, then TLS 1.3 with the agent's key
+ * pinned. The ticket is shown to the agent together with the first streams, so that no round trip is spent on
+ * it. Rejects with a TunnelError: that of the last satellite tried.
+ */
+export async function openSession(options: SessionOptions): Promise<Session> {
+  let last = new TunnelError('satellite-unreachable', 'the ticket names no satellite');
+  for (const satellite of options.satellites) {
+    try {
+      const path = await dialRelay({ ...options, url: satellite.url });
+      return await openSessionOver(path, options);
+    } catch (thrown) {
+      last = asTunnelError(thrown, options.signal?.aborted ? 'session-aborted' : 'session-failed');
+      if (options.signal?.aborted || !tryNext.has(last.code)) throw last;
+    }
+  }
+  throw last;
+}
+
+/** Opens a session over a path that is already open. */
+export async function openSessionOver(
+  path: Path,
+  options: Pick<SessionOptions, 'ticket' | 'agentKey' | 'clientPrivateKey' | 'signal' | 'handshakeTimeoutMs'>,
+): Promise<Session> {
+  const pipe = makePipe({ path });
+  try {
+    const socket = await shakeHands(pipe, options);
+    return makeSession(pipe, socket, options);
+  } catch (error) {
+    pipe.on('error', () => {});
+    pipe.destroy(asTunnelError(error, 'session-failed'));
+    throw error;
+  }
+}
+
+/** TLS 1.3 over the pipe. Nothing of ours is sent before the agent has proved to hold the pinned key. */
+function shakeHands(
+  pipe: Pipe,
+  options: Pick<SessionOptions, 'agentKey' | 'signal' | 'handshakeTimeoutMs'>,
+): Promise<TLSSocket> {
+  return new Promise((resolve, reject) => {
+    options.signal?.throwIfAborted();
+    const socket = connectTls({
+      socket: pipe,
+      ALPNProtocols: [alpn],
+      minVersion: 'TLSv1.3',
+      maxVersion: 'TLSv1.3',
+      // The certificate is self-signed by design. Its key is compared below, before anything is written.
+      rejectUnauthorized: false,
+    });
+    const settle = (error: TunnelError | null) => {
+      clearTimeout(timer);
+      options.signal?.removeEventListener('abort', abort);
+      for (const emitter of [pipe, socket]) {
+        emitter.off('error', fail);
+        emitter.off('close', close);
+      }
+      if (!error) return resolve(socket);
+      socket.on('error', () => {});
+      reject(error);
+    };
+    // The pipe's own error says more than what TLS makes of it, and comes first or in the same turn.
+    const fail = (error: Error) =>
+      queueMicrotask(() => settle(asTunnelError(pipe.errored ?? error, 'session-failed')));
+    const close = () => fail(new TunnelError('pipe-closed'));
+    const abort = () => settle(new TunnelError('session-aborted'));
+    const timer = setTimeout(
+      () => settle(new TunnelError('session-timeout')),
+      options.handshakeTimeoutMs ?? 10_000,
+    );
+    options.signal?.addEventListener('abort', abort, { once: true });
+    for (const emitter of [pipe, socket]) {
+      emitter.on('error', fail);
+      emitter.on('close', close);
+    }
+    socket.once('secureConnect', () => {
+      const key = socket.getPeerX509Certificate()?.publicKey;
+      if (!key || fingerprint(key) !== options.agentKey) return settle(new TunnelError('agent-key-mismatch'));
+      if (socket.alpnProtocol !== alpn)
+        return settle(new TunnelError('session-failed', 'no common protocol'));
+      settle(null);
+    });
+  });
+}
+
+function makeSession(
+  pipe: Pipe,
+  socket: TLSSocket,
+  options: Pick<SessionOptions, 'ticket' | 'clientPrivateKey'>,
+): Session {
+  const h2 = connectHttp2('https://workspace', {
+    createConnection: () => socket,
+    settings: { initialWindowSize: streamWindow, enablePush: false },
+    maxSessionMemory,
+  });
+  h2.once('connect', () => h2.setLocalWindowSize(sessionWindow));
+
+  let end: SessionEnd | undefined;
+  let resolveClosed: (end: SessionEnd) => void;
+  const closed = new Promise<SessionEnd>((resolve) => {
+    resolveClosed = resolve;
+  });
+  const finish = (error: TunnelError | null) => {
+    if (end) return;
+    end = { reason: error?.code ?? 'session-closed', error };
+    // Both in this turn, before TLS learns of it: the agent and the streams are told the reason itself.
+    pipe.destroy(error ?? new TunnelError('session-closed'));
+    h2.destroy(error ?? new TunnelError('session-closed'));
+    resolveClosed(end);
+  };
+  const broke = (error?: Error) =>
+    finish(asTunnelError(pipe.errored ?? error ?? new TunnelError('agent-closed'), 'session-failed'));
+  pipe.on('error', broke);
+  pipe.once('close', () => broke());
+  pipe.once('end', () => broke());
+  socket.on('error', broke);
+  h2.on('error', broke);
+  h2.once('close', () => broke());
+
+  const ready = hello(h2, {
+    authorization: `Bearer ${options.ticket}`,
+    [proofHeader]: makeProof(socket, options.ticket, options.clientPrivateKey),
+  });
+  // A refusal ends the session; those who wait for `ready` or a stream get the reason as well.
+  ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
+
+  return {
+    async open(target, { eager = false } = {}) {
+      if (end) throw end.error ?? new TunnelError('session-closed');
+      const stream = h2.request({
+        ':method': 'CONNECT',
+        ':authority': 'workspace',
+        [targetHeader]: formatTarget(target),
+      });
+      const opened = response(stream).then(
+        () => stream as Duplex,
+        (error) => {
+          const reason = end?.error ?? asTunnelError(error, 'session-failed');
+          stream.destroy(eager ? reason : undefined);
+          throw reason;
+        },
+      );
+      if (!eager) return opened;
+      opened.catch(() => {});
+      return stream;
+    },
+    ping: () =>
+      new Promise((resolve, reject) => {
+        const fail = (error: unknown) => reject(end?.error ?? asTunnelError(error, 'session-closed'));
+        try {
+          h2.ping((error, duration) => (error ? fail(error) : resolve(duration)));
+        } catch (error) {
+          fail(error);
+        }
+      }),
+    close: () => finish(null),
+    ready,
+    closed,
+    get path() {
+      return pipe.path;
+    },
+  };
+}
+
+async function hello(h2: ClientHttp2Session, headers: Record<string, string>): Promise<SessionInfo> {
+  const stream = h2.request({ ':method': 'POST', ':path': helloPath, ...headers }, { endStream: true });
+  stream.resume();
+  const reply = await response(stream);
+  return { sessionId: String(reply[sessionHeader]) };
+}
+
+/** Waits for a reply that is not a refusal. */
+function response(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
+  return new Promise((resolve, reject) => {
+    const done = () => {
+      stream.off('error', fail);
+      stream.off('close', close);
+    };
+    const fail = (error: Error) => {
+      done();
+      stream.on('error', () => {});
+      reject(error);
+    };
+    const close = () => fail(new TunnelError('session-failed', 'the agent closed the stream'));
+    stream.on('error', fail);
+    stream.on('close', close);
+    stream.once('response', (headers) => {
+      if (headers[':status'] !== 200) return fail(readErrorHeaders(headers));
+      done();
+      resolve(headers);
+    });
+  });
+}

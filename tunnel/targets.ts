@@ -1,0 +1,120 @@
+import { connect, isIP } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { TunnelError } from './errors.ts';
+
+/** What a stream leads to inside the workspace: the agent's SSH server, a TCP port, or a Unix socket. */
+export type Target =
+  | { kind: 'ssh' }
+  | { kind: 'tcp'; host: string; port: number }
+  | { kind: 'unix'; path: string };
+
+/** A target as it stands in the `cde-target` header: `ssh`, `tcp:HOST:PORT`, `unix:PATH` (percent-encoded). */
+export function formatTarget(target: Target): string {
+  switch (target.kind) {
+    case 'ssh':
+      return 'ssh';
+    case 'tcp':
+      return `tcp:${encodeURIComponent(target.host)}:${target.port}`;
+    case 'unix':
+      return `unix:${encodeURIComponent(target.path)}`;
+  }
+}
+
+/** Reads formatTarget's form; throws TunnelError `target-invalid`. */
+export function parseTarget(text: string): Target {
+  try {
+    if (text === 'ssh') return { kind: 'ssh' };
+    const tcp = /^tcp:([^:]{1,1000}):(\d{1,5})$/.exec(text);
+    if (tcp) {
+      const host = decodeURIComponent(tcp[1]!);
+      const port = Number(tcp[2]);
+      if (port >= 1 && port <= 65535 && isHost(host)) return { kind: 'tcp', host, port };
+    }
+    const unix = /^unix:([^:]{1,1000})$/.exec(text);
+    if (unix) {
+      const path = decodeURIComponent(unix[1]!);
+      if (path.startsWith('/') && !path.includes('\0')) return { kind: 'unix', path };
+    }
+  } catch {
+    // Bad percent-encoding: invalid like the rest.
+  }
+  throw new TunnelError('target-invalid', JSON.stringify(text.slice(0, 100)));
+}
+
+function isHost(host: string): boolean {
+  return isIP(host) !== 0 || /^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?$/.test(host);
+}
+
+/** How long a TCP connection inside a workspace may take: longer than one lost SYN, shorter than a person's patience. */
+const connectTimeoutMs = 10_000;
+
+const errorCodes: Record<
+  string,
+  'target-refused' | 'target-not-found' | 'target-timeout' | 'target-unreachable' | 'target-forbidden'
+> = {
+  ECONNREFUSED: 'target-refused',
+  ENOENT: 'target-not-found',
+  ENOTFOUND: 'target-not-found',
+  EAI_AGAIN: 'target-not-found',
+  ETIMEDOUT: 'target-timeout',
+  EHOSTUNREACH: 'target-unreachable',
+  ENETUNREACH: 'target-unreachable',
+  EADDRNOTAVAIL: 'target-unreachable',
+  EACCES: 'target-forbidden',
+  EPERM: 'target-forbidden',
+};
+
+/**
+ * Connects to a TCP port or Unix socket on this machine, half-open, without Nagle's delay. Rejects with a
+ * TunnelError `target-…`.
+ */
+export function connectTarget(
+  target: Exclude<Target, { kind: 'ssh' }>,
+  signal?: AbortSignal,
+): Promise<Duplex> {
+  return new Promise((resolve, reject) => {
+    const where = target.kind === 'tcp' ? `${target.host} port ${target.port}` : target.path;
+    const socket = connect({
+      ...(target.kind === 'tcp' ? { host: target.host, port: target.port } : { path: target.path }),
+      allowHalfOpen: true,
+      noDelay: true,
+      signal,
+    });
+    const timer = setTimeout(
+      () => socket.destroy(new TunnelError('target-timeout', where)),
+      connectTimeoutMs,
+    );
+    const fail = (error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoException[] }) => {
+      clearTimeout(timer);
+      if (error instanceof TunnelError) return reject(error);
+      // With several addresses for one name Node gives an AggregateError; the first tells as much as any.
+      const code = error.code ?? error.errors?.[0]?.code ?? '';
+      reject(new TunnelError(errorCodes[code] ?? 'target-failed', code ? `${where} (${code})` : where));
+    };
+    socket.once('error', fail);
+    socket.once('connect', () => {
+      clearTimeout(timer);
+      socket.off('error', fail);
+      resolve(socket);
+    });
+  });
+}
+
+/**
+ * Joins two streams both ways: an end passes on as a half-close, an error or a close of one destroys the
+ * other. Resolves when both are closed.
+ */
+export function join(a: Duplex, b: Duplex): Promise<void> {
+  a.pipe(b);
+  b.pipe(a);
+  const closed = (one: Duplex, other: Duplex) =>
+    new Promise<void>((resolve) => {
+      one.on('error', () => {});
+      one.once('close', () => {
+        // Without both ends it broke off: the other side must not wait for the rest.
+        if (!one.readableEnded || !one.writableFinished) other.destroy();
+        resolve();
+      });
+    });
+  return Promise.all([closed(a, b), closed(b, a)]).then(() => {});
+}
