@@ -1,0 +1,31 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
+import { readFile } from 'node:fs/promises';
+import { expect, test } from 'vitest';
+import { expressionFunctions } from './cost.ts';
+import { parseTemplate } from './parse.ts';
+
+const read = () => readFile(new URL('../../docs/templates.md', import.meta.url), 'utf8');
+
+test('the example of docs/templates.md is a valid template', async () => {
+  const example = /```yaml\n([\s\S]*?)```/.exec(await read())![1]!;
+  expect(parseTemplate({ 'template.yaml': example }).faults).toEqual([]);
+});
+
+test('the expressions of docs/templates.md are as it says', async () => {
+  const block = /```\n(\$\{\{[\s\S]*?)```/.exec(await read())![1]!;
+  for (const line of block.trim().split('\n')) {
+    const text = `name: demo\nprovider: local\nparameters:
+  - {name: memory, type: number, default: 2}
+  - {name: cpus, type: number, default: 2}
+  - {name: gpu, type: boolean}
+  - {name: tags, type: list}
+  - {name: size, type: string, options: [{value: small}, {value: large}]}
+env:\n  A: >-\n    ${line}\n`;
+    expect(parseTemplate({ 'template.yaml': text }).faults, line).toEqual([]);
+  }
+});
+
+test('docs/templates.md names every function', async () => {
+  const docs = await read();
+  for (const name of Object.values(expressionFunctions).flat()) expect(docs).toContain(`\`${name}\``);
+});
