@@ -16,7 +16,7 @@ import { type Path, readSource, type Source } from './source.ts';
 import { nearest } from './suggest.ts';
 
 /** What a render of one template may cost together; see cost.ts for the unit. */
-const limits = { faults: 100, expressions: 200, cost: 100_000, trialCost: 200_000, timeoutMs: 24 * 3600_000 };
+const limits = { faults: 100, expressions: 100, cost: 100_000, trialCost: 200_000, timeoutMs: 24 * 3600_000 };
 
 /**
  * Checks a template's folder: the files as such, the YAML, its shape, the parameters among themselves, and
@@ -202,7 +202,7 @@ function tryExpressions(
       }
     }
     for (const { values, when } of trials) {
-      cost += 20 + text.cost;
+      cost += trialOverhead + text.cost;
       if (cost > limits.trialCost) return;
       const result = text.evaluate(values, tryContext);
       const checked = 'ok' in result ? convert(want, result.ok) : result;
@@ -214,6 +214,9 @@ function tryExpressions(
     }
   }
 }
+
+/** Of setting up one evaluation, in the unit of cost. */
+const trialOverhead = 50;
 
 /** Values that the parameter may take, the default first. */
 function samplesOf(parameter: Parameter): ParameterValue[] {

@@ -24,8 +24,8 @@ export function formatPath(path: Path): string {
     .join('');
 }
 
-/** Fails a parse of more than this: at about 1 µs a token it holds the event loop for some 8 ms. */
-const limits = { bytes: 128 * 1024, tokens: 8000, depth: 16 } as const;
+/** Fails a parse of more than this: at about 2 µs a token it holds the event loop for some 10 ms. */
+const limits = { bytes: 128 * 1024, tokens: 5000, depth: 16 } as const;
 
 interface Place {
   key: Node | null;
@@ -68,9 +68,12 @@ export function readSource(file: string, text: string): { source: Source | null;
       'a long script belongs into an image or a repository',
     );
   }
-  if (tooManyTokens(text)) {
+  const excess = excessOf(text);
+  if (excess === 'tokens') {
     return refuse('the file has too many keys and values', 'split the template into several');
   }
+  const tooDeep = refuse('the file is nested too deeply', `at most ${limits.depth} levels are allowed`);
+  if (excess === 'depth') return tooDeep;
   let document: ReturnType<typeof parseDocument>;
   try {
     document = parseDocument(text, {
@@ -83,7 +86,7 @@ export function readSource(file: string, text: string): { source: Source | null;
     });
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    return refuse('the file is nested too deeply', `at most ${limits.depth} levels are allowed`);
+    return tooDeep;
   }
   const faults: Fault[] = [];
   const syntax = document.errors.map((error) => syntaxFault(error));
@@ -193,12 +196,20 @@ export function readSource(file: string, text: string): { source: Source | null;
 }
 
 /** Counts without building a tree, so that a hostile file costs no more than the limit. */
-function tooManyTokens(text: string): boolean {
+function excessOf(text: string): 'tokens' | 'depth' | null {
   let tokens = 0;
-  for (const _token of new Lexer().lex(text)) {
-    if (++tokens > limits.tokens) return true;
+  let flow = 0;
+  let dashes = 0;
+  for (const token of new Lexer().lex(text)) {
+    if (++tokens > limits.tokens) return 'tokens';
+    // The parser calls itself for each level: [[[[…, and - - - -… on one line.
+    if (token === '[' || token === '{') flow++;
+    else if (token === ']' || token === '}') flow--;
+    dashes =
+      token === '-' || token === '?' ? dashes + 1 : token.trim() === '' && !token.includes('\n') ? dashes : 0;
+    if (flow > limits.depth || dashes > limits.depth) return 'depth';
   }
-  return false;
+  return null;
 }
 
 const blank = /\s/;
