@@ -1,0 +1,193 @@
+import { readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Mount } from './enclosure.ts';
+
+/** What turns the agent's command into one that runs enclosed. */
+export interface Enclosed {
+  mounts: Mount[];
+  home: string;
+  hostname: string;
+  /** As root: the host uid to become. Null: stay who the server is. */
+  hostUid: number | null;
+  /** Whether a user namespace of its own shows that uid as 1000. */
+  userNamespace: boolean;
+  tools: Tools;
+}
+
+export interface Tools {
+  bwrap: string | null;
+  unshare: string | null;
+  setpriv: string | null;
+}
+
+/** The last steps, inside: become the host uid for good, then 1000 in a namespace of one's own. */
+function become({ hostUid, userNamespace, tools }: Enclosed, always = false): string[] {
+  const words: string[] = [];
+  if (hostUid !== null || always) {
+    // Mapping the root of a namespace into the next takes setfcap; 1000 there has no capability at all.
+    const kept = hostUid === null ? ',+setfcap' : '';
+    words.push(tools.setpriv!, '--no-new-privs', '--inh-caps=-all', `--bounding-set=-all${kept}`);
+    if (hostUid !== null)
+      words.push('--reuid', String(hostUid), '--regid', String(hostUid), '--clear-groups');
+  }
+  if (userNamespace) words.push(tools.unshare!, '--user', '--map-user=1000', '--map-group=1000', '--');
+  return words;
+}
+
+/**
+ * With bubblewrap. As root it mounts with the machine's own rights, since the agent's files may lie
+ * where no other user can go, and keeps of its capabilities only those that entering the home and becoming its uid take.
+ */
+export function bwrapCommand(enclosed: Enclosed, command: string[]): string[] {
+  const { mounts, home, hostname, hostUid, tools } = enclosed;
+  const words = [tools.bwrap!, '--die-with-parent', '--unshare-pid', '--unshare-ipc', '--unshare-uts'];
+  words.push('--hostname', hostname, '--cap-drop', 'ALL');
+  if (hostUid === null) words.push('--unshare-user', '--uid', '1000', '--gid', '1000');
+  else
+    for (const capability of ['SETUID', 'SETGID', 'SETPCAP', 'DAC_READ_SEARCH'])
+      words.push('--cap-add', `CAP_${capability}`);
+  for (const mount of mounts) {
+    // Left to itself bwrap makes the folders above a private source private too.
+    const above = dirname(mount.to);
+    if ((mount.kind === 'read-only' || mount.kind === 'writable') && above !== '/')
+      words.push('--dir', above);
+    if (mount.kind === 'read-only') words.push('--ro-bind', mount.from, mount.to);
+    else if (mount.kind === 'writable') words.push('--bind', mount.from, mount.to);
+    else if (mount.kind === 'symlink') words.push('--symlink', mount.target, mount.to);
+    else if (mount.kind === 'devices') words.push('--dev', mount.to);
+    else if (mount.kind === 'processes') words.push('--proc', mount.to);
+    else words.push('--perms', mount.mode, '--tmpfs', mount.to);
+  }
+  words.push('--remount-ro', '/', '--chdir', home, '--');
+  return [...words, ...(hostUid === null ? [] : become(enclosed)), ...command];
+}
+
+/** `sh` text in single quotes. */
+const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
+
+/** Mount options that a user namespace may not take off again: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html */
+const sticky = ['nosuid', 'nodev', 'noexec', 'noatime', 'nodiratime'];
+
+interface Mounted {
+  point: string;
+  options: string[];
+}
+
+function mountTable(): Mounted[] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => {
+      const fields = line.split(' ');
+      const point = fields[4]!.replace(/\\(\d{3})/g, (_, octal) =>
+        String.fromCharCode(Number.parseInt(octal, 8)),
+      );
+      return { point, options: fields[5]!.split(',') };
+    });
+}
+
+function stickyOptions(path: string, table: Mounted[]): string[] {
+  const over = table
+    .filter(({ point }) => point === '/' || path === point || path.startsWith(`${point}/`))
+    .sort((a, b) => a.point.length - b.point.length);
+  return over.at(-1)?.options.filter((option) => sticky.includes(option)) ?? [];
+}
+
+/** Runs as pid 1 inside: keeps one child, the agent, and reaps what others leave. */
+const init =
+  'trap : TERM INT HUP; "$@" & while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || exit $code; done';
+
+/** The script that builds the new root as the first process of the new namespaces; `root`: an empty folder. */
+export function enterScript({ mounts, home, hostname }: Enclosed, root: string): string {
+  const table = mountTable();
+  const lines = [
+    '#!/bin/sh',
+    'set -eu',
+    'umask 022',
+    `root=${quote(root)}`,
+    `hostname ${quote(hostname)} 2>/dev/null || :`,
+    'mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs "$root"',
+    'cd "$root"',
+    'folder() { [ -d ".$1" ] || mkdir -p ".$1"; }',
+    'file() { [ -e ".$1" ] || { folder "${1%/*}"; : >".$1"; }; }',
+    'like() { if [ -d "$1" ]; then folder "$2"; else file "$2"; fi; }',
+  ];
+  for (const mount of mounts) {
+    const to = quote(mount.to);
+    if (mount.kind === 'read-only' || mount.kind === 'writable') {
+      const options = new Set(['rbind', 'nosuid', 'nodev', ...stickyOptions(mount.from, table)]);
+      if (mount.kind === 'read-only') options.add('ro');
+      lines.push(
+        `like ${quote(mount.from)} ${to}`,
+        `mount -o ${[...options].join(',')} ${quote(mount.from)} .${to}`,
+      );
+      if (mount.kind === 'read-only') {
+        // `ro` holds for the top alone: what is mounted below it is closed one by one.
+        for (const { point, options: own } of table) {
+          if (!point.startsWith(`${mount.from}/`)) continue;
+          const kept = [
+            'remount',
+            'bind',
+            'ro',
+            'nosuid',
+            'nodev',
+            ...own.filter((option) => sticky.includes(option)),
+          ];
+          lines.push(
+            `mount -o ${[...new Set(kept)].join(',')} .${quote(mount.to + point.slice(mount.from.length))}`,
+          );
+        }
+      }
+    } else if (mount.kind === 'scratch') {
+      lines.push(`folder ${to}`, `mount -t tmpfs -o nosuid,nodev,mode=${mount.mode} tmpfs .${to}`);
+    } else if (mount.kind === 'symlink') {
+      lines.push(`ln -s ${quote(mount.target)} .${to}`);
+    } else if (mount.kind === 'processes') {
+      lines.push(`folder ${to}`, `mount -t proc -o nosuid,nodev,noexec proc .${to}`);
+    } else {
+      lines.push(
+        `folder ${to}`,
+        `mount -t tmpfs -o nosuid,mode=0755 tmpfs .${to}`,
+        `for device in null zero full random urandom tty; do : >.${to}/$device; mount -o bind,nosuid /dev/$device .${to}/$device; done`,
+        `mkdir .${to}/pts .${to}/shm`,
+        `mount -t devpts -o nosuid,noexec,newinstance,ptmxmode=0666,mode=620 devpts .${to}/pts`,
+        `ln -s pts/ptmx .${to}/ptmx`,
+        `ln -s /proc/self/fd .${to}/fd`,
+        `ln -s /proc/self/fd/0 .${to}/stdin`,
+        `ln -s /proc/self/fd/1 .${to}/stdout`,
+        `ln -s /proc/self/fd/2 .${to}/stderr`,
+      );
+    }
+  }
+  lines.push(
+    'mkdir .old-root',
+    'pivot_root . .old-root',
+    'cd /',
+    'umount -l /.old-root',
+    'rmdir /.old-root',
+    'mount -o remount,bind,ro,nosuid,nodev /',
+    `cd ${quote(home)}`,
+    'unset OLDPWD',
+    'exec "$@"',
+  );
+  return `${lines.join('\n')}\n`;
+}
+
+/** Without bubblewrap: util-linux and the script above, which lies at `script`. */
+export function unshareCommand(enclosed: Enclosed, script: string, command: string[]): string[] {
+  const { hostUid, tools } = enclosed;
+  return [
+    // The whole tree ends when the supervisor does: it takes unshare along, and unshare the namespace's init.
+    ...[tools.setpriv!, '--pdeathsig', 'KILL', tools.unshare!, '--fork', '--kill-child'],
+    ...['--mount', '--pid', '--ipc', '--uts', ...(hostUid === null ? ['--user', '--map-root-user'] : [])],
+    ...['--', '/bin/sh', script],
+    ...become(enclosed, true),
+    ...['/bin/sh', '-c', init, 'init'],
+    ...command,
+  ];
+}
+
+/** Without isolation: where the kernel can, the agent's own process still ends with its supervisor. */
+export function plainCommand(tools: Tools, command: string[]): string[] {
+  return tools.setpriv ? [tools.setpriv, '--pdeathsig', 'KILL', ...command] : command;
+}

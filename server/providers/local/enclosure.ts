@@ -1,0 +1,106 @@
+import { existsSync, lstatSync, readlinkSync, realpathSync } from 'node:fs';
+import { isAbsolute, join } from 'node:path';
+
+/** One thing to mount, in the order given: what stands above comes first. `to` is the path inside. */
+export type Mount =
+  | { kind: 'read-only'; from: string; to: string }
+  | { kind: 'writable'; from: string; to: string }
+  | { kind: 'scratch'; to: string; mode: string }
+  | { kind: 'symlink'; target: string; to: string }
+  | { kind: 'devices'; to: string }
+  | { kind: 'processes'; to: string };
+
+export interface EnclosureNeeds {
+  /** The home on the host, and where it appears. */
+  home: { from: string; to: string };
+  /** Made for this workspace: passwd, group, hosts, hostname; host paths of the files. */
+  etc: Record<string, string>;
+  /** What the agent's command needs, wherever it is. */
+  readOnlyPaths: string[];
+  /** Never visible, though it may lie below something that is. */
+  dataDir: string;
+}
+
+const depth = (path: string) => (path === '/' ? 0 : path.split('/').length);
+const isBelow = (path: string, folder: string) => path === folder || path.startsWith(`${folder}/`);
+
+/** Files of /etc that are often symlinks to where nothing of the host is visible: their targets are shown. */
+const looseEnds = [
+  '/etc/resolv.conf',
+  '/etc/hosts',
+  '/etc/localtime',
+  '/etc/ssl/certs',
+  '/etc/ssl/certs/ca-certificates.crt',
+  '/etc/pki/tls/certs',
+  '/etc/ssl/cert.pem',
+];
+
+/**
+ * What a workspace sees of the machine: the system read-only, its home, scratch space, and the agent's
+ * own files. All else of the host, its homes and the server's data among it, is not there at all.
+ */
+export function planEnclosure({ home, etc, readOnlyPaths, dataDir }: EnclosureNeeds): Mount[] {
+  const mounts: Mount[] = [];
+  const system = ['/usr', '/etc', '/opt', '/nix'].filter((path) => existsSync(path));
+  for (const path of system) mounts.push({ kind: 'read-only', from: path, to: path });
+  for (const path of ['/bin', '/sbin', '/lib', '/lib32', '/lib64', '/libx32']) {
+    if (!existsSync(path)) continue;
+    if (lstatSync(path).isSymbolicLink())
+      mounts.push({ kind: 'symlink', target: readlinkSync(path), to: path });
+    else mounts.push({ kind: 'read-only', from: path, to: path });
+  }
+  mounts.push({ kind: 'processes', to: '/proc' }, { kind: 'devices', to: '/dev' });
+  mounts.push({ kind: 'scratch', to: '/dev/shm', mode: '1777' });
+  mounts.push({ kind: 'scratch', to: '/tmp', mode: '1777' }, { kind: 'scratch', to: '/run', mode: '0755' });
+  mounts.push(
+    { kind: 'scratch', to: '/var', mode: '0755' },
+    { kind: 'scratch', to: '/var/tmp', mode: '1777' },
+  );
+  mounts.push({ kind: 'symlink', target: '/run', to: '/var/run' });
+  for (const [name, from] of Object.entries(etc)) {
+    const to = `/etc/${name}`;
+    // A file can be covered, a symlink into the system's store cannot.
+    if (existsSync(to) && !lstatSync(to).isSymbolicLink()) mounts.push({ kind: 'read-only', from, to });
+  }
+
+  const shown = new Set<string>();
+  const show = (path: string) => {
+    if (shown.has(path) || system.some((folder) => isBelow(path, folder) && !isBelow(dataDir, folder)))
+      return;
+    shown.add(path);
+    mounts.push({ kind: 'read-only', from: realpathSync(path), to: path });
+  };
+  for (const end of looseEnds) {
+    const real = existsSync(end) ? realpathSync(end) : end;
+    if (!system.some((folder) => isBelow(real, folder))) show(real);
+  }
+  for (const path of readOnlyPaths) {
+    show(path);
+    show(realpathSync(path));
+  }
+  const covers = [...system, ...shown].some((folder) => isBelow(dataDir, folder) && dataDir !== folder);
+  if (covers) mounts.push({ kind: 'scratch', to: dataDir, mode: '0755' });
+
+  mounts.push({ kind: 'writable', ...home });
+  // A stable sort: of equals the later covers the earlier, as in the order above.
+  return mounts.sort((a, b) => depth(a.to) - depth(b.to));
+}
+
+/** The absolute paths among the words of the agent's command that exist. */
+export function pathsOfCommand(command: string[]): string[] {
+  return command.filter((word) => isAbsolute(word) && existsSync(word));
+}
+
+/** Whether a process of another user could read it: all folders above are replaced inside, so only itself counts. */
+export function isReadableByOthers(path: string): boolean {
+  const info = lstatSync(realpathSync(path));
+  return (info.mode & (info.isDirectory() ? 0o005 : 0o004)) === (info.isDirectory() ? 0o005 : 0o004);
+}
+
+/** An executable on the PATH, as an absolute path. */
+export function findProgram(name: string, path = process.env.PATH ?? ''): string | null {
+  for (const folder of [...path.split(':'), '/usr/bin', '/bin', '/usr/sbin', '/sbin']) {
+    if (isAbsolute(folder) && existsSync(join(folder, name))) return join(folder, name);
+  }
+  return null;
+}

@@ -1,0 +1,256 @@
+import { execFile } from 'node:child_process';
+import { createHash, randomUUID } from 'node:crypto';
+import {
+  chmod,
+  copyFile,
+  lchown,
+  link,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  stat,
+  symlink,
+  unlink,
+  writeFile,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+
+const run = promisify(execFile);
+const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
+
+export interface Homes {
+  path(workspaceId: string): string;
+  /**
+   * Makes the home if there is none, and gives it the skeleton files that it never had. `uid`: who owns
+   * all of it (null: as it comes). Slow when a large home changes its owner.
+   */
+  ensure(workspaceId: string, uid: number | null): Promise<{ created: boolean; added: string[] }>;
+  /** Out of the way, in one step: kept for `purge`, or doomed. False: there was none. */
+  setAside(workspaceId: string, fate: 'keep' | 'doom', now: Date): Promise<boolean>;
+  /** Deletes what was doomed. */
+  deleteDoomed(workspaceId: string): Promise<void>;
+  /** Deletes what was set aside before `now - graceMs`, and what was doomed; returns the workspace ids. */
+  purge(graceMs: number, now: Date): Promise<string[]>;
+  /** Whether anything of the workspace is left here. */
+  exists(workspaceId: string): Promise<boolean>;
+}
+
+/**
+ * DIRECTORY/ID               a home
+ * DIRECTORY/.set-aside/ID.MS a home out of use since then; with .doomed, one that is being deleted
+ * DIRECTORY/.delivered/ID    which skeleton files the home was given, with their hashes
+ * DIRECTORY/.staging         files on their way into a home
+ * A home only ever moves by rename, and is deleted only under a doomed name: being killed loses nothing.
+ */
+export function makeHomes({
+  directory,
+  skeleton = '/etc/skel',
+}: {
+  directory: string;
+  skeleton?: string;
+}): Homes {
+  const path = (workspaceId: string) => join(directory, workspaceId);
+  const asides = join(directory, '.set-aside');
+  const delivered = (workspaceId: string) => join(directory, '.delivered', workspaceId);
+  const staging = join(directory, '.staging');
+  const missing = (error: unknown) => {
+    if (codeOf(error) === 'ENOENT') return null;
+    throw error;
+  };
+
+  async function skeletonEntries(below = ''): Promise<string[]> {
+    const entries = await readdir(join(skeleton, below), { withFileTypes: true }).catch(() => []);
+    const nested = await Promise.all(
+      entries.map(async (entry) => {
+        const name = below ? `${below}/${entry.name}` : entry.name;
+        if (entry.isDirectory()) return [name, ...(await skeletonEntries(name))];
+        return entry.isFile() || entry.isSymbolicLink() ? [name] : [];
+      }),
+    );
+    return nested.flat();
+  }
+
+  /**
+   * The server may be root and the home belongs to somebody else: no symlink of theirs may lead a
+   * write elsewhere. So nothing is written in place: a staged file is linked in, which neither follows
+   * nor replaces what is there, and a folder that is not a folder ends the matter.
+   */
+  async function deliver(
+    home: string,
+    name: string,
+    had: string | undefined,
+    uid: number | null,
+  ): Promise<string | null> {
+    const source = join(skeleton, name);
+    const target = join(home, name);
+    const kind = await lstat(source);
+    const there = await lstat(target).catch(missing);
+    if (kind.isDirectory()) {
+      if (there) return 'folder';
+      if (had) return null;
+      await mkdir(target, { mode: 0o755 });
+      if (uid !== null) await lchown(target, uid, uid);
+      return 'folder';
+    }
+    const content = kind.isSymbolicLink() ? Buffer.from(await readlink(source)) : await readFile(source);
+    const hash = createHash('sha256').update(content).digest('base64url');
+    if (there) {
+      if (had === hash || !there.isFile() || !kind.isFile()) return null;
+      // Replaced only when it is as we gave it and the skeleton has a newer one. One that we have no
+      // record of is the developer's, or ours from a moment before a kill: then it is the same.
+      const current = createHash('sha256')
+        .update(await readFile(target))
+        .digest('base64url');
+      if (current === hash) return hash;
+      if (current !== had) return null;
+    } else if (had) {
+      return null;
+    }
+    const staged = join(staging, randomUUID());
+    try {
+      if (kind.isSymbolicLink()) await symlink(content.toString(), staged);
+      else {
+        await copyFile(source, staged);
+        await chmod(staged, kind.mode & 0o755);
+      }
+      if (uid !== null) await lchown(staged, uid, uid);
+      if (there) await rename(staged, target);
+      else
+        await link(staged, target).catch((error) =>
+          codeOf(error) === 'EEXIST' ? null : Promise.reject(error),
+        );
+    } finally {
+      await rm(staged, { force: true });
+    }
+    return hash;
+  }
+
+  async function foldersAreReal(home: string, name: string): Promise<boolean> {
+    const parts = name.split('/').slice(0, -1);
+    for (let depth = 1; depth <= parts.length; depth++) {
+      const folder = await lstat(join(home, ...parts.slice(0, depth))).catch(missing);
+      if (!folder?.isDirectory()) return false;
+    }
+    return true;
+  }
+
+  async function deliverSkeleton(workspaceId: string, uid: number | null): Promise<string[]> {
+    const list = delivered(workspaceId);
+    const had: Record<string, string> = JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}');
+    const added: string[] = [];
+    let changed = false;
+    for (const name of await skeletonEntries()) {
+      if (!(await foldersAreReal(path(workspaceId), name))) continue;
+      const hash = await deliver(path(workspaceId), name, had[name], uid);
+      if (hash && hash !== had[name]) {
+        had[name] = hash;
+        changed = true;
+        if (hash !== 'folder') added.push(name);
+      }
+    }
+    if (changed) {
+      const staged = join(staging, randomUUID());
+      try {
+        await writeFile(staged, JSON.stringify(had));
+        await rename(staged, list);
+      } finally {
+        await rm(staged, { force: true });
+      }
+    }
+    return added;
+  }
+
+  /** All that is inside first, the home itself last: its owner tells whether the work was finished. */
+  async function giveTo(home: string, uid: number): Promise<void> {
+    await run('find', [
+      home,
+      '-xdev',
+      '-mindepth',
+      '1',
+      '!',
+      '-uid',
+      String(uid),
+      '-exec',
+      'chown',
+      '-h',
+      `${uid}:${uid}`,
+      '{}',
+      '+',
+    ]);
+    await lchown(home, uid, uid);
+  }
+
+  async function destroy(folder: string): Promise<void> {
+    try {
+      await rm(folder, { recursive: true, force: true });
+    } catch (error) {
+      if (codeOf(error) !== 'EACCES' && codeOf(error) !== 'EPERM') throw error;
+      // Read-only folders, such as Go's module cache, cannot be emptied by their own owner either.
+      await run('chmod', ['-R', 'u+rwX', folder]);
+      await rm(folder, { recursive: true, force: true });
+    }
+  }
+
+  const asideNames = async () => (await readdir(asides).catch(missing)) ?? [];
+  const parse = (name: string) => /^(.+)\.(\d+)(\.doomed)?$/.exec(name);
+
+  return {
+    path,
+    async ensure(workspaceId, uid) {
+      for (const folder of [directory, asides, join(directory, '.delivered'), staging]) {
+        await mkdir(folder, { recursive: true, mode: 0o700 });
+      }
+      const home = path(workspaceId);
+      const created = await mkdir(home, { mode: 0o700 }).then(
+        () => true,
+        (error) => (codeOf(error) === 'EEXIST' ? false : Promise.reject(error)),
+      );
+      const added = await deliverSkeleton(workspaceId, uid);
+      const owner = uid ?? process.getuid?.() ?? null;
+      if (owner !== null && (await stat(home)).uid !== owner && process.getuid?.() === 0)
+        await giveTo(home, owner);
+      return { created, added };
+    },
+    async setAside(workspaceId, fate, now) {
+      const home = path(workspaceId);
+      if (!(await lstat(home).catch(missing))) return false;
+      await mkdir(asides, { recursive: true, mode: 0o700 });
+      // A folder that its owner may not write to cannot be moved to another parent.
+      await chmod(home, 0o700);
+      const name = `${workspaceId}.${now.getTime()}${fate === 'doom' ? '.doomed' : ''}`;
+      await rename(home, join(asides, name));
+      return true;
+    },
+    async deleteDoomed(workspaceId) {
+      for (const name of await asideNames()) {
+        const parts = parse(name);
+        if (parts?.[1] === workspaceId && parts[3]) await destroy(join(asides, name));
+      }
+      if (!(await this.exists(workspaceId))) await unlink(delivered(workspaceId)).catch(missing);
+    },
+    async purge(graceMs, now) {
+      const purged = new Set<string>();
+      for (const name of await asideNames()) {
+        const parts = parse(name);
+        if (!parts) continue;
+        const [, workspaceId, since, doomed] = parts as unknown as [string, string, string, string?];
+        if (!doomed && Number(since) + graceMs >= now.getTime()) continue;
+        const doomedName = doomed ? name : `${name}.doomed`;
+        if (!doomed) await rename(join(asides, name), join(asides, doomedName));
+        await destroy(join(asides, doomedName));
+        if (!(await this.exists(workspaceId))) await unlink(delivered(workspaceId)).catch(missing);
+        purged.add(workspaceId);
+      }
+      return [...purged];
+    },
+    async exists(workspaceId) {
+      if (await lstat(path(workspaceId)).catch(missing)) return true;
+      return (await asideNames()).some((name) => parse(name)?.[1] === workspaceId);
+    },
+  };
+}

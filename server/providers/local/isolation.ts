@@ -1,0 +1,148 @@
+import { execFile } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import {
+  bwrapCommand,
+  type Enclosed,
+  enterScript,
+  plainCommand,
+  type Tools,
+  unshareCommand,
+} from './commands.ts';
+import { findProgram, planEnclosure } from './enclosure.ts';
+import { trialUid } from './uids.ts';
+
+const run = promisify(execFile);
+
+export type Level = 'bwrap' | 'unshare' | 'none';
+
+/** What separates workspaces from this machine, found by trying. */
+export interface Isolation {
+  level: Level;
+  /** False: the level that was asked for does not work here. */
+  available: boolean;
+  /** As root: each workspace runs as a host uid of its own. */
+  ownUid: boolean;
+  /** Whether the user inside is 1000, by a user namespace. */
+  userNamespace: boolean;
+  tools: Tools;
+  /** One sentence for the status. */
+  sentence: string;
+  /** Why the better levels are not in force. */
+  refused: string[];
+}
+
+export const workspacePath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
+
+/** The whole command for a level; `runDir` is where the unshare level keeps its script and empty root. */
+export async function enclose(
+  level: Level,
+  enclosed: Enclosed,
+  runDir: string,
+  command: string[],
+): Promise<string[]> {
+  if (level === 'none') return plainCommand(enclosed.tools, command);
+  if (level === 'bwrap') return bwrapCommand(enclosed, command);
+  const root = join(runDir, 'root');
+  const script = join(runDir, 'enter.sh');
+  await mkdir(root, { recursive: true });
+  await writeFile(`${script}.new`, enterScript(enclosed, root));
+  await rename(`${script}.new`, script);
+  return unshareCommand(enclosed, script, command);
+}
+
+/** Builds the enclosure for real and writes a file in a home; the reason as text when that fails. */
+async function attempt(
+  level: 'bwrap' | 'unshare',
+  userNamespace: boolean,
+  tools: Tools,
+  dataDir: string,
+): Promise<string | null> {
+  if (!tools[level]) return `${level} is not installed`;
+  const uid = trialUid();
+  if (process.getuid?.() === 0 && uid === null) return 'this root may not give files to other users';
+  if ((level === 'unshare' || uid !== null) && !tools.setpriv) return 'setpriv is not installed';
+  if ((level === 'unshare' || uid !== null) && userNamespace && !tools.unshare)
+    return 'unshare is not installed';
+  const folder = await mkdtemp(join(dataDir, 'run', 'trial-'));
+  try {
+    const home = join(folder, 'home');
+    await mkdir(home, { mode: 0o700 });
+    if (uid !== null) await chown(home, uid, uid);
+    const enclosed: Enclosed = {
+      mounts: planEnclosure({ home: { from: home, to: '/home/trial' }, etc: {}, readOnlyPaths: [], dataDir }),
+      home: '/home/trial',
+      hostname: 'trial',
+      hostUid: uid,
+      userNamespace,
+      tools,
+    };
+    const words = await enclose(level, enclosed, folder, [
+      '/bin/sh',
+      '-c',
+      'echo fine > /home/trial/trial && echo > /dev/null && [ -e /proc/self/stat ]',
+    ]);
+    await run(words[0]!, words.slice(1), {
+      env: { PATH: workspacePath },
+      timeout: 10_000,
+      killSignal: 'SIGKILL',
+    });
+    return (await readFile(join(home, 'trial'), 'utf8')) === 'fine\n' ? null : 'the home was not written';
+  } catch (error) {
+    const { stderr, message } = error as { stderr?: string; message: string };
+    return stderr?.trim().split('\n').at(-1) || message.split('\n')[0]!;
+  } finally {
+    await chmod(folder, 0o700).catch(() => {});
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/**
+ * The best level that works here, or the one asked for. With `asked` other than auto and none, a level
+ * that does not work is an answer too: `level` is then that level, and `refused` says why.
+ */
+export async function detectIsolation(asked: 'auto' | Level, dataDir: string): Promise<Isolation> {
+  const linux = process.platform === 'linux';
+  const tools: Tools = {
+    bwrap: linux ? findProgram('bwrap') : null,
+    unshare: linux ? findProgram('unshare') : null,
+    setpriv: linux ? findProgram('setpriv') : null,
+  };
+  const root = process.getuid?.() === 0;
+  const refused: string[] = [];
+  if (linux && asked !== 'none') await mkdir(join(dataDir, 'run'), { recursive: true, mode: 0o700 });
+  for (const level of ['bwrap', 'unshare'] as const) {
+    if (!linux || (asked !== 'auto' && asked !== level)) continue;
+    // As root the uid alone separates already; without, the user namespace is what permits the rest.
+    for (const userNamespace of root ? [true, false] : [true]) {
+      const reason = await attempt(level, userNamespace, tools, dataDir);
+      if (reason === null) {
+        const namespaces = `mount, pid, ipc, uts${userNamespace ? ' and user' : ''} namespaces`;
+        const who = root ? 'an unprivileged host user of its own' : "the server's own user on the host";
+        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities; the network is shared with the machine.`;
+        return { level, available: true, ownUid: root, userNamespace, tools, sentence, refused };
+      }
+      if (!refused.includes(`${level}: ${reason}`)) refused.push(`${level}: ${reason}`);
+    }
+  }
+  const level = asked === 'auto' ? 'none' : asked;
+  const why = !linux
+    ? `${process.platform} has none of the namespaces it takes`
+    : asked === 'none'
+      ? 'the configuration says so'
+      : refused.join('; ');
+  const sentence = `none: a plain process tree as ${root ? 'root' : "the server's own user"}, which can read and write whatever that user can (${why}).`;
+  return {
+    level,
+    available: level === 'none',
+    ownUid: false,
+    userNamespace: false,
+    tools,
+    sentence,
+    refused,
+  };
+}
+
+export const shellOf = (): string => (existsSync('/bin/bash') ? '/bin/bash' : '/bin/sh');

@@ -1,0 +1,187 @@
+import { accessSync, constants, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { LocalSection } from '@cde/api/templates.ts';
+import type { z } from 'zod';
+import { formatQuantity, parseQuantity } from '../../templates/quantity.ts';
+import { Fault } from './faults.ts';
+
+type Wanted = z.infer<typeof LocalSection>;
+type Controller = 'memory' | 'cpu' | 'pids';
+const controllers: Controller[] = ['memory', 'cpu', 'pids'];
+const nameOf = { memory: 'memory', cpu: 'cpus', pids: 'processes' } as const;
+
+/** One write into a cgroup, made by the supervisor: see supervisor.sh. */
+export interface Setting {
+  group: string;
+  file: string;
+  value: string;
+  optional: boolean;
+}
+
+export interface Limits {
+  settings: Setting[];
+  /** What holds, in words: "memory 2Gi". Empty: the template asks for none, or none can hold. */
+  holding: string[];
+  /** What the template asks for and this machine cannot do, with the reason. */
+  missing: string[];
+  /** The memory limit as the template writes it, for the reason of an exit. */
+  memory: string | null;
+}
+
+interface Place {
+  version: 1 | 2;
+  base: string;
+}
+
+const settingFiles = {
+  1: { memory: 'memory.limit_in_bytes', cpu: 'cpu.cfs_quota_us', pids: 'pids.max' },
+  2: { memory: 'memory.max', cpu: 'cpu.max', pids: 'pids.max' },
+} as const;
+
+/** Where cgroups of ours may be made, for each controller. `mountInfo`, `own`: of /proc/self. */
+export function findPlaces(
+  name: string,
+  mountInfo = readFileSync('/proc/self/mountinfo', 'utf8'),
+  own = readFileSync('/proc/self/cgroup', 'utf8'),
+): Partial<Record<Controller, Place>> {
+  const places: Partial<Record<Controller, Place>> = {};
+  const mounts = mountInfo.split('\n').flatMap((line) => {
+    const [left, right] = line.split(' - ').map((part) => part.split(' '));
+    return right && /^cgroup2?$/.test(right[0]!)
+      ? [{ point: left![4]!, root: left![3]!, type: right[0]!, options: right[2]!.split(',') }]
+      : [];
+  });
+  const ownPath = (controller: string) => {
+    const line = own.split('\n').find((text) => text.split(':')[1]?.split(',').includes(controller));
+    return line?.split(':').slice(2).join(':') ?? '/';
+  };
+  for (const controller of controllers) {
+    const mount =
+      mounts.find(({ type, options }) => type === 'cgroup' && options.includes(controller)) ??
+      mounts.find(({ type }) => type === 'cgroup2');
+    if (!mount) continue;
+    const version = mount.type === 'cgroup' ? 1 : 2;
+    const path = ownPath(version === 1 ? controller : '');
+    const mine = join(mount.point, path.startsWith(mount.root) ? path.slice(mount.root.length) : path);
+    // At the top first: there the server's own end, or its service's, does not touch the workspaces.
+    for (const parent of new Set([mount.point, mine])) {
+      const base = join(parent, name);
+      if (canHold({ version, base }, parent, controller)) {
+        places[controller] = { version, base };
+        break;
+      }
+    }
+  }
+  return places;
+}
+
+/** Tries it with a cgroup that is taken away again. */
+function canHold({ version, base }: Place, parent: string, controller: Controller): boolean {
+  const trial = join(base, `trial-${process.pid}`);
+  try {
+    accessSync(parent, constants.W_OK);
+    if (version === 2) enable(parent, controller);
+    mkdirSync(trial, { recursive: true });
+    if (version === 2) enable(base, controller);
+    accessSync(join(trial, 'cgroup.procs'), constants.W_OK);
+    accessSync(join(trial, settingFiles[version][controller]), constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    for (const folder of version === 1 ? [trial, base] : [trial]) {
+      try {
+        rmdirSync(folder);
+      } catch {
+        // Not made, or in use by a workspace.
+      }
+    }
+  }
+}
+
+/** cgroup v2 gives a controller to children only where the parent says so. */
+function enable(folder: string, controller: Controller): void {
+  const file = join(folder, 'cgroup.subtree_control');
+  if (!readFileSync(file, 'utf8').trim().split(' ').includes(controller))
+    writeFileSync(file, `+${controller}`);
+}
+
+function numberOf(field: 'cpus' | 'processes', given: string | number, least: number): number {
+  const value = Number(given);
+  if (Number.isFinite(value) && value >= least) return value;
+  throw new Fault({
+    code: 'template-limit-invalid',
+    message: `The template's limit local.${field} is ${JSON.stringify(given)}, which is no number of at least ${least}.`,
+    hint: `Write a number, for example \`${field}: ${field === 'cpus' ? '2' : '500'}\`.`,
+    fault: 'user',
+  });
+}
+
+/** The limits of one workspace. Throws a Fault when the template's values are no quantities. */
+export function planLimits(
+  workspaceId: string,
+  wanted: Wanted,
+  places: Partial<Record<Controller, Place>>,
+): Limits {
+  const limits: Limits = { settings: [], holding: [], missing: [], memory: null };
+  const add = (
+    controller: Controller,
+    shown: string,
+    values: (version: 1 | 2) => [string, string, boolean?][],
+  ) => {
+    const place = places[controller];
+    if (!place) {
+      limits.missing.push(`${nameOf[controller]} ${shown} (no writable cgroup for ${controller})`);
+      return;
+    }
+    const group = join(place.base, workspaceId);
+    if (place.version === 2) {
+      mkdirSync(place.base, { recursive: true });
+      enable(place.base, controller);
+    }
+    for (const [file, value, optional = false] of values(place.version))
+      limits.settings.push({ group, file, value, optional });
+    limits.holding.push(`${nameOf[controller]} ${shown}`);
+  };
+  if (wanted.memory !== undefined) {
+    const bytes = parseQuantity(wanted.memory);
+    if (bytes === null || bytes < 2 ** 24) {
+      throw new Fault({
+        code: 'template-limit-invalid',
+        message: `The template's limit local.memory is ${JSON.stringify(wanted.memory)}, which is no quantity of at least 16Mi.`,
+        hint: 'Write a quantity, for example `memory: 2Gi`.',
+        fault: 'user',
+      });
+    }
+    limits.memory = formatQuantity(bytes);
+    // Swap would only make the same end slower; where it is not accounted for, there is no such file.
+    add('memory', limits.memory, (version) =>
+      version === 1
+        ? [
+            ['memory.limit_in_bytes', String(bytes)],
+            ['memory.memsw.limit_in_bytes', String(bytes), true],
+          ]
+        : [
+            ['memory.max', String(bytes)],
+            ['memory.swap.max', '0', true],
+          ],
+    );
+  }
+  if (wanted.cpus !== undefined) {
+    const cpus = numberOf('cpus', wanted.cpus, 0.01);
+    const quota = Math.round(cpus * 100_000);
+    add('cpu', String(cpus), (version) =>
+      version === 1
+        ? [
+            ['cpu.cfs_period_us', '100000'],
+            ['cpu.cfs_quota_us', String(quota)],
+          ]
+        : [['cpu.max', `${quota} 100000`]],
+    );
+  }
+  if (wanted.processes !== undefined) {
+    const processes = Math.floor(numberOf('processes', wanted.processes, 16));
+    add('pids', String(processes), () => [['pids.max', String(processes)]]);
+  }
+  return limits;
+}

@@ -1,0 +1,424 @@
+import { constants } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Log } from '@cde/tunnel/log.ts';
+import type {
+  AgentLaunch,
+  Move,
+  MoveContext,
+  Observation,
+  Provider,
+  ProviderState,
+  WorkspaceSpec,
+} from '../provider.ts';
+import { asProviderError, Fault } from './faults.ts';
+import { makeHomes } from './homes.ts';
+import { detectIsolation, type Isolation, type Level } from './isolation.ts';
+import { type AgentProgram, homeInside, prepareLaunch } from './launch.ts';
+import { findPlaces, planLimits } from './limits.ts';
+import { type Compute, type Exit, makeRuns, type Seen, supervisorCodes } from './runs.ts';
+import { makeUids } from './uids.ts';
+
+export interface LocalProviderOptions {
+  /** Holds the homes and the run directories; absolute. */
+  dataDir: string;
+  agent: AgentProgram;
+  isolation?: 'auto' | Level;
+  log: Log;
+  /** How long an agent may take to end when asked to, in ms. */
+  graceMs?: number;
+  /** The folder of our cgroups. */
+  cgroup?: string;
+  /** Where new homes take their dotfiles from. */
+  skeleton?: string;
+  now?: () => Date;
+}
+
+/** An agent that ended sooner than this (ms) never worked; its build fails with what it said. */
+const earlyMs = 5_000;
+/** How often agents that are no children of this process are looked at, in ms. */
+const pollMs = 1_000;
+/** How long a move may stay with something that usually takes milliseconds. */
+const patienceMs = 200;
+
+const lifeOf = (compute: Compute) => `${compute.pid}:${compute.startTime}`;
+
+/** What the provider keeps in its state besides the compute's own fields. */
+interface Marks {
+  /** The life that was asked to end, and when (epoch ms). */
+  asked?: { life: string; at: number };
+  /** The life whose early end was told already. */
+  told?: string;
+}
+
+/**
+ * Workspaces on this machine: each a process tree of its own, with its own home, as well separated
+ * from the machine as that permits. `isolation()` says how well.
+ */
+export function makeLocalProvider(
+  options: LocalProviderOptions,
+): Provider & { isolation(): Promise<Isolation> } {
+  const { dataDir, agent, log, graceMs = 10_000, now = () => new Date() } = options;
+  const homes = makeHomes({ directory: join(dataDir, 'homes'), skeleton: options.skeleton });
+  const uids = makeUids({ directory: join(dataDir, 'uids') });
+  const runs = makeRuns({ directory: join(dataDir, 'run') });
+  const places = process.platform === 'linux' ? findPlaces(options.cgroup ?? 'cde') : {};
+  const listeners = new Set<(workspaceId: string) => void>();
+  const watched = new Map<string, Compute>();
+  const asked = new Map<string, NonNullable<Marks['asked']>>();
+  const jobs = new Map<string, Promise<unknown>>();
+  let detecting: Promise<Isolation> | null = null;
+  let closed = false;
+
+  /** Tried once; a trial that could not be made (a full disk) is made again the next time. */
+  function isolation(): Promise<Isolation> {
+    detecting ??= detectIsolation(options.isolation ?? 'auto', dataDir).catch((error) => {
+      detecting = null;
+      throw error;
+    });
+    return detecting;
+  }
+  isolation().then(
+    (found) => log.info({ level: found.level, refused: found.refused }, `local provider: ${found.sentence}`),
+    (error) => log.warn({ err: error }, 'local provider: the isolation could not be tried yet'),
+  );
+
+  function watch(workspaceId: string, compute: Compute): void {
+    watched.set(workspaceId, compute);
+  }
+
+  async function check(workspaceId: string): Promise<void> {
+    const compute = watched.get(workspaceId);
+    if (!compute) return;
+    const seen = await runs.look(workspaceId, compute);
+    if (watched.get(workspaceId) !== compute || closed) return;
+    if (seen.kind === 'alive') {
+      // Another server may have replaced it meanwhile.
+      if (lifeOf(seen.compute) !== lifeOf(compute)) watch(workspaceId, seen.compute);
+      return;
+    }
+    watched.delete(workspaceId);
+    log.info({ workspaceId, pid: compute.pid }, 'an agent ended by itself');
+    for (const listener of listeners) listener(workspaceId);
+  }
+
+  const poll = setInterval(() => {
+    for (const workspaceId of watched.keys())
+      check(workspaceId).catch((error) =>
+        log.warn({ err: error, workspaceId }, 'an agent could not be looked at'),
+      );
+  }, pollMs);
+  poll.unref();
+
+  // Those that an earlier server left running.
+  for (const workspaceId of runs.all()) {
+    runs.look(workspaceId, null).then(
+      (seen) =>
+        seen.kind === 'alive' && !watched.has(workspaceId) && !closed && watch(workspaceId, seen.compute),
+      () => {},
+    );
+  }
+
+  /** The result of a job if it is ready soon; null while it goes on, by the same key in a later move. */
+  async function soon<T>(key: string, job: () => Promise<T>): Promise<{ value: T } | null> {
+    let running = jobs.get(key) as Promise<T> | undefined;
+    if (!running) {
+      running = job();
+      running.catch(() => {});
+      jobs.set(key, running);
+    }
+    const late = Symbol();
+    const patience = new AbortController();
+    const first = await Promise.race([
+      running.then((value) => ({ value })),
+      delay(patienceMs, late, { signal: patience.signal, ref: false }).catch(() => late),
+    ]).catch((error) => {
+      jobs.delete(key);
+      throw error;
+    });
+    if (typeof first === 'symbol') return null;
+    patience.abort();
+    jobs.delete(key);
+    return first;
+  }
+
+  /** One step toward the end of a living tree: asks, and after the grace kills. */
+  async function end(
+    workspaceId: string,
+    compute: Compute,
+    state: ProviderState,
+    context: MoveContext,
+  ): Promise<Move> {
+    // It does not end by itself: nobody is called back.
+    watched.delete(workspaceId);
+    const life = lifeOf(compute);
+    const at = now().getTime();
+    const marks = state as Marks;
+    let ask = [marks.asked, asked.get(workspaceId)].find((mark) => mark?.life === life);
+    if (!ask) {
+      ask = { life, at };
+      await runs.terminate(compute);
+      context.log(`agent asked to stop, pid ${compute.pid}`);
+    } else if (at - ask.at >= graceMs) {
+      context.log(
+        `the agent did not stop within ${graceMs / 1000} s and is killed with all its processes`,
+        'warn',
+      );
+      await runs.kill(compute);
+    }
+    asked.set(workspaceId, ask);
+    const age = at - ask.at;
+    return {
+      kind: 'again',
+      state: { ...compute, asked: ask },
+      afterMs: age < 100 ? 20 : age < 1000 ? 100 : 250,
+    };
+  }
+
+  function reasonOf(workspaceId: string, compute: Compute, exit: Exit | null): string {
+    if (!exit) {
+      if (compute.machine === runs.machine) return 'the agent was killed together with its supervisor';
+      const restarted = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
+      return restarted ? 'the machine was restarted' : "the server's container was replaced";
+    }
+    const limit = runs.read(workspaceId, 'memory');
+    if (exit.outOfMemory && exit.code !== 0) return `out of memory${limit ? ` (limit ${limit})` : ''}`;
+    const signal = Object.entries(constants.signals).find(([, number]) => number === exit.code - 128)?.[0];
+    return signal ? `the agent was killed by ${signal}` : `the agent exited with code ${exit.code}`;
+  }
+
+  function diedEarly(workspaceId: string, compute: Compute, exit: Exit | null): Move {
+    const reason = reasonOf(workspaceId, compute, exit);
+    return {
+      kind: 'failed',
+      state: { ...compute, told: lifeOf(compute) },
+      error: {
+        code: reason.startsWith('out of memory') ? 'agent-out-of-memory' : 'agent-died',
+        message: `The agent ended right after its start: ${reason}.`,
+        detail: runs.tail(workspaceId) || 'It said nothing.',
+        hint: reason.startsWith('out of memory')
+          ? "Raise the template's limit local.memory."
+          : 'Its last lines are above; start the workspace again when their cause is gone.',
+        fault: reason.startsWith('out of memory') ? 'user' : 'system',
+      },
+    };
+  }
+
+  async function running(
+    spec: WorkspaceSpec,
+    compute: Compute,
+    found: Isolation,
+    words: string,
+  ): Promise<Move> {
+    watch(spec.workspaceId, compute);
+    asked.delete(spec.workspaceId);
+    const there = await runs.agentOf(compute);
+    const limits = planLimits(spec.workspaceId, spec.template.local, places);
+    const holding = limits.holding.length > 0 ? ` Limits: ${limits.holding.join(', ')}.` : '';
+    const missing = limits.missing.length > 0 ? ` Not limited: ${limits.missing.join(', ')}.` : '';
+    const sentence =
+      compute.isolation === found.level
+        ? found.sentence
+        : `${compute.isolation}: as when the agent was started.`;
+    const level = { ...found, level: compute.isolation as Level };
+    return {
+      kind: 'done',
+      state: { ...compute },
+      message: `${words}, pid ${there?.agent ?? compute.pid}`,
+      isolation: `${sentence}${holding}${missing}`,
+      home: homeInside(level, spec.owner, homes.path(spec.workspaceId)),
+    };
+  }
+
+  async function start(
+    spec: WorkspaceSpec,
+    launch: AgentLaunch,
+    state: ProviderState,
+    context: MoveContext,
+  ): Promise<Move> {
+    const { workspaceId } = spec;
+    if (!/^[\w-]+$/.test(workspaceId) || !/^[\w.-]+$/.test(launch.buildId))
+      throw new Error('an id with odd characters');
+    const found = await isolation();
+    if (!found.available) {
+      throw new Fault({
+        code: 'isolation-unavailable',
+        message: `The isolation ${found.level}, which the configuration asks for, does not work on this machine.`,
+        detail: found.refused.join('; '),
+        hint: 'Cure that, or set CDE_ISOLATION=auto to take the best that works.',
+        fault: 'system',
+      });
+    }
+    const seen = await runs.look(workspaceId, state);
+    if (seen.kind === 'alive') {
+      if (seen.compute.buildId === launch.buildId) {
+        if (!(await runs.isStarted(seen.compute)))
+          return { kind: 'again', state: { ...seen.compute }, afterMs: 20 };
+        const move = await running(spec, seen.compute, found, 'agent is running already');
+        context.log((move as { message: string }).message);
+        return move;
+      }
+      await runs.prepare(workspaceId);
+      await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
+      return end(workspaceId, seen.compute, state, context);
+    }
+    if (
+      seen.kind === 'ended' &&
+      seen.compute.buildId === launch.buildId &&
+      (state as Marks).told !== lifeOf(seen.compute)
+    ) {
+      if (seen.exit && seen.exit.livedMs < earlyMs) return diedEarly(workspaceId, seen.compute, seen.exit);
+    }
+
+    const uid = found.ownUid ? await uids.of(workspaceId) : null;
+    const home = await soon(`home ${workspaceId}`, () => homes.ensure(workspaceId, uid));
+    if (!home) return { kind: 'again', state, afterMs: 500, message: 'the home gets its owner' };
+    if (home.value.created) context.log(`home ${homes.path(workspaceId)} created`);
+    else if (home.value.added.length > 0)
+      context.log(`new skeleton files in the home: ${home.value.added.join(', ')}`);
+
+    const limits = planLimits(workspaceId, spec.template.local, places);
+    await runs.prepare(workspaceId);
+    const prepared = await prepareLaunch({
+      spec,
+      launch,
+      agent,
+      isolation: found,
+      limits,
+      uid,
+      homePath: homes.path(workspaceId),
+      dataDir,
+      runs,
+    });
+    context.log(`isolation: ${found.sentence}`, found.level === 'none' ? 'warn' : 'info');
+    if (limits.holding.length > 0) context.log(`limits: ${limits.holding.join(', ')}`);
+    for (const missing of limits.missing) context.log(`not limited: ${missing}`, 'warn');
+    if (spec.template.home.size)
+      context.log(`home.size ${spec.template.home.size}: the local provider does not limit homes`, 'warn');
+
+    await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
+    const child = runs.launch(workspaceId, launch.buildId, found.level, prepared.command, prepared.env);
+    let code: number | null = null;
+    child.ended.then((value) => {
+      code = value;
+      check(workspaceId).catch((error) =>
+        log.warn({ err: error, workspaceId }, 'an agent could not be looked at'),
+      );
+    });
+    // A newer life than the one seen before: the old record stays until the supervisor writes its own.
+    const before = seen.kind === 'ended' ? lifeOf(seen.compute) : null;
+    const deadline = performance.now() + patienceMs;
+    while (performance.now() < deadline) {
+      const look: Seen = await runs.look(workspaceId, null);
+      if (
+        look.kind !== 'none' &&
+        lifeOf(look.compute) !== before &&
+        look.compute.buildId === launch.buildId
+      ) {
+        if (look.kind === 'ended') return diedEarly(workspaceId, look.compute, look.exit);
+        if (await runs.isStarted(look.compute)) {
+          const move = await running(spec, look.compute, found, 'agent started');
+          context.log((move as { message: string }).message);
+          return move;
+        }
+      }
+      if (code === supervisorCodes.limitsRefused) throw limitsRefused(workspaceId);
+      if (code === supervisorCodes.cannotWrite)
+        throw Object.assign(new Error(`no room in ${runs.folder(workspaceId)}`), { code: 'ENOSPC' });
+      // Another server's start came first, or was overtaken: look again soon.
+      if (code !== null && code !== 0) break;
+      await delay(2);
+    }
+    return { kind: 'again', state, afterMs: 50 };
+  }
+
+  function limitsRefused(workspaceId: string): Fault {
+    return new Fault({
+      code: 'limits-refused',
+      message: "The machine refused the template's limits.",
+      detail: runs.read(workspaceId, 'launch.log')?.trim(),
+      hint: "Ask for less in the template's local section, or start again if cgroups were just reorganised.",
+      fault: 'system',
+    });
+  }
+
+  async function stop(workspaceId: string, state: ProviderState, context: MoveContext): Promise<Move> {
+    await runs.unwant(workspaceId);
+    const seen = await runs.look(workspaceId, state);
+    if (seen.kind === 'alive') return end(workspaceId, seen.compute, state, context);
+    watched.delete(workspaceId);
+    const strays = seen.kind === 'none' || seen.compute.isolation === 'none';
+    if (!(await runs.clear(workspaceId, strays))) return { kind: 'again', state, afterMs: 20 };
+    asked.delete(workspaceId);
+    if (seen.kind === 'ended') context.log('agent stopped');
+    return { kind: 'done', state: {} };
+  }
+
+  async function remove(
+    workspaceId: string,
+    state: ProviderState,
+    fate: 'keep' | 'discard',
+    context: MoveContext,
+  ): Promise<Move> {
+    const stopped = await stop(workspaceId, state, context);
+    if (stopped.kind !== 'done') return stopped;
+    const moved = await homes.setAside(workspaceId, fate === 'keep' ? 'keep' : 'doom', now());
+    if (moved && fate === 'keep') context.log('home set aside; it is deleted when its grace period is over');
+    if (fate === 'discard') {
+      if (!(await soon(`delete ${workspaceId}`, () => homes.deleteDoomed(workspaceId).then(() => true)))) {
+        return { kind: 'again', state: {}, afterMs: 500, message: 'the home is being deleted' };
+      }
+      if (moved) context.log('home deleted');
+    }
+    await runs.discard(workspaceId);
+    if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
+    return { kind: 'done', state: {} };
+  }
+
+  /** A move that fails for a reason outside comes back as a failed move, and leaves the state as it was. */
+  const guarded = async (doing: string, state: ProviderState, move: () => Promise<Move>): Promise<Move> => {
+    try {
+      return await move();
+    } catch (error) {
+      const reason = asProviderError(error, doing);
+      log.warn({ err: error }, `local provider: ${reason.message}`);
+      return { kind: 'failed', state, error: reason };
+    }
+  };
+
+  return {
+    name: 'local',
+    isolation,
+    start: (spec, launch, state, context) =>
+      guarded('starting the workspace', state, () => start(spec, launch, state, context)),
+    stop: (workspaceId, state, context) =>
+      guarded('stopping the workspace', state, () => stop(workspaceId, state, context)),
+    remove: (workspaceId, state, home, context) =>
+      guarded('removing the workspace', state, () => remove(workspaceId, state, home, context)),
+    async observe(workspaceId, state): Promise<Observation> {
+      const seen = await runs.look(workspaceId, state);
+      if (seen.kind === 'none') return { kind: 'absent' };
+      const { buildId } = seen.compute;
+      if (seen.kind === 'alive') {
+        if (!watched.has(workspaceId) && !asked.has(workspaceId)) watch(workspaceId, seen.compute);
+        return { kind: 'running', buildId };
+      }
+      const early = seen.exit && seen.exit.livedMs < earlyMs ? runs.tail(workspaceId) : '';
+      const reason = reasonOf(workspaceId, seen.compute, seen.exit);
+      return { kind: 'exited', buildId, reason: early ? `${reason}: ${early}` : reason };
+    },
+    async purgeHomes(graceMs, at) {
+      const purged = await homes.purge(graceMs, at);
+      for (const workspaceId of purged)
+        if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
+      return purged;
+    },
+    onExit: (listener) => void listeners.add(listener),
+    async close() {
+      closed = true;
+      clearInterval(poll);
+      listeners.clear();
+      await Promise.allSettled([detecting, ...jobs.values()]);
+    },
+  };
+}

@@ -1,0 +1,265 @@
+import { spawn } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  statSync,
+} from 'node:fs';
+import { mkdir, rename, rm, unlink, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { argvOf, childrenOf, isAlive, machineId, type ProcessId, signal, treeOf } from './processes.ts';
+
+const script = join(import.meta.dirname, 'supervisor.sh');
+const logBytes = 1 << 20;
+
+/** What is known of one supervisor and its agent; from its record, or from the provider's state. */
+export interface Compute extends ProcessId {
+  machine: string;
+  buildId: string;
+  isolation: string;
+  /** The first process of the launch command: without isolation the agent itself. */
+  main?: number;
+  mainStart?: string;
+}
+
+export interface Exit {
+  /** As a shell has it: 128 + the signal's number for one that was killed. */
+  code: number;
+  outOfMemory: boolean;
+  livedMs: number;
+}
+
+export type Seen =
+  | { kind: 'none' }
+  | { kind: 'alive'; compute: Compute }
+  | { kind: 'ended'; compute: Compute; exit: Exit | null };
+
+/** Exit codes of supervisor.sh. */
+export const supervisorCodes = { limitsRefused: 73, cannotWrite: 74, another: 75, notWanted: 76 } as const;
+
+const isStep = (argv: string[]) => /(^|\/)(setpriv|unshare)$/.test(argv[0]!);
+
+const isCompute = (value: unknown): value is Compute => {
+  const it = value as Partial<Compute> | null;
+  return (
+    Number.isInteger(it?.pid) &&
+    typeof it?.startTime === 'string' &&
+    typeof it.buildId === 'string' &&
+    typeof it.machine === 'string'
+  );
+};
+
+/**
+ * The run directories: DIRECTORY/ID holds what supervisor.sh documents, besides agent.log (and
+ * agent.log.1) and launch.log. They are the truth about what runs; the provider's state only helps
+ * where one was lost.
+ */
+export function makeRuns({ directory }: { directory: string }) {
+  const machine = machineId();
+  const folder = (workspaceId: string) => join(directory, workspaceId);
+  const marker = (workspaceId: string) => `CDE_LOCAL_WORKSPACE=${workspaceId}`;
+  const lines = (workspaceId: string, name: string): unknown[] | null => {
+    try {
+      const text = readFileSync(join(folder(workspaceId), name), 'utf8');
+      return text
+        .split('\n')
+        .slice(0, -1)
+        .map((line) => JSON.parse(line));
+    } catch {
+      // Absent, or half written by a supervisor that is writing it now or died over it.
+      return null;
+    }
+  };
+
+  function recorded(workspaceId: string): Compute | null {
+    const record = Object.assign({}, ...(lines(workspaceId, 'record') ?? []));
+    return isCompute(record) ? record : null;
+  }
+
+  function exitOf(workspaceId: string, compute: Compute): Exit | null {
+    const exit = lines(workspaceId, 'exit')?.[0] as
+      | (ProcessId & { code: number; outOfMemory: number })
+      | undefined;
+    if (exit?.pid !== compute.pid || exit.startTime !== compute.startTime) return null;
+    const born = statSync(join(folder(workspaceId), 'record')).mtimeMs;
+    const died = statSync(join(folder(workspaceId), 'exit')).mtimeMs;
+    return { code: exit.code, outOfMemory: exit.outOfMemory > 0, livedMs: Math.max(0, died - born) };
+  }
+
+  async function mainAlive({ main, mainStart }: Compute): Promise<boolean> {
+    return main !== undefined && !!mainStart && (await isAlive({ pid: main, startTime: mainStart }));
+  }
+
+  /** `remembered`: the provider's state. */
+  async function look(workspaceId: string, remembered: unknown): Promise<Seen> {
+    const compute = recorded(workspaceId) ?? (isCompute(remembered) ? remembered : null);
+    if (!compute) return { kind: 'none' };
+    const exit = exitOf(workspaceId, compute);
+    if (exit) return { kind: 'ended', compute, exit };
+    const alive = compute.machine === machine && ((await isAlive(compute)) || (await mainAlive(compute)));
+    if (alive) return { kind: 'alive', compute };
+    // It may have written its last words and gone between the two looks.
+    return { kind: 'ended', compute, exit: exitOf(workspaceId, compute) };
+  }
+
+  /** The agent and, where there is a pid namespace, its init; host pids. Null: not there (yet). */
+  async function agentOf(compute: Compute): Promise<{ init: number | null; agent: number } | null> {
+    if (!(await mainAlive(compute))) return null;
+    const main = compute.main!;
+    if (compute.isolation === 'none') return { init: null, agent: main };
+    const [init] = await childrenOf(main);
+    const [agent] = init ? await childrenOf(init) : [];
+    return init && agent ? { init, agent } : null;
+  }
+
+  return {
+    folder,
+    marker,
+    look,
+    agentOf,
+    machine,
+
+    /** The workspaces that have a run directory. */
+    all: (): string[] =>
+      existsSync(directory) ? readdirSync(directory).filter((name) => !name.startsWith('trial-')) : [],
+
+    async prepare(workspaceId: string): Promise<void> {
+      await mkdir(folder(workspaceId), { recursive: true, mode: 0o700 });
+    },
+
+    /** Replaces a file of the run directory in one step. */
+    async write(workspaceId: string, name: string, text: string, mode = 0o600): Promise<string> {
+      const path = join(folder(workspaceId), name);
+      const staged = `${path}.${randomUUID()}`;
+      try {
+        await writeFile(staged, text, { mode });
+        await rename(staged, path);
+      } finally {
+        await rm(staged, { force: true });
+      }
+      return path;
+    },
+
+    read(workspaceId: string, name: string): string | null {
+      try {
+        return readFileSync(join(folder(workspaceId), name), 'utf8');
+      } catch {
+        return null;
+      }
+    },
+
+    /** No supervisor that has not got as far as its record may start an agent any more. */
+    async unwant(workspaceId: string): Promise<void> {
+      await unlink(join(folder(workspaceId), 'wanted')).catch((error) => {
+        if (error.code !== 'ENOENT') throw error;
+      });
+    },
+
+    /** Starts a supervisor that outlives this process. `ended`: its exit code, when this process sees it. */
+    launch(
+      workspaceId: string,
+      buildId: string,
+      isolation: string,
+      command: string[],
+      env: Record<string, string>,
+    ) {
+      const said = openSync(join(folder(workspaceId), 'launch.log'), 'w', 0o600);
+      try {
+        const child = spawn(
+          '/bin/sh',
+          [script, 'launch', folder(workspaceId), buildId, machine, isolation, String(logBytes), ...command],
+          { cwd: folder(workspaceId), env, detached: true, stdio: ['ignore', said, said] },
+        );
+        child.unref();
+        const ended = new Promise<number>((resolve) => {
+          child.once('error', () => resolve(supervisorCodes.cannotWrite));
+          child.once('exit', (code) => resolve(code ?? 1));
+        });
+        return { pid: child.pid ?? 0, ended };
+      } finally {
+        closeSync(said);
+      }
+    },
+
+    /** Forgets what ended, and ends its `strays` (without isolation only). False: somebody holds the lock, so something is there or just starting. */
+    async clear(workspaceId: string, strays: boolean): Promise<boolean> {
+      if (!existsSync(folder(workspaceId))) return true;
+      const child = spawn(
+        '/bin/sh',
+        [script, 'clear', folder(workspaceId), strays ? marker(workspaceId) : ''],
+        { stdio: 'ignore' },
+      );
+      const code = await new Promise<number>((resolve, reject) => {
+        child.once('error', reject);
+        child.once('exit', (status) => resolve(status ?? 1));
+      });
+      if (code === supervisorCodes.another) return false;
+      if (code === 0 || code === supervisorCodes.notWanted) return true;
+      throw Object.assign(new Error(`the run directory ${folder(workspaceId)} cannot be cleared`), {
+        code: 'EACCES',
+      });
+    },
+
+    async discard(workspaceId: string): Promise<void> {
+      await rm(folder(workspaceId), { recursive: true, force: true });
+    },
+
+    /** Whether the agent's own program runs, and not one of the steps before it. */
+    async isStarted(compute: Compute): Promise<boolean> {
+      const there = await agentOf(compute);
+      if (!there || process.platform !== 'linux') return there !== null;
+      const argv = argvOf(there.agent);
+      const init = there.init === null ? null : argvOf(there.init);
+      if (!argv || argv[1] === script || isStep(argv)) return false;
+      // Just forked it still looks like its parent; and the script of the unshare level has other children.
+      return (
+        !init || !(argv.join('\0') === init.join('\0') || isStep(init) || init[1]?.endsWith('/enter.sh'))
+      );
+    },
+
+    /** Asks the agent to end. */
+    async terminate(compute: Compute): Promise<void> {
+      const there = await agentOf(compute);
+      if (there) signal(there.agent, 'SIGTERM');
+      else await this.kill(compute);
+    },
+
+    /** Ends the whole tree, at once. */
+    async kill(compute: Compute): Promise<void> {
+      const there = await agentOf(compute);
+      // The death of a pid namespace's init takes all that is in it; the supervisor then tells of it.
+      if (there?.init) signal(there.init, 'SIGKILL');
+      else {
+        const roots = [
+          (await isAlive(compute)) ? compute.pid : 0,
+          (await mainAlive(compute)) ? compute.main! : 0,
+        ];
+        for (const root of roots.filter(Boolean))
+          for (const pid of await treeOf(root)) signal(pid, 'SIGKILL');
+      }
+    },
+
+    /** The last lines that the agent wrote, at most 4 KiB. */
+    tail(workspaceId: string): string {
+      try {
+        const file = openSync(join(folder(workspaceId), 'agent.log'), 'r');
+        try {
+          const { size } = fstatSync(file);
+          const buffer = Buffer.alloc(Math.min(size, 4096));
+          readSync(file, buffer, 0, buffer.length, size - buffer.length);
+          return buffer.toString('utf8').trim().split('\n').slice(-20).join('\n');
+        } finally {
+          closeSync(file);
+        }
+      } catch {
+        return '';
+      }
+    },
+  };
+}
+export type Runs = ReturnType<typeof makeRuns>;

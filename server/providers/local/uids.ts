@@ -1,0 +1,84 @@
+import { readFileSync } from 'node:fs';
+import { mkdir, readdir, readlink, symlink, unlink } from 'node:fs/promises';
+import { join } from 'node:path';
+
+/** uids that no distribution gives to anybody: above systemd's container range, below 2^31. */
+const preferred = { from: 1_900_000_000, count: 100_000_000 };
+/** In a container whose user namespace has 65,536 uids: what Debian keeps in reserve. */
+const small = { from: 50_000, count: 9_999 };
+
+function poolOf(uidMap: string): { from: number; count: number } | null {
+  for (const pool of [preferred, small]) {
+    for (const line of uidMap.split('\n')) {
+      const [inside, , count] = line.trim().split(/\s+/).map(Number);
+      if (inside! <= pool.from && inside! + count! >= pool.from + pool.count) return pool;
+    }
+  }
+  return null;
+}
+
+/** The uid for the trial of an isolation level, or null where this process cannot give files away. */
+export function trialUid(): number | null {
+  if (process.platform !== 'linux' || process.getuid?.() !== 0) return null;
+  return poolOf(readFileSync('/proc/self/uid_map', 'utf8'))?.from ?? null;
+}
+
+export interface Uids {
+  /** The host uid (and gid) of a workspace, given once and kept until `release`. Null: not as root. */
+  of(workspaceId: string): Promise<number | null>;
+  release(workspaceId: string): Promise<void>;
+}
+
+/**
+ * Gives each workspace an unprivileged host uid of its own, so that the machine's permissions hold
+ * against it and against its neighbours even if every namespace failed. Two symlinks are a claim:
+ * UID → workspace and workspace → UID; each is made atomically and fails where one exists, so that two
+ * servers cannot give one uid twice, nor one workspace two.
+ */
+export function makeUids({ directory }: { directory: string }): Uids {
+  const pool =
+    process.platform === 'linux' && process.getuid?.() === 0
+      ? poolOf(readFileSync('/proc/self/uid_map', 'utf8'))
+      : null;
+  const read = async (name: string) => {
+    try {
+      return await readlink(join(directory, name));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+      throw error;
+    }
+  };
+  const claim = async (name: string, value: string) => {
+    try {
+      await symlink(value, join(directory, name));
+      return true;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false;
+      throw error;
+    }
+  };
+  const drop = async (name: string) => unlink(join(directory, name)).catch(() => {});
+
+  return {
+    async of(workspaceId) {
+      if (!pool) return null;
+      const known = await read(workspaceId);
+      if (known) return Number(known);
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      const taken = new Set(await readdir(directory));
+      // The first is the trial's.
+      for (let uid = pool.from + 1; uid < pool.from + pool.count; uid++) {
+        if (taken.has(String(uid)) || !(await claim(String(uid), workspaceId))) continue;
+        if (await claim(workspaceId, String(uid))) return uid;
+        await drop(String(uid));
+        return Number(await read(workspaceId));
+      }
+      throw new Error(`no uid is left between ${pool.from} and ${pool.from + pool.count}`);
+    },
+    async release(workspaceId) {
+      const uid = await read(workspaceId).catch(() => null);
+      await drop(workspaceId);
+      if (uid) await drop(uid);
+    },
+  };
+}
