@@ -83,10 +83,42 @@ export const signOut = endpoint({
   method: 'POST',
   path: '/api/v1/auth/sign-out',
   tag,
-  summary: 'End this browser session (or revoke this token)',
-  permission: 'signed-in',
+  summary: 'End this browser session (or revoke this token); without one, only the cookie goes',
+  permission: 'public',
   body: z.object({}).optional(),
 });
+/** Why a sign-in through OIDC failed, `?error=oidc-failed&reason=…` of /sign-in, and what to say of it. */
+export const oidcFailures = {
+  denied: 'The sign-in was cancelled, or the provider refused it.',
+  expired: 'This sign-in took too long, was begun in another browser, or was finished already. Start again.',
+  unreachable:
+    'The server cannot reach the sign-in provider. Try again; if it stays, tell your administrator.',
+  rejected:
+    "The provider's answer did not pass the checks. Tell your administrator; the server's log says more.",
+  suspended: 'Your account here is suspended. Ask an owner of this installation.',
+} as const;
+export type OidcFailure = keyof typeof oidcFailures;
+export const startOidc = endpoint({
+  method: 'GET',
+  path: '/api/v1/auth/oidc/start',
+  tag,
+  summary: 'Sign in with OpenID Connect: for browsers, a redirect to the provider',
+  permission: 'public',
+  query: z.object({
+    return_to: z.string().max(2000).optional().describe('Where to go afterwards: a path of the dashboard'),
+  }),
+  status: 302,
+});
+export const finishOidc = endpoint({
+  method: 'GET',
+  path: '/api/v1/auth/oidc/callback',
+  tag,
+  summary: 'Where the provider sends the browser back; sets the session cookie and redirects',
+  permission: 'public',
+  query: z.looseObject({ state: z.string().max(2000).optional() }),
+  status: 302,
+});
+
 export const createOneTimeLink = endpoint({
   method: 'POST',
   path: '/api/v1/auth/one-time-links',

@@ -125,7 +125,7 @@ export const listWorkspaces = endpoint({
   path: '/api/v1/workspaces',
   tag,
   summary: 'List the workspaces you may see',
-  permission: 'signed-in',
+  permission: 'workspace:read',
   query: PageQuery.extend({
     owner: z.string().max(80).optional().describe('A username, or `me`'),
     status: z.enum(workspaceStatuses).optional(),

@@ -1,7 +1,10 @@
+import type { AuditRow } from '@cde/api/identity.ts';
+import { and, desc, eq, gte, like, lt, lte, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import type { Queryable } from '../database/pool.ts';
+import type { Database, Queryable } from '../database/pool.ts';
 import { audit } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
+import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
 
 export interface AuditEntry {
   /** `workspace.create`, `user.update`, … */
@@ -13,13 +16,24 @@ export interface AuditEntry {
   after?: unknown;
 }
 
+/** The server itself, where no request asked: the first start, the sweep. `requestId`: the job's, or a name. */
+export interface SystemCaller {
+  actor: { kind: 'system' };
+  requestId: string;
+  ip: null;
+}
+
 /** Writes one audit row, in the transaction of the change it tells of. Secrets never go into before/after. */
-export async function writeAudit(tx: Queryable, caller: Caller, entry: AuditEntry): Promise<void> {
+export async function writeAudit(
+  tx: Queryable,
+  caller: Caller | SystemCaller,
+  entry: AuditEntry,
+): Promise<void> {
   const { actor } = caller;
   await tx.insert(audit).values({
     id: v7(),
     actorId: actor.kind === 'user' ? actor.userId : null,
-    actor: actor.kind === 'user' ? actor.username : actor.kind === 'agent' ? 'agent' : 'anonymous',
+    actor: actor.kind === 'user' ? actor.username : actor.kind,
     action: entry.action,
     targetType: entry.targetType,
     targetId: entry.targetId,
@@ -29,4 +43,63 @@ export async function writeAudit(tx: Queryable, caller: Caller, entry: AuditEntr
     requestId: caller.requestId,
     ip: caller.ip,
   });
+}
+
+export interface AuditFilter {
+  limit: number;
+  after?: string | undefined;
+  actor?: string | undefined;
+  /** An action, or the start of some: `user.*`. */
+  action?: string | undefined;
+  /** The target's name or id. */
+  target?: string | undefined;
+  /** ISO 8601; both ends belong to the range. */
+  since?: string | undefined;
+  until?: string | undefined;
+}
+
+/** A page of the audit log, newest first. */
+export async function readAudit(
+  { db }: Database,
+  filter: AuditFilter,
+): Promise<{ items: AuditRow[]; next: string | null }> {
+  const { action, target } = filter;
+  const rows = await db
+    .select()
+    .from(audit)
+    .where(
+      and(
+        filter.actor === undefined ? undefined : eq(audit.actor, filter.actor),
+        action === undefined
+          ? undefined
+          : action.endsWith('*')
+            ? like(audit.action, `${likeText(action.slice(0, -1))}%`)
+            : eq(audit.action, action),
+        target === undefined ? undefined : or(eq(audit.targetName, target), eq(audit.targetId, target)),
+        filter.since === undefined ? undefined : gte(audit.at, new Date(filter.since)),
+        filter.until === undefined ? undefined : lte(audit.at, new Date(filter.until)),
+        // Ids are UUIDv7: ordered by time, and unique where moments are not.
+        filter.after === undefined ? undefined : lt(audit.id, fromCursor(filter.after, isUuid)),
+      ),
+    )
+    .orderBy(desc(audit.id))
+    .limit(filter.limit + 1);
+  return toPage(
+    rows,
+    filter.limit,
+    (row) => row.id,
+    (row) => ({
+      id: row.id,
+      at: row.at.toISOString(),
+      actor: row.actor,
+      action: row.action,
+      targetType: row.targetType,
+      targetId: row.targetId,
+      targetName: row.targetName,
+      before: row.before,
+      after: row.after,
+      requestId: row.requestId,
+      ip: row.ip,
+    }),
+  );
 }

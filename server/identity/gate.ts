@@ -1,4 +1,4 @@
-import { and, eq, gt } from 'drizzle-orm';
+import { and, eq, gt, isNull, lt, or } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { apiTokens, browserSessions, builds, users, workspaces } from '../database/schema.ts';
 import { Problem } from '../errors.ts';
@@ -8,6 +8,9 @@ import { runOnce } from './idempotency.ts';
 import { hashSecret } from './secrets.ts';
 
 export const sessionCookie = 'cde_session';
+
+/** How exact `lastSeenAt` and `lastUsedAt` are. */
+const noteEveryMs = 60_000;
 
 interface Options {
   database: Database;
@@ -29,6 +32,36 @@ export function readCookie(header: string | undefined, name: string): string | n
 export function makeGate({ database, now, origins }: Options): Gate {
   const { db } = database;
 
+  // Once a minute at most: a write on each request would cost more than the request. The condition is
+  // repeated in SQL, so that of many requests at the same moment one writes.
+  async function noteVisit(
+    user: { id: string; lastSeenAt: Date | null },
+    token?: { id: string; lastUsedAt: Date | null },
+  ): Promise<void> {
+    const at = now();
+    const before = new Date(at.getTime() - noteEveryMs);
+    const isDue = (last: Date | null) => last === null || last < before;
+    try {
+      if (isDue(user.lastSeenAt))
+        await db
+          .update(users)
+          .set({ lastSeenAt: at })
+          .where(and(eq(users.id, user.id), or(isNull(users.lastSeenAt), lt(users.lastSeenAt, before))));
+      if (token && isDue(token.lastUsedAt))
+        await db
+          .update(apiTokens)
+          .set({ lastUsedAt: at })
+          .where(
+            and(
+              eq(apiTokens.id, token.id),
+              or(isNull(apiTokens.lastUsedAt), lt(apiTokens.lastUsedAt, before)),
+            ),
+          );
+    } catch {
+      // A note that could not be taken (a standby database is read-only) is no reason to refuse a visit.
+    }
+  }
+
   async function byToken(secret: string): Promise<Actor> {
     const hash = hashSecret(secret);
     if (secret.startsWith('cde_agent_')) return byAgentToken(hash);
@@ -48,6 +81,7 @@ export function makeGate({ database, now, origins }: Options): Gate {
         { hint: 'Run: cde login' },
       );
     if (row.user.status === 'suspended') throw suspended();
+    await noteVisit(row.user, row.token);
     return {
       kind: 'user',
       userId: row.user.id,
@@ -87,6 +121,7 @@ export function makeGate({ database, now, origins }: Options): Gate {
     if (row.user.status === 'suspended') throw suspended();
     const upgrade = String(headers.upgrade ?? '').toLowerCase() === 'websocket';
     if ((request.method !== 'GET' && request.method !== 'HEAD') || upgrade) refuseForeignOrigin(headers);
+    await noteVisit(row.user);
     return {
       kind: 'user',
       userId: row.user.id,
@@ -125,7 +160,8 @@ export function makeGate({ database, now, origins }: Options): Gate {
   };
 }
 
-function suspended(): Problem {
+/** The refusal of a suspended user, by whatever way they come. */
+export function suspended(): Problem {
   return new Problem('user-suspended', 'This account is suspended.', {
     hint: 'Ask an owner of this installation.',
   });

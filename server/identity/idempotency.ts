@@ -1,3 +1,4 @@
+import { createHash, createHmac } from 'node:crypto';
 import { and, eq, lt } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { idempotencyKeys } from '../database/schema.ts';
@@ -17,12 +18,15 @@ export async function runOnce(
   { db }: Database,
   now: () => Date,
   actor: UserActor,
-  key: string,
+  givenKey: string,
   fingerprint: string,
   work: () => Promise<{ status: number; body: unknown }>,
 ): Promise<{ status: number; body: unknown; replayed: boolean }> {
+  // A body may hold a password, which argon2id guards elsewhere: a plain hash of the request would be a
+  // quick way to guess it from a stolen database. The client's random key salts it, and is not kept.
+  const key = createHash('sha256').update(givenKey).digest('base64url');
+  const requestHash = createHmac('sha256', givenKey).update(fingerprint).digest();
   const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
-  const requestHash = Buffer.from(fingerprint, 'hex');
   for (;;) {
     const taken = await db
       .insert(idempotencyKeys)

@@ -1,12 +1,39 @@
-import { getUser, type User } from '@cde/api/identity.ts';
-import { eq, or, sql } from 'drizzle-orm';
+import * as api from '@cde/api/identity.ts';
+import { fastifyCookie } from '@fastify/cookie';
+import { eq } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
-import { users } from '../database/schema.ts';
+import { browserSessions, users } from '../database/schema.ts';
 import { Problem } from '../errors.ts';
-import { serve } from '../http/serve.ts';
-import { authorize } from './authorize.ts';
+import type { Actor } from '../http/actor.ts';
+import { serve, serveAs } from '../http/serve.ts';
+import { readAudit, writeAudit } from './audit.ts';
+import { authorize, grantOf } from './authorize.ts';
+import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
+import { hashPassword } from './passwords.ts';
+import {
+  clearSessionCookie,
+  makeOneTimeLink,
+  redeemOneTimeLink,
+  setSessionCookie,
+  startSession,
+} from './sessions.ts';
+import { changeOwnPassword, signInWithPassword } from './sign-in.ts';
+import { throttled, userLimit } from './throttle.ts';
+import { insertToken, listTokens, revokeToken, toToken } from './tokens.ts';
+import {
+  deleteUser,
+  findUser,
+  insertUser,
+  listUsers,
+  replacePassword,
+  toUser,
+  updateUser,
+  userNotFound,
+} from './users.ts';
+
+export { toUser } from './users.ts';
 
 interface Deps {
   config: Config;
@@ -14,31 +41,181 @@ interface Deps {
   now: () => Date;
 }
 
-export function toUser(row: typeof users.$inferSelect): User {
-  return {
-    id: row.id,
-    username: row.username,
-    name: row.name,
-    email: row.email,
-    role: row.role,
-    status: row.status,
-    createdAt: row.createdAt.toISOString(),
-    lastSeenAt: row.lastSeenAt?.toISOString() ?? null,
-  };
+/** How often the CLI asks whether its login was allowed: a person does not notice, and a login is rare. */
+const pollEveryMs = 1500;
+
+/** Serves every endpoint of api/identity.ts. */
+export function identityRoutes(app: FastifyInstance, deps: Deps): void {
+  // It writes cookies only: the gate reads the one that matters, and no request pays for parsing the rest.
+  app.register(fastifyCookie, { hook: false });
+  signInRoutes(app, deps);
+  cliLoginRoutes(app, deps);
+  userRoutes(app, deps);
+  tokenRoutes(app, deps);
+  serve(app, api.listAudit, ({ query }) => readAudit(deps.database, query));
 }
 
-export function identityRoutes(app: FastifyInstance, { database }: Deps): void {
-  serve(app, getUser, async ({ actor, params }) => {
-    const [row] = await database.db
-      .select()
-      .from(users)
-      .where(
-        params.user === 'me'
-          ? eq(users.id, actor.userId)
-          : or(eq(users.username, params.user), eq(sql`${users.id}::text`, params.user)),
-      );
-    authorize(actor, 'user:read', row ? { ownerId: row.id } : undefined);
-    if (!row) throw new Problem('user-not-found', `There is no user ${params.user}.`);
+function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): void {
+  const session = () => ({ now: now(), sessionDays: config.sessionDays });
+
+  serveAs(app, api.getSignInMethods, async () => ({
+    password: config.passwordLogin === 'on',
+    oidc: config.oidcIssuer
+      ? { name: config.oidcName, url: `${config.accessUrl}${api.startOidc.path}` }
+      : null,
+    needsOwner: (await database.db.$count(users)) === 0,
+  }));
+
+  serveAs(app, api.signIn, async ({ body, request, reply, requestId, ip }) => {
+    if (config.passwordLogin === 'off')
+      throw new Problem('sign-in-failed', 'Passwords are not used here.', {
+        hint: `Sign in with ${config.oidcName}.`,
+      });
+    const { user, ...made } = await signInWithPassword(
+      { database, now },
+      body,
+      { requestId, ip, userAgent: request.headers['user-agent'] },
+      session(),
+    );
+    setSessionCookie(reply, config, made);
+    return toUser(user);
+  });
+
+  serveAs(app, api.signInOnce, async ({ body, request, reply, requestId, ip }) => {
+    const { user, ...made } = await redeemOneTimeLink(
+      database,
+      body.code,
+      { requestId, ip, userAgent: request.headers['user-agent'] },
+      session(),
+    );
+    setSessionCookie(reply, config, made);
+    return toUser(user);
+  });
+
+  serveAs(app, api.signOut, async ({ actor, reply, requestId, ip }) => {
+    clearSessionCookie(reply, config);
+    if (actor.kind !== 'user') return;
+    const caller = { actor, requestId, ip };
+    if (actor.via.kind === 'token') return revokeToken(database, caller, actor.via.id);
+    await database.db.transaction(async (tx) => {
+      await tx.delete(browserSessions).where(eq(browserSessions.id, actor.via.id));
+      await writeAudit(tx, caller, {
+        action: 'session.end',
+        targetType: 'session',
+        targetId: actor.via.id,
+        targetName: actor.username,
+      });
+    });
+  });
+
+  serve(app, api.createOneTimeLink, async (caller) => {
+    const { actor } = caller;
+    return database.db.transaction(async (tx) => {
+      const link = await makeOneTimeLink({ db: tx }, actor.userId, now);
+      await writeAudit(tx, caller, {
+        action: 'one-time-link.create',
+        targetType: 'user',
+        targetId: actor.userId,
+        targetName: actor.username,
+        after: { expiresAt: link.expiresAt.toISOString() },
+      });
+      return { url: `${config.accessUrl}${link.path}`, expiresAt: link.expiresAt.toISOString() };
+    });
+  });
+}
+
+function cliLoginRoutes(app: FastifyInstance, { config, database, now }: Deps): void {
+  const deps = { database, now };
+
+  serveAs(app, api.startCliLogin, async ({ body, ip }) => {
+    const login = await startCliLogin(deps, { hostname: body.hostname, ip });
+    return {
+      deviceCode: login.deviceCode,
+      userCode: login.userCode,
+      url: `${config.accessUrl}/cli-login?code=${login.userCode}`,
+      expiresAt: login.expiresAt.toISOString(),
+      pollEveryMs,
+    };
+  });
+  serve(app, api.getCliLogin, async ({ actor, params }) => {
+    const login = await throttled(deps, userLimit('cli-code', actor.userId), ['cli-login-not-found'], () =>
+      findCliLogin(deps, params.userCode, actor.userId),
+    );
+    return { hostname: login.hostname, createdAt: login.createdAt.toISOString(), ip: login.ip };
+  });
+  serve(app, api.approveCliLogin, async (caller) => {
+    await throttled(deps, userLimit('cli-code', caller.actor.userId), ['cli-login-not-found'], () =>
+      approveCliLogin(deps, caller, caller.params.userCode),
+    );
+  });
+  serveAs(app, api.pollCliLogin, ({ body, requestId, ip }) =>
+    collectCliLogin(deps, body.deviceCode, { requestId, ip }),
+  );
+}
+
+/** Whose things a list may show: undefined for everybody's. */
+const onlyOwn = (actor: Extract<Actor, { kind: 'user' }>) =>
+  grantOf(actor, 'user:read') === 'any' ? undefined : actor.userId;
+
+function userRoutes(app: FastifyInstance, { config, database, now }: Deps): void {
+  serve(app, api.getUser, async ({ actor, params }) => {
+    const row = await findUser(database.db, params.user, actor);
+    // Who may see only themselves does not learn either which other usernames exist.
+    authorize(actor, 'user:read', { ownerId: row?.id ?? '' });
+    if (!row) throw userNotFound(params.user);
     return toUser(row);
   });
+  serve(app, api.listUsers, ({ actor, query }) => listUsers(database, { ...query, only: onlyOwn(actor) }));
+  serve(app, api.createUser, async (caller) => {
+    const { password, ...values } = caller.body;
+    const passwordHash = password === undefined ? null : await hashPassword(password);
+    const row = await database.db.transaction((tx) =>
+      insertUser(tx, caller, { ...values, passwordHash, createdAt: now() }),
+    );
+    return toUser(row);
+  });
+  serve(app, api.updateUser, async (caller) =>
+    toUser(await updateUser(database, caller, caller.params.user, caller.body)),
+  );
+  serve(app, api.deleteUser, async (caller) => {
+    await deleteUser(database, caller, caller.params.user, {
+      homeGraceDays: config.homeGraceDays,
+      now: now(),
+    });
+  });
+  serve(app, api.setPassword, async (caller) => {
+    const { actor, body, params, request, reply, requestId, ip } = caller;
+    const user = await findUser(database.db, params.user, actor);
+    if (user?.id !== actor.userId) {
+      authorize(actor, 'user:write', { ownerId: user?.id ?? '' });
+      if (!user) throw userNotFound(params.user);
+      const passwordHash = await hashPassword(body.password);
+      await database.db.transaction((tx) => replacePassword(tx, caller, user, passwordHash));
+      return;
+    }
+    const passwordHash = await changeOwnPassword({ database, now }, user, body);
+    const made = await database.db.transaction(async (tx) => {
+      await replacePassword(tx, caller, user, passwordHash);
+      // All sessions end; the browser that made the change gets a new one, so that it stays signed in.
+      if (actor.via.kind === 'token') return null;
+      const from = { requestId, ip, userAgent: request.headers['user-agent'] };
+      return startSession(tx, { ...user, passwordHash }, 'password-change', from, {
+        now: now(),
+        sessionDays: config.sessionDays,
+      });
+    });
+    if (made) setSessionCookie(reply, config, made);
+  });
+}
+
+function tokenRoutes(app: FastifyInstance, { database, now }: Deps): void {
+  serve(app, api.listTokens, ({ actor, query }) => listTokens(database, actor.userId, query));
+  serve(app, api.createToken, async (caller) => {
+    const { name, scopes, expiresInDays: days } = caller.body;
+    const { secret, row } = await database.db.transaction((tx) =>
+      insertToken(tx, caller, { name, scopes, days, now: now() }),
+    );
+    return { token: secret, info: toToken(row) };
+  });
+  serve(app, api.revokeToken, (caller) => revokeToken(database, caller, caller.params.token));
 }

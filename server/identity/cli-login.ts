@@ -1,0 +1,180 @@
+import { randomInt } from 'node:crypto';
+import { and, eq, gt, isNotNull, isNull, or } from 'drizzle-orm';
+import { type Database, isDuplicate } from '../database/pool.ts';
+import { cliLogins, users } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { writeAudit } from './audit.ts';
+import { hashSecret, makeSecret } from './secrets.ts';
+import { insertToken } from './tokens.ts';
+
+/** Long enough to sign in first, short enough that a guessed code is worth nothing. */
+const lifeMs = 10 * 60_000;
+/** Logins under way from one address; an office behind NAT shares it. */
+const underWayAtMost = 100;
+/** Nothing that reads as something else (0 O, 1 I, 2 Z, 5 S, 8 B) and no vowels, so no words. 23^8 codes. */
+const letters = 'CDFGHJKLMNPQRTVWXY34679';
+const tokenDays = 90;
+const tokenNameLength = 80;
+
+function makeUserCode(): string {
+  const pick = () => letters[randomInt(letters.length)];
+  const half = () => Array.from({ length: 4 }, pick).join('');
+  return `${half()}-${half()}`;
+}
+
+/** A code as a person may type it, made the way it is kept: `abcdefgh` and `ABCD EFGH` are `ABCD-EFGH`. */
+function tidy(userCode: string): string {
+  const plain = userCode.toUpperCase().replace(/[^A-Z0-9]/g, '');
+  return `${plain.slice(0, 4)}-${plain.slice(4)}`;
+}
+
+interface Deps {
+  database: Database;
+  now: () => Date;
+}
+
+/** Begins a login. Throws `sign-in-throttled` when one address has too many under way. */
+export async function startCliLogin(
+  { database: { db }, now }: Deps,
+  { hostname, ip }: { hostname: string; ip: string },
+): Promise<{ deviceCode: string; userCode: string; expiresAt: Date }> {
+  const createdAt = now();
+  const underWay = await db.$count(cliLogins, and(eq(cliLogins.ip, ip), gt(cliLogins.expiresAt, createdAt)));
+  if (underWay >= underWayAtMost)
+    throw new Problem('sign-in-throttled', 'Too many logins are under way from your address.', {
+      hint: 'Finish one, or wait some minutes.',
+      retryAfter: 60,
+    });
+  const deviceCode = makeSecret('cde_device');
+  const expiresAt = new Date(createdAt.getTime() + lifeMs);
+  for (;;) {
+    const userCode = makeUserCode();
+    try {
+      await db.insert(cliLogins).values({
+        deviceCodeHash: hashSecret(deviceCode),
+        userCode,
+        // It is shown to the person who decides: no control characters that could dress it up.
+        hostname: hostname.replace(/\p{C}/gu, '').trim() || 'an unnamed computer',
+        ip,
+        createdAt,
+        expiresAt,
+      });
+      return { deviceCode, userCode, expiresAt };
+    } catch (error) {
+      if (!isDuplicate(error)) throw error;
+    }
+  }
+}
+
+const notFound = () =>
+  new Problem('cli-login-not-found', 'No login waits under this code.', {
+    detail: 'A code lives for 10 minutes.',
+    hint: 'Compare it with your terminal, or run cde login again.',
+  });
+
+/** The login that waits under a code for `userId` (or anybody). Throws `cli-login-not-found`. */
+export async function findCliLogin(
+  { database: { db }, now }: Deps,
+  userCode: string,
+  userId: string,
+): Promise<{ hostname: string; createdAt: Date; ip: string | null }> {
+  const [row] = await db
+    .select()
+    .from(cliLogins)
+    .where(
+      and(
+        eq(cliLogins.userCode, tidy(userCode)),
+        gt(cliLogins.expiresAt, now()),
+        isNull(cliLogins.collectedAt),
+        or(isNull(cliLogins.userId), eq(cliLogins.userId, userId)),
+      ),
+    );
+  if (!row) throw notFound();
+  return row;
+}
+
+/** Allows a login; a second time by the same user is the same. Throws `cli-login-not-found`. */
+export async function approveCliLogin(
+  { database: { db }, now }: Deps,
+  caller: Caller<UserActor>,
+  userCode: string,
+): Promise<void> {
+  const { userId } = caller.actor;
+  await db.transaction(async (tx) => {
+    const waiting = and(
+      eq(cliLogins.userCode, tidy(userCode)),
+      gt(cliLogins.expiresAt, now()),
+      isNull(cliLogins.collectedAt),
+    );
+    const [row] = await tx
+      .update(cliLogins)
+      .set({ userId })
+      .where(and(waiting, isNull(cliLogins.userId)))
+      .returning();
+    if (row) {
+      await writeAudit(tx, caller, {
+        action: 'cli-login.approve',
+        targetType: 'session',
+        targetId: row.userCode,
+        targetName: row.hostname,
+        after: { hostname: row.hostname, ip: row.ip },
+      });
+      return;
+    }
+    const mine = await tx.$count(cliLogins, and(waiting, eq(cliLogins.userId, userId)));
+    if (mine === 0) throw notFound();
+  });
+}
+
+export type Collected =
+  | { status: 'pending' | 'expired'; token: null; username: null }
+  | { status: 'approved'; token: string; username: string };
+
+/** Makes the token of an allowed login, once; `expired` for one that is over, collected or unknown. */
+export async function collectCliLogin(
+  { database: { db }, now }: Deps,
+  deviceCode: string,
+  request: { requestId: string; ip: string },
+): Promise<Collected> {
+  const at = now();
+  const hash = hashSecret(deviceCode);
+  // Polls come every second or two and mostly find nothing: they read one row and write none.
+  const [login] = await db.select().from(cliLogins).where(eq(cliLogins.deviceCodeHash, hash));
+  if (!login || login.expiresAt <= at || login.collectedAt)
+    return { status: 'expired', token: null, username: null };
+  if (!login.userId) return { status: 'pending', token: null, username: null };
+  return db.transaction(async (tx): Promise<Collected> => {
+    const [taken] = await tx
+      .update(cliLogins)
+      .set({ collectedAt: at })
+      .where(
+        and(eq(cliLogins.deviceCodeHash, hash), isNull(cliLogins.collectedAt), isNotNull(cliLogins.userId)),
+      )
+      .returning();
+    const [user] = taken ? await tx.select().from(users).where(eq(users.id, taken.userId!)) : [];
+    if (!taken || !user || user.status !== 'active')
+      return { status: 'expired', token: null, username: null };
+    const { secret } = await insertToken(
+      tx,
+      {
+        actor: {
+          kind: 'user',
+          userId: user.id,
+          username: user.username,
+          role: user.role,
+          scopes: ['all'],
+          via: { kind: 'token', id: '' },
+        },
+        ...request,
+      },
+      {
+        name: `cde on ${taken.hostname}`.slice(0, tokenNameLength),
+        scopes: ['all'],
+        days: tokenDays,
+        now: at,
+      },
+    );
+    return { status: 'approved', token: secret, username: user.username };
+  });
+}

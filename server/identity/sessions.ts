@@ -1,0 +1,159 @@
+import type {} from '@fastify/cookie';
+import { and, eq, gt, isNull, sql } from 'drizzle-orm';
+import type { FastifyReply } from 'fastify';
+import { v7 } from 'uuid';
+import type { Config } from '../config.ts';
+import type { Database, Queryable } from '../database/pool.ts';
+import { browserSessions, cliLogins, oneTimeLinks, users } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import { writeAudit } from './audit.ts';
+import { sessionCookie, suspended } from './gate.ts';
+import { hashSecret, makeSecret } from './secrets.ts';
+
+type UserRow = typeof users.$inferSelect;
+
+const dayMs = 24 * 3600_000;
+/** Long enough to switch windows and read, short enough for a link that lies in a terminal's scrollback. */
+const linkMs = 10 * 60_000;
+
+/** What a new session keeps of the request that began it. */
+export interface SignInRequest {
+  requestId: string;
+  ip: string;
+  userAgent: string | undefined;
+}
+
+/**
+ * Starts a browser session, with its audit row. Throws `user-suspended`, and `sign-in-failed` when the
+ * account changed meanwhile. `secret` goes into the cookie.
+ */
+export async function startSession(
+  tx: Queryable,
+  user: UserRow,
+  how: 'password' | 'one-time-link' | 'oidc' | 'password-change',
+  request: SignInRequest,
+  { now, sessionDays }: { now: Date; sessionDays: number },
+): Promise<{ secret: string; expiresAt: Date }> {
+  if (user.status === 'suspended') throw suspended();
+  // The account may have been suspended, or its password changed, since `user` was read and the password
+  // compared: then no session may appear behind those that were just ended.
+  const unchanged = await tx
+    .update(users)
+    .set({ lastSeenAt: now })
+    .where(
+      and(
+        eq(users.id, user.id),
+        eq(users.status, 'active'),
+        sql`${users.passwordHash} IS NOT DISTINCT FROM ${user.passwordHash}`,
+      ),
+    )
+    .returning({ id: users.id });
+  if (unchanged.length === 0)
+    throw new Problem('sign-in-failed', 'The account was changed at this very moment.', {
+      hint: 'Sign in again.',
+    });
+  const id = v7();
+  const secret = makeSecret('cde_session');
+  const expiresAt = new Date(now.getTime() + sessionDays * dayMs);
+  await tx.insert(browserSessions).values({
+    id,
+    tokenHash: hashSecret(secret),
+    userId: user.id,
+    createdAt: now,
+    expiresAt,
+    ip: request.ip,
+    userAgent: request.userAgent?.slice(0, 400) ?? null,
+  });
+  await writeAudit(
+    tx,
+    {
+      actor: {
+        kind: 'user',
+        userId: user.id,
+        username: user.username,
+        role: user.role,
+        scopes: ['all'],
+        via: { kind: 'cookie', id },
+      },
+      requestId: request.requestId,
+      ip: request.ip,
+    },
+    {
+      action: 'session.create',
+      targetType: 'session',
+      targetId: id,
+      targetName: user.username,
+      after: { how, expiresAt: expiresAt.toISOString() },
+    },
+  );
+  return { secret, expiresAt };
+}
+
+/** Ends whatever lets a browser or a CLI in without a password or a token: at suspension and password change. */
+export async function endAccess(tx: Queryable, userId: string): Promise<void> {
+  await tx.delete(browserSessions).where(eq(browserSessions.userId, userId));
+  await tx.delete(oneTimeLinks).where(eq(oneTimeLinks.userId, userId));
+  await tx.delete(cliLogins).where(eq(cliLogins.userId, userId));
+}
+
+/** Options of a cookie of ours: for this host and HTTP only, sent over https only where there is https. */
+export function cookieOptions({ accessUrl }: Pick<Config, 'accessUrl'>, path = '/') {
+  return { path, httpOnly: true, sameSite: 'lax', secure: accessUrl.startsWith('https:') } as const;
+}
+
+export function setSessionCookie(
+  reply: FastifyReply,
+  config: Pick<Config, 'accessUrl'>,
+  { secret, expiresAt }: { secret: string; expiresAt: Date },
+): void {
+  reply.setCookie(sessionCookie, secret, { ...cookieOptions(config), expires: expiresAt });
+}
+
+export function clearSessionCookie(reply: FastifyReply, config: Pick<Config, 'accessUrl'>): void {
+  reply.clearCookie(sessionCookie, cookieOptions(config));
+}
+
+/**
+ * A link that signs `userId` in to a browser once, within 10 minutes. `path` goes after the access URL;
+ * the code is in its fragment, which browsers do not send, so that it lands in no log on the way.
+ */
+export async function makeOneTimeLink(
+  { db }: { db: Queryable },
+  userId: string,
+  now: () => Date,
+): Promise<{ code: string; path: string; expiresAt: Date }> {
+  const code = makeSecret('cde_link');
+  const createdAt = now();
+  const expiresAt = new Date(createdAt.getTime() + linkMs);
+  await db.insert(oneTimeLinks).values({ codeHash: hashSecret(code), userId, createdAt, expiresAt });
+  return { code, path: `/sign-in#code=${code}`, expiresAt };
+}
+
+/** Uses a link up and starts the session, both or neither. Throws `link-invalid`, `user-suspended`. */
+export async function redeemOneTimeLink(
+  { db }: Database,
+  code: string,
+  request: SignInRequest,
+  { now, sessionDays }: { now: Date; sessionDays: number },
+): Promise<{ user: UserRow; secret: string; expiresAt: Date }> {
+  return db.transaction(async (tx) => {
+    const [link] = await tx
+      .update(oneTimeLinks)
+      .set({ usedAt: now })
+      .where(
+        and(
+          eq(oneTimeLinks.codeHash, hashSecret(code)),
+          isNull(oneTimeLinks.usedAt),
+          gt(oneTimeLinks.expiresAt, now),
+        ),
+      )
+      .returning({ userId: oneTimeLinks.userId });
+    const [user] = link ? await tx.select().from(users).where(eq(users.id, link.userId)) : [];
+    if (!user)
+      throw new Problem('link-invalid', 'This link is not good any more.', {
+        detail: 'A link works once, within 10 minutes.',
+        hint: 'Sign in another way, or make a new link.',
+      });
+    return { user, ...(await startSession(tx, user, 'one-time-link', request, { now, sessionDays })) };
+  });
+}

@@ -1,0 +1,66 @@
+import { eq } from 'drizzle-orm';
+import type { Database } from '../database/pool.ts';
+import { users } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import { hashPassword, isOutdated, verifyPassword } from './passwords.ts';
+import { type SignInRequest, startSession } from './sessions.ts';
+import { signInLimits, throttled, userLimit } from './throttle.ts';
+import type { UserRow } from './users.ts';
+
+interface Deps {
+  database: Database;
+  now: () => Date;
+}
+
+/**
+ * Signs in with a username (or an email address) and a password. Throws `sign-in-failed` whether the
+ * user or the password is wrong, `sign-in-throttled`, and `user-suspended` to who knows the password.
+ */
+export async function signInWithPassword(
+  deps: Deps,
+  given: { username: string; password: string },
+  request: SignInRequest,
+  session: { now: Date; sessionDays: number },
+): Promise<{ user: UserRow; secret: string; expiresAt: Date }> {
+  const { db } = deps.database;
+  const name = given.username.trim().toLowerCase();
+  const [user] = await db
+    .select()
+    .from(users)
+    .where(eq(name.includes('@') ? users.email : users.username, name));
+  const limits = await signInLimits(deps, user?.username ?? name, request.ip);
+  return throttled(deps, limits, ['sign-in-failed'], async () => {
+    if (!(await verifyPassword(user?.passwordHash ?? null, given.password)) || !user?.passwordHash)
+      throw new Problem('sign-in-failed', 'The username or the password is wrong.', {
+        hint: 'Without a password of your own, use single sign-on or a one-time link.',
+      });
+    const renewed = isOutdated(user.passwordHash) ? await hashPassword(given.password) : null;
+    return db.transaction(async (tx) => {
+      const made = await startSession(tx, user, 'password', request, session);
+      if (renewed) await tx.update(users).set({ passwordHash: renewed }).where(eq(users.id, user.id));
+      return { user, ...made };
+    });
+  });
+}
+
+/**
+ * The hash of a user's new own password, once the current one is proven (unless there is none).
+ * Throws `password-wrong`, `sign-in-throttled`.
+ */
+export async function changeOwnPassword(
+  deps: Deps,
+  user: UserRow,
+  given: { current?: string | undefined; password: string },
+): Promise<string> {
+  if (user.passwordHash !== null) {
+    const { current } = given;
+    if (current === undefined) throw new Problem('password-wrong', 'Give your current password too.');
+    await throttled(deps, userLimit('password', user.id), ['password-wrong'], async () => {
+      if (!(await verifyPassword(user.passwordHash, current)))
+        throw new Problem('password-wrong', 'That is not your current password.', {
+          hint: 'Forgot it? An owner can set a new one.',
+        });
+    });
+  }
+  return hashPassword(given.password);
+}

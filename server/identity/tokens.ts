@@ -1,0 +1,105 @@
+import type { Scope, Token } from '@cde/api/identity.ts';
+import { and, desc, eq, lt } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import type { Database, Queryable } from '../database/pool.ts';
+import { apiTokens } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { writeAudit } from './audit.ts';
+import { fromCursor, isUuid, toPage } from './cursor.ts';
+import { hashSecret, makeSecret } from './secrets.ts';
+
+const dayMs = 24 * 3600_000;
+
+type TokenRow = typeof apiTokens.$inferSelect;
+
+/** A token as the contract shows it; its secret is not among what we know. */
+export function toToken(row: TokenRow): Token {
+  return {
+    id: row.id,
+    name: row.name,
+    scopes: row.scopes,
+    createdAt: row.createdAt.toISOString(),
+    expiresAt: row.expiresAt.toISOString(),
+    lastUsedAt: row.lastUsedAt?.toISOString() ?? null,
+  };
+}
+
+/**
+ * Makes a token for the calling user, with its audit row. Throws `scope-too-small` when it asks for more
+ * than the caller's own token has.
+ */
+export async function insertToken(
+  tx: Queryable,
+  caller: Caller<UserActor>,
+  { name, scopes, days, now }: { name: string; scopes: Scope[]; days: number; now: Date },
+): Promise<{ secret: string; row: TokenRow }> {
+  const { actor } = caller;
+  const excess = scopes.filter((scope) => !actor.scopes.includes('all') && !actor.scopes.includes(scope));
+  if (excess.length > 0)
+    throw new Problem('scope-too-small', `A token with the scope ${excess.join(', ')} is more than yours.`, {
+      detail: `The token that you use has ${actor.scopes.join(', ')}.`,
+      hint: 'Ask for less, or create it in the dashboard.',
+    });
+  const secret = makeSecret('cde');
+  const [row] = await tx
+    .insert(apiTokens)
+    .values({
+      id: v7(),
+      tokenHash: hashSecret(secret),
+      userId: actor.userId,
+      name,
+      // `all` says everything; the others beside it would only mislead.
+      scopes: scopes.includes('all') ? ['all'] : [...new Set(scopes)],
+      createdAt: now,
+      expiresAt: new Date(now.getTime() + days * dayMs),
+    })
+    .returning();
+  await writeAudit(tx, caller, {
+    action: 'token.create',
+    targetType: 'token',
+    targetId: row!.id,
+    targetName: name,
+    after: { scopes: row!.scopes, expiresAt: row!.expiresAt.toISOString() },
+  });
+  return { secret, row: row! };
+}
+
+/** A page of one user's tokens, newest first; expired ones too, so that one sees why something stopped. */
+export async function listTokens(
+  { db }: Database,
+  userId: string,
+  query: { limit: number; after?: string | undefined },
+): Promise<{ items: Token[]; next: string | null }> {
+  const rows = await db
+    .select()
+    .from(apiTokens)
+    .where(
+      and(
+        eq(apiTokens.userId, userId),
+        query.after === undefined ? undefined : lt(apiTokens.id, fromCursor(query.after, isUuid)),
+      ),
+    )
+    .orderBy(desc(apiTokens.id))
+    .limit(query.limit + 1);
+  return toPage(rows, query.limit, (row) => row.id, toToken);
+}
+
+/** Revokes a token of the caller's at once. Throws `token-not-found`, for those of others too. */
+export async function revokeToken({ db }: Database, caller: Caller<UserActor>, id: string): Promise<void> {
+  await db.transaction(async (tx) => {
+    const [row] = await tx
+      .delete(apiTokens)
+      .where(and(eq(apiTokens.id, id), eq(apiTokens.userId, caller.actor.userId)))
+      .returning();
+    if (!row)
+      throw new Problem('token-not-found', 'You have no such token.', { hint: 'List them: cde token list' });
+    await writeAudit(tx, caller, {
+      action: 'token.revoke',
+      targetType: 'token',
+      targetId: id,
+      targetName: row.name,
+      before: { scopes: row.scopes, expiresAt: row.expiresAt.toISOString() },
+    });
+  });
+}

@@ -1,0 +1,312 @@
+import type { Role } from '@cde/api/endpoint.ts';
+import type { User } from '@cde/api/identity.ts';
+import { usernamePattern } from '@cde/api/names.ts';
+import { and, asc, count, eq, gt, ilike, max, ne, or, sql } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import { type Database, isDuplicate, type Queryable } from '../database/pool.ts';
+import { users, workspaces } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { type SystemCaller, writeAudit } from './audit.ts';
+import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
+import { endAccess } from './sessions.ts';
+import { isReserved, makeUsername } from './usernames.ts';
+
+export type UserRow = typeof users.$inferSelect;
+
+/** A user as the contract shows it. */
+export function toUser(row: UserRow): User {
+  return {
+    id: row.id,
+    username: row.username,
+    name: row.name,
+    email: row.email,
+    role: row.role,
+    status: row.status,
+    createdAt: row.createdAt.toISOString(),
+    lastSeenAt: row.lastSeenAt?.toISOString() ?? null,
+  };
+}
+
+/** The user that `ref` (a username, an id, or `me`) names, or null. */
+export async function findUser(db: Queryable, ref: string, actor?: UserActor): Promise<UserRow | null> {
+  const [row] = await db
+    .select()
+    .from(users)
+    .where(
+      ref === 'me' && actor
+        ? eq(users.id, actor.userId)
+        : isUuid(ref)
+          ? eq(users.id, ref)
+          : eq(users.username, ref),
+    );
+  return row ?? null;
+}
+
+export const userNotFound = (ref: string): Problem =>
+  new Problem('user-not-found', `There is no user ${ref}.`, { hint: 'List them: cde user list' });
+
+/** A page of users by username. `only`: the one id that the caller may see, if not all. */
+export async function listUsers(
+  { db }: Database,
+  query: {
+    limit: number;
+    after?: string | undefined;
+    search?: string | undefined;
+    only?: string | undefined;
+  },
+): Promise<{ items: User[]; next: string | null }> {
+  const pattern = query.search === undefined ? undefined : `%${likeText(query.search)}%`;
+  const rows = await db
+    .select()
+    .from(users)
+    .where(
+      and(
+        query.only === undefined ? undefined : eq(users.id, query.only),
+        pattern === undefined
+          ? undefined
+          : or(ilike(users.username, pattern), ilike(users.name, pattern), ilike(users.email, pattern)),
+        query.after === undefined
+          ? undefined
+          : gt(
+              users.username,
+              fromCursor(query.after, (key) => usernamePattern.test(key)),
+            ),
+      ),
+    )
+    .orderBy(asc(users.username))
+    .limit(query.limit + 1);
+  return toPage(rows, query.limit, (row) => row.username, toUser);
+}
+
+const shown = (row: UserRow) => ({
+  username: row.username,
+  name: row.name,
+  email: row.email,
+  role: row.role,
+  status: row.status,
+});
+
+/** Inserts a user and its audit row. Throws `username-taken`, `email-taken` or `bad-request` (a reserved name). */
+export async function insertUser(
+  tx: Queryable,
+  caller: Caller | SystemCaller,
+  values: {
+    username: string;
+    name?: string;
+    email?: string | null;
+    role: Role;
+    passwordHash?: string | null;
+    createdAt: Date;
+  },
+): Promise<UserRow> {
+  if (isReserved(values.username))
+    throw new Problem('bad-request', `The username ${values.username} has a meaning of its own here.`, {
+      hint: 'Choose another one.',
+    });
+  const email = values.email?.toLowerCase() ?? null;
+  try {
+    const [row] = await tx
+      .insert(users)
+      .values({ ...values, id: v7(), email })
+      .returning();
+    await writeAudit(tx, caller, {
+      action: 'user.create',
+      targetType: 'user',
+      targetId: row!.id,
+      targetName: row!.username,
+      after: { ...shown(row!), password: Boolean(values.passwordHash) },
+    });
+    return row!;
+  } catch (error) {
+    throw taken(error, values.username, email);
+  }
+}
+
+function taken(error: unknown, username: string, email: string | null): unknown {
+  if (isDuplicate(error, 'users_username_key'))
+    return new Problem('username-taken', `There is a user ${username} already.`, {
+      hint: 'Choose another username.',
+    });
+  if (isDuplicate(error, 'users_email_key'))
+    return new Problem('email-taken', `Another user has the address ${email} already.`, {
+      hint: 'An address belongs to one user at most.',
+    });
+  return error;
+}
+
+/**
+ * Changes a user in one transaction with its audit row. A suspension ends the user's sessions.
+ * Throws `user-not-found`, `last-owner`, `email-taken`.
+ */
+export async function updateUser(
+  { db }: Database,
+  caller: Caller<UserActor>,
+  ref: string,
+  changes: {
+    role?: Role | undefined;
+    status?: 'active' | 'suspended' | undefined;
+    name?: string | undefined;
+    email?: string | null | undefined;
+  },
+): Promise<UserRow> {
+  return db.transaction(async (tx) => {
+    const before = await lockUser(tx, ref, caller.actor);
+    const after = {
+      role: changes.role ?? before.role,
+      status: changes.status ?? before.status,
+      name: changes.name ?? before.name,
+      email: changes.email === undefined ? before.email : (changes.email?.toLowerCase() ?? null),
+    };
+    if (after.role !== 'owner' || after.status !== 'active') await keepAnOwner(tx, before);
+    const changed = (Object.keys(after) as (keyof typeof after)[]).filter(
+      (key) => after[key] !== before[key],
+    );
+    if (changed.length === 0) return before;
+    let row: UserRow | undefined;
+    try {
+      [row] = await tx.update(users).set(after).where(eq(users.id, before.id)).returning();
+    } catch (error) {
+      throw taken(error, before.username, after.email);
+    }
+    if (before.status === 'active' && after.status === 'suspended') await endAccess(tx, before.id);
+    const pick = (from: typeof after) => Object.fromEntries(changed.map((key) => [key, from[key]]));
+    await writeAudit(tx, caller, {
+      action: 'user.update',
+      targetType: 'user',
+      targetId: before.id,
+      targetName: before.username,
+      before: pick(before),
+      after: pick(after),
+    });
+    return row!;
+  });
+}
+
+/** Sets a password hash; every session, one-time link and CLI login under way of the user ends. */
+export async function replacePassword(
+  tx: Queryable,
+  caller: Caller,
+  user: UserRow,
+  passwordHash: string,
+): Promise<void> {
+  await tx.update(users).set({ passwordHash }).where(eq(users.id, user.id));
+  await endAccess(tx, user.id);
+  await writeAudit(tx, caller, {
+    action: 'user.set-password',
+    targetType: 'user',
+    targetId: user.id,
+    targetName: user.username,
+    before: { password: user.passwordHash !== null },
+    after: { password: true },
+  });
+}
+
+/**
+ * Deletes a user with their sessions and tokens. Throws `user-not-found`, `last-owner`,
+ * `user-has-workspaces` (also while the home of a deleted workspace is kept for `homeGraceDays`).
+ */
+export async function deleteUser(
+  { db }: Database,
+  caller: Caller<UserActor>,
+  ref: string,
+  { homeGraceDays, now }: { homeGraceDays: number; now: Date },
+): Promise<void> {
+  await db.transaction(async (tx) => {
+    const user = await lockUser(tx, ref, caller.actor);
+    await keepAnOwner(tx, user);
+    const theirs = eq(workspaces.ownerId, user.id);
+    const alive = await tx.$count(workspaces, and(theirs, ne(workspaces.status, 'deleted')));
+    if (alive > 0)
+      throw new Problem(
+        'user-has-workspaces',
+        `${user.username} has ${alive === 1 ? 'a workspace' : `${alive} workspaces`}.`,
+        { hint: 'Delete them first, or suspend the user: nothing is lost then.' },
+      );
+    const [kept] = await tx
+      .select({ count: count(), last: max(workspaces.deletedAt) })
+      .from(workspaces)
+      .where(theirs);
+    const until = new Date((kept?.last?.getTime() ?? 0) + homeGraceDays * 24 * 3600_000);
+    if (kept && kept.count > 0 && until > now)
+      throw new Problem(
+        'user-has-workspaces',
+        `The homes of ${user.username}'s deleted workspaces are still kept.`,
+        {
+          detail: `The last of them until ${until.toISOString().slice(0, 16)}Z.`,
+          hint: 'Delete the user after that, or suspend the user now.',
+        },
+      );
+    await tx.delete(workspaces).where(theirs);
+    await tx.delete(users).where(eq(users.id, user.id));
+    await writeAudit(tx, caller, {
+      action: 'user.delete',
+      targetType: 'user',
+      targetId: user.id,
+      targetName: user.username,
+      before: shown(user),
+    });
+  });
+}
+
+async function lockUser(tx: Queryable, ref: string, actor: UserActor): Promise<UserRow> {
+  const found = await findUser(tx, ref, actor);
+  if (!found) throw userNotFound(ref);
+  // Always the owners first and by id: two owners who remove each other queue here, and do not deadlock.
+  if (found.role === 'owner')
+    await tx
+      .select({ id: users.id })
+      .from(users)
+      .where(eq(users.role, 'owner'))
+      .orderBy(asc(users.id))
+      .for('update');
+  const [row] = await tx.select().from(users).where(eq(users.id, found.id)).for('update');
+  if (!row) throw userNotFound(ref);
+  return row;
+}
+
+/** Throws `last-owner` when nobody but `user` is an active owner. The owners' rows are locked by now. */
+async function keepAnOwner(tx: Queryable, user: UserRow): Promise<void> {
+  if (user.role !== 'owner' || user.status !== 'active') return;
+  const others = await tx.$count(
+    users,
+    and(eq(users.role, 'owner'), eq(users.status, 'active'), ne(users.id, user.id)),
+  );
+  if (others === 0)
+    throw new Problem('last-owner', `${user.username} is the last active owner.`, {
+      detail: 'Without an owner nobody could manage this installation.',
+      hint: 'Make somebody else an owner first.',
+    });
+}
+
+const fallbackOwner = 'owner';
+
+/**
+ * Creates the first owner when there is no user at all; two replicas that do so at once create one.
+ * `username`: the name of the operating system's user, made valid. Without a password: the owner signs
+ * in by a one-time link. Not created: `user` is the longest-serving active owner.
+ */
+export async function ensureOwner(
+  { db }: Database,
+  { username, now }: { username: string; now: () => Date },
+): Promise<{ created: boolean; user: User }> {
+  return db.transaction(async (tx) => {
+    await tx.execute(sql`SELECT pg_advisory_xact_lock(hashtext('cde first owner'))`);
+    const [owner] = await tx
+      .select()
+      .from(users)
+      .where(and(eq(users.role, 'owner'), eq(users.status, 'active')))
+      .orderBy(asc(users.id))
+      .limit(1);
+    if (owner) return { created: false, user: toUser(owner) };
+    // Users without an active owner cannot come about through the API; say so rather than add one quietly.
+    if ((await tx.$count(users)) > 0)
+      throw new Error('The database has users, but no active owner. Restore one with SQL: UPDATE users …');
+    const row = await insertUser(
+      tx,
+      { actor: { kind: 'system' }, requestId: 'first-start', ip: null },
+      { username: makeUsername(username) ?? fallbackOwner, role: 'owner', createdAt: now() },
+    );
+    return { created: true, user: toUser(row) };
+  });
+}
