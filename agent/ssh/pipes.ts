@@ -1,11 +1,8 @@
-import { execFile } from 'node:child_process';
-import { closeSync, constants, openSync, unlinkSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { Socket } from 'node:net';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import type { Readable, Writable } from 'node:stream';
-import { promisify } from 'node:util';
 
 /** The three streams of a process, and the descriptors to start it with; close those once it runs. */
 export interface Pipes {
@@ -16,38 +13,56 @@ export interface Pipes {
 }
 
 export interface PipePool {
-  /** Pipes for one process, or null where the machine cannot make them (no `mkfifo`, no writable /tmp). */
+  /** Pipes for one process, or null where the machine gives none (no /proc). */
   take(): Promise<Pipes | null>;
-  close(): Promise<void>;
+  close(): void;
 }
 
-/** Three a process; refilled below the half. `mkfifo` takes 1–2 ms, so it is run before it is needed. */
-const batch = 24;
+interface PipeEnds {
+  read: number;
+  write: number;
+}
+
+/** Jobs whose pipes are kept ready: a client opens a few sessions at once, then rests. */
+const ready = 4;
+
+/** The one-digit descriptors that every shell can redirect, less the standard ones: two jobs' worth. */
+const sourceDescriptors = [3, 4, 5, 6, 7, 8];
+const pipesPerJob = 3;
 
 /**
- * A pool of real pipes. Node gives children socket pairs, on which `echo >/dev/stderr`, `tee /dev/stdout`
- * and `bash /dev/stdin` fail (a socket cannot be opened by name), and which bash takes for a network
- * connection; sshd gives pipes. A named pipe that is unlinked once both its ends are open is one.
+ * A shell that holds one pipe for each of these descriptors: shells keep a short here-document in one.
+ * dash, busybox and bash since 5.1 do; the pipe is taken over by its name in /proc.
+ */
+const source = `exec ${sourceDescriptors.map((descriptor) => `${descriptor}<<'.'`).join(' ')}
+${sourceDescriptors.map(() => 'x\n.').join('\n')}
+echo; read _`;
+
+/**
+ * A pool of real pipes. Node itself gives its children socket pairs, on which `echo >/dev/stderr`,
+ * `tee /dev/stdout` and `bash /dev/stdin` fail (a socket cannot be opened by its name), and which bash
+ * takes for a network connection. sshd gives pipes. (Named pipes would not do: opening /dev/stdin again
+ * waits for a writer for ever when the input has already ended.)
  */
 export function makePipePool(): PipePool {
-  const names: string[] = [];
-  let folder: Promise<string> | undefined;
+  const kept: PipeEnds[][] = [];
   let filling: Promise<void> | undefined;
-  let counter = 0;
-  let broken = false;
+  let broken = process.platform !== 'linux';
   let closed = false;
 
   async function fill() {
     try {
-      folder ??= mkdtemp(join(tmpdir(), 'cde-pipes-'));
-      const path = await folder;
-      const made = Array.from({ length: batch }, () => join(path, String(counter++)));
-      await promisify(execFile)('mkfifo', ['-m', '600', ...made]);
-      if (!closed) names.push(...made);
+      while (kept.length < ready && !broken && !closed) kept.push(...(await makePipes()));
     } catch {
       broken = true;
-    } finally {
-      filling = undefined;
+    }
+    if (closed) drop();
+    filling = undefined;
+  }
+  function drop() {
+    for (const { read, write } of kept.splice(0).flat()) {
+      closeSync(read);
+      closeSync(write);
     }
   }
 
@@ -55,59 +70,73 @@ export function makePipePool(): PipePool {
 
   return {
     async take() {
-      while (names.length < 3 && !broken && !closed) {
+      while (kept.length === 0 && !broken && !closed) {
         filling ??= fill();
         await filling;
       }
-      if (names.length < 3 || closed) return null;
-      const [one, two, three] = names.splice(0, 3);
-      if (names.length < batch / 2) filling ??= fill();
-      try {
-        return openPipes(one!, two!, three!);
-      } catch {
-        // Somebody cleaned /tmp: the names left are gone as well.
-        names.length = 0;
-        folder = undefined;
-        return null;
-      }
+      const pipes = closed ? undefined : kept.shift();
+      if (kept.length < ready / 2 && !broken) filling ??= fill();
+      return pipes ? openJob(pipes as [PipeEnds, PipeEnds, PipeEnds]) : null;
     },
-    async close() {
+    close() {
       closed = true;
-      await filling;
-      const path = await folder?.catch(() => undefined);
-      if (path) await rm(path, { recursive: true, force: true });
+      if (!filling) drop();
     },
   };
 }
 
-function openPipes(stdin: string, stdout: string, stderr: string): Pipes {
-  const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
-  const opened: number[] = [];
-  const open = (path: string, flags: number) => {
-    const descriptor = openSync(path, flags);
-    opened.push(descriptor);
-    return descriptor;
-  };
+/** The pipes of one job each, both ends without blocking. Rejects where the shell uses no pipes. */
+async function makePipes(): Promise<PipeEnds[][]> {
+  const shell = spawn('/bin/sh', ['-c', source], { stdio: ['pipe', 'pipe', 'ignore'], detached: true });
+  const failed = once(shell, 'error').then(([error]) => Promise.reject(error as Error));
+  const ends: PipeEnds[] = [];
   try {
-    // Opening an end waits for the other one, unless it is the reader and does not block.
-    const keeper = open(stdin, O_RDONLY | O_NONBLOCK);
-    const stdinWrite = open(stdin, O_WRONLY | O_NONBLOCK);
-    const stdinRead = open(stdin, O_RDONLY);
-    closeSync(keeper);
-    opened.splice(opened.indexOf(keeper), 1);
-    const stdoutRead = open(stdout, O_RDONLY | O_NONBLOCK);
-    const stdoutWrite = open(stdout, O_WRONLY);
-    const stderrRead = open(stderr, O_RDONLY | O_NONBLOCK);
-    const stderrWrite = open(stderr, O_WRONLY);
-    for (const path of [stdin, stdout, stderr]) unlinkSync(path);
-    return {
-      stdin: new Socket({ fd: stdinWrite, readable: false, writable: true }),
-      stdout: new Socket({ fd: stdoutRead, readable: true, writable: false }),
-      stderr: new Socket({ fd: stderrRead, readable: true, writable: false }),
-      descriptors: [stdinRead, stdoutWrite, stderrWrite],
-    };
+    const said = await Promise.race([once(shell.stdout, 'data'), once(shell.stdout, 'end'), failed]);
+    if (said.length === 0) throw new Error('the shell did not start');
+    for (const descriptor of sourceDescriptors) ends.push(openEnds(`/proc/${shell.pid}/fd/${descriptor}`));
+    const jobs: PipeEnds[][] = [];
+    while (ends.length > 0) jobs.push(ends.splice(0, pipesPerJob));
+    return jobs;
   } catch (error) {
-    for (const descriptor of opened) closeSync(descriptor);
+    for (const { read, write } of ends) {
+      closeSync(read);
+      closeSync(write);
+    }
+    throw error;
+  } finally {
+    shell.stdin.on('error', () => {});
+    shell.stdin.destroy();
+    shell.stdout.destroy();
+    failed.catch(() => {});
+  }
+}
+
+const { O_RDONLY, O_WRONLY, O_NONBLOCK } = constants;
+
+function openEnds(path: string): PipeEnds {
+  const read = openSync(path, O_RDONLY | O_NONBLOCK);
+  try {
+    if (!fstatSync(read).isFIFO()) throw new Error('not a pipe');
+    // What the here-document said.
+    readSync(read, Buffer.alloc(16));
+    return { read, write: openSync(path, O_WRONLY | O_NONBLOCK) };
+  } catch (error) {
+    closeSync(read);
     throw error;
   }
+}
+
+/** The child's ends are opened anew, since blocking or not belongs to each opening of a pipe. */
+function openJob([input, output, errors]: [PipeEnds, PipeEnds, PipeEnds]): Pipes {
+  const again = (descriptor: number, flags: number) => {
+    const opened = openSync(`/proc/self/fd/${descriptor}`, flags);
+    closeSync(descriptor);
+    return opened;
+  };
+  return {
+    descriptors: [again(input.read, O_RDONLY), again(output.write, O_WRONLY), again(errors.write, O_WRONLY)],
+    stdin: new Socket({ fd: input.write, readable: false, writable: true }),
+    stdout: new Socket({ fd: output.read, readable: true, writable: false }),
+    stderr: new Socket({ fd: errors.read, readable: true, writable: false }),
+  };
 }

@@ -86,7 +86,7 @@ export function makeSshServer(options: {
     async close() {
       for (const end of [...connections]) end();
       for (const stream of streams) stream.destroy();
-      await pool.close();
+      pool.close();
     },
   };
 }
