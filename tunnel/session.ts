@@ -57,7 +57,7 @@ export interface Session {
   open(target: Target, options?: { eager?: boolean }): Promise<Duplex>;
   /** The round trip to the agent and back, in milliseconds. */
   ping(): Promise<number>;
-  /** Ends it at once: streams that are open break. */
+  /** Ends it at once: streams that are open close, without an error. */
   close(): void;
   /** Resolves when the agent has accepted the ticket, rejects when it refuses. `open` need not wait for it. */
   readonly ready: Promise<SessionInfo>;
@@ -187,7 +187,8 @@ function makeSession(
     end = { reason: error?.code ?? 'session-closed', error };
     // Both in this turn, before TLS learns of it: the agent and the streams are told the reason itself.
     pipe.destroy(error ?? new TunnelError('session-closed'));
-    h2.destroy(error ?? new TunnelError('session-closed'));
+    if (error) h2.destroy(error);
+    else h2.destroy();
     resolveClosed(end);
   };
   const broke = (error?: Error) =>
