@@ -1,7 +1,7 @@
 import * as api from '@cde/api/identity.ts';
 import { fastifyCookie } from '@fastify/cookie';
 import { eq } from 'drizzle-orm';
-import type { FastifyInstance } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, users } from '../database/schema.ts';
@@ -11,9 +11,12 @@ import { serve, serveAs } from '../http/serve.ts';
 import { readAudit, writeAudit } from './audit.ts';
 import { authorize, grantOf } from './authorize.ts';
 import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
+import { readCookie } from './gate.ts';
+import { makeOidc, OidcError } from './oidc.ts';
 import { hashPassword } from './passwords.ts';
 import {
   clearSessionCookie,
+  cookieOptions,
   makeOneTimeLink,
   redeemOneTimeLink,
   setSessionCookie,
@@ -49,6 +52,7 @@ export function identityRoutes(app: FastifyInstance, deps: Deps): void {
   // It writes cookies only: the gate reads the one that matters, and no request pays for parsing the rest.
   app.register(fastifyCookie, { hook: false });
   signInRoutes(app, deps);
+  oidcRoutes(app, deps);
   cliLoginRoutes(app, deps);
   userRoutes(app, deps);
   tokenRoutes(app, deps);
@@ -121,6 +125,51 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
       });
       return { url: `${config.accessUrl}${link.path}`, expiresAt: link.expiresAt.toISOString() };
     });
+  });
+}
+
+/** Kept by the browser between the start of a login and its end. */
+const oidcCookie = 'cde_oidc';
+const oidcPath = '/api/v1/auth/oidc';
+
+function oidcRoutes(app: FastifyInstance, deps: Deps): void {
+  const { config } = deps;
+  const oidc = makeOidc(deps);
+
+  // These two are visited by people, so a failure leads back to the sign-in page, which explains it.
+  async function explain(request: FastifyRequest, reply: FastifyReply, error: unknown): Promise<void> {
+    if (!(error instanceof OidcError)) throw error;
+    request.log.warn({ err: error.cause, reason: error.reason }, error.message);
+    await reply.redirect(`/sign-in?error=oidc-failed&reason=${error.reason}`, 303);
+  }
+
+  serveAs(app, api.startOidc, async ({ query, request, reply }) => {
+    try {
+      const browserKey = readCookie(request.headers.cookie, oidcCookie);
+      const login = await oidc.begin({ returnTo: query.return_to, browserKey });
+      reply.setCookie(oidcCookie, login.browserKey, {
+        ...cookieOptions(config, oidcPath),
+        expires: login.expiresAt,
+      });
+      await reply.redirect(login.url, 302);
+    } catch (error) {
+      await explain(request, reply, error);
+    }
+  });
+
+  serveAs(app, api.finishOidc, async ({ query, request, reply, requestId, ip }) => {
+    try {
+      const done = await oidc.finish({
+        url: request.url,
+        state: query.state,
+        browserKey: readCookie(request.headers.cookie, oidcCookie),
+        request: { requestId, ip, userAgent: request.headers['user-agent'] },
+      });
+      setSessionCookie(reply, config, done);
+      await reply.redirect(done.returnTo, 303);
+    } catch (error) {
+      await explain(request, reply, error);
+    }
   });
 }
 

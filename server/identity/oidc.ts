@@ -1,0 +1,209 @@
+import { randomBytes } from 'node:crypto';
+import type { OidcFailure } from '@cde/api/identity.ts';
+import { finishOidc } from '@cde/api/identity.ts';
+import { and, eq, gt } from 'drizzle-orm';
+import * as client from 'openid-client';
+import type { Config } from '../config.ts';
+import type { Database } from '../database/pool.ts';
+import { oidcLogins } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import { type OidcClaims, userOfClaims } from './oidc-users.ts';
+import { hashSecret } from './secrets.ts';
+import { type SignInRequest, startSession } from './sessions.ts';
+
+/** Time to type a password, find a phone and confirm. */
+const lifeMs = 10 * 60_000;
+/** The provider's metadata is read again after this, so that a change of it needs no restart here. */
+const metadataMs = 3600_000;
+const timeoutSeconds = 10;
+const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
+
+/** A sign-in that did not come about; `reason` is for the page, `cause` for the log. */
+export class OidcError extends Error {
+  readonly reason: OidcFailure;
+  constructor(reason: OidcFailure, cause?: unknown) {
+    super(`OIDC sign-in failed: ${reason}`, { cause });
+    this.name = 'OidcError';
+    this.reason = reason;
+  }
+}
+
+/** `returnTo` if it is a path of our own, else `/`: a link to us must not lead anywhere else. */
+export function localPath(returnTo: string | undefined): string {
+  if (!returnTo || !/^\/(?![/\\])[^\\\p{C}]*$/u.test(returnTo)) return '/';
+  const base = 'http://localhost';
+  if (!URL.canParse(returnTo, base)) return '/';
+  const url = new URL(returnTo, base);
+  return url.origin === base && !url.pathname.startsWith('//') ? url.pathname + url.search + url.hash : '/';
+}
+
+export interface Oidc {
+  /**
+   * Begins a sign-in: `url` of the provider, and the key that the browser keeps in a cookie (`browserKey`
+   * is the one it has). Throws OidcError.
+   */
+  begin(options: {
+    returnTo: string | undefined;
+    browserKey: string | null;
+  }): Promise<{ url: string; browserKey: string; expiresAt: Date }>;
+  /** Ends it: the session and where to go. `url`: path and query that the browser came with. Throws OidcError. */
+  finish(options: {
+    url: string;
+    state: string | undefined;
+    browserKey: string | null;
+    request: SignInRequest;
+  }): Promise<{ returnTo: string; secret: string; expiresAt: Date }>;
+}
+
+/** Sign-in by authorization code with PKCE, state and nonce. Throws `oidc-not-configured` when it is used without an issuer. */
+export function makeOidc({
+  config,
+  database,
+  now,
+}: {
+  config: Config;
+  database: Database;
+  now: () => Date;
+}): Oidc {
+  const redirectUri = `${config.accessUrl}${finishOidc.path}`;
+  let cached: { at: number; provider: Promise<client.Configuration> } | undefined;
+
+  // Lazily, so that a provider that is down does not keep the server from starting; a failure is not kept.
+  function discover(): Promise<client.Configuration> {
+    const { oidcIssuer, oidcClientId } = config;
+    if (!oidcIssuer || !oidcClientId)
+      throw new Problem('oidc-not-configured', 'Single sign-on is not set up here.', {
+        hint: 'An administrator sets CDE_OIDC_ISSUER and CDE_OIDC_CLIENT_ID.',
+      });
+    const at = now().getTime();
+    if (cached && at - cached.at < metadataMs) return cached.provider;
+    const issuer = new URL(oidcIssuer);
+    const insecure = issuer.protocol === 'http:' && loopback.test(issuer.hostname);
+    const provider = client.discovery(
+      issuer,
+      oidcClientId,
+      { redirect_uris: [redirectUri] },
+      clientAuthentication(config.oidcClientSecret),
+      { timeout: timeoutSeconds, ...(insecure && { execute: [client.allowInsecureRequests] }) },
+    );
+    const mine = { at, provider };
+    cached = mine;
+    provider.catch(() => {
+      if (cached === mine) cached = undefined;
+    });
+    return provider;
+  }
+
+  // One login belongs to one browser: a state that somebody else's browser brings (a forged link, to sign
+  // a victim in to the attacker's account) does not match.
+  const stateHash = (state: string, browserKey: string) => hashSecret(`${state} ${browserKey}`);
+
+  return {
+    async begin({ returnTo, browserKey: known }) {
+      const provider = await discover().catch((error) => {
+        throw failureOf(error);
+      });
+      // Kept while it lives, so that several tabs may sign in at once.
+      const browserKey = known && /^[\w-]{43}$/.test(known) ? known : randomBytes(32).toString('base64url');
+      const state = client.randomState();
+      const nonce = client.randomNonce();
+      const codeVerifier = client.randomPKCECodeVerifier();
+      const expiresAt = new Date(now().getTime() + lifeMs);
+      await database.db.insert(oidcLogins).values({
+        stateHash: stateHash(state, browserKey),
+        codeVerifier,
+        nonce,
+        returnTo: localPath(returnTo),
+        expiresAt,
+      });
+      const url = client.buildAuthorizationUrl(provider, {
+        redirect_uri: redirectUri,
+        scope: 'openid profile email',
+        state,
+        nonce,
+        code_challenge: await client.calculatePKCECodeChallenge(codeVerifier),
+        code_challenge_method: 'S256',
+      });
+      return { url: url.href, browserKey, expiresAt };
+    },
+
+    async finish({ url, state, browserKey, request }) {
+      if (!state || !browserKey) throw new OidcError('expired');
+      const [login] = await database.db
+        .delete(oidcLogins)
+        .where(and(eq(oidcLogins.stateHash, stateHash(state, browserKey)), gt(oidcLogins.expiresAt, now())))
+        .returning();
+      if (!login) throw new OidcError('expired');
+      let claims: OidcClaims;
+      try {
+        claims = await exchange(await discover(), new URL(`${config.accessUrl}${url}`), {
+          expectedState: state,
+          expectedNonce: login.nonce,
+          pkceCodeVerifier: login.codeVerifier,
+        });
+      } catch (error) {
+        throw failureOf(error);
+      }
+      try {
+        const user = await userOfClaims(database, claims, { requestId: request.requestId, now: now() });
+        const session = await database.db.transaction((tx) =>
+          startSession(tx, user, 'oidc', request, { now: now(), sessionDays: config.sessionDays }),
+        );
+        return { returnTo: login.returnTo, ...session };
+      } catch (error) {
+        if (error instanceof Problem && error.code === 'user-suspended') throw new OidcError('suspended');
+        throw error;
+      }
+    },
+  };
+}
+
+/** The code for tokens, the id token checked, and what it leaves out from the userinfo endpoint. */
+async function exchange(
+  provider: client.Configuration,
+  url: URL,
+  checks: client.AuthorizationCodeGrantChecks,
+): Promise<OidcClaims> {
+  const tokens = await client.authorizationCodeGrant(provider, url, checks);
+  const idToken = tokens.claims();
+  if (!idToken) throw new client.ClientError('The provider sent no id token.');
+  let claims: Record<string, unknown> = { ...idToken };
+  // Many providers put only the subject into the id token.
+  const isShort = claims.email === undefined || claims.preferred_username === undefined;
+  if (isShort && provider.serverMetadata().userinfo_endpoint)
+    claims = {
+      ...(await client.fetchUserInfo(provider, tokens.access_token, idToken.sub)),
+      ...claims,
+    };
+  const text = (name: string) => (typeof claims[name] === 'string' ? (claims[name] as string) : null);
+  return {
+    issuer: idToken.iss,
+    subject: idToken.sub,
+    username: text('preferred_username'),
+    name: text('name'),
+    email: text('email'),
+    emailVerified: claims.email_verified === true,
+  };
+}
+
+// What the provider says it takes; where it says nothing, the standard's default is basic.
+function clientAuthentication(secret: string | undefined): client.ClientAuth {
+  if (!secret) return client.None();
+  const basic = client.ClientSecretBasic(secret);
+  const post = client.ClientSecretPost(secret);
+  return (server, ...rest) => {
+    const taken = server.token_endpoint_auth_methods_supported;
+    return (taken && !taken.includes('client_secret_basic') ? post : basic)(server, ...rest);
+  };
+}
+
+function failureOf(error: unknown): unknown {
+  if (error instanceof Problem) return error;
+  if (error instanceof client.AuthorizationResponseError) return new OidcError('denied', error);
+  const { code, message, cause } = error as { code?: string; message?: string; cause?: unknown };
+  const isAway =
+    code === 'OAUTH_TIMEOUT' ||
+    message === 'fetch failed' ||
+    (cause instanceof Response && cause.status >= 500);
+  return new OidcError(isAway ? 'unreachable' : 'rejected', error);
+}
