@@ -60,8 +60,23 @@ export function makePipe({ path }: { path: Path }): Pipe {
       room = path.send(dataFrame(parts, length, sent));
       sent += length;
     }
-    if (room) done();
+    if (room || unreadFull()) done();
     else waiting = done;
+  }
+
+  /**
+   * Node's HTTP/2 does not read while a write of its own is under way. Were a write to wait for the other end
+   * to read, and the other end's for us, two busy directions would stop each other for good. So a write waits
+   * only while what came in is within bounds; past that it is let go, and HTTP/2's windows bound the rest.
+   */
+  function unreadFull(): boolean {
+    return duplex.readableLength >= highWaterMark;
+  }
+
+  function letGo(): void {
+    const done = waiting;
+    waiting = undefined;
+    done?.();
   }
 
   const parser = makeFrameParser((frame) => {
@@ -83,6 +98,7 @@ export function makePipe({ path }: { path: Path }): Pipe {
     }
     received += frame.payload.length;
     if (!duplex.push(frame.payload)) path.pause();
+    if (unreadFull()) letGo();
   });
 
   path.start({
@@ -94,11 +110,7 @@ export function makePipe({ path }: { path: Path }): Pipe {
         duplex.destroy(error as Error);
       }
     },
-    drain() {
-      const resume = waiting;
-      waiting = undefined;
-      resume?.();
-    },
+    drain: letGo,
     closed(error) {
       pathClosed = true;
       if (remoteEnded && duplex.writableFinished) return; // Both directions have ended: nothing is lost.
