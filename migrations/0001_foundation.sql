@@ -216,6 +216,8 @@ CREATE TABLE replicas (
   hostname text NOT NULL,
   pid integer NOT NULL,
   version text NOT NULL,
+  -- Where agents reach this replica, and the satellite that it carries.
+  url text NOT NULL,
   worker_ids text[] NOT NULL DEFAULT '{}',
   started_at timestamptz NOT NULL DEFAULT now()
 );

@@ -1,48 +1,65 @@
 import { randomUUID } from 'node:crypto';
+import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
+import type { Relay } from '@cde/satellite/relay.ts';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
-import Fastify, { type FastifyInstance } from 'fastify';
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
 import type { Config } from './config.ts';
+import { terminalRoutes } from './connections/terminal.ts';
+import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import { Problem } from './errors.ts';
+import type { Bus } from './events/bus.ts';
+import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';
+import { may } from './identity/authorize.ts';
 import { makeGate } from './identity/gate.ts';
+import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Keys } from './keys.ts';
+import type { Logger } from './log.ts';
+import { installMetrics } from './telemetry/metrics.ts';
 import { templateRoutes } from './templates/routes.ts';
+import { registerWeb } from './web.ts';
+import { makeAgents } from './workspaces/agents.ts';
+import { workspaceRoutes } from './workspaces/routes.ts';
+import { makeViews } from './workspaces/views.ts';
 
 export interface AppOptions {
   config: Config;
   database: Database;
   keys: Keys;
-  now?: () => Date;
-  /** Pino options, or false for silence. */
-  logger?: boolean | object;
+  bus: Bus;
+  relay: Relay;
+  log: Logger;
+  providers: { has(name: string): boolean };
+  /** The satellites that agents listen at and clients dial. */
+  satellites: () => Promise<{ name: string; url: string }[]>;
+  now: () => Date;
+  /** Where the built dashboard lies; without it no pages are served. */
+  web?: string;
+  /** Replies are checked against the contract: tests and development. */
   checkReplies?: boolean;
 }
 
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
-export async function makeApp({
-  config,
-  database,
-  keys: _keys,
-  now = () => new Date(),
-  logger = false,
-  checkReplies = false,
-}: AppOptions): Promise<FastifyInstance> {
+export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
+  const { config, database, keys, bus, relay, log, providers, satellites, now } = options;
   const app = Fastify({
-    logger,
+    loggerInstance: log as FastifyBaseLogger,
+    // A line for each request is noise at this size; metrics count them, and errors are logged with their id.
+    logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
     requestIdHeader: false,
     bodyLimit: 2 * 1024 * 1024,
     trustProxy: config.trustProxy ? config.trustProxy.split(',').map((address) => address.trim()) : false,
-    // A request that is under way when the server stops may end; new ones are refused by the listener.
+    // A request that is under way when the server stops may end; idle connections are closed.
     forceCloseConnections: 'idle',
   });
-  const gate = makeGate({ database, now, origins: () => [new URL(config.accessUrl).origin] });
-  installHttp(app, { gate, checkReplies });
+  const gate = makeGate({ database, now, origins: () => allowedOrigins(config) });
+  installHttp(app, { gate, checkReplies: options.checkReplies ?? false });
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id);
   });
@@ -50,10 +67,14 @@ export async function makeApp({
     throw new Problem(
       'route-not-found',
       `There is nothing at ${request.method} ${request.url.split('?')[0]}.`,
-      { hint: 'The API is described at /api/docs.' },
+      {
+        hint: 'The API is described at /api/docs.',
+      },
     );
   });
-  await app.register(websocket, { options: { maxPayload: 1024 * 1024, perMessageDeflate: false } });
+  const telemetry = installMetrics(app, { database, log });
+
+  await app.register(websocket, { options: websocketOptions });
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -73,7 +94,29 @@ export async function makeApp({
     await database.pool.query('SELECT 1');
     return { status: 'ready' };
   });
+
+  const issueTicket = makeTickets({ database, keys, now, satellites });
   identityRoutes(app, { config, database, now });
   templateRoutes(app, { database, now });
+  workspaceRoutes(app, {
+    database,
+    bus,
+    now,
+    providers,
+    issueTicket,
+    agents: makeAgents({ database, bus, now, keys, satellites }),
+  });
+  terminalRoutes(app, { issueTicket });
+  const hub = makeHub(app, {
+    bus,
+    log,
+    views: makeViews(database, now, (actor, ownerId) => may(actor, 'workspace:read', { ownerId })),
+  });
+  await app.register(relayPlugin, { relay });
+  if (options.web) await registerWeb(app, { folder: options.web });
+  app.addHook('preClose', async () => {
+    hub.close();
+    telemetry.close();
+  });
   return app;
 }

@@ -2,8 +2,8 @@ import {
   createCipheriv,
   createDecipheriv,
   createHash,
+  createHmac,
   createPrivateKey,
-  createPublicKey,
   generateKeyPairSync,
   type KeyObject,
   randomBytes,
@@ -11,15 +11,19 @@ import {
 import { existsSync } from 'node:fs';
 import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from './database/pool.ts';
 import { serverKeys } from './database/schema.ts';
 
 /** The server's own secrets: one Ed25519 key that signs tickets, the same for all replicas. */
 export interface Keys {
-  ticketKey: KeyObject;
-  /** SPKI DER, base64url: what agents and satellites check tickets by. */
-  ticketPublicKey: string;
+  tickets: ReturnType<typeof makeTicketSigner>;
+  /**
+   * The agent token of a build, derived rather than random: a step of a build that is repeated (after a
+   * kill) hands out the same one, so the agent that its first run started stays welcome.
+   */
+  agentToken(buildId: string): string;
   seal(plain: Buffer): Buffer;
   open(sealed: Buffer): Buffer;
 }
@@ -78,5 +82,11 @@ export async function loadKeys(
       { cause },
     );
   }
-  return { ticketKey, ticketPublicKey: publicOf(createPublicKey(ticketKey)), seal, open };
+  return {
+    tickets: makeTicketSigner(ticketKey),
+    agentToken: (buildId) =>
+      `cde_agent_${createHmac('sha256', master).update(`agent token of build ${buildId}`).digest('base64url')}`,
+    seal,
+    open,
+  };
 }

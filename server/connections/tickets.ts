@@ -1,0 +1,67 @@
+import type { TicketReply } from '@cde/api/workspaces.ts';
+import { v7 } from 'uuid';
+import type { Database } from '../database/pool.ts';
+import { Problem } from '../errors.ts';
+import type { UserActor } from '../http/actor.ts';
+import type { Keys } from '../keys.ts';
+import { mayHaveAgent } from '../workspaces/statuses.ts';
+import { findWorkspace } from '../workspaces/store.ts';
+
+/** How long a ticket opens sessions: long enough for a slow handshake and a few retries, no longer. */
+const ticketMs = 5 * 60_000;
+
+export interface TicketDeps {
+  database: Database;
+  keys: Keys;
+  now: () => Date;
+  satellites: () => Promise<{ name: string; url: string }[]>;
+}
+
+/** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
+export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
+  return async function issue(actor: UserActor, ref: string, clientKey: string): Promise<TicketReply> {
+    const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
+    const workspace = `${owner}/${row.name}`;
+    if (!mayHaveAgent(row.status))
+      throw new Problem('workspace-not-running', `${workspace} is ${row.status}.`, {
+        hint: `Start it: cde start ${row.name}`,
+      });
+    if (row.agentTlsKey === null || row.agentSshHostKey === null)
+      throw new Problem('agent-not-connected', `The agent of ${workspace} has not connected yet.`, {
+        detail: row.status === 'failed' ? (row.reason ?? undefined) : `The workspace is ${row.status}.`,
+        hint: `See how its start goes: cde logs ${row.name} --follow`,
+        retryAfter: 1,
+      });
+    const places = await satellites();
+    const exp = Math.floor((now().getTime() + ticketMs) / 1000);
+    const ticket = await keys.tickets
+      .signTicket({
+        workspaceId: row.id,
+        workspace,
+        userId: actor.userId,
+        username: actor.username,
+        agentKey: row.agentTlsKey,
+        clientKey,
+        satellites: places.map((place) => place.name),
+        jti: v7(),
+        exp,
+      })
+      .catch((cause) => {
+        throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).", {
+          cause,
+        });
+      });
+    return {
+      ticket,
+      expiresAt: new Date(exp * 1000).toISOString(),
+      workspaceId: row.id,
+      workspace,
+      agentKey: row.agentTlsKey,
+      sshHostKey: row.agentSshHostKey,
+      username: owner,
+      satellites: places,
+    };
+  };
+}
+
+export type Tickets = ReturnType<typeof makeTickets>;

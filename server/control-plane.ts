@@ -1,0 +1,155 @@
+import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import type { AddressInfo } from 'node:net';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { makeRelay } from '@cde/satellite/relay.ts';
+import type { FastifyInstance } from 'fastify';
+import { makeApp } from './app.ts';
+import type { Config } from './config.ts';
+import { enqueueReconcile, makeJobs } from './database/jobs.ts';
+import type { Database } from './database/pool.ts';
+import { makeReplica } from './database/replicas.ts';
+import { makeBus } from './events/bus.ts';
+import { sweepIdentity } from './identity/sweep.ts';
+import { loadKeys } from './keys.ts';
+import type { Logger } from './log.ts';
+import { makeLocalProvider } from './providers/local/provider.ts';
+import type { Provider } from './providers/provider.ts';
+import { makeReconcile } from './workspaces/reconcile.ts';
+import { makeSweep } from './workspaces/sweep.ts';
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+export const version: string = createRequire(import.meta.url)('../package.json').version;
+
+export interface ControlPlane {
+  app: FastifyInstance;
+  /** Where it listens: `http://127.0.0.1:7080`. */
+  url: string;
+  providers: Map<string, Provider>;
+  stop(): Promise<void>;
+}
+
+/** How the local provider starts an agent: the bundle where it was built, else the sources. */
+function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
+  const bundle = join(root, 'agent', 'dist', 'agent.mjs');
+  const program = existsSync(bundle) ? bundle : join(root, 'agent', 'main.ts');
+  const parts = existsSync(bundle) ? ['agent/dist'] : ['agent', 'api', 'tunnel', 'package.json'];
+  return {
+    command: [process.execPath, program],
+    readOnlyPaths: [...parts.map((part) => join(root, part)), join(root, 'node_modules')],
+  };
+}
+
+/**
+ * Brings a server up on a migrated database: listens, joins the replicas, takes up what was under way.
+ * Rejects with the listener's error (EADDRINUSE, EACCES).
+ */
+export async function startControlPlane(options: {
+  config: Config;
+  database: Database;
+  log: Logger;
+  now?: () => Date;
+  providers?: Map<string, Provider>;
+  checkReplies?: boolean;
+}): Promise<ControlPlane> {
+  const { config, database, log, now = () => new Date() } = options;
+  const keys = await loadKeys(database, config.dataDir, config.secretKey);
+  const bus = makeBus({ url: database.url, pool: database.pool, log });
+  const relay = makeRelay({
+    ticketKeys: [keys.tickets.publicKey],
+    log,
+    // An agent that is gone is worth a look at once, not at its next missed report.
+    onPresence: (workspaceId, connected) => {
+      if (!connected) enqueueReconcile(database.db, workspaceId).catch(() => {});
+    },
+  });
+  const providers = options.providers ?? new Map<string, Provider>();
+  if (!options.providers && config.localProvider)
+    providers.set(
+      'local',
+      makeLocalProvider({ dataDir: config.dataDir, agent: agentProgram(), isolation: config.isolation, log }),
+    );
+
+  let url = '';
+  let urls: () => Promise<string[]> = async () => [url];
+  const satellites = async () =>
+    (await urls()).map((place, index) => ({
+      name: index === 0 ? 'embedded' : `embedded-${new URL(place).host}`,
+      url: place,
+    }));
+  const app = await makeApp({
+    config,
+    database,
+    keys,
+    bus,
+    relay,
+    log,
+    providers,
+    satellites,
+    now,
+    web: join(root, 'web', 'dist'),
+    checkReplies: options.checkReplies ?? false,
+  });
+  await app.listen({ host: config.listen.host, port: config.listen.port });
+  const { address, port, family } = app.server.address() as AddressInfo;
+  const anywhere = address === '0.0.0.0' || address === '::';
+  const host = anywhere ? '127.0.0.1' : family === 'IPv6' ? `[${address}]` : address;
+  url = `http://${host}:${port}`;
+  // Port 0 (tests) is known only now.
+  if (config.listen.port === 0 && config.accessUrl.endsWith(':0')) config.accessUrl = url;
+
+  const replica = makeReplica({
+    database,
+    url: config.loopback || anywhere ? url : config.accessUrl,
+    version,
+    log,
+  });
+  urls = () => replica.urls();
+  await bus.start();
+  const jobs = makeJobs({
+    database,
+    replica,
+    log,
+    concurrency: config.concurrency,
+    reconcile: makeReconcile({
+      database,
+      bus,
+      log,
+      now,
+      providers,
+      agentToken: keys.agentToken,
+      agentUrl: async () => (await urls()).join(','),
+    }),
+  });
+  for (const provider of providers.values())
+    provider.onExit((workspaceId) => {
+      enqueueReconcile(database.db, workspaceId).catch((error) =>
+        log.warn({ err: error, workspace: workspaceId }, 'an exit could not be queued; the sweep finds it'),
+      );
+    });
+  await jobs.start();
+  const sweep = makeSweep({
+    database,
+    providers,
+    homeGraceMs: config.homeGraceDays * 24 * 3600_000,
+    now,
+    log,
+    alsoEach: () => sweepIdentity(database, now),
+  });
+  await sweep.start();
+
+  return {
+    app,
+    url,
+    providers,
+    async stop() {
+      sweep.stop();
+      // The listener first, so that nobody is let in to a server that no longer works.
+      await app.close();
+      await jobs.stop();
+      await bus.close();
+      for (const provider of providers.values()) await provider.close();
+    },
+  };
+}

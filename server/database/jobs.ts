@@ -1,0 +1,175 @@
+import { EventEmitter } from 'node:events';
+import { sql } from 'drizzle-orm';
+import {
+  type JobHelpers,
+  type Runner,
+  run,
+  type WorkerEvents,
+  Logger as WorkerLogger,
+} from 'graphile-worker';
+import type { Logger } from '../log.ts';
+import type { Database, Queryable } from './pool.ts';
+import type { Replica } from './replicas.ts';
+
+/**
+ * Asks for a reconcile step of a workspace, in the caller's transaction. One job waits per workspace at
+ * the most (job key). Without `afterMs` the step comes at once, even if a later one was planned; with
+ * it, an earlier one stays.
+ */
+export async function enqueueReconcile(tx: Queryable, workspaceId: string, afterMs = 0): Promise<void> {
+  const mode = afterMs > 0 ? 'preserve_run_at' : 'replace';
+  await tx.execute(sql`
+    SELECT 1 FROM graphile_worker.add_job(
+      'reconcile',
+      payload => json_build_object('workspaceId', ${workspaceId}::text),
+      run_at => now() + ${afterMs} * interval '1 millisecond',
+      max_attempts => 1000,
+      job_key => ${`workspace:${workspaceId}`},
+      job_key_mode => ${mode}
+    )`);
+}
+
+/** How soon to try again when another replica is taking a step of the same workspace. */
+const elsewhereMs = 100;
+
+/**
+ * Makes the steps of one workspace serial, over all replicas, by an advisory lock that ends with its
+ * connection (so a killed replica holds nothing). graphile-worker's own queue names would do it too, but
+ * a queue's next job then waits for a whole poll when the one before it ends (0.18 looks for the next
+ * before it has freed the queue), and each look locks the rows of all queues: one for each workspace.
+ */
+export function makeSerial(
+  database: Database,
+  step: (workspaceId: string, attempt: number) => Promise<void>,
+): (workspaceId: string, attempt: number) => Promise<void> {
+  const running = new Map<string, { again: boolean }>();
+
+  async function underLock(workspaceId: string, attempt: number): Promise<void> {
+    const client = await database.pool.connect();
+    // A connection that may still hold the lock must not go back into the pool.
+    let clean = false;
+    try {
+      const { rows } = await client.query<{ got: boolean }>(
+        'SELECT pg_try_advisory_lock(hashtextextended($1, 2)) AS got',
+        [workspaceId],
+      );
+      if (rows[0]?.got) {
+        try {
+          await step(workspaceId, attempt);
+        } finally {
+          await client.query('SELECT pg_advisory_unlock(hashtextextended($1, 2))', [workspaceId]);
+        }
+      } else {
+        await enqueueReconcile(database.db, workspaceId, elsewhereMs);
+      }
+      clean = true;
+    } finally {
+      client.release(!clean);
+    }
+  }
+
+  return async (workspaceId, attempt) => {
+    const mine = running.get(workspaceId);
+    if (mine) {
+      mine.again = true;
+      return;
+    }
+    const state = { again: false };
+    running.set(workspaceId, state);
+    try {
+      // Between the last look at `again` and the delete below nothing else runs, so no call is forgotten.
+      do {
+        state.again = false;
+        await underLock(workspaceId, attempt);
+      } while (state.again);
+    } finally {
+      running.delete(workspaceId);
+    }
+  };
+}
+
+export interface Jobs {
+  start(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Runs reconcile steps from the queue for as long as this replica holds its place. */
+export function makeJobs(options: {
+  database: Database;
+  replica: Replica;
+  log: Logger;
+  concurrency: number;
+  /** `attempt` counts from 1 while a step keeps failing. */
+  reconcile: (workspaceId: string, attempt: number) => Promise<void>;
+}): Jobs {
+  const { database, replica, log } = options;
+  const logger = new WorkerLogger(({ label }) => (level, message) => {
+    if (level === 'error') log.warn({ from: label }, message);
+    else log.trace({ from: label }, message);
+  });
+  let runner: Runner | null = null;
+  let stopping = false;
+  let wake: (() => void) | null = null;
+  let loop: Promise<void> | null = null;
+  let running: (() => void) | null = null;
+  replica.onLost(() => wake?.());
+
+  async function once(): Promise<void> {
+    await replica.join();
+    if (stopping) return;
+    const lost = new Promise<void>((resolve) => {
+      wake = resolve;
+    });
+    const events = new EventEmitter() as WorkerEvents;
+    // Jobs are locked in the name of the pool; whoever takes over from this replica must know it.
+    events.on('pool:create', ({ workerPool }) => void replica.setWorkers([workerPool.id]).catch(() => {}));
+    const serially = makeSerial(database, options.reconcile);
+    runner = await run({
+      pgPool: database.pool,
+      logger,
+      events,
+      concurrency: options.concurrency,
+      noHandleSignals: true,
+      pollInterval: 1_000,
+      taskList: {
+        async reconcile(payload: unknown, helpers: JobHelpers) {
+          const { workspaceId } = payload as { workspaceId: string };
+          await serially(workspaceId, helpers.job.attempts);
+        },
+      },
+    });
+    running?.();
+    const over = runner.promise.catch((error) =>
+      log.warn({ err: error }, 'the job runner ended; starting it again'),
+    );
+    await Promise.race([lost, over]);
+    const ended = runner;
+    runner = null;
+    await ended.stop().catch(() => {});
+  }
+
+  return {
+    start() {
+      const first = new Promise<void>((resolve) => {
+        running = resolve;
+      });
+      loop = (async () => {
+        while (!stopping) {
+          try {
+            await once();
+          } catch (error) {
+            log.warn({ err: error }, 'the job runner could not start; trying again');
+            await new Promise((resolve) => setTimeout(resolve, 1_000));
+          }
+        }
+      })();
+      return first;
+    },
+    async stop() {
+      stopping = true;
+      wake?.();
+      await loop;
+      await replica.leave();
+    },
+  };
+}

@@ -1,0 +1,161 @@
+import { hostname } from 'node:os';
+import pg from 'pg';
+import type { Logger } from '../log.ts';
+import type { Database } from './pool.ts';
+
+/** The first half of every replica's advisory lock; any constant does. ASCII of `cder`. */
+const lockClass = 0x63646572;
+/** How often a replica looks for dead ones: their leases pass on within about this time. */
+const lookEveryMs = 1_000;
+
+export interface Replica {
+  /** Takes a place among the replicas; resolves once it is held, retrying while the database is away. */
+  join(): Promise<void>;
+  /** Called when the place is lost: the connection that held it broke. */
+  onLost(listener: () => void): void;
+  setWorkers(ids: string[]): Promise<void>;
+  /** The URLs of all live replicas, this one's first. */
+  urls(): Promise<string[]>;
+  leave(): Promise<void>;
+}
+
+/**
+ * A replica proves that it lives by holding an advisory lock on a connection of its own: when its
+ * process dies, PostgreSQL frees the lock at once, with no clocks to compare. Whoever then gets the
+ * lock frees the dead one's jobs.
+ */
+export function makeReplica(options: {
+  database: Database;
+  url: string;
+  version: string;
+  log: Logger;
+}): Replica {
+  const { database, log } = options;
+  let client: pg.Client | null = null;
+  let number: number | null = null;
+  let timer: NodeJS.Timeout | null = null;
+  let left = false;
+  const listeners: (() => void)[] = [];
+
+  async function takeOver(): Promise<void> {
+    const { rows } = await database.pool.query<{
+      number: number;
+      worker_ids: string[];
+      hostname: string;
+      pid: number;
+    }>('SELECT number, worker_ids, hostname, pid FROM replicas WHERE number IS DISTINCT FROM $1', [number]);
+    for (const row of rows) {
+      const holder = await database.pool.connect();
+      try {
+        const { rows: got } = await holder.query<{ got: boolean }>(
+          'SELECT pg_try_advisory_lock($1, $2) AS got',
+          [lockClass, row.number],
+        );
+        if (!got[0]?.got) continue;
+        try {
+          await holder.query('SELECT graphile_worker.force_unlock_workers($1::text[])', [row.worker_ids]);
+          await holder.query('DELETE FROM replicas WHERE number = $1', [row.number]);
+          log.info(
+            { replica: row.number, host: row.hostname, pid: row.pid },
+            'a replica is gone; its work was taken over',
+          );
+        } finally {
+          await holder.query('SELECT pg_advisory_unlock($1, $2)', [lockClass, row.number]);
+        }
+      } finally {
+        holder.release();
+      }
+    }
+    // A replica killed before it had written down its workers' names leaves jobs that nobody would free.
+    await database.pool.query(
+      `SELECT graphile_worker.force_unlock_workers(array_agg(DISTINCT locked_by))
+         FROM graphile_worker._private_jobs
+        WHERE locked_at < now() - interval '15 seconds'
+          AND locked_by NOT IN (SELECT unnest(worker_ids) FROM replicas)
+       HAVING count(*) > 0`,
+    );
+  }
+
+  function watch(): void {
+    timer = setTimeout(async () => {
+      await takeOver().catch((error) => log.debug({ err: error }, 'cannot look for dead replicas'));
+      if (!left && client) watch();
+    }, lookEveryMs);
+  }
+
+  async function attempt(): Promise<void> {
+    const fresh = new pg.Client({
+      connectionString: database.url,
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+      application_name: 'cde-replica',
+    });
+    const lost = () => {
+      if (client !== fresh) return;
+      client = null;
+      number = null;
+      if (timer) clearTimeout(timer);
+      if (!left) for (const listener of listeners) listener();
+    };
+    fresh.on('error', lost);
+    fresh.on('end', lost);
+    await fresh.connect();
+    try {
+      // The row and its lock come together, or another replica could take the row for a dead one's.
+      await fresh.query('BEGIN');
+      const { rows } = await fresh.query<{ number: number }>(
+        'INSERT INTO replicas (hostname, pid, version, url) VALUES ($1, $2, $3, $4) RETURNING number',
+        [hostname(), process.pid, options.version, options.url],
+      );
+      number = rows[0]!.number;
+      await fresh.query('SELECT pg_advisory_lock($1, $2)', [lockClass, number]);
+      await fresh.query('COMMIT');
+      client = fresh;
+    } catch (error) {
+      await fresh.end().catch(() => {});
+      throw error;
+    }
+    await takeOver();
+    watch();
+  }
+
+  return {
+    async join() {
+      for (;;) {
+        try {
+          await attempt();
+          return;
+        } catch (error) {
+          if (left) return;
+          log.debug({ err: error }, 'cannot join the replicas yet');
+          await new Promise((resolve) => setTimeout(resolve, 500));
+        }
+      }
+    },
+    onLost(listener) {
+      listeners.push(listener);
+    },
+    async setWorkers(ids) {
+      await database.pool.query('UPDATE replicas SET worker_ids = $2 WHERE number = $1', [number, ids]);
+    },
+    async urls() {
+      const { rows } = await database.pool.query<{ url: string }>('SELECT DISTINCT url FROM replicas');
+      return [
+        options.url,
+        ...rows
+          .map((row) => row.url)
+          .filter((url) => url !== options.url)
+          .sort(),
+      ];
+    },
+    async leave() {
+      left = true;
+      if (timer) clearTimeout(timer);
+      const mine = client;
+      client = null;
+      if (!mine) return;
+      await mine.query('DELETE FROM replicas WHERE number = $1', [number]).catch(() => {});
+      await mine.end().catch(() => {});
+    },
+  };
+}

@@ -1,0 +1,112 @@
+import { randomUUID } from 'node:crypto';
+import pg from 'pg';
+import type { Logger } from '../log.ts';
+
+/** Something changed. Only ids travel; who wants the thing reads it. */
+export interface Change {
+  workspaceId: string;
+  /** Set when this build, or its log, changed. */
+  buildId?: string;
+}
+
+export interface Bus {
+  publish(change: Change): void;
+  /** Returns the way to unsubscribe. `lost` is called when changes of other replicas may have been missed. */
+  subscribe(onChange: (change: Change) => void, lost?: () => void): () => void;
+  start(): Promise<void>;
+  close(): Promise<void>;
+}
+
+const channel = 'cde_changes';
+/** NOTIFY takes a lock of the whole database at commit, so one batch per replica and 50 ms (design.md, decision 3). */
+const batchMs = 50;
+/** PostgreSQL refuses payloads of 8,000 bytes. */
+const batchIds = 80;
+
+/** Changes within this replica at once, and among replicas by batched NOTIFY. */
+export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): Bus {
+  const { pool, log } = options;
+  const self = randomUUID();
+  const subscribers = new Set<{ onChange: (change: Change) => void; lost?: () => void }>();
+  let pending = new Map<string, Change>();
+  let timer: NodeJS.Timeout | null = null;
+  let listener: pg.Client | null = null;
+  let closed = false;
+  let retry: NodeJS.Timeout | null = null;
+
+  const deliver = (change: Change) => {
+    for (const { onChange } of subscribers) onChange(change);
+  };
+
+  async function flush(): Promise<void> {
+    timer = null;
+    const changes = [...pending.values()];
+    pending = new Map();
+    for (let at = 0; at < changes.length; at += batchIds) {
+      const batch = changes
+        .slice(at, at + batchIds)
+        .map(({ workspaceId, buildId }) => (buildId ? [workspaceId, buildId] : [workspaceId]));
+      // A lost batch costs others a late view, never a wrong one: they also poll.
+      await pool
+        .query('SELECT pg_notify($1, $2)', [channel, JSON.stringify([self, batch])])
+        .catch((error) => log.debug({ err: error }, 'changes were not announced'));
+    }
+  }
+
+  async function listen(first: boolean): Promise<void> {
+    if (closed) return;
+    const client = new pg.Client({
+      connectionString: options.url,
+      keepAlive: true,
+      connectionTimeoutMillis: 5_000,
+    });
+    let over = false;
+    const again = () => {
+      if (over) return;
+      over = true;
+      listener = null;
+      client.end().catch(() => {});
+      if (!closed) retry = setTimeout(() => void listen(false), 500);
+    };
+    client.on('error', again);
+    client.on('end', again);
+    client.on('notification', ({ payload }) => {
+      const [from, batch] = JSON.parse(payload ?? '[]') as [string, [string, string?][]];
+      if (from === self) return;
+      for (const [workspaceId, buildId] of batch)
+        deliver(buildId ? { workspaceId, buildId } : { workspaceId });
+    });
+    try {
+      await client.connect();
+      await client.query(`LISTEN ${channel}`);
+      listener = client;
+      if (!first) for (const { lost } of subscribers) lost?.();
+    } catch (error) {
+      log.debug({ err: error }, 'cannot listen for changes yet');
+      again();
+    }
+  }
+
+  return {
+    publish(change) {
+      deliver(change);
+      pending.set(`${change.workspaceId}/${change.buildId ?? ''}`, change);
+      timer ??= setTimeout(() => void flush(), batchMs);
+    },
+    subscribe(onChange, lost) {
+      const subscriber = { onChange, ...(lost && { lost }) };
+      subscribers.add(subscriber);
+      return () => subscribers.delete(subscriber);
+    },
+    start: () => listen(true),
+    async close() {
+      closed = true;
+      if (retry) clearTimeout(retry);
+      if (timer) {
+        clearTimeout(timer);
+        await flush();
+      }
+      await listener?.end().catch(() => {});
+    },
+  };
+}

@@ -1,0 +1,238 @@
+import { ClientMessage, type ServerMessage } from '@cde/api/events.ts';
+import type { LogLine } from '@cde/api/workspaces.ts';
+import type { FastifyInstance } from 'fastify';
+import type { WebSocket } from 'ws';
+import type { UserActor } from '../http/actor.ts';
+import type { Logger } from '../log.ts';
+import type { Bus, Change } from './bus.ts';
+
+/** How the hub sees things; given by the nouns that stand above it. */
+export interface Views {
+  workspace(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
+  build(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
+  log(buildId: string, after: number): Promise<LogLine[]>;
+  /** The last line's number now. */
+  logEnd(buildId: string): Promise<number>;
+  mayRead(actor: UserActor, ownerId: string): boolean;
+}
+
+interface Subscriber {
+  actor: UserActor;
+  socket: WebSocket;
+  topics: Set<string>;
+  /** Topics of which it missed something while it was too slow. */
+  behind: Set<string>;
+}
+
+/** A subscriber that has this much unsent gets no more until it has caught up, and is then told to fetch afresh. */
+const slowBytes = 1024 * 1024;
+/** Changes of one workspace within this time are read and sent once. */
+const coalesceMs = 25;
+const mostTopics = 500;
+const pingEveryMs = 25_000;
+
+/** Live events for dashboards: each gets what it subscribed to, encoded once for all who share a topic. */
+export function makeHub(
+  app: FastifyInstance,
+  { bus, views, log }: { bus: Bus; views: Views; log: Logger },
+): { close(): void } {
+  const subscribers = new Set<Subscriber>();
+  const byTopic = new Map<string, Set<Subscriber>>();
+  const logPosition = new Map<string, number>();
+  const pending = new Map<string, Change>();
+  let timer: NodeJS.Timeout | null = null;
+
+  function send(subscriber: Subscriber, topic: string, encoded: string): void {
+    const { socket } = subscriber;
+    if (socket.readyState !== socket.OPEN) return;
+    if (socket.bufferedAmount > slowBytes) {
+      subscriber.behind.add(topic);
+      return;
+    }
+    socket.send(encoded, () => catchUp(subscriber));
+  }
+
+  function catchUp(subscriber: Subscriber): void {
+    if (subscriber.behind.size === 0 || subscriber.socket.bufferedAmount > slowBytes / 2) return;
+    const topics = [...subscriber.behind];
+    subscriber.behind.clear();
+    for (const topic of topics)
+      subscriber.socket.send(JSON.stringify({ type: 'resync', topic } satisfies ServerMessage));
+  }
+
+  function broadcast(
+    topic: string,
+    message: ServerMessage,
+    allowed: (subscriber: Subscriber) => boolean = () => true,
+  ): void {
+    const audience = byTopic.get(topic);
+    if (!audience) return;
+    const encoded = JSON.stringify(message);
+    for (const subscriber of audience) if (allowed(subscriber)) send(subscriber, topic, encoded);
+  }
+
+  async function tell({ workspaceId, buildId }: Change): Promise<void> {
+    const topic = `workspace:${workspaceId}`;
+    if (byTopic.has(topic) || byTopic.has('workspaces')) {
+      const view = await views.workspace(workspaceId);
+      if (view) {
+        broadcast(topic, view.message(topic));
+        broadcast('workspaces', view.message('workspaces'), (subscriber) =>
+          views.mayRead(subscriber.actor, view.ownerId),
+        );
+      }
+    }
+    const buildTopic = `build:${buildId}`;
+    if (buildId && byTopic.has(buildTopic)) {
+      for (;;) {
+        const lines = await views.log(buildId, logPosition.get(buildTopic) ?? 0);
+        if (lines.length === 0) break;
+        logPosition.set(buildTopic, lines.at(-1)!.seq);
+        broadcast(buildTopic, { type: 'log', topic: buildTopic, buildId, lines });
+      }
+      const build = await views.build(buildId);
+      if (build) broadcast(buildTopic, build.message(buildTopic));
+    }
+  }
+
+  let telling = Promise.resolve();
+  const unsubscribe = bus.subscribe(
+    (change) => {
+      if (subscribers.size === 0) return;
+      pending.set(`${change.workspaceId}/${change.buildId ?? ''}`, change);
+      timer ??= setTimeout(() => {
+        timer = null;
+        const changes = [...pending.values()];
+        pending.clear();
+        // One after the other: log lines must not overtake each other.
+        telling = telling.then(async () => {
+          for (const change of changes)
+            await tell(change).catch((error) => log.debug({ err: error }, 'an event could not be told'));
+        });
+      }, coalesceMs);
+    },
+    () => {
+      for (const topic of byTopic.keys()) broadcast(topic, { type: 'resync', topic });
+    },
+  );
+
+  async function subscribe(subscriber: Subscriber, topic: string): Promise<void> {
+    const refuse = (code: string, message: string) =>
+      subscriber.socket.send(JSON.stringify({ type: 'error', topic, code, message } satisfies ServerMessage));
+    if (subscriber.topics.size >= mostTopics)
+      return refuse('too-many-topics', `At most ${mostTopics} topics at once.`);
+    const [kind, id] = topic.split(':', 2);
+    if (topic !== 'workspaces') {
+      const found =
+        kind === 'workspace' && id
+          ? await views.workspace(id)
+          : kind === 'build' && id
+            ? await views.build(id)
+            : null;
+      if (!found || !views.mayRead(subscriber.actor, found.ownerId))
+        return refuse('not-found', `There is no ${topic} that you may see.`);
+    }
+    if (kind === 'build' && !byTopic.has(topic)) logPosition.set(topic, await views.logEnd(id!));
+    subscriber.topics.add(topic);
+    let audience = byTopic.get(topic);
+    if (!audience) {
+      audience = new Set();
+      byTopic.set(topic, audience);
+    }
+    audience.add(subscriber);
+    // From here on nothing is missed: what came before, the client fetches once it has this.
+    subscriber.socket.send(JSON.stringify({ type: 'subscribed', topic } satisfies ServerMessage));
+  }
+
+  function leave(subscriber: Subscriber, topic: string): void {
+    subscriber.topics.delete(topic);
+    subscriber.behind.delete(topic);
+    const audience = byTopic.get(topic);
+    audience?.delete(subscriber);
+    if (audience?.size === 0) {
+      byTopic.delete(topic);
+      logPosition.delete(topic);
+    }
+  }
+
+  app.get(
+    '/api/v1/events',
+    {
+      websocket: true,
+      schema: { hide: true },
+      preValidation: async (request) => {
+        request.actor = await app.gate.authenticate(request.headers, {
+          method: request.method,
+          ip: request.ip,
+        });
+        app.gate.authorize(request.actor, 'workspace:read');
+      },
+    },
+    (socket: WebSocket, request) => {
+      const subscriber: Subscriber = {
+        actor: request.actor as UserActor,
+        socket,
+        topics: new Set(),
+        behind: new Set(),
+      };
+      subscribers.add(subscriber);
+      let alive = true;
+      socket.on('pong', () => {
+        alive = true;
+      });
+      const ping = setInterval(async () => {
+        if (!alive) return socket.terminate();
+        alive = false;
+        socket.ping();
+        // A session that has ended or a user who was suspended must not go on listening.
+        await app.gate
+          .authenticate(request.headers, { method: request.method, ip: request.ip })
+          .then((actor) => app.gate.authorize(actor, 'workspace:read'))
+          .catch((error) => {
+            if (error?.status === 401 || error?.status === 403) socket.close(4401, 'sign in again');
+          });
+      }, pingEveryMs);
+      let queue = Promise.resolve();
+      socket.on('message', (data: Buffer) => {
+        const message = ClientMessage.safeParse(safeJson(data));
+        if (!message.success) {
+          socket.send(
+            JSON.stringify({
+              type: 'error',
+              code: 'bad-request',
+              message: 'Not a message of this protocol.',
+            } satisfies ServerMessage),
+          );
+          return;
+        }
+        queue = queue
+          .then(async () => {
+            if (message.data.type === 'subscribe') await subscribe(subscriber, message.data.topic);
+            else leave(subscriber, message.data.topic);
+          })
+          .catch((error) => log.debug({ err: error }, 'a subscription failed'));
+      });
+      socket.on('close', () => {
+        clearInterval(ping);
+        subscribers.delete(subscriber);
+        for (const topic of [...subscriber.topics]) leave(subscriber, topic);
+      });
+    },
+  );
+
+  return {
+    close() {
+      unsubscribe();
+      if (timer) clearTimeout(timer);
+      for (const { socket } of subscribers) socket.close(1012, 'the server restarts');
+    },
+  };
+}
+
+function safeJson(data: Buffer): unknown {
+  try {
+    return JSON.parse(data.toString('utf8'));
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,175 @@
+import { existsSync, rmSync } from 'node:fs';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { userInfo } from 'node:os';
+import { join } from 'node:path';
+import { type Config, ConfigError, describeSettings, readConfig } from './config.ts';
+import { startControlPlane, version } from './control-plane.ts';
+import { type Embedded, startEmbedded } from './database/embedded.ts';
+import { MigrationError, migrate } from './database/migrate.ts';
+import { type Database, isUnavailable, openDatabase } from './database/pool.ts';
+import { makeOneTimeLink } from './identity/sessions.ts';
+import { ensureOwner } from './identity/users.ts';
+import { type Logger, makeLog } from './log.ts';
+
+/** How long to wait for a database that is not there yet: in a cluster both start together. */
+const databaseWaitMs = 60_000;
+
+class StartError extends Error {
+  readonly hint: string;
+  constructor(message: string, hint: string, cause?: unknown) {
+    super(message, { cause });
+    this.hint = hint;
+  }
+}
+
+async function connect(
+  config: Config,
+  log: Logger,
+): Promise<{ database: Database; embedded: Embedded | null }> {
+  let embedded: Embedded | null = null;
+  if (!config.databaseUrl) {
+    try {
+      embedded = await startEmbedded(config.dataDir);
+    } catch (error) {
+      throw new StartError(
+        `The embedded PostgreSQL does not start: ${(error as Error).message}`,
+        `Its files are in ${join(config.dataDir, 'postgres')} (nothing was removed). Or set DATABASE_URL to a PostgreSQL of your own.`,
+        error,
+      );
+    }
+    if (embedded.adopted) log.info('adopted the PostgreSQL that an earlier server left running');
+  }
+  const database = openDatabase(embedded?.url ?? config.databaseUrl!, {
+    onError: (error) => log.warn({ err: error }, 'a database connection broke'),
+  });
+  const deadline = Date.now() + databaseWaitMs;
+  for (let told = false; ; ) {
+    try {
+      for (const name of await migrate(database.pool)) log.info(`migrated: ${name}`);
+      return { database, embedded };
+    } catch (error) {
+      if (!isUnavailable(error)) throw error;
+      if (Date.now() > deadline)
+        throw new StartError(
+          `The database does not answer: ${(error as Error).message}`,
+          'Check DATABASE_URL and that PostgreSQL runs and lets this machine in; then start again.',
+          error,
+        );
+      if (!told)
+        log.warn(
+          `The database does not answer yet (${(error as Error).message}); trying for ${databaseWaitMs / 1000} s.`,
+        );
+      told = true;
+      await new Promise((resolve) => setTimeout(resolve, 500));
+    }
+  }
+}
+
+/** On a server without users: makes the owner, and leaves a one-time code for whoever started it. */
+async function firstStart(
+  config: Config,
+  database: Database,
+): Promise<{ code: string; username: string } | null> {
+  const file = join(config.dataDir, 'first-start.json');
+  const { created, user } = await ensureOwner(database, {
+    username: userInfo().username,
+    now: () => new Date(),
+  });
+  if (!created && !existsSync(file)) return null;
+  const before = existsSync(file) ? (JSON.parse(await readFile(file, 'utf8')) as { username: string }) : null;
+  const link = await makeOneTimeLink(database, user.id, () => new Date());
+  const told = { url: config.accessUrl, oneTimeCode: link.code, username: before?.username ?? user.username };
+  await writeFile(file, `${JSON.stringify(told)}\n`, { mode: 0o600 });
+  return { code: link.code, username: told.username };
+}
+
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(
+      `cde server ${version}\n\nSettings, as a flag or in the environment:\n${describeSettings()}\n`,
+    );
+    return;
+  }
+  if (args.includes('--version')) {
+    process.stdout.write(`${version}\n`);
+    return;
+  }
+  const config = readConfig(args, process.env);
+  const log = makeLog(config.logLevel);
+  await mkdir(config.dataDir, { recursive: true, mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
+    throw new StartError(
+      `The data directory ${config.dataDir} cannot be made: ${error.message}`,
+      'Choose another: CDE_DATA_DIR.',
+      error,
+    );
+  });
+  const { database, embedded } = await connect(config, log);
+  const server = await startControlPlane({ config, database, log }).catch(
+    async (error: NodeJS.ErrnoException) => {
+      await database.close();
+      await embedded?.stop();
+      if (error.code === 'EADDRINUSE')
+        throw new StartError(
+          `Port ${config.listen.port} on ${config.listen.host} is in use.`,
+          'Another cde may run already. Stop it, or choose another port: CDE_LISTEN=127.0.0.1:7081',
+          error,
+        );
+      if (error.code === 'EACCES' || error.code === 'EADDRNOTAVAIL')
+        throw new StartError(
+          `Cannot listen on ${config.listen.host}:${config.listen.port}: ${error.message}`,
+          'Choose another address: CDE_LISTEN',
+          error,
+        );
+      throw error;
+    },
+  );
+
+  let stopping = false;
+  const stop = async (why: string) => {
+    if (stopping) return;
+    stopping = true;
+    log.info(`stopping (${why})`);
+    // Should anything hang, the process still ends; whatever was under way is taken up at the next start.
+    setTimeout(() => process.exit(1), 20_000).unref();
+    await server.stop();
+    await database.close();
+    await embedded?.stop();
+    process.exit(0);
+  };
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void stop(signal));
+  // Started by `cde server start`: without that parent nobody would stop this process.
+  if (process.send) process.on('disconnect', () => void stop('its parent is gone'));
+
+  const first = await firstStart(config, database);
+  log.info(
+    {
+      url: config.accessUrl,
+      version,
+      dataDir: config.dataDir,
+      database: embedded ? 'embedded' : 'DATABASE_URL',
+    },
+    'cde server is ready',
+  );
+  if (process.send) {
+    process.send({ type: 'ready', url: config.accessUrl, dataDir: config.dataDir, firstStart: first });
+    // The parent says so when the first start is complete: from then on the code is of no use.
+    process.on('message', (message: { type?: string }) => {
+      if (message?.type === 'first-start-done')
+        rmSync(join(config.dataDir, 'first-start.json'), { force: true });
+    });
+  } else if (first) {
+    process.stdout.write(
+      `Sign in once as ${first.username}: ${config.accessUrl}/sign-in#code=${first.code}\n`,
+    );
+  }
+}
+
+main().catch((error) => {
+  if (error instanceof ConfigError || error instanceof MigrationError || error instanceof StartError) {
+    process.stderr.write(`cde server: ${error.message}\n${error.hint}\n`);
+    process.exit(error instanceof ConfigError ? 2 : 1);
+  }
+  process.stderr.write(`cde server: ${(error as Error).stack ?? error}\n`);
+  process.exit(1);
+});

@@ -1,0 +1,107 @@
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import type { FastifyInstance } from 'fastify';
+import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import type { Database } from '../database/pool.ts';
+import type { Logger } from '../log.ts';
+
+/** Nothing may hold the event loop longer than this; what does is logged. */
+const loopLimitMs = 10;
+const lookEveryMs = 10_000;
+
+export interface Telemetry {
+  registry: Registry;
+  close(): void;
+}
+
+/** `/metrics` in Prometheus' text format: requests, event loop, database pool, workspaces by status, builds by end. */
+export function installMetrics(
+  app: FastifyInstance,
+  { database, log }: { database: Database; log: Logger },
+): Telemetry {
+  const registry = new Registry();
+  collectDefaultMetrics({ register: registry });
+  const requests = new Histogram({
+    name: 'cde_http_request_seconds',
+    help: 'Time to answer a request, by route',
+    labelNames: ['method', 'route', 'status'],
+    buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
+    registers: [registry],
+  });
+  app.addHook('onResponse', async (request, reply) => {
+    // By route, never by URL: a scan of random paths must not make a series each.
+    const route = request.routeOptions.url ?? 'none';
+    requests.observe(
+      { method: request.method, route, status: String(reply.statusCode) },
+      reply.elapsedTime / 1000,
+    );
+  });
+  new Gauge({
+    name: 'cde_database_connections',
+    help: 'Connections of the pool, by use',
+    labelNames: ['use'],
+    registers: [registry],
+    collect() {
+      this.set({ use: 'idle' }, database.pool.idleCount);
+      this.set({ use: 'busy' }, database.pool.totalCount - database.pool.idleCount);
+      this.set({ use: 'waiting' }, database.pool.waitingCount);
+    },
+  });
+  new Gauge({
+    name: 'cde_workspaces',
+    help: 'Workspaces, by status',
+    labelNames: ['status'],
+    registers: [registry],
+    async collect() {
+      const { rows } = await database.pool.query<{ status: string; count: number }>(
+        "SELECT status, count(*)::int AS count FROM workspaces WHERE status <> 'deleted' GROUP BY status",
+      );
+      this.reset();
+      for (const row of rows) this.set({ status: row.status }, row.count);
+    },
+  });
+  new Gauge({
+    name: 'cde_builds_last_hour',
+    help: 'Builds that ended in the last hour, by transition and end',
+    labelNames: ['transition', 'status'],
+    registers: [registry],
+    async collect() {
+      const { rows } = await database.pool.query<{ transition: string; status: string; count: number }>(
+        "SELECT transition, status, count(*)::int AS count FROM builds WHERE finished_at > now() - interval '1 hour' GROUP BY 1, 2",
+      );
+      this.reset();
+      for (const row of rows) this.set({ transition: row.transition, status: row.status }, row.count);
+    },
+  });
+
+  const delay = monitorEventLoopDelay({ resolution: 5 });
+  delay.enable();
+  const look = setInterval(() => {
+    const worst = delay.max / 1e6 - 5;
+    if (worst > loopLimitMs * 10)
+      log.warn(
+        { worstMs: Math.round(worst), p99Ms: Math.round(delay.percentile(99) / 1e6) },
+        'the event loop was held up',
+      );
+    delay.reset();
+  }, lookEveryMs);
+  look.unref();
+
+  app.get('/metrics', {
+    schema: { hide: true },
+    onRequest: async (request) => {
+      request.actor = await app.gate.authenticate(request.headers, {
+        method: request.method,
+        ip: request.ip,
+      });
+      app.gate.authorize(request.actor, 'metrics:read');
+    },
+    handler: async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()),
+  });
+  return {
+    registry,
+    close() {
+      clearInterval(look);
+      delay.disable();
+    },
+  };
+}

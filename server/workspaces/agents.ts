@@ -1,0 +1,131 @@
+import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
+import { and, eq } from 'drizzle-orm';
+import { enqueueReconcile } from '../database/jobs.ts';
+import type { Database } from '../database/pool.ts';
+import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Bus } from '../events/bus.ts';
+import type { AgentActor } from '../http/actor.ts';
+import type { Keys } from '../keys.ts';
+import { parseDuration } from '../templates/quantity.ts';
+import { appendLog } from './build-log.ts';
+
+/** How long an agent may listen at satellites without asking the server again. */
+const listenTokenMs = 3600_000;
+const statsEveryMs = 30_000;
+
+interface Deps {
+  database: Database;
+  bus: Bus;
+  now: () => Date;
+  keys: Keys;
+  /** The satellites that agents should listen at. */
+  satellites: () => Promise<{ name: string; url: string }[]>;
+}
+
+/** What agents tell the server. Each only records facts and wakes the workspace's queue, which decides. */
+export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
+  const { db } = database;
+
+  async function current(actor: AgentActor) {
+    const [row] = await db
+      .select({ workspace: workspaces, build: builds, owner: users.username })
+      .from(workspaces)
+      .innerJoin(builds, eq(builds.id, actor.buildId))
+      .innerJoin(users, eq(users.id, workspaces.ownerId))
+      .where(eq(workspaces.id, actor.workspaceId));
+    if (!row) throw new Problem('agent-superseded', 'This workspace is gone.');
+    return row;
+  }
+
+  /** Only while the build is still the workspace's: a newer one may have taken over between the check and now. */
+  const mine = (actor: AgentActor) =>
+    and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
+
+  return {
+    async register(
+      actor: AgentActor,
+      input: { tlsPublicKey: string; sshHostKey: string; version: string },
+    ): Promise<AgentManifest> {
+      const { workspace, build, owner } = await current(actor);
+      await db.transaction(async (tx) => {
+        await tx
+          .update(workspaces)
+          .set({
+            agentTlsKey: input.tlsPublicKey,
+            agentSshHostKey: input.sshHostKey,
+            agentVersion: input.version,
+            agentSeenAt: now(),
+          })
+          .where(mine(actor));
+        await enqueueReconcile(tx, actor.workspaceId);
+      });
+      bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
+      const expires = new Date(now().getTime() + listenTokenMs);
+      const startup = build.rendered?.startup;
+      const finished = build.startup?.state === 'done' || build.startup?.state === 'none';
+      return {
+        workspaceId: workspace.id,
+        workspace: `${owner}/${workspace.name}`,
+        buildId: build.id,
+        username: owner,
+        home: String(workspace.providerState.home ?? `/home/${owner}`),
+        env: Object.fromEntries(
+          Object.entries(build.rendered?.env ?? {}).map(([name, value]) => [name, String(value)]),
+        ),
+        startup:
+          startup && !finished
+            ? { script: startup.script, timeoutMs: parseDuration(startup.timeout) ?? 600_000 }
+            : null,
+        ticketKeys: [keys.tickets.publicKey],
+        satellites: await satellites(),
+        listenToken: await keys.tickets.signListenToken({
+          workspaceId: workspace.id,
+          buildId: build.id,
+          exp: Math.floor(expires.getTime() / 1000),
+        }),
+        listenTokenExpiresAt: expires.toISOString(),
+        statsEveryMs,
+      };
+    },
+
+    async appendLogs(actor: AgentActor, process: string, lines: AgentLogLine[]): Promise<void> {
+      await db.transaction((tx) =>
+        appendLog(
+          tx,
+          actor.buildId,
+          lines.map((line) => ({
+            at: new Date(line.at),
+            stage: line.source === 'startup' ? ('startup' as const) : ('agent' as const),
+            source: line.source,
+            level: 'info' as const,
+            text: line.text,
+            agent: { process, seq: line.seq },
+          })),
+        ),
+      );
+      bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
+    },
+
+    async reportStartup(actor: AgentActor, report: StartupReport): Promise<void> {
+      await db.transaction(async (tx) => {
+        const [build] = await tx
+          .select({ startup: builds.startup })
+          .from(builds)
+          .where(eq(builds.id, actor.buildId))
+          .for('update');
+        // The first end that is reported stands: an agent that came back must not undo it.
+        if (build?.startup?.state === 'done' || build?.startup?.state === 'none') return;
+        await tx.update(builds).set({ startup: report }).where(eq(builds.id, actor.buildId));
+        await enqueueReconcile(tx, actor.workspaceId);
+      });
+    },
+
+    async recordStats(actor: AgentActor, stats: AgentStats): Promise<void> {
+      await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
+      bus.publish({ workspaceId: actor.workspaceId });
+    },
+  };
+}
+
+export type Agents = ReturnType<typeof makeAgents>;

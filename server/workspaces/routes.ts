@@ -1,0 +1,188 @@
+import { postAgentLogs, postAgentStartup, postAgentStats, registerAgent } from '@cde/api/agent.ts';
+import {
+  cancelBuild,
+  createTicket,
+  createWorkspace,
+  deleteWorkspace,
+  getBuild,
+  getBuildLog,
+  getWorkspace,
+  getWorkspaceStats,
+  listBuilds,
+  listWorkspaces,
+  restartWorkspace,
+  startWorkspace,
+  stopWorkspace,
+  updateWorkspace,
+} from '@cde/api/workspaces.ts';
+import type { FastifyInstance } from 'fastify';
+import type { Tickets } from '../connections/tickets.ts';
+import type { Database } from '../database/pool.ts';
+import type { Bus } from '../events/bus.ts';
+import { serve, serveAgent } from '../http/serve.ts';
+import { authorize } from '../identity/authorize.ts';
+import type { Agents } from './agents.ts';
+import { readLog } from './build-log.ts';
+import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
+import { isOpen } from './statuses.ts';
+import {
+  findBuild,
+  findWorkspace,
+  listBuildRows,
+  listWorkspaceRows,
+  readBuild,
+  readWorkspace,
+} from './store.ts';
+
+export interface WorkspaceRouteDeps {
+  database: Database;
+  bus: Bus;
+  now: () => Date;
+  providers: { has(name: string): boolean };
+  agents: Agents;
+  issueTicket: Tickets;
+}
+
+export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps): void {
+  const { database, bus, now, agents, issueTicket } = deps;
+  const { db } = database;
+
+  serve(app, listWorkspaces, ({ actor, query }) => listWorkspaceRows(db, actor, query, now()));
+
+  serve(app, createWorkspace, async (input) => {
+    const id = await createWorkspaceRow(
+      deps,
+      input,
+      (ownerId) => authorize(input.actor, 'workspace:create', { ownerId }),
+      input.body,
+    );
+    return (await readWorkspace(db, id, now()))!.workspace;
+  });
+
+  serve(app, getWorkspace, async ({ actor, params }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
+    return (await readWorkspace(db, row.id, now()))!.workspace;
+  });
+
+  serve(app, startWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return requestBuild(deps, input, { workspaceId: row.id, transition: 'start' });
+  });
+
+  serve(app, restartWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return requestBuild(deps, input, {
+      workspaceId: row.id,
+      transition: 'start',
+      restart: true,
+      reason: 'restart',
+      action: 'workspace.restart',
+    });
+  });
+
+  serve(app, stopWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return requestBuild(deps, input, { workspaceId: row.id, transition: 'stop' });
+  });
+
+  serve(app, updateWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return requestBuild(deps, input, {
+      workspaceId: row.id,
+      transition: 'update',
+      parameters: input.body?.parameters,
+    });
+  });
+
+  serve(app, deleteWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:delete');
+    return requestBuild(deps, input, { workspaceId: row.id, transition: 'delete', home: input.query.home });
+  });
+
+  serve(app, listBuilds, async ({ actor, params, query }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
+    return listBuildRows(db, row.id, query.limit, query.after);
+  });
+
+  serve(
+    app,
+    getBuild,
+    async ({ actor, params }) => (await findBuild(db, actor, params.build, 'workspace:read')).build,
+  );
+
+  serve(app, getBuildLog, async ({ actor, params, query, request }) => {
+    const found = await findBuild(db, actor, params.build, 'workspace:read');
+    const changed = waitForChange(bus, params.build, query.wait * 1000, request.raw.socket);
+    try {
+      for (;;) {
+        // The build is read before its lines: if it had ended by then, no line can come after these.
+        const build = (await readBuild(db, found.build.id))!;
+        const lines = await readLog(db, build.id, query.after, query.limit);
+        const ended = !isOpen(build.status);
+        if (lines.length > 0 || ended || !(await changed.next()))
+          return { lines, build, done: ended && lines.length < query.limit };
+      }
+    } finally {
+      changed.stop();
+    }
+  });
+
+  serve(app, cancelBuild, async (input) => {
+    const { build, workspace } = await findBuild(db, input.actor, input.params.build, 'workspace:operate');
+    return cancel(deps, input, build.id, workspace);
+  });
+
+  serve(app, createTicket, ({ actor, params, body }) => issueTicket(actor, params.workspace, body.clientKey));
+
+  serve(app, getWorkspaceStats, async ({ actor, params }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
+    return { stats: row.agentStats };
+  });
+
+  serveAgent(app, registerAgent, ({ actor, body }) => agents.register(actor, body));
+  serveAgent(app, postAgentLogs, ({ actor, body }) => agents.appendLogs(actor, body.process, body.lines));
+  serveAgent(app, postAgentStartup, ({ actor, body }) => agents.reportStartup(actor, body));
+  serveAgent(app, postAgentStats, ({ actor, body }) => agents.recordStats(actor, body));
+}
+
+/** Waits for changes of one build, for `forMs` in all; `next` resolves to false when the time is up. Other replicas' changes come by the bus too; a poll each 2 s stands behind it. */
+function waitForChange(
+  bus: Bus,
+  buildId: string,
+  forMs: number,
+  socket: { once(event: 'close', listener: () => void): unknown },
+) {
+  let over = forMs <= 0;
+  let dirty = false;
+  let wake: (() => void) | null = null;
+  const touch = () => {
+    dirty = true;
+    wake?.();
+  };
+  const finish = () => {
+    over = true;
+    touch();
+  };
+  const unsubscribe = bus.subscribe((change) => {
+    if (change.buildId === buildId) touch();
+  }, touch);
+  const limit = setTimeout(finish, forMs);
+  const poll = setInterval(touch, 2_000);
+  socket.once('close', finish);
+  return {
+    async next(): Promise<boolean> {
+      if (over) return false;
+      if (!dirty)
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      dirty = false;
+      return !over;
+    },
+    stop() {
+      unsubscribe();
+      clearTimeout(limit);
+      clearInterval(poll);
+    },
+  };
+}

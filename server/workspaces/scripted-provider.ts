@@ -1,0 +1,65 @@
+import type { AgentLaunch, Move, Observation, Provider } from '../providers/provider.ts';
+
+/**
+ * A stand-in for a provider, for tests of the reconciler alone (the real ones have tests of their own, and
+ * tests/ runs everything together): its moves are what the test says.
+ */
+export interface ScriptedProvider extends Provider {
+  /** The calls so far: `start BUILD`, `stop`, `remove keep`. */
+  calls: string[];
+  launches: AgentLaunch[];
+  /** The next answers to start/stop/remove, before the default `done`. */
+  next: Partial<Move>[];
+  /** What `observe` says; by default what the calls would leave. */
+  seen: Observation | null;
+  exit(workspaceId: string): void;
+}
+
+export function makeScriptedProvider(): ScriptedProvider {
+  const calls: string[] = [];
+  const launches: AgentLaunch[] = [];
+  const listeners: ((workspaceId: string) => void)[] = [];
+  let running: string | null = null;
+  const answer = (): Move => ({ kind: 'done', state: {}, ...provider.next.shift() }) as Move;
+  const provider: ScriptedProvider = {
+    name: 'local',
+    calls,
+    launches,
+    next: [],
+    seen: null,
+    exit: (workspaceId) => {
+      for (const listener of listeners) listener(workspaceId);
+    },
+    async start(_spec, launch, _state, context) {
+      calls.push(`start ${launch.buildId}`);
+      context.log('starting compute');
+      const move = answer();
+      if (move.kind === 'done') {
+        running = launch.buildId;
+        provider.seen = null;
+        launches.push(launch);
+      }
+      return move;
+    },
+    async stop() {
+      calls.push('stop');
+      const move = answer();
+      if (move.kind === 'done') running = null;
+      return move;
+    },
+    async remove(_id, _state, home) {
+      calls.push(`remove ${home}`);
+      running = null;
+      return answer();
+    },
+    async observe() {
+      return provider.seen ?? (running ? { kind: 'running', buildId: running } : { kind: 'absent' });
+    },
+    purgeHomes: async () => [],
+    onExit: (listener) => {
+      listeners.push(listener);
+    },
+    close: async () => {},
+  };
+  return provider;
+}

@@ -1,0 +1,146 @@
+import { stages, transitions, workspaceStatuses } from '@cde/api/workspaces.ts';
+import { describe, expect, test } from 'vitest';
+import {
+  advance,
+  type BuildView,
+  changes,
+  currentStage,
+  decide,
+  outcomes,
+  raises,
+  receive,
+} from './statuses.ts';
+
+const build = (values: Partial<BuildView>): BuildView => ({
+  transition: 'start',
+  status: 'running',
+  cancelRequested: false,
+  stages: [],
+  ...values,
+});
+
+describe('decide', () => {
+  test('every combination of status, transition, stage and cancel has a next step', () => {
+    for (const status of workspaceStatuses)
+      for (const transition of transitions)
+        for (const buildStatus of ['queued', 'running'] as const)
+          for (const cancelRequested of [false, true])
+            for (const stage of [null, ...stages]) {
+              const view = build({
+                transition,
+                status: buildStatus,
+                cancelRequested,
+                stages: stage ? [{ name: stage, status: 'running' }] : [],
+              });
+              const action = decide({ desired: outcomes[transition].desired, status, build: view });
+              expect(action).toBeTruthy();
+              expect(action).not.toBe('nothing');
+              if (cancelRequested && raises(transition)) expect(action).toBe('unwind');
+            }
+  });
+
+  test('a start goes through its stages in order', () => {
+    const at = (stage: (typeof stages)[number]) =>
+      decide({
+        desired: 'running',
+        status: 'starting',
+        build: build({ stages: [{ name: stage, status: 'running' }] }),
+      });
+    expect(decide({ desired: 'running', status: 'pending', build: build({ status: 'queued' }) })).toBe(
+      'begin',
+    );
+    expect(stages.map(at)).toEqual([
+      'render',
+      'render',
+      'provision',
+      'await-agent',
+      'await-startup',
+      'finish',
+    ]);
+  });
+
+  test('without a build only a workspace that should run and does is looked at', () => {
+    for (const status of workspaceStatuses)
+      for (const desired of ['running', 'stopped', 'deleted'] as const)
+        expect(decide({ desired, status, build: null })).toBe(
+          status === 'running' && desired === 'running' ? 'observe' : 'nothing',
+        );
+  });
+});
+
+describe('advance', () => {
+  test('ends the running stage and opens the next', () => {
+    const first = advance([], 'queued', new Date(1000));
+    const second = advance(first, 'render', new Date(2000));
+    expect(second).toEqual([
+      {
+        name: 'queued',
+        status: 'succeeded',
+        startedAt: new Date(1000).toISOString(),
+        finishedAt: new Date(2000).toISOString(),
+      },
+      { name: 'render', status: 'running', startedAt: new Date(2000).toISOString(), finishedAt: null },
+    ]);
+    expect(currentStage({ stages: second })).toBe('render');
+    expect(advance(second, null, new Date(3000), 'failed').at(-1)).toMatchObject({ status: 'failed' });
+  });
+});
+
+describe('receive', () => {
+  const calm = { status: 'stopped', desired: 'stopped' } as const;
+  const starting = [{ transition: 'start' as const, cancelRequested: false }];
+  test('what is so already needs no build', () => {
+    expect(receive(calm, [], 'stop', false)).toEqual({ kind: 'already' });
+    expect(receive({ status: 'running', desired: 'running' }, [], 'start', false)).toEqual({
+      kind: 'already',
+    });
+    expect(receive({ status: 'starting', desired: 'running' }, starting, 'start', false)).toEqual({
+      kind: 'already',
+    });
+  });
+  test('a restart is never so already', () => {
+    expect(receive({ status: 'running', desired: 'running' }, [], 'start', true)).toEqual({
+      kind: 'open',
+      supersede: false,
+    });
+  });
+  test('a stop or delete takes the place of a start under way, behind it', () => {
+    for (const transition of ['stop', 'delete'] as const)
+      expect(receive({ status: 'starting', desired: 'running' }, starting, transition, false)).toEqual({
+        kind: 'open',
+        supersede: true,
+      });
+  });
+  test('a start waits behind a stop, and a third must wait its turn', () => {
+    const stopping = [{ transition: 'stop' as const, cancelRequested: false }];
+    expect(receive({ status: 'stopping', desired: 'stopped' }, stopping, 'start', false)).toEqual({
+      kind: 'open',
+      supersede: false,
+    });
+    expect(
+      receive({ status: 'stopping', desired: 'running' }, [...stopping, ...starting], 'update', false),
+    ).toMatchObject({ kind: 'refuse', code: 'workspace-busy' });
+  });
+  test('what is being deleted stays so; a delete that failed may be thought over', () => {
+    const deleting = [{ transition: 'delete' as const, cancelRequested: false }];
+    expect(receive({ status: 'deleting', desired: 'deleted' }, deleting, 'start', false)).toMatchObject({
+      code: 'workspace-deleted',
+    });
+    expect(receive({ status: 'failed', desired: 'deleted' }, [], 'start', false)).toMatchObject({
+      kind: 'open',
+    });
+    expect(receive({ status: 'deleted', desired: 'deleted' }, [], 'start', false)).toMatchObject({
+      code: 'workspace-deleted',
+    });
+  });
+});
+
+test('no status is a trap: from each one a delete can be reached, and deleted is the end', () => {
+  for (const status of workspaceStatuses) {
+    if (status === 'deleted') continue;
+    const reached = new Set<(typeof workspaceStatuses)[number]>([status]);
+    for (const from of reached) for (const to of changes[from]) reached.add(to);
+    expect(reached.has('deleted')).toBe(true);
+  }
+  expect(changes.deleted).toEqual([]);
+});

@@ -1,0 +1,62 @@
+import { enqueueReconcile } from '../database/jobs.ts';
+import type { Database } from '../database/pool.ts';
+import type { Logger } from '../log.ts';
+import type { Provider } from '../providers/provider.ts';
+import { workspacesToLookAt } from './store.ts';
+
+const everyMs = 60_000;
+/** An agent reports every 30 s; after three silences somebody goes and looks. */
+const silentMs = 95_000;
+
+/**
+ * What no event announces: at the start, everything that was under way when the last server ended; each
+ * minute, workspaces whose agent fell silent, homes past their grace, and whatever `alsoEach` adds.
+ */
+export function makeSweep(options: {
+  database: Database;
+  providers: Map<string, Provider>;
+  homeGraceMs: number;
+  now: () => Date;
+  log: Logger;
+  alsoEach: () => Promise<void>;
+}): { start(): Promise<void>; once(): Promise<void>; stop(): void } {
+  const { database, providers, now, log } = options;
+  let timer: NodeJS.Timeout | null = null;
+
+  async function wakeAll(ids: string[]): Promise<void> {
+    for (const id of ids) await enqueueReconcile(database.db, id);
+  }
+
+  async function once(): Promise<void> {
+    await wakeAll(await workspacesToLookAt(database.db, new Date(now().getTime() - silentMs)));
+    for (const provider of providers.values()) {
+      const purged = await provider.purgeHomes(options.homeGraceMs, now());
+      if (purged.length > 0)
+        log.info(
+          { provider: provider.name, workspaces: purged },
+          'homes past their grace period were deleted',
+        );
+    }
+    await options.alsoEach();
+  }
+
+  function plan(): void {
+    timer = setTimeout(async () => {
+      await once().catch((error) => log.warn({ err: error }, 'the sweep failed; it comes again in a minute'));
+      if (timer) plan();
+    }, everyMs);
+    timer.unref();
+  }
+
+  return {
+    once,
+    async start() {
+      await wakeAll(await workspacesToLookAt(database.db, null));
+      plan();
+    },
+    stop() {
+      if (timer) clearTimeout(timer);
+      timer = null;
+    },
+  };
+}

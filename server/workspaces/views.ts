@@ -1,0 +1,45 @@
+import { eq, max } from 'drizzle-orm';
+import type { Database } from '../database/pool.ts';
+import { buildLogs, builds, workspaces } from '../database/schema.ts';
+import type { Views } from '../events/hub.ts';
+import { readLog } from './build-log.ts';
+import { readBuild, readWorkspace } from './store.ts';
+
+const logPage = 500;
+
+/** Workspaces and builds as the hub tells them. */
+export function makeViews({ db }: Database, now: () => Date, mayRead: Views['mayRead']): Views {
+  return {
+    mayRead,
+    async workspace(id) {
+      const found = await readWorkspace(db, id, now());
+      if (!found) return null;
+      const { workspace, ownerId } = found;
+      return {
+        ownerId,
+        message: (topic) =>
+          workspace.status === 'deleted'
+            ? { type: 'workspace-gone', topic, id }
+            : { type: 'workspace', topic, workspace },
+      };
+    },
+    async build(id) {
+      const build = await readBuild(db, id);
+      if (!build) return null;
+      const [row] = await db
+        .select({ ownerId: workspaces.ownerId })
+        .from(workspaces)
+        .innerJoin(builds, eq(builds.workspaceId, workspaces.id))
+        .where(eq(builds.id, id));
+      return { ownerId: row!.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
+    },
+    log: (buildId, after) => readLog(db, buildId, after, logPage),
+    async logEnd(buildId) {
+      const [row] = await db
+        .select({ end: max(buildLogs.seq) })
+        .from(buildLogs)
+        .where(eq(buildLogs.buildId, buildId));
+      return row?.end ?? 0;
+    },
+  };
+}

@@ -1,0 +1,417 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { readConfig } from '../config.ts';
+import { type ControlPlane, startControlPlane } from '../control-plane.ts';
+import { makeLog } from '../log.ts';
+import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
+import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
+
+const template = `name: plain
+provider: local
+parameters:
+  - name: size
+    type: number
+    default: 1
+    min: 1
+    max: 4
+startup:
+  script: echo hello
+`;
+
+let database: TestDatabase;
+let server: ControlPlane;
+let provider: ScriptedProvider;
+let folder: string;
+let ada: TestUser;
+let admin: TestUser;
+
+beforeAll(async () => {
+  database = await makeTestDatabase();
+  folder = await mkdtemp(join(tmpdir(), 'cde-data-'));
+  provider = makeScriptedProvider();
+  server = await startControlPlane({
+    config: readConfig([], { CDE_DATA_DIR: folder, CDE_LISTEN: '127.0.0.1:0' }),
+    database,
+    log: makeLog('silent'),
+    providers: new Map([['local', provider]]),
+    checkReplies: true,
+  });
+  ada = await addUser(database, 'ada');
+  admin = await addUser(database, 'adm', 'owner');
+  const published = await call(admin, 'POST', '/api/v1/templates', { files: { 'template.yaml': template } });
+  expect(published.status).toBe(201);
+});
+afterAll(async () => {
+  await server?.stop();
+  await database?.drop();
+  await rm(folder, { recursive: true, force: true });
+});
+beforeEach(() => {
+  provider.calls.length = 0;
+  provider.launches.length = 0;
+  provider.next.length = 0;
+  provider.seen = null;
+});
+
+async function call(
+  user: TestUser | { token: string } | null,
+  method: string,
+  path: string,
+  body?: unknown,
+  headers: Record<string, string> = {},
+): Promise<{ status: number; body: any }> {
+  const reply = await fetch(server.url + path, {
+    method,
+    headers: {
+      ...(user && { authorization: `Bearer ${user.token}` }),
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+      ...headers,
+    },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  const text = await reply.text();
+  return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
+}
+
+/** Waits for a condition of a workspace or build; never for a time. */
+async function until<T>(read: () => Promise<T>, done: (value: T) => boolean): Promise<T> {
+  const deadline = Date.now() + 15_000;
+  for (;;) {
+    const value = await read();
+    if (done(value)) return value;
+    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(value)}`);
+    await new Promise((resolve) => setTimeout(resolve, 15));
+  }
+}
+const show = async (name: string, user = ada) => (await call(user, 'GET', `/api/v1/workspaces/${name}`)).body;
+const untilStatus = (name: string, ...statuses: string[]) =>
+  until(
+    () => show(name),
+    (workspace) => statuses.includes(workspace.status),
+  );
+const stageOf = (workspace: any) => workspace.latestBuild?.stages.at(-1)?.name;
+
+const keys = {
+  tlsPublicKey: 'A'.repeat(43),
+  sshHostKey: 'ssh-ed25519 AAAA test',
+  version: '1',
+  hostname: 'here',
+};
+/** Plays the agent of the latest launch: registers, and reports the startup script. */
+async function agentArrives(
+  report: object | null = { state: 'done', exitCode: 0, signal: null, timedOut: false, durationMs: 12 },
+) {
+  await until(
+    async () => provider.launches.length,
+    (count) => count > 0,
+  );
+  const agent = { token: provider.launches.shift()!.token };
+  expect((await call(agent, 'POST', '/api/v1/agent/register', keys)).status).toBe(200);
+  if (report) expect((await call(agent, 'POST', '/api/v1/agent/startup', report)).status).toBe(204);
+  return agent;
+}
+async function running(name: string) {
+  expect((await call(ada, 'POST', '/api/v1/workspaces', { name, template: 'plain' })).status).toBe(201);
+  const agent = await agentArrives();
+  await untilStatus(name, 'running');
+  return agent;
+}
+
+test('a workspace is created, goes through all stages with their times, and its log tells the story', async () => {
+  const created = await call(ada, 'POST', '/api/v1/workspaces', {
+    name: 'one',
+    template: 'plain',
+    parameters: { size: 2 },
+  });
+  expect(created).toMatchObject({
+    status: 201,
+    body: { owner: 'ada', name: 'one', status: 'pending', parameters: { size: 2 } },
+  });
+  await until(
+    () => show('one'),
+    (workspace) => stageOf(workspace) === 'agent',
+  );
+  const agent = await agentArrives(null);
+  await until(
+    () => show('one'),
+    (workspace) => stageOf(workspace) === 'startup',
+  );
+  await call(agent, 'POST', '/api/v1/agent/logs', {
+    process: 'p1',
+    lines: [
+      { seq: 1, at: new Date().toISOString(), source: 'startup', stream: 'stdout', text: 'hello' },
+      { seq: 2, at: new Date().toISOString(), source: 'startup', stream: 'stderr', text: 'nul\0byte' },
+    ],
+  });
+  // A batch that is sent again, because its answer was lost, is stored once.
+  await call(agent, 'POST', '/api/v1/agent/logs', {
+    process: 'p1',
+    lines: [
+      { seq: 2, at: new Date().toISOString(), source: 'startup', stream: 'stderr', text: 'nul\0byte' },
+      { seq: 3, at: new Date().toISOString(), source: 'startup', stream: 'stdout', text: 'third' },
+    ],
+  });
+  await call(agent, 'POST', '/api/v1/agent/startup', {
+    state: 'done',
+    exitCode: 0,
+    signal: null,
+    timedOut: false,
+    durationMs: 5,
+  });
+  const workspace = await untilStatus('one', 'running');
+  expect(workspace.latestBuild.stages.map((stage: any) => [stage.name, stage.status])).toEqual(
+    ['queued', 'render', 'provision', 'agent', 'startup', 'ready'].map((name) => [name, 'succeeded']),
+  );
+  expect(workspace.agent).toMatchObject({ connected: true, sshHostKey: keys.sshHostKey });
+  const log = await call(ada, 'GET', `/api/v1/builds/${workspace.latestBuild.id}/log`);
+  expect(log.body.done).toBe(true);
+  const texts = log.body.lines.map((line: any) => line.text);
+  expect(texts).toEqual(
+    expect.arrayContaining(['starting compute', 'agent connected', 'hello', 'nul\uFFFDbyte', 'third']),
+  );
+  expect(texts.filter((text: string) => text.startsWith('nul'))).toHaveLength(1);
+  expect(log.body.lines.map((line: any) => line.seq)).toEqual(
+    [...log.body.lines.keys()].map((index) => index + 1),
+  );
+});
+
+test('stop keeps the workspace, start brings it back, delete frees its name', async () => {
+  const old = await running('two');
+  expect((await call(ada, 'POST', '/api/v1/workspaces/two/stop', {})).status).toBe(202);
+  await untilStatus('two', 'stopped');
+  expect((await call(old, 'POST', '/api/v1/agent/stats', {})).status).toBe(410);
+  expect((await call(ada, 'POST', '/api/v1/workspaces/two/stop', {})).body.transition).toBe('stop');
+  await call(ada, 'POST', '/api/v1/workspaces/two/start', {});
+  await agentArrives();
+  await untilStatus('two', 'running');
+  expect((await call(ada, 'DELETE', '/api/v1/workspaces/two?home=discard')).status).toBe(202);
+  await until(
+    () => call(ada, 'GET', '/api/v1/workspaces/two'),
+    (reply) => reply.status === 404,
+  );
+  expect(provider.calls).toContain('remove discard');
+  expect(
+    (await call(ada, 'POST', '/api/v1/workspaces', { name: 'two', template: 'plain', start: false })).body
+      .status,
+  ).toBe('stopped');
+});
+
+test('names and parameters that cannot be are refused with every reason', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain', start: false });
+  expect(await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain' })).toMatchObject({
+    status: 409,
+    body: { code: 'workspace-name-taken' },
+  });
+  for (const name of ['', 'Ada', 'a_b', '-a', 'a-', 'a--b', 'ä', 'x'.repeat(33), '../etc'])
+    expect(await call(ada, 'POST', '/api/v1/workspaces', { name, template: 'plain' })).toMatchObject({
+      status: 400,
+      body: { code: 'bad-request' },
+    });
+  expect(await call(ada, 'POST', '/api/v1/workspaces', { name: 'fine', template: 'none' })).toMatchObject({
+    status: 404,
+    body: { code: 'template-not-found' },
+  });
+  expect(
+    await call(ada, 'POST', '/api/v1/workspaces', {
+      name: 'fine',
+      template: 'plain',
+      parameters: { size: 9, colour: 'red' },
+    }),
+  ).toMatchObject({
+    status: 422,
+    body: {
+      code: 'parameters-invalid',
+      issues: expect.arrayContaining([expect.objectContaining({ path: expect.stringContaining('size') })]),
+    },
+  });
+});
+
+test('a startup script that fails fails the build with its exit code, and a start after the cure works', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'script', template: 'plain' });
+  await agentArrives({ state: 'done', exitCode: 3, signal: null, timedOut: false, durationMs: 1500 });
+  const failed = await untilStatus('script', 'failed');
+  expect(failed.latestBuild.error).toMatchObject({
+    code: 'startup-failed',
+    stage: 'startup',
+    fault: 'user',
+    message: expect.stringContaining('exit code 3'),
+  });
+  expect(failed.agent.connected).toBe(true);
+  await call(ada, 'POST', '/api/v1/workspaces/script/start', {});
+  await agentArrives();
+  await untilStatus('script', 'running');
+});
+
+test('a script that never ends is reported as such', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'endless', template: 'plain' });
+  await agentArrives({
+    state: 'done',
+    exitCode: null,
+    signal: 'SIGTERM',
+    timedOut: true,
+    durationMs: 600_000,
+  });
+  expect((await untilStatus('endless', 'failed')).latestBuild.error.code).toBe('startup-timeout');
+});
+
+test('a provider that fails says why; what it remembers is kept', async () => {
+  provider.next.push({
+    kind: 'failed',
+    state: { half: true },
+    error: { code: 'home-disk-full', message: 'The disk is full.', hint: 'Free some.', fault: 'system' },
+  });
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'full', template: 'plain' });
+  const failed = await untilStatus('full', 'failed');
+  expect(failed).toMatchObject({
+    reason: 'The disk is full.',
+    latestBuild: { status: 'failed', error: { code: 'home-disk-full', stage: 'provision' } },
+  });
+  await call(ada, 'POST', '/api/v1/workspaces/full/start', {});
+  await agentArrives();
+  await untilStatus('full', 'running');
+});
+
+test('an agent that dies before it has registered fails the build at once', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'dies', template: 'plain' });
+  const workspace = await until(
+    () => show('dies'),
+    (value) => stageOf(value) === 'agent',
+  );
+  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'exit code 1: no such file' };
+  provider.exit(workspace.id);
+  expect((await untilStatus('dies', 'failed')).latestBuild.error).toMatchObject({
+    code: 'agent-exited',
+    detail: expect.stringContaining('no such file'),
+  });
+});
+
+test('compute that ends by itself is started again, a few times', async () => {
+  await running('crash');
+  for (let round = 1; round <= 3; round++) {
+    const workspace = await show('crash');
+    provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
+    provider.exit(workspace.id);
+    await agentArrives();
+    const again = await until(
+      () => show('crash'),
+      (value) => value.status === 'running' && value.latestBuild.number === round + 1,
+    );
+    expect(again.latestBuild).toMatchObject({
+      initiator: 'system',
+      reason: expect.stringContaining('out of memory'),
+    });
+  }
+  const workspace = await show('crash');
+  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
+  provider.exit(workspace.id);
+  expect((await untilStatus('crash', 'failed')).reason).toMatch(/3 times in a row/);
+});
+
+test('cancel takes a start down again; a stop does the same and then stops', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'wait', template: 'plain' });
+  const first = await until(
+    () => show('wait'),
+    (value) => stageOf(value) === 'agent',
+  );
+  expect((await call(ada, 'POST', `/api/v1/builds/${first.latestBuild.id}/cancel`, {})).status).toBe(202);
+  const cancelled = await until(
+    () => show('wait'),
+    (value) => value.latestBuild.status === 'cancelled',
+  );
+  expect(cancelled).toMatchObject({ status: 'stopped', desired: 'stopped' });
+  expect((await call(ada, 'POST', `/api/v1/builds/${first.latestBuild.id}/cancel`, {})).body.code).toBe(
+    'build-ended',
+  );
+
+  await call(ada, 'POST', '/api/v1/workspaces/wait/start', {});
+  await until(
+    () => show('wait'),
+    (value) => stageOf(value) === 'agent',
+  );
+  await call(ada, 'POST', '/api/v1/workspaces/wait/stop', {});
+  const stopped = await until(
+    () => show('wait'),
+    (value) => value.status === 'stopped' && value.latestBuild.status === 'succeeded',
+  );
+  expect(stopped.latestBuild).toMatchObject({ transition: 'stop', status: 'succeeded' });
+  const builds = (await call(ada, 'GET', '/api/v1/workspaces/wait/builds')).body.items;
+  expect(builds.map((build: any) => [build.transition, build.status])).toEqual([
+    ['stop', 'succeeded'],
+    ['start', 'cancelled'],
+    ['start', 'cancelled'],
+  ]);
+});
+
+test('update moves to the active version and takes new parameters', async () => {
+  await running('moves');
+  await call(admin, 'POST', '/api/v1/templates', {
+    files: { 'template.yaml': template.replace('max: 4', 'max: 8') },
+  });
+  expect((await show('moves')).outdated).toBe(true);
+  provider.launches.length = 0;
+  expect(
+    (await call(ada, 'POST', '/api/v1/workspaces/moves/update', { parameters: { size: 6 } })).status,
+  ).toBe(202);
+  await agentArrives();
+  expect(await untilStatus('moves', 'running')).toMatchObject({
+    outdated: false,
+    parameters: { size: 6 },
+    latestBuild: { transition: 'update' },
+  });
+});
+
+test('the same Idempotency-Key creates one workspace', async () => {
+  const send = () =>
+    call(
+      ada,
+      'POST',
+      '/api/v1/workspaces',
+      { name: 'once', template: 'plain', start: false },
+      { 'idempotency-key': 'k1' },
+    );
+  const [first, second] = [await send(), await send()];
+  expect(first.status).toBe(201);
+  expect(second).toEqual(first);
+});
+
+test("others' workspaces are hidden from members, readable by auditors, entered by nobody", async () => {
+  await running('mine');
+  const eve = await addUser(database, 'eve');
+  const auditor = await addUser(database, 'aud', 'auditor');
+  expect((await call(eve, 'GET', '/api/v1/workspaces/ada~mine')).status).toBe(404);
+  expect((await call(eve, 'POST', '/api/v1/workspaces/ada~mine/stop', {})).status).toBe(404);
+  expect((await call(eve, 'GET', '/api/v1/workspaces')).body.items).toEqual([]);
+  expect((await call(auditor, 'GET', '/api/v1/workspaces/ada~mine')).status).toBe(200);
+  expect((await call(auditor, 'POST', '/api/v1/workspaces/ada~mine/stop', {})).status).toBe(403);
+  expect((await call(admin, 'POST', '/api/v1/workspaces/ada~mine/tickets', { clientKey: 'x' })).status).toBe(
+    403,
+  );
+  const audit = await call(auditor, 'GET', '/api/v1/audit?target=mine');
+  expect(audit.body.items[0]).toMatchObject({ action: 'workspace.create', actor: 'ada' });
+});
+
+test('a ticket is refused while there is no agent, and says what to do', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'off', template: 'plain', start: false });
+  expect(await call(ada, 'POST', '/api/v1/workspaces/off/tickets', { clientKey: 'x' })).toMatchObject({
+    status: 409,
+    body: { code: 'workspace-not-running', hint: expect.stringContaining('cde start off') },
+  });
+});
+
+test('the log can be waited for', async () => {
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'follow', template: 'plain' });
+  const workspace = await until(
+    () => show('follow'),
+    (value) => stageOf(value) === 'agent',
+  );
+  const id = workspace.latestBuild.id;
+  const seen = (await call(ada, 'GET', `/api/v1/builds/${id}/log`)).body.lines.at(-1).seq;
+  const waiting = call(ada, 'GET', `/api/v1/builds/${id}/log?after=${seen}&wait=20`);
+  await agentArrives(null);
+  expect((await waiting).body).toMatchObject({
+    done: false,
+    lines: [expect.objectContaining({ text: 'agent connected' })],
+  });
+});
