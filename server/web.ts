@@ -1,0 +1,89 @@
+import { createHash } from 'node:crypto';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import fastifyStatic from '@fastify/static';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+
+/**
+ * Of every page of the dashboard. Nothing inline, nothing from elsewhere: a script that gets into a page
+ * by a workspace's name or a log line does not run, and could not call home.
+ */
+export const contentSecurityPolicy = [
+  "default-src 'none'",
+  "script-src 'self'",
+  "style-src 'self'",
+  "img-src 'self' data:",
+  "font-src 'self'",
+  "connect-src 'self'",
+  "base-uri 'none'",
+  "form-action 'self'",
+  "frame-ancestors 'none'",
+].join('; ');
+
+const headers = {
+  'content-security-policy': contentSecurityPolicy,
+  'x-content-type-options': 'nosniff',
+  'x-frame-options': 'DENY',
+  // One-time links carry their code behind `#`, which no referrer holds; this is for the rest of the path.
+  'referrer-policy': 'no-referrer',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+  'permissions-policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
+} as const;
+
+/** First parts of a path that belong to programs: what is unknown there answers as the API does. */
+const notPages = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'assets']);
+
+/**
+ * Serves the built dashboard: hashed assets to be cached for ever (compressed beforehand by
+ * scripts/build-web.mjs), and index.html for every other path that a browser opens.
+ * `folder`: where `vite build` left it; without an index.html there, pages say how to build it.
+ */
+export async function registerWeb(app: FastifyInstance, { folder }: { folder: string }): Promise<void> {
+  const index = join(folder, 'index.html');
+  const built = existsSync(index);
+  const html = built ? readFileSync(index) : Buffer.from(notBuilt);
+  const etag = `"${createHash('sha256').update(html).digest('base64url').slice(0, 22)}"`;
+
+  const page = (request: FastifyRequest, reply: FastifyReply) => {
+    const [path = ''] = request.url.split('?', 1);
+    const accepts = request.headers.accept ?? '*/*';
+    if (notPages.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
+      return reply.callNotFound();
+    // Asked for again on each visit (it names the hashed assets), answered in a few bytes when unchanged.
+    reply.headers({ ...headers, 'cache-control': 'no-cache', etag });
+    if (request.headers['if-none-match'] === etag) return reply.code(304).send();
+    return reply
+      .code(built ? 200 : 503)
+      .type('text/html; charset=utf-8')
+      .send(html);
+  };
+  app.get('/', { schema: { hide: true } }, page);
+  app.get('/*', { schema: { hide: true } }, page);
+
+  if (!built) return;
+  await app.register(fastifyStatic, {
+    root: join(folder, 'assets'),
+    prefix: '/assets/',
+    decorateReply: false,
+    schemaHide: true,
+    index: false,
+    immutable: true,
+    maxAge: '365d',
+    preCompressed: true,
+    setHeaders: (reply) => reply.headers(headers),
+  });
+  const icon = readFileSync(join(folder, 'favicon.svg'));
+  app.get('/favicon.svg', { schema: { hide: true } }, (_request, reply) =>
+    reply
+      .headers({ ...headers, 'cache-control': 'public, max-age=86400' })
+      .type('image/svg+xml')
+      .send(icon),
+  );
+}
+
+const notBuilt = `<!doctype html><html lang="en"><meta charset="utf-8"><title>cde</title>
+<h1>The dashboard is not built yet</h1>
+<p>The server runs, and the <code>cde</code> command works. To build the dashboard, run
+<code>node scripts/build-web.mjs</code> in the repository and start the server again; <code>npm start</code> does it by itself.</p></html>
+`;

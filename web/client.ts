@@ -1,0 +1,46 @@
+import { CallError, type CallInput, makeClient } from '@cde/api/client.ts';
+import type { Endpoint } from '@cde/api/endpoint.ts';
+import { config, type z } from 'zod';
+
+// zod would try `new Function` for speed, which the Content-Security-Policy forbids and reports.
+config({ jitless: true });
+
+const client = makeClient({ url: '' });
+
+/** Calls one endpoint of the contract as the signed-in user (the cookie speaks); rejects with CallError. */
+export const call = client.call;
+export { CallError };
+
+/** A key for one press of a button: its retries are the same request, so they happen once. */
+export function newIdempotencyKey(): string {
+  return crypto.randomUUID();
+}
+
+/** The page's WebSocket address for a path of the server. */
+export function socketUrl(path: string): string {
+  return `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}${path}`;
+}
+
+/** Every page of a list, following `next`. For lists that a person reads whole (tokens, templates, builds). */
+export async function callAll<Q extends z.ZodType, T>(
+  endpoint: Endpoint<z.ZodType, Q, z.ZodType, z.ZodType<{ items: T[]; next: string | null }>>,
+  input: { params?: Record<string, string>; query?: Partial<z.input<Q>>; signal?: AbortSignal } = {},
+): Promise<T[]> {
+  const items: T[] = [];
+  let after: string | undefined;
+  do {
+    const query = { ...input.query, limit: 1000, ...(after && { after }) };
+    const page = (await client.call(
+      endpoint as Endpoint,
+      { ...input, query } as unknown as CallInput<z.ZodType, z.ZodType, z.ZodType>,
+    )) as { items: T[]; next: string | null };
+    items.push(...page.items);
+    after = page.next ?? undefined;
+  } while (after);
+  return items;
+}
+
+/** The session has ended, or was never there. */
+export function isSignedOut(error: unknown): boolean {
+  return error instanceof CallError && error.status === 401;
+}

@@ -1,0 +1,23 @@
+import type { Role } from '@cde/api/endpoint.ts';
+import { getUser, type User } from '@cde/api/identity.ts';
+import { queryOptions, useSuspenseQuery } from '@tanstack/react-query';
+import { call } from './client.ts';
+
+export const meQuery = queryOptions({
+  queryKey: ['me'],
+  queryFn: ({ signal }) => call(getUser, { params: { user: 'me' }, signal }),
+  staleTime: 5 * 60_000,
+});
+
+/** The signed-in user. The layout's loader has fetched it before any page renders. */
+export function useMe(): User {
+  return useSuspenseQuery(meQuery).data;
+}
+
+// What to show, no more: the server decides each request (server/identity/authorize.ts).
+export const seesAllWorkspaces = (role: Role) => role !== 'member';
+export const seesUsers = (role: Role) => role === 'owner' || role === 'auditor';
+export const managesUsers = (role: Role) => role === 'owner';
+export const seesAudit = (role: Role) => role === 'owner' || role === 'auditor';
+export const operates = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
+export const connects = (me: User, owner: string) => me.username === owner;

@@ -1,0 +1,130 @@
+import {
+  createRootRoute,
+  createRoute,
+  createRouter,
+  lazyRouteComponent,
+  Outlet,
+  redirect,
+} from '@tanstack/react-router';
+import { isSignedOut } from './client.ts';
+import { meQuery } from './me.ts';
+import { queryClient } from './query-client.ts';
+import { NotFound, PageFailed, Shell } from './shell.tsx';
+import { localPath } from './sign-in/next.ts';
+import { SignInPage } from './sign-in/sign-in-page.tsx';
+import { ListPage } from './workspaces/list-page.tsx';
+import { WorkspacePage } from './workspaces/workspace-page.tsx';
+
+const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
+
+const root = createRootRoute({ component: Outlet, notFoundComponent: NotFound });
+
+const signIn = createRoute({
+  getParentRoute: () => root,
+  path: '/sign-in',
+  component: SignInPage,
+  validateSearch: (search): { next?: string; error?: string } => ({
+    next: localPath(search.next),
+    error: text(search.error),
+  }),
+});
+
+/** Every page behind the sign-in: the layout asks who it is before any of them renders. */
+const signedIn = createRoute({
+  getParentRoute: () => root,
+  id: 'signed-in',
+  component: Shell,
+  errorComponent: PageFailed,
+  loader: async ({ location }) => {
+    try {
+      await queryClient.ensureQueryData(meQuery);
+    } catch (error) {
+      if (isSignedOut(error)) throw redirect({ to: '/sign-in', search: { next: location.href } });
+      throw error;
+    }
+  },
+});
+
+const page = <P extends string>(path: P) => ({ getParentRoute: () => signedIn, path });
+
+const routeTree = root.addChildren([
+  signIn,
+  signedIn.addChildren([
+    createRoute({
+      ...page('/'),
+      beforeLoad: () => {
+        throw redirect({ to: '/workspaces', replace: true });
+      },
+    }),
+    createRoute({
+      ...page('/workspaces'),
+      component: ListPage,
+      validateSearch: (search): { q?: string; owner?: string } => ({
+        q: text(search.q),
+        owner: text(search.owner),
+      }),
+    }),
+    createRoute({
+      ...page('/workspaces/new'),
+      component: lazyRouteComponent(() => import('./workspaces/create-page.tsx'), 'CreatePage'),
+      validateSearch: (search): { template?: string } => ({ template: text(search.template) }),
+    }),
+    createRoute({ ...page('/workspaces/$owner/$name'), component: WorkspacePage }),
+    createRoute({
+      ...page('/workspaces/$owner/$name/terminal'),
+      component: lazyRouteComponent(() => import('./terminal/terminal-page.tsx'), 'TerminalPage'),
+    }),
+    createRoute({
+      ...page('/cli-login'),
+      component: lazyRouteComponent(() => import('./sign-in/cli-login-page.tsx'), 'CliLoginPage'),
+      validateSearch: (search): { code?: string } => ({ code: text(search.code) }),
+    }),
+    createRoute({
+      ...page('/tokens'),
+      component: lazyRouteComponent(() => import('./tokens/tokens-page.tsx'), 'TokensPage'),
+    }),
+    createRoute({
+      ...page('/account'),
+      component: lazyRouteComponent(() => import('./account/account-page.tsx'), 'AccountPage'),
+    }),
+    createRoute({
+      ...page('/templates'),
+      component: lazyRouteComponent(() => import('./templates/templates-page.tsx'), 'TemplatesPage'),
+    }),
+    createRoute({
+      ...page('/templates/$template'),
+      component: lazyRouteComponent(() => import('./templates/template-page.tsx'), 'TemplatePage'),
+    }),
+    createRoute({
+      ...page('/users'),
+      component: lazyRouteComponent(() => import('./users/users-page.tsx'), 'UsersPage'),
+    }),
+    createRoute({
+      ...page('/audit'),
+      component: lazyRouteComponent(() => import('./audit/audit-page.tsx'), 'AuditPage'),
+      validateSearch: (
+        search,
+      ): Record<'actor' | 'action' | 'target' | 'since' | 'until', string | undefined> => ({
+        actor: text(search.actor),
+        action: text(search.action),
+        target: text(search.target),
+        since: text(search.since),
+        until: text(search.until),
+      }),
+    }),
+  ]),
+]);
+
+export const router = createRouter({
+  routeTree,
+  defaultPreload: 'intent',
+  scrollRestoration: true,
+  // The query cache decides what is fresh.
+  defaultPreloadStaleTime: 0,
+});
+
+declare module '@tanstack/react-router' {
+  interface Register {
+    router: typeof router;
+  }
+}

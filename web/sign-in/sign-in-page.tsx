@@ -1,0 +1,135 @@
+import { getSignInMethods, signIn, signInOnce, type User } from '@cde/api/identity.ts';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useRouter, useSearch } from '@tanstack/react-router';
+import { type FormEvent, useEffect, useRef, useState } from 'react';
+import { call } from '../client.ts';
+import { meQuery } from '../me.ts';
+import { useTitle } from '../shell.tsx';
+import { Field } from '../ui/field.tsx';
+import { Spinner } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { codeOf } from './next.ts';
+
+const fine = { signedOutIsFine: true };
+
+export function SignInPage() {
+  useTitle('Sign in');
+  const { next, error: oidcError } = useSearch({ from: '/sign-in' });
+  const router = useRouter();
+  const client = useQueryClient();
+  const methods = useQuery({
+    queryKey: ['sign-in-methods'],
+    queryFn: ({ signal }) => call(getSignInMethods, { signal }),
+    meta: fine,
+  });
+  // Taken out of the address before anything else: it must not stay in the history or be sent twice.
+  const [code] = useState(() => codeOf(location.hash));
+  const used = useRef(false);
+
+  async function enter(user: User) {
+    client.setQueryData(meQuery.queryKey, user);
+    await router.navigate({ href: next ?? '/workspaces', replace: true });
+  }
+  const once = useMutation({
+    mutationFn: (body: { code: string }) => call(signInOnce, { body }),
+    onSuccess: enter,
+    meta: fine,
+  });
+  const byPassword = useMutation({
+    mutationFn: (body: { username: string; password: string }) => call(signIn, { body }),
+    onSuccess: enter,
+    meta: fine,
+  });
+  useEffect(() => {
+    if (code === null || used.current) return;
+    used.current = true;
+    history.replaceState(history.state, '', location.pathname + location.search);
+    once.mutate({ code });
+  }, [code, once.mutate]);
+
+  function submit(event: FormEvent<HTMLFormElement>) {
+    event.preventDefault();
+    const data = new FormData(event.currentTarget);
+    byPassword.mutate({
+      username: String(data.get('username')).trim(),
+      password: String(data.get('password')),
+    });
+  }
+
+  const entering = code !== null && (once.isPending || once.isIdle || once.isSuccess);
+  return (
+    <div className="gate">
+      <main className="panel gate-card">
+        <div className="brand">
+          <img src="/favicon.svg" alt="" width="26" height="26" />
+          <span>cde</span>
+        </div>
+        {entering ? (
+          <p className="row" role="status">
+            <Spinner /> Signing you in…
+          </p>
+        ) : (
+          <>
+            <h1>Sign in</h1>
+            <Problem error={once.error} />
+            {oidcError && !byPassword.error && (
+              <Problem error={new Error(`Single sign-on did not work: ${oidcError}`)} />
+            )}
+            <Problem error={methods.error} retry={() => methods.refetch()} />
+            {methods.data?.needsOwner && (
+              <p className="notice">
+                No account exists yet. Start the server by npm start and open the link that it prints.
+              </p>
+            )}
+            {methods.data?.oidc && (
+              <a className="button primary" href={oidcUrl(methods.data.oidc.url, next)}>
+                Continue with {methods.data.oidc.name}
+              </a>
+            )}
+            {methods.data?.oidc && methods.data.password && <p className="or">or</p>}
+            {methods.data?.password && (
+              <form onSubmit={submit}>
+                <Field label="Username or email">
+                  {(aria) => (
+                    <input
+                      {...aria}
+                      name="username"
+                      autoComplete="username"
+                      autoCapitalize="none"
+                      spellCheck={false}
+                      required
+                    />
+                  )}
+                </Field>
+                <Field label="Password">
+                  {(aria) => (
+                    <input
+                      {...aria}
+                      name="password"
+                      type="password"
+                      autoComplete="current-password"
+                      required
+                    />
+                  )}
+                </Field>
+                <Problem error={byPassword.error} />
+                <button
+                  type="submit"
+                  className={`button ${methods.data.oidc ? '' : 'primary'}`}
+                  disabled={byPassword.isPending}
+                >
+                  {byPassword.isPending ? 'Signing in…' : 'Sign in'}
+                </button>
+              </form>
+            )}
+          </>
+        )}
+      </main>
+    </div>
+  );
+}
+
+function oidcUrl(url: string, next: string | undefined): string {
+  if (!next) return url;
+  return `${url}${url.includes('?') ? '&' : '?'}next=${encodeURIComponent(next)}`;
+}

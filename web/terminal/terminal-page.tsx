@@ -1,0 +1,111 @@
+import { useQuery } from '@tanstack/react-query';
+import { Link, useParams } from '@tanstack/react-router';
+import { useEffect, useState } from 'react';
+import { usePolling, useTopic } from '../live/live.ts';
+import { useTitle } from '../shell.tsx';
+import { Icon, Spinner } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { Actions } from '../workspaces/actions.tsx';
+import { workspaceQuery } from '../workspaces/queries.ts';
+import { Status } from '../workspaces/status.tsx';
+import type { End } from './session.ts';
+import { Terminal } from './terminal.tsx';
+import './terminal.css';
+
+const screenReaderKey = 'cde.terminal.screen-reader';
+
+/** A shell in the workspace, filling the page. */
+export function TerminalPage() {
+  const { owner, name } = useParams({ from: '/signed-in/workspaces/$owner/$name/terminal' });
+  useTitle(`${name} terminal`);
+  const query = useQuery({ ...workspaceQuery(`${owner}~${name}`), refetchInterval: usePolling() });
+  const workspace = query.data;
+  useTopic(workspace ? `workspace:${workspace.id}` : null);
+  const [attempt, setAttempt] = useState(0);
+  const [state, setState] = useState<'opening' | 'open' | End>('opening');
+  const [screenReader, setScreenReader] = useState(() => localStorage.getItem(screenReaderKey) === 'on');
+  const ready = workspace?.status === 'running';
+  // Once opened it stays, with what was on it, when the workspace stops.
+  const [begun, setBegun] = useState(false);
+  useEffect(() => {
+    if (ready) setBegun(true);
+  }, [ready]);
+
+  const reconnect = () => {
+    setState('opening');
+    setAttempt((count) => count + 1);
+  };
+  return (
+    <main id="main" className="terminal-page">
+      <header>
+        <h1>
+          <Link to="/workspaces/$owner/$name" params={{ owner, name }}>
+            {name}
+          </Link>
+        </h1>
+        {workspace && <Status workspace={workspace} />}
+        <span className="muted small-text" role="status">
+          {begun && state === 'opening' && 'Opening a shell…'}
+        </span>
+        <div className="end">
+          <label className="choice small-text">
+            <input
+              type="checkbox"
+              checked={screenReader}
+              onChange={(event) => {
+                setScreenReader(event.target.checked);
+                localStorage.setItem(screenReaderKey, event.target.checked ? 'on' : 'off');
+              }}
+            />
+            Screen reader support
+          </label>
+        </div>
+      </header>
+      {typeof state === 'object' && (
+        <div className={state.ended ? 'notice good' : 'notice'} role="alert">
+          {!state.ended && <Icon name="warning" />}
+          <span>{state.words}</span>
+          <span className="end row">
+            {ready ? (
+              <button
+                type="button"
+                className="button small"
+                // biome-ignore lint/a11y/noAutofocus: Enter goes on, as one expects of an ended terminal
+                autoFocus
+                onClick={reconnect}
+              >
+                {state.ended ? 'New shell' : 'Reconnect'}
+              </button>
+            ) : (
+              workspace && <Actions workspace={workspace} compact />
+            )}
+          </span>
+        </div>
+      )}
+      {begun && workspace ? (
+        <Terminal
+          workspace={workspace.id}
+          attempt={attempt}
+          screenReader={screenReader}
+          onOpen={() => setState('open')}
+          onEnd={setState}
+        />
+      ) : query.error ? (
+        <Problem error={query.error} retry={() => query.refetch()} />
+      ) : workspace ? (
+        <div className="empty">
+          <strong>{name} is not running</strong>
+          {workspace.reason && <p>{workspace.reason}</p>}
+          <p>The terminal opens as soon as it is.</p>
+          <div className="row">
+            <Actions workspace={workspace} />
+          </div>
+        </div>
+      ) : (
+        <p className="row muted">
+          <Spinner /> Loading…
+        </p>
+      )}
+    </main>
+  );
+}

@@ -1,0 +1,109 @@
+import '@xterm/xterm/css/xterm.css';
+import { FitAddon } from '@xterm/addon-fit';
+import { Terminal as Xterm } from '@xterm/xterm';
+import { useEffect, useRef } from 'react';
+import { socketUrl } from '../client.ts';
+import { opening, terminalDocument } from './document.ts';
+import { type End, openTerminal, type TerminalSession } from './session.ts';
+import { onThemeChange, theme } from './theme.ts';
+
+const scrollbackLines = 10_000;
+// A dragged window edge makes hundreds of sizes; the shell redraws for each it is told.
+const resizePauseMs = 60;
+
+interface Props {
+  /** The workspace's id, or `owner~name`. */
+  workspace: string;
+  /** A new number opens a new session in the same terminal, below what was there. */
+  attempt: number;
+  screenReader: boolean;
+  onOpen: () => void;
+  onEnd: (end: End) => void;
+}
+
+/** The terminal itself: fills its parent, fits its columns to it. */
+export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Props) {
+  const box = useRef<HTMLDivElement>(null);
+  const terminal = useRef<{ xterm: Xterm; session: TerminalSession | null }>(null);
+  const handlers = useRef({ onOpen, onEnd });
+  handlers.current = { onOpen, onEnd };
+
+  useEffect(() => {
+    const element = box.current!;
+    const xterm = new Xterm({
+      documentOverride: terminalDocument,
+      fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'),
+      fontSize: 13,
+      scrollback: scrollbackLines,
+      theme: theme(),
+      // Programs choose colours for a dark screen or a light one without knowing which it is.
+      minimumContrastRatio: 4.5,
+      cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
+      macOptionIsMeta: true,
+    });
+    const fit = new FitAddon();
+    xterm.loadAddon(fit);
+    opening(() => xterm.open(element));
+    fit.fit();
+    const held: { xterm: Xterm; session: TerminalSession | null } = { xterm, session: null };
+    terminal.current = held;
+
+    const encoder = new TextEncoder();
+    xterm.onData((text) => held.session?.send(encoder.encode(text)));
+    xterm.onBinary((text) =>
+      held.session?.send(Uint8Array.from(text, (character) => character.charCodeAt(0))),
+    );
+    let timer: ReturnType<typeof setTimeout>;
+    xterm.onResize(({ cols, rows }) => {
+      clearTimeout(timer);
+      timer = setTimeout(() => held.session?.resize(cols, rows), resizePauseMs);
+    });
+    const observer = new ResizeObserver(() => fit.fit());
+    observer.observe(element);
+    const unwatch = onThemeChange(() => {
+      xterm.options.theme = theme();
+    });
+    xterm.focus();
+    return () => {
+      clearTimeout(timer);
+      unwatch();
+      observer.disconnect();
+      xterm.dispose();
+      terminal.current = null;
+    };
+  }, []);
+
+  useEffect(() => {
+    if (terminal.current) terminal.current.xterm.options.screenReaderMode = screenReader;
+  }, [screenReader]);
+
+  useEffect(() => {
+    const held = terminal.current;
+    if (!held) return;
+    const { cols, rows } = held.xterm;
+    const session = openTerminal({
+      url: socketUrl(
+        `/api/v1/workspaces/${encodeURIComponent(workspace)}/terminal?cols=${cols}&rows=${rows}`,
+      ),
+      onOpen: () => {
+        // The size may have changed while it opened.
+        session.resize(held.xterm.cols, held.xterm.rows);
+        held.xterm.focus();
+        handlers.current.onOpen();
+      },
+      onBytes: (bytes) => held.xterm.write(bytes),
+      onEnd: (end) => {
+        // Out of full-screen programs and hidden cursors, and on a line of its own.
+        held.xterm.write('\x1b[?1049l\x1b[?25h\x1b[0m\r\n');
+        handlers.current.onEnd(end);
+      },
+    });
+    held.session = session;
+    return () => {
+      session.close();
+      held.session = null;
+    };
+  }, [workspace, attempt]);
+
+  return <div className="terminal" ref={box} />;
+}

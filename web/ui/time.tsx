@@ -1,0 +1,24 @@
+import { useEffect, useState } from 'react';
+import { ago, moment } from './format.ts';
+
+/** The time, renewed every `everyMs` while it is wanted (null: not at all). */
+export function useNow(everyMs: number | null): number {
+  const [now, setNow] = useState(Date.now);
+  useEffect(() => {
+    if (everyMs === null) return;
+    setNow(Date.now());
+    const timer = setInterval(() => setNow(Date.now()), everyMs);
+    return () => clearInterval(timer);
+  }, [everyMs]);
+  return now;
+}
+
+/** A moment as people say it; the exact one on hover. */
+export function Ago({ at }: { at: string }) {
+  const now = useNow(20_000);
+  return (
+    <time dateTime={at} title={moment(at)}>
+      {ago(Date.parse(at), now)}
+    </time>
+  );
+}

@@ -1,0 +1,106 @@
+import {
+  type Build,
+  cancelBuild,
+  restartWorkspace,
+  startWorkspace,
+  stopWorkspace,
+  type Workspace,
+} from '@cde/api/workspaces.ts';
+import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useState } from 'react';
+import { call, newIdempotencyKey } from '../client.ts';
+import { useKeepBuild } from '../live/live.ts';
+import { operates, useMe } from '../me.ts';
+import { Icon, Spinner } from '../ui/icons.tsx';
+import { Menu, type MenuItem } from '../ui/menu.tsx';
+import { sayFailed } from '../ui/toast.tsx';
+import { DeleteDialog } from './delete-dialog.tsx';
+import { refOf } from './queries.ts';
+import { busy } from './status.tsx';
+import { UpdateDialog } from './update-dialog.tsx';
+
+const operations = { start: startWorkspace, stop: stopWorkspace, restart: restartWorkspace } as const;
+type Operation = keyof typeof operations;
+
+/** After an action: show its build at once, and ask for the workspace in case no event comes. */
+export function useBuildBegan(): (build: Build, workspace: Workspace) => void {
+  const client = useQueryClient();
+  const keepBuild = useKeepBuild();
+  return (build, workspace) => {
+    keepBuild(build);
+    void client.invalidateQueries({ queryKey: ['workspace', refOf(workspace)] });
+    void client.invalidateQueries({ queryKey: ['workspaces'] });
+    void client.invalidateQueries({ queryKey: ['builds', workspace.id] });
+  };
+}
+
+/** The buttons and the menu of what may be done with a workspace now. `compact`: icons only, for a row. */
+export function Actions({ workspace, compact = false }: { workspace: Workspace; compact?: boolean }) {
+  const me = useMe();
+  const began = useBuildBegan();
+  const [dialog, setDialog] = useState<'delete' | 'update' | null>(null);
+  const operate = useMutation({
+    mutationFn: (operation: Operation) =>
+      call(operations[operation] as typeof startWorkspace, {
+        params: { workspace: workspace.id },
+        idempotencyKey: newIdempotencyKey(),
+      }),
+    onSuccess: (build) => began(build, workspace),
+    onError: (error, operation) => sayFailed(`Could not ${operation} ${workspace.name}.`, error),
+  });
+  const cancel = useMutation({
+    mutationFn: (build: string) => call(cancelBuild, { params: { build } }),
+    onSuccess: (build) => began(build, workspace),
+    onError: (error) => sayFailed('Could not cancel.', error),
+  });
+  if (!operates(me, workspace.owner) || workspace.status === 'deleted') return null;
+
+  const isBusy = busy(workspace);
+  const up = workspace.desired === 'running' && workspace.status !== 'failed';
+  const items: MenuItem[] = [];
+  if (workspace.status === 'failed') items.push({ label: 'Stop', run: () => operate.mutate('stop') });
+  if (workspace.status === 'running') items.push({ label: 'Restart', run: () => operate.mutate('restart') });
+  items.push({
+    label: workspace.outdated ? 'Update…' : 'Change parameters…',
+    run: () => setDialog('update'),
+    disabled: isBusy,
+  });
+  items.push({ label: 'Delete…', run: () => setDialog('delete'), danger: true });
+
+  const main = isBusy
+    ? { word: 'Cancel', icon: 'cross' as const, run: () => cancel.mutate(workspace.latestBuild!.id) }
+    : up
+      ? { word: 'Stop', icon: 'stop' as const, run: () => operate.mutate('stop') }
+      : { word: 'Start', icon: 'play' as const, run: () => operate.mutate('start') };
+  const waiting =
+    operate.isPending || cancel.isPending || (isBusy && workspace.latestBuild?.cancelRequested === true);
+  const cannot = waiting || workspace.status === 'deleting';
+  return (
+    <>
+      {!compact && workspace.outdated && !isBusy && (
+        <button type="button" className="button" onClick={() => setDialog('update')}>
+          Update…
+        </button>
+      )}
+      <button
+        type="button"
+        className={`button ${compact ? 'small' : ''} ${main.word === 'Start' && !compact ? 'primary' : ''}`}
+        disabled={cannot}
+        aria-label={`${main.word} ${workspace.name}`}
+        onClick={main.run}
+      >
+        {waiting ? <Spinner /> : <Icon name={main.icon} />}
+        {main.word}
+      </button>
+      <Menu
+        label={`More actions for ${workspace.name}`}
+        items={items}
+        className={compact ? 'button icon-only quiet' : 'button icon-only'}
+      >
+        <Icon name="more" />
+      </Menu>
+      {dialog === 'delete' && <DeleteDialog workspace={workspace} onClose={() => setDialog(null)} />}
+      {dialog === 'update' && <UpdateDialog workspace={workspace} onClose={() => setDialog(null)} />}
+    </>
+  );
+}

@@ -1,0 +1,88 @@
+import { deleteWorkspace, type Workspace } from '@cde/api/workspaces.ts';
+import { useMutation } from '@tanstack/react-query';
+import { type FormEvent, useState } from 'react';
+import { call } from '../client.ts';
+import { Dialog } from '../ui/dialog.tsx';
+import { Field } from '../ui/field.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { useBuildBegan } from './actions.tsx';
+
+/** Asks what becomes of the home; discarding it wants the name typed, as nothing brings it back. */
+export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {
+  const began = useBuildBegan();
+  const [home, setHome] = useState<'keep' | 'discard'>('keep');
+  const [typed, setTyped] = useState('');
+  const remove = useMutation({
+    mutationFn: () => call(deleteWorkspace, { params: { workspace: workspace.id }, query: { home } }),
+    onSuccess: (build) => {
+      began(build, workspace);
+      onClose();
+    },
+  });
+  const sure = home === 'keep' || typed === workspace.name;
+  function submit(event: FormEvent) {
+    event.preventDefault();
+    if (sure) remove.mutate();
+  }
+  return (
+    <Dialog title={`Delete ${workspace.owner}/${workspace.name}`} onClose={onClose}>
+      <form onSubmit={submit}>
+        <p>The workspace stops and everything outside its home is gone. What happens with the home?</p>
+        <fieldset className="field">
+          <legend className="hidden">The home</legend>
+          <div className="choices">
+            <label className="choice">
+              <input type="radio" name="home" checked={home === 'keep'} onChange={() => setHome('keep')} />
+              <span>
+                Keep it for the grace period
+                <span className="hint">An administrator can bring its files back until then.</span>
+              </span>
+            </label>
+            <label className="choice">
+              <input
+                type="radio"
+                name="home"
+                checked={home === 'discard'}
+                onChange={() => setHome('discard')}
+              />
+              <span>
+                Discard it now
+                <span className="hint">Every file in it is lost for good.</span>
+              </span>
+            </label>
+          </div>
+        </fieldset>
+        {home === 'discard' && (
+          <Field
+            label={
+              <>
+                Type <code>{workspace.name}</code> to discard its home
+              </>
+            }
+          >
+            {(aria) => (
+              <input
+                {...aria}
+                value={typed}
+                onChange={(event) => setTyped(event.target.value)}
+                autoComplete="off"
+                autoCapitalize="none"
+                spellCheck={false}
+                autoFocus
+              />
+            )}
+          </Field>
+        )}
+        <Problem error={remove.error} />
+        <div className="form-foot">
+          <button type="button" className="button" onClick={onClose}>
+            Keep the workspace
+          </button>
+          <button type="submit" className="button danger filled" disabled={!sure || remove.isPending}>
+            {home === 'keep' ? 'Delete' : 'Delete and discard the home'}
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}

@@ -1,0 +1,255 @@
+import type { Parameter } from '@cde/api/templates.ts';
+import { useId } from 'react';
+import { Field } from '../ui/field.tsx';
+import { type Draft, limits, mostRadios, type Problems } from './parameter-form.ts';
+
+interface Props {
+  parameters: readonly Parameter[];
+  draft: Draft;
+  problems: Problems;
+  onChange: (name: string, value: Draft[string]) => void;
+  /** True for a workspace that exists: its immutable parameters are shown and stay. */
+  existing?: boolean;
+}
+
+/** One control for each parameter, of the kind that its type and options ask for. */
+export function ParameterFields({ parameters, draft, problems, onChange, existing = false }: Props) {
+  return parameters.map((parameter) => (
+    <ParameterField
+      key={parameter.name}
+      parameter={parameter}
+      value={draft[parameter.name]}
+      problem={problems[parameter.name]}
+      disabled={existing && parameter.immutable}
+      onChange={(value) => onChange(parameter.name, value)}
+    />
+  ));
+}
+
+function ParameterField({
+  parameter,
+  value,
+  problem,
+  disabled,
+  onChange,
+}: {
+  parameter: Parameter;
+  value: Draft[string] | undefined;
+  problem: string | undefined;
+  disabled: boolean;
+  onChange: (value: Draft[string]) => void;
+}) {
+  const label = parameter.title ?? parameter.name;
+  const hints = [
+    parameter.description,
+    wanted(parameter),
+    parameter.immutable && (disabled ? 'It was set at creation and stays.' : 'It cannot be changed later.'),
+  ];
+  const hint = hints.filter(Boolean).join(' ') || undefined;
+  const text = typeof value === 'string' ? value : '';
+
+  if (parameter.type === 'boolean')
+    return (
+      <Choice label={label} hint={hint} problem={problem}>
+        {(aria) => (
+          <input
+            {...aria}
+            type="checkbox"
+            checked={value === true}
+            disabled={disabled}
+            onChange={(event) => onChange(event.target.checked)}
+          />
+        )}
+      </Choice>
+    );
+  if (parameter.type === 'list' && parameter.options) {
+    const chosen = Array.isArray(value) ? value : [];
+    return (
+      <Group legend={label} hint={hint} problem={problem} role="group">
+        {parameter.options.map((option) => (
+          <label key={option.value} className="choice">
+            <input
+              type="checkbox"
+              disabled={disabled}
+              checked={chosen.includes(option.value)}
+              onChange={(event) =>
+                // In the order of the options, however they were ticked.
+                onChange(
+                  parameter
+                    .options!.map((known) => known.value)
+                    .filter((known) =>
+                      known === option.value ? event.target.checked : chosen.includes(known),
+                    ),
+                )
+              }
+            />
+            <OptionText {...option} />
+          </label>
+        ))}
+      </Group>
+    );
+  }
+  if (parameter.type === 'list')
+    return (
+      <Field label={label} hint={hint} error={problem}>
+        {(aria) => (
+          <textarea
+            {...aria}
+            name={parameter.name}
+            rows={Math.min(8, Math.max(3, text.split('\n').length + 1))}
+            value={text}
+            disabled={disabled}
+            spellCheck={false}
+            onChange={(event) => onChange(event.target.value)}
+          />
+        )}
+      </Field>
+    );
+  if (parameter.options && parameter.options.length <= mostRadios)
+    return (
+      <Group legend={label} hint={hint} problem={problem} role="radiogroup">
+        {parameter.options.map((option) => (
+          <label key={option.value} className="choice">
+            <input
+              type="radio"
+              name={parameter.name}
+              disabled={disabled}
+              checked={text === String(option.value)}
+              onChange={() => onChange(String(option.value))}
+            />
+            <OptionText {...option} />
+          </label>
+        ))}
+      </Group>
+    );
+  if (parameter.options)
+    return (
+      <Field label={label} hint={hint} error={problem}>
+        {(aria) => (
+          <select
+            {...aria}
+            name={parameter.name}
+            value={text}
+            disabled={disabled}
+            onChange={(event) => onChange(event.target.value)}
+          >
+            {text === '' && <option value="">Choose…</option>}
+            {parameter.options!.map((option) => (
+              <option key={option.value} value={String(option.value)}>
+                {option.title ?? option.value}
+                {option.description ? ` — ${option.description}` : ''}
+              </option>
+            ))}
+          </select>
+        )}
+      </Field>
+    );
+  return (
+    <Field label={label} hint={hint} error={problem}>
+      {(aria) => (
+        <input
+          {...aria}
+          name={parameter.name}
+          // Not type=number: the wheel changes it by accident, and what is not a number reads as empty.
+          inputMode={parameter.type === 'number' ? (parameter.integer ? 'numeric' : 'decimal') : undefined}
+          value={text}
+          disabled={disabled}
+          placeholder={parameter.default === undefined ? undefined : String(parameter.default)}
+          autoComplete="off"
+          spellCheck={false}
+          onChange={(event) => onChange(event.target.value)}
+        />
+      )}
+    </Field>
+  );
+}
+
+function wanted(parameter: Parameter): string | undefined {
+  switch (parameter.type) {
+    case 'number':
+      if (parameter.options || (parameter.min === undefined && parameter.max === undefined)) return undefined;
+      return `${limits(parameter.min, parameter.max)}${parameter.integer ? ', whole numbers' : ''}.`;
+    case 'list':
+      return parameter.options
+        ? undefined
+        : `One a line, ${limits(undefined, parameter.maxItems).toLowerCase()}.`;
+    default:
+      return undefined;
+  }
+}
+
+function OptionText({
+  value,
+  title,
+  description,
+}: {
+  value: string | number;
+  title?: string;
+  description?: string;
+}) {
+  return (
+    <span>
+      {title ?? value}
+      {description && <span className="hint">{description}</span>}
+    </span>
+  );
+}
+
+function Group({
+  legend,
+  hint,
+  problem,
+  role,
+  children,
+}: {
+  legend: string;
+  hint: string | undefined;
+  problem: string | undefined;
+  role: 'group' | 'radiogroup';
+  children: React.ReactNode;
+}) {
+  const id = useId();
+  return (
+    <fieldset
+      className="field"
+      role={role}
+      aria-describedby={`${id}-hint ${id}-error`}
+      aria-invalid={problem ? true : undefined}
+    >
+      <legend className="legend">{legend}</legend>
+      <div className="choices">{children}</div>
+      <p className="hint" id={`${id}-hint`}>
+        {hint}
+      </p>
+      <p className="field-error" id={`${id}-error`}>
+        {problem}
+      </p>
+    </fieldset>
+  );
+}
+
+function Choice({
+  label,
+  hint,
+  problem,
+  children,
+}: {
+  label: string;
+  hint: string | undefined;
+  problem: string | undefined;
+  children: (aria: { id: string; 'aria-describedby': string }) => React.ReactNode;
+}) {
+  const id = useId();
+  return (
+    <div className="field">
+      <label className="choice" htmlFor={id}>
+        {children({ id, 'aria-describedby': `${id}-hint` })}
+        <span className="legend">{label}</span>
+      </label>
+      <p className="hint" id={`${id}-hint`}>
+        {hint}
+      </p>
+      {problem && <p className="field-error">{problem}</p>}
+    </div>
+  );
+}

@@ -1,0 +1,136 @@
+import type { ApiError } from '@cde/api/errors.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+
+/** What the form's controls hold, by parameter: text as typed, a switch, or chosen items. */
+export type Draft = Record<string, string | boolean | string[]>;
+/** What is wrong, by parameter, in words to stand at its field. */
+export type Problems = Record<string, string>;
+
+/** A list with more options than this is a select instead of radio buttons. */
+export const mostRadios = 6;
+
+/** The form before anybody touched it: the given values, else the defaults. */
+export function startDraft(parameters: readonly Parameter[], values: ParameterValues = {}): Draft {
+  return Object.fromEntries(
+    parameters.map((parameter) => [
+      parameter.name,
+      toDraft(parameter, Object.hasOwn(values, parameter.name) ? values[parameter.name] : parameter.default),
+    ]),
+  );
+}
+
+function toDraft(parameter: Parameter, value: ParameterValue | undefined): Draft[string] {
+  switch (parameter.type) {
+    case 'boolean':
+      return value === true;
+    case 'list': {
+      const items = Array.isArray(value) ? value : [];
+      return parameter.options ? items : items.join('\n');
+    }
+    default:
+      return value === undefined ? '' : String(value);
+  }
+}
+
+/**
+ * Reads the form: a typed value for each parameter that has one, and a sentence for each that does not fit.
+ * The server checks again, and is right where the two differ.
+ */
+export function readDraft(
+  parameters: readonly Parameter[],
+  draft: Draft,
+): { values: ParameterValues; problems: Problems } {
+  const values: ParameterValues = {};
+  const problems: Problems = {};
+  for (const parameter of parameters) {
+    const read = readOne(parameter, draft[parameter.name]);
+    if ('problem' in read) problems[parameter.name] = read.problem;
+    else if (read.value !== undefined) values[parameter.name] = read.value;
+  }
+  return { values, problems };
+}
+
+type Read = { value: ParameterValue | undefined } | { problem: string };
+
+function readOne(parameter: Parameter, held: Draft[string] | undefined): Read {
+  switch (parameter.type) {
+    case 'boolean':
+      return { value: held === true };
+    case 'list': {
+      const items = Array.isArray(held) ? held : lines(String(held ?? ''));
+      if (items.length > parameter.maxItems)
+        return { problem: `At most ${parameter.maxItems} items; there are ${items.length}.` };
+      return { value: items };
+    }
+    case 'number':
+      return readNumber(parameter, String(held ?? '').trim());
+    case 'string':
+      return readString(parameter, String(held ?? ''));
+  }
+}
+
+function lines(text: string): string[] {
+  return text
+    .split(/\r?\n/)
+    .map((line) => line.trim())
+    .filter((line) => line !== '');
+}
+
+function readNumber(parameter: Extract<Parameter, { type: 'number' }>, text: string): Read {
+  if (text === '')
+    return parameter.default === undefined ? { problem: 'A number is required.' } : { value: undefined };
+  const value = Number(text);
+  if (!Number.isFinite(value)) return { problem: `“${text}” is not a number.` };
+  if (parameter.integer && !Number.isSafeInteger(value)) return { problem: 'A whole number is wanted.' };
+  const { min, max } = parameter;
+  if ((min !== undefined && value < min) || (max !== undefined && value > max))
+    return { problem: `${limits(min, max)} is wanted.` };
+  return { value };
+}
+
+function readString(parameter: Extract<Parameter, { type: 'string' }>, text: string): Read {
+  if (text === '' && parameter.default === undefined) return { problem: 'A value is required.' };
+  const { minLength, maxLength } = parameter;
+  if (
+    (minLength !== undefined && text.length < minLength) ||
+    (maxLength !== undefined && text.length > maxLength)
+  )
+    return { problem: `${limits(minLength, maxLength)} characters are wanted; there are ${text.length}.` };
+  if (parameter.pattern !== undefined && !matches(parameter.pattern, text))
+    return { problem: `It does not match the pattern ${parameter.pattern}` };
+  return { value: text };
+}
+
+/** `From 1 to 8`, `At least 1`, `At most 8`. */
+export function limits(min: number | undefined, max: number | undefined): string {
+  if (min === undefined) return `At most ${max}`;
+  if (max === undefined) return `At least ${min}`;
+  return `From ${min} to ${max}`;
+}
+
+// Here patterns run by backtracking, on the server in linear time: what is long is left to the server.
+const longestMatched = 120;
+
+function matches(pattern: string, text: string): boolean {
+  if (text.length > longestMatched) return true;
+  try {
+    return new RegExp(`^(?:${pattern})$`, 'u').test(text);
+  } catch {
+    return true; // RE2's syntax has some that JavaScript's has not.
+  }
+}
+
+/** The server's issues as problems of fields; `rest` are those that belong to none. */
+export function placeIssues(
+  parameters: readonly Parameter[],
+  issues: ApiError['issues'],
+): { problems: Problems; rest: string[] } {
+  const problems: Problems = {};
+  const rest: string[] = [];
+  for (const { path, message } of issues ?? []) {
+    const name = /^(?:parameters[.[]"?)?([a-z][a-z0-9_]*)/.exec(path)?.[1] ?? path;
+    if (parameters.some((parameter) => parameter.name === name)) problems[name] ??= message;
+    else rest.push(path ? `${path}: ${message}` : message);
+  }
+  return { problems, rest };
+}

@@ -1,0 +1,83 @@
+import type { Workspace } from '@cde/api/workspaces.ts';
+import { useQuery } from '@tanstack/react-query';
+import { bytes } from '../ui/format.ts';
+import { Ago } from '../ui/time.tsx';
+import { statsQuery } from './queries.ts';
+
+// The agent reports every 30 s.
+const askEveryMs = 15_000;
+
+/** What the agent last said of CPU, memory, home, ports and sessions. */
+export function Stats({ workspace }: { workspace: Workspace }) {
+  const running = workspace.status === 'running';
+  const query = useQuery({
+    ...statsQuery(workspace.id),
+    enabled: running,
+    refetchInterval: askEveryMs,
+  });
+  if (!running) return null;
+  const stats = query.data;
+  return (
+    <section className="panel" aria-labelledby="stats-title">
+      <header>
+        <h2 id="stats-title">Use</h2>
+        {stats && (
+          <span className="end muted small-text">
+            <Ago at={stats.at} />
+          </span>
+        )}
+      </header>
+      <div className="body">
+        {!stats ? (
+          <p className="muted">The agent has not reported yet.</p>
+        ) : (
+          <dl className="facts">
+            <dt>CPU</dt>
+            <dd>
+              {Math.round(stats.cpuPercent)} % of a core, load {stats.load1.toFixed(2)}
+            </dd>
+            <dt>Memory</dt>
+            <dd>
+              <Meter label="Memory" used={stats.memoryUsedBytes} total={stats.memoryLimitBytes} />
+            </dd>
+            <dt>Home</dt>
+            <dd>
+              <Meter label="Home" used={stats.homeUsedBytes} total={stats.homeTotalBytes} />
+            </dd>
+            <dt>Ports</dt>
+            <dd>
+              {stats.openPorts.length === 0
+                ? 'none open'
+                : stats.openPorts.map(({ port, process }) => (
+                    <span key={port} className="chip" title={process}>
+                      {port} {process}
+                    </span>
+                  ))}
+            </dd>
+            <dt>Sessions</dt>
+            <dd>{stats.sessions.length === 0 ? 'none' : countKinds(stats.sessions)}</dd>
+          </dl>
+        )}
+      </div>
+    </section>
+  );
+}
+
+function countKinds(sessions: { kind: string }[]): string {
+  const counts = new Map<string, number>();
+  for (const { kind } of sessions) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  return [...counts].map(([kind, count]) => `${count} ${kind}`).join(', ');
+}
+
+function Meter({ label, used, total }: { label: string; used: number; total: number | null }) {
+  if (!total) return bytes(used);
+  const share = used / total;
+  return (
+    <span className="meter-row">
+      <meter aria-label={label} min={0} max={total} high={total * 0.85} optimum={0} value={used} />
+      <span className="nowrap">
+        {bytes(used)} of {bytes(total)} <span className="muted">({Math.round(share * 100)} %)</span>
+      </span>
+    </span>
+  );
+}

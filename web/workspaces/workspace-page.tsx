@@ -1,0 +1,205 @@
+import type { Build, Workspace } from '@cde/api/workspaces.ts';
+import { useQuery } from '@tanstack/react-query';
+import { Link, useParams } from '@tanstack/react-router';
+import { useState } from 'react';
+import { CallError } from '../client.ts';
+import { usePolling, useTopic } from '../live/live.ts';
+import { connects, useMe } from '../me.ts';
+import { useTitle } from '../shell.tsx';
+import { CopyLine } from '../ui/copy.tsx';
+import { Icon, Spinner } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { Ago } from '../ui/time.tsx';
+import { Actions } from './actions.tsx';
+import { LogView } from './log-view.tsx';
+import { buildsQuery, workspaceQuery } from './queries.ts';
+import { Stages } from './stages.tsx';
+import { Stats } from './stats.tsx';
+import { busy, Status } from './status.tsx';
+import './workspaces.css';
+
+export function WorkspacePage() {
+  const { owner, name } = useParams({ from: '/signed-in/workspaces/$owner/$name' });
+  useTitle(`${owner}/${name}`);
+  const polling = usePolling();
+  const query = useQuery({ ...workspaceQuery(`${owner}~${name}`), refetchInterval: polling });
+  const workspace = query.data;
+  const gone = query.error instanceof CallError && query.error.status === 404;
+  useTopic(workspace && !gone ? `workspace:${workspace.id}` : null);
+
+  if (gone)
+    return (
+      <main id="main" className="empty">
+        <strong>
+          {workspace
+            ? `${owner}/${name} is deleted`
+            : `There is no workspace ${owner}/${name} that you may see`}
+        </strong>
+        <Link className="button" to="/workspaces">
+          Go to your workspaces
+        </Link>
+      </main>
+    );
+  return (
+    <main id="main">
+      <div className="page-head">
+        <h1 className="crumbs">
+          <span>
+            <span className="owner">{owner}/</span>
+            {name}
+          </span>
+        </h1>
+        {workspace && <Status workspace={workspace} />}
+        <div className="end">
+          {workspace && (
+            <>
+              {workspace.status === 'running' && <TerminalLink workspace={workspace} />}
+              <Actions workspace={workspace} />
+            </>
+          )}
+        </div>
+        {workspace?.reason && <p>{workspace.reason}</p>}
+      </div>
+      {query.error && !workspace ? (
+        <Problem error={query.error} retry={() => query.refetch()} />
+      ) : !workspace ? (
+        <p className="row muted" role="status">
+          <Spinner /> Loading…
+        </p>
+      ) : (
+        <Loaded workspace={workspace} />
+      )}
+    </main>
+  );
+}
+
+function TerminalLink({ workspace }: { workspace: Workspace }) {
+  const me = useMe();
+  if (!connects(me, workspace.owner)) return null;
+  return (
+    <Link
+      className="button primary"
+      to="/workspaces/$owner/$name/terminal"
+      params={{ owner: workspace.owner, name: workspace.name }}
+    >
+      <Icon name="terminal" /> Terminal
+    </Link>
+  );
+}
+
+function Loaded({ workspace }: { workspace: Workspace }) {
+  const polling = usePolling();
+  const list = useQuery({ ...buildsQuery(workspace.id), refetchInterval: polling });
+  const [chosen, setChosen] = useState<string | null>(null);
+  const builds: Build[] = list.data ?? (workspace.latestBuild ? [workspace.latestBuild] : []);
+  const build = builds.find((one) => one.id === chosen) ?? builds[0];
+  return (
+    <div className="workspace-columns">
+      <div className="stack">
+        {build && <Stages build={build} />}
+        {build && (
+          <LogView
+            build={build}
+            builds={builds}
+            // Choosing the latest means: stay with the latest.
+            onChoose={(id) => setChosen(id === builds[0]?.id ? null : id)}
+          />
+        )}
+        {list.error && <Problem error={list.error} retry={() => list.refetch()} />}
+      </div>
+      <div className="stack">
+        <Connect workspace={workspace} />
+        <Stats workspace={workspace} />
+        <Facts workspace={workspace} />
+      </div>
+    </div>
+  );
+}
+
+function Connect({ workspace }: { workspace: Workspace }) {
+  const me = useMe();
+  if (!connects(me, workspace.owner)) return null;
+  const { name } = workspace;
+  return (
+    <section className="panel" aria-labelledby="connect-title">
+      <header>
+        <h2 id="connect-title">Connect</h2>
+        {workspace.status === 'running' && (
+          <a className="end button small" href={`vscode://vscode-remote/ssh-remote+${name}.cde/`}>
+            <Icon name="link" /> VS Code
+          </a>
+        )}
+      </header>
+      <div className="body stack tight">
+        <CopyLine text={`cde ssh ${name}`} label={`Copy: cde ssh ${name}`} />
+        <CopyLine text={`ssh ${name}.cde`} label={`Copy: ssh ${name}.cde`} />
+        <p className="hint">
+          The second form, and VS Code, once <code>cde config-ssh</code> has run on your machine.
+          {workspace.status !== 'running' && !busy(workspace) && ' The workspace must run first.'}
+        </p>
+      </div>
+    </section>
+  );
+}
+
+function Facts({ workspace }: { workspace: Workspace }) {
+  const parameters = Object.entries(workspace.parameters);
+  return (
+    <section className="panel" aria-labelledby="facts-title">
+      <header>
+        <h2 id="facts-title">Details</h2>
+      </header>
+      <div className="body">
+        <dl className="facts">
+          <dt>Template</dt>
+          <dd>
+            <Link to="/templates/$template" params={{ template: workspace.template }}>
+              {workspace.template}
+            </Link>{' '}
+            v{workspace.templateVersion}{' '}
+            {workspace.outdated && (
+              <span className="chip warn">v{workspace.activeTemplateVersion} is active</span>
+            )}
+          </dd>
+          <dt>Provider</dt>
+          <dd>{workspace.provider}</dd>
+          {workspace.isolation && (
+            <>
+              <dt>Isolation</dt>
+              <dd>{workspace.isolation}</dd>
+            </>
+          )}
+          <dt>Agent</dt>
+          <dd>
+            {workspace.agent.connected ? 'connected' : 'not connected'}
+            {workspace.agent.version && `, version ${workspace.agent.version}`}
+            {!workspace.agent.connected && workspace.agent.lastSeenAt && (
+              <>
+                , seen <Ago at={workspace.agent.lastSeenAt} />
+              </>
+            )}
+          </dd>
+          <dt>Created</dt>
+          <dd>
+            <Ago at={workspace.createdAt} />
+          </dd>
+          {parameters.map(([key, value]) => (
+            <Parameter key={key} name={key} value={value} />
+          ))}
+        </dl>
+      </div>
+    </section>
+  );
+}
+
+function Parameter({ name, value }: { name: string; value: Workspace['parameters'][string] }) {
+  const text = Array.isArray(value) ? value.join(', ') : String(value);
+  return (
+    <>
+      <dt>
+        <code>{name}</code>
+      </dt>
+      <dd>{text === '' ? <span className="muted">empty</span> : <code>{text}</code>}</dd>
+    </>
+  );
+}
