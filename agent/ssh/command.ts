@@ -1,64 +1,67 @@
 import { existsSync } from 'node:fs';
+import type { TerminalModes } from './gaps.ts';
 import { openTerminals } from './pty.ts';
 
 /**
- * How a new terminal from node-pty stands, by the names of RFC 4254, section 8. A client's modes are
- * applied where they differ.
+ * How a new terminal from node-pty stands, with the opcodes of RFC 4254, section 8, and stty's names. A
+ * client's modes are applied where they differ.
  */
-const flags: Record<string, [name: string, on: boolean]> = {
-  IGNPAR: ['ignpar', false],
-  PARMRK: ['parmrk', false],
-  INPCK: ['inpck', false],
-  ISTRIP: ['istrip', false],
-  INLCR: ['inlcr', false],
-  IGNCR: ['igncr', false],
-  ICRNL: ['icrnl', true],
-  IXON: ['ixon', true],
-  IXANY: ['ixany', true],
-  IXOFF: ['ixoff', false],
-  ISIG: ['isig', true],
-  ICANON: ['icanon', true],
-  ECHO: ['echo', true],
-  ECHOE: ['echoe', true],
-  ECHOK: ['echok', true],
-  ECHONL: ['echonl', false],
-  NOFLSH: ['noflsh', false],
-  TOSTOP: ['tostop', false],
-  IEXTEN: ['iexten', true],
-  ECHOCTL: ['echoctl', true],
-  ECHOKE: ['echoke', true],
-  OPOST: ['opost', true],
-  ONLCR: ['onlcr', true],
-  OCRNL: ['ocrnl', false],
-  ONOCR: ['onocr', false],
-  ONLRET: ['onlret', false],
-};
-const characters: Record<string, [name: string, value: number]> = {
-  VINTR: ['intr', 3],
-  VQUIT: ['quit', 28],
-  VERASE: ['erase', 127],
-  VKILL: ['kill', 21],
-  VEOF: ['eof', 4],
-  VSTART: ['start', 17],
-  VSTOP: ['stop', 19],
-  VSUSP: ['susp', 26],
-  VREPRINT: ['rprnt', 18],
-  VWERASE: ['werase', 23],
-  VLNEXT: ['lnext', 22],
-};
+const flags: [opcode: number, name: string, on: boolean][] = [
+  [30, 'ignpar', false],
+  [31, 'parmrk', false],
+  [32, 'inpck', false],
+  [33, 'istrip', false],
+  [34, 'inlcr', false],
+  [35, 'igncr', false],
+  [36, 'icrnl', true],
+  [38, 'ixon', true],
+  [39, 'ixany', true],
+  [40, 'ixoff', false],
+  [50, 'isig', true],
+  [51, 'icanon', true],
+  [53, 'echo', true],
+  [54, 'echoe', true],
+  [55, 'echok', true],
+  [56, 'echonl', false],
+  [57, 'noflsh', false],
+  [58, 'tostop', false],
+  [59, 'iexten', true],
+  [60, 'echoctl', true],
+  [61, 'echoke', true],
+  [70, 'opost', true],
+  [72, 'onlcr', true],
+  [73, 'ocrnl', false],
+  [74, 'onocr', false],
+  [75, 'onlret', false],
+];
+const characters: [opcode: number, name: string, value: number][] = [
+  [1, 'intr', 3],
+  [2, 'quit', 28],
+  [3, 'erase', 127],
+  [4, 'kill', 21],
+  [5, 'eof', 4],
+  [8, 'start', 17],
+  [9, 'stop', 19],
+  [10, 'susp', 26],
+  [12, 'rprnt', 18],
+  [13, 'werase', 23],
+  [14, 'lnext', 22],
+];
 
 /** The arguments that bring a new terminal to a client's modes; empty when it stands so already. */
-export function sttyArguments(modes: Record<string, number | undefined>): string[] {
+export function sttyArguments(modes: TerminalModes): string[] {
   const changes: string[] = [];
-  for (const [mode, [name, on]] of Object.entries(flags)) {
-    const wanted = modes[mode];
+  for (const [opcode, name, on] of flags) {
+    const wanted = modes.get(opcode);
     if (wanted !== undefined && (wanted !== 0) !== on) changes.push(on ? `-${name}` : name);
   }
-  for (const [mode, [name, value]] of Object.entries(characters)) {
-    const wanted = modes[mode];
+  for (const [opcode, name, value] of characters) {
+    const wanted = modes.get(opcode);
     if (wanted === undefined || wanted === value || wanted > 255) continue;
     changes.push(name, wanted === 255 || wanted === 0 ? 'undef' : characterName(wanted));
   }
+  // node-pty leaves the two ends of line at 0xFF, which stands for none on macOS only.
+  if (changes.length > 0) changes.push('eol', 'undef', 'eol2', 'undef');
   return changes;
 }
 
@@ -78,7 +81,7 @@ const bash = ['/bin/bash', '/usr/bin/bash'].find((path) => existsSync(path));
 export function prepareCommand(
   file: string,
   args: string[],
-  terminal?: { modes: Record<string, number | undefined> },
+  terminal?: { modes: TerminalModes },
 ): { file: string; args: string[] } {
   const steps: string[] = [];
   let shell = '/bin/sh';

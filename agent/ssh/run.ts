@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import type { ServerChannel } from 'ssh2';
 import { prepareCommand } from './command.ts';
+import type { TerminalModes } from './gaps.ts';
 import { makeOutput, type Output } from './output.ts';
 import type { PipePool } from './pipes.ts';
 import { openPty } from './pty.ts';
@@ -20,7 +21,7 @@ export interface Job {
 export interface Terminal {
   columns: number;
   rows: number;
-  modes: Record<string, number | undefined>;
+  modes: TerminalModes;
 }
 
 /** A job that runs in a channel. */

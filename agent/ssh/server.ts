@@ -5,7 +5,7 @@ import type { Sessions } from '../sessions.ts';
 import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
 import type { Workspace } from './environment.ts';
 import { serveForwards } from './forward.ts';
-import { disableServerKeepalive } from './gaps.ts';
+import { disableServerKeepalive, hookTerminalModes } from './gaps.ts';
 import { makePipePool } from './pipes.ts';
 import { serveSession } from './session.ts';
 
@@ -27,6 +27,7 @@ export function makeSshServer(options: {
   sessions: Sessions;
 }): SshServer {
   disableServerKeepalive();
+  hookTerminalModes();
   const pool = makePipePool();
   const connections = new Set<() => void>();
   const streams = new Set<Duplex>();

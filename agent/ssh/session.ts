@@ -9,7 +9,7 @@ import {
   sessionEnvironment,
   type Workspace,
 } from './environment.ts';
-import { keepRequestsAfterEof } from './gaps.ts';
+import { keepRequestsAfterEof, requestedModes } from './gaps.ts';
 import type { PipePool } from './pipes.ts';
 import { type Running, runInTerminal, runPiped, type Terminal } from './run.ts';
 
@@ -42,7 +42,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       term: (info as unknown as { term: string }).term || 'dumb',
       columns: info.cols,
       rows: info.rows,
-      modes: (info.modes ?? {}) as Record<string, number | undefined>,
+      modes: requestedModes(),
     };
     accept?.();
   });
