@@ -175,7 +175,9 @@ function makeSession(
     settings: { initialWindowSize: streamWindow, enablePush: false },
     maxSessionMemory,
   });
-  h2.once('connect', () => h2.setLocalWindowSize(sessionWindow));
+  h2.once('connect', () => {
+    if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
+  });
 
   let end: SessionEnd | undefined;
   let resolveClosed: (end: SessionEnd) => void;

@@ -1,0 +1,181 @@
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
+import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import type { Clock } from '@cde/tunnel/clock.ts';
+import type { TunnelError } from '@cde/tunnel/errors.ts';
+import { type HostedSession, type HostOptions, serveSession } from '@cde/tunnel/host.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { type ListenOptions, listenRelay } from '@cde/tunnel/paths/relay.ts';
+import { makePipe } from '@cde/tunnel/pipe.ts';
+import { openSession, type Session, type SessionOptions } from '@cde/tunnel/session.ts';
+import { makeTicketSigner, type TicketClaims } from '@cde/tunnel/ticket.ts';
+import Fastify from 'fastify';
+import { relayPlugin } from './plugin.ts';
+import { makeRelay, type Relay, type RelayOptions } from './relay.ts';
+
+/** For tests: satellites, agents and clients on loopback, each real, all closed by `close`. */
+export async function makeWorld() {
+  const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
+  const certificate = await makeCertificate();
+  const clientKey = makeClientKey();
+  const workspaceId = randomUUID();
+  const buildId = randomUUID();
+  const closers: (() => unknown)[] = [];
+  const inAMinute = () => Math.floor(Date.now() / 1000) + 60;
+
+  /** A satellite at a free port, or at `port`. */
+  async function satellite(
+    options: Partial<RelayOptions> & { port?: number } = {},
+  ): Promise<{ url: string; port: number; relay: Relay; close(): Promise<void> }> {
+    const app = Fastify({ forceCloseConnections: true });
+    const relay = makeRelay({ ticketKeys: [signer.publicKey], ...options });
+    await app.register(relayPlugin, { relay });
+    const url = await app.listen({ port: options.port ?? 0, host: '127.0.0.1' });
+    closers.push(() => app.close());
+    return { url, port: Number(new URL(url).port), relay, close: () => app.close() };
+  }
+
+  const listenToken = (changes: { buildId?: string; exp?: number } = {}) =>
+    signer.signListenToken({ workspaceId, buildId, exp: inAMinute(), ...changes });
+
+  /** An agent that listens at a satellite; streams echo unless `host.onStream` says otherwise. */
+  function agent(url: string, host: Partial<HostOptions> = {}, listen: Partial<ListenOptions> = {}) {
+    const sessions: HostedSession[] = [];
+    const states = makeQueue<{ connected: boolean; reason: TunnelError | null }>();
+    const listener = listenRelay({
+      url,
+      listenToken: () => listenToken(),
+      onPath(path) {
+        sessions.push(
+          serveSession({
+            pipe: makePipe({ path }),
+            tlsKey: certificate.key,
+            tlsCert: certificate.cert,
+            workspaceId,
+            ticketKeys: [signer.publicKey],
+            agentKey: certificate.fingerprint,
+            onStream: (_target, stream) => {
+              stream.pipe(stream);
+              return undefined;
+            },
+            ...host,
+          }),
+        );
+      },
+      onState: (connected, reason) => states.put({ connected, reason }),
+      clock: impatientClock,
+      ...listen,
+    });
+    closers.push(() => {
+      listener.close();
+      for (const session of sessions) session.close();
+    });
+    return { listener, sessions, states };
+  }
+
+  const ticket = (changes: Partial<TicketClaims> = {}) =>
+    signer.signTicket({
+      workspaceId,
+      workspace: 'ada/hello',
+      userId: randomUUID(),
+      username: 'ada',
+      agentKey: certificate.fingerprint,
+      clientKey: clientKey.publicKey,
+      satellites: ['embedded'],
+      jti: randomUUID(),
+      exp: inAMinute(),
+      ...changes,
+    });
+
+  async function open(urls: string | string[], changes: Partial<SessionOptions> = {}): Promise<Session> {
+    const session = await openSession({
+      ticket: await ticket(),
+      agentKey: certificate.fingerprint,
+      satellites: [urls].flat().map((url) => ({ name: url, url })),
+      clientPrivateKey: clientKey.privateKey,
+      ...changes,
+    });
+    closers.push(() => session.close());
+    return session;
+  }
+
+  /** A TCP proxy before a satellite: to cut connections off, or to swallow what they carry. */
+  async function proxy(port: number) {
+    const sockets = new Set<Socket>();
+    const server = createServer((client) => {
+      const upstream = connect(port, '127.0.0.1');
+      for (const [one, other] of [
+        [client, upstream],
+        [upstream, client],
+      ] as const) {
+        sockets.add(one);
+        one.pipe(other);
+        one.on('error', () => {});
+        one.once('close', () => {
+          sockets.delete(one);
+          other.destroy();
+        });
+      }
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const cut = () => {
+      for (const socket of sockets) socket.resetAndDestroy();
+    };
+    closers.push(() => {
+      cut();
+      server.close();
+    });
+    return {
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      cut,
+      /** From now on nothing comes through, and nobody is told. */
+      swallow() {
+        for (const socket of sockets) {
+          socket.unpipe();
+          socket.resume();
+        }
+      },
+    };
+  }
+
+  return {
+    signer,
+    workspaceId,
+    satellite,
+    agent,
+    open,
+    proxy,
+    ticket,
+    listenToken,
+    async close() {
+      for (const close of closers.reverse()) await close();
+    },
+  };
+}
+export type World = Awaited<ReturnType<typeof makeWorld>>;
+
+/** Retries after a hundredth of the time. */
+export const impatientClock: Clock = {
+  now: () => performance.now(),
+  random: () => 1,
+  sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms / 100)),
+};
+
+/** Values that come when they come, taken one by one. */
+export function makeQueue<T>() {
+  const values: T[] = [];
+  const takers: ((value: T) => void)[] = [];
+  return {
+    put(value: T) {
+      const taker = takers.shift();
+      if (taker) taker(value);
+      else values.push(value);
+    },
+    next(): Promise<T> {
+      const value = values.shift();
+      return value === undefined ? new Promise((resolve) => takers.push(resolve)) : Promise.resolve(value);
+    },
+  };
+}
