@@ -7,7 +7,7 @@ import websocket from '@fastify/websocket';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
 import type { Config } from './config.ts';
-import { terminalRoutes } from './connections/terminal.ts';
+import { connectionRoutes } from './connections/routes.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import { Problem } from './errors.ts';
@@ -16,9 +16,9 @@ import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';
 import { may } from './identity/authorize.ts';
 import { makeGate } from './identity/gate.ts';
+import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
-import type { Keys } from './keys.ts';
 import type { Logger } from './log.ts';
 import { installMetrics } from './telemetry/metrics.ts';
 import { templateRoutes } from './templates/routes.ts';
@@ -103,10 +103,9 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     bus,
     now,
     providers,
-    issueTicket,
     agents: makeAgents({ database, bus, now, keys, satellites }),
   });
-  terminalRoutes(app, { issueTicket });
+  connectionRoutes(app, { issueTicket });
   const hub = makeHub(app, {
     bus,
     log,

@@ -14,8 +14,8 @@ import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
 import { apiTokens, users } from './database/schema.ts';
 import { type Bus, makeBus } from './events/bus.ts';
+import { type Keys, loadKeys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
-import { type Keys, loadKeys } from './keys.ts';
 import { makeLog } from './log.ts';
 
 export interface TestDatabase extends Database {

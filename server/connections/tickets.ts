@@ -3,7 +3,7 @@ import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
-import type { Keys } from '../keys.ts';
+import type { Keys } from '../identity/keys.ts';
 import { mayHaveAgent } from '../workspaces/statuses.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 

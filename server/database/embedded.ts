@@ -1,6 +1,6 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync } from 'node:fs';
 import { chmod, chown, cp, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir, userInfo } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -92,6 +92,75 @@ async function postmasterPid(data: string): Promise<number | null> {
   }
 }
 
+/** How long PostgreSQL may take: recovery after a kill replays its log first. */
+const startMs = 60_000;
+/** After a kill the old server's last processes may still be leaving; until then a new one refuses to start. */
+const refusedMs = 10_000;
+
+/** Starts the server process and waits until it answers. */
+async function launch(
+  program: string,
+  place: {
+    base: string;
+    data: string;
+    socket: string;
+    settings: Record<string, string>;
+    run: Partial<Account>;
+    url: string;
+  },
+): Promise<void> {
+  const { base, data } = place;
+  const log = openSync(join(base, 'postgres.log'), 'a', 0o600);
+  const flags = {
+    listen_addresses: '',
+    unix_socket_directories: place.socket,
+    unix_socket_permissions: '0700',
+    max_connections: '200',
+    ...place.settings,
+  };
+  const began = Date.now();
+  try {
+    for (;;) {
+      const child = spawn(
+        program,
+        ['-D', data, ...Object.entries(flags).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
+        {
+          ...place.run,
+          cwd: base,
+          // It outlives a killed server, and is adopted by the next.
+          detached: true,
+          stdio: ['ignore', log, log],
+          env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' },
+        },
+      );
+      let exit: string | null = null;
+      child.on('exit', (code, signal) => {
+        exit = signal ?? `exit ${code}`;
+      });
+      child.on('error', (error) => {
+        exit = error.message;
+      });
+      child.unref();
+      while (exit === null) {
+        if (await answers(place.url)) return;
+        if (Date.now() - began > startMs) exit = `no answer in ${startMs / 1000} s`;
+        await wait(20);
+      }
+      if (Date.now() - began > refusedMs) {
+        const tail = (await readFile(join(base, 'postgres.log'), 'utf8'))
+          .trim()
+          .split('\n')
+          .slice(-3)
+          .join(' | ');
+        throw new Error(`it did not come up (${exit}): ${tail}`);
+      }
+      await wait(200);
+    }
+  } finally {
+    closeSync(log);
+  }
+}
+
 /**
  * Starts (or adopts) the PostgreSQL of a data directory. It listens on a Unix socket only, so that a
  * workspace sharing the machine's loopback cannot reach it.
@@ -164,45 +233,7 @@ export async function startEmbedded(
   if ((await postmasterPid(data)) !== null && (await answers(urlOf('postgres')))) {
     adopted = true;
   } else {
-    const log = openSync(join(base, 'postgres.log'), 'a', 0o600);
-    const flags = {
-      listen_addresses: '',
-      unix_socket_directories: socket,
-      unix_socket_permissions: '0700',
-      max_connections: '200',
-      ...settings,
-    };
-    const child = spawn(
-      programs.postgres,
-      ['-D', data, ...Object.entries(flags).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
-      {
-        ...run,
-        cwd: base,
-        // It outlives a killed server, and is adopted by the next.
-        detached: true,
-        stdio: ['ignore', log, log],
-        env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' },
-      },
-    );
-    let exit: number | null | undefined;
-    child.on('exit', (code) => {
-      exit = code ?? -1;
-    });
-    child.unref();
-    const deadline = Date.now() + 60_000;
-    while (!(await answers(urlOf('postgres')))) {
-      if (exit !== undefined || Date.now() > deadline) {
-        const tail = (await readFile(join(base, 'postgres.log'), 'utf8'))
-          .trim()
-          .split('\n')
-          .slice(-3)
-          .join(' | ');
-        throw new Error(
-          `The embedded PostgreSQL did not start (${exit === undefined ? 'no answer in 60 s' : `exit ${exit}`}): ${tail}`,
-        );
-      }
-      await wait(20);
-    }
+    await launch(programs.postgres, { base, data, socket, settings, run, url: urlOf('postgres') });
   }
   const admin = new pg.Client({ connectionString: urlOf('postgres') });
   await admin.connect();

@@ -6,7 +6,7 @@ import { builds, type StartupReport, users, workspaces } from '../database/schem
 import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
-import type { Keys } from '../keys.ts';
+import type { Keys } from '../identity/keys.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { appendLog } from './build-log.ts';
 

@@ -1,7 +1,6 @@
 import { postAgentLogs, postAgentStartup, postAgentStats, registerAgent } from '@cde/api/agent.ts';
 import {
   cancelBuild,
-  createTicket,
   createWorkspace,
   deleteWorkspace,
   getBuild,
@@ -16,7 +15,6 @@ import {
   updateWorkspace,
 } from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
-import type { Tickets } from '../connections/tickets.ts';
 import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import { serve, serveAgent } from '../http/serve.ts';
@@ -40,11 +38,10 @@ export interface WorkspaceRouteDeps {
   now: () => Date;
   providers: { has(name: string): boolean };
   agents: Agents;
-  issueTicket: Tickets;
 }
 
 export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps): void {
-  const { database, bus, now, agents, issueTicket } = deps;
+  const { database, bus, now, agents } = deps;
   const { db } = database;
 
   serve(app, listWorkspaces, ({ actor, query }) => listWorkspaceRows(db, actor, query, now()));
@@ -131,8 +128,6 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     const { build, workspace } = await findBuild(db, input.actor, input.params.build, 'workspace:operate');
     return cancel(deps, input, build.id, workspace);
   });
-
-  serve(app, createTicket, ({ actor, params, body }) => issueTicket(actor, params.workspace, body.clientKey));
 
   serve(app, getWorkspaceStats, async ({ actor, params }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');

@@ -1,0 +1,57 @@
+import { expect, test } from 'vitest';
+import { ConfigError, describeSettings, readConfig } from './config.ts';
+
+test('defaults: loopback, the local provider on', () => {
+  expect(readConfig([], {})).toMatchObject({
+    listen: { host: '127.0.0.1', port: 7080 },
+    accessUrl: 'http://127.0.0.1:7080',
+    localProvider: true,
+    loopback: true,
+    concurrency: 10,
+  });
+});
+
+test('a flag wins over the environment, and an empty variable is an unset one', () => {
+  expect(readConfig(['--listen', '127.0.0.1:1'], { CDE_LISTEN: '127.0.0.1:2' }).listen.port).toBe(1);
+  expect(readConfig([], { CDE_LISTEN: '' }).listen.port).toBe(7080);
+});
+
+test('beyond loopback the local provider is off unless asked for', () => {
+  expect(readConfig([], { CDE_LISTEN: '0.0.0.0:7080' })).toMatchObject({
+    localProvider: false,
+    loopback: false,
+    accessUrl: 'http://localhost:7080',
+  });
+  expect(readConfig([], { CDE_LISTEN: '0.0.0.0:7080', CDE_LOCAL_PROVIDER: 'on' }).localProvider).toBe(true);
+  expect(readConfig([], { CDE_LISTEN: '[::1]:7080' })).toMatchObject({
+    listen: { host: '::1' },
+    accessUrl: 'http://[::1]:7080',
+    localProvider: true,
+  });
+});
+
+test.each([
+  [['--listen', 'nowhere'], {}, /--listen is "nowhere".*HOST:PORT/],
+  [[], { CDE_LISTEN: '127.0.0.1:99999' }, /CDE_LISTEN.*65535/],
+  [[], { DATABASE_URL: 'mysql://secret@x' }, /DATABASE_URL.*postgres/],
+  [[], { CDE_CONCURRENCY: '0' }, /CDE_CONCURRENCY/],
+  [[], { CDE_ACCESS_URL: 'ftp://x' }, /CDE_ACCESS_URL/],
+  [[], { CDE_OIDC_ISSUER: 'https://id.example.com' }, /CDE_OIDC_CLIENT_ID/],
+  [[], { CDE_PASSWORD_LOGIN: 'off' }, /nobody could sign in/],
+  [['--nonsense'], {}, /nonsense/],
+] as const)('%j %j is refused in words', (args, env, message) => {
+  let thrown: unknown;
+  try {
+    readConfig([...args], env as Record<string, string>);
+  } catch (error) {
+    thrown = error;
+  }
+  expect(thrown).toBeInstanceOf(ConfigError);
+  expect((thrown as ConfigError).message).toMatch(message);
+  expect((thrown as ConfigError).hint).not.toBe('');
+  expect((thrown as ConfigError).message).not.toContain('secret');
+});
+
+test('every setting is described', () => {
+  expect(describeSettings()).toMatch(/--database-url\s+DATABASE_URL/);
+});

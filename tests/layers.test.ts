@@ -1,0 +1,114 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join, normalize, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+
+/** The import rule of the design: who may import whom, between parts and between the server's nouns. */
+const parts: Record<string, readonly string[]> = {
+  api: [],
+  tunnel: ['api'],
+  satellite: ['api', 'tunnel'],
+  server: ['api', 'tunnel', 'satellite'],
+  agent: ['api', 'tunnel'],
+  cli: ['api', 'tunnel'],
+  web: ['api'],
+};
+/** The server's folders from the ground up; each may import those before it (and the files at the server's top that are no composition). */
+const nouns = [
+  'providers',
+  'database',
+  'http',
+  'events',
+  'identity',
+  'telemetry',
+  'templates',
+  'workspaces',
+  'connections',
+];
+const composition = [
+  'server/app.ts',
+  'server/control-plane.ts',
+  'server/main.ts',
+  'server/testing.ts',
+  'server/testing-setup.ts',
+];
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const skip = new Set(['node_modules', 'dist']);
+const isTest = (file: string) => /\.test\.tsx?$|^server\/testing/.test(file);
+
+function sources(folder: string): string[] {
+  return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
+    const path = join(folder, entry.name);
+    if (entry.isDirectory()) return skip.has(entry.name) ? [] : sources(path);
+    return /\.(ts|tsx|mjs)$/.test(entry.name) && !entry.name.endsWith('.d.ts') ? [path] : [];
+  });
+}
+
+function imports(file: string): string[] {
+  const text = readFileSync(join(root, file), 'utf8');
+  const found = [...text.matchAll(/(?:from|import)\s*\(?\s*'([^']+)'/g)].map((match) => match[1]!);
+  return found.flatMap((target) => {
+    if (target.startsWith('@cde/')) return [target.slice(5)];
+    if (target.startsWith('.')) return [normalize(join(dirname(file), target))];
+    return [];
+  });
+}
+
+const files = Object.keys(parts).flatMap(sources);
+const graph = new Map(files.map((file) => [file, imports(file)]));
+
+test('a part imports only the parts below it', () => {
+  expect(files.length).toBeGreaterThan(100);
+  const against = [...graph].flatMap(([file, targets]) => {
+    const part = file.split('/')[0]!;
+    return targets
+      .filter(
+        (target) =>
+          target.split('/')[0] !== part &&
+          !parts[part]!.includes(target.split('/')[0]!) &&
+          !target.startsWith('package.json'),
+      )
+      .map((target) => `${file} → ${target}`);
+  });
+  expect(against).toEqual([]);
+});
+
+test("each of the server's nouns stands only on those below it", () => {
+  const level = (file: string) => nouns.indexOf(file.split('/')[1]!);
+  const against = [...graph].flatMap(([file, targets]) => {
+    if (!file.startsWith('server/') || isTest(file) || composition.includes(file)) return [];
+    return targets
+      .filter(
+        (target) =>
+          composition.includes(target) || (level(target) > level(file) && target.startsWith('server/')),
+      )
+      .map((target) => `${file} → ${target}`);
+  });
+  expect(against).toEqual([]);
+});
+
+test('every folder of the server has its level', () => {
+  const folders = new Set(
+    files.filter((file) => /^server\/[^/]+\//.test(file)).map((file) => file.split('/')[1]!),
+  );
+  expect([...folders].filter((folder) => !nouns.includes(folder))).toEqual([]);
+});
+
+test('no files import each other in a circle', () => {
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, path: string[]) => {
+    const at = path.indexOf(file);
+    if (at >= 0) return void circles.push([...path.slice(at), file].join(' → '));
+    if (done.has(file)) return;
+    for (const target of graph.get(file) ?? []) visit(target, [...path, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  expect(circles).toEqual([]);
+});
+
+test('no drawer for everything: folders called utils, helpers or common', () => {
+  expect(files.filter((file) => /(^|\/)(utils|helpers|common)\//.test(relative('.', file)))).toEqual([]);
+});
