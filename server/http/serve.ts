@@ -135,9 +135,7 @@ export function serveAgent<
 >(
   app: FastifyInstance,
   endpoint: Endpoint<Params, Query, Body, Reply>,
-  handler: (
-    input: Input<Params, Query, Body, Extract<Actor, { kind: 'agent' }>>,
-  ) => Promise<z.input<Reply>>,
+  handler: (input: Input<Params, Query, Body, Extract<Actor, { kind: 'agent' }>>) => Promise<z.input<Reply>>,
 ): void {
   serveAs<Params, Query, Body, Reply, 'agent'>(app, endpoint, handler);
 }
@@ -163,8 +161,8 @@ export function toProblem(error: unknown): Problem {
     issues?: { path: PropertyKey[]; message: string }[];
     where?: string;
   };
-  if (Array.isArray(known.issues))
-    return new Problem('bad-request', `The request's ${known.where ?? 'body'} is not valid.`, {
+  if (Array.isArray(known.issues) && known.where)
+    return new Problem('bad-request', `The request's ${known.where} is not valid.`, {
       detail: known.issues.map((issue) => `${issue.path.join('.') || '(all)'}: ${issue.message}`).join('; '),
       issues: known.issues.map((issue) => ({ path: issue.path.join('.'), message: issue.message })),
     });
@@ -188,7 +186,8 @@ export function installHttp(app: FastifyInstance, options: { gate: Gate; checkRe
   app.decorateRequest<Actor | null>('actor', null);
 
   app.setValidatorCompiler(({ schema, httpPart }) => (data) => {
-    const parsed = (schema as z.ZodType).safeParse(data);
+    // Fastify says null where there is no body; an endpoint whose body is optional takes none.
+    const parsed = (schema as z.ZodType).safeParse(data ?? undefined);
     if (parsed.success) return { value: parsed.data };
     return {
       error: Object.assign(new Error('invalid'), {

@@ -65,7 +65,8 @@ export function makeOidc({
   database: Database;
   now: () => Date;
 }): Oidc {
-  const redirectUri = `${config.accessUrl}${finishOidc.path}`;
+  // Read when it is used: a server that listens on port 0 learns its address only then.
+  const redirectUri = () => `${config.accessUrl}${finishOidc.path}`;
   let cached: { at: number; provider: Promise<client.Configuration> } | undefined;
 
   // Lazily, so that a provider that is down does not keep the server from starting; a failure is not kept.
@@ -82,7 +83,7 @@ export function makeOidc({
     const provider = client.discovery(
       issuer,
       oidcClientId,
-      { redirect_uris: [redirectUri] },
+      { redirect_uris: [redirectUri()] },
       clientAuthentication(config.oidcClientSecret),
       { timeout: timeoutSeconds, ...(insecure && { execute: [client.allowInsecureRequests] }) },
     );
@@ -117,7 +118,7 @@ export function makeOidc({
         expiresAt,
       });
       const url = client.buildAuthorizationUrl(provider, {
-        redirect_uri: redirectUri,
+        redirect_uri: redirectUri(),
         scope: 'openid profile email',
         state,
         nonce,

@@ -1,0 +1,415 @@
+import { readFile } from 'node:fs/promises';
+import * as agentApi from '@cde/api/agent.ts';
+import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
+import * as identityApi from '@cde/api/identity.ts';
+import * as templatesApi from '@cde/api/templates.ts';
+import * as workspacesApi from '@cde/api/workspaces.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { inArray, sql } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { apiTokens, builds, cliLogins, users, workspaces } from '../database/schema.ts';
+import { makeTestServer, type TestServer } from '../testing.ts';
+import { grants } from './authorize.ts';
+import { hashPassword } from './passwords.ts';
+import { hashSecret, makeSecret } from './secrets.ts';
+import { makeOneTimeLink } from './sessions.ts';
+
+/** Who calls. `read` and `connect` are tokens of that scope of an owner, whose role would allow everything. */
+const callers = [
+  'anonymous',
+  'member',
+  'template-admin',
+  'auditor',
+  'owner',
+  'read',
+  'connect',
+  'agent',
+  'suspended',
+] as const;
+type Caller = (typeof callers)[number];
+
+// What docs/roles.md says, route by route, written by hand: authorize.ts must not judge itself.
+const anybody: Caller[] = callers.filter((caller) => caller !== 'suspended');
+const people: Caller[] = ['member', 'template-admin', 'auditor', 'owner'];
+const seers: Caller[] = ['template-admin', 'auditor', 'owner', 'read', 'connect'];
+const owner: Caller[] = ['owner'];
+
+interface Rule {
+  /** Who may, on their own thing, or where there is no thing. */
+  own: Caller[];
+  /** Who may on somebody else's; absent where the route names no thing that belongs to a user. */
+  foreign?: Caller[];
+}
+const seeWorkspace: Rule = { own: [...people, 'read', 'connect'], foreign: seers };
+const operateWorkspace: Rule = { own: people, foreign: owner };
+const connectWorkspace: Rule = { own: [...people, 'connect'], foreign: [] };
+const seeTemplates: Rule = { own: [...people, 'read', 'connect'] };
+const writeTemplates: Rule = { own: ['template-admin', 'owner'] };
+const ofAgents: Rule = { own: ['agent'] };
+const v1 = '/api/v1';
+
+const rules: Record<string, Rule> = {
+  [`GET ${v1}/auth/methods`]: { own: anybody },
+  [`POST ${v1}/auth/sign-in`]: { own: anybody },
+  [`POST ${v1}/auth/one-time`]: { own: anybody },
+  [`POST ${v1}/auth/sign-out`]: { own: anybody },
+  [`GET ${v1}/auth/oidc/start`]: { own: anybody },
+  [`GET ${v1}/auth/oidc/callback`]: { own: anybody },
+  [`POST ${v1}/auth/cli`]: { own: anybody },
+  [`POST ${v1}/auth/cli/token`]: { own: anybody },
+  [`POST ${v1}/auth/one-time-links`]: { own: people },
+  [`GET ${v1}/auth/cli/:userCode`]: { own: people },
+  [`POST ${v1}/auth/cli/:userCode/approve`]: { own: people },
+
+  [`GET ${v1}/users`]: { own: [...people, 'read', 'connect'] },
+  [`GET ${v1}/users/:user`]: {
+    own: [...people, 'read', 'connect'],
+    foreign: ['auditor', 'owner', 'read', 'connect'],
+  },
+  [`POST ${v1}/users`]: { own: owner },
+  [`PATCH ${v1}/users/:user`]: { own: owner, foreign: owner },
+  [`DELETE ${v1}/users/:user`]: { own: owner, foreign: owner },
+  [`PUT ${v1}/users/:user/password`]: { own: people, foreign: owner },
+
+  [`GET ${v1}/tokens`]: { own: people },
+  [`POST ${v1}/tokens`]: { own: people },
+  [`DELETE ${v1}/tokens/:token`]: { own: people, foreign: [] },
+  [`GET ${v1}/audit`]: { own: ['auditor', 'owner', 'read'] },
+
+  [`GET ${v1}/templates`]: seeTemplates,
+  [`GET ${v1}/templates/:template`]: seeTemplates,
+  [`GET ${v1}/templates/:template/versions`]: seeTemplates,
+  [`GET ${v1}/templates/:template/versions/:number/files`]: writeTemplates,
+  [`POST ${v1}/templates/validate`]: writeTemplates,
+  [`POST ${v1}/templates`]: writeTemplates,
+  [`POST ${v1}/templates/:template/versions/:number/activate`]: writeTemplates,
+  [`DELETE ${v1}/templates/:template`]: writeTemplates,
+
+  [`GET ${v1}/workspaces`]: { own: [...people, 'read', 'connect'] },
+  [`POST ${v1}/workspaces`]: { own: people, foreign: owner },
+  [`GET ${v1}/workspaces/:workspace`]: seeWorkspace,
+  [`GET ${v1}/workspaces/:workspace/builds`]: seeWorkspace,
+  [`GET ${v1}/workspaces/:workspace/stats`]: seeWorkspace,
+  [`GET ${v1}/builds/:build`]: seeWorkspace,
+  [`GET ${v1}/builds/:build/log`]: seeWorkspace,
+  [`POST ${v1}/workspaces/:workspace/start`]: operateWorkspace,
+  [`POST ${v1}/workspaces/:workspace/stop`]: operateWorkspace,
+  [`POST ${v1}/workspaces/:workspace/restart`]: operateWorkspace,
+  [`POST ${v1}/workspaces/:workspace/update`]: operateWorkspace,
+  [`POST ${v1}/builds/:build/cancel`]: operateWorkspace,
+  [`DELETE ${v1}/workspaces/:workspace`]: operateWorkspace,
+  [`POST ${v1}/workspaces/:workspace/tickets`]: connectWorkspace,
+
+  [`POST ${v1}/agent/register`]: ofAgents,
+  [`POST ${v1}/agent/logs`]: ofAgents,
+  [`POST ${v1}/agent/startup`]: ofAgents,
+  [`POST ${v1}/agent/stats`]: ofAgents,
+};
+
+/** Routes outside the contract that ask the gate themselves. WebSockets: allowed is 404, for want of an upgrade. */
+const gatedRoutes: Record<string, Caller[]> = {
+  'GET /metrics': ['auditor', 'owner', 'read'],
+  [`GET ${v1}/events`]: [...people, 'read', 'connect'],
+  [`GET ${v1}/workspaces/:workspace/terminal`]: [...people, 'connect'],
+};
+/** The rest, each open to anybody: what it is, or how it knows its callers. */
+const openRoutes = [
+  /^GET \/(healthz|readyz)$/,
+  /^GET \/api\/v1\/openapi\.json$/,
+  /^GET \/api\/docs(\/.*)?$/,
+  // The relay, which knows its callers by signed tickets; satellite/ tests that.
+  /^GET \/relay\/v1\/(listen|dial)$/,
+  // The dashboard's files, which hold nothing secret.
+  /^GET \/(\*|assets\/\*)?$/,
+];
+
+const password = 'the password of everybody';
+let server: TestServer;
+let passwordHash: string;
+let templateId: string;
+let versionId: string;
+const files = { 'template.yaml': 'name: walk\nprovider: local\n' };
+beforeAll(async () => {
+  server = await makeTestServer();
+  passwordHash = await hashPassword(password);
+  const admin = await server.addUser('walk-owner', 'owner');
+  const made = await server.request(admin, 'POST', `${v1}/templates`, { files });
+  templateId = made.body.id;
+  versionId = made.body.activeVersion.id;
+});
+afterAll(() => server.close());
+
+/** One caller and one other user, each with a token, a workspace and a build; fresh for each call, as many destroy. */
+interface World {
+  authorization: string | null;
+  mine: Things;
+  theirs: Things;
+  signInAs: string;
+  linkCode: string;
+  userCode: string;
+}
+interface Things {
+  userId: string;
+  username: string;
+  tokenId: string;
+  workspaceId: string;
+  buildId: string;
+}
+
+let worlds = 0;
+async function makeWorld(caller: Caller): Promise<World> {
+  const { db } = server.database;
+  const number = ++worlds;
+  const at = server.clock.at;
+  const make = (username: string): Things => ({
+    userId: v7(),
+    username,
+    tokenId: v7(),
+    workspaceId: v7(),
+    buildId: v7(),
+  });
+  const mine = make(`mine-${number}`);
+  const theirs = make(`theirs-${number}`);
+  const scope = caller === 'read' || caller === 'connect' ? caller : 'all';
+  const role = scope !== 'all' ? 'owner' : roles.includes(caller as Role) ? (caller as Role) : 'member';
+  await db.insert(users).values([
+    {
+      id: mine.userId,
+      username: mine.username,
+      role,
+      status: caller === 'suspended' ? 'suspended' : 'active',
+    },
+    { id: theirs.userId, username: theirs.username, role: 'member', passwordHash },
+  ]);
+  const expiresAt = new Date(at.getTime() + 3600_000);
+  const secret = makeSecret('cde');
+  const agentSecret = makeSecret('cde_agent');
+  const token = (id: string, userId: string, hash: Buffer) => ({
+    id,
+    userId,
+    tokenHash: hash,
+    name: 'walk',
+    scopes: [scope] as ('all' | 'read' | 'connect')[],
+    expiresAt,
+  });
+  await db
+    .insert(apiTokens)
+    .values([
+      token(v7(), mine.userId, hashSecret(secret)),
+      token(mine.tokenId, mine.userId, hashSecret(makeSecret('cde'))),
+      token(theirs.tokenId, theirs.userId, hashSecret(makeSecret('cde'))),
+    ]);
+  await db.insert(workspaces).values(
+    [mine, theirs].map((things) => ({
+      id: things.workspaceId,
+      ownerId: things.userId,
+      name: 'web',
+      templateId,
+      templateVersionId: versionId,
+      provider: 'local',
+      desired: 'running' as const,
+      status: 'running' as const,
+      agentBuildId: things.buildId,
+      agentTlsKey: hashSecret(things.buildId).toString('base64url'),
+      agentSshHostKey: 'ssh-ed25519 AAAA',
+    })),
+  );
+  await db.insert(builds).values(
+    [mine, theirs].map((things) => ({
+      id: things.buildId,
+      workspaceId: things.workspaceId,
+      number: 1,
+      transition: 'start' as const,
+      status: 'succeeded' as const,
+      templateVersionId: versionId,
+      parameters: {},
+      initiator: things.username,
+      agentTokenHash: things === mine ? hashSecret(agentSecret) : null,
+    })),
+  );
+  await db
+    .update(workspaces)
+    .set({ currentBuildId: sql`agent_build_id` })
+    .where(inArray(workspaces.id, [mine.workspaceId, theirs.workspaceId]));
+  const userCode = `CCCC-${String(number).padStart(4, '0')}`;
+  await db.insert(cliLogins).values({
+    deviceCodeHash: hashSecret(makeSecret('cde_device')),
+    userCode,
+    hostname: 'walk',
+    createdAt: at,
+    expiresAt,
+  });
+  const link = await makeOneTimeLink(server.database, theirs.userId, () => at);
+  return {
+    authorization: caller === 'anonymous' ? null : `Bearer ${caller === 'agent' ? agentSecret : secret}`,
+    mine,
+    theirs,
+    signInAs: theirs.username,
+    linkCode: link.code,
+    userCode,
+  };
+}
+
+/** A body that passes the schema, for those routes that want one. */
+function bodyFor(route: string, world: World, things: Things, isForeign: boolean): unknown {
+  const now = server.clock.at.toISOString();
+  const bodies: Record<string, () => unknown> = {
+    [`POST ${v1}/auth/sign-in`]: () => ({ username: world.signInAs, password }),
+    [`POST ${v1}/auth/one-time`]: () => ({ code: world.linkCode }),
+    [`POST ${v1}/auth/cli`]: () => ({ hostname: 'walk' }),
+    [`POST ${v1}/auth/cli/token`]: () => ({ deviceCode: 'unknown' }),
+    [`POST ${v1}/users`]: () => ({ username: `new-${worlds}` }),
+    [`PATCH ${v1}/users/:user`]: () => ({ name: 'Renamed' }),
+    [`PUT ${v1}/users/:user/password`]: () => ({ password: 'a new password' }),
+    [`POST ${v1}/tokens`]: () => ({ name: 'walk' }),
+    [`POST ${v1}/templates/validate`]: () => ({ files }),
+    [`POST ${v1}/templates`]: () => ({ files }),
+    [`POST ${v1}/workspaces`]: () => ({
+      name: 'second',
+      template: 'walk',
+      ...(isForeign && { owner: things.username }),
+    }),
+    [`POST ${v1}/workspaces/:workspace/tickets`]: () => ({ clientKey: makeClientKey().publicKey }),
+    [`POST ${v1}/agent/register`]: () => ({
+      tlsPublicKey: hashSecret('a key').toString('base64url'),
+      sshHostKey: 'ssh-ed25519 AAAA',
+      version: '1',
+      hostname: 'walk',
+    }),
+    [`POST ${v1}/agent/logs`]: () => ({ process: 'walk', lines: [] }),
+    [`POST ${v1}/agent/startup`]: () => ({ state: 'none' }),
+    [`POST ${v1}/agent/stats`]: () => ({
+      at: now,
+      cpuPercent: 1,
+      load1: 0,
+      memoryUsedBytes: 1,
+      memoryLimitBytes: null,
+      homeUsedBytes: 1,
+      homeTotalBytes: 1,
+      openPorts: [],
+      sessions: [],
+    }),
+  };
+  return bodies[route]?.();
+}
+
+async function call(route: string, world: World, isForeign: boolean) {
+  const [method, path] = route.split(' ') as ['GET', string];
+  const things = isForeign ? world.theirs : world.mine;
+  const values: Record<string, string> = {
+    user: things.userId,
+    token: things.tokenId,
+    workspace: things.workspaceId,
+    build: things.buildId,
+    template: 'walk',
+    number: '1',
+    userCode: world.userCode,
+  };
+  const body = bodyFor(route, world, things, isForeign);
+  const url = path.replace(/:(\w+)/g, (_, name: string) => values[name] ?? `missing-${name}`);
+  const reply = await server.app.inject({
+    method,
+    url,
+    headers: { ...(world.authorization && { authorization: world.authorization }) },
+    ...(body !== undefined && { payload: body as object }),
+  });
+  return { status: reply.statusCode, text: reply.body.slice(0, 300) };
+}
+
+/** True where the reply says what the rule says. */
+function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: number): string | null {
+  if (allowed) {
+    if (status === 401 || status === 403) return 'refused, though allowed';
+    // 409: allowed, and the thing is not in the state for it. 404 would hide a wrong refusal.
+    return status < 400 || status === 409 ? null : 'a failure';
+  }
+  if (caller === 'anonymous') return status === 401 ? null : 'not refused by 401';
+  if (status === 403 || (isForeign && status === 404)) return null;
+  return 'not refused';
+}
+
+const contract = [agentApi, identityApi, templatesApi, workspacesApi]
+  .flatMap((part) => Object.values(part) as unknown[])
+  .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
+const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;
+
+describe('every route with every caller', () => {
+  // Single sign-on is not set up in this server, which is what its two routes say.
+  const notSetUp = new Set([`GET ${v1}/auth/oidc/start`, `GET ${v1}/auth/oidc/callback`]);
+
+  test.each(contract.map(routeOf))('%s', async (route) => {
+    const rule = rules[route];
+    expect(rule, `${route} has no line in this test and docs/roles.md`).toBeDefined();
+    const faults: string[] = [];
+    for (const caller of callers)
+      for (const isForeign of rule!.foreign ? [false, true] : [false]) {
+        const { status, text } = await call(route, await makeWorld(caller), isForeign);
+        const allowed = (isForeign ? rule!.foreign! : rule!.own).includes(caller);
+        if (allowed && notSetUp.has(route) && (status === 404 || status === 303)) continue;
+        const fault = judge(allowed, caller, isForeign, status);
+        if (fault) faults.push(`${caller} on ${isForeign ? 'foreign' : 'own'}: ${fault}: ${status} ${text}`);
+      }
+    expect(faults).toEqual([]);
+  });
+
+  test.each(Object.entries(gatedRoutes))('%s', async (route, allowed) => {
+    for (const caller of callers) {
+      const { status } = await call(route, await makeWorld(caller), false);
+      const expected = allowed.includes(caller) ? [200, 404] : caller === 'anonymous' ? [401] : [403];
+      expect(expected, caller).toContain(status);
+    }
+  });
+});
+
+test('the contract is served whole, and every other route is known by name', () => {
+  const served = server.app.endpoints.map(routeOf);
+  expect(served.sort()).toEqual(contract.map(routeOf).sort());
+  expect(Object.keys(rules).sort()).toEqual(served);
+  const unknown = allRoutes().filter(
+    (route) =>
+      !served.includes(route) && !(route in gatedRoutes) && !openRoutes.some((open) => open.test(route)),
+  );
+  expect(unknown).toEqual([]);
+  for (const route of Object.keys(gatedRoutes)) expect(allRoutes()).toContain(route);
+});
+
+/** `METHOD /path` of all that Fastify's router holds, read off its tree; HEAD goes with GET. */
+function allRoutes(): string[] {
+  const parents: string[] = [];
+  return server.app
+    .printRoutes({ commonPrefix: false })
+    .split('\n')
+    .filter((line) => line.trim() !== '')
+    .flatMap((line) => {
+      const found = /^((?:[│ ] {3})*)[├└]── (.*?) \(([A-Z, ]+)\)$/.exec(line);
+      if (!found) throw new Error(`not a line of routes: ${JSON.stringify(line)}`);
+      const [, indent = '', segment = '', methods = ''] = found;
+      const depth = indent.length / 4;
+      const path = (parents[depth - 1] ?? '') + segment;
+      parents.length = depth;
+      parents.push(path);
+      return methods
+        .split(', ')
+        .filter((method) => method !== 'HEAD')
+        .map((method) => `${method} ${path}`);
+    });
+}
+
+test('docs/roles.md shows the table that decides', async () => {
+  const text = await readFile(new URL('../../docs/roles.md', import.meta.url), 'utf8');
+  const rows = [...text.matchAll(/^\| `([a-z:]+)`\s*\|(.*)\|$/gm)].filter((row) => row[1]!.includes(':'));
+  const shown = rows.map(([, permission, cells]) => [
+    permission,
+    Object.fromEntries(
+      roles.map((role, index) => [role, cells!.split('|')[index]!.trim().replace('–', 'none')]),
+    ),
+  ]);
+  const granted = permissions
+    .filter((permission) => !['public', 'signed-in', 'agent'].includes(permission))
+    .map((permission) => [
+      permission,
+      Object.fromEntries(roles.map((role) => [role, grants[role][permission as 'token:own'] ?? 'none'])),
+    ]);
+  expect(Object.fromEntries(shown)).toEqual(Object.fromEntries(granted));
+});
