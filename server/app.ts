@@ -44,6 +44,9 @@ export interface AppOptions {
   checkReplies?: boolean;
 }
 
+/** Queries that may wait for a connection of the pool before requests are turned away. */
+const mostWaiting = 500;
+
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, satellites, now } = options;
@@ -60,6 +63,14 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   const gate = makeGate({ database, now, origins: () => allowedOrigins(config) });
   installHttp(app, { gate, checkReplies: options.checkReplies ?? false });
+  // Rather a clear no at once than a queue that makes everybody wait: each waiting query is a waiting person.
+  app.addHook('onRequest', async () => {
+    if (database.pool.waitingCount > mostWaiting)
+      throw new Problem('server-busy', 'The server is at its limit at the moment.', {
+        hint: 'Try again in a few seconds.',
+        retryAfter: 2,
+      });
+  });
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id);
   });

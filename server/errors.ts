@@ -20,7 +20,6 @@ export const catalogue = {
   'user-suspended': 403,
   'oidc-failed': 401,
   'oidc-not-configured': 404,
-  'not-found': 404,
   'route-not-found': 404,
   'user-not-found': 404,
   'username-taken': 409,
@@ -49,7 +48,6 @@ export const catalogue = {
   'unsupported-media-type': 415,
   'server-busy': 503,
   'database-unavailable': 503,
-  'shutting-down': 503,
   internal: 500,
 } as const;
 
