@@ -109,6 +109,7 @@ export function enterScript({ mounts, home, hostname }: Enclosed, root: string):
     'mount -t tmpfs -o nosuid,nodev,mode=0755 tmpfs "$root"',
     'cd "$root"',
     'folder() { [ -d ".$1" ] || mkdir -p ".$1"; }',
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: for sh
     'file() { [ -e ".$1" ] || { folder "${1%/*}"; : >".$1"; }; }',
     'like() { if [ -d "$1" ]; then folder "$2"; else file "$2"; fi; }',
   ];

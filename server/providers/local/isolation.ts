@@ -1,4 +1,5 @@
 import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import { chmod, chown, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -48,8 +49,10 @@ export async function enclose(
   const root = join(runDir, 'root');
   const script = join(runDir, 'enter.sh');
   await mkdir(root, { recursive: true });
-  await writeFile(`${script}.new`, enterScript(enclosed, root));
-  await rename(`${script}.new`, script);
+  // Two servers may write it at once: the same text, each in one step.
+  const staged = `${script}.${randomUUID()}`;
+  await writeFile(staged, enterScript(enclosed, root));
+  await rename(staged, script);
   return unshareCommand(enclosed, script, command);
 }
 
@@ -103,12 +106,16 @@ async function attempt(
  * The best level that works here, or the one asked for. With `asked` other than auto and none, a level
  * that does not work is an answer too: `level` is then that level, and `refused` says why.
  */
-export async function detectIsolation(asked: 'auto' | Level, dataDir: string): Promise<Isolation> {
+export async function detectIsolation(
+  asked: 'auto' | Level,
+  dataDir: string,
+  find: (program: string) => string | null = findProgram,
+): Promise<Isolation> {
   const linux = process.platform === 'linux';
   const tools: Tools = {
-    bwrap: linux ? findProgram('bwrap') : null,
-    unshare: linux ? findProgram('unshare') : null,
-    setpriv: linux ? findProgram('setpriv') : null,
+    bwrap: linux ? find('bwrap') : null,
+    unshare: linux ? find('unshare') : null,
+    setpriv: linux ? find('setpriv') : null,
   };
   const root = process.getuid?.() === 0;
   const refused: string[] = [];

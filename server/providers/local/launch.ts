@@ -44,6 +44,7 @@ export const homeInside = (isolation: Isolation, owner: string, homePath: string
  * reach the steps that still run with the server's rights.
  */
 const setVariables =
+  // biome-ignore lint/suspicious/noTemplateCurlyInString: for sh
   'i=0; while eval "v=\\${CDE_SET_$i-}"; [ "$v" ]; do export "$v"; unset "CDE_SET_$i"; i=$((i + 1)); done; unset i v; exec "$@"';
 
 function templateVariables(spec: WorkspaceSpec): [string, string][] {
@@ -94,8 +95,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     // Its tree is known by this variable when the agent is gone.
     const [name, value] = runs.marker(workspaceId).split('=') as [string, string];
     env[name] = value;
-    const command = ['/bin/sh', '-c', 'cd "$HOME" && exec "$@"', 'sh', ...inner];
-    return { command: await enclose('none', { tools: isolation.tools } as never, '', command), env, home };
+    return { command: await enclose('none', { tools: isolation.tools } as never, '', inner), env, home };
   }
 
   const readOnlyPaths = [...new Set([...agent.readOnlyPaths, ...pathsOfCommand(agent.command)])];

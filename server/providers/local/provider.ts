@@ -67,6 +67,8 @@ export function makeLocalProvider(
   const watched = new Map<string, Compute>();
   const asked = new Map<string, NonNullable<Marks['asked']>>();
   const jobs = new Map<string, Promise<unknown>>();
+  /** workspace → the supervisor started here whose agent was not yet seen running. */
+  const launched = new Map<string, number>();
   let detecting: Promise<Isolation> | null = null;
   let closed = false;
 
@@ -212,6 +214,7 @@ export function makeLocalProvider(
   ): Promise<Move> {
     watch(spec.workspaceId, compute);
     asked.delete(spec.workspaceId);
+    launched.delete(spec.workspaceId);
     const there = await runs.agentOf(compute);
     const limits = planLimits(spec.workspaceId, spec.template.local, places);
     const holding = limits.holding.length > 0 ? ` Limits: ${limits.holding.join(', ')}.` : '';
@@ -254,7 +257,9 @@ export function makeLocalProvider(
       if (seen.compute.buildId === launch.buildId) {
         if (!(await runs.isStarted(seen.compute)))
           return { kind: 'again', state: { ...seen.compute }, afterMs: 20 };
-        const move = await running(spec, seen.compute, found, 'agent is running already');
+        const words =
+          launched.get(workspaceId) === seen.compute.pid ? 'agent started' : 'agent is running already';
+        const move = await running(spec, seen.compute, found, words);
         context.log((move as { message: string }).message);
         return move;
       }
@@ -298,6 +303,7 @@ export function makeLocalProvider(
 
     await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
     const child = runs.launch(workspaceId, launch.buildId, found.level, prepared.command, prepared.env);
+    launched.set(workspaceId, child.pid);
     let code: number | null = null;
     child.ended.then((value) => {
       code = value;

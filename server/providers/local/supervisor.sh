@@ -69,11 +69,21 @@ end_strays() { # MARKER
   return 1
 }
 
+# A cgroup can be removed a moment after its last process has gone.
+drop_groups() {
+  tries=0
+  until each_group rmdir 2>/dev/null || [ $tries -ge 20 ] || ! groups_left; do
+    tries=$((tries + 1))
+    sleep 0.01
+  done
+}
+groups_left() { [ "$(each_group ls -d 2>/dev/null)" ]; }
+
 if [ "$1" = clear ]; then
   take_lock "$2"
   [ -z "$3" ] || end_strays "$3" || exit 75
   read_groups
-  each_group rmdir 2>/dev/null
+  drop_groups
   exec rm -f record exit groups out
 fi
 
@@ -119,27 +129,29 @@ if [ -n "$groups" ]; then
   done <groups
 fi
 
-# The log never grows past two files of LOG_BYTES, and a full disk never blocks or kills the agent.
+# The log stays below two files of about LOG_BYTES, is written as soon as it is said, and a full disk
+# never blocks or kills the agent. dd ends after 256 reads or at the end, and says how many it made.
+newline='
+'
 keep_log() {
   exec 9>&-
   mv -f agent.log agent.log.1
-  counts=
-  dd bs=1 count=0 iflag=count_bytes </dev/null && counts=yes
   while :; do
-    if [ "$counts" ]; then
-      # dd writes at once what it reads; head, where dd cannot count bytes, when its buffer is full.
-      dd bs=65536 iflag=count_bytes count="$log_bytes" of=agent.log
+    if said=$({ LC_ALL=C dd bs=4096 count=256 >>agent.log; } 2>&1); then
+      # "5+251 records in", after warnings perhaps: whole and partial reads.
+      said=${said%% records in*}
+      said=${said##*"$newline"}
+      case "$said" in *[!0-9+]* | '') break ;; esac
+      [ $((${said%+*} + ${said#*+})) -ge 256 ] || break
     else
-      head -c "$log_bytes" >agent.log
-    fi || {
       # No space: give back what the log took, drop what was said meanwhile, and go on.
-      : >agent.log
+      { : >agent.log; } || :
       [ "$(dd bs=65536 count=1 | wc -c)" -gt 0 ] || break
-      continue
-    }
-    [ "$(wc -c <agent.log)" -ge "$log_bytes" ] || break
-    mv -f agent.log agent.log.1
+    fi
+    [ "$(wc -c <agent.log)" -lt "$log_bytes" ] || mv -f agent.log agent.log.1
   done
+  # At the end of all there is nothing left; whatever else ended the loop, the agent may go on talking.
+  exec cat >/dev/null
 }
 keep_log <out >/dev/null 2>&1 &
 log=$!
@@ -151,6 +163,7 @@ log=$!
       echo 0 >"$group/cgroup.procs" || exit 73
     done <groups
   fi
+  [ "$isolation" != none ] || cd "$HOME" || exit 74
   umask 022
   unset OLDPWD
   # (Started in the background the agent ignores SIGINT and SIGQUIT; Node resets both for its children.)
@@ -184,5 +197,5 @@ else
   wait "$log"
 fi
 printf '{"pid":%s,"startTime":"%s","code":%s,"outOfMemory":%s}\n' $$ "$own" "$code" "$out_of_memory" >exit
-each_group rmdir 2>/dev/null
+drop_groups
 exit 0

@@ -1,0 +1,128 @@
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { makeHomes } from './homes.ts';
+import { isRoot } from './testing.ts';
+import { makeUids } from './uids.ts';
+
+let root: string;
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), 'cde-homes-'));
+  mkdirSync(join(root, 'skel/.config'), { recursive: true });
+  writeFileSync(join(root, 'skel/.bashrc'), 'first');
+  writeFileSync(join(root, 'skel/.config/tool'), 'tool');
+});
+afterEach(() => rmSync(root, { recursive: true, force: true }));
+
+const setUp = () => makeHomes({ directory: join(root, 'homes'), skeleton: join(root, 'skel') });
+const day = 86_400_000;
+
+test('a new home is private and has the skeleton', async () => {
+  const homes = setUp();
+  expect(await homes.ensure('w1', null)).toEqual({
+    created: true,
+    added: expect.arrayContaining(['.bashrc', '.config/tool']),
+  });
+  expect(statSync(homes.path('w1')).mode & 0o777).toBe(0o700);
+  expect(readFileSync(join(homes.path('w1'), '.config/tool'), 'utf8')).toBe('tool');
+  expect(await homes.ensure('w1', null)).toEqual({ created: false, added: [] });
+});
+
+test('new skeleton files reach an old home, and nothing of the developer is overwritten or comes back', async () => {
+  const homes = setUp();
+  const home = homes.path('w1');
+  writeFileSync(join(root, 'skel/.profile'), 'profile');
+  writeFileSync(join(root, 'skel/.untouched'), 'old');
+  await homes.ensure('w1', null);
+  writeFileSync(join(home, '.bashrc'), 'mine');
+  writeFileSync(join(home, '.vimrc'), 'mine too');
+  unlinkSync(join(home, '.profile'));
+
+  writeFileSync(join(root, 'skel/.bashrc'), 'second');
+  writeFileSync(join(root, 'skel/.vimrc'), 'theirs');
+  writeFileSync(join(root, 'skel/.untouched'), 'newer');
+  writeFileSync(join(root, 'skel/.fresh'), 'fresh');
+  expect((await homes.ensure('w1', null)).added.sort()).toEqual(['.fresh', '.untouched']);
+  expect(readFileSync(join(home, '.bashrc'), 'utf8')).toBe('mine');
+  expect(readFileSync(join(home, '.vimrc'), 'utf8')).toBe('mine too');
+  expect(readFileSync(join(home, '.untouched'), 'utf8')).toBe('newer');
+  expect(existsSync(join(home, '.profile'))).toBe(false);
+});
+
+test('a symlink in a home leads no write elsewhere', async () => {
+  const homes = setUp();
+  const home = homes.path('w1');
+  mkdirSync(home, { recursive: true });
+  mkdirSync(join(root, 'elsewhere'));
+  symlinkSync(join(root, 'elsewhere'), join(home, '.config'));
+  symlinkSync(join(root, 'elsewhere/written'), join(home, '.bashrc'));
+  await homes.ensure('w1', null);
+  expect(readdirSync(join(root, 'elsewhere'))).toEqual([]);
+});
+
+test.runIf(isRoot)('a home follows its owner, all of it, and no link out of it', async () => {
+  const homes = setUp();
+  const home = homes.path('w1');
+  await homes.ensure('w1', 1_900_000_007);
+  mkdirSync(join(home, 'deep/er'), { recursive: true });
+  writeFileSync(join(root, 'outside'), '');
+  symlinkSync(join(root, 'outside'), join(home, 'deep/link'));
+  await homes.ensure('w1', 1_900_000_008);
+  expect(statSync(join(home, 'deep/er')).uid).toBe(1_900_000_008);
+  expect(statSync(join(home, '.bashrc')).uid).toBe(1_900_000_008);
+  expect(statSync(home).uid).toBe(1_900_000_008);
+  expect(statSync(join(root, 'outside')).uid).toBe(0);
+});
+
+test('a home set aside is kept for the grace, then deleted; a doomed one at once', async () => {
+  const homes = setUp();
+  const at = new Date(1_800_000_000_000);
+  await homes.ensure('w1', null);
+  writeFileSync(join(homes.path('w1'), 'notes'), 'n');
+  expect(await homes.setAside('w1', 'keep', at)).toBe(true);
+  expect(await homes.setAside('w1', 'keep', at)).toBe(false);
+  const kept = join(root, 'homes/.set-aside/w1.1800000000000');
+  expect(readFileSync(join(kept, 'notes'), 'utf8')).toBe('n');
+
+  await homes.ensure('w2', null);
+  mkdirSync(join(homes.path('w2'), 'modules'));
+  writeFileSync(join(homes.path('w2'), 'modules/a'), '');
+  chmodSync(join(homes.path('w2'), 'modules'), 0o500);
+  await homes.setAside('w2', 'doom', at);
+  await homes.deleteDoomed('w2');
+  expect(await homes.exists('w2')).toBe(false);
+
+  // Killed between the rename and the deletion: the purge finishes it, whatever its age.
+  await homes.ensure('w3', null);
+  await homes.setAside('w3', 'doom', at);
+  expect(await homes.purge(7 * day, new Date(at.getTime() + 7 * day))).toEqual(['w3']);
+  expect(existsSync(kept)).toBe(true);
+  expect(await homes.purge(7 * day, new Date(at.getTime() + 7 * day + 1))).toEqual(['w1']);
+  expect(await homes.purge(7 * day, new Date(at.getTime() + 99 * day))).toEqual([]);
+  expect(readdirSync(join(root, 'homes/.delivered'))).toEqual([]);
+});
+
+test.runIf(isRoot)('a uid is given once, to one workspace, by however many servers', async () => {
+  const [a, b] = [makeUids({ directory: join(root, 'uids') }), makeUids({ directory: join(root, 'uids') })];
+  const given = await Promise.all(
+    ['w1', 'w2', 'w3', 'w1', 'w2', 'w3'].map((id, index) => (index < 3 ? a : b).of(id)),
+  );
+  expect(given.slice(0, 3)).toEqual(given.slice(3));
+  expect(new Set(given).size).toBe(3);
+  await a.release('w2');
+  expect([given[0], given[2]]).not.toContain(await b.of('w4'));
+  expect(await b.of('w1')).toBe(given[0]);
+});

@@ -1,0 +1,107 @@
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { findPlaces, planLimits } from './limits.ts';
+import { drive, launchOf, makeScene, makeSpec, until } from './testing.ts';
+
+let scene: ReturnType<typeof makeScene>;
+beforeEach(() => {
+  scene = makeScene();
+});
+afterEach(() => scene.close());
+
+const places = process.platform === 'linux' ? findPlaces(`cde-limits-${process.pid}`) : {};
+
+for (const isolation of ['bwrap', 'none'] as const) {
+  test.runIf(places.memory)(
+    `${isolation}: an agent over the memory limit is killed, and the reason says so`,
+    async () => {
+      const provider = scene.provider('greedy', { isolation });
+      const ended: string[] = [];
+      provider.onExit((workspaceId) => ended.push(workspaceId));
+      const move = await drive((state) =>
+        provider.start(makeSpec('w1', { memory: '160Mi' }), launchOf('b1'), state, scene.context),
+      );
+      if (move.kind === 'done') {
+        expect(move.isolation).toMatch(/Limits: memory 160Mi\.$/);
+        await until('its end', () => ended.length > 0);
+        expect(await provider.observe('w1', move.state)).toMatchObject({
+          kind: 'exited',
+          reason: expect.stringMatching(/^out of memory \(limit 160Mi\)/),
+        });
+      } else
+        expect(move).toMatchObject({ kind: 'failed', error: { code: 'agent-out-of-memory', fault: 'user' } });
+      await drive((state) => provider.stop('w1', state, scene.context));
+      expect(existsSync(join(places.memory!.base, '..', scene.tag, 'w1'))).toBe(false);
+    },
+  );
+}
+
+test.runIf(places.cpu && places.pids)(
+  'processes and cpus hold, and their cgroups go with the workspace',
+  async () => {
+    const provider = scene.provider('obedient');
+    const spec = makeSpec('w1', { cpus: '0.5', processes: 40 });
+    const move = await drive((state) => provider.start(spec, launchOf('b1'), state, scene.context));
+    expect(move).toMatchObject({
+      kind: 'done',
+      isolation: expect.stringMatching(/Limits: cpus 0\.5, processes 40\.$/),
+    });
+    const [ask, answer] = ['ask-0', 'answer-0'].map((name) => join(scene.home('w1'), name));
+    writeFileSync(ask!, 'for i in $(seq 60); do sleep 0.3 & done; wait', { mode: 0o644 });
+    await until('an answer', () => existsSync(answer!));
+    expect(JSON.parse(readFileSync(answer!, 'utf8')).out).toMatch(/fork/);
+    const group = (base: string) => join(base, '..', scene.tag, 'w1');
+    if (places.cpu!.version === 1) {
+      expect(readFileSync(join(group(places.cpu!.base), 'cpu.cfs_quota_us'), 'utf8')).toBe('50000\n');
+    }
+    await drive((state) => provider.stop('w1', state, scene.context));
+    for (const { base } of [places.cpu!, places.pids!]) expect(existsSync(group(base))).toBe(false);
+  },
+);
+
+test('where no cgroup is writable the workspace starts, and says what does not hold', () => {
+  const limits = planLimits('w1', { memory: '2Gi', cpus: 1, processes: 100 }, {});
+  expect(limits).toMatchObject({ settings: [], holding: [], memory: '2Gi' });
+  expect(limits.missing).toEqual([
+    'memory 2Gi (no writable cgroup for memory)',
+    'cpus 1 (no writable cgroup for cpu)',
+    'processes 100 (no writable cgroup for pids)',
+  ]);
+});
+
+test('cgroup v2 is written in its own words', () => {
+  const base = mkdtempSync(join(tmpdir(), 'cde-cgroup-'));
+  try {
+    mkdirSync(base, { recursive: true });
+    writeFileSync(join(base, 'cgroup.subtree_control'), 'memory cpu pids\n');
+    const place = { version: 2 as const, base };
+    const limits = planLimits(
+      'w1',
+      { memory: '1.5Gi', cpus: 1.5, processes: '50' },
+      { memory: place, cpu: place, pids: place },
+    );
+    expect(
+      limits.settings.map(({ group, file, value }) => [group === join(base, 'w1'), file, value]),
+    ).toEqual([
+      [true, 'memory.max', '1610612736'],
+      [true, 'memory.swap.max', '0'],
+      [true, 'cpu.max', '150000 100000'],
+      [true, 'pids.max', '50'],
+    ]);
+  } finally {
+    rmSync(base, { recursive: true });
+  }
+});
+
+test.each([{ memory: 'lots' }, { memory: '1Mi' }, { cpus: 'two' }, { cpus: 0 }, { processes: -1 }])(
+  '%o is no limit',
+  async (local) => {
+    const provider = scene.provider('polite');
+    const move = await drive((state) =>
+      provider.start(makeSpec('w1', local as never), launchOf('b1'), state, scene.context),
+    );
+    expect(move).toMatchObject({ kind: 'failed', error: { code: 'template-limit-invalid', fault: 'user' } });
+  },
+);

@@ -1,0 +1,180 @@
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { basename, join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { silentLog } from '@cde/tunnel/log.ts';
+import type { Move, ProviderState, WorkspaceSpec } from '../provider.ts';
+import { argvOf } from './processes.ts';
+import { type LocalProviderOptions, makeLocalProvider } from './provider.ts';
+
+/**
+ * Fake agents: what a real one does to its provider, and no more. Each writes `started PID` into its
+ * home, so that a test can count how many ever ran.
+ */
+const begin = "require('fs').appendFileSync(process.env.HOME + '/started', process.pid + '\\n');";
+export const fakeAgents = {
+  /** Ends when asked to. */
+  polite: `${begin} process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1e6);`,
+  /** Does not; and has children, one of which left its session and its parent. */
+  stubborn: `${begin} process.on('SIGTERM', () => {});
+    const { spawn } = require('child_process');
+    spawn('sleep', ['1000']); spawn('sh', ['-c', 'setsid sleep 1001 & exit'], { detached: true });
+    setInterval(() => {}, 1e6);`,
+  /** Ends at once, and says why. */
+  failing: `${begin} console.error('no such server: it said no'); process.exit(3);`,
+  /** Takes memory until it is killed. */
+  greedy: `${begin} const all = []; setInterval(() => all.push(Buffer.alloc(8 << 20, 1)), 1);`,
+  /** Says a lot. */
+  loud: `${begin} process.on('SIGTERM', () => process.exit(0)); const line = 'x'.repeat(99) + '\\n';
+    let left = 60000; const say = () => { if (left-- > 0) process.stdout.write(line, say); }; say(); setInterval(() => {}, 1e6);`,
+  /** Runs the shell scripts that a test puts into its home, one after another: \`ask-N\` → \`answer-N\`. */
+  obedient: `${begin} process.on('SIGTERM', () => process.exit(0)); const fs = require('fs'); let n = 0;
+    setInterval(() => { const ask = process.env.HOME + '/ask-' + n; if (!fs.existsSync(ask)) return; const mine = n++;
+      const { stdout, stderr, status } = require('child_process').spawnSync('sh', ['-c', fs.readFileSync(ask, 'utf8')], { encoding: 'utf8' });
+      fs.writeFileSync(process.env.HOME + '/answer.new', JSON.stringify({ status, out: stdout + stderr }));
+      fs.renameSync(process.env.HOME + '/answer.new', process.env.HOME + '/answer-' + mine); }, 5);`,
+};
+export type FakeAgent = keyof typeof fakeAgents;
+
+export const isRoot = process.getuid?.() === 0;
+
+export async function until<T>(
+  what: string,
+  look: () => T | Promise<T>,
+  ms = 15_000,
+): Promise<NonNullable<T>> {
+  const deadline = performance.now() + ms;
+  for (;;) {
+    const found = await look();
+    if (found) return found as NonNullable<T>;
+    if (performance.now() > deadline) throw new Error(`in ${ms} ms not seen: ${what}`);
+    await delay(5);
+  }
+}
+
+/** Repeats a move until it is done or has failed, as the reconciler does. */
+export async function drive(
+  move: (state: ProviderState) => Promise<Move>,
+  state: ProviderState = {},
+): Promise<Move> {
+  for (let turn = 0; turn < 2000; turn++) {
+    const result = await move(state);
+    if (result.kind !== 'again') return result;
+    // Through JSON, as through the database.
+    state = JSON.parse(JSON.stringify(result.state));
+    await delay(Math.min(result.afterMs, 50));
+  }
+  throw new Error('the move goes on and on');
+}
+
+export function makeSpec(workspaceId: string, local: WorkspaceSpec['template']['local'] = {}): WorkspaceSpec {
+  return {
+    workspaceId,
+    owner: 'ada',
+    name: 'hello',
+    template: {
+      name: 'test',
+      provider: 'local',
+      parameters: {},
+      home: {},
+      env: {},
+      local,
+    } as WorkspaceSpec['template'],
+  };
+}
+
+export const launchOf = (buildId: string) => ({
+  buildId,
+  serverUrl: 'http://127.0.0.1:1',
+  token: `token-of-${buildId}`,
+});
+
+/** pids of processes of this host whose command line holds all of `words`. */
+export function processesWith(...words: string[]): number[] {
+  return readdirSync('/proc').flatMap((name) => {
+    if (!/^\d+$/.test(name) || Number(name) === process.pid) return [];
+    try {
+      const line = readFileSync(`/proc/${name}/cmdline`, 'utf8').replaceAll('\0', ' ');
+      return line && words.every((word) => line.includes(word)) ? [Number(name)] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+/** A data directory with providers on it; `close` ends every process that was started below it. */
+export function makeScene(overrides: { dataDir?: string } = {}) {
+  const own = mkdtempSync(join(tmpdir(), 'cde-local-'));
+  const dataDir = overrides.dataDir ?? own;
+  const name = basename(own);
+  const skeleton = join(own, 'skeleton');
+  mkdirSync(skeleton);
+  const providers: ReturnType<typeof makeLocalProvider>[] = [];
+  const lines: string[] = [];
+
+  /** The pids of supervisors below this data directory. */
+  const supervisors = () => processesWith('supervisor.sh launch', dataDir);
+
+  return {
+    dataDir,
+    skeleton,
+    lines,
+    context: { log: (text: string) => void lines.push(text) },
+    supervisors,
+    /** All processes of this scene: supervisors and what descends from them carry its name or the marker `tag`. */
+    provider(agent: FakeAgent, options: Partial<LocalProviderOptions> & { tag?: string } = {}) {
+      const { tag = name, ...rest } = options;
+      const provider = makeLocalProvider({
+        dataDir,
+        agent: { command: [process.execPath, '-e', fakeAgents[agent], tag], readOnlyPaths: [] },
+        log: silentLog,
+        cgroup: name,
+        skeleton,
+        ...rest,
+      });
+      providers.push(provider);
+      return provider;
+    },
+    tag: name,
+    /** The pids of agents on this host: their argv starts with Node, that of what encloses them does not. */
+    agents: () =>
+      processesWith(name).filter((pid) => argvOf(pid)?.[0] === process.execPath && argvOf(pid)?.[1] === '-e'),
+    home: (workspaceId: string) => join(dataDir, 'homes', workspaceId),
+    async close() {
+      await Promise.all(providers.map((provider) => provider.close()));
+      // The trees first: a supervisor's own death would take them along in isolation, not without.
+      for (let turn = 0; turn < 400; turn++) {
+        const left = [...new Set([...processesWith(name), ...supervisors()])];
+        if (left.length === 0) break;
+        for (const pid of left) {
+          try {
+            process.kill(pid, 'SIGKILL');
+          } catch {
+            // Gone meanwhile.
+          }
+        }
+        await delay(5);
+      }
+      for (const controller of ['memory', 'cpu', 'pids'])
+        removeGroups(`/sys/fs/cgroup/${controller}/${name}`);
+      rmSync(own, { recursive: true, force: true });
+    },
+  };
+}
+
+function removeGroups(folder: string): void {
+  try {
+    for (const entry of readdirSync(folder, { withFileTypes: true }))
+      if (entry.isDirectory()) removeGroups(join(folder, entry.name));
+    rmdirSync(folder);
+  } catch {
+    // There is none.
+  }
+}
+
+/** Whether this machine lets a test mount a small file system. */
+export function mountSmallDisk(folder: string, size: string): () => void {
+  execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0755`, 'tmpfs', folder]);
+  return () => void execFileSync('umount', ['-l', folder]);
+}
