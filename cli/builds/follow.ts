@@ -1,0 +1,92 @@
+import type { Client } from '@cde/api/client.ts';
+import type { Build, LogLine } from '@cde/api/workspaces.ts';
+import type { Context } from '../context.ts';
+import { getBuildLog } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure } from '../failure.ts';
+import type { Output } from '../output.ts';
+import { formatLogLine } from './log-lines.ts';
+import { makeProgress, type Progress } from './progress.ts';
+
+/** A server that restarts is back within this time; the build itself goes on meanwhile. */
+export const followPatienceMs = 120_000;
+
+/** Stages may change without a line of the log: at most this late on the screen. */
+const pollSeconds = 1;
+
+/** How many lines of a failing stage are shown: enough for its message, not for its whole log. */
+const shownLines = 30;
+
+/** The build to its end; rejects with `build-failed` or `build-cancelled`. */
+export async function waitForBuild(
+  context: Context,
+  client: Client,
+  name: string,
+  build: Build,
+  progress?: Progress,
+): Promise<Build> {
+  const display = progress ?? makeProgress(context.out);
+  const kept: LogLine[] = [];
+  try {
+    for await (const batch of followLog(client, build, pollSeconds)) {
+      kept.push(...batch.lines);
+      if (kept.length > 2_000) kept.splice(0, kept.length - 1_000);
+      display.update(name, batch.build, batch.lines);
+      build = batch.build;
+    }
+  } catch (error) {
+    if (context.signal.aborted) throw interrupted(name, build);
+    throw error;
+  } finally {
+    if (!progress) display.finish();
+  }
+  if (build.status === 'succeeded') return build;
+  throw buildFailure(context.out, name, build, kept);
+}
+
+/** The log in batches as they come, until the build has ended and its last lines are read. */
+export async function* followLog(
+  client: Client,
+  build: Build,
+  waitSeconds: number,
+): AsyncGenerator<{ lines: LogLine[]; build: Build }> {
+  // The first request shows at once what stands; those after it wait for more.
+  for (let after = 0, wait = 0; ; wait = waitSeconds) {
+    const reply = await client.call(getBuildLog, { params: { build: build.id }, query: { after, wait } });
+    after = reply.lines.at(-1)?.seq ?? after;
+    yield { lines: reply.lines, build: reply.build };
+    if (reply.done) return;
+  }
+}
+
+function interrupted(name: string, build: Build): Failure {
+  return new Failure('interrupted', `Stopped waiting; build ${build.number} of ${name} goes on.`, {
+    exitCode: exitCodes.interrupted,
+    hint: `Follow it: cde logs ${name} --follow\nCancel it: cde cancel ${name}`,
+  });
+}
+
+function buildFailure(out: Output, name: string, build: Build, lines: LogLine[]): Failure {
+  if (build.status === 'cancelled')
+    return new Failure('build-cancelled', `Build ${build.number} of ${name} was cancelled.`, {
+      exitCode: exitCodes.buildFailed,
+      hint: `Its log: cde logs ${name} --build ${build.number}`,
+    });
+  const { error } = build;
+  const stage = error?.stage ?? build.stages.find((entry) => entry.status === 'failed')?.name;
+  for (const line of lines.filter((entry) => entry.stage === stage).slice(-shownLines))
+    out.note(formatLogLine(line, out.noteColors, false));
+  return new Failure(
+    error?.code ?? 'build-failed',
+    error?.message ?? `Build ${build.number} of ${name} failed.`,
+    {
+      exitCode: exitCodes.buildFailed,
+      detail: [stage && `Build ${build.number} of ${name} failed in stage ${stage}.`, error?.detail]
+        .filter(Boolean)
+        .join('\n'),
+      hint: [error?.hint, `The whole log: cde logs ${name} --build ${build.number}`]
+        .filter(Boolean)
+        .join('\n'),
+    },
+  );
+}

@@ -1,0 +1,99 @@
+import type { Context } from './context.ts';
+
+/** What completion offers for a value. */
+export type Completes = 'workspaces' | 'templates' | 'files' | readonly string[];
+
+export interface Argument {
+  help: string;
+  /** One or more. */
+  many?: true;
+  optional?: true;
+  completes?: Completes;
+}
+
+export interface Option {
+  /**
+   * `flag`: false unless given; `no`: written `--no-NAME`, true unless given; `text`, `number`: undefined
+   * unless given; `list`: may be repeated; `maybe`: a flag that may carry a value.
+   */
+  kind: 'flag' | 'no' | 'text' | 'number' | 'list' | 'maybe';
+  help: string;
+  /** One letter. */
+  short?: string;
+  /** How help names the value. */
+  value?: string;
+  required?: true;
+  choices?: readonly string[];
+  completes?: Completes;
+}
+
+type ArgumentValue<A extends Argument> = A extends { many: true }
+  ? string[]
+  : A extends { optional: true }
+    ? string | undefined
+    : string;
+type OptionValue<O extends Option> = O['kind'] extends 'flag' | 'no'
+  ? boolean
+  : O['kind'] extends 'list'
+    ? string[]
+    : O['kind'] extends 'maybe'
+      ? string | true | undefined
+      : O['kind'] extends 'number'
+        ? number | undefined
+        : O extends { required: true }
+          ? string
+          : string | undefined;
+
+export type Input<A extends Record<string, Argument>, O extends Record<string, Option>> = {
+  [K in keyof A]: ArgumentValue<A[K]>;
+} & { [K in keyof O]: OptionValue<O[K]> };
+
+/** Runs a command; a number is the exit code, nothing is 0. */
+export type Handler<I> = (context: Context, input: I) => Promise<number | undefined>;
+
+/** A command as data: parsing, help and completion are made from it; its code is loaded when it runs. */
+export interface Command {
+  /** Noun and verb, or one word: `template push`, `list`. */
+  name: string;
+  group: string;
+  summary: string;
+  /** What help says under the summary. */
+  details?: string;
+  arguments: Record<string, Argument>;
+  options: Record<string, Option>;
+  /** A command line and what it does. */
+  examples: readonly (readonly [string, string])[];
+  hidden?: true;
+  /** All words after the name go to the handler as they are, as `words`. */
+  raw?: true;
+  load: () => Promise<Handler<never>>;
+}
+
+/** Declares a command; its handler's input is checked against its arguments and options. */
+export function command<
+  const A extends Record<string, Argument> = Record<never, never>,
+  const O extends Record<string, Option> = Record<never, never>,
+>(
+  definition: Omit<Command, 'arguments' | 'options' | 'load'> & {
+    arguments?: A;
+    options?: O;
+    load: () => Promise<Handler<Input<A, O>>>;
+  },
+): Command {
+  return { arguments: {}, options: {}, ...definition } as unknown as Command;
+}
+
+/** Declares a command whose words are another program's: they go to its handler as they are. */
+export function rawCommand(
+  definition: Omit<Command, 'arguments' | 'options' | 'load' | 'raw'> & {
+    load: () => Promise<Handler<{ words: string[] }>>;
+  },
+): Command {
+  return { arguments: {}, options: {}, raw: true, ...definition } as unknown as Command;
+}
+
+/** `--no-wait` of `wait`: an option's name on the command line. */
+export function flagOf(key: string, option: Option): string {
+  const kebab = key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+  return option.kind === 'no' ? `--no-${kebab}` : `--${kebab}`;
+}

@@ -1,0 +1,31 @@
+import { auditCommands } from './audit/commands.ts';
+import type { Command } from './command.ts';
+import { completionCommands } from './completion/commands.ts';
+import { loginCommands } from './login/commands.ts';
+import { serverCommands } from './server/commands.ts';
+import { sshCommands } from './ssh/commands.ts';
+import { templateCommands } from './templates/commands.ts';
+import { tokenCommands } from './tokens/commands.ts';
+import { userCommands } from './users/commands.ts';
+import { workspaceCommands } from './workspaces/commands.ts';
+
+/** Every command, in the order that help lists them. */
+export const commands: readonly Command[] = [
+  ...workspaceCommands,
+  ...sshCommands,
+  ...templateCommands,
+  ...loginCommands,
+  ...tokenCommands,
+  ...userCommands,
+  ...auditCommands,
+  ...serverCommands,
+  ...completionCommands,
+];
+
+/** The nouns that have verbs of their own. */
+export const nouns: Record<string, { summary: string; group: string }> = {
+  template: { summary: 'Publish and look at templates', group: 'Templates:' },
+  token: { summary: 'Tokens for programs', group: 'Account:' },
+  user: { summary: 'Administer users', group: 'Administration:' },
+  server: { summary: 'Run the server', group: 'Administration:' },
+};

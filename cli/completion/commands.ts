@@ -1,0 +1,34 @@
+import { type Command, command } from '../command.ts';
+
+const group = 'Other:';
+
+export const completionCommands: readonly Command[] = [
+  command({
+    name: 'completion',
+    group,
+    summary: 'Print a completion script for your shell',
+    arguments: { shell: { help: 'bash, zsh or fish', completes: ['bash', 'zsh', 'fish'] } },
+    examples: [
+      ['source <(cde completion bash)', 'in ~/.bashrc'],
+      ['source <(cde completion zsh)', 'in ~/.zshrc, after compinit'],
+      ['cde completion fish > ~/.config/fish/completions/cde.fish', 'once'],
+    ],
+    load: () => import('./completion.ts').then((m) => m.completion),
+  }),
+  command({
+    name: 'completion-words',
+    group,
+    hidden: true,
+    summary: 'Print the names that completion offers, one to a line',
+    arguments: { kind: { help: 'workspaces or templates' } },
+    examples: [],
+    load: () => import('./words.ts').then((m) => m.words),
+  }),
+  command({
+    name: 'version',
+    group,
+    summary: 'Print the versions of cde and of the Node it runs on',
+    examples: [['cde version', 'for a bug report; `cde --version` prints the number alone']],
+    load: () => import('./version.ts').then((m) => m.version),
+  }),
+];

@@ -1,0 +1,89 @@
+import type { Endpoint, Method } from '@cde/api/endpoint.ts';
+import type * as identity from '@cde/api/identity.ts';
+import type * as templates from '@cde/api/templates.ts';
+import type * as workspaces from '@cde/api/workspaces.ts';
+
+/**
+ * The endpoints that the CLI calls, without their schemas: loading zod would double the time of every
+ * command, and the server checks what we send anyhow. The types are the contract's own, and a test holds
+ * each line equal to it.
+ */
+function light<E extends Endpoint>(
+  method: Method,
+  path: string,
+  ...more: ('body' | 'idempotent')[]
+): E & { idempotent?: boolean } {
+  return {
+    method,
+    path,
+    ...(more.includes('body') && { body: true }),
+    ...(more.includes('idempotent') && { idempotent: true }),
+  } as unknown as E;
+}
+
+type I = typeof identity;
+type T = typeof templates;
+type W = typeof workspaces;
+
+const v1 = '/api/v1';
+export const signInOnce = light<I['signInOnce']>('POST', `${v1}/auth/one-time`, 'body');
+export const signOut = light<I['signOut']>('POST', `${v1}/auth/sign-out`, 'body');
+export const createOneTimeLink = light<I['createOneTimeLink']>('POST', `${v1}/auth/one-time-links`, 'body');
+export const startCliLogin = light<I['startCliLogin']>('POST', `${v1}/auth/cli`, 'body');
+export const pollCliLogin = light<I['pollCliLogin']>('POST', `${v1}/auth/cli/token`, 'body');
+export const getUser = light<I['getUser']>('GET', `${v1}/users/:user`);
+export const listUsers = light<I['listUsers']>('GET', `${v1}/users`);
+export const createUser = light<I['createUser']>('POST', `${v1}/users`, 'body', 'idempotent');
+export const updateUser = light<I['updateUser']>('PATCH', `${v1}/users/:user`, 'body');
+export const setPassword = light<I['setPassword']>('PUT', `${v1}/users/:user/password`, 'body');
+export const deleteUser = light<I['deleteUser']>('DELETE', `${v1}/users/:user`);
+export const listTokens = light<I['listTokens']>('GET', `${v1}/tokens`);
+export const createToken = light<I['createToken']>('POST', `${v1}/tokens`, 'body');
+export const revokeToken = light<I['revokeToken']>('DELETE', `${v1}/tokens/:token`);
+export const listAudit = light<I['listAudit']>('GET', `${v1}/audit`);
+
+export const listTemplates = light<T['listTemplates']>('GET', `${v1}/templates`);
+export const getTemplate = light<T['getTemplate']>('GET', `${v1}/templates/:template`);
+export const listTemplateVersions = light<T['listTemplateVersions']>(
+  'GET',
+  `${v1}/templates/:template/versions`,
+);
+export const validateTemplate = light<T['validateTemplate']>('POST', `${v1}/templates/validate`, 'body');
+export const publishTemplate = light<T['publishTemplate']>('POST', `${v1}/templates`, 'body', 'idempotent');
+export const activateTemplateVersion = light<T['activateTemplateVersion']>(
+  'POST',
+  `${v1}/templates/:template/versions/:number/activate`,
+  'idempotent',
+);
+export const deleteTemplate = light<T['deleteTemplate']>('DELETE', `${v1}/templates/:template`);
+
+const workspace = `${v1}/workspaces/:workspace`;
+export const listWorkspaces = light<W['listWorkspaces']>('GET', `${v1}/workspaces`);
+export const createWorkspace = light<W['createWorkspace']>('POST', `${v1}/workspaces`, 'body', 'idempotent');
+export const getWorkspace = light<W['getWorkspace']>('GET', workspace);
+export const startWorkspace = light<W['startWorkspace']>('POST', `${workspace}/start`, 'body', 'idempotent');
+export const stopWorkspace = light<W['stopWorkspace']>('POST', `${workspace}/stop`, 'body', 'idempotent');
+export const restartWorkspace = light<W['restartWorkspace']>(
+  'POST',
+  `${workspace}/restart`,
+  'body',
+  'idempotent',
+);
+export const updateWorkspace = light<W['updateWorkspace']>(
+  'POST',
+  `${workspace}/update`,
+  'body',
+  'idempotent',
+);
+export const deleteWorkspace = light<W['deleteWorkspace']>('DELETE', workspace);
+export const listBuilds = light<W['listBuilds']>('GET', `${workspace}/builds`);
+export const getBuild = light<W['getBuild']>('GET', `${v1}/builds/:build`);
+export const getBuildLog = light<W['getBuildLog']>('GET', `${v1}/builds/:build/log`);
+export const cancelBuild = light<W['cancelBuild']>(
+  'POST',
+  `${v1}/builds/:build/cancel`,
+  'body',
+  'idempotent',
+);
+export const createTicket = light<W['createTicket']>('POST', `${workspace}/tickets`, 'body');
+export const getWorkspaceStats = light<W['getWorkspaceStats']>('GET', `${workspace}/stats`);

@@ -1,0 +1,90 @@
+import type { CallError } from '@cde/api/client.ts';
+import type { ApiError } from '@cde/api/errors.ts';
+import type { TunnelError } from '@cde/tunnel/errors.ts';
+import { exitCodeFor, exitCodes } from './exit-codes.ts';
+
+/** Whatever ends a command, told to a person: what happened, why, what to do, a stable code; and the exit code. */
+export class Failure extends Error {
+  readonly code: string;
+  readonly exitCode: number;
+  readonly detail: string | undefined;
+  readonly hint: string | undefined;
+  readonly requestId: string | undefined;
+  readonly issues: ApiError['issues'];
+
+  constructor(
+    code: string,
+    message: string,
+    more: Partial<Pick<Failure, 'exitCode' | 'detail' | 'hint' | 'requestId' | 'issues'>> & {
+      cause?: unknown;
+    } = {},
+  ) {
+    super(message, { cause: more.cause });
+    this.name = 'Failure';
+    this.code = code;
+    this.exitCode = more.exitCode ?? exitCodes.failure;
+    this.detail = more.detail;
+    this.hint = more.hint;
+    this.requestId = more.requestId;
+    this.issues = more.issues;
+  }
+
+  /** As `--json` prints it: the API's own error object, and the exit code. */
+  toJSON(): ApiError & { exitCode: number } {
+    return {
+      code: this.code,
+      message: this.message,
+      ...(this.detail && { detail: this.detail }),
+      ...(this.hint && { hint: this.hint }),
+      ...(this.requestId && { requestId: this.requestId }),
+      ...(this.issues && { issues: this.issues }),
+      exitCode: this.exitCode,
+    };
+  }
+}
+
+/** A command line that cannot be understood: exit code 2. */
+export function usage(message: string, hint?: string): Failure {
+  return new Failure('usage', message, { exitCode: exitCodes.usage, hint });
+}
+
+// By name, so that neither the client nor the tunnel is loaded to ask.
+const isCallError = (error: unknown): error is CallError =>
+  error instanceof Error && error.name === 'CallError' && 'body' in error;
+const isTunnelError = (error: unknown): error is TunnelError =>
+  error instanceof Error && error.name === 'TunnelError' && 'code' in error;
+
+/** Makes any thrown thing a Failure. What is nobody's known doing becomes `internal`, with its stack as detail. */
+export function toFailure(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  if (isCallError(error)) {
+    const { code, message, detail, hint, requestId, issues } = error.body;
+    return new Failure(code, message, {
+      exitCode: exitCodeFor(code, error.status),
+      // The server spells faults out in `detail` as well; issues print one to a line instead.
+      detail: issues?.length ? undefined : detail,
+      hint: hint ?? (error.status === 401 ? 'Run: cde login' : undefined),
+      requestId,
+      issues,
+      cause: error,
+    });
+  }
+  if (isTunnelError(error))
+    return new Failure(error.code, `${error.message}.`, {
+      exitCode: exitCodeFor(error.code, undefined),
+      hint: error.hint && `${error.hint}.`,
+      cause: error,
+    });
+  const system = error as NodeJS.ErrnoException;
+  if (system instanceof Error && typeof system.errno === 'number' && system.path)
+    return new Failure('file-failed', `${system.path} cannot be used.`, {
+      detail: system.message,
+      hint: 'Check that it exists and that you may read and write it.',
+      cause: error,
+    });
+  return new Failure('internal', 'cde itself failed; this is a fault in it.', {
+    detail: error instanceof Error ? error.stack : String(error),
+    hint: 'Please report it with the lines above.',
+    cause: error,
+  });
+}

@@ -1,0 +1,151 @@
+import { stripVTControlCharacters } from 'node:util';
+import picocolors from 'picocolors';
+import type { Failure } from './failure.ts';
+
+export type Colors = ReturnType<typeof picocolors.createColors>;
+
+/** A column of a table: its title, and its cell of a row; `plain` where a pipe wants more than a person. */
+export interface Column<T> {
+  title: string;
+  cell(row: T, colors: Colors): string;
+  plain?(row: T): string;
+}
+
+/** Where a command's words go: results to stdout, everything else to stderr. */
+export interface Output {
+  json: boolean;
+  /** Whether stdout is a terminal. */
+  terminal: boolean;
+  /** Whether lines on stderr may be rewritten. */
+  live: boolean;
+  /** For stdout, and for stderr. */
+  colors: Colors;
+  noteColors: Colors;
+  width: number;
+  /** A line of the result. */
+  print(text: string): void;
+  /** The result for programs: the API's own object. */
+  printJson(value: unknown): void;
+  /** One JSON value on one line, for results that go on. */
+  printJsonLine(value: unknown): void;
+  /** A line for the person, not part of the result; nothing with --json. */
+  note(text: string): void;
+  table<T>(columns: Column<T>[], rows: T[], empty: string): void;
+  fields(fields: [string, string | null | undefined][]): void;
+  fail(failure: Failure): void;
+}
+
+/** Text from elsewhere, made safe for a terminal: no escape sequences, no control characters but tabs. */
+export function clean(text: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
+  return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '');
+}
+
+const wide =
+  /\p{Extended_Pictographic}|\p{Script=Han}|\p{Script=Hangul}|\p{Script=Hiragana}|\p{Script=Katakana}/gu;
+const zero = /\p{M}|\u200d|\ufe0f/gu;
+
+/** How many columns of a terminal a text takes, colours aside. */
+export function widthOf(text: string): number {
+  const bare = stripVTControlCharacters(text).replace(zero, '');
+  return [...bare].length + (bare.match(wide)?.length ?? 0);
+}
+
+const pad = (text: string, width: number) => text + ' '.repeat(Math.max(0, width - widthOf(text)));
+
+/** Cuts text without colours to a width. */
+export function cut(text: string, width: number): string {
+  if (widthOf(text) <= width) return text;
+  let result = '';
+  for (const letter of text) {
+    if (widthOf(result + letter) > width - 1) break;
+    result += letter;
+  }
+  return `${result}…`;
+}
+
+function wantsColor(env: NodeJS.ProcessEnv, terminal: boolean): boolean {
+  if (env.NO_COLOR) return false;
+  if (env.FORCE_COLOR) return env.FORCE_COLOR !== '0';
+  return terminal && env.TERM !== 'dumb';
+}
+
+/** Output to this process's stdout and stderr. */
+export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
+  const { stdout, stderr } = process;
+  // `cde list | head -1`: the reader has what it wanted.
+  stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code === 'EPIPE') process.exit(0);
+  });
+  stderr.on('error', () => {});
+  const terminal = stdout.isTTY === true;
+  const colors = picocolors.createColors(wantsColor(env, terminal));
+  const noteColors = picocolors.createColors(wantsColor(env, stderr.isTTY === true));
+  const width = stdout.columns || stderr.columns || 80;
+  const print = (text: string) => void stdout.write(`${text}\n`);
+
+  return {
+    json,
+    terminal,
+    live: stderr.isTTY === true && env.TERM !== 'dumb' && !json,
+    colors,
+    noteColors,
+    width,
+    print,
+    printJson: (value) => print(JSON.stringify(value, null, 2)),
+    printJsonLine: (value) => print(JSON.stringify(value)),
+    note(text) {
+      if (!json) stderr.write(`${text}\n`);
+    },
+    table(columns, rows, empty) {
+      if (!terminal) {
+        // For cut, awk and read: one line a row, a tab between, no padding.
+        print(columns.map((column) => column.title).join('\t'));
+        for (const row of rows)
+          print(
+            columns
+              .map((column) =>
+                clean(column.plain?.(row) ?? column.cell(row, picocolors.createColors(false))).replaceAll(
+                  '\t',
+                  ' ',
+                ),
+              )
+              .join('\t'),
+          );
+        return;
+      }
+      if (rows.length === 0) return print(empty);
+      const cells = rows.map((row) => columns.map((column) => column.cell(row, colors)));
+      const widths = columns.map((column, at) =>
+        Math.max(widthOf(column.title), ...cells.map((line) => widthOf(line[at]!))),
+      );
+      const line = (texts: string[]) =>
+        texts
+          .map((text, at) => pad(text, widths[at]!))
+          .join('  ')
+          .trimEnd();
+      print(colors.dim(line(columns.map((column) => column.title))));
+      for (const texts of cells) print(line(texts));
+    },
+    fields(fields) {
+      const shown = fields.filter(([, value]) => value !== null && value !== undefined && value !== '');
+      const longest = Math.max(...shown.map(([title]) => title.length));
+      for (const [title, value] of shown)
+        print(terminal ? `${colors.dim(title.padEnd(longest))}  ${value}` : `${title}\t${value}`);
+    },
+    fail(failure) {
+      if (json) return void stderr.write(`${JSON.stringify(failure.toJSON(), null, 2)}\n`);
+      const c = noteColors;
+      const lines = [`${c.red(c.bold('error:'))} ${clean(failure.message)} ${c.dim(`[${failure.code}]`)}`];
+      for (const text of failure.detail?.split('\n') ?? []) lines.push(`  ${clean(text)}`);
+      for (const issue of failure.issues ?? []) {
+        const place =
+          issue.line === undefined ? issue.path : `${issue.path}:${issue.line}:${issue.column ?? 1}`;
+        lines.push(`  ${c.bold(clean(place || '(all)'))}  ${clean(issue.message)}`);
+      }
+      for (const text of failure.hint?.split('\n') ?? []) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
+      if (failure.requestId && failure.code === 'internal') lines.push(`  request ${failure.requestId}`);
+      stderr.write(`${lines.join('\n')}\n`);
+    },
+  };
+}

@@ -1,0 +1,172 @@
+import { CommanderError, Command as Program, Option as ProgramOption } from 'commander';
+import type { Command, Handler, Option } from './command.ts';
+import { flagOf } from './command.ts';
+import { commands, nouns } from './commands.ts';
+import { commonOptions } from './common-options.ts';
+import { exitCodes } from './exit-codes.ts';
+import { type Failure, usage } from './failure.ts';
+import { makeOutput } from './output.ts';
+import { run } from './run.ts';
+
+/** Parses a command line and runs its command; resolves to the exit code. */
+export async function parseAndRun(words: string[]): Promise<number> {
+  const json = words.slice(0, words.includes('--') ? words.indexOf('--') : undefined).includes('--json');
+  let chosen: (() => Promise<number>) | undefined;
+  const program = makeProgram((command, input, options) => {
+    chosen = () =>
+      run(options, async (context) => {
+        const handler = (await command.load()) as unknown as Handler<Record<string, unknown>>;
+        return handler(context, input);
+      });
+  });
+  const raw = commands.find((command) => command.raw && words.join(' ').startsWith(command.name));
+  if (raw) {
+    // What follows belongs to another program: its flags are not ours to judge.
+    const rest = words.slice(raw.name.split(' ').length);
+    if (!rest.includes('--help') && !rest.includes('-h'))
+      return run({ json }, async (context) =>
+        ((await raw.load()) as Handler<unknown>)(context, { words: rest }),
+      );
+  }
+  if (words.length === 0) {
+    program.outputHelp();
+    return exitCodes.success;
+  }
+  try {
+    await program.parseAsync(words, { from: 'user' });
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.success;
+    const out = makeOutput(process.env, json);
+    const failure = error instanceof CommanderError ? usageOf(error, words) : (error as Failure);
+    out.fail(failure);
+    return failure.exitCode ?? exitCodes.failure;
+  }
+  return chosen ? chosen() : exitCodes.success;
+}
+
+type Chosen = (
+  command: Command,
+  input: Record<string, unknown>,
+  options: { json: boolean; url?: string },
+) => void;
+
+/** commander's tree of all commands; `chosen` is told which one a command line names. */
+export function makeProgram(chosen: Chosen): Program {
+  const program = configure(new Program('cde'))
+    .helpCommand('help [command]', 'Explain a command')
+    .description('Cloud development environments: workspaces with a home that lasts.')
+    .option('-V, --version', 'Print the version')
+    .addHelpText(
+      'after',
+      '\nExamples:\n  $ cde login https://cde.example.com\n  $ cde create web --template local\n  $ cde ssh web\n\n' +
+        'Every command explains itself: cde COMMAND --help. Exit codes and settings: docs/cli.md',
+    );
+  const parents = new Map<string, Program>();
+  for (const command of commands) {
+    const [first, second] = command.name.split(' ') as [string, string?];
+    let parent = program;
+    if (second !== undefined) {
+      const noun = parents.get(first) ?? addNoun(program, first);
+      parents.set(first, noun);
+      parent = noun;
+    }
+    addCommand(parent, command, second ?? first, chosen);
+  }
+  return program;
+}
+
+function configure(program: Program): Program {
+  return program
+    .exitOverride()
+    .showHelpAfterError(false)
+    .showSuggestionAfterError(true)
+    .helpCommand(false)
+    .helpOption('-h, --help', 'Explain the command')
+    .configureHelp({ sortSubcommands: false, helpWidth: Math.min(process.stdout.columns ?? 100, 110) })
+    .configureOutput({ writeErr: () => {}, outputError: () => {} });
+}
+
+function addNoun(program: Program, name: string): Program {
+  const { summary, group } = nouns[name]!;
+  return configure(program.command(name)).description(summary).helpGroup(group);
+}
+
+function addCommand(parent: Program, command: Command, name: string, chosen: Chosen): void {
+  const program = configure(parent.command(name, { hidden: command.hidden === true }))
+    .description(command.details ? `${command.summary}.\n\n${command.details}` : `${command.summary}.`)
+    .summary(command.summary)
+    .helpGroup(command.group);
+  for (const [key, argument] of Object.entries(command.arguments)) {
+    const many = argument.many ? '...' : '';
+    program.argument(argument.optional ? `[${key}${many}]` : `<${key}${many}>`, argument.help);
+  }
+  const options = { ...command.options, ...commonOptions };
+  for (const [key, option] of Object.entries(options)) program.addOption(makeOption(key, option));
+  if (command.examples.length > 0)
+    program.addHelpText(
+      'after',
+      `\nExamples:\n${command.examples.map(([line, what]) => `  $ ${line}\n      ${what}`).join('\n')}`,
+    );
+  program.action((...given: unknown[]) => {
+    const values = given.at(-2) as Record<string, unknown>;
+    const input: Record<string, unknown> = {};
+    Object.keys(command.arguments).forEach((key, at) => {
+      input[key] = given[at];
+    });
+    for (const [key, option] of Object.entries(command.options)) input[key] = settle(option, values[key]);
+    const url = values.url as string | undefined;
+    chosen(command, input, { json: values.json === true, ...(url !== undefined && { url }) });
+  });
+}
+
+function makeOption(key: string, option: Option): ProgramOption {
+  const name = option.value ?? key.toUpperCase();
+  const value = {
+    flag: '',
+    no: '',
+    text: ` <${name}>`,
+    number: ` <${name}>`,
+    list: ` <${name}>`,
+    maybe: ` [${name}]`,
+  };
+  const made = new ProgramOption(
+    `${option.short ? `-${option.short}, ` : ''}${flagOf(key, option)}${value[option.kind]}`,
+    option.help,
+  );
+  if (option.choices) made.choices(option.choices);
+  if (option.required) made.makeOptionMandatory();
+  if (option.kind === 'list')
+    made.argParser((one: string, before: string[] | undefined) => [...(before ?? []), one]);
+  if (option.kind === 'number')
+    made.argParser((text: string) => {
+      if (!/^\d+$/.test(text))
+        throw usage(`${flagOf(key, option)} takes a whole number, not ${JSON.stringify(text)}.`);
+      return Number(text);
+    });
+  return made;
+}
+
+function settle(option: Option, value: unknown): unknown {
+  switch (option.kind) {
+    case 'flag':
+      return value === true;
+    case 'no':
+      return value !== false;
+    case 'list':
+      return value ?? [];
+    default:
+      return value;
+  }
+}
+
+/** commander's complaint, as ours. */
+function usageOf(error: CommanderError, words: string[]): Failure {
+  const [message, ...suggestion] = error.message.replace(/^error: /, '').split('\n');
+  const named = commands.find(({ name }) => `${words.join(' ')} `.startsWith(`${name} `))?.name;
+  const noun = words.find((word) => !word.startsWith('-'));
+  const help = `See: cde ${named ?? (noun && noun in nouns ? noun : '')}`.trimEnd();
+  if (error.code === 'commander.help')
+    return usage(noun ? `cde ${noun} needs to know what to do.` : 'A command is missing.', `${help} --help`);
+  const text = message!.charAt(0).toUpperCase() + message!.slice(1).replace(/\.?$/, '.');
+  return usage(text, [...suggestion, `${help} --help`].join('\n'));
+}

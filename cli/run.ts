@@ -1,0 +1,68 @@
+import { chooseServer, openClient, signInRequired } from './connection.ts';
+import type { Context } from './context.ts';
+import { exitCodes } from './exit-codes.ts';
+import { Failure, toFailure } from './failure.ts';
+import { makeOutput, type Output } from './output.ts';
+
+/**
+ * Runs one command's work: gives it its context, turns Ctrl-C into an aborted signal, and whatever it throws
+ * into words and an exit code. Resolves to the exit code.
+ */
+export async function run(
+  options: { json: boolean; url?: string },
+  work: (context: Context) => Promise<number | undefined>,
+): Promise<number> {
+  const { env } = process;
+  const out = makeOutput(env, options.json);
+  const controller = new AbortController();
+  const interrupt = () => {
+    // A second Ctrl-C does not wait for the command to take notice of the first.
+    if (controller.signal.aborted) process.exit(exitCodes.interrupted);
+    controller.abort(new Failure('interrupted', 'Interrupted.', { exitCode: exitCodes.interrupted }));
+  };
+  process.on('SIGINT', interrupt);
+  const leaveInterrupts = () => {
+    process.on('SIGINT', () => {});
+    process.off('SIGINT', interrupt);
+  };
+  try {
+    return (
+      (await work(makeContext(env, out, controller.signal, options.url, leaveInterrupts))) ??
+      exitCodes.success
+    );
+  } catch (error) {
+    const failure = toFailure(
+      controller.signal.aborted && !(error instanceof Failure) ? controller.signal.reason : error,
+    );
+    out.fail(failure);
+    return failure.exitCode;
+  } finally {
+    process.off('SIGINT', interrupt);
+  }
+}
+
+function makeContext(
+  env: NodeJS.ProcessEnv,
+  out: Output,
+  signal: AbortSignal,
+  url: string | undefined,
+  leaveInterrupts: () => void,
+): Context {
+  let chosen: ReturnType<typeof chooseServer> | undefined;
+  const server = () => {
+    chosen ??= chooseServer(env, url);
+    return chosen;
+  };
+  return {
+    env,
+    out,
+    signal,
+    leaveInterrupts,
+    server,
+    async client({ patienceMs } = {}) {
+      const { url, token } = server();
+      if (!token) throw signInRequired(url);
+      return openClient({ url, token, signal, patienceMs, note: out.note });
+    },
+  };
+}

@@ -1,0 +1,17 @@
+import { type Command, rawCommand } from '../command.ts';
+
+export const serverCommands: readonly Command[] = [
+  rawCommand({
+    name: 'server start',
+    group: 'Administration:',
+    summary: 'Run the server here, in the foreground',
+    details:
+      "Takes the server's own flags (--listen, --data-dir, --database-url, …; docs/configuration.md). On its first start it " +
+      'signs this `cde` in, publishes the starter template and creates the workspace hello. Ctrl-C stops it cleanly.',
+    examples: [
+      ['cde server start', 'on 127.0.0.1:7080, with a database of its own'],
+      ['cde server start --listen 127.0.0.1:8080 --data-dir ./data', 'elsewhere'],
+    ],
+    load: () => import('./start.ts').then((m) => m.start),
+  }),
+];

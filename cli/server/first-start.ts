@@ -1,0 +1,198 @@
+import { randomUUID } from 'node:crypto';
+import { hostname } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { type Client, makeClient } from '@cde/api/client.ts';
+import type { User } from '@cde/api/identity.ts';
+import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
+import { changeConfig, readConfig, serverUrl } from '../config.ts';
+import { openClient } from '../connection.ts';
+import type { Context } from '../context.ts';
+import {
+  createOneTimeLink,
+  createToken,
+  createWorkspace,
+  getUser,
+  listTemplates,
+  listWorkspaces,
+  publishTemplate,
+  signInOnce,
+} from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { storeLogin } from '../login/login.ts';
+import { readTemplateFolder } from '../templates/folder.ts';
+
+/** What the server tells its parent once it listens. */
+export interface Ready {
+  type: 'ready';
+  url: string;
+  dataDir: string;
+  /** Null when the first start was completed before. */
+  firstStart: { code: string; username: string } | null;
+}
+
+const starterTemplate = fileURLToPath(new URL('../../templates/local', import.meta.url));
+const starterWorkspace = 'hello';
+/** As long as a token can live: this one belongs to the machine that the server runs on. */
+const tokenDays = 365;
+
+/**
+ * The steps from a new server to a shell, each looked at before it is done: signed in, a template, a
+ * workspace. Killed at any point, the next start does what is left and repeats nothing.
+ */
+export async function completeFirstStart(context: Context, ready: Ready): Promise<void> {
+  const { out } = context;
+  const url = serverUrl(ready.url);
+  const client = await signIn(context, url, ready.firstStart);
+  const me = await client.call(getUser, { params: { user: 'me' } });
+
+  const templates = await client.call(listTemplates, { query: { limit: 1 } });
+  if (templates.items.length === 0) {
+    out.note('Publishing the template local.');
+    await client.call(publishTemplate, {
+      body: { files: readTemplateFolder(starterTemplate), message: 'The starter template' },
+      idempotencyKey: randomUUID(),
+    });
+  }
+
+  const mine = await client.call(listWorkspaces, { query: { owner: 'me', limit: 1 } });
+  const [workspace = await createStarter(context, client)] = mine.items;
+  const build = workspace?.latestBuild;
+  if (workspace && build && !build.finishedAt)
+    // A start that fails is told, with its reason, but it is no reason to hide the address.
+    await waitForBuild(context, client, workspace.name, build).catch((error) => {
+      if (context.signal.aborted) throw error;
+      out.fail(toFailure(error));
+    });
+
+  await changeConfig(context.env, (config) => {
+    const login = config.servers[url];
+    if (login) delete login.firstStart;
+  });
+  const link = await client.call(createOneTimeLink, {});
+  tell(context, { url, link: link.url, user: me, workspaces: workspace ? [workspace.name] : [] });
+}
+
+async function createStarter(context: Context, client: Client) {
+  const { items } = await client.call(listTemplates, { query: { limit: 100 } });
+  // An administrator may have replaced the starter template before this step was reached.
+  if (!items.some((template) => template.name === 'local')) return undefined;
+  context.out.note(`Creating the workspace ${starterWorkspace}.`);
+  return client.call(createWorkspace, {
+    body: { name: starterWorkspace, template: 'local' },
+    idempotencyKey: randomUUID(),
+  });
+}
+
+/** The login that is stored, if it is good; else the one-time code is exchanged for one. */
+async function signIn(context: Context, url: string, firstStart: Ready['firstStart']): Promise<Client> {
+  const { signal, env, out } = context;
+  const open = (token: string) =>
+    openClient({ url, token, signal, patienceMs: followPatienceMs, note: out.note });
+  const stored = readConfig(env).servers[url];
+  if (stored) {
+    const client = open(stored.token);
+    const state = await probe(client);
+    if (state) return client;
+  }
+  if (!firstStart)
+    throw new Failure('sign-in-required', `You are not signed in to ${url}.`, {
+      exitCode: exitCodes.permission,
+      hint: `Run: cde login ${url}`,
+    });
+  const cookie = await exchangeCode(url, firstStart.code, signal);
+  const browser = openClient({ url, signal, headers: { cookie, origin: new URL(url).origin } });
+  const { token } = await browser.call(createToken, {
+    body: { name: `cde on ${hostname()}`.slice(0, 80), scopes: ['all'], expiresInDays: tokenDays },
+  });
+  await storeLogin(env, url, {
+    token,
+    username: firstStart.username,
+    source: 'first-start',
+    firstStart: 'unfinished',
+  });
+  return open(token);
+}
+
+/** Exchanges the code; returns the session's cookie as a Cookie header has it. */
+async function exchangeCode(url: string, code: string, signal: AbortSignal): Promise<string> {
+  let cookie = '';
+  const client = makeClient({
+    url,
+    fetch: async (input, init) => {
+      const response = await fetch(input, { ...init, signal });
+      cookie = response.headers
+        .getSetCookie()
+        .map((line) => line.split(';', 1)[0]!)
+        .join('; ');
+      return response;
+    },
+  });
+  await client.call(signInOnce, { body: { code } });
+  return cookie;
+}
+
+/** Who a client is; null when its token is refused. */
+async function probe(client: Client): Promise<User | null> {
+  try {
+    return await client.call(getUser, { params: { user: 'me' } });
+  } catch (error) {
+    if (toFailure(error).exitCode === exitCodes.permission) return null;
+    throw error;
+  }
+}
+
+/** A later start: where it is, who this `cde` is there, and what runs. Completes a first start cut short. */
+export async function welcomeBack(context: Context, ready: Ready): Promise<void> {
+  const { signal, env } = context;
+  const url = serverUrl(ready.url);
+  const login = readConfig(env).servers[url];
+  if (login?.firstStart === 'unfinished') return completeFirstStart(context, ready);
+  const client = login && openClient({ url, token: login.token, signal, patienceMs: 10_000 });
+  const me = client && (await probe(client));
+  if (!client || !me) {
+    tell(context, { url, link: null, user: null, workspaces: [] });
+    return;
+  }
+  const { items } = await client.call(listWorkspaces, { query: { owner: 'me', limit: 100 } });
+  tell(context, {
+    url,
+    link: null,
+    user: me,
+    workspaces: items.map(({ name, status }) => `${name} (${status})`),
+  });
+}
+
+function tell(
+  context: Context,
+  told: { url: string; link: string | null; user: User | null; workspaces: string[] },
+): void {
+  const { out } = context;
+  if (out.json) {
+    out.printJson({
+      url: told.url,
+      oneTimeLink: told.link,
+      username: told.user?.username ?? null,
+      workspaces: told.workspaces,
+    });
+    return;
+  }
+  const c = out.colors;
+  const lines: string[] = ['', `  ${c.bold('cde')} is at   ${c.cyan(told.url)}`];
+  if (told.link) {
+    lines.push(`  sign in at  ${c.cyan(told.link)}`, c.dim('              works once, for 10 minutes'));
+  } else if (told.user) lines.push(`  signed in   as ${told.user.username} (${told.user.role})`);
+  else lines.push(`  signed in   no; run: npx cde login ${told.url}`);
+  if (!told.link && told.user)
+    lines.push(`  workspaces  ${told.workspaces.length > 0 ? told.workspaces.join(', ') : 'none'}`);
+  if (told.link)
+    lines.push(
+      '',
+      '  Next, in another terminal:',
+      `    ${c.bold(`npx cde ssh ${told.workspaces[0] ?? starterWorkspace}`)}`,
+      `    ${c.bold('npx cde create web --template local')}`,
+      `    ${c.bold('npx cde list')}`,
+    );
+  lines.push('', c.dim('  Ctrl-C stops the server; workspaces go on.'), '');
+  for (const line of lines) out.print(line);
+}

@@ -1,0 +1,53 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { configDir } from '../config.ts';
+import { knownHostsFile } from './known-hosts.ts';
+
+/** A word for the shell that runs a ProxyCommand, whichever it is. */
+function shellWord(text: string): string {
+  return /^[\w@+:,./=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** In ssh's configuration a value with a space stands in double quotes, and `%` begins a token. */
+export function configWord(path: string): string {
+  const escaped = path.replaceAll('%', '%%');
+  return /[\s"#']/.test(escaped) ? `"${escaped.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"` : escaped;
+}
+
+/** This node and this cde, by absolute path: a ProxyCommand runs in any directory and with any PATH. */
+export const self: readonly string[] = [
+  process.execPath,
+  fileURLToPath(new URL('../cde.mjs', import.meta.url)),
+];
+
+/**
+ * The ProxyCommand to a workspace; `host` is a host name, or `%n`. It carries with it which server and which
+ * configuration are meant where these come from the environment: an editor starts ssh with another one.
+ */
+export function proxyCommand(env: NodeJS.ProcessEnv, host: string, url?: string): string {
+  const settings: string[] = [];
+  if (configDir(env) !== join(homedir(), '.config', 'cde')) settings.push(`CDE_CONFIG_DIR=${configDir(env)}`);
+  if (url !== undefined) settings.push(`CDE_URL=${url}`);
+  const words = [...(settings.length > 0 ? ['env', ...settings] : []), ...self, 'ssh', '--stdio'];
+  // In quotes even though ssh refuses odd host names by now: older clients put them into a shell as they are.
+  return `${words.map((word) => shellWord(word).replaceAll('%', '%%')).join(' ')} '${host}'`;
+}
+
+/** What every connection to a workspace needs, as ssh's configuration has it. */
+export function hostOptions(env: NodeJS.ProcessEnv, host: string, url?: string): [string, string][] {
+  return [
+    ['ProxyCommand', proxyCommand(env, host, url)],
+    ['UserKnownHostsFile', configWord(knownHostsFile(env))],
+    ['GlobalKnownHostsFile', '/dev/null'],
+    // The key is pinned by what the server vouches for; a question could only be answered wrongly.
+    ['StrictHostKeyChecking', 'yes'],
+    ['UpdateHostKeys', 'no'],
+    ['CheckHostIP', 'no'],
+    // The port is part of the name in known_hosts when it is not 22.
+    ['Port', '22'],
+    // Two minutes: a short outage is survived, a workspace that is gone does not hold the terminal for ever.
+    ['ServerAliveInterval', '20'],
+    ['ServerAliveCountMax', '6'],
+  ];
+}

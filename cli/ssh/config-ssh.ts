@@ -1,0 +1,168 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  readlinkSync,
+  realpathSync,
+  rmdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
+import { homedir, userInfo } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
+import type { Context } from '../context.ts';
+import { listWorkspaces } from '../endpoints.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { withLock, writeAtomically } from '../files.ts';
+import { readAll } from '../pages.ts';
+import { sshHost } from '../workspaces/reference.ts';
+import { configWord, hostOptions } from './client-options.ts';
+import { addInclude, removeInclude } from './config-file.ts';
+import { knownHostsFile, pinHostKeys } from './known-hosts.ts';
+
+export async function configSsh(
+  context: Context,
+  input: { remove: boolean; dryRun: boolean; sshConfig: string | undefined },
+): Promise<number | undefined> {
+  const { out, env } = context;
+  const sshConfig = resolve(input.sshConfig ?? join(homedir(), '.ssh', 'config'));
+  const hostsFile = join(dirname(sshConfig), 'cde', 'config');
+  const target = followLinks(sshConfig);
+  const changed: string[] = [];
+  const workspaces = input.remove || input.dryRun ? 0 : await pinAll(context);
+
+  const work = () => {
+    const before = existsSync(target) ? readFileSync(target, 'latin1') : null;
+    const after = input.remove
+      ? removeInclude(before ?? '')
+      : addInclude(before ?? '', includePath(hostsFile));
+    const hosts = input.remove ? null : hostsContent(context);
+    if (readText(hostsFile) !== hosts) {
+      changed.push(hostsFile);
+      if (!input.dryRun) writeHosts(hostsFile, hosts);
+    }
+    if (after !== (before ?? '')) {
+      changed.push(sshConfig);
+      if (!input.dryRun) writeKeepingRights(target, after);
+    }
+  };
+  if (input.dryRun) work();
+  else await withLock(join(dirname(knownHostsFile(env)), 'config-ssh'), work);
+
+  if (out.json) {
+    out.printJson({ sshConfig, hostsFile, knownHosts: knownHostsFile(env), changed, dryRun: input.dryRun });
+    return undefined;
+  }
+  if (input.dryRun) {
+    out.print(changed.length === 0 ? 'Nothing would change.' : `Would change: ${changed.join(', ')}`);
+    if (!input.remove) {
+      out.print(
+        `\nOn top of ${sshConfig}:\n${Buffer.from(addInclude('', includePath(hostsFile)), 'latin1')}`,
+      );
+      out.print(`In ${hostsFile}:\n${hostsContent(context)}`);
+    }
+    return undefined;
+  }
+  if (input.remove)
+    out.print(changed.length === 0 ? 'There was nothing to remove.' : `Removed from ${sshConfig}.`);
+  else {
+    out.print(
+      changed.length === 0 ? `${sshConfig} is up to date.` : `${sshConfig} now includes ${hostsFile}.`,
+    );
+    out.print(workspaces > 0 ? 'Connect: ssh NAME.cde' : 'Once you have a workspace: ssh NAME.cde');
+  }
+  // ssh asks the password database, not HOME.
+  if (input.sshConfig === undefined && homedir() !== userInfo().homedir)
+    out.note(
+      `HOME is ${homedir()}, but ssh reads ${userInfo().homedir}/.ssh/config: use ssh -F ${sshConfig}`,
+    );
+  return undefined;
+}
+
+/** Pins the host keys of all workspaces that may be seen; each connection renews its own as well. */
+async function pinAll(context: Context): Promise<number> {
+  try {
+    const client = await context.client();
+    const all = await readAll((query) => client.call(listWorkspaces, { query }));
+    const own = new Set(
+      (await readAll((query) => client.call(listWorkspaces, { query: { ...query, owner: 'me' } }))).map(
+        ({ id }) => id,
+      ),
+    );
+    const pins = new Map<string, string>();
+    for (const { id, owner, name, agent } of all) {
+      if (agent.sshHostKey === null) continue;
+      pins.set(sshHost(`${owner}/${name}`), agent.sshHostKey);
+      if (own.has(id)) pins.set(sshHost(name), agent.sshHostKey);
+    }
+    await pinHostKeys(context.env, pins);
+    return own.size;
+  } catch (error) {
+    if (context.signal.aborted) throw error;
+    context.out.note(
+      `The host keys could not be fetched now (${toFailure(error).message}) Each connection fetches its own.`,
+    );
+    return 0;
+  }
+}
+
+function hostsContent(context: Context): string {
+  const lines = hostOptions(context.env, '%n', context.env.CDE_URL || undefined).map(
+    ([key, value]) => `  ${key} ${value}`,
+  );
+  return [
+    '# Written by `cde config-ssh`, which overwrites it. Settings of your own belong into your ssh',
+    '# configuration, below its Include of this file: Host *.cde',
+    'Host *.cde',
+    ...lines,
+    '',
+  ].join('\n');
+}
+
+/** In a person's own ~/.ssh the short form, which stays right in a copy on another machine. */
+function includePath(hostsFile: string): string {
+  const own = join(userInfo().homedir, '.ssh');
+  return hostsFile === join(own, 'cde', 'config') ? '~/.ssh/cde/config' : configWord(hostsFile);
+}
+
+/** The file behind symbolic links, which need not exist yet: a configuration kept among dotfiles stays there. */
+function followLinks(path: string): string {
+  for (let at = path, hops = 0; hops < 40; hops++) {
+    if (!lstatSync(at, { throwIfNoEntry: false })?.isSymbolicLink())
+      return existsSync(at) ? realpathSync(at) : at;
+    at = resolve(dirname(at), readlinkSync(at));
+  }
+  throw new Failure('file-failed', `${path} is a symbolic link that leads to itself.`);
+}
+
+function readText(path: string): string | null {
+  return existsSync(path) ? readFileSync(path, 'utf8') : null;
+}
+
+function writeHosts(hostsFile: string, content: string | null): void {
+  const folder = dirname(hostsFile);
+  if (content !== null) {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    writeAtomically(hostsFile, content, 0o600);
+    return;
+  }
+  rmSync(hostsFile, { force: true });
+  try {
+    rmdirSync(folder);
+  } catch {
+    // A person keeps something of their own in it.
+  }
+}
+
+function writeKeepingRights(path: string, content: string): void {
+  const before = statSync(path, { throwIfNoEntry: false });
+  if (!before) mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+  writeAtomically(path, Buffer.from(content, 'latin1'), before ? before.mode & 0o7777 : 0o600);
+  if (!before || process.getuid?.() !== 0) return;
+  // Root, on behalf of another user: the file stays theirs.
+  chownSync(path, before.uid, before.gid);
+  chmodSync(path, before.mode & 0o7777);
+}

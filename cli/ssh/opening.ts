@@ -1,0 +1,158 @@
+import { createPrivateKey, type KeyObject, randomUUID } from 'node:crypto';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Client } from '@cde/api/client.ts';
+import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { Session } from '@cde/tunnel/session.ts';
+import type { Context } from '../context.ts';
+import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { pathRef, sshHost } from '../workspaces/reference.ts';
+import { pinHostKeys } from './known-hosts.ts';
+
+/** A ticket and the key it is bound to: all that opening a session needs. */
+export interface Opening extends TicketReply {
+  clientPrivateKey: KeyObject;
+}
+
+/** A server that restarts is back within this time. */
+const serverPatienceMs = 15_000;
+/** An agent whose server or satellite restarted listens again within this time. */
+const agentPatienceMs = 15_000;
+
+/**
+ * A ticket for a workspace, its host key pinned under `sshHost(reference)`. A workspace that does not run
+ * is started if `start` says so, with its progress on stderr; else, or where it cannot be, rejects in words.
+ */
+export async function makeOpening(context: Context, reference: string, start: boolean): Promise<Opening> {
+  const client = await context.client({ patienceMs: serverPatienceMs });
+  const { privateKey, publicKey } = makeClientKey();
+  const params = { workspace: pathRef(reference) };
+  const until = performance.now() + agentPatienceMs;
+  let started = false;
+  for (;;) {
+    try {
+      const reply = await client.call(createTicket, {
+        params,
+        body: { clientKey: publicKey },
+        // A ticket changes nothing: a second one may be asked for when the reply to the first is lost.
+        idempotencyKey: randomUUID(),
+      });
+      await pinHostKeys(context.env, new Map([[sshHost(reference), reply.sshHostKey]]));
+      return { ...reply, clientPrivateKey: privateKey };
+    } catch (error) {
+      const { code } = toFailure(error);
+      if (code !== 'workspace-not-running' && code !== 'agent-not-connected') throw error;
+      const workspace = await client.call(getWorkspace, { params });
+      if (workspace.status === 'running') {
+        // It runs and its agent is on the way back; not for ever, though.
+        if (performance.now() > until) throw error;
+        await delay(250, undefined, { signal: context.signal });
+        continue;
+      }
+      if (started) throw error;
+      started = await bringUp(context, client, reference, workspace, start);
+    }
+  }
+}
+
+/** Waits for what is under way, and starts what is stopped; true when a start of ours went through. */
+async function bringUp(
+  context: Context,
+  client: Client,
+  reference: string,
+  workspace: Workspace,
+  start: boolean,
+): Promise<boolean> {
+  const { waitForBuild, followPatienceMs } = await import('../builds/follow.ts');
+  const patient = await context.client({ patienceMs: followPatienceMs });
+  const { latestBuild, status } = workspace;
+  const underWay = latestBuild && !latestBuild.finishedAt ? latestBuild : null;
+  if (underWay && workspace.desired !== 'running' && !start) throw notRunning(reference, workspace);
+  if (underWay) {
+    await waitForBuild(context, patient, reference, underWay);
+    return false;
+  }
+  if (!start || status === 'deleting' || status === 'deleted') throw notRunning(reference, workspace);
+  const build = await client.call(startWorkspace, {
+    params: { workspace: pathRef(reference) },
+    idempotencyKey: randomUUID(),
+  });
+  if (!build.finishedAt) await waitForBuild(context, patient, reference, build);
+  return true;
+}
+
+function notRunning(reference: string, workspace: Workspace): Failure {
+  return new Failure('workspace-not-running', `${reference} is ${workspace.status}.`, {
+    exitCode: exitCodes.conflict,
+    detail: workspace.reason ?? undefined,
+    hint: workspace.status.startsWith('delet') ? undefined : `Start it: cde start ${reference}`,
+  });
+}
+
+/** Refusals that a fresh ticket may cure: the agent or a satellite has restarted since the old one. */
+const transient = new Set([
+  'agent-not-connected',
+  'agent-lost',
+  'ticket-wrong-agent',
+  'agent-key-mismatch',
+  'ticket-expired',
+  'satellite-restarted',
+  'satellite-draining',
+  'satellite-overloaded',
+  'satellite-lost',
+]);
+
+/** Opens a session, with the opening given or one of its own; tries again with a fresh ticket where that may help. */
+export async function openWorkspaceSession(
+  context: Context,
+  reference: string,
+  given: Opening | null,
+  start = false,
+): Promise<{ session: Session; opening: Opening }> {
+  // Loaded while the ticket is on its way.
+  const loading = import('@cde/tunnel/session.ts');
+  const until = performance.now() + agentPatienceMs;
+  for (let opening = given; ; opening = null) {
+    opening ??= await makeOpening(context, reference, start);
+    const { openSession } = await loading;
+    try {
+      const session = await openSession({ ...opening, signal: context.signal });
+      return { session, opening };
+    } catch (error) {
+      if (!transient.has(toFailure(error).code) || performance.now() > until) throw error;
+      await delay(250, undefined, { signal: context.signal });
+    }
+  }
+}
+
+const variable = 'CDE_SSH_OPENING';
+
+/** The environment that hands an opening from `cde ssh` to the `cde ssh --stdio` beneath its ssh. */
+export function handDown(reference: string, opening: Opening): Record<string, string> {
+  const key = opening.clientPrivateKey.export({ type: 'pkcs8', format: 'der' }).toString('base64url');
+  return { [variable]: JSON.stringify({ reference, opening: { ...opening, clientPrivateKey: key } }) };
+}
+
+/** Takes an opening out of the environment; null where there is none for this workspace that is still good. */
+export function takeHandedDown(env: NodeJS.ProcessEnv, reference: string): Opening | null {
+  const text = env[variable];
+  delete env[variable];
+  if (!text) return null;
+  try {
+    const given = JSON.parse(text) as {
+      reference: string;
+      opening: Omit<Opening, 'clientPrivateKey'> & { clientPrivateKey: string };
+    };
+    if (given.reference !== reference || Date.parse(given.opening.expiresAt) < Date.now() + 5_000)
+      return null;
+    const key = Buffer.from(given.opening.clientPrivateKey, 'base64url');
+    return {
+      ...given.opening,
+      clientPrivateKey: createPrivateKey({ key, type: 'pkcs8', format: 'der' }),
+    };
+  } catch {
+    return null; // Not ours, or of another version: a ticket of one's own does as well.
+  }
+}

@@ -1,0 +1,43 @@
+import { finished } from 'node:stream/promises';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { toFailure } from '../failure.ts';
+import { fromSshHost } from '../workspaces/reference.ts';
+import { openWorkspaceSession, takeHandedDown } from './opening.ts';
+
+/**
+ * Carries SSH between stdin/stdout and a workspace: what ssh runs as its ProxyCommand. Nothing else goes to
+ * stdout. It never starts a workspace: an editor that reconnects by itself must not wake one that was
+ * stopped on purpose.
+ */
+export async function runStdio(context: Context, host: string): Promise<number> {
+  const reference = fromSshHost(host);
+  try {
+    const { session } = await openWorkspaceSession(
+      context,
+      reference,
+      takeHandedDown(context.env, reference),
+    );
+    context.leaveInterrupts();
+    const stream = await session.open({ kind: 'ssh' }, { eager: true });
+    process.stdin.pipe(stream);
+    stream.pipe(process.stdout);
+    // A half-open stream is of no use to SSH.
+    stream.once('end', () => stream.end());
+    const ended = finished(stream, { cleanup: true });
+    process.stdin.on('error', () => stream.end());
+    try {
+      await ended;
+    } finally {
+      process.stdin.destroy();
+      session.close();
+    }
+    return exitCodes.success;
+  } catch (error) {
+    // Ctrl-C reaches ssh as well, which needs no words of ours about it.
+    if (context.signal.aborted) return exitCodes.interrupted;
+    const failure = toFailure(error);
+    context.out.fail(failure);
+    return failure.exitCode;
+  }
+}

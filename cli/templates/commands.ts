@@ -1,0 +1,72 @@
+import { type Command, command } from '../command.ts';
+
+const group = 'Templates:';
+const template = { template: { help: "A template's name", completes: 'templates' } } as const;
+const folder = { folder: { help: 'The folder that holds template.yaml', completes: 'files' } } as const;
+
+export const templateCommands: readonly Command[] = [
+  command({
+    name: 'template push',
+    group,
+    summary: 'Publish a folder as a new version of its template',
+    arguments: folder,
+    options: {
+      message: { kind: 'text', short: 'm', value: 'TEXT', help: 'What changed' },
+      activate: { kind: 'no', help: 'Do not make it the active version' },
+    },
+    examples: [
+      ['cde template push ./mine --message "more memory"', 'new workspaces use it from now on'],
+      ['cde template push ./mine --no-activate', 'publish only'],
+    ],
+    load: () => import('./push.ts').then((m) => m.push),
+  }),
+  command({
+    name: 'template list',
+    group,
+    summary: 'List templates',
+    examples: [['cde template list', 'name, provider, active version, workspaces']],
+    load: () => import('./templates.ts').then((m) => m.list),
+  }),
+  command({
+    name: 'template show',
+    group,
+    summary: 'Show a template and its parameters',
+    arguments: template,
+    examples: [['cde template show local', 'what `cde create --param` may say']],
+    load: () => import('./templates.ts').then((m) => m.show),
+  }),
+  command({
+    name: 'template validate',
+    group,
+    summary: 'Check a folder without publishing it',
+    details: 'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one.',
+    arguments: folder,
+    examples: [['cde template validate ./mine', 'before you push it, or in CI']],
+    load: () => import('./push.ts').then((m) => m.validate),
+  }),
+  command({
+    name: 'template versions',
+    group,
+    summary: "List a template's versions, newest first",
+    arguments: template,
+    examples: [['cde template versions local', 'who published what, when; * is active']],
+    load: () => import('./templates.ts').then((m) => m.versions),
+  }),
+  command({
+    name: 'template activate',
+    group,
+    summary: 'Make a version the active one',
+    arguments: { ...template, version: { help: 'Its number' } },
+    examples: [['cde template activate local 3', 'go back to version 3']],
+    load: () => import('./templates.ts').then((m) => m.activate),
+  }),
+  command({
+    name: 'template delete',
+    group,
+    summary: 'Delete a template that no workspace uses',
+    arguments: template,
+    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    examples: [['cde template delete old --yes', 'with all its versions']],
+    load: () => import('./templates.ts').then((m) => m.remove),
+  }),
+];

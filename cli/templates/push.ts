@@ -1,0 +1,51 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Context } from '../context.ts';
+import { publishTemplate, validateTemplate } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { clean } from '../output.ts';
+import { readTemplateFolder } from './folder.ts';
+
+export async function push(
+  context: Context,
+  input: { folder: string; message: string | undefined; activate: boolean },
+): Promise<number | undefined> {
+  const files = readTemplateFolder(input.folder);
+  const client = await context.client({ patienceMs: 5_000 });
+  const template = await client.call(publishTemplate, {
+    body: { files, message: input.message ?? '', activate: input.activate },
+    idempotencyKey: randomUUID(),
+  });
+  if (context.out.json) context.out.printJson(template);
+  else {
+    const { number } = template.activeVersion;
+    context.out.print(
+      input.activate
+        ? `${template.name} version ${number} is published and active.`
+        : `${template.name} is published; version ${number} stays active.`,
+    );
+  }
+  return undefined;
+}
+
+export async function validate(context: Context, input: { folder: string }): Promise<number | undefined> {
+  const { out } = context;
+  const files = readTemplateFolder(input.folder);
+  const client = await context.client();
+  const reply = await client.call(validateTemplate, { body: { files } });
+  if (out.json) out.printJson(reply);
+  else if (reply.valid)
+    out.print(
+      `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.`,
+    );
+  else {
+    for (const fault of reply.faults) {
+      out.print(
+        `${join(input.folder, fault.file)}:${fault.line}:${fault.column}: ${clean(fault.message)}${fault.path ? out.colors.dim(` (${clean(fault.path)})`) : ''}`,
+      );
+      if (fault.hint) out.print(`  ${out.colors.cyan('→')} ${clean(fault.hint)}`);
+    }
+    out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);
+  }
+  return reply.valid ? exitCodes.success : exitCodes.failure;
+}

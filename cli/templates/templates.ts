@@ -1,0 +1,132 @@
+import { randomUUID } from 'node:crypto';
+import type { Parameter, Template, TemplateVersion } from '@cde/api/templates.ts';
+import { confirm } from '../ask.ts';
+import type { Context } from '../context.ts';
+import {
+  activateTemplateVersion,
+  deleteTemplate,
+  getTemplate,
+  listTemplates,
+  listTemplateVersions,
+} from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { relative } from '../times.ts';
+
+export async function list(context: Context): Promise<number | undefined> {
+  const client = await context.client();
+  const rows = await readAll((query) => client.call(listTemplates, { query }));
+  if (context.out.json) {
+    context.out.printJson(rows);
+    return undefined;
+  }
+  context.out.table<Template>(
+    [
+      { title: 'NAME', cell: (row, c) => c.bold(row.name) },
+      { title: 'TITLE', cell: (row) => clean(row.title) },
+      { title: 'PROVIDER', cell: (row) => row.provider },
+      { title: 'VERSION', cell: (row) => String(row.activeVersion.number) },
+      { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
+      { title: 'CHANGED', cell: (row) => relative(row.updatedAt), plain: (row) => row.updatedAt },
+    ],
+    rows,
+    'There is no template yet. Publish one: cde template push FOLDER',
+  );
+  return undefined;
+}
+
+export async function show(context: Context, input: { template: string }): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client();
+  const template = await client.call(getTemplate, { params: { template: input.template } });
+  if (out.json) {
+    out.printJson(template);
+    return undefined;
+  }
+  const { activeVersion } = template;
+  out.fields([
+    ['name', out.colors.bold(template.name)],
+    ['title', clean(template.title)],
+    ['description', clean(template.description.replaceAll('\n', ' '))],
+    ['provider', template.provider],
+    ['version', `${activeVersion.number}, ${relative(activeVersion.createdAt)}`],
+    ['workspaces', String(template.workspaces)],
+  ]);
+  out.print('');
+  out.table<Parameter>(
+    [
+      { title: 'PARAMETER', cell: (row, c) => c.bold(row.name) },
+      { title: 'TYPE', cell: (row) => row.type },
+      {
+        title: 'DEFAULT',
+        cell: (row, c) => (row.default === undefined ? c.yellow('required') : valueText(row.default)),
+      },
+      { title: 'ALLOWED', cell: (row) => clean(allowedText(row)) },
+      { title: 'TITLE', cell: (row, c) => c.dim(clean(row.title ?? '')) },
+    ],
+    activeVersion.parameters,
+    'It has no parameters.',
+  );
+  return undefined;
+}
+
+const valueText = (value: unknown) =>
+  clean(Array.isArray(value) ? value.join(',') : value === '' ? '""' : String(value));
+
+function allowedText(parameter: Parameter): string {
+  if ('options' in parameter && parameter.options)
+    return parameter.options.map((option) => valueText(option.value)).join(' | ');
+  if (parameter.type === 'number' && (parameter.min !== undefined || parameter.max !== undefined))
+    return `${parameter.min ?? ''}..${parameter.max ?? ''}${parameter.integer ? ' whole' : ''}`;
+  return parameter.type === 'string' ? (parameter.pattern ?? '') : '';
+}
+
+export async function versions(context: Context, input: { template: string }): Promise<number | undefined> {
+  const client = await context.client();
+  const params = { template: input.template };
+  const rows = await readAll((query) => client.call(listTemplateVersions, { params, query }));
+  if (context.out.json) {
+    context.out.printJson(rows);
+    return undefined;
+  }
+  context.out.table<TemplateVersion>(
+    [
+      { title: 'VERSION', cell: (row, c) => (row.active ? c.green(`${row.number} *`) : String(row.number)) },
+      { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
+      { title: 'BY', cell: (row) => row.createdBy ?? '' },
+      { title: 'MESSAGE', cell: (row) => clean(row.message) },
+    ],
+    rows,
+    'No versions.',
+  );
+  return undefined;
+}
+
+export async function activate(
+  context: Context,
+  input: { template: string; version: string },
+): Promise<number | undefined> {
+  if (!/^\d{1,9}$/.test(input.version))
+    throw usage(`A version is a number, not ${JSON.stringify(input.version)}.`);
+  const client = await context.client();
+  const template = await client.call(activateTemplateVersion, {
+    params: { template: input.template, number: Number(input.version) },
+    idempotencyKey: randomUUID(),
+  });
+  if (context.out.json) context.out.printJson(template);
+  else context.out.print(`${template.name} version ${template.activeVersion.number} is active.`);
+  return undefined;
+}
+
+export async function remove(
+  context: Context,
+  input: { template: string; yes: boolean },
+): Promise<number | undefined> {
+  await confirm(context, `Delete the template ${input.template} and all its versions?`, input.yes);
+  const client = await context.client();
+  await client.call(deleteTemplate, { params: { template: input.template } });
+  if (context.out.json) context.out.printJson({ template: input.template, deleted: true });
+  else context.out.print(`The template ${input.template} is deleted.`);
+  return undefined;
+}

@@ -1,0 +1,61 @@
+import type { Scope, Token } from '@cde/api/identity.ts';
+import type { Context } from '../context.ts';
+import { createToken, listTokens, revokeToken } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { scopes } from '../statuses.ts';
+import { relative } from '../times.ts';
+
+export async function create(
+  context: Context,
+  input: { name: string; scope: string[]; days: number | undefined },
+): Promise<number | undefined> {
+  const asked = input.scope.flatMap((text) => text.split(','));
+  const unknown = asked.find((text) => !(scopes as readonly string[]).includes(text));
+  if (unknown !== undefined)
+    throw usage(`There is no scope ${JSON.stringify(unknown)}.`, `Choose from: ${scopes.join(', ')}.`);
+  const client = await context.client();
+  const made = await client.call(createToken, {
+    body: {
+      name: input.name,
+      ...(asked.length > 0 && { scopes: asked as Scope[] }),
+      ...(input.days !== undefined && { expiresInDays: input.days }),
+    },
+  });
+  if (context.out.json) context.out.printJson(made);
+  else {
+    context.out.print(made.token);
+    context.out.note(`Shown only now. It expires on ${made.info.expiresAt.slice(0, 10)}; id ${made.info.id}`);
+  }
+  return undefined;
+}
+
+export async function list(context: Context): Promise<number | undefined> {
+  const client = await context.client();
+  const rows = await readAll((query) => client.call(listTokens, { query }));
+  if (context.out.json) {
+    context.out.printJson(rows);
+    return undefined;
+  }
+  context.out.table<Token>(
+    [
+      { title: 'ID', cell: (row) => row.id },
+      { title: 'NAME', cell: (row, c) => c.bold(clean(row.name)) },
+      { title: 'SCOPES', cell: (row) => row.scopes.join(',') },
+      { title: 'USED', cell: (row) => relative(row.lastUsedAt), plain: (row) => row.lastUsedAt ?? '' },
+      { title: 'EXPIRES', cell: (row) => relative(row.expiresAt), plain: (row) => row.expiresAt },
+    ],
+    rows,
+    'You have no tokens.',
+  );
+  return undefined;
+}
+
+export async function revoke(context: Context, input: { id: string }): Promise<number | undefined> {
+  const client = await context.client();
+  await client.call(revokeToken, { params: { token: input.id } });
+  if (context.out.json) context.out.printJson({ id: input.id, revoked: true });
+  else context.out.print(`The token ${input.id} is revoked.`);
+  return undefined;
+}

@@ -1,0 +1,137 @@
+import { randomUUID } from 'node:crypto';
+import type { Role } from '@cde/api/endpoint.ts';
+import type { User } from '@cde/api/identity.ts';
+import { confirm, readSecrets } from '../ask.ts';
+import type { Context } from '../context.ts';
+import { createUser, deleteUser, getUser, listUsers, setPassword, updateUser } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { relative } from '../times.ts';
+
+interface Fields {
+  name: string | undefined;
+  email: string | undefined;
+  role: string | undefined;
+}
+
+const given = (fields: Fields) => ({
+  ...(fields.name !== undefined && { name: fields.name }),
+  ...(fields.email !== undefined && { email: fields.email === '' ? null : fields.email }),
+  ...(fields.role !== undefined && { role: fields.role as Role }),
+});
+
+export async function create(
+  context: Context,
+  input: Fields & { username: string; password: boolean },
+): Promise<number | undefined> {
+  const client = await context.client();
+  const password = input.password
+    ? (await readSecrets(context, [`Password for ${input.username}`]))[0]
+    : undefined;
+  const user = await client.call(createUser, {
+    body: { username: input.username, ...given(input), ...(password !== undefined && { password }) },
+    idempotencyKey: randomUUID(),
+  });
+  if (context.out.json) context.out.printJson(user);
+  else context.out.print(`The user ${user.username} is created (${user.role}).`);
+  return undefined;
+}
+
+export async function list(
+  context: Context,
+  input: { search: string | undefined },
+): Promise<number | undefined> {
+  const client = await context.client();
+  const rows = await readAll((query) =>
+    client.call(listUsers, { query: { ...query, search: input.search } }),
+  );
+  if (context.out.json) {
+    context.out.printJson(rows);
+    return undefined;
+  }
+  context.out.table<User>(
+    [
+      { title: 'USERNAME', cell: (row, c) => c.bold(row.username) },
+      { title: 'ROLE', cell: (row) => row.role },
+      {
+        title: 'STATUS',
+        cell: (row, c) => (row.status === 'active' ? c.green(row.status) : c.red(row.status)),
+      },
+      { title: 'NAME', cell: (row) => clean(row.name) },
+      { title: 'EMAIL', cell: (row) => clean(row.email ?? '') },
+      { title: 'SEEN', cell: (row) => relative(row.lastSeenAt), plain: (row) => row.lastSeenAt ?? '' },
+    ],
+    rows,
+    'No users.',
+  );
+  return undefined;
+}
+
+export async function show(context: Context, input: { user: string }): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client();
+  const user = await client.call(getUser, { params: { user: input.user } });
+  if (out.json) out.printJson(user);
+  else
+    out.fields([
+      ['username', user.username],
+      ['name', clean(user.name)],
+      ['email', user.email && clean(user.email)],
+      ['role', user.role],
+      ['status', user.status],
+      ['created', out.terminal ? relative(user.createdAt) : user.createdAt],
+      ['seen', out.terminal ? relative(user.lastSeenAt) : user.lastSeenAt],
+      ['id', user.id],
+    ]);
+  return undefined;
+}
+
+export async function update(
+  context: Context,
+  input: Fields & { user: string; suspend: boolean; activate: boolean },
+): Promise<number | undefined> {
+  if (input.suspend && input.activate) throw usage('--suspend and --activate say different things.');
+  const body = {
+    ...given(input),
+    ...(input.suspend && { status: 'suspended' as const }),
+    ...(input.activate && { status: 'active' as const }),
+  };
+  if (Object.keys(body).length === 0)
+    throw usage('Nothing to change was given.', 'Give --role, --name, --email, --suspend or --activate.');
+  const client = await context.client();
+  const user = await client.call(updateUser, { params: { user: input.user }, body });
+  if (context.out.json) context.out.printJson(user);
+  else context.out.print(`${user.username} is changed: ${user.role}, ${user.status}.`);
+  return undefined;
+}
+
+export async function setPasswordOf(context: Context, input: { user: string }): Promise<number | undefined> {
+  const client = await context.client();
+  const me = await client.call(getUser, { params: { user: 'me' } });
+  const own = [me.id, me.username, 'me'].includes(input.user);
+  const [first, second] = await readSecrets(
+    context,
+    own ? ['Current password', 'New password'] : ['New password'],
+  );
+  await client.call(setPassword, {
+    params: { user: input.user },
+    body: own ? { current: first!, password: second! } : { password: first! },
+  });
+  const username = own ? me.username : input.user;
+  if (context.out.json) context.out.printJson({ user: username, passwordSet: true });
+  else context.out.print(`The password of ${username} is set.`);
+  return undefined;
+}
+
+export async function remove(
+  context: Context,
+  input: { user: string; yes: boolean },
+): Promise<number | undefined> {
+  await confirm(context, `Delete the user ${input.user}?`, input.yes);
+  const client = await context.client();
+  await client.call(deleteUser, { params: { user: input.user } });
+  if (context.out.json) context.out.printJson({ user: input.user, deleted: true });
+  else context.out.print(`The user ${input.user} is deleted.`);
+  return undefined;
+}

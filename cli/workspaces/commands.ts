@@ -1,0 +1,176 @@
+import { type Command, command } from '../command.ts';
+import { workspaceStatuses } from '../statuses.ts';
+
+const group = 'Workspaces:';
+const workspace = { workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' } } as const;
+const several = {
+  workspaces: { help: 'NAME or OWNER/NAME, one or more', many: true, completes: 'workspaces' },
+} as const;
+const wait = { wait: { kind: 'no', help: 'Do not wait for the build to end' } } as const;
+const parameters = {
+  param: { kind: 'list', short: 'p', value: 'NAME=VALUE', help: "A template's parameter; may be repeated" },
+  paramFile: { kind: 'text', value: 'FILE', help: 'Parameters from a YAML or JSON file', completes: 'files' },
+} as const;
+
+export const workspaceCommands: readonly Command[] = [
+  command({
+    name: 'create',
+    group,
+    summary: 'Create a workspace and start it',
+    details:
+      'Without --template the only template there is is taken. Parameters not given have their defaults.',
+    arguments: { name: { help: 'Lower-case letters, digits and hyphens, at most 32' } },
+    options: {
+      template: {
+        kind: 'text',
+        short: 't',
+        value: 'TEMPLATE',
+        help: 'What to make it from',
+        completes: 'templates',
+      },
+      ...parameters,
+      owner: { kind: 'text', value: 'USER', help: 'For another user, if you may' },
+      start: { kind: 'no', help: 'Create it stopped' },
+      ...wait,
+    },
+    examples: [
+      ['cde create web --template local', 'from the template local, with its defaults'],
+      ['cde create web -t local -p cpus=4 -p editor=vim', 'with parameters of your own'],
+      ['cde create web -t local --no-wait --json', 'for programs: prints the workspace at once'],
+    ],
+    load: () => import('./create.ts').then((m) => m.create),
+  }),
+  command({
+    name: 'list',
+    group,
+    summary: 'List workspaces',
+    options: {
+      all: { kind: 'flag', short: 'a', help: "Everybody's that you may see, not only yours" },
+      owner: { kind: 'text', value: 'USER', help: 'Only this user’s' },
+      status: {
+        kind: 'text',
+        value: 'STATUS',
+        help: `Only these: ${workspaceStatuses.join(', ')}`,
+        choices: workspaceStatuses,
+        completes: workspaceStatuses,
+      },
+      template: { kind: 'text', value: 'TEMPLATE', help: 'Only those made from it', completes: 'templates' },
+      search: { kind: 'text', value: 'TEXT', help: 'Only those whose name holds it' },
+      limit: { kind: 'number', value: 'N', help: 'At most so many (default 1000)' },
+    },
+    examples: [
+      ['cde list', 'yours'],
+      ['cde list --all --status failed', "everybody's that failed"],
+      ["cde list --json | jq -r '.[].name'", 'for programs'],
+    ],
+    load: () => import('./list.ts').then((m) => m.list),
+  }),
+  command({
+    name: 'show',
+    group,
+    summary: 'Show a workspace: status, template, parameters, agent, last build',
+    arguments: workspace,
+    examples: [
+      ['cde show web', 'all that is known of it'],
+      ['cde show ada/web --json', "another user's, for programs"],
+    ],
+    load: () => import('./show.ts').then((m) => m.show),
+  }),
+  command({
+    name: 'start',
+    group,
+    summary: 'Start workspaces',
+    arguments: several,
+    options: wait,
+    examples: [
+      ['cde start web', 'and wait until it runs'],
+      ['cde start web api db', 'several at once'],
+    ],
+    load: () => import('./change.ts').then((m) => m.start),
+  }),
+  command({
+    name: 'stop',
+    group,
+    summary: 'Stop workspaces; their homes stay',
+    arguments: several,
+    options: wait,
+    examples: [
+      ['cde stop web', 'its processes end, its home stays'],
+      ['cde stop web api --no-wait', 'return at once'],
+    ],
+    load: () => import('./change.ts').then((m) => m.stop),
+  }),
+  command({
+    name: 'restart',
+    group,
+    summary: 'Stop workspaces and start them on the same template version',
+    arguments: several,
+    options: wait,
+    examples: [['cde restart web', 'stop, start, wait until it runs']],
+    load: () => import('./change.ts').then((m) => m.restart),
+  }),
+  command({
+    name: 'update',
+    group,
+    summary: 'Restart workspaces on the active version of their template',
+    arguments: several,
+    options: { ...parameters, ...wait },
+    examples: [
+      ['cde update web', 'to the active template version'],
+      ['cde update web --param cpus=4', 'and with another value of a parameter'],
+    ],
+    load: () => import('./change.ts').then((m) => m.update),
+  }),
+  command({
+    name: 'delete',
+    group,
+    summary: 'Delete workspaces',
+    details:
+      'The home is kept for a grace period, unless --discard-home. Asks first; where nobody can answer, --yes is needed.',
+    arguments: several,
+    options: {
+      yes: { kind: 'flag', short: 'y', help: 'Do not ask' },
+      discardHome: { kind: 'flag', help: 'Remove the home at once, for good' },
+      ...wait,
+    },
+    examples: [
+      ['cde delete web', 'asks, then deletes it; its home is kept for the grace period'],
+      ['cde delete web api --yes --discard-home', 'both, with their homes, without asking'],
+    ],
+    load: () => import('./change.ts').then((m) => m.remove),
+  }),
+  command({
+    name: 'logs',
+    group,
+    summary: "Print a build's log",
+    arguments: workspace,
+    options: {
+      build: { kind: 'number', short: 'b', value: 'NUMBER', help: 'Of this build, not of the latest' },
+      follow: { kind: 'flag', short: 'f', help: 'Go on until the build ends' },
+    },
+    examples: [
+      ['cde logs web', 'of the latest build'],
+      ['cde logs web --follow', 'as it happens'],
+      ['cde logs web --build 3 --json', 'of build 3, for programs'],
+    ],
+    load: () => import('./logs.ts').then((m) => m.logs),
+  }),
+  command({
+    name: 'builds',
+    group,
+    summary: "List a workspace's builds, newest first",
+    arguments: workspace,
+    options: { limit: { kind: 'number', value: 'N', help: 'At most so many (default 20)' } },
+    examples: [['cde builds web', 'what happened to it, by whom, and how long it took']],
+    load: () => import('./builds.ts').then((m) => m.builds),
+  }),
+  command({
+    name: 'cancel',
+    group,
+    summary: 'Cancel the build that is under way',
+    arguments: workspace,
+    options: { build: { kind: 'number', short: 'b', value: 'NUMBER', help: 'This build, not the latest' } },
+    examples: [['cde cancel web', 'a start that hangs, for example']],
+    load: () => import('./builds.ts').then((m) => m.cancel),
+  }),
+];

@@ -1,0 +1,59 @@
+import { randomUUID } from 'node:crypto';
+import type { Client } from '@cde/api/client.ts';
+import type { Template } from '@cde/api/templates.ts';
+import { waitForBuild } from '../builds/follow.ts';
+import type { Context } from '../context.ts';
+import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { readParameters } from './parameters.ts';
+import { shortRef } from './reference.ts';
+
+export async function create(
+  context: Context,
+  input: {
+    name: string;
+    template: string | undefined;
+    param: string[];
+    paramFile: string | undefined;
+    owner: string | undefined;
+    start: boolean;
+    wait: boolean;
+  },
+): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client({ patienceMs: 5_000 });
+  const template = await chooseTemplate(client, input.template);
+  const parameters = await readParameters(template.activeVersion.parameters, input);
+  let workspace = await client.call(createWorkspace, {
+    body: {
+      name: input.name,
+      template: template.name,
+      parameters,
+      start: input.start,
+      ...(input.owner !== undefined && { owner: input.owner }),
+    },
+    idempotencyKey: randomUUID(),
+  });
+  const name = input.owner === undefined ? workspace.name : shortRef(workspace, undefined);
+  if (workspace.latestBuild && input.start && input.wait) {
+    await waitForBuild(context, client, name, workspace.latestBuild);
+    workspace = await client.call(getWorkspace, { params: { workspace: workspace.id } });
+  }
+  if (out.json) out.printJson(workspace);
+  else if (!input.start) out.print(`${name} is created. Start it: cde start ${name}`);
+  else if (!input.wait) out.print(`${name} is created and starting. Follow it: cde logs ${name} --follow`);
+  else out.print(`${name} is running. Connect: cde ssh ${name}`);
+  return undefined;
+}
+
+async function chooseTemplate(client: Client, name: string | undefined): Promise<Template> {
+  if (name !== undefined) return client.call(getTemplate, { params: { template: name } });
+  const { items } = await client.call(listTemplates, { query: { limit: 100 } });
+  if (items.length === 1) return items[0]!;
+  throw usage(
+    items.length === 0 ? 'There is no template yet.' : 'Which template? There are several.',
+    items.length === 0
+      ? 'Publish one: cde template push FOLDER'
+      : `Add --template with one of: ${items.map((one) => one.name).join(', ')}`,
+  );
+}

@@ -1,0 +1,67 @@
+import type { Workspace } from '@cde/api/workspaces.ts';
+import type { Context } from '../context.ts';
+import { listWorkspaces } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { relative } from '../times.ts';
+import { paintStatus } from './status.ts';
+
+export async function list(
+  context: Context,
+  input: {
+    all: boolean;
+    owner: string | undefined;
+    status: string | undefined;
+    template: string | undefined;
+    search: string | undefined;
+    limit: number | undefined;
+  },
+): Promise<number | undefined> {
+  if (input.all && input.owner !== undefined)
+    throw usage('--all and --owner say different things.', 'Give one of them.');
+  const client = await context.client();
+  const owner = input.all ? undefined : (input.owner ?? 'me');
+  const workspaces = await readAll(
+    (page) =>
+      client.call(listWorkspaces, {
+        query: {
+          ...page,
+          owner,
+          status: input.status as Workspace['status'] | undefined,
+          template: input.template,
+          search: input.search,
+        },
+      }),
+    input.limit ?? 1_000,
+  );
+  if (context.out.json) {
+    context.out.printJson(workspaces);
+    return undefined;
+  }
+  const others = owner !== 'me';
+  context.out.table(
+    [
+      {
+        title: 'NAME',
+        cell: (row, c) => c.bold(others ? `${row.owner}/${row.name}` : row.name),
+      },
+      { title: 'STATUS', cell: (row, c) => paintStatus(row.status, c) },
+      {
+        title: 'TEMPLATE',
+        cell: (row, c) =>
+          `${row.template} v${row.templateVersion}${row.outdated ? c.yellow(' (update)') : ''}`,
+        plain: (row) => `${row.template} v${row.templateVersion}`,
+      },
+      {
+        title: 'CHANGED',
+        cell: (row) => relative(row.latestBuild?.createdAt ?? row.updatedAt),
+        plain: (row) => row.latestBuild?.createdAt ?? row.updatedAt,
+      },
+      { title: 'REASON', cell: (row, c) => c.dim(clean(row.reason ?? '')), plain: (row) => row.reason ?? '' },
+    ],
+    workspaces,
+    others ? 'No workspaces.' : 'You have no workspaces. Create one: cde create NAME',
+  );
+  return undefined;
+}

@@ -1,0 +1,79 @@
+import type { Workspace } from '@cde/api/workspaces.ts';
+import type { Context } from '../context.ts';
+import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
+import { clean } from '../output.ts';
+import { duration, relative } from '../times.ts';
+import { pathRef, sshHost } from './reference.ts';
+import { paintBuildStatus, paintStatus } from './status.ts';
+
+export async function show(context: Context, input: { workspace: string }): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client();
+  const params = { workspace: pathRef(input.workspace) };
+  const workspace = await client.call(getWorkspace, { params });
+  if (out.json) {
+    out.printJson(workspace);
+    return undefined;
+  }
+  const { stats } = workspace.agent.connected
+    ? await client.call(getWorkspaceStats, { params })
+    : { stats: null };
+  const c = out.colors;
+  const { agent, latestBuild } = workspace;
+  const when = (moment: string) => (out.terminal ? relative(moment) : moment);
+  out.fields([
+    ['name', c.bold(`${workspace.owner}/${workspace.name}`)],
+    ['status', paintStatus(workspace.status, c)],
+    ['reason', workspace.reason && clean(workspace.reason)],
+    ['template', templateOf(workspace)],
+    ...Object.entries(workspace.parameters).map(([key, value]): [string, string] => [
+      `  ${key}`,
+      clean(Array.isArray(value) ? value.join(', ') : String(value)),
+    ]),
+    ['provider', workspace.provider],
+    ['isolation', workspace.isolation],
+    [
+      'agent',
+      agent.connected ? c.green('connected') : agent.lastSeenAt && `last seen ${when(agent.lastSeenAt)}`,
+    ],
+    ['host key', agent.sshHostKey],
+    ['ssh', `${sshHost(input.workspace)}  (after cde config-ssh)`],
+    ['cpu', stats && `${Math.round(stats.cpuPercent)} % of a core, load ${stats.load1}`],
+    ['memory', stats && sizes(stats.memoryUsedBytes, stats.memoryLimitBytes)],
+    ['home', stats && sizes(stats.homeUsedBytes, stats.homeTotalBytes)],
+    ['ports', stats?.openPorts.map(({ port, process }) => `${port} (${clean(process)})`).join(', ')],
+    [
+      'sessions',
+      stats && stats.sessions.length > 0 ? stats.sessions.map(({ kind }) => kind).join(', ') : null,
+    ],
+    ['created', when(workspace.createdAt)],
+    [
+      'last build',
+      latestBuild &&
+        `${latestBuild.number} ${latestBuild.transition} ${paintBuildStatus(latestBuild.status, c)} by ${latestBuild.initiator}, ${when(latestBuild.createdAt)}`,
+    ],
+    ...(latestBuild?.stages ?? []).map((stage): [string, string] => [
+      `  ${stage.name}`,
+      `${stage.status}${stage.finishedAt ? ` ${duration(Date.parse(stage.finishedAt) - Date.parse(stage.startedAt))}` : ''}`,
+    ]),
+    ['error', latestBuild?.error && c.red(clean(latestBuild.error.message))],
+  ]);
+  return undefined;
+}
+
+function templateOf(workspace: Workspace): string {
+  const newer = workspace.outdated
+    ? ` (version ${workspace.activeTemplateVersion} is active: cde update)`
+    : '';
+  return `${workspace.template} version ${workspace.templateVersion}${newer}`;
+}
+
+function sizes(used: number, total: number | null): string {
+  return total === null ? bytes(used) : `${bytes(used)} of ${bytes(total)}`;
+}
+
+function bytes(count: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
+  const power = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log2(count) / 10));
+  return `${(count / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
+}
