@@ -27,10 +27,13 @@ export async function runOnce(
   const key = createHash('sha256').update(givenKey).digest('base64url');
   const requestHash = createHmac('sha256', givenKey).update(fingerprint).digest();
   const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
+  // Also tells our own entry from that of a later request, should this one be slow enough to be given up.
+  let createdAt: Date;
   for (;;) {
+    createdAt = now();
     const taken = await db
       .insert(idempotencyKeys)
-      .values({ userId: actor.userId, key, requestHash, createdAt: now() })
+      .values({ userId: actor.userId, key, requestHash, createdAt })
       .onConflictDoNothing()
       .returning({ key: idempotencyKeys.key });
     if (taken.length > 0) break;
@@ -53,17 +56,18 @@ export async function runOnce(
       );
     return { status: row.status, body: row.response, replayed: true };
   }
+  const ours = and(mine, eq(idempotencyKeys.createdAt, createdAt));
   try {
     const { status, body } = await work();
     await db
       .update(idempotencyKeys)
       .set({ status, response: body ?? null })
-      .where(mine);
+      .where(ours);
     return { status, body, replayed: false };
   } catch (error) {
     await db
       .delete(idempotencyKeys)
-      .where(mine)
+      .where(ours)
       .catch(() => {});
     throw error;
   }

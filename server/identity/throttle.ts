@@ -111,7 +111,7 @@ async function check({ database, now }: Deps, given: Limit[], own: number): Prom
     const free = rows[most - 1 + own]!.at.getTime() + windowMs - now().getTime();
     throw new Problem('sign-in-throttled', 'Too many failed attempts.', {
       detail: `At most ${most} within ${windowMs / minute} minutes.`,
-      hint: 'Wait, or use a one-time link: cde login, or ask an owner for one.',
+      hint: 'Wait, or sign in another way: single sign-on, or a one-time link.',
       retryAfter: Math.max(1, Math.ceil(free / 1000)),
     });
   }

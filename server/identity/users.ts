@@ -301,7 +301,9 @@ export async function ensureOwner(
     if (owner) return { created: false, user: toUser(owner) };
     // Users without an active owner cannot come about through the API; say so rather than add one quietly.
     if ((await tx.$count(users)) > 0)
-      throw new Error('The database has users, but no active owner. Restore one with SQL: UPDATE users …');
+      throw new Error(
+        "The database has users but no active owner. Name one: UPDATE users SET role = 'owner', status = 'active' WHERE username = '…'",
+      );
     const row = await insertUser(
       tx,
       { actor: { kind: 'system' }, requestId: 'first-start', ip: null },
