@@ -1,21 +1,22 @@
 /**
- * xterm.js writes its colours and sizes into <style> elements and, for 24-bit colours, into style
- * attributes. The Content-Security-Policy allows neither (`style-src 'self'`), and rightly: that is how
- * injected markup would restyle a page. What it does allow is the same by script (CSSOM), so the terminal
- * gets a document whose <style> is a constructed style sheet and whose setAttribute('style') sets `cssText`.
+ * xterm.js 6.0 writes its theme into <style> elements and, for 24-bit colours, letter spacing and the like,
+ * into style attributes of spans. The Content-Security-Policy allows neither (`style-src 'self'`), and
+ * rightly: that is how injected markup would restyle a page. What it allows is the same by script (CSSOM).
+ * `documentOverride` does not help: the row factory and the viewport take `window.document` all the same.
  */
 
-function createElement(tag: string, options?: ElementCreationOptions): HTMLElement {
-  const create = (name: string) => Document.prototype.createElement.call(document, name, options);
-  if (tag === 'style') return sheetElement(create('meta'));
-  const element = create(tag);
-  if (tag === 'span') element.setAttribute = setSpanAttribute;
-  return element;
-}
-
-function setSpanAttribute(this: HTMLElement, name: string, value: string): void {
-  if (name === 'style') this.style.cssText = value;
-  else Element.prototype.setAttribute.call(this, name, value);
+/** Runs `open`; the <style> elements that are created in it are constructed style sheets instead. */
+export function withSheets(open: () => void): void {
+  const createElement = (tag: string, options?: ElementCreationOptions) => {
+    const element = Document.prototype.createElement.call(document, tag === 'style' ? 'meta' : tag, options);
+    return tag === 'style' ? sheetElement(element) : element;
+  };
+  Object.defineProperty(document, 'createElement', { value: createElement, configurable: true });
+  try {
+    open();
+  } finally {
+    Reflect.deleteProperty(document, 'createElement');
+  }
 }
 
 /** Stands for a <style>: its text goes into a style sheet of the document, which leaves with the element. */
@@ -33,24 +34,8 @@ function sheetElement(element: HTMLElement): HTMLElement {
   return element;
 }
 
-/** For the terminal's `documentOverride`: the page's document, but for the elements it creates. */
-export const terminalDocument: Document = new Proxy(document, {
-  get(target, key) {
-    if (key === 'createElement') return createElement;
-    const value = Reflect.get(target, key, target) as unknown;
-    return typeof value === 'function' ? value.bind(target) : value;
-  },
-});
-
-/**
- * Runs `open`, in which xterm.js 6.0 makes one of its <style> elements from `window.document`, whatever
- * the override says. What it makes later goes through the override.
- */
-export function opening(open: () => void): void {
-  Object.defineProperty(document, 'createElement', { value: createElement, configurable: true });
-  try {
-    open();
-  } finally {
-    Reflect.deleteProperty(document, 'createElement');
-  }
-}
+// To the same effect as the attribute, but not as markup. Spans only: those are what the row factory makes.
+HTMLSpanElement.prototype.setAttribute = function (name: string, value: string): void {
+  if (name === 'style') this.style.cssText = value;
+  else Element.prototype.setAttribute.call(this, name, value);
+};

@@ -3,7 +3,7 @@ import { FitAddon } from '@xterm/addon-fit';
 import { Terminal as Xterm } from '@xterm/xterm';
 import { useEffect, useRef } from 'react';
 import { socketUrl } from '../client.ts';
-import { opening, terminalDocument } from './document.ts';
+import { withSheets } from './document.ts';
 import { type End, openTerminal, type TerminalSession } from './session.ts';
 import { onThemeChange, theme } from './theme.ts';
 
@@ -31,7 +31,6 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
   useEffect(() => {
     const element = box.current!;
     const xterm = new Xterm({
-      documentOverride: terminalDocument,
       fontFamily: getComputedStyle(document.documentElement).getPropertyValue('--mono'),
       fontSize: 13,
       scrollback: scrollbackLines,
@@ -43,7 +42,7 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
     });
     const fit = new FitAddon();
     xterm.loadAddon(fit);
-    opening(() => xterm.open(element));
+    withSheets(() => xterm.open(element));
     fit.fit();
     const held: { xterm: Xterm; session: TerminalSession | null } = { xterm, session: null };
     terminal.current = held;
@@ -105,5 +104,5 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
     };
   }, [workspace, attempt]);
 
-  return <div className="terminal" ref={box} />;
+  return <div className="terminal-box" ref={box} />;
 }

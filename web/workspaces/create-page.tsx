@@ -48,11 +48,10 @@ export function CreatePage() {
             {list.map((one) => (
               <Link
                 key={one.id}
-                className="panel card"
+                className={one === template ? 'panel card chosen' : 'panel card'}
                 to="/workspaces/new"
                 search={{ template: one.name }}
                 replace
-                aria-current={one === template ? 'true' : undefined}
               >
                 <TemplateIcon template={one} />
                 <span>
@@ -159,7 +158,7 @@ function CreateForm({ template }: { template: Template }) {
           error={nameFault}
           hint={
             <>
-              Reached as <code>ssh {name || 'NAME'}.cde</code>
+              Reached as <code>ssh {name && !nameProblem(name) ? name : 'NAME'}.cde</code>
             </>
           }
         >

@@ -218,12 +218,16 @@ function Group({
     >
       <legend className="legend">{legend}</legend>
       <div className="choices">{children}</div>
-      <p className="hint" id={`${id}-hint`}>
-        {hint}
-      </p>
-      <p className="field-error" id={`${id}-error`}>
-        {problem}
-      </p>
+      {hint && (
+        <p className="hint" id={`${id}-hint`}>
+          {hint}
+        </p>
+      )}
+      {problem && (
+        <p className="field-error" id={`${id}-error`}>
+          {problem}
+        </p>
+      )}
     </fieldset>
   );
 }
@@ -246,9 +250,11 @@ function Choice({
         {children({ id, 'aria-describedby': `${id}-hint` })}
         <span className="legend">{label}</span>
       </label>
-      <p className="hint" id={`${id}-hint`}>
-        {hint}
-      </p>
+      {hint && (
+        <p className="hint" id={`${id}-hint`}>
+          {hint}
+        </p>
+      )}
       {problem && <p className="field-error">{problem}</p>}
     </div>
   );
