@@ -23,9 +23,10 @@ const signIn = createRoute({
   getParentRoute: () => root,
   path: '/sign-in',
   component: SignInPage,
-  validateSearch: (search): { next?: string; error?: string } => ({
+  validateSearch: (search): { next?: string; reason?: string } => ({
     next: localPath(search.next),
-    error: text(search.error),
+    // With `error=oidc-failed`: why single sign-on did not work.
+    reason: text(search.reason),
   }),
 });
 

@@ -1,4 +1,11 @@
-import { getSignInMethods, signIn, signInOnce, type User } from '@cde/api/identity.ts';
+import {
+  getSignInMethods,
+  type OidcFailure,
+  oidcFailures,
+  signIn,
+  signInOnce,
+  type User,
+} from '@cde/api/identity.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useRouter, useSearch } from '@tanstack/react-router';
 import { type FormEvent, useEffect, useRef, useState } from 'react';
@@ -14,7 +21,9 @@ const fine = { signedOutIsFine: true };
 
 export function SignInPage() {
   useTitle('Sign in');
-  const { next, error: oidcError } = useSearch({ from: '/sign-in' });
+  const { next, reason } = useSearch({ from: '/sign-in' });
+  const oidcFailure =
+    reason && Object.hasOwn(oidcFailures, reason) ? oidcFailures[reason as OidcFailure] : null;
   const router = useRouter();
   const client = useQueryClient();
   const methods = useQuery({
@@ -72,9 +81,7 @@ export function SignInPage() {
           <>
             <h1>Sign in</h1>
             <Problem error={once.error} />
-            {oidcError && !byPassword.error && (
-              <Problem error={new Error(`Single sign-on did not work: ${oidcError}`)} />
-            )}
+            {oidcFailure && !byPassword.error && <Problem error={new Error(oidcFailure)} />}
             <Problem error={methods.error} retry={() => methods.refetch()} />
             {methods.data?.needsOwner && (
               <p className="notice">
@@ -131,5 +138,5 @@ export function SignInPage() {
 
 function oidcUrl(url: string, next: string | undefined): string {
   if (!next) return url;
-  return `${url}${url.includes('?') ? '&' : '?'}next=${encodeURIComponent(next)}`;
+  return `${url}${url.includes('?') ? '&' : '?'}return_to=${encodeURIComponent(next)}`;
 }

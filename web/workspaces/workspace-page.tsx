@@ -125,7 +125,10 @@ function Connect({ workspace }: { workspace: Workspace }) {
       <header>
         <h2 id="connect-title">Connect</h2>
         {workspace.status === 'running' && (
-          <a className="end button small" href={`vscode://vscode-remote/ssh-remote+${name}.cde/`}>
+          <a
+            className="end button small"
+            href={`vscode://vscode-remote/ssh-remote+${name}.cde/home/${workspace.owner}`}
+          >
             <Icon name="link" /> VS Code
           </a>
         )}
