@@ -173,6 +173,31 @@ describe('a session', () => {
     expect(await session.ping()).toBeGreaterThan(0);
   });
 
+  it('passes on that the program, or the client, broke off', async () => {
+    const seen: Promise<unknown>[] = [];
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      const broken = new Promise((resolve) => socket.once('error', resolve));
+      seen.push(broken);
+      socket.write('some');
+      socket.once('data', () => socket.resetAndDestroy());
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { port } = server.address() as AddressInfo;
+    const session = await open(
+      makeHost({ onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)) }),
+    );
+    const reset = await session.open({ kind: 'tcp', host: '127.0.0.1', port });
+    await once(reset, 'data');
+    reset.write('now');
+    expect((await once(reset, 'error'))[0].message).toContain('NGHTTP2_CONNECT_ERROR');
+    const dropped = await session.open({ kind: 'tcp', host: '127.0.0.1', port });
+    await once(dropped, 'data');
+    dropped.destroy();
+    expect(await seen[1]).toEqual(code('ECONNRESET'));
+    server.close();
+  });
+
   it('writes before the answer when asked to, and breaks that stream when refused', async () => {
     const session = await open(
       makeHost({

@@ -1,4 +1,4 @@
-import { connect, isIP } from 'node:net';
+import { connect, isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TunnelError } from './errors.ts';
 
@@ -101,20 +101,34 @@ export function connectTarget(
 }
 
 /**
- * Joins two streams both ways: an end passes on as a half-close, an error or a close of one destroys the
- * other. Resolves when both are closed.
+ * Joins two streams both ways: an end passes on as a half-close; where one breaks off, the other is reset, so
+ * that nobody takes a part for the whole. Resolves when both are closed.
  */
 export function join(a: Duplex, b: Duplex): Promise<void> {
-  a.pipe(b);
-  b.pipe(a);
-  const closed = (one: Duplex, other: Duplex) =>
+  const pass = (from: Resettable, to: Resettable) =>
     new Promise<void>((resolve) => {
-      one.on('error', () => {});
-      one.once('close', () => {
-        // Without both ends it broke off: the other side must not wait for the rest.
-        if (!one.readableEnded || !one.writableFinished) other.destroy();
+      from.pipe(to, { end: false });
+      // HTTP/2 reports an end for a stream that was cut off as well.
+      from.once('end', () => (from.aborted || from.rstCode ? reset(to) : to.end()));
+      from.on('error', () => {});
+      from.once('close', () => {
+        if (!from.readableEnded || !to.readableEnded) reset(to);
         resolve();
       });
     });
-  return Promise.all([closed(a, b), closed(b, a)]).then(() => {});
+  return Promise.all([pass(a, b), pass(b, a)]).then(() => {});
+}
+
+/** HTTP/2's code for "the connection behind this CONNECT was reset". */
+const connectError = 0xa;
+
+/** What an HTTP/2 stream has beyond a Duplex. */
+type Resettable = Duplex & { close?: (code: number) => void; rstCode?: number; aborted?: boolean };
+
+function reset(stream: Resettable): void {
+  if (stream.destroyed) return;
+  // Only TCP can be reset; for a Unix socket Node would throw.
+  if (stream instanceof Socket && stream.remoteAddress) stream.resetAndDestroy();
+  else if (stream.close && 'rstCode' in stream) stream.close(connectError);
+  else stream.destroy();
 }
