@@ -1,5 +1,6 @@
 /**
- * For provider.test.ts: a server that does nothing but start one workspace, and is killed on the way.
+ * For the tests: a server that does nothing but start one workspace, and is killed on the way or asked
+ * to stop it.
  * argv: dataDir, skeleton, cgroup, isolation, the fake agent's code, its tag, build id.
  */
 import { silentLog } from '@cde/tunnel/log.ts';
@@ -22,4 +23,8 @@ process.stdin.once('data', async () => {
     provider.start(makeSpec('w1'), launchOf(buildId!), state, { log: () => {} }),
   );
   process.stdout.write(`${move.kind}\n`);
+  process.stdin.once('data', async () => {
+    const stopped = await drive((state) => provider.stop('w1', state, { log: () => {} }), move.state);
+    process.stdout.write(`stopped: ${stopped.kind}\n`);
+  });
 });

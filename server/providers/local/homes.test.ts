@@ -112,6 +112,8 @@ test('a home set aside is kept for the grace, then deleted; a doomed one at once
   expect(existsSync(kept)).toBe(true);
   expect(await homes.purge(7 * day, new Date(at.getTime() + 7 * day + 1))).toEqual(['w1']);
   expect(await homes.purge(7 * day, new Date(at.getTime() + 99 * day))).toEqual([]);
+  expect((await homes.ensure('w1', null)).added).toContain('.bashrc');
+  await homes.setAside('w1', 'doom', at);
   expect(readdirSync(join(root, 'homes/.delivered'))).toEqual([]);
 });
 

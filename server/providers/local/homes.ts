@@ -139,9 +139,15 @@ export function makeHomes({
     return true;
   }
 
-  async function deliverSkeleton(workspaceId: string, uid: number | null): Promise<string[]> {
+  async function deliverSkeleton(
+    workspaceId: string,
+    uid: number | null,
+    created: boolean,
+  ): Promise<string[]> {
     const list = delivered(workspaceId);
-    const had: Record<string, string> = JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}');
+    const had: Record<string, string> = created
+      ? {}
+      : JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}');
     const added: string[] = [];
     let changed = false;
     for (const name of await skeletonEntries()) {
@@ -210,7 +216,7 @@ export function makeHomes({
         () => true,
         (error) => (codeOf(error) === 'EEXIST' ? false : Promise.reject(error)),
       );
-      const added = await deliverSkeleton(workspaceId, uid);
+      const added = await deliverSkeleton(workspaceId, uid, created);
       const owner = uid ?? process.getuid?.() ?? null;
       if (owner !== null && (await stat(home)).uid !== owner && process.getuid?.() === 0)
         await giveTo(home, owner);
@@ -224,6 +230,7 @@ export function makeHomes({
       await chmod(home, 0o700);
       const name = `${workspaceId}.${now.getTime()}${fate === 'doom' ? '.doomed' : ''}`;
       await rename(home, join(asides, name));
+      await unlink(delivered(workspaceId)).catch(missing);
       return true;
     },
     async deleteDoomed(workspaceId) {
@@ -231,7 +238,6 @@ export function makeHomes({
         const parts = parse(name);
         if (parts?.[1] === workspaceId && parts[3]) await destroy(join(asides, name));
       }
-      if (!(await this.exists(workspaceId))) await unlink(delivered(workspaceId)).catch(missing);
     },
     async purge(graceMs, now) {
       const purged = new Set<string>();
@@ -243,7 +249,6 @@ export function makeHomes({
         const doomedName = doomed ? name : `${name}.doomed`;
         if (!doomed) await rename(join(asides, name), join(asides, doomedName));
         await destroy(join(asides, doomedName));
-        if (!(await this.exists(workspaceId))) await unlink(delivered(workspaceId)).catch(missing);
         purged.add(workspaceId);
       }
       return [...purged];

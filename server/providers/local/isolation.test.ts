@@ -261,6 +261,10 @@ describe.runIf(process.platform === 'linux').each(['bwrap', 'unshare'] as const)
       expect(
         (await inside('id -un; id -u; touch /etc/x || ls /home; grep CapEff /proc/self/status')).out,
       ).toMatch(/^ada\n1000\n(.*\n)*ada\nCapEff:\s*0{16}\n/);
+      server.stdin.write('stop\n');
+      await until('the end of the stop', () => said.join('').includes('stopped: done'));
+      expect(scene.agents()).toEqual([]);
+      expect(scene.supervisors()).toEqual([]);
     } finally {
       server.kill('SIGKILL');
     }

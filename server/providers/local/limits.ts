@@ -2,7 +2,7 @@ import { accessSync, constants, mkdirSync, readFileSync, rmdirSync, writeFileSyn
 import { join } from 'node:path';
 import type { LocalSection } from '@cde/api/templates.ts';
 import type { z } from 'zod';
-import { formatQuantity, parseQuantity } from '../../templates/quantity.ts';
+import { formatQuantity, parseQuantity } from '../quantity.ts';
 import { Fault } from './faults.ts';
 
 type Wanted = z.infer<typeof LocalSection>;

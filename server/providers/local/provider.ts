@@ -1,4 +1,3 @@
-import { constants } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '@cde/tunnel/log.ts';
@@ -11,12 +10,13 @@ import type {
   ProviderState,
   WorkspaceSpec,
 } from '../provider.ts';
+import { diedEarly, earlyMs, lifeOf, reasonOf } from './endings.ts';
 import { asProviderError, Fault } from './faults.ts';
 import { makeHomes } from './homes.ts';
 import { detectIsolation, type Isolation, type Level } from './isolation.ts';
 import { type AgentProgram, homeInside, prepareLaunch } from './launch.ts';
 import { findPlaces, planLimits } from './limits.ts';
-import { type Compute, type Exit, makeRuns, type Seen, supervisorCodes } from './runs.ts';
+import { type Compute, makeRuns, type Seen, supervisorCodes } from './runs.ts';
 import { makeUids } from './uids.ts';
 
 export interface LocalProviderOptions {
@@ -34,14 +34,10 @@ export interface LocalProviderOptions {
   now?: () => Date;
 }
 
-/** An agent that ended sooner than this (ms) never worked; its build fails with what it said. */
-const earlyMs = 5_000;
 /** How often agents that are no children of this process are looked at, in ms. */
 const pollMs = 1_000;
 /** How long a move may stay with something that usually takes milliseconds. */
 const patienceMs = 200;
-
-const lifeOf = (compute: Compute) => `${compute.pid}:${compute.startTime}`;
 
 /** What the provider keeps in its state besides the compute's own fields. */
 interface Marks {
@@ -177,35 +173,6 @@ export function makeLocalProvider(
     };
   }
 
-  function reasonOf(workspaceId: string, compute: Compute, exit: Exit | null): string {
-    if (!exit) {
-      if (compute.machine === runs.machine) return 'the agent was killed together with its supervisor';
-      const restarted = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
-      return restarted ? 'the machine was restarted' : "the server's container was replaced";
-    }
-    const limit = runs.read(workspaceId, 'memory');
-    if (exit.outOfMemory && exit.code !== 0) return `out of memory${limit ? ` (limit ${limit})` : ''}`;
-    const signal = Object.entries(constants.signals).find(([, number]) => number === exit.code - 128)?.[0];
-    return signal ? `the agent was killed by ${signal}` : `the agent exited with code ${exit.code}`;
-  }
-
-  function diedEarly(workspaceId: string, compute: Compute, exit: Exit | null): Move {
-    const reason = reasonOf(workspaceId, compute, exit);
-    return {
-      kind: 'failed',
-      state: { ...compute, told: lifeOf(compute) },
-      error: {
-        code: reason.startsWith('out of memory') ? 'agent-out-of-memory' : 'agent-died',
-        message: `The agent ended right after its start: ${reason}.`,
-        detail: runs.tail(workspaceId) || 'It said nothing.',
-        hint: reason.startsWith('out of memory')
-          ? "Raise the template's limit local.memory."
-          : 'Its last lines are above; start the workspace again when their cause is gone.',
-        fault: reason.startsWith('out of memory') ? 'user' : 'system',
-      },
-    };
-  }
-
   async function running(
     spec: WorkspaceSpec,
     compute: Compute,
@@ -272,7 +239,8 @@ export function makeLocalProvider(
       seen.compute.buildId === launch.buildId &&
       (state as Marks).told !== lifeOf(seen.compute)
     ) {
-      if (seen.exit && seen.exit.livedMs < earlyMs) return diedEarly(workspaceId, seen.compute, seen.exit);
+      if (seen.exit && seen.exit.livedMs < earlyMs)
+        return diedEarly(runs, workspaceId, seen.compute, seen.exit);
     }
 
     const uid = found.ownUid ? await uids.of(workspaceId) : null;
@@ -321,7 +289,7 @@ export function makeLocalProvider(
         lifeOf(look.compute) !== before &&
         look.compute.buildId === launch.buildId
       ) {
-        if (look.kind === 'ended') return diedEarly(workspaceId, look.compute, look.exit);
+        if (look.kind === 'ended') return diedEarly(runs, workspaceId, look.compute, look.exit);
         if (await runs.isStarted(look.compute)) {
           const move = await running(spec, look.compute, found, 'agent started');
           context.log((move as { message: string }).message);
@@ -410,7 +378,7 @@ export function makeLocalProvider(
         return { kind: 'running', buildId };
       }
       const early = seen.exit && seen.exit.livedMs < earlyMs ? runs.tail(workspaceId) : '';
-      const reason = reasonOf(workspaceId, seen.compute, seen.exit);
+      const reason = reasonOf(runs, workspaceId, seen.compute, seen.exit);
       return { kind: 'exited', buildId, reason: early ? `${reason}: ${early}` : reason };
     },
     async purgeHomes(graceMs, at) {
