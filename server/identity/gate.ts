@@ -1,6 +1,7 @@
-import { and, eq, gt, isNull, lt, or } from 'drizzle-orm';
+import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { apiTokens, browserSessions, builds, users, workspaces } from '../database/schema.ts';
+import { makeShared } from '../database/shared.ts';
 import { Problem } from '../errors.ts';
 import type { Actor, Gate } from '../http/actor.ts';
 import { authorize } from './authorize.ts';
@@ -62,14 +63,25 @@ export function makeGate({ database, now, origins }: Options): Gate {
     }
   }
 
+  // The one query that every request of every program makes: prepared, and asked once for all requests with
+  // the same token that wait for it at the same moment. Nothing outlives its answer, so a revoked token is
+  // refused by the next request.
+  const shareTokenRow = makeShared<Awaited<ReturnType<typeof tokenRow>>>();
+  const tokenQuery = db
+    .select({ token: apiTokens, user: users })
+    .from(apiTokens)
+    .innerJoin(users, eq(users.id, apiTokens.userId))
+    .where(eq(apiTokens.tokenHash, sql.placeholder('hash')))
+    .prepare('token-by-hash');
+  async function tokenRow(hash: Buffer) {
+    const [row] = await tokenQuery.execute({ hash });
+    return row ?? null;
+  }
+
   async function byToken(secret: string): Promise<Actor> {
     const hash = hashSecret(secret);
     if (secret.startsWith('cde_agent_')) return byAgentToken(hash);
-    const [row] = await db
-      .select({ token: apiTokens, user: users })
-      .from(apiTokens)
-      .innerJoin(users, eq(users.id, apiTokens.userId))
-      .where(eq(apiTokens.tokenHash, hash));
+    const row = await shareTokenRow(hash.toString('base64'), () => tokenRow(hash));
     if (!row)
       throw new Problem('token-invalid', 'This token is not known here.', {
         hint: 'It may have been revoked. Run: cde login',

@@ -1,19 +1,5 @@
 import { postAgentLogs, postAgentStartup, postAgentStats, registerAgent } from '@cde/api/agent.ts';
-import {
-  cancelBuild,
-  createWorkspace,
-  deleteWorkspace,
-  getBuild,
-  getBuildLog,
-  getWorkspace,
-  getWorkspaceStats,
-  listBuilds,
-  listWorkspaces,
-  restartWorkspace,
-  startWorkspace,
-  stopWorkspace,
-  updateWorkspace,
-} from '@cde/api/workspaces.ts';
+import * as api from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
@@ -22,15 +8,9 @@ import { authorize } from '../identity/authorize.ts';
 import type { Agents } from './agents.ts';
 import { readLog } from './build-log.ts';
 import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
+import { listWorkspaces, readWorkspace, showWorkspace } from './read.ts';
 import { isOpen } from './statuses.ts';
-import {
-  findBuild,
-  findWorkspace,
-  listBuildRows,
-  listWorkspaceRows,
-  readBuild,
-  readWorkspace,
-} from './store.ts';
+import { findBuild, findWorkspace, listBuildRows, readBuild } from './store.ts';
 
 export interface WorkspaceRouteDeps {
   database: Database;
@@ -44,29 +24,28 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
   const { database, bus, now, agents } = deps;
   const { db } = database;
 
-  serve(app, listWorkspaces, ({ actor, query }) => listWorkspaceRows(db, actor, query, now()));
+  serve(app, api.listWorkspaces, ({ actor, query }) => listWorkspaces(database, actor, query, now()));
 
-  serve(app, createWorkspace, async (input) => {
+  serve(app, api.createWorkspace, async (input) => {
     const id = await createWorkspaceRow(
       deps,
       input,
       (ownerId) => authorize(input.actor, 'workspace:create', { ownerId }),
       input.body,
     );
-    return (await readWorkspace(db, id, now()))!.workspace;
+    return (await readWorkspace(database, id, now()))!.workspace;
   });
 
-  serve(app, getWorkspace, async ({ actor, params }) => {
-    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
-    return (await readWorkspace(db, row.id, now()))!.workspace;
-  });
+  serve(app, api.getWorkspace, ({ actor, params }) =>
+    showWorkspace(database, actor, params.workspace, now()),
+  );
 
-  serve(app, startWorkspace, async (input) => {
+  serve(app, api.startWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'start' });
   });
 
-  serve(app, restartWorkspace, async (input) => {
+  serve(app, api.restartWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return requestBuild(deps, input, {
       workspaceId: row.id,
@@ -77,12 +56,12 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     });
   });
 
-  serve(app, stopWorkspace, async (input) => {
+  serve(app, api.stopWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'stop' });
   });
 
-  serve(app, updateWorkspace, async (input) => {
+  serve(app, api.updateWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return requestBuild(deps, input, {
       workspaceId: row.id,
@@ -91,23 +70,23 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     });
   });
 
-  serve(app, deleteWorkspace, async (input) => {
+  serve(app, api.deleteWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:delete');
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'delete', home: input.query.home });
   });
 
-  serve(app, listBuilds, async ({ actor, params, query }) => {
+  serve(app, api.listBuilds, async ({ actor, params, query }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
     return listBuildRows(db, row.id, query.limit, query.after);
   });
 
   serve(
     app,
-    getBuild,
+    api.getBuild,
     async ({ actor, params }) => (await findBuild(db, actor, params.build, 'workspace:read')).build,
   );
 
-  serve(app, getBuildLog, async ({ actor, params, query, request }) => {
+  serve(app, api.getBuildLog, async ({ actor, params, query, request }) => {
     const found = await findBuild(db, actor, params.build, 'workspace:read');
     const changed = waitForChange(bus, params.build, query.wait * 1000, request.raw.socket);
     try {
@@ -124,12 +103,12 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     }
   });
 
-  serve(app, cancelBuild, async (input) => {
+  serve(app, api.cancelBuild, async (input) => {
     const { build, workspace } = await findBuild(db, input.actor, input.params.build, 'workspace:operate');
     return cancel(deps, input, build.id, workspace);
   });
 
-  serve(app, getWorkspaceStats, async ({ actor, params }) => {
+  serve(app, api.getWorkspaceStats, async ({ actor, params }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
     return { stats: row.agentStats };
   });

@@ -1,52 +1,14 @@
-import type { Build, Workspace, WorkspaceStatus } from '@cde/api/workspaces.ts';
-import { aliasedTable, and, desc, eq, ilike, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
-import type { Db, Queryable } from '../database/pool.ts';
-import { builds, templates, templateVersions, users, workspaces } from '../database/schema.ts';
+import type { Build } from '@cde/api/workspaces.ts';
+import { and, desc, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
+import type { Queryable } from '../database/pool.ts';
+import { builds, templateVersions, users, workspaces } from '../database/schema.ts';
 import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import { authorize, may } from '../identity/authorize.ts';
+import { parseRef, workspaceNotFound } from './read.ts';
 
 export type WorkspaceRow = typeof workspaces.$inferSelect;
 export type BuildRow = typeof builds.$inferSelect;
-
-/** An agent reports every 30 s; after two missed reports it counts as away. */
-const awayAfterMs = 75_000;
-
-const activeVersion = aliasedTable(templateVersions, 'active_version');
-const buildVersion = aliasedTable(templateVersions, 'build_version');
-
-const columns = {
-  workspace: workspaces,
-  owner: users.username,
-  template: templates.name,
-  version: templateVersions.number,
-  activeNumber: activeVersion.number,
-  build: builds,
-  buildNumber: buildVersion.number,
-};
-
-function joined(db: Queryable) {
-  // A transaction reads as the database does; the union of the two defeats Drizzle's types.
-  return (db as Db)
-    .select(columns)
-    .from(workspaces)
-    .innerJoin(users, eq(users.id, workspaces.ownerId))
-    .innerJoin(templates, eq(templates.id, workspaces.templateId))
-    .innerJoin(templateVersions, eq(templateVersions.id, workspaces.templateVersionId))
-    .leftJoin(activeVersion, eq(activeVersion.id, templates.activeVersionId))
-    .leftJoin(builds, eq(builds.id, workspaces.currentBuildId))
-    .leftJoin(buildVersion, eq(buildVersion.id, builds.templateVersionId))
-    .$dynamic();
-}
-interface Joined {
-  workspace: WorkspaceRow;
-  owner: string;
-  template: string;
-  version: number;
-  activeNumber: number | null;
-  build: BuildRow | null;
-  buildNumber: number | null;
-}
 
 export function toBuild(row: BuildRow, templateVersion: number): Build {
   return {
@@ -67,44 +29,14 @@ export function toBuild(row: BuildRow, templateVersion: number): Build {
   };
 }
 
-function toWorkspace(row: Joined, now: Date): Workspace {
-  const w = row.workspace;
-  const seen = w.agentSeenAt;
-  return {
-    id: w.id,
-    owner: row.owner,
-    name: w.name,
-    template: row.template,
-    templateVersion: row.version,
-    activeTemplateVersion: row.activeNumber ?? row.version,
-    outdated: row.activeNumber !== null && row.activeNumber !== row.version,
-    provider: w.provider,
-    parameters: w.parameters,
-    desired: w.desired,
-    status: w.status,
-    reason: w.reason,
-    isolation: w.isolation,
-    agent: {
-      connected: w.agentTlsKey !== null && seen !== null && now.getTime() - seen.getTime() < awayAfterMs,
-      version: w.agentVersion,
-      lastSeenAt: seen?.toISOString() ?? null,
-      sshHostKey: w.agentSshHostKey,
-    },
-    latestBuild: row.build ? toBuild(row.build, row.buildNumber ?? row.version) : null,
-    createdAt: w.createdAt.toISOString(),
-    updatedAt: w.updatedAt.toISOString(),
-  };
-}
-
-const uuidPattern = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/;
-
-/** A workspace reference as a condition: an id, `owner~name` (or `owner/name`), or a name of the actor's own. */
 function matches(ref: string, actor: UserActor): SQL | undefined {
-  if (uuidPattern.test(ref)) return eq(workspaces.id, ref);
-  const [owner, name] = ref.split(/[~/]/, 2);
-  const living = ne(workspaces.status, 'deleted');
-  if (name === undefined) return and(eq(workspaces.ownerId, actor.userId), eq(workspaces.name, ref), living);
-  return and(eq(users.username, owner!), eq(workspaces.name, name), living);
+  const named = parseRef(ref, actor);
+  if ('id' in named) return eq(workspaces.id, named.id);
+  return and(
+    eq(users.username, named.owner),
+    eq(workspaces.name, named.name),
+    ne(workspaces.status, 'deleted'),
+  );
 }
 
 /**
@@ -122,66 +54,9 @@ export async function findWorkspace(
     .from(workspaces)
     .innerJoin(users, eq(users.id, workspaces.ownerId))
     .where(matches(ref, actor));
-  if (!found || !may(actor, 'workspace:read', found.row))
-    throw new Problem(
-      'workspace-not-found',
-      `There is no workspace ${ref.replace('~', '/')} that you may see.`,
-      { hint: 'List yours: cde list' },
-    );
+  if (!found || !may(actor, 'workspace:read', found.row)) throw workspaceNotFound(ref);
   authorize(actor, permission, found.row);
   return found;
-}
-
-/** One workspace as the API shows it; null when there is none. */
-export async function readWorkspace(
-  db: Queryable,
-  id: string,
-  now: Date,
-): Promise<{ workspace: Workspace; ownerId: string } | null> {
-  const rows: Joined[] = await joined(db).where(eq(workspaces.id, id));
-  const row = rows[0];
-  return row ? { workspace: toWorkspace(row, now), ownerId: row.workspace.ownerId } : null;
-}
-
-export interface ListFilter {
-  limit: number;
-  after?: string | undefined;
-  owner?: string | undefined;
-  status?: WorkspaceStatus | undefined;
-  template?: string | undefined;
-  search?: string | undefined;
-}
-
-/** A page of the workspaces that the actor may read, newest first. */
-export async function listWorkspaceRows(
-  db: Db,
-  actor: UserActor,
-  filter: ListFilter,
-  now: Date,
-): Promise<{ items: Workspace[]; next: string | null }> {
-  if (filter.after !== undefined && !uuidPattern.test(filter.after))
-    throw new Problem('bad-request', 'This `after` is not from a page of workspaces.', {
-      hint: 'Pass on `next` of the page before, as it was.',
-    });
-  const own = !may(actor, 'workspace:read', { ownerId: '' });
-  const like = filter.search?.replace(/[\\%_]/g, (sign) => `\\${sign}`);
-  const rows: Joined[] = await joined(db)
-    .where(
-      and(
-        filter.status === undefined ? ne(workspaces.status, 'deleted') : eq(workspaces.status, filter.status),
-        own || filter.owner === 'me' ? eq(workspaces.ownerId, actor.userId) : undefined,
-        filter.owner !== undefined && filter.owner !== 'me' ? eq(users.username, filter.owner) : undefined,
-        filter.template === undefined ? undefined : eq(templates.name, filter.template),
-        like === undefined
-          ? undefined
-          : or(ilike(workspaces.name, `%${like}%`), ilike(users.username, `%${like}%`)),
-        filter.after === undefined ? undefined : lt(workspaces.id, filter.after),
-      ),
-    )
-    .orderBy(desc(workspaces.id))
-    .limit(filter.limit + 1);
-  const items = rows.slice(0, filter.limit).map((row) => toWorkspace(row, now));
-  return { items, next: rows.length > filter.limit ? (items.at(-1)?.id ?? null) : null };
 }
 
 /** A build and its workspace's owner. */

@@ -3,16 +3,18 @@ import type { Database } from '../database/pool.ts';
 import { buildLogs, builds, workspaces } from '../database/schema.ts';
 import type { Views } from '../events/hub.ts';
 import { readLog } from './build-log.ts';
-import { readBuild, readWorkspace } from './store.ts';
+import { readWorkspace } from './read.ts';
+import { readBuild } from './store.ts';
 
 const logPage = 500;
 
 /** Workspaces and builds as the hub tells them. */
-export function makeViews({ db }: Database, now: () => Date, mayRead: Views['mayRead']): Views {
+export function makeViews(database: Database, now: () => Date, mayRead: Views['mayRead']): Views {
+  const { db } = database;
   return {
     mayRead,
     async workspace(id) {
-      const found = await readWorkspace(db, id, now());
+      const found = await readWorkspace(database, id, now());
       if (!found) return null;
       const { workspace, ownerId } = found;
       return {
