@@ -73,8 +73,13 @@ function buildFailure(out: Output, name: string, build: Build, lines: LogLine[])
       hint: `Its log: cde logs ${name} --build ${build.number}`,
     });
   const { error } = build;
+  // The server ends the log with the error, which is printed below with more.
+  const tellsTheSame = (line: LogLine) =>
+    error !== null && line.source === 'server' && line.text.startsWith(error.message);
   const stage = error?.stage ?? build.stages.find((entry) => entry.status === 'failed')?.name;
-  for (const line of lines.filter((entry) => entry.stage === stage).slice(-shownLines))
+  for (const line of lines
+    .filter((entry) => entry.stage === stage && !tellsTheSame(entry))
+    .slice(-shownLines))
     out.note(formatLogLine(line, out.noteColors, false));
   return new Failure(
     error?.code ?? 'build-failed',

@@ -9,10 +9,9 @@ function shellWord(text: string): string {
   return /^[\w@+:,./=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** In ssh's configuration a value with a space stands in double quotes, and `%` begins a token. */
+/** In ssh's configuration a value with a space stands in double quotes. */
 export function configWord(path: string): string {
-  const escaped = path.replaceAll('%', '%%');
-  return /[\s"#']/.test(escaped) ? `"${escaped.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"` : escaped;
+  return /[\s"#']/.test(path) ? `"${path.replaceAll('\\', '\\\\').replaceAll('"', '\\"')}"` : path;
 }
 
 /** This node and this cde, by absolute path: a ProxyCommand runs in any directory and with any PATH. */
@@ -38,7 +37,7 @@ export function proxyCommand(env: NodeJS.ProcessEnv, host: string, url?: string)
 export function hostOptions(env: NodeJS.ProcessEnv, host: string, url?: string): [string, string][] {
   return [
     ['ProxyCommand', proxyCommand(env, host, url)],
-    ['UserKnownHostsFile', configWord(knownHostsFile(env))],
+    ['UserKnownHostsFile', configWord(knownHostsFile(env).replaceAll('%', '%%'))],
     ['GlobalKnownHostsFile', '/dev/null'],
     // The key is pinned by what the server vouches for; a question could only be answered wrongly.
     ['StrictHostKeyChecking', 'yes'],

@@ -1,0 +1,223 @@
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { getUser, pollCliLogin, startCliLogin } from '@cde/api/identity.ts';
+import { getTemplate } from '@cde/api/templates.ts';
+import { createWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { exitCodeFor } from './exit-codes.ts';
+import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from './testing.ts';
+import { template, user, workspace } from './testing-objects.ts';
+
+let home: TestHome;
+let server: StandIn;
+let env: Record<string, string>;
+beforeAll(async () => {
+  home = await makeTestHome();
+  server = await makeStandIn();
+  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
+});
+afterAll(async () => {
+  expect(server.faults).toEqual([]);
+  await server.close();
+  await home.remove();
+});
+
+const empty = { items: [], next: null };
+
+describe('exit codes', () => {
+  test.each([
+    [400, 'bad-request', 2],
+    [401, 'token-expired', 4],
+    [403, 'forbidden', 4],
+    [404, 'workspace-not-found', 3],
+    [409, 'workspace-busy', 5],
+    [410, 'agent-superseded', 5],
+    [413, 'payload-too-large', 1],
+    [422, 'parameters-invalid', 2],
+    [422, 'template-invalid', 1],
+    [429, 'sign-in-throttled', 4],
+    [500, 'internal', 1],
+    [503, 'database-unavailable', 6],
+    [0, 'server-unreachable', 6],
+    [502, 'not-a-cde-server', 6],
+  ])('%i %s ends with %i', (status, code, expected) => {
+    expect(exitCodeFor(code, status)).toBe(expected);
+  });
+
+  test('an error is told in words with its code, and as the API’s object with --json', async () => {
+    server.on(listWorkspaces, () => {
+      throw new Refusal(403, {
+        code: 'forbidden',
+        message: 'You may not.',
+        detail: 'A member.',
+        hint: 'Ask.',
+      });
+    });
+    const words = await home.run(['list'], { env });
+    expect(words).toMatchObject({ code: 4, stdout: '' });
+    expect(words.stderr).toBe('error: You may not. [forbidden]\n  A member.\n  → Ask.\n');
+    const json = await home.run(['list', '--json'], { env });
+    expect(json).toMatchObject({ code: 4, stdout: '' });
+    expect(JSON.parse(json.stderr)).toEqual({
+      code: 'forbidden',
+      message: 'You may not.',
+      detail: 'A member.',
+      hint: 'Ask.',
+      exitCode: 4,
+    });
+  });
+
+  test('usage: unknown commands, options and values end with 2 and name the help', async () => {
+    for (const words of [['lst'], ['list', '--nope'], ['create'], ['list', '--limit', 'many'], ['user']]) {
+      const ran = await home.run(words);
+      expect(ran, words.join(' ')).toMatchObject({ code: 2, stdout: '' });
+      expect(ran.stderr).toContain('[usage]');
+    }
+    expect((await home.run(['lst'])).stderr).toContain('Did you mean list?');
+    expect(JSON.parse((await home.run(['list', '--nope', '--json'])).stderr)).toMatchObject({
+      code: 'usage',
+      exitCode: 2,
+    });
+  });
+
+  test('no server, no login, no answer', async () => {
+    expect(await home.run(['list'])).toMatchObject({
+      code: 4,
+      stderr: expect.stringContaining('[no-server]'),
+    });
+    const unsigned = await home.run(['list'], { env: { CDE_URL: server.url } });
+    expect(unsigned).toMatchObject({ code: 4, stderr: expect.stringContaining(`cde login ${server.url}`) });
+    const closed = await makeStandIn();
+    await closed.close();
+    const unreachable = await home.run(['list'], { env: { ...env, CDE_URL: closed.url } });
+    expect(unreachable).toMatchObject({ code: 6, stderr: expect.stringContaining('[server-unreachable]') });
+  });
+
+  test('a page of something else does not pass for a reply', async () => {
+    const portal = createServer((_request, response) =>
+      response.writeHead(200, { 'content-type': 'text/html' }).end('<h1>Welcome to the hotel</h1>'),
+    );
+    await new Promise<void>((resolve) => portal.listen(0, '127.0.0.1', resolve));
+    const url = `http://127.0.0.1:${(portal.address() as AddressInfo).port}`;
+    const ran = await home.run(['list'], { env: { ...env, CDE_URL: url } });
+    portal.close();
+    expect(ran).toMatchObject({ code: 6, stderr: expect.stringContaining('[not-a-cde-server]') });
+  });
+
+  test('what the server says cannot write to the terminal but as text', async () => {
+    server.on(listWorkspaces, () => {
+      throw new Refusal(404, { code: 'not-found', message: 'a\u001b[2Jb\u0007c\u009b31md' });
+    });
+    expect((await home.run(['list'], { env })).stderr).toBe('error: abcd [not-found]\n');
+  });
+});
+
+describe('retries', () => {
+  let asked: { key: string | undefined }[];
+  beforeEach(() => {
+    asked = [];
+  });
+
+  test('a read is repeated when the connection is lost', async () => {
+    server.on(listWorkspaces, ({ hangUp }) => {
+      asked.push({ key: undefined });
+      return asked.length < 3 ? hangUp() : empty;
+    });
+    expect(await home.json(['list'], { env })).toEqual([]);
+    expect(asked).toHaveLength(3);
+  });
+
+  test('a change is repeated with the same Idempotency-Key', async () => {
+    server.on(getTemplate, () => template());
+    server.on(createWorkspace, ({ headers, hangUp }) => {
+      asked.push({ key: headers['idempotency-key'] as string });
+      return asked.length < 2 ? hangUp() : workspace();
+    });
+    const made = await home.json(['create', 'web', '--template', 'local', '--no-wait'], { env });
+    expect(made.name).toBe('web');
+    expect(asked).toHaveLength(2);
+    expect(asked[0]!.key).toMatch(/^[0-9a-f-]{36}$/);
+    expect(asked[1]!.key).toBe(asked[0]!.key);
+  });
+
+  test('Retry-After of a 503 is obeyed, and so is that of a request under way', async () => {
+    const moments: number[] = [];
+    server.on(getUser, () => {
+      moments.push(performance.now());
+      if (moments.length === 1)
+        throw new Refusal(503, { code: 'server-busy', message: 'Busy.' }, { 'retry-after': '1' });
+      if (moments.length === 2)
+        throw new Refusal(409, { code: 'idempotency-in-progress', message: 'Wait.' }, { 'retry-after': '0' });
+      return user();
+    });
+    expect((await home.json(['whoami'], { env })).username).toBe('ada');
+    expect(moments).toHaveLength(3);
+    expect(moments[1]! - moments[0]!).toBeGreaterThanOrEqual(990);
+  });
+
+  test('another conflict is told at once', async () => {
+    let times = 0;
+    server.on(getUser, () => {
+      times += 1;
+      throw new Refusal(409, { code: 'workspace-busy', message: 'Busy.' }, { 'retry-after': '2' });
+    });
+    expect((await home.run(['whoami'], { env })).code).toBe(5);
+    expect(times).toBe(1);
+  });
+});
+
+describe('login through the browser', () => {
+  test('prints address and code, waits, and keeps the token for its owner alone', async () => {
+    let polls = 0;
+    server.on(startCliLogin, ({ body }) => {
+      expect(body.hostname).toBeTruthy();
+      return {
+        deviceCode: 'device',
+        userCode: 'ABCD-EFGH',
+        url: `${server.url}/cli?code=ABCD-EFGH`,
+        expiresAt: new Date(Date.now() + 60_000).toISOString(),
+        pollEveryMs: 20,
+      };
+    });
+    server.on(pollCliLogin, ({ hangUp }) => {
+      polls += 1;
+      if (polls === 1) return { status: 'pending', token: null, username: null };
+      // The server restarts meanwhile.
+      if (polls === 2) return hangUp();
+      return { status: 'approved', token: 'cde_secret', username: 'ada' };
+    });
+    server.on(getUser, ({ headers }) => {
+      expect(headers.authorization).toBe('Bearer cde_secret');
+      return user();
+    });
+    const ran = await home.run(['login', server.url]);
+    expect(ran).toMatchObject({ code: 0, stdout: `Signed in to ${server.url} as ada (member).\n` });
+    expect(ran.stderr).toContain('ABCD-EFGH');
+    expect(ran.stdout + ran.stderr).not.toContain('cde_secret');
+    const file = `${home.path}/.config/cde/config.json`;
+    expect((await stat(file)).mode & 0o777).toBe(0o600);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({
+      current: server.url,
+      servers: { [server.url]: { token: 'cde_secret', username: 'ada', source: 'browser' } },
+    });
+    expect((await home.json(['whoami'])).username).toBe('ada');
+    // Signed out, the token is gone from the file.
+    expect((await home.run(['logout'])).code).toBe(0);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toEqual({ version: 1, current: null, servers: {} });
+  });
+
+  test('a token may come from stdin, and is not echoed', async () => {
+    server.on(getUser, () => user());
+    const ran = await home.run(['login', server.url, '--token'], { input: 'cde_given\n' });
+    expect(ran.code).toBe(0);
+    expect(ran.stdout + ran.stderr).not.toContain('cde_given');
+  });
+
+  test('a config file that is none says so', async () => {
+    await mkdir(`${home.path}/broken`, { recursive: true });
+    await writeFile(`${home.path}/broken/config.json`, '{');
+    const ran = await home.run(['list'], { env: { CDE_CONFIG_DIR: `${home.path}/broken` } });
+    expect(ran).toMatchObject({ code: 1, stderr: expect.stringContaining('[config-invalid]') });
+  });
+});

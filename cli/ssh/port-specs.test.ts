@@ -1,0 +1,34 @@
+import { expect, test } from 'vitest';
+import { parsePorts } from './port-specs.ts';
+
+const one = (local: number, host: string, remote: number) => ({ local, host, remote });
+
+test.each([
+  ['3000', [one(3000, 'localhost', 3000)]],
+  ['8080:80', [one(8080, 'localhost', 80)]],
+  ['0:80', [one(0, 'localhost', 80)]],
+  ['5432:db.internal:5432', [one(5432, 'db.internal', 5432)]],
+  ['5432:[::1]:5432', [one(5432, '::1', 5432)]],
+  ['8000-8002', [one(8000, 'localhost', 8000), one(8001, 'localhost', 8001), one(8002, 'localhost', 8002)]],
+  ['9000-9001:db:8000-8001', [one(9000, 'db', 8000), one(9001, 'db', 8001)]],
+])('%s', (text, expected) => {
+  expect(parsePorts(text)).toEqual(expected);
+});
+
+test.each([
+  '',
+  'x',
+  '0',
+  '65536',
+  '80:',
+  ':80',
+  'db:80',
+  '1-2:1-3',
+  '9-8',
+  '0-2:1-3',
+  '1:2:3:4',
+  '1-2000',
+  '-1',
+])('refused: %s', (text) => {
+  expect(() => parsePorts(text)).toThrow();
+});

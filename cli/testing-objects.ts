@@ -1,0 +1,103 @@
+import type { User } from '@cde/api/identity.ts';
+import type { Template } from '@cde/api/templates.ts';
+import type { Build, BuildStage, LogLine, Workspace } from '@cde/api/workspaces.ts';
+
+// Objects of the contract, for the stand-in server.
+
+const id = (n: number) => `01990000-0000-7000-8000-${String(n).padStart(12, '0')}`;
+const at = (seconds: number) => new Date(Date.UTC(2026, 0, 1) + seconds * 1000).toISOString();
+
+export function user(more: Partial<User> = {}): User {
+  return {
+    id: id(1),
+    username: 'ada',
+    name: 'Ada',
+    email: null,
+    role: 'member',
+    status: 'active',
+    createdAt: at(0),
+    lastSeenAt: null,
+    ...more,
+  };
+}
+
+export function template(): Template {
+  return {
+    id: id(2),
+    name: 'local',
+    title: 'Local',
+    description: '',
+    icon: '',
+    provider: 'local',
+    workspaces: 0,
+    createdAt: at(0),
+    updatedAt: at(0),
+    activeVersion: {
+      id: id(3),
+      templateId: id(2),
+      number: 1,
+      message: '',
+      provider: 'local',
+      parameters: [
+        { name: 'cpus', type: 'number', integer: false, immutable: false, default: 2 },
+        { name: 'tools', type: 'list', maxItems: 20, immutable: false, default: [] },
+        { name: 'gui', type: 'boolean', immutable: false, default: false },
+        { name: 'editor', type: 'string', immutable: false, default: 'vi' },
+      ],
+      active: true,
+      createdAt: at(0),
+      createdBy: 'ada',
+    },
+  };
+}
+
+export function stage(name: BuildStage['name'], status: BuildStage['status'] = 'succeeded'): BuildStage {
+  return { name, status, startedAt: at(0), finishedAt: status === 'running' ? null : at(1) };
+}
+
+export function build(more: Partial<Build> = {}): Build {
+  return {
+    id: id(4),
+    workspaceId: id(5),
+    number: 1,
+    transition: 'start',
+    status: 'running',
+    templateVersion: 1,
+    stages: [stage('queued', 'running')],
+    error: null,
+    initiator: 'ada',
+    reason: '',
+    cancelRequested: false,
+    createdAt: at(0),
+    startedAt: null,
+    finishedAt: null,
+    ...more,
+  };
+}
+
+export function workspace(more: Partial<Workspace> = {}): Workspace {
+  return {
+    id: id(5),
+    owner: 'ada',
+    name: 'web',
+    template: 'local',
+    templateVersion: 1,
+    activeTemplateVersion: 1,
+    outdated: false,
+    provider: 'local',
+    parameters: {},
+    desired: 'running',
+    status: 'starting',
+    reason: null,
+    isolation: null,
+    agent: { connected: false, version: null, lastSeenAt: null, sshHostKey: null },
+    latestBuild: build(),
+    createdAt: at(0),
+    updatedAt: at(0),
+    ...more,
+  };
+}
+
+export function line(seq: number, text: string, more: Partial<LogLine> = {}): LogLine {
+  return { seq, at: at(seq), stage: 'startup', source: 'startup', level: 'info', text, ...more };
+}

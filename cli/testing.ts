@@ -1,0 +1,220 @@
+// biome-ignore-all lint/suspicious/noExplicitAny: tests look into replies of any shape
+import { type ChildProcess, spawn } from 'node:child_process';
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { createServer, type IncomingMessage } from 'node:http';
+import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { Endpoint } from '@cde/api/endpoint.ts';
+
+export const cdePath = fileURLToPath(new URL('cde.mjs', import.meta.url));
+
+export interface Ran {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+/** A home of its own in a temporary directory, and `cde` run in it as a real process. */
+export interface TestHome {
+  path: string;
+  env: Record<string, string>;
+  run(words: string[], more?: { input?: string; env?: Record<string, string> }): Promise<Ran>;
+  /** Runs it and reads its stdout as JSON. */
+  json(words: string[], more?: { input?: string; env?: Record<string, string> }): Promise<any>;
+  /** Starts it, to be looked at while it runs; killed with the home. */
+  start(words: string[], more?: { env?: Record<string, string> }): Running;
+  remove(): Promise<void>;
+}
+
+export interface Running {
+  child: ChildProcess;
+  stdout(): string;
+  stderr(): string;
+  /** Resolves once stdout and stderr together hold the text. */
+  says(text: string): Promise<void>;
+  ended: Promise<Ran>;
+}
+
+export async function makeTestHome(): Promise<TestHome> {
+  const path = await mkdtemp(join(tmpdir(), 'cde-cli-'));
+  // The embedded PostgreSQL of a server that root starts runs as another user, who must get through.
+  await chmod(path, 0o755);
+  const env: Record<string, string> = {
+    PATH: process.env.PATH ?? '',
+    HOME: path,
+    TERM: 'xterm-256color',
+    // Shared by all tests: compiled once.
+    NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
+  };
+  const running = new Set<ChildProcess>();
+
+  function start(words: string[], more: { input?: string; env?: Record<string, string> } = {}): Running {
+    const child = spawn(process.execPath, [cdePath, ...words], {
+      env: { ...env, ...more.env },
+      cwd: path,
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    running.add(child);
+    child.stdin!.on('error', () => {});
+    if (more.input === undefined) child.stdin!.end();
+    else child.stdin!.end(more.input);
+    let stdout = '';
+    let stderr = '';
+    const waiting = new Set<() => void>();
+    child.stdout!.setEncoding('utf8').on('data', (text) => {
+      stdout += text;
+      for (const check of waiting) check();
+    });
+    child.stderr!.setEncoding('utf8').on('data', (text) => {
+      stderr += text;
+      for (const check of waiting) check();
+    });
+    const ended = new Promise<Ran>((resolve) =>
+      child.once('close', (code) => {
+        running.delete(child);
+        resolve({ code, stdout, stderr });
+        for (const check of waiting) check();
+      }),
+    );
+    return {
+      child,
+      stdout: () => stdout,
+      stderr: () => stderr,
+      says: (text) =>
+        new Promise((resolve, reject) => {
+          const check = () => {
+            if ((stdout + stderr).includes(text)) resolve();
+            else if (child.exitCode !== null || child.signalCode !== null)
+              reject(new Error(`cde ended without saying ${JSON.stringify(text)}:\n${stdout}\n${stderr}`));
+            else return;
+            waiting.delete(check);
+          };
+          waiting.add(check);
+          check();
+        }),
+      ended,
+    };
+  }
+
+  return {
+    path,
+    env,
+    start,
+    run: (words, more) => start(words, more).ended,
+    async json(words, more) {
+      const ran = await start([...words, '--json'], more).ended;
+      if (ran.code !== 0) throw new Error(`cde ${words.join(' ')} ended with ${ran.code}:\n${ran.stderr}`);
+      return JSON.parse(ran.stdout);
+    },
+    async remove() {
+      for (const child of running) child.kill('SIGKILL');
+      await rm(path, { recursive: true, force: true });
+    },
+  };
+}
+
+export async function freePort(): Promise<number> {
+  const server = createTcpServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => server.once('listening', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+export interface Asked {
+  params: Record<string, string>;
+  query: Record<string, string>;
+  body: any;
+  headers: IncomingMessage['headers'];
+  /** Breaks the connection off instead of replying. */
+  hangUp(): never;
+}
+
+/** A reply other than a success. */
+export class Refusal {
+  readonly status: number;
+  readonly body: unknown;
+  readonly headers: Record<string, string>;
+  constructor(status: number, body: unknown, headers: Record<string, string> = {}) {
+    this.status = status;
+    this.body = body;
+    this.headers = headers;
+  }
+}
+
+const hungUp = Symbol('hung up');
+
+/**
+ * A stand-in for the server, for what the real one will not do on demand: breaking off, refusing, taking its
+ * time. It speaks the contract: what it gets and what it says is checked against the endpoint's schemas.
+ */
+export async function makeStandIn() {
+  const routes: {
+    endpoint: Endpoint;
+    pattern: RegExp;
+    names: string[];
+    answer: (asked: Asked) => unknown;
+  }[] = [];
+  const faults: unknown[] = [];
+  const server = createServer(async (request, response) => {
+    const url = new URL(request.url!, 'http://stand-in');
+    const route = routes.findLast(
+      (one) => one.endpoint.method === request.method && one.pattern.test(url.pathname),
+    );
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk);
+    const reply = (status: number, body: unknown, headers: Record<string, string> = {}) => {
+      response.writeHead(status, { 'content-type': 'application/json', ...headers });
+      response.end(body === undefined ? undefined : JSON.stringify(body));
+    };
+    if (!route)
+      return reply(404, {
+        code: 'route-not-found',
+        message: `${request.method} ${url.pathname} is not stood in for.`,
+      });
+    const { endpoint } = route;
+    try {
+      const values = route.pattern.exec(url.pathname)!.slice(1).map(decodeURIComponent);
+      const text = Buffer.concat(chunks).toString();
+      const query = Object.fromEntries(url.searchParams);
+      endpoint.query?.parse(query);
+      const answer = await route.answer({
+        params: Object.fromEntries(route.names.map((name, at) => [name, values[at]!])),
+        query,
+        body: endpoint.body?.parse(JSON.parse(text)),
+        headers: request.headers,
+        hangUp() {
+          throw hungUp;
+        },
+      });
+      reply(
+        endpoint.status ?? (endpoint.reply ? 200 : 204),
+        endpoint.reply ? endpoint.reply.parse(answer) : undefined,
+      );
+    } catch (error) {
+      if (error === hungUp) return void request.socket.destroy();
+      if (error instanceof Refusal) return reply(error.status, error.body, error.headers);
+      faults.push(error);
+      reply(500, { code: 'internal', message: String(error) });
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+    /** What broke the contract; a test ends by expecting none. */
+    faults,
+    /** Answers an endpoint from now on. */
+    on(endpoint: Endpoint<any, any, any, any>, answer: (asked: Asked) => unknown) {
+      const names = [...endpoint.path.matchAll(/:([a-zA-Z]+)/g)].map((match) => match[1]!);
+      const pattern = new RegExp(`^${endpoint.path.replace(/:[a-zA-Z]+/g, '([^/]+)')}$`);
+      routes.push({ endpoint, pattern, names, answer });
+    },
+    async close() {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
+export type StandIn = Awaited<ReturnType<typeof makeStandIn>>;
