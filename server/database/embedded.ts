@@ -178,6 +178,10 @@ export async function startEmbedded(
     // The account must be able to pass through to its own folders, and read nothing on the way.
     await chmod(dataDir, 0o711);
     await chmod(base, 0o711);
+    if (spawnSync('test', ['-x', base], { uid: account.uid, gid: account.gid }).status !== 0)
+      throw new Error(
+        `PostgreSQL runs as user ${account.uid} (it refuses to be root), who cannot reach ${base}: a folder above it is closed to others. Choose a CDE_DATA_DIR that others may pass through, such as /var/lib/cde.`,
+      );
   }
   const run = account ? { uid: account.uid, gid: account.gid } : {};
   const programs = await binaries(base, account);

@@ -1,0 +1,184 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+const node = join(root, 'node_modules/.bin/node');
+export const cde = join(root, 'cli/cde.mjs');
+
+export interface Ran {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** A machine of the test's own: data, configuration and home in a folder that goes with it. */
+export interface Machine {
+  folder: string;
+  env: NodeJS.ProcessEnv;
+  /** Runs `cde` to its end. */
+  cde(...args: string[]): Promise<Ran>;
+  /** Runs any program with the machine's environment; `input` goes to its stdin. */
+  run(program: string, args: string[], input?: string | Buffer): Promise<Ran>;
+  /** Starts a server by `cde server start` and waits until it has printed its address. */
+  start(env?: Record<string, string>): Promise<Server>;
+  /** Ends everything that this machine has started, agents and database included, and removes the folder. */
+  remove(): Promise<void>;
+}
+
+export interface Server {
+  process: ChildProcess;
+  url: string;
+  /** All that it printed. */
+  output(): string;
+  /** Ctrl-C; resolves with the exit code. */
+  stop(): Promise<number | null>;
+  /** kill -9 of the server process itself (its parent, the CLI, then ends too). */
+  kill(): Promise<void>;
+}
+
+/** A free port of the loopback address. */
+export async function freePort(): Promise<number> {
+  const { createServer } = await import('node:net');
+  const server = createServer().listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as { port: number };
+  server.close();
+  await once(server, 'close');
+  return port;
+}
+
+export async function makeMachine(extra: Record<string, string> = {}): Promise<Machine> {
+  const folder = await mkdtemp(join(tmpdir(), 'cde-e2e-'));
+  // As root the embedded PostgreSQL runs as another user, who must get through.
+  await chmod(folder, 0o711);
+  const port = await freePort();
+  const env: NodeJS.ProcessEnv = {
+    PATH: `${join(root, 'node_modules/.bin')}:${process.env.PATH}`,
+    LANG: 'C.UTF-8',
+    TERM: 'dumb',
+    HOME: join(folder, 'laptop'),
+    CDE_DATA_DIR: join(folder, 'data'),
+    CDE_CONFIG_DIR: join(folder, 'config'),
+    CDE_LISTEN: `127.0.0.1:${port}`,
+    CDE_LOG_LEVEL: 'warn',
+    ...extra,
+  };
+  const running = new Set<ChildProcess>();
+
+  const run = (program: string, args: string[], input?: string | Buffer): Promise<Ran> =>
+    new Promise((resolve, reject) => {
+      const child = execFile(
+        program,
+        args,
+        { env, cwd: folder, maxBuffer: 256 * 1024 * 1024, timeout: 60_000 },
+        (error, stdout, stderr) => {
+          const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
+          if (error !== null && code === -1)
+            reject(new Error(`${program} ${args.join(' ')}: ${error.message}\n${stderr}`));
+          else resolve({ code, stdout, stderr });
+        },
+      );
+      child.stdin?.on('error', () => {});
+      child.stdin?.end(input);
+    });
+
+  return {
+    folder,
+    env,
+    run,
+    cde: (...args) => run(node, [cde, ...args]),
+    async start(more = {}) {
+      const child = spawn(node, [cde, 'server', 'start'], {
+        env: { ...env, ...more },
+        cwd: folder,
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      running.add(child);
+      let text = '';
+      const ended = once(child, 'exit').then(([code]) => {
+        running.delete(child);
+        return code as number | null;
+      });
+      const url = `http://${env.CDE_LISTEN}`;
+      await new Promise<void>((resolve, reject) => {
+        const onText = (chunk: Buffer) => {
+          text += chunk.toString();
+          if (text.includes('cde is at')) resolve();
+        };
+        child.stdout.on('data', onText);
+        child.stderr.on('data', onText);
+        void ended.then((code) => reject(new Error(`the server ended with ${code}:\n${text}`)));
+      });
+      return {
+        process: child,
+        url,
+        output: () => text,
+        async stop() {
+          child.kill('SIGINT');
+          return ended;
+        },
+        async kill() {
+          for (const pid of await childrenOf(child.pid!)) process.kill(pid, 'SIGKILL');
+          await ended;
+        },
+      };
+    },
+    async remove() {
+      for (const child of running) {
+        child.kill('SIGKILL');
+        await once(child, 'exit');
+      }
+      await endLeftovers(folder);
+      await rm(folder, { recursive: true, force: true, maxRetries: 5 });
+    },
+  };
+}
+
+async function childrenOf(pid: number): Promise<number[]> {
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8').catch(() => '');
+  return text.split(' ').filter(Boolean).map(Number);
+}
+
+/** Processes whose command line names the folder: agents that outlive their server, and PostgreSQL. */
+async function endLeftovers(folder: string): Promise<void> {
+  const deadline = Date.now() + 15_000;
+  for (
+    let signal: NodeJS.Signals = 'SIGINT';
+    ;
+    signal = Date.now() > deadline - 12_000 ? 'SIGKILL' : 'SIGTERM'
+  ) {
+    const pids: number[] = [];
+    for (const name of await readdir('/proc').catch(() => [] as string[])) {
+      if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
+      const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+      if (line.includes(folder)) pids.push(Number(name));
+    }
+    if (pids.length === 0 || Date.now() > deadline) return;
+    for (const pid of pids)
+      try {
+        process.kill(pid, signal);
+      } catch {
+        // It has ended meanwhile.
+      }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
+
+/** Waits for a condition; never for a time. */
+export async function until<T>(
+  read: () => Promise<T>,
+  done: (value: T) => boolean,
+  forMs = 30_000,
+): Promise<T> {
+  const deadline = Date.now() + forMs;
+  for (;;) {
+    const value = await read();
+    if (done(value)) return value;
+    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(value)}`);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}
