@@ -155,8 +155,8 @@ export function makeLocalProvider(
     let ask = [marks.asked, asked.get(workspaceId)].find((mark) => mark?.life === life);
     if (!ask) {
       ask = { life, at };
-      await runs.terminate(compute);
-      context.log(`agent asked to stop, pid ${compute.pid}`);
+      const pid = await runs.terminate(compute);
+      context.log(pid ? `agent asked to stop, pid ${pid}` : 'agent stopped before it had begun');
     } else if (at - ask.at >= graceMs) {
       context.log(
         `the agent did not stop within ${graceMs / 1000} s and is killed with all its processes`,

@@ -222,11 +222,12 @@ export function makeRuns({ directory }: { directory: string }) {
       );
     },
 
-    /** Asks the agent to end. */
-    async terminate(compute: Compute): Promise<void> {
+    /** Asks the agent to end; its pid. Null: it had not begun yet, and all of it was ended. */
+    async terminate(compute: Compute): Promise<number | null> {
       const there = await agentOf(compute);
       if (there) signal(there.agent, 'SIGTERM');
       else await this.kill(compute);
+      return there?.agent ?? null;
     },
 
     /** Ends the whole tree, at once. */

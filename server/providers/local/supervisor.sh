@@ -189,8 +189,8 @@ fi
 if [ "$isolation" = none ]; then
   # A process that got away may hold the log open for ever.
   tries=0
-  while kill -0 "$log" 2>/dev/null && [ $tries -lt 20 ]; do
-    sleep 0.05
+  while kill -0 "$log" 2>/dev/null && [ $tries -lt 100 ]; do
+    sleep 0.01
     tries=$((tries + 1))
   done
 else
