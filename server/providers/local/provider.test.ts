@@ -96,7 +96,7 @@ describe.each(process.platform === 'linux' ? (['bwrap', 'unshare', 'none'] as co
         const all = readdirSync('/proc').filter((name) => {
           try {
             const argv = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
-            return argv[0] === 'sleep' && /^100[01]$/.test(argv[1]!);
+            return argv[0] === 'sleep' && /^77700[01]$/.test(argv[1]!);
           } catch {
             return false;
           }

@@ -86,8 +86,10 @@ export function makeRuns({ directory }: { directory: string }) {
       | (ProcessId & { code: number; outOfMemory: number })
       | undefined;
     if (exit?.pid !== compute.pid || exit.startTime !== compute.startTime) return null;
-    const born = statSync(join(folder(workspaceId), 'record')).mtimeMs;
-    const died = statSync(join(folder(workspaceId), 'exit')).mtimeMs;
+    const written = (name: string) =>
+      statSync(join(folder(workspaceId), name), { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    const died = written('exit');
+    const born = written('record');
     return { code: exit.code, outOfMemory: exit.outOfMemory > 0, livedMs: Math.max(0, died - born) };
   }
 
@@ -99,11 +101,15 @@ export function makeRuns({ directory }: { directory: string }) {
   async function look(workspaceId: string, remembered: unknown): Promise<Seen> {
     const compute = recorded(workspaceId) ?? (isCompute(remembered) ? remembered : null);
     if (!compute) return { kind: 'none' };
-    const exit = exitOf(workspaceId, compute);
-    if (exit) return { kind: 'ended', compute, exit };
-    const alive = compute.machine === machine && ((await isAlive(compute)) || (await mainAlive(compute)));
+    const alive =
+      !exitOf(workspaceId, compute) &&
+      compute.machine === machine &&
+      ((await isAlive(compute)) || (await mainAlive(compute)));
     if (alive) return { kind: 'alive', compute };
-    // It may have written its last words and gone between the two looks.
+    // A next life may have begun between the looks, and must not be taken for dead.
+    const now = recorded(workspaceId);
+    if (now && now.pid !== compute.pid) return look(workspaceId, remembered);
+    // Its last words may be younger than the first look for them.
     return { kind: 'ended', compute, exit: exitOf(workspaceId, compute) };
   }
 

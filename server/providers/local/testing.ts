@@ -19,7 +19,7 @@ export const fakeAgents = {
   /** Does not; and has children, one of which left its session and its parent. */
   stubborn: `${begin} process.on('SIGTERM', () => {});
     const { spawn } = require('child_process');
-    spawn('sleep', ['1000']); spawn('sh', ['-c', 'setsid sleep 1001 & exit'], { detached: true });
+    spawn('sleep', ['777000']); spawn('sh', ['-c', 'setsid sleep 777001 & exit'], { detached: true });
     setInterval(() => {}, 1e6);`,
   /** Ends at once, and says why. */
   failing: `${begin} console.error('no such server: it said no'); process.exit(3);`,
