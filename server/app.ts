@@ -22,7 +22,7 @@ import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
 import { installMetrics } from './telemetry/metrics.ts';
 import { templateRoutes } from './templates/routes.ts';
-import { registerWeb } from './web.ts';
+import { docsPolicy, registerWeb } from './web.ts';
 import { makeAgents } from './workspaces/agents.ts';
 import { workspaceRoutes } from './workspaces/routes.ts';
 import { makeViews } from './workspaces/views.ts';
@@ -98,7 +98,12 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     },
     transform: jsonSchemaTransform,
   });
-  await app.register(swaggerUi, { routePrefix: '/api/docs', staticCSP: true });
+  await app.register(swaggerUi, {
+    routePrefix: '/api/docs',
+    staticCSP: docsPolicy,
+    // Else a page that is not on localhost asks a service on the internet about its document.
+    uiConfig: { validatorUrl: null },
+  });
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, async () => app.swagger());
   app.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }));
   app.get('/readyz', { schema: { hide: true } }, async () => {

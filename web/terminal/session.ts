@@ -12,6 +12,9 @@ export interface TerminalSession {
   close(): void;
 }
 
+// Key strokes and pastes; a person does not type more in the time that opening takes.
+const mostEarly = 100;
+
 /**
  * One terminal over a WebSocket: bytes both ways in binary frames, sizes and the end in text frames.
  * `onEnd` is called once, unless `close()` was.
@@ -24,6 +27,8 @@ export function openTerminal(options: {
 }): TerminalSession {
   const socket = new WebSocket(options.url);
   socket.binaryType = 'arraybuffer';
+  // What is typed while it opens is not lost.
+  const early: Uint8Array<ArrayBuffer>[] = [];
   let over = false;
   let opened = false;
   const end = (reason: End) => {
@@ -34,6 +39,7 @@ export function openTerminal(options: {
   };
   socket.onopen = () => {
     opened = true;
+    for (const bytes of early.splice(0)) socket.send(bytes);
     options.onOpen();
   };
   socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
@@ -49,6 +55,7 @@ export function openTerminal(options: {
   return {
     send(bytes) {
       if (socket.readyState === WebSocket.OPEN) socket.send(bytes);
+      else if (socket.readyState === WebSocket.CONNECTING && early.length < mostEarly) early.push(bytes);
     },
     resize(cols, rows) {
       if (socket.readyState === WebSocket.OPEN)

@@ -87,7 +87,6 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
       onOpen: () => {
         // The size may have changed while it opened.
         session.resize(held.xterm.cols, held.xterm.rows);
-        held.xterm.focus();
         handlers.current.onOpen();
       },
       onBytes: (bytes) => held.xterm.write(bytes),
@@ -98,6 +97,7 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
       },
     });
     held.session = session;
+    held.xterm.focus();
     return () => {
       session.close();
       held.session = null;

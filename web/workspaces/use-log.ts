@@ -1,5 +1,5 @@
 import { type Build, getBuildLog } from '@cde/api/workspaces.ts';
-import { useEffect, useState } from 'react';
+import { useEffect, useRef, useState } from 'react';
 import { call } from '../client.ts';
 import { live, useTopic } from '../live/live.ts';
 import { addFetched, addLive, emptyLog, type Log } from './log.ts';
@@ -29,6 +29,12 @@ export function useLog(build: Build): FollowedLog {
   const [state, setState] = useState<FollowedLog & { of: string }>({ ...nothing, of: id });
   const shown = state.of === id ? state : nothing;
   useTopic(over ? null : `build:${id}`);
+  // The end may be known by another way than this build's own events: fetch the last lines then, too.
+  const end = useRef({ known: over, tell: () => {} });
+  end.current.known = over;
+  useEffect(() => {
+    if (over) end.current.tell();
+  }, [over]);
 
   useEffect(() => {
     const abort = new AbortController();
@@ -40,6 +46,7 @@ export function useLog(build: Build): FollowedLog {
       woken = true;
       wake?.();
     };
+    end.current.tell = poke;
     const rest = async (ms?: number) => {
       if (!woken) {
         await new Promise<void>((resolve) => {
@@ -91,7 +98,8 @@ export function useLog(build: Build): FollowedLog {
             if (performance.now() - asked < pauseMs) await rest(pauseMs);
             continue;
           }
-          await rest(state === 'live' || state === 'paused' ? undefined : pauseMs);
+          const told = state === 'live' || state === 'paused';
+          await rest(told && !end.current.known ? undefined : pauseMs);
         } catch (error) {
           if (abort.signal.aborted) return;
           set({ error });

@@ -1,0 +1,95 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
+
+export interface RealServer {
+  url: string;
+  /** The link that a first start prints. */
+  link: string;
+  /** kill -9: the embedded PostgreSQL and the agents stay. */
+  kill(): Promise<void>;
+  /** Starts it again, at the same address. */
+  restart(): Promise<void>;
+  /** Ends it, and removes its data. */
+  close(): Promise<void>;
+}
+
+/** `server/main.ts` as a process, with data of its own, ready to be asked. */
+export async function startServer(): Promise<RealServer> {
+  const folder = mkdtempSync(join(tmpdir(), 'cde-browser-'));
+  // Workspaces run as users of their own, who must be able to walk to their homes.
+  chmodSync(folder, 0o711);
+  let child: ChildProcess;
+  let output = '';
+  let ending = false;
+
+  async function start(listen: string): Promise<void> {
+    output = '';
+    ending = false;
+    child = spawn(process.execPath, [join(root, 'server', 'main.ts')], {
+      cwd: root,
+      env: {
+        PATH: process.env.PATH,
+        HOME: process.env.HOME,
+        LANG: 'C.UTF-8',
+        CDE_DATA_DIR: join(folder, 'data'),
+        CDE_LISTEN: listen,
+        CDE_LOCAL_PROVIDER: 'on',
+      },
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    await new Promise<void>((resolve, reject) => {
+      const onData = (chunk: Buffer) => {
+        output += chunk;
+        if (output.includes('"cde server is ready"')) resolve();
+      };
+      child.stdout!.on('data', onData);
+      child.stderr!.on('data', onData);
+      child.once('exit', (code, signal) => {
+        const words = `The server ended (${code ?? signal}):\n${output.slice(-4000)}`;
+        reject(new Error(words));
+        if (!ending) process.stderr.write(`${words}\n`);
+      });
+    });
+  }
+
+  /** Waits for a part of what the server prints. */
+  async function printed(pattern: RegExp): Promise<string> {
+    for (;;) {
+      const found = pattern.exec(output);
+      if (found) return found[0];
+      await once(child.stdout!, 'data');
+    }
+  }
+
+  await start('127.0.0.1:0');
+  const link = await printed(/http:\/\/\S+\/sign-in#code=\S+/);
+  const url = new URL(link).origin;
+  const end = async (signal: NodeJS.Signals) => {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const ended = once(child, 'exit');
+    ending = true;
+    child.kill(signal);
+    await ended;
+  };
+  return {
+    url,
+    link,
+    kill: () => end('SIGKILL'),
+    restart: () => start(new URL(url).host),
+    async close() {
+      await end('SIGTERM');
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The starter template's folder, as the API takes it. */
+export function starterTemplate(): Record<string, string> {
+  return { 'template.yaml': readFileSync(join(root, 'templates', 'local', 'template.yaml'), 'utf8') };
+}
