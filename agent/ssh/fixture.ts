@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { readHostKey } from '../host-key.ts';
 import { makeSessions, type Sessions } from '../sessions.ts';
 import type { Workspace } from './environment.ts';
+import { makePipePool } from './pipes.ts';
 import { makeSshServer } from './server.ts';
 
 export interface Result {
@@ -76,7 +77,8 @@ export async function makeFixture(): Promise<Fixture> {
     home,
     env: { FROM_MANIFEST: 'yes' },
   };
-  const ssh = makeSshServer({ hostKey: key.privateKey, sessions, workspace: () => workspace });
+  const pool = makePipePool();
+  const ssh = makeSshServer({ hostKey: key.privateKey, sessions, workspace: () => workspace, pool });
   const server = createServer({ allowHalfOpen: true }, (stream) => ssh.serve(stream));
   await new Promise<void>((resolve) => server.listen(socket, resolve));
   const children = new Set<ChildProcessWithoutNullStreams>();
@@ -122,7 +124,8 @@ export async function makeFixture(): Promise<Fixture> {
       const ended = [...children].map((child) => new Promise((resolve) => child.once('close', resolve)));
       for (const child of children) child.kill('SIGKILL');
       await Promise.all(ended);
-      await ssh.close();
+      ssh.close();
+      pool.close();
       await new Promise((resolve) => server.close(resolve));
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },

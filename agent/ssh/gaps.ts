@@ -2,11 +2,9 @@
  * The few places where the agent must reach past ssh2's public interface, each with the reason. ssh2 is
  * pinned to an exact version, and server.test.ts covers every one of them with a real OpenSSH client.
  */
-import { createRequire } from 'node:module';
 import type { Connection, ServerChannel, Session } from 'ssh2';
 import ssh2 from 'ssh2';
-
-const require = createRequire(import.meta.url);
+import handlers from 'ssh2/lib/protocol/handlers.js';
 
 const maxWindow = 2 * 1024 * 1024;
 const packetSize = 32 * 1024;
@@ -64,7 +62,6 @@ export function sendEof(channel: ServerChannel): void {
   (channel as unknown as { eof(): void }).eof();
 }
 
-type MessageHandler = (protocol: unknown, payload: Buffer) => unknown;
 const channelRequest = 98;
 let modesHooked = false;
 let latestModes: TerminalModes = new Map();
@@ -79,7 +76,6 @@ export type TerminalModes = Map<number, number>;
 export function hookTerminalModes(): void {
   if (modesHooked) return;
   modesHooked = true;
-  const handlers = require('ssh2/lib/protocol/handlers.js') as MessageHandler[];
   const handle = handlers[channelRequest]!;
   handlers[channelRequest] = (protocol, payload) => {
     latestModes = readModes(payload);

@@ -1,6 +1,7 @@
-import { writeSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { ReadStream } from 'node:tty';
+import { fileURLToPath } from 'node:url';
 
 /**
  * A pseudo-terminal with a process in it. It stands on node-pty's native module and not on its JavaScript:
@@ -41,14 +42,24 @@ interface NativePty {
 
 const require = createRequire(import.meta.url);
 let native: NativePty | undefined;
+/** The module lies beside the bundle, or in its package. */
 function loadNative(): NativePty {
-  native ??= require('@lydell/node-pty/requireBinary.js').requireBinary('pty.node') as NativePty;
+  native ??= (
+    existsSync(beside('pty.node'))
+      ? require('./pty.node')
+      : require('@lydell/node-pty/requireBinary.js').requireBinary('pty.node')
+  ) as NativePty;
   return native;
 }
 /** macOS starts the process through a helper program; Linux does not look at it. */
 function helperPath(): string {
   if (process.platform !== 'darwin') return '';
+  const bundled = beside('spawn-helper');
+  if (existsSync(bundled)) return bundled;
   return require.resolve(`@lydell/node-pty-${process.platform}-${process.arch}/spawn-helper`);
+}
+function beside(name: string): string {
+  return fileURLToPath(new URL(name, import.meta.url));
 }
 
 /** The descriptors of all open terminals: node-pty leaves them inheritable, so children close them. */

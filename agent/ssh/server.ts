@@ -6,14 +6,14 @@ import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
 import type { Workspace } from './environment.ts';
 import { serveForwards } from './forward.ts';
 import { disableServerKeepalive, hookTerminalModes } from './gaps.ts';
-import { makePipePool } from './pipes.ts';
+import type { PipePool } from './pipes.ts';
 import { serveSession } from './session.ts';
 
 export interface SshServer {
   /** Serves SSH on a stream that has been authorised already (by the tunnel's ticket). */
   serve(stream: Duplex): void;
-  /** Hangs up all sessions, and removes what the server keeps in the temporary folder. */
-  close(): Promise<void>;
+  /** Hangs up all sessions. */
+  close(): void;
 }
 
 /**
@@ -25,10 +25,11 @@ export function makeSshServer(options: {
   hostKey: string;
   workspace: () => Workspace;
   sessions: Sessions;
+  pool: PipePool;
 }): SshServer {
   disableServerKeepalive();
   hookTerminalModes();
-  const pool = makePipePool();
+  const { pool } = options;
   const connections = new Set<() => void>();
   const streams = new Set<Duplex>();
 
@@ -84,10 +85,9 @@ export function makeSshServer(options: {
       stream.once('end', () => stream.end());
       server.injectSocket(stream as Parameters<typeof server.injectSocket>[0]);
     },
-    async close() {
+    close() {
       for (const end of [...connections]) end();
       for (const stream of streams) stream.destroy();
-      pool.close();
     },
   };
 }

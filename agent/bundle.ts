@@ -1,0 +1,122 @@
+/**
+ * Bundles the agent into `agent/dist`: `agent.mjs`, its compressed chunks and the native modules beside it,
+ * so that the folder alone, and a Node of the same platform, run it in any image.
+ *
+ * usage: node agent/bundle.ts
+ */
+import { existsSync, readFileSync } from 'node:fs';
+import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build, type Plugin } from 'esbuild';
+
+const folder = dirname(fileURLToPath(import.meta.url));
+const require = createRequire(import.meta.url);
+const platform = `${process.platform}-${process.arch}`;
+
+/** The native modules by their names in dist. All else is in the bundle. */
+const native = {
+  'pty.node': () => require.resolve(`@lydell/node-pty-${platform}/pty.node`),
+  'sshcrypto.node': () =>
+    join(dirname(require.resolve('ssh2/package.json')), 'lib/protocol/crypto/build/Release/sshcrypto.node'),
+  // macOS starts what runs in a terminal through it.
+  ...(process.platform === 'darwin' && {
+    'spawn-helper': () => require.resolve(`@lydell/node-pty-${platform}/spawn-helper`),
+  }),
+};
+
+const nativeModules: Plugin = {
+  name: 'native modules',
+  setup({ onResolve }) {
+    onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: './sshcrypto.node', external: true }));
+    // ssh2 asks it which ciphers the processor is quick at, and does without.
+    onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
+  },
+};
+
+/** How long files of earlier bundles stay. */
+const keepOldMs = 3600_000;
+
+/** Builds the bundle; returns the path of `agent.mjs`. `into` is `agent/dist` but in tests. */
+export async function bundleAgent({ into = join(folder, 'dist') }: { into?: string } = {}): Promise<string> {
+  const result = await build({
+    absWorkingDir: folder,
+    entryPoints: { agent: 'main.ts' },
+    outdir: into,
+    outExtension: { '.js': '.mjs' },
+    bundle: true,
+    splitting: true,
+    chunkNames: 'agent-[name]-[hash]',
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    // esbuild's default for Node is CommonJS first, whose exports a dynamic import does not see by name.
+    mainFields: ['module', 'main'],
+    minify: true,
+    keepNames: true,
+    legalComments: 'none',
+    metafile: true,
+    write: false,
+    // Packages in CommonJS call require for Node's own modules.
+    banner: {
+      js: "import{createRequire as cdeRequire}from'node:module';const require=cdeRequire(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;",
+    },
+    plugins: [nativeModules],
+    logLevel: 'warning',
+  });
+  await mkdir(into, { recursive: true });
+  const files = new Map<string, () => Promise<void>>();
+  const add = (name: string, write: (draft: string) => Promise<void>) => {
+    files.set(name, async () => {
+      // Each file whole, and the entry last: servers may start agents from here at any moment.
+      const draft = join(into, `${name}.${process.pid}`);
+      await write(draft);
+      await rename(draft, join(into, name));
+    });
+  };
+  for (const [name, path] of Object.entries(native)) {
+    // ssh2 does without its native part, slower; there is no terminal without node-pty's.
+    if (name !== 'sshcrypto.node' || existsSync(path())) add(name, (draft) => copyFile(path(), draft));
+  }
+  const outputs = result.outputFiles.map((file) => ({ ...file, name: file.path.slice(into.length + 1) }));
+  for (const { name, contents } of outputs.filter(({ name }) => name !== 'agent.mjs')) {
+    add(name, (draft) => writeFile(draft, contents));
+  }
+  const entry = outputs.find(({ name }) => name === 'agent.mjs')!;
+  add('agent.mjs', (draft) => writeFile(draft, entry.contents));
+  // What freshBundle compares with: written after the entry, so that a build cut short is done again.
+  const inputs = JSON.stringify(Object.keys(result.metafile.inputs));
+  add('inputs.json', (draft) => writeFile(draft, inputs));
+  for (const write of files.values()) await write();
+  for (const name of await readdir(into)) {
+    const path = join(into, name);
+    // An agent that starts right now may still want its chunks.
+    if (!files.has(name) && Date.now() - (await stat(path)).mtimeMs > keepOldMs) await rm(path);
+  }
+  return join(into, 'agent.mjs');
+}
+
+/** Builds the bundle where there is none or a source is newer; returns the path of `agent.mjs`. */
+export async function freshBundle(): Promise<string> {
+  const path = join(folder, 'dist', 'agent.mjs');
+  try {
+    const built = (await stat(join(folder, 'dist/inputs.json'))).mtimeMs;
+    const inputs = JSON.parse(readFileSync(join(folder, 'dist/inputs.json'), 'utf8')) as string[];
+    const changed = await Promise.all(
+      [...inputs, 'bundle.ts', '../package-lock.json'].map(
+        async (input) => (await stat(join(folder, input))).mtimeMs > built,
+      ),
+    );
+    if (existsSync(path) && !changed.includes(true)) return path;
+  } catch {
+    // None yet, or one of other sources.
+  }
+  return bundleAgent();
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const path = await bundleAgent();
+  const { size } = await stat(path);
+  process.stdout.write(`${path} (${Math.round(size / 1024)} kB)\n`);
+}

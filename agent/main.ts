@@ -1,0 +1,67 @@
+import { agentEnvironment } from '@cde/api/agent.ts';
+import { startAgent } from './agent.ts';
+import about from './package.json' with { type: 'json' };
+
+/** Exit codes beyond 0 and Node's own; the provider shows them with the last lines of stderr. */
+const exitCodes = { badEnvironment: 2, refused: 4 };
+/** A stop that takes longer is cut off. */
+const stopWithinMs = 5000;
+
+const print = (text: string) => process.stderr.write(`cde agent: ${text}\n`);
+
+const serverUrl = process.env[agentEnvironment.serverUrl];
+const token = process.env[agentEnvironment.token];
+// At once: nothing that runs in the workspace gets to see them.
+delete process.env[agentEnvironment.serverUrl];
+delete process.env[agentEnvironment.token];
+process.title = 'cde-agent';
+
+if (!serverUrl || !token) {
+  const missing = serverUrl ? agentEnvironment.token : agentEnvironment.serverUrl;
+  print(
+    `${missing} is not set. The provider that starts a workspace gives it; nothing else starts an agent.`,
+  );
+  process.exit(exitCodes.badEnvironment);
+}
+
+// While it waits for a server that is away, nothing else keeps the process alive.
+setInterval(() => {}, 2 ** 30);
+
+let stop: () => Promise<void> = async () => {};
+let ending = false;
+async function end(code: number): Promise<never> {
+  if (!ending) {
+    ending = true;
+    setTimeout(() => process.exit(code), stopWithinMs).unref();
+    await stop();
+  }
+  process.exit(code);
+}
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(signal, () => {
+    print(`ends by ${signal}`);
+    void end(0);
+  });
+}
+// The agent's terminal or supervisor is no concern of the sessions.
+process.on('SIGHUP', () => {});
+// A fault in one session must not end all the others.
+process.on('uncaughtException', (error) => print(`a fault: ${error.stack ?? error}`));
+process.on('unhandledRejection', (error) => print(`a fault: ${(error as Error)?.stack ?? error}`));
+
+try {
+  const agent = await startAgent({
+    serverUrl,
+    token,
+    version: about.version,
+    print,
+    onRefused(error) {
+      print(`the server refuses this agent (${error.status} ${error.code}): ${error.message}`);
+      void end(exitCodes.refused);
+    },
+  });
+  stop = agent.stop;
+} catch (error) {
+  print(`cannot start: ${(error as Error).stack ?? error}`);
+  await end(1);
+}

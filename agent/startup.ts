@@ -1,0 +1,165 @@
+import { spawn } from 'node:child_process';
+import { closeSync, existsSync } from 'node:fs';
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Readable } from 'node:stream';
+import { postAgentStartup } from '@cde/api/agent.ts';
+import type { LogShipper } from './logs.ts';
+import { persist, type ServerClient } from './server-client.ts';
+import { loginArguments, loginShell, sessionEnvironment, type Workspace } from './ssh/environment.ts';
+import type { PipePool } from './ssh/pipes.ts';
+
+export interface StartupEnd {
+  /** Null when a signal ended it, or it could not be started. */
+  exitCode: number | null;
+  signal: string | null;
+  timedOut: boolean;
+  durationMs: number;
+}
+
+/** From SIGTERM to SIGKILL for a script that has run too long. */
+const killAfterMs = 5000;
+/** How long output is read on after the script's end; what it left running may hold the pipes for ever. */
+const lingerMs = 200;
+/** The kernel takes no longer argument (MAX_ARG_STRLEN); a longer script is run from a file. */
+const longestArgument = 100_000;
+/** What the log may take before the end is reported without it. */
+const flushMs = 5000;
+
+/**
+ * Runs the startup script with the login shell in the home, as a process group of its own; its output goes to
+ * the log. Resolves when it has ended and its output up to then is queued. Aborting `signal` ends it (SIGTERM,
+ * then SIGKILL). What it left running in the background stays, and is logged on.
+ */
+export async function runStartup(options: {
+  script: string;
+  timeoutMs: number;
+  workspace: Workspace;
+  log: LogShipper;
+  pool: PipePool;
+  signal: AbortSignal;
+}): Promise<StartupEnd> {
+  const { script, workspace, log, signal } = options;
+  const shell = loginShell();
+  const started = performance.now();
+  let folder: string | undefined;
+  let command = ['-c', script];
+  if (Buffer.byteLength(script) > longestArgument) {
+    folder = await mkdtemp(join(tmpdir(), 'cde-startup-'));
+    const path = join(folder, 'startup');
+    await writeFile(path, script);
+    await chmod(path, 0o700);
+    command = [path];
+  }
+  const pipes = await options.pool.take();
+  const child = spawn(shell, [...loginArguments(shell), ...command], {
+    cwd: existsSync(workspace.home) ? workspace.home : '/',
+    env: sessionEnvironment(workspace, { shell }),
+    detached: true,
+    stdio: pipes ? ['ignore', pipes.descriptors[1], pipes.descriptors[2]] : ['ignore', 'pipe', 'pipe'],
+  });
+  for (const descriptor of pipes?.descriptors ?? []) closeSync(descriptor);
+  pipes?.stdin.destroy();
+
+  const output: [Readable, 'stdout' | 'stderr'][] = [
+    [pipes?.stdout ?? child.stdout!, 'stdout'],
+    [pipes?.stderr ?? child.stderr!, 'stderr'],
+  ];
+  let lastOutput = 0;
+  const ended = output.map(([stream, name]) => {
+    const writer = log.writer('startup', name);
+    stream.on('data', (chunk: Buffer) => {
+      lastOutput = performance.now();
+      writer.write(chunk);
+    });
+    stream.on('error', () => {});
+    return new Promise<void>((resolve) =>
+      stream.once('close', () => {
+        writer.end();
+        resolve();
+      }),
+    );
+  });
+
+  let timedOut = false;
+  const kill = (name: NodeJS.Signals) => {
+    if (child.pid === undefined) return;
+    try {
+      process.kill(-child.pid, name);
+    } catch {
+      // The group has ended.
+    }
+  };
+  let killTimer: NodeJS.Timeout | undefined;
+  const stop = () => {
+    kill('SIGTERM');
+    killTimer ??= setTimeout(() => kill('SIGKILL'), killAfterMs);
+  };
+  const timer = setTimeout(() => {
+    timedOut = true;
+    log.line(
+      'agent',
+      'stderr',
+      `The startup script did not end within ${options.timeoutMs / 1000} s and is stopped.`,
+    );
+    stop();
+  }, options.timeoutMs);
+  signal.addEventListener('abort', stop, { once: true });
+
+  const end = await new Promise<{ exitCode: number | null; signal: string | null }>((resolve) => {
+    child.once('exit', (exitCode, name) => resolve({ exitCode, signal: name }));
+    child.once('error', (error) => {
+      log.line('agent', 'stderr', `The startup script could not be started with ${shell}: ${error.message}`);
+      resolve({ exitCode: null, signal: null });
+    });
+  });
+  const durationMs = performance.now() - started;
+  clearTimeout(timer);
+  // Those of its group that ignored SIGTERM would keep the group going.
+  if (killTimer) kill('SIGKILL');
+  clearTimeout(killTimer);
+  signal.removeEventListener('abort', stop);
+  await settled(Promise.all(ended), () => performance.now() - Math.max(lastOutput, started + durationMs));
+  if (folder) await rm(folder, { recursive: true, force: true });
+  return { ...end, timedOut, durationMs };
+}
+
+/** Waits for the end of the output, or until nothing has come for a while. */
+async function settled(done: Promise<unknown>, quietMs: () => number): Promise<void> {
+  let over = false;
+  void done.then(() => {
+    over = true;
+  });
+  while (!over && quietMs() < lingerMs) {
+    await Promise.race([done, new Promise((resolve) => setTimeout(resolve, lingerMs / 4))]);
+  }
+}
+
+/** Runs the manifest's script, if it has one, and reports its start and its end until the server knows. */
+export async function serveStartup(options: {
+  startup: { script: string; timeoutMs: number } | null;
+  client: ServerClient;
+  workspace: Workspace;
+  log: LogShipper;
+  pool: PipePool;
+  /** Ends the script. */
+  signal: AbortSignal;
+  /** Ends the reporting. */
+  over: AbortSignal;
+}): Promise<void> {
+  const { startup, client, log, over } = options;
+  const report = (body: Parameters<typeof send>[0]) =>
+    persist(() => send(body), { signal: over }).catch(() => {});
+  const send = (body: { state: 'none' } | { state: 'running' } | ({ state: 'done' } & StartupEnd)) =>
+    client.call(postAgentStartup, { body });
+  if (!startup) return report({ state: 'none' });
+  const running = report({ state: 'running' });
+  const end = await runStartup({ ...options, ...startup });
+  await log.flush(flushMs);
+  // Ended by the end of the agent, it says nothing of the script: it runs again with the next agent.
+  if (options.signal.aborted && !end.timedOut) return;
+  // In order: the end must not be overtaken.
+  await running;
+  await report({ state: 'done', ...end });
+}

@@ -1,0 +1,188 @@
+import { readFile, statfs } from 'node:fs/promises';
+import { cpus, freemem, loadavg, totalmem } from 'node:os';
+import { type AgentStats, postAgentStats } from '@cde/api/agent.ts';
+import { openPorts } from './ports.ts';
+import type { ServerClient } from './server-client.ts';
+import type { Sessions } from './sessions.ts';
+
+/** Measures what the workspace uses. `sample` is cheap, and gives the event loop back at every file. */
+export interface StatsCollector {
+  sample(): Promise<AgentStats>;
+}
+
+/** Makes a collector; CPU is measured between two samples, the first since now. `root` is '' but in tests. */
+export async function makeStatsCollector(options: {
+  home: () => string;
+  sessions: Sessions;
+  root?: string;
+  now?: () => number;
+}): Promise<StatsCollector> {
+  const { root = '', now = Date.now } = options;
+  const group = await findGroup(root);
+  const ports = openPorts(root);
+  let lastAt = performance.now();
+  let lastUsed = await group.cpuMs();
+
+  return {
+    async sample() {
+      const [used, memory, disk, open] = await Promise.all([
+        group.cpuMs(),
+        group.memory(),
+        statfs(options.home()).catch(() => undefined),
+        ports.list(),
+      ]);
+      const at = performance.now();
+      const cpuPercent = at > lastAt ? (100 * Math.max(used - lastUsed, 0)) / (at - lastAt) : 0;
+      lastAt = at;
+      lastUsed = used;
+      return {
+        at: new Date(now()).toISOString(),
+        cpuPercent: Math.round(cpuPercent * 10) / 10,
+        load1: loadavg()[0]!,
+        memoryUsedBytes: memory.used,
+        memoryLimitBytes: memory.limit,
+        homeUsedBytes: disk ? (disk.blocks - disk.bfree) * disk.bsize : 0,
+        homeTotalBytes: disk ? disk.blocks * disk.bsize : 0,
+        openPorts: open,
+        sessions: options.sessions.list(),
+      };
+    },
+  };
+}
+
+/** Where CPU and memory are counted: the workspace's control group, or the whole machine. */
+interface Group {
+  /** CPU time used since some fixed moment. */
+  cpuMs(): Promise<number>;
+  memory(): Promise<{ used: number; limit: number | null }>;
+}
+
+const read = (path: string) => readFile(path, 'utf8');
+const readable = (path: string) =>
+  read(path).then(
+    () => true,
+    () => false,
+  );
+
+async function findGroup(root: string): Promise<Group> {
+  const own = await read(`${root}/proc/self/cgroup`).catch(() => '');
+  const places = `${root}/sys/fs/cgroup`;
+  // Version 2: one line `0::/path`. In a namespace of its own the path is `/`, and the files lie at the top.
+  const two = /^0::(\/.*)$/m.exec(own)?.[1];
+  if (two !== undefined) {
+    for (const folder of [`${places}${two === '/' ? '' : two}`, places]) {
+      if ((await readable(`${folder}/memory.current`)) && (await readable(`${folder}/cpu.stat`))) {
+        return groupTwo(folder);
+      }
+    }
+  }
+  // Version 1: a line for each controller, `4:memory:/path`.
+  const path = (controller: string) =>
+    new RegExp(`^\\d+:(?:[^:]*,)?${controller}(?:,[^:]*)?:(/.*)$`, 'm').exec(own)?.[1];
+  for (const folder of [path('memory'), '/']) {
+    const memory = `${places}/memory${folder === '/' ? '' : folder}`;
+    const cpu = `${places}/cpuacct${path('cpuacct') === '/' || folder === '/' ? '' : path('cpuacct')}`;
+    if (
+      folder !== undefined &&
+      (await readable(`${memory}/memory.usage_in_bytes`)) &&
+      (await readable(`${cpu}/cpuacct.usage`))
+    ) {
+      return groupOne(memory, cpu);
+    }
+  }
+  return machine(root);
+}
+
+function groupTwo(folder: string): Group {
+  return {
+    async cpuMs() {
+      const text = await read(`${folder}/cpu.stat`).catch(() => '');
+      return Number(/^usage_usec (\d+)$/m.exec(text)?.[1] ?? 0) / 1000;
+    },
+    async memory() {
+      const [current, max, stat] = await Promise.all(
+        ['memory.current', 'memory.max', 'memory.stat'].map((file) =>
+          read(`${folder}/${file}`).catch(() => ''),
+        ),
+      );
+      return withoutCache(Number(current), /^inactive_file (\d+)$/m.exec(stat!)?.[1], max!.trim());
+    },
+  };
+}
+
+function groupOne(memory: string, cpu: string): Group {
+  return {
+    async cpuMs() {
+      return Number(await read(`${cpu}/cpuacct.usage`).catch(() => '0')) / 1e6;
+    },
+    async memory() {
+      const [current, max, stat] = await Promise.all(
+        ['memory.usage_in_bytes', 'memory.limit_in_bytes', 'memory.stat'].map((file) =>
+          read(`${memory}/${file}`).catch(() => ''),
+        ),
+      );
+      return withoutCache(Number(current), /^total_inactive_file (\d+)$/m.exec(stat!)?.[1], max!.trim());
+    },
+  };
+}
+
+/** As `docker stats` and the kubelet count: page cache that the kernel can drop at once is not in use. */
+function withoutCache(current: number, cache: string | undefined, max: string) {
+  const limit = Number(max);
+  return {
+    used: Math.max(current - Number(cache ?? 0), 0),
+    // "max", and version 1's nearly endless number, are no limit.
+    limit: Number.isFinite(limit) && limit > 0 && limit < totalmem() ? limit : null,
+  };
+}
+
+/** USER_HZ is 100 on every Linux. */
+const msPerTick = 10;
+
+function machine(root: string): Group {
+  return {
+    async cpuMs() {
+      // Not os.cpus() where it can be helped: with hundreds of cores that takes tens of milliseconds.
+      const text = await read(`${root}/proc/stat`).catch(() => '');
+      const ticks = /^cpu +(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+)/.exec(text)?.slice(1);
+      if (ticks) return ticks.reduce((sum, value) => sum + Number(value), 0) * msPerTick;
+      let used = 0;
+      for (const { times } of cpus()) used += times.user + times.nice + times.sys + times.irq;
+      return used;
+    },
+    async memory() {
+      const text = await read(`${root}/proc/meminfo`).catch(() => '');
+      const available = /^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1];
+      const free = available ? Number(available) * 1024 : freemem();
+      return { used: Math.max(totalmem() - free, 0), limit: null };
+    },
+  };
+}
+
+/**
+ * Reports a sample now and every `everyMs`, until `signal` is aborted. A report that fails is not repeated:
+ * the next one says more. `onFailure` hears of it.
+ */
+export function reportStats(options: {
+  collector: StatsCollector;
+  client: ServerClient;
+  everyMs: () => number;
+  signal: AbortSignal;
+  onFailure: (error: unknown) => void;
+}): void {
+  const { signal } = options;
+  let timer: NodeJS.Timeout | undefined;
+  async function report() {
+    const started = performance.now();
+    try {
+      const stats = await options.collector.sample();
+      if (!signal.aborted) await options.client.call(postAgentStats, { body: stats, signal });
+    } catch (error) {
+      if (!signal.aborted) options.onFailure(error);
+    }
+    if (signal.aborted) return;
+    timer = setTimeout(report, Math.max(options.everyMs() - (performance.now() - started), 100));
+  }
+  signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
+  void report();
+}

@@ -1,0 +1,166 @@
+/** For tests: a small HTTP server that takes what agents send, checked against the contract. */
+import { spawn } from 'node:child_process';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import {
+  type AgentLogLine,
+  AgentManifest,
+  type AgentStats,
+  agentEnvironment,
+  postAgentLogs,
+  postAgentStartup,
+  postAgentStats,
+  RegisterAgent,
+  registerAgent,
+} from '@cde/api/agent.ts';
+import type { z } from 'zod';
+
+export const token = 'cde_agent_for_tests';
+
+export interface TestServer {
+  url: string;
+  port: number;
+  registered: z.infer<typeof RegisterAgent>[];
+  /** Lines as the server stores them: once each, in order. */
+  lines: AgentLogLine[];
+  /** How many lines came, those that came again included. */
+  received: number;
+  startup: z.infer<NonNullable<typeof postAgentStartup.body>>[];
+  stats: AgentStats[];
+  /** Bodies that broke the contract. */
+  faults: string[];
+  manifest: AgentManifest;
+  /** Answers the next requests to this path with these statuses; -1 takes the request and drops the connection. */
+  answer(path: string, ...statuses: number[]): void;
+  close(): Promise<void>;
+}
+
+export async function makeTestServer(
+  changes: Partial<AgentManifest> & { port?: number } = {},
+): Promise<TestServer> {
+  const planned = new Map<string, number[]>();
+  const bodies: Record<string, (body: unknown) => unknown> = {
+    [registerAgent.path]: (body) => {
+      server.registered.push(RegisterAgent.parse(body));
+      return AgentManifest.parse(server.manifest);
+    },
+    [postAgentLogs.path]: (body) => {
+      const { lines } = postAgentLogs.body!.parse(body);
+      server.received += lines.length;
+      for (const line of lines) {
+        if (line.seq > (server.lines.at(-1)?.seq ?? 0)) server.lines.push(line);
+      }
+      return undefined;
+    },
+    [postAgentStartup.path]: (body) => {
+      server.startup.push(postAgentStartup.body!.parse(body));
+      return undefined;
+    },
+    [postAgentStats.path]: (body) => {
+      server.stats.push(postAgentStats.body!.parse(body));
+      return undefined;
+    },
+  };
+  const http = createServer(async (request, response) => {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const path = request.url ?? '';
+    const reply = (status: number, body?: unknown) => {
+      response.writeHead(status, { 'content-type': 'application/json' });
+      response.end(body === undefined ? undefined : JSON.stringify(body));
+    };
+    if (request.headers.authorization !== `Bearer ${token}`) {
+      return reply(401, { code: 'token-invalid', message: 'The token is not valid.' });
+    }
+    const status = planned.get(path)?.shift();
+    if (status !== undefined && status >= 400) {
+      return reply(status, { code: `planned-${status}`, message: `Planned ${status}.` });
+    }
+    try {
+      const body = bodies[path]!(JSON.parse(Buffer.concat(chunks).toString()));
+      if (status === -1) return request.socket.destroy();
+      return reply(body === undefined ? 204 : 200, body);
+    } catch (error) {
+      server.faults.push(`${path}: ${error}`);
+      return reply(400, { code: 'body-invalid', message: String(error) });
+    }
+  });
+  await new Promise<void>((resolve) => http.listen(changes.port ?? 0, '127.0.0.1', resolve));
+  const { port } = http.address() as AddressInfo;
+  const server: TestServer = {
+    url: `http://127.0.0.1:${port}`,
+    port,
+    registered: [],
+    lines: [],
+    received: 0,
+    startup: [],
+    stats: [],
+    faults: [],
+    manifest: {
+      workspaceId: '01980000-0000-7000-8000-000000000001',
+      workspace: 'dev/hello',
+      buildId: '01980000-0000-7000-8000-000000000002',
+      username: 'dev',
+      home: '/',
+      env: {},
+      startup: null,
+      ticketKeys: [],
+      satellites: [],
+      listenToken: 'listen',
+      listenTokenExpiresAt: new Date(Date.now() + 3600_000).toISOString(),
+      statsEveryMs: 30_000,
+      ...changes,
+    },
+    answer(path, ...statuses) {
+      planned.set(path, [...(planned.get(path) ?? []), ...statuses]);
+    },
+    async close() {
+      http.closeAllConnections();
+      await new Promise((resolve) => http.close(resolve));
+    },
+  };
+  delete (server.manifest as { port?: number }).port;
+  return server;
+}
+
+export interface AgentProcess {
+  pid: number;
+  /** What it has written to stderr. */
+  said(): string;
+  /** Resolves with its exit code, or the name of the signal. */
+  ended: Promise<number | string>;
+  kill(signal: NodeJS.Signals): void;
+}
+
+/** Starts the agent as providers do. `program` is main.ts, or a bundle. */
+export function startAgentProcess(options: {
+  url: string;
+  home: string;
+  program?: string;
+  environment?: Record<string, string>;
+}): AgentProcess {
+  const program = options.program ?? join(dirname(fileURLToPath(import.meta.url)), 'main.ts');
+  const child = spawn(process.execPath, [program], {
+    cwd: options.home,
+    env: {
+      PATH: process.env.PATH,
+      HOME: options.home,
+      [agentEnvironment.serverUrl]: options.url,
+      [agentEnvironment.token]: token,
+      ...options.environment,
+    },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
+  let said = '';
+  child.stderr.on('data', (chunk: Buffer) => {
+    said += chunk;
+  });
+  return {
+    pid: child.pid!,
+    said: () => said,
+    ended: new Promise((resolve) => child.once('close', (code, signal) => resolve(code ?? signal!))),
+    kill: (signal) => child.kill(signal),
+  };
+}
