@@ -1,5 +1,6 @@
-import { Agent as HttpAgent, request as requestHttp } from 'node:http';
-import { Agent as HttpsAgent, request as requestHttps } from 'node:https';
+// Not by `import`: that would read every export of node:http, one of which (WebSocket) loads all of undici.
+const { Agent: HttpAgent, request: requestHttp } = process.getBuiltinModule('node:http');
+const { Agent: HttpsAgent, request: requestHttps } = process.getBuiltinModule('node:https');
 
 /** A reply is a few kilobytes; one that is much larger is not from a cde server. */
 const maxReplyBytes = 8 * 1024 * 1024;

@@ -1,4 +1,10 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject } from 'node:crypto';
+import {
+  createPrivateKey,
+  createPublicKey,
+  generateKeyPairSync,
+  type KeyObject,
+  randomUUID,
+} from 'node:crypto';
 import { chmod, link, mkdir, readFile, unlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 
@@ -27,7 +33,7 @@ export async function readHostKey(path: string): Promise<HostKey> {
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     // Linked into place whole: of two agents that start at once, both take the first one's key.
-    const draft = `${path}.${process.pid}`;
+    const draft = `${path}.${randomUUID()}`;
     await writeFile(draft, made.privateKey, { mode: 0o600 });
     await chmod(draft, 0o600);
     if (existing !== undefined) await unlink(path).catch(() => {});

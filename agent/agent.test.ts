@@ -1,0 +1,146 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdtemp, rm } from 'node:fs/promises';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { postAgentStats, registerAgent } from '@cde/api/agent.ts';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { bundleAgent } from './bundle.ts';
+import { alive, until } from './ssh/fixture.ts';
+import { type AgentProcess, makeTestServer, startAgentProcess, type TestServer } from './testing.ts';
+
+let home: string;
+let servers: TestServer[];
+let agents: AgentProcess[];
+beforeEach(async () => {
+  home = await mkdtemp(join(tmpdir(), 'cde-agent-test-'));
+  servers = [];
+  agents = [];
+});
+afterEach(async () => {
+  for (const agent of agents) agent.kill('SIGKILL');
+  await Promise.all(agents.map(({ ended }) => ended));
+  await Promise.all(servers.map((server) => server.close()));
+  await rm(home, { recursive: true, force: true });
+});
+
+async function serve(...input: Parameters<typeof makeTestServer>): Promise<TestServer> {
+  const server = await makeTestServer({ home, ...input[0] });
+  servers.push(server);
+  return server;
+}
+function start(url: string, changes: Partial<Parameters<typeof startAgentProcess>[0]> = {}): AgentProcess {
+  const agent = startAgentProcess({ url, home, ...changes });
+  agents.push(agent);
+  return agent;
+}
+async function freePort(): Promise<number> {
+  const server = createServer();
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as AddressInfo;
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
+describe('the agent as a process', () => {
+  test('registers with keys, the host key stable over restarts, and reports', async () => {
+    const server = await serve();
+    const first = start(server.url);
+    await until(() => server.stats.length > 0 && server.startup.length > 0, 'reports');
+    first.kill('SIGTERM');
+    expect(await first.ended).toBe(0);
+    start(server.url);
+    await until(() => server.registered.length === 2, 'the second registration');
+    const [one, two] = server.registered;
+    expect(one).toMatchObject({ version: '0.1.0', sshHostKey: expect.stringMatching(/^ssh-ed25519 AAAA/) });
+    expect(one!.tlsPublicKey).toMatch(/^[A-Za-z0-9_-]{43}$/);
+    expect(two!.sshHostKey).toBe(one!.sshHostKey);
+    expect(two!.tlsPublicKey).not.toBe(one!.tlsPublicKey);
+    expect(server.startup).toEqual([{ state: 'none' }]);
+    expect(server.faults).toEqual([]);
+  });
+
+  test('waits for a server that is away, overloaded or in trouble, and tries each replica', async () => {
+    const port = await freePort();
+    const agent = start(`http://127.0.0.1:1, http://127.0.0.1:${port}/`);
+    await until(() => agent.said().includes('cannot register'), 'it says that it cannot');
+    expect(agent.said()).toMatch(/No answer from http:\/\/127.0.0.1:\d+.*ECONNREFUSED.*trying again in/);
+    const server = await serve({ port });
+    server.answer(registerAgent.path, 503, 429, 500);
+    await until(() => server.registered.length === 1, 'the registration');
+    await until(() => server.stats.length === 1, 'a report');
+  });
+
+  test.each([401, 403, 410])('ends with a clear line when the server answers %i', async (status) => {
+    const server = await serve();
+    server.answer(registerAgent.path, status);
+    const agent = start(server.url);
+    expect(await agent.ended).toBe(4);
+    expect(agent.said()).toBe(
+      `cde agent: the server refuses this agent (${status} planned-${status}): Planned ${status}.\n`,
+    );
+  });
+
+  test('ends when another build has taken its place meanwhile', async () => {
+    const server = await serve({ statsEveryMs: 150 });
+    const agent = start(server.url);
+    await until(() => server.stats.length > 0, 'a report');
+    server.answer(registerAgent.path, 410);
+    server.answer(postAgentStats.path, 410);
+    expect(await agent.ended).toBe(4);
+  });
+
+  test('registers again before its listen token ends', async () => {
+    const server = await serve({ listenTokenExpiresAt: new Date(Date.now() + 2500).toISOString() });
+    start(server.url);
+    await until(() => server.registered.length >= 2, 'the renewal');
+    expect(server.registered[1]).toEqual(server.registered[0]);
+    expect(server.startup).toEqual([{ state: 'none' }]);
+  });
+
+  test('says what is missing from its environment', async () => {
+    const agent = start('');
+    expect(await agent.ended).toBe(2);
+    expect(agent.said()).toMatch(/CDE_SERVER_URL is not set/);
+  });
+
+  test('keeps its token to itself, and leaves nothing behind when told to end', async () => {
+    const server = await serve({
+      startup: {
+        script: 'env | sort > env.txt; echo $$ > script.pid; echo up; exec sleep 331',
+        timeoutMs: 60_000,
+      },
+      env: { FROM_MANIFEST: 'yes' },
+    });
+    const agent = start(server.url);
+    const script = await until(
+      () => existsSync(join(home, 'script.pid')) && Number(readFileSync(join(home, 'script.pid'), 'utf8')),
+      'the script runs',
+    );
+    const environment = readFileSync(join(home, 'env.txt'), 'utf8');
+    expect(environment).toContain('FROM_MANIFEST=yes\n');
+    expect(environment).not.toMatch(/CDE_AGENT_TOKEN|CDE_SERVER_URL|cde_agent_for_tests/);
+    const started = Date.now();
+    agent.kill('SIGTERM');
+    expect(await agent.ended).toBe(0);
+    expect(Date.now() - started).toBeLessThan(5000);
+    await until(() => !alive(script), 'the script has ended');
+    expect(server.lines.map(({ text }) => text)).toContain('up');
+    expect(server.startup).toEqual([{ state: 'running' }]);
+    expect(server.faults).toEqual([]);
+  });
+});
+
+test('the bundle runs by itself, in a folder with nothing else', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'cde-bundle-'));
+  try {
+    const program = await bundleAgent({ into: join(folder, 'dist') });
+    const server = await serve({ startup: { script: 'tty; echo done', timeoutMs: 10_000 } });
+    start(server.url, { program });
+    await until(() => server.startup.length === 2, 'the startup script');
+    expect(server.lines.map(({ text }) => text)).toEqual(['not a tty', 'done']);
+    expect(server.faults).toEqual([]);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+});
