@@ -11,6 +11,8 @@ export interface RealServer {
   url: string;
   /** The link that a first start prints. */
   link: string;
+  /** False after its process ended, whatever the reason. */
+  runs(): boolean;
   /** kill -9: the embedded PostgreSQL and the agents stay. */
   kill(): Promise<void>;
   /** Starts it again, at the same address. */
@@ -80,6 +82,7 @@ export async function startServer(): Promise<RealServer> {
   return {
     url,
     link,
+    runs: () => child.exitCode === null && child.signalCode === null,
     kill: () => end('SIGKILL'),
     restart: () => start(new URL(url).host),
     async close() {

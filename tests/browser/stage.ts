@@ -47,6 +47,8 @@ export async function setStage(): Promise<Stage> {
     api,
     async close() {
       try {
+        // Agents outlive a server that a failed test left dead; only a server ends them.
+        if (!server.runs()) await server.restart();
         const deadline = Date.now() + deletedWithinMs;
         for (const { id } of await left())
           await api('DELETE', `/api/v1/workspaces/${id}?home=discard`).catch(() => {});
