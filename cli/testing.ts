@@ -2,9 +2,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { chmod, mkdtemp, rm } from 'node:fs/promises';
 import { createServer, type IncomingMessage } from 'node:http';
-import { type AddressInfo, createServer as createTcpServer } from 'node:net';
+import { type AddressInfo, connect, createServer as createTcpServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 
@@ -121,6 +122,50 @@ export async function freePort(): Promise<number> {
   const { port } = server.address() as AddressInfo;
   await new Promise((resolve) => server.close(resolve));
   return port;
+}
+
+/** Resolves once nothing listens on a port of this machine any more. */
+export async function portClosed(port: number): Promise<void> {
+  for (;;) {
+    const open = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1');
+      socket.once('connect', () => {
+        socket.destroy();
+        resolve(true);
+      });
+      socket.once('error', () => resolve(false));
+    });
+    if (!open) return;
+    await delay(20);
+  }
+}
+
+export interface RealServer {
+  url: string;
+  port: number;
+  running: Running;
+  /** Deletes the workspaces, so that no process outlives the test, and stops the server. */
+  close(): Promise<void>;
+}
+
+/** The server itself, started as a newcomer does, with this home's `cde` signed in to it. */
+export async function startServer(home: TestHome, port?: number): Promise<RealServer> {
+  const chosen = port ?? (await freePort());
+  const running = home.start(['server', 'start', '--listen', `127.0.0.1:${chosen}`], {
+    env: { CDE_DATA_DIR: join(home.path, 'data') },
+  });
+  await running.says('Ctrl-C stops the server');
+  return {
+    url: `http://127.0.0.1:${chosen}`,
+    port: chosen,
+    running,
+    async close() {
+      const names = ((await home.json(['list'])) as { name: string }[]).map(({ name }) => name);
+      if (names.length > 0) await home.run(['delete', ...names, '--yes', '--discard-home']);
+      running.child.kill('SIGTERM');
+      await running.ended;
+    },
+  };
 }
 
 export interface Asked {

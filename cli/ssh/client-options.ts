@@ -21,22 +21,27 @@ export const self: readonly string[] = [
 ];
 
 /**
- * The ProxyCommand to a workspace; `host` is a host name, or `%n`. It carries with it which server and which
- * configuration are meant where these come from the environment: an editor starts ssh with another one.
+ * Which server and which configuration are meant, where these come from the environment: for a ProxyCommand that
+ * is kept, since an editor starts ssh with another one.
  */
-export function proxyCommand(env: NodeJS.ProcessEnv, host: string, url?: string): string {
+export function keptSettings(env: NodeJS.ProcessEnv): string[] {
   const settings: string[] = [];
   if (configDir(env) !== join(homedir(), '.config', 'cde')) settings.push(`CDE_CONFIG_DIR=${configDir(env)}`);
-  if (url !== undefined) settings.push(`CDE_URL=${url}`);
+  if (env.CDE_URL) settings.push(`CDE_URL=${env.CDE_URL}`);
+  return settings;
+}
+
+/** The ProxyCommand to a workspace; `host` is a host name, or `%n`. */
+function proxyCommand(host: string, settings: string[]): string {
   const words = [...(settings.length > 0 ? ['env', ...settings] : []), ...self, 'ssh', '--stdio'];
   // In quotes even though ssh refuses odd host names by now: older clients put them into a shell as they are.
   return `${words.map((word) => shellWord(word).replaceAll('%', '%%')).join(' ')} '${host}'`;
 }
 
 /** What every connection to a workspace needs, as ssh's configuration has it. */
-export function hostOptions(env: NodeJS.ProcessEnv, host: string, url?: string): [string, string][] {
+export function hostOptions(env: NodeJS.ProcessEnv, host: string, settings: string[]): [string, string][] {
   return [
-    ['ProxyCommand', proxyCommand(env, host, url)],
+    ['ProxyCommand', proxyCommand(host, settings)],
     ['UserKnownHostsFile', configWord(knownHostsFile(env).replaceAll('%', '%%'))],
     ['GlobalKnownHostsFile', '/dev/null'],
     // The key is pinned by what the server vouches for; a question could only be answered wrongly.

@@ -19,7 +19,7 @@ import { Failure, toFailure } from '../failure.ts';
 import { withLock, writeAtomically } from '../files.ts';
 import { readAll } from '../pages.ts';
 import { sshHost } from '../workspaces/reference.ts';
-import { configWord, hostOptions } from './client-options.ts';
+import { configWord, hostOptions, keptSettings } from './client-options.ts';
 import { addInclude, removeInclude } from './config-file.ts';
 import { knownHostsFile, pinHostKeys } from './known-hosts.ts';
 
@@ -110,7 +110,7 @@ async function pinAll(context: Context): Promise<number> {
 }
 
 function hostsContent(context: Context): string {
-  const lines = hostOptions(context.env, '%n', context.env.CDE_URL || undefined).map(
+  const lines = hostOptions(context.env, '%n', keptSettings(context.env)).map(
     ([key, value]) => `  ${key} ${value}`,
   );
   return [

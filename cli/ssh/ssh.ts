@@ -32,10 +32,9 @@ export async function ssh(
     throw usage(`${JSON.stringify(input.workspace)} is not the name of a workspace.`);
   const opening = await makeOpening(context, input.workspace, input.start);
   const host = sshHost(input.workspace);
-  const url = context.server().url;
   const each = (flag: string, values: string[]) => values.flatMap((value) => [flag, value]);
   const args = [
-    ...hostOptions(context.env, host, url).flatMap(([key, value]) => ['-o', `${key}=${value}`]),
+    ...hostOptions(context.env, host, []).flatMap(([key, value]) => ['-o', `${key}=${value}`]),
     ...each('-o', input.option),
     '-o',
     `User=${opening.username}`,
@@ -50,7 +49,11 @@ export async function ssh(
     host,
     ...(input.command ?? []),
   ];
-  return runClient(context, args, handDown(input.workspace, opening));
+  return runClient(context, args, {
+    ...handDown(input.workspace, opening),
+    // The ProxyCommand inherits it: the same server, though --url was given here.
+    CDE_URL: context.server().url,
+  });
 }
 
 /** Runs the machine's ssh on this terminal; resolves to its exit code, which is the remote command's. */

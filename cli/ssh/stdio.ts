@@ -5,6 +5,9 @@ import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
 import { openWorkspaceSession, takeHandedDown } from './opening.ts';
 
+/** How long the workspace may take to close its end after ssh has closed ours. */
+const lingerMs = 2_000;
+
 /**
  * Carries SSH between stdin/stdout and a workspace: what ssh runs as its ProxyCommand. Nothing else goes to
  * stdout. It never starts a workspace: an editor that reconnects by itself must not wake one that was
@@ -12,6 +15,7 @@ import { openWorkspaceSession, takeHandedDown } from './opening.ts';
  */
 export async function runStdio(context: Context, host: string): Promise<number> {
   const reference = fromSshHost(host);
+  let dismissed = false;
   try {
     const { session } = await openWorkspaceSession(
       context,
@@ -21,10 +25,18 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     context.leaveInterrupts();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
     process.stdin.pipe(stream);
+    // ssh is gone: whatever the other end still makes of it, nobody reads it.
+    process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
     stream.pipe(process.stdout);
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
     const ended = finished(stream, { cleanup: true });
+    // ssh ends its ProxyCommand by a signal. The other side is told: a session that just falls silent looks like a drop.
+    for (const signal of ['SIGHUP', 'SIGTERM'] as const)
+      process.once(signal, () => {
+        dismissed = true;
+        session.close();
+      });
     process.stdin.on('error', () => stream.end());
     try {
       await ended;
@@ -34,6 +46,7 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     }
     return exitCodes.success;
   } catch (error) {
+    if (dismissed) return exitCodes.success;
     // Ctrl-C reaches ssh as well, which needs no words of ours about it.
     if (context.signal.aborted) return exitCodes.interrupted;
     const failure = toFailure(error);

@@ -1,9 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
+import type { Fault } from '@cde/api/templates.ts';
 import type { Context } from '../context.ts';
 import { publishTemplate, validateTemplate } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { clean } from '../output.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { type Colors, clean } from '../output.ts';
 import { readTemplateFolder } from './folder.ts';
 
 export async function push(
@@ -12,10 +14,19 @@ export async function push(
 ): Promise<number | undefined> {
   const files = readTemplateFolder(input.folder);
   const client = await context.client({ patienceMs: 5_000 });
-  const template = await client.call(publishTemplate, {
-    body: { files, message: input.message ?? '', activate: input.activate },
-    idempotencyKey: randomUUID(),
-  });
+  const template = await client
+    .call(publishTemplate, {
+      body: { files, message: input.message ?? '', activate: input.activate },
+      idempotencyKey: randomUUID(),
+    })
+    .catch(async (error) => {
+      const failure = toFailure(error);
+      if (failure.code !== 'template-invalid' || context.out.json) throw error;
+      // The refusal does not say in which file; a check does.
+      const { faults } = await client.call(validateTemplate, { body: { files } });
+      for (const line of faultLines(input.folder, faults, context.out.noteColors)) context.out.note(line);
+      throw new Failure(failure.code, failure.message, { exitCode: failure.exitCode, hint: failure.hint });
+    });
   if (context.out.json) context.out.printJson(template);
   else {
     const { number } = template.activeVersion;
@@ -39,13 +50,16 @@ export async function validate(context: Context, input: { folder: string }): Pro
       `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.`,
     );
   else {
-    for (const fault of reply.faults) {
-      out.print(
-        `${join(input.folder, fault.file)}:${fault.line}:${fault.column}: ${clean(fault.message)}${fault.path ? out.colors.dim(` (${clean(fault.path)})`) : ''}`,
-      );
-      if (fault.hint) out.print(`  ${out.colors.cyan('→')} ${clean(fault.hint)}`);
-    }
+    for (const line of faultLines(input.folder, reply.faults, out.colors)) out.print(line);
     out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);
   }
   return reply.valid ? exitCodes.success : exitCodes.failure;
+}
+
+/** `FILE:LINE:COLUMN: message`, as editors and CI systems find it. */
+function faultLines(folder: string, faults: readonly Fault[], colors: Colors): string[] {
+  return faults.flatMap((fault) => [
+    `${join(folder, fault.file)}:${fault.line}:${fault.column}: ${clean(fault.message)}${fault.path ? colors.dim(` (${clean(fault.path)})`) : ''}`,
+    ...(fault.hint ? [`  ${colors.cyan('→')} ${clean(fault.hint)}`] : []),
+  ]);
 }

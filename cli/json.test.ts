@@ -1,0 +1,127 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
+import { Template, TemplateVersion } from '@cde/api/templates.ts';
+import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
+import { commands } from './commands.ts';
+import { makeTestHome, type RealServer, startServer, type TestHome } from './testing.ts';
+
+// One real server; every command with --json, its reply held against the API's own schema.
+
+let home: TestHome;
+let server: RealServer;
+beforeAll(async () => {
+  home = await makeTestHome();
+  server = await startServer(home);
+  await writeFile(join(home.path, 'password.txt'), 'correct horse battery');
+});
+afterAll(async () => {
+  await server?.close();
+  await home.remove();
+});
+
+const starter = fileURLToPath(new URL('../templates/local', import.meta.url));
+const anything = z.looseObject({});
+const input = 'correct horse battery\n';
+
+/** In order: later ones build on earlier ones. */
+const lines: [string, z.ZodType, { input?: string }?][] = [
+  ['create web --no-start -p cpus=1.5', Workspace],
+  ['start web', z.array(Build).length(1)],
+  ['update web --param memory=3', z.array(Build).length(1)],
+  ['restart web hello', z.array(Build).length(2)],
+  ['list', z.array(Workspace).length(2)],
+  ['show web', Workspace],
+  ['logs web', z.array(LogLine).min(1)],
+  ['builds web', z.array(Build).min(3)],
+  ['stop web', z.array(Build).length(1)],
+  ['delete web --yes --discard-home', z.array(Build).length(1)],
+  [`template push ${starter} --message again`, Template],
+  [`template validate ${starter}`, z.object({ valid: z.literal(true), faults: z.array(anything).length(0) })],
+  ['template list', z.array(Template).length(1)],
+  ['template show local', Template],
+  ['template versions local', z.array(TemplateVersion).min(1)],
+  ['template activate local 1', Template],
+  ['whoami', User],
+  ['token create --name ci --scope read --days 2', NewToken],
+  ['token list', z.array(Token).min(2)],
+  ['user create bob --name Bob --role auditor --password', User, { input }],
+  ['user list --search bob', z.array(User).length(1)],
+  ['user show bob', User],
+  ['user update bob --suspend', User],
+  ['user set-password bob', anything, { input }],
+  ['user delete bob --yes', anything],
+  ['audit --since 1h --limit 5', z.array(AuditRow).length(5)],
+  ['config-ssh', anything],
+  ['completion bash', anything],
+  ['version', anything],
+];
+
+test.each(lines)('cde %s --json', async (line, schema, more) => {
+  const reply = await home.json(line.split(' '), more);
+  schema.parse(reply);
+});
+
+test('the rest: cancel, revoke, delete a template, refused with an object on stderr', async () => {
+  const tokens = await home.json(['token', 'list']);
+  const ci = tokens.find(({ name }: { name: string }) => name === 'ci');
+  expect(await home.json(['token', 'revoke', ci.id])).toMatchObject({ revoked: true });
+  for (const [words, code, exitCode] of [
+    [['cancel', 'hello'], 'build-ended', 5],
+    [['template', 'delete', 'local', '--yes'], 'template-in-use', 5],
+    [['show', 'nope'], 'workspace-not-found', 3],
+    [['create', 'Not A Name', '--no-start'], 'bad-request', 2],
+    [['create', 'web', '-p', 'cpus=1000'], 'parameters-invalid', 2],
+    [['create', 'hello'], 'workspace-name-taken', 5],
+    [['delete', 'hello'], 'usage', 2],
+  ] as [string[], string, number][]) {
+    const ran = await home.run([...words, '--json']);
+    expect(ran.code, words.join(' ')).toBe(exitCode);
+    expect(JSON.parse(ran.stderr)).toMatchObject({ code, exitCode });
+    expect(ran.stdout === '' || ran.stdout === '[]\n').toBe(true);
+  }
+});
+
+test('a member is told what they may not', async () => {
+  await home.json(['user', 'create', 'carl', '--password'], { input });
+  const ran = await home.run(['login', server.url, '--token'], { input: 'cde_wrong\n' });
+  expect(ran).toMatchObject({ code: 4, stderr: expect.stringContaining('[token-invalid]') });
+  // The login that was there is still good.
+  expect((await home.json(['whoami'])).role).toBe('owner');
+});
+
+test('a template’s faults are told by file, line and column', async () => {
+  const folder = join(home.path, 'broken');
+  await mkdir(folder);
+  await writeFile(join(folder, 'template.yaml'), 'name: broken\nprovider: local\nnonsense: 1\n');
+  const validated = await home.run(['template', 'validate', folder]);
+  expect(validated.code).toBe(1);
+  expect(validated.stdout).toContain(`${join(folder, 'template.yaml')}:3:1: `);
+  const pushed = await home.run(['template', 'push', folder]);
+  expect(pushed).toMatchObject({ code: 1, stderr: expect.stringContaining('[template-invalid]') });
+  expect(pushed.stderr).toContain(`${join(folder, 'template.yaml')}:3:1: `);
+});
+
+test('piped tables have a tab between columns and whole moments', async () => {
+  const ran = await home.run(['list']);
+  const [head, row] = ran.stdout.split('\n').map((line) => line.split('\t')) as [string[], string[]];
+  expect(head.slice(0, 4)).toEqual(['NAME', 'STATUS', 'TEMPLATE', 'CHANGED']);
+  expect(row.slice(0, 3)).toEqual(['hello', 'running', 'local v1']);
+  expect(Date.parse(row[3]!)).not.toBeNaN();
+});
+
+test('every command takes --json, and explains itself with an example', async () => {
+  const shown = commands.filter((command) => !command.hidden);
+  expect(shown.every(({ examples }) => examples.length > 0)).toBe(true);
+  const helps = await Promise.all(
+    shown.map(async ({ name }) => [name, await home.run([...name.split(' '), '--help'])] as const),
+  );
+  for (const [name, help] of helps) {
+    expect(help, name).toMatchObject({ code: 0, stderr: '' });
+    expect(help.stdout, name).toContain('Examples:');
+    expect(help.stdout, name).toContain('--json');
+  }
+});
