@@ -1,38 +1,24 @@
 import {
-  type Build,
   cancelBuild,
   restartWorkspace,
   startWorkspace,
   stopWorkspace,
   type Workspace,
 } from '@cde/api/workspaces.ts';
-import { useMutation, useQueryClient } from '@tanstack/react-query';
+import { useMutation } from '@tanstack/react-query';
 import { useState } from 'react';
 import { call, newIdempotencyKey } from '../client.ts';
-import { useKeepBuild } from '../live/live.ts';
 import { operates, useMe } from '../me.ts';
 import { Icon, Spinner } from '../ui/icons.tsx';
 import { Menu, type MenuItem } from '../ui/menu.tsx';
 import { sayFailed } from '../ui/toast.tsx';
+import { useBuildBegan } from './build-began.ts';
 import { DeleteDialog } from './delete-dialog.tsx';
-import { refOf } from './queries.ts';
 import { busy } from './status.tsx';
 import { UpdateDialog } from './update-dialog.tsx';
 
 const operations = { start: startWorkspace, stop: stopWorkspace, restart: restartWorkspace } as const;
 type Operation = keyof typeof operations;
-
-/** After an action: show its build at once, and ask for the workspace in case no event comes. */
-export function useBuildBegan(): (build: Build, workspace: Workspace) => void {
-  const client = useQueryClient();
-  const keepBuild = useKeepBuild();
-  return (build, workspace) => {
-    keepBuild(build);
-    void client.invalidateQueries({ queryKey: ['workspace', refOf(workspace)] });
-    void client.invalidateQueries({ queryKey: ['workspaces'] });
-    void client.invalidateQueries({ queryKey: ['builds', workspace.id] });
-  };
-}
 
 /** The buttons and the menu of what may be done with a workspace now. `compact`: icons only, for a row. */
 export function Actions({ workspace, compact = false }: { workspace: Workspace; compact?: boolean }) {

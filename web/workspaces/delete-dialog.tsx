@@ -5,7 +5,7 @@ import { call } from '../client.ts';
 import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
 import { Problem } from '../ui/problem.tsx';
-import { useBuildBegan } from './actions.tsx';
+import { useBuildBegan } from './build-began.ts';
 
 /** Asks what becomes of the home; discarding it wants the name typed, as nothing brings it back. */
 export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {

@@ -6,7 +6,7 @@ import { CallError, call, newIdempotencyKey } from '../client.ts';
 import { Dialog } from '../ui/dialog.tsx';
 import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
-import { useBuildBegan } from './actions.tsx';
+import { useBuildBegan } from './build-began.ts';
 import { ParameterFields } from './parameter-fields.tsx';
 import { type Draft, type Problems, placeIssues, readDraft, startDraft } from './parameter-form.ts';
 

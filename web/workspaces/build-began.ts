@@ -1,0 +1,16 @@
+import type { Build, Workspace } from '@cde/api/workspaces.ts';
+import { useQueryClient } from '@tanstack/react-query';
+import { useKeepBuild } from '../live/live.ts';
+import { refOf } from './queries.ts';
+
+/** After an action: show its build at once, and ask for the workspace in case no event comes. */
+export function useBuildBegan(): (build: Build, workspace: Workspace) => void {
+  const client = useQueryClient();
+  const keepBuild = useKeepBuild();
+  return (build, workspace) => {
+    keepBuild(build);
+    void client.invalidateQueries({ queryKey: ['workspace', refOf(workspace)] });
+    void client.invalidateQueries({ queryKey: ['workspaces'] });
+    void client.invalidateQueries({ queryKey: ['builds', workspace.id] });
+  };
+}
