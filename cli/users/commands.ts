@@ -14,7 +14,7 @@ export const userCommands: readonly Command[] = [
     name: 'user create',
     group,
     summary: 'Create a user',
-    details: 'Without --password the user signs in by single sign-on or a one-time link.',
+    details: 'Without --password the user can sign in by single sign-on only, until a password is set.',
     arguments: { username: { help: 'Lower-case letters, digits and hyphens' } },
     options: {
       ...fields,

@@ -1,0 +1,27 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { expect, test } from 'vitest';
+import { page, withReference } from './reference.ts';
+
+const text = readFileSync(page, 'utf8');
+
+test('docs/cli.md is as the commands are (else run: node cli/reference.ts)', () => {
+  expect(withReference(text)).toBe(text);
+});
+
+test('docs/cli.md explains every code that is the CLI’s own', () => {
+  const folder = join(dirname(dirname(page)), 'cli');
+  const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(
+    (file) => file.endsWith('.ts') && !file.includes('.test.') && !file.includes('testing'),
+  );
+  const used = new Set(
+    sources.flatMap((file) =>
+      [...readFileSync(join(folder, file), 'utf8').matchAll(/new Failure\(\s*'([a-z-]+)'/g)].map(
+        (match) => match[1]!,
+      ),
+    ),
+  );
+  expect(used.size).toBeGreaterThan(10);
+  const explained = new Set([...text.matchAll(/^\| `([a-z-]+)` \|/gm)].map((match) => match[1]!));
+  expect([...used].filter((code) => !explained.has(code))).toEqual([]);
+});
