@@ -31,7 +31,7 @@ export interface ControlPlane {
 }
 
 /** How the local provider starts an agent: the bundle where it was built, else the sources. */
-function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
+export function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
   const bundle = join(root, 'agent', 'dist', 'agent.mjs');
   const program = existsSync(bundle) ? bundle : join(root, 'agent', 'main.ts');
   const parts = existsSync(bundle) ? ['agent/dist'] : ['agent', 'api', 'tunnel', 'package.json'];

@@ -144,7 +144,7 @@ async function childrenOf(pid: number): Promise<number[]> {
 }
 
 /** Processes whose command line names the folder: agents that outlive their server, and PostgreSQL. */
-async function endLeftovers(folder: string): Promise<void> {
+export async function endLeftovers(folder: string): Promise<void> {
   const deadline = Date.now() + 15_000;
   for (
     let signal: NodeJS.Signals = 'SIGINT';

@@ -1,0 +1,245 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { migrate } from '@cde/server/database/migrate.ts';
+import { type Database, openDatabase } from '@cde/server/database/pool.ts';
+import { addUser, type TestUser } from '@cde/server/testing.ts';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { endLeftovers, until } from '../harness/server.ts';
+
+/** Two real replicas on one database and one machine; one is killed at each point of each transition. */
+const template = `name: plain
+provider: local
+startup:
+  script: |
+    echo run >> ~/starts
+    [ ! -e ~/wait ] || while [ -e ~/wait ]; do sleep 0.05; done
+`;
+const program = fileURLToPath(new URL('replica.ts', import.meta.url));
+
+interface Replica {
+  child: ChildProcess;
+  url: string;
+  hung: Promise<unknown>;
+}
+
+let folder: string;
+let embedded: Embedded;
+let database: Database;
+let ada: TestUser;
+const children = new Set<ChildProcess>();
+let number = 0;
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'cde-faults-'));
+  await chmod(folder, 0o711);
+  embedded = await startEmbedded(folder, { fsync: 'off' });
+  database = openDatabase(embedded.url);
+  await migrate(database.pool);
+  ada = await addUser(database, 'ada', 'owner');
+  const replica = await start();
+  const published = await call(replica, 'POST', '/api/v1/templates', {
+    files: { 'template.yaml': template },
+  });
+  expect(published.status).toBe(201);
+  await kill(replica);
+});
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await database?.close();
+  await embedded?.stop();
+  await endLeftovers(folder);
+  await rm(folder, { recursive: true, force: true });
+});
+afterEach(async () => {
+  for (const child of [...children]) {
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+  }
+});
+
+async function start(hang?: string): Promise<Replica> {
+  const child = fork(program, [], {
+    env: {
+      ...process.env,
+      DATABASE_URL: embedded.url,
+      CDE_DATA_DIR: folder,
+      CDE_LISTEN: '127.0.0.1:0',
+      CDE_SECRET_KEY: 'the same secret for all replicas, long',
+      ...(hang && { HANG: hang }),
+    },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  children.add(child);
+  child.once('exit', () => children.delete(child));
+  const [{ ready }] = (await once(child, 'message')) as [{ ready: string }];
+  return { child, url: ready, hung: hang ? once(child, 'message') : Promise.resolve() };
+}
+async function kill(replica: Replica): Promise<void> {
+  const gone = once(replica.child, 'exit');
+  replica.child.kill('SIGKILL');
+  await gone;
+}
+async function call(
+  replica: Replica,
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<{ status: number; body: any }> {
+  const reply = await fetch(replica.url + path, {
+    method,
+    headers: {
+      authorization: `Bearer ${ada.token}`,
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+    },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  const text = await reply.text();
+  return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
+}
+const show = async (replica: Replica, name: string) =>
+  (await call(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
+const settled = (replica: Replica, name: string) =>
+  until(
+    () => show(replica, name),
+    (workspace) =>
+      workspace.code !== undefined ||
+      ['succeeded', 'failed', 'cancelled'].includes(workspace.latestBuild?.status),
+    60_000,
+  );
+/** Agents of a workspace that are alive: by their name, and the home that is mounted where they run. */
+async function agents(id: string): Promise<number> {
+  let count = 0;
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (!line.startsWith('cde-agent')) continue;
+    const mounts = await readFile(`/proc/${name}/mountinfo`, 'utf8').catch(() => '');
+    if (mounts.includes(`/homes/${id} `)) count++;
+  }
+  return count;
+}
+const requests: Record<string, (replica: Replica, name: string) => Promise<{ status: number; body: any }>> = {
+  start: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
+  update: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/update`, {}),
+  stop: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
+  delete: (replica, name) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
+};
+
+test.each([
+  ['start', 'before start', 'running'],
+  ['start', 'after start', 'running'],
+  ['start', 'observe', 'running'],
+  ['update', 'before start', 'running'],
+  ['update', 'after start', 'running'],
+  ['stop', 'before stop', 'stopped'],
+  ['stop', 'after stop', 'stopped'],
+  ['delete', 'before remove', 'gone'],
+  ['delete', 'after remove', 'gone'],
+])('%s, killed at "%s": the other replica brings it to %s', async (transition, point, end) => {
+  const name = `w${++number}`;
+  const first = await start();
+  const created = await call(first, 'POST', '/api/v1/workspaces', {
+    name,
+    template: 'plain',
+    start: transition !== 'start',
+  });
+  const { id } = created.body;
+  if (transition !== 'start') expect(await settled(first, name)).toMatchObject({ status: 'running' });
+  await kill(first);
+
+  const victim = await start(point);
+  const heir = await start();
+  // At its start a replica looks at everything that runs; stopped in the middle of that it would keep the step.
+  await until(
+    async () =>
+      (
+        await database.pool.query<{ n: number }>(
+          'SELECT count(*)::int AS n FROM graphile_worker._private_jobs WHERE run_at <= now()',
+        )
+      ).rows[0]!.n,
+    (jobs) => jobs === 0,
+  );
+  // The heir stands still until the victim has the step: so it is the victim's, and the heir is known to agents.
+  heir.child.kill('SIGSTOP');
+  expect((await requests[transition]!(victim, name)).status).toBe(202);
+  await victim.hung;
+  heir.child.kill('SIGCONT');
+  await kill(victim);
+
+  const after = await settled(heir, name);
+  if (end === 'gone') {
+    expect(
+      await until(
+        () => call(heir, 'GET', `/api/v1/workspaces/${name}`),
+        (reply) => reply.status === 404,
+      ),
+    ).toBeTruthy();
+    expect(await agents(id)).toBe(0);
+    const kept = await readdir(join(folder, 'homes/.set-aside'));
+    expect(kept.filter((entry) => entry.startsWith(id))).toHaveLength(1);
+    return;
+  }
+  expect(after).toMatchObject({ status: end, latestBuild: { status: 'succeeded', transition } });
+  expect(await agents(id)).toBe(end === 'running' ? 1 : 0);
+});
+
+test('killed while the startup script runs: the script runs once, and its end is heard', async () => {
+  const name = `w${++number}`;
+  const first = await start();
+  const second = await start();
+  const { id } = (await call(first, 'POST', '/api/v1/workspaces', { name, template: 'plain' })).body;
+  await settled(first, name);
+  const home = join(folder, 'homes', id);
+  const { writeFile, rm: remove } = await import('node:fs/promises');
+  await writeFile(join(home, 'wait'), '');
+  await call(first, 'POST', `/api/v1/workspaces/${name}/restart`, {});
+  await until(
+    () => show(second, name),
+    (workspace) =>
+      workspace.latestBuild.stages.at(-1).name === 'startup' && workspace.latestBuild.number === 2,
+  );
+  await kill(first);
+  await remove(join(home, 'wait'));
+  expect(await settled(second, name)).toMatchObject({
+    status: 'running',
+    latestBuild: { number: 2, status: 'succeeded' },
+  });
+  expect(await readFile(join(home, 'starts'), 'utf8')).toBe('run\nrun\n');
+});
+
+test('killed at twelve moments of a restart, spread over its length: always one agent, always the home', async () => {
+  const name = `w${++number}`;
+  const survivor = await start();
+  const { id } = (await call(survivor, 'POST', '/api/v1/workspaces', { name, template: 'plain' })).body;
+  await settled(survivor, name);
+  for (let round = 0; round < 12; round++) {
+    const victim = await start();
+    await call(victim, 'POST', `/api/v1/workspaces/${name}/restart`, {});
+    await new Promise((resolve) => setTimeout(resolve, round * 60));
+    await kill(victim);
+    expect(await settled(survivor, name)).toMatchObject({
+      status: 'running',
+      latestBuild: { number: round + 2, status: 'succeeded' },
+    });
+    expect(await agents(id)).toBe(1);
+  }
+  const starts = (await readFile(join(folder, 'homes', id, 'starts'), 'utf8')).trim().split('\n');
+  expect(starts.length).toBeGreaterThanOrEqual(13);
+});
+
+test('both replicas take part in the work', async () => {
+  const first = await start();
+  const second = await start();
+  const names = Array.from({ length: 6 }, () => `w${++number}`);
+  for (const name of names) await call(first, 'POST', '/api/v1/workspaces', { name, template: 'plain' });
+  for (const name of names) expect(await settled(second, name)).toMatchObject({ status: 'running' });
+  const { rows } = await database.pool.query<{ count: number }>(
+    'SELECT count(*)::int AS count FROM replicas WHERE cardinality(worker_ids) > 0',
+  );
+  expect(rows[0]!.count).toBe(2);
+});

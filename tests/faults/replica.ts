@@ -1,0 +1,61 @@
+import { readConfig } from '@cde/server/config.ts';
+import { agentProgram, startControlPlane } from '@cde/server/control-plane.ts';
+import { openDatabase } from '@cde/server/database/pool.ts';
+import { makeLog } from '@cde/server/log.ts';
+import { makeLocalProvider } from '@cde/server/providers/local/provider.ts';
+import type { Provider } from '@cde/server/providers/provider.ts';
+
+/**
+ * A real replica, with the real local provider, that can be made to stand still at one point of a move
+ * (HANG=`before start`, `after start`, `before stop`, …) until the test kills it. Tells by IPC.
+ */
+const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
+const config = readConfig([], process.env);
+const database = openDatabase(config.databaseUrl!, { max: 10 });
+const real = makeLocalProvider({
+  dataDir: config.dataDir,
+  agent: agentProgram(),
+  isolation: config.isolation,
+  log,
+});
+const hang = process.env.HANG;
+
+async function at(point: string): Promise<void> {
+  if (point !== hang) return;
+  process.send!({ at: point });
+  await new Promise(() => {});
+}
+const provider: Provider = {
+  ...real,
+  async start(...args) {
+    await at('before start');
+    const move = await real.start(...args);
+    await at('after start');
+    return move;
+  },
+  async stop(...args) {
+    await at('before stop');
+    const move = await real.stop(...args);
+    await at('after stop');
+    return move;
+  },
+  async remove(...args) {
+    await at('before remove');
+    const move = await real.remove(...args);
+    await at('after remove');
+    return move;
+  },
+  async observe(...args) {
+    await at('observe');
+    return real.observe(...args);
+  },
+};
+
+const server = await startControlPlane({ config, database, log, providers: new Map([['local', provider]]) });
+process.send!({ ready: server.url });
+process.on('disconnect', () => process.exit(0));
+process.on('SIGTERM', async () => {
+  await server.stop();
+  await database.close();
+  process.exit(0);
+});
