@@ -1,0 +1,102 @@
+import { generateKeyPairSync } from 'node:crypto';
+import { mkdir, readFile, symlink } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createTicket, getBuildLog, getWorkspace, startWorkspace } from '@cde/api/workspaces.ts';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import { build, stage, workspace } from '../testing-objects.ts';
+
+// What happens before there is a session; with agents and the real ssh: server/start.test.ts and tests/e2e.test.ts.
+
+let home: TestHome;
+let server: StandIn;
+let env: Record<string, string>;
+beforeAll(async () => {
+  home = await makeTestHome();
+  server = await makeStandIn();
+  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
+});
+afterAll(async () => {
+  expect(server.faults).toEqual([]);
+  await server.close();
+  await home.remove();
+});
+
+const id = '01990000-0000-7000-8000-000000000005';
+const ticket = {
+  ticket: 'a.b.c',
+  expiresAt: '2100-01-01T00:00:00.000Z',
+  workspaceId: id,
+  workspace: 'ada/web',
+  agentKey: 'A'.repeat(43),
+  sshHostKey: 'ssh-ed25519 AAAAC3Nza',
+  username: 'ada',
+  // Nothing listens there.
+  satellites: [{ name: 'here', url: 'http://127.0.0.1:9' }],
+};
+const stopped = () => {
+  throw new Refusal(409, { code: 'workspace-not-running', message: 'ada/web is stopped.' });
+};
+
+test('a ticket is bound to an Ed25519 key of this process, and the host key is pinned', async () => {
+  const keys = new Set<string>();
+  server.on(createTicket, ({ body }) => {
+    keys.add(body.clientKey);
+    return ticket;
+  });
+  for (let run = 0; run < 2; run++) await home.run(['ssh', '--stdio', 'web.cde'], { env });
+  expect(keys.size).toBe(2);
+  const shape = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'der' });
+  for (const key of keys) expect(Buffer.from(key, 'base64url')).toHaveLength(shape.length);
+  const known = await readFile(join(home.path, '.config', 'cde', 'known_hosts'), 'utf8');
+  expect(known).toBe('web.cde ssh-ed25519 AAAAC3Nza\n');
+});
+
+test('--stdio says what is wrong on stderr, nothing on stdout, and starts nothing', async () => {
+  let started = false;
+  server.on(createTicket, stopped);
+  server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
+  server.on(startWorkspace, () => {
+    started = true;
+    return build();
+  });
+  const ran = await home.run(['ssh', '--stdio', 'ada--web.cde'], { env });
+  expect(ran).toMatchObject({ code: 5, stdout: '' });
+  expect(ran.stderr).toContain('ada/web is stopped. [workspace-not-running]');
+  expect(ran.stderr).toContain('Start it: cde start ada/web');
+  expect(await home.run(['ssh', 'web', '--no-start'], { env })).toMatchObject({ code: 5 });
+  expect(started).toBe(false);
+});
+
+test('cde ssh starts a stopped workspace, and says when there is no ssh to run', async () => {
+  let running = false;
+  server.on(createTicket, () => (running ? ticket : stopped()));
+  server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
+  server.on(startWorkspace, () => build());
+  server.on(getBuildLog, () => {
+    running = true;
+    const ended = { status: 'succeeded', finishedAt: '2026-01-01T00:01:00.000Z' } as const;
+    return { lines: [], build: build({ ...ended, stages: [stage('queued'), stage('ready')] }), done: true };
+  });
+  const bin = join(home.path, 'empty');
+  await mkdir(bin);
+  await symlink(process.execPath, join(bin, 'node'));
+  const ran = await home.run(['ssh', 'web', '--', 'true'], { env: { ...env, PATH: bin } });
+  expect(ran.code).toBe(1);
+  expect(ran.stderr).toContain('Starting web (build 1)');
+  expect(ran.stderr).toContain('web: ready succeeded');
+  expect(ran.stderr).toContain('[ssh-not-installed]');
+  expect(running).toBe(true);
+});
+
+test('a satellite that cannot be reached is told as such', async () => {
+  server.on(createTicket, () => ticket);
+  const ran = await home.run(['ssh', '--stdio', 'web'], { env });
+  expect(ran).toMatchObject({ code: 6, stdout: '' });
+  expect(ran.stderr).toContain('[satellite-unreachable]');
+});
+
+test('a name that could pass for an option of ssh is refused', async () => {
+  for (const name of ['-oProxyCommand=x', "a'b", 'a b'])
+    expect(await home.run(['ssh', '--', name], { env })).toMatchObject({ code: 2 });
+});
