@@ -3,6 +3,7 @@ import { type Login, readConfig, serverUrl } from './config.ts';
 import { exitCodes } from './exit-codes.ts';
 import { Failure } from './failure.ts';
 import { retryingFetch } from './retry.ts';
+import type { Reply } from './send.ts';
 
 /** Where a server listens that was started without settings. */
 export const localUrl = 'http://127.0.0.1:7080';
@@ -38,6 +39,7 @@ export function openClient(options: {
   patienceMs?: number;
   note?: (text: string) => void;
   headers?: Record<string, string>;
+  onReply?: (reply: Reply) => void;
 }): Client {
   const patienceMs = options.patienceMs ?? defaultPatienceMs;
   return makeClient({
@@ -47,6 +49,7 @@ export function openClient(options: {
     fetch: retryingFetch({
       patienceMs,
       signal: options.signal,
+      onReply: options.onReply,
       waiting: (why) =>
         patienceMs > 3_000 && options.note?.(`No answer from ${options.url} (${why}); trying again.`),
     }),

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { makeReply, type Reply, send } from './send.ts';
 
 /** Errors of a request that never reached the server: whatever it was, it may be sent again. */
 const neverSent = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
@@ -12,6 +13,8 @@ interface Options {
   signal: AbortSignal;
   /** Told once when waiting gets long enough to be noticed. */
   waiting?: (why: string) => void;
+  /** Sees each reply that is passed on: for what the client does not tell, such as cookies. */
+  onReply?: (reply: Reply) => void;
 }
 
 /**
@@ -20,74 +23,73 @@ interface Options {
  * never left this machine. A 503, or a reply that the first request is still under way, is obeyed
  * (Retry-After).
  */
-export function retryingFetch({ patienceMs, signal, waiting }: Options): typeof fetch {
-  return async (input, init = {}) => {
+export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options): typeof fetch {
+  const attempts = async (url: string, init: RequestInit): Promise<Reply> => {
     const method = init.method ?? 'GET';
-    const repeatable = method !== 'POST' || new Headers(init.headers).has('idempotency-key');
+    const headers = init.headers as Record<string, string>;
+    const repeatable = method !== 'POST' || headers['idempotency-key'] !== undefined;
     const started = performance.now();
     let told = false;
     let lost = false;
     for (let attempt = 0; ; attempt++) {
-      let response: Response | undefined;
-      let failed: Error | undefined;
-      let text = '';
+      let reply: Reply | undefined;
+      let failed: NodeJS.ErrnoException | undefined;
       try {
-        response = await fetch(input, {
-          ...init,
+        reply = await send(url, {
+          method,
+          headers,
+          ...(typeof init.body === 'string' && { body: init.body }),
           signal: init.signal ? AbortSignal.any([init.signal, signal]) : signal,
         });
-        // The body too may break off; read here, it is part of the attempt.
-        text = await response.text();
-        response = withBody(response, text);
       } catch (error) {
         if (signal.aborted || init.signal?.aborted) throw error;
-        failed = error as Error;
-        const code = ((failed.cause ?? failed) as NodeJS.ErrnoException).code ?? '';
-        if (!neverSent.has(code)) {
+        failed = error as NodeJS.ErrnoException;
+        if (!neverSent.has(failed.code ?? '')) {
           if (!repeatable) throw error;
           lost = true;
         }
       }
-      const asked = response && retryAfterMs(response, text);
-      if (response && asked === undefined) {
+      const asked = reply && retryAfterMs(reply);
+      if (reply && asked === undefined) {
         // The first request was carried out though its reply was lost.
-        if (method === 'DELETE' && lost && response.status === 404)
-          return new Response(null, { status: 204 });
-        return response;
+        return method === 'DELETE' && lost && reply.status === 404 ? makeReply(204, '') : reply;
       }
       const pause = asked ?? Math.min(2_000, 100 * 2 ** attempt) * (0.75 + Math.random() / 2);
       const spent = performance.now() - started;
       if (spent + pause > Math.max(patienceMs, asked === undefined ? 0 : longestWaitMs)) {
-        if (response) return response;
+        if (reply) return reply;
         throw failed;
       }
       if (!told && spent + pause > 1_000) {
         told = true;
-        waiting?.(
-          failed ? ((failed.cause as Error | undefined)?.message ?? failed.message) : 'the server is busy',
-        );
+        waiting?.(failed ? failed.message : 'the server is busy');
       }
       await delay(pause, undefined, { signal });
     }
   };
+  return async (input, init = {}) => {
+    const reply = genuine(await attempts(String(input), init));
+    onReply?.(reply);
+    // The client looks at these three and nothing else; a real Response would load all of fetch.
+    const { status, ok } = reply;
+    return { status, ok, text: async () => reply.text } as Response;
+  };
 }
 
 /** How long the server asks to wait before the same request is sent again; undefined: it does not. */
-function retryAfterMs(response: Response, text: string): number | undefined {
+function retryAfterMs(reply: Reply): number | undefined {
   // Of the conflicts only this one is about the request itself; another is for the person to resolve.
-  const underWay = response.status === 409 && text.includes('"idempotency-in-progress"');
-  if (response.status !== 503 && !underWay) return undefined;
-  const header = response.headers.get('retry-after');
-  if (header === null) return undefined;
+  const underWay = reply.status === 409 && reply.text.includes('"idempotency-in-progress"');
+  if (reply.status !== 503 && !underWay) return undefined;
+  const header = reply.header('retry-after');
+  if (header === undefined) return undefined;
   const seconds = Number(header);
   const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
   return Number.isFinite(ms) ? Math.max(50, ms) : undefined;
 }
 
 /** A page of something else with status 200 (a captive portal, a wrong address) must not pass for a reply. */
-function withBody(response: Response, text: string): Response {
-  const { status } = response;
-  if (response.ok && text !== '' && !response.headers.get('content-type')?.includes('json'))
-    return new Response('', { status: 502 });
-  return new Response(status === 204 || status === 304 ? null : text, { status, headers: response.headers });
+function genuine(reply: Reply): Reply {
+  const other = reply.ok && reply.text !== '' && !reply.header('content-type')?.includes('json');
+  return other ? makeReply(502, '') : reply;
 }

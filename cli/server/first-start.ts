@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
-import { type Client, makeClient } from '@cde/api/client.ts';
+import type { Client } from '@cde/api/client.ts';
 import type { User } from '@cde/api/identity.ts';
 import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import { changeConfig, readConfig, serverUrl } from '../config.ts';
@@ -117,15 +117,11 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
 /** Exchanges the code; returns the session's cookie as a Cookie header has it. */
 async function exchangeCode(url: string, code: string, signal: AbortSignal): Promise<string> {
   let cookie = '';
-  const client = makeClient({
+  const client = openClient({
     url,
-    fetch: async (input, init) => {
-      const response = await fetch(input, { ...init, signal });
-      cookie = response.headers
-        .getSetCookie()
-        .map((line) => line.split(';', 1)[0]!)
-        .join('; ');
-      return response;
+    signal,
+    onReply: (reply) => {
+      cookie = reply.cookies.map((line) => line.split(';', 1)[0]!).join('; ');
     },
   });
   await client.call(signInOnce, { body: { code } });

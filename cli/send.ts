@@ -1,0 +1,54 @@
+import { type IncomingMessage, request as requestHttp } from 'node:http';
+import { request as requestHttps } from 'node:https';
+
+/** What a request came back with; the part of `Response` that the typed client looks at. */
+export interface Reply {
+  status: number;
+  ok: boolean;
+  text: string;
+  /** By its name in lower case. */
+  header(name: string): string | undefined;
+  /** Each Set-Cookie. */
+  cookies: string[];
+}
+
+/** Longer than any request of ours is held open (20 s), shorter than a person waits on a connection that is dead. */
+const silenceMs = 45_000;
+
+/**
+ * One request, by node:http: ssh's path loads that anyway (for WebSockets), and global `fetch` would add 10 ms
+ * of its own to every connection. Redirects are not followed, so that a token goes nowhere else.
+ */
+export function send(
+  url: string,
+  init: { method: string; headers: Record<string, string>; body?: string; signal: AbortSignal },
+): Promise<Reply> {
+  const { method, headers, body, signal } = init;
+  return new Promise((resolve, reject) => {
+    const begin = url.startsWith('https:') ? requestHttps : requestHttp;
+    const outgoing = begin(url, { method, headers, signal, timeout: silenceMs }, (incoming) => {
+      read(incoming).then(resolve, reject);
+    });
+    outgoing.once('timeout', () =>
+      outgoing.destroy(Object.assign(new Error(`silence for ${silenceMs / 1000} s`), { code: 'ETIMEDOUT' })),
+    );
+    outgoing.once('error', reject);
+    outgoing.end(body);
+  });
+}
+
+async function read(incoming: IncomingMessage): Promise<Reply> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of incoming) chunks.push(chunk as Buffer);
+  const status = incoming.statusCode!;
+  return {
+    ...makeReply(status, Buffer.concat(chunks).toString('utf8')),
+    header: (name) => incoming.headers[name]?.toString(),
+    cookies: incoming.headers['set-cookie'] ?? [],
+  };
+}
+
+/** A reply without headers. */
+export function makeReply(status: number, text: string): Reply {
+  return { status, ok: status >= 200 && status < 300, text, header: () => undefined, cookies: [] };
+}
