@@ -45,23 +45,42 @@ await database.pool.query(
   "INSERT INTO api_tokens (id, token_hash, user_id, name, scopes, expires_at) SELECT uuidv7(), $1, id, 'bench', '{all}', now() + interval '1 day' FROM users WHERE username = 'boss'",
   [hashSecret(token)],
 );
-const { rows } = await database.pool.query<{ id: string }>('SELECT id FROM workspaces ORDER BY id LIMIT 1 OFFSET 5000');
+const { rows } = await database.pool.query<{ id: string }>(
+  'SELECT id FROM workspaces ORDER BY id LIMIT 1 OFFSET 5000',
+);
 await database.close();
 
-const start = async (file: string, env: Record<string, string>, message?: object): Promise<{ child: ChildProcess; url: string }> => {
-  const child = fork(here(file), [], { env: { ...process.env, ...env }, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] });
+const start = async (
+  file: string,
+  env: Record<string, string>,
+  message?: object,
+): Promise<{ child: ChildProcess; url: string }> => {
+  const child = fork(here(file), [], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+  });
   if (message) child.send(message);
   const [ready] = (await once(child, 'message')) as [{ url: string }];
   return { child, url: ready.url };
 };
-const server = await start('../server/main.ts', { CDE_DATA_DIR: folder, DATABASE_URL: embedded.url, CDE_LISTEN: '127.0.0.1:0', CDE_LOG_LEVEL: 'error' });
+const server = await start('../server/main.ts', {
+  CDE_DATA_DIR: folder,
+  DATABASE_URL: embedded.url,
+  CDE_LISTEN: '127.0.0.1:0',
+  CDE_LOG_LEVEL: 'error',
+});
 const headers = { authorization: `Bearer ${token}` };
-const cases = { 'list 1,000 of 10,000': '/api/v1/workspaces?limit=1000', 'read one': `/api/v1/workspaces/${rows[0]!.id}` };
+const cases = {
+  'list 1,000 of 10,000': '/api/v1/workspaces?limit=1000',
+  'read one': `/api/v1/workspaces/${rows[0]!.id}`,
+};
 const bodies: Record<string, string> = {};
-for (const path of Object.values(cases)) bodies[path.split('?')[0]!] = await (await fetch(server.url + path, { headers })).text();
+for (const path of Object.values(cases))
+  bodies[path.split('?')[0]!] = await (await fetch(server.url + path, { headers })).text();
 const plain = await start('plain-route.ts', {}, bodies);
 
-const load = (url: string, connections: number) => autocannon({ url, connections, duration: seconds, headers });
+const load = (url: string, connections: number) =>
+  autocannon({ url, connections, duration: seconds, headers });
 try {
   for (const [name, path] of Object.entries(cases)) {
     const connections = path.includes('limit') ? 4 : 16;
@@ -69,9 +88,16 @@ try {
     const base = await load(plain.url + path, connections);
     const ours = await load(server.url + path, connections);
     const kib = (bodies[path.split('?')[0]!]!.length / 1024).toFixed(1);
-    for (const [who, result] of [['plain Fastify', base], ['cde', ours]] as const)
-      console.log(`${name} (${kib} KiB, ${connections} connections)  ${who.padEnd(14)} ${result.requests.average.toFixed(0).padStart(7)} req/s  p50 ${result.latency.p50} ms  p99 ${result.latency.p99} ms  errors ${result.errors + result.non2xx}`);
-    console.log(`${name}  ratio of requests per second: ${(ours.requests.average / base.requests.average).toFixed(3)}\n`);
+    for (const [who, result] of [
+      ['plain Fastify', base],
+      ['cde', ours],
+    ] as const)
+      console.log(
+        `${name} (${kib} KiB, ${connections} connections)  ${who.padEnd(14)} ${result.requests.average.toFixed(0).padStart(7)} req/s  p50 ${result.latency.p50} ms  p99 ${result.latency.p99} ms  errors ${result.errors + result.non2xx}`,
+      );
+    console.log(
+      `${name}  ratio of requests per second: ${(ours.requests.average / base.requests.average).toFixed(3)}\n`,
+    );
   }
 } finally {
   plain.child.kill();

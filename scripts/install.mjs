@@ -1,5 +1,6 @@
 // Runs before `npm start` and `npm test`, on whatever Node the machine has: installs the pinned
-// packages (Node 24 among them) when node_modules is missing or older than package-lock.json.
+// packages (Node 24 among them) when node_modules is missing or older than package-lock.json, and
+// builds the dashboard and the agent's bundle where their sources have changed.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
@@ -32,4 +33,15 @@ if (!installed) {
     process.exit(npm.status ?? 1);
   }
   writeFileSync(stamp, wanted);
+}
+
+// What the server serves and starts: built by the Node that was just installed, when missing or out of date.
+if (!process.argv.includes('--no-build')) {
+  const node = join(root, 'node_modules', '.bin', 'node');
+  for (const script of ['scripts/build-web.mjs', 'scripts/build-agent.mjs']) {
+    const built = spawnSync(existsSync(node) ? node : process.execPath, [join(root, script), '--quiet'], {
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+    if (built.status !== 0) process.exit(built.status ?? 1);
+  }
 }

@@ -12,6 +12,8 @@ export function makeLog(level: string): Logger {
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
     },
-    process.stdout.isTTY ? pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true }) : pino.destination(1),
+    process.stdout.isTTY
+      ? pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true })
+      : pino.destination(1),
   );
 }

@@ -37,6 +37,10 @@ export function makeSweep(options: {
           'homes past their grace period were deleted',
         );
     }
+    // What the queue leaves of a job that was replaced while its replica died: spent, and nobody's.
+    await database.pool.query(
+      'DELETE FROM graphile_worker._private_jobs WHERE key IS NULL AND locked_at IS NULL AND attempts >= max_attempts',
+    );
     await options.alsoEach();
   }
 

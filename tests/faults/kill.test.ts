@@ -62,7 +62,7 @@ afterEach(async () => {
   }
 });
 
-async function start(hang?: string): Promise<Replica> {
+async function start(hang?: string, workspaceId = ''): Promise<Replica> {
   const child = fork(program, [], {
     env: {
       ...process.env,
@@ -70,7 +70,7 @@ async function start(hang?: string): Promise<Replica> {
       CDE_DATA_DIR: folder,
       CDE_LISTEN: '127.0.0.1:0',
       CDE_SECRET_KEY: 'the same secret for all replicas, long',
-      ...(hang && { HANG: hang }),
+      ...(hang && { HANG: hang, HANG_FOR: workspaceId }),
     },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
@@ -152,17 +152,17 @@ test.each([
   if (transition !== 'start') expect(await settled(first, name)).toMatchObject({ status: 'running' });
   await kill(first);
 
-  const victim = await start(point);
+  const victim = await start(point, id);
   const heir = await start();
   // At its start a replica looks at everything that runs; stopped in the middle of that it would keep the step.
   await until(
     async () =>
       (
-        await database.pool.query<{ n: number }>(
-          'SELECT count(*)::int AS n FROM graphile_worker._private_jobs WHERE run_at <= now()',
+        await database.pool.query(
+          'SELECT key, locked_by, locked_at, attempts, last_error FROM graphile_worker._private_jobs WHERE run_at <= now() AND attempts < max_attempts',
         )
-      ).rows[0]!.n,
-    (jobs) => jobs === 0,
+      ).rows,
+    (jobs) => jobs.length === 0,
   );
   // The heir stands still until the victim has the step: so it is the victim's, and the heir is known to agents.
   heir.child.kill('SIGSTOP');

@@ -7,7 +7,7 @@ import type { Provider } from '@cde/server/providers/provider.ts';
 
 /**
  * A real replica, with the real local provider, that can be made to stand still at one point of a move
- * (HANG=`before start`, `after start`, `before stop`, …) until the test kills it. Tells by IPC.
+ * (HANG=`before start`, … of the workspace HANG_FOR) until the test kills it. Tells by IPC.
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
@@ -20,33 +20,33 @@ const real = makeLocalProvider({
 });
 const hang = process.env.HANG;
 
-async function at(point: string): Promise<void> {
-  if (point !== hang) return;
+async function at(point: string, workspaceId: string): Promise<void> {
+  if (point !== hang || workspaceId !== process.env.HANG_FOR) return;
   process.send!({ at: point });
   await new Promise(() => {});
 }
 const provider: Provider = {
   ...real,
   async start(...args) {
-    await at('before start');
+    await at('before start', args[0].workspaceId);
     const move = await real.start(...args);
-    await at('after start');
+    await at('after start', args[0].workspaceId);
     return move;
   },
   async stop(...args) {
-    await at('before stop');
+    await at('before stop', args[0]);
     const move = await real.stop(...args);
-    await at('after stop');
+    await at('after stop', args[0]);
     return move;
   },
   async remove(...args) {
-    await at('before remove');
+    await at('before remove', args[0]);
     const move = await real.remove(...args);
-    await at('after remove');
+    await at('after remove', args[0]);
     return move;
   },
   async observe(...args) {
-    await at('observe');
+    await at('observe', args[0]);
     return real.observe(...args);
   },
 };

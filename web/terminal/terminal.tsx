@@ -76,6 +76,7 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
     if (terminal.current) terminal.current.xterm.options.screenReaderMode = screenReader;
   }, [screenReader]);
 
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each attempt opens a new session
   useEffect(() => {
     const held = terminal.current;
     if (!held) return;

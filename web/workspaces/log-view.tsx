@@ -29,6 +29,7 @@ export function LogView({ build, builds, onChoose }: Props) {
     if (!following) setFollowing(true);
   }
 
+  // biome-ignore lint/correctness/useExhaustiveDependencies: each new line scrolls
   useLayoutEffect(() => {
     if (following && box.current) box.current.scrollTop = box.current.scrollHeight;
   }, [following, log]);
