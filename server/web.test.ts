@@ -32,21 +32,25 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true });
 });
 
-test.each(['/', '/workspaces/ada/web', '/sign-in', '/tokens?x=1', '/apiary', '/.inputs'])(
-  '%s is the dashboard, under the policy',
-  async (url) => {
-    const reply = await app.inject({ url, headers: html });
-    expect(reply.statusCode).toBe(200);
-    expect(reply.body).toBe('<title>cde</title>');
-    expect(reply.headers).toMatchObject({
-      'content-type': 'text/html; charset=utf-8',
-      'content-security-policy': contentSecurityPolicy,
-      'x-content-type-options': 'nosniff',
-      'referrer-policy': 'no-referrer',
-      'cache-control': 'no-cache',
-    });
-  },
-);
+test.each([
+  '/',
+  '/workspaces/ada/web',
+  '/sign-in',
+  '/tokens?x=1',
+  '/apiary',
+  '/.inputs',
+])('%s is the dashboard, under the policy', async (url) => {
+  const reply = await app.inject({ url, headers: html });
+  expect(reply.statusCode).toBe(200);
+  expect(reply.body).toBe('<title>cde</title>');
+  expect(reply.headers).toMatchObject({
+    'content-type': 'text/html; charset=utf-8',
+    'content-security-policy': contentSecurityPolicy,
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+    'cache-control': 'no-cache',
+  });
+});
 
 test('a page that has not changed is not sent again', async () => {
   const first = await app.inject({ url: '/workspaces', headers: html });
@@ -58,12 +62,16 @@ test('a page that has not changed is not sent again', async () => {
   expect(again.body).toBe('');
 });
 
-test.each(['/api/v1/nothing', '/api', '/relay/x', '/metrics', '/healthz', '/assets/gone.js'])(
-  '%s is not a page',
-  async (url) => {
-    expect((await app.inject({ url, headers: html })).statusCode).toBe(404);
-  },
-);
+test.each([
+  '/api/v1/nothing',
+  '/api',
+  '/relay/x',
+  '/metrics',
+  '/healthz',
+  '/assets/gone.js',
+])('%s is not a page', async (url) => {
+  expect((await app.inject({ url, headers: html })).statusCode).toBe(404);
+});
 
 test('what does not ask for HTML gets none', async () => {
   expect((await app.inject({ url: '/workspaces', headers: { accept: 'application/json' } })).statusCode).toBe(
@@ -88,13 +96,14 @@ test('assets are cached for ever and compressed beforehand', async () => {
   expect((await app.inject({ url: '/assets/index-abc.js' })).body).toBe('plain');
 });
 
-test.each(['/assets/..%2f.inputs', '/assets/%2e%2e/.inputs', '/assets/../.inputs'])(
-  '%s does not leave the folder',
-  async (url) => {
-    const reply = await app.inject({ url, headers: html });
-    expect(reply.body).not.toContain('a hash');
-  },
-);
+test.each([
+  '/assets/..%2f.inputs',
+  '/assets/%2e%2e/.inputs',
+  '/assets/../.inputs',
+])('%s does not leave the folder', async (url) => {
+  const reply = await app.inject({ url, headers: html });
+  expect(reply.body).not.toContain('a hash');
+});
 
 test('the policy allows nothing inline and nothing from elsewhere', () => {
   expect(contentSecurityPolicy).not.toMatch(/unsafe|\*|https?:/);

@@ -95,13 +95,16 @@ test('cgroup v2 is written in its own words', () => {
   }
 });
 
-test.each([{ memory: 'lots' }, { memory: '1Mi' }, { cpus: 'two' }, { cpus: 0 }, { processes: -1 }])(
-  '%o is no limit',
-  async (local) => {
-    const provider = scene.provider('polite');
-    const move = await drive((state) =>
-      provider.start(makeSpec('w1', local as never), launchOf('b1'), state, scene.context),
-    );
-    expect(move).toMatchObject({ kind: 'failed', error: { code: 'template-limit-invalid', fault: 'user' } });
-  },
-);
+test.each([
+  { memory: 'lots' },
+  { memory: '1Mi' },
+  { cpus: 'two' },
+  { cpus: 0 },
+  { processes: -1 },
+])('%o is no limit', async (local) => {
+  const provider = scene.provider('polite');
+  const move = await drive((state) =>
+    provider.start(makeSpec('w1', local as never), launchOf('b1'), state, scene.context),
+  );
+  expect(move).toMatchObject({ kind: 'failed', error: { code: 'template-limit-invalid', fault: 'user' } });
+});

@@ -36,163 +36,162 @@ const everStarted = () => {
   return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').length : 0;
 };
 
-describe.each(process.platform === 'linux' ? (['bwrap', 'unshare', 'none'] as const) : (['none'] as const))(
-  '%s',
-  (isolation) => {
-    test('starts, is running, stops, and keeps the home', async () => {
-      const provider = scene.provider('polite', { isolation });
-      const move = done(await start(provider));
-      expect(move.isolation).toMatch(new RegExp(`^${isolation}: `));
-      expect(move.home).toBe(isolation === 'none' ? scene.home('w1') : '/home/ada');
-      expect(scene.lines.join('\n')).toMatch(
-        /home .*w1 created\n.*isolation: .*\n(.*\n)*agent started, pid \d+/,
-      );
-      expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b1' });
-      expect(done(await start(provider, 'b1', move.state)).message).toMatch(/running already/);
-      await until('the agent in its home', () => everStarted() === 1);
+describe.each(
+  process.platform === 'linux' ? (['bwrap', 'unshare', 'none'] as const) : (['none'] as const),
+)('%s', (isolation) => {
+  test('starts, is running, stops, and keeps the home', async () => {
+    const provider = scene.provider('polite', { isolation });
+    const move = done(await start(provider));
+    expect(move.isolation).toMatch(new RegExp(`^${isolation}: `));
+    expect(move.home).toBe(isolation === 'none' ? scene.home('w1') : '/home/ada');
+    expect(scene.lines.join('\n')).toMatch(
+      /home .*w1 created\n.*isolation: .*\n(.*\n)*agent started, pid \d+/,
+    );
+    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b1' });
+    expect(done(await start(provider, 'b1', move.state)).message).toMatch(/running already/);
+    await until('the agent in its home', () => everStarted() === 1);
 
-      expect(done(await stop(provider, move.state)).state).toEqual({});
-      expect(await provider.observe('w1', {})).toEqual({ kind: 'absent' });
-      expect(scene.agents()).toEqual([]);
-      expect(everStarted()).toBe(1);
-      done(await stop(provider));
+    expect(done(await stop(provider, move.state)).state).toEqual({});
+    expect(await provider.observe('w1', {})).toEqual({ kind: 'absent' });
+    expect(scene.agents()).toEqual([]);
+    expect(everStarted()).toBe(1);
+    done(await stop(provider));
+  });
+
+  test('is adopted by a server that comes later, even one without its state', async () => {
+    const first = scene.provider('polite', { isolation });
+    const { state } = done(await start(first));
+    await first.close();
+    const second = scene.provider('polite', { isolation });
+    expect(await second.observe('w1', {})).toEqual({ kind: 'running', buildId: 'b1' });
+    expect(done(await start(second, 'b1', {})).state).toEqual(state);
+    expect(scene.agents()).toHaveLength(1);
+    const ended: string[] = [];
+    second.onExit((workspaceId) => ended.push(workspaceId));
+    process.kill(scene.agents()[0]!, 'SIGKILL');
+    await until('the end of an adopted agent', () => ended.length > 0);
+    expect(await second.observe('w1', state)).toEqual({
+      kind: 'exited',
+      buildId: 'b1',
+      reason: expect.stringMatching(/^the agent was killed by SIGKILL/),
     });
+  });
 
-    test('is adopted by a server that comes later, even one without its state', async () => {
-      const first = scene.provider('polite', { isolation });
-      const { state } = done(await start(first));
-      await first.close();
-      const second = scene.provider('polite', { isolation });
-      expect(await second.observe('w1', {})).toEqual({ kind: 'running', buildId: 'b1' });
-      expect(done(await start(second, 'b1', {})).state).toEqual(state);
-      expect(scene.agents()).toHaveLength(1);
-      const ended: string[] = [];
-      second.onExit((workspaceId) => ended.push(workspaceId));
-      process.kill(scene.agents()[0]!, 'SIGKILL');
-      await until('the end of an adopted agent', () => ended.length > 0);
-      expect(await second.observe('w1', state)).toEqual({
+  test('a newer build replaces the older one', async () => {
+    const provider = scene.provider('polite', { isolation });
+    const { state } = done(await start(provider, 'b1'));
+    const [older] = await until('the first agent', () =>
+      scene.agents().length === 1 ? scene.agents() : null,
+    );
+    const move = done(await start(provider, 'b2', state));
+    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b2' });
+    expect(scene.agents()).toHaveLength(1);
+    expect(scene.agents()[0]).not.toBe(older);
+  });
+
+  test('one that does not stop is killed with all it left behind', async () => {
+    const provider = scene.provider('stubborn', { isolation, graceMs: 200 });
+    const { state } = done(await start(provider));
+    const children = await until('its children', () => {
+      const all = readdirSync('/proc').filter((name) => {
+        try {
+          const argv = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
+          return argv[0] === 'sleep' && /^77700[01]$/.test(argv[1]!);
+        } catch {
+          return false;
+        }
+      });
+      return all.length >= 2 ? all : null;
+    });
+    const times = await Promise.all(children.map((pid) => startTimeOf(Number(pid))));
+    done(await stop(provider, state));
+    expect(scene.agents()).toEqual([]);
+    expect(scene.supervisors()).toEqual([]);
+    for (const [index, pid] of children.entries())
+      expect(await startTimeOf(Number(pid))).not.toBe(times[index]);
+    expect(scene.lines.join('\n')).toMatch(/did not stop within 0\.2 s and is killed/);
+  });
+
+  test('one that dies at once tells why, and is started again when asked again', async () => {
+    const provider = scene.provider('failing', { isolation });
+    const ended: string[] = [];
+    provider.onExit((workspaceId) => ended.push(workspaceId));
+    let move = await start(provider);
+    if (move.kind === 'done') {
+      // It had begun well; then the end is seen a moment later.
+      await until('its end', () => ended.length > 0);
+      const seen = await provider.observe('w1', move.state);
+      expect(seen).toMatchObject({
         kind: 'exited',
-        buildId: 'b1',
-        reason: expect.stringMatching(/^the agent was killed by SIGKILL/),
+        reason: expect.stringMatching(/code 3: (.*\n)*no such server/),
       });
+      move = await start(provider, 'b1', move.state);
+    }
+    expect(move).toMatchObject({
+      kind: 'failed',
+      error: {
+        code: 'agent-died',
+        message: expect.stringMatching(/code 3/),
+        detail: expect.stringMatching(/no such server: it said no/),
+      },
     });
+    const before = everStarted();
+    const cured = scene.provider('polite', { isolation });
+    done(await start(cured, 'b1', move.state));
+    await until('another start', () => everStarted() === before + 1);
+  });
 
-    test('a newer build replaces the older one', async () => {
-      const provider = scene.provider('polite', { isolation });
-      const { state } = done(await start(provider, 'b1'));
-      const [older] = await until('the first agent', () =>
-        scene.agents().length === 1 ? scene.agents() : null,
-      );
-      const move = done(await start(provider, 'b2', state));
-      expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b2' });
+  test('two servers that start it at the same time start one agent', async () => {
+    const [a, b] = [scene.provider('polite', { isolation }), scene.provider('polite', { isolation })];
+    await Promise.all([a.isolation(), b.isolation()]);
+    for (let round = 0; round < 5; round++) {
+      const moves = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
+      expect(done(moves[0]).state).toEqual(done(moves[1]).state);
       expect(scene.agents()).toHaveLength(1);
-      expect(scene.agents()[0]).not.toBe(older);
-    });
-
-    test('one that does not stop is killed with all it left behind', async () => {
-      const provider = scene.provider('stubborn', { isolation, graceMs: 200 });
-      const { state } = done(await start(provider));
-      const children = await until('its children', () => {
-        const all = readdirSync('/proc').filter((name) => {
-          try {
-            const argv = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
-            return argv[0] === 'sleep' && /^77700[01]$/.test(argv[1]!);
-          } catch {
-            return false;
-          }
-        });
-        return all.length >= 2 ? all : null;
-      });
-      const times = await Promise.all(children.map((pid) => startTimeOf(Number(pid))));
-      done(await stop(provider, state));
-      expect(scene.agents()).toEqual([]);
+      await until('the agent in its home', () => everStarted() === round + 1);
+      done(await stop(round % 2 ? a : b));
       expect(scene.supervisors()).toEqual([]);
-      for (const [index, pid] of children.entries())
-        expect(await startTimeOf(Number(pid))).not.toBe(times[index]);
-      expect(scene.lines.join('\n')).toMatch(/did not stop within 0\.2 s and is killed/);
-    });
+    }
+    expect(everStarted()).toBe(5);
+  });
 
-    test('one that dies at once tells why, and is started again when asked again', async () => {
-      const provider = scene.provider('failing', { isolation });
-      const ended: string[] = [];
-      provider.onExit((workspaceId) => ended.push(workspaceId));
-      let move = await start(provider);
-      if (move.kind === 'done') {
-        // It had begun well; then the end is seen a moment later.
-        await until('its end', () => ended.length > 0);
-        const seen = await provider.observe('w1', move.state);
-        expect(seen).toMatchObject({
-          kind: 'exited',
-          reason: expect.stringMatching(/code 3: (.*\n)*no such server/),
-        });
-        move = await start(provider, 'b1', move.state);
-      }
-      expect(move).toMatchObject({
-        kind: 'failed',
-        error: {
-          code: 'agent-died',
-          message: expect.stringMatching(/code 3/),
-          detail: expect.stringMatching(/no such server: it said no/),
-        },
+  test('a server killed at any moment of a start leaves one agent or none, and the next finds it', async () => {
+    const next = scene.provider('polite', { isolation });
+    await next.isolation();
+    for (let round = 0; round < 8; round++) {
+      const buildId = `b${round}`;
+      const words = [
+        scene.dataDir,
+        scene.skeleton,
+        scene.tag,
+        isolation,
+        fakeAgents.polite,
+        scene.tag,
+        buildId,
+      ];
+      const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
+        stdio: ['pipe', 'pipe', 'inherit'],
       });
-      const before = everStarted();
-      const cured = scene.provider('polite', { isolation });
-      done(await start(cured, 'b1', move.state));
-      await until('another start', () => everStarted() === before + 1);
-    });
-
-    test('two servers that start it at the same time start one agent', async () => {
-      const [a, b] = [scene.provider('polite', { isolation }), scene.provider('polite', { isolation })];
-      await Promise.all([a.isolation(), b.isolation()]);
-      for (let round = 0; round < 5; round++) {
-        const moves = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
-        expect(done(moves[0]).state).toEqual(done(moves[1]).state);
-        expect(scene.agents()).toHaveLength(1);
-        await until('the agent in its home', () => everStarted() === round + 1);
-        done(await stop(round % 2 ? a : b));
-        expect(scene.supervisors()).toEqual([]);
-      }
-      expect(everStarted()).toBe(5);
-    });
-
-    test('a server killed at any moment of a start leaves one agent or none, and the next finds it', async () => {
-      const next = scene.provider('polite', { isolation });
-      await next.isolation();
-      for (let round = 0; round < 8; round++) {
-        const buildId = `b${round}`;
-        const words = [
-          scene.dataDir,
-          scene.skeleton,
-          scene.tag,
-          isolation,
-          fakeAgents.polite,
-          scene.tag,
-          buildId,
-        ];
-        const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
-          stdio: ['pipe', 'pipe', 'inherit'],
-        });
-        await new Promise((resolve) => server.stdout.once('data', resolve));
-        const gone = new Promise((resolve) => server.once('exit', resolve));
-        server.stdin.write('go\n');
-        // From before the spawn to after the end of the move, at another point in every round.
-        const from = performance.now();
-        await until('the moment', () => performance.now() - from >= round * 11 + 3);
-        server.kill('SIGKILL');
-        await gone;
-        const { state } = done(await start(next, buildId));
-        expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
-        await until('exactly one agent', () => scene.agents().length === 1);
-        expect(scene.supervisors().length).toBeGreaterThan(0);
-        if (round % 3 === 2) done(await stop(next, state));
-      }
-      done(await stop(next));
-      await until('none', () => scene.agents().length === 0 && scene.supervisors().length === 0);
-      // Never more than one for each build, though each was started twice.
-      expect(everStarted()).toBeLessThanOrEqual(8);
-    });
-  },
-);
+      await new Promise((resolve) => server.stdout.once('data', resolve));
+      const gone = new Promise((resolve) => server.once('exit', resolve));
+      server.stdin.write('go\n');
+      // From before the spawn to after the end of the move, at another point in every round.
+      const from = performance.now();
+      await until('the moment', () => performance.now() - from >= round * 11 + 3);
+      server.kill('SIGKILL');
+      await gone;
+      const { state } = done(await start(next, buildId));
+      expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
+      await until('exactly one agent', () => scene.agents().length === 1);
+      expect(scene.supervisors().length).toBeGreaterThan(0);
+      if (round % 3 === 2) done(await stop(next, state));
+    }
+    done(await stop(next));
+    await until('none', () => scene.agents().length === 0 && scene.supervisors().length === 0);
+    // Never more than one for each build, though each was started twice.
+    expect(everStarted()).toBeLessThanOrEqual(8);
+  });
+});
 
 test('a stop that comes before a slow supervisor takes its permission to start', async () => {
   const provider = scene.provider('polite');
