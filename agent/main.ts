@@ -1,5 +1,5 @@
 import { agentEnvironment } from '@cde/api/agent.ts';
-import { startAgent } from './agent.ts';
+import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 
 /** Exit codes beyond 0 and Node's own; the provider shows them with the last lines of stderr. */
@@ -27,14 +27,24 @@ if (!serverUrl || !token) {
 // While it waits for a server that is away, nothing else keeps the process alive.
 setInterval(() => {}, 2 ** 30);
 
-let stop: () => Promise<void> = async () => {};
+const agent = makeAgent({
+  serverUrl,
+  token,
+  version: about.version,
+  print,
+  onRefused(error) {
+    print(`the server refuses this agent (${error.status} ${error.code}): ${error.message}`);
+    void end(exitCodes.refused);
+  },
+});
+
 let ending = false;
 async function end(code: number): Promise<never> {
-  if (!ending) {
-    ending = true;
-    setTimeout(() => process.exit(code), stopWithinMs).unref();
-    await stop();
-  }
+  // Its first reason to end stands.
+  if (ending) return new Promise<never>(() => {});
+  ending = true;
+  setTimeout(() => process.exit(code), stopWithinMs).unref();
+  await agent.stop();
   process.exit(code);
 }
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
@@ -50,18 +60,8 @@ process.on('uncaughtException', (error) => print(`a fault: ${error.stack ?? erro
 process.on('unhandledRejection', (error) => print(`a fault: ${(error as Error)?.stack ?? error}`));
 
 try {
-  const agent = await startAgent({
-    serverUrl,
-    token,
-    version: about.version,
-    print,
-    onRefused(error) {
-      print(`the server refuses this agent (${error.status} ${error.code}): ${error.message}`);
-      void end(exitCodes.refused);
-    },
-  });
-  stop = agent.stop;
+  await agent.start();
 } catch (error) {
-  print(`cannot start: ${(error as Error).stack ?? error}`);
+  if (!ending) print(`cannot start: ${(error as Error).stack ?? error}`);
   await end(1);
 }

@@ -105,7 +105,8 @@ export async function runStartup(options: {
     );
     stop();
   }, options.timeoutMs);
-  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  else signal.addEventListener('abort', stop, { once: true });
 
   const end = await new Promise<{ exitCode: number | null; signal: string | null }>((resolve) => {
     child.once('exit', (exitCode, name) => resolve({ exitCode, signal: name }));

@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
 import { type Accounts, readAccounts } from './attributes.ts';
 import type { SftpContext } from './context.ts';
@@ -35,7 +34,7 @@ export async function serveSftp(channel: Duplex, options: { home: string }): Pro
     for await (const packet of readPackets(channel)) {
       const reply = await answer(packet, context);
       if (channel.writableEnded || channel.destroyed) break;
-      if (!channel.write(reply)) await Promise.race([once(channel, 'drain'), once(channel, 'close')]);
+      if (!channel.write(reply)) await drained(channel);
     }
   } catch (error) {
     // A client that breaks the format, or went away in the middle of a packet: the session ends.
@@ -43,6 +42,18 @@ export async function serveSftp(channel: Duplex, options: { home: string }): Pro
   } finally {
     await handles.closeAll();
   }
+}
+
+function drained(channel: Duplex): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      channel.off('drain', done);
+      channel.off('close', done);
+      resolve();
+    };
+    channel.on('drain', done);
+    channel.on('close', done);
+  });
 }
 
 async function answer(packet: Buffer, context: SftpContext): Promise<Buffer> {

@@ -153,6 +153,27 @@ describe.skipIf(!has('ssh'))('commands over OpenSSH (needs ssh)', () => {
     expect(result.stderr === lines(700001, 1400000)).toBe(true);
   });
 
+  test('keys are changed on the way, compression works', async () => {
+    const data = randomBytes(20_000_000);
+    const result = await fixture.ssh(['-C', '-o', 'RekeyLimit=2M', 'ws', 'cat'], data);
+    expect(md5(result.stdout)).toBe(md5(data));
+  });
+
+  test('many sessions over one connection, each with its own exit code', async () => {
+    const control = join(fixture.folder, 'control');
+    const master = fixture.start(['-M', '-N', '-S', control, 'ws']);
+    await until(() => existsSync(control), 'the master is up');
+    const results = await Promise.all(
+      Array.from({ length: 30 }, (_, index) =>
+        fixture.ssh(['-S', control, 'ws', `seq 1 5000 | tail -1; exit ${index}`]),
+      ),
+    );
+    expect(results.map(({ code }) => code)).toEqual(Array.from({ length: 30 }, (_, index) => index));
+    expect(new Set(results.map(({ stdout }) => stdout.toString()))).toEqual(new Set(['5000\n']));
+    master.kill('SIGTERM');
+    await once(master, 'close');
+  });
+
   test('a slow client holds the command back instead of growing the agent', async () => {
     await writeFile(join(fixture.home, 'large'), randomBytes(100_000_000));
     globalThis.gc?.();
@@ -224,6 +245,20 @@ describe.skipIf(!has('ssh'))('commands over OpenSSH (needs ssh)', () => {
     } finally {
       for (const pid of [nohup, setsid]) process.kill(pid, 'SIGKILL');
     }
+  });
+
+  test('the end of the agent hangs up all that runs, and ends the connections', async () => {
+    const other = await makeFixture();
+    const child = other.start(['ws', 'echo $$ > hup.pid; exec sleep 304']);
+    const path = join(other.home, 'hup.pid');
+    const pid = await until(() => {
+      const written = existsSync(path) ? Number(readFileSync(path, 'utf8')) : 0;
+      return written > 1 && written;
+    }, 'it runs');
+    other.server.close();
+    expect(await once(child, 'close')).toEqual([255, null]);
+    await until(() => !alive(pid), 'hung up');
+    await other.close();
   });
 
   test('a broken client does not disturb the others', async () => {

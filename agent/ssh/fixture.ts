@@ -8,7 +8,7 @@ import { readHostKey } from '../host-key.ts';
 import { makeSessions, type Sessions } from '../sessions.ts';
 import type { Workspace } from './environment.ts';
 import { makePipePool } from './pipes.ts';
-import { makeSshServer } from './server.ts';
+import { makeSshServer, type SshServer } from './server.ts';
 
 export interface Result {
   code: number | null;
@@ -25,6 +25,7 @@ export interface Fixture {
   config: string;
   /** The server's socket, for clients other than OpenSSH. */
   socket: string;
+  server: SshServer;
   sessions: Sessions;
   workspace: Workspace;
   /** Runs `ssh -F config …`. */
@@ -45,6 +46,7 @@ const proxy = `const socket = require('node:net').connect({ path: process.argv[2
 process.stdin.pipe(socket);
 socket.pipe(process.stdout);
 socket.on('error', () => process.exit(1));
+socket.on('end', () => process.exit(0));
 socket.on('close', () => process.exit(0));
 `;
 
@@ -113,6 +115,7 @@ export async function makeFixture(): Promise<Fixture> {
     home,
     config,
     socket,
+    server: ssh,
     sessions,
     workspace,
     run,

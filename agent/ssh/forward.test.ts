@@ -50,6 +50,11 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
     return Buffer.concat(chunks);
   }
 
+  /** The next bytes, and no more. */
+  async function take(socket: Socket, length: number): Promise<Buffer> {
+    return until(() => socket.read(length) as Buffer | null, `${length} bytes`);
+  }
+
   function dial(where: { port: number; host?: string } | { path: string }): Promise<Socket> {
     return new Promise((resolve, reject) => {
       const socket = connect({ ...where, allowHalfOpen: true });
@@ -122,6 +127,30 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
     );
     await client.close();
     await until(() => fixture.sessions.list().length === 0, 'no session');
+  });
+
+  test('-L: an answer that the client reads late is complete, though its server has long gone', async () => {
+    // More than an SSH window, less than all buffers on the way.
+    const answer = randomBytes(3_500_000);
+    let gone = false;
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.resume();
+      socket.once('end', () => socket.end(answer));
+      socket.once('close', () => {
+        gone = true;
+      });
+    });
+    servers.push(server);
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const local = await freePort();
+    const to = (server.address() as AddressInfo).port;
+    const client = await forwarding(['-L', `${local}:127.0.0.1:${to}`], canDial({ port: local }));
+    gone = false;
+    const socket = await dial({ port: local });
+    socket.end('question');
+    await until(() => gone, 'the server has sent all and closed');
+    expect(md5(await collect(socket))).toBe(md5(answer));
+    await client.close();
   });
 
   test('-W and a host name', async () => {
@@ -230,17 +259,13 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
       [data, Buffer.from('one'), Buffer.from('two')].map(async (part) => {
         const socket = await dial({ port: socks });
         const host = Buffer.from('localhost');
-        const greeting = Buffer.of(5, 1, 0);
-        const request = Buffer.concat([
-          Buffer.of(5, 1, 0, 3, host.length),
-          host,
-          Buffer.of(port >> 8, port & 255),
-        ]);
-        socket.write(Buffer.concat([greeting, request]));
-        const answer = await ask(socket, part);
-        // The greeting's reply (2 bytes) and the request's (10).
-        expect([answer[1], answer[3]]).toEqual([0, 0]);
-        return answer.subarray(12);
+        socket.write(Buffer.of(5, 1, 0));
+        expect(await take(socket, 2)).toEqual(Buffer.of(5, 0));
+        socket.write(
+          Buffer.concat([Buffer.of(5, 1, 0, 3, host.length), host, Buffer.of(port >> 8, port & 255)]),
+        );
+        expect((await take(socket, 10))[1]).toBe(0);
+        return ask(socket, part);
       }),
     );
     expect(answers.map((answer) => answer.length)).toEqual([3_000_008, 5, 5]);
