@@ -30,15 +30,16 @@ async function ask(context: Context, question: string, output: NodeJS.WritableSt
   }
 }
 
-/** Reads secrets: asked for without echo on a terminal, one a line from stdin elsewhere. */
-export async function readSecrets(context: Context, prompts: string[]): Promise<string[]> {
+/**
+ * Reads secrets: asked for without echo on a terminal, one a line from stdin elsewhere, where the first ones may
+ * be left out.
+ */
+export async function readSecrets(context: Context, ...prompts: string[]): Promise<string[]> {
   if (!process.stdin.isTTY) {
-    const lines = (await readStdin()).split(/\r?\n/);
-    if (lines.length < prompts.length || prompts.some((_, at) => lines[at] === ''))
-      throw usage(
-        `Expected ${prompts.length === 1 ? 'one line' : `${prompts.length} lines`} on stdin: ${prompts.join(', ')}.`,
-      );
-    return lines.slice(0, prompts.length);
+    const lines = (await readStdin()).replace(/\r?\n$/, '').split(/\r?\n/);
+    if (lines.at(-1) === '' || lines.length > prompts.length)
+      throw usage(`Expected on stdin, one to a line: ${prompts.join(', ')}.`);
+    return lines;
   }
   const answers: string[] = [];
   for (const prompt of prompts) {

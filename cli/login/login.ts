@@ -18,7 +18,7 @@ export async function login(
   const made = input.token === undefined ? await throughBrowser(context, url, input.browser) : null;
   const token =
     made ??
-    (typeof input.token === 'string' ? input.token : (await readSecrets(context, ['Token']))[0]!).trim();
+    (typeof input.token === 'string' ? input.token : (await readSecrets(context, 'Token'))[0]!).trim();
   const client = openClient({ url, token, signal: context.signal, note: out.note });
   const user = await client.call(getUser, { params: { user: 'me' } });
   await storeLogin(env, url, { token, username: user.username, source: made ? 'browser' : 'given' });

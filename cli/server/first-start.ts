@@ -78,10 +78,17 @@ async function createStarter(context: Context, client: Client) {
   // An administrator may have replaced the starter template before this step was reached.
   if (!items.some((template) => template.name === 'local')) return undefined;
   context.out.note(`Creating the workspace ${starterWorkspace}.`);
-  return client.call(createWorkspace, {
-    body: { name: starterWorkspace, template: 'local' },
-    idempotencyKey: randomUUID(),
-  });
+  try {
+    return await client.call(createWorkspace, {
+      body: { name: starterWorkspace, template: 'local' },
+      idempotencyKey: randomUUID(),
+    });
+  } catch (error) {
+    // A server for many machines has no workspaces on its own: that is as it should be.
+    if (toFailure(error).code !== 'provider-not-available') throw error;
+    context.out.note('Workspaces on this machine are off here, so none was created.');
+    return undefined;
+  }
 }
 
 /** The login that is stored, if it is good; else the one-time code is exchanged for one. */
@@ -181,14 +188,13 @@ function tell(
   else lines.push(`  signed in   no; run: npx cde login ${told.url}`);
   if (!told.link && told.user)
     lines.push(`  workspaces  ${told.workspaces.length > 0 ? told.workspaces.join(', ') : 'none'}`);
-  if (told.link)
-    lines.push(
-      '',
-      '  Next, in another terminal:',
-      `    ${c.bold(`npx cde ssh ${told.workspaces[0] ?? starterWorkspace}`)}`,
-      `    ${c.bold('npx cde create web --template local')}`,
-      `    ${c.bold('npx cde list')}`,
-    );
+  if (told.link) {
+    const [first] = told.workspaces;
+    const next = first
+      ? [`npx cde ssh ${first}`, 'npx cde create web --template local', 'npx cde list']
+      : ['npx cde template list', 'npx cde user create NAME', 'npx cde list'];
+    lines.push('', '  Next, in another terminal:', ...next.map((line) => `    ${c.bold(line)}`));
+  }
   lines.push('', c.dim('  Ctrl-C stops the server; workspaces go on.'), '');
   for (const line of lines) out.print(line);
 }

@@ -10,54 +10,65 @@ beforeEach(async () => {
 });
 afterEach(() => home.remove());
 
-test('from nothing to a shell; killed, the server goes too; the next start finds everything', async () => {
-  const first = await startServer(home);
-  const said = first.running.stdout();
-  expect(said).toMatch(new RegExp(`${first.url}/sign-in#code=\\S+`));
-  for (const command of ['npx cde ssh hello', 'npx cde create web --template local', 'npx cde list'])
-    expect(said).toContain(command);
-  const file = join(home.path, '.config', 'cde', 'config.json');
-  expect((await stat(file)).mode & 0o777).toBe(0o600);
-  expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
-  const ran = await home.run(['ssh', 'hello', '--', 'echo kept > ~/note; exit 5']);
-  expect(ran).toMatchObject({ code: 5 });
-  // The first start is over: its code lies about no longer.
-  await expect(stat(join(home.path, 'data', 'first-start.json'))).rejects.toThrow('ENOENT');
+/** Each start of a server takes seconds where other tests share the machine. */
+const severalStarts = { timeout: 120_000 };
 
-  first.running.child.kill('SIGKILL');
-  await portClosed(first.port);
+test(
+  'from nothing to a shell; killed, the server goes too; the next start finds everything',
+  severalStarts,
+  async () => {
+    const first = await startServer(home);
+    const said = first.running.stdout();
+    expect(said).toMatch(new RegExp(`${first.url}/sign-in#code=\\S+`));
+    for (const command of ['npx cde ssh hello', 'npx cde create web --template local', 'npx cde list'])
+      expect(said).toContain(command);
+    const file = join(home.path, '.config', 'cde', 'config.json');
+    expect((await stat(file)).mode & 0o777).toBe(0o600);
+    expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
+    const ran = await home.run(['ssh', 'hello', '--', 'echo kept > ~/note; exit 5']);
+    expect(ran).toMatchObject({ code: 5 });
+    // The first start is over: its code lies about no longer.
+    await expect(stat(join(home.path, 'data', 'first-start.json'))).rejects.toThrow('ENOENT');
 
-  const second = await startServer(home, first.port);
-  expect(second.running.stdout()).toContain('hello (running)');
-  expect(second.running.stdout()).not.toContain('#code=');
-  expect(await home.run(['ssh', 'hello', '--', 'cat note'])).toMatchObject({ code: 0, stdout: 'kept\n' });
-  expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);
-  await second.close();
-  expect((await second.running.ended).code).toBe(0);
-});
+    first.running.child.kill('SIGKILL');
+    await portClosed(first.port);
 
-test('killed at any step of the first start, the next start does what is left and repeats nothing', async () => {
-  const port = await freePort();
-  const start = () =>
-    home.start(['server', 'start', '--listen', `127.0.0.1:${port}`], {
-      env: { CDE_DATA_DIR: join(home.path, 'data') },
-    });
-  for (const step of ['Publishing the template', 'Creating the workspace', 'Starting hello']) {
-    const running = start();
-    // A step that went through before the kill arrived is not said again.
-    await Promise.race([running.says(step), running.says('Ctrl-C stops')]);
-    running.child.kill('SIGKILL');
-    await portClosed(port);
-  }
-  const last = await startServer(home, port);
-  expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);
-  expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
-  expect(await home.json(['builds', 'hello'])).toHaveLength(1);
-  const config = JSON.parse(await readFile(join(home.path, '.config', 'cde', 'config.json'), 'utf8'));
-  expect(Object.values(config.servers)).toMatchObject([{ source: 'first-start' }]);
-  expect(JSON.stringify(config)).not.toContain('unfinished');
-  await last.close();
-});
+    const second = await startServer(home, first.port);
+    expect(second.running.stdout()).toContain('hello (running)');
+    expect(second.running.stdout()).not.toContain('#code=');
+    expect(await home.run(['ssh', 'hello', '--', 'cat note'])).toMatchObject({ code: 0, stdout: 'kept\n' });
+    expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);
+    await second.close();
+    expect((await second.running.ended).code).toBe(0);
+  },
+);
+
+test(
+  'killed at any step of the first start, the next start does what is left and repeats nothing',
+  severalStarts,
+  async () => {
+    const port = await freePort();
+    const start = () =>
+      home.start(['server', 'start', '--listen', `127.0.0.1:${port}`], {
+        env: { CDE_DATA_DIR: join(home.path, 'data') },
+      });
+    for (const step of ['Publishing the template', 'Creating the workspace', 'Starting hello']) {
+      const running = start();
+      // A step that went through before the kill arrived is not said again.
+      await Promise.race([running.says(step), running.says('Ctrl-C stops')]);
+      running.child.kill('SIGKILL');
+      await portClosed(port);
+    }
+    const last = await startServer(home, port);
+    expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);
+    expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
+    expect(await home.json(['builds', 'hello'])).toHaveLength(1);
+    const config = JSON.parse(await readFile(join(home.path, '.config', 'cde', 'config.json'), 'utf8'));
+    expect(Object.values(config.servers)).toMatchObject([{ source: 'first-start' }]);
+    expect(JSON.stringify(config)).not.toContain('unfinished');
+    await last.close();
+  },
+);
 
 test('a server that does not start passes its words and its exit code on', async () => {
   expect(await home.run(['server', 'start', '--listen', 'nowhere'])).toMatchObject({

@@ -33,7 +33,10 @@ export async function start(context: Context, input: { words: string[] }): Promi
     greet(steps, message as Ready, child).catch((error) => {
       if (steps.signal.aborted) return;
       context.out.fail(toFailure(error));
+      const { url, firstStart } = message as Ready;
       context.out.note('The server runs all the same; the next start tries again. Ctrl-C stops it.');
+      // An access URL that this machine cannot reach, for one: the person may from theirs.
+      if (firstStart) context.out.note(`To sign in once: ${url}/sign-in#code=${firstStart.code}`);
     });
   });
   const ended = new AbortController();

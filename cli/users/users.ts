@@ -27,7 +27,7 @@ export async function create(
 ): Promise<number | undefined> {
   const client = await context.client();
   const password = input.password
-    ? (await readSecrets(context, [`Password for ${input.username}`]))[0]
+    ? (await readSecrets(context, `Password for ${input.username}`))[0]
     : undefined;
   const user = await client.call(createUser, {
     body: { username: input.username, ...given(input), ...(password !== undefined && { password }) },
@@ -110,18 +110,19 @@ export async function setPasswordOf(context: Context, input: { user: string }): 
   const client = await context.client();
   const me = await client.call(getUser, { params: { user: 'me' } });
   const own = [me.id, me.username, 'me'].includes(input.user);
-  const [first, second] = await readSecrets(
-    context,
-    own ? ['Current password', 'New password'] : ['New password'],
-  );
-  await client.call(setPassword, {
-    params: { user: input.user },
-    body: own ? { current: first!, password: second! } : { password: first! },
-  });
+  const body = own ? await readOwn(context) : { password: (await readSecrets(context, 'New password'))[0]! };
+  await client.call(setPassword, { params: { user: input.user }, body });
   const username = own ? me.username : input.user;
   if (context.out.json) context.out.printJson({ user: username, passwordSet: true });
   else context.out.print(`The password of ${username} is set.`);
   return undefined;
+}
+
+/** One's own password: whoever came in by a link or single sign-on has none before. */
+async function readOwn(context: Context): Promise<{ current?: string; password: string }> {
+  const answers = await readSecrets(context, 'Current password (empty if you have none)', 'New password');
+  const [current, password] = answers.length === 1 ? ['', answers[0]!] : answers;
+  return { ...(current && { current }), password: password! };
 }
 
 export async function remove(
