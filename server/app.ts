@@ -15,7 +15,7 @@ import type { Bus } from './events/bus.ts';
 import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';
 import { may } from './identity/authorize.ts';
-import { makeGate } from './identity/gate.ts';
+import { makeGate, sessionCookie } from './identity/gate.ts';
 import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
@@ -95,6 +95,13 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
         description:
           'The control plane of cde. Errors are `{code, message, detail, hint}`; the codes are stable.',
       },
+      components: {
+        securitySchemes: {
+          token: { type: 'http', scheme: 'bearer', description: 'An API token: cde token create' },
+          session: { type: 'apiKey', in: 'cookie', name: sessionCookie },
+        },
+      },
+      security: [{ token: [] }, { session: [] }],
     },
     transform: jsonSchemaTransform,
   });

@@ -60,7 +60,7 @@ const settings = {
     help: 'What the sign-in button says',
   },
   concurrency: {
-    schema: z.coerce.number().int().min(1).max(100),
+    schema: z.coerce.number().int().min(1).max(60),
     default: '10',
     help: 'Reconcile steps at once',
   },

@@ -58,7 +58,13 @@ export async function startControlPlane(options: {
   const bus = makeBus({ url: database.url, pool: database.pool, log });
   const relay = makeRelay({
     ticketKeys: [keys.tickets.publicKey],
-    log,
+    // Every session says hello and goodbye; that is for whoever looks closely.
+    log: {
+      debug: log.debug.bind(log),
+      info: log.debug.bind(log),
+      warn: log.warn.bind(log),
+      error: log.error.bind(log),
+    },
     // An agent that is gone is worth a look at once, not at its next missed report.
     onPresence: (workspaceId, connected) => {
       if (!connected) enqueueReconcile(database.db, workspaceId).catch(() => {});

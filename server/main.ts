@@ -8,7 +8,7 @@ import { type Embedded, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
 import { type Database, isUnavailable, openDatabase } from './database/pool.ts';
 import { makeOneTimeLink } from './identity/sessions.ts';
-import { ensureOwner } from './identity/users.ts';
+import { ensureOwner, findUser } from './identity/users.ts';
 import { type Logger, makeLog } from './log.ts';
 
 /** How long to wait for a database that is not there yet: in a cluster both start together. */
@@ -40,6 +40,8 @@ async function connect(
     if (embedded.adopted) log.info('adopted the PostgreSQL that an earlier server left running');
   }
   const database = openDatabase(embedded?.url ?? config.databaseUrl!, {
+    // A reconcile step holds one connection for its lock and asks on another; requests have ten besides.
+    max: 10 + 2 * config.concurrency,
     onError: (error) => log.warn({ err: error }, 'a database connection broke'),
   });
   const deadline = Date.now() + databaseWaitMs;
@@ -72,7 +74,8 @@ async function firstStart(
 ): Promise<{ code: string; username: string } | null> {
   const file = join(config.dataDir, 'first-start.json');
   const { created, user } = await ensureOwner(database, {
-    username: userInfo().username,
+    // In a workspace it is the developer's name; there nobody is root.
+    username: userInfo().username === 'root' ? 'owner' : userInfo().username,
     now: () => new Date(),
   });
   if (!created && !existsSync(file)) return null;
@@ -83,8 +86,35 @@ async function firstStart(
   return { code: link.code, username: told.username };
 }
 
+/**
+ * `sign-in-link [USERNAME]`: the way back in for whoever runs the machine, when an owner has lost password,
+ * token and browser. Works beside a running server and without one.
+ */
+async function signInLink(args: string[]): Promise<void> {
+  const username = args[0]?.startsWith('-') ? undefined : args[0];
+  const config = readConfig(username === undefined ? args : args.slice(1), process.env);
+  const { database, embedded } = await connect(config, makeLog('error'));
+  try {
+    const user =
+      username === undefined
+        ? (await ensureOwner(database, { username: 'owner', now: () => new Date() })).user
+        : await findUser(database.db, username);
+    if (!user)
+      throw new StartError(`There is no user ${username}.`, 'Leave the name out for the first owner.');
+    const { path, expiresAt } = await makeOneTimeLink(database, user.id, () => new Date());
+    process.stdout.write(`${config.accessUrl}${path}\n`);
+    process.stderr.write(
+      `Signs ${user.username} in to a browser, once, until ${expiresAt.toLocaleTimeString()}.\n`,
+    );
+  } finally {
+    await database.close();
+    if (embedded && !embedded.adopted) await embedded.stop();
+  }
+}
+
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
+  if (args[0] === 'sign-in-link') return signInLink(args.slice(1));
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(
       `cde server ${version}\n\nSettings, as a flag or in the environment:\n${describeSettings()}\n`,

@@ -14,4 +14,17 @@ export const serverCommands: readonly Command[] = [
     ],
     load: () => import('./start.ts').then((m) => m.start),
   }),
+  rawCommand({
+    name: 'server sign-in-link',
+    group: 'Administration:',
+    summary: 'Make a one-time link on the server’s own machine, for who has lost every other way in',
+    details:
+      'Run it where the server runs, with the same settings (CDE_DATA_DIR, DATABASE_URL): it needs the database, not a ' +
+      'sign-in. Without a name the link is for the first owner. It works once, for 10 minutes.',
+    examples: [
+      ['cde server sign-in-link', 'the first owner'],
+      ['cde server sign-in-link ada', 'somebody else'],
+    ],
+    load: () => import('./sign-in-link.ts').then((m) => m.signInLink),
+  }),
 ];

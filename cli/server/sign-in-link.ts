@@ -1,0 +1,24 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import type { Context } from '../context.ts';
+
+const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
+
+/** Has the server's own program make the link: it needs the database, not an answer of the API. */
+export async function signInLink(context: Context, input: { words: string[] }): Promise<number | undefined> {
+  const words = input.words.filter((word) => word !== '--json');
+  const child = spawn(process.execPath, [serverMain, 'sign-in-link', ...words], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+    env: context.env,
+  });
+  let text = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    text += chunk.toString();
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  const url = text.trim();
+  if (code === 0 && context.out.json) context.out.printJson({ url });
+  else if (code === 0) context.out.print(url);
+  return code ?? 1;
+}
