@@ -48,8 +48,17 @@ export type Input<A extends Record<string, Argument>, O extends Record<string, O
   [K in keyof A]: ArgumentValue<A[K]>;
 } & { [K in keyof O]: OptionValue<O[K]> };
 
-/** Runs a command; a number is the exit code, nothing is 0. */
-export type Handler<I> = (context: Context, input: I) => Promise<number | undefined>;
+/** All commands, and the nouns that have verbs of their own. */
+export interface Tree {
+  commands: readonly Command[];
+  nouns: Record<string, { summary: string; group: string }>;
+}
+
+/**
+ * Runs a command; a number is the exit code, nothing is 0. `tree` is for the commands that are about the others:
+ * they cannot import it, since it leads to them.
+ */
+export type Handler<I> = (context: Context, input: I, tree: Tree) => Promise<number | undefined>;
 
 /** A command as data: parsing, help and completion are made from it; its code is loaded when it runs. */
 export interface Command {

@@ -16,7 +16,7 @@ export async function parseAndRun(words: string[]): Promise<number> {
     chosen = () =>
       run(options, async (context) => {
         const handler = (await command.load()) as unknown as Handler<Record<string, unknown>>;
-        return handler(context, input);
+        return handler(context, input, { commands, nouns });
       });
   });
   const raw = commands.find((command) => command.raw && words.join(' ').startsWith(command.name));
@@ -25,7 +25,7 @@ export async function parseAndRun(words: string[]): Promise<number> {
     const rest = words.slice(raw.name.split(' ').length);
     if (!rest.includes('--help') && !rest.includes('-h'))
       return run({ json }, async (context) =>
-        ((await raw.load()) as Handler<unknown>)(context, { words: rest }),
+        ((await raw.load()) as Handler<unknown>)(context, { words: rest }, { commands, nouns }),
       );
   }
   if (words.length === 0) {

@@ -1,5 +1,5 @@
 import type { Completes } from '../command.ts';
-import type { Node } from './completion.ts';
+import type { Node } from './nodes.ts';
 
 /** A shell word that stands for what may be offered: words, the output of a question to the server, or files. */
 function offer(completes: Completes | undefined): string {

@@ -1,5 +1,5 @@
 import type { Completes } from '../command.ts';
-import type { Node } from './completion.ts';
+import type { Node } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 /** In _arguments and _describe a colon and brackets separate. */

@@ -1,0 +1,73 @@
+import { type Argument, type Command, type Completes, flagOf, type Option, type Tree } from '../command.ts';
+import { commonOptions } from '../common-options.ts';
+
+/** What a shell needs to know of one option. */
+export interface Word {
+  /** `--template`, `-t`. */
+  flags: string[];
+  help: string;
+  takesValue: boolean;
+  completes: Completes | undefined;
+}
+
+/** A command as the scripts see it; `name` is '' for `cde` itself, a noun, or a command. */
+export interface Node {
+  name: string;
+  summary: string;
+  /** The words that may follow, with their summaries. */
+  verbs: [string, string][];
+  options: Word[];
+  /** What its arguments are, the last one repeating if `many`. */
+  values: (Completes | undefined)[];
+}
+
+/** The command data, as a list of nodes. */
+export function makeNodes({ commands, nouns }: Tree): Node[] {
+  const shown = commands.filter((command) => !command.hidden);
+  const first = new Map<string, string>();
+  for (const { name, summary } of shown) {
+    const [word, verb] = name.split(' ') as [string, string?];
+    first.set(word, verb === undefined ? summary : nouns[word]!.summary);
+  }
+  const verbsOf = (noun: string): [string, string][] =>
+    shown
+      .filter(({ name }) => name.startsWith(`${noun} `))
+      .map(({ name, summary }) => [name.slice(noun.length + 1), summary]);
+  return [
+    { name: '', summary: '', verbs: [...first], options: [], values: [] },
+    ...Object.entries(nouns).map(([noun, { summary }]) => ({
+      name: noun,
+      summary,
+      verbs: verbsOf(noun),
+      options: [],
+      values: [],
+    })),
+    ...shown.map((command) => ({
+      name: command.name,
+      summary: command.summary,
+      verbs: [],
+      options: optionsOf(command),
+      values: valuesOf(Object.values(command.arguments)),
+    })),
+  ];
+}
+
+function optionsOf(command: Command): Word[] {
+  const help = {
+    flags: ['--help', '-h'],
+    help: 'Explain the command',
+    takesValue: false,
+    completes: undefined,
+  };
+  const made = Object.entries<Option>({ ...command.options, ...commonOptions }).map(([key, option]) => ({
+    flags: [flagOf(key, option), ...(option.short ? [`-${option.short}`] : [])],
+    help: option.help,
+    takesValue: ['text', 'number', 'list'].includes(option.kind),
+    completes: option.completes,
+  }));
+  return [...made, help];
+}
+
+function valuesOf(given: Argument[]): (Completes | undefined)[] {
+  return given.map((argument) => argument.completes);
+}
