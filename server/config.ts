@@ -33,6 +33,11 @@ const settings = {
     default: undefined,
     help: 'PostgreSQL 15 or newer; without it the embedded one runs',
   },
+  databaseWait: {
+    schema: z.coerce.number().min(0).max(3600),
+    default: '60',
+    help: 'Seconds to wait at the start for a database that does not answer',
+  },
   secretKey: {
     schema: z.string().min(32, 'at least 32 characters'),
     default: undefined,

@@ -10,6 +10,7 @@ import type { Config } from './config.ts';
 import { enqueueReconcile, makeJobs } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
+import { watchDatabase } from './database/watch.ts';
 import { makeBus } from './events/bus.ts';
 import { loadKeys } from './identity/keys.ts';
 import { sweepIdentity } from './identity/sweep.ts';
@@ -112,6 +113,7 @@ export async function startControlPlane(options: {
     log,
   });
   urls = () => replica.urls();
+  const endWatch = watchDatabase(database, log);
   await bus.start();
   const jobs = makeJobs({
     database,
@@ -155,6 +157,7 @@ export async function startControlPlane(options: {
       await app.close();
       await jobs.stop();
       await bus.close();
+      await endWatch();
       for (const provider of providers.values()) await provider.close();
     },
   };

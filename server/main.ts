@@ -6,13 +6,10 @@ import { type Config, ConfigError, describeSettings, readConfig } from './config
 import { startControlPlane, version } from './control-plane.ts';
 import { type Embedded, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
-import { type Database, isUnavailable, openDatabase } from './database/pool.ts';
+import { type Database, isDatabaseFull, isUnavailable, openDatabase } from './database/pool.ts';
 import { makeOneTimeLink } from './identity/sessions.ts';
 import { ensureOwner, findUser } from './identity/users.ts';
 import { type Logger, makeLog } from './log.ts';
-
-/** How long to wait for a database that is not there yet: in a cluster both start together. */
-const databaseWaitMs = 60_000;
 
 class StartError extends Error {
   readonly hint: string;
@@ -44,23 +41,41 @@ async function connect(
     max: 10 + 2 * config.concurrency,
     onError: (error) => log.warn({ err: error }, 'a database connection broke'),
   });
-  const deadline = Date.now() + databaseWaitMs;
+  try {
+    await migrateOnceThere(config, database, log);
+    return { database, embedded };
+  } catch (error) {
+    await database.close();
+    // An adopted one may be at work for another server.
+    if (!embedded?.adopted) await embedded?.stop();
+    throw error;
+  }
+}
+
+/** In a cluster server and database start together, in any order: so a database that is away is waited for. */
+async function migrateOnceThere(config: Config, database: Database, log: Logger): Promise<void> {
+  const deadline = Date.now() + config.databaseWait * 1000;
   for (let told = false; ; ) {
     try {
       for (const name of await migrate(database.pool)) log.info(`migrated: ${name}`);
-      return { database, embedded };
+      return;
     } catch (error) {
+      if (isDatabaseFull(error))
+        throw new StartError(
+          `The disk of the database is full: ${(error as Error).message}`,
+          'Free space on it, then start again; nothing was lost.',
+          error,
+        );
       if (!isUnavailable(error)) throw error;
+      // Of a name with several addresses each was refused; then only the code says anything.
+      const why = (error as Error).message || (error as NodeJS.ErrnoException).code;
       if (Date.now() > deadline)
         throw new StartError(
-          `The database does not answer: ${(error as Error).message}`,
+          `The database does not answer: ${why}`,
           'Check DATABASE_URL and that PostgreSQL runs and lets this machine in; then start again.',
           error,
         );
-      if (!told)
-        log.warn(
-          `The database does not answer yet (${(error as Error).message}); trying for ${databaseWaitMs / 1000} s.`,
-        );
+      if (!told) log.warn(`The database does not answer yet (${why}); trying for ${config.databaseWait} s.`);
       told = true;
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
@@ -135,10 +150,14 @@ async function main(): Promise<void> {
     );
   });
   const { database, embedded } = await connect(config, log);
+  embedded?.keep((event, detail) => {
+    if (event === 'back') log.warn('the embedded PostgreSQL runs again');
+    else log.error(`the embedded PostgreSQL ${event}: ${detail}; it is started again`);
+  });
   const server = await startControlPlane({ config, database, log }).catch(
     async (error: NodeJS.ErrnoException) => {
       await database.close();
-      await embedded?.stop();
+      if (!embedded?.adopted) await embedded?.stop();
       if (error.code === 'EADDRINUSE')
         throw new StartError(
           `Port ${config.listen.port} on ${config.listen.host} is in use.`,

@@ -11,6 +11,8 @@ export interface Embedded {
   url: string;
   /** True when a PostgreSQL left by a killed server was found and kept. */
   adopted: boolean;
+  /** From now on starts PostgreSQL again whenever it has ended by itself (killed, out of memory, no disk), until `stop`. */
+  keep(tell: (event: 'has ended' | 'does not start' | 'back', detail: string) => void): void;
   /** Shuts PostgreSQL down (fast mode: open transactions are rolled back) and waits for its end. */
   stop(): Promise<void>;
 }
@@ -97,6 +99,15 @@ const startMs = 60_000;
 /** After a kill the old server's last processes may still be leaving; until then a new one refuses to start. */
 const refusedMs = 10_000;
 
+/** How often one that is kept is looked for. */
+const lookEveryMs = 1_000;
+
+/** The last lines that PostgreSQL wrote. */
+async function lastWords(base: string): Promise<string> {
+  const text = await readFile(join(base, 'postgres.log'), 'utf8').catch(() => '');
+  return text.trim().split('\n').slice(-3).join(' | ');
+}
+
 /** Starts the server process and waits until it answers. */
 async function launch(
   program: string,
@@ -147,12 +158,7 @@ async function launch(
         await wait(20);
       }
       if (Date.now() - began > refusedMs) {
-        const tail = (await readFile(join(base, 'postgres.log'), 'utf8'))
-          .trim()
-          .split('\n')
-          .slice(-3)
-          .join(' | ');
-        throw new Error(`it did not come up (${exit}): ${tail}`);
+        throw new Error(`it did not come up (${exit}): ${await lastWords(base)}`);
       }
       await wait(200);
     }
@@ -233,11 +239,13 @@ export async function startEmbedded(
   const password = (await readFile(passwordFile, 'utf8')).trim();
   const urlOf = (database: string) =>
     `postgres://cde:${password}@/${database}?host=${encodeURIComponent(socket)}`;
+  const relaunch = () =>
+    launch(programs.postgres, { base, data, socket, settings, run, url: urlOf('postgres') });
   let adopted = false;
   if ((await postmasterPid(data)) !== null && (await answers(urlOf('postgres')))) {
     adopted = true;
   } else {
-    await launch(programs.postgres, { base, data, socket, settings, run, url: urlOf('postgres') });
+    await relaunch();
   }
   const admin = new pg.Client({ connectionString: urlOf('postgres') });
   await admin.connect();
@@ -247,10 +255,33 @@ export async function startEmbedded(
   } finally {
     await admin.end();
   }
+  const stopping = new AbortController();
+  let keeping: Promise<void> | undefined;
   return {
     url: urlOf('cde'),
     adopted,
+    keep(tell) {
+      keeping ??= (async () => {
+        for (let back = true; ; ) {
+          await wait(lookEveryMs, undefined, { signal: stopping.signal, ref: false }).catch(() => {});
+          if (stopping.signal.aborted) return;
+          if ((await postmasterPid(data)) !== null) continue;
+          if (back) tell('has ended', await lastWords(base));
+          try {
+            await relaunch();
+            back = true;
+            tell('back', '');
+          } catch (error) {
+            back = false;
+            if (!stopping.signal.aborted) tell('does not start', (error as Error).message);
+          }
+        }
+      })();
+    },
     async stop() {
+      stopping.abort();
+      // It may be in the middle of a start that leads nowhere.
+      await Promise.race([keeping, wait(5_000, undefined, { ref: false })]);
       const pid = await postmasterPid(data);
       if (pid === null) return;
       process.kill(pid, 'SIGINT');

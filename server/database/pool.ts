@@ -24,6 +24,7 @@ export function openDatabase(
     connectionTimeoutMillis: 5_000,
     // A replica cut off from its database must notice: its advisory lock is then already somebody else's.
     keepAlive: true,
+    keepAliveInitialDelayMillis: 10_000,
     application_name: 'cde',
   });
   // An idle connection that breaks is replaced by the pool; without a listener the process would end.
@@ -33,18 +34,21 @@ export function openDatabase(
   return { url, pool, db: drizzle(pool, { schema }), close: () => pool.end() };
 }
 
-/** True for failures to reach PostgreSQL, as against failures of a statement. */
+/** True when PostgreSQL has no room left on its disk. */
+export const isDatabaseFull = (error: unknown): boolean => postgresError(error)?.code === '53100';
+
+/** True for failures of PostgreSQL as a whole (not reached, going down, no room), as against those of a statement. */
 export function isUnavailable(error: unknown): boolean {
   for (let e = error; e instanceof Error; e = e.cause as Error) {
     const code = (e as NodeJS.ErrnoException).code ?? '';
     if (
-      /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EHOSTUNREACH|57P0[123]|08\d\d\d|53300)$/.test(
+      /^(ECONNREFUSED|ECONNRESET|EPIPE|ENOENT|ETIMEDOUT|ENOTFOUND|EHOSTUNREACH|57P0[123]|08\d\d\d|53[123]00)$/.test(
         code,
       )
     )
       return true;
     if (
-      /timeout exceeded when trying to connect|Connection terminated|connection is closed|Client was closed|not queryable/i.test(
+      /timeout exceeded when trying to connect|timeout expired|Connection terminated|connection is closed|Client was closed|not queryable/i.test(
         e.message,
       )
     )

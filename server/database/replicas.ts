@@ -84,9 +84,12 @@ export function makeReplica(options: {
   }
 
   async function attempt(): Promise<void> {
+    // The job runner may end, and start again, without the place having been lost.
+    if (client) return;
     const fresh = new pg.Client({
       connectionString: database.url,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
       connectionTimeoutMillis: 5_000,
       application_name: 'cde-replica',
     });

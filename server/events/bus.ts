@@ -58,6 +58,7 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     const client = new pg.Client({
       connectionString: options.url,
       keepAlive: true,
+      keepAliveInitialDelayMillis: 10_000,
       connectionTimeoutMillis: 5_000,
     });
     let over = false;

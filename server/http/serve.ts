@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { isUnavailable } from '../database/pool.ts';
+import { isDatabaseFull, isUnavailable } from '../database/pool.ts';
 import { Problem } from '../errors.ts';
 import type { Actor, Caller, Gate } from './actor.ts';
 
@@ -148,6 +148,13 @@ const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type
 /** Turns whatever was thrown into a Problem; what is not the caller's doing becomes `internal` and is logged. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
+  if (isDatabaseFull(error))
+    return new Problem('database-unavailable', "The disk of the server's database is full.", {
+      detail: (error as Error).cause instanceof Error ? ((error as Error).cause as Error).message : undefined,
+      hint: 'Nothing was lost. An administrator has to free space on it; then try again.',
+      retryAfter: 5,
+      cause: error,
+    });
   if (isUnavailable(error))
     return new Problem('database-unavailable', 'The server cannot reach its database at the moment.', {
       hint: 'Nothing was lost. Try again in a few seconds.',
