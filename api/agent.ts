@@ -10,11 +10,30 @@ export const agentEnvironment = {
   token: 'CDE_AGENT_TOKEN',
 } as const;
 
+// What an agent says reaches other people's dashboards, terminals and known_hosts files, and the developer
+// of its workspace can make it say anything: so each of its words has a form and a length.
+
+/** SHA-256 in base64url; the last letter carries four bits only, so that one key has one spelling. */
+const sha256 = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
+/** 19 fixed bytes (the type's name, the key's length), the first two bits of the key, and the rest of it. */
+const ed25519Line = /^ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}$/;
+const plain = (most: number) =>
+  z
+    .string()
+    .max(most)
+    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
+
 export const RegisterAgent = z.object({
-  tlsPublicKey: z.string().describe("SHA-256 of the agent's TLS SubjectPublicKeyInfo, base64url"),
-  sshHostKey: z.string().describe('OpenSSH public key line: ssh-ed25519 AAAA…'),
-  version: z.string(),
-  hostname: z.string(),
+  tlsPublicKey: z
+    .string()
+    .regex(sha256, 'a SHA-256 in base64url')
+    .describe("SHA-256 of the agent's TLS SubjectPublicKeyInfo, base64url"),
+  sshHostKey: z
+    .string()
+    .regex(ed25519Line, 'ssh-ed25519 and the key, one line, no comment')
+    .describe('OpenSSH public key line: ssh-ed25519 AAAA…'),
+  version: plain(64),
+  hostname: plain(255),
 });
 
 /** What the agent is told when it registers. Registering again with the same token is allowed (it restarted). */
@@ -61,8 +80,10 @@ export const AgentStats = z.object({
   memoryLimitBytes: z.number().nullable(),
   homeUsedBytes: z.number(),
   homeTotalBytes: z.number(),
-  openPorts: z.array(z.object({ port: z.number().int(), process: z.string() })),
-  sessions: z.array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment })),
+  openPorts: z.array(z.object({ port: z.number().int(), process: plain(256) })).max(1000),
+  sessions: z
+    .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))
+    .max(1000),
 });
 export type AgentStats = z.infer<typeof AgentStats>;
 

@@ -273,7 +273,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/workspaces/:workspace/tickets`]: () => ({ clientKey: makeClientKey().publicKey }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
-      sshHostKey: 'ssh-ed25519 AAAA',
+      sshHostKey: `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA${'A'.repeat(42)}`,
       version: '1',
       hostname: 'walk',
     }),
