@@ -23,10 +23,22 @@ export interface Machine {
   cde(...args: string[]): Promise<Ran>;
   /** Runs any program with the machine's environment; `input` goes to its stdin. */
   run(program: string, args: string[], input?: string | Buffer): Promise<Ran>;
+  /** Starts `cde` beside the test; killed with the machine. */
+  begin(args: string[], env?: Record<string, string>): Running;
   /** Starts a server by `cde server start` and waits until it has printed its address. */
   start(env?: Record<string, string>): Promise<Server>;
   /** Ends everything that this machine has started, agents and database included, and removes the folder. */
   remove(): Promise<void>;
+}
+
+/** A `cde` that runs beside the test. */
+export interface Running {
+  process: ChildProcess;
+  /** All that it has printed, on both outputs. */
+  output(): string;
+  /** Waits until it has printed that; rejects when it ends without. */
+  says(text: string | RegExp): Promise<void>;
+  ended: Promise<Ran>;
 }
 
 export interface Server {
@@ -86,10 +98,43 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
       child.stdin?.end(input);
     });
 
+  function begin(args: string[], more: Record<string, string> = {}): Running {
+    const child = spawn(node, [cde, ...args], {
+      env: { ...env, ...more },
+      cwd: folder,
+      stdio: ['ignore', 'pipe', 'pipe'],
+    });
+    running.add(child);
+    const texts = { stdout: '', stderr: '' };
+    let all = '';
+    for (const name of ['stdout', 'stderr'] as const)
+      child[name]!.on('data', (chunk: Buffer) => {
+        texts[name] += chunk.toString();
+        all += chunk.toString();
+      });
+    const ended = once(child, 'close').then(([code]) => {
+      running.delete(child);
+      return { code: (code as number | null) ?? -1, ...texts };
+    });
+    return {
+      process: child,
+      output: () => all,
+      ended,
+      async says(text) {
+        const said = () => (typeof text === 'string' ? all.includes(text) : text.test(all));
+        while (!said()) {
+          const over = await Promise.race([ended, once(child.stdout!, 'data'), once(child.stderr!, 'data')]);
+          if ('code' in over && !said()) throw new Error(`ended with ${over.code} without ${text}:\n${all}`);
+        }
+      },
+    };
+  }
+
   return {
     folder,
     env,
     run,
+    begin,
     cde: (...args) => run(node, [cde, ...args]),
     async start(more = {}) {
       const child = spawn(node, [cde, 'server', 'start'], {
@@ -107,7 +152,7 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
       await new Promise<void>((resolve, reject) => {
         const onText = (chunk: Buffer) => {
           text += chunk.toString();
-          if (text.includes('cde is at')) resolve();
+          if (text.includes('Ctrl-C stops the server')) resolve();
         };
         child.stdout.on('data', onText);
         child.stderr.on('data', onText);

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -46,8 +47,11 @@ beforeEach(() => {
 /** Runs a shell script inside. */
 async function inside(script: string): Promise<{ status: number; out: string }> {
   const n = asked++;
-  writeFileSync(join(scene.home('w1'), `ask-${n}`), script);
-  chmodSync(join(scene.home('w1'), `ask-${n}`), 0o644);
+  // Whole or not at all: the agent takes what it finds, and an empty script succeeds.
+  const draft = join(scene.home('w1'), `draft-${n}`);
+  writeFileSync(draft, script);
+  chmodSync(draft, 0o644);
+  renameSync(draft, join(scene.home('w1'), `ask-${n}`));
   const answer = join(scene.home('w1'), `answer-${n}`);
   await until(`the answer to ${script}`, () => existsSync(answer));
   return JSON.parse(readFileSync(answer, 'utf8'));
