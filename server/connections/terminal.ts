@@ -7,6 +7,7 @@ import type { WebSocket } from 'ws';
 import { z } from 'zod';
 import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
+import { admit, keepAdmitted } from '../http/admitted.ts';
 import { toProblem } from '../http/serve.ts';
 import type { Tickets } from './tickets.ts';
 
@@ -16,6 +17,8 @@ const Size = z.object({
 });
 /** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
 const highWater = 512 * 1024;
+/** Bytes of input kept while the shell opens. */
+const mostEarly = 64 * 1024;
 
 /** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
 export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTicket: Tickets }): void {
@@ -24,34 +27,36 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
     {
       websocket: true,
       schema: { hide: true },
-      preValidation: async (request) => {
-        request.actor = await app.gate.authenticate(request.headers, {
-          method: request.method,
-          ip: request.ip,
-        });
-        app.gate.authorize(request.actor, 'workspace:connect');
-      },
+      preValidation: async (request) => void (await admit(app, request, 'workspace:connect')),
     },
     (socket: WebSocket, request) => {
+      keepAdmitted(app, socket, request, 'workspace:connect');
       const say = (message: TerminalMessage) =>
         socket.readyState === socket.OPEN && socket.send(JSON.stringify(message));
       const size = Size.parse(request.query);
       let session: Session | null = null;
       let shell: ClientChannel | null = null;
       const early: Buffer[] = [];
+      let earlyBytes = 0;
       const end = (code: number | null, message: string) => {
         say({ type: 'exit', code, message });
         socket.close(1000);
         session?.close();
       };
+      const gone = new AbortController();
       socket.on('close', () => {
+        gone.abort();
         shell?.close();
         session?.close();
       });
       socket.on('message', (data: Buffer, binary: boolean) => {
         if (binary) {
-          if (shell) shell.write(data);
-          else if (early.length < 100) early.push(data);
+          if (!shell) {
+            early.push(data);
+            earlyBytes += data.length;
+          }
+          // Until the shell opens, or has read what was typed or pasted, the rest waits at the browser.
+          if (shell ? !shell.write(data) : earlyBytes >= mostEarly) socket.pause();
           return;
         }
         const message = TerminalMessage.safeParse(safeJson(data));
@@ -64,7 +69,11 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
       const open = async () => {
         const key = makeClientKey();
         const reply = await issueTicket(request.actor as UserActor, request.params.workspace, key.publicKey);
-        session = await openSession({ ...reply, clientPrivateKey: key.privateKey });
+        session = await openSession({
+          ...reply,
+          clientPrivateKey: key.privateKey,
+          signal: gone.signal,
+        });
         void session.closed.then(({ error }) => end(null, error ? error.message : 'The session has ended.'));
         if (socket.readyState !== socket.OPEN) return session.close();
         const stream = await session.open({ kind: 'ssh' }, { eager: true });
@@ -74,7 +83,9 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
           client.shell({ term: 'xterm-256color', ...size }, (error, channel) => {
             if (error) return end(null, error.message);
             shell = channel;
+            channel.on('drain', () => socket.resume());
             for (const data of early.splice(0)) channel.write(data);
+            if (!channel.writableNeedDrain) socket.resume();
             channel.setWindow(size.rows, size.cols, 0, 0);
             const onData = (data: Buffer) => {
               socket.send(data, () => {
