@@ -90,10 +90,17 @@ export class Problem extends Error {
     return {
       code: this.code,
       message: this.message,
-      ...(this.detail === undefined ? {} : { detail: this.detail }),
+      ...(this.detail === undefined ? {} : { detail: shorten(this.detail) }),
       ...(this.hint === undefined ? {} : { hint: this.hint }),
-      ...(this.issues === undefined ? {} : { issues: this.issues }),
+      ...(this.issues === undefined ? {} : { issues: this.issues.slice(0, mostIssues) }),
       requestId,
     };
   }
 }
+
+/** A body of 2 MB can have a fault in each of a million places; nobody reads more than the first of them. */
+export const mostIssues = 100;
+const longestDetail = 4_000;
+
+const shorten = (text: string) =>
+  text.length > longestDetail ? `${text.slice(0, longestDetail).toWellFormed()}…` : text;

@@ -68,3 +68,13 @@ export function isDuplicate(error: unknown, constraint?: string): boolean {
   const found = postgresError(error);
   return found?.code === '23505' && (constraint === undefined || found.constraint === constraint);
 }
+
+/** True when a value holds what PostgreSQL's text and jsonb cannot: NUL, or half of a surrogate pair. */
+export function isUnstorable(error: unknown): boolean {
+  const found = postgresError(error);
+  return (
+    found?.code === '22021' ||
+    found?.code === '22P05' ||
+    (found?.code === '22P02' && /^invalid input syntax for type json/.test(found.message))
+  );
+}

@@ -43,3 +43,31 @@ test('an unknown route says so', async () => {
     body: { code: 'route-not-found' },
   });
 });
+
+test("text that PostgreSQL cannot hold is the caller's fault, wherever it stands", async () => {
+  const owner = await server.addUser('nul', 'owner');
+  const asked: [string, string, unknown?][] = [
+    ['GET', '/api/v1/workspaces?search=%00'],
+    ['GET', '/api/v1/workspaces/%00'],
+    ['GET', '/api/v1/users/%00'],
+    ['GET', '/api/v1/audit?actor=%00'],
+    ['GET', '/api/v1/templates/%00'],
+    ['PATCH', '/api/v1/users/nul', { name: 'a\0b' }],
+
+    ['POST', '/api/v1/tokens', { name: '\0' }],
+    ['POST', '/api/v1/auth/sign-in', { username: 'a\0', password: 'x' }],
+  ];
+  for (const [method, url, body] of asked) {
+    const reply = await server.request(owner, method as 'GET', url, body);
+    expect([reply.status, reply.body.code], `${method} ${url}`).toEqual([400, 'bad-request']);
+  }
+});
+
+test('a body with a fault in every place is told of some, in a reply that is smaller than itself', async () => {
+  const user = await server.addUser('faults');
+  const body = { name: 'x', scopes: Array(100_000).fill('?') };
+  const reply = await server.request(user, 'POST', '/api/v1/tokens', body);
+  expect(reply.status).toBe(400);
+  expect(reply.body.issues).toHaveLength(100);
+  expect(JSON.stringify(reply.body).length).toBeLessThan(50_000);
+});

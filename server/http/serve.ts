@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
-import { isDatabaseFull, isUnavailable } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
+import { isDatabaseFull, isUnavailable, isUnstorable } from '../database/pool.ts';
+import { mostIssues, Problem } from '../errors.ts';
 import type { Actor, Caller, Gate } from './actor.ts';
 
 declare module 'fastify' {
@@ -168,10 +168,19 @@ export function toProblem(error: unknown): Problem {
     issues?: { path: PropertyKey[]; message: string }[];
     where?: string;
   };
-  if (Array.isArray(known.issues) && known.where)
+  if (Array.isArray(known.issues) && known.where) {
+    const issues = known.issues
+      .slice(0, mostIssues)
+      .map((issue) => ({ path: issue.path.join('.'), message: issue.message }));
     return new Problem('bad-request', `The request's ${known.where} is not valid.`, {
-      detail: known.issues.map((issue) => `${issue.path.join('.') || '(all)'}: ${issue.message}`).join('; '),
-      issues: known.issues.map((issue) => ({ path: issue.path.join('.'), message: issue.message })),
+      detail: issues.map((issue) => `${issue.path || '(all)'}: ${issue.message}`).join('; '),
+      issues,
+    });
+  }
+  if (isUnstorable(error))
+    return new Problem('bad-request', 'The request holds a character that cannot be stored.', {
+      detail: 'Text may hold neither NUL nor half a character (a lone surrogate).',
+      cause: error,
     });
   if (known.statusCode && known.statusCode < 500)
     return new Problem(
