@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import type { Template } from '@cde/api/templates.ts';
-import { waitForBuild } from '../builds/follow.ts';
+import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import type { Context } from '../context.ts';
 import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -36,8 +36,10 @@ export async function create(
   });
   const name = input.owner === undefined ? workspace.name : shortRef(workspace, undefined);
   if (workspace.latestBuild && input.start && input.wait) {
-    await waitForBuild(context, client, name, workspace.latestBuild);
-    workspace = await client.call(getWorkspace, { params: { workspace: workspace.id } });
+    // The build goes on while the server restarts or its database is away.
+    const patient = await context.client({ patienceMs: followPatienceMs });
+    await waitForBuild(context, patient, name, workspace.latestBuild);
+    workspace = await patient.call(getWorkspace, { params: { workspace: workspace.id } });
   }
   if (out.json) out.printJson(workspace);
   else if (!input.start) out.print(`${name} is created. Start it: cde start ${name}`);

@@ -107,10 +107,12 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     running.add(child);
     const texts = { stdout: '', stderr: '' };
     let all = '';
+    const waiting = new Set<() => void>();
     for (const name of ['stdout', 'stderr'] as const)
       child[name]!.on('data', (chunk: Buffer) => {
         texts[name] += chunk.toString();
         all += chunk.toString();
+        for (const look of waiting) look();
       });
     const ended = once(child, 'close').then(([code]) => {
       running.delete(child);
@@ -122,10 +124,14 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
       ended,
       async says(text) {
         const said = () => (typeof text === 'string' ? all.includes(text) : text.test(all));
-        while (!said()) {
-          const over = await Promise.race([ended, once(child.stdout!, 'data'), once(child.stderr!, 'data')]);
-          if ('code' in over && !said()) throw new Error(`ended with ${over.code} without ${text}:\n${all}`);
-        }
+        let look = () => {};
+        const saying = new Promise<void>((resolve) => {
+          look = () => said() && resolve();
+          waiting.add(look);
+          look();
+        });
+        const over = await Promise.race([saying, ended]).finally(() => waiting.delete(look));
+        if (over && !said()) throw new Error(`ended with ${over.code} without ${text}:\n${all}`);
       },
     };
   }

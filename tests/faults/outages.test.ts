@@ -1,0 +1,234 @@
+import { once } from 'node:events';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
+import { type Api, agentPids, makeApi } from '../harness/api.ts';
+import { makeDatabase, type OwnDatabase, postgresProcesses } from '../harness/database.ts';
+import { type Machine, makeMachine, type Running, until } from '../harness/server.ts';
+
+/** The database goes away, at the start and in the middle of everything; the port is taken. */
+
+/** As long as a failover or a restart of a managed PostgreSQL takes. */
+const outageMs = 20_000;
+/** "Within a few seconds", on a machine that is busy with something else. */
+const fewSecondsMs = 12_000;
+
+const templates: Record<string, string> = {
+  plain: 'name: plain\nprovider: local\nstartup:\n  script: echo run >> ~/starts\n',
+  // Its script ends while the database is away.
+  slow: 'name: slow\nprovider: local\nstartup:\n  script: |\n    echo run >> ~/starts\n    sleep 6\n',
+};
+
+describe('a PostgreSQL of its own', () => {
+  let machine: Machine;
+  let database: OwnDatabase;
+  let server: Running;
+  let url: string;
+  let api: Awaited<ReturnType<typeof makeApi>>;
+  beforeAll(async () => {
+    machine = await makeMachine();
+    await mkdir(machine.env.HOME!, { recursive: true });
+    database = await makeDatabase(join(machine.folder, 'database'));
+    machine.env.DATABASE_URL = database.url;
+    url = `http://${machine.env.CDE_LISTEN}`;
+  });
+  afterAll(async () => {
+    await database?.thaw();
+    await machine?.remove();
+  });
+
+  test('away at the start and not back in time: the server says so and ends', async () => {
+    await database.stop();
+    const ran = await machine.begin(['server', 'start'], { CDE_DATABASE_WAIT: '1' }).ended;
+    expect(ran.code).toBe(1);
+    expect(ran.stdout).toMatch(/does not answer yet .*trying for 1 s/);
+    expect(ran.stderr).toMatch(/The database does not answer: .+\nCheck DATABASE_URL .* then start again/);
+    expect(ran.stderr).not.toMatch(/^\s+at /m);
+  });
+
+  test('away at the start and back in time: the server starts by itself', async () => {
+    server = machine.begin(['server', 'start']);
+    await server.says(/does not answer yet .*trying for 60 s/);
+    await database.start();
+    await server.says('Ctrl-C stops');
+    api = await makeApi(machine, url);
+    for (const [name, text] of Object.entries(templates)) {
+      await mkdir(join(machine.folder, name));
+      await writeFile(join(machine.folder, name, 'template.yaml'), text);
+      expect(await machine.cde('template', 'push', name)).toMatchObject({ code: 0 });
+    }
+  });
+
+  test.each<[string, () => Promise<void>, () => Promise<void>]>([
+    ['killed', () => database.kill(), () => database.start()],
+    ['frozen', () => database.freeze(), () => database.thaw()],
+  ])('away (%s) for 20 s while workspaces start: all ends well by itself', async (how, away, back) => {
+    const began = performance.now();
+    onTestFailed(() => console.log(server.output().slice(-6_000)));
+    const session = machine.begin([
+      'ssh',
+      'hello',
+      '--',
+      'for i in $(seq 1 60); do echo tick $i; sleep 0.5; done; echo over',
+    ]);
+    await session.says('tick 2');
+    const events = await listen(url, api.token);
+    const show = async (name: string) => (await api('GET', `/api/v1/workspaces/${name}`)).body;
+
+    const late = machine.begin(['create', `late-${how}`, '--template', 'slow']);
+    await until(
+      () => show(`late-${how}`),
+      (workspace) => workspace.latestBuild?.stages.at(-1).name === 'startup',
+    );
+    const early = machine.begin(['create', `early-${how}`, '--template', 'plain']);
+    await until(
+      () => show(`early-${how}`),
+      (workspace) => workspace.id !== undefined,
+    );
+    await away();
+    const gone = performance.now();
+
+    do {
+      const [listed, alive, ready] = await Promise.all([
+        api('GET', '/api/v1/workspaces'),
+        api('GET', '/healthz'),
+        api('GET', '/readyz'),
+      ]);
+      expect(listed).toMatchObject({
+        status: 503,
+        body: { code: 'database-unavailable', message: expect.any(String), hint: expect.any(String) },
+      });
+      expect(Number(listed.headers.get('retry-after'))).toBeGreaterThan(0);
+      expect(listed.ms).toBeLessThan(fewSecondsMs);
+      expect(alive).toMatchObject({ status: 200 });
+      expect(alive.ms).toBeLessThan(1_000);
+      expect(ready).toMatchObject({ status: 503 });
+      await wait(500);
+    } while (performance.now() - gone < outageMs - fewSecondsMs);
+    const plain = await machine.cde('list');
+    // Its patience is its own affair; that it names the cause and the way out is ours.
+    if (plain.code !== 0) expect(plain).toMatchObject({ code: 6, stderr: expect.stringMatching(/database/) });
+    await wait(Math.max(0, outageMs - (performance.now() - gone)));
+    await back();
+    const cured = performance.now();
+
+    await until(
+      () => api('GET', '/readyz'),
+      (reply) => reply.status === 200,
+    );
+    const answered = performance.now() - cured;
+    for (const creating of [late, early])
+      expect(await creating.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('is running') });
+    const ended = performance.now() - cured;
+    console.log(
+      `${how}: ready again after ${Math.round(answered)} ms, both builds after ${Math.round(ended)} ms`,
+    );
+    for (const name of [`late-${how}`, `early-${how}`]) {
+      const workspace = await show(name);
+      expect(workspace).toMatchObject({ status: 'running', latestBuild: { number: 1, status: 'succeeded' } });
+      expect(await agentPids(workspace.id)).toHaveLength(1);
+      const starts = join(machine.env.CDE_DATA_DIR!, 'homes', workspace.id, 'starts');
+      expect(await readFile(starts, 'utf8')).toBe('run\n');
+    }
+
+    // The session that was open has not noticed.
+    const ran = await session.ended;
+    expect(ran).toMatchObject({ code: 0, stderr: '' });
+    const ticks = Array.from({ length: 60 }, (_, index) => `tick ${index + 1}`);
+    expect(ran.stdout.trim().split('\n')).toEqual([...ticks, 'over']);
+
+    // Watchers hear of what came after; where connections broke, that they may have missed something.
+    await until(
+      async () => events.heard,
+      (heard) =>
+        heard.some(
+          (message) => message.workspace?.name === `early-${how}` && message.workspace.status === 'running',
+        ),
+    );
+    if (how === 'killed') expect(events.heard.map((message) => message.type)).toContain('resync');
+    events.close();
+
+    // The replica holds one place, and works.
+    expect((await machine.cde('create', `after-${how}`, '--template', 'plain')).code).toBe(0);
+    const client = new pg.Client({ connectionString: database.url });
+    await client.connect();
+    const { rows } = await client.query('SELECT cardinality(worker_ids) AS workers FROM replicas');
+    await client.end();
+    expect(rows).toEqual([{ workers: 1 }]);
+    expect(server.process.exitCode).toBeNull();
+    console.log(`${how}: ${Math.round((performance.now() - began) / 1000)} s in all`);
+  });
+});
+
+describe('the embedded PostgreSQL', () => {
+  let machine: Machine;
+  let server: Running;
+  let data: string;
+  let api: Api;
+  beforeAll(async () => {
+    machine = await makeMachine();
+    await mkdir(machine.env.HOME!, { recursive: true });
+    data = join(machine.env.CDE_DATA_DIR!, 'postgres', 'data');
+  });
+  afterAll(() => machine?.remove());
+
+  test('a port in use is named; the PostgreSQL that was started for it is stopped again', async () => {
+    const [host, port] = machine.env.CDE_LISTEN!.split(':');
+    const other = createServer().listen(Number(port), host);
+    await once(other, 'listening');
+    const ran = await machine.cde('server', 'start');
+    other.close();
+    expect(ran.code).toBe(1);
+    expect(ran.stderr).toContain(`Port ${port} on ${host} is in use.`);
+    expect(ran.stderr).toContain('CDE_LISTEN=');
+    expect(await postgresProcesses(data)).toEqual([]);
+    server = machine.begin(['server', 'start']);
+    await server.says('Ctrl-C stops');
+  });
+
+  test('a second server on the same data directory and port leaves the first and its PostgreSQL alone', async () => {
+    const before = await postgresProcesses(data);
+    const ran = await machine.cde('server', 'start');
+    expect(ran).toMatchObject({ code: 1, stderr: expect.stringContaining('is in use') });
+    expect((await postgresProcesses(data))[0]).toBe(before[0]);
+    expect(await machine.cde('list')).toMatchObject({ code: 0, stdout: expect.stringContaining('hello') });
+  });
+
+  test('killed, it is started again by the server', async () => {
+    api = await makeApi(machine, `http://${machine.env.CDE_LISTEN}`);
+    const [postmaster] = await postgresProcesses(data);
+    process.kill(postmaster!, 'SIGKILL');
+    await until(
+      () => postgresProcesses(data),
+      (pids) => pids.length > 0 && pids[0] !== postmaster,
+    );
+    await until(
+      () => api('GET', '/api/v1/workspaces'),
+      (reply) => reply.status === 200,
+    );
+    expect(server.output()).toMatch(/the embedded PostgreSQL has ended.*it is started again/);
+    expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
+    server.process.kill('SIGINT');
+    expect(await server.ended).toMatchObject({ code: 0 });
+    expect(await postgresProcesses(data)).toEqual([]);
+  });
+});
+
+/** A watcher of all workspaces, as the dashboard is one. */
+async function listen(url: string, token: string) {
+  const headers = { authorization: `Bearer ${token}` };
+  const options = { headers } as unknown as string[];
+  const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/events`, options);
+  const heard: { type: string; workspace?: { name: string; status: string } }[] = [];
+  socket.addEventListener('message', ({ data }) => heard.push(JSON.parse(String(data))));
+  await once(socket, 'open');
+  socket.send(JSON.stringify({ type: 'subscribe', topic: 'workspaces' }));
+  await until(
+    async () => heard,
+    (all) => all.some(({ type }) => type === 'subscribed'),
+  );
+  return { heard, close: () => socket.close() };
+}
