@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -102,6 +102,16 @@ describe('the agent as a process', () => {
     const agent = start('');
     expect(await agent.ended).toBe(2);
     expect(agent.said()).toMatch(/CDE_SERVER_URL is not set/);
+  });
+
+  test.runIf(process.platform === 'linux')('takes its token from stdin, and nobody finds it', async () => {
+    const server = await serve({});
+    const secret = 'cde_agent_for_tests';
+    const agent = start(server.url, { environment: { CDE_AGENT_TOKEN: 'stdin' }, stdin: `${secret}\n` });
+    await until(() => server.registered.length > 0, 'the registration');
+    expect(server.faults).toEqual([]);
+    expect(readFileSync(`/proc/${agent.pid}/environ`, 'utf8')).not.toContain(secret);
+    expect(readlinkSync(`/proc/${agent.pid}/fd/0`)).toBe('/dev/null');
   });
 
   test('keeps its token to itself, and leaves nothing behind when told to end', async () => {

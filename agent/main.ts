@@ -1,4 +1,5 @@
-import { agentEnvironment } from '@cde/api/agent.ts';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 
@@ -10,11 +11,20 @@ const stopWithinMs = 5000;
 const print = (text: string) => process.stderr.write(`cde agent: ${text}\n`);
 
 const serverUrl = process.env[agentEnvironment.serverUrl];
-const token = process.env[agentEnvironment.token];
+const token = readToken(process.env[agentEnvironment.token]);
 // At once: nothing that runs in the workspace gets to see them.
 delete process.env[agentEnvironment.serverUrl];
 delete process.env[agentEnvironment.token];
 process.title = 'cde-agent';
+
+function readToken(given: string | undefined): string | undefined {
+  if (given !== tokenOnStdin) return given;
+  const token = readFileSync(0, 'utf8').trim();
+  // What is behind it must not be had by way of /proc/PID/fd either.
+  closeSync(0);
+  openSync('/dev/null', 'r');
+  return token;
+}
 
 if (!serverUrl || !token) {
   const missing = serverUrl ? agentEnvironment.token : agentEnvironment.serverUrl;

@@ -140,6 +140,7 @@ export function startAgentProcess(options: {
   home: string;
   program?: string;
   environment?: Record<string, string>;
+  stdin?: string;
 }): AgentProcess {
   const program = options.program ?? join(dirname(fileURLToPath(import.meta.url)), 'main.ts');
   const child = spawn(process.execPath, [program], {
@@ -151,10 +152,11 @@ export function startAgentProcess(options: {
       [agentEnvironment.token]: token,
       ...options.environment,
     },
-    stdio: ['ignore', 'ignore', 'pipe'],
+    stdio: [options.stdin === undefined ? 'ignore' : 'pipe', 'ignore', 'pipe'],
   });
+  child.stdin?.end(options.stdin);
   let said = '';
-  child.stderr.on('data', (chunk: Buffer) => {
+  child.stderr!.on('data', (chunk: Buffer) => {
     said += chunk;
   });
   return {

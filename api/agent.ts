@@ -6,9 +6,13 @@ import { Id, Moment } from './names.ts';
 export const agentEnvironment = {
   /** The server's URL as the workspace reaches it. */
   serverUrl: 'CDE_SERVER_URL',
-  /** The per-build token: `cde_agent_…`. The agent takes it out of its environment at once. */
+  /**
+   * The per-build token: `cde_agent_…`; or `stdin`, and it is all that there is to read on stdin. The agent
+   * takes the variable out of its environment at once, but /proc/PID/environ shows what a process began with.
+   */
   token: 'CDE_AGENT_TOKEN',
 } as const;
+export const tokenOnStdin = 'stdin';
 
 // What an agent says reaches other people's dashboards, terminals and known_hosts files, and the developer
 // of its workspace can make it say anything: so each of its words has a form and a length.

@@ -93,9 +93,9 @@ function stickyOptions(path: string, table: Mounted[]): string[] {
   return over.at(-1)?.options.filter((option) => sticky.includes(option)) ?? [];
 }
 
-/** Runs as pid 1 inside: keeps one child, the agent, and reaps what others leave. */
+/** Runs as pid 1 inside: keeps one child, the agent, which alone gets stdin, and reaps what others leave. */
 const init =
-  'trap : TERM INT HUP; "$@" & while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || exit $code; done';
+  'trap : TERM INT HUP; exec 3<&0; "$@" <&3 3<&- & exec 3<&- </dev/null; while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || exit $code; done';
 
 /** The script that builds the new root as the first process of the new namespaces; `root`: an empty folder. */
 export function enterScript({ mounts, home, hostname }: Enclosed, root: string): string {

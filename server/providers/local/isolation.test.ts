@@ -95,6 +95,19 @@ describe.runIf(process.platform === 'linux').each(['bwrap', 'unshare'] as const)
     );
   });
 
+  test('the token reaches the agent and is in no environment, not even of a moment', async () => {
+    await begin({ isolation });
+    const seen = await inside(
+      'cat /proc/[0-9]*/environ 2>/dev/null | tr "\\0" "\\n" | grep -a "token-of\\|^CDE_AGENT_TOKEN"; cat /proc/$PPID/fd/0',
+    );
+    // What the agent's stdin leads to has no name, and belongs to somebody else.
+    if (isRoot) expect(seen.out).toMatch(/^(CDE_AGENT_TOKEN=stdin\n)+cat: .*Permission denied\n$/);
+    else expect(seen.out).toMatch(/^(CDE_AGENT_TOKEN=stdin\n)+token-of-b1$/);
+    expect(readdirSync(join(scene.dataDir, 'run', 'w1')).filter((name) => name.startsWith('token'))).toEqual(
+      [],
+    );
+  });
+
   test('nothing of the machine can be changed, nor what is private be seen', async () => {
     const bystander = spawn('sleep', ['1000']);
     const born = await startTimeOf(bystander.pid!);

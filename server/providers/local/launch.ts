@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { agentEnvironment } from '@cde/api/agent.ts';
+import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { isReadableByOthers, pathsOfCommand, planEnclosure } from './enclosure.ts';
 import { Fault } from './faults.ts';
@@ -85,7 +85,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     LANG: process.env.LANG || 'C.UTF-8',
     ...(process.env.TZ ? { TZ: process.env.TZ } : {}),
     [agentEnvironment.serverUrl]: launch.serverUrl,
-    [agentEnvironment.token]: launch.token,
+    [agentEnvironment.token]: tokenOnStdin,
   };
   for (const [index, [name, value]] of variables.entries()) env[`CDE_SET_${index}`] = `${name}=${value}`;
   const inner =

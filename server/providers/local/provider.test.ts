@@ -77,6 +77,13 @@ describe.each(
     });
   });
 
+  test('the agent, and nobody else, gets its token on stdin', async () => {
+    const provider = scene.provider('curious', { isolation });
+    done(await start(provider, 'b1'));
+    const found = join(scene.home('w1'), 'stdin');
+    await until('the token', () => existsSync(found) && readFileSync(found, 'utf8') === 'token-of-b1');
+  });
+
   test('a newer build replaces the older one', async () => {
     const provider = scene.provider('polite', { isolation });
     const { state } = done(await start(provider, 'b1'));

@@ -270,7 +270,13 @@ export function makeLocalProvider(
       context.log(`home.size ${spec.template.home.size}: the local provider does not limit homes`, 'warn');
 
     await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
-    const child = runs.launch(workspaceId, launch.buildId, found.level, prepared.command, prepared.env);
+    const child = runs.launch({
+      workspaceId,
+      buildId: launch.buildId,
+      isolation: found.level,
+      token: launch.token,
+      ...prepared,
+    });
     launched.set(workspaceId, child.pid);
     let code: number | null = null;
     child.ended.then((value) => {

@@ -8,7 +8,9 @@ import {
   readdirSync,
   readFileSync,
   readSync,
+  rmSync,
   statSync,
+  writeFileSync,
 } from 'node:fs';
 import { mkdir, rename, rm, unlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -53,6 +55,16 @@ const isCompute = (value: unknown): value is Compute => {
     typeof it.machine === 'string'
   );
 };
+
+/** A file with this text, open for reading, that has no name any more: nobody else opens it, and nothing is left of it. */
+function openUnnamed(path: string, text: string): number {
+  try {
+    writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
+    return openSync(path, 'r');
+  } finally {
+    rmSync(path, { force: true });
+  }
+}
 
 /**
  * The run directories: DIRECTORY/ID holds what supervisor.sh documents, besides agent.log (and
@@ -166,20 +178,27 @@ export function makeRuns({ directory }: { directory: string }) {
       });
     },
 
-    /** Starts a supervisor that outlives this process. `ended`: its exit code, when this process sees it. */
-    launch(
-      workspaceId: string,
-      buildId: string,
-      isolation: string,
-      command: string[],
-      env: Record<string, string>,
-    ) {
+    /**
+     * Starts a supervisor that outlives this process. The agent finds the token on stdin: what is in an
+     * environment all processes of the workspace can read. `ended`: its exit code, when this process sees it.
+     */
+    launch(what: {
+      workspaceId: string;
+      buildId: string;
+      isolation: string;
+      token: string;
+      command: string[];
+      env: Record<string, string>;
+    }) {
+      const { workspaceId, buildId, isolation, command, env } = what;
       const said = openSync(join(folder(workspaceId), 'launch.log'), 'w', 0o600);
+      let token: number | null = null;
       try {
+        token = openUnnamed(join(folder(workspaceId), `token.${randomUUID()}`), what.token);
         const child = spawn(
           '/bin/sh',
           [script, 'launch', folder(workspaceId), buildId, machine, isolation, String(logBytes), ...command],
-          { cwd: folder(workspaceId), env, detached: true, stdio: ['ignore', said, said] },
+          { cwd: folder(workspaceId), env, detached: true, stdio: [token, said, said] },
         );
         child.unref();
         const ended = new Promise<number>((resolve) => {
@@ -189,6 +208,7 @@ export function makeRuns({ directory }: { directory: string }) {
         return { pid: child.pid ?? 0, ended };
       } finally {
         closeSync(said);
+        if (token !== null) closeSync(token);
       }
     },
 

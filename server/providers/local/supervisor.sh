@@ -8,6 +8,7 @@
 #
 # usage: supervisor.sh launch RUN BUILD MACHINE ISOLATION LOG_BYTES COMMAND...
 #        supervisor.sh clear RUN MARKER
+# stdin        (of launch) is for the agent alone
 # RUN/wanted   the build that should run; a supervisor of any other build leaves
 # RUN/groups   lines "OPTIONAL CGROUP FILE VALUE", with tabs: settings of the cgroups that the agent enters
 # Exits with 73: limits refused, 74: cannot write, 75: another supervisor is there, 76: not wanted (any more).
@@ -87,6 +88,7 @@ if [ "$1" = clear ]; then
   exec rm -f record exit groups out
 fi
 
+exec 3<&0 </dev/null
 run=$2 build=$3 machine=$4 isolation=$5 log_bytes=$6
 shift 6
 take_lock "$run"
@@ -134,7 +136,7 @@ fi
 newline='
 '
 keep_log() {
-  exec 9>&-
+  exec 9>&- 3<&-
   mv -f agent.log agent.log.1
   while :; do
     if said=$({ LC_ALL=C dd bs=4096 count=256 >>agent.log; } 2>&1); then
@@ -167,9 +169,10 @@ log=$!
   umask 022
   unset OLDPWD
   # (Started in the background the agent ignores SIGINT and SIGQUIT; Node resets both for its children.)
-  exec "$@"
+  exec "$@" <&3 3<&-
 ) >out 2>&1 &
 main=$!
+exec 3<&-
 started_of "$main"
 printf '{"main":%s,"mainStart":"%s"}\n' "$main" "$started" >>record
 

@@ -23,6 +23,9 @@ export const fakeAgents = {
     setInterval(() => {}, 1e6);`,
   /** Ends at once, and says why. */
   failing: `${begin} console.error('no such server: it said no'); process.exit(3);`,
+  /** Writes down what it finds on stdin. */
+  curious: `${begin} process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1e6);
+    require('fs').writeFileSync(process.env.HOME + '/stdin', require('fs').readFileSync(0));`,
   /** Takes memory until it is killed. */
   greedy: `${begin} const all = []; setInterval(() => all.push(Buffer.alloc(8 << 20, 1)), 1);`,
   /** Says a lot. */
