@@ -221,3 +221,17 @@ describe('login through the browser', () => {
     expect(ran).toMatchObject({ code: 1, stderr: expect.stringContaining('[config-invalid]') });
   });
 });
+
+test('a hostile server cannot have the browser open anything but a page', async () => {
+  for (const url of ['file:///etc/passwd', 'javascript:alert(1)', '--version', 'vscode://x']) {
+    server.on(startCliLogin, () => ({
+      deviceCode: 'd',
+      userCode: 'AAAA-BBBB',
+      url,
+      expiresAt: '2100-01-01T00:00:00.000Z',
+      pollEveryMs: 10,
+    }));
+    const ran = await home.run(['login', server.url]);
+    expect(ran).toMatchObject({ code: 6, stderr: expect.stringContaining('[not-a-cde-server]') });
+  }
+});

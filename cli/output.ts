@@ -41,6 +41,21 @@ export function clean(text: string): string {
   return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '');
 }
 
+/** What picocolors writes, and all other control characters but the newlines and tabs of our own lines. */
+const controls = new RegExp(`${String.raw`\u001b\[[0-9;]{0,20}m`}|(?![\\t\\n])\\p{Cc}`, 'gu');
+
+/**
+ * A line of ours that may hold text from elsewhere which nobody has cleaned: colours stay, whatever else
+ * would move a cursor, set a title or answer for the person goes.
+ */
+export function harmless(line: string): string {
+  return line.replace(controls, (found) => (found.length > 1 ? found : ''));
+}
+
+/** JSON escapes control characters up to U+001F; a terminal also obeys those from U+007F to U+009F. */
+const escaped = (json: string) =>
+  json.replace(/[^\P{Cc}\n]/gu, (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`);
+
 const wide =
   /\p{Extended_Pictographic}|\p{Script=Han}|\p{Script=Hangul}|\p{Script=Hiragana}|\p{Script=Katakana}/gu;
 const zero = /\p{M}|\u200d|\ufe0f/gu;
@@ -82,7 +97,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
   const colors = picocolors.createColors(wantsColor(env, terminal));
   const noteColors = picocolors.createColors(wantsColor(env, stderr.isTTY === true));
   const width = stdout.columns || stderr.columns || 80;
-  const print = (text: string) => void stdout.write(`${text}\n`);
+  const print = (text: string) => void stdout.write(`${harmless(text)}\n`);
 
   return {
     json,
@@ -92,10 +107,10 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
     noteColors,
     width,
     print,
-    printJson: (value) => print(JSON.stringify(value, null, 2)),
-    printJsonLine: (value) => print(JSON.stringify(value)),
+    printJson: (value) => print(escaped(JSON.stringify(value, null, 2))),
+    printJsonLine: (value) => print(escaped(JSON.stringify(value))),
     note(text) {
-      if (!json) stderr.write(`${text}\n`);
+      if (!json) stderr.write(`${harmless(text)}\n`);
     },
     table(columns, rows, empty) {
       if (!terminal) {
@@ -134,7 +149,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
         print(terminal ? `${colors.dim(title.padEnd(longest))}  ${value}` : `${title}\t${value}`);
     },
     fail(failure) {
-      if (json) return void stderr.write(`${JSON.stringify(failure.toJSON(), null, 2)}\n`);
+      if (json) return void stderr.write(`${escaped(JSON.stringify(failure.toJSON(), null, 2))}\n`);
       const c = noteColors;
       const lines = [`${c.red(c.bold('error:'))} ${clean(failure.message)} ${c.dim(`[${failure.code}]`)}`];
       for (const text of failure.detail?.split('\n') ?? []) lines.push(`  ${clean(text)}`);

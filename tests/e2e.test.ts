@@ -83,6 +83,17 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     expect((await ssh('hello', 'cat notes.txt')).stdout).toBe('kept\n');
   });
 
+  test.runIf(process.platform === 'linux')(
+    'an agent that is killed in mid-session is told in a sentence',
+    async () => {
+      const ran = await ssh('hello', 'kill -9 $PPID; exec sleep 30');
+      expect(ran.code).toBe(255);
+      expect(ran.stderr).toContain('[agent-lost]');
+      expect(ran.stderr).not.toMatch(/\n {4}at |Unhandled/);
+      expect((await ssh('hello', 'echo back')).stdout).toBe('back\n');
+    },
+  );
+
   test('ssh by itself, rsync and scp work once config-ssh has run, and the rest of the file stays', async () => {
     const config = join(machine.env.HOME!, '.ssh/config');
     await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });

@@ -8,6 +8,7 @@ import type { Context } from '../context.ts';
 import { getUser, pollCliLogin, startCliLogin } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
+import { clean } from '../output.ts';
 
 export async function login(
   context: Context,
@@ -49,10 +50,21 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
   const { out, signal } = context;
   const client = openClient({ url, signal, note: out.note });
   const started = await client.call(startCliLogin, { body: { hostname: hostname() } });
-  const opened = open && !out.json && openBrowser(context.env, started.url);
+  // The server says what to open: a page, and never a file, a program or an option of the browser's command.
+  const page = URL.parse(started.url);
+  if (!page || !/^https?:$/.test(page.protocol))
+    throw new Failure(
+      'not-a-cde-server',
+      `${url} names ${JSON.stringify(started.url)} as the page to sign in at.`,
+      {
+        exitCode: exitCodes.unreachable,
+        hint: 'Check the address of the server.',
+      },
+    );
+  const opened = open && !out.json && openBrowser(context.env, page.href);
   // On stderr even with --json: without these two lines nobody could go on.
   process.stderr.write(
-    `${opened ? 'Your browser opens. If it does not, open' : 'Open'} ${started.url}\nand check that it shows the code ${started.userCode}\n`,
+    `${opened ? 'Your browser opens. If it does not, open' : 'Open'} ${page.href}\nand check that it shows the code ${clean(started.userCode)}\n`,
   );
   for (;;) {
     await delay(started.pollEveryMs, undefined, { signal });

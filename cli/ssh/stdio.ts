@@ -31,6 +31,8 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
     const ended = finished(stream, { cleanup: true });
+    // It may report its end a second time, when nobody waits for it any more.
+    stream.on('error', () => {});
     // ssh ends its ProxyCommand by a signal. The other side is told: a session that just falls silent looks like a drop.
     for (const signal of ['SIGHUP', 'SIGTERM'] as const)
       process.once(signal, () => {

@@ -1,0 +1,31 @@
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { expect, test } from 'vitest';
+import { harmless } from './output.ts';
+
+const attack = 'a\u001b]0;title\u0007b\u001b[2Jc\u009b6nd\u001b[31me\rf\bg\u0000h';
+
+test('a line keeps its colours, tabs and newlines, and loses what a terminal would obey beyond them', () => {
+  expect(harmless('\u001b[1mbold\u001b[22m\tcell\nnext')).toBe('\u001b[1mbold\u001b[22m\tcell\nnext');
+  expect(harmless(attack)).toBe('a]0;titleb[2Jc6nd\u001b[31mefgh');
+});
+
+test('no way of printing lets such text through, and JSON keeps its meaning', () => {
+  const program = `
+    import { makeOutput } from ${JSON.stringify(fileURLToPath(new URL('output.ts', import.meta.url)))};
+    const attack = ${JSON.stringify(attack)};
+    const out = makeOutput({}, false);
+    out.print(attack);
+    out.note(attack);
+    out.fields([['field', attack]]);
+    out.table([{ title: 'CELL', cell: () => attack }], [1], 'none');
+    out.printJsonLine({ attack });
+    out.printJson({ attack });`;
+  const ran = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
+  expect(ran.status, ran.stderr).toBe(0);
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
+  for (const text of [ran.stdout, ran.stderr])
+    expect(text.replaceAll('\u001b[31m', '')).not.toMatch(/(?![\t\n])\p{Cc}/u);
+  const line = ran.stdout.split('\n').find((text) => text.startsWith('{"attack"'))!;
+  expect(JSON.parse(line)).toEqual({ attack });
+});
