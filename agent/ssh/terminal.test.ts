@@ -19,7 +19,9 @@ describe.skipIf(!has('ssh'))('terminals over OpenSSH (needs ssh)', () => {
   const screens: Screen[] = [];
   beforeAll(async () => {
     fixture = await makeFixture();
-    await writeFile(join(fixture.home, '.bash_profile'), "PS1='ready> '; PROMPTED=yes\n");
+    // The login shell of whoever runs the test: bash, dash or zsh.
+    for (const profile of ['.bash_profile', '.profile', '.zprofile'])
+      await writeFile(join(fixture.home, profile), "PS1='ready> '; PROMPTED=yes\n");
   });
   afterEach(async () => {
     for (const { pty } of screens.splice(0)) {
