@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { describeSettings } from '@cde/server/config.ts';
 import { catalogue } from '@cde/server/errors.ts';
 import { tunnelErrors } from '@cde/tunnel/errors.ts';
 import { expect, test } from 'vitest';
@@ -23,4 +24,11 @@ test("docs/errors.md lists the server's codes with their statuses, no more and n
 
 test('docs/errors.md lists what ends a session', () => {
   expect(codes(section(errors, 'Of a session')).sort()).toEqual(Object.keys(tunnelErrors).sort());
+});
+
+test('docs/configuration.md names every setting', () => {
+  const page = readFileSync(join(root, 'docs/configuration.md'), 'utf8');
+  const flags = [...describeSettings().matchAll(/^ +(--[a-z-]+)/gm)].map((match) => match[1]!);
+  expect(flags.length).toBeGreaterThan(10);
+  expect(flags.filter((flag) => !page.includes(`\`${flag}\``))).toEqual([]);
 });
