@@ -47,6 +47,9 @@ export interface AppOptions {
 /** Queries that may wait for a connection of the pool before requests are turned away. */
 const mostWaiting = 500;
 
+/** Longer than 2 MiB take on a line of 0.5 Mbit/s. */
+const requestMs = 60_000;
+
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, satellites, now } = options;
@@ -57,6 +60,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     genReqId: () => randomUUID(),
     requestIdHeader: false,
     bodyLimit: 2 * 1024 * 1024,
+    // Headers and body have to be here by then. Without it Fastify waits for ever for a body that trickles in.
+    requestTimeout: requestMs,
     trustProxy: config.trustProxy ? config.trustProxy.split(',').map((address) => address.trim()) : false,
     // A request that is under way when the server stops may end; idle connections are closed.
     forceCloseConnections: 'idle',
@@ -73,6 +78,10 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id);
+    reply.header('x-content-type-options', 'nosniff');
+    // What one person may see is kept by no cache, the browser's own included.
+    if (request.url.startsWith('/api/v1/') && !reply.hasHeader('cache-control'))
+      reply.header('cache-control', 'no-store');
   });
   app.setNotFoundHandler((request) => {
     throw new Problem(

@@ -1,4 +1,5 @@
 import type { TicketReply } from '@cde/api/workspaces.ts';
+import { importPublicKey } from '@cde/tunnel/keys.ts';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { Problem } from '../errors.ts';
@@ -20,6 +21,9 @@ export interface TicketDeps {
 /** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
 export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
   return async function issue(actor: UserActor, ref: string, clientKey: string): Promise<TicketReply> {
+    // The agent would refuse it too, but later, and could not say it as well.
+    if (!isEd25519(clientKey))
+      throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
     const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
     const workspace = `${owner}/${row.name}`;
     if (!mayHaveAgent(row.status))
@@ -34,23 +38,17 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
       });
     const places = await satellites();
     const exp = Math.floor((now().getTime() + ticketMs) / 1000);
-    const ticket = await keys.tickets
-      .signTicket({
-        workspaceId: row.id,
-        workspace,
-        userId: actor.userId,
-        username: actor.username,
-        agentKey: row.agentTlsKey,
-        clientKey,
-        satellites: places.map((place) => place.name),
-        jti: v7(),
-        exp,
-      })
-      .catch((cause) => {
-        throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).", {
-          cause,
-        });
-      });
+    const ticket = await keys.tickets.signTicket({
+      workspaceId: row.id,
+      workspace,
+      userId: actor.userId,
+      username: actor.username,
+      agentKey: row.agentTlsKey,
+      clientKey,
+      satellites: places.map((place) => place.name),
+      jti: v7(),
+      exp,
+    });
     return {
       ticket,
       expiresAt: new Date(exp * 1000).toISOString(),
@@ -62,6 +60,14 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
       satellites: places,
     };
   };
+}
+
+function isEd25519(spki: string): boolean {
+  try {
+    return importPublicKey(spki).asymmetricKeyType === 'ed25519';
+  } catch {
+    return false;
+  }
 }
 
 export type Tickets = ReturnType<typeof makeTickets>;

@@ -1,3 +1,4 @@
+import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
 import { eq } from 'drizzle-orm';
@@ -85,6 +86,22 @@ test.each([
   const { items } = (await server.request(user, 'GET', '/api/v1/tokens')).body;
   await server.request(user, 'DELETE', `/api/v1/tokens/${items[0].id}`);
   expect(await closedAtNextCheck(socket)).toEqual([notAdmitted, 'sign in again']);
+});
+
+test('a ticket is made out to an Ed25519 key only', async () => {
+  const user = await server.addUser('keyless');
+  await addWorkspace(user, 'box');
+  const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
+  const keys = [
+    '',
+    'x',
+    '../..',
+    rsa.export({ type: 'spki', format: 'der' }).toString('base64url').slice(0, 200),
+  ];
+  for (const clientKey of keys)
+    expect(await server.request(user, 'POST', '/api/v1/workspaces/box/tickets', { clientKey })).toMatchObject(
+      { status: 400, body: { code: 'bad-request' } },
+    );
 });
 
 test('who gets another role has to subscribe anew: the old one may have seen more', async () => {

@@ -71,3 +71,17 @@ test('a body with a fault in every place is told of some, in a reply that is sma
   expect(reply.body.issues).toHaveLength(100);
   expect(JSON.stringify(reply.body).length).toBeLessThan(50_000);
 });
+
+test('what one person may see stays out of caches, and is taken for nothing but what it is', async () => {
+  const ada = await server.addUser('cached');
+  for (const url of ['/api/v1/users/me', '/api/v1/workspaces', '/api/v1/nothing', '/api/v1/users/nobody']) {
+    const { headers } = await server.request(ada, 'GET', url);
+    expect(headers).toMatchObject({ 'cache-control': 'no-store', 'x-content-type-options': 'nosniff' });
+  }
+});
+
+test('a request that trickles in is not waited for without end', () => {
+  expect(server.app.server.requestTimeout).toBe(60_000);
+  expect(server.app.server.headersTimeout).toBeGreaterThan(0);
+  expect(server.app.server.headersTimeout).toBeLessThanOrEqual(60_000);
+});
