@@ -131,6 +131,9 @@ export function makeJobs(options: {
       concurrency: options.concurrency,
       noHandleSignals: true,
       pollInterval: 1_000,
+      // Batches of a moment, because the errors of a single release are caught by nobody: a database that went
+      // away while a job ended would take the whole server with it.
+      preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
       taskList: {
         async reconcile(payload: unknown, helpers: JobHelpers) {
           const { workspaceId } = payload as { workspaceId: string };

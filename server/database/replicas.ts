@@ -13,6 +13,7 @@ export interface Replica {
   join(): Promise<void>;
   /** Called when the place is lost: the connection that held it broke. */
   onLost(listener: () => void): void;
+  /** The job runner's workers from now on; the jobs of those before are freed. */
   setWorkers(ids: string[]): Promise<void>;
   /** The URLs of all live replicas, this one's first. */
   urls(): Promise<string[]>;
@@ -139,6 +140,11 @@ export function makeReplica(options: {
       listeners.push(listener);
     },
     async setWorkers(ids) {
+      // Those before them have ended, perhaps without a database to say so to: what they held is free.
+      await database.pool.query(
+        'SELECT graphile_worker.force_unlock_workers(worker_ids) FROM replicas WHERE number = $1',
+        [number],
+      );
       await database.pool.query('UPDATE replicas SET worker_ids = $2 WHERE number = $1', [number, ids]);
     },
     async urls() {

@@ -145,12 +145,19 @@ const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
 };
 
+/** What the error at the bottom says: those above it may hold a statement and its values. */
+function rootMessage(error: unknown): string {
+  let root = error as Error;
+  while (root.cause instanceof Error) root = root.cause;
+  return root.message;
+}
+
 /** Turns whatever was thrown into a Problem; what is not the caller's doing becomes `internal` and is logged. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (isDatabaseFull(error))
     return new Problem('database-unavailable', "The disk of the server's database is full.", {
-      detail: (error as Error).cause instanceof Error ? ((error as Error).cause as Error).message : undefined,
+      detail: rootMessage(error),
       hint: 'Nothing was lost. An administrator has to free space on it; then try again.',
       retryAfter: 5,
       cause: error,
@@ -221,7 +228,10 @@ export function installHttp(app: FastifyInstance, options: { gate: Gate; checkRe
 
   app.setErrorHandler((error, request, reply) => {
     const problem = toProblem(error);
-    if (problem.status >= 500) request.log.error({ err: problem.cause ?? problem }, problem.message);
+    // A database that is away fails every request alike: a line for each, without its statement and stack.
+    if (problem.code === 'database-unavailable')
+      request.log.warn({ why: rootMessage(problem.cause) }, problem.message);
+    else if (problem.status >= 500) request.log.error({ err: problem.cause ?? problem }, problem.message);
     if (problem.retryAfter) reply.header('retry-after', String(problem.retryAfter));
     return reply
       .code(problem.status)

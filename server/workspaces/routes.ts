@@ -124,7 +124,7 @@ function waitForChange(
   bus: Bus,
   buildId: string,
   forMs: number,
-  socket: { once(event: 'close', listener: () => void): unknown },
+  socket: Pick<NodeJS.EventEmitter, 'once' | 'off'>,
 ) {
   let over = forMs <= 0;
   let dirty = false;
@@ -155,6 +155,8 @@ function waitForChange(
     },
     stop() {
       unsubscribe();
+      // The connection is kept for the next request.
+      socket.off('close', finish);
       clearTimeout(limit);
       clearInterval(poll);
     },
