@@ -21,9 +21,6 @@ export interface TicketDeps {
 /** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
 export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
   return async function issue(actor: UserActor, ref: string, clientKey: string): Promise<TicketReply> {
-    // The agent would refuse it too, but later, and could not say it as well.
-    if (!isEd25519(clientKey))
-      throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
     const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
     const workspace = `${owner}/${row.name}`;
     if (!mayHaveAgent(row.status))
@@ -36,6 +33,9 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
         hint: `See how its start goes: cde logs ${row.name} --follow`,
         retryAfter: 1,
       });
+    // The agent would refuse it too, but later, and could not say it as well.
+    if (!isEd25519(clientKey))
+      throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
     const places = await satellites();
     const exp = Math.floor((now().getTime() + ticketMs) / 1000);
     const ticket = await keys.tickets.signTicket({

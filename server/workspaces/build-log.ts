@@ -1,5 +1,5 @@
 import type { LogLine } from '@cde/api/workspaces.ts';
-import { and, asc, eq, gt, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, max, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { buildLogs } from '../database/schema.ts';
 
@@ -13,11 +13,35 @@ export interface NewLine {
   agent?: { process: string; seq: number };
 }
 
+/**
+ * How long a build's log may grow by what its agent says: many times the noisiest installation, and no more,
+ * since a script that talks without end would fill the database of everybody.
+ */
+export const mostLines = 20_000;
+
+/** The lines for which there is room, and a word where it ends. What the server itself says always has room. */
+async function fitting(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<NewLine[]> {
+  const own = lines.filter((line) => !line.agent);
+  if (own.length === lines.length) return own;
+  const [last] = await tx
+    .select({ seq: max(buildLogs.seq) })
+    .from(buildLogs)
+    .where(eq(buildLogs.buildId, buildId));
+  const room = mostLines - (last?.seq ?? 0);
+  if (room <= 0) return own;
+  if (lines.length < room) return [...lines];
+  const text = `The log of this build is full (${mostLines} lines); what its agent says from here on is dropped.`;
+  const { at, stage } = lines[0]!;
+  return [...lines.slice(0, room - 1), { at, stage, source: 'server', level: 'warn', text }];
+}
+
 /** Appends lines to a build's log, numbered in order, whoever else appends at the same moment. */
-export async function appendLog(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<void> {
-  if (lines.length === 0) return;
+export async function appendLog(tx: Queryable, buildId: string, given: readonly NewLine[]): Promise<void> {
+  if (given.length === 0) return;
   // Numbers are given under a lock of this build's log, so that a reader who has seen line N has seen all before it.
   await tx.execute(sql`SELECT pg_advisory_xact_lock(hashtextextended(${buildId}, 1))`);
+  const lines = await fitting(tx, buildId, given);
+  if (lines.length === 0) return;
   const rows = lines.map(({ at, stage, source, level, text, agent }) => ({
     at: at.toISOString(),
     stage,
