@@ -1,0 +1,190 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import pg from 'pg';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Api, agentPids, makeApi } from '../harness/api.ts';
+import { makeDatabase, type OwnDatabase } from '../harness/database.ts';
+import { type Machine, makeMachine, type Running, until } from '../harness/server.ts';
+
+/** What people get wrong, and processes that die: through the CLI, message and exit code, and the way out. */
+
+let machine: Machine;
+let database: OwnDatabase;
+let server: Running;
+let api: Api;
+beforeAll(async () => {
+  machine = await makeMachine();
+  await mkdir(machine.env.HOME!, { recursive: true });
+  database = await makeDatabase(join(machine.folder, 'database'));
+  machine.env.DATABASE_URL = database.url;
+  server = machine.begin(['server', 'start']);
+  await server.says('Ctrl-C stops');
+  api = await makeApi(machine, `http://${machine.env.CDE_LISTEN}`);
+});
+afterAll(() => machine?.remove());
+
+const show = async (name: string) => (await api('GET', `/api/v1/workspaces/${name}`)).body;
+
+async function push(name: string, lines: string[]) {
+  await mkdir(join(machine.folder, name), { recursive: true });
+  await writeFile(join(machine.folder, name, 'template.yaml'), `${lines.join('\n')}\n`);
+  return machine.cde('template', 'push', name);
+}
+const withScript = (name: string, script: string, timeout = '30s') =>
+  push(name, [
+    `name: ${name}`,
+    'provider: local',
+    'startup:',
+    `  timeout: ${timeout}`,
+    '  script: |',
+    `    ${script}`,
+  ]);
+
+describe('a startup script', () => {
+  test.each([
+    [
+      'that fails',
+      'fails',
+      'echo before; echo trouble >&2; exit 3',
+      /failed with exit code 3 after .*\[startup-failed\]/,
+      'trouble',
+    ],
+    [
+      'that never ends',
+      'endless',
+      'echo waiting; sleep 1000',
+      /did not end within 2s, and was stopped\. \[startup-timeout\]/,
+      'waiting',
+    ],
+  ])('%s: the reason, its output, exit code 7; a mended version cures it', async (_, name, script, words, output) => {
+    expect(await withScript(name, script, '2s')).toMatchObject({ code: 0 });
+    const refused = await machine.cde('create', `ws-${name}`, '--template', name);
+    expect(refused.code).toBe(7);
+    expect(refused.stderr).toMatch(words);
+    expect(refused.stderr).toContain(output);
+    expect(refused.stderr).toContain(`cde logs ws-${name}`);
+    expect(await machine.cde('logs', `ws-${name}`)).toMatchObject({
+      stdout: expect.stringContaining(output),
+    });
+    expect(await show(`ws-${name}`)).toMatchObject({ status: 'failed' });
+    // It can be entered to look.
+    expect(await machine.cde('ssh', `ws-${name}`, '--', 'echo inside')).toMatchObject({
+      code: 0,
+      stdout: 'inside\n',
+    });
+    expect(await withScript(name, 'echo mended')).toMatchObject({ code: 0 });
+    expect(await machine.cde('update', `ws-${name}`)).toMatchObject({ code: 0 });
+    expect(await show(`ws-${name}`)).toMatchObject({ status: 'running', reason: null });
+  });
+});
+
+test.each([
+  [
+    'an unknown key',
+    ['name: bad', 'provider: local', 'startupp:', '  script: echo'],
+    /bad\/template\.yaml:3:1: .*startupp/,
+  ],
+  [
+    'a bad expression',
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: the template's own expression
+    ['name: bad', 'provider: local', 'env:', '  A: ${{ parameters.nothing }}'],
+    /bad\/template\.yaml:4:\d+: .*nothing/,
+  ],
+  [
+    'a default out of range',
+    [
+      'name: bad',
+      'provider: local',
+      'parameters:',
+      '  - name: cpus',
+      '    type: number',
+      '    default: 9',
+      '    max: 4',
+    ],
+    /bad\/template\.yaml:6:14: .*4/,
+  ],
+])('a template with %s: file, line and column, and nothing is published', async (_, lines, place) => {
+  const refused = await push('bad', lines);
+  expect(refused.code).toBe(1);
+  expect(refused.stderr).toMatch(place);
+  expect(refused.stderr).toContain('[template-invalid]');
+  expect(await machine.cde('template', 'show', 'bad')).toMatchObject({ code: 3 });
+});
+
+test.each([
+  ['a parameter out of range', ['sized', '--template', 'local', '--param', 'memory=999'], 2, /memory.*256/],
+  ['a parameter that does not exist', ['sized', '--template', 'local', '--param', 'memroy=4'], 2, /memroy/],
+  [
+    'a name that is taken',
+    ['hello', '--template', 'local'],
+    5,
+    /There is a workspace named hello already[\s\S]*workspace-name-taken[\s\S]*Choose another name/,
+  ],
+  ['a name that is too long', ['x'.repeat(80), '--template', 'local'], 2, /name/],
+  ['a name with odd characters', ['Ödd näme', '--template', 'local'], 2, /name/],
+  ['a name that climbs', ['../../etc', '--template', 'local'], 2, /name/],
+])('create with %s', async (_, args, code, words) => {
+  const refused = await machine.cde('create', ...args);
+  expect(refused.stderr).toMatch(words);
+  expect(refused.code).toBe(code);
+});
+
+test('an expired token: exit code 4, and what to do; a new one works', async () => {
+  const made = await machine.cde('token', 'create', '--name', 'old', '--days', '1');
+  const token = made.stdout.trim();
+  const use = () => machine.begin(['list'], { CDE_TOKEN: token }).ended;
+  expect(await use()).toMatchObject({ code: 0 });
+  const client = new pg.Client({ connectionString: database.url });
+  await client.connect();
+  await client.query("UPDATE api_tokens SET expires_at = now() - interval '1 second' WHERE name = 'old'");
+  await client.end();
+  const refused = await use();
+  expect(refused).toMatchObject({
+    code: 4,
+    stderr: expect.stringMatching(/expired.*\[token-expired\][\s\S]*cde login/),
+  });
+  expect(await machine.cde('list')).toMatchObject({ code: 0 });
+});
+
+test('the agent killed: the workspace comes back by itself, and says why it had gone', async () => {
+  const { id } = await show('hello');
+  const [agent] = await agentPids(id);
+  process.kill(agent!, 'SIGKILL');
+  const after = await until(
+    () => show('hello'),
+    (workspace) => workspace.latestBuild.number === 2 && workspace.latestBuild.status === 'succeeded',
+  );
+  expect(after).toMatchObject({ status: 'running' });
+  const again = await agentPids(id);
+  expect(again).toHaveLength(1);
+  expect(again[0]).not.toBe(agent);
+  expect(await machine.cde('builds', 'hello')).toMatchObject({
+    stdout: expect.stringMatching(/The agent ended by itself: the agent was killed by SIGKILL/),
+  });
+  expect(await machine.cde('ssh', 'hello', '--', 'echo back')).toMatchObject({ code: 0, stdout: 'back\n' });
+});
+
+test('the server killed under `logs --follow` and an open `ssh`: the one goes on, the other says why it ended', async () => {
+  await withScript('counting', 'for i in $(seq 1 40); do echo line $i; sleep 0.3; done');
+  expect(await machine.cde('create', 'counted', '--template', 'counting', '--no-wait')).toMatchObject({
+    code: 0,
+  });
+  const following = machine.begin(['logs', 'counted', '--follow']);
+  const session = machine.begin(['ssh', 'hello', '--', 'echo begun; sleep 60']);
+  await Promise.all([following.says('line 2'), session.says('begun')]);
+
+  const { stdout } = await machine.run('pgrep', ['-P', String(server.process.pid)]);
+  for (const pid of stdout.trim().split('\n')) process.kill(Number(pid), 'SIGKILL');
+  await server.ended;
+  const cut = await session.ended;
+  expect(cut.code).not.toBe(0);
+  expect(cut.stderr).toMatch(/satellite[\s\S]*\[satellite-lost\]/);
+  server = machine.begin(['server', 'start']);
+  await server.says('Ctrl-C stops');
+
+  expect(await machine.cde('ssh', 'hello', '--', 'echo again')).toMatchObject({ code: 0, stdout: 'again\n' });
+  const followed = await following.ended;
+  expect(followed).toMatchObject({ code: 0 });
+  const lines = [...followed.stdout.matchAll(/line (\d+)$/gm)].map(([, number]) => Number(number));
+  expect(lines).toEqual(Array.from({ length: 40 }, (_, index) => index + 1));
+});
