@@ -100,3 +100,14 @@ test('a name that could pass for an option of ssh is refused', async () => {
   for (const name of ['-oProxyCommand=x', "a'b", 'a b'])
     expect(await home.run(['ssh', '--', name], { env })).toMatchObject({ code: 2 });
 });
+
+test('a host key that is more than one key for one host is not written down', async () => {
+  const file = join(home.path, '.config', 'cde', 'known_hosts');
+  const before = await readFile(file, 'utf8');
+  for (const sshHostKey of ['ssh-rsa AAAA', '', 'ssh-ed25519 \u0000', 'ssh-ed25519 ../x!']) {
+    server.on(createTicket, () => ({ ...ticket, sshHostKey }));
+    const ran = await home.run(['ssh', '--stdio', 'web'], { env });
+    expect(ran).toMatchObject({ code: 6, stdout: '', stderr: expect.stringContaining('[not-a-cde-server]') });
+  }
+  expect(await readFile(file, 'utf8')).toBe(before);
+});
