@@ -102,10 +102,13 @@ const refusedMs = 10_000;
 /** How often one that is kept is looked for. */
 const lookEveryMs = 1_000;
 
-/** The last lines that PostgreSQL wrote. */
+/** Why PostgreSQL ended, in its own words: what it gave up over, else its last lines. */
 async function lastWords(base: string): Promise<string> {
   const text = await readFile(join(base, 'postgres.log'), 'utf8').catch(() => '');
-  return text.trim().split('\n').slice(-3).join(' | ');
+  const lines = text.trim().split('\n').slice(-60);
+  // To whoever connects meanwhile it says, as fatally, that it is starting up or going down.
+  const causes = lines.filter((line) => /(PANIC|FATAL): {2}(?!the database system is)/.test(line));
+  return (causes.length > 0 ? causes.slice(-1) : lines.slice(-3)).join(' | ');
 }
 
 /** Starts the server process and waits until it answers. */
