@@ -18,6 +18,7 @@ const byCode: Record<string, number> = {
   'parameters-invalid': exitCodes.usage,
   'sign-in-throttled': exitCodes.permission,
   'agent-not-connected': exitCodes.conflict,
+  'access-ended': exitCodes.permission,
   'agent-lost': exitCodes.unreachable,
   'session-timeout': exitCodes.unreachable,
   'satellite-unreachable': exitCodes.unreachable,

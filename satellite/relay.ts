@@ -63,6 +63,10 @@ export interface Relay {
   dial(socket: WebSocket, claims: TicketClaims): void;
   /** True while an agent of the workspace waits here or serves a session. */
   connected(workspaceId: string): boolean;
+  /** The users whose clients are here. */
+  users(): string[];
+  /** Ends the sessions and dials of a user, who may no longer have any. */
+  endUser(userId: string): void;
   stats(): RelayStats;
   readonly draining: boolean;
   /** Takes nobody new, sends waiting agents away; resolves when the last session has ended. */
@@ -103,6 +107,8 @@ export function makeRelay(options: RelayOptions): Relay {
   const ticketKeys = options.ticketKeys;
   const places = new Map<string, Place>();
   const sockets = new Set<WebSocket>();
+  /** The clients' sockets, by user. */
+  const clients = new Map<string, Set<WebSocket>>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
   let draining = false;
   let drained: (() => void) | undefined;
@@ -193,6 +199,12 @@ export function makeRelay(options: RelayOptions): Relay {
 
   function dial(socket: WebSocket, { workspaceId, userId }: TicketClaims): void {
     if (!take(socket)) return;
+    const theirs = clients.get(userId) ?? new Set();
+    clients.set(userId, theirs.add(socket));
+    socket.once('close', () => {
+      theirs.delete(socket);
+      if (theirs.size === 0 && clients.get(userId) === theirs) clients.delete(userId);
+    });
     const place = placeOf(workspaceId);
     if (place.sessions >= limits.sessionsPerWorkspace) {
       turnAway(socket, 4429);
@@ -278,6 +290,10 @@ export function makeRelay(options: RelayOptions): Relay {
     listen,
     dial,
     connected: (workspaceId) => places.get(workspaceId)?.present ?? false,
+    users: () => [...clients.keys()],
+    endUser(userId) {
+      for (const socket of clients.get(userId) ?? []) turnAway(socket, 4403);
+    },
     stats() {
       let spares = 0;
       let waitingDials = 0;

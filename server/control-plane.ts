@@ -7,6 +7,7 @@ import { makeRelay } from '@cde/satellite/relay.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
 import type { Config } from './config.ts';
+import { makeCutOff } from './connections/cut-off.ts';
 import { enqueueReconcile, makeJobs } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
@@ -146,6 +147,7 @@ export async function startControlPlane(options: {
     alsoEach: () => sweepIdentity(database, now),
   });
   await sweep.start();
+  const cutOff = makeCutOff({ database, relay, log });
 
   return {
     app,
@@ -153,6 +155,7 @@ export async function startControlPlane(options: {
     providers,
     async stop() {
       sweep.stop();
+      cutOff.stop();
       // The listener first, so that nobody is let in to a server that no longer works.
       await app.close();
       await jobs.stop();

@@ -34,6 +34,7 @@ export const tunnelErrors = {
   'agent-lost': ['The agent’s connection to the satellite broke', 'Connect again'],
   'agent-closed': ['The agent ended the session', 'Connect again'],
   'client-lost': ['The client’s connection to the satellite broke', undefined],
+  'access-ended': ['The user may no longer connect to workspaces here', 'Ask an owner of this installation'],
   'satellite-unreachable': [
     'The satellite cannot be reached',
     'Check the network, a proxy in between and the address',

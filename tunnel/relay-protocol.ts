@@ -12,6 +12,7 @@ export const relayPaths = {
 export const relayCloseCodes = {
   1012: 'satellite-restarted',
   4400: 'satellite-refused',
+  4403: 'access-ended',
   4404: 'agent-not-connected',
   4409: 'listener-superseded',
   4410: 'agent-lost',
