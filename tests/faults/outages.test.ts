@@ -66,7 +66,6 @@ describe('a PostgreSQL of its own', () => {
     ['killed', () => database.kill(), () => database.start()],
     ['frozen', () => database.freeze(), () => database.thaw()],
   ])('away (%s) for 20 s while workspaces start: all ends well by itself', async (how, away, back) => {
-    const began = performance.now();
     onTestFailed(() => console.log(server.output().slice(-6_000)));
     const session = machine.begin([
       'ssh',
@@ -108,9 +107,8 @@ describe('a PostgreSQL of its own', () => {
       expect(ready).toMatchObject({ status: 503 });
       await wait(500);
     } while (performance.now() - gone < outageMs - fewSecondsMs);
-    const plain = await machine.cde('list');
-    // Its patience is its own affair; that it names the cause and the way out is ours.
-    if (plain.code !== 0) expect(plain).toMatchObject({ code: 6, stderr: expect.stringMatching(/database/) });
+    // A command that merely asks waits out what is left of it.
+    const asking = machine.begin(['list']);
     await wait(Math.max(0, outageMs - (performance.now() - gone)));
     await back();
     const cured = performance.now();
@@ -119,13 +117,11 @@ describe('a PostgreSQL of its own', () => {
       () => api('GET', '/readyz'),
       (reply) => reply.status === 200,
     );
-    const answered = performance.now() - cured;
+    expect(performance.now() - cured).toBeLessThan(fewSecondsMs);
+    expect(await asking.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('hello') });
     for (const creating of [late, early])
       expect(await creating.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('is running') });
-    const ended = performance.now() - cured;
-    console.log(
-      `${how}: ready again after ${Math.round(answered)} ms, both builds after ${Math.round(ended)} ms`,
-    );
+    expect(performance.now() - cured).toBeLessThan(30_000);
     for (const name of [`late-${how}`, `early-${how}`]) {
       const workspace = await show(name);
       expect(workspace).toMatchObject({ status: 'running', latestBuild: { number: 1, status: 'succeeded' } });
@@ -159,7 +155,6 @@ describe('a PostgreSQL of its own', () => {
     await client.end();
     expect(rows).toEqual([{ workers: 1 }]);
     expect(server.process.exitCode).toBeNull();
-    console.log(`${how}: ${Math.round((performance.now() - began) / 1000)} s in all`);
   });
 });
 
