@@ -23,7 +23,6 @@ test('no way of printing lets such text through, and JSON keeps its meaning', ()
     out.printJson({ attack });`;
   const ran = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
   expect(ran.status, ran.stderr).toBe(0);
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is looked for
   for (const text of [ran.stdout, ran.stderr])
     expect(text.replaceAll('\u001b[31m', '')).not.toMatch(/(?![\t\n])\p{Cc}/u);
   const line = ran.stdout.split('\n').find((text) => text.startsWith('{"attack"'))!;
