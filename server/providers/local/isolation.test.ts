@@ -81,8 +81,17 @@ describe.runIf(process.platform === 'linux').each(['bwrap', 'unshare'] as const)
         out: 'True\n',
       });
     const scratch =
-      'for d in /tmp /var/tmp /dev/shm; do echo fine > $d/file && cat $d/file || echo $d; done; (sleep 0 &); echo > /dev/null; ls -a /tmp';
-    expect((await inside(scratch)).out).toBe('fine\nfine\nfine\n.\n..\nfile\n');
+      'for d in /tmp /var/tmp /dev/shm; do echo fine > $d/file && cat $d/file || echo $d; done; (sleep 0 &); echo > /dev/null';
+    expect((await inside(scratch)).out).toBe('fine\nfine\nfine\n');
+    // Theirs alone: what lies in the machine's /tmp is not there (but for the path of the agent itself).
+    const machines = mkdtempSync('/tmp/cde-of-the-machine-');
+    try {
+      const seen = (await inside('ls -a /tmp')).out.split('\n');
+      expect(seen).toContain('file');
+      expect(seen.join(' ')).not.toContain('cde-of-the-machine');
+    } finally {
+      rmSync(machines, { recursive: true });
+    }
     expect((await inside('getent hosts localhost && [ -s /etc/resolv.conf ] && echo resolv')).out).toMatch(
       /localhost.*\nresolv/,
     );
