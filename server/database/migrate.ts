@@ -40,6 +40,8 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
         'This PostgreSQL is older than 15.',
         'Point DATABASE_URL at PostgreSQL 15 or newer, or leave it out for the embedded one.',
       );
+    // Another replica may be migrating, and a migration takes as long as it takes.
+    await client.query('SET statement_timeout = 0');
     await client.query('SELECT pg_advisory_lock($1)', [lockKey]);
     try {
       await client.query(
@@ -79,6 +81,7 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
       return ran;
     } finally {
       await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);
+      await client.query('RESET statement_timeout');
     }
   } finally {
     client.release();

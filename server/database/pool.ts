@@ -25,6 +25,8 @@ export function openDatabase(
     // A replica cut off from its database must notice: its advisory lock is then already somebody else's.
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
+    // Ours take milliseconds; one stuck behind somebody's lock must not hold a connection for ever.
+    statement_timeout: 30_000,
     application_name: 'cde',
   });
   // An idle connection that breaks is replaced by the pool; without a listener the process would end.
