@@ -120,6 +120,16 @@ const tag = 'workspaces';
 const params = z.object({ workspace: WorkspaceRef });
 const buildParams = z.object({ build: Id });
 
+/** What the changes of a workspace have in common: they answer at once with the build that brings them about. */
+const asksForABuild = {
+  method: 'POST',
+  tag,
+  permission: 'workspace:operate',
+  reply: Build,
+  status: 202,
+  idempotent: true,
+} as const;
+
 export const listWorkspaces = endpoint({
   method: 'GET',
   path: '/api/v1/workspaces',
@@ -161,52 +171,32 @@ export const getWorkspace = endpoint({
   reply: Workspace,
 });
 export const startWorkspace = endpoint({
-  method: 'POST',
+  ...asksForABuild,
   path: '/api/v1/workspaces/:workspace/start',
-  tag,
   summary: 'Start it',
-  permission: 'workspace:operate',
   params,
   body: z.object({}).optional(),
-  reply: Build,
-  status: 202,
-  idempotent: true,
 });
 export const stopWorkspace = endpoint({
-  method: 'POST',
+  ...asksForABuild,
   path: '/api/v1/workspaces/:workspace/stop',
-  tag,
   summary: 'Stop it; the home stays',
-  permission: 'workspace:operate',
   params,
   body: z.object({}).optional(),
-  reply: Build,
-  status: 202,
-  idempotent: true,
 });
 export const restartWorkspace = endpoint({
-  method: 'POST',
+  ...asksForABuild,
   path: '/api/v1/workspaces/:workspace/restart',
-  tag,
   summary: 'Stop it and start it on the same template version',
-  permission: 'workspace:operate',
   params,
   body: z.object({}).optional(),
-  reply: Build,
-  status: 202,
-  idempotent: true,
 });
 export const updateWorkspace = endpoint({
-  method: 'POST',
+  ...asksForABuild,
   path: '/api/v1/workspaces/:workspace/update',
-  tag,
   summary: 'Restart it on the active template version, with changed parameters if given',
-  permission: 'workspace:operate',
   params,
   body: z.object({ parameters: ParameterValues.optional() }).optional(),
-  reply: Build,
-  status: 202,
-  idempotent: true,
 });
 export const deleteWorkspace = endpoint({
   method: 'DELETE',
@@ -263,16 +253,11 @@ export const getBuildLog = endpoint({
   }),
 });
 export const cancelBuild = endpoint({
-  method: 'POST',
+  ...asksForABuild,
   path: '/api/v1/builds/:build/cancel',
-  tag,
   summary: 'Cancel a build that has not ended',
-  permission: 'workspace:operate',
   params: buildParams,
   body: z.object({}).optional(),
-  reply: Build,
-  status: 202,
-  idempotent: true,
 });
 export const createTicket = endpoint({
   method: 'POST',

@@ -3,6 +3,7 @@ import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call, callAll } from '../client.ts';
 import { useTitle } from '../shell.tsx';
+import { ConfirmDialog } from '../ui/confirm.tsx';
 import { CopyLine } from '../ui/copy.tsx';
 import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
@@ -183,33 +184,20 @@ function CreateDialog({ onClose }: { onClose: () => void }) {
 
 function RevokeDialog({ token, onClose }: { token: Token; onClose: () => void }) {
   const client = useQueryClient();
-  const revoke = useMutation({
-    mutationFn: () => call(revokeToken, { params: { token: token.id } }),
-    onSuccess: async () => {
-      await client.invalidateQueries({ queryKey: ['tokens'] });
-      sayDone(`Revoked ${token.name}.`);
-      onClose();
-    },
-  });
+  const revoke = async () => {
+    await call(revokeToken, { params: { token: token.id } });
+    await client.invalidateQueries({ queryKey: ['tokens'] });
+    sayDone(`Revoked ${token.name}.`);
+  };
   return (
-    <Dialog title={`Revoke ${token.name}`} onClose={onClose}>
-      <div className="body">
-        <p>Whatever uses it is signed out at its next request.</p>
-        <Problem error={revoke.error} />
-        <div className="form-foot">
-          <button type="button" className="button" onClick={onClose}>
-            Keep it
-          </button>
-          <button
-            type="button"
-            className="button danger filled"
-            disabled={revoke.isPending}
-            onClick={() => revoke.mutate()}
-          >
-            Revoke
-          </button>
-        </div>
-      </div>
-    </Dialog>
+    <ConfirmDialog
+      title={`Revoke ${token.name}`}
+      keep="Keep it"
+      confirm="Revoke"
+      act={revoke}
+      onClose={onClose}
+    >
+      Whatever uses it is signed out at its next request.
+    </ConfirmDialog>
   );
 }

@@ -6,6 +6,7 @@ import { type FormEvent, useState } from 'react';
 import { CallError, call, newIdempotencyKey } from '../client.ts';
 import { managesUsers, useMe } from '../me.ts';
 import { useTitle } from '../shell.tsx';
+import { ConfirmDialog } from '../ui/confirm.tsx';
 import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
 import { Icon } from '../ui/icons.tsx';
@@ -285,33 +286,20 @@ function PasswordDialog({ user, onClose }: { user: User; onClose: () => void }) 
 }
 
 function DeleteDialog({ user, onClose, onDone }: { user: User; onClose: () => void; onDone: () => void }) {
-  const remove = useMutation({
-    mutationFn: () => call(deleteUser, { params: { user: user.id } }),
-    onSuccess: () => {
-      sayDone(`Deleted ${user.username}.`);
-      onDone();
-      onClose();
-    },
-  });
+  const remove = async () => {
+    await call(deleteUser, { params: { user: user.id } });
+    sayDone(`Deleted ${user.username}.`);
+    onDone();
+  };
   return (
-    <Dialog title={`Delete ${user.username}`} onClose={onClose}>
-      <div className="body">
-        <p>The user's tokens and sessions end. A user who has workspaces cannot be deleted.</p>
-        <Problem error={remove.error} />
-        <div className="form-foot">
-          <button type="button" className="button" onClick={onClose}>
-            Keep the user
-          </button>
-          <button
-            type="button"
-            className="button danger filled"
-            disabled={remove.isPending}
-            onClick={() => remove.mutate()}
-          >
-            Delete
-          </button>
-        </div>
-      </div>
-    </Dialog>
+    <ConfirmDialog
+      title={`Delete ${user.username}`}
+      keep="Keep the user"
+      confirm="Delete"
+      act={remove}
+      onClose={onClose}
+    >
+      The user's tokens and sessions end. A user who has workspaces cannot be deleted.
+    </ConfirmDialog>
   );
 }
