@@ -2,11 +2,9 @@ import type { Duplex } from 'node:stream';
 import type { AgentManifest } from '@cde/api/agent.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
-import { type HostedSession, serveSession } from '@cde/tunnel/host.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import type { Path } from '@cde/tunnel/path.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
-import { makePipe } from '@cde/tunnel/pipe.ts';
+import { makeReception } from '@cde/tunnel/reception.ts';
 import { connectTarget, type Target } from '@cde/tunnel/targets.ts';
 import type { Sessions } from './sessions.ts';
 import type { SshServer } from './ssh/server.ts';
@@ -32,23 +30,16 @@ export function makeHosting(options: {
 }): Hosting {
   const { certificate, manifest, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
-  const hosted = new Set<HostedSession>();
   let closed = false;
-
-  function serve(path: Path) {
-    const session = serveSession({
-      pipe: makePipe({ path }),
-      tlsKey: certificate.key,
-      tlsCert: certificate.cert,
-      agentKey: certificate.fingerprint,
-      workspaceId: manifest().workspaceId,
-      ticketKeys: () => manifest().ticketKeys,
-      onStream: serveStream,
-      log,
-    });
-    hosted.add(session);
-    void session.closed.then(() => hosted.delete(session));
-  }
+  const reception = makeReception({
+    tlsKey: certificate.key,
+    tlsCert: certificate.cert,
+    agentKey: certificate.fingerprint,
+    workspaceId: () => manifest().workspaceId,
+    ticketKeys: () => manifest().ticketKeys,
+    onStream: serveStream,
+    log,
+  });
 
   async function serveStream(target: Target, stream: Duplex): Promise<Duplex | undefined> {
     if (target.kind === 'ssh') {
@@ -74,7 +65,7 @@ export function makeHosting(options: {
         const listener = listenRelay({
           url,
           listenToken: options.listenToken,
-          onPath: serve,
+          onPath: reception.accept,
           onState: (connected, reason) => {
             if (!closed) options.onState(name, connected, reason);
           },
@@ -87,7 +78,7 @@ export function makeHosting(options: {
     close() {
       closed = true;
       for (const listener of listeners.values()) listener.close();
-      for (const session of hosted) session.close('agent-closed');
+      reception.close('agent-closed');
     },
   };
 }

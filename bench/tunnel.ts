@@ -7,10 +7,9 @@ import { fileURLToPath } from 'node:url';
 import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
-import { serveSession } from '@cde/tunnel/host.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makePipe } from '@cde/tunnel/pipe.ts';
+import { makeReception } from '@cde/tunnel/reception.ts';
 import { openSession, type Session } from '@cde/tunnel/session.ts';
 import { connectTarget } from '@cde/tunnel/targets.ts';
 import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
@@ -82,20 +81,18 @@ async function satellite(): Promise<void> {
 async function agent(): Promise<void> {
   const [setup] = (await once(process, 'message')) as [Setup];
   const { key, cert, fingerprint } = await makeCertificate();
+  const reception = makeReception({
+    tlsKey: key,
+    tlsCert: cert,
+    workspaceId: setup.workspaceId,
+    ticketKeys: [setup.ticketKey],
+    agentKey: fingerprint,
+    onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)),
+  });
   listenRelay({
     url: setup.url,
     listenToken: async () => setup.listenToken,
-    onPath(path) {
-      serveSession({
-        pipe: makePipe({ path }),
-        tlsKey: key,
-        tlsCert: cert,
-        workspaceId: setup.workspaceId,
-        ticketKeys: [setup.ticketKey],
-        agentKey: fingerprint,
-        onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)),
-      });
-    },
+    onPath: reception.accept,
     onState: (connected) => connected && process.send!(fingerprint),
   });
 }
@@ -141,6 +138,8 @@ async function client(): Promise<void> {
         agentKey,
         satellites: [{ name: 'bench', url }],
         clientPrivateKey: clientKey.privateKey,
+        // As the CLI's sessions: one that goes on after its path.
+        renewTicket: () => Promise.reject(new Error('the benchmark loses no path')),
       });
 
     const openTimes: number[] = [];

@@ -27,6 +27,12 @@ const byCode: Record<string, number> = {
   'satellite-restarted': exitCodes.unreachable,
   'satellite-draining': exitCodes.unreachable,
   'satellite-overloaded': exitCodes.unreachable,
+  'session-abandoned': exitCodes.unreachable,
+  'session-displaced': exitCodes.unreachable,
+  'session-unknown': exitCodes.unreachable,
+  'agent-restarted': exitCodes.unreachable,
+  'workspace-stopped': exitCodes.conflict,
+  'ticket-refused': exitCodes.permission,
   'ticket-expired': exitCodes.permission,
   'ticket-invalid': exitCodes.permission,
 };

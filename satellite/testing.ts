@@ -4,10 +4,10 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
-import { type HostedSession, type HostOptions, serveSession } from '@cde/tunnel/host.ts';
+import type { HostedSession } from '@cde/tunnel/host.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { type ListenOptions, listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makePipe } from '@cde/tunnel/pipe.ts';
+import { makeReception, type ReceptionOptions } from '@cde/tunnel/reception.ts';
 import { openSession, type Session, type SessionOptions } from '@cde/tunnel/session.ts';
 import { makeTicketSigner, type TicketClaims } from '@cde/tunnel/ticket.ts';
 import Fastify from 'fastify';
@@ -40,38 +40,35 @@ export async function makeWorld() {
     signer.signListenToken({ workspaceId, buildId, exp: inAMinute(), ...changes });
 
   /** An agent that listens at a satellite; streams echo unless `host.onStream` says otherwise. */
-  function agent(url: string, host: Partial<HostOptions> = {}, listen: Partial<ListenOptions> = {}) {
+  function agent(url: string, host: Partial<ReceptionOptions> = {}, listen: Partial<ListenOptions> = {}) {
     const sessions: HostedSession[] = [];
     const states = makeQueue<{ connected: boolean; reason: TunnelError | null }>();
+    const reception = makeReception({
+      tlsKey: certificate.key,
+      tlsCert: certificate.cert,
+      workspaceId,
+      ticketKeys: [signer.publicKey],
+      agentKey: certificate.fingerprint,
+      onStream: (_target, stream) => {
+        stream.pipe(stream);
+        return undefined;
+      },
+      onSession: (session) => sessions.push(session),
+      ...host,
+    });
     const listener = listenRelay({
       url,
       listenToken: () => listenToken(),
-      onPath(path) {
-        sessions.push(
-          serveSession({
-            pipe: makePipe({ path }),
-            tlsKey: certificate.key,
-            tlsCert: certificate.cert,
-            workspaceId,
-            ticketKeys: [signer.publicKey],
-            agentKey: certificate.fingerprint,
-            onStream: (_target, stream) => {
-              stream.pipe(stream);
-              return undefined;
-            },
-            ...host,
-          }),
-        );
-      },
+      onPath: reception.accept,
       onState: (connected, reason) => states.put({ connected, reason }),
       clock: impatientClock,
       ...listen,
     });
     closers.push(() => {
       listener.close();
-      for (const session of sessions) session.close();
+      reception.close();
     });
-    return { listener, sessions, states };
+    return { listener, reception, sessions, states };
   }
 
   const ticket = (changes: Partial<TicketClaims> = {}) =>

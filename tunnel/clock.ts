@@ -18,9 +18,9 @@ export const systemClock: Clock = {
 
 /**
  * How long to wait before attempt `failures + 1`: anywhere from nothing to 0.5 s doubled each time, at most
- * 15 s. Drawn from the whole range ("full jitter"), so that all agents of a satellite that restarted do not
+ * `longestMs` (15 s). Drawn from the whole range ("full jitter"), so that all agents of a satellite that restarted do not
  * come back at the same moment.
  */
-export function backoff(failures: number, random: () => number): number {
-  return random() * Math.min(15_000, 500 * 2 ** Math.min(failures - 1, 10));
+export function backoff(failures: number, random: () => number, longestMs = 15_000): number {
+  return random() * Math.min(longestMs, 500 * 2 ** Math.min(failures - 1, 10));
 }

@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TunnelError } from './errors.ts';
 import {
+  ackFrame,
   closeFrame,
   dataFrame,
   endFrame,
@@ -10,6 +11,7 @@ import {
   frameTypes,
   makeFrameParser,
   maxFramePayload,
+  resumeFrame,
   writeFrameHeader,
 } from './frames.ts';
 
@@ -18,12 +20,26 @@ const frame = fc.oneof(
     .tuple(fc.uint8Array({ minLength: 1, maxLength: 3000 }), fc.nat({ max: 2 ** 53 - 1 }))
     .map(([bytes, position]): Frame => ({ type: 'data', position, payload: Buffer.from(bytes) })),
   fc.nat({ max: 2 ** 53 - 1 }).map((position): Frame => ({ type: 'end', position })),
+  fc.nat({ max: 2 ** 53 - 1 }).map((position): Frame => ({ type: 'ack', position })),
+  fc
+    .tuple(fc.uint8Array({ maxLength: 64 }), fc.nat({ max: 2 ** 53 - 1 }))
+    .map(([bytes, position]): Frame => ({ type: 'resume', position, payload: Buffer.from(bytes) })),
   fc.stringMatching(/^[a-z0-9-]{1,64}$/).map((code): Frame => ({ type: 'close', code })),
 );
 
 function write(one: Frame): Buffer {
-  if (one.type === 'data') return dataFrame([one.payload], one.payload.length, one.position);
-  return one.type === 'end' ? endFrame(one.position) : closeFrame(one.code);
+  switch (one.type) {
+    case 'data':
+      return dataFrame([one.payload], one.payload.length, one.position);
+    case 'end':
+      return endFrame(one.position);
+    case 'ack':
+      return ackFrame(one.position);
+    case 'resume':
+      return resumeFrame(one.payload, one.position);
+    case 'close':
+      return closeFrame(one.code);
+  }
 }
 
 /** Cuts bytes at arbitrary places. */

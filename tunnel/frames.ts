@@ -3,7 +3,8 @@ import { TunnelError } from './errors.ts';
 /**
  * The pipe's frames, version 1. README.md draws the header: version u8, type u8, flags u16 (0), payload
  * length u32, position u64; big-endian. The position of DATA is that of its first byte in this direction
- * since the pipe began; a pipe that resumes on another path needs nothing more of a frame than that.
+ * since the pipe began. ACK and RESUME carry the next position that their sender expects, where END counts
+ * as one position of its own.
  */
 export const frameVersion = 1;
 export const frameHeaderBytes = 16;
@@ -21,17 +22,29 @@ export const frameTypes = {
   end: 2,
   /** The pipe is over in both directions; the payload is the reason's code. */
   close: 3,
-  // 4 and 5 are ACK (position: received up to here) and RESUME; a version that resumes gives them meaning.
+  /** All below the position has come. No payload. */
+  ack: 4,
+  /** A new path for a pipe that has lost its own (resume.ts): three of them, before anything else. */
+  resume: 5,
 } as const;
 const known = new Set<number>(Object.values(frameTypes));
 
 /** A reason's code on the wire. */
 const maxCloseReason = 64;
+/** The longest of resume.ts's payloads is 49 bytes. */
+const maxResume = 64;
+const limits: Record<number, number> = {
+  [frameTypes.data]: maxFramePayload,
+  [frameTypes.close]: maxCloseReason,
+  [frameTypes.resume]: maxResume,
+};
 
 export type Frame =
   | { type: 'data'; position: number; payload: Buffer }
   | { type: 'end'; position: number }
-  | { type: 'close'; code: string };
+  | { type: 'close'; code: string }
+  | { type: 'ack'; position: number }
+  | { type: 'resume'; position: number; payload: Buffer };
 
 /** Writes a header into the first 16 bytes of `into`. */
 export function writeFrameHeader(into: Buffer, type: number, length: number, position: number): void {
@@ -57,6 +70,19 @@ export function dataFrame(chunks: readonly Buffer[], length: number, position: n
 export function endFrame(position: number): Buffer {
   const frame = Buffer.alloc(frameHeaderBytes);
   writeFrameHeader(frame, frameTypes.end, 0, position);
+  return frame;
+}
+
+export function ackFrame(position: number): Buffer {
+  const frame = Buffer.alloc(frameHeaderBytes);
+  writeFrameHeader(frame, frameTypes.ack, 0, position);
+  return frame;
+}
+
+export function resumeFrame(payload: Buffer, position: number): Buffer {
+  const frame = Buffer.alloc(frameHeaderBytes + payload.length);
+  writeFrameHeader(frame, frameTypes.resume, payload.length, position);
+  payload.copy(frame, frameHeaderBytes);
   return frame;
 }
 
@@ -122,8 +148,7 @@ function checkHeader(buffer: Buffer, at: number): number {
   if (!known.has(type)) throw new TunnelError('frame-unknown-type', `type ${type}`);
   if (buffer[at + 2] !== 0 || buffer[at + 3] !== 0) throw new TunnelError('frame-bad-flags');
   const length = buffer.readUInt32BE(at + 4);
-  const limit = type === frameTypes.data ? maxFramePayload : type === frameTypes.close ? maxCloseReason : 0;
-  if (length > limit) throw new TunnelError('frame-too-large', `${length} bytes`);
+  if (length > (limits[type] ?? 0)) throw new TunnelError('frame-too-large', `${length} bytes`);
   if (buffer.readUInt32BE(at + 8) >= 2 ** 21) throw new TunnelError('frame-malformed', 'position too large');
   return length;
 }
@@ -137,6 +162,10 @@ function readFrame(buffer: Buffer, at: number, length: number): Frame {
       return { type: 'data', position, payload };
     case frameTypes.end:
       return { type: 'end', position };
+    case frameTypes.ack:
+      return { type: 'ack', position };
+    case frameTypes.resume:
+      return { type: 'resume', position, payload };
     default: {
       const code = payload.toString('latin1');
       // It ends up in logs and on terminals: nothing but the letters of a code may pass.

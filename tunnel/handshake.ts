@@ -10,6 +10,8 @@ export const helloPath = '/v1/hello';
 export const proofHeader = 'cde-proof';
 /** The agent's name for the session, in its answer to the hello: to find the session in its log. */
 export const sessionHeader = 'cde-session';
+/** For how many seconds the client looks for another path when it loses its own; without it for none. */
+export const waitHeader = 'cde-wait';
 export const targetHeader = 'cde-target';
 const errorHeader = 'cde-error';
 const detailHeader = 'cde-detail';

@@ -14,9 +14,11 @@ import {
   sessionWindow,
   streamWindow,
   targetHeader,
+  waitHeader,
 } from './handshake.ts';
 import { type Log, silentLog } from './log.ts';
 import type { Pipe } from './pipe.ts';
+import { type ResumeSecret, resumeSecret } from './resume.ts';
 import { join, parseTarget, type Target } from './targets.ts';
 import { verifyTicket } from './ticket.ts';
 
@@ -35,7 +37,7 @@ export interface HostOptions {
   /** PEM, from makeCertificate. */
   tlsKey: string;
   tlsCert: string;
-  workspaceId: string;
+  workspaceId: string | (() => string);
   /** The server's public keys (SPKI, base64url), or how to get those of the moment. */
   ticketKeys: readonly string[] | (() => readonly string[]);
   /** This agent's key: makeCertificate's fingerprint. */
@@ -50,6 +52,8 @@ export interface HostOptions {
     stream: Duplex,
     context: SessionContext,
   ) => Promise<Duplex | undefined> | Duplex | undefined;
+  /** Told once the ticket is accepted, if the client means to come back: by which secret, within what time. */
+  keep?: (secret: ResumeSecret, waitMs: number) => void;
   /** Told once the ticket is accepted. */
   onOpen?: (context: SessionContext) => void;
   /** The time by which tickets are judged. */
@@ -124,6 +128,8 @@ export function serveSession(options: HostOptions): HostedSession {
             clearTimeout(admissionTimer);
             // Only now: before, an unknown client can make us hold no more than HTTP/2's default of 64 KiB.
             if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
+            const wait = /^\d{1,8}$/.exec(String(headers[waitHeader] ?? ''));
+            if (wait && !pipe.destroyed) options.keep?.(resumeSecret(socket), Number(wait[0]) * 1000);
             options.onOpen?.(context);
             if (!stream.destroyed) {
               stream.respond({ ':status': 200, [sessionHeader]: context.sessionId }, { endStream: true });
@@ -151,7 +157,9 @@ export function serveSession(options: HostOptions): HostedSession {
     if (!ticket || typeof proof !== 'string') throw new TunnelError('ticket-missing');
     const keys = typeof options.ticketKeys === 'function' ? options.ticketKeys() : options.ticketKeys;
     const claims = await verifyTicket(ticket, keys, options.now?.());
-    if (claims.workspaceId !== options.workspaceId) throw new TunnelError('ticket-wrong-workspace');
+    const { workspaceId } = options;
+    if (claims.workspaceId !== (typeof workspaceId === 'function' ? workspaceId() : workspaceId))
+      throw new TunnelError('ticket-wrong-workspace');
     if (claims.agentKey !== options.agentKey) throw new TunnelError('ticket-wrong-agent');
     if (!checkProof(socket, ticket, claims.clientKey, proof)) throw new TunnelError('ticket-proof-invalid');
     return {

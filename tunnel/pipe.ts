@@ -1,39 +1,87 @@
 import { Duplex } from 'node:stream';
+import { type Clock, systemClock } from './clock.ts';
 import { isTunnelErrorCode, TunnelError } from './errors.ts';
-import { closeFrame, dataFrame, endFrame, makeFrameParser, maxFramePayload } from './frames.ts';
+import { closeFrame, type Frame } from './frames.ts';
+import { type Link, type LinkEvents, makeLink } from './link.ts';
 import type { Path } from './path.ts';
+import { makePipeState } from './pipe-state.ts';
 
 /**
  * A pipe: an ordered, reliable Duplex between client and agent over one active path, with backpressure both
  * ways and half-close. TLS runs on top. It is destroyed with a TunnelError that names why: the path's own
  * error, `frame-…` for what it could not accept, or the code that the other end gave.
  *
- * Positions in the frames already number each direction's bytes; a pipe that outlives its path keeps what
- * is not acknowledged, attaches another path and sends on from there, behind this same interface.
+ * At first it ends with its path. Once it is told to `survive`, it waits for another one, and goes on there
+ * byte for byte: TLS and HTTP/2 above notice nothing but the pause.
  */
 export interface Pipe extends Duplex {
-  /** The active path. */
+  /** The active path, or the last one while there is none. */
   readonly path: Path;
+  /** True while there is no path. */
+  readonly waiting: boolean;
   /** Bytes handed up and taken for sending since the start. */
   readonly received: number;
   readonly sent: number;
+  /** The position that it expects next from the other end: what a new path begins with. */
+  readonly expected: number;
+  /** Bytes of memory that wait to be acknowledged, or sent. */
+  readonly held: number;
+  /** From now on the loss of the path is no end. */
+  survive(survival: Survival): void;
+  /**
+   * Goes on over another path, in place of the one it has, if any. The other end has everything below
+   * `position`, and was told what this one expects.
+   */
+  attach(link: Link, position: number): void;
+}
+
+export interface Survival {
+  /** How long to be without a path before the pipe ends with `session-abandoned`. */
+  waitMs: number;
+  /** Told when the path is lost, and why. `attach` a new one. */
+  lost: (reason: TunnelError) => void;
 }
 
 /** How much the pipe itself buffers each way; beyond it TLS, and so the sender above, waits. */
 const highWaterMark = 128 * 1024;
 
-/** Makes a pipe over a path that is open; starts the path. */
-export function makePipe({ path }: { path: Path }): Pipe {
-  let received = 0;
-  let sent = 0;
-  let remoteEnded = false;
-  let pathClosed = false;
-  /** What to call once the path has room again. */
+/**
+ * What may be under way without an acknowledgement, in memory; beyond it the sender waits. As much as one
+ * stream's window: 50 MB/s at 80 ms. It is also what a session that waits for a path can cost.
+ */
+export const maxHeld = 4 * 1024 * 1024;
+
+/** An ACK goes with whatever is sent; by itself after this many bytes, far below maxHeld, … */
+const ackEvery = 256 * 1024;
+/** … or after this long, so that a session at rest holds nothing. One small packet after each burst. */
+const ackDelayMs = 1_000;
+
+/** Makes a pipe over a path that is open, and starts the path, if `link` has not. */
+export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): Pipe {
+  const { clock = systemClock } = options;
+  const state = makePipeState();
+  const over = new AbortController();
+  let link: Link | undefined;
+  let { path } = options;
+  /** The path takes more. */
+  let room = true;
+  /** The reader rests. */
+  let resting = false;
+  let survival: Survival | undefined;
+  /** Ends the wait for a path. */
+  let found: AbortController | undefined;
+  let ackArmed = false;
+  /** A write, and the end, that wait. */
   let waiting: (() => void) | undefined;
+  let finishing: (() => void) | undefined;
 
   const duplex = new Duplex({
     highWaterMark,
-    read: () => path.resume(),
+    read() {
+      if (!resting) return;
+      resting = false;
+      link?.path.resume();
+    },
     write: (chunk: Buffer, _encoding, done) => send([chunk], done),
     writev: (entries, done) =>
       send(
@@ -41,27 +89,47 @@ export function makePipe({ path }: { path: Path }): Pipe {
         done,
       ),
     final(done) {
-      if (!pathClosed) path.send(endFrame(sent));
-      done();
+      finishing = done;
+      state.end();
+      pump();
     },
     destroy(error, done) {
+      over.abort();
+      found?.abort();
       waiting = undefined;
-      if (!pathClosed) {
-        if (error) path.send(closeFrame(error instanceof TunnelError ? error.code : 'session-failed'));
-        path.close();
+      if (link) {
+        if (error) link.path.send(closeFrame(error instanceof TunnelError ? error.code : 'session-failed'));
+        link.drop();
+        link = undefined;
       }
       done(error);
     },
   });
 
-  function send(chunks: Buffer[], done: (error?: Error | null) => void): void {
-    let room = true;
-    for (const { parts, length } of intoFrames(chunks)) {
-      room = path.send(dataFrame(parts, length, sent));
-      sent += length;
-    }
-    if (room || unreadFull()) done();
+  function send(chunks: Buffer[], done: () => void): void {
+    state.append(chunks);
+    pump();
+    if (takesMore()) done();
     else waiting = done;
+  }
+
+  /** Puts on the path what it takes. */
+  function pump(): void {
+    while (link && room) {
+      const frame = state.next();
+      if (!frame) return;
+      room = link.path.send(frame);
+    }
+  }
+
+  function roomAgain(): void {
+    room = true;
+    pump();
+    letGo();
+  }
+
+  function takesMore(): boolean {
+    return unreadFull() || (state.held < maxHeld && (!link || (room && !state.unsent)));
   }
 
   /**
@@ -74,73 +142,124 @@ export function makePipe({ path }: { path: Path }): Pipe {
   }
 
   function letGo(): void {
+    if (!waiting || !takesMore()) return;
     const done = waiting;
     waiting = undefined;
+    done();
+  }
+
+  function finish(): void {
+    const done = finishing;
+    finishing = undefined;
     done?.();
   }
 
-  const parser = makeFrameParser((frame) => {
-    if (duplex.destroyed) return;
+  function acknowledge(): void {
+    if (!link || state.owed === 0) return;
+    const more = link.path.send(state.ack());
+    // The path has said anew whether it takes more.
+    if (more && !room) roomAgain();
+    else room = more;
+  }
+
+  function acknowledgeSoon(): void {
+    if (state.owed >= ackEvery) acknowledge();
+    if (ackArmed || state.owed === 0) return;
+    ackArmed = true;
+    void clock.sleep(ackDelayMs, over.signal).then(() => {
+      ackArmed = false;
+      acknowledge();
+    });
+  }
+
+  function take(frame: Frame): void {
     if (frame.type === 'close') {
       duplex.destroy(new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'pipe-closed', frame.code));
       return;
     }
-    if (remoteEnded || frame.position !== received) {
-      throw new TunnelError(
-        'frame-out-of-order',
-        remoteEnded ? 'more after the end' : `${frame.position} where ${received} was due`,
-      );
-    }
-    if (frame.type === 'end') {
-      remoteEnded = true;
+    const fresh = state.receive(frame);
+    if (frame.type === 'ack') {
+      if (state.finished) finish();
+      letGo();
+    } else if (fresh === 'end') {
+      acknowledge();
       duplex.push(null);
-      return;
-    }
-    received += frame.payload.length;
-    if (!duplex.push(frame.payload)) path.pause();
-    if (unreadFull()) letGo();
-  });
-
-  path.start({
-    data(chunk) {
-      if (duplex.destroyed) return;
-      try {
-        parser.push(chunk);
-      } catch (error) {
-        duplex.destroy(error as Error);
+    } else if (fresh) {
+      if (!duplex.push(fresh)) {
+        resting = true;
+        link?.path.pause();
       }
-    },
-    drain: letGo,
-    closed(error) {
-      pathClosed = true;
-      if (remoteEnded && duplex.writableFinished) return; // Both directions have ended: nothing is lost.
-      duplex.destroy(error ?? new TunnelError('pipe-closed'));
-    },
-  });
-
-  return Object.defineProperties(duplex, {
-    path: { get: () => path },
-    received: { get: () => received },
-    sent: { get: () => sent },
-  }) as Pipe;
-}
-
-/** Cuts and joins chunks into frames as few and as full as may be, without copying. */
-function* intoFrames(chunks: readonly Buffer[]): Generator<{ parts: Buffer[]; length: number }> {
-  let parts: Buffer[] = [];
-  let length = 0;
-  for (let chunk of chunks) {
-    while (chunk.length > 0) {
-      const part = chunk.subarray(0, maxFramePayload - length);
-      parts.push(part);
-      length += part.length;
-      chunk = chunk.subarray(part.length);
-      if (length === maxFramePayload) {
-        yield { parts, length };
-        parts = [];
-        length = 0;
-      }
+      acknowledgeSoon();
+      letGo();
     }
   }
-  if (length > 0) yield { parts, length };
+
+  function lose(error: TunnelError | null): void {
+    link = undefined;
+    if (duplex.destroyed) return;
+    if (!survival) {
+      // Both directions have ended: nothing is lost.
+      if (state.ended && duplex.writableEnded) finish();
+      else duplex.destroy(error ?? new TunnelError('pipe-closed'));
+      return;
+    }
+    const reason = error ?? new TunnelError('pipe-closed');
+    const wait = new AbortController();
+    found = wait;
+    void clock.sleep(survival.waitMs, wait.signal).then(() => {
+      if (!wait.signal.aborted) duplex.destroy(new TunnelError('session-abandoned', reason.message));
+    });
+    letGo();
+    survival.lost(reason);
+  }
+
+  function use(next: Link): void {
+    link = next;
+    path = next.path;
+    room = true;
+    const mine = (handle: () => void) => {
+      if (link === next && !duplex.destroyed) handle();
+    };
+    const events: LinkEvents = {
+      frame: (frame) => mine(() => take(frame)),
+      drain: () => mine(roomAgain),
+      closed: (error) => mine(() => lose(error)),
+      broken: (error) => mine(() => duplex.destroy(error)),
+    };
+    if (resting) next.path.pause();
+    next.listen(events);
+  }
+
+  use(options.link ?? makeLink(path));
+
+  const pipe = Object.defineProperties(duplex, {
+    path: { get: () => path },
+    waiting: { get: () => !link },
+    received: { get: () => state.received },
+    sent: { get: () => state.sent },
+    expected: { get: () => state.expected },
+    held: { get: () => state.held },
+  }) as Pipe;
+  return Object.assign(pipe, {
+    survive(next: Survival) {
+      survival = next;
+    },
+    attach(next: Link, position: number) {
+      if (duplex.destroyed) return next.drop();
+      found?.abort();
+      const old = link;
+      link = undefined;
+      old?.drop();
+      use(next);
+      try {
+        state.rewind(position);
+      } catch (error) {
+        duplex.destroy(error as Error);
+        return;
+      }
+      pump();
+      if (state.finished) finish();
+      letGo();
+    },
+  });
 }

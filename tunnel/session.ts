@@ -20,16 +20,26 @@ import {
   sessionWindow,
   streamWindow,
   targetHeader,
+  waitHeader,
 } from './handshake.ts';
 import { fingerprint } from './keys.ts';
 import type { Path } from './path.ts';
 import { dialRelay } from './paths/relay.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import { makePipe, type Pipe } from './pipe.ts';
+import { defaultWaitMs, type RedialOptions, redialPaths } from './redial.ts';
+import { resumeSecret } from './resume.ts';
 import { formatTarget, type Target } from './targets.ts';
 
-/** A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`. */
-export interface SessionOptions extends Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>, SocketTimes {
+/**
+ * A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`.
+ * With `renewTicket` the session outlives its path: it looks for another one for up to `waitMs`, and its
+ * streams go on there byte for byte. Without, it ends with its path.
+ */
+export interface SessionOptions
+  extends Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>,
+    SocketTimes,
+    Partial<Pick<RedialOptions, 'renewTicket' | 'waitMs' | 'onPath' | 'clock' | 'dial'>> {
   clientPrivateKey: KeyObject;
   /** Calls off the opening; a session once open is ended with `close`. */
   signal?: AbortSignal;
@@ -63,7 +73,7 @@ export interface Session {
   readonly ready: Promise<SessionInfo>;
   /** Resolves, never rejects, when the session is over. */
   readonly closed: Promise<SessionEnd>;
-  /** The active path. */
+  /** The active path, or the last one while there is none. */
   readonly path: Path;
 }
 
@@ -99,12 +109,11 @@ export async function openSession(options: SessionOptions): Promise<Session> {
   throw last;
 }
 
+type OverOptions = Omit<SessionOptions, 'satellites'> & Partial<Pick<SessionOptions, 'satellites'>>;
+
 /** Opens a session over a path that is already open. */
-export async function openSessionOver(
-  path: Path,
-  options: Pick<SessionOptions, 'ticket' | 'agentKey' | 'clientPrivateKey' | 'signal' | 'handshakeTimeoutMs'>,
-): Promise<Session> {
-  const pipe = makePipe({ path });
+export async function openSessionOver(path: Path, options: OverOptions): Promise<Session> {
+  const pipe = makePipe({ path, clock: options.clock });
   try {
     const socket = await shakeHands(pipe, options);
     return makeSession(pipe, socket, options);
@@ -165,11 +174,7 @@ function shakeHands(
   });
 }
 
-function makeSession(
-  pipe: Pipe,
-  socket: TLSSocket,
-  options: Pick<SessionOptions, 'ticket' | 'clientPrivateKey'>,
-): Session {
+function makeSession(pipe: Pipe, socket: TLSSocket, options: OverOptions): Session {
   const h2 = connectHttp2('https://workspace', {
     createConnection: () => socket,
     settings: { initialWindowSize: streamWindow, enablePush: false },
@@ -202,10 +207,28 @@ function makeSession(
   h2.on('error', broke);
   h2.once('close', () => broke());
 
+  const { renewTicket, waitMs = defaultWaitMs } = options;
   const ready = hello(h2, {
     authorization: `Bearer ${options.ticket}`,
     [proofHeader]: makeProof(socket, options.ticket, options.clientPrivateKey),
+    ...(renewTicket && { [waitHeader]: String(Math.ceil(waitMs / 1000)) }),
   });
+  if (renewTicket) {
+    let known = false;
+    ready.then(
+      () => {
+        known = true;
+      },
+      () => {},
+    );
+    redialPaths(pipe, resumeSecret(socket), {
+      ...options,
+      satellites: options.satellites ?? [],
+      renewTicket,
+      ended: finish,
+      known: () => known,
+    });
+  }
   // A refusal ends the session; those who wait for `ready` or a stream get the reason as well.
   ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
 

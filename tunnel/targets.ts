@@ -109,7 +109,10 @@ export function join(a: Duplex, b: Duplex): Promise<void> {
     new Promise<void>((resolve) => {
       from.pipe(to, { end: false });
       // HTTP/2 reports an end for a stream that was cut off as well.
-      from.once('end', () => (from.aborted || from.rstCode ? reset(to) : to.end()));
+      const ended = () => (from.aborted || from.rstCode ? reset(to) : to.end());
+      // A stream that was opened and ended in one has reported it before anybody listened.
+      if (from.readableEnded) ended();
+      else from.once('end', ended);
       from.on('error', () => {});
       from.once('close', () => {
         if (!from.readableEnded || !to.readableEnded) reset(to);

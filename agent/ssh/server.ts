@@ -81,9 +81,11 @@ export function makeSshServer(options: {
     serve(stream) {
       streams.add(stream);
       stream.once('close', () => streams.delete(stream));
-      // A half-open stream is of no use to SSH, and would stay for ever.
+      // A half-open stream is of no use to SSH, and would stay for ever. One that was opened and ended in one has
+      // reported its end before anybody listened.
       stream.once('end', () => stream.end());
       server.injectSocket(stream as Parameters<typeof server.injectSocket>[0]);
+      if (stream.readableEnded) stream.end();
     },
     close() {
       for (const end of [...connections]) end();

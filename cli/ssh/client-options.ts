@@ -50,8 +50,8 @@ export function hostOptions(env: NodeJS.ProcessEnv, host: string, settings: stri
     ['CheckHostIP', 'no'],
     // The port is part of the name in known_hosts when it is not 22.
     ['Port', '22'],
-    // Two minutes: a short outage is survived, a workspace that is gone does not hold the terminal for ever.
-    ['ServerAliveInterval', '20'],
-    ['ServerAliveCountMax', '6'],
+    // cde knows when the workspace is gone, and ends the connection then. Until then a silence is an outage that
+    // the session survives, and ssh must not count it.
+    ['ServerAliveInterval', '0'],
   ];
 }

@@ -2,8 +2,9 @@ import { createPrivateKey, type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import type { Session } from '@cde/tunnel/session.ts';
+import { TunnelError } from '@cde/tunnel/errors.ts';
+import { exportPublicKey, makeClientKey } from '@cde/tunnel/keys.ts';
+import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
 import type { Context } from '../context.ts';
 import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -102,24 +103,61 @@ const transient = new Set([
   'satellite-draining',
   'satellite-overloaded',
   'satellite-lost',
+  'session-timeout',
 ]);
 
-/** Opens a session, with the opening given or one of its own; tries again with a fresh ticket where that may help. */
+/** The server's answers that will not change by themselves: this session is over. */
+const refusals = new Set([400, 401, 403, 404, 410]);
+
+/**
+ * A fresh ticket for a session that has lost its path. Rejects with a TunnelError where the session cannot go
+ * on: the workspace was stopped, or this user may no longer.
+ */
+async function renewTicket(context: Context, reference: string, opening: Opening): Promise<TicketReply> {
+  try {
+    // Short of patience: the session itself tries again, and knows when it is enough.
+    const client = await context.client();
+    return await client.call(createTicket, {
+      params: { workspace: pathRef(reference) },
+      body: { clientKey: exportPublicKey(opening.clientPrivateKey) },
+      idempotencyKey: randomUUID(),
+    });
+  } catch (error) {
+    const failure = toFailure(error);
+    if (failure.code === 'workspace-not-running') throw new TunnelError('workspace-stopped', failure.message);
+    // A proxy's own page says nothing about this user.
+    const ours = failure.code !== 'not-a-cde-server';
+    if (ours && refusals.has((error as { status?: number }).status ?? 0))
+      throw new TunnelError('ticket-refused', failure.message);
+    throw error;
+  }
+}
+
+/**
+ * Opens a session, with the opening given or one of its own; tries again with a fresh ticket where that may
+ * help. The session outlives its path (`onPath` tells of that) as long as the server lets it.
+ */
 export async function openWorkspaceSession(
   context: Context,
   reference: string,
   given: Opening | null,
-  start = false,
+  { start = false, onPath }: { start?: boolean; onPath?: SessionOptions['onPath'] } = {},
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
   const loading = import('@cde/tunnel/session.ts');
   const until = performance.now() + agentPatienceMs;
   for (let opening = given; ; opening = null) {
     opening ??= await makeOpening(context, reference, start);
+    const good = opening;
     const { openSession } = await loading;
     try {
-      const session = await openSession({ ...opening, signal: context.signal });
-      return { session, opening };
+      const session = await openSession({
+        ...good,
+        signal: context.signal,
+        renewTicket: () => renewTicket(context, reference, good),
+        ...(onPath && { onPath }),
+      });
+      return { session, opening: good };
     } catch (error) {
       if (!transient.has(toFailure(error).code) || performance.now() > until) throw error;
       await delay(250, undefined, { signal: context.signal });

@@ -40,6 +40,9 @@ interface Sessions {
 /** How long to wait before the next attempt while the server cannot be reached. */
 const pauseMs = 2_000;
 
+/** A time for people: 0.4 s, 3 s. */
+const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
+
 /** Keeps a session with a workspace open: when one ends, the next is opened at once. */
 function keepSession(context: Context, reference: string, start: boolean): Sessions {
   const { out, signal } = context;
@@ -54,7 +57,14 @@ function keepSession(context: Context, reference: string, start: boolean): Sessi
   async function open(first: boolean): Promise<Session> {
     for (;;) {
       try {
-        const { session } = await openWorkspaceSession(context, reference, null, first && start);
+        const { session } = await openWorkspaceSession(context, reference, null, {
+          start: first && start,
+          onPath(state, reason, afterMs) {
+            if (closed || signal.aborted) return;
+            if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);
+            else out.note(`Reconnected after ${seconds(afterMs)}; what was open goes on.`);
+          },
+        });
         void session.closed.then(({ error }) => {
           if (closed || signal.aborted) return;
           out.note(`The session ended${error ? ` (${error.message})` : ''}; connecting again.`);

@@ -1,0 +1,143 @@
+import { type Clock, systemClock } from './clock.ts';
+import { TunnelError, type TunnelErrorCode } from './errors.ts';
+import { closeFrame, type Frame } from './frames.ts';
+import { type HostedSession, type HostOptions, serveSession } from './host.ts';
+import { type Link, makeLink } from './link.ts';
+import type { Path } from './path.ts';
+import { makePipe, type Pipe } from './pipe.ts';
+import { answerResume, askedFor, type ResumeSecret } from './resume.ts';
+
+export interface ReceptionOptions extends Omit<HostOptions, 'pipe' | 'keep'> {
+  /** The longest that a session may be without a path; default 8 h: a laptop closed over lunch and a meeting. */
+  waitMs?: number;
+  /** How many sessions may be without a path at the same time; the one that waits longest ends then. Default 32. */
+  maxWaiting?: number;
+  clock?: Clock;
+  /** Told of each new session, before its ticket is seen. */
+  onSession?: (session: HostedSession) => void;
+}
+
+export interface Reception {
+  /** Takes a path that a client has dialled: for a new session, or to go on with one that has lost its own. */
+  accept(path: Path): void;
+  /** How many sessions there are, and how many of them have no path. */
+  stats(): { sessions: number; waiting: number };
+  /** Ends all of them; the clients are told the code, and new paths are refused with it. */
+  close(code?: TunnelErrorCode): void;
+}
+
+const defaultWaitMs = 8 * 3600_000;
+const defaultMaxWaiting = 32;
+/** Of how many ended sessions the reason is kept, for clients that come back late. */
+const maxEpitaphs = 256;
+
+interface Kept {
+  pipe: Pipe;
+  secret: ResumeSecret;
+}
+
+/** The agent's side of all its sessions: keeps those whose client may come back, and knows them again. */
+export function makeReception(options: ReceptionOptions): Reception {
+  const { clock = systemClock } = options;
+  const greetMs = options.admissionTimeoutMs ?? 10_000;
+  const hosted = new Set<HostedSession>();
+  const kept = new Map<string, Kept>();
+  /** Those without a path, the longest first. */
+  const waiting = new Set<Kept>();
+  /** Why sessions ended that a client may still ask for, oldest first. */
+  const epitaphs = new Map<string, TunnelErrorCode>();
+  /** Paths of which it is not yet known what they are for. */
+  const greeting = new Set<Link>();
+  let closed: TunnelErrorCode | undefined;
+
+  function serve(link: Link): void {
+    const pipe = makePipe({ path: link.path, link, clock });
+    const session = serveSession({
+      ...options,
+      pipe,
+      keep(secret, wantedMs) {
+        const id = secret.id.toString('hex');
+        const one: Kept = { pipe, secret };
+        kept.set(id, one);
+        pipe.survive({
+          waitMs: Math.min(wantedMs, options.waitMs ?? defaultWaitMs),
+          lost(reason) {
+            options.log?.info({ code: reason.code }, 'session waits for a path');
+            waiting.add(one);
+            if (waiting.size <= (options.maxWaiting ?? defaultMaxWaiting)) return;
+            const [longest] = waiting;
+            longest!.pipe.destroy(new TunnelError('session-displaced'));
+          },
+        });
+        void session.closed.then(({ reason }) => {
+          kept.delete(id);
+          waiting.delete(one);
+          epitaphs.set(id, reason);
+          const [oldest] = epitaphs.keys();
+          if (epitaphs.size > maxEpitaphs) epitaphs.delete(oldest!);
+        });
+        // A session that has ended is not to be found in the meantime either.
+        pipe.once('close', () => waiting.delete(one));
+      },
+    });
+    hosted.add(session);
+    void session.closed.then(() => hosted.delete(session));
+    options.onSession?.(session);
+  }
+
+  function resume(link: Link, ask: Extract<Frame, { type: 'resume' }>, done: () => void): void {
+    const id = askedFor(ask);
+    const one = kept.get(id);
+    if (!one || one.pipe.destroyed) {
+      done();
+      link.path.send(closeFrame(epitaphs.get(id) ?? 'session-unknown'));
+      link.drop();
+      return;
+    }
+    answerResume(link, ask, one.secret, one.pipe.expected, {
+      attach(position) {
+        done();
+        waiting.delete(one);
+        one.pipe.attach(link, position);
+      },
+      failed(error) {
+        done();
+        options.log?.info({ code: error.code, detail: error.detail }, 'session not resumed');
+      },
+    });
+  }
+
+  return {
+    accept(path) {
+      const link = makeLink(path);
+      const done = () => {
+        clearTimeout(timer);
+        greeting.delete(link);
+      };
+      const refuse = (code: TunnelErrorCode) => {
+        done();
+        link.path.send(closeFrame(code));
+        link.drop();
+      };
+      const timer = setTimeout(() => refuse('session-timeout'), greetMs);
+      greeting.add(link);
+      link.listen({
+        frame(frame) {
+          if (closed) return refuse(closed);
+          if (frame.type === 'resume') return resume(link, frame, done);
+          done();
+          serve(link);
+          link.deliver(frame);
+        },
+        closed: done,
+        broken: (error) => refuse(error.code),
+      });
+    },
+    stats: () => ({ sessions: hosted.size, waiting: waiting.size }),
+    close(code = 'agent-closed') {
+      closed = code;
+      for (const link of greeting) link.drop();
+      for (const session of hosted) session.close(code);
+    },
+  };
+}
