@@ -1,0 +1,157 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createHash, randomBytes } from 'node:crypto';
+import { createReadStream, createWriteStream } from 'node:fs';
+import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Machine, makeMachine, type Ran, type Server, until } from '../harness/server.ts';
+
+/**
+ * Sessions and the faults that they come through, all real: OpenSSH through config-ssh's ProxyCommand, the
+ * server with the embedded satellite, its database, and the agent, which is a process of its own.
+ */
+let machine: Machine;
+let server: Server;
+let config: string;
+let workspaceId: string;
+const children = new Set<ChildProcess>();
+
+beforeAll(async () => {
+  machine = await makeMachine();
+  await mkdir(machine.env.HOME!, { recursive: true });
+  server = await machine.start();
+  config = join(machine.folder, 'laptop/.ssh/config');
+  const configured = await machine.cde('config-ssh', '--ssh-config', config);
+  expect(configured).toMatchObject({ code: 0 });
+  workspaceId = JSON.parse((await machine.cde('show', 'hello', '--json')).stdout).id;
+});
+afterAll(async () => {
+  for (const child of children) child.kill('SIGKILL');
+  await machine?.remove();
+});
+
+interface Begun {
+  child: ChildProcess;
+  stdout(): string;
+  stderr(): string;
+  ended: Promise<Ran>;
+}
+
+/** A program beside the test, with the machine's environment. */
+function begin(program: string, args: string[]): Begun {
+  const child = spawn(program, args, {
+    env: machine.env,
+    cwd: machine.folder,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  children.add(child);
+  let stdout = '';
+  let stderr = '';
+  child.stdout.on('data', (chunk: Buffer) => {
+    stdout += chunk;
+  });
+  child.stderr.on('data', (chunk: Buffer) => {
+    stderr += chunk;
+  });
+  return {
+    child,
+    stdout: () => stdout,
+    stderr: () => stderr,
+    ended: new Promise((resolve) => {
+      child.once('close', (code) => {
+        children.delete(child);
+        resolve({ code: code ?? -1, stdout, stderr });
+      });
+    }),
+  };
+}
+const ssh = (command: string) => begin('ssh', ['-F', config, 'hello.cde', command]);
+
+const numbers = (count: number) => Array.from({ length: count }, (_, at) => `${at + 1}\n`).join('');
+const counting = (count: number, each = 0.05) => `for i in $(seq ${count}); do echo $i; sleep ${each}; done`;
+const printed = (one: Begun, text: string) =>
+  until(async () => one.stdout().includes(text) || one.child.exitCode !== null, Boolean, 60_000);
+const size = (path: string) =>
+  stat(path).then(
+    ({ size }) => size,
+    () => 0,
+  );
+
+async function hash(path: string): Promise<string> {
+  const sum = createHash('sha256');
+  for await (const chunk of createReadStream(path)) sum.update(chunk as Buffer);
+  return sum.digest('hex');
+}
+
+/** A file of random bytes. */
+async function makeFile(path: string, megabytes: number): Promise<string> {
+  const file = createWriteStream(path);
+  for (let at = 0; at < megabytes; at++)
+    await new Promise((resolve) => file.write(randomBytes(1024 * 1024), resolve));
+  await new Promise<void>((resolve) => file.end(resolve));
+  return hash(path);
+}
+
+/** The workspace's agents: by their name, and the home that is mounted where they run. */
+async function agents(): Promise<number[]> {
+  const found: number[] = [];
+  for (const name of await readdir('/proc')) {
+    if (!/^\d+$/.test(name)) continue;
+    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+    if (!line.startsWith('cde-agent')) continue;
+    const mounts = await readFile(`/proc/${name}/mountinfo`, 'utf8').catch(() => '');
+    if (mounts.includes(`/homes/${workspaceId} `)) found.push(Number(name));
+  }
+  return found;
+}
+
+async function serverProcess(): Promise<number> {
+  const text = await readFile(`/proc/${server.process.pid}/task/${server.process.pid}/children`, 'utf8');
+  return Number(text.trim().split(' ')[0]);
+}
+
+describe('a session comes through', () => {
+  test('kill -9 of the server and its restart: a running command goes on, nothing lost or doubled', async () => {
+    const running = ssh(counting(200));
+    await printed(running, '\n20\n');
+    await server.kill();
+    server = await machine.start();
+    expect(await running.ended).toEqual({ code: 0, stdout: numbers(200), stderr: '' });
+  });
+
+  test('… as do scp of 200 MB from the workspace and rsync to it', async () => {
+    const there = join(machine.folder, 'there');
+    const back = join(machine.folder, 'back');
+    const sum = await makeFile(there, 200);
+    const up = begin('rsync', [
+      '-e',
+      `ssh -F ${config}`,
+      '--inplace',
+      '--whole-file',
+      there,
+      'hello.cde:big',
+    ]);
+    const home = join(machine.folder, 'data/homes', workspaceId);
+    await until(
+      () => size(join(home, 'big')),
+      (bytes) => bytes > 30e6,
+      60_000,
+    );
+    expect(await size(join(home, 'big'))).toBeLessThan(200 * 1024 * 1024);
+    await server.kill();
+    server = await machine.start();
+    expect(await up.ended).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await hash(join(home, 'big'))).toBe(sum);
+
+    const down = begin('scp', ['-F', config, 'hello.cde:big', back]);
+    await until(
+      () => size(back),
+      (bytes) => bytes > 30e6,
+      60_000,
+    );
+    await server.kill();
+    server = await machine.start();
+    expect(await down.ended).toEqual({ code: 0, stdout: '', stderr: '' });
+    expect(await hash(back)).toBe(sum);
+  });
+});
