@@ -1,4 +1,5 @@
 import { finished } from 'node:stream/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
@@ -7,6 +8,8 @@ import { openWorkspaceSession, takeHandedDown } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
 const lingerMs = 2_000;
+/** The reason for which the agent ends a session follows the end of its streams within this time. */
+const reasonMs = 300;
 
 /**
  * Carries SSH between stdin/stdout and a workspace: what ssh runs as its ProxyCommand. Nothing else goes to
@@ -24,6 +27,8 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     );
     context.leaveInterrupts();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
+    // Also after it has ended: the session may break only then.
+    stream.on('error', () => {});
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
@@ -42,6 +47,11 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     process.stdin.on('error', () => stream.end());
     try {
       await ended;
+      // ssh did not end it: a person wants to know who did.
+      if (!process.stdin.readableEnded) {
+        const why = await Promise.race([session.closed, delay(reasonMs, null)]);
+        if (why?.error) throw why.error;
+      }
     } finally {
       process.stdin.destroy();
       session.close();

@@ -2,6 +2,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
 import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Machine, makeMachine, type Ran, type Server, until } from '../harness/server.ts';
@@ -150,8 +151,76 @@ describe('a session comes through', () => {
       60_000,
     );
     await server.kill();
+    expect(down.child.exitCode).toBeNull();
     server = await machine.start();
     expect(await down.ended).toEqual({ code: 0, stdout: '', stderr: '' });
     expect(await hash(back)).toBe(sum);
+  });
+
+  test('a frozen satellite: 20 s without a sign of life', async () => {
+    const running = ssh(counting(600));
+    await printed(running, '\n20\n');
+    const pid = await serverProcess();
+    process.kill(pid, 'SIGSTOP');
+    await new Promise((resolve) => setTimeout(resolve, 20_000)); // The fault itself is a length of time.
+    process.kill(pid, 'SIGCONT');
+    expect(await running.ended).toEqual({ code: 0, stdout: numbers(600), stderr: '' });
+  });
+
+  test('a port-forward: the connection through it goes on, and a person is told', async () => {
+    const forward = machine.begin(['port-forward', 'hello', '0:7001']);
+    const serving = ssh(
+      `node -e "require('net').createServer(s=>s.pipe(s)).listen(7001,'127.0.0.1',()=>console.log('up'))"`,
+    );
+    await printed(serving, 'up');
+    await forward.says(/:\d+ → /);
+    const port = Number(/:(\d+) → /.exec(forward.output())![1]);
+    const socket = connect(port, '127.0.0.1');
+    let echoed = '';
+    socket.on('data', (chunk) => {
+      echoed += chunk;
+    });
+    socket.write('before ');
+    await until(
+      async () => echoed,
+      (text) => text === 'before ',
+    );
+    await server.kill();
+    socket.write('meanwhile ');
+    server = await machine.start();
+    await forward.says('Reconnected after');
+    socket.write('after');
+    await until(
+      async () => echoed,
+      (text) => text === 'before meanwhile after',
+    );
+    expect(forward.output()).toContain('The connection was lost');
+    socket.destroy();
+    forward.process.kill('SIGINT');
+    await forward.ended;
+    serving.child.kill();
+    await serving.ended;
+  });
+});
+
+describe('a session ends, and says why', () => {
+  test("when the agent's process is killed", async () => {
+    const running = ssh(counting(10_000));
+    await printed(running, '\n5\n');
+    const [agent] = await agents();
+    process.kill(agent!, 'SIGKILL');
+    const ended = await running.ended;
+    expect(ended.code).toBe(255);
+    expect(ended.stderr).toContain('[agent-restarted]');
+  });
+
+  test('when the workspace is stopped', async () => {
+    await machine.cde('start', 'hello');
+    const running = ssh(counting(10_000));
+    await printed(running, '\n5\n');
+    expect((await machine.cde('stop', 'hello')).code).toBe(0);
+    const ended = await running.ended;
+    expect(ended.code).toBe(255);
+    expect(ended.stderr).toContain('[agent-closed]');
   });
 });
