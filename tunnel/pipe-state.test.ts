@@ -30,7 +30,8 @@ function makeWire(to: PipeState, delivered: Buffer[]) {
 
 type Step =
   | { do: 'write'; at: 0 | 1; bytes: Uint8Array }
-  | { do: 'send' | 'ack'; at: 0 | 1 }
+  | { do: 'send'; at: 0 | 1 }
+  | { do: 'ack'; at: 0 | 1 }
   | { do: 'arrive'; at: 0 | 1; count: number }
   | { do: 'cut'; late: number };
 
@@ -79,7 +80,7 @@ describe('the state of a pipe', () => {
           } else if (one.do === 'send') path[one.at].put(ends[one.at].next());
           else if (one.do === 'ack') path[one.at].put(ends[one.at].ack());
           else if (one.do === 'arrive') path[one.at].arrive(one.count);
-          else resume(one.late);
+          else if (one.do === 'cut') resume(one.late);
         }
         // Then the network is good for once.
         resume();
