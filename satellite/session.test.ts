@@ -1,11 +1,16 @@
-import { createHash, type Hash, randomBytes } from 'node:crypto';
+import { createHash, generateKeyPairSync, type Hash, randomBytes, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { type AddressInfo, createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { streamWindow } from '@cde/tunnel/handshake.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { SessionOptions } from '@cde/tunnel/session.ts';
+import { connectTarget } from '@cde/tunnel/targets.ts';
+import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
-import { makeWorld, type World } from './testing.ts';
+import { impatientClock, makeWorld, type World } from './testing.ts';
 
 let world: World;
 beforeEach(async () => {
@@ -185,6 +190,121 @@ describe('a session through a satellite', () => {
     stream.destroy();
     await delay(300);
     expect(await session.ping()).toBeGreaterThan(0);
+  });
+});
+
+describe('a session that means to come back', () => {
+  /** Opens one that gets fresh tickets of the world's server. */
+  async function lasting(url: string, more: Partial<SessionOptions> = {}) {
+    const told: string[] = [];
+    const session = await world.open(url, {
+      clock: impatientClock,
+      onPath: (state, reason) => told.push(`${state} ${reason.code}`),
+      renewTicket: async () => ({
+        ticket: await world.ticket(),
+        agentKey: world.agentKey,
+        satellites: [{ name: url, url }],
+      }),
+      ...more,
+    });
+    return { session, told };
+  }
+
+  it('comes through the restart of its satellite in the middle of 64 MiB each way', async () => {
+    const first = await world.satellite();
+    world.agent(first.url);
+    const { session, told } = await lasting(first.url);
+    const stream = await session.open(ssh);
+    let got = 0;
+    stream.on('data', (chunk: Buffer) => {
+      got += chunk.length;
+    });
+    const both = Promise.all([send(stream, 64 * 1024 * 1024), receive(stream)]);
+    await vi.waitUntil(() => got > 8 * 1024 * 1024);
+    await first.close();
+    await world.satellite({ port: first.port });
+    const [sent, received] = await both;
+    expect(received).toBe(sent);
+    expect(told).toEqual(['lost satellite-restarted', 'resumed satellite-restarted']);
+  });
+
+  it('comes through breaks of either connection, and a network that swallows everything', async () => {
+    const times = { heartbeatMs: 20, deadAfterMs: 100 };
+    const { port } = await world.satellite(times);
+    const wifi = await world.proxy(port);
+    const node = await world.proxy(port);
+    world.agent(node.url, {}, times);
+    const { session, told } = await lasting(wifi.url, times);
+    const stream = await session.open(ssh);
+    const say = async (text: string) => {
+      const answer = once(stream, 'data');
+      stream.write(text);
+      return String((await answer)[0]);
+    };
+    expect(await say('1')).toBe('1');
+    wifi.cut();
+    expect(await say('2')).toBe('2');
+    node.cut();
+    expect(await say('3')).toBe('3');
+    wifi.swallow();
+    expect(await say('4')).toBe('4');
+    expect(told).toEqual([
+      'lost satellite-lost',
+      'resumed satellite-lost',
+      'lost agent-lost',
+      'resumed agent-lost',
+      'lost satellite-lost',
+      'resumed satellite-lost',
+    ]);
+  });
+
+  it('asks for a fresh ticket when the satellite refuses the old one', async () => {
+    const successor = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
+    let keys = [world.signer.publicKey];
+    const { url, port, relay } = await world.satellite({ ticketKeys: () => keys });
+    const wifi = await world.proxy(port);
+    world.agent(url);
+    let renewed = 0;
+    const { session } = await lasting(wifi.url, {
+      async renewTicket() {
+        renewed++;
+        const ticket = await successor.signTicket({
+          workspaceId: world.workspaceId,
+          workspace: 'ada/hello',
+          userId: randomUUID(),
+          username: 'ada',
+          agentKey: world.agentKey,
+          clientKey: makeClientKey().publicKey,
+          satellites: ['here'],
+          jti: randomUUID(),
+          exp: Math.floor(Date.now() / 1000) + 60,
+        });
+        return { ticket, agentKey: world.agentKey, satellites: [{ name: 'here', url }] };
+      },
+    });
+    const stream = await session.open(ssh);
+    await session.ready;
+    await vi.waitUntil(() => relay.stats().spares === 1);
+    keys = [successor.publicKey];
+    wifi.cut();
+    expect(await echo(stream, 'again')).toBe('again');
+    expect(renewed).toBe(1);
+  });
+});
+
+describe('a stream', () => {
+  it('that ends in the moment it is opened ends at the agent too', async () => {
+    const server = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket));
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const { url } = await world.satellite();
+    world.agent(url, { onStream: (target) => (target.kind === 'tcp' ? connectTarget(target) : undefined) });
+    const session = await world.open(url);
+    const { port } = server.address() as AddressInfo;
+    const stream = await session.open({ kind: 'tcp', host: '127.0.0.1', port }, { eager: true });
+    expect(await echo(stream, '')).toBe('');
+    server.close();
+    await once(server, 'close');
   });
 });
 

@@ -140,6 +140,7 @@ export async function makeWorld() {
   return {
     signer,
     workspaceId,
+    agentKey: certificate.fingerprint,
     satellite,
     agent,
     open,
