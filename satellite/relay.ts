@@ -107,6 +107,8 @@ export function makeRelay(options: RelayOptions): Relay {
   const ticketKeys = options.ticketKeys;
   const places = new Map<string, Place>();
   const sockets = new Set<WebSocket>();
+  /** The agent's socket of each pair, by the client's. */
+  const partners = new WeakMap<WebSocket, WebSocket>();
   /** The clients' sockets, by user. */
   const clients = new Map<string, Set<WebSocket>>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
@@ -257,6 +259,7 @@ export function makeRelay(options: RelayOptions): Relay {
     place.sessions++;
     totals.sessions++;
     waited.leave();
+    partners.set(client, agent);
     agent.send(dialedMessage);
     bridge(client, agent, early, limits.bufferedBytes, {
       toAgent(bytes) {
@@ -292,7 +295,12 @@ export function makeRelay(options: RelayOptions): Relay {
     connected: (workspaceId) => places.get(workspaceId)?.present ?? false,
     users: () => [...clients.keys()],
     endUser(userId) {
-      for (const socket of clients.get(userId) ?? []) turnAway(socket, 4403);
+      for (const socket of clients.get(userId) ?? []) {
+        turnAway(socket, 4403);
+        // The agent too: it must not keep the session for a client that comes back.
+        const partner = partners.get(socket);
+        if (partner) turnAway(partner, 4403);
+      }
     },
     stats() {
       let spares = 0;

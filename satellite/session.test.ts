@@ -258,6 +258,18 @@ describe('a session that means to come back', () => {
     ]);
   });
 
+  it('ends at both ends when the user may no longer have sessions', async () => {
+    const { url, relay } = await world.satellite();
+    const agent = world.agent(url);
+    const { session, told } = await lasting(url);
+    await session.ready;
+    for (const user of relay.users()) relay.endUser(user);
+    expect((await session.closed).reason).toBe('access-ended');
+    expect((await agent.sessions[0]!.closed).reason).toBe('access-ended');
+    expect(agent.reception.stats()).toEqual({ sessions: 0, waiting: 0 });
+    expect(told).toEqual([]);
+  });
+
   it('asks for a fresh ticket when the satellite refuses the old one', async () => {
     const successor = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
     let keys = [world.signer.publicKey];

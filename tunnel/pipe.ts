@@ -1,6 +1,6 @@
 import { Duplex } from 'node:stream';
 import { type Clock, systemClock } from './clock.ts';
-import { isTunnelErrorCode, TunnelError } from './errors.ts';
+import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from './errors.ts';
 import { closeFrame, type Frame } from './frames.ts';
 import { type Link, type LinkEvents, makeLink } from './link.ts';
 import type { Path } from './path.ts';
@@ -55,6 +55,9 @@ export const maxHeld = 4 * 1024 * 1024;
 const ackEvery = 256 * 1024;
 /** … or after this long, so that a session at rest holds nothing. One small packet after each burst. */
 const ackDelayMs = 1_000;
+
+/** What a satellite says when it closes a path for good: no other path will be admitted. */
+const final: ReadonlySet<TunnelErrorCode> = new Set(['access-ended']);
 
 /** Makes a pipe over a path that is open, and starts the path, if `link` has not. */
 export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): Pipe {
@@ -197,7 +200,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
   function lose(error: TunnelError | null): void {
     link = undefined;
     if (duplex.destroyed) return;
-    if (!survival) {
+    if (!survival || (error && final.has(error.code))) {
       // Both directions have ended: nothing is lost.
       if (state.ended && duplex.writableEnded) finish();
       else duplex.destroy(error ?? new TunnelError('pipe-closed'));

@@ -103,8 +103,11 @@ export function redialPaths(
       });
       if (refusal) options.ended(meaning(refusal, lost));
       return true;
-    } catch {
-      return false; // The next satellite, or the next attempt.
+    } catch (error) {
+      // Any other is for the next satellite, or the next attempt.
+      const over = error instanceof TunnelError && error.code === 'access-ended';
+      if (over) options.ended(error);
+      return over;
     }
   }
 

@@ -27,8 +27,6 @@ export async function runStdio(context: Context, host: string): Promise<number> 
     );
     context.leaveInterrupts();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
-    // Also after it has ended: the session may break only then.
-    stream.on('error', () => {});
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());

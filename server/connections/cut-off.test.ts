@@ -64,7 +64,8 @@ test('a session that is open ends with the suspension of its user; those of othe
   expect((await closed).map(([code, reason]) => [code, String(reason)])).toEqual([
     [4403, 'access-ended'],
     [4403, 'access-ended'],
-    [4411, 'client-lost'],
+    // The agent is told why: it must not keep the session for a client that comes back.
+    [4403, 'access-ended'],
   ]);
   expect(other.readyState).toBe(WebSocket.OPEN);
   expect(server.relay.users()).toEqual([bob.id]);
