@@ -93,6 +93,44 @@ describe('a pipe', () => {
     expect(Buffer.concat(told).subarray(-code.length).toString()).toBe(code);
   });
 
+  it('takes any bytes at all without a fault: what makes no sense ends it with a named reason', async () => {
+    const header = fc
+      .tuple(
+        fc.integer({ min: 1, max: 6 }),
+        fc.nat({ max: 40 }),
+        fc.nat({ max: 12 }),
+        fc.uint8Array({ maxLength: 60 }),
+      )
+      .map(([type, length, position, rest]) => {
+        const bytes = Buffer.alloc(16);
+        bytes.set([1, type]);
+        bytes.writeUInt32BE(length, 4);
+        bytes.writeUInt32BE(position, 12);
+        return Buffer.concat([bytes, Buffer.from(rest)]);
+      });
+    const anything = fc.uint8Array({ maxLength: 60 }).map((bytes) => Buffer.from(bytes));
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.oneof(header, anything), { maxLength: 8 }), async (chunks) => {
+        const [left, right] = makePathPair();
+        const pipe = makePipe({ path: left });
+        const ended = new Promise<Error | null>((resolve) => {
+          pipe.once('error', resolve);
+          pipe.once('close', () => resolve(null));
+        });
+        pipe.survive({ waitMs: 1_000, lost: () => pipe.destroy() });
+        pipe.resume();
+        pipe.write('something to acknowledge');
+        right.start({ data() {}, drain() {}, closed() {} });
+        for (const chunk of chunks) right.send(chunk);
+        right.close();
+        const error = await ended;
+        if (error) expect(error).toBeInstanceOf(TunnelError);
+        expect(pipe.destroyed).toBe(true);
+      }),
+      { numRuns: 1_000, interruptAfterTimeLimit: 5_000 },
+    );
+  });
+
   it('ends with the reason of its path, and with the one that the other end gives', async () => {
     const cut = makePipes();
     const both = Promise.all([failure(cut.a), failure(cut.b)]);

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { eq } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import WebSocket from 'ws';
 import { users } from '../database/schema.ts';
 import { makeLog } from '../log.ts';
@@ -68,6 +68,6 @@ test('a session that is open ends with the suspension of its user; those of othe
     [4403, 'access-ended'],
   ]);
   expect(other.readyState).toBe(WebSocket.OPEN);
-  expect(server.relay.users()).toEqual([bob.id]);
+  await vi.waitFor(() => expect(server.relay.users()).toEqual([bob.id]));
   other.close();
 });
