@@ -10,7 +10,10 @@ export interface Path {
   readonly via: string;
   /** Starts delivery. Called once; what came before is kept until then. */
   start(events: PathEvents): void;
-  /** Takes the bytes; false asks to wait for `drain` (they are taken all the same). */
+  /**
+   * Takes the bytes; false asks to wait for `drain` (they are taken all the same). The memory is the sender's
+   * again once the other end has said that it has the bytes: what arrives there must not be a view of it.
+   */
   send(chunk: Buffer): boolean;
   /** Stops and restarts the delivery of `data`; a few chunks may still come after `pause`. */
   pause(): void;

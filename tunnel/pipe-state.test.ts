@@ -42,14 +42,24 @@ const step: fc.Arbitrary<Step> = fc.oneof(
     arbitrary: fc.record({
       do: fc.constant('write' as const),
       at: end,
-      bytes: fc.uint8Array({ minLength: 1, maxLength: 300 }),
+      bytes: fc.oneof(
+        { weight: 5, arbitrary: fc.uint8Array({ minLength: 1, maxLength: 300 }) },
+        // Large enough for memory to be used again.
+        fc
+          .tuple(fc.integer({ min: 1, max: 100_000 }), fc.nat({ max: 255 }))
+          .map(([n, v]) => new Uint8Array(n).fill(v)),
+      ),
     }),
   },
   { weight: 8, arbitrary: fc.record({ do: fc.constant('send' as const), at: end }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('ack' as const), at: end }) },
   {
     weight: 8,
-    arbitrary: fc.record({ do: fc.constant('arrive' as const), at: end, count: fc.nat({ max: 700 }) }),
+    arbitrary: fc.record({
+      do: fc.constant('arrive' as const),
+      at: end,
+      count: fc.oneof(fc.nat({ max: 700 }), fc.nat({ max: 80_000 })),
+    }),
   },
   { weight: 2, arbitrary: fc.record({ do: fc.constant('cut' as const), late: fc.nat({ max: 900 }) }) },
 );

@@ -42,7 +42,8 @@ function makeEnd(other: () => End): End {
     },
     send(chunk) {
       if (closed) return true;
-      outgoing.push(chunk);
+      // A copy, as a network's: the sender uses its memory again once the other end has acknowledged it.
+      outgoing.push(Buffer.from(chunk));
       queued += chunk.length;
       other().arrive();
       waiting = queued >= limit;
