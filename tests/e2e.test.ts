@@ -88,7 +88,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     async () => {
       const ran = await ssh('hello', 'kill -9 $PPID; exec sleep 30');
       expect(ran.code).toBe(255);
-      expect(ran.stderr).toContain('[agent-lost]');
+      expect(ran.stderr).toContain('[agent-restarted]');
       expect(ran.stderr).not.toMatch(/\n {4}at |Unhandled/);
       expect((await ssh('hello', 'echo back')).stdout).toBe('back\n');
     },
