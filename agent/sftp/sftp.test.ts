@@ -149,46 +149,59 @@ describe('files over OpenSSH', () => {
     expect(md5(await readFile(local('old')))).toBe(md5(data));
   });
 
-  test.skipIf(!has('rsync'))('rsync -a --delete makes both sides the same (needs rsync)', async () => {
-    await mkdir(local('source/deep/er'), { recursive: true });
-    await Promise.all(
-      Array.from({ length: 200 }, (_, index) => writeFile(local(`source/deep/${index}`), randomBytes(5000))),
-    );
-    await symlink('deep/1', local('source/link'));
-    await mkdir(inHome('target'), { recursive: true });
-    await writeFile(inHome('target/stray'), 'to be deleted');
-    const shell = `ssh -F ${fixture.config}`;
-    const sync = () =>
-      fixture.run('rsync', ['-a', '--delete', '--stats', '-e', shell, 'source/', 'ws:target/']);
-    expect(await sync()).toMatchObject({ code: 0, stderr: '' });
-    const compared = await fixture.run('diff', ['-r', '--no-dereference', local('source'), inHome('target')]);
-    expect(compared).toMatchObject({ code: 0 });
-    await rm(local('source/deep/7'));
-    const again = await sync();
-    expect(again.stdout.toString()).toMatch(/Number of regular files transferred: 0/);
-    expect(existsSync(inHome('target/deep/7'))).toBe(false);
-  });
+  test.skipIf(!has('rsync') || !has('ssh'))(
+    'rsync -a --delete makes both sides the same (needs rsync)',
+    async () => {
+      await mkdir(local('source/deep/er'), { recursive: true });
+      await Promise.all(
+        Array.from({ length: 200 }, (_, index) =>
+          writeFile(local(`source/deep/${index}`), randomBytes(5000)),
+        ),
+      );
+      await symlink('deep/1', local('source/link'));
+      await mkdir(inHome('target'), { recursive: true });
+      await writeFile(inHome('target/stray'), 'to be deleted');
+      const shell = `ssh -F ${fixture.config}`;
+      const sync = () =>
+        fixture.run('rsync', ['-a', '--delete', '--stats', '-e', shell, 'source/', 'ws:target/']);
+      expect(await sync()).toMatchObject({ code: 0, stderr: '' });
+      const compared = await fixture.run('diff', [
+        '-r',
+        '--no-dereference',
+        local('source'),
+        inHome('target'),
+      ]);
+      expect(compared).toMatchObject({ code: 0 });
+      await rm(local('source/deep/7'));
+      const again = await sync();
+      expect(again.stdout.toString()).toMatch(/Number of regular files transferred: 0/);
+      expect(existsSync(inHome('target/deep/7'))).toBe(false);
+    },
+  );
 
-  test.skipIf(!has('git'))('git clones, fetches and pushes over ssh (needs git)', async () => {
-    const environment = {
-      GIT_SSH_COMMAND: `ssh -F ${fixture.config}`,
-      GIT_AUTHOR_NAME: 'A',
-      GIT_AUTHOR_EMAIL: 'a@example.com',
-      GIT_COMMITTER_NAME: 'A',
-      GIT_COMMITTER_EMAIL: 'a@example.com',
-    };
-    const git = (...args: string[]) => fixture.run('git', args, { environment });
-    await git('init', '-q', '--bare', '-b', 'main', inHome('repo.git'));
-    expect(await git('clone', '-q', 'ws:repo.git', 'clone')).toMatchObject({ code: 0 });
-    await writeFile(local('clone/file'), randomBytes(2_000_000));
-    await git('-C', 'clone', 'add', '.');
-    await git('-C', 'clone', 'commit', '-q', '-m', 'one');
-    expect(await git('-C', 'clone', 'push', '-q', 'origin', 'HEAD:main')).toMatchObject({ code: 0 });
-    expect(await git('clone', '-q', 'ssh://ws/~/repo.git', 'second')).toMatchObject({ code: 0 });
-    expect(md5(await readFile(local('second/file')))).toBe(md5(await readFile(local('clone/file'))));
-  });
+  test.skipIf(!has('git') || !has('ssh'))(
+    'git clones, fetches and pushes over ssh (needs git, ssh)',
+    async () => {
+      const environment = {
+        GIT_SSH_COMMAND: `ssh -F ${fixture.config}`,
+        GIT_AUTHOR_NAME: 'A',
+        GIT_AUTHOR_EMAIL: 'a@example.com',
+        GIT_COMMITTER_NAME: 'A',
+        GIT_COMMITTER_EMAIL: 'a@example.com',
+      };
+      const git = (...args: string[]) => fixture.run('git', args, { environment });
+      await git('init', '-q', '--bare', '-b', 'main', inHome('repo.git'));
+      expect(await git('clone', '-q', 'ws:repo.git', 'clone')).toMatchObject({ code: 0 });
+      await writeFile(local('clone/file'), randomBytes(2_000_000));
+      await git('-C', 'clone', 'add', '.');
+      await git('-C', 'clone', 'commit', '-q', '-m', 'one');
+      expect(await git('-C', 'clone', 'push', '-q', 'origin', 'HEAD:main')).toMatchObject({ code: 0 });
+      expect(await git('clone', '-q', 'ssh://ws/~/repo.git', 'second')).toMatchObject({ code: 0 });
+      expect(md5(await readFile(local('second/file')))).toBe(md5(await readFile(local('clone/file'))));
+    },
+  );
 
-  const fuse = has('sshfs') && has('fusermount3') && existsSync('/dev/fuse');
+  const fuse = has('sshfs') && has('ssh') && has('fusermount3') && existsSync('/dev/fuse');
   test.skipIf(!fuse)('sshfs mounts the home (needs sshfs, fusermount3, /dev/fuse)', async () => {
     const mount = local('mount');
     await mkdir(mount);

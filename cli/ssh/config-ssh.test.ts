@@ -1,10 +1,13 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { chmod, lstat, mkdir, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { makeStandIn, makeTestHome, type StandIn, type TestHome } from '../testing.ts';
 import { workspace } from '../testing-objects.ts';
+
+/** Without it the file is written all the same; these tests read it by ssh's own eyes. */
+const hasSsh = spawnSync('ssh', ['-V']).status === 0;
 
 let home: TestHome;
 let server: StandIn;
@@ -50,48 +53,54 @@ function sshReads(host: string, file = config): Map<string, string> {
   );
 }
 
-test('from nothing: ssh reads the proxy command and the pinned keys, and only for *.cde', async () => {
-  expect(await home.run(['config-ssh'], { env })).toMatchObject({ code: 0 });
-  const read = sshReads('web.cde');
-  expect(read.get('proxycommand')).toMatch(/^env CDE_URL=\S+ \/\S+ \/\S+\/cde\.mjs ssh --stdio '%n'$/);
-  expect(read.get('stricthostkeychecking')).toBe('true');
-  const known = read.get('userknownhostsfile')!;
-  expect((await readFile(known, 'utf8')).trim().split('\n').sort()).toEqual([
-    `ada--web.cde ${key}`,
-    `bob--api.cde ${key}`,
-    `web.cde ${key}`,
-  ]);
-  expect(sshReads('example.com').has('proxycommand')).toBe(false);
-  expect((await stat(config)).mode & 0o777).toBe(0o600);
-  expect((await stat(join(home.path, '.ssh'))).mode & 0o777).toBe(0o700);
-  // Nothing half-written is left behind.
-  expect(await readdir(join(home.path, '.ssh'))).toEqual(['cde', 'config']);
-});
+test.runIf(hasSsh)(
+  'from nothing: ssh reads the proxy command and the pinned keys, and only for *.cde',
+  async () => {
+    expect(await home.run(['config-ssh'], { env })).toMatchObject({ code: 0 });
+    const read = sshReads('web.cde');
+    expect(read.get('proxycommand')).toMatch(/^env CDE_URL=\S+ \/\S+ \/\S+\/cde\.mjs ssh --stdio '%n'$/);
+    expect(read.get('stricthostkeychecking')).toBe('true');
+    const known = read.get('userknownhostsfile')!;
+    expect((await readFile(known, 'utf8')).trim().split('\n').sort()).toEqual([
+      `ada--web.cde ${key}`,
+      `bob--api.cde ${key}`,
+      `web.cde ${key}`,
+    ]);
+    expect(sshReads('example.com').has('proxycommand')).toBe(false);
+    expect((await stat(config)).mode & 0o777).toBe(0o600);
+    expect((await stat(join(home.path, '.ssh'))).mode & 0o777).toBe(0o700);
+    // Nothing half-written is left behind.
+    expect(await readdir(join(home.path, '.ssh'))).toEqual(['cde', 'config']);
+  },
+);
 
-test('the person’s own settings stay as they are, rights and line ends too, and apply to the hosts', async () => {
-  const own = Buffer.from(
-    'Host *.cde\r\n  User gr\xfc\xdfe\r\n  ForwardAgent yes\r\nHost *\r\n  User ada',
-    'latin1',
-  );
-  await mkdir(join(home.path, '.ssh'), { mode: 0o700 });
-  await writeFile(config, own);
-  await chmod(config, 0o640);
-  await home.run(['config-ssh'], { env });
-  const after = await readFile(config);
-  expect(after.subarray(-own.length).equals(own)).toBe(true);
-  expect((await stat(config)).mode & 0o777).toBe(0o640);
-  expect(sshReads('web.cde').get('forwardagent')).toBe('yes');
-  expect(sshReads('example.com').get('user')).toBe('ada');
-  // Again: nothing to do, and the file is not even written.
-  const { mtimeMs } = await stat(config);
-  expect(await home.json(['config-ssh'], { env })).toMatchObject({ changed: [] });
-  expect((await stat(config)).mtimeMs).toBe(mtimeMs);
-  expect(await home.run(['config-ssh', '--remove'])).toMatchObject({ code: 0 });
-  expect((await readFile(config)).equals(own)).toBe(true);
-  expect(await readdir(join(home.path, '.ssh'))).toEqual(['config']);
-});
+test.runIf(hasSsh)(
+  'the person’s own settings stay as they are, rights and line ends too, and apply to the hosts',
+  async () => {
+    const own = Buffer.from(
+      'Host *.cde\r\n  User gr\xfc\xdfe\r\n  ForwardAgent yes\r\nHost *\r\n  User ada',
+      'latin1',
+    );
+    await mkdir(join(home.path, '.ssh'), { mode: 0o700 });
+    await writeFile(config, own);
+    await chmod(config, 0o640);
+    await home.run(['config-ssh'], { env });
+    const after = await readFile(config);
+    expect(after.subarray(-own.length).equals(own)).toBe(true);
+    expect((await stat(config)).mode & 0o777).toBe(0o640);
+    expect(sshReads('web.cde').get('forwardagent')).toBe('yes');
+    expect(sshReads('example.com').get('user')).toBe('ada');
+    // Again: nothing to do, and the file is not even written.
+    const { mtimeMs } = await stat(config);
+    expect(await home.json(['config-ssh'], { env })).toMatchObject({ changed: [] });
+    expect((await stat(config)).mtimeMs).toBe(mtimeMs);
+    expect(await home.run(['config-ssh', '--remove'])).toMatchObject({ code: 0 });
+    expect((await readFile(config)).equals(own)).toBe(true);
+    expect(await readdir(join(home.path, '.ssh'))).toEqual(['config']);
+  },
+);
 
-test('a symbolic link is followed, also to a file that is not there yet', async () => {
+test.runIf(hasSsh)('a symbolic link is followed, also to a file that is not there yet', async () => {
   const dotfiles = join(home.path, 'dotfiles');
   await mkdir(dotfiles);
   await mkdir(join(home.path, '.ssh'));
@@ -108,7 +117,7 @@ test('a symbolic link is followed, also to a file that is not there yet', async 
   });
 });
 
-test('paths with spaces, quotes and percent signs reach ssh as they are', async () => {
+test.runIf(hasSsh)('paths with spaces, quotes and percent signs reach ssh as they are', async () => {
   const odd = join(home.path, 'it’s odd');
   await mkdir(odd);
   const file = join(odd, 'config');
@@ -128,7 +137,7 @@ test('--dry-run says what would change and changes nothing', async () => {
   expect(await readdir(home.path)).not.toContain('.ssh');
 });
 
-test('without a server it is written all the same', async () => {
+test.runIf(hasSsh)('without a server it is written all the same', async () => {
   const ran = await home.run(['config-ssh']);
   expect(ran).toMatchObject({ code: 0, stderr: expect.stringContaining('could not be fetched') });
   expect(sshReads('web.cde').get('proxycommand')).toContain('ssh --stdio');

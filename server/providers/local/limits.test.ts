@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { findPlaces, planLimits } from './limits.ts';
-import { drive, launchOf, makeScene, makeSpec, until } from './testing.ts';
+import { drive, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
 beforeEach(() => {
@@ -13,7 +13,7 @@ afterEach(() => scene.close());
 
 const places = process.platform === 'linux' ? findPlaces(`cde-limits-${process.pid}`) : {};
 
-for (const isolation of ['bwrap', 'none'] as const) {
+for (const isolation of (await levelsHere()).filter((level) => level !== 'unshare')) {
   test.runIf(places.memory)(
     `${isolation}: an agent over the memory limit is killed, and the reason says so`,
     async () => {

@@ -10,6 +10,7 @@ import {
   fakeAgents,
   isRoot,
   launchOf,
+  levelsHere,
   makeScene,
   makeSpec,
   mountSmallDisk,
@@ -36,9 +37,8 @@ const everStarted = () => {
   return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').length : 0;
 };
 
-describe.each(
-  process.platform === 'linux' ? (['bwrap', 'unshare', 'none'] as const) : (['none'] as const),
-)('%s', (isolation) => {
+const levels = await levelsHere();
+describe.each(levels)('%s', (isolation) => {
   test('starts, is running, stops, and keeps the home', async () => {
     const provider = scene.provider('polite', { isolation });
     const move = done(await start(provider));
@@ -249,15 +249,18 @@ test('a pid that is used again is neither taken for the agent nor killed', async
   }
 });
 
-test('a supervisor that is killed takes its agent along', async () => {
-  const provider = scene.provider('stubborn');
-  const { state } = done(await start(provider));
-  await until('the agent', () => scene.agents().length === 1);
-  process.kill((state as { pid: number }).pid, 'SIGKILL');
-  await until('its end', () => scene.agents().length === 0);
-  await until('news of it', async () => (await provider.observe('w1', state)).kind === 'exited');
-  done(await start(provider, 'b1', state));
-});
+test.runIf(levels.includes('bwrap'))(
+  'a supervisor that is killed takes its agent along (needs bwrap)',
+  async () => {
+    const provider = scene.provider('stubborn');
+    const { state } = done(await start(provider));
+    await until('the agent', () => scene.agents().length === 1);
+    process.kill((state as { pid: number }).pid, 'SIGKILL');
+    await until('its end', () => scene.agents().length === 0);
+    await until('news of it', async () => (await provider.observe('w1', state)).kind === 'exited');
+    done(await start(provider, 'b1', state));
+  },
+);
 
 test('remove keeps the home for a while or discards it, and both may be repeated', async () => {
   const provider = scene.provider('polite');

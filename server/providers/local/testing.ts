@@ -5,6 +5,7 @@ import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { silentLog } from '@cde/tunnel/log.ts';
 import type { Move, ProviderState, WorkspaceSpec } from '../provider.ts';
+import { detectIsolation, type Level } from './isolation.ts';
 import { argvOf } from './processes.ts';
 import { type LocalProviderOptions, makeLocalProvider } from './provider.ts';
 
@@ -180,4 +181,20 @@ function removeGroups(folder: string): void {
 export function mountSmallDisk(folder: string, size: string): () => void {
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0755`, 'tmpfs', folder]);
   return () => void execFileSync('umount', ['-l', folder]);
+}
+
+/** The levels of isolation that this machine permits; a test of another is skipped. */
+export async function levelsHere(): Promise<Level[]> {
+  const folder = mkdtempSync(join(tmpdir(), 'cde-levels-'));
+  try {
+    const found = await Promise.all(
+      (['bwrap', 'unshare'] as const).map(async (level) => ({
+        level,
+        works: (await detectIsolation(level, join(folder, level))).available,
+      })),
+    );
+    return [...found.filter(({ works }) => works).map(({ level }) => level), 'none'];
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
 }
