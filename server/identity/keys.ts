@@ -36,7 +36,9 @@ async function masterKey(dataDir: string, secretKey: string | undefined): Promis
     const half = `${file}.${process.pid}`;
     await writeFile(half, randomBytes(32).toString('base64url'), { mode: 0o600 });
     // link() refuses to replace: of two servers that start at once, the first one's key stays.
-    await link(half, file).catch(() => {});
+    await link(half, file).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
     await rm(half, { force: true });
   }
   return createHash('sha256')

@@ -36,8 +36,6 @@ import {
   userNotFound,
 } from './users.ts';
 
-export { toUser } from './users.ts';
-
 interface Deps {
   config: Config;
   database: Database;
