@@ -20,6 +20,8 @@ export const permissions = [
   'workspace:delete',
   'template:read',
   'template:write',
+  'cluster:read',
+  'cluster:write',
   'user:read',
   'user:write',
   'token:own',

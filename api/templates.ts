@@ -72,13 +72,125 @@ export const LocalSection = z.strictObject({
   env: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
 });
 
+/** A number or a quantity as text; an expression may stand here. */
+const Amount = z.union([z.string().max(400), z.number()]);
+const Env = z.record(
+  z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
+  z.union([z.string(), z.number(), z.boolean()]),
+);
+const DnsLabel = z
+  .string()
+  .regex(
+    /^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$/,
+    'use lower-case letters, digits and dashes, starting with a letter',
+  );
+
+/** A process beside the workspace, in the same namespace: a database, a cache. Reached by its name. */
+export const KubernetesService = z.strictObject({
+  name: DnsLabel,
+  image: z.string().max(400),
+  ports: z
+    .array(z.union([z.string(), z.number()]))
+    .max(20)
+    .default([]),
+  env: Env.default({}),
+  command: z.array(z.string().max(2000)).max(50).optional(),
+  args: z.array(z.string().max(2000)).max(50).optional(),
+  cpus: Amount.optional(),
+  memory: Amount.optional(),
+  storage: z
+    .strictObject({ path: z.string().startsWith('/').max(400), size: Amount })
+    .optional()
+    .describe('A volume that outlives stops and updates, as the home does'),
+});
+
+/** Of the `kubernetes` provider. Strings may hold expressions, but for names and kinds. */
+export const KubernetesSection = z.strictObject({
+  cluster: z
+    .union([z.string().max(400), z.strictObject({ labels: z.record(z.string(), z.string().max(400)) })])
+    .optional()
+    .describe('A cluster by name, or by labels that it must carry; without it the default cluster'),
+  image: z.string().max(400),
+  pullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).optional(),
+  pullSecrets: z
+    .array(z.string().regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME'))
+    .max(10)
+    .default([])
+    .describe('Secrets that are copied into the namespace; each must carry the label cde.dev/copy=true'),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0)])
+    .default(1000)
+    .describe('The uid inside, or `image` for that of the image'),
+  cpus: Amount.optional().describe('At most so many cores; half of it is requested'),
+  memory: Amount.optional().describe('At most so much; all of it is requested'),
+  requests: z.strictObject({ cpus: Amount.optional(), memory: Amount.optional() }).optional(),
+  storageClass: z
+    .string()
+    .max(400)
+    .optional()
+    .describe('Of the home; without it the default class of the cluster'),
+  readOnlyRoot: z.boolean().default(false),
+  env: Env.default({}),
+  services: z.array(KubernetesService).max(20).default([]),
+  nodeSelector: z.record(z.string(), z.string().max(400)).default({}),
+  tolerations: z.array(z.record(z.string(), z.unknown())).max(20).default([]),
+  kernelProfile: DnsLabel.optional().describe('Only nodes on which noded keeps this profile'),
+  podSecurity: z.enum(['restricted', 'baseline', 'privileged']).default('baseline'),
+  quota: z
+    .strictObject({
+      cpus: Amount.optional(),
+      memory: Amount.optional(),
+      storage: Amount.optional(),
+      pods: Amount.optional(),
+    })
+    .default({})
+    .describe('Of the whole namespace'),
+  egress: z
+    .enum(['all', 'namespace'])
+    .default('all')
+    .describe('`namespace`: only DNS, the server and the namespace itself may be reached'),
+  builder: z
+    .union([
+      z.boolean(),
+      z.strictObject({
+        cpus: Amount.optional(),
+        memory: Amount.optional(),
+        cache: Amount.default('20Gi'),
+        rootless: z.boolean().default(true),
+        registrySecret: z
+          .string()
+          .regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME')
+          .optional(),
+        insecureRegistries: z.array(z.string().max(200)).max(10).default([]),
+      }),
+    ])
+    .default(false)
+    .describe('BuildKit in the namespace, for `cde build`'),
+  manifests: z
+    .array(z.string().max(200))
+    .max(50)
+    .optional()
+    .describe('YAML files of the folder, applied beside; without it all of manifests/'),
+});
+export type KubernetesSection = z.infer<typeof KubernetesSection>;
+
+/** One manifest of the admin's own, from the template's folder; its texts may hold expressions. */
+export const Manifest = z
+  .object({
+    apiVersion: z.string(),
+    kind: z.string(),
+    metadata: z.object({ name: z.string() }).loose(),
+  })
+  .loose();
+export type Manifest = z.infer<typeof Manifest>;
+
 /** template.yaml. Strings in `home`, `startup`, `env` and the provider's section may hold `${{ CEL }}`. */
 export const TemplateFile = z.strictObject({
   name: TemplateName,
   title: z.string().max(80).optional(),
   description: z.string().max(4000).optional(),
   icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
-  provider: z.literal('local'),
+  provider: z.enum(['local', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
     .strictObject({ size: z.string().optional().describe('A limit where the provider has one: 20Gi') })
@@ -93,8 +205,12 @@ export const TemplateFile = z.strictObject({
     })
     .optional(),
   local: LocalSection.default({}),
+  kubernetes: KubernetesSection.optional().describe('Needed where the provider is kubernetes'),
 });
 export type TemplateFile = z.infer<typeof TemplateFile>;
+
+/** What a version keeps of its folder: the file, and the manifests that it names, read. */
+export type TemplateContent = TemplateFile & { manifests?: Manifest[] };
 
 export const TemplateVersion = z.object({
   id: Id,

@@ -81,6 +81,8 @@ export const Workspace = z.object({
   status: z.enum(workspaceStatuses),
   reason: z.string().nullable().describe('One sentence, where the status wants one'),
   isolation: z.string().nullable().describe('Of the local provider: what separates it from the machine'),
+  cluster: z.string().nullable().describe('Of the kubernetes provider: the cluster it runs on'),
+  namespace: z.string().nullable().describe('Of the kubernetes provider'),
   agent: z.object({
     connected: z.boolean(),
     version: z.string().nullable(),
@@ -92,6 +94,19 @@ export const Workspace = z.object({
   updatedAt: Moment,
 });
 export type Workspace = z.infer<typeof Workspace>;
+
+/** The home of a deleted workspace, within its grace period. */
+export const KeptHome = z.object({
+  id: Id.describe('The id of the workspace that it was of'),
+  owner: z.string(),
+  workspace: WorkspaceName,
+  template: z.string(),
+  provider: z.string(),
+  cluster: z.string().nullable(),
+  deletedAt: Moment,
+  keptUntil: Moment,
+});
+export type KeptHome = z.infer<typeof KeptHome>;
 
 export const LogLine = z.object({
   seq: z.number().int().describe('Counts up within a build'),
@@ -156,6 +171,7 @@ export const createWorkspace = endpoint({
     template: z.string().max(80),
     parameters: ParameterValues.default({}),
     start: z.boolean().default(true),
+    home: Id.optional().describe('A kept home that it takes over, by the id of the workspace it was of'),
   }),
   reply: Workspace,
   status: 201,
@@ -208,6 +224,23 @@ export const deleteWorkspace = endpoint({
   query: z.object({ home: z.enum(['keep', 'discard']).default('keep') }),
   reply: Build,
   status: 202,
+});
+export const listKeptHomes = endpoint({
+  method: 'GET',
+  path: '/api/v1/homes',
+  tag,
+  summary: 'Homes of deleted workspaces that can still be restored',
+  permission: 'workspace:read',
+  query: PageQuery.extend({ owner: z.string().max(80).optional().describe('A username, or `me`') }),
+  reply: page(KeptHome),
+});
+export const discardKeptHome = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/homes/:home',
+  tag,
+  summary: 'Give a kept home up before its grace period ends; it is deleted for good',
+  permission: 'workspace:delete',
+  params: z.object({ home: Id }),
 });
 export const listBuilds = endpoint({
   method: 'GET',

@@ -90,6 +90,8 @@ export function workspace(more: Partial<Workspace> = {}): Workspace {
     status: 'starting',
     reason: null,
     isolation: null,
+    cluster: null,
+    namespace: null,
     agent: { connected: false, version: null, lastSeenAt: null, sshHostKey: null },
     latestBuild: build(),
     createdAt: at(0),

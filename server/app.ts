@@ -35,8 +35,8 @@ export interface AppOptions {
   relay: Relay;
   log: Logger;
   providers: { has(name: string): boolean };
-  /** The satellites that agents listen at and clients dial. */
-  satellites: () => Promise<{ name: string; url: string }[]>;
+  /** The satellites that agents listen at, and those that clients dial: the same places, perhaps by other names. */
+  satellites: Record<'ofAgents' | 'ofClients', () => Promise<{ name: string; url: string }[]>>;
   now: () => Date;
   /** Where the built dashboard lies; without it no pages are served. */
   web?: string;
@@ -127,7 +127,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     return { status: 'ready' };
   });
 
-  const issueTicket = makeTickets({ database, keys, now, satellites });
+  const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients });
   identityRoutes(app, { config, database, now });
   templateRoutes(app, { database, now });
   workspaceRoutes(app, {
@@ -135,7 +135,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     bus,
     now,
     providers,
-    agents: makeAgents({ database, bus, now, keys, satellites }),
+    agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents }),
   });
   connectionRoutes(app, { issueTicket });
   const hub = makeHub(app, {

@@ -22,6 +22,11 @@ const settings = {
     default: undefined,
     help: 'URL that users and agents reach the server by',
   },
+  replicaUrl: {
+    schema: z.url({ protocol: /^https?$/ }),
+    default: undefined,
+    help: 'URL that agents reach this one replica by, where it is not the access URL: in a cluster its pod IP',
+  },
   dataDir: {
     schema: z.string().min(1),
     default: undefined,

@@ -56,6 +56,7 @@ export async function startControlPlane(options: {
   checkReplies?: boolean;
 }): Promise<ControlPlane> {
   const { config, database, log, now = () => new Date() } = options;
+  const homeGraceMs = config.homeGraceDays * 24 * 3600_000;
   const keys = await loadKeys(database, config.dataDir, config.secretKey);
   const bus = makeBus({ url: database.url, pool: database.pool, log });
   const relay = makeRelay({
@@ -81,11 +82,16 @@ export async function startControlPlane(options: {
 
   let url = '';
   let urls: () => Promise<string[]> = async () => [url];
-  const satellites = async () =>
-    (await urls()).map((place, index) => ({
+  const embedded = (places: string[]) =>
+    places.map((place, index) => ({
       name: index === 0 ? 'embedded' : `embedded-${new URL(place).host}`,
       url: place,
     }));
+  const satellites = {
+    ofAgents: async () => embedded(await urls()),
+    // Agents listen at every replica, so it is all one which of them the access URL leads a client to.
+    ofClients: async () => embedded(config.replicaUrl ? [config.accessUrl] : await urls()),
+  };
   const app = await makeApp({
     config,
     database,
@@ -109,7 +115,7 @@ export async function startControlPlane(options: {
 
   const replica = makeReplica({
     database,
-    url: config.loopback || anywhere ? url : config.accessUrl,
+    url: config.replicaUrl ?? (config.loopback || anywhere ? url : config.accessUrl),
     version,
     log,
   });
@@ -129,10 +135,11 @@ export async function startControlPlane(options: {
       providers,
       agentToken: keys.agentToken,
       agentUrl: async () => (await urls()).join(','),
+      homeGraceMs,
     }),
   });
   for (const provider of providers.values())
-    provider.onExit((workspaceId) => {
+    provider.onChange((workspaceId) => {
       enqueueReconcile(database.db, workspaceId).catch((error) =>
         log.warn({ err: error, workspace: workspaceId }, 'an exit could not be queued; the sweep finds it'),
       );
@@ -141,7 +148,7 @@ export async function startControlPlane(options: {
   const sweep = makeSweep({
     database,
     providers,
-    homeGraceMs: config.homeGraceDays * 24 * 3600_000,
+    homeGraceMs,
     now,
     log,
     alsoEach: () => sweepIdentity(database, now),

@@ -108,6 +108,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   const log = makeLog('silent');
   const bus = makeBus({ url: database.url, pool: database.pool, log });
   const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey] });
+  const embedded = async () => [{ name: 'embedded', url: config.accessUrl }];
   const app = await makeApp({
     config,
     database,
@@ -116,7 +117,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     relay,
     log,
     providers: new Set(['local']),
-    satellites: async () => [{ name: 'embedded', url: config.accessUrl }],
+    satellites: { ofAgents: embedded, ofClients: embedded },
     now: () => clock.at,
     checkReplies: true,
   });

@@ -22,6 +22,7 @@ const nouns = [
   'identity',
   'telemetry',
   'templates',
+  'clusters',
   'workspaces',
   'connections',
 ];

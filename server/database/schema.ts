@@ -1,7 +1,7 @@
 import type { AgentStats } from '@cde/api/agent.ts';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
-import type { ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import type {
   BuildError,
   BuildStage,
@@ -148,7 +148,7 @@ export const templateVersions = pgTable('template_versions', {
   message: text('message').notNull().default(''),
   files: jsonb('files').$type<Record<string, string>>().notNull(),
   filesHash: bytea('files_hash').notNull(),
-  content: jsonb('content').$type<TemplateFile>().notNull(),
+  content: jsonb('content').$type<TemplateContent>().notNull(),
   createdBy: uuid('created_by'),
   createdAt: moment('created_at').notNull().defaultNow(),
 });
@@ -178,6 +178,29 @@ export const workspaces = pgTable('workspaces', {
   createdAt: moment('created_at').notNull().defaultNow(),
   updatedAt: moment('updated_at').notNull().defaultNow(),
   deletedAt: moment('deleted_at'),
+  cluster: text('cluster'),
+  namespace: text('namespace'),
+  homeKeptUntil: moment('home_kept_until'),
+  restoreFrom: uuid('restore_from'),
+  unseenSince: moment('unseen_since'),
+});
+
+export const clusters = pgTable('clusters', {
+  id: uuid('id').primaryKey(),
+  name: text('name').notNull(),
+  region: text('region').notNull().default(''),
+  labels: jsonb('labels').$type<Record<string, string>>().notNull().default({}),
+  isDefault: boolean('is_default').notNull().default(false),
+  credentials: text('credentials').$type<'kubeconfig' | 'in-cluster'>().notNull(),
+  sealedKubeconfig: bytea('sealed_kubeconfig'),
+  endpoint: text('endpoint').notNull().default(''),
+  publicEndpoint: text('public_endpoint'),
+  state: text('state').$type<'connecting' | 'ready' | 'away'>().notNull().default('connecting'),
+  reason: text('reason'),
+  version: text('version'),
+  seenAt: moment('seen_at'),
+  revision: integer('revision').notNull().default(0),
+  createdAt: moment('created_at').notNull().defaultNow(),
 });
 
 /** What the agent reported of the startup script. */

@@ -17,6 +17,8 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'workspace:delete': 'any',
     'template:read': 'any',
     'template:write': 'any',
+    'cluster:read': 'any',
+    'cluster:write': 'any',
     'user:read': 'any',
     'user:write': 'any',
     'token:own': 'own',
@@ -31,6 +33,7 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'workspace:delete': 'own',
     'template:read': 'any',
     'template:write': 'any',
+    'cluster:read': 'any',
     'user:read': 'own',
     'token:own': 'own',
   },
@@ -41,6 +44,7 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'workspace:connect': 'own',
     'workspace:delete': 'own',
     'template:read': 'any',
+    'cluster:read': 'any',
     'user:read': 'any',
     'token:own': 'own',
     'audit:read': 'any',
@@ -60,7 +64,15 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
 
 /** What a token of this scope may at most; `all` is not listed, it takes nothing away. */
 const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
-  read: ['public', 'workspace:read', 'template:read', 'user:read', 'audit:read', 'metrics:read'],
+  read: [
+    'public',
+    'workspace:read',
+    'template:read',
+    'cluster:read',
+    'user:read',
+    'audit:read',
+    'metrics:read',
+  ],
   connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
 };
 

@@ -1,4 +1,4 @@
-import type { ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 
 /** What a provider is asked to keep, rendered from the template version: no expression is left in it. */
 export interface WorkspaceSpec {
@@ -7,10 +7,12 @@ export interface WorkspaceSpec {
   owner: string;
   name: string;
   template: Rendered;
+  /** Only of a workspace that takes over a kept home: the deleted one it was of, and what the provider remembered of that. */
+  restore?: { workspaceId: string; state: ProviderState };
 }
 
 /** A template file after its expressions were evaluated. */
-export type Rendered = Omit<TemplateFile, 'parameters'> & { parameters: ParameterValues };
+export type Rendered = Omit<TemplateContent, 'parameters'> & { parameters: ParameterValues };
 
 /** How an agent is started: the provider passes these variables to the agent's process, and nothing else of ours. */
 export interface AgentLaunch {
@@ -28,9 +30,15 @@ export type ProviderState = Record<string, unknown>;
  * a killed replica half done.
  */
 export type Move =
-  | { kind: 'done'; state: ProviderState; message?: string; isolation?: string; home?: string }
-  | { kind: 'again'; state: ProviderState; afterMs: number; message?: string }
+  | { kind: 'done'; state: ProviderState; message?: string; isolation?: string; home?: string; place?: Place }
+  | { kind: 'again'; state: ProviderState; afterMs: number; message?: string; place?: Place }
   | { kind: 'failed'; state: ProviderState; error: ProviderError };
+
+/** Where a workspace lies, for people: of the kubernetes provider its cluster and namespace. */
+export interface Place {
+  cluster: string;
+  namespace: string;
+}
 
 /** Why a move failed, in words for the developer. `user`: the template or the developer can cure it. */
 export interface ProviderError {
@@ -41,10 +49,15 @@ export interface ProviderError {
   fault: 'user' | 'system';
 }
 
-/** What is there now. `exited`: compute of ours that has ended, with the reason as far as it is known. */
+/**
+ * What is there now. `absent`: nothing, with the reason where one is known. `exited`: compute of ours that has
+ * ended, with the reason as far as it is known. `unknown`: it cannot be seen at the moment (the cluster is away);
+ * nothing is concluded from that. `note`: what is amiss although it runs, in one sentence.
+ */
 export type Observation =
-  | { kind: 'absent' }
-  | { kind: 'running'; buildId: string }
+  | { kind: 'absent'; reason?: string }
+  | { kind: 'running'; buildId: string; note?: string }
+  | { kind: 'unknown'; reason: string }
   | { kind: 'exited'; buildId: string; reason: string };
 
 export interface MoveContext {
@@ -66,10 +79,18 @@ export interface Provider {
     home: 'keep' | 'discard',
     context: MoveContext,
   ): Promise<Move>;
-  observe(workspaceId: string, state: ProviderState): Promise<Observation>;
-  /** Deletes homes set aside longer ago than `graceMs`; returns the workspace ids. */
-  purgeHomes(graceMs: number, now: Date): Promise<string[]>;
-  /** Calls back, soon after, when compute of a workspace has ended by itself. */
-  onExit(listener: (workspaceId: string) => void): void;
+  /** Looks, and repairs what has drifted from `spec` where that does not need a build; may be called often. */
+  observe(workspaceId: string, state: ProviderState, spec?: WorkspaceSpec): Promise<Observation>;
+  /**
+   * Deletes homes set aside longer ago than `graceMs` (0: all), but none of which `claimed` says that a workspace
+   * is about to take it over; returns the workspace ids. With `only`, that home alone.
+   */
+  purgeHomes(
+    graceMs: number,
+    now: Date,
+    options?: { claimed?: ReadonlySet<string>; only?: string },
+  ): Promise<string[]>;
+  /** Calls back, soon after, when something of a workspace has changed: its compute ended, got on, or drifted. */
+  onChange(listener: (workspaceId: string) => void): void;
   close(): Promise<void>;
 }

@@ -1,4 +1,4 @@
-import type { Fault, ParameterValue, ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+import type { Fault, ParameterValue, ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import type { Rendered } from '../providers/provider.ts';
 import { makeScope, type RenderContext, type Scope } from './expressions.ts';
 import { convert, wantAt } from './fields.ts';
@@ -47,7 +47,7 @@ export function renderField(
  *   (`CDE_WORKSPACE_NAME` …), for the startup script and every session.
  */
 export function renderTemplate(
-  template: TemplateFile,
+  template: TemplateContent,
   parameters: ParameterValues,
   context: RenderContext,
 ): { ok: Rendered } | { faults: RenderFault[] } {

@@ -20,7 +20,7 @@ const buildColumns = `
   ${moment('b.finished_at')} AS b_finished_at, bv.number AS b_version`;
 
 const select = `
-  SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation,
+  SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation, w.cluster, w.namespace,
          w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key,
          ${moment('w.agent_seen_at')} AS agent_seen_at, ${moment('w.created_at')} AS created_at,
          ${moment('w.updated_at')} AS updated_at,
@@ -43,6 +43,8 @@ interface Row {
   status: WorkspaceStatus;
   reason: string | null;
   isolation: string | null;
+  cluster: string | null;
+  namespace: string | null;
   has_agent: boolean;
   agent_version: string | null;
   agent_ssh_host_key: string | null;
@@ -86,6 +88,8 @@ function toWorkspace(row: Row, now: number): Workspace {
     status: row.status,
     reason: row.reason,
     isolation: row.isolation,
+    cluster: row.cluster,
+    namespace: row.namespace,
     agent: {
       connected:
         row.has_agent && row.agent_seen_at !== null && now - Date.parse(row.agent_seen_at) < awayAfterMs,

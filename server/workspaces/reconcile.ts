@@ -57,6 +57,11 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
         .returning({ id: workspaces.id });
       if (rows.length === 0) throw new Stale();
       if (build && outcome.build) await tx.update(builds).set(outcome.build).where(eq(builds.id, build.id));
+      if (outcome.giveBack)
+        await tx
+          .update(workspaces)
+          .set({ homeKeptUntil: outcome.giveBack.until })
+          .where(eq(workspaces.id, outcome.giveBack.workspaceId));
       if (build && outcome.lines) await appendLog(tx, build.id, outcome.lines);
       if (typeof outcome.again === 'number') await enqueueReconcile(tx, workspace.id, outcome.again);
       // A build has ended: the next one may be waiting behind it.

@@ -56,7 +56,7 @@ export function makeScriptedProvider(): ScriptedProvider {
       return provider.seen ?? (running ? { kind: 'running', buildId: running } : { kind: 'absent' });
     },
     purgeHomes: async () => [],
-    onExit: (listener) => {
+    onChange: (listener) => {
       listeners.push(listener);
     },
     close: async () => {},

@@ -1,9 +1,15 @@
 import type { BuildError, BuildStage, Stage } from '@cde/api/workspaces.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
-import { templateVersions } from '../database/schema.ts';
+import { builds, templateVersions, workspaces } from '../database/schema.ts';
 import { hashSecret } from '../identity/secrets.ts';
-import type { MoveContext, Observation, Provider, ProviderError } from '../providers/provider.ts';
+import type {
+  MoveContext,
+  Observation,
+  Provider,
+  ProviderError,
+  WorkspaceSpec,
+} from '../providers/provider.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
@@ -21,6 +27,8 @@ export interface StepDeps {
   agentToken: (buildId: string) => string;
   /** The URLs that agents reach the server by, comma separated, best first. */
   agentUrl: () => Promise<string>;
+  /** How long the home of a deleted workspace is kept. */
+  homeGraceMs: number;
 }
 
 /** An agent that has not registered by then will not: its process runs, so something is between it and the server. */
@@ -50,10 +58,12 @@ export interface Outcome {
   again?: number | 'now';
   /** A build that the server itself asks for, once the rest is recorded. */
   request?: BuildRequest;
+  /** A kept home that this workspace had claimed and did not take over: until when it is kept now. */
+  giveBack?: { workspaceId: string; until: Date };
 }
 
 /** The steps themselves, each one move: none writes anything, so each may be run twice. */
-export function makeSteps({ database, now, agentToken, agentUrl }: StepDeps) {
+export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: StepDeps) {
   /** The provider was turned off: what it made cannot be reached, and that must be said. */
   function withoutProvider(action: Action, snapshot: Snapshot): Outcome | null {
     if (action === 'observe') return null;
@@ -156,21 +166,43 @@ export function makeSteps({ database, now, agentToken, agentUrl }: StepDeps) {
     const { workspace, owner } = snapshot;
     const build = snapshot.build!;
     const { context, lines } = collector('provision');
+    const restore = await restoring(workspace);
     const move = await provider.start(
-      { workspaceId: workspace.id, owner: owner.username, name: workspace.name, template: build.rendered! },
+      {
+        workspaceId: workspace.id,
+        owner: owner.username,
+        name: workspace.name,
+        template: build.rendered!,
+        ...(restore && { restore }),
+      },
       { buildId: build.id, serverUrl: await agentUrl(), token: agentToken(build.id) },
       workspace.providerState,
       context,
     );
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
     if (move.kind === 'again')
-      return { workspace: { providerState: move.state }, lines, again: move.afterMs };
+      return { workspace: { providerState: move.state, ...move.place }, lines, again: move.afterMs };
     return {
-      workspace: { providerState: move.state, isolation: move.isolation ?? null },
+      workspace: {
+        providerState: move.state,
+        isolation: move.isolation ?? null,
+        restoreFrom: null,
+        ...move.place,
+      },
       build: { stages: advance(build.stages, 'agent', now()) },
       lines,
       again: 'now',
     };
+  }
+
+  /** What the provider needs to give this workspace the home that a deleted one left. */
+  async function restoring({ restoreFrom }: WorkspaceRow): Promise<WorkspaceSpec['restore']> {
+    if (!restoreFrom) return undefined;
+    const [from] = await database.db
+      .select({ state: workspaces.providerState })
+      .from(workspaces)
+      .where(eq(workspaces.id, restoreFrom));
+    return from && { workspaceId: restoreFrom, state: from.state };
   }
 
   async function awaitAgent(snapshot: Snapshot, provider: Provider): Promise<Outcome> {
@@ -298,17 +330,39 @@ export function makeSteps({ database, now, agentToken, agentUrl }: StepDeps) {
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
     if (move.kind === 'again')
       return { workspace: { providerState: move.state }, lines, again: move.afterMs };
+    const keptUntil = new Date(now().getTime() + homeGraceMs);
     return {
-      workspace: { providerState: move.state, status: 'deleted', reason: null, deletedAt: now(), ...noAgent },
+      workspace: {
+        providerState: move.state,
+        status: 'deleted',
+        reason: null,
+        deletedAt: now(),
+        homeKeptUntil: move.home === undefined ? null : keptUntil,
+        restoreFrom: null,
+        ...noAgent,
+      },
+      ...(workspace.restoreFrom && { giveBack: { workspaceId: workspace.restoreFrom, until: keptUntil } }),
       build: { status: 'succeeded', finishedAt: now(), stages: advance(build.stages, null, now()) },
       lines: [...lines, line('provision', 'server', 'deleted')],
     };
   }
 
   /** No build is under way and the workspace should run: if its compute is gone, start it again, a few times. */
-  async function observe({ workspace }: Snapshot, provider: Provider): Promise<Outcome | null> {
-    const seen = await provider.observe(workspace.id, workspace.providerState);
-    if (seen.kind === 'running') return null;
+  async function observe({ workspace, owner }: Snapshot, provider: Provider): Promise<Outcome | null> {
+    const seen = await provider.observe(
+      workspace.id,
+      workspace.providerState,
+      await specOf(workspace, owner),
+    );
+    if (seen.kind === 'unknown') {
+      if (workspace.unseenSince && workspace.reason === seen.reason) return null;
+      return { workspace: { unseenSince: workspace.unseenSince ?? now(), reason: seen.reason } };
+    }
+    if (seen.kind === 'running') {
+      const note = seen.note ?? null;
+      if (workspace.reason === note && !workspace.unseenSince) return null;
+      return { workspace: { reason: note, unseenSince: null } };
+    }
     const reason = endedBecause(seen);
     const calm = now().getTime() - workspace.updatedAt.getTime() > forgetRecoveriesMs;
     const recoveries = calm ? 1 : workspace.recoveries + 1;
@@ -322,11 +376,30 @@ export function makeSteps({ database, now, agentToken, agentUrl }: StepDeps) {
     };
   }
 
+  /** What the workspace was last built as, for the provider to compare with. */
+  async function specOf(
+    workspace: WorkspaceRow,
+    owner: Snapshot['owner'],
+  ): Promise<WorkspaceSpec | undefined> {
+    if (!workspace.agentBuildId) return undefined;
+    const [build] = await database.db
+      .select({ rendered: builds.rendered })
+      .from(builds)
+      .where(eq(builds.id, workspace.agentBuildId));
+    if (!build?.rendered) return undefined;
+    return {
+      workspaceId: workspace.id,
+      owner: owner.username,
+      name: workspace.name,
+      template: build.rendered,
+    };
+  }
+
   /** The Outcome when the compute of a build under way has ended, else null. */
   async function lost(snapshot: Snapshot, provider: Provider, when: string): Promise<Outcome | null> {
     const { workspace } = snapshot;
     const seen = await provider.observe(workspace.id, workspace.providerState);
-    if (seen.kind === 'running') return null;
+    if (seen.kind === 'running' || seen.kind === 'unknown') return null;
     return fail(
       snapshot,
       {
@@ -390,8 +463,8 @@ export function makeSteps({ database, now, agentToken, agentUrl }: StepDeps) {
 
 const noAgent = { agentBuildId: null, agentTlsKey: null, agentSeenAt: null, agentStats: null };
 
-function endedBecause(seen: Exclude<Observation, { kind: 'running' }>): string {
+function endedBecause(seen: Extract<Observation, { kind: 'absent' | 'exited' }>): string {
   return seen.kind === 'absent'
-    ? 'Its processes are gone (the machine may have restarted)'
+    ? (seen.reason ?? 'Its processes are gone (the machine may have restarted)')
     : `The agent ended by itself: ${seen.reason}`;
 }

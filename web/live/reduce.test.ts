@@ -39,6 +39,8 @@ function workspace(id: string, second: number, change: Partial<Workspace> = {}):
     status: 'starting',
     reason: null,
     isolation: null,
+    cluster: null,
+    namespace: null,
     agent: { connected: false, version: null, lastSeenAt: null, sshHostKey: null },
     latestBuild: null,
     createdAt: at(0),

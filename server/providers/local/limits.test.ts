@@ -19,7 +19,7 @@ for (const isolation of (await levelsHere()).filter((level) => level !== 'unshar
     async () => {
       const provider = scene.provider('greedy', { isolation });
       const ended: string[] = [];
-      provider.onExit((workspaceId) => ended.push(workspaceId));
+      provider.onChange((workspaceId) => ended.push(workspaceId));
       const move = await drive((state) =>
         provider.start(makeSpec('w1', { memory: '160Mi' }), launchOf('b1'), state, scene.context),
       );

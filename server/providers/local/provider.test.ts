@@ -67,7 +67,7 @@ describe.each(levels)('%s', (isolation) => {
     expect(done(await start(second, 'b1', {})).state).toEqual(state);
     expect(scene.agents()).toHaveLength(1);
     const ended: string[] = [];
-    second.onExit((workspaceId) => ended.push(workspaceId));
+    second.onChange((workspaceId) => ended.push(workspaceId));
     process.kill(scene.agents()[0]!, 'SIGKILL');
     await until('the end of an adopted agent', () => ended.length > 0);
     expect(await second.observe('w1', state)).toEqual({
@@ -122,7 +122,7 @@ describe.each(levels)('%s', (isolation) => {
   test('one that dies at once tells why, and is started again when asked again', async () => {
     const provider = scene.provider('failing', { isolation });
     const ended: string[] = [];
-    provider.onExit((workspaceId) => ended.push(workspaceId));
+    provider.onChange((workspaceId) => ended.push(workspaceId));
     let move = await start(provider);
     if (move.kind === 'done') {
       // It had begun well; then the end is seen a moment later.

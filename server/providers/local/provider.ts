@@ -393,7 +393,7 @@ export function makeLocalProvider(
         if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
       return purged;
     },
-    onExit: (listener) => void listeners.add(listener),
+    onChange: (listener) => void listeners.add(listener),
     async close() {
       closed = true;
       clearInterval(poll);

@@ -1,0 +1,69 @@
+import type { KubeClient, KubeObject } from './client.ts';
+
+/** A cluster as the server's registry has it, credentials opened. `revision` counts up when they change. */
+export interface ClusterRecord {
+  id: string;
+  name: string;
+  region: string;
+  labels: Record<string, string>;
+  isDefault: boolean;
+  /** A kubeconfig (YAML), or the service account of our own pod. */
+  credentials: { kind: 'kubeconfig'; text: string } | { kind: 'in-cluster' };
+  publicEndpoint: string | null;
+  revision: number;
+}
+
+/** Where clusters come from: the database; in tests a list. */
+export interface ClusterSource {
+  list(): Promise<ClusterRecord[]>;
+  /** Told what became of a cluster, at most once per change and 30 s. */
+  report(
+    id: string,
+    state: { state: 'ready' | 'away'; reason: string | null; version: string | null; endpoint: string },
+  ): Promise<void>;
+}
+
+/** The kinds that are watched, one watch each for all workspaces of a cluster. */
+export type WatchedKind =
+  | 'Namespace'
+  | 'Pod'
+  | 'PersistentVolumeClaim'
+  | 'StatefulSet'
+  | 'ResourceQuota'
+  | 'Event';
+
+/** What the watches of one cluster know. Reads cost no call. */
+export interface ClusterView {
+  /** True once every kind was listed; until then, and while the cluster is away, nothing may be concluded. */
+  readonly synced: boolean;
+  get(kind: WatchedKind, namespace: string, name: string): KubeObject | null;
+  /** Of a namespace; of events the newest last, at most 50. A namespace itself: `get('Namespace', '', name)`. */
+  list(kind: WatchedKind, namespace: string): KubeObject[];
+  /** All namespaces of this installation. */
+  namespaces(): KubeObject[];
+  /** Takes what a call has just returned, so that the next read does not lag behind our own writes. */
+  note(object: KubeObject): void;
+  /** Called with the namespace in which something changed. */
+  onChange(listener: (namespace: string, kind: WatchedKind) => void): void;
+}
+
+export interface Connection {
+  readonly record: ClusterRecord;
+  readonly client: KubeClient;
+  readonly view: ClusterView;
+  readonly state: 'connecting' | 'ready' | 'away';
+  /** One sentence, when it is away. */
+  readonly reason: string | null;
+}
+
+export interface Connections {
+  /** By name; null when there is no such cluster. */
+  get(name: string): Connection | null;
+  all(): Connection[];
+  /** By a template's choice: a name, labels, or the default. Null when none fits. */
+  choose(wanted: string | { labels: Record<string, string> } | undefined): Connection | null;
+  /** Reads the source again now (it is read every few seconds besides). */
+  refresh(): Promise<void>;
+  onChange(listener: (connection: Connection, namespace: string, kind: WatchedKind) => void): void;
+  close(): Promise<void>;
+}
