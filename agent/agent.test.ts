@@ -98,6 +98,18 @@ describe('the agent as a process', () => {
     expect(server.startup).toEqual([{ state: 'none' }]);
   });
 
+  test('registers again when the satellites are others', async () => {
+    const server = await serve({ statsEveryMs: 150 });
+    start(server.url);
+    await until(() => server.stats.length > 1, 'reports');
+    expect(server.registered).toHaveLength(1);
+    server.manifest.satellites = [{ name: 'east', url: 'http://127.0.0.1:9' }];
+    await until(() => server.registered.length > 1, 'the registration');
+    const reports = server.stats.length;
+    await until(() => server.stats.length > reports + 1, 'reports');
+    expect(server.registered).toHaveLength(2);
+  });
+
   test('says what is missing from its environment', async () => {
     const agent = start('');
     expect(await agent.ended).toBe(2);

@@ -148,6 +148,11 @@ export function makeAgent(options: {
         // The registration tells whether another build has taken over.
         if (isRefusal(error)) void registration.renew().catch(() => {});
       },
+      onSatellites(now) {
+        // By address: each replica of the server gives its own satellite another name.
+        const addresses = (list: { url: string }[]) => JSON.stringify(list.map(({ url }) => url).sort());
+        if (addresses(now) !== addresses(manifest().satellites)) void registration.renew().catch(() => {});
+      },
     });
   }
 

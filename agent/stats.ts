@@ -1,6 +1,6 @@
 import { readFile, statfs } from 'node:fs/promises';
 import { cpus, freemem, loadavg, totalmem } from 'node:os';
-import { type AgentStats, postAgentStats } from '@cde/api/agent.ts';
+import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import { openPorts } from './ports.ts';
 import type { ServerClient } from './server-client.ts';
 import type { Sessions } from './sessions.ts';
@@ -169,6 +169,8 @@ export function reportStats(options: {
   everyMs: () => number;
   signal: AbortSignal;
   onFailure: (error: unknown) => void;
+  /** The satellites as of now, as the server names them with each answer. */
+  onSatellites?: (satellites: AgentManifest['satellites']) => void;
 }): void {
   const { signal } = options;
   let timer: NodeJS.Timeout | undefined;
@@ -176,7 +178,10 @@ export function reportStats(options: {
     const started = performance.now();
     try {
       const stats = await options.collector.sample();
-      if (!signal.aborted) await options.client.call(postAgentStats, { body: stats, signal });
+      if (signal.aborted) return;
+      const reply = await options.client.call(postAgentStats, { body: stats, signal });
+      // A server of an earlier release says nothing.
+      if (reply?.satellites) options.onSatellites?.(reply.satellites);
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     }

@@ -60,7 +60,7 @@ export async function makeTestServer(
     },
     [postAgentStats.path]: (body) => {
       server.stats.push(postAgentStats.body!.parse(body));
-      return undefined;
+      return postAgentStats.reply!.parse({ satellites: server.manifest.satellites });
     },
   };
   const http = createServer(async (request, response) => {

@@ -40,6 +40,8 @@ export const RegisterAgent = z.object({
   hostname: plain(255),
 });
 
+const Satellites = z.array(z.object({ name: z.string(), url: z.string() }));
+
 /** What the agent is told when it registers. Registering again with the same token is allowed (it restarted). */
 export const AgentManifest = z.object({
   workspaceId: Id,
@@ -55,7 +57,7 @@ export const AgentManifest = z.object({
   ticketKeys: z
     .array(z.string())
     .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
-  satellites: z.array(z.object({ name: z.string(), url: z.string() })),
+  satellites: Satellites,
   listenToken: z
     .string()
     .describe(
@@ -137,4 +139,5 @@ export const postAgentStats = endpoint({
   summary: 'Report stats; also the sign of life',
   permission: 'agent',
   body: AgentStats,
+  reply: z.object({ satellites: Satellites.describe('As of now: where they are others, register again') }),
 });

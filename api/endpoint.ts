@@ -6,13 +6,14 @@ export type Role = (typeof roles)[number];
 
 /**
  * What a request may do. `public` needs no sign-in, `signed-in` any user, `agent` a workspace agent's
- * build token. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for
+ * build token, `satellite` a satellite's. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for
  * the owner of the thing named by the route.
  */
 export const permissions = [
   'public',
   'signed-in',
   'agent',
+  'satellite',
   'workspace:create',
   'workspace:read',
   'workspace:operate',
@@ -22,6 +23,8 @@ export const permissions = [
   'template:write',
   'cluster:read',
   'cluster:write',
+  'satellite:read',
+  'satellite:write',
   'user:read',
   'user:write',
   'token:own',

@@ -20,6 +20,9 @@ import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
+import { makeRegistry } from './satellites/registry.ts';
+import { satelliteRoutes } from './satellites/routes.ts';
+import { makeSatelliteStore } from './satellites/store.ts';
 import { installMetrics } from './telemetry/metrics.ts';
 import { templateRoutes } from './templates/routes.ts';
 import { docsPolicy, registerWeb } from './web.ts';
@@ -35,7 +38,7 @@ export interface AppOptions {
   relay: Relay;
   log: Logger;
   providers: { has(name: string): boolean };
-  /** The satellites that agents listen at, and those that clients dial: the same places, perhaps by other names. */
+  /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
   satellites: Record<'ofAgents' | 'ofClients', () => Promise<{ name: string; url: string }[]>>;
   now: () => Date;
   /** Where the built dashboard lies; without it no pages are served. */
@@ -52,7 +55,7 @@ const requestMs = 60_000;
 
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
-  const { config, database, keys, bus, relay, log, providers, satellites, now } = options;
+  const { config, database, keys, bus, relay, log, providers, now } = options;
   const app = Fastify({
     loggerInstance: log as FastifyBaseLogger,
     // A line for each request is noise at this size; metrics count them, and errors are logged with their id.
@@ -127,6 +130,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     return { status: 'ready' };
   });
 
+  const satelliteStore = makeSatelliteStore({ database, now });
+  const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients });
   identityRoutes(app, { config, database, now });
   templateRoutes(app, { database, now });
@@ -137,6 +142,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     providers,
     agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents }),
   });
+  satelliteRoutes(app, { store: satelliteStore, keys });
   connectionRoutes(app, { issueTicket });
   const hub = makeHub(app, {
     bus,

@@ -23,6 +23,7 @@ const nouns = [
   'telemetry',
   'templates',
   'clusters',
+  'satellites',
   'workspaces',
   'connections',
 ];

@@ -1,6 +1,7 @@
 import type { AgentStats } from '@cde/api/agent.ts';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
+import type { SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import type {
   BuildError,
@@ -200,6 +201,22 @@ export const clusters = pgTable('clusters', {
   version: text('version'),
   seenAt: moment('seen_at'),
   revision: integer('revision').notNull().default(0),
+  createdAt: moment('created_at').notNull().defaultNow(),
+});
+
+/** Satellites that are programs of their own; the server's embedded ones are not here. */
+export const satellites = pgTable('satellites', {
+  id: uuid('id').primaryKey(),
+  name: text('name').notNull(),
+  region: text('region').notNull().default(''),
+  tokenHash: bytea('token_hash').notNull(),
+  url: text('url'),
+  version: text('version'),
+  hostname: text('hostname'),
+  condition: text('condition').$type<SatelliteCondition>(),
+  load: jsonb('load').$type<SatelliteLoad>(),
+  seenAt: moment('seen_at'),
+  draining: boolean('draining').notNull().default(false),
   createdAt: moment('created_at').notNull().defaultNow(),
 });
 

@@ -13,10 +13,12 @@ export type Actor =
       /** What to end at sign-out: the browser session or the token. */
       via: { kind: 'cookie' | 'token'; id: string };
     }
-  | { kind: 'agent'; workspaceId: string; buildId: string };
+  | { kind: 'agent'; workspaceId: string; buildId: string }
+  | { kind: 'satellite'; satelliteId: string; name: string };
 
 export type UserActor = Extract<Actor, { kind: 'user' }>;
 export type AgentActor = Extract<Actor, { kind: 'agent' }>;
+export type SatelliteActor = Extract<Actor, { kind: 'satellite' }>;
 
 /** The part of a request that the audit log and the stores want. */
 export interface Caller<A extends Actor = Actor> {

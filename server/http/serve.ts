@@ -34,9 +34,9 @@ export interface Input<
   reply: FastifyReply;
 }
 
-/** Which actors can pass an endpoint's permission: an agent only `agent`, else a user; `public` anybody. */
-type ActorOf<P> = P extends 'agent'
-  ? Extract<Actor, { kind: 'agent' }>
+/** Which actors can pass an endpoint's permission: agents and satellites only their own, else a user; `public` anybody. */
+type ActorOf<P> = P extends 'agent' | 'satellite'
+  ? Extract<Actor, { kind: P }>
   : P extends 'public'
     ? Actor
     : Extract<Actor, { kind: 'user' }>;
@@ -64,7 +64,7 @@ export function serveAs<
   Query extends z.ZodType,
   Body extends z.ZodType,
   Reply extends z.ZodType,
-  P extends 'agent' | 'public' | 'signed-in',
+  P extends 'agent' | 'satellite' | 'public' | 'signed-in',
 >(
   app: FastifyInstance,
   endpoint: Endpoint<Params, Query, Body, Reply>,
@@ -138,6 +138,22 @@ export function serveAgent<
   handler: (input: Input<Params, Query, Body, Extract<Actor, { kind: 'agent' }>>) => Promise<z.input<Reply>>,
 ): void {
   serveAs<Params, Query, Body, Reply, 'agent'>(app, endpoint, handler);
+}
+
+/** As `serve`, for what only satellites may call. */
+export function serveSatellite<
+  Params extends z.ZodType,
+  Query extends z.ZodType,
+  Body extends z.ZodType,
+  Reply extends z.ZodType,
+>(
+  app: FastifyInstance,
+  endpoint: Endpoint<Params, Query, Body, Reply>,
+  handler: (
+    input: Input<Params, Query, Body, Extract<Actor, { kind: 'satellite' }>>,
+  ) => Promise<z.input<Reply>>,
+): void {
+  serveAs<Params, Query, Body, Reply, 'satellite'>(app, endpoint, handler);
 }
 
 const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type' | 'bad-request'> = {

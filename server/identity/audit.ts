@@ -9,7 +9,7 @@ import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
 export interface AuditEntry {
   /** `workspace.create`, `user.update`, … */
   action: string;
-  targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build';
+  targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build' | 'satellite';
   targetId: string;
   targetName: string;
   before?: unknown;

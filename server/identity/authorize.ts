@@ -4,7 +4,7 @@ import { Problem } from '../errors.ts';
 import type { Actor } from '../http/actor.ts';
 
 type Grant = 'any' | 'own';
-type Granted = Exclude<Permission, 'public' | 'signed-in' | 'agent'>;
+type Granted = Exclude<Permission, 'public' | 'signed-in' | 'agent' | 'satellite'>;
 
 /** The one place that decides. What is not written here is denied. docs/roles.md shows it as a table. */
 export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
@@ -19,6 +19,8 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'template:write': 'any',
     'cluster:read': 'any',
     'cluster:write': 'any',
+    'satellite:read': 'any',
+    'satellite:write': 'any',
     'user:read': 'any',
     'user:write': 'any',
     'token:own': 'own',
@@ -34,6 +36,7 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'template:read': 'any',
     'template:write': 'any',
     'cluster:read': 'any',
+    'satellite:read': 'any',
     'user:read': 'own',
     'token:own': 'own',
   },
@@ -45,6 +48,7 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
     'workspace:delete': 'own',
     'template:read': 'any',
     'cluster:read': 'any',
+    'satellite:read': 'any',
     'user:read': 'any',
     'token:own': 'own',
     'audit:read': 'any',
@@ -69,6 +73,7 @@ const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
     'workspace:read',
     'template:read',
     'cluster:read',
+    'satellite:read',
     'user:read',
     'audit:read',
     'metrics:read',
@@ -79,8 +84,8 @@ const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
 /** How far the actor's permission goes: every one's things, its own, or none. */
 export function grantOf(actor: Actor, permission: Permission): Grant | null {
   if (permission === 'public') return 'any';
-  if (actor.kind === 'agent') return permission === 'agent' ? 'own' : null;
-  if (actor.kind !== 'user' || permission === 'agent') return null;
+  if (actor.kind === 'agent' || actor.kind === 'satellite') return permission === actor.kind ? 'own' : null;
+  if (actor.kind !== 'user' || permission === 'agent' || permission === 'satellite') return null;
   if (permission === 'signed-in') return 'own';
   return grants[actor.role][permission] ?? null;
 }

@@ -1,6 +1,6 @@
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
-import { apiTokens, browserSessions, builds, users, workspaces } from '../database/schema.ts';
+import { apiTokens, browserSessions, builds, satellites, users, workspaces } from '../database/schema.ts';
 import { makeShared } from '../database/shared.ts';
 import { Problem } from '../errors.ts';
 import type { Actor, Gate } from '../http/actor.ts';
@@ -81,6 +81,7 @@ export function makeGate({ database, now, origins }: Options): Gate {
   async function byToken(secret: string): Promise<Actor> {
     const hash = hashSecret(secret);
     if (secret.startsWith('cde_agent_')) return byAgentToken(hash);
+    if (secret.startsWith('cde_satellite_')) return bySatelliteToken(hash);
     const row = await shareTokenRow(hash.toString('base64'), () => tokenRow(hash));
     if (!row)
       throw new Problem('token-invalid', 'This token is not known here.', {
@@ -117,6 +118,18 @@ export function makeGate({ database, now, origins }: Options): Gate {
         'A newer build of this workspace has taken over, or it was stopped.',
       );
     return { kind: 'agent', workspaceId: row.workspaceId, buildId: row.buildId };
+  }
+
+  async function bySatelliteToken(hash: Buffer): Promise<Actor> {
+    const [row] = await db
+      .select({ id: satellites.id, name: satellites.name })
+      .from(satellites)
+      .where(eq(satellites.tokenHash, hash));
+    if (!row)
+      throw new Problem('token-invalid', 'This satellite token is not known here.', {
+        hint: 'The satellite may have been removed. Add it anew: cde satellite add NAME',
+      });
+    return { kind: 'satellite', satelliteId: row.id, name: row.name };
   }
 
   async function byCookie(

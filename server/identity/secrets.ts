@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 
 /** A new secret, `PREFIX_` and 256 random bits in base64url: too many to guess, so a plain hash keeps it. */
-export function makeSecret(prefix: 'cde' | 'cde_agent' | 'cde_session' | 'cde_link' | 'cde_device'): string {
+export function makeSecret(
+  prefix: 'cde' | 'cde_agent' | 'cde_satellite' | 'cde_session' | 'cde_link' | 'cde_device',
+): string {
   return `${prefix}_${randomBytes(32).toString('base64url')}`;
 }
 

@@ -2,13 +2,14 @@ import { readFile } from 'node:fs/promises';
 import * as agentApi from '@cde/api/agent.ts';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
 import * as identityApi from '@cde/api/identity.ts';
+import * as satellitesApi from '@cde/api/satellites.ts';
 import * as templatesApi from '@cde/api/templates.ts';
 import * as workspacesApi from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { inArray, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { apiTokens, builds, cliLogins, users, workspaces } from '../database/schema.ts';
+import { apiTokens, builds, cliLogins, satellites, users, workspaces } from '../database/schema.ts';
 import { makeTestServer, type TestServer } from '../testing.ts';
 import { grants } from './authorize.ts';
 import { hashPassword } from './passwords.ts';
@@ -25,6 +26,7 @@ const callers = [
   'read',
   'connect',
   'agent',
+  'satellite',
   'suspended',
 ] as const;
 type Caller = (typeof callers)[number];
@@ -47,6 +49,9 @@ const connectWorkspace: Rule = { own: [...people, 'connect'], foreign: [] };
 const seeTemplates: Rule = { own: [...people, 'read', 'connect'] };
 const writeTemplates: Rule = { own: ['template-admin', 'owner'] };
 const ofAgents: Rule = { own: ['agent'] };
+const seeSatellites: Rule = { own: ['template-admin', 'auditor', 'owner', 'read'] };
+const writeSatellites: Rule = { own: owner };
+const ofSatellites: Rule = { own: ['satellite'] };
 const v1 = '/api/v1';
 
 const rules: Record<string, Rule> = {
@@ -101,6 +106,14 @@ const rules: Record<string, Rule> = {
   [`DELETE ${v1}/workspaces/:workspace`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/tickets`]: connectWorkspace,
 
+  [`GET ${v1}/satellites`]: seeSatellites,
+  [`GET ${v1}/satellites/:satellite`]: seeSatellites,
+  [`POST ${v1}/satellites`]: writeSatellites,
+  [`POST ${v1}/satellites/:satellite/drain`]: writeSatellites,
+  [`DELETE ${v1}/satellites/:satellite`]: writeSatellites,
+  [`POST ${v1}/satellite/register`]: ofSatellites,
+  [`POST ${v1}/satellite/heartbeat`]: ofSatellites,
+
   [`POST ${v1}/agent/register`]: ofAgents,
   [`POST ${v1}/agent/logs`]: ofAgents,
   [`POST ${v1}/agent/startup`]: ofAgents,
@@ -148,6 +161,7 @@ interface World {
   signInAs: string;
   linkCode: string;
   userCode: string;
+  satellite: string;
 }
 interface Things {
   userId: string;
@@ -232,6 +246,11 @@ async function makeWorld(caller: Caller): Promise<World> {
     .update(workspaces)
     .set({ currentBuildId: sql`agent_build_id` })
     .where(inArray(workspaces.id, [mine.workspaceId, theirs.workspaceId]));
+  const satellite = `walk-${number}`;
+  const satelliteSecret = makeSecret('cde_satellite');
+  await db
+    .insert(satellites)
+    .values({ id: v7(), name: satellite, tokenHash: hashSecret(satelliteSecret), createdAt: at });
   const userCode = `CCCC-${String(number).padStart(4, '0')}`;
   await db.insert(cliLogins).values({
     deviceCodeHash: hashSecret(makeSecret('cde_device')),
@@ -241,13 +260,15 @@ async function makeWorld(caller: Caller): Promise<World> {
     expiresAt,
   });
   const link = await makeOneTimeLink(server.database, theirs.userId, () => at);
+  const secrets: Partial<Record<Caller, string>> = { agent: agentSecret, satellite: satelliteSecret };
   return {
-    authorization: caller === 'anonymous' ? null : `Bearer ${caller === 'agent' ? agentSecret : secret}`,
+    authorization: caller === 'anonymous' ? null : `Bearer ${secrets[caller] ?? secret}`,
     mine,
     theirs,
     signInAs: theirs.username,
     linkCode: link.code,
     userCode,
+    satellite,
   };
 }
 
@@ -271,6 +292,15 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       ...(isForeign && { owner: things.username }),
     }),
     [`POST ${v1}/workspaces/:workspace/tickets`]: () => ({ clientKey: makeClientKey().publicKey }),
+    [`POST ${v1}/satellites`]: () => ({ name: `new-${worlds}` }),
+    [`POST ${v1}/satellites/:satellite/drain`]: () => ({ draining: true }),
+    [`POST ${v1}/satellite/register`]: () => ({ url: 'http://127.0.0.1:9', version: '1', hostname: 'walk' }),
+    [`POST ${v1}/satellite/heartbeat`]: () => ({
+      condition: 'serving',
+      version: '1',
+      load: { sessions: 0, agents: 0, bytesPerSecond: 0, memoryBytes: 1, loopDelayMs: 1 },
+      users: [world.mine.userId],
+    }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
       sshHostKey: `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA${'A'.repeat(42)}`,
@@ -305,6 +335,7 @@ async function call(route: string, world: World, isForeign: boolean) {
     template: 'walk',
     number: '1',
     userCode: world.userCode,
+    satellite: world.satellite,
   };
   const body = bodyFor(route, world, things, isForeign);
   const url = path.replace(/:(\w+)/g, (_, name: string) => values[name] ?? `missing-${name}`);
@@ -329,7 +360,7 @@ function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: num
   return 'not refused';
 }
 
-const contract = [agentApi, identityApi, templatesApi, workspacesApi]
+const contract = [agentApi, identityApi, satellitesApi, templatesApi, workspacesApi]
   .flatMap((part) => Object.values(part) as unknown[])
   .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;
@@ -406,7 +437,7 @@ test('docs/roles.md shows the table that decides', async () => {
     ),
   ]);
   const granted = permissions
-    .filter((permission) => !['public', 'signed-in', 'agent'].includes(permission))
+    .filter((permission) => !['public', 'signed-in', 'agent', 'satellite'].includes(permission))
     .map((permission) => [
       permission,
       Object.fromEntries(roles.map((role) => [role, grants[role][permission as 'token:own'] ?? 'none'])),

@@ -121,9 +121,13 @@ export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
       });
     },
 
-    async recordStats(actor: AgentActor, stats: AgentStats): Promise<void> {
+    async recordStats(
+      actor: AgentActor,
+      stats: AgentStats,
+    ): Promise<{ satellites: { name: string; url: string }[] }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
       bus.publish({ workspaceId: actor.workspaceId });
+      return { satellites: await satellites() };
     },
   };
 }

@@ -1,0 +1,38 @@
+import * as api from '@cde/api/satellites.ts';
+import type { FastifyInstance } from 'fastify';
+import { Problem } from '../errors.ts';
+import { serve, serveSatellite } from '../http/serve.ts';
+import type { Keys } from '../identity/keys.ts';
+import type { SatelliteStore } from './store.ts';
+
+const heartbeatEveryMs = 15_000;
+
+export function satelliteRoutes(
+  app: FastifyInstance,
+  { store, keys }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'> },
+): void {
+  const ticketKeys = [keys.tickets.publicKey];
+
+  serve(app, api.listSatellites, async () => ({ items: await store.list() }));
+  serve(app, api.getSatellite, ({ params }) => store.show(params.satellite));
+  serve(app, api.addSatellite, (input) => store.add(input, input.body));
+  serve(app, api.drainSatellite, (input) =>
+    store.setDraining(input, input.params.satellite, input.body.draining),
+  );
+  serve(app, api.removeSatellite, (input) => store.remove(input, input.params.satellite));
+
+  serveSatellite(app, api.registerSatellite, async ({ actor, body }) => {
+    const row = await store.register(actor.satelliteId, body);
+    if (!row) throw removed(actor.name);
+    return { name: row.name, region: row.region, drain: row.draining, ticketKeys, heartbeatEveryMs };
+  });
+  serveSatellite(app, api.postSatelliteHeartbeat, async ({ actor, body }) => {
+    const row = await store.heartbeat(actor.satelliteId, body);
+    if (!row) throw removed(actor.name);
+    return { drain: row.draining, ticketKeys, endUsers: await store.notActive(body.users) };
+  });
+}
+
+function removed(name: string): Problem {
+  return new Problem('token-invalid', `The satellite ${name} was removed.`);
+}

@@ -1,0 +1,198 @@
+import type { Satellite, SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
+import { and, asc, eq, gt, isNotNull, or } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import type { Database } from '../database/pool.ts';
+import { satellites } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { writeAudit } from '../identity/audit.ts';
+import { isUuid } from '../identity/cursor.ts';
+import { hashSecret, makeSecret } from '../identity/secrets.ts';
+
+/** Heartbeats come every 15 s: two may be lost. */
+export const awayAfterMs = 45_000;
+/**
+ * How long one that is not heard of stays on everybody's list, last: it may serve all the same, when it is the
+ * server that it cannot reach, or the server that was away.
+ */
+export const forgottenAfterMs = 600_000;
+
+type Row = typeof satellites.$inferSelect;
+
+function stateOf(row: Row, now: Date): Satellite['state'] {
+  if (row.seenAt === null) return 'new';
+  if (now.getTime() - row.seenAt.getTime() > awayAfterMs) return 'away';
+  if (row.condition === 'stopping') return 'stopping';
+  if (row.draining) return row.condition === 'drained' ? 'drained' : 'draining';
+  return row.condition === 'serving' ? 'online' : 'draining';
+}
+
+/** A satellite as the contract shows it. */
+export function toSatellite(row: Row, now: Date): Satellite {
+  const state = stateOf(row, now);
+  return {
+    id: row.id,
+    name: row.name,
+    region: row.region,
+    state,
+    url: row.url,
+    version: row.version,
+    hostname: row.hostname,
+    load: state === 'away' ? null : row.load,
+    draining: row.draining,
+    seenAt: row.seenAt?.toISOString() ?? null,
+    createdAt: row.createdAt.toISOString(),
+  };
+}
+
+/** The SQL of satellites. `now` is the server's clock. */
+export function makeSatelliteStore({ database, now }: { database: Database; now: () => Date }) {
+  const { db } = database;
+  const named = (ref: string) =>
+    isUuid(ref) ? or(eq(satellites.id, ref), eq(satellites.name, ref)) : eq(satellites.name, ref);
+  const unknown = (ref: string) =>
+    new Problem('satellite-not-found', `There is no satellite ${ref}.`, {
+      hint: 'List them: cde satellite list',
+    });
+
+  return {
+    async list(): Promise<Satellite[]> {
+      const rows = await db.select().from(satellites).orderBy(asc(satellites.name));
+      return rows.map((row) => toSatellite(row, now()));
+    },
+
+    async show(ref: string): Promise<Satellite> {
+      const [row] = await db.select().from(satellites).where(named(ref));
+      if (!row) throw unknown(ref);
+      return toSatellite(row, now());
+    },
+
+    /** Throws `satellite-name-taken`. The token is in the reply and nowhere else. */
+    async add(
+      caller: Caller<UserActor>,
+      { name, region }: { name: string; region: string },
+    ): Promise<{ token: string; satellite: Satellite }> {
+      const token = makeSecret('cde_satellite');
+      return db.transaction(async (tx) => {
+        const [row] = await tx
+          .insert(satellites)
+          .values({ id: v7(), name, region, tokenHash: hashSecret(token), createdAt: now() })
+          .onConflictDoNothing({ target: satellites.name })
+          .returning();
+        if (!row)
+          throw new Problem('satellite-name-taken', `There is a satellite ${name} already.`, {
+            hint: 'Choose another name, or remove that one first.',
+          });
+        await writeAudit(tx, caller, {
+          action: 'satellite.add',
+          targetType: 'satellite',
+          targetId: row.id,
+          targetName: name,
+          after: { region },
+        });
+        return { token, satellite: toSatellite(row, now()) };
+      });
+    },
+
+    async setDraining(caller: Caller<UserActor>, ref: string, draining: boolean): Promise<Satellite> {
+      return db.transaction(async (tx) => {
+        const [before] = await tx.select().from(satellites).where(named(ref)).for('update');
+        if (!before) throw unknown(ref);
+        if (before.draining === draining) return toSatellite(before, now());
+        const [row] = await tx
+          .update(satellites)
+          .set({ draining })
+          .where(eq(satellites.id, before.id))
+          .returning();
+        await writeAudit(tx, caller, {
+          action: 'satellite.drain',
+          targetType: 'satellite',
+          targetId: before.id,
+          targetName: before.name,
+          before: { draining: before.draining },
+          after: { draining },
+        });
+        return toSatellite(row!, now());
+      });
+    },
+
+    async remove(caller: Caller<UserActor>, ref: string): Promise<void> {
+      await db.transaction(async (tx) => {
+        const [row] = await tx.delete(satellites).where(named(ref)).returning();
+        if (!row) throw unknown(ref);
+        await writeAudit(tx, caller, {
+          action: 'satellite.remove',
+          targetType: 'satellite',
+          targetId: row.id,
+          targetName: row.name,
+          before: { region: row.region, url: row.url },
+        });
+      });
+    },
+
+    /** It has started, at this address. Null: it was removed meanwhile. */
+    async register(
+      id: string,
+      said: { url: string; version: string; hostname: string; region?: string | undefined },
+    ): Promise<Row | null> {
+      const [row] = await db
+        .update(satellites)
+        .set({
+          url: said.url.replace(/\/+$/, ''),
+          version: said.version,
+          hostname: said.hostname,
+          condition: 'serving',
+          seenAt: now(),
+          ...(said.region !== undefined && { region: said.region }),
+        })
+        .where(eq(satellites.id, id))
+        .returning();
+      return row ?? null;
+    },
+
+    async heartbeat(
+      id: string,
+      said: { condition: SatelliteCondition; version: string; load: SatelliteLoad },
+    ): Promise<Row | null> {
+      const [row] = await db
+        .update(satellites)
+        .set({ condition: said.condition, version: said.version, load: said.load, seenAt: now() })
+        .where(eq(satellites.id, id))
+        .returning();
+      return row ?? null;
+    },
+
+    /** Those of the users who may have no sessions (any more). */
+    async notActive(userIds: string[]): Promise<string[]> {
+      if (userIds.length === 0) return [];
+      // One array rather than as many parameters: a statement has no more than 65,535 of these.
+      const { rows } = await database.pool.query<{ id: string }>(
+        `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
+          WHERE NOT EXISTS (SELECT FROM users WHERE users.id = asked.id AND status = 'active')`,
+        [userIds],
+      );
+      return rows.map(({ id }) => id);
+    },
+
+    /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
+    async serving(): Promise<{ name: string; url: string }[]> {
+      const at = now().getTime();
+      const rows = await db
+        .select()
+        .from(satellites)
+        .where(
+          and(
+            eq(satellites.draining, false),
+            eq(satellites.condition, 'serving'),
+            isNotNull(satellites.url),
+            gt(satellites.seenAt, new Date(at - forgottenAfterMs)),
+          ),
+        )
+        .orderBy(asc(satellites.name));
+      const late = (row: Row) => Number(at - row.seenAt!.getTime() > awayAfterMs);
+      return rows.sort((a, b) => late(a) - late(b)).map(({ name, url }) => ({ name, url: url! }));
+    },
+  };
+}
+
+export type SatelliteStore = ReturnType<typeof makeSatelliteStore>;
