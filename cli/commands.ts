@@ -2,6 +2,7 @@ import { auditCommands } from './audit/commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion/commands.ts';
 import { loginCommands } from './login/commands.ts';
+import { satelliteCommands } from './satellites/commands.ts';
 import { serverCommands } from './server/commands.ts';
 import { sshCommands } from './ssh/commands.ts';
 import { templateCommands } from './templates/commands.ts';
@@ -19,6 +20,7 @@ export const commands: readonly Command[] = [
   ...userCommands,
   ...auditCommands,
   ...serverCommands,
+  ...satelliteCommands,
   ...completionCommands,
 ];
 
@@ -28,4 +30,5 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   token: { summary: 'Tokens for programs', group: 'Account:' },
   user: { summary: 'Administer users', group: 'Administration:' },
   server: { summary: 'Run the server', group: 'Administration:' },
+  satellite: { summary: 'Relays in other regions', group: 'Administration:' },
 };

@@ -1,5 +1,6 @@
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
+import type * as satellites from '@cde/api/satellites.ts';
 import type * as templates from '@cde/api/templates.ts';
 import type * as workspaces from '@cde/api/workspaces.ts';
 
@@ -22,6 +23,7 @@ function light<E extends Endpoint>(
 }
 
 type I = typeof identity;
+type S = typeof satellites;
 type T = typeof templates;
 type W = typeof workspaces;
 
@@ -41,6 +43,17 @@ export const listTokens = light<I['listTokens']>('GET', `${v1}/tokens`);
 export const createToken = light<I['createToken']>('POST', `${v1}/tokens`, 'body');
 export const revokeToken = light<I['revokeToken']>('DELETE', `${v1}/tokens/:token`);
 export const listAudit = light<I['listAudit']>('GET', `${v1}/audit`);
+
+export const listSatellites = light<S['listSatellites']>('GET', `${v1}/satellites`);
+export const getSatellite = light<S['getSatellite']>('GET', `${v1}/satellites/:satellite`);
+export const addSatellite = light<S['addSatellite']>('POST', `${v1}/satellites`, 'body');
+export const drainSatellite = light<S['drainSatellite']>(
+  'POST',
+  `${v1}/satellites/:satellite/drain`,
+  'body',
+  'idempotent',
+);
+export const removeSatellite = light<S['removeSatellite']>('DELETE', `${v1}/satellites/:satellite`);
 
 export const listTemplates = light<T['listTemplates']>('GET', `${v1}/templates`);
 export const getTemplate = light<T['getTemplate']>('GET', `${v1}/templates/:template`);

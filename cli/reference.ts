@@ -25,11 +25,7 @@ function section(command: Command): string {
     const name = `${key.toUpperCase()}${many ? '…' : ''}`;
     return optional ? `[${name}]` : name;
   });
-  const tail = command.raw
-    ? ['[SERVER FLAGS]']
-    : Object.keys(command.options).length > 0
-      ? ['[OPTIONS]']
-      : [];
+  const tail = command.raw ? ['[FLAGS]'] : Object.keys(command.options).length > 0 ? ['[OPTIONS]'] : [];
   const lines = [
     `### cde ${command.name}`,
     '',

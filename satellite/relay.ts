@@ -71,6 +71,13 @@ export interface Relay {
   readonly draining: boolean;
   /** Takes nobody new, sends waiting agents away; resolves when the last session has ended. */
   drain(): Promise<void>;
+  /**
+   * While draining: closes the sessions' sockets, spread over `overMs`, so that their clients go on over another
+   * satellite (or end, where they cannot).
+   */
+  sendAway(overMs: number): void;
+  /** The end of draining: takes agents and clients again. */
+  reopen(): void;
   /** Ends everything: clients and agents are told that the satellite restarts. At most a second. */
   close(): Promise<void>;
 }
@@ -108,7 +115,8 @@ export function makeRelay(options: RelayOptions): Relay {
   const places = new Map<string, Place>();
   const sockets = new Set<WebSocket>();
   /** The agent's socket of each pair, by the client's. */
-  const partners = new WeakMap<WebSocket, WebSocket>();
+  const partners = new Map<WebSocket, WebSocket>();
+  const leaving = new Set<NodeJS.Timeout>();
   /** The clients' sockets, by user. */
   const clients = new Map<string, Set<WebSocket>>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
@@ -271,6 +279,7 @@ export function makeRelay(options: RelayOptions): Relay {
         totals.bytesToClients += bytes;
       },
       ended(by, closeCode) {
+        partners.delete(client);
         place.sessions--;
         totals.sessions--;
         const seconds = Math.round((performance.now() - startedAt) / 1000);
@@ -329,8 +338,26 @@ export function makeRelay(options: RelayOptions): Relay {
       if (totals.sessions === 0) drained?.();
       return done;
     },
+    sendAway(overMs) {
+      const each = overMs / Math.max(partners.size, 1);
+      let at = 0;
+      for (const client of partners.keys()) {
+        const timer = setTimeout(() => {
+          leaving.delete(timer);
+          turnAway(client, 4503);
+        }, at);
+        leaving.add(timer);
+        at += each;
+      }
+    },
+    reopen() {
+      draining = false;
+      for (const timer of leaving) clearTimeout(timer);
+      leaving.clear();
+    },
     async close() {
       draining = true;
+      for (const timer of leaving) clearTimeout(timer);
       const all = [...sockets];
       for (const socket of all) turnAway(socket, 1012);
       const gone = Promise.all(all.map((socket) => once(socket, 'close')));

@@ -1,14 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { exitOf, passSignals } from '../child.ts';
 import type { Context } from '../context.ts';
-import { Failure, toFailure } from '../failure.ts';
+import { toFailure } from '../failure.ts';
 import { completeFirstStart, type Ready, welcomeBack } from './first-start.ts';
 
 const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
-
-/** npm passes Ctrl-C on to its child, which the terminal has told as well: within this time it is one and the same. */
-const sameSignalMs = 1_000;
 
 /**
  * Runs the server as a child, in the foreground, and completes a first start through the ordinary API.
@@ -24,7 +21,7 @@ export async function start(context: Context, input: { words: string[] }): Promi
     env: serverEnvironment(context, flags),
   });
   const stopped = new AbortController();
-  const exit = exitOf(child);
+  const exit = exitOf(child, 'server');
   passSignals(child, () => stopped.abort());
   child.on('message', (message: Ready | { type: string }) => {
     if (message.type !== 'ready') return;
@@ -58,30 +55,4 @@ async function greet(context: Context, ready: Ready, child: ChildProcess): Promi
 function serverEnvironment(context: Context, flags: string[]): NodeJS.ProcessEnv {
   const chosen = context.env.CDE_LOG_LEVEL || flags.some((flag) => flag.startsWith('--log-level'));
   return !chosen && context.out.terminal ? { ...context.env, CDE_LOG_LEVEL: 'warn' } : context.env;
-}
-
-function exitOf(child: ChildProcess): Promise<number> {
-  return new Promise((resolve, reject) => {
-    child.on('error', (cause) =>
-      reject(
-        new Failure('server-not-started', 'The server could not be started.', {
-          detail: cause.message,
-          cause,
-        }),
-      ),
-    );
-    child.on('exit', (code, signal) => resolve(code ?? 128 + (signal ? constants.signals[signal] : 0)));
-  });
-}
-
-function passSignals(child: ChildProcess, stopping: () => void): void {
-  let last = Number.NEGATIVE_INFINITY;
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-    process.on(signal, () => {
-      stopping();
-      if (performance.now() - last < sameSignalMs) return;
-      last = performance.now();
-      // A terminal that closes wants the same as Ctrl-C; the server knows no other word for it.
-      child.kill(signal === 'SIGHUP' ? 'SIGTERM' : signal);
-    });
 }

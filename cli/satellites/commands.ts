@@ -1,0 +1,70 @@
+import { type Command, command, rawCommand } from '../command.ts';
+
+const group = 'Administration:';
+const satellite = { satellite: { help: 'Its name, as `cde satellite list` shows it' } } as const;
+
+export const satelliteCommands: readonly Command[] = [
+  command({
+    name: 'satellite add',
+    group,
+    summary: 'Add a satellite; its token is shown once',
+    details:
+      'The token alone goes to stdout. Give it to `cde satellite start` where the satellite is to run.',
+    arguments: { name: { help: 'Lower-case letters, digits and dashes' } },
+    options: { region: { kind: 'text', value: 'REGION', help: 'Where it is, in your words' } },
+    examples: [['cde satellite add tokyo --region ap-northeast-1', 'prints its token']],
+    load: () => import('./satellites.ts').then((m) => m.add),
+  }),
+  rawCommand({
+    name: 'satellite start',
+    group,
+    summary: 'Run a satellite here, in the foreground',
+    details:
+      "Takes the satellite's own flags (--server, --token, --url, --listen, --tls-cert, …; docs/satellites.md). It registers, " +
+      'relays sessions, and goes on doing so while the server is away. Ctrl-C sends its sessions elsewhere and ends it.',
+    examples: [
+      [
+        'CDE_SATELLITE_TOKEN=cde_satellite_… cde satellite start --server https://cde.example.com --url https://tokyo.cde.example.com',
+        'behind an ingress that ends TLS',
+      ],
+    ],
+    load: () => import('./start.ts').then((m) => m.start),
+  }),
+  command({
+    name: 'satellite list',
+    group,
+    summary: 'List satellites, with version, load and health',
+    details: 'Without the one that the server carries.',
+    examples: [['cde satellite list', 'state, sessions, throughput']],
+    load: () => import('./satellites.ts').then((m) => m.list),
+  }),
+  command({
+    name: 'satellite show',
+    group,
+    summary: 'Show a satellite',
+    arguments: satellite,
+    examples: [['cde satellite show tokyo', 'all that it has said of itself']],
+    load: () => import('./satellites.ts').then((m) => m.show),
+  }),
+  command({
+    name: 'satellite drain',
+    group,
+    summary: 'Empty a satellite: it takes nobody new, and its sessions go on over another',
+    arguments: satellite,
+    options: { undo: { kind: 'flag', help: 'Let it serve again' } },
+    examples: [
+      ['cde satellite drain tokyo', 'before its machine is stopped'],
+      ['cde satellite drain tokyo --undo', 'afterwards'],
+    ],
+    load: () => import('./satellites.ts').then((m) => m.drain),
+  }),
+  command({
+    name: 'satellite remove',
+    group,
+    summary: 'Forget a satellite; its token is refused, and it empties itself and ends',
+    arguments: satellite,
+    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    examples: [['cde satellite remove tokyo --yes', 'without asking']],
+    load: () => import('./satellites.ts').then((m) => m.remove),
+  }),
+];

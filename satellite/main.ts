@@ -1,0 +1,56 @@
+import { createRequire } from 'node:module';
+import { startSatellite } from './program.ts';
+import { describeSettings, readSettings, SettingsError } from './settings.ts';
+
+const version: string = createRequire(import.meta.url)('../package.json').version;
+
+/** Exit codes: 0 told to end, 1 cannot run, 2 a setting cannot be used, 4 the server refuses it. */
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  if (args.includes('--help') || args.includes('-h')) {
+    process.stdout.write(
+      `cde satellite ${version}\n\nSettings, as a flag or in the environment:\n${describeSettings()}\n`,
+    );
+    return;
+  }
+  const settings = readSettings(args, process.env);
+  let exitCode = 0;
+  let stopping = false;
+  const stop = (code: number) => {
+    exitCode ||= code;
+    if (stopping) return;
+    stopping = true;
+    void starting.then(async (satellite) => {
+      // Should anything hang, the process still ends.
+      setTimeout(() => process.exit(1), settings.drainSeconds * 1000 + 10_000).unref();
+      await satellite.stop();
+      process.exit(exitCode);
+    });
+  };
+  const starting = startSatellite({
+    settings,
+    version,
+    refused(error) {
+      process.stderr.write(
+        `cde satellite: the server refuses this satellite (${error.status} ${error.code}): ${error.message}\n` +
+          `${error.body.hint ?? 'Add it anew: cde satellite add NAME'}\n`,
+      );
+      stop(4);
+    },
+  });
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(0));
+  // Started by `cde satellite start`: without that parent nobody would stop this process.
+  if (process.send) process.on('disconnect', () => stop(0));
+  const satellite = await starting;
+  if (process.send) process.send({ type: 'listening', url: satellite.url });
+}
+
+main().catch((error: NodeJS.ErrnoException) => {
+  if (error instanceof SettingsError) {
+    process.stderr.write(`cde satellite: ${error.message}\n${error.hint}\n`);
+    process.exit(2);
+  }
+  const inUse = error.code === 'EADDRINUSE' ? 'Choose another address: --listen\n' : '';
+  process.stderr.write(`cde satellite: ${error.message}\n${inUse}`);
+  process.exit(1);
+});

@@ -1,0 +1,53 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { Relay } from './relay.ts';
+
+/** Serves `/metrics` (Prometheus) on an address of its own; resolves to what ends it. */
+export async function serveMetrics(
+  address: { host: string; port: number },
+  relay: Pick<Relay, 'stats'>,
+): Promise<() => Promise<void>> {
+  const registry = new Registry();
+  const registers = [registry];
+  collectDefaultMetrics({ register: registry });
+  const gauges = {
+    sessions: 'Sessions that are relayed',
+    workspaces: 'Workspaces whose agent is here',
+    spares: 'Sockets with which agents wait for clients',
+    waitingDials: 'Clients that wait for an agent',
+  } as const;
+  for (const [key, help] of Object.entries(gauges) as [keyof typeof gauges, string][])
+    new Gauge({
+      name: `cde_relay_${key.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}`,
+      help,
+      registers,
+      collect() {
+        this.set(relay.stats()[key]);
+      },
+    });
+  new Counter({
+    name: 'cde_relay_bytes_total',
+    help: 'Bytes relayed, by direction',
+    labelNames: ['to'],
+    registers,
+    collect() {
+      const { bytesToAgents, bytesToClients } = relay.stats();
+      this.reset();
+      this.inc({ to: 'agent' }, bytesToAgents);
+      this.inc({ to: 'client' }, bytesToClients);
+    },
+  });
+  const server = createServer(async (request, response) => {
+    if (request.url !== '/metrics') return void response.writeHead(404).end();
+    response.setHeader('content-type', registry.contentType);
+    response.end(await registry.metrics());
+  });
+  server.listen(address.port, address.host);
+  await once(server, 'listening');
+  return async () => {
+    server.closeAllConnections();
+    server.close();
+    await once(server, 'close');
+  };
+}

@@ -1,0 +1,184 @@
+import { readFileSync, statSync } from 'node:fs';
+import type { Server as HttpsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { type CallError, makeClient } from '@cde/api/client.ts';
+import type { SatelliteCondition } from '@cde/api/satellites.ts';
+import type { Clock } from '@cde/tunnel/clock.ts';
+import Fastify, { type FastifyInstance, LogController } from 'fastify';
+import { serveMetrics } from './metrics.ts';
+import { relayPlugin } from './plugin.ts';
+import { joinServer, type Report } from './registration.ts';
+import { makeRelay } from './relay.ts';
+import type { Settings } from './settings.ts';
+
+export interface Satellite {
+  /** How others reach it. */
+  url: string;
+  /** Takes nobody new, sends its sessions elsewhere, waits for them within the limit of the settings, ends. */
+  stop(): Promise<void>;
+}
+
+/** Sessions that are sent away at once would all dial at once, wherever they go. */
+const leaveWithinMs = 5_000;
+/** A certificate is renewed weeks before its end. */
+const lookAtCertificateMs = 60_000;
+
+/**
+ * Starts a satellite: it listens, registers at the server (for as long as that takes), and serves. Rejects
+ * with the listener's error, or with that of the certificate's files. `refused`: the server does not know it.
+ */
+export async function startSatellite(options: {
+  settings: Settings;
+  version: string;
+  refused: (error: CallError) => void;
+  clock?: Clock;
+}): Promise<Satellite> {
+  const { settings, version } = options;
+  const over = new AbortController();
+  let ticketKeys: readonly string[] = [];
+  let registered = false;
+  let stopping = false;
+
+  const app = Fastify({
+    logger: { level: settings.logLevel, base: null },
+    logController: new LogController({ disableRequestLogging: true }),
+    forceCloseConnections: true,
+    ...(settings.tlsCert && settings.tlsKey && { https: readCertificate(settings.tlsCert, settings.tlsKey) }),
+  }) as unknown as FastifyInstance;
+  const { log } = app;
+  const tunnelLog = {
+    // Every session says hello and goodbye; that is for whoever looks closely.
+    debug: log.debug.bind(log),
+    info: log.debug.bind(log),
+    warn: log.warn.bind(log),
+    error: log.error.bind(log),
+  };
+  const relay = makeRelay({ ticketKeys: () => ticketKeys, log: tunnelLog });
+  await app.register(relayPlugin, { relay });
+  app.get('/healthz', async () => ({ status: 'ok' }));
+  app.get('/readyz', (_request, reply) => {
+    if (registered && !relay.draining) return reply.send({ status: 'ready' });
+    const why = registered ? 'It is being emptied.' : 'It has not registered at the server yet.';
+    return reply.code(503).send({ code: 'satellite-not-ready', message: why });
+  });
+
+  const delay = monitorEventLoopDelay({ resolution: 10 });
+  delay.enable();
+  let last = { at: performance.now(), bytes: 0 };
+  const condition = (): SatelliteCondition => {
+    if (stopping) return 'stopping';
+    if (!relay.draining) return 'serving';
+    return relay.stats().sessions === 0 ? 'drained' : 'draining';
+  };
+  function report(): Report {
+    const stats = relay.stats();
+    const now = { at: performance.now(), bytes: stats.bytesToAgents + stats.bytesToClients };
+    const seconds = Math.max((now.at - last.at) / 1000, 0.001);
+    const bytesPerSecond = Math.round((now.bytes - last.bytes) / seconds);
+    last = now;
+    const loopDelayMs = Math.max(0, delay.percentile(99) / 1e6 - 10);
+    delay.reset();
+    return {
+      condition: condition(),
+      load: {
+        sessions: stats.sessions,
+        agents: stats.workspaces,
+        bytesPerSecond,
+        memoryBytes: process.memoryUsage.rss(),
+        loopDelayMs: Number.isFinite(loopDelayMs) ? Math.round(loopDelayMs * 10) / 10 : 0,
+      },
+      users: relay.users(),
+    };
+  }
+
+  /** True when that changed anything. */
+  function obey(drain: boolean): boolean {
+    if (stopping || drain === relay.draining) return false;
+    if (!drain) {
+      log.info('serving again');
+      relay.reopen();
+      return true;
+    }
+    log.info({ sessions: relay.stats().sessions }, 'draining, as an administrator wants');
+    void relay.drain().then(() => relay.draining && !stopping && log.info('drained: no session is left'));
+    relay.sendAway(leaveWithinMs);
+    return true;
+  }
+
+  await app.listen({ host: settings.listen.host, port: settings.listen.port });
+  const { port } = app.server.address() as AddressInfo;
+  const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
+  const endMetrics = settings.metricsListen && (await serveMetrics(settings.metricsListen, relay));
+  const endWatch = watchCertificate(app, settings);
+  log.info({ url, version }, 'satellite listens');
+
+  const joined = joinServer({
+    client: makeClient({ url: settings.server, token: settings.token }),
+    identity: { url, version, region: settings.region },
+    report,
+    signal: over.signal,
+    log: { ...tunnelLog, info: log.info.bind(log) },
+    onManifest(manifest) {
+      ticketKeys = manifest.ticketKeys;
+      registered = true;
+      log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
+      obey(manifest.drain);
+    },
+    onOrders(orders) {
+      ticketKeys = orders.ticketKeys;
+      for (const userId of orders.endUsers) relay.endUser(userId);
+      // Said at once: until then nobody is sent here, or still is.
+      if (obey(orders.drain)) void joined.then(({ reportNow }) => reportNow());
+    },
+    refused: options.refused,
+    ...(options.clock && { clock: options.clock }),
+  });
+
+  return {
+    url,
+    async stop() {
+      stopping = true;
+      over.abort();
+      const { reportNow } = await joined;
+      // The server names it to nobody from now on: those who are sent away do not come back.
+      await reportNow();
+      const emptied = relay.drain();
+      const limitMs = settings.drainSeconds * 1000;
+      relay.sendAway(Math.min(leaveWithinMs, limitMs / 2));
+      const timer = AbortSignal.timeout(limitMs);
+      await Promise.race([
+        emptied,
+        new Promise((resolve) => timer.addEventListener('abort', resolve, { once: true })),
+      ]);
+      endWatch();
+      delay.disable();
+      await endMetrics?.();
+      await app.close();
+    },
+  };
+}
+
+function readCertificate(cert: string, key: string): { cert: Buffer; key: Buffer } {
+  return { cert: readFileSync(cert), key: readFileSync(key) };
+}
+
+/** Takes a certificate that was renewed in its files, without a restart. */
+function watchCertificate(app: FastifyInstance, { tlsCert, tlsKey }: Settings): () => void {
+  if (!tlsCert || !tlsKey) return () => {};
+  const stamp = () => `${statSync(tlsCert).mtimeMs} ${statSync(tlsKey).mtimeMs}`;
+  let last = stamp();
+  const timer = setInterval(() => {
+    try {
+      const now = stamp();
+      if (now === last) return;
+      (app.server as unknown as HttpsServer).setSecureContext(readCertificate(tlsCert, tlsKey));
+      last = now;
+      app.log.info('the certificate was renewed');
+    } catch (error) {
+      // Half written, perhaps; the next look finds it whole.
+      app.log.warn({ why: (error as Error).message }, 'the renewed certificate cannot be used');
+    }
+  }, lookAtCertificateMs);
+  return () => clearInterval(timer);
+}

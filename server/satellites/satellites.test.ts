@@ -1,0 +1,231 @@
+import { randomUUID } from 'node:crypto';
+import type { AddressInfo } from 'node:net';
+import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
+import { readSettings } from '@cde/satellite/settings.ts';
+import { impatientClock, makeQueue } from '@cde/satellite/testing.ts';
+import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { listenRelay } from '@cde/tunnel/paths/relay.ts';
+import { makeReception } from '@cde/tunnel/reception.ts';
+import { openSession } from '@cde/tunnel/session.ts';
+import { eq } from 'drizzle-orm';
+import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
+import { users } from '../database/schema.ts';
+import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
+
+let server: TestServer;
+let url: string;
+let admin: TestUser;
+const closers: (() => unknown)[] = [];
+beforeAll(async () => {
+  server = await makeTestServer();
+  await server.app.listen({ host: '127.0.0.1', port: 0 });
+  url = `http://127.0.0.1:${(server.app.server.address() as AddressInfo).port}`;
+  admin = await server.addUser('root', 'owner');
+});
+afterEach(async () => {
+  for (const close of closers.splice(0).reverse()) await close();
+});
+afterAll(() => server.close());
+
+const api = (method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown) =>
+  server.request(admin, method, `/api/v1/satellites${path}`, body);
+
+async function add(name: string, region = 'east'): Promise<string> {
+  const made = await api('POST', '', { name, region });
+  expect(made.status).toBe(201);
+  return made.body.token;
+}
+
+/** A satellite that beats a hundred times as fast. */
+async function start(token: string, flags: string[] = []) {
+  const refused = vi.fn();
+  const satellite: Satellite = await startSatellite({
+    settings: readSettings(['--server', url, '--token', token, '--listen', '127.0.0.1:0', ...flags], {
+      CDE_LOG_LEVEL: 'silent',
+      CDE_SATELLITE_DRAIN_SECONDS: '1',
+    }),
+    version: '1.2.3',
+    refused,
+    clock: impatientClock,
+  });
+  closers.push(() => satellite.stop());
+  return { satellite, refused };
+}
+
+const state = async (name: string) => (await api('GET', `/${name}`)).body.state;
+const becomes = (name: string, wanted: string) =>
+  vi.waitFor(async () => expect(await state(name)).toBe(wanted), { timeout: 10_000, interval: 20 });
+
+test('is added, registers, reports, is drained, serves again, ends, and is forgotten', async () => {
+  const token = await add('tokyo', 'ap');
+  expect(token).toMatch(/^cde_satellite_/);
+  expect((await api('POST', '', { name: 'tokyo' })).body.code).toBe('satellite-name-taken');
+  expect((await api('POST', '', { name: 'embedded' })).body.code).toBe('bad-request');
+  expect(await state('tokyo')).toBe('new');
+
+  const { satellite, refused } = await start(token);
+  await becomes('tokyo', 'online');
+  await vi.waitFor(async () =>
+    expect((await api('GET', '/tokyo')).body).toMatchObject({
+      region: 'ap',
+      url: satellite.url,
+      version: '1.2.3',
+      load: { sessions: 0, agents: 0 },
+    }),
+  );
+  expect((await fetch(`${satellite.url}/healthz`)).status).toBe(200);
+  expect((await fetch(`${satellite.url}/readyz`)).status).toBe(200);
+
+  expect((await api('POST', '/tokyo/drain', {})).body).toMatchObject({ draining: true });
+  await becomes('tokyo', 'drained');
+  expect((await fetch(`${satellite.url}/readyz`)).status).toBe(503);
+  expect((await fetch(`${satellite.url}/healthz`)).status).toBe(200);
+  await api('POST', '/tokyo/drain', { draining: false });
+  await becomes('tokyo', 'online');
+  expect((await fetch(`${satellite.url}/readyz`)).status).toBe(200);
+
+  server.clock.at = new Date(server.clock.at.getTime() + 60_000);
+  await becomes('tokyo', 'online');
+  expect((await api('DELETE', '/tokyo')).status).toBe(204);
+  await vi.waitFor(() => expect(refused).toHaveBeenCalledOnce());
+  expect((await api('GET', '/tokyo')).body.code).toBe('satellite-not-found');
+  const audited = await server.request(admin, 'GET', '/api/v1/audit?target=tokyo');
+  expect(audited.body.items.map(({ action }: { action: string }) => action)).toEqual([
+    'satellite.remove',
+    'satellite.drain',
+    'satellite.drain',
+    'satellite.add',
+  ]);
+  expect(JSON.stringify(audited.body)).not.toContain(token);
+});
+
+test('agents and clients are sent to those that serve; one that is silent stays on the list for a while, last', async () => {
+  const places = async () => {
+    const agent = await serving();
+    return agent.map(({ name }) => name);
+  };
+  const [east, west] = [await add('a-east'), await add('b-west')];
+  const first = await start(east);
+  await start(west);
+  await becomes('a-east', 'online');
+  await becomes('b-west', 'online');
+  expect(await places()).toEqual(['a-east', 'b-west']);
+
+  await first.satellite.stop();
+  expect(await state('a-east')).toBe('stopping');
+  expect(await places()).toEqual(['b-west']);
+
+  // As after kill -9: the last that was heard of it is that it served.
+  await server.database.pool.query(
+    "UPDATE satellites SET condition = 'serving', seen_at = $1 WHERE name = 'a-east'",
+    [new Date(server.clock.at.getTime() - 60_000)],
+  );
+  expect(await state('a-east')).toBe('away');
+  expect((await api('GET', '/a-east')).body.load).toBeNull();
+  expect(await places()).toEqual(['b-west', 'a-east']);
+  await server.database.pool.query("UPDATE satellites SET seen_at = $1 WHERE name = 'a-east'", [
+    new Date(server.clock.at.getTime() - 700_000),
+  ]);
+  expect(await places()).toEqual(['b-west']);
+});
+
+/** What the registry joins to the embedded ones. */
+async function serving() {
+  const { makeSatelliteStore } = await import('./store.ts');
+  return makeSatelliteStore({ database: server.database, now: () => server.clock.at }).serving();
+}
+
+test('sessions: moved elsewhere when drained, and ended with the suspension of their user', async () => {
+  const ada = await server.addUser('ada');
+  const [one, other] = [await start(await add('one')), await start(await add('other'))];
+  await becomes('one', 'online');
+  await becomes('other', 'online');
+
+  const certificate = await makeCertificate();
+  const key = makeClientKey();
+  const [workspaceId, exp] = [randomUUID(), Math.floor(Date.now() / 1000) + 600];
+  const reception = makeReception({
+    tlsKey: certificate.key,
+    tlsCert: certificate.cert,
+    agentKey: certificate.fingerprint,
+    workspaceId,
+    ticketKeys: [server.keys.tickets.publicKey],
+    onStream: (_target, stream) => {
+      stream.pipe(stream);
+      return undefined;
+    },
+  });
+  const satellites = [one, other].map(({ satellite }) => ({ name: satellite.url, url: satellite.url }));
+  for (const place of satellites) {
+    const listener = listenRelay({
+      url: place.url,
+      listenToken: () => server.keys.tickets.signListenToken({ workspaceId, buildId: workspaceId, exp }),
+      onPath: reception.accept,
+      clock: impatientClock,
+    });
+    closers.push(() => listener.close());
+  }
+  closers.push(() => reception.close());
+  const renewTicket = async () => ({
+    ticket: await server.keys.tickets.signTicket({
+      workspaceId,
+      workspace: 'ada/web',
+      userId: ada.id,
+      username: 'ada',
+      agentKey: certificate.fingerprint,
+      clientKey: key.publicKey,
+      satellites: satellites.map(({ name }) => name),
+      jti: randomUUID(),
+      exp,
+    }),
+    agentKey: certificate.fingerprint,
+    satellites,
+  });
+  const moves = makeQueue<string>();
+  const session = await openSession({
+    ...(await renewTicket()),
+    clientPrivateKey: key.privateKey,
+    renewTicket,
+    onPath: (what, reason) => moves.put(`${what}: ${reason.code}`),
+    clock: impatientClock,
+  });
+  closers.push(() => session.close());
+  const stream = await session.open({ kind: 'ssh' });
+  let got = '';
+  stream.on('error', () => {});
+  stream.setEncoding('utf8').on('data', (text) => {
+    got += text;
+  });
+  stream.write('before ');
+  await vi.waitFor(() => expect(got).toBe('before '));
+  expect(session.path.via).toBe(one.satellite.url);
+
+  await api('POST', '/one/drain', {});
+  expect(await moves.next()).toBe('lost: satellite-draining');
+  expect(await moves.next()).toBe('resumed: satellite-draining');
+  expect(session.path.via).toBe(other.satellite.url);
+  stream.write('after');
+  await vi.waitFor(() => expect(got).toBe('before after'));
+  await becomes('one', 'drained');
+  await vi.waitFor(async () => expect((await api('GET', '/other')).body.load.sessions).toBe(1));
+
+  await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, ada.id));
+  expect(await session.closed).toMatchObject({ reason: 'access-ended' });
+});
+
+test('a token that nobody knows, and settings that cannot be', async () => {
+  const { refused } = await start('cde_satellite_unknown');
+  await vi.waitFor(() =>
+    expect(refused).toHaveBeenCalledWith(expect.objectContaining({ code: 'token-invalid' })),
+  );
+  const settings = (...flags: string[]) =>
+    readSettings(['--server', url, '--token', 'cde_satellite_x', ...flags], {});
+  expect(() => readSettings([], {})).toThrow('--server (CDE_SERVER_URL) is missing');
+  expect(() => settings()).toThrow('--url (CDE_SATELLITE_URL) is missing');
+  expect(() => settings('--listen', '127.0.0.1:1', '--tls-key', 'x')).toThrow('go together');
+  expect(() => settings('--listen', 'x')).toThrow('write HOST:PORT');
+  expect(settings('--listen', '127.0.0.1:1', '--tls-key', 'x', '--tls-cert', 'y').url).toBe(
+    'https://127.0.0.1:1',
+  );
+});

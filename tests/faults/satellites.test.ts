@@ -1,0 +1,156 @@
+import { readFile } from 'node:fs/promises';
+import type { TicketReply } from '@cde/api/workspaces.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { openSession, type Session } from '@cde/tunnel/session.ts';
+import { Client, type ClientChannel } from 'ssh2';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { type Api, makeApi } from '../harness/api.ts';
+import { freePort, type Machine, makeMachine, type Running, type Server, until } from '../harness/server.ts';
+
+/** Two satellites beside the server, each a process of its own, and one session that goes through all of it. */
+let machine: Machine;
+let server: Server;
+let api: Api & { token: string };
+const tokens: Record<string, string> = {};
+const ports: Record<string, number> = {};
+const running: Record<string, Running> = {};
+
+async function start(name: string): Promise<void> {
+  running[name] = machine.begin(
+    ['satellite', 'start', '--server', server.url, '--listen', `127.0.0.1:${ports[name]}`],
+    { CDE_SATELLITE_TOKEN: tokens[name]!, CDE_LOG_LEVEL: 'info' },
+  );
+  await running[name].says('satellite is registered');
+}
+
+/** kill -9 of the satellite itself; its parent, the CLI, then ends too. */
+async function kill(name: string): Promise<void> {
+  const { pid } = running[name]!.process;
+  const text = await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  process.kill(Number(text.trim().split(' ')[0]), 'SIGKILL');
+  await running[name]!.ended;
+}
+
+const url = (name: string) => `http://127.0.0.1:${ports[name]}`;
+const shown = async (name: string) =>
+  (await api('GET', `/api/v1/satellites/${name}`)).body as {
+    state: string;
+    load: { sessions: number; agents: number } | null;
+  };
+
+beforeAll(async () => {
+  machine = await makeMachine();
+  server = await machine.start();
+  api = await makeApi(machine, server.url);
+  for (const name of ['east', 'west']) {
+    ports[name] = await freePort();
+    const added = await machine.cde('satellite', 'add', name, '--region', `the ${name}`);
+    expect(added).toMatchObject({ code: 0, stdout: expect.stringMatching(/^cde_satellite_\S+\n$/) });
+    tokens[name] = added.stdout.trim();
+    await start(name);
+  }
+  // Its new agent learns of all satellites at once.
+  expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
+});
+afterAll(() => machine?.remove());
+
+const key = makeClientKey();
+/** A ticket for the two only: the server's own satellite would be first. */
+async function ticket(): Promise<TicketReply> {
+  const reply = await api('POST', '/api/v1/workspaces/hello/tickets', { clientKey: key.publicKey });
+  if (reply.status !== 200) throw new Error(JSON.stringify(reply.body));
+  return { ...reply.body, satellites: reply.body.satellites.slice(1) };
+}
+
+/** A shell command in the workspace, over SSH in a session of its own. */
+async function run(session: Session, username: string, command: string): Promise<ClientChannel> {
+  const client = new Client();
+  const stream = await session.open({ kind: 'ssh' });
+  return new Promise((resolve, reject) => {
+    client.on('error', reject);
+    client.on('ready', () =>
+      client.exec(command, (error, channel) => (error ? reject(error) : resolve(channel))),
+    );
+    client.connect({ sock: stream, username, authHandler: ['none'], keepaliveInterval: 0 });
+  });
+}
+
+test('a session goes on through the kill -9 and the draining of its satellite, and without the server', async () => {
+  const first = await ticket();
+  expect(first.satellites.map(({ name }) => name)).toEqual(['east', 'west']);
+  const resumed: string[] = [];
+  const session = await openSession({
+    ...first,
+    clientPrivateKey: key.privateKey,
+    renewTicket: ticket,
+    onPath: (what, reason) => what === 'resumed' && resumed.push(reason.code),
+  });
+  const counting = await run(session, first.username, 'while read line; do echo "got $line"; done');
+  let got = '';
+  counting.on('data', (chunk: Buffer) => {
+    got += chunk.toString();
+  });
+  let sent = '';
+  let count = 0;
+  const say = async () => {
+    counting.write(`${++count}\n`);
+    sent += `got ${count}\n`;
+    await until(
+      async () => got,
+      (all) => all === sent,
+    );
+  };
+  await say();
+  expect(session.path.via).toBe(url('east'));
+
+  await kill('east');
+  await say();
+  expect(session.path.via).toBe(url('west'));
+  await start('east');
+
+  // Without a server: the session goes on, and the satellite says what it thinks of it.
+  await server.kill();
+  await running.west!.says('serving on without it');
+  await say();
+  server = await machine.start();
+  await running.west!.says('the server answers again');
+  await until(
+    () => shown('east'),
+    ({ state }) => state === 'online',
+  );
+
+  expect(await machine.cde('satellite', 'drain', 'west')).toMatchObject({ code: 0 });
+  await until(
+    async () => session.path.via,
+    (via) => via === url('east'),
+  );
+  await say();
+  await until(
+    () => shown('west'),
+    ({ state }) => state === 'drained',
+  );
+
+  expect((await machine.cde('satellite', 'list')).stdout).toMatch(/^west\tthe west\tdrained\t0\t/m);
+
+  // Ctrl-C of the one in use: it too sends its session away, once there is another to go to.
+  await machine.cde('satellite', 'drain', 'west', '--undo');
+  await until(
+    () => shown('west'),
+    ({ state, load }) => state === 'online' && load?.agents === 1,
+    // The order with a heartbeat, agents with their next report, and a heartbeat to tell.
+    90_000,
+  );
+  running.east!.process.kill('SIGTERM');
+  expect((await running.east!.ended).code).toBe(0);
+  await say();
+  expect(session.path.via).toBe(url('west'));
+  expect(resumed).toHaveLength(3);
+  expect(resumed.slice(1)).toEqual(['satellite-draining', 'satellite-draining']);
+
+  session.close();
+  expect(await machine.cde('satellite', 'remove', 'west', '--yes')).toMatchObject({ code: 0 });
+  expect(await running.west!.ended).toMatchObject({
+    code: 4,
+    stderr: expect.stringContaining('the server refuses this satellite (401 token-invalid)'),
+  });
+});
