@@ -1,0 +1,124 @@
+import type { KubeObject } from '../client.ts';
+import { type Event, newest, type Reason } from './reading.ts';
+
+const telling = new Set(['ProvisioningFailed', 'FailedBinding', 'VolumeMismatch', 'ExternalProvisioning']);
+
+/**
+ * Why a claim has no volume, the first that has a cause. A claim that waits for its first pod is none: whatever
+ * keeps the pod from a node is.
+ */
+export function explainClaims(claims: KubeObject[], events: Event[]): Reason | null {
+  for (const claim of claims) {
+    const reason = explainClaim(claim, events);
+    if (reason) return reason;
+  }
+  return null;
+}
+
+function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
+  const { name, uid, deletionTimestamp } = claim.metadata;
+  const phase = (claim.status as { phase?: string } | undefined)?.phase;
+  if (phase === 'Lost')
+    return {
+      code: 'volume-lost',
+      message: `The volume of the claim ${name} is gone.`,
+      detail: newest(events, (event) => event.of.uid === uid && event.warning)?.message ?? '',
+      hint: 'An administrator may bring it back from a backup or a snapshot; nothing is started without it.',
+      fault: 'system',
+      fatal: true,
+    };
+  if (deletionTimestamp)
+    return {
+      code: 'claim-deleting',
+      message: `The volume claim ${name} is being deleted.`,
+      detail: (claim.metadata.finalizers ?? []).length
+        ? `It waits for: ${claim.metadata.finalizers!.join(', ')}.`
+        : '',
+      hint: 'Somebody has deleted it; it goes when nothing uses it any more. Its volume may be kept by its class.',
+      fault: 'system',
+      fatal: false,
+    };
+  if (phase === 'Bound') return null;
+  const { storageClassName, volumeName } = (claim.spec ?? {}) as {
+    storageClassName?: string;
+    volumeName?: string;
+  };
+  const mine = (event: Event) => event.of.uid === uid && telling.has(event.reason);
+  // A provisioner that fails also says, again and again, that it is working on it.
+  const event = newest(events, (one) => mine(one) && one.warning) ?? newest(events, mine);
+  if (!event) return null;
+  const said = event.message;
+  const base = { detail: said, fault: 'system' as const, fatal: false };
+
+  const missing = /storageclass(?:\.storage\.k8s\.io)? "([^"]*)" not found/.exec(said);
+  if (missing)
+    return {
+      ...base,
+      code: 'storage-class-missing',
+      message: `The cluster has no storage class ${missing[1]}, which the claim ${name} asks for.`,
+      hint: 'Name one that exists in the template (kubernetes.storageClass), or leave it to the default: kubectl get storageclass.',
+      fault: 'user',
+      fatal: true,
+    };
+  if (/no storage class is set/.test(said))
+    return {
+      ...base,
+      code: 'storage-class-missing',
+      message:
+        storageClassName === ''
+          ? `No volume is free for the claim ${name}, and its storage class is turned off.`
+          : `The claim ${name} names no storage class, and the cluster has no default one.`,
+      hint: 'An administrator can make a storage class the default, or the template names one (kubernetes.storageClass).',
+    };
+  if (/already bound to a different claim|Cannot bind to requested volume/.test(said))
+    return {
+      ...base,
+      code: 'volume-taken',
+      message: `The volume ${volumeName ?? ''} cannot be given to the claim ${name}.`.replace('  ', ' '),
+      hint: 'An administrator has to look which claim holds it: kubectl get pv.',
+      fatal: true,
+    };
+  if (event.reason === 'ExternalProvisioning') {
+    const provisioner = /provisioner '([^']+)'/.exec(said)?.[1] ?? 'provisioner';
+    return {
+      ...base,
+      code: 'volume-pending',
+      message: `The volume of the claim ${name} is awaited from ${provisioner}.`,
+      hint: 'If it does not come, the provisioner may not be running: an administrator can look.',
+    };
+  }
+  if (/ResourceExhausted|quota|insufficient (free )?(capacity|space)|no space left|not enough/i.test(said))
+    return {
+      ...base,
+      code: 'storage-full',
+      message: `The storage has no room for the volume of the claim ${name}${sizeOf(claim)}.`,
+      hint: 'An administrator has to add storage; the cluster tries again by itself.',
+    };
+  return {
+    ...base,
+    code: 'volume-not-provisioned',
+    message: `The volume of the claim ${name}${sizeOf(claim)} cannot be made.`,
+    hint: 'The cluster tries again by itself; an administrator can look at the provisioner.',
+  };
+}
+
+function sizeOf(claim: KubeObject): string {
+  const spec = claim.spec as { resources?: { requests?: { storage?: string } } } | undefined;
+  const size = spec?.resources?.requests?.storage;
+  return size ? ` (${size})` : '';
+}
+
+/** An unbound claim that says nothing of itself, where the scheduler says that it is one. */
+export function unboundClaim(claims: KubeObject[], message: string): Reason {
+  const names = claims
+    .filter((claim) => (claim.status as { phase?: string } | undefined)?.phase !== 'Bound')
+    .map((claim) => claim.metadata.name);
+  return {
+    code: 'volume-pending',
+    message: `The volume of the claim ${names.join(', ') || 'of the workspace'} is not there yet.`,
+    detail: message,
+    hint: 'If it does not come, the provisioner of its storage class may not be running: an administrator can look.',
+    fault: 'system',
+    fatal: false,
+  };
+}

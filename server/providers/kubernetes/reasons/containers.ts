@@ -1,0 +1,259 @@
+import { constants } from 'node:os';
+import { imageFault } from './images.ts';
+import {
+  type ContainerStatus,
+  type Event,
+  newest,
+  type Pod,
+  type Reason,
+  type Terminated,
+} from './reading.ts';
+
+/** A crash is taken for what it will always be after so many of them: the first may be a race with something else. */
+const fatalRestarts = 3;
+
+/** `was killed by SIGKILL`, `exited with code 2`; what the common codes of shells and runtimes mean. */
+export function endInWords({ exitCode = 0, signal }: Terminated): string {
+  const number = signal || (exitCode > 128 && exitCode < 160 ? exitCode - 128 : 0);
+  const name = number
+    ? Object.entries(constants.signals).find(([, value]) => value === number)?.[0]
+    : undefined;
+  if (name) return `was killed by ${name}`;
+  if (exitCode === 0) return 'ended by itself (exit code 0)';
+  const meaning = { 126: 'not executable', 127: 'command not found' }[exitCode];
+  return `exited with code ${exitCode}${meaning ? ` (${meaning})` : ''}`;
+}
+
+/** Of a container that was ended for its memory: `out of memory (limit 4Gi)`. */
+export function outOfMemory(pod: Pod, container: ContainerStatus): string {
+  const limit = pod.specOf(container.name)?.resources?.limits?.memory;
+  return `out of memory${limit ? ` (limit ${limit})` : ''}`;
+}
+
+export const isOutOfMemory = (ended: Terminated | undefined): boolean =>
+  ended?.reason === 'OOMKilled' || /OOM-killed|memory limit too low/.test(ended?.message ?? '');
+
+/**
+ * What keeps the containers of a pod that is on its node: init containers in their order, then the others.
+ * `lastLines`: the end of the log of the container that crashed.
+ */
+export function explainContainers(pod: Pod, events: Event[], lastLines: string | undefined): Reason | null {
+  for (const init of pod.inits) {
+    const ended = init.state?.terminated;
+    if (ended?.exitCode === 0) continue;
+    const sidecar = pod.specOf(init.name)?.restartPolicy === 'Always';
+    const reason =
+      imageFault(init, pod) ??
+      unmade(init, pod) ??
+      (sidecar ? crashed(init, pod, lastLines) : initFailed(init, pod, lastLines));
+    if (reason) return reason;
+    // What comes after it waits for it.
+    if (!sidecar || init.started === false) return null;
+  }
+  for (const explain of [imageFault, unmade]) {
+    for (const container of pod.containers) {
+      const reason = explain(container, pod);
+      if (reason) return reason;
+    }
+  }
+  for (const container of pod.containers) {
+    const reason = crashed(container, pod, lastLines);
+    if (reason) return reason;
+  }
+  for (const container of pod.containers) {
+    if (!container.state?.running || container.ready) continue;
+    const probe = newest(events, (event) => event.of.uid === pod.uid && event.reason === 'Unhealthy');
+    if (probe)
+      return {
+        code: 'not-ready',
+        message: `The container ${container.name} runs but is not ready.`,
+        detail: probe.message,
+        hint: 'The cluster asks again by itself.',
+        fault: 'user',
+        fatal: false,
+      };
+  }
+  return null;
+}
+
+/** The container cannot even be made. */
+function unmade(container: ContainerStatus, pod: Pod): Reason | null {
+  const waiting = container.state?.waiting;
+  const ended = container.state?.terminated ?? container.lastState?.terminated;
+  const reasons = [
+    'CreateContainerConfigError',
+    'CreateContainerError',
+    'RunContainerError',
+    'PostStartHookError',
+  ];
+  const started = ended?.reason === 'StartError' || ended?.reason === 'ContainerCannotRun';
+  if (!reasons.includes(waiting?.reason ?? '') && !started) return null;
+  const said = (started ? ended?.message : waiting?.message) ?? waiting?.message ?? '';
+  const image = pod.specOf(container.name)?.image ?? '';
+  const base = { detail: said, fault: 'user' as const, fatal: true };
+  if (/runAsNonRoot|non-root policy/.test(said))
+    return {
+      ...base,
+      code: 'image-runs-as-root',
+      message: /non-numeric/.test(said)
+        ? `The user of the image ${image} has a name only, so that the node cannot tell whether it is root.`
+        : `The image ${image} would run as root, which is not permitted here.`,
+      hint: 'Give a uid in the template (kubernetes.user), or an image with a numeric USER.',
+    };
+  const key =
+    /(?:couldn't find key (\S+) in (Secret|ConfigMap) (\S+))|(secret|configmap) "([^"]+)" not found/i.exec(
+      said,
+    );
+  if (key)
+    return {
+      ...base,
+      code: 'env-source-missing',
+      message: key[1]
+        ? `The ${key[2]} ${key[3]} has no ${key[1]}, which the container ${container.name} needs.`
+        : `The ${key[4]} ${key[5]} that the container ${container.name} needs does not exist.`,
+      hint: 'Add it to the template; the cluster tries again by itself.',
+      fatal: false,
+    };
+  if (isOutOfMemory({ message: said }))
+    return {
+      ...base,
+      code: 'out-of-memory',
+      message: `The container ${container.name} cannot start: ${outOfMemory(pod, container)}.`,
+      hint: 'Raise the memory that the template or the parameters give.',
+    };
+  const command = commandFault(said);
+  if (command) return { ...base, ...command, message: `${image}: ${command.message}` };
+  return {
+    ...base,
+    code: 'container-not-made',
+    message: `The container ${container.name} cannot be made.`,
+    hint: 'The cluster tries again by itself.',
+    fault: 'system',
+    fatal: false,
+  };
+}
+
+/** The command cannot be run at all: what the kernel, the runtime or the shell says of it. */
+function commandFault(said: string): { code: string; message: string; hint: string } | null {
+  if (/exec format error/i.test(said))
+    return {
+      code: 'wrong-architecture',
+      message: 'it is made for another architecture than the node has (exec format error).',
+      hint: 'Build the image for the architecture of the nodes, or choose other nodes by nodeSelector.',
+    };
+  const absent =
+    /exec: "([^"]+)": (?:executable file not found|stat [^:]*: no such file)|exec (\S+?): no such file or directory/.exec(
+      said,
+    );
+  if (absent)
+    return {
+      code: 'command-not-found',
+      message: `the command ${absent[1] ?? absent[2]} is not in it.`,
+      hint: 'Check the command in the template, and that the image has it.',
+    };
+  const barred = /exec: "([^"]+)": permission denied|exec (\S+?): permission denied/.exec(said);
+  if (barred)
+    return {
+      code: 'command-not-executable',
+      message: `the command ${barred[1] ?? barred[2]} may not be executed by its user.`,
+      hint: 'Check its mode in the image, and kubernetes.user in the template.',
+    };
+  return null;
+}
+
+/** An init container that ended badly. Ours leave a code and a sentence as their termination message. */
+function initFailed(init: ContainerStatus, pod: Pod, lastLines: string | undefined): Reason | null {
+  const ended = init.state?.terminated ?? init.lastState?.terminated;
+  if (!ended || ended.exitCode === 0) return null;
+  if (isOutOfMemory(ended)) return memory(init, pod, ended, lastLines);
+  const told = readTermination(ended.message);
+  const detail = lastLines?.trim() || ended.message?.trim() || '';
+  if (told)
+    return {
+      code: told.code,
+      message: told.message,
+      ...(told.detail && { detail: told.detail }),
+      ...(told.hint && { hint: told.hint }),
+      fault: told.fault ?? 'user',
+      fatal: true,
+    };
+  const command = commandFault(detail);
+  if (command)
+    return {
+      ...command,
+      message: `${pod.specOf(init.name)?.image}: ${command.message}`,
+      detail,
+      fault: 'user',
+      fatal: true,
+    };
+  return {
+    code: 'init-failed',
+    message: `The init container ${init.name} ${endInWords(ended)}.`,
+    ...(detail && { detail }),
+    hint: 'The cluster tries again by itself; if it is from the template, mend it there.',
+    fault: 'system',
+    fatal: (init.restartCount ?? 0) >= fatalRestarts,
+  };
+}
+
+interface Told {
+  code: string;
+  message: string;
+  detail?: string;
+  hint?: string;
+  fault?: Reason['fault'];
+}
+
+/** The termination message of our own init programs: `{"code", "message", …}` or `code: sentence`. */
+export function readTermination(text: string | undefined): Told | null {
+  const said = text?.trim() ?? '';
+  if (said.startsWith('{')) {
+    try {
+      const told = JSON.parse(said) as Partial<Told>;
+      return typeof told.code === 'string' && typeof told.message === 'string' ? (told as Told) : null;
+    } catch {
+      return null;
+    }
+  }
+  const match = /^([a-z]+(?:-[a-z]+)+): (.+)$/s.exec(said);
+  return match ? { code: match[1]!, message: match[2]! } : null;
+}
+
+function memory(container: ContainerStatus, pod: Pod, ended: Terminated, lastLines?: string): Reason {
+  return {
+    code: 'out-of-memory',
+    message: `The container ${container.name} was ended: ${outOfMemory(pod, container)}.`,
+    detail: lastLines?.trim() || ended.message?.trim() || '',
+    hint: 'Raise the memory that the template or the parameters give.',
+    fault: 'user',
+    fatal: (container.restartCount ?? 0) >= fatalRestarts - 1,
+  };
+}
+
+/** A container that ended and is (or will be) started again. */
+function crashed(container: ContainerStatus, pod: Pod, lastLines: string | undefined): Reason | null {
+  const now = container.state;
+  const ended =
+    now?.terminated ?? (now?.running && container.ready ? undefined : container.lastState?.terminated);
+  if (!ended) return null;
+  if (isOutOfMemory(ended)) return memory(container, pod, ended, lastLines);
+  const detail = lastLines?.trim() || ended.message?.trim() || '';
+  const command = commandFault(detail);
+  if (command)
+    return {
+      ...command,
+      message: `${pod.specOf(container.name)?.image}: ${command.message}`,
+      detail,
+      fault: 'user',
+      fatal: true,
+    };
+  const restarts = container.restartCount ?? 0;
+  return {
+    code: 'crashed',
+    message: `The container ${container.name} ${endInWords(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,
+    detail: detail || 'It said nothing.',
+    hint: 'Its last lines are above; start the workspace again when their cause is gone.',
+    fault: 'user',
+    fatal: restarts >= fatalRestarts,
+  };
+}

@@ -1,0 +1,105 @@
+import { endInWords, isOutOfMemory, outOfMemory } from './containers.ts';
+import { type Event, newest, type Pod } from './reading.ts';
+
+/** Which resource an evicted pod was evicted for, in words. */
+function pressure(said: string): string {
+  const low = /low on resource: (\S+?)\./.exec(said)?.[1];
+  const used = /was using ([^,]+), request is ([^,]+),/.exec(said);
+  const usage = used ? `; it used ${used[1]}, with ${used[2]} requested` : '';
+  if (low === 'memory') return `its memory ran low${usage}`;
+  if (low === 'ephemeral-storage') return `its disk ran full${usage}`;
+  if (low === 'inodes') return 'its disk ran out of inodes';
+  if (low === 'pids') return 'it ran out of process ids';
+  if (low) return `it was low on ${low}${usage}`;
+  const condition = /had condition: \[?([^\].]+)/.exec(said)?.[1];
+  if (condition === 'MemoryPressure') return 'its memory ran low';
+  if (condition === 'DiskPressure') return 'its disk ran full';
+  if (condition === 'PIDPressure') return 'it ran out of process ids';
+  return said.replace(/\.?\s*$/, '') || 'of its pressure';
+}
+
+/** Why an evicted pod was; the limit that it passed, or what the node lacked. */
+function evicted(node: string, said: string): string {
+  const empty = /EmptyDir volume "([^"]+)" exceeds the limit "([^"]+)"/.exec(said);
+  if (empty) return `Evicted: its scratch volume ${empty[1]} grew beyond ${empty[2]}`;
+  const own =
+    /exceeded its local ephemeral storage limit "([^"]+)"|total limit of containers ([^\s]+?)\.? *$/.exec(
+      said,
+    );
+  if (own) return `Evicted: it wrote more than ${own[1] ?? own[2]} outside of the home`;
+  return `Evicted from ${node}: ${pressure(said)}`;
+}
+
+/** What the node's side, or somebody, did to the pod; null when nobody did anything to it. */
+export function whatBefell(pod: Pod, events: Event[] = []): string | null {
+  const node = pod.spec.nodeName ? `the node ${pod.spec.nodeName}` : 'its node';
+  const Node = node[0]!.toUpperCase() + node.slice(1);
+  const { status } = pod;
+  const said = status.message ?? '';
+  const mine = events.filter((event) => event.of.uid === pod.uid);
+  const lostEvent = newest(mine, (event) => event.reason === 'NodeNotReady');
+  if (status.reason === 'Evicted') return evicted(node, said);
+  if (status.reason === 'NodeLost') return `${Node} was lost`;
+  if (status.reason === 'Terminated' || status.reason === 'NodeShutdown' || status.reason === 'Shutdown')
+    return `${Node} was shut down`;
+  if (status.reason === 'Preempting')
+    return `Preempted on ${node} by a pod that the cluster cannot do without`;
+  if (status.reason === 'DeadlineExceeded') return 'It ran longer than its pod may (activeDeadlineSeconds)';
+  const short = /^OutOf(\w+)/.exec(status.reason ?? '');
+  if (short) return `${Node} had no ${short[1] === 'pods' ? 'place for another pod' : `${short[1]} left`}`;
+  if (status.reason === 'NodeAffinity') return `${Node} no longer has the labels that the pod asks for`;
+  if (status.reason === 'UnexpectedAdmissionError' || status.reason === 'SysctlForbidden')
+    return `${Node} refused the pod: ${said.replace(/\.$/, '')}`;
+  const target = pod.condition('DisruptionTarget');
+  if (target?.status === 'True') {
+    switch (target.reason) {
+      case 'PreemptionByScheduler':
+        return `Preempted on ${node} by a pod of higher priority`;
+      case 'EvictionByEvictionAPI':
+        return `${Node} was drained`;
+      case 'DeletionByTaintManager':
+        return lostEvent ? `${Node} was lost (not ready)` : `${Node} was lost, or closed by a taint`;
+      case 'DeletionByPodGC':
+        return /no longer exists/.test(target.message ?? '')
+          ? `${Node} was removed from the cluster`
+          : `${Node} was lost or out of service`;
+      case 'TerminationByKubelet': {
+        const why = target.message ?? '';
+        if (/shutdown/.test(why)) return `${Node} was shut down`;
+        if (/preempted/i.test(why)) return `Preempted on ${node} by a pod that the cluster cannot do without`;
+        return evicted(node, why);
+      }
+      default:
+        return `Ended on ${node}: ${target.message || target.reason || 'a disruption'}`;
+    }
+  }
+  if (lostEvent && isLost(pod, mine, lostEvent)) return `${Node} was lost (not ready)`;
+  return null;
+}
+
+/** Whether a node that was said not to be ready still is not: nothing of the pod has been heard since. */
+export function isLost(pod: Pod, mine: Event[], lost: Event): boolean {
+  const ready = pod.condition('Ready');
+  if (ready?.status === 'True') return false;
+  // The pod's condition is changed at the same moment; times are whole seconds.
+  if (ready?.lastTransitionTime && Date.parse(ready.lastTransitionTime) > lost.at + 2_000) return false;
+  return !mine.some((event) => event.by === 'kubelet' && event.at > lost.at + 1_000);
+}
+
+/**
+ * Why compute ended, for people. What befell the pod as a whole is a sentence without its dot (`The node n1 was
+ * drained`); what its process did is what may follow a colon (`out of memory (limit 4Gi)`).
+ */
+export function describeEnd(pod: Pod, events: Event[] = []): string {
+  const befell = whatBefell(pod, events);
+  if (befell) return befell;
+  const [main] = pod.containers;
+  const ended = main?.state?.terminated ?? main?.lastState?.terminated;
+  if (main && isOutOfMemory(ended)) return outOfMemory(pod, main);
+  // Killed because the pod was deleted: the deletion is the cause.
+  if (pod.deletedAt) return 'The pod was deleted, not by cde';
+  if (ended?.reason === 'ContainerStatusUnknown') return 'its end was not seen (the node may have restarted)';
+  if (ended) return `the agent ${endInWords(ended)}`;
+  if (pod.status.phase === 'Failed') return pod.status.message || 'the pod failed';
+  return 'the pod ended';
+}

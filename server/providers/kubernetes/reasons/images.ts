@@ -1,0 +1,150 @@
+import type { ContainerStatus, Pod, Reason } from './reading.ts';
+
+const waitingOf = new Set([
+  'ErrImagePull',
+  'ImagePullBackOff',
+  'InvalidImageName',
+  'ErrImageNeverPull',
+  'ImageInspectError',
+  'RegistryUnavailable',
+  'SignatureValidationFailed',
+]);
+
+/**
+ * What registries and container runtimes say, and what it means; the first that fits counts. A registry that
+ * hides what one may not see says "denied" also of an image that does not exist.
+ */
+const pulls: {
+  says: RegExp;
+  code: string;
+  because: string;
+  hint: string;
+  fault: Reason['fault'];
+  fatal: boolean;
+}[] = [
+  {
+    says: /no space left on device|disk quota exceeded/i,
+    code: 'image-no-disk',
+    because: 'the disk of the node is full',
+    hint: 'An administrator has to free space on the node; the cluster tries again by itself.',
+    fault: 'system',
+    fatal: false,
+  },
+  {
+    says: /toomanyrequests|429 Too Many Requests|rate limit/i,
+    code: 'image-rate-limited',
+    because: 'the registry limits how often images are pulled',
+    hint: 'It passes by itself; a pull secret of an account, or a mirror, avoids it.',
+    fault: 'system',
+    fatal: false,
+  },
+  {
+    says: /no match for platform|no matching manifest|does not provide any platform|image operating system/i,
+    code: 'image-platform',
+    because: 'it is not made for the architecture of the node',
+    hint: 'Build the image for it too, or choose other nodes by nodeSelector.',
+    fault: 'user',
+    fatal: true,
+  },
+  {
+    says: /x509|certificate|tls: |gave HTTP response to HTTPS client/i,
+    code: 'image-registry-untrusted',
+    because: 'the node does not trust the registry',
+    hint: "An administrator has to give the nodes the registry's certificate authority.",
+    fault: 'system',
+    fatal: false,
+  },
+  {
+    says: /no such host|connection refused|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|deadline exceeded|server misbehaving|\bEOF\b|50[0234] /i,
+    code: 'image-registry-unreachable',
+    because: 'its registry does not answer',
+    hint: "Check the registry's name in the template, and that the nodes reach it; the cluster tries again by itself.",
+    fault: 'system',
+    fatal: false,
+  },
+  {
+    says: /unauthorized|denied|forbidden|authentication required|authorization failed|no basic auth|40[13] /i,
+    code: 'image-no-access',
+    because: 'the registry refuses it: it does not exist, or may not be pulled with these credentials',
+    hint: "Check the image's name; if it is private, name a pull secret in the template (pullSecrets).",
+    fault: 'user',
+    fatal: true,
+  },
+  {
+    says: /not found|manifest unknown|name unknown|404/i,
+    code: 'image-not-found',
+    because: 'the registry has no such image or tag',
+    hint: "Check the image's name and tag in the template.",
+    fault: 'user',
+    fatal: true,
+  },
+];
+
+/** Why the image of a waiting container cannot be had; null when it waits for something else. */
+export function imageFault(container: ContainerStatus, pod: Pod): Reason | null {
+  const waiting = container.state?.waiting;
+  if (!waiting?.reason || !waitingOf.has(waiting.reason)) return null;
+  const image = pod.specOf(container.name)?.image ?? container.image ?? '';
+  const said = waiting.message ?? '';
+  if (waiting.reason === 'InvalidImageName')
+    return {
+      code: 'image-invalid-name',
+      message: `${image} is not the name of an image.`,
+      detail: said,
+      hint: 'Write it as REGISTRY/NAME:TAG, in lower case, in the template.',
+      fault: 'user',
+      fatal: true,
+    };
+  if (waiting.reason === 'ErrImageNeverPull')
+    return {
+      code: 'image-not-on-node',
+      message: `The image ${image} is not on the node${onNode(pod)}, and must not be pulled.`,
+      detail: said,
+      hint: 'Load it onto the nodes, or let the template pull it (pullPolicy: IfNotPresent).',
+      fault: 'user',
+      fatal: true,
+    };
+  if (waiting.reason === 'SignatureValidationFailed')
+    return {
+      code: 'image-signature',
+      message: `The image ${image} is refused by the node: its signature is not valid.`,
+      detail: said,
+      hint: 'Use an image that is signed as the cluster demands.',
+      fault: 'user',
+      fatal: true,
+    };
+  // "Back-off pulling image" alone tells only that there was an error before it.
+  if (said === '' || /^Back-off pulling image "[^"]*"$/.test(said))
+    return {
+      code: 'image-not-pulled',
+      message: `The image ${image} cannot be pulled.`,
+      ...(said && { detail: said }),
+      fault: 'system',
+      fatal: false,
+    };
+  const known = pulls.find(({ says }) => says.test(said.replace(image, '')));
+  const secrets = pod.spec.imagePullSecrets?.map(({ name }) => name) ?? [];
+  return {
+    code: known?.code ?? 'image-not-pulled',
+    message: `The image ${image} cannot be pulled${known ? `: ${known.because}` : ''}.`,
+    detail: [
+      cause(said),
+      ...(known?.code === 'image-no-access' && secrets.length > 0
+        ? [`Pull secrets that were used: ${secrets.join(', ')}.`]
+        : []),
+    ].join(' '),
+    hint: known?.hint ?? 'The cluster tries again by itself.',
+    fault: known?.fault ?? 'system',
+    fatal: known?.fatal ?? false,
+  };
+}
+
+const onNode = (pod: Pod) => (pod.spec.nodeName ? ` ${pod.spec.nodeName}` : '');
+
+/** Without what kubelet puts before the runtime's own words. */
+function cause(said: string): string {
+  return said
+    .replace(/^Back-off pulling image "[^"]*": /, '')
+    .replace(/^ErrImagePull: /, '')
+    .replace(/^rpc error: code = \w+ desc = /, '');
+}
