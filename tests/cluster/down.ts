@@ -1,0 +1,121 @@
+// `npm run kube:down`: ends the test cluster and removes what it made, but for the cache of builds.
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { alone } from './lock.ts';
+import { Refusal, requireMachine, run, say, tried, until } from './machine.ts';
+import { removeNetwork } from './network.ts';
+import { clusterDir, runDir } from './places.ts';
+import { known, stop } from './processes.ts';
+import { removeTraces } from './traces.ts';
+
+/** Ids of the processes whose command line has the given text: ours carry our socket's or our folder's path. */
+const processesWith = (text: string): number[] =>
+  readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+    .map(Number)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0').includes(text);
+      } catch {
+        return false;
+      }
+    });
+
+/** The processes in a control group and those below it. */
+function members(folder: string): number[] {
+  const own = readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+  const below = readdirSync(folder).filter((name) => statSync(join(folder, name)).isDirectory());
+  return [...own, ...below.flatMap((name) => members(join(folder, name)))];
+}
+
+function removeGroup(folder: string): void {
+  for (const name of readdirSync(folder)) {
+    if (statSync(join(folder, name)).isDirectory()) removeGroup(join(folder, name));
+  }
+  rmdirSync(folder);
+}
+
+/** The kubelet's control groups: one in version 2, one in each hierarchy in version 1. */
+const podGroups = (): string[] =>
+  ['', ...readdirSync('/sys/fs/cgroup')]
+    .map((hierarchy) => join('/sys/fs/cgroup', hierarchy, 'kubepods'))
+    .filter((folder) => existsSync(folder));
+
+function kill(pid: number): void {
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It has ended meanwhile.
+  }
+}
+
+/** Ends every container: first the shims, which would report to a containerd that is gone, then what they ran. */
+async function endContainers(): Promise<void> {
+  const socket = join(runDir, 'containerd.sock');
+  const left = () => [...processesWith(socket), ...podGroups().flatMap(members)];
+  await until(
+    () => {
+      const alive = left();
+      alive.forEach(kill);
+      return alive.length === 0;
+    },
+    20,
+    () => `Containers do not end: processes ${left().join(', ')}`,
+  );
+  for (const group of podGroups()) removeGroup(group);
+}
+
+/** Unmounts all that is mounted below the folders, deepest first. */
+function unmount(...folders: string[]): void {
+  const mounts = readFileSync('/proc/self/mounts', 'utf8')
+    .split('\n')
+    .map((line) => line.split(' ')[1] ?? '')
+    .map((path) => path.replaceAll('\\040', ' '))
+    .filter((path) => folders.some((folder) => path === folder || path.startsWith(`${folder}/`)));
+  for (const path of mounts.reverse()) run('umount', ['--lazy', path]);
+}
+
+/** Names of network namespaces that containerd's CNI made for pods. */
+function removePodNetworks(): void {
+  const folder = '/run/netns';
+  if (!existsSync(folder)) return;
+  for (const name of readdirSync(folder)) if (name.startsWith('cni-')) tried('ip', 'netns', 'delete', name);
+}
+
+/** Ends the cluster and removes its files, mounts, bridges, rules and control groups. Does nothing when there is none. */
+export async function down(): Promise<void> {
+  requireMachine();
+  if (!existsSync(clusterDir) && !existsSync(runDir)) {
+    say('There is no cluster');
+    return;
+  }
+  const began = Date.now();
+  rmSync(join(clusterDir, 'kubeconfig'), { force: true });
+  // The kubelet first, or it would start again what is ended; etcd last, or the others would wait for it.
+  const order = ['kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager'];
+  await Promise.all(order.map(stop));
+  await Promise.all(
+    known()
+      .filter((name) => name !== 'etcd')
+      .map(stop),
+  );
+  await stop('etcd');
+  await endContainers();
+  unmount(clusterDir, runDir);
+  removePodNetworks();
+  removeNetwork();
+  removeTraces();
+  for (const folder of [clusterDir, runDir]) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+  say(`The cluster is gone (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    await alone(down);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    say(error.message);
+    process.exitCode = 1;
+  }
+}

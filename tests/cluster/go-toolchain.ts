@@ -1,0 +1,52 @@
+// A Go that is new enough: the machine's own, or the toolchain that Go publishes as a module, which any older
+// Go (Debian's) can fetch and check like every other module.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { requirePackages, run, say } from './machine.ts';
+import { buildDir } from './places.ts';
+
+/** The oldest Go that every tool here builds with, and the one that is fetched where there is none so new. */
+const needed = [1, 25] as const;
+const fetched = '1.25.7';
+
+const goEnvironment = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '', CGO_ENABLED: '0' };
+
+const newEnough = (go: string): boolean => {
+  const shown = spawnSync(go, ['env', 'GOVERSION'], { encoding: 'utf8', env: goEnvironment });
+  const version = /^go(\d+)\.(\d+)/.exec(shown.stdout ?? '');
+  if (!version) return false;
+  const [major, minor] = [Number(version[1]), Number(version[2])];
+  return major > needed[0] || (major === needed[0] && minor >= needed[1]);
+};
+
+let found: string | undefined;
+
+/** The path of a go command of at least the needed version, installing one when the machine has none. */
+export function goCommand(): string {
+  if (found) return found;
+  for (const candidate of ['go', '/usr/local/go/bin/go']) {
+    if (newEnough(candidate)) {
+      found = candidate;
+      return candidate;
+    }
+  }
+  requirePackages('golang-go');
+  say(`Fetching Go ${fetched}`);
+  const arch = process.arch === 'arm64' ? 'arm64' : 'amd64';
+  // The module cache is left as Go makes it, read-only: nothing else writes into it.
+  const env = { ...goEnvironment, GOPATH: join(buildDir, 'gopath') };
+  const module = `golang.org/toolchain@v0.0.1-go${fetched}.linux-${arch}`;
+  const answer = JSON.parse(run('go', ['mod', 'download', '-json', module], { env, cwd: '/' })) as {
+    Dir: string;
+  };
+  const go = join(answer.Dir, 'bin', 'go');
+  // A module zip carries no permissions: the commands arrive without their x.
+  run('chmod', ['-R', 'u+x', join(answer.Dir, 'bin'), join(answer.Dir, 'pkg', 'tool')]);
+  if (!existsSync(go) || !newEnough(go)) throw new Error(`${module} holds no working go command`);
+  found = go;
+  return go;
+}
+
+/** The environment of a build: no cgo, no other toolchain, and the machine's own module and build caches. */
+export const goBuildEnvironment = goEnvironment;

@@ -1,0 +1,3 @@
+module cde/pause
+
+go 1.25

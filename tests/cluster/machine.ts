@@ -1,0 +1,104 @@
+// What the machine must be and have: Linux, root, and Debian's packages by name.
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+
+/** Says what is going on, on stderr: stdout is for results. */
+export const say = (line: string): void => {
+  process.stderr.write(`${line}\n`);
+};
+
+/** A failure that a person can do something about; shown as one line, without a stack. */
+export class Refusal extends Error {}
+
+/** Runs a program and returns its stdout; throws with its stderr when it fails. */
+export function run(
+  program: string,
+  args: string[],
+  options: { input?: string; env?: NodeJS.ProcessEnv; cwd?: string } = {},
+): string {
+  const done = spawnSync(program, args, {
+    encoding: 'utf8',
+    maxBuffer: 256 * 1024 * 1024,
+    ...options,
+  });
+  if (done.error) throw new Error(`${program} could not be run: ${done.error.message}`);
+  if (done.status !== 0) {
+    throw new Error(
+      `${program} ${args.slice(0, 6).join(' ')} failed (${done.status}): ${done.stderr.trim()}`,
+    );
+  }
+  return done.stdout;
+}
+
+/** As run, without stopping this process's other work; stderr goes to the log of this process when `loud`. */
+export function runAsync(
+  program: string,
+  args: string[],
+  options: { env?: NodeJS.ProcessEnv; cwd?: string } = {},
+): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program, args, { ...options, stdio: ['ignore', 'pipe', 'pipe'] });
+    let out = '';
+    let errors = '';
+    child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+      out += chunk;
+    });
+    child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+      errors = (errors + chunk).slice(-20_000);
+    });
+    child.on('error', reject);
+    child.on('close', (code) =>
+      code === 0
+        ? resolve(out)
+        : reject(new Error(`${program} ${args.slice(0, 6).join(' ')} failed (${code}): ${errors.trim()}`)),
+    );
+  });
+}
+
+/** Whether it worked, for commands whose failure means "was not there". */
+export const tried = (program: string, ...args: string[]): boolean =>
+  spawnSync(program, args, { stdio: 'ignore' }).status === 0;
+
+/** Refuses a machine that cannot run a cluster, saying what it lacks. */
+export function requireMachine(): void {
+  if (process.platform !== 'linux')
+    throw new Refusal(`The test cluster needs Linux; this is ${process.platform}`);
+  if (process.getuid?.() !== 0)
+    throw new Refusal('The test cluster needs root, to start containers and bridges');
+}
+
+/** Installs those of the named Debian packages that are missing. */
+export function requirePackages(...packages: string[]): void {
+  const missing = packages.filter((name) => {
+    const shown = spawnSync('dpkg-query', ['-W', '-f=${Status}', name], { encoding: 'utf8' });
+    return !shown.stdout?.includes('install ok installed');
+  });
+  if (missing.length === 0) return;
+  if (!existsSync('/usr/bin/apt-get')) {
+    throw new Refusal(
+      `The test cluster needs the Debian packages ${missing.join(', ')}, and this machine has no apt`,
+    );
+  }
+  say(`Installing ${missing.join(', ')}`);
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
+  const install = ['install', '-y', '-qq', '--no-install-recommends', ...missing];
+  // The lists may be older than the archive, or not there at all.
+  if (spawnSync('apt-get', install, { env, stdio: 'ignore' }).status === 0) return;
+  run('apt-get', ['update', '-qq'], { env });
+  run('apt-get', install, { env });
+}
+
+/** Waits until `ready` is true, asking every `every` ms; throws what `why` says after `seconds`. */
+export async function until(
+  ready: () => boolean | Promise<boolean>,
+  seconds: number,
+  why: () => string,
+  every = 100,
+): Promise<void> {
+  const end = Date.now() + seconds * 1000;
+  for (;;) {
+    if (await ready()) return;
+    if (Date.now() > end) throw new Error(why());
+    await new Promise((resolve) => setTimeout(resolve, every));
+  }
+}

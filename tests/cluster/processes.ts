@@ -1,0 +1,119 @@
+// The cluster's processes outlive the command that starts them: each is detached, writes to a log file, and is
+// known again by a file with its id, its start time and the hash of its command line.
+import { spawn } from 'node:child_process';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { until } from './machine.ts';
+import { clusterDir, hashOf, logDir } from './places.ts';
+
+const pidDir = join(clusterDir, 'pids');
+
+interface Record {
+  pid: number;
+  /** Field 22 of /proc/PID/stat: an id may be given again, the same id and start time are not. */
+  started: string;
+  command: string;
+}
+
+const startTime = (pid: number): string | undefined => {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' ? undefined : fields[19];
+  } catch {
+    return undefined;
+  }
+};
+
+const recordOf = (name: string): Record | undefined => {
+  try {
+    return JSON.parse(readFileSync(join(pidDir, name), 'utf8')) as Record;
+  } catch {
+    return undefined;
+  }
+};
+
+/** The id of the named process if it runs, and is the one that we started. */
+export function running(name: string): number | undefined {
+  const record = recordOf(name);
+  return record && startTime(record.pid) === record.started ? record.pid : undefined;
+}
+
+/** The names of all processes that were ever started and not stopped. */
+export const known = (): string[] => (existsSync(pidDir) ? readdirSync(pidDir).sort() : []);
+
+export interface Command {
+  name: string;
+  program: string;
+  args: string[];
+  env?: NodeJS.ProcessEnv;
+  /** What its configuration files hold: a change of them restarts it. */
+  config?: string;
+}
+
+/** Starts the process unless it runs already with the same command. Returns whether it had to be started. */
+export async function start(command: Command): Promise<boolean> {
+  const hash = hashOf(command.program, ...command.args, command.config ?? '');
+  if (running(command.name) && recordOf(command.name)?.command === hash) return false;
+  await stop(command.name);
+  mkdirSync(pidDir, { recursive: true });
+  mkdirSync(logDir, { recursive: true });
+  const log = openSync(join(logDir, `${command.name}.log`), 'a');
+  const child = spawn(command.program, command.args, {
+    cwd: clusterDir,
+    detached: true,
+    stdio: ['ignore', log, log],
+    env: { ...process.env, ...command.env },
+  });
+  closeSync(log);
+  await new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve);
+    child.once('error', reject);
+  });
+  child.unref();
+  const record: Record = { pid: child.pid!, started: startTime(child.pid!) ?? '', command: hash };
+  writeFileSync(join(pidDir, command.name), JSON.stringify(record));
+  return true;
+}
+
+const signal = (pid: number, name: NodeJS.Signals): void => {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // It has gone by itself.
+  }
+};
+
+/** Ends the named process, by force after ten seconds, and forgets it. */
+export async function stop(name: string): Promise<void> {
+  const pid = running(name);
+  if (pid !== undefined) {
+    signal(pid, 'SIGTERM');
+    const gone = () => running(name) === undefined;
+    await until(gone, 10, () => '', 30).catch(() => signal(pid, 'SIGKILL'));
+    await until(gone, 10, () => `${name} (${pid}) does not end`, 30);
+  }
+  rmSync(join(pidDir, name), { force: true });
+}
+
+/** The last lines of a process's log, for a message about why it does not come up. */
+export function logTail(name: string, lines = 5): string {
+  try {
+    return readFileSync(join(logDir, `${name}.log`), 'utf8')
+      .trimEnd()
+      .split('\n')
+      .slice(-lines)
+      .join('\n');
+  } catch {
+    return '(no log)';
+  }
+}

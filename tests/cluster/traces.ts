@@ -1,0 +1,28 @@
+// Folders with fixed names that the kubelet and the CNI library make outside the cluster's own: `down` removes
+// those that were not there before.
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { clusterDir } from './places.ts';
+
+const fixed = [
+  '/var/lib/kubelet',
+  '/var/lib/cni',
+  '/var/log/containers',
+  '/var/log/pods',
+  '/run/containerd',
+  '/etc/cni',
+];
+const file = join(clusterDir, 'traces.json');
+
+/** Notes which of the folders the cluster is about to make. */
+export function rememberTraces(): void {
+  if (!existsSync(file)) writeFileSync(file, JSON.stringify(fixed.filter((folder) => !existsSync(folder))));
+}
+
+/** Removes those that the cluster made. */
+export function removeTraces(): void {
+  if (!existsSync(file)) return;
+  for (const folder of JSON.parse(readFileSync(file, 'utf8')) as string[]) {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
