@@ -83,6 +83,18 @@ function removePodNetworks(): void {
   for (const name of readdirSync(folder)) if (name.startsWith('cni-')) tried('ip', 'netns', 'delete', name);
 }
 
+/** Whether a containerd of somebody else (Docker's, say) runs here. */
+const containersOfOthers = (): boolean =>
+  readdirSync('/proc').some((entry) => {
+    try {
+      return (
+        /^containerd/.test(readFileSync(`/proc/${entry}/comm`, 'utf8')) && existsSync(`/proc/${entry}/exe`)
+      );
+    } catch {
+      return false;
+    }
+  });
+
 /** Ends the cluster and removes its files, mounts, bridges, rules and control groups. Does nothing when there is none. */
 export async function down(): Promise<void> {
   requireMachine();
@@ -105,7 +117,7 @@ export async function down(): Promise<void> {
   unmount(clusterDir, runDir);
   removePodNetworks();
   removeNetwork();
-  removeTraces();
+  removeTraces(containersOfOthers());
   for (const folder of [clusterDir, runDir]) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
   say(`The cluster is gone (${((Date.now() - began) / 1000).toFixed(1)} s)`);
 }

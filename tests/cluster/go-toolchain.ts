@@ -7,17 +7,20 @@ import { requirePackages, run, say } from './machine.ts';
 import { buildDir } from './places.ts';
 
 /** The oldest Go that every tool here builds with, and the one that is fetched where there is none so new. */
-const needed = [1, 25] as const;
-const fetched = '1.25.7';
+const needed = [1, 26, 8] as const;
+const fetched = needed.join('.');
 
 const goEnvironment = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '', CGO_ENABLED: '0' };
 
 const newEnough = (go: string): boolean => {
   const shown = spawnSync(go, ['env', 'GOVERSION'], { encoding: 'utf8', env: goEnvironment });
-  const version = /^go(\d+)\.(\d+)/.exec(shown.stdout ?? '');
+  const version = /^go(\d+)\.(\d+)(?:\.(\d+))?/
+    .exec(shown.stdout ?? '')
+    ?.slice(1)
+    .map((part) => Number(part ?? 0));
   if (!version) return false;
-  const [major, minor] = [Number(version[1]), Number(version[2])];
-  return major > needed[0] || (major === needed[0] && minor >= needed[1]);
+  const differs = needed.findIndex((part, at) => part !== version[at]);
+  return differs === -1 || version[differs]! > needed[differs]!;
 };
 
 let found: string | undefined;
@@ -34,7 +37,6 @@ export function goCommand(): string {
   requirePackages('golang-go');
   say(`Fetching Go ${fetched}`);
   const arch = process.arch === 'arm64' ? 'arm64' : 'amd64';
-  // The module cache is left as Go makes it, read-only: nothing else writes into it.
   const env = { ...goEnvironment, GOPATH: join(buildDir, 'gopath') };
   const module = `golang.org/toolchain@v0.0.1-go${fetched}.linux-${arch}`;
   const answer = JSON.parse(run('go', ['mod', 'download', '-json', module], { env, cwd: '/' })) as {

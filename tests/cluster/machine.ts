@@ -70,7 +70,7 @@ export function requireMachine(): void {
 /** Installs those of the named Debian packages that are missing. */
 export function requirePackages(...packages: string[]): void {
   const missing = packages.filter((name) => {
-    const shown = spawnSync('dpkg-query', ['-W', '-f=${Status}', name], { encoding: 'utf8' });
+    const shown = spawnSync('dpkg', ['-s', name], { encoding: 'utf8' });
     return !shown.stdout?.includes('install ok installed');
   });
   if (missing.length === 0) return;

@@ -7,6 +7,7 @@ import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
 import { Refusal, runAsync, say } from './machine.ts';
 import { buildDir, hashOf, here } from './places.ts';
 
+const buildkitVersion = 'v0.34.2';
 export const kubernetesVersion = 'v1.35.4';
 
 type Source =
@@ -27,6 +28,37 @@ const kubernetesStamps = ['k8s.io/component-base/version', 'k8s.io/client-go/pkg
 const catalogue = {
   /** kube-apiserver, kube-controller-manager, kube-scheduler, kubelet, kube-proxy and kubectl, by first argument. */
   kube: { folder: 'kube', version: kubernetesVersion, ldflags: kubernetesStamps },
+  /** The cluster's DNS server. */
+  coredns: { folder: 'coredns', version: 'v1.14.3' },
+  /** Stands in for nodes and their pods by the thousand. */
+  kwok: { package: 'sigs.k8s.io/kwok/cmd/kwok', version: 'v0.8.0' },
+  helm: {
+    package: 'helm.sh/helm/v3/cmd/helm',
+    version: 'v3.22.0',
+    ldflags: stamp('helm.sh/helm/v3/internal/version.version', 'v3.22.0'),
+  },
+  registry: { package: 'github.com/distribution/distribution/v3/cmd/registry', version: 'v3.1.2' },
+  buildkitd: {
+    package: 'github.com/moby/buildkit/cmd/buildkitd',
+    version: buildkitVersion,
+    ldflags: stamp('github.com/moby/buildkit/version.Version', buildkitVersion),
+  },
+  buildctl: {
+    package: 'github.com/moby/buildkit/cmd/buildctl',
+    version: buildkitVersion,
+    ldflags: stamp('github.com/moby/buildkit/version.Version', buildkitVersion),
+  },
+  /** Docker's plugin; as `docker buildx` from ~/.docker/cli-plugins/docker-buildx, or by itself. */
+  buildx: {
+    package: 'github.com/docker/buildx/cmd/buildx',
+    version: 'v0.38.2',
+    ldflags: stamp('github.com/docker/buildx/version.Version', 'v0.38.2'),
+  },
+  /** What a rootless buildkitd is started by. */
+  rootlesskit: {
+    package: 'github.com/rootless-containers/rootlesskit/v2/cmd/rootlesskit',
+    version: 'v2.3.6',
+  },
   /** The program of the pause image and of the image without a shell. */
   pause: { folder: 'pause', version: '1' },
 } satisfies Record<string, Source>;

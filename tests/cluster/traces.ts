@@ -19,10 +19,11 @@ export function rememberTraces(): void {
   if (!existsSync(file)) writeFileSync(file, JSON.stringify(fixed.filter((folder) => !existsSync(folder))));
 }
 
-/** Removes those that the cluster made. */
-export function removeTraces(): void {
+/** Removes those that the cluster made; not /run/containerd while others keep their containers' sockets in it. */
+export function removeTraces(containersOfOthers: boolean): void {
   if (!existsSync(file)) return;
   for (const folder of JSON.parse(readFileSync(file, 'utf8')) as string[]) {
+    if (containersOfOthers && folder === '/run/containerd') continue;
     rmSync(folder, { recursive: true, force: true });
   }
 }
