@@ -66,6 +66,11 @@ export class KubeError extends Error {
   }
 }
 
+export interface WatchEvent {
+  type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK';
+  object: KubeObject;
+}
+
 /** The field manager of everything that we apply. */
 export const fieldManager = 'cde';
 
@@ -105,6 +110,18 @@ export interface KubeClient {
   ): Promise<{ token: string; expiresAt: Date }>;
   /** `v1.35.4` */
   version(): Promise<string>;
+  /**
+   * One watch of a kind from a resource version on, until it ends by itself (`seconds`) or `signal` ends it.
+   * Rejects with KubeError when it breaks; status 410 when the resource version is too old.
+   */
+  watch(
+    kind: KubeKind,
+    options: { resourceVersion: string; seconds: number; signal: AbortSignal },
+    onEvent: (event: WatchEvent) => void,
+  ): Promise<void>;
+  /** As `list`, with the resource version to watch from. */
+  listFrom(kind: KubeKind): Promise<{ items: KubeObject[]; resourceVersion: string }>;
+  close(): void;
   /** What the cluster serves: true for a kind that exists (`snapshot.storage.k8s.io/v1`, `VolumeSnapshot`). */
   serves(apiVersion: string, kind: string): Promise<boolean>;
 }

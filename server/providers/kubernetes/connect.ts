@@ -1,0 +1,223 @@
+import type { Logger } from '../../log.ts';
+import { type KubeClient, KubeError } from './client.ts';
+import type { ClusterRecord, ClusterSource, Connection, Connections, WatchedKind } from './connections.ts';
+import { makeKubeClient } from './kube-client.ts';
+import { makeView } from './view.ts';
+
+/** How often the registry is read again: another replica may have added a cluster. */
+const refreshMs = 3_000;
+/** How often what is known of a cluster is written down, when nothing changes. */
+const reportMs = 30_000;
+/** How often a cluster that is away is asked whether it is back. */
+const askMs = 5_000;
+
+/** What a cluster's refusal means, in one sentence. */
+export function whyAway(error: KubeError): string {
+  if (error.status === 401)
+    return 'The cluster does not accept the credentials (401): they were revoked, or have expired.';
+  if (error.status === 403) return `The credentials lack a permission: ${error.message}.`;
+  return error.message;
+}
+
+/** Connections to all clusters of the registry: one client and one set of watches each. */
+export function makeConnections(options: {
+  source: ClusterSource;
+  installation: string;
+  log: Logger;
+  silentMs?: number;
+}): Connections {
+  const { source, installation, log } = options;
+  type Live = Connection & {
+    revision: number;
+    record: ClusterRecord;
+    state: Connection['state'];
+    reason: string | null;
+    close(): void;
+  };
+  const live = new Map<string, Live>();
+  const listeners: Parameters<Connections['onChange']>[0][] = [];
+  let closed = false;
+  let refreshing: Promise<void> | null = null;
+
+  async function connect(record: ClusterRecord): Promise<Live> {
+    let client: KubeClient;
+    let failure: KubeError | null = null;
+    try {
+      client = await makeKubeClient(record);
+    } catch (error) {
+      failure = error instanceof KubeError ? error : new KubeError(String(error), { cause: error });
+      client = unusable(failure);
+    }
+    let version: string | null = null;
+    let reportedAt = 0;
+    let asked: NodeJS.Timeout | null = null;
+
+    async function report(force: boolean): Promise<void> {
+      if (!force && Date.now() - reportedAt < reportMs) return;
+      reportedAt = Date.now();
+      await source
+        .report(record.id, {
+          state: connection.state === 'ready' ? 'ready' : 'away',
+          reason: connection.reason,
+          version,
+          endpoint: client.server,
+        })
+        .catch((error) =>
+          log.debug({ err: error, cluster: record.name }, 'the state of a cluster was not written'),
+        );
+    }
+
+    function heard(error: KubeError | null): void {
+      if (closed || (live.has(record.name) && live.get(record.name) !== connection)) return;
+      const state = error ? 'away' : 'ready';
+      const reason = error && whyAway(error);
+      const changed = connection.state !== state || connection.reason !== reason;
+      connection.state = state;
+      connection.reason = reason;
+      if (changed) {
+        if (error) log.warn({ cluster: record.name, reason }, 'a cluster is away');
+        else log.info({ cluster: record.name }, 'a cluster is connected');
+        // Who waits for it looks again.
+        for (const namespace of connection.view.namespaces())
+          for (const listener of listeners) listener(connection, namespace.metadata.name, 'Namespace');
+      }
+      void report(changed);
+      if (error && !asked) asked = setTimeout(ask, askMs).unref();
+    }
+
+    /** The watches' own waits grow to half a minute; a cluster that is back is noticed sooner. */
+    async function ask(): Promise<void> {
+      asked = null;
+      if (closed || connection.state === 'ready') return;
+      try {
+        version = await client.version();
+        connection.view.poke();
+      } catch (error) {
+        if (error instanceof KubeError && error.away) heard(error);
+        else connection.view.poke();
+      }
+      if (!closed && !asked && connection.state === 'away') asked = setTimeout(ask, askMs).unref();
+    }
+
+    const view = makeView({
+      client,
+      installation,
+      ...(options.silentMs !== undefined && { silentMs: options.silentMs }),
+      onState: heard,
+    });
+    const connection = {
+      record,
+      revision: record.revision,
+      client,
+      view,
+      state: 'connecting' as Connection['state'],
+      reason: null as string | null,
+      close() {
+        if (asked) clearTimeout(asked);
+        view.stop();
+        client.close();
+      },
+    };
+    view.onChange((namespace: string, kind: WatchedKind) => {
+      void report(false);
+      for (const listener of listeners) listener(connection, namespace, kind);
+    });
+    if (failure) heard(failure);
+    else
+      client
+        .version()
+        .then((answer) => {
+          version = answer;
+          return report(true);
+        })
+        .catch(() => {});
+    return connection;
+  }
+
+  async function load(): Promise<void> {
+    const records = await source.list();
+    for (const [name, connection] of live)
+      if (!records.some((record) => record.id === connection.record.id && record.name === name)) {
+        live.delete(name);
+        connection.close();
+      }
+    for (const record of records) {
+      const there = live.get(record.name);
+      if (there?.revision === record.revision) {
+        there.record = record;
+        continue;
+      }
+      live.delete(record.name);
+      there?.close();
+      const fresh = await connect(record);
+      if (closed) fresh.close();
+      else live.set(record.name, fresh);
+    }
+  }
+
+  function refresh(): Promise<void> {
+    refreshing ??= load().finally(() => {
+      refreshing = null;
+    });
+    return refreshing;
+  }
+
+  const timer = setInterval(() => {
+    refresh().catch((error) => log.debug({ err: error }, 'the clusters could not be read'));
+  }, refreshMs);
+  timer.unref();
+
+  return {
+    get: (name) => live.get(name) ?? null,
+    all: () => [...live.values()],
+    choose(wanted) {
+      const all = [...live.values()];
+      if (typeof wanted === 'string') return live.get(wanted) ?? null;
+      const fitting = all.filter(
+        ({ record }) =>
+          !wanted || Object.entries(wanted.labels).every(([name, value]) => labelOf(record, name) === value),
+      );
+      const best = (some: Live[]) =>
+        some.find(({ record }) => record.isDefault) ?? (wanted ? some[0] : undefined);
+      // Of several that fit, one that answers.
+      return best(fitting.filter(({ state }) => state === 'ready')) ?? best(fitting) ?? null;
+    },
+    refresh,
+    onChange: (listener) => void listeners.push(listener),
+    async close() {
+      closed = true;
+      clearInterval(timer);
+      await refreshing?.catch(() => {});
+      for (const connection of live.values()) connection.close();
+      live.clear();
+    },
+  };
+}
+
+const labelOf = ({ region, labels }: ClusterRecord, name: string) =>
+  labels[name] ?? (name === 'region' ? region : undefined);
+
+/** Of a cluster whose credentials cannot even be read: every call says so. */
+function unusable(error: KubeError): KubeClient {
+  const no = async () => {
+    throw error;
+  };
+  return {
+    server: '',
+    certificateAuthority: null,
+    calls: () => 0,
+    apply: no,
+    get: no,
+    list: no,
+    listFrom: no,
+    create: no,
+    patch: no,
+    remove: no,
+    logs: no,
+    token: no,
+    version: no,
+    serves: no,
+    watch: no,
+    close: () => {},
+  };
+}
