@@ -85,6 +85,24 @@ const DnsLabel = z
     'use lower-case letters, digits and dashes, starting with a letter',
   );
 
+/** A label's key as Kubernetes has it; its prefix is a domain. */
+const LabelKey = z
+  .string()
+  .max(317)
+  .regex(
+    /^(?:[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?\/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$/,
+    'use letters, digits, "-", "_" and ".", behind a domain and "/" where it has one',
+  );
+
+/** As Kubernetes has it. */
+const Toleration = z.strictObject({
+  key: LabelKey.optional(),
+  operator: z.enum(['Exists', 'Equal']).optional(),
+  value: z.string().max(400).optional(),
+  effect: z.enum(['NoSchedule', 'PreferNoSchedule', 'NoExecute']).optional(),
+  tolerationSeconds: Amount.optional(),
+});
+
 /** A process beside the workspace, in the same namespace: a database, a cache. Reached by its name. */
 export const KubernetesService = z.strictObject({
   name: DnsLabel,
@@ -104,10 +122,23 @@ export const KubernetesService = z.strictObject({
     .describe('A volume that outlives stops and updates, as the home does'),
 });
 
+/** BuildKit in the namespace. */
+export const KubernetesBuilder = z.strictObject({
+  cpus: Amount.optional(),
+  memory: Amount.optional(),
+  cache: Amount.default('20Gi'),
+  rootless: z.boolean().default(true),
+  registrySecret: z
+    .string()
+    .regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME')
+    .optional(),
+  insecureRegistries: z.array(z.string().max(400)).max(10).default([]),
+});
+
 /** Of the `kubernetes` provider. Strings may hold expressions, but for names and kinds. */
 export const KubernetesSection = z.strictObject({
   cluster: z
-    .union([z.string().max(400), z.strictObject({ labels: z.record(z.string(), z.string().max(400)) })])
+    .union([z.string().max(400), z.strictObject({ labels: z.record(LabelKey, z.string().max(400)) })])
     .optional()
     .describe('A cluster by name, or by labels that it must carry; without it the default cluster'),
   image: z.string().max(400),
@@ -132,8 +163,8 @@ export const KubernetesSection = z.strictObject({
   readOnlyRoot: z.boolean().default(false),
   env: Env.default({}),
   services: z.array(KubernetesService).max(20).default([]),
-  nodeSelector: z.record(z.string(), z.string().max(400)).default({}),
-  tolerations: z.array(z.record(z.string(), z.unknown())).max(20).default([]),
+  nodeSelector: z.record(LabelKey, z.string().max(400)).default({}),
+  tolerations: z.array(Toleration).max(20).default([]),
   kernelProfile: DnsLabel.optional().describe('Only nodes on which noded keeps this profile'),
   podSecurity: z.enum(['restricted', 'baseline', 'privileged']).default('baseline'),
   quota: z
@@ -150,20 +181,7 @@ export const KubernetesSection = z.strictObject({
     .default('all')
     .describe('`namespace`: only DNS, the server and the namespace itself may be reached'),
   builder: z
-    .union([
-      z.boolean(),
-      z.strictObject({
-        cpus: Amount.optional(),
-        memory: Amount.optional(),
-        cache: Amount.default('20Gi'),
-        rootless: z.boolean().default(true),
-        registrySecret: z
-          .string()
-          .regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME')
-          .optional(),
-        insecureRegistries: z.array(z.string().max(200)).max(10).default([]),
-      }),
-    ])
+    .union([z.boolean(), KubernetesBuilder])
     .default(false)
     .describe('BuildKit in the namespace, for `cde build`'),
   manifests: z

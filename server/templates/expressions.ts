@@ -258,6 +258,7 @@ function toCel(values: ParameterValues, types: Record<string, string>): Record<s
 }
 
 function fromCel(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(fromCel);
   return typeof value === 'bigint' ? Number(value) : value;
 }
 

@@ -1,8 +1,19 @@
-import type { Fault, ParameterValue, ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import {
+  type Fault,
+  KubernetesBuilder,
+  type KubernetesSection,
+  type Manifest,
+  type ParameterValue,
+  type ParameterValues,
+  type TemplateContent,
+} from '@cde/api/templates.ts';
 import type { Rendered } from '../providers/provider.ts';
 import { makeScope, type RenderContext, type Scope } from './expressions.ts';
-import { convert, wantAt } from './fields.ts';
+import { convert, type PlainValue, type Want, wantAt } from './fields.ts';
+import { sectionIssues } from './kubernetes.ts';
+import { manifestIssues } from './manifest-rules.ts';
 import { formatPath, type Path } from './source.ts';
+import { type Issue, mapScalars } from './tree.ts';
 
 export type { RenderContext } from './expressions.ts';
 export { checkParameters } from './parameters.ts';
@@ -12,6 +23,9 @@ export type RenderFault = Pick<Fault, 'path' | 'message' | 'hint'>;
 
 /** Names that the template's own `env` may not have: we set them. */
 export const reservedEnv = /^CDE_|^(HOME|USER|LOGNAME)$/;
+
+/** Of the rendered manifests together; etcd refuses a single object of 1.5 MiB. */
+const mostRendered = 1024 * 1024;
 
 /** The variable in which the workspace's processes find a parameter: `CDE_PARAM_REPO`. */
 export function parameterVariable(name: string): string {
@@ -23,47 +37,119 @@ export function parameterText(value: ParameterValue): string {
   return Array.isArray(value) ? value.join('\n') : String(value);
 }
 
-/** Evaluates the text at `path`, and checks it against what the field wants. */
-export function renderField(
+/** Evaluates the text, and checks it against what its field wants. */
+function renderField(
   scope: Scope,
-  path: Path,
+  want: Want,
   value: unknown,
   parameters: ParameterValues,
   context: RenderContext,
-): { ok: string | number } | { message: string; hint?: string; offset?: number } {
-  const want = wantAt(path) ?? 'text';
+): { ok: PlainValue } | { open: true } | { message: string; hint?: string } {
   if (typeof value !== 'string' || !value.includes('${{')) return convert(want, value);
   const compiled = scope.compile(value);
   if (Array.isArray(compiled)) return compiled[0]!;
   const result = compiled.evaluate(parameters, context);
-  return 'ok' in result ? convert(want, result.ok) : result;
+  if ('ok' in result) return convert(want, result.ok);
+  const unknown = [...compiled.parameters].some((name) => !Object.hasOwn(parameters, name));
+  return unknown ? { open: true } : result;
 }
 
 /**
  * Evaluates the expressions of a template.
  * @param parameters complete and checked: what `checkParameters` returned
- * @returns the template with `env` as texts, `local.memory` in bytes, `local.cpus` and `local.processes`
- *   as numbers. `env` also holds `local.env`, the parameters (`CDE_PARAM_NAME`) and the workspace
- *   (`CDE_WORKSPACE_NAME` …), for the startup script and every session.
+ * @returns the template with its values evaluated and typed. `env`: texts; it also holds `local.env` or
+ *   `kubernetes.env`, the parameters (`CDE_PARAM_NAME`) and the workspace (`CDE_WORKSPACE_NAME` …), for the
+ *   startup script and every session. `home.size` and every size of a volume: a quantity as Kubernetes writes it.
+ *   Memory: a number of bytes. CPUs: a number of cores. `local.processes`, `kubernetes.quota.pods` and ports:
+ *   whole numbers. `kubernetes.user`: a number, or `image`. `kubernetes.builder`: false, or a map with its
+ *   defaults. `manifests`: as they go to the cluster but for the namespace.
  */
 export function renderTemplate(
   template: TemplateContent,
   parameters: ParameterValues,
   context: RenderContext,
 ): { ok: Rendered } | { faults: RenderFault[] } {
+  const { rendered, faults, issues } = evaluateTemplate(template, parameters, context);
+  const all = [
+    ...faults,
+    ...issues.map(({ manifest, path, message, hint }) => ({
+      path: manifest === undefined ? formatPath(path) : pathIn(template.manifests![manifest]!, path),
+      message,
+      hint,
+    })),
+  ];
+  return all.length > 0 ? { faults: all } : { ok: rendered };
+}
+
+/** A fault in a manifest is named by its object: `Deployment/postgres: spec.replicas`. */
+function pathIn({ kind, metadata }: Manifest, path: Path): string {
+  return `${kind}/${metadata.name}: ${formatPath(path)}`;
+}
+
+/** An issue of the section, or of the manifest of that index. */
+export type PlacedIssue = Issue & { manifest?: number };
+
+/**
+ * `renderTemplate` for a check, too: with parameters missing, what depends on them stays as it is written.
+ * @returns besides what is rendered, the faults of single values, and the issues that values have together
+ */
+export function evaluateTemplate(
+  template: TemplateContent,
+  parameters: ParameterValues,
+  context: RenderContext,
+): { rendered: Rendered; faults: RenderFault[]; issues: PlacedIssue[] } {
   const faults: RenderFault[] = [];
   const scope = makeScope(template.parameters);
-  const field = (path: Path, value: unknown): string | number | undefined => {
-    if (value === undefined) return undefined;
-    const result = renderField(scope, path, value, parameters, context);
+  const evaluate = (want: Want, value: unknown, path: () => string): PlainValue | undefined => {
+    const result = renderField(scope, want, value, parameters, context);
     if ('ok' in result) return result.ok;
-    faults.push({ path: formatPath(path), message: result.message, hint: result.hint });
+    if ('open' in result) return value as string;
+    faults.push({ path: path(), message: result.message, hint: result.hint });
     return undefined;
   };
+  const field = (path: Path, value: unknown) =>
+    value === undefined
+      ? undefined
+      : (evaluate(wantAt(path) ?? 'text', value, () => formatPath(path)) as string | number | undefined);
   const texts = (path: Path, env: Record<string, unknown>): Record<string, string> =>
     Object.fromEntries(
       Object.entries(env).map(([name, value]) => [name, String(field([...path, name], value))]),
     );
+
+  const kubernetes =
+    template.kubernetes &&
+    (mapScalars(
+      // A builder that is just wanted gets what one gets that is written out.
+      template.kubernetes.builder === true
+        ? { ...template.kubernetes, builder: KubernetesBuilder.parse({}) }
+        : template.kubernetes,
+      (value, path) => (wantAt(path) === undefined ? value : field(path, value)),
+      ['kubernetes'],
+    ) as KubernetesSection);
+  const manifests = template.manifests?.map(
+    (manifest) =>
+      mapScalars(manifest, (value, path) =>
+        typeof value === 'string' && value.includes('${{')
+          ? evaluate('value', value, () => pathIn(manifest, path))
+          : value,
+      ) as Manifest,
+  );
+  const home = { size: field(['home', 'size'], template.home.size)?.toString() };
+  const issues: PlacedIssue[] = [];
+  if (kubernetes) {
+    issues.push(...sectionIssues(kubernetes, home.size));
+    manifests?.forEach((manifest, index) => {
+      for (const issue of manifestIssues(manifest, kubernetes)) issues.push({ ...issue, manifest: index });
+    });
+    const size = manifests ? JSON.stringify(manifests).length : 0;
+    if (size > mostRendered) {
+      issues.push({
+        path: ['kubernetes', 'manifests'],
+        message: `the manifests are ${Math.ceil(size / 1024)} KiB once rendered; at most ${mostRendered / 1024} are allowed`,
+        hint: 'give the parameters a maxLength, or keep large texts in an image',
+      });
+    }
+  }
 
   const localEnv = texts(['local', 'env'], template.local.env ?? {});
   const rendered: Rendered = {
@@ -72,6 +158,7 @@ export function renderTemplate(
     env: {
       ...texts(['env'], template.env),
       ...localEnv,
+      ...(kubernetes?.env as Record<string, string> | undefined),
       ...Object.fromEntries(
         Object.entries(parameters).map(([name, value]) => [parameterVariable(name), parameterText(value)]),
       ),
@@ -81,13 +168,15 @@ export function renderTemplate(
       CDE_OWNER_NAME: context.owner.name,
       CDE_OWNER_EMAIL: context.owner.email,
     },
-    home: { size: field(['home', 'size'], template.home.size)?.toString() },
+    home,
     local: {
       memory: field(['local', 'memory'], template.local.memory),
       cpus: field(['local', 'cpus'], template.local.cpus),
       processes: field(['local', 'processes'], template.local.processes),
       env: localEnv,
     },
+    ...(kubernetes && { kubernetes }),
+    ...(manifests && { manifests }),
   };
-  return faults.length > 0 ? { faults } : { ok: rendered };
+  return { rendered, faults, issues };
 }

@@ -57,6 +57,14 @@ function toFaults(issue: Issue, path: Path, source: Source): Fault[] {
               ),
         ];
       }
+      // Of a union with one kind of map, what that map lacks says more than that it is no text.
+      const inMap =
+        issue.code === 'invalid_union' && typeof value === 'object' && value !== null
+          ? issue.errors.find(
+              (errors) => !errors.some((each) => each.path.length === 0 && each.code === 'invalid_type'),
+            )
+          : undefined;
+      if (inMap) return inMap.flatMap((each) => toFaults(each, [...path, ...each.path], source));
       const wanted =
         issue.code === 'invalid_type'
           ? [issue.expected]
@@ -97,7 +105,9 @@ function toFaults(issue: Issue, path: Path, source: Source): Fault[] {
         source.faultAtKey(
           path,
           `${name} is not a name for this`,
-          'use letters, digits and underscores, not starting with a digit',
+          path.at(-2) === 'env'
+            ? 'use letters, digits and underscores, not starting with a digit'
+            : issue.issues[0]?.message,
         ),
       ];
     default:

@@ -8,6 +8,7 @@ import {
   Lexer,
   LineCounter,
   type Node,
+  parseAllDocuments,
   parseDocument,
   type Scalar,
   type YAMLError,
@@ -24,13 +25,25 @@ export function formatPath(path: Path): string {
     .join('');
 }
 
-/** Fails a parse of more than this: at about 2 µs a token it holds the event loop for some 10 ms. */
-const limits = { bytes: 128 * 1024, tokens: 5000, depth: 16 } as const;
+export interface SourceLimits {
+  bytes: number;
+  tokens: number;
+  depth: number;
+}
 
+/** Fails a parse of more than this: at about 2 µs a token it holds the event loop for some 10 ms. */
+const limits: SourceLimits = { bytes: 128 * 1024, tokens: 5000, depth: 16 };
+
+/** A tree rather than a map by path: paths of long keys over long lists would fill the memory. */
 interface Place {
   key: Node | null;
   node: Node | null;
+  children: Map<PropertyKey, Place>;
 }
+
+/** Nobody reads more; and a file can hold thousands. */
+const mostFaults = 100;
+const longestKey = 512;
 
 /** A parsed YAML file that remembers where each value was written. */
 export interface Source {
@@ -52,49 +65,99 @@ export interface Source {
  * @returns the source unless its syntax is broken, and every fault found
  */
 export function readSource(file: string, text: string): { source: Source | null; faults: Fault[] } {
+  const { sources, faults } = read(file, text, limits, false);
+  return { source: sources[0] ?? null, faults };
+}
+
+/**
+ * Parses a YAML file of any number of documents, with the care of `readSource`. What holds no value is left out.
+ * @returns the documents (none when the syntax of any is broken), every fault found, and how much was read
+ */
+export function readDocuments(
+  file: string,
+  text: string,
+  atMost: SourceLimits,
+): { sources: Source[]; faults: Fault[]; tokens: number } {
+  return read(file, text, atMost, true);
+}
+
+function read(
+  file: string,
+  text: string,
+  atMost: SourceLimits,
+  several: boolean,
+): { sources: Source[]; faults: Fault[]; tokens: number } {
   const lines = new LineCounter();
-  const faultAt = (offset: number, path: Path, message: string, hint?: string): Fault => {
-    const { line, col } = lines.linePos(offset);
-    return { file, line: Math.max(1, line), column: Math.max(1, col), path: formatPath(path), message, hint };
-  };
   const refuse = (message: string, hint: string) => ({
-    source: null,
+    sources: [],
     faults: [{ file, line: 1, column: 1, path: '', message, hint }],
+    tokens: 0,
   });
 
-  if (Buffer.byteLength(text) > limits.bytes) {
+  if (Buffer.byteLength(text) > atMost.bytes) {
     return refuse(
-      `the file is larger than ${limits.bytes / 1024} KiB`,
+      `the file is larger than ${Math.floor(atMost.bytes / 1024)} KiB`,
       'a long script belongs into an image or a repository',
     );
   }
-  const excess = excessOf(text);
+  const { excess, tokens } = measure(text, atMost);
   if (excess === 'tokens') {
     return refuse('the file has too many keys and values', 'split the template into several');
   }
-  const tooDeep = refuse('the file is nested too deeply', `at most ${limits.depth} levels are allowed`);
+  const tooDeep = refuse('the file is nested too deeply', `at most ${atMost.depth} levels are allowed`);
   if (excess === 'depth') return tooDeep;
-  let document: ReturnType<typeof parseDocument>;
+  const options = {
+    lineCounter: lines,
+    prettyErrors: false,
+    // Quadratic in the library; the walk below finds duplicates, and tells where the first one is.
+    uniqueKeys: false,
+    stringKeys: true,
+    schema: 'core',
+  } as const;
+  let documents: Pick<ReturnType<typeof parseDocument>, 'contents' | 'errors'>[];
   try {
-    document = parseDocument(text, {
-      lineCounter: lines,
-      prettyErrors: false,
-      // Quadratic in the library; the walk below finds duplicates, and tells where the first one is.
-      uniqueKeys: false,
-      stringKeys: true,
-      schema: 'core',
-    });
+    // The type says that there may be none; then it is an empty list all the same.
+    documents = several ? [...parseAllDocuments(text, options)] : [parseDocument(text, options)];
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     return tooDeep;
   }
+  const place = placer(file, text, lines);
+  const syntax = documents
+    .flatMap(({ errors }) => errors)
+    .slice(0, mostFaults)
+    .map(place.syntaxFault);
+  if (syntax.length > 0) return { sources: [], faults: syntax, tokens };
+  const full = several ? documents.filter(({ contents }) => !isEmpty(contents as Node | null)) : documents;
   const faults: Fault[] = [];
-  const syntax = document.errors.map((error) => syntaxFault(error));
-  if (syntax.length > 0) return { source: null, faults: syntax };
+  const sources = full.map((document) =>
+    toSource(document.contents as Node | null, text, place, atMost, faults),
+  );
+  return { sources, faults, tokens };
+}
 
-  const places = new Map<string, Place>();
-  const value = toValue(document.contents as Node | null, [], null);
-  return { source: { value, fault, faultAtKey, faultInside, written }, faults };
+/** A document of comments only, or of none. */
+function isEmpty(contents: Node | null): boolean {
+  return contents === null || (isScalar(contents) && contents.value === null && !contents.source);
+}
+
+type Placer = ReturnType<typeof placer>;
+
+/** Turns offsets of a file's text into faults. */
+function placer(file: string, text: string, lines: LineCounter) {
+  return { faultAt, syntaxFault, lineOf: (offset: number) => lines.linePos(offset).line };
+
+  function faultAt(offset: number, path: Path, message: string, hint?: string): Fault {
+    const { line, col } = lines.linePos(offset);
+    return {
+      file,
+      line: Math.max(1, line),
+      column: Math.max(1, col),
+      path: formatPath(path),
+      message,
+      hint,
+    };
+  }
 
   function syntaxFault(error: YAMLError): Fault {
     const offset = error.pos[0];
@@ -118,61 +181,84 @@ export function readSource(file: string, text: string): { source: Source | null;
       line.includes('${{') ? 'put the whole value, with its ${{ }}, in quotes' : hints[error.code],
     );
   }
+}
 
-  function toValue(node: Node | null, path: Path, key: Node | null): unknown {
-    places.set(formatPath(path), { key, node });
+function toSource(
+  contents: Node | null,
+  text: string,
+  place: Placer,
+  atMost: SourceLimits,
+  faults: Fault[],
+): Source {
+  const { faultAt, lineOf } = place;
+  const root: Place = { key: null, node: contents, children: new Map() };
+  const value = toValue(root, []);
+  return { value, fault, faultAtKey, faultInside, written };
+
+  function report(offset: number, path: Path, message: string, hint?: string): void {
+    if (faults.length < mostFaults) faults.push(faultAt(offset, path, message, hint));
+  }
+
+  function toValue(at: Place, path: Path): unknown {
+    const { node } = at;
     if (node === null) return null;
     const offset = node.range?.[0] ?? 0;
     if (isAlias(node)) {
-      faults.push(
-        faultAt(offset, path, 'YAML aliases are not allowed', `write the value of "*${node.source}" out`),
-      );
+      report(offset, path, 'YAML aliases are not allowed', `write the value of "*${node.source}" out`);
       return null;
     }
     if (node.tag !== undefined) {
-      faults.push(faultAt(offset, path, `YAML tags such as "${node.tag}" are not allowed`, 'remove the tag'));
+      report(offset, path, `YAML tags such as "${node.tag}" are not allowed`, 'remove the tag');
     }
-    if (path.length > limits.depth) {
-      faults.push(faultAt(offset, path, `nested deeper than ${limits.depth} levels`));
+    if (path.length > atMost.depth) {
+      report(offset, path, `nested deeper than ${atMost.depth} levels`);
       return null;
     }
+    const child = (part: PropertyKey, key: Node | null, value: unknown): unknown => {
+      const place: Place = { key, node: value as Node | null, children: new Map() };
+      at.children.set(part, place);
+      return toValue(place, [...path, part]);
+    };
     if (isMap(node)) {
       const result: Record<string, unknown> = {};
       const first = new Map<string, number>();
       for (const pair of node.items) {
         const name = isScalar(pair.key) ? String(pair.key.value) : '';
-        const at = (pair.key as Node | null)?.range?.[0] ?? offset;
+        const keyAt = (pair.key as Node | null)?.range?.[0] ?? offset;
         const earlier = first.get(name);
         if (name === '__proto__') {
-          faults.push(faultAt(at, [...path, name], 'the key "__proto__" is not allowed'));
+          report(keyAt, [...path, name], 'the key "__proto__" is not allowed');
+        } else if (name.length > longestKey) {
+          report(keyAt, path, `a key is longer than ${longestKey} characters`);
         } else if (earlier !== undefined) {
-          faults.push(
-            faultAt(
-              at,
-              [...path, name],
-              `the key "${name}" stands here twice`,
-              `the first is on line ${lines.linePos(earlier).line}; keep one of them`,
-            ),
+          report(
+            keyAt,
+            [...path, name],
+            `the key "${name}" stands here twice`,
+            `the first is on line ${lineOf(earlier)}; keep one of them`,
           );
         } else {
-          first.set(name, at);
-          result[name] = toValue(pair.value as Node | null, [...path, name], pair.key as Node | null);
+          first.set(name, keyAt);
+          result[name] = child(name, pair.key as Node | null, pair.value);
         }
       }
       return result;
     }
-    if (isSeq(node)) {
-      return node.items.map((item, index) => toValue(item as Node | null, [...path, index], null));
-    }
+    if (isSeq(node)) return node.items.map((item, index) => child(index, null, item));
     return (node as Scalar).value;
   }
 
   function find(path: Path): Place {
-    for (let length = path.length; length > 0; length--) {
-      const place = places.get(formatPath(path.slice(0, length)));
-      if (place) return place;
+    let at = root;
+    for (const part of path) {
+      const next = at.children.get(part);
+      if (!next) break;
+      at = next;
     }
-    return places.get('') ?? { key: null, node: null };
+    return at;
+  }
+  function exactly(path: Path): Place | undefined {
+    return path.reduce<Place | undefined>((at, part) => at?.children.get(part), root);
   }
   function fault(path: Path, message: string, hint?: string): Fault {
     const { key, node } = find(path);
@@ -190,26 +276,26 @@ export function readSource(file: string, text: string): { source: Source | null;
     return faultAt(offsetInSource(text, node as Scalar<string>, offset), path, message, hint);
   }
   function written(path: Path): string | undefined {
-    const node = places.get(formatPath(path))?.node;
+    const node = exactly(path)?.node;
     return isScalar(node) ? (node.source ?? undefined) : undefined;
   }
 }
 
 /** Counts without building a tree, so that a hostile file costs no more than the limit. */
-function excessOf(text: string): 'tokens' | 'depth' | null {
+function measure(text: string, limits: SourceLimits): { excess: 'tokens' | 'depth' | null; tokens: number } {
   let tokens = 0;
   let flow = 0;
   let dashes = 0;
   for (const token of new Lexer().lex(text)) {
-    if (++tokens > limits.tokens) return 'tokens';
+    if (++tokens > limits.tokens) return { excess: 'tokens', tokens };
     // The parser calls itself for each level: [[[[…, and - - - -… on one line.
     if (token === '[' || token === '{') flow++;
     else if (token === ']' || token === '}') flow--;
     dashes =
       token === '-' || token === '?' ? dashes + 1 : token.trim() === '' && !token.includes('\n') ? dashes : 0;
-    if (flow > limits.depth || dashes > limits.depth) return 'depth';
+    if (flow > limits.depth || dashes > limits.depth) return { excess: 'depth', tokens };
   }
-  return null;
+  return { excess: null, tokens };
 }
 
 const blank = /\s/;

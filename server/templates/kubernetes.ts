@@ -1,0 +1,154 @@
+import type { Fault, KubernetesSection } from '@cde/api/templates.ts';
+import { formatQuantity, parseQuantity } from './quantity.ts';
+import type { Path, Source } from './source.ts';
+import { asMap, type Issue } from './tree.ts';
+
+/** Names in the namespace that services of a template may not have: the provider's own objects have them. */
+const ownNames = new Set(['workspace', 'builder', 'home', 'builder-cache']);
+
+/** A provider's section that is missing, or is there for nothing. */
+export function checkSections(source: Source): Fault[] {
+  const root = asMap(source.value);
+  const faults: Fault[] = [];
+  if (root.provider === 'kubernetes' && root.kubernetes === undefined) {
+    faults.push(
+      source.fault(
+        ['provider'],
+        'the section "kubernetes" is missing',
+        'it names at least the image: kubernetes: {image: …}',
+      ),
+    );
+  }
+  for (const [section, provider] of [
+    ['local', 'kubernetes'],
+    ['kubernetes', 'local'],
+  ] as const) {
+    // `local: {}` says nothing.
+    const said =
+      section === 'local' ? Object.keys(asMap(root.local)).length > 0 : root.kubernetes !== undefined;
+    if (root.provider !== provider || !said) continue;
+    faults.push(
+      source.faultAtKey(
+        [section],
+        `the section "${section}" is of another provider`,
+        `remove it, or write provider: ${section}`,
+      ),
+    );
+  }
+  return faults;
+}
+
+/**
+ * What values of the section cannot be together: refused when the template is published, rather than by the
+ * cluster when somebody starts a workspace. Called on the rendered section; what still is an expression is
+ * taken for right.
+ * @param home the rendered size of the home
+ */
+export function sectionIssues(section: KubernetesSection, home?: string): Issue[] {
+  const issues: Issue[] = [];
+  const report = (path: Path, message: string, hint: string) =>
+    issues.push({ path: ['kubernetes', ...path], message, hint });
+  const { podSecurity, user, builder, services } = section;
+
+  if (podSecurity === 'restricted' && user === 0) {
+    report(
+      ['user'],
+      'the user is root, which podSecurity: restricted does not permit',
+      'choose another user, such as 1000, or podSecurity: baseline',
+    );
+  }
+  if (podSecurity === 'restricted' && user === 'image') {
+    report(
+      ['user'],
+      'the user of the image may be root, which podSecurity: restricted does not permit',
+      'write the number of the user: user: 1000',
+    );
+  }
+  if (builder && podSecurity === 'restricted') {
+    report(
+      ['builder'],
+      'a builder sets up namespaces for its build steps, which podSecurity: restricted does not permit',
+      'choose podSecurity: baseline, or do without the builder',
+    );
+  } else if (typeof builder === 'object' && !builder.rootless && podSecurity !== 'privileged') {
+    report(
+      ['builder', 'rootless'],
+      `a builder that is not rootless is a privileged container, which podSecurity: ${podSecurity} does not permit`,
+      'write rootless: true, or podSecurity: privileged',
+    );
+  }
+  if (typeof section.cluster === 'object' && Object.keys(section.cluster.labels).length === 0) {
+    report(['cluster', 'labels'], '"labels" chooses no cluster', 'name a label, or leave "cluster" out');
+  }
+
+  const names = new Set<string>();
+  for (const [index, service] of services.entries()) {
+    const at = ['services', index];
+    if (ownNames.has(service.name)) {
+      report([...at, 'name'], `the name "${service.name}" is taken by us`, 'choose another name');
+    } else if (names.has(service.name)) {
+      report([...at, 'name'], `there are two services "${service.name}"`, 'choose another name');
+    }
+    names.add(service.name);
+    for (const [nth, port] of service.ports.entries()) {
+      if (service.ports.indexOf(port) < nth) {
+        report([...at, 'ports', nth], `the port ${port} stands here twice`, 'keep one of them');
+      }
+    }
+  }
+
+  for (const key of ['cpus', 'memory'] as const) {
+    const requested = amount(section.requests?.[key]);
+    const limit = amount(section[key]);
+    if (requested !== null && limit !== null && requested > limit) {
+      report(
+        ['requests', key],
+        `${show(key, requested)} are requested, and at most ${show(key, limit)} allowed`,
+        `raise kubernetes.${key}, or request less`,
+      );
+    }
+  }
+  issues.push(...quotaIssues(section, home));
+  return issues;
+}
+
+/** A quota below what the template itself starts would keep every workspace from starting. */
+function quotaIssues(
+  { quota, cpus, memory, services, builder }: KubernetesSection,
+  home: string | undefined,
+): Issue[] {
+  const issues: Issue[] = [];
+  const report = (key: string, needs: string, has: string) =>
+    issues.push({
+      path: ['kubernetes', 'quota', key],
+      message: `the template itself needs ${needs}, and the quota is ${has}`,
+      hint: 'raise the quota; what a developer adds to the namespace counts as well',
+    });
+  const parts = [{ cpus, memory }, ...services, ...(typeof builder === 'object' ? [builder] : [])];
+  for (const key of ['cpus', 'memory'] as const) {
+    const has = amount(quota[key]);
+    const needs = parts.reduce((sum, part) => sum + (amount(part[key]) ?? 0), 0);
+    if (has !== null && needs > has) report(key, show(key, needs), show(key, has));
+  }
+  const pods = amount(quota.pods);
+  if (pods !== null && parts.length > pods) report('pods', `${parts.length} pods`, String(pods));
+  const storage = amount(quota.storage);
+  const volumes = [
+    home,
+    ...services.flatMap((service) => (service.storage ? [service.storage.size] : [])),
+    ...(typeof builder === 'object' ? [builder.cache] : []),
+  ].reduce<number>((sum, size) => sum + (amount(size) ?? 0), 0);
+  if (storage !== null && volumes > storage) {
+    report('storage', formatQuantity(volumes), formatQuantity(storage));
+  }
+  return issues;
+}
+
+/** A rendered amount as a number; null where there is none, or where it still is an expression. */
+function amount(value: string | number | undefined): number | null {
+  if (value === undefined) return null;
+  return typeof value === 'number' ? value : parseQuantity(value);
+}
+
+const show = (key: 'cpus' | 'memory', value: number) =>
+  key === 'memory' ? formatQuantity(value) : `${Math.round(value * 1000) / 1000} cores`;
