@@ -1,0 +1,213 @@
+// What the chart renders, for good values and bad ones; that the cluster takes it is asked of the cluster itself.
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parseAllDocuments } from 'yaml';
+import { runAsync } from '../cluster/machine.ts';
+import { tool } from '../cluster/tool.ts';
+
+const chart = fileURLToPath(new URL('../../helm', import.meta.url));
+const namespace = 'chart-test';
+let helm: string;
+let kube: string;
+const kubectl = (args: string[], input = '') => {
+  const ran = spawnSync(kube, ['kubectl', '--kubeconfig', process.env.CDE_TEST_KUBECONFIG!, ...args], {
+    input,
+    encoding: 'utf8',
+  });
+  return { code: ran.status, output: ran.stdout + ran.stderr };
+};
+beforeAll(async () => {
+  [helm, kube] = await Promise.all([tool('helm'), tool('kube')]);
+  kubectl(['create', 'namespace', namespace]);
+});
+afterAll(() => void kubectl(['delete', 'namespace', namespace, '--wait=false']));
+
+const external = {
+  accessUrl: 'https://cde.example.com',
+  database: { external: { secret: 'cde-database' } },
+};
+const embedded = {
+  accessUrl: 'https://cde.example.com',
+  server: { replicas: 1 },
+  database: { embedded: { enabled: true } },
+};
+const tokyo = {
+  name: 'tokyo',
+  url: 'https://tokyo.cde.example.com',
+  region: 'ap',
+  tokenSecret: 'tokyo',
+  tlsSecret: 'tokyo-tls',
+  service: { type: 'LoadBalancer', port: 443 },
+};
+const everything = {
+  ...external,
+  image: { registry: 'registry.example.com/cde/', tag: '1.2.3', pullSecrets: ['pull'] },
+  server: {
+    settings: { CDE_SESSION_DAYS: '30' },
+    env: [{ name: 'CDE_OIDC_CLIENT_SECRET', valueFrom: { secretKeyRef: { name: 'oidc', key: 'secret' } } }],
+  },
+  ingress: {
+    enabled: true,
+    className: 'nginx',
+    tlsSecret: 'cde-tls',
+    annotations: { 'nginx.ingress.kubernetes.io/proxy-read-timeout': '3600' },
+  },
+  satellites: [tokyo, { name: 'oslo', url: 'http://oslo', tokenSecret: 'oslo' }],
+  networkPolicy: { metricsFrom: { 'kubernetes.io/metadata.name': 'monitoring' } },
+};
+
+interface Rendered {
+  kind: string;
+  metadata: { name: string };
+  spec: any;
+  rules: any;
+}
+/** What helm makes of the values, or what it refuses them with. */
+function template(values: object): { text: string; errors: string; objects: Rendered[] } {
+  const ran = spawnSync(
+    helm,
+    ['template', 'cde', chart, '--namespace', namespace, '--kube-version', '1.35.0', '--values', '-'],
+    { input: JSON.stringify(values), encoding: 'utf8' },
+  );
+  const objects = parseAllDocuments(ran.stdout)
+    .map((document) => document.toJS() as Rendered | null)
+    .filter((object) => object !== null);
+  return { text: ran.stdout, errors: ran.stderr, objects };
+}
+const find = (objects: Rendered[], kind: string, name?: string) =>
+  objects.find((object) => object.kind === kind && (name === undefined || object.metadata.name === name))!;
+
+test('helm lint has nothing to say', async () => {
+  const args = ['--set', 'accessUrl=https://x', '--set', 'database.external.secret=x', '--strict'];
+  expect(await runAsync(helm, ['lint', chart, ...args])).toContain('0 chart(s) failed');
+});
+
+test.each(
+  Object.entries({ external, embedded, everything }),
+)('a cluster takes what %s gives', (_, values) => {
+  const { text, errors } = template(values);
+  expect(errors).toBe('');
+  const asked = kubectl(['apply', '--dry-run=server', '-n', namespace, '-f', '-'], text);
+  expect(asked).toMatchObject({ code: 0 });
+  expect(asked.output).not.toContain('Warning');
+});
+
+test('with a database of its own: one replica on a volume that outlives the release', () => {
+  const { objects } = template(embedded);
+  const { spec } = find(objects, 'Deployment');
+  expect(spec).toMatchObject({ replicas: 1, strategy: { type: 'Recreate' } });
+  expect(spec.template.spec.volumes[0]).toEqual({
+    name: 'data',
+    persistentVolumeClaim: { claimName: 'cde-data' },
+  });
+  expect(find(objects, 'PersistentVolumeClaim')).toMatchObject({
+    metadata: { annotations: { 'helm.sh/resource-policy': 'keep' } },
+    spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '10Gi' } } },
+  });
+  expect(find(objects, 'PodDisruptionBudget')).toBeUndefined();
+});
+
+test('with a database elsewhere: replicas that are replaced one by one, none missing', () => {
+  const { objects } = template(external);
+  const { spec } = find(objects, 'Deployment');
+  expect(spec).toMatchObject({
+    replicas: 2,
+    strategy: { type: 'RollingUpdate', rollingUpdate: { maxUnavailable: 0 } },
+  });
+  const [container] = spec.template.spec.containers;
+  expect(spec.template.spec.terminationGracePeriodSeconds).toBeGreaterThan(25);
+  expect(container.lifecycle.preStop.exec.command).toEqual(['sleep', '5']);
+  expect(container.readinessProbe.httpGet.path).toBe('/readyz');
+  const env = Object.fromEntries(
+    container.env.map(({ name, value, valueFrom }: { name: string; value?: string; valueFrom?: object }) => [
+      name,
+      value ?? valueFrom,
+    ]),
+  );
+  expect(env).toMatchObject({
+    CDE_ACCESS_URL: 'https://cde.example.com',
+    CDE_REPLICA_URL: 'http://$(POD_IP):7080',
+    DATABASE_URL: { secretKeyRef: { name: 'cde-database', key: 'DATABASE_URL' } },
+    CDE_SECRET_KEY: { secretKeyRef: { name: 'cde-secret-key', key: 'CDE_SECRET_KEY' } },
+    CDE_CLUSTER: 'in-cluster',
+  });
+  expect(find(objects, 'PodDisruptionBudget').spec.maxUnavailable).toBe(1);
+});
+
+test('every pod is one that Pod Security calls restricted, with a root that is read-only', () => {
+  const { objects } = template(everything);
+  const pods = objects.filter(({ kind }) => kind === 'Deployment').map(({ spec }) => spec.template.spec);
+  expect(pods).toHaveLength(3);
+  for (const pod of pods) {
+    expect(pod.securityContext).toMatchObject({
+      runAsNonRoot: true,
+      runAsUser: 10001,
+      seccompProfile: { type: 'RuntimeDefault' },
+    });
+    for (const container of pod.containers) {
+      expect(container.securityContext).toEqual({
+        allowPrivilegeEscalation: false,
+        readOnlyRootFilesystem: true,
+        capabilities: { drop: ['ALL'] },
+      });
+      expect(container.image).toMatch(/^registry\.example\.com\/cde\/cde-(server|satellite):1\.2\.3$/);
+    }
+  }
+  kubectl(['label', 'namespace', namespace, 'pod-security.kubernetes.io/warn=restricted', '--overwrite']);
+  const asked = kubectl(['apply', '--dry-run=server', '-n', namespace, '-f', '-'], template(everything).text);
+  expect(asked.output).not.toContain('would violate');
+});
+
+test('satellites, ingress and what may be reached', () => {
+  const { objects } = template(everything);
+  const satellite = find(objects, 'Deployment', 'cde-satellite-tokyo').spec.template.spec;
+  expect(satellite.automountServiceAccountToken).toBe(false);
+  expect(satellite.containers[0].env).toContainEqual({
+    name: 'CDE_SATELLITE_TOKEN',
+    valueFrom: { secretKeyRef: { name: 'tokyo', key: 'token' } },
+  });
+  expect(satellite.containers[0].readinessProbe.httpGet.scheme).toBe('HTTPS');
+  expect(find(objects, 'Service', 'cde-satellite-tokyo').spec).toMatchObject({
+    type: 'LoadBalancer',
+    ports: [{ port: 443 }],
+  });
+  expect(find(objects, 'Service', 'cde-satellite-oslo').spec.type).toBe('ClusterIP');
+  expect(find(objects, 'Ingress').spec).toMatchObject({
+    ingressClassName: 'nginx',
+    rules: [{ host: 'cde.example.com' }],
+    tls: [{ hosts: ['cde.example.com'], secretName: 'cde-tls' }],
+  });
+  expect(find(objects, 'NetworkPolicy').spec.ingress).toHaveLength(2);
+});
+
+test('rights only where workspaces are to run, and none over the cluster itself', () => {
+  const without = template({ ...external, workspaces: { inCluster: false } });
+  expect(without.objects.filter(({ kind }) => kind.startsWith('ClusterRole'))).toEqual([]);
+  expect(find(without.objects, 'Deployment').spec.template.spec.automountServiceAccountToken).toBe(false);
+  expect(without.text).not.toContain('in-cluster');
+
+  const { rules } = find(template(external).objects, 'ClusterRole');
+  const resources = rules.flatMap((rule: { resources: string[] }) => rule.resources);
+  for (const forbidden of ['*', 'clusterroles', 'clusterrolebindings', 'secrets', 'nodes/proxy'])
+    expect(resources).not.toContain(forbidden);
+  expect(JSON.stringify(rules)).not.toMatch(/"\*"|escalate|impersonate/);
+});
+
+test.each<[string, object, string]>([
+  ['no access URL', { database: external.database }, 'accessUrl is missing'],
+  ['no database', { accessUrl: 'https://x' }, 'There is no database'],
+  ['two databases', { ...embedded, database: { ...embedded.database, ...external.database } }, 'choose one'],
+  ['replicas on the embedded one', { ...embedded, server: { replicas: 2 } }, 'serves one replica'],
+  ['a value that there is not', { ...external, replicas: 2 }, 'replicas'],
+  ['a URL with a path', { ...external, accessUrl: 'https://x/cde' }, 'accessUrl'],
+  ['a setting that is none', { ...external, server: { settings: { PATH: '/' } } }, 'PATH'],
+  [
+    'a satellite without a token',
+    { ...external, satellites: [{ name: 'a', url: 'http://a' }] },
+    'tokenSecret',
+  ],
+  ['two satellites of one name', { ...external, satellites: [tokyo, tokyo] }, 'two of the name tokyo'],
+])('refuses %s', (_, values, said) => {
+  expect(template(values).errors).toContain(said);
+});
