@@ -1,4 +1,4 @@
-import { defineConfig } from 'vitest/config';
+import { configDefaults, defineConfig } from 'vitest/config';
 
 export default defineConfig({
   test: {
@@ -8,6 +8,8 @@ export default defineConfig({
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',
       'tests/*.test.ts',
     ],
+    // These need a cluster: npm run test:kubernetes.
+    exclude: [...configDefaults.exclude, '**/*.kube.test.ts'],
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

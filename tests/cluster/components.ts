@@ -239,3 +239,27 @@ conntrack:
 `,
   ),
 });
+
+/** Answers for the cluster's services, and asks the machine's own servers for everything else. */
+export const dns = (coredns: string): Command => ({
+  name: 'coredns',
+  program: coredns,
+  args: ['-conf', config('Corefile')],
+  config: written(
+    'Corefile',
+    `.:53 {
+  bind ${nodeAddress}
+  errors
+  ready 127.0.0.1:${ports.dnsReady}
+  kubernetes cluster.local in-addr.arpa ip6.arpa {
+    kubeconfig ${partKubeconfig('admin')}
+    pods insecure
+    fallthrough in-addr.arpa ip6.arpa
+    ttl 1
+  }
+  forward . /etc/resolv.conf
+  cache 1
+}
+`,
+  ),
+});

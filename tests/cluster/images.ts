@@ -11,6 +11,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { type ImageRecipe, writeArchive } from './archive.ts';
 import { requirePackages, run, runAsync, say } from './machine.ts';
 import { buildDir, clusterDir, containerdSocket, hashOf } from './places.ts';
@@ -176,4 +177,10 @@ export async function importOnce(file: string, names: readonly string[]): Promis
   if (seen().includes(file) && names.every((name) => present.includes(`docker.io/${name}\n`))) return;
   await importImages(file);
   writeFileSync(mark, JSON.stringify([...new Set([...seen(), file])]));
+}
+
+// For another cluster than ours: `kind load image-archive $(node tests/cluster/images.ts)`, one archive a line.
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  console.log(await smallImages());
+  console.log(await debianImages());
 }

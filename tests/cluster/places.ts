@@ -35,7 +35,14 @@ export const serviceRange = '10.202.0.0/16';
 export const apiServiceAddress = '10.202.0.1';
 export const dnsServiceAddress = '10.202.0.10';
 
-export const ports = { api: 6443, etcd: 12379, etcdPeer: 12380, kubelet: 10250, registry: 5000 } as const;
+export const ports = {
+  api: 6443,
+  etcd: 12379,
+  etcdPeer: 12380,
+  kubelet: 10250,
+  dnsReady: 18181,
+  registry: 5000,
+} as const;
 
 /** The URL by which everybody, pods included, reaches the API server. */
 export const apiUrl = `https://${nodeAddress}:${ports.api}`;

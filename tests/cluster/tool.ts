@@ -73,6 +73,9 @@ const sourceHash = (source: Source): string => {
   return hashOf(JSON.stringify(source), ...files.flatMap((file) => [file, readFileSync(join(folder, file))]));
 };
 
+/** How long a hook that calls tool() may take: a build on two busy cores, in ms. */
+export const buildTimeout = 1_200_000;
+
 const underWay = new Map<ToolName, Promise<string>>();
 
 /** Builds the named tool unless the cache has it, and returns the path of the program. */

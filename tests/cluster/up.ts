@@ -48,7 +48,10 @@ export async function up(): Promise<string> {
   requireMachine();
   const began = Date.now();
   requirePackages(...packages, 'curl');
-  const [kube, small] = await Promise.all([tool('kube'), smallImages()]);
+  // One after the other: each build uses all cores.
+  const kube = await tool('kube');
+  const coredns = await tool('coredns');
+  const small = await smallImages();
   for (const folder of ['', 'logs', 'volumes', 'config/registries']) {
     mkdirSync(join(places.clusterDir, folder), { recursive: true });
   }
@@ -75,11 +78,13 @@ export async function up(): Promise<string> {
   writeFileSync(`${places.kubeconfigPath}.new`, adminKubeconfig(), { mode: 0o600 });
 
   const kubelet = components.kubelet(kube);
+  const dns = components.dns(coredns);
   for (const command of [
     components.controllerManager(kube),
     components.scheduler(kube),
     kubelet,
     components.kubeProxy(kube),
+    dns,
     provisioner(),
   ]) {
     await begin(command);
@@ -92,6 +97,7 @@ export async function up(): Promise<string> {
       ...[`node/${places.nodeName}`, '--timeout=1s'],
     );
   await healthy(kubelet, 90, ready);
+  await healthy(dns, 30, () => answers(`http://127.0.0.1:${places.ports.dnsReady}/ready`));
   const readyAfter = ((Date.now() - cluster) / 1000).toFixed(1);
   // Only now: whoever waits for this file finds a cluster that works.
   run('mv', [`${places.kubeconfigPath}.new`, places.kubeconfigPath]);

@@ -1,0 +1,102 @@
+// A registry on the node's bridge, over plain HTTP, for tests that push: pods, BuildKit and containerd reach it
+// by the same name, `10.203.0.1:PORT`.
+import { type ChildProcess, spawn } from 'node:child_process';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { registryHostsDir } from './components.ts';
+import { nodeAddress } from './places.ts';
+import { tool } from './tool.ts';
+
+export interface Registry {
+  /** `address:port`, the first part of the names of its images. */
+  host: string;
+  /** `http://address:port`. */
+  url: string;
+  /** The tags of a repository; none when it is not there. */
+  tags(repository: string): Promise<string[]>;
+  /** Ends it, with all that it holds. */
+  stop(): Promise<void>;
+}
+
+const freePort = (): Promise<number> =>
+  new Promise((resolve, reject) => {
+    const server = createServer();
+    server.once('error', reject);
+    server.listen(0, nodeAddress, () => {
+      const { port } = server.address() as { port: number };
+      server.close(() => resolve(port));
+    });
+  });
+
+const ended = (child: ChildProcess): Promise<void> =>
+  new Promise((resolve) =>
+    child.exitCode === null && child.signalCode === null ? child.once('exit', () => resolve()) : resolve(),
+  );
+
+/**
+ * Starts an empty registry, and tells the cluster's containerd that it speaks plain HTTP, so that pods may name
+ * its images. The cluster must be up. Ends with this process at the latest.
+ */
+export async function startRegistry(): Promise<Registry> {
+  const program = await tool('registry');
+  const folder = mkdtempSync(join(tmpdir(), 'cde-registry-'));
+  const host = `${nodeAddress}:${await freePort()}`;
+  const url = `http://${host}`;
+  writeFileSync(
+    join(folder, 'config.yml'),
+    `version: 0.1
+log: {level: warn}
+storage:
+  filesystem: {rootdirectory: ${join(folder, 'data')}}
+  delete: {enabled: true}
+http: {addr: "${host}"}
+`,
+  );
+  const hosts = join(registryHostsDir, host);
+  mkdirSync(hosts, { recursive: true });
+  writeFileSync(
+    join(hosts, 'hosts.toml'),
+    `server = "${url}"\n[host."${url}"]\n  capabilities = ["pull", "resolve", "push"]\n`,
+  );
+
+  const child = spawn(program, ['serve', join(folder, 'config.yml')], {
+    stdio: ['ignore', 'ignore', 'pipe'],
+    env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
+  });
+  let log = '';
+  child.stderr.setEncoding('utf8').on('data', (chunk: string) => {
+    log = (log + chunk).slice(-4000);
+  });
+  const endWithUs = () => child.kill();
+  process.once('exit', endWithUs);
+
+  const stop = async () => {
+    process.off('exit', endWithUs);
+    child.kill();
+    await ended(child);
+    for (const made of [hosts, folder]) rmSync(made, { recursive: true, force: true });
+  };
+  const answers = () =>
+    fetch(`${url}/v2/`).then(
+      (reply) => reply.ok,
+      () => false,
+    );
+  for (const end = Date.now() + 20_000; !(await answers()); ) {
+    if (child.exitCode !== null || Date.now() > end) {
+      await stop();
+      throw new Error(`The registry did not start: ${log}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  return {
+    host,
+    url,
+    stop,
+    async tags(repository) {
+      const reply = await fetch(`${url}/v2/${repository}/tags/list`);
+      return reply.ok ? (((await reply.json()) as { tags: string[] | null }).tags ?? []) : [];
+    },
+  };
+}

@@ -1,0 +1,13 @@
+import { defineConfig } from 'vitest/config';
+
+/** Tests on a real cluster; `npm run test:kubernetes`. */
+export default defineConfig({
+  test: {
+    globalSetup: ['tests/kubernetes/setup.ts'],
+    include: ['**/*.kube.test.ts', 'tests/kubernetes/*.test.ts'],
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    // The pods of two files would share two cores, and the figures of both would say nothing.
+    fileParallelism: false,
+  },
+});
