@@ -44,7 +44,7 @@ const put = (folder: string, path: string, text: string, mode = 0o644) => {
 };
 
 /** The archive that the machine itself installs from: in a closed network, the only one that answers. */
-function debianMirror(): string[] {
+export function debianMirror(): string[] {
   if (process.env.CDE_DEBIAN_MIRROR) return [process.env.CDE_DEBIAN_MIRROR];
   const shown = run('apt-get', [
     'indextargets',

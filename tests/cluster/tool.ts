@@ -7,14 +7,18 @@ import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
 import { Refusal, runAsync, say } from './machine.ts';
 import { buildDir, hashOf, here } from './places.ts';
 
-const buildkitVersion = 'v0.34.2';
+const buildkitVersion = 'v0.31.0';
+const buildxVersion = 'v0.35.0';
 export const kubernetesVersion = 'v1.35.4';
 
 type Source =
-  /** A main package of ours in tests/cluster/go/FOLDER; rebuilt when its files change. */
-  | { folder: string; version: string; ldflags?: string }
-  /** A published one. */
-  | { package: string; version: string; ldflags?: string; tags?: string };
+  /**
+   * Built in our module in tests/cluster/go/FOLDER: its own main package, or the named one that it requires (for
+   * modules whose go.mod forbids `go install`). Rebuilt when the folder's files change.
+   */
+  | { folder: string; package?: string; version: string; ldflags?: string }
+  /** Built from a published module by itself. */
+  | { package: string; version: string; ldflags?: string };
 
 const stamp = (name: string, value: string) => `-X ${name}=${value}`;
 const kubernetesStamps = ['k8s.io/component-base/version', 'k8s.io/client-go/pkg/version']
@@ -39,23 +43,27 @@ const catalogue = {
   },
   registry: { package: 'github.com/distribution/distribution/v3/cmd/registry', version: 'v3.1.2' },
   buildkitd: {
+    folder: 'buildkit',
     package: 'github.com/moby/buildkit/cmd/buildkitd',
     version: buildkitVersion,
     ldflags: stamp('github.com/moby/buildkit/version.Version', buildkitVersion),
   },
   buildctl: {
+    folder: 'buildkit',
     package: 'github.com/moby/buildkit/cmd/buildctl',
     version: buildkitVersion,
     ldflags: stamp('github.com/moby/buildkit/version.Version', buildkitVersion),
   },
-  /** Docker's plugin; as `docker buildx` from ~/.docker/cli-plugins/docker-buildx, or by itself. */
+  /** Docker's plugin: works by itself, and as `docker buildx` from ~/.docker/cli-plugins/docker-buildx. */
   buildx: {
+    folder: 'buildkit',
     package: 'github.com/docker/buildx/cmd/buildx',
-    version: 'v0.38.2',
-    ldflags: stamp('github.com/docker/buildx/version.Version', 'v0.38.2'),
+    version: buildxVersion,
+    ldflags: stamp('github.com/docker/buildx/version.Version', buildxVersion),
   },
-  /** What a rootless buildkitd is started by. */
+  /** Starts a rootless buildkitd. */
   rootlesskit: {
+    folder: 'buildkit',
     package: 'github.com/rootless-containers/rootlesskit/v2/cmd/rootlesskit',
     version: 'v2.3.6',
   },
@@ -67,7 +75,7 @@ export type ToolName = keyof typeof catalogue;
 export const toolNames = Object.keys(catalogue) as ToolName[];
 
 const sourceHash = (source: Source): string => {
-  if ('package' in source) return hashOf(JSON.stringify(source));
+  if (!('folder' in source)) return hashOf(JSON.stringify(source));
   const folder = join(here, 'go', source.folder);
   const files = readdirSync(folder).sort();
   return hashOf(JSON.stringify(source), ...files.flatMap((file) => [file, readFileSync(join(folder, file))]));
@@ -101,13 +109,12 @@ async function build(name: ToolName): Promise<string> {
   try {
     const flags = ['-trimpath', '-buildvcs=false', '-ldflags', `-s -w ${source.ldflags ?? ''}`.trim()];
     if ('folder' in source) {
-      await runAsync(go, ['build', ...flags, '-o', join(temporary, name), '.'], {
+      await runAsync(go, ['build', ...flags, '-o', join(temporary, name), source.package ?? '.'], {
         cwd: join(here, 'go', source.folder),
         env: goBuildEnvironment,
       });
     } else {
-      const tags = source.tags ? ['-tags', source.tags] : [];
-      await runAsync(go, ['install', ...flags, ...tags, `${source.package}@${source.version}`], {
+      await runAsync(go, ['install', ...flags, `${source.package}@${source.version}`], {
         cwd: '/',
         env: { ...goBuildEnvironment, GOBIN: temporary },
       });
