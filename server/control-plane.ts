@@ -88,7 +88,13 @@ export async function startControlPlane(options: {
       url: place,
     }));
   const satellites = {
-    ofAgents: async () => embedded(await urls()),
+    async ofAgents() {
+      const replicas = await urls();
+      // From another network an agent may not reach a replica by its own address. Where there is one only, the access
+      // URL leads to it; with several it would lead to any, and clients to another.
+      const elsewhere = config.replicaUrl !== undefined && replicas.length === 1 ? [config.accessUrl] : [];
+      return embedded([...replicas, ...elsewhere]);
+    },
     // Agents listen at every replica, so it is all one which of them the access URL leads a client to.
     ofClients: async () => embedded(config.replicaUrl ? [config.accessUrl] : await urls()),
   };
@@ -134,7 +140,8 @@ export async function startControlPlane(options: {
       now,
       providers,
       agentToken: keys.agentToken,
-      agentUrl: async () => (await urls()).join(','),
+      // Replicas come and go, and their addresses with them: what stays is first.
+      agentUrl: async () => [...(config.replicaUrl ? [config.accessUrl] : []), ...(await urls())].join(','),
       homeGraceMs,
     }),
   });

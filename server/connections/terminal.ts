@@ -71,6 +71,8 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
         const reply = await issueTicket(request.actor as UserActor, request.params.workspace, key.publicKey);
         session = await openSession({
           ...reply,
+          // Agents listen here too: no way out to the access URL and back in, which may not even lead here.
+          satellites: [...ownSatellite(app), ...reply.satellites],
           clientPrivateKey: key.privateKey,
           signal: gone.signal,
         });
@@ -124,6 +126,15 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
       });
     },
   );
+}
+
+/** This replica's satellite, as this process itself reaches it. */
+function ownSatellite(app: FastifyInstance): { name: string; url: string }[] {
+  const address = app.server.address();
+  if (address === null || typeof address === 'string') return [];
+  const anywhere = address.address === '0.0.0.0' || address.address === '::';
+  const host = anywhere ? '127.0.0.1' : address.family === 'IPv6' ? `[${address.address}]` : address.address;
+  return [{ name: 'embedded', url: `http://${host}:${address.port}` }];
 }
 
 function safeJson(data: Buffer): unknown {
