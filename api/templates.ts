@@ -320,6 +320,7 @@ export const validateTemplate = endpoint({
   reply: z.object({
     valid: z.boolean(),
     faults: z.array(Fault),
+    warnings: z.array(Fault).describe('No faults, but perhaps not what is meant'),
     name: z.string().nullable(),
     parameters: z.array(Parameter),
   }),

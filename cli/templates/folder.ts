@@ -37,7 +37,10 @@ export function readTemplateFolder(folder: string): Record<string, string> {
   };
   walk('');
   if (!Object.hasOwn(files, 'template.yaml'))
-    throw usage(`${folder} holds no template.yaml.`, 'Start from a copy of templates/local.');
+    throw usage(
+      `${folder} holds no template.yaml.`,
+      'Start from a copy of templates/local or templates/kubernetes.',
+    );
   return files;
 }
 

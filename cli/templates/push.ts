@@ -45,11 +45,12 @@ export async function validate(context: Context, input: { folder: string }): Pro
   const client = await context.client();
   const reply = await client.call(validateTemplate, { body: { files } });
   if (out.json) out.printJson(reply);
-  else if (reply.valid)
+  else if (reply.valid) {
+    for (const line of faultLines(input.folder, reply.warnings, out.colors, 'warning: ')) out.print(line);
     out.print(
       `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.`,
     );
-  else {
+  } else {
     for (const line of faultLines(input.folder, reply.faults, out.colors)) out.print(line);
     out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);
   }
@@ -57,9 +58,9 @@ export async function validate(context: Context, input: { folder: string }): Pro
 }
 
 /** `FILE:LINE:COLUMN: message`, as editors and CI systems find it. */
-function faultLines(folder: string, faults: readonly Fault[], colors: Colors): string[] {
+function faultLines(folder: string, faults: readonly Fault[], colors: Colors, kind = ''): string[] {
   return faults.flatMap((fault) => [
-    `${join(folder, fault.file)}:${fault.line}:${fault.column}: ${clean(fault.message)}${fault.path ? colors.dim(` (${clean(fault.path)})`) : ''}`,
+    `${join(folder, fault.file)}:${fault.line}:${fault.column}: ${kind}${clean(fault.message)}${fault.path ? colors.dim(` (${clean(fault.path)})`) : ''}`,
     ...(fault.hint ? [`  ${colors.cyan('→')} ${clean(fault.hint)}`] : []),
   ]);
 }

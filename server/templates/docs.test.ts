@@ -1,5 +1,12 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readFile } from 'node:fs/promises';
+import {
+  KubernetesBuilder,
+  KubernetesSection,
+  KubernetesService,
+  LocalSection,
+  TemplateFile,
+} from '@cde/api/templates.ts';
 import { expect, test } from 'vitest';
 import { expressionFunctions } from './cost.ts';
 import { parseTemplate } from './parse.ts';
@@ -22,6 +29,25 @@ test('the expressions of docs/templates.md are as it says', async () => {
   - {name: size, type: string, options: [{value: small}, {value: large}]}
 env:\n  A: >-\n    ${line}\n`;
     expect(parseTemplate({ 'template.yaml': text }).faults, line).toEqual([]);
+  }
+});
+
+test('the examples for Kubernetes are valid together', async () => {
+  const [, , template, manifest] = (await read()).split('```yaml\n').map((text) => text.split('```')[0]!);
+  expect(parseTemplate({ 'template.yaml': template!, 'manifests/broker.yaml': manifest! })).toMatchObject({
+    faults: [],
+    warnings: [],
+    template: { name: 'shop', manifests: [{ kind: 'Deployment' }] },
+  });
+});
+
+test('docs/templates.md names every key', async () => {
+  const docs = await read();
+  const shapes = [TemplateFile, LocalSection, KubernetesSection, KubernetesService, KubernetesBuilder];
+  for (const key of shapes.flatMap(({ shape }) => Object.keys(shape))) expect(docs).toContain(`\`${key}\``);
+  const kubernetes = docs.slice(docs.indexOf('## Kubernetes'));
+  for (const { shape } of shapes.slice(2)) {
+    for (const key of Object.keys(shape)) expect(kubernetes).toContain(`\`${key}\``);
   }
 });
 

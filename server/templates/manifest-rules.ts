@@ -112,8 +112,8 @@ export function manifestIssues(
   return issues;
 }
 
-/** Where a kind has its pod. */
-function podAt(apiVersion: string, kind: string): Path | null {
+/** Where a kind has its pod; null when it has none. */
+export function podAt(apiVersion: string, kind: string): Path | null {
   switch (`${apiVersion.split('/')[0]} ${kind}`) {
     case 'v1 Pod':
       return ['spec'];

@@ -24,6 +24,7 @@ test('a minimal template gets its defaults', () => {
   expect(parse(head)).toEqual({
     template: { name: 'demo', provider: 'local', parameters: [], home: {}, env: {}, local: {} },
     faults: [],
+    warnings: [],
   });
 });
 

@@ -11,6 +11,7 @@ import { readSource, type Source } from './source.ts';
 import { nearest } from './suggest.ts';
 import { asMap } from './tree.ts';
 import { checkExpressions, samplesOf, tryContext } from './trial.ts';
+import { templateWarnings } from './warnings.ts';
 
 const limits = { faults: 100, timeoutMs: 24 * 3600_000 };
 
@@ -19,17 +20,19 @@ const limits = { faults: 100, timeoutMs: 24 * 3600_000 };
  * every expression, compiled, typed, bounded, and tried on the parameters' defaults, options and limits.
  * Bounded: takes milliseconds, whatever it is given.
  * @param files relative path to text
- * @returns the template with its defaults filled in, or null; and every fault, in the order of the lines
+ * @returns the template with its defaults filled in and its manifests, or null; every fault, in the order of the
+ *   lines; and what is no fault, but may not be meant
  */
 export function parseTemplate(files: Record<string, string>): {
   template: TemplateContent | null;
   faults: Fault[];
+  warnings: Fault[];
 } {
   const faults = checkFiles(files);
-  if (!Object.hasOwn(files, templateFileName)) return { template: null, faults };
+  if (!Object.hasOwn(files, templateFileName)) return { template: null, faults, warnings: [] };
   const read = readSource(templateFileName, files[templateFileName]!);
   faults.push(...read.faults);
-  if (!read.source) return { template: null, faults: inOrder(faults) };
+  if (!read.source) return { template: null, faults: inOrder(faults), warnings: [] };
 
   const { source } = read;
   const { template: file, faults: shape } = checkShape(source);
@@ -41,15 +44,16 @@ export function parseTemplate(files: Record<string, string>): {
       : { documents: [], faults: [] };
   const { bounded, faults: meaning } = checkMeaning(source, manifests.documents, files);
   faults.push(...manifests.faults, ...meaning);
-  if (!file) return { template: null, faults: inOrder(faults) };
-
   const { documents } = manifests;
+  const warnings = inOrder(templateWarnings(source, documents, files));
+  if (!file) return { template: null, faults: inOrder(faults), warnings };
+
   const template: TemplateContent = {
     ...file,
     ...(documents.length > 0 && { manifests: documents.map(({ manifest }) => manifest) }),
   };
   if (file.kubernetes && bounded) faults.push(...checkTogether(template, source, documents));
-  return { template: faults.length === 0 ? template : null, faults: inOrder(faults) };
+  return { template: faults.length === 0 ? template : null, faults: inOrder(faults), warnings };
 }
 
 function inOrder(faults: Fault[]): Fault[] {

@@ -7,6 +7,7 @@ import { templates, templateVersions } from '../database/schema.ts';
 import { Problem } from '../errors.ts';
 import type { Caller } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../identity/audit.ts';
+import { templateFileName } from './files.ts';
 import { parseTemplate } from './parse.ts';
 import {
   getTemplate,
@@ -55,7 +56,7 @@ export async function publishTemplate(
           .join('\n'),
         hint: 'Correct it and publish again. To check without publishing: cde template validate',
         issues: faults.map(({ file, line, column, path, message, hint }) => ({
-          path: path === '' ? file : path,
+          path: path === '' ? file : file === templateFileName ? path : `${file}: ${path}`,
           message: hint === undefined ? message : `${message} (${hint})`,
           line,
           column,

@@ -17,10 +17,11 @@ export function templateRoutes(app: FastifyInstance, deps: { database: Database;
     return { files };
   });
   serve(app, api.validateTemplate, async ({ body }) => {
-    const { template, faults } = parseTemplate(body.files);
+    const { template, faults, warnings } = parseTemplate(body.files);
     return {
       valid: template !== null,
       faults,
+      warnings,
       name: template?.name ?? null,
       parameters: template?.parameters ?? [],
     };
