@@ -56,19 +56,11 @@ export function debianMirror(): string[] {
   return line ? [line.split(' ')[0]!] : [];
 }
 
-async function debianLayers(work: string): Promise<ImageRecipe[]> {
+/** Makes a small Debian 12 with the packages in the folder. */
+export async function debootstrap(root: string, packages: string): Promise<void> {
   requirePackages('debootstrap');
-  const root = join(work, 'debian');
-  say('Building the Debian image (once)');
-  await runAsync('debootstrap', [
-    '--variant=minbase',
-    `--include=${debianPackages}`,
-    'bookworm',
-    root,
-    ...debianMirror(),
-  ]);
-  run('chroot', [root, 'useradd', '--create-home', '--uid', '1000', '--shell', '/bin/bash', 'dev']);
-  put(root, 'etc/sudoers.d/dev', 'dev ALL=(ALL) NOPASSWD: ALL\n', 0o440);
+  const mirror = debianMirror();
+  await runAsync('debootstrap', ['--variant=minbase', `--include=${packages}`, 'bookworm', root, ...mirror]);
   const unneeded = [
     'var/cache/apt',
     'var/lib/apt/lists',
@@ -82,6 +74,14 @@ async function debianLayers(work: string): Promise<ImageRecipe[]> {
     mkdirSync(join(root, folder), { recursive: true });
   }
   rmSync(join(root, 'etc/resolv.conf'), { force: true });
+}
+
+async function debianLayers(work: string): Promise<ImageRecipe[]> {
+  const root = join(work, 'debian');
+  say('Building the Debian image (once)');
+  await debootstrap(root, debianPackages);
+  run('chroot', [root, 'useradd', '--create-home', '--uid', '1000', '--shell', '/bin/bash', 'dev']);
+  put(root, 'etc/sudoers.d/dev', 'dev ALL=(ALL) NOPASSWD: ALL\n', 0o440);
 
   const first = join(work, 'skel-12');
   put(first, 'etc/skel/.image-version', '12\n');
@@ -139,7 +139,11 @@ async function smallLayers(work: string): Promise<ImageRecipe[]> {
   ];
 }
 
-async function archive(kind: string, recipes: (work: string) => Promise<ImageRecipe[]>): Promise<string> {
+/** The path of the archive of the kind's images in the cache, made from the recipes when it is not there. */
+export async function archive(
+  kind: string,
+  recipes: (work: string) => Promise<ImageRecipe[]>,
+): Promise<string> {
   const file = join(buildDir, `images-${kind}-${hashOf(recipeVersion, process.arch)}.tar`);
   if (existsSync(file)) return file;
   const work = join(buildDir, `.images-${kind}-${process.pid}`);

@@ -1,0 +1,29 @@
+// The image that brings the agent into pods, as docker/Dockerfile makes it, without a builder.
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { makeAgentImage } from '../../agent/container/image.ts';
+import { writeArchive } from './archive.ts';
+import { importOnce } from './images.ts';
+import { requirePackages, run } from './machine.ts';
+import { buildDir, hashOf } from './places.ts';
+
+const agentFolder = fileURLToPath(new URL('../../agent', import.meta.url));
+
+/** Builds it from the sources as they are, imports it into the node, and returns its name. */
+export async function agentTestImage(): Promise<string> {
+  requirePackages('patchelf');
+  const work = join(buildDir, `.agent-image-${process.pid}`);
+  try {
+    await makeAgentImage(work);
+    const content = run('sh', ['-c', `cd ${work} && find . -type f | sort | xargs cat | sha256sum`]);
+    const version = hashOf(content, agentFolder);
+    const name = `cde-test/agent:${version}`;
+    const file = join(buildDir, `images-agent-${version}.tar`);
+    if (!existsSync(file)) await writeArchive(file, [{ name, layers: [work], config: { User: '65534' } }]);
+    await importOnce(file, [name]);
+    return name;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}

@@ -1,0 +1,29 @@
+// An image with BuildKit in it, in the shape of moby/buildkit: `buildkitd` starts by itself, as root or, under
+// `rootlesskit`, as the user 1000. For tests of builders in a cluster; not one of those that `up` imports, since
+// building BuildKit takes minutes.
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import { archive, debootstrap, importOnce } from './images.ts';
+import { run, say } from './machine.ts';
+import { hashOf } from './places.ts';
+import { tool } from './tool.ts';
+
+export const buildkitImage = 'cde-test/buildkit:1';
+
+const programs = ['buildkitd', 'buildctl', 'rootlesskit'] as const;
+
+/** Builds the image unless the cache has it, imports it into the cluster, and returns its name. */
+export async function importBuildkitImage(): Promise<string> {
+  const paths: string[] = [];
+  for (const name of programs) paths.push(await tool(name));
+  const file = await archive(`buildkit-${hashOf(...paths)}`, async (work) => {
+    say('Building the BuildKit image (once)');
+    const root = join(work, 'root');
+    await debootstrap(root, 'ca-certificates,git,runc,uidmap,fuse-overlayfs,iproute2,procps');
+    run('chroot', [root, 'useradd', '--create-home', '--uid', '1000', 'user']);
+    for (const path of paths) cpSync(path, join(root, 'usr/bin', path.split('/').at(-1)!));
+    return [{ name: buildkitImage, layers: [root], config: { Entrypoint: ['buildkitd'] } }];
+  });
+  await importOnce(file, [buildkitImage]);
+  return buildkitImage;
+}
