@@ -2,7 +2,7 @@ import type { KubeObject } from './client.ts';
 import { explainRefused } from './reasons/admission.ts';
 import { explainClaims, unboundClaim } from './reasons/claims.ts';
 import { explainContainers } from './reasons/containers.ts';
-import { describeEnd, isLost, whatBefell } from './reasons/ends.ts';
+import { describeEnd, describeGone, isLost, whatBefell } from './reasons/ends.ts';
 import { explainMounts, explainSandbox } from './reasons/mounts.ts';
 import { type Event, newest, type Pod, type Reason, readEvents, readPod } from './reasons/reading.ts';
 import { explainUnschedulable } from './reasons/scheduling.ts';
@@ -62,6 +62,14 @@ export function explainEnd(pod: KubeObject, events: KubeObject[] = []): string {
   return describeEnd(readPod(pod), readEvents(events));
 }
 
+/**
+ * Why a pod that is not there any more (or has a successor of the same name) ended, by what events still tell:
+ * its maker replaces a pod that was evicted within milliseconds. Null when they tell nothing.
+ */
+export function explainGone(name: string, events: KubeObject[], since?: Date): string | null {
+  return describeGone(name, readEvents(events, since));
+}
+
 /** There is no pod: its maker says why, or nothing can mount what is not there. */
 function notMade({ statefulSet, claims, since }: Start, events: Event[]): Reason | null {
   if (statefulSet) {
@@ -79,7 +87,7 @@ function notMade({ statefulSet, claims, since }: Start, events: Event[]): Reason
     const current = seen >= (metadata.generation ?? 0) && (!since || (failed?.at ?? 0) >= wholeSecond(since));
     if (failed && current && failed.at >= (made?.at ?? 0)) {
       const match =
-        /^create (?:Pod (\S+)|Claim (\S+) for Pod \S+) in StatefulSet \S+ failed error: (.*)$/s.exec(
+        /^create (?:Pod (\S+)|Claim (\S+) for Pod \S+) in StatefulSet \S+ failed error: (.*)$/is.exec(
           failed.message,
         );
       const what = match?.[2] ? `volume claim ${match[2]}` : `pod ${match?.[1] ?? ''}`.trim();
@@ -101,6 +109,14 @@ function ended(pod: Pod, events: Event[]): Reason | null {
         events.filter(({ of }) => of.uid === pod.uid),
         lost,
       );
+    if (pod.status.reason === 'SysctlForbidden')
+      return {
+        code: 'node-refused',
+        message: `${befell}.`,
+        hint: "An administrator can allow it on the nodes (kubelet's allowedUnsafeSysctls), or the template does without.",
+        fault: 'user',
+        fatal: true,
+      };
     return {
       code: away ? 'node-lost' : pod.status.reason === 'Evicted' ? 'evicted' : 'disrupted',
       message: `${befell}.`,

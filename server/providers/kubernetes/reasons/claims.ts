@@ -39,10 +39,7 @@ function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
       fatal: false,
     };
   if (phase === 'Bound') return null;
-  const { storageClassName, volumeName } = (claim.spec ?? {}) as {
-    storageClassName?: string;
-    volumeName?: string;
-  };
+  const { volumeName } = (claim.spec ?? {}) as { volumeName?: string };
   const mine = (event: Event) => event.of.uid === uid && telling.has(event.reason);
   // A provisioner that fails also says, again and again, that it is working on it.
   const event = newest(events, (one) => mine(one) && one.warning) ?? newest(events, mine);
@@ -60,16 +57,7 @@ function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
       fault: 'user',
       fatal: true,
     };
-  if (/no storage class is set/.test(said))
-    return {
-      ...base,
-      code: 'storage-class-missing',
-      message:
-        storageClassName === ''
-          ? `No volume is free for the claim ${name}, and its storage class is turned off.`
-          : `The claim ${name} names no storage class, and the cluster has no default one.`,
-      hint: 'An administrator can make a storage class the default, or the template names one (kubernetes.storageClass).',
-    };
+  if (/no storage class is set/.test(said)) return withoutClass(claim, said);
   if (/already bound to a different claim|Cannot bind to requested volume/.test(said))
     return {
       ...base,
@@ -78,15 +66,8 @@ function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
       hint: 'An administrator has to look which claim holds it: kubectl get pv.',
       fatal: true,
     };
-  if (event.reason === 'ExternalProvisioning') {
-    const provisioner = /provisioner '([^']+)'/.exec(said)?.[1] ?? 'provisioner';
-    return {
-      ...base,
-      code: 'volume-pending',
-      message: `The volume of the claim ${name} is awaited from ${provisioner}.`,
-      hint: 'If it does not come, the provisioner may not be running: an administrator can look.',
-    };
-  }
+  if (event.reason === 'ExternalProvisioning')
+    return awaited(claim, /provisioner '([^']+)'/.exec(said)?.[1] ?? 'its provisioner', said);
   if (/ResourceExhausted|quota|insufficient (free )?(capacity|space)|no space left|not enough/i.test(said))
     return {
       ...base,
@@ -108,16 +89,54 @@ function sizeOf(claim: KubeObject): string {
   return size ? ` (${size})` : '';
 }
 
-/** An unbound claim that says nothing of itself, where the scheduler says that it is one. */
+const provisionerOf = (claim: KubeObject): string | undefined =>
+  claim.metadata.annotations?.['volume.kubernetes.io/storage-provisioner'] ??
+  claim.metadata.annotations?.['volume.beta.kubernetes.io/storage-provisioner'];
+
+/**
+ * The scheduler says that a claim is unbound, and no event says why (what is not a warning is not watched): the
+ * claim itself tells who should make its volume.
+ */
 export function unboundClaim(claims: KubeObject[], message: string): Reason {
-  const names = claims
-    .filter((claim) => (claim.status as { phase?: string } | undefined)?.phase !== 'Bound')
-    .map((claim) => claim.metadata.name);
+  const unbound = claims.filter(
+    (claim) => (claim.status as { phase?: string } | undefined)?.phase !== 'Bound',
+  );
+  const [first] = unbound;
+  const { storageClassName } = (first?.spec ?? {}) as { storageClassName?: string };
+  if (first && !storageClassName) return withoutClass(first, message);
+  const provisioner = first && provisionerOf(first);
+  if (first && provisioner) return awaited(first, provisioner, message);
   return {
     code: 'volume-pending',
-    message: `The volume of the claim ${names.join(', ') || 'of the workspace'} is not there yet.`,
+    message: `The volume of the claim ${unbound.map(({ metadata }) => metadata.name).join(', ')} is not there yet.`,
     detail: message,
     hint: 'If it does not come, the provisioner of its storage class may not be running: an administrator can look.',
+    fault: 'system',
+    fatal: false,
+  };
+}
+
+function withoutClass(claim: KubeObject, detail: string): Reason {
+  const { storageClassName } = (claim.spec ?? {}) as { storageClassName?: string };
+  return {
+    code: 'storage-class-missing',
+    message:
+      storageClassName === ''
+        ? `No volume is free for the claim ${claim.metadata.name}, and its storage class is turned off.`
+        : `The claim ${claim.metadata.name} names no storage class, and the cluster has no default one.`,
+    detail,
+    hint: 'An administrator can make a storage class the default, or the template names one (kubernetes.storageClass).',
+    fault: 'system',
+    fatal: false,
+  };
+}
+
+function awaited(claim: KubeObject, provisioner: string, detail: string): Reason {
+  return {
+    code: 'volume-pending',
+    message: `The volume of the claim ${claim.metadata.name} is awaited from ${provisioner}.`,
+    detail,
+    hint: 'If it does not come, the provisioner may not be running: an administrator can look.',
     fault: 'system',
     fatal: false,
   };

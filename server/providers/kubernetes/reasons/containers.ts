@@ -122,7 +122,7 @@ function unmade(container: ContainerStatus, pod: Pod): Reason | null {
       hint: 'Raise the memory that the template or the parameters give.',
     };
   const command = commandFault(said);
-  if (command) return { ...base, ...command, message: `${image}: ${command.message}` };
+  if (command) return { ...base, ...command, message: `The image ${image} cannot run: ${command.message}` };
   return {
     ...base,
     code: 'container-not-made',
@@ -181,7 +181,7 @@ function initFailed(init: ContainerStatus, pod: Pod, lastLines: string | undefin
   if (command)
     return {
       ...command,
-      message: `${pod.specOf(init.name)?.image}: ${command.message}`,
+      message: `The image ${pod.specOf(init.name)?.image} cannot run: ${command.message}`,
       detail,
       fault: 'user',
       fatal: true,
@@ -242,7 +242,7 @@ function crashed(container: ContainerStatus, pod: Pod, lastLines: string | undef
   if (command)
     return {
       ...command,
-      message: `${pod.specOf(container.name)?.image}: ${command.message}`,
+      message: `The image ${pod.specOf(container.name)?.image} cannot run: ${command.message}`,
       detail,
       fault: 'user',
       fatal: true,

@@ -99,7 +99,41 @@ export function describeEnd(pod: Pod, events: Event[] = []): string {
   // Killed because the pod was deleted: the deletion is the cause.
   if (pod.deletedAt) return 'The pod was deleted, not by cde';
   if (ended?.reason === 'ContainerStatusUnknown') return 'its end was not seen (the node may have restarted)';
+  if (ended?.reason === 'StartError') return 'the agent could not be started';
   if (ended) return `the agent ${endInWords(ended)}`;
   if (pod.status.phase === 'Failed') return pod.status.message || 'the pod failed';
   return 'the pod ended';
+}
+
+/** Of a pod that is gone: by its name, the newest thing that events tell of its end. */
+export function describeGone(name: string, events: Event[]): string | null {
+  const mine = events.filter((event) => event.of.kind === 'Pod' && event.of.name === name);
+  const last = newest(
+    mine,
+    (event) =>
+      !/^Cancelling/.test(event.message) &&
+      ['Evicted', 'Preempted', 'Preempting', 'TaintManagerEviction', 'NodeNotReady', 'NodeShutdown'].includes(
+        event.reason,
+      ),
+  );
+  switch (last?.reason) {
+    case 'Evicted':
+      return evicted('its node', last.message);
+    case 'Preempted': {
+      const node = /on node (\S+)/.exec(last.message)?.[1];
+      return `Preempted${node ? ` on the node ${node}` : ''} by a pod of higher priority`;
+    }
+    case 'Preempting':
+      return 'Preempted by a pod that the cluster cannot do without';
+    case 'TaintManagerEviction':
+      return mine.some((event) => event.reason === 'NodeNotReady')
+        ? 'Its node was lost (not ready)'
+        : 'Its node was lost, or closed by a taint';
+    case 'NodeNotReady':
+      return 'Its node was lost (not ready)';
+    case 'NodeShutdown':
+      return 'Its node was shut down';
+    default:
+      return null;
+  }
 }

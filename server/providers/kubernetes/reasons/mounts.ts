@@ -96,7 +96,7 @@ export function explainSandbox(pod: Pod, events: Event[]): Reason | null {
       message: `The node ${node} has no address left for the pod.`,
       hint: "An administrator has to enlarge the cluster's pod network; the cluster tries again by itself.",
     };
-  if (/RuntimeHandler|runtime handler|RuntimeClass/.test(said))
+  if (/RuntimeHandler|runtime handler|RuntimeClass|no runtime for/.test(said))
     return {
       ...base,
       code: 'runtime-class-missing',
