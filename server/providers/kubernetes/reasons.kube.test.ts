@@ -94,15 +94,7 @@ async function look(namespace: string, log?: string): Promise<Seen> {
 /** What reasons read of an object; the rest tells of the machine, or nothing. */
 function trimmed(object: KubeObject): KubeObject {
   const unwanted = new Set([
-    ...[
-      'managedFields',
-      'resourceVersion',
-      'selfLink',
-      'generateName',
-      'labels',
-      'ownerReferences',
-      'annotations',
-    ],
+    ...['managedFields', 'resourceVersion', 'selfLink', 'generateName', 'labels', 'ownerReferences'],
     ...['hostIP', 'hostIPs', 'podIP', 'podIPs', 'containerID', 'imageID', 'allocatedResources', 'qosClass'],
     ...[
       'tolerations',
