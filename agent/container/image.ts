@@ -1,0 +1,65 @@
+/**
+ * Makes what the agent's image holds, as a folder: OUT/opt/cde with the agent, Node, and the C library that Node
+ * wants, so that all of it runs in any image of the same architecture, be that built on glibc, musl or nothing.
+ * Needs patchelf and ldd (Debian: patchelf, libc-bin).
+ *
+ * usage: node agent/container/image.ts OUT
+ */
+import { execFileSync } from 'node:child_process';
+import { chmodSync, copyFileSync, cpSync, mkdirSync, readdirSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { build } from 'esbuild';
+import { freshBundle } from '../bundle.ts';
+
+const here = dirname(fileURLToPath(import.meta.url));
+/** Where all of it lies in a workspace, whatever its image: Node's loader has this path written into it. */
+const place = '/opt/cde';
+
+/** Fills `out`, which is emptied before. */
+export async function makeAgentImage(out: string): Promise<void> {
+  const folder = join(out, place);
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(join(folder, 'lib'), { recursive: true });
+  const dist = dirname(await freshBundle());
+  for (const name of readdirSync(dist))
+    if (/\.(mjs|node)$/.test(name)) cpSync(join(dist, name), join(folder, name));
+  await build({
+    entryPoints: { install: join(here, 'install.ts'), prepare: join(here, 'prepare.ts') },
+    outdir: folder,
+    outExtension: { '.js': '.mjs' },
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minify: true,
+    logLevel: 'warning',
+  });
+
+  const node = join(folder, 'node');
+  copyFileSync(process.execPath, node);
+  const linked = execFileSync('ldd', [process.execPath], { encoding: 'utf8' });
+  const libraries = [...linked.matchAll(/(?:=> )?(\/\S+) \(0x/g)].map((match) => match[1]!);
+  for (const library of libraries) {
+    copyFileSync(library, join(folder, 'lib', basename(library)));
+    chmodSync(join(folder, 'lib', basename(library)), 0o755);
+  }
+  const loader = libraries.map((library) => basename(library)).find((name) => name.startsWith('ld-'));
+  if (!loader) throw new Error(`ldd names no loader for ${process.execPath}:\n${linked}`);
+  execFileSync('patchelf', [
+    ...['--set-interpreter', `${place}/lib/${loader}`],
+    ...['--set-rpath', `${place}/lib`, '--force-rpath'],
+    node,
+  ]);
+  chmodSync(node, 0o755);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const out = process.argv[2];
+  if (!out) {
+    process.stderr.write('usage: node agent/container/image.ts OUT\n');
+    process.exit(2);
+  }
+  await makeAgentImage(out);
+  process.stdout.write(`${out}\n`);
+}

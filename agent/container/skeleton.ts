@@ -1,0 +1,109 @@
+import { createHash, randomUUID } from 'node:crypto';
+import {
+  chmod,
+  copyFile,
+  lchown,
+  link,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  readlink,
+  rename,
+  rm,
+  symlink,
+} from 'node:fs/promises';
+import { join } from 'node:path';
+
+const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
+const hashOf = (content: Buffer | string) => createHash('sha256').update(content).digest('base64url');
+
+/** What a home was given so far: path to hash, `folder` for a folder. */
+export type Delivered = Record<string, string>;
+
+/**
+ * Gives a home the files of a skeleton that it never had, and newer ones of those that the developer left as we
+ * gave them. What the developer changed or removed stays so. Nothing is written in place: a staged file is
+ * linked in, which neither follows nor replaces what is there.
+ * @returns the new record, and the names of what was added or renewed
+ */
+export async function deliverSkeleton(options: {
+  skeleton: string;
+  home: string;
+  /** A folder on the home's file system, out of the developer's way. */
+  staging: string;
+  owner: { uid: number; gid: number } | null;
+  delivered: Delivered;
+  /** Another skeleton, whose files win over those of the same name here. */
+  under?: string;
+}): Promise<{ delivered: Delivered; added: string[] }> {
+  const { skeleton, home, staging, owner } = options;
+  const delivered = { ...options.delivered };
+  const added: string[] = [];
+  await mkdir(staging, { recursive: true });
+  const own = (path: string) => (owner ? lchown(path, owner.uid, owner.gid) : undefined);
+
+  async function deliver(name: string): Promise<boolean> {
+    const source = join(skeleton, name);
+    const target = join(home, name);
+    const had = delivered[name];
+    const kind = await lstat(source);
+    const there = await lstat(target).catch((error) =>
+      codeOf(error) === 'ENOENT' ? null : Promise.reject(error),
+    );
+    if (kind.isDirectory()) {
+      if (!there) {
+        if (had) return false;
+        await mkdir(target, { mode: kind.mode & 0o777 });
+        await own(target);
+      }
+      delivered[name] = 'folder';
+      return there === null || there.isDirectory();
+    }
+    if (!kind.isFile() && !kind.isSymbolicLink()) return false;
+    const content = kind.isSymbolicLink() ? await readlink(source) : await readFile(source);
+    const hash = hashOf(content);
+    if (there) {
+      if (had === hash || !there.isFile() || !kind.isFile()) return false;
+      const current = hashOf(await readFile(target));
+      // Ours from a moment before a kill, or the developer's own of the same content.
+      if (current === hash) delivered[name] = hash;
+      if (current !== had) return false;
+    } else if (had) return false;
+    const staged = join(staging, randomUUID());
+    try {
+      if (kind.isSymbolicLink()) await symlink(content.toString(), staged);
+      else {
+        await copyFile(source, staged);
+        await chmod(staged, kind.mode & 0o777);
+      }
+      await own(staged);
+      if (there) await rename(staged, target);
+      else await link(staged, target);
+      delivered[name] = hash;
+      added.push(name);
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error;
+    } finally {
+      await rm(staged, { force: true });
+    }
+    return true;
+  }
+
+  async function walk(below: string): Promise<void> {
+    const entries = await readdir(join(skeleton, below)).catch(() => []);
+    for (const entry of entries.sort()) {
+      const name = below ? `${below}/${entry}` : entry;
+      try {
+        const shadow = options.under && (await lstat(join(options.under, name)).catch(() => null));
+        if (shadow && !shadow.isDirectory()) continue;
+        if ((await deliver(name)) && (await lstat(join(skeleton, name))).isDirectory()) await walk(name);
+      } catch (error) {
+        // A file of the image that cannot be read is no reason to have no workspace.
+        process.stdout.write(`dotfile ${name} was not delivered: ${(error as Error).message}\n`);
+      }
+    }
+  }
+  await walk('');
+  return { delivered, added };
+}

@@ -1,0 +1,33 @@
+import { createHash } from 'node:crypto';
+
+/** The longest name of a namespace. */
+const longest = 63;
+
+/** `cde-OWNER-NAME`; shortened, or `again` when another workspace has that one, it ends in a hash of the id. */
+export function namespaceName(owner: string, name: string, workspaceId: string, again = false): string {
+  const plain = `cde-${owner}-${name}`.toLowerCase().replace(/[^-a-z0-9]/g, '-');
+  if (plain.length <= longest && !again) return plain;
+  const hash = createHash('sha256').update(workspaceId).digest('hex').slice(0, 6);
+  return `${plain.slice(0, longest - hash.length - 1).replace(/-+$/, '')}-${hash}`;
+}
+
+/** A label's value may not hold everything that a username may. */
+export const labelValue = (text: string): string => text.replace(/[^-A-Za-z0-9_.]/g, '_').slice(0, longest);
+
+export const labels = {
+  managed: 'cde.dev/managed',
+  installation: 'cde.dev/installation',
+  workspace: 'cde.dev/workspace',
+  owner: 'cde.dev/owner',
+  name: 'cde.dev/name',
+  role: 'cde.dev/role',
+  /** On a volume: `used`, or `kept` once its workspace was deleted. */
+  home: 'cde.dev/home',
+  copy: 'cde.dev/copy',
+} as const;
+export const annotations = {
+  build: 'cde.dev/build-id',
+  keptAt: 'cde.dev/kept-at',
+  /** What a workload was scaled to before the stop. */
+  size: 'cde.dev/size-before-stop',
+} as const;

@@ -1,0 +1,340 @@
+import { execFile } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { parseTemplate } from '@cde/server/templates/parse.ts';
+import { renderTemplate } from '@cde/server/templates/render.ts';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { agentTestImage } from '../../../tests/cluster/agent-image.ts';
+import { images } from '../../../tests/cluster/images.ts';
+import type { Move, Provider, ProviderState, WorkspaceSpec } from '../provider.ts';
+import { makeKubernetesProvider } from './provider.ts';
+import { quiet, testConnections } from './testing.ts';
+
+const run = promisify(execFile);
+const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
+const kubectl = async (...args: string[]) =>
+  (await run('kubectl', ['--kubeconfig', kubeconfig, ...args], { encoding: 'utf8' })).stdout.trim();
+
+const { connections, installation } = testConnections();
+let provider: Provider;
+const clock = { at: () => new Date() };
+const made: Workspace[] = [];
+
+beforeAll(async () => {
+  provider = makeKubernetesProvider({
+    connections,
+    installation,
+    agentImage: await agentTestImage(),
+    log: quiet,
+    now: () => clock.at(),
+  });
+  await connections.refresh();
+  await vi.waitFor(() => expect(connections.get('one')?.view.synced).toBe(true), 15_000);
+});
+afterAll(async () => {
+  for (const workspace of made) await workspace.remove('discard').catch(() => {});
+  await provider.close();
+  await connections.close();
+});
+
+/** Drives the provider as the reconciler does: a move, its state kept, again when it says so or something changed. */
+class Workspace {
+  state: ProviderState = {};
+  lines: string[] = [];
+  readonly id = randomUUID();
+  readonly name = `w${randomUUID().slice(0, 6)}`;
+  buildId = '';
+  spec: WorkspaceSpec | null = null;
+  constructor() {
+    made.push(this);
+  }
+  get namespace(): string {
+    return String(this.state.namespace);
+  }
+  #drive = async (next: () => Promise<Move>): Promise<Move> => {
+    for (;;) {
+      const move = await next();
+      // As PostgreSQL would keep it.
+      this.state = JSON.parse(JSON.stringify(move.state)) as ProviderState;
+      if (move.kind !== 'again') return move;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, move.afterMs);
+        provider.onChange((id) => {
+          if (id !== this.id) return;
+          clearTimeout(timer);
+          resolve();
+        });
+      });
+    }
+  };
+  context = { log: (text: string) => void this.lines.push(text) };
+  plan(section: string, files: Record<string, string> = {}, restore?: WorkspaceSpec['restore']): void {
+    const { template, faults } = parseTemplate({
+      'template.yaml': `name: t\nprovider: kubernetes\nhome: { size: 1Gi }\nkubernetes:\n${section.replace(/^/gm, '  ')}\n`,
+      ...files,
+    });
+    expect(faults).toEqual([]);
+    const rendered = renderTemplate(
+      template!,
+      {},
+      {
+        workspace: { id: this.id, name: this.name, owner: 'ada' },
+        owner: { name: 'Ada', email: '' },
+      },
+    );
+    if ('faults' in rendered) throw new Error(JSON.stringify(rendered.faults));
+    this.spec = {
+      workspaceId: this.id,
+      owner: 'ada',
+      name: this.name,
+      template: rendered.ok,
+      ...(restore && { restore }),
+    };
+    this.buildId = randomUUID();
+  }
+  start = () =>
+    this.#drive(() =>
+      provider.start(
+        this.spec!,
+        { buildId: this.buildId, serverUrl: 'http://127.0.0.1:9', token: 'cde_agent_test' },
+        this.state,
+        this.context,
+      ),
+    );
+  stop = () => this.#drive(() => provider.stop(this.id, this.state, this.context));
+  remove = (home: 'keep' | 'discard') =>
+    this.#drive(() => provider.remove(this.id, this.state, home, this.context));
+  observe = () => provider.observe(this.id, this.state, this.spec!);
+  exec = (...command: string[]) =>
+    kubectl('-n', this.namespace, 'exec', 'workspace-0', '-c', 'workspace', '--', ...command);
+}
+const debian = `image: ${images.debian}\npullPolicy: IfNotPresent`;
+
+test('a day: start, work, stop, start on a new image, delete, restore', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  const before = connections.get('one')!.client.calls();
+  expect(await workspace.start()).toMatchObject({ kind: 'done', place: { cluster: 'one' } });
+  expect(connections.get('one')!.client.calls() - before).toBeLessThanOrEqual(12);
+  expect(workspace.namespace).toBe(`cde-ada-${workspace.name}`);
+  expect(await workspace.observe()).toEqual({ kind: 'running', buildId: workspace.buildId });
+  expect(
+    await workspace.exec('sh', '-c', 'id -un; echo $HOME; pwd; cat ~/.bashrc; touch ~/mine; stat -c %U ~'),
+  ).toBe('ada\n/home/ada\n/home/ada\nexport IMAGE_DOTFILES=12\nada');
+  // Again is the same: nothing changes.
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+
+  await kubectl(
+    '-n',
+    workspace.namespace,
+    'create',
+    'deployment',
+    'own',
+    `--image=${images.pause}`,
+    '--replicas=2',
+  );
+  expect(await workspace.stop()).toMatchObject({ kind: 'done' });
+  expect(await kubectl('-n', workspace.namespace, 'get', 'pods', '-o', 'name')).toBe('');
+  expect(await workspace.observe()).toMatchObject({ kind: 'absent' });
+
+  workspace.plan(`image: ${images.debianNewer}\npullPolicy: IfNotPresent`);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  expect(await workspace.exec('sh', '-c', 'ls ~/mine; cat ~/.bashrc; ls ~/.vimrc')).toBe(
+    '/home/ada/mine\nexport IMAGE_DOTFILES=12b\n/home/ada/.vimrc',
+  );
+  expect(
+    await kubectl('-n', workspace.namespace, 'get', 'deployment', 'own', '-o', 'jsonpath={.spec.replicas}'),
+  ).toBe('2');
+
+  expect(await workspace.remove('keep')).toMatchObject({ kind: 'done', home: expect.any(String) });
+  await expect(kubectl('get', 'namespace', workspace.namespace)).rejects.toThrow(/NotFound/);
+
+  const second = new Workspace();
+  second.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
+  expect(await second.start()).toMatchObject({ kind: 'done' });
+  expect(await second.exec('sh', '-c', 'ls ~/mine')).toBe('/home/ada/mine');
+  expect(second.state.homeVolume).toBe(workspace.state.homeVolume);
+  // It is nobody's to purge now.
+  expect(await provider.purgeHomes(0, new Date())).toEqual([]);
+}, 180_000);
+
+test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  const volume = String(workspace.state.homeVolume);
+  await workspace.remove('keep');
+  expect(await provider.purgeHomes(60_000, new Date())).toEqual([]);
+  const later = new Date(Date.now() + 61_000);
+  expect(await provider.purgeHomes(60_000, later, { claimed: new Set([workspace.id]) })).toEqual([]);
+  expect(await provider.purgeHomes(60_000, later)).toEqual([workspace.id]);
+  await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
+}, 120_000);
+
+test('a namespace that somebody deletes is seen, and the start after brings the home back', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  await workspace.exec('touch', '/home/ada/precious');
+  const changed = new Promise<void>((resolve) => provider.onChange((id) => id === workspace.id && resolve()));
+  await kubectl('delete', 'namespace', workspace.namespace, '--wait=false');
+  await changed;
+  expect(await workspace.observe()).toMatchObject({
+    kind: 'absent',
+    reason: expect.stringContaining(workspace.namespace),
+  });
+  workspace.plan(debian);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  expect(await workspace.exec('ls', '/home/ada/precious')).toBe('/home/ada/precious');
+}, 120_000);
+
+test('a volume that is gone fails the start loudly', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  await workspace.stop();
+  const volume = String(workspace.state.homeVolume);
+  await kubectl('-n', workspace.namespace, 'delete', 'pvc', 'home', '--wait=false');
+  await kubectl('delete', 'pv', volume, '--wait=false');
+  await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
+  workspace.plan(debian);
+  expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
+}, 120_000);
+
+test('a deleted pod is seen; an edited quota is put back', async () => {
+  const workspace = new Workspace();
+  workspace.plan(`${debian}\nquota: { pods: 7 }`);
+  await workspace.start();
+  await kubectl(
+    '-n',
+    workspace.namespace,
+    'patch',
+    'quota',
+    'cde',
+    '--type=merge',
+    '-p',
+    '{"spec":{"hard":{"pods":"99"}}}',
+  );
+  const hard = () =>
+    kubectl('-n', workspace.namespace, 'get', 'quota', 'cde', '-o', 'jsonpath={.spec.hard.pods}');
+  await vi.waitFor(async () => {
+    expect(await workspace.observe()).toMatchObject({ kind: 'running' });
+    expect(await hard()).toBe('7');
+  }, 20_000);
+  await kubectl('-n', workspace.namespace, 'delete', 'pod', 'workspace-0', '--wait=false');
+  await vi.waitFor(async () => expect((await workspace.observe()).kind).toBe('exited'), 30_000);
+}, 120_000);
+
+test.each([
+  ['musl', `image: ${images.musl}\npullPolicy: IfNotPresent`],
+  [
+    'non-root, restricted',
+    `image: ${images.nonroot}\npullPolicy: IfNotPresent\npodSecurity: restricted\nuser: 1000`,
+  ],
+  ['read-only root', `${debian}\nreadOnlyRoot: true`],
+])(
+  'the agent runs in an image that is %s',
+  async (what, section) => {
+    const workspace = new Workspace();
+    workspace.plan(section);
+    const move = await workspace.start();
+    // This cluster's volumes do not honour fsGroup, which a restricted pod needs: told in words.
+    if (what.includes('restricted') && move.kind === 'failed')
+      return expect(move.error).toMatchObject({ code: 'home-not-writable' });
+    expect(move).toMatchObject({ kind: 'done' });
+    expect(await workspace.exec('/opt/cde/node', '-e', 'console.log(process.version.slice(0, 3))')).toBe(
+      'v24',
+    );
+    expect(await workspace.exec('sh', '-c', 'echo ok > ~/x && echo ok > /tmp/x && cat ~/x')).toBe('ok');
+  },
+  120_000,
+);
+
+test('an image without a shell is refused in words', async () => {
+  const workspace = new Workspace();
+  workspace.plan(`image: ${images.scratch}\npullPolicy: IfNotPresent`);
+  expect(await workspace.start()).toMatchObject({
+    kind: 'failed',
+    error: { code: 'image-without-shell', fault: 'user' },
+  });
+}, 120_000);
+
+test('an image that cannot be pulled is named while it happens', async () => {
+  const workspace = new Workspace();
+  workspace.plan('image: cde-test/nope:1\npullPolicy: Never');
+  const move = await workspace.start();
+  expect(move).toMatchObject({ kind: 'failed', error: { fault: 'user' } });
+  expect(JSON.stringify(move)).toContain('cde-test/nope:1');
+}, 120_000);
+
+test('services and manifests come with it, go when a version names them no more, and their volumes stay', async () => {
+  const workspace = new Workspace();
+  workspace.plan(
+    `${debian}\nservices:\n  - { name: cache, image: "${images.pause}", ports: [6379], storage: { path: /data, size: 10Mi } }`,
+    {
+      'manifests/a.yaml':
+        'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: "${{ workspace.owner }}" }\n',
+    },
+  );
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  expect(
+    await kubectl('-n', workspace.namespace, 'get', 'configmap', 'extra', '-o', 'jsonpath={.data.who}'),
+  ).toBe('ada');
+  workspace.plan(debian);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const left = await kubectl(
+    '-n',
+    workspace.namespace,
+    'get',
+    'configmap,deployment,service,pvc',
+    '-o',
+    'name',
+  );
+  expect(left.split('\n').sort()).toEqual([
+    'configmap/kube-root-ca.crt',
+    'persistentvolumeclaim/cache-data',
+    'persistentvolumeclaim/home',
+  ]);
+}, 120_000);
+
+test('a field that somebody else keeps is reported, not taken', async () => {
+  const workspace = new Workspace();
+  const files = {
+    'manifests/a.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: us }\n',
+  };
+  workspace.plan(debian, files);
+  await workspace.start();
+  await kubectl(
+    '-n',
+    workspace.namespace,
+    'patch',
+    'configmap',
+    'extra',
+    '--field-manager=them',
+    '--type=merge',
+    '-p',
+    '{"data":{"who":"them"}}',
+  );
+  workspace.plan(debian, files);
+  expect(await workspace.start()).toMatchObject({
+    kind: 'failed',
+    error: { code: 'field-conflict', detail: expect.stringContaining('data.who is kept by them') },
+  });
+}, 120_000);
+
+test('the developer is admin of this namespace and of nothing else', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  const as = `--as=system:serviceaccount:${workspace.namespace}:developer`;
+  const may = async (...what: string[]) =>
+    (
+      await kubectl('auth', 'can-i', ...what, as).catch((error) => (error as { stdout: string }).stdout)
+    ).trim();
+  expect(await may('create', 'deployments', '-n', workspace.namespace)).toBe('yes');
+  expect(await may('update', 'resourcequotas', '-n', workspace.namespace)).toBe('no');
+  expect(await may('get', 'pods', '-n', 'kube-system')).toBe('no');
+  expect(await may('list', 'namespaces')).toBe('no');
+}, 120_000);

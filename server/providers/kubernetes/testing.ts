@@ -1,0 +1,33 @@
+import { randomUUID } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { makeConnections } from './connect.ts';
+import type { ClusterRecord, Connections } from './connections.ts';
+
+/** The kubeconfig of the cluster that tests run on: CDE_TEST_KUBECONFIG, else what `npm run kube:up` left. */
+export const testKubeconfig = (): string =>
+  readFileSync(process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig'), 'utf8');
+
+export const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never;
+
+/** Connections to the test cluster as `one`, with an installation of their own. */
+export function testConnections(text = testKubeconfig()): { connections: Connections; installation: string } {
+  const installation = `t${randomUUID().slice(0, 8)}`;
+  const record: ClusterRecord = {
+    id: 'c1',
+    name: 'one',
+    region: 'eu',
+    labels: {},
+    isDefault: true,
+    credentials: { kind: 'kubeconfig', text },
+    publicEndpoint: null,
+    revision: 1,
+  };
+  const connections = makeConnections({
+    installation,
+    log: quiet,
+    source: { list: async () => [record], report: async () => {} },
+  });
+  return { connections, installation };
+}
