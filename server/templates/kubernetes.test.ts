@@ -163,7 +163,7 @@ test.each([
   ],
   [
     'kubernetes: { image: a, services: [{ name: x, image: b, ports: [70000] }] }',
-    '"0" must be a whole number',
+    '1:65 "ports[0]" must be a whole number',
   ],
   ['kubernetes: { image: a, services: [{ name: "${{ parameters.tag }}", image: b }] }', '1:44 "name" is'],
   ['kubernetes: { image: a, readOnlyRoot: "${{ true }}" }', 'must be true or false'],

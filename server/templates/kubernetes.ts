@@ -91,7 +91,7 @@ export function sectionIssues(section: KubernetesSection, home?: string): Issue[
     }
     names.add(service.name);
     for (const [nth, port] of service.ports.entries()) {
-      if (service.ports.indexOf(port) < nth) {
+      if (typeof port === 'number' && service.ports.indexOf(port) < nth) {
         report([...at, 'ports', nth], `the port ${port} stands here twice`, 'keep one of them');
       }
     }

@@ -1,4 +1,4 @@
-import type { Manifest } from '@cde/api/templates.ts';
+import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
 import { podIssues } from './pod-security.ts';
 import type { Path } from './source.ts';
 import { asMap, type Issue } from './tree.ts';
@@ -7,7 +7,7 @@ import { asMap, type Issue } from './tree.ts';
 export const ownLabel = /^cde\.dev\//;
 
 /** What the provider itself makes in the namespace, by kind: a manifest may not have these names. */
-export const reservedNames: Readonly<Record<string, readonly string[]>> = {
+const reservedNames: Readonly<Record<string, readonly string[]>> = {
   StatefulSet: ['workspace', 'builder'],
   Deployment: ['workspace', 'builder'],
   Service: ['workspace', 'builder'],
@@ -48,9 +48,14 @@ const clusterKinds: Readonly<Record<string, readonly string[]>> = {
   'cert-manager.io': ['ClusterIssuer'],
 };
 
+/** Whether the provider itself makes an object of this kind and name. */
+export function isReserved(kind: string, name: string): boolean {
+  return Object.hasOwn(reservedNames, kind) && reservedNames[kind]!.includes(name);
+}
+
 /** Why a template may not have a kind at all. */
 export function refused(group: string, kind: string): { message: string; hint: string } | null {
-  if (clusterKinds[group]?.includes(kind)) {
+  if (Object.hasOwn(clusterKinds, group) && clusterKinds[group]!.includes(kind)) {
     return {
       message: `a ${kind} does not belong to a namespace`,
       hint: 'a template makes what is in its own namespace; create this one on the cluster, once for all',
@@ -75,24 +80,28 @@ export function refused(group: string, kind: string): { message: string; hint: s
  * What a manifest may not ask for. It looks at values, so it is called on the rendered manifest; texts that
  * still hold an expression are taken for right.
  */
-export function manifestIssues(
-  manifest: Manifest,
-  section: {
-    podSecurity: 'restricted' | 'baseline' | 'privileged';
-    services: readonly { name: string; storage?: unknown }[];
-  },
-): Issue[] {
+export function manifestIssues(manifest: Manifest, section: KubernetesSection): Issue[] {
   const { apiVersion, kind, metadata } = manifest;
   const issues: Issue[] = [];
-  const service = section.services.find(({ name }) => name === metadata.name);
-  const ofService = ['Deployment', 'StatefulSet', 'Service', 'PersistentVolumeClaim'];
-  if (service && ofService.includes(kind)) {
+  const taken = (from: string) =>
     issues.push({
       path: ['metadata', 'name'],
-      message: `the ${kind} "${metadata.name}" is that of kubernetes.services`,
-      hint: 'choose another name, or remove the service',
+      message: `the ${kind} "${metadata.name}" is that of ${from}`,
+      hint: 'choose another name, or remove that',
     });
+  const services = section.services.map(({ name }) => name);
+  if (
+    (['Deployment', 'Service'].includes(kind) && services.includes(metadata.name)) ||
+    (kind === 'PersistentVolumeClaim' && services.some((name) => metadata.name === `${name}-data`))
+  ) {
+    taken('kubernetes.services');
   }
+  // Copied into the namespace under their own names.
+  const copies = [
+    ...section.pullSecrets,
+    ...(typeof section.builder === 'object' ? [section.builder.registrySecret] : []),
+  ].map((secret) => secret?.split('/')[1]);
+  if (kind === 'Secret' && copies.includes(metadata.name)) taken('a secret that is copied here');
   if (kind === 'RoleBinding') {
     const role = asMap(manifest.roleRef);
     if (role.kind === 'ClusterRole' && role.name === 'cluster-admin') {

@@ -1,5 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { parseTemplate } from './parse.ts';
 import { checkParameters, renderTemplate } from './render.ts';
@@ -175,7 +176,7 @@ spec: { "\${{ parameters.tag }}": 1, mode: 0644, zip: 08, huge: 1234567890123456
       'manifests/m.yaml:26:1 "metadata" is missing',
       'manifests/m.yaml:26:7 "kind" must be a text',
       'manifests/m.yaml:31:37 a template does not give cluster-admin, which may change its own quota and network policies (bind admin, edit or view)',
-      'manifests/m.yaml:35:19 the Service "redis" is that of kubernetes.services (choose another name, or remove the service)',
+      'manifests/m.yaml:35:19 the Service "redis" is that of kubernetes.services (choose another name, or remove that)',
       'manifests/m.yaml:38:7 "kind" cannot hold an expression (write it out)',
       'manifests/m.yaml:39:19 "metadata.name" is "Big" (for example postgres)',
       'manifests/m.yaml:43:1 "metadata.name" is missing (generateName does not serve: every start would make another one)',
@@ -312,6 +313,136 @@ describe('podSecurity', () => {
   test('privileged refuses nothing', () => {
     expect(messages('privileged', '{hostNetwork: true, volumes: [{hostPath: {path: /}}]}')).toEqual([]);
   });
+});
+
+test('whatever is written into a manifest, its faults have places, and what has none renders', () => {
+  const right = `apiVersion: apps/v1
+kind: Deployment
+metadata: { name: a, labels: { app: "\${{ workspace.name }}" } }
+spec:
+  replicas: "\${{ parameters.db ? 1 : 0 }}"
+  template:
+    spec:
+      securityContext: { runAsUser: 1000 }
+      containers: [{ name: c, image: "a:\${{ parameters.tag }}", args: "\${{ parameters.tags }}" }]
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: { name: b }
+data:
+  text: |
+    one \${{ parameters.free }}
+`;
+  const bits = [
+    ...[
+      '${{',
+      '}}',
+      '"',
+      "'",
+      '{',
+      '}',
+      '[',
+      ']',
+      ': ',
+      '- ',
+      '? ',
+      '\n',
+      '\n  ',
+      '---\n',
+      '...\n',
+      '|',
+      '>',
+      '#',
+      '\t',
+    ],
+    ...[
+      '&a ',
+      '*a',
+      '!!x ',
+      '<<: ',
+      '~',
+      '0',
+      '0644',
+      '.nan',
+      '1e999',
+      '"\\0"',
+      '"\\ud800"',
+      '%YAML 1.1\n',
+      '\ufeff',
+      '\r',
+    ],
+    ...[
+      '__proto__',
+      'constructor',
+      'apiVersion',
+      'kind',
+      'metadata',
+      'name',
+      'spec',
+      'hostNetwork: true',
+      '${{ parameters.x }}',
+    ],
+    ...[
+      '${{ [[1]] }}',
+      '${{ null }}',
+      '${{ {"a": 1} }}',
+      '${{ 1.0 / 0.0 }}',
+      '${{ 9223372036854775807 }}',
+      '${{ "\\u0000" }}',
+    ],
+  ];
+  const edit = fc.record({ at: fc.nat(right.length), drop: fc.nat(8), add: fc.constantFrom('', ...bits) });
+  fc.assert(
+    fc.property(fc.array(edit, { minLength: 1, maxLength: 4 }), (edits) => {
+      const text = edits.reduce(
+        (all, { at, drop, add }) => all.slice(0, at) + add + all.slice(at + drop),
+        right,
+      );
+      const lines = text.split('\n').length;
+      const { template, faults } = parse('kubernetes: { image: a }\n', { 'manifests/x.yaml': text });
+      expect(template === null).toBe(faults.length > 0);
+      for (const fault of faults) {
+        expect(fault).toMatchObject({
+          file: 'manifests/x.yaml',
+          message: expect.not.stringMatching(/undefined|NaN/),
+        });
+        expect(fault.line).toBeGreaterThan(0);
+        expect(fault.line).toBeLessThanOrEqual(lines);
+        expect(fault.column).toBeGreaterThan(0);
+      }
+      if (!template) return;
+      // As it is stored.
+      const stored = JSON.parse(JSON.stringify(template));
+      expect(stored).toEqual(JSON.parse(JSON.stringify(stored)));
+      expect(JSON.stringify(stored)).not.toMatch(/\\u0000|\\ud8/);
+      expect(render(stored)).toHaveProperty('ok');
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('names that every JavaScript object has are names like others', () => {
+  for (const name of ['constructor', 'toString', 'valueOf', 'hasOwnProperty', '__defineGetter__']) {
+    const lower = name.toLowerCase().replace(/_/g, '');
+    const object = (more: string) =>
+      parse(`kubernetes: { image: a }\n`, {
+        'manifests/x.yaml': `apiVersion: ${lower}/v1\nkind: ${name.replace(/_/g, '')}\nmetadata: {name: ${lower}, labels: {${name}: a}}\n${more}`,
+      });
+    expect(told(object('').faults)).toEqual([]);
+    expect(object(`spec: {${name}: {${name}: 1}}\n`).template?.manifests).toMatchObject([
+      { metadata: { labels: { [name]: 'a' } }, spec: { [name]: { [name]: 1 } } },
+    ]);
+    expect(
+      told(parse(`${name}: 1\nkubernetes: { image: a, ${name}: 1, builder: { ${name}: 1 } }\n`).faults),
+    ).toEqual([
+      expect.stringMatching(/is not known here \(known here: name, /),
+      expect.stringMatching(/is not known here \(known here: cluster, /),
+      expect.stringMatching(/is not known here \(known here: cpus, /),
+    ]);
+    expect(parse(`env: { A: "\${{ parameters.${name} }}" }\nkubernetes: { image: a }\n`).faults).toHaveLength(
+      1,
+    );
+  }
 });
 
 test('hostile manifests are refused within milliseconds', () => {

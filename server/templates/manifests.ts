@@ -1,6 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { type Fault, Manifest } from '@cde/api/templates.ts';
-import { ownLabel, refused, reservedNames } from './manifest-rules.ts';
+import { isReserved, ownLabel, refused } from './manifest-rules.ts';
 import { type Path, readDocuments, type Source } from './source.ts';
 import { nearest } from './suggest.ts';
 import { asMap } from './tree.ts';
@@ -171,7 +171,7 @@ function checkIdentity(source: Source, manifest: Manifest): Fault[] {
   }
   const reason = refused(groupOf(apiVersion), kind);
   if (reason) faults.push(source.fault(['kind'], reason.message, reason.hint));
-  if (reservedNames[kind]?.includes(metadata.name)) {
+  if (isReserved(kind, metadata.name)) {
     faults.push(
       source.fault(
         ['metadata', 'name'],
@@ -255,4 +255,5 @@ function checkTexts(source: Source): Fault[] {
 /** Nobody reads more of one manifest. */
 const mostFaults = 100;
 
-const unstorable = (text: string) => text.includes('\0') || !text.isWellFormed();
+/** What PostgreSQL does not take within JSON. */
+export const unstorable = (text: string) => text.includes('\0') || !text.isWellFormed();

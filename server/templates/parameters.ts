@@ -27,7 +27,7 @@ export function checkDeclarations(
   for (const { index, parameter } of parameters) {
     const fault = (path: Path, message: string, hint?: string) =>
       faults.push({ path: ['parameters', index, ...path], message, hint });
-    if (['in', 'true', 'false', 'null'].includes(parameter.name)) {
+    if (['in', 'true', 'false', 'null', 'constructor'].includes(parameter.name)) {
       fault(['name'], `"${parameter.name}" is a word of the expression language`, 'choose another name');
     }
     checkLimits(parameter, fault);

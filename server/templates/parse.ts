@@ -2,14 +2,14 @@ import { type Fault, Parameter, type TemplateContent } from '@cde/api/templates.
 import { wantAt } from './fields.ts';
 import { checkFiles, templateFileName } from './files.ts';
 import { checkSections } from './kubernetes.ts';
-import { type ManifestSource, readManifests } from './manifests.ts';
+import { type ManifestSource, readManifests, unstorable } from './manifests.ts';
 import { checkDeclarations } from './parameters.ts';
 import { parseDuration } from './quantity.ts';
 import { evaluateTemplate, reservedEnv } from './render.ts';
 import { checkShape } from './shape.ts';
 import { readSource, type Source } from './source.ts';
 import { nearest } from './suggest.ts';
-import { asMap } from './tree.ts';
+import { asMap, scalars } from './tree.ts';
 import { checkExpressions, samplesOf, tryContext } from './trial.ts';
 import { templateWarnings } from './warnings.ts';
 
@@ -108,6 +108,7 @@ function checkMeaning(
     canTry ? sound.map(({ parameter }) => parameter) : [],
     faults,
   );
+  checkStorable(source, faults);
   checkEnv(source, root, faults);
   checkStartup(source, asMap(root.startup), faults);
   if (typeof root.icon === 'string' && /[/.]/.test(root.icon) && !Object.hasOwn(files, root.icon)) {
@@ -141,6 +142,16 @@ function checkTogether(
     const at = manifest === undefined ? source : documents[manifest]!.source;
     return onKey ? at.faultAtKey(path, message, hint) : at.fault(path, message, hint);
   });
+}
+
+/** Texts that are not evaluated reach the database as they are. */
+function checkStorable(source: Source, faults: Fault[]): void {
+  for (const { path, value } of scalars(source.value)) {
+    if (typeof value !== 'string' || !unstorable(value)) continue;
+    // These say so themselves.
+    if (wantAt(path) !== undefined || path[0] === 'startup' || path.at(-1) === 'default') continue;
+    faults.push(source.fault(path, 'the text holds a NUL character or half a character'));
+  }
 }
 
 function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]): void {
@@ -177,8 +188,8 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
 
 function checkStartup(source: Source, startup: Record<string, unknown>, faults: Fault[]): void {
   const { script, timeout } = startup;
-  if (typeof script === 'string' && script.includes('\0')) {
-    faults.push(source.fault(['startup', 'script'], 'the script holds a NUL character'));
+  if (typeof script === 'string' && unstorable(script)) {
+    faults.push(source.fault(['startup', 'script'], 'the script holds a NUL character or half a character'));
   }
   if (typeof timeout !== 'string') return;
   const ms = parseDuration(timeout);

@@ -116,6 +116,28 @@ test('a folder with faults is refused with each of them, and validate tells the 
   });
 });
 
+test('a folder with manifests is published with them, and their faults name their file', async () => {
+  const files = {
+    'template.yaml': 'name: shop\nprovider: kubernetes\nkubernetes: {image: dev}\n',
+    'manifests/db.yaml':
+      'apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: b}\n',
+  };
+  expect(await publish(admin, files)).toMatchObject({
+    status: 422,
+    body: { issues: [{ path: 'manifests/db.yaml: kind', line: 6, column: 7 }] },
+  });
+  const right = { ...files, 'manifests/db.yaml': files['manifests/db.yaml'].split('---')[0]! };
+  expect(await server.request(admin, 'POST', '/api/v1/templates/validate', { files: right })).toMatchObject({
+    body: { valid: true, faults: [], warnings: [{ file: 'template.yaml', path: 'kubernetes.image' }] },
+  });
+  expect(await publish(admin, right)).toMatchObject({ status: 201, body: { provider: 'kubernetes' } });
+  const [version] = await server.database.db.select().from(templateVersions);
+  expect(version!.content).toMatchObject({
+    kubernetes: { image: 'dev', user: 1000, podSecurity: 'baseline' },
+    manifests: [{ apiVersion: 'v1', kind: 'ConfigMap', metadata: { name: 'a' } }],
+  });
+});
+
 test('validate answers with the parameters and publishes nothing', async () => {
   const files = folder('demo', 'parameters: [{name: repo, type: string}]');
   expect(await server.request(admin, 'POST', '/api/v1/templates/validate', { files })).toMatchObject({

@@ -37,7 +37,9 @@ function toFaults(issue: Issue, path: Path, source: Source): Fault[] {
       return issue.keys.map((key) => {
         const known = keysAt(path, source.value);
         const hint =
-          elsewhere[key] && !known.includes(key) ? `write ${elsewhere[key]}` : didYouMean(key, known);
+          Object.hasOwn(elsewhere, key) && !known.includes(key)
+            ? `write ${elsewhere[key]}`
+            : didYouMean(key, known);
         return source.faultAtKey([...path, key], `the key "${key}" is not known here`, hint);
       });
     case 'invalid_type':
@@ -187,8 +189,7 @@ function alternatives(schema: z.core.$ZodType, value: unknown): z.core.$ZodType[
 function child(schema: z.core.$ZodType, key: PropertyKey): z.core.$ZodType[] {
   const { def } = (schema as z.core.$ZodTypes)._zod;
   if (def.type === 'object') {
-    const field = def.shape[key as string];
-    return field ? [field] : [];
+    return Object.hasOwn(def.shape, key) ? [def.shape[key as string]!] : [];
   }
   if (def.type === 'array') return [def.element];
   if (def.type === 'record') return [def.valueType];

@@ -102,7 +102,12 @@ function read(
   }
   const { excess, tokens } = measure(text, atMost);
   if (excess === 'tokens') {
-    return refuse('the file has too many keys and values', 'split the template into several');
+    return several
+      ? refuse(
+          'the manifests have too many keys and values together',
+          'what makes so many is better installed from the startup script, by Helm or kubectl',
+        )
+      : refuse('the file has too many keys and values', 'split the template into several');
   }
   const tooDeep = refuse('the file is nested too deeply', `at most ${atMost.depth} levels are allowed`);
   if (excess === 'depth') return tooDeep;
@@ -174,12 +179,12 @@ function placer(file: string, text: string, lines: LineCounter) {
       TAB_AS_INDENT: 'indent with spaces',
       BLOCK_AS_IMPLICIT_KEY: 'put the whole value in quotes',
     };
-    return faultAt(
-      offset,
-      [],
-      `this is not YAML: ${messages[error.code] ?? error.message}`,
-      line.includes('${{') ? 'put the whole value, with its ${{ }}, in quotes' : hints[error.code],
-    );
+    const hint = line.includes('${{')
+      ? 'put the whole value, with its ${{ }}, in quotes'
+      : line.includes('{{')
+        ? 'what Helm writes {{ .Values.x }} is ${{ parameters.x }} here'
+        : hints[error.code];
+    return faultAt(offset, [], `this is not YAML: ${messages[error.code] ?? error.message}`, hint);
   }
 }
 

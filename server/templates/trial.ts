@@ -40,7 +40,7 @@ export function checkExpressions(
       if (want === undefined || want === 'value' || !isPlain(value)) continue;
       const result = convert(want, value);
       if (!('ok' in result)) {
-        faults.push(source.fault(path, `"${String(path.at(-1))}" ${result.message}`, result.hint));
+        faults.push(source.fault(path, `${fieldName(path)} ${result.message}`, result.hint));
       }
       continue;
     }
@@ -75,7 +75,7 @@ export function checkExpressions(
     if (!acceptedTypes(want).includes(text.type)) {
       const { message, hint } = wrongType(
         text.type,
-        `the value of "${String(path.at(-1))}"`,
+        `the value of ${fieldName(path)}`,
         want === 'text' || want === 'label',
       );
       faults.push(source.faultInside(path, value.indexOf('${{'), message, hint));
@@ -85,6 +85,12 @@ export function checkExpressions(
   }
   if (sound.length === declared.length) tryExpressions(compiled, sound, faults);
   return true;
+}
+
+/** `"memory"`, and of a list's item `"ports[0]"`. */
+function fieldName(path: Path): string {
+  const last = path.at(-1);
+  return typeof last === 'number' ? `"${String(path.at(-2) ?? '')}[${last}]"` : `"${String(last)}"`;
 }
 
 const isPlain = (value: unknown) => ['string', 'number', 'boolean'].includes(typeof value);
@@ -149,7 +155,7 @@ function tryExpressions(compiled: readonly Tried[], parameters: readonly Paramet
       const checked = 'ok' in result ? convert(want, result.ok) : result;
       if ('ok' in checked) continue;
       const offset = 'offset' in checked ? (checked.offset as number) : 0;
-      const what = 'ok' in result ? `"${String(path.at(-1))}" ` : '';
+      const what = 'ok' in result ? `${fieldName(path)} ` : '';
       faults.push(source.faultInside(path, offset, `${what}${checked.message}${when}`, checked.hint));
       break;
     }
