@@ -9,7 +9,7 @@ import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
 export interface AuditEntry {
   /** `workspace.create`, `user.update`, … */
   action: string;
-  targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build' | 'satellite';
+  targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build' | 'satellite' | 'cluster';
   targetId: string;
   targetName: string;
   before?: unknown;

@@ -1,0 +1,152 @@
+import { describe, expect, test } from 'vitest';
+import type { KubeObject } from '../providers/kubernetes/client.ts';
+import { judge, type Row } from './judge.ts';
+
+const now = new Date('2026-03-01T12:00:00Z');
+const ago = (minutes: number) => new Date(now.getTime() - minutes * 60_000);
+const id = '01990000-0000-7000-8000-000000000001';
+
+const row = (more: Partial<Row> = {}): Row => ({
+  id,
+  owner: 'ada',
+  name: 'web',
+  status: 'running',
+  cluster: 'one',
+  namespace: 'cde-ada-web',
+  updatedAt: ago(120),
+  deletedAt: null,
+  homeKeptUntil: null,
+  ...more,
+});
+const namespace = (minutes = 120, more: object = {}, status: object = {}): KubeObject => ({
+  apiVersion: 'v1',
+  kind: 'Namespace',
+  metadata: {
+    name: 'cde-ada-web',
+    creationTimestamp: ago(minutes).toISOString(),
+    labels: { 'cde.dev/workspace': id },
+    ...more,
+  },
+  status,
+});
+const volume = (home: string, phase: string): KubeObject => ({
+  apiVersion: 'v1',
+  kind: 'PersistentVolume',
+  metadata: {
+    name: 'pvc-1',
+    creationTimestamp: ago(120).toISOString(),
+    labels: { 'cde.dev/home': home, 'cde.dev/workspace': id, 'cde.dev/owner': 'ada', 'cde.dev/name': 'web' },
+  },
+  status: { phase },
+});
+const look = (rows: Row[], namespaces: KubeObject[] = [], volumes: KubeObject[] = []) =>
+  judge({ seen: [{ cluster: 'one', namespaces, volumes }], rows, now });
+const orphans = (...args: Parameters<typeof look>) => look(...args).map(({ orphan }) => orphan);
+
+describe('namespaces', () => {
+  test('that of a living workspace is no orphan, wherever its build stands', () => {
+    for (const status of [
+      'pending',
+      'starting',
+      'running',
+      'stopping',
+      'stopped',
+      'failed',
+      'deleting',
+    ] as const)
+      expect(orphans([row({ status })], [namespace()])).toEqual([]);
+    expect(orphans([row({ status: 'pending', cluster: null, namespace: null })], [namespace()])).toEqual([]);
+  });
+
+  test('without a row, and of a deleted workspace: to be deleted; a young one is not judged', () => {
+    expect(orphans([], [namespace()])).toMatchObject([
+      {
+        kind: 'namespace',
+        cluster: 'one',
+        name: 'cde-ada-web',
+        workspaceId: id,
+        action: 'delete',
+        reason: 'The server knows no workspace that it is of.',
+      },
+    ]);
+    const deleted = row({ status: 'deleted', deletedAt: ago(30) });
+    expect(orphans([deleted], [namespace()])).toMatchObject([
+      { action: 'delete', reason: 'Its workspace ada/web was deleted.' },
+    ]);
+    expect(orphans([{ ...deleted, deletedAt: ago(1) }], [namespace()])).toEqual([]);
+    expect(orphans([], [namespace(59)])).toEqual([]);
+  });
+
+  test('one whose workspace lies elsewhere now is only reported', () => {
+    expect(orphans([row({ cluster: 'two' })], [namespace()])).toMatchObject([
+      { action: 'report', reason: 'Its workspace ada/web lies in cde-ada-web on two now.' },
+    ]);
+  });
+
+  test('one that does not end is named with what it hangs on', () => {
+    const ending = (minutes: number) =>
+      namespace(
+        300,
+        { deletionTimestamp: ago(minutes).toISOString() },
+        {
+          conditions: [
+            {
+              type: 'NamespaceFinalizersRemaining',
+              status: 'True',
+              message:
+                'Some content in the namespace has finalizers remaining: example.com/x in 1 resource instances',
+            },
+          ],
+        },
+      );
+    expect(orphans([], [ending(10)])).toEqual([]);
+    expect(orphans([], [ending(70)])).toMatchObject([
+      {
+        action: 'report',
+        reason:
+          'It is being deleted and does not end: Some content in the namespace has finalizers remaining: example.com/x in 1 resource instances.',
+      },
+    ]);
+  });
+});
+
+describe('workspaces', () => {
+  test('one that runs and whose namespace vanished is looked at; a stopped one is reported', () => {
+    expect(look([row()])).toMatchObject([
+      { orphan: { kind: 'workspace', name: 'ada/web', action: 'report' }, lost: id },
+    ]);
+    const [stopped] = look([row({ status: 'stopped' })]);
+    expect(stopped!.orphan.reason).toBe('Its namespace cde-ada-web vanished; its next start makes it again.');
+    expect(stopped!.lost).toBeUndefined();
+  });
+
+  test('nothing is said of one that is on its way, that has just changed, or whose cluster is not seen', () => {
+    expect(look([row({ status: 'starting' })])).toEqual([]);
+    expect(look([row({ updatedAt: ago(1) })])).toEqual([]);
+    expect(look([row({ cluster: 'away' })])).toEqual([]);
+  });
+});
+
+describe('homes', () => {
+  test('one that nobody knows is kept, and said', () => {
+    expect(orphans([], [], [volume('kept', 'Released')])).toMatchObject([
+      {
+        kind: 'home',
+        name: 'pvc-1',
+        action: 'keep',
+        reason: 'The home of ada/web, of which the server knows nothing.',
+      },
+    ]);
+    expect(
+      orphans([row({ status: 'deleted', deletedAt: ago(60) })], [], [volume('kept', 'Released')]),
+    ).toMatchObject([{ reason: 'The home of ada/web, of which the server keeps none.' }]);
+  });
+
+  test('one in use, kept by its row, or given up is no orphan', () => {
+    expect(orphans([], [], [volume('used', 'Bound')])).toEqual([]);
+    expect(orphans([row()], [namespace()], [volume('used', 'Released')])).toEqual([]);
+    const kept = row({ status: 'deleted', deletedAt: ago(60), homeKeptUntil: ago(-600) });
+    expect(orphans([kept], [], [volume('kept', 'Released')])).toEqual([]);
+    expect(orphans([], [], [volume('given-up', 'Released')])).toEqual([]);
+  });
+});

@@ -1,0 +1,82 @@
+import type { Orphan } from '@cde/api/clusters.ts';
+import { cleanOrphans, type Found, findOrphans, type OrphanDeps } from './orphans.ts';
+
+/** Orphans are a matter of hours; a look costs one call for each cluster. */
+const everyMs = 10 * 60_000;
+
+export interface OrphanSweep {
+  /** Called each minute; looks when it is time, on one replica at a time. */
+  once(): Promise<void>;
+  /** How many there were at the last look, by cluster and kind. */
+  counts(): { cluster: string; kind: Orphan['kind']; count: number }[];
+}
+
+/** Looks for orphans from time to time: reports them, or cleans them, as the installation's policy says. */
+export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' }): OrphanSweep {
+  const { database, log, now } = deps;
+  let last = Number.NEGATIVE_INFINITY;
+  let known = new Set<string>();
+  let items: Orphan[] = [];
+
+  function tell(found: Orphan[]): void {
+    const keys = new Set(found.map(({ kind, cluster, name }) => `${kind} ${cluster}/${name}`));
+    // Each is told once, not every ten minutes.
+    const fresh = found.filter(({ kind, cluster, name }) => !known.has(`${kind} ${cluster}/${name}`));
+    if (fresh.length > 0)
+      log.warn(
+        {
+          orphans: fresh.map(({ kind, cluster, name, reason, action }) => ({
+            kind,
+            cluster,
+            name,
+            reason,
+            action,
+          })),
+        },
+        `${fresh.length} orphans were found: cde cluster orphans`,
+      );
+    known = keys;
+    items = found;
+  }
+
+  return {
+    async once() {
+      if (now().getTime() - last < everyMs) return;
+      const client = await database.pool.connect();
+      let clean = false;
+      try {
+        const { rows } = await client.query<{ got: boolean }>(
+          "SELECT pg_try_advisory_lock(hashtextextended('orphans', 3)) AS got",
+        );
+        if (!rows[0]?.got) {
+          clean = true;
+          return;
+        }
+        last = now().getTime();
+        const caller = { actor: { kind: 'system' }, requestId: 'orphan-sweep', ip: null } as const;
+        try {
+          // Reporting alone: what should run and has lost its namespace is looked at all the same.
+          const found: Found | Awaited<ReturnType<typeof cleanOrphans>> =
+            deps.policy === 'clean'
+              ? await cleanOrphans(deps, { dryRun: false, caller })
+              : await findOrphans(deps, { reconcile: true });
+          tell(found.items);
+        } finally {
+          await client.query("SELECT pg_advisory_unlock(hashtextextended('orphans', 3))");
+        }
+        clean = true;
+      } finally {
+        client.release(!clean);
+      }
+    },
+    counts() {
+      const counts = new Map<string, { cluster: string; kind: Orphan['kind']; count: number }>();
+      for (const { cluster, kind } of items) {
+        const one = counts.get(`${cluster} ${kind}`) ?? { cluster, kind, count: 0 };
+        one.count++;
+        counts.set(`${cluster} ${kind}`, one);
+      }
+      return [...counts.values()];
+    },
+  };
+}

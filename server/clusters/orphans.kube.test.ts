@@ -1,0 +1,227 @@
+import { chmod, mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { v7 } from 'uuid';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { type Embedded, startEmbedded } from '../database/embedded.ts';
+import { migrate } from '../database/migrate.ts';
+import { type Database, openDatabase } from '../database/pool.ts';
+import { makeLog } from '../log.ts';
+import type { Connections } from '../providers/kubernetes/connections.ts';
+import { openTestCluster, type TestCluster } from '../providers/kubernetes/testing/cluster.ts';
+import { testConnections } from '../providers/kubernetes/testing.ts';
+import { addUser, type TestUser } from '../testing.ts';
+import { makeOrphanSweep } from './orphan-sweep.ts';
+import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
+
+const prefix = `orphans-${Date.now().toString(36)}`;
+const system = { actor: { kind: 'system' }, requestId: 'test', ip: null } as const;
+let folder: string;
+let embedded: Embedded;
+let database: Database;
+let cluster: TestCluster;
+let connections: Connections;
+let deps: OrphanDeps;
+let ada: TestUser;
+const volumes: string[] = [];
+
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'cde-orphans-'));
+  await chmod(folder, 0o711);
+  embedded = await startEmbedded(folder, { fsync: 'off' });
+  database = openDatabase(embedded.url);
+  await migrate(database.pool);
+  ada = await addUser(database, 'ada', 'owner');
+  cluster = await openTestCluster();
+  const made = testConnections();
+  connections = made.connections;
+  // Two hours on, so that what is made now is old enough to be judged.
+  const now = () => new Date(Date.now() + 2 * 3600_000);
+  deps = { database, connections, installation: made.installation, now, log: makeLog('silent') };
+  await vi.waitUntil(() => connections.get('one')?.view.synced, { timeout: 20_000 });
+});
+afterAll(async () => {
+  for (const namespace of await cluster.list({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    labels: `cde.dev/installation=${deps.installation}`,
+  }))
+    await cluster.drop(namespace);
+  for (const name of volumes) {
+    const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name };
+    await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } }).catch(() => {});
+    await cluster.remove(ref);
+  }
+  await connections?.close();
+  await database?.close();
+  await embedded?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
+
+async function makeNamespace(name: string, workspaceId: string): Promise<void> {
+  await cluster.create({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: {
+      name: `${prefix}-${name}`,
+      labels: {
+        'cde.dev/managed': 'true',
+        'cde.dev/installation': deps.installation,
+        'cde.dev/workspace': workspaceId,
+        'cde.dev/owner': 'ada',
+        'cde.dev/name': name,
+      },
+    },
+  });
+  await vi.waitUntil(() => connections.get('one')!.view.get('Namespace', '', `${prefix}-${name}`), {
+    timeout: 10_000,
+  });
+}
+/** A home that a pod has written to, as a workspace's. */
+async function makeHome(name: string): Promise<string> {
+  const namespace = `${prefix}-${name}`;
+  await cluster.create({
+    apiVersion: 'v1',
+    kind: 'PersistentVolumeClaim',
+    metadata: { name: 'home', namespace, labels: { 'cde.dev/role': 'home' } },
+    spec: { accessModes: ['ReadWriteOnce'], resources: { requests: { storage: '64Mi' } } },
+  });
+  const claim = await vi.waitUntil(
+    async () => {
+      const found = await cluster.get({
+        apiVersion: 'v1',
+        kind: 'PersistentVolumeClaim',
+        namespace,
+        name: 'home',
+      });
+      return (found?.status as { phase?: string })?.phase === 'Bound' && found;
+    },
+    { timeout: 30_000, interval: 200 },
+  );
+  const { volumeName } = claim.spec as { volumeName: string };
+  volumes.push(volumeName);
+  return volumeName;
+}
+async function makeRow(
+  name: string,
+  status: string,
+  more: { cluster?: string; namespace?: string } = {},
+): Promise<string> {
+  const id = v7();
+  const { rows } = await database.pool.query<{ template: string; version: string }>(
+    `WITH t AS (
+       INSERT INTO templates (id, name) VALUES ($1, $2) RETURNING id
+     ) INSERT INTO template_versions (id, template_id, number, files, files_hash, content)
+       SELECT $3, id, 1, '{}', ''::bytea, '{}' FROM t RETURNING template_id AS template, id AS version`,
+    [v7(), `t-${name}`, v7()],
+  );
+  await database.pool.query(
+    `INSERT INTO workspaces (id, owner_id, name, template_id, template_version_id, provider, desired, status, cluster, namespace, deleted_at, home_kept_until)
+     VALUES ($1, $2, $3, $4, $5, 'kubernetes', $6, $7, $8, $9, $10, NULL)`,
+    [
+      id,
+      ada.id,
+      name,
+      rows[0]!.template,
+      rows[0]!.version,
+      status === 'deleted' ? 'deleted' : 'running',
+      status,
+      more.cluster ?? 'one',
+      more.namespace ?? `${prefix}-${name}`,
+      status === 'deleted' ? new Date() : null,
+    ],
+  );
+  return id;
+}
+const reconciles = async () =>
+  (
+    await database.pool.query<{ key: string }>(
+      "SELECT key FROM graphile_worker.jobs WHERE key LIKE 'workspace:%'",
+    )
+  ).rows.map(({ key }) => key.replace('workspace:', ''));
+
+test('found, reported, cleaned with its home kept; what lives is left', async () => {
+  const living = await makeRow('living', 'running');
+  await makeNamespace('living', living);
+  const deleted = await makeRow('deleted', 'deleted');
+  await makeNamespace('deleted', deleted);
+  const lost = await makeRow('lost', 'running');
+  await makeRow('elsewhere', 'running', { cluster: 'unheard-of' });
+  const stranger = v7();
+  await makeNamespace('stranger', stranger);
+  const home = await makeHome('stranger');
+
+  const expected = [
+    { kind: 'namespace', name: `${prefix}-deleted`, workspaceId: deleted, action: 'delete' },
+    { kind: 'namespace', name: `${prefix}-stranger`, workspaceId: stranger, action: 'delete' },
+    { kind: 'workspace', name: 'ada/lost', workspaceId: lost, action: 'report' },
+  ];
+  const byName = (a: { name: string }, b: { name: string }) => (a.name < b.name ? -1 : 1);
+  const found = await findOrphans(deps);
+  expect(found.items.sort(byName)).toMatchObject(expected.sort(byName));
+  expect(found.unseen).toEqual(['unheard-of']);
+
+  const dry = await cleanOrphans(deps, { dryRun: true, caller: system });
+  expect(dry).toMatchObject({ done: false });
+  expect(dry.items).toHaveLength(3);
+  expect(await reconciles()).toEqual([]);
+  for (const name of ['deleted', 'stranger'])
+    expect(
+      (await cluster.get({ apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-${name}` }))?.metadata
+        .deletionTimestamp,
+    ).toBeUndefined();
+
+  // The sweep only reports, but has what should run looked at; once in ten minutes.
+  const sweep = makeOrphanSweep({ ...deps, policy: 'report' });
+  await sweep.once();
+  expect(sweep.counts().sort((a, b) => (a.kind < b.kind ? -1 : 1))).toEqual([
+    { cluster: 'one', kind: 'namespace', count: 2 },
+    { cluster: 'one', kind: 'workspace', count: 1 },
+  ]);
+  expect(await reconciles()).toEqual([lost]);
+
+  const cleaned = await cleanOrphans(deps, { dryRun: false, caller: system });
+  expect(cleaned.done).toBe(true);
+  expect(cleaned.items.find(({ name }) => name === `${prefix}-stranger`)!.reason).toBe(
+    `The server knows no workspace that it is of. Its home is kept: the volume ${home}.`,
+  );
+  for (const name of ['deleted', 'stranger'])
+    await vi.waitUntil(
+      async () =>
+        (await cluster.get({ apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-${name}` })) === null,
+      { timeout: 60_000, interval: 300 },
+    );
+  expect(await cluster.get({ apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-living` })).not.toBeNull();
+  const volume = await cluster.get({ apiVersion: 'v1', kind: 'PersistentVolume', name: home });
+  expect(volume).toMatchObject({
+    metadata: { labels: { 'cde.dev/workspace': stranger, 'cde.dev/owner': 'ada', 'cde.dev/home': 'kept' } },
+    spec: { persistentVolumeReclaimPolicy: 'Retain' },
+  });
+
+  const { rows } = await database.pool.query(
+    'SELECT actor, action, target_name FROM audit ORDER BY target_name',
+  );
+  expect(rows).toEqual([
+    { actor: 'system', action: 'cluster.clean-orphan', target_name: `one/${prefix}-deleted` },
+    { actor: 'system', action: 'cluster.clean-orphan', target_name: `one/${prefix}-stranger` },
+  ]);
+
+  // Now the home is what nobody knows: kept, and said.
+  const after = await findOrphans(deps);
+  expect(after.items).toMatchObject([
+    { kind: 'workspace', name: 'ada/lost' },
+    { kind: 'home', name: home, action: 'keep' },
+  ]);
+});
+
+test('of a cluster that does not answer nothing is judged', async () => {
+  const away = connections.get('one')!;
+  const blind: Connections = {
+    ...connections,
+    all: () => [
+      { ...away, view: away.view, record: away.record, client: away.client, state: 'away', reason: 'test' },
+    ],
+  };
+  const found = await findOrphans({ ...deps, connections: blind });
+  expect(found).toEqual({ items: [], unseen: ['one', 'unheard-of'] });
+});
