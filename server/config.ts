@@ -59,6 +59,11 @@ const settings = {
     help: 'Of the local provider',
   },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
+  orphans: {
+    schema: z.enum(['report', 'clean']),
+    default: 'report',
+    help: 'What becomes of namespaces without a workspace: reported, or cleaned, their homes kept',
+  },
   sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },
   passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Sign-in with a password' },
   oidcIssuer: { schema: z.url(), default: undefined, help: 'OpenID Connect issuer' },
