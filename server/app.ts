@@ -6,7 +6,10 @@ import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
+import { clusterRoutes } from './clusters/routes.ts';
+import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
+import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
@@ -20,6 +23,7 @@ import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
+import type { Connections } from './providers/kubernetes/connections.ts';
 import { makeRegistry } from './satellites/registry.ts';
 import { satelliteRoutes } from './satellites/routes.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
@@ -40,6 +44,8 @@ export interface AppOptions {
   providers: { has(name: string): boolean };
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
   satellites: Record<'ofAgents' | 'ofClients', () => Promise<{ name: string; url: string }[]>>;
+  clusters: ClusterStore;
+  connections: Connections;
   now: () => Date;
   /** Where the built dashboard lies; without it no pages are served. */
   web?: string;
@@ -142,6 +148,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     providers,
     agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents }),
   });
+  clusterRoutes(app, { store: options.clusters, connections: options.connections });
+  kubeCredentialRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys });
   connectionRoutes(app, { issueTicket });
   const hub = makeHub(app, {

@@ -58,6 +58,16 @@ const settings = {
     default: 'auto',
     help: 'Of the local provider',
   },
+  cluster: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'A Kubernetes cluster to add as `default`: in-cluster, or the path of a kubeconfig',
+  },
+  agentImage: {
+    schema: z.string().min(1),
+    default: 'cde-agent:0.1.0',
+    help: 'Image that brings the agent into pods; docker/Dockerfile makes it',
+  },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
   orphans: {
     schema: z.enum(['report', 'clean']),

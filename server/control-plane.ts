@@ -1,4 +1,6 @@
+import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -6,7 +8,8 @@ import { fileURLToPath } from 'node:url';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
-import type { Config } from './config.ts';
+import { makeClusterStore } from './clusters/store.ts';
+import { type Config, ConfigError } from './config.ts';
 import { makeCutOff } from './connections/cut-off.ts';
 import { enqueueReconcile, makeJobs } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
@@ -16,6 +19,9 @@ import { makeBus } from './events/bus.ts';
 import { loadKeys } from './identity/keys.ts';
 import { sweepIdentity } from './identity/sweep.ts';
 import type { Logger } from './log.ts';
+import { makeConnections } from './providers/kubernetes/connect.ts';
+import type { ClusterRecord } from './providers/kubernetes/connections.ts';
+import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
@@ -41,6 +47,19 @@ export function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
     command: [process.execPath, program],
     readOnlyPaths: [...parts.map((part) => join(root, part)), join(root, 'node_modules')],
   };
+}
+
+/** What `CDE_CLUSTER` names. */
+async function clusterCredentials(setting: string): Promise<ClusterRecord['credentials']> {
+  if (setting === 'in-cluster') return { kind: 'in-cluster' };
+  try {
+    return { kind: 'kubeconfig', text: await readFile(setting, 'utf8') };
+  } catch (error) {
+    throw new ConfigError(
+      `CDE_CLUSTER names ${setting}, which cannot be read: ${(error as Error).message}.`,
+      'Give the path of a kubeconfig, or in-cluster.',
+    );
+  }
 }
 
 /**
@@ -80,6 +99,18 @@ export async function startControlPlane(options: {
       makeLocalProvider({ dataDir: config.dataDir, agent: agentProgram(), isolation: config.isolation, log }),
     );
 
+  const clusters = makeClusterStore({ database, keys, now });
+  if (config.cluster) await clusters.ensureDefault(await clusterCredentials(config.cluster));
+  // What marks our objects on a cluster: the same for all replicas, and for as long as the database lives.
+  const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
+  const connections = makeConnections({ source: clusters.source, installation, log });
+  if (!options.providers)
+    providers.set(
+      'kubernetes',
+      makeKubernetesProvider({ connections, installation, agentImage: config.agentImage, log, now }),
+    );
+  await connections.refresh();
+
   let url = '';
   let urls: () => Promise<string[]> = async () => [url];
   const embedded = (places: string[]) =>
@@ -107,6 +138,8 @@ export async function startControlPlane(options: {
     log,
     providers,
     satellites,
+    clusters,
+    connections,
     now,
     web: join(root, 'web', 'dist'),
     checkReplies: options.checkReplies ?? false,
@@ -176,6 +209,7 @@ export async function startControlPlane(options: {
       await bus.close();
       await endWatch();
       for (const provider of providers.values()) await provider.close();
+      await connections.close();
     },
   };
 }

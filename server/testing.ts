@@ -10,6 +10,7 @@ import pg from 'pg';
 import { v7 } from 'uuid';
 import { inject } from 'vitest';
 import { makeApp } from './app.ts';
+import { makeClusterStore } from './clusters/store.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
 import { apiTokens, users } from './database/schema.ts';
@@ -17,6 +18,7 @@ import { type Bus, makeBus } from './events/bus.ts';
 import { type Keys, loadKeys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { makeLog } from './log.ts';
+import { makeConnections } from './providers/kubernetes/connect.ts';
 
 export interface TestDatabase extends Database {
   drop(): Promise<void>;
@@ -108,6 +110,8 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   const log = makeLog('silent');
   const bus = makeBus({ url: database.url, pool: database.pool, log });
   const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey] });
+  const clusters = makeClusterStore({ database, keys, now: () => clock.at });
+  const connections = makeConnections({ source: clusters.source, installation: 'test', log });
   const embedded = async () => [{ name: 'embedded', url: config.accessUrl }];
   const app = await makeApp({
     config,
@@ -117,6 +121,8 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     relay,
     log,
     providers: new Set(['local']),
+    clusters,
+    connections,
     satellites: { ofAgents: embedded, ofClients: embedded },
     now: () => clock.at,
     checkReplies: true,
@@ -151,6 +157,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     },
     async close() {
       await app.close();
+      await connections.close();
       await bus.close();
       await database.drop();
       await rm(dataDir, { recursive: true, force: true });

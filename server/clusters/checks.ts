@@ -1,0 +1,101 @@
+import type { ClusterCheck } from '@cde/api/clusters.ts';
+import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
+import type { Connection } from '../providers/kubernetes/connections.ts';
+
+/** What the provider does on a cluster; the chart's role grants the same. */
+export const neededRights: readonly (readonly [group: string, resource: string, verbs: string])[] = [
+  ['', 'namespaces', 'get list watch create patch delete'],
+  ['', 'pods', 'get list watch delete'],
+  ['', 'pods/log', 'get'],
+  ['', 'events', 'list watch'],
+  ['', 'persistentvolumeclaims', 'get list watch create patch delete'],
+  ['', 'persistentvolumes', 'get list patch'],
+  ['', 'secrets', 'get create patch delete'],
+  ['', 'services', 'create patch delete'],
+  ['', 'serviceaccounts', 'create patch delete'],
+  ['', 'serviceaccounts/token', 'create'],
+  ['', 'resourcequotas', 'list watch create patch delete'],
+  ['', 'limitranges', 'create patch delete'],
+  ['apps', 'statefulsets', 'list watch create patch delete'],
+  ['apps', 'deployments', 'list create patch delete'],
+  ['apps', 'replicasets', 'list patch'],
+  ['batch', 'jobs', 'list patch'],
+  ['batch', 'cronjobs', 'list patch'],
+  ['networking.k8s.io', 'networkpolicies', 'create patch delete'],
+  ['rbac.authorization.k8s.io', 'rolebindings', 'create patch delete'],
+];
+
+/** What a cluster offers and lacks, asked now. */
+export async function checkCluster({ client, state, reason }: Connection): Promise<ClusterCheck[]> {
+  if (state !== 'ready') return [{ name: 'connection', ok: false, message: reason ?? 'connecting' }];
+  try {
+    const version = await client.version();
+    const [missing, classes, nodes, snapshots] = await Promise.all([
+      rightsMissing(client),
+      client.list({ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass' }),
+      client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => [] as KubeObject[]),
+      client.serves('snapshot.storage.k8s.io/v1', 'VolumeSnapshot'),
+    ]);
+    const usual = classes.find(
+      ({ metadata }) => metadata.annotations?.['storageclass.kubernetes.io/is-default-class'] === 'true',
+    );
+    const ready = nodes.filter((node) =>
+      ((node.status as { conditions?: { type: string; status: string }[] }).conditions ?? []).some(
+        ({ type, status }) => type === 'Ready' && status === 'True',
+      ),
+    );
+    return [
+      { name: 'connection', ok: true, message: `Kubernetes ${version}` },
+      missing.length === 0
+        ? { name: 'permissions', ok: true, message: 'all that is needed' }
+        : {
+            name: 'permissions',
+            ok: false,
+            message: `lacks ${missing.join(', ')}`,
+            hint: "Give the service account the role of the chart's server; docs/clusters.md lists it.",
+          },
+      usual
+        ? { name: 'storage', ok: true, message: `homes are made by the class ${usual.metadata.name}` }
+        : {
+            name: 'storage',
+            ok: false,
+            message: 'no StorageClass is the default',
+            hint: 'Mark one, or name one in each template: kubernetes.storageClass',
+          },
+      {
+        name: 'nodes',
+        ok: nodes.length === 0 || ready.length > 0,
+        message: `${ready.length} of ${nodes.length} ready`,
+      },
+      {
+        name: 'snapshots',
+        ok: true,
+        message: snapshots
+          ? 'the cluster has VolumeSnapshots'
+          : 'the cluster has no VolumeSnapshots; kept homes are volumes',
+      },
+    ];
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+    return [{ name: 'connection', ok: false, message: error.message }];
+  }
+}
+
+async function rightsMissing(client: Connection['client']): Promise<string[]> {
+  const asked = neededRights.flatMap(([group, resource, verbs]) =>
+    verbs.split(' ').map((verb) => ({ group, resource, verb })),
+  );
+  const answers = await Promise.all(
+    asked.map(async ({ group, resource, verb }) => {
+      const [name, subresource] = resource.split('/');
+      const review = await client.create({
+        apiVersion: 'authorization.k8s.io/v1',
+        kind: 'SelfSubjectAccessReview',
+        metadata: { name: '' },
+        spec: { resourceAttributes: { group, resource: name, verb, ...(subresource && { subresource }) } },
+      });
+      return (review.status as { allowed?: boolean }).allowed ? null : `${verb} ${resource}`;
+    }),
+  );
+  return answers.filter((answer) => answer !== null);
+}
