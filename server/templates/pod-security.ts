@@ -56,6 +56,8 @@ export function podIssues(
 ): Issue[] {
   const issues: Issue[] = [];
   const restricted = level === 'restricted';
+  // Root of a user namespace is nobody on the node, so Kubernetes (1.35) lets such a pod have it.
+  const ownUsers = spec.hostUsers === false;
   const refuse = (path: Path, what: string, hint?: string) => {
     if (issues.length >= mostIssues) return;
     issues.push({
@@ -122,10 +124,10 @@ export function podIssues(
         refuse([...path, 'seLinuxOptions', 'type'], `the SELinux type is ${selinux.type}`);
       }
     }
-    if (restricted && Number(context.runAsUser ?? 1) === 0) {
+    if (restricted && !ownUsers && Number(context.runAsUser ?? 1) === 0) {
       refuse([...path, 'runAsUser'], 'the user is root', 'choose another user: 1000');
     }
-    if (restricted && context.runAsNonRoot === false) {
+    if (restricted && !ownUsers && context.runAsNonRoot === false) {
       refuse([...path, 'runAsNonRoot'], 'the user may be root', 'write runAsNonRoot: true');
     }
   }
@@ -137,6 +139,7 @@ export function podIssues(
     if (context.privileged === true)
       refuse([...inContext, 'privileged'], 'a privileged container owns its node');
     if (
+      (restricted || !ownUsers) &&
       typeof context.procMount === 'string' &&
       !isOpen(context.procMount) &&
       context.procMount !== 'Default'
@@ -168,7 +171,7 @@ export function podIssues(
     }
     const dropsAll = isOpen(drop) || asList(drop).some((name) => name === 'ALL' || isOpen(name));
     if (!dropsAll) want(inContext, 'all capabilities dropped', 'write capabilities: {drop: [ALL]}');
-    if (![context, pod].some(({ runAsNonRoot: given }) => given === true || isOpen(given))) {
+    if (!ownUsers && ![context, pod].some(({ runAsNonRoot: given }) => given === true || isOpen(given))) {
       want(inContext, 'runAsNonRoot: true', 'add it to the securityContext of the container or the pod');
     }
     const seccomp = [context, pod].map(({ seccompProfile }) => asMap(seccompProfile).type);
