@@ -422,7 +422,10 @@ data:
       });
       expect(render(stored)).toHaveProperty('ok');
     }),
-    { numRuns: 500 },
+    {
+      numRuns: 500,
+      examples: [[[{ at: 12, drop: 0, add: '${{' }]], [[{ at: 12, drop: 7, add: '${{ 1 }}' }]]],
+    },
   );
 });
 

@@ -86,6 +86,11 @@ function pathIn({ kind, metadata }: Manifest, path: Path): string {
   return `${kind}/${metadata.name}: ${formatPath(path)}`;
 }
 
+/** What an object is, and is called, no expression decides. */
+function isIdentity(path: Path): boolean {
+  return ['apiVersion', 'kind', 'metadata.name'].includes(formatPath(path));
+}
+
 /** An issue of the section, or of the manifest of that index. */
 export type PlacedIssue = Issue & { manifest?: number };
 
@@ -129,7 +134,7 @@ export function evaluateTemplate(
   const manifests = template.manifests?.map(
     (manifest) =>
       mapScalars(manifest, (value, path) =>
-        typeof value === 'string' && value.includes('${{')
+        typeof value === 'string' && value.includes('${{') && !isIdentity(path)
           ? evaluate('value', value, () => pathIn(manifest, path))
           : value,
       ) as Manifest,
