@@ -170,6 +170,7 @@ export const kubelet = (kube: string): Command => ({
     `--hostname-override=${nodeName}`,
     `--node-ip=${nodeAddress}`,
   ],
+  // NeverVerify: an image that was pulled under one name would be pulled again when it is used under another.
   // imageGCHighThresholdPercent 100: our images are in no registry, one that is collected is gone.
   config: written(
     'kubelet.yaml',
@@ -200,6 +201,7 @@ serializeImagePulls: false
 kubeAPIQPS: 100
 kubeAPIBurst: 200
 registryPullQPS: 0
+imagePullCredentialsVerificationPolicy: NeverVerify
 imageMinimumGCAge: 87600h
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99

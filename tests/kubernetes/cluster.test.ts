@@ -2,9 +2,12 @@
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { ctr, images } from '../cluster/images.ts';
+import { writeArchive } from '../cluster/archive.ts';
+import { ctr, images, importImages } from '../cluster/images.ts';
 import { runAsync, until } from '../cluster/machine.ts';
 import { kubeconfigPath } from '../cluster/places.ts';
 import { startRegistry } from '../cluster/registry.ts';
@@ -208,16 +211,27 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
 
   test('an image that is pushed to the registry is pulled from it', async () => {
     const registry = await startRegistry();
+    const work = mkdtempSync(join(tmpdir(), 'cde-image-'));
+    const name = `${registry.host}/pushed:1`;
+    const mine = async () =>
+      (await ctr('images', 'ls', '-q')).split('\n').filter((ref) => ref.startsWith(registry.host));
     try {
-      const name = `${registry.host}/pushed:1`;
-      await ctr('images', 'tag', '--force', `docker.io/${images.scratch}`, name);
+      mkdirSync(join(work, 'root'));
+      cpSync(await tool('pause'), join(work, 'root/pause'));
+      const archive = join(work, 'image.tar');
+      // Not one of the others under another name, so that what is removed below is only this.
+      const config = { Entrypoint: ['/pause'], Labels: { test: namespace } };
+      await writeArchive(archive, [{ name, layers: [join(work, 'root')], config }]);
+      await importImages(archive);
       await ctr('images', 'push', '--plain-http', name);
-      await ctr('images', 'rm', name);
+      await ctr('images', 'rm', '--sync', name);
       expect(await registry.tags('pushed')).toEqual(['1']);
       await create(pod('pulled', { image: name, imagePullPolicy: 'Always' }));
       await ready('pulled');
-      await ctr('images', 'rm', name);
     } finally {
+      await kubectl('delete', 'pod', 'pulled', '--ignore-not-found');
+      for (const ref of await mine()) await ctr('images', 'rm', ref);
+      rmSync(work, { recursive: true });
       await registry.stop();
     }
   });
