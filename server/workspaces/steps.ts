@@ -464,7 +464,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
 const noAgent = { agentBuildId: null, agentTlsKey: null, agentSeenAt: null, agentStats: null };
 
 function endedBecause(seen: Extract<Observation, { kind: 'absent' | 'exited' }>): string {
-  return seen.kind === 'absent'
-    ? (seen.reason ?? 'Its processes are gone (the machine may have restarted)')
-    : `The agent ended by itself: ${seen.reason}`;
+  if (seen.kind === 'absent') return seen.reason ?? 'Its processes are gone (the machine may have restarted)';
+  // A sentence of its own tells what was done to it: its node was drained, somebody deleted it.
+  return /^[A-Z]/.test(seen.reason) ? seen.reason : `The agent ended by itself: ${seen.reason}`;
 }

@@ -7,7 +7,7 @@ import type { Connection, Connections } from './connections.ts';
 import { giveUpHome, keepHome, purgeKept, volumeOfClaim } from './homes.ts';
 import { labels } from './names.ts';
 import { renderNamespace } from './namespace.ts';
-import { explain, explainEnd } from './reasons.ts';
+import { explain, explainEnd, explainGone } from './reasons.ts';
 import { hashOf, startMove, stuck, workspaceContainer } from './start.ts';
 import { read, type State, write } from './state.ts';
 import { clearPods, scaleDown } from './workloads.ts';
@@ -248,16 +248,23 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       const buildId = state.applied ?? '';
       const pod = view.get('Pod', namespace, 'workspace-0');
       const events = view.list('Event', namespace);
-      if (!pod) return { kind: 'exited', buildId, reason: 'its pod was deleted' };
+      const gone = () =>
+        explainGone({ name: 'workspace-0', uid: state.podUid }, events) ?? 'The pod was deleted, not by cde';
+      if (!pod) return { kind: 'exited', buildId, reason: gone() };
       const status = workspaceContainer(pod);
-      const { phase } = (pod.status ?? {}) as { phase?: string };
+      const { phase, conditions } = (pod.status ?? {}) as {
+        phase?: string;
+        conditions?: { type: string; status: string }[];
+      };
       const replaced = state.podUid !== undefined && pod.metadata.uid !== state.podUid;
-      if (replaced)
-        return { kind: 'exited', buildId, reason: 'its pod was deleted, and replaced by a new one' };
-      if (phase === 'Failed' || phase === 'Succeeded' || (status?.restartCount ?? 0) > (state.restarts ?? 0))
+      if (replaced) return { kind: 'exited', buildId, reason: gone() };
+      // A pod that is being deleted will not come back, whatever it still does: its end begins the next start.
+      const ended =
+        phase === 'Failed' || phase === 'Succeeded' || pod.metadata.deletionTimestamp !== undefined;
+      if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0))
         return { kind: 'exited', buildId, reason: explainEnd(pod, events) };
-      if (pod.metadata.deletionTimestamp) return { kind: 'running', buildId, note: explainEnd(pod, events) };
-      if (status?.state?.running) return { kind: 'running', buildId };
+      const ready = conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
+      if (ready && status?.state?.running) return { kind: 'running', buildId };
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
       const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
       return { kind: 'running', buildId, ...(reason && { note: reason.message }) };

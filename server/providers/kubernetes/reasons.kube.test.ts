@@ -312,7 +312,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
       ({ input }) => input.events.map((event) => `${event.reason}: ${event.message}`),
     );
     keep('evicted', seen);
-    expect(explainGone('agent-0', seen.input.events)).toBe(
+    expect(explainGone({ name: 'agent-0', uid }, seen.input.events)).toBe(
       'Evicted: its scratch volume scratch grew beyond 1Mi',
     );
   });
@@ -478,7 +478,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
       ({ input }) =>
         /was removed from the cluster/.test(input.pod ? explainEnd(input.pod, input.events) : '') ||
         (input.pod?.metadata.uid !== away.input.pod?.metadata.uid &&
-          explainGone('agent-0', input.events) !== null),
+          explainGone({ name: 'agent-0' }, input.events) !== null),
       ({ input }) => [input.pod?.status, input.pod && explainEnd(input.pod, input.events)],
     );
     expect(removed.input.events.length).toBeGreaterThan(0);

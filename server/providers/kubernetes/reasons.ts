@@ -66,8 +66,11 @@ export function explainEnd(pod: KubeObject, events: KubeObject[] = []): string {
  * Why a pod that is not there any more (or has a successor of the same name) ended, by what events still tell:
  * its maker replaces a pod that was evicted within milliseconds. Null when they tell nothing.
  */
-export function explainGone(name: string, events: KubeObject[], since?: Date): string | null {
-  return describeGone(name, readEvents(events, since));
+export function explainGone(
+  pod: { name: string; uid?: string | undefined },
+  events: KubeObject[],
+): string | null {
+  return describeGone(pod, readEvents(events));
 }
 
 /** There is no pod: its maker says why, or nothing can mount what is not there. */
@@ -116,6 +119,14 @@ function ended(pod: Pod, events: Event[]): Reason | null {
         hint: "An administrator can allow it on the nodes (kubelet's allowedUnsafeSysctls), or the template does without.",
         fault: 'user',
         fatal: true,
+      };
+    if (pod.deletedAt && !away)
+      return {
+        code: 'pod-ending',
+        message: `${befell}; its pod is still ending.`,
+        hint: 'A new one is made when it is gone.',
+        fault: 'system',
+        fatal: false,
       };
     return {
       code: away ? 'node-lost' : pod.status.reason === 'Evicted' ? 'evicted' : 'disrupted',

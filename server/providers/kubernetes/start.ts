@@ -10,7 +10,7 @@ import { renderNamespace } from './namespace.ts';
 import { homeOf } from './pod.ts';
 import { explain } from './reasons.ts';
 import { read, type State, write } from './state.ts';
-import { scaleUp } from './workloads.ts';
+import { scaleUp, strikeOff } from './workloads.ts';
 
 /** The watches wake a build that waits; this is for what they miss. */
 const lookAgainMs = 5_000;
@@ -254,8 +254,11 @@ async function look(
     return { kind: 'done', state: write(rest), place, message: `runs on ${nodeName}` };
   }
   const since = new Date(state.appliedAt!);
+  // The pod of the build before: a new one is made only when it is gone.
+  const old = !pod && found?.metadata.deletionTimestamp ? found : null;
+  if (old) await strikeOff(connection.client, old, options.now(), context);
   const reason = explain({
-    pod,
+    pod: pod ?? old,
     events: view.list('Event', namespace),
     claims: claim ? [claim] : [],
     statefulSet: view.get('StatefulSet', namespace, 'workspace'),

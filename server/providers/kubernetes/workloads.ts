@@ -61,6 +61,22 @@ export async function scaleUp(client: KubeClient, namespace: string): Promise<vo
 /** How long after its grace a pod may hang before it counts as on a node that is lost. */
 const lostMs = 60_000;
 
+/** Takes a pod off the books that should have ended long ago: its node does not answer, and nothing else would do it. */
+export async function strikeOff(
+  client: KubeClient,
+  { metadata: { name, namespace, uid, deletionTimestamp } }: KubeObject,
+  now: Date,
+  context: MoveContext,
+): Promise<void> {
+  // The timestamp is the moment at which its grace is over.
+  if (!deletionTimestamp || now.getTime() - Date.parse(deletionTimestamp) < lostMs) return;
+  context.log(`the pod ${name} does not end: its node does not answer. It is struck off.`, 'warn');
+  await client.remove(
+    { apiVersion: 'v1', kind: 'Pod', name, ...(namespace && { namespace }) },
+    { graceSeconds: 0, ...(uid && { uid }) },
+  );
+}
+
 /**
  * Ends what is left of a namespace's pods: those that nothing would bring back are deleted, those that hang on a
  * lost node are struck off. Returns how many are still there.
@@ -77,10 +93,7 @@ export async function clearPods(
     const { name, deletionTimestamp } = pod.metadata;
     if (deletionTimestamp) {
       left++;
-      // The moment at which its grace was over.
-      if (now.getTime() - Date.parse(deletionTimestamp) < lostMs) continue;
-      context.log(`the pod ${name} does not end: its node does not answer. It is struck off.`, 'warn');
-      await client.remove({ apiVersion: 'v1', kind: 'Pod', namespace, name }, { graceSeconds: 0 });
+      await strikeOff(client, pod, now, context);
       continue;
     }
     if (phase === 'Succeeded' || phase === 'Failed') continue;

@@ -105,9 +105,14 @@ export function describeEnd(pod: Pod, events: Event[] = []): string {
   return 'the pod ended';
 }
 
-/** Of a pod that is gone: by its name, the newest thing that events tell of its end. */
-export function describeGone(name: string, events: Event[]): string | null {
-  const mine = events.filter((event) => event.of.kind === 'Pod' && event.of.name === name);
+/** Of a pod that is gone: the newest thing that events tell of its end. Without a uid, of any of its name. */
+export function describeGone(
+  pod: { name: string; uid?: string | undefined },
+  events: Event[],
+): string | null {
+  const mine = events.filter(
+    ({ of }) => of.kind === 'Pod' && of.name === pod.name && (!pod.uid || of.uid === pod.uid),
+  );
   const last = newest(
     mine,
     (event) =>
