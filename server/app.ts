@@ -6,6 +6,8 @@ import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
+import { orphanRoutes } from './clusters/orphan-routes.ts';
+import { measureOrphans, type OrphanSweep } from './clusters/orphan-sweep.ts';
 import { clusterRoutes } from './clusters/routes.ts';
 import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
@@ -24,6 +26,7 @@ import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
+import type { Provider } from './providers/provider.ts';
 import { makeRegistry } from './satellites/registry.ts';
 import { satelliteRoutes } from './satellites/routes.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
@@ -41,11 +44,12 @@ export interface AppOptions {
   bus: Bus;
   relay: Relay;
   log: Logger;
-  providers: { has(name: string): boolean };
+  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
   satellites: Record<'ofAgents' | 'ofClients', () => Promise<{ name: string; url: string }[]>>;
   clusters: ClusterStore;
   connections: Connections;
+  orphans: OrphanSweep;
   now: () => Date;
   /** Where the built dashboard lies; without it no pages are served. */
   web?: string;
@@ -102,6 +106,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     );
   });
   const telemetry = installMetrics(app, { database, log });
+  measureOrphans(telemetry.registry, options.orphans);
 
   await app.register(websocket, { options: websocketOptions });
   await app.register(swagger, {
@@ -149,6 +154,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents }),
   });
   clusterRoutes(app, { store: options.clusters, connections: options.connections });
+  orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys });
   connectionRoutes(app, { issueTicket });

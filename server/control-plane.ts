@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
+import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
 import { makeClusterStore } from './clusters/store.ts';
 import { type Config, ConfigError } from './config.ts';
 import { makeCutOff } from './connections/cut-off.ts';
@@ -104,6 +105,14 @@ export async function startControlPlane(options: {
   // What marks our objects on a cluster: the same for all replicas, and for as long as the database lives.
   const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
   const connections = makeConnections({ source: clusters.source, installation, log });
+  const orphans = makeOrphanSweep({
+    database,
+    connections,
+    installation,
+    policy: config.orphans,
+    now,
+    log,
+  });
   if (!options.providers)
     providers.set(
       'kubernetes',
@@ -140,6 +149,7 @@ export async function startControlPlane(options: {
     satellites,
     clusters,
     connections,
+    orphans,
     now,
     web: join(root, 'web', 'dist'),
     checkReplies: options.checkReplies ?? false,
@@ -191,7 +201,10 @@ export async function startControlPlane(options: {
     homeGraceMs,
     now,
     log,
-    alsoEach: () => sweepIdentity(database, now),
+    alsoEach: async () => {
+      await sweepIdentity(database, now);
+      await orphans.once();
+    },
   });
   await sweep.start();
   const cutOff = makeCutOff({ database, relay, log });

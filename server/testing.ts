@@ -10,6 +10,7 @@ import pg from 'pg';
 import { v7 } from 'uuid';
 import { inject } from 'vitest';
 import { makeApp } from './app.ts';
+import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
 import { makeClusterStore } from './clusters/store.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
@@ -120,9 +121,19 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     bus,
     relay,
     log,
-    providers: new Set(['local']),
+    providers: new Map([
+      ['local', { purgeHomes: async (_grace, _now, more) => (more?.only ? [more.only] : []) }],
+    ]),
     clusters,
     connections,
+    orphans: makeOrphanSweep({
+      database,
+      connections,
+      installation: 'test',
+      policy: 'report',
+      now: () => clock.at,
+      log,
+    }),
     satellites: { ofAgents: embedded, ofClients: embedded },
     now: () => clock.at,
     checkReplies: true,

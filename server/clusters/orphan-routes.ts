@@ -1,10 +1,10 @@
 import * as api from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve } from '../http/serve.ts';
-import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
+import type { OrphanSweep } from './orphan-sweep.ts';
 
 /** Orphans belong to nobody, so the endpoint's permission is all that is asked. */
-export function orphanRoutes(app: FastifyInstance, deps: OrphanDeps): void {
-  serve(app, api.listOrphans, () => findOrphans(deps));
-  serve(app, api.cleanOrphans, ({ body, ...caller }) => cleanOrphans(deps, { dryRun: body.dryRun, caller }));
+export function orphanRoutes(app: FastifyInstance, orphans: Pick<OrphanSweep, 'find' | 'clean'>): void {
+  serve(app, api.listOrphans, () => orphans.find());
+  serve(app, api.cleanOrphans, ({ body, ...caller }) => orphans.clean({ dryRun: body.dryRun, caller }));
 }

@@ -1,14 +1,32 @@
 import type { Orphan } from '@cde/api/clusters.ts';
+import { Gauge, type Registry } from 'prom-client';
+import type { Caller } from '../http/actor.ts';
 import { cleanOrphans, type Found, findOrphans, type OrphanDeps } from './orphans.ts';
 
 /** Orphans are a matter of hours; a look costs one call for each cluster. */
 const everyMs = 10 * 60_000;
 
 export interface OrphanSweep {
+  find(): Promise<Found>;
+  clean(options: { dryRun: boolean; caller: Caller }): ReturnType<typeof cleanOrphans>;
   /** Called each minute; looks when it is time, on one replica at a time. */
   once(): Promise<void>;
   /** How many there were at the last look, by cluster and kind. */
   counts(): { cluster: string; kind: Orphan['kind']; count: number }[];
+}
+
+/** `cde_orphans` of the last look. */
+export function measureOrphans(registry: Registry, sweep: OrphanSweep): void {
+  new Gauge({
+    name: 'cde_orphans',
+    help: 'Namespaces without a workspace, workspaces without a namespace, homes that nobody knows',
+    labelNames: ['cluster', 'kind'],
+    registers: [registry],
+    collect() {
+      this.reset();
+      for (const { count, ...labels } of sweep.counts()) this.set(labels, count);
+    },
+  });
 }
 
 /** Looks for orphans from time to time: reports them, or cleans them, as the installation's policy says. */
@@ -40,6 +58,8 @@ export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' 
   }
 
   return {
+    find: () => findOrphans(deps),
+    clean: (options) => cleanOrphans(deps, options),
     async once() {
       if (now().getTime() - last < everyMs) return;
       const client = await database.pool.connect();
