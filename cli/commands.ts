@@ -1,6 +1,9 @@
 import { auditCommands } from './audit/commands.ts';
+import { clusterCommands } from './clusters/commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion/commands.ts';
+import { homeCommands } from './homes/commands.ts';
+import { kubernetesCommands } from './kubernetes/commands.ts';
 import { loginCommands } from './login/commands.ts';
 import { satelliteCommands } from './satellites/commands.ts';
 import { serverCommands } from './server/commands.ts';
@@ -13,13 +16,16 @@ import { workspaceCommands } from './workspaces/commands.ts';
 /** Every command, in the order that help lists them. */
 export const commands: readonly Command[] = [
   ...workspaceCommands,
+  ...homeCommands,
   ...sshCommands,
+  ...kubernetesCommands,
   ...templateCommands,
   ...loginCommands,
   ...tokenCommands,
   ...userCommands,
   ...auditCommands,
   ...serverCommands,
+  ...clusterCommands,
   ...satelliteCommands,
   ...completionCommands,
 ];
@@ -29,6 +35,8 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   template: { summary: 'Publish and look at templates', group: 'Templates:' },
   token: { summary: 'Tokens for programs', group: 'Account:' },
   user: { summary: 'Administer users', group: 'Administration:' },
+  cluster: { summary: 'Kubernetes clusters that workspaces run on', group: 'Administration:' },
+  home: { summary: 'Homes of deleted workspaces', group: 'Workspaces:' },
   server: { summary: 'Run the server', group: 'Administration:' },
   satellite: { summary: 'Relays in other regions', group: 'Administration:' },
 };

@@ -1,3 +1,4 @@
+import * as clusters from '@cde/api/clusters.ts';
 import * as identity from '@cde/api/identity.ts';
 import * as satellites from '@cde/api/satellites.ts';
 import * as templates from '@cde/api/templates.ts';
@@ -5,7 +6,13 @@ import * as workspaces from '@cde/api/workspaces.ts';
 import { expect, test } from 'vitest';
 import * as light from './endpoints.ts';
 
-const contract: Record<string, unknown> = { ...identity, ...satellites, ...templates, ...workspaces };
+const contract: Record<string, unknown> = {
+  ...clusters,
+  ...identity,
+  ...satellites,
+  ...templates,
+  ...workspaces,
+};
 
 test.each(Object.entries(light))('%s is the contract’s', (name, endpoint) => {
   const full = contract[name] as typeof endpoint | undefined;

@@ -1,3 +1,4 @@
+import type * as clusters from '@cde/api/clusters.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
 import type * as satellites from '@cde/api/satellites.ts';
@@ -22,6 +23,7 @@ function light<E extends Endpoint>(
   } as unknown as E;
 }
 
+type C = typeof clusters;
 type I = typeof identity;
 type S = typeof satellites;
 type T = typeof templates;
@@ -54,6 +56,21 @@ export const drainSatellite = light<S['drainSatellite']>(
   'idempotent',
 );
 export const removeSatellite = light<S['removeSatellite']>('DELETE', `${v1}/satellites/:satellite`);
+
+export const listClusters = light<C['listClusters']>('GET', `${v1}/clusters`);
+export const getCluster = light<C['getCluster']>('GET', `${v1}/clusters/:cluster`);
+export const addCluster = light<C['addCluster']>('POST', `${v1}/clusters`, 'body', 'idempotent');
+export const changeCluster = light<C['changeCluster']>('PATCH', `${v1}/clusters/:cluster`, 'body');
+export const removeCluster = light<C['removeCluster']>('DELETE', `${v1}/clusters/:cluster`);
+export const listOrphans = light<C['listOrphans']>('GET', `${v1}/orphans`);
+export const cleanOrphans = light<C['cleanOrphans']>('POST', `${v1}/orphans/clean`, 'body');
+export const createKubeCredentials = light<C['createKubeCredentials']>(
+  'POST',
+  `${v1}/workspaces/:workspace/kube-credentials`,
+  'body',
+);
+export const listKeptHomes = light<W['listKeptHomes']>('GET', `${v1}/homes`);
+export const discardKeptHome = light<W['discardKeptHome']>('DELETE', `${v1}/homes/:home`);
 
 export const listTemplates = light<T['listTemplates']>('GET', `${v1}/templates`);
 export const getTemplate = light<T['getTemplate']>('GET', `${v1}/templates/:template`);

@@ -12,21 +12,46 @@ export async function portForward(
   context: Context,
   input: { workspace: string; ports: string[]; address: string | undefined; start: boolean },
 ): Promise<number | undefined> {
-  const specs = input.ports.flatMap(parsePorts);
   const address = input.address ?? '127.0.0.1';
-  const sessions = keepSession(context, input.workspace, input.start);
-  await sessions.get();
-  const servers: Server[] = [];
+  const open = await openPorts(context, { ...input, address });
   try {
-    // All ports or none: half of what was asked for would be noticed too late.
-    for (const spec of specs) servers.push(await listen(context, spec, address, sessions));
-    for (const [at, spec] of specs.entries()) announce(context, input.workspace, servers[at]!, spec, address);
-    await sessions.ended;
+    for (const { spec, server } of open.ports) announce(context, input.workspace, server, spec, address);
+    await open.ended;
     return undefined;
   } finally {
-    for (const server of servers) server.close();
-    sessions.close();
+    open.close();
   }
+}
+
+/** Forwards ports until `close`. `ended` rejects when there can be no more sessions, or at Ctrl-C. */
+export async function openPorts(
+  context: Context,
+  input: { workspace: string; ports: string[]; address: string; start: boolean },
+): Promise<{
+  ports: { spec: PortSpec; server: Server; local: number }[];
+  ended: Promise<never>;
+  close(): void;
+}> {
+  const specs = input.ports.flatMap(parsePorts);
+  const sessions = keepSession(context, input.workspace, input.start);
+  const ports: { spec: PortSpec; server: Server; local: number }[] = [];
+  const close = () => {
+    for (const { server } of ports) server.close();
+    sessions.close();
+  };
+  try {
+    await sessions.get();
+    // All ports or none: half of what was asked for would be noticed too late.
+    for (const spec of specs) {
+      const server = await listen(context, spec, input.address, sessions);
+      const bound = server.address();
+      ports.push({ spec, server, local: typeof bound === 'object' && bound ? bound.port : spec.local });
+    }
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return { ports, ended: sessions.ended, close };
 }
 
 interface Sessions {

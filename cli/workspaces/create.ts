@@ -16,6 +16,7 @@ export async function create(
     param: string[];
     paramFile: string | undefined;
     owner: string | undefined;
+    home: string | undefined;
     start: boolean;
     wait: boolean;
   },
@@ -31,6 +32,7 @@ export async function create(
       parameters,
       start: input.start,
       ...(input.owner !== undefined && { owner: input.owner }),
+      ...(input.home !== undefined && { home: input.home }),
     },
     idempotencyKey: randomUUID(),
   });

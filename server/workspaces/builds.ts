@@ -11,6 +11,7 @@ import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { checkParameters } from '../templates/parameters.ts';
+import { claimHome } from './homes.ts';
 import { isOpen, outcomes, raises, receive } from './statuses.ts';
 import { openBuilds, readBuild, type WorkspaceRow } from './store.ts';
 
@@ -200,6 +201,8 @@ export interface NewWorkspace {
   template: string;
   parameters: ParameterValues;
   start: boolean;
+  /** A kept home to take over. */
+  home?: string | undefined;
 }
 
 /** Creates a workspace, and its first build unless it is not to start. Returns its id. */
@@ -242,9 +245,12 @@ export async function createWorkspaceRow(
           },
         );
       const parameters = settleParameters(version.content.parameters, input.parameters);
+      if (input.home !== undefined)
+        await claimHome(tx, caller.actor, input.home, { ownerId, provider: version.content.provider });
       await tx.insert(workspaces).values({
         id,
         ownerId,
+        restoreFrom: input.home ?? null,
         name: input.name,
         templateId: template.id,
         templateVersionId: version.id,

@@ -5,9 +5,11 @@ import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import { serve, serveAgent } from '../http/serve.ts';
 import { authorize } from '../identity/authorize.ts';
+import type { Provider } from '../providers/provider.ts';
 import type { Agents } from './agents.ts';
 import { readLog } from './build-log.ts';
 import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
+import { discardKeptHome, listKeptHomes } from './homes.ts';
 import { listWorkspaces, readWorkspace, showWorkspace } from './read.ts';
 import { isOpen } from './statuses.ts';
 import { findBuild, findWorkspace, listBuildRows, readBuild } from './store.ts';
@@ -16,7 +18,7 @@ export interface WorkspaceRouteDeps {
   database: Database;
   bus: Bus;
   now: () => Date;
-  providers: { has(name: string): boolean };
+  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
   agents: Agents;
 }
 
@@ -74,6 +76,10 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:delete');
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'delete', home: input.query.home });
   });
+
+  serve(app, api.listKeptHomes, ({ actor, query }) => listKeptHomes(deps, actor, query));
+
+  serve(app, api.discardKeptHome, (input) => discardKeptHome(deps, input, input.params.home));
 
   serve(app, api.listBuilds, async ({ actor, params, query }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');

@@ -1,7 +1,11 @@
+import { inArray } from 'drizzle-orm';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
+import { workspaces } from '../database/schema.ts';
+import { isUuid } from '../identity/cursor.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
+import { claimedHomes } from './homes.ts';
 import { workspacesToLookAt } from './store.ts';
 
 const everyMs = 60_000;
@@ -29,13 +33,19 @@ export function makeSweep(options: {
 
   async function once(): Promise<void> {
     await wakeAll(await workspacesToLookAt(database.db, new Date(now().getTime() - silentMs)));
+    const claimed = await claimedHomes(database.db);
     for (const provider of providers.values()) {
-      const purged = await provider.purgeHomes(options.homeGraceMs, now());
-      if (purged.length > 0)
+      const purged = await provider.purgeHomes(options.homeGraceMs, now(), { claimed });
+      if (purged.length > 0) {
+        await database.db
+          .update(workspaces)
+          .set({ homeKeptUntil: null })
+          .where(inArray(workspaces.id, purged.filter(isUuid)));
         log.info(
           { provider: provider.name, workspaces: purged },
           'homes past their grace period were deleted',
         );
+      }
     }
     // What the queue leaves of a job that was replaced while its replica died: spent, and nobody's.
     await database.pool.query(

@@ -2,11 +2,15 @@ import { agentEnvironment } from '@cde/api/agent.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { annotations } from './names.ts';
+import type { Plan } from './prepare/plan.ts';
 
 /** Where the agent lies in every workspace; Node's loader in the agent's image has this path. */
 const place = '/opt/cde';
-const etc = '/cde-etc';
+const etcVolume = '/cde-etc';
 const volume = '/cde-volume';
+
+/** Of volumes whose user is the image's, and not known: they belong to a group that the pod's processes are in. */
+const anyGroup = 1000;
 
 export const homeOf = (owner: string): string => `/home/${owner}`;
 
@@ -19,8 +23,8 @@ export function resourcesOf(wanted: {
   memory?: string | number | undefined;
   requests?: { cpus?: string | number | undefined; memory?: string | number | undefined } | undefined;
 }) {
-  const halfCpus =
-    wanted.cpus === undefined ? undefined : `${Math.max(1, Math.round(Number(wanted.cpus) * 500))}m`;
+  const millis = wanted.cpus === undefined ? undefined : milliCores(wanted.cpus);
+  const halfCpus = millis === undefined ? undefined : `${Math.max(1, Math.round(millis / 2))}m`;
   const present = (values: Record<string, string | undefined>) =>
     Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
   return {
@@ -32,6 +36,10 @@ export function resourcesOf(wanted: {
   };
 }
 
+/** Thousandths of a core: of `2`, `0.5` or `500m`. */
+const milliCores = (cpus: string | number): number =>
+  String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) : Number(cpus) * 1000;
+
 /** The pod of a workspace: the agent copied in, the home made ready, then the agent in the template's image. */
 export function workspacePod(
   spec: WorkspaceSpec,
@@ -42,7 +50,7 @@ export function workspacePod(
   const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
   const uid = section.user === 'image' ? null : Number(section.user);
-  const asUser = uid === null ? {} : { runAsUser: uid, ...(uid > 0 && { runAsGroup: uid }) };
+  const asUser = uid === null ? {} : { runAsUser: uid, runAsGroup: uid };
   const strict = restricted
     ? {
         allowPrivilegeEscalation: false,
@@ -50,6 +58,16 @@ export function workspacePod(
         runAsNonRoot: true,
       }
     : {};
+  // Root can make a fresh volume the developer's, whichever way the storage hands it over, and copy all of /etc.
+  const asRoot = !restricted && uid !== null;
+  const plan: Plan = {
+    owner: spec.owner,
+    uid,
+    volume,
+    home,
+    etc: `${etcVolume}/etc`,
+    wholeEtc: asRoot,
+  };
   const cde = { name: 'cde', mountPath: place };
   const pull = section.pullPolicy && { imagePullPolicy: section.pullPolicy };
   const small = { requests: { cpu: '10m', memory: '64Mi' }, limits: { cpu: '1', memory: '256Mi' } };
@@ -57,16 +75,25 @@ export function workspacePod(
   return {
     metadata: {
       labels: { app: 'workspace' },
-      annotations: { [annotations.build]: launch.buildId },
+      annotations: {
+        [annotations.build]: launch.buildId,
+        // Nobody wants to be moved to a cheaper node in the middle of their work.
+        'cluster-autoscaler.kubernetes.io/safe-to-evict': 'false',
+        'karpenter.sh/do-not-disrupt': 'true',
+      },
     },
     spec: {
       hostname: spec.name,
       serviceAccountName: 'developer',
       enableServiceLinks: false,
+      // The first process of the pod collects what daemons leave behind; the agent does not.
+      shareProcessNamespace: true,
       // The agent hangs up its sessions within 3 s.
       terminationGracePeriodSeconds: 10,
       securityContext: {
-        ...(uid !== null && uid > 0 && { fsGroup: uid, fsGroupChangePolicy: 'OnRootMismatch' }),
+        // A volume that nobody as root makes the developer's. Elsewhere not: on a volume that changes hands it gives
+        // all files to the group, and ssh then refuses its keys.
+        ...(!asRoot && { fsGroup: uid ?? anyGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
         ...(restricted && { seccompProfile: { type: 'RuntimeDefault' } }),
       },
       ...(section.pullSecrets.length > 0 && {
@@ -76,7 +103,12 @@ export function workspacePod(
         ...section.nodeSelector,
         ...(section.kernelProfile && { [`cde.dev/kernel-profile.${section.kernelProfile}`]: 'ready' }),
       },
-      ...(section.tolerations.length > 0 && { tolerations: section.tolerations }),
+      ...(section.tolerations.length > 0 && {
+        tolerations: section.tolerations.map(({ tolerationSeconds, ...toleration }) => ({
+          ...toleration,
+          ...(tolerationSeconds !== undefined && { tolerationSeconds: Number(tolerationSeconds) }),
+        })),
+      }),
       initContainers: [
         {
           name: 'agent',
@@ -92,18 +124,11 @@ export function workspacePod(
           image: section.image,
           ...pull,
           command: [`${place}/node`, `${place}/prepare.mjs`],
-          env: [
-            {
-              name: 'CDE_PREPARE',
-              value: JSON.stringify({ owner: spec.owner, uid, volume, home, etc }),
-            },
-          ],
+          env: [{ name: 'CDE_PREPARE', value: JSON.stringify(plan) }],
           resources: small,
           terminationMessagePolicy: 'FallbackToLogsOnError',
-          // Root can make a fresh volume the developer's, whichever way the storage handed it over.
-          securityContext:
-            restricted || uid === null ? { ...strict, ...asUser } : { runAsUser: 0, runAsGroup: 0 },
-          volumeMounts: [cde, { name: 'home', mountPath: volume }, { name: 'etc', mountPath: etc }],
+          securityContext: asRoot ? { runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
+          volumeMounts: [cde, { name: 'home', mountPath: volume }, { name: 'etc', mountPath: etcVolume }],
         },
       ],
       containers: [
@@ -130,8 +155,20 @@ export function workspacePod(
           volumeMounts: [
             { ...cde, readOnly: true },
             { name: 'home', mountPath: home, subPath: 'home' },
-            { name: 'etc', mountPath: '/etc/passwd', subPath: 'passwd' },
-            { name: 'etc', mountPath: '/etc/group', subPath: 'group' },
+            ...(plan.wholeEtc
+              ? [
+                  {
+                    name: 'etc',
+                    mountPath: '/etc',
+                    subPath: 'etc',
+                    ...(section.readOnlyRoot && { readOnly: true }),
+                  },
+                ]
+              : ['passwd', 'group'].map((name) => ({
+                  name: 'etc',
+                  mountPath: `/etc/${name}`,
+                  subPath: `etc/${name}`,
+                }))),
             ...scratch.map((name) => ({ name, mountPath: `/${name.replace('-', '/')}` })),
           ],
         },

@@ -32,10 +32,24 @@ export interface Homes {
   ensure(workspaceId: string, uid: number | null): Promise<{ created: boolean; added: string[] }>;
   /** Out of the way, in one step: kept for `purge`, or doomed. False: there was none. */
   setAside(workspaceId: string, fate: 'keep' | 'doom', now: Date): Promise<boolean>;
+  /** Whether a home of the workspace is set aside, and not doomed. */
+  isAside(workspaceId: string): Promise<boolean>;
+  /**
+   * Makes the home that was set aside for `from` the home of `to`, in one step. False: there was none, and `to`
+   * has none either.
+   */
+  takeOver(from: string, to: string): Promise<boolean>;
   /** Deletes what was doomed. */
   deleteDoomed(workspaceId: string): Promise<void>;
-  /** Deletes what was set aside before `now - graceMs`, and what was doomed; returns the workspace ids. */
-  purge(graceMs: number, now: Date): Promise<string[]>;
+  /**
+   * Deletes what was set aside before `now - graceMs`, and what was doomed; returns the workspace ids. Not what
+   * `claimed` names; with `only`, that one alone.
+   */
+  purge(
+    graceMs: number,
+    now: Date,
+    options?: { claimed?: ReadonlySet<string>; only?: string },
+  ): Promise<string[]>;
   /** Whether anything of the workspace is left here. */
   exists(workspaceId: string): Promise<boolean>;
 }
@@ -233,19 +247,37 @@ export function makeHomes({
       await unlink(delivered(workspaceId)).catch(missing);
       return true;
     },
+    async isAside(workspaceId) {
+      return (await asideNames()).some((name) => parse(name)?.[1] === workspaceId && !parse(name)?.[3]);
+    },
+    async takeOver(from, to) {
+      if (await lstat(path(to)).catch(missing)) return true;
+      // The newest, should there be several.
+      const name = (await asideNames())
+        .filter((each) => parse(each)?.[1] === from && !parse(each)?.[3])
+        .sort((a, b) => Number(parse(b)?.[2]) - Number(parse(a)?.[2]))[0];
+      if (!name) return false;
+      await rename(join(asides, name), path(to));
+      return true;
+    },
     async deleteDoomed(workspaceId) {
       for (const name of await asideNames()) {
         const parts = parse(name);
         if (parts?.[1] === workspaceId && parts[3]) await destroy(join(asides, name));
       }
     },
-    async purge(graceMs, now) {
+    async purge(graceMs, now, { claimed, only } = {}) {
       const purged = new Set<string>();
       for (const name of await asideNames()) {
         const parts = parse(name);
         if (!parts) continue;
         const [, workspaceId, since, doomed] = parts as unknown as [string, string, string, string?];
-        if (!doomed && Number(since) + graceMs >= now.getTime()) continue;
+        if (only !== undefined && workspaceId !== only) continue;
+        if (
+          !doomed &&
+          (claimed?.has(workspaceId) || (graceMs > 0 && Number(since) + graceMs >= now.getTime()))
+        )
+          continue;
         const doomedName = doomed ? name : `${name}.doomed`;
         if (!doomed) await rename(join(asides, name), join(asides, doomedName));
         await destroy(join(asides, doomedName));

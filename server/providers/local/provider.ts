@@ -244,6 +244,14 @@ export function makeLocalProvider(
     }
 
     const uid = found.ownUid ? await uids.of(workspaceId) : null;
+    if (spec.restore && !(await homes.takeOver(spec.restore.workspaceId, workspaceId)))
+      throw new Fault({
+        code: 'home-lost',
+        message: 'The home that was to be restored is not on this machine any more.',
+        detail: 'No empty home is put in its place.',
+        hint: 'Restore it from a backup, or delete this workspace.',
+        fault: 'system',
+      });
     const home = await soon(`home ${workspaceId}`, () => homes.ensure(workspaceId, uid));
     if (!home) return { kind: 'again', state, afterMs: 500, message: 'the home gets its owner' };
     if (home.value.created) context.log(`home ${homes.path(workspaceId)} created`);
@@ -343,6 +351,8 @@ export function makeLocalProvider(
     const stopped = await stop(workspaceId, state, context);
     if (stopped.kind !== 'done') return stopped;
     const moved = await homes.setAside(workspaceId, fate === 'keep' ? 'keep' : 'doom', now());
+    // A delete that was cut short after it had set the home aside kept it all the same.
+    const kept = fate === 'keep' && (moved || (await homes.isAside(workspaceId)));
     if (moved && fate === 'keep') context.log('home set aside; it is deleted when its grace period is over');
     if (fate === 'discard') {
       if (!(await soon(`delete ${workspaceId}`, () => homes.deleteDoomed(workspaceId).then(() => true)))) {
@@ -352,7 +362,7 @@ export function makeLocalProvider(
     }
     await runs.discard(workspaceId);
     if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
-    return { kind: 'done', state: {} };
+    return { kind: 'done', state: {}, ...(kept && { home: homes.path(workspaceId) }) };
   }
 
   /** A move that fails for a reason outside comes back as a failed move, and leaves the state as it was. */
@@ -387,8 +397,8 @@ export function makeLocalProvider(
       const reason = reasonOf(runs, workspaceId, seen.compute, seen.exit);
       return { kind: 'exited', buildId, reason: early ? `${reason}: ${early}` : reason };
     },
-    async purgeHomes(graceMs, at) {
-      const purged = await homes.purge(graceMs, at);
+    async purgeHomes(graceMs, at, more) {
+      const purged = await homes.purge(graceMs, at, more);
       for (const workspaceId of purged)
         if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
       return purged;

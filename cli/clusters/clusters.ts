@@ -1,0 +1,145 @@
+import { randomUUID } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import type { Cluster } from '@cde/api/clusters.ts';
+import { confirm } from '../ask.ts';
+import type { Context } from '../context.ts';
+import { addCluster, changeCluster, getCluster, listClusters, removeCluster } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { type Colors, clean } from '../output.ts';
+import { relative } from '../times.ts';
+
+interface Settings {
+  kubeconfig: string | undefined;
+  inCluster: boolean;
+  region: string | undefined;
+  label: string[];
+  default: boolean;
+  publicEndpoint: string | undefined;
+}
+
+function stateOf({ state }: Cluster, c: Colors): string {
+  if (state === 'ready') return c.green(state);
+  return state === 'away' ? c.red(state) : c.yellow(state);
+}
+
+async function read(input: Settings) {
+  const labels = input.label.map((each) => {
+    const at = each.indexOf('=');
+    if (at < 1) throw usage(`--label ${each} is not NAME=VALUE.`, 'For example --label gpu=a100');
+    return [each.slice(0, at), each.slice(at + 1)] as const;
+  });
+  let kubeconfig: string | undefined;
+  if (input.kubeconfig !== undefined)
+    kubeconfig = await readFile(input.kubeconfig, 'utf8').catch((error: Error) => {
+      throw usage(`${input.kubeconfig} cannot be read: ${error.message}`, 'Give the path of a kubeconfig.');
+    });
+  return {
+    ...(kubeconfig !== undefined && { kubeconfig }),
+    ...(input.inCluster && { inCluster: true }),
+    ...(input.region !== undefined && { region: input.region }),
+    ...(labels.length > 0 && { labels: Object.fromEntries(labels) }),
+    ...(input.default && { isDefault: true }),
+    ...(input.publicEndpoint !== undefined && { publicEndpoint: input.publicEndpoint }),
+  };
+}
+
+function tell(context: Context, cluster: Cluster, text: string): undefined {
+  if (context.out.json) context.out.printJson(cluster);
+  else context.out.print(text);
+}
+
+export async function add(context: Context, input: Settings & { name: string }): Promise<number | undefined> {
+  if (input.kubeconfig === undefined && !input.inCluster)
+    throw usage('A cluster needs credentials.', 'Add --kubeconfig FILE, or --in-cluster.');
+  const client = await context.client();
+  const cluster = await client.call(addCluster, {
+    body: { name: input.name, ...(await read(input)) },
+    idempotencyKey: randomUUID(),
+  });
+  return tell(
+    context,
+    cluster,
+    `${cluster.name} is added: Kubernetes ${cluster.version} at ${cluster.endpoint}${cluster.isDefault ? ', the default' : ''}.`,
+  );
+}
+
+export async function list(context: Context): Promise<number | undefined> {
+  const client = await context.client();
+  const { items } = await client.call(listClusters);
+  if (context.out.json) {
+    context.out.printJson(items);
+    return undefined;
+  }
+  context.out.table<Cluster>(
+    [
+      { title: 'NAME', cell: (row, c) => c.bold(row.name) },
+      { title: 'REGION', cell: (row) => clean(row.region) },
+      { title: 'STATE', cell: stateOf },
+      { title: 'DEFAULT', cell: (row) => (row.isDefault ? 'yes' : '') },
+      { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
+      { title: 'VERSION', cell: (row) => clean(row.version ?? '') },
+      { title: 'SEEN', cell: (row) => relative(row.seenAt), plain: (row) => row.seenAt ?? '' },
+      { title: 'REASON', cell: (row) => clean(row.reason ?? '') },
+    ],
+    items,
+    'No clusters yet. Add one: cde cluster add NAME --kubeconfig FILE',
+  );
+  return undefined;
+}
+
+export async function show(context: Context, input: { cluster: string }): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client();
+  const cluster = await client.call(getCluster, { params: { cluster: input.cluster } });
+  if (out.json) {
+    out.printJson(cluster);
+    return undefined;
+  }
+  out.fields([
+    ['name', cluster.name],
+    ['region', clean(cluster.region)],
+    ['state', stateOf(cluster, out.colors)],
+    ['reason', cluster.reason && clean(cluster.reason)],
+    ['default', cluster.isDefault ? 'yes' : 'no'],
+    [
+      'labels',
+      Object.entries(cluster.labels)
+        .map(([name, value]) => clean(`${name}=${value}`))
+        .join(' '),
+    ],
+    ['version', cluster.version && clean(cluster.version)],
+    ['endpoint', clean(cluster.endpoint)],
+    ['public', cluster.publicEndpoint && clean(cluster.publicEndpoint)],
+    ['workspaces', String(cluster.workspaces)],
+    ['id', cluster.id],
+  ]);
+  for (const check of cluster.checks)
+    out.print(
+      `${check.ok ? out.colors.green('ok  ') : out.colors.red('no  ')}${check.name}: ${clean(check.message)}${check.hint ? `. ${clean(check.hint)}` : ''}`,
+    );
+  return cluster.checks.every(({ ok }) => ok) ? undefined : 1;
+}
+
+export async function set(
+  context: Context,
+  input: Settings & { cluster: string },
+): Promise<number | undefined> {
+  const body = await read(input);
+  if (Object.keys(body).length === 0)
+    throw usage('Nothing is to be changed.', 'See what can be: cde cluster set --help');
+  const client = await context.client();
+  const cluster = await client.call(changeCluster, { params: { cluster: input.cluster }, body });
+  return tell(context, cluster, `${cluster.name} is changed.`);
+}
+
+export async function remove(
+  context: Context,
+  input: { cluster: string; yes: boolean },
+): Promise<number | undefined> {
+  await confirm(context, `Forget the cluster ${input.cluster}?`, input.yes);
+  const client = await context.client();
+  await client.call(removeCluster, { params: { cluster: input.cluster } });
+  if (context.out.json) context.out.printJson({ cluster: input.cluster, removed: true });
+  else context.out.print(`${input.cluster} is forgotten; nothing on it was deleted.`);
+  return undefined;
+}

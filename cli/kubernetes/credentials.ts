@@ -1,0 +1,45 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { KubeCredentials } from '@cde/api/clusters.ts';
+import { configDir } from '../config.ts';
+import type { Context } from '../context.ts';
+import { createKubeCredentials } from '../endpoints.ts';
+import { pathRef } from '../workspaces/reference.ts';
+
+/** A token that is nearly over is no use to a command that takes a while. */
+const leftMs = 5 * 60_000;
+
+const cacheFile = (context: Context, workspace: string): string =>
+  join(
+    configDir(context.env),
+    'kube',
+    `${createHash('sha256').update(`${context.server().url} ${workspace}`).digest('hex').slice(0, 24)}.json`,
+  );
+
+/** Credentials for the namespace of a workspace: those of before while they last, else new ones. */
+export async function kubeCredentials(
+  context: Context,
+  workspace: string,
+  { fresh = false }: { fresh?: boolean } = {},
+): Promise<KubeCredentials> {
+  const file = cacheFile(context, workspace);
+  if (!fresh) {
+    try {
+      const cached = JSON.parse(await readFile(file, 'utf8')) as KubeCredentials;
+      if (Date.parse(cached.expiresAt) - Date.now() > leftMs) return cached;
+    } catch {
+      // None, or not readable: new ones are a call away.
+    }
+  }
+  const client = await context.client();
+  const credentials = await client.call(createKubeCredentials, {
+    params: { workspace: pathRef(workspace) },
+    body: {},
+  });
+  await mkdir(join(file, '..'), { recursive: true, mode: 0o700 });
+  const draft = `${file}.${process.pid}`;
+  await writeFile(draft, JSON.stringify(credentials), { mode: 0o600 });
+  await rename(draft, file);
+  return credentials;
+}

@@ -1,0 +1,93 @@
+import { lstat, mkdir, readFile, realpath, rename, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { delimiter, dirname, join, resolve } from 'node:path';
+import type { KubeCredentials } from '@cde/api/clusters.ts';
+import type { Context } from '../context.ts';
+import { Failure } from '../failure.ts';
+import { kubeCredentials } from './credentials.ts';
+import { alone, type KubeContext, merge, take } from './merge.ts';
+
+/** The context of a workspace: credentials come from this same `cde`, at the same server. */
+export function contextOf(
+  context: Context,
+  workspace: string,
+  credentials: KubeCredentials,
+  name = credentials.namespace,
+): KubeContext {
+  return {
+    name,
+    namespace: credentials.namespace,
+    cluster: {
+      server: credentials.server,
+      ...(credentials.certificateAuthority && {
+        'certificate-authority-data': Buffer.from(credentials.certificateAuthority).toString('base64'),
+      }),
+    },
+    user: {
+      exec: {
+        apiVersion: 'client.authentication.k8s.io/v1',
+        command: process.execPath,
+        args: [resolve(process.argv[1]!), 'kube-token', workspace, '--url', context.server().url],
+        env: null,
+        interactiveMode: 'Never',
+        provideClusterInfo: false,
+      },
+    },
+  };
+}
+
+function fileOf(env: NodeJS.ProcessEnv, given: string | undefined): string {
+  const first = (env.KUBECONFIG ?? '').split(delimiter).find((path) => path !== '');
+  return resolve(given ?? first ?? join(env.HOME ?? homedir(), '.kube', 'config'));
+}
+
+/** Replaces the file whole, and keeps its permissions; a symlink stays one. */
+async function replace(file: string, text: string): Promise<void> {
+  await mkdir(dirname(file), { recursive: true });
+  const target = await realpath(file).catch(() => file);
+  const mode = (await lstat(target).catch(() => null))?.mode ?? 0o600;
+  const draft = `${target}.cde-${process.pid}`;
+  await writeFile(draft, text, { mode: mode & 0o777 });
+  await rename(draft, target);
+}
+
+export async function kubeconfig(
+  context: Context,
+  input: {
+    workspace: string;
+    kubeconfig: string | undefined;
+    context: string | undefined;
+    switch: boolean;
+    print: boolean;
+    remove: boolean;
+  },
+): Promise<number | undefined> {
+  const { out } = context;
+  const file = fileOf(context.env, input.kubeconfig);
+  const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return '';
+    throw new Failure('kubeconfig-unreadable', `${file} cannot be read: ${error.message}.`);
+  });
+  if (input.remove) {
+    const name = input.context ?? (await kubeCredentials(context, input.workspace)).namespace;
+    const without = take(text, name);
+    if (without !== null) await replace(file, without);
+    if (out.json) out.printJson({ context: name, file, removed: without !== null });
+    else out.print(without === null ? `${file} has no context ${name}.` : `${name} is taken out of ${file}.`);
+    return undefined;
+  }
+  const credentials = await kubeCredentials(context, input.workspace, { fresh: true });
+  const made = contextOf(context, input.workspace, credentials, input.context);
+  if (input.print) {
+    process.stdout.write(alone(made));
+    return undefined;
+  }
+  await replace(file, merge(text, made, input.switch));
+  if (out.json)
+    out.printJson({ context: made.name, file, namespace: made.namespace, cluster: credentials.cluster });
+  else
+    out.print(
+      `${made.name} is in ${file}${input.switch ? ', and is the current context. Try: kubectl get pods' : `. Try: kubectl --context ${made.name} get pods`}`,
+    );
+  return undefined;
+}

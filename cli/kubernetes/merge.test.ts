@@ -1,0 +1,61 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { alone, type KubeContext, merge, take } from './merge.ts';
+
+const web: KubeContext = {
+  name: 'cde-ada-web',
+  namespace: 'cde-ada-web',
+  cluster: { server: 'https://10.0.0.1:6443' },
+  user: { exec: { command: 'cde', args: ['kube-token', 'web'] } },
+};
+const theirs = `# mine
+apiVersion: v1
+kind: Config
+clusters:
+  - name: prod   # careful
+    cluster: {server: "https://prod"}
+users: [{name: me, user: {token: secret}}]
+contexts:
+  - name: prod
+    context: {cluster: prod, user: me}
+current-context: prod
+preferences: {}
+`;
+
+test('a context comes in beside what is there, which stays, comments too', () => {
+  const text = merge(theirs, web, false);
+  expect(text).toContain('# mine');
+  expect(text).toContain('# careful');
+  const value = parse(text);
+  expect(value['current-context']).toBe('prod');
+  expect(value.contexts.map((each: { name: string }) => each.name)).toEqual(['prod', 'cde-ada-web']);
+  expect(value.users[0]).toEqual({ name: 'me', user: { token: 'secret' } });
+  expect(parse(merge(text, web, true))['current-context']).toBe('cde-ada-web');
+});
+
+test('again is the same, and taking it out gives back what was', () => {
+  const once = merge(theirs, web, false);
+  expect(merge(once, web, false)).toBe(once);
+  expect(parse(take(once, 'cde-ada-web')!)).toEqual(parse(theirs));
+  expect(take(theirs, 'cde-ada-web')).toBeNull();
+});
+
+test('an empty file becomes a kubeconfig; what is none is left alone', () => {
+  expect(parse(alone(web))).toMatchObject({ kind: 'Config', 'current-context': 'cde-ada-web' });
+  expect(() => merge('- a list', web, true)).toThrow(/cannot be read/);
+  expect(() => merge('a: [', web, true)).toThrow(/cannot be read/);
+});
+
+test('no other context is ever lost', () => {
+  const names = fc.uniqueArray(fc.stringMatching(/^[a-z][a-z0-9-]{0,10}$/), { maxLength: 5 });
+  fc.assert(
+    fc.property(names, fc.boolean(), (others, current) => {
+      let text = '';
+      for (const name of others) text = merge(text, { ...web, name }, true);
+      const after = parse(take(merge(text, web, current), web.name)!);
+      expect((after.contexts ?? []).map((each: { name: string }) => each.name)).toEqual(others);
+      expect((after.users ?? []).map((each: { name: string }) => each.name)).toEqual(others);
+    }),
+  );
+});

@@ -1,0 +1,140 @@
+import type { KeptHome } from '@cde/api/workspaces.ts';
+import { and, desc, eq, gt, isNotNull, lt, ne, type SQL } from 'drizzle-orm';
+import type { Database, Queryable } from '../database/pool.ts';
+import { templates, users, workspaces } from '../database/schema.ts';
+import { Problem } from '../errors.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { writeAudit } from '../identity/audit.ts';
+import { authorize, grantOf, may } from '../identity/authorize.ts';
+import { fromCursor, isUuid, toPage } from '../identity/cursor.ts';
+import type { Provider } from '../providers/provider.ts';
+
+interface Deps {
+  database: Database;
+  now: () => Date;
+}
+
+const notFound = (id: string) =>
+  new Problem('home-not-found', `There is no kept home ${id}.`, {
+    detail: 'It was never kept, was given up or restored, or its grace period is over.',
+    hint: 'List them: cde home list',
+  });
+
+function select(db: Queryable, where: SQL | undefined) {
+  return db
+    .select({ row: workspaces, owner: users.username, template: templates.name })
+    .from(workspaces)
+    .innerJoin(users, eq(users.id, workspaces.ownerId))
+    .innerJoin(templates, eq(templates.id, workspaces.templateId))
+    .where(where);
+}
+
+/** A page of the kept homes that the actor may see, the newest first. */
+export async function listKeptHomes(
+  { database, now }: Deps,
+  actor: UserActor,
+  query: { owner?: string | undefined; limit: number; after?: string | undefined },
+): Promise<{ items: KeptHome[]; next: string | null }> {
+  const after = query.after === undefined ? undefined : fromCursor(query.after, isUuid);
+  const owner = query.owner === 'me' ? actor.username : query.owner;
+  const rows = await select(
+    database.db,
+    and(
+      isNotNull(workspaces.homeKeptUntil),
+      gt(workspaces.homeKeptUntil, now()),
+      grantOf(actor, 'workspace:read') === 'any' ? undefined : eq(workspaces.ownerId, actor.userId),
+      owner === undefined ? undefined : eq(users.username, owner),
+      after === undefined ? undefined : lt(workspaces.id, after),
+    ),
+  )
+    .orderBy(desc(workspaces.id))
+    .limit(query.limit + 1);
+  return toPage(
+    rows,
+    query.limit,
+    ({ row }) => row.id,
+    ({ row, owner, template }) => ({
+      id: row.id,
+      owner,
+      workspace: row.name,
+      template,
+      provider: row.provider,
+      cluster: row.cluster,
+      deletedAt: (row.deletedAt ?? row.updatedAt).toISOString(),
+      keptUntil: row.homeKeptUntil!.toISOString(),
+    }),
+  );
+}
+
+/** The row of a kept home, locked, if the actor may see it. */
+async function lock(tx: Queryable, actor: UserActor, id: string) {
+  const [row] = await tx
+    .select()
+    .from(workspaces)
+    .where(and(eq(workspaces.id, id), eq(workspaces.status, 'deleted')))
+    .for('update');
+  if (!row?.homeKeptUntil || !may(actor, 'workspace:read', row)) throw notFound(id);
+  return row;
+}
+
+/** Gives a kept home up: its storage is deleted, for good. */
+export async function discardKeptHome(
+  { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>> },
+  caller: Caller<UserActor>,
+  id: string,
+): Promise<void> {
+  await database.db.transaction(async (tx) => {
+    const row = await lock(tx, caller.actor, id);
+    authorize(caller.actor, 'workspace:delete', row);
+    const provider = providers.get(row.provider);
+    if (!provider)
+      throw new Problem(
+        'provider-not-available',
+        `The provider ${row.provider} is not available on this server.`,
+      );
+    const purged = await provider.purgeHomes(0, now(), { only: id });
+    if (!purged.includes(id) && row.provider === 'kubernetes')
+      throw new Problem('cluster-away', `The home could not be given up on the cluster ${row.cluster}.`, {
+        hint: 'Try again when the cluster answers: cde cluster show',
+        retryAfter: 10,
+      });
+    await tx.update(workspaces).set({ homeKeptUntil: null }).where(eq(workspaces.id, id));
+    await writeAudit(tx, caller, {
+      action: 'home.discard',
+      targetType: 'workspace',
+      targetId: id,
+      targetName: row.name,
+    });
+  });
+}
+
+/**
+ * Takes a kept home for a new workspace of `ownerId`: within the transaction that creates it, so that nobody
+ * else can take it, and no sweep deletes it.
+ */
+export async function claimHome(
+  tx: Queryable,
+  actor: UserActor,
+  id: string,
+  wanted: { ownerId: string; provider: string },
+): Promise<void> {
+  const row = await lock(tx, actor, id);
+  if (row.ownerId !== wanted.ownerId)
+    throw new Problem('home-not-restorable', "A home is restored into a workspace of its owner's only.");
+  if (row.provider !== wanted.provider)
+    throw new Problem(
+      'home-not-restorable',
+      `The home is of the provider ${row.provider}, and the template of ${wanted.provider}.`,
+      { hint: `Use a template of the provider ${row.provider}.` },
+    );
+  await tx.update(workspaces).set({ homeKeptUntil: null }).where(eq(workspaces.id, id));
+}
+
+/** The kept homes that a workspace is about to take over: no sweep may touch them. */
+export async function claimedHomes(db: Queryable): Promise<Set<string>> {
+  const rows = await db
+    .select({ id: workspaces.restoreFrom })
+    .from(workspaces)
+    .where(and(isNotNull(workspaces.restoreFrom), ne(workspaces.status, 'deleted')));
+  return new Set(rows.map(({ id }) => id!));
+}
