@@ -25,7 +25,10 @@ export async function makeAgentImage(out: string): Promise<void> {
   for (const name of readdirSync(dist))
     if (/\.(mjs|node)$/.test(name)) cpSync(join(dist, name), join(folder, name));
   await build({
-    entryPoints: { install: join(here, 'install.ts'), prepare: join(here, 'prepare.ts') },
+    entryPoints: {
+      install: join(here, 'install.ts'),
+      prepare: join(here, '../../server/providers/kubernetes/prepare/prepare.ts'),
+    },
     outdir: folder,
     outExtension: { '.js': '.mjs' },
     bundle: true,

@@ -25,9 +25,22 @@ export async function applyOne(
     return applied;
   } catch (error) {
     if (!(error instanceof KubeError) || error.away) throw error;
+    if (isLeaving(error, object)) throw new Leaving(object.metadata.namespace!);
     throw new Refused(inWords(error, object));
   }
 }
+
+/** The namespace is being deleted by somebody, or is gone: the next attempt begins with it. */
+export class Leaving extends Error {
+  constructor(namespace: string) {
+    super(`The namespace ${namespace} is being deleted.`);
+  }
+}
+
+const isLeaving = ({ status, message, causes }: KubeError, { metadata: { namespace } }: KubeObject) =>
+  namespace !== undefined &&
+  (causes.some(({ reason }) => reason === 'NamespaceTerminating') ||
+    (status === 404 && message.includes(`namespaces "${namespace}" not found`)));
 
 function inWords(error: KubeError, object: KubeObject): ProviderError {
   const what = named(object);
@@ -59,6 +72,14 @@ function inWords(error: KubeError, object: KubeObject): ProviderError {
       detail: error.message,
       hint: 'An administrator can see what the credentials lack: cde cluster show',
       fault: 'system',
+    };
+  if (error.reason === 'ClusterScoped')
+    return {
+      code: 'kind-not-namespaced',
+      message: `The ${what} of the template does not belong to a namespace.`,
+      detail: error.message,
+      hint: 'A template makes what is in its own namespace; create this one on the cluster, once for all.',
+      fault: 'user',
     };
   if (error.reason === 'NoSuchKind')
     return {

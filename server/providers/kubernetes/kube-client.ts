@@ -39,6 +39,12 @@ export async function makeKubeClient(
         status: 404,
         reason: 'NoSuchKind',
       });
+    // Else an object meant for one namespace would be written for the whole cluster.
+    if (!resource.namespaced && kind.namespace)
+      throw new KubeError(
+        `${kind.kind} of ${kind.apiVersion} belongs to the cluster, and to no namespace such as ${kind.namespace}.`,
+        { status: 400, reason: 'ClusterScoped' },
+      );
     return kinds.pathOf(kind, resource);
   }
   const place = async (ref: KubeRef) => `${await collection(ref)}/${encodeURIComponent(ref.name)}`;

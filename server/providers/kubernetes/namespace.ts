@@ -1,7 +1,9 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
+import { Refused } from './apply.ts';
 import type { KubeObject } from './client.ts';
 import { labels, labelValue } from './names.ts';
+import { type Destination, networkPolicy } from './network.ts';
 import { resourcesOf, workspacePod } from './pod.ts';
 
 /** Pods of a namespace, where the template names no number. */
@@ -17,6 +19,8 @@ export interface NamespaceOptions {
   homeVolume?: { name: string; size: string; storageClass: string } | null;
   /** Pull secrets and the like, read from the cluster: copied into the namespace. */
   copies?: KubeObject[];
+  /** Where the server and the satellites are, for a template whose egress is `namespace`. */
+  reach?: readonly Destination[];
 }
 
 /**
@@ -52,6 +56,7 @@ export function renderNamespace(
 
   const pod = workspacePod(spec, section, launch, options);
   const { quota } = section;
+  const manifests = (spec.template.manifests ?? []) as KubeObject[];
   return [
     {
       apiVersion: 'v1',
@@ -81,20 +86,30 @@ export function renderNamespace(
         },
       },
     }),
-    // What names no limits gets these, or a quota would refuse it.
+    // What names no limits would be refused where the quota counts them; elsewhere nobody wants limits by surprise.
     make('v1', 'LimitRange', 'cde', {
       spec: {
         limits: [
           {
             type: 'Container',
-            default: { cpu: '1', memory: '1Gi' },
             defaultRequest: { cpu: '50m', memory: '128Mi' },
+            ...((quota.cpus !== undefined || quota.memory !== undefined) && {
+              default: {
+                ...(quota.cpus !== undefined && { cpu: '1' }),
+                ...(quota.memory !== undefined && { memory: '1Gi' }),
+              },
+            }),
           },
         ],
       },
     }),
-    make('networking.k8s.io/v1', 'NetworkPolicy', 'cde', { spec: network(section) }),
-    make('v1', 'Secret', 'cde-agent', { type: 'Opaque', stringData: { token: launch.token } }),
+    make('networking.k8s.io/v1', 'NetworkPolicy', 'cde', {
+      spec: networkPolicy(section.egress, options.reach ?? []),
+    }),
+    make('v1', 'Secret', 'cde-agent', {
+      type: 'Opaque',
+      data: { token: Buffer.from(launch.token).toString('base64') },
+    }),
     ...(options.copies ?? []).map((copy) =>
       make('v1', 'Secret', copy.metadata.name, { type: copy.type, data: copy.data }),
     ),
@@ -116,7 +131,11 @@ export function renderNamespace(
       { labels: { ...own, [labels.role]: 'home' } },
     ),
     ...section.services.flatMap((service) => serviceObjects(service, make)),
-    ...(spec.template.manifests ?? []).map((manifest) => adminObject(manifest as KubeObject, namespace, own)),
+    ...manifests.map((manifest) => adminObject(manifest, namespace, own)),
+    // By this name services and what the manifests bring reach the workspace.
+    ...(section.services.length + manifests.length > 0
+      ? [make('v1', 'Service', 'workspace', { spec: { clusterIP: 'None', selector: { app: 'workspace' } } })]
+      : []),
     make('apps/v1', 'StatefulSet', 'workspace', {
       spec: {
         serviceName: 'workspace',
@@ -132,32 +151,6 @@ export function renderNamespace(
       },
     }),
   ];
-}
-
-/** Nothing from other namespaces comes in; out goes everything, or only what is needed. */
-function network(section: KubernetesSection): object {
-  const dns = {
-    ports: [
-      { protocol: 'UDP', port: 53 },
-      { protocol: 'TCP', port: 53 },
-    ],
-  };
-  const inside = { to: [{ podSelector: {} }] };
-  // Clouds hand out credentials of the node at this address.
-  const world = {
-    to: [{ ipBlock: { cidr: '0.0.0.0/0', except: ['169.254.169.254/32'] } }, { ipBlock: { cidr: '::/0' } }],
-  };
-  // The server and the satellites: addresses that only a rule on ports can name.
-  const control = {
-    ports: [443, 80, 7080, 7090].map((port) => ({ protocol: 'TCP', port })),
-    to: world.to,
-  };
-  return {
-    podSelector: {},
-    policyTypes: ['Ingress', 'Egress'],
-    ingress: [{ from: [{ podSelector: {} }] }],
-    egress: section.egress === 'all' ? [dns, inside, world] : [dns, inside, control],
-  };
 }
 
 type Make = (apiVersion: string, kind: string, name: string, rest: object, more?: object) => KubeObject;
@@ -225,10 +218,18 @@ function serviceObjects(service: KubernetesSection['services'][number], make: Ma
   ];
 }
 
-/** A manifest of the admin's own, in our namespace and with our labels. */
+/**
+ * A manifest of the admin's own, in our namespace and with our labels. Publishing has refused what names another
+ * namespace; a version from before that rule, or from elsewhere, is refused here.
+ */
 function adminObject(manifest: KubeObject, namespace: string, own: Record<string, string>): KubeObject {
-  return {
-    ...manifest,
-    metadata: { ...manifest.metadata, namespace, labels: { ...manifest.metadata.labels, ...own } },
-  };
+  const { kind, metadata } = manifest;
+  if (metadata.namespace !== undefined && metadata.namespace !== namespace)
+    throw new Refused({
+      code: 'manifest-foreign',
+      message: `The ${kind} ${metadata.name} of the template names the namespace ${metadata.namespace}.`,
+      hint: "Leave metadata.namespace out: all of a template lies in the workspace's own namespace.",
+      fault: 'user',
+    });
+  return { ...manifest, metadata: { ...metadata, namespace, labels: { ...metadata.labels, ...own } } };
 }

@@ -62,7 +62,11 @@ async function makeEtc(developer: Developer, image: User | undefined): Promise<v
     await writeFile(path, text);
     await chmod(path, mode);
   };
-  await put('passwd', passwdWith((await read('passwd')) || 'root:x:0:0:root:/root:/bin/sh\n', developer), 0o644);
+  await put(
+    'passwd',
+    passwdWith((await read('passwd')) || 'root:x:0:0:root:/root:/bin/sh\n', developer),
+    0o644,
+  );
   await put('group', groupWith((await read('group')) || 'root:x:0:\n', developer, image), 0o644);
   if (!plan.wholeEtc) return;
   if (existsSync('/etc/shadow') && developer.name !== 'root') {

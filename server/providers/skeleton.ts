@@ -18,8 +18,11 @@ import { join } from 'node:path';
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
 const hashOf = (content: Buffer | string) => createHash('sha256').update(content).digest('base64url');
 
-/** What a home was given so far: path to hash, `folder` for a folder. */
+/** What a home was given so far: path to hash; `folder` for a folder, `large` for a file that is not compared. */
 export type Delivered = Record<string, string>;
+
+/** Larger files are given once and never renewed: reading a toolchain in a skeleton at each start takes too long. */
+const largest = 4 * 1024 * 1024;
 
 /**
  * Gives a home the files of a skeleton that it never had, and newer ones of those that the developer left as we
@@ -36,6 +39,8 @@ export async function deliverSkeleton(options: {
   delivered: Delivered;
   /** Another skeleton, whose files win over those of the same name here. */
   under?: string;
+  /** Hears of a file that could not be delivered: that is no reason to have no workspace. Without it, it is an error. */
+  tell?: (text: string) => void;
 }): Promise<{ delivered: Delivered; added: string[] }> {
   const { skeleton, home, staging, owner } = options;
   const delivered = { ...options.delivered };
@@ -54,15 +59,17 @@ export async function deliverSkeleton(options: {
     if (kind.isDirectory()) {
       if (!there) {
         if (had) return false;
-        await mkdir(target, { mode: kind.mode & 0o777 });
+        await mkdir(target, { mode: kind.mode & 0o755 });
         await own(target);
       }
       delivered[name] = 'folder';
       return there === null || there.isDirectory();
     }
     if (!kind.isFile() && !kind.isSymbolicLink()) return false;
-    const content = kind.isSymbolicLink() ? await readlink(source) : await readFile(source);
-    const hash = hashOf(content);
+    const isLarge = kind.isFile() && kind.size > largest;
+    if (isLarge && (there || had)) return false;
+    const content = kind.isSymbolicLink() ? await readlink(source) : isLarge ? '' : await readFile(source);
+    const hash = isLarge ? 'large' : hashOf(content);
     if (there) {
       if (had === hash || !there.isFile() || !kind.isFile()) return false;
       const current = hashOf(await readFile(target));
@@ -75,7 +82,7 @@ export async function deliverSkeleton(options: {
       if (kind.isSymbolicLink()) await symlink(content.toString(), staged);
       else {
         await copyFile(source, staged);
-        await chmod(staged, kind.mode & 0o777);
+        await chmod(staged, kind.mode & 0o755);
       }
       await own(staged);
       if (there) await rename(staged, target);
@@ -99,8 +106,8 @@ export async function deliverSkeleton(options: {
         if (shadow && !shadow.isDirectory()) continue;
         if ((await deliver(name)) && (await lstat(join(skeleton, name))).isDirectory()) await walk(name);
       } catch (error) {
-        // A file of the image that cannot be read is no reason to have no workspace.
-        process.stdout.write(`dotfile ${name} was not delivered: ${(error as Error).message}\n`);
+        if (!options.tell) throw error;
+        options.tell(`dotfile ${name} was not delivered: ${(error as Error).message}`);
       }
     }
   }
