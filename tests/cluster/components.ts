@@ -100,6 +100,8 @@ export const controllerManager = (kube: string): Command => ({
     `--requestheader-client-ca-file=${pki('front-proxy-ca.crt')}`,
     `--service-cluster-ip-range=${serviceRange}`,
     '--allocate-node-cidrs=false',
+    // What an event missed is bound after two seconds, not fifteen.
+    '--pvclaimbinder-sync-period=2s',
     // The benchmarks with a thousand workspaces measure us, not this client's default of 20 calls a second.
     '--kube-api-qps=200',
     '--kube-api-burst=400',
@@ -170,6 +172,7 @@ export const kubelet = (kube: string): Command => ({
     `--hostname-override=${nodeName}`,
     `--node-ip=${nodeAddress}`,
   ],
+  // Thresholds as low as they go: a disk that is nearly full is no reason to end a test.
   // NeverVerify: an image that was pulled under one name would be pulled again when it is used under another.
   // imageGCHighThresholdPercent 100: our images are in no registry, one that is collected is gone.
   config: written(
@@ -207,9 +210,9 @@ imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 evictionHard:
   memory.available: 100Mi
-  nodefs.available: 1%
+  nodefs.available: 200Mi
   nodefs.inodesFree: 1%
-  imagefs.available: 1%
+  imagefs.available: 200Mi
 `,
   ),
 });
