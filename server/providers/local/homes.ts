@@ -1,24 +1,21 @@
 import { execFile } from 'node:child_process';
-import { createHash, randomUUID } from 'node:crypto';
+import { randomUUID } from 'node:crypto';
 import {
   chmod,
-  copyFile,
   lchown,
-  link,
   lstat,
   mkdir,
   readdir,
   readFile,
-  readlink,
   rename,
   rm,
   stat,
-  symlink,
   unlink,
   writeFile,
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { type Delivered, deliverSkeleton } from '../skeleton.ts';
 
 const run = promisify(execFile);
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
@@ -77,112 +74,29 @@ export function makeHomes({
     throw error;
   };
 
-  async function skeletonEntries(below = ''): Promise<string[]> {
-    const entries = await readdir(join(skeleton, below), { withFileTypes: true }).catch(() => []);
-    const nested = await Promise.all(
-      entries.map(async (entry) => {
-        const name = below ? `${below}/${entry.name}` : entry.name;
-        if (entry.isDirectory()) return [name, ...(await skeletonEntries(name))];
-        return entry.isFile() || entry.isSymbolicLink() ? [name] : [];
-      }),
-    );
-    return nested.flat();
-  }
-
-  /**
-   * The server may be root and the home belongs to somebody else: no symlink of theirs may lead a
-   * write elsewhere. So nothing is written in place: a staged file is linked in, which neither follows
-   * nor replaces what is there, and a folder that is not a folder ends the matter.
-   */
-  async function deliver(
-    home: string,
-    name: string,
-    had: string | undefined,
-    uid: number | null,
-  ): Promise<string | null> {
-    const source = join(skeleton, name);
-    const target = join(home, name);
-    const kind = await lstat(source);
-    const there = await lstat(target).catch(missing);
-    if (kind.isDirectory()) {
-      if (there) return 'folder';
-      if (had) return null;
-      await mkdir(target, { mode: 0o755 });
-      if (uid !== null) await lchown(target, uid, uid);
-      return 'folder';
-    }
-    const content = kind.isSymbolicLink() ? Buffer.from(await readlink(source)) : await readFile(source);
-    const hash = createHash('sha256').update(content).digest('base64url');
-    if (there) {
-      if (had === hash || !there.isFile() || !kind.isFile()) return null;
-      // Replaced only when it is as we gave it and the skeleton has a newer one. One that we have no
-      // record of is the developer's, or ours from a moment before a kill: then it is the same.
-      const current = createHash('sha256')
-        .update(await readFile(target))
-        .digest('base64url');
-      if (current === hash) return hash;
-      if (current !== had) return null;
-    } else if (had) {
-      return null;
-    }
-    const staged = join(staging, randomUUID());
-    try {
-      if (kind.isSymbolicLink()) await symlink(content.toString(), staged);
-      else {
-        await copyFile(source, staged);
-        await chmod(staged, kind.mode & 0o755);
-      }
-      if (uid !== null) await lchown(staged, uid, uid);
-      if (there) await rename(staged, target);
-      else
-        await link(staged, target).catch((error) =>
-          codeOf(error) === 'EEXIST' ? null : Promise.reject(error),
-        );
-    } finally {
-      await rm(staged, { force: true });
-    }
-    return hash;
-  }
-
-  async function foldersAreReal(home: string, name: string): Promise<boolean> {
-    const parts = name.split('/').slice(0, -1);
-    for (let depth = 1; depth <= parts.length; depth++) {
-      const folder = await lstat(join(home, ...parts.slice(0, depth))).catch(missing);
-      if (!folder?.isDirectory()) return false;
-    }
-    return true;
-  }
-
-  async function deliverSkeleton(
-    workspaceId: string,
-    uid: number | null,
-    created: boolean,
-  ): Promise<string[]> {
+  /** The server may be root and the home belongs to somebody else; deliverSkeleton follows no link of theirs. */
+  async function deliver(workspaceId: string, uid: number | null, created: boolean): Promise<string[]> {
     const list = delivered(workspaceId);
-    const had: Record<string, string> = created
+    const before = created
       ? {}
-      : JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}');
-    const added: string[] = [];
-    let changed = false;
-    for (const name of await skeletonEntries()) {
-      if (!(await foldersAreReal(path(workspaceId), name))) continue;
-      const hash = await deliver(path(workspaceId), name, had[name], uid);
-      if (hash && hash !== had[name]) {
-        had[name] = hash;
-        changed = true;
-        if (hash !== 'folder') added.push(name);
-      }
-    }
-    if (changed) {
+      : (JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}') as Delivered);
+    const result = await deliverSkeleton({
+      skeleton,
+      home: path(workspaceId),
+      staging,
+      owner: uid === null ? null : { uid, gid: uid },
+      delivered: before,
+    });
+    if (JSON.stringify(result.delivered) !== JSON.stringify(before)) {
       const staged = join(staging, randomUUID());
       try {
-        await writeFile(staged, JSON.stringify(had));
+        await writeFile(staged, JSON.stringify(result.delivered));
         await rename(staged, list);
       } finally {
         await rm(staged, { force: true });
       }
     }
-    return added;
+    return result.added;
   }
 
   /** All that is inside first, the home itself last: its owner tells whether the work was finished. */
@@ -230,7 +144,7 @@ export function makeHomes({
         () => true,
         (error) => (codeOf(error) === 'EEXIST' ? false : Promise.reject(error)),
       );
-      const added = await deliverSkeleton(workspaceId, uid, created);
+      const added = await deliver(workspaceId, uid, created);
       const owner = uid ?? process.getuid?.() ?? null;
       if (owner !== null && (await stat(home)).uid !== owner && process.getuid?.() === 0)
         await giveTo(home, owner);
