@@ -7,6 +7,7 @@ import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
 import { Refusal, runAsync, say } from './machine.ts';
 import { buildDir, hashOf, here } from './places.ts';
 
+export const kwokVersion = 'v0.8.0';
 const buildkitVersion = 'v0.31.0';
 const buildxVersion = 'v0.35.0';
 export const kubernetesVersion = 'v1.35.4';
@@ -35,7 +36,7 @@ const catalogue = {
   /** The cluster's DNS server. */
   coredns: { folder: 'coredns', version: 'v1.14.3' },
   /** Stands in for nodes and their pods by the thousand. */
-  kwok: { package: 'sigs.k8s.io/kwok/cmd/kwok', version: 'v0.8.0' },
+  kwok: { package: 'sigs.k8s.io/kwok/cmd/kwok', version: kwokVersion },
   helm: {
     package: 'helm.sh/helm/v3/cmd/helm',
     version: 'v3.22.0',

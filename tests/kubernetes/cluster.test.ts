@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { writeArchive } from '../cluster/archive.ts';
 import { ctr, images, importImages } from '../cluster/images.ts';
+import { kwokSelector, kwokTaint, startKwok } from '../cluster/kwok.ts';
 import { runAsync, until } from '../cluster/machine.ts';
 import { kubeconfigPath } from '../cluster/places.ts';
 import { startRegistry } from '../cluster/registry.ts';
@@ -66,6 +67,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
   beforeAll(async () => {
     kube = await tool('kube');
     await tool('registry');
+    await tool('kwok');
     await kubectl('create', 'namespace', namespace);
     // Made by a controller a moment after the namespace; no pod is admitted before.
     await until(
@@ -233,6 +235,24 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
       for (const ref of await mine()) await ctr('images', 'rm', ref);
       rmSync(work, { recursive: true });
       await registry.stop();
+    }
+  });
+
+  test('nodes of kwok are ready and so are the pods on them', async () => {
+    const kwok = await startKwok(process.env.CDE_TEST_KUBECONFIG!, namespace, 2);
+    try {
+      await create(
+        pod(
+          'fake',
+          { image: 'nowhere:1' },
+          { nodeSelector: kwokSelector, tolerations: [{ ...kwokTaint, operator: 'Equal' }] },
+        ),
+      );
+      await ready('fake');
+      expect(kwok.nodes).toContain(await kubectl('get', 'pod', 'fake', '-o', 'jsonpath={.spec.nodeName}'));
+      await kubectl('delete', 'pod', 'fake', '--timeout=20s');
+    } finally {
+      await kwok.stop();
     }
   });
 });
