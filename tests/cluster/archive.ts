@@ -1,7 +1,7 @@
 // Writes images as the archive that `docker save` writes and containerd imports, from folders of files.
 import { createHash } from 'node:crypto';
-import { createReadStream, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { createReadStream, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { runAsync } from './machine.ts';
 
@@ -31,7 +31,8 @@ const tar = ['--numeric-owner', '--sort=name', '--mtime=@1700000000', '--format=
 
 /** Writes one archive with all the images to `file`, which appears complete or not at all. */
 export async function writeArchive(file: string, recipes: ImageRecipe[]): Promise<void> {
-  const work = `${file}.work-${process.pid}`;
+  const draft = join(dirname(file), `.writing-${basename(file)}-${process.pid}`);
+  const work = join(draft, 'content');
   mkdirSync(work, { recursive: true });
   try {
     const layers = new Map<string, { file: string; digest: string }>();
@@ -60,10 +61,9 @@ export async function writeArchive(file: string, recipes: ImageRecipe[]): Promis
       return { Config: configFile, RepoTags: [recipe.name], Layers: own.map((layer) => layer.file) };
     });
     writeFileSync(join(work, 'manifest.json'), JSON.stringify(manifest));
-    await runAsync('tar', [...tar, '-C', work, '-cf', `${work}.tar`, '.']);
-    if (statSync(`${work}.tar`).size > 0) renameSync(`${work}.tar`, file);
+    await runAsync('tar', [...tar, '-C', work, '-cf', join(draft, 'archive.tar'), '.']);
+    renameSync(join(draft, 'archive.tar'), file);
   } finally {
-    rmSync(work, { recursive: true, force: true });
-    rmSync(`${work}.tar`, { force: true });
+    rmSync(draft, { recursive: true, force: true });
   }
 }

@@ -15,7 +15,7 @@ import { fileURLToPath } from 'node:url';
 import { type ImageRecipe, writeArchive } from './archive.ts';
 import { requirePackages, run, runAsync, say } from './machine.ts';
 import { buildDir, clusterDir, containerdSocket, hashOf } from './places.ts';
-import { tool } from './tool.ts';
+import { removeLeftovers, tool } from './tool.ts';
 
 /** The names by which pods name them, with `imagePullPolicy: Never` or `IfNotPresent`. */
 export const images = {
@@ -146,6 +146,7 @@ export async function archive(
 ): Promise<string> {
   const file = join(buildDir, `images-${kind}-${hashOf(recipeVersion, process.arch)}.tar`);
   if (existsSync(file)) return file;
+  removeLeftovers();
   const work = join(buildDir, `.images-${kind}-${process.pid}`);
   mkdirSync(work, { recursive: true });
   const began = Date.now();

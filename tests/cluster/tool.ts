@@ -95,6 +95,15 @@ export function tool(name: ToolName): Promise<string> {
   return going;
 }
 
+/** Removes what builds that were killed have left: `.building-NAME-PID` and the like of processes that are gone. */
+export function removeLeftovers(): void {
+  if (!existsSync(buildDir)) return;
+  for (const entry of readdirSync(buildDir)) {
+    const pid = /^\..*-(\d+)$/.exec(entry)?.[1];
+    if (pid && !existsSync(`/proc/${pid}`)) rmSync(join(buildDir, entry), { recursive: true, force: true });
+  }
+}
+
 async function build(name: ToolName): Promise<string> {
   const source = (catalogue as Record<string, Source>)[name]!;
   const folder = join(buildDir, `${name}-${source.version}-${sourceHash(source)}`);
@@ -102,6 +111,7 @@ async function build(name: ToolName): Promise<string> {
   if (existsSync(program)) return program;
 
   const go = goCommand();
+  removeLeftovers();
   const temporary = join(buildDir, `.building-${name}-${process.pid}`);
   mkdirSync(temporary, { recursive: true });
   say(`Building ${name} ${source.version} (once; kept in ${folder})`);
@@ -120,8 +130,12 @@ async function build(name: ToolName): Promise<string> {
         env: { ...goBuildEnvironment, GOBIN: temporary },
       });
     }
-    // Another process may have built it meanwhile: a folder that is there is complete, so theirs will do.
-    if (!existsSync(program)) renameSync(temporary, folder);
+    try {
+      renameSync(temporary, folder);
+    } catch (error) {
+      // Another process has built it meanwhile: a folder that is there is complete, so theirs will do.
+      if (!existsSync(program)) throw error;
+    }
   } finally {
     clearInterval(beat);
     rmSync(temporary, { recursive: true, force: true });
