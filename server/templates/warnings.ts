@@ -18,6 +18,14 @@ export function templateWarnings(
   const warnings: Fault[] = [];
   const section = asMap(root.kubernetes);
   checkImage(source, ['kubernetes', 'image'], section.image);
+  if (section.builder !== undefined && section.builder !== false)
+    warnings.push(
+      source.faultAtKey(
+        ['kubernetes', 'builder'],
+        'no builder is made yet: this version of cde keeps the setting and does nothing with it',
+        'leave it out until `cde build` exists',
+      ),
+    );
   for (const [index, service] of asList(section.services).entries()) {
     checkImage(source, ['kubernetes', 'services', index, 'image'], asMap(service).image);
   }

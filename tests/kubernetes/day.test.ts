@@ -1,0 +1,134 @@
+import { mkdir, writeFile } from 'node:fs/promises';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { agentTestImage } from '../cluster/agent-image.ts';
+import { images } from '../cluster/images.ts';
+import { nodeAddress } from '../cluster/places.ts';
+import { freePort, type Machine, makeMachine } from '../harness/server.ts';
+
+/** A developer's whole day, by the commands that they type, on a real cluster. */
+
+const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
+let machine: Machine;
+
+async function ok(...args: string[]): Promise<string> {
+  const ran = await machine.cde(...args);
+  expect(ran.code, `cde ${args.join(' ')}\n${ran.stdout}\n${ran.stderr}`).toBe(0);
+  return ran.stdout.trim();
+}
+async function template(image: string, more = ''): Promise<void> {
+  const folder = join(machine.folder, 'template');
+  await mkdir(join(folder, 'manifests'), { recursive: true });
+  await writeFile(
+    join(folder, 'template.yaml'),
+    `name: team
+provider: kubernetes
+home: { size: 1Gi }
+env: { TEAM: blue }
+startup: { script: 'date > ~/started' }
+kubernetes:
+  image: ${image}
+  pullPolicy: IfNotPresent
+  memory: 512Mi
+  quota: { pods: 10 }
+${more}`,
+  );
+  await writeFile(
+    join(folder, 'manifests/config.yaml'),
+    `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: team }\ndata: { owner: "\${{ workspace.owner }}" }\n`,
+  );
+  await ok('template', 'push', folder);
+}
+
+beforeAll(async () => {
+  machine = await makeMachine();
+  const port = await freePort();
+  await machine.start({
+    CDE_LISTEN: `${nodeAddress}:${port}`,
+    CDE_ACCESS_URL: `http://${nodeAddress}:${port}`,
+    CDE_LOCAL_PROVIDER: 'off',
+    CDE_AGENT_IMAGE: await agentTestImage(),
+  });
+});
+afterAll(async () => {
+  await machine?.cde('delete', 'web', '--yes', '--discard-home').catch(() => {});
+  await machine?.cde('delete', 'again', '--yes', '--discard-home').catch(() => {});
+  await machine?.remove();
+});
+
+test('create, ssh, kubectl, stop, start on a new image, delete, restore', async () => {
+  expect(await ok('cluster', 'add', 'one', '--kubeconfig', kubeconfig, '--region', 'here')).toContain(
+    'the default',
+  );
+  const checks = await ok('cluster', 'show', 'one');
+  expect(checks).toContain('ok  permissions: all that is needed');
+  await template(images.debian);
+
+  await ok('create', 'web', '--template', 'team');
+  const shown = JSON.parse(await ok('show', 'web', '--json'));
+  expect(shown).toMatchObject({ status: 'running', cluster: 'one', provider: 'kubernetes' });
+  const { namespace, owner } = shown as { namespace: string; owner: string };
+  expect(namespace).toBe(`cde-${owner}-web`);
+  expect(await ok('ssh', 'web', '--', 'id -un; pwd; echo $TEAM; ls ~/started; echo mine > ~/work')).toBe(
+    `${owner}\n/home/${owner}\nblue\n/home/${owner}/started`,
+  );
+
+  // kubectl, by a context of its own, good for this namespace and nothing else.
+  const file = join(machine.folder, 'kube');
+  await ok('kubeconfig', 'web', '--kubeconfig', file);
+  const kubectl = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', file, ...args]);
+  expect((await kubectl('get', 'configmap', 'team', '-o', 'jsonpath={.data.owner}')).stdout).toBe(owner);
+  expect((await kubectl('get', 'pods', '-o', 'name')).stdout).toContain('pod/workspace-0');
+  expect((await kubectl('create', 'deployment', 'own', `--image=${images.pause}`)).code).toBe(0);
+  expect((await kubectl('get', 'pods', '-n', 'kube-system')).stderr).toContain('forbidden');
+  expect(await ok('env', 'web', '--', 'kubectl', 'get', 'deployment', '-o', 'name')).toBe(
+    'deployment.apps/own',
+  );
+  expect((await machine.cde('env', 'web', '--', 'sh', '-c', 'exit 7')).code).toBe(7);
+
+  // Night.
+  await ok('stop', 'web');
+  expect(await ok('env', 'web', '--no-start', '--', 'kubectl', 'get', 'pods', '-o', 'name')).toBe('');
+
+  // Morning, on a newer image.
+  await template(images.debianNewer);
+  await ok('update', 'web');
+  expect(await ok('ssh', 'web', '--', 'cat ~/work; cat ~/.bashrc; ls ~/.vimrc')).toBe(
+    `mine\nexport IMAGE_DOTFILES=12b\n/home/${owner}/.vimrc`,
+  );
+  expect((await kubectl('get', 'deployment', 'own', '-o', 'jsonpath={.spec.replicas}')).stdout).toBe('1');
+
+  await ok('delete', 'web', '--yes');
+  const [home] = JSON.parse(await ok('home', 'list', '--json')) as { id: string }[];
+  expect(home).toMatchObject({ workspace: 'web', provider: 'kubernetes', cluster: 'one' });
+  await ok('create', 'again', '--template', 'team', '--home', home!.id);
+  expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
+  expect(JSON.parse(await ok('home', 'list', '--json'))).toEqual([]);
+}, 240_000);
+
+test('a namespace that somebody deletes comes back with its home, and the reason is told', async () => {
+  const before = JSON.parse(await ok('show', 'again', '--json'));
+  const admin = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', kubeconfig, ...args]);
+  await admin('delete', 'namespace', before.namespace, '--wait=false');
+  await vi.waitFor(
+    async () => {
+      const now = JSON.parse(await ok('show', 'again', '--json'));
+      expect(now.latestBuild.number).toBeGreaterThan(before.latestBuild.number);
+      expect(now.status).toBe('running');
+      expect(now.latestBuild.reason).toContain(before.namespace);
+    },
+    { timeout: 120_000, interval: 1_000 },
+  );
+  expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
+}, 180_000);
+
+test('a start that cannot be says why in the build’s log', async () => {
+  await template('cde-test/nope:1', '  nodeSelector: { pool: none }\n');
+  await ok('create', 'stuck', '--template', 'team', '--no-wait');
+  await vi.waitFor(async () => expect(await ok('logs', 'stuck')).toMatch(/No node .*pool|selector/i), {
+    timeout: 60_000,
+    interval: 1_000,
+  });
+  await ok('delete', 'stuck', '--yes', '--discard-home');
+}, 150_000);
