@@ -1,0 +1,102 @@
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { createHash } from 'node:crypto';
+import { makeClusterStore } from '@cde/server/clusters/store.ts';
+import { readConfig } from '@cde/server/config.ts';
+import { startControlPlane } from '@cde/server/control-plane.ts';
+import { openDatabase } from '@cde/server/database/pool.ts';
+import { loadKeys } from '@cde/server/identity/keys.ts';
+import { makeLog } from '@cde/server/log.ts';
+import type { KubeClient } from '@cde/server/providers/kubernetes/client.ts';
+import { makeConnections } from '@cde/server/providers/kubernetes/connect.ts';
+import type { Connection, Connections } from '@cde/server/providers/kubernetes/connections.ts';
+import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
+import type { Provider } from '@cde/server/providers/provider.ts';
+
+/**
+ * A real replica on a real cluster. With HANG_FOR it stands still, for that workspace, after HANG_AT changes of
+ * objects in the cluster have been made (0: before the first), until the test kills it; with SILENT_MS its watches
+ * lose patience sooner. Tells by IPC.
+ */
+const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
+const config = readConfig([], process.env);
+const database = openDatabase(config.databaseUrl!, { max: 10 });
+const { HANG_FOR: hangFor, HANG_AT: hangAt, SILENT_MS: silentMs } = process.env;
+
+const own = hangFor !== undefined || silentMs !== undefined ? await ownProvider() : undefined;
+const server = await startControlPlane({
+  config,
+  database,
+  log,
+  ...(own && { providers: new Map([['kubernetes', own]]) }),
+});
+process.send!({ ready: server.url });
+process.on('disconnect', () => process.exit(0));
+
+async function ownProvider(): Promise<Provider> {
+  const keys = await loadKeys(database, config.dataDir, config.secretKey);
+  const clusters = makeClusterStore({ database, keys, now: () => new Date() });
+  const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
+  const connections = makeConnections({
+    source: clusters.source,
+    installation,
+    log,
+    ...(silentMs && { silentMs: Number(silentMs) }),
+  });
+  await connections.refresh();
+
+  /** Set within a move of the workspace that is to hang. */
+  const moving = new AsyncLocalStorage<true>();
+  let changes = 0;
+  async function hang(): Promise<void> {
+    if (!moving.getStore() || changes !== Number(hangAt)) return;
+    process.send!({ hung: changes });
+    await new Promise(() => {});
+  }
+  const changing = <A extends unknown[], T>(call: (...args: A) => Promise<T>) => {
+    return async (...args: A): Promise<T> => {
+      await hang();
+      const result = await call(...args);
+      if (moving.getStore()) changes++;
+      await hang();
+      return result;
+    };
+  };
+  const clients = new WeakMap<KubeClient, KubeClient>();
+  const hanging = (connection: Connection): Connection => {
+    const { client } = connection;
+    if (!clients.has(client))
+      clients.set(client, {
+        ...client,
+        calls: () => client.calls(),
+        apply: changing(client.apply),
+        create: changing(client.create),
+        patch: changing(client.patch),
+        remove: changing(client.remove),
+      });
+    // Its state changes: it is read through, not copied.
+    return new Proxy(connection, {
+      get: (target, key) => (key === 'client' ? clients.get(client) : Reflect.get(target, key)),
+    });
+  };
+  const orNull = (connection: Connection | null) => connection && hanging(connection);
+  const hangable: Connections = {
+    ...connections,
+    get: (name) => orNull(connections.get(name)),
+    all: () => connections.all().map(hanging),
+    choose: (wanted) => orNull(connections.choose(wanted)),
+  };
+  const real = makeKubernetesProvider({
+    connections: hangable,
+    installation,
+    agentImage: config.agentImage,
+    log,
+  });
+  const within = <T>(id: string, move: () => Promise<T>) =>
+    id === hangFor ? moving.run(true, move) : move();
+  return {
+    ...real,
+    start: (...args) => within(args[0].workspaceId, () => real.start(...args)),
+    stop: (...args) => within(args[0], () => real.stop(...args)),
+    remove: (...args) => within(args[0], () => real.remove(...args)),
+  };
+}

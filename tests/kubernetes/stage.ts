@@ -1,0 +1,265 @@
+import { type ChildProcess, execFile, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import net from 'node:net';
+import { homedir, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { promisify } from 'node:util';
+import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { migrate } from '@cde/server/database/migrate.ts';
+import { type Database, openDatabase } from '@cde/server/database/pool.ts';
+import {
+  openTestCluster,
+  readKubeconfig,
+  type TestCluster,
+} from '@cde/server/providers/kubernetes/testing/cluster.ts';
+import { addUser, type TestUser } from '@cde/server/testing.ts';
+import { agentTestImage } from '../cluster/agent-image.ts';
+import { images } from '../cluster/images.ts';
+import { until } from '../harness/server.ts';
+
+const program = fileURLToPath(new URL('replica.ts', import.meta.url));
+const run = promisify(execFile);
+
+export interface Reply {
+  status: number;
+  body: any;
+}
+export interface Replica {
+  child: ChildProcess;
+  url: string;
+  /** Resolves when it stands still. */
+  hung: Promise<unknown>;
+}
+
+/** The API server behind a line that can be cut, or that swallows what is said. */
+export interface Line {
+  /** A kubeconfig that leads over it. */
+  kubeconfig: string;
+  /** Nothing gets through, and nobody is let in. */
+  cut(): void;
+  /** Connections that are open go silent, and stay open; new ones work. */
+  silence(): void;
+  mend(): void;
+  close(): Promise<void>;
+}
+
+async function makeLine(): Promise<Line> {
+  const text = readKubeconfig();
+  const target = new URL(/server: (\S+)/.exec(text)![1]!);
+  const pairs = new Set<{ socket: net.Socket; up: net.Socket; silent: boolean }>();
+  let open = true;
+  const server = net.createServer((socket) => {
+    if (!open) return void socket.resetAndDestroy();
+    const up = net.connect(Number(target.port), target.hostname);
+    const pair = { socket, up, silent: false };
+    pairs.add(pair);
+    const end = () => {
+      pairs.delete(pair);
+      socket.destroy();
+      up.destroy();
+    };
+    for (const each of [socket, up]) each.on('error', () => {}).on('close', end);
+    socket.on('data', (chunk) => pair.silent || up.write(chunk));
+    up.on('data', (chunk) => pair.silent || socket.write(chunk));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as net.AddressInfo;
+  return {
+    // The certificate is for the API server's own name; an address cannot be named so.
+    kubeconfig: text.replace(
+      /server: \S+/,
+      `server: https://127.0.0.1:${port}${net.isIP(target.hostname) ? '' : `\n    tls-server-name: ${target.hostname}`}`,
+    ),
+    cut() {
+      open = false;
+      for (const { socket } of pairs) socket.resetAndDestroy();
+    },
+    silence() {
+      for (const pair of pairs) pair.silent = true;
+    },
+    mend() {
+      open = true;
+      for (const { socket, silent } of pairs) if (silent) socket.resetAndDestroy();
+    },
+    async close() {
+      for (const { socket } of pairs) socket.destroy();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
+
+/** Servers, a database and an owner on the test cluster; everything of it is gone after `close`. */
+export async function makeStage(prefix: string) {
+  const folder = await mkdtemp(join(tmpdir(), 'cde-kube-faults-'));
+  await chmod(folder, 0o711);
+  const embedded: Embedded = await startEmbedded(folder, { fsync: 'off' });
+  const database: Database = openDatabase(embedded.url);
+  await migrate(database.pool);
+  const ada: TestUser = await addUser(database, 'ada', 'owner');
+  const cluster: TestCluster = await openTestCluster();
+  const line = await makeLine();
+  await writeFile(join(folder, 'kubeconfig'), line.kubeconfig);
+  const agentImage = await agentTestImage();
+  const [node] = await cluster.list({ apiVersion: 'v1', kind: 'Node' });
+  const { addresses } = node!.status as { addresses: { type: string; address: string }[] };
+  // Where pods reach this machine.
+  const host = process.env.CDE_TEST_HOST ?? addresses.find(({ type }) => type === 'InternalIP')!.address;
+  const children = new Set<ChildProcess>();
+  const unique = `${prefix}-${Date.now().toString(36)}`;
+  let number = 0;
+
+  async function freePort(): Promise<number> {
+    const server = net.createServer().listen(0, host);
+    await once(server, 'listening');
+    const { port } = server.address() as net.AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
+
+  async function start(more: Record<string, string> = {}): Promise<Replica> {
+    const url = `http://${host}:${await freePort()}`;
+    const child = fork(program, [], {
+      env: {
+        ...process.env,
+        DATABASE_URL: embedded.url,
+        CDE_DATA_DIR: folder,
+        CDE_LISTEN: new URL(url).host,
+        CDE_ACCESS_URL: url,
+        CDE_REPLICA_URL: url,
+        CDE_SECRET_KEY: 'the same secret for all replicas, long',
+        CDE_CLUSTER: join(folder, 'kubeconfig'),
+        CDE_AGENT_IMAGE: agentImage,
+        CDE_LOCAL_PROVIDER: 'off',
+        ...more,
+      },
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    children.add(child);
+    child.once('exit', () => children.delete(child));
+    const [{ ready }] = (await once(child, 'message')) as [{ ready: string }];
+    return { child, url: ready, hung: more.HANG_FOR ? once(child, 'message') : new Promise(() => {}) };
+  }
+  async function kill({ child }: Replica): Promise<void> {
+    if (child.exitCode !== null || child.signalCode !== null) return;
+    const gone = once(child, 'exit');
+    child.kill('SIGKILL');
+    await gone;
+  }
+  async function call(
+    replica: Replica,
+    method: string,
+    path: string,
+    body?: unknown,
+    token = ada.token,
+  ): Promise<Reply> {
+    const reply = await fetch(replica.url + path, {
+      method,
+      headers: {
+        authorization: `Bearer ${token}`,
+        ...(body !== undefined && { 'content-type': 'application/json' }),
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+    });
+    const text = await reply.text();
+    return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
+  }
+  const show = async (replica: Replica, name: string) =>
+    (await call(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
+  const ended = (build: any) => ['succeeded', 'failed', 'cancelled'].includes(build?.status);
+  const settled = (replica: Replica, name: string, forMs = 90_000) =>
+    until(
+      () => show(replica, name),
+      (workspace) => workspace.code !== undefined || ended(workspace.latestBuild),
+      forMs,
+    );
+  /** All lines of a build's log, as one text. */
+  async function logOf(replica: Replica, buildId: string): Promise<string> {
+    const reply = await call(replica, 'GET', `/api/v1/builds/${buildId}/log`);
+    return (reply.body.lines as { text: string }[]).map(({ text }) => text).join('\n');
+  }
+  /** Publishes the section as the template `name`; `home` and startup are the same in all. */
+  async function publish(
+    replica: Replica,
+    name: string,
+    section: Record<string, unknown> = {},
+    token = ada.token,
+  ): Promise<Reply> {
+    const lines = Object.entries({
+      image: images.debian,
+      pullPolicy: 'IfNotPresent',
+      memory: '256Mi',
+      ...section,
+    })
+      .map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`)
+      .join('\n');
+    const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: echo run >> ~/starts\nkubernetes:\n${lines}\n`;
+    return call(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
+  }
+  /** Runs a command in a workspace's pod, past the server. */
+  async function exec(namespace: string, ...command: string[]): Promise<string> {
+    const kubeconfig = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache/cde/cluster/kubeconfig');
+    const { stdout } = await run('kubectl', [
+      ...['--kubeconfig', kubeconfig, '-n', namespace, 'exec', 'workspace-0', '-c', 'workspace', '--'],
+      ...command,
+    ]);
+    return stdout;
+  }
+  /** Nobody has work that is due. */
+  const idle = () =>
+    until(
+      async () =>
+        (
+          await database.pool.query(
+            'SELECT key, attempts, last_error FROM graphile_worker._private_jobs WHERE run_at <= now() AND attempts < max_attempts',
+          )
+        ).rows,
+      (jobs) => jobs.length === 0,
+    );
+
+  return {
+    ...{ folder, database, ada, cluster, line, agentImage, host, unique },
+    ...{ start, kill, call, show, settled, logOf, publish, exec, idle, ended },
+    /** A workspace's name that nobody else on the cluster has. */
+    nextName: () => `${unique}-${++number}`,
+    requests: {
+      start: (replica: Replica, name: string) =>
+        call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
+      update: (replica: Replica, name: string) =>
+        call(replica, 'POST', `/api/v1/workspaces/${name}/update`, {}),
+      stop: (replica: Replica, name: string) => call(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
+      delete: (replica: Replica, name: string) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
+    },
+    async killAll(): Promise<void> {
+      for (const child of [...children]) await kill({ child } as Replica);
+    },
+    async close(): Promise<void> {
+      for (const child of [...children]) await kill({ child } as Replica);
+      // What is left belongs to workspaces of ours: found by their names.
+      for (const namespace of await cluster.list({
+        apiVersion: 'v1',
+        kind: 'Namespace',
+        labels: 'cde.dev/managed=true',
+      }))
+        if (namespace.metadata.name.startsWith(`cde-ada-${unique}`)) await cluster.drop(namespace);
+      for (const volume of await cluster.list({
+        apiVersion: 'v1',
+        kind: 'PersistentVolume',
+        labels: 'cde.dev/home',
+      }))
+        if (volume.metadata.labels?.['cde.dev/name']?.startsWith(unique)) {
+          const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name };
+          await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } });
+        }
+      await line.close();
+      await database.close();
+      await embedded.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+export type Stage = Awaited<ReturnType<typeof makeStage>>;
