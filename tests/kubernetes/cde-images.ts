@@ -1,0 +1,196 @@
+// Builds the images of docker/Dockerfile with BuildKit, from a Debian made here and with nothing from a container
+// registry, and writes them as an archive. `node tests/kubernetes/cde-images.ts` prints its path.
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { debianMirror } from '../cluster/images.ts';
+import { requirePackages, run, runAsync, say, tried, until } from '../cluster/machine.ts';
+import { buildDir, hashOf } from '../cluster/places.ts';
+import { tool } from '../cluster/tool.ts';
+
+const root = fileURLToPath(new URL('../../', import.meta.url));
+export const cdeImages = ['cde-server', 'cde-satellite', 'cde-agent'] as const;
+
+/** Raised by hand when what is in a base changes. */
+const recipeVersion = '2';
+
+/** A Debian as an OCI layout, in the cache: `base` is what the images stand on, `build` has what building them takes. */
+async function debian(kind: 'base' | 'build'): Promise<{ folder: string; digest: string }> {
+  const folder = join(buildDir, `debian-${kind}-${hashOf(recipeVersion, process.arch)}`);
+  const index = join(folder, 'index.json');
+  if (!existsSync(index)) {
+    requirePackages('debootstrap');
+    say(`Making the Debian that images are built ${kind === 'base' ? 'on' : 'with'} (once)`);
+    const draft = `${folder}.${process.pid}`;
+    try {
+      await makeRoot(kind, join(draft, 'root'));
+      await writeLayout(join(draft, 'root'), join(draft, 'layout'));
+      renameSync(join(draft, 'layout'), folder);
+    } finally {
+      rmSync(draft, { recursive: true, force: true });
+    }
+  }
+  const { manifests } = JSON.parse(readFileSync(index, 'utf8')) as { manifests: { digest: string }[] };
+  return { folder, digest: manifests[0]!.digest };
+}
+
+async function makeRoot(kind: 'base' | 'build', root: string): Promise<void> {
+  const packages = kind === 'base' ? 'ca-certificates' : 'ca-certificates,g++,make,python3,patchelf';
+  await runAsync('debootstrap', [
+    ...['--variant=minbase', `--include=${packages}`, 'bookworm', root],
+    ...debianMirror(),
+  ]);
+  for (const unneeded of ['var/cache/apt', 'var/lib/apt/lists', 'usr/share/doc', 'usr/share/man'])
+    rmSync(join(root, unneeded), { recursive: true, force: true });
+  // A registry behind an authority of the machine's own is trusted by its bundle.
+  cpSync('/etc/ssl/certs/ca-certificates.crt', join(root, 'etc/ssl/certs/ca-certificates.crt'));
+  if (kind === 'base') return;
+  const npm = dirname(dirname(run('readlink', ['-f', run('which', ['npm']).trim()]).trim()));
+  cpSync(npm, join(root, 'usr/local/lib/node_modules/npm'), { recursive: true });
+  cpSync(process.execPath, join(root, 'usr/local/bin/node'));
+  run('ln', ['-sf', '../lib/node_modules/npm/bin/npm-cli.js', join(root, 'usr/local/bin/npm')]);
+  mkdirSync(join(root, 'usr/local/etc'), { recursive: true });
+  writeFileSync(join(root, 'usr/local/etc/npmrc'), 'cafile=/etc/ssl/certs/ca-certificates.crt\n');
+}
+
+/** An image of one layer, as an OCI layout: BuildKit knows it again by its digest, where a folder is new to each build. */
+async function writeLayout(root: string, folder: string): Promise<void> {
+  const blobs = join(folder, 'blobs/sha256');
+  mkdirSync(blobs, { recursive: true });
+  const layerFile = join(folder, 'layer.tar');
+  await runAsync('tar', ['--numeric-owner', '--exclude=./dev/*', '-C', root, '-cf', layerFile, '.']);
+  const sum = run('sha256sum', [layerFile]).slice(0, 64);
+  const size = statSync(layerFile).size;
+  renameSync(layerFile, join(blobs, sum));
+  const blob = (mediaType: string, value: object) => {
+    const text = JSON.stringify(value);
+    const digest = createHash('sha256').update(text).digest('hex');
+    writeFileSync(join(blobs, digest), text);
+    return { mediaType, digest: `sha256:${digest}`, size: Buffer.byteLength(text) };
+  };
+  const type = 'application/vnd.oci.image';
+  const config = blob(`${type}.config.v1+json`, {
+    architecture: process.arch === 'arm64' ? 'arm64' : 'amd64',
+    os: 'linux',
+    config: { Env: ['PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'] },
+    rootfs: { type: 'layers', diff_ids: [`sha256:${sum}`] },
+  });
+  const layer = { mediaType: `${type}.layer.v1.tar`, digest: `sha256:${sum}`, size };
+  const mediaType = `${type}.manifest.v1+json`;
+  const manifest = blob(mediaType, { schemaVersion: 2, mediaType, config, layers: [layer] });
+  writeFileSync(join(folder, 'oci-layout'), '{"imageLayoutVersion":"1.0.0"}');
+  writeFileSync(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [manifest] }));
+}
+
+/** A BuildKit of its own on a socket, with its cache in the build cache; `end` stops it. */
+async function startBuildkit(): Promise<{ address: string; end(): Promise<void> }> {
+  requirePackages('runc');
+  const program = await tool('buildkitd');
+  const folder = mkdtempSync(join(tmpdir(), 'cde-buildkit-'));
+  const address = `unix://${folder}/socket`;
+  const daemon = spawn(
+    program,
+    [
+      ...['--addr', address, '--root', join(buildDir, 'buildkit')],
+      ...['--containerd-worker=false', '--oci-worker=true', '--oci-worker-net=host'],
+      '--allow-insecure-entitlement=network.host',
+    ],
+    { stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  let errors = '';
+  daemon.stderr.on('data', (chunk) => {
+    errors = (errors + chunk).slice(-5_000);
+  });
+  const end = () => daemon.kill('SIGTERM');
+  process.once('exit', end);
+  const ended = new Promise<void>((resolve) => daemon.once('close', () => resolve()));
+  const buildctl = await tool('buildctl');
+  await until(
+    () => {
+      if (daemon.exitCode !== null) throw new Error(`buildkitd ended:\n${errors}`);
+      return tried(buildctl, '--addr', address, 'debug', 'workers');
+    },
+    30,
+    () => `buildkitd does not answer:\n${errors}`,
+  );
+  return {
+    address,
+    async end() {
+      process.off('exit', end);
+      end();
+      await ended;
+      rmSync(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** What the images are made of: the tree as committed or, with `CDE_IMAGES_FROM=tree`, as it is. */
+function context(folder: string): void {
+  if (process.env.CDE_IMAGES_FROM === 'tree') {
+    const files = run('git', ['-C', root, 'ls-files', '-co', '--exclude-standard', '-z']).split('\0');
+    for (const file of files.filter((name) => name && existsSync(join(root, name))))
+      cpSync(join(root, file), join(folder, file));
+    return;
+  }
+  run('sh', ['-c', 'git -C "$0" archive HEAD | tar -x -C "$1"', root, folder]);
+}
+
+/**
+ * Builds the images as `NAME:tag` and returns the paths of their archives, as `docker save` writes them. What has
+ * not changed comes from BuildKit's cache.
+ */
+export async function buildCdeImages(tag: string): Promise<string[]> {
+  const [base, build, buildctl] = [await debian('base'), await debian('build'), await tool('buildctl')];
+  const work = mkdtempSync(join(tmpdir(), 'cde-images-'));
+  const source = join(work, 'source');
+  mkdirSync(source);
+  context(source);
+  const buildkit = await startBuildkit();
+  const began = Date.now();
+  try {
+    const archives: string[] = [];
+    for (const name of cdeImages) {
+      const archive = join(buildDir, `${name}-${tag}.tar`);
+      const npmrc = join(process.env.HOME ?? '/root', '.npmrc');
+      await runAsync(
+        buildctl,
+        [
+          ...['--addr', buildkit.address, 'build', '--frontend', 'dockerfile.v0', '--progress', 'plain'],
+          ...['--local', `context=${source}`, '--local', `dockerfile=${join(source, 'docker')}`],
+          ...['--opt', `target=${name.slice('cde-'.length)}`, '--opt', 'force-network-mode=host'],
+          ...['--allow', 'network.host'],
+          ...['--oci-layout', `base=${base.folder}`, '--oci-layout', `build=${build.folder}`],
+          ...['--opt', `context:local/base=oci-layout://base@${base.digest}`],
+          ...['--opt', `context:local/build=oci-layout://build@${build.digest}`],
+          ...['--opt', 'build-arg:BASE_IMAGE=local/base', '--opt', 'build-arg:BUILD_IMAGE=local/build'],
+          ...(existsSync(npmrc) ? ['--secret', `id=npmrc,src=${npmrc}`] : []),
+          ...['--output', `type=docker,name=${name}:${tag},dest=${archive}`],
+        ],
+        { env: process.env },
+      );
+      archives.push(archive);
+    }
+    say(`Built ${cdeImages.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
+    return archives;
+  } finally {
+    await buildkit.end();
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const archive of await buildCdeImages('test')) console.log(archive);
+}
