@@ -21,6 +21,8 @@ const { connections, installation } = testConnections();
 let provider: Provider;
 const clock = { at: () => new Date() };
 const made: Workspace[] = [];
+/** What a change of a workspace calls. */
+const wakers = new Map<string, () => void>();
 
 beforeAll(async () => {
   provider = makeKubernetesProvider({
@@ -30,11 +32,12 @@ beforeAll(async () => {
     log: quiet,
     now: () => clock.at(),
   });
+  provider.onChange((id) => wakers.get(id)?.());
   await connections.refresh();
   await vi.waitFor(() => expect(connections.get('one')?.view.synced).toBe(true), 15_000);
 });
 afterAll(async () => {
-  for (const workspace of made) await workspace.remove('discard').catch(() => {});
+  await Promise.all(made.map((workspace) => workspace.remove('discard').catch(() => {})));
   await provider.close();
   await connections.close();
 });
@@ -53,16 +56,18 @@ class Workspace {
   get namespace(): string {
     return String(this.state.namespace);
   }
+  /** As if the server was killed after each move before it had written down what came of it: each is done twice. */
+  forgetful = false;
   #drive = async (next: () => Promise<Move>): Promise<Move> => {
     for (;;) {
+      if (this.forgetful) await next();
       const move = await next();
       // As PostgreSQL would keep it.
       this.state = JSON.parse(JSON.stringify(move.state)) as ProviderState;
       if (move.kind !== 'again') return move;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, move.afterMs);
-        provider.onChange((id) => {
-          if (id !== this.id) return;
+        wakers.set(this.id, () => {
           clearTimeout(timer);
           resolve();
         });
@@ -140,7 +145,9 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   expect(await workspace.observe()).toMatchObject({ kind: 'absent' });
 
   workspace.plan(`image: ${images.debianNewer}\npullPolicy: IfNotPresent`);
+  const stopped = connections.get('one')!.client.calls();
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  expect(connections.get('one')!.client.calls() - stopped).toBeLessThanOrEqual(12);
   expect(await workspace.exec('sh', '-c', 'ls ~/mine; cat ~/.bashrc; ls ~/.vimrc')).toBe(
     '/home/ada/mine\nexport IMAGE_DOTFILES=12b\n/home/ada/.vimrc',
   );
@@ -160,6 +167,113 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   expect(await provider.purgeHomes(0, new Date())).toEqual([]);
 }, 180_000);
 
+test('every move may be lost and done again', async () => {
+  const workspace = new Workspace();
+  workspace.forgetful = true;
+  workspace.plan(`${debian}\nservices: [{ name: cache, image: "${images.pause}", ports: [6379] }]`);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  await workspace.exec('touch', '/home/ada/mine');
+  await kubectl('-n', workspace.namespace, 'scale', 'deployment', 'cache', '--replicas=2');
+  expect(await workspace.stop()).toMatchObject({ kind: 'done' });
+  workspace.plan(`${debian}\nservices: [{ name: cache, image: "${images.pause}", ports: [6379] }]`);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const size = ['get', 'deployment', 'cache', '-o', 'jsonpath={.spec.replicas}'];
+  expect(await kubectl('-n', workspace.namespace, ...size)).toBe('2');
+  expect(await workspace.remove('keep')).toMatchObject({ kind: 'done', home: workspace.state.homeVolume });
+  const second = new Workspace();
+  second.forgetful = true;
+  second.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
+  expect(await second.start()).toMatchObject({ kind: 'done' });
+  expect(await second.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
+}, 180_000);
+
+test('a restore that is given up leaves the home to whom it was of', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  await workspace.exec('touch', '/home/ada/mine');
+  await workspace.remove('keep');
+  const second = new Workspace();
+  second.plan(
+    'image: cde-test/nope:1\npullPolicy: Never',
+    {},
+    { workspaceId: workspace.id, state: workspace.state },
+  );
+  expect(await second.start()).toMatchObject({ kind: 'failed' });
+  const gone = await second.remove('discard');
+  expect(gone).toMatchObject({ kind: 'done' });
+  expect(gone).not.toHaveProperty('home');
+  const third = new Workspace();
+  third.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
+  expect(await third.start()).toMatchObject({ kind: 'done' });
+  expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
+}, 180_000);
+
+test('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  expect(await workspace.exec('sudo', '-n', 'id', '-un')).toBe('root');
+  // What packages of daemons do when they are installed.
+  await workspace.exec('sudo', '-n', 'useradd', '--system', 'postgres');
+  expect(await workspace.exec('sh', '-c', 'id -un postgres; id -un; stat -c %u:%g ~ ~/.bashrc')).toBe(
+    'postgres\nada\n1000:1000\n1000:1000',
+  );
+  // A daemon's orphan is collected when it ends.
+  await workspace.exec('sh', '-c', '(setsid sh -c "sleep 0.2" &) ; sleep 1');
+  expect(await workspace.exec('sh', '-c', 'ps -eo stat= | grep -c ^Z || true')).toBe('0');
+}, 120_000);
+
+test('a stop ends what nothing of ours can scale, and the start brings it back', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  const daemons = `apiVersion: apps/v1
+kind: DaemonSet
+metadata: { name: logs }
+spec:
+  selector: { matchLabels: { app: logs } }
+  template:
+    metadata: { labels: { app: logs } }
+    spec: { containers: [{ name: logs, image: "${images.pause}" }] }
+`;
+  await run('sh', [
+    '-c',
+    `printf '%s' '${daemons}' | kubectl --kubeconfig ${kubeconfig} -n ${workspace.namespace} apply -f -`,
+  ]);
+  const pods = () => kubectl('-n', workspace.namespace, 'get', 'pods', '-o', 'name');
+  await vi.waitFor(async () => expect(await pods()).toContain('logs-'), 20_000);
+  expect(await workspace.stop()).toMatchObject({ kind: 'done' });
+  expect(await pods()).toBe('');
+  expect(workspace.lines.join('\n')).toContain('DaemonSet logs');
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  await vi.waitFor(async () => expect(await pods()).toContain('logs-'), 60_000);
+}, 180_000);
+
+test('a larger home grows', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  await workspace.stop();
+  workspace.plan(debian);
+  workspace.spec!.template.home.size = '2Gi';
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const claim = ['get', 'pvc', 'home', '-o', 'jsonpath={.spec.resources.requests.storage}'];
+  expect(await kubectl('-n', workspace.namespace, ...claim)).toBe('2Gi');
+}, 120_000);
+
+test('a namespace that somebody else has is left to them', async () => {
+  const workspace = new Workspace();
+  await kubectl('create', 'namespace', `cde-ada-${workspace.name}`);
+  try {
+    workspace.plan(debian);
+    expect(await workspace.start()).toMatchObject({ kind: 'done' });
+    expect(workspace.namespace).toMatch(new RegExp(`^cde-ada-${workspace.name}-[0-9a-f]{6}$`));
+  } finally {
+    await kubectl('delete', 'namespace', `cde-ada-${workspace.name}`, '--wait=false');
+  }
+}, 120_000);
+
 test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
@@ -178,7 +292,7 @@ test('a namespace that somebody deletes is seen, and the start after brings the 
   workspace.plan(debian);
   await workspace.start();
   await workspace.exec('touch', '/home/ada/precious');
-  const changed = new Promise<void>((resolve) => provider.onChange((id) => id === workspace.id && resolve()));
+  const changed = new Promise<void>((resolve) => wakers.set(workspace.id, resolve));
   await kubectl('delete', 'namespace', workspace.namespace, '--wait=false');
   await changed;
   expect(await workspace.observe()).toMatchObject({
@@ -274,8 +388,7 @@ test('services and manifests come with it, go when a version names them no more,
   workspace.plan(
     `${debian}\nservices:\n  - { name: cache, image: "${images.pause}", ports: [6379], storage: { path: /data, size: 10Mi } }`,
     {
-      'manifests/a.yaml':
-        'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: "${{ workspace.owner }}" }\n',
+      'manifests/a.yaml': `apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: "\${{ workspace.owner }}" }\n`,
     },
   );
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
@@ -297,6 +410,21 @@ test('services and manifests come with it, go when a version names them no more,
     'persistentvolumeclaim/cache-data',
     'persistentvolumeclaim/home',
   ]);
+}, 120_000);
+
+test('a kind that belongs to the cluster is refused, whatever the template says', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  workspace.spec!.template.manifests = [
+    {
+      apiVersion: 'scheduling.k8s.io/v1',
+      kind: 'PriorityClass',
+      metadata: { name: 'mine' },
+      value: 1,
+    } as never,
+  ];
+  expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'kind-not-namespaced' } });
+  await expect(kubectl('get', 'priorityclass', 'mine')).rejects.toThrow(/NotFound/);
 }, 120_000);
 
 test('a field that somebody else keeps is reported, not taken', async () => {

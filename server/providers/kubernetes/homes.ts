@@ -1,4 +1,4 @@
-import type { KubeClient, KubeObject, KubeRef } from './client.ts';
+import { type KubeClient, KubeError, type KubeObject, type KubeRef } from './client.ts';
 import type { Connection } from './connections.ts';
 import { annotations, labels, labelValue } from './names.ts';
 
@@ -7,6 +7,14 @@ export interface HomeVolume {
   name: string;
   size: string;
   storageClass: string;
+}
+
+/** Whose a home is; its volume says so, should all else be lost. */
+export interface HomeOwner {
+  installation: string;
+  workspaceId: string;
+  owner: string;
+  name: string;
 }
 
 const volumeRef = (name: string): KubeRef => ({ apiVersion: 'v1', kind: 'PersistentVolume', name });
@@ -19,54 +27,67 @@ function read(volume: KubeObject): HomeVolume {
     storageClass: spec.storageClassName ?? '',
   };
 }
+const phaseOf = (object: KubeObject) => ((object.status ?? {}) as { phase?: string }).phase;
+
+/** Null: there is none. */
+async function patchVolume(client: KubeClient, name: string, patch: object): Promise<KubeObject | null> {
+  try {
+    return await client.patch(volumeRef(name), patch);
+  } catch (error) {
+    if (error instanceof KubeError && error.status === 404) return null;
+    throw error;
+  }
+}
 
 /** The volume that the claim of the home is bound to; null while it is bound to none. */
 export function volumeOfClaim(claim: KubeObject | null): string | null {
   const { volumeName } = (claim?.spec ?? {}) as { volumeName?: string };
-  const { phase } = (claim?.status ?? {}) as { phase?: string };
-  return phase === 'Bound' && volumeName ? volumeName : null;
+  return claim && phaseOf(claim) === 'Bound' && volumeName ? volumeName : null;
 }
 
-/**
- * From now on the volume outlives its claim and its namespace, whoever deletes them. Its labels say whose it is,
- * should all else be lost.
- */
+/** The labels of what a home is made of. */
+export const homeLabels = (of: HomeOwner, fate: 'used' | 'kept'): Record<string, string> => ({
+  [labels.installation]: of.installation,
+  [labels.workspace]: of.workspaceId,
+  [labels.owner]: labelValue(of.owner),
+  [labels.name]: labelValue(of.name),
+  [labels.home]: fate,
+});
+
+/** From now on the volume outlives its claim and its namespace, whoever deletes them. */
 export async function protectHome(
   { client }: Pick<Connection, 'client'>,
   name: string,
-  of: { installation: string; workspaceId: string; owner: string; name: string },
+  of: HomeOwner,
 ): Promise<HomeVolume> {
   const volume = await client.patch(volumeRef(name), {
-    metadata: {
-      labels: {
-        [labels.installation]: of.installation,
-        [labels.workspace]: of.workspaceId,
-        [labels.owner]: labelValue(of.owner),
-        [labels.name]: labelValue(of.name),
-        [labels.home]: 'used',
-      },
-      annotations: { [annotations.keptAt]: null },
-    },
+    metadata: { labels: homeLabels(of, 'used'), annotations: { [annotations.keptAt]: null } },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
   return read(volume);
 }
 
-/** Makes a volume that has no claim any more free for a new one of `namespace`. Null: it is gone. */
+/**
+ * Makes a volume that has no claim any more free for a new one of `namespace`. Null: it is gone, or its storage
+ * is on its way out.
+ */
 export async function freeHome(
   client: KubeClient,
   name: string,
   namespace: string,
 ): Promise<HomeVolume | 'in-use' | null> {
   const volume = await client.get(volumeRef(name));
-  if (!volume || volume.metadata.deletionTimestamp) return null;
+  if (!volume || volume.metadata.deletionTimestamp || volume.metadata.labels?.[labels.home] === 'given-up')
+    return null;
   const claim = (volume.spec as { claimRef?: { namespace: string; name: string; uid?: string } }).claimRef;
-  const { phase } = (volume.status ?? {}) as { phase?: string };
-  if (claim && phase === 'Bound' && claim.namespace !== namespace) return 'in-use';
-  if (claim && phase !== 'Bound')
+  const isBound = phaseOf(volume) === 'Bound';
+  if (claim && isBound && claim.namespace !== namespace) return 'in-use';
+  const isFree = claim?.namespace === namespace && claim.name === 'home' && claim.uid === undefined;
+  if (claim && !isBound && !isFree)
     await client.patch(volumeRef(name), {
-      // Only this claim may have it: between two writes nobody else's can be bound.
       spec: {
+        persistentVolumeReclaimPolicy: 'Retain',
+        // Only this claim may have it: between two writes nobody else's can be bound.
         claimRef: {
           apiVersion: 'v1',
           kind: 'PersistentVolumeClaim',
@@ -80,26 +101,37 @@ export async function freeHome(
   return read(volume);
 }
 
-/** Its workspace goes, the home stays until `purgeKept` finds it too old. False: there was none. */
-export async function keepHome(client: KubeClient, name: string, now: Date): Promise<boolean> {
-  if (!(await client.get(volumeRef(name)))) return false;
-  await client.patch(volumeRef(name), {
+/**
+ * Its workspace goes, the home stays until `purgeKept` finds it too old. `of` null: whose it is stays as it is.
+ * False: there was none.
+ */
+export async function keepHome(
+  client: KubeClient,
+  name: string,
+  of: Omit<HomeOwner, 'owner' | 'name'> | null,
+  now: Date,
+): Promise<boolean> {
+  const kept = await patchVolume(client, name, {
     metadata: {
-      labels: { [labels.home]: 'kept' },
+      labels: {
+        ...(of && { [labels.installation]: of.installation, [labels.workspace]: of.workspaceId }),
+        [labels.home]: 'kept',
+      },
       annotations: { [annotations.keptAt]: now.toISOString() },
     },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
-  return true;
+  return kept !== null;
 }
 
 /** Its storage goes with its claim; when the claim is gone already, at once. */
 export async function giveUpHome(client: KubeClient, name: string): Promise<void> {
-  if (!(await client.get(volumeRef(name)))) return;
-  await client.patch(volumeRef(name), {
+  const volume = await patchVolume(client, name, {
     metadata: { labels: { [labels.home]: 'given-up' } },
     spec: { persistentVolumeReclaimPolicy: 'Delete' },
   });
+  // Made free for a claim that never came, it is released by none either.
+  if (volume && phaseOf(volume) === 'Available') await client.remove(volumeRef(name));
 }
 
 /** Gives up homes that were kept since before `before`; returns their workspace ids. */
@@ -115,14 +147,23 @@ export async function purgeKept(
     labels: `${labels.installation}=${installation},${labels.home}=kept`,
   });
   const purged: string[] = [];
-  for (const { metadata } of volumes) {
-    const workspaceId = metadata.labels?.[labels.workspace] ?? '';
-    const keptAt = Date.parse(metadata.annotations?.[annotations.keptAt] ?? '');
-    if (options.only !== undefined && options.only !== workspaceId) continue;
-    // One without a date is nobody's to judge.
-    if (!(keptAt <= before.getTime()) || options.claimed?.has(workspaceId)) continue;
-    await giveUpHome(client, metadata.name);
-    purged.push(workspaceId);
-  }
+  for (const volume of volumes)
+    if (phaseOf(volume) !== 'Bound' && isOver(volume, before, options)) {
+      await giveUpHome(client, volume.metadata.name);
+      purged.push(volume.metadata.labels?.[labels.workspace] ?? '');
+    }
   return purged;
+}
+
+/** Whether what is kept was kept since before `before`, and nobody is about to take it over. */
+export function isOver(
+  { metadata }: KubeObject,
+  before: Date,
+  options: { claimed?: ReadonlySet<string>; only?: string },
+): boolean {
+  const workspaceId = metadata.labels?.[labels.workspace] ?? '';
+  if (options.only !== undefined && options.only !== workspaceId) return false;
+  // One without a date is nobody's to judge.
+  const keptAt = Date.parse(metadata.annotations?.[annotations.keptAt] ?? '');
+  return keptAt <= before.getTime() && !options.claimed?.has(workspaceId);
 }

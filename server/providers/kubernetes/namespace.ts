@@ -34,20 +34,8 @@ export function renderNamespace(
 ): KubeObject[] {
   const section = spec.template.kubernetes as KubernetesSection;
   const { namespace } = options;
-  const own = {
-    [labels.managed]: 'true',
-    [labels.installation]: options.installation,
-    [labels.workspace]: spec.workspaceId,
-    [labels.owner]: labelValue(spec.owner),
-    [labels.name]: labelValue(spec.name),
-  };
-  const make = (
-    apiVersion: string,
-    kind: string,
-    name: string,
-    rest: object,
-    more: object = {},
-  ): KubeObject => ({
+  const own = ownLabels(spec, options.installation);
+  const make: Make = (apiVersion, kind, name, rest, more = {}) => ({
     apiVersion,
     kind,
     ...rest,
@@ -58,34 +46,14 @@ export function renderNamespace(
   const { quota } = section;
   const manifests = (spec.template.manifests ?? []) as KubeObject[];
   return [
-    {
-      apiVersion: 'v1',
-      kind: 'Namespace',
-      metadata: {
-        name: namespace,
-        labels: {
-          ...own,
-          'pod-security.kubernetes.io/enforce': section.podSecurity,
-          'pod-security.kubernetes.io/warn': section.podSecurity,
-        },
-      },
-    },
+    namespaceItself(spec, options),
     make('v1', 'ServiceAccount', 'developer', { automountServiceAccountToken: true }),
     // Admin of this namespace and of nothing else; Kubernetes' admin may not change quotas.
     make('rbac.authorization.k8s.io/v1', 'RoleBinding', 'developer', {
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'admin' },
       subjects: [{ kind: 'ServiceAccount', name: 'developer', namespace }],
     }),
-    make('v1', 'ResourceQuota', 'cde', {
-      spec: {
-        hard: {
-          pods: String(quota.pods ?? usualPods),
-          ...(quota.cpus !== undefined && { 'limits.cpu': String(quota.cpus) }),
-          ...(quota.memory !== undefined && { 'limits.memory': String(quota.memory) }),
-          ...(quota.storage !== undefined && { 'requests.storage': String(quota.storage) }),
-        },
-      },
-    }),
+    quotaItself(spec, options),
     // What names no limits would be refused where the quota counts them; elsewhere nobody wants limits by surprise.
     make('v1', 'LimitRange', 'cde', {
       spec: {
@@ -151,6 +119,51 @@ export function renderNamespace(
       },
     }),
   ];
+}
+
+type Place = Pick<NamespaceOptions, 'namespace' | 'installation'>;
+
+const ownLabels = (spec: WorkspaceSpec, installation: string): Record<string, string> => ({
+  [labels.managed]: 'true',
+  [labels.installation]: installation,
+  [labels.workspace]: spec.workspaceId,
+  [labels.owner]: labelValue(spec.owner),
+  [labels.name]: labelValue(spec.name),
+});
+
+/** The Namespace of a workspace. */
+export function namespaceItself(spec: WorkspaceSpec, { namespace, installation }: Place): KubeObject {
+  const { podSecurity } = spec.template.kubernetes as KubernetesSection;
+  return {
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: {
+      name: namespace,
+      labels: {
+        ...ownLabels(spec, installation),
+        'pod-security.kubernetes.io/enforce': podSecurity,
+        'pod-security.kubernetes.io/warn': podSecurity,
+      },
+    },
+  };
+}
+
+/** Its ResourceQuota. */
+export function quotaItself(spec: WorkspaceSpec, { namespace, installation }: Place): KubeObject {
+  const { quota } = spec.template.kubernetes as KubernetesSection;
+  return {
+    apiVersion: 'v1',
+    kind: 'ResourceQuota',
+    metadata: { name: 'cde', namespace, labels: ownLabels(spec, installation) },
+    spec: {
+      hard: {
+        pods: String(quota.pods ?? usualPods),
+        ...(quota.cpus !== undefined && { 'limits.cpu': String(quota.cpus) }),
+        ...(quota.memory !== undefined && { 'limits.memory': String(quota.memory) }),
+        ...(quota.storage !== undefined && { 'requests.storage': String(quota.storage) }),
+      },
+    },
+  };
 }
 
 type Make = (apiVersion: string, kind: string, name: string, rest: object, more?: object) => KubeObject;

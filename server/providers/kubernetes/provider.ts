@@ -1,20 +1,20 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { Logger } from '../../log.ts';
 import type { Move, MoveContext, Observation, Provider, ProviderState, WorkspaceSpec } from '../provider.ts';
-import { applyOne, Refused } from './apply.ts';
 import { KubeError } from './client.ts';
 import type { Connection, Connections } from './connections.ts';
-import { giveUpHome, keepHome, purgeKept, volumeOfClaim } from './homes.ts';
+import { makeDrift } from './drift.ts';
+import { purgeKept } from './homes.ts';
 import { labels } from './names.ts';
-import { renderNamespace } from './namespace.ts';
 import { explain, explainEnd, explainGone } from './reasons.ts';
-import { hashOf, startMove, stuck, workspaceContainer } from './start.ts';
+import { removeMove } from './remove.ts';
+import { purgeSnapshots } from './snapshots.ts';
+import { startMove, workspaceContainer } from './start.ts';
 import { read, type State, write } from './state.ts';
-import { clearPods, scaleDown } from './workloads.ts';
+import { stopMove } from './stop.ts';
 
 /** How soon a cluster that is away is asked again; its return wakes us anyway. */
 const awayMs = 5_000;
-const lookAgainMs = 2_000;
 /** Changes of one workspace within this time are told once. */
 const gatherMs = 150;
 
@@ -25,6 +25,8 @@ export interface KubernetesOptions {
   /** The image that brings the agent into every pod. */
   agentImage: string;
   agentPullPolicy?: string;
+  /** URLs that agents have to reach beside the server's, such as satellites'. */
+  alsoReach?: () => Promise<readonly string[]>;
   log: Logger;
   now?: () => Date;
 }
@@ -36,6 +38,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   /** Which workspace a namespace is of; its own label is gone with it. */
   const owners = new Map<string, string>();
   const due = new Map<string, NodeJS.Timeout>();
+  const repair = makeDrift({ installation, log, now });
 
   connections.onChange((connection, namespace) => {
     const label = connection.view.get('Namespace', '', namespace)?.metadata.labels?.[labels.workspace];
@@ -59,14 +62,22 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   /** Waits, as long as it takes, with one line in the log. */
   function waitFor(text: string, state: State, context: MoveContext): Move {
     if (state.said !== text) context.log(text, 'warn');
-    return { kind: 'again', state: write({ ...state, said: text }), afterMs: awayMs };
+    const awaySince = state.awaySince ?? now().toISOString();
+    return { kind: 'again', state: write({ ...state, said: text, awaySince }), afterMs: awayMs };
+  }
+
+  /** The cluster is back: the time in which it was away counts for nothing. */
+  function back({ awaySince, ...state }: State): State {
+    if (!awaySince || !state.appliedAt) return state;
+    const gone = now().getTime() - Date.parse(awaySince);
+    return { ...state, appliedAt: new Date(Date.parse(state.appliedAt) + gone).toISOString() };
   }
 
   /** Runs `work` on the workspace's cluster; that one being away is no failure. */
   async function on(
     state: State,
     context: MoveContext,
-    work: (connection: Connection) => Promise<Move>,
+    work: (connection: Connection, state: State) => Promise<Move>,
   ): Promise<Move> {
     const connection = connections.get(state.cluster!);
     if (!connection)
@@ -82,7 +93,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       };
     if (!isUsable(connection)) return waitFor(awayText(connection), state, context);
     try {
-      return await work(connection);
+      return await work(connection, back(state));
     } catch (error) {
       if (error instanceof KubeError && error.away)
         return waitFor(
@@ -162,9 +173,10 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       const chosen = choose(spec, state);
       if ('failed' in chosen) return chosen.failed;
       const placed = { ...state, cluster: chosen.name };
-      return on(placed, context, (connection) =>
-        startMove(connection, spec, launch, placed, context, {
+      return on(placed, context, (connection, known) =>
+        startMove(connection, spec, launch, known, context, {
           installation,
+          ...(options.alsoReach && { alsoReach: options.alsoReach }),
           agentImage: options.agentImage,
           ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
           now,
@@ -174,53 +186,16 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
 
     async stop(_workspaceId, remembered, context) {
       const state = read(remembered);
-      const { applied: _applied, podUid: _pod, said: _said, ...rest } = state;
-      const stopped: Move = { kind: 'done', state: write({ ...rest, scaledDown: true }) };
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
-      return on(state, context, async ({ client, view }) => {
-        const namespace = state.namespace!;
-        const there = view.get('Namespace', '', namespace);
-        if (!there || there.metadata.deletionTimestamp) return stopped;
-        if (!state.scaledDown) await scaleDown(client, namespace);
-        const left = await clearPods(client, namespace, now(), context);
-        if (left === 0) return stopped;
-        return { kind: 'again', state: write({ ...state, scaledDown: true }), afterMs: lookAgainMs };
-      });
+      return on(state, context, (connection, known) => stopMove(connection, known, context, now()));
     },
 
-    async remove(_workspaceId, remembered, home, context) {
+    async remove(workspaceId, remembered, home, context) {
       const state = read(remembered);
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
-      return on(state, context, async ({ client, view }) => {
-        const namespace = state.namespace!;
-        const volume =
-          state.homeVolume ?? volumeOfClaim(view.get('PersistentVolumeClaim', namespace, 'home'));
-        let kept = false;
-        if (volume && home === 'keep') kept = await keepHome(client, volume, now());
-        else if (volume) await giveUpHome(client, volume);
-        const ref = { apiVersion: 'v1', kind: 'Namespace', name: namespace };
-        const there = await client.get(ref);
-        if (there) {
-          if (!there.metadata.deletionTimestamp) await client.remove(ref);
-          const text = `The namespace ${namespace} is being deleted${stuck(there)}.`;
-          if (state.said !== text && stuck(there)) context.log(text, 'warn');
-          return {
-            kind: 'again',
-            state: write({
-              ...state,
-              ...(volume && { homeVolume: volume }),
-              ...(stuck(there) && { said: text }),
-            }),
-            afterMs: lookAgainMs,
-          };
-        }
-        const { said: _, applied: _applied, ...rest } = state;
-        return {
-          kind: 'done',
-          state: write({ ...rest, ...(volume && { homeVolume: volume }) }),
-          ...(kept && { home: volume! }),
-        };
-      });
+      return on(state, context, (connection, known) =>
+        removeMove(connection, workspaceId, known, home, context, { installation, now: now() }),
+      );
     },
 
     async observe(_workspaceId, remembered, spec): Promise<Observation> {
@@ -244,7 +219,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if (!statefulSet) return { kind: 'absent', reason: 'The StatefulSet of the workspace was deleted' };
       if ((statefulSet.spec as { replicas?: number }).replicas === 0)
         return { kind: 'absent', reason: 'Somebody scaled the workspace to zero' };
-      if (spec) await repair(connection, spec, state);
+      const amiss = spec ? await repair(connection, spec, state) : null;
       const buildId = state.applied ?? '';
       const pod = view.get('Pod', namespace, 'workspace-0');
       const events = view.list('Event', namespace);
@@ -264,7 +239,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0))
         return { kind: 'exited', buildId, reason: explainEnd(pod, events) };
       const ready = conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
-      if (ready && status?.state?.running) return { kind: 'running', buildId };
+      if (ready && status?.state?.running) return { kind: 'running', buildId, ...(amiss && { note: amiss }) };
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
       const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
       return { kind: 'running', buildId, ...(reason && { note: reason.message }) };
@@ -274,10 +249,10 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       const purged: string[] = [];
       for (const connection of connections.all()) {
         if (!isUsable(connection)) continue;
+        const before = new Date(at.getTime() - graceMs);
         try {
-          purged.push(
-            ...(await purgeKept(connection.client, installation, new Date(at.getTime() - graceMs), more)),
-          );
+          purged.push(...(await purgeKept(connection.client, installation, before, more)));
+          await purgeSnapshots(connection.client, installation, before, more);
         } catch (error) {
           if (!(error instanceof KubeError)) throw error;
           log.warn({ err: error, cluster: connection.record.name }, 'kept homes could not be looked through');
@@ -293,31 +268,6 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       listeners.length = 0;
     },
   };
-
-  /** What somebody has edited goes back to what the template says; what we cannot is left, and logged. */
-  async function repair(connection: Connection, spec: WorkspaceSpec, state: State): Promise<void> {
-    const quota = connection.view.get('ResourceQuota', state.namespace!, 'cde');
-    if (quota && hashOf(quota.spec) === state.quota) return;
-    const wanted = renderNamespace(
-      spec,
-      { buildId: state.applied ?? '', serverUrl: '', token: '' },
-      { namespace: state.namespace!, installation, agentImage: options.agentImage },
-    ).find(({ kind, metadata }) => kind === 'ResourceQuota' && metadata.name === 'cde')!;
-    try {
-      // An edit takes the field over; this one is ours.
-      await connection.client.remove({
-        apiVersion: 'v1',
-        kind: 'ResourceQuota',
-        namespace: state.namespace!,
-        name: 'cde',
-      });
-      await applyOne(connection, wanted);
-      log.info({ workspace: spec.workspaceId, namespace: state.namespace }, 'an edited quota was put back');
-    } catch (error) {
-      if (!(error instanceof KubeError) && !(error instanceof Refused)) throw error;
-      log.warn({ err: error, namespace: state.namespace }, 'an edited quota could not be put back');
-    }
-  }
 
   return provider;
 }

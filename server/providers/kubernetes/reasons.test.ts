@@ -407,6 +407,8 @@ describe('refusals', () => {
       fatal: false,
     });
     expect(explainRefused('pod x', said('0').replace('=6Gi', '=2Gi'))).toMatchObject({ fatal: true });
+    // As Kubernetes writes what it was given as a number.
+    expect(explainRefused('pod x', said('268435456'))!.message).toContain('4Gi asked for, 256Mi of 6Gi used');
   });
 
   test('what was refused before it was mended is not the reason any more', () => {

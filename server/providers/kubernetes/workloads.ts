@@ -1,6 +1,7 @@
 import type { MoveContext } from '../provider.ts';
-import type { KubeClient, KubeObject } from './client.ts';
+import { type KubeClient, KubeError, type KubeObject, type KubeRef } from './client.ts';
 import { annotations } from './names.ts';
+import type { Sized } from './state.ts';
 
 /** What has a size, and what can be suspended instead. */
 const sized = [
@@ -12,50 +13,79 @@ const suspended = [
   { apiVersion: 'batch/v1', kind: 'CronJob' },
   { apiVersion: 'batch/v1', kind: 'Job' },
 ];
+const scaledItself = new Set(sized.map(({ kind }) => kind));
 
-const isOwned = (object: KubeObject) =>
-  object.metadata.ownerReferences?.some(({ controller }) => controller) ?? false;
-const refOf = ({ apiVersion, kind, metadata: { name, namespace } }: KubeObject) => ({
+const ownerOf = (object: KubeObject) =>
+  object.metadata.ownerReferences?.find(({ controller }) => controller) ?? null;
+const refOf = ({ apiVersion, kind, metadata: { name, namespace } }: KubeObject): KubeRef => ({
   apiVersion,
   kind,
   name,
   ...(namespace && { namespace }),
 });
 
-/** Scales every workload of a namespace to nothing, the developer's own too, and writes on each what it was. */
-export async function scaleDown(client: KubeClient, namespace: string): Promise<void> {
+/** Somebody may delete what we have just listed. */
+async function patchIfThere(client: KubeClient, ref: KubeRef, patch: object): Promise<void> {
+  await client.patch(ref, patch).catch((error) => {
+    if (!(error instanceof KubeError) || error.status !== 404) throw error;
+  });
+}
+
+/**
+ * Scales every workload of a namespace to nothing, the developer's own too, and writes on each what it was.
+ * Returns these, and those that an attempt cut short has scaled before. Not the workspace's own StatefulSet: its
+ * size is always one.
+ */
+export async function scaleDown(client: KubeClient, namespace: string): Promise<Sized[]> {
+  const found: Sized[] = [];
   for (const kind of sized)
     for (const object of await client.list({ ...kind, namespace })) {
+      // A Deployment's ReplicaSet follows the Deployment.
+      if (scaledItself.has(ownerOf(object)?.kind ?? '')) continue;
+      const own = object.kind === 'StatefulSet' && object.metadata.name === 'workspace';
       const replicas = (object.spec as { replicas?: number }).replicas ?? 1;
-      if (isOwned(object) || replicas === 0) continue;
-      await client.patch(refOf(object), {
-        metadata: { annotations: { [annotations.size]: String(replicas) } },
-        spec: { replicas: 0 },
-      });
+      const before = object.metadata.annotations?.[annotations.size];
+      const size = replicas > 0 ? replicas : Number(before ?? 0);
+      if (size > 0 && !own) found.push({ ref: refOf(object), size });
+      if (replicas > 0)
+        await patchIfThere(client, refOf(object), {
+          ...(!own && { metadata: { annotations: { [annotations.size]: String(replicas) } } }),
+          spec: { replicas: 0 },
+        });
     }
   for (const kind of suspended)
     for (const object of await client.list({ ...kind, namespace })) {
       const { suspend = false } = object.spec as { suspend?: boolean };
-      const ended = (object.status as { completionTime?: string } | undefined)?.completionTime !== undefined;
-      if (isOwned(object) || suspend || ended) continue;
-      await client.patch(refOf(object), {
-        metadata: { annotations: { [annotations.size]: 'running' } },
-        spec: { suspend: true },
-      });
+      if (!suspend && !hasEnded(object)) {
+        found.push({ ref: refOf(object), size: 'running' });
+        await patchIfThere(client, refOf(object), {
+          metadata: { annotations: { [annotations.size]: 'running' } },
+          spec: { suspend: true },
+        });
+      } else if (suspend && object.metadata.annotations?.[annotations.size])
+        found.push({ ref: refOf(object), size: 'running' });
     }
+  return found;
 }
 
+const hasEnded = (job: KubeObject) =>
+  ((job.status ?? {}) as { conditions?: { type: string; status: string }[] }).conditions?.some(
+    ({ type, status }) => ['Complete', 'Failed'].includes(type) && status === 'True',
+  ) ?? false;
+
 /** Gives every workload the size that it had before the stop. What was at nothing then stays so. */
-export async function scaleUp(client: KubeClient, namespace: string): Promise<void> {
-  for (const kind of [...sized, ...suspended])
-    for (const object of await client.list({ ...kind, namespace })) {
-      const size = object.metadata.annotations?.[annotations.size];
-      if (size === undefined) continue;
-      await client.patch(refOf(object), {
-        metadata: { annotations: { [annotations.size]: null } },
-        spec: size === 'running' ? { suspend: false } : { replicas: Number(size) },
-      });
-    }
+export async function scaleUp(client: KubeClient, workloads: readonly Sized[]): Promise<void> {
+  for (const { ref, size } of workloads)
+    await patchIfThere(client, ref, {
+      metadata: { annotations: { [annotations.size]: null } },
+      spec: size === 'running' ? { suspend: false } : { replicas: size },
+    });
+}
+
+/** From now on nothing can make a pod in the namespace. */
+export async function closeQuota(client: KubeClient, namespace: string): Promise<void> {
+  const ref = { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' };
+  await patchIfThere(client, ref, { spec: { hard: { pods: '0' } } });
 }
 
 /** How long after its grace a pod may hang before it counts as on a node that is lost. */
@@ -78,19 +108,22 @@ export async function strikeOff(
 }
 
 /**
- * Ends what is left of a namespace's pods: those that nothing would bring back are deleted, those that hang on a
- * lost node are struck off. Returns how many are still there.
+ * Ends what is left of a namespace's pods: those that nothing would bring back are deleted (with `all` the others
+ * too), those that hang on a lost node are struck off. Returns how many are still there, and of those that nobody
+ * ends yet what each belongs to: `DaemonSet logs`.
  */
 export async function clearPods(
   client: KubeClient,
   namespace: string,
   now: Date,
   context: MoveContext,
-): Promise<number> {
+  { all = false } = {},
+): Promise<{ left: number; alive: string[] }> {
   let left = 0;
+  const alive = new Set<string>();
   for (const pod of await client.list({ apiVersion: 'v1', kind: 'Pod', namespace })) {
     const { phase } = (pod.status ?? {}) as { phase?: string };
-    const { name, deletionTimestamp } = pod.metadata;
+    const { name, uid, deletionTimestamp } = pod.metadata;
     if (deletionTimestamp) {
       left++;
       await strikeOff(client, pod, now, context);
@@ -98,9 +131,14 @@ export async function clearPods(
     }
     if (phase === 'Succeeded' || phase === 'Failed') continue;
     left++;
-    if (isOwned(pod)) continue;
-    context.log(`the pod ${name} belongs to nothing that could start it again; it is deleted`, 'warn');
-    await client.remove({ apiVersion: 'v1', kind: 'Pod', namespace, name });
+    const owner = ownerOf(pod);
+    if (owner && !all) {
+      alive.add(`${owner.kind} ${owner.name}`);
+      continue;
+    }
+    if (!owner)
+      context.log(`the pod ${name} belongs to nothing that could start it again; it is deleted`, 'warn');
+    await client.remove({ apiVersion: 'v1', kind: 'Pod', namespace, name }, { ...(uid && { uid }) });
   }
-  return left;
+  return { left, alive: [...alive].sort() };
 }

@@ -1,5 +1,6 @@
 import { parseQuantity } from '../../quantity.ts';
 import type { Reason } from './reading.ts';
+import { pretty } from './scheduling.ts';
 
 /** What a quota counts, in words. */
 const counted: Record<string, string> = {
@@ -35,7 +36,8 @@ export function explainRefused(what: string, message: string): Reason {
     const taken = amounts(used);
     const most = amounts(limited);
     const lines = Object.keys(asked).map(
-      (key) => `${counted[key] ?? key}: ${asked[key]} asked for, ${taken[key]} of ${most[key]} used`,
+      (key) =>
+        `${counted[key] ?? key}: ${pretty(key, asked[key]!)} asked for, ${pretty(key, taken[key]!)} of ${pretty(key, most[key]!)} used`,
     );
     return {
       code: 'quota-exceeded',

@@ -8,6 +8,7 @@ import {
   type Reason,
   type Terminated,
 } from './reading.ts';
+import { pretty } from './scheduling.ts';
 
 /** A crash is taken for what it will always be after so many of them: the first may be a race with something else. */
 const fatalRestarts = 3;
@@ -27,7 +28,7 @@ export function endInWords({ exitCode = 0, signal }: Terminated): string {
 /** Of a container that was ended for its memory: `out of memory (limit 4Gi)`. */
 export function outOfMemory(pod: Pod, container: ContainerStatus): string {
   const limit = pod.specOf(container.name)?.resources?.limits?.memory;
-  return `out of memory${limit ? ` (limit ${limit})` : ''}`;
+  return `out of memory${limit ? ` (limit ${pretty('memory', limit)})` : ''}`;
 }
 
 export const isOutOfMemory = (ended: Terminated | undefined): boolean =>

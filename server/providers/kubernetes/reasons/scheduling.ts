@@ -28,6 +28,10 @@ export function parseUnschedulable(
   return { total: Number(match[1]), lacks, whole: lacks.length === 0 ? said : null };
 }
 
+/** As people write it: `256Mi`, where Kubernetes was given 268435456. */
+export const pretty = (resource: string, amount: string): string =>
+  /memory|storage/.test(resource) && /^\d{4,}$/.test(amount) ? formatQuantity(Number(amount)) : amount;
+
 /** The pod's requests: containers together, or the largest init container. */
 export function requested(pod: Pod, resource: string): string | null {
   const of = (one: { resources?: { requests?: Record<string, string>; limits?: Record<string, string> } }) =>
@@ -39,7 +43,7 @@ export function requested(pod: Pod, resource: string): string | null {
   const total = single.reduce((sum, text) => sum + amount(text), 0);
   const most = Math.max(total, ...inits.map(amount));
   const written = [...single, ...inits].find((text) => amount(text) === most);
-  if (written !== undefined && single.length <= 1) return written;
+  if (written !== undefined && single.length <= 1) return pretty(resource, written);
   return resource === 'cpu' ? cores(most) : formatQuantity(most);
 }
 const milli = (text: string) => (text.endsWith('m') ? Number(text.slice(0, -1)) : Number(text) * 1000);

@@ -1,0 +1,266 @@
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { AgentLaunch, MoveContext, WorkspaceSpec } from '../provider.ts';
+import { parseQuantity } from '../quantity.ts';
+import { applyOne, prune, Refused, readCopies, refsOf } from './apply.ts';
+import { KubeError, type KubeObject } from './client.ts';
+import type { Connection } from './connections.ts';
+import { hashOf } from './drift.ts';
+import { freeHome, type HomeVolume, volumeOfClaim } from './homes.ts';
+import { annotations, labels, namespaceName } from './names.ts';
+import { quotaItself, renderNamespace } from './namespace.ts';
+import { destinationsOf } from './network.ts';
+import { stuck } from './remove.ts';
+import { read, type State } from './state.ts';
+import { scaleUp } from './workloads.ts';
+
+/** API servers hear of a quota that was opened a moment after it was. */
+const openedMs = 1_000;
+
+export interface StartOptions {
+  installation: string;
+  agentImage: string;
+  agentPullPolicy?: string;
+  /** URLs that agents have to reach beside the server's. */
+  alsoReach?: () => Promise<readonly string[]>;
+  now: () => Date;
+}
+
+/** What was applied; or, with `waits`, what has to end before anything can be. */
+export type Applied = { state: State } | { state: State; waits: string; afterMs?: number };
+
+/** Applies all that the template is for this build, and takes away what it is no more. */
+export async function applyAll(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  before: State,
+  context: MoveContext,
+  options: StartOptions,
+): Promise<Applied> {
+  const { client, view } = connection;
+  const section = spec.template.kubernetes as KubernetesSection;
+  const state: State = { ...before };
+  const namespace = state.namespace!;
+  const there = view.get('Namespace', '', namespace);
+  if (there?.metadata.deletionTimestamp)
+    return { state, waits: `The namespace ${namespace} is still being deleted${stuck(there)}.` };
+  // It was there once. Whoever deleted it may have made another since, which is theirs.
+  if (!there && state.inventory) await refuseForeign(connection, namespace, spec.workspaceId);
+  if (state.closed) {
+    const { closed: _, ...opened } = state;
+    await client.patch(
+      { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
+      {
+        spec: {
+          hard: (
+            quotaItself(spec, { namespace, installation: options.installation }).spec as { hard: object }
+          ).hard,
+        },
+      },
+    );
+    return { state: opened, waits: 'The namespace takes new pods again.', afterMs: openedMs };
+  }
+
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const old = view.get('Pod', namespace, 'workspace-0');
+  const removeOld = () =>
+    old && !old.metadata.deletionTimestamp && old.metadata.annotations?.[annotations.build] !== launch.buildId
+      ? // By its uid: its StatefulSet may have made the new one of the same name by now.
+        client
+          .remove(
+            { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
+            { ...(old.metadata.uid && { uid: old.metadata.uid }) },
+          )
+          .catch(ignoreChanged)
+      : undefined;
+  if (claim?.metadata.deletionTimestamp) {
+    await removeOld();
+    return {
+      state,
+      waits: volumeOfClaim(claim)
+        ? 'Somebody is deleting the claim of the home; its volume stays, and gets a new one.'
+        : 'The claim of the home never got a volume; it is made anew.',
+    };
+  }
+  if (claim && isOfAnotherClass(claim, section)) {
+    await removeOld();
+    const { uid } = claim.metadata;
+    await client
+      .remove(
+        { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' },
+        uid ? { uid } : {},
+      )
+      .catch(ignoreChanged);
+    return { state, waits: 'The claim of the home never got a volume; it is made anew.' };
+  }
+  const found = await findHome(connection, spec, state, claim);
+  if (found === 'in-use')
+    return {
+      state,
+      waits: `The volume of the home (${state.homeVolume}) is still claimed in another namespace.`,
+    };
+
+  const objects = renderNamespace(spec, launch, {
+    namespace,
+    installation: options.installation,
+    agentImage: options.agentImage,
+    ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
+    homeVolume: found,
+    copies: await readCopies(client, copiesOf(section)),
+    ...(section.egress === 'namespace' && {
+      reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.alsoReach?.()) ?? [])]),
+    }),
+  });
+  const applied: KubeObject[] = [];
+  for (const object of objects)
+    applied.push(
+      object.kind === 'PersistentVolumeClaim' && object.metadata.name === 'home'
+        ? await applyHome(connection, object, spec, claim, context)
+        : await applyOne(connection, object),
+    );
+  // A StatefulSet does not replace a pod that never became ready.
+  await removeOld();
+
+  const inventory = refsOf(objects);
+  await prune(client, state.inventory ?? [], inventory, context);
+  if (state.scaled) await scaleUp(client, state.scaled);
+  const quota = applied.find(({ kind, metadata }) => kind === 'ResourceQuota' && metadata.name === 'cde');
+  context.log(`applied ${objects.length} objects to ${namespace} on ${connection.record.name}`);
+  const { scaled: _, podUid: _uid, restarts: _restarts, said: _said, ...rest } = state;
+  return {
+    state: {
+      ...rest,
+      applied: launch.buildId,
+      appliedAt: options.now().toISOString(),
+      inventory,
+      quota: hashOf(quota?.spec),
+    },
+  };
+}
+
+/** What we meant was not there any more, or had changed: that is well. */
+function ignoreChanged(error: unknown): boolean {
+  if (error instanceof KubeError && [404, 409].includes(error.status)) return false;
+  throw error;
+}
+
+async function refuseForeign({ client }: Connection, name: string, workspaceId: string): Promise<void> {
+  const there = await client.get({ apiVersion: 'v1', kind: 'Namespace', name });
+  if (!there || there.metadata.labels?.[labels.workspace] === workspaceId) return;
+  throw new Refused({
+    code: 'namespace-taken',
+    message: `The namespace ${name} was deleted, and somebody has made another of the same name.`,
+    hint: 'Have it removed from the cluster, then start again.',
+    fault: 'system',
+  });
+}
+
+const copiesOf = ({ pullSecrets, builder }: KubernetesSection): string[] => [
+  ...pullSecrets,
+  ...(typeof builder === 'object' && builder.registrySecret ? [builder.registrySecret] : []),
+];
+
+/**
+ * The volume that the home's claim is to name; null while the cluster has yet to make one. A home that is known
+ * and gone is never replaced by an empty one in silence.
+ */
+async function findHome(
+  { client, record }: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  claim: KubeObject | null,
+): Promise<HomeVolume | 'in-use' | null> {
+  const namespace = state.namespace!;
+  if (claim && volumeOfClaim(claim)) return claimed(claim);
+  if (spec.restore && !state.homeVolume) {
+    const from = read(spec.restore.state).homeVolume;
+    if (!from)
+      throw new Refused({
+        code: 'home-not-restorable',
+        message: 'Nothing is known of the volume of the home that was to be restored.',
+        hint: 'An administrator can look for volumes with the label cde.dev/home=kept.',
+        fault: 'system',
+      });
+    state.homeVolume = from;
+    state.restoring = spec.restore.workspaceId;
+  }
+  if (!state.homeVolume) return null;
+  const home = await freeHome(client, state.homeVolume, namespace);
+  if (home === null) {
+    const snapshot = read(spec.restore?.state ?? {}).snapshot?.content;
+    throw new Refused({
+      code: 'home-lost',
+      message: `The volume of the home (${state.homeVolume}) is gone from the cluster ${record.name}.`,
+      detail: `It was not deleted by us. No empty home is put in its place.${snapshot ? ` There is a snapshot of it: ${snapshot}.` : ''}`,
+      hint: 'Restore the volume from a backup under the same name, or delete the workspace with its home.',
+      fault: 'system',
+    });
+  }
+  // Of a claim that was bound to a volume that came back there is no use: it stays Lost.
+  if (claim && (claim.status as { phase?: string } | undefined)?.phase === 'Lost')
+    await client.remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' });
+  delete state.protectedVolume;
+  return home;
+}
+
+/**
+ * A claim that never got a volume holds nothing, and its class cannot be changed: it takes another claim. One
+ * that was left to the default class may wait for what is now to be left to it too: that is not told apart.
+ */
+function isOfAnotherClass(claim: KubeObject, section: KubernetesSection): boolean {
+  const { volumeName, storageClassName } = claim.spec as { volumeName?: string; storageClassName?: string };
+  const { phase } = (claim.status ?? {}) as { phase?: string };
+  return phase === 'Pending' && !volumeName && storageClassName !== section.storageClass;
+}
+
+/** A bound claim cannot change its volume, nor shrink. */
+function claimed(claim: KubeObject): HomeVolume {
+  const spec = claim.spec as {
+    volumeName: string;
+    storageClassName?: string;
+    resources?: { requests?: { storage?: string } };
+  };
+  return {
+    name: spec.volumeName,
+    size: spec.resources?.requests?.storage ?? '1Gi',
+    storageClass: spec.storageClassName ?? '',
+  };
+}
+
+/** Applies the home's claim, larger if the template now wants it so and the storage can. */
+async function applyHome(
+  connection: Connection,
+  object: KubeObject,
+  spec: WorkspaceSpec,
+  claim: KubeObject | null,
+  context: MoveContext,
+): Promise<KubeObject> {
+  const wanted = spec.template.home.size;
+  const bound = claim && volumeOfClaim(claim) ? claimed(claim).size : null;
+  if (wanted && bound && (parseQuantity(wanted) ?? 0) > (parseQuantity(bound) ?? 0))
+    try {
+      return await applyOne(connection, {
+        ...object,
+        spec: { ...(object.spec as object), resources: { requests: { storage: wanted } } },
+      });
+    } catch (error) {
+      if (!(error instanceof Refused) || error.error.code === 'field-conflict') throw error;
+      context.log(`the home stays at ${bound}: ${error.error.detail ?? error.message}`, 'warn');
+    }
+  return applyOne(connection, object);
+}
+
+/** The namespace's name; another when somebody else has the plain one. */
+export async function freeName({ client, view }: Connection, spec: WorkspaceSpec): Promise<string> {
+  const mine = view
+    .namespaces()
+    .find(
+      ({ metadata }) =>
+        metadata.labels?.[labels.workspace] === spec.workspaceId && !metadata.deletionTimestamp,
+    );
+  if (mine) return mine.metadata.name;
+  const plain = namespaceName(spec.owner, spec.name, spec.workspaceId);
+  const other = await client.get({ apiVersion: 'v1', kind: 'Namespace', name: plain });
+  if (!other || other.metadata.labels?.[labels.workspace] === spec.workspaceId) return plain;
+  return namespaceName(spec.owner, spec.name, spec.workspaceId, true);
+}

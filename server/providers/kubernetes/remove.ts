@@ -1,0 +1,107 @@
+import type { Move, MoveContext } from '../provider.ts';
+import type { KubeClient, KubeObject } from './client.ts';
+import type { Connection } from './connections.ts';
+import { giveUpHome, keepHome, volumeOfClaim } from './homes.ts';
+import { labels } from './names.ts';
+import { takeSnapshot } from './snapshots.ts';
+import { type State, write } from './state.ts';
+
+const lookAgainMs = 2_000;
+const patienceMs = 30_000;
+
+/** One move toward nothing left but, with `keep`, the home. */
+export async function removeMove(
+  { client, view }: Connection,
+  workspaceId: string,
+  before: State,
+  home: 'keep' | 'discard',
+  context: MoveContext,
+  { installation, now }: { installation: string; now: Date },
+): Promise<Move> {
+  const namespace = before.namespace!;
+  let state: State = { ...before };
+  const volume = state.homeVolume ?? volumeOfClaim(view.get('PersistentVolumeClaim', namespace, 'home'));
+  // Before anything else, and again should the developer have changed their mind since an attempt that failed.
+  if (volume && state.fate !== home) {
+    state = await decideHome(client, volume, workspaceId, state, home, context, { installation, now });
+  }
+
+  const ref = { apiVersion: 'v1', kind: 'Namespace', name: namespace };
+  const there = await client.get(ref);
+  const isOurs = there?.metadata.labels?.[labels.workspace] === workspaceId;
+  if (there && !isOurs)
+    context.log(`the namespace ${namespace} belongs to somebody else by now; it is left alone`, 'warn');
+  if (there && isOurs) {
+    const { uid, deletionTimestamp } = there.metadata;
+    if (!deletionTimestamp && volume && state.kept) {
+      const { owner = '', name = '' } = namesOf(there);
+      const of = { installation, workspaceId, owner, name, namespace, volume };
+      const { done, snapshot } = await takeSnapshot(client, of, state.snapshot, now, context);
+      if (snapshot) state.snapshot = snapshot;
+      if (!done) return again(state);
+    }
+    if (!deletionTimestamp) await client.remove(ref, { ...(uid && { uid }) });
+    // What is in it takes its time to end; what has not by then is worth a word.
+    const late = now.getTime() - Date.parse(deletionTimestamp ?? now.toISOString()) > patienceMs;
+    const why = late ? stuck(there) : '';
+    const text = `The namespace ${namespace} does not end yet${why}.`;
+    if (why && state.said !== text) context.log(text, 'warn');
+    return again({ ...state, ...(why && { said: text }) });
+  }
+  const { homeVolume, cluster, snapshot } = state;
+  return {
+    kind: 'done',
+    // What a restore needs, and a deletion that is asked for again.
+    state: write({
+      ...(cluster && { cluster }),
+      namespace,
+      ...(homeVolume && { homeVolume }),
+      ...(state.fate && { fate: state.fate }),
+      ...(state.kept !== undefined && { kept: state.kept }),
+      ...(snapshot && { snapshot }),
+    }),
+    ...(state.kept && volume && { home: volume }),
+  };
+}
+
+async function decideHome(
+  client: KubeClient,
+  volume: string,
+  workspaceId: string,
+  before: State,
+  home: 'keep' | 'discard',
+  context: MoveContext,
+  { installation, now }: { installation: string; now: Date },
+): Promise<State> {
+  // Should the deletion be given up, the next start makes the volume this workspace's again.
+  const { protectedVolume: _, ...rest } = before;
+  const state: State = { ...rest, homeVolume: volume, fate: home, kept: false };
+  // It never came to be ours: it goes back to whom it was of.
+  if (before.restoring) await keepHome(client, volume, null, now);
+  else if (home === 'discard') await giveUpHome(client, volume);
+  else if (await keepHome(client, volume, { installation, workspaceId }, now)) state.kept = true;
+  else context.log(`the volume of the home (${volume}) is gone from the cluster; nothing is kept`, 'warn');
+  return state;
+}
+
+const again = (state: State): Move => ({ kind: 'again', state: write(state), afterMs: lookAgainMs });
+
+const namesOf = ({ metadata }: KubeObject) => ({
+  owner: metadata.labels?.[labels.owner],
+  name: metadata.labels?.[labels.name],
+});
+
+/** What keeps a namespace from ending, in Kubernetes' words; empty when nothing does. */
+export function stuck(namespace: KubeObject): string {
+  const { conditions = [] } = (namespace.status ?? {}) as {
+    conditions?: { type: string; status: string; message?: string }[];
+  };
+  const said = (type: string) =>
+    conditions.find((one) => one.type === type && one.status === 'True')?.message;
+  const message =
+    said('NamespaceFinalizersRemaining') ??
+    said('NamespaceContentRemaining') ??
+    said('NamespaceDeletionContentFailure') ??
+    said('NamespaceDeletionDiscoveryFailure');
+  return message ? `: ${message.replace(/\.$/, '')}` : '';
+}
