@@ -167,7 +167,22 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   expect(await provider.purgeHomes(0, new Date())).toEqual([]);
 }, 180_000);
 
-test('every move may be lost and done again', async () => {
+test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  const volume = String(workspace.state.homeVolume);
+  await workspace.remove('keep');
+  expect(await provider.purgeHomes(60_000, new Date())).toEqual([]);
+  const later = new Date(Date.now() + 61_000);
+  expect(await provider.purgeHomes(60_000, later, { claimed: new Set([workspace.id]) })).toEqual([]);
+  expect(await provider.purgeHomes(60_000, later)).toEqual([workspace.id]);
+  await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
+}, 120_000);
+
+// The others mostly wait, and do so beside each other.
+
+test.concurrent('every move may be lost and done again', async () => {
   const workspace = new Workspace();
   workspace.forgetful = true;
   workspace.plan(`${debian}\nservices: [{ name: cache, image: "${images.pause}", ports: [6379] }]`);
@@ -187,7 +202,7 @@ test('every move may be lost and done again', async () => {
   expect(await second.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 }, 180_000);
 
-test('a restore that is given up leaves the home to whom it was of', async () => {
+test.concurrent('a restore that is given up leaves the home to whom it was of', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -209,7 +224,7 @@ test('a restore that is given up leaves the home to whom it was of', async () =>
   expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 }, 180_000);
 
-test('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
+test.concurrent('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -224,7 +239,7 @@ test('inside, the developer is a whole user: sudo, new users, no zombies, a home
   expect(await workspace.exec('sh', '-c', 'ps -eo stat= | grep -c ^Z || true')).toBe('0');
 }, 120_000);
 
-test('a stop ends what nothing of ours can scale, and the start brings it back', async () => {
+test.concurrent('a stop ends what nothing of ours can scale, and the start brings it back', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -250,7 +265,7 @@ spec:
   await vi.waitFor(async () => expect(await pods()).toContain('logs-'), 60_000);
 }, 180_000);
 
-test('a larger home grows', async () => {
+test.concurrent('a larger home grows', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -262,7 +277,7 @@ test('a larger home grows', async () => {
   expect(await kubectl('-n', workspace.namespace, ...claim)).toBe('2Gi');
 }, 120_000);
 
-test('a namespace that somebody else has is left to them', async () => {
+test.concurrent('a namespace that somebody else has is left to them', async () => {
   const workspace = new Workspace();
   await kubectl('create', 'namespace', `cde-ada-${workspace.name}`);
   try {
@@ -274,20 +289,7 @@ test('a namespace that somebody else has is left to them', async () => {
   }
 }, 120_000);
 
-test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
-  const workspace = new Workspace();
-  workspace.plan(debian);
-  await workspace.start();
-  const volume = String(workspace.state.homeVolume);
-  await workspace.remove('keep');
-  expect(await provider.purgeHomes(60_000, new Date())).toEqual([]);
-  const later = new Date(Date.now() + 61_000);
-  expect(await provider.purgeHomes(60_000, later, { claimed: new Set([workspace.id]) })).toEqual([]);
-  expect(await provider.purgeHomes(60_000, later)).toEqual([workspace.id]);
-  await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
-}, 120_000);
-
-test('a namespace that somebody deletes is seen, and the start after brings the home back', async () => {
+test.concurrent('a namespace that somebody deletes is seen, and the start after brings the home back', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -304,7 +306,7 @@ test('a namespace that somebody deletes is seen, and the start after brings the 
   expect(await workspace.exec('ls', '/home/ada/precious')).toBe('/home/ada/precious');
 }, 120_000);
 
-test('a volume that is gone fails the start loudly', async () => {
+test.concurrent('a volume that is gone fails the start loudly', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -317,7 +319,7 @@ test('a volume that is gone fails the start loudly', async () => {
   expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
 }, 120_000);
 
-test('a deleted pod is seen; an edited quota is put back', async () => {
+test.concurrent('a deleted pod is seen; an edited quota is put back', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nquota: { pods: 7 }`);
   await workspace.start();
@@ -341,7 +343,7 @@ test('a deleted pod is seen; an edited quota is put back', async () => {
   await vi.waitFor(async () => expect((await workspace.observe()).kind).toBe('exited'), 30_000);
 }, 120_000);
 
-test.each([
+test.concurrent.each([
   ['musl', `image: ${images.musl}\npullPolicy: IfNotPresent`],
   [
     'non-root, restricted',
@@ -366,7 +368,7 @@ test.each([
   120_000,
 );
 
-test('an image without a shell is refused in words', async () => {
+test.concurrent('an image without a shell is refused in words', async () => {
   const workspace = new Workspace();
   workspace.plan(`image: ${images.scratch}\npullPolicy: IfNotPresent`);
   expect(await workspace.start()).toMatchObject({
@@ -375,7 +377,7 @@ test('an image without a shell is refused in words', async () => {
   });
 }, 120_000);
 
-test('an image that cannot be pulled is named while it happens', async () => {
+test.concurrent('an image that cannot be pulled is named while it happens', async () => {
   const workspace = new Workspace();
   workspace.plan('image: cde-test/nope:1\npullPolicy: Never');
   const move = await workspace.start();
@@ -383,7 +385,7 @@ test('an image that cannot be pulled is named while it happens', async () => {
   expect(JSON.stringify(move)).toContain('cde-test/nope:1');
 }, 120_000);
 
-test('services and manifests come with it, go when a version names them no more, and their volumes stay', async () => {
+test.concurrent('services and manifests come with it, go when a version names them no more, and their volumes stay', async () => {
   const workspace = new Workspace();
   workspace.plan(
     `${debian}\nservices:\n  - { name: cache, image: "${images.pause}", ports: [6379], storage: { path: /data, size: 10Mi } }`,
@@ -412,7 +414,7 @@ test('services and manifests come with it, go when a version names them no more,
   ]);
 }, 120_000);
 
-test('a kind that belongs to the cluster is refused, whatever the template says', async () => {
+test.concurrent('a kind that belongs to the cluster is refused, whatever the template says', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   workspace.spec!.template.manifests = [
@@ -427,7 +429,7 @@ test('a kind that belongs to the cluster is refused, whatever the template says'
   await expect(kubectl('get', 'priorityclass', 'mine')).rejects.toThrow(/NotFound/);
 }, 120_000);
 
-test('a field that somebody else keeps is reported, not taken', async () => {
+test.concurrent('a field that somebody else keeps is reported, not taken', async () => {
   const workspace = new Workspace();
   const files = {
     'manifests/a.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: us }\n',
@@ -452,7 +454,7 @@ test('a field that somebody else keeps is reported, not taken', async () => {
   });
 }, 120_000);
 
-test('the developer is admin of this namespace and of nothing else', async () => {
+test.concurrent('the developer is admin of this namespace and of nothing else', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
