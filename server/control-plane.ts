@@ -25,6 +25,7 @@ import type { ClusterRecord } from './providers/kubernetes/connections.ts';
 import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
+import { makeSatelliteStore } from './satellites/store.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
 import { makeSweep } from './workspaces/sweep.ts';
 
@@ -113,10 +114,18 @@ export async function startControlPlane(options: {
     now,
     log,
   });
+  const registered = makeSatelliteStore({ database, now });
   if (!options.providers)
     providers.set(
       'kubernetes',
-      makeKubernetesProvider({ connections, installation, agentImage: config.agentImage, log, now }),
+      makeKubernetesProvider({
+        connections,
+        installation,
+        agentImage: config.agentImage,
+        alsoReach: async () => (await registered.serving()).map(({ url }) => url),
+        log,
+        now,
+      }),
     );
   await connections.refresh();
 

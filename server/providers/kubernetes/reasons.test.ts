@@ -123,7 +123,7 @@ const look = (
   object: KubeObject | null,
   events: KubeObject[] = [],
   claims: KubeObject[] = [],
-  more: { lastLines?: string; since?: Date; statefulSet?: KubeObject } = {},
+  more: { lastLines?: string; since?: Date; now?: Date; statefulSet?: KubeObject } = {},
 ) => explain({ pod: object, events, claims, statefulSet, ...more });
 
 describe('images', () => {
@@ -409,6 +409,16 @@ describe('refusals', () => {
     expect(explainRefused('pod x', said('0').replace('=6Gi', '=2Gi'))).toMatchObject({ fatal: true });
     // As Kubernetes writes what it was given as a number.
     expect(explainRefused('pod x', said('268435456'))!.message).toContain('4Gi asked for, 256Mi of 6Gi used');
+  });
+
+  test('a refusal of the very second may be about what was there before: said, and waited out', () => {
+    const never = refused(
+      'pods "agent-0" is forbidden: exceeded quota: cde, requested: pods=2, used: pods=0, limited: pods=1',
+    );
+    const since = new Date(start + 10_400);
+    expect(look(null, [never], [], { since, now: new Date(start + 11_000) })).toMatchObject({ fatal: false });
+    expect(look(null, [never], [], { since, now: new Date(start + 40_000) })).toMatchObject({ fatal: true });
+    expect(look(null, [never], [], { since: new Date(start + 9_000) })).toMatchObject({ fatal: true });
   });
 
   test('what was refused before it was mended is not the reason any more', () => {

@@ -23,7 +23,11 @@ export interface Start {
   lastLines?: string;
   /** When what is started was applied: refusals from before are not about it. */
   since?: Date;
+  now?: Date;
 }
+
+/** Within this time the maker of pods has tried with what was applied: what is refused still, is refused. */
+const triedMs = 15_000;
 
 /**
  * Why a start does not get on, in the words of the cluster; null while it does, or nothing is known. The first
@@ -74,7 +78,7 @@ export function explainGone(
 }
 
 /** There is no pod: its maker says why, or nothing can mount what is not there. */
-function notMade({ statefulSet, claims, since }: Start, events: Event[]): Reason | null {
+function notMade({ statefulSet, claims, since, now }: Start, events: Event[]): Reason | null {
   if (statefulSet) {
     const { status, metadata } = statefulSet;
     const seen = (status as { observedGeneration?: number } | undefined)?.observedGeneration ?? 0;
@@ -94,7 +98,11 @@ function notMade({ statefulSet, claims, since }: Start, events: Event[]): Reason
           failed.message,
         );
       const what = match?.[2] ? `volume claim ${match[2]}` : `pod ${match?.[1] ?? ''}`.trim();
-      return explainRefused(what, match?.[3] ?? failed.message);
+      const reason = explainRefused(what, match?.[3] ?? failed.message);
+      // Events tell whole seconds: one of the same second may be about what was there before.
+      const sure =
+        !since || failed.at > since.getTime() || (now && now.getTime() - since.getTime() > triedMs) || false;
+      return { ...reason, fatal: reason.fatal && sure };
     }
   }
   return explainClaims(claims, events);

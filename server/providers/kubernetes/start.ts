@@ -127,6 +127,7 @@ async function look(
     claims: claim ? [claim] : [],
     statefulSet,
     since,
+    now: options.now(),
     ...(pod && (await crashed(connection, namespace, pod))),
   });
   const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
