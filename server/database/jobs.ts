@@ -37,12 +37,16 @@ const elsewhereMs = 100;
  * connection (so a killed replica holds nothing). graphile-worker's own queue names would do it too, but
  * a queue's next job then waits for a whole poll when the one before it ends (0.18 looks for the next
  * before it has freed the queue), and each look locks the rows of all queues: one for each workspace.
+ *
+ * A call while a step runs here waits for its end, and only the newest waits: the job of the newest is the one
+ * that the queue would run again. graphile-worker gives a running job up for good when another of its key comes,
+ * so a call that trusted the running step to look again would be lost with it.
  */
 export function makeSerial(
   database: Database,
   step: (workspaceId: string, attempt: number) => Promise<void>,
 ): (workspaceId: string, attempt: number) => Promise<void> {
-  const running = new Map<string, { again: boolean }>();
+  const busy = new Map<string, { next: ((turn: boolean) => void) | null }>();
 
   async function underLock(workspaceId: string, attempt: number): Promise<void> {
     const client = await database.pool.connect();
@@ -69,21 +73,22 @@ export function makeSerial(
   }
 
   return async (workspaceId, attempt) => {
-    const mine = running.get(workspaceId);
-    if (mine) {
-      mine.again = true;
-      return;
-    }
-    const state = { again: false };
-    running.set(workspaceId, state);
+    const ahead = busy.get(workspaceId);
+    if (ahead) {
+      ahead.next?.(false);
+      const turn = await new Promise<boolean>((resolve) => {
+        ahead.next = resolve;
+      });
+      if (!turn) return;
+    } else busy.set(workspaceId, { next: null });
     try {
-      // Between the last look at `again` and the delete below nothing else runs, so no call is forgotten.
-      do {
-        state.again = false;
-        await underLock(workspaceId, attempt);
-      } while (state.again);
+      await underLock(workspaceId, attempt);
     } finally {
-      running.delete(workspaceId);
+      const { next } = busy.get(workspaceId)!;
+      // Who waited goes on in the same entry: whoever comes meanwhile waits behind it.
+      if (next) busy.set(workspaceId, { next: null });
+      else busy.delete(workspaceId);
+      next?.(true);
     }
   };
 }

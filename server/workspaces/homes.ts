@@ -31,7 +31,7 @@ function select(db: Queryable, where: SQL | undefined) {
 
 /** A page of the kept homes that the actor may see, the newest first. */
 export async function listKeptHomes(
-  { database, now }: Deps,
+  { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'homeSize'>> },
   actor: UserActor,
   query: { owner?: string | undefined; limit: number; after?: string | undefined },
 ): Promise<{ items: KeptHome[]; next: string | null }> {
@@ -60,6 +60,7 @@ export async function listKeptHomes(
       template,
       provider: row.provider,
       cluster: row.cluster,
+      size: providers.get(row.provider)?.homeSize?.(row.providerState) ?? null,
       deletedAt: (row.deletedAt ?? row.updatedAt).toISOString(),
       keptUntil: row.homeKeptUntil!.toISOString(),
     }),

@@ -18,7 +18,7 @@ export interface WorkspaceRouteDeps {
   database: Database;
   bus: Bus;
   now: () => Date;
-  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
+  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes' | 'homeSize'>>;
   agents: Agents;
 }
 

@@ -126,7 +126,7 @@ export function openBuilds(db: Queryable, workspaceId: string): Promise<BuildRow
     .orderBy(builds.number);
 }
 
-/** Workspaces whose state somebody should look at after a (re)start of the server, or when their agent fell silent. */
+/** Workspaces that somebody should look at: after a (re)start of the server (null), or because nothing wakes them. */
 export async function workspacesToLookAt(db: Queryable, silentSince: Date | null): Promise<string[]> {
   const rows = await db
     .select({ id: workspaces.id })
@@ -137,9 +137,14 @@ export async function workspacesToLookAt(db: Queryable, silentSince: Date | null
             inArray(workspaces.status, ['pending', 'starting', 'running', 'stopping', 'deleting']),
             sql`EXISTS (SELECT 1 FROM ${builds} WHERE ${builds.workspaceId} = ${workspaces.id} AND ${builds.status} IN ('queued', 'running'))`,
           )
-        : and(
-            eq(workspaces.status, 'running'),
-            or(sql`${workspaces.agentSeenAt} IS NULL`, lt(workspaces.agentSeenAt, silentSince)),
+        : or(
+            and(
+              eq(workspaces.status, 'running'),
+              or(sql`${workspaces.agentSeenAt} IS NULL`, lt(workspaces.agentSeenAt, silentSince)),
+            ),
+            // Nobody will take the next step of what is under way.
+            sql`EXISTS (SELECT 1 FROM ${builds} WHERE ${builds.workspaceId} = ${workspaces.id} AND ${builds.status} IN ('queued', 'running'))
+              AND NOT EXISTS (SELECT 1 FROM graphile_worker._private_jobs WHERE key = 'workspace:' || ${workspaces.id} AND attempts < max_attempts)`,
           ),
     );
   return rows.map((row) => row.id);

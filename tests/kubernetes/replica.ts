@@ -19,7 +19,7 @@ import type { Provider } from '@cde/server/providers/provider.ts';
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
-const database = openDatabase(config.databaseUrl!, { max: 10 });
+const database = openDatabase(config.databaseUrl!, { max: 10 + 2 * config.concurrency });
 const { HANG_FOR: hangFor, HANG_AT: hangAt, SILENT_MS: silentMs } = process.env;
 
 const own = hangFor !== undefined || silentMs !== undefined ? await ownProvider() : undefined;
