@@ -120,6 +120,7 @@ export const listOrphans = endpoint({
   tag,
   summary: 'What the sweep finds: namespaces without a workspace, workspaces without a namespace',
   permission: 'cluster:read',
+  query: z.object({ cluster: ClusterName.optional().describe('Of this one alone') }),
   reply: z.object({ items: z.array(Orphan), unseen: z.array(z.string()).describe('Clusters that are away') }),
 });
 export const cleanOrphans = endpoint({
@@ -128,7 +129,10 @@ export const cleanOrphans = endpoint({
   tag,
   summary: 'Clean by policy; with `dryRun` only say what would be done',
   permission: 'cluster:write',
-  body: z.object({ dryRun: z.boolean().default(true) }),
+  body: z.object({
+    dryRun: z.boolean().default(true),
+    cluster: ClusterName.optional().describe('On this one alone'),
+  }),
   reply: z.object({ items: z.array(Orphan), done: z.boolean() }),
 });
 

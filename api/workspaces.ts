@@ -103,6 +103,12 @@ export const KeptHome = z.object({
   template: z.string(),
   provider: z.string(),
   cluster: z.string().nullable(),
+  size: z
+    .string()
+    .nullable()
+    .describe(
+      'Of its volume, as Kubernetes writes sizes: `20Gi`; null where a home has no volume of its own',
+    ),
   deletedAt: Moment,
   keptUntil: Moment,
 });

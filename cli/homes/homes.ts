@@ -29,6 +29,7 @@ export async function list(context: Context, input: { all: boolean }): Promise<n
       },
       { title: 'TEMPLATE', cell: (row) => row.template },
       { title: 'CLUSTER', cell: (row) => clean(row.cluster ?? '') },
+      { title: 'SIZE', cell: (row) => clean(row.size ?? '') },
       { title: 'DELETED', cell: (row) => relative(row.deletedAt), plain: (row) => row.deletedAt },
       {
         title: 'KEPT UNTIL',

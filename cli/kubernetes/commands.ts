@@ -61,7 +61,7 @@ export const kubernetesCommands: readonly Command[] = [
     },
     examples: [
       ['cde env web -- tilt up', 'Tilt, in the namespace of web'],
-      ['cde env web -L 5432 -- sh -c \'psql -h 127.0.0.1 -p "${CDE_PORT_5432##*:}"\'', 'with a port'],
+      ['cde env web -L 5432 -- sh -c \'psql "postgres://$CDE_PORT_5432/"\'', 'with a port'],
     ],
     load: () => import('./env.ts').then((m) => m.env),
   }),

@@ -32,6 +32,8 @@ export async function show(context: Context, input: { workspace: string }): Prom
     ]),
     ['provider', workspace.provider],
     ['isolation', workspace.isolation],
+    ['cluster', workspace.cluster && clean(workspace.cluster)],
+    ['namespace', workspace.namespace && clean(workspace.namespace)],
     [
       'agent',
       agent.connected ? c.green('connected') : agent.lastSeenAt && `last seen ${when(agent.lastSeenAt)}`,

@@ -5,6 +5,6 @@ import type { OrphanSweep } from './orphan-sweep.ts';
 
 /** Orphans belong to nobody, so the endpoint's permission is all that is asked. */
 export function orphanRoutes(app: FastifyInstance, orphans: Pick<OrphanSweep, 'find' | 'clean'>): void {
-  serve(app, api.listOrphans, () => orphans.find());
-  serve(app, api.cleanOrphans, ({ body, ...caller }) => orphans.clean({ dryRun: body.dryRun, caller }));
+  serve(app, api.listOrphans, ({ query }) => orphans.find(query));
+  serve(app, api.cleanOrphans, ({ body, ...caller }) => orphans.clean({ ...body, caller }));
 }

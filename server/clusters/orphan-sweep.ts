@@ -7,8 +7,13 @@ import { cleanOrphans, type Found, findOrphans, type OrphanDeps } from './orphan
 const everyMs = 10 * 60_000;
 
 export interface OrphanSweep {
-  find(): Promise<Found>;
-  clean(options: { dryRun: boolean; caller: Caller }): ReturnType<typeof cleanOrphans>;
+  /** Of all clusters, or of one. */
+  find(options?: { cluster?: string | undefined }): Promise<Found>;
+  clean(options: {
+    dryRun: boolean;
+    cluster?: string | undefined;
+    caller: Caller;
+  }): ReturnType<typeof cleanOrphans>;
   /** Called each minute; looks when it is time, on one replica at a time. */
   once(): Promise<void>;
   /** How many there were at the last look, by cluster and kind. */
@@ -58,7 +63,7 @@ export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' 
   }
 
   return {
-    find: () => findOrphans(deps),
+    find: (options) => findOrphans(deps, options),
     clean: (options) => cleanOrphans(deps, options),
     async once() {
       if (now().getTime() - last < everyMs) return;

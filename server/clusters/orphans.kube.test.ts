@@ -158,6 +158,8 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
   ];
   const byName = (a: { name: string }, b: { name: string }) => (a.name < b.name ? -1 : 1);
   const found = await findOrphans(deps);
+  expect(await findOrphans(deps, { cluster: 'one' })).toEqual({ items: found.items, unseen: [] });
+  expect((await findOrphans(deps, { cluster: 'another' })).items).toEqual([]);
   expect(found.items.sort(byName)).toMatchObject(expected.sort(byName));
   expect(found.unseen).toEqual(['unheard-of']);
 

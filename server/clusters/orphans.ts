@@ -31,19 +31,23 @@ const isSeen = (connection: Connection) => connection.state === 'ready' && conne
 
 /**
  * Namespaces and volumes of ours without a workspace, workspaces without their namespace. Changes nothing; with
- * `reconcile`, workspaces that should run and have lost their namespace are looked at by the reconciler.
+ * `reconcile`, workspaces that should run and have lost their namespace are looked at by the reconciler; with
+ * `cluster`, no other is looked at.
  */
-export async function findOrphans(deps: OrphanDeps, { reconcile = false } = {}): Promise<Found> {
-  const { judged, unseen } = await look(deps);
+export async function findOrphans(
+  deps: OrphanDeps,
+  { reconcile = false, cluster }: { reconcile?: boolean; cluster?: string | undefined } = {},
+): Promise<Found> {
+  const { judged, unseen } = await look(deps, cluster);
   for (const { lost } of reconcile ? judged : []) if (lost) await enqueueReconcile(deps.database.db, lost);
   return { items: judged.map(({ orphan }) => orphan), unseen };
 }
 
-async function look({ database, connections, installation, now, log }: OrphanDeps): Promise<{
-  judged: Judged[];
-  unseen: string[];
-}> {
-  const all = connections.all();
+async function look(
+  { database, connections, installation, now, log }: OrphanDeps,
+  only: string | undefined,
+): Promise<{ judged: Judged[]; unseen: string[] }> {
+  const all = connections.all().filter(({ record }) => only === undefined || record.name === only);
   const unseen = new Set(all.filter((one) => !isSeen(one)).map(({ record }) => record.name));
   // Objects before rows: a workspace that is made meanwhile has its row first.
   const seen = [];
@@ -84,13 +88,21 @@ async function look({ database, connections, installation, now, log }: OrphanDep
     .innerJoin(users, eq(users.id, workspaces.ownerId))
     .where(
       or(
-        and(isNotNull(workspaces.cluster), ne(workspaces.status, 'deleted')),
+        and(
+          only === undefined ? isNotNull(workspaces.cluster) : eq(workspaces.cluster, only),
+          ne(workspaces.status, 'deleted'),
+        ),
         ids.size > 0 ? inArray(workspaces.id, [...ids]) : undefined,
       ),
     );
   // A cluster that was forgotten, or that this replica has not heard of yet.
   for (const { cluster, status } of rows)
-    if (cluster && status !== 'deleted' && !all.some(({ record }) => record.name === cluster))
+    if (
+      cluster &&
+      status !== 'deleted' &&
+      (only === undefined || cluster === only) &&
+      !all.some(({ record }) => record.name === cluster)
+    )
       unseen.add(cluster);
   return { judged: judge({ seen, rows, now: now() }), unseen: [...unseen].sort() };
 }
@@ -101,9 +113,13 @@ async function look({ database, connections, installation, now, log }: OrphanDep
  */
 export async function cleanOrphans(
   deps: OrphanDeps,
-  { dryRun, caller }: { dryRun: boolean; caller: Caller | SystemCaller },
+  {
+    dryRun,
+    cluster,
+    caller,
+  }: { dryRun: boolean; cluster?: string | undefined; caller: Caller | SystemCaller },
 ): Promise<{ items: Orphan[]; done: boolean }> {
-  const { judged } = await look(deps);
+  const { judged } = await look(deps, cluster);
   if (dryRun) return { items: judged.map(({ orphan }) => orphan), done: false };
   const items: Orphan[] = [];
   for (const one of judged) {

@@ -90,6 +90,8 @@ export interface Provider {
     now: Date,
     options?: { claimed?: ReadonlySet<string>; only?: string },
   ): Promise<string[]>;
+  /** How large a home is that was kept (`20Gi`), as the state of its workspace tells; null: it was not measured. */
+  homeSize?(state: ProviderState): string | null;
   /** Calls back, soon after, when something of a workspace has changed: its compute ended, got on, or drifted. */
   onChange(listener: (workspaceId: string) => void): void;
   close(): Promise<void>;

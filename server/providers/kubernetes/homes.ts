@@ -103,14 +103,14 @@ export async function freeHome(
 
 /**
  * Its workspace goes, the home stays until `purgeKept` finds it too old. `of` null: whose it is stays as it is.
- * False: there was none.
+ * Returns its size; null: there was none.
  */
 export async function keepHome(
   client: KubeClient,
   name: string,
   of: Omit<HomeOwner, 'owner' | 'name'> | null,
   now: Date,
-): Promise<boolean> {
+): Promise<string | null> {
   const kept = await patchVolume(client, name, {
     metadata: {
       labels: {
@@ -121,7 +121,7 @@ export async function keepHome(
     },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
-  return kept !== null;
+  return kept && read(kept).size;
 }
 
 /** Its storage goes with its claim; when the claim is gone already, at once. */

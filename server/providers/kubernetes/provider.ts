@@ -245,6 +245,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       return { kind: 'running', buildId, ...(reason && { note: reason.message }) };
     },
 
+    homeSize: (state) => read(state).homeSize ?? null,
+
     async purgeHomes(graceMs, at, more = {}) {
       const purged: string[] = [];
       for (const connection of connections.all()) {

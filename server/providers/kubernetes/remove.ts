@@ -58,6 +58,7 @@ export async function removeMove(
       ...(homeVolume && { homeVolume }),
       ...(state.fate && { fate: state.fate }),
       ...(state.kept !== undefined && { kept: state.kept }),
+      ...(state.kept && state.homeSize && { homeSize: state.homeSize }),
       ...(snapshot && { snapshot }),
     }),
     ...(state.kept && volume && { home: volume }),
@@ -79,8 +80,11 @@ async function decideHome(
   // It never came to be ours: it goes back to whom it was of.
   if (before.restoring) await keepHome(client, volume, null, now);
   else if (home === 'discard') await giveUpHome(client, volume);
-  else if (await keepHome(client, volume, { installation, workspaceId }, now)) state.kept = true;
-  else context.log(`the volume of the home (${volume}) is gone from the cluster; nothing is kept`, 'warn');
+  else {
+    const size = await keepHome(client, volume, { installation, workspaceId }, now);
+    if (size !== null) return { ...state, kept: true, homeSize: size };
+    context.log(`the volume of the home (${volume}) is gone from the cluster; nothing is kept`, 'warn');
+  }
   return state;
 }
 

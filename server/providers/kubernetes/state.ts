@@ -42,6 +42,8 @@ export interface State {
   /** Of a deletion: what was done with the home's volume, and whether there was one to keep. */
   fate?: 'keep' | 'discard';
   kept?: boolean;
+  /** Of a home that is kept: how large its volume is. */
+  homeSize?: string;
   /** Of a deletion: the snapshot of the home, and since when it is waited for. */
   snapshot?: { name: string; since: string; content?: string };
 }
