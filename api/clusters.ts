@@ -136,6 +136,31 @@ export const cleanOrphans = endpoint({
   reply: z.object({ items: z.array(Orphan), done: z.boolean() }),
 });
 
+/** Where BuildKit listens in the namespace of a workspace. */
+export const BuilderAddress = z.object({
+  pod: z.string(),
+  host: z.string().describe('Its name in the namespace, as the workspace itself reaches it'),
+  port: z.number().int(),
+  registrySecret: z.boolean().describe('Whether the template brings credentials of a registry'),
+});
+export type BuilderAddress = z.infer<typeof BuilderAddress>;
+
+/** A builder and how it is. */
+export const Builder = BuilderAddress.extend({
+  ready: z.boolean(),
+  reason: z
+    .object({
+      code: z.string(),
+      message: z.string(),
+      detail: z.string().optional(),
+      hint: z.string().optional(),
+      fatal: z.boolean().describe('It will not go away by itself'),
+    })
+    .nullable()
+    .describe('What keeps it from being ready, where the cluster says'),
+});
+export type Builder = z.infer<typeof Builder>;
+
 /** Short-lived credentials of a workspace's own namespace. */
 export const KubeCredentials = z.object({
   cluster: ClusterName,
@@ -144,10 +169,7 @@ export const KubeCredentials = z.object({
   namespace: z.string(),
   token: z.string().describe('Of the service account of the developer; good for this namespace only'),
   expiresAt: Moment,
-  builder: z
-    .object({ pod: z.string(), port: z.number().int() })
-    .nullable()
-    .describe('Where BuildKit listens in the namespace, if the template asks for it'),
+  builder: BuilderAddress.nullable().describe('Of a template that asks for one'),
 });
 export type KubeCredentials = z.infer<typeof KubeCredentials>;
 
@@ -160,4 +182,24 @@ export const createKubeCredentials = endpoint({
   params: z.object({ workspace: WorkspaceRef }),
   body: z.object({}).optional(),
   reply: KubeCredentials,
+});
+
+export const getBuilder = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/builder',
+  tag: 'workspaces',
+  summary: 'The builder of images in the namespace of the workspace, and whether it is ready',
+  permission: 'workspace:connect',
+  params: z.object({ workspace: WorkspaceRef }),
+  reply: Builder,
+});
+export const createBuilderCredentials = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/builder/credentials',
+  tag: 'workspaces',
+  summary: "The credentials of registries that the template brings, in the form of Docker's config.json",
+  permission: 'workspace:connect',
+  params: z.object({ workspace: WorkspaceRef }),
+  body: z.object({}).optional(),
+  reply: z.object({ auths: z.record(z.string(), z.record(z.string(), z.unknown())) }),
 });

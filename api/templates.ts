@@ -124,6 +124,11 @@ export const KubernetesService = z.strictObject({
 
 /** BuildKit in the namespace. */
 export const KubernetesBuilder = z.strictObject({
+  image: z
+    .string()
+    .max(400)
+    .optional()
+    .describe("BuildKit's, with `buildkitd` as its entrypoint; without it that of the server's settings"),
   cpus: Amount.optional(),
   memory: Amount.optional(),
   cache: Amount.default('20Gi'),

@@ -69,6 +69,12 @@ export const createKubeCredentials = light<C['createKubeCredentials']>(
   `${v1}/workspaces/:workspace/kube-credentials`,
   'body',
 );
+export const getBuilder = light<C['getBuilder']>('GET', `${v1}/workspaces/:workspace/builder`);
+export const createBuilderCredentials = light<C['createBuilderCredentials']>(
+  'POST',
+  `${v1}/workspaces/:workspace/builder/credentials`,
+  'body',
+);
 export const listKeptHomes = light<W['listKeptHomes']>('GET', `${v1}/homes`);
 export const discardKeptHome = light<W['discardKeptHome']>('DELETE', `${v1}/homes/:home`);
 

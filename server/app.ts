@@ -11,6 +11,7 @@ import { measureOrphans, type OrphanSweep } from './clusters/orphan-sweep.ts';
 import { clusterRoutes } from './clusters/routes.ts';
 import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
+import { builderRoutes } from './connections/builder.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { makeTickets } from './connections/tickets.ts';
@@ -156,6 +157,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   clusterRoutes(app, { store: options.clusters, connections: options.connections });
   orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
+  builderRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys });
   connectionRoutes(app, { issueTicket });
   const hub = makeHub(app, {

@@ -68,6 +68,11 @@ const settings = {
     default: 'cde-agent:0.1.0',
     help: 'Image that brings the agent into pods; docker/Dockerfile makes it',
   },
+  builderImage: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'Image of builders whose template names none (moby/buildkit); rootless ones add -rootless to it',
+  },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
   orphans: {
     schema: z.enum(['report', 'clean']),

@@ -122,6 +122,7 @@ export async function startControlPlane(options: {
         connections,
         installation,
         agentImage: config.agentImage,
+        ...(config.builderImage && { builderImage: config.builderImage }),
         alsoReach: async () => (await registered.serving()).map(({ url }) => url),
         log,
         now,

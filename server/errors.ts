@@ -41,6 +41,8 @@ export const catalogue = {
   'cluster-away': 503,
   'cluster-credentials-invalid': 422,
   'no-kubernetes-namespace': 409,
+  'no-builder': 409,
+  'registry-secret-invalid': 409,
   'satellite-not-found': 404,
   'satellite-name-taken': 409,
   'home-not-found': 404,

@@ -45,7 +45,8 @@ export const kubernetesCommands: readonly Command[] = [
     summary: "Run a local command with a workspace's kubeconfig and ports in its environment",
     details:
       'The command finds KUBECONFIG, CDE_WORKSPACE, CDE_NAMESPACE and, for each --forward, CDE_PORT_N=127.0.0.1:PORT. ' +
-      'It ends with the exit code of the command.',
+      'Where the template has a builder, BUILDKIT_HOST, BUILDX_CONFIG and BUILDX_BUILDER lead buildctl and docker buildx ' +
+      'to it. It ends with the exit code of the command.',
     arguments: {
       ...workspace,
       command: { help: 'The command and its words, after --', many: true },
@@ -64,5 +65,58 @@ export const kubernetesCommands: readonly Command[] = [
       ['cde env web -L 5432 -- sh -c \'psql "postgres://$CDE_PORT_5432/"\'', 'with a port'],
     ],
     load: () => import('./env.ts').then((m) => m.env),
+  }),
+  command({
+    name: 'build',
+    group,
+    summary: "Build an image in a workspace's builder, and push it from there",
+    details:
+      'Only the context goes up (what .dockerignore leaves of it), and nothing comes down: the image is built beside ' +
+      'the workspace, with a cache that outlives stops, and with --push it goes from there to its registry. Needs ' +
+      'docker buildx or buildctl on the PATH, and no Docker daemon. WORKSPACE is --workspace, CDE_WORKSPACE, or the ' +
+      'only one of yours that runs on Kubernetes.',
+    arguments: {
+      context: {
+        help: 'The folder that the Dockerfile copies from (default: this one), or the URL of a repository',
+        optional: true,
+        completes: 'files',
+      },
+    },
+    options: {
+      tag: {
+        kind: 'list',
+        short: 't',
+        value: 'IMAGE',
+        help: 'What it is called: REGISTRY/NAME:TAG; may be repeated',
+      },
+      push: { kind: 'flag', help: 'Push it; else it stays in the cache of the builder' },
+      file: {
+        kind: 'text',
+        short: 'f',
+        value: 'FILE',
+        help: 'The Dockerfile (default: CONTEXT/Dockerfile)',
+        completes: 'files',
+      },
+      buildArg: { kind: 'list', value: 'NAME=VALUE', help: 'An ARG of the Dockerfile; may be repeated' },
+      target: { kind: 'text', value: 'STAGE', help: 'Build this stage of the Dockerfile' },
+      platform: { kind: 'list', value: 'PLATFORM', help: 'For example linux/arm64; may be repeated' },
+      secret: {
+        kind: 'list',
+        value: 'id=NAME,src=FILE',
+        help: 'For RUN --mount=type=secret; may be repeated',
+      },
+      cache: { kind: 'no', help: 'Build every step anew' },
+      workspace: { kind: 'text', value: 'NAME', help: 'Whose builder', completes: 'workspaces' },
+      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+    },
+    examples: [
+      ['cde build . -t registry.example.com/team/app:1 --push', 'in the only workspace that runs'],
+      [
+        'cde build --workspace web -f docker/Dockerfile --target test',
+        'builds one stage, and keeps it there',
+      ],
+      ['cde env web -- docker buildx bake --push', 'what else buildx can, in the same builder'],
+    ],
+    load: () => import('./build.ts').then((m) => m.build),
   }),
 ];

@@ -1,10 +1,11 @@
-import { spawn } from 'node:child_process';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { constants, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Context } from '../context.ts';
-import { Failure } from '../failure.ts';
+import { runForeground } from '../foreground.ts';
 import { openPorts } from '../ssh/port-forward.ts';
+import { builderEnvironment } from './builder-env.ts';
+import { type BuilderLine, openBuilderLine } from './builder-line.ts';
 import { kubeCredentials } from './credentials.ts';
 import { contextOf } from './kubeconfig.ts';
 import { alone } from './merge.ts';
@@ -14,32 +15,33 @@ export async function env(
   context: Context,
   input: { workspace: string; command: string[]; forward: string[]; start: boolean },
 ): Promise<number> {
-  const credentials = await kubeCredentials(context, input.workspace);
+  const { workspace, start } = input;
+  const credentials = await kubeCredentials(context, workspace);
   // A bare port goes to any free one here: the local one may be taken by the same program.
   const specs = input.forward.map((spec) => (/^\d+$/.test(spec) ? `0:${spec}` : spec));
   const forwards =
     specs.length === 0
       ? null
-      : await openPorts(context, {
-          workspace: input.workspace,
-          ports: specs,
-          address: '127.0.0.1',
-          start: input.start,
-        });
+      : await openPorts(context, { workspace, ports: specs, address: '127.0.0.1', start });
   const folder = await mkdtemp(join(tmpdir(), 'cde-env-'));
+  let line: BuilderLine | null = null;
   try {
     const file = join(folder, 'kubeconfig');
-    await writeFile(file, alone(contextOf(context, input.workspace, credentials)), { mode: 0o600 });
+    await writeFile(file, alone(contextOf(context, workspace, credentials)), { mode: 0o600 });
+    const { builder } = credentials;
+    // Most commands build nothing: the session is opened when one connects.
+    if (builder) line = await openBuilderLine(context, { workspace, builder, folder, start });
     const [program, ...args] = input.command;
-    context.leaveInterrupts();
-    const child = spawn(program!, args, {
-      stdio: 'inherit',
+    const running = runForeground(context, program!, args, {
       env: {
         ...context.env,
         KUBECONFIG: file,
         CDE_URL: context.server().url,
-        CDE_WORKSPACE: input.workspace,
+        CDE_WORKSPACE: workspace,
         CDE_NAMESPACE: credentials.namespace,
+        ...(builder &&
+          line &&
+          (await builderEnvironment(context, { workspace, builder, url: line.url, folder }))),
         ...Object.fromEntries(
           (forwards?.ports ?? []).map(({ spec, local }) => [`CDE_PORT_${spec.remote}`, `127.0.0.1:${local}`]),
         ),
@@ -47,22 +49,9 @@ export async function env(
     });
     // Without the session its ports are dead, but the command may not need them any more.
     forwards?.ended.catch((error: Error) => context.out.note(`The ports are gone: ${error.message}`));
-    const pass = (signal: NodeJS.Signals) => child.kill(signal);
-    for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, pass);
-    // Ctrl-C reaches the child by the terminal as well; it decides what it means.
-    process.on('SIGINT', () => {});
-    return await new Promise((done, reject) => {
-      child.on('error', (cause: NodeJS.ErrnoException) =>
-        reject(
-          new Failure('command-not-started', `${program} could not be started.`, {
-            detail: cause.code === 'ENOENT' ? 'There is no such program on the PATH.' : cause.message,
-            cause,
-          }),
-        ),
-      );
-      child.on('exit', (code, signal) => done(code ?? 128 + (signal ? constants.signals[signal] : 0)));
-    });
+    return (await running).code;
   } finally {
+    line?.close();
     forwards?.close();
     await rm(folder, { recursive: true, force: true });
   }

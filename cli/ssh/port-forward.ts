@@ -54,7 +54,7 @@ export async function openPorts(
   return { ports, ended: sessions.ended, close };
 }
 
-interface Sessions {
+export interface Sessions {
   /** The session of the moment, opened anew if it has ended. */
   get(): Promise<Session>;
   /** Rejects when there can be no more sessions, or at Ctrl-C. */
@@ -69,7 +69,7 @@ const pauseMs = 2_000;
 const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
 
 /** Keeps a session with a workspace open: when one ends, the next is opened at once. */
-function keepSession(context: Context, reference: string, start: boolean): Sessions {
+export function keepSession(context: Context, reference: string, start: boolean): Sessions {
   const { out, signal } = context;
   let closed = false;
   let rejectEnded: (error: unknown) => void;

@@ -120,6 +120,8 @@ const rules: Record<string, Rule> = {
   [`GET ${v1}/homes`]: seeTemplates,
   [`DELETE ${v1}/homes/:home`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/kube-credentials`]: connectWorkspace,
+  [`GET ${v1}/workspaces/:workspace/builder`]: connectWorkspace,
+  [`POST ${v1}/workspaces/:workspace/builder/credentials`]: connectWorkspace,
   [`GET ${v1}/clusters`]: seeClusters,
   [`GET ${v1}/clusters/:cluster`]: seeClusters,
   [`POST ${v1}/clusters`]: writeClusters,

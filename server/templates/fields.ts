@@ -49,6 +49,7 @@ const inKubernetes: readonly (readonly [string, Want])[] = [
   ['quota.memory', 'bytes'],
   ['quota.storage', 'size'],
   ['quota.pods', 'pods'],
+  ['builder.image', 'image'],
   ['builder.cpus', 'cpus'],
   ['builder.memory', 'bytes'],
   ['builder.cache', 'size'],

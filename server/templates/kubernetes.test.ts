@@ -106,6 +106,30 @@ kubernetes:
   });
 });
 
+test('a builder: those inside find it, and what may keep it from its work is warned of', () => {
+  const { env } = rendered('kubernetes: { image: "a:1", builder: true }\n');
+  expect(env.BUILDKIT_HOST).toBe('tcp://builder:1234');
+  expect(rendered('kubernetes: { image: "a:1" }\n').env).not.toHaveProperty('BUILDKIT_HOST');
+  expect(
+    rendered('env: { BUILDKIT_HOST: mine }\nkubernetes: { image: "a:1", builder: true }\n').env.BUILDKIT_HOST,
+  ).toBe('mine');
+
+  const warningsOf = (section: string) =>
+    parse(section).warnings.map(({ line, column, message }) => `${line - 8}:${column} ${message}`);
+  expect(warningsOf('kubernetes: { image: "a:1", builder: { image: b } }\n')).toEqual([
+    expect.stringContaining('1:29 a rootless builder makes user namespaces'),
+    expect.stringContaining('1:47 the image b has no tag'),
+  ]);
+  expect(
+    warningsOf('kubernetes: { image: "a:1", podSecurity: privileged, egress: namespace, builder: true }\n'),
+  ).toEqual([expect.stringContaining('1:73 the builder reaches no registry')]);
+  expect(
+    warningsOf(
+      'kubernetes: { image: "a:1", podSecurity: privileged, builder: { rootless: false, image: "b:1" } }\n',
+    ),
+  ).toEqual([]);
+});
+
 test.each([
   ['', '-6:11 the section "kubernetes" is missing'],
   ['kubernetes:', '1:1 "kubernetes" has no value'],
@@ -129,6 +153,11 @@ test.each([
   [
     'kubernetes: { image: a, builder: { rootless: false } }',
     '1:46 a builder that is not rootless is a privileged',
+  ],
+  ['kubernetes: { image: a, builder: { image: "B" } }', '1:43 "image" must be an image, not "B"'],
+  [
+    'kubernetes: { image: a, builder: { insecureRegistries: ["http://r"] } }',
+    '1:57 "insecureRegistries[0]" must be a host',
   ],
   ['kubernetes: { image: a, builder: { rootles: false } }', '1:36 the key "rootles" is not known here'],
   ['kubernetes: { image: a, podSecurity: privileged, builder: { rootless: false } }', null],

@@ -16,6 +16,7 @@ const reservedNames: Readonly<Record<string, readonly string[]>> = {
   Role: ['developer'],
   RoleBinding: ['developer'],
   Secret: ['cde-agent'],
+  ConfigMap: ['builder'],
   ResourceQuota: ['cde'],
   LimitRange: ['cde'],
   NetworkPolicy: ['cde', 'cde-builder'],

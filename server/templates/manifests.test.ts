@@ -445,7 +445,7 @@ test('names that every JavaScript object has are names like others', () => {
     ).toEqual([
       expect.stringMatching(/is not known here \(known here: name, /),
       expect.stringMatching(/is not known here \(known here: cluster, /),
-      expect.stringMatching(/is not known here \(known here: cpus, /),
+      expect.stringMatching(/is not known here \(known here: image, /),
     ]);
     expect(parse(`env: { A: "\${{ parameters.${name} }}" }\nkubernetes: { image: a }\n`).faults).toHaveLength(
       1,

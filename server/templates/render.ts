@@ -58,7 +58,7 @@ function renderField(
  * Evaluates the expressions of a template.
  * @param parameters complete and checked: what `checkParameters` returned
  * @returns the template with its values evaluated and typed. `env`: texts; it also holds `local.env` or
- *   `kubernetes.env`, the parameters (`CDE_PARAM_NAME`) and the workspace (`CDE_WORKSPACE_NAME` …), for the
+ *   `kubernetes.env`, the builder's address, the parameters (`CDE_PARAM_NAME`) and the workspace (`CDE_WORKSPACE_NAME` …), for the
  *   startup script and every session. `home.size` and every size of a volume: a quantity as Kubernetes writes it.
  *   Memory: a number of bytes. CPUs: a number of cores. `local.processes`, `kubernetes.quota.pods` and ports:
  *   whole numbers. `kubernetes.user`: a number, or `image`. `kubernetes.builder`: false, or a map with its
@@ -161,6 +161,8 @@ export function evaluateTemplate(
     ...template,
     parameters,
     env: {
+      // Tools inside the workspace find the builder by it; a template may say otherwise.
+      ...(kubernetes?.builder && { BUILDKIT_HOST: 'tcp://builder:1234' }),
       ...texts(['env'], template.env),
       ...localEnv,
       ...(kubernetes?.env as Record<string, string> | undefined),

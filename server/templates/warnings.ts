@@ -18,14 +18,7 @@ export function templateWarnings(
   const warnings: Fault[] = [];
   const section = asMap(root.kubernetes);
   checkImage(source, ['kubernetes', 'image'], section.image);
-  if (section.builder !== undefined && section.builder !== false)
-    warnings.push(
-      source.faultAtKey(
-        ['kubernetes', 'builder'],
-        'no builder is made yet: this version of cde keeps the setting and does nothing with it',
-        'leave it out until `cde build` exists',
-      ),
-    );
+  checkBuilder();
   for (const [index, service] of asList(section.services).entries()) {
     checkImage(source, ['kubernetes', 'services', index, 'image'], asMap(service).image);
   }
@@ -53,6 +46,33 @@ export function templateWarnings(
     }
   }
   return warnings.slice(0, mostWarnings);
+
+  function checkBuilder(): void {
+    if (section.builder === undefined || section.builder === false) return;
+    const at = ['kubernetes', 'builder'];
+    const builder = asMap(section.builder);
+    checkImage(source, [...at, 'image'], builder.image);
+    if (builder.rootless !== false && section.podSecurity !== 'privileged')
+      warnings.push(
+        source.faultAtKey(
+          at,
+          'a rootless builder makes user namespaces, and whether a pod may is left to the nodes: podSecurity: baseline lets no pod ask for it',
+          'it runs on nodes without AppArmor and without seccompDefault; for others write podSecurity: privileged',
+        ),
+      );
+    if (
+      section.egress === 'namespace' &&
+      builder.registrySecret === undefined &&
+      asList(builder.insecureRegistries).length === 0
+    )
+      warnings.push(
+        source.faultAtKey(
+          at,
+          'the builder reaches no registry, since egress: namespace keeps it within',
+          'name registries in builder.insecureRegistries or by builder.registrySecret, or write egress: all',
+        ),
+      );
+  }
 
   function checkImage(of: Source, path: Path, image: unknown): void {
     if (typeof image !== 'string' || image.includes('${{') || image.includes('@')) return;

@@ -37,9 +37,10 @@ const ended = (child: ChildProcess): Promise<void> =>
 
 /**
  * Starts an empty registry, and tells the cluster's containerd that it speaks plain HTTP, so that pods may name
- * its images. The cluster must be up. Ends with this process at the latest.
+ * its images. The cluster must be up. Ends with this process at the latest. With `htpasswd` (lines of NAME:BCRYPT)
+ * only these users get in, and `tags` knows none.
  */
-export async function startRegistry(): Promise<Registry> {
+export async function startRegistry({ htpasswd }: { htpasswd?: string } = {}): Promise<Registry> {
   const program = await tool('registry');
   const folder = mkdtempSync(join(tmpdir(), 'cde-registry-'));
   const host = `${nodeAddress}:${await freePort()}`;
@@ -52,8 +53,10 @@ storage:
   filesystem: {rootdirectory: ${join(folder, 'data')}}
   delete: {enabled: true}
 http: {addr: "${host}"}
+${htpasswd ? `auth: {htpasswd: {realm: test, path: ${join(folder, 'htpasswd')}}}` : ''}
 `,
   );
+  if (htpasswd) writeFileSync(join(folder, 'htpasswd'), htpasswd);
   const hosts = join(registryHostsDir, host);
   mkdirSync(hosts, { recursive: true });
   writeFileSync(
@@ -80,7 +83,7 @@ http: {addr: "${host}"}
   };
   const answers = () =>
     fetch(`${url}/v2/`).then(
-      (reply) => reply.ok,
+      (reply) => reply.ok || reply.status === 401,
       () => false,
     );
   for (const end = Date.now() + 20_000; !(await answers()); ) {

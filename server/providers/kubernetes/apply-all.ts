@@ -2,6 +2,7 @@ import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, MoveContext, WorkspaceSpec } from '../provider.ts';
 import { parseQuantity } from '../quantity.ts';
 import { applyOne, prune, Refused, readCopies, refsOf } from './apply.ts';
+import { applyCache, builderNames, registriesOf } from './builder.ts';
 import { KubeError, type KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
 import { hashOf } from './drift.ts';
@@ -20,6 +21,8 @@ export interface StartOptions {
   installation: string;
   agentImage: string;
   agentPullPolicy?: string;
+  /** Of builders, where the template names none. */
+  builderImage?: string;
   /** URLs that agents have to reach beside the server's. */
   alsoReach?: () => Promise<readonly string[]>;
   now: () => Date;
@@ -100,26 +103,32 @@ export async function applyAll(
       waits: `The volume of the home (${state.homeVolume}) is still claimed in another namespace.`,
     };
 
+  const copies = await readCopies(client, copiesOf(section));
   const objects = renderNamespace(spec, launch, {
     namespace,
     installation: options.installation,
     agentImage: options.agentImage,
     ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
     homeVolume: found,
-    copies: await readCopies(client, copiesOf(section)),
+    copies,
+    ...(options.builderImage && { builderImage: options.builderImage }),
     ...(section.egress === 'namespace' && {
       reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.alsoReach?.()) ?? [])]),
+      builderReach: await destinationsOf(registriesOf(section, copies)),
     }),
   });
   const applied: KubeObject[] = [];
-  for (const object of objects)
-    applied.push(
-      object.kind === 'PersistentVolumeClaim' && object.metadata.name === 'home'
-        ? await applyHome(connection, object, spec, claim, context)
-        : await applyOne(connection, object),
-    );
+  const cache = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
+  for (const object of objects) applied.push(await apply(object));
   // A StatefulSet does not replace a pod that never became ready.
   await removeOld();
+
+  async function apply(object: KubeObject): Promise<KubeObject> {
+    const volume = object.kind === 'PersistentVolumeClaim' && object.metadata.name;
+    if (volume === 'home') return applyHome(connection, object, spec, claim, context);
+    if (volume === builderNames.cache) return applyCache(connection, object, cache, context);
+    return applyOne(connection, object);
+  }
 
   const inventory = refsOf(objects);
   await prune(client, state.inventory ?? [], inventory, context);

@@ -140,7 +140,8 @@ export async function prune(
   const wanted = new Set(now.map(key));
   for (const ref of before) {
     if (wanted.has(key(ref))) continue;
-    if (ref.kind === 'PersistentVolumeClaim') {
+    // But for a cache, which only saves time.
+    if (ref.kind === 'PersistentVolumeClaim' && ref.name !== 'builder-cache') {
       context.log(`the volume claim ${ref.name} is not in the template any more; it is kept`, 'warn');
       continue;
     }

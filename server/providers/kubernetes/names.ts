@@ -30,4 +30,8 @@ export const annotations = {
   keptAt: 'cde.dev/kept-at',
   /** What a workload was scaled to before the stop. */
   size: 'cde.dev/size-before-stop',
+  /** A hash of what a pod reads only when it starts. */
+  settings: 'cde.dev/settings',
+  /** On the builder: the secret in its namespace that its pushes use. */
+  registrySecret: 'cde.dev/registry-secret',
 } as const;

@@ -1,6 +1,7 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { Refused } from './apply.ts';
+import { builderObjects } from './builder.ts';
 import type { KubeObject } from './client.ts';
 import { labels, labelValue } from './names.ts';
 import { type Destination, networkPolicy } from './network.ts';
@@ -21,6 +22,10 @@ export interface NamespaceOptions {
   copies?: KubeObject[];
   /** Where the server and the satellites are, for a template whose egress is `namespace`. */
   reach?: readonly Destination[];
+  /** Of a builder, where the template names none. */
+  builderImage?: string;
+  /** Where its registries are, for a template whose egress is `namespace`. */
+  builderReach?: readonly Destination[];
 }
 
 /**
@@ -99,6 +104,7 @@ export function renderNamespace(
       { labels: { ...own, [labels.role]: 'home' } },
     ),
     ...section.services.flatMap((service) => serviceObjects(service, make)),
+    ...builderObjects(section, make, { image: options.builderImage, reach: options.builderReach, own }),
     ...manifests.map((manifest) => adminObject(manifest, namespace, own)),
     // By this name services and what the manifests bring reach the workspace.
     ...(section.services.length + manifests.length > 0

@@ -32,7 +32,8 @@ export function networkPolicy(egress: 'all' | 'namespace', reach: readonly Desti
   };
 }
 
-const ruleOf = (to: Destination): object =>
+/** The egress rule that lets pods get there. */
+export const ruleOf = (to: Destination): object =>
   'namespace' in to
     ? { to: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': to.namespace } } }] }
     : { to: [{ ipBlock: { cidr: to.cidr } }], ports: [{ protocol: 'TCP', port: to.port }] };

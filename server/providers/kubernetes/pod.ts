@@ -40,6 +40,23 @@ export function resourcesOf(wanted: {
 const milliCores = (cpus: string | number): number =>
   String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) : Number(cpus) * 1000;
 
+/** Where pods of a template may run, and with which credentials their images are pulled. */
+export const placement = (section: KubernetesSection, kernelProfile?: string) => ({
+  ...(section.pullSecrets.length > 0 && {
+    imagePullSecrets: section.pullSecrets.map((secret) => ({ name: secret.split('/')[1] })),
+  }),
+  nodeSelector: {
+    ...section.nodeSelector,
+    ...(kernelProfile && { [`cde.dev/kernel-profile.${kernelProfile}`]: 'ready' }),
+  },
+  ...(section.tolerations.length > 0 && {
+    tolerations: section.tolerations.map(({ tolerationSeconds, ...toleration }) => ({
+      ...toleration,
+      ...(tolerationSeconds !== undefined && { tolerationSeconds: Number(tolerationSeconds) }),
+    })),
+  }),
+});
+
 /** The pod of a workspace: the agent copied in, the home made ready, then the agent in the template's image. */
 export function workspacePod(
   spec: WorkspaceSpec,
@@ -96,19 +113,7 @@ export function workspacePod(
         ...(!asRoot && { fsGroup: uid ?? anyGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
         ...(restricted && { seccompProfile: { type: 'RuntimeDefault' } }),
       },
-      ...(section.pullSecrets.length > 0 && {
-        imagePullSecrets: section.pullSecrets.map((secret) => ({ name: secret.split('/')[1] })),
-      }),
-      nodeSelector: {
-        ...section.nodeSelector,
-        ...(section.kernelProfile && { [`cde.dev/kernel-profile.${section.kernelProfile}`]: 'ready' }),
-      },
-      ...(section.tolerations.length > 0 && {
-        tolerations: section.tolerations.map(({ tolerationSeconds, ...toleration }) => ({
-          ...toleration,
-          ...(tolerationSeconds !== undefined && { tolerationSeconds: Number(tolerationSeconds) }),
-        })),
-      }),
+      ...placement(section, section.kernelProfile),
       initContainers: [
         {
           name: 'agent',

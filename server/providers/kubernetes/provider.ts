@@ -25,6 +25,8 @@ export interface KubernetesOptions {
   /** The image that brings the agent into every pod. */
   agentImage: string;
   agentPullPolicy?: string;
+  /** The image of builders, where the template names none. */
+  builderImage?: string;
   /** URLs that agents have to reach beside the server's, such as satellites'. */
   alsoReach?: () => Promise<readonly string[]>;
   log: Logger;
@@ -178,6 +180,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           installation,
           ...(options.alsoReach && { alsoReach: options.alsoReach }),
           agentImage: options.agentImage,
+          ...(options.builderImage && { builderImage: options.builderImage }),
           ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
           now,
         }),

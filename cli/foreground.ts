@@ -1,0 +1,54 @@
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import type { Context } from './context.ts';
+import { Failure } from './failure.ts';
+
+/** How much of what a program said is kept. */
+const mostKept = 8_192;
+
+/**
+ * Runs a program here with its words, on our terminal; resolves to its exit code (128 + the signal that ended it).
+ * With `quiet` its outputs are not shown: the end of them is in `said`. `interrupted`: Ctrl-C was pressed meanwhile.
+ */
+export function runForeground(
+  context: Context,
+  program: string,
+  args: readonly string[],
+  options: { env: NodeJS.ProcessEnv; quiet?: boolean },
+): Promise<{ code: number; said: string; interrupted: boolean }> {
+  context.leaveInterrupts();
+  const child = spawn(program, args, {
+    stdio: options.quiet ? ['ignore', 'pipe', 'pipe'] : 'inherit',
+    env: options.env,
+  });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-mostKept);
+    });
+  const pass = (signal: NodeJS.Signals) => child.kill(signal);
+  const passed = ['SIGTERM', 'SIGHUP'] as const;
+  for (const signal of passed) process.on(signal, pass);
+  // Ctrl-C reaches the program by the terminal as well; it decides what it means.
+  let interrupted = false;
+  const note = () => {
+    interrupted = true;
+  };
+  process.on('SIGINT', note);
+  return new Promise<{ code: number; said: string; interrupted: boolean }>((resolve, reject) => {
+    child.on('error', (cause: NodeJS.ErrnoException) =>
+      reject(
+        new Failure('command-not-started', `${program} could not be started.`, {
+          detail: cause.code === 'ENOENT' ? 'There is no such program on the PATH.' : cause.message,
+          cause,
+        }),
+      ),
+    );
+    child.on('close', (code, signal) =>
+      resolve({ code: code ?? 128 + (signal ? constants.signals[signal] : 0), said, interrupted }),
+    );
+  }).finally(() => {
+    for (const signal of passed) process.off(signal, pass);
+    process.off('SIGINT', note);
+  });
+}

@@ -1,0 +1,136 @@
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Context } from '../context.ts';
+import { getBuilder } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, usage } from '../failure.ts';
+import { runForeground } from '../foreground.ts';
+import { bytes } from '../sizes.ts';
+import { duration } from '../times.ts';
+import { pathRef } from '../workspaces/reference.ts';
+import { findBuildTool, isRemoteContext } from './build-tools.ts';
+import { builderEnvironment } from './builder-env.ts';
+import { openBuilderLine } from './builder-line.ts';
+import { chooseWorkspace } from './choose-workspace.ts';
+
+/** Builds an image in the builder of a workspace; only the context leaves this machine, and nothing comes back. */
+export async function build(
+  context: Context,
+  input: {
+    context: string | undefined;
+    tag: string[];
+    push: boolean;
+    file: string | undefined;
+    buildArg: string[];
+    target: string | undefined;
+    platform: string[];
+    secret: string[];
+    cache: boolean;
+    workspace: string | undefined;
+    start: boolean;
+  },
+): Promise<number | undefined> {
+  const { out } = context;
+  const folder = input.context ?? '.';
+  await check(folder, input);
+  const tool = await findBuildTool(context.env);
+  const workspace = await chooseWorkspace(context, input.workspace);
+  const client = await context.client();
+  const builder = await client.call(getBuilder, { params: { workspace: pathRef(workspace) } });
+
+  const began = performance.now();
+  const place = await mkdtemp(join(tmpdir(), 'cde-build-'));
+  const line = await openBuilderLine(context, { workspace, builder, folder: place, start: input.start });
+  try {
+    await line.ready();
+    const env = {
+      ...context.env,
+      ...(await builderEnvironment(context, { workspace, builder, url: line.url, folder: place })),
+    };
+    const metadataFile = join(place, 'metadata.json');
+    const args = tool.args(
+      {
+        context: folder,
+        images: input.tag,
+        file: input.file,
+        buildArgs: input.buildArg,
+        target: input.target,
+        platforms: input.platform,
+        secrets: input.secret,
+        push: input.push,
+        cache: input.cache,
+        metadataFile,
+        plain: out.json,
+      },
+      context.env,
+    );
+    const { code, said, interrupted } = await runForeground(context, tool.program, args, {
+      env,
+      quiet: out.json,
+    });
+    if (interrupted) return exitCodes.interrupted;
+    if (code !== 0)
+      throw new Failure(
+        'image-build-failed',
+        `The image was not ${input.push ? 'built and pushed' : 'built'}.`,
+        {
+          exitCode: exitCodes.buildFailed,
+          detail: out.json ? said.trim() : `${tool.name} has said why, above.`,
+        },
+      );
+    const digest = input.push ? await digestIn(metadataFile) : null;
+    const traffic = line.traffic();
+    const took = performance.now() - began;
+    if (out.json) {
+      out.printJson({
+        workspace,
+        images: input.tag,
+        pushed: input.push,
+        digest,
+        tool: tool.name,
+        ...traffic,
+        durationMs: Math.round(took),
+      });
+      return undefined;
+    }
+    for (const image of input.push ? input.tag : [])
+      out.print(`pushed ${image}${digest ? `@${digest}` : ''}`);
+    if (!input.push)
+      out.note(
+        `Built; the image stays in the cache of the builder of ${workspace}. --push sends it to its registry.`,
+      );
+    out.note(
+      `${duration(took)}; ${bytes(traffic.sentBytes)} went up, ${bytes(traffic.receivedBytes)} came back.`,
+    );
+    return undefined;
+  } finally {
+    line.close();
+    await rm(place, { recursive: true, force: true });
+  }
+}
+
+async function check(folder: string, input: { tag: string[]; push: boolean }): Promise<void> {
+  if (input.push && input.tag.length === 0)
+    throw usage('--push needs to know where to.', 'Name the image: -t registry.example.com/team/app:1');
+  const unfit = input.tag.find((tag) => /["\s,]/.test(tag));
+  if (unfit !== undefined) throw usage(`${JSON.stringify(unfit)} is not the name of an image.`);
+  if (isRemoteContext(folder)) return;
+  const found = await stat(folder).catch(() => null);
+  if (!found?.isDirectory())
+    throw usage(
+      `${JSON.stringify(folder)} is not a folder.`,
+      'CONTEXT is the folder that the Dockerfile copies from, or the URL of a repository.',
+    );
+}
+
+async function digestIn(file: string): Promise<string | null> {
+  try {
+    const metadata = JSON.parse(await readFile(file, 'utf8')) as Record<string, unknown>;
+    const digest = metadata['containerimage.digest'];
+    return typeof digest === 'string' ? digest : null;
+  } catch {
+    // A tool that writes none has built all the same.
+    return null;
+  }
+}

@@ -1,0 +1,155 @@
+import { createServer, type Server, type Socket } from 'node:net';
+import { join as joinPath } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Builder, BuilderAddress } from '@cde/api/clusters.ts';
+import { join } from '@cde/tunnel/targets.ts';
+import type { Context } from '../context.ts';
+import { getBuilder } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { clean } from '../output.ts';
+import { keepSession, type Sessions } from '../ssh/port-forward.ts';
+import { pathRef } from '../workspaces/reference.ts';
+
+/** A builder whose node pulls its image for the first time takes a while. */
+const mostWaitMs = 10 * 60_000;
+const pollMs = 1_000;
+/** The nodes hear of a pod that is ready a moment after the API server. */
+const endpointMs = 10_000;
+const notThere = new Set(['target-refused', 'target-not-found', 'target-timeout', 'target-unreachable']);
+
+/** The builder of a workspace, as if it ran here. */
+export interface BuilderLine {
+  /** `unix:///…/buildkit.sock`: what BUILDKIT_HOST takes. */
+  url: string;
+  /** Waits until the builder takes connections; starts the workspace if it may. Rejects with what keeps it. */
+  ready(): Promise<void>;
+  /** Bytes so far, from here to the builder and back. */
+  traffic(): { sentBytes: number; receivedBytes: number };
+  close(): void;
+}
+
+/**
+ * Opens a socket in `folder`, which only this user may enter, that leads to the builder through the session of the
+ * workspace. Nothing is opened or started before somebody connects or asks for `ready`.
+ */
+export async function openBuilderLine(
+  context: Context,
+  input: { workspace: string; builder: BuilderAddress; folder: string; start: boolean },
+): Promise<BuilderLine> {
+  const { builder, workspace } = input;
+  let sessions: Sessions | null = null;
+  let readying: Promise<void> | null = null;
+  const sockets = new Set<Socket>();
+  const told = new Set<string>();
+  const done = { sentBytes: 0, receivedBytes: 0 };
+
+  const session = () => {
+    sessions ??= keepSession(context, workspace, input.start);
+    return sessions.get();
+  };
+  function ready(): Promise<void> {
+    if (readying) return readying;
+    const attempt = session()
+      .catch((error) => {
+        // The next one may begin anew.
+        sessions?.close();
+        sessions = null;
+        throw error;
+      })
+      .then(() => waitUntilReady(context, workspace));
+    readying = attempt;
+    attempt.catch(() => {
+      if (readying === attempt) readying = null;
+    });
+    return attempt;
+  }
+
+  async function carry(socket: Socket): Promise<void> {
+    await ready();
+    const until = performance.now() + endpointMs;
+    for (;;)
+      try {
+        const target = { kind: 'tcp', host: builder.host, port: builder.port } as const;
+        return await join(socket, await (await session()).open(target));
+      } catch (error) {
+        if (!notThere.has(toFailure(error).code) || performance.now() > until) throw error;
+        await delay(250, undefined, { signal: context.signal });
+      }
+  }
+
+  const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
+    sockets.add(socket);
+    socket.on('error', () => {}); // The local program broke off; nobody is left to tell.
+    socket.once('close', () => {
+      sockets.delete(socket);
+      done.sentBytes += socket.bytesRead;
+      done.receivedBytes += socket.bytesWritten;
+    });
+    carry(socket).catch((error) => {
+      socket.destroy();
+      const failure = toFailure(error);
+      // Programs try many times a second: each reason is told once.
+      if (context.signal.aborted || told.has(failure.code)) return;
+      told.add(failure.code);
+      context.out.note(`The builder of ${workspace}: ${clean(failure.message)}`);
+    });
+  });
+  const url = await listen(server, input.folder);
+  return {
+    url,
+    ready,
+    traffic() {
+      const sum = { ...done };
+      for (const { bytesRead, bytesWritten } of sockets) {
+        sum.sentBytes += bytesRead;
+        sum.receivedBytes += bytesWritten;
+      }
+      return sum;
+    },
+    close() {
+      server.close();
+      for (const socket of sockets) socket.destroy();
+      sessions?.close();
+    },
+  };
+}
+
+/** A Unix socket, since others on this machine could use a port; Windows' tools know no such address. */
+async function listen(server: Server, folder: string): Promise<string> {
+  const path = joinPath(folder, 'buildkit.sock');
+  const windows = process.platform === 'win32';
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    if (windows) server.listen(0, '127.0.0.1', resolve);
+    else server.listen(path, resolve);
+  });
+  if (!windows) return `unix://${path}`;
+  return `tcp://127.0.0.1:${(server.address() as { port: number }).port}`;
+}
+
+async function waitUntilReady(context: Context, workspace: string): Promise<void> {
+  const client = await context.client();
+  const until = performance.now() + mostWaitMs;
+  let said = '';
+  for (;;) {
+    const { ready, reason } = await client.call(getBuilder, { params: { workspace: pathRef(workspace) } });
+    if (ready) return;
+    if (reason?.fatal || performance.now() > until) throw notReady(workspace, reason);
+    const text = reason ? ` ${clean(reason.message)}` : '';
+    const note = `Waiting for the builder of ${workspace}.${text}`;
+    if (note !== said) context.out.note(note);
+    said = note;
+    await delay(pollMs, undefined, { signal: context.signal });
+  }
+}
+
+function notReady(workspace: string, reason: Builder['reason']): Failure {
+  return new Failure('builder-not-ready', `The builder of ${workspace} is not ready.`, {
+    exitCode: exitCodes.unreachable,
+    detail: reason
+      ? [reason.message, reason.detail].filter(Boolean).join('\n')
+      : 'The cluster does not say why.',
+    hint: reason?.hint ?? `Look at it: cde env ${workspace} -- kubectl describe pod builder-0`,
+  });
+}

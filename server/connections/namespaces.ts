@@ -1,0 +1,72 @@
+import type { KubeCredentials } from '@cde/api/clusters.ts';
+import type { Database } from '../database/pool.ts';
+import { type ErrorCode, Problem } from '../errors.ts';
+import type { Actor } from '../http/actor.ts';
+import { builderNames } from '../providers/kubernetes/builder.ts';
+import { KubeError } from '../providers/kubernetes/client.ts';
+import type { Connection, Connections } from '../providers/kubernetes/connections.ts';
+import { annotations } from '../providers/kubernetes/names.ts';
+import { findWorkspace } from '../workspaces/store.ts';
+
+/** The namespace of a workspace that this actor may connect to, on a cluster that answers; else a Problem. */
+export async function openNamespace(
+  { database, connections }: { database: Database; connections: Connections },
+  actor: Extract<Actor, { kind: 'user' }>,
+  workspace: string,
+  missing: ErrorCode = 'no-kubernetes-namespace',
+) {
+  const { row, owner } = await findWorkspace(database.db, actor, workspace, 'workspace:connect');
+  if (row.provider !== 'kubernetes')
+    throw new Problem(
+      missing,
+      `${row.name} has no ${missing === 'no-builder' ? 'builder of images' : 'namespace on a cluster'}.`,
+      {
+        detail: `Its provider is ${row.provider}, which makes none.`,
+        hint: 'Use a template of the provider kubernetes.',
+      },
+    );
+  if (!row.cluster || !row.namespace)
+    throw new Problem('no-kubernetes-namespace', `${row.name} has no namespace on a cluster.`, {
+      detail: 'It was never started.',
+      hint: 'Start it: cde start',
+    });
+  const connection = connections.get(row.cluster);
+  if (!connection || connection.state !== 'ready')
+    throw new Problem('cluster-away', `The cluster ${row.cluster} does not answer at the moment.`, {
+      ...(connection?.reason && { detail: connection.reason }),
+      retryAfter: 5,
+    });
+  return { row, owner, connection, namespace: row.namespace };
+}
+
+/** What the API server refuses of a call in a namespace, as a Problem. */
+export function namespaceProblem(error: unknown, cluster: string, namespace: string): unknown {
+  if (!(error instanceof KubeError)) return error;
+  if (error.status === 404)
+    return new Problem('no-kubernetes-namespace', `The namespace ${namespace} is not there.`, {
+      hint: 'Start the workspace: cde start',
+    });
+  return new Problem('cluster-away', `The cluster ${cluster} gives no credentials.`, {
+    detail: error.message,
+    retryAfter: 5,
+  });
+}
+
+/** The builder that is in a namespace, running or not; null where there is none. */
+export function builderAddress(
+  { view }: Connection,
+  namespace: string,
+): { address: NonNullable<KubeCredentials['builder']>; secret: string | null } | null {
+  const statefulSet = view.get('StatefulSet', namespace, builderNames.app);
+  if (!statefulSet) return null;
+  const secret = statefulSet.metadata.annotations?.[annotations.registrySecret] ?? null;
+  return {
+    address: {
+      pod: builderNames.pod,
+      host: builderNames.app,
+      port: builderNames.port,
+      registrySecret: secret !== null,
+    },
+    secret,
+  };
+}
