@@ -106,6 +106,7 @@ export function makeAgent(options: {
     const hosting = makeHosting({
       certificate,
       manifest,
+      direct: { serverUrl: options.serverUrl, onFailure: say },
       listenToken: registration.listenToken,
       ssh,
       sessions,
@@ -140,7 +141,11 @@ export function makeAgent(options: {
     });
     startup.catch((error: Error) => say(`the startup script cannot be run: ${error.message}`));
     reportStats({
-      collector: await makeStatsCollector({ home: () => manifest().home, sessions }),
+      collector: await makeStatsCollector({
+        home: () => manifest().home,
+        sessions,
+        satellites: hosting.satellites,
+      }),
       client,
       everyMs: () => manifest().statsEveryMs,
       signal: stopping.signal,

@@ -1,22 +1,25 @@
 import type { Duplex } from 'node:stream';
-import type { AgentManifest } from '@cde/api/agent.ts';
+import type { AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
 import { connectTarget, type Target } from '@cde/tunnel/targets.ts';
+import { type DirectOptions, makeDirect } from './direct.ts';
 import type { Sessions } from './sessions.ts';
 import type { SshServer } from './ssh/server.ts';
 
 export interface Hosting {
-  /** Listens at the satellites of the manifest, and no longer at others. */
+  /** Listens at the satellites of the manifest, and no longer at others; and for direct connections, if it says so. */
   listen(): void;
+  /** The round trip to each satellite where it is known, for the server to tell clients. */
+  satellites(): AgentStats['satellites'];
   /** Listens nowhere, and tells the clients that the agent has ended their sessions. */
   close(): void;
 }
 
-/** Serves sessions that come over the satellites. */
+/** Serves sessions that come over the satellites, or directly. */
 export function makeHosting(options: {
   certificate: { key: string; cert: string; fingerprint: string };
   /** The one of the moment. */
@@ -25,21 +28,46 @@ export function makeHosting(options: {
   ssh: Promise<Pick<SshServer, 'serve'>>;
   sessions: Sessions;
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
+  /** As makeDirect's; without, no direct connections are taken. */
+  direct?: Pick<DirectOptions, 'serverUrl' | 'onFailure'>;
   clock: Clock;
   log: Log;
 }): Hosting {
   const { certificate, manifest, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
+  /** The sessions that want to hear of other offers. */
+  const heard = new Set<() => void>();
   let closed = false;
+  const changed = () => {
+    for (const tell of heard) tell();
+  };
   const reception = makeReception({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     agentKey: certificate.fingerprint,
     workspaceId: () => manifest().workspaceId,
     ticketKeys: () => manifest().ticketKeys,
+    paths: () => manifest().paths,
+    offers: {
+      current: () => ({
+        paths: manifest().paths,
+        satellites: manifest().satellites.map(({ name, url }) => ({
+          name,
+          url,
+          rttMs: listeners.get(url)?.rttMs ?? null,
+        })),
+        addresses: direct?.addresses() ?? [],
+      }),
+      onChange(tell) {
+        heard.add(tell);
+        return () => heard.delete(tell);
+      },
+    },
     onStream: serveStream,
     log,
   });
+  const direct =
+    options.direct && makeDirect({ ...options.direct, onPath: reception.accept, onChange: changed, log });
 
   async function serveStream(target: Target, stream: Duplex): Promise<Duplex | undefined> {
     if (target.kind === 'ssh') {
@@ -65,19 +93,27 @@ export function makeHosting(options: {
         const listener = listenRelay({
           url,
           listenToken: options.listenToken,
-          onPath: reception.accept,
+          onPath: (path) => reception.accept(path),
           onState: (connected, reason) => {
             if (!closed) options.onState(name, connected, reason);
           },
+          onRtt: changed,
           clock,
           log,
         });
         listeners.set(url, listener);
       }
+      changed();
+      void direct?.obey(manifest().direct);
     },
+    satellites: () =>
+      [...listeners].flatMap(([url, { rttMs }]) =>
+        rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],
+      ),
     close() {
       closed = true;
       for (const listener of listeners.values()) listener.close();
+      direct?.close();
       reception.close('agent-closed');
     },
   };

@@ -14,6 +14,8 @@ export interface StatsCollector {
 export async function makeStatsCollector(options: {
   home: () => string;
   sessions: Sessions;
+  /** Round trips to the satellites; none without. */
+  satellites?: () => AgentStats['satellites'];
   root?: string;
   now?: () => number;
 }): Promise<StatsCollector> {
@@ -45,6 +47,7 @@ export async function makeStatsCollector(options: {
         homeTotalBytes: disk ? disk.blocks * disk.bsize : 0,
         openPorts: open,
         sessions: options.sessions.list(),
+        satellites: options.satellites?.() ?? [],
       };
     },
   };

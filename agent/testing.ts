@@ -108,6 +108,8 @@ export async function makeTestServer(
       startup: null,
       ticketKeys: [],
       satellites: [],
+      paths: ['relay'],
+      direct: null,
       listenToken: 'listen',
       listenTokenExpiresAt: new Date(Date.now() + 3600_000).toISOString(),
       statsEveryMs: 30_000,

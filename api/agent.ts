@@ -42,6 +42,31 @@ export const RegisterAgent = z.object({
 
 const Satellites = z.array(z.object({ name: z.string(), url: z.string() }));
 
+/** How a session may reach an agent: through a satellite, or at the agent's own addresses. */
+export const PathKind = z.enum(['relay', 'direct-tcp']);
+export type PathKind = z.infer<typeof PathKind>;
+
+/** Where an agent listens for direct connections; clients learn it inside the session. */
+export const DirectListen = z.strictObject({
+  port: z.number().int().min(0).max(65535).default(0).describe('0: any free one'),
+  addresses: z
+    .array(
+      z
+        .string()
+        .max(300)
+        .regex(
+          /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$/,
+          'write HOST:PORT, for example node1.example.com:30100',
+        ),
+    )
+    .max(8)
+    .default([])
+    .describe(
+      "Where it is reached, HOST:PORT, if not at its machine's own addresses: a NodePort, a forwarded port",
+    ),
+});
+export type DirectListen = z.infer<typeof DirectListen>;
+
 /** What the agent is told when it registers. Registering again with the same token is allowed (it restarted). */
 export const AgentManifest = z.object({
   workspaceId: Id,
@@ -58,6 +83,8 @@ export const AgentManifest = z.object({
     .array(z.string())
     .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
   satellites: Satellites,
+  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that may carry sessions'),
+  direct: DirectListen.nullable().default(null).describe('Null where no direct path is allowed'),
   listenToken: z
     .string()
     .describe(
@@ -90,6 +117,11 @@ export const AgentStats = z.object({
   sessions: z
     .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))
     .max(1000),
+  satellites: z
+    .array(z.object({ url: z.string().max(300), rttMs: z.number().min(0) }))
+    .max(20)
+    .default([])
+    .describe("The agent's round trip to each satellite that it listens at"),
 });
 export type AgentStats = z.infer<typeof AgentStats>;
 

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { DirectListen, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { Id, Moment, PageQuery, page, TemplateName } from './names.ts';
 
@@ -207,6 +208,23 @@ export const Manifest = z
   .loose();
 export type Manifest = z.infer<typeof Manifest>;
 
+/** How sessions may reach the workspaces. No expressions: it is not for a developer to choose. */
+export const ConnectionSection = z.strictObject({
+  paths: z
+    .array(PathKind)
+    .min(1)
+    .optional()
+    .describe('Of the kinds that the server allows, those that may carry sessions; all without'),
+  regions: z
+    .array(z.string().min(1).max(80))
+    .min(1)
+    .max(20)
+    .optional()
+    .describe('Only satellites of these regions; any without'),
+  direct: DirectListen.optional(),
+});
+export type ConnectionSection = z.infer<typeof ConnectionSection>;
+
 /** template.yaml. Strings in `home`, `startup`, `env` and the provider's section may hold `${{ CEL }}`. */
 export const TemplateFile = z.strictObject({
   name: TemplateName,
@@ -227,6 +245,7 @@ export const TemplateFile = z.strictObject({
       timeout: Duration.default('10m'),
     })
     .optional(),
+  connection: ConnectionSection.optional(),
   local: LocalSection.default({}),
   kubernetes: KubernetesSection.optional().describe('Needed where the provider is kubernetes'),
 });

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { AgentStats } from './agent.ts';
+import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { Id, Moment, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
 import { ParameterValues } from './templates.ts';
@@ -133,7 +133,19 @@ export const TicketReply = z.object({
   agentKey: z.string().describe("SHA-256 of the agent's TLS SubjectPublicKeyInfo, base64url"),
   sshHostKey: z.string(),
   username: z.string(),
-  satellites: z.array(z.object({ name: z.string(), url: z.string() })),
+  satellites: z.array(
+    z.object({
+      name: z.string(),
+      url: z.string(),
+      region: z.string().default(''),
+      agentRttMs: z
+        .number()
+        .nullable()
+        .default(null)
+        .describe("The agent's round trip there, as last reported"),
+    }),
+  ),
+  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that may carry the session'),
 });
 export type TicketReply = z.infer<typeof TicketReply>;
 

@@ -18,7 +18,7 @@ export const websocketOptions = {
 } as const;
 
 /**
- * A Fastify plugin: the relay's two WebSocket endpoints. Registers @fastify/websocket unless the instance has
+ * A Fastify plugin: the relay's two WebSocket endpoints, and the probe that tells how far it is. Registers @fastify/websocket unless the instance has
  * it. Closes the relay when the instance closes. Refuses before the upgrade, with an ApiError: 401 for a ticket or token, 503 while draining.
  */
 export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Relay }): Promise<void> {
@@ -36,6 +36,11 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
     { websocket: true, preValidation: (request, reply) => admit(request, reply, verifyTicket) },
     (socket, request) => relay.dial(socket, claimsOf(request)),
   );
+
+  app.get(relayPaths.probe, { schema: { hide: true } as object }, (request, reply) => {
+    if (relay.draining) return refuse(request, reply, 503, new TunnelError('satellite-draining'));
+    return reply.code(204).header('cache-control', 'no-store').send();
+  });
 
   const admitted = new WeakMap<FastifyRequest, unknown>();
 

@@ -59,7 +59,7 @@ export async function makeWorld() {
     const listener = listenRelay({
       url,
       listenToken: () => listenToken(),
-      onPath: reception.accept,
+      onPath: (path) => reception.accept(path),
       onState: (connected, reason) => states.put({ connected, reason }),
       clock: impatientClock,
       ...listen,
@@ -97,17 +97,25 @@ export async function makeWorld() {
     return session;
   }
 
-  /** A TCP proxy before a satellite: to cut connections off, or to swallow what they carry. */
-  async function proxy(port: number) {
+  /**
+   * A TCP proxy before a satellite or an agent: to cut connections off, to swallow what they carry, or to make the
+   * way as long as `delayMs` says, each way.
+   */
+  async function proxy(port: number, delayMs = 0) {
     const sockets = new Set<Socket>();
-    const server = createServer((client) => {
-      const upstream = connect(port, '127.0.0.1');
+    const delay = { ms: delayMs };
+    const server = createServer({ noDelay: true }, (client) => {
+      const upstream = connect({ port, host: '127.0.0.1', noDelay: true });
       for (const [one, other] of [
         [client, upstream],
         [upstream, client],
       ] as const) {
         sockets.add(one);
-        one.pipe(other);
+        if (delay.ms === 0) one.pipe(other);
+        else {
+          one.on('data', (chunk) => setTimeout(() => other.writable && other.write(chunk), delay.ms));
+          one.on('end', () => setTimeout(() => other.end(), delay.ms));
+        }
         one.on('error', () => {});
         one.once('close', () => {
           sockets.delete(one);
@@ -124,13 +132,20 @@ export async function makeWorld() {
       cut();
       server.close();
     });
+    const local = (server.address() as AddressInfo).port;
     return {
-      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
+      url: `http://127.0.0.1:${local}`,
+      address: `127.0.0.1:${local}`,
+      /** For connections from now on. */
+      delay,
+      /** Takes no more connections. */
+      shut: () => server.close(),
       cut,
       /** From now on nothing comes through, and nobody is told. */
       swallow() {
         for (const socket of sockets) {
           socket.unpipe();
+          socket.removeAllListeners('data');
           socket.resume();
         }
       },

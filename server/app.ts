@@ -13,6 +13,7 @@ import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
 import { builderRoutes } from './connections/builder.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
+import { makeConnectionPolicy } from './connections/policy.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
@@ -28,7 +29,7 @@ import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
 import type { Provider } from './providers/provider.ts';
-import { makeRegistry } from './satellites/registry.ts';
+import { makeRegistry, type Place } from './satellites/registry.ts';
 import { satelliteRoutes } from './satellites/routes.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
 import { installMetrics } from './telemetry/metrics.ts';
@@ -47,7 +48,7 @@ export interface AppOptions {
   log: Logger;
   providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
-  satellites: Record<'ofAgents' | 'ofClients', () => Promise<{ name: string; url: string }[]>>;
+  satellites: Record<'ofAgents' | 'ofClients', () => Promise<Place[]>>;
   clusters: ClusterStore;
   connections: Connections;
   orphans: OrphanSweep;
@@ -144,7 +145,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
 
   const satelliteStore = makeSatelliteStore({ database, now });
   const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
-  const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients });
+  const policy = makeConnectionPolicy({ database, paths: config.paths });
+  const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
   identityRoutes(app, { config, database, now });
   templateRoutes(app, { database, now });
   workspaceRoutes(app, {
@@ -152,7 +154,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     bus,
     now,
     providers,
-    agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents }),
+    agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents, policy }),
   });
   clusterRoutes(app, { store: options.clusters, connections: options.connections });
   orphanRoutes(app, options.orphans);

@@ -1,6 +1,7 @@
 import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { PathKind } from '@cde/api/agent.ts';
 import { z } from 'zod';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
@@ -79,6 +80,15 @@ const settings = {
     default: 'report',
     help: 'What becomes of namespaces without a workspace: reported, or cleaned, their homes kept',
   },
+  paths: {
+    schema: z
+      .string()
+      .transform((text) => text.split(',').map((each) => each.trim()))
+      .pipe(z.array(PathKind).min(1)),
+    default: 'relay,direct-tcp',
+    help: 'Kinds of path that sessions may take: relay, direct-tcp, or both; a template may allow fewer',
+  },
+  region: { schema: z.string().max(80), default: '', help: "Region of the server's own satellite" },
   sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },
   passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Sign-in with a password' },
   oidcIssuer: { schema: z.url(), default: undefined, help: 'OpenID Connect issuer' },

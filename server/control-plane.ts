@@ -136,6 +136,7 @@ export async function startControlPlane(options: {
     places.map((place, index) => ({
       name: index === 0 ? 'embedded' : `embedded-${new URL(place).host}`,
       url: place,
+      region: config.region,
     }));
   const satellites = {
     async ofAgents() {

@@ -113,7 +113,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey] });
   const clusters = makeClusterStore({ database, keys, now: () => clock.at });
   const connections = makeConnections({ source: clusters.source, installation: 'test', log });
-  const embedded = async () => [{ name: 'embedded', url: config.accessUrl }];
+  const embedded = async () => [{ name: 'embedded', url: config.accessUrl, region: config.region }];
   const app = await makeApp({
     config,
     database,

@@ -48,6 +48,19 @@ export const tunnelErrors = {
     'Wait a few seconds and connect again',
   ],
   'listener-superseded': ['The agent of a newer build listens for this workspace', undefined],
+  'path-forbidden': [
+    'Paths of this kind are forbidden for the workspace',
+    'Connect without --path, or ask an administrator',
+  ],
+  'path-unavailable': [
+    'No path of the kind that was asked for can be had',
+    'Connect without --path: a relay serves wherever the dashboard does',
+  ],
+  'path-unreachable': [
+    'The address does not answer',
+    'A firewall, or a network policy of the cluster, may be in between',
+  ],
+  'path-lost': ['The direct connection broke', 'Connect again'],
   'session-timeout': ['The agent did not answer in time', 'Connect again'],
   'session-unknown': ['The agent does not know the session', 'Connect again'],
   'session-abandoned': ['The session was without any connection for too long', 'Connect again'],

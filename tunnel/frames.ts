@@ -24,8 +24,10 @@ export const frameTypes = {
   close: 3,
   /** All below the position has come. No payload. */
   ack: 4,
-  /** A new path for a pipe that has lost its own (resume.ts): three of them, before anything else. */
+  /** A new path for a pipe (resume.ts): before anything else. */
   resume: 5,
+  /** A sign of life where the path itself has none; whoever parses passes it over. */
+  beat: 6,
 } as const;
 const known = new Set<number>(Object.values(frameTypes));
 
@@ -94,6 +96,15 @@ export function closeFrame(code: string): Buffer {
   return frame;
 }
 
+const beat = Buffer.alloc(frameHeaderBytes);
+writeFrameHeader(beat, frameTypes.beat, 0, 0);
+
+/** The same one each time: not to be written to. */
+export const beatFrame = (): Buffer => beat;
+
+/** True when the chunk is one BEAT and nothing else. */
+export const isBeat = (chunk: Buffer): boolean => chunk.length === frameHeaderBytes && beat.equals(chunk);
+
 /**
  * Parses a stream of bytes, cut anywhere, into frames. `push` calls `onFrame` for each complete one and
  * throws a TunnelError `frame-…` at the first that is malformed; after that the parser is spent. Payloads
@@ -125,9 +136,9 @@ export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: 
           hold(buffer.subarray(at));
           return;
         }
-        const frame = readFrame(buffer, at, length);
+        const frame = buffer[at + 1] === frameTypes.beat ? null : readFrame(buffer, at, length);
         at += size;
-        onFrame(frame);
+        if (frame) onFrame(frame);
       }
       wanted = frameHeaderBytes;
       if (at < buffer.length) hold(buffer.subarray(at));

@@ -7,6 +7,8 @@ import { importPublicKey } from './keys.ts';
 /** What client (session.ts) and agent (host.ts) agree on inside TLS. README.md tells the sequence. */
 export const alpn = 'h2';
 export const helloPath = '/v1/hello';
+/** The agent's offers of other paths: lines for as long as the session lasts. */
+export const offersPath = '/v1/offers';
 export const proofHeader = 'cde-proof';
 /** The agent's name for the session, in its answer to the hello: to find the session in its log. */
 export const sessionHeader = 'cde-session';
@@ -65,6 +67,7 @@ function statusOf(code: TunnelErrorCode): number {
     case 'target-invalid':
       return 400;
     case 'target-forbidden':
+    case 'path-forbidden':
       return 403;
     case 'target-not-found':
       return 404;

@@ -9,6 +9,7 @@ import {
   errorHeaders,
   helloPath,
   maxSessionMemory,
+  offersPath,
   proofHeader,
   sessionHeader,
   sessionWindow,
@@ -17,6 +18,8 @@ import {
   waitHeader,
 } from './handshake.ts';
 import { type Log, silentLog } from './log.ts';
+import { formatOffer, type OfferSource } from './offers.ts';
+import type { PathKind } from './path.ts';
 import type { Pipe } from './pipe.ts';
 import { type ResumeSecret, resumeSecret } from './resume.ts';
 import { join, parseTarget, type Target } from './targets.ts';
@@ -28,6 +31,8 @@ export interface SessionContext {
   workspaceId: string;
   userId: string;
   username: string;
+  /** The kinds of path that the ticket allows. */
+  paths: readonly PathKind[];
   /** Aborted when the session is over. */
   signal: AbortSignal;
 }
@@ -53,7 +58,11 @@ export interface HostOptions {
     context: SessionContext,
   ) => Promise<Duplex | undefined> | Duplex | undefined;
   /** Told once the ticket is accepted, if the client means to come back: by which secret, within what time. */
-  keep?: (secret: ResumeSecret, waitMs: number) => void;
+  keep?: (secret: ResumeSecret, waitMs: number, context: SessionContext) => void;
+  /** The kinds of path that may carry streams here, whatever a ticket says; all that it allows without. */
+  paths?: () => readonly PathKind[];
+  /** What the client may choose from instead of the path that it came by. */
+  offers?: OfferSource;
   /** Told once the ticket is accepted. */
   onOpen?: (context: SessionContext) => void;
   /** The time by which tickets are judged. */
@@ -68,6 +77,15 @@ export interface HostedSession {
   close(code?: TunnelErrorCode): void;
   /** Resolves, never rejects, when it is over: `session-closed` when the client closed it, else why it broke. */
   readonly closed: Promise<{ reason: TunnelErrorCode; error: TunnelError }>;
+}
+
+/** True when paths of this kind may carry a session's streams. */
+export function mayCarry(
+  options: Pick<HostOptions, 'paths'>,
+  kind: PathKind,
+  context: Pick<SessionContext, 'paths'>,
+): boolean {
+  return context.paths.includes(kind) && (options.paths?.().includes(kind) ?? true);
 }
 
 /** Serves one session on a pipe: the agent's side. A session once open outlives its ticket. */
@@ -129,7 +147,8 @@ export function serveSession(options: HostOptions): HostedSession {
             // Only now: before, an unknown client can make us hold no more than HTTP/2's default of 64 KiB.
             if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
             const wait = /^\d{1,8}$/.exec(String(headers[waitHeader] ?? ''));
-            if (wait && !pipe.destroyed) options.keep?.(resumeSecret(socket), Number(wait[0]) * 1000);
+            if (wait && !pipe.destroyed)
+              options.keep?.(resumeSecret(socket), Number(wait[0]) * 1000, context);
             options.onOpen?.(context);
             if (!stream.destroyed) {
               stream.respond({ ':status': 200, [sessionHeader]: context.sessionId }, { endStream: true });
@@ -142,6 +161,13 @@ export function serveSession(options: HostOptions): HostedSession {
             // Gives the refusals time to leave, and ends the session.
             h2.close();
           },
+        );
+      } else if (headers[':method'] === 'POST' && headers[':path'] === offersPath && admitted) {
+        const { offers } = options;
+        if (!offers) return stream.respond({ ':status': 404 }, { endStream: true });
+        admitted.then(
+          (context) => !stream.destroyed && serveOffers(stream, offers, context),
+          (error) => refuse(stream, asTunnelError(error, 'ticket-invalid')),
         );
       } else {
         stream.respond({ ':status': 404 }, { endStream: true });
@@ -167,8 +193,27 @@ export function serveSession(options: HostOptions): HostedSession {
       workspaceId: claims.workspaceId,
       userId: claims.userId,
       username: claims.username,
+      paths: claims.paths,
       signal: over.signal,
     };
+  }
+
+  /** One line at once, and another whenever anything has changed. */
+  function serveOffers(stream: ServerHttp2Stream, offers: OfferSource, context: SessionContext): void {
+    stream.respond({ ':status': 200 });
+    let last = '';
+    const say = () => {
+      const offer = offers.current();
+      const paths = offer.paths.filter((kind) => context.paths.includes(kind));
+      const line = formatOffer({ ...offer, paths });
+      if (line !== last && !stream.destroyed && stream.writable) stream.write(line);
+      last = line;
+    };
+    const stop = offers.onChange(say);
+    stream.once('close', stop);
+    stream.resume();
+    stream.once('end', () => stream.end());
+    say();
   }
 
   async function serveStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
@@ -176,6 +221,8 @@ export function serveSession(options: HostOptions): HostedSession {
       // HTTP/2 keeps the order of requests: a client's hello, if there is one, came before.
       if (!admitted) throw new TunnelError('ticket-missing');
       const context = await admitted;
+      if (!mayCarry(options, pipe.path.kind, context))
+        throw new TunnelError('path-forbidden', `this one is ${pipe.path.kind}`);
       const target = parseTarget(String(headers[targetHeader] ?? ''));
       const other = await options.onStream(target, stream, context);
       if (stream.destroyed) {

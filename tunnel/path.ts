@@ -1,11 +1,14 @@
 import type { TunnelError } from './errors.ts';
 
+export const pathKinds = ['relay', 'direct-tcp', 'direct-udp'] as const;
+export type PathKind = (typeof pathKinds)[number];
+
 /**
  * A path carries a pipe's bytes between client and agent, in order or not at all: a relay's WebSocket, a
  * direct TCP connection, an ICE channel. It knows nothing of frames; chunks may be cut anywhere.
  */
 export interface Path {
-  readonly kind: 'relay' | 'direct-tcp' | 'direct-udp';
+  readonly kind: PathKind;
   /** Where it leads, for people: the satellite's URL or the peer's address. */
   readonly via: string;
   /** Starts delivery. Called once; what came before is kept until then. */

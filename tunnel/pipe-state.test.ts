@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { TunnelError } from './errors.ts';
-import { type Frame, makeFrameParser, maxFramePayload } from './frames.ts';
+import { type Frame, frameHeaderBytes, makeFrameParser, maxFramePayload } from './frames.ts';
 import { makePipeState, type PipeState } from './pipe-state.ts';
 
 /** One direction of a path: bytes on their way, cut anywhere, in order or not at all. */
@@ -33,7 +33,7 @@ type Step =
   | { do: 'send'; at: 0 | 1 }
   | { do: 'ack'; at: 0 | 1 }
   | { do: 'arrive'; at: 0 | 1; count: number }
-  | { do: 'cut'; late: number };
+  | { do: 'cut'; late: [number, number]; acks: [boolean, boolean] };
 
 const end = fc.constantFrom(0 as const, 1 as const);
 const step: fc.Arbitrary<Step> = fc.oneof(
@@ -61,7 +61,14 @@ const step: fc.Arbitrary<Step> = fc.oneof(
       count: fc.oneof(fc.nat({ max: 700 }), fc.nat({ max: 80_000 })),
     }),
   },
-  { weight: 2, arbitrary: fc.record({ do: fc.constant('cut' as const), late: fc.nat({ max: 900 }) }) },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('cut' as const),
+      late: fc.tuple(fc.nat({ max: 900 }), fc.nat({ max: 900 })),
+      acks: fc.tuple(fc.boolean(), fc.boolean()),
+    }),
+  },
 );
 
 describe('the state of a pipe', () => {
@@ -74,14 +81,17 @@ describe('the state of a pipe', () => {
         /** wires[0] carries from end 0 to end 1. */
         const wires = () => [makeWire(ends[1], delivered[1]), makeWire(ends[0], delivered[0])] as const;
         let path = wires();
-        const resume = (late = 0) => {
-          const old = path;
-          // Both say where they stand; the agent (1) may still get some over the old path after it has said so.
+        const resume = (late = [0, 0], acks = [false, false]) => {
+          // Both say where they stand. A path that is given up by choice still carries some both ways after that.
           const said = [ends[0].expected, ends[1].expected] as const;
-          old[0].arrive(late);
+          for (const at of [0, 1] as const) {
+            path[at].arrive(late[at]!);
+            if (acks[at]) path[at].put(ends[at].ack());
+          }
+          for (const at of [0, 1] as const) path[at].arrive(late[at]!);
           path = wires();
-          ends[0].rewind(said[1]);
-          ends[1].rewind(said[0]);
+          ends[0].rewind(said[1], said[0]);
+          ends[1].rewind(said[0], said[1]);
         };
         for (const one of steps) {
           if (one.do === 'write') {
@@ -90,7 +100,7 @@ describe('the state of a pipe', () => {
           } else if (one.do === 'send') path[one.at].put(ends[one.at].next());
           else if (one.do === 'ack') path[one.at].put(ends[one.at].ack());
           else if (one.do === 'arrive') path[one.at].arrive(one.count);
-          else if (one.do === 'cut') resume(one.late);
+          else if (one.do === 'cut') resume(one.late, one.acks);
         }
         // Then the network is good for once.
         resume();
@@ -163,10 +173,13 @@ describe('the state of a pipe', () => {
     state.append([Buffer.from('abc')]);
     state.append([Buffer.from('def')]);
     state.next();
-    expect(() => state.rewind(6)).toThrow(/never sent/);
+    expect(() => state.rewind(6, 0)).toThrow(/never sent/);
     state.next();
     state.receive({ type: 'ack', position: 3 });
-    expect(() => state.rewind(0)).toThrow(/takes back/);
-    expect(() => state.rewind(5)).toThrow(/part of a frame/);
+    expect(() => state.rewind(5, 0)).toThrow(/part of a frame/);
+    // It said so before it acknowledged more over the old path.
+    state.rewind(0, 0);
+    expect(state.next()!.length).toBe(frameHeaderBytes + 3);
+    expect(state.unsent).toBe(false);
   });
 });

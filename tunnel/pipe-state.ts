@@ -33,8 +33,11 @@ export interface PipeState {
    * or null where there is nothing new (ACKs, repetitions). Throws `frame-…` for what no pipe sends.
    */
   receive(frame: Exclude<Frame, { type: 'close' }>): Buffer | 'end' | null;
-  /** A new path: the other end has everything below `position`. Throws when that cannot be. */
-  rewind(position: number): void;
+  /**
+   * A new path: the other end has everything below `position`, or more, when it was still taking from the old path
+   * as it said so; it was told that this end expects `said`. Throws when that cannot be.
+   */
+  rewind(position: number, said: number): void;
   /** Bytes received and taken for sending since the start. */
   readonly received: number;
   readonly sent: number;
@@ -207,13 +210,10 @@ export function makePipeState(): PipeState {
           throw new TunnelError('frame-malformed', 'a new path is offered in the middle');
       }
     },
-    rewind(position) {
-      if (position < acknowledged)
-        throw new TunnelError('frame-malformed', 'takes back what was acknowledged');
+    rewind(position, said) {
       acknowledge(position);
       unsent = first;
-      // The other end was told on the way to this path.
-      told = expected();
+      told = said;
     },
     get received() {
       return received;

@@ -5,6 +5,7 @@ import { closeFrame, type Frame } from './frames.ts';
 import { type Link, type LinkEvents, makeLink } from './link.ts';
 import type { Path } from './path.ts';
 import { makePipeState } from './pipe-state.ts';
+import { isCome } from './resume.ts';
 
 /**
  * A pipe: an ordered, reliable Duplex between client and agent over one active path, with backpressure both
@@ -30,9 +31,11 @@ export interface Pipe extends Duplex {
   survive(survival: Survival): void;
   /**
    * Goes on over another path, in place of the one it has, if any. The other end has everything below
-   * `position`, and was told what this one expects.
+   * `position`, and was told that this one expects `said`.
    */
-  attach(link: Link, position: number): void;
+  attach(link: Link, position: number, said: number): void;
+  /** Gives up the path, as if it had broken. */
+  abandon(reason: TunnelError): void;
 }
 
 export interface Survival {
@@ -180,6 +183,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
       duplex.destroy(new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'pipe-closed', frame.code));
       return;
     }
+    if (isCome(frame)) return;
     const fresh = state.receive(frame);
     if (frame.type === 'ack') {
       if (state.finished) finish();
@@ -247,7 +251,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
     survive(next: Survival) {
       survival = next;
     },
-    attach(next: Link, position: number) {
+    attach(next: Link, position: number, said: number) {
       if (duplex.destroyed) return next.drop();
       found?.abort();
       const old = link;
@@ -255,14 +259,22 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
       old?.drop();
       use(next);
       try {
-        state.rewind(position);
+        state.rewind(position, said);
       } catch (error) {
         duplex.destroy(error as Error);
         return;
       }
       pump();
+      // What came over the old path since it was said.
+      acknowledge();
       if (state.finished) finish();
       letGo();
+    },
+    abandon(reason: TunnelError) {
+      const old = link;
+      if (!old) return;
+      old.drop();
+      lose(reason);
     },
   });
 }

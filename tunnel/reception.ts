@@ -1,11 +1,11 @@
 import { type Clock, systemClock } from './clock.ts';
 import { TunnelError, type TunnelErrorCode } from './errors.ts';
 import { closeFrame, type Frame } from './frames.ts';
-import { type HostedSession, type HostOptions, serveSession } from './host.ts';
+import { type HostedSession, type HostOptions, mayCarry, type SessionContext, serveSession } from './host.ts';
 import { type Link, makeLink } from './link.ts';
 import type { Path } from './path.ts';
 import { makePipe, type Pipe } from './pipe.ts';
-import { answerResume, askedFor, type ResumeSecret } from './resume.ts';
+import { answerResume, askedFor, comeFrame, type ResumeSecret } from './resume.ts';
 
 export interface ReceptionOptions extends Omit<HostOptions, 'pipe' | 'keep'> {
   /** The longest that a session may be without a path; default 8 h: a laptop closed over lunch and a meeting. */
@@ -18,8 +18,12 @@ export interface ReceptionOptions extends Omit<HostOptions, 'pipe' | 'keep'> {
 }
 
 export interface Reception {
-  /** Takes a path that a client has dialled: for a new session, or to go on with one that has lost its own. */
-  accept(path: Path): void;
+  /**
+   * Takes a path that a client has dialled: for a new session, or to go on with one. Over a direct path no session
+   * begins, and who does not ask for one that is kept here gets no word. `proved` is told when the client has
+   * proved itself.
+   */
+  accept(path: Path, proved?: () => void): void;
   /** How many sessions there are, and how many of them have no path. */
   stats(): { sessions: number; waiting: number };
   /** Ends all of them; the clients are told the code, and new paths are refused with it. */
@@ -31,9 +35,17 @@ const defaultMaxWaiting = 32;
 /** Of how many ended sessions the reason is kept, for clients that come back late. */
 const maxEpitaphs = 256;
 
+/** A client on our doorstep has nothing to think about; a stranger should not stay. */
+const directGreetMs = 3_000;
+/** Of one session. The oldest goes. */
+const maxReserves = 3;
+
 interface Kept {
   pipe: Pipe;
   secret: ResumeSecret;
+  context: SessionContext;
+  /** Paths that the client keeps for the case that the one in use breaks. */
+  reserves: Set<Link>;
 }
 
 /** The agent's side of all its sessions: keeps those whose client may come back, and knows them again. */
@@ -55,15 +67,17 @@ export function makeReception(options: ReceptionOptions): Reception {
     const session = serveSession({
       ...options,
       pipe,
-      keep(secret, wantedMs) {
+      keep(secret, wantedMs, context) {
         const id = secret.id.toString('hex');
-        const one: Kept = { pipe, secret };
+        const one: Kept = { pipe, secret, context, reserves: new Set() };
         kept.set(id, one);
         pipe.survive({
           waitMs: Math.min(wantedMs, options.waitMs ?? defaultWaitMs),
           lost(reason) {
             options.log?.info({ code: reason.code }, 'session waits for a path');
             waiting.add(one);
+            // The client may not know yet: it hears nothing, and has nothing to say.
+            if (reason.code !== 'pipe-closed') for (const link of one.reserves) link.path.send(comeFrame());
             if (waiting.size <= (options.maxWaiting ?? defaultMaxWaiting)) return;
             const [longest] = waiting;
             longest!.pipe.destroy(new TunnelError('session-displaced'));
@@ -72,6 +86,7 @@ export function makeReception(options: ReceptionOptions): Reception {
         void session.closed.then(({ reason }) => {
           kept.delete(id);
           waiting.delete(one);
+          for (const link of one.reserves) link.drop();
           epitaphs.set(id, reason);
           const [oldest] = epitaphs.keys();
           if (epitaphs.size > maxEpitaphs) epitaphs.delete(oldest!);
@@ -85,51 +100,70 @@ export function makeReception(options: ReceptionOptions): Reception {
     options.onSession?.(session);
   }
 
-  function resume(link: Link, ask: Extract<Frame, { type: 'resume' }>, done: () => void): void {
+  function resume(link: Link, ask: Frame, refuse: (code: TunnelErrorCode) => void, done: () => void): void {
     const id = askedFor(ask);
     const one = kept.get(id);
     if (!one || one.pipe.destroyed) {
-      done();
-      link.path.send(closeFrame(epitaphs.get(id) ?? 'session-unknown'));
-      link.drop();
+      refuse(epitaphs.get(id) ?? 'session-unknown');
       return;
     }
-    answerResume(link, ask, one.secret, one.pipe.expected, {
-      attach(position) {
+    if (!mayCarry(options, link.path.kind, one.context)) {
+      refuse('path-forbidden');
+      return;
+    }
+    answerResume(link, ask, one.secret, () => one.pipe.expected, {
+      attach(position, said) {
         done();
+        one.reserves.delete(link);
         waiting.delete(one);
-        one.pipe.attach(link, position);
+        one.pipe.attach(link, position, said);
+      },
+      hold() {
+        done();
+        if (one.pipe.destroyed) return link.drop();
+        one.reserves.add(link);
+        const [oldest] = one.reserves;
+        if (one.reserves.size <= maxReserves) return;
+        one.reserves.delete(oldest!);
+        oldest!.drop();
       },
       failed(error) {
         done();
+        if (one.reserves.delete(link)) return;
         options.log?.info({ code: error.code, detail: error.detail }, 'session not resumed');
       },
     });
   }
 
   return {
-    accept(path) {
+    accept(path, proved) {
       const link = makeLink(path);
-      const done = () => {
+      const direct = path.kind !== 'relay';
+      const settle = () => {
         clearTimeout(timer);
         greeting.delete(link);
       };
       const refuse = (code: TunnelErrorCode) => {
-        done();
-        link.path.send(closeFrame(code));
+        settle();
+        if (!direct) link.path.send(closeFrame(code));
         link.drop();
       };
-      const timer = setTimeout(() => refuse('session-timeout'), greetMs);
+      const timer = setTimeout(() => refuse('session-timeout'), direct ? directGreetMs : greetMs);
       greeting.add(link);
       link.listen({
         frame(frame) {
           if (closed) return refuse(closed);
-          if (frame.type === 'resume') return resume(link, frame, done);
-          done();
+          if (frame.type === 'resume')
+            return resume(link, frame, refuse, () => {
+              settle();
+              proved?.();
+            });
+          if (direct) return refuse('frame-malformed');
+          settle();
           serve(link);
           link.deliver(frame);
         },
-        closed: done,
+        closed: settle,
         broken: (error) => refuse(error.code),
       });
     },

@@ -1,19 +1,13 @@
 import type { TicketReply } from '@cde/api/workspaces.ts';
 import { backoff, type Clock, systemClock } from './clock.ts';
 import { TunnelError } from './errors.ts';
-import { makeLink } from './link.ts';
-import type { Path } from './path.ts';
-import { dialRelay } from './paths/relay.ts';
+import type { PathKind } from './path.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import type { Pipe } from './pipe.ts';
-import { askToResume, type ResumeSecret } from './resume.ts';
+import type { Contact } from './resume.ts';
+import type { TicketHolder } from './tickets.ts';
 
-export interface RedialOptions extends Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>, SocketTimes {
-  /**
-   * Gets a fresh ticket, for as often as the one at hand may not do. A TunnelError that it rejects with ends
-   * the session (`workspace-stopped`, `ticket-refused`, …); after any other it is asked again later.
-   */
-  renewTicket: () => Promise<Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>>;
+export interface RedialOptions extends Pick<TicketReply, 'agentKey'>, SocketTimes {
   /** How long to look for a path before the session ends with `session-abandoned`; default 8 h. */
   waitMs?: number;
   /**
@@ -21,10 +15,28 @@ export interface RedialOptions extends Pick<TicketReply, 'ticket' | 'agentKey' |
    * reason is that of the loss both times.
    */
   onPath?: (state: 'lost' | 'resumed', reason: TunnelError, afterMs: number) => void;
-  handshakeTimeoutMs?: number;
   clock?: Clock;
-  /** Opens a path to the agent; dialRelay, except in tests. */
-  dial?: (options: { url: string; ticket: string; signal: AbortSignal } & SocketTimes) => Promise<Path>;
+}
+
+/** A way to the agent that may be tried. */
+export interface Route {
+  /** Kind and `via` in one. */
+  id: string;
+  kind: PathKind;
+  /** As Path.via. */
+  via: string;
+  /** Opens a path there, or hands out one that waits in reserve. */
+  contact(signal: AbortSignal): Promise<Contact>;
+}
+
+/** Who knows the ways to the agent. */
+export interface Guide {
+  /** The path is lost, and why. */
+  lost(reason: TunnelError): void;
+  /** Where to try, best first: asked anew for each attempt. */
+  routes(): Route[];
+  /** It goes on there, after so many milliseconds without a path. */
+  resumed(route: Route, afterMs: number): void;
 }
 
 /** As long as the agent waits by default. */
@@ -43,12 +55,15 @@ const provenAfterMs = 5_000;
  */
 export function redialPaths(
   pipe: Pipe,
-  secret: ResumeSecret,
-  options: RedialOptions & { ended: (error: TunnelError) => void; known: () => boolean },
+  options: RedialOptions & {
+    tickets: TicketHolder;
+    guide: Guide;
+    ended: (error: TunnelError) => void;
+    known: () => boolean;
+  },
 ): void {
-  const { clock = systemClock, dial = dialRelay } = options;
+  const { clock = systemClock, guide, tickets } = options;
   const over = new AbortController();
-  let { ticket, satellites } = options;
   let failures = 0;
   let foundAt = clock.now();
   pipe.once('close', () => over.abort());
@@ -60,15 +75,17 @@ export function redialPaths(
     // A process must not end for want of anything to do while it waits.
     const hold = setInterval(() => {}, 2 ** 30);
     try {
+      guide.lost(reason);
       options.onPath?.('lost', reason, 0);
       for (let attempt = 0; ; attempt++, failures++) {
         if (failures > 0) await clock.sleep(backoff(failures, clock.random, longestPauseMs), over.signal);
         if (over.signal.aborted) return;
         if (attempt > 0 && !(await renew())) return;
-        for (const { url } of satellites) {
-          if (await resumeOver(url, reason)) {
+        for (const route of guide.routes()) {
+          if (await resumeOver(route, reason)) {
             if (pipe.destroyed) return;
             foundAt = clock.now();
+            guide.resumed(route, foundAt - lostAt);
             options.onPath?.('resumed', reason, foundAt - lostAt);
             return;
           }
@@ -83,28 +100,22 @@ export function redialPaths(
   /** False when the session is over. Without an answer the old ticket has to do. */
   async function renew(): Promise<boolean> {
     try {
-      const fresh = await options.renewTicket();
-      if (fresh.agentKey !== options.agentKey) throw new TunnelError('agent-restarted');
-      ({ ticket, satellites } = fresh);
+      await tickets.renew();
     } catch (error) {
       if (error instanceof TunnelError) options.ended(error);
     }
     return !over.signal.aborted;
   }
 
-  /** True when the pipe goes on, or is over; false when this satellite does not serve now. */
-  async function resumeOver(url: string, lost: TunnelError): Promise<boolean> {
+  /** True when the pipe goes on, or is over; false when this route does not serve now. */
+  async function resumeOver(route: Route, lost: TunnelError): Promise<boolean> {
     try {
-      const link = makeLink(await dial({ ...options, url, ticket, signal: over.signal }));
-      const refusal = await askToResume(link, secret, pipe.expected, {
-        timeoutMs: options.handshakeTimeoutMs ?? 10_000,
-        signal: over.signal,
-        attach: (position) => pipe.attach(link, position),
-      });
+      const refusal = await resumeAt(pipe, await route.contact(over.signal));
+      if (refusal?.code === 'path-forbidden') return false;
       if (refusal) options.ended(meaning(refusal, lost));
       return true;
     } catch (error) {
-      // Any other is for the next satellite, or the next attempt.
+      // Any other is for the next route, or the next attempt.
       const over = error instanceof TunnelError && error.code === 'access-ended';
       if (over) options.ended(error);
       return over;
@@ -116,4 +127,17 @@ export function redialPaths(
     // Before it was accepted the agent has nothing to know: what counts is why the path broke.
     return options.known() ? new TunnelError('agent-restarted') : lost;
   }
+}
+
+/**
+ * Lets the pipe go on over the path of a contact. Resolves to null then, or to the agent's refusal; rejects when
+ * the path does not serve.
+ */
+export async function resumeAt(pipe: Pipe, contact: Contact): Promise<TunnelError | null> {
+  const said = pipe.expected;
+  const answer = await contact.ask(said);
+  if ('refusal' in answer) return answer.refusal;
+  contact.take();
+  pipe.attach(contact.link, answer.agentPosition, said);
+  return null;
 }

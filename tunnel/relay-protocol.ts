@@ -6,6 +6,8 @@ export const relayPaths = {
   dial: '/relay/v1/dial',
   /** An agent, with its listen token; becomes the other end of one dial. */
   listen: '/relay/v1/listen',
+  /** Anybody: answers 204, to tell how far the satellite is. */
+  probe: '/relay/v1/probe',
 } as const;
 
 /** The WebSocket close codes that a satellite gives, and the error that the side which gets one reports. */

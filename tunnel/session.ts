@@ -7,13 +7,13 @@ import {
 } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import type { TicketReply } from '@cde/api/workspaces.ts';
 import { asTunnelError, TunnelError, type TunnelErrorCode } from './errors.ts';
 import {
   alpn,
   helloPath,
   makeProof,
   maxSessionMemory,
+  offersPath,
   proofHeader,
   readErrorHeaders,
   sessionHeader,
@@ -22,14 +22,27 @@ import {
   targetHeader,
   waitHeader,
 } from './handshake.ts';
+import {
+  type History,
+  lostChange,
+  makeHistory,
+  type PathChange,
+  type PathMeasure,
+  resumedChange,
+} from './history.ts';
 import { fingerprint } from './keys.ts';
+import { rankSatellites } from './measure.ts';
+import { makeOfferReader, type Offer } from './offers.ts';
 import type { Path } from './path.ts';
 import { dialRelay } from './paths/relay.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import { makePipe, type Pipe } from './pipe.ts';
-import { defaultWaitMs, type RedialOptions, redialPaths } from './redial.ts';
+import { defaultWaitMs, type Guide, type RedialOptions, redialPaths } from './redial.ts';
 import { resumeSecret } from './resume.ts';
+import { makeRoutes, type RouteOptions, type Routes } from './routes.ts';
+import { type Steering, type SteerOptions, steerPaths } from './steer.ts';
 import { formatTarget, type Target } from './targets.ts';
+import { makeTicketHolder, type Ticket, type TicketHolder } from './tickets.ts';
 
 /**
  * A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`.
@@ -37,10 +50,23 @@ import { formatTarget, type Target } from './targets.ts';
  * streams go on there byte for byte. Without, it ends with its path.
  */
 export interface SessionOptions
-  extends Pick<TicketReply, 'ticket' | 'agentKey' | 'satellites'>,
+  extends Ticket,
     SocketTimes,
-    Partial<Pick<RedialOptions, 'renewTicket' | 'waitMs' | 'onPath' | 'clock' | 'dial'>> {
+    Partial<Pick<RedialOptions, 'waitMs' | 'onPath' | 'clock'>>,
+    Pick<RouteOptions, 'dial' | 'unansweredMs'> {
   clientPrivateKey: KeyObject;
+  /**
+   * Gets a fresh ticket, for as often as the one at hand may not do. A TunnelError that it rejects with ends
+   * the session (`workspace-stopped`, `ticket-refused`, …); after any other it is asked again later.
+   */
+  renewTicket?: () => Promise<Ticket>;
+  /**
+   * With `renewTicket`: begins at the nearest satellite, and moves to a better path when there is one. Without, the
+   * session stays where it opens, and the satellites are tried in their order.
+   */
+  steer?: SteerOptions;
+  /** Told of each choice and change of the path, as `history` keeps them. */
+  onChange?: (change: PathChange) => void;
   /** Calls off the opening; a session once open is ended with `close`. */
   signal?: AbortSignal;
   /** From the admitted dial to the agent's TLS answer; default 10 s. Includes the satellite's wait for an agent. */
@@ -75,6 +101,8 @@ export interface Session {
   readonly closed: Promise<SessionEnd>;
   /** The active path, or the last one while there is none. */
   readonly path: Path;
+  /** Each choice and change of the path, with its reason and what was measured, oldest first; the last 200. */
+  readonly history: readonly PathChange[];
 }
 
 /** Where another satellite may do better; all else is final. */
@@ -90,6 +118,9 @@ const tryNext: ReadonlySet<TunnelErrorCode> = new Set([
   'session-timeout',
 ]);
 
+/** The longest wait for the satellites' answers before any of them is dialled. */
+const rankWithinMs = 1_000;
+
 /**
  * Opens a session with a workspace's agent: dials its satellites in turn, then TLS 1.3 with the agent's key
  * pinned. The ticket is shown to the agent together with the first streams, so that no round trip is spent on
@@ -97,10 +128,22 @@ const tryNext: ReadonlySet<TunnelErrorCode> = new Set([
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
   let last = new TunnelError('satellite-unreachable', 'the ticket names no satellite');
-  for (const satellite of options.satellites) {
+  const { steer } = options;
+  let measured: PathMeasure[] = [];
+  let satellites = options.satellites;
+  if (steer?.book && satellites.length > 1) {
+    const ranked = await rankSatellites(satellites, steer.book, {
+      timeoutMs: rankWithinMs,
+      signal: options.signal ?? new AbortController().signal,
+      ...(steer.prober && { prober: steer.prober }),
+    });
+    satellites = ranked.map(({ place }) => place);
+    measured = ranked.map(({ place, ...rest }) => ({ kind: 'relay', via: place.url, ...rest }));
+  }
+  for (const satellite of satellites) {
     try {
       const path = await dialRelay({ ...options, url: satellite.url });
-      return await openSessionOver(path, options);
+      return await openSessionOver(path, options, measured);
     } catch (thrown) {
       last = asTunnelError(thrown, options.signal?.aborted ? 'session-aborted' : 'session-failed');
       if (options.signal?.aborted || !tryNext.has(last.code)) throw last;
@@ -111,12 +154,23 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
 type OverOptions = Omit<SessionOptions, 'satellites'> & Partial<Pick<SessionOptions, 'satellites'>>;
 
-/** Opens a session over a path that is already open. */
-export async function openSessionOver(path: Path, options: OverOptions): Promise<Session> {
+/** Opens a session over a path that is already open; `measured` is why over this one. */
+export async function openSessionOver(
+  path: Path,
+  options: OverOptions,
+  measured: PathMeasure[] = [],
+): Promise<Session> {
   const pipe = makePipe({ path, clock: options.clock });
   try {
     const socket = await shakeHands(pipe, options);
-    return makeSession(pipe, socket, options);
+    const { session, insist } = makeSession(pipe, socket, options, measured);
+    try {
+      if (insist) await session.ready.then(insist);
+    } catch (error) {
+      session.close();
+      throw error;
+    }
+    return session;
   } catch (error) {
     pipe.on('error', () => {});
     pipe.destroy(asTunnelError(error, 'session-failed'));
@@ -174,7 +228,13 @@ function shakeHands(
   });
 }
 
-function makeSession(pipe: Pipe, socket: TLSSocket, options: OverOptions): Session {
+/** `insist` is to be waited for before the session carries anything. */
+function makeSession(
+  pipe: Pipe,
+  socket: TLSSocket,
+  options: OverOptions,
+  measured: PathMeasure[],
+): { session: Session; insist: (() => Promise<void>) | undefined } {
   const h2 = connectHttp2('https://workspace', {
     createConnection: () => socket,
     settings: { initialWindowSize: streamWindow, enablePush: false },
@@ -213,6 +273,16 @@ function makeSession(pipe: Pipe, socket: TLSSocket, options: OverOptions): Sessi
     [proofHeader]: makeProof(socket, options.ticket, options.clientPrivateKey),
     ...(renewTicket && { [waitHeader]: String(Math.ceil(waitMs / 1000)) }),
   });
+  const history = makeHistory(options.onChange);
+  history.add({
+    what: 'opened',
+    kind: pipe.path.kind,
+    via: pipe.path.via,
+    reason: measured.length > 1 ? 'nearest' : 'first',
+    text: measured.length > 1 ? 'least round trip from here to the agent' : 'the first that answered',
+    measured,
+  });
+  let steering: Steering | undefined;
   if (renewTicket) {
     let known = false;
     ready.then(
@@ -221,18 +291,19 @@ function makeSession(pipe: Pipe, socket: TLSSocket, options: OverOptions): Sessi
       },
       () => {},
     );
-    redialPaths(pipe, resumeSecret(socket), {
-      ...options,
-      satellites: options.satellites ?? [],
-      renewTicket,
-      ended: finish,
-      known: () => known,
-    });
+    const tickets = makeTicketHolder({ ...options, satellites: options.satellites ?? [] }, renewTicket);
+    const routes = makeRoutes({ ...options, secret: resumeSecret(socket), tickets });
+    if (options.steer) {
+      steering = steerPaths({ ...options, pipe, routes, tickets, history, steer: options.steer });
+      readOffers(h2, steering.offer);
+    }
+    const guide = steering ?? makePlainGuide({ pipe, routes, tickets, history });
+    redialPaths(pipe, { ...options, tickets, guide, ended: finish, known: () => known });
   }
   // A refusal ends the session; those who wait for `ready` or a stream get the reason as well.
   ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
 
-  return {
+  const session: Session = {
     async open(target, { eager = false } = {}) {
       if (end) throw end.error ?? new TunnelError('session-closed');
       const stream = h2.request({
@@ -267,7 +338,37 @@ function makeSession(pipe: Pipe, socket: TLSSocket, options: OverOptions): Sessi
     get path() {
       return pipe.path;
     },
+    history: history.all,
   };
+  const insists = steering && !options.steer?.paths.includes('relay');
+  return { session, insist: insists ? steering?.insist : undefined };
+}
+
+/** Without steering: the satellites of the ticket, in their order. */
+function makePlainGuide(options: {
+  pipe: Pipe;
+  routes: Routes;
+  tickets: TicketHolder;
+  history: History;
+}): Guide {
+  const { pipe, routes, tickets, history } = options;
+  return {
+    lost: (reason) => history.add(lostChange(pipe.path, reason)),
+    routes: () => tickets.satellites.map(({ url }) => routes.relay(url)),
+    resumed: (route, afterMs) => history.add(resumedChange(route, afterMs, [])),
+  };
+}
+
+/** Listens to what the agent offers for as long as the session lasts; null: it is of a release that offers nothing. */
+function readOffers(h2: ClientHttp2Session, onOffer: (offer: Offer | null) => void): void {
+  const stream = h2.request({ ':method': 'POST', ':path': offersPath });
+  stream.on('error', () => {});
+  stream.once('response', (headers) => {
+    if (headers[':status'] === 200) return;
+    onOffer(null);
+    stream.close();
+  });
+  stream.setEncoding('utf8').on('data', makeOfferReader(onOffer));
 }
 
 async function hello(h2: ClientHttp2Session, headers: Record<string, string>): Promise<SessionInfo> {

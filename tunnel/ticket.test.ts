@@ -19,6 +19,7 @@ function claims(changes: Partial<TicketClaims> = {}): Omit<TicketClaims, 'kind'>
     agentKey: 'a'.repeat(43),
     clientKey: makeClientKey().publicKey,
     satellites: ['embedded'],
+    paths: ['relay', 'direct-tcp'],
     jti: randomUUID(),
     exp: seconds + 120,
     ...changes,

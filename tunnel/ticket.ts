@@ -3,6 +3,7 @@ import { decodeProtectedHeader, errors, jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 import { TunnelError, type TunnelErrorCode } from './errors.ts';
 import { exportPublicKey, fingerprint, importPublicKey } from './keys.ts';
+import { pathKinds } from './path.ts';
 
 /**
  * Tickets admit clients to satellites and agents, listen tokens admit agents to satellites. Both are JWTs
@@ -21,6 +22,8 @@ export const TicketClaims = z.object({
   agentKey: sha256.describe("Of the agent's TLS SubjectPublicKeyInfo"),
   clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
   satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that it is meant for'),
+  // A server of an older release knows of relays only.
+  paths: z.array(z.enum(pathKinds)).max(10).default(['relay']).describe('The kinds that may carry streams'),
   jti: z.string().max(80),
   exp: z.number().int().describe('Seconds since 1970'),
 });
@@ -47,7 +50,7 @@ const clockToleranceSeconds = 30;
 export function makeTicketSigner(privateKey: KeyObject): {
   /** The key as `ticketKeys` carries it (SPKI, base64url). */
   publicKey: string;
-  signTicket(claims: Omit<TicketClaims, 'kind'>): Promise<string>;
+  signTicket(claims: Omit<z.input<typeof TicketClaims>, 'kind'>): Promise<string>;
   signListenToken(claims: Omit<ListenClaims, 'kind'>): Promise<string>;
 } {
   if (privateKey.asymmetricKeyType !== 'ed25519')

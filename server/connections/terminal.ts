@@ -72,7 +72,11 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
         session = await openSession({
           ...reply,
           // Agents listen here too: no way out to the access URL and back in, which may not even lead here.
-          satellites: [...ownSatellite(app), ...reply.satellites],
+          // (Where regions are pinned, and ours is none of them, they do not.)
+          satellites: [
+            ...(reply.satellites.some(({ name }) => /^embedded(-|$)/.test(name)) ? ownSatellite(app) : []),
+            ...reply.satellites,
+          ],
           clientPrivateKey: key.privateKey,
           signal: gone.signal,
         });

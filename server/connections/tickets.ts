@@ -5,8 +5,10 @@ import type { Database } from '../database/pool.ts';
 import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { Registry } from '../satellites/registry.ts';
 import { mayHaveAgent } from '../workspaces/statuses.ts';
 import { findWorkspace } from '../workspaces/store.ts';
+import type { ConnectionPolicy } from './policy.ts';
 
 /** How long a ticket opens sessions: long enough for a slow handshake and a few retries, no longer. */
 const ticketMs = 5 * 60_000;
@@ -15,11 +17,12 @@ export interface TicketDeps {
   database: Database;
   keys: Keys;
   now: () => Date;
-  satellites: () => Promise<{ name: string; url: string }[]>;
+  satellites: Registry['ofClients'];
+  policy: ConnectionPolicy;
 }
 
 /** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
-export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
+export function makeTickets({ database, keys, now, satellites, policy }: TicketDeps) {
   return async function issue(actor: UserActor, ref: string, clientKey: string): Promise<TicketReply> {
     const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
     const workspace = `${owner}/${row.name}`;
@@ -36,7 +39,20 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
     // The agent would refuse it too, but later, and could not say it as well.
     if (!isEd25519(clientKey))
       throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
-    const places = await satellites();
+    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    if (paths.length === 0)
+      throw new Problem('path-none-allowed', `No kind of path may carry a session with ${workspace}.`, {
+        detail: 'The server forbids all those that its template allows.',
+        hint: 'Ask an administrator: --paths of the server, connection.paths of the template.',
+      });
+    const places = await satellites(regions);
+    if (places.length === 0)
+      throw new Problem('satellite-none-allowed', `No satellite may carry a session with ${workspace}.`, {
+        detail: `Its template allows the regions ${regions?.join(', ')}, and no satellite of these serves.`,
+        hint: 'Ask an administrator: cde satellite list',
+        retryAfter: 5,
+      });
+    const known = row.agentStats?.satellites ?? [];
     const exp = Math.floor((now().getTime() + ticketMs) / 1000);
     const ticket = await keys.tickets.signTicket({
       workspaceId: row.id,
@@ -46,6 +62,7 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
       agentKey: row.agentTlsKey,
       clientKey,
       satellites: places.map((place) => place.name),
+      paths,
       jti: v7(),
       exp,
     });
@@ -57,7 +74,12 @@ export function makeTickets({ database, keys, now, satellites }: TicketDeps) {
       agentKey: row.agentTlsKey,
       sshHostKey: row.agentSshHostKey,
       username: owner,
-      satellites: places,
+      satellites: places.map((place) => ({
+        ...place,
+        // Of the embedded one the agent may know another address: it tells the client in the session.
+        agentRttMs: known.find(({ url }) => url === place.url)?.rttMs ?? null,
+      })),
+      paths,
     };
   };
 }

@@ -175,7 +175,7 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
     },
 
     /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
-    async serving(): Promise<{ name: string; url: string }[]> {
+    async serving(): Promise<{ name: string; url: string; region: string }[]> {
       const at = now().getTime();
       const rows = await db
         .select()
@@ -190,7 +190,9 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
         )
         .orderBy(asc(satellites.name));
       const late = (row: Row) => Number(at - row.seenAt!.getTime() > awayAfterMs);
-      return rows.sort((a, b) => late(a) - late(b)).map(({ name, url }) => ({ name, url: url! }));
+      return rows
+        .sort((a, b) => late(a) - late(b))
+        .map(({ name, url, region }) => ({ name, url: url!, region }));
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { and, eq } from 'drizzle-orm';
+import type { ConnectionPolicy } from '../connections/policy.ts';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
@@ -7,6 +8,7 @@ import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { Registry } from '../satellites/registry.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { appendLog } from './build-log.ts';
 
@@ -20,11 +22,12 @@ interface Deps {
   now: () => Date;
   keys: Keys;
   /** The satellites that agents should listen at. */
-  satellites: () => Promise<{ name: string; url: string }[]>;
+  satellites: Registry['ofAgents'];
+  policy: ConnectionPolicy;
 }
 
 /** What agents tell the server. Each only records facts and wakes the workspace's queue, which decides. */
-export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
+export function makeAgents({ database, bus, now, keys, satellites, policy }: Deps) {
   const { db } = database;
 
   async function current(actor: AgentActor) {
@@ -41,6 +44,11 @@ export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
   /** Only while the build is still the workspace's: a newer one may have taken over between the check and now. */
   const mine = (actor: AgentActor) =>
     and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
+
+  async function listenAt(buildId: string) {
+    const { regions } = await policy.ofBuild(buildId);
+    return (await satellites(regions)).map(({ name, url }) => ({ name, url }));
+  }
 
   return {
     async register(
@@ -61,6 +69,7 @@ export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
         await enqueueReconcile(tx, actor.workspaceId);
       });
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
+      const { paths, direct } = await policy.ofBuild(build.id);
       const expires = new Date(now().getTime() + listenTokenMs);
       const startup = build.rendered?.startup;
       const finished = build.startup?.state === 'done' || build.startup?.state === 'none';
@@ -78,7 +87,9 @@ export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
             ? { script: startup.script, timeoutMs: parseDuration(startup.timeout) ?? 600_000 }
             : null,
         ticketKeys: [keys.tickets.publicKey],
-        satellites: await satellites(),
+        satellites: await listenAt(build.id),
+        paths,
+        direct,
         listenToken: await keys.tickets.signListenToken({
           workspaceId: workspace.id,
           buildId: build.id,
@@ -127,7 +138,7 @@ export function makeAgents({ database, bus, now, keys, satellites }: Deps) {
     ): Promise<{ satellites: { name: string; url: string }[] }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
       bus.publish({ workspaceId: actor.workspaceId });
-      return { satellites: await satellites() };
+      return { satellites: await listenAt(actor.buildId) };
     },
   };
 }

@@ -1,9 +1,10 @@
+import type WebSocket from 'ws';
 import { backoff, type Clock, systemClock } from '../clock.ts';
 import { asTunnelError, type TunnelError } from '../errors.ts';
 import { type Log, silentLog } from '../log.ts';
 import type { Path } from '../path.ts';
 import { dialedMessage, relayPaths } from '../relay-protocol.ts';
-import { makeSocketPath, openSocket, type SocketTimes } from './socket.ts';
+import { makeSocketPath, openSocket, pingSocket, type SocketTimes } from './socket.ts';
 
 export interface DialOptions extends SocketTimes {
   /** The satellite, as TicketReply names it. */
@@ -32,6 +33,8 @@ export interface ListenOptions extends SocketTimes {
   spares?: number;
   /** Told when a first spare waits, and when none does and the satellite cannot be had, with the reason. */
   onState?: (connected: boolean, reason: TunnelError | null) => void;
+  /** Told when the round trip is known, and when it has changed by more than chance does. */
+  onRtt?: () => void;
   clock?: Clock;
   log?: Log;
 }
@@ -39,12 +42,20 @@ export interface ListenOptions extends SocketTimes {
 export interface RelayListener {
   /** True while a spare waits at the satellite. */
   readonly connected: boolean;
+  /** The round trip to the satellite in milliseconds, as of late; null before it is known. */
+  readonly rttMs: number | null;
   /** Stops listening; paths that clients use go on. */
   close(): void;
 }
 
 /** A spare that lived this long proves that the way is good: the next failure starts the backoff anew. */
 const provenAfterMs = 10_000;
+
+/** How often the round trip is measured, and how many of the last samples count. */
+const measureEveryMs = 60_000;
+const keptRtts = 5;
+/** At once, so that there is a figure before the first minute is over. */
+const firstRtts = 3;
 
 /**
  * The agent's side: keeps spare sockets at the satellite, for ever, with backoff, until closed. Each serves
@@ -60,6 +71,27 @@ export function listenRelay(options: ListenOptions): RelayListener {
     reported = connected;
     options.onState?.(connected, reason);
   };
+  let rtts: number[] = [];
+  let told: number | null = null;
+  const rtt = () =>
+    rtts.length === 0 ? null : [...rtts].sort((one, other) => one - other)[rtts.length >> 1]!;
+
+  /** Measures while the socket waits; several that wait take turns by chance. */
+  async function measure(socket: WebSocket, until: AbortSignal): Promise<void> {
+    while (!until.aborted) {
+      const ms = await pingSocket(socket, until);
+      if (ms !== null && !until.aborted) {
+        rtts = [...rtts, ms].slice(-keptRtts);
+        const now = rtt()!;
+        if (rtts.length >= firstRtts && (told === null || Math.abs(now - told) > Math.max(1, told / 10))) {
+          told = now;
+          options.onRtt?.();
+        }
+      }
+      if (rtts.length >= firstRtts || ms === null) await clock.sleep(measureEveryMs, until);
+    }
+  }
+
   for (let slot = 0; slot < (options.spares ?? 1); slot++) void keepSpare();
 
   async function keepSpare(): Promise<void> {
@@ -91,9 +123,12 @@ export function listenRelay(options: ListenOptions): RelayListener {
   async function waitForDial(token: string): Promise<Path> {
     const socket = await openSocket(url, relayPaths.listen, token, { ...options, signal: stop.signal });
     let left = false;
+    const waits = new AbortController();
+    void measure(socket, waits.signal);
     const leave = (reason: TunnelError | null) => {
       if (left) return;
       left = true;
+      waits.abort();
       // Taken by a client is not gone: the next spare is under way.
       if (--waiting === 0 && reason && !stop.signal.aborted) report(false, reason);
     };
@@ -124,6 +159,9 @@ export function listenRelay(options: ListenOptions): RelayListener {
   return {
     get connected() {
       return waiting > 0;
+    },
+    get rttMs() {
+      return rtt();
     },
     close: () => stop.abort(),
   };

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import { keepAlive } from '../heartbeat.ts';
@@ -198,6 +199,31 @@ export function makeSocketPath(
       socket.resume();
     },
   };
+}
+
+/** No answer for so long is none. */
+const pingWithinMs = 10_000;
+
+/** The round trip to the other end in milliseconds; null when there is no answer. Its signs of life are no answers. */
+export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<number | null> {
+  return new Promise((resolve) => {
+    if (signal.aborted || socket.readyState !== socket.OPEN) return resolve(null);
+    const mark = randomBytes(8);
+    const began = performance.now();
+    const settle = (ms: number | null) => {
+      clearTimeout(timer);
+      socket.off('pong', answered);
+      signal.removeEventListener('abort', none);
+      resolve(ms);
+    };
+    const answered = (data: Buffer) => mark.equals(data) && settle(performance.now() - began);
+    const none = () => settle(null);
+    const timer = setTimeout(none, pingWithinMs);
+    timer.unref();
+    socket.on('pong', answered);
+    signal.addEventListener('abort', none, { once: true });
+    socket.ping(mark, undefined, (error) => error && none());
+  });
 }
 
 function closeError(code: number, reason: string): TunnelError | null {

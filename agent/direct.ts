@@ -1,0 +1,98 @@
+import type { AgentManifest } from '@cde/api/agent.ts';
+import type { Log } from '@cde/tunnel/log.ts';
+import type { Path } from '@cde/tunnel/path.ts';
+import {
+  type DirectListener,
+  formatAddress,
+  listenDirect,
+  ownAddresses,
+} from '@cde/tunnel/paths/direct-tcp.ts';
+
+export interface Direct {
+  /** Listens as the manifest says, or no longer. Tells `onChange` when the addresses are others then. */
+  obey(direct: AgentManifest['direct']): Promise<void>;
+  /** HOST:PORT of each address at which clients may reach this agent; none while it does not listen. */
+  addresses(): string[];
+  close(): void;
+}
+
+const isLoopback = (host: string) => /^(localhost|127\.[\d.]+|\[?::1\]?)$/.test(host);
+
+export interface DirectOptions {
+  /** Where the agent reaches its server: it tells whether a client may be on another machine. */
+  serverUrl: string;
+  onPath: (path: Path, proved: () => void) => void;
+  onChange: () => void;
+  /** It cannot listen, and why. */
+  onFailure: (message: string) => void;
+  log: Log;
+}
+
+/**
+ * The agent's own listener for clients that reach its machine without a satellite. Where the server is on this very
+ * machine and for it alone, so is the listener: nobody else's business.
+ */
+export function makeDirect(options: DirectOptions): Direct {
+  const loopback = options.serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
+  let wanted: string | undefined;
+  let given: string[] = [];
+  let listener: DirectListener | undefined;
+  let turn: Promise<void> = Promise.resolve();
+  let closed = false;
+
+  async function listen(direct: AgentManifest['direct']): Promise<void> {
+    const next = direct ? `${direct.port}` : undefined;
+    const before = addresses().join(' ');
+    given = direct?.addresses ?? [];
+    if (next !== wanted) {
+      wanted = next;
+      listener?.close();
+      listener = undefined;
+      if (direct) listener = await open(direct.port);
+      if (closed) listener?.close();
+    }
+    if (before !== addresses().join(' ')) options.onChange();
+  }
+
+  async function open(port: number): Promise<DirectListener | undefined> {
+    const hosts = loopback ? ['127.0.0.1'] : ['::', '0.0.0.0'];
+    let why = '';
+    for (const host of hosts) {
+      try {
+        return await listenDirect({ host, port, onPath: options.onPath, log: options.log });
+      } catch (error) {
+        // Without IPv6 there is no `::`.
+        why = (error as Error).message;
+      }
+    }
+    options.onFailure(`no direct connections: cannot listen on port ${port}: ${why}`);
+    return undefined;
+  }
+
+  function addresses(): string[] {
+    if (!listener) return [];
+    if (given.length > 0) return given;
+    const { port } = listener;
+    return (loopback ? ['127.0.0.1'] : ownAddresses()).map((host) => formatAddress(host, port));
+  }
+
+  return {
+    obey(direct) {
+      turn = turn.then(() => (closed ? undefined : listen(direct)));
+      return turn;
+    },
+    addresses,
+    close() {
+      closed = true;
+      listener?.close();
+    },
+  };
+}
+
+function hostOf(url: string): string {
+  try {
+    return new URL(url).hostname;
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,160 @@
+import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
+import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { TunnelError } from './errors.ts';
+import { relayPaths } from './relay-protocol.ts';
+
+/** What is known of round trips to satellites, by URL, in milliseconds. */
+export interface RttBook {
+  get(url: string): number | undefined;
+  put(url: string, rttMs: number): void;
+}
+
+/** Asks satellites how far they are. */
+export interface Prober {
+  /**
+   * The round trip to a satellite in milliseconds: the least of a few requests over one connection, so that
+   * connecting does not count. Rejects with `satellite-unreachable` or `satellite-refused`.
+   */
+  rtt(url: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<number>;
+  /** Closes its connections. */
+  close(): void;
+}
+
+/** The first pays for connecting, the second for whatever was cold. */
+const requests = 3;
+
+export function makeProber(): Prober {
+  const agents = {
+    http: new HttpAgent({ keepAlive: true, maxSockets: 1 }),
+    https: new HttpsAgent({ keepAlive: true, maxSockets: 1 }),
+  };
+  return {
+    async rtt(url, options) {
+      const target = probeUrl(url);
+      const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
+      let least = Number.POSITIVE_INFINITY;
+      for (let i = 0; i < requests; i++) {
+        const began = performance.now();
+        try {
+          await get(target, target.protocol === 'https:' ? agents.https : agents.http, signal);
+        } catch (error) {
+          // The first answers are good enough where a later one got lost.
+          if (least < Number.POSITIVE_INFINITY && !options.signal.aborted) return least;
+          throw error;
+        }
+        least = Math.min(least, performance.now() - began);
+      }
+      return least;
+    },
+    close() {
+      agents.http.destroy();
+      agents.https.destroy();
+    },
+  };
+}
+
+function probeUrl(satellite: string): URL {
+  const url = new URL(satellite);
+  url.protocol = url.protocol === 'https:' || url.protocol === 'wss:' ? 'https:' : 'http:';
+  url.pathname = url.pathname.replace(/\/+$/, '') + relayPaths.probe;
+  url.search = '';
+  url.hash = '';
+  return url;
+}
+
+function get(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
+    const request = send(url, { agent, signal }, (response: IncomingMessage) => {
+      response.resume();
+      response.once('end', () =>
+        response.statusCode === 204
+          ? resolve()
+          : reject(new TunnelError('satellite-refused', `HTTP status ${response.statusCode}`)),
+      );
+      response.once('error', reject);
+    });
+    request.on('error', (error: NodeJS.ErrnoException) =>
+      reject(
+        new TunnelError(
+          'satellite-unreachable',
+          signal.aborted ? 'no answer in time' : (error.code ?? error.message),
+        ),
+      ),
+    );
+    request.end();
+  });
+}
+
+/** As a ticket names it; `agentRttMs` is the agent's own round trip there, where it is known. */
+export interface SatellitePlace {
+  name: string;
+  url: string;
+  agentRttMs?: number | null | undefined;
+}
+
+export interface Measured {
+  place: SatellitePlace;
+  clientMs: number | null;
+  agentMs: number | null;
+  /** Both together; null when this client cannot reach it. An agent's that is not known counts as the slowest known. */
+  rttMs: number | null;
+  error?: string;
+}
+
+/** The satellites by round trip from client to agent, the least first, those that cannot be reached last. */
+export function rank(measured: readonly Omit<Measured, 'rttMs'>[]): Measured[] {
+  const slowest = Math.max(0, ...measured.map(({ agentMs }) => agentMs ?? 0));
+  const all = measured.map((each) => ({
+    ...each,
+    rttMs: each.clientMs === null ? null : each.clientMs + (each.agentMs ?? slowest),
+  }));
+  const order = ({ rttMs }: Measured) => rttMs ?? Number.MAX_VALUE;
+  return all.sort((one, other) => order(one) - order(other));
+}
+
+/**
+ * Connecting and measuring takes a satellite about so many of its round trips. One that has not answered after as
+ * many of another's whole way to the agent cannot be better than that.
+ */
+const graceFactor = 5;
+const graceMs = 50;
+
+/**
+ * Measures the satellites that `book` knows nothing of, all at once, and ranks all. Waits `timeoutMs` at most, and
+ * not for those that are far behind the first.
+ */
+export async function rankSatellites(
+  places: readonly SatellitePlace[],
+  book: RttBook,
+  options: { timeoutMs: number; signal: AbortSignal; prober?: Prober },
+): Promise<Measured[]> {
+  const prober = options.prober ?? makeProber();
+  const enough = new AbortController();
+  const signal = AbortSignal.any([options.signal, enough.signal]);
+  const began = performance.now();
+  let grace: NodeJS.Timeout | undefined;
+  try {
+    return rank(
+      await Promise.all(
+        places.map(async (place) => {
+          const agentMs = place.agentRttMs ?? null;
+          const known = book.get(place.url);
+          if (known !== undefined) return { place, clientMs: known, agentMs };
+          try {
+            const clientMs = await prober.rtt(place.url, { timeoutMs: options.timeoutMs, signal });
+            book.put(place.url, clientMs);
+            const left = (clientMs + (agentMs ?? 0)) * graceFactor + graceMs - (performance.now() - began);
+            grace ??= setTimeout(() => enough.abort(), Math.max(left, graceMs));
+            return { place, clientMs, agentMs };
+          } catch (error) {
+            return { place, clientMs: null, agentMs, error: (error as Error).message };
+          }
+        }),
+      ),
+    );
+  } finally {
+    clearTimeout(grace);
+    if (!options.prober) prober.close();
+  }
+}

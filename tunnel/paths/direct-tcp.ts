@@ -1,0 +1,288 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { TunnelError } from '../errors.ts';
+import { beatFrame, isBeat } from '../frames.ts';
+import { type Log, silentLog } from '../log.ts';
+import type { Path, PathEvents } from '../path.ts';
+import { deadAfterMs, heartbeatMs } from '../relay-protocol.ts';
+
+/**
+ * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
+ * relay does, with the same TLS inside.
+ */
+export interface DirectTimes {
+  /** A sign of life is sent this often at rest. */
+  heartbeatMs?: number;
+  /** Silence after which the other end is dead. */
+  deadAfterMs?: number;
+  /** How long what was sent may be without any sign of life in return. */
+  unansweredMs?: number;
+}
+
+/**
+ * While there is traffic each end shows a sign of life within a second of what it got, so silence after what was
+ * sent soon means that the path is gone: a VPN that was left, a firewall's table that was emptied. The kernel
+ * itself would try for minutes.
+ */
+const busyBeatMs = 1_000;
+const defaultUnansweredMs = 4_000;
+
+/** As for a relay's socket: what lies here goes before any keystroke that follows. */
+const sendHigh = 256 * 1024;
+const sendLow = 64 * 1024;
+/** How long the other end may take to close its side. */
+const closeWithinMs = 3_000;
+
+/** A path over a connected socket, paused until `start`. */
+export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Path {
+  let events: PathEvents | undefined;
+  let broken: TunnelError | undefined;
+  let closing = false;
+  let ended: { error: TunnelError | null } | undefined;
+  let paused = false;
+  let waiting = false;
+
+  let heardAt = performance.now();
+  /** When payload was first sent that nothing has come after; when payload last came; when anything last went. */
+  let owedSince: number | undefined;
+  let gotAt = Number.NEGATIVE_INFINITY;
+  let sentAt = heardAt;
+  let tickedAt = heardAt;
+  const timer = setInterval(beat, busyBeatMs);
+  timer.unref();
+
+  socket.pause();
+  socket.setNoDelay(true);
+  socket.on('data', (chunk: Buffer) => {
+    heardAt = performance.now();
+    owedSince = undefined;
+    if (!isBeat(chunk)) gotAt = heardAt;
+    if (!closing) events?.data(chunk);
+  });
+  socket.on('error', (error: NodeJS.ErrnoException) => {
+    broken ??= new TunnelError('path-lost', error.code ?? error.message);
+  });
+  socket.once('close', () => {
+    clearInterval(timer);
+    ended = { error: closing ? null : (broken ?? null) };
+    events?.closed(ended.error);
+  });
+
+  function lost(why: string): void {
+    broken ??= new TunnelError('path-lost', why);
+    socket.destroy();
+  }
+
+  function beat(): void {
+    const now = performance.now();
+    const deadAfter = options.deadAfterMs ?? deadAfterMs;
+    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer.
+    if (now - tickedAt > 3 * busyBeatMs) {
+      heardAt = Math.max(heardAt, now - deadAfter + 2 * busyBeatMs);
+      if (owedSince !== undefined) owedSince = now;
+    }
+    tickedAt = now;
+    if (paused) {
+      // What it may have said lies unread, by our own choice.
+      heardAt = now;
+      owedSince = undefined;
+    }
+    const unanswered = options.unansweredMs ?? defaultUnansweredMs;
+    if (now - heardAt > deadAfter) {
+      lost('no sign of life');
+      return;
+    }
+    if (owedSince !== undefined && now - owedSince > unanswered) {
+      lost('no answer to what was sent');
+      return;
+    }
+    const busy = paused || now - gotAt < 2 * busyBeatMs;
+    const rested = now - sentAt >= (options.heartbeatMs ?? heartbeatMs);
+    // What waits to leave is a sign of life itself.
+    if (!closing && socket.writable && socket.writableLength === 0 && (busy || rested)) {
+      sentAt = now;
+      socket.write(beatFrame());
+    }
+  }
+
+  const flushed = () => {
+    if (!waiting || socket.writableLength > sendLow) return;
+    waiting = false;
+    events?.drain();
+  };
+
+  return {
+    kind: 'direct-tcp',
+    via: options.via,
+    start(handlers) {
+      events = handlers;
+      if (ended) events.closed(ended.error);
+      else if (!paused) socket.resume();
+    },
+    send(chunk) {
+      if (!socket.writable) return true;
+      sentAt = performance.now();
+      owedSince ??= sentAt;
+      socket.write(chunk, flushed);
+      if (socket.writableLength < sendHigh) return true;
+      waiting = true;
+      return false;
+    },
+    pause() {
+      paused = true;
+      socket.pause();
+    },
+    resume() {
+      if (!paused) return;
+      paused = false;
+      if (events) socket.resume();
+    },
+    close() {
+      if (closing) return;
+      closing = true;
+      socket.end();
+      // Unread data must not keep its end from being seen.
+      socket.resume();
+      setTimeout(() => socket.destroy(), closeWithinMs).unref();
+    },
+  };
+}
+
+/** Connects to an address of the agent. Rejects with `path-unreachable`. */
+export function dialDirect(
+  options: DirectTimes & { host: string; port: number; timeoutMs: number; signal: AbortSignal },
+): Promise<Path> {
+  return new Promise((resolve, reject) => {
+    const via = formatAddress(options.host, options.port);
+    if (options.signal.aborted) return reject(new TunnelError('session-aborted'));
+    const socket = connect({ host: options.host, port: options.port, noDelay: true });
+    const settle = () => {
+      clearTimeout(timer);
+      options.signal.removeEventListener('abort', abort);
+    };
+    const fail = (error: TunnelError) => {
+      settle();
+      socket.destroy();
+      reject(error);
+    };
+    const abort = () => fail(new TunnelError('session-aborted'));
+    const timer = setTimeout(
+      () => fail(new TunnelError('path-unreachable', `${via}: no answer within ${options.timeoutMs} ms`)),
+      options.timeoutMs,
+    );
+    options.signal.addEventListener('abort', abort, { once: true });
+    // `on`: destroying it may report an error of its own.
+    socket.on('error', (error: NodeJS.ErrnoException) =>
+      fail(new TunnelError('path-unreachable', `${via}: ${reasonOf(error)}`)),
+    );
+    socket.once('connect', () => {
+      settle();
+      socket.removeAllListeners('error');
+      resolve(makeTcpPath(socket, { ...options, via }));
+    });
+  });
+}
+
+function reasonOf(error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoException[] }): string {
+  const code = error.code ?? error.errors?.[0]?.code;
+  switch (code) {
+    case 'ECONNREFUSED':
+      return 'connection refused';
+    case 'EHOSTUNREACH':
+    case 'ENETUNREACH':
+      return 'no route';
+    case 'ENOTFOUND':
+    case 'EAI_AGAIN':
+      return 'the name is not known';
+    default:
+      return code ?? error.message;
+  }
+}
+
+/** HOST:PORT, an IPv6 address in brackets. */
+export function formatAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+export interface DirectListener {
+  readonly port: number;
+  /** Stops listening, and turns away those who have not proved themselves; paths in use go on. */
+  close(): void;
+}
+
+/** Of connections whose client has not proved itself: in all, and from one address. */
+const maxStrangers = 64;
+const maxStrangersPerAddress = 8;
+/** In all. */
+const maxConnections = 1024;
+
+/**
+ * The agent's side: listens for clients that know a session. `onPath` gets each connection, and `proved` to call
+ * once its client has proved itself. Who has not done so counts against strict limits, and beyond these is cut
+ * off without a word. Rejects with the error of listening.
+ */
+export async function listenDirect(
+  options: DirectTimes & {
+    host: string;
+    port: number;
+    onPath: (path: Path, proved: () => void) => void;
+    log?: Log;
+  },
+): Promise<DirectListener> {
+  const { log = silentLog } = options;
+  const strangers = new Map<Socket, string>();
+  const perAddress = new Map<string, number>();
+
+  function forget(socket: Socket): void {
+    const address = strangers.get(socket);
+    if (address === undefined) return;
+    strangers.delete(socket);
+    const left = perAddress.get(address)! - 1;
+    if (left === 0) perAddress.delete(address);
+    else perAddress.set(address, left);
+  }
+
+  const server: Server = createServer({ noDelay: true, pauseOnConnect: true }, (socket) => {
+    const address = socket.remoteAddress ?? '';
+    const others = perAddress.get(address) ?? 0;
+    if (strangers.size >= maxStrangers || others >= maxStrangersPerAddress) {
+      log.debug({ address }, 'direct connection turned away: too many that have not proved themselves');
+      socket.on('error', () => {});
+      socket.destroy();
+      return;
+    }
+    strangers.set(socket, address);
+    perAddress.set(address, others + 1);
+    socket.once('close', () => forget(socket));
+    const via = formatAddress(address.replace(/^::ffff:/, ''), socket.remotePort ?? 0);
+    options.onPath(makeTcpPath(socket, { ...options, via }), () => forget(socket));
+  });
+  server.maxConnections = maxConnections;
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(options.port, options.host, () => {
+      server.off('error', reject);
+      server.on('error', (error) => log.warn({ error: error.message }, 'direct listener'));
+      resolve();
+    });
+  });
+  const { port } = server.address() as { port: number };
+  return {
+    port,
+    close() {
+      server.close();
+      for (const socket of strangers.keys()) socket.destroy();
+    },
+  };
+}
+
+/** This machine's addresses that another may reach, IPv4 first; link-local ones lead nowhere. */
+export function ownAddresses(interfaces = networkInterfaces()): string[] {
+  const all = Object.values(interfaces)
+    .flatMap((each) => each ?? [])
+    .filter(({ internal, address }) => !internal && !/^(169\.254\.|fe[89ab])/i.test(address));
+  return [
+    ...all.filter(({ family }) => family === 'IPv4'),
+    ...all.filter(({ family }) => family === 'IPv6'),
+  ].map(({ address }) => address);
+}

@@ -1,0 +1,377 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { makeChooser } from './choose.ts';
+import { type Clock, systemClock } from './clock.ts';
+import { asTunnelError, TunnelError } from './errors.ts';
+import { type History, lostChange, resumedChange } from './history.ts';
+import { makeProber, type Prober, type RttBook } from './measure.ts';
+import type { Offer } from './offers.ts';
+import type { PathKind } from './path.ts';
+import { ownAddresses } from './paths/direct-tcp.ts';
+import type { Pipe } from './pipe.ts';
+import { type Guide, type Route, resumeAt } from './redial.ts';
+import type { Contact } from './resume.ts';
+import { directId, type Routes, relayId } from './routes.ts';
+import { makeSurvey } from './survey.ts';
+import type { TicketHolder } from './tickets.ts';
+
+export interface SteerOptions {
+  /**
+   * The kinds of path that may be used, as the ticket and the user allow. Without `relay` a session begins through
+   * a satellite all the same, but carries nothing before it has left it.
+   */
+  paths: readonly PathKind[];
+  /** Remembers round trips to satellites beyond this session, for the next one to begin at the nearest. */
+  book?: RttBook;
+  times?: Partial<SteerTimes>;
+  prober?: Prober;
+}
+
+export interface SteerTimes {
+  /** From the opening to the first measurements: a session of one short command is over by then. */
+  firstMs: number;
+  /** Between rounds while a better path proves itself. */
+  quickMs: number;
+  /** Between rounds at work, and at most, while nothing is sent. */
+  slowMs: number;
+  idleMs: number;
+  /** The longest wait for a satellite's answer. */
+  probeMs: number;
+  /** The longest wait for what the agent offers, where a session must not go on without. */
+  offerMs: number;
+}
+
+const defaultTimes: SteerTimes = {
+  firstMs: 300,
+  quickMs: 500,
+  slowMs: 30_000,
+  idleMs: 300_000,
+  probeMs: 2_000,
+  offerMs: 5_000,
+};
+
+/** So many quick rounds follow whatever is new: the chooser's three, and one for chance. */
+const quickRounds = 4;
+/** All satellites are measured in each of so many rounds, the nearest in the others. */
+const fullEvery = 10;
+/** A reserve that was lost is replaced after this. */
+const reserveRetryMs = 10_000;
+
+/** One that does not answer by then is as dead as the path that broke. */
+const reserveAnswerMs = 3_000;
+
+/** Of the satellite, which others will do without. */
+const satellitesOwn = new Set(['satellite-restarted', 'satellite-draining', 'satellite-overloaded']);
+
+export interface Steering extends Guide {
+  /** The agent has told what it offers; null when it offers nothing at all. */
+  offer(offer: Offer | null): void;
+  /** Where `relay` may not be used: leaves it. Rejects with `path-unavailable` or `path-forbidden`, and says why. */
+  insist(): Promise<void>;
+}
+
+/**
+ * Keeps a client's session on the best path: measures the satellites, tries the addresses that the agent offers,
+ * moves when choose.ts says so, and keeps a relay in reserve while the path is a direct one.
+ */
+export function steerPaths(options: {
+  pipe: Pipe;
+  routes: Routes;
+  tickets: TicketHolder;
+  history: History;
+  steer: SteerOptions;
+  clock?: Clock;
+}): Steering {
+  const { pipe, routes, tickets, history, steer, clock = systemClock } = options;
+  const times = { ...defaultTimes, ...steer.times };
+  const chooser = makeChooser();
+  const over = new AbortController();
+  const prober = steer.prober ?? makeProber();
+  let toldOffer = () => {};
+  const firstOffer = new Promise<void>((resolve) => {
+    toldOffer = resolve;
+  });
+  let network = networkNow();
+  let reserve: { route: Route; contact: Contact } | undefined;
+  let reserveAfter = 0;
+  /** Calls off a move when the path breaks meanwhile. */
+  let busy = new AbortController();
+  let quick = quickRounds;
+  let wake = new AbortController();
+  let unavailable = '';
+  let hasLeftRelay = false;
+  let started = false;
+
+  pipe.once('close', () => {
+    over.abort();
+    busy.abort();
+    wake.abort();
+    reserve?.contact.drop();
+    if (!steer.prober) prober.close();
+  });
+  const activeId = () => `${pipe.path.kind} ${pipe.path.via}`;
+  chooser.offer([{ id: activeId(), kind: pipe.path.kind }]);
+  chooser.use(activeId(), clock.now(), 'need');
+
+  const survey = makeSurvey({
+    ...options,
+    chooser,
+    prober,
+    probeMs: times.probeMs,
+    clock,
+    signal: over.signal,
+  });
+  const { may, addresses } = survey;
+
+  function noteUnavailable(): void {
+    if (pipe.path.kind !== 'relay' || over.signal.aborted) return;
+    const text = survey.whyNoneDirect();
+    if (text !== '' && text !== unavailable)
+      history.add({
+        what: 'unavailable',
+        kind: 'direct-tcp',
+        via: addresses().join(', '),
+        reason: 'path-unreachable',
+        text,
+        measured: [],
+      });
+    unavailable = text;
+  }
+
+  function routeOf(id: string, fresh = false): Route | undefined {
+    if (!fresh && reserve?.route.id === id) return fromReserve(reserve.route);
+    const place = tickets.satellites.find(({ url }) => relayId(url) === id);
+    if (place) return routes.relay(place.url);
+    const address = addresses().find((each) => directId(each) === id);
+    return address === undefined ? undefined : routes.direct(address);
+  }
+
+  function fromReserve(route: Route): Route {
+    return { ...route, contact: async (signal) => takeReserve() ?? route.contact(signal) };
+  }
+
+  function takeReserve(): Contact | undefined {
+    const contact = reserve?.contact;
+    reserve = undefined;
+    return contact;
+  }
+
+  /** Makes contact by a route; with a fresh ticket where the old one does not do any more. */
+  async function contact(route: Route, signal: AbortSignal): Promise<Contact> {
+    try {
+      return await route.contact(signal);
+    } catch (error) {
+      if (!(error instanceof TunnelError) || error.code !== 'ticket-expired' || signal.aborted) throw error;
+      await tickets.renew();
+      return route.contact(signal);
+    }
+  }
+
+  /** Null once the session is there; else why it is not. */
+  async function moveTo(
+    id: string,
+    reason: string,
+    text: (from: string) => string,
+  ): Promise<TunnelError | null> {
+    const route = routeOf(id);
+    if (!route || pipe.waiting) return new TunnelError('session-aborted');
+    const from = activeId();
+    try {
+      const refusal = await resumeAt(pipe, await contact(route, busy.signal));
+      if (refusal) throw refusal;
+    } catch (thrown) {
+      const error = asTunnelError(thrown, 'session-failed');
+      chooser.failed(id, clock.now());
+      return error;
+    }
+    chooser.use(id, clock.now(), 'choice');
+    hasLeftRelay ||= route.kind !== 'relay';
+    history.add({
+      what: 'moved',
+      kind: route.kind,
+      via: route.via,
+      reason,
+      text: text(from),
+      measured: survey.all(),
+    });
+    return null;
+  }
+
+  async function keepReserve(): Promise<void> {
+    const wanted = pipe.path.kind !== 'relay' && may('relay');
+    if (!wanted) return takeReserve()?.drop();
+    if (reserve || clock.now() < reserveAfter) return;
+    const best = chooser.ranking(clock.now()).find((id) => id.startsWith('relay '));
+    const place = tickets.satellites.find(({ url }) => best === undefined || relayId(url) === best);
+    if (!place) return;
+    reserveAfter = clock.now() + reserveRetryMs;
+    let made: Contact | undefined;
+    const route = routes.relay(place.url, {
+      timeoutMs: reserveAnswerMs,
+      closed() {
+        if (reserve?.contact === made) reserve = undefined;
+      },
+      come() {
+        if (!pipe.waiting) pipe.abandon(new TunnelError('path-lost', 'the agent hears nothing over it'));
+      },
+    });
+    try {
+      made = await contact(route, over.signal);
+      const answer = await made.ask(pipe.expected);
+      if ('refusal' in answer) return;
+      made.hold();
+      reserve = { route, contact: made };
+    } catch {
+      // The next round tries again; redialling does without.
+    }
+  }
+
+  async function round(full: boolean): Promise<boolean> {
+    const now = networkNow();
+    if (now !== network) {
+      network = now;
+      survey.forget();
+      chooser.forget();
+      quick = quickRounds;
+    }
+    await knowAll();
+    survey.offer();
+    await Promise.all([survey.relays(full), survey.directs()]);
+    noteUnavailable();
+    if (over.signal.aborted || pipe.waiting) return false;
+    const decision = chooser.decide(clock.now());
+    if (decision.move !== null) {
+      const gain = `${decision.gainMs.toFixed(1)} ms`;
+      await moveTo(decision.move, decision.why, (from) =>
+        decision.why === 'faster' ? `${gain} better than ${from}` : `direct, and no slower than ${from}`,
+      );
+    }
+    if (!over.signal.aborted && !pipe.waiting) await keepReserve();
+    return decision.move === null && decision.why === 'unproven';
+  }
+
+  let askedAt = Number.NEGATIVE_INFINITY;
+  /** The agent listens at a satellite that the ticket does not name: there is a newer list. */
+  async function knowAll(): Promise<void> {
+    const names = new Set(tickets.satellites.flatMap(({ name, url }) => [name, url]));
+    const news = survey.offered?.satellites.some(({ name, url }) => !names.has(name) && !names.has(url));
+    if (!news || clock.now() - askedAt < times.idleMs) return;
+    askedAt = clock.now();
+    await tickets.renew().catch(() => {});
+  }
+
+  async function run(): Promise<void> {
+    await sleep(times.firstMs);
+    started = true;
+    let count = 0;
+    let pauseMs = times.slowMs;
+    let bytes = -1;
+    while (!over.signal.aborted) {
+      const unproven = pipe.waiting ? false : await round(count++ % fullEvery === 0);
+      if (over.signal.aborted) return;
+      const moved = pipe.sent + pipe.received;
+      pauseMs = moved === bytes ? Math.min(pauseMs * 2, times.idleMs) : times.slowMs;
+      bytes = moved;
+      const soon = unproven || --quick > 0;
+      await sleep(soon ? times.quickMs : pauseMs);
+    }
+  }
+
+  async function sleep(ms: number): Promise<void> {
+    wake = new AbortController();
+    await clock.sleep(ms, AbortSignal.any([over.signal, wake.signal]));
+  }
+
+  /** The session goes on where it is. */
+  const unlikely = (thrown: unknown) => {
+    const { code, message } = asTunnelError(thrown, 'session-failed');
+    const { kind, via } = pipe.path;
+    if (!over.signal.aborted)
+      history.add({ what: 'unavailable', kind, via, reason: code, text: message, measured: [] });
+  };
+  if (steer.paths.includes('relay')) run().catch(unlikely);
+
+  return {
+    offer(offer) {
+      const news = JSON.stringify(offer) !== JSON.stringify(survey.offered);
+      survey.offered = offer;
+      toldOffer();
+      if (!news || offer === null) return;
+      survey.offer();
+      quick = quickRounds;
+      if (started) wake.abort();
+    },
+    async insist() {
+      const wanted = steer.paths.join(' or ');
+      await Promise.race([
+        firstOffer,
+        delay(times.offerMs, null, { ref: true, signal: over.signal }).catch(() => {}),
+      ]);
+      if (pipe.errored) throw pipe.errored;
+      const { offered } = survey;
+      if (!offered) throw new TunnelError('path-unavailable', 'the agent offers no path but the relay');
+      if (!steer.paths.some((kind) => offered.paths.includes(kind)))
+        throw new TunnelError('path-forbidden', `${wanted}; allowed are: ${offered.paths.join(', ')}`);
+      if (offered.addresses.length === 0)
+        throw new TunnelError(
+          'path-unavailable',
+          `${wanted}: the agent has no address that others could reach`,
+        );
+      survey.offer();
+      await Promise.all(addresses().map(survey.direct));
+      const order = survey.all().filter(({ kind, rttMs }) => kind !== 'relay' && rttMs !== null);
+      for (const { via } of order) {
+        const failed = await moveTo(
+          directId(via),
+          'wanted',
+          (from) => `${wanted} was asked for, instead of ${from}`,
+        );
+        if (!failed) {
+          run().catch(unlikely);
+          return;
+        }
+      }
+      if (pipe.errored) throw pipe.errored;
+      throw new TunnelError(
+        'path-unavailable',
+        survey.whyNoneDirect() || 'the session could not be moved there',
+      );
+    },
+    lost(reason) {
+      busy.abort();
+      busy = new AbortController();
+      const id = activeId();
+      if (pipe.path.kind !== 'relay' || satellitesOwn.has(reason.code)) chooser.failed(id, clock.now());
+      history.add(lostChange(pipe.path, reason));
+    },
+    routes() {
+      // Where the network is another, nothing that was measured is of use; the order of the ticket is as good as any.
+      if (networkNow() !== network) {
+        chooser.forget();
+        takeReserve()?.drop();
+      }
+      survey.offer();
+      const relaysToo = may('relay') || !hasLeftRelay;
+      const known = new Set([
+        ...chooser.ranking(clock.now()),
+        ...tickets.satellites.map(({ url }) => relayId(url)),
+        ...addresses().map(directId),
+      ]);
+      const held = reserve && relaysToo ? [fromReserve(reserve.route)] : [];
+      // After the one in reserve a fresh way to the same satellite, too; direct ones that have just failed last.
+      const fresh = [...known].filter((id) => relaysToo || !id.startsWith('relay '));
+      return [...held, ...fresh.flatMap((id) => routeOf(id, true) ?? [])];
+    },
+    resumed(route, afterMs) {
+      chooser.use(route.id, clock.now(), 'need');
+      hasLeftRelay ||= route.kind !== 'relay';
+      history.add(resumedChange(route, afterMs, survey.all()));
+      quick = quickRounds;
+      wake.abort();
+    },
+  };
+}
+
+/** Another set of addresses is another network. */
+function networkNow(): string {
+  return ownAddresses().sort().join(' ');
+}
