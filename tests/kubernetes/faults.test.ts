@@ -21,8 +21,8 @@ beforeAll(async () => {
 afterEach(() => stage?.line.mend());
 afterAll(() => stage?.close());
 
-async function publish(name: string, section: Record<string, unknown>): Promise<void> {
-  const reply = await stage.publish(server, name, section);
+async function publish(name: string, section: Record<string, unknown>, startup?: string): Promise<void> {
+  const reply = await stage.publish(server, name, section, undefined, startup);
   expect(reply, JSON.stringify(reply.body)).toMatchObject({ status: 201 });
 }
 async function create(template = 'plain'): Promise<{ name: string; id: string }> {
@@ -255,18 +255,18 @@ describe('nodes', () => {
       const label = { [`cde.dev/${stage.unique}`]: 'here' };
       const { node, lose } = await makeNode(label);
       const soon = { operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 5 };
-      await publish('movable', {
-        nodeSelector: label,
-        tolerations: [
-          { key: 'cde.dev/test', operator: 'Exists', effect: 'NoSchedule' },
-          { key: 'node.kubernetes.io/unreachable', ...soon },
-          { key: 'node.kubernetes.io/not-ready', ...soon },
-        ],
-      });
+      const tolerations = [
+        { key: 'cde.dev/test', operator: 'Exists', effect: 'NoSchedule' },
+        { key: 'node.kubernetes.io/unreachable', ...soon },
+        { key: 'node.kubernetes.io/not-ready', ...soon },
+      ];
+      // The agent that is played has no home there.
+      await publish('movable', { nodeSelector: label, tolerations }, 'true');
       const { name } = await create('movable');
       const { namespace } = await shown(name, (workspace) => workspace.namespace !== null);
       const agent = await runPod(namespace, node);
-      expect(await stage.settled(server, name)).toMatchObject({ status: 'running' });
+      const started = await stage.settled(server, name);
+      expect(started, await stage.logOf(server, started.latestBuild.id)).toMatchObject({ status: 'running' });
       const claim = () =>
         stage.cluster.get({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' });
       const volume = ((await claim())!.spec as { volumeName: string }).volumeName;
@@ -282,14 +282,14 @@ describe('nodes', () => {
       });
       await says(
         name,
-        /The pod workspace-0 does not end: its node does not answer\. It is struck off\./,
+        /the pod workspace-0 does not end: its node does not answer\. It is struck off\./,
         120_000,
       );
       await says(name, /No node fits: .*not the labels asked for/);
 
       // Now there is room on another.
       const [other] = (await stage.cluster.list({ apiVersion: 'v1', kind: 'Node' })).filter(
-        ({ metadata }) => metadata.name !== node,
+        ({ metadata, spec }) => metadata.name !== node && !(spec as { taints?: unknown[] }).taints?.length,
       );
       const ref = { apiVersion: 'v1', kind: 'Node', name: other!.metadata.name };
       await stage.cluster.patch(ref, { metadata: { labels: label } });

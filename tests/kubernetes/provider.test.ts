@@ -182,8 +182,7 @@ test('a home that was kept is purged after its grace, and not while it is claime
 
 // The others mostly wait, and do so beside each other.
 
-// Hung once in three runs, beside all the others on a loaded machine; why is not known yet. Alone it passes in 30 s.
-test.skip('every move may be lost and done again', async () => {
+test.concurrent('every move may be lost and done again', async () => {
   const workspace = new Workspace();
   workspace.forgetful = true;
   workspace.plan(`${debian}\nservices: [{ name: cache, image: "${images.pause}", ports: [6379] }]`);

@@ -188,6 +188,7 @@ export async function makeStage(prefix: string) {
     name: string,
     section: Record<string, unknown> = {},
     token = ada.token,
+    startup = 'echo run >> ~/starts',
   ): Promise<Reply> {
     const lines = Object.entries({
       image: images.debian,
@@ -197,7 +198,7 @@ export async function makeStage(prefix: string) {
     })
       .map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`)
       .join('\n');
-    const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: echo run >> ~/starts\nkubernetes:\n${lines}\n`;
+    const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: ${JSON.stringify(startup)}\nkubernetes:\n${lines}\n`;
     return call(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
   }
   /** Runs a command in a workspace's pod, past the server. */

@@ -5,11 +5,6 @@ export default defineConfig({
   test: {
     globalSetup: ['tests/kubernetes/setup.ts'],
     include: ['**/*.kube.test.ts', 'tests/kubernetes/*.test.ts'],
-    // Its fault of a lost node is not green yet: CDE_TEST_CLUSTER_FAULTS=1 runs the file all the same.
-    exclude: [
-      '**/node_modules/**',
-      ...(process.env.CDE_TEST_CLUSTER_FAULTS ? [] : ['tests/kubernetes/faults.test.ts']),
-    ],
     testTimeout: 120_000,
     hookTimeout: 120_000,
     // The pods of two files would share two cores, and the figures of both would say nothing.
