@@ -21,3 +21,9 @@ export const managesUsers = (role: Role) => role === 'owner';
 export const seesAudit = (role: Role) => role === 'owner' || role === 'auditor';
 export const operates = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
 export const connects = (me: User, owner: string) => me.username === owner;
+/** For whom one may create a workspace: oneself, or anybody. */
+export const createsFor = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
+export const seesClusters = (role: Role) => role !== 'member';
+export const managesClusters = (role: Role) => role === 'owner';
+export const seesSatellites = (role: Role) => role !== 'member';
+export const managesSatellites = (role: Role) => role === 'owner';

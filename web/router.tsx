@@ -68,12 +68,32 @@ const routeTree = root.addChildren([
     createRoute({
       ...page('/workspaces/new'),
       component: lazyRouteComponent(() => import('./workspaces/create-page.tsx'), 'CreatePage'),
-      validateSearch: (search): { template?: string } => ({ template: text(search.template) }),
+      validateSearch: (search): { template?: string; home?: string } => ({
+        template: text(search.template),
+        home: text(search.home),
+      }),
     }),
     createRoute({ ...page('/workspaces/$owner/$name'), component: WorkspacePage }),
     createRoute({
       ...page('/workspaces/$owner/$name/terminal'),
       component: lazyRouteComponent(() => import('./terminal/terminal-page.tsx'), 'TerminalPage'),
+    }),
+    createRoute({
+      ...page('/homes'),
+      component: lazyRouteComponent(() => import('./homes/homes-page.tsx'), 'HomesPage'),
+      validateSearch: (search): { owner?: string } => ({ owner: text(search.owner) }),
+    }),
+    createRoute({
+      ...page('/clusters'),
+      component: lazyRouteComponent(() => import('./clusters/clusters-page.tsx'), 'ClustersPage'),
+    }),
+    createRoute({
+      ...page('/clusters/$cluster'),
+      component: lazyRouteComponent(() => import('./clusters/cluster-page.tsx'), 'ClusterPage'),
+    }),
+    createRoute({
+      ...page('/satellites'),
+      component: lazyRouteComponent(() => import('./satellites/satellites-page.tsx'), 'SatellitesPage'),
     }),
     createRoute({
       ...page('/cli-login'),

@@ -1,10 +1,17 @@
 import { signOut } from '@cde/api/identity.ts';
 import { useQueryClient } from '@tanstack/react-query';
-import { type ErrorComponentProps, Link, Outlet, useNavigate, useRouter } from '@tanstack/react-router';
-import { useEffect, useState } from 'react';
+import {
+  type ErrorComponentProps,
+  Link,
+  Outlet,
+  useLocation,
+  useNavigate,
+  useRouter,
+} from '@tanstack/react-router';
+import { useEffect, useRef, useState } from 'react';
 import { call } from './client.ts';
 import { useLiveState } from './live/live.ts';
-import { seesAudit, seesUsers, useMe } from './me.ts';
+import { seesAudit, seesClusters, seesSatellites, seesUsers, useMe } from './me.ts';
 import { Icon, Spinner } from './ui/icons.tsx';
 import { Menu } from './ui/menu.tsx';
 import { Problem } from './ui/problem.tsx';
@@ -13,6 +20,13 @@ import { sayFailed, Toasts } from './ui/toast.tsx';
 /** The frame of every signed-in page. */
 export function Shell() {
   const me = useMe();
+  const nav = useRef<HTMLElement>(null);
+  const path = useLocation({ select: ({ pathname }) => pathname });
+  // On a narrow screen not all of its links are seen at once.
+  useEffect(() => {
+    if (path)
+      nav.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
+  }, [path]);
   return (
     <div className="shell">
       <a className="skip" href="#main">
@@ -23,9 +37,12 @@ export function Shell() {
           <img src="/favicon.svg" alt="" width="22" height="22" />
           <span>cde</span>
         </Link>
-        <nav aria-label="Pages">
+        <nav aria-label="Pages" ref={nav}>
           <Link to="/workspaces">Workspaces</Link>
+          <Link to="/homes">Homes</Link>
           <Link to="/templates">Templates</Link>
+          {seesClusters(me.role) && <Link to="/clusters">Clusters</Link>}
+          {seesSatellites(me.role) && <Link to="/satellites">Satellites</Link>}
           {seesUsers(me.role) && <Link to="/users">Users</Link>}
           {seesAudit(me.role) && <Link to="/audit">Audit</Link>}
         </nav>

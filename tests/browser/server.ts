@@ -21,8 +21,8 @@ export interface RealServer {
   close(): Promise<void>;
 }
 
-/** `server/main.ts` as a process, with data of its own, ready to be asked. */
-export async function startServer(): Promise<RealServer> {
+/** `server/main.ts` as a process, with data of its own and further settings, ready to be asked. */
+export async function startServer(settings: Record<string, string> = {}): Promise<RealServer> {
   const folder = mkdtempSync(join(tmpdir(), 'cde-browser-'));
   // Workspaces run as users of their own, who must be able to walk to their homes.
   chmodSync(folder, 0o711);
@@ -42,6 +42,7 @@ export async function startServer(): Promise<RealServer> {
         CDE_DATA_DIR: join(folder, 'data'),
         CDE_LISTEN: listen,
         CDE_LOCAL_PROVIDER: 'on',
+        ...settings,
       },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

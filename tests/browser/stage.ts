@@ -18,8 +18,9 @@ export interface Stage {
 
 const deletedWithinMs = 30_000;
 
-export async function setStage(): Promise<Stage> {
-  const server = await startServer();
+/** `settings`: of the server, as environment variables. */
+export async function setStage(settings: Record<string, string> = {}): Promise<Stage> {
+  const server = await startServer(settings);
   const browser = await launch();
   const context = await browser.newContext({ viewport: { width: 1280, height: 800 } });
   await context.grantPermissions(['clipboard-read', 'clipboard-write']);

@@ -1,12 +1,13 @@
 import { type AuditRow, listAudit } from '@cde/api/identity.ts';
 import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { useNavigate, useSearch } from '@tanstack/react-router';
-import { type FormEvent, Fragment, useState } from 'react';
+import { type FormEvent, useState } from 'react';
 import { call } from '../client.ts';
+import { pagedQuery, rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
 import { moment } from '../ui/format.ts';
 import { Icon } from '../ui/icons.tsx';
-import { Problem } from '../ui/problem.tsx';
+import { List } from '../ui/list.tsx';
 
 /** `2026-02-03T04:05` of a datetime-local control, in the reader's zone, as the API wants it. */
 const toUtc = (local: string) => (local ? new Date(local).toISOString() : undefined);
@@ -24,11 +25,9 @@ export function AuditPage() {
   const navigate = useNavigate();
   const [open, setOpen] = useState<string | null>(null);
   const list = useInfiniteQuery({
-    queryKey: ['audit', filter],
-    queryFn: ({ pageParam, signal }) =>
-      call(listAudit, { query: { limit: 100, ...filter, ...(pageParam && { after: pageParam }) }, signal }),
-    initialPageParam: '',
-    getNextPageParam: (page) => page.next,
+    ...pagedQuery(['audit', filter], (page, signal) =>
+      call(listAudit, { query: { ...page, ...filter }, signal }),
+    ),
     placeholderData: keepPreviousData,
   });
   function submit(event: FormEvent<HTMLFormElement>) {
@@ -46,7 +45,6 @@ export function AuditPage() {
       },
     });
   }
-  const rows = list.data?.pages.flatMap((page) => page.items) ?? [];
   return (
     <main id="main">
       <div className="page-head">
@@ -83,70 +81,41 @@ export function AuditPage() {
             Filter
           </button>
         </form>
-        <Problem error={list.error} retry={() => list.refetch()} />
-        {list.data && rows.length === 0 && (
-          <div className="panel empty">
-            <strong>Nothing matches</strong>
-          </div>
-        )}
-        {rows.length > 0 && (
-          <div className="panel table-scroll">
-            <table className="audit-table">
-              <thead>
-                <tr>
-                  <th scope="col">When</th>
-                  <th scope="col">Who</th>
-                  <th scope="col">Action</th>
-                  <th scope="col">Target</th>
-                  <th scope="col">From</th>
-                  <th scope="col">
-                    <span className="hidden">Details</span>
-                  </th>
-                </tr>
-              </thead>
-              <tbody>
-                {rows.map((row) => (
-                  <Fragment key={row.id}>
-                    <tr>
-                      <td className="nowrap muted">{moment(row.at)}</td>
-                      <td>{row.actor}</td>
-                      <td>
-                        <code>{row.action}</code>
-                      </td>
-                      <td>
-                        {row.targetName || row.targetId} <span className="muted">{row.targetType}</span>
-                      </td>
-                      <td className="muted">{row.ip ?? ''}</td>
-                      <td className="actions">
-                        <button
-                          type="button"
-                          className="button small quiet"
-                          aria-expanded={open === row.id}
-                          onClick={() => setOpen(open === row.id ? null : row.id)}
-                        >
-                          Details <Icon name="chevron" />
-                        </button>
-                      </td>
-                    </tr>
-                    {open === row.id && <Details row={row} />}
-                  </Fragment>
-                ))}
-              </tbody>
-            </table>
-          </div>
-        )}
-        {list.hasNextPage && (
-          <p className="more">
-            <button
-              type="button"
-              className="button"
-              disabled={list.isFetchingNextPage}
-              onClick={() => list.fetchNextPage()}
-            >
-              Show more
-            </button>
-          </p>
-        )}
+        <List
+          query={list}
+          rows={rowsOf(list.data)}
+          keyOf={(row) => row.id}
+          columns={[
+            { title: 'When', className: 'nowrap muted', cell: (row) => moment(row.at) },
+            { title: 'Who', cell: (row) => row.actor },
+            { title: 'Action', cell: (row) => <code>{row.action}</code> },
+            {
+              title: 'Target',
+              cell: (row) => (
+                <>
+                  {row.targetName || row.targetId} <span className="muted">{row.targetType}</span>
+                </>
+              ),
+            },
+            { title: 'From', className: 'muted', cell: (row) => row.ip },
+            {
+              title: 'Details',
+              is: 'actions',
+              cell: (row) => (
+                <button
+                  type="button"
+                  className="button small quiet"
+                  aria-expanded={open === row.id}
+                  onClick={() => setOpen(open === row.id ? null : row.id)}
+                >
+                  Details <Icon name="chevron" />
+                </button>
+              ),
+            },
+          ]}
+          empty={<strong>Nothing matches</strong>}
+          below={(row) => open === row.id && <Details row={row} />}
+        />
       </div>
     </main>
   );
@@ -154,23 +123,21 @@ export function AuditPage() {
 
 function Details({ row }: { row: AuditRow }) {
   return (
-    <tr className="audit-details">
-      <td colSpan={6}>
-        <div className="before-after">
-          <div>
-            <h3>Before</h3>
-            <pre>{pretty(row.before)}</pre>
-          </div>
-          <div>
-            <h3>After</h3>
-            <pre>{pretty(row.after)}</pre>
-          </div>
+    <>
+      <div className="before-after">
+        <div>
+          <h3>Before</h3>
+          <pre>{pretty(row.before)}</pre>
         </div>
-        <p className="hint">
-          Request {row.requestId}, target {row.targetId}
-        </p>
-      </td>
-    </tr>
+        <div>
+          <h3>After</h3>
+          <pre>{pretty(row.after)}</pre>
+        </div>
+      </div>
+      <p className="hint">
+        Request {row.requestId}, target {row.targetId}
+      </p>
+    </>
   );
 }
 

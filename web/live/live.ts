@@ -35,8 +35,10 @@ function apply(client: QueryClient, message: ServerMessage): void {
   switch (message.type) {
     case 'subscribed':
     case 'resync':
-      if (message.topic === 'workspaces') void client.invalidateQueries({ queryKey: ['workspaces'] });
-      else if (message.topic.startsWith('workspace:')) {
+      if (message.topic === 'workspaces') {
+        void client.invalidateQueries({ queryKey: ['workspaces'] });
+        void client.invalidateQueries({ queryKey: ['homes'] });
+      } else if (message.topic.startsWith('workspace:')) {
         void client.invalidateQueries({ queryKey: ['workspace'] });
         void client.invalidateQueries({ queryKey: ['builds'] });
       }
@@ -58,6 +60,8 @@ function apply(client: QueryClient, message: ServerMessage): void {
     case 'workspace-gone':
       for (const [queryKey, list] of client.getQueriesData<Pages<Workspace>>({ queryKey: ['workspaces'] }))
         if (list) client.setQueryData(queryKey, dropWorkspace(list, message.id));
+      // Its home may be among those that are kept now.
+      void client.invalidateQueries({ queryKey: ['homes'] });
       void client.invalidateQueries({
         predicate: ({ queryKey, state }) =>
           queryKey[0] === 'workspace' && (state.data as Workspace | undefined)?.id === message.id,

@@ -3,7 +3,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { callAll } from '../client.ts';
 import { useTitle } from '../shell.tsx';
-import { Problem } from '../ui/problem.tsx';
+import { List } from '../ui/list.tsx';
 import { Ago } from '../ui/time.tsx';
 import { TemplateIcon } from './template-icon.tsx';
 import '../workspaces/workspaces.css';
@@ -23,63 +23,51 @@ export function TemplatesPage() {
           <code>cde template push FOLDER</code>.
         </p>
       </div>
-      <Problem error={templates.error} retry={() => templates.refetch()} />
-      {templates.data?.length === 0 && (
-        <div className="panel empty">
-          <strong>No templates yet</strong>
-        </div>
-      )}
-      {templates.data && templates.data.length > 0 && (
-        <div className="panel table-scroll">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Template</th>
-                <th scope="col">Provider</th>
-                <th scope="col">Active version</th>
-                <th scope="col">Workspaces</th>
-                <th scope="col">Updated</th>
-                <th scope="col">
-                  <span className="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {templates.data.map((template) => (
-                <tr key={template.id}>
-                  <td>
-                    <span className="template-cell">
-                      <TemplateIcon template={template} />
-                      <span>
-                        <Link to="/templates/$template" params={{ template: template.name }}>
-                          <strong>{template.title || template.name}</strong>
-                        </Link>
-                        <span className="hint">{template.description}</span>
-                      </span>
-                    </span>
-                  </td>
-                  <td>{template.provider}</td>
-                  <td>v{template.activeVersion.number}</td>
-                  <td>{template.workspaces}</td>
-                  <td className="muted nowrap">
-                    <Ago at={template.updatedAt} />
-                  </td>
-                  <td className="actions">
-                    <Link
-                      className="button small"
-                      to="/workspaces/new"
-                      search={{ template: template.name }}
-                      aria-label={`New workspace from ${template.name}`}
-                    >
-                      New workspace
-                    </Link>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
+      <List
+        query={templates}
+        rows={templates.data ?? []}
+        keyOf={(template) => template.id}
+        empty={<strong>No templates yet</strong>}
+        columns={[
+          {
+            title: 'Template',
+            is: 'name',
+            cell: (template) => (
+              <span className="template-cell">
+                <TemplateIcon template={template} />
+                <span>
+                  <Link to="/templates/$template" params={{ template: template.name }}>
+                    <strong>{template.title || template.name}</strong>
+                  </Link>
+                  <span className="hint">{template.description}</span>
+                </span>
+              </span>
+            ),
+          },
+          { title: 'Provider', cell: (template) => template.provider },
+          { title: 'Active version', cell: (template) => `v${template.activeVersion.number}` },
+          { title: 'Workspaces', cell: (template) => template.workspaces },
+          {
+            title: 'Updated',
+            className: 'muted nowrap',
+            cell: (template) => <Ago at={template.updatedAt} />,
+          },
+          {
+            title: 'Actions',
+            is: 'actions',
+            cell: (template) => (
+              <Link
+                className="button small"
+                to="/workspaces/new"
+                search={{ template: template.name }}
+                aria-label={`New workspace from ${template.name}`}
+              >
+                New workspace
+              </Link>
+            ),
+          },
+        ]}
+      />
     </main>
   );
 }

@@ -9,6 +9,7 @@ import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
 import { moment } from '../ui/format.ts';
 import { Icon } from '../ui/icons.tsx';
+import { List } from '../ui/list.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { Ago, useNow } from '../ui/time.tsx';
 import { sayDone } from '../ui/toast.tsx';
@@ -39,64 +40,56 @@ export function TokensPage() {
           within its scope, until it expires.
         </p>
       </div>
-      <Problem error={tokens.error} retry={() => tokens.refetch()} />
-      {tokens.data?.length === 0 && (
-        <div className="panel empty">
-          <strong>No tokens</strong>
-          <p>
-            <code>cde login</code> makes one by itself.
-          </p>
-        </div>
-      )}
-      {tokens.data && tokens.data.length > 0 && (
-        <div className="panel table-scroll">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Scope</th>
-                <th scope="col">Created</th>
-                <th scope="col">Last used</th>
-                <th scope="col">Expires</th>
-                <th scope="col">
-                  <span className="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {tokens.data.map((token) => (
-                <tr key={token.id}>
-                  <td>{token.name}</td>
-                  <td>{token.scopes.map((scope) => scopeWords[scope][0]).join(', ')}</td>
-                  <td className="muted nowrap">
-                    <Ago at={token.createdAt} />
-                  </td>
-                  <td className="muted nowrap">
-                    {token.lastUsedAt ? <Ago at={token.lastUsedAt} /> : 'never'}
-                  </td>
-                  <td className="nowrap">
-                    {Date.parse(token.expiresAt) <= now ? (
-                      <span className="chip warn">expired</span>
-                    ) : (
-                      <Ago at={token.expiresAt} />
-                    )}
-                  </td>
-                  <td className="actions">
-                    <button
-                      type="button"
-                      className="button small danger"
-                      aria-label={`Revoke ${token.name}`}
-                      onClick={() => setRevoking(token)}
-                    >
-                      Revoke
-                    </button>
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
+      <List
+        query={tokens}
+        rows={tokens.data ?? []}
+        keyOf={(token) => token.id}
+        empty={
+          <>
+            <strong>No tokens</strong>
+            <p>
+              <code>cde login</code> makes one by itself.
+            </p>
+          </>
+        }
+        columns={[
+          { title: 'Name', is: 'name', cell: (token) => token.name },
+          {
+            title: 'Scope',
+            cell: (token) => token.scopes.map((scope) => scopeWords[scope][0]).join(', '),
+          },
+          { title: 'Created', className: 'muted nowrap', cell: (token) => <Ago at={token.createdAt} /> },
+          {
+            title: 'Last used',
+            className: 'muted nowrap',
+            cell: (token) => (token.lastUsedAt ? <Ago at={token.lastUsedAt} /> : 'never'),
+          },
+          {
+            title: 'Expires',
+            className: 'nowrap',
+            cell: (token) =>
+              Date.parse(token.expiresAt) <= now ? (
+                <span className="chip warn">expired</span>
+              ) : (
+                <Ago at={token.expiresAt} />
+              ),
+          },
+          {
+            title: 'Actions',
+            is: 'actions',
+            cell: (token) => (
+              <button
+                type="button"
+                className="button small danger"
+                aria-label={`Revoke ${token.name}`}
+                onClick={() => setRevoking(token)}
+              >
+                Revoke
+              </button>
+            ),
+          },
+        ]}
+      />
       {creating && <CreateDialog onClose={() => setCreating(false)} />}
       {revoking && <RevokeDialog token={revoking} onClose={() => setRevoking(null)} />}
     </main>

@@ -1,6 +1,7 @@
 import { useMutation } from '@tanstack/react-query';
-import type { ReactNode } from 'react';
+import { type FormEvent, type ReactNode, useState } from 'react';
 import { Dialog } from './dialog.tsx';
+import { Field } from './field.tsx';
 import { Problem } from './problem.tsx';
 
 /** Asks before something that cannot be undone, does it, and says why when it could not be done. */
@@ -9,6 +10,7 @@ export function ConfirmDialog({
   children,
   keep,
   confirm,
+  typed: wanted,
   act,
   onClose,
 }: {
@@ -17,29 +19,70 @@ export function ConfirmDialog({
   /** The button that leaves all as it is: `Keep it`. */
   keep: string;
   confirm: string;
+  /** What must be typed first, where nothing brings back what is lost. */
+  typed?: string;
   act: () => Promise<unknown>;
   onClose: () => void;
 }) {
+  const [typed, setTyped] = useState('');
   const run = useMutation({ mutationFn: act, onSuccess: onClose });
+  const sure = wanted === undefined || typed === wanted;
+  function submit(event: FormEvent) {
+    event.preventDefault();
+    if (sure) run.mutate();
+  }
   return (
     <Dialog title={title} onClose={onClose}>
-      <div className="body">
+      <form onSubmit={submit}>
         <p>{children}</p>
+        {wanted !== undefined && <TypedWord word={wanted} to="go on" value={typed} onChange={setTyped} />}
         <Problem error={run.error} />
         <div className="form-foot">
           <button type="button" className="button" onClick={onClose}>
             {keep}
           </button>
-          <button
-            type="button"
-            className="button danger filled"
-            disabled={run.isPending}
-            onClick={() => run.mutate()}
-          >
+          <button type="submit" className="button danger filled" disabled={!sure || run.isPending}>
             {confirm}
           </button>
         </div>
-      </div>
+      </form>
     </Dialog>
+  );
+}
+
+/** A word that must be typed before something is lost for good. */
+export function TypedWord({
+  word,
+  to,
+  value,
+  onChange,
+}: {
+  word: string;
+  /** What it is typed for: `discard its home`. */
+  to: string;
+  value: string;
+  onChange: (value: string) => void;
+}) {
+  return (
+    <Field
+      label={
+        <>
+          Type <code>{word}</code> to {to}
+        </>
+      }
+    >
+      {(aria) => (
+        <input
+          {...aria}
+          value={value}
+          onChange={(event) => onChange(event.target.value)}
+          autoComplete="off"
+          autoCapitalize="none"
+          spellCheck={false}
+          // biome-ignore lint/a11y/noAutofocus: the one thing to be typed in its dialog
+          autoFocus
+        />
+      )}
+    </Field>
   );
 }

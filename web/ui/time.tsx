@@ -15,10 +15,10 @@ export function useNow(everyMs: number | null): number {
 
 /** A moment as people say it; the exact one on hover. */
 export function Ago({ at }: { at: string }) {
-  const now = useNow(20_000);
+  useNow(20_000);
   return (
     <time dateTime={at} title={moment(at)}>
-      {ago(Date.parse(at), now)}
+      {ago(Date.parse(at), Date.now())}
     </time>
   );
 }

@@ -5,11 +5,13 @@ import { keepPreviousData, useInfiniteQuery, useMutation, useQueryClient } from 
 import { type FormEvent, useState } from 'react';
 import { CallError, call, newIdempotencyKey } from '../client.ts';
 import { managesUsers, useMe } from '../me.ts';
+import { pagedQuery, rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
 import { ConfirmDialog } from '../ui/confirm.tsx';
 import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
 import { Icon } from '../ui/icons.tsx';
+import { List } from '../ui/list.tsx';
 import { Menu } from '../ui/menu.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
@@ -25,14 +27,9 @@ export function UsersPage() {
     { kind: 'create' } | { kind: 'password' | 'delete'; user: User } | null
   >(null);
   const list = useInfiniteQuery({
-    queryKey: ['users', search],
-    queryFn: ({ pageParam, signal }) =>
-      call(listUsers, {
-        query: { limit: 100, ...(pageParam && { after: pageParam }), ...(search && { search }) },
-        signal,
-      }),
-    initialPageParam: '',
-    getNextPageParam: (page) => page.next,
+    ...pagedQuery(['users', search], (page, signal) =>
+      call(listUsers, { query: { ...page, ...(search && { search }) }, signal }),
+    ),
     placeholderData: keepPreviousData,
   });
   const refresh = () => client.invalidateQueries({ queryKey: ['users'] });
@@ -48,7 +45,6 @@ export function UsersPage() {
       return refresh();
     },
   });
-  const users = list.data?.pages.flatMap((page) => page.items) ?? [];
   const close = () => setDialog(null);
   return (
     <main id="main">
@@ -73,87 +69,75 @@ export function UsersPage() {
           </div>
         )}
       </div>
-      <Problem error={list.error} retry={() => list.refetch()} />
-      {list.data && users.length === 0 && (
-        <div className="panel empty">
-          <strong>No user matches</strong>
-        </div>
-      )}
-      {users.length > 0 && (
-        <div className="panel user-table">
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">User</th>
-                <th scope="col">Email</th>
-                <th scope="col">Role</th>
-                <th scope="col">Status</th>
-                <th scope="col">Last seen</th>
-                <th scope="col">
-                  <span className="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {users.map((user) => (
-                <tr key={user.id}>
-                  <td>
-                    <strong>{user.username}</strong>
-                    {user.name && user.name !== user.username && <span className="hint"> {user.name}</span>}
-                  </td>
-                  <td>{user.email ?? ''}</td>
-                  <td>
-                    {manages && user.id !== me.id ? (
-                      <select
-                        aria-label={`Role of ${user.username}`}
-                        className="build-select"
-                        value={user.role}
-                        disabled={update.isPending}
-                        onChange={(event) => update.mutate({ user, role: event.target.value as Role })}
-                      >
-                        {roles.map((role) => (
-                          <option key={role}>{role}</option>
-                        ))}
-                      </select>
-                    ) : (
-                      user.role
-                    )}
-                  </td>
-                  <td>
-                    <span className={`status ${user.status === 'active' ? 'good' : 'bad'}`}>
-                      {user.status}
-                    </span>
-                  </td>
-                  <td className="muted nowrap">{user.lastSeenAt ? <Ago at={user.lastSeenAt} /> : 'never'}</td>
-                  <td className="actions">
-                    {manages && user.id !== me.id && (
-                      <Menu
-                        label={`Actions for ${user.username}`}
-                        items={[
-                          { label: 'Set password…', run: () => setDialog({ kind: 'password', user }) },
-                          user.status === 'active'
-                            ? { label: 'Suspend', run: () => update.mutate({ user, status: 'suspended' }) }
-                            : { label: 'Activate', run: () => update.mutate({ user, status: 'active' }) },
-                          { label: 'Delete…', danger: true, run: () => setDialog({ kind: 'delete', user }) },
-                        ]}
-                      >
-                        <Icon name="more" />
-                      </Menu>
-                    )}
-                  </td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-      {list.hasNextPage && (
-        <p className="more">
-          <button type="button" className="button" onClick={() => list.fetchNextPage()}>
-            Show more
-          </button>
-        </p>
-      )}
+      <List
+        query={list}
+        rows={rowsOf(list.data)}
+        keyOf={(user) => user.id}
+        empty={<strong>No user matches</strong>}
+        columns={[
+          {
+            title: 'User',
+            is: 'name',
+            cell: (user) => (
+              <>
+                <strong>{user.username}</strong>
+                {user.name && user.name !== user.username && <span className="hint"> {user.name}</span>}
+              </>
+            ),
+          },
+          { title: 'Email', cell: (user) => user.email },
+          {
+            title: 'Role',
+            cell: (user) =>
+              manages && user.id !== me.id ? (
+                <select
+                  aria-label={`Role of ${user.username}`}
+                  className="build-select"
+                  value={user.role}
+                  disabled={update.isPending}
+                  onChange={(event) => update.mutate({ user, role: event.target.value as Role })}
+                >
+                  {roles.map((role) => (
+                    <option key={role}>{role}</option>
+                  ))}
+                </select>
+              ) : (
+                user.role
+              ),
+          },
+          {
+            title: 'Status',
+            cell: (user) => (
+              <span className={`status ${user.status === 'active' ? 'good' : 'bad'}`}>{user.status}</span>
+            ),
+          },
+          {
+            title: 'Last seen',
+            className: 'muted nowrap',
+            cell: (user) => (user.lastSeenAt ? <Ago at={user.lastSeenAt} /> : 'never'),
+          },
+          {
+            title: 'Actions',
+            is: 'actions',
+            cell: (user) =>
+              manages &&
+              user.id !== me.id && (
+                <Menu
+                  label={`Actions for ${user.username}`}
+                  items={[
+                    { label: 'Set password…', run: () => setDialog({ kind: 'password', user }) },
+                    user.status === 'active'
+                      ? { label: 'Suspend', run: () => update.mutate({ user, status: 'suspended' }) }
+                      : { label: 'Activate', run: () => update.mutate({ user, status: 'active' }) },
+                    { label: 'Delete…', danger: true, run: () => setDialog({ kind: 'delete', user }) },
+                  ]}
+                >
+                  <Icon name="more" />
+                </Menu>
+              ),
+          },
+        ]}
+      />
       {dialog?.kind === 'create' && <CreateDialog onClose={close} onDone={refresh} />}
       {dialog?.kind === 'password' && <PasswordDialog user={dialog.user} onClose={close} />}
       {dialog?.kind === 'delete' && <DeleteDialog user={dialog.user} onClose={close} onDone={refresh} />}

@@ -1,6 +1,6 @@
 import { WorkspaceName } from '@cde/api/names.ts';
 import { listTemplates, type Template } from '@cde/api/templates.ts';
-import { createWorkspace } from '@cde/api/workspaces.ts';
+import { createWorkspace, type KeptHome } from '@cde/api/workspaces.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { type FormEvent, useRef, useState } from 'react';
@@ -11,18 +11,23 @@ import { TemplateIcon } from '../templates/template-icon.tsx';
 import { Field } from '../ui/field.tsx';
 import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
+import { HomeChoice, useRestorable } from './home-choice.tsx';
 import { ParameterFields } from './parameter-fields.tsx';
 import { type Draft, type Problems, placeIssues, readDraft, startDraft } from './parameter-form.ts';
 
 export function CreatePage() {
   useTitle('New workspace');
-  const { template: chosen } = useSearch({ from: '/signed-in/workspaces/new' });
+  const { template: chosen, home: chosenHome } = useSearch({ from: '/signed-in/workspaces/new' });
   const templates = useQuery({
     queryKey: ['templates'],
     queryFn: ({ signal }) => callAll(listTemplates, { signal }),
   });
+  const { homes, waits, error: homesError, retry } = useRestorable(chosenHome);
   const list = templates.data ?? [];
   const template = list.find((one) => one.name === chosen) ?? (list.length === 1 ? list[0] : undefined);
+  const home = homes.find(({ id }) => id === chosenHome);
+  // What is to be restored is known before the form is shown: an empty home is not what was asked for.
+  const isReady = !waits && (chosenHome === undefined || !homesError);
   return (
     <main id="main" className="narrow">
       <div className="page-head">
@@ -43,6 +48,8 @@ export function CreatePage() {
             </p>
           </div>
         )}
+        <Problem error={homesError} retry={retry} />
+        {templates.data && isReady && <HomeNotice asked={chosenHome} home={home} template={template} />}
         {list.length > 0 && (
           <nav aria-label="Templates" className="cards">
             {list.map((one) => (
@@ -50,7 +57,7 @@ export function CreatePage() {
                 key={one.id}
                 className={one === template ? 'panel card chosen' : 'panel card'}
                 to="/workspaces/new"
-                search={{ template: one.name }}
+                search={{ template: one.name, home: chosenHome }}
                 replace
               >
                 <TemplateIcon template={one} />
@@ -62,9 +69,43 @@ export function CreatePage() {
             ))}
           </nav>
         )}
-        {template && <CreateForm key={template.activeVersion.id} template={template} />}
+        {template && isReady && (
+          <CreateForm
+            key={template.activeVersion.id}
+            template={template}
+            homes={homes}
+            home={home?.provider === template.provider ? home : undefined}
+          />
+        )}
       </div>
     </main>
+  );
+}
+
+/** Why the home that the address asks for is not the one of the form. */
+function HomeNotice({
+  asked,
+  home,
+  template,
+}: {
+  asked: string | undefined;
+  home: KeptHome | undefined;
+  template: Template | undefined;
+}) {
+  if (asked === undefined) return null;
+  if (!home)
+    return (
+      <p className="notice">
+        The home that was to be restored is not kept any more: it was restored or discarded, or its time is
+        over. What is created here gets an empty one.
+      </p>
+    );
+  if (template?.provider === home.provider) return null;
+  return (
+    <p className="notice">
+      The home of {home.owner}/{home.workspace} was kept by the provider {home.provider}: choose a template of
+      that provider to restore it.
+    </p>
   );
 }
 
@@ -75,13 +116,24 @@ function nameProblem(name: string): string | undefined {
 
 const capitalised = (sentence: string) => `${sentence.charAt(0).toUpperCase()}${sentence.slice(1)}.`;
 
-function CreateForm({ template }: { template: Template }) {
+function CreateForm({
+  template,
+  homes,
+  home,
+}: {
+  template: Template;
+  homes: KeptHome[];
+  /** Restored into the workspace. */
+  home: KeptHome | undefined;
+}) {
   const { parameters } = template.activeVersion;
   const me = useMe();
   const navigate = useNavigate();
   const client = useQueryClient();
   const form = useRef<HTMLFormElement>(null);
-  const [name, setName] = useState('');
+  const owner = home?.owner ?? me.username;
+  const [name, setName] = useState(home?.workspace ?? '');
+  const [homeFault, setHomeFault] = useState<string>();
   const [nameFault, setNameFault] = useState<string>();
   const [draft, setDraft] = useState<Draft>(() => startDraft(parameters));
   const [problems, setProblems] = useState<Problems>({});
@@ -90,7 +142,14 @@ function CreateForm({ template }: { template: Template }) {
 
   const create = useMutation({
     mutationFn: (values: ReturnType<typeof readDraft>['values']) => {
-      const body = { name, template: template.name, parameters: values, start: true };
+      const body = {
+        name,
+        template: template.name,
+        parameters: values,
+        start: true,
+        ...(home && { home: home.id }),
+        ...(owner !== me.username && { owner }),
+      };
       const text = JSON.stringify(body);
       if (attempt.current.body !== text) attempt.current = { body: text, key: newIdempotencyKey() };
       return call(createWorkspace, { body, idempotencyKey: attempt.current.key });
@@ -98,6 +157,7 @@ function CreateForm({ template }: { template: Template }) {
     onSuccess: async (workspace) => {
       client.setQueryData(['workspace', `${workspace.owner}~${workspace.name}`], workspace);
       void client.invalidateQueries({ queryKey: ['workspaces'] });
+      void client.invalidateQueries({ queryKey: ['homes'] });
       await navigate({
         to: '/workspaces/$owner/$name',
         params: { owner: workspace.owner, name: workspace.name },
@@ -117,6 +177,8 @@ function CreateForm({ template }: { template: Template }) {
       const fault = issues.find((issue) => issue.path === 'name' && error.code === 'bad-request');
       if (fault) setNameFault(capitalised(fault.message));
       if (error.code === 'workspace-name-taken') setNameFault(error.body.message);
+      if (error.code === 'home-not-found' || error.code === 'home-not-restorable')
+        setHomeFault([error.body.message, error.body.hint].filter(Boolean).join(' '));
       focusFirstFault();
     },
   });
@@ -136,6 +198,7 @@ function CreateForm({ template }: { template: Template }) {
     const wrongName = name === '' ? 'A name is required.' : nameProblem(name);
     setProblems(read.problems);
     setNameFault(wrongName);
+    setHomeFault(undefined);
     if (wrongName || Object.keys(read.problems).length > 0) focusFirstFault();
     else create.mutate(read.values);
   }
@@ -149,7 +212,7 @@ function CreateForm({ template }: { template: Template }) {
       return old !== undefined && now !== undefined ? { ...rest, [parameter]: now } : rest;
     });
   }
-  const placed = Object.keys(problems).length > 0 || nameFault !== undefined;
+  const placed = Object.keys(problems).length > 0 || nameFault !== undefined || homeFault !== undefined;
   return (
     <form ref={form} className="panel" onSubmit={submit} noValidate aria-label="New workspace">
       <div className="body stack">
@@ -181,11 +244,25 @@ function CreateForm({ template }: { template: Template }) {
             />
           )}
         </Field>
+        <HomeChoice
+          homes={homes}
+          chosen={home}
+          provider={template.provider}
+          error={homeFault}
+          onChange={(next) => {
+            setHomeFault(undefined);
+            void navigate({
+              to: '/workspaces/new',
+              search: { template: template.name, home: next },
+              replace: true,
+            });
+          }}
+        />
         <ParameterFields parameters={parameters} draft={draft} problems={problems} onChange={change} />
         {!placed && <Problem error={create.error} />}
         <div className="form-foot">
           <span className="muted small-text">
-            {me.username}/{name || 'NAME'} from {template.name} v{template.activeVersion.number}
+            {owner}/{name || 'NAME'} from {template.name} v{template.activeVersion.number}
           </span>
           <button type="submit" className="button primary" disabled={create.isPending}>
             {create.isPending ? 'Creating…' : 'Create and start'}

@@ -2,8 +2,8 @@ import { deleteWorkspace, type Workspace } from '@cde/api/workspaces.ts';
 import { useMutation } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call } from '../client.ts';
+import { TypedWord } from '../ui/confirm.tsx';
 import { Dialog } from '../ui/dialog.tsx';
-import { Field } from '../ui/field.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { useBuildBegan } from './build-began.ts';
 
@@ -35,7 +35,9 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
               <input type="radio" name="home" checked={home === 'keep'} onChange={() => setHome('keep')} />
               <span>
                 Keep it for the grace period
-                <span className="hint">An administrator can bring its files back until then.</span>
+                <span className="hint">
+                  Until then it can be restored into a new workspace, on the page Homes.
+                </span>
               </span>
             </label>
             <label className="choice">
@@ -53,25 +55,7 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
           </div>
         </fieldset>
         {home === 'discard' && (
-          <Field
-            label={
-              <>
-                Type <code>{workspace.name}</code> to discard its home
-              </>
-            }
-          >
-            {(aria) => (
-              <input
-                {...aria}
-                value={typed}
-                onChange={(event) => setTyped(event.target.value)}
-                autoComplete="off"
-                autoCapitalize="none"
-                spellCheck={false}
-                autoFocus
-              />
-            )}
-          </Field>
+          <TypedWord word={workspace.name} to="discard its home" value={typed} onChange={setTyped} />
         )}
         <Problem error={remove.error} />
         <div className="form-foot">

@@ -1,16 +1,17 @@
-import { listUsers } from '@cde/api/identity.ts';
+import type { User } from '@cde/api/identity.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
-import { keepPreviousData, useInfiniteQuery, useQuery } from '@tanstack/react-query';
+import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useRef, useState } from 'react';
-import { callAll } from '../client.ts';
 import { usePolling, useTopic } from '../live/live.ts';
-import { connects, seesAllWorkspaces, seesUsers, useMe } from '../me.ts';
+import { connects, seesAllWorkspaces, useMe } from '../me.ts';
+import { rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
-import { Icon, Spinner } from '../ui/icons.tsx';
-import { Problem } from '../ui/problem.tsx';
+import { Icon } from '../ui/icons.tsx';
+import { type Column, List } from '../ui/list.tsx';
 import { Ago } from '../ui/time.tsx';
 import { Actions } from './actions.tsx';
+import { OwnerFilter } from './owner-filter.tsx';
 import { workspacesQuery } from './queries.ts';
 import { Status } from './status.tsx';
 import './workspaces.css';
@@ -32,8 +33,6 @@ export function ListPage() {
   });
   useTopic('workspaces');
 
-  const rows = list.data?.pages.flatMap((page) => page.items) ?? [];
-  const showOwner = owner !== 'me';
   const filtered = search.q !== undefined || (all && owner !== 'me');
   return (
     <main id="main">
@@ -47,6 +46,7 @@ export function ListPage() {
         />
         {all && (
           <OwnerFilter
+            label="Whose workspaces"
             value={owner}
             onChange={(next) =>
               navigate({ to: '/workspaces', search: { ...search, owner: next === 'me' ? undefined : next } })
@@ -59,15 +59,14 @@ export function ListPage() {
           </Link>
         </div>
       </div>
-      <Problem error={list.error} retry={() => list.refetch()} />
-      {list.isPending && !list.error && (
-        <p className="row muted" role="status">
-          <Spinner /> Loading…
-        </p>
-      )}
-      {list.data && rows.length === 0 && (
-        <div className="panel empty">
-          {filtered ? (
+      <List
+        query={list}
+        rows={rowsOf(list.data)}
+        keyOf={(workspace) => workspace.id}
+        className="workspace-list"
+        columns={columns(me, owner !== 'me')}
+        empty={
+          filtered ? (
             <>
               <strong>No workspace matches</strong>
               <Link className="button" to="/workspaces">
@@ -82,94 +81,80 @@ export function ListPage() {
                 <Icon name="plus" /> Create your first workspace
               </Link>
             </>
-          )}
-        </div>
-      )}
-      {rows.length > 0 && (
-        <div className="panel workspace-list" aria-busy={list.isPlaceholderData}>
-          <table>
-            <thead>
-              <tr>
-                <th scope="col">Name</th>
-                <th scope="col">Status</th>
-                <th scope="col">Template</th>
-                <th scope="col">Last build</th>
-                <th scope="col">
-                  <span className="hidden">Actions</span>
-                </th>
-              </tr>
-            </thead>
-            <tbody>
-              {rows.map((workspace) => (
-                <Row key={workspace.id} workspace={workspace} showOwner={showOwner} />
-              ))}
-            </tbody>
-          </table>
-        </div>
-      )}
-      {list.hasNextPage && (
-        <p className="more">
-          <button
-            type="button"
-            className="button"
-            disabled={list.isFetchingNextPage}
-            onClick={() => list.fetchNextPage()}
-          >
-            {list.isFetchingNextPage ? 'Loading…' : 'Show more'}
-          </button>
-        </p>
-      )}
+          )
+        }
+      />
     </main>
   );
 }
 
-function Row({ workspace, showOwner }: { workspace: Workspace; showOwner: boolean }) {
-  const me = useMe();
-  const params = { owner: workspace.owner, name: workspace.name };
-  const build = workspace.latestBuild;
-  return (
-    <tr>
-      <th scope="row" className="cell-name">
-        <Link to="/workspaces/$owner/$name" params={params}>
-          {showOwner && <span className="owner">{workspace.owner}/</span>}
-          {workspace.name}
-        </Link>
-      </th>
-      <td className="cell-status">
+const placeOf = ({ owner, name }: Workspace) => ({ owner, name });
+
+const columns = (me: User, showOwner: boolean): Column<Workspace>[] => [
+  {
+    title: 'Name',
+    is: 'name',
+    className: 'cell-name',
+    cell: (workspace) => (
+      <Link to="/workspaces/$owner/$name" params={placeOf(workspace)}>
+        {showOwner && <span className="owner">{workspace.owner}/</span>}
+        {workspace.name}
+      </Link>
+    ),
+  },
+  {
+    title: 'Status',
+    className: 'cell-status',
+    cell: (workspace) => (
+      <>
         <Status workspace={workspace} />
         {workspace.reason && (
           <p className="reason" title={workspace.reason}>
             {workspace.reason}
           </p>
         )}
-      </td>
-      <td className="cell-template">
+      </>
+    ),
+  },
+  {
+    title: 'Template',
+    className: 'cell-template',
+    cell: (workspace) => (
+      <>
         {workspace.template} <span className="muted">v{workspace.templateVersion}</span>{' '}
         {workspace.outdated && (
           <span className="chip warn" title={`Version ${workspace.activeTemplateVersion} is active`}>
             update available
           </span>
         )}
-      </td>
-      <td className="cell-build muted nowrap">{build && <Ago at={build.createdAt} />}</td>
-      <td className="actions">
-        <div className="row">
-          {workspace.status === 'running' && connects(me, workspace.owner) && (
-            <Link
-              className="button small"
-              to="/workspaces/$owner/$name/terminal"
-              params={params}
-              aria-label={`Terminal in ${workspace.name}`}
-            >
-              <Icon name="terminal" /> Terminal
-            </Link>
-          )}
-          <Actions workspace={workspace} compact />
-        </div>
-      </td>
-    </tr>
-  );
-}
+      </>
+    ),
+  },
+  {
+    title: 'Last build',
+    className: 'cell-build muted nowrap',
+    cell: ({ latestBuild }) => latestBuild && <Ago at={latestBuild.createdAt} />,
+  },
+  {
+    title: 'Actions',
+    is: 'actions',
+    cell: (workspace) => (
+      <div className="row">
+        {workspace.status === 'running' && connects(me, workspace.owner) && (
+          <Link
+            className="button small"
+            to="/workspaces/$owner/$name/terminal"
+            params={placeOf(workspace)}
+            aria-label={`Terminal in ${workspace.name}`}
+          >
+            <Icon name="terminal" /> Terminal
+          </Link>
+        )}
+        <Actions workspace={workspace} compact />
+      </div>
+    ),
+  },
+];
 
 function Search({ value, onChange }: { value: string; onChange: (value: string) => void }) {
   const [text, setText] = useState(value);
@@ -215,34 +200,5 @@ function Search({ value, onChange }: { value: string; onChange: (value: string) 
         /
       </span>
     </search>
-  );
-}
-
-/** Whose workspaces; names come from the user list where the role may read it. */
-function OwnerFilter({ value, onChange }: { value: string; onChange: (owner: string) => void }) {
-  const me = useMe();
-  const users = useQuery({
-    queryKey: ['usernames'],
-    queryFn: async ({ signal }) => (await callAll(listUsers, { signal })).map((user) => user.username),
-    enabled: seesUsers(me.role),
-    staleTime: 60_000,
-  });
-  const others = (users.data ?? []).filter((name) => name !== me.username).sort();
-  if (value !== 'me' && value !== 'all' && !others.includes(value)) others.unshift(value);
-  return (
-    <select
-      className="owner-filter"
-      aria-label="Whose workspaces"
-      value={value}
-      onChange={(event) => onChange(event.target.value)}
-    >
-      <option value="me">Mine</option>
-      <option value="all">Everyone's</option>
-      {others.map((name) => (
-        <option key={name} value={name}>
-          {name}
-        </option>
-      ))}
-    </select>
   );
 }

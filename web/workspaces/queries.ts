@@ -5,8 +5,9 @@ import {
   listWorkspaces,
   type Workspace,
 } from '@cde/api/workspaces.ts';
-import { infiniteQueryOptions, queryOptions } from '@tanstack/react-query';
+import { queryOptions } from '@tanstack/react-query';
 import { call } from '../client.ts';
+import { pagedQuery } from '../paging.ts';
 
 /** How the API's paths name a workspace: `owner~name`. */
 export const refOf = (workspace: { owner: string; name: string }) => `${workspace.owner}~${workspace.name}`;
@@ -15,24 +16,18 @@ export interface ListFilter {
   search: string;
   owner: string;
 }
-const rowsAtOnce = 100;
 
 export const workspacesQuery = (filter: ListFilter) =>
-  infiniteQueryOptions({
-    queryKey: ['workspaces', filter],
-    queryFn: ({ pageParam, signal }) =>
-      call(listWorkspaces, {
-        query: {
-          limit: rowsAtOnce,
-          ...(pageParam && { after: pageParam }),
-          ...(filter.search && { search: filter.search }),
-          ...(filter.owner && { owner: filter.owner }),
-        },
-        signal,
-      }),
-    initialPageParam: '',
-    getNextPageParam: (page) => page.next,
-  });
+  pagedQuery(['workspaces', filter], (page, signal) =>
+    call(listWorkspaces, {
+      query: {
+        ...page,
+        ...(filter.search && { search: filter.search }),
+        ...(filter.owner && { owner: filter.owner }),
+      },
+      signal,
+    }),
+  );
 
 export const workspaceQuery = (ref: string) =>
   queryOptions<Workspace>({

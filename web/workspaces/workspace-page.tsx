@@ -4,7 +4,7 @@ import { Link, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 import { CallError } from '../client.ts';
 import { usePolling, useTopic } from '../live/live.ts';
-import { connects, useMe } from '../me.ts';
+import { connects, seesClusters, useMe } from '../me.ts';
 import { useTitle } from '../shell.tsx';
 import { CopyLine } from '../ui/copy.tsx';
 import { Icon, Spinner } from '../ui/icons.tsx';
@@ -58,7 +58,7 @@ export function WorkspacePage() {
             </>
           )}
         </div>
-        {workspace?.reason && <p>{workspace.reason}</p>}
+        {workspace?.reason && <p className="pre-line">{workspace.reason}</p>}
       </div>
       {query.error && !workspace ? (
         <Problem error={query.error} retry={() => query.refetch()} />
@@ -109,6 +109,7 @@ function Loaded({ workspace }: { workspace: Workspace }) {
       </div>
       <div className="stack">
         <Connect workspace={workspace} />
+        <Namespace workspace={workspace} />
         <Stats workspace={workspace} />
         <Facts workspace={workspace} />
       </div>
@@ -145,6 +146,72 @@ function Connect({ workspace }: { workspace: Workspace }) {
   );
 }
 
+/** How the developer's own tools reach the namespace; in Kubernetes only. */
+function Namespace({ workspace }: { workspace: Workspace }) {
+  const me = useMe();
+  const { name, namespace } = workspace;
+  if (workspace.provider !== 'kubernetes' || !connects(me, workspace.owner)) return null;
+  return (
+    <section className="panel" aria-labelledby="namespace-title">
+      <header>
+        <h2 id="namespace-title">kubectl and Tilt</h2>
+      </header>
+      <div className="body stack tight">
+        <CopyLine text={`cde kubeconfig ${name}`} label={`Copy: cde kubeconfig ${name}`} />
+        <p className="hint">
+          Gives kubectl on your machine a context for the namespace
+          {namespace && (
+            <>
+              {' '}
+              <code>{namespace}</code>
+            </>
+          )}
+          , where you are admin.
+        </p>
+        <CopyLine
+          text={`cde env ${name} -- kubectl get pods`}
+          label={`Copy: cde env ${name} -- kubectl get pods`}
+        />
+        <p className="hint">
+          Runs one command with that context, and leaves your kubeconfig as it is: <code>tilt up</code>, say.
+          {!namespace && ' The namespace is made by the first start.'}
+        </p>
+      </div>
+    </section>
+  );
+}
+
+function ClusterFacts({ workspace }: { workspace: Workspace }) {
+  const me = useMe();
+  const { cluster, namespace } = workspace;
+  return (
+    <>
+      {cluster && (
+        <>
+          <dt>Cluster</dt>
+          <dd>
+            {seesClusters(me.role) ? (
+              <Link to="/clusters/$cluster" params={{ cluster }}>
+                {cluster}
+              </Link>
+            ) : (
+              cluster
+            )}
+          </dd>
+        </>
+      )}
+      {namespace && (
+        <>
+          <dt>Namespace</dt>
+          <dd>
+            <code>{namespace}</code>
+          </dd>
+        </>
+      )}
+    </>
+  );
+}
+
 function Facts({ workspace }: { workspace: Workspace }) {
   const parameters = Object.entries(workspace.parameters);
   return (
@@ -166,6 +233,7 @@ function Facts({ workspace }: { workspace: Workspace }) {
           </dd>
           <dt>Provider</dt>
           <dd>{workspace.provider}</dd>
+          <ClusterFacts workspace={workspace} />
           {workspace.isolation && (
             <>
               <dt>Isolation</dt>

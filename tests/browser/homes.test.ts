@@ -1,0 +1,165 @@
+import type { KeptHome, Workspace } from '@cde/api/workspaces.ts';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { picture } from './pictures.ts';
+import { gone, type Stage, setStage, visible } from './stage.ts';
+
+let stage: Stage;
+let server: Stage['server'];
+let page: Stage['page'];
+let api: Stage['api'];
+let username: string;
+
+const button = (name: string | RegExp) => page.getByRole('button', { name });
+const link = (name: string | RegExp) => page.getByRole('link', { name });
+const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
+const dialog = () => page.getByRole('dialog');
+const running = () => visible(page.locator('.page-head .status.good'), 40_000);
+const log = () => page.getByRole('log');
+
+beforeAll(async () => {
+  stage = await setStage();
+  ({ server, page, api } = stage);
+  await page.goto(server.link);
+  await visible(page.getByRole('heading', { name: 'Workspaces' }));
+  username = (await api<{ username: string }>('GET', '/api/v1/users/me')).username;
+  const script = 'cat note 2>/dev/null || { echo written by the first > note; echo made the note; }';
+  const template = `name: noting\nprovider: local\nstartup:\n  script: ${JSON.stringify(script)}\n`;
+  await api('POST', '/api/v1/templates', { files: { 'template.yaml': template } });
+});
+afterAll(() => stage?.close());
+afterEach(() => {
+  expect(stage.watched.faults.splice(0)).toEqual([]);
+});
+
+async function make(name: string): Promise<void> {
+  await api('POST', '/api/v1/workspaces', { name, template: 'noting' });
+  await page.goto(`${server.url}/workspaces/${username}/${name}`);
+  await running();
+}
+
+async function removeInPage(name: string): Promise<void> {
+  await button(`More actions for ${name}`).click();
+  await page.getByRole('menuitem', { name: 'Delete…' }).click();
+  expect(await dialog().getByLabel('Keep it for the grace period').isChecked()).toBe(true);
+  await picture(page, 'delete');
+  await dialog().getByRole('button', { name: 'Delete', exact: true }).click();
+  await gone(dialog());
+  await visible(page.getByText(`${username}/${name} is deleted`), 40_000);
+}
+
+test('there is none at first, and the page says when there is', async () => {
+  await link('Homes').click();
+  await visible(page.getByText('No kept homes'));
+  await picture(page, 'homes-none');
+});
+
+test(
+  'a deleted workspace leaves its home, which is restored into a new one',
+  { timeout: 120_000 },
+  async () => {
+    await make('first');
+    await visible(log().getByText('made the note'));
+    await removeInPage('first');
+
+    await page.goto(`${server.url}/homes`);
+    await visible(row('first').getByText('noting'));
+    await visible(row('first').getByText(/in \d/));
+    await picture(page, 'homes');
+    await link('Restore the home of first').click();
+    await visible(page.getByRole('heading', { name: 'New workspace' }));
+    // All is filled in: the template, the home, and the name that it had.
+    expect(await page.getByLabel('Name').inputValue()).toBe('first');
+    const [kept] = (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items;
+    expect(await page.getByLabel('Home').inputValue()).toBe(kept!.id);
+    await visible(page.getByText(`The files of ${username}/first, deleted`));
+    await picture(page, 'create-with-home');
+    await page.getByLabel('Name').fill('second');
+    await button('Create and start').click();
+    await page.waitForURL(`${server.url}/workspaces/${username}/second`);
+    await running();
+    await visible(log().getByText('written by the first'));
+    await page.goto(`${server.url}/homes`);
+    await visible(page.getByText('No kept homes'));
+  },
+);
+
+test('a home may be chosen while a workspace is created, or not', { timeout: 120_000 }, async () => {
+  await page.goto(`${server.url}/workspaces/${username}/second`);
+  await running();
+  await removeInPage('second');
+  await page.goto(`${server.url}/workspaces/new?template=noting`);
+  expect(await page.getByLabel('Home').inputValue()).toBe('');
+  await page.getByLabel('Name').fill('third');
+  await page.getByLabel('Home').selectOption({ index: 1 });
+  expect(await page.getByLabel('Name').inputValue()).toBe('third');
+  await page.getByLabel('Home').selectOption('');
+  await button('Create and start').click();
+  await page.waitForURL(`${server.url}/workspaces/${username}/third`);
+  await running();
+  await visible(log().getByText('made the note'));
+  expect((await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items).toHaveLength(1);
+});
+
+test('a home that is gone meanwhile is told of, and never an empty one put in its place', async () => {
+  const [kept] = (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items;
+  await page.goto(`${server.url}/workspaces/new?template=noting&home=${kept!.id}`);
+  await visible(page.getByText(`The files of ${username}/second, deleted`));
+  await page.getByLabel('Name').fill('fourth');
+  await api('DELETE', `/api/v1/homes/${kept!.id}`);
+  await button('Create and start').click();
+  await visible(page.locator('.field-error').getByText(/There is no kept home/));
+  expect(page.url()).toContain('/workspaces/new');
+  expect(
+    (await api<{ items: Workspace[] }>('GET', '/api/v1/workspaces')).items.map(({ name }) => name),
+  ).toEqual(['third']);
+  await page.reload();
+  await visible(page.getByText(/is not kept any more/));
+});
+
+test(
+  'a home is discarded when the name is typed; an open page sees it come by itself',
+  {
+    timeout: 120_000,
+  },
+  async () => {
+    await page.goto(`${server.url}/homes`);
+    await visible(page.getByText('No kept homes'));
+    await api('DELETE', `/api/v1/workspaces/${username}~third`);
+    await visible(row('third'), 40_000);
+    await button('Discard the home of third').click();
+    const sure = dialog().getByRole('button', { name: 'Discard it' });
+    expect(await sure.isDisabled()).toBe(true);
+    await picture(page, 'home-discard');
+    await dialog()
+      .getByLabel(/Type third/)
+      .fill('third');
+    await sure.click();
+    await gone(dialog());
+    await visible(page.getByText('No kept homes'));
+    expect((await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
+  },
+);
+
+test("an owner sees everybody's, restores for its owner; a member sees the member's own", async () => {
+  await api('POST', '/api/v1/users', { username: 'grace', role: 'member', password: 'a long password' });
+  await api<Workspace>('POST', '/api/v1/workspaces', {
+    name: 'hers',
+    owner: 'grace',
+    template: 'noting',
+    start: false,
+  });
+  await page.goto(`${server.url}/workspaces/grace/hers`);
+  await button('Start hers').click();
+  await running();
+  await api('DELETE', `/api/v1/workspaces/grace~hers`);
+  await page.goto(`${server.url}/homes`);
+  await visible(page.getByText('No kept homes'));
+  await page.getByLabel('Whose homes').selectOption('all');
+  await visible(row('grace/hers'), 40_000);
+  await link('Restore the home of hers').click();
+  await visible(page.getByText('grace/hers from noting v1'));
+  await button('Create and start').click();
+  await page.waitForURL(`${server.url}/workspaces/grace/hers`);
+  await running();
+  await visible(log().getByText('written by the first'));
+});

@@ -1,0 +1,174 @@
+import { type Cluster, cleanOrphans, type Orphan } from '@cde/api/clusters.ts';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useState } from 'react';
+import { call } from '../client.ts';
+import { managesClusters, useMe } from '../me.ts';
+import { Dialog } from '../ui/dialog.tsx';
+import { Spinner } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { Ago } from '../ui/time.tsx';
+import { orphansQuery } from './queries.ts';
+
+const kindWords: Record<Orphan['kind'], string> = {
+  namespace: 'Namespace',
+  workspace: 'Workspace',
+  home: 'Home',
+};
+const actionWords: Record<Orphan['action'], [chip: string, word: string]> = {
+  delete: ['chip warn', 'cleaning deletes it'],
+  report: ['chip', 'left as it is'],
+  keep: ['chip', 'kept'],
+};
+
+const doomed = (items: Orphan[] | undefined) => items?.filter(({ action }) => action === 'delete') ?? [];
+const namespaces = (count: number) => (count === 1 ? '1 namespace' : `${count} namespaces`);
+
+/** What lies on a cluster without a workspace, or should lie there and does not; and cleaning it. */
+export function Orphans({ cluster }: { cluster: Cluster }) {
+  const manages = managesClusters(useMe().role);
+  const found = useQuery(orphansQuery(cluster.name, cluster.state));
+  const [cleaning, setCleaning] = useState(false);
+  const items = found.data?.items ?? [];
+  const isUnseen = found.data?.unseen.includes(cluster.name) ?? false;
+  return (
+    <section className="panel" aria-labelledby="orphans-title">
+      <header>
+        <h2 id="orphans-title">Orphans</h2>
+        <div className="end">
+          <button
+            type="button"
+            className="button small"
+            disabled={found.isFetching}
+            onClick={() => found.refetch()}
+          >
+            {found.isFetching ? 'Looking…' : 'Look again'}
+          </button>
+          {manages && doomed(items).length > 0 && (
+            <button type="button" className="button small danger" onClick={() => setCleaning(true)}>
+              Clean…
+            </button>
+          )}
+        </div>
+      </header>
+      <div className="body stack tight">
+        <Problem error={found.error} />
+        {found.isPending && !found.error && (
+          <p className="row muted" role="status">
+            <Spinner /> Looking…
+          </p>
+        )}
+        {isUnseen && (
+          <p className="muted">Not looked at: what is on a cluster that is away cannot be judged.</p>
+        )}
+        {found.data && !isUnseen && items.length === 0 && (
+          <p className="muted">
+            None: every namespace of ours has its workspace, and every workspace its namespace.
+          </p>
+        )}
+        <OrphanList items={items} />
+      </div>
+      {cleaning && <CleanDialog cluster={cluster} onClose={() => setCleaning(false)} />}
+    </section>
+  );
+}
+
+function OrphanList({ items, done = false }: { items: Orphan[]; done?: boolean }) {
+  return (
+    <ul className="orphans">
+      {items.map((orphan) => {
+        const [chip, word] = actionWords[orphan.action];
+        return (
+          <li key={`${orphan.kind} ${orphan.name}`}>
+            <div className="row">
+              <span className="muted">{kindWords[orphan.kind]}</span>
+              <code>{orphan.name}</code>
+              <span className={done ? 'chip' : chip}>
+                {done && orphan.action === 'delete' ? 'deleted' : word}
+              </span>
+            </div>
+            <p className="hint">
+              {orphan.reason}
+              {orphan.since && (
+                <>
+                  {' '}
+                  Since <Ago at={orphan.since} />.
+                </>
+              )}
+            </p>
+          </li>
+        );
+      })}
+    </ul>
+  );
+}
+
+/** First what would be done, as the server says it now; then, once that is agreed to, what was done. */
+function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => void }) {
+  const client = useQueryClient();
+  const proposal = useQuery({
+    queryKey: ['orphans-dry-run', cluster.name],
+    queryFn: ({ signal }) => call(cleanOrphans, { body: { dryRun: true, cluster: cluster.name }, signal }),
+    gcTime: 0,
+    staleTime: Number.POSITIVE_INFINITY,
+  });
+  const clean = useMutation({
+    mutationFn: () => call(cleanOrphans, { body: { dryRun: false, cluster: cluster.name } }),
+    onSettled: () => client.invalidateQueries({ queryKey: ['orphans', cluster.name] }),
+  });
+  const going = doomed(proposal.data?.items);
+  if (clean.data) {
+    const count = doomed(clean.data.items).length;
+    return (
+      <Dialog title={`Cleaned ${cluster.name}`} onClose={onClose} wide>
+        <div className="body">
+          <p>
+            {count === 0 ? 'Nothing was deleted.' : `${namespaces(count)} deleted; homes in them are kept.`}
+          </p>
+          <OrphanList items={clean.data.items} done />
+          <div className="form-foot">
+            <button type="button" className="button primary" onClick={onClose}>
+              Done
+            </button>
+          </div>
+        </div>
+      </Dialog>
+    );
+  }
+  return (
+    <Dialog title={`Clean ${cluster.name}`} onClose={onClose} wide>
+      <div className="body">
+        {proposal.isPending && !proposal.error && (
+          <p className="row muted" role="status">
+            <Spinner /> Asking what would be done…
+          </p>
+        )}
+        <Problem error={proposal.error ?? clean.error} />
+        {proposal.data && (
+          <>
+            <p>
+              {going.length === 0
+                ? 'There is nothing to delete any more.'
+                : `This deletes ${namespaces(going.length)} and all that runs there. Homes in them are kept.`}
+            </p>
+            <OrphanList items={going} />
+          </>
+        )}
+        <div className="form-foot">
+          <button type="button" className="button" onClick={onClose}>
+            {going.length === 0 ? 'Close' : 'Leave them'}
+          </button>
+          {going.length > 0 && (
+            <button
+              type="button"
+              className="button danger filled"
+              disabled={clean.isPending}
+              onClick={() => clean.mutate()}
+            >
+              {clean.isPending ? 'Deleting…' : `Delete ${namespaces(going.length)}`}
+            </button>
+          )}
+        </div>
+      </div>
+    </Dialog>
+  );
+}
