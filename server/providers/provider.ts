@@ -51,7 +51,8 @@ export interface ProviderError {
 
 /**
  * What is there now. `absent`: nothing, with the reason where one is known. `exited`: compute of ours that has
- * ended, with the reason as far as it is known. `unknown`: it cannot be seen at the moment (the cluster is away);
+ * ended, with the reason as far as it is known: a sentence without its dot where something was done to it (`The node
+ * n1 was drained`), else what may follow a colon (`out of memory`). `unknown`: it cannot be seen at the moment (the cluster is away);
  * nothing is concluded from that. `note`: what is amiss although it runs, in one sentence.
  */
 export type Observation =

@@ -7,8 +7,9 @@ import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { appendLog } from './build-log.ts';
 import { requestBuild } from './builds.ts';
+import type { Outcome, Snapshot } from './outcome.ts';
 import { changes, decide } from './statuses.ts';
-import { makeSteps, type Outcome, type Snapshot, type StepDeps } from './steps.ts';
+import { makeSteps, type StepDeps } from './steps.ts';
 import { openBuilds } from './store.ts';
 
 export interface ReconcileDeps extends StepDeps {

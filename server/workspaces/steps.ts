@@ -1,19 +1,14 @@
 import type { BuildError, BuildStage, Stage } from '@cde/api/workspaces.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
-import { builds, templateVersions, workspaces } from '../database/schema.ts';
+import { templateVersions, workspaces } from '../database/schema.ts';
 import { hashSecret } from '../identity/secrets.ts';
-import type {
-  MoveContext,
-  Observation,
-  Provider,
-  ProviderError,
-  WorkspaceSpec,
-} from '../providers/provider.ts';
+import type { MoveContext, Provider, ProviderError, WorkspaceSpec } from '../providers/provider.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
-import type { BuildRequest } from './builds.ts';
+import { noAgent, type Outcome, type Snapshot } from './outcome.ts';
+import { goneBecause, makeRecovery } from './recovery.ts';
 import { type Action, advance, currentStage, outcomes } from './statuses.ts';
 import type { BuildRow, WorkspaceRow } from './store.ts';
 
@@ -37,33 +32,10 @@ const agentTimeoutMs = 120_000;
 const lookAgainMs = 5_000;
 /** Beyond the script's own timeout, which the agent keeps: how long until the agent itself counts as silent. */
 const startupGraceMs = 60_000;
-/** Compute that ends by itself is started again this often; an hour of running forgets them. */
-const mostRecoveries = 3;
-const forgetRecoveriesMs = 3600_000;
-
-/** What a step starts from. */
-export interface Snapshot {
-  workspace: WorkspaceRow;
-  owner: { username: string; name: string; email: string | null };
-  /** The oldest build that has not ended. */
-  build: BuildRow | null;
-}
-
-/** What a step comes to; reconcile.ts records it, all or nothing. */
-export interface Outcome {
-  workspace?: Partial<WorkspaceRow>;
-  build?: Partial<BuildRow>;
-  lines?: NewLine[];
-  /** Come back after so many ms; `now` at once; absent: when something wakes us. */
-  again?: number | 'now';
-  /** A build that the server itself asks for, once the rest is recorded. */
-  request?: BuildRequest;
-  /** A kept home that this workspace had claimed and did not take over: until when it is kept now. */
-  giveBack?: { workspaceId: string; until: Date };
-}
-
 /** The steps themselves, each one move: none writes anything, so each may be run twice. */
 export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: StepDeps) {
+  const recover = makeRecovery({ database, now });
+
   /** The provider was turned off: what it made cannot be reached, and that must be said. */
   function withoutProvider(action: Action, snapshot: Snapshot): Outcome | null {
     if (action === 'observe') return null;
@@ -85,7 +57,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       case 'nothing':
         return null;
       case 'observe':
-        return observe(snapshot, provider);
+        return recover(snapshot, provider);
       case 'begin':
         return begin(snapshot);
       case 'render':
@@ -347,54 +319,6 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     };
   }
 
-  /** No build is under way and the workspace should run: if its compute is gone, start it again, a few times. */
-  async function observe({ workspace, owner }: Snapshot, provider: Provider): Promise<Outcome | null> {
-    const seen = await provider.observe(
-      workspace.id,
-      workspace.providerState,
-      await specOf(workspace, owner),
-    );
-    if (seen.kind === 'unknown') {
-      if (workspace.unseenSince && workspace.reason === seen.reason) return null;
-      return { workspace: { unseenSince: workspace.unseenSince ?? now(), reason: seen.reason } };
-    }
-    if (seen.kind === 'running') {
-      const note = seen.note ?? null;
-      if (workspace.reason === note && !workspace.unseenSince) return null;
-      return { workspace: { reason: note, unseenSince: null } };
-    }
-    const reason = endedBecause(seen);
-    const calm = now().getTime() - workspace.updatedAt.getTime() > forgetRecoveriesMs;
-    const recoveries = calm ? 1 : workspace.recoveries + 1;
-    if (recoveries > mostRecoveries) {
-      const text = `${reason}, ${mostRecoveries} times in a row; not started again.`;
-      return { workspace: { status: 'failed', reason: text, ...noAgent } };
-    }
-    return {
-      workspace: { recoveries, reason, ...noAgent },
-      request: { workspaceId: workspace.id, transition: 'start', restart: true, reason },
-    };
-  }
-
-  /** What the workspace was last built as, for the provider to compare with. */
-  async function specOf(
-    workspace: WorkspaceRow,
-    owner: Snapshot['owner'],
-  ): Promise<WorkspaceSpec | undefined> {
-    if (!workspace.agentBuildId) return undefined;
-    const [build] = await database.db
-      .select({ rendered: builds.rendered })
-      .from(builds)
-      .where(eq(builds.id, workspace.agentBuildId));
-    if (!build?.rendered) return undefined;
-    return {
-      workspaceId: workspace.id,
-      owner: owner.username,
-      name: workspace.name,
-      template: build.rendered,
-    };
-  }
-
   /** The Outcome when the compute of a build under way has ended, else null. */
   async function lost(snapshot: Snapshot, provider: Provider, when: string): Promise<Outcome | null> {
     const { workspace } = snapshot;
@@ -405,7 +329,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       {
         code: 'agent-exited',
         message: `The agent ended ${when}.`,
-        detail: endedBecause(seen),
+        detail: goneBecause(seen),
         hint: 'See the log above, then start it again: cde start',
         fault: 'system',
       },
@@ -459,12 +383,4 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
   }
 
   return { perform, fail };
-}
-
-const noAgent = { agentBuildId: null, agentTlsKey: null, agentSeenAt: null, agentStats: null };
-
-function endedBecause(seen: Extract<Observation, { kind: 'absent' | 'exited' }>): string {
-  if (seen.kind === 'absent') return seen.reason ?? 'Its processes are gone (the machine may have restarted)';
-  // A sentence of its own tells what was done to it: its node was drained, somebody deleted it.
-  return /^[A-Z]/.test(seen.reason) ? seen.reason : `The agent ended by itself: ${seen.reason}`;
 }

@@ -330,26 +330,34 @@ test('an agent that dies before it has registered fails the build at once', asyn
   });
 });
 
+/** Its compute is gone for `reason`, and the server starts it again, by itself. */
+async function recovers(name: string, number: number, reason: string): Promise<void> {
+  const workspace = await show(name);
+  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason };
+  provider.exit(workspace.id);
+  await agentArrives();
+  const again = await until(
+    () => show(name),
+    (value) => value.status === 'running' && value.latestBuild.number === number,
+  );
+  expect(again.latestBuild).toMatchObject({ initiator: 'system', reason: expect.stringContaining(reason) });
+}
+
 test('compute that ends by itself is started again, a few times', async () => {
   await running('crash');
-  for (let round = 1; round <= 3; round++) {
-    const workspace = await show('crash');
-    provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
-    provider.exit(workspace.id);
-    await agentArrives();
-    const again = await until(
-      () => show('crash'),
-      (value) => value.status === 'running' && value.latestBuild.number === round + 1,
-    );
-    expect(again.latestBuild).toMatchObject({
-      initiator: 'system',
-      reason: expect.stringContaining('out of memory'),
-    });
-  }
+  for (let number = 2; number <= 4; number++) await recovers('crash', number, 'out of memory');
   const workspace = await show('crash');
   provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
   provider.exit(workspace.id);
-  expect((await untilStatus('crash', 'failed')).reason).toMatch(/3 times in a row/);
+  expect((await untilStatus('crash', 'failed')).reason).toMatch(
+    /out of memory\. This has happened too often/,
+  );
+});
+
+test('compute that is taken away, as by nodes that are drained one by one, is started again many times', async () => {
+  await running('moved');
+  for (let number = 2; number <= 8; number++)
+    await recovers('moved', number, `The node n${number} was drained`);
 });
 
 test('cancel takes a start down again; a stop does the same and then stops', async () => {
