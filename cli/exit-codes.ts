@@ -30,6 +30,8 @@ const byCode: Record<string, number> = {
   'session-abandoned': exitCodes.unreachable,
   'session-displaced': exitCodes.unreachable,
   'session-unknown': exitCodes.unreachable,
+  'path-forbidden': exitCodes.permission,
+  'path-unavailable': exitCodes.unreachable,
   'agent-restarted': exitCodes.unreachable,
   'workspace-stopped': exitCodes.conflict,
   'ticket-refused': exitCodes.permission,

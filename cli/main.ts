@@ -1,13 +1,18 @@
 import { run } from './run.ts';
+import type { PathChoice } from './ssh/opening.ts';
 
 /**
  * Runs a command line; resolves to the exit code. The form that `cde` itself writes into ssh's ProxyCommand is
  * known here by sight: every ssh connection passes through it, and the parser would be half of its start.
  */
 async function main(words: string[]): Promise<number> {
-  if (words.length === 3 && words[0] === 'ssh' && words[1] === '--stdio') {
+  const flags = words.slice(2, -1);
+  const known = words.length >= 3 && words[0] === 'ssh' && words[1] === '--stdio';
+  if (known && flags.every((each) => /^--(verbose|path=(auto|relay|direct-tcp))$/.test(each))) {
     const { runStdio } = await import('./ssh/stdio.ts');
-    return run({ json: false }, (context) => runStdio(context, words[2]!));
+    const path = flags.findLast((each) => each.startsWith('--path='))?.slice('--path='.length) as PathChoice;
+    const verbose = flags.includes('--verbose');
+    return run({ json: false }, (context) => runStdio(context, words.at(-1)!, { path, verbose }));
   }
   const { parseAndRun } = await import('./program.ts');
   return parseAndRun(words);

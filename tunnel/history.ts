@@ -48,7 +48,13 @@ export function makeHistory(
   return {
     all,
     add(change) {
-      const dated = { at: now().toISOString(), ...change };
+      const measured = change.measured.map(({ rttMs, clientMs, agentMs, ...one }) => ({
+        ...one,
+        rttMs: rounded(rttMs),
+        ...(clientMs !== undefined && { clientMs: rounded(clientMs) }),
+        ...(agentMs !== undefined && { agentMs: rounded(agentMs) }),
+      }));
+      const dated = { at: now().toISOString(), ...change, measured };
       all.push(dated);
       if (all.length > kept) all.shift();
       onChange?.(dated);
@@ -71,6 +77,8 @@ export function resumedChange(
   const text = `the first that answered, after ${(afterMs / 1000).toFixed(1)} s without a path`;
   return { what: 'resumed', kind, via, reason: 'first', text, measured };
 }
+
+const rounded = (value: number | null) => (value === null ? null : Math.round(value * 100) / 100);
 
 const ms = (value: number) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 

@@ -2,12 +2,11 @@ import type { Chooser } from './choose.ts';
 import type { Clock } from './clock.ts';
 import { asTunnelError } from './errors.ts';
 import type { PathMeasure } from './history.ts';
-import { type Prober, rank, type SatellitePlace } from './measure.ts';
+import { type Prober, type RttBook, rank, type SatellitePlace } from './measure.ts';
 import type { Offer } from './offers.ts';
 import type { PathKind } from './path.ts';
 import type { Pipe } from './pipe.ts';
 import { directId, type Routes, relayId } from './routes.ts';
-import type { SteerOptions } from './steer.ts';
 import type { TicketHolder } from './tickets.ts';
 
 /** Satellites measured in an ordinary round, besides the one in use. */
@@ -41,7 +40,7 @@ export function makeSurvey(options: {
   pipe: Pipe;
   routes: Routes;
   tickets: TicketHolder;
-  steer: Pick<SteerOptions, 'paths' | 'book'>;
+  steer: { paths: readonly PathKind[]; book?: RttBook };
   chooser: Chooser;
   prober: Prober;
   /** The longest wait for a satellite's answer. */

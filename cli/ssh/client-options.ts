@@ -32,16 +32,26 @@ export function keptSettings(env: NodeJS.ProcessEnv): string[] {
 }
 
 /** The ProxyCommand to a workspace; `host` is a host name, or `%n`. */
-function proxyCommand(host: string, settings: string[]): string {
-  const words = [...(settings.length > 0 ? ['env', ...settings] : []), ...self, 'ssh', '--stdio'];
+function proxyCommand(host: string, settings: string[], flags: string[]): string {
+  const words = [...(settings.length > 0 ? ['env', ...settings] : []), ...self, 'ssh', '--stdio', ...flags];
   // In quotes even though ssh refuses odd host names by now: older clients put them into a shell as they are.
   return `${words.map((word) => shellWord(word).replaceAll('%', '%%')).join(' ')} '${host}'`;
 }
 
+/** Flags of `cde ssh --stdio` that a kept or handed-down ProxyCommand carries. */
+export function stdioFlags({ path, verbose }: { path: string | undefined; verbose?: boolean }): string[] {
+  return [...(path && path !== 'auto' ? [`--path=${path}`] : []), ...(verbose ? ['--verbose'] : [])];
+}
+
 /** What every connection to a workspace needs, as ssh's configuration has it. */
-export function hostOptions(env: NodeJS.ProcessEnv, host: string, settings: string[]): [string, string][] {
+export function hostOptions(
+  env: NodeJS.ProcessEnv,
+  host: string,
+  settings: string[],
+  flags: string[] = [],
+): [string, string][] {
   return [
-    ['ProxyCommand', proxyCommand(host, settings)],
+    ['ProxyCommand', proxyCommand(host, settings, flags)],
     ['UserKnownHostsFile', configWord(knownHostsFile(env).replaceAll('%', '%%'))],
     ['GlobalKnownHostsFile', '/dev/null'],
     // The key is pinned by what the server vouches for; a question could only be answered wrongly.

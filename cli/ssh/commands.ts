@@ -2,6 +2,13 @@ import { type Command, command } from '../command.ts';
 
 const group = 'Connect:';
 
+const path = {
+  kind: 'text',
+  value: 'KIND',
+  help: 'How to reach the workspace: relay, direct-tcp, or auto, the best there is (default)',
+  choices: ['auto', 'relay', 'direct-tcp'],
+} as const;
+
 export const sshCommands: readonly Command[] = [
   command({
     name: 'ssh',
@@ -24,12 +31,14 @@ export const sshCommands: readonly Command[] = [
       tty: { kind: 'flag', short: 't', help: 'Ask for a terminal although a command is given' },
       withoutTty: { kind: 'flag', short: 'T', help: 'Ask for no terminal' },
       forwardOnly: { kind: 'flag', short: 'N', help: 'Forward ports only' },
-      verbose: { kind: 'flag', short: 'v', help: "ssh's own debug messages" },
+      verbose: { kind: 'flag', short: 'v', help: "ssh's own debug messages, and each change of the path" },
+      path,
       stdio: { kind: 'flag', help: "Carry SSH over stdin and stdout: for ssh's ProxyCommand" },
     },
     examples: [
       ['cde ssh web', 'a shell'],
       ['cde ssh web -- make test', 'one command; its exit code is passed on'],
+      ['cde ssh web --path relay -v', 'through a satellite only, and say which'],
       ['cde ssh web -L 8080:localhost:80 -N', 'forward a port, no shell'],
       ['ssh -o ProxyCommand="cde ssh --stdio web" web.cde', 'what happens underneath'],
     ],
@@ -45,6 +54,7 @@ export const sshCommands: readonly Command[] = [
     options: {
       remove: { kind: 'flag', help: 'Take out what config-ssh has written' },
       dryRun: { kind: 'flag', short: 'n', help: 'Say what would change, change nothing' },
+      path,
       sshConfig: { kind: 'text', value: 'PATH', help: 'Instead of ~/.ssh/config', completes: 'files' },
     },
     examples: [
@@ -69,6 +79,8 @@ export const sshCommands: readonly Command[] = [
     options: {
       address: { kind: 'text', value: 'ADDRESS', help: 'Listen on this address (default 127.0.0.1)' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      path,
+      verbose: { kind: 'flag', short: 'v', help: 'Say each change of the path' },
     },
     examples: [
       ['cde port-forward web 3000', 'http://127.0.0.1:3000 is port 3000 of web'],

@@ -19,13 +19,13 @@ import { Failure, toFailure } from '../failure.ts';
 import { withLock, writeAtomically } from '../files.ts';
 import { readAll } from '../pages.ts';
 import { sshHost } from '../workspaces/reference.ts';
-import { configWord, hostOptions, keptSettings } from './client-options.ts';
+import { configWord, hostOptions, keptSettings, stdioFlags } from './client-options.ts';
 import { addInclude, removeInclude } from './config-file.ts';
 import { knownHostsFile, pinHostKeys } from './known-hosts.ts';
 
 export async function configSsh(
   context: Context,
-  input: { remove: boolean; dryRun: boolean; sshConfig: string | undefined },
+  input: { remove: boolean; dryRun: boolean; sshConfig: string | undefined; path: string | undefined },
 ): Promise<number | undefined> {
   const { out, env } = context;
   const sshConfig = resolve(input.sshConfig ?? join(homedir(), '.ssh', 'config'));
@@ -39,7 +39,7 @@ export async function configSsh(
     const after = input.remove
       ? removeInclude(before ?? '')
       : addInclude(before ?? '', includePath(hostsFile));
-    const hosts = input.remove ? null : hostsContent(context);
+    const hosts = input.remove ? null : hostsContent(context, input.path);
     if (readText(hostsFile) !== hosts) {
       changed.push(hostsFile);
       if (!input.dryRun) writeHosts(hostsFile, hosts);
@@ -62,7 +62,7 @@ export async function configSsh(
       out.print(
         `\nOn top of ${sshConfig}:\n${Buffer.from(addInclude('', includePath(hostsFile)), 'latin1')}`,
       );
-      out.print(`In ${hostsFile}:\n${hostsContent(context)}`);
+      out.print(`In ${hostsFile}:\n${hostsContent(context, input.path)}`);
     }
     return undefined;
   }
@@ -109,8 +109,8 @@ async function pinAll(context: Context): Promise<number> {
   }
 }
 
-function hostsContent(context: Context): string {
-  const lines = hostOptions(context.env, '%n', keptSettings(context.env)).map(
+function hostsContent(context: Context, path: string | undefined): string {
+  const lines = hostOptions(context.env, '%n', keptSettings(context.env), stdioFlags({ path })).map(
     ([key, value]) => `  ${key} ${value}`,
   );
   return [

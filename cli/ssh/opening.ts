@@ -1,8 +1,10 @@
 import { createPrivateKey, type KeyObject, randomUUID } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { PathKind } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
+import { describeChange, type PathChange } from '@cde/tunnel/history.ts';
 import { exportPublicKey, makeClientKey } from '@cde/tunnel/keys.ts';
 import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
 import type { Context } from '../context.ts';
@@ -11,6 +13,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { pathRef, sshHost } from '../workspaces/reference.ts';
 import { pinHostKeys } from './known-hosts.ts';
+import { rttBook } from './rtt-book.ts';
 
 /** A ticket and the key it is bound to: all that opening a session needs. */
 export interface Opening extends TicketReply {
@@ -133,6 +136,32 @@ async function renewTicket(context: Context, reference: string, opening: Opening
   }
 }
 
+export interface OpeningOptions {
+  start?: boolean;
+  onPath?: SessionOptions['onPath'];
+  /** The kind of path to take, or, with `auto`, the best that is allowed. */
+  path?: PathChoice;
+  /** Told of each choice and change of the path. */
+  onChange?: SessionOptions['onChange'];
+}
+
+/** A choice or change of the path, for `--verbose`. */
+export const pathNote = (change: PathChange): string => `cde: ${describeChange(change)}`;
+
+export const pathChoices = ['auto', 'relay', 'direct-tcp'] as const;
+export type PathChoice = (typeof pathChoices)[number];
+
+/** The kinds that a session may take. Throws `path-forbidden`. */
+function kindsFor(path: PathChoice, { paths = ['relay'], workspace }: Opening): PathKind[] {
+  if (path === 'auto') return paths;
+  if (paths.includes(path)) return [path];
+  throw new Failure('path-forbidden', `Paths of the kind ${path} are forbidden for ${workspace}.`, {
+    exitCode: exitCodes.permission,
+    detail: `Allowed: ${paths.join(', ')}.`,
+    hint: 'Connect without --path, or ask an administrator.',
+  });
+}
+
 /**
  * Opens a session, with the opening given or one of its own; tries again with a fresh ticket where that may
  * help. The session outlives its path (`onPath` tells of that) as long as the server lets it.
@@ -141,7 +170,7 @@ export async function openWorkspaceSession(
   context: Context,
   reference: string,
   given: Opening | null,
-  { start = false, onPath }: { start?: boolean; onPath?: SessionOptions['onPath'] } = {},
+  { start = false, onPath, path = 'auto', onChange }: OpeningOptions = {},
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
   const loading = import('@cde/tunnel/session.ts');
@@ -149,13 +178,17 @@ export async function openWorkspaceSession(
   for (let opening = given; ; opening = null) {
     opening ??= await makeOpening(context, reference, start);
     const good = opening;
+    const paths = kindsFor(path, good);
     const { openSession } = await loading;
     try {
       const session = await openSession({
         ...good,
         signal: context.signal,
         renewTicket: () => renewTicket(context, reference, good),
+        // With one satellite there is nothing to remember.
+        steer: { paths, ...(good.satellites.length > 1 && { book: rttBook(context.env) }) },
         ...(onPath && { onPath }),
+        ...(onChange && { onChange }),
       });
       return { session, opening: good };
     } catch (error) {

@@ -1,16 +1,24 @@
 import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { PathChange } from '@cde/tunnel/history.ts';
 import type { Session } from '@cde/tunnel/session.ts';
 import { join } from '@cde/tunnel/targets.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { openWorkspaceSession } from './opening.ts';
+import { openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
 import { type PortSpec, parsePorts } from './port-specs.ts';
 
 export async function portForward(
   context: Context,
-  input: { workspace: string; ports: string[]; address: string | undefined; start: boolean },
+  input: {
+    workspace: string;
+    ports: string[];
+    address: string | undefined;
+    start: boolean;
+    path: string | undefined;
+    verbose: boolean;
+  },
 ): Promise<number | undefined> {
   const address = input.address ?? '127.0.0.1';
   const open = await openPorts(context, { ...input, address });
@@ -26,14 +34,14 @@ export async function portForward(
 /** Forwards ports until `close`. `ended` rejects when there can be no more sessions, or at Ctrl-C. */
 export async function openPorts(
   context: Context,
-  input: { workspace: string; ports: string[]; address: string; start: boolean },
+  input: { workspace: string; ports: string[]; address: string; start: boolean } & PathInput,
 ): Promise<{
   ports: { spec: PortSpec; server: Server; local: number }[];
   ended: Promise<never>;
   close(): void;
 }> {
   const specs = input.ports.flatMap(parsePorts);
-  const sessions = keepSession(context, input.workspace, input.start);
+  const sessions = keepSession(context, input.workspace, input.start, input);
   const ports: { spec: PortSpec; server: Server; local: number }[] = [];
   const close = () => {
     for (const { server } of ports) server.close();
@@ -54,6 +62,12 @@ export async function openPorts(
   return { ports, ended: sessions.ended, close };
 }
 
+interface PathInput {
+  path?: string | undefined;
+  /** Say each change of the path. */
+  verbose?: boolean;
+}
+
 export interface Sessions {
   /** The session of the moment, opened anew if it has ended. */
   get(): Promise<Session>;
@@ -69,7 +83,12 @@ const pauseMs = 2_000;
 const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
 
 /** Keeps a session with a workspace open: when one ends, the next is opened at once. */
-export function keepSession(context: Context, reference: string, start: boolean): Sessions {
+export function keepSession(
+  context: Context,
+  reference: string,
+  start: boolean,
+  { path, verbose = false }: PathInput = {},
+): Sessions {
   const { out, signal } = context;
   let closed = false;
   let rejectEnded: (error: unknown) => void;
@@ -79,11 +98,16 @@ export function keepSession(context: Context, reference: string, start: boolean)
   ended.catch(() => {});
   signal.addEventListener('abort', () => rejectEnded(signal.reason), { once: true });
 
+  const tell = (change: PathChange) =>
+    out.json ? out.printJsonLine({ event: 'path', ...change }) : out.note(pathNote(change));
+
   async function open(first: boolean): Promise<Session> {
     for (;;) {
       try {
         const { session } = await openWorkspaceSession(context, reference, null, {
           start: first && start,
+          ...(path && { path: path as PathChoice }),
+          ...(verbose && { onChange: tell }),
           onPath(state, reason, afterMs) {
             if (closed || signal.aborted) return;
             if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);

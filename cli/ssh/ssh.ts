@@ -3,8 +3,8 @@ import { constants } from 'node:os';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { sshHost } from '../workspaces/reference.ts';
-import { hostOptions } from './client-options.ts';
-import { handDown, makeOpening } from './opening.ts';
+import { hostOptions, stdioFlags } from './client-options.ts';
+import { handDown, makeOpening, type PathChoice } from './opening.ts';
 
 export async function ssh(
   context: Context,
@@ -22,11 +22,15 @@ export async function ssh(
     forwardOnly: boolean;
     verbose: boolean;
     stdio: boolean;
+    path: string | undefined;
   },
 ): Promise<number> {
   if (input.stdio) {
     const { runStdio } = await import('./stdio.ts');
-    return runStdio(context, input.workspace);
+    return runStdio(context, input.workspace, {
+      path: input.path as PathChoice | undefined,
+      verbose: input.verbose,
+    });
   }
   if (input.workspace.startsWith('-') || /[\s'"\\]/.test(input.workspace))
     throw usage(`${JSON.stringify(input.workspace)} is not the name of a workspace.`);
@@ -34,7 +38,10 @@ export async function ssh(
   const host = sshHost(input.workspace);
   const each = (flag: string, values: string[]) => values.flatMap((value) => [flag, value]);
   const args = [
-    ...hostOptions(context.env, host, []).flatMap(([key, value]) => ['-o', `${key}=${value}`]),
+    ...hostOptions(context.env, host, [], stdioFlags(input)).flatMap(([key, value]) => [
+      '-o',
+      `${key}=${value}`,
+    ]),
     ...each('-o', input.option),
     '-o',
     `User=${opening.username}`,

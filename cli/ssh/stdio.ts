@@ -4,7 +4,7 @@ import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
-import { openWorkspaceSession, takeHandedDown } from './opening.ts';
+import { openWorkspaceSession, type PathChoice, pathNote, takeHandedDown } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
 const lingerMs = 2_000;
@@ -16,7 +16,11 @@ const reasonMs = 300;
  * stdout. It never starts a workspace: an editor that reconnects by itself must not wake one that was
  * stopped on purpose.
  */
-export async function runStdio(context: Context, host: string): Promise<number> {
+export async function runStdio(
+  context: Context,
+  host: string,
+  { path, verbose = false }: { path?: PathChoice | undefined; verbose?: boolean } = {},
+): Promise<number> {
   const reference = fromSshHost(host);
   let dismissed = false;
   try {
@@ -24,6 +28,7 @@ export async function runStdio(context: Context, host: string): Promise<number> 
       context,
       reference,
       takeHandedDown(context.env, reference),
+      { ...(path && { path }), ...(verbose && { onChange: (change) => context.out.note(pathNote(change)) }) },
     );
     context.leaveInterrupts();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });

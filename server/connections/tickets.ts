@@ -5,10 +5,10 @@ import type { Database } from '../database/pool.ts';
 import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { Registry } from '../satellites/registry.ts';
 import { mayHaveAgent } from '../workspaces/statuses.ts';
 import { findWorkspace } from '../workspaces/store.ts';
-import type { ConnectionPolicy } from './policy.ts';
 
 /** How long a ticket opens sessions: long enough for a slow handshake and a few retries, no longer. */
 const ticketMs = 5 * 60_000;

@@ -1,6 +1,5 @@
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { and, eq } from 'drizzle-orm';
-import type { ConnectionPolicy } from '../connections/policy.ts';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
@@ -8,6 +7,7 @@ import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { Registry } from '../satellites/registry.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { appendLog } from './build-log.ts';

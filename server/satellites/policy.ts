@@ -3,7 +3,7 @@ import { DirectListen as Direct } from '@cde/api/agent.ts';
 import type { ConnectionSection } from '@cde/api/templates.ts';
 import { sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
-import type { Regions } from '../satellites/registry.ts';
+import type { Regions } from './registry.ts';
 
 /** How sessions may reach a workspace. */
 export interface AllowedPaths {
