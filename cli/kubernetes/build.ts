@@ -1,12 +1,14 @@
 import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Builder } from '@cde/api/clusters.ts';
 import type { Context } from '../context.ts';
 import { getBuilder } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { Failure, usage } from '../failure.ts';
+import { Failure, toFailure, usage } from '../failure.ts';
 import { runForeground } from '../foreground.ts';
 import { bytes } from '../sizes.ts';
+import { makeOpening } from '../ssh/opening.ts';
 import { duration } from '../times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { findBuildTool, isRemoteContext } from './build-tools.ts';
@@ -36,8 +38,7 @@ export async function build(
   await check(folder, input);
   const tool = await findBuildTool(context.env);
   const workspace = await chooseWorkspace(context, input.workspace);
-  const client = await context.client();
-  const builder = await client.call(getBuilder, { params: { workspace: pathRef(workspace) } });
+  const builder = await builderOf(context, workspace, input.start);
 
   const began = performance.now();
   const place = await mkdtemp(join(tmpdir(), 'cde-build-'));
@@ -107,6 +108,19 @@ export async function build(
   } finally {
     line.close();
     await rm(place, { recursive: true, force: true });
+  }
+}
+
+async function builderOf(context: Context, workspace: string, start: boolean): Promise<Builder> {
+  const client = await context.client();
+  const look = () => client.call(getBuilder, { params: { workspace: pathRef(workspace) } });
+  try {
+    return await look();
+  } catch (error) {
+    if (toFailure(error).code !== 'no-kubernetes-namespace') throw error;
+    // It was never started, or its first start is under way: the namespace comes with it.
+    await makeOpening(context, workspace, start);
+    return look();
   }
 }
 

@@ -1,14 +1,29 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Builder } from '@cde/api/clusters.ts';
 import type { Context } from '../context.ts';
+import { getBuilder } from '../endpoints.ts';
+import { toFailure } from '../failure.ts';
 import { runForeground } from '../foreground.ts';
 import { openPorts } from '../ssh/port-forward.ts';
+import { pathRef } from '../workspaces/reference.ts';
 import { builderEnvironment } from './builder-env.ts';
 import { type BuilderLine, openBuilderLine } from './builder-line.ts';
 import { kubeCredentials } from './credentials.ts';
 import { contextOf } from './kubeconfig.ts';
 import { alone } from './merge.ts';
+
+/** The builder of a workspace; null where it has none. */
+async function findBuilder(context: Context, workspace: string): Promise<Builder | null> {
+  const client = await context.client();
+  try {
+    return await client.call(getBuilder, { params: { workspace: pathRef(workspace) } });
+  } catch (error) {
+    if (toFailure(error).code === 'no-builder') return null;
+    throw error;
+  }
+}
 
 /** Runs a command here, with what it needs of the workspace; resolves to its exit code. */
 export async function env(
@@ -16,7 +31,11 @@ export async function env(
   input: { workspace: string; command: string[]; forward: string[]; start: boolean },
 ): Promise<number> {
   const { workspace, start } = input;
-  const credentials = await kubeCredentials(context, workspace);
+  // Credentials may be those of an hour ago; whether there is a builder is asked each time.
+  const [credentials, builder] = await Promise.all([
+    kubeCredentials(context, workspace),
+    findBuilder(context, workspace),
+  ]);
   // A bare port goes to any free one here: the local one may be taken by the same program.
   const specs = input.forward.map((spec) => (/^\d+$/.test(spec) ? `0:${spec}` : spec));
   const forwards =
@@ -28,7 +47,6 @@ export async function env(
   try {
     const file = join(folder, 'kubeconfig');
     await writeFile(file, alone(contextOf(context, workspace, credentials)), { mode: 0o600 });
-    const { builder } = credentials;
     // Most commands build nothing: the session is opened when one connects.
     if (builder) line = await openBuilderLine(context, { workspace, builder, folder, start });
     const [program, ...args] = input.command;

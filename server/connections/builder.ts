@@ -18,7 +18,7 @@ export function builderRoutes(
 ): void {
   async function open(actor: Extract<Actor, { kind: 'user' }>, workspace: string) {
     const opened = await openNamespace(deps, actor, workspace, 'no-builder');
-    const builder = builderAddress(opened.connection, opened.namespace);
+    const builder = await builderAddress({ database: deps.database, ...opened }, opened.connection);
     if (!builder)
       throw new Problem('no-builder', `${opened.row.name} has no builder of images.`, {
         detail: 'The version of the template that it was started with asks for none.',
@@ -28,10 +28,13 @@ export function builderRoutes(
   }
 
   serve(app, getBuilder, async ({ actor, params }) => {
-    const { connection, namespace, address } = await open(actor, params.workspace);
+    const { row, connection, namespace, address } = await open(actor, params.workspace);
     const pod = connection.view.get('Pod', namespace, builderNames.pod);
     const ready = pod !== null && !pod.metadata.deletionTimestamp && isReady(pod);
-    return { ...address, ready, reason: ready ? null : await whyNot(connection, namespace, pod) };
+    if (ready) return { ...address, ready, reason: null };
+    const there = connection.view.get('StatefulSet', namespace, builderNames.app) !== null;
+    const missing = row.status === 'running' && !there;
+    return { ...address, ready, reason: missing ? deleted : await whyNot(connection, namespace, pod) };
   });
 
   serve(app, createBuilderCredentials, async (input) => {
@@ -63,31 +66,54 @@ export function builderRoutes(
   });
 }
 
+/** Of a workspace that runs without it. */
+const deleted = {
+  code: 'builder-missing',
+  message: 'Somebody has deleted the StatefulSet of the builder.',
+  hint: 'The next start makes it again: cde restart',
+  fatal: true,
+};
+
+/** The last lines of a log; not the functions that buildkitd was in when it gave up, which tell nobody anything. */
+const withoutStack = (log: string): string =>
+  log
+    .split('\n')
+    .filter((line) => !/^(\t.*|[\w./*()-]*)$/.test(line))
+    .slice(-10)
+    .join('\n');
+
 const statusOf = (pod: KubeObject) =>
   (pod.status ?? {}) as {
     conditions?: { type: string; status: string }[];
-    containerStatuses?: { restartCount?: number }[];
+    containerStatuses?: { restartCount?: number; state?: { running?: object } }[];
   };
 const isReady = (pod: KubeObject) =>
   statusOf(pod).conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
 
+const isPrivileged = (pod: KubeObject) =>
+  (
+    pod.spec as { containers?: { securityContext?: { privileged?: boolean } }[] } | undefined
+  )?.containers?.some(({ securityContext }) => securityContext?.privileged) ?? false;
+const rootlessHint =
+  "Its last lines are above. Whether a rootless builder runs is up to the nodes; the template's podSecurity: privileged, and then builder.rootless: false, ask less of them.";
+
 /** Why a builder is not ready, in the words of the cluster; null while it gets on, or nothing is known. */
 async function whyNot({ client, view }: Connection, namespace: string, pod: KubeObject | null) {
   const claim = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
-  const restarts = (pod && statusOf(pod).containerStatuses?.[0]?.restartCount) ?? 0;
-  const lastLines =
-    restarts === 0
-      ? undefined
-      : await client
-          .logs(namespace, builderNames.pod, {
-            container: builderNames.container,
-            tailLines: 10,
-            previous: true,
-          })
-          .catch((error) => {
-            if (error instanceof KubeError) return undefined;
-            throw error;
-          });
+  const container = pod && statusOf(pod).containerStatuses?.[0];
+  const lastLines = container?.restartCount
+    ? await client
+        .logs(namespace, builderNames.pod, {
+          container: builderNames.container,
+          tailLines: 60,
+          // The log of one that waits to be started again is that of its last run.
+          previous: container.state?.running !== undefined,
+        })
+        .then(withoutStack, (error) => {
+          if (error instanceof KubeError) return undefined;
+          throw error;
+        })
+    : undefined;
   const reason = explain({
     pod,
     events: view.list('Event', namespace),
@@ -96,6 +122,7 @@ async function whyNot({ client, view }: Connection, namespace: string, pod: Kube
     ...(lastLines !== undefined && { lastLines }),
   });
   if (!reason) return null;
-  const { code, message, detail, hint, fatal } = reason;
+  const { code, message, detail, fatal } = reason;
+  const hint = code === 'crashed' && pod && !isPrivileged(pod) ? rootlessHint : reason.hint;
   return { code, message, fatal, ...(detail && { detail }), ...(hint && { hint }) };
 }

@@ -21,6 +21,7 @@ export function kubeCredentialRoutes(
       input.params.workspace,
     );
     const cluster = connection.record.name;
+    const builder = await builderAddress({ database: deps.database, row, namespace }, connection);
     try {
       const { token, expiresAt } = await connection.client.token(namespace, 'developer', tokenSeconds);
       await writeAudit(deps.database.db, input, {
@@ -37,7 +38,7 @@ export function kubeCredentialRoutes(
         namespace,
         token,
         expiresAt: expiresAt.toISOString(),
-        builder: builderAddress(connection, namespace)?.address ?? null,
+        builder: builder?.address ?? null,
       };
     } catch (error) {
       throw namespaceProblem(error, cluster, namespace);

@@ -1,12 +1,15 @@
-import type { KubeCredentials } from '@cde/api/clusters.ts';
+import type { BuilderAddress } from '@cde/api/clusters.ts';
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import { eq, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
+import { templateVersions } from '../database/schema.ts';
 import { type ErrorCode, Problem } from '../errors.ts';
 import type { Actor } from '../http/actor.ts';
 import { builderNames } from '../providers/kubernetes/builder.ts';
 import { KubeError } from '../providers/kubernetes/client.ts';
 import type { Connection, Connections } from '../providers/kubernetes/connections.ts';
 import { annotations } from '../providers/kubernetes/names.ts';
-import { findWorkspace } from '../workspaces/store.ts';
+import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';
 
 /** The namespace of a workspace that this actor may connect to, on a cluster that answers; else a Problem. */
 export async function openNamespace(
@@ -52,21 +55,34 @@ export function namespaceProblem(error: unknown, cluster: string, namespace: str
   });
 }
 
-/** The builder that is in a namespace, running or not; null where there is none. */
-export function builderAddress(
+/**
+ * The builder of a namespace, running or not, or that the start under way will make; null where there is none.
+ * `secret`: in the namespace, with credentials of registries.
+ */
+export async function builderAddress(
+  { database, row, namespace }: { database: Database; row: WorkspaceRow; namespace: string },
   { view }: Connection,
-  namespace: string,
-): { address: NonNullable<KubeCredentials['builder']>; secret: string | null } | null {
+): Promise<{ address: BuilderAddress; secret: string | null } | null> {
   const statefulSet = view.get('StatefulSet', namespace, builderNames.app);
-  if (!statefulSet) return null;
-  const secret = statefulSet.metadata.annotations?.[annotations.registrySecret] ?? null;
-  return {
-    address: {
-      pod: builderNames.pod,
-      host: builderNames.app,
-      port: builderNames.port,
-      registrySecret: secret !== null,
-    },
-    secret,
-  };
+  const secret = statefulSet
+    ? (statefulSet.metadata.annotations?.[annotations.registrySecret] ?? null)
+    : await secretWanted(database, row);
+  if (secret === undefined) return null;
+  const { pod, app: host, port } = builderNames;
+  return { address: { pod, host, port, registrySecret: secret !== null }, secret };
+}
+
+/** The secret that the workspace's version of its template names for the builder; undefined: it asks for none. */
+async function secretWanted({ db }: Database, row: WorkspaceRow): Promise<string | null | undefined> {
+  const [found] = await db
+    .select({
+      builder: sql<
+        KubernetesSection['builder'] | null
+      >`${templateVersions.content} -> 'kubernetes' -> 'builder'`,
+    })
+    .from(templateVersions)
+    .where(eq(templateVersions.id, row.templateVersionId));
+  const builder = found?.builder;
+  if (!builder) return undefined;
+  return (typeof builder === 'object' && builder.registrySecret?.split('/')[1]) || null;
 }

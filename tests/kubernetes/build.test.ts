@@ -23,14 +23,17 @@ const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cd
 const bigBytes = 8 * 2 ** 20;
 /** Of the user `ada`, password `opensesame`. */
 const htpasswd = 'ada:$2b$05$azH3BMKlndT2dalz2y1Y7uuO.kk1qjZoU2z8kMuYq3N4Hku64N2CC\n';
+/** Of the workspace, and of a secret on the cluster. */
 const unique = `build-${Date.now().toString(36)}`;
 let machine: Machine;
 let registry: Registry;
 let guarded: Registry;
-/** Serves what a build fetches by itself, past the laptop. */
+/** Serves what a build fetches by itself, past the laptop: `/slow` when `release` is called. */
 let files: Server;
+let server: Awaited<ReturnType<Machine['start']>>;
+let settings: Record<string, string>;
+const slow = { asked: () => {}, release: () => {} };
 let context: string;
-let builderImage: string;
 /** PATHs with these build tools and no others. */
 const paths = { buildx: '', buildctl: '', none: '' };
 let builder: string;
@@ -92,7 +95,7 @@ async function makeLaptop(): Promise<void> {
   };
   const plain = join(machine.folder, 'bin');
   await mkdir(plain);
-  for (const program of ['sh', 'cat'])
+  for (const program of ['sh', 'ssh'])
     await symlink(
       (await machine.run('sh', ['-c', `command -v ${program}`])).stdout.trim(),
       join(plain, program),
@@ -109,12 +112,19 @@ async function makeLaptop(): Promise<void> {
 }
 
 beforeAll(async () => {
-  builderImage = await importBuildkitImage();
   registry = await startRegistry();
   guarded = await startRegistry({ htpasswd });
   machine = await makeMachine();
   const big = randomBytes(bigBytes);
-  files = createServer((_request, response) => response.end(big)).listen(0, nodeAddress);
+  files = createServer((request, response) => {
+    if (request.url === '/big') return void response.end(big);
+    slow.asked();
+    const before = slow.release;
+    slow.release = () => {
+      before();
+      response.end('at last');
+    };
+  }).listen(0, nodeAddress);
   await once(files, 'listening');
   context = join(machine.folder, 'app');
   await mkdir(context);
@@ -133,13 +143,16 @@ COPY . /app
   await writeFile(join(context, 'main.txt'), 'hello\n');
   await makeLaptop();
   const port = await freePort();
-  await machine.start({
+  settings = {
     CDE_LISTEN: `${nodeAddress}:${port}`,
     CDE_ACCESS_URL: `http://${nodeAddress}:${port}`,
     CDE_LOCAL_PROVIDER: 'off',
     CDE_AGENT_IMAGE: await agentTestImage(),
-    CDE_BUILDER_IMAGE: builderImage,
-  });
+    CDE_BUILDER_IMAGE: await importBuildkitImage(),
+    // The server needs more of its machine than the laptop has.
+    PATH: machine.env.PATH!,
+  };
+  server = await machine.start(settings);
   await ok('cluster', 'add', 'one', '--kubeconfig', kubeconfig, '--region', 'here');
   builder = `  builder:
     rootless: false
@@ -148,11 +161,11 @@ COPY . /app
     insecureRegistries: ["${registry.host}", "${guarded.host}"]
 `;
   await template(builder);
-  await ok('create', 'web', '--template', 'team');
+  await ok('create', unique, '--template', 'team', '--no-wait');
   machine.env.PATH = paths.buildx;
 }, buildTimeout);
 afterAll(async () => {
-  await machine?.cde('delete', 'web', '--yes', '--discard-home').catch(() => {});
+  await machine?.cde('delete', unique, '--yes', '--discard-home').catch(() => {});
   await machine?.run('kubectl', [
     '--kubeconfig',
     kubeconfig,
@@ -169,8 +182,10 @@ afterAll(async () => {
 
 test('built and pushed in the cluster: only the context goes up, and nothing of the image comes down', async () => {
   const image = `${registry.host}/team/app:1`;
-  const built = await json('build', context, '-t', image, '--push', '--build-arg', 'VERSION=7');
-  expect(built).toMatchObject({ workspace: 'web', images: [image], pushed: true, tool: 'docker-buildx' });
+  // The workspace is still starting, and its builder with it: both are waited for.
+  const words = ['--workspace', unique, '--build-arg', 'VERSION=7'];
+  const built = await json('build', context, '-t', image, '--push', ...words);
+  expect(built).toMatchObject({ workspace: unique, images: [image], pushed: true, tool: 'docker-buildx' });
   const there = await pushed('1');
   expect(there).toMatchObject({ digest: built.digest, labels: { version: '7' } });
   expect(there.bytes).toBeGreaterThan(bigBytes);
@@ -183,7 +198,7 @@ test('the second time all comes from the cache; without --push it stays there, a
   const image = `${registry.host}/team/app:cached`;
   const again = await ok('build', context, '-t', image, '--build-arg', 'VERSION=7');
   expect(again).toMatch(/\[base 1\/1\] ADD .*\n(.*\n)*?.*CACHED/);
-  expect(again).toContain('stays in the cache of the builder of web');
+  expect(again).toContain(`stays in the cache of the builder of ${unique}`);
   expect(await registry.tags('team/app')).toEqual(['1']);
 });
 
@@ -226,7 +241,7 @@ test('what goes wrong has its code', async () => {
 test('cde env leads buildx and buildctl to the builder', async () => {
   await ok(
     'env',
-    'web',
+    unique,
     '--',
     'docker-buildx',
     'build',
@@ -238,23 +253,41 @@ test('cde env leads buildx and buildctl to the builder', async () => {
   expect(await registry.tags('team/app')).toContain('env');
   machine.env.PATH = paths.buildctl;
   try {
-    expect(await ok('env', 'web', '--', 'buildctl', 'debug', 'workers')).toContain('linux/amd64');
+    expect(await ok('env', unique, '--', 'buildctl', 'debug', 'workers')).toContain('linux/amd64');
   } finally {
     machine.env.PATH = paths.buildx;
   }
-  // As those inside the workspace find it.
-  expect(await ok('env', 'web', '--', 'sh', '-c', 'echo $CDE_WORKSPACE')).toBe('web');
+  expect(await ok('ssh', unique, '--', 'echo $BUILDKIT_HOST')).toBe('tcp://builder:1234');
+});
+
+test('a build goes on while the server is killed and comes back', async () => {
+  const folder = join(machine.folder, 'slow');
+  await mkdir(folder);
+  const { port } = files.address() as { port: number };
+  await writeFile(join(folder, 'Dockerfile'), `FROM scratch\nADD http://${nodeAddress}:${port}/slow /slow\n`);
+  const asked = new Promise<void>((resolve) => {
+    slow.asked = resolve;
+  });
+  const building = machine.begin(['build', folder, '-t', `${registry.host}/team/app:slow`, '--push']);
+  await asked;
+  await server.kill();
+  await building.says('The connection was lost');
+  server = await machine.start(settings);
+  await building.says('Reconnected');
+  slow.release();
+  expect(await building.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('pushed ') });
+  expect(await registry.tags('team/app')).toContain('slow');
 });
 
 test('its cache outlives a stop, and its pod does not', async () => {
-  await ok('stop', 'web');
-  const { namespace } = await json('show', 'web');
+  await ok('stop', unique);
+  const { namespace } = await json('show', unique);
   expect(await admin('-n', namespace, 'get', 'pods', '-o', 'name')).toBe('');
-  const refused = await machine.cde('build', context, '--workspace', 'web', '--no-start');
+  const refused = await machine.cde('build', context, '--workspace', unique, '--no-start');
   expect(refused).toMatchObject({ code: 5, stderr: expect.stringContaining('[workspace-not-running]') });
   // None runs, so it has to be named; then it is started.
   expect((await machine.cde('build', context)).code).toBe(5);
-  const again = await ok('build', context, '--workspace', 'web', '--build-arg', 'VERSION=7');
+  const again = await ok('build', context, '--workspace', unique, '--build-arg', 'VERSION=7');
   expect(again).toMatch(/\[base 1\/1\] ADD .*\n(.*\n)*?.*CACHED/);
 }, 180_000);
 
@@ -269,7 +302,7 @@ test('credentials that the template brings are used, and are not left behind', a
   );
   await admin('label', 'secret', unique, '-n', 'default', 'cde.dev/copy=true');
   await template(`${builder}    registrySecret: default/${unique}\n`);
-  await ok('update', 'web');
+  await ok('update', unique);
   // The user's own settings of Docker stay as they are, and count.
   const docker = join(machine.env.HOME!, '.docker');
   await mkdir(docker, { recursive: true });
@@ -289,9 +322,9 @@ test('credentials that the template brings are used, and are not left behind', a
 }, 180_000);
 
 test('a version without a builder takes it away, its cache too', async () => {
-  const { namespace } = await json('show', 'web');
+  const { namespace } = await json('show', unique);
   await template('');
-  await ok('update', 'web');
+  await ok('update', unique);
   const refused = await machine.cde('build', context);
   expect(refused).toMatchObject({ code: 5, stderr: expect.stringContaining('[no-builder]') });
   const left = await admin('-n', namespace, 'get', 'all,configmap,pvc', '-o', 'name');

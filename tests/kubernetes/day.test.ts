@@ -1,16 +1,20 @@
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
+import { importBuildkitImage } from '../cluster/buildkit-image.ts';
 import { images } from '../cluster/images.ts';
 import { nodeAddress } from '../cluster/places.ts';
+import { type Registry, startRegistry } from '../cluster/registry.ts';
+import { buildTimeout, tool } from '../cluster/tool.ts';
 import { freePort, type Machine, makeMachine } from '../harness/server.ts';
 
 /** A developer's whole day, by the commands that they type, on a real cluster. */
 
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
 let machine: Machine;
+let registry: Registry;
 
 async function ok(...args: string[]): Promise<string> {
   const ran = await machine.cde(...args);
@@ -32,6 +36,8 @@ kubernetes:
   pullPolicy: IfNotPresent
   memory: 512Mi
   quota: { pods: 10 }
+  podSecurity: privileged
+  builder: { rootless: false, cache: 1Gi, insecureRegistries: ["${registry.host}"] }
 ${more}`,
   );
   await writeFile(
@@ -42,22 +48,29 @@ ${more}`,
 }
 
 beforeAll(async () => {
+  registry = await startRegistry();
   machine = await makeMachine();
+  const bin = join(machine.folder, 'bin');
+  await mkdir(bin);
+  await symlink(await tool('buildctl'), join(bin, 'buildctl'));
+  machine.env.PATH = `${bin}:${machine.env.PATH}`;
   const port = await freePort();
   await machine.start({
     CDE_LISTEN: `${nodeAddress}:${port}`,
     CDE_ACCESS_URL: `http://${nodeAddress}:${port}`,
     CDE_LOCAL_PROVIDER: 'off',
     CDE_AGENT_IMAGE: await agentTestImage(),
+    CDE_BUILDER_IMAGE: await importBuildkitImage(),
   });
-});
+}, buildTimeout);
 afterAll(async () => {
   await machine?.cde('delete', 'web', '--yes', '--discard-home').catch(() => {});
   await machine?.cde('delete', 'again', '--yes', '--discard-home').catch(() => {});
   await machine?.remove();
+  await registry?.stop();
 });
 
-test('create, ssh, kubectl, stop, start on a new image, delete, restore', async () => {
+test('create, ssh, kubectl, build, stop, start on a new image, delete, restore', async () => {
   expect(await ok('cluster', 'add', 'one', '--kubeconfig', kubeconfig, '--region', 'here')).toContain(
     'the default',
   );
@@ -87,6 +100,13 @@ test('create, ssh, kubectl, stop, start on a new image, delete, restore', async 
   );
   expect((await machine.cde('env', 'web', '--', 'sh', '-c', 'exit 7')).code).toBe(7);
 
+  // An image of one's own, built and pushed beside the workspace.
+  const app = join(machine.folder, 'app');
+  await mkdir(app);
+  await writeFile(join(app, 'Dockerfile'), 'FROM scratch\nCOPY . /\n');
+  const image = (tag: number) => `${registry.host}/team/app:${tag}`;
+  expect(await ok('build', app, '-t', image(1), '--push')).toContain(`pushed ${image(1)}@sha256:`);
+
   // Night.
   await ok('stop', 'web');
   expect(await ok('env', 'web', '--no-start', '--', 'kubectl', 'get', 'pods', '-o', 'name')).toBe('');
@@ -98,6 +118,10 @@ test('create, ssh, kubectl, stop, start on a new image, delete, restore', async 
     `mine\nexport IMAGE_DOTFILES=12b\n/home/${owner}/.vimrc`,
   );
   expect((await kubectl('get', 'deployment', 'own', '-o', 'jsonpath={.spec.replicas}')).stdout).toBe('1');
+
+  const again = await machine.cde('build', app, '-t', image(2), '--push');
+  expect(again.stderr).toContain('CACHED');
+  expect(await registry.tags('team/app')).toEqual(['1', '2']);
 
   await ok('delete', 'web', '--yes');
   const [home] = JSON.parse(await ok('home', 'list', '--json')) as { id: string }[];
