@@ -13,7 +13,10 @@ export { CallError };
 
 /** A key for one press of a button: its retries are the same request, so they happen once. */
 export function newIdempotencyKey(): string {
-  return crypto.randomUUID();
+  // Not randomUUID: over plain http, to another host than localhost, browsers have none.
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
+    byte.toString(16).padStart(2, '0'),
+  ).join('');
 }
 
 /** The page's WebSocket address for a path of the server. */

@@ -1,15 +1,15 @@
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { homedir, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Cluster, Orphan } from '@cde/api/clusters.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { findCluster } from './cluster.ts';
 import { picture } from './pictures.ts';
 import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
 
-// The test cluster's, where there is one; all but one test do without it.
-const kubeconfigPath = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
-const hasCluster = existsSync(kubeconfigPath);
+// All but one test do without a cluster.
+const real = await findCluster();
 
 let stage: Stage;
 let server: Stage['server'];
@@ -118,12 +118,12 @@ describe('clusters', () => {
     await gone(dialog());
   });
 
-  test.runIf(hasCluster)('a real one is added, checked and removed', { timeout: 120_000 }, async () => {
+  test.runIf(real)('a real one is added, checked and removed', { timeout: 120_000 }, async () => {
     await page.goto(`${server.url}/clusters`);
     await button('Add a cluster').click();
     await dialog().getByLabel('Name', { exact: true }).fill('real');
     await dialog().getByLabel('Region').fill('here');
-    await dialog().getByLabel('Kubeconfig', { exact: true }).fill(readFileSync(kubeconfigPath, 'utf8'));
+    await dialog().getByLabel('Kubeconfig', { exact: true }).fill(real!);
     await dialog().getByRole('button', { name: 'Add' }).click();
     await gone(dialog(), 60_000);
     await visible(row('real').getByText('Reachable'), 30_000);

@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { picture } from './pictures.ts';
 import { starterTemplate } from './server.ts';
 import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
 
@@ -104,6 +105,7 @@ describe('administration', () => {
     await button('Actions for grace').click();
     await page.getByRole('menuitem', { name: 'Suspend' }).click();
     await visible(grace.getByText('suspended'));
+    await picture(page, 'users');
 
     await link('Audit').click();
     await page.getByLabel('Target').fill('grace');
@@ -113,11 +115,13 @@ describe('administration', () => {
     await visible(created);
     await created.getByRole('button', { name: 'Details' }).click();
     await visible(page.getByText('"auditor"').first());
+    await picture(page, 'audit');
     expect(await page.getByText('token.create').count()).toBe(0);
   });
 
   test('templates and their versions are shown', async () => {
     await page.goto(`${server.url}/templates`);
+    await picture(page, 'templates');
     await link('This machine').click();
     await visible(page.getByRole('heading', { name: 'Versions' }));
     await visible(page.getByRole('cell', { name: 'v1 active' }));
@@ -137,6 +141,9 @@ describe('every page', () => {
     '/account',
     '/users',
     '/audit',
+    '/homes',
+    '/clusters',
+    '/satellites',
     '/cli-login',
     '/no/such/page',
   ];

@@ -86,7 +86,7 @@ export function AuditPage() {
           rows={rowsOf(list.data)}
           keyOf={(row) => row.id}
           columns={[
-            { title: 'When', className: 'nowrap muted', cell: (row) => moment(row.at) },
+            { title: 'When', is: 'name', className: 'nowrap muted', cell: (row) => moment(row.at) },
             { title: 'Who', cell: (row) => row.actor },
             { title: 'Action', cell: (row) => <code>{row.action}</code> },
             {

@@ -17,7 +17,11 @@ export function Dialog({
   const titleId = useId();
   useEffect(() => {
     const dialog = ref.current;
-    if (dialog && !dialog.open) dialog.showModal();
+    if (dialog && !dialog.open) {
+      dialog.showModal();
+      // Else it is the cross that has the focus, being the first.
+      dialog.querySelector<HTMLElement>('form :is(input, textarea, select)')?.focus();
+    }
     return () => dialog?.close();
   }, []);
   return (
