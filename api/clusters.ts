@@ -79,7 +79,7 @@ const settings = {
   labels: Labels.optional(),
   isDefault: z.boolean().optional(),
   publicEndpoint: z
-    .url({ protocol: /^https?$/ })
+    .url({ protocol: /^https?$/, error: 'use an address such as https://kube.example.com' })
     .nullable()
     .optional(),
   kubeconfig: z.string().max(262_144).optional().describe('A kubeconfig; its current context is used'),

@@ -60,8 +60,8 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await api('POST', '/api/v1/templates', { files: { 'template.yaml': template } });
   }, 300_000);
   afterAll(async () => {
-    for (const { id } of (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items)
-      await api('DELETE', `/api/v1/homes/${id}`);
+    const kept = stage && (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes'));
+    for (const { id } of kept?.items ?? []) await api('DELETE', `/api/v1/homes/${id}`);
     await stage?.close();
     cluster?.close();
     rmSync(folder, { recursive: true, force: true });

@@ -71,6 +71,24 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
       ...(inCluster ? { inCluster: true } : kubeconfig !== '' && { kubeconfig }),
     });
   }
+  const credentials = inCluster ? (
+    faults.kubeconfig && <p className="field-error">{faults.kubeconfig}</p>
+  ) : (
+    <Field
+      label={cluster ? 'New kubeconfig' : 'Kubeconfig'}
+      optional={cluster !== undefined}
+      error={faults.kubeconfig}
+      hint={
+        <>
+          With its credentials in it, a token or a client certificate:{' '}
+          <code>kubectl config view --raw --flatten --minify</code> prints one.{' '}
+          {cluster ? 'Empty, the present credentials stay.' : 'It is sealed in the database.'}
+        </>
+      }
+    >
+      {(aria) => <Kubeconfig aria={aria} />}
+    </Field>
+  );
   return (
     <Dialog title={cluster ? `Change ${cluster.name}` : 'Add a cluster'} onClose={onClose} wide>
       <form onSubmit={submit} noValidate>
@@ -97,23 +115,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
             </div>
           </fieldset>
         )}
-        {!inCluster && (
-          <Field
-            label={cluster ? 'New kubeconfig' : 'Kubeconfig'}
-            optional={cluster !== undefined}
-            error={faults.kubeconfig}
-            hint={
-              <>
-                With its credentials in it, a token or a client certificate:{' '}
-                <code>kubectl config view --raw --flatten --minify</code> prints one.{' '}
-                {cluster ? 'Empty, the present credentials stay.' : 'It is sealed in the database.'}
-              </>
-            }
-          >
-            {(aria) => <Kubeconfig aria={aria} />}
-          </Field>
-        )}
-        {inCluster && faults.kubeconfig && <p className="field-error">{faults.kubeconfig}</p>}
+        {!cluster && credentials}
         <Field label="Region" optional error={faults.region} hint="Where it is, in your words.">
           {(aria) => (
             <input {...aria} name="region" defaultValue={cluster?.region} maxLength={80} {...plain} />
@@ -153,6 +155,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
             />
           )}
         </Field>
+        {cluster && credentials}
         {!cluster?.isDefault && (
           <label className="choice">
             <input type="checkbox" name="isDefault" />
