@@ -1,6 +1,7 @@
 /**
  * `ssh hello.cde true` through the tunnel (cde ssh --stdio as ProxyCommand, as config-ssh writes it), beside
- * OpenSSH's client to OpenSSH's sshd on loopback, in the same run. Prints medians and the ratio.
+ * OpenSSH's client to OpenSSH's sshd on loopback, in the same run. Then the echo of a keystroke in a terminal, by
+ * relay and by direct-tcp, beside sshd. Prints medians and the ratio.
  * Usage: node bench/ssh.ts [ROUNDS]. Needs ssh and sshd.
  */
 import { spawn } from 'node:child_process';
@@ -9,10 +10,11 @@ import { existsSync } from 'node:fs';
 import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
-import { freePort } from '../tests/harness/server.ts';
+import { cde, freePort } from '../tests/harness/server.ts';
 import { median, ms, warmServer } from './harness.ts';
 
 const rounds = Number(process.argv[2] ?? 15);
+const keysARound = 400;
 const sshd = ['/usr/sbin/sshd', '/usr/local/sbin/sshd'].find((path) => existsSync(path));
 if (!sshd) {
   console.error('bench/ssh.ts needs sshd: apt-get install openssh-server');
@@ -60,6 +62,36 @@ async function time(program: string, args: string[]): Promise<number> {
   return performance.now() - began;
 }
 
+/** The times from a key to its echo by the terminal at the other end, in microseconds. */
+async function typeKeys(args: string[]): Promise<number[]> {
+  const child = spawn('ssh', ['-tt', ...args], { env: machine.env, stdio: ['pipe', 'pipe', 'ignore'] });
+  let answered: (text: string) => void = () => {};
+  child.stdout.setEncoding('utf8').on('data', (text: string) => answered(text));
+  const says = (wanted: string) =>
+    new Promise<void>((resolve) => {
+      answered = (text) => text.includes(wanted) && resolve();
+    });
+  await says('ready');
+  const times: number[] = [];
+  for (let i = 0; i < keysARound; i++) {
+    const key = 'abcdefgh'[i % 8]!;
+    const began = performance.now();
+    const echo = says(key);
+    child.stdin.write(key);
+    await echo;
+    times.push((performance.now() - began) * 1e3);
+  }
+  child.stdin.write('\x03');
+  await once(child, 'exit');
+  return times;
+}
+
+const shell = "sh -c 'echo ready; exec cat >/dev/null'";
+const through = (path: string) => [
+  ...['-F', config, '-o', `ProxyCommand=${process.execPath} ${cde} ssh --stdio --path=${path} %n`],
+  ...['hello.cde', shell],
+];
+
 try {
   for (let tries = 0; ; tries++) {
     try {
@@ -85,6 +117,19 @@ try {
   console.log(
     `our part ${ms(median(ours) - median(base)).trim()}, ratio ${(median(ours) / median(base)).toFixed(2)}`,
   );
+  const ways = {
+    sshd: [...plain.slice(0, -1), shell],
+    relay: through('relay'),
+    direct: through('direct-tcp'),
+  };
+  const typed: Record<string, number[]> = { sshd: [], relay: [], direct: [] };
+  for (let round = 0; round < 5; round++)
+    for (const [name, args] of Object.entries(ways)) typed[name]!.push(...(await typeKeys(args)));
+  for (const [name, times] of Object.entries(typed)) {
+    const sorted = times.sort((a, b) => a - b);
+    const at = (q: number) => sorted[Math.floor(sorted.length * q)]!.toFixed(0).padStart(6);
+    console.log(`a key's echo, ${name.padEnd(6)} p50 ${at(0.5)} µs, p99 ${at(0.99)} µs`);
+  }
 } finally {
   daemon.kill();
   await server.stop();

@@ -8,6 +8,8 @@ import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { PathKind } from '@cde/tunnel/path.ts';
+import { formatAddress, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
 import { openSession, type Session } from '@cde/tunnel/session.ts';
@@ -19,8 +21,8 @@ import Fastify from 'fastify';
  * node bench/tunnel.ts
  *
  * Client, satellite, agent and the program in the workspace as four processes on this machine's loopback;
- * throughput each way, the echo of 64 bytes, and the time to open a session, each beside a plain TCP
- * connection to the same program in the same run. Medians; only the ratios carry over to other machines.
+ * throughput each way, the echo of 64 bytes, and the time to open a session, by relay and by a direct connection to
+ * the agent, each beside a plain TCP connection to the same program in the same run. Medians; only the ratios carry over to other machines.
  */
 const rounds = 5;
 const bulkBytes = 128 * 1024 * 1024;
@@ -88,11 +90,20 @@ async function agent(): Promise<void> {
     ticketKeys: [setup.ticketKey],
     agentKey: fingerprint,
     onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)),
+    offers: {
+      current: () => ({
+        paths: ['relay', 'direct-tcp'],
+        satellites: [],
+        addresses: [formatAddress('127.0.0.1', direct.port)],
+      }),
+      onChange: () => () => {},
+    },
   });
+  const direct = await listenDirect({ host: '127.0.0.1', port: 0, onPath: reception.accept });
   listenRelay({
     url: setup.url,
     listenToken: async () => setup.listenToken,
-    onPath: reception.accept,
+    onPath: (path) => reception.accept(path),
     onState: (connected) => connected && process.send!(fingerprint),
   });
 }
@@ -129,10 +140,11 @@ async function client(): Promise<void> {
       agentKey,
       clientKey: clientKey.publicKey,
       satellites: ['bench'],
+      paths: ['relay', 'direct-tcp'],
       jti: randomUUID(),
       exp,
     });
-    const dial = () =>
+    const dial = (kind: PathKind) =>
       openSession({
         ticket,
         agentKey,
@@ -140,32 +152,30 @@ async function client(): Promise<void> {
         clientPrivateKey: clientKey.privateKey,
         // As the CLI's sessions: one that goes on after its path.
         renewTicket: () => Promise.reject(new Error('the benchmark loses no path')),
+        steer: { paths: [kind] },
       });
 
     const openTimes: number[] = [];
     for (let i = 0; i < 20; i++) {
       const startedAt = performance.now();
-      const one = await dial();
+      const one = await dial('relay');
       const stream = await one.open({ kind: 'tcp', host: '127.0.0.1', port });
       openTimes.push(performance.now() - startedAt);
       stream.on('error', () => {});
       one.close();
     }
 
-    const session = await dial();
-    const direct = () => plain(port);
-    const tunnel = () => throughSession(session, port);
-    const results: Record<string, { direct: number[]; tunnel: number[] }> = {
-      'download MB/s': { direct: [], tunnel: [] },
-      'upload MB/s': { direct: [], tunnel: [] },
-      'echo p50 µs': { direct: [], tunnel: [] },
-      'echo p99 µs': { direct: [], tunnel: [] },
+    const sessions = { relay: await dial('relay'), direct: await dial('direct-tcp') };
+    const ways = {
+      plain: () => plain(port),
+      relay: () => throughSession(sessions.relay, port),
+      direct: () => throughSession(sessions.direct, port),
     };
+    const names = ['download MB/s', 'upload MB/s', 'echo p50 µs', 'echo p99 µs'] as const;
+    const empty = () => ({ plain: [] as number[], relay: [] as number[], direct: [] as number[] });
+    const results = Object.fromEntries(names.map((name) => [name, empty()]));
     for (let round = 0; round < rounds; round++) {
-      for (const [name, open] of [
-        ['direct', direct],
-        ['tunnel', tunnel],
-      ] as const) {
+      for (const [name, open] of Object.entries(ways) as [keyof typeof ways, () => Promise<Duplex>][]) {
         results['download MB/s']![name].push(await download(await open()));
         results['upload MB/s']![name].push(await upload(await open()));
         const times = await echo(await open());
@@ -173,15 +183,23 @@ async function client(): Promise<void> {
         results['echo p99 µs']![name].push(percentile(times, 0.99));
       }
     }
-    session.close();
+    if (sessions.relay.path.kind !== 'relay' || sessions.direct.path.kind !== 'direct-tcp')
+      throw new Error('a session has left the path that it was to be measured on');
+    for (const session of Object.values(sessions)) session.close();
 
     console.log(`${rounds} rounds of ${bulkBytes / 2 ** 20} MiB and ${echoes} echoes, medians`);
-    console.log('                    plain TCP      tunnel   tunnel/plain');
-    for (const [name, { direct, tunnel }] of Object.entries(results)) {
-      const [a, b] = [percentile(direct, 0.5), percentile(tunnel, 0.5)];
-      console.log(
-        `${name.padEnd(16)} ${a.toFixed(0).padStart(12)} ${b.toFixed(0).padStart(11)} ${(b / a).toFixed(2).padStart(14)}`,
-      );
+    const cell = (text: string) => text.padStart(13);
+    const columns = ['plain TCP', 'relay', 'direct-tcp', 'relay/plain', 'direct/plain', 'direct/relay'];
+    console.log(`${' '.repeat(16)}${columns.map(cell).join('')}`);
+    for (const [name, { plain, relay, direct }] of Object.entries(results)) {
+      const [a, b, c] = [plain, relay, direct].map((values) => percentile(values, 0.5)) as [
+        number,
+        number,
+        number,
+      ];
+      const values = [a, b, c].map((value) => value.toFixed(0));
+      const ratios = [b / a, c / a, c / b].map((value) => value.toFixed(2));
+      console.log(`${name.padEnd(16)}${[...values, ...ratios].map(cell).join('')}`);
     }
     console.log(
       `session and first stream open: p50 ${percentile(openTimes, 0.5).toFixed(1)} ms, worst of ${openTimes.length} ${Math.max(...openTimes).toFixed(1)} ms`,
