@@ -147,8 +147,8 @@ const openRoutes = [
   /^GET \/(healthz|readyz)$/,
   /^GET \/api\/v1\/openapi\.json$/,
   /^GET \/api\/docs(\/.*)?$/,
-  // The relay, which knows its callers by signed tickets; satellite/ tests that.
-  /^GET \/relay\/v1\/(listen|dial)$/,
+  // The relay, which knows its callers by signed tickets, and its probe, whose answer is empty; satellite/ tests that.
+  /^GET \/relay\/v1\/(listen|dial|probe)$/,
   // The dashboard's files, which hold nothing secret.
   /^GET \/(\*|assets\/\*)?$/,
 ];
