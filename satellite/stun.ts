@@ -1,0 +1,92 @@
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
+import type { Log } from '@cde/tunnel/log.ts';
+import { silentLog } from '@cde/tunnel/log.ts';
+import { answerBinding } from '@cde/tunnel/stun.ts';
+
+export interface StunServer {
+  readonly port: number;
+  /** Since the start. `ignored`: no Binding request. `limited`: too many at once, of one address or in all. */
+  stats(): StunStats;
+  close(): Promise<void>;
+}
+
+export interface StunStats {
+  answered: number;
+  ignored: number;
+  limited: number;
+}
+
+/**
+ * In a second, from one address and in all: ICE asks a few times for each session. Who asks more often may be
+ * asking in the name of a third, whom we must not flood with answers.
+ */
+const mostPerAddress = 50;
+const mostInAll = 5_000;
+/** Answers that wait in this process: the network does not take them. */
+const mostWaiting = 1_000;
+
+/**
+ * Tells clients and agents, over UDP, by which address they are seen (a STUN server, RFC 8489, Binding only), so
+ * that they find a direct path through their NATs. Rejects with the error of listening.
+ */
+export async function serveStun(options: {
+  host: string;
+  port: number;
+  log?: Log;
+  /** Milliseconds that only go forward. */
+  now?: () => number;
+}): Promise<StunServer> {
+  const { log = silentLog, now = () => performance.now() } = options;
+  const socket = createSocket({ type: options.host.includes(':') ? 'udp6' : 'udp4' });
+  const stats: StunStats = { answered: 0, ignored: 0, limited: 0 };
+  let since = now();
+  let inAll = 0;
+  const perAddress = new Map<string, number>();
+
+  /** Counts by whole seconds: the map lives no longer than one, and holds no more than `mostInAll`. */
+  function isTooMany(address: string): boolean {
+    const at = now();
+    if (at - since >= 1_000) {
+      since = at;
+      inAll = 0;
+      perAddress.clear();
+    }
+    if (inAll >= mostInAll) return true;
+    const count = (perAddress.get(address) ?? 0) + 1;
+    if (count > mostPerAddress) return true;
+    inAll++;
+    perAddress.set(address, count);
+    return false;
+  }
+
+  socket.on('message', (datagram, from) => {
+    const answer = answerBinding(datagram, from);
+    if (!answer) {
+      stats.ignored++;
+    } else if (isTooMany(from.address) || socket.getSendQueueCount() > mostWaiting) {
+      stats.limited++;
+    } else {
+      stats.answered++;
+      // Nobody to tell: who asked asks again.
+      socket.send(answer, from.port, from.address, () => {});
+    }
+  });
+  await new Promise<void>((resolve, reject) => {
+    socket.once('error', reject);
+    socket.bind(options.port, options.host, () => {
+      socket.off('error', reject);
+      socket.on('error', (error) => log.warn({ error: error.message }, 'stun'));
+      resolve();
+    });
+  });
+  const { port } = socket.address();
+  return {
+    port,
+    stats: () => ({ ...stats }),
+    async close() {
+      socket.close();
+      await once(socket, 'close');
+    },
+  };
+}
