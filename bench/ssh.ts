@@ -1,7 +1,8 @@
 /**
- * `ssh hello.cde true` through the tunnel (cde ssh --stdio as ProxyCommand, as config-ssh writes it), beside
- * OpenSSH's client to OpenSSH's sshd on loopback, in the same run. Then the echo of a keystroke in a terminal, by
- * relay and by direct-tcp, beside sshd. Prints medians and the ratio.
+ * `ssh hello.cde true` through the tunnel (cde ssh --stdio as ProxyCommand, as config-ssh writes it), with a session
+ * of its own (cold) and over the background process's (warm), beside OpenSSH's client to OpenSSH's sshd on loopback,
+ * in the same run. Then the echo of a keystroke in a terminal, by relay, by direct-tcp and over the background
+ * process, beside sshd. Prints medians and the ratio.
  * Usage: node bench/ssh.ts [ROUNDS]. Needs ssh and sshd.
  */
 import { spawn } from 'node:child_process';
@@ -54,17 +55,22 @@ await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
 await machine.cde('config-ssh');
 const tunnel = ['-F', config, 'hello.cde', 'true'];
 
-async function time(program: string, args: string[]): Promise<number> {
+const alone = { CDE_BACKGROUND: 'off' };
+
+async function time(program: string, args: string[], env: Record<string, string> = {}): Promise<number> {
   const began = performance.now();
-  const child = spawn(program, args, { env: machine.env, stdio: 'ignore' });
+  const child = spawn(program, args, { env: { ...machine.env, ...env }, stdio: 'ignore' });
   const [code] = await once(child, 'exit');
   if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}`);
   return performance.now() - began;
 }
 
 /** The times from a key to its echo by the terminal at the other end, in microseconds. */
-async function typeKeys(args: string[]): Promise<number[]> {
-  const child = spawn('ssh', ['-tt', ...args], { env: machine.env, stdio: ['pipe', 'pipe', 'ignore'] });
+async function typeKeys(args: string[], env: Record<string, string>): Promise<number[]> {
+  const child = spawn('ssh', ['-tt', ...args], {
+    env: { ...machine.env, ...env },
+    stdio: ['pipe', 'pipe', 'ignore'],
+  });
   let answered: (text: string) => void = () => {};
   child.stdout.setEncoding('utf8').on('data', (text: string) => answered(text));
   const says = (wanted: string) =>
@@ -102,29 +108,34 @@ try {
       await new Promise((resolve) => setTimeout(resolve, 100));
     }
   }
+  await time('ssh', tunnel, alone);
   await time('ssh', tunnel);
   const base: number[] = [];
-  const ours: number[] = [];
+  const cold: number[] = [];
+  const warm: number[] = [];
   const node: number[] = [];
   for (let round = 0; round < rounds; round++) {
     base.push(await time('ssh', plain));
-    ours.push(await time('ssh', tunnel));
+    cold.push(await time('ssh', tunnel, alone));
+    warm.push(await time('ssh', tunnel));
     node.push(await time(process.execPath, ['-e', '0']));
   }
   console.log(`ssh to sshd on loopback   ${ms(median(base))}`);
-  console.log(`ssh hello.cde             ${ms(median(ours))}`);
+  for (const [name, times] of Object.entries({ cold, warm }))
+    console.log(
+      `ssh hello.cde, ${name}       ${ms(median(times))}, ratio ${(median(times) / median(base)).toFixed(2)}`,
+    );
   console.log(`of it: node -e 0          ${ms(median(node))}`);
-  console.log(
-    `our part ${ms(median(ours) - median(base)).trim()}, ratio ${(median(ours) / median(base)).toFixed(2)}`,
-  );
   const ways = {
     sshd: [...plain.slice(0, -1), shell],
     relay: through('relay'),
     direct: through('direct-tcp'),
+    shared: through('direct-tcp'),
   };
-  const typed: Record<string, number[]> = { sshd: [], relay: [], direct: [] };
+  const typed: Record<string, number[]> = { sshd: [], relay: [], direct: [], shared: [] };
   for (let round = 0; round < 5; round++)
-    for (const [name, args] of Object.entries(ways)) typed[name]!.push(...(await typeKeys(args)));
+    for (const [name, args] of Object.entries(ways))
+      typed[name]!.push(...(await typeKeys(args, name === 'shared' ? {} : alone)));
   for (const [name, times] of Object.entries(typed)) {
     const sorted = times.sort((a, b) => a - b);
     const at = (q: number) => sorted[Math.floor(sorted.length * q)]!.toFixed(0).padStart(6);

@@ -1,4 +1,5 @@
 import { auditCommands } from './audit/commands.ts';
+import { backgroundCommands } from './background/commands.ts';
 import { clusterCommands } from './clusters/commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion/commands.ts';
@@ -18,6 +19,7 @@ export const commands: readonly Command[] = [
   ...workspaceCommands,
   ...homeCommands,
   ...sshCommands,
+  ...backgroundCommands,
   ...kubernetesCommands,
   ...templateCommands,
   ...loginCommands,
@@ -33,6 +35,7 @@ export const commands: readonly Command[] = [
 /** The nouns that have verbs of their own. */
 export const nouns: Record<string, { summary: string; group: string }> = {
   template: { summary: 'Publish and look at templates', group: 'Templates:' },
+  background: { summary: 'The process that commands share sessions in', group: 'Connect:' },
   token: { summary: 'Tokens for programs', group: 'Account:' },
   user: { summary: 'Administer users', group: 'Administration:' },
   cluster: { summary: 'Kubernetes clusters that workspaces run on', group: 'Administration:' },

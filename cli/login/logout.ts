@@ -1,3 +1,4 @@
+import { stopBackground } from '../background/client.ts';
 import { changeConfig, serverUrl } from '../config.ts';
 import { openClient } from '../connection.ts';
 import type { Context } from '../context.ts';
@@ -22,6 +23,8 @@ export async function logout(
         out.note(`The token could not be revoked (${failure.message}) It stays good until it expires.`);
     }
   }
+  // Its sessions were opened by that login.
+  await stopBackground({ env, server: () => ({ url, token: login?.token, login }) });
   await changeConfig(env, (config) => {
     delete config.servers[url];
     if (config.current === url) config.current = Object.keys(config.servers)[0] ?? null;

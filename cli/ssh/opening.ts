@@ -12,6 +12,7 @@ import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { pathRef, sshHost } from '../workspaces/reference.ts';
+import { openingVariable } from './handed-down.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import { rttBook } from './rtt-book.ts';
 
@@ -198,19 +199,14 @@ export async function openWorkspaceSession(
   }
 }
 
-const variable = 'CDE_SSH_OPENING';
-
 /** The environment that hands an opening from `cde ssh` to the `cde ssh --stdio` beneath its ssh. */
 export function handDown(reference: string, opening: Opening): Record<string, string> {
   const key = opening.clientPrivateKey.export({ type: 'pkcs8', format: 'der' }).toString('base64url');
-  return { [variable]: JSON.stringify({ reference, opening: { ...opening, clientPrivateKey: key } }) };
+  return { [openingVariable]: JSON.stringify({ reference, opening: { ...opening, clientPrivateKey: key } }) };
 }
 
-/** Takes an opening out of the environment; null where there is none for this workspace that is still good. */
-export function takeHandedDown(env: NodeJS.ProcessEnv, reference: string): Opening | null {
-  const text = env[variable];
-  delete env[variable];
-  if (!text) return null;
+/** Reads what `handDown` wrote; null when it is not for this workspace, or no longer good. */
+export function readOpening(text: string, reference: string): Opening | null {
   try {
     const given = JSON.parse(text) as {
       reference: string;

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import { lookForSession, startBackground } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { sshHost } from '../workspaces/reference.ts';
 import { hostOptions, stdioFlags } from './client-options.ts';
-import { handDown, makeOpening, type PathChoice } from './opening.ts';
+import type { PathChoice } from './opening.ts';
 
 export async function ssh(
   context: Context,
@@ -34,7 +35,7 @@ export async function ssh(
   }
   if (input.workspace.startsWith('-') || /[\s'"\\]/.test(input.workspace))
     throw usage(`${JSON.stringify(input.workspace)} is not the name of a workspace.`);
-  const opening = await makeOpening(context, input.workspace, input.start);
+  const { username, handed } = await prepare(context, input);
   const host = sshHost(input.workspace);
   const each = (flag: string, values: string[]) => values.flatMap((value) => [flag, value]);
   const args = [
@@ -44,7 +45,7 @@ export async function ssh(
     ]),
     ...each('-o', input.option),
     '-o',
-    `User=${opening.username}`,
+    `User=${username}`,
     ...(input.forwardAgent ? ['-A'] : []),
     ...(input.tty ? ['-t'] : []),
     ...(input.withoutTty ? ['-T'] : []),
@@ -57,10 +58,26 @@ export async function ssh(
     ...(input.command ?? []),
   ];
   return runClient(context, args, {
-    ...handDown(input.workspace, opening),
+    ...handed,
     // The ProxyCommand inherits it: the same server, though --url was given here.
     CDE_URL: context.server().url,
   });
+}
+
+/** What ssh needs: the user's name there, and an opening unless the background process has a session already. */
+async function prepare(
+  context: Context,
+  input: { workspace: string; start: boolean; path: string | undefined; verbose: boolean },
+): Promise<{ username: string; handed: Record<string, string> }> {
+  if (!input.verbose) {
+    const found = await lookForSession(context, input.workspace, (input.path ?? 'auto') as PathChoice);
+    if (found?.username) return { username: found.username, handed: {} };
+    // It comes up while the ticket is on its way.
+    if (!found) startBackground(context);
+  }
+  const { handDown, makeOpening } = await import('./opening.ts');
+  const opening = await makeOpening(context, input.workspace, input.start);
+  return { username: opening.username, handed: handDown(input.workspace, opening) };
 }
 
 /** Runs the machine's ssh on this terminal; resolves to its exit code, which is the remote command's. */

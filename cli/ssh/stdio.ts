@@ -1,10 +1,12 @@
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { borrowLine, type Line } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
-import { openWorkspaceSession, type PathChoice, pathNote, takeHandedDown } from './opening.ts';
+import { takeHandedDown } from './handed-down.ts';
+import type { PathChoice } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
 const lingerMs = 2_000;
@@ -14,24 +16,23 @@ const reasonMs = 300;
 /**
  * Carries SSH between stdin/stdout and a workspace: what ssh runs as its ProxyCommand. Nothing else goes to
  * stdout. It never starts a workspace: an editor that reconnects by itself must not wake one that was
- * stopped on purpose.
+ * stopped on purpose. The session is the background process's, which others share; with `verbose`, or where there
+ * can be no such process, one of its own.
  */
 export async function runStdio(
   context: Context,
   host: string,
-  { path, verbose = false }: { path?: PathChoice | undefined; verbose?: boolean } = {},
+  { path = 'auto', verbose = false }: { path?: PathChoice | undefined; verbose?: boolean } = {},
 ): Promise<number> {
   const reference = fromSshHost(host);
+  const opening = takeHandedDown(context.env);
   let dismissed = false;
   try {
-    const { session } = await openWorkspaceSession(
-      context,
-      reference,
-      takeHandedDown(context.env, reference),
-      { ...(path && { path }), ...(verbose && { onChange: (change) => context.out.note(pathNote(change)) }) },
-    );
+    const line =
+      (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
+      (await openLine(context, reference, { path, opening, verbose }));
+    const { stream } = line;
     context.leaveInterrupts();
-    const stream = await session.open({ kind: 'ssh' }, { eager: true });
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
@@ -45,19 +46,20 @@ export async function runStdio(
     for (const signal of ['SIGHUP', 'SIGTERM'] as const)
       process.once(signal, () => {
         dismissed = true;
-        session.close();
+        line.close();
       });
     process.stdin.on('error', () => stream.end());
     try {
-      await ended;
+      const broke = await ended.then(
+        () => null,
+        (error: Error) => error,
+      );
       // ssh did not end it: a person wants to know who did.
-      if (!process.stdin.readableEnded) {
-        const why = await Promise.race([session.closed, delay(reasonMs, null)]);
-        if (why?.error) throw why.error;
-      }
+      const why = broke || !process.stdin.readableEnded ? await line.why(broke) : null;
+      if (why) throw why;
     } finally {
       process.stdin.destroy();
-      session.close();
+      line.close();
     }
     return exitCodes.success;
   } catch (error) {
@@ -68,4 +70,26 @@ export async function runStdio(
     context.out.fail(failure);
     return failure.exitCode;
   }
+}
+
+/** Over a session of this process. */
+async function openLine(
+  context: Context,
+  reference: string,
+  { path, opening, verbose }: { path: PathChoice; opening: string | undefined; verbose: boolean },
+): Promise<Line> {
+  const { openWorkspaceSession, pathNote, readOpening } = await import('./opening.ts');
+  const handed = opening ? readOpening(opening, reference) : null;
+  const { session } = await openWorkspaceSession(context, reference, handed, {
+    path,
+    ...(verbose && { onChange: (change) => context.out.note(pathNote(change)) }),
+  });
+  return {
+    stream: await session.open({ kind: 'ssh' }, { eager: true }),
+    async why(broke) {
+      if (broke) return broke;
+      return (await Promise.race([session.closed, delay(reasonMs, null)]))?.error ?? null;
+    },
+    close: () => session.close(),
+  };
 }

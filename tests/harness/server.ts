@@ -180,6 +180,8 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     },
     async remove() {
       for (const child of running) {
+        // One that was killed already may have left a child that holds its outputs open.
+        if (child.exitCode !== null || child.signalCode !== null) continue;
         child.kill('SIGKILL');
         await once(child, 'exit');
       }

@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto';
+import { lstatSync, mkdirSync, readFileSync } from 'node:fs';
+import { homedir, tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { configDir } from '../config.ts';
+import type { Context } from '../context.ts';
+
+/** The longest path that every system's Unix sockets take, less what a name for the moment adds. */
+const mostBytes = 90;
+
+/** The folder for sockets, its owner's alone; null where there is none that can be had. */
+function folder(env: NodeJS.ProcessEnv): string | null {
+  const choices = [
+    ...(env.XDG_RUNTIME_DIR ? [join(env.XDG_RUNTIME_DIR, 'cde')] : []),
+    join(configDir(env), 'run'),
+    join(tmpdir(), `cde-${userInfo().uid}`),
+  ];
+  for (const path of choices) {
+    if (Buffer.byteLength(path) > mostBytes - 24) continue;
+    try {
+      mkdirSync(path, { recursive: true, mode: 0o700 });
+      const { mode, uid } = lstatSync(path);
+      // In a folder that others may write to somebody else could wait for our connections.
+      if ((mode & 0o170077) === 0o040000 && uid === process.getuid!()) return path;
+    } catch {
+      // A read-only home, say: the next may do.
+    }
+  }
+  return null;
+}
+
+/**
+ * Where the background process listens for this cde, configuration, server and login; null where there can be none:
+ * Windows, `CDE_BACKGROUND=off`, no folder of one's own. Whoever signs in anew, or updates cde, gets another.
+ */
+export function backgroundAddress(context: Pick<Context, 'env' | 'server'>): string | null {
+  const { env } = context;
+  if (process.platform === 'win32' || env.CDE_BACKGROUND === 'off') return null;
+  const { url, token } = context.server();
+  if (!token) return null;
+  const root = fileURLToPath(new URL('../', import.meta.url));
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { version: string };
+  const of = [root, version, configDir(env), env.HOME || homedir(), url, token].join('\0');
+  const path = folder(env);
+  return path && join(path, `${createHash('sha256').update(of).digest('hex').slice(0, 16)}.sock`);
+}

@@ -1,0 +1,227 @@
+import { once } from 'node:events';
+import { chmodSync, rmSync, statSync } from 'node:fs';
+import { createServer, type Server, type Socket } from 'node:net';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Session } from '@cde/tunnel/session.ts';
+import { join } from '@cde/tunnel/targets.ts';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { openWorkspaceSession, type PathChoice, readOpening } from '../ssh/opening.ts';
+import { backgroundAddress } from './address.ts';
+import { reach } from './client.ts';
+import { type Answer, type Ask, type FailureJson, readLine, writeLine } from './messages.ts';
+
+/** A session without streams is kept that long: the next command finds it warm. */
+const warmMs = 5 * 60_000;
+/** Without a session the process ends after that long. */
+const idleMs = 60_000;
+/** How often it looks whether its socket is still there and its own, and whether anybody needs it. */
+const lookMs = 2_000;
+/** Who connects asks at once. */
+const askMs = 5_000;
+/** Ended streams whose reason is remembered. */
+const mostReasons = 100;
+/** Tries to take the address; between two, one that came to be at the same time has ended or answers. */
+const mostAttempts = 5;
+/** The reason for which the agent ends a session follows the end of its streams within this time. */
+const reasonMs = 300;
+
+interface Kept {
+  workspace: string;
+  opened: Promise<{ session: Session; username: string }>;
+  session: Session | null;
+  username: string;
+  hasPath: boolean;
+  streams: number;
+  since: Date;
+  /** When its last stream ended. */
+  idleSince: number;
+}
+
+/**
+ * Holds sessions for the `cde` commands of one user, configuration and login, so that several connections to one
+ * workspace share one session and the second finds it open. Ends by itself when nobody needs it.
+ */
+export async function runBackground(context: Context): Promise<number> {
+  const address = backgroundAddress(context);
+  if (!address)
+    throw new Failure('background-unavailable', 'There can be no background process here.', {
+      exitCode: exitCodes.conflict,
+      hint: 'It needs a login, a folder of your own for its socket, and CDE_BACKGROUND not to be off. Commands work without it.',
+    });
+  const sessions = new Map<string, Kept>();
+  const reasons = new Map<string, Promise<FailureJson | null>>();
+  const connections = new Set<Socket>();
+  let streams = 0;
+  let neededAt = performance.now();
+
+  function keep(workspace: string, path: PathChoice, handed: string | undefined): Kept {
+    const key = `${path} ${workspace}`;
+    const there = sessions.get(key);
+    if (there) return there;
+    const kept: Kept = {
+      ...{ workspace, session: null, username: '', hasPath: true, streams: 0 },
+      ...{ since: new Date(), idleSince: performance.now() },
+      opened: openWorkspaceSession(context, workspace, handed ? readOpening(handed, workspace) : null, {
+        path,
+        onPath: (state) => {
+          kept.hasPath = state !== 'lost';
+        },
+      }).then(({ session, opening }) => {
+        kept.session = session;
+        kept.username = opening.username;
+        void session.closed.then(() => sessions.get(key) === kept && sessions.delete(key));
+        return { session, username: opening.username };
+      }),
+    };
+    kept.opened.catch(() => sessions.get(key) === kept && sessions.delete(key));
+    sessions.set(key, kept);
+    return kept;
+  }
+
+  async function carry(socket: Socket, question: Extract<Ask, { ask: 'stream' }>): Promise<void> {
+    const kept = keep(question.workspace, question.path, question.opening);
+    kept.streams++;
+    try {
+      const { session } = await kept.opened;
+      if (socket.destroyed) return;
+      const stream = await session.open({ kind: 'ssh' }, { eager: true });
+      // Another process may be asked about it.
+      const name = `${process.pid}.${++streams}`;
+      let failed: Error | null = null;
+      stream.on('error', (error) => {
+        failed = error;
+      });
+      writeLine(socket, { ok: true, stream: name } satisfies Answer);
+      const ended = once(stream, 'close').catch(() => {});
+      reasons.set(
+        name,
+        ended.then(async () => {
+          if (failed) return toFailure(failed).toJSON();
+          const later = new Promise<null>((resolve) => setTimeout(resolve, reasonMs, null));
+          const end = await Promise.race([session.closed, later]);
+          return end?.error ? toFailure(end.error).toJSON() : null;
+        }),
+      );
+      for (const old of reasons.keys()) {
+        if (reasons.size <= mostReasons) break;
+        reasons.delete(old);
+      }
+      await join(socket, stream);
+    } finally {
+      kept.streams--;
+      kept.idleSince = performance.now();
+    }
+  }
+
+  async function answer(socket: Socket, question: Ask): Promise<void> {
+    switch (question.ask) {
+      case 'stream':
+        return carry(socket, question);
+      case 'why': {
+        const error = await reasons.get(question.stream);
+        // Undefined: it was carried by another process, which is gone.
+        return reply(socket, error === undefined ? { ok: false } : { ok: true, ...(error && { error }) });
+      }
+      case 'look': {
+        const kept = sessions.get(`${question.path} ${question.workspace}`);
+        const works = kept?.session && kept.hasPath;
+        return reply(socket, works ? { ok: true, username: kept.username } : { ok: false });
+      }
+      case 'show':
+        return reply(socket, {
+          ok: true,
+          sessions: [...sessions.values()].map(({ workspace, session, hasPath, streams: open, since }) => ({
+            workspace,
+            path: session && hasPath ? { kind: session.path.kind, via: session.path.via } : null,
+            streams: open,
+            since: since.toISOString(),
+          })),
+        });
+      case 'stop':
+        reply(socket, { ok: true });
+        socket.once('finish', stop);
+        return;
+      default:
+        throw new Failure('usage', 'The background process does not know this question.');
+    }
+  }
+  const reply = (socket: Socket, message: Answer) => {
+    writeLine(socket, message);
+    socket.end();
+  };
+
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    connections.add(socket);
+    neededAt = performance.now();
+    socket.on('error', () => {});
+    socket.once('close', () => {
+      connections.delete(socket);
+      neededAt = performance.now();
+    });
+    writeLine(socket, { cde: process.pid });
+    readLine(socket, askMs)
+      .then((line) => answer(socket, JSON.parse(line) as Ask))
+      .catch((error) => reply(socket, { ok: false, error: toFailure(error).toJSON() }));
+  });
+
+  let resolveEnd: () => void;
+  const ended = new Promise<void>((resolve) => {
+    resolveEnd = resolve;
+  });
+  const inode = await listen(server, address);
+  if (inode === null) return exitCodes.success;
+  const isOurs = () => inodeOf(address) === inode;
+  const stop = (): void => {
+    clearInterval(timer);
+    if (isOurs()) rmSync(address, { force: true });
+    server.close();
+    for (const { session } of sessions.values()) session?.close();
+    for (const socket of connections) socket.destroy();
+    resolveEnd();
+  };
+  const timer = setInterval(() => {
+    const now = performance.now();
+    for (const kept of sessions.values())
+      if (kept.session && kept.streams === 0 && now - kept.idleSince > warmMs) kept.session.close();
+    // Its folder is gone, or another took its place: nobody new can come.
+    const isAlone = !isOurs();
+    const isIdle = sessions.size === 0 && connections.size === 0 && now - neededAt > idleMs;
+    const isUnused = [...sessions.values()].every((kept) => kept.streams === 0) && connections.size === 0;
+    if (isIdle || (isAlone && isUnused)) stop();
+  }, lookMs);
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, stop);
+  // It belongs to no terminal.
+  process.on('SIGHUP', () => {});
+  await ended;
+  return exitCodes.success;
+}
+
+/**
+ * Takes the address; null when another one holds it and answers. One that is dead or hangs is put aside: what it
+ * still carries goes on without an address.
+ */
+async function listen(server: Server, address: string): Promise<number | null> {
+  for (let attempt = 0; attempt < mostAttempts; attempt++) {
+    try {
+      // The kernel gives the name to one only.
+      server.listen(address);
+      await once(server, 'listening');
+      chmodSync(address, 0o600);
+      return statSync(address).ino;
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+    }
+    const before = inodeOf(address);
+    const other = await reach(address);
+    other?.destroy();
+    if (other) return null;
+    // One that has its name and does not listen yet is gone after another look.
+    await delay(20 * (attempt + 1));
+    if (attempt > 0 && before !== undefined && inodeOf(address) === before) rmSync(address, { force: true });
+  }
+  return null;
+}
+
+const inodeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.ino;

@@ -1,0 +1,163 @@
+import { spawn } from 'node:child_process';
+import { createConnection, type Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure } from '../failure.ts';
+import { self } from '../ssh/client-options.ts';
+import type { PathChoice } from '../ssh/opening.ts';
+import { backgroundAddress } from './address.ts';
+import { type Answer, type Ask, type FailureJson, readLine, type Shown, writeLine } from './messages.ts';
+
+/** A process that lives answers at once; one that is stopped, or starved, is not waited for. */
+const greetMs = 1_000;
+/** From its start until it listens, on a slow machine. */
+const startMs = 4_000;
+/** Beyond the session's own patience with agents and servers that restart. */
+const answerMs = 60_000;
+
+type Where = Pick<Context, 'env' | 'server'>;
+
+const connect = (path: string) =>
+  new Promise<Socket>((resolve, reject) => {
+    const socket = createConnection({ path, allowHalfOpen: true });
+    socket.once('error', reject).once('connect', () => {
+      socket.off('error', reject);
+      resolve(socket);
+    });
+  });
+
+/** A connection to one that runs; null when none does, or none that answers. */
+export async function reach(path: string): Promise<Socket | null> {
+  const socket = await connect(path).catch(() => null);
+  if (!socket) return null;
+  socket.on('error', () => {});
+  try {
+    await readLine(socket, greetMs);
+    return socket;
+  } catch {
+    socket.destroy();
+    return null;
+  }
+}
+
+async function ask(socket: Socket, question: Ask, withinMs: number): Promise<Answer> {
+  writeLine(socket, question);
+  return JSON.parse(await readLine(socket, withinMs)) as Answer;
+}
+
+/** Asks one that runs; null when none does. */
+async function askAlone(context: Where, question: Ask, withinMs = answerMs): Promise<Answer | null> {
+  const path = backgroundAddress(context);
+  const socket = path && (await reach(path));
+  if (!socket) return null;
+  try {
+    return await ask(socket, question, withinMs);
+  } catch {
+    return null;
+  } finally {
+    socket.destroy();
+  }
+}
+
+/** Starts the background process, unless there can be none; it is not waited for. One too many ends by itself. */
+export function startBackground(context: Context): void {
+  if (!backgroundAddress(context)) return;
+  const [program, ...words] = [...self, 'background', 'run'];
+  const child = spawn(program!, words, {
+    detached: true,
+    stdio: 'ignore',
+    // A folder that somebody wants to unmount, or remove, is not held.
+    cwd: '/',
+    env: { ...context.env, CDE_URL: context.server().url },
+  });
+  child.on('error', () => {});
+  child.unref();
+}
+
+const failureOf = ({ code, message, ...more }: FailureJson): Failure => new Failure(code, message, more);
+
+/** A stream to a workspace's SSH server. */
+export interface Line {
+  stream: Duplex;
+  /** Why it ended, where ssh did not end it; `broke` is what the stream itself says. */
+  why(broke: Error | null): Promise<Error | null>;
+  close(): void;
+}
+
+/**
+ * A stream over the session that the background process shares; it is started when there is none. Null where there
+ * can be none, so that the caller opens a session of its own. Rejects with what refused the session.
+ */
+export async function borrowLine(
+  context: Context,
+  workspace: string,
+  options: { path: PathChoice; opening?: string | undefined },
+): Promise<Line | null> {
+  const address = backgroundAddress(context);
+  if (!address) return null;
+  let socket = await reach(address);
+  if (!socket) {
+    startBackground(context);
+    for (const until = performance.now() + startMs; !socket && performance.now() < until; ) {
+      await delay(5, undefined, { signal: context.signal });
+      socket = await reach(address);
+    }
+    if (!socket) return null;
+  }
+  const { path, opening } = options;
+  let answer: Answer;
+  try {
+    answer = await ask(socket, { ask: 'stream', workspace, path, ...(opening && { opening }) }, answerMs);
+  } catch {
+    // It ended, or hangs: nothing has gone through it yet.
+    socket.destroy();
+    return null;
+  }
+  if (!answer.ok) {
+    socket.destroy();
+    throw answer.error ? failureOf(answer.error) : new Error('the background process refused without a word');
+  }
+  const name = answer.stream!;
+  return {
+    stream: socket,
+    async why() {
+      const said = await askAlone(context, { ask: 'why', stream: name });
+      if (said?.ok) return said.error ? failureOf(said.error) : null;
+      return new Failure(
+        'background-ended',
+        'The background process of cde, which carried the session, ended.',
+        {
+          exitCode: exitCodes.unreachable,
+          hint: 'Connect again: it is started anew.',
+        },
+      );
+    },
+    close: () => socket.destroy(),
+  };
+}
+
+/**
+ * Looks for a session that works: with the user's name at the workspace, or null where none is open yet. Null: no
+ * background process runs.
+ */
+export async function lookForSession(
+  context: Context,
+  workspace: string,
+  path: PathChoice,
+): Promise<{ username: string | null } | null> {
+  const answer = await askAlone(context, { ask: 'look', workspace, path }, greetMs);
+  return answer && { username: (answer.ok && answer.username) || null };
+}
+
+/** The sessions of the background process; null when none runs. */
+export async function shownSessions(context: Context): Promise<Shown[] | null> {
+  const answer = await askAlone(context, { ask: 'show' });
+  return answer?.ok ? (answer.sessions ?? []) : null;
+}
+
+/** Ends it, and every session of it; false when none ran. */
+export async function stopBackground(context: Where): Promise<boolean> {
+  return (await askAlone(context, { ask: 'stop' }))?.ok ?? false;
+}
