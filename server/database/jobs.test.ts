@@ -1,6 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeLog } from '../log.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { makeSerial } from './jobs.ts';
+import { enqueueReconcile, makeJobs, makeSerial } from './jobs.ts';
+import { makeReplica } from './replicas.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -76,4 +79,60 @@ test('workspaces do not wait for each other', async () => {
   await standing.until(2);
   for (const { end } of standing.begun) end();
   await Promise.all(calls);
+});
+
+test('what is under way comes first, then what anybody asks for in its turn, then what a sweep looks at', async () => {
+  const { rows } = await database.pool.query<{ owner: string; template: string; version: string }>(`
+    WITH o AS (INSERT INTO users (id, username, role) VALUES (gen_random_uuid(), 'ada', 'member') RETURNING id),
+         t AS (INSERT INTO templates (id, name) VALUES (gen_random_uuid(), 'plain') RETURNING id),
+         v AS (INSERT INTO template_versions (id, template_id, number, files, files_hash, content)
+               SELECT gen_random_uuid(), t.id, 1, '{}', '', '{}' FROM t RETURNING id)
+    SELECT o.id AS owner, t.id AS template, v.id AS version FROM o, t, v`);
+  const { owner, template, version } = rows[0]!;
+  async function workspace(name: string, status: string, build?: 'queued'): Promise<string> {
+    const [id, buildId] = [randomUUID(), build ? randomUUID() : null];
+    const client = await database.pool.connect();
+    await client.query('BEGIN');
+    await client.query(
+      `INSERT INTO workspaces (id, owner_id, name, template_id, template_version_id, provider, desired, status, current_build_id)
+       VALUES ($1, $2, $3, $4, $5, 'local', 'running', $6, $7)`,
+      [id, owner, name, template, version, status, buildId],
+    );
+    if (build)
+      await client.query(
+        `INSERT INTO builds (id, workspace_id, number, transition, status, template_version_id, parameters, initiator)
+         VALUES ($1, $2, 1, 'stop', $3, $4, '{}', 'ada')`,
+        [buildId, id, build, version],
+      );
+    await client.query('COMMIT');
+    client.release();
+    names.set(id, name);
+    return id;
+  }
+  const names = new Map<string, string>();
+  await enqueueReconcile(database.db, await workspace('looked-at', 'running'), 0, { isSweep: true });
+  await enqueueReconcile(database.db, await workspace('waits', 'running', 'queued'), 0, { isSweep: true });
+  await enqueueReconcile(database.db, await workspace('changed', 'running'));
+  await enqueueReconcile(database.db, await workspace('later', 'starting'), 3600_000);
+  await enqueueReconcile(database.db, await workspace('under-way', 'stopping'), 0, { isSweep: true });
+  const log = makeLog('silent');
+  const taken: string[] = [];
+  let done = () => {};
+  const all = new Promise<void>((resolve) => {
+    done = resolve;
+  });
+  const jobs = makeJobs({
+    database,
+    replica: makeReplica({ database, url: 'http://127.0.0.1:9', version: 'test', log }),
+    log,
+    concurrency: 1,
+    async reconcile(workspaceId) {
+      taken.push(names.get(workspaceId)!);
+      if (taken.length === 4) done();
+    },
+  });
+  await jobs.start();
+  await all;
+  await jobs.stop();
+  expect(taken).toEqual(['under-way', 'waits', 'changed', 'looked-at']);
 });

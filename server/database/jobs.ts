@@ -12,11 +12,24 @@ import type { Database, Queryable } from './pool.ts';
 import type { Replica } from './replicas.ts';
 
 /**
+ * Of the steps that are due, which come first: those of what is under way, then all others in their turn, then what a
+ * sweep looks at. So of a thousand that are started at once the first are ready while the last still wait, instead of
+ * all at the end; and after a restart nobody waits behind a look at everything.
+ */
+const priorities = { underWay: 0, other: 10, sweep: 20 } as const;
+
+/**
  * Asks for a reconcile step of a workspace, in the caller's transaction. One job waits per workspace at
  * the most (job key). Without `afterMs` the step comes at once, even if a later one was planned; with
- * it, an earlier one stays.
+ * it, an earlier one stays. `isSweep`: nobody and nothing asks for it but the time. What is under way, or has a build
+ * that waits, keeps its turn whoever asks.
  */
-export async function enqueueReconcile(tx: Queryable, workspaceId: string, afterMs = 0): Promise<void> {
+export async function enqueueReconcile(
+  tx: Queryable,
+  workspaceId: string,
+  afterMs = 0,
+  { isSweep = false } = {},
+): Promise<void> {
   const mode = afterMs > 0 ? 'preserve_run_at' : 'replace';
   await tx.execute(sql`
     SELECT 1 FROM graphile_worker.add_job(
@@ -24,6 +37,13 @@ export async function enqueueReconcile(tx: Queryable, workspaceId: string, after
       payload => json_build_object('workspaceId', ${workspaceId}::text),
       run_at => now() + ${afterMs} * interval '1 millisecond',
       max_attempts => 1000,
+      priority => coalesce((
+        SELECT CASE WHEN w.status IN ('starting', 'stopping', 'deleting') THEN ${priorities.underWay}::int
+                    WHEN b.status = 'queued' THEN ${priorities.other}::int
+               END
+          FROM workspaces w LEFT JOIN builds b ON b.id = w.current_build_id
+         WHERE w.id = ${workspaceId}::uuid
+      ), ${isSweep ? priorities.sweep : priorities.other}::int),
       job_key => ${`workspace:${workspaceId}`},
       job_key_mode => ${mode}
     )`);

@@ -28,7 +28,7 @@ export function makeSweep(options: {
   let timer: NodeJS.Timeout | null = null;
 
   async function wakeAll(ids: string[]): Promise<void> {
-    for (const id of ids) await enqueueReconcile(database.db, id);
+    for (const id of ids) await enqueueReconcile(database.db, id, 0, { isSweep: true });
   }
 
   async function once(): Promise<void> {
