@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import { enqueueReconcile } from '../database/jobs.ts';
 import { type Database, isUnavailable } from '../database/pool.ts';
@@ -10,7 +11,7 @@ import { requestBuild } from './builds.ts';
 import type { Outcome, Snapshot } from './outcome.ts';
 import { changes, decide } from './statuses.ts';
 import { makeSteps, type StepDeps } from './steps.ts';
-import { openBuilds } from './store.ts';
+import { openBuilds, type WorkspaceRow } from './store.ts';
 
 export interface ReconcileDeps extends StepDeps {
   bus: Bus;
@@ -50,6 +51,13 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
     const to = outcome.workspace?.status;
     if (to !== undefined && to !== workspace.status && !changes[workspace.status].includes(to))
       throw new Error(`a workspace cannot go from ${workspace.status} to ${to}`);
+    // A step that found nothing new, as most do while a pod comes up, is worth one statement.
+    const isNew = Object.entries(outcome.workspace ?? {}).some(
+      ([key, value]) => !isDeepStrictEqual(value, workspace[key as keyof WorkspaceRow]),
+    );
+    const says = outcome.build || outcome.giveBack || (outcome.lines?.length ?? 0) > 0;
+    if (typeof outcome.again === 'number' && !isNew && !says)
+      return enqueueReconcile(database.db, workspace.id, outcome.again);
     await database.db.transaction(async (tx) => {
       const rows = await tx
         .update(workspaces)

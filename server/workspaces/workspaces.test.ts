@@ -241,6 +241,20 @@ test('stop keeps the workspace, start brings it back, delete frees its name', as
   ).toBe('stopped');
 });
 
+test('a step that finds nothing new writes nothing, and comes again', async () => {
+  await running('patient');
+  const revision = async () =>
+    (await database.pool.query("SELECT revision FROM workspaces WHERE name = 'patient'")).rows[0].revision;
+  const before = await revision();
+  const waits = { kind: 'again', state: { since: 'noon', at: [1] }, afterMs: 5 } as const;
+  provider.next.push(waits, waits, { ...waits, state: { at: [1], since: 'noon' } }, waits);
+  expect((await call(ada, 'POST', '/api/v1/workspaces/patient/stop', {})).status).toBe(202);
+  await untilStatus('patient', 'stopped');
+  expect(provider.calls.filter((one) => one === 'stop')).toHaveLength(5);
+  // Begun, one state that is new, done.
+  expect((await revision()) - before).toBe(3);
+});
+
 test('names and parameters that cannot be are refused with every reason', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain', start: false });
   expect(await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain' })).toMatchObject({
