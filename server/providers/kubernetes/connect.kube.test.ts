@@ -227,6 +227,40 @@ test('many namespaces cost one watch for each kind', async () => {
   expect(before).toBeLessThanOrEqual(13);
 });
 
+test('what we wrote ourselves and mere counters wake nobody, and are known all the same', async () => {
+  const { connections, installation } = connected(kubeconfig);
+  await connections.refresh();
+  const { view, client } = connections.get('one')!;
+  await vi.waitFor(() => expect(view.synced).toBe(true), 10_000);
+  const told: string[] = [];
+  view.onChange((_namespace, kind) => void told.push(kind));
+  const quotasTold = () => told.filter((kind) => kind === 'ResourceQuota').length;
+  const name = await namespace(installation);
+  const meta = { namespace: name, labels: { 'cde.dev/installation': installation } };
+  const quota = { apiVersion: 'v1', kind: 'ResourceQuota', metadata: { ...meta, name: 'q' } };
+  const seen = () => {
+    const found = view.get('ResourceQuota', name, 'q');
+    return { hard: (found?.spec as any)?.hard?.secrets, used: (found?.status as any)?.used?.secrets };
+  };
+  await client.apply({ ...quota, spec: { hard: { secrets: '9' } } });
+  // Of somebody else it is news; its counters, which the cluster fills in, are not.
+  await vi.waitFor(() => expect(seen()).toEqual({ hard: '9', used: '0' }), 10_000);
+  expect(quotasTold()).toBe(1);
+  await client.apply({ apiVersion: 'v1', kind: 'Secret', metadata: { ...meta, name: 's' } });
+  await vi.waitFor(() => expect(seen()).toEqual({ hard: '9', used: '1' }), 10_000);
+  expect(quotasTold()).toBe(1);
+  const ref = { apiVersion: 'v1', kind: 'ResourceQuota', namespace: name, name: 'q' };
+  await client.patch(ref, { spec: { hard: { secrets: '8' } } });
+  await vi.waitFor(() => expect(seen()).toMatchObject({ hard: '8' }), 10_000);
+  expect(quotasTold()).toBe(2);
+  view.note(await client.patch(ref, { spec: { hard: { secrets: '7' } } }));
+  expect(seen()).toMatchObject({ hard: '7' });
+  // That it has come round by the watch too is seen by what comes after it.
+  await client.remove(ref);
+  await vi.waitFor(() => expect(view.get('ResourceQuota', name, 'q')).toBeNull(), 10_000);
+  expect(quotasTold()).toBe(3);
+});
+
 test('a template chooses by name, by label, or the default', async () => {
   const { connections, record } = connected(kubeconfig);
   await connections.refresh();

@@ -6,7 +6,8 @@ import { labels } from './names.ts';
 import { takeSnapshot } from './snapshots.ts';
 import { type State, write } from './state.ts';
 
-const lookAgainMs = 2_000;
+/** The watch of namespaces wakes a deletion that waits; this is for what it misses, longer the longer it takes. */
+const lookAgainMs = { least: 2_000, most: 30_000 };
 const patienceMs = 30_000;
 
 /** One move toward nothing left but, with `keep`, the home. */
@@ -27,7 +28,9 @@ export async function removeMove(
   }
 
   const ref = { apiVersion: 'v1', kind: 'Namespace', name: namespace };
-  const there = await client.get(ref);
+  // One that ends is seen to its end by the watch: many that end at once are not asked for one by one.
+  const seen = view.get('Namespace', '', namespace);
+  const there = seen?.metadata.deletionTimestamp ? seen : await client.get(ref);
   const isOurs = there?.metadata.labels?.[labels.workspace] === workspaceId;
   if (there && !isOurs)
     context.log(`the namespace ${namespace} belongs to somebody else by now; it is left alone`, 'warn');
@@ -42,11 +45,11 @@ export async function removeMove(
     }
     if (!deletionTimestamp) await client.remove(ref, { ...(uid && { uid }) });
     // What is in it takes its time to end; what has not by then is worth a word.
-    const late = now.getTime() - Date.parse(deletionTimestamp ?? now.toISOString()) > patienceMs;
-    const why = late ? stuck(there) : '';
+    const waited = now.getTime() - Date.parse(deletionTimestamp ?? now.toISOString());
+    const why = waited > patienceMs ? stuck(there) : '';
     const text = `The namespace ${namespace} does not end yet${why}.`;
     if (why && state.said !== text) context.log(text, 'warn');
-    return again({ ...state, ...(why && { said: text }) });
+    return again({ ...state, ...(why && { said: text }) }, Math.round(waited / 2));
   }
   const { homeVolume, cluster, snapshot } = state;
   return {
@@ -88,7 +91,11 @@ async function decideHome(
   return state;
 }
 
-const again = (state: State): Move => ({ kind: 'again', state: write(state), afterMs: lookAgainMs });
+const again = (state: State, afterMs = 0): Move => ({
+  kind: 'again',
+  state: write(state),
+  afterMs: Math.min(Math.max(afterMs, lookAgainMs.least), lookAgainMs.most),
+});
 
 const namesOf = ({ metadata }: KubeObject) => ({
   owner: metadata.labels?.[labels.owner],

@@ -10,8 +10,9 @@ import { explain } from './reasons.ts';
 import { type State, write } from './state.ts';
 import { strikeOff } from './workloads.ts';
 
-/** The watches wake a build that waits; this is for what they miss. */
+/** The watches wake a build that waits; this is for what they miss, longer the longer it takes. */
 const lookAgainMs = 5_000;
+const mostLookAgainMs = 30_000;
 /** A start that has not got on by then will not. */
 const mostStartMs = 10 * 60_000;
 /** But for one whose pod has its node and of which nothing is wrong: large images take their time. */
@@ -153,7 +154,8 @@ async function look(
   return {
     kind: 'again',
     state: write({ ...state, ...(text && { said: text }) }),
-    afterMs: lookAgainMs,
+    // A thousand pods that wait for nodes must not keep the server busy with looking at them.
+    afterMs: Math.min(Math.max(Math.round(waited / 4), lookAgainMs), mostLookAgainMs),
     place,
   };
 }

@@ -1,9 +1,12 @@
 import type { Move, MoveContext } from '../provider.ts';
+import type { KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
 import { type State, write } from './state.ts';
 import { clearPods, closeQuota, scaleDown } from './workloads.ts';
 
 const lookAgainMs = 2_000;
+/** While the watch of pods shows that they still end; it wakes us when they have. */
+const endingMs = 5_000;
 /** What is scaled to nothing ends its pods by then; what does not was not ours to scale, such as an operator's. */
 const obeyMs = 20_000;
 
@@ -29,12 +32,15 @@ export async function stopMove(
     const earlier = (kept.scaled ?? []).filter(({ ref }) => !isFound.has(`${ref.kind} ${ref.name}`));
     state.scaled = [...earlier, ...found];
   }
+  const waited = now.getTime() - Date.parse(state.stoppingSince!);
+  // Many workspaces that stop at once are not asked for one by one, as long as it is too early to do anything.
+  if (stoppingSince && waited < obeyMs && view.list('Pod', namespace).some(isAlive))
+    return { kind: 'again', state: write(state), afterMs: endingMs };
   const { left, alive } = await clearPods(client, namespace, now, context, { all: state.closed ?? false });
   if (left === 0) {
     const { stoppingSince: _, ...stopped } = state;
     return { kind: 'done', state: write(stopped) };
   }
-  const waited = now.getTime() - Date.parse(state.stoppingSince!);
   if (alive.length > 0 && waited > obeyMs && !state.closed) {
     context.log(
       `Pods of ${alive.join(', ')} do not end with the others. They are deleted, and the namespace takes no new ones until the next start.`,
@@ -45,3 +51,6 @@ export async function stopMove(
   }
   return { kind: 'again', state: write(state), afterMs: lookAgainMs };
 }
+
+const isAlive = ({ status }: KubeObject) =>
+  !['Succeeded', 'Failed'].includes(((status ?? {}) as { phase?: string }).phase ?? '');

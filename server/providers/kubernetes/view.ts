@@ -34,6 +34,20 @@ function trimmed(kind: WatchedKind, object: KubeObject): KubeObject {
   };
 }
 
+/**
+ * Whether a change is of no use to anybody: one that we made ourselves and have noted, or the counters of a quota
+ * and of a StatefulSet, which move with every pod. Each change that is told costs a step of the workspace.
+ */
+function meansTheSame(kind: WatchedKind, before: KubeObject, now: KubeObject): boolean {
+  if (before.metadata.resourceVersion === now.metadata.resourceVersion) return true;
+  if (kind !== 'ResourceQuota' && kind !== 'StatefulSet') return false;
+  const what = ({ metadata: { uid, labels, deletionTimestamp }, spec, status }: KubeObject) => {
+    const { observedGeneration } = (status ?? {}) as { observedGeneration?: number };
+    return JSON.stringify([uid, labels, deletionTimestamp, spec, observedGeneration]);
+  };
+  return what(before) === what(now);
+}
+
 const eventTime = (event: KubeObject): number =>
   Date.parse(
     String(
@@ -113,7 +127,11 @@ export function makeView(options: {
         },
         onObject(type, object) {
           if (type === 'DELETED') drop(kind, object);
-          else if (!put(kind, object)) return;
+          else {
+            const before = known.get(kind)!.get(about(kind, object))?.get(object.metadata.name);
+            if (!put(kind, object)) return;
+            if (before && meansTheSame(kind, before, object)) return;
+          }
           tell(about(kind, object), kind);
         },
         onState: options.onState,
