@@ -2,6 +2,7 @@ import type { Workspace } from '@cde/api/workspaces.ts';
 import type { Context } from '../context.ts';
 import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
+import { bytes } from '../sizes.ts';
 import { duration, relative } from '../times.ts';
 import { pathRef, sshHost } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
@@ -72,10 +73,4 @@ function templateOf(workspace: Workspace): string {
 
 function sizes(used: number, total: number | null): string {
   return total === null ? bytes(used) : `${bytes(used)} of ${bytes(total)}`;
-}
-
-function bytes(count: number): string {
-  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];
-  const power = Math.min(units.length - 1, count < 1 ? 0 : Math.floor(Math.log2(count) / 10));
-  return `${(count / 1024 ** power).toFixed(power === 0 ? 0 : 1)} ${units[power]}`;
 }
