@@ -1,0 +1,150 @@
+/**
+ * Plays the agents of pods that run on nodes without a machine: for each such pod it reads the token from the Secret
+ * that the pod would get, registers at the server with the agent's own code, listens at the satellites, says that
+ * there is no startup script and reports stats. No shell, and no SSH server: a stream that a client opens is closed.
+ * Arguments: KUBECONFIG, the prefix of namespaces, which part of them is ours (`0/2`). Tells by IPC how many pods
+ * run, and how many agents have registered and are connected.
+ */
+import { readFileSync } from 'node:fs';
+import { hostname, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { hostKeyPath, readHostKey } from '@cde/agent/host-key.ts';
+import { makeHosting } from '@cde/agent/hosting.ts';
+import { register } from '@cde/agent/registration.ts';
+import { makeServerClient, persist } from '@cde/agent/server-client.ts';
+import { makeSessions } from '@cde/agent/sessions.ts';
+import { makeStatsCollector, reportStats } from '@cde/agent/stats.ts';
+import { type AgentManifest, agentEnvironment, postAgentStartup } from '@cde/api/agent.ts';
+import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
+import { makeKubeClient } from '@cde/server/providers/kubernetes/kube-client.ts';
+import { keepWatching } from '@cde/server/providers/kubernetes/watch.ts';
+import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { systemClock } from '@cde/tunnel/clock.ts';
+
+export interface Told {
+  /** Pods that run now, and when the last of them began to. */
+  running: number;
+  runningAt: number;
+  registered: number;
+  connected: number;
+  connectedAt: number;
+}
+
+const [kubeconfig, prefix, part] = process.argv.slice(2) as [string, string, string];
+const [mine, parts] = part.split('/').map(Number) as [number, number];
+const client = await makeKubeClient({
+  name: 'agents',
+  credentials: { kind: 'kubeconfig', text: readFileSync(kubeconfig, 'utf8') },
+});
+const hostKey = await readHostKey(hostKeyPath(join(tmpdir(), `cde-bench-agents-${process.pid}`)));
+const quiet = { debug() {}, info() {}, warn() {}, error() {} };
+
+const told: Told = { running: 0, runningAt: 0, registered: 0, connected: 0, connectedAt: 0 };
+const running = new Map<string, () => void>();
+let isTelling = false;
+function tell(): void {
+  if (isTelling) return;
+  isTelling = true;
+  setTimeout(() => {
+    isTelling = false;
+    process.send!({ told });
+  }, 100);
+}
+
+/** The agent of one pod, until `signal`. */
+async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
+  const { containers } = pod.spec as { containers: { env: { name: string; value?: string }[] }[] };
+  const serverUrl = containers[0]!.env.find(({ name }) => name === agentEnvironment.serverUrl)!.value!;
+  const namespace = pod.metadata.namespace!;
+  const secret = await client.get({ apiVersion: 'v1', kind: 'Secret', namespace, name: 'cde-agent' });
+  const token = Buffer.from((secret!.data as { token: string }).token, 'base64').toString();
+  const server = makeServerClient({ urls: serverUrl, token });
+  const certificate = await makeCertificate();
+  const sessions = makeSessions();
+  let listen = () => {};
+  const registration = await register({
+    client: server,
+    identity: {
+      tlsPublicKey: certificate.fingerprint,
+      sshHostKey: hostKey.publicKey,
+      version: 'bench',
+      hostname: hostname(),
+    },
+    signal,
+    onManifest: () => listen(),
+    onRefused: () => {},
+  });
+  told.registered++;
+  signal.addEventListener('abort', () => told.registered--);
+  const manifest = (): AgentManifest => registration.manifest;
+  const connected = new Set<string>();
+  const hosting = makeHosting({
+    certificate,
+    manifest,
+    listenToken: registration.listenToken,
+    ssh: Promise.resolve({ serve: (stream) => void stream.destroy() }),
+    sessions,
+    onState(satellite, isConnected) {
+      const before = connected.size > 0;
+      if (isConnected) connected.add(satellite);
+      else connected.delete(satellite);
+      told.connected += Number(connected.size > 0) - Number(before);
+      if (isConnected) told.connectedAt = Date.now();
+      tell();
+    },
+    clock: systemClock,
+    log: quiet,
+  });
+  listen = hosting.listen;
+  if (signal.aborted) return;
+  listen();
+  signal.addEventListener('abort', () => {
+    if (connected.size > 0) told.connected--;
+    connected.clear();
+    hosting.close();
+    tell();
+  });
+  await persist(() => server.call(postAgentStartup, { body: { state: 'none' } }), { signal });
+  reportStats({
+    collector: await makeStatsCollector({ home: tmpdir, sessions }),
+    client: server,
+    everyMs: () => manifest().statsEveryMs,
+    signal,
+    onFailure: () => {},
+  });
+}
+
+function seen(pod: KubeObject, gone: boolean): void {
+  const { namespace, uid, deletionTimestamp } = pod.metadata;
+  if (!namespace!.startsWith(prefix) || Number(/\d+$/.exec(namespace!)?.[0]) % parts !== mine) return;
+  const { phase } = (pod.status ?? {}) as { phase?: string };
+  const runs = !gone && !deletionTimestamp && phase === 'Running';
+  if (runs === running.has(uid!)) return;
+  if (!runs) {
+    running.get(uid!)!();
+    running.delete(uid!);
+  } else {
+    const control = new AbortController();
+    running.set(uid!, () => control.abort());
+    told.runningAt = Date.now();
+    play(pod, control.signal).catch((error) => {
+      if (!control.signal.aborted) console.error(`agent of ${namespace}: ${error.message}`);
+    });
+  }
+  told.running = running.size;
+  tell();
+}
+
+// One that is gone from a later list is not noticed; its agent's token is void then.
+keepWatching(
+  client,
+  { apiVersion: 'v1', kind: 'Pod', labels: 'cde.dev/managed=true' },
+  {
+    onList: (pods) => {
+      for (const pod of pods) seen(pod, false);
+    },
+    onObject: (type, pod) => seen(pod, type === 'DELETED'),
+    onState: () => {},
+  },
+);
+process.on('disconnect', () => process.exit(0));
