@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment } from './names.ts';
+import { HostPort, Id, Moment } from './names.ts';
 
 /** The environment that a provider starts an agent with; all else it learns by registering. */
 export const agentEnvironment = {
@@ -40,7 +40,13 @@ export const RegisterAgent = z.object({
   hostname: plain(255),
 });
 
-const Satellites = z.array(z.object({ name: z.string(), url: z.string() }));
+const Satellites = z.array(
+  z.object({
+    name: z.string(),
+    url: z.string(),
+    stun: HostPort.optional().describe('Of its STUN server, by UDP'),
+  }),
+);
 
 /** How a session may reach an agent: through a satellite, or at the agent's own addresses. */
 export const PathKind = z.enum(['relay', 'direct-tcp']);
@@ -50,15 +56,7 @@ export type PathKind = z.infer<typeof PathKind>;
 export const DirectListen = z.strictObject({
   port: z.number().int().min(0).max(65535).default(0).describe('0: any free one'),
   addresses: z
-    .array(
-      z
-        .string()
-        .max(300)
-        .regex(
-          /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$/,
-          'write HOST:PORT, for example node1.example.com:30100',
-        ),
-    )
+    .array(HostPort)
     .max(8)
     .default([])
     .describe(

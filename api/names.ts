@@ -49,3 +49,11 @@ export function page<T extends z.ZodType>(item: T) {
     next: z.string().nullable().describe('Pass as `after` for the next page; null at the end'),
   });
 }
+
+export const HostPort = z
+  .string()
+  .max(300)
+  .regex(
+    /^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):\d{1,5}$/,
+    'write HOST:PORT, for example node1.example.com:30100',
+  );

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment } from './names.ts';
+import { HostPort, Id, Moment } from './names.ts';
 
 /** What a satellite is called. The server's own are `embedded`, and `embedded-…` of further replicas. */
 export const SatelliteName = z
@@ -41,6 +41,7 @@ export const Satellite = z.object({
   region: z.string(),
   state: z.enum(satelliteStates),
   url: z.string().nullable().describe('As clients and agents reach it; null until it has registered'),
+  stun: z.string().nullable().describe('HOST:PORT of its STUN server, by UDP; null without one'),
   version: z.string().nullable(),
   hostname: z.string().nullable(),
   load: SatelliteLoad.nullable().describe('Null unless it was heard of in the last 45 s'),
@@ -59,6 +60,7 @@ const plain = (most: number) =>
 /** What a satellite says when it starts, and again whenever the server may not know it any more. */
 export const RegisterSatellite = z.object({
   url: z.url({ protocol: /^https?$/ }).max(300),
+  stun: HostPort.nullable().default(null).describe('Where it answers STUN, by UDP'),
   version: plain(64),
   hostname: plain(255),
   region: Region.optional().describe('In place of the one that it was added with'),

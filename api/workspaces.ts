@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
+import { HostPort, Id, Moment, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
 import { ParameterValues } from './templates.ts';
 
 /** What the developer wants. */
@@ -138,6 +138,7 @@ export const TicketReply = z.object({
       name: z.string(),
       url: z.string(),
       region: z.string().default(''),
+      stun: HostPort.optional().describe('Of its STUN server, by UDP'),
       agentRttMs: z
         .number()
         .nullable()

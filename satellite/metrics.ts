@@ -2,11 +2,13 @@ import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Relay } from './relay.ts';
+import type { StunServer } from './stun.ts';
 
 /** Serves `/metrics` (Prometheus) on an address of its own; resolves to what ends it. */
 export async function serveMetrics(
   address: { host: string; port: number },
   relay: Pick<Relay, 'stats'>,
+  stun: Pick<StunServer, 'stats'> | null,
 ): Promise<() => Promise<void>> {
   const registry = new Registry();
   const registers = [registry];
@@ -38,6 +40,17 @@ export async function serveMetrics(
       this.inc({ to: 'client' }, bytesToClients);
     },
   });
+  if (stun)
+    new Counter({
+      name: 'cde_stun_requests_total',
+      help: 'Datagrams that came to the STUN server, by what became of them',
+      labelNames: ['result'],
+      registers,
+      collect() {
+        this.reset();
+        for (const [result, count] of Object.entries(stun.stats())) this.inc({ result }, count);
+      },
+    });
   const server = createServer(async (request, response) => {
     if (request.url !== '/metrics') return void response.writeHead(404).end();
     response.setHeader('content-type', registry.contentType);

@@ -11,6 +11,7 @@ import { relayPlugin } from './plugin.ts';
 import { joinServer, type Report } from './registration.ts';
 import { makeRelay } from './relay.ts';
 import type { Settings } from './settings.ts';
+import { offerStun } from './stun-offer.ts';
 
 export interface Satellite {
   /** How others reach it. */
@@ -109,16 +110,25 @@ export async function startSatellite(options: {
   await app.listen({ host: settings.listen.host, port: settings.listen.port });
   const { port } = app.server.address() as AddressInfo;
   const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
-  const endMetrics = settings.metricsListen && (await serveMetrics(settings.metricsListen, relay));
+  const programLog = { ...tunnelLog, info: log.info.bind(log) };
+  const stun = await offerStun({
+    udp: settings.udp,
+    announce: settings.udpAddress,
+    listen: { host: settings.listen.host, port },
+    url,
+    log: programLog,
+  });
+  const endMetrics =
+    settings.metricsListen && (await serveMetrics(settings.metricsListen, relay, stun.server));
   const endWatch = watchCertificate(app, settings);
-  log.info({ url, version }, 'satellite listens');
+  log.info({ url, stun: stun.address, version }, 'satellite listens');
 
   const joined = joinServer({
     client: makeClient({ url: settings.server, token: settings.token }),
-    identity: { url, version, region: settings.region },
+    identity: { url, stun: stun.address, version, region: settings.region },
     report,
     signal: over.signal,
-    log: { ...tunnelLog, info: log.info.bind(log) },
+    log: programLog,
     onManifest(manifest) {
       ticketKeys = manifest.ticketKeys;
       registered = true;
@@ -154,6 +164,7 @@ export async function startSatellite(options: {
       endWatch();
       delay.disable();
       await endMetrics?.();
+      await stun.close();
       await app.close();
     },
   };

@@ -37,7 +37,7 @@ const isRefusal = (error: unknown): error is CallError =>
  */
 export async function joinServer(options: {
   client: Pick<Client, 'call'>;
-  identity: { url: string; version: string; region?: string | undefined };
+  identity: { url: string; stun: string | null; version: string; region?: string | undefined };
   report: () => Report;
   onManifest: (manifest: SatelliteManifest) => void;
   onOrders: (orders: Orders) => void;
@@ -47,7 +47,7 @@ export async function joinServer(options: {
   clock?: Clock;
 }): Promise<{ reportNow(): Promise<void> }> {
   const { client, identity, signal, log, clock = systemClock } = options;
-  const { url, version, region } = identity;
+  const { url, stun, version, region } = identity;
   let over = false;
   let away = false;
   const refuse = (error: CallError) => {
@@ -60,7 +60,7 @@ export async function joinServer(options: {
     for (let failures = 0; !signal.aborted && !over; failures++) {
       try {
         return await client.call(registerSatellite, {
-          body: { url, version, hostname: hostname(), ...(region !== undefined && { region }) },
+          body: { url, stun, version, hostname: hostname(), ...(region !== undefined && { region }) },
           signal: AbortSignal.any([signal, AbortSignal.timeout(requestMs)]),
         });
       } catch (error) {

@@ -1,5 +1,7 @@
 import { parseArgs } from 'node:util';
+import { HostPort } from '@cde/api/names.ts';
 import { z } from 'zod';
+import { UdpListen } from './stun-offer.ts';
 
 const address = z
   .string()
@@ -35,6 +37,16 @@ const settings = {
     env: 'CDE_SATELLITE_URL',
     schema: httpUrl,
     help: 'How clients and agents reach it, from everywhere; without it the address it listens on',
+  },
+  udp: {
+    env: 'CDE_SATELLITE_UDP',
+    schema: UdpListen,
+    help: 'PORT or HOST:PORT at which it answers STUN, by UDP, or off; without it the port of --listen',
+  },
+  udpAddress: {
+    env: 'CDE_SATELLITE_UDP_ADDRESS',
+    schema: HostPort,
+    help: 'HOST:PORT at which others reach that; without it the host of --url',
   },
   tlsCert: { env: 'CDE_SATELLITE_TLS_CERT', schema: z.string(), help: 'File of the certificate chain (PEM)' },
   tlsKey: { env: 'CDE_SATELLITE_TLS_KEY', schema: z.string(), help: 'File of its key (PEM)' },

@@ -1,5 +1,4 @@
 import { createSocket } from 'node:dgram';
-import { once } from 'node:events';
 import type { Log } from '@cde/tunnel/log.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
 import { answerBinding } from '@cde/tunnel/stun.ts';
@@ -81,12 +80,15 @@ export async function serveStun(options: {
     });
   });
   const { port } = socket.address();
+  let closed: Promise<void> | undefined;
   return {
     port,
     stats: () => ({ ...stats }),
-    async close() {
-      socket.close();
-      await once(socket, 'close');
+    close() {
+      closed ??= new Promise((resolve) => {
+        socket.close(resolve);
+      });
+      return closed;
     },
   };
 }

@@ -2,6 +2,8 @@ import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PathKind } from '@cde/api/agent.ts';
+import { HostPort } from '@cde/api/names.ts';
+import { UdpListen } from '@cde/satellite/stun-offer.ts';
 import { z } from 'zod';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
@@ -87,6 +89,16 @@ const settings = {
       .pipe(z.array(PathKind).min(1)),
     default: 'relay,direct-tcp',
     help: 'Kinds of path that sessions may take: relay, direct-tcp, or both; a template may allow fewer',
+  },
+  udp: {
+    schema: UdpListen,
+    default: undefined,
+    help: 'PORT or HOST:PORT at which it answers STUN, by UDP, or off; without it the port of --listen',
+  },
+  udpAddress: {
+    schema: HostPort,
+    default: undefined,
+    help: 'HOST:PORT at which others reach that; without it the host of the access URL',
   },
   region: { schema: z.string().max(80), default: '', help: "Region of the server's own satellite" },
   sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },

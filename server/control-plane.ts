@@ -6,6 +6,7 @@ import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { makeRelay } from '@cde/satellite/relay.ts';
+import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
 import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
@@ -131,12 +132,15 @@ export async function startControlPlane(options: {
   await connections.refresh();
 
   let url = '';
+  let stun: StunOffer | null = null;
   let urls: () => Promise<string[]> = async () => [url];
   const embedded = (places: string[]) =>
     places.map((place, index) => ({
       name: index === 0 ? 'embedded' : `embedded-${new URL(place).host}`,
       url: place,
       region: config.region,
+      // One is as good as another: whoever asks learns the same.
+      ...(index === 0 && stun?.address && { stun: stun.address }),
     }));
   const satellites = {
     async ofAgents() {
@@ -172,6 +176,16 @@ export async function startControlPlane(options: {
   url = `http://${host}:${port}`;
   // Port 0 (tests) is known only now.
   if (config.listen.port === 0 && config.accessUrl.endsWith(':0')) config.accessUrl = url;
+
+  // Behind the access URL of a cluster there may be anything, but hardly a way for UDP.
+  const udp = config.udp ?? (config.replicaUrl && !config.udpAddress ? 'off' : undefined);
+  stun = await offerStun({
+    udp,
+    announce: config.udpAddress,
+    listen: { host: config.listen.host, port },
+    url: config.loopback ? url : config.accessUrl,
+    log,
+  });
 
   const replica = makeReplica({
     database,
@@ -229,6 +243,7 @@ export async function startControlPlane(options: {
       cutOff.stop();
       // The listener first, so that nobody is let in to a server that no longer works.
       await app.close();
+      await stun?.close();
       await jobs.stop();
       await bus.close();
       await endWatch();

@@ -74,6 +74,7 @@ export async function show(context: Context, input: { satellite: string }): Prom
     ['region', clean(satellite.region)],
     ['state', stateOf(satellite, out.colors)],
     ['url', satellite.url && clean(satellite.url)],
+    ['stun', satellite.stun && clean(satellite.stun)],
     ['version', satellite.version && clean(satellite.version)],
     ['hostname', satellite.hostname && clean(satellite.hostname)],
     ['sessions', load && String(load.sessions)],

@@ -211,6 +211,7 @@ export const satellites = pgTable('satellites', {
   region: text('region').notNull().default(''),
   tokenHash: bytea('token_hash').notNull(),
   url: text('url'),
+  stun: text('stun'),
   version: text('version'),
   hostname: text('hostname'),
   condition: text('condition').$type<SatelliteCondition>(),

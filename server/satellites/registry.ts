@@ -4,6 +4,8 @@ export interface Place {
   name: string;
   url: string;
   region: string;
+  /** HOST:PORT of its STUN server. */
+  stun?: string;
 }
 
 /** A ticket names no more. */

@@ -1,4 +1,6 @@
 import { randomUUID } from 'node:crypto';
+import { createSocket } from 'node:dgram';
+import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
 import { readSettings } from '@cde/satellite/settings.ts';
@@ -53,6 +55,16 @@ async function start(token: string, flags: string[] = []) {
   return { satellite, refused };
 }
 
+/** What the satellite answers to a Binding request. */
+async function stunSays(of: string): Promise<Buffer> {
+  const { hostname, port } = new URL(of);
+  const socket = createSocket('udp4');
+  socket.send(Buffer.from('000100002112a442000102030405060708090a0b', 'hex'), Number(port), hostname);
+  const [answer] = (await once(socket, 'message')) as [Buffer];
+  socket.close();
+  return answer;
+}
+
 const state = async (name: string) => (await api('GET', `/${name}`)).body.state;
 const becomes = (name: string, wanted: string) =>
   vi.waitFor(async () => expect(await state(name)).toBe(wanted), { timeout: 10_000, interval: 20 });
@@ -70,12 +82,15 @@ test('is added, registers, reports, is drained, serves again, ends, and is forgo
     expect((await api('GET', '/tokyo')).body).toMatchObject({
       region: 'ap',
       url: satellite.url,
+      // Where it listens by TCP.
+      stun: new URL(satellite.url).host,
       version: '1.2.3',
       load: { sessions: 0, agents: 0 },
     }),
   );
   expect((await fetch(`${satellite.url}/healthz`)).status).toBe(200);
   expect((await fetch(`${satellite.url}/readyz`)).status).toBe(200);
+  expect(await stunSays(satellite.url)).toHaveLength(32);
 
   expect((await api('POST', '/tokyo/drain', {})).body).toMatchObject({ draining: true });
   await becomes('tokyo', 'drained');

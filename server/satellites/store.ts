@@ -36,6 +36,7 @@ export function toSatellite(row: Row, now: Date): Satellite {
     region: row.region,
     state,
     url: row.url,
+    stun: row.stun,
     version: row.version,
     hostname: row.hostname,
     load: state === 'away' ? null : row.load,
@@ -133,12 +134,19 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
     /** It has started, at this address. Null: it was removed meanwhile. */
     async register(
       id: string,
-      said: { url: string; version: string; hostname: string; region?: string | undefined },
+      said: {
+        url: string;
+        stun: string | null;
+        version: string;
+        hostname: string;
+        region?: string | undefined;
+      },
     ): Promise<Row | null> {
       const [row] = await db
         .update(satellites)
         .set({
           url: said.url.replace(/\/+$/, ''),
+          stun: said.stun,
           version: said.version,
           hostname: said.hostname,
           condition: 'serving',
@@ -175,7 +183,7 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
     },
 
     /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
-    async serving(): Promise<{ name: string; url: string; region: string }[]> {
+    async serving(): Promise<{ name: string; url: string; region: string; stun?: string }[]> {
       const at = now().getTime();
       const rows = await db
         .select()
@@ -192,7 +200,7 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
       const late = (row: Row) => Number(at - row.seenAt!.getTime() > awayAfterMs);
       return rows
         .sort((a, b) => late(a) - late(b))
-        .map(({ name, url, region }) => ({ name, url: url!, region }));
+        .map(({ name, url, region, stun }) => ({ name, url: url!, region, ...(stun !== null && { stun }) }));
     },
   };
 }

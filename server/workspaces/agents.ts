@@ -47,7 +47,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
 
   async function listenAt(buildId: string) {
     const { regions } = await policy.ofBuild(buildId);
-    return (await satellites(regions)).map(({ name, url }) => ({ name, url }));
+    return (await satellites(regions)).map(({ region: _, ...place }) => place);
   }
 
   return {
@@ -135,7 +135,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
     async recordStats(
       actor: AgentActor,
       stats: AgentStats,
-    ): Promise<{ satellites: { name: string; url: string }[] }> {
+    ): Promise<{ satellites: { name: string; url: string; stun?: string }[] }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
       bus.publish({ workspaceId: actor.workspaceId });
       return { satellites: await listenAt(actor.buildId) };
