@@ -3,6 +3,7 @@ import { backgroundCommands } from './background/commands.ts';
 import { clusterCommands } from './clusters/commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion/commands.ts';
+import { copyCommands } from './copy/commands.ts';
 import { homeCommands } from './homes/commands.ts';
 import { kubernetesCommands } from './kubernetes/commands.ts';
 import { loginCommands } from './login/commands.ts';
@@ -19,6 +20,7 @@ export const commands: readonly Command[] = [
   ...workspaceCommands,
   ...homeCommands,
   ...sshCommands,
+  ...copyCommands,
   ...backgroundCommands,
   ...kubernetesCommands,
   ...templateCommands,

@@ -19,11 +19,13 @@ export async function parseAndRun(words: string[]): Promise<number> {
         return handler(context, input, { commands, nouns });
       });
   });
-  const raw = commands.find((command) => command.raw && words.join(' ').startsWith(command.name));
+  const raw = commands.find(
+    (command) => command.raw && command.name.split(' ').every((part, at) => words[at] === part),
+  );
   if (raw) {
     // What follows belongs to another program: its flags are not ours to judge.
     const rest = words.slice(raw.name.split(' ').length);
-    if (!rest.includes('--help') && !rest.includes('-h'))
+    if (!rest.includes('--help') && rest[0] !== '-h')
       return run({ json }, async (context) =>
         ((await raw.load()) as Handler<unknown>)(context, { words: rest }, { commands, nouns }),
       );

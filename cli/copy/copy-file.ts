@@ -1,0 +1,182 @@
+import { createHash } from 'node:crypto';
+import { posix } from 'node:path';
+import { Failure } from '../failure.ts';
+import type { OpenFile, Side, Status } from './side.ts';
+
+/** One piece; with `ahead` of them under way a link of 100 ms and 1 Gbit/s is filled. */
+const pieceBytes = 128 * 1024;
+const ahead = 64;
+/** A smaller one is not worth going on with. */
+const worthKeepingBytes = 1024 * 1024;
+/** How much of the end of a part is compared before the copy goes on behind it. */
+const comparedBytes = 256 * 1024;
+/** The longest name of a file on the usual systems, in bytes. */
+const longestName = 255;
+
+export interface Place {
+  side: Side;
+  path: string;
+}
+
+export interface CopyOptions {
+  /** Keep the times and all of the permissions. */
+  preserve: boolean;
+  signal: AbortSignal;
+  /** Told how many bytes more are done; `kept` of them were there from an earlier attempt. */
+  onBytes(count: number, kept: boolean): void;
+}
+
+/**
+ * Copies one file: into a part beside the target, which takes the target's name once it is whole. A part that an
+ * attempt leaves behind is gone on with by the next one, if the source is still of the same size and time.
+ */
+export async function copyFile(from: Place, source: Status, to: Place, options: CopyOptions): Promise<void> {
+  const there = await to.side.status(to.path);
+  if (there?.kind === 'folder')
+    throw new Failure('file-failed', `${to.side.label(to.path)} is a folder.`, {
+      hint: 'Give the file another name, or move the folder away.',
+    });
+  const input = await from.side.open(from.path, 'read');
+  try {
+    if (there?.kind === 'other') return await copyInPlace(from, source, to, input, options);
+    // Through a link the file that it leads to is replaced, as if it had been written to.
+    const target = there ? await to.side.real(to.path) : to.path;
+    const part = posix.join(posix.dirname(target), partName(from, source, posix.basename(target)));
+    const mode = options.preserve ? source.mode : (there?.mode ?? source.mode & 0o777);
+    const output = await openPart(to.side, part, source, input);
+    let done = output.kept;
+    try {
+      options.onBytes(done, true);
+      await pump(from, source, input, output.file, done, options, (count) => {
+        done += count;
+      });
+      // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
+      if (options.preserve || there) await output.file.setMode(mode);
+      if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
+      await output.file.sync();
+      await output.file.close();
+    } catch (error) {
+      await output.file.close().catch(() => {});
+      if (done < worthKeepingBytes) await to.side.remove(part).catch(() => {});
+      throw error;
+    }
+    await to.side.rename(part, target);
+  } finally {
+    await input.close().catch(() => {});
+  }
+}
+
+/** The same for the same source only, so that no part is gone on with by the wrong one. */
+function partName(from: Place, { size, modified }: Status, name: string): string {
+  const of = `${from.side.label(from.path)}\0${size}\0${modified}`;
+  const end = `.${createHash('sha256').update(of).digest('hex').slice(0, 12)}.cde-part`;
+  let start = `.${name}`;
+  while (Buffer.byteLength(start + end) > longestName) start = start.slice(0, -1);
+  return start + end;
+}
+
+async function openPart(
+  side: Side,
+  path: string,
+  source: Status,
+  input: OpenFile,
+): Promise<{ file: OpenFile; kept: number }> {
+  const part = await side.ownFile(path);
+  if (part && part.size > 0 && part.size <= source.size) {
+    const file = await side.open(path, 'go-on');
+    if (await sameEnd(file, input, part.size)) return { file, kept: part.size };
+    await file.close();
+  }
+  // Whatever stands there and is no part of ours: not to be written through.
+  if (!part || part.size > 0) await side.remove(path);
+  // For its owner alone until it is whole, where the source is.
+  return { file: await side.open(path, 'create', source.mode & 0o777), kept: 0 };
+}
+
+/** Whether a part ends as the source does there: a machine that lost power may have kept the length, not the bytes. */
+async function sameEnd(part: OpenFile, source: OpenFile, size: number): Promise<boolean> {
+  const from = Math.max(0, size - comparedBytes);
+  const [ours, theirs] = await Promise.all([
+    readWhole(part, from, size - from),
+    readWhole(source, from, size - from),
+  ]);
+  return ours !== null && theirs !== null && ours.equals(theirs);
+}
+
+/** Null when the file ends before. */
+async function readWhole(file: OpenFile, position: number, length: number): Promise<Buffer | null> {
+  const buffer = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length; ) {
+    const count = await file.read(buffer.subarray(done), position + done);
+    if (count === 0) return null;
+    done += count;
+  }
+  return buffer;
+}
+
+/** Copies from `start` to the source's size, many pieces at once, written in order. */
+async function pump(
+  from: Place,
+  { size }: Status,
+  input: OpenFile,
+  output: OpenFile,
+  start: number,
+  { signal, onBytes }: CopyOptions,
+  written: (count: number) => void,
+): Promise<void> {
+  const reads: Promise<Buffer | null>[] = [];
+  const writes: Promise<void>[] = [];
+  const quiet = <T>(promise: Promise<T>) => {
+    promise.catch(() => {});
+    return promise;
+  };
+  let asked = start;
+  let position = start;
+  while (position < size) {
+    signal.throwIfAborted();
+    for (; asked < size && reads.length < ahead; asked += pieceBytes)
+      reads.push(quiet(readWhole(input, asked, Math.min(pieceBytes, size - asked))));
+    const piece = await reads.shift()!;
+    if (!piece)
+      throw new Failure('file-changed', `${from.side.label(from.path)} became shorter while it was copied.`, {
+        hint: 'Copy it again.',
+      });
+    const write = output.write(piece, position).then(() => {
+      written(piece.length);
+      onBytes(piece.length, false);
+    });
+    position += piece.length;
+    writes.push(quiet(write));
+    if (writes.length >= ahead) await writes.shift();
+  }
+  for (const write of writes) await write;
+  // The system's own files in /proc say 0 and have content.
+  if (size === 0) await toTheEnd(input, output, onBytes);
+}
+
+async function toTheEnd(input: OpenFile, output: OpenFile, onBytes: CopyOptions['onBytes']): Promise<void> {
+  const buffer = Buffer.allocUnsafe(pieceBytes);
+  for (let position = 0; ; ) {
+    const count = await input.read(buffer, position);
+    if (count === 0) return;
+    await output.write(buffer.subarray(0, count), position);
+    position += count;
+    onBytes(count, false);
+  }
+}
+
+/** A device has nothing beside it to be renamed. */
+async function copyInPlace(
+  from: Place,
+  source: Status,
+  to: Place,
+  input: OpenFile,
+  options: CopyOptions,
+): Promise<void> {
+  const output = await to.side.open(to.path, 'in-place');
+  try {
+    await pump(from, source, input, output, 0, options, () => {});
+  } finally {
+    await output.close();
+  }
+}

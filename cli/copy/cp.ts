@@ -1,0 +1,263 @@
+import { posix } from 'node:path';
+import type { Context } from '../context.ts';
+import { Failure, usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { bytes } from '../sizes.ts';
+import type { PathChoice } from '../ssh/opening.ts';
+import { duration } from '../times.ts';
+import { copyFile, type Place } from './copy-file.ts';
+import { localSide } from './local-side.ts';
+import { type Meter, makeMeter } from './meter.ts';
+import { formatOperand, type Operand, parseOperand } from './operands.ts';
+import type { Side, Status } from './side.ts';
+import { asFailure, expand, isFileFailure, isPlainName, type Step, walk } from './tree-walk.ts';
+
+/** Files under way at once: small ones cost a round trip or more each. */
+const atOnce = 8;
+
+interface Totals {
+  files: number;
+  bytes: number;
+  /** Bytes that an earlier attempt had copied. */
+  kept: number;
+  failures: Failure[];
+}
+
+export async function cp(
+  context: Context,
+  input: {
+    paths: string[];
+    recursive: boolean;
+    preserve: boolean;
+    start: boolean;
+    path: string | undefined;
+  },
+): Promise<number | undefined> {
+  const operands = input.paths.map(parseOperand);
+  const target = operands.pop()!;
+  if (operands.length === 0)
+    throw usage('A copy needs a source and a destination.', 'Write cde cp SOURCE… DESTINATION.');
+  if (target.workspace === null && operands.every(({ workspace }) => workspace === null))
+    throw usage(
+      'Neither the source nor the destination is in a workspace.',
+      'Write WORKSPACE:PATH for the one that is.',
+    );
+  const sides = makeSides(context, input);
+  const since = performance.now();
+  const meter = makeMeter(context.out);
+  const totals: Totals = { files: 0, bytes: 0, kept: 0, failures: [] };
+  try {
+    // All connections before the first byte: a misspelt name is told at once.
+    for (const operand of [target, ...operands]) await sides.of(operand);
+    await Promise.race([copyAll(context, { ...input, operands, target }, sides, totals, meter), sides.ended]);
+  } catch (error) {
+    meter.clear();
+    if (error instanceof Failure && error.code === 'interrupted') throw interrupted();
+    throw error;
+  } finally {
+    meter.clear();
+    sides.close();
+  }
+  tell(context, totals, performance.now() - since);
+  return undefined;
+}
+
+/** The sides, one for each workspace. */
+function makeSides(context: Context, input: { start: boolean; path: string | undefined }) {
+  const open = new Map<string, Promise<Side>>();
+  let fail: (error: unknown) => void;
+  const ended = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  ended.catch(() => {});
+  return {
+    ended,
+    async of({ workspace }: Operand): Promise<Side> {
+      if (workspace === null) return localSide;
+      let side = open.get(workspace);
+      if (!side) {
+        side = import('./sftp-side.ts').then(async ({ openSftpSide }) => {
+          const opened = await openSftpSide(context, workspace, {
+            start: input.start,
+            path: (input.path ?? 'auto') as PathChoice,
+          });
+          opened.ended.catch((error) => fail(error));
+          return opened;
+        });
+        open.set(workspace, side);
+      }
+      return side;
+    },
+    close() {
+      for (const side of open.values())
+        side.then(
+          (opened) => opened.close(),
+          () => {},
+        );
+    },
+  };
+}
+
+async function copyAll(
+  context: Context,
+  input: { operands: Operand[]; target: Operand; recursive: boolean; preserve: boolean },
+  sides: ReturnType<typeof makeSides>,
+  totals: Totals,
+  meter: Meter,
+): Promise<void> {
+  const side = await sides.of(input.target);
+  const into = { side, path: input.target.path || '.' };
+  const there = await side.status(into.path);
+  const sources: Place[] = [];
+  for (const { workspace, path } of input.operands) {
+    const from = await sides.of({ workspace, path } as Operand);
+    const paths = workspace === null ? [path] : await expand(from, path);
+    if (paths.length === 0) throw notFound(formatOperand({ workspace, path } as Operand));
+    sources.push(...paths.map((each) => ({ side: from, path: each })));
+  }
+  const mustBeFolder = sources.length > 1 || /\/$/.test(input.target.path);
+  if (mustBeFolder && there?.kind !== 'folder')
+    throw new Failure('file-not-folder', `${formatOperand(input.target)} is not a folder.`, {
+      hint: 'Several sources, and a destination that ends with /, need a folder that exists.',
+    });
+
+  const run = makePool(atOnce);
+  const { signal } = context;
+  const onStep = async (step: Step): Promise<void> => {
+    signal.throwIfAborted();
+    if (step.do === 'fail') return failed(step.error);
+    if (step.do === 'folder') return makeFolder(step.to, step.source, input.preserve);
+    if (step.do === 'leave') {
+      await run.idle();
+      return input.preserve ? finishFolder(step.to, step.source) : undefined;
+    }
+    await run.start(() => one(step));
+  };
+  async function one(step: Step & { do: 'file' }): Promise<void> {
+    meter.begin(step.from.side.label(step.from.path), step.source.size);
+    try {
+      await copyFile(step.from, step.source, step.to, {
+        preserve: input.preserve,
+        signal,
+        onBytes(count, kept) {
+          totals.bytes += kept ? 0 : count;
+          totals.kept += kept ? count : 0;
+          meter.add(count);
+        },
+      });
+      totals.files += 1;
+    } catch (error) {
+      if (!isFileFailure(error)) throw error;
+      failed(asFailure(error));
+    }
+  }
+  function failed(error: Failure): void {
+    meter.clear();
+    context.out.note(clean(`${error.message}${error.detail ? ` (${error.detail})` : ''}`));
+    totals.failures.push(error);
+  }
+
+  for (const from of sources) {
+    try {
+      const status = await from.side.status(from.path || '.');
+      if (!status) throw notFound(from.side.label(from.path));
+      const name = nameOf(from.path);
+      // `FOLDER/.` means what is in it.
+      const path = there?.kind === 'folder' && name !== null ? posix.join(into.path, name) : into.path;
+      if (status.kind === 'folder' && !input.recursive)
+        throw new Failure('file-is-folder', `${from.side.label(from.path)} is a folder.`, {
+          hint: 'With -r it is copied with all that is in it.',
+        });
+      for await (const step of walk({ ...from, path: from.path || '.' }, status, { side, path }))
+        await onStep(step);
+    } catch (error) {
+      // A single source: its own failure is the command's.
+      if (sources.length === 1 || !isFileFailure(error)) throw error;
+      failed(asFailure(error));
+    }
+  }
+  await run.idle();
+  if (sources.length === 1 && totals.files === 0 && totals.failures.length === 1) throw totals.failures[0];
+}
+
+/** The name that a source gives its copy; null for one that means its contents. */
+function nameOf(path: string): string | null {
+  if (path === '' || path === '~' || /(^|\/)\.{1,2}\/*$/.test(path)) return null;
+  const name = posix.basename(path);
+  return isPlainName(name) ? name : null;
+}
+
+async function makeFolder(to: Place, source: Status, preserve: boolean): Promise<void> {
+  const there = await to.side.status(to.path);
+  if (there?.kind === 'folder') return;
+  if (there)
+    throw new Failure('file-not-folder', `${to.side.label(to.path)} is not a folder.`, {
+      hint: 'Move it away, or copy to another name.',
+    });
+  // One that its owner may not write to could not be filled.
+  await to.side.makeFolder(to.path, (preserve ? source.mode & 0o777 : 0o777 & source.mode) | 0o700);
+}
+
+async function finishFolder(to: Place, source: Status): Promise<void> {
+  await to.side.setMode(to.path, source.mode);
+  await to.side.setTimes(to.path, source.accessed, source.modified);
+}
+
+/** Runs a few at a time; the first rejection is passed on by the next call. */
+function makePool(most: number) {
+  const running = new Set<Promise<void>>();
+  let broken: { error: unknown } | null = null;
+  const check = () => {
+    if (broken) throw broken.error;
+  };
+  return {
+    async start(work: () => Promise<void>): Promise<void> {
+      while (running.size >= most) await Promise.race(running);
+      check();
+      const one = work()
+        .catch((error) => {
+          broken ??= { error };
+        })
+        .finally(() => running.delete(one));
+      running.add(one);
+    },
+    async idle(): Promise<void> {
+      await Promise.all(running);
+      check();
+    },
+  };
+}
+
+function tell(context: Context, totals: Totals, ms: number): void {
+  const { out } = context;
+  const { failures } = totals;
+  if (failures.length > 0) {
+    throw new Failure(
+      'copy-incomplete',
+      `${failures.length} of ${totals.files + failures.length} were not copied.`,
+      {
+        detail: failures
+          .slice(0, 20)
+          .map(({ message, detail }) => (detail ? `${message} ${detail}` : message))
+          .join('\n'),
+        hint: 'The others are whole. Mend what is named and copy again.',
+      },
+    );
+  }
+  if (out.json)
+    out.printJson({ files: totals.files, bytes: totals.bytes, keptBytes: totals.kept, ms: Math.round(ms) });
+  else
+    out.note(
+      `${totals.files} ${totals.files === 1 ? 'file' : 'files'}, ${bytes(totals.bytes)} in ${duration(ms)}` +
+        (totals.kept > 0 ? `; ${bytes(totals.kept)} were there from an earlier attempt` : ''),
+    );
+}
+
+const notFound = (label: string) =>
+  new Failure('file-not-found', `${label} does not exist.`, { exitCode: 3, hint: 'Check the path.' });
+
+const interrupted = () =>
+  new Failure('interrupted', 'Interrupted.', {
+    exitCode: 130,
+    hint: 'Files that were done are whole; the same command goes on with a large one where it stopped.',
+  });

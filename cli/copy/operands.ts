@@ -1,0 +1,19 @@
+import { usage } from '../failure.ts';
+
+/** One side of a copy: a path of this machine, or one of a workspace. */
+export type Operand = { workspace: null; path: string } | { workspace: string; path: string };
+
+/**
+ * Reads `PATH` or `WORKSPACE:PATH`, where WORKSPACE is `NAME` or `OWNER/NAME`. A local name with a colon is written
+ * `./like:this`; an empty PATH is the home.
+ */
+export function parseOperand(text: string): Operand {
+  if (text === '') throw usage('An empty word names no file.');
+  if (text.includes('\0')) throw usage('A path holds no NUL character.');
+  const match = /^((?:[a-z0-9][a-z0-9-]*\/)?[a-z0-9][a-z0-9-]*):(.*)$/is.exec(text);
+  return match ? { workspace: match[1]!, path: match[2]! } : { workspace: null, path: text };
+}
+
+/** As a person would write it. */
+export const formatOperand = ({ workspace, path }: Operand): string =>
+  workspace === null ? path : `${workspace}:${path}`;

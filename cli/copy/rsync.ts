@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import type { Context } from '../context.ts';
+import { Failure, usage } from '../failure.ts';
+import { self } from '../ssh/client-options.ts';
+import { fromSshHost, sshHost } from '../workspaces/reference.ts';
+
+/** A shell's "command not found", which rsync passes on from the other side. */
+const commandNotFound = 127;
+
+/** Runs this machine's rsync, with `cde` as its way to workspaces. */
+export async function rsync(context: Context, { words }: { words: string[] }): Promise<number> {
+  // rsync takes a name with a slash before the colon for a local one.
+  const args = words.map((word) =>
+    word.replace(/^([a-z0-9][a-z0-9-]*\/[a-z0-9][a-z0-9-]*)(?=::?)/i, (reference) => sshHost(reference)),
+  );
+  if (!args.some((word) => /^[^-/][^/]*:/.test(word)))
+    throw usage(
+      'No word names a file in a workspace.',
+      'Write WORKSPACE:PATH, as in: cde rsync -a src/ web:src/',
+    );
+  context.leaveInterrupts();
+  const child = spawn('rsync', args, {
+    stdio: 'inherit',
+    env: {
+      ...context.env,
+      RSYNC_RSH: [...self, 'ssh-for-rsync'].map(word).join(' '),
+      CDE_URL: context.server().url,
+    },
+  });
+  const code = await new Promise<number>((resolve, reject) => {
+    child.once('error', (cause: NodeJS.ErrnoException) =>
+      reject(
+        cause.code === 'ENOENT'
+          ? new Failure('rsync-missing', 'There is no rsync on this machine.', {
+              hint: 'Install it, or copy with: cde cp -r',
+              cause,
+            })
+          : cause,
+      ),
+    );
+    child.once('exit', (exit, signal) =>
+      resolve(exit ?? 128 + (signal ? (constants.signals[signal] ?? 0) : 0)),
+    );
+  });
+  if (code === commandNotFound)
+    throw new Failure('rsync-missing', 'There is no rsync in the workspace.', {
+      hint: "Install it there (its template's image should have it), or copy with: cde cp -r",
+    });
+  return code;
+}
+
+/** rsync splits the command at spaces, and knows quotes. */
+const word = (text: string) =>
+  /[\s'"]/.test(text) ? (text.includes('"') ? `'${text}'` : `"${text}"`) : text;
+
+/** What rsync runs: `[-l USER] HOST COMMAND…`, as it calls ssh. */
+export async function sshForRsync(context: Context, { words }: { words: string[] }): Promise<number> {
+  const rest = [...words];
+  while (rest[0]?.startsWith('-')) {
+    // The user is the workspace's own.
+    if (rest.shift() === '-l') rest.shift();
+  }
+  const host = rest.shift();
+  if (!host) throw usage('rsync calls this with a host.');
+  const { ssh } = await import('../ssh/ssh.ts');
+  return ssh(context, {
+    workspace: fromSshHost(host.replace(/^[^@]*@/, '')),
+    command: rest,
+    start: true,
+    forwardAgent: false,
+    local: [],
+    remote: [],
+    dynamic: [],
+    option: [],
+    tty: false,
+    withoutTty: true,
+    forwardOnly: false,
+    verbose: false,
+    stdio: false,
+    path: undefined,
+  });
+}

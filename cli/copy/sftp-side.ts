@@ -1,0 +1,148 @@
+import type { SFTPWrapper, Stats } from 'ssh2';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import type { PathChoice } from '../ssh/opening.ts';
+import { openSshClient } from '../ssh/ssh-client.ts';
+import type { OpenFile, Side, Status } from './side.ts';
+
+/** The first is "No such file", which our agent says of a folder that is none as well. */
+const noSuchFile = 2;
+const eof = 1;
+
+interface SftpError extends Error {
+  code?: number | string;
+}
+
+/** Calls a function of ssh2 with a callback. */
+const call = <T = void>(
+  start: (done: (error: Error | undefined | null, value?: T) => void) => void,
+): Promise<T> =>
+  new Promise((resolve, reject) => start((error, value) => (error ? reject(error) : resolve(value as T))));
+
+const absent = (error: SftpError) => {
+  if (error.code === noSuchFile) return null;
+  throw error;
+};
+
+/**
+ * A workspace's files, by SFTP over a session of this command's. `ended` rejects when the connection is lost for
+ * good: whatever is under way will not be answered.
+ */
+export async function openSftpSide(
+  context: Context,
+  workspace: string,
+  options: { start: boolean; path?: PathChoice | undefined },
+): Promise<Side & { ended: Promise<never> }> {
+  const { client, ended, close } = await openSshClient(context, workspace, options);
+  try {
+    const sftp = await Promise.race([call<SFTPWrapper>((done) => client.sftp(done)), ended]);
+    return { ...makeSftpSide(sftp, workspace, close), ended };
+  } catch (error) {
+    close();
+    throw toFailure(error);
+  }
+}
+
+function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): Side {
+  // What it cannot give away is told by the requests themselves.
+  sftp.on('error', () => {});
+  const label = (path: string) => `${workspace}:${path}`;
+  /** Says which file it was about: a status of SFTP does not. */
+  const about =
+    <A extends unknown[], T>(work: (path: string, ...rest: A) => Promise<T>) =>
+    async (path: string, ...rest: A): Promise<T> => {
+      try {
+        return await work(path, ...rest);
+      } catch (error) {
+        throw told(error as SftpError, label(path));
+      }
+    };
+  return {
+    label,
+    status: about(async (path) => {
+      const stats = await call<Stats>((done) => sftp.stat(wire(path), done)).catch(absent);
+      return stats && statusOf(stats);
+    }),
+    ownFile: about(async (path) => {
+      const stats = await call<Stats>((done) => sftp.lstat(wire(path), done)).catch(absent);
+      return stats?.isFile() ? { size: stats.size } : null;
+    }),
+    real: about((path) => call<string>((done) => sftp.realpath(wire(path), done))),
+    list: about(async (path) => {
+      const entries = await call<{ filename: string }[]>((done) => sftp.readdir(wire(path), done));
+      return entries.map(({ filename }) => filename);
+    }),
+    makeFolder: about((path, mode: number) => call((done) => sftp.mkdir(wire(path), { mode }, done))),
+    open: about(async (path, how: 'read' | 'create' | 'go-on' | 'in-place', mode = 0o666) => {
+      const flags = ({ read: 'r', create: 'w+', 'go-on': 'r+', 'in-place': 'r+' } as const)[how];
+      const handle = await call<Buffer>((done) => sftp.open(wire(path), flags, { mode }, done));
+      return openedFile(sftp, handle, (error) => told(error, label(path)));
+    }),
+    async rename(from, to) {
+      await call((done) => sftp.ext_openssh_rename(wire(from), wire(to), done)).catch((error: SftpError) => {
+        throw told(error, label(to));
+      });
+    },
+    remove: about((path) =>
+      call((done) => sftp.unlink(wire(path), done)).then(
+        () => {},
+        (error) => void absent(error),
+      ),
+    ),
+    setMode: about((path, mode: number) => call((done) => sftp.chmod(wire(path), mode, done))),
+    setTimes: about((path, accessed: number, modified: number) =>
+      call((done) => sftp.utimes(wire(path), accessed, modified, done)),
+    ),
+    close,
+  };
+}
+
+/** `~/` is the home, as in a shell; SFTP starts there anyway. */
+const wire = (path: string) => (path === '' || path === '~' ? '.' : path.replace(/^~\/+/, './'));
+
+function openedFile(sftp: SFTPWrapper, handle: Buffer, tell: (error: SftpError) => Error): OpenFile {
+  const telling = <T>(promise: Promise<T>) =>
+    promise.catch((error: SftpError) => {
+      throw tell(error);
+    });
+  return {
+    read: (into, position) =>
+      telling(
+        call<number>((done) =>
+          sftp.read(handle, into, 0, into.length, position, (error: SftpError | undefined, count) =>
+            // At the end it is a status, and a count of nothing here.
+            error?.code === eof ? done(null, 0) : done(error, count),
+          ),
+        ),
+      ),
+    // The agent does them in the order in which they come.
+    write: (data, position) =>
+      telling(call((done) => sftp.write(handle, data, 0, data.length, position, (error) => done(error)))),
+    setMode: (mode) => telling(call((done) => sftp.fchmod(handle, mode, done))),
+    setTimes: (accessed, modified) => telling(call((done) => sftp.futimes(handle, accessed, modified, done))),
+    sync: () => telling(call((done) => sftp.ext_openssh_fsync(handle, done))),
+    close: () => call((done) => sftp.close(handle, done)),
+  };
+}
+
+function statusOf(stats: Stats): Status {
+  return {
+    kind: stats.isFile() ? 'file' : stats.isDirectory() ? 'folder' : 'other',
+    size: stats.size,
+    mode: stats.mode & 0o7777,
+    modified: stats.mtime,
+    accessed: stats.atime,
+  };
+}
+
+/** A status of SFTP as a failure that names the file. */
+function told(error: SftpError, where: string): Error {
+  if (error instanceof Failure || typeof error.code !== 'number') return error;
+  return new Failure('file-failed', `${where} cannot be used.`, {
+    exitCode: error.code === noSuchFile ? exitCodes.notFound : exitCodes.failure,
+    detail: error.message,
+    hint: 'Check that it exists in the workspace and that you may read and write it there.',
+    cause: error,
+  });
+}

@@ -1,0 +1,92 @@
+import { posix } from 'node:path';
+import { Failure } from '../failure.ts';
+import type { Place } from './copy-file.ts';
+import type { Side, Status } from './side.ts';
+
+export type Step =
+  | { do: 'file'; from: Place; source: Status; to: Place }
+  | { do: 'folder'; to: Place; source: Status }
+  /** Once all that is in it is done: with `-p` its time is set then. */
+  | { do: 'leave'; to: Place; source: Status }
+  | { do: 'fail'; error: Failure };
+
+/** What the folders of a path can hold besides; deeper is a loop of links that no `real` has shown. */
+const deepest = 200;
+
+/** Names that the other side made up must stay names: no path, and nothing that leads upwards. */
+export function isPlainName(name: string): boolean {
+  if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) return false;
+  return process.platform !== 'win32' || !/[\\:]/.test(name);
+}
+
+/**
+ * What copying `from` as `to` means, step by step, folders before what they hold. Links are followed, but not into a
+ * folder that they are in.
+ */
+export async function* walk(
+  from: Place,
+  source: Status,
+  to: Place,
+  above: readonly string[] = [],
+): AsyncGenerator<Step> {
+  if (source.kind === 'file') return yield { do: 'file', from, source, to };
+  const label = from.side.label(from.path);
+  if (source.kind === 'other')
+    return yield fail('file-not-regular', `${label} is neither a file nor a folder; it was left out.`);
+  const real = await from.side.real(from.path);
+  if (above.includes(real) || above.length > deepest)
+    return yield fail('file-loop', `${label} leads back to a folder that it is in; it was left out.`);
+  yield { do: 'folder', to, source };
+  for (const name of (await from.side.list(from.path)).sort()) {
+    if (!isPlainName(name)) {
+      yield fail('file-name-refused', `${label} holds a name that is a path: ${JSON.stringify(name)}.`);
+      continue;
+    }
+    const child = { side: from.side, path: posix.join(from.path || '.', name) };
+    try {
+      const status = await child.side.status(child.path);
+      if (!status) yield fail('file-not-found', `${child.side.label(child.path)} leads nowhere.`);
+      else yield* walk(child, status, { side: to.side, path: posix.join(to.path, name) }, [...above, real]);
+    } catch (error) {
+      if (!isFileFailure(error)) throw error;
+      yield { do: 'fail', error: asFailure(error) };
+    }
+  }
+  yield { do: 'leave', to, source };
+}
+
+const fail = (code: string, message: string): Step => ({ do: 'fail', error: new Failure(code, message) });
+
+/** What concerns one file, so that the others go on; a connection that is gone concerns all. */
+export function isFileFailure(error: unknown): boolean {
+  if (error instanceof Failure) return error.code.startsWith('file-');
+  return error instanceof Error && typeof (error as NodeJS.ErrnoException).errno === 'number';
+}
+
+export function asFailure(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const { path, message } = error as NodeJS.ErrnoException;
+  return new Failure('file-failed', `${path ?? 'A file'} cannot be used.`, { detail: message, cause: error });
+}
+
+/** Expands `*`, `?` and `[…]` in a path of a workspace, as scp does; what is there as it is written stays so. */
+export async function expand(side: Side, pattern: string): Promise<string[]> {
+  if (!/[*?[]/.test(pattern) || (await side.status(pattern))) return [pattern];
+  let found = [pattern.startsWith('/') ? '/' : ''];
+  for (const part of pattern.split('/').filter((segment) => segment !== '')) {
+    const next: string[] = [];
+    for (const folder of found) {
+      if (!/[*?[]/.test(part)) {
+        next.push(posix.join(folder, part));
+        continue;
+      }
+      const names = await side.list(folder || '.').catch(() => [] as string[]);
+      // Hidden ones only where the pattern says so, as in a shell.
+      for (const name of names.sort())
+        if (isPlainName(name) && (part.startsWith('.') || !name.startsWith('.')))
+          if (posix.matchesGlob(name, part)) next.push(posix.join(folder, name));
+    }
+    found = next;
+  }
+  return found;
+}

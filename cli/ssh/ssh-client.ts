@@ -1,0 +1,80 @@
+import type { Client } from 'ssh2';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, toFailure } from '../failure.ts';
+import { type OpeningOptions, openWorkspaceSession } from './opening.ts';
+
+/** A client of a workspace's SSH server in this process: for file transfers and reverse forwards. */
+export interface OpenSsh {
+  client: Client;
+  /** Rejects with a Failure when the connection is over, for whatever reason but `close`. */
+  ended: Promise<never>;
+  close(): void;
+}
+
+/** How long the session's end may take to say why, after SSH has noticed that it is cut off. */
+const reasonMs = 300;
+
+/** Opens a session and speaks SSH over it. The host key must be the one that the server vouches for. */
+export async function openSshClient(
+  context: Context,
+  workspace: string,
+  options: OpeningOptions,
+): Promise<OpenSsh> {
+  const loading = import('ssh2');
+  const { session, opening } = await openWorkspaceSession(context, workspace, null, options);
+  const { default: ssh2 } = await loading;
+  const client = new ssh2.Client();
+  const pinned = Buffer.from(opening.sshHostKey.split(/\s+/)[1] ?? '', 'base64');
+  let closed = false;
+  let fail: (error: unknown) => void;
+  const ended = new Promise<never>((_, reject) => {
+    fail = reject;
+  });
+  ended.catch(() => {});
+  const close = () => {
+    closed = true;
+    client.destroy();
+    session.close();
+  };
+  context.signal.addEventListener('abort', () => fail(context.signal.reason), { once: true });
+  void session.closed.then(({ error }) => {
+    if (!closed) fail(toFailure(error ?? lost()));
+  });
+  const broke = (error?: Error) => {
+    // The session, where it ended, says why; SSH only says that it did.
+    setTimeout(() => !closed && fail(toFailure(error ? lost(error) : lost())), reasonMs).unref();
+  };
+  client.on('error', broke);
+  client.once('close', () => broke());
+  try {
+    const sock = await session.open({ kind: 'ssh' }, { eager: true });
+    await Promise.race([
+      ended,
+      new Promise<void>((resolve) => {
+        client.once('ready', resolve);
+        client.connect({
+          sock: sock as never,
+          username: opening.username,
+          hostVerifier: (key: Buffer) => key.equals(pinned),
+          // A silence is an outage, which the session survives.
+          readyTimeout: 0,
+          keepaliveInterval: 0,
+        });
+      }),
+    ]);
+  } catch (error) {
+    close();
+    throw error;
+  }
+  return { client, ended, close };
+}
+
+function lost(cause?: Error): Failure {
+  return new Failure('ssh-broken', 'The SSH connection to the workspace broke.', {
+    exitCode: exitCodes.unreachable,
+    detail: cause?.message,
+    hint: 'Try again.',
+    cause,
+  });
+}
