@@ -1,3 +1,5 @@
+import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
+
 // Not by `import`: that would read every export of node:http, one of which (WebSocket) loads all of undici.
 const { Agent: HttpAgent, request: requestHttp } = process.getBuiltinModule('node:http');
 const { Agent: HttpsAgent, request: requestHttps } = process.getBuiltinModule('node:https');
@@ -10,8 +12,9 @@ const maxReplyBytes = 8 * 1024 * 1024;
  * 30 ms of the agent's start, and 10 MB in every workspace. `timeoutMs` bounds one request.
  */
 export function makeFetch({ timeoutMs }: { timeoutMs: number }): typeof fetch {
-  const http = new HttpAgent({ keepAlive: true, maxSockets: 4 });
-  const https = new HttpsAgent({ keepAlive: true, maxSockets: 4 });
+  const kept = { keepAlive: true, maxSockets: 4 };
+  const http = new HttpAgent(kept);
+  const https = proxyAgent(kept) ?? new HttpsAgent(kept);
 
   function send(
     input: string,
@@ -28,7 +31,12 @@ export function makeFetch({ timeoutMs }: { timeoutMs: number }): typeof fetch {
         signal: init.signal ? AbortSignal.any([init.signal, timeout]) : timeout,
       });
       request.on('error', (error) =>
-        reject(timeout.aborted ? new Error(`no answer within ${timeoutMs / 1000} s`) : error),
+        reject(
+          new Error(
+            (timeout.aborted ? `no answer within ${timeoutMs / 1000} s` : error.message) + proxyRemark(input),
+            { cause: error },
+          ),
+        ),
       );
       request.on('response', (response) => {
         const chunks: Buffer[] = [];

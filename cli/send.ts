@@ -1,5 +1,6 @@
 import { type IncomingMessage, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
+import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
 
 /** What a request came back with; the part of `Response` that the typed client looks at. */
 export interface Reply {
@@ -15,6 +16,9 @@ export interface Reply {
 /** Longer than any request of ours is held open (20 s), shorter than a person waits on a connection that is dead. */
 const silenceMs = 45_000;
 
+/** Made once, so that connections are kept. */
+let agent: ReturnType<typeof proxyAgent>;
+
 /**
  * One request, by node:http: ssh's path loads that anyway (for WebSockets), and global `fetch` would add 10 ms
  * of its own to every connection. Redirects are not followed, so that a token goes nowhere else.
@@ -25,14 +29,20 @@ export function send(
 ): Promise<Reply> {
   const { method, headers, body, signal } = init;
   return new Promise((resolve, reject) => {
-    const begin = url.startsWith('https:') ? requestHttps : requestHttp;
-    const outgoing = begin(url, { method, headers, signal, timeout: silenceMs }, (incoming) => {
+    const isHttps = url.startsWith('https:');
+    if (isHttps) agent ??= proxyAgent({ keepAlive: true });
+    const begin = isHttps ? requestHttps : requestHttp;
+    const settings = { method, headers, signal, timeout: silenceMs, ...(isHttps && agent && { agent }) };
+    const outgoing = begin(url, settings, (incoming) => {
       read(incoming).then(resolve, reject);
     });
     outgoing.once('timeout', () =>
       outgoing.destroy(Object.assign(new Error(`silence for ${silenceMs / 1000} s`), { code: 'ETIMEDOUT' })),
     );
-    outgoing.once('error', reject);
+    outgoing.once('error', (error) => {
+      error.message += proxyRemark(url);
+      reject(error);
+    });
     outgoing.end(body);
   });
 }

@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { startSatellite } from './program.ts';
 import { describeSettings, readSettings, SettingsError } from './settings.ts';
 
@@ -14,6 +15,7 @@ async function main(): Promise<void> {
     return;
   }
   const settings = readSettings(args, process.env);
+  useProxyForFetch();
   let exitCode = 0;
   let stopping = false;
   const stop = (code: number) => {

@@ -2,6 +2,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { type Config, ConfigError, describeSettings, readConfig } from './config.ts';
 import { startControlPlane, version } from './control-plane.ts';
 import { type Embedded, startEmbedded } from './database/embedded.ts';
@@ -141,6 +142,7 @@ async function main(): Promise<void> {
     return;
   }
   const config = readConfig(args, process.env);
+  useProxyForFetch();
   const log = makeLog(config.logLevel);
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
     throw new StartError(

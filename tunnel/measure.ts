@@ -1,6 +1,7 @@
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
 import { TunnelError } from './errors.ts';
+import { proxyAgent } from './proxy.ts';
 import { relayPaths } from './relay-protocol.ts';
 
 /** What is known of round trips to satellites, by URL, in milliseconds. */
@@ -24,9 +25,10 @@ export interface Prober {
 const requests = 3;
 
 export function makeProber(): Prober {
+  const kept = { keepAlive: true, maxSockets: 1 };
   const agents = {
-    http: new HttpAgent({ keepAlive: true, maxSockets: 1 }),
-    https: new HttpsAgent({ keepAlive: true, maxSockets: 1 }),
+    http: new HttpAgent(kept),
+    https: proxyAgent(kept) ?? new HttpsAgent(kept),
   };
   return {
     async rtt(url, options) {

@@ -3,6 +3,7 @@ import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import { keepAlive } from '../heartbeat.ts';
 import type { Path, PathEvents } from '../path.ts';
+import { proxyAgent, proxyRemark } from '../proxy.ts';
 import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
 
 export interface SocketTimes {
@@ -53,7 +54,13 @@ export function openSocket(
       // The satellite answers a close at once or is gone; nobody should wait 30 s for a process to end.
       closeTimeout: 3_000,
     };
-    const socket = new WebSocket(relayUrl(satellite, path), settings);
+    const url = relayUrl(satellite, path);
+    let socket: WebSocket;
+    try {
+      socket = new WebSocket(url, { ...settings, ...(url.startsWith('wss:') && { agent: proxyAgent() }) });
+    } catch (error) {
+      throw new TunnelError('satellite-unreachable', (error as Error).message);
+    }
     const abort = () => fail(new TunnelError('session-aborted'));
     const fail = (error: TunnelError) => {
       options.signal?.removeEventListener('abort', abort);
@@ -83,7 +90,7 @@ export function openSocket(
 
 function reasonOf(error: Error & { code?: string; errors?: Error[] }, satellite: string): string {
   const message = error.message || error.errors?.[0]?.message || error.code || 'no reason given';
-  return `${new URL(satellite).host}: ${message}`;
+  return `${new URL(satellite).host}: ${message}${proxyRemark(satellite)}`;
 }
 
 function refusal(status: number, body: string): TunnelError {
