@@ -58,11 +58,14 @@ export interface Command {
   env?: NodeJS.ProcessEnv;
   /** What its configuration files hold: a change of them restarts it. */
   config?: string;
+  /** What it is known by instead of its command line, where that names a checkout: another one must not restart it. */
+  identity?: string;
 }
 
 /** Starts the process unless it runs already with the same command. Returns whether it had to be started. */
 export async function start(command: Command): Promise<boolean> {
-  const hash = hashOf(command.program, ...command.args, command.config ?? '');
+  const words = command.identity === undefined ? [command.program, ...command.args] : [command.identity];
+  const hash = hashOf(...words, command.config ?? '');
   if (running(command.name) && recordOf(command.name)?.command === hash) return false;
   await stop(command.name);
   mkdirSync(pidDir, { recursive: true });

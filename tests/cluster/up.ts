@@ -1,5 +1,5 @@
 // `npm run kube:up`: brings up the test cluster, or what is missing of it, and prints the path of its kubeconfig.
-import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { adminKubeconfig, makeCertificates, partKubeconfig, pki } from './certificates.ts';
@@ -113,6 +113,7 @@ const provisioner = (): Command => ({
   name: 'provisioner',
   program: process.execPath,
   args: [join(places.here, 'provisioner.ts'), partKubeconfig('admin')],
+  identity: readFileSync(join(places.here, 'provisioner.ts'), 'utf8'),
 });
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {

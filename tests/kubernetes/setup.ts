@@ -7,6 +7,9 @@ import { up } from '../cluster/up.ts';
 
 /** Vitest runs it once, before all files. */
 export default async function setup(): Promise<void> {
+  // Before anything is started: an older one would leave the cluster with processes that cannot run on it.
+  if (Number.parseInt(process.versions.node, 10) < 24)
+    throw new Error(`Node ${process.versions.node} is too old: npm run test:kubernetes brings Node 24`);
   const given = process.env.CDE_TEST_KUBECONFIG;
   if (given) {
     if (!existsSync(given)) throw new Error(`CDE_TEST_KUBECONFIG names ${given}, which is not there`);
