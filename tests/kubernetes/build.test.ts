@@ -301,8 +301,12 @@ test('credentials that the template brings are used, and are not left behind', a
     ...['--docker-username=ada', '--docker-password=opensesame'],
   );
   await admin('label', 'secret', unique, '-n', 'default', 'cde.dev/copy=true');
-  await template(`${builder}    registrySecret: default/${unique}\n`);
+  // A volume cannot shrink, and need not.
+  await template(`${builder.replace('cache: 1Gi', 'cache: 512Mi')}    registrySecret: default/${unique}\n`);
   await ok('update', unique);
+  const { namespace } = await json('show', unique);
+  const size = ['-o', 'jsonpath={.spec.resources.requests.storage}'];
+  expect(await admin('-n', namespace, 'get', 'pvc', 'builder-cache', ...size)).toBe('1Gi');
   // The user's own settings of Docker stay as they are, and count.
   const docker = join(machine.env.HOME!, '.docker');
   await mkdir(docker, { recursive: true });
