@@ -60,6 +60,10 @@ export const tunnelErrors = {
     'The address does not answer',
     'A firewall, or a network policy of the cluster, may be in between',
   ],
+  'path-unsupported': [
+    'Paths by UDP do not work on this machine',
+    'All else does; node-datachannel is not made for every platform',
+  ],
   'path-lost': ['The direct connection broke', 'Connect again'],
   'session-timeout': ['The agent did not answer in time', 'Connect again'],
   'session-unknown': ['The agent does not know the session', 'Connect again'],
@@ -99,7 +103,7 @@ export const tunnelErrors = {
   ],
   'target-invalid': [
     'The target cannot be understood',
-    'Use ssh, tcp with host and port, or unix with a path',
+    'Use ssh, tcp or udp with host and port, or unix with a path; an agent of an older release knows fewer',
   ],
   'target-refused': ['Nothing listens at the target', 'Check that the program runs and listens on that port'],
   'target-not-found': ['The target does not exist inside the workspace', 'Check the host name or the path'],

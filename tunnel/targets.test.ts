@@ -15,8 +15,12 @@ describe('targets', () => {
     const target = fc.oneof(
       fc.constant<Target>({ kind: 'ssh' }),
       fc
-        .tuple(fc.oneof(fc.domain(), fc.ipV4(), fc.ipV6()), fc.integer({ min: 1, max: 65535 }))
-        .map(([host, port]): Target => ({ kind: 'tcp', host, port })),
+        .tuple(
+          fc.constantFrom('tcp' as const, 'udp' as const),
+          fc.oneof(fc.domain(), fc.ipV4(), fc.ipV6()),
+          fc.integer({ min: 1, max: 65535 }),
+        )
+        .map(([kind, host, port]): Target => ({ kind, host, port })),
       fc
         .string({ unit: 'grapheme', maxLength: 40 })
         .filter((text) => !text.includes('\0'))
@@ -32,7 +36,7 @@ describe('targets', () => {
   it('are targets or target-invalid, whatever the text', () => {
     const text = fc.oneof(
       fc.string(),
-      fc.tuple(fc.constantFrom('ssh', 'tcp:', 'unix:'), fc.string()).map((parts) => parts.join('')),
+      fc.tuple(fc.constantFrom('ssh', 'tcp:', 'udp:', 'unix:'), fc.string()).map((parts) => parts.join('')),
     );
     fc.assert(
       fc.property(text, (any) => {

@@ -1,20 +1,25 @@
 import { connect, isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { connectDatagrams } from './datagrams.ts';
 import { TunnelError } from './errors.ts';
 
-/** What a stream leads to inside the workspace: the agent's SSH server, a TCP port, or a Unix socket. */
+/**
+ * What a stream leads to inside the workspace: the agent's SSH server, a TCP port, a UDP port (the stream then carries
+ * framed datagrams), or a Unix socket.
+ */
 export type Target =
   | { kind: 'ssh' }
-  | { kind: 'tcp'; host: string; port: number }
+  | { kind: 'tcp' | 'udp'; host: string; port: number }
   | { kind: 'unix'; path: string };
 
-/** A target as it stands in the `cde-target` header: `ssh`, `tcp:HOST:PORT`, `unix:PATH` (percent-encoded). */
+/** A target as it stands in the `cde-target` header: `ssh`, `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` (percent-encoded). */
 export function formatTarget(target: Target): string {
   switch (target.kind) {
     case 'ssh':
       return 'ssh';
     case 'tcp':
-      return `tcp:${encodeURIComponent(target.host)}:${target.port}`;
+    case 'udp':
+      return `${target.kind}:${encodeURIComponent(target.host)}:${target.port}`;
     case 'unix':
       return `unix:${encodeURIComponent(target.path)}`;
   }
@@ -24,11 +29,11 @@ export function formatTarget(target: Target): string {
 export function parseTarget(text: string): Target {
   try {
     if (text === 'ssh') return { kind: 'ssh' };
-    const tcp = /^tcp:([^:]{1,1000}):(\d{1,5})$/.exec(text);
-    if (tcp) {
-      const host = decodeURIComponent(tcp[1]!);
-      const port = Number(tcp[2]);
-      if (port >= 1 && port <= 65535 && isHost(host)) return { kind: 'tcp', host, port };
+    const ip = /^(tcp|udp):([^:]{1,1000}):(\d{1,5})$/.exec(text);
+    if (ip) {
+      const host = decodeURIComponent(ip[2]!);
+      const port = Number(ip[3]);
+      if (port >= 1 && port <= 65535 && isHost(host)) return { kind: ip[1] as 'tcp' | 'udp', host, port };
     }
     const unix = /^unix:([^:]{1,1000})$/.exec(text);
     if (unix) {
@@ -65,13 +70,15 @@ const errorCodes: Record<
 };
 
 /**
- * Connects to a TCP port or Unix socket on this machine, half-open, without Nagle's delay. Rejects with a
+ * Connects to a TCP port or Unix socket on this machine, half-open, without Nagle's delay; or makes a socket that speaks
+ * with a UDP port. Rejects with a
  * TunnelError `target-…`.
  */
 export function connectTarget(
   target: Exclude<Target, { kind: 'ssh' }>,
   signal?: AbortSignal,
 ): Promise<Duplex> {
+  if (target.kind === 'udp') return connectDatagrams(target.host, target.port);
   return new Promise((resolve, reject) => {
     const where = target.kind === 'tcp' ? `${target.host} port ${target.port}` : target.path;
     const socket = connect({
