@@ -9,7 +9,8 @@ import { TunnelError } from './errors.ts';
  */
 export type Target =
   | { kind: 'ssh' }
-  | { kind: 'tcp' | 'udp'; host: string; port: number }
+  | { kind: 'tcp'; host: string; port: number }
+  | { kind: 'udp'; host: string; port: number }
   | { kind: 'unix'; path: string };
 
 /** A target as it stands in the `cde-target` header: `ssh`, `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` (percent-encoded). */
