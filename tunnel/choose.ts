@@ -69,6 +69,15 @@ export function isBetter(current: number, other: number, becomesDirect: boolean)
 
 const isDirect = (kind: PathKind) => kind !== 'relay';
 
+/** Where both may be had, TCP comes first: the kernel carries more, and for less, than we do. */
+function precedes(one: { one: Candidate; rtt: number }, best: { one: Candidate; rtt: number }): boolean {
+  if (one.one.kind === 'direct-udp' && best.one.kind === 'direct-tcp')
+    return isBetter(best.rtt, one.rtt, false);
+  if (one.one.kind === 'direct-tcp' && best.one.kind === 'direct-udp')
+    return !isBetter(one.rtt, best.rtt, false);
+  return one.rtt < best.rtt;
+}
+
 export function makeChooser(): Chooser {
   const known = new Map<string, Known>();
   let active: string | undefined;
@@ -136,7 +145,7 @@ export function makeChooser(): Chooser {
         one.wins = better ? one.wins + 1 : 0;
         if (!better) continue;
         if (one.wins < rounds) unproven = true;
-        else if (!best || rtt < best.rtt) best = { one, rtt };
+        else if (!best || precedes({ one, rtt }, best)) best = { one, rtt };
       }
       if (!best) return { move: null, why: unproven ? 'unproven' : 'best' };
       if (at < settleUntil()) return { move: null, why: 'too-soon' };

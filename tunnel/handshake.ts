@@ -1,5 +1,5 @@
 import { createHash, type KeyObject, sign, verify } from 'node:crypto';
-import type { IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
+import type { ClientHttp2Stream, IncomingHttpHeaders, OutgoingHttpHeaders } from 'node:http2';
 import type { TLSSocket } from 'node:tls';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from './errors.ts';
 import { importPublicKey } from './keys.ts';
@@ -9,6 +9,8 @@ export const alpn = 'h2';
 export const helloPath = '/v1/hello';
 /** The agent's offers of other paths: lines for as long as the session lasts. */
 export const offersPath = '/v1/offers';
+/** Finding a path by UDP: what both ends say of their addresses (ice.ts), for as long as an attempt takes. */
+export const icePath = '/v1/direct-udp';
 export const proofHeader = 'cde-proof';
 /** The agent's name for the session, in its answer to the hello: to find the session in its log. */
 export const sessionHeader = 'cde-session';
@@ -99,4 +101,27 @@ export function readErrorHeaders(headers: IncomingHttpHeaders): TunnelError {
   }
   if (typeof code === 'string' && isTunnelErrorCode(code)) return new TunnelError(code, text);
   return new TunnelError('session-failed', `the agent answered ${headers[':status']}`);
+}
+
+/** Waits for a reply that is not a refusal. Rejects with the refusal, or with the stream's end. */
+export function response(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
+  return new Promise((resolve, reject) => {
+    const done = () => {
+      stream.off('error', fail);
+      stream.off('close', close);
+    };
+    const fail = (error: Error) => {
+      done();
+      stream.on('error', () => {});
+      reject(error);
+    };
+    const close = () => fail(new TunnelError('session-failed', 'the agent closed the stream'));
+    stream.on('error', fail);
+    stream.on('close', close);
+    stream.once('response', (headers) => {
+      if (headers[':status'] !== 200) return fail(readErrorHeaders(headers));
+      done();
+      resolve(headers);
+    });
+  });
 }

@@ -8,6 +8,7 @@ import {
   checkProof,
   errorHeaders,
   helloPath,
+  icePath,
   maxSessionMemory,
   offersPath,
   proofHeader,
@@ -63,6 +64,11 @@ export interface HostOptions {
   paths?: () => readonly PathKind[];
   /** What the client may choose from instead of the path that it came by. */
   offers?: OfferSource;
+  /**
+   * Begins to look for a path by UDP with the client; what it returns talks to the client over a stream, until it
+   * is done. Throws where there is none to be had. Asked only where such paths may be used.
+   */
+  introduce?: (context: SessionContext) => (stream: Duplex) => Promise<void>;
   /** Told once the ticket is accepted. */
   onOpen?: (context: SessionContext) => void;
   /** The time by which tickets are judged. */
@@ -169,6 +175,8 @@ export function serveSession(options: HostOptions): HostedSession {
           (context) => !stream.destroyed && serveOffers(stream, offers, context),
           (error) => refuse(stream, asTunnelError(error, 'ticket-invalid')),
         );
+      } else if (headers[':method'] === 'POST' && headers[':path'] === icePath && admitted) {
+        void serveIntroduction(stream, admitted);
       } else {
         stream.respond({ ':status': 404 }, { endStream: true });
       }
@@ -214,6 +222,23 @@ export function serveSession(options: HostOptions): HostedSession {
     stream.resume();
     stream.once('end', () => stream.end());
     say();
+  }
+
+  async function serveIntroduction(
+    stream: ServerHttp2Stream,
+    admission: Promise<SessionContext>,
+  ): Promise<void> {
+    try {
+      const context = await admission;
+      if (!options.introduce) throw new TunnelError('path-unsupported', 'this agent offers none');
+      if (!mayCarry(options, 'direct-udp', context)) throw new TunnelError('path-forbidden', 'direct-udp');
+      const talk = options.introduce(context);
+      stream.respond({ ':status': 200 });
+      await talk(stream);
+      stream.end();
+    } catch (error) {
+      refuse(stream, asTunnelError(error, 'path-unavailable'));
+    }
   }
 
   async function serveStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {

@@ -93,6 +93,8 @@ export interface SatellitePlace {
   name: string;
   url: string;
   agentRttMs?: number | null | undefined;
+  /** HOST:PORT of its STUN server. */
+  stun?: string | undefined;
 }
 
 export interface Measured {

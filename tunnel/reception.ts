@@ -1,20 +1,33 @@
+import type { Duplex } from 'node:stream';
 import { type Clock, systemClock } from './clock.ts';
 import { TunnelError, type TunnelErrorCode } from './errors.ts';
 import { closeFrame, type Frame } from './frames.ts';
 import { type HostedSession, type HostOptions, mayCarry, type SessionContext, serveSession } from './host.ts';
 import { type Link, makeLink } from './link.ts';
+import type { DirectTimes } from './liveness.ts';
 import type { Path } from './path.ts';
+import { loadNative } from './paths/datachannel.ts';
+import { connectUdp, type UdpOptions, udpCount } from './paths/direct-udp.ts';
 import { makePipe, type Pipe } from './pipe.ts';
 import { answerResume, askedFor, comeFrame, type ResumeSecret } from './resume.ts';
 
-export interface ReceptionOptions extends Omit<HostOptions, 'pipe' | 'keep'> {
+export interface ReceptionOptions extends Omit<HostOptions, 'pipe' | 'keep' | 'introduce'> {
   /** The longest that a session may be without a path; default 8 h: a laptop closed over lunch and a meeting. */
   waitMs?: number;
   /** How many sessions may be without a path at the same time; the one that waits longest ends then. Default 32. */
   maxWaiting?: number;
+  /** How paths by UDP are found with clients; without it there are none. */
+  udp?: UdpSource;
   clock?: Clock;
   /** Told of each new session, before its ticket is seen. */
   onSession?: (session: HostedSession) => void;
+}
+
+export interface UdpSource extends Pick<UdpOptions, 'bindAddress'>, DirectTimes {
+  /** HOST:PORT of the STUN server to ask, for the nth attempt. */
+  stun: (attempt: number) => string | undefined;
+  /** There are none on this machine, and why. */
+  onUnavailable?: (error: TunnelError) => void;
 }
 
 export interface Reception {
@@ -40,6 +53,13 @@ const directGreetMs = 3_000;
 /** Of one session. The oldest goes. */
 const maxReserves = 3;
 
+/** Of paths by UDP and attempts at one, together: each has a descriptor, buffers and timers of its own. */
+const maxUdp = 256;
+/** Attempts of one session at the same time. */
+const maxUdpAttempts = 2;
+/** The client gives up before. */
+const udpWithinMs = 20_000;
+
 interface Kept {
   pipe: Pipe;
   secret: ResumeSecret;
@@ -62,10 +82,35 @@ export function makeReception(options: ReceptionOptions): Reception {
   const greeting = new Set<Link>();
   let closed: TunnelErrorCode | undefined;
 
+  const attempts = new WeakMap<SessionContext, number>();
+  let attempted = 0;
+  function introduce(context: SessionContext): (stream: Duplex) => Promise<void> {
+    const { stun, onUnavailable, ...rest } = options.udp!;
+    try {
+      loadNative();
+    } catch (error) {
+      onUnavailable?.(error as TunnelError);
+      throw error;
+    }
+    const others = attempts.get(context) ?? 0;
+    if (closed || others >= maxUdpAttempts || udpCount() >= maxUdp)
+      throw new TunnelError('path-unavailable', 'the agent has too many paths by UDP already');
+    attempts.set(context, others + 1);
+    return async (stream) => {
+      try {
+        const options = { ...rest, stun: stun(attempted++), timeoutMs: udpWithinMs, signal: context.signal };
+        accept(await connectUdp('answer', stream, options));
+      } finally {
+        attempts.set(context, attempts.get(context)! - 1);
+      }
+    };
+  }
+
   function serve(link: Link): void {
     const pipe = makePipe({ path: link.path, link, clock });
     const session = serveSession({
       ...options,
+      ...(options.udp && { introduce }),
       pipe,
       keep(secret, wantedMs, context) {
         const id = secret.id.toString('hex');
@@ -135,38 +180,40 @@ export function makeReception(options: ReceptionOptions): Reception {
     });
   }
 
-  return {
-    accept(path, proved) {
-      const link = makeLink(path);
-      const direct = path.kind !== 'relay';
-      const settle = () => {
-        clearTimeout(timer);
-        greeting.delete(link);
-      };
-      const refuse = (code: TunnelErrorCode) => {
+  function accept(path: Path, proved?: () => void): void {
+    const link = makeLink(path);
+    const direct = path.kind !== 'relay';
+    const settle = () => {
+      clearTimeout(timer);
+      greeting.delete(link);
+    };
+    const refuse = (code: TunnelErrorCode) => {
+      settle();
+      if (!direct) link.path.send(closeFrame(code));
+      link.drop();
+    };
+    const timer = setTimeout(() => refuse('session-timeout'), direct ? directGreetMs : greetMs);
+    greeting.add(link);
+    link.listen({
+      frame(frame) {
+        if (closed) return refuse(closed);
+        if (frame.type === 'resume')
+          return resume(link, frame, refuse, () => {
+            settle();
+            proved?.();
+          });
+        if (direct) return refuse('frame-malformed');
         settle();
-        if (!direct) link.path.send(closeFrame(code));
-        link.drop();
-      };
-      const timer = setTimeout(() => refuse('session-timeout'), direct ? directGreetMs : greetMs);
-      greeting.add(link);
-      link.listen({
-        frame(frame) {
-          if (closed) return refuse(closed);
-          if (frame.type === 'resume')
-            return resume(link, frame, refuse, () => {
-              settle();
-              proved?.();
-            });
-          if (direct) return refuse('frame-malformed');
-          settle();
-          serve(link);
-          link.deliver(frame);
-        },
-        closed: settle,
-        broken: (error) => refuse(error.code),
-      });
-    },
+        serve(link);
+        link.deliver(frame);
+      },
+      closed: settle,
+      broken: (error) => refuse(error.code),
+    });
+  }
+
+  return {
+    accept,
     stats: () => ({ sessions: hosted.size, waiting: waiting.size }),
     close(code = 'agent-closed') {
       closed = code;

@@ -1,7 +1,8 @@
 import { makeLink } from './link.ts';
+import type { DirectTimes } from './liveness.ts';
 import { parseAddress } from './offers.ts';
-import type { Path } from './path.ts';
-import { type DirectTimes, dialDirect } from './paths/direct-tcp.ts';
+import type { Path, PathKind } from './path.ts';
+import { dialDirect } from './paths/direct-tcp.ts';
 import { dialRelay } from './paths/relay.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import type { Route } from './redial.ts';
@@ -23,6 +24,12 @@ const defaultDirectTimeoutMs = 1_500;
 
 export const relayId = (url: string) => `relay ${url}`;
 export const directId = (address: string) => `direct-tcp ${address}`;
+/** There is one at a time, wherever it leads. */
+export const udpId = 'direct-udp';
+
+/** The id of the route by which a path was made. */
+export const idOf = ({ kind, via }: { kind: PathKind; via: string }): string =>
+  kind === 'direct-udp' ? udpId : `${kind} ${via}`;
 
 /** The ways to an agent whose session is known: each dials, and makes contact. */
 export function makeRoutes(options: RouteOptions) {

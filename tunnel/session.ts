@@ -1,10 +1,5 @@
 import type { KeyObject } from 'node:crypto';
-import {
-  type ClientHttp2Session,
-  type ClientHttp2Stream,
-  connect as connectHttp2,
-  type IncomingHttpHeaders,
-} from 'node:http2';
+import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
 import { asTunnelError, TunnelError, type TunnelErrorCode } from './errors.ts';
@@ -15,7 +10,7 @@ import {
   maxSessionMemory,
   offersPath,
   proofHeader,
-  readErrorHeaders,
+  response,
   sessionHeader,
   sessionWindow,
   streamWindow,
@@ -30,10 +25,12 @@ import {
   type PathMeasure,
   resumedChange,
 } from './history.ts';
+import { makeIntroduction } from './introduce.ts';
 import { fingerprint } from './keys.ts';
 import { rankSatellites } from './measure.ts';
 import { makeOfferReader, type Offer } from './offers.ts';
 import type { Path } from './path.ts';
+import type { UdpOptions } from './paths/direct-udp.ts';
 import { dialRelay } from './paths/relay.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import { makePipe, type Pipe } from './pipe.ts';
@@ -65,6 +62,8 @@ export interface SessionOptions
    * session stays where it opens, and the satellites are tried in their order.
    */
   steer?: SteerOptions;
+  /** How paths by UDP are looked for; the STUN servers are those of the ticket's satellites. */
+  udp?: Partial<Pick<UdpOptions, 'bindAddress' | 'timeoutMs'>>;
   /** Told of each choice and change of the path, as `history` keeps them. */
   onChange?: (change: PathChange) => void;
   /** Calls off the opening; a session once open is ended with `close`. */
@@ -292,9 +291,20 @@ function makeSession(
       () => {},
     );
     const tickets = makeTicketHolder({ ...options, satellites: options.satellites ?? [] }, renewTicket);
-    const routes = makeRoutes({ ...options, secret: resumeSecret(socket), tickets });
+    const secret = resumeSecret(socket);
+    const routes = makeRoutes({ ...options, secret, tickets });
     if (options.steer) {
-      steering = steerPaths({ ...options, pipe, routes, tickets, history, steer: options.steer });
+      const introduce = makeIntroduction({ ...options.udp, ...options, h2, pipe, tickets });
+      steering = steerPaths({
+        ...options,
+        pipe,
+        routes,
+        secret,
+        introduce,
+        tickets,
+        history,
+        steer: options.steer,
+      });
       readOffers(h2, steering.offer);
     }
     const guide = steering ?? makePlainGuide({ pipe, routes, tickets, history });
@@ -376,27 +386,4 @@ async function hello(h2: ClientHttp2Session, headers: Record<string, string>): P
   stream.resume();
   const reply = await response(stream);
   return { sessionId: String(reply[sessionHeader]) };
-}
-
-/** Waits for a reply that is not a refusal. */
-function response(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
-  return new Promise((resolve, reject) => {
-    const done = () => {
-      stream.off('error', fail);
-      stream.off('close', close);
-    };
-    const fail = (error: Error) => {
-      done();
-      stream.on('error', () => {});
-      reject(error);
-    };
-    const close = () => fail(new TunnelError('session-failed', 'the agent closed the stream'));
-    stream.on('error', fail);
-    stream.on('close', close);
-    stream.once('response', (headers) => {
-      if (headers[':status'] !== 200) return fail(readErrorHeaders(headers));
-      done();
-      resolve(headers);
-    });
-  });
 }

@@ -8,9 +8,10 @@ import type { Offer } from './offers.ts';
 import type { PathKind } from './path.ts';
 import { ownAddresses } from './paths/direct-tcp.ts';
 import type { Pipe } from './pipe.ts';
+import { type Introduce, makeProspect } from './prospect.ts';
 import { type Guide, type Route, resumeAt } from './redial.ts';
-import type { Contact } from './resume.ts';
-import { directId, type Routes, relayId } from './routes.ts';
+import type { Contact, ResumeSecret } from './resume.ts';
+import { directId, idOf, type Routes, relayId, udpId } from './routes.ts';
 import { makeSurvey } from './survey.ts';
 import type { TicketHolder } from './tickets.ts';
 
@@ -76,6 +77,9 @@ export interface Steering extends Guide {
 export function steerPaths(options: {
   pipe: Pipe;
   routes: Routes;
+  secret: ResumeSecret;
+  /** Finds a path by UDP. */
+  introduce: Introduce;
   tickets: TicketHolder;
   history: History;
   steer: SteerOptions;
@@ -97,7 +101,7 @@ export function steerPaths(options: {
   let busy = new AbortController();
   let quick = quickRounds;
   let wake = new AbortController();
-  let unavailable = '';
+  const unavailable = new Map<PathKind, string>();
   let hasLeftRelay = false;
   let started = false;
 
@@ -108,36 +112,43 @@ export function steerPaths(options: {
     reserve?.contact.drop();
     if (!steer.prober) prober.close();
   });
-  const activeId = () => `${pipe.path.kind} ${pipe.path.via}`;
+  const activeId = () => idOf(pipe.path);
   chooser.offer([{ id: activeId(), kind: pipe.path.kind }]);
   chooser.use(activeId(), clock.now(), 'need');
 
+  const prospect = makeProspect({ ...options, signal: over.signal });
   const survey = makeSurvey({
     ...options,
     chooser,
     prober,
+    prospect,
+    onUdp: lookAgain,
     probeMs: times.probeMs,
     clock,
     signal: over.signal,
   });
   const { may, addresses } = survey;
 
+  /** So that it is heard of at once, and counts. */
+  function lookAgain(): void {
+    quick = quickRounds;
+    if (started) wake.abort();
+  }
+
   function noteUnavailable(): void {
     if (pipe.path.kind !== 'relay' || over.signal.aborted) return;
-    const text = survey.whyNoneDirect();
-    if (text !== '' && text !== unavailable)
-      history.add({
-        what: 'unavailable',
-        kind: 'direct-tcp',
-        via: addresses().join(', '),
-        reason: 'path-unreachable',
-        text,
-        measured: [],
-      });
-    unavailable = text;
+    note('direct-tcp', addresses().join(', '), survey.whyNoneDirect());
+    note('direct-udp', 'ICE', survey.whyNoUdp());
+  }
+
+  function note(kind: PathKind, via: string, text: string): void {
+    if (text !== '' && text !== unavailable.get(kind))
+      history.add({ what: 'unavailable', kind, via, reason: 'path-unreachable', text, measured: [] });
+    unavailable.set(kind, text);
   }
 
   function routeOf(id: string, fresh = false): Route | undefined {
+    if (id === udpId) return prospect.route();
     if (!fresh && reserve?.route.id === id) return fromReserve(reserve.route);
     const place = tickets.satellites.find(({ url }) => relayId(url) === id);
     if (place) return routes.relay(place.url);
@@ -174,7 +185,7 @@ export function steerPaths(options: {
   ): Promise<TunnelError | null> {
     const route = routeOf(id);
     if (!route || pipe.waiting) return new TunnelError('session-aborted');
-    const from = activeId();
+    const from = `${pipe.path.kind} ${pipe.path.via}`;
     try {
       const refusal = await resumeAt(pipe, await contact(route, busy.signal));
       if (refusal) throw refusal;
@@ -194,6 +205,18 @@ export function steerPaths(options: {
       measured: survey.all(),
     });
     return null;
+  }
+
+  /** True when the session has moved to one of the direct paths that were measured, and stays. */
+  async function moveAsWanted(wanted: string): Promise<boolean> {
+    const order = survey.all().filter(({ kind, rttMs }) => kind !== 'relay' && rttMs !== null);
+    for (const { kind, via } of order) {
+      const text = (from: string) => `${wanted} was asked for, instead of ${from}`;
+      if (await moveTo(idOf({ kind, via }), 'wanted', text)) continue;
+      run().catch(unlikely);
+      return true;
+    }
+    return false;
   }
 
   async function keepReserve(): Promise<void> {
@@ -231,11 +254,12 @@ export function steerPaths(options: {
       network = now;
       survey.forget();
       chooser.forget();
+      prospect.drop();
       quick = quickRounds;
     }
     await knowAll();
     survey.offer();
-    await Promise.all([survey.relays(full), survey.directs()]);
+    await Promise.all([survey.relays(full), survey.directs(), survey.udp()]);
     noteUnavailable();
     if (over.signal.aborted || pipe.waiting) return false;
     const decision = chooser.decide(clock.now());
@@ -245,6 +269,7 @@ export function steerPaths(options: {
         decision.why === 'faster' ? `${gain} better than ${from}` : `direct, and no slower than ${from}`,
       );
     }
+    if (decision.move === null && decision.why === 'best' && quick <= 1) survey.leaveUdp();
     if (!over.signal.aborted && !pipe.waiting) await keepReserve();
     return decision.move === null && decision.why === 'unproven';
   }
@@ -297,8 +322,7 @@ export function steerPaths(options: {
       toldOffer();
       if (!news || offer === null) return;
       survey.offer();
-      quick = quickRounds;
-      if (started) wake.abort();
+      lookAgain();
     },
     async insist() {
       const wanted = steer.paths.join(' or ');
@@ -311,29 +335,24 @@ export function steerPaths(options: {
       if (!offered) throw new TunnelError('path-unavailable', 'the agent offers no path but the relay');
       if (!steer.paths.some((kind) => offered.paths.includes(kind)))
         throw new TunnelError('path-forbidden', `${wanted}; allowed are: ${offered.paths.join(', ')}`);
-      if (offered.addresses.length === 0)
+      survey.offer();
+      if (addresses().length === 0 && !may('direct-udp'))
         throw new TunnelError(
           'path-unavailable',
           `${wanted}: the agent has no address that others could reach`,
         );
-      survey.offer();
       await Promise.all(addresses().map(survey.direct));
-      const order = survey.all().filter(({ kind, rttMs }) => kind !== 'relay' && rttMs !== null);
-      for (const { via } of order) {
-        const failed = await moveTo(
-          directId(via),
-          'wanted',
-          (from) => `${wanted} was asked for, instead of ${from}`,
-        );
-        if (!failed) {
-          run().catch(unlikely);
-          return;
-        }
+      if (await moveAsWanted(wanted)) return;
+      if (may('direct-udp') && !over.signal.aborted) {
+        await survey.findUdp();
+        await survey.udp();
+        if (await moveAsWanted(wanted)) return;
       }
       if (pipe.errored) throw pipe.errored;
       throw new TunnelError(
         'path-unavailable',
-        survey.whyNoneDirect() || 'the session could not be moved there',
+        [survey.whyNoneDirect(), survey.whyNoUdp()].filter(Boolean).join('; ') ||
+          'the session could not be moved there',
       );
     },
     lost(reason) {
@@ -347,6 +366,7 @@ export function steerPaths(options: {
       // Where the network is another, nothing that was measured is of use; the order of the ticket is as good as any.
       if (networkNow() !== network) {
         chooser.forget();
+        prospect.drop();
         takeReserve()?.drop();
       }
       survey.offer();

@@ -6,13 +6,16 @@ import { type Prober, type RttBook, rank, type SatellitePlace } from './measure.
 import type { Offer } from './offers.ts';
 import type { PathKind } from './path.ts';
 import type { Pipe } from './pipe.ts';
-import { directId, type Routes, relayId } from './routes.ts';
+import type { Prospect } from './prospect.ts';
+import { directId, idOf, type Routes, relayId, udpId } from './routes.ts';
 import type { TicketHolder } from './tickets.ts';
 
 /** Satellites measured in an ordinary round, besides the one in use. */
 const nearby = 4;
 /** Asks of a direct path in a round; the least round trip counts. */
 const asks = 3;
+/** A path by UDP cannot be better than a direct one of less than this by anything that counts. */
+const enoughMs = 2;
 
 /** The ways to the agent that a session may take, and how long each is. */
 export interface Survey {
@@ -29,8 +32,16 @@ export interface Survey {
   /** Measures the agent's addresses, but for those that have failed of late. */
   directs(): Promise<void>;
   direct(address: string): Promise<void>;
+  /** Measures the path by UDP if there is one, or has one looked for, and tells `onUdp` when it is there. */
+  udp(): Promise<void>;
+  /** Has a path by UDP looked for, now. Never rejects: `all` tells. */
+  findUdp(): Promise<void>;
+  /** The path by UDP was measured, and is of no use for now. */
+  leaveUdp(): void;
   /** What is known, the shortest way first. */
   all(): PathMeasure[];
+  /** Why no path by UDP is to be had; empty where there is one, or it is not known. */
+  whyNoUdp(): string;
   /** Why none of the addresses serves; empty where one does, or there is none to try. */
   whyNoneDirect(): string;
   forget(): void;
@@ -43,13 +54,18 @@ export function makeSurvey(options: {
   steer: { paths: readonly PathKind[]; book?: RttBook };
   chooser: Chooser;
   prober: Prober;
+  prospect: Prospect;
+  /** There is a path by UDP to be measured. */
+  onUdp: () => void;
   /** The longest wait for a satellite's answer. */
   probeMs: number;
   clock: Clock;
   signal: AbortSignal;
 }): Survey {
-  const { pipe, routes, tickets, steer, chooser, prober, clock, signal } = options;
+  const { pipe, routes, tickets, steer, chooser, prober, prospect, clock, signal } = options;
   let found = new Map<string, PathMeasure>();
+  /** Not on this machine. */
+  let noUdp = '';
 
   function agentMsOf({ name, url, agentRttMs }: SatellitePlace): number | null {
     const satellites = survey.offered?.satellites ?? [];
@@ -61,22 +77,25 @@ export function makeSurvey(options: {
   const survey: Survey = {
     offered: undefined,
     may: (kind) =>
-      steer.paths.includes(kind) && (kind === 'relay' || (survey.offered?.paths.includes(kind) ?? false)),
+      steer.paths.includes(kind) &&
+      (kind === 'relay' || (survey.offered?.paths.includes(kind) ?? false)) &&
+      !(kind === 'direct-udp' && noUdp !== ''),
     addresses: () => (survey.may('direct-tcp') ? (survey.offered?.addresses ?? []) : []),
     offer() {
       const relays = survey.may('relay') ? tickets.satellites : [];
       const all = [
         ...relays.map(({ url }) => ({ id: relayId(url), kind: 'relay' as const })),
         ...survey.addresses().map((each) => ({ id: directId(each), kind: 'direct-tcp' as const })),
+        ...(survey.may('direct-udp') ? [{ id: udpId, kind: 'direct-udp' as const }] : []),
       ];
       chooser.offer(all);
       const ids = new Set(all.map(({ id }) => id));
-      for (const id of found.keys()) if (!ids.has(id)) found.delete(id);
+      for (const id of found.keys()) if (!ids.has(id) && !(id === udpId && noUdp !== '')) found.delete(id);
     },
     async relays(all) {
       if (!survey.may('relay')) return;
       const order = chooser.ranking(clock.now());
-      const active = `${pipe.path.kind} ${pipe.path.via}`;
+      const active = idOf(pipe.path);
       const places = tickets.satellites.filter(({ url }) => {
         const at = order.indexOf(relayId(url));
         return relayId(url) === active || (at >= 0 && (all || at < nearby));
@@ -122,6 +141,45 @@ export function makeSurvey(options: {
         found.set(id, { kind: 'direct-tcp', via: address, rttMs: null, error });
         chooser.sample(id, null, clock.now());
       }
+    },
+    async udp() {
+      if (!survey.may('direct-udp') || prospect.busy) return;
+      const { via } = prospect;
+      if (via === undefined) {
+        const known = survey.addresses().map((each) => chooser.rtt(directId(each)));
+        const due = chooser.ranking(clock.now()).includes(udpId);
+        // Beside everything else: a round does not wait for it.
+        if (due && !known.some((rtt) => rtt !== undefined && rtt < enoughMs)) void survey.findUdp();
+        return;
+      }
+      const rttMs = await prospect.measure();
+      chooser.sample(udpId, rttMs, clock.now());
+      found.set(udpId, { kind: 'direct-udp', via, rttMs, ...(rttMs === null && { error: 'it broke' }) });
+      // The one in use is measured by another like it.
+      if (pipe.path.kind === 'direct-udp') prospect.drop();
+    },
+    async findUdp() {
+      try {
+        await prospect.look();
+        if (!signal.aborted) options.onUdp();
+      } catch (thrown) {
+        const error = asTunnelError(thrown, 'path-unreachable');
+        if (signal.aborted || error.code === 'session-aborted') return;
+        found.set(udpId, { kind: 'direct-udp', via: 'ICE', rttMs: null, error: error.message });
+        chooser.sample(udpId, null, clock.now());
+        if (error.code === 'path-unsupported') noUdp = error.message;
+        options.onUdp();
+      }
+    },
+    leaveUdp() {
+      if (prospect.via === undefined) return;
+      prospect.drop();
+      // What was measured would be taken for news later.
+      chooser.sample(udpId, null, clock.now());
+    },
+    whyNoUdp() {
+      const { rttMs, error = '' } = found.get(udpId) ?? {};
+      return rttMs === null ? error : '';
     },
     all: () =>
       [...found.values()].sort(

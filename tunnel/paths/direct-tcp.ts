@@ -1,31 +1,9 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TunnelError } from '../errors.ts';
-import { beatFrame, isBeat } from '../frames.ts';
+import { type DirectTimes, watchLife } from '../liveness.ts';
 import { type Log, silentLog } from '../log.ts';
 import type { Path, PathEvents } from '../path.ts';
-import { deadAfterMs, heartbeatMs } from '../relay-protocol.ts';
-
-/**
- * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
- * relay does, with the same TLS inside.
- */
-export interface DirectTimes {
-  /** A sign of life is sent this often at rest. */
-  heartbeatMs?: number;
-  /** Silence after which the other end is dead. */
-  deadAfterMs?: number;
-  /** How long what was sent may be without any sign of life in return. */
-  unansweredMs?: number;
-}
-
-/**
- * While there is traffic each end shows a sign of life within a second of what it got, so silence after what was
- * sent soon means that the path is gone: a VPN that was left, a firewall's table that was emptied. The kernel
- * itself would try for minutes.
- */
-const busyBeatMs = 1_000;
-const defaultUnansweredMs = 4_000;
 
 /** As for a relay's socket: what lies here goes before any keystroke that follows. */
 const sendHigh = 256 * 1024;
@@ -33,7 +11,10 @@ const sendLow = 64 * 1024;
 /** How long the other end may take to close its side. */
 const closeWithinMs = 3_000;
 
-/** A path over a connected socket, paused until `start`. */
+/**
+ * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
+ * relay does, with the same TLS inside. Over a connected socket, paused until `start`.
+ */
 export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Path {
   let events: PathEvents | undefined;
   let broken: TunnelError | undefined;
@@ -42,68 +23,30 @@ export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string
   let paused = false;
   let waiting = false;
 
-  let heardAt = performance.now();
-  /** When payload was first sent that nothing has come after; when payload last came; when anything last went. */
-  let owedSince: number | undefined;
-  let gotAt = Number.NEGATIVE_INFINITY;
-  let sentAt = heardAt;
-  let tickedAt = heardAt;
-  const timer = setInterval(beat, busyBeatMs);
-  timer.unref();
+  const life = watchLife({
+    ...options,
+    idle: () => !closing && socket.writable && socket.writableLength === 0,
+    beat: (frame) => socket.write(frame),
+    lost(why) {
+      broken ??= new TunnelError('path-lost', why);
+      socket.destroy();
+    },
+  });
 
   socket.pause();
   socket.setNoDelay(true);
   socket.on('data', (chunk: Buffer) => {
-    heardAt = performance.now();
-    owedSince = undefined;
-    if (!isBeat(chunk)) gotAt = heardAt;
+    life.heard(chunk);
     if (!closing) events?.data(chunk);
   });
   socket.on('error', (error: NodeJS.ErrnoException) => {
     broken ??= new TunnelError('path-lost', error.code ?? error.message);
   });
   socket.once('close', () => {
-    clearInterval(timer);
+    life.stop();
     ended = { error: closing ? null : (broken ?? null) };
     events?.closed(ended.error);
   });
-
-  function lost(why: string): void {
-    broken ??= new TunnelError('path-lost', why);
-    socket.destroy();
-  }
-
-  function beat(): void {
-    const now = performance.now();
-    const deadAfter = options.deadAfterMs ?? deadAfterMs;
-    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer.
-    if (now - tickedAt > 3 * busyBeatMs) {
-      heardAt = Math.max(heardAt, now - deadAfter + 2 * busyBeatMs);
-      if (owedSince !== undefined) owedSince = now;
-    }
-    tickedAt = now;
-    if (paused) {
-      // What it may have said lies unread, by our own choice.
-      heardAt = now;
-      owedSince = undefined;
-    }
-    const unanswered = options.unansweredMs ?? defaultUnansweredMs;
-    if (now - heardAt > deadAfter) {
-      lost('no sign of life');
-      return;
-    }
-    if (owedSince !== undefined && now - owedSince > unanswered) {
-      lost('no answer to what was sent');
-      return;
-    }
-    const busy = paused || now - gotAt < 2 * busyBeatMs;
-    const rested = now - sentAt >= (options.heartbeatMs ?? heartbeatMs);
-    // What waits to leave is a sign of life itself.
-    if (!closing && socket.writable && socket.writableLength === 0 && (busy || rested)) {
-      sentAt = now;
-      socket.write(beatFrame());
-    }
-  }
 
   const flushed = () => {
     if (!waiting || socket.writableLength > sendLow) return;
@@ -121,8 +64,7 @@ export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string
     },
     send(chunk) {
       if (!socket.writable) return true;
-      sentAt = performance.now();
-      owedSince ??= sentAt;
+      life.sent();
       socket.write(chunk, flushed);
       if (socket.writableLength < sendHigh) return true;
       waiting = true;
@@ -130,11 +72,13 @@ export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string
     },
     pause() {
       paused = true;
+      life.pause(true);
       socket.pause();
     },
     resume() {
       if (!paused) return;
       paused = false;
+      life.pause(false);
       if (events) socket.resume();
     },
     close() {

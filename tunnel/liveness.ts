@@ -1,0 +1,94 @@
+import { beatFrame, isBeat } from './frames.ts';
+import { deadAfterMs, heartbeatMs } from './relay-protocol.ts';
+
+/** How a direct path notices that its other end is gone. */
+export interface DirectTimes {
+  /** A sign of life is sent this often at rest. */
+  heartbeatMs?: number;
+  /** Silence after which the other end is dead. */
+  deadAfterMs?: number;
+  /** How long what was sent may be without any sign of life in return. */
+  unansweredMs?: number;
+}
+
+/**
+ * While there is traffic each end shows a sign of life within a second of what it got, so silence after what was
+ * sent soon means that the path is gone: a VPN that was left, a firewall's table that was emptied. What carries the
+ * path would itself try for minutes.
+ */
+const busyBeatMs = 1_000;
+const defaultUnansweredMs = 4_000;
+
+export interface Liveness {
+  /** To be told of all that comes. */
+  heard(chunk: Buffer): void;
+  sent(): void;
+  /** While it is paused what the other end says lies unread, by our own choice. */
+  pause(paused: boolean): void;
+  stop(): void;
+}
+
+/** Keeps a direct path alive with BEATs, and finds out when it is dead. */
+export function watchLife(
+  options: DirectTimes & {
+    /** False while what was sent before waits to leave: that is a sign of life itself. */
+    idle: () => boolean;
+    beat: (frame: Buffer) => void;
+    lost: (why: string) => void;
+  },
+): Liveness {
+  let heardAt = performance.now();
+  /** When payload was first sent that nothing has come after; when payload last came; when anything last went. */
+  let owedSince: number | undefined;
+  let gotAt = Number.NEGATIVE_INFINITY;
+  let sentAt = heardAt;
+  let tickedAt = heardAt;
+  let paused = false;
+  const timer = setInterval(tick, busyBeatMs);
+  timer.unref();
+
+  function tick(): void {
+    const now = performance.now();
+    const deadAfter = options.deadAfterMs ?? deadAfterMs;
+    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer.
+    if (now - tickedAt > 3 * busyBeatMs) {
+      heardAt = Math.max(heardAt, now - deadAfter + 2 * busyBeatMs);
+      if (owedSince !== undefined) owedSince = now;
+    }
+    tickedAt = now;
+    if (paused) {
+      heardAt = now;
+      owedSince = undefined;
+    }
+    if (now - heardAt > deadAfter) {
+      options.lost('no sign of life');
+      return;
+    }
+    if (owedSince !== undefined && now - owedSince > (options.unansweredMs ?? defaultUnansweredMs)) {
+      options.lost('no answer to what was sent');
+      return;
+    }
+    const busy = paused || now - gotAt < 2 * busyBeatMs;
+    const rested = now - sentAt >= (options.heartbeatMs ?? heartbeatMs);
+    if ((busy || rested) && options.idle()) {
+      sentAt = now;
+      options.beat(beatFrame());
+    }
+  }
+
+  return {
+    heard(chunk) {
+      heardAt = performance.now();
+      owedSince = undefined;
+      if (!isBeat(chunk)) gotAt = heardAt;
+    },
+    sent() {
+      sentAt = performance.now();
+      owedSince ??= sentAt;
+    },
+    pause(now) {
+      paused = now;
+    },
+    stop: () => clearInterval(timer),
+  };
+}

@@ -1,0 +1,286 @@
+import type { Duplex } from 'node:stream';
+import { TunnelError } from '../errors.ts';
+import {
+  describe,
+  formatIce,
+  helloOf,
+  type IceCandidate,
+  type IceMessage,
+  makeIceReader,
+  parseCandidate,
+} from '../ice.ts';
+import { type DirectTimes, watchLife } from '../liveness.ts';
+import type { Path, PathEvents } from '../path.ts';
+import { type DataChannel, loadNative, type PeerConnection } from './datachannel.ts';
+import { formatAddress } from './direct-tcp.ts';
+
+/** As for the other paths: what lies here goes before any keystroke that follows. */
+const sendHigh = 256 * 1024;
+const sendLow = 64 * 1024;
+/** What may wait for a reader that rests. The other end's pipe stops at half of that. */
+const mostUnread = 8 * 1024 * 1024;
+/** How long the other end may take to agree that it is over. */
+const closeWithinMs = 3_000;
+
+export interface UdpOptions extends DirectTimes {
+  /** HOST:PORT of a STUN server, to be found through NATs; without one only where there is none. */
+  stun?: string | undefined;
+  /** Takes the address of this interface alone. */
+  bindAddress?: string | undefined;
+  /** From the beginning to the open path. */
+  timeoutMs: number;
+  signal: AbortSignal;
+}
+
+/** The descriptors and threads are the process's; so many paths at the most, and attempts at one. */
+let open = 0;
+/** How many direct-udp paths and attempts this process has. */
+export const udpCount = (): number => open;
+
+/**
+ * Finds a path by UDP together with the other end, who does the same in the other role: the client offers. They talk
+ * over `stream`, inside the session; the end that made it closes it. Rejects with `path-unreachable`, in words for a
+ * person, or `path-unsupported` where the native module does not load; nothing is left behind then.
+ */
+export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: UdpOptions): Promise<Path> {
+  return new Promise((resolve, reject) => {
+    options.signal.throwIfAborted();
+    const { PeerConnection } = loadNative();
+    const peer = new PeerConnection('cde', {
+      iceServers: options.stun ? [`stun:${options.stun}`] : [],
+      ...(options.bindAddress && { bindAddress: options.bindAddress }),
+      maxMessageSize: 256 * 1024,
+    });
+    open++;
+    let released = false;
+    const release = () => {
+      if (released) return;
+      released = true;
+      open--;
+      peer.close();
+    };
+    const here: IceCandidate[] = [];
+    const there: IceCandidate[] = [];
+    /** What is to be said once the other end knows whom it comes from. */
+    let unsaid: IceMessage[] | undefined = [];
+    let greeted = false;
+    let settled = false;
+
+    const settle = () => {
+      settled = true;
+      clearTimeout(timer);
+      options.signal.removeEventListener('abort', abort);
+      stream.off('data', heard);
+      stream.off('close', left);
+      stream.resume();
+    };
+    const fail = (error: TunnelError) => {
+      if (settled) return;
+      settle();
+      release();
+      reject(error);
+    };
+    const abort = () => fail(new TunnelError('session-aborted'));
+    const none = () =>
+      fail(
+        new TunnelError(
+          'path-unreachable',
+          `no way from ${addressesOf(here, options.stun)} to ${addressesOf(there)}`,
+        ),
+      );
+    const timer = setTimeout(none, options.timeoutMs);
+    options.signal.addEventListener('abort', abort, { once: true });
+
+    const say = (message: IceMessage) => {
+      if (unsaid) unsaid.push(message);
+      else if (stream.writable) stream.write(formatIce(message));
+    };
+    peer.onLocalDescription((sdp) => {
+      const hello = helloOf(sdp);
+      if (!hello) return fail(new TunnelError('path-unavailable', 'ICE says nothing of itself'));
+      if (!unsaid) return;
+      const rest = unsaid;
+      unsaid = undefined;
+      for (const message of [hello, ...rest]) say(message);
+    });
+    peer.onLocalCandidate((candidate) => {
+      const parsed = parseCandidate(candidate);
+      // Link-local ones are of no use to anybody.
+      if (!parsed) return;
+      here.push(parsed);
+      say({ what: 'candidate', candidate });
+    });
+    peer.onGatheringStateChange((state) => {
+      if (state === 'complete') say({ what: 'all' });
+    });
+    peer.onStateChange((state) => {
+      if (state === 'failed') none();
+    });
+
+    const take = (message: IceMessage) => {
+      if (settled) return;
+      if (message.what === 'hello' && !greeted) {
+        greeted = true;
+        const other = role === 'offer' ? 'answer' : 'offer';
+        peer.setRemoteDescription(describe(message, other), other);
+      } else if (message.what === 'candidate' && greeted) {
+        there.push(parseCandidate(message.candidate)!);
+        peer.addRemoteCandidate(message.candidate, '0');
+      } else if (message.what !== 'all') {
+        throw new Error('out of order');
+      }
+    };
+    const read = makeIceReader(take);
+    const heard = (chunk: Buffer | string) => {
+      let good = false;
+      try {
+        good = read(chunk.toString());
+      } catch {
+        // The native module makes nothing of it.
+      }
+      if (!good) fail(new TunnelError('path-unreachable', 'the other end says what is no ICE'));
+    };
+    const left = () => fail(new TunnelError('path-unreachable', 'the other end has given up'));
+
+    const made = (channel: DataChannel) => {
+      if (settled) return channel.close();
+      settle();
+      const remote = peer.getSelectedCandidatePair()?.remote;
+      const via = remote ? formatAddress(remote.address, remote.port) : 'unknown';
+      resolve(makeUdpPath(peer, channel, release, { ...options, via }));
+    };
+    stream.on('data', heard);
+    stream.once('close', left);
+    if (role === 'offer') {
+      const channel = peer.createDataChannel('cde');
+      channel.onOpen(() => made(channel));
+    } else {
+      peer.onDataChannel(made);
+    }
+  });
+}
+
+function addressesOf(candidates: readonly IceCandidate[], stun?: string): string {
+  if (candidates.length === 0) return 'no address';
+  const all = candidates.map(({ address, type }) => (type === 'host' ? address : `${address} (by STUN)`));
+  const seen = candidates.some(({ type }) => type !== 'host');
+  return `${[...new Set(all)].join(', ')}${stun && !seen ? ` (STUN at ${stun} does not answer)` : ''}`;
+}
+
+/** A path over an open channel. `release` frees all that is behind it. */
+function makeUdpPath(
+  peer: PeerConnection,
+  channel: DataChannel,
+  release: () => void,
+  options: DirectTimes & { via: string },
+): Path {
+  let events: PathEvents | undefined;
+  let closing = false;
+  let ended: { error: TunnelError | null } | undefined;
+  let paused = false;
+  let waiting = false;
+  let unread: Buffer[] = [];
+  let unreadBytes = 0;
+  let closeTimer: NodeJS.Timeout | undefined;
+
+  const end = (error: TunnelError | null) => {
+    if (ended) return;
+    ended = { error };
+    clearTimeout(closeTimer);
+    life.stop();
+    release();
+    deliver();
+    events?.closed(error);
+  };
+  const lost = (why: string) => end(closing ? null : new TunnelError('path-lost', why));
+  const life = watchLife({
+    ...options,
+    idle: () => !closing && channel.isOpen() && channel.bufferedAmount() === 0,
+    beat: (frame) => put(frame),
+    lost,
+  });
+
+  /** Its own failure is told by its events. */
+  function put(chunk: Buffer): void {
+    try {
+      channel.sendMessageBinary(chunk);
+    } catch (error) {
+      lost((error as Error).message);
+    }
+  }
+
+  function deliver(): void {
+    while (events && !paused && unread.length > 0) {
+      const chunks = unread;
+      unread = [];
+      unreadBytes = 0;
+      for (const [i, chunk] of chunks.entries()) {
+        // The reader may rest, or leave, with each of them.
+        if (paused) {
+          unread = [...chunks.slice(i), ...unread];
+          unreadBytes = unread.reduce((sum, { length }) => sum + length, 0);
+          return;
+        }
+        if (!closing) events.data(chunk);
+      }
+    }
+  }
+
+  channel.setBufferedAmountLowThreshold(sendLow);
+  channel.onBufferedAmountLow(() => {
+    if (!waiting || ended) return;
+    waiting = false;
+    events?.drain();
+  });
+  channel.onMessage((message) => {
+    if (ended) return;
+    const chunk = Buffer.isBuffer(message) ? message : Buffer.from(message as string);
+    life.heard(chunk);
+    if (closing) return;
+    unread.push(chunk);
+    unreadBytes += chunk.length;
+    if (unreadBytes > mostUnread) return lost('the other end does not wait for this one to read');
+    deliver();
+  });
+  channel.onError((why) => lost(why));
+  channel.onClosed(() => end(null));
+  peer.onStateChange((state) => {
+    if (state === 'failed' || state === 'disconnected') lost('the other end is not reached any more');
+    else if (state === 'closed') end(null);
+  });
+
+  return {
+    kind: 'direct-udp',
+    via: options.via,
+    start(handlers) {
+      events = handlers;
+      deliver();
+      if (ended) events.closed(ended.error);
+    },
+    send(chunk) {
+      if (ended || closing || !channel.isOpen()) return true;
+      life.sent();
+      put(chunk);
+      waiting = !ended && channel.bufferedAmount() >= sendHigh;
+      return !waiting;
+    },
+    pause() {
+      paused = true;
+      life.pause(true);
+    },
+    resume() {
+      if (!paused) return;
+      paused = false;
+      life.pause(false);
+      deliver();
+    },
+    close() {
+      if (closing || ended) return;
+      closing = true;
+      unread = [];
+      // What was sent goes first; then the other end agrees.
+      channel.close();
+      closeTimer = setTimeout(() => end(null), closeWithinMs);
+    },
+  };
+}
