@@ -8,7 +8,7 @@ import { getBuilder } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { clean } from '../output.ts';
-import { keepSession, type Sessions } from '../ssh/port-forward.ts';
+import { keepSession, type Sessions } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** A builder whose node pulls its image for the first time takes a while. */

@@ -5,8 +5,8 @@ const group = 'Connect:';
 const path = {
   kind: 'text',
   value: 'KIND',
-  help: 'How to reach the workspace: relay, direct-tcp, or auto, the best there is (default)',
-  choices: ['auto', 'relay', 'direct-tcp'],
+  help: 'How to reach the workspace: relay, direct-tcp, direct-udp, or auto, the best there is (default)',
+  choices: ['auto', 'relay', 'direct-tcp', 'direct-udp'],
 } as const;
 
 export const sshCommands: readonly Command[] = [
@@ -68,15 +68,22 @@ export const sshCommands: readonly Command[] = [
   command({
     name: 'port-forward',
     group,
-    summary: 'Reach ports of a workspace on this machine',
+    summary: 'Reach ports of a workspace on this machine, or the other way round',
     details:
-      'PORT, LOCAL:REMOTE or LOCAL:HOST:REMOTE, where HOST is seen from the workspace; 8000-8003 is a range; LOCAL 0 takes ' +
-      'any free port. Runs until Ctrl-C, and connects again by itself when the session ends.',
+      'PORT, LOCAL:REMOTE or LOCAL:HOST:REMOTE, where HOST is seen from the workspace; 8000-8003 is a range; 5353/udp is ' +
+      'UDP; LOCAL 0 takes any free port. With -R a port of the workspace, on its loopback address alone, leads to this ' +
+      'machine. Runs until Ctrl-C, and connects again by itself when the session ends.',
     arguments: {
       workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' },
-      ports: { help: 'What to forward, one or more', many: true },
+      ports: { help: 'What to forward, one or more', many: true, optional: true },
     },
     options: {
+      reverse: {
+        kind: 'list',
+        short: 'R',
+        value: 'SPEC',
+        help: 'PORT, REMOTE:LOCAL or REMOTE:HOST:LOCAL: a port of the workspace that leads to this machine',
+      },
       address: { kind: 'text', value: 'ADDRESS', help: 'Listen on this address (default 127.0.0.1)' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       path,
@@ -86,6 +93,11 @@ export const sshCommands: readonly Command[] = [
       ['cde port-forward web 3000', 'http://127.0.0.1:3000 is port 3000 of web'],
       ['cde port-forward web 8080:80 5432:db:5432', 'two, one to another host that web sees'],
       ['cde port-forward web 8000-8003', 'four ports'],
+      ['cde port-forward web 5353/udp', 'datagrams to UDP port 5353'],
+      [
+        'cde port-forward web -R 9003',
+        'port 9003 of web is port 9003 here: a debugger that listens on the laptop',
+      ],
     ],
     load: () => import('./port-forward.ts').then((m) => m.portForward),
   }),

@@ -1,19 +1,17 @@
-import { createServer, type Server, type Socket } from 'node:net';
-import { setTimeout as delay } from 'node:timers/promises';
-import type { PathChange } from '@cde/tunnel/history.ts';
-import type { Session } from '@cde/tunnel/session.ts';
+import { createServer, type Socket } from 'node:net';
 import { join } from '@cde/tunnel/targets.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
-import { openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
-import { type PortSpec, parsePorts } from './port-specs.ts';
+import { Failure, toFailure, usage } from '../failure.ts';
+import { type PortSpec, parsePorts, parseReversePorts } from './port-specs.ts';
+import { keepSession, type PathInput, type Sessions } from './sessions.ts';
 
 export async function portForward(
   context: Context,
   input: {
     workspace: string;
     ports: string[];
+    reverse: string[];
     address: string | undefined;
     start: boolean;
     path: string | undefined;
@@ -21,9 +19,12 @@ export async function portForward(
   },
 ): Promise<number | undefined> {
   const address = input.address ?? '127.0.0.1';
+  if (input.ports.length + input.reverse.length === 0)
+    throw usage('No port is given.', 'Write cde port-forward WORKSPACE PORT…, or -R PORT.');
   const open = await openPorts(context, { ...input, address });
   try {
-    for (const { spec, server } of open.ports) announce(context, input.workspace, server, spec, address);
+    for (const port of open.ports) announce(context, input.workspace, port, address);
+    for (const reversed of open.reversed) announceReverse(context, input.workspace, reversed);
     await open.ended;
     return undefined;
   } finally {
@@ -31,152 +32,110 @@ export async function portForward(
   }
 }
 
+interface OpenPort {
+  spec: PortSpec;
+  /** The port of this machine. */
+  local: number;
+  close(): void;
+}
+
 /** Forwards ports until `close`. `ended` rejects when there can be no more sessions, or at Ctrl-C. */
 export async function openPorts(
   context: Context,
-  input: { workspace: string; ports: string[]; address: string; start: boolean } & PathInput,
-): Promise<{
-  ports: { spec: PortSpec; server: Server; local: number }[];
-  ended: Promise<never>;
-  close(): void;
-}> {
+  input: {
+    workspace: string;
+    ports: string[];
+    reverse?: string[];
+    address: string;
+    start: boolean;
+  } & PathInput,
+) {
   const specs = input.ports.flatMap(parsePorts);
-  const sessions = keepSession(context, input.workspace, input.start, input);
-  const ports: { spec: PortSpec; server: Server; local: number }[] = [];
+  const reverseSpecs = (input.reverse ?? []).flatMap(parseReversePorts);
+  const tell = makeTeller(context);
+  const reverse =
+    reverseSpecs.length === 0
+      ? null
+      : (await import('./reverse-forward.ts')).keepReverse(
+          context,
+          input.workspace,
+          reverseSpecs,
+          ({ remote, host, local }, error) =>
+            tell(`port ${remote} of ${input.workspace} (${host}:${local} here)`, error),
+        );
+  const sessions = keepSession(context, input.workspace, input.start, input, reverse?.serve);
+  const ports: OpenPort[] = [];
   const close = () => {
-    for (const { server } of ports) server.close();
+    for (const port of ports) port.close();
     sessions.close();
   };
   try {
     await sessions.get();
     // All ports or none: half of what was asked for would be noticed too late.
     for (const spec of specs) {
-      const server = await listen(context, spec, input.address, sessions);
-      const bound = server.address();
-      ports.push({ spec, server, local: typeof bound === 'object' && bound ? bound.port : spec.local });
+      const failed = (error: unknown) => tell(String(spec.local), error);
+      const opened =
+        spec.protocol === 'udp'
+          ? (await import('./udp-forward.ts')).listenUdp(spec, input.address, sessions, failed)
+          : listen(spec, input.address, sessions, failed);
+      const { port, close: closePort } = await opened.catch((error) => {
+        throw unavailable(spec, input.address, error);
+      });
+      ports.push({ spec, local: port, close: closePort });
     }
+    const reversed = reverse ? await Promise.race([reverse.first, sessions.ended]) : [];
+    return { ports, reversed, ended: sessions.ended, close };
   } catch (error) {
     close();
     throw error;
   }
-  return { ports, ended: sessions.ended, close };
 }
 
-interface PathInput {
-  path?: string | undefined;
-  /** Say each change of the path. */
-  verbose?: boolean;
-}
-
-export interface Sessions {
-  /** The session of the moment, opened anew if it has ended. */
-  get(): Promise<Session>;
-  /** Rejects when there can be no more sessions, or at Ctrl-C. */
-  ended: Promise<never>;
-  close(): void;
-}
-
-/** How long to wait before the next attempt while the server cannot be reached. */
-const pauseMs = 2_000;
-
-/** A time for people: 0.4 s, 3 s. */
-const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
-
-/** Keeps a session with a workspace open: when one ends, the next is opened at once. */
-export function keepSession(
-  context: Context,
-  reference: string,
-  start: boolean,
-  { path, verbose = false }: PathInput = {},
-): Sessions {
-  const { out, signal } = context;
-  let closed = false;
-  let rejectEnded: (error: unknown) => void;
-  const ended = new Promise<never>((_, reject) => {
-    rejectEnded = reject;
-  });
-  ended.catch(() => {});
-  signal.addEventListener('abort', () => rejectEnded(signal.reason), { once: true });
-
-  const tell = (change: PathChange) =>
-    out.json ? out.printJsonLine({ event: 'path', ...change }) : out.note(pathNote(change));
-
-  async function open(first: boolean): Promise<Session> {
-    for (;;) {
-      try {
-        const { session } = await openWorkspaceSession(context, reference, null, {
-          start: first && start,
-          ...(path && { path: path as PathChoice }),
-          ...(verbose && { onChange: tell }),
-          onPath(state, reason, afterMs) {
-            if (closed || signal.aborted) return;
-            if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);
-            else out.note(`Reconnected after ${seconds(afterMs)}; what was open goes on.`);
-          },
-        });
-        void session.closed.then(({ error }) => {
-          if (closed || signal.aborted) return;
-          out.note(`The session ended${error ? ` (${error.message})` : ''}; connecting again.`);
-          current = open(false);
-          current.then(
-            () => !closed && out.note('Connected again.'),
-            (failed) => rejectEnded(failed),
-          );
-        });
-        return session;
-      } catch (error) {
-        // Before the first session a person waits for an answer; later the ports are in use, so we keep trying.
-        const unreachable = toFailure(error).exitCode === exitCodes.unreachable;
-        if (first || closed || signal.aborted || !unreachable) throw error;
-        await delay(pauseMs, undefined, { signal });
-      }
-    }
-  }
-
-  let current = open(true);
-  return {
-    get: () => current,
-    ended,
-    close() {
-      closed = true;
-      current.then(
-        (session) => session.close(),
-        () => {},
-      );
-    },
+/** A browser tries many times a second: each reason is told once. */
+function makeTeller({ out, signal }: Context): (where: string, error: unknown) => void {
+  const told = new Set<string>();
+  return (where, error) => {
+    const failure = toFailure(error);
+    const key = `${where} ${failure.code}`;
+    if (signal.aborted || told.has(key)) return;
+    told.add(key);
+    out.note(`${where}: ${failure.message}`);
   };
 }
 
-function listen(context: Context, spec: PortSpec, address: string, sessions: Sessions): Promise<Server> {
-  const told = new Set<string>();
+function unavailable(spec: PortSpec, address: string, cause: NodeJS.ErrnoException): Failure {
+  const why =
+    cause.code === 'EADDRINUSE' ? 'it is in use' : cause.code === 'EACCES' ? 'you may not' : cause.message;
+  const udp = spec.protocol === 'udp' ? '/udp' : '';
+  return new Failure('port-unavailable', `Cannot listen on ${address}:${spec.local}${udp}: ${why}.`, {
+    exitCode: exitCodes.conflict,
+    hint: `Take another local port: 0:${spec.remote}${udp} takes any free one.`,
+    cause,
+  });
+}
+
+function listen(
+  spec: PortSpec,
+  address: string,
+  sessions: Sessions,
+  onFailure: (error: unknown) => void,
+): Promise<{ port: number; close(): void }> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     socket.on('error', () => {}); // The local program broke off; nobody is left to tell.
     carry(socket, spec, sessions).catch((error) => {
       socket.destroy();
-      const failure = toFailure(error);
-      // A browser tries many times a second: each reason is told once.
-      if (context.signal.aborted || told.has(failure.code)) return;
-      told.add(failure.code);
-      context.out.note(`${spec.local}: ${failure.message}`);
+      onFailure(error);
     });
   });
   return new Promise((resolve, reject) => {
-    server.once('error', (cause: NodeJS.ErrnoException) => {
-      const why =
-        cause.code === 'EADDRINUSE'
-          ? 'it is in use'
-          : cause.code === 'EACCES'
-            ? 'you may not'
-            : cause.message;
-      reject(
-        new Failure('port-unavailable', `Cannot listen on ${address}:${spec.local}: ${why}.`, {
-          exitCode: exitCodes.conflict,
-          hint: `Take another local port: 0:${spec.remote} takes any free one.`,
-          cause,
-        }),
-      );
+    server.once('error', reject);
+    server.listen(spec.local, address, () => {
+      const bound = server.address();
+      resolve({
+        port: typeof bound === 'object' && bound ? bound.port : spec.local,
+        close: () => void server.close(),
+      });
     });
-    server.listen(spec.local, address, () => resolve(server));
   });
 }
 
@@ -187,18 +146,25 @@ async function carry(socket: Socket, spec: PortSpec, sessions: Sessions): Promis
 }
 
 function announce(
-  context: Context,
+  { out }: Context,
   workspace: string,
-  server: Server,
-  spec: PortSpec,
+  { spec: { host, remote, protocol }, local }: OpenPort,
   address: string,
 ): void {
-  const bound = server.address();
-  const port = typeof bound === 'object' && bound ? bound.port : spec.local;
-  if (context.out.json)
-    context.out.printJsonLine({ address, port, workspace, host: spec.host, remotePort: spec.remote });
-  else {
-    const there = spec.host === 'localhost' ? `port ${spec.remote}` : `${spec.host}:${spec.remote}`;
-    context.out.print(`${address}:${port} → ${there} of ${workspace}`);
+  if (out.json) {
+    out.printJsonLine({ address, port: local, protocol, workspace, host, remotePort: remote });
+    return;
   }
+  const udp = protocol === 'udp' ? '/udp' : '';
+  const there = host === 'localhost' ? `port ${remote}${udp}` : `${host}:${remote}${udp}`;
+  out.print(`${address}:${local}${udp} → ${there} of ${workspace}`);
+}
+
+function announceReverse(
+  { out }: Context,
+  workspace: string,
+  { spec: { host, local }, remote }: { spec: { host: string; local: number }; remote: number },
+): void {
+  if (out.json) out.printJsonLine({ reverse: true, workspace, remotePort: remote, host, port: local });
+  else out.print(`port ${remote} of ${workspace} → ${host}:${local} here`);
 }

@@ -1,8 +1,9 @@
+import type { Session } from '@cde/tunnel/session.ts';
 import type { Client } from 'ssh2';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { type OpeningOptions, openWorkspaceSession } from './opening.ts';
+import { type Opening, type OpeningOptions, openWorkspaceSession } from './opening.ts';
 
 /** A client of a workspace's SSH server in this process: for file transfers and reverse forwards. */
 export interface OpenSsh {
@@ -15,15 +16,35 @@ export interface OpenSsh {
 /** How long the session's end may take to say why, after SSH has noticed that it is cut off. */
 const reasonMs = 300;
 
-/** Opens a session and speaks SSH over it. The host key must be the one that the server vouches for. */
+/** Opens a session and speaks SSH over it; `close` ends both. */
 export async function openSshClient(
   context: Context,
   workspace: string,
   options: OpeningOptions,
 ): Promise<OpenSsh> {
-  const loading = import('ssh2');
   const { session, opening } = await openWorkspaceSession(context, workspace, null, options);
-  const { default: ssh2 } = await loading;
+  try {
+    const ssh = await speakSsh(context, session, opening);
+    return {
+      ...ssh,
+      close() {
+        ssh.close();
+        session.close();
+      },
+    };
+  } catch (error) {
+    session.close();
+    throw error;
+  }
+}
+
+/** Speaks SSH over a session that stays its owner's. The host key must be the one that the server vouches for. */
+export async function speakSsh(
+  { signal }: Pick<Context, 'signal'>,
+  session: Session,
+  opening: Pick<Opening, 'sshHostKey' | 'username'>,
+): Promise<OpenSsh> {
+  const { default: ssh2 } = await import('ssh2');
   const client = new ssh2.Client();
   const pinned = Buffer.from(opening.sshHostKey.split(/\s+/)[1] ?? '', 'base64');
   let closed = false;
@@ -32,18 +53,19 @@ export async function openSshClient(
     fail = reject;
   });
   ended.catch(() => {});
+  const abort = () => fail(signal.reason);
+  signal.addEventListener('abort', abort, { once: true });
   const close = () => {
     closed = true;
+    signal.removeEventListener('abort', abort);
     client.destroy();
-    session.close();
   };
-  context.signal.addEventListener('abort', () => fail(context.signal.reason), { once: true });
   void session.closed.then(({ error }) => {
     if (!closed) fail(toFailure(error ?? lost()));
   });
   const broke = (error?: Error) => {
     // The session, where it ended, says why; SSH only says that it did.
-    setTimeout(() => !closed && fail(toFailure(error ? lost(error) : lost())), reasonMs).unref();
+    setTimeout(() => !closed && fail(error ? lost(error) : lost()), reasonMs).unref();
   };
   client.on('error', broke);
   client.once('close', () => broke());

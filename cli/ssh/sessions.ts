@@ -1,0 +1,100 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { PathChange } from '@cde/tunnel/history.ts';
+import type { Session } from '@cde/tunnel/session.ts';
+import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { toFailure } from '../failure.ts';
+import { type Opening, openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
+
+export interface PathInput {
+  path?: string | undefined;
+  /** Say each change of the path. */
+  verbose?: boolean;
+}
+
+export interface OpenedSession {
+  session: Session;
+  opening: Opening;
+}
+
+export interface Sessions {
+  /** The session of the moment, opened anew if it has ended. */
+  get(): Promise<Session>;
+  /** Rejects when there can be no more sessions, or at Ctrl-C. */
+  ended: Promise<never>;
+  close(): void;
+}
+
+/** How long to wait before the next attempt while the server cannot be reached. */
+const pauseMs = 2_000;
+
+/** A time for people: 0.4 s, 3 s. */
+const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
+
+/** Keeps a session with a workspace open: when one ends, the next is opened at once; `onSession` is given each. */
+export function keepSession(
+  context: Context,
+  reference: string,
+  start: boolean,
+  { path, verbose = false }: PathInput = {},
+  onSession: (opened: OpenedSession) => void = () => {},
+): Sessions {
+  const { out, signal } = context;
+  let closed = false;
+  let rejectEnded: (error: unknown) => void;
+  const ended = new Promise<never>((_, reject) => {
+    rejectEnded = reject;
+  });
+  ended.catch(() => {});
+  signal.addEventListener('abort', () => rejectEnded(signal.reason), { once: true });
+
+  const tell = (change: PathChange) =>
+    out.json ? out.printJsonLine({ event: 'path', ...change }) : out.note(pathNote(change));
+
+  async function open(first: boolean): Promise<Session> {
+    for (;;) {
+      try {
+        const opened = await openWorkspaceSession(context, reference, null, {
+          start: first && start,
+          ...(path && { path: path as PathChoice }),
+          ...(verbose && { onChange: tell }),
+          onPath(state, reason, afterMs) {
+            if (closed || signal.aborted) return;
+            if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);
+            else out.note(`Reconnected after ${seconds(afterMs)}; what was open goes on.`);
+          },
+        });
+        const { session } = opened;
+        onSession(opened);
+        void session.closed.then(({ error }) => {
+          if (closed || signal.aborted) return;
+          out.note(`The session ended${error ? ` (${error.message})` : ''}; connecting again.`);
+          current = open(false);
+          current.then(
+            () => !closed && out.note('Connected again.'),
+            (failed) => rejectEnded(failed),
+          );
+        });
+        return session;
+      } catch (error) {
+        // Before the first session a person waits for an answer; later the ports are in use, so we keep trying.
+        const unreachable = toFailure(error).exitCode === exitCodes.unreachable;
+        if (first || closed || signal.aborted || !unreachable) throw error;
+        await delay(pauseMs, undefined, { signal });
+      }
+    }
+  }
+
+  let current = open(true);
+  return {
+    get: () => current,
+    ended,
+    close() {
+      closed = true;
+      current.then(
+        (session) => session.close(),
+        () => {},
+      );
+    },
+  };
+}
