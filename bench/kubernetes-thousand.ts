@@ -321,9 +321,14 @@ async function cleanUp(): Promise<void> {
   });
 }
 
+// What is interrupted cleans up too: others work on the same cluster.
+const interrupted = new Promise<never>((_, reject) => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const)
+    process.once(signal, () => reject(new Error(`ended by ${signal}`)));
+});
 let failure: unknown;
 try {
-  await run();
+  await Promise.race([run(), interrupted]);
 } catch (error) {
   failure = error;
   console.error(error);

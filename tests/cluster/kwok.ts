@@ -49,8 +49,9 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
   writeFileSync(config, await stages());
   const args = [
     ...['--kubeconfig', kubeconfig, '--config', config, '--manage-all-nodes=false'],
-    // Leases cost one small write a node and period, where a heartbeat writes the whole node.
-    ...[`--manage-nodes-with-label-selector=cde-kwok=${prefix}`, '--node-lease-duration-seconds=200'],
+    // Leases cost one small write a node and period, where a heartbeat writes the whole node. They are renewed at a
+    // quarter of this: the cluster calls a node lost that has not been heard of for 50 s.
+    ...[`--manage-nodes-with-label-selector=cde-kwok=${prefix}`, '--node-lease-duration-seconds=80'],
   ];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
