@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ['tests/faults/*.test.ts'],
     testTimeout: 240_000,
+    maxConcurrency: 4,
     hookTimeout: 120_000,
     fileParallelism: false,
   },

@@ -1,0 +1,37 @@
+import { describe, expect, test } from 'vitest';
+import { aCommand, asleep, aTransfer, cut, lacking, useServer, withLaptop } from './network/laptop.ts';
+
+/**
+ * What networks do to sessions, with real programs on wires of their own: laptops with OpenSSH, rsync and `cde` in
+ * network namespaces; the server with its satellite, and the agent, beyond the wire. What lasts ten minutes is in
+ * tests/long.
+ */
+useServer();
+
+describe.skipIf(lacking).concurrent('a session comes through', () => {
+  test('nothing at all, for comparison: rsync of 200 MB', () => aTransfer(async () => {}));
+
+  test('another address: a running command', () => aCommand(20, async ({ host }) => host.changeAddress()));
+  test('another address: rsync of 200 MB', () => aTransfer(async ({ host }) => host.changeAddress()));
+
+  test.each([5, 60])('silence of %i s: a running command', (seconds) => aCommand(seconds / 2, cut(seconds)));
+  test.each([5, 60])('silence of %i s: rsync of 200 MB', (seconds) => aTransfer(cut(seconds)));
+
+  test.each([1, 5])('the loss of %i of 100 packets: rsync of 200 MB', (percent) =>
+    aTransfer(async ({ host }) => host.set({ loss: percent / 100 })));
+  test.each([1, 5])('the loss of %i of 100 packets: a running command', (percent) =>
+    aCommand(10, async ({ host }) => host.set({ loss: percent / 100 })));
+
+  test('200 ms on the way, each way', () =>
+    withLaptop(async (laptop) => {
+      await laptop.host.set({ delayMs: 200 });
+      expect(await laptop.ssh('echo there').ended).toMatchObject({ code: 0, stdout: 'there\n' });
+    }));
+
+  test('no UDP', () =>
+    aCommand(10, async ({ host }) => {
+      for (const chain of ['INPUT', 'OUTPUT']) host.iptables('-A', chain, '-p', 'udp', '-j', 'DROP');
+    }));
+
+  test('the sleep of the laptop', () => aCommand(20, asleep(40)));
+});
