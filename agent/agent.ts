@@ -24,6 +24,8 @@ export interface Agent {
 const lastFlushMs = 2000;
 /** After a satellite was lost, the agents of all its workspaces ask the server again within this time. */
 const askAgainMs = 5000;
+/** Once at once, and twice later: what replaces it may take a while to start. */
+const askAgainTimes = [0, 1, 1];
 
 /**
  * Makes the agent: it registers at the server (for ever, while that is away), listens at the satellites,
@@ -98,9 +100,12 @@ export function makeAgent(options: {
     async function askAgain() {
       if (asking) return;
       asking = true;
-      await clock.sleep(clock.random() * askAgainMs, stopping.signal);
+      for (const later of askAgainTimes) {
+        await clock.sleep((later + clock.random()) * askAgainMs, stopping.signal);
+        if (stopping.signal.aborted) return;
+        await registration.renew().catch(() => {});
+      }
       asking = false;
-      if (!stopping.signal.aborted) await registration.renew().catch(() => {});
     }
 
     const hosting = makeHosting({

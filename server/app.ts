@@ -49,6 +49,8 @@ export interface AppOptions {
   providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
   satellites: Record<'ofAgents' | 'ofClients', () => Promise<Place[]>>;
+  /** As Readiness's; without, it is ready at once. */
+  waitsFor?: () => string | null;
   clusters: ClusterStore;
   connections: Connections;
   orphans: OrphanSweep;
@@ -138,9 +140,10 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, async () => app.swagger());
   app.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }));
-  app.get('/readyz', { schema: { hide: true } }, async () => {
+  app.get('/readyz', { schema: { hide: true } }, async (_request, reply) => {
     await database.pool.query('SELECT 1');
-    return { status: 'ready' };
+    const waitsFor = options.waitsFor?.() ?? null;
+    return waitsFor === null ? { status: 'ready' } : reply.code(503).send({ status: 'starting', waitsFor });
   });
 
   const satelliteStore = makeSatelliteStore({ database, now });

@@ -26,6 +26,7 @@ import type { ClusterRecord } from './providers/kubernetes/connections.ts';
 import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
+import { makeReadiness } from './readiness.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
 import { makeSweep } from './workspaces/sweep.ts';
@@ -153,7 +154,13 @@ export async function startControlPlane(options: {
     // Agents listen at every replica, so it is all one which of them the access URL leads a client to.
     ofClients: async () => embedded(config.replicaUrl ? [config.accessUrl] : await urls()),
   };
+  const readiness = makeReadiness({
+    database,
+    urls: () => urls(),
+    agentsHere: () => relay.stats().workspaces,
+  });
   const app = await makeApp({
+    waitsFor: readiness.waitsFor,
     config,
     database,
     keys,
@@ -220,6 +227,7 @@ export async function startControlPlane(options: {
       );
     });
   await jobs.start();
+  readiness.begin();
   const sweep = makeSweep({
     database,
     providers,
@@ -239,6 +247,7 @@ export async function startControlPlane(options: {
     url,
     providers,
     async stop() {
+      readiness.stop();
       sweep.stop();
       cutOff.stop();
       // The listener first, so that nobody is let in to a server that no longer works.
