@@ -15,16 +15,26 @@ const folder = dirname(fileURLToPath(import.meta.url));
 const require = createRequire(import.meta.url);
 const platform = `${process.platform}-${process.arch}`;
 
+/** The package with node-datachannel's binary for this platform. */
+function iceBinary(): string {
+  const own = createRequire(require.resolve('node-datachannel', { paths: [join(folder, '../tunnel')] }));
+  return own.resolve(`@node-datachannel/${platform}${process.platform === 'linux' ? '-gnu' : ''}`);
+}
+
 /** The native modules by their names in dist. All else is in the bundle. */
 const native = {
   'pty.node': () => require.resolve(`@lydell/node-pty-${platform}/pty.node`),
   'sshcrypto.node': () =>
     join(dirname(require.resolve('ssh2/package.json')), 'lib/protocol/crypto/build/Release/sshcrypto.node'),
+  'datachannel.node': iceBinary,
   // macOS starts what runs in a terminal through it.
   ...(process.platform === 'darwin' && {
     'spawn-helper': () => require.resolve(`@lydell/node-pty-${platform}/spawn-helper`),
   }),
 };
+
+/** There is no terminal without node-pty's; ssh2 does without its part, slower, and sessions without UDP. */
+const optional = new Set(['sshcrypto.node', 'datachannel.node']);
 
 const nativeModules: Plugin = {
   name: 'native modules',
@@ -37,6 +47,15 @@ const nativeModules: Plugin = {
 
 /** How long files of earlier bundles stay. */
 const keepOldMs = 3600_000;
+
+/** Null where it is not installed. */
+function foundAt(path: () => string): string | null {
+  try {
+    return existsSync(path()) ? path() : null;
+  } catch {
+    return null;
+  }
+}
 
 /** Builds the bundle; returns the path of `agent.mjs`. `into` is `agent/dist` but in tests. */
 export async function bundleAgent({ into = join(folder, 'dist') }: { into?: string } = {}): Promise<string> {
@@ -76,8 +95,8 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
     });
   };
   for (const [name, path] of Object.entries(native)) {
-    // ssh2 does without its native part, slower; there is no terminal without node-pty's.
-    if (name !== 'sshcrypto.node' || existsSync(path())) add(name, (draft) => copyFile(path(), draft));
+    const found = optional.has(name) ? foundAt(path) : path();
+    if (found) add(name, (draft) => copyFile(found, draft));
   }
   const outputs = result.outputFiles.map((file) => ({ ...file, name: file.path.slice(into.length + 1) }));
   for (const { name, contents } of outputs.filter(({ name }) => name !== 'agent.mjs')) {

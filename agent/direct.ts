@@ -18,6 +18,10 @@ export interface Direct {
 
 const isLoopback = (host: string) => /^(localhost|127\.[\d.]+|\[?::1\]?)$/.test(host);
 
+/** True where the server is on this very machine and for it alone, and so is all that belongs to it. */
+export const isAtHome = (serverUrl: string): boolean =>
+  serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
+
 export interface DirectOptions {
   /** Where the agent reaches its server: it tells whether a client may be on another machine. */
   serverUrl: string;
@@ -33,7 +37,7 @@ export interface DirectOptions {
  * machine and for it alone, so is the listener: nobody else's business.
  */
 export function makeDirect(options: DirectOptions): Direct {
-  const loopback = options.serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
+  const loopback = isAtHome(options.serverUrl);
   let wanted: string | undefined;
   let given: string[] = [];
   let listener: DirectListener | undefined;

@@ -2,11 +2,12 @@ import type { Duplex } from 'node:stream';
 import type { AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
+import { stunOf } from '@cde/tunnel/introduce.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
 import { connectTarget, type Target } from '@cde/tunnel/targets.ts';
-import { type DirectOptions, makeDirect } from './direct.ts';
+import { type DirectOptions, isAtHome, makeDirect } from './direct.ts';
 import type { Sessions } from './sessions.ts';
 import type { SshServer } from './ssh/server.ts';
 
@@ -38,6 +39,9 @@ export function makeHosting(options: {
   /** The sessions that want to hear of other offers. */
   const heard = new Set<() => void>();
   let closed = false;
+  /** The native module does not load here. */
+  let noUdp = false;
+  const rttOf = (url: string) => listeners.get(url)?.rttMs ?? Number.MAX_VALUE;
   const changed = () => {
     for (const tell of heard) tell();
   };
@@ -50,7 +54,7 @@ export function makeHosting(options: {
     paths: () => manifest().paths,
     offers: {
       current: () => ({
-        paths: manifest().paths,
+        paths: manifest().paths.filter((kind) => !(kind === 'direct-udp' && noUdp)),
         satellites: manifest().satellites.map(({ name, url }) => ({
           name,
           url,
@@ -61,6 +65,21 @@ export function makeHosting(options: {
       onChange(tell) {
         heard.add(tell);
         return () => heard.delete(tell);
+      },
+    },
+    udp: {
+      // Of the nearest satellite first.
+      stun: (attempt) =>
+        stunOf(
+          [...manifest().satellites].sort((a, b) => rttOf(a.url) - rttOf(b.url)),
+          attempt,
+        ),
+      ...(options.direct && isAtHome(options.direct.serverUrl) && { bindAddress: '127.0.0.1' }),
+      onUnavailable(error) {
+        if (noUdp) return;
+        noUdp = true;
+        options.direct?.onFailure(error.message);
+        changed();
       },
     },
     onStream: serveStream,

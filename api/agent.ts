@@ -48,8 +48,8 @@ const Satellites = z.array(
   }),
 );
 
-/** How a session may reach an agent: through a satellite, or at the agent's own addresses. */
-export const PathKind = z.enum(['relay', 'direct-tcp']);
+/** How a session may reach an agent: through a satellite, at the agent's own addresses, or by UDP through NATs. */
+export const PathKind = z.enum(['relay', 'direct-tcp', 'direct-udp']);
 export type PathKind = z.infer<typeof PathKind>;
 
 /** Where an agent listens for direct connections; clients learn it inside the session. */

@@ -8,7 +8,7 @@ import type { PathChoice } from './ssh/opening.ts';
 async function main(words: string[]): Promise<number> {
   const flags = words.slice(2, -1);
   const known = words.length >= 3 && words[0] === 'ssh' && words[1] === '--stdio';
-  if (known && flags.every((each) => /^--(verbose|path=(auto|relay|direct-tcp))$/.test(each))) {
+  if (known && flags.every((each) => /^--(verbose|path=(auto|relay|direct-tcp|direct-udp))$/.test(each))) {
     const { runStdio } = await import('./ssh/stdio.ts');
     const path = flags.findLast((each) => each.startsWith('--path='))?.slice('--path='.length) as PathChoice;
     const verbose = flags.includes('--verbose');

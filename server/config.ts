@@ -87,8 +87,8 @@ const settings = {
       .string()
       .transform((text) => text.split(',').map((each) => each.trim()))
       .pipe(z.array(PathKind).min(1)),
-    default: 'relay,direct-tcp',
-    help: 'Kinds of path that sessions may take: relay, direct-tcp, or both; a template may allow fewer',
+    default: PathKind.options.join(','),
+    help: 'Kinds of path that sessions may take, with commas between; a template may allow fewer',
   },
   udp: {
     schema: UdpListen,
