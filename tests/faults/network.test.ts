@@ -1,4 +1,5 @@
 import { describe, expect, test } from 'vitest';
+import { until } from '../harness/server.ts';
 import { aCommand, asleep, aTransfer, cut, lacking, useServer, withLaptop } from './network/laptop.ts';
 
 /**
@@ -12,6 +13,26 @@ describe.skipIf(lacking).concurrent('a session comes through', () => {
   test('nothing at all, for comparison: rsync of 200 MB', () => aTransfer(async () => {}));
 
   test('another address: a running command', () => aCommand(20, async ({ host }) => host.changeAddress()));
+  test.each([
+    'relay',
+    'direct-tcp',
+  ])('another address, over %s: it is noticed as such, not by silence', (path) =>
+    withLaptop(async ({ begin, host }) => {
+      const running = begin(
+        'cde',
+        'ssh',
+        'hello',
+        '-v',
+        `--path=${path}`,
+        '--',
+        'echo there; sleep 5; echo on',
+      );
+      await until(async () => running.stdout().includes('there') || running.child.exitCode !== null, Boolean);
+      host.changeAddress();
+      const { code, stdout, stderr } = await running.ended;
+      expect({ code, stdout }).toEqual({ code: 0, stdout: 'there\non\n' });
+      expect(stderr).toContain('the network of this machine is another');
+    }));
   test('another address: rsync of 200 MB', () => aTransfer(async ({ host }) => host.changeAddress()));
 
   test.each([5, 60])('silence of %i s: a running command', (seconds) => aCommand(seconds / 2, cut(seconds)));

@@ -3,6 +3,7 @@ import { networkInterfaces } from 'node:os';
 import { TunnelError } from '../errors.ts';
 import { type DirectTimes, watchLife } from '../liveness.ts';
 import { type Log, silentLog } from '../log.ts';
+import { watchOwnAddress } from '../own-address.ts';
 import type { Path, PathEvents } from '../path.ts';
 
 /** As for a relay's socket: what lies here goes before any keystroke that follows. */
@@ -33,6 +34,11 @@ export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string
     },
   });
 
+  const stopWatch = watchOwnAddress(socket.localAddress, () => {
+    broken ??= new TunnelError('path-lost', 'the network of this machine is another');
+    socket.destroy();
+  });
+
   socket.pause();
   socket.setNoDelay(true);
   socket.on('data', (chunk: Buffer) => {
@@ -44,6 +50,7 @@ export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string
   });
   socket.once('close', () => {
     life.stop();
+    stopWatch();
     ended = { error: closing ? null : (broken ?? null) };
     events?.closed(ended.error);
   });

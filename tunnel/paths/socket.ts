@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import { keepAlive } from '../heartbeat.ts';
+import { watchOwnAddress } from '../own-address.ts';
 import type { Path, PathEvents } from '../path.ts';
 import { proxyAgent, proxyRemark } from '../proxy.ts';
 import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
@@ -27,6 +28,9 @@ export function relayUrl(satellite: string, path: string): string {
   url.hash = '';
   return url.href;
 }
+
+/** Where the sockets that we opened begin. */
+const localAddresses = new WeakMap<WebSocket, string>();
 
 /**
  * Connects to a satellite. Rejects with `satellite-unreachable`, or with the code of the refusal
@@ -77,6 +81,9 @@ export function openSocket(
         if (body.length < 65536) body += text;
       });
       response.once('close', () => fail(refusal(response.statusCode ?? 0, body)));
+    });
+    socket.once('upgrade', ({ socket: { localAddress } }) => {
+      if (localAddress) localAddresses.set(socket, localAddress);
     });
     socket.once('open', () => {
       options.signal?.removeEventListener('abort', abort);
@@ -142,6 +149,9 @@ export function makeSocketPath(
     deadAfterMs: options.deadAfterMs ?? deadAfterMs,
     dead: () => lost('satellite-lost', 'no sign of life'),
   });
+  const stopWatch = watchOwnAddress(localAddresses.get(socket), () =>
+    lost('satellite-lost', 'the network of this machine is another'),
+  );
 
   socket.on('message', (data, isBinary) => {
     if (closing) return;
@@ -160,6 +170,7 @@ export function makeSocketPath(
   });
   socket.once('close', (code, reason) => {
     stopKeepAlive();
+    stopWatch();
     ended = { error: closing ? null : (broken ?? closeError(code, reason.toString())) };
     options.onClosed?.(ended.error);
     events?.closed(ended.error);
