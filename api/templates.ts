@@ -117,6 +117,19 @@ export const KubernetesService = z.strictObject({
   args: z.array(z.string().max(2000)).max(50).optional(),
   cpus: Amount.optional(),
   memory: Amount.optional(),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0)])
+    .optional()
+    .describe('The uid that it runs as; without it that of the image'),
+  ready: z
+    .strictObject({
+      port: z.union([z.string(), z.number()]).optional(),
+      command: z.array(z.string().max(2000)).max(50).optional(),
+    })
+    .optional()
+    .describe(
+      'It is ready when this port takes connections, or this command ends with 0; without it when it runs',
+    ),
   storage: z
     .strictObject({ path: z.string().startsWith('/').max(400), size: Amount })
     .optional()
@@ -167,6 +180,9 @@ export const KubernetesSection = z.strictObject({
     .optional()
     .describe('Of the home; without it the default class of the cluster'),
   readOnlyRoot: z.boolean().default(false),
+  startTimeout: Duration.optional().describe(
+    'A start whose pod is not up by then has failed. Without it 10m, and 30m while its image is pulled',
+  ),
   env: Env.default({}),
   services: z.array(KubernetesService).max(20).default([]),
   nodeSelector: z.record(LabelKey, z.string().max(400)).default({}),

@@ -194,6 +194,12 @@ test.each([
     'kubernetes: { image: a, services: [{ name: x, image: b, ports: [70000] }] }',
     '1:65 "ports[0]" must be a whole number',
   ],
+  ['kubernetes: { image: a, services: [{ name: x, image: b, ready: {} }] }', '"ready" is either a port'],
+  [
+    'kubernetes: { image: a, podSecurity: restricted, services: [{ name: x, image: b, user: 0 }] }',
+    'the service x may run as root',
+  ],
+  ['kubernetes: { image: a, startTimeout: soon }', '1:39 "startTimeout" is "soon"'],
   ['kubernetes: { image: a, services: [{ name: "${{ parameters.tag }}", image: b }] }', '1:44 "name" is'],
   ['kubernetes: { image: a, readOnlyRoot: "${{ true }}" }', 'must be true or false'],
   ['kubernetes: { imgae: a }', '1:15 the key "imgae" is not known here'],

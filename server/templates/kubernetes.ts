@@ -90,6 +90,20 @@ export function sectionIssues(section: KubernetesSection, home?: string): Issue[
       report([...at, 'name'], `there are two services "${service.name}"`, 'choose another name');
     }
     names.add(service.name);
+    const { ready } = service;
+    if (ready && (ready.port === undefined) === (ready.command === undefined)) {
+      report([...at, 'ready'], '"ready" is either a port or a command', 'write one of them');
+    }
+    if (ready?.command?.length === 0) {
+      report([...at, 'ready', 'command'], 'the command is empty', 'write its words, such as [pg_isready]');
+    }
+    if (podSecurity === 'restricted' && (service.user === 0 || service.user === 'image')) {
+      report(
+        [...at, 'user'],
+        `the service ${service.name} may run as root, which podSecurity: restricted does not permit`,
+        'write the number of another user',
+      );
+    }
     for (const [nth, port] of service.ports.entries()) {
       if (typeof port === 'number' && service.ports.indexOf(port) < nth) {
         report([...at, 'ports', nth], `the port ${port} stands here twice`, 'keep one of them');

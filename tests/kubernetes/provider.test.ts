@@ -117,6 +117,63 @@ class Workspace {
 }
 const debian = `image: ${images.debian}\npullPolicy: IfNotPresent`;
 
+/** A volume on the node itself, root's and 0755 as a fresh disk is: unlike a hostPath it honours fsGroup. */
+async function localVolume(name: string): Promise<{ storageClass: string; remove(): Promise<void> }> {
+  const unique = `cde-test-local-${name}`;
+  const apply = async (object: object) => {
+    const child = run('kubectl', ['--kubeconfig', kubeconfig, 'apply', '-f', '-']);
+    child.child.stdin!.end(JSON.stringify(object));
+    await child;
+  };
+  await apply({
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: unique, namespace: 'default' },
+    spec: {
+      terminationGracePeriodSeconds: 0,
+      containers: [
+        {
+          name: 'folder',
+          image: images.debian,
+          imagePullPolicy: 'IfNotPresent',
+          command: ['sh', '-c', `mkdir -m 755 /node/${unique} && exec sleep infinity`],
+          volumeMounts: [{ name: 'node', mountPath: '/node' }],
+        },
+      ],
+      volumes: [{ name: 'node', hostPath: { path: '/tmp' } }],
+    },
+  });
+  await kubectl('wait', '-n', 'default', '--for=condition=Ready', `pod/${unique}`, '--timeout=60s');
+  const node = await kubectl('-n', 'default', 'get', 'pod', unique, '-o', 'jsonpath={.spec.nodeName}');
+  await apply({
+    apiVersion: 'v1',
+    kind: 'PersistentVolume',
+    metadata: { name: unique },
+    spec: {
+      storageClassName: unique,
+      capacity: { storage: '1Gi' },
+      accessModes: ['ReadWriteOnce'],
+      persistentVolumeReclaimPolicy: 'Retain',
+      local: { path: `/tmp/${unique}` },
+      nodeAffinity: {
+        required: {
+          nodeSelectorTerms: [
+            { matchExpressions: [{ key: 'kubernetes.io/hostname', operator: 'In', values: [node] }] },
+          ],
+        },
+      },
+    },
+  });
+  return {
+    storageClass: unique,
+    async remove() {
+      await kubectl('delete', 'pv', unique, '--ignore-not-found', '--wait=false');
+      await kubectl('-n', 'default', 'exec', unique, '--', 'rm', '-rf', `/node/${unique}`);
+      await kubectl('-n', 'default', 'delete', 'pod', unique, '--wait=false');
+    },
+  };
+}
+
 test('a day: start, work, stop, start on a new image, delete, restore', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
@@ -229,6 +286,9 @@ test.concurrent('inside, the developer is a whole user: sudo, new users, no zomb
   workspace.plan(debian);
   await workspace.start();
   expect(await workspace.exec('sudo', '-n', 'id', '-un')).toBe('root');
+  // A hostname that is not the pod's own name came with 1.35.
+  const minor = Number(/^v1\.(\d+)/.exec(connections.get('one')!.version!)![1]);
+  expect(await workspace.exec('hostname')).toBe(minor < 35 ? 'workspace-0' : workspace.name);
   // What packages of daemons do when they are installed.
   await workspace.exec('sudo', '-n', 'useradd', '--system', 'postgres');
   expect(await workspace.exec('sh', '-c', 'id -un postgres; id -un; stat -c %u:%g ~ ~/.bashrc')).toBe(
@@ -319,10 +379,44 @@ test.concurrent('a volume that is gone fails the start loudly', async () => {
   expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
 }, 120_000);
 
-test.concurrent('a deleted pod is seen; an edited quota is put back', async () => {
+test.concurrent('a deleted pod is seen; what bounds the namespace is put back, edited or deleted', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nquota: { pods: 7 }`);
   await workspace.start();
+  const inside = (...args: string[]) => kubectl('-n', workspace.namespace, ...args);
+  const patch = (kind: string, name: string, merge: object) =>
+    inside('patch', kind, name, '--type=merge', '-p', JSON.stringify(merge));
+  const bounds = async () => {
+    const kinds = 'limitrange/cde,networkpolicy/cde,rolebinding/developer'.split(',');
+    const found = await Promise.all(kinds.map((kind) => inside('get', kind, '-o', 'json')));
+    return found.map((text) => {
+      const { metadata, spec, roleRef, subjects } = JSON.parse(text);
+      return { labels: metadata.labels, spec, roleRef, subjects };
+    });
+  };
+  const before = await bounds();
+  await patch('networkpolicy', 'cde', { spec: { ingress: [{}] } });
+  await inside('delete', 'limitrange', 'cde');
+  await inside('delete', 'rolebinding', 'developer');
+  await inside(
+    'create',
+    'rolebinding',
+    'developer',
+    '--clusterrole=view',
+    '--serviceaccount=default:default',
+  );
+  await inside('label', 'rolebinding', 'developer', '--overwrite', 'cde.dev/managed=true');
+  await inside('delete', 'serviceaccount', 'developer');
+  await vi.waitFor(
+    async () => {
+      expect(await workspace.observe()).toMatchObject({ kind: 'running' });
+      expect(await bounds()).toEqual(before);
+      expect(await inside('get', 'serviceaccount', 'developer', '-o', 'name')).toBe(
+        'serviceaccount/developer',
+      );
+    },
+    { timeout: 30_000, interval: 500 },
+  );
   await kubectl(
     '-n',
     workspace.namespace,
@@ -356,7 +450,7 @@ test.concurrent.each([
     const workspace = new Workspace();
     workspace.plan(section);
     const move = await workspace.start();
-    // This cluster's volumes do not honour fsGroup, which a restricted pod needs: told in words.
+    // A hostPath does not honour fsGroup, which a restricted pod needs: told in words.
     if (what.includes('restricted') && move.kind === 'failed')
       return expect(move.error).toMatchObject({ code: 'home-not-writable' });
     expect(move).toMatchObject({ kind: 'done' });
@@ -367,6 +461,62 @@ test.concurrent.each([
   },
   120_000,
 );
+
+test.concurrent('restricted: nobody is root, and the home on a volume that honours fsGroup is the developer’s', async () => {
+  const workspace = new Workspace();
+  const home = await localVolume(workspace.name);
+  try {
+    // The service is refused without a security context of its own.
+    workspace.plan(
+      `image: ${images.nonroot}\npullPolicy: IfNotPresent\npodSecurity: restricted\nuser: 1000\nstorageClass: ${home.storageClass}\nservices: [{ name: side, image: "${images.nonroot}", command: [sleep, infinity] }]`,
+    );
+    expect(await workspace.start(), workspace.lines.join('\n')).toMatchObject({ kind: 'done' });
+    expect(await workspace.observe()).toEqual({ kind: 'running', buildId: workspace.buildId });
+    const words =
+      'echo ok > ~/x && cat ~/x && id -u && sed -n /NoNewPrivs/p /proc/self/status && ls ~/.bashrc';
+    expect(await workspace.exec('sh', '-c', words)).toBe('ok\n1000\nNoNewPrivs:\t1\n/home/ada/.bashrc');
+    expect(await workspace.stop()).toMatchObject({ kind: 'done' });
+    workspace.plan(
+      `image: ${images.nonroot}\npullPolicy: IfNotPresent\npodSecurity: restricted\nuser: 1000\nstorageClass: ${home.storageClass}`,
+    );
+    expect(await workspace.start()).toMatchObject({ kind: 'done' });
+    expect(await workspace.exec('sh', '-c', 'cat ~/x')).toBe('ok');
+  } finally {
+    await workspace.remove('discard');
+    await home.remove();
+  }
+}, 180_000);
+
+test.concurrent('a start waits for its services, and goes on without one that cannot run, saying why', async () => {
+  const workspace = new Workspace();
+  const slow = `{ name: slow, image: "${images.debian}", command: [sh, -c, "sleep 2; touch /tmp/ok; exec sleep infinity"], ready: { command: [test, -e, /tmp/ok] } }`;
+  workspace.plan(`image: ${images.debian}\npullPolicy: Never\nservices: [${slow}]`);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const available = ['get', 'deployment', 'slow', '-o', 'jsonpath={.status.readyReplicas}'];
+  expect(await kubectl('-n', workspace.namespace, ...available)).toBe('1');
+  expect(await workspace.observe()).toEqual({ kind: 'running', buildId: workspace.buildId });
+
+  workspace.plan(
+    `image: ${images.debian}\npullPolicy: Never\nservices: [${slow}, { name: gone, image: "cde-test/nope:1" }]`,
+  );
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const log = workspace.lines.join('\n');
+  expect(log).toMatch(/^The service gone: .*cde-test\/nope:1/m);
+  expect(log).toContain('the workspace starts without gone');
+  expect(await workspace.observe()).toMatchObject({
+    kind: 'running',
+    note: expect.stringContaining('The service gone: '),
+  });
+}, 180_000);
+
+test.concurrent('a template says how long a start may take', async () => {
+  const workspace = new Workspace();
+  workspace.plan(`${debian}\nstartTimeout: 1s\nnodeSelector: { pool: none }`);
+  expect(await workspace.start()).toMatchObject({
+    kind: 'failed',
+    error: { code: expect.stringMatching(/node|volume/) },
+  });
+}, 60_000);
 
 test.concurrent('an image without a shell is refused in words', async () => {
   const workspace = new Workspace();

@@ -5,7 +5,8 @@ import { applyOne, prune, Refused, readCopies, refsOf } from './apply.ts';
 import { applyCache, builderNames, registriesOf } from './builder.ts';
 import { KubeError, type KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
-import { hashOf } from './drift.ts';
+import { contentOf, guards } from './drift.ts';
+import { hashOf } from './hash.ts';
 import { freeHome, type HomeVolume, volumeOfClaim } from './homes.ts';
 import { annotations, labels, namespaceName } from './names.ts';
 import { quotaItself, renderNamespace } from './namespace.ts';
@@ -109,6 +110,7 @@ export async function applyAll(
     installation: options.installation,
     agentImage: options.agentImage,
     ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
+    namesHosts: namesHosts(connection.version),
     homeVolume: found,
     copies,
     ...(options.builderImage && { builderImage: options.builderImage }),
@@ -135,7 +137,7 @@ export async function applyAll(
   if (state.scaled) await scaleUp(client, state.scaled);
   const quota = applied.find(({ kind, metadata }) => kind === 'ResourceQuota' && metadata.name === 'cde');
   context.log(`applied ${objects.length} objects to ${namespace} on ${connection.record.name}`);
-  const { scaled: _, podUid: _uid, restarts: _restarts, said: _said, ...rest } = state;
+  const { scaled: _, podUid: _uid, restarts: _restarts, said: _said, runsSince: _runs, ...rest } = state;
   return {
     state: {
       ...rest,
@@ -143,9 +145,20 @@ export async function applyAll(
       appliedAt: options.now().toISOString(),
       inventory,
       quota: hashOf(quota?.spec),
+      guards: Object.fromEntries(
+        applied
+          .filter(({ kind, metadata: { name } }) => guards.get(kind)?.name === name)
+          .map((object) => [object.kind, contentOf(object)]),
+      ),
     },
   };
 }
+
+/** Since 1.35 a pod may have another hostname than its name; before, the field is refused. */
+const namesHosts = (version: string | null): boolean => {
+  const [, major = '0', minor = '0'] = /^v(\d+)\.(\d+)/.exec(version ?? '') ?? [];
+  return Number(major) > 1 || Number(minor) >= 35;
+};
 
 /** What we meant was not there any more, or had changed: that is well. */
 function ignoreChanged(error: unknown): boolean {

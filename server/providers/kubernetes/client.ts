@@ -82,8 +82,8 @@ export interface KubeClient {
   readonly certificateAuthority: string | null;
   /** Requests made so far, watches included (for bench/). */
   calls(): number;
-  /** Server-side apply with our field manager; never forced, so a field of someone else's is a Conflict. */
-  apply(object: KubeObject, options?: { dryRun?: boolean }): Promise<KubeObject>;
+  /** Server-side apply with our field manager; without `force` a field of someone else's is a Conflict. */
+  apply(object: KubeObject, options?: { dryRun?: boolean; force?: boolean }): Promise<KubeObject>;
   /** Null when there is none. */
   get(ref: KubeRef): Promise<KubeObject | null>;
   /** All pages. */

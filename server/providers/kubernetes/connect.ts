@@ -32,6 +32,7 @@ export function makeConnections(options: {
     record: ClusterRecord;
     state: Connection['state'];
     reason: string | null;
+    version: string | null;
     close(): void;
   };
   const live = new Map<string, Live>();
@@ -48,7 +49,6 @@ export function makeConnections(options: {
       failure = error instanceof KubeError ? error : new KubeError(String(error), { cause: error });
       client = unusable(failure);
     }
-    let version: string | null = null;
     let reportedAt = 0;
     let asked: NodeJS.Timeout | null = null;
 
@@ -59,7 +59,7 @@ export function makeConnections(options: {
         .report(record.id, {
           state: connection.state === 'ready' ? 'ready' : 'away',
           reason: connection.reason,
-          version,
+          version: connection.version,
           endpoint: client.server,
         })
         .catch((error) =>
@@ -90,7 +90,7 @@ export function makeConnections(options: {
       asked = null;
       if (closed || connection.state === 'ready') return;
       try {
-        version = await client.version();
+        connection.version = await client.version();
         connection.view.poke();
       } catch (error) {
         if (error instanceof KubeError && error.away) heard(error);
@@ -112,6 +112,7 @@ export function makeConnections(options: {
       view,
       state: 'connecting' as Connection['state'],
       reason: null as string | null,
+      version: null as string | null,
       close() {
         if (asked) clearTimeout(asked);
         view.stop();
@@ -127,7 +128,7 @@ export function makeConnections(options: {
       client
         .version()
         .then((answer) => {
-          version = answer;
+          connection.version = answer;
           return report(true);
         })
         .catch(() => {});

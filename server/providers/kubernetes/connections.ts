@@ -30,6 +30,10 @@ export type WatchedKind =
   | 'PersistentVolumeClaim'
   | 'StatefulSet'
   | 'ResourceQuota'
+  | 'LimitRange'
+  | 'NetworkPolicy'
+  | 'RoleBinding'
+  | 'ServiceAccount'
   | 'Event';
 
 /** What the watches of one cluster know. Reads cost no call. */
@@ -52,6 +56,8 @@ export interface Connection {
   readonly client: KubeClient;
   readonly view: ClusterView;
   readonly state: 'connecting' | 'ready' | 'away';
+  /** Of Kubernetes, such as `v1.35.4`; null until the cluster has told it. */
+  readonly version: string | null;
   /** One sentence, when it is away. */
   readonly reason: string | null;
 }

@@ -1,28 +1,34 @@
-import { createHash } from 'node:crypto';
 import type { Logger } from '../../log.ts';
 import type { WorkspaceSpec } from '../provider.ts';
 import { applyOne, Leaving, Refused } from './apply.ts';
-import { KubeError } from './client.ts';
-import type { Connection } from './connections.ts';
-import { namespaceItself, quotaItself } from './namespace.ts';
+import { KubeError, type KubeObject } from './client.ts';
+import type { Connection, WatchedKind } from './connections.ts';
+import { hashOf } from './hash.ts';
+import { namespaceItself, ownLabels, quotaItself } from './namespace.ts';
 import type { State } from './state.ts';
 
 /** Somebody else may put the same thing back each time; we do not race with them. */
 const leastPauseMs = 10_000;
 
-/** The same for the same content, whatever the order of its keys. */
-export const hashOf = (value: unknown): string =>
-  createHash('sha256')
-    .update(JSON.stringify(value, (_key, each) => (isMap(each) ? sorted(each) : each)) ?? '')
-    .digest('base64url');
-const isMap = (value: unknown): value is Record<string, unknown> =>
-  typeof value === 'object' && value !== null && !Array.isArray(value);
-const sorted = (map: Record<string, unknown>) =>
-  Object.fromEntries(Object.entries(map).sort(([a], [b]) => (a < b ? -1 : 1)));
+/** What bounds a namespace beside its quota and labels: by kind, where it is and what it is in words. */
+export const guards: ReadonlyMap<string, { apiVersion: string; name: string; what: string }> = new Map([
+  ['ServiceAccount', { apiVersion: 'v1', name: 'developer', what: 'service account' }],
+  [
+    'RoleBinding',
+    { apiVersion: 'rbac.authorization.k8s.io/v1', name: 'developer', what: 'rights of the developer' },
+  ],
+  ['LimitRange', { apiVersion: 'v1', name: 'cde', what: 'limits' }],
+  ['NetworkPolicy', { apiVersion: 'networking.k8s.io/v1', name: 'cde', what: 'network policy' }],
+]);
+
+/** What of a guard is compared, and put back: all but its metadata. */
+export function contentOf({ apiVersion: _v, kind: _k, metadata: _m, ...content }: KubeObject): object {
+  return content;
+}
 
 /**
- * Puts back what somebody has edited in a running workspace and what needs no build: its quota, and the labels of
- * its namespace. Compares with what the watches know, so that it costs no call while all is well.
+ * Puts back what somebody has edited in a running workspace and what needs no build: its quota, the labels of its
+ * namespace, what bounds it. Compares with what the watches know, so that it costs no call while all is well.
  */
 export function makeDrift(options: { installation: string; log: Logger; now: () => Date }) {
   const { installation, log, now } = options;
@@ -35,51 +41,118 @@ export function makeDrift(options: { installation: string; log: Logger; now: () 
     state: State,
   ): Promise<string | null> {
     const namespace = state.namespace!;
-    const place = { namespace, installation };
-    const { view, client } = connection;
-    const quota = view.get('ResourceQuota', namespace, 'cde');
-    const isQuotaRight = quota !== null && hashOf(quota.spec) === state.quota;
-    const wanted = namespaceItself(spec, place).metadata.labels!;
-    const has = view.get('Namespace', '', namespace)?.metadata.labels ?? {};
-    const wrong = Object.keys(wanted).filter((key) => has[key] !== wanted[key]);
     const key = `${connection.record.name}/${namespace}`;
-    if (isQuotaRight && wrong.length === 0) {
+    const amiss = [
+      namespaceDrift(connection, spec, namespace, installation),
+      quotaDrift(connection, spec, state, installation),
+      ...guardDrifts(connection, spec, state, installation),
+    ].filter((drift) => drift !== null);
+    if (amiss.length === 0) {
       repairedAt.delete(key);
       return null;
     }
-    const note =
-      wrong.length > 0
-        ? `Somebody changed the labels of the namespace ${namespace}: ${wrong.join(', ')}.`
-        : `Somebody changed the quota of the namespace ${namespace}.`;
+    const note = `Somebody changed of the namespace ${namespace}: ${amiss.map(({ what }) => what).join(', ')}.`;
     if (now().getTime() - (repairedAt.get(key) ?? 0) < leastPauseMs) return note;
     repairedAt.set(key, now().getTime());
-    try {
-      // Both are ours alone, so they are taken back whoever wrote them.
-      if (wrong.length > 0)
-        view.note(
-          await client.patch(
-            { apiVersion: 'v1', kind: 'Namespace', name: namespace },
-            { metadata: { labels: Object.fromEntries(wrong.map((label) => [label, wanted[label]])) } },
-          ),
-        );
-      if (quota && !isQuotaRight) {
-        const { hard } = quotaItself(spec, place).spec as { hard: Record<string, string> };
-        const extra = Object.keys((quota.spec as { hard?: object }).hard ?? {}).filter(
-          (name) => !(name in hard),
-        );
-        view.note(
-          await client.patch(
-            { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
-            { spec: { hard: { ...hard, ...Object.fromEntries(extra.map((name) => [name, null])) } } },
-          ),
-        );
-      } else if (!quota) await applyOne(connection, quotaItself(spec, place));
-      log.info({ workspace: spec.workspaceId, namespace }, `${note} It was put back.`);
-      return null;
-    } catch (error) {
-      if (!(error instanceof KubeError || error instanceof Refused || error instanceof Leaving)) throw error;
-      log.warn({ err: error, namespace }, 'what somebody edited could not be put back');
-      return `${note} It could not be put back: ${error.message}`;
-    }
+    const failures: string[] = [];
+    for (const { what, put } of amiss)
+      try {
+        // All of it is ours alone, so it is taken back whoever wrote it.
+        await put();
+      } catch (error) {
+        if (!(error instanceof KubeError || error instanceof Refused || error instanceof Leaving))
+          throw error;
+        log.warn({ err: error, namespace, what }, 'what somebody edited could not be put back');
+        failures.push(`${what} could not be put back: ${error.message}`);
+      }
+    if (failures.length > 0) return `${note} ${failures.join('; ')}`;
+    log.info({ workspace: spec.workspaceId, namespace }, `${note} It was put back.`);
+    return null;
   };
+}
+
+interface Drift {
+  /** In words: `its quota`. */
+  what: string;
+  put(): Promise<void>;
+}
+
+function namespaceDrift(
+  { view, client }: Connection,
+  spec: WorkspaceSpec,
+  namespace: string,
+  installation: string,
+): Drift | null {
+  const wanted = namespaceItself(spec, { namespace, installation }).metadata.labels!;
+  const has = view.get('Namespace', '', namespace)?.metadata.labels ?? {};
+  const wrong = Object.keys(wanted).filter((key) => has[key] !== wanted[key]);
+  if (wrong.length === 0) return null;
+  return {
+    what: `its labels (${wrong.join(', ')})`,
+    async put() {
+      const labels = Object.fromEntries(wrong.map((label) => [label, wanted[label]]));
+      view.note(
+        await client.patch(
+          { apiVersion: 'v1', kind: 'Namespace', name: namespace },
+          { metadata: { labels } },
+        ),
+      );
+    },
+  };
+}
+
+function quotaDrift(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  { namespace: name, quota: applied }: State,
+  installation: string,
+): Drift | null {
+  const namespace = name!;
+  const { view, client } = connection;
+  const quota = view.get('ResourceQuota', namespace, 'cde');
+  if (quota && hashOf(quota.spec) === applied) return null;
+  const wanted = quotaItself(spec, { namespace, installation });
+  return {
+    what: 'its quota',
+    async put() {
+      if (!quota) return void (await applyOne(connection, wanted));
+      const { hard } = wanted.spec as { hard: Record<string, string> };
+      const extra = Object.keys((quota.spec as { hard?: object }).hard ?? {}).filter((key) => !(key in hard));
+      view.note(
+        await client.patch(
+          { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
+          { spec: { hard: { ...hard, ...Object.fromEntries(extra.map((key) => [key, null])) } } },
+        ),
+      );
+    },
+  };
+}
+
+function guardDrifts(
+  { view, client }: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  installation: string,
+): Drift[] {
+  const namespace = state.namespace!;
+  return Object.entries(state.guards ?? {}).flatMap(([kind, content]) => {
+    const { apiVersion, name, what } = guards.get(kind)!;
+    const there = view.get(kind as WatchedKind, namespace, name);
+    // The cluster itself writes into service accounts; that there is one is what counts.
+    if (there && (kind === 'ServiceAccount' || hashOf(contentOf(there)) === hashOf(content))) return [];
+    return {
+      what: `its ${what}`,
+      async put() {
+        const metadata = { name, namespace, labels: ownLabels(spec, installation) };
+        const apply = () => client.apply({ ...content, apiVersion, kind, metadata }, { force: true });
+        const again = async (error: unknown) => {
+          // The role of a binding cannot be changed: only another binding has another.
+          if (!(error instanceof KubeError) || error.status !== 422 || kind !== 'RoleBinding') throw error;
+          await client.remove({ apiVersion, kind, namespace, name });
+          return apply();
+        };
+        view.note(await apply().catch(again));
+      },
+    };
+  });
 }

@@ -61,16 +61,16 @@ export async function makeKubeClient(
 
   async function apply(
     object: KubeObject,
-    { dryRun = false }: { dryRun?: boolean } = {},
+    { dryRun = false, force = false }: { dryRun?: boolean; force?: boolean } = {},
   ): Promise<KubeObject> {
     const path = await place(refOf(object));
-    const send = (force: boolean) =>
-      request('PATCH', `${path}?fieldManager=${fieldManager}&force=${force}${dryRun ? '&dryRun=All' : ''}`, {
+    const send = (taking: boolean) =>
+      request('PATCH', `${path}?fieldManager=${fieldManager}&force=${taking}${dryRun ? '&dryRun=All' : ''}`, {
         body: object,
         contentType: 'application/apply-patch+yaml',
       }) as Promise<KubeObject>;
     try {
-      return await send(false);
+      return await send(force);
     } catch (error) {
       if (!(error instanceof KubeError) || error.reason !== 'Conflict') throw error;
       // What we wrote ourselves by other means (a scale to zero) is in nobody's way.

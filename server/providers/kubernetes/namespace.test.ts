@@ -170,6 +170,43 @@ test('a service has a Deployment, a Service, and a volume that is not the worksp
   expect(objects.at(-1)!.kind).toBe('StatefulSet');
 });
 
+test('services lie where the workspace does, and are nobody’s root where that is not permitted', () => {
+  const service = {
+    name: 'db',
+    image: 'pg:16',
+    ready: { port: 5432 },
+    storage: { path: '/data', size: '1Gi' },
+  };
+  const of = (section: object) =>
+    (find(render({ services: [service], ...section } as never), 'Deployment', 'db').spec as any).template;
+  const { spec, metadata } = of({ nodeSelector: { pool: 'dev' }, pullSecrets: ['registries/shop'] });
+  expect(spec).toMatchObject({
+    nodeSelector: { pool: 'dev' },
+    imagePullSecrets: [{ name: 'shop' }],
+    automountServiceAccountToken: false,
+    securityContext: {},
+    containers: [{ readinessProbe: { tcpSocket: { port: 5432 } } }],
+  });
+  // By these its pod is watched.
+  expect(metadata.labels).toMatchObject({ app: 'service-db', 'cde.dev/workspace': 'w1' });
+  expect(of({ podSecurity: 'restricted' }).spec).toMatchObject({
+    securityContext: { fsGroup: 1000, seccompProfile: { type: 'RuntimeDefault' } },
+    containers: [
+      {
+        securityContext: {
+          allowPrivilegeEscalation: false,
+          capabilities: { drop: ['ALL'] },
+          runAsNonRoot: true,
+        },
+      },
+    ],
+  });
+  expect(of({ services: [{ ...service, user: 999 }] }).spec).toMatchObject({
+    securityContext: { fsGroup: 999 },
+    containers: [{ securityContext: { runAsUser: 999 } }],
+  });
+});
+
 test('the admin’s manifests get our namespace and labels and keep all else; another namespace is refused', () => {
   const manifest = {
     apiVersion: 'apps/v1',

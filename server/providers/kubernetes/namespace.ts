@@ -5,7 +5,8 @@ import { builderObjects } from './builder.ts';
 import type { KubeObject } from './client.ts';
 import { labels, labelValue } from './names.ts';
 import { type Destination, networkPolicy } from './network.ts';
-import { resourcesOf, workspacePod } from './pod.ts';
+import { workspacePod } from './pod.ts';
+import { serviceObjects } from './services.ts';
 
 /** Pods of a namespace, where the template names no number. */
 const usualPods = 50;
@@ -16,6 +17,8 @@ export interface NamespaceOptions {
   installation: string;
   agentImage: string;
   agentPullPolicy?: string;
+  /** The cluster lets a pod have a hostname that is not its own name. */
+  namesHosts?: boolean;
   /** The volume that the home's claim is bound to, when there is one already. */
   homeVolume?: { name: string; size: string; storageClass: string } | null;
   /** Pull secrets and the like, read from the cluster: copied into the namespace. */
@@ -103,7 +106,7 @@ export function renderNamespace(
       },
       { labels: { ...own, [labels.role]: 'home' } },
     ),
-    ...section.services.flatMap((service) => serviceObjects(service, make)),
+    ...section.services.flatMap((service) => serviceObjects(service, section, make, own)),
     ...builderObjects(section, make, { image: options.builderImage, reach: options.builderReach, own }),
     ...manifests.map((manifest) => adminObject(manifest, namespace, own)),
     // By this name services and what the manifests bring reach the workspace.
@@ -129,7 +132,8 @@ export function renderNamespace(
 
 type Place = Pick<NamespaceOptions, 'namespace' | 'installation'>;
 
-const ownLabels = (spec: WorkspaceSpec, installation: string): Record<string, string> => ({
+/** What tells the objects of a workspace from all others. */
+export const ownLabels = (spec: WorkspaceSpec, installation: string): Record<string, string> => ({
   [labels.managed]: 'true',
   [labels.installation]: installation,
   [labels.workspace]: spec.workspaceId,
@@ -173,69 +177,6 @@ export function quotaItself(spec: WorkspaceSpec, { namespace, installation }: Pl
 }
 
 type Make = (apiVersion: string, kind: string, name: string, rest: object, more?: object) => KubeObject;
-
-/** A service of the short form: its pod, its volume, its name in DNS. */
-function serviceObjects(service: KubernetesSection['services'][number], make: Make): KubeObject[] {
-  const app = `service-${service.name}`;
-  const claim = `${service.name}-data`;
-  return [
-    ...(service.storage
-      ? [
-          make('v1', 'PersistentVolumeClaim', claim, {
-            spec: {
-              accessModes: ['ReadWriteOnce'],
-              resources: { requests: { storage: String(service.storage.size) } },
-            },
-          }),
-        ]
-      : []),
-    make('apps/v1', 'Deployment', service.name, {
-      spec: {
-        replicas: 1,
-        // Two pods cannot have one volume.
-        strategy: { type: 'Recreate' },
-        selector: { matchLabels: { app } },
-        template: {
-          metadata: { labels: { app } },
-          spec: {
-            enableServiceLinks: false,
-            containers: [
-              {
-                name: service.name,
-                image: service.image,
-                ...(service.command && { command: service.command }),
-                ...(service.args && { args: service.args }),
-                env: Object.entries(service.env).map(([name, value]) => ({ name, value: String(value) })),
-                ports: service.ports.map((port) => ({ containerPort: Number(port) })),
-                resources: resourcesOf(service),
-                ...(service.storage && {
-                  volumeMounts: [{ name: 'data', mountPath: service.storage.path }],
-                }),
-              },
-            ],
-            ...(service.storage && {
-              volumes: [{ name: 'data', persistentVolumeClaim: { claimName: claim } }],
-            }),
-          },
-        },
-      },
-    }),
-    ...(service.ports.length > 0
-      ? [
-          make('v1', 'Service', service.name, {
-            spec: {
-              selector: { app },
-              ports: service.ports.map((port) => ({
-                name: `p${port}`,
-                port: Number(port),
-                targetPort: Number(port),
-              })),
-            },
-          }),
-        ]
-      : []),
-  ];
-}
 
 /**
  * A manifest of the admin's own, in our namespace and with our labels. Publishing has refused what names another

@@ -10,7 +10,7 @@ const etcVolume = '/cde-etc';
 const volume = '/cde-volume';
 
 /** Of volumes whose user is the image's, and not known: they belong to a group that the pod's processes are in. */
-const anyGroup = 1000;
+export const anyGroup = 1000;
 
 export const homeOf = (owner: string): string => `/home/${owner}`;
 
@@ -62,7 +62,7 @@ export function workspacePod(
   spec: WorkspaceSpec,
   section: KubernetesSection,
   launch: AgentLaunch,
-  options: { agentImage: string; agentPullPolicy?: string },
+  options: { agentImage: string; agentPullPolicy?: string; namesHosts?: boolean },
 ): { metadata: object; spec: object } {
   const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
@@ -100,7 +100,8 @@ export function workspacePod(
       },
     },
     spec: {
-      hostname: spec.name,
+      // A StatefulSet gives its pods names of its own as `hostname`.
+      ...(options.namesHosts && { hostnameOverride: spec.name }),
       serviceAccountName: 'developer',
       enableServiceLinks: false,
       // The first process of the pod collects what daemons leave behind; the agent does not.

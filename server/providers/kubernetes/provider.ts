@@ -8,6 +8,7 @@ import { purgeKept } from './homes.ts';
 import { labels } from './names.ts';
 import { explain, explainEnd, explainGone } from './reasons.ts';
 import { removeMove } from './remove.ts';
+import { laggingServices, lagInWords } from './services.ts';
 import { purgeSnapshots } from './snapshots.ts';
 import { startMove, workspaceContainer } from './start.ts';
 import { read, type State, write } from './state.ts';
@@ -242,7 +243,16 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0))
         return { kind: 'exited', buildId, reason: explainEnd(pod, events) };
       const ready = conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
-      if (ready && status?.state?.running) return { kind: 'running', buildId, ...(amiss && { note: amiss }) };
+      if (ready && status?.state?.running) {
+        const since = new Date(state.appliedAt ?? 0);
+        const lag =
+          spec &&
+          laggingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now()).find(
+            ({ reason }) => reason !== null,
+          );
+        const note = amiss ?? (lag ? lagInWords(lag) : null);
+        return { kind: 'running', buildId, ...(note && { note }) };
+      }
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
       const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
       return { kind: 'running', buildId, ...(reason && { note: reason.message }) };

@@ -1,4 +1,6 @@
+import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, Move, MoveContext, WorkspaceSpec } from '../provider.ts';
+import { parseDuration } from '../quantity.ts';
 import { Leaving, Refused } from './apply.ts';
 import { applyAll, freeName, type StartOptions } from './apply-all.ts';
 import { KubeError, type KubeObject } from './client.ts';
@@ -7,6 +9,7 @@ import { protectHome, volumeOfClaim } from './homes.ts';
 import { annotations } from './names.ts';
 import { homeOf } from './pod.ts';
 import { explain } from './reasons.ts';
+import { laggingServices, lagInWords } from './services.ts';
 import { type State, write } from './state.ts';
 import { strikeOff } from './workloads.ts';
 
@@ -18,16 +21,21 @@ const mostStartMs = 10 * 60_000;
 /** But for one whose pod has its node and of which nothing is wrong: large images take their time. */
 const mostPullMs = 30 * 60_000;
 
+/** The workspace goes on without a service that is not ready so long after its own pod runs. */
+const mostServicesMs = 2 * 60_000;
+
 interface ContainerStatus {
   name: string;
   restartCount?: number;
   state?: { running?: object; waiting?: { reason?: string } };
 }
 
-export const workspaceContainer = (pod: KubeObject): ContainerStatus | undefined =>
+const containerOf = (pod: KubeObject, container: string): ContainerStatus | undefined =>
   ((pod.status ?? {}) as { containerStatuses?: ContainerStatus[] }).containerStatuses?.find(
-    ({ name }) => name === 'workspace',
+    ({ name }) => name === container,
   );
+export const workspaceContainer = (pod: KubeObject): ContainerStatus | undefined =>
+  containerOf(pod, 'workspace');
 
 /** One move toward the pod of `launch.buildId` running. */
 export async function startMove(
@@ -111,14 +119,17 @@ async function look(
   }
   // The home is safe before anybody works in it.
   if (runs && volume && state.protectedVolume === volume) {
+    const waits = await waitForServices(connection, spec, state, context, options.now());
+    if (waits) return { kind: 'again', state: write(waits), afterMs: lookAgainMs, place };
     state.podUid = pod.metadata.uid!;
     state.restarts = status!.restartCount ?? 0;
-    const { said: _, restoring: _restored, ...rest } = state;
+    const { said: _, restoring: _restored, runsSince: _runs, ...rest } = state;
     const { nodeName } = pod.spec as { nodeName?: string };
     context.log(`the pod runs on ${nodeName}`);
     return { kind: 'done', state: write(rest), place, message: `runs on ${nodeName}` };
   }
   const since = new Date(state.appliedAt!);
+  delete state.runsSince;
   // The pod of the build before: a new one is made only when it is gone.
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
   if (old) await strikeOff(connection.client, old, options.now(), context);
@@ -129,12 +140,14 @@ async function look(
     statefulSet,
     since,
     now: options.now(),
-    ...(pod && (await crashed(connection, namespace, pod))),
+    ...(pod && (await crashed(connection, namespace, pod, 'workspace'))),
   });
   const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
   const waited = options.now().getTime() - since.getTime();
   const pulls = !reason && (pod?.spec as { nodeName?: string } | undefined)?.nodeName !== undefined;
-  const late = waited > (pulls ? mostPullMs : mostStartMs);
+  const { startTimeout } = spec.template.kubernetes as KubernetesSection;
+  const mostMs = (startTimeout && parseDuration(startTimeout)) || (pulls ? mostPullMs : mostStartMs);
+  const late = waited > mostMs;
   if (reason && (reason.fatal || late)) {
     const { fatal: _, ...error } = reason;
     return { kind: 'failed', state: write(state), error };
@@ -160,16 +173,49 @@ async function look(
   };
 }
 
+/**
+ * The services that run beside a workspace that runs itself: what state to wait with, or null when there is nothing
+ * to wait for any more. One that cannot start keeps nobody from their home; why, is told.
+ */
+async function waitForServices(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  before: State,
+  context: MoveContext,
+  now: Date,
+): Promise<State | null> {
+  const namespace = before.namespace!;
+  const section = spec.template.kubernetes as KubernetesSection;
+  const since = new Date(before.appliedAt!);
+  const lagging = laggingServices(connection.view, namespace, section, since, now);
+  if (lagging.length === 0) return null;
+  const runsSince = before.runsSince ?? now.toISOString();
+  const overdue = now.getTime() - Date.parse(runsSince) > mostServicesMs;
+  const given = overdue || lagging.every(({ reason }) => reason?.fatal);
+  const lines: string[] = [];
+  for (const lag of lagging) {
+    lines.push(lagInWords(lag));
+    const { lastLines } = lag.pod ? await crashed(connection, namespace, lag.pod, lag.name) : {};
+    if (lastLines?.trim() && !lag.reason?.detail?.includes(lastLines.trim())) lines.push(lastLines.trim());
+  }
+  const text = lines.join('\n');
+  if (text !== before.said) context.log(text, lagging.some(({ reason }) => reason) ? 'warn' : 'info');
+  if (!given) return { ...before, runsSince, said: text };
+  context.log(`the workspace starts without ${lagging.map(({ name }) => name).join(', ')}`, 'warn');
+  return null;
+}
+
 /** The last lines of a container that has ended and was started again. */
 async function crashed(
   { client }: Connection,
   namespace: string,
   pod: KubeObject,
+  container: string,
 ): Promise<{ lastLines?: string }> {
-  if ((workspaceContainer(pod)?.restartCount ?? 0) === 0) return {};
+  if ((containerOf(pod, container)?.restartCount ?? 0) === 0) return {};
   try {
     const lastLines = await client.logs(namespace, pod.metadata.name, {
-      container: 'workspace',
+      container,
       tailLines: 10,
       previous: true,
     });

@@ -30,6 +30,10 @@ export interface State {
   restarts?: number;
   /** Of the ResourceQuota as the cluster returned it: an edit of it shows. */
   quota?: string;
+  /** What else bounds the namespace, by kind, as the cluster returned it. */
+  guards?: Record<string, object>;
+  /** Since when the workspace runs while its services are waited for. */
+  runsSince?: string;
   /** The last reason that was written into the build's log. */
   said?: string;
   /** Since when the cluster does not answer a build that is under way. */

@@ -12,6 +12,10 @@ const kinds = (installation: string): Record<WatchedKind, KubeKind> => {
     PersistentVolumeClaim: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', labels },
     StatefulSet: { apiVersion: 'apps/v1', kind: 'StatefulSet', labels },
     ResourceQuota: { apiVersion: 'v1', kind: 'ResourceQuota', labels },
+    LimitRange: { apiVersion: 'v1', kind: 'LimitRange', labels },
+    NetworkPolicy: { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', labels },
+    RoleBinding: { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'RoleBinding', labels },
+    ServiceAccount: { apiVersion: 'v1', kind: 'ServiceAccount', labels },
     // Events carry no labels of ours.
     Event: { apiVersion: 'v1', kind: 'Event', fields: 'type=Warning' },
   };
