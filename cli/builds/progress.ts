@@ -35,7 +35,7 @@ function lengthOf(stage: BuildStage, seen: Map<string, number>): string {
 function makePlain(out: Output): Progress {
   const told = new Set<string>();
   return {
-    update(name, build) {
+    update(name, build, lines) {
       if (!told.has(build.id)) {
         told.add(build.id);
         out.note(`${verbs[build.transition]} ${name} (build ${build.number})`);
@@ -46,6 +46,9 @@ function makePlain(out: Output): Progress {
         told.add(key);
         out.note(`${name}: ${stage.name} ${stage.status} (${lengthOf(stage, new Map())})`);
       }
+      // Of a build that does not get on; one that fails is told with its last lines by who waits for it.
+      for (const line of lines)
+        if (line.level === 'warn' && line.source !== 'startup') out.note(`${name}: ${clean(line.text)}`);
     },
     finish() {},
   };

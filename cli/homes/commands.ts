@@ -1,7 +1,9 @@
 import { type Command, command } from '../command.ts';
 
 const group = 'Workspaces:';
-const home = { home: { help: 'Its id, as `cde home list` shows it' } } as const;
+const home = {
+  home: { help: 'Its id, or the workspace that it was of, as `cde home list` shows them' },
+} as const;
 
 export const homeCommands: readonly Command[] = [
   command({

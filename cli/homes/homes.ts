@@ -1,21 +1,52 @@
+import type { Client } from '@cde/api/client.ts';
 import type { KeptHome } from '@cde/api/workspaces.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { discardKeptHome, listKeptHomes } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { relative } from '../times.ts';
 
-export async function list(context: Context, input: { all: boolean }): Promise<number | undefined> {
-  const client = await context.client();
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
+
+async function keptHomes(client: Client, all: boolean): Promise<KeptHome[]> {
   const items: KeptHome[] = [];
   for (let after: string | undefined; ; ) {
     const page = await client.call(listKeptHomes, {
-      query: { limit: 100, ...(!input.all && { owner: 'me' }), ...(after && { after }) },
+      query: { limit: 100, ...(!all && { owner: 'me' }), ...(after && { after }) },
     });
     items.push(...page.items);
-    if (page.next === null) break;
+    if (page.next === null) return items;
     after = page.next;
   }
+}
+
+/**
+ * The id of a kept home that is named by it, or by the workspace that it was of (`web`, `ada/web`). Rejects with
+ * `home-not-found`, or with `usage` when several workspaces of the name have left one.
+ */
+export async function homeId(client: Client, text: string): Promise<string> {
+  if (uuid.test(text)) return text;
+  const named = text.includes('/');
+  const found = (await keptHomes(client, named)).filter(
+    ({ owner, workspace }) => (named ? `${owner}/${workspace}` : workspace) === text,
+  );
+  if (found.length === 1) return found[0]!.id;
+  if (found.length === 0)
+    throw new Failure('home-not-found', `No home of a workspace ${text} is kept.`, {
+      exitCode: exitCodes.notFound,
+      hint: 'List those that are: cde home list',
+    });
+  throw usage(
+    `${found.length} workspaces named ${text} have left a home.`,
+    `Name one by its id:\n${found.map(({ id, deletedAt }) => `${id}  deleted ${relative(deletedAt)}`).join('\n')}`,
+  );
+}
+
+export async function list(context: Context, input: { all: boolean }): Promise<number | undefined> {
+  const client = await context.client();
+  const items = await keptHomes(client, input.all);
   if (context.out.json) {
     context.out.printJson(items);
     return undefined;
@@ -40,7 +71,8 @@ export async function list(context: Context, input: { all: boolean }): Promise<n
     items,
     'No kept homes.',
   );
-  if (items.length > 0) context.out.note('Restore one: cde create NAME --template TEMPLATE --home ID');
+  if (items.length > 0)
+    context.out.note('Restore one: cde create NAME --template TEMPLATE --home WORKSPACE (or its ID)');
   return undefined;
 }
 
@@ -48,10 +80,11 @@ export async function discard(
   context: Context,
   input: { home: string; yes: boolean },
 ): Promise<number | undefined> {
-  await confirm(context, `Delete the home ${input.home} for good?`, input.yes);
   const client = await context.client();
-  await client.call(discardKeptHome, { params: { home: input.home } });
-  if (context.out.json) context.out.printJson({ home: input.home, discarded: true });
+  const home = await homeId(client, input.home);
+  await confirm(context, `Delete the home ${input.home} for good?`, input.yes);
+  await client.call(discardKeptHome, { params: { home } });
+  if (context.out.json) context.out.printJson({ home, discarded: true });
   else context.out.print('The home is given up; its storage is deleted.');
   return undefined;
 }

@@ -5,6 +5,7 @@ import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import type { Context } from '../context.ts';
 import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
 import { usage } from '../failure.ts';
+import { homeId } from '../homes/homes.ts';
 import { readParameters } from './parameters.ts';
 import { shortRef } from './reference.ts';
 
@@ -25,6 +26,7 @@ export async function create(
   const client = await context.client({ patienceMs: 5_000 });
   const template = await chooseTemplate(client, input.template);
   const parameters = await readParameters(template.activeVersion.parameters, input);
+  const home = input.home === undefined ? undefined : await homeId(client, input.home);
   let workspace = await client.call(createWorkspace, {
     body: {
       name: input.name,
@@ -32,7 +34,7 @@ export async function create(
       parameters,
       start: input.start,
       ...(input.owner !== undefined && { owner: input.owner }),
-      ...(input.home !== undefined && { home: input.home }),
+      ...(home !== undefined && { home }),
     },
     idempotencyKey: randomUUID(),
   });

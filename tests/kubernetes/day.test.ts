@@ -124,9 +124,9 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   expect(await registry.tags('team/app')).toEqual(['1', '2']);
 
   await ok('delete', 'web', '--yes');
-  const [home] = JSON.parse(await ok('home', 'list', '--json')) as { id: string }[];
+  const [home] = JSON.parse(await ok('home', 'list', '--json'));
   expect(home).toMatchObject({ workspace: 'web', provider: 'kubernetes', cluster: 'one' });
-  await ok('create', 'again', '--template', 'team', '--home', home!.id);
+  await ok('create', 'again', '--template', 'team', '--home', 'web');
   expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
   expect(JSON.parse(await ok('home', 'list', '--json'))).toEqual([]);
 }, 240_000);
@@ -149,10 +149,11 @@ test('a namespace that somebody deletes comes back with its home, and the reason
 
 test('a start that cannot be says why in the build’s log', async () => {
   await template('cde-test/nope:1', '  nodeSelector: { pool: none }\n');
-  await ok('create', 'stuck', '--template', 'team', '--no-wait');
-  await vi.waitFor(async () => expect(await ok('logs', 'stuck')).toMatch(/No node .*pool|selector/i), {
-    timeout: 60_000,
-    interval: 1_000,
-  });
+  const creating = machine.begin(['create', 'stuck', '--template', 'team']);
+  // Whoever waits is told as well.
+  await creating.says(/^stuck: No node .*(pool|selector)/im);
+  expect(await ok('logs', 'stuck')).toMatch(/No node .*(pool|selector)/i);
+  creating.process.kill('SIGINT');
+  expect(await creating.ended).toMatchObject({ code: 130 });
   await ok('delete', 'stuck', '--yes', '--discard-home');
 }, 150_000);
