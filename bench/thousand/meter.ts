@@ -24,6 +24,8 @@ export interface Measured {
   heapLive: number;
   /** Milliseconds over what the timer was set to. */
   loop: { p50: number; p99: number; max: number };
+  /** The most CPU milliseconds of the main thread between two turns of its loop: a block whatever the machine does besides. */
+  blockCpuMs: number;
   cpuMs: number;
   wallMs: number;
   /** Of all calls but watches together: so many of them were under way at once, on average, as it is times wallMs. */
@@ -101,6 +103,13 @@ function install(api: string): void {
     const kind = kinds.get(request);
     if (kind && (response.statusCode ?? 0) >= 400) count(refused, `${response.statusCode} ${kind.join(' ')}`);
   });
+  let blockCpuMs = 0;
+  let turnedAt = process.threadCpuUsage();
+  setInterval(() => {
+    const { user, system } = process.threadCpuUsage(turnedAt);
+    turnedAt = process.threadCpuUsage();
+    blockCpuMs = Math.max(blockCpuMs, (user + system) / 1000);
+  }, resolutionMs).unref();
   setInterval(() => {
     rssPeak = Math.max(rssPeak, process.memoryUsage.rss());
     heapPeak = Math.max(heapPeak, getHeapStatistics().used_heap_size);
@@ -123,6 +132,8 @@ function install(api: string): void {
     heapPeak = getHeapStatistics().used_heap_size;
     cpu = process.cpuUsage();
     began = performance.now();
+    turnedAt = process.threadCpuUsage();
+    blockCpuMs = 0;
     loop.reset();
   }
 
@@ -130,7 +141,13 @@ function install(api: string): void {
     const { user, system } = process.cpuUsage(cpu);
     const measured = {
       ...{ calls, refused, watches: structuredClone(watches), rssPeak, heapPeak },
-      ...{ loop: loop.read(), cpuMs: (user + system) / 1000, wallMs: performance.now() - began, callMs },
+      ...{
+        loop: loop.read(),
+        blockCpuMs,
+        cpuMs: (user + system) / 1000,
+        wallMs: performance.now() - began,
+        callMs,
+      },
     };
     if (session) {
       const { profile: found } = await session.post('Profiler.stop');

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
+import { CoordinationV1Api, CoreV1Api, KubeConfig, V1MicroTime } from '@kubernetes/client-node';
 import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
 import { runAsync, until } from './machine.ts';
 import { kwokVersion, tool } from './tool.ts';
@@ -13,6 +13,10 @@ import { kwokVersion, tool } from './tool.ts';
 /** The taint of the nodes, so that nothing real is scheduled on them, and the label to select them by. */
 export const kwokTaint = { key: 'kwok.x-k8s.io/node', value: 'fake', effect: 'NoSchedule' } as const;
 export const kwokSelector = { type: 'kwok' } as const;
+
+/** Where leases of nodes are. */
+const namespace = 'kube-node-lease';
+const renewMs = 10_000;
 
 export interface Kwok {
   /** The names of its nodes. */
@@ -49,9 +53,8 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
   writeFileSync(config, await stages());
   const args = [
     ...['--kubeconfig', kubeconfig, '--config', config, '--manage-all-nodes=false'],
-    // Leases cost one small write a node and period, where a heartbeat writes the whole node. They are renewed at a
-    // quarter of this: the cluster calls a node lost that has not been heard of for 50 s.
-    ...[`--manage-nodes-with-label-selector=cde-kwok=${prefix}`, '--node-lease-duration-seconds=80'],
+    // kwok forgets to renew leases for a minute now and then, and leaves pods of such nodes alone: they are ours.
+    ...[`--manage-nodes-with-label-selector=cde-kwok=${prefix}`, '--node-lease-duration-seconds=0'],
   ];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
   let log = '';
@@ -64,10 +67,25 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
   const client = new KubeConfig();
   client.loadFromFile(kubeconfig);
   const core = client.makeApiClient(CoreV1Api);
+  const leases = client.makeApiClient(CoordinationV1Api);
   const nodes = Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
 
+  /** A node that is not heard of for 50 s counts as lost. */
+  let renewal: NodeJS.Timeout | null = null;
+  const renew = async () => {
+    const spec = { holderIdentity: prefix, leaseDurationSeconds: 40, renewTime: new V1MicroTime() };
+    for (const name of nodes) {
+      const body = await leases.readNamespacedLease({ name, namespace });
+      await leases.replaceNamespacedLease({ name, namespace, body: { ...body, spec } });
+    }
+  };
+
   const stop = async () => {
-    for (const name of nodes) await core.deleteNode({ name }).catch(() => {});
+    if (renewal) clearInterval(renewal);
+    for (const name of nodes) {
+      await core.deleteNode({ name }).catch(() => {});
+      await leases.deleteNamespacedLease({ name, namespace }).catch(() => {});
+    }
     process.off('exit', endWithUs);
     child.kill();
     if (!hasEnded(child)) await once(child, 'exit');
@@ -96,6 +114,10 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
         },
       });
     }
+    for (const name of nodes)
+      await leases.createNamespacedLease({ namespace, body: { metadata: { name, namespace } } });
+    await renew();
+    renewal = setInterval(() => void renew().catch(() => {}), renewMs).unref();
     await until(
       async () => {
         if (hasEnded(child)) throw new Error(`kwok ended:\n${log}`);
