@@ -93,6 +93,12 @@ export function makeHosting(options: {
       (await options.ssh).serve(stream);
       return undefined;
     }
+    if (target.kind === 'files') {
+      const { serveTree } = await import('@cde/tunnel/files/serve.ts');
+      stream.once('close', options.sessions.open('sftp'));
+      void serveTree(stream, { home: manifest().home });
+      return undefined;
+    }
     const socket = await connectTarget(target);
     socket.once('close', options.sessions.open('port'));
     return socket;

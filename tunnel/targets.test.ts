@@ -13,7 +13,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 describe('targets', () => {
   it('come back from their written form', () => {
     const target = fc.oneof(
-      fc.constant<Target>({ kind: 'ssh' }),
+      fc.constantFrom<Target>({ kind: 'ssh' }, { kind: 'files' }),
       fc
         .tuple(
           fc.constantFrom('tcp' as const, 'udp' as const),

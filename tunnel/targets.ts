@@ -5,19 +5,21 @@ import { TunnelError } from './errors.ts';
 
 /**
  * What a stream leads to inside the workspace: the agent's SSH server, a TCP port, a UDP port (the stream then carries
- * framed datagrams), or a Unix socket.
+ * framed datagrams), a Unix socket, or a folder that is kept in step (files/wire.ts).
  */
 export type Target =
   | { kind: 'ssh' }
+  | { kind: 'files' }
   | { kind: 'tcp'; host: string; port: number }
   | { kind: 'udp'; host: string; port: number }
   | { kind: 'unix'; path: string };
 
-/** A target as it stands in the `cde-target` header: `ssh`, `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` (percent-encoded). */
+/** A target as it stands in the `cde-target` header: `ssh`, `files`, `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` (percent-encoded). */
 export function formatTarget(target: Target): string {
   switch (target.kind) {
     case 'ssh':
-      return 'ssh';
+    case 'files':
+      return target.kind;
     case 'tcp':
     case 'udp':
       return `${target.kind}:${encodeURIComponent(target.host)}:${target.port}`;
@@ -29,7 +31,7 @@ export function formatTarget(target: Target): string {
 /** Reads formatTarget's form; throws TunnelError `target-invalid`. */
 export function parseTarget(text: string): Target {
   try {
-    if (text === 'ssh') return { kind: 'ssh' };
+    if (text === 'ssh' || text === 'files') return { kind: text };
     const ip = /^(tcp|udp):([^:]{1,1000}):(\d{1,5})$/.exec(text);
     if (ip) {
       const host = decodeURIComponent(ip[2]!);
@@ -79,6 +81,8 @@ export function connectTarget(
   target: Exclude<Target, { kind: 'ssh' }>,
   signal?: AbortSignal,
 ): Promise<Duplex> {
+  if (target.kind === 'files')
+    return Promise.reject(new TunnelError('target-invalid', 'only an agent serves files'));
   if (target.kind === 'udp') return connectDatagrams(target.host, target.port);
   return new Promise((resolve, reject) => {
     const where = target.kind === 'tcp' ? `${target.host} port ${target.port}` : target.path;

@@ -1,0 +1,45 @@
+import { type Command, command } from '../command.ts';
+
+export const syncCommands: readonly Command[] = [
+  command({
+    name: 'sync',
+    group: 'Connect:',
+    summary: 'Keep a folder of this machine and one of a workspace the same, both ways',
+    details:
+      'What changes on one side goes to the other, deletions too, until Ctrl-C; it survives lost connections and restarts. ' +
+      "Where both have changed a file, yours keeps its name and the workspace's is kept beside it as " +
+      'FILE.conflict-WORKSPACE-TIME. Left out are node_modules, .git, and what .cdeignore in the folder names, as in .gitignore.',
+    arguments: {
+      folders: { help: 'FOLDER WORKSPACE:FOLDER', many: true, optional: true, completes: 'files' },
+    },
+    options: {
+      once: { kind: 'flag', help: 'Make both the same once, and end' },
+      dryRun: { kind: 'flag', short: 'n', help: 'Say what would change, change nothing' },
+      ignore: {
+        kind: 'list',
+        short: 'i',
+        value: 'PATTERN',
+        help: 'Leave this out as well, as a line of .gitignore; !PATTERN takes it in',
+      },
+      gitignore: { kind: 'flag', help: "Leave out what the folder's own .gitignore names, too" },
+      git: { kind: 'flag', help: 'Take in .git (git must not run on both sides at once)' },
+      allowEmpty: { kind: 'flag', help: 'Go on although one side has lost all its files' },
+      list: { kind: 'flag', short: 'l', help: 'List what is, and was, kept in step from here' },
+      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      path: {
+        kind: 'text',
+        value: 'KIND',
+        help: 'How to reach the workspace: relay, direct-tcp, or auto, the best there is (default)',
+        choices: ['auto', 'relay', 'direct-tcp'],
+      },
+    },
+    examples: [
+      ['cde sync ./frontend web:project/frontend', 'edit here, run there'],
+      ['cde sync -n ./frontend web:project/frontend', 'look first'],
+      ['cde sync --once ./photos web:photos', 'once, and both ways'],
+      ['cde sync --ignore dist --ignore "*.log" . web:project', 'leave more out'],
+      ['cde sync --list', 'what is running'],
+    ],
+    load: () => import('./sync.ts').then((m) => m.sync),
+  }),
+];

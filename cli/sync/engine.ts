@@ -1,0 +1,295 @@
+import type { Entries } from '@cde/tunnel/files/entries.ts';
+import { sameEntry } from '@cde/tunnel/files/entries.ts';
+import type { Rules } from '@cde/tunnel/files/rules.ts';
+import { type Scan, type Tree, TreeError, type Unknown } from '@cde/tunnel/files/tree.ts';
+import { type Action, applyToBase, otherSide, reconcile, type SideName } from './reconcile.ts';
+
+/** What happens, as it happens. */
+export type SyncEvent =
+  | { event: 'change'; action: Action }
+  /** A path that both have changed: the remote version stands under `kept` on both sides. */
+  | { event: 'conflict'; path: string; kept: string }
+  /** A path that cannot be kept in step; told once for each reason. */
+  | { event: 'problem'; side: SideName; path: string; code: string; message: string }
+  /** Both are the same, but for what `problems` counts. */
+  | { event: 'settled'; files: number; problems: number };
+
+export interface EngineOptions {
+  local: Tree;
+  /** The state of old; read again at the beginning of `follow`. */
+  base: Entries;
+  save(base: Entries): void;
+  /** What takes no part, asked for at each round. */
+  rules(): Promise<Rules>;
+  conflictName(path: string, taken: (path: string) => boolean): string;
+  /** Go on although one side has lost everything. */
+  allowEmpty: boolean;
+  tell(event: SyncEvent): void;
+}
+
+/** One side is empty all of a sudden: a disk that is not mounted, a home that was made anew. */
+export class EmptiedError extends Error {
+  readonly side: SideName;
+  constructor(side: SideName) {
+    super(`the ${side} side is empty`);
+    this.side = side;
+  }
+}
+
+/** Contents under way at once: small files cost a round trip each. */
+const contentsAtOnce = 32;
+/** Requests to the remote side that need no order but their own. */
+const requestsAtOnce = 64;
+/** More rounds without rest: somebody writes as fast as we copy; it is looked at again in a moment. */
+const mostRounds = 20;
+/** Watching may miss a change (a network file system, a full queue): all is looked at again. */
+const lookAgainMs = 30_000;
+/** … and oftener where not all is watched. */
+const lookOftenMs = 5_000;
+/** A scan may take this part of the time. */
+const scanShare = 20;
+const retryMs = 2_000;
+const mostRetryMs = 60_000;
+
+/** What ends a connection, and everything that is under way with it. */
+const fatal = new Set(['disconnected', 'protocol', 'root-missing', 'too-large']);
+
+/** Keeps two trees the same. `remote` may be another one after each interruption. */
+export function makeEngine(options: EngineOptions) {
+  const { local, tell } = options;
+  let { base } = options;
+  const dirty = { local: true, remote: true };
+  const scans: Record<SideName, Scan | null> = { local: null, remote: null };
+  let lastRules = '';
+  let wake = () => {};
+  let scanMs = 0;
+  const told = new Set<string>();
+  /** Those of the round under way. */
+  const seen = new Set<string>();
+  let problems = 0;
+  local.watch(() => {
+    dirty.local = true;
+    wake();
+  });
+
+  function problem(side: SideName, path: string, code: string, message: string): void {
+    problems += 1;
+    const key = `${side} ${path} ${code}`;
+    seen.add(key);
+    if (told.has(key)) return;
+    told.add(key);
+    tell({ event: 'problem', side, path, code, message });
+  }
+
+  async function look(remote: Tree): Promise<{ rules: Rules; unknown: Set<string> }> {
+    const rules = await options.rules();
+    const text = JSON.stringify(rules);
+    // Both by the same rules, always: else what one leaves out would look as if it were gone.
+    if (text !== lastRules) dirty.local = dirty.remote = true;
+    lastRules = text;
+    const since = performance.now();
+    const scan = async (side: SideName, tree: Tree) => {
+      if (!dirty[side] && scans[side]) return;
+      dirty[side] = false;
+      scans[side] = null;
+      scans[side] = await tree.scan(rules);
+    };
+    await Promise.all([scan('local', local), scan('remote', remote)]);
+    scanMs = performance.now() - since;
+    const unknown = new Set<string>();
+    problems = 0;
+    seen.clear();
+    for (const side of ['local', 'remote'] as const)
+      for (const { path, why } of scans[side]!.unknown) {
+        unknown.add(path);
+        // Somebody is writing to it: it will be quiet one day.
+        if (why === 'changing') dirty[side] = true;
+        else problem(side, path, why, whyUnknown[why]);
+      }
+    return { rules, unknown };
+  }
+
+  /** What is to be done at this moment, with nothing done. */
+  async function plan(remote: Tree): Promise<{ actions: Action[]; base: Entries }> {
+    const { unknown } = await look(remote);
+    const trees = { base, local: scans.local!.entries, remote: scans.remote!.entries };
+    for (const side of ['local', 'remote'] as const) {
+      const isEmptied = trees[side].size === 0 && base.size > 1 && trees[otherSide(side)].size > 0;
+      if (isEmptied && !options.allowEmpty && !unknown.has('')) throw new EmptiedError(side);
+    }
+    return reconcile(trees, { unknown, conflictName: options.conflictName });
+  }
+
+  /** Looks, and does what is to be done; says how many actions there were and how many came about. */
+  async function round(remote: Tree): Promise<{ planned: number; done: number }> {
+    const made = await plan(remote);
+    const before = base;
+    base = made.base;
+    let done = 0;
+    const perform = async (action: Action) => {
+      try {
+        await performAction(action, { local, remote });
+      } catch (error) {
+        if (!(error instanceof TreeError) || fatal.has(error.code)) throw error;
+        dirty.local = dirty.remote = true;
+        // It has changed since the scan: the next one shows how.
+        if (error.code === 'not-empty' && action.do === 'remove') {
+          problem(action.side, action.path, error.code, 'the folder stays: something in it takes no part');
+          // As if it were new, so that both have it.
+          base.delete(action.path);
+        } else if (error.code !== 'changed') problem(action.side, action.path, error.code, error.message);
+        return;
+      }
+      done += 1;
+      dirty[action.side] = true;
+      applyToBase(base, action);
+      if (action.do === 'rename') tell({ event: 'conflict', path: action.path, kept: action.to });
+      else tell({ event: 'change', action });
+    };
+    try {
+      await performAll(made.actions, perform);
+    } finally {
+      if (done > 0 || !sameEntries(before, base)) options.save(base);
+    }
+    return { planned: made.actions.length, done };
+  }
+
+  /** Rounds until both are the same, or nothing can be done about it. True when they are. */
+  async function settle(remote: Tree): Promise<boolean> {
+    let idle = 0;
+    for (let rounds = 0; rounds < mostRounds; rounds += 1) {
+      const { planned, done } = await round(remote);
+      if (planned === 0) {
+        // One that is over, and comes again, is told again.
+        for (const key of told) if (!seen.has(key)) told.delete(key);
+        tell({ event: 'settled', files: countFiles(base), problems });
+        return problems === 0;
+      }
+      // Once more for what has changed under our hands.
+      idle = done === 0 ? idle + 1 : 0;
+      if (idle > 1) break;
+    }
+    return false;
+  }
+
+  return {
+    plan,
+    /** Makes both the same once; true when they are, without a problem. */
+    async once(remote: Tree): Promise<boolean> {
+      dirty.remote = true;
+      return settle(remote);
+    },
+    /** Keeps them the same until `signal`; rejects when the connection is lost. */
+    async follow(remote: Tree, signal: AbortSignal): Promise<void> {
+      dirty.local = dirty.remote = true;
+      scans.remote = null;
+      let waiting = retryMs;
+      remote.watch(() => {
+        dirty.remote = true;
+        wake();
+      });
+      while (!signal.aborted) {
+        const since = performance.now();
+        const settled = await settle(remote);
+        waiting = settled ? retryMs : Math.min(waiting * 2, mostRetryMs);
+        const watched = local.watched && remote.watched;
+        const again = Math.max(watched ? lookAgainMs : lookOftenMs, scanMs * scanShare);
+        // As long at rest as at work: a file that is written all the time must not keep two machines busy.
+        await rest(Math.min(performance.now() - since, mostRetryMs), signal);
+        if (settled && (dirty.local || dirty.remote)) continue;
+        const woken = await rest(settled ? again : Math.min(waiting, again), signal, (end) => {
+          wake = end;
+        });
+        if (!woken) dirty.local = dirty.remote = true;
+      }
+    },
+  };
+}
+
+const whyUnknown: Record<Unknown['why'], string> = {
+  unreadable: 'it cannot be read',
+  'not-regular': 'it is neither a file nor a folder nor a link',
+  'link-leaves': 'the link leads out of the folder that is kept in step',
+  name: 'its name cannot be used on both sides',
+  changing: 'it is being written',
+};
+
+/** Waits; true when `listen`'s callback ended it before. */
+function rest(
+  ms: number,
+  signal: AbortSignal,
+  listen: (end: () => void) => void = () => {},
+): Promise<boolean> {
+  return new Promise((resolve) => {
+    const end = (woken: boolean) => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', abort);
+      listen(() => {});
+      resolve(woken);
+    };
+    const abort = () => end(true);
+    const timer = setTimeout(() => end(false), ms);
+    signal.addEventListener('abort', abort, { once: true });
+    listen(() => end(true));
+    if (signal.aborted) abort();
+  });
+}
+
+/** Phase by phase; within one, the two sides beside each other. */
+async function performAll(actions: Action[], perform: (action: Action) => Promise<void>): Promise<void> {
+  for (const phase of [['rename'], ['remove'], ['folder'], ['mode'], ['copy', 'link']]) {
+    const mine = actions.filter((action) => phase.includes(action.do));
+    if (phase.includes('copy')) await inPool(mine, contentsAtOnce, perform);
+    else {
+      const of = (side: SideName) => mine.filter((action) => action.side === side);
+      // The agent does what it is asked in that order, so that much may be on the way at once.
+      await Promise.all([inPool(of('local'), 1, perform), inPool(of('remote'), requestsAtOnce, perform)]);
+    }
+  }
+}
+
+async function inPool<T>(items: T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
+  let next = 0;
+  const workers = Array.from({ length: Math.min(most, items.length) }, async () => {
+    while (next < items.length) {
+      const item = items[next]!;
+      next += 1;
+      await work(item);
+    }
+  });
+  const results = await Promise.allSettled(workers);
+  for (const result of results) if (result.status === 'rejected') throw result.reason;
+}
+
+function performAction(action: Action, trees: Record<SideName, Tree>): Promise<void> {
+  const tree = trees[action.side];
+  const { path } = action;
+  switch (action.do) {
+    case 'rename':
+      return tree.rename(path, action.to, action.entry);
+    case 'remove':
+      return tree.remove(path, action.entry);
+    case 'folder':
+      return tree.makeFolder(path);
+    case 'link':
+      return tree.makeLink(path, action.entry, action.replaces);
+    case 'mode':
+      return tree.setExecutable(path, action.entry.executable, action.replaces);
+    case 'copy': {
+      const from = trees[otherSide(action.side)];
+      return tree.write(path, action.entry, action.replaces, (sink) => from.read(path, action.source, sink));
+    }
+  }
+}
+
+function sameEntries(one: Entries, other: Entries): boolean {
+  if (one.size !== other.size) return false;
+  for (const [path, entry] of one) if (!sameEntry(entry, other.get(path))) return false;
+  return true;
+}
+
+function countFiles(entries: Entries): number {
+  let count = 0;
+  for (const { kind } of entries.values()) if (kind !== 'folder') count += 1;
+  return count;
+}

@@ -1,0 +1,202 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { createConnection, createServer } from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
+import { join } from 'node:path';
+import { type Entries, type Entry, isEntry, isSafePath } from '@cde/tunnel/files/entries.ts';
+import { configDir } from '../config.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure } from '../failure.ts';
+import { writeAtomically } from '../files.ts';
+
+/** The two folders that are kept in step. */
+export interface Pair {
+  server: string;
+  workspaceId: string;
+  /** As a person names it; for people only. */
+  workspace: string;
+  /** In the workspace, relative to the home or absolute. */
+  remote: string;
+  /** On this machine, without links. */
+  local: string;
+}
+
+interface Kept extends Pair {
+  version: 1;
+  settledAt: string | null;
+  base: [string, Entry][];
+}
+
+const folderOf = (env: NodeJS.ProcessEnv) => join(configDir(env), 'sync');
+/** The longest path of a Unix socket that every system takes. */
+const mostSocketPath = 100;
+
+const idOf = ({ server, workspaceId, remote, local }: Pair) =>
+  createHash('sha256').update([server, workspaceId, remote, local].join('\0')).digest('hex').slice(0, 20);
+
+/** What is kept of a pair between two runs: what both sides were when they last agreed. */
+export function openState(env: NodeJS.ProcessEnv, pair: Pair) {
+  const folder = folderOf(env);
+  const file = join(folder, `${idOf(pair)}.json`);
+  return {
+    /** Empty when there is none, or one that cannot be used: then nothing is deleted, and what differs stays twice. */
+    read(): Entries {
+      const kept = readKept(file);
+      const base: Entries = new Map();
+      for (const [path, entry] of kept?.base ?? [])
+        if (isSafePath(path) && isEntry(path, entry)) base.set(path, entry);
+      return base;
+    },
+    save(base: Entries, settledAt: Date | null): void {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      const kept: Kept = {
+        version: 1,
+        ...pair,
+        settledAt: settledAt?.toISOString() ?? null,
+        base: [...base],
+      };
+      writeAtomically(file, JSON.stringify(kept), 0o600);
+    },
+  };
+}
+
+function readKept(file: string): Kept | null {
+  try {
+    const kept = JSON.parse(readFileSync(file, 'utf8')) as Kept;
+    return kept.version === 1 && Array.isArray(kept.base) ? kept : null;
+  } catch {
+    return null;
+  }
+}
+
+/** Where the process that keeps this pair in step listens; nobody else may put something there. */
+function socketPath(env: NodeJS.ProcessEnv, id: string): string {
+  const own = join(folderOf(env), `${id}.sock`);
+  if (Buffer.byteLength(own) <= mostSocketPath) return own;
+  const folder = join(tmpdir(), `cde-sync-${userInfo().uid}`);
+  mkdirSync(folder, { recursive: true, mode: 0o700 });
+  const { mode, uid } = lstatSync(folder);
+  if ((mode & 0o170077) !== 0o040000 || (process.getuid && uid !== process.getuid()))
+    throw new Failure('file-locked', `${folder} is not a folder of yours alone.`, { hint: 'Remove it.' });
+  return join(folder, `${id}.sock`);
+}
+
+/** What a process that syncs says of itself. */
+export interface Status {
+  pid: number;
+  state: 'connecting' | 'syncing' | 'settled';
+  files: number;
+  problems: number;
+}
+
+/** Asks the process that keeps a pair in step; null when there is none. */
+async function ask(path: string): Promise<Status | null> {
+  const socket = createConnection(path);
+  socket.setTimeout(2_000, () => socket.destroy());
+  let text = '';
+  socket.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk;
+  });
+  try {
+    await once(socket, 'close');
+    return JSON.parse(text) as Status;
+  } catch {
+    return null;
+  } finally {
+    socket.destroy();
+  }
+}
+
+/**
+ * Takes the pair for this process, until `release` or its end. Rejects with `sync-running` when another has it.
+ */
+export async function takePair(
+  env: NodeJS.ProcessEnv,
+  pair: Pair,
+  status: () => Status,
+): Promise<{ release(): void }> {
+  mkdirSync(folderOf(env), { recursive: true, mode: 0o700 });
+  const path = socketPath(env, idOf(pair));
+  for (let attempt = 0; attempt < 3; attempt += 1) {
+    const server = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.end(JSON.stringify(status()));
+    });
+    try {
+      server.listen(path);
+      await once(server, 'listening');
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
+      const other = await isAlive(path);
+      if (other) throw await running(pair, path);
+      // Left by a process that was killed.
+      rmSync(path, { force: true });
+      continue;
+    }
+    server.unref();
+    const { ino } = statSync(path);
+    const isOurs = () => statSync(path, { throwIfNoEntry: false })?.ino === ino;
+    // Two that have found the same leftover at once: the later one has it.
+    await new Promise(setImmediate);
+    if (!isOurs()) {
+      server.close();
+      continue;
+    }
+    return {
+      release() {
+        if (isOurs()) rmSync(path, { force: true });
+        server.close();
+      },
+    };
+  }
+  throw await running(pair, path);
+}
+
+/** Whether a process listens there, even one that is stopped. */
+async function isAlive(path: string): Promise<boolean> {
+  const socket = createConnection(path);
+  try {
+    await once(socket, 'connect');
+    return true;
+  } catch {
+    return false;
+  } finally {
+    socket.destroy();
+  }
+}
+
+async function running(pair: Pair, path: string): Promise<Failure> {
+  const status = await ask(path);
+  return new Failure(
+    'sync-running',
+    `${pair.local} and ${pair.workspace}:${pair.remote} are kept in step already.`,
+    {
+      exitCode: exitCodes.conflict,
+      detail: status ? `By process ${status.pid}.` : undefined,
+      hint: 'End that one first (Ctrl-C), or let it do its work: cde sync --list',
+    },
+  );
+}
+
+/** All pairs that have been kept in step, with the process that does it now. */
+export async function listPairs(
+  env: NodeJS.ProcessEnv,
+): Promise<(Pair & { settledAt: string | null; running: Status | null })[]> {
+  let names: string[] = [];
+  try {
+    names = readdirSync(folderOf(env)).filter((name) => name.endsWith('.json'));
+  } catch {
+    // Nothing has been synced yet.
+  }
+  const pairs = names.sort().flatMap((name) => {
+    const kept = readKept(join(folderOf(env), name));
+    return kept ? [kept] : [];
+  });
+  return Promise.all(
+    pairs.map(async ({ server, workspaceId, workspace, remote, local, settledAt }) => {
+      const pair = { server, workspaceId, workspace, remote, local };
+      return { ...pair, settledAt, running: await ask(socketPath(env, idOf(pair))) };
+    }),
+  );
+}

@@ -1,0 +1,120 @@
+import type { Context } from '../context.ts';
+import { clean } from '../output.ts';
+import { bytes } from '../sizes.ts';
+import type { SyncEvent } from './engine.ts';
+import type { Action, SideName } from './reconcile.ts';
+import type { Pair, Status } from './state.ts';
+import type { SyncInput } from './sync.ts';
+
+/** More than that at once are told as a number, not one by one. */
+const mostLines = 20;
+/** Actions come in bursts: how long to collect before they are told. */
+const collectMs = 200;
+
+const arrow: Record<SideName, string> = { local: '←', remote: '→' };
+
+/** Says what a sync does: lines for a person, or a JSON object for each event. */
+export function makeTeller({ out }: Context, pair: Pair, status: Status) {
+  let waiting: Action[] = [];
+  let timer: NodeJS.Timeout | undefined;
+
+  function flush(): void {
+    clearTimeout(timer);
+    timer = undefined;
+    const actions = waiting;
+    waiting = [];
+    if (actions.length <= mostLines) for (const action of actions) out.print(lineOf(action));
+    else
+      for (const side of ['remote', 'local'] as const) {
+        const mine = actions.filter((action) => action.side === side);
+        const removed = mine.filter((action) => action.do === 'remove').length;
+        const size = mine.reduce((sum, action) => sum + (action.do === 'copy' ? action.entry.size : 0), 0);
+        if (mine.length > 0)
+          out.print(
+            `${arrow[side]} ${mine.length - removed} changed (${bytes(size)})${removed ? `, ${removed} removed` : ''}`,
+          );
+      }
+  }
+
+  return {
+    begin({ dryRun, once }: SyncInput): void {
+      const { local, workspace, remote } = pair;
+      if (out.json) {
+        if (!dryRun) out.printJsonLine({ event: 'begin', local, workspace, remote });
+      } else if (!dryRun)
+        out.note(
+          `${local} ↔ ${workspace}:${remote}${once ? '' : ', until Ctrl-C'}. → to the workspace, ← from it.`,
+        );
+    },
+    tell(event: SyncEvent): void {
+      if (event.event === 'settled') {
+        status.state = 'settled';
+        status.files = event.files;
+        status.problems = event.problems;
+      } else status.state = 'syncing';
+      if (event.event === 'problem') status.problems += 1;
+      if (out.json) {
+        out.printJsonLine(event.event === 'change' ? jsonOf(event.action) : event);
+        return;
+      }
+      if (event.event === 'change') {
+        waiting.push(event.action);
+        timer ??= setTimeout(flush, collectMs);
+        return;
+      }
+      flush();
+      if (event.event === 'conflict')
+        out.print(
+          `! ${clean(event.path)}: changed on both sides; the workspace's version is ${clean(event.kept)}`,
+        );
+      else if (event.event === 'problem')
+        out.note(
+          clean(
+            `${event.side === 'local' ? 'here' : pair.workspace}: ${event.path}: ${event.message} [${event.code}]`,
+          ),
+        );
+    },
+    /** Of a dry run. */
+    plan(actions: Action[]): void {
+      if (out.json) for (const action of actions) out.printJsonLine({ ...jsonOf(action), event: 'would' });
+      else if (actions.length === 0) out.print('Both are the same.');
+      else for (const action of actions) out.print(lineOf(action));
+    },
+    lost(): void {
+      if (out.json) out.printJsonLine({ event: 'lost' });
+    },
+    again(): void {
+      if (out.json) out.printJsonLine({ event: 'connected' });
+    },
+    end: flush,
+  };
+}
+
+function lineOf(action: Action): string {
+  const path = clean(action.path);
+  switch (action.do) {
+    case 'remove':
+      return `${arrow[action.side]} ${path} removed`;
+    case 'folder':
+      return `${arrow[action.side]} ${path}/`;
+    case 'rename':
+      return `! ${path} becomes ${clean(action.to)} in the workspace`;
+    case 'mode':
+      return `${arrow[action.side]} ${path} ${action.entry.executable ? 'may be run' : 'may not be run'}`;
+    default:
+      return `${arrow[action.side]} ${path}`;
+  }
+}
+
+function jsonOf(action: Action): Record<string, unknown> {
+  const { do: what, side, path } = action;
+  return {
+    event: 'change',
+    do: what,
+    side,
+    path,
+    ...(action.do === 'copy' && { size: action.entry.size }),
+    ...(action.do === 'rename' && { to: action.to }),
+    ...(action.do === 'mode' && { executable: action.entry.executable }),
+  };
+}

@@ -1,0 +1,210 @@
+import type { Duplex } from 'node:stream';
+import { type Entries, isEntry, isSafePath, parentOf } from './entries.ts';
+import { makeIgnored, type Rules } from './rules.ts';
+import { type Sink, type Tree, TreeError, type TreeErrorCode, type Unknown } from './tree.ts';
+import { disconnected, type Frame, readFrames, writeFrame } from './wire.ts';
+
+type Head = Frame['head'];
+
+/** As many as a tree may hold; a hostile agent could send names for ever. */
+const mostEntries = 500_000;
+
+interface Asked {
+  resolve(ok: Head): void;
+  reject(error: TreeError): void;
+  /** Must not reject: what it waits for holds up all other answers. */
+  part?: ((head: Head, body: Buffer) => Promise<void> | void) | undefined;
+}
+
+/**
+ * The tree at the other end of a stream of the kind `files`. What it says is not trusted: names that would leave the
+ * root, and what the rules leave out, are not passed on. Rejects with `root-missing` and the like.
+ */
+export async function openRemoteTree(
+  stream: Duplex,
+  { root, create }: { root: string; create: boolean },
+): Promise<Tree & { root: string }> {
+  const asked = new Map<number, Asked>();
+  let next = 0;
+  let over: TreeError | null = null;
+  let changed = () => {};
+  let watched = true;
+  /** Requests leave one after another: nothing may come between a write and its content. */
+  let turn: Promise<unknown> = Promise.resolve();
+  let entries: Entries = new Map();
+
+  stream.on('error', () => {});
+  const finish = (error: TreeError) => {
+    over ??= error;
+    for (const { reject } of asked.values()) reject(over);
+    asked.clear();
+    // It wants to know of a change, and this is one.
+    changed();
+    stream.destroy();
+  };
+  (async () => {
+    for await (const { head, body } of readFrames(stream)) {
+      const { id, event, error, ok } = head;
+      if (event === 'changed') changed();
+      if (event === 'error') throw new TreeError('protocol', String(head.message));
+      const one = asked.get(Number(id));
+      if (!one) continue;
+      if (head.part !== undefined) {
+        await one.part?.(head, body);
+        continue;
+      }
+      asked.delete(Number(id));
+      if (error) one.reject(errorOf(error));
+      else one.resolve((ok ?? {}) as Head);
+    }
+    throw disconnected();
+  })().catch((error) => finish(error instanceof TreeError ? error : disconnected(error)));
+
+  function ask(
+    op: string,
+    fields: Head,
+    { part, content }: Pick<Asked, 'part'> & { content?: (sink: Sink) => Promise<void> } = {},
+  ): Promise<Head> {
+    return new Promise<Head>((resolve, reject) => {
+      const send = async () => {
+        if (over) throw over;
+        const id = ++next;
+        asked.set(id, { resolve, reject, part });
+        await writeFrame(stream, { id, op, ...fields });
+        if (content) await sendContent(content);
+      };
+      const sent = turn.then(send);
+      turn = sent.catch(() => {});
+      sent.catch(reject);
+    });
+  }
+
+  async function sendContent(fill: (sink: Sink) => Promise<void>): Promise<void> {
+    try {
+      await fill({
+        begin: (mode) => writeFrame(stream, { op: 'begin', mode }),
+        data: (chunk) => writeFrame(stream, { op: 'data' }, chunk),
+      });
+    } catch (error) {
+      await writeFrame(stream, { op: 'abort' });
+      throw error;
+    }
+    await writeFrame(stream, { op: 'end' });
+  }
+
+  const { root: real } = await ask('open', { root, create }).catch((error) => {
+    stream.destroy();
+    throw error;
+  });
+
+  return {
+    root: String(real),
+    async scan(rules) {
+      const set: [unknown, unknown][] = [];
+      const gone: unknown[] = [];
+      const unknown: Unknown[] = [];
+      const reply = await ask(
+        'scan',
+        { rules: { ...rules } },
+        {
+          part(head) {
+            if (head.part === 'set' && Array.isArray(head.entries))
+              set.push(...(head.entries as [unknown, unknown][]));
+            if (head.part === 'gone' && Array.isArray(head.paths)) gone.push(...head.paths);
+            if (head.part === 'unknown' && Array.isArray(head.unknown))
+              unknown.push(...(head.unknown as Unknown[]));
+            if (set.length > mostEntries || gone.length > mostEntries || unknown.length > mostEntries)
+              stream.destroy();
+          },
+        },
+      );
+      watched = reply.watched !== false;
+      for (const path of gone) entries.delete(String(path));
+      for (const [path, entry] of set) {
+        const safe = isSafePath(path) && isEntry(path, entry);
+        // What may not stand there is as good as unreadable: neither taken nor removed.
+        if (safe) entries.set(path, entry);
+        else unknown.push({ path: String(path), why: 'name' });
+      }
+      const clean = checked(entries, rules);
+      entries = clean.entries;
+      const safeUnknown = unknown.filter(({ path }) => typeof path === 'string');
+      return { entries: new Map(entries), unknown: [...safeUnknown, ...clean.unknown] };
+    },
+    async read(path, entry, sink) {
+      let failed: unknown;
+      let begun = false;
+      await ask(
+        'read',
+        { path, entry },
+        {
+          async part(head, body) {
+            if (failed) return;
+            try {
+              if (head.part === 'begin' && !begun) {
+                begun = true;
+                await sink.begin(Number(head.mode) & 0o777);
+              } else if (head.part === 'data' && begun) await sink.data(body);
+              else throw new TreeError('protocol', 'a content without its beginning');
+            } catch (error) {
+              failed = error;
+            }
+          },
+        },
+      );
+      if (failed) throw failed;
+      if (!begun) throw new TreeError('protocol', 'a content without its beginning');
+    },
+    async write(path, entry, expected, fill) {
+      await ask('write', { path, entry, expected }, { content: fill });
+    },
+    setExecutable: async (path, executable, expected) =>
+      void (await ask('setExecutable', { path, executable, expected })),
+    makeFolder: async (path) => void (await ask('makeFolder', { path })),
+    makeLink: async (path, entry, expected) => void (await ask('makeLink', { path, entry, expected })),
+    remove: async (path, expected) => void (await ask('remove', { path, expected })),
+    rename: async (path, to, expected) => void (await ask('rename', { path, to, expected })),
+    watch(tell) {
+      changed = tell;
+    },
+    get watched() {
+      return watched;
+    },
+    close() {
+      changed = () => {};
+      finish(disconnected());
+    },
+  };
+}
+
+/** A tree in which every path lies in a folder of the tree, and none is left out by the rules. */
+function checked(entries: Entries, rules: Rules): { entries: Entries; unknown: Unknown[] } {
+  const ignored = makeIgnored(rules);
+  const good: Entries = new Map();
+  const unknown: Unknown[] = [];
+  for (const [path, entry] of [...entries].sort(([one], [other]) => (one < other ? -1 : 1))) {
+    const parent = parentOf(path);
+    if (ignored(path, entry.kind === 'folder')) continue;
+    if (parent !== '' && good.get(parent)?.kind !== 'folder') unknown.push({ path, why: 'name' });
+    else good.set(path, entry);
+  }
+  return { entries: good, unknown };
+}
+
+const codes: ReadonlySet<string> = new Set<TreeErrorCode>([
+  'changed',
+  'not-empty',
+  'unsafe',
+  'unreadable',
+  'no-space',
+  'failed',
+  'too-large',
+  'root-missing',
+  'root-not-folder',
+]);
+
+function errorOf(value: unknown): TreeError {
+  const { code, message } = (value ?? {}) as Record<string, unknown>;
+  const known = codes.has(String(code)) ? (code as TreeErrorCode) : 'failed';
+  return new TreeError(known, String(message ?? 'refused').slice(0, 500));
+}

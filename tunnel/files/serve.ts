@@ -1,0 +1,187 @@
+import { isAbsolute, join } from 'node:path';
+import type { Duplex } from 'node:stream';
+import { asTreeError, findRoot, type Memory, makeDiskTree } from './disk.ts';
+import { type Entries, type Entry, type FileEntry, isEntry, type LinkEntry, sameEntry } from './entries.ts';
+import type { Rules } from './rules.ts';
+import { type Sink, TreeError } from './tree.ts';
+import { type Frame, readFrames, writeFrame } from './wire.ts';
+
+/** Entries in one frame of a scan: some 300 KiB. */
+const entriesAtOnce = 2_000;
+/** Roots whose files need not be read again when a client comes back. */
+const mostMemories = 4;
+const memories = new Map<string, Memory>();
+
+type Head = Frame['head'];
+
+/**
+ * Serves a stream of the kind `files`: one tree of this machine's disk, below the folder that the client names
+ * (relative to `home`). Resolves when the stream is over.
+ */
+export async function serveTree(stream: Duplex, { home }: { home: string }): Promise<void> {
+  stream.on('error', () => {});
+  let tree: ReturnType<typeof makeDiskTree> | undefined;
+  let root = '';
+  /** What the client has been told of. */
+  let shown: Entries = new Map();
+  const frames = readFrames(stream);
+  const say = (head: Head, body?: Buffer) => writeFrame(stream, head, body);
+  const theTree = () => {
+    if (!tree) throw new TreeError('protocol', 'the tree is not open');
+    return tree;
+  };
+
+  const operations: Record<string, (id: unknown, head: Head) => Promise<Head>> = {
+    async open(_, { root: path, create }) {
+      if (tree || typeof path !== 'string' || path.includes('\0'))
+        throw new TreeError('protocol', 'open is said once, with a path');
+      const expanded = path.replace(/^~(?=\/|$)/, '.');
+      root = await findRoot(isAbsolute(expanded) ? expanded : join(home, expanded), create === true);
+      tree = makeDiskTree(root, memories.get(root));
+      tree.watch(() => void say({ event: 'changed' }).catch(() => {}));
+      return { root };
+    },
+    async scan(id, { rules }) {
+      const { entries, unknown } = await theTree().scan(asRules(rules));
+      const set = [...entries].filter(([path, entry]) => !sameEntry(shown.get(path), entry));
+      const gone = [...shown.keys()].filter((path) => !entries.has(path));
+      shown = entries;
+      for (let at = 0; at < set.length; at += entriesAtOnce)
+        await say({ id, part: 'set', entries: set.slice(at, at + entriesAtOnce) });
+      for (let at = 0; at < gone.length; at += entriesAtOnce)
+        await say({ id, part: 'gone', paths: gone.slice(at, at + entriesAtOnce) });
+      for (let at = 0; at < unknown.length; at += entriesAtOnce)
+        await say({ id, part: 'unknown', unknown: unknown.slice(at, at + entriesAtOnce) });
+      return { watched: theTree().watched };
+    },
+    async read(id, { path, entry }) {
+      await theTree().read(text(path), entryOf(path, entry, 'file'), {
+        begin: (mode) => say({ id, part: 'begin', mode }),
+        data: (chunk) => say({ id, part: 'data' }, chunk),
+      });
+      return {};
+    },
+    async write(_, { path, entry, expected }) {
+      const content = makeContent();
+      try {
+        await theTree().write(
+          text(path),
+          entryOf(path, entry, 'file'),
+          expectedOf(path, expected),
+          content.into,
+        );
+      } finally {
+        // A refusal comes before the content is through.
+        await content.skip();
+      }
+      return {};
+    },
+    async setExecutable(_, { path, executable, expected }) {
+      await theTree().setExecutable(text(path), executable === true, entryOf(path, expected, 'file'));
+      return {};
+    },
+    async makeFolder(_, { path }) {
+      await theTree().makeFolder(text(path));
+      return {};
+    },
+    async makeLink(_, { path, entry, expected }) {
+      await theTree().makeLink(text(path), entryOf(path, entry, 'link'), expectedOf(path, expected));
+      return {};
+    },
+    async remove(_, { path, expected }) {
+      await theTree().remove(text(path), entryOf(path, expected));
+      return {};
+    },
+    async rename(_, { path, to, expected }) {
+      await theTree().rename(text(path), text(to), entryOf(path, expected));
+      return {};
+    },
+  };
+
+  /** The frames of one content, up to its end. */
+  function makeContent() {
+    let over = false;
+    async function next(): Promise<Frame | null> {
+      const { done, value } = await frames.next();
+      if (done) throw new TreeError('disconnected', 'the stream ended');
+      over = value.head.op === 'end' || value.head.op === 'abort';
+      if (value.head.op === 'abort') throw new TreeError('changed', 'the content was called off');
+      return over ? null : value;
+    }
+    return {
+      async into(sink: Sink): Promise<void> {
+        for (let frame = await next(); frame; frame = await next()) {
+          const { op, mode } = frame.head;
+          if (op === 'begin') await sink.begin(Number(mode) & 0o777);
+          else if (op === 'data') await sink.data(frame.body);
+          else throw new TreeError('protocol', 'something in the middle of a content');
+        }
+      },
+      async skip(): Promise<void> {
+        while (!over) {
+          const { done, value } = await frames.next();
+          if (done) throw new TreeError('disconnected', 'the stream ended');
+          over = value.head.op === 'end' || value.head.op === 'abort';
+        }
+      },
+    };
+  }
+
+  try {
+    for (;;) {
+      const { done, value } = await frames.next();
+      if (done) break;
+      const { id, op } = value.head;
+      const operation = Object.hasOwn(operations, String(op)) ? operations[String(op)] : undefined;
+      if (!operation) throw new TreeError('protocol', `an unknown question: ${String(op).slice(0, 40)}`);
+      try {
+        const ok = await operation(id, value.head);
+        await say({ id, ok });
+      } catch (thrown) {
+        const error = asTreeError(thrown);
+        if (error.code === 'protocol' || error.code === 'disconnected') throw error;
+        await say({ id, error: { code: error.code, message: error.message } });
+      }
+    }
+  } catch (thrown) {
+    const error = asTreeError(thrown);
+    if (error.code === 'protocol')
+      await say({ event: 'error', code: error.code, message: error.message }).catch(() => {});
+  } finally {
+    if (tree) {
+      memories.delete(root);
+      memories.set(root, tree.memory());
+      for (const old of memories.keys()) {
+        if (memories.size <= mostMemories) break;
+        memories.delete(old);
+      }
+      tree.close();
+    }
+    // What was said last still goes out.
+    stream.end(() => void frames.return());
+  }
+}
+
+const text = (value: unknown): string => {
+  if (typeof value !== 'string') throw new TreeError('protocol', 'a path that is no text');
+  return value;
+};
+
+function entryOf(path: unknown, value: unknown): Entry;
+function entryOf(path: unknown, value: unknown, kind: 'file'): FileEntry;
+function entryOf(path: unknown, value: unknown, kind: 'link'): LinkEntry;
+function entryOf(path: unknown, value: unknown, kind?: Entry['kind']): Entry {
+  if (!isEntry(text(path), value) || (kind && value.kind !== kind))
+    throw new TreeError('unsafe', `${JSON.stringify(path)}: no entry that may stand there`);
+  return value;
+}
+
+const expectedOf = (path: unknown, value: unknown): Entry | null =>
+  value === null ? null : entryOf(path, value);
+
+function asRules(value: unknown): Rules {
+  const { lines, git } = (value ?? {}) as Record<string, unknown>;
+  if (!Array.isArray(lines) || !lines.every((line) => typeof line === 'string'))
+    throw new TreeError('protocol', 'rules that are no lines');
+  return { lines, git: git === true };
+}

@@ -1,0 +1,72 @@
+import { type FSWatcher, watch as watchPath } from 'node:fs';
+import { join } from 'node:path';
+import { isHalfName } from './entries.ts';
+
+/** Each costs the kernel a kilobyte and Node a few. */
+const mostWatchers = 20_000;
+
+export interface Watcher {
+  /** The folders there are now, by their paths below the root. */
+  update(folders: Iterable<string>): void;
+  readonly complete: boolean;
+  close(): void;
+}
+
+/**
+ * Watches a tree. On Linux each folder by itself, so that those left out by the rules cost nothing (Node's own
+ * recursive watching looks into every folder); elsewhere the system watches all below the root.
+ */
+export function makeWatcher(root: string, onChange: () => void): Watcher {
+  const perFolder = process.platform === 'linux';
+  const watchers = new Map<string, FSWatcher>();
+  let complete = true;
+
+  function add(folder: string): void {
+    try {
+      const watcher = watchPath(join(root, folder), { recursive: !perFolder, persistent: false });
+      watcher.on('change', (_, name) => {
+        const last = String(name ?? '')
+          .split(/[\\/]/)
+          .at(-1)!;
+        // Our own halves; what they become is reported under its name.
+        if (!isHalfName(last)) onChange();
+      });
+      // The folder is gone, or the system gives no more: the next scan tells.
+      watcher.on('error', () => {
+        watcher.close();
+        watchers.delete(folder);
+      });
+      watchers.set(folder, watcher);
+    } catch (error) {
+      // One that is gone since the scan is no loss.
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') complete = false;
+    }
+  }
+
+  return {
+    update(folders) {
+      const wanted = new Set(['', ...(perFolder ? folders : [])]);
+      for (const [folder, watcher] of watchers)
+        if (!wanted.has(folder)) {
+          watcher.close();
+          watchers.delete(folder);
+        }
+      complete = true;
+      for (const folder of wanted) {
+        if (watchers.has(folder)) continue;
+        if (watchers.size >= mostWatchers) {
+          complete = false;
+          break;
+        }
+        add(folder);
+      }
+    },
+    get complete() {
+      return complete;
+    },
+    close() {
+      for (const watcher of watchers.values()) watcher.close();
+      watchers.clear();
+    },
+  };
+}
