@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { TunnelError } from '@cde/tunnel/errors.ts';
@@ -151,6 +152,22 @@ describe('the relay', () => {
     expect(await closeCode(await dial(url))).toBe(4429); // One session is open.
     waiting.close(1000);
     spare.close(1000);
+  });
+
+  it('gives one user no more than a share, whatever workspaces they open', async () => {
+    const { url } = await world.satellite({ limits: { socketsPerUser: 2, dialWaitMs: 60_000 } });
+    const userId = randomUUID();
+    const dialAs = async (claims: { userId: string; workspaceId?: string }) => {
+      const socket = await openSocket(url, relayPaths.dial, await world.ticket(claims), {});
+      socket.resume();
+      return socket;
+    };
+    const [first] = [await dialAs({ userId }), await dialAs({ userId, workspaceId: randomUUID() })];
+    expect(await closeCode(await dialAs({ userId }))).toBe(4429);
+    await dialAs({ userId: randomUUID() });
+    first.close(1000);
+    await closeCode(first);
+    await dialAs({ userId });
   });
 
   it('ends with those who do not keep to the protocol, and with nobody else', async () => {

@@ -13,6 +13,8 @@ export interface RelayLimits {
   waitingDialsPerWorkspace: number;
   /** Pairs of one workspace. */
   sessionsPerWorkspace: number;
+  /** Sockets of one user's clients, whatever workspace they lead to: nobody takes the places of all the others. */
+  socketsPerUser: number;
   /** Of the whole satellite: listening and dialling sockets. */
   sockets: number;
   /** How long a dial waits for an agent: longer than an agent needs to replace a spare on a bad line. */
@@ -27,6 +29,7 @@ export const defaultRelayLimits: RelayLimits = {
   sparesPerWorkspace: 8,
   waitingDialsPerWorkspace: 16,
   sessionsPerWorkspace: 256,
+  socketsPerUser: 512,
   sockets: 50_000,
   dialWaitMs: 5_000,
   bufferedBytes: 1024 * 1024,
@@ -210,6 +213,10 @@ export function makeRelay(options: RelayOptions): Relay {
   function dial(socket: WebSocket, { workspaceId, userId }: TicketClaims): void {
     if (!take(socket)) return;
     const theirs = clients.get(userId) ?? new Set();
+    if (theirs.size >= limits.socketsPerUser) {
+      turnAway(socket, 4429);
+      return;
+    }
     clients.set(userId, theirs.add(socket));
     socket.once('close', () => {
       theirs.delete(socket);
