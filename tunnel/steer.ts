@@ -359,6 +359,8 @@ export function steerPaths(options: {
       busy.abort();
       busy = new AbortController();
       const id = activeId();
+      // What is being found by the same way would fail as well, and count twice.
+      if (id === udpId) prospect.drop();
       if (pipe.path.kind !== 'relay' || satellitesOwn.has(reason.code)) chooser.failed(id, clock.now());
       history.add(lostChange(pipe.path, reason));
     },

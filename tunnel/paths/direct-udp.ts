@@ -243,10 +243,10 @@ function makeUdpPath(
     deliver();
   });
   channel.onError((why) => lost(why));
-  channel.onClosed(() => end(null));
+  channel.onClosed(() => lost('the other end has closed it'));
   peer.onStateChange((state) => {
     if (state === 'failed' || state === 'disconnected') lost('the other end is not reached any more');
-    else if (state === 'closed') end(null);
+    else if (state === 'closed') lost('it is closed');
   });
 
   return {

@@ -1,0 +1,154 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import type { PathChange } from '@cde/tunnel/history.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { PathKind } from '@cde/tunnel/path.ts';
+import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { vi } from 'vitest';
+import { makeNatWorld, type Nat } from './network.ts';
+
+/** What the programs are told. */
+export interface Given {
+  port: number;
+  url: string;
+  stun: string;
+  ticketKey: string;
+  listenToken: string;
+  agent: { tlsKey: string; tlsCert: string; agentKey: string; workspaceId: string };
+  client: { ticket: string; privateKey: string; paths: PathKind[] };
+}
+
+const program = fileURLToPath(new URL('program.ts', import.meta.url));
+const port = 7090;
+export const patience = { timeout: 60_000, interval: 50 };
+
+export interface Program {
+  child: ChildProcess;
+  /** All that it has said, oldest first. */
+  said: Record<string, unknown>[];
+  /** Says a line to it, and resolves to what the next line that has `key` says of it. */
+  ask<T>(line: string, key: string): Promise<T>;
+  end(): Promise<void>;
+}
+
+/** A satellite in public, an agent behind the first NAT, a client behind the second. */
+export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay', 'direct-udp']) {
+  const world = makeNatWorld(...nats);
+  const programs: Program[] = [];
+  const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
+  const certificate = await makeCertificate();
+  const clientKey = makeClientKey();
+  const workspaceId = randomUUID();
+  const exp = Math.floor(Date.now() / 1000) + 3600;
+  const given: Given = {
+    port,
+    url: `http://${world.address}:${port}`,
+    stun: `${world.address}:${port}`,
+    ticketKey: signer.publicKey,
+    listenToken: await signer.signListenToken({ workspaceId, buildId: randomUUID(), exp }),
+    agent: {
+      tlsKey: certificate.key,
+      tlsCert: certificate.cert,
+      agentKey: certificate.fingerprint,
+      workspaceId,
+    },
+    client: {
+      ticket: await signer.signTicket({
+        workspaceId,
+        workspace: 'ada/hello',
+        userId: randomUUID(),
+        username: 'ada',
+        agentKey: certificate.fingerprint,
+        clientKey: clientKey.publicKey,
+        satellites: ['hub'],
+        paths: ['relay', 'direct-udp'],
+        jti: randomUUID(),
+        exp,
+      }),
+      privateKey: clientKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+      paths,
+    },
+  };
+
+  function start(prefix: string[], kind: 'satellite' | 'agent' | 'client'): Program {
+    const [command, ...words] = [...prefix, process.execPath, program, kind];
+    const child = spawn(command!, words, {
+      stdio: ['pipe', 'pipe', 'inherit'],
+      env: { ...process.env, NAT_TEST: JSON.stringify(given) },
+    });
+    const said: Program['said'] = [];
+    createInterface(child.stdout!).on('line', (line) => said.push(JSON.parse(line)));
+    const one: Program = {
+      child,
+      said,
+      async ask<T>(line: string, key: string) {
+        const from = said.length;
+        child.stdin!.write(`${line}\n`);
+        const found = () => said.slice(from).find((each) => key in each);
+        await vi.waitFor(() => {
+          if (!found()) throw new Error(`${kind} does not say ${key}: ${JSON.stringify(said.slice(-3))}`);
+        }, patience);
+        return found()![key] as T;
+      },
+      async end() {
+        if (child.exitCode !== null || child.signalCode !== null) return;
+        child.kill('SIGKILL');
+        await once(child, 'exit');
+      },
+    };
+    programs.push(one);
+    return one;
+  }
+  const ready = (one: Program) =>
+    vi.waitFor(() => {
+      if (!one.said.some((each) => each.ready)) throw new Error('is not ready');
+    }, patience);
+
+  async function close(): Promise<void> {
+    for (const each of programs) await each.end();
+    world.remove();
+  }
+  try {
+    const satellite = start(world.prefix, 'satellite');
+    await ready(satellite);
+    const agent = start(world.homes[0].prefix, 'agent');
+    await ready(agent);
+    const client = start(world.homes[1].prefix, 'client');
+    const changes = () => client.said.flatMap(({ change }) => (change as PathChange) ?? []);
+    return {
+      ...world,
+      satellite,
+      agent,
+      client,
+      changes,
+      what: () => changes().map(({ what, kind }) => `${what} ${kind}`),
+      /** Waits for a change after the first `after`. */
+      async until(wanted: string, after = 0): Promise<PathChange> {
+        const find = () =>
+          changes()
+            .slice(after)
+            .find(({ what, kind }) => `${what} ${kind}` === wanted);
+        await vi.waitFor(() => {
+          if (!find()) throw new Error(`no ${wanted}: ${JSON.stringify(changes().slice(-5))}`);
+        }, patience);
+        return find()!;
+      },
+      /** Waits until so many more bytes have come back. */
+      async more(bytes: number): Promise<void> {
+        const got = async () => (await client.ask<{ got: number }>('tell', 'talk')).got;
+        const before = await got();
+        await vi.waitFor(async () => {
+          if ((await got()) < before + bytes) throw new Error('nothing comes back');
+        }, patience);
+      },
+      close,
+    };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
