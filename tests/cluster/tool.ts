@@ -9,6 +9,7 @@ import { buildDir, hashOf, here } from './places.ts';
 
 export const kwokVersion = 'v0.8.0';
 const buildkitVersion = 'v0.31.0';
+const snapshotterVersion = 'v8.7.0';
 const buildxVersion = 'v0.35.0';
 export const kubernetesVersion = 'v1.35.4';
 
@@ -67,6 +68,13 @@ const catalogue = {
     folder: 'buildkit',
     package: 'github.com/rootless-containers/rootlesskit/v2/cmd/rootlesskit',
     version: 'v2.3.6',
+  },
+  /** Of the CSI project: makes and binds VolumeSnapshots; the driver's own part is not in it. */
+  'snapshot-controller': {
+    folder: 'snapshots',
+    package: 'github.com/kubernetes-csi/external-snapshotter/v8/cmd/snapshot-controller',
+    version: snapshotterVersion,
+    ldflags: stamp('main.version', snapshotterVersion),
   },
   /** The program of the pause image and of the image without a shell. */
   pause: { folder: 'pause', version: '1' },
