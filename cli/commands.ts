@@ -10,6 +10,7 @@ import { loginCommands } from './login/commands.ts';
 import { satelliteCommands } from './satellites/commands.ts';
 import { serverCommands } from './server/commands.ts';
 import { sshCommands } from './ssh/commands.ts';
+import { syncCommands } from './sync/commands.ts';
 import { templateCommands } from './templates/commands.ts';
 import { tokenCommands } from './tokens/commands.ts';
 import { userCommands } from './users/commands.ts';
@@ -21,6 +22,7 @@ export const commands: readonly Command[] = [
   ...homeCommands,
   ...sshCommands,
   ...copyCommands,
+  ...syncCommands,
   ...backgroundCommands,
   ...kubernetesCommands,
   ...templateCommands,

@@ -134,7 +134,12 @@ export function makeEngine(options: EngineOptions) {
         dirty.local = dirty.remote = true;
         // It has changed since the scan: the next one shows how.
         if (error.code === 'not-empty' && action.do === 'remove') {
-          problem(action.side, action.path, error.code, 'the folder stays: something in it takes no part');
+          problem(
+            action.side,
+            action.path,
+            error.code,
+            'the folder stays, with what takes no part or could not be removed',
+          );
           // As if it were new, so that both have it.
           base.delete(action.path);
         } else if (error.code !== 'changed') problem(action.side, action.path, error.code, error.message);

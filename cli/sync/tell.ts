@@ -4,7 +4,6 @@ import { bytes } from '../sizes.ts';
 import type { SyncEvent } from './engine.ts';
 import type { Action, SideName } from './reconcile.ts';
 import type { Pair, Status } from './state.ts';
-import type { SyncInput } from './sync.ts';
 
 /** More than that at once are told as a number, not one by one. */
 const mostLines = 20;
@@ -37,7 +36,7 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
   }
 
   return {
-    begin({ dryRun, once }: SyncInput): void {
+    begin({ dryRun, once }: { dryRun: boolean; once: boolean }): void {
       const { local, workspace, remote } = pair;
       if (out.json) {
         if (!dryRun) out.printJsonLine({ event: 'begin', local, workspace, remote });

@@ -121,14 +121,15 @@ export async function openRemoteTree(
       watched = reply.watched !== false;
       for (const path of gone) entries.delete(String(path));
       for (const [path, entry] of set) {
-        const safe = isSafePath(path) && isEntry(path, entry);
+        if (!isSafePath(path)) continue;
         // What may not stand there is as good as unreadable: neither taken nor removed.
-        if (safe) entries.set(path, entry);
-        else unknown.push({ path: String(path), why: 'name' });
+        if (isEntry(path, entry)) entries.set(path, entry);
+        else unknown.push({ path, why: 'name' });
       }
       const clean = checked(entries, rules);
       entries = clean.entries;
-      const safeUnknown = unknown.filter(({ path }) => typeof path === 'string');
+      // The root itself can be read, or there would be no answer.
+      const safeUnknown = unknown.filter(({ path }) => typeof path === 'string' && path !== '');
       return { entries: new Map(entries), unknown: [...safeUnknown, ...clean.unknown] };
     },
     async read(path, entry, sink) {
