@@ -13,7 +13,7 @@ import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
 import { makeClusterStore } from './clusters/store.ts';
 import { type Config, ConfigError } from './config.ts';
 import { makeCutOff } from './connections/cut-off.ts';
-import { enqueueReconcile, makeJobs } from './database/jobs.ts';
+import { makeJobs, makeWaking } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
 import { watchDatabase } from './database/watch.ts';
@@ -82,6 +82,7 @@ export async function startControlPlane(options: {
   const homeGraceMs = config.homeGraceDays * 24 * 3600_000;
   const keys = await loadKeys(database, config.dataDir, config.secretKey);
   const bus = makeBus({ url: database.url, pool: database.pool, log });
+  const wake = makeWaking(database, log);
   const relay = makeRelay({
     ticketKeys: [keys.tickets.publicKey],
     // Every session says hello and goodbye; that is for whoever looks closely.
@@ -93,7 +94,7 @@ export async function startControlPlane(options: {
     },
     // An agent that is gone is worth a look at once, not at its next missed report.
     onPresence: (workspaceId, connected) => {
-      if (!connected) enqueueReconcile(database.db, workspaceId).catch(() => {});
+      if (!connected) wake(workspaceId);
     },
   });
   const providers = options.providers ?? new Map<string, Provider>();
@@ -220,12 +221,7 @@ export async function startControlPlane(options: {
       homeGraceMs,
     }),
   });
-  for (const provider of providers.values())
-    provider.onChange((workspaceId) => {
-      enqueueReconcile(database.db, workspaceId).catch((error) =>
-        log.warn({ err: error, workspace: workspaceId }, 'an exit could not be queued; the sweep finds it'),
-      );
-    });
+  for (const provider of providers.values()) provider.onChange(wake);
   await jobs.start();
   readiness.begin();
   const sweep = makeSweep({

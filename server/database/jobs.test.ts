@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeLog } from '../log.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { enqueueReconcile, makeJobs, makeSerial } from './jobs.ts';
+import { enqueueReconcile, makeJobs, makeSerial, makeWaking } from './jobs.ts';
 import { makeReplica } from './replicas.ts';
 
 let database: TestDatabase;
@@ -135,4 +135,29 @@ test('what is under way comes first, then what anybody asks for in its turn, the
   await all;
   await jobs.stop();
   expect(taken).toEqual(['under-way', 'waits', 'changed', 'looked-at']);
+});
+
+test('many that are woken at once take one connection, and what is no id hinders none of them', async () => {
+  const wake = makeWaking(database, makeLog('silent'));
+  const ids = Array.from({ length: 250 }, () => randomUUID());
+  let most = 0;
+  const acquired = () => {
+    most = Math.max(most, database.pool.totalCount - database.pool.idleCount + database.pool.waitingCount);
+  };
+  database.pool.on('acquire', acquired);
+  for (const id of ids) wake(id);
+  wake('somebody-else');
+  wake(ids[0]!);
+  const queued = async () =>
+    (
+      await database.pool.query<{ id: string }>(
+        "SELECT substr(key, 11) AS id FROM graphile_worker.jobs WHERE key = ANY(SELECT 'workspace:' || unnest($1::text[]))",
+        [ids],
+      )
+    ).rows.map(({ id }) => id);
+  while ((await queued()).length < ids.length);
+  database.pool.off('acquire', acquired);
+  expect((await queued()).sort()).toEqual([...ids].sort());
+  // One of them, and one of this test's own.
+  expect(most).toBeLessThanOrEqual(2);
 });

@@ -7,6 +7,7 @@ import {
   type WorkerEvents,
   Logger as WorkerLogger,
 } from 'graphile-worker';
+import { validate } from 'uuid';
 import type { Logger } from '../log.ts';
 import type { Database, Queryable } from './pool.ts';
 import type { Replica } from './replicas.ts';
@@ -28,25 +29,83 @@ export async function enqueueReconcile(
   tx: Queryable,
   workspaceId: string,
   afterMs = 0,
-  { isSweep = false } = {},
+  options: { isSweep?: boolean } = {},
+): Promise<void> {
+  await add(tx, [workspaceId], afterMs, options);
+}
+
+/** How many locks a statement takes, and keeps until its end, for which a request may have to wait. */
+const mostAtOnce = 100;
+
+/** The same for many, each at once, in few statements. */
+export async function enqueueReconciles(
+  tx: Queryable,
+  workspaceIds: readonly string[],
+  options: { isSweep?: boolean } = {},
+): Promise<void> {
+  // In the same order in all replicas, so that none waits for the other's locks in turn.
+  const sorted = [...new Set(workspaceIds)].sort();
+  for (let at = 0; at < sorted.length; at += mostAtOnce)
+    await add(tx, sorted.slice(at, at + mostAtOnce), 0, options);
+}
+
+async function add(
+  tx: Queryable,
+  workspaceIds: readonly string[],
+  afterMs: number,
+  { isSweep = false }: { isSweep?: boolean },
 ): Promise<void> {
   const mode = afterMs > 0 ? 'preserve_run_at' : 'replace';
   await tx.execute(sql`
-    SELECT 1 FROM graphile_worker.add_job(
-      'reconcile',
-      payload => json_build_object('workspaceId', ${workspaceId}::text),
-      run_at => now() + ${afterMs} * interval '1 millisecond',
-      max_attempts => 1000,
-      priority => coalesce((
-        SELECT CASE WHEN w.status IN ('starting', 'stopping', 'deleting') THEN ${priorities.underWay}::int
-                    WHEN b.status = 'queued' THEN ${priorities.other}::int
-               END
-          FROM workspaces w LEFT JOIN builds b ON b.id = w.current_build_id
-         WHERE w.id = ${workspaceId}::uuid
-      ), ${isSweep ? priorities.sweep : priorities.other}::int),
-      job_key => ${`workspace:${workspaceId}`},
-      job_key_mode => ${mode}
-    )`);
+    SELECT 1
+      FROM unnest(${sql.param(workspaceIds)}::uuid[]) AS asked (id)
+      LEFT JOIN workspaces w ON w.id = asked.id
+      LEFT JOIN builds b ON b.id = w.current_build_id
+     CROSS JOIN LATERAL graphile_worker.add_job(
+             'reconcile',
+             payload => json_build_object('workspaceId', asked.id::text),
+             run_at => now() + ${afterMs} * interval '1 millisecond',
+             max_attempts => 1000,
+             priority => CASE
+               WHEN w.status IN ('starting', 'stopping', 'deleting') THEN ${priorities.underWay}::int
+               WHEN b.status = 'queued' THEN ${priorities.other}::int
+               ELSE ${isSweep ? priorities.sweep : priorities.other}::int
+             END,
+             job_key => 'workspace:' || asked.id,
+             job_key_mode => ${mode}
+           )`);
+}
+
+/**
+ * Wakes workspaces of which something was seen: those of one moment in one statement, one statement at a time. After a
+ * restart the watches tell of every workspace at once; a query for each would take all connections, and whoever asks
+ * anything of the server would be refused.
+ */
+export function makeWaking(database: Database, log: Logger): (workspaceId: string) => void {
+  const due = new Set<string>();
+  let isBusy = false;
+
+  async function flush(): Promise<void> {
+    // Those of the same turn of the event loop come together.
+    await new Promise((resolve) => setImmediate(resolve));
+    while (due.size > 0) {
+      const some = [...due];
+      due.clear();
+      await enqueueReconciles(database.db, some).catch((error) =>
+        log.warn({ err: error, workspaces: some.length }, 'a change could not be queued; the sweep finds it'),
+      );
+    }
+    isBusy = false;
+  }
+
+  return (workspaceId) => {
+    // What somebody else has written on an object of theirs is no id of ours.
+    if (!validate(workspaceId)) return;
+    due.add(workspaceId);
+    if (isBusy) return;
+    isBusy = true;
+    void flush();
+  };
 }
 
 /** How soon to try again when another replica is taking a step of the same workspace. */

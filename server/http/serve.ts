@@ -244,8 +244,10 @@ export function installHttp(app: FastifyInstance, options: { gate: Gate; checkRe
 
   app.setErrorHandler((error, request, reply) => {
     const problem = toProblem(error);
-    // A database that is away fails every request alike: a line for each, without its statement and stack.
-    if (problem.code === 'database-unavailable')
+    // A database that is away fails every request alike: a line for each, without its statement and stack. One that
+    // is busy is no error of ours: to write down each refusal would make it busier.
+    if (problem.code === 'server-busy') request.log.debug(problem.message);
+    else if (problem.code === 'database-unavailable')
       request.log.warn({ why: rootMessage(problem.cause) }, problem.message);
     else if (problem.status >= 500) request.log.error({ err: problem.cause ?? problem }, problem.message);
     if (problem.retryAfter) reply.header('retry-after', String(problem.retryAfter));

@@ -1,5 +1,5 @@
 import { inArray } from 'drizzle-orm';
-import { enqueueReconcile } from '../database/jobs.ts';
+import { enqueueReconciles } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { workspaces } from '../database/schema.ts';
 import { isUuid } from '../identity/cursor.ts';
@@ -27,9 +27,7 @@ export function makeSweep(options: {
   const { database, providers, now, log } = options;
   let timer: NodeJS.Timeout | null = null;
 
-  async function wakeAll(ids: string[]): Promise<void> {
-    for (const id of ids) await enqueueReconcile(database.db, id, 0, { isSweep: true });
-  }
+  const wakeAll = (ids: string[]) => enqueueReconciles(database.db, ids, { isSweep: true });
 
   async function once(): Promise<void> {
     await wakeAll(await workspacesToLookAt(database.db, new Date(now().getTime() - silentMs)));
