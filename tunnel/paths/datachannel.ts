@@ -1,18 +1,14 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import type { DataChannel, PeerConnection, RtcConfig, SctpSettings } from 'node-datachannel';
+import type { DataChannel, PeerConnection, RtcConfig } from 'node-datachannel';
 import { TunnelError } from '../errors.ts';
 
 /** What we use of node-datachannel: ICE, DTLS and SCTP in a native module. */
 export interface NativeIce {
   PeerConnection: new (name: string, config: RtcConfig) => PeerConnection;
-  setSctpSettings(settings: SctpSettings): void;
 }
 export type { DataChannel, PeerConnection };
-
-/** 50 MB/s at 80 ms of round trip, as a stream's window; its own 1 MiB would be a quarter of that. */
-const sctpBuffer = 4 * 1024 * 1024;
 
 let loaded: NativeIce | TunnelError | undefined;
 
@@ -30,11 +26,7 @@ function load(): NativeIce | TunnelError {
   const require = createRequire(import.meta.url);
   try {
     const beside = existsSync(fileURLToPath(new URL('datachannel.node', import.meta.url)));
-    const native = (
-      beside ? require('./datachannel.node') : require('node-datachannel').default
-    ) as NativeIce;
-    native.setSctpSettings({ sendBufferSize: sctpBuffer, recvBufferSize: sctpBuffer });
-    return native;
+    return (beside ? require('./datachannel.node') : require('node-datachannel').default) as NativeIce;
   } catch (error) {
     const [why] = (error as Error).message.split('\n');
     return new TunnelError('path-unsupported', why);

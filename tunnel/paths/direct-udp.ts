@@ -61,9 +61,13 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
     };
     const here: IceCandidate[] = [];
     const there: IceCandidate[] = [];
-    /** What is to be said once the other end knows whom it comes from. */
-    let unsaid: IceMessage[] | undefined = [];
     let greeted = false;
+    /**
+     * Candidates wait for the hello of this end; the client's for the agent's as well: were the agent to reach it
+     * before, DTLS could begin in the module's threads before there is a fingerprint to compare, and fail.
+     */
+    const unsaid: IceMessage[] = [];
+    let hello: IceMessage | undefined;
     let settled = false;
 
     const settle = () => {
@@ -92,26 +96,30 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
     options.signal.addEventListener('abort', abort, { once: true });
 
     const say = (message: IceMessage) => {
-      if (unsaid) unsaid.push(message);
-      else if (stream.writable) stream.write(formatIce(message));
+      if (!settled && stream.writable) stream.write(formatIce(message));
+    };
+    const sayAll = () => {
+      if (!hello || (role === 'offer' && !greeted)) return;
+      for (const message of unsaid.splice(0)) say(message);
     };
     peer.onLocalDescription((sdp) => {
-      const hello = helloOf(sdp);
+      if (hello) return;
+      hello = helloOf(sdp) ?? undefined;
       if (!hello) return fail(new TunnelError('path-unavailable', 'ICE says nothing of itself'));
-      if (!unsaid) return;
-      const rest = unsaid;
-      unsaid = undefined;
-      for (const message of [hello, ...rest]) say(message);
+      say(hello);
+      sayAll();
     });
     peer.onLocalCandidate((candidate) => {
       const parsed = parseCandidate(candidate);
       // Link-local ones are of no use to anybody.
       if (!parsed) return;
       here.push(parsed);
-      say({ what: 'candidate', candidate });
+      unsaid.push({ what: 'candidate', candidate });
+      sayAll();
     });
     peer.onGatheringStateChange((state) => {
-      if (state === 'complete') say({ what: 'all' });
+      if (state === 'complete') unsaid.push({ what: 'all' });
+      sayAll();
     });
     peer.onStateChange((state) => {
       if (state === 'failed') none();
@@ -123,6 +131,7 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
         greeted = true;
         const other = role === 'offer' ? 'answer' : 'offer';
         peer.setRemoteDescription(describe(message, other), other);
+        sayAll();
       } else if (message.what === 'candidate' && greeted) {
         there.push(parseCandidate(message.candidate)!);
         peer.addRemoteCandidate(message.candidate, '0');
