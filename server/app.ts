@@ -13,6 +13,7 @@ import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
 import { builderRoutes } from './connections/builder.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
+import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
@@ -26,6 +27,10 @@ import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
+import { makeAccess } from './ports/access.ts';
+import { serverWith } from './ports/listener.ts';
+import { makePorts } from './ports/ports.ts';
+import { portRoutes } from './ports/routes.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
@@ -70,7 +75,9 @@ const requestMs = 60_000;
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, now } = options;
+  let ports: ReturnType<typeof makePorts> | undefined;
   const app = Fastify({
+    serverFactory: serverWith(() => ports),
     loggerInstance: log as FastifyBaseLogger,
     // A line for each request is noise at this size; metrics count them, and errors are logged with their id.
     logController: new LogController({ disableRequestLogging: true }),
@@ -151,7 +158,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
   identityRoutes(app, { config, database, now });
-  templateRoutes(app, { database, now });
+  templateRoutes(app, { database, connections: options.connections, now });
   workspaceRoutes(app, {
     database,
     bus,
@@ -164,7 +171,11 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys });
-  connectionRoutes(app, { issueTicket });
+  const openSession = makeOpener(app, issueTicket);
+  connectionRoutes(app, { issueTicket, openSession });
+  const access = makeAccess(database, now);
+  portRoutes(app, { access, config, database, now });
+  ports = makePorts({ access, config, database, gate, keys, openSession, log, now });
   const hub = makeHub(app, {
     bus,
     log,
@@ -174,6 +185,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   if (options.web) await registerWeb(app, { folder: options.web });
   app.addHook('preClose', async () => {
     hub.close();
+    ports?.close();
     telemetry.close();
   });
   return app;

@@ -55,3 +55,16 @@ test.each([
 test('every setting is described', () => {
   expect(describeSettings()).toMatch(/--database-url\s+DATABASE_URL/);
 });
+
+test('the names of ports: a wildcard, *.localhost where only this machine is served, else paths', () => {
+  const host = (env: Record<string, string>) => readConfig([], { CDE_DATA_DIR: '/tmp/cde', ...env }).portHost;
+  expect(host({})).toBe('.localhost');
+  expect(host({ CDE_PORT_HOST: 'off' })).toBe(null);
+  expect(host({ CDE_ACCESS_URL: 'https://cde.example.com' })).toBe(null);
+  const access = { CDE_ACCESS_URL: 'https://cde.example.com' };
+  expect(host({ ...access, CDE_PORT_HOST: '*.Dev.example.com' })).toBe('.dev.example.com');
+  expect(() => host({ CDE_PORT_HOST: 'dev.example.com' })).toThrow(ConfigError);
+  expect(() =>
+    host({ CDE_ACCESS_URL: 'https://80--web--ada.example.com', CDE_PORT_HOST: '*.example.com' }),
+  ).toThrow(/name of a port/);
+});

@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PathKind } from '@cde/api/agent.ts';
 import { HostPort } from '@cde/api/names.ts';
+import { PortLevel } from '@cde/api/ports.ts';
 import { UdpListen } from '@cde/satellite/stun-offer.ts';
 import { z } from 'zod';
 
@@ -100,6 +101,22 @@ const settings = {
     default: undefined,
     help: 'HOST:PORT at which others reach that; without it the host of the access URL',
   },
+  portHost: {
+    schema: z
+      .string()
+      .toLowerCase()
+      .regex(
+        /^(\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+|off)$/,
+        'write a wildcard name, for example *.dev.example.com, or off',
+      ),
+    default: undefined,
+    help: 'Wildcard name under which shared ports are served; off: by path. Without it *.localhost on a loopback address',
+  },
+  portSharing: {
+    schema: z.enum(['off', ...PortLevel.options]),
+    default: 'public',
+    help: 'The most that a port may be shared with: off, owner, signed-in, public',
+  },
   region: { schema: z.string().max(80), default: '', help: "Region of the server's own satellite" },
   sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },
   passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Sign-in with a password' },
@@ -135,10 +152,12 @@ type Values = {
     : z.output<Settings[K]['schema']>;
 };
 
-export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localProvider'> {
+export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localProvider' | 'portHost'> {
   accessUrl: string;
   dataDir: string;
   localProvider: boolean;
+  /** What the names of shared ports end with, `.dev.example.com`; null: they are served by path. */
+  portHost: string | null;
   /** True when only this machine can reach the server. */
   loopback: boolean;
 }
@@ -174,6 +193,23 @@ export function describeSettings(): string {
 function defaultDataDir(env: NodeJS.ProcessEnv): string {
   if (process.platform !== 'win32' && userInfo().uid === 0) return '/var/lib/cde';
   return join(env.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'cde');
+}
+
+/** Browsers look for every name under `localhost` on their own machine, so that there ports need no DNS. */
+function portSuffix(given: string | undefined, accessUrl: string): string | null {
+  const { hostname } = new URL(accessUrl);
+  if (given !== undefined && given !== 'off') {
+    const suffix = given.slice(1);
+    if (hostname.endsWith(suffix) && hostname.includes('--'))
+      throw new ConfigError(
+        `The access URL ${accessUrl} is the name of a port under ${given}.`,
+        'Give the dashboard another name.',
+      );
+    return suffix;
+  }
+  return given === undefined && /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname)
+    ? '.localhost'
+    : null;
 }
 
 /** Reads flags, then environment, then defaults; throws ConfigError at the first setting it cannot use. */
@@ -219,9 +255,11 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
       'Password login is off and no OIDC issuer is set: nobody could sign in.',
       'Set CDE_OIDC_ISSUER, or leave CDE_PASSWORD_LOGIN on.',
     );
+  const accessUrl = (given.accessUrl ?? `http://${urlHost}:${port}`).replace(/\/+$/, '');
   return {
     ...given,
-    accessUrl: (given.accessUrl ?? `http://${urlHost}:${port}`).replace(/\/+$/, ''),
+    accessUrl,
+    portHost: portSuffix(given.portHost, accessUrl),
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,

@@ -26,11 +26,13 @@ const nouns = [
   'satellites',
   'workspaces',
   'connections',
+  'ports',
 ];
 const composition = [
   'server/app.ts',
   'server/control-plane.ts',
   'server/main.ts',
+  'server/readiness.ts',
   'server/testing.ts',
   'server/testing-setup.ts',
 ];

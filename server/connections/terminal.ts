@@ -1,6 +1,5 @@
 import { TerminalMessage } from '@cde/api/events.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { openSession, type Session } from '@cde/tunnel/session.ts';
+import type { Session } from '@cde/tunnel/session.ts';
 import type { FastifyInstance } from 'fastify';
 import { Client, type ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
@@ -9,7 +8,7 @@ import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import { admit, keepAdmitted } from '../http/admitted.ts';
 import { toProblem } from '../http/serve.ts';
-import type { Tickets } from './tickets.ts';
+import type { Opener } from './open.ts';
 
 const Size = z.object({
   cols: z.coerce.number().int().min(1).max(1000).default(80),
@@ -21,7 +20,7 @@ const highWater = 512 * 1024;
 const mostEarly = 64 * 1024;
 
 /** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
-export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTicket: Tickets }): void {
+export function terminalRoutes(app: FastifyInstance, { openSession }: { openSession: Opener }): void {
   app.get<{ Params: { workspace: string } }>(
     '/api/v1/workspaces/:workspace/terminal',
     {
@@ -67,19 +66,8 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
       });
 
       const open = async () => {
-        const key = makeClientKey();
-        const reply = await issueTicket(request.actor as UserActor, request.params.workspace, key.publicKey);
-        session = await openSession({
-          ...reply,
-          // Agents listen here too: no way out to the access URL and back in, which may not even lead here.
-          // (Where regions are pinned, and ours is none of them, they do not.)
-          satellites: [
-            ...(reply.satellites.some(({ name }) => /^embedded(-|$)/.test(name)) ? ownSatellite(app) : []),
-            ...reply.satellites,
-          ],
-          clientPrivateKey: key.privateKey,
-          signal: gone.signal,
-        });
+        const opened = await openSession(request.actor as UserActor, request.params.workspace, gone.signal);
+        session = opened.session;
         void session.closed.then(({ error }) => end(null, error ? error.message : 'The session has ended.'));
         if (socket.readyState !== socket.OPEN) return session.close();
         const stream = await session.open({ kind: 'ssh' }, { eager: true });
@@ -113,7 +101,7 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
         // Inside the tunnel the agent is known by its pinned key already; SSH's own adds the shell, not trust.
         client.connect({
           sock: stream,
-          username: reply.username,
+          username: opened.username,
           authHandler: ['none'],
           keepaliveInterval: 0,
           readyTimeout: 15_000,
@@ -130,15 +118,6 @@ export function terminalRoutes(app: FastifyInstance, { issueTicket }: { issueTic
       });
     },
   );
-}
-
-/** This replica's satellite, as this process itself reaches it. */
-function ownSatellite(app: FastifyInstance): { name: string; url: string }[] {
-  const address = app.server.address();
-  if (address === null || typeof address === 'string') return [];
-  const anywhere = address.address === '0.0.0.0' || address.address === '::';
-  const host = anywhere ? '127.0.0.1' : address.family === 'IPv6' ? `[${address.address}]` : address.address;
-  return [{ name: 'embedded', url: `http://${host}:${address.port}` }];
 }
 
 function safeJson(data: Buffer): unknown {

@@ -1,6 +1,7 @@
 import type { AgentStats } from '@cde/api/agent.ts';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
+import type { PortLevel } from '@cde/api/ports.ts';
 import type { SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import type {
@@ -265,6 +266,27 @@ export const buildLogs = pgTable(
   },
   (t) => [primaryKey({ columns: [t.buildId, t.seq] })],
 );
+
+/** Ports of workspaces that their owners have shared. */
+export const portShares = pgTable(
+  'port_shares',
+  {
+    workspaceId: uuid('workspace_id').notNull(),
+    port: integer('port').notNull(),
+    level: text('level').$type<PortLevel>().notNull(),
+    sharedAt: moment('shared_at').notNull().defaultNow(),
+  },
+  (t) => [primaryKey({ columns: [t.workspaceId, t.port] })],
+);
+
+/** Codes by which a browser that is signed in to the dashboard gets a cookie of a port's own name. */
+export const portCodes = pgTable('port_codes', {
+  codeHash: bytea('code_hash').primaryKey(),
+  sessionId: uuid('session_id').notNull(),
+  host: text('host').notNull(),
+  state: text('state').notNull(),
+  expiresAt: moment('expires_at').notNull(),
+});
 
 export const replicas = pgTable('replicas', {
   number: integer('number').primaryKey().generatedAlwaysAsIdentity(),

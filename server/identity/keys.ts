@@ -5,6 +5,7 @@ import {
   createHmac,
   createPrivateKey,
   generateKeyPairSync,
+  hkdfSync,
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
@@ -24,6 +25,8 @@ export interface Keys {
    * kill) hands out the same one, so the agent that its first run started stays welcome.
    */
   agentToken(buildId: string): string;
+  /** A key of 32 bytes for one purpose, the same on all replicas. */
+  derive(purpose: string): Buffer;
   seal(plain: Buffer): Buffer;
   open(sealed: Buffer): Buffer;
 }
@@ -88,6 +91,7 @@ export async function loadKeys(
     tickets: makeTicketSigner(ticketKey),
     agentToken: (buildId) =>
       `cde_agent_${createHmac('sha256', master).update(`agent token of build ${buildId}`).digest('base64url')}`,
+    derive: (purpose) => Buffer.from(hkdfSync('sha256', master, '', `cde ${purpose}`, 32)),
     seal,
     open,
   };

@@ -3,6 +3,7 @@ import * as agentApi from '@cde/api/agent.ts';
 import * as clustersApi from '@cde/api/clusters.ts';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
 import * as identityApi from '@cde/api/identity.ts';
+import * as portsApi from '@cde/api/ports.ts';
 import * as satellitesApi from '@cde/api/satellites.ts';
 import * as templatesApi from '@cde/api/templates.ts';
 import * as workspacesApi from '@cde/api/workspaces.ts';
@@ -108,6 +109,10 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/builds/:build/cancel`]: operateWorkspace,
   [`DELETE ${v1}/workspaces/:workspace`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/tickets`]: connectWorkspace,
+
+  [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,
+  [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },
+  [`DELETE ${v1}/workspaces/:workspace/ports/:port`]: operateWorkspace,
 
   [`GET ${v1}/satellites`]: seeSatellites,
   [`GET ${v1}/satellites/:satellite`]: seeSatellites,
@@ -327,6 +332,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       ...(isForeign && { owner: things.username }),
     }),
     [`POST ${v1}/workspaces/:workspace/tickets`]: () => ({ clientKey: makeClientKey().publicKey }),
+    [`PUT ${v1}/workspaces/:workspace/ports/:port`]: () => ({ level: 'owner' }),
     [`POST ${v1}/clusters`]: () => ({ name: `new-${worlds}`, inCluster: true }),
     [`PATCH ${v1}/clusters/:cluster`]: () => ({ region: 'eu' }),
     [`POST ${v1}/orphans/clean`]: () => ({}),
@@ -372,6 +378,7 @@ async function call(route: string, world: World, isForeign: boolean) {
     build: things.buildId,
     template: 'walk',
     number: '1',
+    port: '8080',
     userCode: world.userCode,
     satellite: world.satellite,
     cluster: world.cluster,
@@ -400,7 +407,7 @@ function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: num
   return 'not refused';
 }
 
-const contract = [agentApi, clustersApi, identityApi, satellitesApi, templatesApi, workspacesApi]
+const contract = [agentApi, clustersApi, identityApi, portsApi, satellitesApi, templatesApi, workspacesApi]
   .flatMap((part) => Object.values(part) as unknown[])
   .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;

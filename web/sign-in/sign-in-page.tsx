@@ -37,6 +37,8 @@ export function SignInPage() {
 
   async function enter(user: User) {
     client.setQueryData(meQuery.queryKey, user);
+    // Ports of workspaces are the server's, not pages of the dashboard.
+    if (next && /^\/(@|ports\/)/.test(next)) return location.replace(next);
     await router.navigate({ href: next ?? '/workspaces', replace: true });
   }
   const once = useMutation({

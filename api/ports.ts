@@ -1,0 +1,62 @@
+import { z } from 'zod';
+import { endpoint } from './endpoint.ts';
+import { Moment, WorkspaceRef } from './names.ts';
+
+/** Who may open a shared port by the web, from least to most: its owner, whoever is signed in, anybody. */
+export const PortLevel = z.enum(['owner', 'signed-in', 'public']);
+export type PortLevel = z.infer<typeof PortLevel>;
+
+const portNumber = z.coerce.number().int().min(1).max(65535);
+
+export const WorkspacePort = z.object({
+  port: z.number().int(),
+  listening: z.boolean().describe('As the agent last reported'),
+  process: z.string().nullable().describe('The name of the process that listens'),
+  level: PortLevel.nullable().describe('Whom it is shared with; null: nobody'),
+  limitedTo: PortLevel.nullable().describe(
+    "What counts of that by the server's --port-sharing; null: nothing",
+  ),
+  url: z.string().nullable().describe('Where a browser opens it; null while it is not shared'),
+});
+export type WorkspacePort = z.infer<typeof WorkspacePort>;
+
+export const WorkspacePorts = z.object({
+  items: z.array(WorkspacePort),
+  mostLevel: z.enum(['off', ...PortLevel.options]).describe("The server's --port-sharing"),
+  by: z
+    .enum(['name', 'path'])
+    .describe('Whether a port has a name of its own, or is a path beside the dashboard'),
+  reportedAt: Moment.nullable().describe('When the agent last said what listens'),
+});
+export type WorkspacePorts = z.infer<typeof WorkspacePorts>;
+
+const tag = 'ports';
+const params = z.object({ workspace: WorkspaceRef, port: portNumber });
+
+export const listPorts = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/ports',
+  tag,
+  summary: 'The ports that listen or are shared',
+  permission: 'workspace:read',
+  params: z.object({ workspace: WorkspaceRef }),
+  reply: WorkspacePorts,
+});
+export const sharePort = endpoint({
+  method: 'PUT',
+  path: '/api/v1/workspaces/:workspace/ports/:port',
+  tag,
+  summary: 'Share a port of your own workspace, or change whom it is shared with',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({ level: PortLevel }),
+  reply: WorkspacePort,
+});
+export const unsharePort = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/workspaces/:workspace/ports/:port',
+  tag,
+  summary: 'Share it with nobody any more',
+  permission: 'workspace:operate',
+  params,
+});

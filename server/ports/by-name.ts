@@ -1,0 +1,185 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
+import type { Config } from '../config.ts';
+import type { Database } from '../database/pool.ts';
+import { Problem } from '../errors.ts';
+import type { Gate, UserActor } from '../http/actor.ts';
+import { readCookie } from '../identity/gate.ts';
+import { type Access, decide, limitLevel } from './access.ts';
+import { dashboardHost, preflight } from './by-path.ts';
+import type { Answer, Judge } from './gateway.ts';
+import { portCookie, stateCookie } from './headers.ts';
+import { enterPath, hostName, openPath, type PortPlace, parsePortLabel, portOrigin } from './names.ts';
+import type { Passes } from './passes.ts';
+import { foreignRequest, isNavigation, notShared, signInFirst, whoSends } from './requests.ts';
+import { makeCode, redeemCode } from './store.ts';
+
+/** How long a person may take over the sign-in that comes in between. */
+const stateSeconds = 900;
+const hashState = (nonce: string) => createHash('sha256').update(nonce).digest('base64url');
+
+interface Deps {
+  config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
+  database: Database;
+  gate: Gate;
+  access: Access;
+  passes: Passes;
+  now: () => Date;
+}
+
+/** What is under the wildcard name, and is not the dashboard: all of it is ports, or nothing. */
+export function judgeByName(deps: Deps): Judge {
+  const { config, database, gate, access, passes, now } = deps;
+  const secure = config.accessUrl.startsWith('https:');
+  const cookieName = (name: string) => (secure ? `__Host-${name}` : name);
+  const cookie = (name: string, value: string, maxAge: number) =>
+    `${cookieName(name)}=${value}; Path=/; HttpOnly; SameSite=Lax; Max-Age=${maxAge}${secure ? '; Secure' : ''}`;
+
+  return (request) => {
+    const suffix = config.portHost;
+    if (suffix === null) return null;
+    const host = hostName(request.headers.host);
+    if (!host.endsWith(suffix) || host === dashboardHost(config.accessUrl)) return null;
+    return () => judge(request, host, suffix);
+  };
+
+  async function judge(request: IncomingMessage, host: string, suffix: string): Promise<Answer> {
+    const label = host.slice(0, -suffix.length);
+    const place = parsePortLabel(label);
+    const url = request.url ?? '';
+    if (!place) throw notShared();
+    if (!url.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
+    const origin = portOrigin(config.accessUrl, suffix, label);
+    if (
+      /^\/\.well-known\/cde(\/|$)/i.test(new URL(`http://port${url.startsWith('//') ? '/' : url}`).pathname)
+    )
+      return enter(request, host, origin);
+
+    const port = await access.port(place);
+    const claims = await passes.readCookie(readCookie(request.headers.cookie, cookieName(portCookie)) ?? '');
+    const sid = claims?.host === host ? claims.sid : null;
+    const find = async (): Promise<UserActor | null> =>
+      (await whoSends(gate, request, { cookie: false })) ?? (sid === null ? null : await access.session(sid));
+    const who = await find();
+    const isPublic = port !== null && limitLevel(port.level, config.portSharing) === 'public';
+    const from = request.headers.origin;
+    const ofTheSame = from !== undefined && isOfWorkspace(from, place, suffix);
+    if (
+      !isPublic &&
+      ofTheSame &&
+      request.method === 'OPTIONS' &&
+      request.headers['access-control-request-method'] !== undefined
+    )
+      // It carries no cookie, ever. What the program says of the request itself counts all the same.
+      return {
+        kind: 'reply',
+        status: 204,
+        headers: {
+          'access-control-allow-origin': from,
+          'access-control-allow-credentials': 'true',
+          vary: 'origin',
+          ...preflight(request),
+        },
+      };
+    const verdict = decide(port, who, config.portSharing);
+    if (verdict === 'sign-in') {
+      if (!isNavigation(request)) throw signInFirst();
+      return begin(request, host, url);
+    }
+    if (verdict === 'no' || !port) throw notShared();
+    // Ports are one site to a browser, as are their owners': it sends the cookie with what one of them asks of
+    // another. Only of the page itself, of another port of the same workspace, or of a person who goes there.
+    if (!isPublic && who?.via.kind === 'cookie' && !ofTheSame) {
+      const site = request.headers['sec-fetch-site'];
+      const fine =
+        site === 'same-origin' ||
+        (from === undefined && (site === undefined || site === 'none' || isNavigation(request)));
+      if (!fine) throw foreignRequest(`It came from ${from ?? 'another site'}.`);
+    }
+    return {
+      kind: 'forward',
+      port,
+      path: url,
+      visit: { port: port.port, origin, prefix: null, isPublic },
+      still: async () => decide(await access.port(place), await find(), config.portSharing) === 'yes',
+    };
+  }
+
+  /** Is this the origin of a port of that workspace? Told by the names alone: the answer must tell nobody what there is. */
+  function isOfWorkspace(origin: string, place: PortPlace, suffix: string): boolean {
+    if (!URL.canParse(origin)) return false;
+    const { hostname } = new URL(origin);
+    const label = hostname.endsWith(suffix) ? hostname.slice(0, -suffix.length) : '';
+    const other = parsePortLabel(label);
+    if (!other || origin !== portOrigin(config.accessUrl, suffix, label)) return false;
+    return 'id' in place
+      ? 'id' in other && other.id === place.id
+      : !('id' in other) && other.owner === place.owner && other.name === place.name;
+  }
+
+  /** To the dashboard, where the browser is signed in or will be. */
+  function begin(request: IncomingMessage, host: string, to: string): Answer {
+    const known = readCookie(request.headers.cookie, cookieName(stateCookie));
+    // Two tabs at once share theirs.
+    const nonce = known && /^[\w-]{32}$/.test(known) ? known : randomBytes(24).toString('base64url');
+    const query = new URLSearchParams({ host, to, state: hashState(nonce) });
+    return {
+      kind: 'redirect',
+      location: `${config.accessUrl}${openPath}?${query}`,
+      cookies: [cookie(stateCookie, nonce, stateSeconds)],
+    };
+  }
+
+  /** Back from there, with a code that is good for this name, once, in the browser that asked for it. */
+  async function enter(request: IncomingMessage, host: string, origin: string): Promise<Answer> {
+    const url = new URL(request.url ?? '/', origin);
+    if (url.pathname !== enterPath || request.method !== 'GET') throw notShared();
+    const nonce = readCookie(request.headers.cookie, cookieName(stateCookie)) ?? '';
+    const code = url.searchParams.get('code') ?? '';
+    const sessionId = await redeemCode(database, { code, host, state: hashState(nonce) }, now());
+    if (!sessionId)
+      throw new Problem('port-sign-in-failed', 'The sign-in at this port did not work.', {
+        detail: 'Its code works once, within a minute, in the browser that asked for it.',
+        hint: 'Open the address of the port again. The browser must take its cookies.',
+      });
+    const asked = url.searchParams.get('to') ?? '/';
+    const to = URL.canParse(asked, origin) ? new URL(asked, origin) : new URL(origin);
+    return {
+      kind: 'redirect',
+      location: to.origin === origin ? `${to.pathname}${to.search}` : '/',
+      cookies: [cookie(portCookie, await passes.signCookie({ sid: sessionId, host }), passes.maxAgeSeconds)],
+    };
+  }
+}
+
+/** `/ports/open` of the dashboard: gives the browser of somebody who may open a port a code for its name. */
+export function judgeOpen({ config, database, gate, access, now }: Deps): Judge {
+  return (request) => {
+    const [path, query = ''] = (request.url ?? '').split('?', 2);
+    return path === openPath ? () => judge(request, new URLSearchParams(query)) : null;
+  };
+
+  async function judge(request: IncomingMessage, query: URLSearchParams): Promise<Answer> {
+    const suffix = config.portHost;
+    const host = hostName(query.get('host') ?? '');
+    const label = suffix !== null && host.endsWith(suffix) ? host.slice(0, -suffix.length) : '';
+    const place = parsePortLabel(label);
+    if (suffix === null || !place || request.method !== 'GET') throw notShared();
+    const dest = request.headers['sec-fetch-dest'];
+    if (dest !== undefined && dest !== 'document') throw foreignRequest('A page asked for it, not a person.');
+    const who = await whoSends(gate, request, { cookie: true });
+    if (who?.via.kind !== 'cookie')
+      return { kind: 'redirect', location: `/sign-in?next=${encodeURIComponent(request.url ?? '')}` };
+    if (decide(await access.port(place), who, config.portSharing) !== 'yes') throw notShared();
+    const code = await makeCode(
+      database,
+      { sessionId: who.via.id, host, state: query.get('state') ?? '' },
+      now(),
+    );
+    const back = new URLSearchParams({ code, to: query.get('to') ?? '/' });
+    return {
+      kind: 'redirect',
+      location: `${portOrigin(config.accessUrl, suffix, label)}${enterPath}?${back}`,
+    };
+  }
+}

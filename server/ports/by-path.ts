@@ -1,0 +1,145 @@
+import type { IncomingMessage } from 'node:http';
+import type { Config } from '../config.ts';
+import type { Gate, UserActor } from '../http/actor.ts';
+import { type Access, decide, limitLevel } from './access.ts';
+import type { Answer, Judge } from './gateway.ts';
+import { hostName, type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
+import type { Passes } from './passes.ts';
+import { foreignRequest, isNavigation, notShared, signInFirst, whoSends } from './requests.ts';
+import type { FoundPort } from './store.ts';
+
+/**
+ * `/@owner/name/ports/PORT/…` on the dashboard's own name. The dashboard's cookie never opens anything here:
+ * it buys a pass, which goes into the path, so that the sandboxed page (whose requests carry no cookies) gets
+ * at its own files. docs/ports.md has the reasoning.
+ */
+export function judgeByPath(deps: {
+  config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
+  gate: Gate;
+  access: Access;
+  passes: Passes;
+}): Judge {
+  const { config, gate, access, passes } = deps;
+  const allows = (port: FoundPort | null, who: UserActor | null) =>
+    decide(port, who, config.portSharing) === 'yes';
+
+  const isPublic = (port: FoundPort) => limitLevel(port.level, config.portSharing) === 'public';
+
+  return (request) => {
+    const found = parsePortPath(request.url ?? '');
+    return found && (() => judge(request, found));
+  };
+
+  async function judge(request: IncomingMessage, found: PortPath): Promise<Answer> {
+    const { place, rest } = found;
+    if (config.portHost !== null) return toName(config.portHost, found);
+    const navigates = isNavigation(request);
+    // The dashboard's own pages ask for nothing here; a script that got into one would. Of the port's pages
+    // the browser says `cross-site`, for all that they stand under the same name.
+    if (request.headers['sec-fetch-site'] === 'same-origin' && !navigates)
+      throw foreignRequest('A page of the dashboard asked for it.');
+    if (request.headers['service-worker'] !== undefined)
+      throw foreignRequest('By path there are no service workers.');
+    const plain = portPath(place);
+    if (!rest.startsWith('/')) {
+      const pass = found.pass ?? undefined;
+      return { kind: 'redirect', location: `${portPath(place, pass)}/${rest}` };
+    }
+    const port = await access.port(place);
+    if (found.pass !== null) return withPass(request, { ...found, pass: found.pass }, port, navigates);
+
+    const token = await whoSends(gate, request, { cookie: false });
+    if (token || !navigates) {
+      const verdict = decide(port, token, config.portSharing);
+      if (verdict === 'sign-in') throw signInFirst();
+      if (verdict === 'no' || !port) throw notShared();
+      return forward(port, plain, rest, async () =>
+        allows(await access.port(place), token && (await whoSends(gate, request, { cookie: false }))),
+      );
+    }
+    const who = await whoSends(gate, request, { cookie: true });
+    const verdict = decide(port, who, config.portSharing);
+    if (verdict === 'sign-in')
+      return { kind: 'redirect', location: `/sign-in?next=${encodeURIComponent(`${plain}${rest}`)}` };
+    if (verdict === 'no' || !port) throw notShared();
+    const pass = await passes.signPath({
+      sid: isPublic(port) ? null : who!.via.id,
+      workspace: port.workspaceId,
+      port: port.port,
+    });
+    return { kind: 'redirect', location: `${portPath(place, pass)}${rest}` };
+  }
+
+  async function withPass(
+    request: IncomingMessage,
+    { place, pass, rest }: PortPath & { pass: string },
+    port: FoundPort | null,
+    navigates: boolean,
+  ): Promise<Answer> {
+    const claims = await passes.readPath(pass);
+    const good = claims && port && claims.workspace === port.workspaceId && claims.port === port.port;
+    const sid = claims?.sid ?? null;
+    const may = async () => allows(await access.port(place), sid === null ? null : await access.session(sid));
+    // An address that somebody was sent, or found in a history, holds somebody else's pass.
+    const theirs =
+      !navigates || sid === null || (await whoSends(gate, request, { cookie: true }))?.via.id === sid;
+    if (!good || !theirs || !(await may())) {
+      if (navigates) return { kind: 'redirect', location: `${portPath(place)}${rest}` };
+      throw signInFirst();
+    }
+    // The page's origin is `null`; it has shown a pass, which a page of somebody else's does not have.
+    const { origin } = request.headers;
+    const cors: Record<string, string> =
+      origin === 'null'
+        ? { 'access-control-allow-origin': 'null', 'access-control-expose-headers': '*', vary: 'origin' }
+        : {};
+    if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined)
+      return { kind: 'reply', status: 204, headers: { ...cors, ...preflight(request) } };
+    return forward(port, portPath(place, pass), rest, may, cors);
+  }
+
+  function forward(
+    port: FoundPort,
+    prefix: string,
+    path: string,
+    still: () => Promise<boolean>,
+    more?: Record<string, string>,
+  ): Answer {
+    return {
+      kind: 'forward',
+      port,
+      path,
+      visit: {
+        port: port.port,
+        origin: new URL(config.accessUrl).origin,
+        prefix,
+        isPublic: isPublic(port) && more === undefined,
+      },
+      ...(more && { more }),
+      still,
+    };
+  }
+
+  /** A link from when there was no wildcard name, or made by hand. */
+  async function toName(suffix: string, { place, rest }: PortPath): Promise<Answer> {
+    const port = await access.port(place);
+    if (!port) throw notShared();
+    const label = portLabel({ ...place, id: port.workspaceId });
+    return {
+      kind: 'redirect',
+      location: `${portOrigin(config.accessUrl, suffix, label)}${rest.startsWith('/') ? rest : `/${rest}`}`,
+    };
+  }
+}
+
+/** What a page asks before a request that a form could not make. */
+export function preflight(request: IncomingMessage): Record<string, string> {
+  return {
+    'access-control-allow-methods': request.headers['access-control-request-method'] ?? '',
+    'access-control-allow-headers': request.headers['access-control-request-headers'] ?? '',
+    'access-control-max-age': '600',
+  };
+}
+
+/** Under which name the dashboard is reached. */
+export const dashboardHost = (accessUrl: string) => hostName(new URL(accessUrl).host);

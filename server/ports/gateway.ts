@@ -1,0 +1,165 @@
+import { randomUUID } from 'node:crypto';
+import { type IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import proxyAddr from '@fastify/proxy-addr';
+import { Problem } from '../errors.ts';
+import { toProblem } from '../http/serve.ts';
+import type { Logger } from '../log.ts';
+import { forwardRequest, forwardUpgrade, toUnreachable } from './forward.ts';
+import type { Visit } from './headers.ts';
+import type { Doorkeeper } from './listener.ts';
+import { sendProblem, sendRedirect } from './pages.ts';
+import type { PortSessions, PortStream } from './sessions.ts';
+import type { FoundPort } from './store.ts';
+
+/** What is to become of a request for a port. */
+export type Answer =
+  | { kind: 'redirect'; location: string; cookies?: string[] }
+  | { kind: 'reply'; status: number; headers: Record<string, string> }
+  | {
+      kind: 'forward';
+      port: FoundPort;
+      visit: Omit<Visit, 'clientIp'>;
+      path: string;
+      more?: Record<string, string>;
+      /** Asked again for as long as it lasts: may they still? */
+      still: () => Promise<boolean>;
+    };
+
+/** Answers a request, or throws a Problem; null where it is not for a port. Judging is all that it does. */
+export type Judge = (request: IncomingMessage) => (() => Promise<Answer>) | null;
+
+/** With the two seconds that an answer is remembered, well under the ten in which a suspension takes effect. */
+const checkEveryMs = 4_000;
+
+interface Exchange {
+  still: () => Promise<boolean>;
+  end: () => void;
+}
+
+/** Takes the requests for ports out of the server's, has them judged, and carries those that may through. */
+export function makePortGateway(options: {
+  judges: Judge[];
+  sessions: PortSessions;
+  trustProxy: string;
+  log: Logger;
+}): Doorkeeper & { check(): Promise<void>; close(): void } {
+  const { judges, sessions, log } = options;
+  const exchanges = new Set<Exchange>();
+  const patient = new WeakSet<Duplex>();
+  const trusted = options.trustProxy
+    ? proxyAddr.compile(options.trustProxy.split(',').map((address) => address.trim()))
+    : () => false;
+
+  const find = (request: IncomingMessage) => {
+    for (const judge of judges) {
+      const found = judge(request);
+      if (found) return found;
+    }
+    return null;
+  };
+
+  async function forward(
+    answer: Extract<Answer, { kind: 'forward' }>,
+    request: IncomingMessage,
+    end: () => void,
+    carry: (passage: PortStream & { path: string; visit: Visit }) => Promise<void>,
+  ) {
+    const exchange = { still: answer.still, end };
+    exchanges.add(exchange);
+    patient.add(request.socket);
+    try {
+      const visit = { ...answer.visit, clientIp: proxyAddr(request, trusted) };
+      const opening = await sessions.connect(answer.port).catch((error) => {
+        throw error instanceof Problem ? error : toUnreachable(error, answer.port.port);
+      });
+      if (request.socket.destroyed) return void opening.stream.destroy();
+      await carry({ ...opening, path: answer.path, visit });
+    } finally {
+      exchanges.delete(exchange);
+      patient.delete(request.socket);
+    }
+  }
+
+  function refuse(request: IncomingMessage, response: ServerResponse, error: unknown) {
+    const problem = toProblem(error);
+    const id = randomUUID();
+    if (problem.status >= 500 && problem.code !== 'port-unreachable')
+      log.warn({ err: problem.cause ?? problem, requestId: id }, problem.message);
+    sendProblem(request, response, problem, id);
+  }
+
+  /** Asks of each exchange whether it may still go on. A database that is away decides nothing. */
+  async function check(): Promise<void> {
+    await Promise.all(
+      [...exchanges].map(async (exchange) => {
+        const may = await exchange.still().catch((error) => {
+          log.debug({ err: error }, 'whether a port may still be open was not looked up');
+          return true;
+        });
+        if (!may) exchange.end();
+      }),
+    );
+  }
+  const timer = setInterval(() => void check(), checkEveryMs);
+  timer.unref();
+
+  return {
+    request(request, response) {
+      const judged = find(request);
+      if (!judged) return false;
+      (async () => {
+        const answer = await judged();
+        if (answer.kind === 'redirect')
+          return sendRedirect(request, response, answer.location, answer.cookies);
+        if (answer.kind === 'reply') {
+          response.writeHead(answer.status, answer.headers);
+          return void response.end();
+        }
+        await forward(
+          answer,
+          request,
+          () => void response.destroy(),
+          (passage) =>
+            forwardRequest(request, response, { ...passage, ...(answer.more && { more: answer.more }) }),
+        );
+      })().catch((error) => refuse(request, response, error));
+      return true;
+    },
+    upgrade(request, socket, head) {
+      const judged = find(request);
+      if (!judged) return false;
+      socket.on('error', () => {});
+      (async () => {
+        if (request.headers.upgrade?.toLowerCase() !== 'websocket' || request.method !== 'GET')
+          throw new Problem('bad-request', 'Only WebSockets are passed on.');
+        const answer = await judged();
+        if (answer.kind !== 'forward')
+          throw new Problem('sign-in-required', 'You are not signed in.', {
+            hint: 'Open a page of this port first.',
+          });
+        await forward(
+          answer,
+          request,
+          () => void socket.destroy(),
+          (passage) => forwardUpgrade(request, socket, head, passage),
+        );
+      })().catch((error) => {
+        if (socket.destroyed) return;
+        const response = new ServerResponse(request);
+        response.assignSocket(socket as never);
+        response.shouldKeepAlive = false;
+        response.once('finish', () => socket.end());
+        refuse(request, response, error);
+      });
+      return true;
+    },
+    maySendSlowly: (socket) => patient.has(socket),
+    check,
+    close() {
+      clearInterval(timer);
+      for (const { end } of exchanges) end();
+      sessions.close();
+    },
+  };
+}

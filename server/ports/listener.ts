@@ -1,0 +1,46 @@
+import {
+  createServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { FastifyServerOptions } from 'fastify';
+
+/** What looks at every request before the dashboard and its API do. True: it has taken it. */
+export interface Doorkeeper {
+  request(request: IncomingMessage, response: ServerResponse): boolean;
+  upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
+  /** True for a connection on which a body may take as long as it takes. */
+  maySendSlowly(socket: Duplex): boolean;
+}
+
+/**
+ * Fastify's server, with the doorkeeper before it. Here, and not as routes: on the name of a port every path
+ * is the workspace's, and none of ours may answer there, whatever it is called.
+ */
+export function serverWith(doorkeeper: () => Doorkeeper | undefined) {
+  return (handler: RequestListener, options: FastifyServerOptions): Server => {
+    const server = createServer((request, response) => {
+      if (!doorkeeper()?.request(request, response)) handler(request, response);
+    });
+    // As Fastify sets those that it makes itself.
+    server.keepAliveTimeout = options.keepAliveTimeout ?? 72_000;
+    server.requestTimeout = options.requestTimeout ?? 0;
+    server.setTimeout(options.connectionTimeout ?? 0);
+    const emit = server.emit.bind(server) as (event: string | symbol, ...args: unknown[]) => boolean;
+    // All listeners of an event hear it, and the relay's would answer what is not for it.
+    server.emit = (event: string | symbol, ...args: unknown[]): boolean => {
+      const [first, socket, head] = args;
+      const takes =
+        event === 'upgrade'
+          ? doorkeeper()?.upgrade(first as IncomingMessage, socket as Duplex, head as Buffer)
+          : event === 'clientError' && (first as NodeJS.ErrnoException).code === 'ERR_HTTP_REQUEST_TIMEOUT'
+            ? doorkeeper()?.maySendSlowly(socket as Duplex)
+            : false;
+      return takes || emit(event, ...args);
+    };
+    return server;
+  };
+}

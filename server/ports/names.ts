@@ -1,0 +1,70 @@
+/** Which port a request means: of a workspace by its names, or by its id where the names are too long for DNS. */
+export type PortPlace = { port: number } & ({ owner: string; name: string } | { id: string });
+
+/** A label of DNS is no longer. */
+const longestLabel = 63;
+const namePattern = /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/;
+const portOf = (text: string) => {
+  const port = /^[1-9]\d{0,4}$/.test(text) ? Number(text) : 0;
+  return port <= 65535 ? port : 0;
+};
+
+/** `8080--web--ada` of ada/web; names of ours hold no two hyphens in a row. Long ones: `8080--ID`. */
+export function portLabel(place: { port: number; owner: string; name: string; id: string }): string {
+  const label = `${place.port}--${place.name}--${place.owner}`;
+  return label.length <= longestLabel ? label : `${place.port}--${place.id.replaceAll('-', '')}`;
+}
+
+/** Reads portLabel's form; null where it is none. */
+export function parsePortLabel(label: string): PortPlace | null {
+  const [port = '', name = '', owner, ...more] = label.split('--');
+  const number = portOf(port);
+  if (number === 0 || more.length > 0) return null;
+  if (owner === undefined) {
+    const id = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/.exec(name);
+    return id ? { port: number, id: id.slice(1).join('-') } : null;
+  }
+  return namePattern.test(name) && namePattern.test(owner) ? { port: number, owner, name } : null;
+}
+
+/** The name in a Host header, without port and case; '' where it is none. */
+export const hostName = (header: string | undefined) =>
+  (header ?? '').toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
+
+/** What a path of a port begins with after its owner and name: what its own pages are told of who opened them. */
+const passMark = '~cde.';
+const pathPattern =
+  /^\/@([a-z0-9-]+)\/([a-z0-9-]+)\/ports\/(\d{1,5})(?=[/?]|$)(?:\/~cde\.([\w.-]+)(?=[/?]|$))?(.*)$/s;
+
+export interface PortPath {
+  place: Extract<PortPlace, { owner: string }>;
+  /** The pass in the path, where there is one. */
+  pass: string | null;
+  /** The path and query behind it, as they came; '' where not even a slash ends it. */
+  rest: string;
+}
+
+/** Reads `/@owner/name/ports/PORT/…` as it came, nothing decoded: what it says is what the workspace gets. */
+export function parsePortPath(url: string): PortPath | null {
+  const match = pathPattern.exec(url);
+  if (!match) return null;
+  const [, owner = '', name = '', digits = '', pass, rest = ''] = match;
+  const port = portOf(digits);
+  if (port === 0 || !namePattern.test(owner) || !namePattern.test(name)) return null;
+  return { place: { owner, name, port }, pass: pass ?? null, rest };
+}
+
+/** The path that a port's own begin with, without a slash at its end. */
+export const portPath = (place: { owner: string; name: string; port: number }, pass?: string) =>
+  `/@${place.owner}/${place.name}/ports/${place.port}${pass ? `/${passMark}${pass}` : ''}`;
+
+/** Where the dashboard gives a browser what it needs for a port's own name. */
+export const openPath = '/ports/open';
+/** On a port's own name, where it comes back with it; nothing under that reaches a workspace. */
+export const enterPath = '/.well-known/cde/enter';
+
+/** The origin of a port's own name: scheme and port are the dashboard's. */
+export function portOrigin(accessUrl: string, suffix: string, label: string): string {
+  const { protocol, port } = new URL(accessUrl);
+  return `${protocol}//${label}${suffix}${port === '' ? '' : `:${port}`}`;
+}

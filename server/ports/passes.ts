@@ -1,0 +1,44 @@
+import { jwtVerify, SignJWT } from 'jose';
+import { z } from 'zod';
+
+/** How long a browser opens ports without asking the dashboard again. Its session there may end at any time before. */
+const passMs = 12 * 3600_000;
+
+const CookieClaims = z.object({ sid: z.uuid(), host: z.string() });
+const PathClaims = z.object({ sid: z.uuid().nullable(), workspace: z.uuid(), port: z.number().int() });
+export type CookieClaims = z.infer<typeof CookieClaims>;
+export type PathClaims = z.infer<typeof PathClaims>;
+
+/**
+ * What a browser shows for a port instead of the dashboard's session: a cookie for one name, or a pass in
+ * the path of one port. Each names the browser session behind it (`sid`) and counts for as long as that.
+ */
+export function makePasses(key: Uint8Array, now: () => Date) {
+  const sign = (audience: string, claims: CookieClaims | PathClaims) =>
+    new SignJWT({ ...claims })
+      .setProtectedHeader({ alg: 'HS256' })
+      .setAudience(audience)
+      .setExpirationTime(new Date(now().getTime() + passMs))
+      .sign(key);
+  const verify = async <T>(audience: string, schema: z.ZodType<T>, text: string): Promise<T | null> => {
+    try {
+      const { payload } = await jwtVerify(text, key, {
+        algorithms: ['HS256'],
+        audience,
+        currentDate: now(),
+      });
+      return schema.parse(payload);
+    } catch {
+      return null;
+    }
+  };
+  return {
+    maxAgeSeconds: passMs / 1000,
+    signCookie: (claims: CookieClaims) => sign('cde-port-cookie', claims),
+    readCookie: (text: string) => verify('cde-port-cookie', CookieClaims, text),
+    signPath: (claims: PathClaims) => sign('cde-port-path', claims),
+    readPath: (text: string) => verify('cde-port-path', PathClaims, text),
+  };
+}
+
+export type Passes = ReturnType<typeof makePasses>;

@@ -1,0 +1,41 @@
+import type { IncomingMessage } from 'node:http';
+import { Problem } from '../errors.ts';
+import type { Gate, UserActor } from '../http/actor.ts';
+
+/** A person's browser goes to this as its page, rather than a page fetching it. */
+export function isNavigation(request: IncomingMessage): boolean {
+  if (request.method !== 'GET' && request.method !== 'HEAD') return false;
+  const dest = request.headers['sec-fetch-dest'];
+  return dest === undefined
+    ? /\btext\/html\b/.test(request.headers.accept ?? '')
+    : dest === 'document' && request.headers['sec-fetch-mode'] === 'navigate';
+}
+
+/**
+ * Who sends a token of ours, or comes with the dashboard's cookie (where `cookie`); null: nobody, or nobody
+ * who counts. Throws a Problem of a token that is not good.
+ */
+export async function whoSends(
+  gate: Gate,
+  request: IncomingMessage,
+  { cookie }: { cookie: boolean },
+): Promise<UserActor | null> {
+  const { authorization } = request.headers;
+  const token = /^Bearer cde_/i.test(authorization ?? '');
+  if (!token && !cookie) return null;
+  const headers = token ? { authorization } : { cookie: request.headers.cookie };
+  const actor = await gate.authenticate(headers, { method: 'GET', ip: request.socket.remoteAddress ?? '' });
+  return actor.kind === 'user' ? actor : null;
+}
+
+/** Says the same of what there is not and of what is not for this visitor. */
+export const notShared = () =>
+  new Problem('port-not-shared', 'There is no such port that you may open.', {
+    hint: 'Its owner shares it: cde share WORKSPACE PORT --level signed-in, or on the page of the workspace.',
+  });
+export const signInFirst = () =>
+  new Problem('sign-in-required', 'This port is not open to everybody, and you are not signed in.', {
+    hint: 'Open it in a browser, or send a token: Authorization: Bearer …',
+  });
+export const foreignRequest = (detail: string) =>
+  new Problem('port-request-foreign', 'This request came from another page than the port’s own.', { detail });

@@ -1,0 +1,115 @@
+import { listPorts, type PortLevel, sharePort, unsharePort, type WorkspacePort } from '@cde/api/ports.ts';
+import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
+import type { Database } from '../database/pool.ts';
+import { Problem } from '../errors.ts';
+import { serve } from '../http/serve.ts';
+import { writeAudit } from '../identity/audit.ts';
+import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';
+import { type Access, limitLevel } from './access.ts';
+import { portLabel, portOrigin, portPath } from './names.ts';
+import { setShare, sharesOf } from './store.ts';
+
+/** `/workspaces/:workspace/ports`: what listens, and whom it is shared with. */
+export function portRoutes(
+  app: FastifyInstance,
+  { access, config, database, now }: { access: Access; config: Config; database: Database; now: () => Date },
+): void {
+  function show(row: WorkspaceRow, owner: string, port: number, level: PortLevel | null): WorkspacePort {
+    const listener = listening(row).find((open) => open.port === port);
+    const limitedTo = limitLevel(level, config.portSharing);
+    return {
+      port,
+      listening: listener !== undefined,
+      process: listener?.process ?? null,
+      level,
+      limitedTo,
+      url: limitedTo === null ? null : portUrl(row, owner, port),
+    };
+  }
+  function portUrl({ id, name }: WorkspaceRow, owner: string, port: number): string {
+    return config.portHost === null
+      ? `${config.accessUrl}${portPath({ owner, name, port })}/`
+      : `${portOrigin(config.accessUrl, config.portHost, portLabel({ owner, name, id, port }))}/`;
+  }
+  const listening = (row: WorkspaceRow) =>
+    row.status === 'running' ? (row.agentStats?.openPorts ?? []) : [];
+
+  serve(app, listPorts, async ({ actor, params }) => {
+    const { row, owner } = await findWorkspace(database.db, actor, params.workspace, 'workspace:read');
+    const shares = await sharesOf(database.db, row.id);
+    const ports = new Set([...listening(row), ...shares].map(({ port }) => port));
+    return {
+      items: [...ports]
+        .sort((one, other) => one - other)
+        .map((port) => show(row, owner, port, shares.find((share) => share.port === port)?.level ?? null)),
+      mostLevel: config.portSharing,
+      by: config.portHost === null ? ('path' as const) : ('name' as const),
+      reportedAt: row.status === 'running' ? (row.agentStats?.at ?? null) : null,
+    };
+  });
+
+  serve(app, sharePort, async (input) => {
+    const { port } = input.params;
+    const { level } = input.body;
+    // To share is to let others in: nobody but whose it is may.
+    const { row, owner } = await findWorkspace(
+      database.db,
+      input.actor,
+      input.params.workspace,
+      'workspace:connect',
+    );
+    if (row.status === 'deleted' || row.status === 'deleting')
+      throw new Problem('workspace-deleted', `${owner}/${row.name} is deleted.`);
+    if (limitLevel(level, config.portSharing) !== level)
+      throw new Problem('port-sharing-limited', `Ports may not be shared with ${words[level]} here.`, {
+        detail:
+          config.portSharing === 'off'
+            ? 'The server shares no ports (--port-sharing off).'
+            : `The most that the server allows is ${config.portSharing} (--port-sharing).`,
+        hint: 'Choose a lower level, or ask an administrator. cde port-forward works without sharing.',
+      });
+    await database.db.transaction(async (tx) => {
+      const before = await setShare(tx, { workspaceId: row.id, port, level }, now());
+      if (before === level) return;
+      await writeAudit(tx, input, {
+        action: 'workspace.port-share',
+        targetType: 'workspace',
+        targetId: row.id,
+        targetName: `${owner}/${row.name}`,
+        before: before && { port, level: before },
+        after: { port, level },
+      });
+    });
+    access.forgetPorts();
+    return show(row, owner, port, level);
+  });
+
+  serve(app, unsharePort, async (input) => {
+    const { port } = input.params;
+    const { row, owner } = await findWorkspace(
+      database.db,
+      input.actor,
+      input.params.workspace,
+      'workspace:operate',
+    );
+    await database.db.transaction(async (tx) => {
+      const before = await setShare(tx, { workspaceId: row.id, port, level: null }, now());
+      if (before === null) return;
+      await writeAudit(tx, input, {
+        action: 'workspace.port-unshare',
+        targetType: 'workspace',
+        targetId: row.id,
+        targetName: `${owner}/${row.name}`,
+        before: { port, level: before },
+      });
+    });
+    access.forgetPorts();
+  });
+}
+
+const words: Record<PortLevel, string> = {
+  owner: 'anybody, not even by their owner,',
+  'signed-in': 'everybody who is signed in',
+  public: 'everybody',
+};

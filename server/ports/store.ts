@@ -1,0 +1,148 @@
+import type { PortLevel } from '@cde/api/ports.ts';
+import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
+import { and, eq, gt, ne } from 'drizzle-orm';
+import type { Database, Queryable } from '../database/pool.ts';
+import { browserSessions, portCodes, portShares, users, workspaces } from '../database/schema.ts';
+import type { UserActor } from '../http/actor.ts';
+import { hashSecret, makeSecret } from '../identity/secrets.ts';
+import type { PortPlace } from './names.ts';
+
+/** A port of a workspace and what decides over it. */
+export interface FoundPort {
+  workspaceId: string;
+  owner: UserActor;
+  name: string;
+  port: number;
+  status: WorkspaceStatus;
+  /** As the owner has shared it; null: with nobody, or the owner is suspended. */
+  level: PortLevel | null;
+}
+
+/** Finds the workspace that is meant, and whom the port is shared with; null where there is none. */
+export async function findPort({ db }: Database, place: PortPlace): Promise<FoundPort | null> {
+  const [row] = await db
+    .select({
+      workspaceId: workspaces.id,
+      name: workspaces.name,
+      status: workspaces.status,
+      ownerId: users.id,
+      owner: users.username,
+      role: users.role,
+      ownerStatus: users.status,
+      level: portShares.level,
+    })
+    .from(workspaces)
+    .innerJoin(users, eq(users.id, workspaces.ownerId))
+    .leftJoin(portShares, and(eq(portShares.workspaceId, workspaces.id), eq(portShares.port, place.port)))
+    .where(
+      and(
+        ne(workspaces.status, 'deleted'),
+        'id' in place
+          ? eq(workspaces.id, place.id)
+          : and(eq(users.username, place.owner), eq(workspaces.name, place.name)),
+      ),
+    );
+  if (!row) return null;
+  return {
+    workspaceId: row.workspaceId,
+    name: row.name,
+    port: place.port,
+    status: row.status,
+    level: row.ownerStatus === 'active' ? row.level : null,
+    // In whose name the server enters: their agent admits nobody else.
+    owner: {
+      kind: 'user',
+      userId: row.ownerId,
+      username: row.owner,
+      role: row.role,
+      scopes: ['connect'],
+      via: { kind: 'token', id: 'port-proxy' },
+    },
+  };
+}
+
+/** Whose browser session this is; null when it has ended, or its user is suspended. */
+export async function findSession({ db }: Database, sessionId: string, now: Date): Promise<UserActor | null> {
+  const [row] = await db
+    .select({ user: users })
+    .from(browserSessions)
+    .innerJoin(users, eq(users.id, browserSessions.userId))
+    .where(
+      and(eq(browserSessions.id, sessionId), gt(browserSessions.expiresAt, now), eq(users.status, 'active')),
+    );
+  if (!row) return null;
+  const { id, username, role } = row.user;
+  return {
+    kind: 'user',
+    userId: id,
+    username,
+    role,
+    scopes: ['all'],
+    via: { kind: 'cookie', id: sessionId },
+  };
+}
+
+export async function sharesOf(
+  db: Queryable,
+  workspaceId: string,
+): Promise<{ port: number; level: PortLevel }[]> {
+  return db
+    .select({ port: portShares.port, level: portShares.level })
+    .from(portShares)
+    .where(eq(portShares.workspaceId, workspaceId))
+    .orderBy(portShares.port);
+}
+
+/** Shares a port (`level`), or no longer (null). Returns the level before. */
+export async function setShare(
+  tx: Queryable,
+  { workspaceId, port, level }: { workspaceId: string; port: number; level: PortLevel | null },
+  now: Date,
+): Promise<PortLevel | null> {
+  const of = and(eq(portShares.workspaceId, workspaceId), eq(portShares.port, port));
+  const [before] = await tx.select().from(portShares).where(of).for('update');
+  if (level === null) await tx.delete(portShares).where(of);
+  else
+    await tx
+      .insert(portShares)
+      .values({ workspaceId, port, level, sharedAt: now })
+      .onConflictDoUpdate({
+        target: [portShares.workspaceId, portShares.port],
+        set: { level, sharedAt: now },
+      });
+  return before?.level ?? null;
+}
+
+/** Long enough for a redirect, short enough for whoever finds it in a log. */
+const codeMs = 60_000;
+
+/** A code for `host` that works once, within a minute, in the browser that holds what `state` is the hash of. */
+export async function makeCode(
+  { db }: Database,
+  { sessionId, host, state }: { sessionId: string; host: string; state: string },
+  now: Date,
+): Promise<string> {
+  const code = makeSecret('cde_port');
+  await db.insert(portCodes).values({
+    codeHash: hashSecret(code),
+    sessionId,
+    host,
+    state,
+    expiresAt: new Date(now.getTime() + codeMs),
+  });
+  return code;
+}
+
+/** Uses a code up, whatever comes of it. Returns the browser session behind it, null when it is not good here. */
+export async function redeemCode(
+  { db }: Database,
+  { code, host, state }: { code: string; host: string; state: string },
+  now: Date,
+): Promise<string | null> {
+  const [row] = await db
+    .delete(portCodes)
+    .where(eq(portCodes.codeHash, hashSecret(code)))
+    .returning();
+  if (!row || row.host !== host || row.state !== state || row.expiresAt <= now) return null;
+  return row.sessionId;
+}
