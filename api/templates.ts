@@ -356,10 +356,23 @@ export const validateTemplate = endpoint({
   tag,
   summary: 'Check a folder without publishing it',
   permission: 'template:write',
-  body: z.object({ files: TemplateFiles }),
+  body: z.object({
+    files: TemplateFiles,
+    cluster: z
+      .string()
+      .max(80)
+      .optional()
+      .describe("Tries its objects there too, and changes nothing; '' for the one that the template chooses"),
+    parameters: ParameterValues.optional().describe(
+      'Of the workspace that is tried; without them the defaults',
+    ),
+  }),
   reply: z.object({
     valid: z.boolean(),
     faults: z.array(Fault),
+    refused: z
+      .array(z.object({ message: z.string(), detail: z.string().optional(), hint: z.string().optional() }))
+      .describe('What the cluster says against its objects'),
     warnings: z.array(Fault).describe('No faults, but perhaps not what is meant'),
     name: z.string().nullable(),
     parameters: z.array(Parameter),

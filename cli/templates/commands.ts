@@ -39,9 +39,33 @@ export const templateCommands: readonly Command[] = [
     name: 'template validate',
     group,
     summary: 'Check a folder without publishing it',
-    details: 'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one.',
+    details:
+      'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one. With --cluster its objects are tried on a ' +
+      'cluster as well, as a dry run: nothing is made there.',
     arguments: folder,
-    examples: [['cde template validate ./mine', 'before you push it, or in CI']],
+    options: {
+      cluster: {
+        kind: 'text',
+        value: 'NAME',
+        help: 'Try its objects on this cluster',
+      },
+      param: {
+        kind: 'list',
+        short: 'p',
+        value: 'NAME=VALUE',
+        help: 'A parameter of what is tried; may be repeated',
+      },
+      paramFile: {
+        kind: 'text',
+        value: 'FILE',
+        help: 'Parameters from a YAML or JSON file',
+        completes: 'files',
+      },
+    },
+    examples: [
+      ['cde template validate ./mine', 'before you push it, or in CI'],
+      ['cde template validate ./mine --cluster eu -p size=large', 'and whether the cluster takes it'],
+    ],
     load: () => import('./push.ts').then((m) => m.validate),
   }),
   command({

@@ -4,8 +4,9 @@ import type { Fault } from '@cde/api/templates.ts';
 import type { Context } from '../context.ts';
 import { publishTemplate, validateTemplate } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+import { Failure, toFailure, usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
+import { readParameters } from '../workspaces/parameters.ts';
 import { readTemplateFolder } from './folder.ts';
 
 export async function push(
@@ -39,17 +40,34 @@ export async function push(
   return undefined;
 }
 
-export async function validate(context: Context, input: { folder: string }): Promise<number | undefined> {
+export async function validate(
+  context: Context,
+  input: { folder: string; cluster: string | undefined; param: string[]; paramFile: string | undefined },
+): Promise<number | undefined> {
   const { out } = context;
   const files = readTemplateFolder(input.folder);
   const client = await context.client();
-  const reply = await client.call(validateTemplate, { body: { files } });
+  const { cluster } = input;
+  if (cluster === undefined && (input.param.length > 0 || input.paramFile !== undefined))
+    throw usage('Parameters are for a try on a cluster.', 'Add one: --cluster NAME');
+  let reply = await client.call(validateTemplate, { body: { files } });
+  if (reply.valid && cluster !== undefined) {
+    const parameters = await readParameters(reply.parameters, input);
+    reply = await client.call(validateTemplate, { body: { files, cluster, parameters } });
+  }
   if (out.json) out.printJson(reply);
   else if (reply.valid) {
     for (const line of faultLines(input.folder, reply.warnings, out.colors, 'warning: ')) out.print(line);
     out.print(
-      `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.`,
+      `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.${cluster === undefined ? '' : ` The cluster ${cluster} takes its objects.`}`,
     );
+  } else if (reply.refused.length > 0) {
+    for (const { message, detail, hint } of reply.refused) {
+      out.print(clean(message));
+      if (detail) out.print(`  ${clean(detail)}`);
+      if (hint) out.print(`  ${out.colors.cyan('→')} ${clean(hint)}`);
+    }
+    out.note(`The cluster ${cluster} does not take it as it is. [template-invalid]`);
   } else {
     for (const line of faultLines(input.folder, reply.faults, out.colors)) out.print(line);
     out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);

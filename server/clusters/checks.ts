@@ -27,7 +27,9 @@ export const neededRights: readonly (readonly [group: string, resource: string, 
 
 /** What a cluster offers and lacks, asked now. */
 export async function checkCluster({ client, state, reason }: Connection): Promise<ClusterCheck[]> {
-  if (state !== 'ready') return [{ name: 'connection', ok: false, message: reason ?? 'connecting' }];
+  // One that was just added is asked all the same.
+  if (state === 'away')
+    return [{ name: 'connection', ok: false, message: reason ?? 'the cluster does not answer' }];
   try {
     const version = await client.version();
     const [missing, classes, nodes, snapshots] = await Promise.all([

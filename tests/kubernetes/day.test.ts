@@ -1,4 +1,4 @@
-import { mkdir, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
@@ -77,6 +77,22 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   const checks = await ok('cluster', 'show', 'one');
   expect(checks).toContain('ok  permissions: all that is needed');
   await template(images.debian);
+  const folder = join(machine.folder, 'template');
+  expect(await ok('template', 'validate', folder, '--cluster', 'one')).toContain(
+    'The cluster one takes its objects',
+  );
+  const config = join(folder, 'manifests/config.yaml');
+  const right = await readFile(config, 'utf8');
+  await writeFile(
+    config,
+    `${right}---\napiVersion: v1\nkind: Service\nmetadata: { name: odd }\nspec: { ports: [{ port: 99999 }], sort: x }\n`,
+  );
+  const refused = await machine.cde('template', 'validate', folder, '--cluster', 'one');
+  expect(refused).toMatchObject({
+    code: 1,
+    stdout: expect.stringMatching(/The cluster refuses the Service odd\.\n.*sort/),
+  });
+  await writeFile(config, right);
 
   await ok('create', 'web', '--template', 'team');
   const shown = JSON.parse(await ok('show', 'web', '--json'));

@@ -564,6 +564,33 @@ test.concurrent('services and manifests come with it, go when a version names th
   ]);
 }, 120_000);
 
+test.concurrent.each([
+  [
+    'a field that its kind does not have',
+    'spec: { ports: [{ port: 80 }], sort: x }',
+    '.spec.sort: field not declared',
+  ],
+  ['a value of another type', 'spec: { ports: [{ port: 80, name: [a] }] }', 'expected string'],
+  ['a value that is out of range', 'spec: { ports: [{ port: 99999 }] }', '99999'],
+])(
+  'a manifest with %s fails the start at once, in the words of the cluster',
+  async (_, spec, words) => {
+    const workspace = new Workspace();
+    workspace.plan(debian, {
+      'manifests/a.yaml': `apiVersion: v1\nkind: Service\nmetadata: { name: odd }\n${spec}\n`,
+    });
+    expect(await workspace.start()).toMatchObject({
+      kind: 'failed',
+      error: {
+        code: 'manifest-refused',
+        message: 'The cluster refuses the Service odd.',
+        detail: expect.stringContaining(words),
+      },
+    });
+  },
+  60_000,
+);
+
 test.concurrent('a kind that belongs to the cluster is refused, whatever the template says', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);

@@ -177,7 +177,8 @@ async function refuseForeign({ client }: Connection, name: string, workspaceId: 
   });
 }
 
-const copiesOf = ({ pullSecrets, builder }: KubernetesSection): string[] => [
+/** The secrets that a template has copied into its namespace, as NAMESPACE/NAME. */
+export const copiesOf = ({ pullSecrets, builder }: KubernetesSection): string[] => [
   ...pullSecrets,
   ...(typeof builder === 'object' && builder.registrySecret ? [builder.registrySecret] : []),
 ];

@@ -42,7 +42,8 @@ const isLeaving = ({ status, message, causes }: KubeError, { metadata: { namespa
   (causes.some(({ reason }) => reason === 'NamespaceTerminating') ||
     (status === 404 && message.includes(`namespaces "${namespace}" not found`)));
 
-function inWords(error: KubeError, object: KubeObject): ProviderError {
+/** What Kubernetes says against an object. */
+export function inWords(error: KubeError, object: KubeObject): ProviderError {
   const what = named(object);
   if (error.reason === 'Conflict' && error.causes.length > 0) {
     const fields = error.causes.map(({ field, message }) => {

@@ -226,11 +226,13 @@ function refused(status: number, answer: string): KubeError {
   } catch {
     // A proxy in between answers with a page.
   }
+  // Said of an object whose fields are not as its kind has them, in each version so far as 500.
+  const misshapen = status === 500 && /^failed to create typed patch object/.test(body.message ?? '');
   return new KubeError(body.message ?? `The API server answered ${status}: ${answer.slice(0, 200)}`, {
     status,
     reason: body.reason ?? '',
     // A time-out of the API server's own comes as 500 too; what is wrong with an object comes as 4xx.
-    away: status >= 500 || status === 429,
+    away: (status >= 500 && !misshapen) || status === 429,
     causes: body.details?.causes ?? [],
   });
 }

@@ -1,0 +1,65 @@
+import type { KubernetesSection, ParameterValues, TemplateFile } from '@cde/api/templates.ts';
+import { v7 } from 'uuid';
+import { Problem } from '../errors.ts';
+import { attempt } from '../providers/kubernetes/attempt.ts';
+import { KubeError } from '../providers/kubernetes/client.ts';
+import type { Connections } from '../providers/kubernetes/connections.ts';
+import { checkParameters } from './parameters.ts';
+import { renderTemplate } from './render.ts';
+
+/** What a cluster says against an object of a template. */
+export interface Refusal {
+  message: string;
+  detail?: string | undefined;
+  hint?: string | undefined;
+}
+
+/**
+ * Tries a template on a cluster (its name; '' for the one that the template chooses) as a workspace with these
+ * parameters would have it, and changes nothing there.
+ * @throws parameters-invalid, cluster-not-found, cluster-away
+ */
+export async function tryTemplate(
+  connections: Connections,
+  template: TemplateFile,
+  { cluster, parameters = {} }: { cluster: string; parameters?: ParameterValues | undefined },
+): Promise<Refusal[]> {
+  const checked = checkParameters(template.parameters, parameters);
+  if ('issues' in checked)
+    throw new Problem('parameters-invalid', 'The template cannot be tried without valid parameters.', {
+      detail: checked.issues.map((issue) => `${issue.path}: ${issue.message}`).join('; '),
+      hint: 'Give them: --param NAME=VALUE',
+      issues: checked.issues,
+    });
+  const workspace = { id: v7(), name: 'attempt', owner: 'nobody' };
+  const rendered = renderTemplate(template, checked.values, {
+    workspace,
+    owner: { name: 'Nobody', email: '' },
+  });
+  if ('faults' in rendered)
+    return rendered.faults.map(({ path, message, hint }) => ({ message: `${path}: ${message}`, hint }));
+  const section = rendered.ok.kubernetes as KubernetesSection | undefined;
+  if (!section) return [];
+  const connection = cluster === '' ? connections.choose(section.cluster) : connections.get(cluster);
+  if (!connection)
+    throw new Problem(
+      'cluster-not-found',
+      cluster === '' ? 'No cluster fits what the template chooses.' : `There is no cluster ${cluster}.`,
+      { hint: 'List them: cde cluster list' },
+    );
+  const { name } = connection.record;
+  try {
+    return await attempt(connection, {
+      workspaceId: workspace.id,
+      owner: workspace.owner,
+      name: workspace.name,
+      template: rendered.ok,
+    });
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+    throw new Problem('cluster-away', `The template could not be tried on the cluster ${name}.`, {
+      detail: error.message,
+      hint: `Look at it: cde cluster show ${name}`,
+    });
+  }
+}
