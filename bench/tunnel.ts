@@ -8,7 +8,7 @@ import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
+import { type PathKind, pathKinds } from '@cde/tunnel/path.ts';
 import { formatAddress, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
@@ -92,12 +92,13 @@ async function agent(): Promise<void> {
     onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)),
     offers: {
       current: () => ({
-        paths: ['relay', 'direct-tcp'],
+        paths: pathKinds,
         satellites: [],
         addresses: [formatAddress('127.0.0.1', direct.port)],
       }),
       onChange: () => () => {},
     },
+    udp: { bindAddress: '127.0.0.1', stun: () => undefined },
   });
   const direct = await listenDirect({ host: '127.0.0.1', port: 0, onPath: reception.accept });
   listenRelay({
@@ -140,7 +141,7 @@ async function client(): Promise<void> {
       agentKey,
       clientKey: clientKey.publicKey,
       satellites: ['bench'],
-      paths: ['relay', 'direct-tcp'],
+      paths: [...pathKinds],
       jti: randomUUID(),
       exp,
     });
@@ -153,6 +154,7 @@ async function client(): Promise<void> {
         // As the CLI's sessions: one that goes on after its path.
         renewTicket: () => Promise.reject(new Error('the benchmark loses no path')),
         steer: { paths: [kind] },
+        udp: { bindAddress: '127.0.0.1' },
       });
 
     const openTimes: number[] = [];
@@ -165,14 +167,24 @@ async function client(): Promise<void> {
       one.close();
     }
 
-    const sessions = { relay: await dial('relay'), direct: await dial('direct-tcp') };
+    const sessions = {
+      relay: await dial('relay'),
+      direct: await dial('direct-tcp'),
+      udp: await dial('direct-udp'),
+    };
     const ways = {
       plain: () => plain(port),
       relay: () => throughSession(sessions.relay, port),
       direct: () => throughSession(sessions.direct, port),
+      udp: () => throughSession(sessions.udp, port),
     };
     const names = ['download MB/s', 'upload MB/s', 'echo p50 µs', 'echo p99 µs'] as const;
-    const empty = () => ({ plain: [] as number[], relay: [] as number[], direct: [] as number[] });
+    const empty = () => ({
+      plain: [] as number[],
+      relay: [] as number[],
+      direct: [] as number[],
+      udp: [] as number[],
+    });
     const results = Object.fromEntries(names.map((name) => [name, empty()]));
     for (let round = 0; round < rounds; round++) {
       for (const [name, open] of Object.entries(ways) as [keyof typeof ways, () => Promise<Duplex>][]) {
@@ -183,22 +195,23 @@ async function client(): Promise<void> {
         results['echo p99 µs']![name].push(percentile(times, 0.99));
       }
     }
-    if (sessions.relay.path.kind !== 'relay' || sessions.direct.path.kind !== 'direct-tcp')
+    if (Object.values(sessions).some(({ path }, i) => path.kind !== pathKinds[i]))
       throw new Error('a session has left the path that it was to be measured on');
     for (const session of Object.values(sessions)) session.close();
 
     console.log(`${rounds} rounds of ${bulkBytes / 2 ** 20} MiB and ${echoes} echoes, medians`);
     const cell = (text: string) => text.padStart(13);
-    const columns = ['plain TCP', 'relay', 'direct-tcp', 'relay/plain', 'direct/plain', 'direct/relay'];
+    const columns = ['plain TCP', ...pathKinds, 'relay/plain', 'tcp/plain', 'tcp/relay', 'udp/relay'];
     console.log(`${' '.repeat(16)}${columns.map(cell).join('')}`);
-    for (const [name, { plain, relay, direct }] of Object.entries(results)) {
-      const [a, b, c] = [plain, relay, direct].map((values) => percentile(values, 0.5)) as [
+    for (const [name, { plain, relay, direct, udp }] of Object.entries(results)) {
+      const [a, b, c, d] = [plain, relay, direct, udp].map((values) => percentile(values, 0.5)) as [
+        number,
         number,
         number,
         number,
       ];
-      const values = [a, b, c].map((value) => value.toFixed(0));
-      const ratios = [b / a, c / a, c / b].map((value) => value.toFixed(2));
+      const values = [a, b, c, d].map((value) => value.toFixed(0));
+      const ratios = [b / a, c / a, c / b, d / b].map((value) => value.toFixed(2));
       console.log(`${name.padEnd(16)}${[...values, ...ratios].map(cell).join('')}`);
     }
     console.log(
