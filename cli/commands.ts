@@ -7,6 +7,7 @@ import { copyCommands } from './copy/commands.ts';
 import { homeCommands } from './homes/commands.ts';
 import { kubernetesCommands } from './kubernetes/commands.ts';
 import { loginCommands } from './login/commands.ts';
+import { portCommands } from './ports/commands.ts';
 import { satelliteCommands } from './satellites/commands.ts';
 import { serverCommands } from './server/commands.ts';
 import { sshCommands } from './ssh/commands.ts';
@@ -21,6 +22,7 @@ export const commands: readonly Command[] = [
   ...workspaceCommands,
   ...homeCommands,
   ...sshCommands,
+  ...portCommands,
   ...copyCommands,
   ...syncCommands,
   ...backgroundCommands,

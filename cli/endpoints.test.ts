@@ -1,5 +1,6 @@
 import * as clusters from '@cde/api/clusters.ts';
 import * as identity from '@cde/api/identity.ts';
+import * as ports from '@cde/api/ports.ts';
 import * as satellites from '@cde/api/satellites.ts';
 import * as templates from '@cde/api/templates.ts';
 import * as workspaces from '@cde/api/workspaces.ts';
@@ -9,6 +10,7 @@ import * as light from './endpoints.ts';
 const contract: Record<string, unknown> = {
   ...clusters,
   ...identity,
+  ...ports,
   ...satellites,
   ...templates,
   ...workspaces,

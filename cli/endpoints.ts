@@ -1,6 +1,7 @@
 import type * as clusters from '@cde/api/clusters.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
+import type * as ports from '@cde/api/ports.ts';
 import type * as satellites from '@cde/api/satellites.ts';
 import type * as templates from '@cde/api/templates.ts';
 import type * as workspaces from '@cde/api/workspaces.ts';
@@ -25,6 +26,7 @@ function light<E extends Endpoint>(
 
 type C = typeof clusters;
 type I = typeof identity;
+type P = typeof ports;
 type S = typeof satellites;
 type T = typeof templates;
 type W = typeof workspaces;
@@ -46,6 +48,9 @@ export const createToken = light<I['createToken']>('POST', `${v1}/tokens`, 'body
 export const revokeToken = light<I['revokeToken']>('DELETE', `${v1}/tokens/:token`);
 export const listAudit = light<I['listAudit']>('GET', `${v1}/audit`);
 
+export const listPorts = light<P['listPorts']>('GET', `${v1}/workspaces/:workspace/ports`);
+export const sharePort = light<P['sharePort']>('PUT', `${v1}/workspaces/:workspace/ports/:port`, 'body');
+export const unsharePort = light<P['unsharePort']>('DELETE', `${v1}/workspaces/:workspace/ports/:port`);
 export const listSatellites = light<S['listSatellites']>('GET', `${v1}/satellites`);
 export const getSatellite = light<S['getSatellite']>('GET', `${v1}/satellites/:satellite`);
 export const addSatellite = light<S['addSatellite']>('POST', `${v1}/satellites`, 'body');

@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
+import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -37,6 +38,9 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['show web', Workspace],
   ['logs web', z.array(LogLine).min(1)],
   ['builds web', z.array(Build).min(3)],
+  ['share hello 9 --level signed-in', WorkspacePort],
+  ['ports hello', WorkspacePorts],
+  ['unshare hello 9', anything],
   ['stop web', z.array(Build).length(1)],
   ['delete web --yes --discard-home', z.array(Build).length(1)],
   [`template push ${starter} --message again`, Template],
@@ -77,6 +81,7 @@ test('the rest: cancel, revoke, delete a template, refused with an object on std
     [['create', 'web', '-p', 'cpus=1000'], 'parameters-invalid', 2],
     [['create', 'hello'], 'workspace-name-taken', 5],
     [['delete', 'hello'], 'usage', 2],
+    [['share', 'hello', 'eighty'], 'usage', 2],
   ] as [string[], string, number][]) {
     const ran = await home.run([...words, '--json']);
     expect(ran.code, words.join(' ')).toBe(exitCode);
