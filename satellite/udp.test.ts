@@ -133,12 +133,21 @@ describe('a path by UDP', () => {
   });
 
   it('serves who asks for nothing else', async () => {
-    agent();
+    const { reception } = agent();
     const { session, what } = await open({}, { paths: ['direct-udp'] });
     expect(what()).toEqual(['opened relay', 'moved direct-udp']);
     const talking = await talk(session);
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(1_000_000), patience);
+    // With nothing else allowed, and nothing left to arrange it over, it finds another all the same.
+    session.path.close();
+    await vi.waitFor(
+      () => expect(what().slice(2)).toEqual(['lost direct-udp', 'resumed direct-udp']),
+      patience,
+    );
+    const after = talking.bytes();
+    await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(after + 1_000_000), patience);
     await talking.stop();
+    await vi.waitFor(() => expect(reception.stats()).toEqual({ sessions: 1, waiting: 0 }), patience);
   });
 
   it('frees its descriptors with the session', async () => {

@@ -27,6 +27,7 @@ import {
 } from './history.ts';
 import { makeIntroduction } from './introduce.ts';
 import { fingerprint } from './keys.ts';
+import { makeLink } from './link.ts';
 import { rankSatellites } from './measure.ts';
 import { makeOfferReader, type Offer } from './offers.ts';
 import type { Path } from './path.ts';
@@ -34,8 +35,9 @@ import type { UdpOptions } from './paths/direct-udp.ts';
 import { dialRelay } from './paths/relay.ts';
 import type { SocketTimes } from './paths/socket.ts';
 import { makePipe, type Pipe } from './pipe.ts';
+import type { Introduce } from './prospect.ts';
 import { defaultWaitMs, type Guide, type RedialOptions, redialPaths } from './redial.ts';
-import { resumeSecret } from './resume.ts';
+import { type Contact, makeContact, type ResumeSecret, resumeSecret } from './resume.ts';
 import { makeRoutes, type RouteOptions, type Routes } from './routes.ts';
 import { type Steering, type SteerOptions, steerPaths } from './steer.ts';
 import { formatTarget, type Target } from './targets.ts';
@@ -282,6 +284,11 @@ function makeSession(
     measured,
   });
   let steering: Steering | undefined;
+  const tickets = makeTicketHolder(
+    { ...options, satellites: options.satellites ?? [] },
+    renewTicket ?? (() => Promise.reject(new TunnelError('ticket-expired'))),
+  );
+  const introduce = makeIntroduction({ ...options.udp, ...options, h2, pipe, tickets });
   if (renewTicket) {
     let known = false;
     ready.then(
@@ -290,17 +297,16 @@ function makeSession(
       },
       () => {},
     );
-    const tickets = makeTicketHolder({ ...options, satellites: options.satellites ?? [] }, renewTicket);
     const secret = resumeSecret(socket);
     const routes = makeRoutes({ ...options, secret, tickets });
     if (options.steer) {
-      const introduce = makeIntroduction({ ...options.udp, ...options, h2, pipe, tickets });
       steering = steerPaths({
         ...options,
         pipe,
         routes,
         secret,
         introduce,
+        meetAgain: (signal) => meetAgain(options, tickets, secret, signal),
         tickets,
         history,
         steer: options.steer,
@@ -350,8 +356,45 @@ function makeSession(
     },
     history: history.all,
   };
+  introductions.set(session, introduce);
   const insists = steering && !options.steer?.paths.includes('relay');
   return { session, insist: insists ? steering?.insist : undefined };
+}
+
+/** How each session finds paths by UDP. */
+const introductions = new WeakMap<Session, Introduce>();
+/** It has just been found: the agent answers at once, or not at all. */
+const meetMs = 3_000;
+
+/**
+ * For a session that may use UDP alone and has lost it: with nothing left to talk over, a second session with the same
+ * ticket, through a satellite, arranges another path for the first, and ends.
+ */
+async function meetAgain(
+  options: OverOptions,
+  tickets: TicketHolder,
+  secret: ResumeSecret,
+  signal: AbortSignal,
+): Promise<Contact> {
+  const { steer: _steer, renewTicket: _renew, onChange: _told, ...rest } = options;
+  const { ticket, satellites } = tickets;
+  const helper = await openSession({ ...rest, ticket, satellites, signal });
+  try {
+    const path = await introductions.get(helper)!(signal);
+    const contact = makeContact(makeLink(path), secret, { timeoutMs: meetMs, signal });
+    return {
+      ...contact,
+      // With the answer the agent has taken the path, and nobody is needed in between.
+      ask: (position) => contact.ask(position).finally(() => helper.close()),
+      drop() {
+        helper.close();
+        contact.drop();
+      },
+    };
+  } catch (error) {
+    helper.close();
+    throw error;
+  }
 }
 
 /** Without steering: the satellites of the ticket, in their order. */

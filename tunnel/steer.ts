@@ -80,6 +80,8 @@ export function steerPaths(options: {
   secret: ResumeSecret;
   /** Finds a path by UDP. */
   introduce: Introduce;
+  /** The same where there is no path left to arrange it over, and none but UDP is allowed. */
+  meetAgain: (signal: AbortSignal) => Promise<Contact>;
   tickets: TicketHolder;
   history: History;
   steer: SteerOptions;
@@ -381,12 +383,15 @@ export function steerPaths(options: {
       const held = reserve && relaysToo ? [fromReserve(reserve.route)] : [];
       // After the one in reserve a fresh way to the same satellite, too; direct ones that have just failed last.
       const fresh = [...known].filter((id) => relaysToo || !id.startsWith('relay '));
-      return [...held, ...fresh.flatMap((id) => routeOf(id, true) ?? [])];
+      const ways = [...held, ...fresh.flatMap((id) => routeOf(id, true) ?? [])];
+      if (!relaysToo && may('direct-udp'))
+        ways.push({ id: udpId, kind: 'direct-udp', via: 'ICE', contact: options.meetAgain });
+      return ways;
     },
     resumed(route, afterMs) {
       chooser.use(route.id, clock.now(), 'need');
       hasLeftRelay ||= route.kind !== 'relay';
-      history.add(resumedChange(route, afterMs, survey.all()));
+      history.add(resumedChange(pipe.path, afterMs, survey.all()));
       quick = quickRounds;
       wake.abort();
     },
