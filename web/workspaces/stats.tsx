@@ -7,7 +7,7 @@ import { statsQuery } from './queries.ts';
 // The agent reports every 30 s.
 const askEveryMs = 15_000;
 
-/** What the agent last said of CPU, memory, home, ports and sessions. */
+/** What the agent last said of CPU, memory, home and sessions. */
 export function Stats({ workspace }: { workspace: Workspace }) {
   const running = workspace.status === 'running';
   const query = useQuery({
@@ -43,16 +43,6 @@ export function Stats({ workspace }: { workspace: Workspace }) {
             <dt>Home</dt>
             <dd>
               <Meter label="Home" used={stats.homeUsedBytes} total={stats.homeTotalBytes} />
-            </dd>
-            <dt>Ports</dt>
-            <dd>
-              {stats.openPorts.length === 0
-                ? 'none open'
-                : stats.openPorts.map(({ port, process }) => (
-                    <span key={port} className="chip" title={process}>
-                      {port} {process}
-                    </span>
-                  ))}
             </dd>
             <dt>Sessions</dt>
             <dd>{stats.sessions.length === 0 ? 'none' : countKinds(stats.sessions)}</dd>

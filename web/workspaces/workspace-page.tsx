@@ -12,6 +12,7 @@ import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
 import { Actions } from './actions.tsx';
 import { LogView } from './log-view.tsx';
+import { Ports } from './ports.tsx';
 import { buildsQuery, workspaceQuery } from './queries.ts';
 import { Stages } from './stages.tsx';
 import { Stats } from './stats.tsx';
@@ -110,6 +111,7 @@ function Loaded({ workspace }: { workspace: Workspace }) {
       <div className="stack">
         <Connect workspace={workspace} />
         <Namespace workspace={workspace} />
+        <Ports workspace={workspace} />
         <Stats workspace={workspace} />
         <Facts workspace={workspace} />
       </div>
