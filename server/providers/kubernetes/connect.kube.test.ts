@@ -7,6 +7,7 @@ import { afterEach, expect, test, vi } from 'vitest';
 import { makeConnections } from './connect.ts';
 import type { ClusterRecord } from './connections.ts';
 import { makeKubeClient } from './kube-client.ts';
+import { makeView } from './view.ts';
 
 const kubeconfig = readFileSync(
   process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig'),
@@ -241,6 +242,45 @@ test('many namespaces cost one watch for each kind', async () => {
   // Ten kinds, each listed and watched; and the version.
   expect(before).toBeLessThanOrEqual(21);
 });
+
+test('a list taken again tells only of what is not as it was', async () => {
+  const client = await makeKubeClient({ name: 'x', credentials: { kind: 'kubeconfig', text: kubeconfig } });
+  const installation = `relist-${Date.now().toString(36)}`;
+  const [stays, goes] = [await namespace(installation), await namespace(installation)];
+  let lists = 0;
+  const view = makeView({
+    installation,
+    onState: () => {},
+    client: {
+      watch: client.watch,
+      listFrom(kind) {
+        lists++;
+        return client.listFrom(kind);
+      },
+    },
+  });
+  cleanups.push(async () => {
+    view.stop();
+    client.close();
+  });
+  await vi.waitFor(() => expect(view.synced).toBe(true), 10_000);
+  const told: string[] = [];
+  view.onChange((name, kind) => void (kind === 'Namespace' && told.push(name)));
+  const first = lists;
+  await client.patch(
+    { apiVersion: 'v1', kind: 'Namespace', name: goes },
+    { metadata: { labels: { 'cde.dev/installation': null } } },
+  );
+  view.poke();
+  const comes = await namespace(installation);
+  await vi.waitFor(() => {
+    expect(lists).toBeGreaterThanOrEqual(2 * first);
+    expect(view.get('Namespace', '', goes)).toBeNull();
+    expect(view.get('Namespace', '', comes)).not.toBeNull();
+  }, 10_000);
+  expect(told).toEqual(expect.arrayContaining([goes, comes]));
+  expect(told).not.toContain(stays);
+}, 30_000);
 
 test('what we wrote ourselves and mere counters wake nobody, and are known all the same', async () => {
   const proxy = await proxied();

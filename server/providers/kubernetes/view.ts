@@ -52,6 +52,20 @@ function meansTheSame(kind: WatchedKind, before: KubeObject, now: KubeObject): b
   return what(before) === what(now);
 }
 
+/** Whether there is something else in a namespace than before, of one kind and by name. */
+function isNews(
+  kind: WatchedKind,
+  before: ReadonlyMap<string, KubeObject> = new Map(),
+  now: ReadonlyMap<string, KubeObject> = new Map(),
+): boolean {
+  if (before.size !== now.size) return true;
+  for (const [name, object] of now) {
+    const earlier = before.get(name);
+    if (!earlier || !meansTheSame(kind, earlier, object)) return true;
+  }
+  return false;
+}
+
 const eventTime = (event: KubeObject): number =>
   Date.parse(
     String(
@@ -120,14 +134,16 @@ export function makeView(options: {
       {
         onList(objects) {
           const spaces = known.get(kind)!;
-          const before = new Set(spaces.keys());
+          const before = new Map(spaces);
           spaces.clear();
           for (const object of objects) put(kind, object);
           listed.add(kind);
           if (kind === 'Namespace')
             for (const namespace of known.get('Event')!.keys())
               if (!ours(namespace)) known.get('Event')!.delete(namespace);
-          for (const namespace of new Set([...before, ...spaces.keys()])) tell(namespace, kind);
+          // One list again must not wake everybody: only those in whose namespace something is not as it was.
+          for (const namespace of new Set([...before.keys(), ...spaces.keys()]))
+            if (isNews(kind, before.get(namespace), spaces.get(namespace))) tell(namespace, kind);
         },
         onObject(type, object) {
           if (type === 'DELETED') drop(kind, object);
