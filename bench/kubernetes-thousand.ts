@@ -60,6 +60,7 @@ let agents = startAgents(kubeconfig, prefix);
 const control = loopDelay();
 
 const names = Array.from({ length: count }, (_, index) => `${unique}-${index}`);
+let refused = 0;
 async function call(method: string, path: string, body?: object): Promise<void> {
   const reply = await fetch(url + path, {
     method,
@@ -70,6 +71,12 @@ async function call(method: string, path: string, body?: object): Promise<void> 
     ...(body && { body: JSON.stringify(body) }),
   });
   const text = await reply.text();
+  if (reply.status === 503) {
+    // It says so itself: too much at once. Whoever asks waits as long as it is told to.
+    refused++;
+    await new Promise((resolve) => setTimeout(resolve, Number(reply.headers.get('retry-after')) * 1_000));
+    return call(method, path, body);
+  }
   if (!reply.ok) throw new Error(`${method} ${path}: ${reply.status} ${text}`);
 }
 async function each(work: (name: string) => Promise<unknown>, parallel: number): Promise<void> {
@@ -119,18 +126,23 @@ async function phase(
 ): Promise<Phase> {
   await server.begin(flags.profile && join(flags.profile, `${name.replaceAll(' ', '-')}.cpuprofile`));
   control.reset();
+  refused = 0;
   const before = await transactions();
   const began = Date.now();
   const marks: Phase['marks'] = {};
-  const more = await work((mark, at = Date.now()) => {
+  const told = await work((mark, at = Date.now()) => {
     marks[mark] = at - began;
   });
+  const more = [
+    ...(told ?? []),
+    ...(refused > 0 ? [`asked again      ${refused} times, the server being busy`] : []),
+  ];
   const idleLoopP99 = control.read().p99;
   const done: Phase = {
     ...{ name, count, marks, idleLoopP99 },
     measured: await server.measured(),
     transactions: (await transactions()) - before,
-    ...(more && { more }),
+    more,
   };
   print(done);
   return done;

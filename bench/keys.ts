@@ -1,0 +1,112 @@
+/**
+ * A key's echo during a download that takes the whole line, on a wire of 20 Mbit/s and 20 ms each way: two `ssh` that
+ * share one session, by relay and directly, beside OpenSSH to sshd over the same wire, with connections of their own
+ * and with one that they share (ControlMaster). Prints medians, the 99th percentile, and the rate of the download.
+ * Usage: node bench/keys.ts [SECONDS]. Linux, root; needs ssh, sshd, ip, python3.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { makeAddress, makeHost } from '../tests/faults/network/network.ts';
+import { cde, freePort, makeMachine } from '../tests/harness/server.ts';
+
+const seconds = Number(process.argv[2] ?? 8);
+const wire = { megabits: 20, delayMs: 20 };
+const place = makeAddress();
+const host = await makeHost();
+const machine = await makeMachine({
+  CDE_LISTEN: `${place.address}:${await freePort()}`,
+  CDE_LOCAL_PROVIDER: 'on',
+});
+await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
+await machine.start();
+const config = join(machine.env.HOME!, '.ssh/config');
+await machine.cde('config-ssh', '--ssh-config', config);
+const keys = join(machine.folder, 'sshd');
+await mkdir(keys, { mode: 0o700 });
+for (const name of ['host', 'user'])
+  await machine.run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(keys, name)]);
+await copyFile(join(keys, 'user.pub'), join(keys, 'authorized'));
+const port = await freePort();
+await writeFile(
+  join(keys, 'config'),
+  `Port ${port}\nListenAddress ${place.address}\nHostKey ${keys}/host\nAuthorizedKeysFile ${keys}/authorized\nPidFile none\nStrictModes no\nPermitRootLogin yes\nUsePAM no\nUseDNS no\n`,
+);
+await mkdir('/run/sshd', { recursive: true }).catch(() => {});
+const daemon = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', join(keys, 'config')], { stdio: 'ignore' });
+const plain = [
+  ...['-F', 'none', '-p', String(port), '-i', join(keys, 'user'), '-o', 'StrictHostKeyChecking=no'],
+  ...['-o', `UserKnownHostsFile=${keys}/known`, '-o', 'LogLevel=ERROR'],
+];
+const shared = [...plain, '-o', 'ControlMaster=auto', '-o', `ControlPath=${keys}/mux`];
+const through = (path: string) => [
+  ...['-F', config, '-o', `ProxyCommand=${process.execPath} ${cde} ssh --stdio --path=${path} %n`],
+];
+const ways: Record<string, string[]> = {
+  'sshd, two connections': [...plain, `root@${place.address}`],
+  'sshd, one connection': [...shared, `root@${place.address}`],
+  'cde, relay': [...through('relay'), 'hello.cde'],
+  'cde, direct-tcp': [...through('direct-tcp'), 'hello.cde'],
+};
+
+const begin = (words: string[]): ChildProcess => {
+  const [program, ...args] = [...host.prefix, 'ssh', ...words];
+  return spawn(program!, args, { env: machine.env, stdio: ['pipe', 'pipe', 'inherit'] });
+};
+/** The times from a key to its echo, in ms. */
+async function type(child: ChildProcess, until: () => boolean): Promise<number[]> {
+  const times: number[] = [];
+  let answered: (text: string) => void = () => {};
+  const listener = (chunk: Buffer) => answered(String(chunk));
+  child.stdout!.on('data', listener);
+  for (let i = 0; !until(); i++) {
+    const key = 'abcdefgh'[i % 8]!;
+    const began = performance.now();
+    const echo = new Promise<void>((resolve) => {
+      answered = (text) => text.includes(key) && resolve();
+    });
+    child.stdin!.write(key);
+    await echo;
+    times.push(performance.now() - began);
+    await delay(50);
+  }
+  child.stdout!.off('data', listener);
+  return times.sort((one, other) => one - other);
+}
+const at = (times: number[], q: number) => times[Math.floor(times.length * q)]!.toFixed(0).padStart(5);
+
+try {
+  await host.set(wire);
+  console.log(`${wire.megabits} Mbit/s, ${wire.delayMs} ms each way; a key's echo in ms`);
+  for (const [name, words] of Object.entries(ways)) {
+    const terminal = begin(['-tt', ...words, "sh -c 'echo ready; exec cat >/dev/null'"]);
+    await new Promise<void>((resolve) =>
+      terminal.stdout!.on('data', (chunk) => String(chunk).includes('ready') && resolve()),
+    );
+    let over = performance.now() + 3_000;
+    const calm = await type(terminal, () => performance.now() > over);
+    const bulk = begin([...words, 'cat /dev/urandom']);
+    let bytes = 0;
+    bulk.stdout!.on('data', (chunk: Buffer) => {
+      bytes += chunk.length;
+    });
+    // Once it goes at its full rate.
+    await delay(3_000);
+    const [from, began] = [bytes, performance.now()];
+    over = began + seconds * 1000;
+    const busy = await type(terminal, () => performance.now() > over);
+    const rate = ((bytes - from) * 8) / 1e3 / (performance.now() - began);
+    console.log(
+      `${name.padEnd(22)} at rest p50 ${at(calm, 0.5)} p99 ${at(calm, 0.99)}   during a download p50 ${at(busy, 0.5)} p99 ${at(busy, 0.99)}   ${rate.toFixed(1)} Mbit/s`,
+    );
+    bulk.kill();
+    terminal.kill();
+    await delay(1_000);
+  }
+} finally {
+  daemon.kill();
+  await host.remove();
+  await machine.remove();
+  place.remove();
+}
