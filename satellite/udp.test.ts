@@ -167,14 +167,14 @@ describe('a path by UDP', () => {
 describe('where there is no path by UDP', () => {
   it('the session stays where it is, and says why', async () => {
     agent();
-    const { session, changes, what } = await open({ udp: { bindAddress: '::1', timeoutMs: 500 } });
+    const { session, changes, what } = await open({ udp: { bindAddress: '::1', timeoutMs: 2_000 } });
     const talking = await talk(session);
     await vi.waitFor(() => expect(what()).toContain('unavailable direct-udp'), patience);
     expect(changes[1]!.text).toMatch(/no way from (::1|no address).* to .*127\.0\.0\.1/);
     await talking.stop();
     expect(session.path.kind).toBe('relay');
     await expect(
-      open({ udp: { bindAddress: '::1', timeoutMs: 500 } }, { paths: ['direct-udp'] }),
+      open({ udp: { bindAddress: '::1', timeoutMs: 2_000 } }, { paths: ['direct-udp'] }),
     ).rejects.toMatchObject({ code: 'path-unavailable', detail: expect.stringContaining('no way from') });
   });
 

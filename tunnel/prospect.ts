@@ -15,8 +15,11 @@ export interface Prospect {
   readonly busy: boolean;
   /** Looks for a path, unless that is under way or there is one. Rejects with the reason when none is found. */
   look(): Promise<void>;
-  /** The round trip over the path that is there, in milliseconds, the least of a few; null when there is none. */
-  measure(): Promise<number | null>;
+  /**
+   * The round trip over the path that is there, in milliseconds, the least of a few; null when it does not serve,
+   * undefined when there is none, or it was dropped meanwhile.
+   */
+  measure(): Promise<number | null | undefined>;
   /** Where it leads; undefined when there is none. */
   readonly via: string | undefined;
   /** Hands the path out for the session to go on there; undefined when there is none. */
@@ -84,9 +87,13 @@ export function makeProspect(options: {
     },
     look() {
       if (held) return Promise.resolve();
-      underWay ??= find(AbortSignal.any([options.signal, calledOff.signal]))
+      if (underWay) return underWay;
+      const signal = AbortSignal.any([options.signal, calledOff.signal]);
+      underWay = find(signal)
         .catch((error) => {
-          throw asTunnelError(error, 'path-unreachable');
+          throw signal.aborted
+            ? new TunnelError('session-aborted')
+            : asTunnelError(error, 'path-unreachable');
         })
         .finally(() => {
           underWay = undefined;
@@ -97,6 +104,7 @@ export function makeProspect(options: {
       const { contact } = held ?? {};
       let least = Number.POSITIVE_INFINITY;
       measuring = true;
+      const { signal } = calledOff;
       try {
         for (let i = 0; contact && i < asks; i++) {
           const answer = await contact.ask(pipe.expected);
@@ -104,12 +112,13 @@ export function makeProspect(options: {
           least = Math.min(least, answer.rttMs);
         }
       } catch {
+        if (signal.aborted) return undefined;
         if (held?.contact === contact) held = undefined;
         return null;
       } finally {
         measuring = false;
       }
-      return contact ? least : null;
+      return contact ? least : undefined;
     },
     get via() {
       return held?.via;

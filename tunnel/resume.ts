@@ -181,6 +181,8 @@ export function makeContact(
     drop() {
       leave();
       link.drop();
+      // Whoever still waits for an answer.
+      pending?.failed(new TunnelError('session-aborted'));
     },
   };
 }

@@ -153,6 +153,7 @@ export function makeSurvey(options: {
         return;
       }
       const rttMs = await prospect.measure();
+      if (rttMs === undefined) return;
       chooser.sample(udpId, rttMs, clock.now());
       found.set(udpId, { kind: 'direct-udp', via, rttMs, ...(rttMs === null && { error: 'it broke' }) });
       // The one in use is measured by another like it.

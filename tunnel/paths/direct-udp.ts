@@ -44,7 +44,7 @@ export const udpCount = (): number => open;
  */
 export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: UdpOptions): Promise<Path> {
   return new Promise((resolve, reject) => {
-    options.signal.throwIfAborted();
+    if (options.signal.aborted) throw new TunnelError('session-aborted');
     const { PeerConnection } = loadNative();
     const peer = new PeerConnection('cde', {
       iceServers: options.stun ? [`stun:${options.stun}`] : [],
