@@ -35,7 +35,7 @@ export interface Running {
   done: Promise<void>;
 }
 
-function signalGroup(pid: number, name: string): void {
+export function signalGroup(pid: number, name: string): void {
   if (!(`SIG${name}` in constants.signals)) return;
   try {
     process.kill(-pid, `SIG${name}`);
@@ -44,7 +44,7 @@ function signalGroup(pid: number, name: string): void {
   }
 }
 
-function signalName(number: number): string | undefined {
+export function signalName(number: number): string | undefined {
   return Object.entries(constants.signals).find(([, value]) => value === number)?.[0];
 }
 
@@ -58,6 +58,14 @@ async function finish(
   exit: { code: number | null; signal: string | null },
 ): Promise<void> {
   await output.drained();
+  finishChannel(channel, exit);
+}
+
+/** Sends the exit status and closes. */
+export function finishChannel(
+  channel: ServerChannel,
+  exit: { code: number | null; signal: string | null },
+): void {
   if (exit.signal && sshSignals.test(exit.signal)) {
     channel.exit(exit.signal.slice(3), false, '');
   } else if (exit.signal) {

@@ -6,6 +6,7 @@ import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
 import type { Workspace } from './environment.ts';
 import { serveForwards } from './forward.ts';
 import { disableServerKeepalive, hookTerminalModes } from './gaps.ts';
+import type { KeptTerminals } from './kept.ts';
 import type { PipePool } from './pipes.ts';
 import { serveSession } from './session.ts';
 
@@ -32,6 +33,11 @@ export function makeSshServer(options: {
   const { pool } = options;
   const connections = new Set<() => void>();
   const streams = new Set<Duplex>();
+  let kept: Promise<KeptTerminals> | undefined;
+  const keptTerminals = () => {
+    kept ??= import('./kept.ts').then(({ makeKeptTerminals }) => makeKeptTerminals());
+    return kept;
+  };
 
   function serveConnection(connection: Connection) {
     const open = new Set<{ hangUp(): void }>();
@@ -47,6 +53,7 @@ export function makeSshServer(options: {
         workspace: options.workspace,
         sessions: options.sessions,
         pool,
+        keptTerminals,
         agentSocket() {
           agent ??= forwardAgent(connection);
           return agent.then(
@@ -90,6 +97,7 @@ export function makeSshServer(options: {
     close() {
       for (const end of [...connections]) end();
       for (const stream of streams) stream.destroy();
+      void kept?.then((terminals) => terminals.close());
     },
   };
 }

@@ -10,6 +10,7 @@ import {
   type Workspace,
 } from './environment.ts';
 import { keepRequestsAfterEof, requestedModes } from './gaps.ts';
+import type { KeptTerminals } from './kept.ts';
 import type { PipePool } from './pipes.ts';
 import { type Running, runInTerminal, runPiped, type Terminal } from './run.ts';
 
@@ -17,9 +18,16 @@ export interface SessionContext {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
+  /** The terminals that outlive their clients; loaded when first asked for. */
+  keptTerminals: () => Promise<KeptTerminals>;
   /** The connection's forwarded ssh-agent, made when first asked for; its socket's path, or undefined. */
   agentSocket: () => Promise<string | undefined>;
 }
+
+/** The variable by which a client asks for a shell that stays when it goes: its value is the terminal's name. */
+const keptVariable = 'CDE_TERMINAL';
+const isKeptName = (name: string | undefined): name is string =>
+  name !== undefined && /^[A-Za-z0-9._-]{1,64}$/.test(name);
 
 /** Serves one session channel: a shell, a command or SFTP, with the requests that come before and during. */
 export function serveSession(session: Session, context: SessionContext): { hangUp(): void } {
@@ -87,9 +95,18 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       }),
     };
     const login = loginArguments(shell);
-    running = terminal
-      ? runInTerminal(channel, job, terminal, login)
-      : runPiped(channel, job, context.pool, login);
+    const name = requested.values[keptVariable];
+    const kept =
+      terminal && command === undefined && isKeptName(name) ? await context.keptTerminals() : undefined;
+    if (gone) {
+      ended();
+      return;
+    }
+    running = !terminal
+      ? runPiped(channel, job, context.pool, login)
+      : kept
+        ? kept.attach(name!, channel, job, terminal, login)
+        : runInTerminal(channel, job, terminal, login);
     await running.done;
     ended();
   }

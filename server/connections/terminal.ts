@@ -14,6 +14,13 @@ const Size = z.object({
   cols: z.coerce.number().int().min(1).max(1000).default(80),
   rows: z.coerce.number().int().min(1).max(1000).default(24),
 });
+/** By its name a shell is found again: `CDE_TERMINAL` of agent/ssh. */
+const Kept = z.object({
+  terminal: z
+    .string()
+    .regex(/^[A-Za-z0-9._-]{1,64}$/)
+    .optional(),
+});
 /** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
 const highWater = 512 * 1024;
 /** Bytes of input kept while the shell opens. */
@@ -33,6 +40,7 @@ export function terminalRoutes(app: FastifyInstance, { openSession }: { openSess
       const say = (message: TerminalMessage) =>
         socket.readyState === socket.OPEN && socket.send(JSON.stringify(message));
       const size = Size.parse(request.query);
+      const { terminal } = Kept.parse(request.query);
       let session: Session | null = null;
       let shell: ClientChannel | null = null;
       const early: Buffer[] = [];
@@ -74,7 +82,8 @@ export function terminalRoutes(app: FastifyInstance, { openSession }: { openSess
         const client = new Client();
         client.on('error', (error) => end(null, error.message));
         client.on('ready', () => {
-          client.shell({ term: 'xterm-256color', ...size }, (error, channel) => {
+          const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };
+          client.shell({ term: 'xterm-256color', ...size }, env, (error, channel) => {
             if (error) return end(null, error.message);
             shell = channel;
             channel.on('drain', () => socket.resume());
