@@ -11,7 +11,7 @@ import {
 } from '../ice.ts';
 import { type DirectTimes, watchLife } from '../liveness.ts';
 import type { Path, PathEvents } from '../path.ts';
-import { type DataChannel, loadNative, type PeerConnection } from './datachannel.ts';
+import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
 import { formatAddress } from './direct-tcp.ts';
 
 /** As for the other paths: what lies here goes before any keystroke that follows. */
@@ -58,6 +58,8 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       released = true;
       open--;
       peer.close();
+      // An agent goes on, and is asked again; a client may be done.
+      if (open === 0 && role === 'offer') releaseNative();
     };
     const here: IceCandidate[] = [];
     const there: IceCandidate[] = [];
