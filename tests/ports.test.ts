@@ -74,37 +74,41 @@ test('datagrams of several senders, each with its answers, ranges and free ports
 const ask = (port: number) =>
   machine.cde('ssh', 'hello', '--', `exec 3<>/dev/tcp/127.0.0.1/${port} && echo question >&3 && cat <&3`);
 
-test('-R: a port of the workspace, on its loopback alone, leads here; both half-closes pass', async () => {
-  const server = createServer({ allowHalfOpen: true }, (socket) => {
-    socket.on('error', () => {});
-    socket.once('data', (data) => socket.end(`here: ${data}`));
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const local = (server.address() as AddressInfo).port;
-  const { running, lines } = await forward('-R', `0:${local}`);
-  const { remotePort } = lines[0]!;
-  expect(lines).toMatchObject([{ reverse: true, port: local, remotePort: expect.any(Number) }]);
-  expect(await ask(remotePort!)).toMatchObject({ stdout: 'here: question\n' });
-  // On no other address of the machine.
-  const others = connect(remotePort!, '127.0.0.2');
-  expect(await once(others, 'connect').catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' });
-  // A second one wants the same port.
-  const second = await machine.cde('port-forward', 'hello', '-R', `${remotePort}:${local}`);
-  expect(second).toMatchObject({ code: 5, stderr: expect.stringContaining('[port-unavailable]') });
-  // The agent restarts: the port comes back, the same one.
-  await machine.cde('ssh', 'hello', '--', 'kill -9 $PPID; exec sleep 30');
-  const back = await until(
-    () => ask(remotePort!),
-    ({ stdout }) => stdout !== '',
-    60_000,
-  );
-  expect(back.stdout).toBe('here: question\n');
-  // Nobody listens here any more: the program there sees its connection end.
-  server.close();
-  expect(await ask(remotePort!)).toMatchObject({ stdout: '' });
-  expect(running.process.exitCode).toBeNull();
-});
+test(
+  '-R: a port of the workspace, on its loopback alone, leads here; both half-closes pass',
+  { timeout: 90_000 },
+  async () => {
+    const server = createServer({ allowHalfOpen: true }, (socket) => {
+      socket.on('error', () => {});
+      socket.once('data', (data) => socket.end(`here: ${data}`));
+    });
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    const local = (server.address() as AddressInfo).port;
+    const { running, lines } = await forward('-R', `0:${local}`);
+    const { remotePort } = lines[0]!;
+    expect(lines).toMatchObject([{ reverse: true, port: local, remotePort: expect.any(Number) }]);
+    expect(await ask(remotePort!)).toMatchObject({ stdout: 'here: question\n' });
+    // On no other address of the machine.
+    const others = connect(remotePort!, '127.0.0.2');
+    expect(await once(others, 'connect').catch((error) => error)).toMatchObject({ code: 'ECONNREFUSED' });
+    // A second one wants the same port.
+    const second = await machine.cde('port-forward', 'hello', '-R', `${remotePort}:${local}`);
+    expect(second).toMatchObject({ code: 5, stderr: expect.stringContaining('[port-unavailable]') });
+    // The agent restarts: the port comes back, the same one.
+    await machine.cde('ssh', 'hello', '--', 'kill -9 $PPID; exec sleep 30');
+    const back = await until(
+      () => ask(remotePort!),
+      ({ stdout }) => stdout !== '',
+      60_000,
+    );
+    expect(back.stdout).toBe('here: question\n');
+    // Nobody listens here any more: the program there sees its connection end.
+    server.close();
+    expect(await ask(remotePort!)).toMatchObject({ stdout: '' });
+    expect(running.process.exitCode).toBeNull();
+  },
+);
 
 test('what cannot be', async () => {
   expect(await machine.cde('port-forward', 'hello')).toMatchObject({ code: 2 });

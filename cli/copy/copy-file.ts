@@ -31,13 +31,16 @@ export interface CopyOptions {
  * attempt leaves behind is gone on with by the next one, if the source is still of the same size and time.
  */
 export async function copyFile(from: Place, source: Status, to: Place, options: CopyOptions): Promise<void> {
-  const there = await to.side.status(to.path);
-  if (there?.kind === 'folder')
-    throw new Failure('file-failed', `${to.side.label(to.path)} is a folder.`, {
-      hint: 'Give the file another name, or move the folder away.',
-    });
+  // Each costs a round trip: beside each other they cost one.
+  const looking = to.side.status(to.path);
+  looking.catch(() => {});
   const input = await from.side.open(from.path, 'read');
   try {
+    const there = await looking;
+    if (there?.kind === 'folder')
+      throw new Failure('file-failed', `${to.side.label(to.path)} is a folder.`, {
+        hint: 'Give the file another name, or move the folder away.',
+      });
     if (there?.kind === 'other') return await copyInPlace(from, source, to, input, options);
     // Through a link the file that it leads to is replaced, as if it had been written to.
     const target = there ? await to.side.real(to.path) : to.path;
@@ -53,7 +56,8 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
       // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
-      await output.file.sync();
+      // Worth a moment for one that took long; many small ones would wait for the disk most of the time.
+      if (source.size >= worthKeepingBytes) await output.file.sync();
       await output.file.close();
     } catch (error) {
       await output.file.close().catch(() => {});
@@ -81,16 +85,22 @@ async function openPart(
   source: Status,
   input: OpenFile,
 ): Promise<{ file: OpenFile; kept: number }> {
-  const part = await side.ownFile(path);
+  // For its owner alone until it is whole, where the source is.
+  const create = async () => ({ file: await side.open(path, 'create', source.mode & 0o777), kept: 0 });
+  const part = source.size >= worthKeepingBytes ? await side.ownFile(path) : null;
   if (part && part.size > 0 && part.size <= source.size) {
     const file = await side.open(path, 'go-on');
     if (await sameEnd(file, input, part.size)) return { file, kept: part.size };
     await file.close();
+    await side.remove(path);
   }
-  // Whatever stands there and is no part of ours: not to be written through.
-  if (!part || part.size > 0) await side.remove(path);
-  // For its owner alone until it is whole, where the source is.
-  return { file: await side.open(path, 'create', source.mode & 0o777), kept: 0 };
+  try {
+    return await create();
+  } catch {
+    // Whatever stands there and is no part of ours: not to be written through. Or it cannot be made, and says why.
+    await side.remove(path);
+    return create();
+  }
 }
 
 /** Whether a part ends as the source does there: a machine that lost power may have kept the length, not the bytes. */

@@ -13,7 +13,7 @@ import type { Side, Status } from './side.ts';
 import { asFailure, expand, isFileFailure, isPlainName, type Step, walk } from './tree-walk.ts';
 
 /** Files under way at once: small ones cost a round trip or more each. */
-const atOnce = 8;
+const atOnce = 24;
 
 interface Totals {
   files: number;

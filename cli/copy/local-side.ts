@@ -19,10 +19,10 @@ const absent = (error: NodeJS.ErrnoException) => {
   throw error;
 };
 
-const { O_CREAT, O_NOFOLLOW, O_RDONLY, O_TRUNC, O_RDWR, O_WRONLY } = constants;
+const { O_CREAT, O_EXCL, O_NOFOLLOW, O_RDONLY, O_RDWR, O_WRONLY } = constants;
 const flags = {
   read: O_RDONLY,
-  create: O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW,
+  create: O_RDWR | O_CREAT | O_EXCL,
   'go-on': O_RDWR | O_NOFOLLOW,
   'in-place': O_WRONLY,
 };

@@ -1,12 +1,17 @@
 import { spawn } from 'node:child_process';
-import { constants } from 'node:os';
+import { existsSync } from 'node:fs';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { self } from '../ssh/client-options.ts';
 import { fromSshHost, sshHost } from '../workspaces/reference.ts';
 
-/** A shell's "command not found", which rsync passes on from the other side. */
+/** A shell's "command not found". */
 const commandNotFound = 127;
+/** Names the file by which `ssh-for-rsync` tells `cde rsync` of it: rsync leaves nothing else open between them. */
+const missingVariable = 'CDE_RSYNC_MISSING';
 
 /** Runs this machine's rsync, with `cde` as its way to workspaces. */
 export async function rsync(context: Context, { words }: { words: string[] }): Promise<number> {
@@ -20,10 +25,21 @@ export async function rsync(context: Context, { words }: { words: string[] }): P
       'Write WORKSPACE:PATH, as in: cde rsync -a src/ web:src/',
     );
   context.leaveInterrupts();
+  const folder = await mkdtemp(join(tmpdir(), 'cde-rsync-'));
+  try {
+    return await run(context, args, join(folder, 'missing'));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+}
+
+/** `missing` comes up when the workspace has no rsync. */
+async function run(context: Context, args: string[], missing: string): Promise<number> {
   const child = spawn('rsync', args, {
     stdio: 'inherit',
     env: {
       ...context.env,
+      [missingVariable]: missing,
       RSYNC_RSH: [...self, 'ssh-for-rsync'].map(word).join(' '),
       CDE_URL: context.server().url,
     },
@@ -43,7 +59,8 @@ export async function rsync(context: Context, { words }: { words: string[] }): P
       resolve(exit ?? 128 + (signal ? (constants.signals[signal] ?? 0) : 0)),
     );
   });
-  if (code === commandNotFound)
+  // rsync's own code for it is another from time to time, by which of two ends it notices first.
+  if (existsSync(missing))
     throw new Failure('rsync-missing', 'There is no rsync in the workspace.', {
       hint: "Install it there (its template's image should have it), or copy with: cde cp -r",
     });
@@ -64,7 +81,8 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
   const host = rest.shift();
   if (!host) throw usage('rsync calls this with a host.');
   const { ssh } = await import('../ssh/ssh.ts');
-  return ssh(context, {
+  const missing = context.env[missingVariable];
+  const code = await ssh(context, {
     workspace: fromSshHost(host.replace(/^[^@]*@/, '')),
     command: rest,
     start: true,
@@ -80,4 +98,6 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
     stdio: false,
     path: undefined,
   });
+  if (code === commandNotFound && missing) await writeFile(missing, '');
+  return code;
 }

@@ -75,7 +75,7 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
     }),
     makeFolder: about((path, mode: number) => call((done) => sftp.mkdir(wire(path), { mode }, done))),
     open: about(async (path, how: 'read' | 'create' | 'go-on' | 'in-place', mode = 0o666) => {
-      const flags = ({ read: 'r', create: 'w+', 'go-on': 'r+', 'in-place': 'r+' } as const)[how];
+      const flags = ({ read: 'r', create: 'xw+', 'go-on': 'r+', 'in-place': 'r+' } as const)[how];
       const handle = await call<Buffer>((done) => sftp.open(wire(path), flags, { mode }, done));
       return openedFile(sftp, handle, (error) => told(error, label(path)));
     }),

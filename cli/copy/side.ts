@@ -34,7 +34,7 @@ export interface Side {
   /** The names in a folder. */
   list(path: string): Promise<string[]>;
   makeFolder(path: string, mode: number): Promise<void>;
-  /** `go-on` keeps what is there; neither it nor `create` follows a link. `in-place` is for devices and the like. */
+  /** `create` makes a new one; `go-on` keeps what is there (look with `ownFile` before). `in-place` is for devices and the like. */
   open(path: string, how: 'read' | 'create' | 'go-on' | 'in-place', mode?: number): Promise<OpenFile>;
   /** In one step, over a file that may be there. */
   rename(from: string, to: string): Promise<void>;

@@ -48,6 +48,9 @@ const lookAgainMs = 30_000;
 const lookOftenMs = 5_000;
 /** A scan may take this part of the time. */
 const scanShare = 20;
+/** Between two rounds. */
+const leastRestMs = 100;
+const mostRestMs = 5_000;
 const retryMs = 2_000;
 const mostRetryMs = 60_000;
 
@@ -67,6 +70,8 @@ export function makeEngine(options: EngineOptions) {
   /** Those of the round under way. */
   const seen = new Set<string>();
   let problems = 0;
+  /** Something could not be read for being written. */
+  let restless = false;
   local.watch(() => {
     dirty.local = true;
     wake();
@@ -98,12 +103,13 @@ export function makeEngine(options: EngineOptions) {
     scanMs = performance.now() - since;
     const unknown = new Set<string>();
     problems = 0;
+    restless = false;
     seen.clear();
     for (const side of ['local', 'remote'] as const)
       for (const { path, why } of scans[side]!.unknown) {
         unknown.add(path);
         // Somebody is writing to it: it will be quiet one day.
-        if (why === 'changing') dirty[side] = true;
+        if (why === 'changing') restless = true;
         else problem(side, path, why, whyUnknown[why]);
       }
     return { rules, unknown };
@@ -168,7 +174,7 @@ export function makeEngine(options: EngineOptions) {
         // One that is over, and comes again, is told again.
         for (const key of told) if (!seen.has(key)) told.delete(key);
         tell({ event: 'settled', files: countFiles(base), problems });
-        return problems === 0;
+        return problems === 0 && !restless;
       }
       // Once more for what has changed under our hands.
       idle = done === 0 ? idle + 1 : 0;
@@ -194,13 +200,12 @@ export function makeEngine(options: EngineOptions) {
         wake();
       });
       while (!signal.aborted) {
-        const since = performance.now();
         const settled = await settle(remote);
         waiting = settled ? retryMs : Math.min(waiting * 2, mostRetryMs);
         const watched = local.watched && remote.watched;
         const again = Math.max(watched ? lookAgainMs : lookOftenMs, scanMs * scanShare);
-        // As long at rest as at work: a file that is written all the time must not keep two machines busy.
-        await rest(Math.min(performance.now() - since, mostRetryMs), signal);
+        // A file that is written all the time must not keep two machines busy.
+        await rest(Math.max(leastRestMs, Math.min(scanMs * 2, mostRestMs)), signal);
         if (settled && (dirty.local || dirty.remote)) continue;
         const woken = await rest(settled ? again : Math.min(waiting, again), signal, (end) => {
           wake = end;

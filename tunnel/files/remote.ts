@@ -34,6 +34,7 @@ export async function openRemoteTree(
   let entries: Entries = new Map();
 
   stream.on('error', () => {});
+  stream.setMaxListeners(0);
   const finish = (error: TreeError) => {
     over ??= error;
     for (const { reject } of asked.values()) reject(over);

@@ -28,7 +28,8 @@ const abandonedMs = 3600_000;
 export const markOf = (stats: BigIntStats): string =>
   `${stats.size} ${stats.mtimeNs} ${stats.ctimeNs} ${stats.ino} ${stats.mode & 0o777n}`;
 export const isExecutable = (stats: BigIntStats): boolean => (stats.mode & 0o100n) !== 0n;
-const isYoung = (stats: BigIntStats) => Date.now() - Number(stats.mtimeNs / 1_000_000n) < youngMs;
+/** A time that lies further ahead is no time of writing: the next write sets another one. */
+const isYoung = (stats: BigIntStats) => Math.abs(Date.now() - Number(stats.mtimeNs / 1_000_000n)) < youngMs;
 
 /** Reads what a path is; null where there is nothing that can take part. `before` saves reading what has not changed. */
 export async function look(

@@ -8,6 +8,8 @@ import { type Frame, readFrames, writeFrame } from './wire.ts';
 
 /** Entries in one frame of a scan: some 300 KiB. */
 const entriesAtOnce = 2_000;
+/** Files whose content has come, and which are being made to last. */
+const finishingAtOnce = 32;
 /** Roots whose files need not be read again when a client comes back. */
 const mostMemories = 4;
 const memories = new Map<string, Memory>();
@@ -20,6 +22,8 @@ type Head = Frame['head'];
  */
 export async function serveTree(stream: Duplex, { home }: { home: string }): Promise<void> {
   stream.on('error', () => {});
+  // As many answers may wait for room.
+  stream.setMaxListeners(0);
   let tree: ReturnType<typeof makeDiskTree> | undefined;
   let root = '';
   /** What the client has been told of. */
@@ -30,6 +34,43 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
     if (!tree) throw new TreeError('protocol', 'the tree is not open');
     return tree;
   };
+
+  /**
+   * Takes a write's content, and answers once it is on the disk; the next question is not kept waiting for that, since
+   * a disk makes many files last in hardly more time than one.
+   */
+  async function takeWrite(id: unknown, { path, entry, expected }: Head): Promise<void> {
+    const content = makeContent();
+    const work = async () => {
+      await theTree().write(
+        text(path),
+        entryOf(path, entry, 'file'),
+        expectedOf(path, expected),
+        content.into,
+      );
+      return {};
+    };
+    const answered = answer(id, work);
+    answered.catch(() => {});
+    // A refusal comes before the content is through.
+    await Promise.race([content.taken, answered]);
+    await content.skip();
+    finishing.add(answered);
+    void answered.finally(() => finishing.delete(answered)).catch(() => {});
+    if (finishing.size >= finishingAtOnce) await Promise.race(finishing);
+  }
+  const finishing = new Set<Promise<void>>();
+
+  async function answer(id: unknown, work: () => Promise<Head>): Promise<void> {
+    try {
+      const ok = await work();
+      await say({ id, ok });
+    } catch (thrown) {
+      const error = asTreeError(thrown);
+      if (error.code === 'protocol' || error.code === 'disconnected') throw error;
+      await say({ id, error: { code: error.code, message: error.message } });
+    }
+  }
 
   const operations: Record<string, (id: unknown, head: Head) => Promise<Head>> = {
     async open(_, { root: path, create }) {
@@ -61,21 +102,6 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
       });
       return {};
     },
-    async write(_, { path, entry, expected }) {
-      const content = makeContent();
-      try {
-        await theTree().write(
-          text(path),
-          entryOf(path, entry, 'file'),
-          expectedOf(path, expected),
-          content.into,
-        );
-      } finally {
-        // A refusal comes before the content is through.
-        await content.skip();
-      }
-      return {};
-    },
     async setExecutable(_, { path, executable, expected }) {
       await theTree().setExecutable(text(path), executable === true, entryOf(path, expected, 'file'));
       return {};
@@ -101,28 +127,31 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
   /** The frames of one content, up to its end. */
   function makeContent() {
     let over = false;
-    async function next(): Promise<Frame | null> {
+    let taken: () => void;
+    const whenTaken = new Promise<void>((resolve) => {
+      taken = resolve;
+    });
+    async function next(): Promise<Frame> {
       const { done, value } = await frames.next();
       if (done) throw new TreeError('disconnected', 'the stream ended');
       over = value.head.op === 'end' || value.head.op === 'abort';
-      if (value.head.op === 'abort') throw new TreeError('changed', 'the content was called off');
-      return over ? null : value;
+      if (over) taken();
+      return value;
     }
     return {
+      taken: whenTaken,
       async into(sink: Sink): Promise<void> {
-        for (let frame = await next(); frame; frame = await next()) {
+        for (let frame = await next(); ; frame = await next()) {
           const { op, mode } = frame.head;
           if (op === 'begin') await sink.begin(Number(mode) & 0o777);
           else if (op === 'data') await sink.data(frame.body);
+          else if (op === 'end') return;
+          else if (op === 'abort') throw new TreeError('changed', 'the content was called off');
           else throw new TreeError('protocol', 'something in the middle of a content');
         }
       },
       async skip(): Promise<void> {
-        while (!over) {
-          const { done, value } = await frames.next();
-          if (done) throw new TreeError('disconnected', 'the stream ended');
-          over = value.head.op === 'end' || value.head.op === 'abort';
-        }
+        while (!over) await next();
       },
     };
   }
@@ -133,15 +162,9 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
       if (done) break;
       const { id, op } = value.head;
       const operation = Object.hasOwn(operations, String(op)) ? operations[String(op)] : undefined;
-      if (!operation) throw new TreeError('protocol', `an unknown question: ${String(op).slice(0, 40)}`);
-      try {
-        const ok = await operation(id, value.head);
-        await say({ id, ok });
-      } catch (thrown) {
-        const error = asTreeError(thrown);
-        if (error.code === 'protocol' || error.code === 'disconnected') throw error;
-        await say({ id, error: { code: error.code, message: error.message } });
-      }
+      if (op === 'write') await takeWrite(id, value.head);
+      else if (operation) await answer(id, () => operation(id, value.head));
+      else throw new TreeError('protocol', `an unknown question: ${String(op).slice(0, 40)}`);
     }
   } catch (thrown) {
     const error = asTreeError(thrown);
