@@ -1,4 +1,5 @@
 import { type Command, command, rawCommand } from '../command.ts';
+import { pathOption } from '../ssh/path-option.ts';
 
 const group = 'Connect:';
 
@@ -18,12 +19,7 @@ export const copyCommands: readonly Command[] = [
       recursive: { kind: 'flag', short: 'r', help: 'Folders too, with all that is in them' },
       preserve: { kind: 'flag', short: 'p', help: 'Keep the times and all permissions' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
-      path: {
-        kind: 'text',
-        value: 'KIND',
-        help: 'How to reach the workspace: relay, direct-tcp, or auto, the best there is (default)',
-        choices: ['auto', 'relay', 'direct-tcp'],
-      },
+      path: pathOption,
     },
     examples: [
       ['cde cp notes.txt web:', 'into the home'],

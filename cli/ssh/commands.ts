@@ -1,13 +1,7 @@
 import { type Command, command } from '../command.ts';
+import { pathOption as path } from './path-option.ts';
 
 const group = 'Connect:';
-
-const path = {
-  kind: 'text',
-  value: 'KIND',
-  help: 'How to reach the workspace: relay, direct-tcp, direct-udp, or auto, the best there is (default)',
-  choices: ['auto', 'relay', 'direct-tcp', 'direct-udp'],
-} as const;
 
 export const sshCommands: readonly Command[] = [
   command({

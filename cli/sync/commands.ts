@@ -1,4 +1,5 @@
 import { type Command, command } from '../command.ts';
+import { pathOption } from '../ssh/path-option.ts';
 
 export const syncCommands: readonly Command[] = [
   command({
@@ -26,12 +27,7 @@ export const syncCommands: readonly Command[] = [
       allowEmpty: { kind: 'flag', help: 'Go on although one side has lost all its files' },
       list: { kind: 'flag', short: 'l', help: 'List what is, and was, kept in step from here' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
-      path: {
-        kind: 'text',
-        value: 'KIND',
-        help: 'How to reach the workspace: relay, direct-tcp, or auto, the best there is (default)',
-        choices: ['auto', 'relay', 'direct-tcp'],
-      },
+      path: pathOption,
     },
     examples: [
       ['cde sync ./frontend web:project/frontend', 'edit here, run there'],
