@@ -220,7 +220,7 @@ describe('a session that means to come back', () => {
       got += chunk.length;
     });
     const both = Promise.all([send(stream, 64 * 1024 * 1024), receive(stream)]);
-    await vi.waitUntil(() => got > 8 * 1024 * 1024);
+    await vi.waitUntil(() => got > 8 * 1024 * 1024, { timeout: 20_000 });
     await first.close();
     await world.satellite({ port: first.port });
     const [sent, received] = await both;

@@ -25,6 +25,7 @@ import type { Pipe } from './pipe.ts';
 import { type ResumeSecret, resumeSecret } from './resume.ts';
 import { join, parseTarget, type Target } from './targets.ts';
 import { verifyTicket } from './ticket.ts';
+import { takeTurns } from './turns.ts';
 
 /** Who is at the other end of a session. */
 export interface SessionContext {
@@ -249,7 +250,7 @@ export function serveSession(options: HostOptions): HostedSession {
       if (!mayCarry(options, pipe.path.kind, context))
         throw new TunnelError('path-forbidden', `this one is ${pipe.path.kind}`);
       const target = parseTarget(String(headers[targetHeader] ?? ''));
-      const other = await options.onStream(target, stream, context);
+      const other = await options.onStream(target, takeTurns(stream), context);
       if (stream.destroyed) {
         other?.destroy();
         return;

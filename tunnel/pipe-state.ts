@@ -24,6 +24,10 @@ export interface PipeState {
   end(): void;
   /** The next frame to send on this path, with an ACK in front where one is owed. */
   next(): Buffer | undefined;
+  /** The position after the frame that `next` gave last. */
+  readonly given: number;
+  /** The other end has everything below. */
+  readonly acknowledged: number;
   /** True while `next` has something. */
   readonly unsent: boolean;
   /** An ACK of its own; nothing is owed after it. */
@@ -84,6 +88,7 @@ export function makePipeState(): PipeState {
   let acknowledged = 0;
   /** The highest position that was ever put on a path: beyond it nothing can be acknowledged. */
   let reached = 0;
+  let given = 0;
   let queue: Entry[] = [];
   /** Index of the first entry that is not acknowledged, and of the first not sent on this path. */
   let first = 0;
@@ -169,11 +174,18 @@ export function makePipeState(): PipeState {
       const entry = queue[unsent];
       if (!entry) return undefined;
       unsent++;
-      reached = Math.max(reached, entry.end);
+      given = entry.end;
+      reached = Math.max(reached, given);
       if (told === expected()) return entry.memory.subarray(frameHeaderBytes);
       told = expected();
       writeFrameHeader(entry.memory, frameTypes.ack, 0, told);
       return entry.memory;
+    },
+    get acknowledged() {
+      return acknowledged;
+    },
+    get given() {
+      return given;
     },
     get unsent() {
       return unsent < queue.length;

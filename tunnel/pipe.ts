@@ -2,6 +2,7 @@ import { Duplex } from 'node:stream';
 import { type Clock, systemClock } from './clock.ts';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from './errors.ts';
 import { closeFrame, type Frame } from './frames.ts';
+import { makeInFlight } from './in-flight.ts';
 import { type Link, type LinkEvents, makeLink } from './link.ts';
 import type { Path } from './path.ts';
 import { makePipeState } from './pipe-state.ts';
@@ -56,6 +57,9 @@ export const maxHeld = 4 * 1024 * 1024;
 
 /** An ACK goes with whatever is sent; by itself after this many bytes, far below maxHeld, … */
 const ackEvery = 256 * 1024;
+/** … or, so that the other end sees how fast it goes and how long it takes, after so many when 5 ms have passed, … */
+const ackSome = 32 * 1024;
+const ackSomeMs = 5;
 /** … or after this long, so that a session at rest holds nothing. One small packet after each burst. */
 const ackDelayMs = 1_000;
 
@@ -66,6 +70,7 @@ const final: ReadonlySet<TunnelErrorCode> = new Set(['access-ended']);
 export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): Pipe {
   const { clock = systemClock } = options;
   const state = makePipeState();
+  const flight = makeInFlight({ now: clock.now, most: maxHeld });
   const over = new AbortController();
   let link: Link | undefined;
   let { path } = options;
@@ -77,6 +82,8 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
   /** Ends the wait for a path. */
   let found: AbortController | undefined;
   let ackArmed = false;
+  let ackSoonArmed = false;
+  let ackedAt = clock.now();
   /** A write, and the end, that wait. */
   let waiting: (() => void) | undefined;
   let finishing: (() => void) | undefined;
@@ -122,10 +129,16 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
   /** Puts on the path what it takes. */
   function pump(): void {
     while (link && room) {
+      if (state.unsent && flight.bytes >= flight.limit) {
+        flight.held();
+        return;
+      }
       const frame = state.next();
       if (!frame) return;
+      flight.sent(state.given);
       room = link.path.send(frame);
     }
+    if (state.unsent) flight.held();
   }
 
   function roomAgain(): void {
@@ -162,6 +175,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
 
   function acknowledge(): void {
     if (!link || state.owed === 0) return;
+    ackedAt = clock.now();
     const more = link.path.send(state.ack());
     // The path has said anew whether it takes more.
     if (more && !room) roomAgain();
@@ -170,6 +184,17 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
 
   function acknowledgeSoon(): void {
     if (state.owed >= ackEvery) acknowledge();
+    else if (state.owed >= ackSome && !ackSoonArmed) {
+      const wait = ackedAt + ackSomeMs - clock.now();
+      if (wait <= 0) acknowledge();
+      else {
+        ackSoonArmed = true;
+        void clock.sleep(wait, over.signal).then(() => {
+          ackSoonArmed = false;
+          acknowledge();
+        });
+      }
+    }
     if (ackArmed || state.owed === 0) return;
     ackArmed = true;
     void clock.sleep(ackDelayMs, over.signal).then(() => {
@@ -186,7 +211,9 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
     if (isCome(frame)) return;
     const fresh = state.receive(frame);
     if (frame.type === 'ack') {
+      flight.acknowledged(state.acknowledged);
       if (state.finished) finish();
+      pump();
       letGo();
     } else if (fresh === 'end') {
       acknowledge();
@@ -260,6 +287,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
       use(next);
       try {
         state.rewind(position, said);
+        flight.restart(state.acknowledged);
       } catch (error) {
         duplex.destroy(error as Error);
         return;

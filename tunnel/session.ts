@@ -42,6 +42,7 @@ import { makeRoutes, type RouteOptions, type Routes } from './routes.ts';
 import { type Steering, type SteerOptions, steerPaths } from './steer.ts';
 import { formatTarget, type Target } from './targets.ts';
 import { makeTicketHolder, type Ticket, type TicketHolder } from './tickets.ts';
+import { takeTurns } from './turns.ts';
 
 /**
  * A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`.
@@ -322,11 +323,13 @@ function makeSession(
   const session: Session = {
     async open(target, { eager = false } = {}) {
       if (end) throw end.error ?? new TunnelError('session-closed');
-      const stream = h2.request({
-        ':method': 'CONNECT',
-        ':authority': 'workspace',
-        [targetHeader]: formatTarget(target),
-      });
+      const stream = takeTurns(
+        h2.request({
+          ':method': 'CONNECT',
+          ':authority': 'workspace',
+          [targetHeader]: formatTarget(target),
+        }),
+      );
       const opened = response(stream).then(
         () => stream as Duplex,
         (error) => {

@@ -2,7 +2,7 @@
 kernel has none. Two TUN devices, and this process between them.
 
 Usage: link.py NETNS NAME NEAR FAR    (NEAR and FAR: the IPv4 addresses of its two ends)
-Each line on stdin sets what it names, as JSON: {"delayMs": 20, "loss": 0.01, "down": false}, each way; "ok" on
+Each line on stdin sets what it names, as JSON: {"delayMs": 20, "loss": 0.01, "down": false, "megabits": 20}, each way; "ok" on
 stdout when it is so. Ends with its stdin.
 """
 import ctypes, fcntl, heapq, json, os, random, select, struct, subprocess, sys, time
@@ -36,7 +36,10 @@ enter("/run/netns/" + netns)
 ends.append(tun("wan", far, near))
 enter("/proc/self/fd/%d" % here)
 
-state = {"delayMs": 0, "loss": 0, "down": False}
+# A router holds as much; what comes on top is dropped.
+HELD = 256 * 1024
+state = {"delayMs": 0, "loss": 0, "down": False, "megabits": 0}
+free = {ends[0]: 0, ends[1]: 0}
 chance = random.Random(1)
 waiting = []
 count = 0
@@ -79,9 +82,16 @@ while True:
                 break
             if state["down"] or chance.random() < state["loss"]:
                 continue
-            if state["delayMs"] == 0 and not waiting:
+            due = time.monotonic()
+            if state["megabits"]:
+                each = state["megabits"] * 125000
+                begins = max(due, free[fd])
+                if (begins - due) * each > HELD:
+                    continue
+                due = free[fd] = begins + len(packet) / each
+            elif state["delayMs"] == 0 and not waiting:
                 write(other[fd], packet)
                 continue
             count += 1
-            due = time.monotonic() + state["delayMs"] / 1000
+            due += state["delayMs"] / 1000
             heapq.heappush(waiting, (due, count, other[fd], packet))

@@ -8,6 +8,8 @@ export interface Wire {
   delayMs?: number;
   /** 0 to 1. */
   loss?: number;
+  /** The rate, each way; 0: as fast as it goes. */
+  megabits?: number;
   /** Nothing gets through, and nobody is told. */
   down?: boolean;
 }
