@@ -56,14 +56,16 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
   expect(await stat(there).catch(() => null)).toBeNull();
   const first = await sync('--once', '--json');
   expect(first.code).toBe(0);
-  expect(events(first.stdout)).toEqual([
+  const told = events(first.stdout);
+  expect([told[0], told[1], told.at(-1)]).toEqual([
     expect.objectContaining({ event: 'begin', local: here, workspace: 'hello' }),
     { event: 'change', do: 'folder', side: 'remote', path: 'src' },
-    ...['.cdeignore', 'src/app.ts'].map((path) =>
-      expect.objectContaining({ event: 'change', do: 'copy', path }),
-    ),
     { event: 'settled', files: 2, problems: 0 },
   ]);
+  // Contents are under way beside each other.
+  const copied = told.filter((event) => event.do === 'copy').map(({ path }) => path);
+  expect(copied.sort()).toEqual(['.cdeignore', 'src/app.ts']);
+  expect(told).toHaveLength(5);
   expect((await readdir(there)).sort()).toEqual(['.cdeignore', 'src']);
   await rm(join(there, 'src'), { recursive: true });
   await put(join(there, 'new.txt'), 'new');
