@@ -149,6 +149,8 @@ interface Asking {
   cookie?: string;
   body?: unknown;
   page?: boolean;
+  /** A body that comes some time after the headers. */
+  later?: string;
 }
 const browserPage = {
   accept: 'text/html,*/*',
@@ -175,7 +177,10 @@ function ask(path: string, asking: Asking = {}) {
     },
   });
   request.on('error', () => {});
-  if (asking.body instanceof Buffer) request.end(asking.body);
+  if (asking.later !== undefined) {
+    request.flushHeaders();
+    setTimeout(() => request.end(asking.later), 100);
+  } else if (asking.body instanceof Buffer) request.end(asking.body);
   else request.end(json ? JSON.stringify(asking.body) : undefined);
   return request;
 }
@@ -265,6 +270,24 @@ describe('by name', () => {
       expect(echo.text.slice(0, 300)).toBe('a'.repeat(300));
       expect(echo.text.length).toBe(body.length);
     }
+    const small = await send('/echo', { host: portHost(), method: 'PUT', body: Buffer.from('sent') });
+    expect(small.text).toBe('sent');
+    // Many small ones at once: headers and body leave together, and arrive as they were.
+    const many = await Promise.all(
+      Array.from({ length: 200 }, (_, at) =>
+        send('/echo', { host: portHost(), method: 'PUT', body: Buffer.from(`sent ${at}`) }),
+      ),
+    );
+    expect(many.map(({ text }) => text)).toEqual(many.map((_, at) => `sent ${at}`));
+    // As browsers do: the body in a packet of its own.
+    const late = ask('/echo', {
+      host: portHost(),
+      method: 'PUT',
+      headers: { 'content-length': '4' },
+      later: 'late',
+    });
+    const [reply] = (await once(late, 'response')) as [IncomingMessage];
+    expect(String((await once(reply, 'data'))[0])).toBe('late');
     const away = await send('/away', { host: portHost() });
     expect(away).toMatchObject({ status: 302, headers: { location: '/here?x=1' } });
   });
@@ -492,7 +515,14 @@ describe('by path, where there is no wildcard name', () => {
       ({ body }) => body.agent?.connected,
     );
     await share('owner');
-  });
+    // The agent finds the server again in its own time.
+    const headers = { authorization: `Bearer ${api.token}` };
+    await until(
+      () => send(`${byPath()}/`, { headers }),
+      ({ status }) => status === 200,
+      60_000,
+    );
+  }, 90_000);
 
   /** The path with the pass that the dashboard's cookie buys. */
   async function pass(session: string) {

@@ -100,7 +100,8 @@ export function terminalRoutes(app: FastifyInstance, { openSession }: { openSess
             channel.stderr.on('data', onData);
             channel.on('exit', (code: number | null, signal?: string) =>
               end(
-                code,
+                // It has ended, by whatever: nobody is to look for it again.
+                code ?? 255,
                 signal ? `The shell was ended by ${signal}.` : `The shell has ended (exit code ${code}).`,
               ),
             );

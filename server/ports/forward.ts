@@ -22,7 +22,22 @@ function ask(
   headers: Record<string, string | string[]>,
 ): ClientRequest {
   stream.on('error', () => {});
+  onlyBuffers(stream);
   return makeRequest({ createConnection: () => stream, method, path, headers, setHost: false });
+}
+
+/**
+ * Node's HTTP writes its headers as a string, together with the first of the body. An HTTP/2 stream over TLS over a
+ * Duplex (Node 24.21) lets go of the copy that it makes of such a string before it has sent it: the first 16 bytes then
+ * arrive as what the allocator wrote there. Buffers it holds.
+ */
+function onlyBuffers(stream: Duplex): void {
+  const write = stream.write.bind(stream) as (chunk: unknown, ...more: unknown[]) => boolean;
+  stream.write = (chunk: unknown, ...more: unknown[]) => {
+    if (typeof chunk !== 'string') return write(chunk, ...more);
+    const [encoding, ...rest] = typeof more[0] === 'string' ? more : [undefined, ...more];
+    return write(Buffer.from(chunk, encoding as BufferEncoding | undefined), ...rest);
+  };
 }
 
 /**

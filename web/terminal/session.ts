@@ -3,6 +3,8 @@ import { TerminalMessage } from '@cde/api/events.ts';
 /** Why a terminal is no longer connected. `ended`: its program did, rather than the connection. */
 export interface End {
   ended: boolean;
+  /** The user may no longer have it: to come again is of no use. */
+  refused?: true;
   words: string;
 }
 
@@ -12,6 +14,8 @@ export interface TerminalSession {
   close(): void;
 }
 
+/** What the server closes with when the session has ended, or the user was suspended. */
+const notAdmitted = 4401;
 // Key strokes and pastes; a person does not type more in the time that opening takes.
 const mostEarly = 100;
 
@@ -48,7 +52,9 @@ export function openTerminal(options: {
     if (message?.type === 'exit') end({ ended: message.code !== null, words: exitWords(message) });
   };
   socket.onclose = (event) => {
-    if (event.reason) end({ ended: false, words: event.reason });
+    if (event.code === notAdmitted)
+      end({ ended: false, refused: true, words: 'You may no longer open this terminal. Sign in again.' });
+    else if (event.reason) end({ ended: false, words: event.reason });
     else if (!opened) end({ ended: false, words: 'The server did not open a terminal.' });
     else end({ ended: false, words: 'The connection was lost.' });
   };

@@ -1,6 +1,7 @@
 import { useQuery } from '@tanstack/react-query';
-import { Link, useParams } from '@tanstack/react-router';
-import { useEffect, useState } from 'react';
+import { Link, useNavigate, useParams, useSearch } from '@tanstack/react-router';
+import { useEffect, useRef, useState } from 'react';
+import { newIdempotencyKey } from '../client.ts';
 import { usePolling, useTopic } from '../live/live.ts';
 import { useTitle } from '../shell.tsx';
 import { Icon, Spinner } from '../ui/icons.tsx';
@@ -11,6 +12,19 @@ import { Status } from '../workspaces/status.tsx';
 import type { End } from './session.ts';
 import { Terminal } from './terminal.tsx';
 import './terminal.css';
+
+/** Waits before it looks for the shell again, longer each time. */
+const pausesMs = [500, 1_000, 2_000, 4_000, 8_000];
+
+/** The terminal of this tab: a reload finds it again. */
+function nameOfTab(workspace: string): string {
+  const key = `cde.terminal.${workspace}`;
+  const known = sessionStorage.getItem(key);
+  if (known) return known;
+  const made = newIdempotencyKey().slice(0, 12);
+  sessionStorage.setItem(key, made);
+  return made;
+}
 
 const screenReaderKey = 'cde.terminal.screen-reader';
 
@@ -31,10 +45,38 @@ export function TerminalPage() {
     if (ready) setBegun(true);
   }, [ready]);
 
+  // In the address, so that it opens the same terminal elsewhere too.
+  const { terminal } = useSearch({ from: '/signed-in/workspaces/$owner/$name/terminal' });
+  const navigate = useNavigate();
+  useEffect(() => {
+    if (!terminal)
+      void navigate({
+        to: '/workspaces/$owner/$name/terminal',
+        params: { owner, name },
+        search: { terminal: nameOfTab(`${owner}/${name}`) },
+        replace: true,
+      });
+  }, [terminal, owner, name, navigate]);
+
   const reconnect = () => {
     setState('opening');
     setAttempt((count) => count + 1);
   };
+  // The shell is still there: it is looked for until it is found, or the workspace stops.
+  const failures = useRef(0);
+  const lost = typeof state === 'object' && !state.ended && !state.refused && ready;
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once for each connection that was lost
+  useEffect(() => {
+    if (!lost) return;
+    const pause = pausesMs[Math.min(failures.current, pausesMs.length - 1)]!;
+    failures.current += 1;
+    const timer = setTimeout(reconnect, pause);
+    addEventListener('online', reconnect, { once: true });
+    return () => {
+      clearTimeout(timer);
+      removeEventListener('online', reconnect);
+    };
+  }, [lost, attempt]);
   return (
     <main id="main" className="terminal-page">
       <header>
@@ -64,7 +106,9 @@ export function TerminalPage() {
       {typeof state === 'object' && (
         <div className={state.ended ? 'notice good' : 'notice'} role="alert">
           {!state.ended && <Icon name="warning" />}
-          <span>{state.words}</span>
+          <span>
+            {state.words} {lost && 'Connecting again…'}
+          </span>
           <span className="end row">
             {ready ? (
               <button
@@ -82,12 +126,16 @@ export function TerminalPage() {
           </span>
         </div>
       )}
-      {begun && workspace ? (
+      {begun && workspace && terminal ? (
         <Terminal
           workspace={workspace.id}
+          name={terminal}
           attempt={attempt}
           screenReader={screenReader}
           onOpen={() => setState('open')}
+          onShown={() => {
+            failures.current = 0;
+          }}
           onEnd={setState}
         />
       ) : query.error ? (

@@ -14,19 +14,23 @@ const resizePauseMs = 60;
 interface Props {
   /** The workspace's id, or `owner~name`. */
   workspace: string;
-  /** A new number opens a new session in the same terminal, below what was there. */
+  /** By this name the shell is found again, from here and from elsewhere. */
+  name: string;
+  /** A new number opens a new session with it. */
   attempt: number;
   screenReader: boolean;
   onOpen: () => void;
+  /** It shows something: the shell is there. */
+  onShown: () => void;
   onEnd: (end: End) => void;
 }
 
 /** The terminal itself: fills its parent, fits its columns to it. */
-export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Props) {
+export function Terminal({ workspace, name, attempt, screenReader, onOpen, onShown, onEnd }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const terminal = useRef<{ xterm: Xterm; session: TerminalSession | null }>(null);
-  const handlers = useRef({ onOpen, onEnd });
-  handlers.current = { onOpen, onEnd };
+  const handlers = useRef({ onOpen, onShown, onEnd });
+  handlers.current = { onOpen, onShown, onEnd };
 
   useEffect(() => {
     const element = box.current!;
@@ -83,14 +87,17 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
     const { cols, rows } = held.xterm;
     const session = openTerminal({
       url: socketUrl(
-        `/api/v1/workspaces/${encodeURIComponent(workspace)}/terminal?cols=${cols}&rows=${rows}`,
+        `/api/v1/workspaces/${encodeURIComponent(workspace)}/terminal?cols=${cols}&rows=${rows}&terminal=${name}`,
       ),
       onOpen: () => {
         // The size may have changed while it opened.
         session.resize(held.xterm.cols, held.xterm.rows);
         handlers.current.onOpen();
       },
-      onBytes: (bytes) => held.xterm.write(bytes),
+      onBytes: (bytes) => {
+        held.xterm.write(bytes);
+        handlers.current.onShown();
+      },
       onEnd: (end) => {
         // Out of full-screen programs and hidden cursors, and on a line of its own.
         held.xterm.write('\x1b[?1049l\x1b[?25h\x1b[0m\r\n');
@@ -103,7 +110,7 @@ export function Terminal({ workspace, attempt, screenReader, onOpen, onEnd }: Pr
       session.close();
       held.session = null;
     };
-  }, [workspace, attempt]);
+  }, [workspace, name, attempt]);
 
   return <div className="terminal-box" ref={box} />;
 }
