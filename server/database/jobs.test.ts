@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeLog } from '../log.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { enqueueReconcile, makeJobs, makeSerial, makeWaking } from './jobs.ts';
+import { enqueueReconcile, enqueueReconciles, makeJobs, makeSerial, makeWaking } from './jobs.ts';
 import { makeReplica } from './replicas.ts';
 
 let database: TestDatabase;
@@ -161,3 +161,39 @@ test('many that are woken at once take one connection, and what is no id hinders
   // One of them, and one of this test's own.
   expect(most).toBeLessThanOrEqual(2);
 });
+
+test('a queue that could not be told of the ends of jobs is taken up again', async () => {
+  await database.pool.query('DELETE FROM graphile_worker._private_jobs');
+  await database.pool.query(`
+    CREATE FUNCTION no_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RAISE EXCEPTION 'not now'; END $$`);
+  await database.pool.query(
+    'CREATE TRIGGER no_end BEFORE DELETE ON graphile_worker._private_jobs FOR EACH ROW EXECUTE FUNCTION no_end()',
+  );
+  const standing = makeStanding();
+  const log = makeLog('silent');
+  const jobs = makeJobs({
+    database,
+    replica: makeReplica({ database, url: 'http://127.0.0.1:9', version: 'test', log }),
+    log,
+    concurrency: 3,
+    reconcile: standing.step,
+  });
+  await enqueueReconciles(database.db, [randomUUID(), randomUUID(), randomUUID()]);
+  await jobs.start();
+  await standing.until(3);
+  // Each by itself, all before the first has failed.
+  for (const [index, { end }] of standing.begun.splice(0).entries()) {
+    end();
+    const underWay = async () =>
+      (await database.pool.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).rowCount;
+    while ((await underWay()) !== index + 1);
+  }
+  // Those whose end it was not told are taken again, by the runner after this one.
+  await standing.until(3);
+  await database.pool.query('DROP TRIGGER no_end ON graphile_worker._private_jobs');
+  for (const { end } of standing.begun.splice(0)) end();
+  await enqueueReconcile(database.db, randomUUID());
+  await standing.until(1);
+  for (const { end } of standing.begun) end();
+  await jobs.stop();
+}, 60_000);

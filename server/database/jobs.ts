@@ -9,7 +9,7 @@ import {
 } from 'graphile-worker';
 import { validate } from 'uuid';
 import type { Logger } from '../log.ts';
-import type { Database, Queryable } from './pool.ts';
+import { type Database, openDatabase, type Queryable } from './pool.ts';
 import type { Replica } from './replicas.ts';
 
 /**
@@ -177,6 +177,14 @@ export interface Jobs {
   stop(): Promise<void>;
 }
 
+/**
+ * Connections of the queue alone: a server that answers thousands at once must still be able to say that a job has
+ * ended. Each is held for one short statement, but for the one that listens.
+ */
+const queueConnections = 5;
+/** How long a runner that has given up may take to end. */
+const endingMs = 5_000;
+
 /** Runs reconcile steps from the queue for as long as this replica holds its place. */
 export function makeJobs(options: {
   database: Database;
@@ -190,6 +198,10 @@ export function makeJobs(options: {
   const logger = new WorkerLogger(({ label }) => (level, message) => {
     if (level === 'error') log.warn({ from: label }, message);
     else log.trace({ from: label }, message);
+  });
+  const queue = openDatabase(database.url, {
+    max: queueConnections,
+    onError: (error) => log.debug({ err: error }, 'a connection of the queue broke'),
   });
   let runner: Runner | null = null;
   let stopping = false;
@@ -207,9 +219,13 @@ export function makeJobs(options: {
     const events = new EventEmitter() as WorkerEvents;
     // Jobs are locked in the name of the pool; whoever takes over from this replica must know it.
     events.on('pool:create', ({ workerPool }) => void replica.setWorkers([workerPool.id]).catch(() => {}));
+    // It gives up when it cannot say that jobs have ended, and was once seen never to end then: nobody took a job.
+    const broken = new Promise<'broken'>((resolve) => {
+      events.on('pool:gracefulShutdown', () => resolve('broken'));
+    });
     const serially = makeSerial(database, options.reconcile);
     runner = await run({
-      pgPool: database.pool,
+      pgPool: queue.pool,
       logger,
       events,
       concurrency: options.concurrency,
@@ -229,10 +245,13 @@ export function makeJobs(options: {
     const over = runner.promise.catch((error) =>
       log.warn({ err: error }, 'the job runner ended; starting it again'),
     );
-    await Promise.race([lost, over]);
+    const why = await Promise.race([lost, over, broken]);
     const ended = runner;
     runner = null;
-    await ended.stop().catch(() => {});
+    const end = ended.stop().catch(() => {});
+    if (why !== 'broken') return end;
+    log.warn('the job runner gave up; starting it again');
+    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, endingMs).unref())]);
   }
 
   return {
@@ -257,6 +276,7 @@ export function makeJobs(options: {
       wake?.();
       await loop;
       await replica.leave();
+      await queue.close();
     },
   };
 }
