@@ -275,7 +275,12 @@ describe('by name', () => {
     // Many small ones at once: headers and body leave together, and arrive as they were.
     const many = await Promise.all(
       Array.from({ length: 200 }, (_, at) =>
-        send('/echo', { host: portHost(), method: 'PUT', body: Buffer.from(`sent ${at}`) }),
+        send('/echo', {
+          host: portHost(),
+          method: 'PUT',
+          body: Buffer.from(`sent ${at}`),
+          headers: { 'x-long': 'x'.repeat(at * 10) },
+        }),
       ),
     );
     expect(many.map(({ text }) => text)).toEqual(many.map((_, at) => `sent ${at}`));

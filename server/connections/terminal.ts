@@ -23,6 +23,8 @@ const Kept = z.object({
 });
 /** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
 const highWater = 512 * 1024;
+/** A suspended user's shell ends within ten seconds. */
+const checkEveryMs = 8_000;
 /** Bytes of input kept while the shell opens. */
 const mostEarly = 64 * 1024;
 
@@ -36,7 +38,7 @@ export function terminalRoutes(app: FastifyInstance, { openSession }: { openSess
       preValidation: async (request) => void (await admit(app, request, 'workspace:connect')),
     },
     (socket: WebSocket, request) => {
-      keepAdmitted(app, socket, request, 'workspace:connect');
+      keepAdmitted(app, socket, request, 'workspace:connect', undefined, checkEveryMs);
       const say = (message: TerminalMessage) =>
         socket.readyState === socket.OPEN && socket.send(JSON.stringify(message));
       const size = Size.parse(request.query);

@@ -23,7 +23,7 @@ export async function admit(
 /**
  * Asks again, as long as the socket is open, whether its user may still have it, and closes it when the
  * session has ended or the user was suspended; cuts off a peer that gives no sign of life. A database that
- * is away decides nothing. `still`: told who it is now; false closes the socket too.
+ * is away decides nothing. `still`: told who it is now; false closes the socket too. `everyMs`: how often it asks.
  */
 export function keepAdmitted(
   app: FastifyInstance,
@@ -31,6 +31,7 @@ export function keepAdmitted(
   request: FastifyRequest,
   permission: Permission,
   still: (actor: UserActor) => boolean = () => true,
+  everyMs = checkEveryMs,
 ): void {
   let alive = true;
   socket.on('pong', () => {
@@ -47,6 +48,6 @@ export function keepAdmitted(
       const { status } = error as { status?: number };
       if (status === 401 || status === 403) socket.close(notAdmitted, 'sign in again');
     }
-  }, checkEveryMs);
+  }, everyMs);
   socket.once('close', () => clearInterval(timer));
 }

@@ -27,9 +27,9 @@ function ask(
 }
 
 /**
- * Node's HTTP writes its headers as a string, together with the first of the body. An HTTP/2 stream over TLS over a
- * Duplex (Node 24.21) lets go of the copy that it makes of such a string before it has sent it: the first 16 bytes then
- * arrive as what the allocator wrote there. Buffers it holds.
+ * Node's HTTP writes its headers as a string, together with the first of the body. Through a session's stream (HTTP/2
+ * over TLS over a Duplex, Node 24.21) some hundred bytes of these arrived with their first 16 overwritten, as if the copy
+ * that is made of a string were freed before it is sent. Of Buffers no copy is made.
  */
 function onlyBuffers(stream: Duplex): void {
   const write = stream.write.bind(stream) as (chunk: unknown, ...more: unknown[]) => boolean;
