@@ -208,7 +208,10 @@ export async function endLeftovers(folder: string): Promise<void> {
     for (const name of await readdir('/proc').catch(() => [] as string[])) {
       if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
       const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-      if (line.includes(folder)) pids.push(Number(name));
+      // The background process of cde is known by its configuration alone.
+      const isBackground = line.endsWith('\0background\0run\0');
+      const environment = isBackground ? await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '') : '';
+      if (line.includes(folder) || environment.includes(folder)) pids.push(Number(name));
     }
     if (pids.length === 0 || Date.now() > deadline) return;
     for (const pid of pids)
