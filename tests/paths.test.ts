@@ -30,8 +30,10 @@ test('cde ssh takes the path that is wanted, and says so', async () => {
 });
 
 test('a session moves to the direct path by itself while it is used', async () => {
-  const ssh = machine.begin(['ssh', 'hello', '-v', '--', 'sleep 4; echo over']);
-  await ssh.says(/path moved: direct-tcp 127\.0\.0\.1:\d+/);
+  const waiting = 'until [ -e ~/moved ]; do sleep 0.1; done; echo over';
+  const ssh = machine.begin(['ssh', 'hello', '-v', '--', waiting]);
+  await ssh.says(/path moved: direct-(tcp|udp) \S+:\d+/);
+  expect(await machine.cde('ssh', 'hello', '--', 'touch ~/moved')).toMatchObject({ code: 0 });
   expect((await ssh.ended).stdout).toBe('over\n');
 });
 
