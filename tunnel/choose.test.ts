@@ -97,6 +97,17 @@ describe('the choice of a path', () => {
     expect(chooser.rtt('d')).toBeUndefined();
   });
 
+  it('does not come back to what is offered no more', () => {
+    const world = onA(direct('d'));
+    world.chooser.offer([direct('d')]);
+    expect(world.chooser.rtt('a')).toBeUndefined();
+    for (let i = 1; i < rounds; i++) world.round({ a: 20, d: 1 });
+    expect(world.round({ a: 20, d: 1 })).toMatchObject({ move: 'd' });
+    expect(world.chooser.ranking(world.at)).toEqual(['d']);
+    for (let i = 0; i < 10; i++)
+      expect(world.round({ a: 1, d: 100 }, dwellMs)).toEqual({ move: null, why: 'best' });
+  });
+
   it('is not moved by one sample that got stuck, nor by what it knows nothing of', () => {
     const world = onA(relay('b'));
     for (let i = 0; i < 5; i++) world.round({ a: 20, b: 20 });
@@ -143,17 +154,24 @@ describe('whatever is measured', () => {
         let active: string = 'a';
         const moved: number[] = [];
         const failedAt = new Map<string, number>();
+        // What was withdrawn and is offered again begins anew.
+        const forgetWithdrawn = () => {
+          for (const id of failedAt.keys())
+            if (id !== active && !offered.some((each) => each.id === id)) failedAt.delete(id);
+        };
         chooser.offer(offered);
         chooser.use('a', 0, 'need');
         for (const one of events) {
           if (one.do === 'offer') {
             offered = one.some;
             chooser.offer(offered);
+            forgetWithdrawn();
           } else if (one.do === 'broke') {
             chooser.failed(active, at);
             failedAt.set(active, at);
             active = one.to;
             chooser.use(active, at, 'need');
+            forgetWithdrawn();
           } else {
             at += one.afterMs;
             one.rtts.forEach((rtt, index) => {
@@ -172,6 +190,7 @@ describe('whatever is measured', () => {
             moved.push(at);
             active = move;
             chooser.use(move, at, 'choice');
+            forgetWithdrawn();
             expect(moved.filter((each) => at - each < memoryMs).length).toBeLessThanOrEqual(6);
           }
         }

@@ -80,6 +80,7 @@ function precedes(one: { one: Candidate; rtt: number }, best: { one: Candidate; 
 
 export function makeChooser(): Chooser {
   const known = new Map<string, Known>();
+  let offered = new Set<string>();
   let active: string | undefined;
   /** When it moved by choice, of late. */
   let moves: number[] = [];
@@ -94,8 +95,8 @@ export function makeChooser(): Chooser {
 
   return {
     offer(candidates) {
-      const ids = new Set(candidates.map(({ id }) => id));
-      for (const id of known.keys()) if (!ids.has(id) && id !== active) known.delete(id);
+      offered = new Set(candidates.map(({ id }) => id));
+      forgetWithdrawn();
       for (const { id, kind } of candidates)
         if (!known.has(id)) known.set(id, { id, kind, samples: [], wins: 0, failures: 0, retryAt: 0 });
     },
@@ -113,6 +114,7 @@ export function makeChooser(): Chooser {
     },
     use(id, at, by) {
       active = id;
+      forgetWithdrawn();
       for (const one of known.values()) one.wins = 0;
       moves = moves.filter((each) => at - each < memoryMs);
       if (by === 'choice') moves.push(at);
@@ -171,6 +173,11 @@ export function makeChooser(): Chooser {
       for (const one of known.values()) Object.assign(one, { samples: [], wins: 0, failures: 0, retryAt: 0 });
     },
   };
+
+  /** The active one stays, for what is better than it; once it is left there is no way back. */
+  function forgetWithdrawn(): void {
+    for (const id of known.keys()) if (!offered.has(id) && id !== active) known.delete(id);
+  }
 
   function leaveAlone(one: Known, at: number): void {
     one.retryAt = at + Math.min(memoryMs, retryMs * 2 ** one.failures);
