@@ -177,6 +177,8 @@ describe('what both ends say', () => {
     'candidate:1 1 UDP 1 abcd.local 4000 typ host',
     'candidate:1 1 UDP 1 169.254.169.254 80 typ host',
     'candidate:1 1 UDP 1 ::ffff:169.254.169.254 80 typ host',
+    'candidate:1 1 UDP 1 ::ffff:a9fe:a9fe 80 typ host',
+    'candidate:1 1 UDP 1 0:0:0:0:0:ffff:169.254.169.254 80 typ host',
     'candidate:1 1 UDP 1 fe80::1 80 typ host',
     'candidate:1 1 UDP 1 224.0.0.1 80 typ host',
     'candidate:1 1 UDP 1 0.0.0.0 80 typ host',

@@ -237,6 +237,26 @@ describe('a change', () => {
   });
 });
 
+it('watches a folder that has taken the place of another', async () => {
+  let heard = () => {};
+  const next = () =>
+    new Promise<void>((resolve) => {
+      heard = resolve;
+    });
+  tree.watch(() => heard());
+  const all = { lines: [], git: false };
+  await mkdir(at('d'));
+  await tree.scan(all);
+  let change = next();
+  await rm(at('d'), { recursive: true });
+  await mkdir(at('d'));
+  await change;
+  await tree.scan(all);
+  change = next();
+  await writeFile(at('d/f'), '1');
+  await change;
+});
+
 it('tells of a change once, until it is looked at; in new folders too, not in those left out', async () => {
   let told = 0;
   let heard = () => {};

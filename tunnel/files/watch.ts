@@ -1,5 +1,5 @@
 import { type FSWatcher, watch as watchPath } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { isHalfName } from './entries.ts';
 
 /** Each costs the kernel a kilobyte and Node a few. */
@@ -24,18 +24,22 @@ export function makeWatcher(root: string, onChange: () => void): Watcher {
   function add(folder: string): void {
     try {
       const watcher = watchPath(join(root, folder), { recursive: !perFolder, persistent: false });
-      watcher.on('change', (_, name) => {
+      const drop = () => {
+        watcher.close();
+        if (watchers.get(folder) === watcher) watchers.delete(folder);
+      };
+      watcher.on('change', (kind, name) => {
         const last = String(name ?? '')
           .split(/[\\/]/)
           .at(-1)!;
         // Our own halves; what they become is reported under its name.
         if (!isHalfName(last)) onChange();
+        // A folder that is taken away, or replaced, says so by its own name, and nothing afterwards: the next scan
+        // watches what is there then. A child of that name costs one needless watcher.
+        if (kind === 'rename' && folder !== '' && last === basename(folder)) drop();
       });
       // The folder is gone, or the system gives no more: the next scan tells.
-      watcher.on('error', () => {
-        watcher.close();
-        watchers.delete(folder);
-      });
+      watcher.on('error', drop);
       watchers.set(folder, watcher);
     } catch (error) {
       // One that is gone since the scan is no loss.

@@ -3,9 +3,10 @@ import { TreeError } from './tree.ts';
 
 /**
  * What goes through a stream of the kind `files`: frames of a head (JSON) and a body (bytes), each with its length in
- * four bytes before it. The client asks with `{id, op, …}`; the agent answers in the order of the questions with any
- * number of `{id, part, …}` and one `{id, ok}` or `{id, error}`, and says `{event: 'changed'}` by itself. A question
- * `write` is followed by its `data` and then `end` or `abort`, with nothing in between.
+ * four bytes before it. The client asks with `{id, op, …}`; the agent answers with any number of
+ * `{id, part, …}` and one `{id, ok}` or `{id, error}`, in the order of the questions but for `write`, whose answer may
+ * come after later ones', and says `{event: 'changed'}` by itself. A question `write` is followed by its `begin`, its
+ * `data` and then `end` or `abort`, with nothing in between.
  */
 export interface Frame {
   head: Record<string, unknown>;
