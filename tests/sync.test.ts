@@ -87,6 +87,16 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
   await mkdir(there);
   expect(await sync('--once')).toMatchObject({ code: 5, stderr: expect.stringContaining('[sync-emptied]') });
   expect(await read(join(here, 'new.txt'))).toBe('new');
+  await rm(there, { recursive: true });
+  expect(await sync('--once', '--forget')).toMatchObject({ code: 0 });
+  expect(await read(join(there, 'new.txt'))).toBe('new');
+  expect(await read(join(here, 'new.txt'))).toBe('new');
+  // What says what is left out cannot be read: nothing is copied for that.
+  await rm(join(here, '.cdeignore'));
+  await mkdir(join(here, '.cdeignore'));
+  await writeFile(join(here, 'secret'), 'key');
+  expect(await sync('--once')).toMatchObject({ stderr: expect.stringContaining('[sync-failed]') });
+  expect(await readdir(there)).not.toContain('secret');
 });
 
 test(

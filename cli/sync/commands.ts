@@ -24,7 +24,14 @@ export const syncCommands: readonly Command[] = [
       },
       gitignore: { kind: 'flag', help: "Leave out what the folder's own .gitignore names, too" },
       git: { kind: 'flag', help: 'Take in .git (git must not run on both sides at once)' },
-      allowEmpty: { kind: 'flag', help: 'Go on although one side has lost all its files' },
+      forget: {
+        kind: 'flag',
+        help: 'Forget what both last agreed on: what one side lacks is copied to it, nothing is deleted',
+      },
+      allowEmpty: {
+        kind: 'flag',
+        help: 'One side has lost all its files on purpose: delete them on the other as well',
+      },
       list: { kind: 'flag', short: 'l', help: 'List what is, and was, kept in step from here' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       path: pathOption,

@@ -4,6 +4,7 @@ import { lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync } fro
 import { createConnection, createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { type Entries, type Entry, isEntry, isSafePath } from '@cde/tunnel/files/entries.ts';
 import { configDir } from '../config.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -118,7 +119,7 @@ export async function takePair(
 ): Promise<{ release(): void }> {
   mkdirSync(folderOf(env), { recursive: true, mode: 0o700 });
   const path = socketPath(env, idOf(pair));
-  for (let attempt = 0; attempt < 3; attempt += 1) {
+  for (let attempt = 0; attempt < 5; attempt += 1) {
     const server = createServer((socket) => {
       socket.on('error', () => {});
       socket.end(JSON.stringify(status()));
@@ -128,10 +129,12 @@ export async function takePair(
       await once(server, 'listening');
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
-      const other = await isAlive(path);
-      if (other) throw await running(pair, path);
-      // Left by a process that was killed.
-      rmSync(path, { force: true });
+      const before = statSync(path, { throwIfNoEntry: false })?.ino;
+      if (await isAlive(path)) throw await running(pair, path);
+      // Left by a process that was killed, unless another has taken its place meanwhile, and begins to listen.
+      if (attempt > 0 && statSync(path, { throwIfNoEntry: false })?.ino === before)
+        rmSync(path, { force: true });
+      else await delay(50);
       continue;
     }
     server.unref();
@@ -159,8 +162,8 @@ async function isAlive(path: string): Promise<boolean> {
   try {
     await once(socket, 'connect');
     return true;
-  } catch {
-    return false;
+  } catch (error) {
+    return !['ECONNREFUSED', 'ENOENT'].includes((error as NodeJS.ErrnoException).code ?? '');
   } finally {
     socket.destroy();
   }

@@ -26,6 +26,8 @@ export interface SyncInput {
   gitignore: boolean;
   git: boolean;
   allowEmpty: boolean;
+  /** Begins as if the two had never been in step. */
+  forget: boolean;
   start: boolean;
   path: string | undefined;
 }
@@ -53,7 +55,7 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
   context.signal.addEventListener('abort', () => remoteTree?.close(), { once: true });
   const teller = makeTeller(context, pair, status);
   try {
-    const base = state.read();
+    const base = input.forget ? new Map() : state.read();
     const engine = makeEngine({
       local,
       base,
@@ -142,7 +144,7 @@ async function openLocalRoot(
   } catch (error) {
     if (!(error instanceof TreeError) || error.code !== 'root-missing') throw readable(error, pairOf(path));
     const pair = pairOf(path);
-    if (openState(context.env, pair).read().size > 0 && !input.allowEmpty)
+    if (openState(context.env, pair).read().size > 0 && !input.allowEmpty && !input.forget)
       throw emptied(`${path} is gone`, pair);
     return input.dryRun ? null : findRoot(path, true);
   }
@@ -177,11 +179,20 @@ async function readRules(root: string, input: SyncInput): Promise<Rules> {
 const mostRulesBytes = 256 * 1024;
 
 async function readLines(file: string): Promise<string[]> {
-  const stats = await lstat(file).catch(() => null);
-  // A link could have been put there by the other side.
-  if (!stats?.isFile() || stats.size > mostRulesBytes) return [];
-  const text = await readFile(file, 'utf8').catch(() => '');
-  return text.split(/\r?\n/);
+  try {
+    const stats = await lstat(file);
+    // A link could have been put there by the other side.
+    if (!stats.isFile()) throw new Error('it is no plain file');
+    if (stats.size > mostRulesBytes) throw new Error(`it has more than ${mostRulesBytes / 1024} KiB`);
+    return (await readFile(file, 'utf8')).split(/\r?\n/);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    // Without its rules what was left out, a key say, would be copied.
+    throw new TreeError(
+      'failed',
+      `${file} says what is left out and cannot be read: ${(error as Error).message}`,
+    );
+  }
 }
 
 /** Nothing at all: the local side of a dry run into a folder that is not there yet. */
@@ -229,7 +240,7 @@ const emptied = (what: string, pair: Pair) =>
   new Failure('sync-emptied', `${what}.`, {
     exitCode: exitCodes.conflict,
     detail: `The other side still has its files; they were not deleted.`,
-    hint: `Is a disk not mounted, or is the workspace new? To go on with what the two hold now: cde sync --allow-empty ${pair.local} ${pair.workspace}:${pair.remote}`,
+    hint: `Is a disk not mounted? To copy all of it there again: cde sync --forget ${pair.local} ${pair.workspace}:${pair.remote} (--allow-empty instead deletes it here, too)`,
   });
 
 const incomplete = (status: Status) =>
