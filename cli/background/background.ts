@@ -52,6 +52,8 @@ export async function runBackground(context: Context): Promise<number> {
     });
   const sessions = new Map<string, Kept>();
   const reasons = new Map<string, Promise<FailureJson | null>>();
+  /** Streams that have ended, oldest first. */
+  const endedNames: string[] = [];
   const connections = new Set<Socket>();
   let streams = 0;
   let neededAt = performance.now();
@@ -104,10 +106,10 @@ export async function runBackground(context: Context): Promise<number> {
           return end?.error ? toFailure(end.error).toJSON() : null;
         }),
       );
-      for (const old of reasons.keys()) {
-        if (reasons.size <= mostReasons) break;
-        reasons.delete(old);
-      }
+      void ended.then(() => {
+        endedNames.push(name);
+        if (endedNames.length > mostReasons) reasons.delete(endedNames.shift()!);
+      });
       await join(socket, stream);
     } finally {
       kept.streams--;

@@ -25,8 +25,13 @@ type Networks = Record<string, Record<string, Entry>>;
  */
 export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now): RttBook {
   const file = join(configDir(env), 'satellites.json');
-  const network = networkName();
-  const mine: Record<string, Entry> = read()[network] ?? {};
+  /** What this process knows, by network: one that runs for hours sees several. */
+  const known: Networks = {};
+  const here = (): Record<string, Entry> => {
+    const network = networkName();
+    known[network] ??= read()[network] ?? {};
+    return known[network];
+  };
   let dirty = false;
   let writtenAt = Number.NEGATIVE_INFINITY;
 
@@ -45,7 +50,7 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
     writtenAt = now();
     try {
       const all = { ...read() };
-      all[network] = { ...all[network], ...mine };
+      for (const [network, entries] of Object.entries(known)) all[network] = { ...all[network], ...entries };
       const newest = (entries: Record<string, Entry>) =>
         Math.max(...Object.values(entries).map(({ at }) => at));
       const kept = Object.entries(all)
@@ -68,9 +73,9 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
 
   process.once('exit', write);
   return {
-    get: (url) => fresh(mine)[url]?.ms,
+    get: (url) => fresh(here())[url]?.ms,
     put(url, ms) {
-      mine[url] = { ms: Math.round(ms * 100) / 100, at: now() };
+      here()[url] = { ms: Math.round(ms * 100) / 100, at: now() };
       dirty = true;
       if (now() - writtenAt > writeEveryMs) write();
     },
