@@ -39,6 +39,7 @@ export interface DirectOptions {
 export function makeDirect(options: DirectOptions): Direct {
   const loopback = isAtHome(options.serverUrl);
   let wanted: string | undefined;
+  let said = '';
   let given: string[] = [];
   let listener: DirectListener | undefined;
   let turn: Promise<void> = Promise.resolve();
@@ -53,6 +54,8 @@ export function makeDirect(options: DirectOptions): Direct {
       listener?.close();
       listener = undefined;
       if (direct) listener = await open(direct.port);
+      // The agent before us may still have it: the next manifest tries again.
+      if (direct && !listener) wanted = undefined;
       if (closed) listener?.close();
     }
     if (before !== addresses().join(' ')) options.onChange();
@@ -69,7 +72,9 @@ export function makeDirect(options: DirectOptions): Direct {
         why = (error as Error).message;
       }
     }
-    options.onFailure(`no direct connections: cannot listen on port ${port}: ${why}`);
+    const words = `no direct connections: cannot listen on port ${port}: ${why}`;
+    if (words !== said) options.onFailure(words);
+    said = words;
     return undefined;
   }
 
