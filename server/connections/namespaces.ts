@@ -49,7 +49,12 @@ export function namespaceProblem(error: unknown, cluster: string, namespace: str
     return new Problem('no-kubernetes-namespace', `The namespace ${namespace} is not there.`, {
       hint: 'Start the workspace: cde start',
     });
-  return new Problem('cluster-away', `The cluster ${cluster} gives no credentials.`, {
+  if ([401, 403, 422].includes(error.status))
+    return new Problem('cluster-credentials-invalid', `The cluster ${cluster} refuses what this needs.`, {
+      detail: error.message,
+      hint: 'An administrator grants it: cde cluster show names the permissions that are missing',
+    });
+  return new Problem('cluster-away', `The cluster ${cluster} does not answer.`, {
     detail: error.message,
     retryAfter: 5,
   });

@@ -104,8 +104,6 @@ export function makePortSessions(open: Opener) {
         throw error;
       }
     },
-    /** Workspaces with a session at the moment. */
-    size: () => all.size,
     close() {
       closed = true;
       for (const [id, held] of all) drop(id, held);

@@ -1,5 +1,4 @@
 import type { PortLevel } from '@cde/api/ports.ts';
-import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
 import { and, eq, gt, ne } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { browserSessions, portCodes, portShares, users, workspaces } from '../database/schema.ts';
@@ -11,9 +10,7 @@ import type { PortPlace } from './names.ts';
 export interface FoundPort {
   workspaceId: string;
   owner: UserActor;
-  name: string;
   port: number;
-  status: WorkspaceStatus;
   /** As the owner has shared it; null: with nobody, or the owner is suspended. */
   level: PortLevel | null;
 }
@@ -23,8 +20,6 @@ export async function findPort({ db }: Database, place: PortPlace): Promise<Foun
   const [row] = await db
     .select({
       workspaceId: workspaces.id,
-      name: workspaces.name,
-      status: workspaces.status,
       ownerId: users.id,
       owner: users.username,
       role: users.role,
@@ -45,9 +40,7 @@ export async function findPort({ db }: Database, place: PortPlace): Promise<Foun
   if (!row) return null;
   return {
     workspaceId: row.workspaceId,
-    name: row.name,
     port: place.port,
-    status: row.status,
     level: row.ownerStatus === 'active' ? row.level : null,
     // In whose name the server enters: their agent admits nobody else.
     owner: {
