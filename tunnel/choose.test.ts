@@ -178,6 +178,7 @@ describe('whatever is measured', () => {
               chooser.sample(ids[index]!, rtt, at);
               if (rtt === null && ids[index] !== active) failedAt.set(ids[index]!, at);
             });
+            forgetWithdrawn();
             const { move } = chooser.decide(at);
             if (move === null) continue;
             expect(move).not.toBe(active);
