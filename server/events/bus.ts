@@ -13,11 +13,17 @@ export interface Bus {
   publish(change: Change): void;
   /** Returns the way to unsubscribe. `lost` is called when changes of other replicas may have been missed. */
   subscribe(onChange: (change: Change) => void, lost?: () => void): () => void;
+  /** A user was suspended or deleted: told at once, by this replica and the others. */
+  publishUser(userId: string): void;
+  /** Returns the way to unsubscribe. */
+  subscribeUsers(onUser: (userId: string) => void): () => void;
   start(): Promise<void>;
   close(): Promise<void>;
 }
 
 const channel = 'cde_changes';
+/** One of its own: replicas of an earlier release do not listen to it, and need not understand it. */
+const usersChannel = 'cde_users';
 /** NOTIFY takes a lock of the whole database at commit, so one batch per replica and 50 ms (design.md, decision 3). */
 const batchMs = 50;
 /** PostgreSQL refuses payloads of 8,000 bytes. */
@@ -28,6 +34,7 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
   const { pool, log } = options;
   const self = randomUUID();
   const subscribers = new Set<{ onChange: (change: Change) => void; lost?: () => void }>();
+  const ofUsers = new Set<(userId: string) => void>();
   let pending = new Map<string, Change>();
   let timer: NodeJS.Timeout | null = null;
   let listener: pg.Client | null = null;
@@ -71,7 +78,12 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     };
     client.on('error', again);
     client.on('end', again);
-    client.on('notification', ({ payload }) => {
+    client.on('notification', ({ channel: on, payload }) => {
+      if (on === usersChannel) {
+        const [from, userId] = JSON.parse(payload ?? '[]') as [string, string];
+        if (from !== self) for (const tell of ofUsers) tell(userId);
+        return;
+      }
       const [from, batch] = JSON.parse(payload ?? '[]') as [string, [string, string?][]];
       if (from === self) return;
       for (const [workspaceId, buildId] of batch)
@@ -79,7 +91,7 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     });
     try {
       await client.connect();
-      await client.query(`LISTEN ${channel}`);
+      await client.query(`LISTEN ${channel}; LISTEN ${usersChannel}`);
       listener = client;
       if (!first) for (const { lost } of subscribers) lost?.();
     } catch (error) {
@@ -98,6 +110,17 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
       const subscriber = { onChange, ...(lost && { lost }) };
       subscribers.add(subscriber);
       return () => subscribers.delete(subscriber);
+    },
+    publishUser(userId) {
+      for (const tell of ofUsers) tell(userId);
+      // Lost, it costs the others some seconds: they also poll.
+      pool
+        .query('SELECT pg_notify($1, $2)', [usersChannel, JSON.stringify([self, userId])])
+        .catch((error) => log.debug({ err: error }, 'a change of a user was not announced'));
+    },
+    subscribeUsers(onUser) {
+      ofUsers.add(onUser);
+      return () => ofUsers.delete(onUser);
     },
     start: () => listen(true),
     async close() {

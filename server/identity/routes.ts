@@ -6,6 +6,7 @@ import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, users } from '../database/schema.ts';
 import { Problem } from '../errors.ts';
+import type { Bus } from '../events/bus.ts';
 import type { Actor } from '../http/actor.ts';
 import { serve, serveAs } from '../http/serve.ts';
 import { readAudit, writeAudit } from './audit.ts';
@@ -39,6 +40,7 @@ import {
 interface Deps {
   config: Config;
   database: Database;
+  bus: Pick<Bus, 'publishUser'>;
   now: () => Date;
 }
 
@@ -221,14 +223,17 @@ function userRoutes(app: FastifyInstance, { config, database, now }: Deps): void
     );
     return toUser(row);
   });
-  serve(app, api.updateUser, async (caller) =>
-    toUser(await updateUser(database, caller, caller.params.user, caller.body)),
-  );
+  serve(app, api.updateUser, async (caller) => {
+    const row = await updateUser(database, caller, caller.params.user, caller.body);
+    if (row.status !== 'active') bus.publishUser(row.id);
+    return toUser(row);
+  });
   serve(app, api.deleteUser, async (caller) => {
-    await deleteUser(database, caller, caller.params.user, {
+    const id = await deleteUser(database, caller, caller.params.user, {
       homeGraceDays: config.homeGraceDays,
       now: now(),
     });
+    bus.publishUser(id);
   });
   serve(app, api.setPassword, async (caller) => {
     const { actor, body, params, request, reply, requestId, ip } = caller;

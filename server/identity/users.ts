@@ -203,7 +203,7 @@ export async function replacePassword(
 }
 
 /**
- * Deletes a user with their sessions and tokens. Throws `user-not-found`, `last-owner`,
+ * Deletes a user with their sessions and tokens; resolves with their id. Throws `user-not-found`, `last-owner`,
  * `user-has-workspaces` (also while the home of a deleted workspace is kept for `homeGraceDays`).
  */
 export async function deleteUser(
@@ -211,8 +211,8 @@ export async function deleteUser(
   caller: Caller<UserActor>,
   ref: string,
   { homeGraceDays, now }: { homeGraceDays: number; now: Date },
-): Promise<void> {
-  await db.transaction(async (tx) => {
+): Promise<string> {
+  return db.transaction(async (tx) => {
     const user = await lockUser(tx, ref, caller.actor);
     await keepAnOwner(tx, user);
     const theirs = eq(workspaces.ownerId, user.id);
@@ -246,6 +246,7 @@ export async function deleteUser(
       targetName: user.username,
       before: shown(user),
     });
+    return user.id;
   });
 }
 

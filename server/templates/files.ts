@@ -1,4 +1,5 @@
 import type { Fault } from '@cde/api/templates.ts';
+import { unstorable } from './storable.ts';
 
 export const templateFileName = 'template.yaml';
 export const fileLimits = { files: 64, bytes: 512 * 1024 } as const;
@@ -40,7 +41,7 @@ export function checkFiles(files: Record<string, string>): Fault[] {
         'use letters, digits, ".", "_", "-" and "/", without ".."',
       );
     }
-    if (files[name]!.includes('\0') || !files[name]!.isWellFormed()) {
+    if (unstorable(files[name]!)) {
       fault(name, 'the file is not text', 'a template carries UTF-8 text only');
     }
   }

@@ -424,7 +424,11 @@ data:
     }),
     {
       numRuns: 500,
-      examples: [[[{ at: 12, drop: 0, add: '${{' }]], [[{ at: 12, drop: 7, add: '${{ 1 }}' }]]],
+      examples: [
+        [[{ at: 380, drop: 3, add: '${{ "\\u0000" }}' }]],
+        [[{ at: 12, drop: 0, add: '${{' }]],
+        [[{ at: 12, drop: 7, add: '${{ 1 }}' }]],
+      ],
     },
   );
 });

@@ -2,6 +2,7 @@
 import { type Fault, Manifest } from '@cde/api/templates.ts';
 import { isReserved, ownLabel, refused } from './manifest-rules.ts';
 import { type Path, readDocuments, type Source } from './source.ts';
+import { unstorable } from './storable.ts';
 import { nearest } from './suggest.ts';
 import { asMap } from './tree.ts';
 
@@ -254,6 +255,3 @@ function checkTexts(source: Source): Fault[] {
 
 /** Nobody reads more of one manifest. */
 const mostFaults = 100;
-
-/** What PostgreSQL does not take within JSON. */
-export const unstorable = (text: string) => text.includes('\0') || !text.isWellFormed();

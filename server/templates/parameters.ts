@@ -2,6 +2,7 @@ import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templa
 import { describe } from './fields.ts';
 import { compilePattern, largestProgram, longestMatched } from './pattern.ts';
 import type { Path } from './source.ts';
+import { unstorable } from './storable.ts';
 import { didYouMean } from './suggest.ts';
 
 /** Characters of a string parameter without `maxLength`; and of any. */
@@ -126,8 +127,7 @@ export function checkValue(parameter: Parameter, value: ParameterValue): Issue |
   switch (parameter.type) {
     case 'string': {
       if (typeof value !== 'string') return { message: `must be a text, not ${describe(value)}` };
-      if (value.includes('\0') || !value.isWellFormed())
-        return { message: 'must not hold a NUL character or half a character' };
+      if (unstorable(value)) return { message: 'must not hold a NUL character or half a character' };
       const { minLength = 0, pattern, options } = parameter;
       const maxLength = parameter.maxLength ?? (pattern === undefined ? longestString : longestMatched);
       if (value.length < minLength || value.length > Math.min(maxLength, longestStringAllowed)) {

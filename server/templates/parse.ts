@@ -2,12 +2,13 @@ import { type Fault, Parameter, type TemplateContent } from '@cde/api/templates.
 import { wantAt } from './fields.ts';
 import { checkFiles, templateFileName } from './files.ts';
 import { checkSections } from './kubernetes.ts';
-import { type ManifestSource, readManifests, unstorable } from './manifests.ts';
+import { type ManifestSource, readManifests } from './manifests.ts';
 import { checkDeclarations } from './parameters.ts';
 import { parseDuration } from './quantity.ts';
 import { evaluateTemplate, reservedEnv } from './render.ts';
 import { checkShape } from './shape.ts';
 import { readSource, type Source } from './source.ts';
+import { unstorable } from './storable.ts';
 import { nearest } from './suggest.ts';
 import { asMap, scalars } from './tree.ts';
 import { checkExpressions, samplesOf, tryContext } from './trial.ts';
