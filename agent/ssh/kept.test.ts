@@ -104,6 +104,6 @@ describe.skipIf(!has('ssh'))('terminals that stay (needs ssh)', () => {
     await until(() => fixture.sessions.list().length === 1, 'the other is gone');
     one.type('stty size; exit\n');
     await one.pty.exited;
-    expect(one.text()).toContain('40 120');
+    await one.shows('40 120');
   });
 });
