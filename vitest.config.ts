@@ -4,7 +4,7 @@ export default defineConfig({
   test: {
     globalSetup: ['server/testing-setup.ts'],
     include: [
-      '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.ts',
+      '{api,tunnel,satellite,server,agent,cli,web,noded}/**/*.test.ts',
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',
       'tests/*.test.ts',
     ],

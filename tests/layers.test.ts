@@ -12,6 +12,7 @@ const parts: Record<string, readonly string[]> = {
   agent: ['api', 'tunnel'],
   cli: ['api', 'tunnel'],
   web: ['api'],
+  noded: ['api'],
 };
 /** The server's folders from the ground up; each may import those before it (and the files at the server's top that are no composition). */
 const nouns = [

@@ -1,0 +1,219 @@
+// The keeper on the machine's own kernel where the test may (root, settings of a network namespace or harmless ones, put
+// back at the end), and on a folder named as such where values are wanted that no kernel should be given.
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from 'vitest';
+import { type Change, makeKeeper } from './keep.ts';
+import { makeModules } from './modules.ts';
+import { openOriginals } from './originals.ts';
+import { type Profile, readProfiles } from './profiles.ts';
+import { makeSysctls, type Sysctls } from './sysctls.ts';
+
+let folder: string;
+let root: string;
+let record: string;
+let changes: Change[];
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'cde-noded-'));
+  root = join(folder, 'fake-proc-sys');
+  record = join(folder, 'state/originals.json');
+  changes = [];
+  put('kernel.random.boot_id', 'boot-1');
+  put('fs.aio-max-nr', '65536');
+  put('vm.swappiness', '60');
+  put('net.ipv4.tcp_rmem', '4096\t131072\t6291456');
+});
+afterEach(() => rmSync(folder, { recursive: true, force: true }));
+
+const pathOf = (name: string) => join(root, name.replaceAll('.', '/'));
+function put(name: string, value: string): void {
+  mkdirSync(dirname(pathOf(name)), { recursive: true });
+  writeFileSync(pathOf(name), `${value}\n`);
+}
+const value = (name: string) => readFileSync(pathOf(name), 'utf8').trim();
+function profiles(body: object): Profile[] {
+  const read = readProfiles(JSON.stringify({ profiles: body }));
+  if ('faults' in read) throw new Error(read.faults.join('\n'));
+  return read.profiles;
+}
+/** A keeper as after a start of noded: all that it knows of before is on disk. */
+function started(sysctls: Sysctls = makeSysctls(root)) {
+  return makeKeeper({
+    sysctls,
+    modules: makeModules({ loaded: '/sys/module' }),
+    originals: openOriginals(record, sysctls.bootId()),
+    onChange: (change) => changes.push(change),
+  });
+}
+const pass = async (body: object, keeper = started()) => {
+  const { states, left } = await keeper.pass(profiles(body));
+  expect([...left]).toEqual([]);
+  return Object.fromEntries(states);
+};
+const ready = { state: 'ready' };
+
+test('what a profile asks for is set, kept, and put back when none asks for it', async () => {
+  const scylla = { sysctls: { 'fs.aio-max-nr': { atLeast: 1048576 }, 'vm.swappiness': 1 } };
+  expect(await pass({ scylla })).toEqual({ scylla: ready });
+  expect([value('fs.aio-max-nr'), value('vm.swappiness')]).toEqual(['1048576', '1']);
+
+  put('vm.swappiness', '30');
+  expect(await pass({ scylla })).toEqual({ scylla: ready });
+  expect(value('vm.swappiness')).toBe('1');
+  expect(changes.at(-1)).toEqual({ what: 'repaired', sysctl: 'vm.swappiness', from: '30', to: '1' });
+
+  expect(await pass({})).toEqual({});
+  expect([value('fs.aio-max-nr'), value('vm.swappiness')]).toEqual(['65536', '60']);
+  expect(JSON.parse(readFileSync(record, 'utf8')).sysctls).toEqual({});
+});
+
+test('of "at least" the most is had, more is left alone, and what we raised sinks again with the wish', async () => {
+  const of = (atLeast: number) => ({ sysctls: { 'fs.aio-max-nr': { atLeast } } });
+  await pass({ a: of(100_000), b: of(200_000) });
+  expect(value('fs.aio-max-nr')).toBe('200000');
+  await pass({ a: of(100_000) });
+  expect(value('fs.aio-max-nr')).toBe('100000');
+  await pass({ a: of(1_000) });
+  expect(value('fs.aio-max-nr')).toBe('65536');
+  await pass({ a: of(100_000) });
+  put('fs.aio-max-nr', '900000');
+  expect(await pass({ a: of(100_000) })).toEqual({ a: ready });
+  expect(value('fs.aio-max-nr')).toBe('900000');
+  // Somebody else's by now: nothing to put back.
+  await pass({});
+  expect(value('fs.aio-max-nr')).toBe('900000');
+  expect(changes.at(-1)?.what).toBe('given-up');
+});
+
+test('numbers beyond those of JavaScript, and spaces as the kernel writes them', async () => {
+  put('fs.file-max', '9223372036854775806');
+  const big = { sysctls: { 'fs.file-max': { atLeast: '9223372036854775807' } } };
+  const several = { sysctls: { 'net.ipv4.tcp_rmem': '4096  131072 6291456' } };
+  expect(await pass({ big, several })).toEqual({ big: ready, several: ready });
+  expect(value('fs.file-max')).toBe('9223372036854775807');
+  expect(changes.map(({ sysctl }) => sysctl)).toEqual(['fs.file-max']);
+});
+
+test('profiles in conflict are not applied, are named, and hold up no other', async () => {
+  const a = { sysctls: { 'vm.swappiness': 1, 'fs.aio-max-nr': 70_000 } };
+  const b = { sysctls: { 'vm.swappiness': 10 } };
+  const c = { sysctls: { 'fs.aio-max-nr': { atLeast: 70_000 } } };
+  expect(await pass({ a, c })).toEqual({ a: ready, c: ready });
+  const states = await pass({ a, b, c });
+  expect(states.a).toMatchObject({ state: 'not-ready', reason: 'conflict' });
+  expect(states.b).toMatchObject({
+    message: expect.stringContaining('vm.swappiness is to be 10 here and 1 by the profile a'),
+  });
+  expect(states.c).toEqual(ready);
+  // What runs with it keeps it: it was not taken out, only made unclear.
+  expect(value('vm.swappiness')).toBe('1');
+  expect(await pass({ c })).toEqual({ c: ready });
+  expect(value('vm.swappiness')).toBe('60');
+});
+
+test('a profile that cannot be had is not begun', async () => {
+  const a = { sysctls: { 'vm.swappiness': 1, 'fs.nr_open': 9 } };
+  const b = { modules: ['cde_no_such_module'], sysctls: { 'fs.aio-max-nr': 70_000 } };
+  const c = { sysctls: { 'net.ipv4.tcp_rmem': { atLeast: 3 } } };
+  const states = await pass({ a, b, c });
+  expect(states.a).toMatchObject({
+    reason: 'sysctl-missing',
+    message: expect.stringContaining('fs.nr_open'),
+  });
+  expect(states.b).toMatchObject({
+    reason: 'module-failed',
+    message: expect.stringContaining('cde_no_such_module'),
+  });
+  expect(states.c).toMatchObject({ reason: 'sysctl-not-a-number' });
+  expect(changes).toEqual([]);
+});
+
+test('killed at each step of each write, the next start keeps and puts back as if nothing had been', async () => {
+  const steps = ['a', 'b', null] as const;
+  const bodies = {
+    a: { x: { sysctls: { 'vm.swappiness': 1, 'fs.aio-max-nr': { atLeast: 100_000 } } } },
+    b: { x: { sysctls: { 'vm.swappiness': 2, 'fs.aio-max-nr': { atLeast: 90_000 } } } },
+  };
+  const killed = new Error('killed');
+  /** Dies at its n-th touch of the kernel or of the record, before or after it had its effect. */
+  for (let touch = 1; touch <= 40; touch++) {
+    rmSync(dirname(record), { recursive: true, force: true });
+    put('vm.swappiness', '60');
+    put('fs.aio-max-nr', '65536');
+    let left = touch;
+    const dying = <T>(act: () => T): T => {
+      if (--left <= 0) throw killed;
+      const result = act();
+      if (--left <= 0) throw killed;
+      return result;
+    };
+    const real = makeSysctls(root);
+    let died = false;
+    for (const step of steps) {
+      const sysctls: Sysctls = { ...real, write: (name, text) => dying(() => real.write(name, text)) };
+      const kept = openOriginals(record, real.bootId());
+      const keeper = makeKeeper({
+        sysctls,
+        modules: makeModules({ loaded: '/sys/module' }),
+        originals: { ...kept, put: (name, entry) => dying(() => kept.put(name, entry)) },
+      });
+      await keeper.pass(step ? profiles(bodies[step]) : []).catch((error) => {
+        expect(error).toBe(killed);
+      });
+      if (left <= 0) {
+        died = true;
+        break;
+      }
+    }
+    // The next start: the wish of then is had, and afterwards all is as at the beginning.
+    await pass(bodies.b);
+    expect([value('vm.swappiness'), value('fs.aio-max-nr')], `touch ${touch}`).toEqual(['2', '90000']);
+    await pass({});
+    expect([value('vm.swappiness'), value('fs.aio-max-nr')], `touch ${touch}`).toEqual(['60', '65536']);
+    if (!died) break;
+  }
+});
+
+test('after a boot the values of before are those that the kernel began with', async () => {
+  await pass({ a: { sysctls: { 'vm.swappiness': 1 } } });
+  put('kernel.random.boot_id', 'boot-2');
+  put('vm.swappiness', '40');
+  await pass({ a: { sysctls: { 'vm.swappiness': 1 } } });
+  await pass({});
+  expect(value('vm.swappiness')).toBe('40');
+});
+
+test('a record that cannot be read is not written over', () => {
+  mkdirSync(dirname(record), { recursive: true });
+  writeFileSync(record, '{"bootId":');
+  expect(() => started()).toThrow(/cannot be read.*put back what it names by hand/s);
+  expect(readFileSync(record, 'utf8')).toBe('{"bootId":');
+});
+
+const root0 = process.platform === 'linux' && process.getuid?.() === 0;
+test.skipIf(!root0)('the kernel itself: set, refused, rounded and put back, in a network of its own', () => {
+  const said = execFileSync(
+    'unshare',
+    ['-n', process.execPath, join(import.meta.dirname, 'testing/real-kernel.ts'), record],
+    { encoding: 'utf8' },
+  );
+  expect(JSON.parse(said)).toEqual({
+    before: { somaxconn: '4096', rmem: expect.any(String) },
+    during: {
+      somaxconn: '5000',
+      rmem: '4096 140000 6291456',
+      states: {
+        good: ready,
+        bad: {
+          state: 'not-ready',
+          reason: 'sysctl-refused',
+          message: expect.stringContaining('the kernel does not take this value (EINVAL)'),
+        },
+      },
+    },
+    repaired: '5000',
+    after: { somaxconn: '4096', rmem: expect.any(String) },
+  });
+});

@@ -1,0 +1,175 @@
+import type { Modules } from './modules.ts';
+import type { Originals } from './originals.ts';
+import { makePlan } from './plan.ts';
+import type { Profile, Wanted } from './profiles.ts';
+import type { Sysctls } from './sysctls.ts';
+
+export type Reason =
+  | 'conflict'
+  | 'module-failed'
+  | 'sysctl-missing'
+  | 'sysctl-refused'
+  | 'sysctl-not-taken'
+  | 'sysctl-not-a-number';
+
+/** What became of a profile on this node. */
+export type State = { state: 'ready' } | { state: 'not-ready'; reason: Reason; message: string };
+
+/** What one pass over the kernel came to. */
+export interface Pass {
+  states: Map<string, State>;
+  /** What should have been put back and could not be, with the reason. */
+  left: Map<string, string>;
+}
+
+/** What was done to the kernel, for the log and the figures. */
+export type Change =
+  | { what: 'set' | 'repaired' | 'restored'; sysctl: string; from: string; to: string }
+  /** Somebody else changed it since: it is theirs. */
+  | { what: 'given-up'; sysctl: string; from: string; to: string };
+
+export interface Keeper {
+  /** Brings the kernel to what these profiles ask for, and puts back what none asks for any more. */
+  pass(profiles: readonly Profile[]): Promise<Pass>;
+}
+
+const wholeNumber = /^-?\d{1,20}$/;
+const failure = (reason: Reason, message: string): State => ({ state: 'not-ready', reason, message });
+const said = (error: unknown) => {
+  const { code, message } = error as NodeJS.ErrnoException;
+  return code === 'EINVAL' ? 'the kernel does not take this value (EINVAL)' : message;
+};
+
+/** Profiles are those that apply to this node. */
+export function makeKeeper({
+  sysctls,
+  modules,
+  originals,
+  onChange = () => {},
+}: {
+  sysctls: Sysctls;
+  modules: Modules;
+  originals: Originals;
+  onChange?: (change: Change) => void;
+}): Keeper {
+  const holds = (value: string, wanted: Wanted) =>
+    'exact' in wanted ? value === wanted.exact : wholeNumber.test(value) && BigInt(value) >= wanted.atLeast;
+
+  /** What to write, or the value as it is. More than was asked for is left, unless it was us who set it. */
+  function target(value: string, wanted: Wanted, sysctl: string): string {
+    if ('exact' in wanted) return wanted.exact;
+    const record = originals.get(sysctl);
+    if (BigInt(value) >= wanted.atLeast && !record?.set.includes(value)) return value;
+    const before = record && wholeNumber.test(record.original) ? BigInt(record.original) : wanted.atLeast;
+    return String(before > wanted.atLeast ? before : wanted.atLeast);
+  }
+
+  function keep(sysctl: string, wanted: Wanted): State | null {
+    const value = sysctls.read(sysctl);
+    if (value === null)
+      return failure(
+        'sysctl-missing',
+        `The kernel has no ${sysctl}; a module may bring it, or a newer kernel.`,
+      );
+    if ('atLeast' in wanted && !wholeNumber.test(value))
+      return failure(
+        'sysctl-not-a-number',
+        `${sysctl} is no single number (${value}): the profile has to give it whole.`,
+      );
+    const next = target(value, wanted, sysctl);
+    const record = originals.get(sysctl);
+    if (value === next) {
+      if (record && record.set.length > 1) originals.put(sysctl, { ...record, set: [value] });
+      return null;
+    }
+    originals.put(sysctl, {
+      original: record?.original ?? value,
+      set: [...new Set([...(record?.set ?? []), next])],
+    });
+    let refusal: unknown = null;
+    try {
+      sysctls.write(sysctl, next);
+    } catch (error) {
+      refusal = error;
+    }
+    // Asked of the kernel in any case: what it took, and not what it said, is what has to be put back one day.
+    const now = sysctls.read(sysctl) ?? value;
+    if (now === value) originals.put(sysctl, record);
+    else {
+      originals.put(sysctl, { original: record?.original ?? value, set: [now] });
+      const repaired = record?.set.length === 1 && record.set[0] === next;
+      onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: now });
+    }
+    if (refusal) return failure('sysctl-refused', `${sysctl} cannot be set to ${next}: ${said(refusal)}.`);
+    return holds(now, wanted)
+      ? null
+      : failure('sysctl-not-taken', `${sysctl} was set to ${next}, and the kernel made ${now} of it.`);
+  }
+
+  /** Null: it is as it was before us, or is somebody else's. */
+  function restore(sysctl: string): string | null {
+    const { original, set } = originals.get(sysctl)!;
+    const value = sysctls.read(sysctl);
+    if (value !== null && value !== original) {
+      if (set.includes(value)) {
+        try {
+          sysctls.write(sysctl, original);
+        } catch (error) {
+          return `${sysctl} cannot be put back to ${original}: ${said(error)}.`;
+        }
+        const now = sysctls.read(sysctl);
+        if (now !== original)
+          return `${sysctl} was put back to ${original}, and the kernel made ${now} of it.`;
+        onChange({ what: 'restored', sysctl, from: value, to: original });
+      } else onChange({ what: 'given-up', sysctl, from: value, to: original });
+    }
+    originals.put(sysctl, undefined);
+    return null;
+  }
+
+  /** What stands against a profile before anything is written for it. */
+  async function obstacle(profile: Profile): Promise<State | null> {
+    for (const module of profile.modules) {
+      const why = await modules.ensure(module);
+      if (why !== null) return failure('module-failed', `The module ${module} cannot be loaded: ${why}`);
+    }
+    const missing = [...profile.sysctls.keys()].filter((sysctl) => sysctls.read(sysctl) === null);
+    return missing.length > 0
+      ? failure(
+          'sysctl-missing',
+          `The kernel has no ${missing.join(', ')}; a module may bring it, or a newer kernel.`,
+        )
+      : null;
+  }
+
+  return {
+    async pass(profiles) {
+      const plan = makePlan(profiles);
+      const states = new Map<string, State>();
+      for (const [name, why] of plan.conflicts)
+        states.set(name, failure('conflict', `${why}. None of these is applied until they agree.`));
+      const agreed = profiles.filter(({ name }) => !plan.conflicts.has(name));
+      for (const profile of agreed) {
+        const against = await obstacle(profile);
+        if (against) states.set(profile.name, against);
+      }
+      const results = new Map<string, State | null>();
+      for (const profile of agreed) {
+        if (states.has(profile.name)) continue;
+        let state: State = { state: 'ready' };
+        for (const sysctl of profile.sysctls.keys()) {
+          if (!results.has(sysctl)) results.set(sysctl, keep(sysctl, plan.wanted.get(sysctl)!));
+          const failed = results.get(sysctl);
+          if (failed && state.state === 'ready') state = failed;
+        }
+        states.set(profile.name, state);
+      }
+      const left = new Map<string, string>();
+      for (const sysctl of originals.names().filter((name) => !plan.claimed.has(name))) {
+        const why = restore(sysctl);
+        if (why) left.set(sysctl, why);
+      }
+      return { states: new Map(profiles.map(({ name }) => [name, states.get(name)!])), left };
+    },
+  };
+}

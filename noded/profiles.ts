@@ -1,0 +1,137 @@
+import { isMap, LineCounter, parseDocument } from 'yaml';
+import { z } from 'zod';
+import { judgeSysctl } from './allowed.ts';
+
+/** What a sysctl is to be: exactly this, or this or more. */
+export type Wanted = { exact: string } | { atLeast: bigint };
+
+/** What a template asks of a node by one name. */
+export interface Profile {
+  name: string;
+  sysctls: ReadonlyMap<string, Wanted>;
+  modules: readonly string[];
+  /** Labels of the nodes that get it; none: all nodes. */
+  nodeSelector: Readonly<Record<string, string>>;
+}
+
+/** The name is the end of a label's key, of which Kubernetes takes 63 characters with `kernel-profile.` before it. */
+const nameRule = /^[a-z]([-a-z0-9]{0,46}[a-z0-9])?$/;
+const Name = z
+  .string()
+  .regex(nameRule, 'use at most 48 lower-case letters, digits and dashes, starting with a letter');
+/** With dots alone: a slash could lead out of /proc/sys. */
+const SysctlName = z
+  .string()
+  .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$/, 'write it with dots: fs.aio-max-nr');
+const whole = 'write a whole number; one above 9007199254740991 in quotes';
+/** Decimal, as far as the kernel counts. */
+const wholeNumber = /^-?\d{1,20}$/;
+const atLeastOf = (value: unknown): bigint | null => {
+  if (typeof value === 'string') return wholeNumber.test(value) ? BigInt(value) : null;
+  return Number.isSafeInteger(value) ? BigInt(value as number) : null;
+};
+/** One rule at a time, so that the admin reads what is wrong and not what else there could be. */
+const Value = z.unknown().transform((value, context): Wanted => {
+  const refuse = (message: string) => {
+    context.addIssue({ code: 'custom', message });
+    return z.NEVER;
+  };
+  if (typeof value === 'number')
+    return Number.isSafeInteger(value) ? { exact: String(value) } : refuse(whole);
+  if (typeof value === 'string') {
+    const exact = value.trim().replace(/[ \t]+/g, ' ');
+    return /^[\x20-\x7e]{1,200}$/.test(exact)
+      ? { exact }
+      : refuse('write one line of at most 200 characters');
+  }
+  if (typeof value !== 'object' || value === null || Object.keys(value).join() !== 'atLeast')
+    return refuse('write a number, a text, or { atLeast: NUMBER }');
+  const atLeast = atLeastOf((value as { atLeast: unknown }).atLeast);
+  return atLeast === null ? refuse(`atLeast: ${whole}`) : { atLeast };
+});
+const Selector = z.record(
+  z.string().regex(/^([a-z0-9.-]{1,253}\/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$/, 'write a label'),
+  z.string().regex(/^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$/, "write a label's value, in quotes"),
+);
+const ProfileBody = z.strictObject({
+  sysctls: z.record(SysctlName, Value).default({}),
+  modules: z
+    .array(z.string().regex(/^[A-Za-z0-9_-]{1,64}$/, 'write the name of a kernel module: br_netfilter'))
+    .max(64)
+    .default([]),
+  nodeSelector: Selector.default({}),
+});
+const File = z.strictObject({
+  allow: z
+    .array(
+      z
+        .string()
+        .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*(\.\*)?$/, 'write a sysctl, or a family: net.ipv6.*'),
+    )
+    .default([]),
+  profiles: z.record(Name, ProfileBody).default({}),
+});
+
+type Path = readonly PropertyKey[];
+
+/**
+ * Reads the file of profiles. Faults: each a line for the admin with the place in the file, what is wrong and
+ * what is allowed.
+ */
+export function readProfiles(source: string): { profiles: Profile[] } | { faults: string[] } {
+  const lines = new LineCounter();
+  const document = parseDocument(source, { lineCounter: lines, prettyErrors: false });
+  const at = (offset: number) => {
+    const { line, col } = lines.linePos(offset);
+    return `${line}:${col}`;
+  };
+  if (document.errors.length > 0)
+    return { faults: document.errors.map(({ pos, message }) => `${at(pos[0])} ${message}`) };
+  /** Where the path, or what there is of it, stands: the key, since it is what an admin looks for. */
+  const place = (path: Path): string => {
+    for (let length = path.length; length > 0; length--) {
+      const parent = length === 1 ? document.contents : document.getIn(path.slice(0, length - 1), true);
+      if (isMap(parent)) {
+        const pair = parent.items.find(({ key }) => String(key) === String(path[length - 1]));
+        const range = (pair?.key as { range?: [number, number, number] } | undefined)?.range;
+        if (range) return at(range[0]);
+      }
+      const node = document.getIn(path.slice(0, length), true) as
+        | { range?: [number, number, number] }
+        | undefined;
+      if (node?.range) return at(node.range[0]);
+    }
+    return '1:1';
+  };
+  const written = document.toJS() ?? {};
+  const parsed = File.safeParse(written);
+  if (!parsed.success)
+    return {
+      faults: parsed.error.issues.map((issue) => {
+        const path = issue.code === 'unrecognized_keys' ? [...issue.path, issue.keys[0]!] : issue.path;
+        return `${place(path)} ${path.map(String).join(' › ')}: ${words(issue)}`;
+      }),
+    };
+  const faults: string[] = [];
+  const profiles = Object.entries(parsed.data.profiles).map(([name, body]): Profile => {
+    for (const sysctl of Object.keys(body.sysctls)) {
+      const refused = judgeSysctl(sysctl, parsed.data.allow);
+      if (refused)
+        faults.push(
+          `${place(['profiles', name, 'sysctls', sysctl])} profiles › ${name}: ${refused.message} (${refused.hint})`,
+        );
+    }
+    return { name, ...body, sysctls: new Map(Object.entries(body.sysctls)) };
+  });
+  return faults.length > 0 ? { faults } : { profiles };
+}
+
+/** Of a key or of a choice the rule that was written here, and not zod's frame around it. */
+function words(issue: z.core.$ZodIssue): string {
+  if (issue.code === 'unrecognized_keys') {
+    const known: Record<number, string> = { 0: 'allow, profiles', 2: 'sysctls, modules, nodeSelector' };
+    return `not known here (known here: ${known[issue.path.length] ?? 'nothing'})`;
+  }
+  if (issue.code === 'invalid_key') return issue.issues[0]!.message;
+  return issue.message;
+}
