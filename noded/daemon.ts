@@ -1,0 +1,168 @@
+import type { Keeper, Pass } from './keep.ts';
+import type { KubeNode } from './node.ts';
+import { appliesTo } from './plan.ts';
+import { difference, eventsOf, type NodeView, type Told, tell } from './report.ts';
+import type { Profiles } from './source.ts';
+
+export interface Daemon {
+  /** The kernel is looked after. */
+  healthy(): boolean;
+  /** The node's labels are known and were told what holds. */
+  ready(): boolean;
+  /** Ends after what is under way. Kernel and labels stay: an update of noded is no reason to move workspaces. */
+  stop(): Promise<void>;
+}
+
+interface Log {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+}
+
+/** How often the kernel is read: some files of a few bytes. It tells nobody of a change. */
+const lookMs = 2_000;
+/** How soon what was seen is told, and what became known is used. */
+const turnMs = 500;
+/** How often the node is read, for labels that others change; nodes of a cluster do not all ask at once. */
+const nodeMs = 60_000;
+/** A label is taken away at once. It is given back, and words are changed, no more often than this. */
+const patchMs = 10_000;
+/** A pass longer than this hangs: modprobe is given 20 s for each module. */
+const hangMs = 120_000;
+/** Of events in ten minutes: more would say nothing new. */
+const mostEvents = 10;
+
+/** Looks after the kernel of one node and tells the node what holds. */
+export function startDaemon({
+  source,
+  keeper,
+  node,
+  log,
+  onPass = () => {},
+}: {
+  source: { read(): Profiles };
+  keeper: Keeper;
+  node: KubeNode;
+  log: Log;
+  onPass?: (pass: Pass | null, fault: string | null) => void;
+}): Daemon {
+  let known: NodeView | null = null;
+  let knownAt = 0;
+  let askAgainMs = 0;
+  let patchedAt = Number.NEGATIVE_INFINITY;
+  /** While the cluster is away it is asked at the pace of patches. */
+  let callAgainAt = 0;
+  let told: Told | null | undefined;
+  let saidOfFile: string | null = null;
+  let passedAt = performance.now();
+  let events: number[] = [];
+  let stopped = false;
+  const failures = new Set<string>();
+  /** Once for each trouble, until it is over. */
+  function trouble(what: string, error: unknown): void {
+    if (failures.has(what)) return;
+    failures.add(what);
+    log.warn({ err: (error as Error).message }, what);
+  }
+
+  async function look(): Promise<void> {
+    const { profiles, fault } = source.read();
+    if (fault !== saidOfFile) {
+      if (fault) log.warn({ fault }, 'The file of profiles is faulty; the last good one stays in force');
+      else log.info({}, 'The file of profiles is good again');
+      saidOfFile = fault;
+    }
+    if (!known) return;
+    const { labels } = known;
+    const pass = profiles
+      ? await keeper.pass(profiles.filter((profile) => appliesTo(profile, labels)))
+      : null;
+    const next = tell(pass, fault);
+    for (const [name, state] of pass?.states ?? []) {
+      const before = told?.profiles[name];
+      if (JSON.stringify(before) === JSON.stringify(next?.profiles[name])) continue;
+      if (state.state === 'ready') log.info({ profile: name }, 'The kernel profile is kept');
+      else log.warn({ profile: name, reason: state.reason }, state.message);
+    }
+    for (const [sysctl, why] of pass?.left ?? []) if (!told?.left?.[sysctl]) log.warn({ sysctl }, why);
+    told = next;
+    onPass(pass, fault);
+  }
+
+  async function report(): Promise<void> {
+    if (performance.now() < callAgainAt) return;
+    if (!known || performance.now() - knownAt > askAgainMs) {
+      known = await node.get();
+      knownAt = performance.now();
+      askAgainMs = nodeMs * (0.75 + Math.random() / 2);
+      failures.delete(unread);
+    }
+    if (told === undefined) return;
+    const patch = difference(known, told);
+    if (!patch) return;
+    const takes = Object.values(patch.labels).includes(null);
+    if (!takes && performance.now() - patchedAt < patchMs) return;
+    const news = eventsOf(known, told);
+    patchedAt = performance.now();
+    try {
+      known = await node.patch(patch);
+    } catch (error) {
+      // Whoever changed the node meanwhile: it is read anew.
+      askAgainMs = 0;
+      throw error;
+    }
+    failures.delete(untold);
+    for (const event of news) {
+      events = events.filter((at) => performance.now() - at < 600_000);
+      if (events.length >= mostEvents) break;
+      events.push(performance.now());
+      await node
+        .event(known, event)
+        .catch((error) => trouble('An event was not taken by the cluster', error));
+    }
+  }
+  const unread = 'The node cannot be read from the cluster';
+  const untold = 'The node cannot be told in the cluster';
+
+  /** The two go on beside each other: a cluster that is away keeps nobody from repairing the kernel. */
+  function every(ms: number, work: () => Promise<void>, failed: (error: unknown) => void) {
+    let timer: NodeJS.Timeout | undefined;
+    let running = Promise.resolve();
+    const turn = () => {
+      running = work()
+        .catch(failed)
+        .finally(() => {
+          if (!stopped) timer = setTimeout(turn, ms);
+        });
+    };
+    turn();
+    return async () => {
+      clearTimeout(timer);
+      await running;
+    };
+  }
+  const stopReporting = every(turnMs, report, (error) => {
+    trouble(known ? untold : unread, error);
+    callAgainAt = performance.now() + patchMs * (0.5 + Math.random());
+  });
+  const lookFailed = 'The kernel cannot be looked after';
+  const stopLooking = every(
+    turnMs,
+    async () => {
+      const due = known === null || told === undefined || performance.now() - passedAt >= lookMs;
+      if (!due) return;
+      await look();
+      failures.delete(lookFailed);
+      passedAt = performance.now();
+    },
+    (error) => trouble(lookFailed, error),
+  );
+
+  return {
+    healthy: () => performance.now() - passedAt < hangMs,
+    ready: () => known !== null && told !== undefined && difference(known, told) === null,
+    async stop() {
+      stopped = true;
+      await Promise.all([stopReporting(), stopLooking()]);
+    },
+  };
+}

@@ -1,0 +1,46 @@
+import { Counter, Gauge, Registry } from 'prom-client';
+import type { Change, Pass } from './keep.ts';
+
+export interface Metrics {
+  changed(change: Change): void;
+  passed(pass: Pass | null, fault: string | null): void;
+  /** In the format of Prometheus. */
+  text(): Promise<string>;
+}
+
+export function makeMetrics(): Metrics {
+  const registers = [new Registry()];
+  const ready = new Gauge({
+    name: 'cde_noded_profile_ready',
+    help: '1: the profile is kept on this node; 0: it is not, the annotation of the node tells why',
+    labelNames: ['profile'],
+    registers,
+  });
+  const changes = new Counter({
+    name: 'cde_noded_changes_total',
+    help: 'Changes of the kernel: set, repaired (somebody had changed it), restored, given-up (left to somebody else)',
+    labelNames: ['sysctl', 'what'],
+    registers,
+  });
+  const faulty = new Gauge({
+    name: 'cde_noded_profiles_faulty',
+    help: '1: the newest file of profiles cannot be used, and the last good one is in force',
+    registers,
+  });
+  const last = new Gauge({
+    name: 'cde_noded_last_pass_timestamp_seconds',
+    help: 'When the kernel was last looked at',
+    registers,
+  });
+  return {
+    changed: ({ sysctl, what }) => changes.inc({ sysctl, what }),
+    passed(pass, fault) {
+      ready.reset();
+      for (const [profile, { state }] of pass?.states ?? [])
+        ready.set({ profile }, state === 'ready' ? 1 : 0);
+      faulty.set(fault ? 1 : 0);
+      last.setToCurrentTime();
+    },
+    text: () => registers[0]!.metrics(),
+  };
+}

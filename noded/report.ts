@@ -1,0 +1,101 @@
+import type { Pass, State } from './keep.ts';
+
+export const labelPrefix = 'cde.dev/kernel-profile.';
+export const annotationKey = 'cde.dev/kernel-profiles';
+
+/** What of a node noded reads and writes. */
+export interface NodeView {
+  uid: string;
+  labels: Readonly<Record<string, string>>;
+  annotations: Readonly<Record<string, string>>;
+}
+
+/** The annotation `cde.dev/kernel-profiles`, as JSON. */
+export interface Told {
+  profiles: Record<string, State>;
+  /** What is wrong with the file of profiles; the last good one is in force. */
+  fault?: string;
+  /** What could not be put back, by sysctl. */
+  left?: Record<string, string>;
+}
+
+/** A change of the node's labels and annotations; null takes a key away. */
+export interface NodePatch {
+  labels: Record<string, string | null>;
+  annotations: Record<string, string | null>;
+}
+
+export interface NodeEvent {
+  type: 'Normal' | 'Warning';
+  reason: 'KernelProfileReady' | 'KernelProfileNotReady' | 'KernelProfilesFaulty' | 'SysctlNotRestored';
+  message: string;
+}
+
+/** An annotation is read in lists of nodes: a profile has one reason there, not a page. */
+const most = 500;
+const short = (text: string) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+/** What the node is to say. Null where there is nothing to say: no profile is for it, and nothing is wrong. */
+export function tell(pass: Pass | null, fault: string | null): Told | null {
+  const profiles = Object.fromEntries(
+    [...(pass?.states ?? [])].map(([name, state]): [string, State] => [
+      name,
+      'message' in state ? { ...state, message: short(state.message) } : state,
+    ]),
+  );
+  const told: Told = {
+    profiles,
+    ...(fault && { fault: short(fault) }),
+    ...(pass && pass.left.size > 0 && { left: Object.fromEntries([...pass.left].slice(0, 10)) }),
+  };
+  return Object.keys(profiles).length === 0 && !told.fault && !told.left ? null : told;
+}
+
+/** What brings the node to say it; null when it does. Labels of profiles that are no more go too. */
+export function difference(node: NodeView, told: Told | null): NodePatch | null {
+  const labels: Record<string, string | null> = {};
+  for (const [name, { state }] of Object.entries(told?.profiles ?? {}))
+    if (state === 'ready' && node.labels[labelPrefix + name] !== 'ready')
+      labels[labelPrefix + name] = 'ready';
+  for (const key of Object.keys(node.labels))
+    if (key.startsWith(labelPrefix) && told?.profiles[key.slice(labelPrefix.length)]?.state !== 'ready')
+      labels[key] = null;
+  const annotations: Record<string, string | null> = {};
+  const text = told && JSON.stringify(told);
+  if ((node.annotations[annotationKey] ?? null) !== text) annotations[annotationKey] = text;
+  return Object.keys(labels).length + Object.keys(annotations).length === 0 ? null : { labels, annotations };
+}
+
+/** What has changed from what the node said before, for people who read its events. */
+export function eventsOf(node: NodeView, told: Told | null): NodeEvent[] {
+  let before: Partial<Told> = {};
+  try {
+    before = JSON.parse(node.annotations[annotationKey] ?? '{}') as Partial<Told>;
+  } catch {
+    // Somebody else wrote there: then everything is news.
+  }
+  const events: NodeEvent[] = [];
+  for (const [name, state] of Object.entries(told?.profiles ?? {})) {
+    const old = before.profiles?.[name];
+    const reason = 'reason' in state ? state.reason : null;
+    if (old && old.state === state.state && ('reason' in old ? old.reason : null) === reason) continue;
+    events.push(
+      state.state === 'ready'
+        ? { type: 'Normal', reason: 'KernelProfileReady', message: `The kernel profile ${name} is kept.` }
+        : {
+            type: 'Warning',
+            reason: 'KernelProfileNotReady',
+            message: `The kernel profile ${name} is not kept (${reason}): ${state.message}`,
+          },
+    );
+  }
+  if (told?.fault && told.fault !== before.fault)
+    events.push({
+      type: 'Warning',
+      reason: 'KernelProfilesFaulty',
+      message: `The kernel profiles are faulty; the last good ones stay in force. ${told.fault}`,
+    });
+  for (const [sysctl, why] of Object.entries(told?.left ?? {}))
+    if (!before.left?.[sysctl]) events.push({ type: 'Warning', reason: 'SysctlNotRestored', message: why });
+  return events;
+}

@@ -1,0 +1,42 @@
+import { z } from 'zod';
+
+export class SettingsError extends Error {}
+
+const address = z
+  .string()
+  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$/, 'write HOST:PORT, for example 0.0.0.0:7092')
+  .transform((text) => {
+    const at = text.lastIndexOf(':');
+    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
+  })
+  .refine(({ port }) => port <= 65535, 'a port is at most 65535');
+const Settings = z.object({
+  /** The node that this process keeps. */
+  CDE_NODE_NAME: z.string('is missing: the name of this node').min(1),
+  CDE_NODED_PROFILES: z.string().default('/etc/cde/noded/profiles.yaml'),
+  /** Where the node's /proc/sys is; the container's own cannot be written. */
+  CDE_NODED_SYSCTLS: z.string().default('/proc/sys'),
+  CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
+  CDE_NODED_LISTEN: address.prefault('0.0.0.0:7092'),
+  CDE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),
+});
+const RestoreSettings = z.object({
+  /** NAMESPACE/NAME of the ConfigMap with the profiles. */
+  CDE_NODED_CONFIG_MAP: z
+    .string('is missing: NAMESPACE/NAME of the ConfigMap with the profiles')
+    .regex(/^[a-z0-9-]+\/[a-z0-9.-]+$/, 'write NAMESPACE/NAME'),
+  CDE_NODED_RESTORE_SECONDS: z.coerce.number().int().min(1).max(3600).default(240),
+});
+
+function read<Shape extends z.ZodType>(schema: Shape, env: NodeJS.ProcessEnv): z.output<Shape> {
+  const parsed = schema.safeParse(env);
+  if (parsed.success) return parsed.data;
+  throw new SettingsError(
+    parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`).join('\n'),
+  );
+}
+
+/** @throws SettingsError */
+export const readSettings = (env: NodeJS.ProcessEnv) => read(Settings, env);
+/** @throws SettingsError */
+export const readRestoreSettings = (env: NodeJS.ProcessEnv) => read(RestoreSettings, env);
