@@ -5,11 +5,12 @@
  * Usage: node bench/keys.ts [SECONDS]. Linux, root; needs ssh, sshd, ip, python3.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { makeAddress, makeHost } from '../tests/faults/network/network.ts';
 import { cde, freePort, makeMachine } from '../tests/harness/server.ts';
+import { startSshd } from './sshd.ts';
 
 const seconds = Number(process.argv[2] ?? 8);
 const wire = { megabits: 20, delayMs: 20 };
@@ -23,29 +24,14 @@ await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
 await machine.start();
 const config = join(machine.env.HOME!, '.ssh/config');
 await machine.cde('config-ssh', '--ssh-config', config);
-const keys = join(machine.folder, 'sshd');
-await mkdir(keys, { mode: 0o700 });
-for (const name of ['host', 'user'])
-  await machine.run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(keys, name)]);
-await copyFile(join(keys, 'user.pub'), join(keys, 'authorized'));
-const port = await freePort();
-await writeFile(
-  join(keys, 'config'),
-  `Port ${port}\nListenAddress ${place.address}\nHostKey ${keys}/host\nAuthorizedKeysFile ${keys}/authorized\nPidFile none\nStrictModes no\nPermitRootLogin yes\nUsePAM no\nUseDNS no\n`,
-);
-await mkdir('/run/sshd', { recursive: true }).catch(() => {});
-const daemon = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', join(keys, 'config')], { stdio: 'ignore' });
-const plain = [
-  ...['-F', 'none', '-p', String(port), '-i', join(keys, 'user'), '-o', 'StrictHostKeyChecking=no'],
-  ...['-o', `UserKnownHostsFile=${keys}/known`, '-o', 'LogLevel=ERROR'],
-];
-const shared = [...plain, '-o', 'ControlMaster=auto', '-o', `ControlPath=${keys}/mux`];
+const sshd = await startSshd(machine, place.address);
+const shared = ['-o', 'ControlMaster=auto', '-o', `ControlPath=${machine.folder}/mux`];
 const through = (path: string) => [
   ...['-F', config, '-o', `ProxyCommand=${process.execPath} ${cde} ssh --stdio --path=${path} %n`],
 ];
 const ways: Record<string, string[]> = {
-  'sshd, two connections': [...plain, `root@${place.address}`],
-  'sshd, one connection': [...shared, `root@${place.address}`],
+  'sshd, two connections': [...sshd.options, sshd.host],
+  'sshd, one connection': [...sshd.options, ...shared, sshd.host],
   'cde, relay': [...through('relay'), 'hello.cde'],
   'cde, direct-tcp': [...through('direct-tcp'), 'hello.cde'],
 };
@@ -105,7 +91,7 @@ try {
     await delay(1_000);
   }
 } finally {
-  daemon.kill();
+  sshd.close();
   await host.remove();
   await machine.remove();
   place.remove();

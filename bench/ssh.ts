@@ -7,49 +7,17 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
-import { userInfo } from 'node:os';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cde, freePort } from '../tests/harness/server.ts';
+import { cde } from '../tests/harness/server.ts';
 import { median, ms, warmServer } from './harness.ts';
+import { startSshd } from './sshd.ts';
 
 const rounds = Number(process.argv[2] ?? 15);
 const keysARound = 400;
-const sshd = ['/usr/sbin/sshd', '/usr/local/sbin/sshd'].find((path) => existsSync(path));
-if (!sshd) {
-  console.error('bench/ssh.ts needs sshd: apt-get install openssh-server');
-  process.exit(1);
-}
 const { machine, server } = await warmServer();
-const keys = join(machine.folder, 'sshd');
-await mkdir(keys, { mode: 0o700 });
-for (const name of ['host', 'user'])
-  await machine.run('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', join(keys, name)]);
-await copyFile(join(keys, 'user.pub'), join(keys, 'authorized'));
-const port = await freePort();
-await writeFile(
-  join(keys, 'config'),
-  `Port ${port}\nListenAddress 127.0.0.1\nHostKey ${keys}/host\nAuthorizedKeysFile ${keys}/authorized\nPidFile none\nStrictModes no\nPermitRootLogin yes\nUsePAM no\n`,
-);
-await mkdir('/run/sshd', { recursive: true }).catch(() => {});
-const daemon = spawn(sshd, ['-D', '-e', '-f', join(keys, 'config')], { stdio: 'ignore' });
-const plain = [
-  '-F',
-  'none',
-  '-p',
-  String(port),
-  '-i',
-  join(keys, 'user'),
-  '-o',
-  'StrictHostKeyChecking=no',
-  '-o',
-  `UserKnownHostsFile=${keys}/known`,
-  '-o',
-  'LogLevel=ERROR',
-  `${userInfo().username}@127.0.0.1`,
-  'true',
-];
+const sshd = await startSshd(machine);
+const plain = [...sshd.options, sshd.host, 'true'];
 const config = join(machine.env.HOME!, '.ssh/config');
 await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
 await machine.cde('config-ssh');
@@ -99,15 +67,7 @@ const through = (path: string) => [
 ];
 
 try {
-  for (let tries = 0; ; tries++) {
-    try {
-      await time('ssh', plain);
-      break;
-    } catch (error) {
-      if (tries > 50) throw error;
-      await new Promise((resolve) => setTimeout(resolve, 100));
-    }
-  }
+  await time('ssh', plain);
   await time('ssh', tunnel, alone);
   await time('ssh', tunnel);
   const base: number[] = [];
@@ -142,7 +102,7 @@ try {
     console.log(`a key's echo, ${name.padEnd(6)} p50 ${at(0.5)} µs, p99 ${at(0.99)} µs`);
   }
 } finally {
-  daemon.kill();
+  sshd.close();
   await server.stop();
   await machine.remove();
 }

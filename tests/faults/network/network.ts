@@ -18,6 +18,8 @@ export interface Wire {
 export interface Host {
   /** The words before a command that run it there. */
   prefix: string[];
+  /** The one it has at first. */
+  address: string;
   set(wire: Wire): Promise<void>;
   /** Another address in the place of the one it has, as when a laptop changes its Wi-Fi. */
   changeAddress(): void;
@@ -82,6 +84,7 @@ export async function makeHost(): Promise<Host> {
   return {
     pids,
     prefix: ['ip', 'netns', 'exec', name],
+    address: first,
     async set(wire) {
       const done = new Promise<void>((resolve) => waiting.push(resolve));
       link.stdin!.write(`${JSON.stringify(wire)}\n`);

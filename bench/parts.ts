@@ -1,0 +1,256 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createPrivateKey, generateKeyPairSync, randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { type AddressInfo, connect, createServer } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { relayPlugin } from '@cde/satellite/plugin.ts';
+import { makeRelay } from '@cde/satellite/relay.ts';
+import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { type PathKind, pathKinds } from '@cde/tunnel/path.ts';
+import { formatAddress, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
+import { listenRelay } from '@cde/tunnel/paths/relay.ts';
+import { makeReception } from '@cde/tunnel/reception.ts';
+import { openSession, type Session } from '@cde/tunnel/session.ts';
+import { connectTarget } from '@cde/tunnel/targets.ts';
+import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import Fastify from 'fastify';
+
+/** The processes of a session without a server: satellite, agent, and the program in the workspace. */
+
+export const bulkBytes = 128 * 1024 * 1024;
+
+/** What a client needs to open sessions; can be sent to another process. */
+export interface Dialling {
+  ticket: string;
+  agentKey: string;
+  clientPrivateKey: string;
+  url: string;
+  /** Of the program, as the agent reaches it. */
+  host: string;
+  port: number;
+}
+
+export interface Parts {
+  dialling: Dialling;
+  satellite: ChildProcess;
+  agent: ChildProcess;
+  close(): void;
+}
+
+interface Place {
+  /** What it listens at. */
+  host: string;
+  /** The words before a command that run it elsewhere. */
+  prefix?: string[];
+}
+const here: Place = { host: '127.0.0.1' };
+
+/** Starts this file, or another of the kind, as a process for one role, and waits for its first word. */
+export async function begin<T>(
+  file: string,
+  role: string,
+  message: unknown,
+  { host, prefix = [] }: Place = here,
+): Promise<{ child: ChildProcess; said: T }> {
+  const [program, ...words] = [...prefix, process.execPath, file];
+  const child = spawn(program!, words, {
+    env: { ...process.env, CDE_BENCH_ROLE: role, CDE_BENCH_HOST: host },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  });
+  child.send(message as string);
+  const [said] = (await Promise.race([
+    once(child, 'message'),
+    once(child, 'exit').then(([code]) => Promise.reject(new Error(`the ${role} ended with ${code}`))),
+  ])) as [T];
+  return { child, said };
+}
+
+const thisFile = fileURLToPath(import.meta.url);
+
+export async function startParts(places: { satellite?: Place; agent?: Place } = {}): Promise<Parts> {
+  const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
+  const workspaceId = randomUUID();
+  const exp = Math.floor(Date.now() / 1000) + 3_600;
+  const program = await begin<number>(thisFile, 'program', null, places.agent);
+  const satellite = await begin<string>(thisFile, 'satellite', signer.publicKey, places.satellite);
+  const agent = await begin<string>(
+    thisFile,
+    'agent',
+    {
+      url: satellite.said,
+      workspaceId,
+      ticketKey: signer.publicKey,
+      listenToken: await signer.signListenToken({ workspaceId, buildId: randomUUID(), exp }),
+    } satisfies AgentSetup,
+    places.agent,
+  );
+  const clientKey = makeClientKey();
+  const ticket = await signer.signTicket({
+    workspaceId,
+    workspace: 'bench/bench',
+    userId: randomUUID(),
+    username: 'bench',
+    agentKey: agent.said,
+    clientKey: clientKey.publicKey,
+    satellites: ['bench'],
+    paths: [...pathKinds],
+    jti: randomUUID(),
+    exp,
+  });
+  return {
+    dialling: {
+      ticket,
+      agentKey: agent.said,
+      clientPrivateKey: clientKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
+      url: satellite.said,
+      host: (places.agent ?? here).host,
+      port: program.said,
+    },
+    satellite: satellite.child,
+    agent: agent.child,
+    close() {
+      for (const { child } of [program, satellite, agent]) child.kill();
+    },
+  };
+}
+
+/** A session as the CLI's: one that goes on after its path. */
+export function dial(
+  { ticket, agentKey, clientPrivateKey, url }: Dialling,
+  kind: PathKind,
+): Promise<Session> {
+  return openSession({
+    ticket,
+    agentKey,
+    satellites: [{ name: 'bench', url }],
+    clientPrivateKey: createPrivateKey(clientPrivateKey),
+    renewTicket: () => Promise.reject(new Error('the benchmark loses no path')),
+    steer: { paths: [kind] },
+    udp: { bindAddress: '127.0.0.1' },
+  });
+}
+
+export async function plainTcp(host: string, port: number): Promise<Duplex> {
+  const socket = connect({ host, port, noDelay: true, allowHalfOpen: true });
+  await once(socket, 'connect');
+  return socket;
+}
+
+/** The times of so many echoes of 64 bytes by the program, in microseconds. */
+export async function echo(stream: Duplex, echoes: number): Promise<number[]> {
+  const times: number[] = [];
+  const message = randomBytes(64);
+  let answered: () => void = () => {};
+  // The byte that says what is wanted is echoed as well.
+  let got = -1;
+  stream.on('data', (chunk: Buffer) => {
+    got += chunk.length;
+    if (got === message.length) {
+      got = 0;
+      answered();
+    }
+  });
+  stream.write('e');
+  for (let i = 0; i < echoes; i++) {
+    const startedAt = performance.now();
+    const answer = new Promise<void>((resolve) => {
+      answered = resolve;
+    });
+    stream.write(message);
+    await answer;
+    times.push((performance.now() - startedAt) * 1e3);
+  }
+  stream.end();
+  return times;
+}
+
+export function percentile(values: readonly number[], q: number): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * q))]!;
+}
+
+interface AgentSetup {
+  url: string;
+  workspaceId: string;
+  ticketKey: string;
+  listenToken: string;
+}
+
+const roles: Record<string, (message: never, host: string) => Promise<unknown>> = {
+  program: listenProgram,
+  satellite: serveSatellite,
+  agent: serveAgent,
+};
+const role = process.argv[1] === thisFile ? process.env.CDE_BENCH_ROLE : undefined;
+if (role) {
+  const [message] = (await once(process, 'message')) as [never];
+  process.on('disconnect', () => process.exit());
+  process.send!(await roles[role]!(message, process.env.CDE_BENCH_HOST!));
+}
+
+/** The first byte of a connection says what it does. */
+async function listenProgram(_: unknown, host: string): Promise<number> {
+  const block = randomBytes(256 * 1024);
+  const server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {
+    socket.on('error', () => {});
+    socket.once('data', (first) => {
+      const mode = String.fromCharCode(first[0]!);
+      if (mode === 'e') {
+        socket.write(first);
+        socket.pipe(socket);
+      } else if (mode === 'u') {
+        socket.resume();
+        socket.once('end', () => socket.end('.'));
+      } else {
+        let left = bulkBytes;
+        const more = () => {
+          while (left > 0) {
+            left -= block.length;
+            if (!socket.write(block)) return;
+          }
+          socket.end();
+        };
+        socket.on('drain', more);
+        more();
+      }
+    });
+  });
+  server.listen(0, host);
+  await once(server, 'listening');
+  return (server.address() as AddressInfo).port;
+}
+
+async function serveSatellite(ticketKey: string, host: string): Promise<string> {
+  const app = Fastify();
+  await app.register(relayPlugin, { relay: makeRelay({ ticketKeys: [ticketKey] }) });
+  return app.listen({ port: 0, host });
+}
+
+async function serveAgent(setup: AgentSetup, host: string): Promise<string> {
+  const { key, cert, fingerprint } = await makeCertificate();
+  const reception = makeReception({
+    tlsKey: key,
+    tlsCert: cert,
+    workspaceId: setup.workspaceId,
+    ticketKeys: [setup.ticketKey],
+    agentKey: fingerprint,
+    onStream: (target) => (target.kind === 'ssh' ? undefined : connectTarget(target)),
+    offers: {
+      current: () => ({ paths: pathKinds, satellites: [], addresses: [formatAddress(host, direct.port)] }),
+      onChange: () => () => {},
+    },
+    udp: { bindAddress: host, stun: () => undefined },
+  });
+  const direct = await listenDirect({ host, port: 0, onPath: reception.accept });
+  await new Promise<void>((resolve) =>
+    listenRelay({
+      url: setup.url,
+      listenToken: async () => setup.listenToken,
+      onPath: (path) => reception.accept(path),
+      onState: (connected) => connected && resolve(),
+    }),
+  );
+  return fingerprint;
+}
