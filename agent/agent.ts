@@ -1,10 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import { homedir, hostname } from 'node:os';
-import type { AgentManifest } from '@cde/api/agent.ts';
+import { type AgentManifest, watchAgentUsers } from '@cde/api/agent.ts';
 import type { CallError } from '@cde/api/client.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
+import { watchUsers } from '@cde/tunnel/standing.ts';
+import { makeFetch } from './fetch.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
 import { makeLogShipper } from './logs.ts';
@@ -22,6 +24,8 @@ export interface Agent {
 
 /** What the last lines of the log may take when the agent is told to end. */
 const lastFlushMs = 2000;
+/** The server holds the question whose sessions are to end for 25 s; tunnel/standing.ts gives up before this. */
+const usersMs = 45_000;
 /** After a satellite was lost, the agents of all its workspaces ask the server again within this time. */
 const askAgainMs = 5000;
 /** Once at once, and twice later: what replaces it may take a while to start. */
@@ -120,8 +124,26 @@ export function makeAgent(options: {
         say(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
         void askAgain();
       },
+      onUser: (userId) => watch.began(userId),
       clock,
       log: tunnelLog,
+    });
+    // What comes by a direct path is seen by no satellite: nobody else would end it.
+    const patient = makeServerClient({
+      urls: options.serverUrl,
+      token: options.token,
+      fetch: makeFetch({ timeoutMs: usersMs }),
+    });
+    const watch = watchUsers({
+      users: hosting.users,
+      ask: async (users, signal) =>
+        (await patient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
+      end(userId) {
+        print('a user may no longer connect: ended their sessions');
+        hosting.endUser(userId);
+      },
+      signal: stopping.signal,
+      clock,
     });
     closers.push(hosting.close);
     listen = hosting.listen;

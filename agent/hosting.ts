@@ -14,6 +14,10 @@ import type { SshServer } from './ssh/server.ts';
 export interface Hosting {
   /** Listens at the satellites of the manifest, and no longer at others; and for direct connections, if it says so. */
   listen(): void;
+  /** Whose sessions are here. */
+  users(): string[];
+  /** Ends the sessions of a user, who may no longer have any. */
+  endUser(userId: string): void;
   /** The round trip to each satellite where it is known, for the server to tell clients. */
   satellites(): AgentStats['satellites'];
   /** Listens nowhere, and tells the clients that the agent has ended their sessions. */
@@ -31,6 +35,8 @@ export function makeHosting(options: {
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
   direct?: Pick<DirectOptions, 'serverUrl' | 'onFailure'>;
+  /** A session of this user has begun. */
+  onUser?: (userId: string) => void;
   clock: Clock;
   log: Log;
 }): Hosting {
@@ -83,6 +89,7 @@ export function makeHosting(options: {
       },
     },
     onStream: serveStream,
+    onOpen: ({ userId }) => options.onUser?.(userId),
     log,
   });
   const direct =
@@ -131,6 +138,8 @@ export function makeHosting(options: {
       changed();
       void direct?.obey(manifest().direct);
     },
+    users: reception.users,
+    endUser: reception.endUser,
     satellites: () =>
       [...listeners].flatMap(([url, { rttMs }]) =>
         rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],

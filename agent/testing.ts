@@ -14,6 +14,7 @@ import {
   postAgentStats,
   RegisterAgent,
   registerAgent,
+  watchAgentUsers,
 } from '@cde/api/agent.ts';
 import type { z } from 'zod';
 
@@ -61,6 +62,10 @@ export async function makeTestServer(
     [postAgentStats.path]: (body) => {
       server.stats.push(postAgentStats.body!.parse(body));
       return postAgentStats.reply!.parse({ satellites: server.manifest.satellites });
+    },
+    [watchAgentUsers.path]: (body) => {
+      watchAgentUsers.body!.parse(body);
+      return { endUsers: [] };
     },
   };
   const http = createServer(async (request, response) => {

@@ -171,3 +171,18 @@ export const postAgentStats = endpoint({
   body: AgentStats,
   reply: z.object({ satellites: Satellites.describe('As of now: where they are others, register again') }),
 });
+
+/** Asked by agents and satellites as long as anybody's session is there. */
+export const UsersHere = z.object({ users: z.array(Id).max(50_000).describe('Whose sessions are here') });
+export const UsersToEnd = z.object({
+  endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer; none: ask again'),
+});
+export const watchAgentUsers = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/users',
+  tag,
+  summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
+  permission: 'agent',
+  body: UsersHere,
+  reply: UsersToEnd,
+});

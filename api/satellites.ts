@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { UsersHere, UsersToEnd } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { HostPort, Id, Moment } from './names.ts';
 
@@ -150,4 +151,13 @@ export const postSatelliteHeartbeat = endpoint({
     users: z.array(Id).max(50_000).describe('Whose sessions are here'),
   }),
   reply: Orders.extend({ endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer') }),
+});
+export const watchSatelliteUsers = endpoint({
+  method: 'POST',
+  path: '/api/v1/satellite/users',
+  tag,
+  summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
+  permission: 'satellite',
+  body: UsersHere,
+  reply: UsersToEnd,
 });

@@ -3,8 +3,9 @@ import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type CallError, makeClient } from '@cde/api/client.ts';
-import type { SatelliteCondition } from '@cde/api/satellites.ts';
+import { type SatelliteCondition, watchSatelliteUsers } from '@cde/api/satellites.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
+import { watchUsers } from '@cde/tunnel/standing.ts';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import { serveMetrics } from './metrics.ts';
 import { relayPlugin } from './plugin.ts';
@@ -37,6 +38,8 @@ export async function startSatellite(options: {
 }): Promise<Satellite> {
   const { settings, version } = options;
   const over = new AbortController();
+  /** No session is left. */
+  const ended = new AbortController();
   let ticketKeys: readonly string[] = [];
   let registered = false;
   let stopping = false;
@@ -55,7 +58,20 @@ export async function startSatellite(options: {
     warn: log.warn.bind(log),
     error: log.error.bind(log),
   };
-  const relay = makeRelay({ ticketKeys: () => ticketKeys, log: tunnelLog });
+  const relay = makeRelay({
+    ticketKeys: () => ticketKeys,
+    onUser: (userId) => watch.began(userId),
+    log: tunnelLog,
+  });
+  const client = makeClient({ url: settings.server, token: settings.token });
+  const watch = watchUsers({
+    users: relay.users,
+    ask: async (users, signal) =>
+      (await client.call(watchSatelliteUsers, { body: { users }, signal })).endUsers,
+    end: relay.endUser,
+    signal: ended.signal,
+    ...(options.clock && { clock: options.clock }),
+  });
   await app.register(relayPlugin, { relay });
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', (_request, reply) => {
@@ -124,7 +140,7 @@ export async function startSatellite(options: {
   log.info({ url, stun: stun.address, version }, 'satellite listens');
 
   const joined = joinServer({
-    client: makeClient({ url: settings.server, token: settings.token }),
+    client,
     identity: { url, stun: stun.address, version, region: settings.region },
     report,
     signal: over.signal,
@@ -161,6 +177,7 @@ export async function startSatellite(options: {
         emptied,
         new Promise((resolve) => timer.addEventListener('abort', resolve, { once: true })),
       ]);
+      ended.abort();
       endWatch();
       delay.disable();
       await endMetrics?.();

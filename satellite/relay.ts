@@ -43,6 +43,8 @@ export interface RelayOptions {
   limits?: Partial<RelayLimits>;
   /** Told when a workspace's agent comes and when it is gone. */
   onPresence?: (workspaceId: string, connected: boolean) => void;
+  /** Told of each user whose first client comes. */
+  onUser?: (userId: string) => void;
   heartbeatMs?: number;
   deadAfterMs?: number;
 }
@@ -218,6 +220,7 @@ export function makeRelay(options: RelayOptions): Relay {
       return;
     }
     clients.set(userId, theirs.add(socket));
+    if (theirs.size === 1) options.onUser?.(userId);
     socket.once('close', () => {
       theirs.delete(socket);
       if (theirs.size === 0 && clients.get(userId) === theirs) clients.delete(userId);

@@ -15,12 +15,14 @@ import { builderRoutes } from './connections/builder.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
+import { makeStanding, standingRoutes } from './connections/standing.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import { Problem } from './errors.ts';
 import type { Bus } from './events/bus.ts';
 import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';
+import { watchUnused } from './http/unused.ts';
 import { may } from './identity/authorize.ts';
 import { makeGate, sessionCookie } from './identity/gate.ts';
 import type { Keys } from './identity/keys.ts';
@@ -157,7 +159,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
-  identityRoutes(app, { config, database, now });
+  identityRoutes(app, { config, database, bus, now });
   templateRoutes(app, { database, connections: options.connections, now });
   workspaceRoutes(app, {
     database,
@@ -171,6 +173,15 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys });
+  const standing = makeStanding({ database, bus, log });
+  standing.watch({
+    users: relay.users,
+    end(userId) {
+      log.info({ userId }, 'the sessions of a suspended or deleted user are ended');
+      relay.endUser(userId);
+    },
+  });
+  standingRoutes(app, standing);
   const openSession = makeOpener(app, issueTicket);
   connectionRoutes(app, { issueTicket, openSession });
   const access = makeAccess(database, now);
@@ -183,10 +194,13 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   await app.register(relayPlugin, { relay });
   if (options.web) await registerWeb(app, { folder: options.web });
+  const endUnused = watchUnused(app.server);
   app.addHook('preClose', async () => {
     hub.close();
     ports?.close();
     telemetry.close();
+    standing.close();
+    endUnused();
   });
   return app;
 }

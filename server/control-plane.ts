@@ -12,7 +12,6 @@ import { makeApp } from './app.ts';
 import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
 import { makeClusterStore } from './clusters/store.ts';
 import { type Config, ConfigError } from './config.ts';
-import { makeCutOff } from './connections/cut-off.ts';
 import { makeJobs, makeWaking } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
@@ -236,7 +235,6 @@ export async function startControlPlane(options: {
     },
   });
   await sweep.start();
-  const cutOff = makeCutOff({ database, relay, log });
 
   return {
     app,
@@ -245,7 +243,6 @@ export async function startControlPlane(options: {
     async stop() {
       readiness.stop();
       sweep.stop();
-      cutOff.stop();
       // The listener first, so that nobody is let in to a server that no longer works.
       await app.close();
       await stun?.close();

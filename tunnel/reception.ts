@@ -37,6 +37,10 @@ export interface Reception {
    * proved itself.
    */
   accept(path: Path, proved?: () => void): void;
+  /** The users whose sessions are here, those that wait for a path included. */
+  users(): string[];
+  /** Ends the sessions of a user, who may no longer have any: `access-ended`. */
+  endUser(userId: string): void;
   /** How many sessions there are, and how many of them have no path. */
   stats(): { sessions: number; waiting: number };
   /** Ends all of them; the clients are told the code, and new paths are refused with it. */
@@ -72,7 +76,8 @@ interface Kept {
 export function makeReception(options: ReceptionOptions): Reception {
   const { clock = systemClock } = options;
   const greetMs = options.admissionTimeoutMs ?? 10_000;
-  const hosted = new Set<HostedSession>();
+  /** Whose each is, once its ticket was accepted. */
+  const hosted = new Map<HostedSession, SessionContext | null>();
   const kept = new Map<string, Kept>();
   /** Those without a path, the longest first. */
   const waiting = new Set<Kept>();
@@ -112,6 +117,10 @@ export function makeReception(options: ReceptionOptions): Reception {
       ...options,
       ...(options.udp && { introduce }),
       pipe,
+      onOpen(context) {
+        hosted.set(session, context);
+        options.onOpen?.(context);
+      },
       keep(secret, wantedMs, context) {
         const id = secret.id.toString('hex');
         const one: Kept = { pipe, secret, context, reserves: new Set() };
@@ -140,7 +149,7 @@ export function makeReception(options: ReceptionOptions): Reception {
         pipe.once('close', () => waiting.delete(one));
       },
     });
-    hosted.add(session);
+    hosted.set(session, null);
     void session.closed.then(() => hosted.delete(session));
     options.onSession?.(session);
   }
@@ -214,11 +223,15 @@ export function makeReception(options: ReceptionOptions): Reception {
 
   return {
     accept,
+    users: () => [...new Set([...hosted.values()].flatMap((context) => (context ? [context.userId] : [])))],
+    endUser(userId) {
+      for (const [session, context] of hosted) if (context?.userId === userId) session.close('access-ended');
+    },
     stats: () => ({ sessions: hosted.size, waiting: waiting.size }),
     close(code = 'agent-closed') {
       closed = code;
       for (const link of greeting) link.drop();
-      for (const session of hosted) session.close(code);
+      for (const session of hosted.keys()) session.close(code);
     },
   };
 }

@@ -206,7 +206,7 @@ function cliLoginRoutes(app: FastifyInstance, { config, database, now }: Deps): 
 const onlyOwn = (actor: Extract<Actor, { kind: 'user' }>) =>
   grantOf(actor, 'user:read') === 'any' ? undefined : actor.userId;
 
-function userRoutes(app: FastifyInstance, { config, database, now }: Deps): void {
+function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps): void {
   serve(app, api.getUser, async ({ actor, params }) => {
     const row = await findUser(database.db, params.user, actor);
     // Who may see only themselves does not learn either which other usernames exist.

@@ -121,6 +121,7 @@ const rules: Record<string, Rule> = {
   [`DELETE ${v1}/satellites/:satellite`]: writeSatellites,
   [`POST ${v1}/satellite/register`]: ofSatellites,
   [`POST ${v1}/satellite/heartbeat`]: ofSatellites,
+  [`POST ${v1}/satellite/users`]: ofSatellites,
 
   [`GET ${v1}/homes`]: seeTemplates,
   [`DELETE ${v1}/homes/:home`]: operateWorkspace,
@@ -139,6 +140,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/agent/logs`]: ofAgents,
   [`POST ${v1}/agent/startup`]: ofAgents,
   [`POST ${v1}/agent/stats`]: ofAgents,
+  [`POST ${v1}/agent/users`]: ofAgents,
 };
 
 /** Routes outside the contract that ask the gate themselves. WebSockets: allowed is 404, for want of an upgrade. */
@@ -345,6 +347,8 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       load: { sessions: 0, agents: 0, bytesPerSecond: 0, memoryBytes: 1, loopDelayMs: 1 },
       users: [world.mine.userId],
     }),
+    [`POST ${v1}/satellite/users`]: () => ({ users: [] }),
+    [`POST ${v1}/agent/users`]: () => ({ users: [] }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
       sshHostKey: `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA${'A'.repeat(42)}`,

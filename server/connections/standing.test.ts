@@ -5,20 +5,18 @@ import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import WebSocket from 'ws';
 import { users } from '../database/schema.ts';
+import { makeBus } from '../events/bus.ts';
 import { makeLog } from '../log.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import { makeCutOff } from './cut-off.ts';
+import { makeStanding } from './standing.ts';
 
 let server: TestServer;
 let url: string;
-let cutOff: ReturnType<typeof makeCutOff>;
 beforeAll(async () => {
   server = await makeTestServer();
   url = (await server.app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws');
-  cutOff = makeCutOff({ database: server.database, relay: server.relay, log: makeLog('silent') });
 });
 afterAll(async () => {
-  cutOff.stop();
   await server.close();
 });
 
@@ -55,12 +53,13 @@ test('a session that is open ends with the suspension of its user; those of othe
   await paired;
   const waiting = await dial(ada, v7());
   const other = await dial(bob, v7());
-  await cutOff.check();
   expect([session.readyState, waiting.readyState]).toEqual([WebSocket.OPEN, WebSocket.OPEN]);
 
-  await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, ada.id));
   const closed = Promise.all([session, waiting, agent].map((socket) => once(socket, 'close')));
-  await cutOff.check();
+  const root = await server.addUser('root', 'owner');
+  expect((await server.request(root, 'PATCH', '/api/v1/users/ada', { status: 'suspended' })).status).toBe(
+    200,
+  );
   expect((await closed).map(([code, reason]) => [code, String(reason)])).toEqual([
     [4403, 'access-ended'],
     [4403, 'access-ended'],
@@ -70,4 +69,46 @@ test('a session that is open ends with the suspension of its user; those of othe
   expect(other.readyState).toBe(WebSocket.OPEN);
   await vi.waitFor(() => expect(server.relay.users()).toEqual([bob.id]));
   other.close();
+});
+
+test('who asks is told of those found at once, of others when it happens on another replica, and else of nobody', async () => {
+  const [cy, dan, eve] = [
+    await server.addUser('cy'),
+    await server.addUser('dan'),
+    await server.addUser('eve'),
+  ];
+  const bus = makeBus({ url: server.database.url, pool: server.database.pool, log: makeLog('silent') });
+  await bus.start();
+  const standing = makeStanding({
+    database: server.database,
+    bus,
+    log: makeLog('silent'),
+    everyMs: 3600_000,
+    holdMs: 3600_000,
+  });
+  const still = new AbortController();
+  expect(await standing.ended([], still.signal)).toEqual([]);
+  // Nobody whom the server does not know has sessions.
+  const stranger = v7();
+  expect(await standing.ended([cy.id, stranger], still.signal)).toEqual([stranger]);
+
+  const first = standing.ended([cy.id, dan.id], still.signal);
+  const second = standing.ended([dan.id], still.signal);
+  await standing.check();
+  const root = await server.addUser('root2', 'owner');
+  // By the bus of another replica: the HTTP side has one of its own.
+  await server.request(root, 'PATCH', '/api/v1/users/cy', { status: 'suspended' });
+  expect(await first).toEqual([cy.id]);
+  // Without the bus, by the look that stands behind it.
+  await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, dan.id));
+  await standing.check();
+  expect(await second).toEqual([dan.id]);
+
+  const [left, closing] = [new AbortController(), standing.ended([eve.id], still.signal)];
+  const gone = standing.ended([eve.id], left.signal);
+  left.abort();
+  expect(await gone).toEqual([]);
+  standing.close();
+  expect(await closing).toEqual([]);
+  await bus.close();
 });

@@ -1,0 +1,152 @@
+import { watchAgentUsers } from '@cde/api/agent.ts';
+import { watchSatelliteUsers } from '@cde/api/satellites.ts';
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { Database } from '../database/pool.ts';
+import type { Bus } from '../events/bus.ts';
+import { serveAgent, serveSatellite } from '../http/serve.ts';
+import type { Logger } from '../log.ts';
+
+/** How long a session may outlive the suspension of its user when the bus is silent: under the ten seconds that are promised. */
+const defaultEveryMs = 6_000;
+/** Longer, and a proxy may take the connection for dead. */
+const defaultHoldMs = 25_000;
+
+/** Somebody who has sessions of users, and ends those of whom it is told. */
+export interface Watcher {
+  users(): Iterable<string>;
+  end(userId: string): void;
+}
+
+export interface Standing {
+  /** From now on until the returned function is called. */
+  watch(watcher: Watcher): () => void;
+  /** Those of the users who may have no sessions: as soon as there is one, at the latest (then none) after 25 s. */
+  ended(users: readonly string[], left: AbortSignal): Promise<string[]>;
+  /** Looks now. Rejects with the database's error. */
+  check(): Promise<void>;
+  /** Lets all go who wait. */
+  close(): void;
+}
+
+/**
+ * A session once open outlives its ticket, but not its user. Whoever carries sessions asks here: this replica's
+ * satellite, the satellites elsewhere, and the agents, which alone see direct paths. They hear of a suspension at once,
+ * by the bus; behind it stands a look at the database every 6 s, one for all who wait. A database that is away decides nothing.
+ */
+export function makeStanding(options: {
+  database: Database;
+  bus: Pick<Bus, 'subscribeUsers'>;
+  log: Logger;
+  everyMs?: number;
+  holdMs?: number;
+}): Standing {
+  const { database, log, holdMs = defaultHoldMs } = options;
+  const watchers = new Set<Watcher>();
+  const holds = new Set<() => void>();
+  let checking: Promise<void> | null = null;
+  let again: Promise<void> | null = null;
+  let closed = false;
+
+  async function look(): Promise<void> {
+    const asked = new Set<string>();
+    for (const watcher of watchers) for (const userId of watcher.users()) asked.add(userId);
+    if (asked.size === 0) return;
+    // One array rather than as many parameters: a statement has no more than 65,535 of these.
+    const { rows } = await database.pool.query<{ id: string }>(
+      `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
+        WHERE NOT EXISTS (SELECT FROM users WHERE users.id = asked.id AND status = 'active')`,
+      [[...asked]],
+    );
+    const ended = new Set(rows.map(({ id }) => id));
+    if (ended.size === 0) return;
+    for (const watcher of [...watchers])
+      for (const userId of [...watcher.users()]) if (ended.has(userId)) watcher.end(userId);
+  }
+
+  /** One look at a time; who comes meanwhile shares the next, which sees what they have seen. */
+  function check(): Promise<void> {
+    if (!checking) {
+      checking = look().finally(() => {
+        checking = null;
+      });
+      return checking;
+    }
+    again ??= checking
+      .catch(() => {})
+      .then(() => {
+        again = null;
+        return check();
+      });
+    return again;
+  }
+  const checkQuietly = () =>
+    void check().catch((error) => log.debug({ err: error }, 'the users of open sessions were not looked up'));
+
+  const unsubscribe = options.bus.subscribeUsers(checkQuietly);
+  const timer = setInterval(checkQuietly, options.everyMs ?? defaultEveryMs);
+  timer.unref();
+
+  function watch(watcher: Watcher): () => void {
+    watchers.add(watcher);
+    return () => watchers.delete(watcher);
+  }
+
+  async function ended(users: readonly string[], left: AbortSignal): Promise<string[]> {
+    if (users.length === 0 || left.aborted || closed) return [];
+    const told: string[] = [];
+    return new Promise((resolve, reject) => {
+      const finish = () => {
+        clearTimeout(limit);
+        left.removeEventListener('abort', finish);
+        holds.delete(finish);
+        unwatch();
+        // After a rejection this does nothing.
+        resolve(told);
+      };
+      const unwatch = watch({
+        users: () => users,
+        end(userId) {
+          // All of them who are found in one look.
+          if (told.length === 0) queueMicrotask(finish);
+          told.push(userId);
+        },
+      });
+      const limit = setTimeout(finish, holdMs);
+      left.addEventListener('abort', finish, { once: true });
+      holds.add(finish);
+      check().catch((error) => {
+        reject(error);
+        finish();
+      });
+    });
+  }
+
+  return {
+    watch,
+    ended,
+    check,
+    close() {
+      closed = true;
+      clearInterval(timer);
+      unsubscribe();
+      for (const finish of [...holds]) finish();
+    },
+  };
+}
+
+/** Serves agents and satellites who ask whose sessions are to end. */
+export function standingRoutes(app: FastifyInstance, standing: Pick<Standing, 'ended'>): void {
+  serveAgent(app, watchAgentUsers, async ({ body, reply }) => ({
+    endUsers: await standing.ended(body.users, gone(reply)),
+  }));
+  serveSatellite(app, watchSatelliteUsers, async ({ body, reply }) => ({
+    endUsers: await standing.ended(body.users, gone(reply)),
+  }));
+}
+
+/** Aborted when nobody waits for the answer any more. */
+function gone(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  reply.raw.once('close', () => controller.abort());
+  return controller.signal;
+}
