@@ -68,6 +68,7 @@ export async function begin<T>(
 }
 
 const thisFile = fileURLToPath(import.meta.url);
+export const partsFile = thisFile;
 
 export async function startParts(places: { satellite?: Place; agent?: Place } = {}): Promise<Parts> {
   const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
