@@ -185,6 +185,17 @@ test('after a boot the values of before are those that the kernel began with', a
   expect(value('vm.swappiness')).toBe('40');
 });
 
+test('in another namespace nothing is touched: that is another setting by the same name', async () => {
+  put('net.core.somaxconn', '4096');
+  const a = { sysctls: { 'net.core.somaxconn': 5000 } };
+  await pass({ a });
+  const moved = started({ ...makeSysctls(root), namespaceOf: () => 'net:[1]' });
+  expect(await pass({ a }, moved)).toMatchObject({ a: { message: expect.stringContaining('hostNetwork') } });
+  expect([...(await moved.pass([])).left.keys()]).toEqual(['net.core.somaxconn']);
+  expect(await pass({})).toEqual({});
+  expect(value('net.core.somaxconn')).toBe('4096');
+});
+
 test('a record that cannot be read is not written over', () => {
   mkdirSync(dirname(record), { recursive: true });
   writeFileSync(record, '{"bootId":');

@@ -40,6 +40,9 @@ const said = (error: unknown) => {
   return code === 'EINVAL' ? 'the kernel does not take this value (EINVAL)' : message;
 };
 
+const elsewhere = (sysctl: string) =>
+  `${sysctl} was set in another namespace than noded is in now: give it hostNetwork (net.*) or hostPID back.`;
+
 /** Profiles are those that apply to this node. */
 export function makeKeeper({
   sysctls,
@@ -76,8 +79,10 @@ export function makeKeeper({
         'sysctl-not-a-number',
         `${sysctl} is no single number (${value}): the profile has to give it whole.`,
       );
-    const next = target(value, wanted, sysctl);
     const record = originals.get(sysctl);
+    const namespace = sysctls.namespaceOf(sysctl);
+    if (record && record.namespace !== namespace) return failure('sysctl-refused', elsewhere(sysctl));
+    const next = target(value, wanted, sysctl);
     if (value === next) {
       if (record && record.set.length > 1) originals.put(sysctl, { ...record, set: [value] });
       return null;
@@ -85,6 +90,7 @@ export function makeKeeper({
     originals.put(sysctl, {
       original: record?.original ?? value,
       set: [...new Set([...(record?.set ?? []), next])],
+      namespace,
     });
     let refusal: unknown = null;
     try {
@@ -96,7 +102,7 @@ export function makeKeeper({
     const now = sysctls.read(sysctl) ?? value;
     if (now === value) originals.put(sysctl, record);
     else {
-      originals.put(sysctl, { original: record?.original ?? value, set: [now] });
+      originals.put(sysctl, { original: record?.original ?? value, set: [now], namespace });
       const repaired = record?.set.length === 1 && record.set[0] === next;
       onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: now });
     }
@@ -108,7 +114,8 @@ export function makeKeeper({
 
   /** Null: it is as it was before us, or is somebody else's. */
   function restore(sysctl: string): string | null {
-    const { original, set } = originals.get(sysctl)!;
+    const { original, set, namespace } = originals.get(sysctl)!;
+    if (namespace !== sysctls.namespaceOf(sysctl)) return elsewhere(sysctl);
     const value = sysctls.read(sysctl);
     if (value !== null && value !== original) {
       if (set.includes(value)) {

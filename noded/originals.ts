@@ -7,6 +7,8 @@ const Entry = z.strictObject({
   original: z.string(),
   /** What we have set, or are about to: two while a write is under way, one when it is known to have been done. */
   set: z.array(z.string()),
+  /** Where it was: a noded that is started in another namespace sees another setting by that name. */
+  namespace: z.string().nullable(),
 });
 const File = z.strictObject({ bootId: z.string(), sysctls: z.record(z.string(), Entry) });
 export type Original = z.infer<typeof Entry>;

@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** The kernel's settings, by their names with dots. */
@@ -7,6 +7,8 @@ export interface Sysctls {
   read(name: string): string | null;
   /** @throws what the kernel says against it (EINVAL, EACCES, EROFS, …) */
   write(name: string, value: string): void;
+  /** The namespace of this process whose setting it is; null: the node has one of them. */
+  namespaceOf(name: string): string | null;
   /** Another one after each boot of the node. */
   bootId(): string;
 }
@@ -32,6 +34,10 @@ export function makeSysctls(root: string): Sysctls {
       } finally {
         closeSync(file);
       }
+    },
+    namespaceOf(name) {
+      const kind = name.startsWith('net.') ? 'net' : name === 'kernel.pid_max' ? 'pid' : null;
+      return kind && readlinkSync(`/proc/self/ns/${kind}`);
     },
     bootId() {
       const id = read('kernel.random.boot_id');

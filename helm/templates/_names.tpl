@@ -68,4 +68,12 @@ capabilities: { drop: [ALL] }
 {{- if has .name $names }}{{ fail (printf "satellites: there are two of the name %s" .name) }}{{ end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
+{{- if .Values.noded.enabled -}}
+{{- range $profile, $_ := .Values.noded.profiles -}}
+{{- range $sysctl, $_ := .sysctls -}}
+{{- if and (hasPrefix "net." $sysctl) (not $.Values.noded.hostNetwork) }}{{ fail (printf "noded.profiles.%s: %s takes noded.hostNetwork=true, since each network namespace has its own" $profile $sysctl) }}{{ end -}}
+{{- if and (eq "kernel.pid_max" $sysctl) (not $.Values.noded.hostPID) }}{{ fail (printf "noded.profiles.%s: kernel.pid_max takes noded.hostPID=true, since each process namespace has its own" $profile) }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end }}

@@ -1,5 +1,6 @@
 // Builds the images of docker/Dockerfile with BuildKit, from a Debian made here and with nothing from a container
-// registry, and writes them as an archive. `node tests/kubernetes/cde-images.ts` prints its path.
+// registry, and writes them as an archive. `node tests/kubernetes/cde-images.ts [NAME …]` prints
+// their paths.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
@@ -22,7 +23,7 @@ import { buildDir, hashOf } from '../cluster/places.ts';
 import { tool } from '../cluster/tool.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-export const cdeImages = ['cde-server', 'cde-satellite', 'cde-agent'] as const;
+export const cdeImages = ['cde-server', 'cde-satellite', 'cde-noded', 'cde-agent'] as const;
 
 /** Raised by hand when what is in a base changes. */
 const recipeVersion = '2';
@@ -149,10 +150,13 @@ function context(folder: string): void {
 }
 
 /**
- * Builds the images as `NAME:tag` and returns the paths of their archives, as `docker save` writes them. What has
- * not changed comes from BuildKit's cache.
+ * Builds the images (all of them, or the named) as `NAME:tag` and returns the paths of their archives, as `docker save`
+ * writes them. What has not changed comes from BuildKit's cache.
  */
-export async function buildCdeImages(tag: string): Promise<string[]> {
+export async function buildCdeImages(
+  tag: string,
+  names: readonly (typeof cdeImages)[number][] = cdeImages,
+): Promise<string[]> {
   const [base, build, buildctl] = [await debian('base'), await debian('build'), await tool('buildctl')];
   const work = mkdtempSync(join(tmpdir(), 'cde-images-'));
   const source = join(work, 'source');
@@ -162,7 +166,7 @@ export async function buildCdeImages(tag: string): Promise<string[]> {
   const began = Date.now();
   try {
     const archives: string[] = [];
-    for (const name of cdeImages) {
+    for (const name of names) {
       const archive = join(buildDir, `${name}-${tag}.tar`);
       const npmrc = join(process.env.HOME ?? '/root', '.npmrc');
       await runAsync(
@@ -183,7 +187,7 @@ export async function buildCdeImages(tag: string): Promise<string[]> {
       );
       archives.push(archive);
     }
-    say(`Built ${cdeImages.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
+    say(`Built ${names.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
     return archives;
   } finally {
     await buildkit.end();
@@ -192,5 +196,7 @@ export async function buildCdeImages(tag: string): Promise<string[]> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  for (const archive of await buildCdeImages('test')) console.log(archive);
+  const names = cdeImages.filter((name) => process.argv.includes(name));
+  for (const archive of await buildCdeImages('test', names.length > 0 ? names : cdeImages))
+    console.log(archive);
 }
