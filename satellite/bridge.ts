@@ -1,3 +1,4 @@
+import { noteSent } from '@cde/tunnel/heartbeat.ts';
 import { type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/relay-protocol.ts';
 import type WebSocket from 'ws';
 
@@ -57,6 +58,7 @@ function copy(
   const forward = (chunk: Buffer) => {
     count(chunk.length);
     to.send(chunk, flushed);
+    noteSent(to);
     if (!paused && to.bufferedAmount >= limit) {
       paused = true;
       from.pause();

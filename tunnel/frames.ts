@@ -96,14 +96,22 @@ export function closeFrame(code: string): Buffer {
   return frame;
 }
 
-const beat = Buffer.alloc(frameHeaderBytes);
-writeFrameHeader(beat, frameTypes.beat, 0, 0);
+/** What a BEAT says, in the place of a position. One of an earlier release has `old`: it beats as often at rest. */
+export const beats = { old: 0, rests: 1, asks: 2 } as const;
+const beatFrames = Object.values(beats).map((says) => {
+  const frame = Buffer.alloc(frameHeaderBytes);
+  writeFrameHeader(frame, frameTypes.beat, 0, says);
+  return frame;
+});
 
 /** The same one each time: not to be written to. */
-export const beatFrame = (): Buffer => beat;
+export const beatFrame = (says: number = beats.rests): Buffer => beatFrames[says]!;
 
-/** True when the chunk is one BEAT and nothing else. */
-export const isBeat = (chunk: Buffer): boolean => chunk.length === frameHeaderBytes && beat.equals(chunk);
+/** What the chunk says when it is one BEAT and nothing else; null of anything else. */
+export function readBeat(chunk: Buffer): number | null {
+  const says = chunk.length === frameHeaderBytes ? beatFrames.findIndex((each) => each.equals(chunk)) : -1;
+  return says < 0 ? null : says;
+}
 
 /**
  * Parses a stream of bytes, cut anywhere, into frames. `push` calls `onFrame` for each complete one and

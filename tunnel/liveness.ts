@@ -1,12 +1,16 @@
-import { beatFrame, isBeat } from './frames.ts';
-import { deadAfterMs, heartbeatMs } from './relay-protocol.ts';
+import { beatFrame, beats, readBeat } from './frames.ts';
+import { deadAfterMs, heartbeatMs, idleAfterMs, idleDeadAfterMs, idleHeartbeatMs } from './relay-protocol.ts';
 
 /** How a direct path notices that its other end is gone. */
 export interface DirectTimes {
-  /** A sign of life is sent this often at rest. */
+  /** A sign of life is sent this often while it is used, and half a minute after. */
   heartbeatMs?: number;
-  /** Silence after which the other end is dead. */
+  /** Silence after which the other end is dead, while it is used. */
   deadAfterMs?: number;
+  /** Without payload for so long it rests: then it beats so often, and is dead after so long. */
+  idleAfterMs?: number;
+  idleHeartbeatMs?: number;
+  idleDeadAfterMs?: number;
   /** How long what was sent may be without any sign of life in return. */
   unansweredMs?: number;
 }
@@ -42,6 +46,7 @@ export function watchLife(
   let owedSince: number | undefined;
   let gotAt = Number.NEGATIVE_INFINITY;
   let sentAt = heardAt;
+  let usedAt = heardAt;
   let tickedAt = heardAt;
   let paused = false;
   const timer = setInterval(tick, busyBeatMs);
@@ -49,11 +54,17 @@ export function watchLife(
 
   function tick(): void {
     const now = performance.now();
-    const deadAfter = options.deadAfterMs ?? deadAfterMs;
-    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer.
+    const idle = now - usedAt >= (options.idleAfterMs ?? idleAfterMs);
+    const deadAfter = idle
+      ? (options.idleDeadAfterMs ?? idleDeadAfterMs)
+      : (options.deadAfterMs ?? deadAfterMs);
+    const unanswered = options.unansweredMs ?? defaultUnansweredMs;
+    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer. The other end may
+    // rest, and say nothing for long: it is asked.
     if (now - tickedAt > 3 * busyBeatMs) {
-      heardAt = Math.max(heardAt, now - deadAfter + 2 * busyBeatMs);
-      if (owedSince !== undefined) owedSince = now;
+      heardAt = Math.max(heardAt, now - deadAfter + unanswered + 2 * busyBeatMs);
+      owedSince = now;
+      if (options.idle()) options.beat(beatFrame(beats.asks));
     }
     tickedAt = now;
     if (paused) {
@@ -64,12 +75,15 @@ export function watchLife(
       options.lost('no sign of life');
       return;
     }
-    if (owedSince !== undefined && now - owedSince > (options.unansweredMs ?? defaultUnansweredMs)) {
+    if (owedSince !== undefined && now - owedSince > unanswered) {
       options.lost('no answer to what was sent');
       return;
     }
     const busy = paused || now - gotAt < 2 * busyBeatMs;
-    const rested = now - sentAt >= (options.heartbeatMs ?? heartbeatMs);
+    const everyMs = idle
+      ? (options.idleHeartbeatMs ?? idleHeartbeatMs)
+      : (options.heartbeatMs ?? heartbeatMs);
+    const rested = now - sentAt >= everyMs;
     if ((busy || rested) && options.idle()) {
       sentAt = now;
       options.beat(beatFrame());
@@ -80,10 +94,14 @@ export function watchLife(
     heard(chunk) {
       heardAt = performance.now();
       owedSince = undefined;
-      if (!isBeat(chunk)) gotAt = heardAt;
+      const says = readBeat(chunk);
+      if (says === null || says === beats.asks) gotAt = heardAt;
+      // One of an earlier release takes us for dead after 15 s.
+      if (says === null || says === beats.old) usedAt = heardAt;
     },
     sent() {
       sentAt = performance.now();
+      usedAt = sentAt;
       owedSince ??= sentAt;
     },
     pause(now) {

@@ -34,9 +34,18 @@ export const dialedMessage = 'dialed';
 export const maxRelayMessage = 256 * 1024;
 
 /**
- * Every end of a relay socket sends a WebSocket pong this often, asked or not, and takes the other for dead
+ * While payload is under way, and for half a minute after, every end of a relay socket sends a WebSocket pong this often, asked or not, and takes the other for dead
  * when nothing came for the deadline. Two one-way signals rather than ping and answer, because an end that
  * has paused reading (backpressure) would never see the ping. 5 s lets two be lost within the deadline.
  */
 export const heartbeatMs = 5_000;
 export const deadAfterMs = 15_000;
+
+/**
+ * Without payload for so long a socket, or a direct path, rests: most of a day, for an editor left open. Then a beat each
+ * 30 s keeps it in the tables of proxies and firewalls (the shortest forget after a minute) and costs next to nothing;
+ * two may be lost. Who sends after a rest hears of a dead path as soon as before.
+ */
+export const idleAfterMs = 30_000;
+export const idleHeartbeatMs = 30_000;
+export const idleDeadAfterMs = 75_000;

@@ -32,7 +32,7 @@ export interface SteerTimes {
   firstMs: number;
   /** Between rounds while a better path proves itself. */
   quickMs: number;
-  /** Between rounds at work, and at most, while nothing is sent. */
+  /** Between rounds at work; and while nothing is sent, or until something is. */
   slowMs: number;
   idleMs: number;
   /** The longest wait for a satellite's answer. */
@@ -45,7 +45,7 @@ const defaultTimes: SteerTimes = {
   firstMs: 300,
   quickMs: 500,
   slowMs: 30_000,
-  idleMs: 300_000,
+  idleMs: 1_800_000,
   probeMs: 2_000,
   offerMs: 5_000,
 };
@@ -281,7 +281,7 @@ export function steerPaths(options: {
   async function knowAll(): Promise<void> {
     const names = new Set(tickets.satellites.flatMap(({ name, url }) => [name, url]));
     const news = survey.offered?.satellites.some(({ name, url }) => !names.has(name) && !names.has(url));
-    if (!news || clock.now() - askedAt < times.idleMs) return;
+    if (!news || clock.now() - askedAt < times.slowMs * 10) return;
     askedAt = clock.now();
     await tickets.renew().catch(() => {});
   }
@@ -290,16 +290,22 @@ export function steerPaths(options: {
     await sleep(times.firstMs);
     started = true;
     let count = 0;
-    let pauseMs = times.slowMs;
     let bytes = -1;
+    let at = Number.NEGATIVE_INFINITY;
     while (!over.signal.aborted) {
+      const idle = pipe.sent + pipe.received === bytes && quick <= 0 && networkNow() === network;
+      // A session left open measures nothing, or next to it: what it costs is a beat now and then.
+      if (idle && clock.now() - at < times.idleMs) {
+        await sleep(times.slowMs);
+        continue;
+      }
       const unproven = pipe.waiting ? false : await round(count++ % fullEvery === 0);
       if (over.signal.aborted) return;
-      const moved = pipe.sent + pipe.received;
-      pauseMs = moved === bytes ? Math.min(pauseMs * 2, times.idleMs) : times.slowMs;
-      bytes = moved;
+      at = clock.now();
+      bytes = pipe.sent + pipe.received;
       const soon = unproven || --quick > 0;
-      await sleep(soon ? times.quickMs : pauseMs);
+      if (unproven) bytes = -1;
+      await sleep(soon ? times.quickMs : times.slowMs);
     }
   }
 

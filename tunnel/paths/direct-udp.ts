@@ -204,6 +204,8 @@ function makeUdpPath(
     events?.closed(error);
   };
   const lost = (why: string) => end(closing ? null : new TunnelError('path-lost', why));
+  // Below, libdatachannel keeps the NATs' mappings and asks for the other end's consent (RFC 7675) by itself: a STUN check
+  // about every five seconds each way, whatever we send. Our own beats come no oftener than on other paths.
   const life = watchLife({
     ...options,
     idle: () => !closing && channel.isOpen() && channel.bufferedAmount() === 0,

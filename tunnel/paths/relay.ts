@@ -52,7 +52,7 @@ export interface RelayListener {
 const provenAfterMs = 10_000;
 
 /** How often the round trip is measured, and how many of the last samples count. */
-const measureEveryMs = 60_000;
+const measureEveryMs = 120_000;
 const keptRtts = 5;
 /** At once, so that there is a figure before the first minute is over. */
 const firstRtts = 3;

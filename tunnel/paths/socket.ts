@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
-import { keepAlive } from '../heartbeat.ts';
+import { keepAlive, noteAlive, noteSent } from '../heartbeat.ts';
 import { watchOwnAddress } from '../own-address.ts';
 import type { Path, PathEvents } from '../path.ts';
 import { proxyAgent, proxyRemark } from '../proxy.ts';
@@ -195,6 +195,7 @@ export function makeSocketPath(
     },
     send(chunk) {
       socket.send(chunk, flushed);
+      noteSent(socket);
       if (socket.bufferedAmount < sendHigh) return true;
       waiting = true;
       return false;
@@ -241,6 +242,7 @@ export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<numb
     socket.on('pong', answered);
     signal.addEventListener('abort', none, { once: true });
     socket.ping(mark, undefined, (error) => error && none());
+    noteAlive(socket);
   });
 }
 
