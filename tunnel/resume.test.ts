@@ -367,7 +367,7 @@ describe('a session is over, with that reason, when', () => {
     expect((await session.closed).reason).toBe('agent-closed');
   });
 
-  it('too many wait: the one that waits longest', async () => {
+  it('too many wait: the one that waits longest; who comes new is let in', async () => {
     const world = makeWorld({ maxWaiting: 2 });
     const all = [];
     for (let i = 0; i < 3; i++) {
@@ -381,6 +381,11 @@ describe('a session is over, with that reason, when', () => {
     }
     expect((await world.sessions[0]!.closed).reason).toBe('session-displaced');
     expect(world.reception.stats()).toEqual({ sessions: 2, waiting: 2 });
+    // Whose clients have gone without a word take nobody's place.
+    world.refusal = undefined;
+    const fresh = await world.open();
+    await fresh.ready;
+    expect(world.reception.stats()).toEqual({ sessions: 3, waiting: 2 });
   });
 
   it('the client never said that it would come back', async () => {
