@@ -187,7 +187,9 @@ export const KubernetesSection = z.strictObject({
   services: z.array(KubernetesService).max(20).default([]),
   nodeSelector: z.record(LabelKey, z.string().max(400)).default({}),
   tolerations: z.array(Toleration).max(20).default([]),
-  kernelProfile: DnsLabel.optional().describe('Only nodes on which noded keeps this profile'),
+  kernelProfile: DnsLabel.max(48, 'use at most 48 characters: it becomes part of a label')
+    .optional()
+    .describe('Only nodes on which noded keeps this profile'),
   podSecurity: z.enum(['restricted', 'baseline', 'privileged']).default('baseline'),
   quota: z
     .strictObject({

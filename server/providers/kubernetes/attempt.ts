@@ -5,6 +5,7 @@ import { inWords, Refused, readCopies } from './apply.ts';
 import { copiesOf } from './apply-all.ts';
 import { KubeError, type KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
+import { explainKernelProfile } from './kernel-profiles.ts';
 import { renderNamespace } from './namespace.ts';
 
 /** Every cluster has it; of what is tried there nothing stays. */
@@ -37,5 +38,8 @@ export async function attempt({ client }: Connection, spec: WorkspaceSpec): Prom
       .apply({ ...object, metadata: { ...object.metadata, name } }, { dryRun: true })
       .catch((error) => note(error, object));
   }
+  const kernel =
+    section.kernelProfile === undefined ? null : await explainKernelProfile(client, section.kernelProfile);
+  if (kernel) refused.push(kernel);
   return refused;
 }

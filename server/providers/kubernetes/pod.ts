@@ -1,6 +1,7 @@
 import { agentEnvironment } from '@cde/api/agent.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
+import { kernelProfileLabel } from './kernel-profiles.ts';
 import { annotations } from './names.ts';
 import type { Plan } from './prepare/plan.ts';
 
@@ -47,7 +48,7 @@ export const placement = (section: KubernetesSection, kernelProfile?: string) =>
   }),
   nodeSelector: {
     ...section.nodeSelector,
-    ...(kernelProfile && { [`cde.dev/kernel-profile.${kernelProfile}`]: 'ready' }),
+    ...(kernelProfile && { [kernelProfileLabel(kernelProfile)]: 'ready' }),
   },
   ...(section.tolerations.length > 0 && {
     tolerations: section.tolerations.map(({ tolerationSeconds, ...toleration }) => ({

@@ -6,6 +6,7 @@ import { applyAll, freeName, type StartOptions } from './apply-all.ts';
 import { KubeError, type KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
 import { protectHome, volumeOfClaim } from './homes.ts';
+import { explainKernelProfile } from './kernel-profiles.ts';
 import { annotations } from './names.ts';
 import { homeOf } from './pod.ts';
 import { explain } from './reasons.ts';
@@ -133,7 +134,7 @@ async function look(
   // The pod of the build before: a new one is made only when it is gone.
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
   if (old) await strikeOff(connection.client, old, options.now(), context);
-  const reason = explain({
+  const explained = explain({
     pod: pod ?? old,
     events: view.list('Event', namespace),
     claims: claim ? [claim] : [],
@@ -142,10 +143,16 @@ async function look(
     now: options.now(),
     ...(pod && (await crashed(connection, namespace, pod, 'workspace'))),
   });
+  const { startTimeout, kernelProfile } = spec.template.kubernetes as KubernetesSection;
+  // The scheduler says that labels are missing; of this one noded says why.
+  const kernel =
+    explained?.code === 'no-node-fits' && kernelProfile
+      ? await explainKernelProfile(connection.client, kernelProfile).catch(() => null)
+      : null;
+  const reason = kernel ? { ...kernel, fatal: false } : explained;
   const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
   const waited = options.now().getTime() - since.getTime();
   const pulls = !reason && (pod?.spec as { nodeName?: string } | undefined)?.nodeName !== undefined;
-  const { startTimeout } = spec.template.kubernetes as KubernetesSection;
   const mostMs = (startTimeout && parseDuration(startTimeout)) || (pulls ? mostPullMs : mostStartMs);
   const late = waited > mostMs;
   if (reason && (reason.fatal || late)) {

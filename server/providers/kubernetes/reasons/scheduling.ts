@@ -69,6 +69,8 @@ const kinds: {
     about: 'choice',
     words: (_, pod) => {
       const wanted = Object.entries(pod.spec.nodeSelector ?? {}).map(([key, value]) => `${key}=${value}`);
+      const profile = wanted.length === 1 && /^cde\.dev\/kernel-profile\.(.*)=ready$/.exec(wanted[0]!)?.[1];
+      if (profile) return `not the kernel profile asked for (${profile})`;
       return wanted.length > 0
         ? `not the labels asked for (${wanted.join(', ')})`
         : 'not the labels that the node affinity asks for';
