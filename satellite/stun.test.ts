@@ -1,5 +1,6 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
+import { makeProbeAnswerer, makeProbeAsker, probeBytes } from '@cde/tunnel/probe.ts';
 import { answerBinding } from '@cde/tunnel/stun.ts';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
@@ -129,7 +130,7 @@ test('whatever comes, it answers well-formed requests only, and never with much 
   ].filter((each) => answerBinding(Buffer.from(each), from) === null);
   for (const each of hostile) one.socket.send(each, server.port, '127.0.0.1');
   expect(await one.ask(plain)).toHaveLength(32);
-  expect(server.stats()).toEqual({ answered: 1, ignored: hostile.length, limited: 0 });
+  expect(server.stats()).toEqual({ answered: 1, probes: 0, ignored: hostile.length, limited: 0 });
 });
 
 test('does not flood anybody in whose name it is asked', async () => {
@@ -142,4 +143,55 @@ test('does not flood anybody in whose name it is asked', async () => {
   at = 1_000;
   expect(await one.ask(plain)).toHaveLength(32);
   expect(server.stats().answered).toBe(51);
+});
+
+test('a probe train comes back to who has shown its address, and to nobody else', async () => {
+  let at = 0;
+  server = await serveStun({ host: '127.0.0.1', port: 0, now: () => at });
+  const [one, other] = [await client(), await client()];
+  const asker = makeProbeAsker();
+  const answer = await one.ask(asker.hello());
+  const cookie = asker.cookieIn(answer)!;
+  expect(cookie).toHaveLength(16);
+  // Another client's answer says nothing here.
+  expect(makeProbeAsker().cookieIn(answer)).toBeNull();
+  for (const number of [0, 1, 65_535])
+    expect(asker.echoIn(await one.ask(asker.probe(number, cookie)))).toBe(number);
+
+  // A cookie of another address, one that was made up, one that is old; each followed by what is answered.
+  other.socket.send(asker.probe(7, cookie), server.port, '127.0.0.1');
+  expect(makeProbeAsker().echoIn(await other.ask(asker.hello()))).toBeNull();
+  one.socket.send(asker.probe(7, Buffer.alloc(16, 7)), server.port, '127.0.0.1');
+  expect(asker.cookieIn(await one.ask(asker.hello()))).not.toBeNull();
+  at += 61_000;
+  one.socket.send(asker.probe(8, cookie), server.port, '127.0.0.1');
+  expect(asker.cookieIn(await one.ask(asker.hello()))).not.toBeNull();
+  expect(server.stats()).toMatchObject({ answered: 0, probes: 7, ignored: 3, limited: 0 });
+});
+
+test('whatever comes, no answer to a probe is longer than its question, and none is given without a cookie', () => {
+  const from = { address: '192.0.2.1', port: 4000 };
+  const answerer = makeProbeAnswerer();
+  const likely = fc
+    .tuple(fc.uint8Array({ minLength: 60, maxLength: 60 }), fc.integer({ min: 0, max: 6 }))
+    .map(([rest, type]) => {
+      const packet = Buffer.concat([Buffer.from('cdeP'), Buffer.from(rest)]);
+      packet[4] = type;
+      return packet;
+    });
+  const any = fc.uint8Array({ maxLength: 200 }).map((bytes) => Buffer.from(bytes));
+  fc.assert(
+    fc.property(fc.oneof(likely, any), (packet) => {
+      const before = Buffer.from(packet);
+      const answer = answerer.answer(packet, from);
+      expect(packet.equals(before)).toBe(true);
+      const isHello =
+        packet.length === probeBytes && packet.toString('latin1', 0, 4) === 'cdeP' && packet[4] === 1;
+      expect(answer !== null).toBe(isHello);
+      if (answer) expect(answer.length).toBeLessThanOrEqual(packet.length);
+      // Neither is ever taken for the other.
+      expect(answer !== null && answerBinding(packet, from) !== null).toBe(false);
+    }),
+    { numRuns: 500 },
+  );
 });

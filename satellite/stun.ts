@@ -1,24 +1,26 @@
 import { createSocket } from 'node:dgram';
 import type { Log } from '@cde/tunnel/log.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
+import { makeProbeAnswerer } from '@cde/tunnel/probe.ts';
 import { answerBinding } from '@cde/tunnel/stun.ts';
 
 export interface StunServer {
   readonly port: number;
-  /** Since the start. `ignored`: no Binding request. `limited`: too many at once, of one address or in all. */
+  /** Since the start, with those of probe trains. `ignored`: neither. `limited`: too many at once, of one address or in all. */
   stats(): StunStats;
   close(): Promise<void>;
 }
 
 export interface StunStats {
   answered: number;
+  probes: number;
   ignored: number;
   limited: number;
 }
 
 /**
- * In a second, from one address and in all: ICE asks a few times for each session. Who asks more often may be
- * asking in the name of a third, whom we must not flood with answers.
+ * In a second, from one address and in all: ICE asks a few times for each session, and a probe train has 20. Who asks
+ * more often may be asking in the name of a third, whom we must not flood with answers.
  */
 const mostPerAddress = 50;
 const mostInAll = 5_000;
@@ -27,7 +29,7 @@ const mostWaiting = 1_000;
 
 /**
  * Tells clients and agents, over UDP, by which address they are seen (a STUN server, RFC 8489, Binding only), so
- * that they find a direct path through their NATs. Rejects with the error of listening.
+ * that they find a direct path through their NATs; and sends probe trains back (tunnel/probe.ts). Rejects with the error of listening.
  */
 export async function serveStun(options: {
   host: string;
@@ -38,7 +40,7 @@ export async function serveStun(options: {
 }): Promise<StunServer> {
   const { log = silentLog, now = () => performance.now() } = options;
   const socket = createSocket({ type: options.host.includes(':') ? 'udp6' : 'udp4' });
-  const stats: StunStats = { answered: 0, ignored: 0, limited: 0 };
+  const stats: StunStats = { answered: 0, probes: 0, ignored: 0, limited: 0 };
   let since = now();
   let inAll = 0;
   const perAddress = new Map<string, number>();
@@ -59,14 +61,16 @@ export async function serveStun(options: {
     return false;
   }
 
+  const prober = makeProbeAnswerer(now);
   socket.on('message', (datagram, from) => {
-    const answer = answerBinding(datagram, from);
+    const binding = answerBinding(datagram, from);
+    const answer = binding ?? prober.answer(datagram, from);
     if (!answer) {
       stats.ignored++;
     } else if (isTooMany(from.address) || socket.getSendQueueCount() > mostWaiting) {
       stats.limited++;
     } else {
-      stats.answered++;
+      stats[binding ? 'answered' : 'probes']++;
       // Nobody to tell: who asked asks again.
       socket.send(answer, from.port, from.address, () => {});
     }
