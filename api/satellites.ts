@@ -83,6 +83,25 @@ export type SatelliteManifest = z.infer<typeof SatelliteManifest>;
 const tag = 'satellites';
 const params = z.object({ satellite: z.string().max(80).describe("A satellite's name or id") });
 
+export const startNetcheck = endpoint({
+  method: 'POST',
+  path: '/api/v1/netcheck',
+  tag,
+  summary: 'The satellites, and a token to measure the ways to them with',
+  permission: 'workspace:connect',
+  reply: z.object({
+    token: z.string().describe('For throughput tests at each of them; opens nothing'),
+    expiresAt: Moment,
+    satellites: z.array(
+      z.object({
+        name: z.string(),
+        url: z.string(),
+        region: z.string(),
+        stun: HostPort.optional().describe('Of its STUN server and probe trains, by UDP'),
+      }),
+    ),
+  }),
+});
 export const listSatellites = endpoint({
   method: 'GET',
   path: '/api/v1/satellites',

@@ -1,10 +1,11 @@
 import type { ApiError } from '@cde/api/errors.ts';
 import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
 import { maxRelayMessage, relayPaths } from '@cde/tunnel/relay-protocol.ts';
-import { verifyListenToken, verifyTicket } from '@cde/tunnel/ticket.ts';
+import { type ProbeClaims, verifyListenToken, verifyProbeToken, verifyTicket } from '@cde/tunnel/ticket.ts';
 import websocket from '@fastify/websocket';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Relay } from './relay.ts';
+import { throughputRoutes } from './throughput.ts';
 
 /**
  * For whoever registers @fastify/websocket on an instance that also serves a relay: no compression (it is
@@ -18,7 +19,8 @@ export const websocketOptions = {
 } as const;
 
 /**
- * A Fastify plugin: the relay's two WebSocket endpoints, and the probe that tells how far it is. Registers @fastify/websocket unless the instance has
+ * A Fastify plugin: the relay's two WebSocket endpoints, the probe that tells how far it is, and those that tell how
+ * much goes through. Registers @fastify/websocket unless the instance has
  * it. Closes the relay when the instance closes. Refuses before the upgrade, with an ApiError: 401 for a ticket or token, 503 while draining.
  */
 export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Relay }): Promise<void> {
@@ -40,6 +42,18 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
   app.get(relayPaths.probe, { schema: { hide: true } as object }, (request, reply) => {
     if (relay.draining) return refuse(request, reply, 503, new TunnelError('satellite-draining'));
     return reply.code(204).header('cache-control', 'no-store').send();
+  });
+
+  throughputRoutes(app, {
+    admit: (request, reply) => admit(request, reply, verifyProbeToken),
+    claimsOf: (request) => claimsOf<ProbeClaims>(request),
+    refuseBusy: (request, reply) =>
+      refuse(
+        request,
+        reply,
+        429,
+        new TunnelError('satellite-overloaded', 'too many throughput tests at once'),
+      ),
   });
 
   const admitted = new WeakMap<FastifyRequest, unknown>();

@@ -13,6 +13,7 @@ import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
 import { builderRoutes } from './connections/builder.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
+import { netcheckRoutes } from './connections/netcheck.ts';
 import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { makeStanding, standingRoutes } from './connections/standing.ts';
@@ -183,6 +184,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   standingRoutes(app, standing);
   const openSession = makeOpener(app, issueTicket);
+  netcheckRoutes(app, { keys, satellites: satellites.ofClients, now });
   connectionRoutes(app, { issueTicket, openSession });
   const access = makeAccess(database, now);
   portRoutes(app, { access, config, database, now });

@@ -8,6 +8,9 @@ export const relayPaths = {
   listen: '/relay/v1/listen',
   /** Anybody: answers 204, to tell how far the satellite is. */
   probe: '/relay/v1/probe',
+  /** Who shows a probe token: `down?bytes=N` sends so many, `up` takes a body and says how long it was. */
+  down: '/relay/v1/probe/down',
+  up: '/relay/v1/probe/up',
 } as const;
 
 /** The WebSocket close codes that a satellite gives, and the error that the side which gets one reports. */

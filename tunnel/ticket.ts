@@ -8,7 +8,7 @@ import { pathKinds } from './path.ts';
 /**
  * Tickets admit clients to satellites and agents, listen tokens admit agents to satellites. Both are JWTs
  * signed by the server with Ed25519, checked by its public keys without calling it. Imported by server,
- * satellite and agent; a client only carries the string, so the CLI loads none of this.
+ * satellite and agent. A third kind, of the same make, lets a user measure throughput; a client only carries the string, so the CLI loads none of this.
  */
 
 const sha256 = z.string().regex(/^[A-Za-z0-9_-]{43}$/, 'SHA-256, base64url');
@@ -37,6 +37,14 @@ export const ListenClaims = z.object({
 });
 export type ListenClaims = z.infer<typeof ListenClaims>;
 
+/** Lets a user measure how much goes through a satellite; opens nothing. */
+export const ProbeClaims = z.object({
+  kind: z.literal('probe'),
+  userId: z.uuid(),
+  exp: z.number().int().describe('Seconds since 1970'),
+});
+export type ProbeClaims = z.infer<typeof ProbeClaims>;
+
 /**
  * How far the clocks of server, satellite and agent may differ. A laptop's clock does not matter (only
  * servers judge tickets), so this covers machines without time service for a while.
@@ -52,6 +60,7 @@ export function makeTicketSigner(privateKey: KeyObject): {
   publicKey: string;
   signTicket(claims: Omit<z.input<typeof TicketClaims>, 'kind'>): Promise<string>;
   signListenToken(claims: Omit<ListenClaims, 'kind'>): Promise<string>;
+  signProbeToken(claims: Omit<ProbeClaims, 'kind'>): Promise<string>;
 } {
   if (privateKey.asymmetricKeyType !== 'ed25519')
     throw new TypeError('tickets are signed with an Ed25519 key');
@@ -63,6 +72,7 @@ export function makeTicketSigner(privateKey: KeyObject): {
     publicKey,
     signTicket: (claims) => sign(TicketClaims.parse({ kind: 'client', ...claims })),
     signListenToken: (claims) => sign(ListenClaims.parse({ kind: 'listen', ...claims })),
+    signProbeToken: (claims) => sign(ProbeClaims.parse({ kind: 'probe', ...claims })),
   };
 }
 
@@ -85,6 +95,15 @@ export function verifyListenToken(
   now?: Date,
 ): Promise<ListenClaims> {
   return verify(token, publicKeys, ListenClaims, 'listen-token-invalid', 'listen-token-expired', now);
+}
+
+/** As verifyTicket, of a token for measuring. */
+export function verifyProbeToken(
+  token: string,
+  publicKeys: readonly string[],
+  now?: Date,
+): Promise<ProbeClaims> {
+  return verify(token, publicKeys, ProbeClaims, 'ticket-invalid', 'ticket-expired', now);
 }
 
 const importedKeys = new Map<string, { kid: string; key: KeyObject }>();

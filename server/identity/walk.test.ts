@@ -114,6 +114,7 @@ const rules: Record<string, Rule> = {
   [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },
   [`DELETE ${v1}/workspaces/:workspace/ports/:port`]: operateWorkspace,
 
+  [`POST ${v1}/netcheck`]: { own: [...people, 'connect'] },
   [`GET ${v1}/satellites`]: seeSatellites,
   [`GET ${v1}/satellites/:satellite`]: seeSatellites,
   [`POST ${v1}/satellites`]: writeSatellites,
@@ -154,8 +155,10 @@ const openRoutes = [
   /^GET \/(healthz|readyz)$/,
   /^GET \/api\/v1\/openapi\.json$/,
   /^GET \/api\/docs(\/.*)?$/,
-  // The relay, which knows its callers by signed tickets, and its probe, whose answer is empty; satellite/ tests that.
-  /^GET \/relay\/v1\/(listen|dial|probe)$/,
+  // The relay and its throughput tests, which know their callers by signed tickets, and its probe, whose answer is empty;
+  // satellite/ tests that.
+  /^(GET|HEAD) \/relay\/v1\/(listen|dial|probe|probe\/down)$/,
+  /^POST \/relay\/v1\/probe\/up$/,
   // The dashboard's files, which hold nothing secret.
   /^GET \/(\*|assets\/\*)?$/,
 ];
