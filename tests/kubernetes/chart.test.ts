@@ -1,6 +1,7 @@
 // What the chart renders, for good values and bad ones; that the cluster takes it is asked of the cluster itself.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { readProfiles } from '@cde/noded/profiles.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
 import { runAsync } from '../cluster/machine.ts';
@@ -57,9 +58,28 @@ const everything = {
   networkPolicy: { metricsFrom: { 'kubernetes.io/metadata.name': 'monitoring' } },
 };
 
+const noded = {
+  ...external,
+  noded: {
+    enabled: true,
+    allow: ['net.ipv6.*'],
+    profiles: {
+      scylla: {
+        sysctls: {
+          'fs.aio-max-nr': { atLeast: 1_048_576 },
+          'fs.file-max': { atLeast: '9223372036854775807' },
+          'vm.swappiness': 1,
+        },
+        nodeSelector: { pool: 'dev' },
+      },
+    },
+  },
+};
+const nodedWith = (more: object) => ({ ...noded, noded: { ...noded.noded, ...more } });
+
 interface Rendered {
   kind: string;
-  metadata: { name: string };
+  metadata: { name: string; namespace?: string };
   spec: any;
   rules: any;
 }
@@ -84,13 +104,19 @@ test('helm lint has nothing to say', async () => {
 });
 
 test.each(
-  Object.entries({ external, embedded, everything }),
+  Object.entries({ external, embedded, everything, noded }),
 )('a cluster takes what %s gives', (_, values) => {
-  const { text, errors } = template(values);
+  const { objects, errors } = template(values);
   expect(errors).toBe('');
-  const asked = kubectl(['apply', '--dry-run=server', '-n', namespace, '-f', '-'], text);
-  expect(asked).toMatchObject({ code: 0 });
-  expect(asked.output).not.toContain('Warning');
+  // kubectl takes objects of one namespace at a time; Helm does not mind.
+  for (const where of [namespace, 'default']) {
+    const there = objects.filter(({ metadata }) => (metadata.namespace ?? namespace) === where);
+    if (there.length === 0) continue;
+    const list = JSON.stringify({ apiVersion: 'v1', kind: 'List', items: there });
+    const asked = kubectl(['apply', '--dry-run=server', '-n', where, '-f', '-'], list);
+    expect(asked).toMatchObject({ code: 0 });
+    expect(asked.output).not.toContain('Warning');
+  }
 });
 
 test('with a database of its own: one replica on a volume that outlives the release', () => {
@@ -194,7 +220,56 @@ test('rights only where workspaces are to run, and none over the cluster itself'
   expect(JSON.stringify(rules)).not.toMatch(/"\*"|escalate|impersonate/);
 });
 
+test('noded: its profiles as it reads them, and no more rights than they take', () => {
+  const { objects } = template(noded);
+  // Helm writes large numbers as floats (1.048576e+06).
+  const read = readProfiles((find(objects, 'ConfigMap') as unknown as { data: any }).data['profiles.yaml']);
+  expect(read).toMatchObject({ profiles: [{ name: 'scylla', nodeSelector: { pool: 'dev' } }] });
+  expect('profiles' in read && Object.fromEntries(read.profiles[0]!.sysctls)).toEqual({
+    'fs.aio-max-nr': { atLeast: 1_048_576n },
+    'fs.file-max': { atLeast: 9223372036854775807n },
+    'vm.swappiness': { exact: '1' },
+  });
+  const pod = (values: object) => find(template(values).objects, 'DaemonSet').spec.template.spec;
+  const least = pod(noded);
+  expect(least).toMatchObject({ priorityClassName: 'system-node-critical' });
+  expect(least.hostNetwork ?? least.hostPID).toBeUndefined();
+  expect(least.containers[0].securityContext).toEqual({
+    allowPrivilegeEscalation: false,
+    readOnlyRootFilesystem: true,
+    capabilities: { drop: ['ALL'] },
+  });
+  const modules = pod(nodedWith({ profiles: { a: { modules: ['br_netfilter'] } } }));
+  expect(modules.containers[0].securityContext.capabilities).toEqual({ drop: ['ALL'], add: ['SYS_MODULE'] });
+  expect(modules.containers[0].volumeMounts).toContainEqual({
+    name: 'modules',
+    mountPath: '/lib/modules',
+    readOnly: true,
+  });
+  const network = { hostNetwork: true, profiles: { a: { sysctls: { 'net.core.somaxconn': 5000 } } } };
+  expect(pod(nodedWith(network)).hostNetwork).toBe(true);
+
+  const { rules } = find(objects, 'ClusterRole', `${namespace}-cde-noded`);
+  expect(rules).toEqual([{ apiGroups: [''], resources: ['nodes'], verbs: ['get', 'patch'] }]);
+  expect(find(objects, 'ValidatingAdmissionPolicyBinding').spec.validationActions).toEqual(['Deny']);
+  expect(find(objects, 'Job').spec.template.spec.containers[0].args).toEqual(['restore']);
+  expect(find(template(nodedWith({ restoreSeconds: 0 })).objects, 'Job')).toBeUndefined();
+  expect(template(external).text).not.toContain('noded');
+});
+
 test.each<[string, object, string]>([
+  [
+    'a sysctl of the network without it',
+    nodedWith({ profiles: { a: { sysctls: { 'net.core.somaxconn': 1 } } } }),
+    'noded.profiles.a: net.core.somaxconn takes noded.hostNetwork=true',
+  ],
+  [
+    'a limit of process ids without theirs',
+    nodedWith({ profiles: { a: { sysctls: { 'kernel.pid_max': 1 } } } }),
+    'noded.hostPID=true',
+  ],
+  ['a profile that makes no label', nodedWith({ profiles: { A_b: {} } }), 'A_b'],
+  ['a key that a profile has not', nodedWith({ profiles: { a: { limits: {} } } }), 'limits'],
   ['no access URL', { database: external.database }, 'accessUrl is missing'],
   ['no database', { accessUrl: 'https://x' }, 'There is no database'],
   ['two databases', { ...embedded, database: { ...embedded.database, ...external.database } }, 'choose one'],

