@@ -25,6 +25,12 @@ if (!installed) {
     cwd: root,
     stdio: ['ignore', 'inherit', 'inherit'],
     shell: process.platform === 'win32',
+    // ssh2's native ciphers are for the Node that they are used by, not for the one that npm runs on: the package of
+    // Node 24 has its headers. Where there is no compiler ssh2 does without them, slower.
+    env: {
+      ...process.env,
+      npm_config_nodedir: join(root, `node_modules/node-${process.platform}-${process.arch}`),
+    },
   });
   if (npm.status !== 0) {
     process.stderr.write(
