@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { attempt } from '@cde/server/providers/kubernetes/attempt.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
 import type { Move, Provider, ProviderState, WorkspaceSpec } from '@cde/server/providers/provider.ts';
@@ -517,6 +518,27 @@ test.concurrent('a template says how long a start may take', async () => {
     error: { code: expect.stringMatching(/node|volume/) },
   });
 }, 60_000);
+
+test.concurrent('a kernel profile that no node keeps is named before a start and in it, which goes on when one does', async () => {
+  const workspace = new Workspace();
+  const profile = `p${workspace.name}`;
+  workspace.plan(`${debian}\nkernelProfile: ${profile}`);
+  const message = `No node of the cluster keeps the kernel profile ${profile}.`;
+  expect(await attempt(connections.get('one')!, workspace.spec!)).toMatchObject([
+    { code: 'kernel-profile-missing', message },
+  ]);
+  const starting = workspace.start();
+  await vi.waitFor(() => expect(workspace.lines.join('\n')).toContain(message), 60_000);
+  // As noded does it.
+  const node = await kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}');
+  const label = `cde.dev/kernel-profile.${profile}`;
+  await kubectl('label', 'node', node, `${label}=ready`);
+  try {
+    expect(await starting).toMatchObject({ kind: 'done' });
+  } finally {
+    await kubectl('label', 'node', node, `${label}-`);
+  }
+}, 120_000);
 
 test.concurrent('an image without a shell is refused in words', async () => {
   const workspace = new Workspace();
