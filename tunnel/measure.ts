@@ -55,16 +55,18 @@ export function makeProber(): Prober {
   };
 }
 
-function probeUrl(satellite: string): URL {
+/** Of one of a satellite's probes. */
+export function probeUrl(satellite: string, path: string = relayPaths.probe): URL {
   const url = new URL(satellite);
   url.protocol = url.protocol === 'https:' || url.protocol === 'wss:' ? 'https:' : 'http:';
-  url.pathname = url.pathname.replace(/\/+$/, '') + relayPaths.probe;
+  url.pathname = url.pathname.replace(/\/+$/, '') + path;
   url.search = '';
   url.hash = '';
   return url;
 }
 
-function get(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
+/** Asks once, over a connection of the agent. Rejects as Prober's rtt. */
+export function get(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
     const request = send(url, { agent, signal }, (response: IncomingMessage) => {

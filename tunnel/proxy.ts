@@ -32,13 +32,18 @@ export function proxyAgent(options: AgentOptions = {}): HttpsAgent | undefined {
   });
 }
 
+/** The proxy that HTTPS goes through, HOST:PORT without its password, and the variable that names it; null without. */
+export function namedProxy(): { variable: string; place: string } | null {
+  const variable = proxyVariable();
+  if (!variable) return null;
+  const url = asUrl(variable.value);
+  return { variable: variable.name, place: URL.canParse(url) ? new URL(url).host : 'not a URL' };
+}
+
 /** What to add to the words of a failed request to `url`, so that a proxy in the way is not overlooked. */
 export function proxyRemark(url: string): string {
-  const variable = proxyVariable();
-  if (!variable || !/^(https|wss):/.test(url)) return '';
-  // Without the password.
-  const place = URL.canParse(asUrl(variable.value)) ? new URL(asUrl(variable.value)).host : 'not a URL';
-  return ` (${variable.name} names the proxy ${place})`;
+  const proxy = namedProxy();
+  return proxy && /^(https|wss):/.test(url) ? ` (${proxy.variable} names the proxy ${proxy.place})` : '';
 }
 
 /** Lets `fetch` of this process follow the same variables: for programs that run long, as it loads Node's `fetch`. */

@@ -2,7 +2,7 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { crc32 } from 'node:zlib';
 
 /**
- * What a STUN server (RFC 8489) says to a Binding request: from which address and port it came. Nothing else of
+ * What a STUN server (RFC 8489) says to a Binding request, and who asks makes of it: from which address and port it came. Nothing else of
  * STUN: no credentials, no TCP, no other method, no clients of RFC 3489.
  */
 
@@ -42,6 +42,40 @@ export function answerBinding(datagram: Buffer, from: { address: string; port: n
       : [attribute(attributes.xorMappedAddress, xorAddress(address, from.port, transaction))];
   const type = unknown.length > 0 ? types.error : types.success;
   return message(type, transaction, Buffer.concat(body), hasFingerprint);
+}
+
+/** A Binding request; its transaction is 12 bytes, by which its answer is known. */
+export function bindingRequest(transaction: Buffer): Buffer {
+  return message(types.request, Buffer.concat([word32(magicCookie), transaction]), Buffer.alloc(0), false);
+}
+
+/** The address and port that an answer to that request tells; null of anything else. Reads XOR-MAPPED-ADDRESS alone. */
+export function readMapped(datagram: Buffer, transaction: Buffer): { address: string; port: number } | null {
+  const { length } = datagram;
+  if (length < headerBytes || datagram.readUInt16BE(0) !== types.success) return null;
+  if (datagram.readUInt16BE(2) !== length - headerBytes || datagram.readUInt32BE(4) !== magicCookie)
+    return null;
+  if (!datagram.subarray(8, headerBytes).equals(transaction)) return null;
+  for (let at = headerBytes; at + 4 <= length; ) {
+    const type = datagram.readUInt16BE(at);
+    const size = datagram.readUInt16BE(at + 2);
+    const value = Buffer.from(datagram.subarray(at + 4, at + 4 + size));
+    if (value.length < size) return null;
+    if (type === attributes.xorMappedAddress && (size === 8 || size === 20)) {
+      for (let i = 0; i < 2; i++) value[2 + i]! ^= datagram[4 + i]!;
+      for (let i = 0; i < size - 4; i++) value[4 + i]! ^= datagram[4 + i]!;
+      return { address: formatIp(value.subarray(4)), port: value.readUInt16BE(2) };
+    }
+    at += 4 + size + padding(size);
+  }
+  return null;
+}
+
+function formatIp(bytes: Buffer): string {
+  if (bytes.length === 4) return bytes.join('.');
+  const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16));
+  // As the system writes it: the URL parser knows how.
+  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }
 
 interface BindingRequest {
