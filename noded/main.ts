@@ -1,10 +1,11 @@
 import { join } from 'node:path';
 import { pino } from 'pino';
+import { makeCluster } from './cluster.ts';
 import { startDaemon } from './daemon.ts';
 import { type Change, makeKeeper } from './keep.ts';
 import { makeMetrics } from './metrics.ts';
 import { makeModules } from './modules.ts';
-import { connect, makeKubeNode } from './node.ts';
+import { makeKubeNode } from './node.ts';
 import { openOriginals } from './originals.ts';
 import { restore } from './restore.ts';
 import { serve } from './serve.ts';
@@ -49,7 +50,7 @@ async function keepNode(): Promise<void> {
       originals: openOriginals(join(settings.CDE_NODED_DATA_DIR, 'originals.json'), sysctls.bootId()),
       onChange,
     }),
-    node: makeKubeNode(connect(), settings.CDE_NODE_NAME),
+    node: makeKubeNode(makeCluster(settings.CDE_NODED_API), settings.CDE_NODE_NAME),
     log,
     onPass: metrics.passed,
   });
@@ -71,7 +72,7 @@ async function putAllBack(): Promise<void> {
   const settings = readRestoreSettings(process.env);
   const [namespace, configMap] = settings.CDE_NODED_CONFIG_MAP.split('/') as [string, string];
   await restore({
-    core: connect(),
+    cluster: makeCluster(settings.CDE_NODED_API),
     namespace,
     configMap,
     seconds: settings.CDE_NODED_RESTORE_SECONDS,

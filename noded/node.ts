@@ -1,4 +1,4 @@
-import { CoreV1Api, KubeConfig, PatchStrategy, setHeaderOptions, type V1Node } from '@kubernetes/client-node';
+import type { Cluster } from './cluster.ts';
 import type { NodeEvent, NodePatch, NodeView } from './report.ts';
 
 /** The one node that this noded is for, in the cluster's API. */
@@ -8,66 +8,35 @@ export interface KubeNode {
   event(node: NodeView, event: NodeEvent): Promise<void>;
 }
 
-/** A call that gets no answer must not stand in the way of the next. */
-const callMs = 10_000;
-
-/** Rejects when there is no answer within some seconds. */
-export async function soon<T>(call: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`no answer of the cluster within ${callMs / 1000} s`)), callMs);
-  });
-  try {
-    return await Promise.race([call, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/** The API as a pod reaches it or, outside of one, as KUBECONFIG says. */
-export function connect(): CoreV1Api {
-  const config = new KubeConfig();
-  config.loadFromDefault();
-  return config.makeApiClient(CoreV1Api);
-}
-
-const view = ({ metadata }: V1Node): NodeView => ({
-  uid: metadata?.uid ?? '',
-  labels: metadata?.labels ?? {},
-  annotations: metadata?.annotations ?? {},
-});
-
-export function makeKubeNode(core: CoreV1Api, name: string): KubeNode {
+const manager = 'fieldManager=cde-noded';
+const view = (node: unknown): NodeView => {
+  const { metadata } = node as { metadata: Partial<NodeView> };
   return {
-    get: async () => view(await soon(core.readNode({ name }))),
-    patch: async (metadata) =>
-      view(
-        await soon(
-          core.patchNode(
-            { name, body: { metadata }, fieldManager: 'cde-noded' },
-            setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-          ),
-        ),
-      ),
-    async event(node, { type, reason, message }) {
-      const now = new Date();
-      await soon(
-        core.createNamespacedEvent({
-          // Where Kubernetes wants events about what is in no namespace.
-          namespace: 'default',
-          body: {
-            metadata: { generateName: 'cde-noded-', namespace: 'default' },
-            involvedObject: { apiVersion: 'v1', kind: 'Node', name, uid: node.uid },
-            type,
-            reason,
-            message: message.slice(0, 1000),
-            source: { component: 'cde-noded', host: name },
-            firstTimestamp: now,
-            lastTimestamp: now,
-            count: 1,
-          },
-        }),
-      );
+    uid: metadata.uid ?? '',
+    labels: metadata.labels ?? {},
+    annotations: metadata.annotations ?? {},
+  };
+};
+
+export function makeKubeNode(cluster: Cluster, name: string): KubeNode {
+  const path = `/api/v1/nodes/${encodeURIComponent(name)}`;
+  return {
+    get: async () => view(await cluster.get(path)),
+    patch: async (metadata) => view(await cluster.patch(`${path}?${manager}`, { metadata })),
+    async event({ uid }, { type, reason, message }) {
+      const now = new Date().toISOString();
+      // Where Kubernetes wants events about what is in no namespace.
+      await cluster.post(`/api/v1/namespaces/default/events?${manager}`, {
+        metadata: { generateName: 'cde-noded-', namespace: 'default' },
+        involvedObject: { apiVersion: 'v1', kind: 'Node', name, uid },
+        type,
+        reason,
+        message: message.slice(0, 1000),
+        source: { component: 'cde-noded', host: name },
+        firstTimestamp: now,
+        lastTimestamp: now,
+        count: 1,
+      });
     },
   };
 }

@@ -1,12 +1,32 @@
-import { type CoreV1Api, PatchStrategy, setHeaderOptions, type V1Node } from '@kubernetes/client-node';
-import { soon } from './node.ts';
+import type { Cluster } from './cluster.ts';
 import { annotationKey, labelPrefix } from './report.ts';
 
-const speaks = ({ metadata }: V1Node) =>
-  metadata?.annotations?.[annotationKey] !== undefined ||
-  Object.keys(metadata?.labels ?? {}).some((key) => key.startsWith(labelPrefix));
-const away = ({ status }: V1Node) =>
+interface ListedNode {
+  metadata: { name: string; labels?: Record<string, string>; annotations?: Record<string, string> };
+  status?: { conditions?: { type: string; status: string }[] };
+}
+const speaks = ({ metadata }: ListedNode) =>
+  metadata.annotations?.[annotationKey] !== undefined ||
+  Object.keys(metadata.labels ?? {}).some((key) => key.startsWith(labelPrefix));
+const away = ({ status }: ListedNode) =>
   status?.conditions?.find(({ type }) => type === 'Ready')?.status !== 'True';
+
+/** A node is some 10 KB. */
+const pageSize = 200;
+async function listNodes(cluster: Cluster): Promise<ListedNode[]> {
+  const nodes: ListedNode[] = [];
+  let more = '';
+  do {
+    const query = new URLSearchParams({ limit: String(pageSize), ...(more && { continue: more }) });
+    const page = (await cluster.get(`/api/v1/nodes?${query}`)) as {
+      items: ListedNode[];
+      metadata: { continue?: string };
+    };
+    nodes.push(...page.items);
+    more = page.metadata.continue ?? '';
+  } while (more);
+  return nodes;
+}
 
 /**
  * Takes all profiles back: empties the ConfigMap, and waits until each node has put its kernel back and says
@@ -14,32 +34,28 @@ const away = ({ status }: V1Node) =>
  * waited for: a node that boots anew has nothing of ours.
  */
 export async function restore({
-  core,
+  cluster,
   namespace,
   configMap,
   seconds,
   say,
 }: {
-  core: CoreV1Api;
+  cluster: Cluster;
   namespace: string;
   configMap: string;
   seconds: number;
   say: (line: string) => void;
 }): Promise<void> {
-  await soon(
-    core.patchNamespacedConfigMap(
-      { namespace, name: configMap, body: { data: { 'profiles.yaml': 'profiles: {}\n' } } },
-      setHeaderOptions('Content-Type', PatchStrategy.MergePatch),
-    ),
-  );
+  await cluster.patch(`/api/v1/namespaces/${namespace}/configmaps/${configMap}`, {
+    data: { 'profiles.yaml': 'profiles: {}\n' },
+  });
   say(`No profile is asked for any more (ConfigMap ${namespace}/${configMap}).`);
   const until = performance.now() + seconds * 1000;
   for (;;) {
-    const { items } = await soon(core.listNode());
-    const left = items.filter(speaks);
-    const waiting = left.filter((node) => !away(node)).map(({ metadata }) => metadata!.name!);
+    const left = (await listNodes(cluster)).filter(speaks);
+    const waiting = left.filter((node) => !away(node)).map(({ metadata }) => metadata.name);
     if (waiting.length === 0) {
-      for (const node of left) say(`The node ${node.metadata!.name} is away: it was not waited for.`);
+      for (const node of left) say(`The node ${node.metadata.name} is away: it was not waited for.`);
       say('The kernels of all nodes are as they were.');
       return;
     }

@@ -10,6 +10,8 @@ const address = z
     return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
   })
   .refine(({ port }) => port <= 65535, 'a port is at most 65535');
+/** Of the cluster by way of `kubectl proxy`, where noded runs in no pod. */
+const api = z.url({ protocol: /^https?$/ }).optional();
 const Settings = z.object({
   /** The node that this process keeps. */
   CDE_NODE_NAME: z.string('is missing: the name of this node').min(1),
@@ -17,10 +19,12 @@ const Settings = z.object({
   /** Where the node's /proc/sys is; the container's own cannot be written. */
   CDE_NODED_SYSCTLS: z.string().default('/proc/sys'),
   CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
+  CDE_NODED_API: api,
   CDE_NODED_LISTEN: address.prefault('0.0.0.0:7092'),
   CDE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),
 });
 const RestoreSettings = z.object({
+  CDE_NODED_API: api,
   /** NAMESPACE/NAME of the ConfigMap with the profiles. */
   CDE_NODED_CONFIG_MAP: z
     .string('is missing: NAMESPACE/NAME of the ConfigMap with the profiles')

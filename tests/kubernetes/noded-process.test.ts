@@ -1,14 +1,15 @@
 // noded as a process, on a node of its own in a real cluster (one that no kubelet stands behind) and a folder in place of
-// its kernel. On a real kernel, in its container and by the chart: tests/kubernetes/noded.test.ts.
+// its kernel. On a real kernel, in its container and by the chart: noded.test.ts.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
+import { annotationKey, labelPrefix } from '@cde/noded/report.ts';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
-import { annotationKey, labelPrefix } from './report.ts';
+import { tool } from '../cluster/tool.ts';
 
 const id = randomBytes(3).toString('hex');
 const name = `noded-test-${id}`;
@@ -17,6 +18,8 @@ const root = join(folder, 'fake-proc-sys');
 const file = join(folder, 'profiles.yaml');
 let core: CoreV1Api;
 let port: number;
+let proxy: ChildProcess;
+let api: string;
 let running: { child: ChildProcess; log: string; ended: Promise<number | null> } | null = null;
 
 const path = (sysctl: string) => join(root, sysctl.replaceAll('.', '/'));
@@ -39,10 +42,10 @@ async function freePort(): Promise<number> {
   return port;
 }
 function start(): void {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'main.ts')], {
+  const child = spawn(process.execPath, [join(import.meta.dirname, '../../noded/main.ts')], {
     env: {
       PATH: process.env.PATH,
-      KUBECONFIG: process.env.CDE_TEST_KUBECONFIG,
+      CDE_NODED_API: api,
       CDE_NODE_NAME: name,
       CDE_NODED_PROFILES: file,
       CDE_NODED_SYSCTLS: root,
@@ -98,6 +101,12 @@ beforeAll(async () => {
       spec: { taints: [{ key: 'cde.dev/test', value: id, effect: 'NoSchedule' }] },
     },
   });
+  proxy = spawn(await tool('kube'), [
+    ...['kubectl', '--kubeconfig', process.env.CDE_TEST_KUBECONFIG!, 'proxy', '--port', '0'],
+  ]);
+  api = await new Promise((resolve) =>
+    proxy.stdout!.on('data', (chunk) => resolve(`http://${/127\.0\.0\.1:\d+/.exec(String(chunk))![0]}`)),
+  );
   port = await freePort();
   put('kernel.random.boot_id', 'boot-1');
   put('fs.aio-max-nr', '65536');
@@ -108,6 +117,7 @@ afterEach(({ task }) => {
 });
 afterAll(async () => {
   if (running) await end('SIGKILL');
+  proxy?.kill();
   await core?.deleteNode({ name }).catch(() => {});
   const { items } = await core.listNamespacedEvent({
     namespace: 'default',
