@@ -7,6 +7,7 @@ import { copyCommands } from './copy/commands.ts';
 import { homeCommands } from './homes/commands.ts';
 import { kubernetesCommands } from './kubernetes/commands.ts';
 import { loginCommands } from './login/commands.ts';
+import { netcheckCommands } from './netcheck/commands.ts';
 import { portCommands } from './ports/commands.ts';
 import { satelliteCommands } from './satellites/commands.ts';
 import { serverCommands } from './server/commands.ts';
@@ -25,6 +26,7 @@ export const commands: readonly Command[] = [
   ...portCommands,
   ...copyCommands,
   ...syncCommands,
+  ...netcheckCommands,
   ...backgroundCommands,
   ...kubernetesCommands,
   ...templateCommands,

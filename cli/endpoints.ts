@@ -51,6 +51,7 @@ export const listAudit = light<I['listAudit']>('GET', `${v1}/audit`);
 export const listPorts = light<P['listPorts']>('GET', `${v1}/workspaces/:workspace/ports`);
 export const sharePort = light<P['sharePort']>('PUT', `${v1}/workspaces/:workspace/ports/:port`, 'body');
 export const unsharePort = light<P['unsharePort']>('DELETE', `${v1}/workspaces/:workspace/ports/:port`);
+export const startNetcheck = light<S['startNetcheck']>('POST', `${v1}/netcheck`);
 export const listSatellites = light<S['listSatellites']>('GET', `${v1}/satellites`);
 export const getSatellite = light<S['getSatellite']>('GET', `${v1}/satellites/:satellite`);
 export const addSatellite = light<S['addSatellite']>('POST', `${v1}/satellites`, 'body');

@@ -49,6 +49,7 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['template show local', Template],
   ['template versions local', z.array(TemplateVersion).min(1)],
   ['template activate local 1', Template],
+  ['netcheck', z.looseObject({ satellites: z.array(anything).length(1) })],
   ['whoami', User],
   ['token create --name ci --scope read --days 2', NewToken],
   ['token list', z.array(Token).min(2)],
