@@ -51,6 +51,7 @@ export async function list(context: Context): Promise<number | undefined> {
         cell: (row) => (row.load ? `${megabytes(row.load.bytesPerSecond)}/s` : ''),
         plain: (row) => String(row.load?.bytesPerSecond ?? ''),
       },
+      { title: 'STUN', cell: (row) => (row.url === null ? '' : clean(row.stun ?? 'off')) },
       { title: 'VERSION', cell: (row) => clean(row.version ?? '') },
       { title: 'SEEN', cell: (row) => relative(row.seenAt), plain: (row) => row.seenAt ?? '' },
     ],

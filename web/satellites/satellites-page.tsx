@@ -91,7 +91,15 @@ export function SatellitesPage() {
             cell: (satellite) => (
               <>
                 <strong>{satellite.name}</strong>
-                {satellite.url && <p className="hint">{satellite.url}</p>}
+                {satellite.url && (
+                  <p className="hint">
+                    {satellite.url}
+                    <br />
+                    {satellite.stun
+                      ? `STUN at ${satellite.stun}`
+                      : 'No STUN: no direct paths by UDP through NATs'}
+                  </p>
+                )}
               </>
             ),
           },
