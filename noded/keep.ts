@@ -1,5 +1,5 @@
 import type { Modules } from './modules.ts';
-import type { Originals } from './originals.ts';
+import type { Original, Originals } from './originals.ts';
 import { makePlan } from './plan.ts';
 import type { Profile, Wanted } from './profiles.ts';
 import type { Sysctls } from './sysctls.ts';
@@ -33,6 +33,8 @@ export interface Keeper {
   pass(profiles: readonly Profile[]): Promise<Pass>;
 }
 
+/** How long the kernel is left alone with what it did not take. */
+const againMs = 30_000;
 const wholeNumber = /^-?\d{1,20}$/;
 const failure = (reason: Reason, message: string): State => ({ state: 'not-ready', reason, message });
 const said = (error: unknown) => {
@@ -40,6 +42,9 @@ const said = (error: unknown) => {
   return code === 'EINVAL' ? 'the kernel does not take this value (EINVAL)' : message;
 };
 
+/** Killed while it wrote, it is not known what the kernel made of that, but that it was us. */
+const isOurs = (record: Pick<Original, 'set'> | undefined, value: string) =>
+  record !== undefined && (record.set.includes(value) || record.set.length > 1);
 const elsewhere = (sysctl: string) =>
   `${sysctl} was set in another namespace than noded is in now: give it hostNetwork (net.*) or hostPID back.`;
 
@@ -49,12 +54,19 @@ export function makeKeeper({
   modules,
   originals,
   onChange = () => {},
+  now = () => performance.now(),
 }: {
   sysctls: Sysctls;
   modules: Modules;
   originals: Originals;
   onChange?: (change: Change) => void;
+  /** Milliseconds that only go up. */
+  now?: () => number;
 }): Keeper {
+  /** What the kernel did not take, of which it is not asked again at once. */
+  const refusals = new Map<string, { value: string; next: string; at: number; state: State }>();
+  /** What the kernel made of what it was given, where that is as good: some round up. */
+  const rounded = new Map<string, { next: string; value: string }>();
   const holds = (value: string, wanted: Wanted) =>
     'exact' in wanted ? value === wanted.exact : wholeNumber.test(value) && BigInt(value) >= wanted.atLeast;
 
@@ -62,7 +74,7 @@ export function makeKeeper({
   function target(value: string, wanted: Wanted, sysctl: string): string {
     if ('exact' in wanted) return wanted.exact;
     const record = originals.get(sysctl);
-    if (BigInt(value) >= wanted.atLeast && !record?.set.includes(value)) return value;
+    if (BigInt(value) >= wanted.atLeast && !isOurs(record, value)) return value;
     const before = record && wholeNumber.test(record.original) ? BigInt(record.original) : wanted.atLeast;
     return String(before > wanted.atLeast ? before : wanted.atLeast);
   }
@@ -83,13 +95,33 @@ export function makeKeeper({
     const namespace = sysctls.namespaceOf(sysctl);
     if (record && record.namespace !== namespace) return failure('sysctl-refused', elsewhere(sysctl));
     const next = target(value, wanted, sysctl);
+    const made = rounded.get(sysctl);
+    if (made?.next === next && made.value === value) return null;
+    const before = refusals.get(sysctl);
+    if (before?.value === value && before.next === next && now() - before.at < againMs) return before.state;
+    refusals.delete(sysctl);
+    const state = change(sysctl, wanted, { value, next, record, namespace });
+    if (state) refusals.set(sysctl, { value: sysctls.read(sysctl) ?? '', next, at: now(), state });
+    return state;
+  }
+
+  function change(
+    sysctl: string,
+    wanted: Wanted,
+    {
+      value,
+      next,
+      record,
+      namespace,
+    }: { value: string; next: string; record: Original | undefined; namespace: string | null },
+  ): State | null {
     if (value === next) {
       if (record && record.set.length > 1) originals.put(sysctl, { ...record, set: [value] });
       return null;
     }
     originals.put(sysctl, {
       original: record?.original ?? value,
-      set: [...new Set([...(record?.set ?? []), next])],
+      set: [...new Set([...(record?.set ?? [value]), next])],
       namespace,
     });
     let refusal: unknown = null;
@@ -99,17 +131,19 @@ export function makeKeeper({
       refusal = error;
     }
     // Asked of the kernel in any case: what it took, and not what it said, is what has to be put back one day.
-    const now = sysctls.read(sysctl) ?? value;
-    if (now === value) originals.put(sysctl, record);
+    const after = sysctls.read(sysctl) ?? value;
+    if (after === value) originals.put(sysctl, record);
     else {
-      originals.put(sysctl, { original: record?.original ?? value, set: [now], namespace });
+      originals.put(sysctl, { original: record?.original ?? value, set: [after], namespace });
       const repaired = record?.set.length === 1 && record.set[0] === next;
-      onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: now });
+      onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: after });
     }
     if (refusal) return failure('sysctl-refused', `${sysctl} cannot be set to ${next}: ${said(refusal)}.`);
-    return holds(now, wanted)
-      ? null
-      : failure('sysctl-not-taken', `${sysctl} was set to ${next}, and the kernel made ${now} of it.`);
+    if (holds(after, wanted)) {
+      rounded.set(sysctl, { next, value: after });
+      return null;
+    }
+    return failure('sysctl-not-taken', `${sysctl} was set to ${next}, and the kernel made ${after} of it.`);
   }
 
   /** Null: it is as it was before us, or is somebody else's. */
@@ -118,7 +152,7 @@ export function makeKeeper({
     if (namespace !== sysctls.namespaceOf(sysctl)) return elsewhere(sysctl);
     const value = sysctls.read(sysctl);
     if (value !== null && value !== original) {
-      if (set.includes(value)) {
+      if (isOurs({ set }, value)) {
         try {
           sysctls.write(sysctl, original);
         } catch (error) {

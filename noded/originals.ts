@@ -5,7 +5,7 @@ import { z } from 'zod';
 const Entry = z.strictObject({
   /** Before the first change of ours since the node booted. */
   original: z.string(),
-  /** What we have set, or are about to: two while a write is under way, one when it is known to have been done. */
+  /** What we have set; while a write is under way also what was there and what is to be: then there are several. */
   set: z.array(z.string()),
   /** Where it was: a noded that is started in another namespace sees another setting by that name. */
   namespace: z.string().nullable(),
@@ -63,6 +63,8 @@ export function openOriginals(path: string, bootId: string): Originals {
     names: () => Object.keys(sysctls),
     put(sysctl, entry) {
       const { [sysctl]: _, ...others } = sysctls;
+      // What is repaired every few seconds must not be written to the disk as often.
+      if (JSON.stringify(sysctls[sysctl]) === JSON.stringify(entry)) return;
       const next = entry ? { ...others, [sysctl]: entry } : others;
       replaceFile(path, `${JSON.stringify({ bootId, sysctls: next })}\n`);
       sysctls = next;
