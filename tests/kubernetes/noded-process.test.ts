@@ -86,6 +86,14 @@ const get = async (what: string) => {
 };
 const soon = <T>(check: () => T | Promise<T>) => vi.waitFor(check, { timeout: 40_000, interval: 200 });
 const ready = { state: 'ready' };
+/** What stands between noded and the cluster here; resolves with its port. */
+async function startProxy(at: string): Promise<string> {
+  const args = ['kubectl', '--kubeconfig', process.env.CDE_TEST_KUBECONFIG!, 'proxy', '--port', at];
+  proxy = spawn(await tool('kube'), args, { stdio: ['ignore', 'pipe', 'inherit'] });
+  return new Promise((resolve) =>
+    proxy.stdout!.on('data', (chunk) => resolve(/127\.0\.0\.1:(\d+)/.exec(String(chunk))![1]!)),
+  );
+}
 
 beforeAll(async () => {
   const config = new KubeConfig();
@@ -101,16 +109,12 @@ beforeAll(async () => {
       spec: { taints: [{ key: 'cde.dev/test', value: id, effect: 'NoSchedule' }] },
     },
   });
-  proxy = spawn(await tool('kube'), [
-    ...['kubectl', '--kubeconfig', process.env.CDE_TEST_KUBECONFIG!, 'proxy', '--port', '0'],
-  ]);
-  api = await new Promise((resolve) =>
-    proxy.stdout!.on('data', (chunk) => resolve(`http://${/127\.0\.0\.1:\d+/.exec(String(chunk))![0]}`)),
-  );
+  api = `http://127.0.0.1:${await startProxy('0')}`;
   port = await freePort();
   put('kernel.random.boot_id', 'boot-1');
   put('fs.aio-max-nr', '65536');
   put('vm.swappiness', '60');
+  put('fs.inotify.max_user_instances', '128');
 });
 afterEach(({ task }) => {
   if (task.result?.state === 'fail') console.log(running?.log);
@@ -156,6 +160,20 @@ test('drift is repaired and counted', async () => {
   );
   expect((await get('/metrics')).text).toContain('cde_noded_profile_ready{profile="scylla"} 1');
   expect(running!.log).toContain('somebody else had changed');
+});
+
+test('while the cluster is away the kernel is kept all the same, and it is told when it is back', async () => {
+  const gone = new Promise((resolve) => proxy.once('close', resolve));
+  proxy.kill('SIGKILL');
+  await gone;
+  put('fs.aio-max-nr', '1000');
+  await soon(() => expect(value('fs.aio-max-nr')).toBe('1048576'));
+  want({ scylla, second: { sysctls: { 'fs.inotify.max_user_instances': 1024 } } });
+  await soon(() => expect(value('fs.inotify.max_user_instances')).toBe('1024'));
+  await soon(() => expect(running!.log).toContain('The node cannot be told in the cluster'));
+  expect((await get('/healthz')).status).toBe(200);
+  await startProxy(new URL(api).port);
+  await soon(async () => expect((await node()).labels.sort()).toEqual([label('scylla'), label('second')]));
 });
 
 test('profiles in conflict lose their label, with the reason on the node and in an event', async () => {
