@@ -1,5 +1,6 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 
@@ -8,6 +9,7 @@ const exitCodes = { badEnvironment: 2, refused: 4 };
 /** A stop that takes longer is cut off. */
 const stopWithinMs = 5000;
 
+collectBuffersEarly({ smallNewSpace: true });
 const print = (text: string) => process.stderr.write(`cde agent: ${text}\n`);
 
 const serverUrl = process.env[agentEnvironment.serverUrl];

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { type PathKind, pathKinds } from '@cde/tunnel/path.ts';
 import { formatAddress, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
@@ -184,6 +185,7 @@ const roles: Record<string, (message: never, host: string) => Promise<unknown>> 
   satellite: serveSatellite,
   agent: serveAgent,
 };
+collectBuffersEarly({ smallNewSpace: true });
 const role = process.argv[1] === thisFile ? process.env.CDE_BENCH_ROLE : undefined;
 if (role) {
   const [message] = (await once(process, 'message')) as [never];

@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { startSatellite } from './program.ts';
 import { describeSettings, readSettings, SettingsError } from './settings.ts';
@@ -15,6 +16,7 @@ async function main(): Promise<void> {
     return;
   }
   const settings = readSettings(args, process.env);
+  collectBuffersEarly({ smallNewSpace: true });
   useProxyForFetch();
   let exitCode = 0;
   let stopping = false;

@@ -2,6 +2,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { type Config, ConfigError, describeSettings, readConfig } from './config.ts';
 import { startControlPlane, version } from './control-plane.ts';
@@ -142,6 +143,8 @@ async function main(): Promise<void> {
     return;
   }
   const config = readConfig(args, process.env);
+  // The embedded satellite is one of many tasks here: new objects have their usual space.
+  collectBuffersEarly({ smallNewSpace: false });
   useProxyForFetch();
   const log = makeLog(config.logLevel);
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {

@@ -4,6 +4,7 @@ import type { PathKind } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { describeChange, type PathChange } from '@cde/tunnel/history.ts';
 import { exportPublicKey, makeClientKey } from '@cde/tunnel/keys.ts';
 import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
@@ -174,6 +175,7 @@ export async function openWorkspaceSession(
   { start = false, onPath, path = 'auto', onChange }: OpeningOptions = {},
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
+  collectBuffersEarly({ smallNewSpace: true });
   const loading = import('@cde/tunnel/session.ts');
   const until = performance.now() + agentPatienceMs;
   for (let opening = given; ; opening = null) {

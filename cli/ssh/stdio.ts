@@ -1,5 +1,6 @@
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
+import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { borrowLine, type Line } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -32,6 +33,7 @@ export async function runStdio(
       (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
       (await openLine(context, reference, { path, opening, verbose }));
     const { stream } = line;
+    collectBuffersEarly({ smallNewSpace: true });
     context.leaveInterrupts();
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.

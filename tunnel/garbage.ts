@@ -1,0 +1,19 @@
+import v8 from 'node:v8';
+
+/**
+ * Sets V8's garbage collector up for a process through which much data flows. Each block of it is a Buffer, memory
+ * outside V8's heap of which the heap holds a small object only. As V8 stands it lets these small objects gather to
+ * 16 MB, with a gigabyte behind them, and, since that counts, marks the whole heap every few MB of data: a third of
+ * the CPU of a session in bulk. So what is outside counts as the heap itself does, and (`smallNewSpace`, for
+ * processes that do little else) new objects are looked through at each MB of theirs, which frees the Buffers.
+ * Measured by bench/tunnel.ts in one minute: 133 markings and 9.7 s of CPU for 512 MB through client, satellite
+ * and agent; 10 to 66, and 5.7 to 7.3 s, with it.
+ *
+ * To be called first of all. Both are read by V8 whenever it decides, so they need not be on the command line.
+ */
+export function collectBuffersEarly({ smallNewSpace }: { smallNewSpace: boolean }): void {
+  // Flags of V8 itself, not of Node: known to be right for the version that we run on, and for no other.
+  if (!process.versions.v8.startsWith('13.6.')) return;
+  v8.setFlagsFromString('--external-memory-accounted-in-global-limit');
+  if (smallNewSpace) v8.setFlagsFromString('--semi-space-growth-factor=1');
+}
