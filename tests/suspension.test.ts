@@ -58,4 +58,9 @@ test('sessions over a separate satellite and over direct paths end within ten se
   expect((await api('PATCH', `/api/v1/users/${root}`, { status: 'suspended' })).status).toBe(200);
   expect(await ended).toEqual(['access-ended', 'access-ended', 'access-ended']);
   expect(performance.now() - began).toBeLessThan(10_000);
+
+  // The ticket is good for minutes yet, and no use: whoever lets its user in asks at once.
+  const late = openSession({ ...first, clientPrivateKey: key.privateKey });
+  const reason = late.then(async (session) => (await session.closed).reason).catch(({ code }) => code);
+  expect(await reason).toBe('access-ended');
 });
