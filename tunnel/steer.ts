@@ -57,6 +57,8 @@ const fullEvery = 10;
 /** A reserve that was lost is replaced after this. */
 const reserveRetryMs = 10_000;
 
+/** For so long a path that was lost is looked for: by then it has been tried a few times (choose.ts). */
+const lookMs = 300_000;
 /** One that does not answer by then is as dead as the path that broke. */
 const reserveAnswerMs = 3_000;
 
@@ -102,6 +104,8 @@ export function steerPaths(options: {
   /** Calls off a move when the path breaks meanwhile. */
   let busy = new AbortController();
   let quick = quickRounds;
+  /** A path that was lost may come back: until then it is looked for, whether anything is sent or not. */
+  let missingUntil = Number.NEGATIVE_INFINITY;
   let wake = new AbortController();
   const unavailable = new Map<PathKind, string>();
   let hasLeftRelay = false;
@@ -293,7 +297,8 @@ export function steerPaths(options: {
     let bytes = -1;
     let at = Number.NEGATIVE_INFINITY;
     while (!over.signal.aborted) {
-      const idle = pipe.sent + pipe.received === bytes && quick <= 0 && networkNow() === network;
+      const unused = pipe.sent + pipe.received === bytes && clock.now() >= missingUntil;
+      const idle = unused && quick <= 0 && networkNow() === network;
       // A session left open measures nothing, or next to it: what it costs is a beat now and then.
       if (idle && clock.now() - at < times.idleMs) {
         await sleep(times.slowMs);
@@ -371,6 +376,7 @@ export function steerPaths(options: {
       if (id === udpId) prospect.drop();
       if (pipe.path.kind !== 'relay' || satellitesOwn.has(reason.code)) chooser.failed(id, clock.now());
       history.add(lostChange(pipe.path, reason));
+      missingUntil = clock.now() + lookMs;
     },
     routes() {
       // Where the network is another, nothing that was measured is of use; the order of the ticket is as good as any.
