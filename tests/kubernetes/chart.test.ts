@@ -48,6 +48,7 @@ const everything = {
     settings: { CDE_SESSION_DAYS: '30' },
     env: [{ name: 'CDE_OIDC_CLIENT_SECRET', valueFrom: { secretKeyRef: { name: 'oidc', key: 'secret' } } }],
   },
+  ports: { host: '*.dev.example.com', tlsSecret: 'dev-tls' },
   ingress: {
     enabled: true,
     className: 'nginx',
@@ -201,8 +202,15 @@ test('satellites, ingress and what may be reached', () => {
   expect(find(objects, 'Service', 'cde-satellite-oslo').spec.type).toBe('ClusterIP');
   expect(find(objects, 'Ingress').spec).toMatchObject({
     ingressClassName: 'nginx',
-    rules: [{ host: 'cde.example.com' }],
-    tls: [{ hosts: ['cde.example.com'], secretName: 'cde-tls' }],
+    rules: [{ host: 'cde.example.com' }, { host: '*.dev.example.com' }],
+    tls: [
+      { hosts: ['cde.example.com'], secretName: 'cde-tls' },
+      { hosts: ['*.dev.example.com'], secretName: 'dev-tls' },
+    ],
+  });
+  expect(find(objects, 'Deployment', 'cde-server').spec.template.spec.containers[0].env).toContainEqual({
+    name: 'CDE_PORT_HOST',
+    value: '*.dev.example.com',
   });
   expect(find(objects, 'NetworkPolicy').spec.ingress).toHaveLength(2);
 });
