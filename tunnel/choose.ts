@@ -39,7 +39,7 @@ export type Decision =
 /** A gain that a person at a keyboard may notice. */
 export const gainMs = 10;
 /** Or a tenth, where the whole is little; but less than a busy processor adds is no gain at all. */
-export const gainShare = 0.1;
+const gainShare = 0.1;
 export const noiseMs = 1;
 /** One quick sample, or two, is chance. */
 export const rounds = 3;

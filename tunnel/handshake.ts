@@ -90,7 +90,7 @@ export function errorHeaders(error: TunnelError): OutgoingHttpHeaders {
 }
 
 /** The error that a refusal's headers carry. */
-export function readErrorHeaders(headers: IncomingHttpHeaders): TunnelError {
+function readErrorHeaders(headers: IncomingHttpHeaders): TunnelError {
   const code = headers[errorHeader];
   const detail = headers[detailHeader];
   let text: string | undefined;

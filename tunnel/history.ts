@@ -83,7 +83,7 @@ const rounded = (value: number | null) => (value === null ? null : Math.round(va
 const ms = (value: number) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
 /** A measurement for a person: `relay https://eu.example.com 24 ms (8.2 + 16 ms)`. */
-export function describeMeasure({ kind, via, rttMs, clientMs, agentMs, error }: PathMeasure): string {
+function describeMeasure({ kind, via, rttMs, clientMs, agentMs, error }: PathMeasure): string {
   if (rttMs === null) return `${kind} ${via}: ${error ?? 'not reached'}`;
   const legs =
     clientMs == null ? '' : agentMs == null ? ' (to the satellite)' : ` (${ms(clientMs)} + ${ms(agentMs)})`;

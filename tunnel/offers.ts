@@ -44,7 +44,7 @@ export function parseAddress(text: string): { host: string; port: number } | nul
 }
 
 /** An offer from a line of JSON; null for anything else. Takes no more of it than an agent offers. */
-export function parseOffer(line: string): Offer | null {
+function parseOffer(line: string): Offer | null {
   let value: unknown;
   try {
     value = JSON.parse(line);

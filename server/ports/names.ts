@@ -1,9 +1,10 @@
+import { usernamePattern, workspaceNamePattern } from '@cde/api/names.ts';
+
 /** Which port a request means: of a workspace by its names, or by its id where the names are too long for DNS. */
 export type PortPlace = { port: number } & ({ owner: string; name: string } | { id: string });
 
 /** A label of DNS is no longer. */
 const longestLabel = 63;
-const namePattern = /^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$/;
 const portOf = (text: string) => {
   const port = /^[1-9]\d{0,4}$/.test(text) ? Number(text) : 0;
   return port <= 65535 ? port : 0;
@@ -24,7 +25,9 @@ export function parsePortLabel(label: string): PortPlace | null {
     const id = /^([0-9a-f]{8})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{4})([0-9a-f]{12})$/.exec(name);
     return id ? { port: number, id: id.slice(1).join('-') } : null;
   }
-  return namePattern.test(name) && namePattern.test(owner) ? { port: number, owner, name } : null;
+  return workspaceNamePattern.test(name) && usernamePattern.test(owner)
+    ? { port: number, owner, name }
+    : null;
 }
 
 /** The name in a Host header, without port and case; '' where it is none. */
@@ -50,7 +53,7 @@ export function parsePortPath(url: string): PortPath | null {
   if (!match) return null;
   const [, owner = '', name = '', digits = '', pass, rest = ''] = match;
   const port = portOf(digits);
-  if (port === 0 || !namePattern.test(owner) || !namePattern.test(name)) return null;
+  if (port === 0 || !usernamePattern.test(owner) || !workspaceNamePattern.test(name)) return null;
   return { place: { owner, name, port }, pass: pass ?? null, rest };
 }
 

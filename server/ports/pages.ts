@@ -12,7 +12,7 @@ const escapeHtml = (text: string) =>
   text.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
 
 /** True where a person in front of a browser waits for a page. */
-export const wantsPage = (request: IncomingMessage) =>
+const wantsPage = (request: IncomingMessage) =>
   request.method === 'GET' && /\btext\/html\b/.test(request.headers.accept ?? '');
 
 /** Answers with what went wrong: a page for a person, JSON as the API's for a program. */

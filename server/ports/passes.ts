@@ -6,8 +6,8 @@ const passMs = 12 * 3600_000;
 
 const CookieClaims = z.object({ sid: z.uuid(), host: z.string() });
 const PathClaims = z.object({ sid: z.uuid().nullable(), workspace: z.uuid(), port: z.number().int() });
-export type CookieClaims = z.infer<typeof CookieClaims>;
-export type PathClaims = z.infer<typeof PathClaims>;
+type CookieClaims = z.infer<typeof CookieClaims>;
+type PathClaims = z.infer<typeof PathClaims>;
 
 /**
  * What a browser shows for a port instead of the dashboard's session: a cookie for one name, or a pass in

@@ -16,7 +16,7 @@ const closeWithinMs = 3_000;
  * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
  * relay does, with the same TLS inside. Over a connected socket, paused until `start`.
  */
-export function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Path {
+function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Path {
   let events: PathEvents | undefined;
   let broken: TunnelError | undefined;
   let closing = false;

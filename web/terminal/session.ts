@@ -84,7 +84,7 @@ function readText(data: string): TerminalMessage | null {
 }
 
 /** What to say of an exit: the server's words, else the code. */
-export function exitWords(message: { code: number | null; message: string }): string {
+function exitWords(message: { code: number | null; message: string }): string {
   if (message.message) return message.message;
   return message.code === null
     ? 'The terminal was closed.'

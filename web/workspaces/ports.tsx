@@ -3,7 +3,7 @@ import type { Workspace } from '@cde/api/workspaces.ts';
 import { queryOptions, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call } from '../client.ts';
-import { connects, useMe } from '../me.ts';
+import { connects, operates, useMe } from '../me.ts';
 import { ConfirmDialog } from '../ui/confirm.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
@@ -29,6 +29,8 @@ export function Ports({ workspace }: { workspace: Workspace }) {
   const me = useMe();
   const client = useQueryClient();
   const mine = connects(me, workspace.owner);
+  /** Whoever looks after workspaces ends what another shares, and shares nothing for them. */
+  const mayEnd = operates(me, workspace.owner);
   const running = workspace.status === 'running';
   const query = useQuery({ ...portsQuery(workspace.id), refetchInterval: askEveryMs });
   const [toPublic, setToPublic] = useState<number | null>(null);
@@ -72,6 +74,7 @@ export function Ports({ workspace }: { workspace: Workspace }) {
                 key={port.port}
                 port={port}
                 levels={mine ? levels : null}
+                mayEnd={mayEnd}
                 busy={change.isPending}
                 onChoose={(level) => choose(port.port, level)}
               />
@@ -116,12 +119,14 @@ function allowed(most: PortLevel | 'off'): PortLevel[] {
 function Row({
   port,
   levels,
+  mayEnd,
   busy,
   onChoose,
 }: {
   port: WorkspacePort;
   /** What may be chosen; null: not by this user. */
   levels: PortLevel[] | null;
+  mayEnd: boolean;
   busy: boolean;
   onChoose: (level: PortLevel | null) => void;
 }) {
@@ -154,7 +159,16 @@ function Row({
           ))}
         </select>
       ) : (
-        <span className="chip">{level ?? 'not shared'}</span>
+        <>
+          <span className="chip">
+            {level === null ? 'not shared' : level === 'owner' ? 'its owner' : words[level]}
+          </span>
+          {mayEnd && level !== null && (
+            <button type="button" className="button small" disabled={busy} onClick={() => onChoose(null)}>
+              Stop sharing
+            </button>
+          )}
+        </>
       )}
       {level !== null && limitedTo !== level && (
         <span className="hint">

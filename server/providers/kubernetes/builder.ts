@@ -21,7 +21,7 @@ export const builderNames = {
 } as const;
 
 /** Where neither the template nor the server names an image; the rootless one has `-rootless` at its end. */
-export const usualBuilderImage = 'moby/buildkit:v0.31.0';
+const usualBuilderImage = 'moby/buildkit:v0.31.0';
 
 /** The user of the rootless image. */
 const rootlessUser = 1000;
