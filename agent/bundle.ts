@@ -24,8 +24,6 @@ function iceBinary(): string {
 /** The native modules by their names in dist. All else is in the bundle. */
 const native = {
   'pty.node': () => require.resolve(`@lydell/node-pty-${platform}/pty.node`),
-  'sshcrypto.node': () =>
-    join(dirname(require.resolve('ssh2/package.json')), 'lib/protocol/crypto/build/Release/sshcrypto.node'),
   'datachannel.node': iceBinary,
   // macOS starts what runs in a terminal through it.
   ...(process.platform === 'darwin' && {
@@ -33,13 +31,15 @@ const native = {
   }),
 };
 
-/** There is no terminal without node-pty's; ssh2 does without its part, slower, and sessions without UDP. */
-const optional = new Set(['sshcrypto.node', 'datachannel.node']);
+/** There is no terminal without node-pty's; sessions do without UDP. */
+const optional = new Set(['datachannel.node']);
 
 const nativeModules: Plugin = {
   name: 'native modules',
-  setup({ onResolve }) {
-    onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: './sshcrypto.node', external: true }));
+  setup({ onLoad, onResolve }) {
+    // ssh2's own native part: scripts/install.mjs says why it is not used.
+    onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: 'sshcrypto', namespace: 'unused' }));
+    onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents: "throw new Error('not used')" }));
     // ssh2 asks it which ciphers the processor is quick at, and does without.
     onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
   },

@@ -3,7 +3,7 @@
 // builds the dashboard and the agent's bundle where their sources have changed.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -25,12 +25,6 @@ if (!installed) {
     cwd: root,
     stdio: ['ignore', 'inherit', 'inherit'],
     shell: process.platform === 'win32',
-    // ssh2's native ciphers are for the Node that they are used by, not for the one that npm runs on: the package of
-    // Node 24 has its headers. Where there is no compiler ssh2 does without them, slower.
-    env: {
-      ...process.env,
-      npm_config_nodedir: join(root, `node_modules/node-${process.platform}-${process.arch}`),
-    },
   });
   if (npm.status !== 0) {
     process.stderr.write(
@@ -40,6 +34,10 @@ if (!installed) {
   }
   writeFileSync(stamp, wanted);
 }
+
+// Some versions of npm build ssh2's native ciphers, for the Node that they run on. Built for Node 24.19 or newer they
+// abort the process when they are collected (mscdex/ssh2#1511): ssh2 does without, with Node's own.
+rmSync(join(root, 'node_modules/ssh2/lib/protocol/crypto/build'), { recursive: true, force: true });
 
 // What the server serves and starts: built by the Node that was just installed, when missing or out of date.
 if (!process.argv.includes('--no-build')) {

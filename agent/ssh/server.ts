@@ -18,6 +18,18 @@ export interface SshServer {
 }
 
 /**
+ * All but chacha20-poly1305, which OpenSSH prefers: it is half as fast in Node (13.4 s of the agent's CPU for a GB, with
+ * AES-CTR 8.3), and TLS has encrypted everything already.
+ */
+const ciphers = [
+  'aes128-gcm@openssh.com',
+  'aes256-gcm@openssh.com',
+  'aes128-ctr',
+  'aes192-ctr',
+  'aes256-ctr',
+] as const;
+
+/**
  * Makes the workspace's SSH server. It listens nowhere: streams are handed to it. Every user name is let
  * in without a further question, since whoever holds the stream holds a ticket for this workspace.
  * `hostKey` is a private key in OpenSSH's form; `workspace` is asked anew for each session.
@@ -82,7 +94,10 @@ export function makeSshServer(options: {
     connection.on('close', end);
   }
 
-  const server = new ssh2.Server({ hostKeys: [options.hostKey], ident: 'cde' }, serveConnection);
+  const server = new ssh2.Server(
+    { hostKeys: [options.hostKey], ident: 'cde', algorithms: { cipher: [...ciphers] } },
+    serveConnection,
+  );
 
   return {
     serve(stream) {
