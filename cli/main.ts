@@ -18,4 +18,9 @@ async function main(words: string[]): Promise<number> {
   return parseAndRun(words);
 }
 
+// `cde list | head -1`: the reader has what it wanted.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+});
+process.stderr.on('error', () => {});
 process.exitCode = await main(process.argv.slice(2));

@@ -88,11 +88,6 @@ function wantsColor(env: NodeJS.ProcessEnv, terminal: boolean): boolean {
 /** Output to this process's stdout and stderr. */
 export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
   const { stdout, stderr } = process;
-  // `cde list | head -1`: the reader has what it wanted.
-  stdout.on('error', (error: NodeJS.ErrnoException) => {
-    if (error.code === 'EPIPE') process.exit(0);
-  });
-  stderr.on('error', () => {});
   const terminal = stdout.isTTY === true;
   const colors = picocolors.createColors(wantsColor(env, terminal));
   const noteColors = picocolors.createColors(wantsColor(env, stderr.isTTY === true));
