@@ -31,7 +31,7 @@ test('no way of printing lets such text through, and JSON keeps its meaning', ()
 
 test('a reader that has had enough is no fault, not even of the help', () => {
   const cde = fileURLToPath(new URL('cde.mjs', import.meta.url));
-  const script = '"$0" "$1" --help | head -c 1; echo " ${PIPESTATUS[0]}"';
+  const script = '"$0" "$1" --help | head -c 1; echo " $PIPESTATUS"';
   const ran = spawnSync('bash', ['-c', script, process.execPath, cde], { encoding: 'utf8' });
   expect(ran).toMatchObject({ stdout: 'U 0\n', stderr: '' });
 });
