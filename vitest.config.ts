@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os';
 import { configDefaults, defineConfig } from 'vitest/config';
 
 export default defineConfig({
@@ -10,6 +11,8 @@ export default defineConfig({
     ],
     // These need a cluster: npm run test:kubernetes.
     exclude: [...configDefaults.exclude, '**/*.kube.test.ts'],
+    // Much of it waits for processes of its own: two files at once on two cores as well.
+    maxWorkers: Math.max(2, availableParallelism() - 1),
     testTimeout: 30_000,
     hookTimeout: 60_000,
   },

@@ -9,4 +9,5 @@ describe.skipIf(lacking).concurrent('a session comes through ten minutes', () =>
   test('of silence: a running command', () => aCommand(20, cut(seconds)));
   test('of silence: rsync of 200 MB', () => aTransfer(cut(seconds)));
   test('of sleep: a running command', () => aCommand(20, asleep(seconds)));
+  test('of sleep: rsync of 200 MB', () => aTransfer(asleep(seconds)));
 });

@@ -1,13 +1,19 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { createReadStream } from 'node:fs';
-import { mkdir, open, readFile, rm, stat } from 'node:fs/promises';
+import { createReadStream, existsSync } from 'node:fs';
+import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { freePort, type Machine, makeMachine, type Ran, until } from '../../harness/server.ts';
 import { type Host, makeAddress, makeHost, whyNoHosts } from './network.ts';
+
+/** Lets the clock of a laptop's processes jump, and not the machine's. */
+const fakeTime = ['x86_64', 'aarch64']
+  .map((processor) => `/usr/lib/${processor}-linux-gnu/faketime/libfaketimeMT.so.1`)
+  .find((path) => existsSync(path));
+if (!fakeTime) console.warn('libfaketime is not installed: no clock jumps while a laptop is asleep.');
 
 /** Why these faults cannot be played here; null where they can. */
 export const lacking = whyNoHosts();
@@ -77,11 +83,24 @@ export async function withLaptop(play: (laptop: Laptop) => Promise<void>): Promi
   const folder = join(machine.folder, host.prefix.at(-1)!);
   try {
     await mkdir(join(folder, '.ssh'), { recursive: true });
+    await writeFile(clockOf(folder), '+0');
     const begin = (...words: string[]): Begun => {
       const [program, ...args] = [...host.prefix, ...words];
       const child = spawn(program!, args, {
         cwd: folder,
-        env: { ...machine.env, ...login, HOME: folder, CDE_CONFIG_DIR: join(folder, 'config') },
+        env: {
+          ...machine.env,
+          ...login,
+          HOME: folder,
+          CDE_CONFIG_DIR: join(folder, 'config'),
+          ...(fakeTime && {
+            LD_PRELOAD: fakeTime,
+            FAKETIME_TIMESTAMP_FILE: clockOf(folder),
+            FAKETIME_CACHE_DURATION: '1',
+            // As on a machine that sleeps: what counts from the boot stands still.
+            FAKETIME_DONT_FAKE_MONOTONIC: '1',
+          }),
+        },
         stdio: ['ignore', 'pipe', 'pipe'],
       });
       let [stdout, stderr] = ['', ''];
@@ -102,6 +121,9 @@ export async function withLaptop(play: (laptop: Laptop) => Promise<void>): Promi
     await rm(folder, { recursive: true, force: true, maxRetries: 5 });
   }
 }
+
+/** By how many seconds a laptop's clock is ahead. */
+const clockOf = (folder: string) => join(folder, 'clock');
 
 /** A command that prints numbers for as many seconds, and what it prints. */
 function counting(seconds: number) {
@@ -165,10 +187,14 @@ export const cut = (seconds: number) => async (laptop: Laptop) => {
   await laptop.host.set({ down: false });
 };
 
-/** The laptop's processes stand still for so long, and nothing reaches it: a closed lid. */
+/**
+ * The laptop's processes stand still for so long, nothing reaches it, and its clock is another afterwards, as much
+ * later as if it had been a night: a closed lid.
+ */
 export const asleep = (seconds: number) => async (laptop: Laptop) => {
   const pids = laptop.host.pids();
   for (const pid of pids) process.kill(pid, 'SIGSTOP');
   await cut(seconds)(laptop);
+  await writeFile(clockOf(laptop.folder), `+${8 * 3600}`);
   for (const pid of pids) process.kill(pid, 'SIGCONT');
 };
