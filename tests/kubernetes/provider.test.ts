@@ -50,6 +50,7 @@ class Workspace {
   readonly id = randomUUID();
   readonly name = `w${randomUUID().slice(0, 6)}`;
   buildId = '';
+  last: Move | null = null;
   spec: WorkspaceSpec | null = null;
   constructor() {
     made.push(this);
@@ -63,6 +64,7 @@ class Workspace {
     for (;;) {
       if (this.forgetful) await next();
       const move = await next();
+      this.last = move;
       // As PostgreSQL would keep it.
       this.state = JSON.parse(JSON.stringify(move.state)) as ProviderState;
       if (move.kind !== 'again') return move;
@@ -113,6 +115,12 @@ class Workspace {
   remove = (home: 'keep' | 'discard') =>
     this.#drive(() => provider.remove(this.id, this.state, home, this.context));
   observe = () => provider.observe(this.id, this.state, this.spec!);
+  /** What its build was told, where it stands, and what its namespace holds. */
+  async tell(): Promise<void> {
+    const all = ['get', 'all,pvc,resourcequota,events', '-n', this.namespace, '-o', 'wide'];
+    const seen = await kubectl(...all).catch(String);
+    console.error(this.namespace, this.lines, this.state, this.last, seen);
+  }
   exec = (...command: string[]) =>
     kubectl('-n', this.namespace, 'exec', 'workspace-0', '-c', 'workspace', '--', ...command);
 }
@@ -240,8 +248,9 @@ test('a home that was kept is purged after its grace, and not while it is claime
 
 // The others mostly wait, and do so beside each other.
 
-test.concurrent('every move may be lost and done again', async () => {
+test.concurrent('every move may be lost and done again', async ({ onTestFailed }) => {
   const workspace = new Workspace();
+  onTestFailed(() => workspace.tell());
   workspace.forgetful = true;
   workspace.plan(`${debian}\nservices: [{ name: cache, image: "${images.pause}", ports: [6379] }]`);
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
@@ -254,11 +263,12 @@ test.concurrent('every move may be lost and done again', async () => {
   expect(await kubectl('-n', workspace.namespace, ...size)).toBe('2');
   expect(await workspace.remove('keep')).toMatchObject({ kind: 'done', home: workspace.state.homeVolume });
   const second = new Workspace();
+  onTestFailed(() => second.tell());
   second.forgetful = true;
   second.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
   expect(await second.start()).toMatchObject({ kind: 'done' });
   expect(await second.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
-}, 180_000);
+}, 300_000);
 
 test.concurrent('a restore that is given up leaves the home to whom it was of', async () => {
   const workspace = new Workspace();

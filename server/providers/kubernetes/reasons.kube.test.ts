@@ -184,7 +184,16 @@ async function provoke(one: Provocation): Promise<string> {
     kind: 'Namespace',
     metadata: { name: namespace, labels: { 'cde.dev/test': unique, ...one.labels } },
   });
-  for (const object of one.before ?? []) await inNamespace(namespace, object);
+  for (const object of one.before ?? []) {
+    await inNamespace(namespace, object);
+    // A pod made before the quota's controller has looked is counted minutes later.
+    if (object.kind === 'ResourceQuota')
+      await until(
+        () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
+        (quota) => (quota?.status as { hard?: object } | undefined)?.hard !== undefined,
+        (quota) => quota?.status,
+      );
+  }
   if (one.claim)
     await inNamespace(namespace, {
       apiVersion: 'v1',
@@ -192,7 +201,6 @@ async function provoke(one: Provocation): Promise<string> {
       metadata: { name: 'home' },
       spec: one.claim,
     });
-  // A quota counts nothing until its controller has looked.
   if (one.before?.some(({ kind }) => kind === 'ResourceQuota'))
     await until(
       () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
