@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { Problem } from '@cde/api/problem.ts';
 import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
 import type { Relay } from '@cde/satellite/relay.ts';
 import swagger from '@fastify/swagger';
@@ -19,7 +20,6 @@ import { connectionRoutes } from './connections/routes.ts';
 import { makeStanding, standingRoutes } from './connections/standing.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
-import { Problem } from './errors.ts';
 import type { Bus } from './events/bus.ts';
 import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';

@@ -1,8 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { catalogue } from '@cde/api/problem.ts';
 import { describeSettings } from '@cde/server/config.ts';
-import { catalogue } from '@cde/server/errors.ts';
 import { tunnelErrors } from '@cde/tunnel/errors.ts';
 import { expect, test } from 'vitest';
 

@@ -1,9 +1,9 @@
 import type { Cluster } from '@cde/api/clusters.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { and, asc, count, eq, isNotNull, ne, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
 import { clusters, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';

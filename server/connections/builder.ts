@@ -1,7 +1,7 @@
 import { createBuilderCredentials, getBuilder } from '@cde/api/clusters.ts';
+import { Problem } from '@cde/api/problem.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
 import type { Actor } from '../http/actor.ts';
 import { serve } from '../http/serve.ts';
 import { writeAudit } from '../identity/audit.ts';

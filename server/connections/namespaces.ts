@@ -1,9 +1,9 @@
 import type { BuilderAddress } from '@cde/api/clusters.ts';
+import { type ErrorCode, Problem } from '@cde/api/problem.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import { eq, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { templateVersions } from '../database/schema.ts';
-import { type ErrorCode, Problem } from '../errors.ts';
 import type { Actor } from '../http/actor.ts';
 import { builderNames } from '../providers/kubernetes/builder.ts';
 import { KubeError } from '../providers/kubernetes/client.ts';

@@ -1,10 +1,10 @@
 import { TerminalMessage } from '@cde/api/events.ts';
+import { Problem } from '@cde/api/problem.ts';
 import type { Session } from '@cde/tunnel/session.ts';
 import type { FastifyInstance } from 'fastify';
 import { Client, type ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
 import { z } from 'zod';
-import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import { admit, keepAdmitted } from '../http/admitted.ts';
 import { toProblem } from '../http/serve.ts';

@@ -1,8 +1,8 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { TicketReply } from '@cde/api/workspaces.ts';
 import { importPublicKey } from '@cde/tunnel/keys.ts';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';

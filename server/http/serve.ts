@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
+import { mostIssues, Problem } from '@cde/api/problem.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { z } from 'zod';
 import { isDatabaseFull, isUnavailable, isUnstorable } from '../database/pool.ts';
-import { mostIssues, Problem } from '../errors.ts';
 import type { Actor, Caller, Gate } from './actor.ts';
 
 declare module 'fastify' {

@@ -1,6 +1,6 @@
 import type { Permission, Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
-import { Problem } from '../errors.ts';
+import { Problem } from '@cde/api/problem.ts';
 import type { Actor } from '../http/actor.ts';
 
 type Grant = 'any' | 'own';

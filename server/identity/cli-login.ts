@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto';
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt, isNotNull, isNull, or } from 'drizzle-orm';
 import { type Database, isDuplicate } from '../database/pool.ts';
 import { cliLogins, users } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from './audit.ts';
 import { hashSecret, makeSecret } from './secrets.ts';

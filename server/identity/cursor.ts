@@ -1,4 +1,4 @@
-import { Problem } from '../errors.ts';
+import { Problem } from '@cde/api/problem.ts';
 
 /** The opaque `next` of a page that is ordered by one unique text. */
 export const toCursor = (key: string): string => Buffer.from(key).toString('base64url');

@@ -1,8 +1,8 @@
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { apiTokens, browserSessions, builds, satellites, users, workspaces } from '../database/schema.ts';
 import { makeShared } from '../database/shared.ts';
-import { Problem } from '../errors.ts';
 import type { Actor, Gate } from '../http/actor.ts';
 import { authorize } from './authorize.ts';
 import { runOnce } from './idempotency.ts';

@@ -1,8 +1,8 @@
 import { createHash, createHmac } from 'node:crypto';
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq, lt } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { idempotencyKeys } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 
 /** How long a reply is remembered, and when a request that never ended no longer blocks its key. */

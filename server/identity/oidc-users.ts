@@ -1,7 +1,7 @@
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq } from 'drizzle-orm';
 import { type Database, isDuplicate, type Queryable } from '../database/pool.ts';
 import { oidcIdentities, users } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
 import { makeUsername, numbered } from './usernames.ts';
 import { insertUser, type UserRow } from './users.ts';

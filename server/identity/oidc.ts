@@ -1,12 +1,12 @@
 import { randomBytes } from 'node:crypto';
 import type { OidcFailure } from '@cde/api/identity.ts';
 import { finishOidc } from '@cde/api/identity.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt } from 'drizzle-orm';
 import * as client from 'openid-client';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { oidcLogins } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import { type OidcClaims, userOfClaims } from './oidc-users.ts';
 import { hashSecret } from './secrets.ts';
 import { type SignInRequest, startSession } from './sessions.ts';

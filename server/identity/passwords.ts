@@ -1,5 +1,5 @@
+import { Problem } from '@cde/api/problem.ts';
 import { hash, parseOptions, verify } from '@node-rs/argon2';
-import { Problem } from '../errors.ts';
 
 /**
  * argon2id (algorithm 2) with OWASP's second profile: 19 MiB, two passes, one lane. About 16 ms of one

@@ -1,11 +1,11 @@
 import * as api from '@cde/api/identity.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { fastifyCookie } from '@fastify/cookie';
 import { eq } from 'drizzle-orm';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, users } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Actor } from '../http/actor.ts';
 import { serve, serveAs } from '../http/serve.ts';

@@ -1,3 +1,4 @@
+import { Problem } from '@cde/api/problem.ts';
 import type {} from '@fastify/cookie';
 import { and, eq, gt, isNull, sql } from 'drizzle-orm';
 import type { FastifyReply } from 'fastify';
@@ -5,7 +6,6 @@ import { v7 } from 'uuid';
 import type { Config } from '../config.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { browserSessions, cliLogins, oneTimeLinks, users } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import { writeAudit } from './audit.ts';
 import { sessionCookie, suspended } from './gate.ts';
 import { hashSecret, makeSecret } from './secrets.ts';

@@ -1,7 +1,7 @@
+import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { users } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import { hashPassword, isOutdated, verifyPassword } from './passwords.ts';
 import { type SignInRequest, startSession } from './sessions.ts';
 import { signInLimits, throttled, userLimit } from './throttle.ts';

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { isIPv6 } from 'node:net';
+import { type ErrorCode, Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, inArray, lt } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { audit, signInFailures } from '../database/schema.ts';
-import { type ErrorCode, Problem } from '../errors.ts';
 
 const minute = 60_000;
 /** Failures older than this no longer count. */

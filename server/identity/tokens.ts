@@ -1,9 +1,9 @@
 import type { Scope, Token } from '@cde/api/identity.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, lt } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
 import { apiTokens } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from './audit.ts';
 import { fromCursor, isUuid, toPage } from './cursor.ts';

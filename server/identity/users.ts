@@ -1,11 +1,11 @@
 import type { Role } from '@cde/api/endpoint.ts';
 import type { User } from '@cde/api/identity.ts';
 import { usernamePattern } from '@cde/api/names.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { and, asc, count, eq, gt, ilike, max, ne, or, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { type Database, isDuplicate, type Queryable } from '../database/pool.ts';
 import { users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
 import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';

@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
+import { Problem } from '@cde/api/problem.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 import { readCookie } from '../identity/gate.ts';
 import { type Access, decide, limitLevel } from './access.ts';

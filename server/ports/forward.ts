@@ -1,8 +1,8 @@
 import { type ClientRequest, type IncomingMessage, request as makeRequest, ServerResponse } from 'node:http';
 import { type Duplex, pipeline } from 'node:stream';
+import { Problem } from '@cde/api/problem.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
 import { join } from '@cde/tunnel/targets.ts';
-import { Problem } from '../errors.ts';
 import { replyHeaders, requestHeaders, upgradeHeaders, type Visit } from './headers.ts';
 import type { PortStream } from './sessions.ts';
 

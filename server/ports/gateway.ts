@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
+import { Problem } from '@cde/api/problem.ts';
 import proxyAddr from '@fastify/proxy-addr';
-import { Problem } from '../errors.ts';
 import { toProblem } from '../http/serve.ts';
 import type { Logger } from '../log.ts';
 import { forwardRequest, forwardUpgrade, toUnreachable } from './forward.ts';

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import type { Problem } from '../errors.ts';
+import type { Problem } from '@cde/api/problem.ts';
 
 const style =
   'body{font:16px/1.5 system-ui,sans-serif;max-width:38em;margin:12vh auto;padding:0 1.5em;color:#182120;background:#fff}code{color:#57635f}@media(prefers-color-scheme:dark){body{color:#e3eae8;background:#101414}}';

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import { Problem } from '../errors.ts';
+import { Problem } from '@cde/api/problem.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 
 /** A person's browser goes to this as its page, rather than a page fetching it. */

@@ -1,8 +1,8 @@
 import { listPorts, type PortLevel, sharePort, unsharePort, type WorkspacePort } from '@cde/api/ports.ts';
+import { Problem } from '@cde/api/problem.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
 import { serve } from '../http/serve.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';

@@ -1,9 +1,9 @@
 import type { ClientHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
+import { Problem } from '@cde/api/problem.ts';
 import { response } from '@cde/tunnel/handshake.ts';
 import type { Session } from '@cde/tunnel/session.ts';
 import type { Opener } from '../connections/open.ts';
-import { Problem } from '../errors.ts';
 import type { FoundPort } from './store.ts';
 
 /** A session that carries nothing is kept for the next page; most visits are over by then. */

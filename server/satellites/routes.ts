@@ -1,6 +1,6 @@
+import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
-import { Problem } from '../errors.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { SatelliteStore } from './store.ts';

@@ -1,9 +1,9 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { Satellite, SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
 import { and, asc, eq, gt, isNotNull, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { satellites } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';

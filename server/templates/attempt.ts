@@ -1,6 +1,6 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { KubernetesSection, ParameterValues, TemplateFile } from '@cde/api/templates.ts';
 import { v7 } from 'uuid';
-import { Problem } from '../errors.ts';
 import { attempt } from '../providers/kubernetes/attempt.ts';
 import { KubeError } from '../providers/kubernetes/client.ts';
 import type { Connections } from '../providers/kubernetes/connections.ts';

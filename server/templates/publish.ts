@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
+import { Problem } from '@cde/api/problem.ts';
 import type { Template } from '@cde/api/templates.ts';
 import { and, eq } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, templateVersions } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../identity/audit.ts';
 import { templateFileName } from './files.ts';

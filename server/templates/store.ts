@@ -1,8 +1,8 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { and, asc, desc, eq, gt, isNotNull, lt, ne, or, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import { fromCursor, isUuid, toPage } from '../identity/cursor.ts';
 
 /** What lists and replies need of a version; not its files. */

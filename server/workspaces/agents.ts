@@ -1,9 +1,9 @@
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
+import { Problem } from '@cde/api/problem.ts';
 import { and, eq } from 'drizzle-orm';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';

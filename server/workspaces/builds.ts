@@ -1,3 +1,4 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { ParameterValues } from '@cde/api/templates.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { and, eq, inArray, max } from 'drizzle-orm';
@@ -6,7 +7,6 @@ import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { isDuplicate } from '../database/pool.ts';
 import { builds, templates, templateVersions, users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';

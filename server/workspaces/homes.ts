@@ -1,8 +1,8 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { KeptHome } from '@cde/api/workspaces.ts';
 import { and, desc, eq, gt, isNotNull, lt, ne, type SQL } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { authorize, grantOf, may } from '../identity/authorize.ts';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
+import { Problem } from '@cde/api/problem.ts';
 import type { Build, Workspace, WorkspaceStatus } from '@cde/api/workspaces.ts';
 import type { Database } from '../database/pool.ts';
-import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import { may } from '../identity/authorize.ts';
 import { isUuid, likeText } from '../identity/cursor.ts';

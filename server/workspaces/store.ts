@@ -1,8 +1,8 @@
+import { Problem } from '@cde/api/problem.ts';
 import type { Build } from '@cde/api/workspaces.ts';
 import { and, desc, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { builds, templateVersions, users, workspaces } from '../database/schema.ts';
-import { Problem } from '../errors.ts';
 import type { UserActor } from '../http/actor.ts';
 import { authorize, may } from '../identity/authorize.ts';
 import { parseRef, workspaceNotFound } from './read.ts';

@@ -1,4 +1,4 @@
-import type { ApiError } from '@cde/api/errors.ts';
+import type { ApiError } from './errors.ts';
 
 /**
  * The catalogue: every code that a reply can carry, with its HTTP status. docs/errors.md explains each,
