@@ -31,6 +31,16 @@ export const TemplateName = z
     'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
   );
 
+/** A wildcard name of DNS: `*.dev.example.com`. */
+export const WildcardName = z
+  .string()
+  .toLowerCase()
+  .max(200)
+  .regex(
+    /^\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$/,
+    'write a wildcard name, for example *.dev.example.com',
+  );
+
 /** `name` (one's own) or `owner/name`, or a workspace's id. */
 export const WorkspaceRef = z
   .string()

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { UsersHere, UsersToEnd } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { HostPort, Id, Moment } from './names.ts';
+import { HostPort, Id, Moment, WildcardName } from './names.ts';
 
 /** What a satellite is called. The server's own are `embedded`, and `embedded-…` of further replicas. */
 export const SatelliteName = z
@@ -35,6 +35,14 @@ export type SatelliteCondition = (typeof satelliteConditions)[number];
  */
 export const satelliteStates = ['new', 'online', 'draining', 'drained', 'stopping', 'away'] as const;
 
+/** What a satellite serves to browsers. It reads what passes there; of sessions that it relays it never does. */
+const SatelliteWeb = z.object({
+  portHost: WildcardName.nullable().describe(
+    'Under which it serves ports: `*.tokyo.dev.example.com`; null: terminals only',
+  ),
+});
+export type SatelliteWeb = z.infer<typeof SatelliteWeb>;
+
 /** A relay in some region. The server carries one of its own, which is not among these. */
 export const Satellite = z.object({
   id: Id,
@@ -47,6 +55,7 @@ export const Satellite = z.object({
   hostname: z.string().nullable(),
   load: SatelliteLoad.nullable().describe('Null unless it was heard of in the last 45 s'),
   draining: z.boolean().describe('An administrator wants it empty'),
+  web: SatelliteWeb.nullable().describe('What it serves to browsers; null: nothing'),
   seenAt: Moment.nullable(),
   createdAt: Moment,
 });
@@ -72,6 +81,9 @@ const Orders = z.object({
   ticketKeys: z
     .array(z.string())
     .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
+  // A server of an older release lets it serve none.
+  web: SatelliteWeb.nullable().default(null),
+  dashboard: z.string().default('').describe('The origin of the dashboard, whose pages open terminals here'),
 });
 export const SatelliteManifest = Orders.extend({
   name: z.string(),
@@ -139,6 +151,18 @@ export const drainSatellite = endpoint({
   body: z.object({ draining: z.boolean().default(true) }),
   reply: Satellite,
   idempotent: true,
+});
+export const setSatelliteWeb = endpoint({
+  method: 'PUT',
+  path: '/api/v1/satellites/:satellite/web',
+  tag,
+  summary: 'Let a satellite serve terminals and ports to browsers, or no longer',
+  permission: 'satellite:write',
+  params,
+  body: z.object({
+    web: SatelliteWeb.nullable().describe('Null: it serves browsers nothing, and reads nothing'),
+  }),
+  reply: Satellite,
 });
 export const removeSatellite = endpoint({
   method: 'DELETE',

@@ -156,7 +156,11 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     return waitsFor === null ? { status: 'ready' } : reply.code(503).send({ status: 'starting', waitsFor });
   });
 
-  const satelliteStore = makeSatelliteStore({ database, now });
+  const satelliteStore = makeSatelliteStore({
+    database,
+    now,
+    ownPortHost: config.portHost === null ? null : `*${config.portHost}`,
+  });
   const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
@@ -173,7 +177,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
-  satelliteRoutes(app, { store: satelliteStore, keys });
+  satelliteRoutes(app, { store: satelliteStore, keys, accessUrl: config.accessUrl });
   const standing = makeStanding({ database, bus, log });
   standing.watch({
     users: relay.users,

@@ -2,7 +2,7 @@ import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { PathKind } from '@cde/api/agent.ts';
-import { HostPort } from '@cde/api/names.ts';
+import { HostPort, WildcardName } from '@cde/api/names.ts';
 import { PortLevel } from '@cde/api/ports.ts';
 import { UdpListen } from '@cde/satellite/stun-offer.ts';
 import { z } from 'zod';
@@ -102,13 +102,7 @@ const settings = {
     help: 'HOST:PORT at which others reach that; without it the host of the access URL',
   },
   portHost: {
-    schema: z
-      .string()
-      .toLowerCase()
-      .regex(
-        /^(\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+|off)$/,
-        'write a wildcard name, for example *.dev.example.com, or off',
-      ),
+    schema: z.literal('off').or(WildcardName),
     default: undefined,
     help: 'Wildcard name under which shared ports are served; off: by path. Without it *.localhost on a loopback address',
   },

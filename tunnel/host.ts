@@ -23,7 +23,7 @@ import { formatOffer, type OfferSource } from './offers.ts';
 import type { PathKind } from './path.ts';
 import type { Pipe } from './pipe.ts';
 import { type ResumeSecret, resumeSecret } from './resume.ts';
-import { join, parseTarget, type Target } from './targets.ts';
+import { formatTarget, join, parseTarget, type Target } from './targets.ts';
 import { verifyTicket } from './ticket.ts';
 import { takeTurns } from './turns.ts';
 
@@ -35,6 +35,8 @@ export interface SessionContext {
   username: string;
   /** The kinds of path that the ticket allows. */
   paths: readonly PathKind[];
+  /** The targets that the ticket allows, as formatTarget writes them; null: all. */
+  only: readonly string[] | null;
   /** Aborted when the session is over. */
   signal: AbortSignal;
 }
@@ -171,9 +173,15 @@ export function serveSession(options: HostOptions): HostedSession {
         );
       } else if (headers[':method'] === 'POST' && headers[':path'] === offersPath && admitted) {
         const { offers } = options;
-        if (!offers) return stream.respond({ ':status': 404 }, { endStream: true });
+        const none = () => stream.respond({ ':status': 404 }, { endStream: true });
+        if (!offers) return none();
         admitted.then(
-          (context) => !stream.destroyed && serveOffers(stream, offers, context),
+          (context) => {
+            if (stream.destroyed) return;
+            // Whoever holds a limited ticket is no business of ours beyond it: where we are is not told.
+            if (context.only) none();
+            else serveOffers(stream, offers, context);
+          },
           (error) => refuse(stream, asTunnelError(error, 'ticket-invalid')),
         );
       } else if (headers[':method'] === 'POST' && headers[':path'] === icePath && admitted) {
@@ -203,6 +211,7 @@ export function serveSession(options: HostOptions): HostedSession {
       userId: claims.userId,
       username: claims.username,
       paths: claims.paths,
+      only: claims.only ?? null,
       signal: over.signal,
     };
   }
@@ -250,6 +259,8 @@ export function serveSession(options: HostOptions): HostedSession {
       if (!mayCarry(options, pipe.path.kind, context))
         throw new TunnelError('path-forbidden', `this one is ${pipe.path.kind}`);
       const target = parseTarget(String(headers[targetHeader] ?? ''));
+      if (context.only && !context.only.includes(formatTarget(target)))
+        throw new TunnelError('target-forbidden', `the ticket opens ${context.only.join(', ')} alone`);
       const other = await options.onStream(target, takeTurns(stream), context);
       if (stream.destroyed) {
         other?.destroy();

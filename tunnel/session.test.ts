@@ -122,6 +122,28 @@ describe('a session', () => {
     expect(await session.ping()).toBeGreaterThan(0);
   });
 
+  it('with a limited ticket opens what that names alone, and is not told where the agent is', async () => {
+    const offers = {
+      current: () => ({ paths: [], satellites: [], addresses: ['10.1.1.1:7100'] }),
+      onChange: () => () => {},
+    };
+    const session = await open(makeHost({ offers }), {
+      ticket: await makeTicket({ only: ['tcp:localhost:3000'] }),
+    });
+    const stream = await session.open({ kind: 'tcp', host: 'localhost', port: 3000 });
+    stream.end('a page');
+    expect(await readAll(stream)).toBe('a page');
+    for (const target of [
+      ssh,
+      { kind: 'files' },
+      { kind: 'tcp', host: 'localhost', port: 3001 },
+      { kind: 'tcp', host: '127.0.0.1', port: 3000 },
+      { kind: 'udp', host: 'localhost', port: 3000 },
+      { kind: 'unix', path: '/run/docker.sock' },
+    ] as const)
+      await expect(session.open(target)).rejects.toEqual(code('target-forbidden'));
+  });
+
   it('half-closes streams in both directions', async () => {
     const session = await open(
       makeHost({

@@ -38,6 +38,14 @@ describe('tickets', () => {
     });
   });
 
+  it('with limits are of a kind that an older agent refuses, and none is without the other', async () => {
+    const signed = claims({ only: ['tcp:localhost:3000'] });
+    const read = (token: string) => verifyTicket(token, [signer.publicKey], now);
+    expect(await read(await signer.signTicket(signed))).toEqual({ kind: 'limited', ...signed });
+    expect(() => signer.signTicket(claims({ only: [] }))).toThrow();
+    expect(() => signer.signTicket(claims({ only: ['tcp:10.0.0.1:80'] }))).toThrow();
+  });
+
   it('expire, with half a minute for clocks that differ', async () => {
     const ticket = await signer.signTicket(claims());
     const at = (offset: number) =>
@@ -79,6 +87,12 @@ describe('tickets', () => {
         buildId: randomUUID(),
         exp: seconds + 60,
       }),
+      'limits without being limited': await new SignJWT({ ...claims({ only: ['ssh'] }), kind: 'client' })
+        .setProtectedHeader({ alg: 'EdDSA', kid })
+        .sign(privateKey),
+      'limited to nothing': await new SignJWT({ ...claims(), kind: 'limited' })
+        .setProtectedHeader({ alg: 'EdDSA', kid })
+        .sign(privateKey),
       empty: '',
       long: 'x'.repeat(100_000),
       'not a token': 'a.b.c',

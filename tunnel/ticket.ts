@@ -13,20 +13,32 @@ import { pathKinds } from './path.ts';
 
 const sha256 = z.string().regex(/^[A-Za-z0-9_-]{43}$/, 'SHA-256, base64url');
 
-export const TicketClaims = z.object({
-  kind: z.literal('client'),
-  workspaceId: z.uuid(),
-  workspace: z.string().max(80).describe('owner/name'),
-  userId: z.uuid(),
-  username: z.string().max(80).describe('Who connects'),
-  agentKey: sha256.describe("Of the agent's TLS SubjectPublicKeyInfo"),
-  clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
-  satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that it is meant for'),
-  // A server of an older release knows of relays only.
-  paths: z.array(z.enum(pathKinds)).max(10).default(['relay']).describe('The kinds that may carry streams'),
-  jti: z.string().max(80),
-  exp: z.number().int().describe('Seconds since 1970'),
-});
+/** The streams that a limited ticket opens: the agent's SSH server, or one port on the workspace's loopback. */
+const OnlyTarget = z.string().regex(/^(ssh|tcp:localhost:\d{1,5})$/, 'ssh or tcp:localhost:PORT');
+
+export const TicketClaims = z
+  .object({
+    // Of a kind of its own: an agent of an older release, which knows no limits, refuses it.
+    kind: z.enum(['client', 'limited']),
+    workspaceId: z.uuid(),
+    workspace: z.string().max(80).describe('owner/name'),
+    userId: z.uuid(),
+    username: z.string().max(80).describe('Who connects'),
+    agentKey: sha256.describe("Of the agent's TLS SubjectPublicKeyInfo"),
+    clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
+    satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that it is meant for'),
+    // A server of an older release knows of relays only.
+    paths: z.array(z.enum(pathKinds)).max(10).default(['relay']).describe('The kinds that may carry streams'),
+    only: z
+      .array(OnlyTarget)
+      .min(1)
+      .max(10)
+      .optional()
+      .describe('What a `limited` ticket opens, as formatTarget writes it; a `client` ticket opens all'),
+    jti: z.string().max(80),
+    exp: z.number().int().describe('Seconds since 1970'),
+  })
+  .refine(({ kind, only }) => (kind === 'limited') === (only !== undefined), 'limited is what has limits');
 export type TicketClaims = z.infer<typeof TicketClaims>;
 
 export const ListenClaims = z.object({
@@ -70,7 +82,7 @@ export function makeTicketSigner(privateKey: KeyObject): {
     new SignJWT(claims).setProtectedHeader({ alg: 'EdDSA', kid }).sign(privateKey);
   return {
     publicKey,
-    signTicket: (claims) => sign(TicketClaims.parse({ kind: 'client', ...claims })),
+    signTicket: (claims) => sign(TicketClaims.parse({ kind: claims.only ? 'limited' : 'client', ...claims })),
     signListenToken: (claims) => sign(ListenClaims.parse({ kind: 'listen', ...claims })),
     signProbeToken: (claims) => sign(ProbeClaims.parse({ kind: 'probe', ...claims })),
   };

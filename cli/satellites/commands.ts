@@ -59,6 +59,26 @@ export const satelliteCommands: readonly Command[] = [
     load: () => import('./satellites.ts').then((m) => m.drain),
   }),
   command({
+    name: 'satellite web',
+    group,
+    summary: 'Let a satellite serve terminals and ports to browsers of its region, or no longer',
+    details:
+      'It reads what passes there, which it never does of the sessions that it relays: turn it on for machines that you trust with that. ' +
+      'Ports need a wildcard name that leads to the satellite and a certificate for it; without one it serves terminals only.',
+    arguments: { ...satellite, state: { help: 'on or off', choices: ['on', 'off'] } },
+    options: {
+      portHost: { kind: 'text', value: 'NAME', help: 'Wildcard name of its ports: *.tokyo.dev.example.com' },
+    },
+    examples: [
+      [
+        "cde satellite web tokyo on --port-host '*.tokyo.dev.example.com'",
+        'terminals, and ports under that name',
+      ],
+      ['cde satellite web tokyo off', 'ciphertext only, as it was'],
+    ],
+    load: () => import('./satellites.ts').then((m) => m.web),
+  }),
+  command({
     name: 'satellite remove',
     group,
     summary: 'Forget a satellite; its token is refused, and it empties itself and ends',

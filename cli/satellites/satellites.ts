@@ -2,7 +2,15 @@ import { randomUUID } from 'node:crypto';
 import type { Satellite } from '@cde/api/satellites.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
-import { addSatellite, drainSatellite, getSatellite, listSatellites, removeSatellite } from '../endpoints.ts';
+import {
+  addSatellite,
+  drainSatellite,
+  getSatellite,
+  listSatellites,
+  removeSatellite,
+  setSatelliteWeb,
+} from '../endpoints.ts';
+import { usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
 import { relative } from '../times.ts';
 
@@ -76,6 +84,12 @@ export async function show(context: Context, input: { satellite: string }): Prom
     ['state', stateOf(satellite, out.colors)],
     ['url', satellite.url && clean(satellite.url)],
     ['stun', satellite.stun && clean(satellite.stun)],
+    [
+      'web',
+      satellite.web === null
+        ? 'off'
+        : `terminals${satellite.web.portHost === null ? '' : `, ports under ${satellite.web.portHost}`}`,
+    ],
     ['version', satellite.version && clean(satellite.version)],
     ['hostname', satellite.hostname && clean(satellite.hostname)],
     ['sessions', load && String(load.sessions)],
@@ -105,6 +119,27 @@ export async function drain(
   else
     context.out.print(
       `${satellite.name} takes nobody new and sends its sessions elsewhere, within 15 s; see: cde satellite show ${satellite.name}`,
+    );
+  return undefined;
+}
+
+export async function web(
+  context: Context,
+  input: { satellite: string; state: string; portHost: string | undefined },
+): Promise<number | undefined> {
+  if (input.state === 'off' && input.portHost !== undefined)
+    throw usage('--port-host goes with on.', `cde satellite web ${input.satellite} on --port-host …`);
+  const client = await context.client();
+  const satellite = await client.call(setSatelliteWeb, {
+    params: { satellite: input.satellite },
+    body: { web: input.state === 'on' ? { portHost: input.portHost ?? null } : null },
+  });
+  if (context.out.json) context.out.printJson(satellite);
+  else if (satellite.web === null)
+    context.out.print(`${satellite.name} serves browsers nothing any more, within 15 s.`);
+  else
+    context.out.print(
+      `${satellite.name} serves terminals${satellite.web.portHost === null ? '' : `, and ports under ${satellite.web.portHost}`}, within 15 s. It reads what passes there.`,
     );
   return undefined;
 }

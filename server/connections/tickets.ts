@@ -23,7 +23,13 @@ export interface TicketDeps {
 
 /** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
 export function makeTickets({ database, keys, now, satellites, policy }: TicketDeps) {
-  return async function issue(actor: UserActor, ref: string, clientKey: string): Promise<TicketReply> {
+  /** `limits`: for a satellite that serves a browser; it opens these targets alone, and passes through that satellite. */
+  return async function issue(
+    actor: UserActor,
+    ref: string,
+    clientKey: string,
+    limits?: { only: string[]; satellite: string },
+  ): Promise<TicketReply> {
     const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
     const workspace = `${owner}/${row.name}`;
     if (!mayHaveAgent(row.status))
@@ -39,16 +45,22 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
     // The agent would refuse it too, but later, and could not say it as well.
     if (!isEd25519(clientKey))
       throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
-    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    const allowed = await policy.ofBuild(row.agentBuildId);
+    const { regions } = allowed;
+    const paths = limits ? allowed.paths.filter((kind) => kind === 'relay') : allowed.paths;
     if (paths.length === 0)
       throw new Problem('path-none-allowed', `No kind of path may carry a session with ${workspace}.`, {
-        detail: 'The server forbids all those that its template allows.',
+        detail: limits
+          ? 'A browser needs relay, which the server or its template forbids.'
+          : 'The server forbids all those that its template allows.',
         hint: 'Ask an administrator: --paths of the server, connection.paths of the template.',
       });
-    const places = await satellites(regions);
+    const places = (await satellites(regions)).filter(({ name }) => !limits || name === limits.satellite);
     if (places.length === 0)
       throw new Problem('satellite-none-allowed', `No satellite may carry a session with ${workspace}.`, {
-        detail: `Its template allows the regions ${regions?.join(', ')}, and no satellite of these serves.`,
+        detail: limits
+          ? `${limits.satellite} may not: its template allows the regions ${regions?.join(', ') ?? 'of other satellites'}.`
+          : `Its template allows the regions ${regions?.join(', ')}, and no satellite of these serves.`,
         hint: 'Ask an administrator: cde satellite list',
         retryAfter: 5,
       });
@@ -63,6 +75,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
       clientKey,
       satellites: places.map((place) => place.name),
       paths,
+      ...(limits && { only: limits.only }),
       jti: v7(),
       exp,
     });

@@ -219,6 +219,8 @@ export const satellites = pgTable('satellites', {
   load: jsonb('load').$type<SatelliteLoad>(),
   seenAt: moment('seen_at'),
   draining: boolean('draining').notNull().default(false),
+  web: boolean('web').notNull().default(false),
+  portHost: text('port_host'),
   createdAt: moment('created_at').notNull().defaultNow(),
 });
 

@@ -119,6 +119,7 @@ const rules: Record<string, Rule> = {
   [`GET ${v1}/satellites/:satellite`]: seeSatellites,
   [`POST ${v1}/satellites`]: writeSatellites,
   [`POST ${v1}/satellites/:satellite/drain`]: writeSatellites,
+  [`PUT ${v1}/satellites/:satellite/web`]: writeSatellites,
   [`DELETE ${v1}/satellites/:satellite`]: writeSatellites,
   [`POST ${v1}/satellite/register`]: ofSatellites,
   [`POST ${v1}/satellite/heartbeat`]: ofSatellites,
@@ -343,6 +344,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/orphans/clean`]: () => ({}),
     [`POST ${v1}/satellites`]: () => ({ name: `new-${worlds}` }),
     [`POST ${v1}/satellites/:satellite/drain`]: () => ({ draining: true }),
+    [`PUT ${v1}/satellites/:satellite/web`]: () => ({ web: null }),
     [`POST ${v1}/satellite/register`]: () => ({ url: 'http://127.0.0.1:9', version: '1', hostname: 'walk' }),
     [`POST ${v1}/satellite/heartbeat`]: () => ({
       condition: 'serving',

@@ -3,15 +3,15 @@ import * as api from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
-import type { SatelliteStore } from './store.ts';
+import { type SatelliteStore, webOf } from './store.ts';
 
 const heartbeatEveryMs = 15_000;
 
 export function satelliteRoutes(
   app: FastifyInstance,
-  { store, keys }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'> },
+  { store, keys, accessUrl }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'>; accessUrl: string },
 ): void {
-  const ticketKeys = [keys.tickets.publicKey];
+  const common = { ticketKeys: [keys.tickets.publicKey], dashboard: new URL(accessUrl).origin };
 
   serve(app, api.listSatellites, async () => ({ items: await store.list() }));
   serve(app, api.getSatellite, ({ params }) => store.show(params.satellite));
@@ -19,17 +19,25 @@ export function satelliteRoutes(
   serve(app, api.drainSatellite, (input) =>
     store.setDraining(input, input.params.satellite, input.body.draining),
   );
+  serve(app, api.setSatelliteWeb, (input) => store.setWeb(input, input.params.satellite, input.body.web));
   serve(app, api.removeSatellite, (input) => store.remove(input, input.params.satellite));
 
   serveSatellite(app, api.registerSatellite, async ({ actor, body }) => {
     const row = await store.register(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
-    return { name: row.name, region: row.region, drain: row.draining, ticketKeys, heartbeatEveryMs };
+    return {
+      name: row.name,
+      region: row.region,
+      drain: row.draining,
+      web: webOf(row),
+      ...common,
+      heartbeatEveryMs,
+    };
   });
   serveSatellite(app, api.postSatelliteHeartbeat, async ({ actor, body }) => {
     const row = await store.heartbeat(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
-    return { drain: row.draining, ticketKeys, endUsers: await store.notActive(body.users) };
+    return { drain: row.draining, web: webOf(row), ...common, endUsers: await store.notActive(body.users) };
   });
 }
 

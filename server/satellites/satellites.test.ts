@@ -30,7 +30,7 @@ afterEach(async () => {
 });
 afterAll(() => server.close());
 
-const api = (method: 'GET' | 'POST' | 'DELETE', path: string, body?: unknown) =>
+const api = (method: 'GET' | 'POST' | 'PUT' | 'DELETE', path: string, body?: unknown) =>
   server.request(admin, method, `/api/v1/satellites${path}`, body);
 
 async function add(name: string, region = 'east'): Promise<string> {
@@ -113,6 +113,39 @@ test('is added, registers, reports, is drained, serves again, ends, and is forgo
     'satellite.add',
   ]);
   expect(JSON.stringify(audited.body)).not.toContain(token);
+});
+
+test('serves browsers where an administrator lets it, ports under a name that is its own', async () => {
+  await add('kyoto');
+  await add('osaka');
+  const put = (name: string, web: unknown) => api('PUT', `/${name}/web`, { web });
+  expect((await api('GET', '/kyoto')).body.web).toBeNull();
+  const on = { portHost: '*.kyoto.dev.example.com' };
+  expect((await put('kyoto', on)).body.web).toEqual(on);
+  expect((await put('kyoto', on)).body.web).toEqual(on);
+  expect((await put('osaka', on)).body).toMatchObject({
+    code: 'port-host-taken',
+    detail: expect.stringContaining('kyoto'),
+  });
+  // The server itself has this one, as its access URL is a loopback address.
+  expect((await put('osaka', { portHost: '*.localhost' })).body).toMatchObject({
+    code: 'port-host-taken',
+    detail: expect.stringContaining('--port-host'),
+  });
+  expect((await put('osaka', { portHost: 'dev.example.com' })).body.code).toBe('bad-request');
+  expect((await put('osaka', { portHost: null })).body.web).toEqual({ portHost: null });
+  expect((await put('kyoto', null)).body.web).toBeNull();
+  expect((await put('osaka', on)).body.web).toEqual(on);
+  expect((await put('nara', on)).body.code).toBe('satellite-not-found');
+  const audited = await server.request(admin, 'GET', '/api/v1/audit?target=kyoto');
+  expect(
+    audited.body.items.map(({ action, after }: { action: string; after: unknown }) => [action, after]),
+  ).toEqual([
+    ['satellite.web', { web: null }],
+    ['satellite.web', { web: on }],
+    ['satellite.add', expect.anything()],
+  ]);
+  for (const name of ['kyoto', 'osaka']) expect((await api('DELETE', `/${name}`)).status).toBe(204);
 });
 
 test('agents and clients are sent to those that serve; one that is silent stays on the list for a while, last', async () => {

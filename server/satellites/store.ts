@@ -1,6 +1,7 @@
+import { isDeepStrictEqual } from 'node:util';
 import { Problem } from '@cde/api/problem.ts';
-import type { Satellite, SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
-import { and, asc, eq, gt, isNotNull, or } from 'drizzle-orm';
+import type { Satellite, SatelliteCondition, SatelliteLoad, SatelliteWeb } from '@cde/api/satellites.ts';
+import { and, asc, eq, gt, isNotNull, ne, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { satellites } from '../database/schema.ts';
@@ -27,6 +28,10 @@ function stateOf(row: Row, now: Date): Satellite['state'] {
   return row.condition === 'serving' ? 'online' : 'draining';
 }
 
+/** What it may serve to browsers. */
+export const webOf = (row: Pick<Row, 'web' | 'portHost'>): SatelliteWeb | null =>
+  row.web ? { portHost: row.portHost } : null;
+
 /** A satellite as the contract shows it. */
 export function toSatellite(row: Row, now: Date): Satellite {
   const state = stateOf(row, now);
@@ -41,13 +46,32 @@ export function toSatellite(row: Row, now: Date): Satellite {
     hostname: row.hostname,
     load: state === 'away' ? null : row.load,
     draining: row.draining,
+    web: webOf(row),
     seenAt: row.seenAt?.toISOString() ?? null,
     createdAt: row.createdAt.toISOString(),
   };
 }
 
+/** One that may be sent browsers, as far as is known. */
+export interface WebSatellite {
+  id: string;
+  name: string;
+  region: string;
+  url: string;
+  portHost: string | null;
+}
+
 /** The SQL of satellites. `now` is the server's clock. */
-export function makeSatelliteStore({ database, now }: { database: Database; now: () => Date }) {
+export function makeSatelliteStore({
+  database,
+  now,
+  ownPortHost = null,
+}: {
+  database: Database;
+  now: () => Date;
+  /** The server's own wildcard name for ports. */
+  ownPortHost?: string | null;
+}) {
   const { db } = database;
   const named = (ref: string) =>
     isUuid(ref) ? or(eq(satellites.id, ref), eq(satellites.name, ref)) : eq(satellites.name, ref);
@@ -117,6 +141,43 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
       });
     },
 
+    /** Throws `port-host-taken`. */
+    async setWeb(caller: Caller<UserActor>, ref: string, web: SatelliteWeb | null): Promise<Satellite> {
+      const portHost = web?.portHost ?? null;
+      return db.transaction(async (tx) => {
+        const [before] = await tx.select().from(satellites).where(named(ref)).for('update');
+        if (!before) throw unknown(ref);
+        const was = webOf(before);
+        if (isDeepStrictEqual(was, web)) return toSatellite(before, now());
+        const taken =
+          portHost === null || portHost === ownPortHost
+            ? []
+            : await tx
+                .select({ name: satellites.name })
+                .from(satellites)
+                .where(and(eq(satellites.portHost, portHost), ne(satellites.id, before.id)));
+        if (portHost !== null && (portHost === ownPortHost || taken.length > 0))
+          throw new Problem('port-host-taken', `${portHost} is in use already.`, {
+            detail: `It is that of ${taken[0]?.name ?? 'the server itself (--port-host)'}.`,
+            hint: `Give each its own, for example *.${before.name}.${portHost.slice(2)}, with a certificate for it.`,
+          });
+        const [row] = await tx
+          .update(satellites)
+          .set({ web: web !== null, portHost })
+          .where(eq(satellites.id, before.id))
+          .returning();
+        await writeAudit(tx, caller, {
+          action: 'satellite.web',
+          targetType: 'satellite',
+          targetId: before.id,
+          targetName: before.name,
+          before: { web: was },
+          after: { web },
+        });
+        return toSatellite(row!, now());
+      });
+    },
+
     async remove(caller: Caller<UserActor>, ref: string): Promise<void> {
       await db.transaction(async (tx) => {
         const [row] = await tx.delete(satellites).where(named(ref)).returning();
@@ -180,6 +241,24 @@ export function makeSatelliteStore({ database, now }: { database: Database; now:
         [userIds],
       );
       return rows.map(({ id }) => id);
+    },
+
+    /** Those that may serve browsers and do, or did until ten minutes ago. */
+    async servingWeb(): Promise<WebSatellite[]> {
+      const rows = await db
+        .select()
+        .from(satellites)
+        .where(
+          and(
+            eq(satellites.web, true),
+            eq(satellites.draining, false),
+            eq(satellites.condition, 'serving'),
+            isNotNull(satellites.url),
+            gt(satellites.seenAt, new Date(now().getTime() - forgottenAfterMs)),
+          ),
+        )
+        .orderBy(asc(satellites.name));
+      return rows.map(({ id, name, region, url, portHost }) => ({ id, name, region, url: url!, portHost }));
     },
 
     /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
