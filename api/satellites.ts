@@ -85,6 +85,11 @@ const Orders = z.object({
   web: SatelliteWeb.nullable().default(null),
   dashboard: z.string().default('').describe('The origin of the dashboard, whose pages open terminals here'),
 });
+export const SatelliteOrders = Orders.extend({
+  endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer'),
+});
+export type SatelliteOrders = z.infer<typeof SatelliteOrders>;
+
 export const SatelliteManifest = Orders.extend({
   name: z.string(),
   region: z.string(),
@@ -193,7 +198,7 @@ export const postSatelliteHeartbeat = endpoint({
     load: SatelliteLoad,
     users: z.array(Id).max(50_000).describe('Whose sessions are here'),
   }),
-  reply: Orders.extend({ endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer') }),
+  reply: SatelliteOrders,
 });
 export const watchSatelliteUsers = endpoint({
   method: 'POST',

@@ -3,7 +3,7 @@ import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type CallError, makeClient } from '@cde/api/client.ts';
-import { type SatelliteCondition, watchSatelliteUsers } from '@cde/api/satellites.ts';
+import { type SatelliteCondition, type SatelliteWeb, watchSatelliteUsers } from '@cde/api/satellites.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import { watchUsers } from '@cde/tunnel/standing.ts';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
@@ -41,6 +41,9 @@ export async function startSatellite(options: {
   /** No session is left. */
   const ended = new AbortController();
   let ticketKeys: readonly string[] = [];
+  /** What browsers are served, and the origin of the pages whose terminals are. */
+  let web: SatelliteWeb | null = null;
+  let dashboard = '';
   let registered = false;
   let stopping = false;
 
@@ -146,13 +149,13 @@ export async function startSatellite(options: {
     signal: over.signal,
     log: programLog,
     onManifest(manifest) {
-      ticketKeys = manifest.ticketKeys;
+      ({ ticketKeys, web, dashboard } = manifest);
       registered = true;
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
       obey(manifest.drain);
     },
     onOrders(orders) {
-      ticketKeys = orders.ticketKeys;
+      ({ ticketKeys, web, dashboard } = orders);
       for (const userId of orders.endUsers) relay.endUser(userId);
       // Said at once: until then nobody is sent here, or still is.
       if (obey(orders.drain)) void joined.then(({ reportNow }) => reportNow());

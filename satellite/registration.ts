@@ -6,6 +6,7 @@ import {
   type SatelliteCondition,
   type SatelliteLoad,
   type SatelliteManifest,
+  type SatelliteOrders,
 } from '@cde/api/satellites.ts';
 import { backoff, type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
@@ -21,12 +22,6 @@ export interface Report {
   users: string[];
 }
 
-export interface Orders {
-  drain: boolean;
-  ticketKeys: string[];
-  endUsers: string[];
-}
-
 /** True where the server will have nothing more to do with this satellite: it was removed. */
 const isRefusal = (error: unknown): error is CallError =>
   error instanceof CallError && [401, 403].includes(error.status);
@@ -40,7 +35,7 @@ export async function joinServer(options: {
   identity: { url: string; stun: string | null; version: string; region?: string | undefined };
   report: () => Report;
   onManifest: (manifest: SatelliteManifest) => void;
-  onOrders: (orders: Orders) => void;
+  onOrders: (orders: SatelliteOrders) => void;
   refused: (error: CallError) => void;
   signal: AbortSignal;
   log: Log;
