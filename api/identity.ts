@@ -2,6 +2,9 @@ import { z } from 'zod';
 import { endpoint, roles } from './endpoint.ts';
 import { Id, Moment, PageQuery, page, Username } from './names.ts';
 
+/** The cookie of a browser that is signed in to the dashboard. */
+export const sessionCookie = 'cde_session';
+
 export const User = z.object({
   id: Id,
   username: Username,

@@ -17,6 +17,9 @@ export const WorkspacePort = z.object({
     "What counts of that by the server's --port-sharing; null: nothing",
   ),
   url: z.string().nullable().describe('Where a browser opens it; null while it is not shared'),
+  elsewhere: z
+    .array(z.object({ satellite: z.string(), region: z.string(), url: z.string() }))
+    .describe('The same at the satellites that serve ports'),
 });
 export type WorkspacePort = z.infer<typeof WorkspacePort>;
 

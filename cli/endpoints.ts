@@ -61,7 +61,7 @@ export const drainSatellite = light<S['drainSatellite']>(
   'body',
   'idempotent',
 );
-export const setSatelliteWeb = light<S['setSatelliteWeb']>('PUT', `${v1}/satellites/:satellite/web`);
+export const setSatelliteWeb = light<S['setSatelliteWeb']>('PUT', `${v1}/satellites/:satellite/web`, 'body');
 export const removeSatellite = light<S['removeSatellite']>('DELETE', `${v1}/satellites/:satellite`);
 
 export const listClusters = light<C['listClusters']>('GET', `${v1}/clusters`);

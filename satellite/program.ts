@@ -9,6 +9,9 @@ import { watchUsers } from '@cde/tunnel/standing.ts';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import { serveMetrics } from './metrics.ts';
 import { relayPlugin } from './plugin.ts';
+import type { PortGateway } from './ports/gateway.ts';
+import { serverWith } from './ports/listener.ts';
+import { makeSatellitePorts } from './ports/ports.ts';
 import { joinServer, type Report } from './registration.ts';
 import { makeRelay } from './relay.ts';
 import type { Settings } from './settings.ts';
@@ -46,13 +49,18 @@ export async function startSatellite(options: {
   let dashboard = '';
   let registered = false;
   let stopping = false;
+  /** By which this process reaches itself: none of a certificate's names. */
+  let ownUrl: string | null = null;
 
   const app = Fastify({
     logger: { level: settings.logLevel, base: null },
     logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
-    ...(settings.tlsCert && settings.tlsKey && { https: readCertificate(settings.tlsCert, settings.tlsKey) }),
-  }) as unknown as FastifyInstance;
+    serverFactory: serverWith(
+      () => ports,
+      settings.tlsCert && settings.tlsKey ? readCertificate(settings.tlsCert, settings.tlsKey) : undefined,
+    ),
+  });
   const { log } = app;
   const tunnelLog = {
     // Every session says hello and goodbye; that is for whoever looks closely.
@@ -61,6 +69,7 @@ export async function startSatellite(options: {
     warn: log.warn.bind(log),
     error: log.error.bind(log),
   };
+  let ports: PortGateway | undefined;
   const relay = makeRelay({
     ticketKeys: () => ticketKeys,
     onUser: (userId) => watch.began(userId),
@@ -74,6 +83,14 @@ export async function startSatellite(options: {
     end: relay.endUser,
     signal: ended.signal,
     ...(options.clock && { clock: options.clock }),
+  });
+  ports = makeSatellitePorts({
+    client,
+    portHost: () => web?.portHost ?? null,
+    draining: () => relay.draining,
+    ownUrl: () => ownUrl,
+    trustProxy: settings.trustProxy,
+    log: tunnelLog,
   });
   await app.register(relayPlugin, { relay });
   app.get('/healthz', async () => ({ status: 'ok' }));
@@ -121,6 +138,7 @@ export async function startSatellite(options: {
       return true;
     }
     log.info({ sessions: relay.stats().sessions }, 'draining, as an administrator wants');
+    ports?.empty();
     void relay.drain().then(() => relay.draining && !stopping && log.info('drained: no session is left'));
     relay.sendAway(leaveWithinMs);
     return true;
@@ -128,6 +146,7 @@ export async function startSatellite(options: {
 
   await app.listen({ host: settings.listen.host, port: settings.listen.port });
   const { port } = app.server.address() as AddressInfo;
+  if (!settings.tlsCert) ownUrl = loopbackUrl(settings.listen.host, port);
   const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
   const programLog = { ...tunnelLog, info: log.info.bind(log) };
   const stun = await offerStun({
@@ -173,6 +192,7 @@ export async function startSatellite(options: {
       // The server names it to nobody from now on: those who are sent away do not come back.
       await reportNow();
       const emptied = relay.drain();
+      ports?.close();
       const limitMs = settings.drainSeconds * 1000;
       relay.sendAway(Math.min(leaveWithinMs, limitMs / 2));
       const timer = AbortSignal.timeout(limitMs);
@@ -188,6 +208,11 @@ export async function startSatellite(options: {
       await app.close();
     },
   };
+}
+
+function loopbackUrl(host: string, port: number): string {
+  if (host === '0.0.0.0' || host === '::') return `http://127.0.0.1:${port}`;
+  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
 
 function readCertificate(cert: string, key: string): { cert: Buffer; key: Buffer } {

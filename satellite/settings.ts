@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util';
 import { HostPort } from '@cde/api/names.ts';
 import { z } from 'zod';
+import { trusting } from './ports/gateway.ts';
 import { UdpListen } from './stun-offer.ts';
 
 const address = z
@@ -12,6 +13,14 @@ const address = z
   })
   .refine(({ port }) => port <= 65535, 'a port is at most 65535');
 const httpUrl = z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/+$/, ''));
+function isTrust(text: string): boolean {
+  try {
+    trusting(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
 const seconds = z.coerce.number().min(0).max(86_400);
 
 /** Every setting: its flag is `--` and its key in kebab case. */
@@ -54,6 +63,14 @@ const settings = {
     env: 'CDE_SATELLITE_METRICS_LISTEN',
     schema: address,
     help: 'Address of /metrics, which asks nobody who they are; without it there are none',
+  },
+  trustProxy: {
+    env: 'CDE_SATELLITE_TRUST_PROXY',
+    schema: z
+      .string()
+      .refine(isTrust, 'write addresses or networks with commas between, for example 10.0.0.0/8'),
+    default: '',
+    help: 'Addresses of proxies in front, with commas between: their word on a visitor of a port is believed',
   },
   drainSeconds: {
     env: 'CDE_SATELLITE_DRAIN_SECONDS',

@@ -1,6 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import { sessionCookie } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
+import type { PortGateway } from '@cde/satellite/ports/gateway.ts';
+import { serverWith } from '@cde/satellite/ports/listener.ts';
 import type { Relay } from '@cde/satellite/relay.ts';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
@@ -25,15 +28,15 @@ import { makeHub } from './events/hub.ts';
 import { installHttp } from './http/serve.ts';
 import { watchUnused } from './http/unused.ts';
 import { may } from './identity/authorize.ts';
-import { makeGate, sessionCookie } from './identity/gate.ts';
+import { makeGate } from './identity/gate.ts';
 import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import type { Logger } from './log.ts';
 import { makeAccess } from './ports/access.ts';
-import { serverWith } from './ports/listener.ts';
 import { makePorts } from './ports/ports.ts';
 import { portRoutes } from './ports/routes.ts';
+import { portVisitRoutes, siteOf } from './ports/visits.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
@@ -78,7 +81,7 @@ const requestMs = 60_000;
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, now } = options;
-  let ports: ReturnType<typeof makePorts> | undefined;
+  let ports: PortGateway | undefined;
   const app = Fastify({
     serverFactory: serverWith(() => ports),
     loggerInstance: log as FastifyBaseLogger,
@@ -191,8 +194,20 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   netcheckRoutes(app, { keys, satellites: satellites.ofClients, now });
   connectionRoutes(app, { issueTicket, openSession });
   const access = makeAccess(database, now);
-  portRoutes(app, { access, config, database, now });
-  ports = makePorts({ access, config, database, gate, keys, openSession, log, now });
+  portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });
+  const { gateway, judgeAt } = makePorts({
+    access,
+    config,
+    database,
+    gate,
+    keys,
+    openSession,
+    sites: async () => (await satelliteStore.servingWeb()).flatMap((one) => siteOf(one) ?? []),
+    log,
+    now,
+  });
+  ports = gateway;
+  portVisitRoutes(app, { judge: judgeAt, webSatellite: satelliteStore.webById, issueTicket });
   const hub = makeHub(app, {
     bus,
     log,

@@ -11,7 +11,7 @@ import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { type Api, makeApi } from './harness/api.ts';
-import { type Server as CdeServer, type Machine, makeMachine, until } from './harness/server.ts';
+import { type Server as CdeServer, freePort, type Machine, makeMachine, until } from './harness/server.ts';
 
 /** The proxy of ports by the real programs: server, agent, a program that speaks HTTP and WebSocket. */
 let machine: Machine;
@@ -23,13 +23,17 @@ let owner: string;
 let member: string;
 const dashboard = () => server.url;
 const port = () => program.port;
-const portHost = () => `${port()}--hello--owner.localhost`;
+/** Where ports have names of their own: at the server, or at a satellite that may serve browsers. */
+let site = { suffix: '.localhost', url: '' };
+const portHost = (at = port()) => `${at}--hello--owner${site.suffix}`;
+const sitePort = () => new URL(site.url).port;
 const byPath = () => `/@owner/hello/ports/${port()}`;
 
 beforeAll(async () => {
   machine = await makeMachine();
   await mkdir(machine.env.HOME!, { recursive: true });
   server = await machine.start();
+  site = { suffix: '.localhost', url: server.url };
   api = await makeApi(machine, server.url);
   program = await makeProgram();
   expect(
@@ -161,7 +165,7 @@ const browserPage = {
 
 /** A request as it stands, no address resolved and nothing followed. */
 function ask(path: string, asking: Asking = {}) {
-  const { hostname, port: at } = new URL(server.url);
+  const { hostname, port: at } = new URL(asking.host === undefined ? server.url : site.url);
   const json = asking.body !== undefined && !(asking.body instanceof Buffer);
   const request = makeRequest({
     host: hostname,
@@ -216,13 +220,37 @@ async function enter(session: string, { host = portHost(), path = '/' } = {}) {
   return { second, third, state, back, cookie: cookieOf(third, 'cde_port') };
 }
 
-describe('by name', () => {
+/** A satellite beside the server that serves ports under a name of its own. */
+async function makeSite() {
+  const added = await machine.cde('satellite', 'add', 'east');
+  const port = await freePort();
+  expect(await machine.cde('satellite', 'web', 'east', '--port-host', '*.east.localhost')).toMatchObject({
+    code: 0,
+  });
+  const satellite = machine.begin(
+    ['satellite', 'start', '--server', server.url, '--listen', `127.0.0.1:${port}`],
+    { CDE_SATELLITE_TOKEN: added.stdout.trim(), CDE_LOG_LEVEL: 'info' },
+  );
+  await satellite.says('satellite is registered');
+  // Its new agent learns of all satellites at once.
+  expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
+  return { suffix: '.east.localhost', url: `http://127.0.0.1:${port}` };
+}
+
+describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
+  beforeAll(async () => {
+    if (where === 'server') return;
+    site = await makeSite();
+    await share(null);
+    program.seen.length = 0;
+  }, 60_000);
+
   test('nobody gets to a port that is not shared, whatever they show', async () => {
     expect((await send('/', { host: portHost() })).json()).toMatchObject({ code: 'sign-in-required' });
     expect((await enter(owner)).second).toMatchObject({ status: 404 });
     const bearer = { authorization: `Bearer ${api.token}` };
     expect((await send('/', { host: portHost(), headers: bearer })).json()).toMatchObject({
-      code: 'port-not-shared',
+      code: where === 'server' ? 'port-not-shared' : 'bad-request',
     });
     expect(program.seen).toEqual([]);
   });
@@ -244,7 +272,7 @@ describe('by name', () => {
     expect(got.status).toBe(200);
     const { url, headers } = got.json();
     expect(url).toBe('/some/path?q=%2e%2e');
-    const at = new URL(server.url).port;
+    const at = sitePort();
     expect(headers).toMatchObject({
       host: `localhost:${port()}`,
       'x-forwarded-host': `${portHost()}:${at}`,
@@ -256,9 +284,10 @@ describe('by name', () => {
     expect(headers.cookie.replaceAll(' ', '')).toBe('app=1;other=2');
     expect(headers).not.toHaveProperty('x-mine');
     expect(headers).not.toHaveProperty('te');
-    // A token of ours is for us.
+    // A token of ours is for us, and none for a satellite.
     const token = await send('/', { host: portHost(), headers: { authorization: `Bearer ${api.token}` } });
-    expect(token.json().headers).not.toHaveProperty('authorization');
+    if (where === 'server') expect(token.json().headers).not.toHaveProperty('authorization');
+    else expect(token).toMatchObject({ status: 400, text: expect.stringContaining('not for a satellite') });
 
     const body = Buffer.alloc(3 * 1024 * 1024, 'a');
     const framings: Record<string, string>[] = [
@@ -336,7 +365,7 @@ describe('by name', () => {
   });
 
   test('WebSockets, and their refusal', async () => {
-    const at = new URL(server.url).port;
+    const at = sitePort();
     const open = (path: string, host = portHost(), headers = {}) => {
       const socket = new WebSocket(`ws://127.0.0.1:${at}${path}`, {
         headers: { host: `${host}:${at}`, ...headers },
@@ -354,12 +383,12 @@ describe('by name', () => {
     socket.send(data);
     expect((await once(socket, 'message'))[0]).toEqual(data);
     expect(String((await once(open('/no'), 'error'))[0])).toContain('403');
-    expect(String((await once(open('/', '1--hello--owner.localhost'), 'error'))[0])).toContain('401');
+    expect(String((await once(open('/', portHost(1)), 'error'))[0])).toContain('401');
   });
 
   test('nothing listens: said in words, to a person as a page', async () => {
     await share('public', 9);
-    const host = '9--hello--owner.localhost';
+    const host = portHost(9);
     expect(await send('/', { host })).toMatchObject({ status: 502 });
     const page = await send('/', { host, page: true });
     expect(page.headers['content-type']).toContain('text/html');
@@ -369,7 +398,11 @@ describe('by name', () => {
 
   test('owner: by a code from the dashboard, for one browser, one name, once', async () => {
     await share('owner');
-    expect(await send('/', { host: portHost() })).toMatchObject({ status: 401 });
+    // A satellite remembers for two seconds what it was told.
+    await until(
+      () => send('/', { host: portHost() }),
+      ({ status }) => status === 401,
+    );
     const entered = await enter(owner, { path: '/deep?x=1' });
     expect(entered.third).toMatchObject({ status: 302, headers: { location: '/deep?x=1' } });
     const seen = program.seen.length;
@@ -398,7 +431,7 @@ describe('by name', () => {
     for (const cookie of [owner, owner.replace('cde_session', 'cde_port'), `${entered.cookie}x`])
       expect(await send('/', { host: portHost(), cookie })).toMatchObject({ status: 401 });
     await share('owner', 9);
-    expect(await send('/', { host: '9--hello--owner.localhost', cookie: entered.cookie })).toMatchObject({
+    expect(await send('/', { host: portHost(9), cookie: entered.cookie })).toMatchObject({
       status: 401,
     });
     await share(null, 9);
@@ -418,10 +451,10 @@ describe('by name', () => {
 
   test('a page of another origin does not act with the cookie; another port of the same workspace does', async () => {
     const { cookie } = await enter(owner);
-    const at = new URL(server.url).port;
+    const at = sitePort();
     const from = (headers: Record<string, string>, method = 'POST') =>
       send('/act', { host: portHost(), method, cookie, headers });
-    const evil = { origin: `http://1--evil--ada.localhost:${at}`, 'sec-fetch-site': 'same-site' };
+    const evil = { origin: `http://1--evil--ada${site.suffix}:${at}`, 'sec-fetch-site': 'same-site' };
     expect(await from(evil)).toMatchObject({ status: 403 });
     expect(await from({ origin: 'null', 'sec-fetch-site': 'cross-site' })).toMatchObject({ status: 403 });
     expect(
@@ -430,7 +463,7 @@ describe('by name', () => {
         'GET',
       ),
     ).toMatchObject({ status: 403 });
-    const sibling = `http://9--hello--owner.localhost:${at}`;
+    const sibling = `http://${portHost(9)}:${at}`;
     expect(await from({ origin: sibling, 'sec-fetch-site': 'same-site' })).toMatchObject({ status: 200 });
     const asked = { origin: sibling, 'access-control-request-method': 'PUT' };
     expect(await send('/act', { host: portHost(), method: 'OPTIONS', headers: asked })).toMatchObject({
@@ -446,17 +479,21 @@ describe('by name', () => {
 
   test('Host games: what is under the wildcard is a port or nothing, and never the dashboard', async () => {
     for (const host of [
-      'evil.localhost',
-      'x--hello--owner.localhost',
-      '0--hello--owner.localhost',
-      '99999--a--b.localhost',
+      `evil${site.suffix}`,
+      `x--hello--owner${site.suffix}`,
+      `0--hello--owner${site.suffix}`,
+      `99999--a--b${site.suffix}`,
     ])
       for (const path of ['/', '/api/v1/auth/methods', '/healthz', '/relay/v1/probe'])
         expect(await send(path, { host })).toMatchObject({ status: 404 });
     const upper = await send('/api/v1/users', { host: portHost().toUpperCase() });
     expect(upper.status).toBe(401);
     expect((await send('http://127.0.0.1/api/v1/auth/methods', { host: portHost() })).status).toBe(400);
+    // Another's names are nothing here.
+    if (where === 'satellite')
+      expect((await send('/', { host: `${port()}--hello--owner.localhost` })).status).toBe(404);
     // Where a name stands for it, the path leads there.
+    if (where === 'satellite') return;
     const led = await send(`${byPath()}/x?y`, { page: true, cookie: owner });
     expect(led.headers.location).toBe(`http://${portHost()}:${new URL(server.url).port}/x?y`);
   });
@@ -488,7 +525,11 @@ describe('by name', () => {
       expect.objectContaining({
         port: port(),
         level: 'signed-in',
-        url: `http://${portHost()}:${new URL(server.url).port}/`,
+        url: `http://${port()}--hello--owner.localhost:${new URL(server.url).port}/`,
+        elsewhere:
+          where === 'server'
+            ? []
+            : [{ satellite: 'east', region: '', url: `http://${portHost()}:${sitePort()}/` }],
       }),
     );
     const audit = await api('GET', '/api/v1/audit?action=workspace.port*&limit=1000');
@@ -503,6 +544,33 @@ describe('by name', () => {
     );
   });
 
+  test.runIf(where === 'satellite')(
+    'what an administrator takes back ends within a heartbeat',
+    async () => {
+      await share('public');
+      await until(
+        () => send('/', { host: portHost() }),
+        ({ status }) => status === 200,
+      );
+      const events = ask('/events', { host: portHost() });
+      const [reply] = (await once(events, 'response')) as [IncomingMessage];
+      reply.on('error', () => {});
+      reply.resume();
+      const closed = new Promise((resolve) => reply.once('close', resolve));
+      expect(await machine.cde('satellite', 'web', 'east', '--off')).toMatchObject({ code: 0 });
+      await closed;
+      // Not even the name is one any more.
+      await until(
+        () => send('/', { host: portHost() }),
+        ({ text }) => !text.includes('port-') && !text.includes('sign-in'),
+        20_000,
+      );
+      site = { suffix: '.localhost', url: server.url };
+      expect(await send('/', { host: portHost() })).toMatchObject({ status: 200 });
+    },
+    40_000,
+  );
+
   async function enterUntilCode(session: string) {
     const first = await send('/', { host: portHost(), page: true });
     const open = new URL(first.headers.location!);
@@ -515,6 +583,7 @@ describe('by path, where there is no wildcard name', () => {
   beforeAll(async () => {
     await server.stop();
     server = await machine.start({ CDE_PORT_HOST: 'off', CDE_PORT_SHARING: 'signed-in' });
+    site = { suffix: '', url: server.url };
     await until(
       () => api('GET', '/api/v1/workspaces/hello'),
       ({ body }) => body.agent?.connected,

@@ -65,16 +65,17 @@ export const satelliteCommands: readonly Command[] = [
     details:
       'It reads what passes there, which it never does of the sessions that it relays: turn it on for machines that you trust with that. ' +
       'Ports need a wildcard name that leads to the satellite and a certificate for it; without one it serves terminals only.',
-    arguments: { ...satellite, state: { help: 'on or off', choices: ['on', 'off'] } },
+    arguments: satellite,
     options: {
+      off: { kind: 'flag', help: 'Browsers are served nothing any more' },
       portHost: { kind: 'text', value: 'NAME', help: 'Wildcard name of its ports: *.tokyo.dev.example.com' },
     },
     examples: [
       [
-        "cde satellite web tokyo on --port-host '*.tokyo.dev.example.com'",
+        "cde satellite web tokyo --port-host '*.tokyo.dev.example.com'",
         'terminals, and ports under that name',
       ],
-      ['cde satellite web tokyo off', 'ciphertext only, as it was'],
+      ['cde satellite web tokyo --off', 'ciphertext only, as it was'],
     ],
     load: () => import('./satellites.ts').then((m) => m.web),
   }),

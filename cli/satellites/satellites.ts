@@ -125,14 +125,13 @@ export async function drain(
 
 export async function web(
   context: Context,
-  input: { satellite: string; state: string; portHost: string | undefined },
+  input: { satellite: string; off: boolean; portHost: string | undefined },
 ): Promise<number | undefined> {
-  if (input.state === 'off' && input.portHost !== undefined)
-    throw usage('--port-host goes with on.', `cde satellite web ${input.satellite} on --port-host …`);
+  if (input.off && input.portHost !== undefined) throw usage('--off and --port-host do not go together.');
   const client = await context.client();
   const satellite = await client.call(setSatelliteWeb, {
     params: { satellite: input.satellite },
-    body: { web: input.state === 'on' ? { portHost: input.portHost ?? null } : null },
+    body: { web: input.off ? null : { portHost: input.portHost ?? null } },
   });
   if (context.out.json) context.out.printJson(satellite);
   else if (satellite.web === null)

@@ -1,3 +1,4 @@
+import { sessionCookie } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
@@ -7,8 +8,6 @@ import type { Actor, Gate } from '../http/actor.ts';
 import { authorize } from './authorize.ts';
 import { runOnce } from './idempotency.ts';
 import { hashSecret } from './secrets.ts';
-
-export const sessionCookie = 'cde_session';
 
 /** How exact `lastSeenAt` and `lastUsedAt` are. */
 const noteEveryMs = 60_000;

@@ -1,3 +1,4 @@
+import { sessionCookie } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import type {} from '@fastify/cookie';
 import { and, eq, gt, isNull, sql } from 'drizzle-orm';
@@ -7,7 +8,7 @@ import type { Config } from '../config.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { browserSessions, cliLogins, oneTimeLinks, users } from '../database/schema.ts';
 import { writeAudit } from './audit.ts';
-import { sessionCookie, suspended } from './gate.ts';
+import { suspended } from './gate.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 
 type UserRow = typeof users.$inferSelect;

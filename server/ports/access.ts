@@ -1,15 +1,10 @@
 import { PortLevel } from '@cde/api/ports.ts';
+import { remembered } from '@cde/satellite/ports/remembered.ts';
 import type { Database } from '../database/pool.ts';
-import { makeShared } from '../database/shared.ts';
 import type { UserActor } from '../http/actor.ts';
 import { may } from '../identity/authorize.ts';
 import type { PortPlace } from './names.ts';
 import { type FoundPort, findPort, findSession } from './store.ts';
-
-/** A page asks for hundreds of files at once; what was true so long ago still counts. */
-const rememberMs = 2_000;
-/** Answers remembered of one kind: whoever asks for made-up names must not fill the memory. */
-const mostRemembered = 5_000;
 
 /** `level`, or what is left of it where an administrator allows less. */
 export function limitLevel(level: PortLevel | null, most: PortLevel | 'off'): PortLevel | null {
@@ -46,27 +41,3 @@ export function makeAccess(database: Database, now: () => Date) {
 }
 
 export type Access = ReturnType<typeof makeAccess>;
-
-function remembered<T>() {
-  const known = new Map<string, { value: T; until: number }>();
-  const shared = makeShared<T>();
-  let generation = 0;
-  const read = async (key: string, ask: () => Promise<T>): Promise<T> => {
-    const found = known.get(key);
-    if (found && found.until > performance.now()) return found.value;
-    const began = generation;
-    const value = await shared(`${began} ${key}`, ask);
-    if (began !== generation) return value;
-    known.delete(key);
-    known.set(key, { value, until: performance.now() + rememberMs });
-    if (known.size > mostRemembered) known.delete(known.keys().next().value!);
-    return value;
-  };
-  return {
-    read,
-    forget() {
-      generation += 1;
-      known.clear();
-    },
-  };
-}

@@ -1,24 +1,25 @@
 import { createHash, randomBytes } from 'node:crypto';
-import type { IncomingMessage } from 'node:http';
 import { Problem } from '@cde/api/problem.ts';
+import type { Answer, Judge, RequestHead } from '@cde/satellite/ports/gateway.ts';
+import { portCookie, stateCookie } from '@cde/satellite/ports/headers.ts';
+import { enterPath, hostName, isOurs } from '@cde/satellite/ports/names.ts';
+import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 import { readCookie } from '../identity/gate.ts';
 import { type Access, decide, limitLevel } from './access.ts';
 import { dashboardHost, preflight } from './by-path.ts';
-import type { Answer, Judge } from './gateway.ts';
-import { portCookie, stateCookie } from './headers.ts';
-import { enterPath, hostName, openPath, type PortPlace, parsePortLabel, portOrigin } from './names.ts';
+import { openPath, type PortPlace, type PortSite, parsePortLabel, portOrigin } from './names.ts';
 import type { Passes } from './passes.ts';
-import { foreignRequest, isNavigation, notShared, signInFirst, whoSends } from './requests.ts';
-import { makeCode, redeemCode } from './store.ts';
+import { foreignRequest, isNavigation, signInFirst, whoSends } from './requests.ts';
+import { type FoundPort, makeCode, redeemCode } from './store.ts';
 
 /** How long a person may take over the sign-in that comes in between. */
 const stateSeconds = 900;
 const hashState = (nonce: string) => createHash('sha256').update(nonce).digest('base64url');
 
-interface Deps {
+export interface Deps {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
   database: Database;
   gate: Gate;
@@ -27,33 +28,33 @@ interface Deps {
   now: () => Date;
 }
 
-/** What is under the wildcard name, and is not the dashboard: all of it is ports, or nothing. */
-export function judgeByName(deps: Deps): Judge {
+/** The server's own wildcard name, where it has one. */
+export const ownSite = ({ portHost, accessUrl }: Deps['config']): PortSite | null =>
+  portHost === null ? null : { suffix: portHost, url: accessUrl };
+
+/** What is under the wildcard name of the site, and is not the dashboard: all of it is ports, or nothing. */
+export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   const { config, database, gate, access, passes, now } = deps;
-  const secure = config.accessUrl.startsWith('https:');
+  const { suffix } = site;
+  const secure = site.url.startsWith('https:');
   const cookieName = (name: string) => (secure ? `__Host-${name}` : name);
   const cookie = (name: string, value: string, maxAge: number) =>
     `${cookieName(name)}=${value}; Path=/; HttpOnly; SameSite=Lax; Max-Age=${maxAge}${secure ? '; Secure' : ''}`;
 
   return (request) => {
-    const suffix = config.portHost;
-    if (suffix === null) return null;
     const host = hostName(request.headers.host);
     if (!host.endsWith(suffix) || host === dashboardHost(config.accessUrl)) return null;
-    return () => judge(request, host, suffix);
+    return () => judge(request, host);
   };
 
-  async function judge(request: IncomingMessage, host: string, suffix: string): Promise<Answer> {
+  async function judge(request: RequestHead, host: string): Promise<Answer<FoundPort>> {
     const label = host.slice(0, -suffix.length);
     const place = parsePortLabel(label);
     const url = request.url ?? '';
     if (!place) throw notShared();
     if (!url.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
-    const origin = portOrigin(config.accessUrl, suffix, label);
-    if (
-      /^\/\.well-known\/cde(\/|$)/i.test(new URL(`http://port${url.startsWith('//') ? '/' : url}`).pathname)
-    )
-      return enter(request, host, origin);
+    const origin = portOrigin(site, label);
+    if (isOurs(url)) return enter(request, host, origin);
 
     const port = await access.port(place);
     const claims = await passes.readCookie(readCookie(request.headers.cookie, cookieName(portCookie)) ?? '');
@@ -63,7 +64,7 @@ export function judgeByName(deps: Deps): Judge {
     const who = await find();
     const isPublic = port !== null && limitLevel(port.level, config.portSharing) === 'public';
     const from = request.headers.origin;
-    const ofTheSame = from !== undefined && isOfWorkspace(from, place, suffix);
+    const ofTheSame = from !== undefined && isOfWorkspace(from, place);
     if (
       !isPublic &&
       ofTheSame &&
@@ -106,19 +107,19 @@ export function judgeByName(deps: Deps): Judge {
   }
 
   /** Is this the origin of a port of that workspace? Told by the names alone: the answer must tell nobody what there is. */
-  function isOfWorkspace(origin: string, place: PortPlace, suffix: string): boolean {
+  function isOfWorkspace(origin: string, place: PortPlace): boolean {
     if (!URL.canParse(origin)) return false;
     const { hostname } = new URL(origin);
     const label = hostname.endsWith(suffix) ? hostname.slice(0, -suffix.length) : '';
     const other = parsePortLabel(label);
-    if (!other || origin !== portOrigin(config.accessUrl, suffix, label)) return false;
+    if (!other || origin !== portOrigin(site, label)) return false;
     return 'id' in place
       ? 'id' in other && other.id === place.id
       : !('id' in other) && other.owner === place.owner && other.name === place.name;
   }
 
   /** To the dashboard, where the browser is signed in or will be. */
-  function begin(request: IncomingMessage, host: string, to: string): Answer {
+  function begin(request: RequestHead, host: string, to: string): Answer<FoundPort> {
     const known = readCookie(request.headers.cookie, cookieName(stateCookie));
     // Two tabs at once share theirs.
     const nonce = known && /^[\w-]{32}$/.test(known) ? known : randomBytes(24).toString('base64url');
@@ -131,7 +132,7 @@ export function judgeByName(deps: Deps): Judge {
   }
 
   /** Back from there, with a code that is good for this name, once, in the browser that asked for it. */
-  async function enter(request: IncomingMessage, host: string, origin: string): Promise<Answer> {
+  async function enter(request: RequestHead, host: string, origin: string): Promise<Answer<FoundPort>> {
     const url = new URL(request.url ?? '/', origin);
     if (url.pathname !== enterPath || request.method !== 'GET') throw notShared();
     const nonce = readCookie(request.headers.cookie, cookieName(stateCookie)) ?? '';
@@ -153,18 +154,23 @@ export function judgeByName(deps: Deps): Judge {
 }
 
 /** `/ports/open` of the dashboard: gives the browser of somebody who may open a port a code for its name. */
-export function judgeOpen({ config, database, gate, access, now }: Deps): Judge {
+export function judgeOpen(
+  { config, database, gate, access, now }: Deps,
+  sites: () => Promise<PortSite[]>,
+): Judge<FoundPort> {
   return (request) => {
     const [path, query = ''] = (request.url ?? '').split('?', 2);
     return path === openPath ? () => judge(request, new URLSearchParams(query)) : null;
   };
 
-  async function judge(request: IncomingMessage, query: URLSearchParams): Promise<Answer> {
-    const suffix = config.portHost;
+  async function judge(request: RequestHead, query: URLSearchParams): Promise<Answer<FoundPort>> {
     const host = hostName(query.get('host') ?? '');
-    const label = suffix !== null && host.endsWith(suffix) ? host.slice(0, -suffix.length) : '';
-    const place = parsePortLabel(label);
-    if (suffix === null || !place || request.method !== 'GET') throw notShared();
+    const found = (await sites())
+      .map((site) => ({ site, label: host.endsWith(site.suffix) ? host.slice(0, -site.suffix.length) : '' }))
+      .map((at) => ({ ...at, place: parsePortLabel(at.label) }))
+      .find(({ place }) => place !== null);
+    if (!found?.place || request.method !== 'GET') throw notShared();
+    const { site, label, place } = found;
     const dest = request.headers['sec-fetch-dest'];
     if (dest !== undefined && dest !== 'document') throw foreignRequest('A page asked for it, not a person.');
     const who = await whoSends(gate, request, { cookie: true });
@@ -179,7 +185,7 @@ export function judgeOpen({ config, database, gate, access, now }: Deps): Judge 
     const back = new URLSearchParams({ code, to: query.get('to') ?? '/' });
     return {
       kind: 'redirect',
-      location: `${portOrigin(config.accessUrl, suffix, label)}${enterPath}?${back}`,
+      location: `${portOrigin(site, label)}${enterPath}?${back}`,
     };
   }
 }

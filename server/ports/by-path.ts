@@ -1,11 +1,12 @@
-import type { IncomingMessage } from 'node:http';
+import type { Answer, Judge, RequestHead } from '@cde/satellite/ports/gateway.ts';
+import { hostName } from '@cde/satellite/ports/names.ts';
+import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 import { type Access, decide, limitLevel } from './access.ts';
-import type { Answer, Judge } from './gateway.ts';
-import { hostName, type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
+import { type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
 import type { Passes } from './passes.ts';
-import { foreignRequest, isNavigation, notShared, signInFirst, whoSends } from './requests.ts';
+import { foreignRequest, isNavigation, signInFirst, whoSends } from './requests.ts';
 import type { FoundPort } from './store.ts';
 
 /**
@@ -18,7 +19,7 @@ export function judgeByPath(deps: {
   gate: Gate;
   access: Access;
   passes: Passes;
-}): Judge {
+}): Judge<FoundPort> {
   const { config, gate, access, passes } = deps;
   const allows = (port: FoundPort | null, who: UserActor | null) =>
     decide(port, who, config.portSharing) === 'yes';
@@ -30,7 +31,7 @@ export function judgeByPath(deps: {
     return found && (() => judge(request, found));
   };
 
-  async function judge(request: IncomingMessage, found: PortPath): Promise<Answer> {
+  async function judge(request: RequestHead, found: PortPath): Promise<Answer<FoundPort>> {
     const { place, rest } = found;
     if (config.portHost !== null) return toName(config.portHost, found);
     const navigates = isNavigation(request);
@@ -71,11 +72,11 @@ export function judgeByPath(deps: {
   }
 
   async function withPass(
-    request: IncomingMessage,
+    request: RequestHead,
     { place, pass, rest }: PortPath & { pass: string },
     port: FoundPort | null,
     navigates: boolean,
-  ): Promise<Answer> {
+  ): Promise<Answer<FoundPort>> {
     const claims = await passes.readPath(pass);
     const good = claims && port && claims.workspace === port.workspaceId && claims.port === port.port;
     const sid = claims?.sid ?? null;
@@ -104,7 +105,7 @@ export function judgeByPath(deps: {
     path: string,
     still: () => Promise<boolean>,
     more?: Record<string, string>,
-  ): Answer {
+  ): Answer<FoundPort> {
     return {
       kind: 'forward',
       port,
@@ -121,19 +122,19 @@ export function judgeByPath(deps: {
   }
 
   /** A link from when there was no wildcard name, or made by hand. */
-  async function toName(suffix: string, { place, rest }: PortPath): Promise<Answer> {
+  async function toName(suffix: string, { place, rest }: PortPath): Promise<Answer<FoundPort>> {
     const port = await access.port(place);
     if (!port) throw notShared();
     const label = portLabel({ ...place, id: port.workspaceId });
     return {
       kind: 'redirect',
-      location: `${portOrigin(config.accessUrl, suffix, label)}${rest.startsWith('/') ? rest : `/${rest}`}`,
+      location: `${portOrigin({ suffix, url: config.accessUrl }, label)}${rest.startsWith('/') ? rest : `/${rest}`}`,
     };
   }
 }
 
 /** What a page asks before a request that a form could not make. */
-export function preflight(request: IncomingMessage): Record<string, string> {
+export function preflight(request: RequestHead): Record<string, string> {
   return {
     'access-control-allow-methods': request.headers['access-control-request-method'] ?? '',
     'access-control-allow-headers': request.headers['access-control-request-headers'] ?? '',

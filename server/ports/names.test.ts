@@ -1,5 +1,6 @@
+import { hostName } from '@cde/satellite/ports/names.ts';
 import { expect, test } from 'vitest';
-import { hostName, parsePortLabel, parsePortPath, portLabel } from './names.ts';
+import { parsePortLabel, parsePortPath, portLabel } from './names.ts';
 
 const id = '01980000-0000-7000-8000-00000000abcd';
 

@@ -30,10 +30,6 @@ export function parsePortLabel(label: string): PortPlace | null {
     : null;
 }
 
-/** The name in a Host header, without port and case; '' where it is none. */
-export const hostName = (header: string | undefined) =>
-  (header ?? '').toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
-
 /** What a path of a port begins with after its owner and name: what its own pages are told of who opened them. */
 const passMark = '~cde.';
 const pathPattern =
@@ -63,11 +59,16 @@ export const portPath = (place: { owner: string; name: string; port: number }, p
 
 /** Where the dashboard gives a browser what it needs for a port's own name. */
 export const openPath = '/ports/open';
-/** On a port's own name, where it comes back with it; nothing under that reaches a workspace. */
-export const enterPath = '/.well-known/cde/enter';
+/** Where ports have names of their own: at this server, or at a satellite that may serve them. */
+export interface PortSite {
+  /** What those names end with: `.dev.example.com`. */
+  suffix: string;
+  /** The URL of what serves them: the dashboard's, or the satellite's. */
+  url: string;
+}
 
-/** The origin of a port's own name: scheme and port are the dashboard's. */
-export function portOrigin(accessUrl: string, suffix: string, label: string): string {
-  const { protocol, port } = new URL(accessUrl);
+/** The origin of a port's own name: scheme and port are those of whatever serves it. */
+export function portOrigin({ url, suffix }: PortSite, label: string): string {
+  const { protocol, port } = new URL(url);
   return `${protocol}//${label}${suffix}${port === '' ? '' : `:${port}`}`;
 }

@@ -1,17 +1,20 @@
+import { makePortGateway } from '@cde/satellite/ports/gateway.ts';
+import { makePortSessions } from '@cde/satellite/ports/sessions.ts';
 import type { Config } from '../config.ts';
 import type { Opener } from '../connections/open.ts';
 import type { Database } from '../database/pool.ts';
 import type { Gate } from '../http/actor.ts';
+import { toProblem } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
 import type { Access } from './access.ts';
-import { judgeByName, judgeOpen } from './by-name.ts';
+import { type Deps, judgeByName, judgeOpen, ownSite } from './by-name.ts';
 import { judgeByPath } from './by-path.ts';
-import { makePortGateway } from './gateway.ts';
+import type { PortSite } from './names.ts';
 import { makePasses } from './passes.ts';
-import { makePortSessions } from './sessions.ts';
+import type { FoundPort } from './store.ts';
 
-/** The proxy of workspaces' ports, put together. */
+/** The proxy of workspaces' ports, put together; and what judges for the satellites that serve some. */
 export function makePorts(options: {
   access: Access;
   config: Config;
@@ -19,17 +22,29 @@ export function makePorts(options: {
   gate: Gate;
   keys: Keys;
   openSession: Opener;
+  /** Where satellites serve ports too. */
+  sites: () => Promise<PortSite[]>;
   log: Logger;
   now: () => Date;
 }) {
   const { config, now } = options;
   const passes = makePasses(options.keys.derive('port passes'), now);
-  const deps = { ...options, passes };
-  return makePortGateway({
+  const deps: Deps = { ...options, passes };
+  const own = ownSite(config);
+  const gateway = makePortGateway<FoundPort>({
     // The name first: on a port's own, no path is ours but one.
-    judges: [judgeByName(deps), judgeOpen(deps), judgeByPath(deps)],
-    sessions: makePortSessions(options.openSession),
+    judges: [
+      ...(own ? [judgeByName(deps, own)] : []),
+      judgeOpen(deps, async () => [...(own ? [own] : []), ...(await options.sites())]),
+      judgeByPath({ ...options, passes }),
+    ],
+    sessions: makePortSessions(
+      async ({ owner, workspaceId }) => (await options.openSession(owner, workspaceId)).session,
+      ({ workspaceId }) => workspaceId,
+    ),
     trustProxy: config.trustProxy,
+    toProblem,
     log: options.log,
   });
+  return { gateway, judgeAt: (site: PortSite) => judgeByName(deps, site) };
 }

@@ -1,9 +1,9 @@
-import type { IncomingMessage } from 'node:http';
 import { Problem } from '@cde/api/problem.ts';
+import type { RequestHead } from '@cde/satellite/ports/gateway.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 
 /** A person's browser goes to this as its page, rather than a page fetching it. */
-export function isNavigation(request: IncomingMessage): boolean {
+export function isNavigation(request: RequestHead): boolean {
   if (request.method !== 'GET' && request.method !== 'HEAD') return false;
   const dest = request.headers['sec-fetch-dest'];
   return dest === undefined
@@ -17,22 +17,17 @@ export function isNavigation(request: IncomingMessage): boolean {
  */
 export async function whoSends(
   gate: Gate,
-  request: IncomingMessage,
+  request: RequestHead,
   { cookie }: { cookie: boolean },
 ): Promise<UserActor | null> {
   const { authorization } = request.headers;
   const token = /^Bearer cde_/i.test(authorization ?? '');
   if (!token && !cookie) return null;
   const headers = token ? { authorization } : { cookie: request.headers.cookie };
-  const actor = await gate.authenticate(headers, { method: 'GET', ip: request.socket.remoteAddress ?? '' });
+  const actor = await gate.authenticate(headers, { method: 'GET', ip: request.ip });
   return actor.kind === 'user' ? actor : null;
 }
 
-/** Says the same of what there is not and of what is not for this visitor. */
-export const notShared = () =>
-  new Problem('port-not-shared', 'There is no such port that you may open.', {
-    hint: 'Its owner shares it: cde share WORKSPACE PORT --level signed-in, or on the page of the workspace.',
-  });
 export const signInFirst = () =>
   new Problem('sign-in-required', 'This port is not open to everybody, and you are not signed in.', {
     hint: 'Open it in a browser, or send a token: Authorization: Bearer …',

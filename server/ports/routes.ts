@@ -5,17 +5,47 @@ import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serve } from '../http/serve.ts';
 import { writeAudit } from '../identity/audit.ts';
+import type { ConnectionPolicy } from '../satellites/policy.ts';
+import type { WebSatellite } from '../satellites/store.ts';
 import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';
 import { type Access, limitLevel } from './access.ts';
 import { portLabel, portOrigin, portPath } from './names.ts';
 import { setShare, sharesOf } from './store.ts';
+import { siteOf } from './visits.ts';
 
 /** `/workspaces/:workspace/ports`: what listens, and whom it is shared with. */
 export function portRoutes(
   app: FastifyInstance,
-  { access, config, database, now }: { access: Access; config: Config; database: Database; now: () => Date },
+  {
+    access,
+    config,
+    database,
+    now,
+    policy,
+    satellites,
+  }: {
+    access: Access;
+    config: Config;
+    database: Database;
+    now: () => Date;
+    policy: ConnectionPolicy;
+    /** Those that may serve browsers. */
+    satellites: () => Promise<WebSatellite[]>;
+  },
 ): void {
-  function show(row: WorkspaceRow, owner: string, port: number, level: PortLevel | null): WorkspacePort {
+  /** The satellites that may serve the workspace's ports. */
+  async function sitesOf(row: WorkspaceRow): Promise<WebSatellite[]> {
+    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    if (!paths.includes('relay')) return [];
+    return (await satellites()).filter(({ region }) => regions?.includes(region) ?? true);
+  }
+  function show(
+    row: WorkspaceRow,
+    owner: string,
+    port: number,
+    level: PortLevel | null,
+    sites: readonly WebSatellite[],
+  ): WorkspacePort {
     const listener = listening(row).find((open) => open.port === port);
     const limitedTo = limitLevel(level, config.portSharing);
     return {
@@ -25,12 +55,23 @@ export function portRoutes(
       level,
       limitedTo,
       url: limitedTo === null ? null : portUrl(row, owner, port),
+      elsewhere:
+        limitedTo === null
+          ? []
+          : sites.flatMap((satellite) => {
+              const site = siteOf(satellite);
+              if (!site) return [];
+              const label = portLabel({ owner, name: row.name, id: row.id, port });
+              return [
+                { satellite: satellite.name, region: satellite.region, url: `${portOrigin(site, label)}/` },
+              ];
+            }),
     };
   }
   function portUrl({ id, name }: WorkspaceRow, owner: string, port: number): string {
     return config.portHost === null
       ? `${config.accessUrl}${portPath({ owner, name, port })}/`
-      : `${portOrigin(config.accessUrl, config.portHost, portLabel({ owner, name, id, port }))}/`;
+      : `${portOrigin({ suffix: config.portHost, url: config.accessUrl }, portLabel({ owner, name, id, port }))}/`;
   }
   const listening = (row: WorkspaceRow) =>
     row.status === 'running' ? (row.agentStats?.openPorts ?? []) : [];
@@ -38,11 +79,14 @@ export function portRoutes(
   serve(app, listPorts, async ({ actor, params }) => {
     const { row, owner } = await findWorkspace(database.db, actor, params.workspace, 'workspace:read');
     const shares = await sharesOf(database.db, row.id);
+    const sites = await sitesOf(row);
     const ports = new Set([...listening(row), ...shares].map(({ port }) => port));
     return {
       items: [...ports]
         .sort((one, other) => one - other)
-        .map((port) => show(row, owner, port, shares.find((share) => share.port === port)?.level ?? null)),
+        .map((port) =>
+          show(row, owner, port, shares.find((share) => share.port === port)?.level ?? null, sites),
+        ),
       mostLevel: config.portSharing,
       by: config.portHost === null ? ('path' as const) : ('name' as const),
       reportedAt: row.status === 'running' ? (row.agentStats?.at ?? null) : null,
@@ -82,7 +126,7 @@ export function portRoutes(
       });
     });
     access.forgetPorts();
-    return show(row, owner, port, level);
+    return show(row, owner, port, level, await sitesOf(row));
   });
 
   serve(app, unsharePort, async (input) => {

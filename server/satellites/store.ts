@@ -243,6 +243,15 @@ export function makeSatelliteStore({
       return rows.map(({ id }) => id);
     },
 
+    /** The satellite, if it may serve browsers, and has registered. */
+    async webById(id: string): Promise<WebSatellite | null> {
+      const [row] = await db
+        .select()
+        .from(satellites)
+        .where(and(eq(satellites.id, id), eq(satellites.web, true), isNotNull(satellites.url)));
+      return row ? { id, name: row.name, region: row.region, url: row.url!, portHost: row.portHost } : null;
+    },
+
     /** Those that may serve browsers and do, or did until ten minutes ago. */
     async servingWeb(): Promise<WebSatellite[]> {
       const rows = await db

@@ -5,6 +5,7 @@ import {
   type Server,
   type ServerResponse,
 } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { FastifyServerOptions } from 'fastify';
 
@@ -20,11 +21,12 @@ export interface Doorkeeper {
  * Fastify's server, with the doorkeeper before it. Here, and not as routes: on the name of a port every path
  * is the workspace's, and none of ours may answer there, whatever it is called.
  */
-export function serverWith(doorkeeper: () => Doorkeeper | undefined) {
+export function serverWith(doorkeeper: () => Doorkeeper | undefined, tls?: { cert: Buffer; key: Buffer }) {
   return (handler: RequestListener, options: FastifyServerOptions): Server => {
-    const server = createServer((request, response) => {
+    const listener: RequestListener = (request, response) => {
       if (!doorkeeper()?.request(request, response)) handler(request, response);
-    });
+    };
+    const server = tls ? (createSecureServer(tls, listener) as unknown as Server) : createServer(listener);
     // As Fastify sets those that it makes itself.
     server.keepAliveTimeout = options.keepAliveTimeout ?? 72_000;
     server.requestTimeout = options.requestTimeout ?? 0;

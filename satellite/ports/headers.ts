@@ -1,5 +1,5 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
-import { sessionCookie } from '../identity/gate.ts';
+import { sessionCookie } from '@cde/api/identity.ts';
 
 /** RFC 9110, 7.6.1: of one connection only, and no business of the next. */
 const hopByHop = new Set([

@@ -146,7 +146,10 @@ function unreachable(error: Error, port: number): Problem {
   return new Problem('port-unreachable', `Port ${port} of this workspace gave no answer.`, {
     detail:
       code === null ? `What listens there does not speak HTTP as it should: ${error.message}` : error.message,
-    hint: 'Try again; if it stays: cde show, and the log of the program.',
+    hint:
+      code === 'ticket-invalid'
+        ? 'Its agent may be of an older release, which knows no tickets for one port: cde restart WORKSPACE.'
+        : 'Try again; if it stays: cde show, and the log of the program.',
   });
 }
 

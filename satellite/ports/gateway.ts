@@ -2,23 +2,27 @@ import { randomUUID } from 'node:crypto';
 import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
+import type { Log } from '@cde/tunnel/log.ts';
 import proxyAddr from '@fastify/proxy-addr';
-import { toProblem } from '../http/serve.ts';
-import type { Logger } from '../log.ts';
 import { forwardRequest, forwardUpgrade, toUnreachable } from './forward.ts';
 import type { Visit } from './headers.ts';
 import type { Doorkeeper } from './listener.ts';
 import { sendProblem, sendRedirect } from './pages.ts';
-import type { PortSessions, PortStream } from './sessions.ts';
-import type { FoundPort } from './store.ts';
+import type { PortSessions, PortStream, PortTarget } from './sessions.ts';
+
+/** What is judged of a request. */
+export type RequestHead = Pick<IncomingMessage, 'method' | 'url' | 'headers'> & {
+  /** Of the connection, which may be a proxy's. */
+  ip: string;
+};
 
 /** What is to become of a request for a port. */
-export type Answer =
+export type Answer<P extends PortTarget> =
   | { kind: 'redirect'; location: string; cookies?: string[] }
   | { kind: 'reply'; status: number; headers: Record<string, string> }
   | {
       kind: 'forward';
-      port: FoundPort;
+      port: P;
       visit: Omit<Visit, 'clientIp'>;
       path: string;
       more?: Record<string, string>;
@@ -27,40 +31,53 @@ export type Answer =
     };
 
 /** Answers a request, or throws a Problem; null where it is not for a port. Judging is all that it does. */
-export type Judge = (request: IncomingMessage) => (() => Promise<Answer>) | null;
+export type Judge<P extends PortTarget> = (request: RequestHead) => (() => Promise<Answer<P>>) | null;
 
 /** With the two seconds that an answer is remembered, well under the ten in which a suspension takes effect. */
 const checkEveryMs = 4_000;
+
+/** Whose word on a visitor's address is believed: addresses and networks with commas between. Throws where it is none. */
+export const trusting = (proxies: string) =>
+  proxies ? proxyAddr.compile(proxies.split(',').map((address) => address.trim())) : () => false;
 
 interface Exchange {
   still: () => Promise<boolean>;
   end: () => void;
 }
 
-/** Takes the requests for ports out of the server's, has them judged, and carries those that may through. */
-export function makePortGateway(options: {
-  judges: Judge[];
-  sessions: PortSessions;
+export interface PortGateway extends Doorkeeper {
+  /** Asks of all that is open whether it still may be. */
+  check(): Promise<void>;
+  /** Ends all that is open. What comes later is judged as ever. */
+  empty(): void;
+  close(): void;
+}
+
+/** Takes the requests for ports out of a server's, has them judged, and carries those that may through. */
+export function makePortGateway<P extends PortTarget>(options: {
+  judges: Judge<P>[];
+  sessions: PortSessions<P>;
+  /** The proxies whose word on the visitor's address is believed, separated by commas; '' none. */
   trustProxy: string;
-  log: Logger;
-}): Doorkeeper & { check(): Promise<void>; close(): void } {
-  const { judges, sessions, log } = options;
+  /** What to say of an error that is no Problem. */
+  toProblem: (error: unknown) => Problem;
+  log: Log;
+}): PortGateway {
+  const { judges, sessions, toProblem, log } = options;
   const exchanges = new Set<Exchange>();
   const patient = new WeakSet<Duplex>();
-  const trusted = options.trustProxy
-    ? proxyAddr.compile(options.trustProxy.split(',').map((address) => address.trim()))
-    : () => false;
+  const trusted = trusting(options.trustProxy);
 
-  const find = (request: IncomingMessage) => {
+  const find = ({ method, url, headers, socket }: IncomingMessage) => {
     for (const judge of judges) {
-      const found = judge(request);
+      const found = judge({ method, url, headers, ip: socket.remoteAddress ?? '' });
       if (found) return found;
     }
     return null;
   };
 
   async function forward(
-    answer: Extract<Answer, { kind: 'forward' }>,
+    answer: Extract<Answer<P>, { kind: 'forward' }>,
     request: IncomingMessage,
     end: () => void,
     carry: (passage: PortStream & { path: string; visit: Visit }) => Promise<void>,
@@ -156,6 +173,10 @@ export function makePortGateway(options: {
     },
     maySendSlowly: (socket) => patient.has(socket),
     check,
+    empty() {
+      for (const { end } of exchanges) end();
+      sessions.empty();
+    },
     close() {
       clearInterval(timer);
       for (const { end } of exchanges) end();

@@ -1,10 +1,8 @@
 import type { ClientHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { Problem } from '@cde/api/problem.ts';
 import { response } from '@cde/tunnel/handshake.ts';
 import type { Session } from '@cde/tunnel/session.ts';
-import type { Opener } from '../connections/open.ts';
-import type { FoundPort } from './store.ts';
+import { busy } from './problems.ts';
 
 /** A session that carries nothing is kept for the next page; most visits are over by then. */
 const idleMs = 60_000;
@@ -19,6 +17,12 @@ export interface PortStream {
   opened: Promise<void>;
 }
 
+/** A port on the loopback of a workspace. */
+export interface PortTarget {
+  workspaceId: string;
+  port: number;
+}
+
 interface Held {
   opening: Promise<Session>;
   streams: number;
@@ -26,10 +30,13 @@ interface Held {
 }
 
 /**
- * The server's own sessions with agents: one for each workspace whose ports are in use, opened by the first
- * request, closed when idle. A session that ended is replaced by the next request.
+ * The sessions with agents of whoever serves ports, opened by the first request, closed when idle. A session that
+ * ended is replaced by the next request. `keyOf`: what shares one.
  */
-export function makePortSessions(open: Opener) {
+export function makePortSessions<P extends PortTarget>(
+  open: (port: P) => Promise<Session>,
+  keyOf: (port: P) => string,
+) {
   const all = new Map<string, Held>();
   let closed = false;
 
@@ -42,6 +49,10 @@ export function makePortSessions(open: Opener) {
     );
   }
 
+  function empty() {
+    for (const [id, held] of all) drop(id, held);
+  }
+
   function rest(id: string, held: Held) {
     if (held.streams > 0 || all.get(id) !== held) return;
     clearTimeout(held.idle);
@@ -49,8 +60,8 @@ export function makePortSessions(open: Opener) {
     held.idle.unref();
   }
 
-  function hold(port: FoundPort): Held {
-    const id = port.workspaceId;
+  function hold(port: P): Held {
+    const id = keyOf(port);
     const known = all.get(id);
     if (known) return known;
     if (all.size >= mostSessions) {
@@ -59,7 +70,7 @@ export function makePortSessions(open: Opener) {
       drop(...unused);
     }
     const held: Held = {
-      opening: open(port.owner, id).then(({ session }) => session),
+      opening: open(port),
       streams: 0,
       idle: undefined,
     };
@@ -78,7 +89,7 @@ export function makePortSessions(open: Opener) {
      * where nothing listens, it ends, and `opened` rejects with the TunnelError that says so. Rejects with a
      * Problem or a TunnelError.
      */
-    async connect(port: FoundPort): Promise<PortStream> {
+    async connect(port: P): Promise<PortStream> {
       if (closed) throw busy('It is about to stop.');
       const held = hold(port);
       if (held.streams >= mostStreams)
@@ -87,7 +98,7 @@ export function makePortSessions(open: Opener) {
       clearTimeout(held.idle);
       const done = () => {
         held.streams -= 1;
-        rest(port.workspaceId, held);
+        rest(keyOf(port), held);
       };
       try {
         const session = await held.opening;
@@ -104,18 +115,13 @@ export function makePortSessions(open: Opener) {
         throw error;
       }
     },
+    /** Ends them all. */
+    empty,
     close() {
       closed = true;
-      for (const [id, held] of all) drop(id, held);
+      empty();
     },
   };
 }
 
-export type PortSessions = ReturnType<typeof makePortSessions>;
-
-const busy = (detail: string) =>
-  new Problem('server-busy', 'The server can open no more connections to this port at the moment.', {
-    detail,
-    hint: 'Try again in a few seconds.',
-    retryAfter: 2,
-  });
+export type PortSessions<P extends PortTarget> = ReturnType<typeof makePortSessions<P>>;

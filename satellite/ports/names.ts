@@ -1,0 +1,10 @@
+/** The name in a Host header, without port and case; '' where it is none. */
+export const hostName = (header: string | undefined) =>
+  (header ?? '').toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
+
+/** On a port's own name, where a browser comes back from the dashboard; nothing under that reaches a workspace. */
+export const enterPath = '/.well-known/cde/enter';
+
+/** True of the paths on a port's own name that are ours, however they are written. */
+export const isOurs = (url: string) =>
+  /^\/\.well-known\/cde(\/|$)/i.test(new URL(`http://port${url.startsWith('//') ? '/' : url}`).pathname);

@@ -1,0 +1,178 @@
+import type { Client } from '@cde/api/client.ts';
+import { CallError } from '@cde/api/client.ts';
+import { catalogue, type ErrorCode, Problem } from '@cde/api/problem.ts';
+import { judgePortVisit } from '@cde/api/satellite-ports.ts';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { Log } from '@cde/tunnel/log.ts';
+import { openSession } from '@cde/tunnel/session.ts';
+import type { z } from 'zod';
+import { type Judge, makePortGateway, type PortGateway, type RequestHead } from './gateway.ts';
+import { portCookie, stateCookie } from './headers.ts';
+import { hostName, isOurs } from './names.ts';
+import { busy, notShared } from './problems.ts';
+import { remembered } from './remembered.ts';
+import { makePortSessions, type PortTarget } from './sessions.ts';
+
+type Verdict = z.output<NonNullable<typeof judgePortVisit.reply>>;
+
+/** With what the server was asked, to be asked again for a ticket. */
+interface JudgedPort extends PortTarget {
+  question: { head: { method: string; url: string; headers: Record<string, string> }; ip: string };
+}
+
+/** Of a request's headers, what the server's judging takes. Authorization is none: a token of ours is not for satellites. */
+const judged = [
+  'host',
+  'origin',
+  'accept',
+  'sec-fetch-site',
+  'sec-fetch-mode',
+  'sec-fetch-dest',
+  'access-control-request-method',
+  'access-control-request-headers',
+] as const;
+const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
+
+const askMs = 10_000;
+
+/**
+ * Ports in the browser at a satellite: the server judges each visit, we carry it. A verdict is remembered for two
+ * seconds, as the server itself remembers.
+ */
+export function makeSatellitePorts(options: {
+  client: Pick<Client, 'call'>;
+  /** The wildcard name of the moment, `*.tokyo.dev.example.com`; null: no ports are served. */
+  portHost: () => string | null;
+  /** True: it is being emptied. */
+  draining: () => boolean;
+  /** This satellite, as this process reaches it; null: by the address that everybody takes. */
+  ownUrl: () => string | null;
+  trustProxy: string;
+  log: Log;
+}): PortGateway {
+  const { client, portHost } = options;
+  const verdicts = remembered<Verdict>(({ kind }) => kind === 'forward');
+
+  const judge: Judge<JudgedPort> = (request) => {
+    const suffix = portHost()?.slice(1);
+    if (suffix === undefined || !hostName(request.headers.host).endsWith(suffix)) return null;
+    return async () => {
+      if (options.draining()) throw busy('This satellite is being emptied.');
+      if (/^Bearer cde_/i.test(request.headers.authorization ?? ''))
+        throw new Problem(
+          'bad-request',
+          'A token of cde is not for a satellite: it reads what passes here.',
+          {
+            hint: 'Send it to the address of this port at the server: cde ports WORKSPACE. Consider it known, and make another.',
+          },
+        );
+      if (!request.url?.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
+      const question = questionOf(request);
+      let asked = false;
+      const ask = () => {
+        asked = true;
+        return judgedBy(client, question);
+      };
+      const { url: _, ...rest } = question.head;
+      const key = JSON.stringify(rest);
+      const again = () => verdicts.read(key, ask);
+      // A yes is for the whole port. What else it says may be about this path, and is nobody's who asked for another.
+      let verdict = await (isOurs(question.head.url) ? ask() : again());
+      if (verdict.kind !== 'forward' && !asked) verdict = await ask();
+      switch (verdict.kind) {
+        case 'redirect':
+        case 'reply':
+          return verdict;
+        case 'refuse':
+          throw refusal(verdict);
+        case 'forward':
+          return {
+            kind: 'forward',
+            port: { workspaceId: verdict.workspaceId, port: verdict.port, question },
+            path: question.head.url,
+            visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
+            still: async () => (await again()).kind === 'forward',
+          };
+      }
+    };
+  };
+
+  const sessions = makePortSessions<JudgedPort>(
+    async ({ question }) => {
+      const key = makeClientKey();
+      const verdict = await judgedBy(client, { ...question, clientKey: key.publicKey });
+      if (verdict.kind === 'refuse') throw refusal(verdict);
+      if (verdict.kind !== 'forward' || !verdict.ticket) throw notShared();
+      const { ticket } = verdict;
+      const own = options.ownUrl();
+      return openSession({
+        ...ticket,
+        satellites: own === null ? ticket.satellites : ticket.satellites.map((one) => ({ ...one, url: own })),
+        clientPrivateKey: key.privateKey,
+      });
+    },
+    ({ workspaceId, port }) => `${workspaceId} ${port}`,
+  );
+
+  return makePortGateway<JudgedPort>({
+    judges: [judge],
+    sessions,
+    trustProxy: options.trustProxy,
+    toProblem,
+    log: options.log,
+  });
+}
+
+async function judgedBy(
+  client: Pick<Client, 'call'>,
+  body: JudgedPort['question'] & { clientKey?: string },
+): Promise<Verdict> {
+  try {
+    return await client.call(judgePortVisit, { body, signal: AbortSignal.timeout(askMs) });
+  } catch (error) {
+    // Not of the visitor: this satellite may serve nobody (any more).
+    if (error instanceof CallError && [401, 403].includes(error.status))
+      return { kind: 'refuse', status: error.status, error: error.body };
+    throw error;
+  }
+}
+
+function questionOf({ method = 'GET', url = '/', headers, ip }: RequestHead): JudgedPort['question'] {
+  const told: Record<string, string> = {};
+  for (const name of judged) if (headers[name] !== undefined) told[name] = String(headers[name]);
+  const ours = (headers.cookie ?? '')
+    .split(';')
+    .map((part) => part.trim())
+    .filter((part) => cookies.includes(part.split('=', 1)[0]!));
+  if (ours.length > 0) told.cookie = ours.join('; ');
+  return { head: { method, url, headers: told }, ip };
+}
+
+const refusal = ({ error }: Extract<Verdict, { kind: 'refuse' }>): Problem => problemOf(error);
+
+function problemOf({ code, message, detail, hint }: Extract<Verdict, { kind: 'refuse' }>['error']): Problem {
+  // A newer server may know codes that we do not.
+  const known = code in catalogue ? (code as ErrorCode) : 'internal';
+  return new Problem(known, message, {
+    ...(detail !== undefined && { detail }),
+    ...(hint !== undefined && { hint }),
+  });
+}
+
+/** What a visitor is told of an error that is no Problem. */
+function toProblem(error: unknown): Problem {
+  if (error instanceof Problem) return error;
+  if (error instanceof CallError && error.status >= 500 && error.code in catalogue)
+    return problemOf(error.body);
+  if (error instanceof CallError || (error as Error).name === 'TimeoutError')
+    return new Problem('server-busy', 'The server could not be asked whether you may open this port.', {
+      detail: (error as Error).message,
+      hint: 'Try again in a few seconds. What is open already stays open.',
+      retryAfter: 2,
+      cause: error,
+    });
+  return new Problem('internal', 'Something went wrong on our side.', {
+    hint: 'Try again; if it stays, give your administrator the request id.',
+    cause: error,
+  });
+}

@@ -1,0 +1,64 @@
+import { Problem } from '@cde/api/problem.ts';
+import { judgePortVisit } from '@cde/api/satellite-ports.ts';
+import type { Judge } from '@cde/satellite/ports/gateway.ts';
+import { notShared } from '@cde/satellite/ports/problems.ts';
+import type { FastifyInstance } from 'fastify';
+import type { Tickets } from '../connections/tickets.ts';
+import { serveSatellite, toProblem } from '../http/serve.ts';
+import type { WebSatellite } from '../satellites/store.ts';
+import type { PortSite } from './names.ts';
+import type { FoundPort } from './store.ts';
+
+/** Where a satellite serves ports; null: it may serve none. */
+export const siteOf = ({ portHost, url }: WebSatellite): PortSite | null =>
+  portHost === null ? null : { suffix: portHost.slice(1), url };
+
+/**
+ * Judges for satellites what is asked of them under their wildcard names, as it is judged for what is asked of
+ * the server itself, and gives them tickets that open the one port. What a satellite could do by asking more than it
+ * was asked itself: open ports that are public, and those of visitors whose cookie for that very name it was shown.
+ */
+export function portVisitRoutes(
+  app: FastifyInstance,
+  deps: {
+    /** What is asked under the names of a site. */
+    judge: (site: PortSite) => Judge<FoundPort>;
+    /** The satellites that may serve browsers, by id. */
+    webSatellite: (id: string) => Promise<WebSatellite | null>;
+    issueTicket: Tickets;
+  },
+): void {
+  serveSatellite(app, judgePortVisit, async ({ actor, body }) => {
+    const satellite = await deps.webSatellite(actor.satelliteId);
+    const site = satellite && siteOf(satellite);
+    if (!site)
+      throw new Problem('forbidden', `The satellite ${actor.name} serves no ports.`, {
+        hint: `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
+      });
+    try {
+      const judged = deps.judge(site)({ ...body.head, ip: body.ip });
+      if (!judged) throw notShared();
+      const answer = await judged();
+      if (answer.kind !== 'forward') return answer;
+      const { port, visit } = answer;
+      return {
+        kind: 'forward' as const,
+        workspaceId: port.workspaceId,
+        port: port.port,
+        origin: visit.origin,
+        isPublic: visit.isPublic,
+        ...(body.clientKey !== undefined && {
+          ticket: await deps.issueTicket(port.owner, port.workspaceId, body.clientKey, {
+            only: [`tcp:localhost:${port.port}`],
+            satellite: satellite.name,
+          }),
+        }),
+      };
+    } catch (error) {
+      const problem = toProblem(error);
+      // Of the visitor's request. Ours that fails is an answer of its own, and decides nothing.
+      if (problem.status >= 500) throw problem;
+      return { kind: 'refuse' as const, status: problem.status, error: problem.toBody('') };
+    }
+  });
+}
