@@ -24,13 +24,21 @@ export const ServerMessage = z.discriminatedUnion('type', [
 ]);
 export type ServerMessage = z.infer<typeof ServerMessage>;
 
-/** WebSocket `/api/v1/workspaces/:workspace/terminal?cols&rows`: binary frames carry the terminal's bytes both ways, text frames these. */
+const side = z.number().int().min(1).max(1000);
+/** In characters. */
+export const TerminalSize = z.object({ cols: side, rows: side });
+export type TerminalSize = z.infer<typeof TerminalSize>;
+
+/**
+ * WebSocket `/api/v1/workspaces/:workspace/terminal?cols&rows`: binary frames carry the terminal's bytes both ways, text
+ * frames these. `opened`: the shell is there; a way that ends before may be tried by another.
+ */
 export const TerminalMessage = z.discriminatedUnion('type', [
-  z.object({
-    type: z.literal('resize'),
-    cols: z.number().int().min(1).max(1000),
-    rows: z.number().int().min(1).max(1000),
-  }),
+  TerminalSize.extend({ type: z.literal('resize') }),
+  z.object({ type: z.literal('opened') }),
   z.object({ type: z.literal('exit'), code: z.number().int().nullable(), message: z.string() }),
 ]);
 export type TerminalMessage = z.infer<typeof TerminalMessage>;
+
+/** What a WebSocket is closed with when its user may no longer have it. */
+export const notAdmitted = 4401;

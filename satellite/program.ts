@@ -6,9 +6,10 @@ import { type CallError, makeClient } from '@cde/api/client.ts';
 import { type SatelliteCondition, type SatelliteWeb, watchSatelliteUsers } from '@cde/api/satellites.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import { watchUsers } from '@cde/tunnel/standing.ts';
+import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import { serveMetrics } from './metrics.ts';
-import { relayPlugin } from './plugin.ts';
+import { relayPlugin, websocketOptions } from './plugin.ts';
 import type { PortGateway } from './ports/gateway.ts';
 import { serverWith } from './ports/listener.ts';
 import { makeSatellitePorts } from './ports/ports.ts';
@@ -16,6 +17,7 @@ import { joinServer, type Report } from './registration.ts';
 import { makeRelay } from './relay.ts';
 import type { Settings } from './settings.ts';
 import { offerStun } from './stun-offer.ts';
+import { serveTerminals } from './terminals.ts';
 
 export interface Satellite {
   /** How others reach it. */
@@ -26,6 +28,7 @@ export interface Satellite {
 
 /** Sessions that are sent away at once would all dial at once, wherever they go. */
 const leaveWithinMs = 5_000;
+const servesNone = 'This satellite serves no terminals any more.';
 /** A certificate is renewed weeks before its end. */
 const lookAtCertificateMs = 60_000;
 
@@ -92,7 +95,18 @@ export async function startSatellite(options: {
     trustProxy: settings.trustProxy,
     log: tunnelLog,
   });
+  await app.register(websocket, { options: websocketOptions });
   await app.register(relayPlugin, { relay });
+  const terminals = serveTerminals(app, {
+    client,
+    allowed: () => web !== null,
+    dashboard: () => dashboard,
+    draining: () => relay.draining,
+    ownUrl: () => ownUrl,
+    signal: ended.signal,
+    log: tunnelLog,
+    ...(options.clock && { clock: options.clock }),
+  });
   app.get('/healthz', async () => ({ status: 'ok' }));
   app.get('/readyz', (_request, reply) => {
     if (registered && !relay.draining) return reply.send({ status: 'ready' });
@@ -170,11 +184,13 @@ export async function startSatellite(options: {
     onManifest(manifest) {
       ({ ticketKeys, web, dashboard } = manifest);
       registered = true;
+      if (!web) terminals.sendAway(servesNone);
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
       obey(manifest.drain);
     },
     onOrders(orders) {
       ({ ticketKeys, web, dashboard } = orders);
+      if (!web) terminals.sendAway(servesNone);
       for (const userId of orders.endUsers) relay.endUser(userId);
       // Said at once: until then nobody is sent here, or still is.
       if (obey(orders.drain)) void joined.then(({ reportNow }) => reportNow());

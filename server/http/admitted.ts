@@ -1,12 +1,11 @@
 import type { Permission } from '@cde/api/endpoint.ts';
+import { notAdmitted } from '@cde/api/events.ts';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from './actor.ts';
 
 /** How long a socket may outlive the session, the token or the role that it was opened with. */
 const checkEveryMs = 25_000;
-/** What a socket is closed with when its user may no longer have it. */
-export const notAdmitted = 4401;
 
 /** Who opens a WebSocket, once they may. Throws a Problem, before the upgrade. */
 export async function admit(

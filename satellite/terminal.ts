@@ -1,0 +1,123 @@
+import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
+import type { Session } from '@cde/tunnel/session.ts';
+import { Client, type ClientChannel } from 'ssh2';
+import type { WebSocket } from 'ws';
+
+/** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
+const highWater = 512 * 1024;
+/** Bytes of input kept while the shell opens. */
+const mostEarly = 64 * 1024;
+
+/**
+ * Carries a browser's terminal, at the server and at satellites: a session with the agent, in it SSH, in it a
+ * shell. Takes the socket's messages from now on, and ends with the socket, the shell or the session.
+ * `openSession` may reject with whatever `words` has words for; `gone` is aborted when the browser leaves.
+ */
+export function carryTerminal(
+  socket: WebSocket,
+  options: {
+    size: TerminalSize;
+    /** By its name the shell is found again: `CDE_TERMINAL` of agent/ssh. */
+    terminal: string | undefined;
+    openSession: (gone: AbortSignal) => Promise<{ session: Session; username: string }>;
+    /** What the user is told of an error. */
+    words: (error: unknown) => string;
+  },
+): void {
+  const { terminal } = options;
+  const size = { ...options.size };
+  const say = (message: TerminalMessage) =>
+    socket.readyState === socket.OPEN && socket.send(JSON.stringify(message));
+  let session: Session | null = null;
+  let shell: ClientChannel | null = null;
+  const early: Buffer[] = [];
+  let earlyBytes = 0;
+  const end = (code: number | null, message: string) => {
+    say({ type: 'exit', code, message });
+    socket.close(1000);
+    session?.close();
+  };
+  const gone = new AbortController();
+  socket.on('close', () => {
+    gone.abort();
+    shell?.close();
+    session?.close();
+  });
+  socket.on('message', (data: Buffer, binary: boolean) => {
+    // Whoever may no longer is heard no longer, though their end of it may take its time to close.
+    if (socket.readyState !== socket.OPEN) return;
+    if (binary) {
+      if (!shell) {
+        early.push(data);
+        earlyBytes += data.length;
+      }
+      // Until the shell opens, or has read what was typed or pasted, the rest waits at the browser.
+      if (shell ? !shell.write(data) : earlyBytes >= mostEarly) socket.pause();
+      return;
+    }
+    const message = TerminalMessage.safeParse(safeJson(data));
+    if (!message.success || message.data.type !== 'resize') return;
+    size.cols = message.data.cols;
+    size.rows = message.data.rows;
+    shell?.setWindow(size.rows, size.cols, 0, 0);
+  });
+
+  const open = async () => {
+    const opened = await options.openSession(gone.signal);
+    session = opened.session;
+    void session.closed.then(({ reason, error }) => {
+      if (reason === 'access-ended') socket.close(notAdmitted, 'sign in again');
+      end(null, error ? error.message : 'The session has ended.');
+    });
+    if (socket.readyState !== socket.OPEN) return session.close();
+    const stream = await session.open({ kind: 'ssh' }, { eager: true });
+    const client = new Client();
+    client.on('error', (error) => end(null, error.message));
+    client.on('ready', () => {
+      const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };
+      client.shell({ term: 'xterm-256color', ...size }, env, (error, channel) => {
+        if (error) return end(null, error.message);
+        shell = channel;
+        say({ type: 'opened' });
+        channel.on('drain', () => socket.resume());
+        for (const data of early.splice(0)) channel.write(data);
+        if (!channel.writableNeedDrain) socket.resume();
+        channel.setWindow(size.rows, size.cols, 0, 0);
+        const onData = (data: Buffer) => {
+          socket.send(data, () => {
+            if (channel.isPaused() && socket.bufferedAmount < highWater / 2) channel.resume();
+          });
+          if (socket.bufferedAmount > highWater) channel.pause();
+        };
+        channel.on('data', onData);
+        channel.stderr.on('data', onData);
+        channel.on('exit', (code: number | null, signal?: string) =>
+          end(
+            // It has ended, by whatever: nobody is to look for it again.
+            code ?? 255,
+            signal ? `The shell was ended by ${signal}.` : `The shell has ended (exit code ${code}).`,
+          ),
+        );
+        channel.on('close', () => end(null, 'The shell has ended.'));
+      });
+    });
+    // Inside the tunnel the agent is known by its pinned key already; SSH's own adds the shell, not trust.
+    client.connect({
+      sock: stream,
+      username: opened.username,
+      authHandler: ['none'],
+      keepaliveInterval: 0,
+      readyTimeout: 15_000,
+    });
+  };
+  open().catch((error) => end(null, options.words(error)));
+}
+
+/** What a message holds; null where that is not JSON. */
+export function safeJson(data: Buffer): unknown {
+  try {
+    return JSON.parse(data.toString('utf8'));
+  } catch {
+    return null;
+  }
+}
