@@ -46,6 +46,7 @@ export const catalogue = {
   'satellite-not-found': 404,
   'satellite-name-taken': 409,
   'port-host-taken': 409,
+  'satellite-web-off': 409,
   'satellite-none-allowed': 503,
   'path-none-allowed': 409,
   'home-not-found': 404,

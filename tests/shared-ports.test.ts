@@ -8,6 +8,7 @@ import {
   type Server,
 } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { type Api, makeApi } from './harness/api.ts';
@@ -220,16 +221,18 @@ async function enter(session: string, { host = portHost(), path = '/' } = {}) {
   return { second, third, state, back, cookie: cookieOf(third, 'cde_port') };
 }
 
+let satelliteToken = '';
 /** A satellite beside the server that serves ports under a name of its own. */
 async function makeSite() {
   const added = await machine.cde('satellite', 'add', 'east');
+  satelliteToken = added.stdout.trim();
   const port = await freePort();
   expect(await machine.cde('satellite', 'web', 'east', '--port-host', '*.east.localhost')).toMatchObject({
     code: 0,
   });
   const satellite = machine.begin(
     ['satellite', 'start', '--server', server.url, '--listen', `127.0.0.1:${port}`],
-    { CDE_SATELLITE_TOKEN: added.stdout.trim(), CDE_LOG_LEVEL: 'info' },
+    { CDE_SATELLITE_TOKEN: satelliteToken, CDE_LOG_LEVEL: 'info' },
   );
   await satellite.says('satellite is registered');
   // Its new agent learns of all satellites at once.
@@ -543,6 +546,53 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
       ]),
     );
   });
+
+  test.runIf(where === 'satellite')(
+    'whatever a satellite asks, it gets tickets for what its visitors may open, and for no more',
+    async () => {
+      const visit = async (headers: Record<string, string>) => {
+        const reply = await fetch(`${server.url}/api/v1/satellite/port-visits`, {
+          method: 'POST',
+          headers: { authorization: `Bearer ${satelliteToken}`, 'content-type': 'application/json' },
+          body: JSON.stringify({
+            head: { method: 'GET', url: '/', headers },
+            ip: '127.0.0.1',
+            clientKey: makeClientKey().publicKey,
+          }),
+        });
+        return (await reply.json()) as any;
+      };
+      const own = `${port()}--hello--owner.localhost`;
+      await share('owner');
+      const here = site;
+      site = { suffix: '.localhost', url: server.url };
+      const there = await enter(owner);
+      site = here;
+      const cookies = [owner, there.cookie, there.cookie.replace('cde_port', 'cde_session')];
+      for (const headers of [
+        { host: portHost() },
+        ...cookies.map((cookie) => ({ host: portHost(), cookie })),
+        // What is good at the server's own names is none of its business.
+        { host: own, cookie: there.cookie },
+        { host: 'localhost', cookie: owner },
+        { host: '' },
+      ]) {
+        const got = await visit(headers);
+        expect(got, JSON.stringify(headers)).toMatchObject({ kind: 'refuse' });
+        expect(got).not.toHaveProperty('ticket');
+      }
+      const { cookie } = await enter(owner);
+      const { ticket } = await visit({ host: portHost(), cookie });
+      const claims = JSON.parse(Buffer.from(ticket.ticket.split('.')[1], 'base64url').toString());
+      expect(claims).toMatchObject({
+        kind: 'limited',
+        only: [`tcp:localhost:${port()}`],
+        satellites: ['east'],
+        paths: ['relay'],
+      });
+      expect(await visit({ host: own, cookie })).toMatchObject({ kind: 'refuse' });
+    },
+  );
 
   test.runIf(where === 'satellite')(
     'what an administrator takes back ends within a heartbeat',

@@ -12,7 +12,8 @@ export const portCommands: readonly Command[] = [
     summary: 'What listens in a workspace, and whom it is shared with in the browser',
     details:
       'Programs that listen, as the agent last reported (twice a minute), and ports that are shared. ' +
-      'Without a share nobody opens a port by the web; `cde port-forward` needs none.',
+      'Without a share nobody opens a port by the web; `cde port-forward` needs none. ' +
+      'A line each for the server and for every satellite that serves ports.',
     arguments: { workspace },
     examples: [
       ['cde ports web', 'port, process, level, address'],

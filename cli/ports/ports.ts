@@ -20,7 +20,10 @@ export async function list(context: Context, input: { workspace: string }): Prom
       { title: 'SHARED WITH', cell: levelOf },
       { title: 'ADDRESS', cell: (row) => row.url ?? '' },
     ],
-    ports.items,
+    ports.items.flatMap((port) => [
+      port,
+      ...port.elsewhere.map(({ url }) => ({ ...port, url, elsewhere: [] })),
+    ]),
     ports.reportedAt === null
       ? 'The agent has not reported what listens.'
       : 'Nothing listens, and nothing is shared.',
@@ -47,6 +50,8 @@ export async function share(
   if (out.json) out.printJson(port);
   else {
     out.print(port.url ?? '');
+    for (const { satellite, region, url } of port.elsewhere)
+      out.note(`Over ${clean(satellite)}${region && `, ${clean(region)}`}: ${clean(url)}`);
     if (!port.listening)
       out.note(`Nothing listens on port ${port.port} yet, as far as the agent has reported.`);
   }

@@ -34,6 +34,8 @@ const judged = [
 const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
 
 const askMs = 10_000;
+/** At once: whoever asks for made-up names must not make us one who floods the server. */
+const mostAsked = 200;
 
 /**
  * Ports in the browser at a satellite: the server judges each visit, we carry it. A verdict is remembered for two
@@ -52,6 +54,17 @@ export function makeSatellitePorts(options: {
 }): PortGateway {
   const { client, portHost } = options;
   const verdicts = remembered<Verdict>(({ kind }) => kind === 'forward');
+  let underWay = 0;
+
+  async function askServer(question: JudgedPort['question']): Promise<Verdict> {
+    if (underWay >= mostAsked) throw busy(`${mostAsked} visitors wait for the server's word already.`);
+    underWay += 1;
+    try {
+      return await judgedBy(client, question);
+    } finally {
+      underWay -= 1;
+    }
+  }
 
   const judge: Judge<JudgedPort> = (request) => {
     const suffix = portHost()?.slice(1);
@@ -71,7 +84,7 @@ export function makeSatellitePorts(options: {
       let asked = false;
       const ask = () => {
         asked = true;
-        return judgedBy(client, question);
+        return askServer(question);
       };
       const { url: _, ...rest } = question.head;
       const key = JSON.stringify(rest);
@@ -131,7 +144,7 @@ async function judgedBy(
     return await client.call(judgePortVisit, { body, signal: AbortSignal.timeout(askMs) });
   } catch (error) {
     // Not of the visitor: this satellite may serve nobody (any more).
-    if (error instanceof CallError && [401, 403].includes(error.status))
+    if (error instanceof CallError && [401, 403, 409].includes(error.status))
       return { kind: 'refuse', status: error.status, error: error.body };
     throw error;
   }

@@ -4,6 +4,7 @@ import * as clustersApi from '@cde/api/clusters.ts';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
 import * as identityApi from '@cde/api/identity.ts';
 import * as portsApi from '@cde/api/ports.ts';
+import * as satellitePortsApi from '@cde/api/satellite-ports.ts';
 import * as satellitesApi from '@cde/api/satellites.ts';
 import * as templatesApi from '@cde/api/templates.ts';
 import * as workspacesApi from '@cde/api/workspaces.ts';
@@ -124,6 +125,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/satellite/register`]: ofSatellites,
   [`POST ${v1}/satellite/heartbeat`]: ofSatellites,
   [`POST ${v1}/satellite/users`]: ofSatellites,
+  [`POST ${v1}/satellite/port-visits`]: ofSatellites,
 
   [`GET ${v1}/homes`]: seeTemplates,
   [`DELETE ${v1}/homes/:home`]: operateWorkspace,
@@ -353,6 +355,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       users: [world.mine.userId],
     }),
     [`POST ${v1}/satellite/users`]: () => ({ users: [] }),
+    [`POST ${v1}/satellite/port-visits`]: () => ({ head: { method: 'GET', url: '/', headers: {} }, ip: '' }),
     [`POST ${v1}/agent/users`]: () => ({ users: [] }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
@@ -416,7 +419,16 @@ function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: num
   return 'not refused';
 }
 
-const contract = [agentApi, clustersApi, identityApi, portsApi, satellitesApi, templatesApi, workspacesApi]
+const contract = [
+  agentApi,
+  clustersApi,
+  identityApi,
+  portsApi,
+  satellitePortsApi,
+  satellitesApi,
+  templatesApi,
+  workspacesApi,
+]
   .flatMap((part) => Object.values(part) as unknown[])
   .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;

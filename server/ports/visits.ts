@@ -32,7 +32,7 @@ export function portVisitRoutes(
     const satellite = await deps.webSatellite(actor.satelliteId);
     const site = satellite && siteOf(satellite);
     if (!site)
-      throw new Problem('forbidden', `The satellite ${actor.name} serves no ports.`, {
+      throw new Problem('satellite-web-off', `The satellite ${actor.name} serves no ports.`, {
         hint: `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
       });
     try {

@@ -142,6 +142,19 @@ function Row({
         ) : (
           port.port
         )}
+        {port.elsewhere.map(({ satellite, region, url }) => (
+          <a
+            key={satellite}
+            className="small-text"
+            href={url}
+            target="_blank"
+            rel="noopener noreferrer"
+            title={`The same over the satellite ${satellite}, which reads what passes`}
+          >
+            {' '}
+            {region || satellite}
+          </a>
+        ))}
       </span>
       <span className="muted small-text process">{port.listening ? port.process : 'nothing listens'}</span>
       {shown ? (
