@@ -37,6 +37,8 @@ export function carryTerminal(
     socket.close(1000);
     session?.close();
   };
+  /** What ends with a session says so first; the session knows why. */
+  const endSoon = (message: string) => setImmediate(end, null, message);
   const gone = new AbortController();
   socket.on('close', () => {
     gone.abort();
@@ -72,7 +74,7 @@ export function carryTerminal(
     if (socket.readyState !== socket.OPEN) return session.close();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
     const client = new Client();
-    client.on('error', (error) => end(null, error.message));
+    client.on('error', (error) => endSoon(error.message));
     client.on('ready', () => {
       const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };
       client.shell({ term: 'xterm-256color', ...size }, env, (error, channel) => {
@@ -98,7 +100,7 @@ export function carryTerminal(
             signal ? `The shell was ended by ${signal}.` : `The shell has ended (exit code ${code}).`,
           ),
         );
-        channel.on('close', () => end(null, 'The shell has ended.'));
+        channel.on('close', () => endSoon('The shell has ended.'));
       });
     });
     // Inside the tunnel the agent is known by its pinned key already; SSH's own adds the shell, not trust.

@@ -20,6 +20,7 @@ import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { netcheckRoutes } from './connections/netcheck.ts';
 import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
+import { satelliteTerminalRoutes } from './connections/satellite-terminals.ts';
 import { makeStanding, standingRoutes } from './connections/standing.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
@@ -193,6 +194,16 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const openSession = makeOpener(app, issueTicket);
   netcheckRoutes(app, { keys, satellites: satellites.ofClients, now });
   connectionRoutes(app, { issueTicket, openSession });
+  satelliteTerminalRoutes(app, {
+    database,
+    keys,
+    now,
+    store: satelliteStore,
+    ofAgents: satellites.ofAgents,
+    policy,
+    issueTicket,
+    accessUrl: config.accessUrl,
+  });
   const access = makeAccess(database, now);
   portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });
   const { gateway, judgeAt } = makePorts({
@@ -214,7 +225,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     views: makeViews(database, now, (actor, ownerId) => may(actor, 'workspace:read', { ownerId })),
   });
   await app.register(relayPlugin, { relay });
-  if (options.web) await registerWeb(app, { folder: options.web });
+  if (options.web)
+    await registerWeb(app, { folder: options.web, satellites: () => satelliteStore.servingWeb() });
   const endUnused = watchUnused(app.server);
   app.addHook('preClose', async () => {
     hub.close();

@@ -9,11 +9,14 @@ let folder: string;
 let app: FastifyInstance;
 const html = { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' };
 
-async function serve(from: string): Promise<FastifyInstance> {
+async function serve(
+  from: string,
+  satellites: () => Promise<{ url: string }[]> = async () => [],
+): Promise<FastifyInstance> {
   const instance = Fastify();
   instance.setNotFoundHandler((_request, reply) => reply.code(404).send({ code: 'route-not-found' }));
   instance.get('/api/v1/known', async () => ({ known: true }));
-  await registerWeb(instance, { folder: from });
+  await registerWeb(instance, { folder: from, satellites });
   return instance;
 }
 
@@ -107,6 +110,41 @@ test.each([
 
 test('the policy allows nothing inline and nothing from elsewhere', () => {
   expect(contentSecurityPolicy).not.toMatch(/unsafe|\*|https?:/);
+});
+
+test('pages may open terminals at the satellites that serve them, and nowhere else', async () => {
+  const urls = [
+    'https://tokyo.example.com/behind/a/path',
+    'http://10.1.2.3:7090',
+    // A satellite says itself where it is.
+    'https://*',
+    'https://*.example.com',
+    'https://x;form-action',
+    'https://[::1]:7090',
+  ];
+  const instance = await serve(folder, async () => urls.map((url) => ({ url })));
+  const reply = await instance.inject({ url: '/', headers: html });
+  expect(reply.headers['content-security-policy']).toBe(
+    contentSecurityPolicy.replace(
+      "connect-src 'self'",
+      "connect-src 'self' https://tokyo.example.com wss://tokyo.example.com http://10.1.2.3:7090 ws://10.1.2.3:7090",
+    ),
+  );
+  // The policy of the page that the browser has is another.
+  const known = await app.inject({ url: '/', headers: html });
+  const headers = { ...html, 'if-none-match': String(known.headers.etag) };
+  expect((await instance.inject({ url: '/', headers })).statusCode).toBe(200);
+  await instance.close();
+});
+
+test('pages come without the database too', async () => {
+  const instance = await serve(folder, async () => {
+    throw new Error('away');
+  });
+  const reply = await instance.inject({ url: '/', headers: html });
+  expect(reply.statusCode).toBe(200);
+  expect(reply.headers['content-security-policy']).toBe(contentSecurityPolicy);
+  await instance.close();
 });
 
 test('without a build, pages say how to make one', async () => {

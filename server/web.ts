@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import fastifyStatic from '@fastify/static';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
@@ -19,6 +20,18 @@ export const contentSecurityPolicy = [
   "form-action 'self'",
   "frame-ancestors 'none'",
 ].join('; ');
+
+/**
+ * The policy of a page that may also open terminals at these satellites: their addresses by http and by WebSocket.
+ * A satellite says itself where it is: nothing passes that could be more than one host.
+ */
+export function policyWith(satellites: readonly { url: string }[]): string {
+  const origins = satellites
+    .map(({ url }) => new URL(url).origin)
+    .filter((origin) => /^https?:\/\/[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?$/.test(origin))
+    .flatMap((origin) => [origin, origin.replace(/^http/, 'ws')]);
+  return contentSecurityPolicy.replace("connect-src 'self'", ["connect-src 'self'", ...origins].join(' '));
+}
 
 /**
  * Of the API reference: the same, but for the one <style> that swagger-ui's bundle writes, named by its
@@ -40,6 +53,11 @@ const headers = {
   'permissions-policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
 } as const;
 
+/** How old the list of satellites may be: whoever opens pages all day asks the database no more for it. */
+const satellitesKeptMs = 5_000;
+/** How long a page waits for that list. */
+const patienceMs = 1_000;
+
 /** First parts of a path that belong to programs: what is unknown there answers as the API does. */
 const notPages = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'assets']);
 
@@ -47,20 +65,27 @@ const notPages = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'asset
  * Serves the built dashboard: hashed assets to be cached for ever (compressed beforehand by
  * scripts/build-web.mjs), and index.html for every other path that a browser opens.
  * `folder`: where `vite build` left it; without an index.html there, pages say how to build it.
+ * `satellites`: those at which pages may open terminals.
  */
-export async function registerWeb(app: FastifyInstance, { folder }: { folder: string }): Promise<void> {
+export async function registerWeb(
+  app: FastifyInstance,
+  { folder, satellites }: { folder: string; satellites: () => Promise<{ url: string }[]> },
+): Promise<void> {
   const index = join(folder, 'index.html');
   const built = existsSync(index);
   const html = built ? readFileSync(index) : Buffer.from(notBuilt);
-  const etag = `"${createHash('sha256').update(html).digest('base64url').slice(0, 22)}"`;
+  const policy = remembered(satellites);
 
-  const page = (request: FastifyRequest, reply: FastifyReply) => {
+  const page = async (request: FastifyRequest, reply: FastifyReply) => {
     const [path = ''] = request.url.split('?', 1);
     const accepts = request.headers.accept ?? '*/*';
     if (notPages.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
       return reply.callNotFound();
-    // Asked for again on each visit (it names the hashed assets), answered in a few bytes when unchanged.
-    reply.headers({ ...headers, 'cache-control': 'no-cache', etag });
+    // Asked for again on each visit (it names the hashed assets), answered in a few bytes when it and its policy
+    // are unchanged.
+    const now = await policy();
+    const etag = `"${createHash('sha256').update(html).update(now).digest('base64url').slice(0, 22)}"`;
+    reply.headers({ ...headers, 'content-security-policy': now, 'cache-control': 'no-cache', etag });
     if (request.headers['if-none-match'] === etag) return reply.code(304).send();
     return reply
       .code(built ? 200 : 503)
@@ -89,6 +114,23 @@ export async function registerWeb(app: FastifyInstance, { folder }: { folder: st
       .type('image/svg+xml')
       .send(icon),
   );
+}
+
+/** The pages' policy of the moment. Where the database is away it is the last one: pages load all the same. */
+function remembered(satellites: () => Promise<{ url: string }[]>): () => Promise<string> {
+  let known = contentSecurityPolicy;
+  let asked = { until: 0, policy: Promise.resolve(known) };
+  async function ask(): Promise<string> {
+    const late = setTimeout(patienceMs, null, { ref: false });
+    const found = await Promise.race([satellites().catch(() => null), late]);
+    if (found) known = policyWith(found);
+    return known;
+  }
+  return () => {
+    const now = performance.now();
+    if (now >= asked.until) asked = { until: now + satellitesKeptMs, policy: ask() };
+    return asked.policy;
+  };
 }
 
 const notBuilt = `<!doctype html><html lang="en"><meta charset="utf-8"><title>cde</title>

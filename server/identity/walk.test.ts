@@ -5,6 +5,7 @@ import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.
 import * as identityApi from '@cde/api/identity.ts';
 import * as portsApi from '@cde/api/ports.ts';
 import * as satellitePortsApi from '@cde/api/satellite-ports.ts';
+import * as satelliteTerminalsApi from '@cde/api/satellite-terminals.ts';
 import * as satellitesApi from '@cde/api/satellites.ts';
 import * as templatesApi from '@cde/api/templates.ts';
 import * as workspacesApi from '@cde/api/workspaces.ts';
@@ -110,6 +111,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/builds/:build/cancel`]: operateWorkspace,
   [`DELETE ${v1}/workspaces/:workspace`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/tickets`]: connectWorkspace,
+  [`POST ${v1}/workspaces/:workspace/terminal-ways`]: connectWorkspace,
 
   [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,
   [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },
@@ -126,6 +128,8 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/satellite/heartbeat`]: ofSatellites,
   [`POST ${v1}/satellite/users`]: ofSatellites,
   [`POST ${v1}/satellite/port-visits`]: ofSatellites,
+  [`POST ${v1}/satellite/terminals`]: ofSatellites,
+  [`POST ${v1}/satellite/terminals/standing`]: ofSatellites,
 
   [`GET ${v1}/homes`]: seeTemplates,
   [`DELETE ${v1}/homes/:home`]: operateWorkspace,
@@ -356,6 +360,8 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     }),
     [`POST ${v1}/satellite/users`]: () => ({ users: [] }),
     [`POST ${v1}/satellite/port-visits`]: () => ({ head: { method: 'GET', url: '/', headers: {} }, ip: '' }),
+    [`POST ${v1}/satellite/terminals`]: () => ({ code: '', clientKey: makeClientKey().publicKey }),
+    [`POST ${v1}/satellite/terminals/standing`]: () => ({ admissions: [] }),
     [`POST ${v1}/agent/users`]: () => ({ users: [] }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
@@ -425,6 +431,7 @@ const contract = [
   identityApi,
   portsApi,
   satellitePortsApi,
+  satelliteTerminalsApi,
   satellitesApi,
   templatesApi,
   workspacesApi,

@@ -1,0 +1,102 @@
+import { Problem } from '@cde/api/problem.ts';
+import * as api from '@cde/api/satellite-terminals.ts';
+import type { FastifyInstance } from 'fastify';
+import type { Database } from '../database/pool.ts';
+import { serve, serveSatellite } from '../http/serve.ts';
+import type { Keys } from '../identity/keys.ts';
+import type { ConnectionPolicy } from '../satellites/policy.ts';
+import type { Registry } from '../satellites/registry.ts';
+import type { SatelliteStore } from '../satellites/store.ts';
+import { findWorkspace } from '../workspaces/store.ts';
+import { makeAdmissions } from './admissions.ts';
+import type { Tickets } from './tickets.ts';
+
+/**
+ * Terminals that a satellite serves: where a browser may open one, the ticket for it, and whether it may go on.
+ * A satellite learns by a code that a browser has shown it, and gets by it no more than that browser's terminals of
+ * one workspace, for as long as its session lasts.
+ */
+export function satelliteTerminalRoutes(
+  app: FastifyInstance,
+  deps: {
+    database: Database;
+    keys: Pick<Keys, 'derive'>;
+    now: () => Date;
+    store: Pick<SatelliteStore, 'servingWeb' | 'webById'>;
+    /** The server's own satellites among them, by their names. */
+    ofAgents: Registry['ofAgents'];
+    policy: ConnectionPolicy;
+    issueTicket: Tickets;
+    accessUrl: string;
+  },
+): void {
+  const { database, store, policy, issueTicket } = deps;
+  const admissions = makeAdmissions(deps);
+  // A page that came by https opens nothing that is plain.
+  const isSecure = new URL(deps.accessUrl).protocol === 'https:';
+  const isUsable = ({ url }: { url: string }) => !isSecure || url.startsWith('https:');
+
+  serve(app, api.listTerminalWays, async ({ actor, params }) => {
+    const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
+    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    const known = row.agentStats?.satellites ?? [];
+    const rttTo = (url: string) => known.find((each) => each.url === url)?.rttMs ?? null;
+    const own = (await deps.ofAgents(regions))
+      .filter(({ name }) => /^embedded(-|$)/.test(name))
+      .flatMap(({ url }) => rttTo(url) ?? []);
+    const { via } = actor;
+    const satellites =
+      via.kind === 'cookie' && paths.includes('relay')
+        ? (await store.servingWeb()).filter(
+            (each) => isUsable(each) && (regions?.includes(each.region) ?? true),
+          )
+        : [];
+    return {
+      own: { agentRttMs: own.length > 0 ? Math.min(...own) : null },
+      satellites: await Promise.all(
+        satellites.map(async ({ id, name, region, url }) => ({
+          name,
+          region,
+          url,
+          agentRttMs: rttTo(url),
+          code: (await admissions.signCode({ sid: via.id, workspaceId: row.id, satelliteId: id })).text,
+        })),
+      ),
+    };
+  });
+
+  serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body }) => {
+    if (!(await store.webById(actor.satelliteId)))
+      throw new Problem('satellite-web-off', `The satellite ${actor.name} may serve no terminals.`, {
+        hint: `An owner allows it: cde satellite web ${actor.name}`,
+      });
+    const claims = await admissions.readCode(body.code);
+    if (claims?.satelliteId !== actor.satelliteId)
+      throw new Problem('forbidden', 'The code opens no terminal here.', {
+        detail: claims ? 'It is for another satellite.' : 'It was not made here, or a minute has passed.',
+        hint: 'Open the terminal anew from the dashboard.',
+      });
+    const [user] = await admissions.standing([claims]);
+    if (!user)
+      throw new Problem('forbidden', 'You may open no terminal of this workspace any more.', {
+        hint: 'Sign in to the dashboard again.',
+      });
+    const ticket = await issueTicket(user, claims.workspaceId, body.clientKey, {
+      only: ['ssh'],
+      satellite: actor.name,
+    });
+    const { text, until } = await admissions.sign(claims);
+    return { ...ticket, admission: text, admittedUntil: until.toISOString() };
+  });
+
+  serveSatellite(app, api.checkSatelliteTerminals, async ({ actor, body }) => {
+    const web = (await store.webById(actor.satelliteId)) !== null;
+    const claims = await Promise.all(body.admissions.map(admissions.read));
+    const good = claims.flatMap((each, index) =>
+      each?.satelliteId === actor.satelliteId ? [{ each, index }] : [],
+    );
+    const users = await admissions.standing(good.map(({ each }) => each!));
+    const standing = new Set(good.filter((_, at) => users[at] !== null).map(({ index }) => index));
+    return { web, ended: claims.flatMap((_, index) => (standing.has(index) ? [] : [index])) };
+  });
+}
