@@ -1,5 +1,5 @@
 // The image that brings the agent into pods, as docker/Dockerfile makes it, without a builder.
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { makeAgentImage } from '../../agent/container/image.ts';
@@ -9,6 +9,18 @@ import { requirePackages, run } from './machine.ts';
 import { buildDir, hashOf } from './places.ts';
 
 const agentFolder = fileURLToPath(new URL('../../agent', import.meta.url));
+
+/** One for each state of the agent's sources; other checkouts of today may want theirs. */
+const kept = 5;
+
+function removeOld(): void {
+  const archives = readdirSync(buildDir)
+    .filter((name) => name.startsWith('images-agent-'))
+    .map((name) => join(buildDir, name))
+    .map((file) => ({ file, at: statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
+    .sort((one, other) => other.at - one.at);
+  for (const { file } of archives.slice(kept)) rmSync(file, { force: true });
+}
 
 /** Builds it from the sources as they are, imports it into the node, and returns its name. */
 export async function agentTestImage(): Promise<string> {
@@ -20,7 +32,10 @@ export async function agentTestImage(): Promise<string> {
     const version = hashOf(content, agentFolder);
     const name = `cde-test/agent:${version}`;
     const file = join(buildDir, `images-agent-${version}.tar`);
-    if (!existsSync(file)) await writeArchive(file, [{ name, layers: [work], config: { User: '65534' } }]);
+    if (!existsSync(file)) {
+      await writeArchive(file, [{ name, layers: [work], config: { User: '65534' } }]);
+      removeOld();
+    }
     await importOnce(file, [name]);
     return name;
   } finally {

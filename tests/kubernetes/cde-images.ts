@@ -96,6 +96,8 @@ async function writeLayout(root: string, folder: string): Promise<void> {
   writeFileSync(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [manifest] }));
 }
 
+const mostCacheMb = '4000';
+
 /** A BuildKit of its own on a socket, with its cache in the build cache; `end` stops it. */
 async function startBuildkit(): Promise<{ address: string; end(): Promise<void> }> {
   requirePackages('runc');
@@ -131,6 +133,8 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
     address,
     async end() {
       process.off('exit', end);
+      // Its own collection comes a while after a build, when it has long ended.
+      tried(buildctl, '--addr', address, 'prune', '--keep-storage', mostCacheMb);
       end();
       await ended;
       rmSync(folder, { recursive: true, force: true });
