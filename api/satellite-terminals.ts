@@ -10,6 +10,9 @@ const Signed = z.string().max(2_000);
 /** Where a satellite serves terminals: a WebSocket that only pages of the dashboard open. */
 export const terminalPath = '/terminal';
 
+/** Answers 204 to anybody, at the server and at satellites: to measure how far they are. */
+export const probePath = '/relay/v1/probe';
+
 /** By its name a shell is found again. */
 export const TerminalName = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/);
 
@@ -49,7 +52,7 @@ export const listTerminalWays = endpoint({
       .describe('None unless it is a browser that asks: terminals there last as long as its session'),
   }),
 });
-export type TerminalWays = z.infer<typeof listTerminalWays.reply & z.ZodType>;
+export type TerminalWays = z.infer<NonNullable<typeof listTerminalWays.reply>>;
 
 export const openSatelliteTerminal = endpoint({
   method: 'POST',

@@ -1,6 +1,7 @@
-import type { TerminalWays } from '@cde/api/satellite-terminals.ts';
+import { probePath, type TerminalWays } from '@cde/api/satellite-terminals.ts';
 import type { ConnectionSection } from '@cde/api/templates.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
 import { verifyTicket } from '@cde/tunnel/ticket.ts';
 import { eq, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
@@ -131,6 +132,8 @@ test('a browser is told of the satellites that may serve it, and how far the age
       code: expect.any(String),
     },
   ]);
+  // What pages measure with, whom the import rule keeps from the tunnel's own word for it.
+  expect(probePath).toBe(relayPaths.probe);
   // A token has no browser session that could end.
   const byToken = await server.request(ada, 'POST', '/api/v1/workspaces/box/terminal-ways', {});
   expect(byToken).toMatchObject({ status: 200, body: { own: { agentRttMs: 40 }, satellites: [] } });

@@ -1,4 +1,7 @@
-import { TerminalMessage } from '@cde/api/events.ts';
+import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
+import { type OpenTerminal, terminalPath } from '@cde/api/satellite-terminals.ts';
+import { socketUrl } from '../client.ts';
+import { findWay, type SatelliteWay, serverWay, type Way } from './ways.ts';
 
 /** Why a terminal is no longer connected. `ended`: its program did, rather than the connection. */
 export interface End {
@@ -14,62 +17,139 @@ export interface TerminalSession {
   close(): void;
 }
 
-/** What the server closes with when the session has ended, or the user was suspended. */
-const notAdmitted = 4401;
 // Key strokes and pastes; a person does not type more in the time that opening takes.
 const mostEarly = 100;
+/** A satellite that has opened no shell by then has none. */
+const openWithinMs = 6_000;
 
 /**
- * One terminal over a WebSocket: bytes both ways in binary frames, sizes and the end in text frames.
- * `onEnd` is called once, unless `close()` was.
+ * One terminal over a WebSocket: bytes both ways in binary frames, sizes and the end in text frames. It goes over the
+ * satellite that is nearest, or over the server: where none is nearer, where `serverOnly`, and where that satellite opens
+ * no shell. `onEnd` is called once, unless `close()` was.
  */
 export function openTerminal(options: {
-  url: string;
+  workspace: string;
+  /** By this name the shell is found again. */
+  name: string;
+  size: () => TerminalSize;
+  serverOnly: boolean;
+  /** Over which way it goes. `fellBack`: a satellite was tried before. */
+  onWay: (way: Way, fellBack: boolean) => void;
   onOpen: () => void;
   onBytes: (bytes: Uint8Array) => void;
   onEnd: (end: End) => void;
 }): TerminalSession {
-  const socket = new WebSocket(options.url);
-  socket.binaryType = 'arraybuffer';
+  let socket: WebSocket | null = null;
+  /** What is typed goes out: the server keeps it until there is a shell, of a satellite it is not known yet. */
+  let takes = false;
   // What is typed while it opens is not lost.
   const early: Uint8Array<ArrayBuffer>[] = [];
   let over = false;
-  let opened = false;
   const end = (reason: End) => {
     if (over) return;
     over = true;
     options.onEnd(reason);
-    socket.close();
+    socket?.close();
   };
-  socket.onopen = () => {
-    opened = true;
-    for (const bytes of early.splice(0)) socket.send(bytes);
+  const opened = () => {
+    takes = true;
+    for (const bytes of early.splice(0)) socket?.send(bytes);
     options.onOpen();
   };
-  socket.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
-    if (typeof data !== 'string') return options.onBytes(new Uint8Array(data));
-    const message = readText(data);
-    if (message?.type === 'exit') end({ ended: message.code !== null, words: exitWords(message) });
-  };
-  socket.onclose = (event) => {
-    if (event.code === notAdmitted)
-      end({ ended: false, refused: true, words: 'You may no longer open this terminal. Sign in again.' });
-    else if (event.reason) end({ ended: false, words: event.reason });
-    else if (!opened) end({ ended: false, words: 'The server did not open a terminal.' });
-    else end({ ended: false, words: 'The connection was lost.' });
-  };
+
+  function overServer(): void {
+    const { cols, rows } = options.size();
+    const path = `/api/v1/workspaces/${encodeURIComponent(options.workspace)}/terminal`;
+    connect(socketUrl(`${path}?cols=${cols}&rows=${rows}&terminal=${options.name}`), { onopen: opened });
+  }
+
+  function overSatellite(way: Way, { url, code }: SatelliteWay): void {
+    const fallBack = () => {
+      clearTimeout(timer);
+      if (over || takes) return;
+      socket?.close();
+      options.onWay({ satellite: null, measured: way.measured }, true);
+      overServer();
+    };
+    const timer = setTimeout(fallBack, openWithinMs);
+    try {
+      const first: OpenTerminal = { type: 'open', code, terminal: options.name, ...options.size() };
+      connect(url.replace(/^http/, 'ws') + terminalPath, {
+        onopen: () => socket?.send(JSON.stringify(first)),
+        onshell() {
+          clearTimeout(timer);
+          opened();
+        },
+        instead: () => {
+          if (takes) return false;
+          fallBack();
+          return true;
+        },
+      });
+    } catch {
+      // Not even an address that this page may connect to.
+      fallBack();
+    }
+  }
+
+  /** `instead`: asked before the end is told; true: it goes on by other means. */
+  function connect(
+    url: string,
+    on: { onopen: () => void; onshell?: () => void; instead?: () => boolean },
+  ): void {
+    const made = new WebSocket(url);
+    socket = made;
+    made.binaryType = 'arraybuffer';
+    let wasOpen = false;
+    const endHere = (reason: End) => {
+      if (socket === made && !on.instead?.()) end(reason);
+    };
+    made.onopen = () => {
+      wasOpen = true;
+      if (!over && socket === made) on.onopen();
+    };
+    made.onmessage = ({ data }: MessageEvent<ArrayBuffer | string>) => {
+      if (socket !== made) return;
+      if (typeof data !== 'string') return options.onBytes(new Uint8Array(data));
+      const message = readText(data);
+      if (message?.type === 'opened') on.onshell?.();
+      if (message?.type === 'exit') endHere({ ended: message.code !== null, words: exitWords(message) });
+    };
+    made.onclose = (event) => {
+      if (event.code === notAdmitted)
+        endHere({
+          ended: false,
+          refused: true,
+          words: 'You may no longer open this terminal. Sign in again.',
+        });
+      else if (event.reason) endHere({ ended: false, words: event.reason });
+      else if (!wasOpen) endHere({ ended: false, words: 'The server did not open a terminal.' });
+      else endHere({ ended: false, words: 'The connection was lost.' });
+    };
+  }
+
+  if (options.serverOnly) {
+    options.onWay(serverWay, false);
+    overServer();
+  } else
+    void findWay(options.workspace).then((way) => {
+      if (over) return;
+      options.onWay(way, false);
+      if (way.satellite) overSatellite(way, way.satellite);
+      else overServer();
+    });
   return {
     send(bytes) {
-      if (socket.readyState === WebSocket.OPEN) socket.send(bytes);
-      else if (socket.readyState === WebSocket.CONNECTING && early.length < mostEarly) early.push(bytes);
+      if (takes && socket?.readyState === WebSocket.OPEN) socket.send(bytes);
+      else if (!takes && early.length < mostEarly) early.push(bytes);
     },
     resize(cols, rows) {
-      if (socket.readyState === WebSocket.OPEN)
+      if (takes && socket?.readyState === WebSocket.OPEN)
         socket.send(JSON.stringify({ type: 'resize', cols, rows } satisfies TerminalMessage));
     },
     close() {
       over = true;
-      socket.close();
+      socket?.close();
     },
   };
 }

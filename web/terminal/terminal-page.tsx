@@ -11,6 +11,7 @@ import { workspaceQuery } from '../workspaces/queries.ts';
 import { Status } from '../workspaces/status.tsx';
 import type { End } from './session.ts';
 import { Terminal } from './terminal.tsx';
+import { serverWay, type Way } from './ways.ts';
 import './terminal.css';
 
 /** Waits before it looks for the shell again, longer each time. */
@@ -37,6 +38,7 @@ export function TerminalPage() {
   useTopic(workspace ? `workspace:${workspace.id}` : null);
   const [attempt, setAttempt] = useState(0);
   const [state, setState] = useState<'opening' | 'open' | End>('opening');
+  const [way, setWay] = useState<Way>(serverWay);
   const [screenReader, setScreenReader] = useState(() => localStorage.getItem(screenReaderKey) === 'on');
   const ready = workspace?.status === 'running';
   // Once opened it stays, with what was on it, when the workspace stops.
@@ -89,6 +91,11 @@ export function TerminalPage() {
         <span className="muted small-text" role="status">
           {begun && state === 'opening' && 'Opening a shell…'}
         </span>
+        {begun && way.measured && state === 'open' && (
+          <span className="muted small-text" title={`${way.measured}, to the workspace and back`}>
+            over {way.satellite?.name ?? 'the server'}
+          </span>
+        )}
         <div className="end">
           <label className="choice small-text">
             <input
@@ -132,6 +139,7 @@ export function TerminalPage() {
           name={terminal}
           attempt={attempt}
           screenReader={screenReader}
+          onWay={setWay}
           onOpen={() => setState('open')}
           onShown={() => {
             failures.current = 0;

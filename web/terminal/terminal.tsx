@@ -2,10 +2,10 @@ import '@xterm/xterm/css/xterm.css';
 import { FitAddon } from '@xterm/addon-fit';
 import { Terminal as Xterm } from '@xterm/xterm';
 import { useEffect, useRef } from 'react';
-import { socketUrl } from '../client.ts';
 import { withSheets } from './document.ts';
 import { type End, openTerminal, type TerminalSession } from './session.ts';
 import { onThemeChange, theme } from './theme.ts';
+import type { Way } from './ways.ts';
 
 const scrollbackLines = 10_000;
 // A dragged window edge makes hundreds of sizes; the shell redraws for each it is told.
@@ -19,6 +19,8 @@ interface Props {
   /** A new number opens a new session with it. */
   attempt: number;
   screenReader: boolean;
+  /** Over which satellite, or the server. */
+  onWay: (way: Way) => void;
   onOpen: () => void;
   /** It shows something: the shell is there. */
   onShown: () => void;
@@ -26,11 +28,13 @@ interface Props {
 }
 
 /** The terminal itself: fills its parent, fits its columns to it. */
-export function Terminal({ workspace, name, attempt, screenReader, onOpen, onShown, onEnd }: Props) {
+export function Terminal({ workspace, name, attempt, screenReader, onWay, onOpen, onShown, onEnd }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const terminal = useRef<{ xterm: Xterm; session: TerminalSession | null }>(null);
-  const handlers = useRef({ onOpen, onShown, onEnd });
-  handlers.current = { onOpen, onShown, onEnd };
+  const handlers = useRef({ onWay, onOpen, onShown, onEnd });
+  handlers.current = { onWay, onOpen, onShown, onEnd };
+  // A satellite has failed: for as long as this page is open the server is as good.
+  const fellBack = useRef(false);
 
   useEffect(() => {
     const element = box.current!;
@@ -84,11 +88,15 @@ export function Terminal({ workspace, name, attempt, screenReader, onOpen, onSho
   useEffect(() => {
     const held = terminal.current;
     if (!held) return;
-    const { cols, rows } = held.xterm;
     const session = openTerminal({
-      url: socketUrl(
-        `/api/v1/workspaces/${encodeURIComponent(workspace)}/terminal?cols=${cols}&rows=${rows}&terminal=${name}`,
-      ),
+      workspace,
+      name,
+      size: () => ({ cols: held.xterm.cols, rows: held.xterm.rows }),
+      serverOnly: fellBack.current,
+      onWay(way, again) {
+        fellBack.current ||= again;
+        handlers.current.onWay(way);
+      },
       onOpen: () => {
         // The size may have changed while it opened.
         session.resize(held.xterm.cols, held.xterm.rows);
