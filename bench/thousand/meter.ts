@@ -7,7 +7,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import { writeFileSync } from 'node:fs';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { Session } from 'node:inspector/promises';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { constants, monitorEventLoopDelay, PerformanceObserver } from 'node:perf_hooks';
 import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
@@ -26,6 +26,8 @@ export interface Measured {
   loop: { p50: number; p99: number; max: number };
   /** The most CPU milliseconds of the main thread between two turns of its loop: a block whatever the machine does besides. */
   blockCpuMs: number;
+  /** The longest collections of garbage, by the clock, and all of them together. */
+  collections: { minorMs: number; majorMs: number; sumMs: number };
   cpuMs: number;
   wallMs: number;
   /** Of all calls but watches together: so many of them were under way at once, on average, as it is times wallMs. */
@@ -111,6 +113,15 @@ function install(api: string): void {
   });
   let hasCalled = false;
   let blockCpuMs = 0;
+  let collections = { minorMs: 0, majorMs: 0, sumMs: 0 };
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) {
+      const { duration, detail } = entry as PerformanceEntry & { detail: { kind: number } };
+      const which = detail.kind === constants.NODE_PERFORMANCE_GC_MINOR ? 'minorMs' : 'majorMs';
+      collections[which] = Math.max(collections[which], duration);
+      collections.sumMs += duration;
+    }
+  }).observe({ entryTypes: ['gc'] });
   let turnedAt = process.threadCpuUsage();
   setInterval(() => {
     const { user, system } = process.threadCpuUsage(turnedAt);
@@ -141,6 +152,7 @@ function install(api: string): void {
     began = performance.now();
     turnedAt = process.threadCpuUsage();
     blockCpuMs = 0;
+    collections = { minorMs: 0, majorMs: 0, sumMs: 0 };
     loop.reset();
   }
 
@@ -151,6 +163,7 @@ function install(api: string): void {
       ...{
         loop: loop.read(),
         blockCpuMs,
+        collections,
         cpuMs: (user + system) / 1000,
         wallMs: performance.now() - began,
         callMs,

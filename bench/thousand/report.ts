@@ -56,7 +56,7 @@ export function print({ name, count, marks, measured, idleLoopP99, transactions,
       .join(', ')}`,
     `server           ${(cpuMs / count).toFixed(1)} ms CPU a workspace (${((cpuMs / wallMs) * 100).toFixed(0)} % of a core over ${seconds(wallMs)}), ${(transactions / count).toFixed(1)} transactions`,
     `memory           RSS peak ${mib(measured.rssPeak)}, heap peak ${mib(measured.heapPeak)}, live after it ${mib(measured.heapLive)}`,
-    `event loop       p50 ${loop.p50.toFixed(1)}, p99 ${loop.p99.toFixed(1)}, max ${loop.max.toFixed(0)} ms (p99 of an idle process beside it: ${idleLoopP99.toFixed(1)}); most CPU between two turns ${measured.blockCpuMs.toFixed(0)} ms`,
+    `event loop       p50 ${loop.p50.toFixed(1)}, p99 ${loop.p99.toFixed(1)}, max ${loop.max.toFixed(0)} ms (p99 of an idle process beside it: ${idleLoopP99.toFixed(1)}); most CPU between two turns ${measured.blockCpuMs.toFixed(0)} ms; longest collections ${measured.collections.minorMs.toFixed(0)} (minor) and ${measured.collections.majorMs.toFixed(0)} ms (major), ${measured.collections.sumMs.toFixed(0)} ms in all`,
   ];
   console.log(`\n${name}, ${count} workspaces\n${lines.map((line) => `  ${line}`).join('\n')}`);
 }
