@@ -181,7 +181,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
-  satelliteRoutes(app, { store: satelliteStore, keys, accessUrl: config.accessUrl });
+  satelliteRoutes(app, { store: satelliteStore, keys, config });
   const standing = makeStanding({ database, bus, log });
   standing.watch({
     users: relay.users,
@@ -202,7 +202,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     ofAgents: satellites.ofAgents,
     policy,
     issueTicket,
-    accessUrl: config.accessUrl,
+    config,
   });
   const access = makeAccess(database, now);
   portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });

@@ -78,7 +78,7 @@ const routeTree = root.addChildren([
       ...page('/workspaces/$owner/$name/terminal'),
       component: lazyRouteComponent(() => import('./terminal/terminal-page.tsx'), 'TerminalPage'),
       validateSearch: (search): { terminal?: string } => ({
-        terminal: /^[A-Za-z0-9._-]{1,64}$/.test(String(search.terminal))
+        terminal: /^[A-Za-z0-9._-]{1,64}$/.test(String(search.terminal ?? ''))
           ? String(search.terminal)
           : undefined,
       }),

@@ -1,6 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/satellite-terminals.ts';
 import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
@@ -27,14 +28,14 @@ export function satelliteTerminalRoutes(
     ofAgents: Registry['ofAgents'];
     policy: ConnectionPolicy;
     issueTicket: Tickets;
-    accessUrl: string;
+    config: Pick<Config, 'accessUrl'>;
   },
 ): void {
   const { database, store, policy, issueTicket } = deps;
   const admissions = makeAdmissions(deps);
   // A page that came by https opens nothing that is plain.
-  const isSecure = new URL(deps.accessUrl).protocol === 'https:';
-  const isUsable = ({ url }: { url: string }) => !isSecure || url.startsWith('https:');
+  const isUsable = ({ url }: { url: string }) =>
+    url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:');
 
   serve(app, api.listTerminalWays, async ({ actor, params }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');

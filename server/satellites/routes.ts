@@ -1,6 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
+import type { Config } from '../config.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import { type SatelliteStore, webOf } from './store.ts';
@@ -9,9 +10,17 @@ const heartbeatEveryMs = 15_000;
 
 export function satelliteRoutes(
   app: FastifyInstance,
-  { store, keys, accessUrl }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'>; accessUrl: string },
+  {
+    store,
+    keys,
+    config,
+  }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'>; config: Pick<Config, 'accessUrl'> },
 ): void {
-  const common = { ticketKeys: [keys.tickets.publicKey], dashboard: new URL(accessUrl).origin };
+  // Where the server listens on any free port, its address is known no sooner than it listens.
+  const common = () => ({
+    ticketKeys: [keys.tickets.publicKey],
+    dashboard: new URL(config.accessUrl).origin,
+  });
 
   serve(app, api.listSatellites, async () => ({ items: await store.list() }));
   serve(app, api.getSatellite, ({ params }) => store.show(params.satellite));
@@ -30,14 +39,14 @@ export function satelliteRoutes(
       region: row.region,
       drain: row.draining,
       web: webOf(row),
-      ...common,
+      ...common(),
       heartbeatEveryMs,
     };
   });
   serveSatellite(app, api.postSatelliteHeartbeat, async ({ actor, body }) => {
     const row = await store.heartbeat(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
-    return { drain: row.draining, web: webOf(row), ...common, endUsers: await store.notActive(body.users) };
+    return { drain: row.draining, web: webOf(row), ...common(), endUsers: await store.notActive(body.users) };
   });
 }
 

@@ -12,6 +12,7 @@ import { Menu } from '../ui/menu.tsx';
 import { Ago } from '../ui/time.tsx';
 import { sayDone, sayFailed } from '../ui/toast.tsx';
 import { AddSatellite } from './add-satellite.tsx';
+import { WebDialog, webWords } from './web-dialog.tsx';
 import '../workspaces/workspaces.css';
 
 // No event tells of satellites. They report every 15 s; a drain is over sooner.
@@ -32,6 +33,7 @@ export function SatellitesPage() {
   const manages = managesSatellites(useMe().role);
   const client = useQueryClient();
   const [adding, setAdding] = useState(false);
+  const [changing, setChanging] = useState<Satellite | null>(null);
   const [removing, setRemoving] = useState<Satellite | null>(null);
   const satellites = useQuery({
     queryKey: ['satellites'],
@@ -67,7 +69,10 @@ export function SatellitesPage() {
       <div className="page-head">
         <h1>Satellites</h1>
         {!isEmpty && <div className="end">{addButton}</div>}
-        <p>Relays for sessions, beside the one that the server carries. They see ciphertext only.</p>
+        <p>
+          Relays for sessions, beside the one that the server carries. They see ciphertext only, but for what
+          they serve to browsers where you let them.
+        </p>
       </div>
       <List
         query={satellites}
@@ -100,6 +105,7 @@ export function SatellitesPage() {
                       : 'No STUN: no direct paths by UDP through NATs'}
                   </p>
                 )}
+                {satellite.web && <p className="hint">{webWords(satellite.web)}</p>}
               </>
             ),
           },
@@ -126,6 +132,7 @@ export function SatellitesPage() {
                           run: () => drain.mutate({ satellite, draining: false }),
                         }
                       : { label: 'Drain', run: () => drain.mutate({ satellite, draining: true }) },
+                    { label: 'Browsers…', run: () => setChanging(satellite) },
                     { label: 'Remove…', danger: true, run: () => setRemoving(satellite) },
                   ]}
                 >
@@ -139,6 +146,15 @@ export function SatellitesPage() {
         <AddSatellite
           onClose={() => {
             setAdding(false);
+            void refresh();
+          }}
+        />
+      )}
+      {changing && (
+        <WebDialog
+          satellite={changing}
+          onClose={() => {
+            setChanging(null);
             void refresh();
           }}
         />

@@ -1,0 +1,96 @@
+import { WildcardName } from '@cde/api/names.ts';
+import { type Satellite, type SatelliteWeb, setSatelliteWeb } from '@cde/api/satellites.ts';
+import { useMutation } from '@tanstack/react-query';
+import { type FormEvent, useState } from 'react';
+import { CallError, call } from '../client.ts';
+import { Dialog } from '../ui/dialog.tsx';
+import { Field } from '../ui/field.tsx';
+import { Icon } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { sayDone } from '../ui/toast.tsx';
+
+/** What a satellite serves to browsers, in words. */
+export function webWords(web: SatelliteWeb): string {
+  return web.portHost === null
+    ? 'Serves terminals to browsers'
+    : `Serves terminals to browsers, and ports under ${web.portHost}`;
+}
+
+/** Lets a satellite serve browsers, or no longer. */
+export function WebDialog({ satellite, onClose }: { satellite: Satellite; onClose: () => void }) {
+  const [on, setOn] = useState(satellite.web !== null);
+  const [fault, setFault] = useState<string>();
+  const save = useMutation({
+    mutationFn: (web: SatelliteWeb | null) =>
+      call(setSatelliteWeb, { params: { satellite: satellite.id }, body: { web } }),
+    onSuccess({ name, web }) {
+      sayDone(
+        web
+          ? `${name} serves browsers, within 15 seconds.`
+          : `${name} serves no browsers, within 15 seconds.`,
+      );
+      onClose();
+    },
+    onError(error) {
+      if (error instanceof CallError && error.code === 'port-host-taken')
+        setFault([error.body.message, error.body.detail].filter(Boolean).join(' '));
+    },
+  });
+  function submit(event: FormEvent<HTMLFormElement>) {
+    event.preventDefault();
+    const text = String(new FormData(event.currentTarget).get('portHost') ?? '').trim();
+    const portHost = WildcardName.safeParse(text);
+    const isFaulty = on && text !== '' && !portHost.success;
+    setFault(isFaulty ? 'Write a wildcard name, for example *.dev.example.com.' : undefined);
+    if (!isFaulty) save.mutate(on ? { portHost: portHost.data ?? null } : null);
+  }
+  return (
+    <Dialog title={`Browsers at ${satellite.name}`} onClose={onClose}>
+      <form onSubmit={submit} noValidate>
+        <label className="choice">
+          <input type="checkbox" checked={on} onChange={(event) => setOn(event.target.checked)} />
+          Serve terminals and ports to browsers
+        </label>
+        {on && (
+          <>
+            <p className="notice">
+              <Icon name="warning" />
+              <span>
+                {satellite.name} then reads what passes through these terminals and ports. Of sessions that it
+                relays it never does. Allow it for machines that you trust with that.
+              </span>
+            </p>
+            <Field
+              label="Wildcard name of its ports"
+              optional
+              error={fault}
+              hint="It has to lead to the satellite, with a certificate for it. Without one it serves terminals only."
+            >
+              {(aria) => (
+                <input
+                  {...aria}
+                  name="portHost"
+                  defaultValue={satellite.web?.portHost ?? ''}
+                  placeholder={`*.${satellite.name}.dev.example.com`}
+                  maxLength={200}
+                  autoComplete="off"
+                  autoCapitalize="none"
+                  spellCheck={false}
+                />
+              )}
+            </Field>
+          </>
+        )}
+        {fault === undefined && <Problem error={save.error} />}
+        <div className="form-foot">
+          <button type="button" className="button" onClick={onClose}>
+            Cancel
+          </button>
+          <button type="submit" className="button primary" disabled={save.isPending}>
+            Save
+          </button>
+        </div>
+      </form>
+    </Dialog>
+  );
+}
