@@ -1,6 +1,6 @@
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { type Nat, whyNoWorld } from './nat/network.ts';
-import { makeSession } from './nat/world.ts';
+import { checkNet, makeSession } from './nat/world.ts';
 
 /**
  * Sessions between two homes, each behind a NAT of its own, with a satellite in public: three processes in five network
@@ -81,6 +81,21 @@ describe.skipIf(lacking)('between two NATs', () => {
     await session.until('moved direct-udp', session.what().indexOf('resumed relay'));
     await session.more(1_000_000);
     await whole(session);
+  });
+
+  test.each([
+    ['cone', 'endpoint-independent'],
+    ['open', 'endpoint-independent'],
+    ['symmetric', 'endpoint-dependent'],
+    ['blocked', 'unknown'],
+  ] as [Nat, string][])('cde netcheck behind %s says %s', async (nat, kind) => {
+    const { nat: found, udp, satellites } = await checkNet(nat);
+    expect({ found, udp }).toEqual({ found: kind, udp: nat !== 'blocked' });
+    for (const { https, udp } of satellites) {
+      expect(https.error).toBeNull();
+      expect(udp.answered).toBe(nat !== 'blocked');
+      if (nat !== 'blocked') expect(udp.train).toMatchObject({ sent: 20, received: 20 });
+    }
   });
 
   test('the agent dies: the client learns of it, and does not hang', async () => {

@@ -1,5 +1,6 @@
 /**
- * One of three programs in networks of their own: a satellite with STUN, an agent, a client. `node program.ts KIND`;
+ * One of the programs in networks of their own: a satellite with STUN, an agent, a client, or one that measures the
+ * way to satellites. `node program.ts KIND`;
  * what they need comes as JSON in NAT_TEST. Each says a line of JSON for whatever happens.
  */
 import { createPrivateKey, randomBytes } from 'node:crypto';
@@ -8,6 +9,7 @@ import { createInterface } from 'node:readline';
 import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { serveStun } from '@cde/satellite/stun.ts';
+import { netcheck } from '@cde/tunnel/netcheck.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
 import { openSession } from '@cde/tunnel/session.ts';
@@ -117,4 +119,9 @@ async function client(): Promise<void> {
   });
 }
 
-await { satellite, agent, client }[process.argv[2] as 'satellite']();
+/** As `cde netcheck`, once. */
+async function measure(): Promise<void> {
+  say({ report: await netcheck(given.places, { signal: AbortSignal.timeout(30_000) }) });
+}
+
+await { satellite, agent, client, measure }[process.argv[2] as 'satellite']();

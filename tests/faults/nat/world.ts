@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import type { PathChange } from '@cde/tunnel/history.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
+import type { NetcheckPlace, NetcheckReport } from '@cde/tunnel/netcheck.ts';
 import type { PathKind } from '@cde/tunnel/path.ts';
 import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
 import { vi } from 'vitest';
@@ -20,6 +21,8 @@ export interface Given {
   listenToken: string;
   agent: { tlsKey: string; tlsCert: string; agentKey: string; workspaceId: string };
   client: { ticket: string; privateKey: string; paths: PathKind[] };
+  /** What `measure` measures. */
+  places: NetcheckPlace[];
 }
 
 const program = fileURLToPath(new URL('program.ts', import.meta.url));
@@ -33,6 +36,74 @@ export interface Program {
   /** Says a line to it, and resolves to what the next line that has `key` says of it. */
   ask<T>(line: string, key: string): Promise<T>;
   end(): Promise<void>;
+}
+
+function startProgram(
+  prefix: string[],
+  kind: 'satellite' | 'agent' | 'client' | 'measure',
+  given: Partial<Given>,
+): Program {
+  const [command, ...words] = [...prefix, process.execPath, program, kind];
+  const child = spawn(command!, words, {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, NAT_TEST: JSON.stringify(given) },
+  });
+  const said: Program['said'] = [];
+  createInterface(child.stdout!).on('line', (line) => said.push(JSON.parse(line)));
+  const one: Program = {
+    child,
+    said,
+    async ask<T>(line: string, key: string) {
+      const from = said.length;
+      child.stdin!.write(`${line}\n`);
+      const found = () => said.slice(from).find((each) => key in each);
+      await vi.waitFor(() => {
+        if (!found()) throw new Error(`${kind} does not say ${key}: ${JSON.stringify(said.slice(-3))}`);
+      }, patience);
+      return found()![key] as T;
+    },
+    async end() {
+      if (child.exitCode !== null || child.signalCode !== null) return;
+      child.kill('SIGKILL');
+      await once(child, 'exit');
+    },
+  };
+  return one;
+}
+
+const saysReady = (one: Program) =>
+  vi.waitFor(() => {
+    if (!one.said.some((each) => each.ready)) throw new Error('is not ready');
+  }, patience);
+
+/** What `cde netcheck` finds behind a NAT, of two satellites in public. */
+export async function checkNet(nat: Nat): Promise<NetcheckReport> {
+  const world = makeNatWorld(nat, 'cone');
+  const ports = [port, port + 1];
+  const places = ports.map((at) => ({
+    name: `at-${at}`,
+    region: '',
+    url: `http://${world.address}:${at}`,
+    stun: `${world.address}:${at}`,
+  }));
+  const satellites = ports.map((at, index) =>
+    startProgram(world.prefix, 'satellite', {
+      port: at,
+      stun: places[index]!.stun,
+      ticketKey: makeTicketSigner(generateKeyPairSync('ed25519').privateKey).publicKey,
+    }),
+  );
+  const measuring: Program[] = [];
+  try {
+    for (const one of satellites) await saysReady(one);
+    const one = startProgram(world.homes[0].prefix, 'measure', { places });
+    measuring.push(one);
+    await once(one.child, 'exit');
+    return one.said.find((each) => 'report' in each)!.report as NetcheckReport;
+  } finally {
+    for (const each of [...satellites, ...measuring]) await each.end();
+    world.remove();
+  }
 }
 
 /** A satellite in public, an agent behind the first NAT, a client behind the second. */
@@ -72,41 +143,14 @@ export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay'
       privateKey: clientKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
       paths,
     },
+    places: [],
   };
 
-  function start(prefix: string[], kind: 'satellite' | 'agent' | 'client'): Program {
-    const [command, ...words] = [...prefix, process.execPath, program, kind];
-    const child = spawn(command!, words, {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      env: { ...process.env, NAT_TEST: JSON.stringify(given) },
-    });
-    const said: Program['said'] = [];
-    createInterface(child.stdout!).on('line', (line) => said.push(JSON.parse(line)));
-    const one: Program = {
-      child,
-      said,
-      async ask<T>(line: string, key: string) {
-        const from = said.length;
-        child.stdin!.write(`${line}\n`);
-        const found = () => said.slice(from).find((each) => key in each);
-        await vi.waitFor(() => {
-          if (!found()) throw new Error(`${kind} does not say ${key}: ${JSON.stringify(said.slice(-3))}`);
-        }, patience);
-        return found()![key] as T;
-      },
-      async end() {
-        if (child.exitCode !== null || child.signalCode !== null) return;
-        child.kill('SIGKILL');
-        await once(child, 'exit');
-      },
-    };
+  const start = (prefix: string[], kind: 'satellite' | 'agent' | 'client') => {
+    const one = startProgram(prefix, kind, given);
     programs.push(one);
     return one;
-  }
-  const ready = (one: Program) =>
-    vi.waitFor(() => {
-      if (!one.said.some((each) => each.ready)) throw new Error('is not ready');
-    }, patience);
+  };
 
   async function close(): Promise<void> {
     for (const each of programs) await each.end();
@@ -114,9 +158,9 @@ export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay'
   }
   try {
     const satellite = start(world.prefix, 'satellite');
-    await ready(satellite);
+    await saysReady(satellite);
     const agent = start(world.homes[0].prefix, 'agent');
-    await ready(agent);
+    await saysReady(agent);
     const client = start(world.homes[1].prefix, 'client');
     const changes = () => client.said.flatMap(({ change }) => (change as PathChange) ?? []);
     return {
