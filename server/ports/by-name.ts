@@ -29,8 +29,16 @@ export interface Deps {
 }
 
 /** The server's own wildcard name, where it has one. */
-export const ownSite = ({ portHost, accessUrl }: Deps['config']): PortSite | null =>
-  portHost === null ? null : { suffix: portHost, url: accessUrl };
+export const ownSite = (config: Deps['config']): PortSite | null =>
+  config.portHost === null
+    ? null
+    : {
+        suffix: config.portHost,
+        // Where the server listens on any free port, its address is known no sooner than it listens.
+        get url() {
+          return config.accessUrl;
+        },
+      };
 
 /** What is under the wildcard name of the site, and is not the dashboard: all of it is ports, or nothing. */
 export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
