@@ -9,6 +9,7 @@ import { watchUsers } from '@cde/tunnel/standing.ts';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import { serveMetrics } from './metrics.ts';
+import { openOwnDoor } from './own-door.ts';
 import { relayPlugin, websocketOptions } from './plugin.ts';
 import type { PortGateway } from './ports/gateway.ts';
 import { serverWith } from './ports/listener.ts';
@@ -52,7 +53,7 @@ export async function startSatellite(options: {
   let dashboard = '';
   let registered = false;
   let stopping = false;
-  /** By which this process reaches itself: none of a certificate's names. */
+  /** By which this process reaches itself. Null before it listens. */
   let ownUrl: string | null = null;
 
   const app = Fastify({
@@ -160,7 +161,8 @@ export async function startSatellite(options: {
 
   await app.listen({ host: settings.listen.host, port: settings.listen.port });
   const { port } = app.server.address() as AddressInfo;
-  if (!settings.tlsCert) ownUrl = loopbackUrl(settings.listen.host, port);
+  const door = settings.tlsCert ? await openOwnDoor(app.server) : null;
+  ownUrl = door?.url ?? loopbackUrl(settings.listen.host, port);
   const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
   const programLog = { ...tunnelLog, info: log.info.bind(log) };
   const stun = await offerStun({
@@ -221,6 +223,7 @@ export async function startSatellite(options: {
       delay.disable();
       await endMetrics?.();
       await stun.close();
+      door?.close();
       await app.close();
     },
   };

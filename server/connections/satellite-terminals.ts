@@ -37,7 +37,7 @@ export function satelliteTerminalRoutes(
   const isUsable = ({ url }: { url: string }) =>
     url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:');
 
-  serve(app, api.listTerminalWays, async ({ actor, params }) => {
+  serve(app, api.listTerminalWays, async ({ actor, params, request }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
     const { paths, regions } = await policy.ofBuild(row.agentBuildId);
     const known = row.agentStats?.satellites ?? [];
@@ -46,8 +46,11 @@ export function satelliteTerminalRoutes(
       .filter(({ name }) => /^embedded(-|$)/.test(name))
       .flatMap(({ url }) => rttTo(url) ?? []);
     const { via } = actor;
+    // Satellites admit pages of the access URL's origin alone.
+    const isOurPage =
+      via.kind === 'cookie' && request.headers.origin === new URL(deps.config.accessUrl).origin;
     const satellites =
-      via.kind === 'cookie' && paths.includes('relay')
+      isOurPage && paths.includes('relay')
         ? (await store.servingWeb()).filter(
             (each) => isUsable(each) && (regions?.includes(each.region) ?? true),
           )
