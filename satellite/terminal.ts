@@ -1,6 +1,6 @@
 import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import type { Session } from '@cde/tunnel/session.ts';
-import { Client, type ClientChannel } from 'ssh2';
+import type { ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
 
 /** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
@@ -65,6 +65,8 @@ export function carryTerminal(
   });
 
   const open = async () => {
+    // Loaded by the first terminal: most satellites never have one, and it takes 20 MB.
+    const { default: ssh2 } = await import('ssh2');
     const opened = await options.openSession(gone.signal);
     session = opened.session;
     void session.closed.then(({ reason, error }) => {
@@ -73,7 +75,7 @@ export function carryTerminal(
     });
     if (socket.readyState !== socket.OPEN) return session.close();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
-    const client = new Client();
+    const client = new ssh2.Client();
     client.on('error', (error) => endSoon(error.message));
     client.on('ready', () => {
       const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };
