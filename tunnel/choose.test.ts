@@ -4,6 +4,7 @@ import { type Candidate, dwellMs, isBetter, makeChooser, memoryMs, retryMs, roun
 
 const relay = (id: string): Candidate => ({ id, kind: 'relay' });
 const direct = (id: string): Candidate => ({ id, kind: 'direct-tcp' });
+const udp = (id: string): Candidate => ({ id, kind: 'direct-udp' });
 
 /** A chooser on `a`, and rounds of measurements for it. */
 function onA(...others: Candidate[]) {
@@ -29,18 +30,42 @@ function onA(...others: Candidate[]) {
 
 describe('what is better', () => {
   it.each([
-    [100, 90, false, true], // 10 ms
-    [100, 90.1, false, false],
-    [1000, 989, false, true],
-    [50, 45, false, true], // 10 %
-    [50, 45.1, false, false],
-    [2, 1.5, false, false], // less than what a busy processor adds
-    [2, 1, false, true],
-    [2, 2.5, true, true], // direct: no slower
-    [2, 3, true, false],
-    [2, 2.5, false, false],
-  ])('%d ms → %d ms, becoming direct %s: %s', (current, other, becomesDirect, expected) => {
-    expect(isBetter(current, other, becomesDirect)).toBe(expected);
+    ['relay', 100, 'relay', 90, true], // 10 ms
+    ['relay', 100, 'relay', 90.1, false],
+    ['relay', 1000, 'relay', 989, true],
+    ['relay', 50, 'relay', 45, true], // 10 %
+    ['relay', 50, 'relay', 45.1, false],
+    ['relay', 2, 'relay', 1.5, false], // less than what a busy processor adds
+    ['relay', 2, 'relay', 1, true],
+    ['relay', 2, 'direct-tcp', 2.5, true], // direct: no slower
+    ['relay', 2, 'direct-tcp', 3, false],
+    ['direct-tcp', 2, 'relay', 2.5, false],
+    ['relay', 40, 'direct-udp', 30, true], // 10 ms and a quarter
+    ['relay', 40, 'direct-udp', 30.1, false],
+    ['relay', 60, 'direct-udp', 46, false],
+    ['relay', 300, 'direct-udp', 270, true], // 30 ms
+    ['relay', 300, 'direct-udp', 271, false],
+    ['relay', 12, 'direct-udp', 2.1, false],
+    ['direct-tcp', 40, 'direct-udp', 30.1, false],
+    ['direct-udp', 30, 'relay', 34.9, true], // hardly slower, and carries more
+    ['direct-udp', 30, 'relay', 35, false],
+    ['direct-udp', 30, 'direct-tcp', 34.9, true],
+  ] as const)('%s %d ms → %s %d ms: %s', (kind, rttMs, otherKind, otherMs, expected) => {
+    expect(isBetter({ kind, rttMs }, { kind: otherKind, rttMs: otherMs })).toBe(expected);
+  });
+
+  it('never leads around in a circle', () => {
+    const way = fc.record({
+      kind: fc.constantFrom('relay' as const, 'direct-tcp' as const, 'direct-udp' as const),
+      rttMs: fc.double({ min: 0.05, max: 400, noNaN: true }),
+    });
+    fc.assert(
+      fc.property(way, way, way, (a, b, c) => {
+        expect(isBetter(a, b) && isBetter(b, a)).toBe(false);
+        expect(isBetter(a, b) && isBetter(b, c) && isBetter(c, a)).toBe(false);
+      }),
+      { numRuns: 2_000 },
+    );
   });
 });
 
@@ -59,6 +84,15 @@ describe('the choice of a path', () => {
     expect(world.round({ a: 2, d: 2.5 })).toMatchObject({ move: 'd', why: 'direct' });
     for (let i = 0; i < 100; i++)
       expect(world.round({ a: 2, d: 2.9 }, dwellMs)).toMatchObject({ move: null });
+  });
+
+  it('takes UDP where that is much nearer, and leaves it where TCP comes near to it', () => {
+    const world = onA(udp('u'));
+    for (let i = 0; i < 10; i++) expect(world.round({ a: 20, u: 12 })).toMatchObject({ move: null });
+    for (let i = 0; i < 2 * rounds; i++) world.round({ a: 80, u: 12 });
+    for (let i = 0; i < 10; i++) expect(world.round({ a: 80, u: 12 }, dwellMs)).toMatchObject({ move: null });
+    const back = Array.from({ length: 2 * rounds }, () => world.round({ a: 14, u: 12 }, dwellMs));
+    expect(back).toContainEqual({ move: 'a', gainMs: -2, why: 'tcp' });
   });
 
   it('waits longer before each further move', () => {
@@ -119,7 +153,7 @@ describe('the choice of a path', () => {
 });
 
 const ids = ['a', 'b', 'c', 'd'] as const;
-const candidates = [relay('a'), relay('b'), direct('c'), direct('d')];
+const candidates = [relay('a'), relay('b'), direct('c'), udp('d')];
 const event = fc.oneof(
   {
     weight: 10,
@@ -183,9 +217,11 @@ describe('whatever is measured', () => {
             if (move === null) continue;
             expect(move).not.toBe(active);
             expect(offered.map(({ id }) => id)).toContain(move);
-            const kind = (id: string) => candidates.find((each) => each.id === id)!.kind;
-            const toDirect = kind(move) !== 'relay' && kind(active) === 'relay';
-            expect(isBetter(chooser.rtt(active)!, chooser.rtt(move)!, toDirect)).toBe(true);
+            const way = (id: string) => ({
+              kind: candidates.find((each) => each.id === id)!.kind,
+              rttMs: chooser.rtt(id)!,
+            });
+            expect(isBetter(way(active), way(move))).toBe(true);
             expect(at - (failedAt.get(move) ?? Number.NEGATIVE_INFINITY)).toBeGreaterThanOrEqual(retryMs);
             expect(at - (moved.at(-1) ?? Number.NEGATIVE_INFINITY)).toBeGreaterThanOrEqual(dwellMs);
             moved.push(at);
@@ -219,9 +255,10 @@ describe('whatever is measured', () => {
           moves++;
           chooser.use(move, round * 1_000, 'choice');
         }
-        const now = rtts[ids.indexOf(active as 'a')]!;
-        for (const each of rtts) expect(isBetter(now, each, false)).toBe(false);
-        // From a relay to direct, and never back.
+        const ways = candidates.map(({ id, kind }, index) => ({ id, kind, rttMs: rtts[index]! }));
+        const now = ways.find(({ id }) => id === active)!;
+        for (const each of ways) expect(isBetter(now, each)).toBe(false);
+        // What is best in the eyes of where it began may have a better in its own.
         expect(moves).toBeLessThanOrEqual(2);
       }),
     );

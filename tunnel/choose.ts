@@ -5,8 +5,10 @@ import type { PathKind } from './path.ts';
  * steer.ts measures, asks, and moves. Measurements are round trips in milliseconds, `at` is milliseconds that
  * only go forward.
  *
- * It moves when another path has been better in three rounds running, by 10 ms or 10 %; or, for a direct one,
- * when it is no slower, since it spares a satellite. Never soon after the last move, and later each time.
+ * It moves when another path has been better in three rounds running, by 10 ms or 10 %; or, for direct-tcp,
+ * when it is no slower than the relay, since it spares a satellite. direct-udp has to be better by more, and is left for
+ * less: what it carries is no match for the kernel's TCP (bench/loss.ts, 20 ms each way: a third of it on a clean line, a
+ * twentieth where one packet in a thousand is lost). Never soon after the last move, and later each time.
  */
 export interface Chooser {
   /** The paths there are now. What is known of others is forgotten, but for the active one. */
@@ -33,7 +35,8 @@ export interface Candidate {
 }
 
 export type Decision =
-  | { move: string; gainMs: number; why: 'faster' | 'direct' }
+  /** `direct`: no slower than the relay. `tcp`: hardly slower than UDP, and carries more. */
+  | { move: string; gainMs: number; why: 'faster' | 'direct' | 'tcp' }
   | { move: null; why: 'best' | 'too-soon' | 'unproven' | 'not-measured' };
 
 /** A gain that a person at a keyboard may notice. */
@@ -41,6 +44,11 @@ export const gainMs = 10;
 /** Or a tenth, where the whole is little; but less than a busy processor adds is no gain at all. */
 const gainShare = 0.1;
 export const noiseMs = 1;
+/** A way by UDP is better by as much of what TCP takes; or by so much that everybody notices. */
+const udpGainShare = 0.25;
+const udpGainMs = 30;
+/** So much slower may TCP be for UDP to be left. Less than gainMs: there must be no way around in a circle. */
+const tcpLossMs = 5;
 /** One quick sample, or two, is chance. */
 export const rounds = 3;
 /** The least time between two moves by choice, doubled with each within `memoryMs`. */
@@ -59,23 +67,31 @@ interface Known extends Candidate {
   retryAt: number;
 }
 
-/** True when `other` ms is so much better than `current` ms that to move is worth it. */
-export function isBetter(current: number, other: number, becomesDirect: boolean): boolean {
-  const gain = current - other;
-  if (gain >= gainMs) return true;
-  if (gain >= noiseMs && gain >= gainShare * current) return true;
-  return becomesDirect && gain > -noiseMs;
+/** A path and its round trip. */
+export interface Way {
+  kind: PathKind;
+  rttMs: number;
 }
 
-const isDirect = (kind: PathKind) => kind !== 'relay';
+/** True when `other` is so much better than `current` that to move is worth it. */
+export const isBetter = (current: Way, other: Way): boolean => whyBetter(current, other) !== null;
 
-/** Where both may be had, TCP comes first: the kernel carries more, and for less, than we do. */
-function precedes(one: { one: Candidate; rtt: number }, best: { one: Candidate; rtt: number }): boolean {
-  if (one.one.kind === 'direct-udp' && best.one.kind === 'direct-tcp')
-    return isBetter(best.rtt, one.rtt, false);
-  if (one.one.kind === 'direct-tcp' && best.one.kind === 'direct-udp')
-    return !isBetter(one.rtt, best.rtt, false);
-  return one.rtt < best.rtt;
+function whyBetter(current: Way, other: Way): 'faster' | 'direct' | 'tcp' | null {
+  const gain = current.rttMs - other.rttMs;
+  if (!isUdp(current) && isUdp(other))
+    return gain >= gainMs && (gain >= udpGainMs || gain >= udpGainShare * current.rttMs) ? 'faster' : null;
+  if (gain >= gainMs || (gain >= noiseMs && gain >= gainShare * current.rttMs)) return 'faster';
+  if (isUdp(current) && !isUdp(other)) return gain > -tcpLossMs ? 'tcp' : null;
+  return current.kind === 'relay' && other.kind === 'direct-tcp' && gain > -noiseMs ? 'direct' : null;
+}
+
+const isUdp = ({ kind }: { kind: PathKind }) => kind === 'direct-udp';
+
+/** Of two that are better than the active one. */
+function precedes(one: Way, best: Way): boolean {
+  if (isUdp(one) && !isUdp(best)) return isBetter(best, one);
+  if (!isUdp(one) && isUdp(best)) return !isBetter(one, best);
+  return one.rttMs < best.rttMs;
 }
 
 export function makeChooser(): Chooser {
@@ -135,27 +151,21 @@ export function makeChooser(): Chooser {
       }
       // It has served since it failed last.
       if (current.failures > 0 && at - current.retryAt > memoryMs) current.failures = 0;
-      let best: { one: Known; rtt: number } | undefined;
+      const here: Way = { kind: current.kind, rttMs: now };
+      let best: (Way & { id: string }) | undefined;
       let unproven = false;
       for (const one of known.values()) {
-        const rtt = median(one);
-        const better =
-          one !== current &&
-          rtt !== undefined &&
-          one.retryAt <= at &&
-          isBetter(now, rtt, isDirect(one.kind) && !isDirect(current.kind));
+        const rttMs = median(one);
+        const way = rttMs === undefined ? undefined : { id: one.id, kind: one.kind, rttMs };
+        const better = way && one !== current && one.retryAt <= at && isBetter(here, way);
         one.wins = better ? one.wins + 1 : 0;
         if (!better) continue;
         if (one.wins < rounds) unproven = true;
-        else if (!best || precedes({ one, rtt }, best)) best = { one, rtt };
+        else if (!best || precedes(way, best)) best = way;
       }
       if (!best) return { move: null, why: unproven ? 'unproven' : 'best' };
       if (at < settleUntil()) return { move: null, why: 'too-soon' };
-      return {
-        move: best.one.id,
-        gainMs: now - best.rtt,
-        why: isBetter(now, best.rtt, false) ? 'faster' : 'direct',
-      };
+      return { move: best.id, gainMs: now - best.rttMs, why: whyBetter(here, best)! };
     },
     rtt(id) {
       const one = known.get(id);

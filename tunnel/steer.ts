@@ -272,7 +272,11 @@ export function steerPaths(options: {
     if (decision.move !== null) {
       const gain = `${decision.gainMs.toFixed(1)} ms`;
       await moveTo(decision.move, decision.why, (from) =>
-        decision.why === 'faster' ? `${gain} better than ${from}` : `direct, and no slower than ${from}`,
+        decision.why === 'faster'
+          ? `${gain} better than ${from}`
+          : decision.why === 'direct'
+            ? `direct, and no slower than ${from}`
+            : `carries more than ${from}, and is hardly slower`,
       );
     }
     if (decision.move === null && decision.why === 'best' && quick <= 1) survey.leaveUdp();
