@@ -7,7 +7,7 @@ import {
   request as makeRequest,
   type Server,
 } from 'node:http';
-import type { AddressInfo } from 'node:net';
+import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
@@ -100,6 +100,7 @@ async function makeProgram() {
               'cde_session=stolen; Path=/',
               'cde_port=planted',
               '__Host-cde_port=x',
+              '=cde_port=nameless',
             ],
           ],
           ['clear-site-data', '"cookies"'],
@@ -139,6 +140,36 @@ async function makeProgram() {
       http.close();
     },
   };
+}
+
+/** Takes whatever comes, and says what it was told to, byte for byte; it ends no connection by itself. */
+async function makeHostileProgram() {
+  const sockets = new Set<Socket>();
+  const program = {
+    port: 0,
+    reply: '',
+    sockets,
+    /** What the last visitor sent. */
+    got: '',
+    close() {
+      tcp.close();
+      for (const socket of sockets) socket.destroy();
+    },
+  };
+  const tcp = createTcpServer((socket) => {
+    sockets.add(socket);
+    program.got = '';
+    socket.on('error', () => {});
+    socket.once('close', () => sockets.delete(socket));
+    socket.on('data', (data) => {
+      program.got += data.toString('latin1');
+    });
+    socket.once('data', () => socket.write(program.reply, 'latin1'));
+  });
+  tcp.listen(0, '127.0.0.1');
+  await once(tcp, 'listening');
+  program.port = (tcp.address() as AddressInfo).port;
+  return program;
 }
 
 interface Got {
@@ -387,6 +418,85 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     expect((await once(socket, 'message'))[0]).toEqual(data);
     expect(String((await once(open('/no'), 'error'))[0])).toContain('403');
     expect(String((await once(open('/', portHost(1)), 'error'))[0])).toContain('401');
+  });
+
+  describe('a program that means harm', () => {
+    let hostile: Awaited<ReturnType<typeof makeHostileProgram>>;
+    beforeAll(async () => {
+      hostile = await makeHostileProgram();
+      await share('public', hostile.port);
+    });
+    afterAll(async () => {
+      await share(null, hostile.port);
+      hostile.close();
+    });
+    /** What a visitor reads who sends just this; `leave` ends the visit. */
+    function visit(text: string) {
+      const { hostname, port: at } = new URL(site.url);
+      const socket = connect(Number(at), hostname).on('error', () => {});
+      onTestFinished(() => void socket.destroy());
+      const visitor = { got: '', leave: () => socket.end() };
+      socket.on('data', (data) => {
+        visitor.got += data.toString('latin1');
+      });
+      socket.write(text, 'latin1');
+      return visitor;
+    }
+    const asks = (more = '', host = portHost(hostile.port)) =>
+      `GET / HTTP/1.1\r\nHost: ${host}:${sitePort()}\r\n${more}\r\n`;
+    const upgrade =
+      'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw==\r\n';
+
+    test.each([
+      ['a status that is none', 'HTTP/1.1 099 x\r\ncontent-length: 0\r\n\r\n', '502', '502'],
+      [
+        'a reason that nobody may send',
+        'HTTP/1.1 400 b\x01\x7fd\r\ncontent-length: 0\r\n\r\n',
+        '400 b  d',
+        '400 b  d',
+      ],
+      [
+        'a body that is none',
+        'HTTP/1.1 400 no\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\nZZ\r\n',
+        '400 no',
+        '400 no',
+      ],
+      ['a protocol of its own', 'HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n', '502', '101'],
+      ['half an upgrade', 'HTTP/1.1 101 x\r\n\r\n', '502', '502'],
+      ['a refusal', 'HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n', '403', '403'],
+      ['nothing', '', '', ''],
+    ])('answers with %s', async (_, reply, toRequest, toUpgrade) => {
+      hostile.reply = reply;
+      for (const [more, expected] of [
+        ['', toRequest],
+        [upgrade, toUpgrade],
+      ] as const) {
+        const visitor = visit(asks(more));
+        await until(
+          async () => (expected ? visitor.got : `${hostile.sockets.size}`),
+          (got) => (expected ? got.startsWith(`HTTP/1.1 ${expected}`) : got === '1'),
+        );
+        visitor.leave();
+        // Nothing of it stays, though the program would keep the connection.
+        await until(
+          async () => hostile.sockets.size,
+          (left) => left === 0,
+        );
+      }
+      // And nobody else is the worse for it.
+      expect(await send('/', { host: portHost() })).toMatchObject({ status: 200 });
+    });
+
+    test('a body cannot pose as a request of its own', async () => {
+      hostile.reply = 'HTTP/1.1 200 ok\r\ncontent-length: 0\r\n\r\n';
+      const body = 'GET /second HTTP/1.1\r\nX-Forwarded-For: 6.6.6.6\r\n\r\n';
+      visit(asks(`Connection: content-length\r\nContent-Length: ${body.length}\r\n`) + body);
+      await until(
+        async () => hostile.got,
+        (got) => got.endsWith(body),
+      );
+      expect(hostile.got.toLowerCase()).toContain(`content-length: ${body.length}\r\n`);
+    });
   });
 
   test('nothing listens: said in words, to a person as a page', async () => {

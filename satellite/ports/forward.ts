@@ -1,4 +1,10 @@
-import { type ClientRequest, type IncomingMessage, request as makeRequest, ServerResponse } from 'node:http';
+import {
+  type ClientRequest,
+  type IncomingMessage,
+  request as makeRequest,
+  type OutgoingHttpHeaders,
+  ServerResponse,
+} from 'node:http';
 import { type Duplex, pipeline } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
@@ -11,6 +17,9 @@ interface Passage extends PortStream {
   path: string;
   visit: Visit;
 }
+
+/** Bytes kept of a visitor who writes before the WebSocket is accepted, which none may. */
+const mostEarly = 64 * 1024;
 
 /**
  * One connection for one request: nothing is left on it that could become part of another visitor's. Node's
@@ -61,19 +70,20 @@ export function forwardRequest(
       response.destroy();
       resolve();
     });
+    there.once('upgrade', (_reply, behind) => {
+      behind.destroy();
+      reject(unreachable(new Error('it switches protocols, and was not asked to'), passage.visit.port));
+    });
     there.once('response', (reply) => {
-      try {
-        const headers = replyHeaders(reply, passage.visit);
-        const vary = [reply.headers.vary, passage.more?.vary].filter((text) => text !== undefined);
-        response.writeHead(reply.statusCode ?? 502, reply.statusMessage, {
-          ...headers,
-          ...passage.more,
-          ...(vary.length > 0 && { vary: vary.join(', ') }),
-        });
-      } catch (error) {
-        // A header of the program's that nobody may send.
+      const vary = [reply.headers.vary, passage.more?.vary].filter((text) => text !== undefined);
+      const refused = begin(reply, response, {
+        ...replyHeaders(reply, passage.visit),
+        ...passage.more,
+        ...(vary.length > 0 && { vary: vary.join(', ') }),
+      });
+      if (refused) {
         there.destroy();
-        return reject(unreachable(error as Error, passage.visit.port));
+        return reject(unreachable(refused, passage.visit.port));
       }
       // Events begin with their headers, and the first may be long in coming.
       response.flushHeaders();
@@ -82,6 +92,20 @@ export function forwardRequest(
     // A reply may come before all of the body was wanted: that is no fault of the request's.
     pipeline(request, there, () => {});
   });
+}
+
+/** Sends the head of the program's reply on; returns what is wrong with one that nobody may send. */
+function begin(reply: IncomingMessage, response: ServerResponse, headers: OutgoingHttpHeaders): Error | null {
+  const { statusCode = 0, statusMessage = '' } = reply;
+  // Of those below, the ones that HTTP knows are no reply, or not to this.
+  if (statusCode < 200) return new Error(`it answers with status ${statusCode}`);
+  try {
+    // Node reads any byte in there, and writes but these.
+    response.writeHead(statusCode, statusMessage.replace(/[^\t\x20-\x7e\x80-\xff]/g, ' '), headers);
+    return null;
+  } catch (error) {
+    return error as Error;
+  }
 }
 
 /** As forwardRequest, for a WebSocket: once it is accepted, bytes pass as they are. */
@@ -97,31 +121,60 @@ export function forwardUpgrade(
       there.destroy();
       resolve();
     };
+    // Only who reads learns that the visitor has left.
+    const early = [head];
+    let earlyBytes = head.length;
+    const keep = (data: Buffer) => {
+      early.push(data);
+      earlyBytes += data.length;
+      if (earlyBytes > mostEarly) socket.destroy();
+    };
+    const leave = () => void socket.destroy();
     socket.once('close', gone);
+    socket.once('end', leave);
+    socket.on('data', keep);
     there.once('error', (error) => {
+      // Half a reply is no place for another: it ends with the program's.
+      if (answered) return;
       socket.off('close', gone);
+      socket.off('data', keep);
       void why(error, passage).then(reject);
     });
+    let answered = false;
     there.once('response', (reply) => {
+      socket.off('data', keep);
+      socket.resume();
       const response = new ServerResponse(request);
-      response.assignSocket(socket as never);
       response.shouldKeepAlive = false;
-      response.writeHead(reply.statusCode ?? 502, reply.statusMessage, replyHeaders(reply, passage.visit));
+      const refused = begin(reply, response, replyHeaders(reply, passage.visit));
+      if (refused) {
+        socket.off('close', gone);
+        there.destroy();
+        return reject(unreachable(refused, passage.visit.port));
+      }
+      answered = true;
+      response.assignSocket(socket as never);
       pipeline(reply, response, () => {
         socket.end();
+        // The program was asked to keep the connection, for the WebSocket that does not come.
+        passage.stream.destroy();
         resolve();
       });
     });
-    there.once('upgrade', (reply, behind, early) => {
+    there.once('upgrade', (reply, behind, first) => {
       socket.off('close', gone);
+      socket.off('end', leave);
+      socket.off('data', keep);
+      socket.pause();
       const lines = Object.entries(replyHeaders(reply, passage.visit)).flatMap(([name, value]) =>
-        [value].flat().map((one) => `${name}: ${one}`),
+        [value].flat().map((one) => `${name}: ${one}\r\n`),
       );
       socket.write(
-        `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines.join('\r\n')}\r\n\r\n`,
+        `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines.join('')}\r\n`,
+        'latin1',
       );
-      if (head.length > 0) socket.unshift(head);
-      if (early.length > 0) behind.unshift(early);
+      if (earlyBytes > 0) socket.unshift(Buffer.concat(early));
+      if (first.length > 0) behind.unshift(first);
       void join(socket, behind).then(resolve);
     });
     there.end();

@@ -103,7 +103,14 @@ export function makePortGateway<P extends PortTarget>(options: {
     const id = randomUUID();
     if (problem.status >= 500 && problem.code !== 'port-unreachable')
       log.warn({ err: problem.cause ?? problem, requestId: id }, problem.message);
-    sendProblem(request, response, problem, id);
+    try {
+      sendProblem(request, response, problem, id);
+    } catch (thrown) {
+      // Nobody is left to tell it to, and it is no reason to end for all.
+      log.error({ err: thrown, requestId: id }, 'a refusal could not be sent');
+      response.destroy();
+      request.socket.destroy();
+    }
   }
 
   /** Asks of each exchange whether it may still go on. A database that is away decides nothing. */

@@ -149,9 +149,14 @@ export function replyHeaders(reply: IncomingMessage, visit: Visit): OutgoingHttp
   return headers;
 }
 
-/** Both: what a Connection header names is as much of the one connection as it is itself. */
+/**
+ * Both: what a Connection header names is as much of the one connection as it is itself. Not how long the body is: without
+ * that, a body would be read as the next request.
+ */
 function namedByConnection(headers: IncomingHttpHeaders): Set<string> {
-  return new Set((headers.connection ?? '').split(',').map((name) => name.trim().toLowerCase()));
+  const named = new Set((headers.connection ?? '').split(',').map((name) => name.trim().toLowerCase()));
+  named.delete('content-length');
+  return named;
 }
 
 function withoutOurs(header: string | undefined): string {
@@ -164,7 +169,16 @@ function withoutOurs(header: string | undefined): string {
 
 /** Without Domain: a cookie of one port is no other port's, and no way to plant one on the dashboard. */
 function hostOnlyCookie(cookie: string): string[] {
-  if (ourCookies.includes(cookie.split('=', 1)[0]!.trim())) return [];
+  // One without a name is sent back as its value alone, which then has one.
+  if (
+    ourCookies.includes(
+      cookie
+        .replace(/^[\s=]+/, '')
+        .split(/[=;]/, 1)[0]!
+        .trim(),
+    )
+  )
+    return [];
   return [
     cookie
       .split(';')
