@@ -10,6 +10,7 @@ import { type Judge, makePortGateway, type PortGateway, type RequestHead } from 
 import { portCookie, stateCookie } from './headers.ts';
 import { hostName, isOurs } from './names.ts';
 import { busy, notShared } from './problems.ts';
+import { makeQueue } from './queue.ts';
 import { remembered } from './remembered.ts';
 import { makePortSessions, type PortTarget } from './sessions.ts';
 
@@ -36,6 +37,8 @@ const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${nam
 const askMs = 10_000;
 /** At once: whoever asks for made-up names must not make us one who floods the server. */
 const mostAsked = 200;
+/** At once, of what is open. The others wait: none is left out, however many there are. */
+const mostAskedAgain = 50;
 
 /**
  * Ports in the browser at a satellite: the server judges each visit, we carry it. A verdict is remembered for two
@@ -66,6 +69,22 @@ export function makeSatellitePorts(options: {
     }
   }
 
+  const queue = makeQueue(mostAskedAgain);
+  /** Whether what this question opened may go on. Once at a time: a server that is slow gets no more of them. */
+  function whether(question: JudgedPort['question'], key: string): () => Promise<boolean> {
+    let asking: Promise<boolean> | null = null;
+    const ask = async () => {
+      const verdict = await verdicts.read(key, () => queue(() => judgedBy(client, question)));
+      return verdict.kind === 'forward';
+    };
+    return () => {
+      asking ??= ask().finally(() => {
+        asking = null;
+      });
+      return asking;
+    };
+  }
+
   const judge: Judge<JudgedPort> = (request) => {
     const suffix = portHost()?.slice(1);
     if (suffix === undefined || !hostName(request.headers.host).endsWith(suffix)) return null;
@@ -88,9 +107,8 @@ export function makeSatellitePorts(options: {
       };
       const { url: _, ...rest } = question.head;
       const key = JSON.stringify(rest);
-      const again = () => verdicts.read(key, ask);
       // A yes is for the whole port. What else it says may be about this path, and is nobody's who asked for another.
-      let verdict = await (isOurs(question.head.url) ? ask() : again());
+      let verdict = await (isOurs(question.head.url) ? ask() : verdicts.read(key, ask));
       if (verdict.kind !== 'forward' && !asked) verdict = await ask();
       switch (verdict.kind) {
         case 'redirect':
@@ -104,7 +122,7 @@ export function makeSatellitePorts(options: {
             port: { workspaceId: verdict.workspaceId, port: verdict.port, question },
             path: question.head.url,
             visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
-            still: async () => (await again()).kind === 'forward',
+            still: whether(question, key),
           };
       }
     };
