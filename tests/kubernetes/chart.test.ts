@@ -39,6 +39,7 @@ const tokyo = {
   region: 'ap',
   tokenSecret: 'tokyo',
   tlsSecret: 'tokyo-tls',
+  trustProxy: '10.0.0.0/8',
   service: { type: 'LoadBalancer', port: 443 },
 };
 const everything = {
@@ -193,6 +194,10 @@ test('satellites, ingress and what may be reached', () => {
   expect(satellite.containers[0].env).toContainEqual({
     name: 'CDE_SATELLITE_TOKEN',
     valueFrom: { secretKeyRef: { name: 'tokyo', key: 'token' } },
+  });
+  expect(satellite.containers[0].env).toContainEqual({
+    name: 'CDE_SATELLITE_TRUST_PROXY',
+    value: '10.0.0.0/8',
   });
   expect(satellite.containers[0].readinessProbe.httpGet.scheme).toBe('HTTPS');
   expect(find(objects, 'Service', 'cde-satellite-tokyo').spec).toMatchObject({
