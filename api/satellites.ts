@@ -69,7 +69,11 @@ const plain = (most: number) =>
 
 /** What a satellite says when it starts, and again whenever the server may not know it any more. */
 export const RegisterSatellite = z.object({
-  url: z.url({ protocol: /^https?$/ }).max(300),
+  // Everybody appends a path to it, and the pages of the dashboard send browsers there.
+  url: z
+    .url({ protocol: /^https?$/ })
+    .max(300)
+    .regex(/^[^\s?#@\\\p{Cc}]*$/u, 'a URL without user, query and fragment'),
   stun: HostPort.nullable().default(null).describe('Where it answers STUN, by UDP'),
   version: plain(64),
   hostname: plain(255),

@@ -30,6 +30,8 @@ export interface Satellite {
 /** Sessions that are sent away at once would all dial at once, wherever they go. */
 const leaveWithinMs = 5_000;
 const servesNone = 'This satellite serves no terminals any more.';
+/** As at the server: without it Fastify waits for ever for a body that trickles in. Those for ports take their time. */
+const requestMs = 60_000;
 /** A certificate is renewed weeks before its end. */
 const lookAtCertificateMs = 60_000;
 
@@ -60,6 +62,7 @@ export async function startSatellite(options: {
     logger: { level: settings.logLevel, base: null },
     logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
+    requestTimeout: requestMs,
     serverFactory: serverWith(
       () => ports,
       settings.tlsCert && settings.tlsKey ? readCertificate(settings.tlsCert, settings.tlsKey) : undefined,

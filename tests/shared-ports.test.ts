@@ -517,7 +517,11 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
       ({ status }) => status === 401,
     );
     const entered = await enter(owner, { path: '/deep?x=1' });
-    expect(entered.third).toMatchObject({ status: 302, headers: { location: '/deep?x=1' } });
+    const own = `http://${portHost()}:${sitePort()}`;
+    expect(entered.third).toMatchObject({ status: 302, headers: { location: `${own}/deep?x=1` } });
+    // Two slashes that are found only on the way back lead nowhere else either.
+    const slashes = await enter(owner, { path: '/.//evil.example/' });
+    expect(slashes.third).toMatchObject({ headers: { location: `${own}//evil.example/` } });
     const seen = program.seen.length;
     const got = await send('/deep', {
       host: portHost(),

@@ -24,6 +24,8 @@ beforeAll(async () => {
     ['dublin', 'eu', 'https://dublin.example.com'],
     ['plain', 'eu', 'http://plain.example.com'],
     ['silent', 'eu', 'https://silent.example.com'],
+    // Where browsers would open the dashboard's own terminal, of another workspace, with its cookies.
+    ['posing', 'eu', 'https://cde.example.com:443/api/v1/workspaces/other'],
   ] as const) {
     const made = await server.request(admin, 'POST', '/api/v1/satellites', { name, region });
     tokens.set(name, made.body.token);
@@ -106,6 +108,21 @@ async function addDeveloper(connection: ConnectionSection = {}) {
   };
 }
 
+test('a satellite registers with an address, and with nothing that would change what is asked there', async () => {
+  for (const more of ['?x=', '#', '/#x', '/\u001b[31m', ' x', '/\\x'])
+    expect(
+      await asSatellite('silent', 'register', {
+        url: `https://silent.example.com${more}`,
+        version: '1',
+        hostname: 'silent',
+      }),
+      more,
+    ).toMatchObject({ status: 400 });
+  const url = 'https://cde.example.com@silent.example.com';
+  const posing = await asSatellite('silent', 'register', { url, version: '1', hostname: 'silent' });
+  expect(posing.status).toBe(400);
+});
+
 const clientKey = makeClientKey().publicKey;
 const open = (name: string, code: string) => asSatellite(name, 'terminals', { code, clientKey });
 const standing = async (name: string, ...admissions: string[]) =>
@@ -115,7 +132,7 @@ test('a browser is told of the satellites that may serve it, and how far the age
   const ada = await addDeveloper();
   const { own, satellites: found } = await ada.ways();
   expect(own).toEqual({ agentRttMs: 40 });
-  // Not `plain`, where a page that came by https cannot go, nor one that may serve no browsers.
+  // Not `plain`, where a page that came by https cannot go, nor one that may serve no browsers, or poses as the server.
   expect(found).toEqual([
     {
       name: 'dublin',
@@ -240,5 +257,5 @@ test('of many terminals those are named that are over', async () => {
   expect(
     (await asSatellite('tokyo', 'terminals/standing', { admissions: Array(1001).fill('x') })).status,
   ).toBe(400);
-  expect(await server.database.db.select().from(satellites)).toHaveLength(4);
+  expect(await server.database.db.select().from(satellites)).toHaveLength(tokens.size);
 });

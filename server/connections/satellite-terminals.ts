@@ -33,9 +33,11 @@ export function satelliteTerminalRoutes(
 ): void {
   const { database, store, policy, issueTicket } = deps;
   const admissions = makeAdmissions(deps);
-  // A page that came by https opens nothing that is plain.
+  // A page that came by https opens nothing that is plain. At the dashboard's own address its cookies would go along, and a
+  // satellite that gives that for its own could have another workspace's terminal opened.
   const isUsable = ({ url }: { url: string }) =>
-    url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:');
+    (url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:')) &&
+    new URL(url).host !== new URL(deps.config.accessUrl).host;
 
   serve(app, api.listTerminalWays, async ({ actor, params, request }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');

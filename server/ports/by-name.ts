@@ -155,7 +155,8 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     const to = URL.canParse(asked, origin) ? new URL(asked, origin) : new URL(origin);
     return {
       kind: 'redirect',
-      location: to.origin === origin ? `${to.pathname}${to.search}` : '/',
+      // With its origin: a path may begin with two slashes, and what follows these be taken for a host.
+      location: to.origin === origin ? `${origin}${to.pathname}${to.search}` : `${origin}/`,
       cookies: [cookie(portCookie, await passes.signCookie({ sid: sessionId, host }), passes.maxAgeSeconds)],
     };
   }
