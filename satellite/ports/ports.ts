@@ -35,6 +35,8 @@ const judged = [
 const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
 
 const askMs = 10_000;
+/** Whether a visit may go on is asked every four seconds, and the server may remember two: no more is to be added. */
+const stillMs = 500;
 /** At once: whoever asks for made-up names must not make us one who floods the server. */
 const mostAsked = 200;
 /** At once, of what is open. The others wait: none is left out, however many there are. */
@@ -74,7 +76,7 @@ export function makeSatellitePorts(options: {
   function whether(question: JudgedPort['question'], key: string): () => Promise<boolean> {
     let asking: Promise<boolean> | null = null;
     const ask = async () => {
-      const verdict = await verdicts.read(key, () => queue(() => judgedBy(client, question)));
+      const verdict = await verdicts.read(key, () => queue(() => judgedBy(client, question)), stillMs);
       return verdict.kind === 'forward';
     };
     return () => {

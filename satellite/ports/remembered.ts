@@ -8,12 +8,14 @@ const mostRemembered = 5_000;
  * is not remembered, nor is an answer of which `keep` says no.
  */
 export function remembered<T>(keep: (value: T) => boolean = () => true) {
-  const known = new Map<string, { answer: Promise<T>; until: number }>();
+  const known = new Map<string, { answer: Promise<T>; cameAt: number }>();
   return {
-    read(key: string, ask: () => Promise<T>): Promise<T> {
+    /** `atMostMs`: how old an answer may be. */
+    read(key: string, ask: () => Promise<T>, atMostMs = rememberMs): Promise<T> {
       const found = known.get(key);
-      if (found && found.until > performance.now()) return found.answer;
-      const entry = { answer: ask(), until: Number.POSITIVE_INFINITY };
+      if (found && performance.now() - found.cameAt < atMostMs) return found.answer;
+      // Until it comes it is as new as can be.
+      const entry = { answer: ask(), cameAt: Number.POSITIVE_INFINITY };
       known.delete(key);
       known.set(key, entry);
       if (known.size > mostRemembered) known.delete(known.keys().next().value!);
@@ -21,7 +23,7 @@ export function remembered<T>(keep: (value: T) => boolean = () => true) {
         if (known.get(key) === entry) known.delete(key);
       };
       entry.answer.then((value) => {
-        entry.until = performance.now() + rememberMs;
+        entry.cameAt = performance.now();
         if (!keep(value)) forget();
       }, forget);
       return entry.answer;
