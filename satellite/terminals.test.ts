@@ -5,7 +5,7 @@ import { makeClient } from '@cde/api/client.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance } from 'fastify';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { WebSocket } from 'ws';
 import { websocketOptions } from './plugin.ts';
 import { serveTerminals, type Terminals } from './terminals.ts';
@@ -78,6 +78,28 @@ test('it serves so many at once, and says so to the next', async () => {
   await first.closed;
   await open();
   await questions(3);
+});
+
+test('who was refused takes no place, though they do not hang up', async () => {
+  const refused: WebSocket[] = [];
+  for (const at of [0, 1]) {
+    const { socket } = await open();
+    refused.push(socket);
+    await questions(at + 1);
+    socket.pause();
+    asked[at]!.writeHead(403, { 'content-type': 'application/json' });
+    asked[at]!.end(JSON.stringify({ code: 'forbidden', message: 'No.' }));
+  }
+  await vi.waitFor(async () => {
+    const socket = new WebSocket(`${url}/terminal`, { origin });
+    socket.on('error', () => {});
+    const came = new Promise((resolve) => {
+      socket.once('open', () => resolve(true));
+      socket.once('close', () => resolve(false));
+    });
+    expect(await came).toBe(true);
+  });
+  for (const socket of refused) socket.terminate();
 });
 
 test('those that came in while there was room are told too', async () => {

@@ -142,10 +142,13 @@ export function serveTerminals(
       words: wordsOf,
       async openSession(gone) {
         const key = makeClientKey();
-        const reply = await client.call(openSatelliteTerminal, {
+        const asked = client.call(openSatelliteTerminal, {
           body: { code, clientKey: key.publicKey },
           signal: AbortSignal.any([gone, AbortSignal.timeout(askMs)]),
         });
+        // Who is refused takes nobody's place, however long their end takes to close.
+        asked.catch(() => terminals.delete(held));
+        const reply = await asked;
         held.admission = reply.admission;
         over = setTimeout(
           () => socket.close(comeAgain, 'A day is over: the terminal goes on over a new connection.'),
