@@ -463,6 +463,7 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
       ],
       ['a protocol of its own', 'HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n', '502', '101'],
       ['half an upgrade', 'HTTP/1.1 101 x\r\n\r\n', '502', '502'],
+      ['a thousand promises', 'HTTP/1.1 102 Processing\r\n\r\n'.repeat(1_000), '502', '502'],
       ['a refusal', 'HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n', '403', '403'],
       ['nothing', '', '', ''],
     ])('answers with %s', async (_, reply, toRequest, toUpgrade) => {

@@ -18,6 +18,8 @@ interface Passage extends PortStream {
   visit: Visit;
 }
 
+/** Replies of status 1xx, which reach nobody: a program that sends them for ever would keep us busy, and no visitor. */
+const mostInformed = 100;
 /** Bytes kept of a visitor who writes before the WebSocket is accepted, which none may. */
 const mostEarly = 64 * 1024;
 
@@ -32,7 +34,14 @@ function ask(
 ): ClientRequest {
   stream.on('error', () => {});
   onlyBuffers(stream);
-  return makeRequest({ createConnection: () => stream, method, path, headers, setHost: false });
+  const there = makeRequest({ createConnection: () => stream, method, path, headers, setHost: false });
+  let informed = 0;
+  there.on('information', () => {
+    informed += 1;
+    if (informed > mostInformed)
+      there.destroy(new Error(`it has said ${informed} times that it works on it`));
+  });
+  return there;
 }
 
 /**

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import { CallError } from '@cde/api/client.ts';
 import { catalogue, type ErrorCode, Problem } from '@cde/api/problem.ts';
@@ -108,7 +109,8 @@ export function makeSatellitePorts(options: {
         return askServer(question);
       };
       const { url: _, ...rest } = question.head;
-      const key = JSON.stringify(rest);
+      // Headers are long, and thousands of verdicts are remembered.
+      const key = createHash('sha256').update(JSON.stringify(rest)).digest('base64');
       // A yes is for the whole port. What else it says may be about this path, and is nobody's who asked for another.
       let verdict = await (isOurs(question.head.url) ? ask() : verdicts.read(key, ask));
       if (verdict.kind !== 'forward' && !asked) verdict = await ask();
