@@ -78,7 +78,11 @@ async function proxied() {
   };
 }
 
-function connected(text: string, silentMs?: number) {
+function connected(
+  text: string,
+  silentMs?: number,
+  slow: (written: number) => Promise<void> = async () => {},
+) {
   const installation = `t${randomUUID().slice(0, 8)}`;
   const record: ClusterRecord = {
     id: 'c1',
@@ -98,6 +102,7 @@ function connected(text: string, silentMs?: number) {
     source: {
       list: async () => [record],
       report: async (_id, { state, reason }) => {
+        await slow(reports.length);
         reports.push(`${state}${reason ? `: ${reason}` : ''}`);
       },
     },
@@ -120,6 +125,29 @@ async function namespace(installation: string, name = `connect-${randomUUID().sl
   });
   return name;
 }
+
+test('what is written of a cluster is what came last, and nothing before anything is known', async () => {
+  const proxy = await proxied();
+  let release: () => void = () => {};
+  const first = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  // The database takes its time over the first: what follows must not overtake it.
+  const { connections, reports } = connected(proxy.text, undefined, (written) =>
+    written === 0 ? first : Promise.resolve(),
+  );
+  await connections.refresh();
+  await vi.waitFor(() => expect(connections.get('one')).toMatchObject({ state: 'ready' }), 10_000);
+  proxy.refuse(true);
+  await vi.waitFor(() => expect(connections.get('one')!.state).toBe('away'), 20_000);
+  proxy.refuse(false);
+  await vi.waitFor(() => expect(connections.get('one')!.state).toBe('ready'), 20_000);
+  expect(reports).toEqual([]);
+  release();
+  await vi.waitFor(() => expect(reports.length).toBeGreaterThan(1), 5_000);
+  expect(reports.at(-1)).toBe('ready');
+  expect(reports).not.toContain('away');
+}, 60_000);
 
 test('calls: apply, get, patch, conflict, remove, token, logs of nothing', async () => {
   const client = await makeKubeClient({ name: 'x', credentials: { kind: 'kubeconfig', text: kubeconfig } });

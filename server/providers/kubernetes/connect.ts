@@ -50,21 +50,32 @@ export function makeConnections(options: {
       client = unusable(failure);
     }
     let reportedAt = 0;
+    let writing: Promise<void> | null = null;
     let asked: NodeJS.Timeout | null = null;
 
-    async function report(force: boolean): Promise<void> {
+    function report(force: boolean): void {
+      // Nothing is known yet; another replica may know better.
+      if (connection.state === 'connecting') return;
       if (!force && Date.now() - reportedAt < reportMs) return;
       reportedAt = Date.now();
-      await source
-        .report(record.id, {
+      // One after the other: what is written last has to be what came last.
+      const written = (writing ?? Promise.resolve()).then(write).finally(() => {
+        if (writing === written) writing = null;
+      });
+      writing = written;
+    }
+
+    async function write(): Promise<void> {
+      try {
+        await source.report(record.id, {
           state: connection.state === 'ready' ? 'ready' : 'away',
           reason: connection.reason,
           version: connection.version,
           endpoint: client.server,
-        })
-        .catch((error) =>
-          log.debug({ err: error, cluster: record.name }, 'the state of a cluster was not written'),
-        );
+        });
+      } catch (error) {
+        log.debug({ err: error, cluster: record.name }, 'the state of a cluster was not written');
+      }
     }
 
     function heard(error: KubeError | null): void {
@@ -81,7 +92,7 @@ export function makeConnections(options: {
         for (const namespace of connection.view.namespaces())
           for (const listener of listeners) listener(connection, namespace.metadata.name, 'Namespace');
       }
-      void report(changed);
+      report(changed);
       if (error && !asked) asked = setTimeout(ask, askMs).unref();
     }
 
@@ -120,7 +131,7 @@ export function makeConnections(options: {
       },
     };
     view.onChange((namespace: string, kind: WatchedKind) => {
-      void report(false);
+      report(false);
       for (const listener of listeners) listener(connection, namespace, kind);
     });
     if (failure) heard(failure);
@@ -129,7 +140,7 @@ export function makeConnections(options: {
         .version()
         .then((answer) => {
           connection.version = answer;
-          return report(true);
+          report(true);
         })
         .catch(() => {});
     return connection;
