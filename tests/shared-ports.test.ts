@@ -319,7 +319,7 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     expect(headers).not.toHaveProperty('x-mine');
     expect(headers).not.toHaveProperty('te');
     // A token of ours is for us, and none for a satellite.
-    const token = await send('/', { host: portHost(), headers: { authorization: `Bearer ${api.token}` } });
+    const token = await send('/', { host: portHost(), headers: { authorization: `bearer  ${api.token}` } });
     if (where === 'server') expect(token.json().headers).not.toHaveProperty('authorization');
     else expect(token).toMatchObject({ status: 400, text: expect.stringContaining('not for a satellite') });
 
@@ -486,6 +486,22 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
       }
       // And nobody else is the worse for it.
       expect(await send('/', { host: portHost() })).toMatchObject({ status: 200 });
+    });
+
+    test.each([
+      'refused by us',
+      'refused by the program',
+    ])('a WebSocket that was %s is not kept by a visitor who does not hang up', async (by) => {
+      hostile.reply = 'HTTP/1.1 403 no\r\ncontent-length: 0\r\n\r\n';
+      const { hostname, port: at } = new URL(site.url);
+      const socket = connect({ port: Number(at), host: hostname, allowHalfOpen: true });
+      socket.on('error', () => {}).resume();
+      const closed = new Promise((resolve) => socket.once('close', resolve));
+      socket.write(asks(upgrade, portHost(by === 'refused by us' ? 1 : hostile.port)));
+      await once(socket, 'end');
+      // Whoever writes to a connection that is gone is told so.
+      const writing = setInterval(() => socket.write('x'), 100);
+      await closed.finally(() => clearInterval(writing));
     });
 
     test('a body cannot pose as a request of its own', async () => {

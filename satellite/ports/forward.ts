@@ -20,6 +20,8 @@ interface Passage extends PortStream {
 
 /** Replies of status 1xx, which reach nobody: a program that sends them for ever would keep us busy, and no visitor. */
 const mostInformed = 100;
+/** How long a visitor's end may take to close. */
+const farewellMs = 2_000;
 /** Bytes kept of a visitor who writes before the WebSocket is accepted, which none may. */
 const mostEarly = 64 * 1024;
 
@@ -164,7 +166,7 @@ export function forwardUpgrade(
       answered = true;
       response.assignSocket(socket as never);
       pipeline(reply, response, () => {
-        socket.end();
+        leaveTo(socket);
         // The program was asked to keep the connection, for the WebSocket that does not come.
         passage.stream.destroy();
         resolve();
@@ -188,6 +190,15 @@ export function forwardUpgrade(
     });
     there.end();
   });
+}
+
+/** Ends a connection on which all was said; one whose other end never closes is not kept for that. */
+export function leaveTo(socket: Duplex): void {
+  socket.end();
+  // Or what it still sends would make its end look like ours.
+  socket.resume();
+  const timer = setTimeout(() => socket.destroy(), farewellMs);
+  socket.once('close', () => clearTimeout(timer));
 }
 
 /** HTTP knows only that its stream has ended; the agent has said why. */

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import proxyAddr from '@fastify/proxy-addr';
-import { forwardRequest, forwardUpgrade, toUnreachable } from './forward.ts';
+import { forwardRequest, forwardUpgrade, leaveTo, toUnreachable } from './forward.ts';
 import type { Visit } from './headers.ts';
 import type { Doorkeeper } from './listener.ts';
 import { sendProblem, sendRedirect } from './pages.ts';
@@ -173,7 +173,7 @@ export function makePortGateway<P extends PortTarget>(options: {
         const response = new ServerResponse(request);
         response.assignSocket(socket as never);
         response.shouldKeepAlive = false;
-        response.once('finish', () => socket.end());
+        response.once('finish', () => leaveTo(socket));
         refuse(request, response, error);
       });
       return true;

@@ -53,6 +53,10 @@ const passByPath = new Set([
   'vary',
 ]);
 
+/** True of an Authorization header that holds a token of ours. */
+export const isOurToken = (authorization: string | undefined): boolean =>
+  /^\s*Bearer\s+cde_/i.test(authorization ?? '');
+
 export const portCookie = 'cde_port';
 export const stateCookie = 'cde_port_state';
 /** Our cookies' names, as they are over http and over https. */
@@ -104,7 +108,7 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
     delete headers.origin;
     headers['x-forwarded-prefix'] = visit.prefix;
   } else {
-    if (/^Bearer cde_/i.test(request.headers.authorization ?? '')) delete headers.authorization;
+    if ([headers.authorization].flat().some(isOurToken)) delete headers.authorization;
     const cookies = withoutOurs(request.headers.cookie);
     if (cookies === '') delete headers.cookie;
     else headers.cookie = cookies;

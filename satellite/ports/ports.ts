@@ -8,7 +8,7 @@ import type { Log } from '@cde/tunnel/log.ts';
 import { openSession } from '@cde/tunnel/session.ts';
 import type { z } from 'zod';
 import { type Judge, makePortGateway, type PortGateway, type RequestHead } from './gateway.ts';
-import { portCookie, stateCookie } from './headers.ts';
+import { isOurToken, portCookie, stateCookie } from './headers.ts';
 import { hostName, isOurs } from './names.ts';
 import { busy, notShared } from './problems.ts';
 import { makeQueue } from './queue.ts';
@@ -93,7 +93,7 @@ export function makeSatellitePorts(options: {
     if (suffix === undefined || !hostName(request.headers.host).endsWith(suffix)) return null;
     return async () => {
       if (options.draining()) throw busy('This satellite is being emptied.');
-      if (/^Bearer cde_/i.test(request.headers.authorization ?? ''))
+      if (isOurToken(request.headers.authorization))
         throw new Problem(
           'bad-request',
           'A token of cde is not for a satellite: it reads what passes here.',

@@ -1,5 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { RequestHead } from '@cde/satellite/ports/gateway.ts';
+import { isOurToken } from '@cde/satellite/ports/headers.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 
 /** A person's browser goes to this as its page, rather than a page fetching it. */
@@ -21,7 +22,7 @@ export async function whoSends(
   { cookie }: { cookie: boolean },
 ): Promise<UserActor | null> {
   const { authorization } = request.headers;
-  const token = /^Bearer cde_/i.test(authorization ?? '');
+  const token = isOurToken(authorization);
   if (!token && !cookie) return null;
   const headers = token ? { authorization } : { cookie: request.headers.cookie };
   const actor = await gate.authenticate(headers, { method: 'GET', ip: request.ip });
