@@ -213,12 +213,18 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     gate,
     keys,
     openSession,
-    sites: async () => (await satelliteStore.servingWeb()).flatMap((one) => siteOf(one) ?? []),
+    sites: async () =>
+      (await satelliteStore.servingWeb()).flatMap((one) => siteOf(one, config.accessUrl) ?? []),
     log,
     now,
   });
   ports = gateway;
-  portVisitRoutes(app, { judge: judgeAt, webSatellite: satelliteStore.webById, issueTicket });
+  portVisitRoutes(app, {
+    judge: judgeAt,
+    webSatellite: satelliteStore.webById,
+    issueTicket,
+    accessUrl: config.accessUrl,
+  });
   const hub = makeHub(app, {
     bus,
     log,

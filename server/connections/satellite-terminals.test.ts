@@ -259,3 +259,21 @@ test('of many terminals those are named that are over', async () => {
   ).toBe(400);
   expect(await server.database.db.select().from(satellites)).toHaveLength(tokens.size);
 });
+
+test('ports too are served by https alone where the dashboard is', async () => {
+  for (const [name, code] of [
+    ['plain', 'satellite-web-off'],
+    ['dublin', undefined],
+  ] as const) {
+    const portHost = `*.${name}.dev.example.com`;
+    const put = await server.request(admin, 'PUT', `/api/v1/satellites/${name}/web`, { web: { portHost } });
+    expect(put.status).toBe(200);
+    const asked = await asSatellite(name, 'port-visits', {
+      head: { method: 'GET', url: '/', headers: { host: `3000--box--ada${portHost.slice(1)}` } },
+      ip: '127.0.0.1',
+    });
+    expect(asked.body.code).toBe(code);
+    if (code === undefined) expect(asked.body).toMatchObject({ kind: 'refuse', status: 401 });
+    await setWeb(name, true);
+  }
+});

@@ -59,7 +59,7 @@ export function portRoutes(
         limitedTo === null
           ? []
           : sites.flatMap((satellite) => {
-              const site = siteOf(satellite);
+              const site = siteOf(satellite, config.accessUrl);
               if (!site) return [];
               const label = portLabel({ owner, name: row.name, id: row.id, port });
               return [

@@ -9,9 +9,11 @@ import type { WebSatellite } from '../satellites/store.ts';
 import type { PortSite } from './names.ts';
 import type { FoundPort } from './store.ts';
 
-/** Where a satellite serves ports; null: it may serve none. */
-export const siteOf = ({ portHost, url }: WebSatellite): PortSite | null =>
-  portHost === null ? null : { suffix: portHost.slice(1), url };
+/** Where a satellite serves ports; null: it may serve none. Beside a dashboard of https none goes in the clear. */
+export const siteOf = ({ portHost, url }: WebSatellite, accessUrl: string): PortSite | null =>
+  portHost === null || (accessUrl.startsWith('https:') && !url.startsWith('https:'))
+    ? null
+    : { suffix: portHost.slice(1), url };
 
 /**
  * Judges for satellites what is asked of them under their wildcard names, as it is judged for what is asked of
@@ -26,14 +28,18 @@ export function portVisitRoutes(
     /** The satellites that may serve browsers, by id. */
     webSatellite: (id: string) => Promise<WebSatellite | null>;
     issueTicket: Tickets;
+    /** The dashboard's. */
+    accessUrl: string;
   },
 ): void {
   serveSatellite(app, judgePortVisit, async ({ actor, body }) => {
     const satellite = await deps.webSatellite(actor.satelliteId);
-    const site = satellite && siteOf(satellite);
+    const site = satellite && siteOf(satellite, deps.accessUrl);
     if (!site)
       throw new Problem('satellite-web-off', `The satellite ${actor.name} serves no ports.`, {
-        hint: `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
+        hint: satellite?.portHost
+          ? `Its --url is ${satellite.url}; beside a dashboard of https it has to be https too.`
+          : `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
       });
     try {
       const judged = deps.judge(site)({ ...body.head, ip: body.ip });
