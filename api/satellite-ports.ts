@@ -22,7 +22,6 @@ export const judgePortVisit = endpoint({
   permission: 'satellite',
   body: z.object({
     head: Head,
-    ip: z.string().max(100),
     clientKey: z
       .string()
       .max(200)
@@ -36,7 +35,7 @@ export const judgePortVisit = endpoint({
       status: z.number().int(),
       headers: z.record(z.string(), z.string()),
     }),
-    z.object({ kind: z.literal('refuse'), status: z.number().int(), error: ApiError }),
+    z.object({ kind: z.literal('refuse'), error: ApiError }),
     z.object({
       kind: z.literal('forward'),
       workspaceId: Id,

@@ -690,7 +690,6 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
           headers: { authorization: `Bearer ${satelliteToken}`, 'content-type': 'application/json' },
           body: JSON.stringify({
             head: { method: 'GET', url: '/', headers },
-            ip: '127.0.0.1',
             clientKey: makeClientKey().publicKey,
           }),
         });

@@ -26,7 +26,6 @@ const say = (response: ServerResponse, body: unknown) => {
 };
 const refused = {
   kind: 'refuse',
-  status: 404,
   error: { code: 'port-not-shared', message: 'There is no such port.', requestId: 'x' },
 };
 

@@ -19,7 +19,7 @@ type Verdict = z.output<NonNullable<typeof judgePortVisit.reply>>;
 
 /** With what the server was asked, to be asked again for a ticket. */
 interface JudgedPort extends PortTarget {
-  question: { head: { method: string; url: string; headers: Record<string, string> }; ip: string };
+  question: { head: { method: string; url: string; headers: Record<string, string> } };
 }
 
 /** Of a request's headers, what the server's judging takes. Authorization is none: a token of ours is not for satellites. */
@@ -167,12 +167,12 @@ async function judgedBy(
   } catch (error) {
     // Not of the visitor: this satellite may serve nobody (any more).
     if (error instanceof CallError && [401, 403, 409].includes(error.status))
-      return { kind: 'refuse', status: error.status, error: error.body };
+      return { kind: 'refuse', error: error.body };
     throw error;
   }
 }
 
-function questionOf({ method = 'GET', url = '/', headers, ip }: RequestHead): JudgedPort['question'] {
+function questionOf({ method = 'GET', url = '/', headers }: RequestHead): JudgedPort['question'] {
   const told: Record<string, string> = {};
   for (const name of judged) if (headers[name] !== undefined) told[name] = String(headers[name]);
   const ours = (headers.cookie ?? '')
@@ -180,7 +180,7 @@ function questionOf({ method = 'GET', url = '/', headers, ip }: RequestHead): Ju
     .map((part) => part.trim())
     .filter((part) => cookies.includes(part.split('=', 1)[0]!));
   if (ours.length > 0) told.cookie = ours.join('; ');
-  return { head: { method, url, headers: told }, ip };
+  return { head: { method, url, headers: told } };
 }
 
 const refusal = ({ error }: Extract<Verdict, { kind: 'refuse' }>): Problem => problemOf(error);

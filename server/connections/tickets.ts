@@ -23,7 +23,7 @@ export interface TicketDeps {
 
 /** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
 export function makeTickets({ database, keys, now, satellites, policy }: TicketDeps) {
-  /** `limits`: for a satellite that serves a browser; it opens these targets alone, and passes through that satellite. */
+  /** `limits`: for a satellite that serves a browser; it opens these targets alone, and names that satellite alone. */
   return async function issue(
     actor: UserActor,
     ref: string,

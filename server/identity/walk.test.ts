@@ -359,7 +359,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
       users: [world.mine.userId],
     }),
     [`POST ${v1}/satellite/users`]: () => ({ users: [] }),
-    [`POST ${v1}/satellite/port-visits`]: () => ({ head: { method: 'GET', url: '/', headers: {} }, ip: '' }),
+    [`POST ${v1}/satellite/port-visits`]: () => ({ head: { method: 'GET', url: '/', headers: {} } }),
     [`POST ${v1}/satellite/terminals`]: () => ({ code: '', clientKey: makeClientKey().publicKey }),
     [`POST ${v1}/satellite/terminals/standing`]: () => ({ admissions: [] }),
     [`POST ${v1}/agent/users`]: () => ({ users: [] }),

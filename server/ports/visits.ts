@@ -32,7 +32,7 @@ export function portVisitRoutes(
     accessUrl: string;
   },
 ): void {
-  serveSatellite(app, judgePortVisit, async ({ actor, body }) => {
+  serveSatellite(app, judgePortVisit, async ({ actor, body, ip }) => {
     const satellite = await deps.webSatellite(actor.satelliteId);
     const site = satellite && siteOf(satellite, deps.accessUrl);
     if (!site)
@@ -42,7 +42,7 @@ export function portVisitRoutes(
           : `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
       });
     try {
-      const judged = deps.judge(site)({ ...body.head, ip: body.ip });
+      const judged = deps.judge(site)({ ...body.head, ip });
       if (!judged) throw notShared();
       const answer = await judged();
       if (answer.kind !== 'forward') return answer;
@@ -64,7 +64,7 @@ export function portVisitRoutes(
       const problem = toProblem(error);
       // Of the visitor's request. Ours that fails is an answer of its own, and decides nothing.
       if (problem.status >= 500) throw problem;
-      return { kind: 'refuse' as const, status: problem.status, error: problem.toBody('') };
+      return { kind: 'refuse' as const, error: problem.toBody('') };
     }
   });
 }
