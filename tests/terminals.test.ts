@@ -147,6 +147,8 @@ describe('a browser', () => {
   afterAll(() => silent?.socket.terminate());
 
   test('types and reads, early and late; a second one sees the same shell; the end is told', async () => {
+    // As soon as its agent has measured and said so.
+    await until(ways, ({ own }) => own.agentRttMs !== null);
     expect(await ways()).toMatchObject({
       own: { agentRttMs: expect.any(Number) },
       satellites: [{ name: 'east', url: satellite.url }],
