@@ -1,10 +1,11 @@
 // The programs that the test cluster and its tests run, each built once from its Go module, at a pinned version,
-// into the cache. `node tests/cluster/tool.ts NAME` prints the path of one, building it if need be.
+// into the cache. `node tests/cluster/tool.ts NAME…` prints the path of each, building it if need be; without a name
+// all of them (`npm run kube:tools`).
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
-import { Refusal, runAsync, say } from './machine.ts';
+import { runAsync, say } from './machine.ts';
 import { buildDir, hashOf, here } from './places.ts';
 
 export const kwokVersion = 'v0.8.0';
@@ -153,9 +154,12 @@ async function build(name: ToolName): Promise<string> {
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const name = process.argv[2] as ToolName;
-  if (!toolNames.includes(name)) {
-    throw new Refusal(`usage: node tests/cluster/tool.ts NAME, where NAME is one of ${toolNames.join(', ')}`);
+  const names = process.argv.slice(2) as ToolName[];
+  const unknown = names.find((name) => !toolNames.includes(name));
+  if (unknown !== undefined) {
+    say(`There is no tool ${unknown}. The tools are: ${toolNames.join(', ')}`);
+    process.exit(1);
   }
-  console.log(await tool(name));
+  // One after the other: each build uses all cores.
+  for (const name of names.length > 0 ? names : toolNames) console.log(await tool(name));
 }
