@@ -45,6 +45,7 @@ export const catalogue = {
   'registry-secret-invalid': 409,
   'satellite-not-found': 404,
   'satellite-name-taken': 409,
+  'satellite-region-fixed': 409,
   'port-host-taken': 409,
   'satellite-web-off': 409,
   'satellite-none-allowed': 503,

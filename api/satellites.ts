@@ -77,7 +77,7 @@ export const RegisterSatellite = z.object({
   stun: HostPort.nullable().default(null).describe('Where it answers STUN, by UDP'),
   version: plain(64),
   hostname: plain(255),
-  region: Region.optional().describe('In place of the one that it was added with'),
+  region: Region.optional().describe('Where it was added without one; it stays'),
 });
 
 const Orders = z.object({

@@ -37,6 +37,7 @@ async function main(): Promise<void> {
     refused(error) {
       process.stderr.write(
         `cde satellite: the server refuses this satellite (${error.status} ${error.code}): ${error.message}\n` +
+          (error.body.detail ? `${error.body.detail}\n` : '') +
           `${error.body.hint ?? 'Add it anew: cde satellite add NAME'}\n`,
       );
       stop(4);

@@ -22,9 +22,10 @@ export interface Report {
   users: string[];
 }
 
-/** True where the server will have nothing more to do with this satellite: it was removed. */
+/** True where the server will have nothing more to do with this satellite: it was removed, or is in another region. */
 const isRefusal = (error: unknown): error is CallError =>
-  error instanceof CallError && [401, 403].includes(error.status);
+  error instanceof CallError &&
+  ([401, 403].includes(error.status) || error.body.code === 'satellite-region-fixed');
 
 /**
  * Registers at the server, for as long as that is away, and then reports in its rhythm until `signal` is

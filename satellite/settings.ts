@@ -34,7 +34,7 @@ const settings = {
   region: {
     env: 'CDE_SATELLITE_REGION',
     schema: z.string().max(80),
-    help: 'In place of the region that it was added with',
+    help: 'Where it is, if it was added without a region; it stays',
   },
   listen: {
     env: 'CDE_SATELLITE_LISTEN',

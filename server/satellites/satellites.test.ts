@@ -115,6 +115,31 @@ test('is added, registers, reports, is drained, serves again, ends, and is forgo
   expect(JSON.stringify(audited.body)).not.toContain(token);
 });
 
+test('is in the region that it was added in, or first said; another one is refused', async () => {
+  const region = async (name: string) => (await api('GET', `/${name}`)).body.region;
+  const refusals = async (token: string, said: string) => {
+    const { refused } = await start(token, ['--region', said]);
+    await vi.waitFor(() => expect(refused).toHaveBeenCalledOnce());
+    return refused.mock.calls[0]![0].body;
+  };
+  const added = await add('nagoya', 'ap');
+  expect(await refusals(added, 'eu')).toMatchObject({
+    code: 'satellite-region-fixed',
+    detail: 'It is in ap, and was started with --region eu.',
+  });
+  expect(await state('nagoya')).toBe('new');
+  const { satellite } = await start(added, ['--region', 'ap']);
+  await becomes('nagoya', 'online');
+  await satellite.stop();
+
+  const without = await add('sapporo', '');
+  await start(without, ['--region', 'north']);
+  await becomes('sapporo', 'online');
+  expect(await region('sapporo')).toBe('north');
+  expect(await refusals(without, 'ap')).toMatchObject({ code: 'satellite-region-fixed' });
+  expect(await region('sapporo')).toBe('north');
+});
+
 test('serves browsers where an administrator lets it, ports under a name that is its own', async () => {
   await add('kyoto');
   await add('osaka');

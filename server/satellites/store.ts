@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Problem } from '@cde/api/problem.ts';
 import type { Satellite, SatelliteCondition, SatelliteLoad, SatelliteWeb } from '@cde/api/satellites.ts';
-import { and, asc, eq, gt, isNotNull, ne, or } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNotNull, ne, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { satellites } from '../database/schema.ts';
@@ -192,7 +192,10 @@ export function makeSatelliteStore({
       });
     },
 
-    /** It has started, at this address. Null: it was removed meanwhile. */
+    /**
+     * It has started, at this address. Null: it was removed meanwhile. Throws `satellite-region-fixed`: templates pin
+     * sessions to regions, so where it is, is for an administrator to say; one that was added without is asked once.
+     */
     async register(
       id: string,
       said: {
@@ -203,6 +206,8 @@ export function makeSatelliteStore({
         region?: string | undefined;
       },
     ): Promise<Row | null> {
+      const { region } = said;
+      const fits = region === undefined ? undefined : inArray(satellites.region, ['', region]);
       const [row] = await db
         .update(satellites)
         .set({
@@ -212,11 +217,17 @@ export function makeSatelliteStore({
           hostname: said.hostname,
           condition: 'serving',
           seenAt: now(),
-          ...(said.region !== undefined && { region: said.region }),
+          ...(region !== undefined && { region }),
         })
-        .where(eq(satellites.id, id))
+        .where(and(eq(satellites.id, id), fits))
         .returning();
-      return row ?? null;
+      if (row) return row;
+      const [before] = await db.select().from(satellites).where(eq(satellites.id, id));
+      if (!before) return null;
+      throw new Problem('satellite-region-fixed', `The satellite ${before.name} is in another region.`, {
+        detail: `It is in ${before.region}, and was started with --region ${region}.`,
+        hint: 'Start it without --region; or remove it, and add it again in the other region.',
+      });
     },
 
     async heartbeat(
