@@ -9,7 +9,7 @@ const exitCodes = { badEnvironment: 2, refused: 4 };
 /** A stop that takes longer is cut off. */
 const stopWithinMs = 5000;
 
-collectBuffersEarly({ smallNewSpace: true });
+collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
 const print = (text: string) => process.stderr.write(`cde agent: ${text}\n`);
 
 const serverUrl = process.env[agentEnvironment.serverUrl];

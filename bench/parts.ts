@@ -185,7 +185,7 @@ const roles: Record<string, (message: never, host: string) => Promise<unknown>> 
   satellite: serveSatellite,
   agent: serveAgent,
 };
-collectBuffersEarly({ smallNewSpace: true });
+collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
 const role = process.argv[1] === thisFile ? process.env.CDE_BENCH_ROLE : undefined;
 if (role) {
   const [message] = (await once(process, 'message')) as [never];

@@ -175,7 +175,7 @@ export async function openWorkspaceSession(
   { start = false, onPath, path = 'auto', onChange }: OpeningOptions = {},
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
-  collectBuffersEarly({ smallNewSpace: true });
+  collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
   const loading = import('@cde/tunnel/session.ts');
   const until = performance.now() + agentPatienceMs;
   for (let opening = given; ; opening = null) {
