@@ -1,5 +1,6 @@
 import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import type { Session } from '@cde/tunnel/session.ts';
+import { keepKeys, sshCiphers, writeTogether } from '@cde/tunnel/ssh2.ts';
 import type { ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
 
@@ -75,7 +76,9 @@ export function carryTerminal(
     });
     if (socket.readyState !== socket.OPEN) return session.close();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
+    writeTogether(stream);
     const client = new ssh2.Client();
+    keepKeys(client);
     client.on('error', (error) => endSoon(error.message));
     client.on('ready', () => {
       const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };
@@ -110,6 +113,7 @@ export function carryTerminal(
       sock: stream,
       username: opened.username,
       authHandler: ['none'],
+      algorithms: { cipher: [...sshCiphers] },
       keepaliveInterval: 0,
       readyTimeout: 15_000,
     });

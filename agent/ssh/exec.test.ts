@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
+import { sshCiphers } from '@cde/tunnel/ssh2.ts';
 import ssh2 from 'ssh2';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { alive, type Fixture, has, makeFixture, until } from './fixture.ts';
@@ -153,7 +154,21 @@ describe.skipIf(!has('ssh'))('commands over OpenSSH (needs ssh)', () => {
     expect(result.stderr === lines(700001, 1400000)).toBe(true);
   });
 
-  test('keys are changed on the way, compression works', async () => {
+  test.each([...sshCiphers])('keys are changed on the way with %s', async (cipher) => {
+    const data = randomBytes(5_000_000);
+    // For the ciphers that do not authenticate by themselves, one MAC of each kind.
+    const mac = cipher === 'aes256-ctr' ? 'hmac-sha2-512' : 'hmac-sha2-256-etm@openssh.com';
+    const result = await fixture.ssh(
+      ['-v', '-c', cipher, '-m', mac, '-o', 'RekeyLimit=1M', 'ws', 'cat'],
+      data,
+      { LANG: 'C' },
+    );
+    expect(md5(result.stdout)).toBe(md5(data));
+    expect(result.stderr).toContain(`server->client cipher: ${cipher}`);
+    expect(result.stderr.match(/SSH2_MSG_NEWKEYS received/g)!.length).toBeGreaterThan(3);
+  });
+
+  test('compression works, keys are changed on the way', async () => {
     const data = randomBytes(20_000_000);
     const result = await fixture.ssh(['-C', '-o', 'RekeyLimit=2M', 'ws', 'cat'], data);
     expect(md5(result.stdout)).toBe(md5(data));

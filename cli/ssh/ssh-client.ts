@@ -1,4 +1,5 @@
 import type { Session } from '@cde/tunnel/session.ts';
+import { keepKeys, sshCiphers, writeTogether } from '@cde/tunnel/ssh2.ts';
 import type { Client } from 'ssh2';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -67,10 +68,12 @@ export async function speakSsh(
     // The session, where it ended, says why; SSH only says that it did.
     setTimeout(() => !closed && fail(error ? lost(error) : lost()), reasonMs).unref();
   };
+  keepKeys(client);
   client.on('error', broke);
   client.once('close', () => broke());
   try {
     const sock = await session.open({ kind: 'ssh' }, { eager: true });
+    writeTogether(sock);
     await Promise.race([
       ended,
       new Promise<void>((resolve) => {
@@ -78,6 +81,7 @@ export async function speakSsh(
         client.connect({
           sock: sock as never,
           username: opening.username,
+          algorithms: { cipher: [...sshCiphers] },
           hostVerifier: (key: Buffer) => key.equals(pinned),
           // A silence is an outage, which the session survives.
           readyTimeout: 0,

@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
@@ -11,6 +12,8 @@ import type { PathChoice } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
 const lingerMs = 2_000;
+/** More than anybody types. */
+const muchBytes = 4096;
 /** The reason for which the agent ends a session follows the end of its streams within this time. */
 const reasonMs = 300;
 
@@ -33,11 +36,12 @@ export async function runStdio(
       (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
       (await openLine(context, reference, { path, opening, verbose }));
     const { stream } = line;
-    collectBuffersEarly({ smallNewSpace: true });
+    collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
     context.leaveInterrupts();
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
+    stream.prependListener('data', makeTogether(process.stdout));
     stream.pipe(process.stdout);
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
@@ -72,6 +76,24 @@ export async function runStdio(
     context.out.fail(failure);
     return failure.exitCode;
   }
+}
+
+/**
+ * To be called before each write: what is written in one turn then goes out in one call. Of a TLS record the last bytes
+ * are the next frame's of HTTP/2, so that a stream gives what it has much of in pieces, every other one of some bytes.
+ */
+function makeTogether(output: Writable): (chunk: Buffer) => void {
+  let corked = false;
+  return ({ length }) => {
+    // A key's echo is alone.
+    if (corked || length < muchBytes) return;
+    corked = true;
+    output.cork();
+    process.nextTick(() => {
+      corked = false;
+      output.uncork();
+    });
+  };
 }
 
 /** Over a session of this process. */
