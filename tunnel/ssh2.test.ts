@@ -6,9 +6,10 @@ import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { writeTogether } from './ssh2.ts';
+import { takeTurns } from './turns.ts';
 
 /** A stream that notes each write of its own, and when it has ended. */
-function makeStream() {
+function makeStream(session?: object) {
   const writes: Buffer[] = [];
   let ended = false;
   const stream = new Duplex({
@@ -22,6 +23,7 @@ function makeStream() {
       done();
     },
   });
+  if (session) takeTurns(Object.assign(stream, { session }));
   writeTogether(stream);
   return { stream, writes, ended: () => ended };
 }
@@ -38,13 +40,26 @@ describe('writes that are made together', () => {
     expect(writes.map(String)).toEqual(['lengwhat it istag', 'the next']);
   });
 
-  test('two packets are two: other streams have their turn in between', async () => {
-    const { stream, writes } = makeStream();
-    const packet = () => [4, 32_784, 16].map((size) => Buffer.alloc(size, size));
-    for (const piece of [...packet(), ...packet(), ...packet()]) stream.write(piece);
+  test('large packets are one each; in halves, where others of the session wait for their turn', async () => {
+    const packets = () =>
+      Array.from({ length: 3 }, () => [4, 32_784, 16].map((size) => Buffer.alloc(size, size)));
+    const sizes = async (session?: object) => {
+      const { stream, writes } = makeStream(session);
+      for (const piece of packets().flat()) stream.write(piece);
+      await turn();
+      expect(Buffer.concat(writes).length).toBe(3 * 32_804);
+      return { stream, largest: Math.max(...writes.map(({ length }) => length)), writes: writes.length };
+    };
+    expect(await sizes()).toMatchObject({ writes: 3 });
+    const session = {};
+    const first = await sizes(session);
+    expect(first).toMatchObject({ writes: 3 });
+    const second = await sizes(session);
+    expect(second).toMatchObject({ writes: 9, largest: 16_384 });
+    first.stream.destroy();
+    second.stream.destroy();
     await turn();
-    expect(writes.length).toBe(3);
-    expect(Math.max(...writes.map(({ length }) => length))).toBeLessThan(33_000);
+    expect(await sizes(session)).toMatchObject({ writes: 3 });
   });
 
   test('what was written before the end goes before it, what comes after is dropped', async () => {

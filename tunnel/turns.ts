@@ -9,10 +9,24 @@ const turnBytes = 32 * 1024;
  * stream hands over chunk by chunk, each when the one before has left; between two, HTTP/2 sends what others have.
  */
 export function takeTurns<Stream extends Duplex>(stream: Stream): Stream {
+  const { session } = stream as { session?: object };
+  if (session) {
+    taking.set(session, (taking.get(session) ?? 0) + 1);
+    stream.once('close', () => taking.set(session, taking.get(session)! - 1));
+  }
   const together = stream._writev;
   // A Writable that has `_writev`, at this moment, hands over all at once; one that has not, one by one. To cut it
   // into pieces within `_writev` is not possible: Node's HTTP/2 ends a stream whose last call of it has begun.
   return Object.defineProperty(stream, '_writev', {
     get: () => (stream.writableLength <= turnBytes ? together : undefined),
   });
+}
+
+/** How many streams of each session take turns. */
+const taking = new WeakMap<object, number>();
+
+/** Whether there is nobody to take turns with at this moment. */
+export function isAlone(stream: Duplex): boolean {
+  const { session } = stream as { session?: object };
+  return !session || (taking.get(session) ?? 0) <= 1;
 }
