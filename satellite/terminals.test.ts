@@ -18,7 +18,7 @@ let app: FastifyInstance;
 let url: string;
 let terminals: Terminals;
 const over = new AbortController();
-const limits = { terminals: 2, sayWithinMs: 60_000 };
+const limits = { terminals: 2, waiting: 500, sayWithinMs: 60_000 };
 
 beforeEach(async () => {
   asked = [];
@@ -112,6 +112,27 @@ test('those that came in while there was room are told too', async () => {
   expect(said).toEqual([
     { type: 'exit', code: null, message: expect.stringContaining('can open no more terminals') },
   ]);
+});
+
+test('those who say nothing keep nobody out: the oldest of too many goes', async () => {
+  limits.waiting = 3;
+  try {
+    const silent = [];
+    for (let at = 0; at < 5; at++) {
+      const made = connect();
+      await once(made.socket, 'open');
+      silent.push(made);
+    }
+    expect(await Promise.all(silent.slice(0, 2).map(({ closed }) => closed))).toMatchObject([
+      { code: 1006 },
+      { code: 1006 },
+    ]);
+    expect(silent.slice(2).map(({ socket }) => socket.readyState)).toEqual([1, 1, 1]);
+    await open();
+    await questions(1);
+  } finally {
+    limits.waiting = 500;
+  }
 });
 
 test('who says nothing is sent away', async () => {

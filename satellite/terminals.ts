@@ -17,7 +17,7 @@ import { carryTerminal, safeJson } from './terminal.ts';
 
 /** Each costs two TLS ends, an SSH client and their buffers. */
 const mostTerminals = 500;
-/** Sockets that have not said yet what they want. */
+/** Sockets that have not said yet what they want. A browser says so at once, so of too many the oldest is none. */
 const mostWaiting = 500;
 /** How long one may take to say it, and how much it may say: five times the longest. */
 const sayWithinMs = 10_000;
@@ -62,11 +62,12 @@ export function serveTerminals(
     signal: AbortSignal;
     log: Log;
     clock?: Clock;
-    limits?: { terminals?: number; sayWithinMs?: number };
+    limits?: { terminals?: number; waiting?: number; sayWithinMs?: number };
   },
 ): Terminals {
   const { client, signal, log, clock = systemClock } = options;
   const most = options.limits?.terminals ?? mostTerminals;
+  /** Oldest first. */
   const waiting = new Set<WebSocket>();
   const terminals = new Set<Held>();
 
@@ -94,14 +95,12 @@ export function serveTerminals(
       });
     if (options.draining()) return busy('It is being emptied.');
     if (terminals.size >= most) return busy(`It serves ${most} already.`);
-    if (waiting.size >= mostWaiting) return busy('Too many wait at the same time.');
     return null;
   }
 
   function take(socket: WebSocket): void {
     // ws closes by itself after an error.
     socket.on('error', () => {});
-    waiting.add(socket);
     const turnAway = (message: string) => {
       socket.send(JSON.stringify({ type: 'exit', code: null, message } satisfies TerminalMessage));
       socket.close(1008);
@@ -114,6 +113,12 @@ export function serveTerminals(
       clearTimeout(timer);
       waiting.delete(socket);
     });
+    for (const oldest of waiting) {
+      if (waiting.size < (options.limits?.waiting ?? mostWaiting)) break;
+      waiting.delete(oldest);
+      oldest.terminate();
+    }
+    waiting.add(socket);
     socket.once('message', (data: Buffer, binary: boolean) => {
       if (socket.readyState !== socket.OPEN) return;
       clearTimeout(timer);
