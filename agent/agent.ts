@@ -175,6 +175,7 @@ export function makeAgent(options: {
       }),
       client,
       everyMs: () => manifest().statsEveryMs,
+      satellites: { current: hosting.satellites, onChange: hosting.onChange },
       signal: stopping.signal,
       onFailure(error) {
         // The registration tells whether another build has taken over.

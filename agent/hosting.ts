@@ -20,6 +20,8 @@ export interface Hosting {
   endUser(userId: string): void;
   /** The round trip to each satellite where it is known, for the server to tell clients. */
   satellites(): AgentStats['satellites'];
+  /** `tell` is called whenever that has changed, and now and then when it has not. */
+  onChange(tell: () => void): void;
   /** Listens nowhere, and tells the clients that the agent has ended their sessions. */
   close(): void;
 }
@@ -42,7 +44,7 @@ export function makeHosting(options: {
 }): Hosting {
   const { certificate, manifest, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
-  /** The sessions that want to hear of other offers. */
+  /** Who wants to hear of other offers: the sessions, and what reports to the server. */
   const heard = new Set<() => void>();
   let closed = false;
   /** The native module does not load here. */
@@ -144,6 +146,7 @@ export function makeHosting(options: {
       [...listeners].flatMap(([url, { rttMs }]) =>
         rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],
       ),
+    onChange: (tell) => void heard.add(tell),
     close() {
       closed = true;
       for (const listener of listeners.values()) listener.close();

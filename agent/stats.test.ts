@@ -152,3 +152,43 @@ test('reports go on after failures', async () => {
   expect(server.faults).toEqual([]);
   await server.close();
 });
+
+test('a round trip that becomes known is reported at once, in one report with what comes beside it', async () => {
+  const server = await makeTestServer();
+  const signal = new AbortController();
+  const known: { url: string; rttMs: number }[] = [];
+  let tell = () => {};
+  reportStats({
+    collector: await makeStatsCollector({
+      home: () => folder,
+      sessions: makeSessions(),
+      satellites: () => [...known],
+    }),
+    client: makeServerClient({ urls: server.url, token }),
+    everyMs: () => 3_600_000,
+    signal: signal.signal,
+    onFailure: (error) => expect(error).toBeUndefined(),
+    satellites: {
+      current: () => [...known],
+      onChange(heard) {
+        tell = heard;
+      },
+    },
+  });
+  await until(() => server.stats.length === 1, 'the first report');
+  tell();
+  for (const name of ['east', 'west']) {
+    known.push({ url: `https://${name}.example.com`, rttMs: 1.5 });
+    tell();
+  }
+  await until(() => server.stats.length === 2, 'the second report');
+  expect(server.stats.map(({ satellites }) => satellites)).toEqual([[], known]);
+  // Nothing new: nobody is told. The next is.
+  tell();
+  known[0]!.rttMs = 80;
+  tell();
+  await until(() => server.stats.length === 3, 'the third report');
+  expect(server.stats[2]!.satellites).toEqual(known);
+  signal.abort();
+  await server.close();
+});

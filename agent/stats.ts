@@ -162,9 +162,13 @@ function machine(root: string): Group {
   };
 }
 
+/** What has changed is reported so soon: several satellites are measured at the same time. */
+const soonMs = 250;
+
 /**
- * Reports a sample now and every `everyMs`, until `signal` is aborted. A report that fails is not repeated:
- * the next one says more. `onFailure` hears of it.
+ * Reports a sample now and every `everyMs`, until `signal` is aborted, and soon after other satellites or round trips are
+ * known: clients choose their way by these, and an agent that has just started has measured none for its first report.
+ * A report that fails is not repeated: the next one says more. `onFailure` hears of it.
  */
 export function reportStats(options: {
   collector: StatsCollector;
@@ -174,23 +178,41 @@ export function reportStats(options: {
   onFailure: (error: unknown) => void;
   /** The satellites as of now, as the server names them with each answer. */
   onSatellites?: (satellites: AgentManifest['satellites']) => void;
+  /** The round trips of the moment, and who tells of others. */
+  satellites?: { current: () => AgentStats['satellites']; onChange(tell: () => void): void };
 }): void {
-  const { signal } = options;
+  const { signal, satellites } = options;
   let timer: NodeJS.Timeout | undefined;
+  let reporting = false;
+  let reported = '';
+  /** There is something that the report under way does not say. */
+  let news = false;
   async function report() {
     const started = performance.now();
+    reporting = true;
+    news = false;
     try {
       const stats = await options.collector.sample();
       if (signal.aborted) return;
+      reported = JSON.stringify(stats.satellites);
       const reply = await options.client.call(postAgentStats, { body: stats, signal });
       // A server of an earlier release says nothing.
       if (reply?.satellites) options.onSatellites?.(reply.satellites);
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     }
+    reporting = false;
     if (signal.aborted) return;
-    timer = setTimeout(report, Math.max(options.everyMs() - (performance.now() - started), 100));
+    const inMs = news ? soonMs : options.everyMs() - (performance.now() - started);
+    timer = setTimeout(report, Math.max(inMs, 100));
   }
+  satellites?.onChange(() => {
+    if (signal.aborted || news || JSON.stringify(satellites.current()) === reported) return;
+    news = true;
+    if (reporting) return;
+    clearTimeout(timer);
+    timer = setTimeout(report, soonMs);
+  });
   signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   void report();
 }
