@@ -9,6 +9,7 @@ export async function serveMetrics(
   address: { host: string; port: number },
   relay: Pick<Relay, 'stats'>,
   stun: Pick<StunServer, 'stats'> | null,
+  browsers: { terminals: { readonly open: number }; ports: { readonly open: number } },
 ): Promise<() => Promise<void>> {
   const registry = new Registry();
   const registers = [registry];
@@ -26,6 +27,19 @@ export async function serveMetrics(
       registers,
       collect() {
         this.set(relay.stats()[key]);
+      },
+    });
+  const carried = {
+    terminals: 'Terminals of browsers',
+    ports: 'Requests and WebSockets of browsers for ports',
+  } as const;
+  for (const [key, help] of Object.entries(carried) as [keyof typeof carried, string][])
+    new Gauge({
+      name: `cde_browser_${key}`,
+      help: `${help} that are served`,
+      registers,
+      collect() {
+        this.set(browsers[key].open);
       },
     });
   new Counter({

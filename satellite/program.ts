@@ -176,7 +176,8 @@ export async function startSatellite(options: {
     log: programLog,
   });
   const endMetrics =
-    settings.metricsListen && (await serveMetrics(settings.metricsListen, relay, stun.server));
+    settings.metricsListen &&
+    (await serveMetrics(settings.metricsListen, relay, stun.server, { terminals, ports }));
   const endWatch = watchCertificate(app, settings);
   log.info({ url, stun: stun.address, version }, 'satellite listens');
 

@@ -39,6 +39,8 @@ interface Held {
 }
 
 export interface Terminals {
+  /** How many are open at this moment. */
+  readonly open: number;
   /** Closes all; their browsers go on elsewhere. */
   sendAway(reason: string): void;
 }
@@ -207,7 +209,12 @@ export function serveTerminals(
       );
     }
   })();
-  return { sendAway };
+  return {
+    get open() {
+      return terminals.size;
+    },
+    sendAway,
+  };
 }
 
 const busy = (detail: string) =>

@@ -7,7 +7,7 @@ import { readSettings } from '@cde/satellite/settings.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { type Api, makeApi } from './harness/api.ts';
-import { type Machine, makeMachine, type Server, until } from './harness/server.ts';
+import { freePort, type Machine, makeMachine, type Server, until } from './harness/server.ts';
 
 /** Browsers' terminals over a satellite: the real server, agent and shell; the satellite in this process, ten times as quick. */
 let machine: Machine;
@@ -15,6 +15,7 @@ let server: Server;
 let api: Api & { token: string };
 let satellite: Satellite;
 let token: string;
+let metricsPort: number;
 /** The dashboard's cookie. */
 let cookie: string;
 const open: WebSocket[] = [];
@@ -24,6 +25,7 @@ beforeAll(async () => {
   server = await machine.start();
   api = await makeApi(machine, server.url);
   token = (await machine.cde('satellite', 'add', 'east')).stdout.trim();
+  metricsPort = await freePort();
   expect(await machine.cde('satellite', 'web', 'east')).toMatchObject({ code: 0 });
   await start();
   // Its new agent learns of all satellites at once.
@@ -43,6 +45,7 @@ async function start(): Promise<void> {
     settings: readSettings(['--server', server.url, '--token', token, '--listen', '127.0.0.1:0'], {
       CDE_LOG_LEVEL: 'silent',
       CDE_SATELLITE_DRAIN_SECONDS: '1',
+      CDE_SATELLITE_METRICS_LISTEN: `127.0.0.1:${metricsPort}`,
     }),
     version: '1.2.3',
     refused() {},
@@ -177,6 +180,10 @@ describe('a browser', () => {
       )
     ).body;
     expect(load.sessions).toBe(2);
+    const metrics = await (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text();
+    expect(metrics).toMatch(/^cde_browser_terminals 2$/m);
+    expect(metrics).toMatch(/^cde_browser_ports 0$/m);
+    expect(metrics).toMatch(/^cde_relay_sessions 2$/m);
     first.type('exit 7\n');
     expect(await first.says('exit')).toMatchObject({ code: 7 });
     expect((await first.closed).code).toBe(1000);

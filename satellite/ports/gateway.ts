@@ -46,6 +46,8 @@ interface Exchange {
 }
 
 export interface PortGateway extends Doorkeeper {
+  /** Requests and WebSockets that are carried at this moment. */
+  readonly open: number;
   /** Asks of all that is open whether it still may be. */
   check(): Promise<void>;
   /** Ends all that is open. What comes later is judged as ever. */
@@ -179,6 +181,9 @@ export function makePortGateway<P extends PortTarget>(options: {
       return true;
     },
     maySendSlowly: (socket) => patient.has(socket),
+    get open() {
+      return exchanges.size;
+    },
     check,
     empty() {
       for (const { end } of exchanges) end();
