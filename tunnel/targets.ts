@@ -2,6 +2,7 @@ import { connect, isIP, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { connectDatagrams } from './datagrams.ts';
 import { TunnelError } from './errors.ts';
+import { pipeTogether } from './together.ts';
 
 /**
  * What a stream leads to inside the workspace: the agent's SSH server, a TCP port, a UDP port (the stream then carries
@@ -119,7 +120,8 @@ export function connectTarget(
 export function join(a: Duplex, b: Duplex): Promise<void> {
   const pass = (from: Resettable, to: Resettable) =>
     new Promise<void>((resolve) => {
-      from.pipe(to, { end: false });
+      if (to instanceof Socket) pipeTogether(from, to, { end: false });
+      else from.pipe(to, { end: false });
       // HTTP/2 reports an end for a stream that was cut off as well.
       const ended = () => (from.aborted || from.rstCode ? reset(to) : to.end());
       // A stream that was opened and ended in one has reported it before anybody listened.

@@ -1,7 +1,7 @@
-import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
+import { pipeTogether } from '@cde/tunnel/together.ts';
 import { borrowLine, type Line } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -12,8 +12,6 @@ import type { PathChoice } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
 const lingerMs = 2_000;
-/** More than anybody types. */
-const muchBytes = 4096;
 /** The reason for which the agent ends a session follows the end of its streams within this time. */
 const reasonMs = 300;
 
@@ -41,8 +39,7 @@ export async function runStdio(
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
-    stream.prependListener('data', makeTogether(process.stdout));
-    stream.pipe(process.stdout);
+    pipeTogether(stream, process.stdout);
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
     const ended = finished(stream, { cleanup: true });
@@ -76,24 +73,6 @@ export async function runStdio(
     context.out.fail(failure);
     return failure.exitCode;
   }
-}
-
-/**
- * To be called before each write: what is written in one turn then goes out in one call. Of a TLS record the last bytes
- * are the next frame's of HTTP/2, so that a stream gives what it has much of in pieces, every other one of some bytes.
- */
-function makeTogether(output: Writable): (chunk: Buffer) => void {
-  let corked = false;
-  return ({ length }) => {
-    // A key's echo is alone.
-    if (corked || length < muchBytes) return;
-    corked = true;
-    output.cork();
-    process.nextTick(() => {
-      corked = false;
-      output.uncork();
-    });
-  };
 }
 
 /** Over a session of this process. */
