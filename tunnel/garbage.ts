@@ -13,7 +13,7 @@ import v8 from 'node:v8';
  * again has come by, 12 times a second in bulk, a third of the agent's CPU. There it may come to five times as much
  * first: once a second.
  *
- * To be called first of all. Both are read by V8 whenever it decides, so they need not be on the command line.
+ * To be called first of all. V8 reads these flags whenever it decides, so they need not be on the command line.
  */
 export function collectBuffersEarly({
   smallNewSpace,

@@ -21,7 +21,7 @@ export const sshCiphers = [
 const mostTogether = 40 * 1024;
 /**
  * What is written before other streams of the session, where there are any, have their turn: with whole packets a key's
- * echo during a download on a line of 20 Mbit/s took 128 ms, with halves 101 (bench/keys.ts). They cost a fifth of the
+ * echo during a download on a line of 20 Mbit/s took 128 ms, with halves 101 (bench/keys.ts). Halves cost a fifth of the
  * throughput.
  */
 const turnBytes = 16 * 1024;
