@@ -1,8 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { configDefaults, defineConfig } from 'vitest/config';
+import { inCi } from './tests/ci-report.ts';
 
 export default defineConfig({
   test: {
+    ...inCi,
     globalSetup: ['server/testing-setup.ts'],
     include: [
       '{api,tunnel,satellite,server,agent,cli,web,noded}/**/*.test.ts',

@@ -1,8 +1,10 @@
 import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
+import { inCi } from '../ci-report.ts';
 
 export default defineConfig({
   test: {
+    ...inCi,
     root: fileURLToPath(new URL('../..', import.meta.url)),
     include: ['tests/browser/*.test.ts'],
     testTimeout: 60_000,

@@ -1,8 +1,10 @@
 import { defineConfig } from 'vitest/config';
+import { inCi } from '../ci-report.ts';
 
 /** Slow tests with real processes that are killed; `npm run test:faults`. */
 export default defineConfig({
   test: {
+    ...inCi,
     include: ['tests/faults/*.test.ts'],
     testTimeout: 240_000,
     maxConcurrency: 4,

@@ -1,8 +1,10 @@
 import { defineConfig } from 'vitest/config';
+import { inCi } from '../ci-report.ts';
 
 /** Tests on a real cluster; `npm run test:kubernetes`. */
 export default defineConfig({
   test: {
+    ...inCi,
     globalSetup: ['tests/kubernetes/setup.ts'],
     include: ['**/*.kube.test.ts', 'tests/kubernetes/*.test.ts'],
     testTimeout: 120_000,
