@@ -5,7 +5,9 @@ import { attempt } from '../providers/kubernetes/attempt.ts';
 import { KubeError } from '../providers/kubernetes/client.ts';
 import type { Connections } from '../providers/kubernetes/connections.ts';
 import { checkParameters } from './parameters.ts';
+import { quotaIssues } from './quota.ts';
 import { renderTemplate } from './render.ts';
+import { formatPath } from './source.ts';
 
 /** What a cluster says against an object of a template. */
 export interface Refusal {
@@ -40,6 +42,9 @@ export async function tryTemplate(
     return rendered.faults.map(({ path, message, hint }) => ({ message: `${path}: ${message}`, hint }));
   const section = rendered.ok.kubernetes as KubernetesSection | undefined;
   if (!section) return [];
+  const tight = quotaIssues(rendered.ok);
+  if (tight.length > 0)
+    return tight.map(({ path, message, hint }) => ({ message: `${formatPath(path)}: ${message}`, hint }));
   const connection = cluster === '' ? connections.choose(section.cluster) : connections.get(cluster);
   if (!connection)
     throw new Problem(

@@ -236,6 +236,102 @@ test('a version that was stored before there was Kubernetes still renders', () =
   expect(JSON.stringify(result)).not.toMatch(/kubernetes|manifests/);
 });
 
+describe('a quota below what the rendered objects need is refused', () => {
+  const pod = (limits: string) =>
+    `spec: { containers: [{ name: c, image: "a:1", resources: { limits: ${limits} } }] }`;
+  const deployment = (replicas: string, limits: string) =>
+    `apiVersion: apps/v1\nkind: Deployment\nmetadata: { name: db }\nspec: { replicas: ${replicas}, selector: { matchLabels: { a: b } }, template: { metadata: { labels: { a: b } }, ${pod(limits)} } }\n`;
+  const claim =
+    'apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: { name: data }\nspec: { accessModes: [ReadWriteOnce], resources: { requests: { storage: 5Gi } } }\n';
+  test.each<[string, string, string, string | null]>([
+    [
+      'a Deployment beside the workspace',
+      'cpus: 1, quota: { cpus: 1.5 }',
+      deployment('1', '{ cpu: 600m }'),
+      'needs 1.6 cores, and the quota is 1.5 cores',
+    ],
+    [
+      'as many replicas as it has',
+      'memory: 1Gi, quota: { memory: 2Gi }',
+      deployment('3', '{ memory: 512Mi }'),
+      'needs 2560Mi, and the quota is 2Gi',
+    ],
+    [
+      'a container without limits, which gets a core',
+      'cpus: 1, quota: { cpus: 1.5 }',
+      deployment('1', '{ memory: 1Gi }'),
+      'needs 2 cores',
+    ],
+    ['a workspace without limits', 'quota: { cpus: 0.5 }', '', 'needs 1 cores'],
+    [
+      'init containers larger than the workspace',
+      'memory: 64Mi, quota: { memory: 128Mi }',
+      '',
+      'needs 256Mi',
+    ],
+    ['volumes of manifests', 'quota: { storage: 12Gi }', claim, 'needs 15Gi, and the quota is 12Gi'],
+    [
+      'a number of pods',
+      'quota: { pods: 3 }',
+      deployment('3', '{ cpu: 1 }'),
+      'needs 4 pods, and the quota is 3',
+    ],
+    [
+      'only at the largest value of a parameter',
+      'cpus: 1, quota: { cpus: 4 }',
+      deployment('"${{ parameters.size }}"', '{ cpu: 1 }'),
+      'needs 9 cores, and the quota is 4 cores, when parameters.size is 8',
+    ],
+    [
+      'only at a combination',
+      'cpus: "${{ parameters.size }}", quota: { cpus: "${{ parameters.size < 8 || parameters.tag == \'12\' ? 20 : 8 }}" }',
+      deployment('1', '{ cpu: 1 }'),
+      'when parameters.size is 8 and parameters.tag is "13"',
+    ],
+    [
+      'and no quota that has room',
+      'cpus: 0.5, memory: 1Gi, quota: { cpus: 1.1, memory: 2Gi, pods: 2, storage: 15Gi }',
+      `${deployment('1', '{ cpu: 600m, memory: 1e9 }')}---\n${claim}`,
+      null,
+    ],
+    ['nor what is scaled to nothing', 'cpus: 1, quota: { cpus: 1 }', deployment('0', '{ cpu: 4 }'), null],
+  ])('%s', (_, section, manifest, said) => {
+    const { faults } = parse(
+      `kubernetes: { image: "a:1", ${section} }\n`,
+      manifest ? { 'manifests/m.yaml': manifest } : {},
+    );
+    if (said === null) expect(told(faults)).toEqual([]);
+    else expect(told(faults)).toEqual([expect.stringContaining(said)]);
+  });
+
+  test('a version from before this rule still starts what it can', () => {
+    const manifest = deployment('1', '{ cpu: 4 }');
+    const { template } = parse('kubernetes: { image: "a:1", cpus: 1, quota: { cpus: 8 } }\n', {
+      'manifests/m.yaml': manifest,
+    });
+    const stored = { ...template!, kubernetes: { ...template!.kubernetes!, quota: { cpus: 2 } } };
+    expect(render(stored as TemplateContent)).toHaveProperty('ok');
+  });
+
+  test('trying a template of many parameters and manifests takes no longer than publishing may', () => {
+    const parameters = Array.from(
+      { length: 12 },
+      (_, n) => `  - { name: p${n}, type: number, default: 1, min: 1, max: 2 }`,
+    );
+    const sum = Array.from({ length: 12 }, (_, n) => `parameters.p${n}`).join(' + ');
+    const manifests = Array.from({ length: 150 }, (_, n) =>
+      deployment('1', '{ cpu: 1 }').replace('name: db', `name: db${n}`),
+    );
+    const before = performance.now();
+    const { faults } = parseTemplate({
+      'template.yaml': `name: k8s\nprovider: kubernetes\nparameters:\n${parameters.join('\n')}\nkubernetes: { image: "a:1", cpus: "\${{ ${sum} }}", quota: { cpus: 1 } }\n`,
+      'manifests/m.yaml': manifests.join('---\n'),
+    });
+    expect(told(faults)).toEqual([expect.stringContaining('needs 162 cores')]);
+    expect(performance.now() - before).toBeLessThan(10_000);
+  });
+});
+
 describe('the folders in templates/', () => {
   const folder = fileURLToPath(new URL('../../templates', import.meta.url));
   const names = readdirSync(folder);

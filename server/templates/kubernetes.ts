@@ -42,9 +42,8 @@ export function checkSections(source: Source): Fault[] {
  * What values of the section cannot be together: refused when the template is published, rather than by the
  * cluster when somebody starts a workspace. Called on the rendered section; what still is an expression is
  * taken for right.
- * @param home the rendered size of the home
  */
-export function sectionIssues(section: KubernetesSection, home?: string): Issue[] {
+export function sectionIssues(section: KubernetesSection): Issue[] {
   const issues: Issue[] = [];
   const report = (path: Path, message: string, hint: string) =>
     issues.push({ path: ['kubernetes', ...path], message, hint });
@@ -121,39 +120,6 @@ export function sectionIssues(section: KubernetesSection, home?: string): Issue[
         `raise kubernetes.${key}, or request less`,
       );
     }
-  }
-  issues.push(...quotaIssues(section, home));
-  return issues;
-}
-
-/** A quota below what the template itself starts would keep every workspace from starting. */
-function quotaIssues(
-  { quota, cpus, memory, services, builder }: KubernetesSection,
-  home: string | undefined,
-): Issue[] {
-  const issues: Issue[] = [];
-  const report = (key: string, needs: string, has: string) =>
-    issues.push({
-      path: ['kubernetes', 'quota', key],
-      message: `the template itself needs ${needs}, and the quota is ${has}`,
-      hint: 'raise the quota; what a developer adds to the namespace counts as well',
-    });
-  const parts = [{ cpus, memory }, ...services, ...(typeof builder === 'object' ? [builder] : [])];
-  for (const key of ['cpus', 'memory'] as const) {
-    const has = amount(quota[key]);
-    const needs = parts.reduce((sum, part) => sum + (amount(part[key]) ?? 0), 0);
-    if (has !== null && needs > has) report(key, show(key, needs), show(key, has));
-  }
-  const pods = amount(quota.pods);
-  if (pods !== null && parts.length > pods) report('pods', `${parts.length} pods`, String(pods));
-  const storage = amount(quota.storage);
-  const volumes = [
-    home,
-    ...services.flatMap((service) => (service.storage ? [service.storage.size] : [])),
-    ...(typeof builder === 'object' ? [builder.cache] : []),
-  ].reduce<number>((sum, size) => sum + (amount(size) ?? 0), 0);
-  if (storage !== null && volumes > storage) {
-    report('storage', formatQuantity(volumes), formatQuantity(storage));
   }
   return issues;
 }

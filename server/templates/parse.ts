@@ -1,17 +1,19 @@
 import { type Fault, Parameter, type TemplateContent } from '@cde/api/templates.ts';
+import { makeScope, type Scope } from './expressions.ts';
 import { wantAt } from './fields.ts';
 import { checkFiles, templateFileName } from './files.ts';
 import { checkSections } from './kubernetes.ts';
 import { type ManifestSource, readManifests } from './manifests.ts';
 import { checkDeclarations } from './parameters.ts';
 import { parseDuration } from './quantity.ts';
-import { evaluateTemplate, reservedEnv } from './render.ts';
+import { quotaIssues, quotaTrials } from './quota.ts';
+import { evaluateTemplate, type PlacedIssue, reservedEnv } from './render.ts';
 import { checkShape } from './shape.ts';
 import { readSource, type Source } from './source.ts';
 import { unstorable } from './storable.ts';
 import { nearest } from './suggest.ts';
 import { asMap, scalars } from './tree.ts';
-import { checkExpressions, samplesOf, tryContext } from './trial.ts';
+import { checkExpressions, tryContext } from './trial.ts';
 import { templateWarnings } from './warnings.ts';
 
 const limits = { faults: 100, timeoutMs: 24 * 3600_000 };
@@ -126,23 +128,37 @@ function checkMeaning(
 }
 
 /**
- * What values have together, once they have values: the template is rendered as it would be for the first of
- * each parameter's samples. Faults of single values are told elsewhere.
+ * What values have together, once they have values: the template is rendered as it would be for the default, the limits and
+ * the options of its parameters, alone and together. Faults of single values are told elsewhere.
  */
 function checkTogether(
   template: TemplateContent,
   source: Source,
   documents: readonly ManifestSource[],
 ): Fault[] {
-  const samples = template.parameters.flatMap((parameter) => {
-    const [first] = samplesOf(parameter);
-    return first === undefined ? [] : [[parameter.name, first] as const];
-  });
-  const { issues } = evaluateTemplate(template, Object.fromEntries(samples), tryContext);
-  return issues.map(({ manifest, path, message, hint, onKey }) => {
-    const at = manifest === undefined ? source : documents[manifest]!.source;
-    return onKey ? at.faultAtKey(path, message, hint) : at.fault(path, message, hint);
-  });
+  const scope = makeScope(template.parameters);
+  const compiled = new Map<string, ReturnType<Scope['compile']>>();
+  const compile: Scope['compile'] = (text) => {
+    if (!compiled.has(text)) compiled.set(text, scope.compile(text));
+    return compiled.get(text)!;
+  };
+  const found: Fault[] = [];
+  const told = new Set<string>();
+  for (const { values, when } of quotaTrials(template)) {
+    const { rendered, faults, issues } = evaluateTemplate(template, values, tryContext, { compile });
+    const all: PlacedIssue[] = [...issues, ...(faults.length === 0 ? quotaIssues(rendered) : [])];
+    const keyOf = ({ manifest, path }: PlacedIssue) => JSON.stringify([manifest, path]);
+    // What is at fault already is not told again for other values.
+    const added = all.filter((issue) => !told.has(keyOf(issue)));
+    for (const issue of added) {
+      const { manifest, path, message, hint, onKey } = issue;
+      const at = manifest === undefined ? source : documents[manifest]!.source;
+      const said = when ? `${message}, when ${when}` : message;
+      found.push(onKey ? at.faultAtKey(path, said, hint) : at.fault(path, said, hint));
+      told.add(keyOf(issue));
+    }
+  }
+  return found;
 }
 
 /** Texts that are not evaluated reach the database as they are. */

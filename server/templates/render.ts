@@ -12,6 +12,7 @@ import { makeScope, type RenderContext, type Scope } from './expressions.ts';
 import { convert, type PlainValue, type Want, wantAt } from './fields.ts';
 import { sectionIssues } from './kubernetes.ts';
 import { manifestIssues } from './manifest-rules.ts';
+import { quotaIssues } from './quota.ts';
 import { formatPath, type Path } from './source.ts';
 import { type Issue, mapScalars } from './tree.ts';
 
@@ -70,6 +71,9 @@ export function renderTemplate(
   context: RenderContext,
 ): { ok: Rendered } | { faults: RenderFault[] } {
   const { rendered, faults, issues } = evaluateTemplate(template, parameters, context);
+  // Without the manifests: a workspace of an older version starts, even if something beside it does not fit the quota.
+  const { manifests: _, ...alone } = rendered;
+  if (faults.length === 0) issues.push(...quotaIssues(alone));
   const all = [
     ...faults,
     ...issues.map(({ manifest, path, message, hint }) => ({
@@ -96,15 +100,16 @@ export type PlacedIssue = Issue & { manifest?: number };
 
 /**
  * `renderTemplate` for a check, too: with parameters missing, what depends on them stays as it is written.
+ * @param scope of the template's parameters, for one that is rendered many times
  * @returns besides what is rendered, the faults of single values, and the issues that values have together
  */
 export function evaluateTemplate(
   template: TemplateContent,
   parameters: ParameterValues,
   context: RenderContext,
+  scope: Scope = makeScope(template.parameters),
 ): { rendered: Rendered; faults: RenderFault[]; issues: PlacedIssue[] } {
   const faults: RenderFault[] = [];
-  const scope = makeScope(template.parameters);
   const evaluate = (want: Want, value: unknown, path: () => string): PlainValue | undefined => {
     const result = renderField(scope, want, value, parameters, context);
     if ('ok' in result) return result.ok;
@@ -142,7 +147,7 @@ export function evaluateTemplate(
   const home = { size: field(['home', 'size'], template.home.size)?.toString() };
   const issues: PlacedIssue[] = [];
   if (kubernetes) {
-    issues.push(...sectionIssues(kubernetes, home.size));
+    issues.push(...sectionIssues(kubernetes));
     manifests?.forEach((manifest, index) => {
       for (const issue of manifestIssues(manifest, kubernetes)) issues.push({ ...issue, manifest: index });
     });

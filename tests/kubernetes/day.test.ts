@@ -1,4 +1,4 @@
-import { mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
+import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
@@ -172,4 +172,24 @@ test('a start that cannot be says why in the build’s log', async () => {
   creating.process.kill('SIGINT');
   expect(await creating.ended).toMatchObject({ code: 130 });
   await ok('delete', 'stuck', '--yes', '--discard-home');
+}, 150_000);
+
+test('the starter template starts at its minima, the database beside it', async () => {
+  const folder = join(machine.folder, 'starter');
+  await cp(new URL('../../templates/kubernetes', import.meta.url), folder, { recursive: true });
+  const edit = async (file: string, change: (text: string) => string) =>
+    writeFile(join(folder, file), change(await readFile(join(folder, file), 'utf8')));
+  // The images come from a registry that this machine does not reach.
+  await edit('manifests/postgres.yaml', (text) =>
+    text
+      .replace('image: postgres:18', `image: ${images.debian}\n          command: [sleep, infinity]`)
+      .replace(/command: \[pg_isready.*\]/, 'command: ["true"]'),
+  );
+  await ok('template', 'push', folder);
+  const minima = { image: images.debian, cpus: 0.5, memory: 1, disk: 1, database: true };
+  const given = Object.entries(minima).flatMap(([name, value]) => ['--param', `${name}=${value}`]);
+  await ok('create', 'least', '--template', 'kubernetes', ...given);
+  const rollout = ['kubectl', 'rollout', 'status', 'deployment/postgres', '--timeout=60s'];
+  expect(await ok('env', 'least', '--', ...rollout)).toContain('successfully rolled out');
+  await ok('delete', 'least', '--yes', '--discard-home');
 }, 150_000);

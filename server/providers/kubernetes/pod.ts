@@ -88,7 +88,12 @@ export function workspacePod(
   };
   const cde = { name: 'cde', mountPath: place };
   const pull = section.pullPolicy && { imagePullPolicy: section.pullPolicy };
-  const small = { requests: { cpu: '10m', memory: '64Mi' }, limits: { cpu: '1', memory: '256Mi' } };
+  // A pod counts in the quota for the largest of its init containers: not for more cores than the workspace has.
+  const millis = Math.min(1000, section.cpus === undefined ? 1000 : milliCores(section.cpus));
+  const small = {
+    requests: { cpu: `${Math.min(10, millis)}m`, memory: '64Mi' },
+    limits: { cpu: `${millis}m`, memory: '256Mi' },
+  };
   const scratch = section.readOnlyRoot ? ['tmp', 'run', 'var-tmp'] : [];
   return {
     metadata: {

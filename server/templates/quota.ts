@@ -1,0 +1,204 @@
+import type { KubernetesSection, Manifest, Parameter, ParameterValues } from '@cde/api/templates.ts';
+import { renderNamespace } from '../providers/kubernetes/namespace.ts';
+import type { Rendered } from '../providers/provider.ts';
+import { podAt } from './manifest-rules.ts';
+import { formatQuantity } from './quantity.ts';
+import type { Path } from './source.ts';
+import { asList, asMap, type Issue, scalars } from './tree.ts';
+import { samplesOf } from './trial.ts';
+
+/** What pods and claims count for in a ResourceQuota: limits in cores and bytes, requests of storage in bytes. */
+interface Need {
+  cpus: number;
+  memory: number;
+  pods: number;
+  storage: number;
+}
+type Resource = 'cpus' | 'memory';
+const names = { cpus: 'cpu', memory: 'memory' } as const;
+
+const exponents: Readonly<Record<string, number>> = {
+  n: 1e-9,
+  u: 1e-6,
+  m: 1e-3,
+  '': 1,
+  k: 1e3,
+  M: 1e6,
+  G: 1e9,
+  T: 1e12,
+  P: 1e15,
+  E: 1e18,
+  Ki: 2 ** 10,
+  Mi: 2 ** 20,
+  Gi: 2 ** 30,
+  Ti: 2 ** 40,
+  Pi: 2 ** 50,
+  Ei: 2 ** 60,
+};
+
+/** Any quantity that Kubernetes reads (`500m`, `1e3`, `2Gi`); null for anything else, such as an expression. */
+function readQuantity(value: unknown): number | null {
+  if (typeof value === 'number') return value;
+  if (typeof value !== 'string') return null;
+  const match = /^\+?(\d+\.?\d*|\.\d+)(?:([numkMGTPE]|[KMGTPE]i)|[eE]([-+]?\d{1,3}))?$/.exec(value.trim());
+  if (!match) return null;
+  return Number(match[1]) * (match[3] ? 10 ** Number(match[3]) : exponents[match[2] ?? '']!);
+}
+
+/** Of containers without limits, in a namespace whose quota counts them: the LimitRange gives them these. */
+const defaultLimits = { cpus: 1, memory: 2 ** 30 } as const;
+
+function limitOf(resources: unknown, resource: Resource): number | null {
+  const limit = asMap(asMap(resources).limits)[names[resource]];
+  return limit === undefined ? null : (readQuantity(limit) ?? 0);
+}
+
+/** What one pod counts for: its containers and sidecars together, or the largest of its init containers. */
+function podNeed(pod: Record<string, unknown>, resource: Resource): number {
+  const ofPod = limitOf(pod.resources, resource);
+  if (ofPod !== null) return ofPod;
+  const of = (container: unknown) => limitOf(asMap(container).resources, resource) ?? defaultLimits[resource];
+  let sidecars = 0;
+  let largest = 0;
+  for (const container of asList(pod.initContainers)) {
+    if (asMap(container).restartPolicy === 'Always') sidecars += of(container);
+    largest = Math.max(largest, sidecars + (asMap(container).restartPolicy === 'Always' ? 0 : of(container)));
+  }
+  return Math.max(
+    largest,
+    asList(pod.containers).reduce<number>((sum, each) => sum + of(each), sidecars),
+  );
+}
+
+/** How many pods of its kind an object runs at once. */
+function podsOf(kind: string, spec: Record<string, unknown>): number {
+  const amount = (value: unknown) => (value === undefined ? 1 : (readQuantity(value) ?? 0));
+  switch (kind) {
+    case 'Pod':
+      return 1;
+    case 'Deployment':
+    case 'StatefulSet':
+    case 'ReplicaSet':
+    case 'ReplicationController':
+      return amount(spec.replicas);
+    case 'Job':
+      return spec.suspend === true ? 0 : amount(spec.parallelism);
+    case 'CronJob':
+      return spec.suspend === true ? 0 : amount(asMap(asMap(spec.jobTemplate).spec).parallelism);
+    default:
+      return 0;
+  }
+}
+
+/** What all of the objects need at once. Kinds of operators are not counted: nobody knows what they make. */
+function needOf(objects: readonly Manifest[]): Need {
+  const need: Need = { cpus: 0, memory: 0, pods: 0, storage: 0 };
+  const claim = (spec: unknown, times: number) => {
+    need.storage += times * (readQuantity(asMap(asMap(asMap(spec).resources).requests).storage) ?? 0);
+  };
+  for (const object of objects) {
+    const spec = asMap(object.spec);
+    if (object.kind === 'PersistentVolumeClaim') claim(spec, 1);
+    const at = podAt(object.apiVersion, object.kind);
+    const pods = at ? podsOf(object.kind, spec) : 0;
+    if (!at || pods === 0) continue;
+    const pod = asMap(at.reduce<unknown>((value, part) => asMap(value)[part as string], object));
+    need.pods += pods;
+    for (const resource of ['cpus', 'memory'] as const) need[resource] += pods * podNeed(pod, resource);
+    for (const template of asList(spec.volumeClaimTemplates)) claim(asMap(template).spec, pods);
+  }
+  return need;
+}
+
+/**
+ * A quota below what the objects of the template need would keep a part of every workspace from starting. Counted are the
+ * objects as they go to the cluster, with what we add to them.
+ */
+export function quotaIssues(rendered: Pick<Rendered, 'kubernetes' | 'home' | 'manifests'>): Issue[] {
+  const section = rendered.kubernetes as KubernetesSection | undefined;
+  if (!section || Object.keys(section.quota).length === 0) return [];
+  const spec = { workspaceId: '', owner: 'someone', name: 'example', template: rendered as Rendered };
+  const launch = { buildId: '', token: '', serverUrl: '' };
+  const options = { namespace: 'example', installation: '', agentImage: '' };
+  const need = needOf(renderNamespace(spec, launch, options) as Manifest[]);
+  const shown = {
+    cpus: (value: number) => `${Math.round(value * 1000) / 1000} cores`,
+    memory: (value: number) => formatQuantity(Math.round(value)),
+    pods: (value: number) => `${value} pods`,
+    storage: (value: number) => formatQuantity(Math.round(value)),
+  };
+  return (Object.keys(shown) as (keyof Need)[]).flatMap((key) => {
+    const has = readQuantity(section.quota[key]);
+    if (has === null || need[key] <= has) return [];
+    return [
+      {
+        path: ['kubernetes', 'quota', key],
+        message: `the template itself needs ${shown[key](need[key])}, and the quota is ${key === 'pods' ? has : shown[key](has)}`,
+        hint: 'raise the quota; what a developer adds to the namespace counts as well',
+      },
+    ];
+  });
+}
+
+/** Keys of a manifest on which it depends what the object needs. */
+const needKeys = new Set(['replicas', 'parallelism', 'suspend', 'resources', 'restartPolicy']);
+/** A template that is tried on its parameters is rendered so often at most, and larger ones less often. */
+const maxTrials = 128;
+const maxTriedScalars = 40_000;
+
+/** Values for the parameters to try a template on, and in words what is not the default. */
+export interface Trial {
+  values: ParameterValues;
+  when: string;
+}
+
+/**
+ * The values on which what a template needs, and its quota, may come out largest and smallest: the defaults, then each
+ * limit and option alone, then together, as many as are affordable.
+ */
+export function quotaTrials(template: {
+  parameters: readonly Parameter[];
+  home: unknown;
+  kubernetes?: unknown;
+  manifests?: unknown;
+}): Trial[] {
+  const texts: string[] = [];
+  let size = 0;
+  const look = (value: unknown, counts: (path: Path) => boolean) => {
+    for (const { path, value: each } of scalars(value)) {
+      size++;
+      if (typeof each === 'string' && each.includes('${{') && counts(path)) texts.push(each);
+    }
+  };
+  look(template.home, () => true);
+  look(template.kubernetes, () => true);
+  look(template.manifests, (path) => path.some((part) => needKeys.has(String(part))));
+  const samples = template.parameters.flatMap((parameter) => {
+    const values = [...new Set(samplesOf(parameter))];
+    return values.length > 0 ? [{ name: parameter.name, values }] : [];
+  });
+  const defaults: ParameterValues = Object.fromEntries(samples.map(({ name, values }) => [name, values[0]!]));
+  const varied = samples.filter(
+    ({ name, values }) => values.length > 1 && texts.some((text) => text.includes(name)),
+  );
+  const trials = new Map<string, Trial>();
+  const max = Math.max(4, Math.min(maxTrials, Math.floor(maxTriedScalars / Math.max(1, size))));
+  const add = (more: ParameterValues) => {
+    const changed = Object.entries(more).filter(([name, value]) => value !== defaults[name]);
+    const when = changed
+      .map(([name, value]) => `parameters.${name} is ${JSON.stringify(value)}`)
+      .join(' and ');
+    const key = JSON.stringify(changed);
+    if (trials.size < max && !trials.has(key)) trials.set(key, { values: { ...defaults, ...more }, when });
+  };
+  add({});
+  for (const { name, values } of varied) for (const value of values) add({ [name]: value });
+  const combine = (index: number, chosen: ParameterValues): void => {
+    if (trials.size >= max) return;
+    const parameter = varied[index];
+    if (!parameter) add(chosen);
+    else for (const value of parameter.values) combine(index + 1, { ...chosen, [parameter.name]: value });
+  };
+  combine(0, {});
+  return [...trials.values()];
+}
