@@ -226,25 +226,6 @@ function checkTexts(source: Source): Fault[] {
         }
         visit(item, [...path, key]);
       }
-    } else if (typeof value === 'number') {
-      const written = source.written(path) ?? '';
-      // Octal to kubectl, which reads YAML 1.1: 0644 would become 644.
-      if (/^[-+]?0[0-9_]+$/.test(written)) {
-        const octal = /^0[0-7]+$/.test(written);
-        faults.push(
-          source.fault(
-            path,
-            `${written} is read as the number ${value}`,
-            octal
-              ? `write 0o${written.slice(1)} for the octal number, or "${written}" for a text`
-              : `write "${written}" for a text`,
-          ),
-        );
-      } else if (!Number.isFinite(value) || (Number.isInteger(value) && !Number.isSafeInteger(value))) {
-        faults.push(
-          source.fault(path, `${written} is not a number that can be kept`, `write "${written}" for a text`),
-        );
-      }
     } else if (typeof value === 'string' && unstorable(value)) {
       faults.push(source.fault(path, 'the text holds a NUL character or half a character'));
     }

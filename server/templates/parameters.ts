@@ -233,8 +233,9 @@ function wantedForm(parameter: Parameter): string | undefined {
 
 /**
  * Checks what a developer gives for a template's parameters, and fills in the rest.
- * @param previous the values of the workspace's last build: they stand where nothing is given, and hold
- *   immutable parameters fast. Those that the template no longer has are dropped.
+ * @param previous the values of the workspace's last build: they are kept where nothing is given. Those that the
+ *   template no longer has are dropped. An immutable value is kept even if a newer version no longer allows it
+ *   (an option was removed, a limit lowered); such a value, and no other, may then be replaced by one that is allowed.
  * @returns a value for every parameter, or one issue for each that does not fit (`path` is its name)
  */
 export function checkParameters(
@@ -256,6 +257,15 @@ export function checkParameters(
     const before = Object.hasOwn(previous, name) ? previous[name] : undefined;
     const isGiven = Object.hasOwn(given, name) && given[name] !== undefined && given[name] !== null;
     const value = isGiven ? coerce(parameter, given[name]) : (before ?? parameter.default);
+    if (
+      parameter.immutable &&
+      before !== undefined &&
+      sameValue(before, value) &&
+      hasType(parameter, before)
+    ) {
+      values[name] = before;
+      continue;
+    }
     if (value === undefined) {
       issues.push({ path: name, message: 'a value is required: the parameter has no default' });
       continue;
@@ -267,7 +277,7 @@ export function checkParameters(
       issues.push({ path: name, message: `${kept}${issue.message}${hint ? `; ${hint}` : ''}` });
       continue;
     }
-    if (parameter.immutable && before !== undefined && !sameValue(before, value)) {
+    if (parameter.immutable && before !== undefined && checkValue(parameter, before) === null) {
       issues.push({
         path: name,
         message: `can only be set when the workspace is created; it is ${JSON.stringify(before)}`,
@@ -279,6 +289,18 @@ export function checkParameters(
   return issues.length > 0 ? { issues } : { values };
 }
 
-function sameValue(a: ParameterValue, b: ParameterValue): boolean {
+/** Whether expressions can work with the value: its type is the parameter's, whatever the constraints say. */
+function hasType(parameter: Parameter, value: ParameterValue): boolean {
+  switch (parameter.type) {
+    case 'list':
+      return Array.isArray(value);
+    case 'number':
+      return typeof value === 'number' && (!parameter.integer || Number.isSafeInteger(value));
+    default:
+      return typeof value === parameter.type;
+  }
+}
+
+function sameValue(a: ParameterValue, b: ParameterValue | undefined): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
 }

@@ -28,6 +28,35 @@ test('a minimal template gets its defaults', () => {
   });
 });
 
+test.each([
+  // Octal to YAML 1.1 and Kubernetes, decimal to YAML 1.2: nobody can tell which is meant.
+  [
+    'env: { MODE: 0755 }',
+    '1:14 0755 is read as the number 755 (write 0o755 for the octal number, 755 for the decimal one, or "0755" for a text)',
+  ],
+  [
+    'parameters: [{ name: mode, type: number, default: 0644 }]',
+    '1:51 0644 is read as the number 644 (write 0o644 for the octal number, 644 for the decimal one, or "0644" for a text)',
+  ],
+  ['env: { ID: 0089 }', '1:12 0089 is read as the number 89 (write 89, or "0089" for a text)'],
+  ['env: { V: 1e3 }', '1:11 YAML reads 1e3 as the number 1000 (put it in quotes: "1e3")'],
+  ['local: { env: { V: 0x1F } }', '1:20 YAML reads 0x1F as the number 31 (put it in quotes: "0x1F")'],
+  [
+    'env: { ID: 12345678901234567890 }',
+    '1:12 12345678901234567890 is not a number that can be kept (write "12345678901234567890" for a text)',
+  ],
+])('a number that may mean something else is a fault: %s', (text, fault) => {
+  expect(faultsOf(text)).toContain(fault);
+});
+
+test.each([
+  ['startup: { script: a, timeout: 90 }', '1:32 "timeout" must be a text, not 90 (write a unit: 90s)'],
+  ['home: { size: 20 }', '1:15 "size" must be a text, not 20 (write a unit: 20Gi)'],
+  ['title: 2024', '1:8 "title" must be a text, not 2024 (put it in quotes: "2024")'],
+])('the hint of %s works when it is followed', (text, fault) => {
+  expect(faultsOf(text)).toContain(fault);
+});
+
 test('every fault is told at once, each at its place', () => {
   const { template, faults } = parse(`name: Demo
 titel: x

@@ -112,6 +112,7 @@ function checkMeaning(
     faults,
   );
   checkStorable(source, faults);
+  checkTexts(source, faults);
   checkEnv(source, root, faults);
   checkStartup(source, asMap(root.startup), faults);
   if (typeof root.icon === 'string' && /[/.]/.test(root.icon) && !Object.hasOwn(files, root.icon)) {
@@ -171,10 +172,26 @@ function checkStorable(source: Source, faults: Fault[]): void {
   }
 }
 
+/** Numbers where a text is wanted: 3.10 is the number 3.1 to YAML, and would reach the workspace as such. */
+function checkTexts(source: Source, faults: Fault[]): void {
+  for (const { path, value } of scalars(source.value)) {
+    const want = wantAt(path);
+    // What cannot be kept at all is a fault of its own.
+    if (typeof value !== 'number' || !Number.isFinite(value) || (want !== 'text' && want !== 'label'))
+      continue;
+    const written = source.written(path);
+    // A leading zero is a fault of its own.
+    if (written === undefined || written === String(value) || /^[-+]?0\d/.test(written)) continue;
+    faults.push(
+      source.fault(path, `YAML reads ${written} as the number ${value}`, `put it in quotes: "${written}"`),
+    );
+  }
+}
+
 function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]): void {
   for (const path of [['env'], ['local', 'env'], ['kubernetes', 'env']]) {
     const env = asMap(path.length === 1 ? root.env : asMap(root[path[0]!]).env);
-    for (const [name, value] of Object.entries(env)) {
+    for (const name of Object.keys(env)) {
       if (reservedEnv.test(name)) {
         faults.push(
           source.faultAtKey([...path, name], `the variable "${name}" is set by us`, 'choose another name'),
@@ -185,17 +202,6 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
             [...path, name],
             `"${name}" is not a name for this`,
             'use letters, digits and underscores, not starting with a digit',
-          ),
-        );
-      }
-      const written = source.written([...path, name]);
-      // 3.10 is a number to YAML, and would reach the workspace as 3.1.
-      if (typeof value === 'number' && written !== undefined && written !== String(value)) {
-        faults.push(
-          source.fault(
-            [...path, name],
-            `YAML reads ${written} as the number ${value}`,
-            `put it in quotes: "${written}"`,
           ),
         );
       }

@@ -194,6 +194,41 @@ describe('checkParameters', () => {
         issues: [{ path: 'count', message: 'can only be set when the workspace is created; it is 5' }],
       });
     });
+    describe('an immutable one that a newer version no longer allows', () => {
+      const newer = template(`parameters:
+  - {name: zone, type: string, default: b, immutable: true, options: [{value: b}, {value: c}]}
+  - {name: disk, type: number, default: 10, max: 20, immutable: true}
+  - {name: team, type: string, default: web, pattern: "[a-z]+", immutable: true}
+  - {name: tags, type: list, default: [], maxItems: 1, immutable: true}
+`).parameters;
+      const kept = { zone: 'a', disk: 40, team: 'web-1', tags: ['x', 'y'] };
+      test('is kept', () => {
+        expect(checkParameters(newer, {}, { previous: kept })).toEqual({ values: kept });
+        expect(checkParameters(newer, kept, { previous: kept })).toEqual({ values: kept });
+      });
+      test('may be replaced by one that is allowed, once', () => {
+        const replaced = checkParameters(newer, { zone: 'b', disk: 20 }, { previous: kept });
+        expect(replaced).toEqual({ values: { ...kept, zone: 'b', disk: 20 } });
+        expect(checkParameters(newer, { zone: 'c' }, { previous: { ...kept, zone: 'b' } })).toEqual({
+          issues: [{ path: 'zone', message: 'can only be set when the workspace is created; it is "b"' }],
+        });
+      });
+      test('may not be replaced by another that is not allowed', () => {
+        expect(checkParameters(newer, { zone: 'd' }, { previous: kept })).toHaveProperty('issues');
+      });
+      test('is asked for if its type has changed, since expressions cannot use it', () => {
+        const previous = { ...kept, disk: 'large' };
+        expect(checkParameters(newer, {}, { previous })).toEqual({
+          issues: [
+            {
+              path: 'disk',
+              message: 'the value from before no longer fits: it must be a number, not "large"',
+            },
+          ],
+        });
+        expect(checkParameters(newer, { disk: 5 }, { previous })).toEqual({ values: { ...kept, disk: 5 } });
+      });
+    });
     test('asks again for one that no longer fits', () => {
       expect(checkParameters(parameters, {}, { previous: { ...previous, size: 'huge' } })).toEqual({
         issues: [

@@ -1,6 +1,6 @@
 import { type Fault, TemplateFile } from '@cde/api/templates.ts';
 import type { z } from 'zod';
-import { describe } from './fields.ts';
+import { describe, wantAt } from './fields.ts';
 import type { Path, Source } from './source.ts';
 import { didYouMean } from './suggest.ts';
 
@@ -135,7 +135,7 @@ function typeFault(name: string, wanted: string[], value: unknown, path: Path, s
   }
   const written = source.written(path);
   let hint: string | undefined;
-  if (wanted.includes('string') && written !== undefined) hint = `put it in quotes: "${written}"`;
+  if (wanted.includes('string') && written !== undefined) hint = textHint(written, path, source);
   else if (typeof value === 'string' && value.includes('${{')) {
     hint = "expressions stand in env, home.size and the provider's section only";
   } else if (wanted.includes('number') && typeof value === 'string' && /^-?[\d.]+$/.test(value)) {
@@ -144,6 +144,16 @@ function typeFault(name: string, wanted: string[], value: unknown, path: Path, s
     hint = 'YAML 1.2 knows true and false only';
   } else if (wanted.includes('array')) hint = 'begin each item with "- "';
   return source.fault(path, `${name} must be ${types}, not ${describe(value)}`, hint);
+}
+
+/** What to write where a text is wanted: the same in quotes, unless that is refused too. */
+function textHint(written: string, path: Path, source: Source): string {
+  const want = wantAt(path);
+  if (want === 'bytes' || want === 'size') return `write a unit: ${written}Gi`;
+  const schema = schemaAt(path, source.value) as z.ZodType | undefined;
+  if (schema === undefined || schema.safeParse(written).success) return `put it in quotes: "${written}"`;
+  if (schema.safeParse(`${written}s`).success) return `write a unit: ${written}s`;
+  return schema.safeParse(written).error?.issues[0]?.message ?? `put it in quotes: "${written}"`;
 }
 
 function nearOnly(word: string, options: string[]): string | undefined {
@@ -162,14 +172,23 @@ export function valueAt(value: unknown, path: Path): unknown {
 
 /** The keys that the schema knows in the map at `path`. */
 function keysAt(path: Path, root: unknown): string[] {
+  return [...new Set(schemasAt(path, root).flatMap(shapeKeys))];
+}
+
+/** The one schema of the value at `path`; undefined if there is none, or several. */
+function schemaAt(path: Path, root: unknown): z.core.$ZodType | undefined {
+  const schemas = schemasAt(path, root);
+  return schemas.length === 1 ? schemas[0] : undefined;
+}
+
+function schemasAt(path: Path, root: unknown): z.core.$ZodType[] {
   let schemas: z.core.$ZodType[] = [TemplateFile];
-  for (let depth = 0; depth <= path.length; depth++) {
+  for (let depth = 0; ; depth++) {
     const value = valueAt(root, path.slice(0, depth));
-    const objects = schemas.flatMap((schema) => alternatives(schema, value));
-    if (depth === path.length) return [...new Set(objects.flatMap(shapeKeys))];
-    schemas = objects.flatMap((schema) => child(schema, path[depth]!));
+    schemas = schemas.flatMap((schema) => alternatives(schema, value));
+    if (depth === path.length) return schemas;
+    schemas = schemas.flatMap((schema) => child(schema, path[depth]!));
   }
-  return [];
 }
 
 /** A schema without its defaults, and of a union what the value's `type` selects. */

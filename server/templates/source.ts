@@ -250,7 +250,28 @@ function toSource(
       return result;
     }
     if (isSeq(node)) return node.items.map((item, index) => child(index, null, item));
-    return (node as Scalar).value;
+    const scalar = node as Scalar;
+    if (scalar.type === 'PLAIN' && typeof scalar.value === 'number') checkNumber(scalar, offset, path);
+    return scalar.value;
+  }
+
+  /** Numbers that other readers of YAML take for another number, or that no program keeps exactly. */
+  function checkNumber({ value, source = '' }: Scalar, offset: number, path: Path): void {
+    const number = Number(value);
+    if (/^[-+]?0\d/.test(source)) {
+      // Octal to YAML 1.1, and so to kubectl: 0644 would become 644.
+      const octal = /^([-+]?)0+([0-7]+)$/.exec(source);
+      report(
+        offset,
+        path,
+        `${source} is read as the number ${number}`,
+        octal
+          ? `write ${octal[1]}0o${octal[2]} for the octal number, ${number} for the decimal one, or "${source}" for a text`
+          : `write ${number}, or "${source}" for a text`,
+      );
+    } else if (!Number.isFinite(number) || (Number.isInteger(number) && !Number.isSafeInteger(number))) {
+      report(offset, path, `${source} is not a number that can be kept`, `write "${source}" for a text`);
+    }
   }
 
   function find(path: Path): Place {

@@ -1,26 +1,27 @@
-import type { Parameter } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
 import { useId } from 'react';
 import { Field } from '../ui/field.tsx';
-import { type Draft, limits, mostRadios, type Problems } from './parameter-form.ts';
+import { type Draft, immutableState, limits, mostRadios, type Problems } from './parameter-form.ts';
 
 interface Props {
   parameters: readonly Parameter[];
   draft: Draft;
   problems: Problems;
   onChange: (name: string, value: Draft[string]) => void;
-  /** True for a workspace that exists: its immutable parameters are shown and stay. */
-  existing?: boolean;
+  /** The values of a workspace that exists: its immutable parameters are shown and stay. */
+  existing?: ParameterValues;
 }
 
 /** One control for each parameter, of the kind that its type and options ask for. */
-export function ParameterFields({ parameters, draft, problems, onChange, existing = false }: Props) {
+export function ParameterFields({ parameters, draft, problems, onChange, existing = {} }: Props) {
   return parameters.map((parameter) => (
     <ParameterField
       key={parameter.name}
       parameter={parameter}
       value={draft[parameter.name]}
       problem={problems[parameter.name]}
-      disabled={existing && parameter.immutable}
+      state={immutableState(parameter, existing)}
+      current={existing[parameter.name]}
       onChange={(value) => onChange(parameter.name, value)}
     />
   ));
@@ -30,21 +31,20 @@ function ParameterField({
   parameter,
   value,
   problem,
-  disabled,
+  state,
+  current,
   onChange,
 }: {
   parameter: Parameter;
   value: Draft[string] | undefined;
   problem: string | undefined;
-  disabled: boolean;
+  state: ReturnType<typeof immutableState>;
+  current: ParameterValue | undefined;
   onChange: (value: Draft[string]) => void;
 }) {
   const label = parameter.title ?? parameter.name;
-  const hints = [
-    parameter.description,
-    wanted(parameter),
-    parameter.immutable && (disabled ? 'It was set at creation and stays.' : 'It cannot be changed later.'),
-  ];
+  const disabled = state === 'fixed';
+  const hints = [parameter.description, wanted(parameter), immutableHint(parameter, state, current)];
   const hint = hints.filter(Boolean).join(' ') || undefined;
   const text = typeof value === 'string' ? value : '';
 
@@ -134,6 +134,9 @@ function ParameterField({
             onChange={(event) => onChange(event.target.value)}
           >
             {text === '' && <option value="">Choose…</option>}
+            {state === 'replaceable' && text === String(current) && (
+              <option value={text}>{text} (no longer offered)</option>
+            )}
             {parameter.options!.map((option) => (
               <option key={option.value} value={String(option.value)}>
                 {option.title ?? option.value}
@@ -162,6 +165,17 @@ function ParameterField({
       )}
     </Field>
   );
+}
+
+function immutableHint(
+  parameter: Parameter,
+  state: ReturnType<typeof immutableState>,
+  current: ParameterValue | undefined,
+): string | undefined {
+  if (!parameter.immutable) return undefined;
+  if (state === 'fixed') return 'It was set at creation and stays.';
+  if (state === 'mutable') return 'It cannot be changed later.';
+  return `It is ${[current].flat().join(', ')}, which this version no longer offers. It stays unless you choose another value.`;
 }
 
 function wanted(parameter: Parameter): string | undefined {

@@ -1,6 +1,6 @@
 import { Parameter } from '@cde/api/templates.ts';
 import { expect, test } from 'vitest';
-import { placeIssues, readDraft, startDraft } from './parameter-form.ts';
+import { immutableState, placeIssues, readDraft, startDraft } from './parameter-form.ts';
 
 const parameters = [
   { name: 'shell', type: 'string', default: 'bash', options: [{ value: 'bash' }, { value: 'zsh' }] },
@@ -96,4 +96,15 @@ test("puts the server's issues at their fields", () => {
     problems: { cpus: 'must be at most 4', repo: 'is not reachable' },
     rest: ['colour: there is no parameter "colour"'],
   });
+});
+
+test('an immutable value is fixed, unless the template version no longer allows it', () => {
+  const zone = Parameter.parse({ name: 'zone', type: 'string', immutable: true, options: [{ value: 'b' }] });
+  const disk = Parameter.parse({ name: 'disk', type: 'number', immutable: true, integer: true, max: 20 });
+  expect(immutableState(zone, { zone: 'b' })).toBe('fixed');
+  expect(immutableState(zone, { zone: 'a' })).toBe('replaceable');
+  expect(immutableState(disk, { disk: 20 })).toBe('fixed');
+  expect(immutableState(disk, { disk: 21 })).toBe('replaceable');
+  expect(immutableState(zone, {})).toBe('mutable');
+  expect(immutableState({ ...zone, immutable: false }, { zone: 'a' })).toBe('mutable');
 });

@@ -50,6 +50,25 @@ export function readDraft(
   return { values, problems };
 }
 
+/**
+ * What the form shows as fixed in an existing workspace, and what it may replace although it is immutable: a value that
+ * the template version no longer allows is kept, unless the developer chooses one that it does.
+ */
+export function immutableState(
+  parameter: Parameter,
+  values: ParameterValues,
+): 'mutable' | 'fixed' | 'replaceable' {
+  if (!parameter.immutable || !Object.hasOwn(values, parameter.name)) return 'mutable';
+  return isAllowed(parameter, values[parameter.name]!) ? 'fixed' : 'replaceable';
+}
+
+function isAllowed(parameter: Parameter, value: ParameterValue): boolean {
+  if ('problem' in readOne(parameter, toDraft(parameter, value))) return false;
+  if (!('options' in parameter) || !parameter.options) return true;
+  const allowed: readonly (string | number)[] = parameter.options.map((option) => option.value);
+  return (Array.isArray(value) ? value : [value as string | number]).every((one) => allowed.includes(one));
+}
+
 type Read = { value: ParameterValue | undefined } | { problem: string };
 
 function readOne(parameter: Parameter, held: Draft[string] | undefined): Read {

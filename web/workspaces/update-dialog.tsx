@@ -8,7 +8,14 @@ import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { useBuildBegan } from './build-began.ts';
 import { ParameterFields } from './parameter-fields.tsx';
-import { type Draft, type Problems, placeIssues, readDraft, startDraft } from './parameter-form.ts';
+import {
+  type Draft,
+  immutableState,
+  type Problems,
+  placeIssues,
+  readDraft,
+  startDraft,
+} from './parameter-form.ts';
 
 /** Moves a workspace to the active template version, with its parameters to be changed on the way. */
 export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {
@@ -40,7 +47,11 @@ export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onC
   });
   function submit(event: FormEvent) {
     event.preventDefault();
-    const read = readDraft(parameters, draft);
+    // What stays as it is needs no check: an immutable value may be one that this version no longer allows.
+    const open = parameters.filter(
+      (each) => each.name in changed || immutableState(each, workspace.parameters) === 'mutable',
+    );
+    const read = readDraft(open, draft);
     setProblems(read.problems);
     if (Object.keys(read.problems).length === 0) update.mutate(read.values);
   }
@@ -67,7 +78,7 @@ export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onC
           parameters={parameters}
           draft={draft}
           problems={problems}
-          existing
+          existing={workspace.parameters}
           onChange={(name, value) => {
             setChanged({ ...changed, [name]: value });
             setProblems(({ [name]: _gone, ...rest }) => rest);
