@@ -27,7 +27,8 @@ export type ProviderState = Record<string, unknown>;
 /**
  * The result of one move. A move never waits for something slow: it starts the slow thing, says
  * `again` with a delay (ms) and is called again. Every move may be repeated, and may find the work of
- * a killed replica half done.
+ * a killed replica half done. `message` of `again`: what it waits for, in words for the developer; it is shown
+ * as the workspace's reason until the next move.
  */
 export type Move =
   | { kind: 'done'; state: ProviderState; message?: string; isolation?: string; home?: string; place?: Place }

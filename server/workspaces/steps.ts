@@ -3,7 +3,7 @@ import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { templateVersions, workspaces } from '../database/schema.ts';
 import { hashSecret } from '../identity/secrets.ts';
-import type { MoveContext, Provider, ProviderError, WorkspaceSpec } from '../providers/provider.ts';
+import type { Move, MoveContext, Provider, ProviderError, WorkspaceSpec } from '../providers/provider.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
@@ -153,10 +153,11 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     );
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
     if (move.kind === 'again')
-      return { workspace: { providerState: move.state, ...move.place }, lines, again: move.afterMs };
+      return { workspace: { ...waiting(move), ...move.place }, lines, again: move.afterMs };
     return {
       workspace: {
         providerState: move.state,
+        reason: null,
         isolation: move.isolation ?? null,
         restoreFrom: null,
         ...move.place,
@@ -165,6 +166,11 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       lines,
       again: 'now',
     };
+  }
+
+  /** Lists and the dashboard say what the build log says: why it is not done yet. */
+  function waiting(move: Extract<Move, { kind: 'again' }>): Partial<WorkspaceRow> {
+    return { providerState: move.state, reason: move.message ?? null };
   }
 
   /** What the provider needs to give this workspace the home that a deleted one left. */
@@ -263,8 +269,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     const { context, lines } = collector(currentStage(build) ?? 'provision');
     const move = await provider.stop(workspace.id, workspace.providerState, context);
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
-    if (move.kind === 'again')
-      return { workspace: { providerState: move.state }, lines, again: move.afterMs };
+    if (move.kind === 'again') return { workspace: waiting(move), lines, again: move.afterMs };
     const state = {
       providerState: move.state,
       status: 'stopped' as const,
@@ -300,8 +305,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       context,
     );
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
-    if (move.kind === 'again')
-      return { workspace: { providerState: move.state }, lines, again: move.afterMs };
+    if (move.kind === 'again') return { workspace: waiting(move), lines, again: move.afterMs };
     const keptUntil = new Date(now().getTime() + homeGraceMs);
     return {
       workspace: {

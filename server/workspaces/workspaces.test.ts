@@ -255,6 +255,23 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
   expect((await revision()) - before).toBe(3);
 });
 
+test('while a move waits, the workspace says why, as the build log does', async () => {
+  const why = 'No node fits the pod: 1 Insufficient cpu.';
+  const waits = { kind: 'again', state: {}, afterMs: 50, message: why } as const;
+  provider.next.push(...Array.from({ length: 10_000 }, () => waits));
+  await call(ada, 'POST', '/api/v1/workspaces', { name: 'waits', template: 'plain' });
+  const shown = await until(
+    () => call(ada, 'GET', '/api/v1/workspaces/waits'),
+    (reply) => reply.body.reason === why,
+  );
+  expect(shown.body.status).toBe('starting');
+  const { items } = (await call(ada, 'GET', '/api/v1/workspaces?search=waits')).body;
+  expect(items).toMatchObject([{ name: 'waits', reason: why }]);
+  provider.next.length = 0;
+  await agentArrives();
+  expect(await untilStatus('waits', 'running')).toMatchObject({ reason: null });
+});
+
 test('names and parameters that cannot be are refused with every reason', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain', start: false });
   expect(await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain' })).toMatchObject({

@@ -66,7 +66,12 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   function waitFor(text: string, state: State, context: MoveContext): Move {
     if (state.said !== text) context.log(text, 'warn');
     const awaySince = state.awaySince ?? now().toISOString();
-    return { kind: 'again', state: write({ ...state, said: text, awaySince }), afterMs: awayMs };
+    return {
+      kind: 'again',
+      state: write({ ...state, said: text, awaySince }),
+      afterMs: awayMs,
+      message: text,
+    };
   }
 
   /** The cluster is back: the time in which it was away counts for nothing. */

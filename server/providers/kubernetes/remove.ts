@@ -49,7 +49,7 @@ export async function removeMove(
     const why = waited > patienceMs ? stuck(there) : '';
     const text = `The namespace ${namespace} does not end yet${why}.`;
     if (why && state.said !== text) context.log(text, 'warn');
-    return again({ ...state, ...(why && { said: text }) }, Math.round(waited / 2));
+    return again({ ...state, ...(why && { said: text }) }, Math.round(waited / 2), why ? text : undefined);
   }
   const { homeVolume, cluster, snapshot } = state;
   return {
@@ -91,9 +91,10 @@ async function decideHome(
   return state;
 }
 
-const again = (state: State, afterMs = 0): Move => ({
+const again = (state: State, afterMs = 0, message?: string): Move => ({
   kind: 'again',
   state: write(state),
+  ...(message && { message }),
   afterMs: Math.min(Math.max(afterMs, lookAgainMs.least), lookAgainMs.most),
 });
 

@@ -80,6 +80,7 @@ export async function startMove(
       kind: 'again',
       state: write({ ...now, said: why }),
       afterMs,
+      message: why,
       place: { cluster, namespace: now.namespace! },
     };
   }
@@ -121,7 +122,10 @@ async function look(
   // The home is safe before anybody works in it.
   if (runs && volume && state.protectedVolume === volume) {
     const waits = await waitForServices(connection, spec, state, context, options.now());
-    if (waits) return { kind: 'again', state: write(waits), afterMs: lookAgainMs, place };
+    if (waits) {
+      const { said: message } = waits;
+      return { kind: 'again', state: write(waits), afterMs: lookAgainMs, place, ...(message && { message }) };
+    }
     state.podUid = pod.metadata.uid!;
     state.restarts = status!.restartCount ?? 0;
     const { said: _, restoring: _restored, runsSince: _runs, ...rest } = state;
@@ -174,6 +178,7 @@ async function look(
   return {
     kind: 'again',
     state: write({ ...state, ...(text && { said: text }) }),
+    ...(text && { message: text }),
     // A thousand pods that wait for nodes must not keep the server busy with looking at them.
     afterMs: Math.min(Math.max(Math.round(waited / 4), lookAgainMs), mostLookAgainMs),
     place,

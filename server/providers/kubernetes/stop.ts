@@ -49,7 +49,8 @@ export async function stopMove(
     await closeQuota(client, namespace);
     state.closed = true;
   }
-  return { kind: 'again', state: write(state), afterMs: lookAgainMs };
+  const message = state.closed && alive.length > 0 ? `Pods of ${alive.join(', ')} have not ended yet.` : '';
+  return { kind: 'again', state: write(state), afterMs: lookAgainMs, ...(message && { message }) };
 }
 
 const isAlive = ({ status }: KubeObject) =>
