@@ -312,14 +312,14 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     const at = sitePort();
     expect(headers).toMatchObject({
       host: `localhost:${port()}`,
-      'x-forwarded-host': `${portHost()}:${at}`,
-      'x-forwarded-proto': 'http',
-      'x-forwarded-port': at,
+      'x-original-host': `${portHost()}:${at}`,
+      'x-original-proto': 'http',
       'x-forwarded-for': '127.0.0.1',
       authorization: 'Basic b3duOnB3',
     });
     expect(headers.cookie.replaceAll(' ', '')).toBe('app=1;other=2');
     expect(headers).not.toHaveProperty('x-mine');
+    expect(headers).not.toHaveProperty('x-forwarded-host');
     expect(headers).not.toHaveProperty('te');
     // A token of ours is for us, and none for a satellite.
     const token = await send('/', { host: portHost(), headers: { authorization: `bearer  ${api.token}` } });
@@ -360,7 +360,17 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     const [reply] = (await once(late, 'response')) as [IncomingMessage];
     expect(String((await once(reply, 'data'))[0])).toBe('late');
     const away = await send('/away', { host: portHost() });
-    expect(away).toMatchObject({ status: 302, headers: { location: '/here?x=1' } });
+    expect(away).toMatchObject({
+      status: 302,
+      headers: { location: `http://${portHost()}:${at}/here?x=1` },
+    });
+    // To the program its own page is its own, and any other is another.
+    const own = `http://${portHost()}:${at}`;
+    const post = async (origin: string) =>
+      (await send('/', { host: portHost(), method: 'POST', headers: { origin } })).json().headers.origin;
+    expect(await post(own)).toBe(`http://localhost:${port()}`);
+    expect(await post(own.replace('hello', 'other'))).toBe(own.replace('hello', 'other'));
+    expect(await post('https://evil.example')).toBe('https://evil.example');
   });
 
   test('what a reply may not do', async () => {

@@ -88,7 +88,7 @@ export function forwardRequest(
     there.once('response', (reply) => {
       const vary = [reply.headers.vary, passage.more?.vary].filter((text) => text !== undefined);
       const refused = begin(reply, response, {
-        ...replyHeaders(reply, passage.visit),
+        ...replyHeaders(reply, passage.visit, request.headers.origin),
         ...passage.more,
         ...(vary.length > 0 && { vary: vary.join(', ') }),
       });
@@ -157,7 +157,7 @@ export function forwardUpgrade(
       socket.resume();
       const response = new ServerResponse(request);
       response.shouldKeepAlive = false;
-      const refused = begin(reply, response, replyHeaders(reply, passage.visit));
+      const refused = begin(reply, response, replyHeaders(reply, passage.visit, request.headers.origin));
       if (refused) {
         socket.off('close', gone);
         there.destroy();
@@ -177,8 +177,8 @@ export function forwardUpgrade(
       socket.off('end', leave);
       socket.off('data', keep);
       socket.pause();
-      const lines = Object.entries(replyHeaders(reply, passage.visit)).flatMap(([name, value]) =>
-        [value].flat().map((one) => `${name}: ${one}\r\n`),
+      const lines = Object.entries(replyHeaders(reply, passage.visit, request.headers.origin)).flatMap(
+        ([name, value]) => [value].flat().map((one) => `${name}: ${one}\r\n`),
       );
       socket.write(
         `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n${lines.join('')}\r\n`,

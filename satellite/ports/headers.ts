@@ -1,5 +1,14 @@
 import type { IncomingHttpHeaders, IncomingMessage, OutgoingHttpHeaders } from 'node:http';
 import { sessionCookie } from '@cde/api/identity.ts';
+import {
+  localOrigin,
+  type PortAddress,
+  toLocalOrigin,
+  toLocalReferer,
+  toPublicLinks,
+  toPublicRefresh,
+  toPublicUrl,
+} from './origins.ts';
 
 /** RFC 9110, 7.6.1: of one connection only, and no business of the next. */
 const hopByHop = new Set([
@@ -13,9 +22,11 @@ const hopByHop = new Set([
   'transfer-encoding',
   'upgrade',
 ]);
-/** What the visitor says of where they come from, or a proxy in front; we know, or have it from a proxy we trust. */
+/** What the visitor claims of where they come from, or a proxy in front; we know, or have it from a proxy we trust. */
 const claims =
-  /^(forwarded|x-forwarded-.*|x-real-ip|x-client-ip|true-client-ip|cf-connecting-ip|x-original-.*|x-rewrite-url)$/;
+  /^(forwarded|x-forwarded|x-forwarded-.*|x-real-.*|x-client-ip|client-ip|true-client-ip|fastly-client-ip|cf-connecting-ip|x-cluster-client-ip|x-original-.*|x-rewrite-url|x-host|x-http-host-override|x-scheme|x-url-scheme|front-end-https)$/;
+/** Headers that a program takes from `x_y` as from `x-y` (CGI's names, in Python and Ruby) and must have from us alone. */
+const guarded = /^(content-length|content-type|sec-.*|access-control-.*|user-agent|if-.*)$/;
 /** Orders to a proxy in front of us (nginx, Apache, a CDN), which takes them from us alone. */
 const toProxies = /^(x-accel-(?!buffering$).*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|surrogate-.*|cdn-.*)$/;
 /** On a name of its own these would still reach beyond it: to the whole site's cookies, or to other ports of the host. */
@@ -69,32 +80,24 @@ const ourCookies = [sessionCookie, portCookie, stateCookie].flatMap((name) => [n
 export const sandbox =
   'sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads allow-pointer-lock allow-orientation-lock allow-presentation';
 
-export interface Visit {
-  /** The port on the workspace's loopback. */
-  port: number;
-  /** As the browser sees it: `https://8080--web--ada.dev.example.com`, by path the dashboard's. */
-  origin: string;
-  /** By path: what the port's own paths begin with, without a slash at the end; null by name. */
-  prefix: string | null;
+export interface Visit extends PortAddress {
   clientIp: string;
   /** True where nobody had to show who they are: then shared caches may keep what they may keep. */
   isPublic: boolean;
 }
 
-/** What the workspace is sent of a request's headers. */
+/** The headers that the workspace gets with a request. */
 export function requestHeaders(request: IncomingMessage, visit: Visit): Record<string, string | string[]> {
   const named = namedByConnection(request.headers);
   const headers: Record<string, string | string[]> = {};
   for (const [name, values] of Object.entries(request.headersDistinct)) {
-    if (!values || hopByHop.has(name) || named.has(name) || claims.test(name) || name === 'expect') continue;
+    const plain = name.replaceAll('_', '-');
+    if (!values || hopByHop.has(plain) || named.has(name) || claims.test(plain) || name === 'expect')
+      continue;
+    if (plain !== name && guarded.test(plain)) continue;
     headers[name] = values.length === 1 ? values[0]! : values;
   }
-  const origin = new URL(visit.origin);
-  headers.host = `localhost:${visit.port}`;
-  headers['x-forwarded-host'] = origin.host;
-  headers['x-forwarded-proto'] = origin.protocol.slice(0, -1);
-  headers['x-forwarded-port'] = origin.port || (origin.protocol === 'https:' ? '443' : '80');
-  headers['x-forwarded-for'] = visit.clientIp;
+  tellAddress(request, headers, visit);
   // Node frames a body of unknown length by itself only where the method usually has one.
   if (request.headers['transfer-encoding'] !== undefined) headers['transfer-encoding'] = 'chunked';
 
@@ -103,9 +106,6 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
   if (visit.prefix !== null) {
     delete headers.cookie;
     delete headers.authorization;
-    // Holds the pass, and the page's `null` is refused by many.
-    delete headers.referer;
-    delete headers.origin;
     headers['x-forwarded-prefix'] = visit.prefix;
   } else {
     if ([headers.authorization].flat().some(isOurToken)) delete headers.authorization;
@@ -116,19 +116,49 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
   return headers;
 }
 
-/** A WebSocket's: development servers and notebooks compare its Origin with the Host that they see. */
+/**
+ * Everything that says where the program is reached, and from which page: all of it local, as origins.ts explains. The
+ * public address comes in headers that no framework compares with anything; VS Code, ngrok's users and Azure's know them.
+ */
+function tellAddress(
+  { headersDistinct }: IncomingMessage,
+  headers: Record<string, string | string[]>,
+  visit: Visit,
+): void {
+  const { host, protocol } = new URL(visit.origin);
+  headers.host = new URL(localOrigin(visit.port)).host;
+  headers['x-original-host'] = host;
+  headers['x-original-proto'] = protocol.slice(0, -1);
+  headers['x-forwarded-for'] = visit.clientIp;
+  if (headers.origin !== undefined) {
+    const origins = [headers.origin].flat().map((origin) => toLocalOrigin(origin, visit));
+    headers.origin = origins.length === 1 ? origins[0]! : origins;
+  }
+  if (headers.referer !== undefined) {
+    const referer = toLocalReferer([headers.referer].flat()[0]!, visit);
+    if (referer === null) delete headers.referer;
+    else headers.referer = referer;
+  }
+  // The sandboxed page is a foreign site to the dashboard, whose name it stands under, and not to its own program.
+  const from = headersDistinct.origin ?? ['null'];
+  if (visit.hasPass && headers['sec-fetch-site'] === 'cross-site' && from.join() === 'null')
+    headers['sec-fetch-site'] = 'same-origin';
+}
+
+/** Those of a WebSocket's handshake. */
 export function upgradeHeaders(request: IncomingMessage, visit: Visit): Record<string, string | string[]> {
   const headers = requestHeaders(request, visit);
   headers.connection = 'Upgrade';
   headers.upgrade = 'websocket';
-  const { origin } = request.headers;
-  if (origin !== undefined && (visit.prefix !== null || origin === visit.origin))
-    headers.origin = `http://localhost:${visit.port}`;
   return headers;
 }
 
-/** What the browser gets of a reply's headers. */
-export function replyHeaders(reply: IncomingMessage, visit: Visit): OutgoingHttpHeaders {
+/** What the browser gets of a reply's headers; `origin`: the Origin header that it sent. */
+export function replyHeaders(
+  reply: IncomingMessage,
+  visit: Visit,
+  origin: string | undefined,
+): OutgoingHttpHeaders {
   const named = namedByConnection(reply.headers);
   const headers: OutgoingHttpHeaders = {};
   for (const [name, values] of Object.entries(reply.headersDistinct)) {
@@ -136,8 +166,7 @@ export function replyHeaders(reply: IncomingMessage, visit: Visit): OutgoingHttp
     if (visit.prefix === null ? tooFar.has(name) : !passByPath.has(name) && !name.startsWith('x-')) continue;
     headers[name] = values;
   }
-  if (typeof reply.headers.location === 'string')
-    headers.location = browserLocation(reply.headers.location, visit);
+  tellPublicAddress(reply, headers, visit, origin);
   if (!visit.isPublic) headers['cache-control'] = privately(reply.headers['cache-control']);
   if (visit.prefix === null) {
     const cookies = (reply.headers['set-cookie'] ?? []).flatMap(hostOnlyCookie);
@@ -191,18 +220,32 @@ function hostOnlyCookie(cookie: string): string[] {
   ];
 }
 
-/** A program that names itself by where it listens, or by what we told it, means where the browser found it. */
-function browserLocation(location: string, visit: Visit): string {
-  const names = [
-    visit.origin,
-    ...['localhost', '127.0.0.1', '[::1]', '0.0.0.0'].map((host) => `http://${host}:${visit.port}`),
-  ];
-  const own = names.find(
-    (name) => location.toLowerCase().startsWith(name) && /^([/?#]|$)/.test(location.slice(name.length)),
-  );
-  const path = own === undefined ? location : location.slice(own.length).replace(/^(?!\/)/, '/');
-  if (visit.prefix === null || !/^\/(?![/\\])/.test(path) || path.startsWith(`${visit.prefix}/`)) return path;
-  return `${visit.prefix}${path}`;
+/** Translates what the program says of its own address back to where the browser finds it. */
+function tellPublicAddress(
+  reply: IncomingMessage,
+  headers: OutgoingHttpHeaders,
+  visit: Visit,
+  origin: string | undefined,
+): void {
+  for (const name of ['location', 'content-location'] as const) {
+    const url = reply.headers[name];
+    if (headers[name] !== undefined && typeof url === 'string') headers[name] = toPublicUrl(url, visit);
+  }
+  const translated = (name: string, translate: (value: string) => string) => {
+    if (Array.isArray(headers[name])) headers[name] = headers[name].map(translate);
+  };
+  translated('refresh', (value) => toPublicRefresh(value, visit));
+  translated('link', (value) => toPublicLinks(value, visit));
+  // A program names the origin that it was told; the browser compares it with its own.
+  if (origin === undefined) return;
+  const told = toLocalOrigin(origin, visit);
+  for (const name of ['access-control-allow-origin', 'timing-allow-origin'])
+    translated(name, (value) =>
+      value
+        .split(',')
+        .map((one) => (one.trim() === told ? origin : one))
+        .join(','),
+    );
 }
 
 function privately(given: string | undefined): string {

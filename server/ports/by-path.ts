@@ -114,6 +114,7 @@ export function judgeByPath(deps: {
         port: port.port,
         origin: new URL(config.accessUrl).origin,
         prefix,
+        hasPass: more !== undefined,
         isPublic: isPublic(port) && more === undefined,
       },
       ...(more && { more }),
