@@ -73,6 +73,13 @@ export interface Command {
   /** A command line and what it does. */
   examples: readonly (readonly [string, string])[];
   hidden?: true;
+  /** Other names: `ls` of `list`. */
+  aliases?: readonly string[];
+  /**
+   * The last argument is another program's command line: from its first word on, nothing is read as an option of ours,
+   * as with ssh.
+   */
+  endsOptions?: true;
   /** All words after the name go to the handler as they are, as `words`. */
   raw?: true;
   load: () => Promise<Handler<never>>;

@@ -48,6 +48,6 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   user: { summary: 'Administer users', group: 'Administration:' },
   cluster: { summary: 'Kubernetes clusters that workspaces run on', group: 'Administration:' },
   home: { summary: 'Homes of deleted workspaces', group: 'Workspaces:' },
-  server: { summary: 'Run the server', group: 'Administration:' },
+  server: { summary: 'Choose between servers, or run one', group: 'Account:' },
   satellite: { summary: 'Relays in other regions', group: 'Administration:' },
 };

@@ -1,11 +1,15 @@
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { exitCodes } from './exit-codes.ts';
 import { Failure } from './failure.ts';
 import { withLock, writeAtomically } from './files.ts';
+import { aliasPattern, freeAlias } from './server-alias.ts';
 
 /** What `cde` knows of one server. */
 export interface Login {
+  /** The short name of the server: `--server NAME`, and `web.NAME.cde` in ssh. Unique among the servers. */
+  alias: string;
   token: string;
   username: string;
   /** `given`: the user brought the token, so that logout must not revoke it. */
@@ -45,7 +49,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
     const config = JSON.parse(text) as Config;
     if (config.version !== 1 || typeof config.servers !== 'object' || config.servers === null)
       throw new Error(`version ${config.version} is not known to this cde`);
-    return config;
+    return withAliases(config);
   } catch (cause) {
     throw new Failure('config-invalid', `${file} is not a configuration of cde.`, {
       detail: (cause as Error).message,
@@ -53,6 +57,17 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
       cause,
     });
   }
+}
+
+/** Gives each server its alias: files written before there were aliases have none. */
+function withAliases(config: Config): Config {
+  const seen = new Set<string>();
+  for (const [url, login] of Object.entries(config.servers)) {
+    if (!URL.canParse(url)) throw new Error(`${JSON.stringify(url)} is not the address of a server`);
+    if (!aliasPattern.test(login.alias ?? '') || seen.has(login.alias)) login.alias = freeAlias(config, url);
+    seen.add(login.alias);
+  }
+  return config;
 }
 
 /** Changes the configuration: under a lock, in one step, readable by its owner only. */
@@ -65,6 +80,32 @@ export async function changeConfig(env: NodeJS.ProcessEnv, change: (config: Conf
   });
 }
 
+/** The URL of a server by its alias; undefined if no signed-in server has it. */
+export function urlOfAlias(config: Config, alias: string): string | undefined {
+  return Object.entries(config.servers).find(([, login]) => login.alias === alias.toLowerCase())?.[0];
+}
+
+/** The URL of a server that is named by its alias or its address. Throws `server-unknown`. */
+export function namedServer(config: Config, text: string): string {
+  const known = urlOfAlias(config, text);
+  if (known !== undefined) return known;
+  // Without a dot, a colon or a slash it can only have been meant as an alias.
+  if (/[.:/]/.test(text) || text === 'localhost') return serverUrl(text);
+  throw serverUnknown(config, text);
+}
+
+/** Says that no server has this alias, and which there are. */
+export function serverUnknown(config: Config, text: string): Failure {
+  const aliases = Object.values(config.servers).map(({ alias }) => alias);
+  return new Failure('server-unknown', `You are not signed in to a server named ${JSON.stringify(text)}.`, {
+    exitCode: exitCodes.notFound,
+    hint:
+      aliases.length > 0
+        ? `Signed in to: ${aliases.join(', ')}. Add another: cde login URL --name ${aliasPattern.test(text) ? text : 'NAME'}`
+        : 'Run: cde login https://your-server',
+  });
+}
+
 /** A server's URL as a person types it: without a scheme it is https, and http on this machine; no path. */
 export function serverUrl(text: string): string {
   const bare = /^[a-z][a-z0-9+.-]*:\/\//i.test(text)
@@ -73,7 +114,7 @@ export function serverUrl(text: string): string {
   const url = URL.parse(bare);
   if (!url || !/^https?:$/.test(url.protocol) || !url.hostname || url.username || url.password)
     throw new Failure('usage', `${JSON.stringify(text)} is not the address of a server.`, {
-      exitCode: 2,
+      exitCode: exitCodes.usage,
       hint: 'Write it like https://cde.example.com or 127.0.0.1:7080.',
     });
   return `${url.origin}${url.pathname.replace(/\/+$/, '')}`;

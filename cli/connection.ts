@@ -1,5 +1,5 @@
 import { type Client, makeClient } from '@cde/api/client.ts';
-import { type Login, readConfig, serverUrl } from './config.ts';
+import { type Config, type Login, namedServer, readConfig } from './config.ts';
 import { exitCodes } from './exit-codes.ts';
 import { Failure } from './failure.ts';
 import { retryingFetch } from './retry.ts';
@@ -11,24 +11,55 @@ export const localUrl = 'http://127.0.0.1:7080';
 /** How long a command waits for a server that does not answer: a blink of the network, not a restart. */
 export const defaultPatienceMs = 1_500;
 
+/** The server that a command talks to, and how it is signed in there. */
+export interface ChosenServer {
+  url: string;
+  token: string | undefined;
+  login: Login | undefined;
+  /** Whether `NAME.cde` in ssh means this server; if not, it is `NAME.ALIAS.cde`. */
+  isDefaultForSsh: boolean;
+}
+
 /**
- * Which server, and by what right: `--url`, then `CDE_URL`, then the current login. The token is `CDE_TOKEN`,
- * or the login's of that server.
+ * The server: `--server`, then `CDE_SERVER`, then `CDE_URL`, then the current one. The token is `CDE_TOKEN`, or the
+ * login's of that server. A token in the environment belongs to the server in the environment: it does not go to
+ * another one that `--server` names.
  */
-export function chooseServer(
-  env: NodeJS.ProcessEnv,
-  url: string | undefined,
-): { url: string; token: string | undefined; login: Login | undefined } {
+export function chooseServer(env: NodeJS.ProcessEnv, named: string | undefined): ChosenServer {
   const config = readConfig(env);
-  const named = url ?? (env.CDE_URL || undefined);
-  const chosen = named === undefined ? config.current : serverUrl(named);
-  if (chosen === null)
-    throw new Failure('no-server', 'No server is chosen.', {
-      exitCode: exitCodes.permission,
-      hint: 'Run: cde login https://your-server  (or set CDE_URL and CDE_TOKEN)',
-    });
-  const login = Object.hasOwn(config.servers, chosen) ? config.servers[chosen] : undefined;
-  return { url: chosen, token: env.CDE_TOKEN || login?.token, login };
+  const inEnvironment = env.CDE_SERVER || env.CDE_URL || undefined;
+  const environmentUrl = inEnvironment === undefined ? null : () => namedServer(config, inEnvironment);
+  const url =
+    named !== undefined ? namedServer(config, named) : environmentUrl ? environmentUrl() : config.current;
+  if (url === null) throw noServer(config);
+  const login = Object.hasOwn(config.servers, url) ? config.servers[url] : undefined;
+  const ownToken =
+    named === undefined || !environmentUrl || environmentUrl() === url ? env.CDE_TOKEN : undefined;
+  return {
+    url,
+    token: ownToken || login?.token,
+    login,
+    isDefaultForSsh: url === config.current || config.current === null || login === undefined,
+  };
+}
+
+function noServer(config: Config): Failure {
+  const aliases = Object.values(config.servers).map(({ alias }) => alias);
+  return new Failure('no-server', 'No server is chosen.', {
+    exitCode: exitCodes.permission,
+    hint:
+      aliases.length > 0
+        ? `You are signed in to ${aliases.join(', ')}. Choose one: cde server use ${aliases[0]}`
+        : 'Run: cde login https://your-server  (or set CDE_SERVER and CDE_TOKEN)',
+  });
+}
+
+/** The environment in which another `cde` (a ProxyCommand, the background process) talks to the same server. */
+export function serverEnvironment({ url }: Pick<ChosenServer, 'url'>): {
+  CDE_SERVER: string;
+  CDE_URL: string;
+} {
+  return { CDE_SERVER: url, CDE_URL: url };
 }
 
 /** A client for a server, with retries. Without a token it may call what is public. */

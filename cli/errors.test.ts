@@ -231,7 +231,7 @@ test('a hostile server cannot have the browser open anything but a page', async 
       expiresAt: '2100-01-01T00:00:00.000Z',
       pollEveryMs: 10,
     }));
-    const ran = await home.run(['login', server.url]);
+    const ran = await home.run(['login', server.url, '--force']);
     expect(ran).toMatchObject({ code: 6, stderr: expect.stringContaining('[not-a-cde-server]') });
   }
 });

@@ -1,5 +1,6 @@
 import { run } from './run.ts';
 import type { PathChoice } from './ssh/opening.ts';
+import { fromSshHost } from './workspaces/reference.ts';
 
 /**
  * Runs a command line; resolves to the exit code. The form that `cde` itself writes into ssh's ProxyCommand is
@@ -12,7 +13,11 @@ async function main(words: string[]): Promise<number> {
     const { runStdio } = await import('./ssh/stdio.ts');
     const path = flags.findLast((each) => each.startsWith('--path='))?.slice('--path='.length) as PathChoice;
     const verbose = flags.includes('--verbose');
-    return run({ json: false }, (context) => runStdio(context, words.at(-1)!, { path, verbose }));
+    const host = words.at(-1)!;
+    const { alias } = fromSshHost(host);
+    return run({ json: false, ...(alias !== undefined && { server: alias }) }, (context) =>
+      runStdio(context, host, { path, verbose }),
+    );
   }
   const { parseAndRun } = await import('./program.ts');
   return parseAndRun(words);

@@ -1,55 +1,64 @@
 import { CommanderError, Command as Program, Option as ProgramOption } from 'commander';
 import type { Command, Handler, Option } from './command.ts';
 import { flagOf } from './command.ts';
+import { endOptions, findCommand, type GlobalOptions, takeGlobalOptions } from './command-line.ts';
 import { commands, nouns } from './commands.ts';
 import { commonOptions } from './common-options.ts';
 import { exitCodes } from './exit-codes.ts';
-import { type Failure, usage } from './failure.ts';
+import { type Failure, toFailure, usage } from './failure.ts';
 import { makeOutput } from './output.ts';
 import { run } from './run.ts';
 
 /** Parses a command line and runs its command; resolves to the exit code. */
-export async function parseAndRun(words: string[]): Promise<number> {
-  const json = words.slice(0, words.includes('--') ? words.indexOf('--') : undefined).includes('--json');
+export async function parseAndRun(given: string[]): Promise<number> {
+  let words = given;
+  let json = given.includes('--json');
+  try {
+    const { globals, rest } = takeGlobalOptions(given);
+    const found = findCommand(commands, rest);
+    const after = found ? endOptions(found.command, rest.slice(found.length)) : [];
+    words = found ? [...found.command.name.split(' '), ...after] : rest;
+    const own = words.slice(0, words.includes('--') ? words.indexOf('--') : undefined);
+    json = globals.json || own.includes('--json');
+    return await parseWords(words, { ...globals, json }, found?.command);
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.success;
+    const out = makeOutput(process.env, json);
+    const failure = error instanceof CommanderError ? usageOf(error, words) : toFailure(error);
+    out.fail(failure);
+    return failure.exitCode;
+  }
+}
+
+async function parseWords(words: string[], globals: GlobalOptions, found: Command | undefined) {
   let chosen: (() => Promise<number>) | undefined;
   const program = makeProgram((command, input, options) => {
     chosen = () =>
-      run(options, async (context) => {
+      run({ ...globals, ...options, json: globals.json || options.json }, async (context) => {
         const handler = (await command.load()) as unknown as Handler<Record<string, unknown>>;
         return handler(context, input, { commands, nouns });
       });
   });
-  const raw = commands.find(
-    (command) => command.raw && command.name.split(' ').every((part, at) => words[at] === part),
-  );
-  if (raw) {
+  if (found?.raw) {
     // What follows belongs to another program: its flags are not ours to judge.
-    const rest = words.slice(raw.name.split(' ').length);
+    const rest = words.slice(found.name.split(' ').length);
     if (!rest.includes('--help') && rest[0] !== '-h')
-      return run({ json }, async (context) =>
-        ((await raw.load()) as Handler<unknown>)(context, { words: rest }, { commands, nouns }),
+      return run(globals, async (context) =>
+        ((await found.load()) as Handler<unknown>)(context, { words: rest }, { commands, nouns }),
       );
   }
   if (words.length === 0) {
     program.outputHelp();
     return exitCodes.success;
   }
-  try {
-    await program.parseAsync(words, { from: 'user' });
-  } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.success;
-    const out = makeOutput(process.env, json);
-    const failure = error instanceof CommanderError ? usageOf(error, words) : (error as Failure);
-    out.fail(failure);
-    return failure.exitCode ?? exitCodes.failure;
-  }
+  await program.parseAsync(words, { from: 'user' });
   return chosen ? chosen() : exitCodes.success;
 }
 
 type Chosen = (
   command: Command,
   input: Record<string, unknown>,
-  options: { json: boolean; url?: string },
+  options: { json: boolean; server?: string },
 ) => void;
 
 /** commander's tree of all commands; `chosen` is told which one a command line names. */
@@ -61,6 +70,7 @@ export function makeProgram(chosen: Chosen): Program {
     .addHelpText(
       'after',
       '\nExamples:\n  $ cde login https://cde.example.com\n  $ cde create web --template local\n  $ cde ssh web\n\n' +
+        'Global options, before or after the command: --server SERVER, --json.\n' +
         'Every command explains itself: cde COMMAND --help. Exit codes and settings: docs/cli.md',
     );
   const parents = new Map<string, Program>();
@@ -97,6 +107,7 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
   const program = configure(parent.command(name, { hidden: command.hidden === true }))
     .description(command.details ? `${command.summary}.\n\n${command.details}` : `${command.summary}.`)
     .summary(command.summary)
+    .aliases((command.aliases ?? []).map((alias) => alias.split(' ').at(-1)!))
     .helpGroup(command.group);
   for (const [key, argument] of Object.entries(command.arguments)) {
     const many = argument.many ? '...' : '';
@@ -104,6 +115,8 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
   }
   const options = { ...command.options, ...commonOptions };
   for (const [key, option] of Object.entries(options)) program.addOption(makeOption(key, option));
+  // Its name before a server had a name of its own; kubeconfigs and scripts hold it.
+  program.addOption(new ProgramOption('--url <URL>').hideHelp());
   if (command.examples.length > 0)
     program.addHelpText(
       'after',
@@ -116,8 +129,8 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
       input[key] = given[at];
     });
     for (const [key, option] of Object.entries(command.options)) input[key] = settle(option, values[key]);
-    const url = values.url as string | undefined;
-    chosen(command, input, { json: values.json === true, ...(url !== undefined && { url }) });
+    const server = (values.server ?? values.url) as string | undefined;
+    chosen(command, input, { json: values.json === true, ...(server !== undefined && { server }) });
   });
 }
 

@@ -9,7 +9,7 @@ import { makeOutput, type Output } from './output.ts';
  * into words and an exit code. Resolves to the exit code.
  */
 export async function run(
-  options: { json: boolean; url?: string },
+  options: { json: boolean; server?: string },
   work: (context: Context) => Promise<number | undefined>,
 ): Promise<number> {
   const { env } = process;
@@ -27,7 +27,7 @@ export async function run(
   };
   try {
     return (
-      (await work(makeContext(env, out, controller.signal, options.url, leaveInterrupts))) ??
+      (await work(makeContext(env, out, controller.signal, options.server, leaveInterrupts))) ??
       exitCodes.success
     );
   } catch (error) {
@@ -45,12 +45,12 @@ function makeContext(
   env: NodeJS.ProcessEnv,
   out: Output,
   signal: AbortSignal,
-  url: string | undefined,
+  named: string | undefined,
   leaveInterrupts: () => void,
 ): Context {
   let chosen: ReturnType<typeof chooseServer> | undefined;
   const server = () => {
-    chosen ??= chooseServer(env, url);
+    chosen ??= chooseServer(env, named);
     return chosen;
   };
   return {
@@ -59,6 +59,7 @@ function makeContext(
     signal,
     leaveInterrupts,
     server,
+    forServer: (other) => makeContext(env, out, signal, other, leaveInterrupts),
     async client({ patienceMs } = {}) {
       const { url, token } = server();
       if (!token) throw signInRequired(url);

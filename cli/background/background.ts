@@ -29,7 +29,7 @@ const reasonMs = 300;
 
 interface Kept {
   workspace: string;
-  opened: Promise<{ session: Session; username: string }>;
+  opened: Promise<{ session: Session; hostKey: string }>;
   session: Session | null;
   username: string;
   hasPath: boolean;
@@ -74,7 +74,7 @@ export async function runBackground(context: Context): Promise<number> {
         kept.session = session;
         kept.username = opening.username;
         void session.closed.then(() => sessions.get(key) === kept && sessions.delete(key));
-        return { session, username: opening.username };
+        return { session, hostKey: opening.sshHostKey };
       }),
     };
     kept.opened.catch(() => sessions.get(key) === kept && sessions.delete(key));
@@ -86,7 +86,7 @@ export async function runBackground(context: Context): Promise<number> {
     const kept = keep(question.workspace, question.path, question.opening);
     kept.streams++;
     try {
-      const { session } = await kept.opened;
+      const { session, hostKey } = await kept.opened;
       if (socket.destroyed) return;
       const stream = await session.open({ kind: 'ssh' }, { eager: true });
       // Another process may be asked about it.
@@ -95,7 +95,7 @@ export async function runBackground(context: Context): Promise<number> {
       stream.on('error', (error) => {
         failed = error;
       });
-      writeLine(socket, { ok: true, stream: name } satisfies Answer);
+      writeLine(socket, { ok: true, stream: name, hostKey } satisfies Answer);
       const ended = once(stream, 'close').catch(() => {});
       reasons.set(
         name,

@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { createConnection, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
+import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
@@ -70,7 +71,7 @@ export function startBackground(context: Context): void {
     stdio: 'ignore',
     // A folder that somebody wants to unmount, or remove, is not held.
     cwd: '/',
-    env: { ...context.env, CDE_URL: context.server().url },
+    env: { ...context.env, ...serverEnvironment(context.server()) },
   });
   child.on('error', () => {});
   child.unref();
@@ -81,6 +82,8 @@ const failureOf = ({ code, message, ...more }: FailureJson): Failure => new Fail
 /** A stream to a workspace's SSH server. */
 export interface Line {
   stream: Duplex;
+  /** The workspace's SSH host key; undefined: the background process is of an older release. */
+  hostKey: string | undefined;
   /** Why it ended, where ssh did not end it; `broke` is what the stream itself says. */
   why(broke: Error | null): Promise<Error | null>;
   close(): void;
@@ -122,6 +125,7 @@ export async function borrowLine(
   const name = answer.stream!;
   return {
     stream: socket,
+    hostKey: answer.hostKey,
     async why() {
       const said = await askAlone(context, { ask: 'why', stream: name });
       if (said?.ok) return said.error ? failureOf(said.error) : null;

@@ -27,7 +27,14 @@ export interface Shown {
 }
 
 export type Answer =
-  | { ok: true; stream?: string; username?: string; error?: FailureJson; sessions?: Shown[] }
+  | {
+      ok: true;
+      stream?: string;
+      hostKey?: string;
+      username?: string;
+      error?: FailureJson;
+      sessions?: Shown[];
+    }
   | { ok: false; error?: FailureJson };
 
 /** The longest line: an opening with its ticket is some 4 KiB. */

@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { self } from '../ssh/client-options.ts';
@@ -41,7 +42,7 @@ async function run(context: Context, args: string[], missing: string): Promise<n
       ...context.env,
       [missingVariable]: missing,
       RSYNC_RSH: [...self, 'ssh-for-rsync'].map(word).join(' '),
-      CDE_URL: context.server().url,
+      ...serverEnvironment(context.server()),
     },
   });
   const code = await new Promise<number>((resolve, reject) => {
@@ -81,9 +82,10 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
   const host = rest.shift();
   if (!host) throw usage('rsync calls this with a host.');
   const { ssh } = await import('../ssh/ssh.ts');
+  const { reference, alias } = fromSshHost(host.replace(/^[^@]*@/, ''));
   const missing = context.env[missingVariable];
-  const code = await ssh(context, {
-    workspace: fromSshHost(host.replace(/^[^@]*@/, '')),
+  const code = await ssh(alias === undefined ? context : context.forServer(alias), {
+    workspace: reference,
     command: rest,
     start: true,
     forwardAgent: false,

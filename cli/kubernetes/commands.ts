@@ -49,8 +49,9 @@ export const kubernetesCommands: readonly Command[] = [
       'to it. It ends with the exit code of the command.',
     arguments: {
       ...workspace,
-      command: { help: 'The command and its words, after --', many: true },
+      command: { help: 'The command and its words', many: true },
     },
+    endsOptions: true,
     options: {
       forward: {
         kind: 'list',
@@ -61,8 +62,8 @@ export const kubernetesCommands: readonly Command[] = [
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
     },
     examples: [
-      ['cde env web -- tilt up', 'Tilt, in the namespace of web'],
-      ['cde env web -L 5432 -- sh -c \'psql "postgres://$CDE_PORT_5432/"\'', 'with a port'],
+      ['cde env web tilt up', 'Tilt, in the namespace of web'],
+      ['cde env web -L 5432 sh -c \'psql "postgres://$CDE_PORT_5432/"\'', 'with a port'],
     ],
     load: () => import('./env.ts').then((m) => m.env),
   }),
@@ -115,7 +116,7 @@ export const kubernetesCommands: readonly Command[] = [
         'cde build --workspace web -f docker/Dockerfile --target test',
         'builds one stage, and keeps it there',
       ],
-      ['cde env web -- docker buildx bake --push', 'what else buildx can, in the same builder'],
+      ['cde env web docker buildx bake --push', 'what else buildx can, in the same builder'],
     ],
     load: () => import('./build.ts').then((m) => m.build),
   }),

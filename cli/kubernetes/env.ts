@@ -2,6 +2,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Builder } from '@cde/api/clusters.ts';
+import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { getBuilder } from '../endpoints.ts';
 import { toFailure } from '../failure.ts';
@@ -54,7 +55,7 @@ export async function env(
       env: {
         ...context.env,
         KUBECONFIG: file,
-        CDE_URL: context.server().url,
+        ...serverEnvironment(context.server()),
         CDE_WORKSPACE: workspace,
         CDE_NAMESPACE: credentials.namespace,
         ...(builder &&

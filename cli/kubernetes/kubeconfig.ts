@@ -27,7 +27,7 @@ export function contextOf(
       exec: {
         apiVersion: 'client.authentication.k8s.io/v1',
         command: process.execPath,
-        args: [resolve(process.argv[1]!), 'kube-token', workspace, '--url', context.server().url],
+        args: [resolve(process.argv[1]!), 'kube-token', workspace, '--server', context.server().url],
         env: null,
         interactiveMode: 'Never',
         provideClusterInfo: false,

@@ -1,47 +1,148 @@
 import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
+import type { User } from '@cde/api/identity.ts';
 import { readSecrets } from '../ask.ts';
-import { changeConfig, type Login, readConfig, serverUrl } from '../config.ts';
+import { type Config, changeConfig, type Login, readConfig, serverUrl, urlOfAlias } from '../config.ts';
 import { localUrl, openClient } from '../connection.ts';
 import type { Context } from '../context.ts';
-import { getUser, pollCliLogin, startCliLogin } from '../endpoints.ts';
+import { getUser, pollCliLogin, signOut, startCliLogin } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+import { Failure, toFailure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
+import { aliasPattern, freeAlias } from '../server-alias.ts';
 
-export async function login(
-  context: Context,
-  input: { url: string | undefined; token: string | true | undefined; browser: boolean },
-): Promise<number | undefined> {
+interface LoginInput {
+  url: string | undefined;
+  token: string | true | undefined;
+  name: string | undefined;
+  browser: boolean;
+  force: boolean;
+}
+
+export async function login(context: Context, input: LoginInput): Promise<number | undefined> {
   const { out, env } = context;
   const url = whichServer(context, input.url);
+  checkName(readConfig(env), url, input.name);
+  const before = storedLogin(env, url);
+  if (before && input.token === undefined && !input.force) {
+    const user = await findUser(context, url, before.token);
+    if (user) {
+      const current = await storeLogin(env, url, { ...before, username: user.username }, input.name);
+      if (out.json) out.printJson(user);
+      else {
+        out.print(`You are signed in to ${url} as ${user.username} (${user.role}) already.`);
+        tellCurrent(context, current);
+        out.note(`Sign in again, as somebody else for example: cde login ${url} --force`);
+      }
+      return undefined;
+    }
+  }
   const made = input.token === undefined ? await throughBrowser(context, url, input.browser) : null;
   const token =
     made ??
     (typeof input.token === 'string' ? input.token : (await readSecrets(context, 'Token'))[0]!).trim();
   const client = openClient({ url, token, signal: context.signal, note: out.note });
   const user = await client.call(getUser, { params: { user: 'me' } });
-  await storeLogin(env, url, { token, username: user.username, source: made ? 'browser' : 'given' });
+  const current = await storeLogin(
+    env,
+    url,
+    { token, username: user.username, source: made ? 'browser' : 'given' },
+    input.name,
+  );
+  if (before && before.token !== token) await revoke(context, url, before);
   if (out.json) out.printJson(user);
-  else out.print(`Signed in to ${url} as ${user.username} (${user.role}).`);
+  else {
+    out.print(`Signed in to ${url} as ${user.username} (${user.role}).`);
+    tellCurrent(context, current);
+  }
   return undefined;
 }
 
+/** Which server is current after a login, and which was before. */
+export interface CurrentServer {
+  alias: string;
+  url: string;
+  before: { url: string; alias: string } | null;
+}
+
 /** Keeps a login and makes its server the current one. */
-export function storeLogin(env: NodeJS.ProcessEnv, url: string, login: Login): Promise<void> {
-  return changeConfig(env, (config) => {
-    config.servers[url] = login;
+export async function storeLogin(
+  env: NodeJS.ProcessEnv,
+  url: string,
+  login: Omit<Login, 'alias'>,
+  name?: string,
+): Promise<CurrentServer> {
+  let current: CurrentServer | undefined;
+  await changeConfig(env, (config) => {
+    const alias = name?.toLowerCase() ?? config.servers[url]?.alias ?? freeAlias(config, url);
+    const previous = config.current === null || config.current === url ? null : config.current;
+    const known = previous === null ? undefined : config.servers[previous];
+    current = { alias, url, before: previous && known ? { url: previous, alias: known.alias } : null };
+    config.servers[url] = { ...login, alias };
     config.current = url;
   });
+  return current!;
+}
+
+/** A change of the current server is never silent: the next command goes there. */
+export function tellCurrent(context: Context, { alias, url, before }: CurrentServer): void {
+  if (!before) return;
+  context.out.note(
+    `Commands go to ${alias} (${url}) from now on. Back to ${before.url}: cde server use ${before.alias}`,
+  );
+}
+
+/** Throws a usage error if the name cannot be an alias, or is another server's. */
+export function checkName(config: Config, url: string, name: string | undefined): void {
+  if (name === undefined) return;
+  if (!aliasPattern.test(name.toLowerCase()))
+    throw usage(
+      `${JSON.stringify(name)} cannot be the name of a server.`,
+      'Use at most 32 letters, digits and single hyphens, such as: work',
+    );
+  const other = urlOfAlias(config, name);
+  if (other !== undefined && other !== url)
+    throw usage(
+      `${other} has the name ${name} already.`,
+      'Choose another name, or rename that one: cde server rename',
+    );
+}
+
+/** Who a token is; null when the server refuses it. */
+async function findUser(context: Context, url: string, token: string): Promise<User | null> {
+  try {
+    const client = openClient({ url, token, signal: context.signal, note: context.out.note });
+    return await client.call(getUser, { params: { user: 'me' } });
+  } catch (error) {
+    if (toFailure(error).exitCode === exitCodes.permission) return null;
+    throw error;
+  }
+}
+
+/** Revokes the token of a login that cde made; says so where that fails. */
+export async function revoke(context: Context, url: string, login: Login): Promise<void> {
+  if (login.source === 'given') return;
+  try {
+    await openClient({ url, token: login.token, signal: context.signal }).call(signOut, {});
+  } catch (error) {
+    const failure = toFailure(error);
+    // A token that is refused is as good as revoked; anything else the person should know.
+    if (!['token-invalid', 'token-expired', 'sign-in-required'].includes(failure.code))
+      context.out.note(
+        `The previous token could not be revoked (${failure.message}) It stays valid until it expires.`,
+      );
+  }
 }
 
 function whichServer(context: Context, named: string | undefined): string {
-  if (named !== undefined) return serverUrl(named);
+  if (named !== undefined) return urlOfAlias(readConfig(context.env), named) ?? serverUrl(named);
   try {
     return context.server().url;
   } catch (error) {
-    if (error instanceof Failure && error.code === 'no-server') return localUrl;
+    const config = readConfig(context.env);
+    const isFirst = Object.keys(config.servers).length === 0;
+    if (error instanceof Failure && error.code === 'no-server' && isFirst) return localUrl;
     throw error;
   }
 }

@@ -1,35 +1,45 @@
 import { stopBackground } from '../background/client.ts';
-import { changeConfig, serverUrl } from '../config.ts';
-import { openClient } from '../connection.ts';
+import { changeConfig, namedServer, readConfig, serverUrl, urlOfAlias } from '../config.ts';
 import type { Context } from '../context.ts';
-import { signOut } from '../endpoints.ts';
-import { toFailure } from '../failure.ts';
-import { storedLogin } from './login.ts';
+import { revoke, storedLogin } from './login.ts';
 
 export async function logout(
   context: Context,
   input: { url: string | undefined },
 ): Promise<number | undefined> {
-  const { out, env, signal } = context;
-  const url = input.url === undefined ? context.server().url : serverUrl(input.url);
+  const { out, env } = context;
+  const url = input.url === undefined ? context.server().url : whichServer(env, input.url);
   const login = storedLogin(env, url);
-  if (login && login.source !== 'given') {
-    try {
-      await openClient({ url, token: login.token, signal }).call(signOut, {});
-    } catch (error) {
-      const failure = toFailure(error);
-      // A token that is refused is as good as revoked; anything else the person should know.
-      if (!['token-invalid', 'token-expired', 'sign-in-required'].includes(failure.code))
-        out.note(`The token could not be revoked (${failure.message}) It stays good until it expires.`);
-    }
+  if (login) {
+    // Its sessions were opened by that login.
+    await stopBackground({
+      env,
+      server: () => ({ url, token: login.token, login, isDefaultForSsh: false }),
+    });
+    await revoke(context, url, login);
   }
-  // Its sessions were opened by that login.
-  await stopBackground({ env, server: () => ({ url, token: login?.token, login }) });
+  let wasCurrent = false;
+  let others: string[] = [];
   await changeConfig(env, (config) => {
+    wasCurrent = config.current === url;
     delete config.servers[url];
-    if (config.current === url) config.current = Object.keys(config.servers)[0] ?? null;
+    // The next command must not go to another server unasked: it could delete the wrong workspace.
+    if (wasCurrent) config.current = null;
+    others = Object.values(config.servers).map(({ alias }) => alias);
   });
-  if (out.json) out.printJson({ url, signedOut: login !== undefined });
-  else out.print(login ? `Signed out of ${url}.` : `You were not signed in to ${url}.`);
+  if (out.json) {
+    out.printJson({ url, signedOut: login !== undefined });
+    return undefined;
+  }
+  out.print(login ? `Signed out of ${url}.` : `You were not signed in to ${url}.`);
+  if (wasCurrent && others.length > 0)
+    out.note(
+      `No server is current now. You are still signed in to ${others.join(', ')}: cde server use ${others[0]}`,
+    );
   return undefined;
+}
+
+function whichServer(env: NodeJS.ProcessEnv, text: string): string {
+  const config = readConfig(env);
+  return urlOfAlias(config, text) ?? (text.includes('.') ? serverUrl(text) : namedServer(config, text));
 }

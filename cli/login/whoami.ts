@@ -1,5 +1,8 @@
+import type { ChosenServer } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { getUser } from '../endpoints.ts';
+
+const serverText = ({ url, login }: ChosenServer) => (login ? `${login.alias}  ${url}` : url);
 
 export async function whoami(context: Context): Promise<number | undefined> {
   const { out } = context;
@@ -11,7 +14,7 @@ export async function whoami(context: Context): Promise<number | undefined> {
       ['user', user.username],
       ['role', user.role],
       ['email', user.email],
-      ['server', client.url],
+      ['server', serverText(context.server())],
       ['login', context.env.CDE_TOKEN ? 'CDE_TOKEN' : (context.server().login?.source ?? null)],
     ]);
   return undefined;

@@ -19,7 +19,7 @@ import {
 } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { storeLogin } from '../login/login.ts';
+import { storeLogin, tellCurrent } from '../login/login.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
 /** What the server tells its parent once it listens. */
@@ -112,12 +112,13 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
   const { token } = await browser.call(createToken, {
     body: { name: `cde on ${hostname()}`.slice(0, 80), scopes: ['all'], expiresInDays: tokenDays },
   });
-  await storeLogin(env, url, {
+  const current = await storeLogin(env, url, {
     token,
     username: firstStart.username,
     source: 'first-start',
     firstStart: 'unfinished',
   });
+  tellCurrent(context, current);
   return open(token);
 }
 

@@ -28,6 +28,7 @@ export const self: readonly string[] = [
 export function keptSettings(env: NodeJS.ProcessEnv): string[] {
   const settings: string[] = [];
   if (configDir(env) !== join(homedir(), '.config', 'cde')) settings.push(`CDE_CONFIG_DIR=${configDir(env)}`);
+  if (env.CDE_SERVER) settings.push(`CDE_SERVER=${env.CDE_SERVER}`);
   if (env.CDE_URL) settings.push(`CDE_URL=${env.CDE_URL}`);
   return settings;
 }

@@ -10,10 +10,12 @@ export const sshCommands: readonly Command[] = [
     summary: 'Open a shell in a workspace, or run a command',
     details:
       "Runs this machine's OpenSSH client through the tunnel, with the workspace's host key pinned; your ~/.ssh/config " +
-      'applies. A stopped workspace is started first. Ends with the exit code of the remote command.',
+      'applies. A stopped workspace is started first. Ends with the exit code of the remote command. As with ssh, ' +
+      'options go before the command; everything from its first word on is run there.',
+    endsOptions: true,
     arguments: {
       workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' },
-      command: { help: 'Words after -- run there instead of a shell', many: true, optional: true },
+      command: { help: 'What to run there instead of a shell', many: true, optional: true },
     },
     options: {
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
@@ -31,7 +33,7 @@ export const sshCommands: readonly Command[] = [
     },
     examples: [
       ['cde ssh web', 'a shell'],
-      ['cde ssh web -- make test', 'one command; its exit code is passed on'],
+      ['cde ssh web make -j4 test', 'one command; its exit code is passed on'],
       ['cde ssh web --path relay -v', 'through a satellite only, and say which'],
       ['cde ssh web -L 8080:localhost:80 -N', 'forward a port, no shell'],
       ['ssh -o ProxyCommand="cde ssh --stdio web" web.cde', 'what happens underneath'],
@@ -44,7 +46,8 @@ export const sshCommands: readonly Command[] = [
     summary: 'Let ssh, scp, rsync and VS Code reach every workspace as NAME.cde',
     details:
       'Adds one marked Include line to the top of your ssh configuration and keeps the hosts in a file of its own; ' +
-      'nothing else in your file is touched. May be run again at any time.',
+      'nothing else in your file is touched. NAME.cde is on the current server, NAME.SERVER.cde on the server of that name ' +
+      '(cde server list). May be run again at any time.',
     options: {
       remove: { kind: 'flag', help: 'Take out what config-ssh has written' },
       dryRun: { kind: 'flag', short: 'n', help: 'Say what would change, change nothing' },
@@ -54,6 +57,7 @@ export const sshCommands: readonly Command[] = [
     examples: [
       ['cde config-ssh && ssh web.cde', 'your workspace web'],
       ['ssh ada--web.cde', "Ada's workspace web, if you may"],
+      ['ssh web.work.cde', 'your workspace web on the server work'],
       ['cde config-ssh --dry-run', 'look first'],
       ['cde config-ssh --remove', 'as if it never was'],
     ],

@@ -13,6 +13,8 @@ import {
 } from 'node:fs';
 import { homedir, userInfo } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
+import { readConfig } from '../config.ts';
+import type { ChosenServer } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { listWorkspaces } from '../endpoints.ts';
 import { Failure, toFailure } from '../failure.ts';
@@ -73,6 +75,9 @@ export async function configSsh(
       changed.length === 0 ? `${sshConfig} is up to date.` : `${sshConfig} now includes ${hostsFile}.`,
     );
     out.print(workspaces > 0 ? 'Connect: ssh NAME.cde' : 'Once you have a workspace: ssh NAME.cde');
+    const { servers, current } = readConfig(env);
+    const others = Object.entries(servers).filter(([url]) => url !== current);
+    for (const [url, { alias }] of others) out.print(`On ${url}: ssh NAME.${alias}.cde`);
   }
   // ssh asks the password database, not HOME.
   if (input.sshConfig === undefined && homedir() !== userInfo().homedir)
@@ -82,8 +87,22 @@ export async function configSsh(
   return undefined;
 }
 
-/** Pins the host keys of all workspaces that may be seen; each connection renews its own as well. */
+/**
+ * Pins the host keys of all workspaces that may be seen, on every server; each connection renews its own as well.
+ * Resolves to the number of the user's own workspaces on the server that `NAME.cde` means.
+ */
 async function pinAll(context: Context): Promise<number> {
+  const { servers } = readConfig(context.env);
+  const others = Object.keys(servers).filter((url) => url !== serverOf(context)?.url);
+  const [own] = await Promise.all([
+    pinServer(context),
+    // One that is down is no reason to complain: its keys come with the first connection.
+    ...others.map((url) => pinServer(context.forServer(url), false)),
+  ]);
+  return own;
+}
+
+async function pinServer(context: Context, tell = true): Promise<number> {
   try {
     const client = await context.client();
     const all = await readAll((query) => client.call(listWorkspaces, { query }));
@@ -92,20 +111,34 @@ async function pinAll(context: Context): Promise<number> {
         ({ id }) => id,
       ),
     );
+    const { login, isDefaultForSsh } = context.server();
     const pins = new Map<string, string>();
     for (const { id, owner, name, agent } of all) {
-      if (agent.sshHostKey === null) continue;
-      pins.set(sshHost(`${owner}/${name}`), agent.sshHostKey);
-      if (own.has(id)) pins.set(sshHost(name), agent.sshHostKey);
+      const key = agent.sshHostKey;
+      if (key === null) continue;
+      for (const reference of own.has(id) ? [`${owner}/${name}`, name] : [`${owner}/${name}`]) {
+        if (isDefaultForSsh) pins.set(sshHost(reference), key);
+        if (login) pins.set(sshHost(reference, login.alias), key);
+      }
     }
     await pinHostKeys(context.env, pins);
     return own.size;
   } catch (error) {
     if (context.signal.aborted) throw error;
-    context.out.note(
-      `The host keys could not be fetched now (${toFailure(error).message}) Each connection fetches its own.`,
-    );
+    if (tell)
+      context.out.note(
+        `The host keys could not be fetched now (${toFailure(error).message}) Each connection fetches its own.`,
+      );
     return 0;
+  }
+}
+
+/** The server that `NAME.cde` means; null while none is chosen. */
+function serverOf(context: Context): ChosenServer | null {
+  try {
+    return context.server();
+  } catch {
+    return null;
   }
 }
 
@@ -113,12 +146,15 @@ function hostsContent(context: Context, path: string | undefined): string {
   const lines = hostOptions(context.env, '%n', keptSettings(context.env), stdioFlags({ path })).map(
     ([key, value]) => `  ${key} ${value}`,
   );
+  const block = (host: string, comment: string) => [`# ${comment}`, `Host ${host}`, ...lines, ''];
+  const aliases = Object.entries(readConfig(context.env).servers).map(([url, login]) =>
+    block(`*.${login.alias}.cde`, `WORKSPACE.${login.alias}.cde: on ${url}`),
+  );
   return [
     '# Written by `cde config-ssh`, which overwrites it. Settings of your own belong into your ssh',
     '# configuration, below its Include of this file: Host *.cde',
-    'Host *.cde',
-    ...lines,
-    '',
+    ...aliases.flat(),
+    ...block('*.cde', 'WORKSPACE.cde: on the current server. WORKSPACE.SERVER.cde: on that one.'),
   ].join('\n');
 }
 

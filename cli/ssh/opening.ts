@@ -12,7 +12,7 @@ import type { Context } from '../context.ts';
 import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { pathRef, sshHost } from '../workspaces/reference.ts';
+import { hostOn, pathRef } from '../workspaces/reference.ts';
 import { openingVariable } from './handed-down.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import { rttBook } from './rtt-book.ts';
@@ -28,7 +28,7 @@ const serverPatienceMs = 15_000;
 const agentPatienceMs = 15_000;
 
 /**
- * A ticket for a workspace, its host key pinned under `sshHost(reference)`. A workspace that does not run
+ * A ticket for a workspace, its host key pinned under the name that ssh has for it. A workspace that does not run
  * is started if `start` says so, with its progress on stderr; else, or where it cannot be, rejects in words.
  */
 export async function makeOpening(context: Context, reference: string, start: boolean): Promise<Opening> {
@@ -45,7 +45,7 @@ export async function makeOpening(context: Context, reference: string, start: bo
         // A ticket changes nothing: a second one may be asked for when the reply to the first is lost.
         idempotencyKey: randomUUID(),
       });
-      await pinHostKeys(context.env, new Map([[sshHost(reference), reply.sshHostKey]]));
+      await pinHostKeys(context.env, new Map([[hostOn(context.server(), reference), reply.sshHostKey]]));
       return { ...reply, clientPrivateKey: privateKey };
     } catch (error) {
       const { code } = toFailure(error);

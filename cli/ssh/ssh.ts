@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { lookForSession, startBackground } from '../background/client.ts';
+import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
-import { sshHost } from '../workspaces/reference.ts';
+import { fromSshHost, hostOn } from '../workspaces/reference.ts';
 import { hostOptions, stdioFlags } from './client-options.ts';
 import type { PathChoice } from './opening.ts';
 
@@ -28,7 +29,8 @@ export async function ssh(
 ): Promise<number> {
   if (input.stdio) {
     const { runStdio } = await import('./stdio.ts');
-    return runStdio(context, input.workspace, {
+    const { alias } = fromSshHost(input.workspace);
+    return runStdio(alias === undefined ? context : context.forServer(alias), input.workspace, {
       path: input.path as PathChoice | undefined,
       verbose: input.verbose,
     });
@@ -36,7 +38,7 @@ export async function ssh(
   if (input.workspace.startsWith('-') || /[\s'"\\]/.test(input.workspace))
     throw usage(`${JSON.stringify(input.workspace)} is not the name of a workspace.`);
   const { username, handed } = await prepare(context, input);
-  const host = sshHost(input.workspace);
+  const host = hostOn(context.server(), input.workspace);
   const each = (flag: string, values: string[]) => values.flatMap((value) => [flag, value]);
   const args = [
     ...hostOptions(context.env, host, [], stdioFlags(input)).flatMap(([key, value]) => [
@@ -59,8 +61,8 @@ export async function ssh(
   ];
   return runClient(context, args, {
     ...handed,
-    // The ProxyCommand inherits it: the same server, though --url was given here.
-    CDE_URL: context.server().url,
+    // The ProxyCommand inherits it: the same server, though --server was given here.
+    ...serverEnvironment(context.server()),
   });
 }
 

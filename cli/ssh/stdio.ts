@@ -8,6 +8,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
 import { takeHandedDown } from './handed-down.ts';
+import { pinHostKeys } from './known-hosts.ts';
 import type { PathChoice } from './opening.ts';
 
 /** How long the workspace may take to close its end after ssh has closed ours. */
@@ -26,7 +27,7 @@ export async function runStdio(
   host: string,
   { path = 'auto', verbose = false }: { path?: PathChoice | undefined; verbose?: boolean } = {},
 ): Promise<number> {
-  const reference = fromSshHost(host);
+  const { reference } = fromSshHost(host);
   const opening = takeHandedDown(context.env);
   let dismissed = false;
   try {
@@ -34,6 +35,9 @@ export async function runStdio(
       (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
       (await openLine(context, reference, { path, opening, verbose }));
     const { stream } = line;
+    // ssh looks the key up under the name that it was given, whichever server that name means today.
+    if (line.hostKey && host.endsWith('.cde'))
+      await pinHostKeys(context.env, new Map([[host, line.hostKey]]));
     collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
     context.leaveInterrupts();
     process.stdin.pipe(stream);
@@ -83,12 +87,13 @@ async function openLine(
 ): Promise<Line> {
   const { openWorkspaceSession, pathNote, readOpening } = await import('./opening.ts');
   const handed = opening ? readOpening(opening, reference) : null;
-  const { session } = await openWorkspaceSession(context, reference, handed, {
+  const { session, opening: opened } = await openWorkspaceSession(context, reference, handed, {
     path,
     ...(verbose && { onChange: (change) => context.out.note(pathNote(change)) }),
   });
   return {
     stream: await session.open({ kind: 'ssh' }, { eager: true }),
+    hostKey: opened.sshHostKey,
     async why(broke) {
       if (broke) return broke;
       return (await Promise.race([session.closed, delay(reasonMs, null)]))?.error ?? null;

@@ -1,3 +1,5 @@
+import type { ChosenServer } from '../connection.ts';
+
 /** A workspace as a person writes it, `name` or `owner/name`, as a path of the API takes it. */
 export function pathRef(reference: string): string {
   return reference.replace('/', '~');
@@ -5,15 +7,27 @@ export function pathRef(reference: string): string {
 
 const suffix = '.cde';
 
-/** The host that stands for a workspace in ssh: `name.cde`, `owner--name.cde` (names hold no `--`). */
-export function sshHost(reference: string): string {
-  return `${reference.replace('/', '--')}${suffix}`;
+/**
+ * The host that stands for a workspace in ssh: `name.cde`, `owner--name.cde` (names hold no `--`), and with the alias of
+ * a server `name.alias.cde`.
+ */
+export function sshHost(reference: string, alias?: string): string {
+  return `${reference.replace('/', '--')}${alias === undefined ? '' : `.${alias}`}${suffix}`;
 }
 
-/** The workspace that an ssh host stands for; what is no such host is taken as a reference. */
-export function fromSshHost(host: string): string {
-  if (!host.endsWith(suffix)) return host;
-  return host.slice(0, -suffix.length).replace('--', '/');
+/** The host of a workspace of the server that a command talks to: with the alias, unless it is the current server. */
+export function hostOn(server: Pick<ChosenServer, 'login' | 'isDefaultForSsh'>, reference: string): string {
+  return sshHost(reference, server.isDefaultForSsh ? undefined : server.login?.alias);
+}
+
+/** The workspace that an ssh host stands for, and the alias of its server; what is no such host is taken as a reference. */
+export function fromSshHost(host: string): { reference: string; alias: string | undefined } {
+  if (!host.endsWith(suffix)) return { reference: host, alias: undefined };
+  const [name = '', ...alias] = host.slice(0, -suffix.length).split('.');
+  return {
+    reference: name.replace('--', '/'),
+    alias: alias.length === 0 ? undefined : alias.join('.'),
+  };
 }
 
 /** How to name a workspace to this user: without the owner where it is theirs. */

@@ -4,7 +4,7 @@ import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
 import { bytes } from '../sizes.ts';
 import { duration, relative } from '../times.ts';
-import { pathRef, sshHost } from './reference.ts';
+import { hostOn, pathRef } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
 
 export async function show(context: Context, input: { workspace: string }): Promise<number | undefined> {
@@ -40,7 +40,7 @@ export async function show(context: Context, input: { workspace: string }): Prom
       agent.connected ? c.green('connected') : agent.lastSeenAt && `last seen ${when(agent.lastSeenAt)}`,
     ],
     ['host key', agent.sshHostKey],
-    ['ssh', `${sshHost(input.workspace)}  (after cde config-ssh)`],
+    ['ssh', `${hostOn(context.server(), input.workspace)}  (after cde config-ssh)`],
     ['cpu', stats && `${Math.round(stats.cpuPercent)} % of a core, load ${stats.load1}`],
     ['memory', stats && sizes(stats.memoryUsedBytes, stats.memoryLimitBytes)],
     ['home', stats && sizes(stats.homeUsedBytes, stats.homeTotalBytes)],

@@ -1,0 +1,78 @@
+import { type Command, flagOf, type Option } from './command.ts';
+import { commonOptions } from './common-options.ts';
+import { usage } from './failure.ts';
+
+/** Options that may stand before the command as well. */
+export interface GlobalOptions {
+  json: boolean;
+  server?: string;
+}
+
+/** The command that a command line names, by its name or an alias, and how many words the name takes. */
+export function findCommand(
+  commands: readonly Command[],
+  words: readonly string[],
+): { command: Command; length: number } | undefined {
+  for (const command of commands)
+    for (const name of [command.name, ...(command.aliases ?? [])]) {
+      const parts = name.split(' ');
+      if (parts.every((part, at) => words[at] === part)) return { command, length: parts.length };
+    }
+  return undefined;
+}
+
+/** Takes the global options off the front: `cde --json --server work list`. Throws a usage error. */
+export function takeGlobalOptions(words: readonly string[]): { globals: GlobalOptions; rest: string[] } {
+  const rest = [...words];
+  const globals: GlobalOptions = { json: false };
+  for (;;) {
+    const match = /^--(json|server|url)(?:=(.*))?$/s.exec(rest[0] ?? '');
+    if (!match) return { globals, rest };
+    const [, name, attached] = match;
+    if (name === 'json') {
+      if (attached !== undefined) return { globals, rest };
+      globals.json = true;
+      rest.shift();
+      continue;
+    }
+    rest.shift();
+    const value = attached ?? rest.shift();
+    if (!value || (attached === undefined && value.startsWith('-')))
+      throw usage(`--${name} needs a value: the name or URL of a server.`, 'List them: cde server list');
+    globals.server = value;
+  }
+}
+
+/**
+ * For a command that ends with another program's command line, puts `--` before its first word, so that
+ * `cde ssh web ls -la` means what it means to ssh. `words` follow the command's name.
+ */
+export function endOptions(command: Command, words: readonly string[]): string[] {
+  if (!command.endsOptions) return [...words];
+  const takesValue = valueFlags(command);
+  let positionals = Object.keys(command.arguments).length - 1;
+  for (let at = 0; at < words.length; at++) {
+    const word = words[at]!;
+    if (word === '--') return [...words];
+    if (word.startsWith('--')) {
+      if (!word.includes('=') && takesValue.has(word)) at++;
+    } else if (word.startsWith('-') && word !== '-') {
+      // `-L 80:x`, `-L80:x`, `-tL 80:x`: the value follows where the letter that takes it is the last.
+      const letter = [...word.slice(1)].findIndex((each) => takesValue.has(`-${each}`));
+      if (letter >= 0 && letter === word.length - 2) at++;
+    } else if (positionals-- === 0) {
+      return [...words.slice(0, at), '--', ...words.slice(at)];
+    }
+  }
+  return [...words];
+}
+
+function valueFlags(command: Command): Set<string> {
+  const flags = new Set<string>(['--url']);
+  for (const [key, option] of Object.entries<Option>({ ...command.options, ...commonOptions })) {
+    if (!['text', 'number', 'list'].includes(option.kind)) continue;
+    flags.add(flagOf(key, option));
+    if (option.short) flags.add(`-${option.short}`);
+  }
+  return flags;
+}

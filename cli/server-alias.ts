@@ -1,0 +1,23 @@
+/** What an alias may be: one label of a host name, so that `web.ALIAS.cde` is one too. */
+export const aliasPattern = /^(?!.*--)[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/;
+
+/** Labels that say nothing about whose server it is. */
+const generic = new Set(['cde', 'www', 'dev']);
+
+/** A short name for a server, made from its host: `https://cde.work.example.com` is `work`. */
+function aliasFromUrl(url: string): string {
+  const { hostname } = new URL(url);
+  if (hostname === 'localhost' || /^[\d.]+$/.test(hostname) || hostname.startsWith('['))
+    return /^(localhost|127\..*|\[::1\])$/.test(hostname) ? 'local' : 'server';
+  const labels = hostname.split('.');
+  const label = labels.find((each, at) => at < labels.length - 1 && !generic.has(each)) ?? labels[0]!;
+  return aliasPattern.test(label) ? label : 'server';
+}
+
+/** The first of `work`, `work-2`, `work-3`… that no server has. */
+export function freeAlias(config: { servers: Record<string, { alias: string }> }, url: string): string {
+  const taken = new Set(Object.values(config.servers).map(({ alias }) => alias));
+  const base = aliasFromUrl(url).slice(0, 28);
+  if (!taken.has(base)) return base;
+  for (let n = 2; ; n++) if (!taken.has(`${base}-${n}`)) return `${base}-${n}`;
+}
