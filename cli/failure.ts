@@ -1,5 +1,11 @@
 import type { CallError } from '@cde/api/client.ts';
 import type { ApiError } from '@cde/api/errors.ts';
+import {
+  isSystemError,
+  type SystemError,
+  systemErrorReason,
+  systemErrorText,
+} from '@cde/api/system-errors.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
 import { exitCodeFor, exitCodes } from './exit-codes.ts';
 
@@ -75,16 +81,27 @@ export function toFailure(error: unknown): Failure {
       hint: error.hint && `${error.hint}.`,
       cause: error,
     });
-  const system = error as NodeJS.ErrnoException;
-  if (system instanceof Error && typeof system.errno === 'number' && system.path)
-    return new Failure('file-failed', `${system.path} cannot be used.`, {
-      detail: system.message,
-      hint: 'Check that it exists and that you may read and write it.',
-      cause: error,
-    });
+  if (isSystemError(error)) return fromSystem(error);
   return new Failure('internal', 'cde itself failed; this is a fault in it.', {
     detail: error instanceof Error ? error.stack : String(error),
     hint: 'Please report it with the lines above.',
+    cause: error,
+  });
+}
+
+/** The operating system's refusal: of a file, or of something without a path such as a full disk under an open file. */
+function fromSystem(error: SystemError): Failure {
+  const reason = systemErrorReason(error)!;
+  const hint = systemErrorText(error.code)?.hint;
+  if (error.path)
+    return new Failure('file-failed', `${error.path} cannot be used: ${reason}.`, {
+      detail: error.message,
+      hint: hint ?? 'Check that it exists and that you may read and write it.',
+      cause: error,
+    });
+  return new Failure('system-refused', `The operating system refused: ${reason}.`, {
+    detail: error.message,
+    hint,
     cause: error,
   });
 }

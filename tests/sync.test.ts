@@ -160,6 +160,31 @@ test(
   },
 );
 
+test('a program in the workspace cannot make the laptop send what it excludes', async () => {
+  await put(join(here, '.env'), 'SECRET');
+  await put(join(here, 'a'), '1');
+  await put(join(here, '.cdeignore'), '.env\n');
+  const running = machine.begin(['sync', here, target()]);
+  await reads(join(there, 'a'), '1');
+  await machine.cde('ssh', 'hello', '--', `: > work/project${number}/.cdeignore`);
+  await running.says(/! \.cdeignore was changed in the workspace.*cde cp hello:work/);
+  // Rounds later, and in a new process.
+  await put(join(here, 'b'), '2');
+  await reads(join(there, 'b'), '2');
+  expect(await end(running)).toBe(130);
+  expect(await sync('--once')).toMatchObject({
+    code: 0,
+    stderr: expect.stringContaining('only yours applies'),
+  });
+  expect((await readdir(there)).sort()).toEqual(['.cdeignore', 'a', 'b']);
+  expect(await read(join(here, '.cdeignore'))).toBe('.env\n');
+  // As the line says: the person takes it over.
+  const taken = await machine.cde('cp', `${target()}/.cdeignore`, join(here, '.cdeignore'));
+  expect(taken.code).toBe(0);
+  expect(await sync('--once')).toMatchObject({ code: 0 });
+  expect(await read(join(there, '.env'))).toBe('SECRET');
+});
+
 test('a stop of the workspace ends it in words', async () => {
   await put(join(here, 'a'), '1');
   const running = machine.begin(['sync', here, target()]);
@@ -172,6 +197,27 @@ test('a stop of the workspace ends it in words', async () => {
   });
   expect(await sync('--once', '--no-start')).toMatchObject({ code: 5 });
   expect(await sync('--once')).toMatchObject({ code: 0 });
+});
+
+test('neither folder exists, or one cannot be made', async () => {
+  for (const way of ['--once', '--dry-run'])
+    expect(await sync(way)).toMatchObject({
+      code: 3,
+      stderr: expect.stringMatching(
+        /Neither .*project\d+ nor hello:work\/project\d+ exists\..*\[file-not-found\]/,
+      ),
+    });
+  expect(await stat(here).catch(() => null)).toBeNull();
+  expect(await stat(there).catch(() => null)).toBeNull();
+  await put(join(here, 'a'), '1');
+  const ran = await machine.cde('sync', '--once', here, 'hello:/proc/cde');
+  expect(ran).toMatchObject({ code: 1, stderr: expect.stringContaining('[sync-failed]') });
+  expect(ran.stderr).toMatch(/\/proc\/cde cannot be made: .*\((ENOENT|EACCES|EPERM)\)/);
+  // A folder that only the workspace has is made here.
+  await rm(here, { recursive: true });
+  await put(join(there, 'b'), '2');
+  expect(await sync('--once')).toMatchObject({ code: 0 });
+  expect(await read(join(here, 'b'))).toBe('2');
 });
 
 test('what cannot be', async () => {

@@ -147,6 +147,50 @@ describe('two folders', () => {
     expect((await stat(join(here, 'b.sh'))).mode & 0o111).toBe(0);
   });
 
+  it('give new files and folders the permissions of their source, less the umask', async () => {
+    for (const mode of [0o444, 0o600, 0o644, 0o750, 0o755]) {
+      await put(join(here, `f${mode.toString(8)}`), 'x');
+      await chmod(join(here, `f${mode.toString(8)}`), mode);
+    }
+    await mkdir(join(here, 'd700'));
+    await mkdir(join(there, 'd750'));
+    await chmod(join(here, 'd700'), 0o700);
+    await chmod(join(there, 'd750'), 0o750);
+    expect(await engineOf().engine.once((await connect()).remote)).toBe(true);
+    for (const root of [here, there])
+      for (const name of [...(await readdir(root))])
+        expect([name, ((await stat(join(root, name))).mode & 0o7777).toString(8)]).toEqual([
+          name,
+          name.slice(1),
+        ]);
+    expect((await readdir(there)).sort()).toEqual((await readdir(here)).sort());
+  });
+
+  it('leave out and name what leads out or is no file, which is no failure', async () => {
+    await put(join(here, 'a'), 'a');
+    await symlink('/etc/passwd', join(here, 'out'));
+    const { engine, events } = engineOf();
+    expect(await engine.once((await connect()).remote)).toBe(true);
+    expect(await engine.once((await connect()).remote)).toBe(true);
+    expect(events.filter(({ event }) => event === 'left-out')).toEqual([
+      expect.objectContaining({ path: 'out', code: 'link-leaves' }),
+    ]);
+    expect(await all(there)).toEqual({ a: 'a' });
+  });
+
+  it('name a file whose name is not UTF-8, and never make up another name for it', async () => {
+    await put(join(here, 'a'), 'a');
+    await writeFile(Buffer.concat([Buffer.from(`${here}/caf`), Buffer.from([0xe9])]), 'x');
+    await symlink(Buffer.from([0x61, 0xe9]), join(here, 'link'));
+    const { engine, events } = engineOf();
+    expect(await engine.once((await connect()).remote)).toBe(false);
+    expect(events.filter(({ event }) => event === 'problem')).toEqual([
+      expect.objectContaining({ path: 'caf\\xE9', code: 'name' }),
+      expect.objectContaining({ path: 'link', code: 'name' }),
+    ]);
+    expect(await readdir(there)).toEqual(['a']);
+  });
+
   it('keep both versions of a conflict, named, on both sides', async () => {
     await put(join(here, 'd/app.ts'), 'mine');
     await put(join(there, 'd/app.ts'), 'theirs');
@@ -300,6 +344,30 @@ describe('a hostile agent', () => {
     expect(await all(here)).toEqual({ 'sub/': '', good: 'evil', way: `→ ${join(folder, 'outside')}` });
     expect(await all(join(folder, 'outside'))).toEqual({ victim: 'mine' });
     await expect(stat('/tmp/cde-hostile')).rejects.toThrow();
+  });
+
+  it('cannot exhaust memory or the stack with paths that are none', async () => {
+    await put(join(here, 'a'), 'a');
+    const [stream, other] = duplexPair();
+    void (async () => {
+      for await (const { head } of readFrames(other)) {
+        const { id, op } = head;
+        if (op === 'scan')
+          await writeFrame(other, {
+            id,
+            part: 'unknown',
+            unknown: [{ path: 'a/'.repeat(200_000), why: '\x1b]0;x' }, { path: 7 }, {}],
+          });
+        if (!['begin', 'data', 'end', 'abort'].includes(String(op))) await writeFrame(other, { id, ok: {} });
+      }
+    })().catch(() => {});
+    const remote = await openRemoteTree(stream, { root: 'x', create: false });
+    onTestFinished(() => remote.close());
+    const { engine, events } = engineOf();
+    await engine.once(remote);
+    const problem = events.find(({ event }) => event === 'problem');
+    expect(problem).toMatchObject({ code: 'name', side: 'remote' });
+    expect(JSON.stringify(problem).length).toBeLessThan(10_000);
   });
 
   it('cannot pass off another content, or more of it', async () => {

@@ -1,16 +1,21 @@
 import type { Entries } from '@cde/tunnel/files/entries.ts';
-import { sameEntry } from '@cde/tunnel/files/entries.ts';
+import { isSafePath, sameEntry } from '@cde/tunnel/files/entries.ts';
 import type { Rules } from '@cde/tunnel/files/rules.ts';
 import { type Scan, type Tree, TreeError, type Unknown } from '@cde/tunnel/files/tree.ts';
 import { type Action, applyToBase, otherSide, reconcile, type SideName } from './reconcile.ts';
+import { findHeldRuleFiles, type HeldRuleFile } from './rule-files.ts';
 
 /** What happens, as it happens. */
 export type SyncEvent =
   | { event: 'change'; action: Action }
   /** A path that both have changed: the remote version stands under `kept` on both sides. */
   | { event: 'conflict'; path: string; kept: string }
+  /** The workspace has changed a file of rules; told once for each version, and not taken over. */
+  | ({ event: 'rules' } & HeldRuleFile)
   /** A path that cannot be kept in step; told once for each reason. */
   | { event: 'problem'; side: SideName; path: string; code: string; message: string }
+  /** One that takes no part by design; told once, and no problem. */
+  | { event: 'left-out'; side: SideName; path: string; code: string; message: string }
   /** Both are the same, but for what `problems` counts. */
   | { event: 'settled'; files: number; problems: number };
 
@@ -21,6 +26,8 @@ export interface EngineOptions {
   save(base: Entries): void;
   /** What takes no part, asked for at each round. */
   rules(): Promise<Rules>;
+  /** Files that decide what leaves this machine: taken to the remote side, never from it. */
+  isRuleFile?: ((path: string) => boolean) | undefined;
   conflictName(path: string, taken: (path: string) => boolean): string;
   /** Go on although one side has lost everything. */
   allowEmpty: boolean;
@@ -79,11 +86,15 @@ export function makeEngine(options: EngineOptions) {
 
   function problem(side: SideName, path: string, code: string, message: string): void {
     problems += 1;
-    const key = `${side} ${path} ${code}`;
+    tellOnce(`${side} ${path} ${code}`, () => tell({ event: 'problem', side, path, code, message }));
+  }
+
+  /** Tells what is told once, until it is over and comes again. */
+  function tellOnce(key: string, say: () => void): void {
     seen.add(key);
     if (told.has(key)) return;
     told.add(key);
-    tell({ event: 'problem', side, path, code, message });
+    say();
   }
 
   async function look(remote: Tree): Promise<{ rules: Rules; unknown: Set<string> }> {
@@ -107,9 +118,14 @@ export function makeEngine(options: EngineOptions) {
     seen.clear();
     for (const side of ['local', 'remote'] as const)
       for (const { path, why } of scans[side]!.unknown) {
-        unknown.add(path);
+        // The other side may make up any text; only what can be a path names something that is left alone.
+        if (path === '' || isSafePath(path)) unknown.add(path);
         // Somebody is writing to it: it will be quiet one day.
         if (why === 'changing') restless = true;
+        else if (leftOut.has(why))
+          tellOnce(`${side} ${path} ${why}`, () =>
+            tell({ event: 'left-out', side, path, code: why, message: whyUnknown[why] }),
+          );
         else problem(side, path, why, whyUnknown[why]);
       }
     return { rules, unknown };
@@ -123,6 +139,12 @@ export function makeEngine(options: EngineOptions) {
       const isEmptied = trees[side].size === 0 && base.size > 1 && trees[otherSide(side)].size > 0;
       if (isEmptied && !options.allowEmpty && !unknown.has('')) throw new EmptiedError(side);
     }
+    if (options.isRuleFile)
+      for (const held of findHeldRuleFiles(trees, options.isRuleFile)) {
+        unknown.add(held.path);
+        const version = trees.remote.get(held.path);
+        tellOnce(`rules ${held.path} ${JSON.stringify(version)}`, () => tell({ event: 'rules', ...held }));
+      }
     return reconcile(trees, { unknown, conflictName: options.conflictName });
   }
 
@@ -216,11 +238,14 @@ export function makeEngine(options: EngineOptions) {
   };
 }
 
+/** Left out by design, as docs/files.md says: named once, and no reason for `--once` to fail. */
+const leftOut: ReadonlySet<Unknown['why']> = new Set(['not-regular', 'link-leaves']);
+
 const whyUnknown: Record<Unknown['why'], string> = {
   unreadable: 'it cannot be read',
   'not-regular': 'it is neither a file nor a folder nor a link',
   'link-leaves': 'the link leads out of the folder that is kept in step',
-  name: 'its name cannot be used on both sides',
+  name: 'its name, or what the link leads to, is not UTF-8, too long, or not possible on both systems',
   changing: 'it is being written',
 };
 
@@ -280,7 +305,7 @@ function performAction(action: Action, trees: Record<SideName, Tree>): Promise<v
     case 'remove':
       return tree.remove(path, action.entry);
     case 'folder':
-      return tree.makeFolder(path);
+      return tree.makeFolder(path, action.mode);
     case 'link':
       return tree.makeLink(path, action.entry, action.replaces);
     case 'mode':

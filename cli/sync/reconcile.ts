@@ -17,7 +17,8 @@ export type Action =
   /** Keeps a conflict's version under another name. */
   | { do: 'rename'; side: SideName; path: string; to: string; entry: Entry }
   | { do: 'remove'; side: SideName; path: string; entry: Entry }
-  | { do: 'folder'; side: SideName; path: string }
+  /** `mode`: the permissions of the folder on the other side, if they are known. */
+  | { do: 'folder'; side: SideName; path: string; mode?: number }
   | {
       do: 'copy';
       side: SideName;
@@ -36,6 +37,8 @@ export interface Plan {
   base: Entries;
 }
 
+export type Trees = Record<'base' | SideName, Entries>;
+
 interface Node {
   base: Entry | undefined;
   local: Entry | undefined;
@@ -51,7 +54,7 @@ interface Node {
  * (`conflictName`), for the next round to copy. Paths in `unknown`, and all below them, are left as they are.
  */
 export function reconcile(
-  trees: { base: Entries; local: Entries; remote: Entries },
+  trees: Trees,
   options: {
     unknown: ReadonlySet<string>;
     conflictName: (path: string, taken: (path: string) => boolean) => string;
@@ -118,7 +121,7 @@ export function reconcile(
       } else if (source) conflict(node, path);
       else {
         // Something in it has changed: it stays, with that and nothing else.
-        phases.folders.push({ do: 'folder', side: from, path });
+        phases.folders.push(folderAction(node, path, from));
         visitChildren(node, path);
       }
       return;
@@ -134,7 +137,7 @@ export function reconcile(
       return;
     }
     if (there) phases.removals.push({ do: 'remove', side: to, path, entry: there });
-    phases.folders.push({ do: 'folder', side: to, path });
+    phases.folders.push(folderAction(node, path, to));
     visitChildren(node, path);
   }
 
@@ -151,7 +154,7 @@ export function reconcile(
     const entry = node[otherSide(to)];
     if (!entry || node.unknown) return;
     if (entry.kind === 'folder') {
-      phases.folders.push({ do: 'folder', side: to, path });
+      phases.folders.push(folderAction(node, path, to));
       for (const [name, child] of node.children) create(child, `${path}/${name}`, to, null);
     } else if (entry.kind === 'file')
       phases.contents.push({ do: 'copy', side: to, path, entry, source: entry, replaces });
@@ -206,6 +209,12 @@ function isUntouched(node: Node, side: SideName): boolean {
   for (const child of node.children.values())
     if (child.unknown || (child[side] && !isUntouched(child, side))) return false;
   return true;
+}
+
+function folderAction(node: Node, path: string, side: SideName): Action {
+  const source = node[otherSide(side)];
+  const mode = source?.kind === 'folder' ? source.mode : undefined;
+  return { do: 'folder', side, path, ...(mode !== undefined && { mode }) };
 }
 
 function makeNode(): Node {

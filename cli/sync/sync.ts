@@ -1,8 +1,7 @@
-import { lstat, readFile } from 'node:fs/promises';
-import { join, posix, resolve } from 'node:path';
+import { realpath } from 'node:fs/promises';
+import { basename, dirname, join, posix, resolve } from 'node:path';
 import { findRoot, makeDiskTree } from '@cde/tunnel/files/disk.ts';
 import { openRemoteTree } from '@cde/tunnel/files/remote.ts';
-import type { Rules } from '@cde/tunnel/files/rules.ts';
 import { type Tree, TreeError } from '@cde/tunnel/files/tree.ts';
 import type { Context } from '../context.ts';
 import { parseOperand } from '../copy/operands.ts';
@@ -13,7 +12,10 @@ import { keepSession } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { EmptiedError, makeEngine } from './engine.ts';
 import { list } from './list.ts';
-import { defaultRules, makeConflictName } from './names.ts';
+import { makeConflictName } from './names.ts';
+import { makeIsRuleFile } from './rule-files.ts';
+import { markRuleFiles, openRuleMarks } from './rule-marks.ts';
+import { makeRuleReader } from './rule-reader.ts';
 import { openState, type Pair, type Status, takePair } from './state.ts';
 import { makeTeller } from './tell.ts';
 
@@ -44,36 +46,46 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
     remote,
     local,
   });
-  const root = await openLocalRoot(context, here, pairOf, input);
-  const pair = pairOf(root ?? resolve(here));
+  const found = await findLocalRoot(context, here, pairOf, input);
+  const pair = pairOf(found.path);
   const state = openState(context.env, pair);
   const status: Status = { pid: process.pid, state: 'connecting', files: 0, problems: 0 };
   const taken = input.dryRun ? null : await takePair(context.env, pair, () => status);
-  const local: Tree = root === null ? emptyTree : makeDiskTree(root);
   const sessions = keepSession(context, workspace, input.start && !input.dryRun, { path: input.path });
   let remoteTree: Tree | null = null;
+  let local: Tree | null = null;
   context.signal.addEventListener('abort', () => remoteTree?.close(), { once: true });
   const teller = makeTeller(context, pair, status);
   try {
     const base = input.forget ? new Map() : state.read();
-    const engine = makeEngine({
-      local,
-      base,
-      save: (now) => state.save(now, new Date()),
-      rules: () => readRules(root ?? here, input),
-      conflictName: makeConflictName(workspace, () => new Date()),
-      allowEmpty: input.allowEmpty,
-      tell: teller.tell,
-    });
+    let engine: ReturnType<typeof makeEngine> | null = null;
+    const begin = async () => {
+      local = await openLocal(context, found, input.dryRun);
+      const marks = openRuleMarks(context.env);
+      return makeEngine({
+        local: markRuleFiles(local, found.path, marks),
+        base,
+        save: (now) => state.save(now, new Date()),
+        rules: makeRuleReader(found.path, input, marks),
+        isRuleFile: makeIsRuleFile(input),
+        conflictName: makeConflictName(workspace, () => new Date()),
+        allowEmpty: input.allowEmpty,
+        tell: teller.tell,
+      });
+    };
     for (let first = true; ; first = false) {
       status.state = 'connecting';
-      const create = !input.dryRun && (base.size === 0 || input.allowEmpty);
+      // A folder that neither side has is a typing error.
+      const create = found.exists && !input.dryRun && (base.size === 0 || input.allowEmpty);
       const tree = await openRemote(sessions, remote, create && first).catch((error) => {
-        if (input.dryRun && error instanceof TreeError && error.code === 'root-missing' && base.size === 0)
-          return emptyTree;
+        const isMissing = error instanceof TreeError && error.code === 'root-missing';
+        if (isMissing && first && !found.exists) throw neither(pair);
+        if (isMissing && create && first) throw notMade(error, pair);
+        if (isMissing && input.dryRun && base.size === 0) return emptyTree;
         throw readable(error, pair);
       });
       remoteTree = tree;
+      engine ??= await begin();
       if (first) teller.begin(input);
       else teller.again();
       status.state = 'syncing';
@@ -102,7 +114,8 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
     throw readable(error, pair);
   } finally {
     teller.end();
-    local.close();
+    (local as Tree | null)?.close();
+    (remoteTree as Tree | null)?.close();
     sessions.close();
     taken?.release();
   }
@@ -131,23 +144,45 @@ function readFolders(words: string[]): { here: string; workspace: string; remote
   return { here: here.path, workspace: there.workspace, remote };
 }
 
-/** The local folder, made where it is missing for the first time; null: a dry run, and there is none. */
-async function openLocalRoot(
+interface LocalRoot {
+  /** Without links in it. */
+  path: string;
+  exists: boolean;
+}
+
+/** The local folder; one that does not exist yet is made once the remote one is known to exist. */
+async function findLocalRoot(
   context: Context,
   here: string,
   pairOf: (local: string) => Pair,
   input: SyncInput,
-): Promise<string | null> {
+): Promise<LocalRoot> {
   const path = resolve(here);
   try {
-    return await findRoot(path, false);
+    return { path: await findRoot(path, false), exists: true };
   } catch (error) {
     if (!(error instanceof TreeError) || error.code !== 'root-missing') throw readable(error, pairOf(path));
-    const pair = pairOf(path);
-    if (openState(context.env, pair).read().size > 0 && !input.allowEmpty && !input.forget)
-      throw emptied(`${path} is gone`, pair);
-    return input.dryRun ? null : findRoot(path, true);
   }
+  const real = await realPathOfMissing(path);
+  const pair = pairOf(real);
+  if (openState(context.env, pair).read().size > 0 && !input.allowEmpty && !input.forget)
+    throw emptied(`${path} is gone`, pair);
+  return { path: real, exists: false };
+}
+
+/** As `realpath` would have it once it is made: the same folder is the same pair before and after. */
+async function realPathOfMissing(path: string): Promise<string> {
+  const parent = dirname(path);
+  if (parent === path) return path;
+  const real = await realpath(parent).catch(() => realPathOfMissing(parent));
+  return join(real, basename(path));
+}
+
+async function openLocal(context: Context, { path, exists }: LocalRoot, dryRun: boolean): Promise<Tree> {
+  if (!exists && dryRun) return { ...emptyTree };
+  if (!exists) await findRoot(path, true);
+  context.signal.throwIfAborted();
+  return makeDiskTree(path);
 }
 
 async function openRemote(
@@ -161,38 +196,6 @@ async function openRemote(
     return openRemoteTree(stream, { root, create });
   };
   return Promise.race([open(), sessions.ended]);
-}
-
-/** Read anew at each round: a rule that is added counts at once. */
-async function readRules(root: string, input: SyncInput): Promise<Rules> {
-  return {
-    lines: [
-      ...defaultRules,
-      ...(input.gitignore ? await readLines(join(root, '.gitignore')) : []),
-      ...(await readLines(join(root, '.cdeignore'))),
-      ...input.ignore,
-    ],
-    git: input.git,
-  };
-}
-
-const mostRulesBytes = 256 * 1024;
-
-async function readLines(file: string): Promise<string[]> {
-  try {
-    const stats = await lstat(file);
-    // A link could have been put there by the other side.
-    if (!stats.isFile()) throw new Error('it is no plain file');
-    if (stats.size > mostRulesBytes) throw new Error(`it has more than ${mostRulesBytes / 1024} KiB`);
-    return (await readFile(file, 'utf8')).split(/\r?\n/);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
-    // Without its rules what was left out, a key say, would be copied.
-    throw new TreeError(
-      'failed',
-      `${file} says what is left out and cannot be read: ${(error as Error).message}`,
-    );
-  }
 }
 
 /** Nothing at all: the local side of a dry run into a folder that is not there yet. */
@@ -227,13 +230,27 @@ function readable(error: unknown, pair: Pair): unknown {
     });
   if (!(error instanceof TreeError)) return error;
   if (error.code === 'root-missing') return emptied(error.message, pair);
+  const { path } = (error.cause ?? {}) as NodeJS.ErrnoException;
   return new Failure('sync-failed', 'The folders cannot be kept in step.', {
     exitCode: error.code === 'disconnected' ? exitCodes.unreachable : exitCodes.failure,
-    detail: `${error.message} (${error.code})`,
-    hint: 'Mend what is named and run it again; what has been copied stays.',
+    detail: `${path && !error.message.includes(path) ? `${path}: ` : ''}${error.message} [${error.code}]`,
+    hint: 'Fix what is named and run it again; what has been copied stays.',
     cause: error,
   });
 }
+
+const neither = (pair: Pair) =>
+  new Failure('file-not-found', `Neither ${pair.local} nor ${pair.workspace}:${pair.remote} exists.`, {
+    exitCode: exitCodes.notFound,
+    hint: 'Check both paths; a folder that exists on one side is made on the other.',
+  });
+
+const notMade = (error: unknown, pair: Pair) =>
+  new Failure('sync-failed', `${pair.workspace}:${pair.remote} cannot be made.`, {
+    detail: 'The file system there does not take a new folder at this path.',
+    hint: 'Name a folder in the home, or one that exists.',
+    cause: error,
+  });
 
 /** A folder that has lost everything is not taken for one in which everything was deleted. */
 const emptied = (what: string, pair: Pair) =>
@@ -249,5 +266,5 @@ const incomplete = (status: Status) =>
       status.problems > 0
         ? `${status.problems} paths have a problem; see above.`
         : 'Files change all the time.',
-    hint: 'Mend what is named and run it again.',
+    hint: 'Fix what is named and run it again.',
   });

@@ -1,3 +1,4 @@
+import { join, posix } from 'node:path';
 import type { Context } from '../context.ts';
 import { clean } from '../output.ts';
 import { bytes } from '../sizes.ts';
@@ -66,7 +67,8 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
         out.print(
           `! ${clean(event.path)}: changed on both sides; the workspace's version is ${clean(event.kept)}`,
         );
-      else if (event.event === 'problem')
+      else if (event.event === 'rules') out.note(rulesLine(event, pair));
+      else if (event.event === 'problem' || event.event === 'left-out')
         out.note(
           clean(
             `${event.side === 'local' ? 'here' : pair.workspace}: ${event.path}: ${event.message} [${event.code}]`,
@@ -88,6 +90,23 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
     end: flush,
   };
 }
+
+const changes = { added: 'was made', changed: 'was changed', removed: 'was deleted' } as const;
+
+/** Why a rule file differs, and how to take the workspace's version over. */
+function rulesLine({ path, change }: SyncEvent & { event: 'rules' }, pair: Pair): string {
+  const [file, target] = [posix.join(pair.remote, path), join(pair.local, path)];
+  return clean(
+    `! ${path} ${changes[change]} in the workspace. It decides what leaves this machine, so it is not taken from there: ` +
+      (change === 'removed'
+        ? `yours still applies. To do without it: rm ${shellWord(target)}`
+        : `only yours applies. To use the workspace's: cde cp ${shellWord(`${pair.workspace}:${file}`)} ${shellWord(target)}`),
+  );
+}
+
+/** A word that a shell takes as it is, for a command that somebody copies: names come from the workspace. */
+const shellWord = (text: string) =>
+  /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 
 function lineOf(action: Action): string {
   const path = clean(action.path);

@@ -11,6 +11,7 @@ import {
   rm,
   stat,
   symlink,
+  truncate,
   utimes,
   writeFile,
 } from 'node:fs/promises';
@@ -113,13 +114,13 @@ describe('a scan', () => {
     await utimes(at('.cde-sync-fedcba9876543210.tmp'), 1, 1);
     const scan = await tree.scan({ lines: ['node_modules'], git: false });
     expect(Object.fromEntries(scan.entries)).toEqual({
-      d: { kind: 'folder' },
+      d: { kind: 'folder', mode: 0o777 & ~process.umask() },
       'd/f': fileOf('f'),
       link: { kind: 'link', target: 'd/f' },
       run: fileOf('#!', true),
     });
     expect(scan.unknown.map(({ path, why }) => `${path} ${why}`).sort()).toEqual([
-      'a\ufffd name',
+      'a\\xFF name',
       'out link-leaves',
       'up link-leaves',
     ]);
@@ -149,6 +150,19 @@ describe('a change', () => {
     await write('f', 'one');
     await tree.write('private', fileOf('p'), null, content('p', 0o600));
     await tree.write('run', fileOf('r', true), null, content('r', 0o640));
+    // All of the source's permissions, less the umask: nothing is added, and no setuid bit crosses.
+    for (const mode of [0o444, 0o600, 0o644, 0o750, 0o755, 0o777, 0o4755]) {
+      const name = mode.toString(8);
+      await tree.write(name, fileOf('m', (mode & 0o100) !== 0), null, content('m', mode));
+      expect((await stat(at(name))).mode & 0o7777).toBe(mode & 0o777 & ~process.umask());
+      await tree.remove(name, fileOf('m', (mode & 0o100) !== 0));
+    }
+    await tree.makeFolder('d700', 0o4700);
+    await tree.makeFolder('d555', 0o555);
+    expect((await stat(at('d700'))).mode & 0o7777).toBe(0o700);
+    expect((await stat(at('d555'))).mode & 0o7777).toBe(0o755);
+    await tree.remove('d700', { kind: 'folder' });
+    await tree.remove('d555', { kind: 'folder' });
     expect((await stat(at('private'))).mode & 0o777).toBe(0o600);
     expect((await stat(at('run'))).mode & 0o700).toBe(0o700);
     await chmod(at('f'), 0o640);
@@ -159,6 +173,17 @@ describe('a change', () => {
     await tree.setExecutable('f', true, fileOf('two'));
     expect((await stat(at('f'))).mode & 0o777).toBe(0o750);
     expect((await readdir(root)).sort()).toEqual(['f', 'private', 'run']);
+  });
+
+  it('keeps the holes of a sparse file', async () => {
+    const size = 64 * 1024 * 1024;
+    await writeFile(at('sparse'), 'start');
+    await truncate(at('sparse'), size);
+    const entry = (await tree.scan(rules)).entries.get('sparse') as FileEntry;
+    await tree.write('copy', entry, null, (sink) => tree.read('sparse', entry, sink));
+    const copy = await stat(at('copy'));
+    expect(copy.size).toBe(size);
+    expect(copy.blocks * 512).toBeLessThan(1024 * 1024);
   });
 
   it('is refused when something else is there than was expected', async () => {

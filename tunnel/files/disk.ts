@@ -16,6 +16,7 @@ import {
   unlink,
 } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { type Entry, isSafeLink, isSafePath, type LinkEntry, parentOf, sameEntry } from './entries.ts';
 import { makeIgnored } from './rules.ts';
 import { isExecutable, type Known, look, markOf, scanTree } from './scan.ts';
@@ -23,6 +24,7 @@ import { type Scan, type Tree, TreeError } from './tree.ts';
 import { makeWatcher } from './watch.ts';
 
 const pieceBytes = 128 * 1024;
+const zeros = Buffer.alloc(pieceBytes);
 /** Changes come in bursts: a checkout, a build, an editor that writes a file in three steps. */
 const settleMs = 60;
 
@@ -32,7 +34,7 @@ export type Memory = ReadonlyMap<string, Known>;
 /** Finds the folder that is to be a tree's root, without links in its own path; makes it where `create` says so. */
 export async function findRoot(path: string, create: boolean): Promise<string> {
   try {
-    if (create) await mkdir(path, { recursive: true });
+    if (create) await makeFolders(path);
     const real = await realpath(path);
     if (!(await stat(real)).isDirectory()) throw new TreeError('root-not-folder', `${path} is not a folder`);
     return real;
@@ -41,8 +43,33 @@ export async function findRoot(path: string, create: boolean): Promise<string> {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EEXIST' || code === 'ENOTDIR')
       throw new TreeError('root-not-folder', `${path} is not a folder`, { cause: error });
-    if (code === 'ENOENT') throw new TreeError('root-missing', `${path} does not exist`, { cause: error });
-    throw asTreeError(error);
+    if (code === 'ENOENT' && !create)
+      throw new TreeError('root-missing', `${path} does not exist`, { cause: error });
+    // Places such as /proc answer ENOENT to whoever makes a folder there.
+    const reason = systemErrorReason(error) ?? String(error);
+    throw new TreeError('unreadable', `${path} cannot be ${create ? 'made' : 'opened'}: ${reason}`, {
+      cause: error,
+    });
+  }
+}
+
+/** Node's own `recursive` never ends where the file system answers ENOENT to every mkdir, as /proc does. */
+async function makeFolders(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST') return;
+    const parent = dirname(path);
+    if (code !== 'ENOENT' || parent === path) {
+      // A read-only file system says so before it looks whether the folder is there.
+      if (await stat(path).catch(() => null)) return;
+      throw error;
+    }
+    await makeFolders(parent);
+    await mkdir(path).catch((again: NodeJS.ErrnoException) => {
+      if (again.code !== 'EEXIST') throw again;
+    });
   }
 }
 
@@ -155,23 +182,25 @@ export function makeDiskTree(root: string, memory: Memory = new Map()): Tree & {
       try {
         await fill({
           async begin(mode) {
-            // Its owner may read and write it, as those who sync it must; the rest goes through the umask.
-            file = await open(temporary, 'wx', (mode & 0o666) | 0o600 | (entry.executable ? 0o100 : 0));
-            if (there?.isFile()) await file.chmod(withExecutable(there, entry.executable));
-            else if (entry.executable) {
-              await file.chmod(withExecutable(await file.stat({ bigint: true }), true));
-            }
+            // The source's permissions less the umask. Its owner may read it: the next sync must.
+            file = await open(temporary, 'wx', (mode & 0o777) | 0o400);
+            const made = there?.isFile() ? there : await file.stat({ bigint: true });
+            if (there?.isFile() || isExecutable(made) !== entry.executable)
+              await file.chmod(withExecutable(made, entry.executable));
           },
           async data(chunk) {
             hash.update(chunk);
             size += chunk.length;
             if (size > entry.size) throw new TreeError('changed', `${path} became longer`);
-            for (let done = 0; done < chunk.length; )
-              done += (await file!.write(chunk, done, chunk.length - done)).bytesWritten;
+            // A hole stays a hole: a disk image of 100 GiB may hold one of them in content.
+            if (isZero(chunk)) return;
+            for (let done = 0, from = size - chunk.length; done < chunk.length; )
+              done += (await file!.write(chunk, done, chunk.length - done, from + done)).bytesWritten;
           },
         });
         if (!file || size !== entry.size || hash.digest('base64url') !== entry.hash)
           throw new TreeError('changed', `${path} changed while it was read`);
+        await file.truncate(size);
         // The state that is kept says that it is there: so it must outlive the loss of power.
         await file.datasync();
         await file.close();
@@ -192,10 +221,10 @@ export function makeDiskTree(root: string, memory: Memory = new Map()): Tree & {
       await remember(path, { ...expected, executable });
     },
 
-    async makeFolder(path) {
+    async makeFolder(path, mode = 0o777) {
       await guard(path);
       await expect(path, null);
-      await mkdir(full(path));
+      await mkdir(full(path), (mode & 0o777) | 0o700);
     },
 
     async makeLink(path: string, entry: LinkEntry, expected) {
@@ -246,6 +275,9 @@ export function makeDiskTree(root: string, memory: Memory = new Map()): Tree & {
   return explained(tree);
 }
 
+const isZero = (chunk: Buffer) =>
+  chunk.length >= 4096 && chunk.length <= zeros.length && chunk.equals(zeros.subarray(0, chunk.length));
+
 /** Makes every rejection a TreeError. */
 function explained<T extends Tree>(tree: T): T {
   for (const key of [
@@ -281,7 +313,8 @@ export function asTreeError(error: unknown): TreeError {
   if (error instanceof TreeError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   const is = (...codes: string[]) => codes.includes(code ?? '');
-  const text = message ?? String(error);
+  // The path is told with it.
+  const text = systemErrorReason(error) ?? message ?? String(error);
   if (is('ENOTEMPTY', 'EEXIST')) return new TreeError('not-empty', text, { cause: error });
   if (is('ENOENT', 'ENOTDIR', 'ELOOP')) return new TreeError('changed', text, { cause: error });
   if (is('EACCES', 'EPERM', 'EROFS')) return new TreeError('unreadable', text, { cause: error });

@@ -2,7 +2,8 @@ import { posix } from 'node:path';
 
 /** What a tree holds at a path. A file is its content, by SHA-256 (base64url), and whether its owner may run it. */
 export type Entry =
-  | { kind: 'folder' }
+  /** `mode`: its permissions, for the folder that is made on the other side; older agents leave it out. */
+  | { kind: 'folder'; mode?: number }
   | { kind: 'file'; hash: string; size: number; executable: boolean }
   | { kind: 'link'; target: string };
 export type FileEntry = Extract<Entry, { kind: 'file' }>;
@@ -61,8 +62,8 @@ export function isSafeLink(path: string, target: unknown): target is string {
 /** True for an entry in its proper form: it may come from a hostile machine. */
 export function isEntry(path: string, entry: unknown): entry is Entry {
   if (typeof entry !== 'object' || entry === null) return false;
-  const { kind, hash, size, executable, target } = entry as Record<string, unknown>;
-  if (kind === 'folder') return true;
+  const { kind, hash, size, executable, target, mode } = entry as Record<string, unknown>;
+  if (kind === 'folder') return mode === undefined || isMode(mode);
   if (kind === 'link') return isSafeLink(path, target);
   return (
     kind === 'file' &&
@@ -73,6 +74,10 @@ export function isEntry(path: string, entry: unknown): entry is Entry {
     typeof executable === 'boolean'
   );
 }
+
+/** Permission bits alone: no setuid, setgid or sticky bit crosses from one machine to another. */
+export const isMode = (mode: unknown): mode is number =>
+  Number.isInteger(mode) && (mode as number) >= 0 && (mode as number) <= 0o777;
 
 /** `a/b` of `a/b/c`, and the empty path of `a`. */
 export function parentOf(path: string): string {

@@ -8,6 +8,8 @@ type Head = Frame['head'];
 
 /** As many as a tree may hold; a hostile agent could send names for ever. */
 const mostEntries = 500_000;
+/** A path that cannot be one is only shown. */
+const maxShownPath = 8192;
 
 interface Asked {
   resolve(ok: Head): void;
@@ -130,7 +132,11 @@ export async function openRemoteTree(
       const clean = checked(entries, rules);
       entries = clean.entries;
       // The root itself can be read, or there would be no answer.
-      const safeUnknown = unknown.filter(({ path }) => typeof path === 'string' && path !== '');
+      const safeUnknown = unknown.flatMap(({ path, why }) =>
+        typeof path === 'string' && path !== ''
+          ? [{ path: path.slice(0, maxShownPath), why: reasons.has(why) ? why : ('name' as const) }]
+          : [],
+      );
       return { entries: new Map(entries), unknown: [...safeUnknown, ...clean.unknown] };
     },
     async read(path, entry, sink) {
@@ -162,7 +168,7 @@ export async function openRemoteTree(
     },
     setExecutable: async (path, executable, expected) =>
       void (await ask('setExecutable', { path, executable, expected })),
-    makeFolder: async (path) => void (await ask('makeFolder', { path })),
+    makeFolder: async (path, mode) => void (await ask('makeFolder', { path, mode })),
     makeLink: async (path, entry, expected) => void (await ask('makeLink', { path, entry, expected })),
     remove: async (path, expected) => void (await ask('remove', { path, expected })),
     rename: async (path, to, expected) => void (await ask('rename', { path, to, expected })),
@@ -192,6 +198,14 @@ function checked(entries: Entries, rules: Rules): { entries: Entries; unknown: U
   }
   return { entries: good, unknown };
 }
+
+const reasons: ReadonlySet<unknown> = new Set<Unknown['why']>([
+  'unreadable',
+  'not-regular',
+  'link-leaves',
+  'name',
+  'changing',
+]);
 
 const codes: ReadonlySet<string> = new Set<TreeErrorCode>([
   'changed',

@@ -3,6 +3,7 @@ import { type BigIntStats, constants } from 'node:fs';
 import { lstat, open, readdir, readlink, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type Entries, type Entry, isHalfName, isSafeLink, isSafePath } from './entries.ts';
+import { readName } from './names.ts';
 import type { makeIgnored } from './rules.ts';
 import { type Scan, TreeError, type Unknown } from './tree.ts';
 
@@ -43,12 +44,15 @@ export async function look(
     const stats = await lstat(full, { bigint: true }).catch(absent);
     if (!stats) return null;
     const mark = markOf(stats);
-    if (stats.isDirectory()) return { entry: { kind: 'folder' }, mark: '', young: false };
+    if (stats.isDirectory())
+      return { entry: { kind: 'folder', mode: Number(stats.mode & 0o777n) }, mark: '', young: false };
     if (before && before.mark === mark && !before.young) return before;
     const young = isYoung(stats);
     if (stats.isSymbolicLink()) {
-      const target = await readlink(full, 'utf8').catch(absent);
-      if (target === null) continue;
+      const bytes = await readlink(full, 'buffer').catch(absent);
+      if (bytes === null) continue;
+      const target = readName(bytes).text;
+      if (target === null) return 'name';
       return isSafeLink(path, target) ? { entry: { kind: 'link', target }, mark, young } : 'link-leaves';
     }
     if (!stats.isFile()) return 'not-regular';
@@ -131,11 +135,12 @@ export async function scanTree(
   }
 
   async function visit(folder: string, bytes: Buffer): Promise<void> {
-    const name = bytes.toString('utf8');
+    const { text, shown } = readName(bytes);
+    const name = text ?? shown;
     const path = folder === '' ? name : `${folder}/${name}`;
     if (isHalfName(name)) return removeAbandoned(path);
     // What cannot be written the same way on the other side.
-    if (!Buffer.from(name).equals(bytes) || !isSafePath(path)) {
+    if (text === null || !isSafePath(path)) {
       unknown.push({ path, why: 'name' });
       return;
     }

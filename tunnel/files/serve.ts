@@ -1,7 +1,15 @@
 import { isAbsolute, join } from 'node:path';
 import type { Duplex } from 'node:stream';
 import { asTreeError, findRoot, type Memory, makeDiskTree } from './disk.ts';
-import { type Entries, type Entry, type FileEntry, isEntry, type LinkEntry, sameEntry } from './entries.ts';
+import {
+  type Entries,
+  type Entry,
+  type FileEntry,
+  isEntry,
+  isMode,
+  type LinkEntry,
+  sameEntry,
+} from './entries.ts';
 import type { Rules } from './rules.ts';
 import { type Sink, TreeError } from './tree.ts';
 import { type Frame, readFrames, writeFrame } from './wire.ts';
@@ -84,7 +92,7 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
     },
     async scan(id, { rules }) {
       const { entries, unknown } = await theTree().scan(asRules(rules));
-      const set = [...entries].filter(([path, entry]) => !sameEntry(shown.get(path), entry));
+      const set = [...entries].filter(([path, entry]) => !isShown(shown.get(path), entry));
       const gone = [...shown.keys()].filter((path) => !entries.has(path));
       shown = entries;
       for (let at = 0; at < set.length; at += entriesAtOnce)
@@ -106,8 +114,8 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
       await theTree().setExecutable(text(path), executable === true, entryOf(path, expected, 'file'));
       return {};
     },
-    async makeFolder(_, { path }) {
-      await theTree().makeFolder(text(path));
+    async makeFolder(_, { path, mode }) {
+      await theTree().makeFolder(text(path), isMode(mode) ? mode : undefined);
       return {};
     },
     async makeLink(_, { path, entry, expected }) {
@@ -189,6 +197,10 @@ const text = (value: unknown): string => {
   if (typeof value !== 'string') throw new TreeError('protocol', 'a path that is no text');
   return value;
 };
+
+const isShown = (shown: Entry | undefined, entry: Entry): boolean =>
+  sameEntry(shown, entry) &&
+  (shown?.kind !== 'folder' || entry.kind !== 'folder' || shown.mode === entry.mode);
 
 function entryOf(path: unknown, value: unknown): Entry;
 function entryOf(path: unknown, value: unknown, kind: 'file'): FileEntry;

@@ -64,7 +64,8 @@ export interface Tree {
     fill: (sink: Sink) => Promise<void>,
   ): Promise<void>;
   setExecutable(path: string, executable: boolean, expected: FileEntry): Promise<void>;
-  makeFolder(path: string): Promise<void>;
+  /** With these permissions less the umask; its owner may always use it, or it could not be filled. */
+  makeFolder(path: string, mode?: number): Promise<void>;
   makeLink(path: string, entry: LinkEntry, expected: Entry | null): Promise<void>;
   /** A folder must be empty. */
   remove(path: string, expected: Entry): Promise<void>;
