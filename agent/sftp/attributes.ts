@@ -1,4 +1,4 @@
-import type { BigIntStats } from 'node:fs';
+import { type BigIntStats, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { field, type Reader } from './packets.ts';
 
@@ -80,13 +80,13 @@ async function readTable(path: string): Promise<string[][]> {
 }
 
 const typeLetters: Record<number, string> = {
-  26411: 's',
-  21609: 'l',
-  16807: '-',
-  14406: 'b',
-  9604: 'd',
-  4802: 'c',
-  2401: 'p',
+  [constants.S_IFSOCK]: 's',
+  [constants.S_IFLNK]: 'l',
+  [constants.S_IFREG]: '-',
+  [constants.S_IFBLK]: 'b',
+  [constants.S_IFDIR]: 'd',
+  [constants.S_IFCHR]: 'c',
+  [constants.S_IFIFO]: 'p',
 };
 const months = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split(' ');
 const halfYearMs = 182 * 24 * 60 * 60 * 1000;
@@ -99,7 +99,7 @@ export function longName(name: Buffer, stats: BigIntStats, accounts: Accounts): 
     (bits & 2 ? 'w' : '-') +
     (special ? (bits & 1 ? letter : letter.toUpperCase()) : bits & 1 ? 'x' : '-');
   const permissions =
-    (typeLetters[mode & 0o170000] ?? '?') +
+    (typeLetters[mode & constants.S_IFMT] ?? '?') +
     triple(mode >> 6, (mode & 0o4000) !== 0, 's') +
     triple(mode >> 3, (mode & 0o2000) !== 0, 's') +
     triple(mode, (mode & 0o1000) !== 0, 't');

@@ -1,5 +1,4 @@
 import { lchown, link, lutimes, rename, statfs } from 'node:fs/promises';
-import { join } from 'node:path';
 import { readAttributes } from './attributes.ts';
 import { type SftpContext, takeFile, takePath } from './context.ts';
 import { change, writeAll } from './files.ts';
@@ -13,8 +12,10 @@ import {
   type Reader,
   statusCodes,
 } from './packets.ts';
-import { realPath } from './paths.ts';
+import { realPath, resolvePath } from './paths.ts';
 import { ok, oneName, SftpError } from './replies.ts';
+
+const tilde = 0x7e;
 
 interface Extension {
   version: string;
@@ -88,11 +89,11 @@ export const extensions: Record<string, Extension> = {
   'expand-path@openssh.com': {
     version: '1',
     async handle(id, reader, context) {
-      const path = reader.text();
-      const match = /^~([^/]*)(.*)$/s.exec(path);
-      if (!match) return oneName(id, await realPath(Buffer.from(join(context.home, path))));
-      const home = await homeOf(match[1]!, context);
-      return oneName(id, await realPath(Buffer.from(join(home, match[2]!))));
+      const path = reader.bytes();
+      if (path[0] !== tilde) return oneName(id, await realPath(resolvePath(context.home, path)));
+      const end = path.includes('/') ? path.indexOf('/') : path.length;
+      const home = await homeOf(path.toString('utf8', 1, end), context);
+      return oneName(id, await realPath(Buffer.concat([Buffer.from(home), path.subarray(end)])));
     },
   },
   'home-directory': {
