@@ -5,11 +5,12 @@
  * usage: node agent/bundle.ts
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { copyFile, mkdir, readdir, rename, rm, stat, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Plugin } from 'esbuild';
+import { limitedFile, withPacketLimit } from './ssh/packet-limit.ts';
 
 const folder = dirname(fileURLToPath(import.meta.url));
 const require = createRequire(import.meta.url);
@@ -42,6 +43,17 @@ const nativeModules: Plugin = {
     onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents: "throw new Error('not used')" }));
     // ssh2 asks it which ciphers the processor is quick at, and does without.
     onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
+  },
+};
+
+/** ssh/packet-limit.ts says why. */
+const packetLimit: Plugin = {
+  name: 'packet limit',
+  setup({ onLoad }) {
+    onLoad({ filter: limitedFile }, async ({ path }) => ({
+      contents: withPacketLimit(await readFile(path, 'utf8')),
+    }));
+    onLoad({ filter: /\/packet-limit-hook\.ts$/ }, () => ({ contents: '' }));
   },
 };
 
@@ -81,7 +93,7 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
     banner: {
       js: "import{createRequire as cdeRequire}from'node:module';const require=cdeRequire(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;",
     },
-    plugins: [nativeModules],
+    plugins: [nativeModules, packetLimit],
     logLevel: 'warning',
   });
   await mkdir(into, { recursive: true });

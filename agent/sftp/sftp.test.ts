@@ -1,4 +1,6 @@
+import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
+import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import {
   access,
@@ -18,7 +20,7 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises';
-import { connect } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import ssh2 from 'ssh2';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -70,9 +72,9 @@ describe('files over OpenSSH', () => {
       );
       expect(result.code).toBe(0);
       expect(result.text).toContain(`Remote working directory: ${fixture.home}\n`);
-      expect(result.text).toMatch(/-rw-r----- .* 6 \w{3} +\d+ \d\d:\d\d hard/);
-      expect(result.text).toMatch(/lrwxrwxrwx .* symbolic/);
-      expect(result.text).toMatch(/drwxr-xr-x .* folder/);
+      expect(result.text).toMatch(/^-rw-r----- .* 6 \w{3} +\d+ \d\d:\d\d hard/m);
+      expect(result.text).toMatch(/^lrwxrwxrwx .* symbolic/m);
+      expect(result.text).toMatch(/^drwxr-xr-x .* folder/m);
       expect(result.text).toContain('folder/b');
       expect(result.text).toMatch(/%Capacity|Use%|\d+%/);
       expect(await readFile(inHome('symbolic'), 'utf8')).toBe('hello\n');
@@ -331,6 +333,27 @@ describe('files over OpenSSH', () => {
       await call((done) => files.ext_openssh_fsync(handle, (error) => done(error, null)));
       await call((done) => files.close(handle, (error) => done(error, null)));
       expect((await lstat(inHome('linked'))).nlink).toBe(2);
+    });
+
+    test('a symbolic link points where clients say that know OpenSSH by its banner', async () => {
+      await call((done) => files.symlink('the-target', inHome('the-link'), (error) => done(error, null)));
+      expect(await readlink(inHome('the-link'))).toBe('the-target');
+    });
+
+    test('long names begin as those of ls do, for every type of file', async () => {
+      await mkdir(inHome('types/folder'), { recursive: true });
+      await writeFile(inHome('types/file'), '');
+      await symlink('file', inHome('types/link'));
+      execFileSync('mkfifo', [inHome('types/pipe')]);
+      const listening = createServer().listen(inHome('types/socket'));
+      await once(listening, 'listening');
+      const listed = await call<ssh2.FileEntry[]>((done) => files.readdir(inHome('types'), done));
+      const devices = await call<ssh2.FileEntry[]>((done) => files.readdir('/dev', done));
+      listening.close();
+      const letters = [...listed, ...devices]
+        .filter(({ filename }) => /^(folder|file|link|pipe|socket|null)$/.test(filename))
+        .map(({ filename, longname }) => `${filename} ${longname[0]}`);
+      expect(letters.sort()).toEqual(['file -', 'folder d', 'link l', 'null c', 'pipe p', 'socket s']);
     });
 
     test('a request that is no request ends the session and nothing else', async () => {

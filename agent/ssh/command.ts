@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
-import type { TerminalModes } from './gaps.ts';
 import { openTerminals } from './pty.ts';
+import type { TerminalModes } from './requests.ts';
 
 /**
  * How a new terminal from node-pty stands, with the opcodes of RFC 4254, section 8, and stty's names. A
@@ -73,18 +73,30 @@ function characterName(code: number): string {
 
 const bash = ['/bin/bash', '/usr/bin/bash'].find((path) => existsSync(path));
 
+/** What a process gets that Node cannot give it as text. */
+export interface RawInput {
+  /** Replaces the last argument. */
+  command?: Buffer;
+  environment?: Record<string, Buffer>;
+}
+
 /**
  * The program to start so that `file` runs with what only the process itself can arrange: SSH_TTY and the
- * client's terminal modes, and the terminals of other sessions closed (node-pty leaves them inheritable; a
- * daemon that kept one would keep that terminal from being hung up). Without need it is `file` itself.
+ * client's terminal modes, bytes that are not UTF-8, and the terminals of other sessions closed (node-pty leaves
+ * them inheritable; a daemon that kept one would keep that terminal from being hung up). Without need it is `file`
+ * itself.
  */
 export function prepareCommand(
   file: string,
   args: string[],
   terminal?: { modes: TerminalModes },
+  raw: RawInput = {},
 ): { file: string; args: string[] } {
   const steps: string[] = [];
   let shell = '/bin/sh';
+  for (const [name, value] of Object.entries(raw.environment ?? {})) {
+    steps.push(assignBytes(name, value), `export ${name}`);
+  }
   if (terminal) {
     const changes = sttyArguments(terminal.modes);
     if (changes.length > 0) steps.push(`stty ${changes.join(' ')} 2>/dev/null`);
@@ -95,7 +107,27 @@ export function prepareCommand(
     shell = bash;
     steps.push(`exec ${[...openTerminals].map((descriptor) => `${descriptor}>&-`).join(' ')}`);
   }
-  if (steps.length === 0) return { file, args };
+  if (steps.length === 0 && !raw.command) return { file, args };
+  if (raw.command) {
+    const variable = 'cde_command';
+    steps.push(
+      assignBytes(variable, raw.command),
+      `set -- "$@" "$${variable}"`,
+      `unset ${variable}`,
+      'exec "$0" "$@"',
+    );
+    return { file: shell, args: ['-c', steps.join('; '), file, ...args.slice(0, -1)] };
+  }
   steps.push('exec "$0" "$@"');
   return { file: shell, args: ['-c', steps.join('; '), file, ...args] };
+}
+
+/** Shell code that sets a variable to these bytes. Substitution drops newlines at the end, hence the letter after them. */
+function assignBytes(name: string, bytes: Buffer): string {
+  let format = '';
+  for (const byte of bytes) {
+    const isPlain = byte >= 0x20 && byte < 0x7f && !`%\\'`.includes(String.fromCharCode(byte));
+    format += isPlain ? String.fromCharCode(byte) : `\\${byte.toString(8).padStart(3, '0')}`;
+  }
+  return `${name}=$(printf '${format}x'); ${name}=\${${name}%x}`;
 }

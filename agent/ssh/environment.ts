@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { basename } from 'node:path';
@@ -22,21 +23,28 @@ const requestLimits = { count: 256, bytes: 128 * 1024 };
 
 /** Collects a client's env requests; `set` says whether the variable was taken. */
 export function makeRequestedEnvironment(): {
-  set(name: string, value: string): boolean;
+  set(name: string, value: Buffer): boolean;
   values: Record<string, string>;
+  /** Values that are not UTF-8, which Node cannot give to a process. */
+  raw: Record<string, Buffer>;
 } {
   const values: Record<string, string> = {};
+  const raw: Record<string, Buffer> = {};
   let count = 0;
   let bytes = 0;
   return {
     values,
+    raw,
     set(name, value) {
       if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) || fixedVariables.test(name)) return false;
-      if (value.includes('\0')) return false;
+      if (value.includes(0)) return false;
       count += 1;
       bytes += name.length + value.length;
       if (count > requestLimits.count || bytes > requestLimits.bytes) return false;
-      values[name] = value;
+      delete values[name];
+      delete raw[name];
+      if (isUtf8(value)) values[name] = value.toString();
+      else raw[name] = value;
       return true;
     },
   };

@@ -4,7 +4,6 @@
  */
 import type { Connection, ServerChannel, Session } from 'ssh2';
 import ssh2 from 'ssh2';
-import handlers from 'ssh2/lib/protocol/handlers.js';
 
 const maxWindow = 2 * 1024 * 1024;
 const packetSize = 32 * 1024;
@@ -60,50 +59,4 @@ export function forgetWritten(channel: ServerChannel): void {
 /** Sends EOF and leaves the other direction open; `end()` closes both on a server's channel. */
 export function sendEof(channel: ServerChannel): void {
   (channel as unknown as { eof(): void }).eof();
-}
-
-const channelRequest = 98;
-let modesHooked = false;
-let latestModes: TerminalModes = new Map();
-
-/** A client's terminal modes (RFC 4254, section 8): opcode → value. */
-export type TerminalModes = Map<number, number>;
-
-/**
- * Reads the terminal modes of pty requests, which ssh2 loses: it begins to read their list one byte too
- * late, and so finds it empty.
- */
-export function hookTerminalModes(): void {
-  if (modesHooked) return;
-  modesHooked = true;
-  const handle = handlers[channelRequest]!;
-  handlers[channelRequest] = (protocol, payload) => {
-    latestModes = readModes(payload);
-    return handle(protocol, payload);
-  };
-}
-
-/** The modes of the pty request that is being told of; ask within the `pty` event, which is synchronous. */
-export function requestedModes(): TerminalModes {
-  return latestModes;
-}
-
-function readModes(payload: Buffer): TerminalModes {
-  const modes: TerminalModes = new Map();
-  const type = 'pty-req';
-  // The message's type and channel, then the length of the name, the name, and whether a reply is wanted.
-  const name = payload.toString('latin1', 9, 9 + type.length);
-  if (name !== type || payload.readUInt32BE(5) !== type.length) return modes;
-  const term = 9 + type.length + 1;
-  if (payload.length < term + 4) return modes;
-  // After the terminal's name, its size: four numbers.
-  const list = term + 4 + payload.readUInt32BE(term) + 16;
-  if (payload.length < list + 4) return modes;
-  const end = Math.min(payload.length, list + 4 + payload.readUInt32BE(list));
-  for (let at = list + 4; at + 5 <= end; at += 5) {
-    const opcode = payload[at]!;
-    if (opcode === 0 || opcode >= 160) break;
-    modes.set(opcode, payload.readUInt32BE(at + 1));
-  }
-  return modes;
 }

@@ -13,6 +13,9 @@ const mostTerminals = 16;
 const highWater = 512 * 1024;
 /** A viewer that is so far behind gets what the screen shows, once it has caught up, rather than all that led to it. */
 const mostBehind = 1024 * 1024;
+/** The screen is kept in memory, cell by cell: no client's size makes it larger than 15 MB. */
+const maxColumns = 1000;
+const maxRows = 500;
 /** What a terminal answers to a program's questions: attributes, cursor, colours. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: that is what they are made of
 const answers = /^(\x1b\[[?>=]?[\d;]*[cRn]|\x1bP[^\x1b]*\x1b\\|\x1b\][\d;]+;rgb:[\w/]+(\x07|\x1b\\))+$/;
@@ -70,9 +73,13 @@ export function makeKeptTerminals(): KeptTerminals {
       if (!unused) throw new Error(`${mostTerminals} terminals are open already; close one`);
       hangUp(unused);
     }
-    const { file, args } = prepareCommand(job.shell, login, terminal);
-    const pty = openPty({ file, args, environment: job.environment, folder: job.folder, ...terminal });
-    const screen = makeScreen(terminal.columns, terminal.rows);
+    const { file, args } = prepareCommand(job.shell, login, terminal, {
+      environment: job.rawEnvironment,
+    });
+    const { columns, rows } = screenSize(terminal);
+    const { environment, folder } = job;
+    const pty = openPty({ file, args, environment, folder, columns, rows });
+    const screen = makeScreen(columns, rows);
     const kept: Kept = {
       name,
       pty,
@@ -160,8 +167,7 @@ export function makeKeptTerminals(): KeptTerminals {
       const kept = known ?? begin(name, job, terminal, login);
       const viewer: Viewer = {
         channel,
-        columns: terminal.columns || 80,
-        rows: terminal.rows || 24,
+        ...screenSize(terminal),
         since: null,
         behind: 0,
         skips: false,
@@ -195,9 +201,13 @@ export function makeKeptTerminals(): KeptTerminals {
           if (`SIG${signal}` in constants.signals) signalGroup(kept.pty.pid, signal);
         },
         resize(columns, rows) {
-          viewer.columns = columns;
-          viewer.rows = rows;
+          if (columns < 1 || rows < 1) return;
+          Object.assign(viewer, screenSize({ columns, rows }));
           fit(kept);
+        },
+        closeOutput() {
+          leave();
+          finishChannel(channel, { code: 0, signal: null });
         },
         hangUp: leave,
         done: (async () => {
@@ -215,5 +225,13 @@ export function makeKeptTerminals(): KeptTerminals {
     close() {
       for (const kept of all.values()) hangUp(kept);
     },
+  };
+}
+
+/** A client without a terminal says 0. */
+function screenSize(terminal: { columns: number; rows: number }): { columns: number; rows: number } {
+  return {
+    columns: Math.min(terminal.columns || 80, maxColumns),
+    rows: Math.min(terminal.rows || 24, maxRows),
   };
 }

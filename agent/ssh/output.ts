@@ -12,6 +12,8 @@ export interface Output {
   write(text: string, to: 'stdout' | 'stderr'): void;
   /** Resolves when all that was written has been handed to the client's window, or the channel is gone. */
   drained(): Promise<void>;
+  /** The client reads no more of it: what is queued is dropped. stderr goes on. */
+  dropStdout(): void;
   /** The client is gone: what is queued is dropped, and later output is read and thrown away. */
   drop(): void;
 }
@@ -27,6 +29,7 @@ export function makeOutput(channel: ServerChannel): Output {
   let pending = 0;
   let writing = false;
   let dropped = false;
+  let stdoutDropped = false;
 
   function relieve() {
     for (const source of paused) source.resume();
@@ -52,7 +55,7 @@ export function makeOutput(channel: ServerChannel): Output {
   }
 
   function push(chunk: Buffer, to: 'stdout' | 'stderr') {
-    if (dropped || chunk.length === 0) return;
+    if (dropped || chunk.length === 0 || (stdoutDropped && to === 'stdout')) return;
     queue.push({ chunk, to });
     pending += chunk.length;
     if (!writing) next();
@@ -80,6 +83,12 @@ export function makeOutput(channel: ServerChannel): Output {
     drained() {
       if (!writing) return Promise.resolve();
       return new Promise((resolve) => waiters.push(resolve));
+    },
+    dropStdout() {
+      stdoutDropped = true;
+      for (const { chunk } of queue.filter(({ to }) => to === 'stdout')) pending -= chunk.length;
+      queue.splice(0, queue.length, ...queue.filter(({ to }) => to !== 'stdout'));
+      relieve();
     },
     drop() {
       dropped = true;

@@ -1,20 +1,23 @@
-import { spawn } from 'node:child_process';
+import { isUtf8 } from 'node:buffer';
+import { type ChildProcess, spawn } from 'node:child_process';
 import { closeSync as closeDescriptor } from 'node:fs';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import type { ServerChannel } from 'ssh2';
 import { prepareCommand } from './command.ts';
-import type { TerminalModes } from './gaps.ts';
 import { makeOutput, type Output } from './output.ts';
 import type { PipePool } from './pipes.ts';
 import { openPty } from './pty.ts';
+import type { TerminalModes } from './requests.ts';
 
 /** What to run, and in what. */
 export interface Job {
   shell: string;
   /** Absent: a login shell. */
-  command?: string;
+  command?: Buffer;
   environment: Record<string, string>;
+  /** Variables whose values are not UTF-8. */
+  rawEnvironment: Record<string, Buffer>;
   folder: string;
 }
 
@@ -29,6 +32,8 @@ export interface Running {
   /** To the whole process group, as sshd does: `TERM`, `INT`, …; names unknown to the system do nothing. */
   signal(name: string): void;
   resize(columns: number, rows: number): void;
+  /** The client reads no more output: whoever writes more is told so, by SIGPIPE or by the terminal's end. */
+  closeOutput(): void;
   /** The client is gone: hangs up the process group and lets go of its streams. */
   hangUp(): void;
   /** Resolves when the channel is closed with the exit status sent, or the client is gone. */
@@ -88,12 +93,27 @@ function feed(channel: ServerChannel, stdin: Writable): void {
   stdin.on('close', discard);
 }
 
+class ZeroByte extends Error {}
+
+/** What starts a job's shell: with its command, or as a login shell. */
+function jobCommand(job: Job, login: string[], terminal?: Terminal): { file: string; args: string[] } {
+  const { command } = job;
+  if (command?.includes(0)) throw new ZeroByte();
+  const raw = {
+    environment: job.rawEnvironment,
+    ...(command && !isUtf8(command) ? { command } : {}),
+  };
+  return prepareCommand(job.shell, command ? ['-c', command.toString()] : login, terminal, raw);
+}
+
 /** Runs a job with stdin, stdout and stderr as three pipes. */
 export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login: string[]): Running {
   const output = makeOutput(channel);
   let gone = false;
   let pid: number | undefined;
   let release = () => {};
+  let outputClosed = false;
+  let closeStdout = () => {};
 
   async function run() {
     const pipes = await pool.take();
@@ -102,14 +122,21 @@ export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login
       for (const descriptor of pipes?.descriptors ?? []) closeDescriptor(descriptor);
       return;
     }
-    const { file, args } = prepareCommand(job.shell, job.command === undefined ? login : ['-c', job.command]);
-    const child = spawn(file, args, {
-      cwd: job.folder,
-      env: job.environment,
-      detached: true,
-      stdio: pipes ? pipes.descriptors : 'pipe',
-    });
-    for (const descriptor of pipes?.descriptors ?? []) closeDescriptor(descriptor);
+    const { file, args } = jobCommand(job, login);
+    let child: ChildProcess;
+    try {
+      child = spawn(file, args, {
+        cwd: job.folder,
+        env: job.environment,
+        detached: true,
+        stdio: pipes ? pipes.descriptors : 'pipe',
+      });
+    } catch (error) {
+      for (const stream of [pipes?.stdin, pipes?.stdout, pipes?.stderr]) stream?.destroy();
+      throw error;
+    } finally {
+      for (const descriptor of pipes?.descriptors ?? []) closeDescriptor(descriptor);
+    }
     pid = child.pid;
     const stdin = pipes?.stdin ?? child.stdin!;
     const stdout = pipes?.stdout ?? child.stdout!;
@@ -131,6 +158,8 @@ export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login
       stdout.destroy();
       stderr.destroy();
     };
+    closeStdout = () => stdout.destroy();
+    if (outputClosed) closeStdout();
     feed(channel, stdin);
     const carried = [output.carry(stdout, 'stdout'), output.carry(stderr, 'stderr')];
     const exit = await exited;
@@ -145,6 +174,11 @@ export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login
       if (pid !== undefined) signalGroup(pid, name);
     },
     resize() {},
+    closeOutput() {
+      outputClosed = true;
+      output.dropStdout();
+      closeStdout();
+    },
     hangUp() {
       if (gone) return;
       gone = true;
@@ -164,20 +198,17 @@ export function runInTerminal(
   login: string[],
 ): Running {
   const output = makeOutput(channel);
-  const { file, args } = prepareCommand(
-    job.shell,
-    job.command === undefined ? login : ['-c', job.command],
-    terminal,
-  );
   let gone = false;
   let alive = true;
   let pty: ReturnType<typeof openPty>;
   try {
+    const { file, args } = jobCommand(job, login, terminal);
     pty = openPty({ file, args, environment: job.environment, folder: job.folder, ...terminal });
   } catch (error) {
     return {
       signal() {},
       resize() {},
+      closeOutput() {},
       hangUp() {},
       done: fail(channel, output, error as Error),
     };
@@ -213,6 +244,12 @@ export function runInTerminal(
       if (alive) signalGroup(pty.pid, name);
     },
     resize: pty.resize,
+    closeOutput() {
+      output.dropStdout();
+      // A terminal has no end that a program could meet when it writes: it is hung up.
+      if (alive) signalGroup(pty.pid, 'HUP');
+      pty.close();
+    },
     hangUp() {
       if (gone) return;
       gone = true;
@@ -227,6 +264,21 @@ export function runInTerminal(
 }
 
 async function fail(channel: ServerChannel, output: Output, error: Error): Promise<void> {
-  output.write(`cde: cannot run this session: ${error.message}\r\n`, 'stderr');
-  await finish(channel, output, { code: 255, signal: null });
+  const [reason, code] = startFailure(error);
+  output.write(`cde: ${reason}\r\n`, 'stderr');
+  await finish(channel, output, { code, signal: null });
+}
+
+/** Why a session did not start, and its exit code: that of a shell that cannot run a command, where it is the command. */
+function startFailure(error: Error): [reason: string, code: number] {
+  if (error instanceof ZeroByte) return ['the command holds a zero byte, which no program can be given', 126];
+  switch ((error as NodeJS.ErrnoException).code) {
+    case 'E2BIG':
+      return [
+        'the command is too long for this system; put it into a file, or send it as input of a shell',
+        126,
+      ];
+    default:
+      return [`cannot run this session: ${error.message}`, 255];
+  }
 }

@@ -9,9 +9,10 @@ import {
   sessionEnvironment,
   type Workspace,
 } from './environment.ts';
-import { keepRequestsAfterEof, requestedModes } from './gaps.ts';
+import { keepRequestsAfterEof } from './gaps.ts';
 import type { KeptTerminals } from './kept.ts';
 import type { PipePool } from './pipes.ts';
+import { onSessionRequest, type SessionRequest } from './requests.ts';
 import { type Running, runInTerminal, runPiped, type Terminal } from './run.ts';
 
 export interface SessionContext {
@@ -29,6 +30,9 @@ const keptVariable = 'CDE_TERMINAL';
 const isKeptName = (name: string | undefined): name is string =>
   name !== undefined && /^[A-Za-z0-9._-]{1,64}$/.test(name);
 
+/** Longer than the name of any terminal; it becomes a variable of the environment. */
+const maxTermBytes = 1024;
+
 /** Serves one session channel: a shell, a command or SFTP, with the requests that come before and during. */
 export function serveSession(session: Session, context: SessionContext): { hangUp(): void } {
   const requested = makeRequestedEnvironment();
@@ -36,42 +40,40 @@ export function serveSession(session: Session, context: SessionContext): { hangU
   let agentSocket: Promise<string | undefined> = Promise.resolve(undefined);
   let running: Running | undefined;
   let gone = false;
+  let outputClosed = false;
 
   keepRequestsAfterEof(session);
 
-  session.on('env', (accept, reject, info) => {
-    // The types name these fields otherwise than the code of ssh2 does.
-    const { key, val } = info as unknown as { key: string; val: string };
-    if (requested.set(key, val)) accept?.();
-    else reject?.();
-  });
-  session.on('pty', (accept, _reject, info) => {
-    terminal = {
-      term: (info as unknown as { term: string }).term || 'dumb',
-      columns: info.cols,
-      rows: info.rows,
-      modes: requestedModes(),
-    };
-    accept?.();
-  });
-  session.on('window-change', (accept, _reject, info) => {
-    accept?.();
-    if (!terminal) return;
-    terminal.columns = info.cols;
-    terminal.rows = info.rows;
-    running?.resize(info.cols, info.rows);
-  });
-  session.on('signal', (accept, _reject, info) => {
-    accept?.();
-    running?.signal(info.name);
-  });
-  session.on('auth-agent', (accept) => {
-    agentSocket = context.agentSocket();
-    accept?.();
-  });
+  function onRequest(request: SessionRequest): boolean {
+    switch (request.type) {
+      case 'env':
+        return requested.set(request.name, request.value);
+      case 'pty':
+        if (request.term.includes('\0') || request.term.length > maxTermBytes) return false;
+        terminal = { ...request, term: request.term || 'dumb' };
+        return true;
+      case 'window-change':
+        if (!terminal) return false;
+        terminal.columns = request.columns;
+        terminal.rows = request.rows;
+        running?.resize(request.columns, request.rows);
+        return true;
+      case 'signal':
+        running?.signal(request.name);
+        return true;
+      case 'auth-agent':
+        agentSocket = context.agentSocket();
+        return true;
+      case 'end-of-write':
+        outputClosed = true;
+        running?.closeOutput();
+        return true;
+    }
+  }
+  onSessionRequest(session, onRequest);
 
   /** The channel is taken at once, so that nothing of the client's input is lost while the job starts. */
-  async function start(channel: ServerChannel, command: string | undefined) {
+  async function start(channel: ServerChannel, command: Buffer | undefined) {
     const ended = context.sessions.open(command === undefined ? 'shell' : 'exec');
     channel.on('error', () => {});
     const socket = await agentSocket;
@@ -86,6 +88,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       shell,
       folder,
       ...(command === undefined ? {} : { command }),
+      rawEnvironment: requested.raw,
       environment: sessionEnvironment(workspace, {
         shell,
         requested: requested.values,
@@ -107,6 +110,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       : kept
         ? kept.attach(name!, channel, job, terminal, login)
         : runInTerminal(channel, job, terminal, login);
+    if (outputClosed) running.closeOutput();
     await running.done;
     ended();
   }
@@ -115,7 +119,8 @@ export function serveSession(session: Session, context: SessionContext): { hangU
     void start(accept(), undefined);
   });
   session.on('exec', (accept, _reject, info) => {
-    void start(accept(), info.command);
+    // Read by requests.ts, as bytes.
+    void start(accept(), info.command as unknown as Buffer);
   });
   session.on('subsystem', (accept, reject, info) => {
     if (info.name !== 'sftp') {
@@ -130,6 +135,14 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       channel.exit(0);
       channel.end();
     });
+    if (outputClosed) channel.destroy();
+    running = {
+      signal() {},
+      resize() {},
+      closeOutput: () => channel.destroy(),
+      hangUp() {},
+      done: Promise.resolve(),
+    };
   });
 
   function hangUp() {
