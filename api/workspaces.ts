@@ -229,9 +229,15 @@ export const restartWorkspace = endpoint({
 export const updateWorkspace = endpoint({
   ...asksForABuild,
   path: '/api/v1/workspaces/:workspace/update',
-  summary: 'Restart it on the active template version, with changed parameters if given',
+  summary:
+    'Restart it on the active template version, with changed parameters if given; the last build if nothing would change',
   params,
-  body: z.object({ parameters: ParameterValues.optional() }).optional(),
+  body: z
+    .object({
+      parameters: ParameterValues.optional(),
+      force: z.boolean().optional().describe('Build it again even if it is up to date'),
+    })
+    .optional(),
 });
 export const deleteWorkspace = endpoint({
   method: 'DELETE',

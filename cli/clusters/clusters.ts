@@ -136,8 +136,9 @@ export async function remove(
   context: Context,
   input: { cluster: string; yes: boolean },
 ): Promise<number | undefined> {
-  await confirm(context, `Forget the cluster ${input.cluster}?`, input.yes);
   const client = await context.client();
+  if (!input.yes) await client.call(getCluster, { params: { cluster: input.cluster } });
+  await confirm(context, `Forget the cluster ${input.cluster}?`, input.yes);
   await client.call(removeCluster, { params: { cluster: input.cluster } });
   if (context.out.json) context.out.printJson({ cluster: input.cluster, removed: true });
   else context.out.print(`${input.cluster} is forgotten; nothing on it was deleted.`);

@@ -147,8 +147,9 @@ export async function remove(
   context: Context,
   input: { satellite: string; yes: boolean },
 ): Promise<number | undefined> {
-  await confirm(context, `Remove the satellite ${input.satellite}?`, input.yes);
   const client = await context.client();
+  if (!input.yes) await client.call(getSatellite, { params: { satellite: input.satellite } });
+  await confirm(context, `Remove the satellite ${input.satellite}?`, input.yes);
   await client.call(removeSatellite, { params: { satellite: input.satellite } });
   if (context.out.json) context.out.printJson({ satellite: input.satellite, removed: true });
   else context.out.print(`The satellite ${input.satellite} is removed; it empties itself and ends.`);

@@ -1,18 +1,20 @@
 import { spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { exitOf, passSignals } from '../child.ts';
 import type { Context } from '../context.ts';
-
-const satelliteMain = fileURLToPath(new URL('../../satellite/main.ts', import.meta.url));
+import { satelliteProgram } from '../programs.ts';
 
 /** Runs the satellite as a child, in the foreground; resolves to its exit code. */
 export async function start(context: Context, input: { words: string[] }): Promise<number | undefined> {
   context.leaveInterrupts();
-  const child = spawn(process.execPath, [satelliteMain, ...input.words.filter((word) => word !== '--json')], {
-    detached: true,
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    env: context.env,
-  });
+  const child = spawn(
+    process.execPath,
+    [satelliteProgram(), ...input.words.filter((word) => word !== '--json')],
+    {
+      detached: true,
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      env: context.env,
+    },
+  );
   passSignals(child, () => {});
   return exitOf(child, 'satellite');
 }

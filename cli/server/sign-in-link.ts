@@ -1,14 +1,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { fileURLToPath } from 'node:url';
 import type { Context } from '../context.ts';
-
-const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
+import { serverProgram } from '../programs.ts';
 
 /** Has the server's own program make the link: it needs the database, not an answer of the API. */
 export async function signInLink(context: Context, input: { words: string[] }): Promise<number | undefined> {
   const words = input.words.filter((word) => word !== '--json');
-  const child = spawn(process.execPath, [serverMain, 'sign-in-link', ...words], {
+  const child = spawn(process.execPath, [serverProgram(), 'sign-in-link', ...words], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: context.env,
   });

@@ -1,11 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { exitOf, passSignals } from '../child.ts';
 import type { Context } from '../context.ts';
 import { toFailure } from '../failure.ts';
+import { serverProgram } from '../programs.ts';
 import { completeFirstStart, type Ready, welcomeBack } from './first-start.ts';
-
-const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 
 /**
  * Runs the server as a child, in the foreground, and completes a first start through the ordinary API.
@@ -15,7 +13,7 @@ const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url
 export async function start(context: Context, input: { words: string[] }): Promise<number | undefined> {
   const flags = input.words.filter((word) => word !== '--json');
   context.leaveInterrupts();
-  const child = spawn(process.execPath, [serverMain, ...flags], {
+  const child = spawn(process.execPath, [serverProgram(), ...flags], {
     detached: true,
     stdio: ['ignore', context.out.json ? 'ignore' : 'inherit', 'inherit', 'ipc'],
     env: serverEnvironment(context, flags),

@@ -40,8 +40,8 @@ export const templateCommands: readonly Command[] = [
     group,
     summary: 'Check a folder without publishing it',
     details:
-      'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one. With --cluster its objects are tried on a ' +
-      'cluster as well, as a dry run: nothing is made there.',
+      'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one. Needs no server and no login. With ' +
+      '--cluster its objects are tried on a cluster as well, as a dry run: nothing is made there.',
     arguments: folder,
     options: {
       cluster: {

@@ -1,11 +1,15 @@
+import { spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
 import { join } from 'node:path';
-import type { Fault } from '@cde/api/templates.ts';
+import { text } from 'node:stream/consumers';
+import type { Fault, Parameter } from '@cde/api/templates.ts';
 import type { Context } from '../context.ts';
 import { publishTemplate, validateTemplate } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
+import { templateCheckProgram } from '../programs.ts';
 import { readParameters } from '../workspaces/parameters.ts';
 import { readTemplateFolder } from './folder.ts';
 
@@ -46,12 +50,12 @@ export async function validate(
 ): Promise<number | undefined> {
   const { out } = context;
   const files = readTemplateFolder(input.folder);
-  const client = await context.client();
   const { cluster } = input;
   if (cluster === undefined && (input.param.length > 0 || input.paramFile !== undefined))
     throw usage('Parameters are for a try on a cluster.', 'Add one: --cluster NAME');
-  let reply = await client.call(validateTemplate, { body: { files } });
+  let reply: Validation = await checkHere(files);
   if (reply.valid && cluster !== undefined) {
+    const client = await context.client();
     const parameters = await readParameters(reply.parameters, input);
     reply = await client.call(validateTemplate, { body: { files, cluster, parameters } });
   }
@@ -73,6 +77,32 @@ export async function validate(
     out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);
   }
   return reply.valid ? exitCodes.success : exitCodes.failure;
+}
+
+interface Validation {
+  valid: boolean;
+  faults: Fault[];
+  refused: { message: string; detail?: string | undefined; hint?: string | undefined }[];
+  warnings: Fault[];
+  name: string | null;
+  parameters: Parameter[];
+}
+
+/** Checks the files on this machine: the template language needs no server. */
+async function checkHere(files: Record<string, string>): Promise<Validation> {
+  const child = spawn(process.execPath, [templateCheckProgram()], { stdio: ['pipe', 'pipe', 'pipe'] });
+  child.stdin.on('error', () => {});
+  child.stdin.end(JSON.stringify({ files }));
+  const [stdout, stderr, [code]] = await Promise.all([
+    text(child.stdout),
+    text(child.stderr),
+    once(child, 'close') as Promise<[number | null]>,
+  ]);
+  if (code === 0) return JSON.parse(stdout) as Validation;
+  throw new Failure('template-check-failed', 'The check of the template itself failed.', {
+    detail: stderr.trim() || `It ended with ${code}.`,
+    hint: 'Please report it with the lines above and the template.',
+  });
 }
 
 /** `FILE:LINE:COLUMN: message`, as editors and CI systems find it. */

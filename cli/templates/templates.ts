@@ -9,7 +9,8 @@ import {
   listTemplates,
   listTemplateVersions,
 } from '../endpoints.ts';
-import { usage } from '../failure.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
 import { relative } from '../times.ts';
@@ -123,8 +124,17 @@ export async function remove(
   context: Context,
   input: { template: string; yes: boolean },
 ): Promise<number | undefined> {
-  await confirm(context, `Delete the template ${input.template} and all its versions?`, input.yes);
   const client = await context.client();
+  if (!input.yes) {
+    const { workspaces } = await client.call(getTemplate, { params: { template: input.template } });
+    if (workspaces > 0)
+      throw new Failure('template-in-use', `The template ${input.template} is in use.`, {
+        exitCode: exitCodes.conflict,
+        detail: `${workspaces} workspace${workspaces === 1 ? ' is' : 's are'} made from it.`,
+        hint: `Delete them first: cde list --all --template ${input.template}`,
+      });
+  }
+  await confirm(context, `Delete the template ${input.template} and all its versions?`, input.yes);
   await client.call(deleteTemplate, { params: { template: input.template } });
   if (context.out.json) context.out.printJson({ template: input.template, deleted: true });
   else context.out.print(`The template ${input.template} is deleted.`);

@@ -129,8 +129,9 @@ export async function remove(
   context: Context,
   input: { user: string; yes: boolean },
 ): Promise<number | undefined> {
-  await confirm(context, `Delete the user ${input.user}?`, input.yes);
   const client = await context.client();
+  if (!input.yes) await client.call(getUser, { params: { user: input.user } });
+  await confirm(context, `Delete the user ${input.user}?`, input.yes);
   await client.call(deleteUser, { params: { user: input.user } });
   if (context.out.json) context.out.printJson({ user: input.user, deleted: true });
   else context.out.print(`The user ${input.user} is deleted.`);

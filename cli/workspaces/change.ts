@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
+import type { ParameterValues } from '@cde/api/templates.ts';
 import type { Build } from '@cde/api/workspaces.ts';
-import { confirm } from '../ask.ts';
+import { canAsk, confirm } from '../ask.ts';
 import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import { makeProgress } from '../builds/progress.ts';
 import type { Context } from '../context.ts';
@@ -15,7 +16,7 @@ import {
   updateWorkspace,
 } from '../endpoints.ts';
 import { type Failure, toFailure } from '../failure.ts';
-import { readParameters } from './parameters.ts';
+import { askForMissing, readParameters } from './parameters.ts';
 import { pathRef } from './reference.ts';
 
 interface Several {
@@ -29,7 +30,7 @@ type Ask = (client: Client, reference: string) => Promise<Build | undefined>;
 async function change(
   context: Context,
   { workspaces, wait }: Several,
-  words: { under: string; done: string },
+  words: { under: string; done: string; already?: (name: string) => string },
   ask: Ask,
 ): Promise<number> {
   const { out } = context;
@@ -58,7 +59,7 @@ async function change(
     for (const { name, already } of good)
       out.print(
         already
-          ? `${name} is ${words.done} already.`
+          ? (words.already?.(name) ?? `${name} is ${words.done} already.`)
           : wait
             ? `${name} is ${words.done}.`
             : `${name} is ${words.under}. Follow it: cde logs ${name} --follow`,
@@ -89,44 +90,72 @@ export function restart(context: Context, input: Several) {
   );
 }
 
-export function update(
+interface UpdateInput extends Several {
+  param: string[];
+  paramFile: string | undefined;
+  force: boolean;
+}
+
+export async function update(context: Context, input: UpdateInput) {
+  const words = {
+    under: 'being updated',
+    done: 'running, up to date',
+    already: (name: string) =>
+      `${name} is up to date; nothing was done. Build it again all the same: cde update ${name} --force`,
+  };
+  const isOnlyOne = new Set(input.workspaces).size === 1;
+  return change(context, input, words, async (client, reference) => {
+    const params = { workspace: pathRef(reference) };
+    const parameters = await readChanges(context, client, reference, input, isOnlyOne);
+    return client.call(updateWorkspace, {
+      params,
+      body: { ...(parameters && { parameters }), ...(input.force && { force: true }) },
+      idempotencyKey: randomUUID(),
+    });
+  });
+}
+
+/** The parameters of an update; those that the new version needs and the workspace has not are asked for. */
+async function readChanges(
   context: Context,
-  input: Several & { param: string[]; paramFile: string | undefined },
-) {
-  const changed = input.param.length > 0 || input.paramFile !== undefined;
-  return change(
-    context,
-    input,
-    { under: 'being updated', done: 'running, up to date' },
-    async (client, reference) => {
-      const params = { workspace: pathRef(reference) };
-      const template = changed ? (await client.call(getWorkspace, { params })).template : null;
-      const declared =
-        template === null
-          ? []
-          : (await client.call(getTemplate, { params: { template } })).activeVersion.parameters;
-      return client.call(updateWorkspace, {
-        params,
-        body: changed ? { parameters: await readParameters(declared, input) } : {},
-        idempotencyKey: randomUUID(),
-      });
-    },
-  );
+  client: Client,
+  reference: string,
+  input: UpdateInput,
+  mayAsk: boolean,
+): Promise<ParameterValues | undefined> {
+  const isChanged = input.param.length > 0 || input.paramFile !== undefined;
+  const workspace = await client.call(getWorkspace, { params: { workspace: pathRef(reference) } });
+  if (!isChanged && !workspace.outdated) return undefined;
+  const template = await client.call(getTemplate, { params: { template: workspace.template } });
+  const declared = template.activeVersion.parameters;
+  const given = isChanged ? await readParameters(declared, input) : {};
+  if (!mayAsk || !canAsk(context)) return isChanged ? given : undefined;
+  const asked = await askForMissing(context, declared, { ...workspace.parameters, ...given });
+  return isChanged || Object.keys(asked).length > 0 ? { ...given, ...asked } : undefined;
 }
 
 export async function remove(context: Context, input: Several & { yes: boolean; discardHome: boolean }) {
+  if (!input.yes) await confirmRemoval(context, input);
+  return change(context, input, { under: 'being deleted', done: 'deleted' }, (client, reference) =>
+    client.call(deleteWorkspace, {
+      params: { workspace: pathRef(reference) },
+      query: { home: input.discardHome ? 'discard' : 'keep' },
+    }),
+  );
+}
+
+/** Asks, once all of them are known to exist. */
+async function confirmRemoval(context: Context, input: Several & { discardHome: boolean }): Promise<void> {
+  const client = await context.client();
+  await Promise.all(
+    input.workspaces.map((name) => client.call(getWorkspace, { params: { workspace: pathRef(name) } })),
+  );
   const what = input.workspaces.join(', ');
   await confirm(
     context,
     input.discardHome
       ? `Delete ${what}, with everything in the home, for good?`
       : `Delete ${what}? The home is kept for the grace period.`,
-    input.yes,
-  );
-  return change(context, input, { under: 'being deleted', done: 'deleted' }, (client, reference) =>
-    client.call(deleteWorkspace, {
-      params: { workspace: pathRef(reference) },
-      query: { home: input.discardHome ? 'discard' : 'keep' },
-    }),
+    false,
   );
 }

@@ -18,7 +18,8 @@ export const workspaceCommands: readonly Command[] = [
     group,
     summary: 'Create a workspace and start it',
     details:
-      'Without --template the only template there is is taken. Parameters not given have their defaults.',
+      'If there is one template, --template may be left out; at a terminal you choose among several. Parameters that are ' +
+      'not given have their defaults; one without a default is asked for at a terminal.',
     arguments: { name: { help: 'Lower-case letters, digits and hyphens, at most 32' } },
     options: {
       template: {
@@ -119,10 +120,17 @@ export const workspaceCommands: readonly Command[] = [
     name: 'update',
     group,
     summary: 'Restart workspaces on the active version of their template',
+    details:
+      'A workspace that is up to date is left alone, unless a parameter changes. At a terminal, a parameter that the new ' +
+      'version needs is asked for.',
     arguments: several,
-    options: { ...parameters, ...wait },
+    options: {
+      ...parameters,
+      force: { kind: 'flag', help: 'Build it again even if it is up to date' },
+      ...wait,
+    },
     examples: [
-      ['cde update web', 'to the active template version'],
+      ['cde update web', 'to the active template version; nothing happens if web is on it'],
       ['cde update web --param cpus=4', 'and with another value of a parameter'],
     ],
     load: () => import('./change.ts').then((m) => m.update),

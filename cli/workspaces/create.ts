@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import type { Template } from '@cde/api/templates.ts';
+import { canAsk, choose } from '../ask.ts';
 import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import type { Context } from '../context.ts';
 import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { homeId } from '../homes/homes.ts';
-import { readParameters } from './parameters.ts';
+import { clean } from '../output.ts';
+import { askForMissing, readParameters } from './parameters.ts';
 import { shortRef } from './reference.ts';
 
 export async function create(
@@ -24,8 +26,10 @@ export async function create(
 ): Promise<number | undefined> {
   const { out } = context;
   const client = await context.client({ patienceMs: 5_000 });
-  const template = await chooseTemplate(client, input.template);
-  const parameters = await readParameters(template.activeVersion.parameters, input);
+  const template = await chooseTemplate(context, client, input.template);
+  const declared = template.activeVersion.parameters;
+  const given = await readParameters(declared, input);
+  const parameters = { ...given, ...(await askForMissing(context, declared, given)) };
   const home = input.home === undefined ? undefined : await homeId(client, input.home);
   let workspace = await client.call(createWorkspace, {
     body: {
@@ -52,10 +56,15 @@ export async function create(
   return undefined;
 }
 
-async function chooseTemplate(client: Client, name: string | undefined): Promise<Template> {
+async function chooseTemplate(context: Context, client: Client, name: string | undefined): Promise<Template> {
   if (name !== undefined) return client.call(getTemplate, { params: { template: name } });
   const { items } = await client.call(listTemplates, { query: { limit: 100 } });
   if (items.length === 1) return items[0]!;
+  if (items.length > 1 && canAsk(context)) {
+    const options = items.map((each) => ({ value: each.name, label: clean(each.title) }));
+    const chosen = await choose(context, 'Which template?', options);
+    return items.find((each) => each.name === chosen)!;
+  }
   throw usage(
     items.length === 0 ? 'There is no template yet.' : 'Which template? There are several.',
     items.length === 0

@@ -1,6 +1,9 @@
 import { readFileSync } from 'node:fs';
 import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+import { askText, canAsk, choose } from '../ask.ts';
+import type { Context } from '../context.ts';
 import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
 
 /**
  * Parameters as the command line gives them (`cpus=4`), typed as the template declares them. A list is
@@ -30,6 +33,71 @@ export async function readParameters(
     if (Array.isArray(value)) lists.add(name);
   }
   return values;
+}
+
+/**
+ * Asks for each parameter that has no default and no value, at a terminal; elsewhere throws a usage error that names them
+ * with what they allow. Resolves to the answers only.
+ */
+export async function askForMissing(
+  context: Context,
+  declared: readonly Parameter[],
+  values: ParameterValues,
+): Promise<ParameterValues> {
+  const missing = declared.filter(({ name, default: initial }) => initial === undefined && !(name in values));
+  if (missing.length === 0) return {};
+  if (!canAsk(context)) {
+    const names = missing.map(({ name }) => name).join(', ');
+    throw usage(
+      missing.length === 1
+        ? `The template needs a value for the parameter ${names}.`
+        : `The template needs values for the parameters ${names}.`,
+      missing.map((each) => `Add --param ${each.name}=VALUE${allowedHint(each)}`).join('\n'),
+    );
+  }
+  const answers: ParameterValues = {};
+  for (const parameter of missing) answers[parameter.name] = await askForValue(context, parameter);
+  return answers;
+}
+
+async function askForValue(context: Context, parameter: Parameter): Promise<ParameterValue> {
+  const question = clean(parameter.title ?? parameter.name);
+  if (parameter.description) context.out.note(context.out.noteColors.dim(clean(parameter.description)));
+  if (parameter.type === 'boolean') {
+    const yesOrNo = [
+      { value: 'yes', label: '' },
+      { value: 'no', label: '' },
+    ] as const;
+    return (await choose(context, question, yesOrNo)) === 'yes';
+  }
+  if (parameter.type !== 'list' && parameter.options) {
+    const options = parameter.options.map(({ value, title }) => ({
+      value: String(value),
+      label: clean(title ?? ''),
+    }));
+    return typed(parameter, await choose(context, question, options));
+  }
+  const answer = await askText(context, `${question}${allowedHint(parameter)}`, (text) => {
+    if (text === '' && parameter.type !== 'list') return 'It needs a value.';
+    try {
+      typed(parameter, text);
+      return null;
+    } catch (error) {
+      return (error as Error).message;
+    }
+  });
+  return typed(parameter, answer);
+}
+
+/** What a parameter allows, in brackets. */
+function allowedHint(parameter: Parameter): string {
+  if ('options' in parameter && parameter.options)
+    return ` (one of ${parameter.options.map(({ value }) => clean(String(value))).join(', ')})`;
+  if (parameter.type === 'boolean') return ' (true or false)';
+  if (parameter.type === 'list') return ' (separated by commas)';
+  if (parameter.type === 'number' && (parameter.min !== undefined || parameter.max !== undefined))
+    return ` (${parameter.min ?? ''}..${parameter.max ?? ''})`;
+  return '';
 }
 
 function typed(parameter: Parameter, text: string): ParameterValue {

@@ -1,3 +1,4 @@
+import { isDeepStrictEqual } from 'node:util';
 import { Problem } from '@cde/api/problem.ts';
 import type { ParameterValues } from '@cde/api/templates.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
@@ -33,6 +34,8 @@ export interface BuildRequest {
   home?: 'keep' | 'discard';
   /** Of an update: values that replace the workspace's. */
   parameters?: ParameterValues | undefined;
+  /** Of an update: build it again even if it would change nothing. */
+  force?: boolean | undefined;
   /** The audit row's action, where it is not the transition. */
   action?: string;
 }
@@ -161,6 +164,14 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
         request.parameters ?? {},
         workspace.parameters,
       );
+      const isUpToDate =
+        templateVersionId === workspace.templateVersionId &&
+        isDeepStrictEqual(parameters, workspace.parameters);
+      // A failed workspace is built again: that may be what repairs it.
+      const isAtRest =
+        open.length === 0 && (workspace.status === 'running' || workspace.status === 'stopped');
+      if (isUpToDate && isAtRest && !request.force && workspace.currentBuildId)
+        return workspace.currentBuildId;
     }
     const id = await insertBuild(
       tx,

@@ -69,6 +69,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
       workspaceId: row.id,
       transition: 'update',
       parameters: input.body?.parameters,
+      force: input.body?.force,
     });
   });
 

@@ -444,6 +444,22 @@ test('update moves to the active version and takes new parameters', async () => 
   });
 });
 
+test('update of an up-to-date workspace returns its last build, unless forced', async () => {
+  await running('current');
+  const before = (await show('current')).latestBuild;
+  const update = (body: object) => call(ada, 'POST', '/api/v1/workspaces/current/update', body);
+  const size = (await show('current')).parameters.size;
+  for (const body of [{}, { parameters: { size } }]) expect((await update(body)).body.id).toBe(before.id);
+  expect(await show('current')).toMatchObject({ status: 'running', latestBuild: { id: before.id } });
+  const forced = (await update({ force: true })).body;
+  expect(forced).toMatchObject({ transition: 'update', number: before.number + 1 });
+  await agentArrives();
+  await untilStatus('current', 'running');
+  await call(ada, 'POST', '/api/v1/workspaces/current/stop', {});
+  const stopped = await untilStatus('current', 'stopped');
+  expect((await update({})).body.id).toBe(stopped.latestBuild.id);
+});
+
 test('the same Idempotency-Key creates one workspace', async () => {
   const send = () =>
     call(

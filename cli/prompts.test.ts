@@ -1,0 +1,180 @@
+import { spawn, spawnSync } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { getTemplate, listTemplates } from '@cde/api/templates.ts';
+import { createWorkspace, deleteWorkspace, getWorkspace, updateWorkspace } from '@cde/api/workspaces.ts';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from './testing.ts';
+import { build, template, workspace } from './testing-objects.ts';
+
+// What is asked at a terminal, and what is said where nobody can answer. util-linux's script makes the terminal.
+
+const hasScript = spawnSync('script', ['--version']).status === 0;
+
+let home: TestHome;
+let server: StandIn;
+let env: Record<string, string>;
+beforeAll(async () => {
+  home = await makeTestHome();
+  server = await makeStandIn();
+  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
+});
+afterAll(async () => {
+  expect(server.faults).toEqual([]);
+  await server.close();
+  await home.remove();
+});
+
+/** Runs `cde` at a terminal, and types each answer once its question stands there. */
+async function atTerminal(words: string[], answers: [question: string, answer: string][]) {
+  const line = [process.execPath, cdePath, ...words].map((word) => `'${word}'`).join(' ');
+  const child = spawn('script', ['-qefc', line, '/dev/null'], {
+    env: { ...home.env, ...env, NO_COLOR: '1' },
+    stdio: ['pipe', 'pipe', 'inherit'],
+  });
+  let text = '';
+  let from = 0;
+  child.stdout.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk;
+    const [next] = answers;
+    const at = next ? text.indexOf(next[0], from) : -1;
+    if (!next || at < 0) return;
+    answers.shift();
+    from = at + next[0].length;
+    child.stdin.write(`${next[1]}\r`);
+  });
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { code, text: text.replaceAll('\r', '') };
+}
+
+const local = template();
+const demanding = {
+  ...local,
+  name: 'demanding',
+  title: 'Needs values',
+  activeVersion: {
+    ...local.activeVersion,
+    parameters: [
+      {
+        name: 'size',
+        type: 'string' as const,
+        immutable: false,
+        options: [
+          { value: 'small', title: 'One core' },
+          { value: 'large', title: 'Eight cores' },
+        ],
+      },
+      { name: 'replicas', type: 'number' as const, integer: true, immutable: false, min: 1, max: 3 },
+      ...local.activeVersion.parameters,
+    ],
+  },
+};
+
+describe('create', () => {
+  let made: { template?: string; parameters?: unknown };
+  beforeAll(() => {
+    server.on(listTemplates, () => ({ items: [local, demanding], next: null }));
+    server.on(getTemplate, ({ params }) => (params.template === 'local' ? local : demanding));
+    server.on(createWorkspace, ({ body }) => {
+      made = body;
+      return workspace();
+    });
+  });
+
+  test.runIf(hasScript)('chooses among templates and asks for what has no default', async () => {
+    const ran = await atTerminal(
+      ['create', 'web', '--no-wait'],
+      [
+        ['> ', '2'],
+        ['> ', 'large'],
+        ['replicas (1..3): ', 'many'],
+        ['replicas (1..3): ', '2'],
+      ],
+    );
+    expect(ran.text).toContain('1  local      Local\n  2  demanding  Needs values');
+    expect(ran.text).toContain('The parameter replicas is a number, not "many".');
+    expect(ran.code).toBe(0);
+    expect(made).toMatchObject({ template: 'demanding', parameters: { size: 'large', replicas: 2 } });
+  });
+
+  test('without a terminal, or with --json, says what there is to choose', async () => {
+    const several = await home.run(['create', 'web'], { env });
+    expect(several).toMatchObject({ code: 2, stdout: '' });
+    expect(several.stderr).toContain('Add --template with one of: local, demanding');
+    const missing = await home.run(['create', 'web', '-t', 'demanding', '--json'], { env });
+    expect(JSON.parse(missing.stderr)).toEqual({
+      code: 'usage',
+      message: 'The template needs values for the parameters size, replicas.',
+      hint: 'Add --param size=VALUE (one of small, large)\nAdd --param replicas=VALUE (1..3)',
+      exitCode: 2,
+    });
+  });
+});
+
+describe('confirmation comes after the checks', () => {
+  test.runIf(hasScript)('delete of what does not exist fails without a question', async () => {
+    server.on(getWorkspace, ({ params }) => {
+      if (params.workspace === 'web') return workspace({ status: 'running' });
+      throw new Refusal(404, { code: 'workspace-not-found', message: 'There is no workspace nope.' });
+    });
+    let deleted = 0;
+    server.on(deleteWorkspace, () => {
+      deleted++;
+      return build({ transition: 'delete', status: 'succeeded', finishedAt: '2026-01-01T00:01:00.000Z' });
+    });
+    const nope = await atTerminal(['delete', 'web', 'nope'], []);
+    expect(nope.code).toBe(3);
+    expect(nope.text).not.toContain('[y/N]');
+    const no = await atTerminal(['delete', 'web'], [['[y/N]', 'n']]);
+    expect(no).toMatchObject({ code: 1, text: expect.stringContaining('Nothing was done.') });
+    expect(deleted).toBe(0);
+    expect((await atTerminal(['delete', 'web'], [['[y/N]', 'y']])).code).toBe(0);
+    expect(deleted).toBe(1);
+    // The same without anybody to ask.
+    expect(await home.run(['delete', 'nope'], { env })).toMatchObject({ code: 3 });
+    expect(await home.run(['delete', 'web'], { env })).toMatchObject({ code: 2 });
+  });
+
+  test('a template in use is not asked about', async () => {
+    server.on(getTemplate, () => ({ ...local, workspaces: 2 }));
+    expect(await home.run(['template', 'delete', 'local'], { env })).toMatchObject({
+      code: 5,
+      stderr: expect.stringContaining('2 workspaces are made from it.'),
+    });
+  });
+});
+
+test('update of an up-to-date workspace says that nothing was done; --force asks for a build', async () => {
+  const asked: unknown[] = [];
+  const ended = { status: 'succeeded', finishedAt: '2026-01-01T00:01:00.000Z' } as const;
+  server.on(getWorkspace, () => workspace({ status: 'running' }));
+  server.on(updateWorkspace, ({ body }) => {
+    asked.push(body);
+    return build({ transition: 'update', ...ended });
+  });
+  const ran = await home.run(['update', 'web'], { env });
+  expect(ran).toMatchObject({ code: 0, stderr: '' });
+  expect(ran.stdout).toContain('web is up to date; nothing was done.');
+  await home.run(['update', 'web', '--force'], { env });
+  expect(asked).toEqual([{}, { force: true }]);
+});
+
+test('template validate needs neither server nor login', async () => {
+  const folder = join(home.path, 'mine');
+  await mkdir(folder);
+  await writeFile(join(folder, 'template.yaml'), 'name: mine\nprovider: local\n');
+  expect(await home.run(['template', 'validate', folder])).toMatchObject({
+    code: 0,
+    stdout: 'mine is valid: 0 parameters.\n',
+  });
+  await writeFile(join(folder, 'template.yaml'), 'name: mine\nprovider: local\nnonsense: 1\n');
+  const broken = await home.run(['template', 'validate', folder]);
+  expect(broken.code).toBe(1);
+  expect(broken.stdout).toContain(`${join(folder, 'template.yaml')}:3:1: `);
+  expect((await home.run(['template', 'validate', folder, '--cluster', 'x'])).code).toBe(1);
+  await writeFile(join(folder, 'template.yaml'), 'name: mine\nprovider: local\n');
+  expect(await home.run(['template', 'validate', folder, '--cluster', 'x'])).toMatchObject({
+    code: 4,
+    stderr: expect.stringContaining('[no-server]'),
+  });
+});
