@@ -68,6 +68,7 @@ export const catalogue = {
   'build-ended': 409,
   'payload-too-large': 413,
   'unsupported-media-type': 415,
+  'too-many-connections': 429,
   'server-busy': 503,
   'database-unavailable': 503,
   internal: 500,

@@ -14,6 +14,11 @@ import { throughputRoutes } from './throughput.ts';
 export const websocketOptions = {
   perMessageDeflate: false,
   maxPayload: maxRelayMessage,
+  // Nobody of ours sends fragments, and a proxy that cuts messages cuts them into larger ones. An empty fragment costs
+  // as much as a message and counts as none.
+  maxFragments: 32,
+  // A message of 256 KiB in packets of 64 bytes; each chunk that waits costs memory besides its bytes.
+  maxBufferedChunks: 4096,
   // A peer that does not answer a close is cut off after this, not after ws's 30 s.
   closeTimeout: 5_000,
 } as const;

@@ -1,6 +1,8 @@
 import { once } from 'node:events';
+import { type Bucket, makeBucket, type Rate } from '@cde/tunnel/bucket.ts';
 import { type Log, silentLog } from '@cde/tunnel/log.ts';
 import { dialedMessage, type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/relay-protocol.ts';
+import { rejectSocket } from '@cde/tunnel/socket-limits.ts';
 import type { ListenClaims, TicketClaims } from '@cde/tunnel/ticket.ts';
 import type WebSocket from 'ws';
 import { bridge } from './bridge.ts';
@@ -21,6 +23,13 @@ export interface RelayLimits {
   dialWaitMs: number;
   /** What one direction of a pair may hold before its sender is paused. */
   bufferedBytes: number;
+  /** What a client may say before an agent is there: a TLS hello and no more. */
+  earlyBytes: number;
+  /**
+   * Small messages of all the sockets of one user, and of all those of one workspace's agents. A program that sends a
+   * byte at a time through a forwarded port reaches some 10,000 a second; at this rate they take a fifth of a core.
+   */
+  smallMessages: Rate;
   /** How long a workspace without any socket still counts as connected: replacing a spare is no event. */
   presenceGraceMs: number;
 }
@@ -33,6 +42,8 @@ export const defaultRelayLimits: RelayLimits = {
   sockets: 50_000,
   dialWaitMs: 5_000,
   bufferedBytes: 1024 * 1024,
+  earlyBytes: 64 * 1024,
+  smallMessages: { perSecond: 30_000, burst: 5_000 },
   presenceGraceMs: 2_000,
 };
 
@@ -98,6 +109,8 @@ interface WaitingDial extends Waiting {
   userId: string;
   /** What the client has said so far. */
   early: Buffer[];
+  /** The budget of its user's small messages. */
+  small: Bucket;
 }
 
 interface Place {
@@ -105,6 +118,8 @@ interface Place {
   spares: (Waiting & { buildId: string })[];
   dials: WaitingDial[];
   sessions: number;
+  /** Of its agents' sockets. */
+  small: Bucket;
   present: boolean;
   goneTimer: NodeJS.Timeout | undefined;
 }
@@ -122,8 +137,8 @@ export function makeRelay(options: RelayOptions): Relay {
   /** The agent's socket of each pair, by the client's. */
   const partners = new Map<WebSocket, WebSocket>();
   const leaving = new Set<NodeJS.Timeout>();
-  /** The clients' sockets, by user. */
-  const clients = new Map<string, Set<WebSocket>>();
+  /** The clients' sockets, by user, and the budget that they share. */
+  const clients = new Map<string, { sockets: Set<WebSocket>; small: Bucket }>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
   let draining = false;
   let drained: (() => void) | undefined;
@@ -131,7 +146,14 @@ export function makeRelay(options: RelayOptions): Relay {
   function placeOf(workspaceId: string): Place {
     let place = places.get(workspaceId);
     if (!place) {
-      place = { spares: [], dials: [], sessions: 0, present: false, goneTimer: undefined };
+      place = {
+        spares: [],
+        dials: [],
+        sessions: 0,
+        small: makeBucket(limits.smallMessages),
+        present: false,
+        goneTimer: undefined,
+      };
       places.set(workspaceId, place);
     }
     return place;
@@ -214,16 +236,17 @@ export function makeRelay(options: RelayOptions): Relay {
 
   function dial(socket: WebSocket, { workspaceId, userId }: TicketClaims): void {
     if (!take(socket)) return;
-    const theirs = clients.get(userId) ?? new Set();
-    if (theirs.size >= limits.socketsPerUser) {
+    const theirs = clients.get(userId) ?? { sockets: new Set(), small: makeBucket(limits.smallMessages) };
+    if (theirs.sockets.size >= limits.socketsPerUser) {
       turnAway(socket, 4429);
       return;
     }
-    clients.set(userId, theirs.add(socket));
-    if (theirs.size === 1) options.onUser?.(userId);
+    clients.set(userId, theirs);
+    theirs.sockets.add(socket);
+    if (theirs.sockets.size === 1) options.onUser?.(userId);
     socket.once('close', () => {
-      theirs.delete(socket);
-      if (theirs.size === 0 && clients.get(userId) === theirs) clients.delete(userId);
+      theirs.sockets.delete(socket);
+      if (theirs.sockets.size === 0 && clients.get(userId) === theirs) clients.delete(userId);
     });
     const place = placeOf(workspaceId);
     if (place.sessions >= limits.sessionsPerWorkspace) {
@@ -232,7 +255,7 @@ export function makeRelay(options: RelayOptions): Relay {
     }
     const spare = place.spares.at(-1);
     if (spare) {
-      pair(workspaceId, place, { socket, userId, early: [] }, spare.socket, spare);
+      pair(workspaceId, place, { socket, userId, early: [], small: theirs.small }, spare.socket, spare);
       return;
     }
     if (place.dials.length >= limits.waitingDialsPerWorkspace) {
@@ -243,6 +266,7 @@ export function makeRelay(options: RelayOptions): Relay {
       socket,
       userId,
       early: [],
+      small: theirs.small,
       leave(code) {
         clearTimeout(timer);
         socket.off('close', gone);
@@ -254,9 +278,12 @@ export function makeRelay(options: RelayOptions): Relay {
     };
     const gone = () => dial.leave();
     // Before an agent is there a client has its TLS hello to say, and nothing more until it is answered.
+    let earlyBytes = 0;
     const keep = (data: WebSocket.RawData, isBinary: boolean) => {
-      if (!isBinary || dial.early.length >= 16) dial.leave(4400);
-      else dial.early.push(data as Buffer);
+      const chunk = data as Buffer;
+      earlyBytes += chunk.length;
+      if (!isBinary || dial.early.length >= 16 || earlyBytes > limits.earlyBytes) dial.leave(4400);
+      else dial.early.push(chunk);
     };
     const timer = setTimeout(() => dial.leave(4404), limits.dialWaitMs);
     socket.once('close', gone);
@@ -267,7 +294,7 @@ export function makeRelay(options: RelayOptions): Relay {
   function pair(
     workspaceId: string,
     place: Place,
-    { socket: client, userId, early }: Pick<WaitingDial, 'socket' | 'userId' | 'early'>,
+    { socket: client, userId, early, small }: Omit<WaitingDial, 'leave'>,
     agent: WebSocket,
     waited: Waiting,
   ): void {
@@ -279,32 +306,41 @@ export function makeRelay(options: RelayOptions): Relay {
     waited.leave();
     partners.set(client, agent);
     agent.send(dialedMessage);
-    bridge(client, agent, early, limits.bufferedBytes, {
-      toAgent(bytes) {
-        bytesToAgent += bytes;
-        totals.bytesToAgents += bytes;
+    bridge(
+      client,
+      agent,
+      early,
+      limits.bufferedBytes,
+      { client: small, agent: place.small },
+      {
+        toAgent(bytes) {
+          bytesToAgent += bytes;
+          totals.bytesToAgents += bytes;
+        },
+        toClient(bytes) {
+          bytesToClient += bytes;
+          totals.bytesToClients += bytes;
+        },
+        ended(by, closeCode) {
+          partners.delete(client);
+          place.sessions--;
+          totals.sessions--;
+          const seconds = Math.round((performance.now() - startedAt) / 1000);
+          log.info(
+            { workspaceId, userId, by, closeCode, seconds, bytesToAgent, bytesToClient },
+            'relay session ended',
+          );
+          settle(workspaceId, place);
+        },
       },
-      toClient(bytes) {
-        bytesToClient += bytes;
-        totals.bytesToClients += bytes;
-      },
-      ended(by, closeCode) {
-        partners.delete(client);
-        place.sessions--;
-        totals.sessions--;
-        const seconds = Math.round((performance.now() - startedAt) / 1000);
-        log.info(
-          { workspaceId, userId, by, closeCode, seconds, bytesToAgent, bytesToClient },
-          'relay session ended',
-        );
-        settle(workspaceId, place);
-      },
-    });
+    );
     settle(workspaceId, place);
   }
 
   function turnAway(socket: WebSocket, code: RelayCloseCode): void {
-    socket.close(code, relayCloseCodes[code]);
+    // Whoever does not keep to the protocol is not read any further; all others may answer the close.
+    if (code === 4400) rejectSocket(socket, code, relayCloseCodes[code]);
+    else socket.close(code, relayCloseCodes[code]);
   }
 
   return {
@@ -314,7 +350,7 @@ export function makeRelay(options: RelayOptions): Relay {
     connected: (workspaceId) => places.get(workspaceId)?.present ?? false,
     users: () => [...clients.keys()],
     endUser(userId) {
-      for (const socket of clients.get(userId) ?? []) {
+      for (const socket of clients.get(userId)?.sockets ?? []) {
         turnAway(socket, 4403);
         // The agent too: it must not keep the session for a client that comes back.
         const partner = partners.get(socket);

@@ -1,5 +1,13 @@
 import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import type { Session } from '@cde/tunnel/session.ts';
+import {
+  holdReading,
+  isRejected,
+  policyViolation,
+  rejectSocket,
+  releaseReading,
+  type SocketBudget,
+} from '@cde/tunnel/socket-limits.ts';
 import { keepKeys, sshCiphers, writeTogether } from '@cde/tunnel/ssh2.ts';
 import type { ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
@@ -8,10 +16,12 @@ import type { WebSocket } from 'ws';
 const highWater = 512 * 1024;
 /** Bytes of input kept while the shell opens. */
 const mostEarly = 64 * 1024;
+/** A key that repeats sends 50 messages a second, a mouse some 200; a paste is cut into pieces of 64 KiB. */
+export const terminalBudget: SocketBudget = { frames: { perSecond: 1_000, burst: 5_000 } };
 
 /**
  * Carries a browser's terminal, at the server and at satellites: a session with the agent, in it SSH, in it a
- * shell. Takes the socket's messages from now on, and ends with the socket, the shell or the session.
+ * shell. The caller has limited the socket to `terminalBudget`. Takes its messages from now on, and ends with the socket, the shell or the session.
  * `openSession` may reject with whatever `words` has words for; `gone` is aborted when the browser leaves.
  */
 export function carryTerminal(
@@ -33,6 +43,9 @@ export function carryTerminal(
   let shell: ClientChannel | null = null;
   const early: Buffer[] = [];
   let earlyBytes = 0;
+  /** Input of this turn of the event loop: to SSH it goes in one packet, whatever pieces it came in. */
+  let typed: Buffer[] = [];
+  let resized = false;
   const end = (code: number | null, message: string) => {
     say({ type: 'exit', code, message });
     socket.close(1000);
@@ -46,23 +59,38 @@ export function carryTerminal(
     shell?.close();
     session?.close();
   });
+  const pass = () => {
+    const input = typed;
+    typed = [];
+    if (resized) shell?.setWindow(size.rows, size.cols, 0, 0);
+    resized = false;
+    // Until the shell has read what was typed or pasted, the rest waits at the browser.
+    if (input.length > 0 && shell && !shell.write(Buffer.concat(input))) holdReading(socket, 'backpressure');
+  };
+  const passSoon = () => {
+    if (typed.length === 0 && !resized) setImmediate(pass);
+  };
   socket.on('message', (data: Buffer, binary: boolean) => {
     // Whoever may no longer is heard no longer, though their end of it may take its time to close.
-    if (socket.readyState !== socket.OPEN) return;
+    if (socket.readyState !== socket.OPEN || isRejected(socket)) return;
+    if (binary && shell) {
+      passSoon();
+      typed.push(data);
+      return;
+    }
     if (binary) {
-      if (!shell) {
-        early.push(data);
-        earlyBytes += data.length;
-      }
-      // Until the shell opens, or has read what was typed or pasted, the rest waits at the browser.
-      if (shell ? !shell.write(data) : earlyBytes >= mostEarly) socket.pause();
+      early.push(data);
+      earlyBytes += data.length;
+      if (earlyBytes >= mostEarly) holdReading(socket, 'backpressure');
       return;
     }
     const message = TerminalMessage.safeParse(safeJson(data));
-    if (!message.success || message.data.type !== 'resize') return;
+    if (!message.success || message.data.type !== 'resize')
+      return rejectSocket(socket, policyViolation, 'not a message of a terminal');
     size.cols = message.data.cols;
     size.rows = message.data.rows;
-    shell?.setWindow(size.rows, size.cols, 0, 0);
+    passSoon();
+    resized = true;
   });
 
   const open = async () => {
@@ -86,9 +114,9 @@ export function carryTerminal(
         if (error) return end(null, error.message);
         shell = channel;
         say({ type: 'opened' });
-        channel.on('drain', () => socket.resume());
-        for (const data of early.splice(0)) channel.write(data);
-        if (!channel.writableNeedDrain) socket.resume();
+        channel.on('drain', () => releaseReading(socket, 'backpressure'));
+        if (early.length > 0) channel.write(Buffer.concat(early.splice(0)));
+        if (!channel.writableNeedDrain) releaseReading(socket, 'backpressure');
         channel.setWindow(size.rows, size.cols, 0, 0);
         const onData = (data: Buffer) => {
           socket.send(data, () => {

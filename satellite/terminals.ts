@@ -11,14 +11,17 @@ import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { openSession } from '@cde/tunnel/session.ts';
+import { limitSocket, policyViolation, rejectSocket } from '@cde/tunnel/socket-limits.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
-import { carryTerminal, safeJson } from './terminal.ts';
+import { carryTerminal, safeJson, terminalBudget } from './terminal.ts';
 
 /** Each costs two TLS ends, an SSH client and their buffers. */
 const mostTerminals = 500;
 /** Sockets that have not said yet what they want. A browser says so at once, so of too many the oldest is none. */
 const mostWaiting = 500;
+/** Of these, from one address: nobody is known yet. An office behind one address has as many say so at once. */
+const maxWaitingPerAddress = 64;
 /** How long one may take to say it, and how much it may say: five times the longest. */
 const sayWithinMs = 10_000;
 const mostFirst = 16 * 1024;
@@ -64,13 +67,13 @@ export function serveTerminals(
     signal: AbortSignal;
     log: Log;
     clock?: Clock;
-    limits?: { terminals?: number; waiting?: number; sayWithinMs?: number };
+    limits?: { terminals?: number; waiting?: number; waitingPerAddress?: number; sayWithinMs?: number };
   },
 ): Terminals {
   const { client, signal, log, clock = systemClock } = options;
   const most = options.limits?.terminals ?? mostTerminals;
   /** Oldest first. */
-  const waiting = new Set<WebSocket>();
+  const waiting = new Map<WebSocket, string>();
   const terminals = new Set<Held>();
 
   app.get(
@@ -82,7 +85,7 @@ export function serveTerminals(
         if (problem) return refuse(request, reply, problem);
       },
     },
-    (socket) => take(socket),
+    (socket, request) => take(socket, request.ip),
   );
 
   function refusal({ headers }: FastifyRequest): Problem | null {
@@ -100,12 +103,13 @@ export function serveTerminals(
     return null;
   }
 
-  function take(socket: WebSocket): void {
+  function take(socket: WebSocket, address: string): void {
     // ws closes by itself after an error.
     socket.on('error', () => {});
+    limitSocket(socket, terminalBudget);
     const turnAway = (message: string) => {
       socket.send(JSON.stringify({ type: 'exit', code: null, message } satisfies TerminalMessage));
-      socket.close(1008);
+      rejectSocket(socket, policyViolation, '');
     };
     const timer = setTimeout(
       () => turnAway('Nobody has said which terminal to open.'),
@@ -115,12 +119,12 @@ export function serveTerminals(
       clearTimeout(timer);
       waiting.delete(socket);
     });
-    for (const oldest of waiting) {
-      if (waiting.size < (options.limits?.waiting ?? mostWaiting)) break;
-      waiting.delete(oldest);
-      oldest.terminate();
-    }
-    waiting.add(socket);
+    makeRoom([...waiting.keys()], options.limits?.waiting ?? mostWaiting);
+    makeRoom(
+      [...waiting].flatMap(([one, from]) => (from === address ? [one] : [])),
+      options.limits?.waitingPerAddress ?? maxWaitingPerAddress,
+    );
+    waiting.set(socket, address);
     socket.once('message', (data: Buffer, binary: boolean) => {
       if (socket.readyState !== socket.OPEN) return;
       clearTimeout(timer);
@@ -130,6 +134,14 @@ export function serveTerminals(
       if (terminals.size >= most) return turnAway(wordsOf(busy(`It serves ${most} already.`)));
       carry(socket, first.data);
     });
+  }
+
+  /** Ends the oldest of these that wait, so that there is room for one more. */
+  function makeRoom(sockets: WebSocket[], max: number): void {
+    for (const oldest of sockets.slice(0, Math.max(0, sockets.length - max + 1))) {
+      waiting.delete(oldest);
+      oldest.terminate();
+    }
   }
 
   function carry(socket: WebSocket, { code, cols, rows, terminal }: OpenTerminal): void {
@@ -175,7 +187,7 @@ export function serveTerminals(
   }
 
   function sendAway(reason: string): void {
-    for (const socket of [...waiting, ...[...terminals].map((held) => held.socket)])
+    for (const socket of [...waiting.keys(), ...[...terminals].map((held) => held.socket)])
       socket.close(comeAgain, reason);
   }
 

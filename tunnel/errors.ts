@@ -97,6 +97,10 @@ export const tunnelErrors = {
     'The network between altered the traffic',
   ],
   'frame-malformed': ['The pipe got a frame that makes no sense', 'The network between altered the traffic'],
+  'frame-flood': [
+    'The pipe got far more frames without data than a peer sends',
+    'Use clients and agents of one release',
+  ],
   'frame-out-of-order': [
     'The pipe got bytes of another position than the next',
     'The network between lost, repeated or reordered traffic',

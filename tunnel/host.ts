@@ -27,6 +27,9 @@ import { formatTarget, join, parseTarget, type Target } from './targets.ts';
 import { verifyTicket } from './ticket.ts';
 import { takeTurns } from './turns.ts';
 
+/** Requests before any ticket was shown, of a client that we do not know: one of ours begins with its ticket. */
+const maxUnadmitted = 16;
+
 /** Who is at the other end of a session. */
 export interface SessionContext {
   sessionId: string;
@@ -111,6 +114,7 @@ export function serveSession(options: HostOptions): HostedSession {
   });
   /** Set by the first hello; streams wait for it. */
   let admitted: Promise<SessionContext> | undefined;
+  let unadmitted = 0;
 
   const admissionTimer = setTimeout(
     () => pipe.destroy(new TunnelError('session-timeout', 'no ticket was shown in time')),
@@ -146,6 +150,8 @@ export function serveSession(options: HostOptions): HostedSession {
     h2.on('stream', (stream, headers) => {
       // A stream breaks with its session or its peer; whoever uses it learns by `close`.
       stream.on('error', (error) => log.debug({ error: String(error) }, 'stream broke'));
+      if (!admitted) unadmitted += 1;
+      if (unadmitted > maxUnadmitted) return broke(new TunnelError('ticket-missing', 'too many requests'));
       if (headers[':method'] === 'CONNECT') {
         void serveStream(stream, headers);
       } else if (headers[':method'] === 'POST' && headers[':path'] === helloPath && !admitted) {

@@ -1,4 +1,5 @@
-import { asTunnelError, type TunnelError } from './errors.ts';
+import { makeBucket } from './bucket.ts';
+import { asTunnelError, TunnelError } from './errors.ts';
 import { type Frame, makeFrameParser } from './frames.ts';
 import type { Path } from './path.ts';
 
@@ -23,11 +24,20 @@ export interface LinkEvents {
   broken(error: TunnelError): void;
 }
 
+/**
+ * Frames that carry no bytes: an ACK for each 32 KiB or 5 ms at most, of which a stall may gather some hundred. At
+ * this many the other end does nothing but keep us busy.
+ */
+const emptyFrames = { perSecond: 5_000, burst: 10_000 };
+
 export function makeLink(path: Path): Link {
+  const empty = makeBucket(emptyFrames);
   let events: LinkEvents | undefined;
   let spent = false;
   const parser = makeFrameParser((frame) => {
-    if (!spent) events!.frame(frame);
+    if (spent) return;
+    if (frame.type !== 'data' && !empty.take(1)) throw new TunnelError('frame-flood');
+    events!.frame(frame);
   });
   return {
     path,

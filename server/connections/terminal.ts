@@ -1,41 +1,56 @@
 import { Problem } from '@cde/api/problem.ts';
 import { TerminalName } from '@cde/api/satellite-terminals.ts';
-import { carryTerminal } from '@cde/satellite/terminal.ts';
+import { carryTerminal, terminalBudget } from '@cde/satellite/terminal.ts';
+import { limitSocket } from '@cde/tunnel/socket-limits.ts';
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import { z } from 'zod';
 import type { UserActor } from '../http/actor.ts';
 import { admit, keepAdmitted } from '../http/admitted.ts';
+import { makeOpenSockets } from '../http/open-sockets.ts';
 import { toProblem } from '../http/serve.ts';
 import type { Opener } from './open.ts';
 
-const Size = z.object({
+const Query = z.object({
   cols: z.coerce.number().int().min(1).max(1000).default(80),
   rows: z.coerce.number().int().min(1).max(1000).default(24),
+  terminal: TerminalName.optional(),
 });
-const Kept = z.object({ terminal: TerminalName.optional() });
 /** A suspended user's shell ends within ten seconds. */
 const checkEveryMs = 8_000;
 
 /** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
 export function terminalRoutes(app: FastifyInstance, { openSession }: { openSession: Opener }): void {
+  const open = makeOpenSockets('terminals');
   app.get<{ Params: { workspace: string } }>(
     '/api/v1/workspaces/:workspace/terminal',
     {
       websocket: true,
       schema: { hide: true },
-      preValidation: async (request) => void (await admit(app, request, 'workspace:connect')),
+      preValidation: async (request) => {
+        const { userId } = await admit(app, request, 'workspace:connect');
+        parseQuery(request.query);
+        open.add(userId, request);
+      },
     },
     (socket: WebSocket, request) => {
+      limitSocket(socket, terminalBudget);
       keepAdmitted(app, socket, request, 'workspace:connect', undefined, checkEveryMs);
+      const { terminal, ...size } = parseQuery(request.query);
       carryTerminal(socket, {
-        size: Size.parse(request.query),
-        terminal: Kept.parse(request.query).terminal,
+        size,
+        terminal,
         openSession: (gone) => openSession(request.actor as UserActor, request.params.workspace, gone),
         words,
       });
     },
   );
+}
+
+function parseQuery(query: unknown): z.output<typeof Query> {
+  const parsed = Query.safeParse(query);
+  if (parsed.success) return parsed.data;
+  throw Object.assign(new Error('invalid'), { issues: parsed.error.issues, where: 'query' });
 }
 
 function words(error: unknown): string {

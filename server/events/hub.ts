@@ -1,9 +1,17 @@
 import { ClientMessage, type ServerMessage } from '@cde/api/events.ts';
 import type { LogLine } from '@cde/api/workspaces.ts';
+import {
+  isRejected,
+  limitSocket,
+  policyViolation,
+  rejectSocket,
+  type SocketBudget,
+} from '@cde/tunnel/socket-limits.ts';
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from '../http/actor.ts';
 import { admit, keepAdmitted } from '../http/admitted.ts';
+import { makeOpenSockets } from '../http/open-sockets.ts';
 import type { Logger } from '../log.ts';
 import type { Bus, Change } from './bus.ts';
 
@@ -30,6 +38,10 @@ const slowBytes = 1024 * 1024;
 /** Changes of one workspace within this time are read and sent once. */
 const coalesceMs = 25;
 const mostTopics = 500;
+/** A dashboard that leaves one page of 500 topics for another sends a thousand messages, and then few for a while. */
+const budget: SocketBudget = { frames: { perSecond: 50, burst: 2_000 }, maxMessage: 1024 };
+/** Changes that arrive while a subscriber reads nothing are dropped; what it asked for itself ends it here. */
+const maxUnsentBytes = 4 * slowBytes;
 
 /** Live events for dashboards: each gets what it subscribed to, encoded once for all who share a topic. */
 export function makeHub(
@@ -117,8 +129,11 @@ export function makeHub(
   );
 
   async function subscribe(subscriber: Subscriber, topic: string): Promise<void> {
-    const refuse = (code: string, message: string) =>
-      subscriber.socket.send(JSON.stringify({ type: 'error', topic, code, message } satisfies ServerMessage));
+    const reply = (message: ServerMessage) => {
+      if (subscriber.socket.bufferedAmount > maxUnsentBytes) subscriber.socket.terminate();
+      else subscriber.socket.send(JSON.stringify(message));
+    };
+    const refuse = (code: string, message: string) => reply({ type: 'error', topic, code, message });
     if (subscriber.topics.size >= mostTopics)
       return refuse('too-many-topics', `At most ${mostTopics} topics at once.`);
     const [kind, id] = topic.split(':', 2);
@@ -132,6 +147,7 @@ export function makeHub(
       if (!found || !views.mayRead(subscriber.actor, found.ownerId))
         return refuse('not-found', `There is no ${topic} that you may see.`);
     }
+    if (subscriber.socket.readyState !== subscriber.socket.OPEN) return;
     if (kind === 'build' && !byTopic.has(topic)) logPosition.set(topic, await views.logEnd(id!));
     subscriber.topics.add(topic);
     let audience = byTopic.get(topic);
@@ -141,7 +157,7 @@ export function makeHub(
     }
     audience.add(subscriber);
     // From here on nothing is missed: what came before, the client fetches once it has this.
-    subscriber.socket.send(JSON.stringify({ type: 'subscribed', topic } satisfies ServerMessage));
+    reply({ type: 'subscribed', topic });
   }
 
   function leave(subscriber: Subscriber, topic: string): void {
@@ -155,12 +171,16 @@ export function makeHub(
     }
   }
 
+  const open = makeOpenSockets('connections for events');
   app.get(
     '/api/v1/events',
     {
       websocket: true,
       schema: { hide: true },
-      preValidation: async (request) => void (await admit(app, request, 'workspace:read')),
+      preValidation: async (request) => {
+        const { userId } = await admit(app, request, 'workspace:read');
+        open.add(userId, request);
+      },
     },
     (socket: WebSocket, request) => {
       const subscriber: Subscriber = {
@@ -170,6 +190,7 @@ export function makeHub(
         behind: new Set(),
       };
       subscribers.add(subscriber);
+      limitSocket(socket, budget);
       const { role, scopes } = subscriber.actor;
       // Topics were granted to the role of then: with another one, the client comes again and asks anew.
       keepAdmitted(
@@ -182,22 +203,16 @@ export function makeHub(
       let waiting = 0;
       let queue = Promise.resolve();
       socket.on('message', (data: Buffer) => {
+        if (isRejected(socket) || socket.readyState !== socket.OPEN) return;
         const message = ClientMessage.safeParse(safeJson(data));
-        if (!message.success) {
-          socket.send(
-            JSON.stringify({
-              type: 'error',
-              code: 'bad-request',
-              message: 'Not a message of this protocol.',
-            } satisfies ServerMessage),
-          );
-          return;
-        }
+        if (!message.success) return rejectSocket(socket, policyViolation, 'not a message of this protocol');
         // Each costs a query, one after the other; who asks for more at once is no dashboard.
-        if (waiting >= 2 * mostTopics) return socket.close(1008, 'too many messages at once');
+        if (waiting >= 2 * mostTopics)
+          return rejectSocket(socket, policyViolation, 'too many messages at once');
         waiting += 1;
         queue = queue
           .then(async () => {
+            if (socket.readyState !== socket.OPEN) return;
             if (message.data.type === 'subscribe') await subscribe(subscriber, message.data.topic);
             else leave(subscriber, message.data.topic);
           })

@@ -6,6 +6,7 @@ import { watchOwnAddress } from '../own-address.ts';
 import type { Path, PathEvents } from '../path.ts';
 import { proxyAgent, proxyRemark } from '../proxy.ts';
 import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
+import { limitControlFrames } from '../socket-limits.ts';
 
 export interface SocketTimes {
   /** Longest wait for TCP, TLS and upgrade together. Default 10 s. */
@@ -49,6 +50,9 @@ export function openSocket(
       headers: { authorization: `Bearer ${token}` },
       perMessageDeflate: false,
       maxPayload: maxRelayMessage,
+      // As the satellite's own (satellite/plugin.ts).
+      maxFragments: 32,
+      maxBufferedChunks: 4096,
       handshakeTimeout: options.connectTimeoutMs ?? 10_000,
       followRedirects: false,
       // A zero mask costs nothing, a random one a quarter of the throughput. Masks keep a hostile page from
@@ -88,6 +92,7 @@ export function openSocket(
     socket.once('open', () => {
       options.signal?.removeEventListener('abort', abort);
       socket.removeAllListeners('error');
+      limitControlFrames(socket);
       // Until makeSocketPath listens: a message may have come along with the answer to the upgrade.
       socket.pause();
       resolve(socket);
@@ -120,6 +125,9 @@ function refusal(status: number, body: string): TunnelError {
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
 
+/** A satellite sends one, when a client has dialled; later releases may have a few more to say. */
+const maxTexts = 100;
+
 /**
  * A path over an open WebSocket. `onText` gets the satellite's text messages; without it they are ignored.
  * `onClosed` is told of the end as well, with or without a pipe on top.
@@ -139,6 +147,7 @@ export function makeSocketPath(
   let closing = false;
   let paused = false;
   let waiting = false;
+  let texts = 0;
 
   const lost = (code: TunnelErrorCode, detail?: string) => {
     broken ??= new TunnelError(code, detail);
@@ -154,14 +163,18 @@ export function makeSocketPath(
   );
 
   socket.on('message', (data, isBinary) => {
-    if (closing) return;
+    if (closing || broken) return;
+    const chunk = data as Buffer;
     if (!isBinary) {
-      options.onText?.(String(data));
+      texts += 1;
+      if (texts > maxTexts) lost('satellite-lost', 'it sent too many text messages');
+      else options.onText?.(String(data));
       return;
     }
-    if (events) events.data(data as Buffer);
+    if (chunk.length === 0) return lost('satellite-lost', 'it sent an empty message');
+    if (events) events.data(chunk);
     else {
-      early.push(data as Buffer);
+      early.push(chunk);
       socket.pause();
     }
   });

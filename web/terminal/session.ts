@@ -19,6 +19,8 @@ export interface TerminalSession {
 
 // Key strokes and pastes; a person does not type more in the time that opening takes.
 const mostEarly = 100;
+/** Bytes of one message: the server takes larger ones, up to a limit, and what was pasted has none. */
+const maxMessageBytes = 64 * 1024;
 /** A satellite that has opened no shell by then has none. */
 const openWithinMs = 6_000;
 
@@ -51,9 +53,13 @@ export function openTerminal(options: {
     options.onEnd(reason);
     socket?.close();
   };
+  const put = (bytes: Uint8Array<ArrayBuffer>) => {
+    for (let at = 0; at < bytes.length; at += maxMessageBytes)
+      socket?.send(bytes.subarray(at, at + maxMessageBytes));
+  };
   const opened = () => {
     takes = true;
-    for (const bytes of early.splice(0)) socket?.send(bytes);
+    for (const bytes of early.splice(0)) put(bytes);
     options.onOpen();
   };
 
@@ -140,7 +146,7 @@ export function openTerminal(options: {
     });
   return {
     send(bytes) {
-      if (takes && socket?.readyState === WebSocket.OPEN) socket.send(bytes);
+      if (takes && socket?.readyState === WebSocket.OPEN) put(bytes);
       else if (!takes && early.length < mostEarly) early.push(bytes);
     },
     resize(cols, rows) {

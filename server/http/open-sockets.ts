@@ -1,0 +1,30 @@
+import type { Socket } from 'node:net';
+import { Problem } from '@cde/api/problem.ts';
+import type { FastifyRequest } from 'fastify';
+
+/** Counts the WebSockets of one kind that each user has open. */
+export interface OpenSockets {
+  /** Counts one for as long as the request's connection lives. Throws a Problem if the user has too many. */
+  add(userId: string, request: FastifyRequest): void;
+}
+
+/** `max`: a tab has one, so that many open tabs are possible and a loop that opens sockets is not. */
+export function makeOpenSockets(what: string, max = 100): OpenSockets {
+  const byUser = new Map<string, Set<Socket>>();
+  return {
+    add(userId, request) {
+      const sockets = byUser.get(userId) ?? new Set();
+      if (sockets.size >= max)
+        throw new Problem('too-many-connections', `You have ${max} ${what} open, which is the limit.`, {
+          hint: 'Close some of them, for example browser tabs, and try again.',
+          retryAfter: 10,
+        });
+      const { socket } = request.raw;
+      byUser.set(userId, sockets.add(socket));
+      socket.once('close', () => {
+        sockets.delete(socket);
+        if (sockets.size === 0 && byUser.get(userId) === sockets) byUser.delete(userId);
+      });
+    },
+  };
+}

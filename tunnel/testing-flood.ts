@@ -1,0 +1,112 @@
+import { once } from 'node:events';
+import type { Server } from 'node:http';
+import { connect, type Socket } from 'node:net';
+
+/** For tests: peers that flood a WebSocket, and what that costs the process that serves it. */
+
+export const opcodes = { continuation: 0, text: 1, binary: 2, ping: 9, pong: 10 } as const;
+
+/** A frame as a client sends it, with a mask of zeros. At most 125 bytes. */
+export function clientFrame(opcode: number, payload = '', fin = true): Buffer {
+  const bytes = Buffer.from(payload);
+  return Buffer.concat([Buffer.from([(fin ? 0x80 : 0) | opcode, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]);
+}
+
+/** As many of these frames as make up so many bytes. */
+export const repeat = (frame: Buffer, bytes: number): Buffer =>
+  Buffer.concat(Array.from({ length: Math.ceil(bytes / frame.length) }, () => frame));
+
+export interface Flood {
+  /** What the server closed the socket with; null if it only cut it off. */
+  close: { code: number; reason: string } | null;
+  /** How much of the flood the server has read. */
+  bytesRead: number;
+}
+
+/**
+ * Opens a WebSocket without any library, sends all of `frames` at once, and waits for the end of the connection.
+ * `server`: the one that is flooded, in this process.
+ */
+export async function floodSocket(
+  server: Server,
+  url: string,
+  headers: Record<string, string>,
+  frames: Buffer,
+): Promise<Flood> {
+  const { hostname, port, pathname, search } = new URL(url);
+  const accepted: Socket[] = [];
+  const accept = (one: Socket) => accepted.push(one);
+  server.on('connection', accept);
+  const socket = connect({ host: hostname, port: Number(port) });
+  socket.on('error', () => {});
+  const lines = Object.entries({
+    host: `${hostname}:${port}`,
+    connection: 'Upgrade',
+    upgrade: 'websocket',
+    'sec-websocket-version': '13',
+    'sec-websocket-key': 'dGhlIHNhbXBsZSBub25jZQ==',
+    ...headers,
+  }).map(([name, value]) => `${name}: ${value}\r\n`);
+  socket.write(`GET ${pathname}${search} HTTP/1.1\r\n${lines.join('')}\r\n`);
+  const closed = new Promise((resolve) => socket.once('close', resolve));
+  let answer = Buffer.alloc(0);
+  let flooded = false;
+  socket.on('data', (chunk: Buffer) => {
+    answer = Buffer.concat([answer, chunk]);
+    const text = answer.toString('latin1');
+    if (flooded || !text.includes('\r\n\r\n')) return;
+    if (!text.startsWith('HTTP/1.1 101')) return void socket.destroy();
+    flooded = true;
+    socket.write(frames);
+  });
+  await once(socket, 'connect');
+  const { localPort } = socket;
+  await closed;
+  server.off('connection', accept);
+  if (!flooded) throw new Error(`The server opened no WebSocket: ${answer}`);
+  const theirs = accepted.find(({ remotePort }) => remotePort === localPort);
+  return { close: readClose(answer), bytesRead: theirs?.bytesRead ?? 0 };
+}
+
+/** Finds the close frame among those that a server has sent. */
+function readClose(answer: Buffer): Flood['close'] {
+  let at = answer.indexOf('\r\n\r\n') + 4;
+  while (at + 2 <= answer.length) {
+    let length = answer[at + 1]! & 0x7f;
+    let head = 2;
+    if (length === 126) {
+      length = answer.readUInt16BE(at + 2);
+      head = 4;
+    }
+    if ((answer[at]! & 0x0f) === 8)
+      return {
+        code: answer.readUInt16BE(at + head),
+        reason: answer.toString('utf8', at + head + 2, at + head + length),
+      };
+    at += head + length;
+  }
+  return null;
+}
+
+/**
+ * Watches how long the event loop is blocked, in CPU time of this thread: unlike wall-clock time it does not grow with the
+ * load of the machine.
+ */
+export function watchLoop(): { stop(): { maxBlockedMs: number } } {
+  let max = 0;
+  let before = process.threadCpuUsage();
+  let next = setImmediate(turn);
+  function turn(): void {
+    const { user, system } = process.threadCpuUsage(before);
+    max = Math.max(max, (user + system) / 1000);
+    before = process.threadCpuUsage();
+    next = setImmediate(turn);
+  }
+  return {
+    stop() {
+      turn();
+      clearImmediate(next);
+      return { maxBlockedMs: max };
+    },
+  };
+}
