@@ -2,8 +2,16 @@ import { z } from 'zod';
 import { endpoint, roles } from './endpoint.ts';
 import { Id, Moment, PageQuery, page, Username } from './names.ts';
 
-/** The cookie of a browser that is signed in to the dashboard. */
+/**
+ * The cookie of a browser that is signed in to the dashboard; over https its name starts with `__Host-`. Browsers send it
+ * to every port of the host, so it is worth nothing without the session key.
+ */
 export const sessionCookie = 'cde_session';
+/** The header of the session key, which the dashboard keeps in the storage of its own origin. */
+export const sessionKeyHeader = 'x-cde-session-key';
+/** WebSockets of browsers cannot send headers: they offer this protocol, and a second one that carries the session key. */
+export const socketProtocol = 'cde';
+export const sessionKeyProtocol = 'cde-session-key.';
 
 export const User = z.object({
   id: Id,
@@ -16,6 +24,13 @@ export const User = z.object({
   lastSeenAt: Moment.nullable(),
 });
 export type User = z.infer<typeof User>;
+
+export const SessionKey = z
+  .string()
+  .describe('Sent as `X-Cde-Session-Key` with every request that carries the session cookie; shown once');
+/** The reply to a sign-in, which also sets the session cookie. */
+export const SignedIn = User.extend({ sessionKey: SessionKey });
+export type SignedIn = z.infer<typeof SignedIn>;
 
 /** What a token may do: everything its user may, or read only, or reach workspaces only. */
 export const scopes = ['all', 'read', 'connect'] as const;
@@ -60,7 +75,7 @@ export const getSignInMethods = endpoint({
   permission: 'public',
   reply: z.object({
     password: z.boolean(),
-    oidc: z.object({ name: z.string(), url: z.string() }).nullable(),
+    oidc: z.object({ name: z.string() }).nullable(),
     needsOwner: z.boolean().describe('No user exists yet'),
   }),
 });
@@ -68,19 +83,19 @@ export const signIn = endpoint({
   method: 'POST',
   path: '/api/v1/auth/sign-in',
   tag,
-  summary: 'Sign in with a password; sets the session cookie',
+  summary: 'Sign in with a password; sets the session cookie and returns the session key',
   permission: 'public',
   body: z.object({ username: z.string().max(200), password: z.string().max(200) }),
-  reply: User,
+  reply: SignedIn,
 });
 export const signInOnce = endpoint({
   method: 'POST',
   path: '/api/v1/auth/one-time',
   tag,
-  summary: 'Sign in with the code of a one-time link; sets the session cookie',
+  summary: 'Sign in with the code of a one-time link; sets the session cookie and returns the session key',
   permission: 'public',
   body: z.object({ code: z.string().max(200) }),
-  reply: User,
+  reply: SignedIn,
 });
 export const signOut = endpoint({
   method: 'POST',
@@ -90,7 +105,7 @@ export const signOut = endpoint({
   permission: 'public',
   body: z.object({}).optional(),
 });
-/** Why a sign-in through OIDC failed, `?error=oidc-failed&reason=…` of /sign-in, and what to say of it. */
+/** Why a sign-in through OIDC failed, and what to say of it. */
 export const oidcFailures = {
   denied: 'The sign-in was cancelled, or the provider refused it.',
   expired: 'This sign-in took too long, was begun in another browser, or was finished already. Start again.',
@@ -98,28 +113,51 @@ export const oidcFailures = {
     'The server cannot reach the sign-in provider. Try again; if it stays, tell your administrator.',
   rejected:
     "The provider's answer did not pass the checks. Tell your administrator; the server's log says more.",
-  suspended: 'Your account here is suspended. Ask an owner of this installation.',
+  'owner-not-linked':
+    'An owner of this installation has your address, and owners are not recognised by their address. Sign in another way, then link single sign-on on your account page.',
+  'linked-elsewhere': 'This identity of the provider belongs to another account here.',
 } as const;
 export type OidcFailure = keyof typeof oidcFailures;
 export const startOidc = endpoint({
-  method: 'GET',
+  method: 'POST',
   path: '/api/v1/auth/oidc/start',
   tag,
-  summary: 'Sign in with OpenID Connect: for browsers, a redirect to the provider',
+  summary: 'Start a sign-in with OpenID Connect: where the browser goes, and the key to finish with',
   permission: 'public',
-  query: z.object({
-    return_to: z.string().max(2000).optional().describe('Where to go afterwards: a path of the dashboard'),
+  body: z.object({
+    returnTo: z.string().max(2000).optional().describe('Where to go afterwards: a path of the dashboard'),
+    link: z
+      .boolean()
+      .optional()
+      .describe("Link the provider's identity to the account of the signed-in user instead"),
   }),
-  status: 302,
+  reply: z.object({
+    url: z.string(),
+    loginKey: z.string().describe('Kept by the page that started the sign-in; finishes it'),
+    expiresAt: Moment,
+  }),
 });
-export const finishOidc = endpoint({
+export const oidcCallback = endpoint({
   method: 'GET',
   path: '/api/v1/auth/oidc/callback',
   tag,
-  summary: 'Where the provider sends the browser back; sets the session cookie and redirects',
+  summary:
+    'Where the provider sends the browser back: a redirect to the sign-in page, which finishes the sign-in',
   permission: 'public',
   query: z.looseObject({ state: z.string().max(2000).optional() }),
   status: 302,
+});
+export const finishOidc = endpoint({
+  method: 'POST',
+  path: '/api/v1/auth/oidc/finish',
+  tag,
+  summary: 'Finish a sign-in with OpenID Connect; sets the session cookie and returns the session key',
+  permission: 'public',
+  body: z.object({
+    query: z.string().max(8000).describe("The query of the provider's redirect"),
+    loginKey: z.string().max(200),
+  }),
+  reply: SignedIn.extend({ returnTo: z.string() }),
 });
 
 export const createOneTimeLink = endpoint({
@@ -232,10 +270,13 @@ export const setPassword = endpoint({
   method: 'PUT',
   path: '/api/v1/users/:user/password',
   tag,
-  summary: 'Set a password (ones own with the current one)',
+  summary: 'Set a password (ones own with the current one); all browser sessions of the user end',
   permission: 'signed-in',
   params: userParams,
   body: z.object({ current: z.string().max(200).optional(), password: Password }),
+  reply: z.object({
+    sessionKey: SessionKey.nullable().describe('Of the new session of the browser that made the change'),
+  }),
 });
 export const deleteUser = endpoint({
   method: 'DELETE',

@@ -34,8 +34,9 @@ export const TemplateName = z
 /** A wildcard name of DNS: `*.dev.example.com`. */
 export const WildcardName = z
   .string()
-  .toLowerCase()
   .max(200)
+  // Of ASCII alone: `toLowerCase` makes `k` of the Kelvin sign.
+  .overwrite((name) => name.replace(/[A-Z]/g, (letter) => letter.toLowerCase()))
   .regex(
     /^\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$/,
     'write a wildcard name, for example *.dev.example.com',

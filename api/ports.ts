@@ -55,6 +55,21 @@ export const sharePort = endpoint({
   body: z.object({ level: PortLevel }),
   reply: WorkspacePort,
 });
+export const openPort = endpoint({
+  method: 'POST',
+  path: '/api/v1/port-visits',
+  tag,
+  summary: 'Open a shared port in the browser of this session: where it goes next',
+  permission: 'signed-in',
+  body: z
+    .object({
+      to: z.string().max(32_768).describe('By name, a path of the port; by path, the whole path'),
+      host: z.string().max(255).optional().describe("By name: the port's own name"),
+      state: z.string().max(100).optional().describe('By name: the hash of the cookie that it has set'),
+    })
+    .describe('As the query of /ports/open has it'),
+  reply: z.object({ location: z.string() }),
+});
 export const unsharePort = endpoint({
   method: 'DELETE',
   path: '/api/v1/workspaces/:workspace/ports/:port',

@@ -1,4 +1,5 @@
 import type { ApiError } from '@cde/api/errors.ts';
+import { socketProtocol } from '@cde/api/identity.ts';
 import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
 import { maxRelayMessage, relayPaths } from '@cde/tunnel/relay-protocol.ts';
 import { type ProbeClaims, verifyListenToken, verifyProbeToken, verifyTicket } from '@cde/tunnel/ticket.ts';
@@ -21,6 +22,9 @@ export const websocketOptions = {
   maxBufferedChunks: 4096,
   // A peer that does not answer a close is cut off after this, not after ws's 30 s.
   closeTimeout: 5_000,
+  // Pages offer a second protocol that carries their session key; it is not for a reply. Without an answer to an offer
+  // browsers give up.
+  handleProtocols: (offered: Set<string>) => offered.has(socketProtocol) && socketProtocol,
 } as const;
 
 /**

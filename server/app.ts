@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { sessionCookie } from '@cde/api/identity.ts';
+import { sessionKeyHeader } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
 import type { PortGateway } from '@cde/satellite/ports/gateway.ts';
@@ -33,11 +33,12 @@ import { makeGate } from './identity/gate.ts';
 import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
+import { sessionCookieName } from './identity/sessions.ts';
 import type { Logger } from './log.ts';
 import { makeAccess } from './ports/access.ts';
 import { makePorts } from './ports/ports.ts';
 import { portRoutes } from './ports/routes.ts';
-import { portVisitRoutes, siteOf } from './ports/visits.ts';
+import { portOpenRoutes, portVisitRoutes, siteOf } from './ports/visits.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
@@ -76,6 +77,9 @@ export interface AppOptions {
 /** Queries that may wait for a connection of the pool before requests are turned away. */
 const mostWaiting = 500;
 
+/** Once seen over https, browsers never ask the dashboard over http, where cookies could be read and planted. */
+const strictTransport = 'max-age=31536000';
+
 /** Longer than 2 MiB take on a line of 0.5 Mbit/s. */
 const requestMs = 60_000;
 
@@ -97,7 +101,12 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     // A request that is under way when the server stops may end; idle connections are closed.
     forceCloseConnections: 'idle',
   });
-  const gate = makeGate({ database, now, origins: () => allowedOrigins(config) });
+  const gate = makeGate({
+    database,
+    now,
+    origins: () => allowedOrigins(config),
+    cookieName: sessionCookieName(config),
+  });
   installHttp(app, { gate, checkReplies: options.checkReplies ?? false });
   // Rather a clear no at once than a queue that makes everybody wait: each waiting query is a waiting person.
   app.addHook('onRequest', async () => {
@@ -110,6 +119,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   app.addHook('onSend', async (request, reply) => {
     reply.header('x-request-id', request.id);
     reply.header('x-content-type-options', 'nosniff');
+    if (config.accessUrl.startsWith('https:')) reply.header('strict-transport-security', strictTransport);
     // What one person may see is kept by no cache, the browser's own included.
     if (request.url.startsWith('/api/v1/') && !reply.hasHeader('cache-control'))
       reply.header('cache-control', 'no-store');
@@ -139,10 +149,11 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
       components: {
         securitySchemes: {
           token: { type: 'http', scheme: 'bearer', description: 'An API token: cde token create' },
-          session: { type: 'apiKey', in: 'cookie', name: sessionCookie },
+          session: { type: 'apiKey', in: 'cookie', name: sessionCookieName(config) },
+          sessionKey: { type: 'apiKey', in: 'header', name: sessionKeyHeader },
         },
       },
-      security: [{ token: [] }, { session: [] }],
+      security: [{ token: [] }, { session: [], sessionKey: [] }],
     },
     transform: jsonSchemaTransform,
   });
@@ -150,7 +161,19 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     routePrefix: '/api/docs',
     staticCSP: docsPolicy,
     // Else a page that is not on localhost asks a service on the internet about its document.
-    uiConfig: { validatorUrl: null },
+    uiConfig: {
+      validatorUrl: null,
+      // Runs in the browser: "Try it out" sends the session key, as the dashboard does.
+      requestInterceptor: (request) => {
+        const { localStorage } = globalThis as unknown as {
+          localStorage: { getItem(name: string): string | null };
+        };
+        const key = localStorage.getItem('cde-session-key');
+        const headers = request.headers as Record<string, string>;
+        if (key) headers['x-cde-session-key'] = key;
+        return request;
+      },
+    },
   });
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, async () => app.swagger());
   app.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }));
@@ -206,7 +229,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   const access = makeAccess(database, now);
   portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });
-  const { gateway, judgeAt } = makePorts({
+  const { gateway, judgeAt, ...openers } = makePorts({
     access,
     config,
     database,
@@ -219,6 +242,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     now,
   });
   ports = gateway;
+  portOpenRoutes(app, openers);
   portVisitRoutes(app, {
     judge: judgeAt,
     webSatellite: satelliteStore.webById,

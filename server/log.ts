@@ -8,7 +8,17 @@ export function makeLog(level: string): Logger {
   return pino(
     {
       level,
-      redact: ['req.headers.authorization', 'req.headers.cookie', '*.token', '*.password', '*.code'],
+      redact: [
+        'req.headers.authorization',
+        'req.headers.cookie',
+        'req.headers["x-cde-session-key"]',
+        'req.headers["sec-websocket-protocol"]',
+        '*.token',
+        '*.password',
+        '*.code',
+        '*.sessionKey',
+        '*.loginKey',
+      ],
       base: null,
       timestamp: pino.stdTimeFunctions.isoTime,
     },

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
-import type { Scope } from '@cde/api/identity.ts';
+import { type Scope, sessionKeyHeader } from '@cde/api/identity.ts';
 import { makeRelay, type Relay } from '@cde/satellite/relay.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';
@@ -14,10 +14,11 @@ import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
 import { makeClusterStore } from './clusters/store.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
-import { apiTokens, users } from './database/schema.ts';
+import { apiTokens, browserSessions, users } from './database/schema.ts';
 import { type Bus, makeBus } from './events/bus.ts';
 import { type Keys, loadKeys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
+import { sessionCookieName } from './identity/sessions.ts';
 import { makeLog } from './log.ts';
 import { makeConnections } from './providers/kubernetes/connect.ts';
 
@@ -63,6 +64,8 @@ export interface TestServer {
   /** The injected clock; `clock.at` may be moved. */
   clock: { at: Date };
   addUser(username: string, role?: Role, scopes?: Scope[]): Promise<TestUser>;
+  /** A browser that is signed in as the user: what a page of the dashboard sends, and the session's id. */
+  addBrowser(userId: string): Promise<{ sessionId: string; headers: Record<string, string> }>;
   /** `inject` as a user (or nobody), with a JSON body. */
   request(
     user: TestUser | null,
@@ -149,6 +152,26 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     dataDir,
     clock,
     addUser: (username, role, scopes) => addUser(database, username, role, scopes),
+    async addBrowser(userId) {
+      const sessionId = v7();
+      const [secret, sessionKey] = [makeSecret('cde_session'), makeSecret('cde_session_key')];
+      await database.db.insert(browserSessions).values({
+        id: sessionId,
+        tokenHash: hashSecret(secret),
+        keyHash: hashSecret(sessionKey),
+        userId,
+        createdAt: clock.at,
+        expiresAt: new Date(clock.at.getTime() + 7 * 24 * 3600_000),
+      });
+      return {
+        sessionId,
+        headers: {
+          cookie: `${sessionCookieName(config)}=${secret}`,
+          [sessionKeyHeader]: sessionKey,
+          origin: new URL(config.accessUrl).origin,
+        },
+      };
+    },
     async request(user, method, url, body, headers = {}) {
       const reply = await app.inject({
         method: method!,

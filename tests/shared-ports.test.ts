@@ -22,6 +22,8 @@ let program: Awaited<ReturnType<typeof makeProgram>>;
 /** Cookies of the dashboard: of the workspace's owner, and of a member. */
 let owner: string;
 let member: string;
+/** What the dashboard keeps beside each cookie. */
+const sessionKeys = new Map<string, string>();
 const dashboard = () => server.url;
 const port = () => program.port;
 /** Where ports have names of their own: at the server, or at a satellite that may serve browsers. */
@@ -42,7 +44,7 @@ beforeAll(async () => {
   ).toBe(201);
   const link = await api('POST', '/api/v1/auth/one-time-links');
   const code = new URL(link.body.url).hash.slice('#code='.length);
-  owner = cookieOf(await send('/api/v1/auth/one-time', { body: { code } }), 'cde_session');
+  owner = signedIn(await send('/api/v1/auth/one-time', { body: { code } }));
   member = await signIn('ada');
 });
 afterAll(async () => {
@@ -51,11 +53,23 @@ afterAll(async () => {
 });
 
 async function signIn(username: string): Promise<string> {
-  const reply = await send('/api/v1/auth/sign-in', {
-    body: { username, password: `a password of ${username}` },
-  });
-  return cookieOf(reply, 'cde_session');
+  return signedIn(
+    await send('/api/v1/auth/sign-in', { body: { username, password: `a password of ${username}` } }),
+  );
 }
+function signedIn(reply: Got): string {
+  const cookie = cookieOf(reply, 'cde_session');
+  sessionKeys.set(cookie, reply.json().sessionKey);
+  return cookie;
+}
+
+/** What `/ports/open` of the dashboard asks for its visitor. */
+const openPort = (session: string, search: string | URLSearchParams) =>
+  send('/api/v1/port-visits', {
+    cookie: session,
+    headers: { 'x-cde-session-key': sessionKeys.get(session) ?? '' },
+    body: Object.fromEntries(new URLSearchParams(search)),
+  });
 
 /** Tells what it was asked, and does a few things that programs do. */
 async function makeProgram() {
@@ -245,9 +259,10 @@ async function enter(session: string, { host = portHost(), path = '/' } = {}) {
   const state = cookieOf(first, 'cde_port_state');
   const open = new URL(first.headers.location!);
   expect(open.origin).toBe(dashboard());
-  const second = await send(`${open.pathname}${open.search}`, { page: true, cookie: session });
-  if (second.status !== 302) return { second, cookie: '', state, back: null };
-  const back = new URL(second.headers.location!);
+  expect(open.pathname).toBe('/ports/open');
+  const second = await openPort(session, open.search);
+  if (second.status !== 200) return { second, cookie: '', state, back: null };
+  const back = new URL(second.json().location);
   const third = await send(`${back.pathname}${back.search}`, { host, page: true, cookie: state });
   return { second, third, state, back, cookie: cookieOf(third, 'cde_port') };
 }
@@ -590,10 +605,12 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
       (await send('//evil.example/x', { host: portHost(), page: true })).headers.location!,
     );
     expect(elsewhere.origin).toBe(dashboard());
-    const opened = await send(`${elsewhere.pathname}${elsewhere.search}`, { page: true, cookie: owner });
-    expect(new URL(opened.headers.location!).hostname).toBe(portHost());
-    const evil = await send('/ports/open?host=evil.example&to=/&state=x', { page: true, cookie: owner });
-    expect(evil.status).toBe(404);
+    const opened = await openPort(owner, elsewhere.search);
+    expect(new URL(opened.json().location).hostname).toBe(portHost());
+    expect((await openPort(owner, 'host=evil.example&to=/&state=x')).status).toBe(404);
+    // A program on another port of the dashboard's host has its cookie, and not the key.
+    sessionKeys.set(`${owner}; a=b`, owner);
+    expect((await openPort(`${owner}; a=b`, elsewhere.search)).status).toBe(401);
   });
 
   test('a page of another origin does not act with the cookie; another port of the same workspace does', async () => {
@@ -767,8 +784,8 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
   async function enterUntilCode(session: string) {
     const first = await send('/', { host: portHost(), page: true });
     const open = new URL(first.headers.location!);
-    const second = await send(`${open.pathname}${open.search}`, { page: true, cookie: session });
-    return { state: cookieOf(first, 'cde_port_state'), search: new URL(second.headers.location!).search };
+    const second = await openPort(session, open.search);
+    return { state: cookieOf(first, 'cde_port_state'), search: new URL(second.json().location).search };
   }
 });
 
@@ -791,11 +808,14 @@ describe('by path, where there is no wildcard name', () => {
     );
   }, 90_000);
 
-  /** The path with the pass that the dashboard's cookie buys. */
+  /** The path with the pass that the dashboard gets. */
   async function pass(session: string) {
     const got = await send(`${byPath()}/`, { page: true, cookie: session });
-    expect(got).toMatchObject({ status: 302 });
-    return got.headers.location!;
+    const to = encodeURIComponent(`${byPath()}/`);
+    expect(got).toMatchObject({ status: 302, headers: { location: `/ports/open?to=${to}` } });
+    const opened = await openPort(session, `to=${to}`);
+    expect(opened.status).toBe(200);
+    return opened.json().location as string;
   }
   /** As the browser sends what a sandboxed page asks for. */
   const fromPage = {
@@ -855,7 +875,7 @@ describe('by path, where there is no wildcard name', () => {
       headers: fromPage,
       cookie: owner,
     });
-    expect(act.status).toBe(403);
+    expect(act.status).toBe(401);
   });
 
   test('the dashboard loads nothing from there; a service worker neither', async () => {
@@ -889,8 +909,10 @@ describe('by path, where there is no wildcard name', () => {
     // Opened by somebody else: to the plain path, which asks who they are.
     const opened = await send(path, { page: true, cookie: member });
     expect(opened).toMatchObject({ status: 302, headers: { location: `${byPath()}/` } });
-    expect(await send(`${byPath()}/`, { page: true, cookie: member })).toMatchObject({ status: 404 });
-    expect((await send(`${byPath()}/`, { page: true })).headers.location).toMatch(/^\/sign-in\?next=/);
+    expect(await openPort(member, `to=${byPath()}/`)).toMatchObject({ status: 404 });
+    expect((await send(`${byPath()}/`, { page: true })).headers.location).toMatch(/^\/ports\/open\?to=/);
+    sessionKeys.set(`${owner}; a=b`, 'guessed');
+    expect(await openPort(`${owner}; a=b`, `to=${byPath()}/`)).toMatchObject({ status: 401 });
     await share('owner', 9);
     const other = path.replace(`/ports/${port()}/`, '/ports/9/');
     expect(await send(`${other}x`, { headers: fromPage })).toMatchObject({ status: 401 });

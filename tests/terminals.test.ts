@@ -16,8 +16,8 @@ let api: Api & { token: string };
 let satellite: Satellite;
 let token: string;
 let metricsPort: number;
-/** The dashboard's cookie. */
-let cookie: string;
+/** The dashboard's cookie and session key. */
+let session: Record<string, string>;
 const open: WebSocket[] = [];
 
 beforeAll(async () => {
@@ -64,12 +64,15 @@ async function signIn(): Promise<void> {
     headers: { 'content-type': 'application/json', origin: server.url },
     body: JSON.stringify({ code: new URL(link.body.url).hash.slice('#code='.length) }),
   });
-  cookie = reply.headers.getSetCookie()[0]!.split(';')[0]!;
+  session = {
+    cookie: reply.headers.getSetCookie()[0]!.split(';')[0]!,
+    'x-cde-session-key': (await reply.json()).sessionKey,
+  };
 }
 const asBrowser = (path: string) =>
   fetch(`${server.url}/api/v1/${path}`, {
     method: 'POST',
-    headers: { cookie, origin: server.url, 'content-type': 'application/json' },
+    headers: { ...session, origin: server.url, 'content-type': 'application/json' },
     body: '{}',
   });
 const ways = async (): Promise<TerminalWays> => (await asBrowser('workspaces/hello/terminal-ways')).json();

@@ -1,15 +1,34 @@
+import './jitless.ts';
 import { CallError, type CallInput, makeClient } from '@cde/api/client.ts';
 import type { Endpoint } from '@cde/api/endpoint.ts';
-import { config, type z } from 'zod';
+import { sessionKeyHeader, sessionKeyProtocol, socketProtocol } from '@cde/api/identity.ts';
+import type { z } from 'zod';
+import { sessionKey } from './session-key.ts';
 
-// zod would try `new Function` for speed, which the Content-Security-Policy forbids and reports.
-config({ jitless: true });
+const client = makeClient({
+  url: '',
+  fetch: (url, init) => {
+    const key = sessionKey();
+    return fetch(
+      url,
+      key === null ? init : { ...init, headers: { ...init?.headers, [sessionKeyHeader]: key } },
+    );
+  },
+});
 
-const client = makeClient({ url: '' });
-
-/** Calls one endpoint of the contract as the signed-in user (the cookie speaks); rejects with CallError. */
+/** Calls one endpoint of the contract as the signed-in user (by the cookie and the session key); rejects with CallError. */
 export const call = client.call;
 export { CallError };
+
+/** A WebSocket of the server, at a path of it, as the signed-in user. */
+export function openSocket(path: string): WebSocket {
+  const key = sessionKey();
+  const protocols = key === null ? [socketProtocol] : [socketProtocol, sessionKeyProtocol + key];
+  return new WebSocket(
+    `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}${path}`,
+    protocols,
+  );
+}
 
 /** A key for one press of a button: its retries are the same request, so they happen once. */
 export function newIdempotencyKey(): string {
@@ -17,11 +36,6 @@ export function newIdempotencyKey(): string {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, '0'),
   ).join('');
-}
-
-/** The page's WebSocket address for a path of the server. */
-export function socketUrl(path: string): string {
-  return `${location.protocol === 'https:' ? 'wss:' : 'ws:'}//${location.host}${path}`;
 }
 
 /** Every page of a list, following `next`. For lists that a person reads whole (tokens, templates, builds). */

@@ -1,3 +1,4 @@
+import './jitless.ts';
 import './styles/base.css';
 import './styles/layout.css';
 import './styles/parts.css';

@@ -13,6 +13,7 @@ import { NotFound, PageFailed, Shell } from './shell.tsx';
 import { localPath } from './sign-in/next.ts';
 import { SignInPage } from './sign-in/sign-in-page.tsx';
 import { ListPage } from './workspaces/list-page.tsx';
+import { OpenPortPage } from './workspaces/open-port-page.tsx';
 import { WorkspacePage } from './workspaces/workspace-page.tsx';
 
 const text = (value: unknown) => (typeof value === 'string' && value !== '' ? value : undefined);
@@ -23,11 +24,7 @@ const signIn = createRoute({
   getParentRoute: () => root,
   path: '/sign-in',
   component: SignInPage,
-  validateSearch: (search): { next?: string; reason?: string } => ({
-    next: localPath(search.next),
-    // With `error=oidc-failed`: why single sign-on did not work.
-    reason: text(search.reason),
-  }),
+  validateSearch: (search): { next?: string } => ({ next: localPath(search.next) }),
 });
 
 /** Every page behind the sign-in: the layout asks who it is before any of them renders. */
@@ -104,6 +101,15 @@ const routeTree = root.addChildren([
       ...page('/cli-login'),
       component: lazyRouteComponent(() => import('./sign-in/cli-login-page.tsx'), 'CliLoginPage'),
       validateSearch: (search): { code?: string } => ({ code: text(search.code) }),
+    }),
+    createRoute({
+      ...page('/ports/open'),
+      component: OpenPortPage,
+      validateSearch: (search): Partial<Record<'host' | 'to' | 'state', string>> => ({
+        host: text(search.host),
+        to: text(search.to),
+        state: text(search.state),
+      }),
     }),
     createRoute({
       ...page('/tokens'),

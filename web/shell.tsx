@@ -12,6 +12,7 @@ import { useEffect, useRef, useState } from 'react';
 import { call } from './client.ts';
 import { useLiveState } from './live/live.ts';
 import { seesAudit, seesClusters, seesSatellites, seesUsers, useMe } from './me.ts';
+import { forgetSessionKey } from './session-key.ts';
 import { Icon, Spinner } from './ui/icons.tsx';
 import { Menu } from './ui/menu.tsx';
 import { Problem } from './ui/problem.tsx';
@@ -95,6 +96,7 @@ function UserMenu() {
       return;
     }
     client.clear();
+    forgetSessionKey();
     // A new document: nothing of this session stays in memory.
     location.assign('/sign-in');
   }

@@ -107,8 +107,8 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
       exitCode: exitCodes.permission,
       hint: `Run: cde login ${url}`,
     });
-  const cookie = await exchangeCode(url, firstStart.code, signal);
-  const browser = openClient({ url, signal, headers: { cookie, origin: new URL(url).origin } });
+  const session = await exchangeCode(url, firstStart.code, signal);
+  const browser = openClient({ url, signal, headers: { ...session, origin: new URL(url).origin } });
   const { token } = await browser.call(createToken, {
     body: { name: `cde on ${hostname()}`.slice(0, 80), scopes: ['all'], expiresInDays: tokenDays },
   });
@@ -122,8 +122,8 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
   return open(token);
 }
 
-/** Exchanges the code; returns the session's cookie as a Cookie header has it. */
-async function exchangeCode(url: string, code: string, signal: AbortSignal): Promise<string> {
+/** Exchanges the code; returns the headers that a browser of this session would send. */
+async function exchangeCode(url: string, code: string, signal: AbortSignal): Promise<Record<string, string>> {
   let cookie = '';
   const client = openClient({
     url,
@@ -132,8 +132,8 @@ async function exchangeCode(url: string, code: string, signal: AbortSignal): Pro
       cookie = reply.cookies.map((line) => line.split(';', 1)[0]!).join('; ');
     },
   });
-  await client.call(signInOnce, { body: { code } });
-  return cookie;
+  const { sessionKey } = await client.call(signInOnce, { body: { code } });
+  return { cookie, 'x-cde-session-key': sessionKey };
 }
 
 /** Who a client is; null when its token is refused. */

@@ -1,6 +1,9 @@
-/** The name in a Host header, without port and case; '' where it is none. */
+/** The name in a Host header, without port and case (of ASCII: `toLowerCase` makes `k` of the Kelvin sign too); '' where it is none. */
 export const hostName = (header: string | undefined) =>
-  (header ?? '').toLowerCase().replace(/:\d*$/, '').replace(/\.$/, '');
+  (header ?? '')
+    .replace(/[A-Z]/g, (letter) => letter.toLowerCase())
+    .replace(/:\d*$/, '')
+    .replace(/\.$/, '');
 
 /** On a port's own name, where a browser comes back from the dashboard; nothing under that reaches a workspace. */
 export const enterPath = '/.well-known/cde/enter';

@@ -6,8 +6,7 @@ import { verifyTicket } from '@cde/tunnel/ticket.ts';
 import { eq, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { browserSessions, satellites, users, workspaces } from '../database/schema.ts';
-import { hashSecret, makeSecret } from '../identity/secrets.ts';
+import { satellites, users, workspaces } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
 
 /** Satellites that browsers may use, as the server sees it: none of them runs. */
@@ -83,15 +82,7 @@ async function addDeveloper(connection: ConnectionSection = {}) {
   await server.database.db.execute(
     sql`UPDATE builds SET rendered = ${JSON.stringify({ connection })}::jsonb WHERE workspace_id = ${made.body.id}`,
   );
-  const secret = makeSecret('cde_session');
-  const sid = v7();
-  await server.database.db.insert(browserSessions).values({
-    id: sid,
-    tokenHash: hashSecret(secret),
-    userId: user.id,
-    expiresAt: new Date(began.getTime() + 7 * 24 * 3600_000),
-  });
-  const browser = { cookie: `cde_session=${secret}`, origin: server.config.accessUrl };
+  const { headers: browser } = await server.addBrowser(user.id);
   const ways = async (): Promise<TerminalWays> => {
     const reply = await server.request(null, 'POST', '/api/v1/workspaces/box/terminal-ways', {}, browser);
     expect(reply.status).toBe(200);

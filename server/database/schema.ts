@@ -56,6 +56,8 @@ export const oidcIdentities = pgTable(
 export const browserSessions = pgTable('browser_sessions', {
   id: uuid('id').primaryKey(),
   tokenHash: bytea('token_hash').notNull(),
+  /** Of the session key, which is never in the cookie. */
+  keyHash: bytea('key_hash').notNull(),
   userId: uuid('user_id').notNull(),
   createdAt: moment('created_at').notNull().defaultNow(),
   expiresAt: moment('expires_at').notNull(),
@@ -99,6 +101,7 @@ export const oidcLogins = pgTable('oidc_logins', {
   nonce: text('nonce').notNull(),
   returnTo: text('return_to').notNull(),
   expiresAt: moment('expires_at').notNull(),
+  linkUserId: uuid('link_user_id'),
 });
 
 export const signInFailures = pgTable('sign_in_failures', {

@@ -25,7 +25,7 @@ function makeUserCode(): string {
 
 /** A code as a person may type it, made the way it is kept: `abcdefgh` and `ABCD EFGH` are `ABCD-EFGH`. */
 function tidy(userCode: string): string {
-  const plain = userCode.toUpperCase().replace(/[^A-Z0-9]/g, '');
+  const plain = userCode.replace(/[^A-Za-z0-9]/g, '').toUpperCase();
   return `${plain.slice(0, 4)}-${plain.slice(4)}`;
 }
 

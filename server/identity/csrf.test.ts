@@ -7,7 +7,8 @@ import { allowedOrigins } from './origins.ts';
 import { hashPassword } from './passwords.ts';
 
 let server: TestServer;
-let cookie: string;
+/** Of the dashboard: the cookie and the session key. */
+let session: { cookie: string; 'x-cde-session-key': string };
 let address: string;
 beforeAll(async () => {
   server = await makeTestServer();
@@ -17,14 +18,17 @@ beforeAll(async () => {
     username: 'ada',
     password: 'a long password',
   });
-  cookie = String(reply.headers['set-cookie']).split(';')[0]!;
+  session = {
+    cookie: String(reply.headers['set-cookie']).split(';')[0]!,
+    'x-cde-session-key': reply.body.sessionKey,
+  };
   await server.app.listen({ host: '127.0.0.1', port: 0 });
   address = `127.0.0.1:${(server.app.server.address() as AddressInfo).port}`;
 });
 afterAll(() => server.close());
 
 const post = (headers: Record<string, string>) =>
-  server.request(null, 'POST', '/api/v1/tokens', { name: 'made by a page' }, { cookie, ...headers });
+  server.request(null, 'POST', '/api/v1/tokens', { name: 'made by a page' }, { ...session, ...headers });
 
 test('the dashboard may change things, by each name that this machine has', async () => {
   for (const host of ['127.0.0.1', 'localhost', '[::1]'])
@@ -52,7 +56,10 @@ test('other sites may not, whatever they say of themselves', async () => {
 
 test('reading is left to the browser, and a token is no cookie', async () => {
   const foreign = { origin: 'https://evil.example' };
-  const read = await server.request(null, 'GET', '/api/v1/users/me', undefined, { cookie, ...foreign });
+  const read = await server.request(null, 'GET', '/api/v1/users/me', undefined, {
+    ...session,
+    ...foreign,
+  });
   expect(read.status).toBe(200);
   expect(read.headers['access-control-allow-origin']).toBeUndefined();
   const bob = await server.addUser('bob');
@@ -88,9 +95,9 @@ function upgrade(headers: Record<string, string>): Promise<string | number> {
 }
 
 test('a WebSocket opens for the dashboard and for no other site', async () => {
-  expect(await upgrade({ cookie, origin: 'http://localhost:7080' })).toBe('open');
-  expect(await upgrade({ cookie, origin: 'https://evil.example' })).toBe(403);
-  expect(await upgrade({ cookie })).toBe(403);
+  expect(await upgrade({ ...session, origin: 'http://localhost:7080' })).toBe('open');
+  expect(await upgrade({ ...session, origin: 'https://evil.example' })).toBe(403);
+  expect(await upgrade(session)).toBe(403);
   expect(await upgrade({ origin: 'http://localhost:7080' })).toBe(401);
 });
 

@@ -1,6 +1,7 @@
-import { sessionCookie } from '@cde/api/identity.ts';
+import { timingSafeEqual } from 'node:crypto';
+import { sessionKeyHeader, sessionKeyProtocol } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
+import { and, eq, gt, inArray, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { apiTokens, browserSessions, builds, satellites, users, workspaces } from '../database/schema.ts';
 import { makeShared } from '../database/shared.ts';
@@ -17,19 +18,34 @@ interface Options {
   now: () => Date;
   /** The origins that a browser may change things from: the access URL's, and the listening address's. */
   origins: () => string[];
+  /** The name of the session cookie. */
+  cookieName: string;
 }
 
-/** Reads one cookie of a Cookie header. */
-export function readCookie(header: string | undefined, name: string): string | null {
-  for (const part of (header ?? '').split(';')) {
+type Headers = Record<string, string | string[] | undefined>;
+
+/**
+ * All values of a cookie. There may be several: other ports and sibling names of the host can set cookies of the same name,
+ * and browsers do not say which one is ours.
+ */
+export function readCookies(header: string | undefined, name: string): string[] {
+  return (header ?? '').split(';').flatMap((part) => {
     const at = part.indexOf('=');
-    if (at > 0 && part.slice(0, at).trim() === name) return part.slice(at + 1).trim();
-  }
-  return null;
+    return at > 0 && part.slice(0, at).trim() === name ? [part.slice(at + 1).trim()] : [];
+  });
+}
+
+/** The session key that a page of the dashboard sends: in a header, or as a subprotocol of a WebSocket. */
+function readSessionKey(headers: Headers): string | null {
+  const header = headers[sessionKeyHeader];
+  if (typeof header === 'string') return header;
+  const offered = String(headers['sec-websocket-protocol'] ?? '').split(',');
+  const protocol = offered.map((each) => each.trim()).find((each) => each.startsWith(sessionKeyProtocol));
+  return protocol?.slice(sessionKeyProtocol.length) ?? null;
 }
 
 /** Identity's answer to http: who is it, may they, and once only. */
-export function makeGate({ database, now, origins }: Options): Gate {
+export function makeGate({ database, now, origins, cookieName }: Options): Gate {
   const { db } = database;
 
   // Once a minute at most: a write on each request would cost more than the request. The condition is
@@ -131,17 +147,21 @@ export function makeGate({ database, now, origins }: Options): Gate {
     return { kind: 'satellite', satelliteId: row.id, name: row.name };
   }
 
-  async function byCookie(
-    secret: string,
+  // Browsers send the cookie to every port of the host, so whatever listens there has it. The key is in the storage of the
+  // dashboard's own origin. The session is looked up by the key: a cookie that somebody planted changes nothing.
+  async function bySessionKey(
+    key: string,
+    cookies: string[],
     request: { method: string },
-    headers: Record<string, string | string[] | undefined>,
+    headers: Headers,
   ): Promise<Actor> {
     const [row] = await db
       .select({ session: browserSessions, user: users })
       .from(browserSessions)
       .innerJoin(users, eq(users.id, browserSessions.userId))
-      .where(and(eq(browserSessions.tokenHash, hashSecret(secret)), gt(browserSessions.expiresAt, now())));
-    if (!row) return { kind: 'anonymous' };
+      .where(and(eq(browserSessions.keyHash, hashSecret(key)), gt(browserSessions.expiresAt, now())));
+    if (!row || !cookies.some((cookie) => timingSafeEqual(hashSecret(cookie), row.session.tokenHash)))
+      return { kind: 'anonymous' };
     if (row.user.status === 'suspended') throw suspended();
     const upgrade = String(headers.upgrade ?? '').toLowerCase() === 'websocket';
     if ((request.method !== 'GET' && request.method !== 'HEAD') || upgrade) refuseForeignOrigin(headers);
@@ -156,8 +176,8 @@ export function makeGate({ database, now, origins }: Options): Gate {
     };
   }
 
-  // A cookie rides along on requests that other sites make; SameSite=Lax stops most, this stops the rest.
-  function refuseForeignOrigin(headers: Record<string, string | string[] | undefined>): void {
+  // Other origins cannot send the key; this holds even if one of them has learned it.
+  function refuseForeignOrigin(headers: Headers): void {
     const origin = headers.origin;
     const site = headers['sec-fetch-site'];
     if (typeof origin === 'string' && origins().includes(origin)) return;
@@ -172,12 +192,19 @@ export function makeGate({ database, now, origins }: Options): Gate {
     async authenticate(headers, request) {
       const bearer = /^Bearer (\S+)$/i.exec(String(headers.authorization ?? ''));
       if (bearer) return byToken(bearer[1]!);
-      const cookie = readCookie(
-        typeof headers.cookie === 'string' ? headers.cookie : undefined,
-        sessionCookie,
-      );
-      if (cookie) return byCookie(cookie, request, headers);
-      return { kind: 'anonymous' };
+      const key = readSessionKey(headers);
+      const cookies = key === null ? [] : readCookies(headers.cookie as string | undefined, cookieName);
+      if (key === null || cookies.length === 0) return { kind: 'anonymous' };
+      return bySessionKey(key, cookies, request, headers);
+    },
+    async sessionsOfCookie(cookie) {
+      const hashes = readCookies(cookie, cookieName).map(hashSecret);
+      if (hashes.length === 0) return [];
+      const rows = await db
+        .select({ id: browserSessions.id })
+        .from(browserSessions)
+        .where(and(inArray(browserSessions.tokenHash, hashes), gt(browserSessions.expiresAt, now())));
+      return rows.map(({ id }) => id);
     },
     authorize,
     once: (actor, key, fingerprint, work) => runOnce(database, now, actor, key, fingerprint, work),

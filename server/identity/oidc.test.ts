@@ -1,5 +1,6 @@
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { eq } from 'drizzle-orm';
 import { Provider } from 'oidc-provider';
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest';
 import { oidcIdentities, oidcLogins, users } from '../database/schema.ts';
@@ -55,7 +56,7 @@ afterAll(async () => {
 });
 beforeEach(() => accounts.clear());
 
-/** A browser's cookies and redirects, enough of them. */
+/** A browser: the provider's cookies, and what the dashboard keeps in its storage. */
 function makeBrowser() {
   const jar = new Map<string, string>();
   const keep = (lines: string[]) => {
@@ -66,16 +67,46 @@ function makeBrowser() {
     }
   };
   const cookies = () => [...jar].map(([name, value]) => `${name}=${value}`).join('; ');
+  const loginKeys: string[] = [];
+  let sessionKey = '';
+  const asPage = () => ({
+    cookie: cookies(),
+    'x-cde-session-key': sessionKey,
+    origin: server.config.accessUrl,
+  });
   return {
     jar,
-    /** A page of ours: its status and where it leads. */
-    async visit(url: string) {
-      const reply = await server.app.inject({
-        url: url.replace(server.config.accessUrl, ''),
+    asPage,
+    /** The sign-in page starts a sign-in: the provider's address. */
+    async start(body: { returnTo?: string; link?: boolean } = {}): Promise<string> {
+      const reply = await server.request(null, 'POST', '/api/v1/auth/oidc/start', body, asPage());
+      expect(reply.status).toBe(200);
+      loginKeys.push(reply.body.loginKey);
+      return reply.body.url;
+    },
+    /** The provider's answer arrives: the callback, then the sign-in page, which finishes with the keys that it has. */
+    async finish(
+      back: string,
+    ): Promise<{ status: number; returnTo?: string; code?: string; detail?: string }> {
+      const redirect = await server.app.inject({
+        url: back.replace(server.config.accessUrl, ''),
         headers: { cookie: cookies() },
       });
-      keep([reply.headers['set-cookie'] ?? []].flat());
-      return { status: reply.statusCode, location: String(reply.headers.location ?? '') };
+      expect(redirect.statusCode).toBe(303);
+      expect(redirect.headers['set-cookie']).toBeUndefined();
+      const hash = /^\/sign-in#(.*)$/.exec(String(redirect.headers.location))![1]!;
+      const query = new URLSearchParams(hash).get('oidc')!;
+      let reply!: Awaited<ReturnType<typeof server.request>>;
+      for (const loginKey of loginKeys.length > 0 ? loginKeys : ['none']) {
+        reply = await server.request(null, 'POST', '/api/v1/auth/oidc/finish', { query, loginKey });
+        if (reply.body.detail !== 'expired') break;
+      }
+      if (reply.status === 200) {
+        keep([reply.headers['set-cookie'] as string].flat());
+        sessionKey = reply.body.sessionKey;
+      }
+      const { returnTo, code, detail } = reply.body;
+      return { status: reply.status, ...(returnTo ? { returnTo } : { code, detail }) };
     },
     /** A page of the provider's. */
     async fetch(url: string, form?: Record<string, string>) {
@@ -91,11 +122,11 @@ function makeBrowser() {
         body: await reply.text(),
       };
     },
-    me: async () =>
-      (await server.request(null, 'GET', '/api/v1/users/me', undefined, { cookie: cookies() })).body,
+    me: async () => (await server.request(null, 'GET', '/api/v1/users/me', undefined, asPage())).body,
   };
 }
 type Browser = ReturnType<typeof makeBrowser>;
+const failed = (detail: string) => ({ status: 401, code: 'oidc-failed', detail });
 
 /** Goes through the provider's sign-in and consent pages; resolves to the address that it sends the browser back to. */
 async function signInAtProvider(browser: Browser, url: string, account: string): Promise<string> {
@@ -114,10 +145,8 @@ async function signInAtProvider(browser: Browser, url: string, account: string):
 }
 
 async function signIn(account: string, returnTo = '/', browser = makeBrowser()) {
-  const start = await browser.visit(`/api/v1/auth/oidc/start?return_to=${encodeURIComponent(returnTo)}`);
-  expect(start.status).toBe(302);
-  const back = await signInAtProvider(browser, start.location, account);
-  return { browser, back, end: await browser.visit(back) };
+  const back = await signInAtProvider(browser, await browser.start({ returnTo }), account);
+  return { browser, back, end: await browser.finish(back) };
 }
 
 test('somebody new becomes a member and comes back signed in to where they were', async () => {
@@ -129,10 +158,9 @@ test('somebody new becomes a member and comes back signed in to where they were'
   });
   expect((await server.request(null, 'GET', '/api/v1/auth/methods')).body.oidc).toEqual({
     name: 'Example SSO',
-    url: `${server.config.accessUrl}/api/v1/auth/oidc/start`,
   });
   const { browser, end } = await signIn('s-1', '/workspaces?owner=me#top');
-  expect(end).toEqual({ status: 303, location: '/workspaces?owner=me#top' });
+  expect(end).toEqual({ status: 200, returnTo: '/workspaces?owner=me#top' });
   expect(await browser.me()).toMatchObject({
     username: 'ada-l',
     name: 'Ada L.',
@@ -153,8 +181,7 @@ test('somebody new becomes a member and comes back signed in to where they were'
 });
 
 test('the request to the provider carries PKCE, a state and a nonce, none of them kept in the clear', async () => {
-  const { location } = await makeBrowser().visit('/api/v1/auth/oidc/start');
-  const query = new URL(location).searchParams;
+  const query = new URL(await makeBrowser().start()).searchParams;
   expect(Object.fromEntries(query)).toMatchObject({
     code_challenge_method: 'S256',
     response_type: 'code',
@@ -192,26 +219,26 @@ test('two of one name who come at the same moment become two users', async () =>
 
 test('an answer is good once, in the browser that asked, for ten minutes', async () => {
   accounts.set('s-2', { preferred_username: 'cleo' });
-  const expired = { status: 303, location: '/sign-in?error=oidc-failed&reason=expired' };
   const { browser, back } = await signIn('s-2');
-  expect(await browser.visit(back)).toEqual(expired);
+  expect(await browser.finish(back)).toEqual(failed('expired'));
 
   const mine = makeBrowser();
-  const start = await mine.visit('/api/v1/auth/oidc/start');
-  const answer = await signInAtProvider(mine, start.location, 's-2');
+  const answer = await signInAtProvider(mine, await mine.start(), 's-2');
+  // A program on another port can read and plant every cookie of the host; the key is in none.
   const victim = makeBrowser();
-  expect(await victim.visit(answer)).toEqual(expired);
-  await victim.visit('/api/v1/auth/oidc/start');
-  expect(await victim.visit(answer)).toEqual(expired);
-  expect(victim.jar.has('cde_session')).toBe(false);
+  for (const [name, value] of mine.jar) victim.jar.set(name, value);
+  expect(await victim.finish(answer)).toEqual(failed('expired'));
+  await victim.start();
+  expect(await victim.finish(answer)).toEqual(failed('expired'));
+  expect([...mine.jar.keys(), ...victim.jar.keys()].join()).not.toContain('cde_');
   // Another tab of the same browser does not disturb the first.
-  await mine.visit('/api/v1/auth/oidc/start');
+  await mine.start();
   const begin = server.clock.at;
   server.clock.at = new Date(begin.getTime() + 10 * 60_000);
   try {
-    expect(await mine.visit(answer)).toEqual(expired);
+    expect(await mine.finish(answer)).toEqual(failed('expired'));
     server.clock.at = begin;
-    expect((await mine.visit(answer)).location).toBe('/');
+    expect(await mine.finish(answer)).toEqual({ status: 200, returnTo: '/' });
     server.clock.at = new Date(begin.getTime() + 10 * 60_000);
     await sweepIdentity(server.database, () => server.clock.at);
     expect(await server.database.db.$count(oidcLogins)).toBe(0);
@@ -223,36 +250,91 @@ test('an answer is good once, in the browser that asked, for ten minutes', async
 test('a forged code, a refusal and a suspended user are told apart', async () => {
   accounts.set('s-3', { preferred_username: 'dan' });
   const browser = makeBrowser();
-  const begin = async () => {
-    const start = await browser.visit('/api/v1/auth/oidc/start');
-    return new URL(start.location).searchParams.get('state');
+  const answer = async (query: string) => {
+    const state = new URL(await browser.start()).searchParams.get('state');
+    return browser.finish(
+      `/api/v1/auth/oidc/callback?${query}&iss=${encodeURIComponent(issuer)}&state=${state}`,
+    );
   };
-  const failed = (reason: string) => ({
-    status: 303,
-    location: `/sign-in?error=oidc-failed&reason=${reason}`,
-  });
-  const iss = encodeURIComponent(issuer);
-  const forged = await browser.visit(
-    `/api/v1/auth/oidc/callback?code=forged&iss=${iss}&state=${await begin()}`,
-  );
-  expect(forged).toEqual(failed('rejected'));
-  const refused = await browser.visit(
-    `/api/v1/auth/oidc/callback?error=access_denied&iss=${iss}&state=${await begin()}`,
-  );
-  expect(refused).toEqual(failed('denied'));
-  expect(await browser.visit('/api/v1/auth/oidc/callback')).toEqual(failed('expired'));
+  expect(await answer('code=forged')).toEqual(failed('rejected'));
+  expect(await answer('error=access_denied')).toEqual(failed('denied'));
+  expect(await browser.finish('/api/v1/auth/oidc/callback')).toEqual(failed('expired'));
   await signIn('s-3');
-  await server.database.db.update(users).set({ status: 'suspended' });
-  expect((await signIn('s-3')).end).toEqual(failed('suspended'));
+  await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.username, 'dan'));
+  expect((await signIn('s-3')).end).toMatchObject({ status: 403, code: 'user-suspended' });
+});
+
+test('an address that only looks like another one is not that one', async () => {
+  const user = await server.addUser('kim');
+  const kelvin = '\u212a';
+  expect(`${kelvin}im`.toLowerCase()).toBe('kim');
+  const claims = [
+    [`${kelvin}im@example.com`, 'in the name'],
+    [`${kelvin.normalize('NFKC')}\u0131m@example.com`, 'a dotless i'],
+    ['\uff4bim@example.com', 'a full-width k'],
+    ['kim\u200b@example.com', 'a space of no width'],
+    ['kim@ex\uff41mple.com', 'in the domain'],
+    ['kim@example.com@evil.example', 'two domains'],
+    [' kim@example.com', 'a space'],
+  ] as const;
+  for (const [index, [email, why]] of claims.entries()) {
+    accounts.set(`s-looks-${index}`, { preferred_username: 'kim', email, email_verified: true });
+    const { browser, end } = await signIn(`s-looks-${index}`);
+    expect(end.status, why).toBe(200);
+    const me = await browser.me();
+    expect(me.id, why).not.toBe(user.id);
+    expect(me.email, why).toBeNull();
+  }
+  accounts.set('s-kim', { email: 'KIM@EXAMPLE.com', email_verified: true });
+  expect(await (await signIn('s-kim')).browser.me()).toMatchObject({ id: user.id });
+});
+
+test('once linked, issuer and subject alone count, even for another issuer', async () => {
+  const user = await server.addUser('lou');
+  await server.database.db
+    .insert(oidcIdentities)
+    .values({ issuer: 'https://old.example', subject: 'lou', userId: user.id });
+  accounts.set('s-lou', { preferred_username: 'lou', email: 'lou@example.com', email_verified: true });
+  expect(await (await signIn('s-lou')).browser.me()).toMatchObject({ username: 'lou-2', email: null });
+});
+
+test('an owner is not recognised by an address, and links the identity while signed in', async () => {
+  const owner = await server.addUser('odette', 'owner');
+  accounts.set('s-owner', { email: 'odette@example.com', email_verified: true });
+  expect((await signIn('s-owner')).end).toEqual(failed('owner-not-linked'));
+
+  const browser = makeBrowser();
+  const anonymous = await server.request(null, 'POST', '/api/v1/auth/oidc/start', { link: true });
+  expect(anonymous).toMatchObject({ status: 401, body: { code: 'sign-in-required' } });
+  const { headers } = await server.addBrowser(owner.id);
+  const linked = await server.request(null, 'POST', '/api/v1/auth/oidc/start', { link: true }, headers);
+  const back = await signInAtProvider(browser, linked.body.url, 's-owner');
+  const done = await server.request(null, 'POST', '/api/v1/auth/oidc/finish', {
+    query: new URL(back).search,
+    loginKey: linked.body.loginKey,
+  });
+  expect(done).toMatchObject({ status: 200, body: { id: owner.id } });
+  expect(await (await signIn('s-owner')).browser.me()).toMatchObject({ id: owner.id });
+
+  // An identity belongs to one account.
+  const other = await server.addUser('otto', 'owner');
+  const { headers: others } = await server.addBrowser(other.id);
+  const again = await server.request(null, 'POST', '/api/v1/auth/oidc/start', { link: true }, others);
+  const query = new URL(await signInAtProvider(makeBrowser(), again.body.url, 's-owner')).search;
+  const refused = await server.request(null, 'POST', '/api/v1/auth/oidc/finish', {
+    query,
+    loginKey: again.body.loginKey,
+  });
+  expect(refused).toMatchObject({ status: 401, body: { detail: 'linked-elsewhere' } });
 });
 
 test('a provider that is away, or none at all, is said so', async () => {
   const away = await makeTestServer({ CDE_OIDC_ISSUER: 'http://127.0.0.1:1', CDE_OIDC_CLIENT_ID: 'cde' });
   const without = await makeTestServer();
   try {
-    const start = await away.app.inject('/api/v1/auth/oidc/start');
-    expect(start.headers.location).toBe('/sign-in?error=oidc-failed&reason=unreachable');
-    const none = await without.request(null, 'GET', '/api/v1/auth/oidc/start');
+    const start = await away.request(null, 'POST', '/api/v1/auth/oidc/start', {});
+    expect(start).toMatchObject({ status: 401, body: { code: 'oidc-failed', detail: 'unreachable' } });
+    const none = await without.request(null, 'POST', '/api/v1/auth/oidc/start', {});
     expect(none).toMatchObject({ status: 404, body: { code: 'oidc-not-configured' } });
   } finally {
     await Promise.all([away.close(), without.close()]);

@@ -1,6 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import type { OidcFailure } from '@cde/api/identity.ts';
-import { finishOidc } from '@cde/api/identity.ts';
+import { type OidcFailure, oidcCallback, oidcFailures } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt } from 'drizzle-orm';
 import * as client from 'openid-client';
@@ -8,8 +6,9 @@ import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { oidcLogins } from '../database/schema.ts';
 import { type OidcClaims, userOfClaims } from './oidc-users.ts';
-import { hashSecret } from './secrets.ts';
-import { type SignInRequest, startSession } from './sessions.ts';
+import { hashSecret, makeSecret } from './secrets.ts';
+import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
+import type { UserRow } from './users.ts';
 
 /** Time to type a password, find a phone and confirm. */
 const lifeMs = 10 * 60_000;
@@ -18,15 +17,8 @@ const metadataMs = 3600_000;
 const timeoutSeconds = 10;
 const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
-/** A sign-in that did not come about; `reason` is for the page, `cause` for the log. */
-export class OidcError extends Error {
-  readonly reason: OidcFailure;
-  constructor(reason: OidcFailure, cause?: unknown) {
-    super(`OIDC sign-in failed: ${reason}`, { cause });
-    this.name = 'OidcError';
-    this.reason = reason;
-  }
-}
+const failed = (reason: OidcFailure, cause?: unknown) =>
+  new Problem('oidc-failed', oidcFailures[reason], { detail: reason, cause });
 
 /** `returnTo` if it is a path of our own, else `/`: a link to us must not lead anywhere else. */
 export function localPath(returnTo: string | undefined): string {
@@ -39,20 +31,19 @@ export function localPath(returnTo: string | undefined): string {
 
 export interface Oidc {
   /**
-   * Begins a sign-in: `url` of the provider, and the key that the browser keeps in a cookie (`browserKey`
-   * is the one it has). Throws OidcError.
+   * Starts a sign-in: `url` of the provider, and the key that the page which started it keeps. `linkUserId`: whose account
+   * the identity is linked to. Throws `oidc-failed`.
    */
   begin(options: {
     returnTo: string | undefined;
-    browserKey: string | null;
-  }): Promise<{ url: string; browserKey: string; expiresAt: Date }>;
-  /** Ends it: the session and where to go. `url`: path and query that the browser came with. Throws OidcError. */
+    linkUserId: string | null;
+  }): Promise<{ url: string; loginKey: string; expiresAt: Date }>;
+  /** Finishes it. `query`: what the provider sent the browser back with. Throws `oidc-failed`, `user-suspended`. */
   finish(options: {
-    url: string;
-    state: string | undefined;
-    browserKey: string | null;
+    query: string;
+    loginKey: string;
     request: SignInRequest;
-  }): Promise<{ returnTo: string; secret: string; expiresAt: Date }>;
+  }): Promise<{ user: UserRow; returnTo: string } & NewSession>;
 }
 
 /** Sign-in by authorization code with PKCE, state and nonce. Throws `oidc-not-configured` when it is used without an issuer. */
@@ -66,16 +57,21 @@ export function makeOidc({
   now: () => Date;
 }): Oidc {
   // Read when it is used: a server that listens on port 0 learns its address only then.
-  const redirectUri = () => `${config.accessUrl}${finishOidc.path}`;
+  const redirectUri = () => `${config.accessUrl}${oidcCallback.path}`;
   let cached: { at: number; provider: Promise<client.Configuration> } | undefined;
 
-  // Lazily, so that a provider that is down does not keep the server from starting; a failure is not kept.
-  function discover(): Promise<client.Configuration> {
+  function configured() {
     const { oidcIssuer, oidcClientId } = config;
     if (!oidcIssuer || !oidcClientId)
       throw new Problem('oidc-not-configured', 'Single sign-on is not set up here.', {
         hint: 'An administrator sets CDE_OIDC_ISSUER and CDE_OIDC_CLIENT_ID.',
       });
+    return { oidcIssuer, oidcClientId };
+  }
+
+  // Lazily, so that a provider that is down does not keep the server from starting; a failure is not kept.
+  function discover(): Promise<client.Configuration> {
+    const { oidcIssuer, oidcClientId } = configured();
     const at = now().getTime();
     if (cached && at - cached.at < metadataMs) return cached.provider;
     const issuer = new URL(oidcIssuer);
@@ -95,27 +91,27 @@ export function makeOidc({
     return provider;
   }
 
-  // One login belongs to one browser: a state that somebody else's browser brings (a forged link, to sign
-  // a victim in to the attacker's account) does not match.
-  const stateHash = (state: string, browserKey: string) => hashSecret(`${state} ${browserKey}`);
+  // A login belongs to the page that started it: a state that another browser brings (a forged link, to sign a victim in to
+  // the attacker's account) does not match. The key is in no cookie, which other ports of the host could read or plant.
+  const stateHash = (state: string, loginKey: string) => hashSecret(`${state} ${loginKey}`);
 
   return {
-    async begin({ returnTo, browserKey: known }) {
+    async begin({ returnTo, linkUserId }) {
       const provider = await discover().catch((error) => {
         throw failureOf(error);
       });
-      // Kept while it lives, so that several tabs may sign in at once.
-      const browserKey = known && /^[\w-]{43}$/.test(known) ? known : randomBytes(32).toString('base64url');
+      const loginKey = makeSecret('cde_oidc');
       const state = client.randomState();
       const nonce = client.randomNonce();
       const codeVerifier = client.randomPKCECodeVerifier();
       const expiresAt = new Date(now().getTime() + lifeMs);
       await database.db.insert(oidcLogins).values({
-        stateHash: stateHash(state, browserKey),
+        stateHash: stateHash(state, loginKey),
         codeVerifier,
         nonce,
         returnTo: localPath(returnTo),
         expiresAt,
+        linkUserId,
       });
       const url = client.buildAuthorizationUrl(provider, {
         redirect_uri: redirectUri(),
@@ -125,19 +121,22 @@ export function makeOidc({
         code_challenge: await client.calculatePKCECodeChallenge(codeVerifier),
         code_challenge_method: 'S256',
       });
-      return { url: url.href, browserKey, expiresAt };
+      return { url: url.href, loginKey, expiresAt };
     },
 
-    async finish({ url, state, browserKey, request }) {
-      if (!state || !browserKey) throw new OidcError('expired');
+    async finish({ query, loginKey, request }) {
+      configured();
+      const back = new URL(redirectUri());
+      back.search = query;
+      const state = back.searchParams.get('state') ?? '';
       const [login] = await database.db
         .delete(oidcLogins)
-        .where(and(eq(oidcLogins.stateHash, stateHash(state, browserKey)), gt(oidcLogins.expiresAt, now())))
+        .where(and(eq(oidcLogins.stateHash, stateHash(state, loginKey)), gt(oidcLogins.expiresAt, now())))
         .returning();
-      if (!login) throw new OidcError('expired');
+      if (!login) throw failed('expired');
       let claims: OidcClaims;
       try {
-        claims = await exchange(await discover(), new URL(`${config.accessUrl}${url}`), {
+        claims = await exchange(await discover(), back, {
           expectedState: state,
           expectedNonce: login.nonce,
           pkceCodeVerifier: login.codeVerifier,
@@ -145,16 +144,12 @@ export function makeOidc({
       } catch (error) {
         throw failureOf(error);
       }
-      try {
-        const user = await userOfClaims(database, claims, { requestId: request.requestId, now: now() });
-        const session = await database.db.transaction((tx) =>
-          startSession(tx, user, 'oidc', request, { now: now(), sessionDays: config.sessionDays }),
-        );
-        return { returnTo: login.returnTo, ...session };
-      } catch (error) {
-        if (error instanceof Problem && error.code === 'user-suspended') throw new OidcError('suspended');
-        throw error;
-      }
+      const context = { requestId: request.requestId, now: now() };
+      const user = await userOfClaims(database, claims, { ...context, linkUserId: login.linkUserId });
+      const session = await database.db.transaction((tx) =>
+        startSession(tx, user, 'oidc', request, { now: now(), sessionDays: config.sessionDays }),
+      );
+      return { user, returnTo: login.returnTo, ...session };
     },
   };
 }
@@ -200,11 +195,11 @@ function clientAuthentication(secret: string | undefined): client.ClientAuth {
 
 function failureOf(error: unknown): unknown {
   if (error instanceof Problem) return error;
-  if (error instanceof client.AuthorizationResponseError) return new OidcError('denied', error);
+  if (error instanceof client.AuthorizationResponseError) return failed('denied', error);
   const { code, message, cause } = error as { code?: string; message?: string; cause?: unknown };
   const isAway =
     code === 'OAUTH_TIMEOUT' ||
     message === 'fetch failed' ||
     (cause instanceof Response && cause.status >= 500);
-  return new OidcError(isAway ? 'unreachable' : 'rejected', error);
+  return failed(isAway ? 'unreachable' : 'rejected', error);
 }

@@ -2,7 +2,7 @@ import * as api from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { fastifyCookie } from '@fastify/cookie';
 import { eq } from 'drizzle-orm';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, users } from '../database/schema.ts';
@@ -12,12 +12,10 @@ import { serve, serveAs } from '../http/serve.ts';
 import { readAudit, writeAudit } from './audit.ts';
 import { authorize, grantOf } from './authorize.ts';
 import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
-import { readCookie } from './gate.ts';
-import { makeOidc, OidcError } from './oidc.ts';
+import { makeOidc } from './oidc.ts';
 import { hashPassword } from './passwords.ts';
 import {
   clearSessionCookie,
-  cookieOptions,
   makeOneTimeLink,
   redeemOneTimeLink,
   setSessionCookie,
@@ -64,9 +62,7 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
 
   serveAs(app, api.getSignInMethods, async () => ({
     password: config.passwordLogin === 'on',
-    oidc: config.oidcIssuer
-      ? { name: config.oidcName, url: `${config.accessUrl}${api.startOidc.path}` }
-      : null,
+    oidc: config.oidcIssuer ? { name: config.oidcName } : null,
     needsOwner: (await database.db.$count(users)) === 0,
   }));
 
@@ -82,7 +78,7 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
       session(),
     );
     setSessionCookie(reply, config, made);
-    return toUser(user);
+    return { ...toUser(user), sessionKey: made.sessionKey };
   });
 
   serveAs(app, api.signInOnce, async ({ body, request, reply, requestId, ip }) => {
@@ -93,7 +89,7 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
       session(),
     );
     setSessionCookie(reply, config, made);
-    return toUser(user);
+    return { ...toUser(user), sessionKey: made.sessionKey };
   });
 
   serveAs(app, api.signOut, async ({ actor, reply, requestId, ip }) => {
@@ -128,48 +124,33 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
   });
 }
 
-/** Kept by the browser between the start of a login and its end. */
-const oidcCookie = 'cde_oidc';
-const oidcPath = '/api/v1/auth/oidc';
-
 function oidcRoutes(app: FastifyInstance, deps: Deps): void {
   const { config } = deps;
   const oidc = makeOidc(deps);
 
-  // These two are visited by people, so a failure leads back to the sign-in page, which explains it.
-  async function explain(request: FastifyRequest, reply: FastifyReply, error: unknown): Promise<void> {
-    if (!(error instanceof OidcError)) throw error;
-    request.log.warn({ err: error.cause, reason: error.reason }, error.message);
-    await reply.redirect(`/sign-in?error=oidc-failed&reason=${error.reason}`, 303);
-  }
-
-  serveAs(app, api.startOidc, async ({ query, request, reply }) => {
-    try {
-      const browserKey = readCookie(request.headers.cookie, oidcCookie);
-      const login = await oidc.begin({ returnTo: query.return_to, browserKey });
-      reply.setCookie(oidcCookie, login.browserKey, {
-        ...cookieOptions(config, oidcPath),
-        expires: login.expiresAt,
-      });
-      await reply.redirect(login.url, 302);
-    } catch (error) {
-      await explain(request, reply, error);
-    }
+  serveAs(app, api.startOidc, async ({ actor, body }) => {
+    if (body.link && actor.kind !== 'user') authorize(actor, 'signed-in');
+    const linkUserId = body.link && actor.kind === 'user' ? actor.userId : null;
+    const login = await oidc.begin({ returnTo: body.returnTo, linkUserId });
+    return { ...login, expiresAt: login.expiresAt.toISOString() };
   });
 
-  serveAs(app, api.finishOidc, async ({ query, request, reply, requestId, ip }) => {
-    try {
-      const done = await oidc.finish({
-        url: request.url,
-        state: query.state,
-        browserKey: readCookie(request.headers.cookie, oidcCookie),
-        request: { requestId, ip, userAgent: request.headers['user-agent'] },
-      });
-      setSessionCookie(reply, config, done);
-      await reply.redirect(done.returnTo, 303);
-    } catch (error) {
-      await explain(request, reply, error);
-    }
+  // Nothing is decided here: any page can send a browser to this address. The sign-in page has the login key in its
+  // storage, and finishes. Browsers send no fragment, so the code gets into no log on the way.
+  serveAs(app, api.oidcCallback, async ({ request, reply }) => {
+    const query = request.url.split('?').slice(1).join('?');
+    await reply.redirect(`/sign-in#oidc=${encodeURIComponent(query)}`, 303);
+  });
+
+  serveAs(app, api.finishOidc, async ({ body, request, reply, requestId, ip }) => {
+    const from = { requestId, ip, userAgent: request.headers['user-agent'] };
+    const { user, returnTo, ...made } = await oidc.finish({ ...body, request: from }).catch((error) => {
+      if (error instanceof Problem && error.code === 'oidc-failed')
+        request.log.warn({ err: error.cause, reason: error.detail }, error.message);
+      throw error;
+    });
+    setSessionCookie(reply, config, made);
+    return { ...toUser(user), sessionKey: made.sessionKey, returnTo };
   });
 }
 
@@ -243,7 +224,7 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
       if (!user) throw userNotFound(params.user);
       const passwordHash = await hashPassword(body.password);
       await database.db.transaction((tx) => replacePassword(tx, caller, user, passwordHash));
-      return;
+      return { sessionKey: null };
     }
     const passwordHash = await changeOwnPassword({ database, now }, user, body);
     const made = await database.db.transaction(async (tx) => {
@@ -257,6 +238,7 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
       });
     });
     if (made) setSessionCookie(reply, config, made);
+    return { sessionKey: made?.sessionKey ?? null };
   });
 }
 

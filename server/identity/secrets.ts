@@ -2,7 +2,16 @@ import { createHash, randomBytes } from 'node:crypto';
 
 /** A new secret, `PREFIX_` and 256 random bits in base64url: too many to guess, so a plain hash keeps it. */
 export function makeSecret(
-  prefix: 'cde' | 'cde_agent' | 'cde_satellite' | 'cde_session' | 'cde_link' | 'cde_device' | 'cde_port',
+  prefix:
+    | 'cde'
+    | 'cde_agent'
+    | 'cde_satellite'
+    | 'cde_session'
+    | 'cde_session_key'
+    | 'cde_link'
+    | 'cde_device'
+    | 'cde_oidc'
+    | 'cde_port',
 ): string {
   return `${prefix}_${randomBytes(32).toString('base64url')}`;
 }

@@ -24,9 +24,16 @@ export interface SignInRequest {
   userAgent: string | undefined;
 }
 
+/** A session's two secrets, and when it ends. */
+export interface NewSession {
+  secret: string;
+  sessionKey: string;
+  expiresAt: Date;
+}
+
 /**
  * Starts a browser session, with its audit row. Throws `user-suspended`, and `sign-in-failed` when the
- * account changed meanwhile. `secret` goes into the cookie.
+ * account changed meanwhile. `secret` goes into the cookie, `sessionKey` into the reply's body and nowhere else.
  */
 export async function startSession(
   tx: Queryable,
@@ -34,7 +41,7 @@ export async function startSession(
   how: 'password' | 'one-time-link' | 'oidc' | 'password-change',
   request: SignInRequest,
   { now, sessionDays }: { now: Date; sessionDays: number },
-): Promise<{ secret: string; expiresAt: Date }> {
+): Promise<NewSession> {
   if (user.status === 'suspended') throw suspended();
   // The account may have been suspended, or its password changed, since `user` was read and the password
   // compared: then no session may appear behind those that were just ended.
@@ -55,10 +62,12 @@ export async function startSession(
     });
   const id = v7();
   const secret = makeSecret('cde_session');
+  const sessionKey = makeSecret('cde_session_key');
   const expiresAt = new Date(now.getTime() + sessionDays * dayMs);
   await tx.insert(browserSessions).values({
     id,
     tokenHash: hashSecret(secret),
+    keyHash: hashSecret(sessionKey),
     userId: user.id,
     createdAt: now,
     expiresAt,
@@ -87,7 +96,7 @@ export async function startSession(
       after: { how, expiresAt: expiresAt.toISOString() },
     },
   );
-  return { secret, expiresAt };
+  return { secret, sessionKey, expiresAt };
 }
 
 /** Ends whatever lets a browser or a CLI in without a password or a token: at suspension and password change. */
@@ -97,21 +106,25 @@ export async function endAccess(tx: Queryable, userId: string): Promise<void> {
   await tx.delete(cliLogins).where(eq(cliLogins.userId, userId));
 }
 
-/** Options of a cookie of ours: for this host and HTTP only, sent over https only where there is https. */
-export function cookieOptions({ accessUrl }: Pick<Config, 'accessUrl'>, path = '/') {
-  return { path, httpOnly: true, sameSite: 'lax', secure: accessUrl.startsWith('https:') } as const;
-}
+const isSecure = ({ accessUrl }: Pick<Config, 'accessUrl'>) => accessUrl.startsWith('https:');
+
+/** Over https browsers accept `__Host-` cookies from the host itself only: no other name can plant one. */
+export const sessionCookieName = (config: Pick<Config, 'accessUrl'>): string =>
+  isSecure(config) ? `__Host-${sessionCookie}` : sessionCookie;
+
+const cookieOptions = (config: Pick<Config, 'accessUrl'>) =>
+  ({ path: '/', httpOnly: true, sameSite: 'lax', secure: isSecure(config) }) as const;
 
 export function setSessionCookie(
   reply: FastifyReply,
   config: Pick<Config, 'accessUrl'>,
-  { secret, expiresAt }: { secret: string; expiresAt: Date },
+  { secret, expiresAt }: NewSession,
 ): void {
-  reply.setCookie(sessionCookie, secret, { ...cookieOptions(config), expires: expiresAt });
+  reply.setCookie(sessionCookieName(config), secret, { ...cookieOptions(config), expires: expiresAt });
 }
 
 export function clearSessionCookie(reply: FastifyReply, config: Pick<Config, 'accessUrl'>): void {
-  reply.clearCookie(sessionCookie, cookieOptions(config));
+  reply.clearCookie(sessionCookieName(config), cookieOptions(config));
 }
 
 /**
@@ -136,7 +149,7 @@ export async function redeemOneTimeLink(
   code: string,
   request: SignInRequest,
   { now, sessionDays }: { now: Date; sessionDays: number },
-): Promise<{ user: UserRow; secret: string; expiresAt: Date }> {
+): Promise<{ user: UserRow } & NewSession> {
   return db.transaction(async (tx) => {
     const [link] = await tx
       .update(oneTimeLinks)

@@ -39,7 +39,12 @@ async function attempt(username: string, given: string, ip = '127.0.0.1') {
   };
 }
 const cookieOf = (setCookie: string) => setCookie.split(';')[0]!;
-const asCookie = (cookie: string) => ({ cookie, origin: server.config.accessUrl });
+/** What the dashboard sends after a sign-in. */
+const asBrowser = ({ setCookie, body }: { setCookie: string; body: any }) => ({
+  cookie: cookieOf(setCookie),
+  'x-cde-session-key': body.sessionKey,
+  origin: server.config.accessUrl,
+});
 
 test('a password is kept as argon2id, and comparing without a user is the same work', async () => {
   const stored = await hashPassword(password);
@@ -67,11 +72,12 @@ test('signing in sets a cookie that is the user, and signing out ends it', async
   expect(made.setCookie).toMatch(
     /^cde_session=cde_session_[\w-]{43}; Path=\/; Expires=.*; HttpOnly; SameSite=Lax$/,
   );
-  const headers = asCookie(cookieOf(made.setCookie));
+  const headers = asBrowser(made);
   const me = await server.request(null, 'GET', '/api/v1/users/me', undefined, headers);
   expect(me).toMatchObject({ status: 200, body: { username: 'ada', lastSeenAt: expect.any(String) } });
   const rows = await server.database.db.select().from(browserSessions);
-  expect(JSON.stringify(rows)).not.toContain(cookieOf(made.setCookie).split('=')[1]);
+  for (const secret of [cookieOf(made.setCookie).split('=')[1], made.body.sessionKey])
+    expect(JSON.stringify(rows)).not.toContain(secret);
 
   const out = await server.request(null, 'POST', '/api/v1/auth/sign-out', {}, headers);
   expect(out.status).toBe(204);
@@ -87,7 +93,7 @@ test('an email address serves as the username', async () => {
 test('a session ends after sessionDays, and the sweep deletes it', async () => {
   await addUserWithPassword('edith');
   const made = await attempt('edith', password);
-  const headers = asCookie(cookieOf(made.setCookie));
+  const headers = asBrowser(made);
   const start = server.clock.at;
   server.clock.at = new Date(start.getTime() + 14 * 24 * 3600_000 + 1);
   try {
@@ -188,19 +194,21 @@ test('a one-time link signs in once, within ten minutes, even when two use it at
 
 test('changing ones password wants the current one, ends all sessions, and keeps this browser signed in', async () => {
   const user = await addUserWithPassword('ruth');
-  const here = asCookie(cookieOf((await attempt('ruth', password)).setCookie));
-  const there = asCookie(cookieOf((await attempt('ruth', password)).setCookie));
+  const here = asBrowser(await attempt('ruth', password));
+  const there = asBrowser(await attempt('ruth', password));
   const put = (body: unknown) => server.request(null, 'PUT', '/api/v1/users/me/password', body, here);
   expect((await put({ password: 'another password' })).body.code).toBe('password-wrong');
   expect((await put({ current: 'not it', password: 'another password' })).body.code).toBe('password-wrong');
   expect((await put({ current: password, password: 'short' })).body.code).toBe('bad-request');
   const done = await put({ current: password, password: 'another password' });
-  expect(done.status).toBe(204);
+  expect(done.status).toBe(200);
   const me = (headers: Record<string, string>) =>
     server.request(null, 'GET', '/api/v1/users/me', undefined, headers);
   expect((await me(there)).status).toBe(401);
   expect((await me(here)).status).toBe(401);
-  expect((await me(asCookie(cookieOf(String(done.headers['set-cookie']))))).status).toBe(200);
+  expect(
+    (await me(asBrowser({ setCookie: String(done.headers['set-cookie']), body: done.body }))).status,
+  ).toBe(200);
   expect((await attempt('ruth', password)).status).toBe(401);
   expect((await attempt('ruth', 'another password')).status).toBe(200);
   expect((await server.request(user, 'GET', '/api/v1/users/me')).status).toBe(200);
@@ -208,20 +216,20 @@ test('changing ones password wants the current one, ends all sessions, and keeps
 
 test('who has no password sets one; an owner sets that of others', async () => {
   const user = await server.addUser('dora');
-  expect((await server.request(user, 'PUT', '/api/v1/users/me/password', { password })).status).toBe(204);
+  expect((await server.request(user, 'PUT', '/api/v1/users/me/password', { password })).status).toBe(200);
   expect((await attempt('dora', password)).status).toBe(200);
   const owner = await server.addUser('oscar', 'owner');
   const other = await server.addUser('paul');
   const body = { password: 'given by an owner' };
   expect((await server.request(other, 'PUT', '/api/v1/users/dora/password', body)).status).toBe(403);
-  expect((await server.request(owner, 'PUT', '/api/v1/users/dora/password', body)).status).toBe(204);
+  expect((await server.request(owner, 'PUT', '/api/v1/users/dora/password', body)).status).toBe(200);
   expect((await attempt('dora', 'given by an owner')).status).toBe(200);
 });
 
 test('suspension refuses tokens, sessions and sign-in at once', async () => {
   const owner = await server.addUser('otto', 'owner');
   const user = await addUserWithPassword('sam');
-  const headers = asCookie(cookieOf((await attempt('sam', password)).setCookie));
+  const headers = asBrowser(await attempt('sam', password));
   await server.request(owner, 'PATCH', '/api/v1/users/sam', { status: 'suspended' });
   expect(await server.request(user, 'GET', '/api/v1/users/me')).toMatchObject({
     status: 403,
@@ -246,12 +254,15 @@ test('behind https the cookie is Secure; with passwords off none is taken', asyn
     const user = await other.addUser('una');
     const link = await makeOneTimeLink(other.database, user.id, () => other.clock.at);
     const once = await other.request(null, 'POST', '/api/v1/auth/one-time', { code: link.code });
-    expect(String(once.headers['set-cookie'])).toMatch(/; HttpOnly; Secure; SameSite=Lax$/);
+    expect(String(once.headers['set-cookie'])).toMatch(
+      /^__Host-cde_session=cde_session_[\w-]{43}; Path=\/; Expires=.*; HttpOnly; Secure; SameSite=Lax$/,
+    );
+    expect(once.headers['strict-transport-security']).toBe('max-age=31536000');
     const refused = await other.request(null, 'POST', '/api/v1/auth/sign-in', { username: 'una', password });
     expect(refused).toMatchObject({ status: 401, body: { code: 'sign-in-failed' } });
     expect((await other.request(null, 'GET', '/api/v1/auth/methods')).body).toEqual({
       password: false,
-      oidc: { name: 'single sign-on', url: 'https://cde.example.com/api/v1/auth/oidc/start' },
+      oidc: { name: 'single sign-on' },
       needsOwner: false,
     });
   } finally {

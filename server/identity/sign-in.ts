@@ -2,8 +2,9 @@ import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { users } from '../database/schema.ts';
+import { lowerAscii, normalizeEmail } from './emails.ts';
 import { hashPassword, isOutdated, verifyPassword } from './passwords.ts';
-import { type SignInRequest, startSession } from './sessions.ts';
+import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
 import { signInLimits, throttled, userLimit } from './throttle.ts';
 import type { UserRow } from './users.ts';
 
@@ -21,9 +22,11 @@ export async function signInWithPassword(
   given: { username: string; password: string },
   request: SignInRequest,
   session: { now: Date; sessionDays: number },
-): Promise<{ user: UserRow; secret: string; expiresAt: Date }> {
+): Promise<{ user: UserRow } & NewSession> {
   const { db } = deps.database;
-  const name = given.username.trim().toLowerCase();
+  const typed = given.username.trim();
+  // An address that cannot be compared is nobody's.
+  const name = typed.includes('@') ? (normalizeEmail(typed) ?? typed) : lowerAscii(typed);
   const [user] = await db
     .select()
     .from(users)

@@ -7,7 +7,7 @@ import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
-import { readCookie } from '../identity/gate.ts';
+import { readCookies } from '../identity/gate.ts';
 import { type Access, decide, limitLevel } from './access.ts';
 import { dashboardHost, preflight } from './by-path.ts';
 import { openPath, type PortPlace, type PortSite, parsePortLabel, portOrigin } from './names.ts';
@@ -65,10 +65,9 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     if (isOurs(url)) return enter(request, host, origin);
 
     const port = await access.port(place);
-    const claims = await passes.readCookie(readCookie(request.headers.cookie, cookieName(portCookie)) ?? '');
-    const sid = claims?.host === host ? claims.sid : null;
+    const sid = await sessionOf(request, host);
     const find = async (): Promise<UserActor | null> =>
-      (await whoSends(gate, request, { cookie: false })) ?? (sid === null ? null : await access.session(sid));
+      (await whoSends(gate, request)) ?? (sid === null ? null : await access.session(sid));
     const who = await find();
     const isPublic = port !== null && limitLevel(port.level, config.portSharing) === 'public';
     const from = request.headers.origin;
@@ -114,6 +113,15 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     };
   }
 
+  /** The browser session that the port's cookie names. Another program of the host may have planted more of that name. */
+  async function sessionOf(request: RequestHead, host: string): Promise<string | null> {
+    for (const text of readCookies(request.headers.cookie, cookieName(portCookie))) {
+      const claims = await passes.readCookie(text);
+      if (claims?.host === host) return claims.sid;
+    }
+    return null;
+  }
+
   /** Is this the origin of a port of that workspace? Told by the names alone: the answer must tell nobody what there is. */
   function isOfWorkspace(origin: string, place: PortPlace): boolean {
     if (!URL.canParse(origin)) return false;
@@ -128,9 +136,9 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
 
   /** To the dashboard, where the browser is signed in or will be. */
   function begin(request: RequestHead, host: string, to: string): Answer<FoundPort> {
-    const known = readCookie(request.headers.cookie, cookieName(stateCookie));
+    const known = readCookies(request.headers.cookie, cookieName(stateCookie));
     // Two tabs at once share theirs.
-    const nonce = known && /^[\w-]{32}$/.test(known) ? known : randomBytes(24).toString('base64url');
+    const nonce = known.find((value) => /^[\w-]{32}$/.test(value)) ?? randomBytes(24).toString('base64url');
     const query = new URLSearchParams({ host, to, state: hashState(nonce) });
     return {
       kind: 'redirect',
@@ -143,9 +151,9 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   async function enter(request: RequestHead, host: string, origin: string): Promise<Answer<FoundPort>> {
     const url = new URL(request.url ?? '/', origin);
     if (url.pathname !== enterPath || request.method !== 'GET') throw notShared();
-    const nonce = readCookie(request.headers.cookie, cookieName(stateCookie)) ?? '';
+    const states = readCookies(request.headers.cookie, cookieName(stateCookie)).map(hashState);
     const code = url.searchParams.get('code') ?? '';
-    const sessionId = await redeemCode(database, { code, host, state: hashState(nonce) }, now());
+    const sessionId = await redeemCode(database, { code, host, states }, now());
     if (!sessionId)
       throw new Problem('port-sign-in-failed', 'The sign-in at this port did not work.', {
         detail: 'Its code works once, within a minute, in the browser that asked for it.',
@@ -162,39 +170,21 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   }
 }
 
-/** `/ports/open` of the dashboard: gives the browser of somebody who may open a port a code for its name. */
-export function judgeOpen(
-  { config, database, gate, access, now }: Deps,
-  sites: () => Promise<PortSite[]>,
-): Judge<FoundPort> {
-  return (request) => {
-    const [path, query = ''] = (request.url ?? '').split('?', 2);
-    return path === openPath ? () => judge(request, new URLSearchParams(query)) : null;
-  };
-
-  async function judge(request: RequestHead, query: URLSearchParams): Promise<Answer<FoundPort>> {
-    const host = hostName(query.get('host') ?? '');
+/**
+ * Where the browser of somebody who may open a port goes next: to the port's own name, with a code that gets it a cookie there.
+ * `who` has proven that the dashboard asks: its cookie alone also reaches other programs of the host.
+ */
+export function makeNameOpener({ database, access, config, now }: Deps, sites: () => Promise<PortSite[]>) {
+  return async (who: UserActor, asked: { host: string; to: string; state: string }): Promise<string> => {
+    const host = hostName(asked.host);
     const found = (await sites())
       .map((site) => ({ site, label: host.endsWith(site.suffix) ? host.slice(0, -site.suffix.length) : '' }))
       .map((at) => ({ ...at, place: parsePortLabel(at.label) }))
       .find(({ place }) => place !== null);
-    if (!found?.place || request.method !== 'GET') throw notShared();
+    if (!found?.place) throw notShared();
     const { site, label, place } = found;
-    const dest = request.headers['sec-fetch-dest'];
-    if (dest !== undefined && dest !== 'document') throw foreignRequest('A page asked for it, not a person.');
-    const who = await whoSends(gate, request, { cookie: true });
-    if (who?.via.kind !== 'cookie')
-      return { kind: 'redirect', location: `/sign-in?next=${encodeURIComponent(request.url ?? '')}` };
     if (decide(await access.port(place), who, config.portSharing) !== 'yes') throw notShared();
-    const code = await makeCode(
-      database,
-      { sessionId: who.via.id, host, state: query.get('state') ?? '' },
-      now(),
-    );
-    const back = new URLSearchParams({ code, to: query.get('to') ?? '/' });
-    return {
-      kind: 'redirect',
-      location: `${portOrigin(site, label)}${enterPath}?${back}`,
-    };
-  }
+    const code = await makeCode(database, { sessionId: who.via.id, host, state: asked.state }, now());
+    return `${portOrigin(site, label)}${enterPath}?${new URLSearchParams({ code, to: asked.to })}`;
+  };
 }

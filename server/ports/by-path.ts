@@ -4,14 +4,14 @@ import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Gate, UserActor } from '../http/actor.ts';
 import { type Access, decide, limitLevel } from './access.ts';
-import { type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
+import { openPath, type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
 import type { Passes } from './passes.ts';
 import { foreignRequest, isNavigation, signInFirst, whoSends } from './requests.ts';
 import type { FoundPort } from './store.ts';
 
 /**
- * `/@owner/name/ports/PORT/…` on the dashboard's own name. The dashboard's cookie never opens anything here:
- * it buys a pass, which goes into the path, so that the sandboxed page (whose requests carry no cookies) gets
+ * `/@owner/name/ports/PORT/…` on the dashboard's own name. The dashboard's cookie opens nothing here: a page of the
+ * dashboard gets a pass, which goes into the path, so that the sandboxed page (whose requests carry no cookies) gets
  * at its own files. docs/ports.md has the reasoning.
  */
 export function judgeByPath(deps: {
@@ -49,25 +49,18 @@ export function judgeByPath(deps: {
     const port = await access.port(place);
     if (found.pass !== null) return withPass(request, { ...found, pass: found.pass }, port, navigates);
 
-    const token = await whoSends(gate, request, { cookie: false });
+    const token = await whoSends(gate, request);
     if (token || !navigates) {
       const verdict = decide(port, token, config.portSharing);
       if (verdict === 'sign-in') throw signInFirst();
       if (verdict === 'no' || !port) throw notShared();
       return forward(port, plain, rest, async () =>
-        allows(await access.port(place), token && (await whoSends(gate, request, { cookie: false }))),
+        allows(await access.port(place), token && (await whoSends(gate, request))),
       );
     }
-    const who = await whoSends(gate, request, { cookie: true });
-    const verdict = decide(port, who, config.portSharing);
-    if (verdict === 'sign-in')
-      return { kind: 'redirect', location: `/sign-in?next=${encodeURIComponent(`${plain}${rest}`)}` };
-    if (verdict === 'no' || !port) throw notShared();
-    const pass = await passes.signPath({
-      sid: isPublic(port) ? null : who!.via.id,
-      workspace: port.workspaceId,
-      port: port.port,
-    });
+    if (decide(port, null, config.portSharing) !== 'yes' || !port)
+      return { kind: 'redirect', location: `${openPath}?${new URLSearchParams({ to: `${plain}${rest}` })}` };
+    const pass = await passes.signPath({ sid: null, workspace: port.workspaceId, port: port.port });
     return { kind: 'redirect', location: `${portPath(place, pass)}${rest}` };
   }
 
@@ -83,7 +76,7 @@ export function judgeByPath(deps: {
     const may = async () => allows(await access.port(place), sid === null ? null : await access.session(sid));
     // An address that somebody was sent, or found in a history, holds somebody else's pass.
     const theirs =
-      !navigates || sid === null || (await whoSends(gate, request, { cookie: true }))?.via.id === sid;
+      !navigates || sid === null || (await gate.sessionsOfCookie(request.headers.cookie)).includes(sid);
     if (!good || !theirs || !(await may())) {
       if (navigates) return { kind: 'redirect', location: `${portPath(place)}${rest}` };
       throw signInFirst();
@@ -132,6 +125,25 @@ export function judgeByPath(deps: {
       location: `${portOrigin({ suffix, url: config.accessUrl }, label)}${rest.startsWith('/') ? rest : `/${rest}`}`,
     };
   }
+}
+
+/** Where the browser of somebody who may open a port goes next: to the port's path with a pass in it. */
+export function makePathOpener({
+  config,
+  access,
+  passes,
+}: {
+  config: Pick<Config, 'portSharing'>;
+  access: Access;
+  passes: Passes;
+}) {
+  return async (who: UserActor, to: string): Promise<string> => {
+    const found = parsePortPath(to);
+    const port = found && (await access.port(found.place));
+    if (!found || !port || decide(port, who, config.portSharing) !== 'yes') throw notShared();
+    const pass = await passes.signPath({ sid: who.via.id, workspace: port.workspaceId, port: port.port });
+    return `${portPath(found.place, pass)}${found.rest.startsWith('/') ? found.rest : `/${found.rest}`}`;
+  };
 }
 
 /** What a page asks before a request that a form could not make. */

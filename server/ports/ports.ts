@@ -8,8 +8,8 @@ import { toProblem } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
 import type { Access } from './access.ts';
-import { type Deps, judgeByName, judgeOpen, ownSite } from './by-name.ts';
-import { judgeByPath } from './by-path.ts';
+import { type Deps, judgeByName, makeNameOpener, ownSite } from './by-name.ts';
+import { judgeByPath, makePathOpener } from './by-path.ts';
 import type { PortSite } from './names.ts';
 import { makePasses } from './passes.ts';
 import type { FoundPort } from './store.ts';
@@ -33,11 +33,7 @@ export function makePorts(options: {
   const own = ownSite(config);
   const gateway = makePortGateway<FoundPort>({
     // The name first: on a port's own, no path is ours but one.
-    judges: [
-      ...(own ? [judgeByName(deps, own)] : []),
-      judgeOpen(deps, async () => [...(own ? [own] : []), ...(await options.sites())]),
-      judgeByPath({ ...options, passes }),
-    ],
+    judges: [...(own ? [judgeByName(deps, own)] : []), judgeByPath({ ...options, passes })],
     sessions: makePortSessions(
       async ({ owner, workspaceId }) => (await options.openSession(owner, workspaceId)).session,
       ({ workspaceId }) => workspaceId,
@@ -46,5 +42,10 @@ export function makePorts(options: {
     toProblem,
     log: options.log,
   });
-  return { gateway, judgeAt: (site: PortSite) => judgeByName(deps, site) };
+  return {
+    gateway,
+    judgeAt: (site: PortSite) => judgeByName(deps, site),
+    openByName: makeNameOpener(deps, async () => [...(own ? [own] : []), ...(await options.sites())]),
+    openByPath: makePathOpener(deps),
+  };
 }

@@ -12,20 +12,11 @@ export function isNavigation(request: RequestHead): boolean {
     : dest === 'document' && request.headers['sec-fetch-mode'] === 'navigate';
 }
 
-/**
- * Who sends a token of ours, or comes with the dashboard's cookie (where `cookie`); null: nobody, or nobody
- * who counts. Throws a Problem of a token that is not good.
- */
-export async function whoSends(
-  gate: Gate,
-  request: RequestHead,
-  { cookie }: { cookie: boolean },
-): Promise<UserActor | null> {
+/** Who sends a token of ours; null: nobody. Throws a Problem of a token that is not good. */
+export async function whoSends(gate: Gate, request: RequestHead): Promise<UserActor | null> {
   const { authorization } = request.headers;
-  const token = isOurToken(authorization);
-  if (!token && !cookie) return null;
-  const headers = token ? { authorization } : { cookie: request.headers.cookie };
-  const actor = await gate.authenticate(headers, { method: 'GET', ip: request.ip });
+  if (!isOurToken(authorization)) return null;
+  const actor = await gate.authenticate({ authorization }, { method: 'GET', ip: request.ip });
   return actor.kind === 'user' ? actor : null;
 }
 

@@ -129,13 +129,13 @@ export async function makeCode(
 /** Uses a code up, whatever comes of it. Returns the browser session behind it, null when it is not good here. */
 export async function redeemCode(
   { db }: Database,
-  { code, host, state }: { code: string; host: string; state: string },
+  { code, host, states }: { code: string; host: string; states: string[] },
   now: Date,
 ): Promise<string | null> {
   const [row] = await db
     .delete(portCodes)
     .where(eq(portCodes.codeHash, hashSecret(code)))
     .returning();
-  if (!row || row.host !== host || row.state !== state || row.expiresAt <= now) return null;
+  if (!row || row.host !== host || !states.includes(row.state) || row.expiresAt <= now) return null;
   return row.sessionId;
 }

@@ -1,10 +1,12 @@
+import { openPort } from '@cde/api/ports.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { judgePortVisit } from '@cde/api/satellite-ports.ts';
 import type { Judge } from '@cde/satellite/ports/gateway.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Tickets } from '../connections/tickets.ts';
-import { serveSatellite, toProblem } from '../http/serve.ts';
+import type { UserActor } from '../http/actor.ts';
+import { serve, serveSatellite, toProblem } from '../http/serve.ts';
 import type { WebSatellite } from '../satellites/store.ts';
 import type { PortSite } from './names.ts';
 import type { FoundPort } from './store.ts';
@@ -14,6 +16,26 @@ export const siteOf = ({ portHost, url }: WebSatellite, accessUrl: string): Port
   portHost === null || (accessUrl.startsWith('https:') && !url.startsWith('https:'))
     ? null
     : { suffix: portHost.slice(1), url };
+
+/** `/ports/open` of the dashboard asks here, where to send the browser that wants to open a port. */
+export function portOpenRoutes(
+  app: FastifyInstance,
+  deps: {
+    openByName: (who: UserActor, asked: { host: string; to: string; state: string }) => Promise<string>;
+    openByPath: (who: UserActor, to: string) => Promise<string>;
+  },
+): void {
+  serve(app, openPort, async ({ actor, body }) => {
+    if (actor.via.kind !== 'cookie')
+      throw new Problem('bad-request', 'Only a browser that is signed in opens a port this way.', {
+        hint: 'Send the token to the port itself: Authorization: Bearer …',
+      });
+    const { host, to, state = '' } = body;
+    const location =
+      host === undefined ? deps.openByPath(actor, to) : deps.openByName(actor, { host, to, state });
+    return { location: await location };
+  });
+}
 
 /**
  * Judges for satellites what is asked of them under their wildcard names, as it is judged for what is asked of

@@ -218,10 +218,12 @@ describe('clusters', () => {
       const name = `a-${role}`;
       await api('POST', '/api/v1/users', { username: name, role, password: 'a long password' });
       const context = await stage.browser.newContext();
-      await context.request.post(`${server.url}/api/v1/auth/sign-in`, {
+      const signedIn = await context.request.post(`${server.url}/api/v1/auth/sign-in`, {
         headers: { origin: server.url },
         data: { username: name, password: 'a long password' },
       });
+      const { sessionKey } = (await signedIn.json()) as { sessionKey: string };
+      await context.addInitScript((key) => localStorage.setItem('cde-session-key', key), sessionKey);
       const other = await context.newPage();
       await other.goto(`${server.url}/clusters`);
       return other;

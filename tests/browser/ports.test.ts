@@ -124,6 +124,32 @@ describe('by name', () => {
     await tab.close();
   });
 
+  test('a program on another port of the host is sent the cookie, and can do nothing with it', async () => {
+    const { context, server } = set.stage;
+    const tab = await context.newPage();
+    await tab.goto(`http://127.0.0.1:${set.program.port}/`);
+    const stolen = set.program.cookies.findLast((cookie) => cookie?.includes('cde_session='))!;
+    expect(stolen).toContain('cde_session=');
+    for (const [method, path] of [
+      ['POST', '/api/v1/tokens'],
+      ['GET', '/api/v1/users/me'],
+    ]) {
+      const reply = await fetch(`${server.url}${path}`, {
+        method: method!,
+        headers: { cookie: stolen, origin: server.url, 'content-type': 'application/json' },
+        ...(method === 'POST' && { body: '{"name":"stolen"}' }),
+      });
+      expect(reply.status).toBe(401);
+    }
+    // Its page cannot read what the dashboard keeps, nor act through the browser.
+    const found = JSON.parse(await tab.locator('#found').innerText());
+    expect(await tab.evaluate(() => localStorage.getItem('cde-session-key'))).toBeNull();
+    expect(found).toMatchObject({ me: 'refused: TypeError', link: 'refused: TypeError' });
+    await tab.close();
+    set.stage.watched.faults.splice(0);
+    set.program.cookies.splice(0);
+  });
+
   test('whoever is not signed in is asked to, and comes back', async () => {
     const { browser, server } = set.stage;
     const stranger = await browser.newContext();

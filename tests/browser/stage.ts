@@ -10,7 +10,7 @@ export interface Stage {
   context: BrowserContext;
   page: Page;
   watched: Watch;
-  /** A request with the browser's cookie, as the dashboard makes it. */
+  /** A request with the browser's cookie and session key, as the dashboard makes it. */
   api<T>(method: string, path: string, body?: unknown): Promise<T>;
   /** Deletes every workspace, so that no process is left, and ends all. */
   close(): Promise<void>;
@@ -29,9 +29,15 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
   page.setDefaultTimeout(20_000);
 
   async function api<T>(method: string, path: string, body?: unknown): Promise<T> {
+    const storage = (await context.storageState()).origins.find(({ origin }) => origin === server.url);
+    const key = storage?.localStorage.find(({ name }) => name === 'cde-session-key')?.value;
     const reply = await context.request.fetch(server.url + path, {
       method,
-      headers: { origin: server.url, ...(body !== undefined && { 'content-type': 'application/json' }) },
+      headers: {
+        origin: server.url,
+        ...(key && { 'x-cde-session-key': key }),
+        ...(body !== undefined && { 'content-type': 'application/json' }),
+      },
       ...(body !== undefined && { data: JSON.stringify(body) }),
     });
     const text = await reply.text();

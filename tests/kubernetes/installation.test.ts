@@ -199,17 +199,21 @@ test.skipIf(!ours)(
       body: JSON.stringify({ code }),
     });
     expect(signedIn.status).toBe(200);
-    const cookie = signedIn.headers
-      .getSetCookie()
-      .map((line) => line.split(';')[0])
-      .join('; ');
+    /** What a page of the dashboard sends after a sign-in. */
+    const session = async (reply: Response) => ({
+      cookie: reply.headers
+        .getSetCookie()
+        .map((line) => line.split(';')[0])
+        .join('; '),
+      'x-cde-session-key': ((await reply.json()) as { sessionKey: string }).sessionKey,
+    });
     const create = (path: string, body: object, by: Record<string, string>) =>
       fetch(url + path, {
         method: 'POST',
         headers: { 'content-type': 'application/json', origin: url, ...by },
         body: JSON.stringify(body),
       });
-    const made = await create('/api/v1/tokens', { name: 'first' }, { cookie });
+    const made = await create('/api/v1/tokens', { name: 'first' }, await session(signedIn));
     const first = ((await made.json()) as { token: string }).token;
     // An owner of this test's own name, so that its namespaces are nobody else's.
     token = first;
@@ -219,12 +223,10 @@ test.skipIf(!ours)(
       { username: owner, password: 'correct horse battery' },
       {},
     );
-    const own = asOwner.headers
-      .getSetCookie()
-      .map((line) => line.split(';')[0])
-      .join('; ');
     token = (
-      (await (await create('/api/v1/tokens', { name: 'test' }, { cookie: own })).json()) as { token: string }
+      (await (await create('/api/v1/tokens', { name: 'test' }, await session(asOwner))).json()) as {
+        token: string;
+      }
     ).token;
     expect(
       good(

@@ -1,9 +1,11 @@
-import { setPassword, signOut } from '@cde/api/identity.ts';
-import { useMutation } from '@tanstack/react-query';
+import { getSignInMethods, setPassword, signOut } from '@cde/api/identity.ts';
+import { useMutation, useQuery } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call } from '../client.ts';
 import { useMe } from '../me.ts';
+import { forgetSessionKey, keepSessionKey } from '../session-key.ts';
 import { useTitle } from '../shell.tsx';
+import { goToProvider } from '../sign-in/oidc.ts';
 import { Field } from '../ui/field.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { sayDone } from '../ui/toast.tsx';
@@ -13,7 +15,10 @@ export function AccountPage() {
   const me = useMe();
   const leave = useMutation({
     mutationFn: () => call(signOut),
-    onSuccess: () => location.assign('/sign-in'),
+    onSuccess: () => {
+      forgetSessionKey();
+      location.assign('/sign-in');
+    },
   });
   return (
     <main id="main" className="narrow">
@@ -48,6 +53,7 @@ export function AccountPage() {
           </div>
         </section>
         <PasswordForm username={me.username} />
+        <SingleSignOn />
       </div>
     </main>
   );
@@ -70,7 +76,8 @@ function PasswordForm({ username }: { username: string }) {
     change.mutate(
       { ...(text('current') && { current: text('current') }), password: text('password') },
       {
-        onSuccess: () => {
+        onSuccess: ({ sessionKey }) => {
+          if (sessionKey !== null) keepSessionKey(sessionKey);
           form.reset();
           sayDone('Your password is changed.');
         },
@@ -104,5 +111,37 @@ function PasswordForm({ username }: { username: string }) {
         </div>
       </div>
     </form>
+  );
+}
+
+/** Owners are not recognised by their address when they come by single sign-on: they link it here. */
+function SingleSignOn() {
+  const methods = useQuery({
+    queryKey: ['sign-in-methods'],
+    queryFn: ({ signal }) => call(getSignInMethods, { signal }),
+  });
+  const link = useMutation({ mutationFn: () => goToProvider({ returnTo: '/account', link: true }) });
+  const oidc = methods.data?.oidc;
+  if (!oidc) return null;
+  return (
+    <section className="panel" aria-labelledby="sso-title">
+      <header>
+        <h2 id="sso-title">Single sign-on</h2>
+      </header>
+      <div className="body stack">
+        <p>Link the account that you have at {oidc.name}, then sign in with it here.</p>
+        <Problem error={link.error} />
+        <div className="form-foot">
+          <button
+            type="button"
+            className="button"
+            disabled={link.isPending || link.isSuccess}
+            onClick={() => link.mutate()}
+          >
+            Link {oidc.name}
+          </button>
+        </div>
+      </div>
+    </section>
   );
 }

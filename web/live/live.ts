@@ -2,7 +2,7 @@ import type { ServerMessage } from '@cde/api/events.ts';
 import type { Build, Workspace } from '@cde/api/workspaces.ts';
 import { type QueryClient, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useSyncExternalStore } from 'react';
-import { socketUrl } from '../client.ts';
+import { openSocket } from '../client.ts';
 import { queryClient } from '../query-client.ts';
 import { type LiveState, makeLive, type Socket } from './connection.ts';
 import { dropWorkspace, laterWorkspace, type Pages, putBuild, putWorkspace } from './reduce.ts';
@@ -11,7 +11,7 @@ import { dropWorkspace, laterWorkspace, type Pages, putBuild, putWorkspace } fro
 export const pollMs = 4000;
 
 export const live = makeLive({
-  open: () => new WebSocket(socketUrl('/api/v1/events')) as unknown as Socket,
+  open: () => openSocket('/api/v1/events') as unknown as Socket,
   visible: document.visibilityState === 'visible',
 });
 

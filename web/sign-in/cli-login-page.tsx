@@ -11,7 +11,7 @@ import { Ago } from '../ui/time.tsx';
 
 /** `XXXX-XXXX`, however it was typed. */
 function normalise(code: string): string {
-  const letters = code.toUpperCase().replace(/[^A-Z0-9]/g, '');
+  const letters = code.replace(/[^A-Za-z0-9]/g, '').toUpperCase();
   return letters.length === 8 ? `${letters.slice(0, 4)}-${letters.slice(4)}` : code.trim().toUpperCase();
 }
 

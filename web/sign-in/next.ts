@@ -12,3 +12,8 @@ export function localPath(value: unknown): string | undefined {
 export function codeOf(hash: string): string | null {
   return new URLSearchParams(hash.replace(/^#/, '')).get('code');
 }
+
+/** What the OIDC provider sent the browser back with, which the server puts behind `#` as well. */
+export function oidcQueryOf(hash: string): string | null {
+  return new URLSearchParams(hash.replace(/^#/, '')).get('oidc');
+}

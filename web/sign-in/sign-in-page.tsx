@@ -1,29 +1,22 @@
-import {
-  getSignInMethods,
-  type OidcFailure,
-  oidcFailures,
-  signIn,
-  signInOnce,
-  type User,
-} from '@cde/api/identity.ts';
+import { getSignInMethods, type SignedIn, signIn, signInOnce } from '@cde/api/identity.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { useRouter, useSearch } from '@tanstack/react-router';
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { call } from '../client.ts';
 import { meQuery } from '../me.ts';
+import { keepSessionKey } from '../session-key.ts';
 import { useTitle } from '../shell.tsx';
 import { Field } from '../ui/field.tsx';
 import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
-import { codeOf } from './next.ts';
+import { codeOf, oidcQueryOf } from './next.ts';
+import { comeFromProvider, goToProvider } from './oidc.ts';
 
 const fine = { signedOutIsFine: true };
 
 export function SignInPage() {
   useTitle('Sign in');
-  const { next, reason } = useSearch({ from: '/sign-in' });
-  const oidcFailure =
-    reason && Object.hasOwn(oidcFailures, reason) ? oidcFailures[reason as OidcFailure] : null;
+  const { next } = useSearch({ from: '/sign-in' });
   const router = useRouter();
   const client = useQueryClient();
   const methods = useQuery({
@@ -33,30 +26,39 @@ export function SignInPage() {
   });
   // Taken out of the address before anything else: it must not stay in the history or be sent twice.
   const [code] = useState(() => codeOf(location.hash));
+  const [oidcQuery] = useState(() => oidcQueryOf(location.hash));
   const used = useRef(false);
 
-  async function enter(user: User) {
+  async function enter({ sessionKey, ...user }: SignedIn, to = next) {
+    keepSessionKey(sessionKey);
     client.setQueryData(meQuery.queryKey, user);
     // Ports of workspaces are the server's, not pages of the dashboard.
-    if (next && /^\/(@|ports\/)/.test(next)) return location.replace(next);
-    await router.navigate({ href: next ?? '/workspaces', replace: true });
+    if (to?.startsWith('/@')) return location.replace(to);
+    await router.navigate({ href: to ?? '/workspaces', replace: true });
   }
   const once = useMutation({
     mutationFn: (body: { code: string }) => call(signInOnce, { body }),
-    onSuccess: enter,
+    onSuccess: (signedIn) => enter(signedIn),
     meta: fine,
   });
   const byPassword = useMutation({
     mutationFn: (body: { username: string; password: string }) => call(signIn, { body }),
-    onSuccess: enter,
+    onSuccess: (signedIn) => enter(signedIn),
+    meta: fine,
+  });
+  const toProvider = useMutation({ mutationFn: () => goToProvider({ returnTo: next }), meta: fine });
+  const fromProvider = useMutation({
+    mutationFn: (query: string) => comeFromProvider(query),
+    onSuccess: ({ returnTo, ...signedIn }) => enter(signedIn, returnTo),
     meta: fine,
   });
   useEffect(() => {
-    if (code === null || used.current) return;
+    if ((code === null && oidcQuery === null) || used.current) return;
     used.current = true;
     history.replaceState(history.state, '', location.pathname + location.search);
-    once.mutate({ code });
-  }, [code, once.mutate]);
+    if (code !== null) once.mutate({ code });
+    else if (oidcQuery !== null) fromProvider.mutate(oidcQuery);
+  }, [code, oidcQuery, once.mutate, fromProvider.mutate]);
 
   function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
@@ -67,7 +69,8 @@ export function SignInPage() {
     });
   }
 
-  const entering = code !== null && (once.isPending || once.isIdle || once.isSuccess);
+  const entry = code !== null ? once : oidcQuery !== null ? fromProvider : null;
+  const entering = entry !== null && !entry.isError;
   return (
     <div className="gate">
       <main className="panel gate-card">
@@ -82,8 +85,7 @@ export function SignInPage() {
         ) : (
           <>
             <h1>Sign in</h1>
-            <Problem error={once.error} />
-            {oidcFailure && !byPassword.error && <Problem error={new Error(oidcFailure)} />}
+            <Problem error={once.error ?? fromProvider.error ?? toProvider.error} />
             <Problem error={methods.error} retry={() => methods.refetch()} />
             {methods.data?.needsOwner && (
               <p className="notice">
@@ -91,9 +93,14 @@ export function SignInPage() {
               </p>
             )}
             {methods.data?.oidc && (
-              <a className="button primary" href={oidcUrl(methods.data.oidc.url, next)}>
+              <button
+                type="button"
+                className="button primary"
+                disabled={toProvider.isPending || toProvider.isSuccess}
+                onClick={() => toProvider.mutate()}
+              >
                 Continue with {methods.data.oidc.name}
-              </a>
+              </button>
             )}
             {methods.data?.oidc && methods.data.password && <p className="or">or</p>}
             {methods.data?.password && (
@@ -136,9 +143,4 @@ export function SignInPage() {
       </main>
     </div>
   );
-}
-
-function oidcUrl(url: string, next: string | undefined): string {
-  if (!next) return url;
-  return `${url}${url.includes('?') ? '&' : '?'}return_to=${encodeURIComponent(next)}`;
 }

@@ -1,6 +1,6 @@
 import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import { type OpenTerminal, terminalPath } from '@cde/api/satellite-terminals.ts';
-import { socketUrl } from '../client.ts';
+import { openSocket } from '../client.ts';
 import { findWay, type SatelliteWay, serverWay, type Way } from './ways.ts';
 
 /** Why a terminal is no longer connected. `ended`: its program did, rather than the connection. */
@@ -66,7 +66,7 @@ export function openTerminal(options: {
   function overServer(): void {
     const { cols, rows } = options.size();
     const path = `/api/v1/workspaces/${encodeURIComponent(options.workspace)}/terminal`;
-    connect(socketUrl(`${path}?cols=${cols}&rows=${rows}&terminal=${options.name}`), { onopen: opened });
+    connect(openSocket(`${path}?cols=${cols}&rows=${rows}&terminal=${options.name}`), { onopen: opened });
   }
 
   function overSatellite(way: Way, { url, code }: SatelliteWay): void {
@@ -80,7 +80,7 @@ export function openTerminal(options: {
     const timer = setTimeout(fallBack, openWithinMs);
     try {
       const first: OpenTerminal = { type: 'open', code, terminal: options.name, ...options.size() };
-      connect(url.replace(/^http/, 'ws') + terminalPath, {
+      connect(new WebSocket(url.replace(/^http/, 'ws') + terminalPath), {
         onopen: () => socket?.send(JSON.stringify(first)),
         onshell() {
           clearTimeout(timer);
@@ -100,10 +100,9 @@ export function openTerminal(options: {
 
   /** `instead`: asked before the end is told; true: it goes on by other means. */
   function connect(
-    url: string,
+    made: WebSocket,
     on: { onopen: () => void; onshell?: () => void; instead?: () => boolean },
   ): void {
-    const made = new WebSocket(url);
     socket = made;
     made.binaryType = 'arraybuffer';
     let wasOpen = false;
