@@ -1,8 +1,10 @@
+import { oidcFailures } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, eq } from 'drizzle-orm';
 import { type Database, isDuplicate, type Queryable } from '../database/pool.ts';
 import { oidcIdentities, users } from '../database/schema.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
+import { normalizeEmail } from './emails.ts';
 import { makeUsername, numbered } from './usernames.ts';
 import { insertUser, type UserRow } from './users.ts';
 
@@ -19,46 +21,21 @@ export interface OidcClaims {
 /** How often a username that another sign-in took at the same moment is chosen anew. */
 const attempts = 5;
 
+interface Context {
+  requestId: string;
+  now: Date;
+  /** Who links the identity to their account; null: somebody signs in. */
+  linkUserId: string | null;
+}
+
 /**
- * The user that (issuer, subject) belongs to. Somebody unknown is linked to the user who has their
- * verified address, or becomes a new member; each with its audit row.
+ * The user that (issuer, subject) belongs to. Somebody unknown is linked to the user who has their verified address, or
+ * becomes a new member; each with its audit row. Throws `oidc-failed` where the identity must not be linked.
  */
-export async function userOfClaims(
-  { db }: Database,
-  claims: OidcClaims,
-  { requestId, now }: { requestId: string; now: Date },
-): Promise<UserRow> {
-  const caller: SystemCaller = { actor: { kind: 'system' }, requestId, ip: null };
+export async function userOfClaims({ db }: Database, claims: OidcClaims, context: Context): Promise<UserRow> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await db.transaction(async (tx) => {
-        const known = await userOfSubject(tx, claims);
-        if (known) return known;
-        const sameEmail = claims.emailVerified && claims.email ? await userOfEmail(tx, claims.email) : null;
-        // An address passes from one employee to another; the account of who is linked already does not.
-        const isFree = sameEmail !== null && !(await isLinked(tx, sameEmail.id, claims.issuer));
-        const user =
-          sameEmail && isFree
-            ? sameEmail
-            : await insertUser(tx, caller, {
-                username: await freeUsername(tx, claims),
-                name: claims.name?.slice(0, 120) ?? '',
-                email: claims.emailVerified && !sameEmail ? claims.email : null,
-                role: 'member',
-                createdAt: now,
-              });
-        await tx
-          .insert(oidcIdentities)
-          .values({ issuer: claims.issuer, subject: claims.subject, userId: user.id, createdAt: now });
-        await writeAudit(tx, caller, {
-          action: 'user.link-oidc',
-          targetType: 'user',
-          targetId: user.id,
-          targetName: user.username,
-          after: { issuer: claims.issuer, subject: claims.subject },
-        });
-        return user;
-      });
+      return await db.transaction((tx) => findOrLink(tx, claims, context));
     } catch (error) {
       // The same person in two tabs, or two people of one name, at the same moment: look again.
       const isRace =
@@ -67,6 +44,76 @@ export async function userOfClaims(
       if (!isRace || attempt >= attempts) throw error;
     }
   }
+}
+
+async function findOrLink(
+  tx: Queryable,
+  claims: OidcClaims,
+  { requestId, now, linkUserId }: Context,
+): Promise<UserRow> {
+  const caller: SystemCaller = { actor: { kind: 'system' }, requestId, ip: null };
+  const known = await userOfSubject(tx, claims);
+  if (known && linkUserId !== null && known.id !== linkUserId)
+    throw new Problem('oidc-failed', oidcFailures['linked-elsewhere'], { detail: 'linked-elsewhere' });
+  if (known) return known;
+  const user =
+    linkUserId === null
+      ? ((await linkableByEmail(tx, claims)) ?? (await newMember(tx, caller, claims, now)))
+      : await userById(tx, linkUserId);
+  await tx
+    .insert(oidcIdentities)
+    .values({ issuer: claims.issuer, subject: claims.subject, userId: user.id, createdAt: now });
+  await writeAudit(tx, caller, {
+    action: 'user.link-oidc',
+    targetType: 'user',
+    targetId: user.id,
+    targetName: user.username,
+    after: {
+      issuer: claims.issuer,
+      subject: claims.subject,
+      by: linkUserId === null ? 'address' : 'themselves',
+    },
+  });
+  return user;
+}
+
+/**
+ * The user who has the verified address and no identity yet: an address passes from one employee to another, and once
+ * an account is linked only its issuer and subject count. Throws when that user is an owner, whose account is worth more
+ * than an address proves.
+ */
+async function linkableByEmail(tx: Queryable, claims: OidcClaims): Promise<UserRow | null> {
+  const user = await userOfEmail(tx, verifiedEmail(claims));
+  if (!user || (await isLinked(tx, user.id))) return null;
+  if (user.role === 'owner')
+    throw new Problem('oidc-failed', oidcFailures['owner-not-linked'], { detail: 'owner-not-linked' });
+  return user;
+}
+
+async function newMember(
+  tx: Queryable,
+  caller: SystemCaller,
+  claims: OidcClaims,
+  now: Date,
+): Promise<UserRow> {
+  const email = verifiedEmail(claims);
+  return insertUser(tx, caller, {
+    username: await freeUsername(tx, claims),
+    name: claims.name?.slice(0, 120) ?? '',
+    email: (await userOfEmail(tx, email)) === null ? email : null,
+    role: 'member',
+    createdAt: now,
+  });
+}
+
+/** Null: not verified, or not an address that can be compared. */
+const verifiedEmail = ({ email, emailVerified }: OidcClaims): string | null =>
+  emailVerified && email !== null ? normalizeEmail(email) : null;
+
+async function userById(tx: Queryable, id: string): Promise<UserRow> {
+  const [row] = await tx.select().from(users).where(eq(users.id, id));
+  if (!row) throw new Problem('oidc-failed', oidcFailures.expired, { detail: 'expired' });
+  return row;
 }
 
 async function userOfSubject(tx: Queryable, { issuer, subject }: OidcClaims): Promise<UserRow | null> {
@@ -78,18 +125,14 @@ async function userOfSubject(tx: Queryable, { issuer, subject }: OidcClaims): Pr
   return row?.user ?? null;
 }
 
-async function userOfEmail(tx: Queryable, email: string): Promise<UserRow | null> {
-  const [row] = await tx.select().from(users).where(eq(users.email, email.toLowerCase()));
+async function userOfEmail(tx: Queryable, email: string | null): Promise<UserRow | null> {
+  if (email === null) return null;
+  const [row] = await tx.select().from(users).where(eq(users.email, email));
   return row ?? null;
 }
 
-async function isLinked(tx: Queryable, userId: string, issuer: string): Promise<boolean> {
-  return (
-    (await tx.$count(
-      oidcIdentities,
-      and(eq(oidcIdentities.userId, userId), eq(oidcIdentities.issuer, issuer)),
-    )) > 0
-  );
+async function isLinked(tx: Queryable, userId: string): Promise<boolean> {
+  return (await tx.$count(oidcIdentities, eq(oidcIdentities.userId, userId))) > 0;
 }
 
 async function freeUsername(tx: Queryable, claims: OidcClaims): Promise<string> {

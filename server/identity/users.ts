@@ -9,6 +9,7 @@ import { users, workspaces } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
 import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
+import { normalizeEmail } from './emails.ts';
 import { endAccess } from './sessions.ts';
 import { isReserved, makeUsername } from './usernames.ts';
 
@@ -87,6 +88,16 @@ const shown = (row: UserRow) => ({
   status: row.status,
 });
 
+function storedEmail(email: string | null): string | null {
+  if (email === null) return null;
+  const stored = normalizeEmail(email);
+  if (stored === null)
+    throw new Problem('bad-request', `${email} cannot be used as an email address.`, {
+      detail: 'The part before the @ must be ASCII, and the domain a name that DNS can hold.',
+    });
+  return stored;
+}
+
 /** Inserts a user and its audit row. Throws `username-taken`, `email-taken` or `bad-request` (a reserved name). */
 export async function insertUser(
   tx: Queryable,
@@ -104,7 +115,7 @@ export async function insertUser(
     throw new Problem('bad-request', `The username ${values.username} has a meaning of its own here.`, {
       hint: 'Choose another one.',
     });
-  const email = values.email?.toLowerCase() ?? null;
+  const email = storedEmail(values.email ?? null);
   try {
     const [row] = await tx
       .insert(users)
@@ -156,7 +167,7 @@ export async function updateUser(
       role: changes.role ?? before.role,
       status: changes.status ?? before.status,
       name: changes.name ?? before.name,
-      email: changes.email === undefined ? before.email : (changes.email?.toLowerCase() ?? null),
+      email: changes.email === undefined ? before.email : storedEmail(changes.email),
     };
     if (after.role !== 'owner' || after.status !== 'active') await keepAnOwner(tx, before);
     const changed = (Object.keys(after) as (keyof typeof after)[]).filter(
