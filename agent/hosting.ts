@@ -6,8 +6,9 @@ import { stunOf } from '@cde/tunnel/introduce.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
-import { connectTarget, type Target } from '@cde/tunnel/targets.ts';
+import type { Target } from '@cde/tunnel/targets.ts';
 import { type DirectOptions, isAtHome, makeDirect } from './direct.ts';
+import { connectInWorkspace } from './listen-address.ts';
 import type { Sessions } from './sessions.ts';
 import type { SshServer } from './ssh/server.ts';
 
@@ -108,7 +109,7 @@ export function makeHosting(options: {
       void serveTree(stream, { home: manifest().home });
       return undefined;
     }
-    const socket = await connectTarget(target);
+    const socket = await connectInWorkspace(target);
     socket.once('close', options.sessions.open('port'));
     return socket;
   }

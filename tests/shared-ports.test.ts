@@ -544,6 +544,17 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     });
   });
 
+  test('a program that listens on ::1 alone is reached', async () => {
+    const only = createServer((_, response) => response.end('from ::1'));
+    await once(only.listen(0, '::1'), 'listening');
+    const at = (only.address() as AddressInfo).port;
+    await share('public', at);
+    const got = await send('/', { host: portHost(at) });
+    expect(got).toMatchObject({ status: 200, text: 'from ::1' });
+    await share(null, at);
+    only.close();
+  });
+
   test('nothing listens: said in words, to a person as a page', async () => {
     await share('public', 9);
     const host = portHost(9);

@@ -160,6 +160,17 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
     expect(failed.code).not.toBe(0);
   });
 
+  test('a program that listens on ::1 alone is at localhost and 127.0.0.1 too', async () => {
+    const program = createServer((socket) => socket.end('from ::1'));
+    await once(program.listen(0, '::1'), 'listening');
+    const at = (program.address() as AddressInfo).port;
+    for (const host of ['localhost', '127.0.0.1']) {
+      const result = await fixture.ssh(['-W', `${host}:${at}`, 'ws'], '');
+      expect(result.stdout.toString()).toBe('from ::1');
+    }
+    program.close();
+  });
+
   test('-L and -R with Unix sockets, and one left over by a broken client', async () => {
     const inside = join(fixture.home, 'inside.sock');
     const outside = join(fixture.folder, 'outside.sock');

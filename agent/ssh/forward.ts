@@ -2,6 +2,7 @@ import { chmod, unlink } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { isAbsolute, join } from 'node:path';
 import type { Connection, ServerChannel } from 'ssh2';
+import { isLoopbackName, listenAddresses } from '../listen-address.ts';
 import type { Sessions } from '../sessions.ts';
 import { splice } from './splice.ts';
 
@@ -42,8 +43,15 @@ export function serveForwards(
   }
 
   connection.on('tcpip', (accept, reject, info) => {
-    const socket = connect({ host: info.destIP, port: info.destPort, allowHalfOpen: true, noDelay: true });
-    dial(socket, accept, reject);
+    const { destIP, destPort: port } = info;
+    const open = (host: string, otherwise: () => void) =>
+      dial(connect({ host, port, allowHalfOpen: true, noDelay: true }), accept, otherwise);
+    /** A program that is asked for by a loopback name may listen on another address alone. */
+    const tryElsewhere = async () => {
+      const hosts = await listenAddresses('tcp', port);
+      hosts.reduceRight((next, host) => () => open(host, next), reject)();
+    };
+    open(destIP, isLoopbackName(destIP) ? () => void tryElsewhere() : reject);
   });
   connection.on('openssh.streamlocal', (accept, reject, info) => {
     const socket = connect({ path: absolute(info.socketPath), allowHalfOpen: true });
