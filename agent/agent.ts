@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { homedir, hostname } from 'node:os';
-import { type AgentManifest, watchAgentUsers } from '@cde/api/agent.ts';
+import { type AgentManifest, checkAgentUsers, watchAgentUsers } from '@cde/api/agent.ts';
 import type { CallError } from '@cde/api/client.ts';
+import { makeAccessCheck } from '@cde/tunnel/access-check.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
@@ -124,6 +125,12 @@ export function makeAgent(options: {
         say(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
         void askAgain();
       },
+      access: makeAccessCheck({
+        ask: async (users, signal) =>
+          (await client.call(checkAgentUsers, { body: { users }, signal })).endUsers,
+        onUnanswered: (error) => print(`sessions begin on their tickets alone: ${describe(error)}`),
+        clock,
+      }),
       onUser: (userId) => watch.began(userId),
       clock,
       log: tunnelLog,

@@ -9,6 +9,7 @@ import {
   AgentManifest,
   type AgentStats,
   agentEnvironment,
+  checkAgentUsers,
   postAgentLogs,
   postAgentStartup,
   postAgentStats,
@@ -62,6 +63,10 @@ export async function makeTestServer(
     [postAgentStats.path]: (body) => {
       server.stats.push(postAgentStats.body!.parse(body));
       return postAgentStats.reply!.parse({ satellites: server.manifest.satellites });
+    },
+    [checkAgentUsers.path]: (body) => {
+      checkAgentUsers.body!.parse(body);
+      return { endUsers: [] };
     },
     [watchAgentUsers.path]: (body) => {
       watchAgentUsers.body!.parse(body);

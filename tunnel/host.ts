@@ -35,7 +35,6 @@ export interface SessionContext {
   sessionId: string;
   workspaceId: string;
   userId: string;
-  username: string;
   /** The kinds of path that the ticket allows. */
   paths: readonly PathKind[];
   /** The targets that the ticket allows, as formatTarget writes them; null: all. */
@@ -75,6 +74,8 @@ export interface HostOptions {
    * is done. Throws where there is none to be had. Asked only where such paths may be used.
    */
   introduce?: (context: SessionContext) => (stream: Duplex) => Promise<void>;
+  /** Asked once the ticket is accepted; streams wait for it. Rejects to end the session before its first one. */
+  authorize?: (context: SessionContext) => Promise<void>;
   /** Told once the ticket is accepted. */
   onOpen?: (context: SessionContext) => void;
   /** The time by which tickets are judged. */
@@ -112,7 +113,7 @@ export function serveSession(options: HostOptions): HostedSession {
     maxVersion: 'TLSv1.3',
     ALPNProtocols: [alpn],
   });
-  /** Set by the first hello; streams wait for it. */
+  /** Set by the first hello; streams wait for it, and for `authorize`. */
   let admitted: Promise<SessionContext> | undefined;
   let unadmitted = 0;
 
@@ -155,8 +156,10 @@ export function serveSession(options: HostOptions): HostedSession {
       if (headers[':method'] === 'CONNECT') {
         void serveStream(stream, headers);
       } else if (headers[':method'] === 'POST' && headers[':path'] === helloPath && !admitted) {
-        admitted = admit(socket, headers);
-        admitted.then(
+        const accepted = admit(socket, headers);
+        admitted = accepted.then(authorize);
+        admitted.catch(() => {});
+        accepted.then(
           (context) => {
             clearTimeout(admissionTimer);
             // Only now: before, an unknown client can make us hold no more than HTTP/2's default of 64 KiB.
@@ -215,11 +218,22 @@ export function serveSession(options: HostOptions): HostedSession {
       sessionId: randomUUID(),
       workspaceId: claims.workspaceId,
       userId: claims.userId,
-      username: claims.username,
       paths: claims.paths,
       only: claims.only ?? null,
       signal: over.signal,
     };
+  }
+
+  async function authorize(context: SessionContext): Promise<SessionContext> {
+    try {
+      await options.authorize?.(context);
+    } catch (error) {
+      log.warn({ code: (error as TunnelError).code }, 'session refused');
+      // The streams that wait are refused first, with the same reason.
+      setImmediate(() => broke(error as Error));
+      throw error;
+    }
+    return context;
   }
 
   /** One line at once, and another whenever anything has changed. */

@@ -114,11 +114,11 @@ describe('a session', () => {
       },
     });
     const userId = randomUUID();
-    const session = await open(ends, { ticket: await makeTicket({ userId, username: 'grace' }) });
+    const session = await open(ends, { ticket: await makeTicket({ userId }) });
     const target = { kind: 'unix', path: '/run/a b.sock' } as const;
     expect(JSON.parse(await readAll(await session.open(target)))).toEqual(target);
     const { sessionId } = await session.ready;
-    expect(seen).toEqual([expect.objectContaining({ sessionId, workspaceId, userId, username: 'grace' })]);
+    expect(seen).toEqual([expect.objectContaining({ sessionId, workspaceId, userId })]);
     expect(await session.ping()).toBeGreaterThan(0);
   });
 
@@ -142,6 +142,41 @@ describe('a session', () => {
       { kind: 'unix', path: '/run/docker.sock' },
     ] as const)
       await expect(session.open(target)).rejects.toEqual(code('target-forbidden'));
+  });
+
+  it('serves no stream before its user is known to have access, and none to who has lost it', async () => {
+    const served: string[] = [];
+    const onStream: HostOptions['onStream'] = (_target, stream, { userId }) => {
+      served.push(userId);
+      stream.pipe(stream);
+      return undefined;
+    };
+    let answer: (error?: TunnelError) => void = () => {};
+    const authorize = () =>
+      new Promise<void>((resolve, reject) => {
+        answer = (error) => (error ? reject(error) : resolve());
+      });
+    const [ada, eve] = [randomUUID(), randomUUID()];
+    const allowed = await open(makeHost({ onStream, authorize }), {
+      ticket: await makeTicket({ userId: ada }),
+    });
+    const stream = allowed.open(ssh);
+    await allowed.ready;
+    expect(served).toEqual([]);
+    answer();
+    (await stream).end('in');
+    expect(await readAll(await stream)).toBe('in');
+
+    const suspended = makeHost({ onStream, authorize });
+    const session = await open(suspended, { ticket: await makeTicket({ userId: eve }) });
+    const refused = session.open(ssh);
+    refused.catch(() => {});
+    await session.ready;
+    answer(new TunnelError('access-ended'));
+    await expect(refused).rejects.toEqual(code('access-ended'));
+    expect((await suspended.hosted.closed).reason).toBe('access-ended');
+    expect((await session.closed).reason).toBe('access-ended');
+    expect(served).toEqual([ada]);
   });
 
   it('half-closes streams in both directions', async () => {

@@ -46,7 +46,12 @@ test('a session that is open ends with the suspension of its user; those of othe
   const ada = await server.addUser('ada');
   const bob = await server.addUser('bob');
   const box = v7();
-  const token = await server.keys.tickets.signListenToken({ workspaceId: box, buildId: v7(), exp: exp() });
+  const token = await server.keys.tickets.signListenToken({
+    workspaceId: box,
+    buildId: v7(),
+    satellite: 'embedded',
+    exp: exp(),
+  });
   const agent = await connect('/relay/v1/listen', token);
   const paired = once(agent, 'message');
   const session = await dial(ada, box);
@@ -91,6 +96,7 @@ test('who asks is told of those found at once, of others when it happens on anot
   // Nobody whom the server does not know has sessions.
   const stranger = v7();
   expect(await standing.ended([cy.id, stranger], still.signal)).toEqual([stranger]);
+  expect(await standing.inactive([cy.id, stranger])).toEqual([stranger]);
 
   const first = standing.ended([cy.id, dan.id], still.signal);
   const second = standing.ended([dan.id], still.signal);
@@ -99,6 +105,7 @@ test('who asks is told of those found at once, of others when it happens on anot
   // By the bus of another replica: the HTTP side has one of its own.
   await server.request(root, 'PATCH', '/api/v1/users/cy', { status: 'suspended' });
   expect(await first).toEqual([cy.id]);
+  expect(await standing.inactive([cy.id, dan.id])).toEqual([cy.id]);
   // Without the bus, by the look that stands behind it.
   await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, dan.id));
   await standing.check();

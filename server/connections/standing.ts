@@ -1,4 +1,4 @@
-import { watchAgentUsers } from '@cde/api/agent.ts';
+import { checkAgentUsers, watchAgentUsers } from '@cde/api/agent.ts';
 import { watchSatelliteUsers } from '@cde/api/satellites.ts';
 import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { Database } from '../database/pool.ts';
@@ -22,6 +22,8 @@ export interface Standing {
   watch(watcher: Watcher): () => void;
   /** Those of the users who may have no sessions: as soon as there is one, at the latest (then none) after 25 s. */
   ended(users: readonly string[], left: AbortSignal): Promise<string[]>;
+  /** Those of the users who may have no sessions, at this moment. */
+  inactive(users: readonly string[]): Promise<string[]>;
   /** Looks now. Rejects with the database's error. */
   check(): Promise<void>;
   /** Lets all go who wait. */
@@ -47,17 +49,21 @@ export function makeStanding(options: {
   let again: Promise<void> | null = null;
   let closed = false;
 
-  async function look(): Promise<void> {
-    const asked = new Set<string>();
-    for (const watcher of watchers) for (const userId of watcher.users()) asked.add(userId);
-    if (asked.size === 0) return;
+  async function inactive(users: readonly string[]): Promise<string[]> {
     // One array rather than as many parameters: a statement has no more than 65,535 of these.
     const { rows } = await database.pool.query<{ id: string }>(
       `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
         WHERE NOT EXISTS (SELECT FROM users WHERE users.id = asked.id AND status = 'active')`,
-      [[...asked]],
+      [users],
     );
-    const ended = new Set(rows.map(({ id }) => id));
+    return rows.map(({ id }) => id);
+  }
+
+  async function look(): Promise<void> {
+    const asked = new Set<string>();
+    for (const watcher of watchers) for (const userId of watcher.users()) asked.add(userId);
+    if (asked.size === 0) return;
+    const ended = new Set(await inactive([...asked]));
     if (ended.size === 0) return;
     for (const watcher of [...watchers])
       for (const userId of [...watcher.users()]) if (ended.has(userId)) watcher.end(userId);
@@ -124,6 +130,7 @@ export function makeStanding(options: {
   return {
     watch,
     ended,
+    inactive,
     check,
     close() {
       closed = true;
@@ -135,7 +142,8 @@ export function makeStanding(options: {
 }
 
 /** Serves agents and satellites who ask whose sessions are to end. */
-export function standingRoutes(app: FastifyInstance, standing: Pick<Standing, 'ended'>): void {
+export function standingRoutes(app: FastifyInstance, standing: Pick<Standing, 'ended' | 'inactive'>): void {
+  serveAgent(app, checkAgentUsers, async ({ body }) => ({ endUsers: await standing.inactive(body.users) }));
   serveAgent(app, watchAgentUsers, async ({ body, reply }) => ({
     endUsers: await standing.ended(body.users, gone(reply)),
   }));

@@ -152,6 +152,7 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/agent/startup`]: ofAgents,
   [`POST ${v1}/agent/stats`]: ofAgents,
   [`POST ${v1}/agent/users`]: ofAgents,
+  [`POST ${v1}/agent/users/check`]: ofAgents,
 };
 
 /** Routes outside the contract that ask the gate themselves. WebSockets: allowed is 404, for want of an upgrade. */
@@ -369,6 +370,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/satellite/terminals`]: () => ({ code: '', clientKey: makeClientKey().publicKey }),
     [`POST ${v1}/satellite/terminals/standing`]: () => ({ admissions: [] }),
     [`POST ${v1}/agent/users`]: () => ({ users: [] }),
+    [`POST ${v1}/agent/users/check`]: () => ({ users: [] }),
     [`POST ${v1}/agent/register`]: () => ({
       tlsPublicKey: hashSecret('a key').toString('base64url'),
       sshHostKey: `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA${'A'.repeat(42)}`,
