@@ -1,7 +1,9 @@
 import type { Duplex } from 'node:stream';
 import type { AgentManifest, AgentStats } from '@cde/api/agent.ts';
+import type { AccessCheck } from '@cde/tunnel/access-check.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
+import type { SessionContext } from '@cde/tunnel/host.ts';
 import { stunOf } from '@cde/tunnel/introduce.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
@@ -32,12 +34,14 @@ export function makeHosting(options: {
   certificate: { key: string; cert: string; fingerprint: string };
   /** The one of the moment. */
   manifest: () => AgentManifest;
-  listenToken: (asked: { stale: boolean }) => Promise<string>;
+  listenToken: (url: string, asked: { stale: boolean }) => Promise<string>;
   ssh: Promise<Pick<SshServer, 'serve'>>;
   sessions: Sessions;
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
   direct?: Pick<DirectOptions, 'serverUrl' | 'onFailure'>;
+  /** Whether a user may have sessions, asked before the first stream of each. */
+  access?: AccessCheck;
   /** A session of this user has begun. */
   onUser?: (userId: string) => void;
   clock: Clock;
@@ -92,6 +96,8 @@ export function makeHosting(options: {
       },
     },
     onStream: serveStream,
+    onSession: () => options.access?.prefetch(),
+    ...(options.access && { authorize: ({ userId }: SessionContext) => options.access!.check(userId) }),
     onOpen: ({ userId }) => options.onUser?.(userId),
     log,
   });
@@ -127,7 +133,7 @@ export function makeHosting(options: {
         if (listeners.has(url)) continue;
         const listener = listenRelay({
           url,
-          listenToken: options.listenToken,
+          listenToken: (asked) => options.listenToken(url, asked),
           onPath: (path) => reception.accept(path),
           onState: (connected, reason) => {
             if (!closed) options.onState(name, connected, reason);

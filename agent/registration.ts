@@ -8,8 +8,8 @@ export interface Registration {
   readonly manifest: AgentManifest;
   /** Registers again; calls at the same time share one. Resolves with the new manifest. */
   renew(): Promise<AgentManifest>;
-  /** For listenRelay: the token of the moment, or a new one when the last was refused or has expired. */
-  listenToken(options: { stale: boolean }): Promise<string>;
+  /** For listenRelay: a satellite's token of the moment, or a new one when the last was refused or has expired. */
+  listenToken(url: string, options: { stale: boolean }): Promise<string>;
 }
 
 /** Renewed after this part of the token's life, so that a server that is away for a while does no harm. */
@@ -72,9 +72,9 @@ export async function register(options: {
       return manifest;
     },
     renew,
-    async listenToken({ stale }) {
+    async listenToken(url, { stale }) {
       if (stale || Date.parse(manifest.listenTokenExpiresAt) <= now()) await renew();
-      return manifest.listenToken;
+      return manifest.satellites.find((each) => each.url === url)?.listenToken ?? manifest.listenToken;
     },
   };
 }

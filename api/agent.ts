@@ -40,13 +40,11 @@ export const RegisterAgent = z.object({
   hostname: plain(255),
 });
 
-const Satellites = z.array(
-  z.object({
-    name: z.string(),
-    url: z.string(),
-    stun: HostPort.optional().describe('Of its STUN server, by UDP'),
-  }),
-);
+const Satellite = z.object({
+  name: z.string(),
+  url: z.string(),
+  stun: HostPort.optional().describe('Of its STUN server, by UDP'),
+});
 
 /** How a session may reach an agent: through a satellite, at the agent's own addresses, or by UDP through NATs. */
 export const PathKind = z.enum(['relay', 'direct-tcp', 'direct-udp']);
@@ -80,13 +78,23 @@ export const AgentManifest = z.object({
   ticketKeys: z
     .array(z.string())
     .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
-  satellites: Satellites,
+  satellites: z.array(
+    Satellite.extend({
+      // A server of an earlier release has one for all of them.
+      listenToken: z
+        .string()
+        .optional()
+        .describe(
+          'Shown to this satellite to listen for this workspace; no other takes it. Signed, and renewed by registering again',
+        ),
+    }),
+  ),
   paths: z.array(PathKind).default(['relay']).describe('The kinds of path that may carry sessions'),
   direct: DirectListen.nullable().default(null).describe('Null where no direct path is allowed'),
   listenToken: z
     .string()
     .describe(
-      'Shown to a satellite to listen for this workspace; a signed token, renewed by registering again',
+      "For agents of earlier releases, which show it everywhere: the server's own satellites take it",
     ),
   listenTokenExpiresAt: Moment,
   statsEveryMs: z.number().int(),
@@ -169,13 +177,24 @@ export const postAgentStats = endpoint({
   summary: 'Report stats; also the sign of life',
   permission: 'agent',
   body: AgentStats,
-  reply: z.object({ satellites: Satellites.describe('As of now: where they are others, register again') }),
+  reply: z.object({
+    satellites: z.array(Satellite).describe('As of now: where they are others, register again'),
+  }),
 });
 
 /** Asked by agents and satellites as long as anybody's session is there. */
 export const UsersHere = z.object({ users: z.array(Id).max(50_000).describe('Whose sessions are here') });
 export const UsersToEnd = z.object({
   endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer; none: ask again'),
+});
+export const checkAgentUsers = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/users/check',
+  tag,
+  summary: 'Which of the users may have no sessions; asked before the first stream of each session',
+  permission: 'agent',
+  body: z.object({ users: z.array(Id).max(100) }),
+  reply: z.object({ endUsers: z.array(Id) }),
 });
 export const watchAgentUsers = endpoint({
   method: 'POST',

@@ -95,6 +95,8 @@ export const SatelliteOrders = Orders.extend({
 export type SatelliteOrders = z.infer<typeof SatelliteOrders>;
 
 export const SatelliteManifest = Orders.extend({
+  // A server of an earlier release does not say.
+  id: Id.optional().describe('Which listen tokens for this satellite name'),
   name: z.string(),
   region: z.string(),
   heartbeatEveryMs: z.number().int(),

@@ -39,7 +39,11 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
 
   app.get(
     relayPaths.listen,
-    { websocket: true, preValidation: (request, reply) => admit(request, reply, verifyListenToken) },
+    {
+      websocket: true,
+      preValidation: (request, reply) =>
+        admit(request, reply, (token, keys) => verifyListenToken(token, keys, relay.id())),
+    },
     (socket, request) => relay.listen(socket, claimsOf(request)),
   );
   app.get(

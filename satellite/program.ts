@@ -50,6 +50,7 @@ export async function startSatellite(options: {
   /** No session is left. */
   const ended = new AbortController();
   let ticketKeys: readonly string[] = [];
+  let id: string | null = null;
   /** What browsers are served, and the origin of the pages whose terminals are. */
   let web: SatelliteWeb | null = null;
   let dashboard = '';
@@ -79,6 +80,7 @@ export async function startSatellite(options: {
   let ports: PortGateway | undefined;
   const relay = makeRelay({
     ticketKeys: () => ticketKeys,
+    id: () => id,
     onUser: (userId) => watch.began(userId),
     log: tunnelLog,
   });
@@ -189,6 +191,7 @@ export async function startSatellite(options: {
     log: programLog,
     onManifest(manifest) {
       ({ ticketKeys, web, dashboard } = manifest);
+      id = manifest.id ?? null;
       registered = true;
       if (!web) terminals.sendAway(servesNone);
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');

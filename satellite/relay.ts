@@ -50,6 +50,8 @@ export const defaultRelayLimits: RelayLimits = {
 export interface RelayOptions {
   /** The server's public keys (SPKI, base64url), or how to get those of the moment. */
   ticketKeys: readonly string[] | (() => readonly string[]);
+  /** This satellite's id, which listen tokens must name; null while it is not known, or to take any. */
+  id?: () => string | null;
   log?: Log;
   limits?: Partial<RelayLimits>;
   /** Told when a workspace's agent comes and when it is gone. */
@@ -73,6 +75,7 @@ export interface RelayStats {
 
 export interface Relay {
   readonly ticketKeys: () => readonly string[];
+  readonly id: () => string | null;
   /** Takes an agent's socket, admitted by its listen token, until it is paired or closed. */
   listen(socket: WebSocket, claims: ListenClaims): void;
   /** Takes a client's socket, admitted by its ticket, and pairs it with an agent's. */
@@ -345,6 +348,7 @@ export function makeRelay(options: RelayOptions): Relay {
 
   return {
     ticketKeys: typeof ticketKeys === 'function' ? ticketKeys : () => ticketKeys,
+    id: options.id ?? (() => null),
     listen,
     dial,
     connected: (workspaceId) => places.get(workspaceId)?.present ?? false,

@@ -7,6 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
+import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
 import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
@@ -84,6 +85,7 @@ export async function startControlPlane(options: {
   const wake = makeWaking(database, log);
   const relay = makeRelay({
     ticketKeys: [keys.tickets.publicKey],
+    id: () => embeddedSatellite,
     // Every session says hello and goodbye; that is for whoever looks closely.
     log: {
       debug: log.debug.bind(log),

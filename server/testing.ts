@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
 import { type Scope, sessionKeyHeader } from '@cde/api/identity.ts';
 import { makeRelay, type Relay } from '@cde/satellite/relay.ts';
+import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';
 import { v7 } from 'uuid';
@@ -113,7 +114,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   const clock = { at: new Date() };
   const log = makeLog('silent');
   const bus = makeBus({ url: database.url, pool: database.pool, log });
-  const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey] });
+  const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey], id: () => embeddedSatellite });
   const clusters = makeClusterStore({ database, keys, now: () => clock.at });
   const connections = makeConnections({ source: clusters.source, installation: 'test', log });
   const embedded = async () => [{ name: 'embedded', url: config.accessUrl, region: config.region }];

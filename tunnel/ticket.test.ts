@@ -58,7 +58,7 @@ describe('tickets', () => {
       exp: seconds,
     });
     await expect(
-      verifyListenToken(token, [signer.publicKey], new Date((seconds + 31) * 1000)),
+      verifyListenToken(token, [signer.publicKey], null, new Date((seconds + 31) * 1000)),
     ).rejects.toEqual(code('listen-token-expired'));
   });
 
@@ -102,7 +102,22 @@ describe('tickets', () => {
         code('ticket-invalid'),
       );
     }
-    await expect(verifyListenToken(ticket, [signer.publicKey], now)).rejects.toEqual(
+    await expect(verifyListenToken(ticket, [signer.publicKey], null, now)).rejects.toEqual(
+      code('listen-token-invalid'),
+    );
+  });
+
+  it('let an agent listen at the satellite that they name, and at no other', async () => {
+    const claims = { workspaceId: randomUUID(), buildId: randomUUID(), exp: seconds + 60 };
+    const token = await signer.signListenToken({ ...claims, satellite: 'tokyo-1' });
+    const keys = [signer.publicKey];
+    await expect(verifyListenToken(token, keys, 'tokyo-1', now)).resolves.toMatchObject(claims);
+    await expect(verifyListenToken(token, keys, 'embedded', now)).rejects.toEqual(
+      code('listen-token-invalid'),
+    );
+    // As servers of earlier releases sign them: good nowhere.
+    const unnamed = await signer.signListenToken(claims);
+    await expect(verifyListenToken(unnamed, keys, 'tokyo-1', now)).rejects.toEqual(
       code('listen-token-invalid'),
     );
   });

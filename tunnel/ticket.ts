@@ -21,9 +21,10 @@ export const TicketClaims = z
     // Of a kind of its own: an agent of an older release, which knows no limits, refuses it.
     kind: z.enum(['client', 'limited']),
     workspaceId: z.uuid(),
-    workspace: z.string().max(80).describe('owner/name'),
+    // Satellites read the claims, and need no names: a server leaves these empty. Agents of earlier releases want them.
+    workspace: z.string().max(80).default(''),
     userId: z.uuid(),
-    username: z.string().max(80).describe('Who connects'),
+    username: z.string().max(80).default(''),
     agentKey: sha256.describe("Of the agent's TLS SubjectPublicKeyInfo"),
     clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
     satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that it is meant for'),
@@ -45,6 +46,14 @@ export const ListenClaims = z.object({
   kind: z.literal('listen'),
   workspaceId: z.uuid(),
   buildId: z.uuid(),
+  // A server of an earlier release names none.
+  satellite: z
+    .string()
+    .max(80)
+    .optional()
+    .describe(
+      'The id of the satellite that it is for, `embedded` for those of the server; no other takes it',
+    ),
   exp: z.number().int().describe('Seconds since 1970'),
 });
 export type ListenClaims = z.infer<typeof ListenClaims>;
@@ -100,13 +109,30 @@ export function verifyTicket(
   return verify(token, publicKeys, TicketClaims, 'ticket-invalid', 'ticket-expired', now);
 }
 
-/** As verifyTicket, of an agent's listen token: `listen-token-expired` or `listen-token-invalid`. */
-export function verifyListenToken(
+/** The satellite that listen tokens name for all of the server's own. */
+export const embeddedSatellite = 'embedded';
+
+/**
+ * As verifyTicket, of an agent's listen token: `listen-token-expired` or `listen-token-invalid`. `satellite` is the one
+ * that asks; null if it does not know its id, from a server of an earlier release.
+ */
+export async function verifyListenToken(
   token: string,
   publicKeys: readonly string[],
+  satellite: string | null,
   now?: Date,
 ): Promise<ListenClaims> {
-  return verify(token, publicKeys, ListenClaims, 'listen-token-invalid', 'listen-token-expired', now);
+  const claims = await verify(
+    token,
+    publicKeys,
+    ListenClaims,
+    'listen-token-invalid',
+    'listen-token-expired',
+    now,
+  );
+  if (satellite !== null && claims.satellite !== satellite)
+    throw new TunnelError('listen-token-invalid', 'it is for another satellite');
+  return claims;
 }
 
 /** As verifyTicket, of a token for measuring. */

@@ -17,7 +17,7 @@ export function netcheckRoutes(
     return {
       token: await deps.keys.tickets.signProbeToken({ userId: actor.userId, exp }),
       expiresAt: new Date(exp * 1000).toISOString(),
-      satellites: await deps.satellites(null),
+      satellites: (await deps.satellites(null)).map(({ id: _, ...place }) => place),
     };
   });
 }

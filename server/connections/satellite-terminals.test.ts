@@ -164,6 +164,8 @@ test('a code becomes a ticket that opens the SSH server by that satellite alone'
   const reply = await open('tokyo', await ada.code());
   expect(reply.status).toBe(200);
   const claims = await verifyTicket(reply.body.ticket, [server.keys.tickets.publicKey]);
+  // Satellites read them.
+  expect([claims.workspace, claims.username]).toEqual(['', '']);
   expect(claims).toMatchObject({
     kind: 'limited',
     only: ['ssh'],

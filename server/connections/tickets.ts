@@ -68,9 +68,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
     const exp = Math.floor((now().getTime() + ticketMs) / 1000);
     const ticket = await keys.tickets.signTicket({
       workspaceId: row.id,
-      workspace,
       userId: actor.userId,
-      username: actor.username,
       agentKey: row.agentTlsKey,
       clientKey,
       satellites: places.map((place) => place.name),
@@ -87,7 +85,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
       agentKey: row.agentTlsKey,
       sshHostKey: row.agentSshHostKey,
       username: owner,
-      satellites: places.map((place) => ({
+      satellites: places.map(({ id: _, ...place }) => ({
         ...place,
         // Of the embedded one the agent may know another address: it tells the client in the session.
         agentRttMs: known.find(({ url }) => url === place.url)?.rttMs ?? null,

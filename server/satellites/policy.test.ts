@@ -29,7 +29,7 @@ describe('which paths are allowed', () => {
   });
 
   it('takes the satellites of the regions alone, the server’s own by its region', async () => {
-    const place = (name: string, region: string) => ({ name, url: `https://${name}`, region });
+    const place = (name: string, region: string) => ({ id: name, name, url: `https://${name}`, region });
     const registry = makeRegistry({
       store: { serving: async () => [place('frankfurt', 'eu'), place('tokyo', 'ap')] },
       embedded: {

@@ -1,6 +1,8 @@
 import type { SatelliteStore } from './store.ts';
 
 export interface Place {
+  /** Absent: one of the server's own. */
+  id?: string;
   name: string;
   url: string;
   region: string;

@@ -35,6 +35,7 @@ export function satelliteRoutes(
     const row = await store.register(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
     return {
+      id: row.id,
       name: row.name,
       region: row.region,
       drain: row.draining,

@@ -8,7 +8,9 @@ import { impatientClock, makeQueue } from '@cde/satellite/testing.ts';
 import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
+import { openSocket } from '@cde/tunnel/paths/socket.ts';
 import { makeReception } from '@cde/tunnel/reception.ts';
+import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
 import { openSession } from '@cde/tunnel/session.ts';
 import { eq } from 'drizzle-orm';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
@@ -229,11 +231,17 @@ test('sessions: moved elsewhere when drained, and ended with the suspension of t
       return undefined;
     },
   });
-  const satellites = [one, other].map(({ satellite }) => ({ name: satellite.url, url: satellite.url }));
+  const ids = await Promise.all(['one', 'other'].map(async (name) => (await api('GET', `/${name}`)).body.id));
+  const satellites = [one, other].map(({ satellite }, index) => ({
+    id: ids[index] as string,
+    name: satellite.url,
+    url: satellite.url,
+  }));
   for (const place of satellites) {
     const listener = listenRelay({
       url: place.url,
-      listenToken: () => server.keys.tickets.signListenToken({ workspaceId, buildId: workspaceId, exp }),
+      listenToken: () =>
+        server.keys.tickets.signListenToken({ workspaceId, buildId: workspaceId, satellite: place.id, exp }),
       onPath: reception.accept,
       clock: impatientClock,
     });
@@ -285,6 +293,30 @@ test('sessions: moved elsewhere when drained, and ended with the suspension of t
 
   await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, ada.id));
   expect(await session.closed).toMatchObject({ reason: 'access-ended' });
+});
+
+test('what an agent shows to one satellite is worth nothing at another, nor at the server', async () => {
+  const [here, there] = [await start(await add('here')), await start(await add('there'))];
+  await becomes('here', 'online');
+  await becomes('there', 'online');
+  const listen = async (satelliteUrl: string, satellite: string) => {
+    const token = await server.keys.tickets.signListenToken({
+      workspaceId: randomUUID(),
+      buildId: randomUUID(),
+      satellite,
+      exp: Math.floor(Date.now() / 1000) + 60,
+    });
+    const socket = await openSocket(satelliteUrl, relayPaths.listen, token, {}).catch(({ code }) => code);
+    if (typeof socket === 'string') return socket;
+    socket.terminate();
+    return 'listens';
+  };
+  const id = (await api('GET', '/here')).body.id;
+  expect(await listen(here.satellite.url, id)).toBe('listens');
+  expect(await listen(there.satellite.url, id)).toBe('listen-token-invalid');
+  expect(await listen(url, id)).toBe('listen-token-invalid');
+  expect(await listen(url, 'embedded')).toBe('listens');
+  expect(await listen(here.satellite.url, 'embedded')).toBe('listen-token-invalid');
 });
 
 test('a token that nobody knows, and settings that cannot be', async () => {

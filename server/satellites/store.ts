@@ -282,7 +282,7 @@ export function makeSatelliteStore({
     },
 
     /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
-    async serving(): Promise<{ name: string; url: string; region: string; stun?: string }[]> {
+    async serving(): Promise<{ id: string; name: string; url: string; region: string; stun?: string }[]> {
       const at = now().getTime();
       const rows = await db
         .select()
@@ -299,7 +299,13 @@ export function makeSatelliteStore({
       const late = (row: Row) => Number(at - row.seenAt!.getTime() > awayAfterMs);
       return rows
         .sort((a, b) => late(a) - late(b))
-        .map(({ name, url, region, stun }) => ({ name, url: url!, region, ...(stun !== null && { stun }) }));
+        .map(({ id, name, url, region, stun }) => ({
+          id,
+          name,
+          url: url!,
+          region,
+          ...(stun !== null && { stun }),
+        }));
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { Problem } from '@cde/api/problem.ts';
+import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
 import { and, eq } from 'drizzle-orm';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
@@ -71,6 +72,14 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
       const { paths, direct } = await policy.ofBuild(build.id);
       const expires = new Date(now().getTime() + listenTokenMs);
+      // Whoever is shown one can listen with it for this workspace: so each satellite gets one that is good there alone.
+      const listenToken = (satellite: string) =>
+        keys.tickets.signListenToken({
+          workspaceId: workspace.id,
+          buildId: build.id,
+          satellite,
+          exp: Math.floor(expires.getTime() / 1000),
+        });
       const startup = build.rendered?.startup;
       const finished = build.startup?.state === 'done' || build.startup?.state === 'none';
       return {
@@ -87,14 +96,15 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
             ? { script: startup.script, timeoutMs: parseDuration(startup.timeout) ?? 600_000 }
             : null,
         ticketKeys: [keys.tickets.publicKey],
-        satellites: await listenAt(build.id),
+        satellites: await Promise.all(
+          (await listenAt(build.id)).map(async ({ id, ...place }) => ({
+            ...place,
+            listenToken: await listenToken(id ?? embeddedSatellite),
+          })),
+        ),
         paths,
         direct,
-        listenToken: await keys.tickets.signListenToken({
-          workspaceId: workspace.id,
-          buildId: build.id,
-          exp: Math.floor(expires.getTime() / 1000),
-        }),
+        listenToken: await listenToken(embeddedSatellite),
         listenTokenExpiresAt: expires.toISOString(),
         statsEveryMs,
       };
@@ -138,7 +148,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
     ): Promise<{ satellites: { name: string; url: string; stun?: string }[] }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
       bus.publish({ workspaceId: actor.workspaceId });
-      return { satellites: await listenAt(actor.buildId) };
+      return { satellites: (await listenAt(actor.buildId)).map(({ id: _, ...place }) => place) };
     },
   };
 }

@@ -99,6 +99,8 @@ const keys = {
   version: '1',
   hostname: 'here',
 };
+const payloadOf = (token: string) => JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString());
+
 /** Plays the agent of the latest launch: registers, and reports the startup script. */
 async function agentArrives(
   report: object | null = { state: 'done', exitCode: 0, signal: null, timedOut: false, durationMs: 12 },
@@ -108,7 +110,10 @@ async function agentArrives(
     (count) => count > 0,
   );
   const agent = { token: provider.launches.shift()!.token };
-  expect((await call(agent, 'POST', '/api/v1/agent/register', keys)).status).toBe(200);
+  const registered = await call(agent, 'POST', '/api/v1/agent/register', keys);
+  expect(registered.status).toBe(200);
+  for (const { listenToken } of registered.body.satellites)
+    expect(payloadOf(listenToken)).toMatchObject({ kind: 'listen', satellite: 'embedded' });
   if (report) expect((await call(agent, 'POST', '/api/v1/agent/startup', report)).status).toBe(204);
   return agent;
 }
