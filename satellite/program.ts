@@ -8,6 +8,7 @@ import type { Clock } from '@cde/tunnel/clock.ts';
 import { watchUsers } from '@cde/tunnel/standing.ts';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
+import pretty from 'pino-pretty';
 import { serveMetrics } from './metrics.ts';
 import { openOwnDoor } from './own-door.ts';
 import { relayPlugin, websocketOptions } from './plugin.ts';
@@ -60,7 +61,14 @@ export async function startSatellite(options: {
   let ownUrl: string | null = null;
 
   const app = Fastify({
-    logger: { level: settings.logLevel, base: null },
+    logger: {
+      level: settings.logLevel,
+      base: null,
+      // Short lines for a person, JSON for a pipe; the server's log is the same.
+      ...(process.stdout.isTTY && {
+        stream: pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true }),
+      }),
+    },
     logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
     requestTimeout: requestMs,

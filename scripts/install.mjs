@@ -1,9 +1,9 @@
 // Runs before `npm start` and `npm test`, on whatever Node the machine has: installs the pinned
 // packages (Node 24 among them) when node_modules is missing or older than package-lock.json, and
 // builds the dashboard and the agent's bundle where their sources have changed.
-import { spawnSync } from 'node:child_process';
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -20,17 +20,23 @@ const installed =
   readFileSync(stamp, 'utf8') === wanted;
 
 if (!installed) {
-  process.stderr.write('Installing what is missing (npm ci)…\n');
-  const npm = spawnSync('npm', ['ci', '--no-fund', '--no-audit', '--loglevel=error'], {
-    cwd: root,
-    stdio: ['ignore', 'inherit', 'inherit'],
-    shell: process.platform === 'win32',
-  });
-  if (npm.status !== 0) {
+  const total = expectedPackages().length;
+  const { status, output } = await showing(
+    'Installing packages',
+    'npm',
+    ['ci', '--no-fund', '--no-audit', '--loglevel=error'],
+    {
+      // npm puts each package in its place as it arrives.
+      progress: () => `${installedPackages()} of ${total} packages`,
+      // npm itself is a script there.
+      shell: process.platform === 'win32',
+    },
+  );
+  if (status !== 0) {
     process.stderr.write(
-      'npm ci failed. Check that this machine reaches its npm registry (npm ping), then run the same command again.\n',
+      `${output}npm ci failed. Check that this machine reaches its npm registry (npm ping), then run the same command again.\n`,
     );
-    process.exit(npm.status ?? 1);
+    process.exit(status ?? 1);
   }
   writeFileSync(stamp, wanted);
 }
@@ -41,11 +47,78 @@ rmSync(join(root, 'node_modules/ssh2/lib/protocol/crypto/build'), { recursive: t
 
 // What the server serves and starts: built by the Node that was just installed, when missing or out of date.
 if (!process.argv.includes('--no-build')) {
-  const node = join(root, 'node_modules', '.bin', 'node');
-  for (const script of ['scripts/build-web.mjs', 'scripts/build-agent.mjs']) {
-    const built = spawnSync(existsSync(node) ? node : process.execPath, [join(root, script), '--quiet'], {
-      stdio: ['ignore', 'inherit', 'inherit'],
-    });
-    if (built.status !== 0) process.exit(built.status ?? 1);
+  const own = join(root, 'node_modules', '.bin', 'node');
+  const node = existsSync(own) ? own : process.execPath;
+  for (const [title, script] of [
+    ['Building the dashboard', 'scripts/build-web.mjs'],
+    ['Building the agent', 'scripts/build-agent.mjs'],
+  ]) {
+    const { status, output } = await showing(title, node, [join(root, script), '--quiet']);
+    if (output) process.stderr.write(output);
+    if (status !== 0) process.exit(status ?? 1);
   }
+}
+
+/** The packages of package-lock.json that are installed directly into node_modules on this platform. */
+function expectedPackages() {
+  const { packages } = JSON.parse(readFileSync(join(root, 'package-lock.json'), 'utf8'));
+  const fits = (given, value) => {
+    const list = [given ?? []].flat();
+    const excludes = list.every((each) => each.startsWith('!'));
+    return excludes ? !list.includes(`!${value}`) : list.includes(value);
+  };
+  return Object.entries(packages).filter(
+    ([path, { os, cpu }]) =>
+      /^node_modules\/(@[^/]+\/)?[^/]+$/.test(path) && fits(os, process.platform) && fits(cpu, process.arch),
+  );
+}
+
+function installedPackages() {
+  const folders = (path) => {
+    try {
+      return readdirSync(path).filter((name) => !name.startsWith('.'));
+    } catch {
+      return []; // Not there yet.
+    }
+  };
+  const modules = join(root, 'node_modules');
+  return folders(modules).reduce(
+    (sum, name) => sum + (name.startsWith('@') ? folders(join(modules, name)).length : 1),
+    0,
+  );
+}
+
+/**
+ * Runs a program and shows that it runs and for how long: on a terminal in one line that is rewritten, elsewhere in a
+ * line each 10 s. A program that ends within a second is not mentioned.
+ */
+function showing(title, program, args, { progress = () => '', shell = false } = {}) {
+  const started = performance.now();
+  const live = process.stderr.isTTY === true && process.env.TERM !== 'dumb';
+  let shown = false;
+  const tell = (end) => {
+    const seconds = Math.round((performance.now() - started) / 1000);
+    const detail = end ? '' : progress();
+    const line = `${title}${detail && `: ${detail}`}${end ? ' took' : ','} ${seconds} s`;
+    process.stderr.write(live ? `\r\u001b[K${line}${end ? '\n' : ''}` : `${line}\n`);
+    shown = true;
+  };
+  const first = setTimeout(tell, 1_000, false);
+  const timer = setInterval(tell, live ? 1_000 : 10_000, false);
+  const child = spawn(program, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'], shell });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.setEncoding('utf8').on('data', (text) => {
+      output += text;
+    });
+  return new Promise((resolve) => {
+    const end = (status, text) => {
+      clearTimeout(first);
+      clearInterval(timer);
+      if (shown) tell(true);
+      resolve({ status, output: text });
+    };
+    child.once('error', (error) => end(1, `${program} could not be started: ${error.message}\n`));
+    child.once('close', (status) => end(status, output));
+  });
 }

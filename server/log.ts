@@ -3,6 +3,16 @@ import pretty from 'pino-pretty';
 
 export type { Logger };
 
+/** The keys that pino writes itself: a second one of the same name makes a line that parsers read differently. */
+const reserved = new Set(['level', 'time', 'msg']);
+
+function withoutReservedKeys(values: Record<string, unknown>): Record<string, unknown> {
+  if (!Object.keys(values).some((key) => reserved.has(key))) return values;
+  return Object.fromEntries(
+    Object.entries(values).map(([key, value]) => [reserved.has(key) ? `${key}Value` : key, value]),
+  );
+}
+
 /** The server's log: JSON lines, or short lines on a terminal. What may hold a secret is never written. */
 export function makeLog(level: string): Logger {
   return pino(
@@ -20,6 +30,7 @@ export function makeLog(level: string): Logger {
         '*.loginKey',
       ],
       base: null,
+      formatters: { log: withoutReservedKeys },
       timestamp: pino.stdTimeFunctions.isoTime,
     },
     process.stdout.isTTY

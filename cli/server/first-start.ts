@@ -185,8 +185,15 @@ function tell(
   const lines: string[] = ['', `  ${c.bold('cde')} is at   ${c.cyan(told.url)}`];
   if (told.link) {
     lines.push(`  sign in at  ${c.cyan(told.link)}`, c.dim('              works once, for 10 minutes'));
-  } else if (told.user) lines.push(`  signed in   as ${told.user.username} (${told.user.role})`);
-  else lines.push(`  signed in   no; run: npx cde login ${told.url}`);
+  } else {
+    lines.push(
+      told.user
+        ? `  signed in   cde here, as ${told.user.username} (${told.user.role})`
+        : `  signed in   no; run: ${c.bold(`npx cde login ${told.url}`)}`,
+      `  browser     sign in at ${c.cyan(`${told.url}/sign-in`)}, or make a one-time link:`,
+      `              ${c.bold('npx cde server sign-in-link')}${c.dim('   (with the same settings as this server)')}`,
+    );
+  }
   if (!told.link && told.user)
     lines.push(`  workspaces  ${told.workspaces.length > 0 ? told.workspaces.join(', ') : 'none'}`);
   if (told.link) {

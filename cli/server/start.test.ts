@@ -39,6 +39,11 @@ test(
     const second = await startServer(home, first.port);
     expect(second.running.stdout()).toContain('hello (running)');
     expect(second.running.stdout()).not.toContain('#code=');
+    expect(second.running.stdout()).toContain('npx cde server sign-in-link');
+    // Every line of the log has each key once.
+    const lines = `${said}${second.running.stdout()}`.split('\n').filter((line) => line.startsWith('{'));
+    expect(lines.length).toBeGreaterThan(0);
+    for (const line of lines) expect(JSON.stringify(JSON.parse(line))).toBe(line);
     if (hasSsh)
       expect(await home.run(['ssh', 'hello', '--', 'cat note'])).toMatchObject({ code: 0, stdout: 'kept\n' });
     expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);

@@ -77,7 +77,8 @@ export function makeLocalProvider(
     return detecting;
   }
   isolation().then(
-    (found) => log.info({ level: found.level, refused: found.refused }, `local provider: ${found.sentence}`),
+    (found) =>
+      log.info({ isolation: found.level, refused: found.refused }, `local provider: ${found.sentence}`),
     (error) => log.warn({ err: error }, 'local provider: the isolation could not be tried yet'),
   );
 
