@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { HostPort, Id, Moment } from './names.ts';
+import { Count, HostPort, Id, Moment, maxInteger } from './names.ts';
 
 /** The environment that a provider starts an agent with; all else it learns by registering. */
 export const agentEnvironment = {
@@ -30,10 +30,12 @@ const plain = (most: number) =>
 export const RegisterAgent = z.object({
   tlsPublicKey: z
     .string()
+    .max(43)
     .regex(sha256, 'a SHA-256 in base64url')
     .describe("SHA-256 of the agent's TLS SubjectPublicKeyInfo, base64url"),
   sshHostKey: z
     .string()
+    .max(100)
     .regex(ed25519Line, 'ssh-ed25519 and the key, one line, no comment')
     .describe('OpenSSH public key line: ssh-ed25519 AAAA…'),
   version: plain(64),
@@ -103,7 +105,7 @@ export type AgentManifest = z.infer<typeof AgentManifest>;
 
 export const AgentLogLine = z.object({
   /** Counts up from 1 within one agent process, so that a resent batch is stored once. */
-  seq: z.number().int().min(1),
+  seq: Count.min(1),
   at: Moment,
   source: z.enum(['agent', 'startup']),
   stream: z.enum(['stdout', 'stderr']),
@@ -111,20 +113,23 @@ export const AgentLogLine = z.object({
 });
 export type AgentLogLine = z.infer<typeof AgentLogLine>;
 
+/** An exabyte is enough for everybody. */
+const bytes = z.number().min(0).max(1e18);
+
 export const AgentStats = z.object({
   at: Moment,
-  cpuPercent: z.number().describe('Of one core: 150 means one and a half cores'),
-  load1: z.number(),
-  memoryUsedBytes: z.number(),
-  memoryLimitBytes: z.number().nullable(),
-  homeUsedBytes: z.number(),
-  homeTotalBytes: z.number(),
-  openPorts: z.array(z.object({ port: z.number().int(), process: plain(256) })).max(1000),
+  cpuPercent: z.number().min(0).max(1e7).describe('Of one core: 150 means one and a half cores'),
+  load1: z.number().min(0).max(1e7),
+  memoryUsedBytes: bytes,
+  memoryLimitBytes: bytes.nullable(),
+  homeUsedBytes: bytes,
+  homeTotalBytes: bytes,
+  openPorts: z.array(z.object({ port: z.number().int().min(1).max(65535), process: plain(256) })).max(1000),
   sessions: z
     .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))
     .max(1000),
   satellites: z
-    .array(z.object({ url: z.string().max(300), rttMs: z.number().min(0) }))
+    .array(z.object({ url: z.string().max(300), rttMs: z.number().min(0).max(1e9) }))
     .max(20)
     .default([])
     .describe("The agent's round trip to each satellite that it listens at"),
@@ -162,10 +167,10 @@ export const postAgentStartup = endpoint({
     z.object({ state: z.literal('running') }),
     z.object({
       state: z.literal('done'),
-      exitCode: z.number().int().nullable(),
-      signal: z.string().nullable(),
+      exitCode: z.number().int().min(-maxInteger).max(maxInteger).nullable(),
+      signal: z.string().max(40).nullable(),
       timedOut: z.boolean(),
-      durationMs: z.number(),
+      durationMs: z.number().min(0).max(1e12),
     }),
     z.object({ state: z.literal('none') }),
   ]),

@@ -1,16 +1,17 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment, WorkspaceRef } from './names.ts';
+import { boundedRecord, Id, Moment, WorkspaceRef } from './names.ts';
 
 /** What a cluster is called, in templates and by admins. */
 export const ClusterName = z
   .string()
+  .max(40)
   .regex(
     /^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/,
     'use lower-case letters, digits and dashes, starting with a letter, at most 40',
   );
 
-const Labels = z.record(z.string().max(63), z.string().max(63));
+const Labels = boundedRecord(z.string().max(63), z.string().max(63), 64);
 
 /** A Kubernetes cluster that workspaces run on. Its credentials are sealed in the database and never shown. */
 export const Cluster = z.object({
@@ -71,6 +72,7 @@ export const getCluster = endpoint({
   tag,
   summary: 'Show a cluster, and check what it offers',
   permission: 'cluster:read',
+  maxConcurrent: 8,
   params,
   reply: Cluster.extend({ checks: z.array(ClusterCheck) }),
 });
@@ -80,6 +82,7 @@ const settings = {
   isDefault: z.boolean().optional(),
   publicEndpoint: z
     .url({ protocol: /^https?$/, error: 'use an address such as https://kube.example.com' })
+    .max(2000)
     .nullable()
     .optional(),
   kubeconfig: z.string().max(262_144).optional().describe('A kubeconfig; its current context is used'),
@@ -120,6 +123,7 @@ export const listOrphans = endpoint({
   tag,
   summary: 'What the sweep finds: namespaces without a workspace, workspaces without a namespace',
   permission: 'cluster:read',
+  maxConcurrent: 4,
   query: z.object({ cluster: ClusterName.optional().describe('Of this one alone') }),
   reply: z.object({ items: z.array(Orphan), unseen: z.array(z.string()).describe('Clusters that are away') }),
 });
@@ -190,6 +194,7 @@ export const getBuilder = endpoint({
   tag: 'workspaces',
   summary: 'The builder of images in the namespace of the workspace, and whether it is ready',
   permission: 'workspace:connect',
+  maxConcurrent: 16,
   params: z.object({ workspace: WorkspaceRef }),
   reply: Builder,
 });

@@ -57,6 +57,8 @@ export interface Endpoint<
   status?: number;
   /** True where a POST honours `Idempotency-Key` (docs/api.md). */
   idempotent?: boolean;
+  /** How many of these one user may have in progress: for those that cost much, or that are held open. */
+  maxConcurrent?: number;
 }
 
 /** Declares an endpoint, keeping the types of its schemas. */

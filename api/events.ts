@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { Id } from './names.ts';
+import { Id, maxInteger } from './names.ts';
 import { Build, LogLine, Workspace } from './workspaces.ts';
 
 /** WebSocket `/api/v1/events`: a client gets events only for what it subscribed to. */
@@ -36,7 +36,11 @@ export type TerminalSize = z.infer<typeof TerminalSize>;
 export const TerminalMessage = z.discriminatedUnion('type', [
   TerminalSize.extend({ type: z.literal('resize') }),
   z.object({ type: z.literal('opened') }),
-  z.object({ type: z.literal('exit'), code: z.number().int().nullable(), message: z.string() }),
+  z.object({
+    type: z.literal('exit'),
+    code: z.number().int().min(-1).max(maxInteger).nullable(),
+    message: z.string().max(10_000),
+  }),
 ]);
 export type TerminalMessage = z.infer<typeof TerminalMessage>;
 

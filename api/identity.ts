@@ -231,6 +231,7 @@ export const listUsers = endpoint({
   tag,
   summary: 'List users',
   permission: 'user:read',
+  maxConcurrent: 16,
   query: PageQuery.extend({ search: z.string().max(80).optional() }),
   reply: page(User),
 });
@@ -243,7 +244,7 @@ export const createUser = endpoint({
   body: z.object({
     username: Username,
     name: z.string().max(120).default(''),
-    email: z.email().nullable().default(null),
+    email: z.email().max(254).nullable().default(null),
     role: z.enum(roles).default('member'),
     password: Password.optional().describe('Absent: the user signs in by OIDC or a one-time link'),
   }),
@@ -262,7 +263,7 @@ export const updateUser = endpoint({
     role: z.enum(roles).optional(),
     status: z.enum(['active', 'suspended']).optional(),
     name: z.string().max(120).optional(),
-    email: z.email().nullable().optional(),
+    email: z.email().max(254).nullable().optional(),
   }),
   reply: User,
 });
@@ -304,7 +305,7 @@ export const createToken = endpoint({
   permission: 'token:own',
   body: z.object({
     name: z.string().min(1).max(80),
-    scopes: z.array(z.enum(scopes)).min(1).default(['all']),
+    scopes: z.array(z.enum(scopes)).min(1).max(scopes.length).default(['all']),
     expiresInDays: z.number().int().min(1).max(365).default(90),
   }),
   reply: NewToken,
@@ -325,6 +326,7 @@ export const listAudit = endpoint({
   tag,
   summary: 'Read the audit log, newest first',
   permission: 'audit:read',
+  maxConcurrent: 8,
   query: PageQuery.extend({
     actor: z.string().max(80).optional(),
     action: z.string().max(80).optional(),

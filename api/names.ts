@@ -4,11 +4,27 @@ import { z } from 'zod';
 export const Id = z.uuid();
 
 /** A moment, ISO 8601 in UTC. */
-export const Moment = z.iso.datetime();
+export const Moment = z.iso.datetime().max(40);
+
+/** A number that fits PostgreSQL's integer, counted from 1: versions, line numbers. */
+export const maxInteger = 2 ** 31 - 1;
+export const Count = z.number().int().min(0).max(maxInteger);
+
+/** A record of at most `max` entries. */
+export const boundedRecord = <Key extends z.core.$ZodRecordKey, Value extends z.ZodType>(
+  key: Key,
+  value: Value,
+  max: number,
+) =>
+  z
+    .record(key, value)
+    .refine((record) => Object.keys(record).length <= max, `at most ${max} entries`)
+    .meta({ maxProperties: max });
 
 export const usernamePattern = /^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$/;
 export const Username = z
   .string()
+  .max(32)
   .regex(
     usernamePattern,
     'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
@@ -18,6 +34,7 @@ export const Username = z
 export const workspaceNamePattern = /^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$/;
 export const WorkspaceName = z
   .string()
+  .max(32)
   .regex(
     workspaceNamePattern,
     'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',
@@ -26,6 +43,7 @@ export const WorkspaceName = z
 
 export const TemplateName = z
   .string()
+  .max(32)
   .regex(
     workspaceNamePattern,
     'use 1 to 32 lower-case letters, digits and hyphens, starting with a letter, ending with a letter or digit',

@@ -1,16 +1,16 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
 import { ApiError } from './errors.ts';
-import { Id } from './names.ts';
+import { boundedRecord, Id } from './names.ts';
 import { TicketReply } from './workspaces.ts';
 
 /** What the server judges of a request that a browser has sent to a port's name at a satellite. */
 const Head = z.object({
   method: z.string().max(20),
   url: z.string().max(32_768).describe('As it came: path and query'),
-  headers: z
-    .record(z.string().max(100), z.string().max(16_384))
-    .describe('Those that judging takes, by their names in lower case; no Authorization'),
+  headers: boundedRecord(z.string().max(100), z.string().max(16_384), 50).describe(
+    'Those that judging takes, by their names in lower case; no Authorization',
+  ),
 });
 
 /** Asked by a satellite before it carries a request, and again for as long as that lasts. */

@@ -14,7 +14,10 @@ export const terminalPath = '/terminal';
 export const probePath = '/relay/v1/probe';
 
 /** By its name a shell is found again. */
-export const TerminalName = z.string().regex(/^[A-Za-z0-9._-]{1,64}$/);
+export const TerminalName = z
+  .string()
+  .max(64)
+  .regex(/^[A-Za-z0-9._-]{1,64}$/);
 
 /**
  * What a browser says first at a satellite, as text, within ten seconds; from then on it is as at

@@ -1,11 +1,12 @@
 import { z } from 'zod';
 import { UsersHere, UsersToEnd } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { HostPort, Id, Moment, WildcardName } from './names.ts';
+import { Count, HostPort, Id, Moment, WildcardName } from './names.ts';
 
 /** What a satellite is called. The server's own are `embedded`, and `embedded-…` of further replicas. */
 export const SatelliteName = z
   .string()
+  .max(40)
   .regex(
     /^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$/,
     'use lower-case letters, digits and dashes, starting with a letter, at most 40',
@@ -16,11 +17,11 @@ const Region = z.string().max(80);
 
 /** What a satellite carries at the moment. */
 export const SatelliteLoad = z.object({
-  sessions: z.number().int().min(0),
-  agents: z.number().int().min(0).describe('Workspaces whose agent waits here or serves a session'),
-  bytesPerSecond: z.number().min(0).describe('Relayed since the last report, both ways together'),
-  memoryBytes: z.number().min(0),
-  loopDelayMs: z.number().min(0).describe('99th percentile of the delay of its event loop'),
+  sessions: Count,
+  agents: Count.describe('Workspaces whose agent waits here or serves a session'),
+  bytesPerSecond: z.number().min(0).max(1e15).describe('Relayed since the last report, both ways together'),
+  memoryBytes: z.number().min(0).max(1e15),
+  loopDelayMs: z.number().min(0).max(1e12).describe('99th percentile of the delay of its event loop'),
 });
 export type SatelliteLoad = z.infer<typeof SatelliteLoad>;
 

@@ -1,17 +1,20 @@
 import { z } from 'zod';
 import { DirectListen, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment, PageQuery, page, TemplateName } from './names.ts';
+import { boundedRecord, Id, Moment, maxInteger, PageQuery, page, TemplateName } from './names.ts';
 
 /** A value that a developer may choose, after defaults are filled in. */
-export const ParameterValue = z.union([z.string(), z.number(), z.boolean(), z.array(z.string())]);
+const Text = z.string().max(16_384);
+const Figure = z.number().min(-1e15).max(1e15);
+export const ParameterValue = z.union([Text, Figure, z.boolean(), z.array(Text).max(100)]);
 export type ParameterValue = z.infer<typeof ParameterValue>;
-export const ParameterValues = z.record(z.string(), ParameterValue);
+export const ParameterValues = boundedRecord(z.string().max(41), ParameterValue, 50);
 export type ParameterValues = z.infer<typeof ParameterValues>;
 
 const parameterBase = {
   name: z
     .string()
+    .max(41)
     .regex(
       /^[a-z][a-z0-9_]{0,40}$/,
       'use lower-case letters, digits and underscores, starting with a letter',
@@ -33,54 +36,61 @@ export const Parameter = z.discriminatedUnion('type', [
   z.strictObject({
     ...parameterBase,
     type: z.literal('string'),
-    default: z.string().optional(),
-    minLength: z.number().int().min(0).optional(),
-    maxLength: z.number().int().min(1).optional(),
+    default: Text.optional(),
+    minLength: z.number().int().min(0).max(maxInteger).optional(),
+    maxLength: z.number().int().min(1).max(maxInteger).optional(),
     pattern: z.string().max(400).optional().describe('A regular expression that the whole value must match'),
-    options: z.array(option(z.string())).min(1).optional(),
+    options: z.array(option(Text)).min(1).max(1000).optional(),
   }),
   z.strictObject({
     ...parameterBase,
     type: z.literal('number'),
-    default: z.number().optional(),
-    min: z.number().optional(),
-    max: z.number().optional(),
+    default: Figure.optional(),
+    min: Figure.optional(),
+    max: Figure.optional(),
     integer: z.boolean().default(false),
-    options: z.array(option(z.number())).min(1).optional(),
+    options: z.array(option(Figure)).min(1).max(1000).optional(),
   }),
   z.strictObject({ ...parameterBase, type: z.literal('boolean'), default: z.boolean().optional() }),
   z.strictObject({
     ...parameterBase,
     type: z.literal('list'),
-    default: z.array(z.string()).optional(),
+    default: z.array(Text).max(100).optional(),
     maxItems: z.number().int().min(1).max(100).default(20),
-    options: z.array(option(z.string())).min(1).optional(),
+    options: z.array(option(Text)).min(1).max(1000).optional(),
   }),
 ]);
 export type Parameter = z.infer<typeof Parameter>;
 
 /** A duration in a template: `90s`, `10m`, `2h`. */
-export const Duration = z.string().regex(/^\d+(ms|s|m|h)$/, 'a number and a unit: 90s, 10m, 2h');
+export const Duration = z
+  .string()
+  .max(20)
+  .regex(/^\d+(ms|s|m|h)$/, 'a number and a unit: 90s, 10m, 2h');
+
+/** Variables of the environment; a value may hold an expression. */
+const Env = boundedRecord(
+  z
+    .string()
+    .max(200)
+    .regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
+  z.union([z.string().max(32_768), Figure, z.boolean()]),
+  200,
+);
 
 /** Of the `local` provider: limits that hold where the machine permits cgroups. */
 export const LocalSection = z.strictObject({
-  memory: z
-    .union([z.string(), z.number()])
-    .optional()
-    .describe('For example 2Gi; an expression may stand here'),
-  cpus: z.union([z.string(), z.number()]).optional(),
-  processes: z.union([z.string(), z.number()]).optional(),
-  env: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])).optional(),
+  memory: z.union([Text, Figure]).optional().describe('For example 2Gi; an expression may stand here'),
+  cpus: z.union([Text, Figure]).optional(),
+  processes: z.union([Text, Figure]).optional(),
+  env: Env.optional(),
 });
 
 /** A number or a quantity as text; an expression may stand here. */
-const Amount = z.union([z.string().max(400), z.number()]);
-const Env = z.record(
-  z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/),
-  z.union([z.string(), z.number(), z.boolean()]),
-);
+const Amount = z.union([z.string().max(400), Figure]);
 const DnsLabel = z
   .string()
+  .max(52)
   .regex(
     /^[a-z]([-a-z0-9]{0,50}[a-z0-9])?$/,
     'use lower-case letters, digits and dashes, starting with a letter',
@@ -109,7 +119,7 @@ export const KubernetesService = z.strictObject({
   name: DnsLabel,
   image: z.string().max(400),
   ports: z
-    .array(z.union([z.string(), z.number()]))
+    .array(z.union([Text, z.number().int().min(1).max(65535)]))
     .max(20)
     .default([]),
   env: Env.default({}),
@@ -118,12 +128,12 @@ export const KubernetesService = z.strictObject({
   cpus: Amount.optional(),
   memory: Amount.optional(),
   user: z
-    .union([z.string().max(400), z.number().int().min(0)])
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
     .optional()
     .describe('The uid that it runs as; without it that of the image'),
   ready: z
     .strictObject({
-      port: z.union([z.string(), z.number()]).optional(),
+      port: z.union([Text, z.number().int().min(1).max(65535)]).optional(),
       command: z.array(z.string().max(2000)).max(50).optional(),
     })
     .optional()
@@ -149,6 +159,7 @@ export const KubernetesBuilder = z.strictObject({
   rootless: z.boolean().default(true),
   registrySecret: z
     .string()
+    .max(320)
     .regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME')
     .optional(),
   insecureRegistries: z.array(z.string().max(400)).max(10).default([]),
@@ -157,18 +168,26 @@ export const KubernetesBuilder = z.strictObject({
 /** Of the `kubernetes` provider. Strings may hold expressions, but for names and kinds. */
 export const KubernetesSection = z.strictObject({
   cluster: z
-    .union([z.string().max(400), z.strictObject({ labels: z.record(LabelKey, z.string().max(400)) })])
+    .union([
+      z.string().max(400),
+      z.strictObject({ labels: boundedRecord(LabelKey, z.string().max(400), 64) }),
+    ])
     .optional()
     .describe('A cluster by name, or by labels that it must carry; without it the default cluster'),
   image: z.string().max(400),
   pullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).optional(),
   pullSecrets: z
-    .array(z.string().regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME'))
+    .array(
+      z
+        .string()
+        .max(320)
+        .regex(/^[-a-z0-9.]+\/[-a-z0-9.]+$/, 'write NAMESPACE/NAME'),
+    )
     .max(10)
     .default([])
     .describe('Secrets that are copied into the namespace; each must carry the label cde.dev/copy=true'),
   user: z
-    .union([z.string().max(400), z.number().int().min(0)])
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
     .default(1000)
     .describe('The uid inside, or `image` for that of the image'),
   cpus: Amount.optional().describe('At most so many cores; half of it is requested'),
@@ -185,7 +204,7 @@ export const KubernetesSection = z.strictObject({
   ),
   env: Env.default({}),
   services: z.array(KubernetesService).max(20).default([]),
-  nodeSelector: z.record(LabelKey, z.string().max(400)).default({}),
+  nodeSelector: boundedRecord(LabelKey, z.string().max(400), 64).default({}),
   tolerations: z.array(Toleration).max(20).default([]),
   kernelProfile: DnsLabel.max(48, 'use at most 48 characters: it becomes part of a label')
     .optional()
@@ -231,6 +250,7 @@ export const ConnectionSection = z.strictObject({
   paths: z
     .array(PathKind)
     .min(1)
+    .max(3)
     .optional()
     .describe('Of the kinds that the server allows, those that may carry sessions; all without'),
   regions: z
@@ -252,11 +272,11 @@ export const TemplateFile = z.strictObject({
   provider: z.enum(['local', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
-    .strictObject({ size: z.string().optional().describe('A limit where the provider has one: 20Gi') })
+    .strictObject({
+      size: z.string().max(400).optional().describe('A limit where the provider has one: 20Gi'),
+    })
     .default({}),
-  env: z
-    .record(z.string().regex(/^[A-Za-z_][A-Za-z0-9_]*$/), z.union([z.string(), z.number(), z.boolean()]))
-    .default({}),
+  env: Env.default({}),
   startup: z
     .strictObject({
       script: z.string().max(65536).describe('Run by the login shell in the home, on every start'),
@@ -300,7 +320,7 @@ export const Template = z.object({
 export type Template = z.infer<typeof Template>;
 
 /** A template's folder as it travels: relative path to UTF-8 text. At most 64 files, 512 KiB together. */
-export const TemplateFiles = z.record(z.string().max(200), z.string().max(262144));
+export const TemplateFiles = boundedRecord(z.string().max(200), z.string().max(262144), 64);
 
 export const Fault = z.object({
   file: z.string(),
@@ -313,6 +333,7 @@ export const Fault = z.object({
 export type Fault = z.infer<typeof Fault>;
 
 const tag = 'templates';
+const VersionNumber = z.coerce.number().int().min(1).max(maxInteger);
 const nameParams = z.object({ template: z.string().max(80).describe("A template's name or id") });
 
 export const listTemplates = endpoint({
@@ -349,7 +370,8 @@ export const getTemplateVersionFiles = endpoint({
   tag,
   summary: 'The folder of a version',
   permission: 'template:write',
-  params: nameParams.extend({ number: z.coerce.number().int() }),
+  maxConcurrent: 16,
+  params: nameParams.extend({ number: VersionNumber }),
   reply: z.object({ files: TemplateFiles }),
 });
 export const validateTemplate = endpoint({
@@ -358,6 +380,7 @@ export const validateTemplate = endpoint({
   tag,
   summary: 'Check a folder without publishing it',
   permission: 'template:write',
+  maxConcurrent: 8,
   body: z.object({
     files: TemplateFiles,
     cluster: z
@@ -386,6 +409,7 @@ export const publishTemplate = endpoint({
   tag,
   summary: 'Publish a folder as a new version (and a new template, if the name is new)',
   permission: 'template:write',
+  maxConcurrent: 8,
   body: z.object({
     files: TemplateFiles,
     message: z.string().max(500).default(''),
@@ -401,7 +425,7 @@ export const activateTemplateVersion = endpoint({
   tag,
   summary: 'Make a version the active one',
   permission: 'template:write',
-  params: nameParams.extend({ number: z.coerce.number().int() }),
+  params: nameParams.extend({ number: VersionNumber }),
   reply: Template,
   idempotent: true,
 });

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { HostPort, Id, Moment, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
+import { HostPort, Id, Moment, maxInteger, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
 import { ParameterValues } from './templates.ts';
 
 /** What the developer wants. */
@@ -256,6 +256,7 @@ export const listKeptHomes = endpoint({
   tag,
   summary: 'Homes of deleted workspaces that can still be restored',
   permission: 'workspace:read',
+  maxConcurrent: 16,
   query: PageQuery.extend({ owner: z.string().max(80).optional().describe('A username, or `me`') }),
   reply: page(KeptHome),
 });
@@ -292,9 +293,10 @@ export const getBuildLog = endpoint({
   tag,
   summary: "A build's log; with `wait`, held open until there is more",
   permission: 'workspace:read',
+  maxConcurrent: 100,
   params: buildParams,
   query: z.object({
-    after: z.coerce.number().int().min(0).default(0),
+    after: z.coerce.number().int().min(0).max(maxInteger).default(0),
     limit: z.coerce.number().int().min(1).max(1000).default(1000),
     wait: z.coerce
       .number()

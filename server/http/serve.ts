@@ -1,14 +1,17 @@
 import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
+import { ApiError } from '@cde/api/errors.ts';
 import { mostIssues, Problem } from '@cde/api/problem.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import type { z } from 'zod';
+import { z } from 'zod';
 import { isDatabaseFull, isUnavailable, isUnstorable } from '../database/pool.ts';
 import type { Actor, Caller, Gate } from './actor.ts';
+import { makeInProgress } from './in-progress.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {
     gate: Gate;
+    inProgress: ReturnType<typeof makeInProgress>;
     /** Every endpoint served, for the tests that walk them. */
     endpoints: Endpoint[];
     /** True: replies are checked against their schemas (tests and development). */
@@ -18,6 +21,8 @@ declare module 'fastify' {
     actor: Actor;
   }
 }
+
+const noContent = z.null().describe('Done; no content');
 
 type Parsed<T> = T extends z.ZodType ? z.output<T> : undefined;
 
@@ -81,14 +86,20 @@ export function serveAs<
       ...(endpoint.params && { params: endpoint.params }),
       ...(endpoint.query && { querystring: endpoint.query }),
       ...(endpoint.body && { body: endpoint.body }),
-      ...(endpoint.reply && { response: { [endpoint.status ?? 200]: endpoint.reply } }),
+      ...(endpoint.permission === 'public' && { security: [] }),
+      response: {
+        [endpoint.status ?? (endpoint.reply ? 200 : 204)]: endpoint.reply ?? noContent,
+        '4xx': ApiError,
+        '5xx': ApiError,
+      },
     },
-    onRequest: async (request) => {
+    onRequest: async (request, reply) => {
       request.actor = await app.gate.authenticate(request.headers, {
         method: request.method,
         ip: request.ip,
       });
       app.gate.authorize(request.actor, endpoint.permission);
+      app.inProgress.add(request.actor, endpoint, reply);
     },
     handler: async (request, reply) => {
       const actor = request.actor as ActorOf<P>;
@@ -219,6 +230,7 @@ export function toProblem(error: unknown): Problem {
 /** Installs request parsing by zod, the reply serialiser, and the error and not-found handlers. */
 export function installHttp(app: FastifyInstance, options: { gate: Gate; checkReplies: boolean }): void {
   app.decorate('gate', options.gate);
+  app.decorate('inProgress', makeInProgress());
   app.decorate('endpoints', []);
   app.decorate('checkReplies', options.checkReplies);
   // Set by every endpoint's onRequest; null only on routes outside the contract, which do not read it.
