@@ -2,7 +2,7 @@ import { type Command, command } from '../command.ts';
 import { roles } from '../statuses.ts';
 
 const group = 'Administration:';
-const user = { user: { help: 'A username, or `me`' } } as const;
+const user = { user: { help: 'A username, or `me`', completes: 'users' } } as const;
 const fields = {
   name: { kind: 'text', value: 'NAME', help: 'Full name' },
   email: { kind: 'text', value: 'EMAIL', help: 'Email address' },

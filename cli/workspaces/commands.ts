@@ -30,7 +30,7 @@ export const workspaceCommands: readonly Command[] = [
         completes: 'templates',
       },
       ...parameters,
-      owner: { kind: 'text', value: 'USER', help: 'For another user, if you may' },
+      owner: { kind: 'text', value: 'USER', help: 'For another user, if you may', completes: 'users' },
       home: {
         kind: 'text',
         value: 'HOME',
@@ -53,7 +53,7 @@ export const workspaceCommands: readonly Command[] = [
     summary: 'List workspaces',
     options: {
       all: { kind: 'flag', short: 'a', help: "Everybody's that you may see, not only yours" },
-      owner: { kind: 'text', value: 'USER', help: 'Only this user’s' },
+      owner: { kind: 'text', value: 'USER', help: 'Only this user’s', completes: 'users' },
       status: {
         kind: 'text',
         value: 'STATUS',
