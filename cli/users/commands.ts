@@ -28,6 +28,7 @@ export const userCommands: readonly Command[] = [
   }),
   command({
     name: 'user list',
+    aliases: ['user ls'],
     group,
     summary: 'List users',
     options: { search: { kind: 'text', value: 'TEXT', help: 'Only those whose name holds it' } },
@@ -73,6 +74,7 @@ export const userCommands: readonly Command[] = [
   }),
   command({
     name: 'user delete',
+    aliases: ['user rm'],
     group,
     summary: 'Delete a user who has no workspaces',
     arguments: user,
