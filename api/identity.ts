@@ -29,7 +29,14 @@ export const SessionKey = z
   .string()
   .describe('Sent as `X-Cde-Session-Key` with every request that carries the session cookie; shown once');
 /** The reply to a sign-in, which also sets the session cookie. */
-export const SignedIn = User.extend({ sessionKey: SessionKey });
+export const SignedIn = User.extend({
+  sessionKey: SessionKey,
+  device: z
+    .string()
+    .describe(
+      'Kept by this browser and sent with its next sign-ins, so that failures of others do not slow them',
+    ),
+});
 export type SignedIn = z.infer<typeof SignedIn>;
 
 /** What a token may do: everything its user may, or read only, or reach workspaces only. */
@@ -85,7 +92,15 @@ export const signIn = endpoint({
   tag,
   summary: 'Sign in with a password; sets the session cookie and returns the session key',
   permission: 'public',
-  body: z.object({ username: z.string().max(200), password: z.string().max(200) }),
+  body: z.object({
+    username: z.string().max(200),
+    password: z.string().max(200),
+    devices: z
+      .array(z.string().max(200))
+      .max(10)
+      .default([])
+      .describe('What earlier sign-ins of this browser returned as `device`'),
+  }),
   reply: SignedIn,
 });
 export const signInOnce = endpoint({

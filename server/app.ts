@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { setTimeout } from 'node:timers/promises';
 import { ApiError } from '@cde/api/errors.ts';
 import { sessionKeyHeader } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
@@ -18,6 +19,7 @@ import { clusterRoutes } from './clusters/routes.ts';
 import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
 import { builderRoutes } from './connections/builder.ts';
+import { makeConnectionAudit } from './connections/connection-audit.ts';
 import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { netcheckRoutes } from './connections/netcheck.ts';
 import { makeOpener } from './connections/open.ts';
@@ -71,6 +73,8 @@ export interface AppOptions {
   connections: Connections;
   orphans: OrphanSweep;
   now: () => Date;
+  /** Waits; tests let time pass instead. */
+  sleep?: (ms: number) => Promise<void>;
   /** Where the built dashboard lies; without it no pages are served. */
   web?: string;
   /** Replies are checked against the contract: tests and development. */
@@ -205,7 +209,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
-  identityRoutes(app, { config, database, bus, now });
+  identityRoutes(app, { config, database, keys, bus, now, sleep: options.sleep ?? setTimeout });
   templateRoutes(app, { database, connections: options.connections, now });
   workspaceRoutes(app, {
     database,
@@ -230,7 +234,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   standingRoutes(app, standing);
   const openSession = makeOpener(app, issueTicket);
   netcheckRoutes(app, { keys, satellites: satellites.ofClients, now });
-  connectionRoutes(app, { issueTicket, openSession });
+  const connectionAudit = makeConnectionAudit({ database, now, log });
+  connectionRoutes(app, { issueTicket, openSession, audit: connectionAudit });
   satelliteTerminalRoutes(app, {
     database,
     keys,
@@ -240,6 +245,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     policy,
     issueTicket,
     config,
+    audit: connectionAudit,
   });
   const access = makeAccess(database, now);
   portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });

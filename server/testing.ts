@@ -140,6 +140,9 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     }),
     satellites: { ofAgents: embedded, ofClients: embedded },
     now: () => clock.at,
+    sleep: async (ms) => {
+      clock.at = new Date(clock.at.getTime() + ms);
+    },
     checkReplies: true,
   });
   await app.ready();

@@ -8,3 +8,24 @@ const name = 'cde-session-key';
 export const sessionKey = (): string | null => localStorage.getItem(name);
 export const keepSessionKey = (key: string): void => localStorage.setItem(name, key);
 export const forgetSessionKey = (): void => localStorage.removeItem(name);
+
+const devicesName = 'cde-devices';
+/** People who share a browser. */
+const maxDevices = 10;
+
+/** What the server gave this browser at earlier sign-ins: with it, failed attempts of others do not slow the next one. */
+export function devices(): string[] {
+  try {
+    const kept: unknown = JSON.parse(localStorage.getItem(devicesName) ?? '[]');
+    return Array.isArray(kept) ? kept.filter((each) => typeof each === 'string') : [];
+  } catch {
+    return [];
+  }
+}
+
+/** Each begins with its user's id; the newest of a user stays. */
+export function keepDevice(device: string): void {
+  const user = device.split('.', 1)[0];
+  const others = devices().filter((each) => each.split('.', 1)[0] !== user);
+  localStorage.setItem(devicesName, JSON.stringify([...others, device].slice(-maxDevices)));
+}

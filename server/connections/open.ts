@@ -1,3 +1,4 @@
+import type { TicketReply } from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { openSession, type Session } from '@cde/tunnel/session.ts';
 import type { FastifyInstance } from 'fastify';
@@ -13,7 +14,7 @@ export function makeOpener(app: FastifyInstance, issueTicket: Tickets) {
     actor: UserActor,
     workspace: string,
     signal?: AbortSignal,
-  ): Promise<{ session: Session; username: string }> => {
+  ): Promise<{ session: Session } & Pick<TicketReply, 'username' | 'workspaceId' | 'workspace'>> => {
     const key = makeClientKey();
     const reply = await issueTicket(actor, workspace, key.publicKey);
     const session = await openSession({
@@ -27,7 +28,8 @@ export function makeOpener(app: FastifyInstance, issueTicket: Tickets) {
       clientPrivateKey: key.privateKey,
       ...(signal && { signal }),
     });
-    return { session, username: reply.username };
+    const { username, workspaceId } = reply;
+    return { session, username, workspaceId, workspace: reply.workspace };
   };
 }
 

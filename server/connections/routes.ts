@@ -1,14 +1,19 @@
 import { createTicket } from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve } from '../http/serve.ts';
+import type { ConnectionAudit } from './connection-audit.ts';
 import type { Opener } from './open.ts';
 import { terminalRoutes } from './terminal.ts';
 import type { Tickets } from './tickets.ts';
 
 export function connectionRoutes(
   app: FastifyInstance,
-  { issueTicket, openSession }: { issueTicket: Tickets; openSession: Opener },
+  deps: { issueTicket: Tickets; openSession: Opener; audit: ConnectionAudit },
 ): void {
-  serve(app, createTicket, ({ actor, params, body }) => issueTicket(actor, params.workspace, body.clientKey));
-  terminalRoutes(app, { openSession });
+  serve(app, createTicket, async (input) => {
+    const ticket = await deps.issueTicket(input.actor, input.params.workspace, input.body.clientKey);
+    await deps.audit.note(input, ticket, 'session');
+    return ticket;
+  });
+  terminalRoutes(app, deps);
 }

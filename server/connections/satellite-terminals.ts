@@ -10,6 +10,7 @@ import type { Registry } from '../satellites/registry.ts';
 import type { SatelliteStore } from '../satellites/store.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 import { makeAdmissions } from './admissions.ts';
+import type { ConnectionAudit } from './connection-audit.ts';
 import type { Tickets } from './tickets.ts';
 
 /**
@@ -29,6 +30,7 @@ export function satelliteTerminalRoutes(
     policy: ConnectionPolicy;
     issueTicket: Tickets;
     config: Pick<Config, 'accessUrl'>;
+    audit: ConnectionAudit;
   },
 ): void {
   const { database, store, policy, issueTicket } = deps;
@@ -71,7 +73,7 @@ export function satelliteTerminalRoutes(
     };
   });
 
-  serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body }) => {
+  serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body, requestId, ip }) => {
     if (!(await store.webById(actor.satelliteId)))
       throw new Problem('satellite-web-off', `The satellite ${actor.name} may serve no terminals.`, {
         hint: `An owner allows it: cde satellite web ${actor.name}`,
@@ -91,6 +93,7 @@ export function satelliteTerminalRoutes(
       only: ['ssh'],
       satellite: actor.name,
     });
+    await deps.audit.note({ actor: user, requestId, ip }, ticket, 'satellite-terminal');
     const { text, until } = await admissions.sign(claims);
     return { ...ticket, admission: text, admittedUntil: until.toISOString() };
   });

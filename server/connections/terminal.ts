@@ -9,6 +9,7 @@ import type { UserActor } from '../http/actor.ts';
 import { admit, keepAdmitted } from '../http/admitted.ts';
 import { makeOpenSockets } from '../http/open-sockets.ts';
 import { toProblem } from '../http/serve.ts';
+import type { ConnectionAudit } from './connection-audit.ts';
 import type { Opener } from './open.ts';
 
 const Query = z.object({
@@ -20,7 +21,10 @@ const Query = z.object({
 const checkEveryMs = 8_000;
 
 /** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
-export function terminalRoutes(app: FastifyInstance, { openSession }: { openSession: Opener }): void {
+export function terminalRoutes(
+  app: FastifyInstance,
+  { openSession, audit }: { openSession: Opener; audit: ConnectionAudit },
+): void {
   const open = makeOpenSockets('terminals');
   app.get<{ Params: { workspace: string } }>(
     '/api/v1/workspaces/:workspace/terminal',
@@ -40,7 +44,12 @@ export function terminalRoutes(app: FastifyInstance, { openSession }: { openSess
       carryTerminal(socket, {
         size,
         terminal,
-        openSession: (gone) => openSession(request.actor as UserActor, request.params.workspace, gone),
+        openSession: async (gone) => {
+          const actor = request.actor as UserActor;
+          const opened = await openSession(actor, request.params.workspace, gone);
+          await audit.note({ actor, requestId: request.id, ip: request.ip }, opened, 'terminal');
+          return opened;
+        },
         words,
       });
     },

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestServer, type TestServer } from '../testing.ts';
-import { limits } from './throttle.ts';
+import { maxFailures } from './throttle.ts';
 
 let server: TestServer;
 beforeAll(async () => {
@@ -75,7 +75,7 @@ test('a login allowed by somebody who is suspended before the CLI asks yields no
 
 test('codes cannot be guessed for long, and a token that may only read allows nothing', async () => {
   const eve = await server.addUser('eva');
-  for (let n = 0; n < limits.user; n++)
+  for (let n = 0; n < maxFailures; n++)
     expect((await server.request(eve, 'GET', '/api/v1/auth/cli/CCCC-CCCC')).status).toBe(404);
   const refused = await server.request(eve, 'POST', '/api/v1/auth/cli/CCCC-CCCC/approve', {});
   expect(refused).toMatchObject({ status: 429, body: { code: 'sign-in-throttled' } });

@@ -12,7 +12,11 @@ import { serve, serveAs } from '../http/serve.ts';
 import { readAudit, writeAudit } from './audit.ts';
 import { authorize, grantOf } from './authorize.ts';
 import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
+import { type Devices, makeDevices } from './devices.ts';
+import { type FailureAudit, makeFailureAudit } from './failure-audit.ts';
+import type { Keys } from './keys.ts';
 import { makeOidc } from './oidc.ts';
+import { makePace } from './pace.ts';
 import { hashPassword } from './passwords.ts';
 import {
   clearSessionCookie,
@@ -38,8 +42,15 @@ import {
 interface Deps {
   config: Config;
   database: Database;
+  keys: Pick<Keys, 'derive'>;
   bus: Pick<Bus, 'publishUser'>;
   now: () => Date;
+  sleep: (ms: number) => Promise<void>;
+}
+
+interface SignInRouteDeps extends Deps {
+  devices: Devices;
+  failures: FailureAudit;
 }
 
 /** How often the CLI asks whether its login was allowed: a person does not notice, and a login is rare. */
@@ -49,15 +60,32 @@ const pollEveryMs = 1500;
 export function identityRoutes(app: FastifyInstance, deps: Deps): void {
   // It writes cookies only: the gate reads the one that matters, and no request pays for parsing the rest.
   app.register(fastifyCookie, { hook: false });
-  signInRoutes(app, deps);
-  oidcRoutes(app, deps);
+  const devices = makeDevices(deps.keys.derive('sign-in devices'));
+  const failures = makeFailureAudit({ ...deps, log: app.log });
+  app.addHook('preClose', () => failures.close());
+  signInRoutes(app, { ...deps, devices, failures });
+  oidcRoutes(app, { ...deps, devices, failures });
   cliLoginRoutes(app, deps);
   userRoutes(app, deps);
   tokenRoutes(app, deps);
   serve(app, api.listAudit, ({ query }) => readAudit(deps.database, query));
 }
 
-function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): void {
+/** Writes down in the audit log that a sign-in without a name failed, and lets the error go on. */
+const noteFailure = async (
+  failures: FailureAudit,
+  how: 'one-time-link' | 'oidc',
+  { requestId, ip }: { requestId: string; ip: string },
+  error: unknown,
+): Promise<never> => {
+  if (error instanceof Problem && (error.code === 'link-invalid' || error.code === 'oidc-failed'))
+    await failures.note({ action: 'sign-in.fail', how, user: null, name: '', ip, requestId });
+  throw error;
+};
+
+function signInRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
+  const { config, database, now, devices, failures } = deps;
+  const pace = makePace(deps);
   const session = () => ({ now: now(), sessionDays: config.sessionDays });
 
   serveAs(app, api.getSignInMethods, async () => ({
@@ -72,24 +100,22 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
         hint: `Sign in with ${config.oidcName}.`,
       });
     const { user, ...made } = await signInWithPassword(
-      { database, now },
+      { database, now, pace, devices, failures },
       body,
       { requestId, ip, userAgent: request.headers['user-agent'] },
       session(),
     );
     setSessionCookie(reply, config, made);
-    return { ...toUser(user), sessionKey: made.sessionKey };
+    return { ...toUser(user), sessionKey: made.sessionKey, device: devices.make(user.id) };
   });
 
   serveAs(app, api.signInOnce, async ({ body, request, reply, requestId, ip }) => {
-    const { user, ...made } = await redeemOneTimeLink(
-      database,
-      body.code,
-      { requestId, ip, userAgent: request.headers['user-agent'] },
-      session(),
+    const from = { requestId, ip, userAgent: request.headers['user-agent'] };
+    const { user, ...made } = await redeemOneTimeLink(database, body.code, from, session()).catch((error) =>
+      noteFailure(failures, 'one-time-link', from, error),
     );
     setSessionCookie(reply, config, made);
-    return { ...toUser(user), sessionKey: made.sessionKey };
+    return { ...toUser(user), sessionKey: made.sessionKey, device: devices.make(user.id) };
   });
 
   serveAs(app, api.signOut, async ({ actor, reply, requestId, ip }) => {
@@ -124,8 +150,8 @@ function signInRoutes(app: FastifyInstance, { config, database, now }: Deps): vo
   });
 }
 
-function oidcRoutes(app: FastifyInstance, deps: Deps): void {
-  const { config } = deps;
+function oidcRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
+  const { config, devices, failures } = deps;
   const oidc = makeOidc(deps);
 
   serveAs(app, api.startOidc, async ({ actor, body }) => {
@@ -147,10 +173,10 @@ function oidcRoutes(app: FastifyInstance, deps: Deps): void {
     const { user, returnTo, ...made } = await oidc.finish({ ...body, request: from }).catch((error) => {
       if (error instanceof Problem && error.code === 'oidc-failed')
         request.log.warn({ err: error.cause, reason: error.detail }, error.message);
-      throw error;
+      return noteFailure(failures, 'oidc', from, error);
     });
     setSessionCookie(reply, config, made);
-    return { ...toUser(user), sessionKey: made.sessionKey, returnTo };
+    return { ...toUser(user), sessionKey: made.sessionKey, device: devices.make(user.id), returnTo };
   });
 }
 

@@ -1,11 +1,13 @@
+import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { browserSessions, oneTimeLinks, signInFailures, users } from '../database/schema.ts';
 import { makeTestServer, type TestServer } from '../testing.ts';
+import { digest, makePace, network, signInLanes } from './pace.ts';
 import { hashPassword, verifyPassword } from './passwords.ts';
 import { makeOneTimeLink } from './sessions.ts';
 import { sweepIdentity } from './sweep.ts';
-import { limits, network, windowMs } from './throttle.ts';
+import { windowMs } from './throttle.ts';
 
 const password = 'correct horse battery';
 let server: TestServer;
@@ -113,58 +115,167 @@ test('a wrong password and an unknown user are the same answer', async () => {
   expect({ ...unknown.body, requestId: '' }).toEqual({ ...wrong.body, requestId: '' });
 });
 
-test('ten failures from one address close that account to it, until the window has passed', async () => {
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
+
+async function addFailures(subject: string, count: number): Promise<void> {
+  const at = server.clock.at;
+  const rows = Array.from({ length: count }, () => ({ id: crypto.randomUUID(), subject, at }));
+  await server.database.db.insert(signInFailures).values(rows);
+}
+
+/** How much time passed while `work` ran: what it waited for its turn. */
+async function waited(work: () => Promise<unknown>): Promise<number> {
+  const start = server.clock.at.getTime();
+  await work();
+  return server.clock.at.getTime() - start;
+}
+
+test('guesses become slow; the right password from the same address still gets in, and clears it', async () => {
   await addUserWithPassword('mallory');
-  const start = server.clock.at;
-  for (let n = 0; n < limits.usernameAtAddress; n++)
-    expect((await attempt('mallory', 'wrong', '10.0.1.1')).status).toBe(401);
-  const refused = await attempt('mallory', password, '10.0.1.1');
-  expect(refused).toMatchObject({ status: 429, body: { code: 'sign-in-throttled' } });
-  expect(refused.retryAfter).toBe(windowMs / 1000);
-  expect((await attempt('mallory', password, '10.0.1.2')).status).toBe(200);
-  server.clock.at = new Date(start.getTime() + windowMs - 1000);
-  try {
-    // Refused attempts do not count, so that the wait does not grow.
-    expect((await attempt('mallory', password, '10.0.1.1')).retryAfter).toBe(1);
-    server.clock.at = new Date(start.getTime() + windowMs);
-    expect((await attempt('mallory', password, '10.0.1.1')).status).toBe(200);
-  } finally {
-    server.clock.at = start;
-  }
+  const waits: number[] = [];
+  for (let n = 0; n < 21; n++) waits.push(await waited(() => attempt('mallory', 'wrong')));
+  expect([waits[0], waits[9], waits[10], waits[20]]).toEqual([0, 0, 1000, 2000]);
+  await addFailures(`username:${digest('mallory')} address:127.0.0.1`, 60);
+  let reply = { status: 0 };
+  expect(
+    await waited(async () => {
+      reply = await attempt('mallory', password);
+    }),
+  ).toBe(8000);
+  expect(reply.status).toBe(200);
+  expect(await waited(() => attempt('mallory', password))).toBeLessThanOrEqual(1000);
 });
 
-test('guesses at the same moment do not slip past the limit', async () => {
-  await addUserWithPassword('peggy');
-  const replies = await Promise.all(
-    Array.from({ length: 40 }, () => attempt('peggy', 'wrong guess', '10.0.2.1')),
-  );
-  const judged = replies.filter((reply) => reply.status === 401).length;
-  expect(judged).toBeLessThanOrEqual(limits.usernameAtAddress);
-  expect(replies.filter((reply) => reply.status === 429).length).toBe(40 - judged);
+test('who guesses at one name learns nothing of whether it exists: same answers, same waits', async () => {
+  await addUserWithPassword('erin');
+  const course = async (name: string, ip: string) => {
+    const seen: unknown[] = [];
+    for (let n = 0; n < 35; n++) {
+      const from = n < 20 ? ip : `${ip}${n % 10}`;
+      let body: any;
+      const ms = await waited(async () => {
+        body = (await attempt(name, 'wrong', from)).body;
+      });
+      seen.push([ms, body.code, body.message, body.detail, body.hint]);
+    }
+    return seen;
+  };
+  const known = await course('erin', '10.0.7.1');
+  expect(await course('nobody-of-this-name', '10.0.8.1')).toEqual(known);
+  // Nor which address belongs to which name: what was typed counts, not whose it is.
+  expect(await waited(() => attempt('erin@example.com', 'wrong', '10.0.9.1'))).toBe(0);
 });
 
-test('an attack from everywhere shuts nobody out of an address of theirs, nor a one-time link', async () => {
-  const owner = await addUserWithPassword('olivia', 'owner');
-  expect((await attempt('olivia', password, '192.0.2.7')).status).toBe(200);
-  for (let n = 0; n < limits.username; n++) await attempt('olivia', 'wrong', `10.1.${n}.1`);
-  expect((await attempt('olivia', password, '10.2.0.1')).status).toBe(429);
-  expect((await attempt('olivia', password, '192.0.2.7')).status).toBe(200);
-  const link = await makeOneTimeLink(server.database, owner.id, () => server.clock.at);
+test('failures of others at the same address slow nobody whose name they did not type', async () => {
+  await addUserWithPassword('peter');
+  for (const from of ['127.0.0.1', '10.0.5.1']) await addFailures(`address:${network(from)}`, 1200);
+  expect(await waited(() => attempt('peter', password))).toBe(0);
+  // Of an address that is not everybody's, passwords tried on everybody are slow.
+  expect(await waited(() => attempt('peter', password, '10.0.5.1'))).toBe(2000);
+});
+
+test('a browser that has signed in before is slowed by its own failures alone', async () => {
+  const user = await addUserWithPassword('olivia', 'owner');
+  const { device } = (await attempt('olivia', password)).body;
+  await addFailures(`username:${digest('olivia')}`, 100);
+  const from = (given: string, devices: string[]) =>
+    server.app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/sign-in',
+      payload: { username: 'olivia', password: given, devices },
+    });
+  expect(await waited(() => from(password, [device]))).toBe(0);
+  const other = (await attempt('peter', password)).body.device;
+  for (const devices of [[], [other], [`${device}x`], [device.replace(/\.[^.]+$/, '.')], ['', '..', 'x.y.z']])
+    expect(await waited(() => from(password, devices)), String(devices)).toBeGreaterThan(0);
+  for (let n = 0; n < 10; n++) expect(await waited(() => from('wrong', [device]))).toBe(0);
+  expect(await waited(() => from('wrong', [device]))).toBe(1000);
+  const link = await makeOneTimeLink(server.database, user.id, () => server.clock.at);
   const once = await server.request(null, 'POST', '/api/v1/auth/one-time', { code: link.code });
   expect(once).toMatchObject({ status: 200, body: { username: 'olivia' } });
 });
 
-test('one address cannot try a password on everybody', async () => {
-  await server.database.db.insert(signInFailures).values(
-    Array.from({ length: limits.address }, () => ({
-      id: crypto.randomUUID(),
-      subject: `address:${network('2001:db8:1:2:3::4')}`,
-      at: server.clock.at,
-    })),
+test('guesses at the same moment take turns, and beyond a few are refused', async () => {
+  let go = () => {};
+  const gate = new Promise<void>((resolve) => {
+    go = resolve;
+  });
+  const waits: number[] = [];
+  const pace = makePace({
+    database: server.database,
+    now: () => server.clock.at,
+    sleep: (ms) => {
+      waits.push(ms);
+      return gate;
+    },
+  });
+  const lanes = signInLanes('peggy', '10.0.2.1', null);
+  await addFailures(lanes.at(-2)!.subject, 15);
+  let judged = 0;
+  let refused = 0;
+  const guesses = Array.from({ length: 30 }, () =>
+    pace
+      .paced(lanes, ['sign-in-failed'], async () => {
+        judged += 1;
+        throw new Problem('sign-in-failed', 'wrong');
+      })
+      .catch((error: Problem) => {
+        if (error.code === 'sign-in-throttled') refused += 1;
+      }),
   );
-  expect((await attempt('somebody', 'wrong', '2001:db8:1:2:ffff::1')).status).toBe(429);
-  expect((await attempt('somebody', 'wrong', '2001:db8:1:3::1')).status).toBe(401);
+  await until(() => refused === 22);
+  expect(judged).toBe(0);
+  expect(new Set(waits).size).toBe(8);
+  go();
+  await Promise.all(guesses);
+  expect(judged).toBe(8);
+});
+
+test('one IPv6 customer is one address', () => {
+  expect(network('2001:db8:1:2:3::4')).toBe(network('2001:db8:1:2:ffff::1'));
+  expect(network('2001:db8:1:2:3::4')).not.toBe(network('2001:db8:1:3::1'));
   expect(network('::ffff:10.0.0.1')).toBe('10.0.0.1');
+});
+
+test('failed sign-ins are in the audit log, and a flood of them is a few rows', async () => {
+  const owner = await server.addUser('ophelia', 'owner');
+  await addUserWithPassword('victor');
+  const audit = async (query: string) =>
+    (await server.request(owner, 'GET', `/api/v1/audit?limit=1000&${query}`)).body.items as any[];
+  // What failed in the tests above is over.
+  server.clock.at = new Date(server.clock.at.getTime() + windowMs);
+  await attempt('victor', 'wrong', '10.0.6.2');
+  const before = (await audit('action=sign-in.*')).length;
+  for (let n = 0; n < 5; n++) await attempt('victor', 'wrong', '10.0.6.1');
+  await server.request(null, 'POST', '/api/v1/auth/one-time', { code: 'cde_link_x' });
+  const [failed, ...more] = await audit('target=victor&action=sign-in.fail');
+  expect(more.map(({ ip }) => ip)).toEqual(['10.0.6.2']);
+  expect(failed).toMatchObject({
+    actor: 'anonymous',
+    targetName: 'victor',
+    ip: '10.0.6.1',
+    after: { how: 'password', attempts: 1 },
+  });
+  // What was typed may be a password.
+  for (let n = 0; n < 70; n++) await attempt(`typed-${n}`, 'wrong', `10.2.${n}.1`);
+  const rows = await audit('action=sign-in.*');
+  expect(rows.length - before).toBeLessThan(60);
+  expect(JSON.stringify(rows)).not.toContain('typed-');
+  // Once their time is over: how many there were.
+  server.clock.at = new Date(server.clock.at.getTime() + windowMs);
+  await attempt('victor', 'wrong', '10.0.6.3');
+  expect(
+    (await audit('target=victor&action=sign-in.fail')).map(({ ip, after }) => [ip, after.attempts]),
+  ).toEqual(
+    expect.arrayContaining([
+      ['10.0.6.1', 5],
+      ['10.0.6.3', 1],
+    ]),
+  );
+  const others = await audit(`target=${encodeURIComponent('(others)')}`);
+  expect(others[0].after.attempts).toBeGreaterThan(10);
 });
 
 test('a one-time link signs in once, within ten minutes, even when two use it at the same moment', async () => {

@@ -2,10 +2,13 @@ import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { users } from '../database/schema.ts';
+import type { Devices } from './devices.ts';
 import { lowerAscii, normalizeEmail } from './emails.ts';
+import type { FailureAudit } from './failure-audit.ts';
+import { digest, type Pace, signInLanes } from './pace.ts';
 import { hashPassword, isOutdated, verifyPassword } from './passwords.ts';
 import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
-import { signInLimits, throttled, userLimit } from './throttle.ts';
+import { throttled, userLimit } from './throttle.ts';
 import type { UserRow } from './users.ts';
 
 interface Deps {
@@ -13,13 +16,19 @@ interface Deps {
   now: () => Date;
 }
 
+export interface SignInDeps extends Deps {
+  pace: Pace;
+  devices: Devices;
+  failures: FailureAudit;
+}
+
 /**
  * Signs in with a username (or an email address) and a password. Throws `sign-in-failed` whether the
  * user or the password is wrong, `sign-in-throttled`, and `user-suspended` to who knows the password.
  */
 export async function signInWithPassword(
-  deps: Deps,
-  given: { username: string; password: string },
+  deps: SignInDeps,
+  given: { username: string; password: string; devices: string[] },
   request: SignInRequest,
   session: { now: Date; sessionDays: number },
 ): Promise<{ user: UserRow } & NewSession> {
@@ -31,8 +40,8 @@ export async function signInWithPassword(
     .select()
     .from(users)
     .where(eq(name.includes('@') ? users.email : users.username, name));
-  const limits = await signInLimits(deps, user?.username ?? name, request.ip);
-  return throttled(deps, limits, ['sign-in-failed'], async () => {
+  const device = user ? deps.devices.find(given.devices, user.id) : null;
+  const attempt = deps.pace.paced(signInLanes(name, request.ip, device), ['sign-in-failed'], async () => {
     if (!(await verifyPassword(user?.passwordHash ?? null, given.password)) || !user?.passwordHash)
       throw new Problem('sign-in-failed', 'The username or the password is wrong.', {
         hint: 'Without a password of your own, use single sign-on or a one-time link.',
@@ -43,6 +52,18 @@ export async function signInWithPassword(
       if (renewed) await tx.update(users).set({ passwordHash: renewed }).where(eq(users.id, user.id));
       return { user, ...made };
     });
+  });
+  return attempt.catch(async (error) => {
+    if (error instanceof Problem && (error.code === 'sign-in-failed' || error.code === 'sign-in-throttled'))
+      await deps.failures.note({
+        action: error.code === 'sign-in-failed' ? 'sign-in.fail' : 'sign-in.throttle',
+        how: 'password',
+        user: user ?? null,
+        name: digest(name),
+        ip: request.ip,
+        requestId: request.requestId,
+      });
+    throw error;
   });
 }
 

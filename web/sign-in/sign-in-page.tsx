@@ -4,7 +4,7 @@ import { useRouter, useSearch } from '@tanstack/react-router';
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { call } from '../client.ts';
 import { meQuery } from '../me.ts';
-import { keepSessionKey } from '../session-key.ts';
+import { devices, keepDevice, keepSessionKey } from '../session-key.ts';
 import { useTitle } from '../shell.tsx';
 import { Field } from '../ui/field.tsx';
 import { Spinner } from '../ui/icons.tsx';
@@ -29,8 +29,9 @@ export function SignInPage() {
   const [oidcQuery] = useState(() => oidcQueryOf(location.hash));
   const used = useRef(false);
 
-  async function enter({ sessionKey, ...user }: SignedIn, to = next) {
+  async function enter({ sessionKey, device, ...user }: SignedIn, to = next) {
     keepSessionKey(sessionKey);
+    keepDevice(device);
     client.setQueryData(meQuery.queryKey, user);
     // Ports of workspaces are the server's, not pages of the dashboard.
     if (to?.startsWith('/@')) return location.replace(to);
@@ -42,7 +43,8 @@ export function SignInPage() {
     meta: fine,
   });
   const byPassword = useMutation({
-    mutationFn: (body: { username: string; password: string }) => call(signIn, { body }),
+    mutationFn: (body: { username: string; password: string }) =>
+      call(signIn, { body: { ...body, devices: devices() } }),
     onSuccess: (signedIn) => enter(signedIn),
     meta: fine,
   });

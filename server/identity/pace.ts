@@ -1,0 +1,181 @@
+import { createHash } from 'node:crypto';
+import { isIPv6 } from 'node:net';
+import { type ErrorCode, Problem } from '@cde/api/problem.ts';
+import { and, eq, gt, inArray } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import type { Database } from '../database/pool.ts';
+import { signInFailures } from '../database/schema.ts';
+import { windowMs } from './throttle.ts';
+
+/** From how many failures within the window an attempt waits, and how long. */
+type Steps = readonly (readonly [failures: number, waitMs: number])[];
+
+/**
+ * Attempts are slowed, never shut out: whoever shares an address with an attacker (every local workspace has 127.0.0.1, an
+ * office one address) still gets in with the right password. At the last step one address has some 10,000 guesses a day at an
+ * account, all addresses together 21,600.
+ */
+export const steps = {
+  /** One address on one account: a person who mistypes waits for nothing. */
+  usernameAtAddress: [
+    [10, 1_000],
+    [20, 2_000],
+    [40, 4_000],
+    [80, 8_000],
+  ],
+  /** One account from everywhere: guessing that is spread over many addresses. */
+  username: [
+    [30, 1_000],
+    [100, 2_000],
+    [300, 4_000],
+  ],
+  /** One address on all accounts: one password tried on everybody. */
+  address: [
+    [100, 500],
+    [300, 1_000],
+    [1_000, 2_000],
+  ],
+} as const satisfies Record<string, Steps>;
+
+/** Attempts that wait in one lane. More are refused: that is a program, and each holds a connection. */
+const maxWaitingInLane = 8;
+const maxWaiting = 200;
+
+interface Lane {
+  subject: string;
+  steps: Steps;
+  /** A success clears it. */
+  forgive?: boolean;
+}
+
+/** What counts as one address: the address, or the /64 that one IPv6 customer has. */
+export function network(ip: string): string {
+  const plain = ip.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
+  if (!isIPv6(plain)) return plain;
+  const [head = '', tail = ''] = plain.replace(/%.*$/, '').split('::');
+  const left = head.split(':').filter(Boolean);
+  const right = tail.split(':').filter(Boolean);
+  const groups = plain.includes('::')
+    ? [...left, ...Array(Math.max(0, 8 - left.length - right.length)).fill('0'), ...right]
+    : left;
+  return `${groups
+    .slice(0, 4)
+    .map((group) => Number.parseInt(group, 16).toString(16))
+    .join(':')}::/64`;
+}
+
+const isLoopback = (ip: string) => /^(::ffff:)?127\.|^::1$/i.test(ip);
+
+/** People type their password where the username goes, so names are kept as a hash. */
+export const digest = (name: string): string =>
+  createHash('sha256').update(name).digest('base64url').slice(0, 22);
+
+/**
+ * The lanes of a sign-in with a password. `name` is what was typed, whether or not somebody has it: the answer and its time
+ * are the same. `device`: this browser has signed in as that user before; nobody else's failures slow it.
+ */
+export function signInLanes(name: string, ip: string, device: string | null): Lane[] {
+  if (device !== null)
+    return [{ subject: `device:${device}`, steps: steps.usernameAtAddress, forgive: true }];
+  const from = network(ip);
+  return [
+    // Loopback is everybody on the machine, and every proxy that CDE_TRUST_PROXY does not name.
+    ...(isLoopback(ip) ? [] : [{ subject: `address:${from}`, steps: steps.address }]),
+    {
+      subject: `username:${digest(name)} address:${from}`,
+      steps: steps.usernameAtAddress,
+      forgive: true,
+    },
+    { subject: `username:${digest(name)}`, steps: steps.username },
+  ];
+}
+
+const waitAfter = (failures: number, given: Steps): number =>
+  given.findLast(([from]) => failures >= from)?.[1] ?? 0;
+
+/** Slows guesses at passwords. Failures are counted for all replicas, turns are taken per replica. */
+export function makePace({
+  database,
+  now,
+  sleep,
+}: {
+  database: Database;
+  now: () => Date;
+  sleep: (ms: number) => Promise<void>;
+}) {
+  const { db } = database;
+  /** Lanes that attempts wait in: how many, and until when the last one does. */
+  const lanes = new Map<string, { waiting: number; until: number }>();
+  let waiting = 0;
+
+  /** Waits for this attempt's turn. Throws `sign-in-throttled` when too many wait already. */
+  async function turn(given: Lane[]): Promise<void> {
+    const since = new Date(now().getTime() - windowMs);
+    const slow: { subject: string; waitMs: number }[] = [];
+    for (const { subject, steps } of given) {
+      const counted = await db.$count(
+        signInFailures,
+        and(eq(signInFailures.subject, subject), gt(signInFailures.at, since)),
+      );
+      // This attempt is among them.
+      const waitMs = waitAfter(counted - 1, steps);
+      if (waitMs > 0) slow.push({ subject, waitMs });
+    }
+    if (slow.length === 0) return;
+    const at = now().getTime();
+    const full = slow.find(({ subject }) => (lanes.get(subject)?.waiting ?? 0) >= maxWaitingInLane);
+    if (full || waiting >= maxWaiting) {
+      const until = full ? lanes.get(full.subject)!.until : at + 1000;
+      throw new Problem('sign-in-throttled', 'Too many failed attempts.', {
+        detail: 'Attempts at this account, or from this address, take turns.',
+        hint: 'Wait, or sign in another way: single sign-on, or a one-time link.',
+        retryAfter: Math.max(1, Math.ceil((until - at) / 1000)),
+      });
+    }
+    let until = at;
+    for (const { subject, waitMs } of slow) {
+      const lane = lanes.get(subject) ?? { waiting: 0, until: at };
+      lane.waiting += 1;
+      lane.until = Math.max(lane.until, at) + waitMs;
+      lanes.set(subject, lane);
+      until = Math.max(until, lane.until);
+    }
+    waiting += 1;
+    try {
+      await sleep(until - at);
+    } finally {
+      waiting -= 1;
+      for (const { subject } of slow) {
+        const lane = lanes.get(subject)!;
+        lane.waiting -= 1;
+        if (lane.waiting === 0) lanes.delete(subject);
+      }
+    }
+  }
+
+  /**
+   * Runs one guess when its turn has come. It is counted before it is judged, so that a thousand at the same moment do not all
+   * pass; it stops counting unless `work` fails with one of `failures`.
+   */
+  async function paced<T>(given: Lane[], failures: ErrorCode[], work: () => Promise<T>): Promise<T> {
+    const rows = given.map(({ subject }) => ({ id: v7(), subject, at: now() }));
+    await db.insert(signInFailures).values(rows);
+    const ids = rows.map(({ id }) => id);
+    const forget = () => db.delete(signInFailures).where(inArray(signInFailures.id, ids));
+    let result: T;
+    try {
+      await turn(given);
+      result = await work();
+    } catch (error) {
+      if (!(error instanceof Problem && failures.includes(error.code))) await forget();
+      throw error;
+    }
+    await forget();
+    const forgiven = given.filter((lane) => lane.forgive).map((lane) => lane.subject);
+    if (forgiven.length > 0) await db.delete(signInFailures).where(inArray(signInFailures.subject, forgiven));
+    return result;
+  }
+  return { paced };
+}
+
+export type Pace = ReturnType<typeof makePace>;
