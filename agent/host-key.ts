@@ -34,7 +34,8 @@ export async function readHostKey(path: string): Promise<HostKey> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
     // Linked into place whole: of two agents that start at once, both take the first one's key.
     const draft = `${path}.${randomUUID()}`;
-    await writeFile(draft, made.privateKey, { mode: 0o600 });
+    // Flushed: after a power cut the name has the whole key or none.
+    await writeFile(draft, made.privateKey, { mode: 0o600, flush: true });
     await chmod(draft, 0o600);
     if (existing !== undefined) await unlink(path).catch(() => {});
     try {

@@ -18,6 +18,20 @@ const listenAddress = z
   })
   .refine(({ port }) => port <= 65535, 'a port is at most 65535');
 
+/**
+ * What is wrong with a secret key, from the variable or from the file: null is nothing. Whoever can guess it can make the
+ * tokens of every agent.
+ */
+export function secretKeyFault(text: string): string | null {
+  const key = text.trim();
+  if (key === '') return 'it is empty';
+  if (key.length < 32) return 'it has fewer than 32 characters';
+  if (key.length > 4096) return 'it has more than 4096 characters';
+  if (/\p{C}/u.test(key)) return 'it has characters that are not text';
+  if (new Set(key).size < 8) return 'it has fewer than 8 different characters';
+  return null;
+}
+
 /** Every setting: its flag is the kebab-case of its key, its variable `CDE_` + upper snake case unless named. */
 const settings = {
   listen: { schema: listenAddress, default: '127.0.0.1:7080', help: 'Address to listen on' },
@@ -48,7 +62,10 @@ const settings = {
     help: 'Seconds to wait at the start for a database that does not answer',
   },
   secretKey: {
-    schema: z.string().min(32, 'at least 32 characters'),
+    schema: z.string().superRefine((text, context) => {
+      const fault = secretKeyFault(text);
+      if (fault !== null) context.addIssue({ code: 'custom', message: fault });
+    }),
     default: undefined,
     help: 'Seals secrets in the database; without it a key file in the data directory. Replicas share it',
   },

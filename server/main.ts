@@ -9,6 +9,7 @@ import { startControlPlane, version } from './control-plane.ts';
 import { type Embedded, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
 import { type Database, isDatabaseFull, isUnavailable, openDatabase } from './database/pool.ts';
+import { checkSecretKey, SecretKeyError } from './identity/keys.ts';
 import { makeOneTimeLink } from './identity/sessions.ts';
 import { ensureOwner, findUser } from './identity/users.ts';
 import { type Logger, makeLog } from './log.ts';
@@ -59,6 +60,7 @@ async function migrateOnceThere(config: Config, database: Database, log: Logger)
   const deadline = Date.now() + config.databaseWait * 1000;
   for (let told = false; ; ) {
     try {
+      await checkSecretKey(database.pool, config);
       for (const name of await migrate(database.pool)) log.info(`migrated: ${name}`);
       return;
     } catch (error) {
@@ -220,7 +222,7 @@ async function main(): Promise<void> {
 }
 
 main().catch((error) => {
-  if (error instanceof ConfigError || error instanceof MigrationError || error instanceof StartError) {
+  if ([ConfigError, MigrationError, SecretKeyError, StartError].some((kind) => error instanceof kind)) {
     process.stderr.write(`cde server: ${error.message}\n${error.hint}\n`);
     process.exit(error instanceof ConfigError ? 2 : 1);
   }

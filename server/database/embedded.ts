@@ -198,7 +198,7 @@ export async function startEmbedded(
   const passwordFile = join(base, 'password');
   if (!existsSync(data)) {
     const password = randomBytes(24).toString('base64url');
-    await writeFile(passwordFile, password, { mode: 0o600 });
+    await writeFile(passwordFile, password, { mode: 0o600, flush: true });
     const fresh = join(base, 'data.new');
     await rm(fresh, { recursive: true, force: true });
     await mkdir(fresh, { mode: 0o700 });

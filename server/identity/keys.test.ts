@@ -1,9 +1,10 @@
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { ConfigError, readConfig } from '../config.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { loadKeys } from './keys.ts';
+import { checkSecretKey, loadKeys, SecretKeyError } from './keys.ts';
 
 let database: TestDatabase;
 let folder: string;
@@ -28,7 +29,54 @@ test('replicas that start together agree on one key, kept sealed', async () => {
 });
 
 test('another secret is refused with what to do', async () => {
-  await expect(loadKeys(database, folder, 'another secret key, also long enough')).rejects.toThrow(
-    /CDE_SECRET_KEY/,
+  await expect(loadKeys(database, folder, 'another secret key, also long enough')).rejects.toMatchObject({
+    message: expect.stringContaining('sealed by another secret'),
+    hint: expect.stringContaining('CDE_SECRET_KEY'),
+  });
+});
+
+const faults: [string, string][] = [
+  ['is empty', ''],
+  ['has only white space', ' \n\n'],
+  ['is short', 'x7'.repeat(15)],
+  ['is one letter', 'x'.repeat(64)],
+  ['was cut by a power failure', '\0'.repeat(43)],
+  ['is far too long', `${'abcdefgh'.repeat(600)}`],
+];
+
+test.each(faults)('a key file that %s is refused, and left as it is', async (_, text) => {
+  const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
+  onTestFinished(() => rm(other, { recursive: true, force: true }));
+  await writeFile(join(other, 'secret.key'), text);
+  await expect(loadKeys(database, other, undefined)).rejects.toThrow(SecretKeyError);
+  await expect(checkSecretKey(database.pool, { dataDir: other, secretKey: undefined })).rejects.toThrow(
+    join(other, 'secret.key'),
   );
+  expect(await readFile(join(other, 'secret.key'), 'utf8')).toBe(text);
+});
+
+test.each(faults)('the variable follows the same rule: a key that %s', (_, text) => {
+  // An empty variable is an unset one.
+  if (text !== '') expect(() => readConfig([], { CDE_SECRET_KEY: text })).toThrow(ConfigError);
+});
+
+test('a key file that cannot be read is refused', async () => {
+  const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
+  onTestFinished(() => rm(other, { recursive: true, force: true }));
+  await mkdir(join(other, 'secret.key'));
+  await expect(loadKeys(database, other, undefined)).rejects.toThrow(/cannot be read/);
+});
+
+test('a missing key beside a database that has sealed something is refused, and no other is made', async () => {
+  const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
+  onTestFinished(() => rm(other, { recursive: true, force: true }));
+  for (const refused of [
+    () => checkSecretKey(database.pool, { dataDir: other, secretKey: undefined }),
+    () => loadKeys(database, other, undefined),
+  ])
+    await expect(refused()).rejects.toMatchObject({
+      message: expect.stringContaining('is missing'),
+      hint: expect.stringContaining('Restore the file'),
+    });
+  expect(await readdir(other)).toEqual([]);
 });

@@ -8,12 +8,14 @@ import {
   hkdfSync,
   type KeyObject,
   randomBytes,
+  randomUUID,
 } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { link, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
 import { eq } from 'drizzle-orm';
+import type pg from 'pg';
+import { secretKeyFault } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serverKeys } from '../database/schema.ts';
 
@@ -31,22 +33,97 @@ export interface Keys {
   open(sealed: Buffer): Buffer;
 }
 
-async function masterKey(dataDir: string, secretKey: string | undefined): Promise<Buffer> {
-  if (secretKey) return createHash('sha256').update(secretKey).digest();
-  const file = join(dataDir, 'secret.key');
-  if (!existsSync(file)) {
-    await mkdir(dataDir, { recursive: true });
-    const half = `${file}.${process.pid}`;
-    await writeFile(half, randomBytes(32).toString('base64url'), { mode: 0o600 });
-    // link() refuses to replace: of two servers that start at once, the first one's key stays.
-    await link(half, file).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'EEXIST') throw error;
-    });
-    await rm(half, { force: true });
+/** A secret key that cannot be used; `main.ts` prints it. */
+export class SecretKeyError extends Error {
+  readonly hint: string;
+  constructor(message: string, hint: string, cause?: unknown) {
+    super(message, { cause });
+    this.name = 'SecretKeyError';
+    this.hint = hint;
   }
-  return createHash('sha256')
-    .update((await readFile(file, 'utf8')).trim())
-    .digest();
+}
+
+interface KeySource {
+  dataDir: string;
+  secretKey: string | undefined;
+}
+
+const fileOf = ({ dataDir }: KeySource) => join(dataDir, 'secret.key');
+
+/** The text of the key file; null where there is none. Throws SecretKeyError of a file that cannot be used. */
+async function readKeyFile(source: KeySource): Promise<string | null> {
+  const file = fileOf(source);
+  let text: string;
+  try {
+    text = (await readFile(file, 'utf8')).trim();
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw new SecretKeyError(
+      `The key file ${file} cannot be read: ${(error as Error).message}`,
+      'Let the user that the server runs as read it. It is needed to open what the database has sealed.',
+      error,
+    );
+  }
+  const fault = secretKeyFault(text);
+  if (fault !== null)
+    throw new SecretKeyError(
+      `The key file ${file} cannot be used: ${fault}.`,
+      'Restore it from a backup, or set CDE_SECRET_KEY to the key that this server had. For a server that is new and has nothing yet, remove the file.',
+    );
+  return text;
+}
+
+async function makeKeyFile(source: KeySource): Promise<void> {
+  const file = fileOf(source);
+  await mkdir(source.dataDir, { recursive: true });
+  const draft = `${file}.${randomUUID()}`;
+  const handle = await open(draft, 'wx', 0o600);
+  try {
+    await handle.writeFile(randomBytes(32).toString('base64url'));
+    // On the disk before anything is sealed with it, and under its name: a power cut leaves the whole key or none.
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  // link() refuses to replace: of two servers that start at once, the first one's key stays.
+  await link(draft, file).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EEXIST') throw error;
+  });
+  await rm(draft, { force: true });
+  const folder = await open(source.dataDir, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/**
+ * Throws SecretKeyError where the secret key cannot be used, or is missing beside a database that has sealed something with
+ * it. Called before anything is written, migrations included.
+ */
+export async function checkSecretKey(pool: pg.Pool, source: KeySource): Promise<void> {
+  if (source.secretKey !== undefined) return;
+  // The database first: another server may be making file and row at this moment, in that order.
+  const { rows: table } = await pool.query<{ exists: boolean }>(
+    "SELECT to_regclass('server_keys') IS NOT NULL AS exists",
+  );
+  const { rows: sealed } = table[0]!.exists
+    ? await pool.query('SELECT FROM server_keys LIMIT 1')
+    : { rows: [] };
+  if ((await readKeyFile(source)) === null && sealed.length > 0)
+    throw new SecretKeyError(
+      `The database has data of a server, and its key file ${fileOf(source)} is missing. Nothing was changed.`,
+      'Restore the file from a backup of the data directory (CDE_DATA_DIR names another one), or set CDE_SECRET_KEY to the key that the server had. Without it, what the database has sealed stays closed.',
+    );
+}
+
+async function masterKey(pool: pg.Pool, source: KeySource): Promise<Buffer> {
+  const hash = (text: string) => createHash('sha256').update(text).digest();
+  if (source.secretKey !== undefined) return hash(source.secretKey);
+  await checkSecretKey(pool, source);
+  if ((await readKeyFile(source)) === null) await makeKeyFile(source);
+  return hash((await readKeyFile(source))!);
 }
 
 /** Reads or makes the keys. Throws when the database's keys were sealed by another secret. */
@@ -55,13 +132,14 @@ export async function loadKeys(
   dataDir: string,
   secretKey: string | undefined,
 ): Promise<Keys> {
-  const master = await masterKey(dataDir, secretKey);
+  const source = { dataDir, secretKey };
+  const master = await masterKey(database.pool, source);
   const seal = (plain: Buffer) => {
     const nonce = randomBytes(12);
     const cipher = createCipheriv('aes-256-gcm', master, nonce);
     return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
   };
-  const open = (sealed: Buffer) => {
+  const unseal = (sealed: Buffer) => {
     const decipher = createDecipheriv('aes-256-gcm', master, sealed.subarray(0, 12));
     decipher.setAuthTag(sealed.subarray(-16));
     return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]);
@@ -80,11 +158,12 @@ export async function loadKeys(
   const [row] = await database.db.select().from(serverKeys).where(eq(serverKeys.name, 'ticket'));
   let ticketKey: KeyObject;
   try {
-    ticketKey = createPrivateKey({ key: open(row!.sealed), type: 'pkcs8', format: 'der' });
+    ticketKey = createPrivateKey({ key: unseal(row!.sealed), type: 'pkcs8', format: 'der' });
   } catch (cause) {
-    throw new Error(
-      `The keys in the database were sealed by another secret than this server has. Give it the CDE_SECRET_KEY (or ${join(dataDir, 'secret.key')}) that the first server had.`,
-      { cause },
+    throw new SecretKeyError(
+      'The keys in the database were sealed by another secret than this server has.',
+      `Give it the CDE_SECRET_KEY (or ${fileOf(source)}) that the first server had.`,
+      cause,
     );
   }
   return {
@@ -93,6 +172,6 @@ export async function loadKeys(
       `cde_agent_${createHmac('sha256', master).update(`agent token of build ${buildId}`).digest('base64url')}`,
     derive: (purpose) => Buffer.from(hkdfSync('sha256', master, '', `cde ${purpose}`, 32)),
     seal,
-    open,
+    open: unseal,
   };
 }
