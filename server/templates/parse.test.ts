@@ -57,6 +57,21 @@ test.each([
   expect(faultsOf(text)).toContain(fault);
 });
 
+test.each([
+  '0s',
+  '999ms',
+  '25h',
+  '86401s',
+  '9999999999h',
+])('a duration beyond its limit is a fault, not a surprise at the start: %s', (duration) => {
+  const said = (field: string) =>
+    expect.stringContaining(`"${field}" must be between 1s and 24h, not ${duration}`);
+  expect(faultsOf(`startup: { script: a, timeout: ${duration} }`)).toContainEqual(said('timeout'));
+  expect(faultsOf(`kubernetes: { image: a, startTimeout: ${duration} }`)).toContainEqual(
+    said('startTimeout'),
+  );
+});
+
 test('every fault is told at once, each at its place', () => {
   const { template, faults } = parse(`name: Demo
 titel: x

@@ -1,4 +1,4 @@
-import { type Fault, Parameter, type TemplateContent } from '@cde/api/templates.ts';
+import { Duration, type Fault, Parameter, type TemplateContent } from '@cde/api/templates.ts';
 import { makeScope, type Scope } from './expressions.ts';
 import { wantAt } from './fields.ts';
 import { checkFiles, templateFileName } from './files.ts';
@@ -116,6 +116,7 @@ function checkMeaning(
   checkTexts(source, faults);
   checkEnv(source, root, faults);
   checkStartup(source, asMap(root.startup), faults);
+  checkDuration(source, ['kubernetes', 'startTimeout'], asMap(root.kubernetes).startTimeout, faults);
   if (typeof root.icon === 'string' && /[/.]/.test(root.icon) && !Object.hasOwn(files, root.icon)) {
     const near = nearest(root.icon, Object.keys(files));
     faults.push(
@@ -215,9 +216,14 @@ function checkStartup(source: Source, startup: Record<string, unknown>, faults: 
   if (typeof script === 'string' && unstorable(script)) {
     faults.push(source.fault(['startup', 'script'], 'the script holds a NUL character or half a character'));
   }
-  if (typeof timeout !== 'string') return;
-  const ms = parseDuration(timeout);
-  if (ms !== null && (ms < 1000 || ms > limits.timeoutMs)) {
-    faults.push(source.fault(['startup', 'timeout'], `"timeout" must be between 1s and 24h, not ${timeout}`));
-  }
+  checkDuration(source, ['startup', 'timeout'], timeout, faults);
+}
+
+/** A duration that is no text of its form is the schema's fault to find. */
+function checkDuration(source: Source, path: string[], value: unknown, faults: Fault[]): void {
+  if (typeof value !== 'string' || !Duration.safeParse(value).success) return;
+  // Null: more digits than any duration within the limit has.
+  const ms = parseDuration(value);
+  if (ms !== null && ms >= 1000 && ms <= limits.timeoutMs) return;
+  faults.push(source.fault(path, `"${path.at(-1)}" must be between 1s and 24h, not ${value}`));
 }
