@@ -1,10 +1,58 @@
 import { usernamePattern } from '@cde/api/names.ts';
 
 const longest = 32;
-// `me` means oneself in paths; the others are what the audit log calls those who are no users.
-const reserved = new Set(['me', 'system', 'agent', 'anonymous']);
+/** Why a name that has the right form is nobody's. */
+type Reservation = 'own' | 'system' | 'network';
 
-export const isReserved = (username: string): boolean => reserved.has(username);
+const words = (text: string) => text.trim().split(/\s+/);
+const reserved: Record<Reservation, Set<string>> = {
+  // `me` means oneself in paths; the others are what the audit log calls those who are no users.
+  own: new Set(['me', 'system', 'agent', 'anonymous', 'cde', 'satellite', 'noded']),
+  // Users and groups of Debian, Ubuntu, Alpine, Fedora, Arch and the images built on them (databases and web servers
+  // included): in a workspace the username is the name of a Unix user, which these already are. `systemd-…` by its prefix.
+  system: new Set(
+    words(`
+      root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup nfsnobody
+      adm tty disk dialout fax voice cdrom floppy tape sudo audio dip operator src shadow utmp video sasl plugdev staff
+      users wheel input sgx kvm render kmem lock netdev crontab ssh sshd ssh-keys ssl-cert messagebus dbus polkitd avahi
+      avahi-autoipd colord geoclue gdm lightdm saned scanner lpadmin pulse pulse-access rtkit tss uuidd tcpdump syslog
+      rsyslog landscape pollinate lxd libvirt libvirt-qemu libvirtd docker containerd podman halt shutdown reboot
+      postmaster cron at smmsp squid xfs cyrus vpopmail ntp ntpd chrony guest ftp vcsa mem wtmp log http rpc rpcuser
+      nscd nslcd sssd unbound named bind tomcat nginx apache apache2 httpd postgres mysql mariadb mongodb redis memcached
+      rabbitmq elasticsearch cassandra etcd kafka zookeeper prometheus grafana haproxy varnish jenkins git gitea
+      postfix postdrop dovecot dovenull exim mailnull nixbld adbusers fuse netadmin wireshark nm-openvpn openvpn
+      cockpit-ws cockpit-wsinstance dnsmasq usbmux qemu stapusr stapsys stapdev setroubleshoot clevis flatpak toor sudoers
+      admins administrator
+    `),
+  ),
+  // Host names: labels of names for workspaces and ports, namespaces of clusters.
+  network: new Set(
+    words(`
+      localhost localdomain local internal broadcasthost ip6-localhost ip6-loopback ip6-allnodes ip6-allrouters
+      kubernetes kube kube-system kube-public kube-node-lease default wpad isatap autoconfig autodiscover www
+    `),
+  ),
+};
+
+const prefixes: Record<string, Reservation> = { 'systemd-': 'system', 'kube-': 'network' };
+
+/** Why nobody new may have this username; null where they may. Users who have it already keep it. */
+export function reservationOf(username: string): Reservation | null {
+  for (const [reservation, names] of Object.entries(reserved))
+    if (names.has(username)) return reservation as Reservation;
+  return Object.entries(prefixes).find(([prefix]) => username.startsWith(prefix))?.[1] ?? null;
+}
+
+const reasons: Record<Reservation, string> = {
+  own: 'it has a meaning of its own here',
+  system: 'it names a system user or group of common Linux images',
+  network: 'it is reserved for host names',
+};
+
+/** In words, to follow "The username root is reserved: ". */
+export const reasonOf = (reservation: Reservation): string => reasons[reservation];
+
+export const isReserved = (username: string): boolean => reservationOf(username) !== null;
 
 /** `text` (a login name, an address, a person's name) made a valid username, or null when nothing is left of it. */
 export function makeUsername(text: string): string | null {

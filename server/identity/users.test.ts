@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { apiTokens, audit, users } from '../database/schema.ts';
@@ -239,6 +240,36 @@ test('the first owner is created once, by two replicas at the same moment, with 
   } finally {
     await alone.close();
   }
+});
+
+test.each([
+  ['root', 'it names a system user or group of common Linux images'],
+  ['www-data', 'it names a system user or group of common Linux images'],
+  ['systemd-network', 'it names a system user or group of common Linux images'],
+  ['localhost', 'it is reserved for host names'],
+  ['kube-system', 'it is reserved for host names'],
+  ['me', 'it has a meaning of its own here'],
+])('%s is nobody’s username, with the reason', async (username, reason) => {
+  expect(await server.request(owner, 'POST', '/api/v1/users', { username })).toMatchObject({
+    status: 400,
+    body: { code: 'bad-request', message: `The username ${username} is reserved: ${reason}.` },
+  });
+  // Neither is it made of what a sign-in provider says.
+  expect(makeUsername(`${username}@example.com`)).toBeNull();
+});
+
+test('no user or group of this machine’s system can be a username', () => {
+  // Those of the system: people start at 1000, nobody is the last.
+  const names = ['/etc/passwd', '/etc/group'].flatMap((file) =>
+    readFileSync(file, 'utf8')
+      .split('\n')
+      .map((line) => line.split(':'))
+      .filter(
+        ([name, , id]) => /^[a-z][a-z0-9-]*$/.test(name ?? '') && (Number(id) < 100 || name === 'nobody'),
+      )
+      .map(([name]) => name!),
+  );
+  expect(names.filter((name) => makeUsername(name) !== null)).toEqual([]);
 });
 
 test('usernames are made of what people have', () => {

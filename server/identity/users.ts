@@ -11,7 +11,7 @@ import { type SystemCaller, writeAudit } from './audit.ts';
 import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
 import { normalizeEmail } from './emails.ts';
 import { endAccess } from './sessions.ts';
-import { isReserved, makeUsername } from './usernames.ts';
+import { makeUsername, reasonOf, reservationOf } from './usernames.ts';
 
 export type UserRow = typeof users.$inferSelect;
 
@@ -111,10 +111,13 @@ export async function insertUser(
     createdAt: Date;
   },
 ): Promise<UserRow> {
-  if (isReserved(values.username))
-    throw new Problem('bad-request', `The username ${values.username} has a meaning of its own here.`, {
-      hint: 'Choose another one.',
-    });
+  const reservation = reservationOf(values.username);
+  if (reservation)
+    throw new Problem(
+      'bad-request',
+      `The username ${values.username} is reserved: ${reasonOf(reservation)}.`,
+      { hint: 'Choose another one.' },
+    );
   const email = storedEmail(values.email ?? null);
   try {
     const [row] = await tx
