@@ -7,6 +7,7 @@ import { makeCertificate } from '@cde/tunnel/certificate.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { watchUsers } from '@cde/tunnel/standing.ts';
+import type { Network } from './direct.ts';
 import { makeFetch } from './fetch.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
@@ -14,6 +15,7 @@ import { makeLogShipper } from './logs.ts';
 import { register } from './registration.ts';
 import { isRefusal, makeServerClient } from './server-client.ts';
 import { makeSessions } from './sessions.ts';
+import { makePortGuard } from './shared-network.ts';
 import { makeStatsCollector, reportStats } from './stats.ts';
 
 export interface Agent {
@@ -40,19 +42,21 @@ export function makeAgent(options: {
   serverUrl: string;
   token: string;
   version: string;
+  network?: Network;
   clock?: Clock;
   /** Told what happens, as lines for a person. */
   print: (text: string) => void;
   /** The server will have nothing more to do with this agent (401, 403, 410): end it. */
   onRefused: (error: CallError) => void;
 }): Agent {
-  const { clock = systemClock, print } = options;
+  const { clock = systemClock, print, network = { kind: 'whole' } } = options;
   /** The agent is to end: nothing new begins. */
   const stopping = new AbortController();
   /** It has ended: nothing more is sent. */
   const over = new AbortController();
   const client = makeServerClient({ urls: options.serverUrl, token: options.token });
   const sessions = makeSessions();
+  const guard = makePortGuard({ shared: network.kind === 'shared', serverUrls: options.serverUrl });
   const log = makeLogShipper({ client, process: randomUUID(), signal: over.signal, clock });
   const tunnelLog: Log = {
     debug() {},
@@ -116,10 +120,11 @@ export function makeAgent(options: {
     const hosting = makeHosting({
       certificate,
       manifest,
-      direct: { serverUrl: options.serverUrl, onFailure: say },
+      direct: { serverUrl: options.serverUrl, network, onFailure: say },
       listenToken: registration.listenToken,
       ssh,
       sessions,
+      guard,
       onState(satellite, connected, reason) {
         if (connected) return say(`connected to satellite ${satellite}`);
         say(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
@@ -203,7 +208,7 @@ export function makeAgent(options: {
       import('./startup.ts'),
     ]);
     const pool = makePipePool();
-    return { pool, serveStartup, server: makeSshServer({ hostKey, workspace, sessions, pool }) };
+    return { pool, serveStartup, server: makeSshServer({ hostKey, workspace, sessions, pool, guard }) };
   }
 
   return {

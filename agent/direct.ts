@@ -18,13 +18,26 @@ export interface Direct {
 
 const isLoopback = (host: string) => /^(localhost|127\.[\d.]+|\[?::1\]?)$/.test(host);
 
-/** True where the server is on this very machine and for it alone, and so is all that belongs to it. */
-export const isAtHome = (serverUrl: string): boolean =>
-  serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
+/**
+ * The network that the agent runs in. `whole`: as the machine, container or pod has it, which is the workspace's alone.
+ * `own`: a network namespace on the server's machine, where `directForward` (HOST:PORT) of the machine may lead to that
+ * port inside. `shared`: the machine's, with other workspaces and the server itself in it.
+ */
+export type Network =
+  | { kind: 'whole' | 'shared' }
+  | {
+      kind: 'own';
+      directForward: string | undefined;
+    };
+
+/** True where the agent uses the loopback address of the server's own machine, and so listens there alone. */
+export const isAtHome = ({ serverUrl, network }: Pick<DirectOptions, 'serverUrl' | 'network'>): boolean =>
+  network?.kind !== 'own' && serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
 
 export interface DirectOptions {
   /** Where the agent reaches its server: it tells whether a client may be on another machine. */
   serverUrl: string;
+  network?: Network;
   onPath: (path: Path, proved: () => void) => void;
   onChange: () => void;
   /** It cannot listen, and why. */
@@ -37,7 +50,8 @@ export interface DirectOptions {
  * machine and for it alone, so is the listener: nobody else's business.
  */
 export function makeDirect(options: DirectOptions): Direct {
-  const loopback = isAtHome(options.serverUrl);
+  const loopback = isAtHome(options);
+  const forward = options.network?.kind === 'own' ? options.network.directForward : undefined;
   let wanted: string | undefined;
   let said = '';
   let given: string[] = [];
@@ -53,7 +67,8 @@ export function makeDirect(options: DirectOptions): Direct {
       wanted = next;
       listener?.close();
       listener = undefined;
-      if (direct) listener = await open(direct.port);
+      if (direct)
+        listener = await open(forward ? Number(forward.slice(forward.lastIndexOf(':') + 1)) : direct.port);
       // The agent before us may still have it: the next manifest tries again.
       if (direct && !listener) wanted = undefined;
       if (closed) listener?.close();
@@ -81,6 +96,7 @@ export function makeDirect(options: DirectOptions): Direct {
   function addresses(): string[] {
     if (!listener) return [];
     if (given.length > 0) return given;
+    if (forward) return [forward];
     const { port } = listener;
     return (loopback ? ['127.0.0.1'] : ownAddresses()).map((host) => formatAddress(host, port));
   }

@@ -1,3 +1,4 @@
+import { withGateway } from '@cde/tunnel/gateway.ts';
 import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
 
 // Not by `import`: that would read every export of node:http, one of which (WebSocket) loads all of undici.
@@ -13,8 +14,8 @@ const maxReplyBytes = 8 * 1024 * 1024;
  */
 export function makeFetch({ timeoutMs }: { timeoutMs: number }): typeof fetch {
   const kept = { keepAlive: true, maxSockets: 4 };
-  const http = new HttpAgent(kept);
-  const https = proxyAgent(kept) ?? new HttpsAgent(kept);
+  const http = withGateway(new HttpAgent(kept), false);
+  const https = withGateway(proxyAgent(kept) ?? new HttpsAgent(kept), true);
 
   function send(
     input: string,

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import type { AccessCheck } from '@cde/tunnel/access-check.ts';
@@ -12,6 +13,7 @@ import type { Target } from '@cde/tunnel/targets.ts';
 import { type DirectOptions, isAtHome, makeDirect } from './direct.ts';
 import { connectInWorkspace } from './listen-address.ts';
 import type { Sessions } from './sessions.ts';
+import { noPortGuard, type PortGuard } from './shared-network.ts';
 import type { SshServer } from './ssh/server.ts';
 
 export interface Hosting {
@@ -37,9 +39,10 @@ export function makeHosting(options: {
   listenToken: (url: string, asked: { stale: boolean }) => Promise<string>;
   ssh: Promise<Pick<SshServer, 'serve'>>;
   sessions: Sessions;
+  guard?: PortGuard;
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
-  direct?: Pick<DirectOptions, 'serverUrl' | 'onFailure'>;
+  direct?: Pick<DirectOptions, 'serverUrl' | 'network' | 'onFailure'>;
   /** Whether a user may have sessions, asked before the first stream of each. */
   access?: AccessCheck;
   /** A session of this user has begun. */
@@ -47,7 +50,7 @@ export function makeHosting(options: {
   clock: Clock;
   log: Log;
 }): Hosting {
-  const { certificate, manifest, clock, log } = options;
+  const { certificate, manifest, guard = noPortGuard, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
   /** Who wants to hear of other offers: the sessions, and what reports to the server. */
   const heard = new Set<() => void>();
@@ -87,7 +90,7 @@ export function makeHosting(options: {
           [...manifest().satellites].sort((a, b) => rttOf(a.url) - rttOf(b.url)),
           attempt,
         ),
-      ...(options.direct && isAtHome(options.direct.serverUrl) && { bindAddress: '127.0.0.1' }),
+      ...(options.direct && isAtHome(options.direct) && { bindAddress: '127.0.0.1' }),
       onUnavailable(error) {
         if (noUdp) return;
         noUdp = true;
@@ -115,7 +118,14 @@ export function makeHosting(options: {
       void serveTree(stream, { home: manifest().home });
       return undefined;
     }
+    if (target.kind === 'udp') await guard.checkDatagrams(target);
     const socket = await connectInWorkspace(target);
+    if (target.kind === 'tcp') {
+      await guard.checkSocket(socket as Socket).catch((error) => {
+        socket.destroy();
+        throw error;
+      });
+    }
     socket.once('close', options.sessions.open('port'));
     return socket;
   }

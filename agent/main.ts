@@ -1,6 +1,7 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
+import { useGateway } from '@cde/tunnel/gateway.ts';
 import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 
@@ -14,9 +15,11 @@ const print = (text: string) => process.stderr.write(`cde agent: ${text}\n`);
 
 const serverUrl = process.env[agentEnvironment.serverUrl];
 const token = readToken(process.env[agentEnvironment.token]);
+const gateway = process.env[agentEnvironment.gateway];
+const directForward = process.env[agentEnvironment.directForward];
+const shared = process.env[agentEnvironment.sharedNetwork] === 'yes';
 // At once: nothing that runs in the workspace gets to see them.
-delete process.env[agentEnvironment.serverUrl];
-delete process.env[agentEnvironment.token];
+for (const name of Object.values(agentEnvironment)) delete process.env[name];
 process.title = 'cde-agent';
 
 function readToken(given: string | undefined): string | undefined {
@@ -39,9 +42,11 @@ if (!serverUrl || !token) {
 // While it waits for a server that is away, nothing else keeps the process alive.
 setInterval(() => {}, 2 ** 30);
 
+useGateway(gateway);
 const agent = makeAgent({
   serverUrl,
   token,
+  network: gateway ? { kind: 'own', directForward } : { kind: shared ? 'shared' : 'whole' },
   version: about.version,
   print,
   onRefused(error) {

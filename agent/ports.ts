@@ -1,4 +1,4 @@
-import { createReadStream } from 'node:fs';
+import { createReadStream, existsSync } from 'node:fs';
 import { readdir, readFile, readlink } from 'node:fs/promises';
 import type { AgentStats } from '@cde/api/agent.ts';
 
@@ -6,6 +6,8 @@ type OpenPorts = AgentStats['openPorts'];
 
 /** The state LISTEN in /proc/net/tcp. */
 const listening = '0A';
+/** And of a UDP socket that takes datagrams from anybody. */
+const bound = '07';
 const mostPorts = 1000;
 /** Processes looked at before other work gets its turn. */
 const processesAtOnce = 8;
@@ -40,8 +42,28 @@ export function openPorts(root = ''): { list(): Promise<OpenPorts> } {
   };
 }
 
+/**
+ * Whether a process of this workspace listens on the port: one of its user, that can be seen from here. True where there
+ * is no /proc to tell.
+ */
+export async function hasOwnListener(protocol: 'tcp' | 'udp', port: number, root = ''): Promise<boolean> {
+  if (!existsSync(`${root}/proc/net/${protocol}`)) return true;
+  const sockets = new Map<string, number>();
+  const only = { port, uid: process.getuid?.() ?? 0 };
+  const state = protocol === 'tcp' ? listening : bound;
+  for (const file of [protocol, `${protocol}6`])
+    await readListeners(`${root}/proc/net/${file}`, sockets, state, only);
+  if (sockets.size === 0) return false;
+  return (await findOwners(root, new Set(sockets.keys()), true)).size > 0;
+}
+
 /** Adds the listening sockets of one table. It may be megabytes long, and is read in pieces. */
-async function readListeners(path: string, sockets: Map<string, number>): Promise<void> {
+async function readListeners(
+  path: string,
+  sockets: Map<string, number>,
+  state = listening,
+  only?: { port: number; uid: number },
+): Promise<void> {
   let rest = '';
   try {
     for await (const chunk of createReadStream(path, { encoding: 'latin1', highWaterMark: 64 * 1024 })) {
@@ -50,8 +72,9 @@ async function readListeners(path: string, sockets: Map<string, number>): Promis
       for (const line of lines) {
         // sl local_address rem_address st tx:rx tr:tm retrnsmt uid timeout inode
         const fields = line.trimStart().split(/\s+/, 10);
-        if (fields[3] !== listening) continue;
+        if (fields[3] !== state) continue;
         const port = Number.parseInt(fields[1]!.slice(fields[1]!.lastIndexOf(':') + 1), 16);
+        if (only && (port !== only.port || Number(fields[7]) !== only.uid)) continue;
         if (port > 0) sockets.set(fields[9]!, port);
       }
     }
@@ -60,10 +83,14 @@ async function readListeners(path: string, sockets: Map<string, number>): Promis
   }
 }
 
-async function findOwners(root: string, sockets: Set<string>): Promise<Map<string, string>> {
+async function findOwners(
+  root: string,
+  sockets: Set<string>,
+  withSelf = false,
+): Promise<Map<string, string>> {
   const owners = new Map<string, string>();
   const pids = (await readdir(`${root}/proc`).catch(() => [] as string[])).filter(
-    (name) => /^\d+$/.test(name) && name !== String(process.pid),
+    (name) => /^\d+$/.test(name) && (withSelf || name !== String(process.pid)),
   );
   for (let at = 0; at < pids.length && owners.size < sockets.size; at += processesAtOnce) {
     await Promise.all(pids.slice(at, at + processesAtOnce).map((pid) => look(`${root}/proc/${pid}`)));

@@ -11,6 +11,12 @@ export const agentEnvironment = {
    * takes the variable out of its environment at once, but /proc/PID/environ shows what a process began with.
    */
   token: 'CDE_AGENT_TOKEN',
+  /** A folder with the server's Unix sockets, where the workspace has a network of its own on the server's machine. */
+  gateway: 'CDE_GATEWAY',
+  /** HOST:PORT of the server's machine that leads to this port of the workspace's own network: for direct connections. */
+  directForward: 'CDE_DIRECT_FORWARD',
+  /** `yes`: the workspace shares its network with the machine, so that only its own listeners are its business. */
+  sharedNetwork: 'CDE_SHARED_NETWORK',
 } as const;
 export const tokenOnStdin = 'stdin';
 

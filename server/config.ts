@@ -79,6 +79,11 @@ const settings = {
     default: 'auto',
     help: 'Of the local provider',
   },
+  localNetwork: {
+    schema: z.enum(['auto', 'veth', 'pasta', 'shared']),
+    default: 'auto',
+    help: "Network of the local provider's workspaces",
+  },
   cluster: {
     schema: z.string().min(1),
     default: undefined,
@@ -93,11 +98,6 @@ const settings = {
     schema: z.string().min(1),
     default: undefined,
     help: 'Image of builders whose template names none (moby/buildkit); rootless ones add -rootless to it',
-  },
-  buildLogs: {
-    schema: z.coerce.number().int().min(1).max(10_000),
-    default: '20',
-    help: 'How many builds of each workspace keep their log, the newest ones',
   },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
   orphans: {

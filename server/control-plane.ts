@@ -24,11 +24,11 @@ import type { Logger } from './log.ts';
 import { makeConnections } from './providers/kubernetes/connect.ts';
 import type { ClusterRecord } from './providers/kubernetes/connections.ts';
 import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
+import { openGateway } from './providers/local/gateway.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeReadiness } from './readiness.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
-import { removeOldLogs } from './workspaces/build-log-sweep.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
 import { makeSweep } from './workspaces/sweep.ts';
 
@@ -103,7 +103,13 @@ export async function startControlPlane(options: {
   if (!options.providers && config.localProvider)
     providers.set(
       'local',
-      makeLocalProvider({ dataDir: config.dataDir, agent: agentProgram(), isolation: config.isolation, log }),
+      makeLocalProvider({
+        dataDir: config.dataDir,
+        agent: agentProgram(),
+        isolation: config.isolation,
+        network: config.localNetwork,
+        log,
+      }),
     );
 
   const clusters = makeClusterStore({ database, keys, now });
@@ -197,6 +203,20 @@ export async function startControlPlane(options: {
     log,
   });
 
+  // Before anything starts an agent.
+  const gateway =
+    config.localProvider && process.platform === 'linux'
+      ? await openGateway({
+          dataDir: config.dataDir,
+          server: app.server,
+          own: () => `${host}:${port}`,
+          reach: async () => [
+            ...(await satellites.ofAgents()).map((one) => one.url),
+            ...(await registered.serving()).map((one) => one.url),
+          ],
+        })
+      : null;
+
   const replica = makeReplica({
     database,
     url: config.replicaUrl ?? (config.loopback || anywhere ? url : config.accessUrl),
@@ -234,7 +254,6 @@ export async function startControlPlane(options: {
     log,
     alsoEach: async () => {
       await sweepIdentity(database, now);
-      await removeOldLogs(database, config.buildLogs);
       await orphans.once();
     },
   });
@@ -249,6 +268,7 @@ export async function startControlPlane(options: {
       sweep.stop();
       // The listener first, so that nobody is let in to a server that no longer works.
       await app.close();
+      await gateway?.close();
       await stun?.close();
       await jobs.stop();
       await bus.close();

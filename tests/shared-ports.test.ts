@@ -12,7 +12,14 @@ import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { type Api, makeApi } from './harness/api.ts';
-import { type Server as CdeServer, freePort, type Machine, makeMachine, until } from './harness/server.ts';
+import {
+  type Server as CdeServer,
+  freePort,
+  inTestNetwork,
+  type Machine,
+  makeMachine,
+  until,
+} from './harness/server.ts';
 
 /** The proxy of ports by the real programs: server, agent, a program that speaks HTTP and WebSocket. */
 let machine: Machine;
@@ -33,7 +40,7 @@ const sitePort = () => new URL(site.url).port;
 const byPath = () => `/@owner/hello/ports/${port()}`;
 
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine(inTestNetwork);
   await mkdir(machine.env.HOME!, { recursive: true });
   server = await machine.start();
   site = { suffix: '.localhost', url: server.url };

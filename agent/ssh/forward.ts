@@ -4,6 +4,7 @@ import { isAbsolute, join } from 'node:path';
 import type { Connection, ServerChannel } from 'ssh2';
 import { isLoopbackName, listenAddresses } from '../listen-address.ts';
 import type { Sessions } from '../sessions.ts';
+import type { PortGuard } from '../shared-network.ts';
 import { splice } from './splice.ts';
 
 type Opened = (error: Error | undefined, channel: ServerChannel) => void;
@@ -14,7 +15,7 @@ type Opened = (error: Error | undefined, channel: ServerChannel) => void;
  */
 export function serveForwards(
   connection: Connection,
-  options: { home: () => string; sessions: Sessions },
+  options: { home: () => string; sessions: Sessions; guard: PortGuard },
 ): { close(): void } {
   const listeners = new Map<string, Server>();
   const sockets = new Set<Socket>();
@@ -31,10 +32,20 @@ export function serveForwards(
   }
 
   /** Connects, and accepts the channel only then, so that a refused connection is refused to the client. */
-  function dial(socket: Socket, accept: () => ServerChannel | undefined, reject: () => void) {
+  function dial(
+    socket: Socket,
+    accept: () => ServerChannel | undefined,
+    reject: () => void,
+    check: () => Promise<void>,
+  ) {
     keep(socket);
     socket.once('error', reject);
-    socket.once('connect', () => {
+    socket.once('connect', async () => {
+      const allowed = await check().then(
+        () => true,
+        () => false,
+      );
+      if (!allowed) return socket.destroy(new Error('not a program of this workspace'));
       socket.removeListener('error', reject);
       const channel = accept();
       if (channel) joinPort(channel, socket);
@@ -44,8 +55,10 @@ export function serveForwards(
 
   connection.on('tcpip', (accept, reject, info) => {
     const { destIP, destPort: port } = info;
-    const open = (host: string, otherwise: () => void) =>
-      dial(connect({ host, port, allowHalfOpen: true, noDelay: true }), accept, otherwise);
+    const open = (host: string, otherwise: () => void) => {
+      const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
+      dial(socket, accept, otherwise, () => options.guard.checkSocket(socket));
+    };
     /** A program that is asked for by a loopback name may listen on another address alone. */
     const tryElsewhere = async () => {
       const hosts = await listenAddresses('tcp', port);
@@ -55,7 +68,7 @@ export function serveForwards(
   });
   connection.on('openssh.streamlocal', (accept, reject, info) => {
     const socket = connect({ path: absolute(info.socketPath), allowHalfOpen: true });
-    dial(socket, accept as () => ServerChannel | undefined, reject);
+    dial(socket, accept as () => ServerChannel | undefined, reject, async () => {});
   });
 
   /** A server whose connections become channels to the client. */

@@ -4,6 +4,7 @@ import { keepKeys, writeTogether } from '@cde/tunnel/ssh2.ts';
 import type { Connection } from 'ssh2';
 import ssh2 from 'ssh2';
 import type { Sessions } from '../sessions.ts';
+import { noPortGuard, type PortGuard } from '../shared-network.ts';
 import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
 import type { Workspace } from './environment.ts';
 import { serveForwards } from './forward.ts';
@@ -31,6 +32,7 @@ export function makeSshServer(options: {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
+  guard?: PortGuard;
 }): SshServer {
   disableServerKeepalive();
   hookRequests();
@@ -47,6 +49,7 @@ export function makeSshServer(options: {
     const open = new Set<{ hangUp(): void }>();
     let agent: Promise<ForwardedAgent> | undefined;
     const forwards = serveForwards(connection, {
+      guard: options.guard ?? noPortGuard,
       home: () => options.workspace().home,
       sessions: options.sessions,
     });

@@ -20,10 +20,7 @@ export const completionCommands: readonly Command[] = [
     group,
     hidden: true,
     summary: 'Print the names that completion offers, one to a line',
-    arguments: {
-      kind: { help: 'workspaces, connectable, templates, users or paths' },
-      word: { help: 'What was typed of a path', optional: true },
-    },
+    arguments: { kind: { help: 'workspaces or templates' } },
     examples: [],
     load: () => import('./words.ts').then((m) => m.words),
   }),

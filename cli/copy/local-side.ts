@@ -12,8 +12,6 @@ import {
   stat,
   utimes,
 } from 'node:fs/promises';
-import { isSystemError } from '@cde/api/system-errors.ts';
-import { readName } from '@cde/tunnel/files/names.ts';
 import type { OpenFile, Side, Status } from './side.ts';
 
 const absent = (error: NodeJS.ErrnoException) => {
@@ -31,7 +29,6 @@ const flags = {
 
 /** This machine's files. */
 export const localSide: Side = {
-  isWorkspace: false,
   label: (path) => path,
   async status(path) {
     const stats = await stat(path).catch(absent);
@@ -53,9 +50,9 @@ export const localSide: Side = {
     return ours ? { size: stats.size } : null;
   },
   real: (path) => realpath(path),
-  list: async (path) => (await readdir(path, { encoding: 'buffer' })).map(readName),
+  list: (path) => readdir(path),
   makeFolder: async (path, mode) => void (await mkdir(path, mode)),
-  open: async (path, how, mode = 0o666) => openedFile(await open(path, flags[how], mode), path),
+  open: async (path, how, mode = 0o666) => openedFile(await open(path, flags[how], mode)),
   rename: (from, to) => rename(from, to),
   remove: (path) => rm(path, { force: true }),
   setMode: (path, mode) => chmod(path, mode),
@@ -63,18 +60,10 @@ export const localSide: Side = {
   close() {},
 };
 
-function openedFile(file: FileHandle, path: string): OpenFile {
-  /** Node names no file in the errors of an open one. */
-  const naming = async <T>(work: Promise<T>): Promise<T> => {
-    try {
-      return await work;
-    } catch (error) {
-      throw isSystemError(error) ? Object.assign(error, { path }) : error;
-    }
-  };
+function openedFile(file: FileHandle): OpenFile {
   let last: Promise<unknown> = Promise.resolve();
   return {
-    read: async (into, position) => (await naming(file.read(into, 0, into.length, position))).bytesRead,
+    read: async (into, position) => (await file.read(into, 0, into.length, position)).bytesRead,
     write(data, position) {
       // One after another: left to the thread pool, a later one might be done first.
       const written = last.then(async () => {
@@ -82,12 +71,11 @@ function openedFile(file: FileHandle, path: string): OpenFile {
           done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
       });
       last = written.catch(() => {});
-      return naming(written);
+      return written;
     },
-    setMode: (mode) => naming(file.chmod(mode)),
-    setSize: (size) => naming(last.then(() => file.truncate(size))),
-    setTimes: (accessed, modified) => naming(file.utimes(accessed, modified)),
-    sync: () => naming(file.sync()),
-    close: () => naming(file.close()),
+    setMode: (mode) => file.chmod(mode),
+    setTimes: (accessed, modified) => file.utimes(accessed, modified),
+    sync: () => file.sync(),
+    close: () => file.close(),
   };
 }

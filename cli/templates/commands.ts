@@ -22,7 +22,6 @@ export const templateCommands: readonly Command[] = [
   }),
   command({
     name: 'template list',
-    aliases: ['template ls'],
     group,
     summary: 'List templates',
     examples: [['cde template list', 'name, provider, active version, workspaces']],
@@ -87,7 +86,6 @@ export const templateCommands: readonly Command[] = [
   }),
   command({
     name: 'template delete',
-    aliases: ['template rm'],
     group,
     summary: 'Delete a template that no workspace uses',
     arguments: template,

@@ -68,7 +68,7 @@ async function makeProgram(dashboard: string) {
 }
 
 async function setWorkspace(settings: Record<string, string>) {
-  const stage = await setStage(settings);
+  const stage = await setStage({ CDE_ISOLATION: 'none', ...settings });
   const { page, api, server } = stage;
   await page.goto(server.link);
   await page.waitForURL(/\/workspaces/);

@@ -63,6 +63,12 @@ export async function freePort(): Promise<number> {
   return port;
 }
 
+/**
+ * For a machine whose workspaces reach what the test itself listens on at 127.0.0.1, as if it ran in the workspace: without
+ * isolation they share the network, and the test's user is theirs.
+ */
+export const inTestNetwork = { CDE_ISOLATION: 'none' };
+
 export async function makeMachine(extra: Record<string, string> = {}): Promise<Machine> {
   const folder = await mkdtemp(join(tmpdir(), 'cde-e2e-'));
   // As root the embedded PostgreSQL runs as another user, who must get through.

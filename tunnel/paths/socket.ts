@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
+import { dialAgent } from '../gateway.ts';
 import { keepAlive, noteAlive, noteSent } from '../heartbeat.ts';
 import { watchOwnAddress } from '../own-address.ts';
 import type { Path, PathEvents } from '../path.ts';
-import { proxyAgent, proxyRemark } from '../proxy.ts';
+import { proxyRemark } from '../proxy.ts';
 import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
 import { limitControlFrames } from '../socket-limits.ts';
 
@@ -65,7 +66,7 @@ export function openSocket(
     const url = relayUrl(satellite, path);
     let socket: WebSocket;
     try {
-      socket = new WebSocket(url, { ...settings, ...(url.startsWith('wss:') && { agent: proxyAgent() }) });
+      socket = new WebSocket(url, { ...settings, agent: dialAgent(url.startsWith('wss:')) });
     } catch (error) {
       throw new TunnelError('satellite-unreachable', (error as Error).message);
     }

@@ -14,7 +14,6 @@ import { Menu, type MenuItem } from '../ui/menu.tsx';
 import { sayFailed } from '../ui/toast.tsx';
 import { useBuildBegan } from './build-began.ts';
 import { DeleteDialog } from './delete-dialog.tsx';
-import { RenameDialog } from './rename-dialog.tsx';
 import { busy } from './status.tsx';
 import { UpdateDialog } from './update-dialog.tsx';
 
@@ -25,7 +24,7 @@ type Operation = keyof typeof operations;
 export function Actions({ workspace, compact = false }: { workspace: Workspace; compact?: boolean }) {
   const me = useMe();
   const began = useBuildBegan();
-  const [dialog, setDialog] = useState<'delete' | 'update' | 'rename' | null>(null);
+  const [dialog, setDialog] = useState<'delete' | 'update' | null>(null);
   const operate = useMutation({
     mutationFn: (operation: Operation) =>
       call(operations[operation] as typeof startWorkspace, {
@@ -52,7 +51,6 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
     run: () => setDialog('update'),
     disabled: isBusy,
   });
-  items.push({ label: 'Rename…', run: () => setDialog('rename') });
   items.push({ label: 'Delete…', run: () => setDialog('delete'), danger: true });
 
   const main = isBusy
@@ -88,7 +86,6 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
         <Icon name="more" />
       </Menu>
       {dialog === 'delete' && <DeleteDialog workspace={workspace} onClose={() => setDialog(null)} />}
-      {dialog === 'rename' && <RenameDialog workspace={workspace} onClose={() => setDialog(null)} />}
       {dialog === 'update' && <UpdateDialog workspace={workspace} onClose={() => setDialog(null)} />}
     </>
   );

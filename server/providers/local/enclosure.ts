@@ -17,6 +17,8 @@ export interface EnclosureNeeds {
   etc: Record<string, string>;
   /** What the agent's command needs, wherever it is. */
   readOnlyPaths: string[];
+  /** The folder of the server's sockets on the host, and where it appears; only with a network of its own. */
+  gateway?: { from: string; to: string } | undefined;
   /** Never visible, though it may lie below something that is. */
   dataDir: string;
 }
@@ -39,7 +41,7 @@ const looseEnds = [
  * What a workspace sees of the machine: the system read-only, its home, scratch space, and the agent's
  * own files. All else of the host, its homes and the server's data among it, is not there at all.
  */
-export function planEnclosure({ home, etc, readOnlyPaths, dataDir }: EnclosureNeeds): Mount[] {
+export function planEnclosure({ home, etc, readOnlyPaths, gateway, dataDir }: EnclosureNeeds): Mount[] {
   const mounts: Mount[] = [];
   const system = ['/usr', '/etc', '/opt', '/nix'].filter((path) => existsSync(path));
   for (const path of system) mounts.push({ kind: 'read-only', from: path, to: path });
@@ -57,10 +59,15 @@ export function planEnclosure({ home, etc, readOnlyPaths, dataDir }: EnclosureNe
     { kind: 'scratch', to: '/var/tmp', mode: '1777' },
   );
   mounts.push({ kind: 'symlink', target: '/run', to: '/var/run' });
+  const covered = new Set<string>();
   for (const [name, from] of Object.entries(etc)) {
     const to = `/etc/${name}`;
-    // A file can be covered, a symlink into the system's store cannot.
-    if (existsSync(to) && !lstatSync(to).isSymbolicLink()) mounts.push({ kind: 'read-only', from, to });
+    if (!existsSync(to)) continue;
+    // A file can be covered, a symlink into the system's store cannot. systemd's resolv.conf leads to /run, which is fresh.
+    const real = name === 'resolv.conf' ? realpathSync(to) : to;
+    if (lstatSync(real).isSymbolicLink()) continue;
+    mounts.push({ kind: 'read-only', from, to: real });
+    covered.add(real);
   }
 
   const shown = new Set<string>();
@@ -72,7 +79,7 @@ export function planEnclosure({ home, etc, readOnlyPaths, dataDir }: EnclosureNe
   };
   for (const end of looseEnds) {
     const real = existsSync(end) ? realpathSync(end) : end;
-    if (!system.some((folder) => isBelow(real, folder))) show(real);
+    if (!covered.has(real) && !system.some((folder) => isBelow(real, folder))) show(real);
   }
   for (const path of readOnlyPaths) {
     show(path);
@@ -81,6 +88,7 @@ export function planEnclosure({ home, etc, readOnlyPaths, dataDir }: EnclosureNe
   const covers = [...system, ...shown].some((folder) => isBelow(dataDir, folder) && dataDir !== folder);
   if (covers) mounts.push({ kind: 'scratch', to: dataDir, mode: '0755' });
 
+  if (gateway) mounts.push({ kind: 'read-only', ...gateway });
   mounts.push({ kind: 'writable', ...home });
   // A stable sort: of equals the later covers the earlier, as in the order above.
   return mounts.sort((a, b) => depth(a.to) - depth(b.to));

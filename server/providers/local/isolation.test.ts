@@ -99,7 +99,7 @@ describe.each(enclosing)('%s', (isolation) => {
     );
     // Only the agent's own variables: nothing of the server's environment.
     expect((await inside('env -0 | cut -z -d= -f1 | sort -z | tr "\\0" " "')).out).toBe(
-      'CDE_AGENT_TOKEN CDE_SERVER_URL COLOUR HOME LANG LOGNAME N PATH PWD SHELL USER '.replace(
+      'CDE_AGENT_TOKEN CDE_GATEWAY CDE_SERVER_URL COLOUR HOME LANG LOGNAME N PATH PWD SHELL USER '.replace(
         'N PATH',
         'N PATH',
       ),

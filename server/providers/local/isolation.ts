@@ -13,6 +13,7 @@ import {
   unshareCommand,
 } from './commands.ts';
 import { findProgram, planEnclosure } from './enclosure.ts';
+import { detectNetwork, type Network, type NetworkKind } from './network.ts';
 import { trialUid } from './uids.ts';
 
 const run = promisify(execFile);
@@ -29,6 +30,7 @@ export interface Isolation {
   /** Whether the user inside is 1000, by a user namespace. */
   userNamespace: boolean;
   tools: Tools;
+  network: Network;
   /** One sentence for the status. */
   sentence: string;
   /** Why the better levels are not in force. */
@@ -110,6 +112,7 @@ export async function detectIsolation(
   asked: 'auto' | Level,
   dataDir: string,
   find: (program: string) => string | null = findProgram,
+  askedNetwork: 'auto' | NetworkKind = 'auto',
 ): Promise<Isolation> {
   const linux = process.platform === 'linux';
   const tools: Tools = {
@@ -128,8 +131,9 @@ export async function detectIsolation(
       if (reason === null) {
         const namespaces = `mount, pid, ipc, uts${userNamespace ? ' and user' : ''} namespaces`;
         const who = root ? 'an unprivileged host user of its own' : "the server's own user on the host";
-        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities; the network is shared with the machine.`;
-        return { level, available: true, ownUid: root, userNamespace, tools, sentence, refused };
+        const network = await detectNetwork(askedNetwork, true, find);
+        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities; ${network.sentence}`;
+        return { level, available: true, ownUid: root, userNamespace, tools, network, sentence, refused };
       }
       if (!refused.includes(`${level}: ${reason}`)) refused.push(`${level}: ${reason}`);
     }
@@ -147,6 +151,7 @@ export async function detectIsolation(
     ownUid: false,
     userNamespace: false,
     tools,
+    network: await detectNetwork('shared', false, find),
     sentence,
     refused,
   };

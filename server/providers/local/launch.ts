@@ -1,11 +1,16 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
+import { gatewayServerUrl } from '@cde/tunnel/gateway.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { isReadableByOthers, pathsOfCommand, planEnclosure } from './enclosure.ts';
 import { Fault } from './faults.ts';
+import { gatewayFolder } from './gateway.ts';
 import { enclose, type Isolation, shellOf, workspacePath } from './isolation.ts';
 import type { Limits } from './limits.ts';
+import { planNetwork } from './network.ts';
 import type { Runs } from './runs.ts';
 
 export interface AgentProgram {
@@ -34,6 +39,9 @@ interface Preparation {
   dataDir: string;
   runs: Runs;
 }
+
+/** Where the folder of the server's sockets appears. */
+const gatewayInside = '/run/cde';
 
 /** Where the home appears: all workspaces look alike, except without isolation. */
 export const homeInside = (isolation: Isolation, owner: string, homePath: string) =>
@@ -88,6 +96,17 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     [agentEnvironment.token]: tokenOnStdin,
   };
   for (const [index, [name, value]] of variables.entries()) env[`CDE_SET_${index}`] = `${name}=${value}`;
+  const network = await planNetwork(
+    isolation.network,
+    networkHint(dataDir, uid, workspaceId),
+    isolation.level !== 'none',
+  );
+  const ownNetwork = network.prefix.length > 0;
+  if (ownNetwork) {
+    env[agentEnvironment.gateway] = gatewayInside;
+    env[agentEnvironment.serverUrl] = `${launch.serverUrl},${gatewayServerUrl}`;
+    if (network.directForward) env[agentEnvironment.directForward] = network.directForward;
+  } else env[agentEnvironment.sharedNetwork] = 'yes';
   const inner =
     variables.length === 0 ? agent.command : ['/bin/sh', '-c', setVariables, 'sh', ...agent.command];
 
@@ -119,8 +138,12 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     group: await write('group', `root:x:0:\ntty:x:5:\nnogroup:x:65534:\n${owner}:x:${inside}:\n`, 0o644),
     hosts: await write('hosts', `${hostsOfMachine().trimEnd()}\n127.0.1.1 ${spec.name}\n`, 0o644),
     hostname: await write('hostname', `${spec.name}\n`, 0o644),
+    ...(network.resolv !== null && { 'resolv.conf': await write('resolv.conf', network.resolv, 0o644) }),
   };
-  const mounts = planEnclosure({ home: { from: homePath, to: home }, etc, readOnlyPaths, dataDir });
+  if (network.resolvTemplate !== null) await write('resolv.template', network.resolvTemplate);
+  const gateway = ownNetwork ? { from: gatewayFolder(dataDir), to: gatewayInside } : undefined;
+  if (gateway) await mkdir(gateway.from, { recursive: true, mode: 0o755 });
+  const mounts = planEnclosure({ home: { from: homePath, to: home }, etc, readOnlyPaths, gateway, dataDir });
   const enclosed = {
     mounts,
     home,
@@ -130,7 +153,13 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     tools: isolation.tools,
   };
   const command = await enclose(isolation.level, enclosed, join(runs.folder(workspaceId)), inner);
-  return { command, env, home };
+  return { command: [...network.prefix, ...command], env, home };
+}
+
+/** Differs between the workspaces of a server, and mostly between servers. */
+function networkHint(dataDir: string, uid: number | null, workspaceId: string): number {
+  const base = createHash('sha256').update(dataDir).digest().readUInt16LE();
+  return base + (uid ?? createHash('sha256').update(workspaceId).digest().readUInt16LE());
 }
 
 function hostsOfMachine(): string {

@@ -162,42 +162,46 @@ describe.each(levels)('%s', (isolation) => {
     expect(everStarted()).toBe(5);
   });
 
-  test('a server killed at any moment of a start leaves one agent or none, and the next finds it', async () => {
-    const next = scene.provider('polite', { isolation });
-    await next.isolation();
-    for (let round = 0; round < 8; round++) {
-      const buildId = `b${round}`;
-      const words = [
-        scene.dataDir,
-        scene.skeleton,
-        scene.tag,
-        isolation,
-        fakeAgents.polite,
-        scene.tag,
-        buildId,
-      ];
-      const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
-        stdio: ['pipe', 'pipe', 'inherit'],
-      });
-      await new Promise((resolve) => server.stdout.once('data', resolve));
-      const gone = new Promise((resolve) => server.once('exit', resolve));
-      server.stdin.write('go\n');
-      // From before the spawn to after the end of the move, at another point in every round.
-      const from = performance.now();
-      await until('the moment', () => performance.now() - from >= round * 11 + 3);
-      server.kill('SIGKILL');
-      await gone;
-      const { state } = done(await start(next, buildId));
-      expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
-      await until('exactly one agent', () => scene.agents().length === 1);
-      expect(scene.supervisors().length).toBeGreaterThan(0);
-      if (round % 3 === 2) done(await stop(next, state));
-    }
-    done(await stop(next));
-    await until('none', () => scene.agents().length === 0 && scene.supervisors().length === 0);
-    // Never more than one for each build, though each was started twice.
-    expect(everStarted()).toBeLessThanOrEqual(8);
-  });
+  test(
+    'a server killed at any moment of a start leaves one agent or none, and the next finds it',
+    { timeout: 120_000 },
+    async () => {
+      const next = scene.provider('polite', { isolation });
+      await next.isolation();
+      for (let round = 0; round < 8; round++) {
+        const buildId = `b${round}`;
+        const words = [
+          scene.dataDir,
+          scene.skeleton,
+          scene.tag,
+          isolation,
+          fakeAgents.polite,
+          scene.tag,
+          buildId,
+        ];
+        const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
+          stdio: ['pipe', 'pipe', 'inherit'],
+        });
+        await new Promise((resolve) => server.stdout.once('data', resolve));
+        const gone = new Promise((resolve) => server.once('exit', resolve));
+        server.stdin.write('go\n');
+        // From before the spawn to after the end of the move, at another point in every round.
+        const from = performance.now();
+        await until('the moment', () => performance.now() - from >= round * 11 + 3);
+        server.kill('SIGKILL');
+        await gone;
+        const { state } = done(await start(next, buildId));
+        expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
+        await until('exactly one agent', () => scene.agents().length === 1);
+        expect(scene.supervisors().length).toBeGreaterThan(0);
+        if (round % 3 === 2) done(await stop(next, state));
+      }
+      done(await stop(next));
+      await until('none', () => scene.agents().length === 0 && scene.supervisors().length === 0);
+      // Never more than one for each build, though each was started twice.
+      expect(everStarted()).toBeLessThanOrEqual(8);
+    },
+  );
 });
 
 test('a stop that comes before a slow supervisor takes its permission to start', async () => {

@@ -10,12 +10,14 @@ import type {
   ProviderState,
   WorkspaceSpec,
 } from '../provider.ts';
+import { findProgram } from './enclosure.ts';
 import { diedEarly, earlyMs, lifeOf, reasonOf } from './endings.ts';
 import { asProviderError, Fault } from './faults.ts';
 import { makeHomes } from './homes.ts';
 import { detectIsolation, type Isolation, type Level } from './isolation.ts';
 import { type AgentProgram, homeInside, prepareLaunch } from './launch.ts';
 import { findPlaces, planLimits } from './limits.ts';
+import { keepNetwork, type NetworkKind, refreshResolv } from './network.ts';
 import { type Compute, makeRuns, type Seen, supervisorCodes } from './runs.ts';
 import { makeUids } from './uids.ts';
 
@@ -24,6 +26,7 @@ export interface LocalProviderOptions {
   dataDir: string;
   agent: AgentProgram;
   isolation?: 'auto' | Level;
+  network?: 'auto' | NetworkKind;
   log: Log;
   /** How long an agent may take to end when asked to, in ms. */
   graceMs?: number;
@@ -36,6 +39,8 @@ export interface LocalProviderOptions {
 
 /** How often agents that are no children of this process are looked at, in ms. */
 const pollMs = 1_000;
+/** How often what the workspaces' network needs of the machine is looked at, in ms. */
+const keepEveryMs = 30_000;
 /** How long a move may stay with something that usually takes milliseconds. */
 const patienceMs = 200;
 
@@ -70,15 +75,20 @@ export function makeLocalProvider(
 
   /** Tried once; a trial that could not be made (a full disk) is made again the next time. */
   function isolation(): Promise<Isolation> {
-    detecting ??= detectIsolation(options.isolation ?? 'auto', dataDir).catch((error) => {
-      detecting = null;
-      throw error;
-    });
+    detecting ??= detectIsolation(options.isolation ?? 'auto', dataDir, findProgram, options.network).catch(
+      (error) => {
+        detecting = null;
+        throw error;
+      },
+    );
     return detecting;
   }
   isolation().then(
-    (found) =>
-      log.info({ isolation: found.level, refused: found.refused }, `local provider: ${found.sentence}`),
+    ({ level, refused, network, sentence }) => {
+      const fields = { isolation: level, network: network.kind, refused: [...refused, ...network.refused] };
+      if (network.kind === 'shared') log.warn(fields, `local provider: ${sentence}`);
+      else log.info(fields, `local provider: ${sentence}`);
+    },
     (error) => log.warn({ err: error }, 'local provider: the isolation could not be tried yet'),
   );
 
@@ -108,6 +118,22 @@ export function makeLocalProvider(
       );
   }, pollMs);
   poll.unref();
+
+  /** What other programs of the machine may undo: its firewall's rules, its resolvers. */
+  let keptAt = -keepEveryMs;
+  async function keep(): Promise<void> {
+    const found = await isolation();
+    if (closed || found.network.kind === 'shared') return;
+    await keepNetwork(found.network);
+    keptAt = performance.now();
+    if (found.network.kind === 'veth')
+      for (const workspaceId of watched.keys()) refreshResolv(join(runs.folder(workspaceId), 'resolv.conf'));
+  }
+  const keeping = setInterval(() => {
+    if (watched.size > 0)
+      keep().catch((error) => log.warn({ err: error }, "local provider: the workspaces' network"));
+  }, keepEveryMs);
+  keeping.unref();
 
   // Those that an earlier server left running.
   for (const workspaceId of runs.all()) {
@@ -192,12 +218,14 @@ export function makeLocalProvider(
         ? found.sentence
         : `${compute.isolation}: as when the agent was started.`;
     const level = { ...found, level: compute.isolation as Level };
+    const home = homeInside(level, spec.owner, homes.path(spec.workspaceId));
     return {
       kind: 'done',
-      state: { ...compute },
+      // The agent is told its home from there.
+      state: { ...compute, home },
       message: `${words}, pid ${there?.agent ?? compute.pid}`,
       isolation: `${sentence}${holding}${missing}`,
-      home: homeInside(level, spec.owner, homes.path(spec.workspaceId)),
+      home,
     };
   }
 
@@ -217,6 +245,15 @@ export function makeLocalProvider(
         message: `The isolation ${found.level}, which the configuration asks for, does not work on this machine.`,
         detail: found.refused.join('; '),
         hint: 'Cure that, or set CDE_ISOLATION=auto to take the best that works.',
+        fault: 'system',
+      });
+    }
+    if (!found.network.available) {
+      throw new Fault({
+        code: 'isolation-unavailable',
+        message: `The network ${found.network.kind}, which the configuration asks for, does not work on this machine.`,
+        detail: found.network.refused.join('; '),
+        hint: 'Fix that, or set CDE_LOCAL_NETWORK=auto to take the best that works.',
         fault: 'system',
       });
     }
@@ -261,6 +298,7 @@ export function makeLocalProvider(
 
     const limits = planLimits(workspaceId, spec.template.local, places);
     await runs.prepare(workspaceId);
+    if (keptAt + keepEveryMs < performance.now()) await keep();
     const prepared = await prepareLaunch({
       spec,
       launch,
@@ -408,6 +446,7 @@ export function makeLocalProvider(
     async close() {
       closed = true;
       clearInterval(poll);
+      clearInterval(keeping);
       listeners.clear();
       await Promise.allSettled([detecting, ...jobs.values()]);
     },

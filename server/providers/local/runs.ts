@@ -128,8 +128,10 @@ export function makeRuns({ directory }: { directory: string }) {
   /** The agent and, where there is a pid namespace, its init; host pids. Null: not there (yet). */
   async function agentOf(compute: Compute): Promise<{ init: number | null; agent: number } | null> {
     if (!(await mainAlive(compute))) return null;
-    const main = compute.main!;
+    let main = compute.main!;
     if (compute.isolation === 'none') return { init: null, agent: main };
+    // pasta stays between the supervisor and what it connects.
+    if (/(^|\/)pasta(\.avx2)?$/.test(argvOf(main)?.[0] ?? '')) main = (await childrenOf(main))[0] ?? 0;
     const [init] = await childrenOf(main);
     const [agent] = init ? await childrenOf(init) : [];
     return init && agent ? { init, agent } : null;
@@ -244,7 +246,8 @@ export function makeRuns({ directory }: { directory: string }) {
       if (!argv || argv[1] === script || isStep(argv)) return false;
       // Just forked it still looks like its parent; and the script of the unshare level has other children.
       return (
-        !init || !(argv.join('\0') === init.join('\0') || isStep(init) || init[1]?.endsWith('/enter.sh'))
+        !init ||
+        !(argv.join('\0') === init.join('\0') || isStep(init) || /\/(enter|network)\.sh$/.test(init[1] ?? ''))
       );
     },
 

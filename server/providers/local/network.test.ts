@@ -1,0 +1,214 @@
+import { execFile } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { networkInterfaces } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import type { Move } from '../provider.ts';
+import { gatewayFolder, openGateway } from './gateway.ts';
+import { choosePool, detectNetwork, findResolvers, rulesFor } from './network.ts';
+import { signal } from './processes.ts';
+import { drive, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
+
+const run = promisify(execFile);
+
+const route = (device: string, network: string, mask: string) =>
+  `${device}\t${network}\t00000000\t0001\t0\t0\t0\t${mask}\t0\t0\t0`;
+const head = 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT';
+
+describe('the addresses of workspaces', () => {
+  test('are of a network that the machine has no route to', () => {
+    const standard = route('eth0', '00000000', '00000000');
+    expect(choosePool([head, standard].join('\n'))).toBe('10.213');
+    expect(choosePool([head, standard, route('wg0', '0000000A', '000000FF')].join('\n'))).toBe('172.29');
+    expect(choosePool([head, standard, route('br0', '0104D50A', '00FFFFFF')].join('\n'))).toBe('10.87');
+    // Those of other workspaces are ours.
+    expect(choosePool([head, route('cdew7', '0104D50A', 'FCFFFFFF')].join('\n'))).toBe('10.213');
+    const all = ['0000000A', '000010AC', '00005C64'].map((net) => route('tun0', net, '0000F0FF'));
+    all[0] = route('tun0', '0000000A', '000000FF');
+    expect(choosePool([head, ...all].join('\n'))).toBe(null);
+  });
+});
+
+describe('names are resolved', () => {
+  test('by the servers of the machine, or those behind its stub', () => {
+    expect(findResolvers('nameserver 192.0.2.1\nsearch example.com\n', null)).toEqual({
+      servers: ['192.0.2.1'],
+      loopback: null,
+      others: ['search example.com'],
+    });
+    expect(findResolvers('nameserver 127.0.0.53\n', 'nameserver 192.0.2.1\n')).toMatchObject({
+      servers: ['192.0.2.1'],
+      loopback: null,
+    });
+  });
+
+  test("by the machine's own, by a rule, where it has no other", () => {
+    const found = findResolvers('nameserver 127.0.0.1\n', null);
+    expect(found).toMatchObject({ servers: [], loopback: '127.0.0.1' });
+    expect(rulesFor(found)).toContain('dnat ip to 127.0.0.1');
+    expect(rulesFor({ ...found, loopback: null })).not.toContain('dnat');
+  });
+});
+
+test('without the programs it takes the network is shared, and the sentence says so', async () => {
+  const found = await detectNetwork('auto', true, () => null);
+  expect(found).toMatchObject({
+    kind: 'shared',
+    available: true,
+    sentence: expect.stringMatching(/shared with the machine/),
+    refused: [expect.stringMatching(/^veth: /), 'pasta: pasta is not installed'],
+  });
+  expect(await detectNetwork('pasta', true, () => null)).toMatchObject({ kind: 'pasta', available: false });
+  expect(await detectNetwork('auto', false)).toMatchObject({ kind: 'shared', refused: [] });
+});
+
+let scene: ReturnType<typeof makeScene>;
+beforeEach(() => {
+  scene = makeScene();
+});
+afterEach(() => scene.close());
+
+const asked = new Map<string, number>();
+beforeEach(() => asked.clear());
+/** Runs a shell script in a workspace. */
+async function inside(script: string, workspaceId = 'w1'): Promise<{ status: number; out: string }> {
+  const n = asked.get(workspaceId) ?? 0;
+  asked.set(workspaceId, n + 1);
+  const draft = join(scene.home(workspaceId), 'draft');
+  writeFileSync(draft, script, { mode: 0o644 });
+  await run('mv', [draft, join(scene.home(workspaceId), `ask-${n}`)]);
+  const answer = join(scene.home(workspaceId), `answer-${n}`);
+  await until(`the answer to ${script}`, () => existsSync(answer));
+  return JSON.parse(readFileSync(answer, 'utf8'));
+}
+const connects = (host: string, port: number, workspaceId = 'w1') =>
+  inside(`timeout 3 bash -c 'exec 3<>/dev/tcp/${host}/${port}' && echo yes`, workspaceId).then(({ out }) =>
+    out.includes('yes'),
+  );
+const listens =
+  "node=$(readlink -f /proc/$PPID/exe); $node -e \"require('net').createServer((s) => s.end('mine')).listen(8080, '0.0.0.0')\" >/dev/null 2>&1 & " +
+  "until bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080' 2>/dev/null; do sleep 0.05; done; echo listening";
+const links = async () => (await run('ip', ['-br', 'link'])).stdout.match(/cdew\d+/g) ?? [];
+const addressOf = async (workspaceId: string) =>
+  /inet ([\d.]+)/.exec((await inside('ip -4 address show eth0', workspaceId)).out)![1]!;
+
+const enclosing = (await levelsHere()).some((level) => level !== 'none');
+const addressesHere = () =>
+  Object.entries(networkInterfaces()).flatMap(([name, all]) =>
+    name.startsWith('cdew') ? [] : (all ?? []).filter(({ family }) => family === 'IPv4'),
+  );
+
+for (const kind of ['veth', 'pasta'] as const) {
+  const works = enclosing && (await detectNetwork(kind, true)).available;
+
+  describe.runIf(works)(kind, () => {
+    let machine: Server;
+    let port: number;
+    beforeEach(async () => {
+      machine = createServer((_, response) => response.end('of the machine')).listen(0, '0.0.0.0');
+      await until('a program of the machine', () => machine.listening);
+      ({ port } = machine.address() as AddressInfo);
+    });
+    afterEach(() => void machine.close());
+
+    async function begin(workspaceId: string): Promise<Move & { kind: 'done' }> {
+      const provider = scene.provider('obedient', { network: kind });
+      const move = await drive((state) =>
+        provider.start(makeSpec(workspaceId), launchOf('b1'), state, scene.context),
+      );
+      if (move.kind !== 'done') throw new Error(JSON.stringify(move));
+      return move;
+    }
+
+    test('a workspace reaches neither the machine, nor its neighbour, nor a metadata service', async () => {
+      const [move] = await Promise.all([begin('w1'), begin('w2')]);
+      expect(move.isolation).toMatch(new RegExp(kind === 'veth' ? 'veth pair' : 'pasta'));
+      // Both on one port, each its own.
+      for (const workspaceId of ['w1', 'w2'])
+        expect((await inside(listens, workspaceId)).out).toContain('listening');
+      expect(await connects('127.0.0.1', port)).toBe(false);
+      expect(await connects('::1', port)).toBe(false);
+      for (const { address } of addressesHere()) expect(await connects(address, port), address).toBe(false);
+      if (kind === 'veth') expect(await connects(await addressOf('w2'), 8080)).toBe(false);
+      expect((await inside('ip route get 169.254.169.254; ip -4 route show default')).out).toMatch(/default/);
+      expect(await connects('169.254.169.254', 80)).toBe(false);
+      expect((await inside('grep -c ^nameserver /etc/resolv.conf')).out).toMatch(/^[1-9]/);
+    });
+
+    test('and the machine reaches the workspace, as a client on it does for a direct path', async () => {
+      if (kind !== 'veth') return;
+      await begin('w1');
+      await inside(listens);
+      const socket = connect(8080, await addressOf('w1'));
+      const said = await new Promise((resolve) => socket.once('data', (data) => resolve(String(data))));
+      expect(said).toBe('mine');
+    });
+
+    test('only the routes of agents are reached through the gateway', async () => {
+      const app = createServer((request, response) => response.end(`served ${request.url}`));
+      const gateway = await openGateway({
+        dataDir: scene.dataDir,
+        server: app,
+        own: () => '127.0.0.1:7080',
+        reach: async () => [`http://127.0.0.1:${port}`, 'http://198.51.100.1:9000'],
+      });
+      try {
+        await begin('w1');
+        const ask = (place: string, path: string) =>
+          inside(
+            `node=$(readlink -f /proc/$PPID/exe); $node -e "
+              const s = require('net').connect(require('fs').readdirSync('/run/cde').map((n) => '/run/cde/' + n)[0]);
+              s.write('CONNECT ${place} HTTP/1.1\\r\\nhost: x\\r\\n\\r\\n');
+              s.once('data', (d) => { const status = String(d).split(' ')[1]; console.log(status);
+                if (status !== '200') process.exit(); s.on('data', (d) => console.log(String(d)));
+                s.end('GET ${path} HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n'); })"`,
+          ).then(({ out }) => out);
+        expect(await ask('127.0.0.1:7080', '/api/v1/agent/register')).toMatch(
+          /^200\n(.|\s)*served \/api\/v1\/agent/,
+        );
+        expect(await ask('server.cde.internal:80', '/api/v1/agent/stats')).toMatch(/^200\n(.|\s)*served/);
+        expect(await ask('127.0.0.1:7080', '/api/v1/users')).toMatch(/^200\nHTTP\/1.1 404/);
+        // A replica or satellite on this machine, as the server names them; the rest is not for the gateway.
+        expect(await ask(`127.0.0.1:${port}`, '/')).toMatch(/^200\n(.|\s)*of the machine/);
+        expect(await ask('198.51.100.1:9000', '/')).toMatch(/^421/);
+        expect(await ask('127.0.0.1:22', '/')).toMatch(/^421/);
+      } finally {
+        await gateway.close();
+      }
+      expect(existsSync(gatewayFolder(scene.dataDir))).toBe(true);
+    });
+
+    test('nothing is left after a stop, nor after kill -9 of the supervisor', async () => {
+      const before = new Set(await links());
+      const provider = scene.provider('obedient', { network: kind });
+      const start = (build: string) =>
+        drive((state) => provider.start(makeSpec('w1'), launchOf(build), state, scene.context));
+      const mine = async () => (await links()).filter((name) => !before.has(name));
+      const address = (move: Move) => {
+        expect(move.kind).toBe('done');
+        return addressOf('w1');
+      };
+      const move = await start('b1');
+      const interfaceOf = async () => {
+        if (kind !== 'veth') return undefined;
+        const own = await address(move);
+        const { stdout } = await run('ip', ['-o', '-4', 'route', 'get', own]);
+        return /dev (cdew\d+)/.exec(stdout)![1]!;
+      };
+      const first = await interfaceOf();
+      if (first) expect(await mine()).toContain(first);
+      await drive((state) => provider.stop('w1', state, scene.context), move.state);
+      if (first) await until('the interface gone', async () => !(await mine()).includes(first));
+      asked.clear();
+      await run('sh', ['-c', `rm -f ${scene.home('w1')}/a*`]);
+      await start('b2');
+      const second = await interfaceOf();
+      for (const pid of scene.supervisors()) signal(pid, 'SIGKILL');
+      await until('the agent gone', () => scene.agents().length === 0);
+      if (second) await until('the interface gone', async () => !(await mine()).includes(second));
+    });
+  });
+}
