@@ -21,7 +21,7 @@ interface Options {
  * A `fetch` that tries again, after a growing pause, what can be repeated without harm: reads; changes
  * with an Idempotency-Key; PUT, PATCH and DELETE, which name their result; all else only when the request
  * never left this machine. A 503, or a reply that the first request is still under way, is obeyed
- * (Retry-After).
+ * (Retry-After). A proxy's 502, 503 or 504 is treated like no answer.
  */
 export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options): typeof fetch {
   const attempts = async (url: string, init: RequestInit): Promise<Reply> => {
@@ -50,7 +50,8 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
         }
       }
       const asked = reply && retryAfterMs(reply);
-      if (reply && asked === undefined) {
+      const gatewayError = repeatable && reply && isGatewayError(reply) ? reply : undefined;
+      if (reply && asked === undefined && !gatewayError) {
         // The first request was carried out though its reply was lost.
         return method === 'DELETE' && lost && reply.status === 404 ? makeReply(204, '') : reply;
       }
@@ -62,7 +63,9 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
       }
       if (!told && spent + pause > 1_000) {
         told = true;
-        waiting?.(failed ? failed.message : 'the server is busy');
+        waiting?.(
+          failed ? failed.message : gatewayError ? `status ${gatewayError.status}` : 'the server is busy',
+        );
       }
       await delay(pause, undefined, { signal });
     }
@@ -86,6 +89,20 @@ function retryAfterMs(reply: Reply): number | undefined {
   const seconds = Number(header);
   const ms = Number.isFinite(seconds) ? seconds * 1000 : Date.parse(header) - Date.now();
   return Number.isFinite(ms) ? Math.max(50, ms) : undefined;
+}
+
+/**
+ * What a proxy says while the replica behind it is replaced, and what an older server says while it stops: not in the
+ * form of our errors, and gone in a moment.
+ */
+function isGatewayError(reply: Reply): boolean {
+  if (![502, 503, 504].includes(reply.status)) return false;
+  try {
+    const body = JSON.parse(reply.text) as { code?: unknown } | null;
+    return typeof body?.code !== 'string';
+  } catch {
+    return true;
+  }
 }
 
 /** A page of something else with status 200 (a captive portal, a wrong address) must not pass for a reply. */

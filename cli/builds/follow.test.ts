@@ -4,12 +4,16 @@ import { getTemplate } from '@cde/api/templates.ts';
 import {
   cancelBuild,
   createWorkspace,
+  deleteWorkspace,
   getBuildLog,
   getWorkspace,
+  listBuilds,
+  restartWorkspace,
   startWorkspace,
+  stopWorkspace,
 } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cdePath, makeStandIn, makeTestHome, type StandIn, type TestHome } from '../testing.ts';
+import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
 import { build, line, stage, template, workspace } from '../testing-objects.ts';
 
 let home: TestHome;
@@ -100,6 +104,54 @@ test('a server that is away for a moment does not end the wait', async () => {
     return asked < 4 ? hangUp() : { lines: [], build: good, done: true };
   });
   expect(await home.run(['start', 'web'], { env })).toMatchObject({ code: 0, stdout: 'web is running.\n' });
+});
+
+/** What a replica, or the proxy before it, says while it is replaced. */
+const rolling = [
+  new Refusal(503, { error: 'Service Unavailable', message: 'Service Unavailable', statusCode: 503 }),
+  new Refusal(502, '<html>Bad Gateway</html>'),
+  new Refusal(503, { code: 'server-stopping', message: 'This server is stopping.' }, { 'retry-after': '0' }),
+];
+const commands = {
+  create: ['create', 'web', '-t', 'local'],
+  start: ['start', 'web'],
+  stop: ['stop', 'web'],
+  restart: ['restart', 'web'],
+  delete: ['delete', 'web', '--yes'],
+  logs: ['logs', 'web', '--follow'],
+};
+test.each(Object.entries(commands))('%s goes on while a replica is replaced', async (_name, args) => {
+  // Each endpoint is answered by a replica that stops, a proxy without one, and nobody, before it is answered.
+  const interrupted = (answer: (query: Record<string, string>) => unknown) => {
+    let asked = 0;
+    return ({ hangUp, query }: { hangUp: () => never; query: any }) => {
+      asked += 1;
+      if (asked <= rolling.length) throw rolling[asked - 1];
+      return asked === rolling.length + 1 ? hangUp() : answer(query);
+    };
+  };
+  server.on(
+    getBuildLog,
+    interrupted(() => ({ lines: [], build: good, done: true })),
+  );
+  server.on(
+    createWorkspace,
+    interrupted(() => workspace()),
+  );
+  for (const endpoint of [startWorkspace, stopWorkspace, restartWorkspace, deleteWorkspace])
+    server.on(
+      endpoint,
+      interrupted(() => build()),
+    );
+  server.on(
+    listBuilds,
+    interrupted(() => ({ items: [build()], next: null })),
+  );
+  const ran = await home.run(args, { env });
+  expect(ran.stderr).not.toContain('error:');
+  expect(ran.code).toBe(0);
+  server.on(createWorkspace, () => workspace());
+  server.on(startWorkspace, () => build());
 });
 
 test('Ctrl-C stops the waiting only, and says how to go on', async () => {

@@ -11,6 +11,9 @@ import { makeProgress, type Progress } from './progress.ts';
 /** A server that restarts is back within this time; the build itself goes on meanwhile. */
 export const followPatienceMs = 120_000;
 
+/** How long a command that waits for a build anyway tries to ask for it: a server that rolls or restarts is back by then. */
+export const askPatienceMs = 20_000;
+
 /** Stages may change without a line of the log: at most this late on the screen. */
 const pollSeconds = 1;
 

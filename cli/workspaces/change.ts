@@ -3,7 +3,7 @@ import type { Client } from '@cde/api/client.ts';
 import type { ParameterValues } from '@cde/api/templates.ts';
 import type { Build } from '@cde/api/workspaces.ts';
 import { canAsk, confirm } from '../ask.ts';
-import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
+import { askPatienceMs, followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import { makeProgress } from '../builds/progress.ts';
 import type { Context } from '../context.ts';
 import {
@@ -34,7 +34,7 @@ async function change(
   ask: Ask,
 ): Promise<number> {
   const { out } = context;
-  const client = await context.client({ patienceMs: 5_000 });
+  const client = await context.client({ patienceMs: wait ? askPatienceMs : 5_000 });
   const patient = await context.client({ patienceMs: followPatienceMs });
   const progress = makeProgress(out);
   const failures: Failure[] = [];

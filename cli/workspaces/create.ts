@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import type { Template } from '@cde/api/templates.ts';
 import { canAsk, choose } from '../ask.ts';
-import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
+import { askPatienceMs, followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import type { Context } from '../context.ts';
 import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -25,7 +25,7 @@ export async function create(
   },
 ): Promise<number | undefined> {
   const { out } = context;
-  const client = await context.client({ patienceMs: 5_000 });
+  const client = await context.client({ patienceMs: input.start && input.wait ? askPatienceMs : 5_000 });
   const template = await chooseTemplate(context, client, input.template);
   const declared = template.activeVersion.parameters;
   const given = await readParameters(declared, input);
