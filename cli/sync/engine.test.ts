@@ -370,6 +370,20 @@ describe('a hostile agent', () => {
     expect(JSON.stringify(problem).length).toBeLessThan(10_000);
   });
 
+  it('cannot fill the memory with names', async () => {
+    const [stream, other] = duplexPair();
+    void (async () => {
+      for await (const { head } of readFrames(other)) {
+        if (head.op === 'open') await writeFrame(other, { id: head.id, ok: {} });
+        // A listing that never ends.
+        for (let count = 0; head.op === 'scan'; count += 1)
+          await writeFrame(other, { id: head.id, part: 'set', entries: [[`f${count}`, file('x')]] });
+      }
+    })().catch(() => {});
+    const remote = await openRemoteTree(stream, { root: 'x', create: false, maxBytes: 100_000 });
+    await expect(engineOf().engine.once(remote)).rejects.toMatchObject({ code: 'too-large' });
+  });
+
   it('cannot pass off another content, or more of it', async () => {
     const { engine } = engineOf();
     expect(await engine.once(await hostile([['f', file('promised')]], 'something else'))).toBe(false);

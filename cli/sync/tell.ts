@@ -8,6 +8,8 @@ import type { Pair, Status } from './state.ts';
 
 /** More than that at once are told as a number, not one by one. */
 const mostLines = 20;
+/** The other side may make up any number of problems; those beyond are counted. */
+const maxProblemLines = 200;
 /** Actions come in bursts: how long to collect before they are told. */
 const collectMs = 200;
 
@@ -17,6 +19,7 @@ const arrow: Record<SideName, string> = { local: '←', remote: '→' };
 export function makeTeller({ out }: Context, pair: Pair, status: Status) {
   let waiting: Action[] = [];
   let timer: NodeJS.Timeout | undefined;
+  let problemLines = 0;
 
   function flush(): void {
     clearTimeout(timer);
@@ -48,6 +51,7 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
     },
     tell(event: SyncEvent): void {
       if (event.event === 'settled') {
+        problemLines = 0;
         status.state = 'settled';
         status.files = event.files;
         status.problems = event.problems;
@@ -63,6 +67,12 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
         return;
       }
       flush();
+      if (['problem', 'left-out', 'rules'].includes(event.event)) {
+        problemLines += 1;
+        if (problemLines === maxProblemLines + 1)
+          out.note('More paths have a problem; --json names all of them.');
+        if (problemLines > maxProblemLines) return;
+      }
       if (event.event === 'conflict')
         out.print(
           `! ${clean(event.path)}: changed on both sides; the workspace's version is ${clean(event.kept)}`,

@@ -8,6 +8,8 @@ type Head = Frame['head'];
 
 /** As many as a tree may hold; a hostile agent could send names for ever. */
 const mostEntries = 500_000;
+/** The listing of 500,000 files with long paths; a few hundred MiB of memory. */
+const maxScanBytes = 128 * 1024 * 1024;
 /** A path that cannot be one is only shown. */
 const maxShownPath = 8192;
 
@@ -15,7 +17,7 @@ interface Asked {
   resolve(ok: Head): void;
   reject(error: TreeError): void;
   /** Must not reject: what it waits for holds up all other answers. */
-  part?: ((head: Head, body: Buffer) => Promise<void> | void) | undefined;
+  part?: ((head: Head, body: Buffer, headBytes: number) => Promise<void> | void) | undefined;
 }
 
 /**
@@ -24,7 +26,7 @@ interface Asked {
  */
 export async function openRemoteTree(
   stream: Duplex,
-  { root, create }: { root: string; create: boolean },
+  { root, create, maxBytes = maxScanBytes }: { root: string; create: boolean; maxBytes?: number },
 ): Promise<Tree & { root: string }> {
   const asked = new Map<number, Asked>();
   let next = 0;
@@ -46,14 +48,14 @@ export async function openRemoteTree(
     stream.destroy();
   };
   (async () => {
-    for await (const { head, body } of readFrames(stream)) {
+    for await (const { head, body, headBytes } of readFrames(stream)) {
       const { id, event, error, ok } = head;
       if (event === 'changed') changed();
       if (event === 'error') throw new TreeError('protocol', String(head.message));
       const one = asked.get(Number(id));
       if (!one) continue;
       if (head.part !== undefined) {
-        await one.part?.(head, body);
+        await one.part?.(head, body, headBytes);
         continue;
       }
       asked.delete(Number(id));
@@ -106,18 +108,20 @@ export async function openRemoteTree(
       const set: [unknown, unknown][] = [];
       const gone: unknown[] = [];
       const unknown: Unknown[] = [];
+      let bytes = 0;
       const reply = await ask(
         'scan',
         { rules: { ...rules } },
         {
-          part(head) {
+          part(head, _, headBytes) {
+            bytes += headBytes;
             if (head.part === 'set' && Array.isArray(head.entries))
               set.push(...(head.entries as [unknown, unknown][]));
             if (head.part === 'gone' && Array.isArray(head.paths)) gone.push(...head.paths);
             if (head.part === 'unknown' && Array.isArray(head.unknown))
               unknown.push(...(head.unknown as Unknown[]));
-            if (set.length > mostEntries || gone.length > mostEntries || unknown.length > mostEntries)
-              stream.destroy();
+            const most = Math.max(set.length, gone.length, unknown.length);
+            if (most > mostEntries || bytes > maxBytes) finish(tooLarge());
           },
         },
       );
@@ -129,6 +133,9 @@ export async function openRemoteTree(
         if (isEntry(path, entry)) entries.set(path, entry);
         else unknown.push({ path, why: 'name' });
       }
+      // Each scan adds to what earlier ones told.
+      if (entries.size > mostEntries) finish(tooLarge());
+      if (over) throw over;
       const clean = checked(entries, rules);
       entries = clean.entries;
       // The root itself can be read, or there would be no answer.
@@ -198,6 +205,8 @@ function checked(entries: Entries, rules: Rules): { entries: Entries; unknown: U
   }
   return { entries: good, unknown };
 }
+
+const tooLarge = () => new TreeError('too-large', 'the workspace lists more than a folder of it can hold');
 
 const reasons: ReadonlySet<unknown> = new Set<Unknown['why']>([
   'unreadable',

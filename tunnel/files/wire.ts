@@ -11,6 +11,8 @@ import { TreeError } from './tree.ts';
 export interface Frame {
   head: Record<string, unknown>;
   body: Buffer;
+  /** Bytes that the head took: what it becomes in memory is some times as much. */
+  headBytes: number;
 }
 
 const mostHead = 1024 * 1024;
@@ -70,10 +72,11 @@ export async function* readFrames(stream: Duplex): AsyncGenerator<Frame, void> {
           throw new TreeError('protocol', 'a frame beyond the limit');
       }
       if (length < wanted.head + wanted.body) break;
-      const text = take(wanted.head).toString('utf8');
+      const headBytes = wanted.head;
+      const text = take(headBytes).toString('utf8');
       const body = take(wanted.body);
       wanted = null;
-      yield { head: parse(text), body };
+      yield { head: parse(text), body, headBytes };
     }
   }
 }
