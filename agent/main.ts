@@ -1,5 +1,6 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useGateway } from '@cde/tunnel/gateway.ts';
 import { makeAgent } from './agent.ts';
@@ -79,6 +80,6 @@ process.on('unhandledRejection', (error) => print(`a fault: ${(error as Error)?.
 try {
   await agent.start();
 } catch (error) {
-  if (!ending) print(`cannot start: ${(error as Error).stack ?? error}`);
+  if (!ending) print(`cannot start: ${systemErrorReason(error) ?? (error as Error).stack ?? error}`);
   await end(1);
 }

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { postAgentStartup } from '@cde/api/agent.ts';
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import type { LogShipper } from './logs.ts';
 import { persist, type ServerClient } from './server-client.ts';
 import { loginArguments, loginShell, sessionEnvironment, type Workspace } from './ssh/environment.ts';
@@ -111,7 +112,11 @@ export async function runStartup(options: {
   const end = await new Promise<{ exitCode: number | null; signal: string | null }>((resolve) => {
     child.once('exit', (exitCode, name) => resolve({ exitCode, signal: name }));
     child.once('error', (error) => {
-      log.line('agent', 'stderr', `The startup script could not be started with ${shell}: ${error.message}`);
+      log.line(
+        'agent',
+        'stderr',
+        `The startup script could not be started with ${shell}: ${systemErrorReason(error) ?? error.message}`,
+      );
       resolve({ exitCode: null, signal: null });
     });
   });

@@ -2,6 +2,7 @@ import { existsSync, rmSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { type Config, ConfigError, describeSettings, readConfig } from './config.ts';
@@ -151,7 +152,7 @@ async function main(): Promise<void> {
   const log = makeLog(config.logLevel);
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
     throw new StartError(
-      `The data directory ${config.dataDir} cannot be made: ${error.message}`,
+      `The data directory ${config.dataDir} cannot be made: ${systemErrorReason(error) ?? error.message}.`,
       'Choose another: CDE_DATA_DIR.',
       error,
     );

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import { ApiError } from '@cde/api/errors.ts';
 import { mostIssues, Problem } from '@cde/api/problem.ts';
+import { systemErrorReason, systemErrorText } from '@cde/api/system-errors.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { isDatabaseFull, isUnavailable, isUnstorable } from '../database/pool.ts';
@@ -221,6 +222,14 @@ export function toProblem(error: unknown): Problem {
       fastifyCodes[known.code ?? ''] ?? 'bad-request',
       known.message ?? 'The request is not valid.',
     );
+  // Those without a text of ours may name addresses of the server's network.
+  const refused = systemErrorText((error as { code?: unknown })?.code) && systemErrorReason(error);
+  if (refused)
+    // A path of the server is of no use to who asked; the log has it.
+    return new Problem('internal', `The server's machine refused to do this: ${refused}.`, {
+      hint: 'Give your administrator this message and the request id.',
+      cause: error,
+    });
   return new Problem('internal', 'Something went wrong on our side.', {
     hint: 'Try again; if it stays, give your administrator the request id.',
     cause: error,

@@ -1,3 +1,4 @@
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import type { ProviderError } from '../provider.ts';
 
 /** An error that is already in words for the developer. */
@@ -39,10 +40,13 @@ export function asProviderError(thrown: unknown, doing: string): ProviderError {
   const error = thrown as NodeJS.ErrnoException;
   const known = hints[error?.code ?? ''];
   const detail = `While ${doing}: ${error?.message ?? String(thrown)}`;
+  const reason = systemErrorReason(thrown);
   if (known) return { code: known[0], message: known[1], detail, hint: known[2], fault: 'system' };
   return {
     code: 'local-provider-failed',
-    message: `The local provider failed while ${doing}.`,
+    message: reason
+      ? `The machine refused while ${doing}: ${reason}.`
+      : `The local provider failed while ${doing}.`,
     detail,
     fault: 'system',
   };
