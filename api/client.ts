@@ -91,7 +91,7 @@ export function makeClient(options: {
           ...(given.signal && { signal: given.signal }),
         });
       } catch (cause) {
-        if (given.signal?.aborted) throw cause;
+        if (given.signal?.aborted || cause instanceof CallError) throw cause;
         const reason = ((cause as Error).cause as Error | undefined)?.message ?? (cause as Error).message;
         throw new CallError(
           0,

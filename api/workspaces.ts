@@ -239,6 +239,16 @@ export const updateWorkspace = endpoint({
     })
     .optional(),
 });
+export const renameWorkspace = endpoint({
+  method: 'PATCH',
+  path: '/api/v1/workspaces/:workspace',
+  tag,
+  summary: 'Give it another name; its home, namespace and open sessions stay',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({ name: WorkspaceName }),
+  reply: Workspace,
+});
 export const deleteWorkspace = endpoint({
   method: 'DELETE',
   path: '/api/v1/workspaces/:workspace',

@@ -1,7 +1,16 @@
 import type { Context } from './context.ts';
 
 /** What completion offers for a value. */
-export type Completes = 'workspaces' | 'templates' | 'files' | readonly string[];
+export type Completes =
+  | 'workspaces'
+  /** Workspaces that this user may open a session to. */
+  | 'connectable'
+  | 'templates'
+  | 'users'
+  | 'files'
+  /** A file of this machine, or `WORKSPACE:PATH`. */
+  | 'operands'
+  | readonly string[];
 
 export interface Argument {
   help: string;
@@ -82,6 +91,8 @@ export interface Command {
   endsOptions?: true;
   /** All words after the name go to the handler as they are, as `words`. */
   raw?: true;
+  /** What completion offers for the words of a raw command. */
+  rawCompletes?: Completes;
   load: () => Promise<Handler<never>>;
 }
 

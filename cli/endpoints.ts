@@ -104,6 +104,7 @@ const workspace = `${v1}/workspaces/:workspace`;
 export const listWorkspaces = light<W['listWorkspaces']>('GET', `${v1}/workspaces`);
 export const createWorkspace = light<W['createWorkspace']>('POST', `${v1}/workspaces`, 'body', 'idempotent');
 export const getWorkspace = light<W['getWorkspace']>('GET', workspace);
+export const renameWorkspace = light<W['renameWorkspace']>('PATCH', workspace, 'body');
 export const startWorkspace = light<W['startWorkspace']>('POST', `${workspace}/start`, 'body', 'idempotent');
 export const stopWorkspace = light<W['stopWorkspace']>('POST', `${workspace}/stop`, 'body', 'idempotent');
 export const restartWorkspace = light<W['restartWorkspace']>(

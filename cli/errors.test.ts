@@ -74,7 +74,7 @@ describe('exit codes', () => {
       expect(ran, words.join(' ')).toMatchObject({ code: 2, stdout: '' });
       expect(ran.stderr).toContain('[usage]');
     }
-    expect((await home.run(['lst'])).stderr).toContain('Did you mean list?');
+    expect((await home.run(['lst'])).stderr).toMatch(/Did you mean .*\blist\b/);
     expect(JSON.parse((await home.run(['list', '--nope', '--json'])).stderr)).toMatchObject({
       code: 'usage',
       exitCode: 2,
@@ -117,6 +117,33 @@ describe('retries', () => {
   let asked: { key: string | undefined }[];
   beforeEach(() => {
     asked = [];
+  });
+
+  test('a reply without end is given up, in words, and does not fill the memory', async () => {
+    // Half a gigabyte if it were read to its end; told by its length, and by what comes.
+    for (const headers of [{ 'content-length': String(512 * 1024 * 1024) }, {}]) {
+      const { createServer } = await import('node:http');
+      let sent = 0;
+      const endless = createServer((_, response) => {
+        response.writeHead(200, { 'content-type': 'application/json', ...headers });
+        const piece = Buffer.alloc(1024 * 1024, ' ');
+        const more = () => {
+          while (sent < 512 && !response.destroyed) {
+            sent += 1;
+            if (!response.write(piece)) return void response.once('drain', more);
+          }
+        };
+        more();
+      }).listen(0, '127.0.0.1');
+      await new Promise((resolve) => endless.once('listening', resolve));
+      const { port } = endless.address() as { port: number };
+      const env = { CDE_URL: `http://127.0.0.1:${port}`, CDE_TOKEN: 'cde_x' };
+      const ran = await home.run(['list'], { env });
+      expect(ran).toMatchObject({ code: 6, stderr: expect.stringContaining('[reply-too-large]') });
+      expect(sent).toBeLessThan(100);
+      endless.closeAllConnections();
+      endless.close();
+    }
   });
 
   test('a read is repeated when the connection is lost', async () => {

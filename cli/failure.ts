@@ -95,12 +95,12 @@ function fromSystem(error: SystemError): Failure {
   const hint = systemErrorText(error.code)?.hint;
   if (error.path)
     return new Failure('file-failed', `${error.path} cannot be used: ${reason}.`, {
-      detail: error.message,
+      detail: hint ? undefined : error.message,
       hint: hint ?? 'Check that it exists and that you may read and write it.',
       cause: error,
     });
   return new Failure('system-refused', `The operating system refused: ${reason}.`, {
-    detail: error.message,
+    detail: hint ? undefined : error.message,
     hint,
     cause: error,
   });

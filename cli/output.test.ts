@@ -1,13 +1,15 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
-import { harmless } from './output.ts';
+import { clean, harmless } from './output.ts';
 
-const attack = 'a\u001b]0;title\u0007b\u001b[2Jc\u009b6nd\u001b[31me\rf\bg\u0000h';
+const attack =
+  'a\u001b]0;title\u0007b\u001b[2Jc\u009b6nd\u001b[31me\rf\bg\u0000h\u202ei\u2066j\u2028k\u{e0041}';
+const unshowable = /(?![\t\n])\p{Cc}|\p{Bidi_Control}|[\u2028\u2029\ufeff\u{e0000}-\u{e007f}]/u;
 
 test('a line keeps its colours, tabs and newlines, and loses what a terminal would obey beyond them', () => {
   expect(harmless('\u001b[1mbold\u001b[22m\tcell\nnext')).toBe('\u001b[1mbold\u001b[22m\tcell\nnext');
-  expect(harmless(attack)).toBe('a]0;titleb[2Jc6nd\u001b[31mefgh');
+  expect(harmless(attack)).toBe('a]0;titleb[2Jc6nd\u001b[31mefghijk');
 });
 
 test('no way of printing lets such text through, and JSON keeps its meaning', () => {
@@ -20,13 +22,21 @@ test('no way of printing lets such text through, and JSON keeps its meaning', ()
     out.fields([['field', attack]]);
     out.table([{ title: 'CELL', cell: () => attack }], [1], 'none');
     out.printJsonLine({ attack });
-    out.printJson({ attack });`;
+    out.printJson({ attack });
+    const failure = { code: attack, message: attack, detail: attack, hint: attack, requestId: attack };
+    out.fail({ ...failure, issues: [{ path: attack, message: attack }], toJSON: () => failure });
+    makeOutput({}, true).fail({ ...failure, toJSON: () => failure });`;
   const ran = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
   expect(ran.status, ran.stderr).toBe(0);
   for (const text of [ran.stdout, ran.stderr])
-    expect(text.replaceAll('\u001b[31m', '')).not.toMatch(/(?![\t\n])\p{Cc}/u);
+    expect(text.replaceAll('\u001b[31m', '')).not.toMatch(unshowable);
   const line = ran.stdout.split('\n').find((text) => text.startsWith('{"attack"'))!;
   expect(JSON.parse(line)).toEqual({ attack });
+});
+
+test('what scripts and emoji need stays', () => {
+  for (const text of ['👩‍💻 می‌خواهم', 'שלום', 'e\u0301']) expect(clean(text)).toBe(text);
+  expect(clean('a\u202egnp.exe')).toBe('agnp.exe');
 });
 
 test('a reader that has had enough is no fault, not even of the help', () => {

@@ -28,6 +28,8 @@ export interface Output {
   printJson(value: unknown): void;
   /** One JSON value on one line, for results that go on. */
   printJsonLine(value: unknown): void;
+  /** One item of a JSON array whose brackets are printed by themselves: for results that are too long for memory. */
+  printJsonItem(value: unknown, isFirst: boolean): void;
   /** A line for the person, not part of the result; nothing with --json. */
   note(text: string): void;
   table<T>(columns: Column<T>[], rows: T[], empty: string): void;
@@ -35,26 +37,41 @@ export interface Output {
   fail(failure: Failure): void;
 }
 
-/** Text from elsewhere, made safe for a terminal: no escape sequences, no control characters but tabs. */
+/**
+ * Letters that show nothing and change how others are shown: those that reorder what follows (a file `a\u202egnp.exe` is
+ * shown as `aexe.png`), line separators, and deprecated format controls. Joiners stay, which emoji and scripts need.
+ */
+const reordering = String.raw`\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}`;
+const unshowable = new RegExp(String.raw`(?!\t)\p{Cc}|[${reordering}]`, 'gu');
+
+/**
+ * Text from elsewhere, made safe for a terminal: no escape sequences, no control characters but tabs, nothing that
+ * reorders what is shown.
+ */
 export function clean(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out
-  return stripVTControlCharacters(text).replace(/[\u0000-\u0008\u000a-\u001f\u007f-\u009f]/g, '');
+  return stripVTControlCharacters(text).replace(unshowable, '');
 }
 
-/** What picocolors writes, and all other control characters but the newlines and tabs of our own lines. */
-const controls = new RegExp(`${String.raw`\u001b\[[0-9;]{0,20}m`}|(?![\\t\\n])\\p{Cc}`, 'gu');
+/** What picocolors writes, and all that `clean` takes out but the newlines and tabs of our own lines. */
+const controls = new RegExp(String.raw`\u001b\[[0-9;]{0,20}m|(?![\t\n])\p{Cc}|[${reordering}]`, 'gu');
 
 /**
  * A line of ours that may hold text from elsewhere which nobody has cleaned: colours stay, whatever else
  * would move a cursor, set a title or answer for the person goes.
  */
 export function harmless(line: string): string {
-  return line.replace(controls, (found) => (found.length > 1 ? found : ''));
+  return line.replace(controls, (found) => (found.startsWith('\u001b[') ? found : ''));
 }
 
-/** JSON escapes control characters up to U+001F; a terminal also obeys those from U+007F to U+009F. */
+const notInJson = new RegExp(String.raw`[^\P{Cc}\n]|[${reordering}]`, 'gu');
+/** JSON escapes control characters up to U+001F; a terminal also obeys others. The value stays the same. */
 const escaped = (json: string) =>
-  json.replace(/[^\P{Cc}\n]/gu, (letter) => `\\u00${letter.charCodeAt(0).toString(16)}`);
+  json.replace(notInJson, (letter) =>
+    Array.from(
+      { length: letter.length },
+      (_, at) => `\\u${letter.charCodeAt(at).toString(16).padStart(4, '0')}`,
+    ).join(''),
+  );
 
 const wide =
   /\p{Extended_Pictographic}|\p{Script=Han}|\p{Script=Hangul}|\p{Script=Hiragana}|\p{Script=Katakana}/gu;
@@ -103,6 +120,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
     width,
     print,
     printJson: (value) => print(escaped(JSON.stringify(value, null, 2))),
+    printJsonItem: (value, isFirst) => print(escaped(`${isFirst ? '  ' : ', '}${JSON.stringify(value)}`)),
     printJsonLine: (value) => print(escaped(JSON.stringify(value))),
     note(text) {
       if (!json) stderr.write(`${harmless(text)}\n`);
@@ -155,7 +173,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
       }
       for (const text of failure.hint?.split('\n') ?? []) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
       if (failure.requestId && failure.code === 'internal') lines.push(`  request ${failure.requestId}`);
-      stderr.write(`${lines.join('\n')}\n`);
+      stderr.write(`${harmless(lines.join('\n'))}\n`);
     },
   };
 }

@@ -1,4 +1,5 @@
 import { CommanderError, Command as Program, Option as ProgramOption } from 'commander';
+import { inWordsOf } from './api-words.ts';
 import type { Command, Handler, Option } from './command.ts';
 import { flagOf } from './command.ts';
 import { endOptions, findCommand, type GlobalOptions, takeGlobalOptions } from './command-line.ts';
@@ -36,7 +37,12 @@ async function parseWords(words: string[], globals: GlobalOptions, found: Comman
     chosen = () =>
       run({ ...globals, ...options, json: globals.json || options.json }, async (context) => {
         const handler = (await command.load()) as unknown as Handler<Record<string, unknown>>;
-        return handler(context, input, { commands, nouns });
+        try {
+          return await handler(context, input, { commands, nouns });
+        } catch (error) {
+          if (context.signal.aborted || context.out.json) throw error;
+          throw inWordsOf(command, toFailure(error));
+        }
       });
   });
   if (found?.raw) {

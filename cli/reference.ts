@@ -34,6 +34,9 @@ function section(command: Command): string {
     '```',
     '',
     `${command.summary}.${command.details ? ` ${command.details}` : ''}`,
+    ...(command.aliases
+      ? ['', `Also: ${command.aliases.map((alias) => `\`cde ${alias}\``).join(', ')}`]
+      : []),
     '',
   ];
   const rows = [

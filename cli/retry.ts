@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { CallError } from '@cde/api/client.ts';
 import { makeReply, type Reply, send } from './send.ts';
 
 /** Errors of a request that never reached the server: whatever it was, it may be sent again. */
@@ -42,7 +43,7 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
           signal: init.signal ? AbortSignal.any([init.signal, signal]) : signal,
         });
       } catch (error) {
-        if (signal.aborted || init.signal?.aborted) throw error;
+        if (signal.aborted || init.signal?.aborted || error instanceof CallError) throw error;
         failed = error as NodeJS.ErrnoException;
         if (!neverSent.has(failed.code ?? '')) {
           if (!repeatable) throw error;

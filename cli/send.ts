@@ -1,5 +1,6 @@
 import { type IncomingMessage, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
+import { CallError } from '@cde/api/client.ts';
 import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
 
 /** What a request came back with; the part of `Response` that the typed client looks at. */
@@ -15,6 +16,9 @@ export interface Reply {
 
 /** Longer than any request of ours is held open (20 s), shorter than a person waits on a connection that is dead. */
 const silenceMs = 45_000;
+
+/** Ten times the largest page that a server gives; a hostile one must not fill this machine's memory. */
+const maxReplyBytes = 32 * 1024 * 1024;
 
 /** Made once, so that connections are kept. */
 let agent: ReturnType<typeof proxyAgent>;
@@ -49,13 +53,27 @@ export function send(
 
 async function read(incoming: IncomingMessage): Promise<Reply> {
   const chunks: Buffer[] = [];
-  for await (const chunk of incoming) chunks.push(chunk as Buffer);
+  let size = Number(incoming.headers['content-length'] ?? 0) > maxReplyBytes ? Number.POSITIVE_INFINITY : 0;
+  for await (const chunk of incoming) {
+    size += (chunk as Buffer).length;
+    // Leaving the loop ends the connection.
+    if (size > maxReplyBytes) throw tooLarge();
+    chunks.push(chunk as Buffer);
+  }
   const status = incoming.statusCode!;
   return {
     ...makeReply(status, Buffer.concat(chunks).toString('utf8')),
     header: (name) => incoming.headers[name]?.toString(),
     cookies: incoming.headers['set-cookie'] ?? [],
   };
+}
+
+function tooLarge(): CallError {
+  return new CallError(0, {
+    code: 'reply-too-large',
+    message: `The server's reply is larger than ${maxReplyBytes / 1024 / 1024} MiB, so it was not read.`,
+    hint: 'Check the address of the server: no reply of a cde server is that large.',
+  });
 }
 
 /** A reply without headers. */

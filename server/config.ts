@@ -99,6 +99,11 @@ const settings = {
     default: undefined,
     help: 'Image of builders whose template names none (moby/buildkit); rootless ones add -rootless to it',
   },
+  buildLogs: {
+    schema: z.coerce.number().int().min(1).max(10_000),
+    default: '20',
+    help: 'How many builds of each workspace keep their log, the newest ones',
+  },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
   orphans: {
     schema: z.enum(['report', 'clean']),

@@ -29,6 +29,7 @@ import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeReadiness } from './readiness.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
+import { removeOldLogs } from './workspaces/build-log-sweep.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
 import { makeSweep } from './workspaces/sweep.ts';
 
@@ -254,6 +255,7 @@ export async function startControlPlane(options: {
     log,
     alsoEach: async () => {
       await sweepIdentity(database, now);
+      await removeOldLogs(database, config.buildLogs);
       await orphans.once();
     },
   });

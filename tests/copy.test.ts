@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { mkdirSync, rmdirSync } from 'node:fs';
 import {
   chmod,
   lstat,
@@ -11,6 +12,7 @@ import {
   utimes,
   writeFile,
 } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { cde, type Machine, makeMachine, until } from './harness/server.ts';
@@ -24,6 +26,21 @@ const has = (program: string) => {
     return false;
   }
 };
+
+/** Root may, outside of most containers. */
+function canMount(): boolean {
+  const at = join(tmpdir(), `cde-mount-${process.pid}`);
+  mkdirSync(at);
+  try {
+    execFileSync('mount', ['-t', 'tmpfs', 'tmpfs', at], { stdio: 'ignore' });
+    execFileSync('umount', [at]);
+    return true;
+  } catch {
+    return false;
+  } finally {
+    rmdirSync(at);
+  }
+}
 
 let machine: Machine;
 /** The laptop's folder, and the workspace's home. */
@@ -120,10 +137,9 @@ test('many sources, patterns, and what is refused', async () => {
 });
 
 test('goes on where it was interrupted, and not with a part of something else', async () => {
-  // Large enough to be caught under way; with holes, so that making it is quick.
+  // Large enough to be caught under way.
   const size = 48 * 1024 * 1024;
-  await put(join(home, 'long'), '');
-  await truncate(join(home, 'long'), size);
+  await put(join(home, 'long'), bytesOf(size, 3));
   const target = join(here, 'long');
   const parts = async () => (await readdir(here)).filter((name) => name.endsWith('.cde-part'));
   const running = machine.begin(['cp', 'hello:long', target]);
@@ -147,6 +163,102 @@ test('goes on where it was interrupted, and not with a part of something else', 
   expect(await copied()).toMatchObject({ files: 1 });
   expect(await readFile(join(here, 'victim'), 'utf8')).toBe('mine');
   expect(execFileSync('cmp', [join(home, 'long'), target]).length).toBe(0);
+});
+
+test('holes stay holes, both ways', async () => {
+  const size = 16 * 1024 * 1024;
+  await put(join(here, 'sparse'), 'start');
+  await truncate(join(here, 'sparse'), size);
+  expect(await cp(join(here, 'sparse'), 'hello:')).toMatchObject({ code: 0 });
+  expect(await cp('hello:sparse', join(here, 'sparse-back'))).toMatchObject({ code: 0 });
+  expect(execFileSync('cmp', [join(here, 'sparse'), join(here, 'sparse-back')]).length).toBe(0);
+  for (const copy of [join(home, 'sparse'), join(here, 'sparse-back')])
+    expect((await stat(copy)).blocks * 512).toBeLessThan(1024 * 1024);
+});
+
+test('a - is standard input or output', async () => {
+  const content = bytesOf(1_000_003, 4);
+  const run = (args: string[], input?: Buffer) => machine.run(process.execPath, [cde, 'cp', ...args], input);
+  expect(await run(['-', 'hello:from-stdin'], content)).toMatchObject({ code: 0, stdout: '' });
+  expect((await readFile(join(home, 'from-stdin'))).equals(content)).toBe(true);
+  await chmod(join(home, 'from-stdin'), 0o600);
+  expect(await run(['-', 'hello:from-stdin'], Buffer.from('ünï\n'))).toMatchObject({ code: 0 });
+  expect((await stat(join(home, 'from-stdin'))).mode & 0o777).toBe(0o600);
+  expect(await run(['hello:from-stdin', '-'])).toMatchObject({ code: 0, stdout: 'ünï\n' });
+  expect((await readdir(home)).filter((name) => name.includes('part'))).toEqual([]);
+  for (const [args, code, words] of [
+    [['-', 'hello:'], 1, 'file-is-folder'],
+    [['hello:logs', '-'], 1, 'file-is-folder'],
+    [['hello:absent', '-'], 3, 'file-not-found'],
+    [['-', '-'], 2, 'usage'],
+    [['hello:from-stdin', '-', '-'], 2, 'usage'],
+    [['--json', 'hello:from-stdin', '-'], 2, 'usage'],
+  ] as const)
+    expect(await run([...args])).toMatchObject({ code, stderr: expect.stringContaining(words) });
+});
+
+test('no setuid, setgid or sticky bit comes from a workspace, in no way', async () => {
+  await put(join(home, 'bits/run'), '#!/bin/sh\n');
+  await chmod(join(home, 'bits/run'), 0o6755);
+  await chmod(join(home, 'bits'), 0o3777);
+  expect(await cp('-rp', 'hello:bits', here)).toMatchObject({ code: 0 });
+  expect((await stat(join(here, 'bits/run'))).mode & 0o7777).toBe(0o755);
+  expect((await stat(join(here, 'bits'))).mode & 0o7777).toBe(0o777);
+  // What takes the place of a file with such a bit does not get it either.
+  await chmod(join(here, 'bits/run'), 0o4711);
+  expect(await cp('hello:bits/run', join(here, 'bits/run'))).toMatchObject({ code: 0 });
+  expect((await stat(join(here, 'bits/run'))).mode & 0o7777).toBe(0o711);
+});
+
+test('names that are not UTF-8 are named, and no other is made up for them', async () => {
+  const name = (folder: string) => Buffer.concat([Buffer.from(`${folder}/caf`), Buffer.from([0xe9])]);
+  for (const root of [here, home]) {
+    await put(join(root, 'bytes/plain'), 'p');
+    await writeFile(name(join(root, 'bytes')), 'b');
+  }
+  for (const [args, shown] of [
+    [['-r', join(here, 'bytes'), 'hello:bytes-copy'], 'caf\\xE9'],
+    [['-r', 'hello:bytes', join(here, 'bytes-copy')], 'caf\ufffd'],
+  ] as const) {
+    const ran = await cp(...args);
+    expect(ran).toMatchObject({
+      code: 1,
+      stderr: expect.stringContaining(`${shown} has a name that is not UTF-8`),
+    });
+  }
+  expect([await readdir(join(home, 'bytes-copy')), await readdir(join(here, 'bytes-copy'))]).toEqual([
+    ['plain'],
+    ['plain'],
+  ]);
+  // As an argument, by a shell: Node would pass on the name of another file.
+  const shell = (command: string) =>
+    machine.run('bash', ['-c', `${command.replace('cde', `'${process.execPath}' '${cde}'`)}`]);
+  for (const command of [
+    `cde cp ${here}/bytes/plain hello:$'caf\\xe9'`,
+    `cde sync --once ${here}/$'caf\\xe9' hello:x`,
+    `cde rsync -a ${here}/bytes/$'caf\\xe9' hello:`,
+  ])
+    expect(await shell(command)).toMatchObject({ code: 2, stderr: expect.stringContaining('is not UTF-8') });
+});
+
+describe.skipIf(!canMount())('on a full disk', () => {
+  test('the file is named once, the reason is told in words, and nothing stays behind', async () => {
+    await put(join(here, 'large'), bytesOf(6_000_000, 5));
+    expect((await cp(join(here, 'large'), 'hello:large')).code).toBe(0);
+    const full = join(here, 'full');
+    await mkdir(full);
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=2m', 'tmpfs', full]);
+    try {
+      const ran = await cp('hello:large', join(full, 'large'));
+      expect(ran).toMatchObject({ code: 1, stdout: '' });
+      expect(ran.stderr).toContain('the disk is full (ENOSPC)');
+      expect(ran.stderr).not.toContain('fault in');
+      expect(ran.stderr.match(/full\/[^ ]*large/g)).toHaveLength(1);
+      expect(await readdir(full)).toEqual([]);
+    } finally {
+      execFileSync('umount', [full]);
+    }
+  });
 });
 
 test('starts a stopped workspace, unless told not to', async () => {

@@ -1,4 +1,5 @@
 import type { Duplex } from 'node:stream';
+import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { type Accounts, readAccounts } from './attributes.ts';
 import type { SftpContext } from './context.ts';
 import { extensions } from './extensions.ts';
@@ -91,6 +92,7 @@ function statusOf(error: unknown): [code: number, message: string] {
     case 'EFAULT':
       return [statusCodes.permissionDenied, 'Permission denied'];
     case 'ENAMETOOLONG':
+      return [statusCodes.badMessage, 'File name too long'];
     case 'EINVAL':
       return [statusCodes.badMessage, 'Bad message'];
     case 'ENOSYS':
@@ -100,6 +102,6 @@ function statusOf(error: unknown): [code: number, message: string] {
     case 'EDQUOT':
       return [statusCodes.failure, 'Disk quota exceeded'];
     default:
-      return [statusCodes.failure, message?.split(',')[0] || 'Failure'];
+      return [statusCodes.failure, systemErrorReason(error) ?? (message?.split(',')[0] || 'Failure')];
   }
 }

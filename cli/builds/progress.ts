@@ -1,5 +1,5 @@
 import type { Build, BuildStage, LogLine } from '@cde/api/workspaces.ts';
-import { clean, cut, type Output } from '../output.ts';
+import { clean, cut, harmless, type Output } from '../output.ts';
 import { duration } from '../times.ts';
 
 /** Shows builds as they go: rewritten lines on a terminal, one line for each stage that ends elsewhere. */
@@ -91,7 +91,7 @@ function makeLive(out: Output): Progress {
       .flatMap(([name, entry]) => linesOf(name, entry))
       .slice(-(stderr.rows || 24) + 1);
     const up = drawn > 0 ? `\x1b[${drawn}A` : '';
-    stderr.write(`${up}${lines.map((line) => `\r\x1b[2K${line}\n`).join('')}\x1b[J`);
+    stderr.write(`${up}${lines.map((line) => `\r\x1b[2K${harmless(line)}\n`).join('')}\x1b[J`);
     drawn = lines.length;
   }
 

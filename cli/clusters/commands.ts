@@ -36,6 +36,7 @@ export const clusterCommands: readonly Command[] = [
   }),
   command({
     name: 'cluster list',
+    aliases: ['cluster ls'],
     group,
     summary: 'List clusters, with state and version',
     examples: [['cde cluster list', 'which are away, and since when']],
@@ -79,6 +80,7 @@ export const clusterCommands: readonly Command[] = [
   }),
   command({
     name: 'cluster remove',
+    aliases: ['cluster rm'],
     group,
     summary: 'Forget a cluster on which no workspace lies; nothing on it is deleted',
     arguments: cluster,

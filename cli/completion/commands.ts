@@ -20,7 +20,10 @@ export const completionCommands: readonly Command[] = [
     group,
     hidden: true,
     summary: 'Print the names that completion offers, one to a line',
-    arguments: { kind: { help: 'workspaces or templates' } },
+    arguments: {
+      kind: { help: 'workspaces, connectable, templates, users or paths' },
+      word: { help: 'What was typed of a path', optional: true },
+    },
     examples: [],
     load: () => import('./words.ts').then((m) => m.words),
   }),

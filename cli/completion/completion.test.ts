@@ -1,22 +1,59 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { listUsers } from '@cde/api/identity.ts';
 import { listTemplates } from '@cde/api/templates.ts';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cdePath, makeStandIn, makeTestHome, type StandIn, type TestHome } from '../testing.ts';
-import { template, workspace } from '../testing-objects.ts';
+import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import { template, user, workspace } from '../testing-objects.ts';
+
+/** Names that a hostile server makes up: each would leave a file behind, or move the cursor, if a shell took it. */
+const hostileNames = [
+  'x$(touch pwned)',
+  '$(touch$IFS.pwned)',
+  '`touch pwned`',
+  '; touch pwned;',
+  'b\ntouch pwned',
+  'c\u001b]0;title\u0007',
+  'd\u202egnp.exe',
+  '-rf',
+  '*',
+];
 
 let home: TestHome;
 let server: StandIn;
+const hostilePaths = [
+  'web:src/plain.ts',
+  'web:src/$(touch pwned)',
+  'web:src/`touch pwned`',
+  'web:src/a b;touch pwned',
+  "web:src/'q'",
+  'web:src/*',
+  'web:src/\\x',
+];
 beforeAll(async () => {
   home = await makeTestHome();
   server = await makeStandIn();
   server.on(listTemplates, () => ({ items: [template()], next: null }));
-  server.on(listWorkspaces, () => ({
-    items: [workspace(), workspace({ owner: 'bob', name: 'api' })],
-    next: null,
-  }));
+  server.on(listUsers, () => ({ items: [user({ username: 'ada' }), user({ username: 'bob' })], next: null }));
+  server.on(listWorkspaces, ({ query }) => {
+    // Not checked against the contract: it is a server that does not keep to it.
+    throw new Refusal(200, {
+      items: [
+        workspace(),
+        ...(query.owner === 'me' ? [] : [workspace({ owner: 'bob', name: 'api' })]),
+        ...hostileNames.map((name) => workspace({ name })),
+      ],
+      next: null,
+    });
+  });
+  // Stands in for a `cde` whose workspace has files of these names.
+  await mkdir(join(home.path, 'hostile'));
+  await writeFile(join(home.path, 'paths.txt'), hostilePaths.map((path) => `${path}\n`).join(''));
+  await writeFile(join(home.path, 'hostile/cde'), `#!/bin/sh\ncat '${join(home.path, 'paths.txt')}'\n`, {
+    mode: 0o755,
+  });
   await writeFile(join(home.path, 'cde'), `#!/bin/sh\nexec ${process.execPath} ${cdePath} "$@"\n`, {
     mode: 0o755,
   });
@@ -61,6 +98,14 @@ const cases: [string, string[], string[]][] = [
   ['cde sta', ['start'], ['stop']],
   ['cde start ', ['web', 'bob/api'], []],
   ['cde start web b', ['bob/api'], ['web']],
+  // A session opens to one's own only; an option before the command changes nothing.
+  ['cde ssh ', ['web'], ['bob/api']],
+  ['cde port-forward ', ['web'], ['bob/api']],
+  ['cde cp ', ['web:'], ['web', 'bob/api:']],
+  ['cde rsync w', ['web:'], ['bob/api:']],
+  ['cde user show a', ['ada'], ['bob']],
+  ['cde list --owner ', ['ada', 'bob'], ['web']],
+  ['cde --server work start ', ['web', 'bob/api'], ['ada']],
   ['cde create x --template ', ['local'], []],
   ['cde create x --t', ['--template'], ['--param']],
   ['cde list --status fa', ['failed'], ['running']],
@@ -78,7 +123,53 @@ describe.skipIf(!has('bash'))('bash', () => {
   });
 });
 
+describe.skipIf(!has('bash'))('what a server or a workspace says to bash', () => {
+  const complete = (script: string, path = home.path) =>
+    offered('bash', ['--norc', '-c', `PATH=${path}:$PATH; source ${home.path}/cde.bash; ${script}`]);
+
+  test('runs nothing, and names that are none are not offered', async () => {
+    const found = await complete(
+      `COMP_WORDS=(cde start ''); COMP_CWORD=2; _cde; printf '%s\\n' "\${COMPREPLY[@]}"`,
+    );
+    expect(found).toEqual(['web', 'bob/api']);
+    expect(await readdir(home.path)).not.toContain('pwned');
+  });
+
+  test('paths are inserted as words that mean themselves', async () => {
+    // As bash splits it, with and without the line; then the shell reads what was inserted.
+    for (const line of ["COMP_LINE='cde cp web:src/'; COMP_POINT=15;", 'unset COMP_LINE;']) {
+      const found = await complete(
+        `${line} COMP_WORDS=(cde cp web : src/); COMP_CWORD=4; _cde
+         for reply in "\${COMPREPLY[@]}"; do eval "set -- web:$reply"; printf '%s\\n' "$#$1"; done`,
+        join(home.path, 'hostile'),
+      );
+      expect(found).toEqual(hostilePaths.map((path) => `1${path}`));
+    }
+    expect(await readdir(home.path)).not.toContain('pwned');
+  });
+
+  test('nor does a file of this machine that came from there', async () => {
+    await mkdir(join(home.path, 'files'));
+    await writeFile(join(home.path, 'files/$(touch pwned)'), '');
+    const found = await complete(
+      `cd files; COMP_WORDS=(cde cp '$'); COMP_CWORD=2; _cde; printf '%s\\n' "\${COMPREPLY[@]}"`,
+    );
+    expect(found).toEqual(['\\$\\(touch\\ pwned\\)']);
+  });
+});
+
 describe.skipIf(!has('fish'))('fish', () => {
+  test('offers remote paths as they are, and expands nothing', async () => {
+    const found = await offered('fish', [
+      '--no-config',
+      '-c',
+      `set -p PATH ${join(home.path, 'hostile')}; source ./cde.fish; complete -C 'cde cp web:src/'`,
+    ]);
+    for (const path of hostilePaths.slice(0, 3))
+      expect(found.join('\n')).toContain(path.slice('web:src/'.length));
+    expect(await readdir(home.path)).not.toContain('pwned');
+  });
+
   test.each(cases)('%j', async (typed, wanted, unwanted) => {
     const found = (
       await offered('fish', ['--no-config', '-c', `source ./cde.fish; complete -C '${typed}'`])
@@ -89,6 +180,19 @@ describe.skipIf(!has('fish'))('fish', () => {
 });
 
 describe.skipIf(!has('zsh'))('zsh', () => {
+  const zsh = (script: string) =>
+    offered('zsh', ['-f', '-c', `autoload -U compinit; compinit -u -d ./dump; source ./cde.zsh; ${script}`]);
+
+  test('hands names and paths to compadd as they are', async () => {
+    const stub = 'compadd() { print -rl -- "$' + '{(@P)@[-1]}" }; _files() { };';
+    expect(await zsh(`${stub} _cde_names workspaces`)).toEqual(['web', 'bob/api']);
+    expect(await zsh(`${stub} PREFIX=; _cde_operands`)).toEqual(['web']);
+    expect(
+      await zsh(`path=(${join(home.path, 'hostile')} $path); ${stub} PREFIX='web\\:src/'; _cde_operands`),
+    ).toEqual(hostilePaths);
+    expect(await readdir(home.path)).not.toContain('pwned');
+  });
+
   test('the script is good zsh', async () => {
     await offered('zsh', [
       '-f',

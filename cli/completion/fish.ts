@@ -1,13 +1,14 @@
 import type { Completes } from '../command.ts';
-import type { Node } from './nodes.ts';
+import { type Node, valueOptions } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 
+/** fish quotes what a command in `-a` prints, and expands none of it. */
 function offer(completes: Completes | undefined): string {
   if (completes === 'files') return '-F';
+  if (completes === 'operands') return `-F -a '(__cde_operands)'`;
   if (completes === undefined) return '-f';
-  if (completes === 'workspaces' || completes === 'templates')
-    return `-f -a '(cde completion-words ${completes} 2>/dev/null)'`;
+  if (typeof completes === 'string') return `-f -a '(cde completion-words ${completes} 2>/dev/null)'`;
   return `-f -a ${quote(completes.join(' '))}`;
 }
 
@@ -34,7 +35,17 @@ export function fishScript(nodes: Node[]): string {
 function __cde_at
     # True when the command line so far names this command.
     set -l command
+    set -l skip 0
     for word in (commandline -opc)[2..-1]
+        if test $skip = 1
+            set skip 0
+            continue
+        end
+        # An option before the command, and its value.
+        if not set -q command[1]; and contains -- $word ${valueOptions.join(' ')}
+            set skip 1
+            continue
+        end
         string match -q -- '-*' $word; and continue
         if set -q command[1]; and not contains -- "$command" ${nouns.join(' ')}
             break
@@ -42,6 +53,16 @@ function __cde_at
         set -a command $word
     end
     test "$command" = "$argv[1]"
+end
+
+function __cde_operands
+    # WORKSPACE: or a path in it; files of this machine come from fish itself.
+    set -l current (commandline -ct)
+    if string match -qr '^[A-Za-z0-9][A-Za-z0-9/-]*:' -- $current
+        cde completion-words paths (string unescape -- $current) 2>/dev/null
+    else
+        cde completion-words connectable 2>/dev/null | string replace -r '$' ':'
+    end
 end
 
 complete -c cde -f

@@ -21,6 +21,9 @@ export interface Node {
   values: (Completes | undefined)[];
 }
 
+/** Options that may stand before the command, with a value. */
+export const valueOptions = ['--server', '--url'] as const;
+
 /** The command data, as a list of nodes. */
 export function makeNodes({ commands, nouns }: Tree): Node[] {
   const shown = commands.filter((command) => !command.hidden);
@@ -42,13 +45,16 @@ export function makeNodes({ commands, nouns }: Tree): Node[] {
       options: [],
       values: [],
     })),
-    ...shown.map((command) => ({
-      name: command.name,
-      summary: command.summary,
-      verbs: [],
-      options: optionsOf(command),
-      values: valuesOf(Object.values(command.arguments)),
-    })),
+    // Aliases are completed, but not offered.
+    ...shown.flatMap((command) =>
+      [command.name, ...(command.aliases ?? [])].map((name) => ({
+        name,
+        summary: command.summary,
+        verbs: [],
+        options: optionsOf(command),
+        values: command.rawCompletes ? [command.rawCompletes] : valuesOf(Object.values(command.arguments)),
+      })),
+    ),
   ];
 }
 

@@ -1,5 +1,5 @@
 import type { Completes } from '../command.ts';
-import type { Node } from './nodes.ts';
+import { type Node, valueOptions } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 /** In _arguments and _describe a colon and brackets separate. */
@@ -8,7 +8,8 @@ const plain = (text: string) => text.replaceAll(/[[\]]/g, '').replaceAll(':', '\
 function action(completes: Completes | undefined): string {
   if (completes === undefined) return ' ';
   if (completes === 'files') return '_files';
-  if (completes === 'workspaces' || completes === 'templates') return `_cde_names ${completes}`;
+  if (completes === 'operands') return '_cde_operands';
+  if (typeof completes === 'string') return `_cde_names ${completes}`;
   return `(${completes.join(' ')})`;
 }
 
@@ -35,8 +36,23 @@ export function zshScript(nodes: Node[]): string {
   return `#compdef cde
 # zsh completion for cde. In ~/.zshrc, after compinit: source <(cde completion zsh)
 _cde_names() {
-  local -a names=(\${(f)"$(cde completion-words $1 2>/dev/null)"})
-  compadd -- $names
+  # compadd quotes what it inserts, and expands none of it.
+  local -a names=(\${(f)"$(cde completion-words $1 2>/dev/null </dev/null)"})
+  compadd -a names
+}
+
+_cde_operands() {
+  # WORKSPACE: or a path in it, or a file of this machine.
+  local current=\${(Q)PREFIX}
+  local -a names
+  if [[ $current == [A-Za-z0-9]*:* && \${current%%:*} != *[^A-Za-z0-9/-]* ]]; then
+    names=(\${(f)"$(cde completion-words paths $current 2>/dev/null </dev/null)"})
+    compadd -S '' -a names
+  else
+    _files
+    names=(\${(f)"$(cde completion-words connectable 2>/dev/null </dev/null)"})
+    compadd -S ':' -a names
+  fi
 }
 
 _cde() {
@@ -44,6 +60,11 @@ _cde() {
   integer at start=1
   for ((at = 2; at < CURRENT; at++)); do
     word=$words[at]
+    # An option before the command, and its value.
+    if [[ -z $command && $word == (${valueOptions.join('|')}) ]]; then
+      ((at++))
+      continue
+    fi
     [[ $word == -* ]] && continue
     [[ -n $command && ' ${nouns.join(' ')} ' != *" $command "* ]] && break
     command=\${command:+$command }$word

@@ -11,9 +11,9 @@ export const copyCommands: readonly Command[] = [
     details:
       'WORKSPACE:PATH is a file in a workspace (relative to the home), everything else one of this machine (write ./a:b ' +
       'for a name with a colon). Several sources go into a folder. A file takes its name only once it is whole; the same ' +
-      'command goes on where one was interrupted. Links are followed.',
+      'command goes on where one was interrupted. Links are followed. A - is standard input or output.',
     arguments: {
-      paths: { help: 'SOURCE… DESTINATION', many: true, completes: 'files' },
+      paths: { help: 'SOURCE… DESTINATION', many: true, completes: 'operands' },
     },
     options: {
       recursive: { kind: 'flag', short: 'r', help: 'Folders too, with all that is in them' },
@@ -25,6 +25,7 @@ export const copyCommands: readonly Command[] = [
       ['cde cp notes.txt web:', 'into the home'],
       ['cde cp -r web:project/dist .', 'a folder from there'],
       ["cde cp 'web:logs/*.log' logs/", 'patterns are expanded in the workspace'],
+      ['pg_dump shop | cde cp - web:dump.sql', 'from standard input'],
       ['cde cp web:dump.sql api:', 'from one workspace to another, through this machine'],
     ],
     load: () => import('./cp.ts').then((m) => m.cp),
@@ -32,6 +33,7 @@ export const copyCommands: readonly Command[] = [
   rawCommand({
     name: 'rsync',
     group,
+    rawCompletes: 'operands',
     summary: 'Run rsync to and from workspaces',
     details:
       "This machine's rsync with every option of its own; WORKSPACE:PATH is a file in a workspace, which needs an rsync " +

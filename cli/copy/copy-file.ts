@@ -5,7 +5,7 @@ import type { OpenFile, Side, Status } from './side.ts';
 
 /** One piece; with `ahead` of them under way a link of 100 ms and 1 Gbit/s is filled. */
 const pieceBytes = 128 * 1024;
-const ahead = 64;
+export const ahead = 64;
 /** A smaller one is not worth going on with. */
 const worthKeepingBytes = 1024 * 1024;
 /** How much of the end of a part is compared before the copy goes on behind it. */
@@ -45,14 +45,24 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
     // Through a link the file that it leads to is replaced, as if it had been written to.
     const target = there ? await to.side.real(to.path) : to.path;
     const part = posix.join(posix.dirname(target), partName(from, source, posix.basename(target)));
-    const mode = options.preserve ? source.mode : (there?.mode ?? source.mode & 0o777);
+    const mode = safeMode(from, options.preserve ? source.mode : (there?.mode ?? source.mode & 0o777));
     const output = await openPart(to.side, part, source, input);
     let done = output.kept;
     try {
       options.onBytes(done, true);
-      await pump(from, source, input, output.file, done, options, (count) => {
-        done += count;
-      });
+      await pump(
+        from,
+        source,
+        input,
+        source.size > 0 ? holesIn(output.file) : output.file,
+        done,
+        options,
+        (count) => {
+          done += count;
+        },
+      );
+      // The end may be a hole.
+      if (source.size > 0) await output.file.setSize(source.size);
       // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
@@ -61,13 +71,33 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
       await output.file.close();
     } catch (error) {
       await output.file.close().catch(() => {});
-      if (done < worthKeepingBytes) await to.side.remove(part).catch(() => {});
+      // On a full disk a part would take the room that the next attempt needs.
+      if (done < worthKeepingBytes || isDiskFull(error)) await to.side.remove(part).catch(() => {});
       throw error;
     }
     await to.side.rename(part, target);
   } finally {
     await input.close().catch(() => {});
   }
+}
+
+/** A program that a workspace made must not run as the owner of a file, or as root, on this machine or another. */
+export const safeMode = ({ side }: Place, mode: number): number => (side.isWorkspace ? mode & 0o777 : mode);
+
+function isDiskFull(error: unknown): boolean {
+  const { code, cause, message } = error as NodeJS.ErrnoException;
+  if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(code ?? '')) return true;
+  // Of a workspace, SFTP carries words only.
+  return error instanceof Failure && (isDiskFull(cause ?? {}) || /disk (is full|quota)/.test(message));
+}
+
+const zeros = Buffer.alloc(pieceBytes);
+
+/** Writes no zeros, so that a sparse file stays one: a file that is new holds them without. */
+function holesIn(file: OpenFile): OpenFile {
+  const isHole = (data: Buffer) =>
+    data.length >= 4096 && data.length <= zeros.length && data.equals(zeros.subarray(0, data.length));
+  return { ...file, write: async (data, at) => void (isHole(data) || (await file.write(data, at))) };
 }
 
 /** The same for the same source only, so that no part is gone on with by the wrong one. */
@@ -125,11 +155,11 @@ async function readWhole(file: OpenFile, position: number, length: number): Prom
 }
 
 /** Copies from `start` to the source's size, many pieces at once, written in order. */
-async function pump(
+export async function pump(
   from: Place,
   { size }: Status,
   input: OpenFile,
-  output: OpenFile,
+  output: Pick<OpenFile, 'write'>,
   start: number,
   { signal, onBytes }: CopyOptions,
   written: (count: number) => void,
@@ -164,7 +194,11 @@ async function pump(
   if (size === 0) await toTheEnd(input, output, onBytes);
 }
 
-async function toTheEnd(input: OpenFile, output: OpenFile, onBytes: CopyOptions['onBytes']): Promise<void> {
+async function toTheEnd(
+  input: OpenFile,
+  output: Pick<OpenFile, 'write'>,
+  onBytes: CopyOptions['onBytes'],
+): Promise<void> {
   const buffer = Buffer.allocUnsafe(pieceBytes);
   for (let position = 0; ; ) {
     const count = await input.read(buffer, position);

@@ -5,11 +5,12 @@ import { clean } from '../output.ts';
 import { bytes } from '../sizes.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { duration } from '../times.ts';
-import { copyFile, type Place } from './copy-file.ts';
+import { copyFile, type Place, safeMode } from './copy-file.ts';
 import { localSide } from './local-side.ts';
 import { type Meter, makeMeter } from './meter.ts';
 import { formatOperand, type Operand, parseOperand } from './operands.ts';
 import type { Side, Status } from './side.ts';
+import { checkStreams, copyFromStdin, copyToStdout, isStream } from './stream.ts';
 import { asFailure, expand, isFileFailure, isPlainName, type Step, walk } from './tree-walk.ts';
 
 /** Files under way at once: small ones cost a round trip or more each. */
@@ -42,6 +43,7 @@ export async function cp(
       'Neither the source nor the destination is in a workspace.',
       'Write WORKSPACE:PATH for the one that is.',
     );
+  checkStreams(operands, target, context.out.json);
   const sides = makeSides(context, input);
   const since = performance.now();
   const meter = makeMeter(context.out);
@@ -49,7 +51,10 @@ export async function cp(
   try {
     // All connections before the first byte: a misspelt name is told at once.
     for (const operand of [target, ...operands]) await sides.of(operand);
-    await Promise.race([copyAll(context, { ...input, operands, target }, sides, totals, meter), sides.ended]);
+    const work = [target, ...operands].some(isStream)
+      ? copyStream(context, operands[0]!, target, sides, totals)
+      : copyAll(context, { ...input, operands, target }, sides, totals, meter);
+    await Promise.race([work, sides.ended]);
   } catch (error) {
     meter.clear();
     if (error instanceof Failure && error.code === 'interrupted') throw interrupted();
@@ -60,6 +65,20 @@ export async function cp(
   }
   tell(context, totals, performance.now() - since);
   return undefined;
+}
+
+async function copyStream(
+  context: Context,
+  source: Operand,
+  target: Operand,
+  sides: ReturnType<typeof makeSides>,
+  totals: Totals,
+): Promise<void> {
+  const place = async (operand: Operand) => ({ side: await sides.of(operand), path: operand.path });
+  totals.bytes = isStream(target)
+    ? await copyToStdout(context, await place(source))
+    : await copyFromStdin(context, await place(target), target);
+  totals.files = 1;
 }
 
 /** The sides, one for each workspace. */
@@ -121,15 +140,16 @@ async function copyAll(
       hint: 'Several sources, and a destination that ends with /, need a folder that exists.',
     });
 
+  let single = false;
   const run = makePool(atOnce);
   const { signal } = context;
   const onStep = async (step: Step): Promise<void> => {
     signal.throwIfAborted();
     if (step.do === 'fail') return failed(step.error);
-    if (step.do === 'folder') return makeFolder(step.to, step.source, input.preserve);
+    if (step.do === 'folder') return makeFolder(step.to, step.source);
     if (step.do === 'leave') {
       await run.idle();
-      return input.preserve ? finishFolder(step.to, step.source) : undefined;
+      return input.preserve ? finishFolder(step.from, step.to, step.source) : undefined;
     }
     await run.start(() => one(step));
   };
@@ -153,7 +173,8 @@ async function copyAll(
   }
   function failed(error: Failure): void {
     meter.clear();
-    context.out.note(clean(`${error.message}${error.detail ? ` (${error.detail})` : ''}`));
+    // The only one of its kind is the command's own failure, which is told at the end.
+    if (!single) context.out.note(clean(`${error.message}${error.detail ? ` (${error.detail})` : ''}`));
     totals.failures.push(error);
   }
 
@@ -161,6 +182,7 @@ async function copyAll(
     try {
       const status = await from.side.status(from.path || '.');
       if (!status) throw notFound(from.side.label(from.path));
+      single = sources.length === 1 && status.kind !== 'folder';
       const name = nameOf(from.path);
       // `FOLDER/.` means what is in it.
       const path = there?.kind === 'folder' && name !== null ? posix.join(into.path, name) : into.path;
@@ -177,7 +199,7 @@ async function copyAll(
     }
   }
   await run.idle();
-  if (sources.length === 1 && totals.files === 0 && totals.failures.length === 1) throw totals.failures[0];
+  if (single && totals.failures.length > 0) throw totals.failures[0];
 }
 
 /** The name that a source gives its copy; null for one that means its contents. */
@@ -187,7 +209,7 @@ function nameOf(path: string): string | null {
   return isPlainName(name) ? name : null;
 }
 
-async function makeFolder(to: Place, source: Status, preserve: boolean): Promise<void> {
+async function makeFolder(to: Place, source: Status): Promise<void> {
   const there = await to.side.status(to.path);
   if (there?.kind === 'folder') return;
   if (there)
@@ -195,11 +217,11 @@ async function makeFolder(to: Place, source: Status, preserve: boolean): Promise
       hint: 'Move it away, or copy to another name.',
     });
   // One that its owner may not write to could not be filled.
-  await to.side.makeFolder(to.path, (preserve ? source.mode & 0o777 : 0o777 & source.mode) | 0o700);
+  await to.side.makeFolder(to.path, (source.mode & 0o777) | 0o700);
 }
 
-async function finishFolder(to: Place, source: Status): Promise<void> {
-  await to.side.setMode(to.path, source.mode);
+async function finishFolder(from: Place, to: Place, source: Status): Promise<void> {
+  await to.side.setMode(to.path, safeMode(from, source.mode));
   await to.side.setTimes(to.path, source.accessed, source.modified);
 }
 
@@ -236,11 +258,14 @@ function tell(context: Context, totals: Totals, ms: number): void {
       'copy-incomplete',
       `${failures.length} of ${totals.files + failures.length} were not copied.`,
       {
-        detail: failures
-          .slice(0, 20)
-          .map(({ message, detail }) => (detail ? `${message} ${detail}` : message))
-          .join('\n'),
-        hint: 'The others are whole. Mend what is named and copy again.',
+        // Each has been named as it happened, but to programs.
+        detail: out.json
+          ? failures
+              .slice(0, 20)
+              .map(({ message, detail }) => (detail ? `${message} ${detail}` : message))
+              .join('\n')
+          : undefined,
+        hint: 'The others are whole. Fix what is named above and copy again.',
       },
     );
   }

@@ -12,6 +12,8 @@ import {
   stat,
   utimes,
 } from 'node:fs/promises';
+import { isSystemError } from '@cde/api/system-errors.ts';
+import { readName } from '@cde/tunnel/files/names.ts';
 import type { OpenFile, Side, Status } from './side.ts';
 
 const absent = (error: NodeJS.ErrnoException) => {
@@ -29,6 +31,7 @@ const flags = {
 
 /** This machine's files. */
 export const localSide: Side = {
+  isWorkspace: false,
   label: (path) => path,
   async status(path) {
     const stats = await stat(path).catch(absent);
@@ -50,9 +53,9 @@ export const localSide: Side = {
     return ours ? { size: stats.size } : null;
   },
   real: (path) => realpath(path),
-  list: (path) => readdir(path),
+  list: async (path) => (await readdir(path, { encoding: 'buffer' })).map(readName),
   makeFolder: async (path, mode) => void (await mkdir(path, mode)),
-  open: async (path, how, mode = 0o666) => openedFile(await open(path, flags[how], mode)),
+  open: async (path, how, mode = 0o666) => openedFile(await open(path, flags[how], mode), path),
   rename: (from, to) => rename(from, to),
   remove: (path) => rm(path, { force: true }),
   setMode: (path, mode) => chmod(path, mode),
@@ -60,10 +63,18 @@ export const localSide: Side = {
   close() {},
 };
 
-function openedFile(file: FileHandle): OpenFile {
+function openedFile(file: FileHandle, path: string): OpenFile {
+  /** Node names no file in the errors of an open one. */
+  const naming = async <T>(work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      throw isSystemError(error) ? Object.assign(error, { path }) : error;
+    }
+  };
   let last: Promise<unknown> = Promise.resolve();
   return {
-    read: async (into, position) => (await file.read(into, 0, into.length, position)).bytesRead,
+    read: async (into, position) => (await naming(file.read(into, 0, into.length, position))).bytesRead,
     write(data, position) {
       // One after another: left to the thread pool, a later one might be done first.
       const written = last.then(async () => {
@@ -71,11 +82,12 @@ function openedFile(file: FileHandle): OpenFile {
           done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;
       });
       last = written.catch(() => {});
-      return written;
+      return naming(written);
     },
-    setMode: (mode) => file.chmod(mode),
-    setTimes: (accessed, modified) => file.utimes(accessed, modified),
-    sync: () => file.sync(),
-    close: () => file.close(),
+    setMode: (mode) => naming(file.chmod(mode)),
+    setSize: (size) => naming(last.then(() => file.truncate(size))),
+    setTimes: (accessed, modified) => naming(file.utimes(accessed, modified)),
+    sync: () => naming(file.sync()),
+    close: () => naming(file.close()),
   };
 }

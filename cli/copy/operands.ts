@@ -10,8 +10,21 @@ export type Operand = { workspace: null; path: string } | { workspace: string; p
 export function parseOperand(text: string): Operand {
   if (text === '') throw usage('An empty word names no file.');
   if (text.includes('\0')) throw usage('A path holds no NUL character.');
+  requireText(text);
   const match = /^((?:[a-z0-9][a-z0-9-]*\/)?[a-z0-9][a-z0-9-]*):(.*)$/is.exec(text);
   return match ? { workspace: match[1]!, path: match[2]! } : { workspace: null, path: text };
+}
+
+/**
+ * Node replaces what is not UTF-8 in an argument: the name that is left is that of another file, which would be read or
+ * written in its place.
+ */
+export function requireText(argument: string): void {
+  if (!argument.includes('\ufffd')) return;
+  throw usage(
+    `The name ${JSON.stringify(argument)} is not UTF-8, so it cannot be passed on as it is.`,
+    'Rename the file, or name the folder that it is in: rsync copies what is in it byte for byte.',
+  );
 }
 
 /** As a person would write it. */

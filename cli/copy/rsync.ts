@@ -8,6 +8,7 @@ import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { self } from '../ssh/client-options.ts';
 import { fromSshHost, sshHost } from '../workspaces/reference.ts';
+import { requireText } from './operands.ts';
 
 /** A shell's "command not found". */
 const commandNotFound = 127;
@@ -16,6 +17,7 @@ const missingVariable = 'CDE_RSYNC_MISSING';
 
 /** Runs this machine's rsync, with `cde` as its way to workspaces. */
 export async function rsync(context: Context, { words }: { words: string[] }): Promise<number> {
+  for (const word of words) requireText(word);
   // rsync takes a name with a slash before the colon for a local one.
   const args = words.map((word) =>
     word.replace(/^([a-z0-9][a-z0-9-]*\/[a-z0-9][a-z0-9-]*)(?=::?)/i, (reference) => sshHost(reference)),

@@ -1,14 +1,17 @@
+import { posix } from 'node:path';
+import { systemErrorText } from '@cde/api/system-errors.ts';
 import type { SFTPWrapper, Stats } from 'ssh2';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { openSshClient } from '../ssh/ssh-client.ts';
-import type { OpenFile, Side, Status } from './side.ts';
+import type { ListedName, OpenFile, Side, Status } from './side.ts';
 
 /** The first is "No such file", which our agent says of a folder that is none as well. */
 const noSuchFile = 2;
 const eof = 1;
+const maxNames = 500_000;
 
 interface SftpError extends Error {
   code?: number | string;
@@ -59,6 +62,7 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
       }
     };
   return {
+    isWorkspace: true,
     label,
     status: about(async (path) => {
       const stats = await call<Stats>((done) => sftp.stat(wire(path), done)).catch(absent);
@@ -70,8 +74,19 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
     }),
     real: about((path) => call<string>((done) => sftp.realpath(wire(path), done))),
     list: about(async (path) => {
-      const entries = await call<{ filename: string }[]>((done) => sftp.readdir(wire(path), done));
-      return entries.map(({ filename }) => filename);
+      const entries = await listFolder(sftp, wire(path));
+      const counts = new Map<string, number>();
+      for (const { filename } of entries) counts.set(filename, (counts.get(filename) ?? 0) + 1);
+      return Promise.all(
+        entries.map(async ({ filename, attrs }): Promise<ListedName> => {
+          const isFolder = attrs.isDirectory();
+          // What is not UTF-8 arrives with this letter in its place. A name that really has it exists, and only once.
+          if (!filename.includes('\ufffd')) return { text: filename, shown: filename, isFolder };
+          const at = posix.join(wire(path), filename);
+          const there = await call<Stats>((done) => sftp.lstat(at, done)).catch(absent);
+          return { text: there && counts.get(filename) === 1 ? filename : null, shown: filename, isFolder };
+        }),
+      );
     }),
     makeFolder: about((path, mode: number) => call((done) => sftp.mkdir(wire(path), { mode }, done))),
     open: about(async (path, how: 'read' | 'create' | 'go-on' | 'in-place', mode = 0o666) => {
@@ -120,10 +135,38 @@ function openedFile(sftp: SFTPWrapper, handle: Buffer, tell: (error: SftpError) 
     write: (data, position) =>
       telling(call((done) => sftp.write(handle, data, 0, data.length, position, (error) => done(error)))),
     setMode: (mode) => telling(call((done) => sftp.fchmod(handle, mode, done))),
+    setSize: (size) => telling(call((done) => sftp.fsetstat(handle, { size } as never, done))),
     setTimes: (accessed, modified) => telling(call((done) => sftp.futimes(handle, accessed, modified, done))),
     sync: () => telling(call((done) => sftp.ext_openssh_fsync(handle, done))),
     close: () => call((done) => sftp.close(handle, done)),
   };
+}
+
+/** In batches, up to a number that no folder of people's has: a hostile workspace may send names for ever. */
+async function listFolder(sftp: SFTPWrapper, path: string): Promise<{ filename: string; attrs: Stats }[]> {
+  const handle = await call<Buffer>((done) => sftp.opendir(path, done));
+  const entries: { filename: string; attrs: Stats }[] = [];
+  try {
+    for (;;) {
+      const batch = await call<{ filename: string; attrs: Stats }[]>((done) =>
+        sftp.readdir(handle, (error, list) =>
+          (error as SftpError | undefined)?.code === eof ? done(null, []) : done(error, list as never),
+        ),
+      );
+      if (!batch || batch.length === 0) return entries.filter(({ filename }) => !/^\.{1,2}$/.test(filename));
+      entries.push(...batch);
+      if (entries.length > maxNames)
+        throw new Failure(
+          'file-folder-too-large',
+          `A folder of the workspace has more than ${maxNames} names.`,
+          {
+            hint: 'Copy what you need of it by name.',
+          },
+        );
+    }
+  } finally {
+    await call((done) => sftp.close(handle, done)).catch(() => {});
+  }
 }
 
 function statusOf(stats: Stats): Status {
@@ -136,13 +179,23 @@ function statusOf(stats: Stats): Status {
   };
 }
 
+/** What SFTP servers say in place of the system's code. */
+const codesByMessage: Record<string, string> = {
+  'No such file': 'ENOENT',
+  'Permission denied': 'EACCES',
+  'No space left on device': 'ENOSPC',
+  'Disk quota exceeded': 'EDQUOT',
+  'File name too long': 'ENAMETOOLONG',
+};
+
 /** A status of SFTP as a failure that names the file. */
 function told(error: SftpError, where: string): Error {
   if (error instanceof Failure || typeof error.code !== 'number') return error;
-  return new Failure('file-failed', `${where} cannot be used.`, {
+  const code = /^(E[A-Z]+): |\((E[A-Z]+)\)$/.exec(error.message)?.slice(1).find(Boolean);
+  const text = systemErrorText(code ?? codesByMessage[error.message]);
+  return new Failure('file-failed', `${where} cannot be used: ${text?.reason ?? error.message}.`, {
     exitCode: error.code === noSuchFile ? exitCodes.notFound : exitCodes.failure,
-    detail: error.message,
-    hint: 'Check that it exists in the workspace and that you may read and write it there.',
+    hint: text?.hint ?? 'Check that it exists in the workspace and that you may read and write it there.',
     cause: error,
   });
 }

@@ -15,14 +15,25 @@ export interface OpenFile {
   /** Writes take effect in the order of the calls, so that what has been written is always a beginning of the whole. */
   write(data: Buffer, position: number): Promise<void>;
   setMode(mode: number): Promise<void>;
+  /** Cuts it, or makes it longer by a hole. */
+  setSize(size: number): Promise<void>;
   setTimes(accessed: number, modified: number): Promise<void>;
   /** To the disk. */
   sync(): Promise<void>;
   close(): Promise<void>;
 }
 
+export interface ListedName {
+  text: string | null;
+  shown: string;
+  /** Where that is known without another question; a link is none. */
+  isFolder?: boolean;
+}
+
 /** Where files are copied from and to: this machine's disk, or a workspace's. Paths are with `/`. */
 export interface Side {
+  /** What it says is not trusted: no setuid, setgid or sticky bit is taken from there. */
+  isWorkspace: boolean;
   /** A path with the workspace before it, for people. */
   label(path: string): string;
   /** Follows links; null where there is nothing, a link to nothing included. */
@@ -31,8 +42,8 @@ export interface Side {
   ownFile(path: string): Promise<{ size: number } | null>;
   /** The path without links; of what exists. */
   real(path: string): Promise<string>;
-  /** The names in a folder. */
-  list(path: string): Promise<string[]>;
+  /** The names in a folder; `text` is null for one that is not UTF-8, which is told as `shown`. */
+  list(path: string): Promise<ListedName[]>;
   makeFolder(path: string, mode: number): Promise<void>;
   /** `create` makes a new one; `go-on` keeps what is there (look with `ownFile` before). `in-place` is for devices and the like. */
   open(path: string, how: 'read' | 'create' | 'go-on' | 'in-place', mode?: number): Promise<OpenFile>;

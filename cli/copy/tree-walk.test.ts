@@ -1,8 +1,10 @@
 import { expect, test } from 'vitest';
-import type { Side, Status } from './side.ts';
+import type { ListedName, Side, Status } from './side.ts';
 import { expand, isPlainName, type Step, walk } from './tree-walk.ts';
 
 const status = (kind: Status['kind']): Status => ({ kind, size: 1, mode: 0o644, modified: 0, accessed: 0 });
+
+const named = (names: string[]): ListedName[] => names.map((text) => ({ text, shown: text }));
 
 /** A side that says whatever it is told to; what is not asked of it here is not there. */
 function sideOf(folders: Record<string, string[]>, real: (path: string) => string = (path) => path): Side {
@@ -10,7 +12,7 @@ function sideOf(folders: Record<string, string[]>, real: (path: string) => strin
     label: (path: string) => `web:${path}`,
     status: async (path: string) => status(path in folders ? 'folder' : 'file'),
     real: async (path: string) => real(path),
-    list: async (path: string) => folders[path] ?? [],
+    list: async (path: string) => named(folders[path] ?? []),
   } as unknown as Side;
 }
 
@@ -42,7 +44,7 @@ test('folders in one another for ever end somewhere', async () => {
     label: (path: string) => path,
     status: async () => status('folder'),
     real: async (path: string) => path,
-    list: async () => ['in'],
+    list: async () => named(['in']),
   } as unknown as Side;
   const steps = await stepsOf(endless);
   expect(steps.length).toBeLessThan(1_000);
@@ -53,7 +55,8 @@ test('patterns find names, not paths, and hidden ones only where they say so', a
   const side = {
     ...sideOf({}),
     status: async () => null,
-    list: async (path: string) => (path === 'd' ? ['b.log', 'a.log', '.c.log', '../x.log', 'other'] : []),
+    list: async (path: string) =>
+      named(path === 'd' ? ['b.log', 'a.log', '.c.log', '../x.log', 'other'] : []),
   } as unknown as Side;
   expect(await expand(side, 'd/*.log')).toEqual(['d/a.log', 'd/b.log']);
   expect(await expand(side, 'd/.*.log')).toEqual(['d/.c.log']);

@@ -1,13 +1,13 @@
 import { posix } from 'node:path';
-import { Failure } from '../failure.ts';
+import { Failure, toFailure } from '../failure.ts';
 import type { Place } from './copy-file.ts';
-import type { Side, Status } from './side.ts';
+import type { ListedName, Side, Status } from './side.ts';
 
 export type Step =
   | { do: 'file'; from: Place; source: Status; to: Place }
   | { do: 'folder'; to: Place; source: Status }
   /** Once all that is in it is done: with `-p` its time is set then. */
-  | { do: 'leave'; to: Place; source: Status }
+  | { do: 'leave'; from: Place; to: Place; source: Status }
   | { do: 'fail'; error: Failure };
 
 /** What the folders of a path can hold besides; deeper is a loop of links that no `real` has shown. */
@@ -37,7 +37,11 @@ export async function* walk(
   if (above.includes(real) || above.length > deepest)
     return yield fail('file-loop', `${label} leads back to a folder that it is in; it was left out.`);
   yield { do: 'folder', to, source };
-  for (const name of (await from.side.list(from.path)).sort()) {
+  for (const { text: name, shown } of byName(await from.side.list(from.path))) {
+    if (name === null) {
+      yield notText(`${label}/${shown}`);
+      continue;
+    }
     if (!isPlainName(name)) {
       yield fail('file-name-refused', `${label} holds a name that is a path: ${JSON.stringify(name)}.`);
       continue;
@@ -52,8 +56,16 @@ export async function* walk(
       yield { do: 'fail', error: asFailure(error) };
     }
   }
-  yield { do: 'leave', to, source };
+  yield { do: 'leave', from, to, source };
 }
+
+const byName = (names: ListedName[]) => names.sort((one, other) => (one.shown < other.shown ? -1 : 1));
+
+const notText = (path: string): Step =>
+  fail(
+    'file-name-not-text',
+    `${path} has a name that is not UTF-8; it was left out. Rename it, or use cde rsync.`,
+  );
 
 const fail = (code: string, message: string): Step => ({ do: 'fail', error: new Failure(code, message) });
 
@@ -64,9 +76,10 @@ export function isFileFailure(error: unknown): boolean {
 }
 
 export function asFailure(error: unknown): Failure {
-  if (error instanceof Failure) return error;
-  const { path, message } = error as NodeJS.ErrnoException;
-  return new Failure('file-failed', `${path ?? 'A file'} cannot be used.`, { detail: message, cause: error });
+  const failure = toFailure(error);
+  if (failure.code.startsWith('file-')) return failure;
+  const { message, detail, hint } = failure;
+  return new Failure('file-failed', message, { detail, hint, cause: error });
 }
 
 /** Expands `*`, `?` and `[…]` in a path of a workspace, as scp does; what is there as it is written stays so. */
@@ -80,10 +93,10 @@ export async function expand(side: Side, pattern: string): Promise<string[]> {
         next.push(posix.join(folder, part));
         continue;
       }
-      const names = await side.list(folder || '.').catch(() => [] as string[]);
+      const names = await side.list(folder || '.').catch(() => [] as ListedName[]);
       // Hidden ones only where the pattern says so, as in a shell.
-      for (const name of names.sort())
-        if (isPlainName(name) && (part.startsWith('.') || !name.startsWith('.')))
+      for (const { text: name } of byName(names))
+        if (name !== null && isPlainName(name) && (part.startsWith('.') || !name.startsWith('.')))
           if (posix.matchesGlob(name, part)) next.push(posix.join(folder, name));
     }
     found = next;

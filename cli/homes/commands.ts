@@ -8,6 +8,7 @@ const home = {
 export const homeCommands: readonly Command[] = [
   command({
     name: 'home list',
+    aliases: ['home ls'],
     group,
     summary: 'List the homes of deleted workspaces that can still be restored',
     options: { all: { kind: 'flag', short: 'a', help: "Everybody's that you may see, not only yours" } },

@@ -1,7 +1,7 @@
 import { type Command, command } from '../command.ts';
 
 const group = 'Connect:';
-const workspace = { workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' } } as const;
+const workspace = { workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' } } as const;
 
 export const kubernetesCommands: readonly Command[] = [
   command({
@@ -107,7 +107,7 @@ export const kubernetesCommands: readonly Command[] = [
         help: 'For RUN --mount=type=secret; may be repeated',
       },
       cache: { kind: 'no', help: 'Build every step anew' },
-      workspace: { kind: 'text', value: 'NAME', help: 'Whose builder', completes: 'workspaces' },
+      workspace: { kind: 'text', value: 'NAME', help: 'Whose builder', completes: 'connectable' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
     },
     examples: [

@@ -3,6 +3,7 @@ import { homedir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import type { KubeCredentials } from '@cde/api/clusters.ts';
 import type { Context } from '../context.ts';
+import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { kubeCredentials } from './credentials.ts';
 import { alone, type KubeContext, merge, take } from './merge.ts';
@@ -14,6 +15,7 @@ export function contextOf(
   credentials: KubeCredentials,
   name = credentials.namespace,
 ): KubeContext {
+  requireNames(credentials);
   return {
     name,
     namespace: credentials.namespace,
@@ -34,6 +36,18 @@ export function contextOf(
       },
     },
   };
+}
+
+/** They come from the server, and end in a file that other programs trust. */
+function requireNames({ namespace, server }: KubeCredentials): void {
+  const isNamespace = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(namespace);
+  const isAddress = /^https?:$/.test(URL.parse(server)?.protocol ?? '');
+  if (isNamespace && isAddress) return;
+  throw new Failure('not-a-cde-server', 'The server gives a namespace or an address that is none.', {
+    exitCode: exitCodes.unreachable,
+    detail: JSON.stringify({ namespace, server }).slice(0, 300),
+    hint: 'Nothing was written. Check the address of the server.',
+  });
 }
 
 function fileOf(env: NodeJS.ProcessEnv, given: string | undefined): string {
@@ -70,10 +84,15 @@ export async function kubeconfig(
   });
   if (input.remove) {
     const name = input.context ?? (await kubeCredentials(context, input.workspace)).namespace;
-    const without = take(text, name);
+    const without = take(text, name, context.server().url);
     if (without !== null) await replace(file, without);
     if (out.json) out.printJson({ context: name, file, removed: without !== null });
-    else out.print(without === null ? `${file} has no context ${name}.` : `${name} is taken out of ${file}.`);
+    else
+      out.print(
+        without === null
+          ? `${file} has no context ${name} that cde made for this server.`
+          : `${name} is taken out of ${file}.`,
+      );
     return undefined;
   }
   const credentials = await kubeCredentials(context, input.workspace, { fresh: true });

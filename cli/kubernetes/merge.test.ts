@@ -7,7 +7,9 @@ const web: KubeContext = {
   name: 'cde-ada-web',
   namespace: 'cde-ada-web',
   cluster: { server: 'https://10.0.0.1:6443' },
-  user: { exec: { command: 'cde', args: ['kube-token', 'web'] } },
+  user: {
+    exec: { command: 'cde', args: ['/opt/cde.mjs', 'kube-token', 'web', '--server', 'https://cde.example'] },
+  },
 };
 const theirs = `# mine
 apiVersion: v1
@@ -37,8 +39,32 @@ test('a context comes in beside what is there, which stays, comments too', () =>
 test('again is the same, and taking it out gives back what was', () => {
   const once = merge(theirs, web, false);
   expect(merge(once, web, false)).toBe(once);
-  expect(parse(take(once, 'cde-ada-web')!)).toEqual(parse(theirs));
-  expect(take(theirs, 'cde-ada-web')).toBeNull();
+  const server = 'https://cde.example';
+  expect(parse(take(once, 'cde-ada-web', server)!)).toEqual(parse(theirs));
+  expect(take(theirs, 'cde-ada-web', server)).toBeNull();
+});
+
+test('a name of the server’s choice never replaces what is not its own', () => {
+  const taken = expect.objectContaining({ code: 'kubeconfig-name-taken' });
+  // The person's context, their cluster, and their user, each by itself.
+  for (const name of ['prod', 'me']) {
+    expect(() => merge(theirs, { ...web, name }, true)).toThrow(taken);
+    expect(take(theirs, name, 'https://cde.example')).toBeNull();
+  }
+  // Another server's.
+  const once = merge(theirs, web, true);
+  const args = ['/opt/cde.mjs', 'kube-token', 'web', '--server', 'https://evil.example'];
+  const other = { ...web, user: { exec: { command: 'cde', args } } };
+  expect(() => merge(once, other, true)).toThrow(taken);
+  expect(take(once, web.name, 'https://evil.example')).toBeNull();
+  // Ours, which the person made lead to their own cluster.
+  const changed = once.replace('cluster: cde-ada-web', 'cluster: prod');
+  expect(() => merge(changed, web, true)).toThrow(taken);
+  // Ours again, at a new place of cde and by another name of the workspace.
+  const moved = ['/usr/cde.mjs', 'kube-token', 'ada/web', '--server', 'https://cde.example'];
+  expect(merge(once, { ...web, user: { exec: { command: 'node', args: moved } } }, true)).toContain(
+    'ada/web',
+  );
 });
 
 test('an empty file becomes a kubeconfig; what is none is left alone', () => {
@@ -53,7 +79,7 @@ test('no other context is ever lost', () => {
     fc.property(names, fc.boolean(), (others, current) => {
       let text = '';
       for (const name of others) text = merge(text, { ...web, name }, true);
-      const after = parse(take(merge(text, web, current), web.name)!);
+      const after = parse(take(merge(text, web, current), web.name, 'https://cde.example')!);
       expect((after.contexts ?? []).map((each: { name: string }) => each.name)).toEqual(others);
       expect((after.users ?? []).map((each: { name: string }) => each.name)).toEqual(others);
     }),

@@ -1,4 +1,5 @@
 import { type Document, isMap, isSeq, parseDocument, type YAMLMap, type YAMLSeq } from 'yaml';
+import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 
 /** One context of a kubeconfig, with the cluster and the user that belong to it alone. */
@@ -16,12 +17,24 @@ const sections = ['clusters', 'users', 'contexts'] as const;
 export const alone = (context: KubeContext): string => merge('', context, true);
 
 /**
- * Puts a context into the text of a kubeconfig, in place of one of the same name. Everything else stays as it is,
- * comments too. Throws a Failure when the text is not a kubeconfig.
+ * Puts a context into the text of a kubeconfig, in place of one that cde made for the same server. Everything else stays
+ * as it is, comments too. The name comes from the server, so an entry of the person's own, or of another server, is never
+ * replaced: throws `kubeconfig-name-taken`, and `kubeconfig-unreadable` when the text is not a kubeconfig.
  */
 export function merge(text: string, context: KubeContext, makeCurrent: boolean): string {
   const document = read(text);
   const { name } = context;
+  const taken = sections.filter((section) => entryOf(document, section, name));
+  if (taken.length > 0 && serverOf(document, name) !== serverOfUser(context.user))
+    throw new Failure(
+      'kubeconfig-name-taken',
+      `The kubeconfig has ${JSON.stringify(name)} in ${taken.join(', ')} already.`,
+      {
+        exitCode: exitCodes.conflict,
+        detail: 'It was not made by cde for this server, so it was left as it is.',
+        hint: 'Choose another name: --context NAME',
+      },
+    );
   put(document, 'clusters', { name, cluster: context.cluster });
   put(document, 'users', { name, user: context.user });
   put(document, 'contexts', { name, context: { cluster: name, user: name, namespace: context.namespace } });
@@ -29,9 +42,10 @@ export function merge(text: string, context: KubeContext, makeCurrent: boolean):
   return document.toString();
 }
 
-/** Takes a context, its cluster and its user out again. Null: there was none. */
-export function take(text: string, name: string): string | null {
+/** Takes a context, its cluster and its user out again. Null: there was none that cde made for this server. */
+export function take(text: string, name: string, server: string): string | null {
   const document = read(text);
+  if (serverOf(document, name) !== server) return null;
   let found = false;
   for (const section of sections) {
     const list = document.get(section);
@@ -54,6 +68,33 @@ function read(text: string): Document {
       hint: 'Mend it, or name another file: --kubeconfig FILE',
     });
   return document;
+}
+
+/** The server of the user of that name, if cde made it; the context and the cluster of the name go with it. */
+function serverOf(document: Document, name: string): string | undefined {
+  const entry = entryOf(document, 'users', name);
+  const context = entryOf(document, 'contexts', name)?.context as Record<string, unknown> | undefined;
+  // A context of that name that the person pointed at something else is theirs.
+  if (context && (context.user !== name || context.cluster !== name)) return undefined;
+  return entry && serverOfUser(entry.user);
+}
+
+/** `[cde, 'kube-token', WORKSPACE, '--server', URL]`: what our users run. */
+function serverOfUser(user: unknown): string | undefined {
+  const args = (user as { exec?: { args?: unknown } } | null | undefined)?.exec?.args;
+  if (!Array.isArray(args) || args.length !== 5 || args[1] !== 'kube-token') return undefined;
+  return typeof args[4] === 'string' ? args[4] : undefined;
+}
+
+function entryOf(
+  document: Document,
+  section: (typeof sections)[number],
+  name: string,
+): Record<string, unknown> | undefined {
+  const list = document.get(section);
+  if (!isSeq(list)) return undefined;
+  const index = indexOf(list, name);
+  return index === -1 ? undefined : (list.items[index] as YAMLMap).toJSON();
 }
 
 const indexOf = (list: YAMLSeq, name: string) =>

@@ -57,6 +57,7 @@ export const loginCommands: readonly Command[] = [
   }),
   command({
     name: 'server list',
+    aliases: ['server ls'],
     group,
     summary: 'List the servers that you are signed in to',
     details: 'The current one has a *. Needs no connection.',

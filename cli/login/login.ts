@@ -185,8 +185,8 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
   }
 }
 
-/** Opens the browser where there is a screen to show it on; false where there is none. */
-function openBrowser(env: NodeJS.ProcessEnv, url: string): boolean {
+/** Opens the browser, or what else stands for the URL, if there is a screen to show it on; false if there is none. */
+export function openBrowser(env: NodeJS.ProcessEnv, url: string): boolean {
   if (env.SSH_CONNECTION || !process.stderr.isTTY) return false;
   const command = env.BROWSER
     ? env.BROWSER

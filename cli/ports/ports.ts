@@ -42,9 +42,10 @@ export async function share(
   input: { workspace: string; port: string; level: string | undefined },
 ): Promise<number | undefined> {
   const { out } = context;
+  const number = readPort(input.port);
   const client = await context.client();
   const port = await client.call(sharePort, {
-    params: { workspace: pathRef(input.workspace), port: readPort(input.port) },
+    params: { workspace: pathRef(input.workspace), port: number },
     body: { level: (input.level ?? 'owner') as PortLevel },
   });
   if (out.json) out.printJson(port);
@@ -71,7 +72,7 @@ export async function unshare(
   return undefined;
 }
 
-function readPort(text: string): number {
+export function readPort(text: string): number {
   const port = /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (port < 1 || port > 65535)
     throw usage(

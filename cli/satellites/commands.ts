@@ -32,6 +32,7 @@ export const satelliteCommands: readonly Command[] = [
   }),
   command({
     name: 'satellite list',
+    aliases: ['satellite ls'],
     group,
     summary: 'List satellites, with version, load and health',
     details: 'Without the one that the server carries.',
@@ -81,6 +82,7 @@ export const satelliteCommands: readonly Command[] = [
   }),
   command({
     name: 'satellite remove',
+    aliases: ['satellite rm'],
     group,
     summary: 'Forget a satellite; its token is refused, and it empties itself and ends',
     arguments: satellite,

@@ -14,7 +14,7 @@ export const sshCommands: readonly Command[] = [
       'options go before the command; everything from its first word on is run there.',
     endsOptions: true,
     arguments: {
-      workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' },
+      workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' },
       command: { help: 'What to run there instead of a shell', many: true, optional: true },
     },
     options: {
@@ -72,7 +72,7 @@ export const sshCommands: readonly Command[] = [
       'UDP; LOCAL 0 takes any free port. With -R a port of the workspace, on its loopback address alone, leads to this ' +
       'machine. Runs until Ctrl-C, and connects again by itself when the session ends.',
     arguments: {
-      workspace: { help: 'NAME, or OWNER/NAME', completes: 'workspaces' },
+      workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' },
       ports: { help: 'What to forward, one or more', many: true, optional: true },
     },
     options: {

@@ -45,6 +45,7 @@ export async function makeOpening(context: Context, reference: string, start: bo
         // A ticket changes nothing: a second one may be asked for when the reply to the first is lost.
         idempotencyKey: randomUUID(),
       });
+      requireUsername(reply.username);
       await pinHostKeys(context.env, new Map([[hostOn(context.server(), reference), reply.sshHostKey]]));
       return { ...reply, clientPrivateKey: privateKey };
     } catch (error) {
@@ -61,6 +62,16 @@ export async function makeOpening(context: Context, reference: string, start: bo
       started = await bringUp(context, client, reference, workspace, start);
     }
   }
+}
+
+/** It goes into ssh's options, as a login name and nothing else. */
+function requireUsername(name: string): void {
+  if (/^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?$/.test(name)) return;
+  throw new Failure('not-a-cde-server', 'The server gives a login name in a form that is not cde’s.', {
+    exitCode: exitCodes.unreachable,
+    detail: JSON.stringify(name.slice(0, 200)),
+    hint: 'Check the address of the server.',
+  });
 }
 
 /** Waits for what is under way, and starts what is stopped; true when a start of ours went through. */

@@ -25,7 +25,10 @@ export async function portForward(
   try {
     for (const port of open.ports) announce(context, input.workspace, port, address);
     for (const reversed of open.reversed) announceReverse(context, input.workspace, reversed);
-    await open.ended;
+    await open.ended.catch((error) => {
+      // It runs until Ctrl-C: that is how it is meant to end.
+      if (!context.signal.aborted) throw error;
+    });
     return undefined;
   } finally {
     open.close();
@@ -99,7 +102,7 @@ function makeTeller({ out, signal }: Context): (where: string, error: unknown) =
     const key = `${where} ${failure.code}`;
     if (signal.aborted || told.has(key)) return;
     told.add(key);
-    out.note(`${where}: ${failure.message}`);
+    out.note(`${where}: ${failure.message}${failure.hint ? ` ${failure.hint}` : ''}`);
   };
 }
 

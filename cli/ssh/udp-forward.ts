@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { makeDatagramReader, sendDatagram } from '@cde/tunnel/datagrams.ts';
+import { Failure } from '../failure.ts';
 import type { PortSpec } from './port-specs.ts';
 import type { Sessions } from './sessions.ts';
 
@@ -13,6 +14,16 @@ const lookEveryMs = 5_000;
 const mostFlows = 256;
 /** Datagrams that wait while a stream is being opened. */
 const mostWaiting = 64;
+
+/** The longest datagram of IPv4 (65,535 bytes less the headers of IP and UDP). */
+const maxDatagramBytes = 65_507;
+
+/** UDP has no way to tell the sender, so the person is told. */
+const tooLong = (bytes: number, receiver: string) =>
+  new Failure(
+    'datagram-too-long',
+    `A datagram of ${bytes} bytes is too long for the ${receiver}; it was dropped, as others like it will be.`,
+  );
 
 /** One sender's datagrams: a stream of its own, so that answers find the way back. */
 interface Flow {
@@ -60,7 +71,7 @@ export async function listenUdp(
         'data',
         makeDatagramReader((data) => {
           flow.lastAt = performance.now();
-          sendBack(socket, data, port, host);
+          sendBack(socket, data, port, host, onFailure);
         }),
       );
       for (const data of flow.waiting.splice(0)) sendDatagram(stream, data);
@@ -71,6 +82,8 @@ export async function listenUdp(
   }
 
   socket.on('message', (data, from) => {
+    // IPv6 takes a little more than IPv4, which most programs in a workspace listen on.
+    if (data.length > maxDatagramBytes) return onFailure(tooLong(data.length, 'workspace'));
     const key = `${from.port} ${from.address}`;
     let flow = flows.get(key);
     if (!flow) {
@@ -97,9 +110,18 @@ export async function listenUdp(
   };
 }
 
-function sendBack(socket: Socket, data: Buffer, port: number, host: string): void {
+function sendBack(
+  socket: Socket,
+  data: Buffer,
+  port: number,
+  host: string,
+  onFailure: (error: unknown) => void,
+): void {
   try {
-    socket.send(data, port, host, () => {});
+    socket.send(data, port, host, (error) => {
+      if ((error as NodeJS.ErrnoException | null)?.code === 'EMSGSIZE')
+        onFailure(tooLong(data.length, 'program here'));
+    });
   } catch {
     // Closed meanwhile.
   }

@@ -11,7 +11,7 @@ export const syncCommands: readonly Command[] = [
       "Where both have changed a file, yours keeps its name and the workspace's is kept beside it as " +
       'FILE.conflict-WORKSPACE-TIME. Left out are node_modules, .git, and what .cdeignore in the folder names, as in .gitignore.',
     arguments: {
-      folders: { help: 'FOLDER WORKSPACE:FOLDER', many: true, optional: true, completes: 'files' },
+      folders: { help: 'FOLDER WORKSPACE:FOLDER', many: true, optional: true, completes: 'operands' },
     },
     options: {
       once: { kind: 'flag', help: 'Make both the same once, and end' },

@@ -22,6 +22,7 @@ export const templateCommands: readonly Command[] = [
   }),
   command({
     name: 'template list',
+    aliases: ['template ls'],
     group,
     summary: 'List templates',
     examples: [['cde template list', 'name, provider, active version, workspaces']],
@@ -86,6 +87,7 @@ export const templateCommands: readonly Command[] = [
   }),
   command({
     name: 'template delete',
+    aliases: ['template rm'],
     group,
     summary: 'Delete a template that no workspace uses',
     arguments: template,

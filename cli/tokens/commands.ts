@@ -26,6 +26,7 @@ export const tokenCommands: readonly Command[] = [
   }),
   command({
     name: 'token list',
+    aliases: ['token ls'],
     group,
     summary: 'List your tokens',
     examples: [['cde token list', 'with their last use; never the tokens themselves']],

@@ -2,7 +2,7 @@ import { type Command, command } from '../command.ts';
 import { roles } from '../statuses.ts';
 
 const group = 'Administration:';
-const user = { user: { help: 'A username, or `me`' } } as const;
+const user = { user: { help: 'A username, or `me`', completes: 'users' } } as const;
 const fields = {
   name: { kind: 'text', value: 'NAME', help: 'Full name' },
   email: { kind: 'text', value: 'EMAIL', help: 'Email address' },
@@ -28,6 +28,7 @@ export const userCommands: readonly Command[] = [
   }),
   command({
     name: 'user list',
+    aliases: ['user ls'],
     group,
     summary: 'List users',
     options: { search: { kind: 'text', value: 'TEXT', help: 'Only those whose name holds it' } },
@@ -73,6 +74,7 @@ export const userCommands: readonly Command[] = [
   }),
   command({
     name: 'user delete',
+    aliases: ['user rm'],
     group,
     summary: 'Delete a user who has no workspaces',
     arguments: user,

@@ -7,6 +7,7 @@ const several = {
   workspaces: { help: 'NAME or OWNER/NAME, one or more', many: true, completes: 'workspaces' },
 } as const;
 const wait = { wait: { kind: 'no', help: 'Do not wait for the build to end' } } as const;
+const openIn = ['dashboard', 'vscode', 'jetbrains'] as const;
 const parameters = {
   param: { kind: 'list', short: 'p', value: 'NAME=VALUE', help: "A template's parameter; may be repeated" },
   paramFile: { kind: 'text', value: 'FILE', help: 'Parameters from a YAML or JSON file', completes: 'files' },
@@ -30,7 +31,7 @@ export const workspaceCommands: readonly Command[] = [
         completes: 'templates',
       },
       ...parameters,
-      owner: { kind: 'text', value: 'USER', help: 'For another user, if you may' },
+      owner: { kind: 'text', value: 'USER', help: 'For another user, if you may', completes: 'users' },
       home: {
         kind: 'text',
         value: 'HOME',
@@ -49,11 +50,12 @@ export const workspaceCommands: readonly Command[] = [
   }),
   command({
     name: 'list',
+    aliases: ['ls'],
     group,
     summary: 'List workspaces',
     options: {
       all: { kind: 'flag', short: 'a', help: "Everybody's that you may see, not only yours" },
-      owner: { kind: 'text', value: 'USER', help: 'Only this user’s' },
+      owner: { kind: 'text', value: 'USER', help: 'Only this user’s', completes: 'users' },
       status: {
         kind: 'text',
         value: 'STATUS',
@@ -136,7 +138,61 @@ export const workspaceCommands: readonly Command[] = [
     load: () => import('./change.ts').then((m) => m.update),
   }),
   command({
+    name: 'open',
+    group,
+    summary: 'Open a workspace in the dashboard or an editor, or one of its ports',
+    details:
+      'With --print, or where there is no screen, the address is printed instead. VS Code needs its Remote-SSH extension, ' +
+      'JetBrains its Gateway; both reach the workspace by `cde config-ssh`. A port must be shared (`cde share`).',
+    arguments: {
+      workspace: {
+        help: 'NAME, or OWNER/NAME (without it: the dashboard)',
+        optional: true,
+        completes: 'workspaces',
+      },
+    },
+    options: {
+      in: {
+        kind: 'text',
+        value: 'WHERE',
+        help: `One of ${openIn.join(', ')} (default dashboard)`,
+        choices: openIn,
+        completes: openIn,
+      },
+      port: { kind: 'text', short: 'p', value: 'PORT', help: 'Open this shared port' },
+      folder: { kind: 'text', value: 'PATH', help: 'The folder that the editor opens (default: the home)' },
+      print: { kind: 'flag', help: 'Print the address only' },
+    },
+    examples: [
+      ['cde open web', "web's page in the dashboard"],
+      ['cde open web --in vscode --folder project', 'VS Code, in the folder project of the home'],
+      ['cde open web --in jetbrains', 'JetBrains Gateway'],
+      ['cde open web --port 3000', 'what listens on port 3000, in the browser'],
+      ['cde open web --print', 'the address only'],
+    ],
+    load: () => import('./open.ts').then((m) => m.open),
+  }),
+  command({
+    name: 'rename',
+    group,
+    summary: 'Give a workspace another name',
+    details:
+      'Its home, its Kubernetes namespace, its open sessions and who its ports are shared with stay. What holds the name ' +
+      'changes: host names in ssh, addresses of shared ports and of the dashboard at once, the host name inside with the ' +
+      'next start.',
+    arguments: {
+      ...workspace,
+      name: { help: 'The new name: lower-case letters, digits and hyphens, at most 32' },
+    },
+    examples: [
+      ['cde rename web shop', 'web.cde is shop.cde from now on'],
+      ['cde rename ada/web shop', "another user's, if you may"],
+    ],
+    load: () => import('./rename.ts').then((m) => m.rename),
+  }),
+  command({
     name: 'delete',
+    aliases: ['rm'],
     group,
     summary: 'Delete workspaces',
     details:

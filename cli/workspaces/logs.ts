@@ -1,4 +1,3 @@
-import type { LogLine } from '@cde/api/workspaces.ts';
 import { followLog, followPatienceMs } from '../builds/follow.ts';
 import { formatLogLine } from '../builds/log-lines.ts';
 import type { Context } from '../context.ts';
@@ -31,14 +30,22 @@ export async function logs(
       { exitCode: exitCodes.buildFailed, detail: build.error?.detail, hint: build.error?.hint },
     );
   }
-  const all: LogLine[] = [];
-  for (let after = 0, more = true; more; after = all.at(-1)?.seq ?? after) {
+  // Printed page by page: a log may be longer than memory. An array, once it is whole, for programs.
+  let count = 0;
+  if (out.json) out.print('[');
+  for (let after = 0; ; ) {
     const { lines } = await client.call(getBuildLog, { params: { build: build.id }, query: { after } });
-    all.push(...lines);
-    more = lines.length > 0;
+    const last = lines.at(-1)?.seq ?? after;
+    for (const line of lines) {
+      if (out.json) out.printJsonItem(line, count === 0);
+      else out.print(formatLogLine(line, out.colors, true));
+      count += 1;
+    }
+    // A server that gives the same page again would be asked for ever.
+    if (!(last > after)) break;
+    after = last;
   }
-  if (out.json) out.printJson(all);
-  else for (const line of all) out.print(formatLogLine(line, out.colors, true));
+  if (out.json) out.print(']');
   if (!build.finishedAt) out.note(`The build goes on. Follow it: cde logs ${input.workspace} --follow`);
   return undefined;
 }

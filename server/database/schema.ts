@@ -14,6 +14,7 @@ import type {
   WorkspaceStatus,
 } from '@cde/api/workspaces.ts';
 import {
+  bigint,
   boolean,
   customType,
   integer,
@@ -271,6 +272,13 @@ export const buildLogs = pgTable(
   },
   (t) => [primaryKey({ columns: [t.buildId, t.seq] })],
 );
+
+export const buildLogSizes = pgTable('build_log_sizes', {
+  buildId: uuid('build_id').primaryKey(),
+  bytes: bigint('bytes', { mode: 'number' }).notNull(),
+  cut: boolean('cut').notNull().default(false),
+  removed: boolean('removed').notNull().default(false),
+});
 
 /** Ports of workspaces that their owners have shared. */
 export const portShares = pgTable(

@@ -105,6 +105,7 @@ const rules: Record<string, Rule> = {
   [`GET ${v1}/workspaces/:workspace/stats`]: seeWorkspace,
   [`GET ${v1}/builds/:build`]: seeWorkspace,
   [`GET ${v1}/builds/:build/log`]: seeWorkspace,
+  [`PATCH ${v1}/workspaces/:workspace`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/start`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/stop`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/restart`]: operateWorkspace,
@@ -344,6 +345,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/tokens`]: () => ({ name: 'walk' }),
     [`POST ${v1}/templates/validate`]: () => ({ files }),
     [`POST ${v1}/templates`]: () => ({ files }),
+    [`PATCH ${v1}/workspaces/:workspace`]: () => ({ name: 'renamed' }),
     [`POST ${v1}/workspaces`]: () => ({
       name: 'second',
       template: 'walk',

@@ -1,7 +1,7 @@
 import type { LogLine } from '@cde/api/workspaces.ts';
 import { and, asc, eq, gt, max, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
-import { buildLogs } from '../database/schema.ts';
+import { buildLogSizes, buildLogs } from '../database/schema.ts';
 
 export interface NewLine {
   at: Date;
@@ -14,25 +14,47 @@ export interface NewLine {
 }
 
 /**
- * How long a build's log may grow by what its agent says: many times the noisiest installation, and no more,
- * since a script that talks without end would fill the database of everybody.
+ * How much of what its agent says is kept of a build: many times the noisiest installation, and no more, since a script
+ * that talks without end would fill the database of everybody.
  */
-export const mostLines = 20_000;
+export const maxLines = 20_000;
+export const maxBytes = 2 * 1024 * 1024;
+/** What a line takes in the database besides its text. */
+const lineOverhead = 100;
 
-/** The lines for which there is room, and a word where it ends. What the server itself says always has room. */
+const bytesOf = (line: NewLine) => Buffer.byteLength(line.text) + lineOverhead;
+const full = `The log of this build is full (at most ${maxBytes / 1024 / 1024} MiB and ${maxLines} lines). What the agent and the startup script print from here on is not kept.`;
+
+/**
+ * Leaves out the lines for which there is no room, and says so where the log is cut. What the server itself says always
+ * has room.
+ */
 async function fitting(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<NewLine[]> {
-  const own = lines.filter((line) => !line.agent);
-  if (own.length === lines.length) return own;
+  const [size] = await tx.select().from(buildLogSizes).where(eq(buildLogSizes.buildId, buildId));
   const [last] = await tx
     .select({ seq: max(buildLogs.seq) })
     .from(buildLogs)
     .where(eq(buildLogs.buildId, buildId));
-  const room = mostLines - (last?.seq ?? 0);
-  if (room <= 0) return own;
-  if (lines.length < room) return [...lines];
-  const text = `The log of this build is full (${mostLines} lines); what its agent says from here on is dropped.`;
-  const { at, stage } = lines[0]!;
-  return [...lines.slice(0, room - 1), { at, stage, source: 'server', level: 'warn', text }];
+  let isCut = size?.cut ?? false;
+  let bytes = size?.bytes ?? 0;
+  const kept: NewLine[] = [];
+  for (const line of lines) {
+    // The last line is the one that says that there are no more.
+    const fits = bytes + bytesOf(line) <= maxBytes && (last?.seq ?? 0) + kept.length < maxLines - 1;
+    if (!line.agent || (!isCut && fits)) {
+      kept.push(line);
+      bytes += bytesOf(line);
+    } else if (!isCut) {
+      isCut = true;
+      kept.push({ at: line.at, stage: line.stage, source: 'server', level: 'warn', text: full });
+    }
+  }
+  if (kept.length > 0)
+    await tx
+      .insert(buildLogSizes)
+      .values({ buildId, bytes, cut: isCut })
+      .onConflictDoUpdate({ target: buildLogSizes.buildId, set: { bytes, cut: isCut } });
+  return kept;
 }
 
 /** Appends lines to a build's log, numbered in order, whoever else appends at the same moment. */

@@ -11,6 +11,7 @@ import { readLog } from './build-log.ts';
 import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
 import { discardKeptHome, listKeptHomes } from './homes.ts';
 import { listWorkspaces, readWorkspace, showWorkspace } from './read.ts';
+import { renameWorkspace } from './rename.ts';
 import { isOpen } from './statuses.ts';
 import { findBuild, findWorkspace, listBuildRows, readBuild } from './store.ts';
 
@@ -41,6 +42,12 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
   serve(app, api.getWorkspace, ({ actor, params }) =>
     showWorkspace(database, actor, params.workspace, now()),
   );
+
+  serve(app, api.renameWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    await renameWorkspace(deps, input, row.id, input.body.name);
+    return (await readWorkspace(database, row.id, now()))!.workspace;
+  });
 
   serve(app, api.startWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');

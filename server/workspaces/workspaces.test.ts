@@ -465,6 +465,27 @@ test('update of an up-to-date workspace returns its last build, unless forced', 
   expect((await update({})).body.id).toBe(stopped.latestBuild.id);
 });
 
+test('rename changes the name and nothing else; the old one is free again', async () => {
+  await running('old-name');
+  const before = await show('old-name');
+  const rename = (ref: string, name: string) => call(ada, 'PATCH', `/api/v1/workspaces/${ref}`, { name });
+  expect((await rename('old-name', 'Not A Name')).body.code).toBe('bad-request');
+  const renamed = await rename('old-name', 'new-name');
+  expect(renamed).toMatchObject({
+    status: 200,
+    body: { id: before.id, name: 'new-name', status: 'running' },
+  });
+  expect((await call(ada, 'GET', '/api/v1/workspaces/old-name')).status).toBe(404);
+  expect(await show('new-name')).toMatchObject({ id: before.id, latestBuild: { id: before.latestBuild.id } });
+  // Again, and to itself: the same result.
+  expect((await rename('new-name', 'new-name')).status).toBe(200);
+  const body = { name: 'old-name', template: 'plain', start: false };
+  expect((await call(ada, 'POST', '/api/v1/workspaces', body)).status).toBe(201);
+  expect((await rename('new-name', 'old-name')).body.code).toBe('workspace-name-taken');
+  const audited = await call(admin, 'GET', '/api/v1/audit?action=workspace.rename');
+  expect(audited.body.items).toMatchObject([{ before: { name: 'old-name' }, after: { name: 'new-name' } }]);
+});
+
 test('the same Idempotency-Key creates one workspace', async () => {
   const send = () =>
     call(

@@ -14,6 +14,7 @@ import { Menu, type MenuItem } from '../ui/menu.tsx';
 import { sayFailed } from '../ui/toast.tsx';
 import { useBuildBegan } from './build-began.ts';
 import { DeleteDialog } from './delete-dialog.tsx';
+import { RenameDialog } from './rename-dialog.tsx';
 import { busy } from './status.tsx';
 import { UpdateDialog } from './update-dialog.tsx';
 
@@ -24,7 +25,7 @@ type Operation = keyof typeof operations;
 export function Actions({ workspace, compact = false }: { workspace: Workspace; compact?: boolean }) {
   const me = useMe();
   const began = useBuildBegan();
-  const [dialog, setDialog] = useState<'delete' | 'update' | null>(null);
+  const [dialog, setDialog] = useState<'delete' | 'update' | 'rename' | null>(null);
   const operate = useMutation({
     mutationFn: (operation: Operation) =>
       call(operations[operation] as typeof startWorkspace, {
@@ -51,6 +52,7 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
     run: () => setDialog('update'),
     disabled: isBusy,
   });
+  items.push({ label: 'Rename…', run: () => setDialog('rename') });
   items.push({ label: 'Delete…', run: () => setDialog('delete'), danger: true });
 
   const main = isBusy
@@ -86,6 +88,7 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
         <Icon name="more" />
       </Menu>
       {dialog === 'delete' && <DeleteDialog workspace={workspace} onClose={() => setDialog(null)} />}
+      {dialog === 'rename' && <RenameDialog workspace={workspace} onClose={() => setDialog(null)} />}
       {dialog === 'update' && <UpdateDialog workspace={workspace} onClose={() => setDialog(null)} />}
     </>
   );

@@ -1,0 +1,55 @@
+import { type Command, flagOf } from './command.ts';
+import { Failure } from './failure.ts';
+
+/** Fields of the API whose option has another name. */
+const optionOf: Record<string, string> = {
+  expiresInDays: 'days',
+  scopes: 'scope',
+  username: 'user',
+};
+
+/** What a person wrote that became this field of a request: `NAME`, `--days`, `--param cpus`; else the field itself. */
+function wordOf(command: Command, path: string): string {
+  const [field = '', second] = path.split('.');
+  if (field === 'parameters' && 'param' in command.options) return second ? `--param ${second}` : '--param';
+  for (const key of [field, optionOf[field]]) {
+    if (key === undefined) continue;
+    const option = Object.hasOwn(command.options, key) ? command.options[key] : undefined;
+    if (option) return flagOf(key, option);
+    for (const name of [key, `${key}s`])
+      if (Object.hasOwn(command.arguments, name)) return name.toUpperCase();
+  }
+  return path;
+}
+
+/**
+ * A refusal of the API in the words of the command line: which argument or option is wrong, instead of a field of a
+ * request that the person never wrote.
+ */
+export function inWordsOf(command: Command, failure: Failure): Failure {
+  const { issues } = failure;
+  if (!issues?.length || !['bad-request', 'parameters-invalid'].includes(failure.code)) return failure;
+  const isParameters = failure.code === 'parameters-invalid';
+  const renamed = issues.map((issue) => ({
+    ...issue,
+    path: wordOf(
+      command,
+      isParameters && 'param' in command.options
+        ? `parameters.${issue.path.replace(/^parameters\./, '')}`
+        : issue.path,
+    ),
+  }));
+  const [first] = renamed;
+  const message = isParameters
+    ? failure.message
+    : renamed.length === 1
+      ? `${first!.path || 'The command'} is not valid: ${first!.message.replace(/\.?$/, '.')}`
+      : `${renamed.length} values are not valid.`;
+  return new Failure(failure.code, message, {
+    exitCode: failure.exitCode,
+    hint: failure.hint ?? `See: cde ${command.name} --help`,
+    requestId: failure.requestId,
+    issues: renamed.length === 1 && !isParameters ? undefined : renamed,
+    cause: failure,
+  });
+}
