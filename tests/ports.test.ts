@@ -72,6 +72,13 @@ async function udpClient() {
   };
 }
 
+test('Ctrl-C is how it ends: no error, exit code 0', async () => {
+  const { running } = await forward('0:9');
+  running.process.kill('SIGINT');
+  expect((await running.ended).code).toBe(0);
+  expect(running.output()).not.toContain('error');
+});
+
 test('datagrams of several senders, each with its answers, ranges and free ports', async () => {
   const echo = await udpEcho();
   const { lines } = await forward(`0:${echo}/udp`);

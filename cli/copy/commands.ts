@@ -40,7 +40,7 @@ export const copyCommands: readonly Command[] = [
       'too. A stopped workspace is started first.',
     examples: [
       ['cde rsync -a --delete src/ web:src/', 'make a folder there the same'],
-      ['cde rsync -avz ada/web:results/ results/', "from Ada's workspace, if you may"],
+      ['cde rsync -avz web:results/ results/', 'from the workspace'],
     ],
     load: () => import('./rsync.ts').then((m) => m.rsync),
   }),

@@ -64,7 +64,7 @@ export async function list(context: Context, input: { all: boolean }): Promise<n
       { title: 'DELETED', cell: (row) => relative(row.deletedAt), plain: (row) => row.deletedAt },
       {
         title: 'KEPT UNTIL',
-        cell: (row) => row.keptUntil.slice(0, 16).replace('T', ' '),
+        cell: (row) => relative(row.keptUntil),
         plain: (row) => row.keptUntil,
       },
     ],

@@ -56,7 +56,7 @@ export const sshCommands: readonly Command[] = [
     },
     examples: [
       ['cde config-ssh && ssh web.cde', 'your workspace web'],
-      ['ssh ada--web.cde', "Ada's workspace web, if you may"],
+      ['ssh ada--web.cde', 'the same by its full name, ada/web'],
       ['ssh web.work.cde', 'your workspace web on the server work'],
       ['cde config-ssh --dry-run', 'look first'],
       ['cde config-ssh --remove', 'as if it never was'],

@@ -4,6 +4,7 @@ import type { Session } from '@cde/tunnel/session.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
+import { duration } from '../times.ts';
 import { type Opening, openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
 
 export interface PathInput {
@@ -27,9 +28,6 @@ export interface Sessions {
 
 /** How long to wait before the next attempt while the server cannot be reached. */
 const pauseMs = 2_000;
-
-/** A time for people: 0.4 s, 3 s. */
-const seconds = (ms: number) => `${ms < 950 ? (ms / 1000).toFixed(1) : Math.round(ms / 1000)} s`;
 
 /** Keeps a session with a workspace open: when one ends, the next is opened at once; `onSession` is given each. */
 export function keepSession(
@@ -61,7 +59,7 @@ export function keepSession(
           onPath(state, reason, afterMs) {
             if (closed || signal.aborted) return;
             if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);
-            else out.note(`Reconnected after ${seconds(afterMs)}; what was open goes on.`);
+            else out.note(`Reconnected after ${duration(afterMs)}; what was open goes on.`);
           },
         });
         const { session } = opened;

@@ -51,7 +51,8 @@ export async function show(context: Context, input: { template: string }): Promi
     ['title', clean(template.title)],
     ['description', clean(template.description.replaceAll('\n', ' '))],
     ['provider', template.provider],
-    ['version', `${activeVersion.number}, ${relative(activeVersion.createdAt)}`],
+    ['version', String(activeVersion.number)],
+    ['published', out.terminal ? relative(activeVersion.createdAt) : activeVersion.createdAt],
     ['workspaces', String(template.workspaces)],
   ]);
   out.print('');
