@@ -66,6 +66,7 @@ export const catalogue = {
   'port-unreachable': 502,
   'build-not-found': 404,
   'build-ended': 409,
+  'request-too-slow': 408,
   'payload-too-large': 413,
   'unsupported-media-type': 415,
   'path-too-long': 414,

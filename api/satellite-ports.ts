@@ -42,6 +42,13 @@ export const judgePortVisit = endpoint({
       port: z.number().int(),
       origin: z.string().describe('Of the port, as the browser has it'),
       isPublic: z.boolean(),
+      visitor: z
+        .string()
+        .max(100)
+        .optional()
+        .describe(
+          'The same for the same user who is signed in, and another at each satellite; absent: nobody',
+        ),
       ticket: TicketReply.optional(),
     }),
   ]),

@@ -5,12 +5,9 @@ import {
   type IncomingMessage,
   request as makeRequest,
 } from 'node:http';
-import { type AddressInfo, connect } from 'node:net';
-import { Problem } from '@cde/api/problem.ts';
-import { silentLog } from '@cde/tunnel/log.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Answer, makePortGateway, type PortGateway } from './gateway.ts';
-import type { PortTarget } from './sessions.ts';
+import type { Visit } from './headers.ts';
+import { listen, makeTestProxy, stop } from './testing.ts';
 
 /**
  * What frameworks compare with their own host, modelled by small servers behind the real proxy: the port's own page must
@@ -62,9 +59,8 @@ const comparisons: Record<string, (headers: Headers) => boolean> = {
 
 let program: ReturnType<typeof createServer>;
 let programPort: number;
-let proxy: ReturnType<typeof createServer>;
-let gateway: PortGateway;
-let visit: Omit<Extract<Answer<PortTarget>, { kind: 'forward' }>['visit'], 'port'>;
+let proxy: Awaited<ReturnType<typeof makeTestProxy>>;
+let visit: Omit<Visit, 'clientIp' | 'port'>;
 let last: Headers;
 
 beforeAll(async () => {
@@ -88,47 +84,19 @@ beforeAll(async () => {
     socket.end(`HTTP/1.1 403 Forbidden\r\ncontent-length: ${body.length}\r\n\r\n${body}`);
   });
   programPort = await listen(program);
-  gateway = makePortGateway<PortTarget>({
-    judges: [
-      (request) => async () => ({
-        kind: 'forward',
-        port: { workspaceId: 'w', port: programPort },
-        path: request.url ?? '/',
-        visit: { ...visit, port: programPort },
-        still: async () => true,
-      }),
-    ],
-    sessions: {
-      connect: async () => ({ stream: connect(programPort, '127.0.0.1'), opened: Promise.resolve() }),
-      empty() {},
-      close() {},
-    },
-    trustProxy: '',
-    toProblem: (error) => new Problem('internal', String(error)),
-    log: silentLog,
-  });
-  proxy = createServer((request, response) => void gateway.request(request, response));
-  proxy.on('upgrade', (request, socket, head) => void gateway.upgrade(request, socket, head));
-  await listen(proxy);
+  proxy = await makeTestProxy({ programPort: () => programPort, visit: () => visit });
 });
 afterAll(() => {
-  gateway.close();
-  for (const server of [proxy, program]) {
-    server.closeAllConnections();
-    server.close();
-  }
+  proxy.close();
+  stop(program);
 });
 
 const judgements = ({ headers }: IncomingMessage) =>
   JSON.stringify(
     Object.fromEntries(Object.entries(comparisons).map(([name, passes]) => [name, passes(headers)])),
   );
-async function listen(server: ReturnType<typeof createServer>): Promise<number> {
-  await once(server.listen(0, '127.0.0.1'), 'listening');
-  return (server.address() as AddressInfo).port;
-}
 async function send(path: string, headers: Record<string, string>, method = 'POST') {
-  const asked = makeRequest({ port: (proxy.address() as AddressInfo).port, path, method, headers });
+  const asked = makeRequest({ port: proxy.port, path, method, headers });
   asked.end();
   const [reply] = (await once(asked, 'response')) as [IncomingMessage];
   let text = '';

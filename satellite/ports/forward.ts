@@ -9,6 +9,7 @@ import { type Duplex, pipeline } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
 import { join } from '@cde/tunnel/targets.ts';
+import { type BodyRate, hasBody, watchBody } from './bodies.ts';
 import { replyHeaders, requestHeaders, upgradeHeaders, type Visit } from './headers.ts';
 import type { PortStream } from './sessions.ts';
 
@@ -67,16 +68,19 @@ function onlyBuffers(stream: Duplex): void {
 export function forwardRequest(
   request: IncomingMessage,
   response: ServerResponse,
-  passage: Passage & { more?: Record<string, string> },
+  passage: Passage & { more?: Record<string, string>; bodyRate: BodyRate },
 ): Promise<void> {
   return new Promise((resolve, reject) => {
     const there = ask(passage, request.method ?? 'GET', requestHeaders(request, passage.visit));
+    let stopWatching = () => {};
     // Whoever has gone away needs no reply.
     response.once('close', () => {
+      stopWatching();
       there.destroy();
       resolve();
     });
     there.once('error', (error) => {
+      stopWatching();
       if (!response.headersSent) return void why(error, passage).then(reject);
       response.destroy();
       resolve();
@@ -86,6 +90,7 @@ export function forwardRequest(
       reject(unreachable(new Error('it switches protocols, and was not asked to'), passage.visit.port));
     });
     there.once('response', (reply) => {
+      stopWatching();
       const vary = [reply.headers.vary, passage.more?.vary].filter((text) => text !== undefined);
       const refused = begin(reply, response, {
         ...replyHeaders(reply, passage.visit, request.headers.origin),
@@ -99,6 +104,12 @@ export function forwardRequest(
       // Events begin with their headers, and the first may be long in coming.
       response.flushHeaders();
       pipeline(reply, response, () => resolve());
+    });
+    // Without a length a body would be written as it is, and be read as the next request.
+    if (!hasBody(request)) return void there.end();
+    stopWatching = watchBody(request, there, passage.bodyRate, (problem) => {
+      reject(problem);
+      there.destroy();
     });
     // A reply may come before all of the body was wanted: that is no fault of the request's.
     pipeline(request, there, () => {});

@@ -4,6 +4,8 @@ import type { Duplex } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import proxyAddr from '@fastify/proxy-addr';
+import { makeAdmission, visitorOf } from './admission.ts';
+import { type BodyRate, checkFraming, defaultBodyRate, hasBody } from './bodies.ts';
 import { forwardRequest, forwardUpgrade, leaveTo, toUnreachable } from './forward.ts';
 import type { Visit } from './headers.ts';
 import type { Doorkeeper } from './listener.ts';
@@ -26,6 +28,8 @@ export type Answer<P extends PortTarget> =
       visit: Omit<Visit, 'clientIp'>;
       path: string;
       more?: Record<string, string>;
+      /** Who is signed in, in a form that tells only the same from others; absent: nobody. */
+      user?: string | undefined;
       /** Asked again for as long as it lasts: may they still? */
       still: () => Promise<boolean>;
     };
@@ -63,9 +67,11 @@ export function makePortGateway<P extends PortTarget>(options: {
   trustProxy: string;
   /** What to say of an error that is no Problem. */
   toProblem: (error: unknown) => Problem;
+  bodyRate?: BodyRate;
   log: Log;
 }): PortGateway {
-  const { judges, sessions, toProblem, log } = options;
+  const { judges, sessions, toProblem, bodyRate = defaultBodyRate, log } = options;
+  const admission = makeAdmission();
   const exchanges = new Set<Exchange>();
   const patient = new WeakSet<Duplex>();
   const trusted = trusting(options.trustProxy);
@@ -87,14 +93,24 @@ export function makePortGateway<P extends PortTarget>(options: {
     const exchange = { still: answer.still, end };
     exchanges.add(exchange);
     patient.add(request.socket);
+    const gone = new AbortController();
+    const leave = () => gone.abort();
+    request.socket.once('close', leave);
+    let release = () => {};
     try {
       const visit = { ...answer.visit, clientIp: proxyAddr(request, trusted) };
+      const visitor = visitorOf(answer.user, visit.clientIp);
+      release = await admission.admit(answer.port.workspaceId, visitor, gone.signal);
+      // It may have been ended while it waited.
+      if (gone.signal.aborted) return;
       const opening = await sessions.connect(answer.port).catch((error) => {
         throw error instanceof Problem ? error : toUnreachable(error, answer.port.port);
       });
       if (request.socket.destroyed) return void opening.stream.destroy();
       await carry({ ...opening, path: answer.path, visit });
     } finally {
+      release();
+      request.socket.off('close', leave);
       exchanges.delete(exchange);
       patient.delete(request.socket);
     }
@@ -135,6 +151,7 @@ export function makePortGateway<P extends PortTarget>(options: {
       const judged = find(request);
       if (!judged) return false;
       (async () => {
+        checkFraming(request, response);
         const answer = await judged();
         if (answer.kind === 'redirect')
           return sendRedirect(request, response, answer.location, answer.cookies);
@@ -147,7 +164,11 @@ export function makePortGateway<P extends PortTarget>(options: {
           request,
           () => void response.destroy(),
           (passage) =>
-            forwardRequest(request, response, { ...passage, ...(answer.more && { more: answer.more }) }),
+            forwardRequest(request, response, {
+              ...passage,
+              bodyRate,
+              ...(answer.more && { more: answer.more }),
+            }),
         );
       })().catch((error) => refuse(request, response, error));
       return true;
@@ -159,6 +180,7 @@ export function makePortGateway<P extends PortTarget>(options: {
       (async () => {
         if (request.headers.upgrade?.toLowerCase() !== 'websocket' || request.method !== 'GET')
           throw new Problem('bad-request', 'Only WebSockets are passed on.');
+        if (hasBody(request)) throw new Problem('bad-request', 'A WebSocket begins with no body.');
         const answer = await judged();
         if (answer.kind !== 'forward')
           throw new Problem('sign-in-required', 'You are not signed in.', {

@@ -126,6 +126,7 @@ export function makeSatellitePorts(options: {
             port: { workspaceId: verdict.workspaceId, port: verdict.port, question },
             path: question.head.url,
             visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
+            user: verdict.visitor,
             still: whether(question, key),
           };
       }

@@ -8,8 +8,8 @@ import { busy } from './problems.ts';
 const idleMs = 60_000;
 /** Of one replica. Each costs two TLS ends and their buffers. */
 const mostSessions = 500;
-/** At once through one workspace: one of them must not take the others' share of this process. */
-const mostStreams = 250;
+/** At once through one session. Whoever is admitted (admission.ts) gets one; this holds if streams are slow to close. */
+const maxStreams = 400;
 
 export interface PortStream {
   stream: Duplex;
@@ -92,8 +92,8 @@ export function makePortSessions<P extends PortTarget>(
     async connect(port: P): Promise<PortStream> {
       if (closed) throw busy('It is about to stop.');
       const held = hold(port);
-      if (held.streams >= mostStreams)
-        throw busy(`${mostStreams} connections to the ports of this workspace are open already.`);
+      if (held.streams >= maxStreams)
+        throw busy(`${maxStreams} connections to the ports of this workspace are open already.`);
       held.streams += 1;
       clearTimeout(held.idle);
       const done = () => {

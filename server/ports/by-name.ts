@@ -109,6 +109,7 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
       port,
       path: url,
       visit: { port: port.port, origin, prefix: null, isPublic },
+      user: who?.userId,
       still: async () => decide(await access.port(place), await find(), config.portSharing) === 'yes',
     };
   }

@@ -54,7 +54,7 @@ export function judgeByPath(deps: {
       const verdict = decide(port, token, config.portSharing);
       if (verdict === 'sign-in') throw signInFirst();
       if (verdict === 'no' || !port) throw notShared();
-      return forward(port, plain, rest, async () =>
+      return forward(port, plain, rest, token, async () =>
         allows(await access.port(place), token && (await whoSends(gate, request))),
       );
     }
@@ -89,13 +89,15 @@ export function judgeByPath(deps: {
         : {};
     if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined)
       return { kind: 'reply', status: 204, headers: { ...cors, ...preflight(request) } };
-    return forward(port, portPath(place, pass), rest, may, cors);
+    const who = sid === null ? null : await access.session(sid);
+    return forward(port, portPath(place, pass), rest, who, may, cors);
   }
 
   function forward(
     port: FoundPort,
     prefix: string,
     path: string,
+    who: UserActor | null,
     still: () => Promise<boolean>,
     more?: Record<string, string>,
   ): Answer<FoundPort> {
@@ -111,6 +113,7 @@ export function judgeByPath(deps: {
         isPublic: isPublic(port) && more === undefined,
       },
       ...(more && { more }),
+      user: who?.userId,
       still,
     };
   }

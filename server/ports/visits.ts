@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { openPort } from '@cde/api/ports.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { judgePortVisit } from '@cde/api/satellite-ports.ts';
@@ -75,6 +76,7 @@ export function portVisitRoutes(
         port: port.port,
         origin: visit.origin,
         isPublic: visit.isPublic,
+        ...(answer.user !== undefined && { visitor: pseudonym(satellite.id, answer.user) }),
         ...(body.clientKey !== undefined && {
           ticket: await deps.issueTicket(port.owner, port.workspaceId, body.clientKey, {
             only: [`tcp:localhost:${port.port}`],
@@ -90,3 +92,7 @@ export function portVisitRoutes(
     }
   });
 }
+
+/** Tells the same user from others at one satellite, and is of no use at another. */
+const pseudonym = (satelliteId: string, userId: string) =>
+  createHash('sha256').update(`${satelliteId} ${userId}`).digest('base64url');

@@ -1,0 +1,64 @@
+import { once } from 'node:events';
+import type { RequestListener, Server } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
+import { Problem } from '@cde/api/problem.ts';
+import { silentLog } from '@cde/tunnel/log.ts';
+import type { BodyRate } from './bodies.ts';
+import { type Answer, makePortGateway, type RequestHead } from './gateway.ts';
+import { serverWith } from './listener.ts';
+import type { PortTarget } from './sessions.ts';
+
+type Forward = Extract<Answer<PortTarget>, { kind: 'forward' }>;
+
+/** The proxy before a program at a port of this machine, with no server or agent: everything is let through. */
+export async function makeTestProxy(options: {
+  programPort: () => number;
+  visit: () => Omit<Forward['visit'], 'port'>;
+  user?: (request: RequestHead) => string | undefined;
+  trustProxy?: string;
+  bodyRate?: BodyRate;
+}) {
+  const gateway = makePortGateway<PortTarget>({
+    judges: [
+      (request) => async () => ({
+        kind: 'forward',
+        port: { workspaceId: 'w', port: options.programPort() },
+        path: request.url ?? '/',
+        visit: { ...options.visit(), port: options.programPort() },
+        user: options.user?.(request),
+        still: async () => true,
+      }),
+    ],
+    sessions: {
+      connect: async ({ port }) => ({ stream: connect(port, '127.0.0.1'), opened: Promise.resolve() }),
+      empty() {},
+      close() {},
+    },
+    trustProxy: options.trustProxy ?? '',
+    ...(options.bodyRate && { bodyRate: options.bodyRate }),
+    toProblem: (error) => (error instanceof Problem ? error : new Problem('internal', String(error))),
+    log: silentLog,
+  });
+  const nobody: RequestListener = (_, response) => void response.end();
+  const server = serverWith(() => gateway)(nobody, {});
+  server.on('upgrade', () => {});
+  const port = await listen(server);
+  return {
+    port,
+    gateway,
+    close() {
+      gateway.close();
+      stop(server);
+    },
+  };
+}
+
+export async function listen(server: Server): Promise<number> {
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return (server.address() as AddressInfo).port;
+}
+
+export function stop(server: Server): void {
+  server.closeAllConnections();
+  server.close();
+}
