@@ -1,4 +1,5 @@
-import { BlockList, isIP } from 'node:net';
+import { isIP } from 'node:net';
+import { isForbiddenAddress } from './addresses.ts';
 
 /**
  * What client and agent tell each other, inside the session, to find a path by UDP (ICE, RFC 8445): one JSON object
@@ -79,22 +80,6 @@ export interface IceCandidate {
 const candidatePattern =
   /^(?:a=)?candidate:([A-Za-z0-9+/]{1,32}) 1 UDP (\d{1,10}) ([0-9A-Fa-f:.]{2,45}) (\d{1,5}) typ (host|srflx|prflx)(?: |$)/i;
 
-/** Link-local, unspecified and multicast addresses, however they are written: IPv4 within IPv6 counts as IPv4. */
-const nobodys = new BlockList();
-for (const [network, prefix] of [
-  ['169.254.0.0', 16],
-  ['0.0.0.0', 8],
-  ['224.0.0.0', 4],
-  ['240.0.0.0', 4],
-] as const)
-  nobodys.addSubnet(network, prefix, 'ipv4');
-for (const [network, prefix] of [
-  ['fe80::', 10],
-  ['ff00::', 8],
-  ['::', 128],
-] as const)
-  nobodys.addSubnet(network, prefix, 'ipv6');
-
 /**
  * A candidate from its line in SDP; null where it is none, or of no use: names (that somebody would have to be asked
  * for), TCP, and link-local addresses, at which clouds keep their metadata.
@@ -105,7 +90,7 @@ export function parseCandidate(text: string): IceCandidate | null {
   const [, foundation, priority, address, port, type] = match as unknown as string[];
   const good = isIP(address!) !== 0 && Number(port) >= 1 && Number(port) <= 65535;
   if (!good || Number(priority) > 0xffffffff) return null;
-  if (nobodys.check(address!, isIP(address!) === 6 ? 'ipv6' : 'ipv4')) return null;
+  if (isForbiddenAddress(address!)) return null;
   return {
     foundation: foundation!,
     priority: Number(priority),

@@ -1,3 +1,4 @@
+import { isForbiddenAddress } from './addresses.ts';
 import { type PathKind, pathKinds } from './path.ts';
 
 /**
@@ -39,7 +40,7 @@ export function parseAddress(text: string): { host: string; port: number } | nul
   const port = Number(match?.[3]);
   if (!host || port < 1 || port > 65535) return null;
   // Cloud metadata services live here; an agent that is not what it seems must not have us knock there.
-  if (/^169\.254\./.test(host) || /^fe[89ab]/i.test(host) || /^::ffff:169\.254\./i.test(host)) return null;
+  if (isForbiddenAddress(host)) return null;
   return { host, port };
 }
 

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
+import { checkSatelliteAddress } from './addresses.ts';
 import { type SatelliteStore, webOf } from './store.ts';
 
 const heartbeatEveryMs = 15_000;
@@ -32,6 +33,7 @@ export function satelliteRoutes(
   serve(app, api.removeSatellite, (input) => store.remove(input, input.params.satellite));
 
   serveSatellite(app, api.registerSatellite, async ({ actor, body }) => {
+    await checkSatelliteAddress(body, config.accessUrl);
     const row = await store.register(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
     return {

@@ -1,5 +1,6 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
+import { isForbiddenAddress, lookupAllowed } from '../addresses.ts';
 import { TunnelError } from '../errors.ts';
 import { type DirectTimes, watchLife } from '../liveness.ts';
 import { type Log, silentLog } from '../log.ts';
@@ -106,7 +107,13 @@ export function dialDirect(
   return new Promise((resolve, reject) => {
     const via = formatAddress(options.host, options.port);
     if (options.signal.aborted) return reject(new TunnelError('session-aborted'));
-    const socket = connect({ host: options.host, port: options.port, noDelay: true });
+    const socket = connect({
+      host: options.host,
+      port: options.port,
+      noDelay: true,
+      // An agent's offer may be a name.
+      lookup: lookupAllowed,
+    });
     const settle = () => {
       clearTimeout(timer);
       options.signal.removeEventListener('abort', abort);
@@ -231,7 +238,7 @@ export async function listenDirect(
 export function ownAddresses(interfaces = networkInterfaces()): string[] {
   const all = Object.values(interfaces)
     .flatMap((each) => each ?? [])
-    .filter(({ internal, address }) => !internal && !/^(169\.254\.|fe[89ab])/i.test(address));
+    .filter(({ internal, address }) => !internal && !isForbiddenAddress(address));
   return [
     ...all.filter(({ family }) => family === 'IPv4'),
     ...all.filter(({ family }) => family === 'IPv6'),
