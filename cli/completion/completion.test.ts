@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from 'node:child_process';
-import { mkdir, readdir, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { listUsers } from '@cde/api/identity.ts';
 import { listTemplates } from '@cde/api/templates.ts';
@@ -193,6 +193,11 @@ describe.skipIf(!has('zsh'))('zsh', () => {
     expect(await readdir(home.path)).not.toContain('pwned');
   });
 
+  test('_arguments, which would put words of its own before ours, is told not to', async () => {
+    const script = await readFile(join(home.path, 'cde.zsh'), 'utf8');
+    expect(script.match(/: _cde_(names [a-z]+|operands)'/g)!.length).toBeGreaterThan(10);
+    expect(script).not.toMatch(/:_cde_/);
+  });
   test('the script is good zsh', async () => {
     await offered('zsh', [
       '-f',

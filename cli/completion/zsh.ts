@@ -8,8 +8,9 @@ const plain = (text: string) => text.replaceAll(/[[\]]/g, '').replaceAll(':', '\
 function action(completes: Completes | undefined): string {
   if (completes === undefined) return ' ';
   if (completes === 'files') return '_files';
-  if (completes === 'operands') return '_cde_operands';
-  if (typeof completes === 'string') return `_cde_names ${completes}`;
+  // With a space before it, _arguments calls it with no words of its own.
+  if (completes === 'operands') return ' _cde_operands';
+  if (typeof completes === 'string') return ` _cde_names ${completes}`;
   return `(${completes.join(' ')})`;
 }
 
