@@ -39,6 +39,19 @@ test('what scripts and emoji need stays', () => {
   expect(clean('a\u202egnp.exe')).toBe('agnp.exe');
 });
 
+test('below a program that has the terminal each line starts at its left', () => {
+  const program = `
+    import { makeOutput } from ${JSON.stringify(fileURLToPath(new URL('output.ts', import.meta.url)))};
+    import { Failure } from ${JSON.stringify(fileURLToPath(new URL('failure.ts', import.meta.url)))};
+    const failure = new Failure('code', 'It ended.', { detail: 'one\\ntwo', hint: 'Again.' });
+    makeOutput({ NO_COLOR: '1' }, false).failInSession(failure);
+    process.stderr.isTTY = true;
+    makeOutput({ NO_COLOR: '1' }, false).failInSession(failure);`;
+  const ran = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
+  const lines = ['error: It ended. [code]', '  one', '  two', '  → Again.', ''];
+  expect(ran.stderr).toBe(`${lines.join('\n')}\r\n${lines.join('\r\n')}`);
+});
+
 test('a reader that has had enough is no fault, not even of the help', () => {
   const cde = fileURLToPath(new URL('cde.mjs', import.meta.url));
   const script = '"$0" "$1" --help | head -c 1; echo " $PIPESTATUS"';

@@ -35,6 +35,11 @@ export interface Output {
   table<T>(columns: Column<T>[], rows: T[], empty: string): void;
   fields(fields: [string, string | null | undefined][]): void;
   fail(failure: Failure): void;
+  /**
+   * As `fail`, below a program that has the terminal: it may be in raw mode, where a newline alone does not go back to
+   * the first column, and its cursor in the middle of a line.
+   */
+  failInSession(failure: Failure): void;
 }
 
 /**
@@ -161,19 +166,25 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
       for (const [title, value] of shown)
         print(terminal ? `${colors.dim(title.padEnd(longest))}  ${value}` : `${title}\t${value}`);
     },
-    fail(failure) {
-      if (json) return void stderr.write(`${escaped(JSON.stringify(failure.toJSON(), null, 2))}\n`);
-      const c = noteColors;
-      const lines = [`${c.red(c.bold('error:'))} ${clean(failure.message)} ${c.dim(`[${failure.code}]`)}`];
-      for (const text of failure.detail?.split('\n') ?? []) lines.push(`  ${clean(text)}`);
-      for (const issue of failure.issues ?? []) {
-        const place =
-          issue.line === undefined ? issue.path : `${issue.path}:${issue.line}:${issue.column ?? 1}`;
-        lines.push(`  ${c.bold(clean(place || '(all)'))}  ${clean(issue.message)}`);
-      }
-      for (const text of failure.hint?.split('\n') ?? []) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
-      if (failure.requestId && failure.code === 'internal') lines.push(`  request ${failure.requestId}`);
-      stderr.write(`${harmless(lines.join('\n'))}\n`);
+    fail: (failure) => void stderr.write(failureText(failure)),
+    failInSession(failure) {
+      const text = failureText(failure);
+      stderr.write(stderr.isTTY ? `\r\n${text.replaceAll('\n', '\r\n')}` : text);
     },
   };
+
+  function failureText(failure: Failure): string {
+    if (json) return `${escaped(JSON.stringify(failure.toJSON(), null, 2))}\n`;
+    const c = noteColors;
+    const lines = [`${c.red(c.bold('error:'))} ${clean(failure.message)} ${c.dim(`[${failure.code}]`)}`];
+    for (const text of failure.detail?.split('\n') ?? []) lines.push(`  ${clean(text)}`);
+    for (const issue of failure.issues ?? []) {
+      const place =
+        issue.line === undefined ? issue.path : `${issue.path}:${issue.line}:${issue.column ?? 1}`;
+      lines.push(`  ${c.bold(clean(place || '(all)'))}  ${clean(issue.message)}`);
+    }
+    for (const text of failure.hint?.split('\n') ?? []) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
+    if (failure.requestId && failure.code === 'internal') lines.push(`  request ${failure.requestId}`);
+    return `${harmless(lines.join('\n'))}\n`;
+  }
 }

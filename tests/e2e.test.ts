@@ -104,7 +104,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     await machine.cde('config-ssh');
     expect(await readFile(config, 'utf8')).toBe(once);
     // OpenSSH takes the home of the account, not $HOME: the test names the file.
-    const plain = await machine.run('ssh', ['-F', config, 'hello.cde', 'hostname; cat'], 'through stdin\n');
+    const plain = await machine.run('ssh', ['-F', config, 'Hello.CDE', 'hostname; cat'], 'through stdin\n');
     expect(plain).toMatchObject({ code: 0, stdout: expect.stringContaining('through stdin') });
     const bytes = randomBytes(3_000_000);
     await writeFile(join(machine.folder, 'big'), bytes);

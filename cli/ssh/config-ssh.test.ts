@@ -137,6 +137,17 @@ test('--dry-run says what would change and changes nothing', async () => {
   expect(await readdir(home.path)).not.toContain('.ssh');
 });
 
+test.runIf(hasSsh)('host names have no case', async () => {
+  await home.run(['config-ssh'], { env });
+  for (const host of ['WEB.cde', 'Web.CDE', 'web.Cde']) {
+    const read = sshReads(host);
+    expect([read.get('proxycommand'), read.get('hostname')]).toEqual([
+      expect.stringContaining('ssh --stdio'),
+      'web.cde',
+    ]);
+  }
+});
+
 test.runIf(hasSsh)('without a server it is written all the same', async () => {
   const ran = await home.run(['config-ssh']);
   expect(ran).toMatchObject({ code: 0, stderr: expect.stringContaining('could not be fetched') });

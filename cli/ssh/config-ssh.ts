@@ -154,8 +154,17 @@ function hostsContent(context: Context, path: string | undefined): string {
     '# Written by `cde config-ssh`, which overwrites it. Settings of your own belong into your ssh',
     '# configuration, below its Include of this file: Host *.cde',
     ...aliases.flat(),
-    ...block('*.cde', 'WORKSPACE.cde: on the current server. WORKSPACE.SERVER.cde: on that one.'),
+    ...block(anyCase('cde'), 'WORKSPACE.cde: on the current server. WORKSPACE.SERVER.cde: on that one.'),
   ].join('\n');
+}
+
+/** `*.cde *.cdE …`: ssh compares patterns with the host as it was typed, and host names have no case. */
+function anyCase(suffix: string): string {
+  const spellings = [...suffix].reduce<string[]>(
+    (begun, letter) => begun.flatMap((text) => [text + letter, text + letter.toUpperCase()]),
+    [''],
+  );
+  return spellings.map((spelling) => `*.${spelling}`).join(' ');
 }
 
 /** In a person's own ~/.ssh the short form, which stays right in a copy on another machine. */

@@ -103,9 +103,15 @@ async function bringUp(
 function notRunning(reference: string, workspace: Workspace): Failure {
   return new Failure('workspace-not-running', `${reference} is ${workspace.status}.`, {
     exitCode: exitCodes.conflict,
-    detail: workspace.reason ?? undefined,
+    detail: workspace.reason ?? stoppedBy(workspace),
     hint: workspace.status.startsWith('delet') ? undefined : `Start it: cde start ${reference}`,
   });
+}
+
+function stoppedBy({ status, latestBuild: build }: Workspace): string | undefined {
+  const isStopped = status === 'stopping' || status === 'stopped';
+  if (!isStopped || build?.transition !== 'stop' || build.initiator === 'system') return undefined;
+  return `Stopped by ${build.initiator}.`;
 }
 
 /** Refusals that a fresh ticket may cure: the agent or a satellite has restarted since the old one. */

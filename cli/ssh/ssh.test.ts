@@ -44,7 +44,7 @@ test('a ticket is bound to an Ed25519 key of this process, and the host key is p
     keys.add(body.clientKey);
     return ticket;
   });
-  for (let run = 0; run < 2; run++) await home.run(['ssh', '--stdio', 'web.cde'], { env });
+  for (const host of ['web.cde', 'WEB.Cde']) await home.run(['ssh', '--stdio', host], { env });
   expect(keys.size).toBe(2);
   const shape = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'der' });
   for (const key of keys) expect(Buffer.from(key, 'base64url')).toHaveLength(shape.length);

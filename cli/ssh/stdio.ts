@@ -7,6 +7,7 @@ import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
+import { explainEnd } from './end-reason.ts';
 import { takeHandedDown } from './handed-down.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import type { PathChoice } from './opening.ts';
@@ -30,15 +31,18 @@ export async function runStdio(
   const { reference } = fromSshHost(host);
   const opening = takeHandedDown(context.env);
   let dismissed = false;
+  let opened = false;
   try {
     const line =
       (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
       (await openLine(context, reference, { path, opening, verbose }));
     const { stream } = line;
     // ssh looks the key up under the name that it was given, whichever server that name means today.
-    if (line.hostKey && host.endsWith('.cde'))
-      await pinHostKeys(context.env, new Map([[host, line.hostKey]]));
+    const sshName = host.toLowerCase();
+    if (line.hostKey && sshName.endsWith('.cde'))
+      await pinHostKeys(context.env, new Map([[sshName, line.hostKey]]));
     collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
+    opened = true;
     context.leaveInterrupts();
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
@@ -74,7 +78,8 @@ export async function runStdio(
     // Ctrl-C reaches ssh as well, which needs no words of ours about it.
     if (context.signal.aborted) return exitCodes.interrupted;
     const failure = toFailure(error);
-    context.out.fail(failure);
+    if (opened) context.out.failInSession(await explainEnd(context, reference, failure));
+    else context.out.fail(failure);
     return failure.exitCode;
   }
 }

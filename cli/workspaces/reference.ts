@@ -20,9 +20,13 @@ export function hostOn(server: Pick<ChosenServer, 'login' | 'isDefaultForSsh'>, 
   return sshHost(reference, server.isDefaultForSsh ? undefined : server.login?.alias);
 }
 
-/** The workspace that an ssh host stands for, and the alias of its server; what is no such host is taken as a reference. */
-export function fromSshHost(host: string): { reference: string; alias: string | undefined } {
-  if (!host.endsWith(suffix)) return { reference: host, alias: undefined };
+/**
+ * The workspace that an ssh host stands for, and the alias of its server; what is no such host is taken as a reference.
+ * Host names have no case, names of workspaces and servers are in lower case.
+ */
+export function fromSshHost(given: string): { reference: string; alias: string | undefined } {
+  const host = given.toLowerCase();
+  if (!host.endsWith(suffix)) return { reference: given, alias: undefined };
   const [name = '', ...alias] = host.slice(0, -suffix.length).split('.');
   return {
     reference: name.replace('--', '/'),

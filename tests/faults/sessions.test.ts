@@ -221,6 +221,6 @@ describe('a session ends, and says why', () => {
     expect((await machine.cde('stop', 'hello')).code).toBe(0);
     const ended = await running.ended;
     expect(ended.code).toBe(255);
-    expect(ended.stderr).toContain('[agent-closed]');
+    expect(ended.stderr).toMatch(/hello was stopped by \w+\. \[workspace-not-running\]/);
   });
 });
