@@ -55,6 +55,7 @@ export const catalogue = {
   'workspace-not-found': 404,
   'workspace-name-taken': 409,
   'workspace-deleted': 409,
+  'owner-must-agree': 409,
   'workspace-busy': 409,
   'workspace-not-running': 409,
   'agent-not-connected': 409,

@@ -216,6 +216,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     bus,
     now,
     providers,
+    foreignUpdates: config.foreignUpdates === 'on',
     agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents, policy }),
   });
   clusterRoutes(app, { store: options.clusters, connections: options.connections });

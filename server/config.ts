@@ -104,6 +104,11 @@ const settings = {
     default: '20',
     help: 'How many builds of each workspace keep their log, the newest ones',
   },
+  foreignUpdates: {
+    schema: z.enum(['on', 'off']),
+    default: 'off',
+    help: "Whether owners of the installation may update other people's workspaces",
+  },
   homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
   orphans: {
     schema: z.enum(['report', 'clean']),

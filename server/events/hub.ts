@@ -20,6 +20,8 @@ export interface Views {
   workspace(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   build(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   log(buildId: string, after: number): Promise<LogLine[]>;
+  /** The lines as others than the workspace's owner read them. */
+  forOthers(lines: LogLine[]): LogLine[];
   /** The last line's number now. */
   logEnd(buildId: string): Promise<number>;
   mayRead(actor: UserActor, ownerId: string): boolean;
@@ -100,7 +102,12 @@ export function makeHub(
         const lines = await views.log(buildId, logPosition.get(buildTopic) ?? 0);
         if (lines.length === 0) break;
         logPosition.set(buildTopic, lines.at(-1)!.seq);
-        broadcast(buildTopic, { type: 'log', topic: buildTopic, buildId, lines });
+        const ownerId = (await views.build(buildId))?.ownerId;
+        const isOwner = ({ actor }: Subscriber) => actor.userId === ownerId;
+        const message = (shown: LogLine[]) =>
+          ({ type: 'log', topic: buildTopic, buildId, lines: shown }) satisfies ServerMessage;
+        broadcast(buildTopic, message(lines), isOwner);
+        broadcast(buildTopic, message(views.forOthers(lines)), (subscriber) => !isOwner(subscriber));
       }
       const build = await views.build(buildId);
       if (build) broadcast(buildTopic, build.message(buildTopic));

@@ -112,3 +112,28 @@ export async function readLog(
     text: row.text,
   }));
 }
+
+/**
+ * The log as others than the workspace's owner read it: what the startup script prints may be their files and secrets,
+ * so each run of its lines is replaced by one that says so, with the number of the last.
+ */
+export function withoutStartupOutput(lines: readonly LogLine[]): LogLine[] {
+  const shown: LogLine[] = [];
+  let hidden = 0;
+  for (const [index, line] of lines.entries()) {
+    if (line.source !== 'startup') {
+      shown.push(line);
+      continue;
+    }
+    hidden += 1;
+    if (lines[index + 1]?.source === 'startup') continue;
+    const what = hidden === 1 ? 'A line' : `${hidden} lines`;
+    shown.push({
+      ...line,
+      level: 'info',
+      text: `(${what} of the startup script. Its output is for the workspace's owner.)`,
+    });
+    hidden = 0;
+  }
+  return shown;
+}

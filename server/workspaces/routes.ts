@@ -1,4 +1,5 @@
 import { postAgentLogs, postAgentStartup, postAgentStats, registerAgent } from '@cde/api/agent.ts';
+import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
@@ -7,7 +8,7 @@ import { serve, serveAgent } from '../http/serve.ts';
 import { authorize } from '../identity/authorize.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { Agents } from './agents.ts';
-import { readLog } from './build-log.ts';
+import { readLog, withoutStartupOutput } from './build-log.ts';
 import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
 import { discardKeptHome, listKeptHomes } from './homes.ts';
 import { listWorkspaces, readWorkspace, showWorkspace } from './read.ts';
@@ -21,11 +22,22 @@ export interface WorkspaceRouteDeps {
   now: () => Date;
   providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes' | 'homeSize'>>;
   agents: Agents;
+  /** Whether others than its owner may move a workspace to another template version. */
+  foreignUpdates: boolean;
 }
 
 export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps): void {
   const { database, bus, now, agents } = deps;
   const { db } = database;
+
+  /** A template version runs with all that is in the home: its owner chooses it, or a policy that all admins can read. */
+  function mustBeOwners({ userId }: { userId: string }, ownerId: string): void {
+    if (userId === ownerId || deps.foreignUpdates) return;
+    throw new Problem('owner-must-agree', "Only the workspace's owner chooses what runs on their home.", {
+      detail: 'A template version or parameter that they have not chosen could read their files.',
+      hint: 'Ask them to run cde update. You can stop, start and restart the workspace as it is. An administrator of the server can allow this: --foreign-updates on.',
+    });
+  }
 
   serve(app, api.listWorkspaces, ({ actor, query }) => listWorkspaces(database, actor, query, now()));
 
@@ -33,7 +45,10 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     const id = await createWorkspaceRow(
       deps,
       input,
-      (ownerId) => authorize(input.actor, 'workspace:create', { ownerId }),
+      (ownerId) => {
+        authorize(input.actor, 'workspace:create', { ownerId });
+        if (input.body.home !== undefined) mustBeOwners(input.actor, ownerId);
+      },
       input.body,
     );
     return (await readWorkspace(database, id, now()))!.workspace;
@@ -72,6 +87,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
 
   serve(app, api.updateWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    mustBeOwners(input.actor, row.ownerId);
     return requestBuild(deps, input, {
       workspaceId: row.id,
       transition: 'update',
@@ -110,7 +126,11 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
         const lines = await readLog(db, build.id, query.after, query.limit);
         const ended = !isOpen(build.status);
         if (lines.length > 0 || ended || !(await changed.next()))
-          return { lines, build, done: ended && lines.length < query.limit };
+          return {
+            lines: actor.userId === found.workspace.ownerId ? lines : withoutStartupOutput(lines),
+            build,
+            done: ended && lines.length < query.limit,
+          };
       }
     } finally {
       changed.stop();
