@@ -1,4 +1,5 @@
 import { eq } from 'drizzle-orm';
+import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { buildLogSizes, builds } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
@@ -77,7 +78,7 @@ test('a workspace keeps the logs of its last builds, and the others say what bec
   const ids = [first.id];
   const [row] = await db.select().from(builds).where(eq(builds.id, first.id));
   for (let number = 2; number <= 4; number++) {
-    const id = first.id.slice(0, -1) + number;
+    const id = v7();
     await db
       .insert(builds)
       .values({ ...row!, id, number, status: 'succeeded', finishedAt: new Date(), agentTokenHash: null });
