@@ -42,6 +42,16 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['ports hello', WorkspacePorts],
   ['unshare hello 9', anything],
   ['stop web', z.array(Build).length(1)],
+  ['update web', z.array(Build).length(1)],
+  ['open hello', z.object({ url: z.url() })],
+  [
+    'server list',
+    z.array(
+      z.object({ name: z.literal('local'), url: z.url(), username: z.string(), current: z.literal(true) }),
+    ),
+  ],
+  ['rename web shop', Workspace],
+  ['rename shop web', Workspace],
   ['delete web --yes --discard-home', z.array(Build).length(1)],
   [`template push ${starter} --message again`, Template],
   [`template validate ${starter}`, z.object({ valid: z.literal(true), faults: z.array(anything).length(0) })],
