@@ -1,4 +1,5 @@
 import { stripVTControlCharacters } from 'node:util';
+import { reordering } from '@cde/api/reordering.ts';
 import picocolors from 'picocolors';
 import type { Failure } from './failure.ts';
 
@@ -42,11 +43,6 @@ export interface Output {
   failInSession(failure: Failure): void;
 }
 
-/**
- * Letters that show nothing and change how others are shown: those that reorder what follows (a file `a\u202egnp.exe` is
- * shown as `aexe.png`), line separators, and deprecated format controls. Joiners stay, which emoji and scripts need.
- */
-const reordering = String.raw`\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}`;
 const unshowable = new RegExp(String.raw`(?!\t)\p{Cc}|[${reordering}]`, 'gu');
 
 /**

@@ -67,6 +67,7 @@ test('shows text as a person would have seen it', () => {
   expect(plainText('\u001b[1;32mok\u001b[0m done')).toBe('ok done');
   expect(plainText(' 10%\r 55%\r100%\r')).toBe('100%');
   expect(plainText('\u001b]0;title\u0007\u001b[2Kx\u0008\u0000y\tz')).toBe('xy\tz');
+  expect(plainText('a\u202egnp.exe \u2066b\u009bc\u2028d')).toBe('agnp.exe bcd');
 });
 
 test('copies with times and stages', () => {
