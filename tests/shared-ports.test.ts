@@ -670,6 +670,20 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
         expect(await send(path, { host })).toMatchObject({ status: 404 });
     const upper = await send('/api/v1/users', { host: portHost().toUpperCase() });
     expect(upper.status).toBe(401);
+    // Names have no case: in Host, in Origin, and on the way through the sign-in.
+    const shouted = await enter(owner, { host: portHost().toUpperCase() });
+    expect(shouted.back!.hostname).toBe(portHost());
+    const got = await send('/', {
+      host: portHost().toUpperCase(),
+      method: 'POST',
+      cookie: shouted.cookie,
+      headers: { origin: `http://${portHost(9).toUpperCase()}:${sitePort()}`, 'sec-fetch-site': 'same-site' },
+    });
+    expect(got.json().headers).toMatchObject({
+      host: `localhost:${port()}`,
+      'x-original-host': `${portHost()}:${sitePort()}`,
+      origin: 'http://localhost:9',
+    });
     expect((await send('http://127.0.0.1/api/v1/auth/methods', { host: portHost() })).status).toBe(400);
     // Another's names are nothing here.
     if (where === 'satellite')

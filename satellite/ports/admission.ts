@@ -10,7 +10,7 @@ const maxPerVisitor = 100;
 /** A burst of short requests beyond the visitor's share waits for its turn; so many of one visitor do, and of all. */
 const maxWaitingPerVisitor = 150;
 const maxWaiting = 500;
-const maxWaitMs = 10_000;
+const maxWaitMs = 30_000;
 
 export interface Visitor {
   /** What shares one share: a user, or the network of an anonymous visitor. */

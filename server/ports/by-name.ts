@@ -129,7 +129,8 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     const { hostname } = new URL(origin);
     const label = hostname.endsWith(suffix) ? hostname.slice(0, -suffix.length) : '';
     const other = parsePortLabel(label);
-    if (!other || origin !== portOrigin(site, label)) return false;
+    // Browsers write it in lower case; names have none.
+    if (!other || origin.toLowerCase() !== portOrigin(site, label)) return false;
     return 'id' in place
       ? 'id' in other && other.id === place.id
       : !('id' in other) && other.owner === place.owner && other.name === place.name;

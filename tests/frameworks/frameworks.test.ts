@@ -96,6 +96,9 @@ function framework(
       expect(shared.status).toBe(200);
       page = await context.newPage();
       page.setDefaultTimeout(60_000);
+      // By way of the dashboard, whose page sends the browser back.
+      await page.goto(publicOrigin(program));
+      await page.waitForURL((url) => url.origin === publicOrigin(program));
     });
     afterAll(async () => {
       await page?.close();
