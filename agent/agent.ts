@@ -182,6 +182,7 @@ export function makeAgent(options: {
     reportStats({
       collector: await makeStatsCollector({
         home: () => manifest().home,
+        ownVolume: network.kind === 'whole',
         sessions,
         satellites: hosting.satellites,
       }),

@@ -36,7 +36,7 @@ test('a sample of this machine keeps the contract, and counts CPU, home and sess
   const stats = AgentStats.parse(await collector.sample());
   expect(stats.cpuPercent).toBeGreaterThan(10);
   expect(stats.memoryUsedBytes).toBeGreaterThan(1e7);
-  expect(stats.homeTotalBytes).toBeGreaterThan(stats.homeUsedBytes);
+  expect(stats.homeTotalBytes).toBeGreaterThan(stats.homeUsedBytes!);
   expect(stats.homeUsedBytes).toBeGreaterThan(0);
   expect(stats.sessions.map(({ kind }) => kind)).toEqual(['shell']);
   ended();
@@ -115,8 +115,35 @@ test('control groups: version 2, version 1, and none', async () => {
       'sys/fs/cgroup/cpuacct/w1/cpuacct.usage': '123456789\n',
     }),
   ).toEqual([5_000_000, null, 0]);
+  // The group of the whole machine is nobody's: the processes of this user count.
+  const ofMachine = {
+    'proc/self/cgroup': '5:cpuacct:/\n4:memory:/\n',
+    'proc/self/stat': '1 (a) S 0\n',
+    'sys/fs/cgroup/memory/release_agent': '\n',
+    'sys/fs/cgroup/memory/memory.usage_in_bytes': '7000000000\n',
+    'sys/fs/cgroup/memory/memory.limit_in_bytes': '9223372036854771712\n',
+    'sys/fs/cgroup/cpuacct/cpuacct.usage': '123456789\n',
+    'proc/7/stat': '7 (a) b) S 1 1 1 0 -1 0 0 0 0 0 5 5 0 0 20\n',
+    'proc/7/status': 'Name: a\nVmRSS: 3000 kB\nRssAnon:\t    2000 kB\n',
+    'proc/8/status': 'Name: b\nRssAnon:\t    1000 kB\n',
+  };
+  if (linux) expect(await sample(ofMachine)).toEqual([3_072_000, null, 0]);
   const [used, limit] = await sample({ 'proc/meminfo': 'MemTotal: 10 kB\nMemAvailable: 0 kB\n' });
   expect([used! > 1e7, limit]).toEqual([true, null]);
+});
+
+test('a home that shares its disk is counted, and has no total', async () => {
+  await writeFile(join(folder, 'file'), Buffer.alloc(300_000, 1));
+  const options = { home: () => folder, sessions: makeSessions(), ownVolume: false };
+  const collector = await makeStatsCollector(options);
+  const first = AgentStats.parse(await collector.sample());
+  expect(first).toMatchObject({ homeTotalBytes: null });
+  const homeUsedBytes = await until(
+    async () => (await collector.sample()).homeUsedBytes ?? undefined,
+    'a count',
+  );
+  expect(homeUsedBytes).toBeGreaterThanOrEqual(300_000);
+  expect(homeUsedBytes).toBeLessThan(5_000_000);
 });
 
 test('a sample does not hold the event loop for 10 ms', async () => {

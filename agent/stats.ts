@@ -1,4 +1,4 @@
-import { readFile, statfs } from 'node:fs/promises';
+import { readdir, readFile, stat, statfs } from 'node:fs/promises';
 import { cpus, freemem, loadavg, totalmem } from 'node:os';
 import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import { openPorts } from './ports.ts';
@@ -13,13 +13,16 @@ export interface StatsCollector {
 /** Makes a collector; CPU is measured between two samples, the first since now. `root` is '' but in tests. */
 export async function makeStatsCollector(options: {
   home: () => string;
+  /** False: the home lies on a disk of the machine with much else, so what is in it is counted. */
+  ownVolume?: boolean;
   sessions: Sessions;
   /** Round trips to the satellites; none without. */
   satellites?: () => AgentStats['satellites'];
   root?: string;
   now?: () => number;
 }): Promise<StatsCollector> {
-  const { root = '', now = Date.now } = options;
+  const { root = '', now = Date.now, ownVolume } = options;
+  const counted = ownVolume === false ? countHome(options.home) : undefined;
   const group = await findGroup(root);
   const ports = openPorts(root);
   let lastAt = performance.now();
@@ -30,7 +33,7 @@ export async function makeStatsCollector(options: {
       const [used, memory, disk, open] = await Promise.all([
         group.cpuMs(),
         group.memory(),
-        statfs(options.home()).catch(() => undefined),
+        counted ? undefined : ownDisk(options.home()),
         ports.list(),
       ]);
       const at = performance.now();
@@ -43,8 +46,8 @@ export async function makeStatsCollector(options: {
         load1: loadavg()[0]!,
         memoryUsedBytes: memory.used,
         memoryLimitBytes: memory.limit,
-        homeUsedBytes: disk ? (disk.blocks - disk.bfree) * disk.bsize : 0,
-        homeTotalBytes: disk ? disk.blocks * disk.bsize : 0,
+        homeUsedBytes: disk ? (disk.blocks - disk.bfree) * disk.bsize : (counted?.() ?? null),
+        homeTotalBytes: disk ? disk.blocks * disk.bsize : null,
         openPorts: open,
         sessions: options.sessions.list(),
         satellites: options.satellites?.() ?? [],
@@ -53,7 +56,35 @@ export async function makeStatsCollector(options: {
   };
 }
 
-/** Where CPU and memory are counted: the workspace's control group, or the whole machine. */
+const ownDisk = (home: string) => statfs(home).catch(() => undefined);
+
+/** Between two counts of a home that shares its disk, which may hold a million files. */
+const countEveryMs = 10 * 60_000;
+const countWithinMs = 5 * 60_000;
+
+/** Bytes in the home as of the last count; null before there is one. Each call starts the next count when it is due. */
+function countHome(home: () => string): () => number | null {
+  let used: number | null = null;
+  let next = 0;
+  return () => {
+    if (performance.now() >= next) {
+      next = performance.now() + countEveryMs;
+      const { execFile } = process.getBuiltinModule('node:child_process');
+      const options = { timeout: countWithinMs, maxBuffer: 1 << 20 };
+      execFile('nice', ['-n', '19', 'du', '-skx', home()], options, (_error, stdout) => {
+        // It complains of files that it may not read, and counts the others.
+        const kibibytes = /^(\d+)\s/.exec(stdout)?.[1];
+        if (kibibytes) used = Number(kibibytes) * 1024;
+      });
+    }
+    return used;
+  };
+}
+
+/**
+ * Where CPU and memory are counted: the workspace's control group, or the processes that can be seen from here, which in a
+ * workspace without a group of its own are its own ones. Never the machine, but where there is neither.
+ */
 interface Group {
   /** CPU time used since some fixed moment. */
   cpuMs(): Promise<number>;
@@ -87,13 +118,15 @@ async function findGroup(root: string): Promise<Group> {
     const cpu = `${places}/cpuacct${path('cpuacct') === '/' || folder === '/' ? '' : path('cpuacct')}`;
     if (
       folder !== undefined &&
+      // Only the group of the whole machine has this file.
+      !(await readable(`${memory}/release_agent`)) &&
       (await readable(`${memory}/memory.usage_in_bytes`)) &&
       (await readable(`${cpu}/cpuacct.usage`))
     ) {
       return groupOne(memory, cpu);
     }
   }
-  return machine(root);
+  return (await readable(`${root}/proc/self/stat`)) ? processes(root) : machine(root);
 }
 
 function groupTwo(folder: string): Group {
@@ -141,6 +174,48 @@ function withoutCache(current: number, cache: string | undefined, max: string) {
 
 /** USER_HZ is 100 on every Linux. */
 const msPerTick = 10;
+
+/** Processes looked at before other work gets its turn. */
+const processesAtOnce = 8;
+
+/** Those of this user: without a pid namespace the machine's are seen as well. */
+function processes(root: string): Group {
+  const uid = process.getuid?.();
+  async function each<T>(look: (folder: string) => Promise<T | undefined>): Promise<T[]> {
+    const pids = (await readdir(`${root}/proc`)).filter((name) => /^\d+$/.test(name));
+    const found: (T | undefined)[] = [];
+    for (let at = 0; at < pids.length; at += processesAtOnce)
+      found.push(
+        ...(await Promise.all(
+          pids.slice(at, at + processesAtOnce).map(async (pid) => {
+            const folder = `${root}/proc/${pid}`;
+            const owner = await stat(folder).catch(() => undefined);
+            return owner?.uid === uid ? look(folder).catch(() => undefined) : undefined;
+          }),
+        )),
+      );
+    return found.filter((one) => one !== undefined);
+  }
+  return {
+    async cpuMs() {
+      const ticks = await each(async (folder) => {
+        const text = await read(`${folder}/stat`);
+        // Behind the name, which may hold anything: utime, stime, and those of children that have ended.
+        const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
+        return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
+      });
+      return ticks.reduce((sum, value) => sum + value, 0) * msPerTick;
+    },
+    async memory() {
+      const sizes = await each(async (folder) => {
+        // What is shared (libraries, files) is not counted for each process again.
+        const anonymous = /^RssAnon:\s+(\d+) kB$/m.exec(await read(`${folder}/status`))?.[1];
+        return Number(anonymous ?? 0) * 1024;
+      });
+      return { used: sizes.reduce((sum, size) => sum + size, 0), limit: null };
+    },
+  };
+}
 
 function machine(root: string): Group {
   return {

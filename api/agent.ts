@@ -125,11 +125,11 @@ const bytes = z.number().min(0).max(1e18);
 export const AgentStats = z.object({
   at: Moment,
   cpuPercent: z.number().min(0).max(1e7).describe('Of one core: 150 means one and a half cores'),
-  load1: z.number().min(0).max(1e7),
+  load1: z.number().min(0).max(1e7).describe("Of the whole machine, so no figure of the workspace's own"),
   memoryUsedBytes: bytes,
-  memoryLimitBytes: bytes.nullable(),
-  homeUsedBytes: bytes,
-  homeTotalBytes: bytes,
+  memoryLimitBytes: bytes.nullable().describe('Null where the workspace has no limit of its own'),
+  homeUsedBytes: bytes.nullable().describe('Null before it was counted for the first time'),
+  homeTotalBytes: bytes.nullable().describe('Null where the home shares a disk and is not limited'),
   openPorts: z.array(z.object({ port: z.number().int().min(1).max(65535), process: plain(256) })).max(1000),
   sessions: z
     .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))

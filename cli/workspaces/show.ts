@@ -41,7 +41,7 @@ export async function show(context: Context, input: { workspace: string }): Prom
     ],
     ['host key', agent.sshHostKey],
     ['ssh', `${hostOn(context.server(), input.workspace)}  (after cde config-ssh)`],
-    ['cpu', stats && `${Math.round(stats.cpuPercent)} % of a core, load ${stats.load1}`],
+    ['cpu', stats && `${Math.round(stats.cpuPercent)} % of a core`],
     ['memory', stats && sizes(stats.memoryUsedBytes, stats.memoryLimitBytes)],
     ['home', stats && sizes(stats.homeUsedBytes, stats.homeTotalBytes)],
     ['ports', stats?.openPorts.map(({ port, process }) => `${port} (${clean(process)})`).join(', ')],
@@ -71,6 +71,7 @@ function templateOf(workspace: Workspace): string {
   return `${workspace.template} version ${workspace.templateVersion}${newer}`;
 }
 
-function sizes(used: number, total: number | null): string {
-  return total === null ? bytes(used) : `${bytes(used)} of ${bytes(total)}`;
+function sizes(used: number | null, total: number | null): string {
+  if (used === null) return 'not counted yet';
+  return total === null ? `${bytes(used)} (not limited here)` : `${bytes(used)} of ${bytes(total)}`;
 }

@@ -33,9 +33,7 @@ export function Stats({ workspace }: { workspace: Workspace }) {
         ) : (
           <dl className="facts">
             <dt>CPU</dt>
-            <dd>
-              {Math.round(stats.cpuPercent)} % of a core, load {stats.load1.toFixed(2)}
-            </dd>
+            <dd>{Math.round(stats.cpuPercent)} % of a core</dd>
             <dt>Memory</dt>
             <dd>
               <Meter label="Memory" used={stats.memoryUsedBytes} total={stats.memoryLimitBytes} />
@@ -59,8 +57,14 @@ function countKinds(sessions: { kind: string }[]): string {
   return [...counts].map(([kind, count]) => `${count} ${kind}`).join(', ');
 }
 
-function Meter({ label, used, total }: { label: string; used: number; total: number | null }) {
-  if (!total) return bytes(used);
+function Meter({ label, used, total }: { label: string; used: number | null; total: number | null }) {
+  if (used === null) return <span className="muted">not counted yet</span>;
+  if (!total)
+    return (
+      <>
+        {bytes(used)} <span className="muted">(not limited here)</span>
+      </>
+    );
   const share = used / total;
   return (
     <span className="meter-row">
