@@ -24,7 +24,7 @@ for (const isolation of (await levelsHere()).filter((level) => level !== 'unshar
         provider.start(makeSpec('w1', { memory: '160Mi' }), launchOf('b1'), state, scene.context),
       );
       if (move.kind === 'done') {
-        expect(move.isolation).toMatch(/Limits: memory 160Mi\.$/);
+        expect(move.isolation).toMatch(/Limits: memory 160Mi(, processes 8192 \(default\))?\.$/);
         await until('its end', () => ended.length > 0);
         expect(await provider.observe('w1', move.state)).toMatchObject({
           kind: 'exited',
@@ -69,6 +69,19 @@ test('where no cgroup is writable the workspace starts, and says what does not h
     'cpus 1 (no writable cgroup for cpu)',
     'processes 100 (no writable cgroup for pids)',
   ]);
+});
+
+test('without a limit in the template processes have one all the same', () => {
+  const base = mkdtempSync(join(tmpdir(), 'cde-cgroup-'));
+  try {
+    const limits = planLimits('w1', {}, { pids: { version: 1, base } });
+    expect(limits.settings).toEqual([
+      { group: join(base, 'w1'), file: 'pids.max', value: '8192', optional: false },
+    ]);
+    expect(limits).toMatchObject({ holding: ['processes 8192 (default)'], missing: [] });
+  } finally {
+    rmSync(base, { recursive: true });
+  }
 });
 
 test('cgroup v2 is written in its own words', () => {

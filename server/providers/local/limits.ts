@@ -117,6 +117,9 @@ function numberOf(field: 'cpus' | 'processes', given: string | number, least: nu
   });
 }
 
+/** Processes and threads without a limit in the template: several times what a browser, an IDE and a build take together. */
+const defaultProcesses = 8192;
+
 /** The limits of one workspace. Throws a Fault when the template's values are no quantities. */
 export function planLimits(
   workspaceId: string,
@@ -182,6 +185,9 @@ export function planLimits(
   if (wanted.processes !== undefined) {
     const processes = Math.floor(numberOf('processes', wanted.processes, 16));
     add('pids', String(processes), () => [['pids.max', String(processes)]]);
+  } else if (places.pids) {
+    // So that a fork bomb ends in its own workspace. Where there is no cgroup for it the template did not ask for one either.
+    add('pids', `${defaultProcesses} (default)`, () => [['pids.max', String(defaultProcesses)]]);
   }
   return limits;
 }
