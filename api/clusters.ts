@@ -140,6 +140,30 @@ export const cleanOrphans = endpoint({
   reply: z.object({ items: z.array(Orphan), done: z.boolean() }),
 });
 
+export const AdoptedHome = z.object({
+  id: Id.describe('Of the kept home: a new workspace is restored from it'),
+  owner: z.string(),
+  workspace: z.string().describe('What its workspace was called'),
+  cluster: ClusterName,
+  volume: z.string(),
+  size: z.string().nullable(),
+  keptUntil: Moment,
+});
+export type AdoptedHome = z.infer<typeof AdoptedHome>;
+export const adoptOrphan = endpoint({
+  method: 'POST',
+  path: '/api/v1/orphans/adopt',
+  tag,
+  summary: 'Make an orphaned home a kept home of a user; of a namespace, which is deleted, the home in it',
+  permission: 'cluster:write',
+  body: z.object({
+    cluster: ClusterName,
+    name: z.string().min(1).max(253).describe('The namespace or volume, as the list of orphans has it'),
+    owner: z.string().min(1).max(80).optional().describe('A username; without it whose the home was'),
+  }),
+  reply: z.object({ items: z.array(AdoptedHome) }),
+});
+
 /** Where BuildKit listens in the namespace of a workspace. */
 export const BuilderAddress = z.object({
   pod: z.string(),
@@ -169,6 +193,11 @@ export type Builder = z.infer<typeof Builder>;
 export const KubeCredentials = z.object({
   cluster: ClusterName,
   server: z.string(),
+  internal: z
+    .boolean()
+    .describe(
+      'The server is named as from inside its cluster: no administrator has said how developers reach it',
+    ),
   certificateAuthority: z.string().nullable().describe('PEM'),
   namespace: z.string(),
   token: z.string().describe('Of the service account of the developer; good for this namespace only'),

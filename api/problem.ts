@@ -38,6 +38,7 @@ export const catalogue = {
   'cluster-not-found': 404,
   'cluster-name-taken': 409,
   'cluster-in-use': 409,
+  'orphan-not-found': 404,
   'cluster-away': 503,
   'cluster-credentials-invalid': 422,
   'no-kubernetes-namespace': 409,

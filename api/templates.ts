@@ -199,6 +199,10 @@ export const KubernetesSection = z.strictObject({
     .optional()
     .describe('Of the home; without it the default class of the cluster'),
   readOnlyRoot: z.boolean().default(false),
+  allowPrivilegeEscalation: z
+    .boolean()
+    .default(false)
+    .describe('Programs such as sudo make their user root; not with podSecurity: restricted'),
   startTimeout: Duration.optional().describe(
     'A start whose pod is not up by then has failed. Without it 10m, and 30m while its image is pulled',
   ),

@@ -70,6 +70,7 @@ export const addCluster = light<C['addCluster']>('POST', `${v1}/clusters`, 'body
 export const changeCluster = light<C['changeCluster']>('PATCH', `${v1}/clusters/:cluster`, 'body');
 export const removeCluster = light<C['removeCluster']>('DELETE', `${v1}/clusters/:cluster`);
 export const listOrphans = light<C['listOrphans']>('GET', `${v1}/orphans`);
+export const adoptOrphan = light<C['adoptOrphan']>('POST', `${v1}/orphans/adopt`, 'body');
 export const cleanOrphans = light<C['cleanOrphans']>('POST', `${v1}/orphans/clean`, 'body');
 export const createKubeCredentials = light<C['createKubeCredentials']>(
   'POST',

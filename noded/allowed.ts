@@ -63,6 +63,9 @@ const never: readonly (readonly [pattern: string, why: string])[] = [
 /** The kernel has these once for each IPC namespace: those of the node say nothing to a pod. */
 const ofPods = ['kernel.msg*', 'kernel.sem', 'kernel.shm*', 'kernel.auto_msgmni', 'fs.mqueue.*'];
 
+/** For the chart, whose values are checked against the same lists. */
+export const sysctlPatterns = { nodeWide, never: never.map(([pattern]) => pattern), ofPods };
+
 const matches = (pattern: string, name: string) =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 

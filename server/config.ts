@@ -1,3 +1,4 @@
+import { isIP } from 'node:net';
 import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -32,16 +33,40 @@ export function secretKeyFault(text: string): string | null {
   return null;
 }
 
+/** Everybody is told this URL, so it holds no credentials; and paths are put at its end. */
+const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
+  if (!URL.canParse(text)) return false;
+  const { username, password, search, hash } = new URL(text);
+  return [username, password, search, hash].every((part) => part === '');
+}, 'write https://HOST without a user, a query or a fragment');
+const imageName = z
+  .string()
+  .regex(/^[\w][\w./:@-]*$/, 'write an image as REGISTRY/NAME:TAG')
+  .refine((text) => !text.includes('://'), 'write the image without https://');
+const proxies = z.string().refine(
+  (text) =>
+    text.split(',').every((each) => {
+      const [address = '', bits] = each.trim().split('/');
+      if (['', 'loopback', 'linklocal', 'uniquelocal'].includes(each.trim())) return true;
+      const version = isIP(address);
+      return (
+        version !== 0 &&
+        (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
+      );
+    }),
+  'write addresses or ranges with commas between, such as 10.0.0.0/8',
+);
+
 /** Every setting: its flag is the kebab-case of its key, its variable `CDE_` + upper snake case unless named. */
 const settings = {
   listen: { schema: listenAddress, default: '127.0.0.1:7080', help: 'Address to listen on' },
   accessUrl: {
-    schema: z.url({ protocol: /^https?$/ }),
+    schema: plainUrl,
     default: undefined,
     help: 'URL that users and agents reach the server by',
   },
   replicaUrl: {
-    schema: z.url({ protocol: /^https?$/ }),
+    schema: plainUrl,
     default: undefined,
     help: 'URL that agents reach this one replica by, where it is not the access URL: in a cluster its pod IP',
   },
@@ -89,13 +114,18 @@ const settings = {
     default: undefined,
     help: 'A Kubernetes cluster to add as `default`: in-cluster, or the path of a kubeconfig',
   },
+  clusterPublicEndpoint: {
+    schema: plainUrl,
+    default: undefined,
+    help: "URL of that cluster's API server as developers reach it, for their kubectl",
+  },
   agentImage: {
-    schema: z.string().min(1),
+    schema: imageName,
     default: 'cde-agent:0.1.0',
     help: 'Image that brings the agent into pods; docker/Dockerfile makes it',
   },
   builderImage: {
-    schema: z.string().min(1),
+    schema: imageName,
     default: undefined,
     help: 'Image of builders whose template names none (moby/buildkit); rootless ones add -rootless to it',
   },
@@ -160,7 +190,7 @@ const settings = {
     help: 'Reconcile steps at once',
   },
   trustProxy: {
-    schema: z.string(),
+    schema: proxies,
     default: '',
     help: 'Addresses of reverse proxies whose X-Forwarded-For is believed, comma separated',
   },
@@ -204,6 +234,17 @@ const environmentName = (key: keyof Settings) => {
   const setting = settings[key];
   return 'env' in setting ? setting.env : variable(key);
 };
+
+/** Variables of other programs of cde, and of the server's tests. */
+const otherVariables = /^CDE_(CONFIG_DIR|SERVER|TOKEN|WORKSPACE|NAMESPACE|CHECK_REQUIRED|TEST_\w+|PORT_\d+)$/;
+
+/** Names in the environment that look like settings and are none. */
+export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
+  const known = new Set<string>((Object.keys(settings) as (keyof Settings)[]).map(environmentName));
+  return Object.keys(env).filter(
+    (name) => name.startsWith('CDE_') && !known.has(name) && !otherVariables.test(name),
+  );
+}
 
 /** `--help` of the server, one line a setting. */
 export function describeSettings(): string {

@@ -114,7 +114,10 @@ export async function startControlPlane(options: {
     );
 
   const clusters = makeClusterStore({ database, keys, now });
-  if (config.cluster) await clusters.ensureDefault(await clusterCredentials(config.cluster));
+  if (config.cluster) {
+    const credentials = await clusterCredentials(config.cluster);
+    await clusters.ensureDefault(credentials, config.clusterPublicEndpoint);
+  }
   // What marks our objects on a cluster: the same for all replicas, and for as long as the database lives.
   const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
   const connections = makeConnections({ source: clusters.source, installation, log });
@@ -123,6 +126,7 @@ export async function startControlPlane(options: {
     connections,
     installation,
     policy: config.orphans,
+    homeGraceMs,
     now,
     log,
   });

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
-import { type Config, ConfigError, describeSettings, readConfig } from './config.ts';
+import { type Config, ConfigError, describeSettings, readConfig, unknownSettings } from './config.ts';
 import { startControlPlane, version } from './control-plane.ts';
 import { type Embedded, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
@@ -132,8 +132,31 @@ async function signInLink(args: string[]): Promise<void> {
   }
 }
 
+/**
+ * `check-config`: whether a server would start with these settings, without starting one. In the chart it runs before an
+ * installation or update changes anything; CDE_CHECK_REQUIRED names variables that must be there.
+ */
+function checkConfig(args: string[]): void {
+  const { env } = process;
+  const config = readConfig(args, env);
+  const [unknown] = unknownSettings(env);
+  if (unknown)
+    throw new ConfigError(
+      `${unknown} is not a setting of the server.`,
+      'docs/configuration.md lists them; `--help` prints them.',
+    );
+  for (const name of (env.CDE_CHECK_REQUIRED ?? '').split(' ').filter(Boolean))
+    if (!env[name])
+      throw new ConfigError(
+        `${name} is empty: its Secret, or the key in it, is not there.`,
+        'Create the Secret in the namespace of the release, or correct its name and key in the values.',
+      );
+  process.stdout.write(`The settings can be used; the server is reached at ${config.accessUrl}.\n`);
+}
+
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
+  if (args[0] === 'check-config') return checkConfig(args.slice(1));
   if (args[0] === 'sign-in-link') return signInLink(args.slice(1));
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(
@@ -215,10 +238,13 @@ async function main(): Promise<void> {
       if (message?.type === 'first-start-done')
         rmSync(join(config.dataDir, 'first-start.json'), { force: true });
     });
-  } else if (first) {
+  } else if (first && process.stdout.isTTY) {
     process.stdout.write(
       `Sign in once as ${first.username}: ${config.accessUrl}/sign-in#code=${first.code}\n`,
     );
+  } else if (first) {
+    // Logs are kept, and read by many: whoever has this link is the owner.
+    log.info('nobody has signed in yet: run `cde server sign-in-link` here for the first owner');
   }
 }
 

@@ -135,6 +135,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
       connections,
       installation: 'test',
       policy: 'report',
+      homeGraceMs: 7 * 24 * 3600_000,
       now: () => clock.at,
       log,
     }),

@@ -79,6 +79,48 @@ export const clusterCommands: readonly Command[] = [
     load: () => import('./orphans.ts').then((m) => m.orphans),
   }),
   command({
+    name: 'cluster adopt',
+    group,
+    summary: 'Give a home that no workspace has to a user, who can restore it into a new workspace',
+    details:
+      'For a server whose database was lost. NAME is a volume or a namespace, as cde cluster orphans shows it; a namespace is deleted, and its home kept.',
+    arguments: { name: { help: 'The volume or namespace' } },
+    options: {
+      cluster: {
+        kind: 'text',
+        value: 'CLUSTER',
+        help: 'The cluster it is on, if several have one of that name',
+      },
+      owner: { kind: 'text', value: 'USER', help: 'Who gets it (default: whose it was)' },
+      yes: { kind: 'flag', short: 'y', help: 'Do not ask' },
+    },
+    examples: [['cde cluster adopt cde-ada-web --yes', 'the home of ada/web']],
+    load: () => import('./adopt.ts').then((m) => m.adopt),
+  }),
+  command({
+    name: 'cluster role',
+    group,
+    summary: 'Print the rights that the server needs on a cluster, for kubectl apply',
+    details:
+      'A service account, its roles, and the admission policies that hold it to namespaces and volumes of workspaces. Needs Kubernetes 1.30 and no server.',
+    options: {
+      namespace: { kind: 'text', value: 'NAMESPACE', help: 'Of the service account (default cde-system)' },
+      serviceAccount: { kind: 'text', value: 'NAME', help: 'The service account (default cde)' },
+      podSecurity: {
+        kind: 'text',
+        value: 'LEVEL',
+        help: 'The highest podSecurity of templates: restricted, baseline (default) or privileged',
+      },
+      copySecret: {
+        kind: 'list',
+        value: 'NAMESPACE/NAME',
+        help: 'A secret that templates may have copied into workspaces; may be repeated',
+      },
+    },
+    examples: [['cde cluster role | kubectl apply -f -', 'on the cluster that is to be added']],
+    load: () => import('./role.ts').then((m) => m.role),
+  }),
+  command({
     name: 'cluster remove',
     aliases: ['cluster rm'],
     group,

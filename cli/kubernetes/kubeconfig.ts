@@ -97,6 +97,10 @@ export async function kubeconfig(
   }
   const credentials = await kubeCredentials(context, input.workspace, { fresh: true });
   const made = contextOf(context, input.workspace, credentials, input.context);
+  if (credentials.internal)
+    out.note(
+      `kubectl is pointed at ${credentials.server}, the cluster's address inside of itself. An administrator says how it is reached from here: cde cluster set ${credentials.cluster} --public-endpoint URL`,
+    );
   if (input.print) {
     process.stdout.write(alone(made));
     return undefined;

@@ -15,6 +15,16 @@ export const serverCommands: readonly Command[] = [
     load: () => import('./start.ts').then((m) => m.start),
   }),
   rawCommand({
+    name: 'server check-config',
+    group: 'Administration:',
+    summary: 'Check whether a server would start with these settings, without starting one',
+    details:
+      "Takes the server's own flags and environment (docs/configuration.md). Names the first setting that does not exist or " +
+      'cannot be used, and ends with 2.',
+    examples: [['cde server check-config', 'the settings of the environment']],
+    load: () => import('./check-config.ts').then((m) => m.checkConfig),
+  }),
+  rawCommand({
     name: 'server sign-in-link',
     group: 'Administration:',
     summary: 'Make a one-time link on the server’s own machine, for who has lost every other way in',

@@ -55,6 +55,37 @@ capabilities: { drop: [ALL] }
 {{ .Values.secretKey.existingSecret | default (printf "%s-secret-key" (include "cde.name" .)) }}
 {{- end }}
 
+{{/* Certificate authorities beside those that Node knows. */}}
+{{- define "cde.caMount" -}}
+{{- if .Values.caBundle.configMap -}}
+- { name: ca, mountPath: /etc/cde/ca, readOnly: true }
+{{- end }}
+{{- end }}
+{{- define "cde.caVolume" -}}
+{{- with .Values.caBundle -}}
+{{- if .configMap -}}
+- name: ca
+  configMap: { name: {{ .configMap }}, items: [{ key: {{ .key | quote }}, path: ca.crt }] }
+{{- end }}
+{{- end }}
+{{- end }}
+{{- define "cde.caEnv" -}}
+{{- if .Values.caBundle.configMap -}}
+- { name: NODE_EXTRA_CA_CERTS, value: /etc/cde/ca/ca.crt }
+{{- end }}
+{{- end }}
+
+{{/* What noded keeps, and what it never does: noded/allowed.ts, which a test compares. */}}
+{{- define "cde.sysctlsNever" -}}
+^(kernel\.(core_pattern|core_pipe_limit|modprobe|hotplug|poweroff_cmd|usermodehelper\..*|sysrq|modules_disabled|kexec_load_disabled|unprivileged_bpf_disabled|yama\.ptrace_scope|ns_last_pid|random\..*)|fs\.binfmt_misc\..*|vm\.(drop_caches|compact_memory)|net\.ipv[46]\.route\.flush)$
+{{- end }}
+{{- define "cde.sysctlsOfPods" -}}
+^(kernel\.(msg.*|sem|shm.*|auto_msgmni)|fs\.mqueue\..*)$
+{{- end }}
+{{- define "cde.sysctlsKept" -}}
+^(fs\.(aio-max-nr|epoll\..*|file-max|inotify\..*|nr_open|pipe-max-size|pipe-user-pages-(hard|soft))|kernel\.(keys\..*|numa_balancing|perf_event_(max_sample_rate|mlock_kb|paranoid)|pid_max|sched_autogroup_enabled|threads-max|timer_migration)|net\.(core\..*|ipv4\.(tcp|udp)_.*|netfilter\.nf_conntrack_.*)|vm\.(dirty_.*|max_map_count|min_free_kbytes|nr_hugepages|overcommit_.*|swappiness|vfs_cache_pressure|watermark_scale_factor|zone_reclaim_mode))$
+{{- end }}
+
 {{/* What the schema cannot say. */}}
 {{- define "cde.check" -}}
 {{- if not .Values.accessUrl }}{{ fail "accessUrl is missing: the URL that users reach the server by, for example https://cde.example.com" }}{{ end -}}
@@ -62,6 +93,10 @@ capabilities: { drop: [ALL] }
 {{- $embedded := .Values.database.embedded.enabled -}}
 {{- if and $external $embedded }}{{ fail "database.external.secret and database.embedded.enabled exclude each other: choose one" }}{{ end -}}
 {{- if not (or $external $embedded) }}{{ fail "There is no database: set database.external.secret to a Secret with DATABASE_URL, or database.embedded.enabled=true for a small installation" }}{{ end -}}
+{{- range .Values.satellites -}}
+{{- if and .udp .udp.enabled (not .udp.address) }}{{ fail (printf "satellites: %s has udp.enabled and no udp.address: HOST:PORT at which others reach its UDP port" .name) }}{{ end -}}
+{{- end -}}
+{{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) }}{{ fail "gateway.parentRefs is missing: the Gateway that the HTTPRoute belongs to" }}{{ end -}}
 {{- if and $embedded (gt (int .Values.server.replicas) 1) }}{{ fail "The embedded database serves one replica: set server.replicas=1, or use database.external" }}{{ end -}}
 {{- $names := list -}}
 {{- range .Values.satellites -}}
@@ -71,9 +106,55 @@ capabilities: { drop: [ALL] }
 {{- if .Values.noded.enabled -}}
 {{- range $profile, $_ := .Values.noded.profiles -}}
 {{- range $sysctl, $_ := .sysctls -}}
+{{- if regexMatch (include "cde.sysctlsNever" $) $sysctl }}{{ fail (printf "noded.profiles.%s: noded never sets %s, not even when noded.allow names it" $profile $sysctl) }}{{ end -}}
+{{- if regexMatch (include "cde.sysctlsOfPods" $) $sysctl }}{{ fail (printf "noded.profiles.%s: each pod has a %s of its own, which the node's does not change" $profile $sysctl) }}{{ end -}}
+{{- $kept := regexMatch (include "cde.sysctlsKept" $) $sysctl -}}
+{{- range $.Values.noded.allow -}}
+{{- if or (eq . $sysctl) (and (hasSuffix "*" .) (hasPrefix (trimSuffix "*" .) $sysctl)) }}{{ $kept = true }}{{ end -}}
+{{- end -}}
+{{- if not $kept }}{{ fail (printf "noded.profiles.%s: %s is not among the sysctls that noded sets by itself; add it to noded.allow if it is meant" $profile $sysctl) }}{{ end -}}
 {{- if and (hasPrefix "net." $sysctl) (not $.Values.noded.hostNetwork) }}{{ fail (printf "noded.profiles.%s: %s takes noded.hostNetwork=true, since each network namespace has its own" $profile $sysctl) }}{{ end -}}
 {{- if and (eq "kernel.pid_max" $sysctl) (not $.Values.noded.hostPID) }}{{ fail (printf "noded.profiles.%s: kernel.pid_max takes noded.hostPID=true, since each process namespace has its own" $profile) }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- end }}
+
+{{/* The environment of the server, and of the job that checks it: (dict "root" $ "optional" whether Secrets may be missing) */}}
+{{- define "cde.serverEnv" -}}
+{{- $root := .root -}}
+- { name: CDE_LISTEN, value: "0.0.0.0:7080" }
+- { name: CDE_ACCESS_URL, value: {{ $root.Values.accessUrl | quote }} }
+{{- with $root.Values.ports.host }}
+- { name: CDE_PORT_HOST, value: {{ . | quote }} }
+{{- end }}
+- name: POD_IP
+  valueFrom: { fieldRef: { fieldPath: status.podIP } }
+# Agents listen at each replica; clients come by the access URL.
+- { name: CDE_REPLICA_URL, value: "http://$(POD_IP):7080" }
+- { name: CDE_DATA_DIR, value: /var/lib/cde }
+- name: CDE_SECRET_KEY
+  valueFrom:
+    secretKeyRef: { name: {{ include "cde.secretName" $root }}, key: {{ $root.Values.secretKey.key }}{{ if .optional }}, optional: true{{ end }} }
+{{- if not $root.Values.database.embedded.enabled }}
+- name: DATABASE_URL
+  valueFrom:
+    secretKeyRef: { name: {{ $root.Values.database.external.secret }}, key: {{ $root.Values.database.external.key }}{{ if .optional }}, optional: true{{ end }} }
+{{- end }}
+{{- if $root.Values.workspaces.inCluster }}
+- { name: CDE_CLUSTER, value: in-cluster }
+{{- with $root.Values.workspaces.publicEndpoint }}
+- { name: CDE_CLUSTER_PUBLIC_ENDPOINT, value: {{ . | quote }} }
+{{- end }}
+{{- end }}
+- { name: CDE_AGENT_IMAGE, value: {{ include "cde.image" (dict "root" $root "name" $root.Values.workspaces.image) | quote }} }
+{{- with include "cde.caEnv" $root }}
+{{ . }}
+{{- end }}
+{{- range $key, $value := $root.Values.server.settings }}
+- { name: {{ $key }}, value: {{ $value | quote }} }
+{{- end }}
+{{- with $root.Values.server.env }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
 {{- end }}

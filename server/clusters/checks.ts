@@ -25,15 +25,37 @@ export const neededRights: readonly (readonly [group: string, resource: string, 
   ['rbac.authorization.k8s.io', 'rolebindings', 'list watch create patch delete'],
 ];
 
+/** With the smaller role: over the cluster; in its own namespaces the server gives itself the rest. */
+const smallRights: typeof neededRights = [
+  ['', 'namespaces', 'get list watch create patch delete'],
+  ['', 'pods', 'list watch'],
+  ['', 'events', 'list watch'],
+  ['', 'persistentvolumeclaims', 'list watch'],
+  ['', 'persistentvolumes', 'get list patch delete'],
+  ['', 'serviceaccounts', 'list watch'],
+  ['', 'resourcequotas', 'list watch'],
+  ['', 'limitranges', 'list watch'],
+  ['apps', 'statefulsets', 'list watch'],
+  ['networking.k8s.io', 'networkpolicies', 'list watch'],
+  ['rbac.authorization.k8s.io', 'rolebindings', 'get list watch create delete'],
+];
+
 /** What a cluster offers and lacks, asked now. */
-export async function checkCluster({ client, state, reason }: Connection): Promise<ClusterCheck[]> {
+export async function checkCluster({
+  client,
+  grants,
+  record,
+  state,
+  reason,
+}: Connection): Promise<ClusterCheck[]> {
   // One that was just added is asked all the same.
   if (state === 'away')
     return [{ name: 'connection', ok: false, message: reason ?? 'the cluster does not answer' }];
   try {
     const version = await client.version();
+    const identity = await grants.identity();
     const [missing, classes, nodes, snapshots] = await Promise.all([
-      rightsMissing(client),
+      rightsMissing(client, identity ? smallRights : neededRights),
       client.list({ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass' }),
       client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => [] as KubeObject[]),
       client.serves('snapshot.storage.k8s.io/v1', 'VolumeSnapshot'),
@@ -49,12 +71,18 @@ export async function checkCluster({ client, state, reason }: Connection): Promi
     return [
       { name: 'connection', ok: true, message: `Kubernetes ${version}` },
       missing.length === 0
-        ? { name: 'permissions', ok: true, message: 'all that is needed' }
+        ? {
+            name: 'permissions',
+            ok: true,
+            message: identity
+              ? 'all that is needed, in its own namespaces only'
+              : 'all that is needed, and in all namespaces; cde cluster role prints a smaller role',
+          }
         : {
             name: 'permissions',
             ok: false,
             message: `lacks ${missing.join(', ')}`,
-            hint: "Give the service account the role of the chart's server; docs/clusters.md lists it.",
+            hint: 'Apply what cde cluster role prints; docs/clusters.md says how.',
           },
       usual
         ? { name: 'storage', ok: true, message: `homes are made by the class ${usual.metadata.name}` }
@@ -64,6 +92,16 @@ export async function checkCluster({ client, state, reason }: Connection): Promi
             message: 'no StorageClass is the default',
             hint: 'Mark one, or name one in each template: kubernetes.storageClass',
           },
+      ...(record.credentials.kind === 'in-cluster' && record.publicEndpoint === null
+        ? [
+            {
+              name: 'kubectl',
+              ok: true,
+              message: `cde kubeconfig tells developers the address inside the cluster, ${client.server}`,
+              hint: `Say how they reach it: cde cluster set ${record.name} --public-endpoint URL`,
+            },
+          ]
+        : []),
       {
         name: 'nodes',
         ok: nodes.length === 0 || ready.length > 0,
@@ -83,8 +121,8 @@ export async function checkCluster({ client, state, reason }: Connection): Promi
   }
 }
 
-async function rightsMissing(client: Connection['client']): Promise<string[]> {
-  const asked = neededRights.flatMap(([group, resource, verbs]) =>
+async function rightsMissing(client: Connection['client'], rights: typeof neededRights): Promise<string[]> {
+  const asked = rights.flatMap(([group, resource, verbs]) =>
     verbs.split(' ').map((verb) => ({ group, resource, verb })),
   );
   const answers = await Promise.all(

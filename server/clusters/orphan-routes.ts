@@ -4,7 +4,11 @@ import { serve } from '../http/serve.ts';
 import type { OrphanSweep } from './orphan-sweep.ts';
 
 /** Orphans belong to nobody, so the endpoint's permission is all that is asked. */
-export function orphanRoutes(app: FastifyInstance, orphans: Pick<OrphanSweep, 'find' | 'clean'>): void {
+export function orphanRoutes(
+  app: FastifyInstance,
+  orphans: Pick<OrphanSweep, 'find' | 'clean' | 'adopt'>,
+): void {
   serve(app, api.listOrphans, ({ query }) => orphans.find(query));
+  serve(app, api.adoptOrphan, async ({ body, ...caller }) => ({ items: await orphans.adopt(body, caller) }));
   serve(app, api.cleanOrphans, ({ body, ...caller }) => orphans.clean({ ...body, caller }));
 }

@@ -1,6 +1,8 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import { Gauge, type Registry } from 'prom-client';
+import { workspaces } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
+import { adoptOrphan } from './adopt.ts';
 import { cleanOrphans, type Found, findOrphans, type OrphanDeps } from './orphans.ts';
 
 /** Orphans are a matter of hours; a look costs one call for each cluster. */
@@ -14,6 +16,11 @@ export interface OrphanSweep {
     cluster?: string | undefined;
     caller: Caller;
   }): ReturnType<typeof cleanOrphans>;
+  /** Makes an orphaned home a kept one of a user. */
+  adopt(
+    which: { cluster: string; name: string; owner?: string | undefined },
+    caller: Caller,
+  ): ReturnType<typeof adoptOrphan>;
   /** Called each minute; looks when it is time, on one replica at a time. */
   once(): Promise<void>;
   /** How many there were at the last look, by cluster and kind. */
@@ -35,13 +42,29 @@ export function measureOrphans(registry: Registry, sweep: OrphanSweep): void {
 }
 
 /** Looks for orphans from time to time: reports them, or cleans them, as the installation's policy says. */
-export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' }): OrphanSweep {
+export function makeOrphanSweep(
+  deps: OrphanDeps & { policy: 'report' | 'clean'; homeGraceMs: number },
+): OrphanSweep {
   const { database, log, now } = deps;
   let last = Number.NEGATIVE_INFINITY;
   let known = new Set<string>();
   let items: Orphan[] = [];
 
-  function tell(found: Orphan[]): void {
+  /**
+   * A server that knows no workspace at all, and finds some on its clusters, is the old one on another database: what it
+   * would clean is everybody's work.
+   */
+  async function isEmpty(): Promise<boolean> {
+    const [any] = await database.db.select({ id: workspaces.id }).from(workspaces).limit(1);
+    return any === undefined;
+  }
+
+  function tell(found: Orphan[], empty: boolean): void {
+    if (empty && found.length > 0 && items.length === 0)
+      log.error(
+        { namespaces: found.filter(({ kind }) => kind === 'namespace').length, homes: found.length },
+        'The database is empty, and there are workspaces of this server on its clusters: is it another database than before? Nothing of them is cleaned. docs/backup.md says how to restore the database, or to adopt the homes: cde cluster orphans',
+      );
     const keys = new Set(found.map(({ kind, cluster, name }) => `${kind} ${cluster}/${name}`));
     // Each is told once, not every ten minutes.
     const fresh = found.filter(({ kind, cluster, name }) => !known.has(`${kind} ${cluster}/${name}`));
@@ -65,6 +88,7 @@ export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' 
   return {
     find: (options) => findOrphans(deps, options),
     clean: (options) => cleanOrphans(deps, options),
+    adopt: (which, caller) => adoptOrphan(deps, which, caller),
     async once() {
       if (now().getTime() - last < everyMs) return;
       const client = await database.pool.connect();
@@ -81,11 +105,14 @@ export function makeOrphanSweep(deps: OrphanDeps & { policy: 'report' | 'clean' 
         const caller = { actor: { kind: 'system' }, requestId: 'orphan-sweep', ip: null } as const;
         try {
           // Reporting alone: what should run and has lost its namespace is looked at all the same.
+          const empty = await isEmpty();
           const found: Found | Awaited<ReturnType<typeof cleanOrphans>> =
-            deps.policy === 'clean'
+            deps.policy === 'clean' && !empty
               ? await cleanOrphans(deps, { dryRun: false, caller })
               : await findOrphans(deps, { reconcile: true });
-          tell(found.items);
+          tell(found.items, empty);
+          // At the start clusters are not connected yet: an empty database is worth another look soon.
+          if (empty && 'unseen' in found && found.unseen.length > 0) last = Number.NEGATIVE_INFINITY;
         } finally {
           await client.query("SELECT pg_advisory_unlock(hashtextextended('orphans', 3))");
         }

@@ -10,7 +10,9 @@ import { makeLog } from '../log.ts';
 import type { Connections } from '../providers/kubernetes/connections.ts';
 import { openTestCluster, type TestCluster } from '../providers/kubernetes/testing/cluster.ts';
 import { testConnections } from '../providers/kubernetes/testing.ts';
+import { publishTemplate } from '../templates/publish.ts';
 import { addUser, type TestUser } from '../testing.ts';
+import { adoptOrphan } from './adopt.ts';
 import { makeOrphanSweep } from './orphan-sweep.ts';
 import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
 
@@ -140,6 +142,50 @@ const reconciles = async () =>
     )
   ).rows.map(({ key }) => key.replace('workspace:', ''));
 
+test('on an empty database nothing is cleaned, and a home that was found is given to its user again', async () => {
+  const former = v7();
+  await makeNamespace('former', former);
+  const home = await makeHome('former');
+  const told: string[] = [];
+  const log = { ...deps.log, error: (_: unknown, text: string) => told.push(text), warn() {}, info() {} };
+  const options = { ...deps, log: log as never, homeGraceMs: 7 * 24 * 3600_000 };
+  const sweep = makeOrphanSweep({ ...options, policy: 'clean' });
+  await sweep.once();
+  expect(told).toEqual([expect.stringContaining('The database is empty')]);
+  const space = { apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-former` };
+  expect((await cluster.get(space))?.metadata.deletionTimestamp).toBeUndefined();
+
+  const caller = {
+    actor: { kind: 'user', userId: ada.id, username: 'ada' },
+    requestId: 'test',
+    ip: null,
+  } as never;
+  const adopt = (more: object = {}) =>
+    adoptOrphan(options, { cluster: 'one', name: `${prefix}-former`, ...more }, caller);
+  // Nothing is deleted for a home that could be nobody's.
+  await expect(adopt({ owner: 'nobody' })).rejects.toMatchObject({ code: 'user-not-found' });
+  await expect(adopt()).rejects.toMatchObject({ code: 'template-not-found' });
+  expect((await cluster.get(space))?.metadata.deletionTimestamp).toBeUndefined();
+  await publishTemplate({ database, now: deps.now }, system, {
+    files: { 'template.yaml': 'name: team\nprovider: kubernetes\nkubernetes: { image: "debian:12" }\n' },
+  });
+  expect(await adopt()).toMatchObject([{ id: former, owner: 'ada', workspace: 'former', volume: home }]);
+  const { rows } = await database.pool.query(
+    "SELECT name, status, provider_state->>'homeVolume' AS volume, home_kept_until > now() AS kept FROM workspaces WHERE id = $1",
+    [former],
+  );
+  expect(rows).toEqual([{ name: 'former', status: 'deleted', volume: home, kept: true }]);
+  const volume = await cluster.get({ apiVersion: 'v1', kind: 'PersistentVolume', name: home });
+  expect(volume).toMatchObject({
+    metadata: { labels: { 'cde.dev/home': 'kept', 'cde.dev/workspace': former } },
+    spec: { persistentVolumeReclaimPolicy: 'Retain' },
+  });
+  await vi.waitUntil(async () => (await cluster.get(space)) === null, { timeout: 60_000, interval: 300 });
+  // It is no orphan any more.
+  expect((await findOrphans(deps)).items).toEqual([]);
+  await expect(adopt({ name: home })).rejects.toMatchObject({ code: 'orphan-not-found' });
+}, 120_000);
+
 test('found, reported, cleaned with its home kept; what lives is left', async () => {
   const living = await makeRow('living', 'running');
   await makeNamespace('living', living);
@@ -174,7 +220,7 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
     ).toBeUndefined();
 
   // The sweep only reports, but has what should run looked at; once in ten minutes.
-  const sweep = makeOrphanSweep({ ...deps, policy: 'report' });
+  const sweep = makeOrphanSweep({ ...deps, policy: 'report', homeGraceMs: 0 });
   await sweep.once();
   expect(sweep.counts().sort((a, b) => (a.kind < b.kind ? -1 : 1))).toEqual([
     { cluster: 'one', kind: 'namespace', count: 2 },
@@ -201,7 +247,7 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
   });
 
   const { rows } = await database.pool.query(
-    'SELECT actor, action, target_name FROM audit ORDER BY target_name',
+    "SELECT actor, action, target_name FROM audit WHERE action = 'cluster.clean-orphan' AND actor = 'system' ORDER BY target_name",
   );
   expect(rows).toEqual([
     { actor: 'system', action: 'cluster.clean-orphan', target_name: `one/${prefix}-deleted` },

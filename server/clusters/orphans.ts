@@ -124,24 +124,27 @@ export async function cleanOrphans(
   const items: Orphan[] = [];
   for (const one of judged) {
     if (one.lost) await enqueueReconcile(deps.database.db, one.lost);
-    items.push(one.orphan.action === 'delete' ? await cleanNamespace(deps, one.orphan, caller) : one.orphan);
+    items.push(
+      one.orphan.action === 'delete' ? (await cleanNamespace(deps, one.orphan, caller)).orphan : one.orphan,
+    );
   }
   return { items, done: true };
 }
 
-async function cleanNamespace(
+/** Deletes the namespace of an orphan, and keeps its homes: `homes` are their volumes. */
+export async function cleanNamespace(
   { database, connections, installation, log }: OrphanDeps,
   orphan: Orphan,
   caller: Caller | SystemCaller,
-): Promise<Orphan> {
-  const left = (reason: string): Orphan => ({ ...orphan, action: 'report', reason });
+): Promise<{ orphan: Orphan; homes: string[] }> {
+  const left = (reason: string) => ({ orphan: { ...orphan, action: 'report' as const, reason }, homes: [] });
   const connection = connections.get(orphan.cluster);
   if (!connection || !isSeen(connection)) return left('Its cluster went away meanwhile; nothing was done.');
   const { client } = connection;
   try {
     const ref = { apiVersion: 'v1', kind: 'Namespace', name: orphan.name };
     const namespace = await client.get(ref);
-    if (!namespace || namespace.metadata.deletionTimestamp) return orphan;
+    if (!namespace || namespace.metadata.deletionTimestamp) return { orphan, homes: [] };
     const id = namespace.metadata.labels?.[labels.workspace];
     if (
       namespace.metadata.labels?.[labels.installation] !== installation ||
@@ -149,6 +152,7 @@ async function cleanNamespace(
     )
       return left('Its labels were changed meanwhile; nothing was done.');
     if (id && (await isAlive(database, id))) return left('It has a workspace again; nothing was done.');
+    await connection.grants.ensure(orphan.name);
     const homes = await keepHomes(connection, orphan.name, namespace, installation);
     const { uid } = namespace.metadata;
     await client.remove(ref, uid ? { uid } : {});
@@ -161,9 +165,11 @@ async function cleanNamespace(
       after: { homesKept: homes },
     });
     log.info({ cluster: orphan.cluster, namespace: orphan.name, homes }, 'an orphaned namespace was deleted');
-    return homes.length === 0
-      ? orphan
-      : { ...orphan, reason: `${orphan.reason} Its home is kept: the volume ${homes.join(', ')}.` };
+    const reason =
+      homes.length === 0
+        ? orphan.reason
+        : `${orphan.reason} Its home is kept: the volume ${homes.join(', ')}.`;
+    return { orphan: { ...orphan, reason }, homes };
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     log.warn(

@@ -268,12 +268,17 @@ export function makeClusterStore({
       });
     },
 
-    /** At the first start of a server that is told of its cluster by a setting: adds it as `default`, once. */
-    async ensureDefault(credentials: ClusterRecord['credentials']): Promise<void> {
+    /**
+     * At the first start of a server that is told of its cluster by a setting: adds it as `default`, once. The public
+     * endpoint follows its setting at every start.
+     */
+    async ensureDefault(credentials: ClusterRecord['credentials'], publicEndpoint?: string): Promise<void> {
       await db
         .insert(clusters)
         .values({ id: v7(), name: 'default', isDefault: true, ...sealed(credentials), createdAt: now() })
         .onConflictDoNothing();
+      if (publicEndpoint !== undefined)
+        await db.update(clusters).set({ publicEndpoint }).where(eq(clusters.name, 'default'));
     },
   };
 }

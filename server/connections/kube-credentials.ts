@@ -34,6 +34,8 @@ export function kubeCredentialRoutes(
       return {
         cluster,
         server: connection.record.publicEndpoint ?? connection.client.server,
+        internal:
+          connection.record.publicEndpoint === null && connection.record.credentials.kind === 'in-cluster',
         certificateAuthority: connection.client.certificateAuthority,
         namespace,
         token,

@@ -39,6 +39,11 @@ export async function openNamespace(
       ...(connection?.reason && { detail: connection.reason }),
       retryAfter: 5,
     });
+  try {
+    await connection.grants.ensure(row.namespace);
+  } catch (error) {
+    throw namespaceProblem(error, row.cluster, row.namespace);
+  }
   return { row, owner, connection, namespace: row.namespace };
 }
 

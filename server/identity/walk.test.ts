@@ -147,6 +147,7 @@ const rules: Record<string, Rule> = {
   [`DELETE ${v1}/clusters/:cluster`]: writeClusters,
   [`GET ${v1}/orphans`]: seeClusters,
   [`POST ${v1}/orphans/clean`]: writeClusters,
+  [`POST ${v1}/orphans/adopt`]: writeClusters,
 
   [`POST ${v1}/agent/register`]: ofAgents,
   [`POST ${v1}/agent/logs`]: ofAgents,
@@ -357,6 +358,7 @@ function bodyFor(route: string, world: World, things: Things, isForeign: boolean
     [`POST ${v1}/clusters`]: () => ({ name: `new-${worlds}`, inCluster: true }),
     [`PATCH ${v1}/clusters/:cluster`]: () => ({ region: 'eu' }),
     [`POST ${v1}/orphans/clean`]: () => ({}),
+    [`POST ${v1}/orphans/adopt`]: () => ({ cluster: 'none', name: 'none' }),
     [`POST ${v1}/satellites`]: () => ({ name: `new-${worlds}` }),
     [`POST ${v1}/satellites/:satellite/drain`]: () => ({ draining: true }),
     [`PUT ${v1}/satellites/:satellite/web`]: () => ({ web: null }),

@@ -80,6 +80,7 @@ kubernetes:
     requests: { cpus: 0.5, memory: 512 * 2 ** 20 },
     storageClass: 'fast',
     readOnlyRoot: false,
+    allowPrivilegeEscalation: false,
     env: { PORT: '80', DB: 'true' },
     services: [
       {
@@ -202,6 +203,10 @@ test.each([
   ['kubernetes: { image: a, startTimeout: soon }', '1:39 "startTimeout" is "soon"'],
   ['kubernetes: { image: a, services: [{ name: "${{ parameters.tag }}", image: b }] }', '1:44 "name" is'],
   ['kubernetes: { image: a, readOnlyRoot: "${{ true }}" }', 'must be true or false'],
+  [
+    'kubernetes: { image: a, podSecurity: restricted, allowPrivilegeEscalation: true }',
+    '1:76 programs that make their user root, which podSecurity: restricted does not permit',
+  ],
   ['kubernetes: { imgae: a }', '1:15 the key "imgae" is not known here'],
   ['kubernetes: { image: a, env: { CDE_X: 1 } }', '1:32 the variable "CDE_X" is set by us'],
   ['kubernetes: { image: a, env: { A: 3.10 } }', '1:35 YAML reads 3.10 as the number 3.1'],

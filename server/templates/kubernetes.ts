@@ -63,6 +63,13 @@ export function sectionIssues(section: KubernetesSection): Issue[] {
       'write the number of the user: user: 1000',
     );
   }
+  if (podSecurity === 'restricted' && section.allowPrivilegeEscalation) {
+    report(
+      ['allowPrivilegeEscalation'],
+      'programs that make their user root, which podSecurity: restricted does not permit',
+      'leave it out, or choose podSecurity: baseline',
+    );
+  }
   if (builder && podSecurity === 'restricted') {
     report(
       ['builder'],

@@ -14,7 +14,7 @@ const reservedNames: Readonly<Record<string, readonly string[]>> = {
   PersistentVolumeClaim: ['home', 'builder-cache'],
   ServiceAccount: ['developer', 'workspace', 'default'],
   Role: ['developer'],
-  RoleBinding: ['developer'],
+  RoleBinding: ['developer', 'cde-server', 'cde-server-admin'],
   Secret: ['cde-agent'],
   ConfigMap: ['builder'],
   ResourceQuota: ['cde'],

@@ -1,6 +1,7 @@
 // What the chart renders, for good values and bad ones; that the cluster takes it is asked of the cluster itself.
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
+import { roleObjects } from '@cde/cli/clusters/role-objects.ts';
 import { readProfiles } from '@cde/noded/profiles.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { parseAllDocuments } from 'yaml';
@@ -187,6 +188,67 @@ test('every pod is one that Pod Security calls restricted, with a root that is r
   expect(asked.output).not.toContain('would violate');
 });
 
+test('a job checks the settings, with the environment that the server gets', () => {
+  const { objects } = template(everything);
+  const { spec, metadata } = find(objects, 'Job', 'cde-check-config') as any;
+  expect(metadata.annotations['helm.sh/hook']).toBe('pre-install,pre-upgrade');
+  const [job] = spec.template.spec.containers;
+  const [server] = find(objects, 'Deployment', 'cde-server').spec.template.spec.containers;
+  const names = (env: { name: string }[]) =>
+    env.map(({ name }) => name).filter((name) => name !== 'CDE_CHECK_REQUIRED');
+  expect(names(job.env)).toEqual(names(server.env));
+  expect(find(template({ ...external, checkConfig: false }).objects, 'Job')).toBeUndefined();
+});
+
+test('what an admin adds: placement, labels, authorities, a Gateway, metrics', () => {
+  const { objects, errors } = template({
+    ...external,
+    server: {
+      envFrom: [{ secretRef: { name: 'oidc' } }],
+      affinity: { nodeAffinity: {} },
+      priorityClassName: 'high',
+      podLabels: { team: 'a' },
+    },
+    caBundle: { configMap: 'ca' },
+    gateway: { enabled: true, parentRefs: [{ name: 'public' }] },
+    metrics: { serviceMonitor: { enabled: true, tokenSecret: 'metrics' } },
+    satellites: [
+      {
+        ...tokyo,
+        service: { type: 'NodePort', port: 443 },
+        udp: { enabled: true, address: '192.0.2.1:30900' },
+      },
+    ],
+  });
+  expect(errors).toBe('');
+  const pod = find(objects, 'Deployment', 'cde-server').spec.template;
+  expect(pod).toMatchObject({
+    metadata: { labels: { team: 'a' } },
+    spec: { priorityClassName: 'high', affinity: { nodeAffinity: {} } },
+  });
+  const [server] = pod.spec.containers;
+  expect(server.envFrom).toEqual([{ secretRef: { name: 'oidc' } }]);
+  expect(server.env).toContainEqual({ name: 'NODE_EXTRA_CA_CERTS', value: '/etc/cde/ca/ca.crt' });
+  expect(find(objects, 'HTTPRoute').spec).toMatchObject({
+    parentRefs: [{ name: 'public' }],
+    hostnames: ['cde.example.com'],
+  });
+  expect(find(objects, 'ServiceMonitor').spec.endpoints[0].authorization.credentials).toEqual({
+    name: 'metrics',
+    key: 'token',
+  });
+  // The address of STUN is the one that others reach, and the Service is there.
+  const [satellite] = find(objects, 'Deployment', 'cde-satellite-tokyo').spec.template.spec.containers;
+  expect(satellite.env).toContainEqual({ name: 'CDE_SATELLITE_UDP_ADDRESS', value: '192.0.2.1:30900' });
+  expect(find(objects, 'Service', 'cde-satellite-tokyo-udp').spec.ports[0]).toMatchObject({
+    protocol: 'UDP',
+    nodePort: 30900,
+  });
+  const [silent] = find(template(everything).objects, 'Deployment', 'cde-satellite-tokyo').spec.template.spec
+    .containers;
+  expect(silent.env).toContainEqual({ name: 'CDE_SATELLITE_UDP', value: 'off' });
+});
+
 test('satellites, ingress and what may be reached', () => {
   const { objects } = template(everything);
   const satellite = find(objects, 'Deployment', 'cde-satellite-tokyo').spec.template.spec;
@@ -226,11 +288,32 @@ test('rights only where workspaces are to run, and none over the cluster itself'
   expect(find(without.objects, 'Deployment').spec.template.spec.automountServiceAccountToken).toBe(false);
   expect(without.text).not.toContain('in-cluster');
 
-  const { rules } = find(template(external).objects, 'ClusterRole');
-  const resources = rules.flatMap((rule: { resources: string[] }) => rule.resources);
-  for (const forbidden of ['*', 'clusterroles', 'clusterrolebindings', 'secrets', 'nodes/proxy'])
-    expect(resources).not.toContain(forbidden);
-  expect(JSON.stringify(rules)).not.toMatch(/"\*"|escalate|impersonate/);
+  const account = { namespace, serviceAccount: 'cde-server', podSecurity: 'baseline' as const };
+  const copySecrets = ['registries/pull', 'registries/push'];
+  const { objects } = template({ ...external, workspaces: { copySecrets } });
+  const { rules } = find(objects, 'ClusterRole', `cde:server:${namespace}:cde-server`);
+  const written = rules.filter(({ verbs }: { verbs: string[] }) =>
+    verbs.some((verb) => !['get', 'list', 'watch'].includes(verb)),
+  );
+  expect(written.flatMap((rule: { resources: string[] }) => rule.resources)).toEqual([
+    'namespaces',
+    'rolebindings',
+    'clusterroles',
+    'persistentvolumes',
+    'volumesnapshotcontents',
+  ]);
+  expect(JSON.stringify(rules)).not.toMatch(/"\*"|escalate|impersonate|secrets/);
+  // What `cde cluster role` prints for other clusters is the same.
+  const plain = (all: readonly Rendered[]) =>
+    all
+      .filter(({ kind }) => /Role|ValidatingAdmission/.test(kind))
+      .map(({ metadata: { labels: _, ...metadata }, ...rest }: any) => ({ ...rest, metadata }))
+      .sort((a, b) => `${a.kind} ${a.metadata.name}`.localeCompare(`${b.kind} ${b.metadata.name}`));
+  expect(plain(objects)).toEqual(plain(roleObjects({ ...account, copySecrets }) as unknown as Rendered[]));
+  const privileged = template({ ...external, workspaces: { podSecurity: 'privileged' } }).objects;
+  expect(plain(privileged)).toEqual(
+    plain(roleObjects({ ...account, podSecurity: 'privileged', copySecrets: [] }) as unknown as Rendered[]),
+  );
 });
 
 test('noded: its profiles as it reads them, and no more rights than they take', () => {
@@ -265,8 +348,9 @@ test('noded: its profiles as it reads them, and no more rights than they take', 
   const { rules } = find(objects, 'ClusterRole', `${namespace}-cde-noded`);
   expect(rules).toEqual([{ apiGroups: [''], resources: ['nodes'], verbs: ['get', 'patch'] }]);
   expect(find(objects, 'ValidatingAdmissionPolicyBinding').spec.validationActions).toEqual(['Deny']);
-  expect(find(objects, 'Job').spec.template.spec.containers[0].args).toEqual(['restore']);
-  expect(find(template(nodedWith({ restoreSeconds: 0 })).objects, 'Job')).toBeUndefined();
+  const restore = 'cde-noded-restore';
+  expect(find(objects, 'Job', restore).spec.template.spec.containers[0].args).toEqual(['restore']);
+  expect(find(template(nodedWith({ restoreSeconds: 0 })).objects, 'Job', restore)).toBeUndefined();
   expect(template(external).text).not.toContain('noded');
 });
 
@@ -290,6 +374,51 @@ test.each<[string, object, string]>([
   ['a value that there is not', { ...external, replicas: 2 }, 'replicas'],
   ['a URL with a path', { ...external, accessUrl: 'https://x/cde' }, 'accessUrl'],
   ['a setting that is none', { ...external, server: { settings: { PATH: '/' } } }, 'PATH'],
+  [
+    'a setting that does not exist',
+    { ...external, server: { settings: { CDE_SESION_DAYS: '3' } } },
+    'CDE_SESION_DAYS',
+  ],
+  [
+    'a setting that the chart makes',
+    { ...external, server: { settings: { CDE_LISTEN: ':1' } } },
+    'CDE_LISTEN',
+  ],
+  [
+    'the same by its environment',
+    { ...external, server: { env: [{ name: 'CDE_ACCESS_URL', value: 'https://y' }] } },
+    'server/env',
+  ],
+  [
+    'a URL as host',
+    { ...external, ingress: { enabled: true, host: 'https://cde.example.com' } },
+    'ingress/host',
+  ],
+  ['a URL as registry', { ...external, image: { registry: 'https://r.example.com/' } }, 'image/registry'],
+  ['a URL as image', { ...external, server: { image: 'https://r/x' } }, 'server/image'],
+  ['credentials in the access URL', { ...external, accessUrl: 'https://ada:secret@x' }, 'accessUrl'],
+  ['a volume of nothing', { ...embedded, database: { embedded: { enabled: true, size: '0Gi' } } }, 'size'],
+  [
+    'a size with a typing error',
+    { ...external, server: { resources: { limits: { memory: '2Gb' } } } },
+    'memory',
+  ],
+  [
+    'a sysctl that noded never sets',
+    nodedWith({ allow: ['kernel.*'], profiles: { a: { sysctls: { 'kernel.core_pattern': 'x' } } } }),
+    'noded never sets kernel.core_pattern',
+  ],
+  [
+    'one that is not allowed',
+    nodedWith({ profiles: { a: { sysctls: { 'vm.laptop_mode': 1 } } } }),
+    'noded.allow',
+  ],
+  [
+    'UDP at an address that nobody knows',
+    { ...external, satellites: [{ ...tokyo, udp: { enabled: true } }] },
+    'udp.address',
+  ],
+  ['a route of no Gateway', { ...external, gateway: { enabled: true } }, 'gateway.parentRefs'],
   [
     'a satellite without a token',
     { ...external, satellites: [{ name: 'a', url: 'http://a' }] },

@@ -13,6 +13,8 @@ import { freePort, type Machine, makeMachine } from '../harness/server.ts';
 /** A developer's whole day, by the commands that they type, on a real cluster. */
 
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
+/** What the server is on the cluster: with rights in its own namespaces only. */
+const account = { namespace: `day-${Date.now().toString(36)}`, name: 'cde' };
 let machine: Machine;
 let registry: Registry;
 
@@ -66,12 +68,61 @@ beforeAll(async () => {
 afterAll(async () => {
   await machine?.cde('delete', 'web', '--yes', '--discard-home').catch(() => {});
   await machine?.cde('delete', 'again', '--yes', '--discard-home').catch(() => {});
+  const kinds = [
+    'clusterrole',
+    'clusterrolebinding',
+    'validatingadmissionpolicy',
+    'validatingadmissionpolicybinding',
+  ];
+  for (const kind of kinds) {
+    const { stdout } = await machine.run('kubectl', ['--kubeconfig', kubeconfig, 'get', kind, '-o', 'name']);
+    for (const name of stdout.split('\n').filter((each) => each.includes(account.namespace)))
+      await machine.run('kubectl', ['--kubeconfig', kubeconfig, 'delete', name]);
+  }
+  await machine?.run('kubectl', [
+    '--kubeconfig',
+    kubeconfig,
+    'delete',
+    'namespace',
+    account.namespace,
+    '--wait=false',
+  ]);
   await machine?.remove();
   await registry?.stop();
 });
 
+/** A kubeconfig of a service account with what `cde cluster role` prints. */
+async function smallRole(): Promise<string> {
+  const admin = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', kubeconfig, ...args]);
+  const printed = await ok(
+    'cluster',
+    'role',
+    '--namespace',
+    account.namespace,
+    '--pod-security',
+    'privileged',
+  );
+  const applied = await machine.run('kubectl', ['--kubeconfig', kubeconfig, 'apply', '-f', '-'], printed);
+  expect(applied.code, applied.stderr).toBe(0);
+  const { stdout: token } = await admin(
+    '-n',
+    account.namespace,
+    'create',
+    'token',
+    account.name,
+    '--duration=2h',
+  );
+  const { stdout: flat } = await admin('config', 'view', '--raw', '--flatten', '--minify', '-o', 'json');
+  const config = JSON.parse(flat);
+  config.users[0].user = { token: token.trim() };
+  const file = join(machine.folder, 'small.json');
+  await writeFile(file, JSON.stringify(config));
+  return file;
+}
+
 test('create, ssh, kubectl, build, stop, start on a new image, delete, restore', async () => {
-  expect(await ok('cluster', 'add', 'one', '--kubeconfig', kubeconfig, '--region', 'here')).toContain(
+  const small = await smallRole();
+  expect(await ok('cluster', 'add', 'one', '--kubeconfig', small, '--region', 'here')).toContain(
     'the default',
   );
   const checks = await ok('cluster', 'show', 'one');

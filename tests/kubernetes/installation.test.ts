@@ -2,7 +2,7 @@
 // a satellite, creates a workspace on the same cluster and works in it by OpenSSH, while the server is rolled out anew.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -53,6 +53,8 @@ const cde = (...args: string[]) =>
   run(join(root, 'node_modules/.bin/node'), [join(root, 'cli/cde.mjs'), ...args]);
 
 const name = 'cde';
+/** The API server as from outside of the cluster. */
+const apiServer = /server: (\S+)/.exec(readFileSync(kubeconfig, 'utf8'))?.[1];
 const values = (satellites: object[] = []) => ({
   accessUrl: url,
   image: { tag: 'test', pullPolicy: 'Never' },
@@ -61,6 +63,7 @@ const values = (satellites: object[] = []) => ({
     settings: { CDE_LOG_LEVEL: 'debug' },
     resources: { requests: { cpu: '50m', memory: '128Mi' } },
   },
+  workspaces: { publicEndpoint: apiServer },
   database: { external: { secret: 'database' } },
   satelliteDefaults: { resources: { requests: { cpu: '10m', memory: '64Mi' } }, drainSeconds: 10 },
   satellites,
@@ -187,7 +190,15 @@ afterAll(async () => {
 test.skipIf(!ours)(
   'the chart is installed, and its first owner signs in',
   async () => {
+    // Nothing of it is there when a value cannot be used.
+    const wrong = { ...values(), server: { ...values().server, settings: { CDE_TRUST_PROXY: 'ingress' } } };
+    expect(() => install(wrong)).toThrow('pre-install hooks failed');
+    expect(kubectl(['logs', `job/${name}-check-config`])).toContain('CDE_TRUST_PROXY is "ingress"');
+    expect(kubectlIn(namespace, ['get', 'deployments', '-o', 'name']).stdout).toBe('');
     install(values());
+    // Whoever reads logs does not become the owner.
+    const logs = kubectl(['logs', '-l', 'app.kubernetes.io/component=server', '--tail=-1']);
+    expect(logs).not.toContain('#code=');
     expect((await fetch(`${url}/readyz`)).status).toBe(200);
     expect((await fetch(url)).headers.get('content-type')).toContain('text/html');
 
@@ -250,17 +261,115 @@ test.skipIf(!ours)('the rights of the chart are all that the provider needs', as
   expect(cluster.body.checks).toContainEqual({
     name: 'permissions',
     ok: true,
-    message: 'all that is needed',
+    message: 'all that is needed, in its own namespaces only',
   });
   const may = (verb: string, resource: string, ...more: string[]) =>
     kubectlIn(namespace, [
       ...['auth', 'can-i', verb, resource, ...more],
       `--as=system:serviceaccount:${namespace}:${name}-server`,
     ]).stdout.trim();
-  expect(may('create', 'rolebindings', '-A')).toBe('yes');
   expect(may('create', 'clusterrolebindings')).toBe('no');
   expect(may('update', 'nodes')).toBe('no');
   expect(may('create', 'customresourcedefinitions')).toBe('no');
+  expect(may('create', 'pods', '-n', 'kube-system')).toBe('no');
+  expect(may('get', 'secrets', '-A')).toBe('no');
+});
+
+test.skipIf(!ours)('who has the token of the server does not have the cluster', () => {
+  const account = `system:serviceaccount:${namespace}:${name}-server`;
+  const refused = (args: string[], input?: object) => {
+    const ran = kubectlIn(namespace, [...args, `--as=${account}`], input && JSON.stringify(input));
+    expect(ran.code, `${args.join(' ')}\n${ran.stdout}`).not.toBe(0);
+    return ran.stderr;
+  };
+  // Nobody else's tokens, pods and secrets.
+  expect(refused(['-n', 'kube-system', 'create', 'token', 'clusterrole-aggregation-controller'])).toContain(
+    'forbidden',
+  );
+  const pod = {
+    apiVersion: 'v1',
+    kind: 'Pod',
+    metadata: { name: 'evil' },
+    spec: { containers: [{ name: 'c', image: 'a', securityContext: { privileged: true } }] },
+  };
+  expect(refused(['-n', 'kube-system', 'create', '-f', '-'], pod)).toContain('forbidden');
+  // Nobody else's namespaces, by whatever name and labels; no rights in them.
+  const space = `victim-${id}`;
+  kubectl(['create', 'namespace', space]);
+  const only = 'namespaces of its own workspaces only';
+  expect(refused(['delete', 'namespace', space, '--wait=false'])).toContain(only);
+  expect(
+    refused([
+      'label',
+      'namespace',
+      space,
+      'cde.dev/managed=true',
+      `cde.dev/server=${namespace}.${name}-server`,
+    ]),
+  ).toContain(only);
+  expect(
+    refused([
+      '-n',
+      space,
+      'create',
+      'rolebinding',
+      'mine',
+      '--clusterrole=admin',
+      `--serviceaccount=${namespace}:${name}-server`,
+    ]),
+  ).toContain(only);
+  expect(
+    refused([
+      '-n',
+      namespace,
+      'create',
+      'rolebinding',
+      'mine',
+      '--clusterrole=admin',
+      `--serviceaccount=${namespace}:${name}-server`,
+    ]),
+  ).toContain(only);
+  kubectl(['delete', 'namespace', space, '--wait=false']);
+  const made = (labels: object, called = `cde-evil-${id}`) =>
+    refused(['create', '-f', '-'], {
+      apiVersion: 'v1',
+      kind: 'Namespace',
+      metadata: { name: called, labels },
+    });
+  const own = {
+    'cde.dev/managed': 'true',
+    'cde.dev/server': `${namespace}.${name}-server`,
+    'pod-security.kubernetes.io/enforce': 'baseline',
+  };
+  expect(made(own, `evil-${id}`)).toContain('are called cde-');
+  expect(made({})).toContain('cde labels its namespaces');
+  expect(made({ ...own, 'pod-security.kubernetes.io/enforce': 'privileged' })).toContain('at most baseline');
+  // Nobody else's volumes.
+  const volume = `victim-${id}`;
+  apply({
+    apiVersion: 'v1',
+    kind: 'PersistentVolume',
+    metadata: { name: volume },
+    spec: {
+      capacity: { storage: '1Gi' },
+      accessModes: ['ReadWriteOnce'],
+      storageClassName: 'none',
+      hostPath: { path: `/tmp/${volume}` },
+    },
+  });
+  expect(refused(['delete', 'persistentvolume', volume, '--wait=false'])).toContain('volumes of its own');
+  expect(refused(['label', 'persistentvolume', volume, 'cde.dev/home=kept'])).toContain('volumes of its own');
+  kubectl(['delete', 'persistentvolume', volume]);
+  // And no more than it has in those that are its own.
+  expect(
+    refused([
+      'create',
+      'clusterrolebinding',
+      `evil-${id}`,
+      '--clusterrole=cluster-admin',
+      `--serviceaccount=${namespace}:${name}-server`,
+    ]),
+  ).toContain('forbidden');
 });
 
 test.skipIf(!ours)(
@@ -287,6 +396,12 @@ test.skipIf(!ours)(
     good(cde('config-ssh', '--ssh-config', config), 'cde config-ssh');
     const ssh = (command: string) => run('ssh', ['-F', config, 'web.cde', command]);
     expect(good(ssh('id -un; echo kept > note'), 'ssh')).toBe(`${owner}\n`);
+
+    // kubectl on the developer's machine.
+    const kubeconfigOf = join(folder, 'kube');
+    good(cde('kubeconfig', 'web', '--kubeconfig', kubeconfigOf), 'cde kubeconfig');
+    const pods = run(kube, ['kubectl', '--kubeconfig', kubeconfigOf, 'get', 'pods', '-o', 'name']);
+    expect(good(pods, 'kubectl of the developer')).toContain('pod/workspace-0');
 
     // The browser's terminal, which the server opens from inside the cluster.
     const socket = new WebSocket(`${url.replace('http', 'ws')}/api/v1/workspaces/web/terminal`, {

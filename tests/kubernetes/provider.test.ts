@@ -294,7 +294,7 @@ test.concurrent('a restore that is given up leaves the home to whom it was of', 
 
 test.concurrent('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
   const workspace = new Workspace();
-  workspace.plan(debian);
+  workspace.plan(`${debian}\nallowPrivilegeEscalation: true`);
   await workspace.start();
   expect(await workspace.exec('sudo', '-n', 'id', '-un')).toBe('root');
   // A hostname that is not the pod's own name came with 1.35.

@@ -105,9 +105,11 @@ export async function applyAll(
     };
 
   const copies = await readCopies(client, copiesOf(section));
+  const server = (await connection.grants.identity())?.label;
   const objects = renderNamespace(spec, launch, {
     namespace,
     installation: options.installation,
+    server,
     agentImage: options.agentImage,
     ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
     namesHosts: namesHosts(connection.version),
@@ -121,7 +123,20 @@ export async function applyAll(
   });
   const applied: KubeObject[] = [];
   const cache = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
-  for (const object of objects) applied.push(await apply(object));
+  let isNew = false;
+  try {
+    for (const object of objects) {
+      applied.push(await apply(object));
+      if (object.kind === 'Namespace') isNew = await connection.grants.ensure(namespace);
+    }
+  } catch (error) {
+    if (!isNew || !(error instanceof Refused) || error.error.code !== 'cluster-forbids') throw error;
+    return {
+      state,
+      waits: 'The rights in the new namespace are not in force everywhere yet.',
+      afterMs: 1_000,
+    };
+  }
   // A StatefulSet does not replace a pod that never became ready.
   await removeOld();
 

@@ -104,7 +104,15 @@ export async function readCopies(client: KubeClient, names: readonly string[]): 
   const copies: KubeObject[] = [];
   for (const each of new Set(names)) {
     const [namespace, name] = each.split('/') as [string, string];
-    const secret = await client.get({ apiVersion: 'v1', kind: 'Secret', namespace, name });
+    const secret = await client.get({ apiVersion: 'v1', kind: 'Secret', namespace, name }).catch((error) => {
+      if (!(error instanceof KubeError) || error.status !== 403) throw error;
+      throw new Refused({
+        code: 'secret-not-copied',
+        message: `The server may not read the secret ${each}.`,
+        hint: 'An administrator permits it: workspaces.copySecrets of the chart, or cde cluster role --copy-secret.',
+        fault: 'system',
+      });
+    });
     if (!secret || secret.metadata.labels?.[labels.copy] !== 'true')
       throw new Refused({
         code: 'secret-not-copied',

@@ -1,6 +1,7 @@
 import type { Logger } from '../../log.ts';
 import { type KubeClient, KubeError } from './client.ts';
 import type { ClusterRecord, ClusterSource, Connection, Connections, WatchedKind } from './connections.ts';
+import { makeGrants } from './grants.ts';
 import { makeKubeClient } from './kube-client.ts';
 import { makeView } from './view.ts';
 
@@ -121,6 +122,8 @@ export function makeConnections(options: {
       revision: record.revision,
       client,
       view,
+      installation,
+      grants: makeGrants(client, view),
       state: 'connecting' as Connection['state'],
       reason: null as string | null,
       version: null as string | null,

@@ -51,6 +51,26 @@ export interface ClusterView {
   onChange(listener: (namespace: string, kind: WatchedKind) => void): void;
 }
 
+/** A server with the smaller role has rights in its own namespaces only, which it gives itself as it makes them. */
+export interface Identity {
+  namespace: string;
+  name: string;
+  /** The value of the label on everything that the admission policy lets it change. */
+  label: string;
+  /** The ClusterRole that it may bind, beside `admin`. */
+  role: string;
+}
+
+export interface Grants {
+  /** Null: the credentials have rights in all namespaces. */
+  identity(): Promise<Identity | null>;
+  /**
+   * Gives the server its rights in a namespace of ours; returns when they are in force. True if they are new: other
+   * replicas of the API server may not know of them yet.
+   */
+  ensure(namespace: string, more?: Record<string, string>): Promise<boolean>;
+}
+
 export interface Connection {
   readonly record: ClusterRecord;
   readonly client: KubeClient;
@@ -58,6 +78,10 @@ export interface Connection {
   readonly state: 'connecting' | 'ready' | 'away';
   /** Of Kubernetes, such as `v1.35.4`; null until the cluster has told it. */
   readonly version: string | null;
+  /** Tells our objects from another installation's on the same cluster. */
+  readonly installation: string;
+  /** Our own rights there. */
+  readonly grants: Grants;
   /** One sentence, when it is away. */
   readonly reason: string | null;
 }

@@ -41,9 +41,10 @@ export function makeDrift(options: { installation: string; log: Logger; now: () 
     state: State,
   ): Promise<string | null> {
     const namespace = state.namespace!;
+    const server = (await connection.grants.identity())?.label;
     const key = `${connection.record.name}/${namespace}`;
     const amiss = [
-      namespaceDrift(connection, spec, namespace, installation),
+      namespaceDrift(connection, spec, { namespace, installation, server }),
       quotaDrift(connection, spec, state, installation),
       ...guardDrifts(connection, spec, state, installation),
     ].filter((drift) => drift !== null);
@@ -55,6 +56,10 @@ export function makeDrift(options: { installation: string; log: Logger; now: () 
     if (now().getTime() - (repairedAt.get(key) ?? 0) < leastPauseMs) return note;
     repairedAt.set(key, now().getTime());
     const failures: string[] = [];
+    await connection.grants.ensure(namespace).catch((error) => {
+      if (!(error instanceof KubeError)) throw error;
+      failures.push(error.message);
+    });
     for (const { what, put } of amiss)
       try {
         // All of it is ours alone, so it is taken back whoever wrote it.
@@ -80,10 +85,10 @@ interface Drift {
 function namespaceDrift(
   { view, client }: Connection,
   spec: WorkspaceSpec,
-  namespace: string,
-  installation: string,
+  place: { namespace: string; installation: string; server: string | undefined },
 ): Drift | null {
-  const wanted = namespaceItself(spec, { namespace, installation }).metadata.labels!;
+  const { namespace } = place;
+  const wanted = namespaceItself(spec, place).metadata.labels!;
   const has = view.get('Namespace', '', namespace)?.metadata.labels ?? {};
   const wrong = Object.keys(wanted).filter((key) => has[key] !== wanted[key]);
   if (wrong.length === 0) return null;

@@ -15,6 +15,8 @@ export interface HomeOwner {
   workspaceId: string;
   owner: string;
   name: string;
+  /** Of a server with the smaller role, its label. */
+  server?: string | undefined;
 }
 
 const volumeRef = (name: string): KubeRef => ({ apiVersion: 'v1', kind: 'PersistentVolume', name });
@@ -52,16 +54,18 @@ export const homeLabels = (of: HomeOwner, fate: 'used' | 'kept'): Record<string,
   [labels.owner]: labelValue(of.owner),
   [labels.name]: labelValue(of.name),
   [labels.home]: fate,
+  ...(of.server && { [labels.server]: of.server }),
 });
 
 /** From now on the volume outlives its claim and its namespace, whoever deletes them. */
 export async function protectHome(
-  { client }: Pick<Connection, 'client'>,
+  { client, grants }: Pick<Connection, 'client' | 'grants'>,
   name: string,
   of: HomeOwner,
 ): Promise<HomeVolume> {
+  const server = (await grants.identity())?.label;
   const volume = await client.patch(volumeRef(name), {
-    metadata: { labels: homeLabels(of, 'used'), annotations: { [annotations.keptAt]: null } },
+    metadata: { labels: homeLabels({ ...of, server }, 'used'), annotations: { [annotations.keptAt]: null } },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
   return read(volume);

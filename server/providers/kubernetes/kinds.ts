@@ -23,7 +23,9 @@ const wellKnown: Record<string, string> = {
   'networking.k8s.io/v1/NetworkPolicy': 'networkpolicies',
   'rbac.authorization.k8s.io/v1/Role': 'roles',
   'rbac.authorization.k8s.io/v1/RoleBinding': 'rolebindings',
+  'rbac.authorization.k8s.io/v1/ClusterRole': '*clusterroles',
   'storage.k8s.io/v1/StorageClass': '*storageclasses',
+  'authentication.k8s.io/v1/SelfSubjectReview': '*selfsubjectreviews',
   'authorization.k8s.io/v1/SelfSubjectAccessReview': '*selfsubjectaccessreviews',
 };
 

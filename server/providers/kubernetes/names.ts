@@ -24,7 +24,14 @@ export const labels = {
   /** On a volume: `used`, or `kept` once its workspace was deleted. */
   home: 'cde.dev/home',
   copy: 'cde.dev/copy',
+  /** On namespaces and volumes: the service account of the server that may change them. */
+  server: 'cde.dev/server',
 } as const;
+
+/** The label's value of a service account; the chart's templates make the same. */
+export const serverLabel = (namespace: string, name: string): string =>
+  `${namespace}.${name}`.slice(0, longest).replace(/[-.]+$/, '');
+
 export const annotations = {
   build: 'cde.dev/build-id',
   keptAt: 'cde.dev/kept-at',

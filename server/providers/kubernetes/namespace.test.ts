@@ -115,17 +115,41 @@ test('restricted: nothing in the pod is root, and the volume is the developer’
 
 test('elsewhere root prepares, and all of /etc is the pod’s own; the image’s user stays who the image says', () => {
   const { spec } = podOf(render({ user: 1000 }));
-  expect(spec.initContainers[1].securityContext).toEqual({ runAsUser: 0, runAsGroup: 0 });
-  expect(spec.containers[0].securityContext).toEqual({ runAsUser: 1000, runAsGroup: 1000 });
+  const confined = { allowPrivilegeEscalation: false };
+  expect(spec.initContainers[1].securityContext).toEqual({ ...confined, runAsUser: 0, runAsGroup: 0 });
+  expect(spec.containers[0].securityContext).toEqual({ ...confined, runAsUser: 1000, runAsGroup: 1000 });
   expect(spec.containers[0].volumeMounts).toContainEqual({ name: 'etc', mountPath: '/etc', subPath: 'etc' });
   const image = podOf(render({ user: 'image' })).spec;
-  expect(image.containers[0].securityContext).toEqual({});
-  expect(image.initContainers[1].securityContext).toEqual({});
+  expect(image.containers[0].securityContext).toEqual(confined);
+  expect(image.initContainers[1].securityContext).toEqual(confined);
   expect(image.containers[0].volumeMounts).toContainEqual({
     name: 'etc',
     mountPath: '/etc/passwd',
     subPath: 'etc/passwd',
   });
+});
+
+test('no pod is without seccomp, and sudo works where a template says so', () => {
+  const services = [{ name: 'db', image: 'pg:16' }];
+  const profile = { seccompProfile: { type: 'RuntimeDefault' } };
+  const of = (section: object) => {
+    const objects = render({ services, ...section } as never);
+    const service = (find(objects, 'Deployment', 'db').spec as any).template.spec;
+    return { pod: podOf(objects).spec, service };
+  };
+  for (const section of [{}, { podSecurity: 'restricted' }]) {
+    const { pod, service } = of(section);
+    for (const spec of [pod, service]) {
+      expect(spec.securityContext).toMatchObject(profile);
+      for (const { securityContext } of [...(spec.initContainers ?? []), ...spec.containers])
+        expect(securityContext).toMatchObject({ allowPrivilegeEscalation: false });
+    }
+  }
+  const sudo = of({ allowPrivilegeEscalation: true });
+  expect(sudo.pod.containers[0].securityContext.allowPrivilegeEscalation).toBe(true);
+  expect(sudo.service.containers[0].securityContext.allowPrivilegeEscalation).toBe(false);
+  // What it may do is for its template to say.
+  expect(of({ podSecurity: 'privileged' }).pod.securityContext).not.toHaveProperty('seccompProfile');
 });
 
 test('a root that is only read has room in /tmp, /run and /var/tmp', () => {
@@ -184,7 +208,7 @@ test('services lie where the workspace does, and are nobody’s root where that 
     nodeSelector: { pool: 'dev' },
     imagePullSecrets: [{ name: 'shop' }],
     automountServiceAccountToken: false,
-    securityContext: {},
+    securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
     containers: [{ readinessProbe: { tcpSocket: { port: 5432 } } }],
   });
   // By these its pod is watched.

@@ -15,6 +15,8 @@ const usualHome = '10Gi';
 export interface NamespaceOptions {
   namespace: string;
   installation: string;
+  /** Of a server with the smaller role, its label: grants.ts. */
+  server?: string | undefined;
   agentImage: string;
   agentPullPolicy?: string;
   /** The cluster lets a pod have a hostname that is not its own name. */
@@ -130,7 +132,7 @@ export function renderNamespace(
   ];
 }
 
-type Place = Pick<NamespaceOptions, 'namespace' | 'installation'>;
+type Place = Pick<NamespaceOptions, 'namespace' | 'installation' | 'server'>;
 
 /** What tells the objects of a workspace from all others. */
 export const ownLabels = (spec: WorkspaceSpec, installation: string): Record<string, string> => ({
@@ -142,7 +144,7 @@ export const ownLabels = (spec: WorkspaceSpec, installation: string): Record<str
 });
 
 /** The Namespace of a workspace. */
-export function namespaceItself(spec: WorkspaceSpec, { namespace, installation }: Place): KubeObject {
+export function namespaceItself(spec: WorkspaceSpec, { namespace, installation, server }: Place): KubeObject {
   const { podSecurity } = spec.template.kubernetes as KubernetesSection;
   return {
     apiVersion: 'v1',
@@ -151,6 +153,7 @@ export function namespaceItself(spec: WorkspaceSpec, { namespace, installation }
       name: namespace,
       labels: {
         ...ownLabels(spec, installation),
+        ...(server && { [labels.server]: server }),
         'pod-security.kubernetes.io/enforce': podSecurity,
         'pod-security.kubernetes.io/warn': podSecurity,
       },

@@ -41,6 +41,14 @@ export function resourcesOf(wanted: {
 const milliCores = (cpus: string | number): number =>
   String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) : Number(cpus) * 1000;
 
+/** The profile of the container runtime: Kubernetes' own default is none at all. Privileged templates choose themselves. */
+export const seccomp = ({ podSecurity }: KubernetesSection) =>
+  podSecurity === 'privileged' ? {} : { seccompProfile: { type: 'RuntimeDefault' } };
+
+/** Set-uid programs make nobody root, unless a template says so. */
+export const confined = ({ podSecurity }: KubernetesSection) =>
+  podSecurity === 'privileged' ? {} : { allowPrivilegeEscalation: false };
+
 /** Where pods of a template may run, and with which credentials their images are pulled. */
 export const placement = (section: KubernetesSection, kernelProfile?: string) => ({
   ...(section.pullSecrets.length > 0 && {
@@ -75,7 +83,7 @@ export function workspacePod(
         capabilities: { drop: ['ALL'] },
         runAsNonRoot: true,
       }
-    : {};
+    : confined(section);
   // Root can make a fresh volume the developer's, whichever way the storage hands it over, and copy all of /etc.
   const asRoot = !restricted && uid !== null;
   const plan: Plan = {
@@ -118,7 +126,7 @@ export function workspacePod(
         // A volume that nobody as root makes the developer's. Elsewhere not: on a volume that changes hands it gives
         // all files to the group, and ssh then refuses its keys.
         ...(!asRoot && { fsGroup: uid ?? anyGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
-        ...(restricted && { seccompProfile: { type: 'RuntimeDefault' } }),
+        ...seccomp(section),
       },
       ...placement(section, section.kernelProfile),
       initContainers: [
@@ -139,7 +147,7 @@ export function workspacePod(
           env: [{ name: 'CDE_PREPARE', value: JSON.stringify(plan) }],
           resources: small,
           terminationMessagePolicy: 'FallbackToLogsOnError',
-          securityContext: asRoot ? { runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
+          securityContext: asRoot ? { ...strict, runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
           volumeMounts: [cde, { name: 'home', mountPath: volume }, { name: 'etc', mountPath: etcVolume }],
         },
       ],
@@ -161,6 +169,7 @@ export function workspacePod(
           resources: resourcesOf(section),
           securityContext: {
             ...strict,
+            ...(section.allowPrivilegeEscalation && !restricted && { allowPrivilegeEscalation: true }),
             ...asUser,
             ...(section.readOnlyRoot && { readOnlyRootFilesystem: true }),
           },

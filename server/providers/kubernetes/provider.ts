@@ -101,6 +101,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       };
     if (!isUsable(connection)) return waitFor(awayText(connection), state, context);
     try {
+      if (state.namespace) await connection.grants.ensure(state.namespace);
       return await work(connection, back(state));
     } catch (error) {
       if (error instanceof KubeError && error.away)

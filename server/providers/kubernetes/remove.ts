@@ -12,7 +12,7 @@ const patienceMs = 30_000;
 
 /** One move toward nothing left but, with `keep`, the home. */
 export async function removeMove(
-  { client, view }: Connection,
+  { client, view, grants }: Connection,
   workspaceId: string,
   before: State,
   home: 'keep' | 'discard',
@@ -38,7 +38,8 @@ export async function removeMove(
     const { uid, deletionTimestamp } = there.metadata;
     if (!deletionTimestamp && volume && state.kept) {
       const { owner = '', name = '' } = namesOf(there);
-      const of = { installation, workspaceId, owner, name, namespace, volume };
+      const server = (await grants.identity())?.label;
+      const of = { installation, workspaceId, owner, name, namespace, volume, server };
       const { done, snapshot } = await takeSnapshot(client, of, state.snapshot, now, context);
       if (snapshot) state.snapshot = snapshot;
       if (!done) return again(state);

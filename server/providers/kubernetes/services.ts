@@ -3,7 +3,7 @@ import type { KubeObject } from './client.ts';
 import type { ClusterView } from './connections.ts';
 import { hashOf } from './hash.ts';
 import { annotations } from './names.ts';
-import { anyGroup, placement, resourcesOf } from './pod.ts';
+import { anyGroup, confined, placement, resourcesOf, seccomp } from './pod.ts';
 import { newest, readEvents } from './reasons/reading.ts';
 import { explain, explainRefused, type Reason } from './reasons.ts';
 
@@ -69,6 +69,7 @@ function servicePod(service: Service, section: KubernetesSection): object {
   const restricted = section.podSecurity === 'restricted';
   const uid = service.user === undefined || service.user === 'image' ? null : Number(service.user);
   const security = {
+    ...confined(section),
     ...(restricted && {
       allowPrivilegeEscalation: false,
       capabilities: { drop: ['ALL'] },
@@ -85,7 +86,7 @@ function servicePod(service: Service, section: KubernetesSection): object {
       // Root makes a fresh volume its own; nobody else could write to it.
       ...(storage &&
         (restricted || uid) && { fsGroup: uid ?? anyGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
-      ...(restricted && { seccompProfile: { type: 'RuntimeDefault' } }),
+      ...seccomp(section),
     },
     containers: [
       {

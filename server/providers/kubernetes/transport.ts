@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import http from 'node:http';
 import https from 'node:https';
 import { KubeError } from './client.ts';
@@ -27,6 +28,12 @@ const refreshMs = 60_000;
 
 const refusal = (message: string, hint: string) =>
   new KubeError(`${message} ${hint}`, { status: 422, reason: 'BadCredentials' });
+
+/** The credentials of our own pod name a file; those of an upload hold the certificate itself. */
+async function authorityOf({ caData, caFile }: { caData?: string; caFile?: string }): Promise<string | null> {
+  if (caData) return Buffer.from(caData, 'base64').toString();
+  return caFile ? readFile(caFile, 'utf8') : null;
+}
 
 /**
  * HTTP to one cluster, with credentials as @kubernetes/client-node reads them. Rejects with KubeError
@@ -68,7 +75,7 @@ export async function makeTransport(record: Pick<ClusterRecord, 'name' | 'creden
   const cluster = config.getCurrentCluster()!;
   const base = new URL(cluster.server);
   const { request: send } = base.protocol === 'http:' ? http : https;
-  const certificateAuthority = cluster.caData ? Buffer.from(cluster.caData, 'base64').toString() : null;
+  const certificateAuthority = await authorityOf(cluster);
 
   let options: https.RequestOptions = {};
   let agent: http.Agent | https.Agent | null = null;

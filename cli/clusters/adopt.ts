@@ -1,0 +1,48 @@
+import { randomUUID } from 'node:crypto';
+import { confirm } from '../ask.ts';
+import type { Context } from '../context.ts';
+import { adoptOrphan, listOrphans } from '../endpoints.ts';
+import { Failure } from '../failure.ts';
+import { clean } from '../output.ts';
+
+/** Makes an orphaned home a kept home of a user, to be restored into a new workspace. */
+export async function adopt(
+  context: Context,
+  input: { name: string; cluster: string | undefined; owner: string | undefined; yes: boolean },
+): Promise<number | undefined> {
+  const { out } = context;
+  const client = await context.client();
+  const { items } = await client.call(listOrphans);
+  const found = items.filter(
+    ({ kind, name, cluster }) =>
+      kind !== 'workspace' &&
+      name === input.name &&
+      (input.cluster === undefined || cluster === input.cluster),
+  );
+  const [orphan] = found;
+  if (!orphan)
+    throw new Failure('orphan-not-found', `There is no orphan ${input.name}.`, {
+      hint: 'List them: cde cluster orphans',
+    });
+  if (found.length > 1)
+    throw new Failure('orphan-not-found', `${input.name} is on several clusters.`, {
+      hint: `Say which: --cluster ${found.map(({ cluster }) => cluster).join(', --cluster ')}`,
+    });
+  if (orphan.kind === 'namespace')
+    await confirm(context, `Delete the namespace ${input.name}, and keep its home?`, input.yes);
+  const adopted = await client.call(adoptOrphan, {
+    body: {
+      cluster: orphan.cluster,
+      name: input.name,
+      ...(input.owner !== undefined && { owner: input.owner }),
+    },
+    idempotencyKey: randomUUID(),
+  });
+  if (out.json) out.printJson(adopted);
+  else
+    for (const home of adopted.items)
+      out.print(
+        `The home of ${clean(home.owner)}/${clean(home.workspace)} is kept for ${clean(home.owner)} until ${home.keptUntil.slice(0, 10)}. Restore it: cde create ${clean(home.workspace)} --template NAME --home ${home.id}`,
+      );
+  return undefined;
+}

@@ -1,0 +1,18 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+import type { Context } from '../context.ts';
+
+const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
+
+/** Has the server's own program judge the settings: it knows them. */
+export async function checkConfig(context: Context, input: { words: string[] }): Promise<number | undefined> {
+  const words = input.words.filter((word) => word !== '--json');
+  const child = spawn(process.execPath, [serverMain, 'check-config', ...words], {
+    stdio: ['ignore', context.out.json ? 'ignore' : 'inherit', 'inherit'],
+    env: context.env,
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  if (code === 0 && context.out.json) context.out.printJson({ valid: true });
+  return code ?? 1;
+}

@@ -1,0 +1,205 @@
+import type { AdoptedHome, Orphan } from '@cde/api/clusters.ts';
+import { Problem } from '@cde/api/problem.ts';
+import { and, desc, eq, isNotNull, sql } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import type { Queryable } from '../database/pool.ts';
+import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
+import type { Caller } from '../http/actor.ts';
+import { writeAudit } from '../identity/audit.ts';
+import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
+import type { Connection } from '../providers/kubernetes/connections.ts';
+import { annotations, labels } from '../providers/kubernetes/names.ts';
+import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
+
+/** An adopted home is kept at least so long, even if homes of deleted workspaces are not kept at all. */
+const minKeptMs = 7 * 24 * 3600_000;
+const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
+/**
+ * Makes an orphaned home a kept home of a user: from then on they restore it into a new workspace, as they would after a
+ * deletion. Of an orphaned namespace the namespace is deleted first, which keeps its home.
+ * @param name of the namespace or volume, as the list of orphans has it
+ * @throws orphan-not-found, user-not-found, template-not-found, cluster-away
+ */
+export async function adoptOrphan(
+  deps: OrphanDeps & { homeGraceMs: number },
+  { cluster, name, owner }: { cluster: string; name: string; owner?: string | undefined },
+  caller: Caller,
+): Promise<AdoptedHome[]> {
+  const connection = deps.connections.get(cluster);
+  if (!connection)
+    throw new Problem('cluster-not-found', `There is no cluster ${cluster}.`, {
+      hint: 'List them: cde cluster list',
+    });
+  const { items, unseen } = await findOrphans(deps, { cluster });
+  if (unseen.includes(cluster))
+    throw new Problem('cluster-away', `The cluster ${cluster} does not answer at the moment.`, {
+      retryAfter: 10,
+    });
+  const orphan = items.find((one) => one.name === name && one.kind !== 'workspace');
+  if (!orphan)
+    throw new Problem('orphan-not-found', `There is no orphan ${name} on the cluster ${cluster}.`, {
+      detail: 'It has a workspace, was adopted already, or is younger than an hour.',
+      hint: 'List them: cde cluster orphans',
+    });
+  try {
+    // Before anything is deleted: whether the home can be anybody's.
+    const ref =
+      orphan.kind === 'namespace'
+        ? { apiVersion: 'v1', kind: 'Namespace', name }
+        : { apiVersion: 'v1', kind: 'PersistentVolume', name };
+    const object = await connection.client.get(ref);
+    await userOf(deps.database.db, owner ?? object?.metadata.labels?.[labels.owner] ?? '');
+    await anyTemplate(deps.database.db);
+    const volumes = await volumesOf(deps, connection, orphan, caller);
+    if (volumes.length === 0)
+      throw new Problem('orphan-not-found', `The namespace ${name} has no home that could be adopted.`, {
+        hint: 'Delete it: cde cluster orphans --clean',
+      });
+    const adopted: AdoptedHome[] = [];
+    for (const volume of volumes) adopted.push(await adoptVolume(deps, connection, volume, owner, caller));
+    return adopted;
+  } catch (error) {
+    if (!(error instanceof KubeError)) throw error;
+    throw new Problem('cluster-away', `The home could not be adopted on the cluster ${cluster}.`, {
+      detail: error.message,
+      hint: `Look at it: cde cluster show ${cluster}`,
+      retryAfter: 10,
+    });
+  }
+}
+
+async function volumesOf(
+  deps: OrphanDeps,
+  connection: Connection,
+  orphan: Orphan,
+  caller: Caller,
+): Promise<KubeObject[]> {
+  const { client } = connection;
+  let names = [orphan.name];
+  if (orphan.kind === 'namespace') {
+    const { homes } = await cleanNamespace(deps, orphan, caller);
+    names = homes;
+  }
+  const found = await Promise.all(
+    names.map((name) => client.get({ apiVersion: 'v1', kind: 'PersistentVolume', name })),
+  );
+  return found.filter((volume) => volume !== null);
+}
+
+async function adoptVolume(
+  { database, now, homeGraceMs, installation }: OrphanDeps & { homeGraceMs: number },
+  { client, record, grants }: Connection,
+  volume: KubeObject,
+  given: string | undefined,
+  caller: Caller,
+): Promise<AdoptedHome> {
+  const own = volume.metadata.labels ?? {};
+  const username = given ?? own[labels.owner] ?? '';
+  const name = own[labels.name] ?? volume.metadata.name;
+  const server = (await grants.identity())?.label;
+  const { capacity, claimRef } = volume.spec as {
+    capacity?: { storage?: string };
+    claimRef?: { namespace?: string };
+  };
+  const keptUntil = new Date(now().getTime() + Math.max(homeGraceMs, minKeptMs));
+  return database.db.transaction(async (tx) => {
+    const user = await userOf(tx, username);
+    const before = own[labels.workspace] ?? '';
+    const id = uuid.test(before) && !(await exists(tx, before)) ? before : v7();
+    await tx.insert(workspaces).values({
+      id,
+      ownerId: user.id,
+      name,
+      ...(await anyTemplate(tx)),
+      provider: 'kubernetes',
+      desired: 'deleted',
+      status: 'deleted',
+      // What a deletion leaves behind, and a restore reads.
+      providerState: {
+        cluster: record.name,
+        namespace: claimRef?.namespace ?? volume.metadata.name,
+        homeVolume: volume.metadata.name,
+        fate: 'keep',
+        kept: true,
+        ...(capacity?.storage && { homeSize: capacity.storage }),
+      },
+      cluster: record.name,
+      createdAt: now(),
+      updatedAt: now(),
+      deletedAt: now(),
+      homeKeptUntil: keptUntil,
+    });
+    await writeAudit(tx, caller, {
+      action: 'home.adopt',
+      targetType: 'workspace',
+      targetId: id,
+      targetName: `${user.username}/${name}`,
+      before: { owner: own[labels.owner] ?? null, workspaceId: before || null },
+      after: { cluster: record.name, volume: volume.metadata.name },
+    });
+    // Last: if the cluster refuses, nothing is written.
+    await client.patch(
+      { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name },
+      {
+        metadata: {
+          labels: {
+            [labels.installation]: installation,
+            [labels.workspace]: id,
+            [labels.home]: 'kept',
+            ...(server && { [labels.server]: server }),
+          },
+          // Purged when the grace period after this is over.
+          annotations: { [annotations.keptAt]: new Date(keptUntil.getTime() - homeGraceMs).toISOString() },
+        },
+        spec: { persistentVolumeReclaimPolicy: 'Retain' },
+      },
+    );
+    return {
+      id,
+      owner: user.username,
+      workspace: name,
+      cluster: record.name,
+      volume: volume.metadata.name,
+      size: capacity?.storage ?? null,
+      keptUntil: keptUntil.toISOString(),
+    };
+  });
+}
+
+async function userOf(tx: Queryable, username: string): Promise<{ id: string; username: string }> {
+  const [user] = await tx
+    .select({ id: users.id, username: users.username })
+    .from(users)
+    .where(eq(users.username, username));
+  if (user) return user;
+  throw new Problem('user-not-found', `There is no user ${username}, who the home is to belong to.`, {
+    hint: 'Create the user first, or name another: --owner NAME',
+  });
+}
+
+async function exists(tx: Queryable, id: string): Promise<boolean> {
+  const [row] = await tx.select({ id: workspaces.id }).from(workspaces).where(eq(workspaces.id, id));
+  return row !== undefined;
+}
+
+/** Every workspace is of a template. Which one this was nobody knows any more; the restore chooses. */
+async function anyTemplate(tx: Queryable): Promise<{ templateId: string; templateVersionId: string }> {
+  const [found] = await tx
+    .select({ templateId: templates.id, templateVersionId: templateVersions.id })
+    .from(templates)
+    .innerJoin(templateVersions, eq(templateVersions.id, templates.activeVersionId))
+    .where(
+      and(
+        isNotNull(templates.activeVersionId),
+        sql`${templateVersions.content} ->> 'provider' = 'kubernetes'`,
+      ),
+    )
+    .orderBy(desc(templates.updatedAt))
+    .limit(1);
+  if (!found)
+    throw new Problem('template-not-found', 'There is no template for Kubernetes yet.', {
+      hint: 'Publish one, into whose workspaces the home can be restored: cde template push',
+    });
+  return found;
+}
