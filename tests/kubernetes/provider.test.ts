@@ -550,6 +550,17 @@ test.concurrent('a kernel profile that no node keeps is named before a start and
   }
 }, 120_000);
 
+test.concurrent('a storage class that the cluster does not have is named before a start', async () => {
+  const workspace = new Workspace();
+  workspace.plan(`${debian}\nstorageClass: nope`);
+  expect(await attempt(connections.get('one')!, workspace.spec!)).toMatchObject([
+    {
+      code: 'storage-class-missing',
+      message: expect.stringContaining('The home names the StorageClass nope'),
+    },
+  ]);
+});
+
 test.concurrent('an image without a shell is refused in words', async () => {
   const workspace = new Workspace();
   workspace.plan(`image: ${images.scratch}\npullPolicy: IfNotPresent`);
