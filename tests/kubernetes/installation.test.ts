@@ -192,7 +192,7 @@ test.skipIf(!ours)(
   async () => {
     // Nothing of it is there when a value cannot be used.
     const wrong = { ...values(), server: { ...values().server, settings: { CDE_TRUST_PROXY: 'ingress' } } };
-    expect(() => install(wrong)).toThrow('pre-install hooks failed');
+    expect(() => install(wrong)).toThrow('failed pre-install');
     expect(kubectl(['logs', `job/${name}-check-config`])).toContain('CDE_TRUST_PROXY is "ingress"');
     expect(kubectlIn(namespace, ['get', 'deployments', '-o', 'name']).stdout).toBe('');
     install(values());
