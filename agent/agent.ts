@@ -43,6 +43,8 @@ export function makeAgent(options: {
   token: string;
   version: string;
   network?: Network;
+  /** In bytes, of whoever started the agent, where its control group cannot be seen. */
+  memoryLimit?: number | null;
   clock?: Clock;
   /** Told what happens, as lines for a person. */
   print: (text: string) => void;
@@ -182,6 +184,7 @@ export function makeAgent(options: {
     reportStats({
       collector: await makeStatsCollector({
         home: () => manifest().home,
+        memoryLimit: options.memoryLimit ?? null,
         ownVolume: network.kind === 'whole',
         sessions,
         satellites: hosting.satellites,

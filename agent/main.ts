@@ -18,6 +18,7 @@ const serverUrl = process.env[agentEnvironment.serverUrl];
 const token = readToken(process.env[agentEnvironment.token]);
 const gateway = process.env[agentEnvironment.gateway];
 const directForward = process.env[agentEnvironment.directForward];
+const memoryLimit = Number(process.env[agentEnvironment.memoryLimit]) || null;
 const shared = process.env[agentEnvironment.sharedNetwork] === 'yes';
 // At once: nothing that runs in the workspace gets to see them.
 for (const name of Object.values(agentEnvironment)) delete process.env[name];
@@ -47,6 +48,7 @@ useGateway(gateway);
 const agent = makeAgent({
   serverUrl,
   token,
+  memoryLimit,
   network: gateway ? { kind: 'own', directForward } : { kind: shared ? 'shared' : 'whole' },
   version: about.version,
   print,

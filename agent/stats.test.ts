@@ -134,10 +134,10 @@ test('control groups: version 2, version 1, and none', async () => {
 
 test('a home that shares its disk is counted, and has no total', async () => {
   await writeFile(join(folder, 'file'), Buffer.alloc(300_000, 1));
-  const options = { home: () => folder, sessions: makeSessions(), ownVolume: false };
+  const options = { home: () => folder, sessions: makeSessions(), ownVolume: false, memoryLimit: 2 ** 50 };
   const collector = await makeStatsCollector(options);
   const first = AgentStats.parse(await collector.sample());
-  expect(first).toMatchObject({ homeTotalBytes: null });
+  expect(first).toMatchObject({ homeTotalBytes: null, memoryLimitBytes: expect.any(Number) });
   const homeUsedBytes = await until(
     async () => (await collector.sample()).homeUsedBytes ?? undefined,
     'a count',

@@ -15,6 +15,8 @@ export async function makeStatsCollector(options: {
   home: () => string;
   /** False: the home lies on a disk of the machine with much else, so what is in it is counted. */
   ownVolume?: boolean;
+  /** In bytes, where the control group does not tell. */
+  memoryLimit?: number | null;
   sessions: Sessions;
   /** Round trips to the satellites; none without. */
   satellites?: () => AgentStats['satellites'];
@@ -45,7 +47,7 @@ export async function makeStatsCollector(options: {
         cpuPercent: Math.round(cpuPercent * 10) / 10,
         load1: loadavg()[0]!,
         memoryUsedBytes: memory.used,
-        memoryLimitBytes: memory.limit,
+        memoryLimitBytes: memory.limit ?? options.memoryLimit ?? null,
         homeUsedBytes: disk ? (disk.blocks - disk.bfree) * disk.bsize : (counted?.() ?? null),
         homeTotalBytes: disk ? disk.blocks * disk.bsize : null,
         openPorts: open,

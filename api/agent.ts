@@ -17,6 +17,8 @@ export const agentEnvironment = {
   directForward: 'CDE_DIRECT_FORWARD',
   /** `yes`: the workspace shares its network with the machine, so that only its own listeners are its business. */
   sharedNetwork: 'CDE_SHARED_NETWORK',
+  /** The workspace's memory limit in bytes, where it holds and the workspace does not see its control group. */
+  memoryLimit: 'CDE_MEMORY_LIMIT',
 } as const;
 export const tokenOnStdin = 'stdin';
 

@@ -107,6 +107,8 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     env[agentEnvironment.serverUrl] = `${launch.serverUrl},${gatewayServerUrl}`;
     if (network.directForward) env[agentEnvironment.directForward] = network.directForward;
   } else env[agentEnvironment.sharedNetwork] = 'yes';
+  const memory = limits.settings.find(({ file }) => /^memory\.(max|limit_in_bytes)$/.test(file));
+  if (memory) env[agentEnvironment.memoryLimit] = memory.value;
   const inner =
     variables.length === 0 ? agent.command : ['/bin/sh', '-c', setVariables, 'sh', ...agent.command];
 
