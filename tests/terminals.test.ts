@@ -21,7 +21,9 @@ let session: Record<string, string>;
 const open: WebSocket[] = [];
 
 beforeAll(async () => {
-  machine = await makeMachine();
+  // The satellite listens on this machine's loopback, which a workspace with a network of its own reaches only through the
+  // server: here it must be reached while the server is away.
+  machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared' });
   server = await machine.start();
   api = await makeApi(machine, server.url);
   token = (await machine.cde('satellite', 'add', 'east')).stdout.trim();

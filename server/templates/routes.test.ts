@@ -218,12 +218,17 @@ describe('versions', () => {
 
   test('that do not exist are told', async () => {
     await publish(admin, folder('demo'));
-    for (const number of [0, 2, -1, 99999999999]) {
+    for (const number of [2, 2_147_483_647]) {
       expect(await get(`/demo/versions/${number}/files`, admin)).toMatchObject({
         status: 404,
         body: { code: 'template-version-not-found' },
       });
     }
+    for (const number of [0, -1, 99999999999])
+      expect(await get(`/demo/versions/${number}/files`, admin)).toMatchObject({
+        status: 400,
+        body: { code: 'bad-request' },
+      });
     expect(
       await server.request(admin, 'POST', '/api/v1/templates/demo/versions/7/activate', {}),
     ).toMatchObject({ status: 404, body: { code: 'template-version-not-found' } });

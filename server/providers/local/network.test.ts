@@ -89,7 +89,7 @@ const connects = (host: string, port: number, workspaceId = 'w1') =>
     out.includes('yes'),
   );
 const listens =
-  "node=$(readlink -f /proc/$PPID/exe); $node -e \"require('net').createServer((s) => s.end('mine')).listen(8080, '0.0.0.0')\" >/dev/null 2>&1 & " +
+  "node=$(readlink -f /proc/$PPID/exe); $node -e \"require('net').createServer((s) => s.on('error', () => {}).end('mine')).listen(8080, '0.0.0.0')\" >/dev/null 2>&1 & " +
   "until bash -c 'exec 3<>/dev/tcp/127.0.0.1/8080' 2>/dev/null; do sleep 0.05; done; echo listening";
 const links = async () => (await run('ip', ['-br', 'link'])).stdout.match(/cdew\d+/g) ?? [];
 const addressOf = async (workspaceId: string) =>
@@ -141,9 +141,12 @@ for (const kind of ['veth', 'pasta'] as const) {
     test('and the machine reaches the workspace, as a client on it does for a direct path', async () => {
       if (kind !== 'veth') return;
       await begin('w1');
-      await inside(listens);
+      expect((await inside(listens)).out).toContain('listening');
       const socket = connect(8080, await addressOf('w1'));
-      const said = await new Promise((resolve) => socket.once('data', (data) => resolve(String(data))));
+      const said = await new Promise((resolve, reject) => {
+        socket.once('data', (data) => resolve(String(data)));
+        socket.once('error', reject);
+      });
       expect(said).toBe('mine');
     });
 
