@@ -24,6 +24,8 @@ export const gatewayServerUrl = `http://${gatewayServerName}`;
 export const gatewayServerHost = `${gatewayServerName}:80`;
 
 const answerWithinMs = 10_000;
+/** Between two attempts; a server answers within a few milliseconds. */
+const nextAfterMs = 250;
 const maxAnswerBytes = 4096;
 
 let folder: string | undefined;
@@ -70,30 +72,80 @@ function handOver(socket: Duplex | undefined, created: Created): void {
   if (socket) created(null, socket);
 }
 
-/** Null: no gateway leads there. Rejects where one does and the other end does not answer. */
+/**
+ * Null: no gateway leads there. Rejects where one does and the other end does not answer. Gateways are tried one after the
+ * other, the next as soon as one has not answered for a moment: a server that hangs holds no agent up.
+ */
 async function connectByGateway(around: string, host: string, port: number): Promise<Socket | null> {
-  let names: string[] = [];
+  const answers = await askAll(socketsIn(around), host, port);
+  if (answers.open) return answers.open;
+  if (answers.failed) throw new Error(`${host}:${port} does not answer the server's gateway`);
+  // Nothing else answers there: not even a name that is asked for in vain, for seconds.
+  if (!answers.notHere && isOnlyBehind(host)) throw new Error(`no server answers for ${host}:${port}`);
+  return null;
+}
+
+/** The paths of the gateways' sockets. */
+function socketsIn(around: string): string[] {
   try {
-    names = readdirSync(around).filter((name) => name.endsWith('.sock'));
+    const names = readdirSync(around).filter((name) => name.endsWith('.sock'));
+    return names.map((name) => join(around, name));
   } catch {
     // No server has one yet.
+    return [];
   }
-  let failure: Error | undefined;
-  let answered = false;
-  for (const name of names) {
-    const answer = await ask(join(around, name), host, port).catch(() => null);
-    // That server is gone, and its socket is left.
-    if (!answer) continue;
-    answered = true;
-    if (answer.status === gatewayStatus.open) return answer.socket;
-    answer.socket.destroy();
-    if (answer.status !== gatewayStatus.notHere)
-      failure = new Error(`${host}:${port} does not answer the server's gateway`);
-  }
-  if (failure) throw failure;
-  // Nothing else answers there: not even a name that is asked for in vain, for seconds.
-  if (!answered && isOnlyBehind(host)) throw new Error(`no server answers for ${host}:${port}`);
-  return null;
+}
+
+interface Answers {
+  open?: Socket;
+  failed: boolean;
+  notHere: boolean;
+}
+
+/** What the first gateway that leads there, or else all that answer in time, say. */
+function askAll(paths: readonly string[], host: string, port: number): Promise<Answers> {
+  return new Promise((resolve) => {
+    const answers: Answers = { failed: false, notHere: false };
+    let decided = false;
+    let next = 0;
+    let pending = 0;
+    let timer: NodeJS.Timeout | undefined;
+    const decide = () => {
+      decided = true;
+      clearTimeout(timer);
+      resolve(answers);
+    };
+    const advance = (): void => {
+      clearTimeout(timer);
+      if (decided) return;
+      if (next < paths.length) {
+        const path = paths[next++]!;
+        pending++;
+        ask(path, host, port).then(onAnswer, onSilence);
+        timer = setTimeout(advance, nextAfterMs);
+      } else if (pending === 0) decide();
+      // All are asked. Those that have answered know what the silent ones know.
+      else timer = setTimeout(() => (answers.failed || answers.notHere) && decide(), nextAfterMs);
+    };
+    const onAnswer = ({ status, socket }: { status: number; socket: Socket }): void => {
+      pending--;
+      if (status === gatewayStatus.open && !decided) {
+        answers.open = socket;
+        decide();
+        return;
+      }
+      socket.destroy();
+      if (status === gatewayStatus.notHere) answers.notHere = true;
+      else if (status !== gatewayStatus.open) answers.failed = true;
+      advance();
+    };
+    // That server is gone and its socket is left, or it hangs.
+    const onSilence = (): void => {
+      pending--;
+      advance();
+    };
+    advance();
+  });
 }
 
 const isOnlyBehind = (host: string) =>
