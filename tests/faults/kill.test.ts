@@ -125,7 +125,7 @@ async function agents(id: string): Promise<number> {
 }
 const requests: Record<string, (replica: Replica, name: string) => Promise<{ status: number; body: any }>> = {
   start: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
-  update: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/update`, {}),
+  update: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/update`, { force: true }),
   stop: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
   delete: (replica, name) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
 };

@@ -231,7 +231,7 @@ export async function makeStage(prefix: string) {
       start: (replica: Replica, name: string) =>
         call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
       update: (replica: Replica, name: string) =>
-        call(replica, 'POST', `/api/v1/workspaces/${name}/update`, {}),
+        call(replica, 'POST', `/api/v1/workspaces/${name}/update`, { force: true }),
       stop: (replica: Replica, name: string) => call(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
       delete: (replica: Replica, name: string) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
     },
