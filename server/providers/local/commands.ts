@@ -11,7 +11,17 @@ export interface Enclosed {
   hostUid: number | null;
   /** Whether a user namespace of its own shows that uid as 1000. */
   userNamespace: boolean;
+  /** Only bubblewrap applies one; see seccomp.ts. */
+  seccompFilter: Uint8Array | null;
   tools: Tools;
+}
+
+/** What bubblewrap reads besides its command line. */
+export interface BwrapFiles {
+  /** The options, each followed by NUL: they hold paths of the host, and its command line is visible inside. */
+  options: string;
+  /** Null: no filter. */
+  filter: string | null;
 }
 
 export interface Tools {
@@ -38,9 +48,8 @@ function become({ hostUid, userNamespace, tools }: Enclosed, always = false): st
  * With bubblewrap. As root it mounts with the machine's own rights, since the agent's files may lie
  * where no other user can go, and keeps of its capabilities only those that entering the home and becoming its uid take.
  */
-export function bwrapCommand(enclosed: Enclosed, command: string[]): string[] {
-  const { mounts, home, hostname, hostUid, tools } = enclosed;
-  const words = [tools.bwrap!, '--die-with-parent', '--unshare-pid', '--unshare-ipc', '--unshare-uts'];
+export function bwrapOptions({ mounts, home, hostname, hostUid }: Enclosed): string[] {
+  const words = ['--die-with-parent', '--unshare-pid', '--unshare-ipc', '--unshare-uts'];
   words.push('--hostname', hostname, '--cap-drop', 'ALL');
   if (hostUid === null) words.push('--unshare-user', '--uid', '1000', '--gid', '1000');
   else
@@ -58,8 +67,26 @@ export function bwrapCommand(enclosed: Enclosed, command: string[]): string[] {
     else if (mount.kind === 'processes') words.push('--proc', mount.to);
     else words.push('--perms', mount.mode, '--tmpfs', mount.to);
   }
-  words.push('--remount-ro', '/', '--chdir', home, '--');
-  return [...words, ...(hostUid === null ? [] : become(enclosed)), ...command];
+  return [...words, '--remount-ro', '/', '--chdir', home];
+}
+
+/**
+ * Opens the files where nothing that stands before can have closed them, and leaves no path of the host in the
+ * environment. A file that is missing ends it: nothing runs without its filter.
+ */
+const bwrapScript = (filtered: boolean) =>
+  filtered
+    ? 'exec 7<"$1" 8<"$2" || exit 1; shift 2; unset PWD OLDPWD; exec "$@"'
+    : 'exec 7<"$1" || exit 1; shift; unset PWD OLDPWD; exec "$@"';
+
+export function bwrapCommand(enclosed: Enclosed, files: BwrapFiles, command: string[]): string[] {
+  const filtered = files.filter !== null;
+  return [
+    ...['/bin/sh', '-c', bwrapScript(filtered), 'sh', files.options, ...(filtered ? [files.filter!] : [])],
+    ...[enclosed.tools.bwrap!, '--args', '7', ...(filtered ? ['--seccomp', '8'] : []), '--'],
+    ...(enclosed.hostUid === null ? [] : become(enclosed)),
+    ...command,
+  ];
 }
 
 /** `sh` text in single quotes. */

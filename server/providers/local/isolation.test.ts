@@ -7,7 +7,6 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -40,22 +39,7 @@ async function begin(
   return move;
 }
 
-let asked = 0;
-beforeEach(() => {
-  asked = 0;
-});
-/** Runs a shell script inside. */
-async function inside(script: string): Promise<{ status: number; out: string }> {
-  const n = asked++;
-  // Whole or not at all: the agent takes what it finds, and an empty script succeeds.
-  const draft = join(scene.home('w1'), `draft-${n}`);
-  writeFileSync(draft, script);
-  chmodSync(draft, 0o644);
-  renameSync(draft, join(scene.home('w1'), `ask-${n}`));
-  const answer = join(scene.home('w1'), `answer-${n}`);
-  await until(`the answer to ${script}`, () => existsSync(answer));
-  return JSON.parse(readFileSync(answer, 'utf8'));
-}
+const inside = (script: string) => scene.inside(script);
 
 const enclosing = (await levelsHere()).filter((level) => level !== 'none');
 describe.each(enclosing)('%s', (isolation) => {
@@ -181,6 +165,10 @@ describe.each(enclosing)('%s', (isolation) => {
       const listed = await inside('ls /home; ls /var/lib /run/systemd /run/docker.sock 2>/dev/null');
       expect(listed.out).toBe(`${homes.join('\n')}\n`);
 
+      // `ps` shows how the workspace was made, and no path of the server's data.
+      const commands = (await inside('cat /proc/[0-9]*/cmdline /proc/1/environ 2>/dev/null')).out;
+      expect(commands).toContain(process.execPath);
+      expect(commands).not.toContain(scene.dataDir);
       const pids = (await inside('ls /proc | grep -E "^[0-9]+$" | wc -l')).out;
       expect(Number(pids)).toBeLessThan(10);
       await inside(`kill -9 ${bystander.pid} ${process.pid}; kill -9 1`);
@@ -293,6 +281,10 @@ describe.each(enclosing)('%s', (isolation) => {
       expect(
         (await inside('id -un; id -u; touch /etc/x || ls /home; grep CapEff /proc/self/status')).out,
       ).toMatch(/^ada\n1000\n(.*\n)*ada\nCapEff:\s*0{16}\n/);
+      // Here the environment of pid 1 is readable too.
+      const shown = (await inside('cat /proc/[0-9]*/cmdline; cat /proc/1/environ')).out;
+      expect(shown).toContain('HOME=/home/ada');
+      expect(shown).not.toContain(scene.dataDir);
       server.stdin.write('stop\n');
       await until('the end of the stop', () => said.join('').includes('stopped: done'));
       expect(scene.agents()).toEqual([]);

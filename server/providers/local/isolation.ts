@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import {
   bwrapCommand,
+  bwrapOptions,
   type Enclosed,
   enterScript,
   plainCommand,
@@ -14,6 +15,7 @@ import {
 } from './commands.ts';
 import { findProgram, planEnclosure } from './enclosure.ts';
 import { detectNetwork, type Network, type NetworkKind } from './network.ts';
+import { seccompFilter } from './seccomp.ts';
 import { trialUid } from './uids.ts';
 
 const run = promisify(execFile);
@@ -29,6 +31,8 @@ export interface Isolation {
   ownUid: boolean;
   /** Whether the user inside is 1000, by a user namespace. */
   userNamespace: boolean;
+  /** What every process of a workspace runs under; null: no filter. */
+  seccompFilter: Uint8Array | null;
   tools: Tools;
   network: Network;
   /** One sentence for the status. */
@@ -39,7 +43,7 @@ export interface Isolation {
 
 export const workspacePath = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 
-/** The whole command for a level; `runDir` is where the unshare level keeps its script and empty root. */
+/** The whole command for a level. `runDir` is where the bwrap level keeps its options and filter, the unshare level its script and empty root. */
 export async function enclose(
   level: Level,
   enclosed: Enclosed,
@@ -47,21 +51,32 @@ export async function enclose(
   command: string[],
 ): Promise<string[]> {
   if (level === 'none') return plainCommand(enclosed.tools, command);
-  if (level === 'bwrap') return bwrapCommand(enclosed, command);
+  // Two servers may write one at once: the same content, each in one step.
+  const write = async (name: string, content: string | Uint8Array) => {
+    const path = join(runDir, name);
+    const staged = `${path}.${randomUUID()}`;
+    await writeFile(staged, content);
+    await rename(staged, path);
+    return path;
+  };
+  if (level === 'bwrap') {
+    const options = bwrapOptions(enclosed).map((word) => `${word}\0`);
+    const files = {
+      options: await write('bwrap.options', options.join('')),
+      filter: enclosed.seccompFilter && (await write('seccomp.bpf', enclosed.seccompFilter)),
+    };
+    return bwrapCommand(enclosed, files, command);
+  }
   const root = join(runDir, 'root');
-  const script = join(runDir, 'enter.sh');
   await mkdir(root, { recursive: true });
-  // Two servers may write it at once: the same text, each in one step.
-  const staged = `${script}.${randomUUID()}`;
-  await writeFile(staged, enterScript(enclosed, root));
-  await rename(staged, script);
-  return unshareCommand(enclosed, script, command);
+  return unshareCommand(enclosed, await write('enter.sh', enterScript(enclosed, root)), command);
 }
 
 /** Builds the enclosure for real and writes a file in a home; the reason as text when that fails. */
 async function attempt(
   level: 'bwrap' | 'unshare',
   userNamespace: boolean,
+  filter: Uint8Array | null,
   tools: Tools,
   dataDir: string,
 ): Promise<string | null> {
@@ -82,6 +97,7 @@ async function attempt(
       hostname: 'trial',
       hostUid: uid,
       userNamespace,
+      seccompFilter: filter,
       tools,
     };
     const words = await enclose(level, enclosed, folder, [
@@ -127,13 +143,24 @@ export async function detectIsolation(
     if (!linux || (asked !== 'auto' && asked !== level)) continue;
     // As root the uid alone separates already; without, the user namespace is what permits the rest.
     for (const userNamespace of root ? [true, false] : [true]) {
-      const reason = await attempt(level, userNamespace, tools, dataDir);
+      let filter = level === 'bwrap' ? seccompFilter() : null;
+      let reason = await attempt(level, userNamespace, filter, tools, dataDir);
+      if (filter && reason?.includes('PR_SET_SECCOMP')) {
+        // The kernel has no seccomp; all else may work.
+        refused.push(`seccomp filter: ${reason}`);
+        filter = null;
+        reason = await attempt(level, userNamespace, filter, tools, dataDir);
+      }
       if (reason === null) {
         const namespaces = `mount, pid, ipc, uts${userNamespace ? ' and user' : ''} namespaces`;
         const who = root ? 'an unprivileged host user of its own' : "the server's own user on the host";
         const network = await detectNetwork(askedNetwork, true, find);
-        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities; ${network.sentence}`;
-        return { level, available: true, ownUid: root, userNamespace, tools, network, sentence, refused };
+        const calls = filter ? 'with' : 'without';
+        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities, ${calls} a seccomp filter; ${network.sentence}`;
+        return {
+          ...{ level, available: true, ownUid: root, userNamespace, seccompFilter: filter },
+          ...{ tools, network, sentence, refused },
+        };
       }
       if (!refused.includes(`${level}: ${reason}`)) refused.push(`${level}: ${reason}`);
     }
@@ -150,6 +177,7 @@ export async function detectIsolation(
     available: level === 'none',
     ownUid: false,
     userNamespace: false,
+    seccompFilter: null,
     tools,
     network: await detectNetwork('shared', false, find),
     sentence,

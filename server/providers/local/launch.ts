@@ -152,6 +152,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     hostname: spec.name,
     hostUid: uid,
     userNamespace: isolation.userNamespace,
+    seccompFilter: isolation.seccompFilter,
     tools: isolation.tools,
   };
   const command = await enclose(isolation.level, enclosed, join(runs.folder(workspaceId)), inner);

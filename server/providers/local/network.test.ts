@@ -1,9 +1,8 @@
 import { execFile } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { type AddressInfo, connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import type { Move } from '../provider.ts';
@@ -71,19 +70,7 @@ beforeEach(() => {
 });
 afterEach(() => scene.close());
 
-const asked = new Map<string, number>();
-beforeEach(() => asked.clear());
-/** Runs a shell script in a workspace. */
-async function inside(script: string, workspaceId = 'w1'): Promise<{ status: number; out: string }> {
-  const n = asked.get(workspaceId) ?? 0;
-  asked.set(workspaceId, n + 1);
-  const draft = join(scene.home(workspaceId), 'draft');
-  writeFileSync(draft, script, { mode: 0o644 });
-  await run('mv', [draft, join(scene.home(workspaceId), `ask-${n}`)]);
-  const answer = join(scene.home(workspaceId), `answer-${n}`);
-  await until(`the answer to ${script}`, () => existsSync(answer));
-  return JSON.parse(readFileSync(answer, 'utf8'));
-}
+const inside = (script: string, workspaceId?: string) => scene.inside(script, workspaceId);
 const connects = (host: string, port: number, workspaceId = 'w1') =>
   inside(`timeout 3 bash -c 'exec 3<>/dev/tcp/${host}/${port}' && echo yes`, workspaceId).then(({ out }) =>
     out.includes('yes'),
@@ -205,8 +192,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       if (first) expect(await mine()).toContain(first);
       await drive((state) => provider.stop('w1', state, scene.context), move.state);
       if (first) await until('the interface gone', async () => !(await mine()).includes(first));
-      asked.clear();
-      await run('sh', ['-c', `rm -f ${scene.home('w1')}/a*`]);
+      scene.forgetScripts('w1');
       await start('b2');
       const second = await interfaceOf();
       for (const pid of scene.supervisors()) signal(pid, 'SIGKILL');

@@ -1,5 +1,16 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -116,6 +127,8 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
   mkdirSync(skeleton);
   const providers: ReturnType<typeof makeLocalProvider>[] = [];
   const lines: string[] = [];
+  const scripts = new Map<string, number>();
+  const home = (workspaceId: string) => join(dataDir, 'homes', workspaceId);
 
   /** The pids of supervisors below this data directory. */
   const supervisors = () => processesWith('supervisor.sh launch', dataDir);
@@ -144,7 +157,26 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
     /** The pids of agents on this host: their argv starts with Node, that of what encloses them does not. */
     agents: () =>
       processesWith(name).filter((pid) => argvOf(pid)?.[0] === process.execPath && argvOf(pid)?.[1] === '-e'),
-    home: (workspaceId: string) => join(dataDir, 'homes', workspaceId),
+    home,
+    /** Runs a shell script in a workspace whose agent is the obedient one. */
+    async inside(script: string, workspaceId = 'w1'): Promise<{ status: number; out: string }> {
+      const n = scripts.get(workspaceId) ?? 0;
+      scripts.set(workspaceId, n + 1);
+      // Whole or not at all: the agent takes what it finds, and an empty script succeeds.
+      const draft = join(home(workspaceId), `draft-${n}`);
+      writeFileSync(draft, script);
+      chmodSync(draft, 0o644);
+      renameSync(draft, join(home(workspaceId), `ask-${n}`));
+      const answer = join(home(workspaceId), `answer-${n}`);
+      await until(`the answer to ${script}`, () => existsSync(answer));
+      return JSON.parse(readFileSync(answer, 'utf8'));
+    },
+    /** Before another agent starts, which counts from 0. */
+    forgetScripts(workspaceId: string) {
+      scripts.delete(workspaceId);
+      for (const name of readdirSync(home(workspaceId)))
+        if (/^(ask|answer)-/.test(name)) rmSync(join(home(workspaceId), name));
+    },
     async close() {
       await Promise.all(providers.map((provider) => provider.close()));
       // The trees first: a supervisor's own death would take them along in isolation, not without.
