@@ -9,7 +9,7 @@ import type { Move } from '../provider.ts';
 import { gatewayFolder, openGateway } from './gateway.ts';
 import { choosePool, detectNetwork, findResolvers, rulesFor } from './network.ts';
 import { signal } from './processes.ts';
-import { drive, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
+import { drive, isRoot, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
 
 const run = promisify(execFile);
 
@@ -58,10 +58,17 @@ test('without the programs it takes the network is shared, and the sentence says
     kind: 'shared',
     available: true,
     sentence: expect.stringMatching(/shared with the machine/),
-    refused: [expect.stringMatching(/^veth: /), 'pasta: pasta is not installed'],
+    refused: [expect.stringMatching(/^veth: /), expect.stringMatching(/^pasta: /)],
   });
   expect(await detectNetwork('pasta', true, () => null)).toMatchObject({ kind: 'pasta', available: false });
   expect(await detectNetwork('auto', false)).toMatchObject({ kind: 'shared', refused: [] });
+});
+
+test.runIf(isRoot)('pasta is not started by root, since it would outlive its parent', async () => {
+  expect(await detectNetwork('pasta', true)).toMatchObject({
+    available: false,
+    refused: ['pasta: is for servers that do not run as root'],
+  });
 });
 
 let scene: ReturnType<typeof makeScene>;

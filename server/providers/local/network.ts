@@ -289,6 +289,9 @@ async function attempt(kind: 'veth' | 'pasta', tools: NetworkTools): Promise<str
   }
 }
 
+/** Started by root, pasta becomes nobody, loses its place in the namespace, and spins after its parent was killed. */
+const onlyForUsers = 'is for servers that do not run as root';
+
 /** The best kind that works here, or the one asked for; with that, `available` may be false. */
 export async function detectNetwork(
   asked: 'auto' | NetworkKind,
@@ -305,7 +308,12 @@ export async function detectNetwork(
   const root = process.getuid?.() === 0;
   for (const kind of ['veth', 'pasta'] as const) {
     if (!namespaced || (asked !== 'auto' && asked !== kind)) continue;
-    const reason = kind === 'veth' && !root ? 'takes root' : await attempt(kind, tools);
+    const reason =
+      kind === 'veth' && !root
+        ? 'takes root'
+        : kind === 'pasta' && root
+          ? onlyForUsers
+          : await attempt(kind, tools);
     if (reason === null) {
       const way = kind === 'veth' ? 'a veth pair' : 'pasta';
       const sentence = `an own network by ${way}, with a way out and none to this machine or other workspaces.`;
