@@ -120,9 +120,24 @@ test.each([
     5,
     /There is a workspace named hello already[\s\S]*workspace-name-taken[\s\S]*Choose another name/,
   ],
-  ['a name that is too long', ['x'.repeat(80), '--template', 'local'], 2, /\bNAME\b[\s\S]*1 to 32 lower-case letters/],
-  ['a name with odd characters', ['Ödd näme', '--template', 'local'], 2, /\bNAME\b[\s\S]*1 to 32 lower-case letters/],
-  ['a name that climbs', ['../../etc', '--template', 'local'], 2, /\bNAME\b[\s\S]*1 to 32 lower-case letters/],
+  [
+    'a name that is too long',
+    ['x'.repeat(80), '--template', 'local'],
+    2,
+    /\bNAME\b[\s\S]*1 to 32 lower-case letters/,
+  ],
+  [
+    'a name with odd characters',
+    ['Ödd näme', '--template', 'local'],
+    2,
+    /\bNAME\b[\s\S]*1 to 32 lower-case letters/,
+  ],
+  [
+    'a name that climbs',
+    ['../../etc', '--template', 'local'],
+    2,
+    /\bNAME\b[\s\S]*1 to 32 lower-case letters/,
+  ],
 ])('create with %s', async (_, args, code, words) => {
   const refused = await machine.cde('create', ...args);
   expect(refused.stderr).toMatch(words);

@@ -39,7 +39,8 @@ const shown = async (name: string) =>
   };
 
 beforeAll(async () => {
-  machine = await makeMachine();
+  // Its satellites listen on loopback, which a workspace with a network of its own reaches only through the server.
+  machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared' });
   server = await machine.start();
   api = await makeApi(machine, server.url);
   for (const name of ['east', 'west']) {

@@ -30,6 +30,8 @@ export function useServer(): void {
   beforeAll(async () => {
     if (!place) return;
     machine = await makeMachine({
+      // The agent is reached from other machines, as in a pod or a VM.
+      CDE_LOCAL_NETWORK: 'shared',
       CDE_LISTEN: `${place.address}:${await freePort()}`,
       CDE_LOCAL_PROVIDER: 'on',
     });
