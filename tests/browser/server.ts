@@ -9,7 +9,7 @@ const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))));
 
 export interface RealServer {
   url: string;
-  /** The link that a first start prints. */
+  /** Signs the first owner in. */
   link: string;
   /** False after its process ended, whatever the reason. */
   runs(): boolean;
@@ -61,18 +61,11 @@ export async function startServer(settings: Record<string, string> = {}): Promis
     });
   }
 
-  /** Waits for a part of what the server prints. */
-  async function printed(pattern: RegExp): Promise<string> {
-    for (;;) {
-      const found = pattern.exec(output);
-      if (found) return found[0];
-      await once(child.stdout!, 'data');
-    }
-  }
-
   await start('127.0.0.1:0');
-  const link = await printed(/http:\/\/\S+\/sign-in#code=\S+/);
-  const url = new URL(link).origin;
+  // The log does not have it: that is read by many.
+  const first = JSON.parse(readFileSync(join(folder, 'data', 'first-start.json'), 'utf8'));
+  const url: string = first.url;
+  const link = `${url}/sign-in#code=${first.oneTimeCode}`;
   const end = async (signal: NodeJS.Signals) => {
     if (child.exitCode !== null || child.signalCode !== null) return;
     const ended = once(child, 'exit');
