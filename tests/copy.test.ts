@@ -137,7 +137,7 @@ test('many sources, patterns, and what is refused', async () => {
 });
 
 test('goes on where it was interrupted, and not with a part of something else', async () => {
-  // Large enough to be caught under way.
+  // Large enough to be interrupted while it is copied.
   const size = 48 * 1024 * 1024;
   await put(join(home, 'long'), bytesOf(size, 3));
   const target = join(here, 'long');

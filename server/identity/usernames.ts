@@ -36,7 +36,7 @@ const reserved: Record<Reservation, Set<string>> = {
 
 const prefixes: Record<string, Reservation> = { 'systemd-': 'system', 'kube-': 'network' };
 
-/** Why nobody new may have this username; null where they may. Users who have it already keep it. */
+/** Why a new user cannot have this username; null if they can. Users who already have it keep it. */
 export function reservationOf(username: string): Reservation | null {
   for (const [reservation, names] of Object.entries(reserved))
     if (names.has(username)) return reservation as Reservation;

@@ -7,7 +7,7 @@ import { disconnected, type Frame, readFrames, writeFrame } from './wire.ts';
 type Head = Frame['head'];
 
 /** As many as a tree may hold; a hostile agent could send names for ever. */
-const mostEntries = 500_000;
+const maxEntries = 500_000;
 /** The listing of 500,000 files with long paths; a few hundred MiB of memory. */
 const maxScanBytes = 128 * 1024 * 1024;
 /** A path that cannot be one is only shown. */
@@ -121,7 +121,7 @@ export async function openRemoteTree(
             if (head.part === 'unknown' && Array.isArray(head.unknown))
               unknown.push(...(head.unknown as Unknown[]));
             const most = Math.max(set.length, gone.length, unknown.length);
-            if (most > mostEntries || bytes > maxBytes) finish(tooLarge());
+            if (most > maxEntries || bytes > maxBytes) finish(tooLarge());
           },
         },
       );
@@ -134,7 +134,7 @@ export async function openRemoteTree(
         else unknown.push({ path, why: 'name' });
       }
       // Each scan adds to what earlier ones told.
-      if (entries.size > mostEntries) finish(tooLarge());
+      if (entries.size > maxEntries) finish(tooLarge());
       if (over) throw over;
       const clean = checked(entries, rules);
       entries = clean.entries;
