@@ -121,9 +121,12 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
   add('inputs.json', (draft) => writeFile(draft, inputs));
   for (const write of files.values()) await write();
   for (const name of await readdir(into)) {
+    if (files.has(name)) continue;
     const path = join(into, name);
-    // An agent that starts right now may still want its chunks.
-    if (!files.has(name) && Date.now() - (await stat(path)).mtimeMs > keepOldMs) await rm(path);
+    // Another build may run at the same time and rename its drafts or remove old files first.
+    const found = await stat(path).catch(() => null);
+    // An agent that starts right now may still load its old chunks.
+    if (found && Date.now() - found.mtimeMs > keepOldMs) await rm(path, { force: true });
   }
   return join(into, 'agent.mjs');
 }
