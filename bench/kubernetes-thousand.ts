@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 import { readKubeconfig } from '@cde/server/providers/kubernetes/testing/cluster.ts';
 import { startKwok } from '../tests/cluster/kwok.ts';
 import { freePort, until } from '../tests/harness/server.ts';
-import { makeStage } from '../tests/kubernetes/stage.ts';
+import { makeTestbed } from '../tests/kubernetes/testbed.ts';
 import { loopDelay } from './thousand/meter.ts';
 import type { Took } from './thousand/plain.ts';
 import { end, type MeteredServer, startAgents, startPlain, startServer } from './thousand/processes.ts';
@@ -36,17 +36,17 @@ const patienceMs = 60_000 + count * 1_500;
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache/cde/cluster/kubeconfig');
 const api = new URL(/server: (\S+)/.exec(readKubeconfig())![1]!).host;
 
-const stage = await makeStage('scale');
-const { unique, database } = stage;
+const testbed = await makeTestbed('scale');
+const { unique, database } = testbed;
 const prefix = `cde-ada-${unique}`;
 const nodes = Math.ceil((count + 2 * sample) / podsPerNode) + 1;
 console.log(`${count} workspaces on ${nodes} nodes of kwok, baseline of ${sample} twice, ${atOnce} at once`);
 const kwok = await startKwok(kubeconfig, unique, nodes);
 const plain = startPlain(kubeconfig, unique, atOnce);
-const url = `http://${stage.host}:${await freePort()}`;
+const url = `http://${testbed.host}:${await freePort()}`;
 const environment = {
   DATABASE_URL: database.url,
-  CDE_DATA_DIR: stage.folder,
+  CDE_DATA_DIR: testbed.folder,
   CDE_LISTEN: new URL(url).host,
   CDE_ACCESS_URL: url,
   CDE_SECRET_KEY: 'the same secret for all replicas, long',
@@ -65,7 +65,7 @@ async function call(method: string, path: string, body?: object): Promise<void> 
   const reply = await fetch(url + path, {
     method,
     headers: {
-      authorization: `Bearer ${stage.ada.token}`,
+      authorization: `Bearer ${testbed.ada.token}`,
       ...(body && { 'content-type': 'application/json' }),
     },
     ...(body && { body: JSON.stringify(body) }),
@@ -311,7 +311,7 @@ async function cleanUp(): Promise<void> {
   await agents.end();
   await end(server.child);
   const left = async () => {
-    const all = await stage.cluster.list({
+    const all = await testbed.cluster.list({
       apiVersion: 'v1',
       kind: 'Namespace',
       labels: 'cde.dev/managed=true',
@@ -319,7 +319,7 @@ async function cleanUp(): Promise<void> {
     return all.filter(({ metadata: { name } }) => name.startsWith(prefix) || name.startsWith(unique));
   };
   for (const namespace of await left())
-    if (!namespace.metadata.deletionTimestamp) await stage.cluster.drop(namespace);
+    if (!namespace.metadata.deletionTimestamp) await testbed.cluster.removeObject(namespace);
   await until(
     async () => {
       await new Promise((resolve) => setTimeout(resolve, 2_000));
@@ -329,7 +329,7 @@ async function cleanUp(): Promise<void> {
     10 * 60_000,
   ).finally(async () => {
     await kwok.stop();
-    await stage.close();
+    await testbed.close();
   });
 }
 

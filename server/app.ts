@@ -13,14 +13,8 @@ import websocket from '@fastify/websocket';
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify';
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { orphanRoutes } from './clusters/orphan-routes.ts';
-import { measureOrphans, type OrphanSweep } from './clusters/orphan-sweep.ts';
-import { clusterRoutes } from './clusters/routes.ts';
-import type { ClusterStore } from './clusters/store.ts';
 import type { Config } from './config.ts';
-import { builderRoutes } from './connections/builder.ts';
 import { makeConnectionAudit } from './connections/connection-audit.ts';
-import { kubeCredentialRoutes } from './connections/kube-credentials.ts';
 import { netcheckRoutes } from './connections/netcheck.ts';
 import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
@@ -39,6 +33,13 @@ import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import { sessionCookieName } from './identity/sessions.ts';
+import { kubeCredentialRoutes } from './kubernetes/access/kube-credentials.ts';
+import { builderRoutes } from './kubernetes/builder/routes.ts';
+import { clusterRoutes } from './kubernetes/clusters/routes.ts';
+import type { ClusterStore } from './kubernetes/clusters/store.ts';
+import { orphanRoutes } from './kubernetes/orphans/routes.ts';
+import { type OrphanSweep, registerOrphanMetrics } from './kubernetes/orphans/sweep.ts';
+import { makeDryRun } from './kubernetes/templates/dry-run.ts';
 import type { Logger } from './log.ts';
 import { makeAccess } from './ports/access.ts';
 import { makePorts } from './ports/ports.ts';
@@ -152,7 +153,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     );
   });
   const telemetry = installMetrics(app, { database, log });
-  measureOrphans(telemetry.registry, options.orphans);
+  registerOrphanMetrics(telemetry.registry, options.orphans);
 
   await app.register(websocket, { options: websocketOptions });
   await app.register(swagger, {
@@ -210,7 +211,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
   identityRoutes(app, { config, database, keys, bus, now, sleep: options.sleep ?? setTimeout });
-  templateRoutes(app, { database, connections: options.connections, now });
+  templateRoutes(app, { database, dryRun: makeDryRun(options.connections), now });
   workspaceRoutes(app, {
     database,
     bus,

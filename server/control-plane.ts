@@ -10,8 +10,6 @@ import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
 import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
-import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
-import { makeClusterStore } from './clusters/store.ts';
 import { type Config, ConfigError } from './config.ts';
 import { makeJobs, makeWaking } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
@@ -20,6 +18,8 @@ import { watchDatabase } from './database/watch.ts';
 import { makeBus } from './events/bus.ts';
 import { loadKeys } from './identity/keys.ts';
 import { sweepIdentity } from './identity/sweep.ts';
+import { makeClusterStore } from './kubernetes/clusters/store.ts';
+import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
 import type { Logger } from './log.ts';
 import { makeConnections } from './providers/kubernetes/connect.ts';
 import type { ClusterRecord } from './providers/kubernetes/connections.ts';
@@ -260,7 +260,7 @@ export async function startControlPlane(options: {
     alsoEach: async () => {
       await sweepIdentity(database, now);
       await removeOldLogs(database, config.buildLogs);
-      await orphans.once();
+      await orphans.runIfDue();
     },
   });
   await sweep.start();

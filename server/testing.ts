@@ -11,8 +11,6 @@ import pg from 'pg';
 import { v7 } from 'uuid';
 import { inject } from 'vitest';
 import { makeApp } from './app.ts';
-import { makeOrphanSweep } from './clusters/orphan-sweep.ts';
-import { makeClusterStore } from './clusters/store.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
 import { apiTokens, browserSessions, users } from './database/schema.ts';
@@ -20,6 +18,8 @@ import { type Bus, makeBus } from './events/bus.ts';
 import { type Keys, loadKeys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { sessionCookieName } from './identity/sessions.ts';
+import { makeClusterStore } from './kubernetes/clusters/store.ts';
+import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
 import { makeLog } from './log.ts';
 import { makeConnections } from './providers/kubernetes/connect.ts';
 

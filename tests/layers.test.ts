@@ -23,9 +23,9 @@ const nouns = [
   'identity',
   'telemetry',
   'templates',
-  'clusters',
   'satellites',
   'workspaces',
+  'kubernetes',
   'connections',
   'ports',
 ];
@@ -116,4 +116,15 @@ test('no files import each other in a circle', () => {
 
 test('no drawer for everything: folders called utils, helpers or common', () => {
   expect(files.filter((file) => /(^|\/)(utils|helpers|common)\//.test(relative('.', file)))).toEqual([]);
+});
+
+test('only the Kubernetes room and the composition import the Kubernetes provider', () => {
+  const isInside = (file: string) =>
+    /^server\/(providers|kubernetes)\//.test(file) || composition.includes(file);
+  const imported = [...graph].flatMap(([file, targets]) =>
+    targets
+      .filter((target) => target.startsWith('server/providers/kubernetes') && !isInside(file))
+      .map((target) => `${file} → ${target}`),
+  );
+  expect(imported).toEqual([]);
 });

@@ -1,6 +1,6 @@
 import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
-import { renderNamespace } from '../providers/kubernetes/namespace.ts';
 import type { Rendered } from '../providers/provider.ts';
+import { templateObjects } from '../providers/template-objects.ts';
 import { podAt } from './manifest-rules.ts';
 import { formatQuantity } from './quantity.ts';
 import { asList, asMap, type Issue } from './tree.ts';
@@ -115,10 +115,7 @@ function needOf(objects: readonly Manifest[]): Need {
 export function quotaIssues(rendered: Pick<Rendered, 'kubernetes' | 'home' | 'manifests'>): Issue[] {
   const section = rendered.kubernetes as KubernetesSection | undefined;
   if (!section || Object.keys(section.quota).length === 0) return [];
-  const spec = { workspaceId: '', owner: 'someone', name: 'example', template: rendered as Rendered };
-  const launch = { buildId: '', token: '', serverUrl: '' };
-  const options = { namespace: 'example', installation: '', agentImage: '' };
-  const need = needOf(renderNamespace(spec, launch, options) as Manifest[]);
+  const need = needOf(templateObjects(rendered as Rendered));
   const shown = {
     cpus: (value: number) => `${Math.round(value * 1000) / 1000} cores`,
     memory: (value: number) => formatQuantity(Math.round(value)),

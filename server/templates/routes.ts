@@ -2,16 +2,27 @@ import * as api from '@cde/api/templates.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import { serve } from '../http/serve.ts';
-import type { Connections } from '../providers/kubernetes/connections.ts';
-import { tryTemplate } from './attempt.ts';
 import { parseTemplate } from './parse.ts';
 import { activateVersion, deleteTemplate, publishTemplate } from './publish.ts';
 import { getTemplate, getVersion, listTemplates, listVersions } from './store.ts';
 
-/** Templates belong to nobody, so the endpoint's permission is all that is asked. */
+/** Why a cluster rejects an object of a template. */
+export interface DryRunError {
+  message: string;
+  detail?: string | undefined;
+  hint?: string | undefined;
+}
+
+/** Applies a template to a cluster without changing anything there, and returns what the cluster rejects. */
+export type DryRun = (
+  template: api.TemplateFile,
+  options: { cluster: string; parameters?: api.ParameterValues | undefined },
+) => Promise<DryRunError[]>;
+
+/** Templates have no owner, so the endpoint's permission is the only check. */
 export function templateRoutes(
   app: FastifyInstance,
-  deps: { database: Database; connections: Connections; now: () => Date },
+  deps: { database: Database; dryRun: DryRun; now: () => Date },
 ): void {
   const { db } = deps.database;
   serve(app, api.listTemplates, ({ query }) => listTemplates(db, query));
@@ -25,9 +36,7 @@ export function templateRoutes(
     const { template, faults, warnings } = parseTemplate(body.files);
     const { cluster, parameters } = body;
     const refused =
-      template && cluster !== undefined
-        ? await tryTemplate(deps.connections, template, { cluster, parameters })
-        : [];
+      template && cluster !== undefined ? await deps.dryRun(template, { cluster, parameters }) : [];
     return {
       valid: template !== null && refused.length === 0,
       refused,

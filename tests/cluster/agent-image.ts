@@ -5,13 +5,13 @@ import { fileURLToPath } from 'node:url';
 import { makeAgentImage } from '../../agent/container/image.ts';
 import { writeArchive } from './archive.ts';
 import { importOnce } from './images.ts';
+import { buildDir, shortHash } from './layout.ts';
 import { requirePackages, run } from './machine.ts';
-import { buildDir, hashOf } from './places.ts';
 
 const agentFolder = fileURLToPath(new URL('../../agent', import.meta.url));
 
 /** One for each state of the agent's sources; other checkouts of today may want theirs. */
-const kept = 5;
+const keptArchives = 5;
 
 function removeOld(): void {
   const archives = readdirSync(buildDir)
@@ -19,7 +19,7 @@ function removeOld(): void {
     .map((name) => join(buildDir, name))
     .map((file) => ({ file, at: statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0 }))
     .sort((one, other) => other.at - one.at);
-  for (const { file } of archives.slice(kept)) rmSync(file, { force: true });
+  for (const { file } of archives.slice(keptArchives)) rmSync(file, { force: true });
 }
 
 /** Builds it from the sources as they are, imports it into the node, and returns its name. */
@@ -29,7 +29,7 @@ export async function agentTestImage(): Promise<string> {
   try {
     await makeAgentImage(work);
     const content = run('sh', ['-c', `cd ${work} && find . -type f | sort | xargs cat | sha256sum`]);
-    const version = hashOf(content, agentFolder);
+    const version = shortHash(content, agentFolder);
     const name = `cde-test/agent:${version}`;
     const file = join(buildDir, `images-agent-${version}.tar`);
     if (!existsSync(file)) {

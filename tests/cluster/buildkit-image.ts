@@ -4,8 +4,8 @@
 import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { archive, debootstrap, importOnce } from './images.ts';
-import { run, say } from './machine.ts';
-import { hashOf } from './places.ts';
+import { shortHash } from './layout.ts';
+import { logProgress, run } from './machine.ts';
 import { tool } from './tool.ts';
 
 export const buildkitImage = 'cde-test/buildkit:1';
@@ -16,8 +16,8 @@ const programs = ['buildkitd', 'buildctl', 'rootlesskit'] as const;
 export async function importBuildkitImage(): Promise<string> {
   const paths: string[] = [];
   for (const name of programs) paths.push(await tool(name));
-  const file = await archive(`buildkit-${hashOf(...paths)}`, async (work) => {
-    say('Building the BuildKit image (once)');
+  const file = await archive(`buildkit-${shortHash(...paths)}`, async (work) => {
+    logProgress('Building the BuildKit image (once)');
     const root = join(work, 'root');
     await debootstrap(root, 'ca-certificates,git,runc,uidmap,fuse-overlayfs,iproute2,procps');
     run('chroot', [root, 'useradd', '--create-home', '--uid', '1000', 'user']);

@@ -1,8 +1,8 @@
 // The cluster's certificate authority, the certificates of its parts, and a kubeconfig for each of them.
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { apiServiceAddress, apiUrl, clusterDir, nodeAddress, nodeName } from './layout.ts';
 import { run } from './machine.ts';
-import { apiServiceAddress, apiUrl, clusterDir, nodeAddress, nodeName } from './places.ts';
 
 export const pki = (file: string): string => join(clusterDir, 'pki', file);
 
@@ -80,7 +80,7 @@ current-context: cde-test
 }
 
 /** The path of the kubeconfig of one part of the cluster. */
-export const partKubeconfig = (name: string): string => join(clusterDir, 'config', `${name}.kubeconfig`);
+export const componentKubeconfig = (name: string): string => join(clusterDir, 'config', `${name}.kubeconfig`);
 
 /** Makes what is missing of the certificates, and the kubeconfigs of the parts. Certificates last ten years. */
 export function makeCertificates(): void {
@@ -122,7 +122,7 @@ export function makeCertificates(): void {
     ]);
   }
   for (const name of ['admin', 'controller-manager', 'scheduler', 'kube-proxy', 'kubelet']) {
-    writeFileSync(partKubeconfig(name), kubeconfig(name), { mode: 0o600 });
+    writeFileSync(componentKubeconfig(name), kubeconfig(name), { mode: 0o600 });
   }
 }
 

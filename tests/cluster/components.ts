@@ -2,8 +2,7 @@
 // without CAP_SYS_RESOURCE and with version 1 control groups needs; an ordinary Debian is content with it too.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { partKubeconfig, pki } from './certificates.ts';
-import { cniConfigDir } from './network.ts';
+import { componentKubeconfig, pki } from './certificates.ts';
 import {
   clusterDir,
   containerdSocket,
@@ -14,7 +13,8 @@ import {
   ports,
   runDir,
   serviceRange,
-} from './places.ts';
+} from './layout.ts';
+import { cniConfigDir } from './network.ts';
 import type { Command } from './processes.ts';
 
 const config = (file: string) => join(clusterDir, 'config', file);
@@ -23,7 +23,7 @@ const config = (file: string) => join(clusterDir, 'config', file);
  * Writes a configuration file and returns its text, so that a change of it restarts its process. The same text is
  * not written again: kube-proxy ends when its file is touched.
  */
-function written(file: string, text: string): string {
+function writeConfig(file: string, text: string): string {
   mkdirSync(join(clusterDir, 'config'), { recursive: true });
   if (!existsSync(config(file)) || readFileSync(config(file), 'utf8') !== text)
     writeFileSync(config(file), text);
@@ -86,9 +86,9 @@ export const controllerManager = (kube: string): Command => ({
   program: kube,
   args: [
     'kube-controller-manager',
-    `--kubeconfig=${partKubeconfig('controller-manager')}`,
-    `--authentication-kubeconfig=${partKubeconfig('controller-manager')}`,
-    `--authorization-kubeconfig=${partKubeconfig('controller-manager')}`,
+    `--kubeconfig=${componentKubeconfig('controller-manager')}`,
+    `--authentication-kubeconfig=${componentKubeconfig('controller-manager')}`,
+    `--authorization-kubeconfig=${componentKubeconfig('controller-manager')}`,
     `--bind-address=127.0.0.1`,
     '--leader-elect=false',
     '--use-service-account-credentials=true',
@@ -113,9 +113,9 @@ export const scheduler = (kube: string): Command => ({
   program: kube,
   args: [
     'kube-scheduler',
-    `--kubeconfig=${partKubeconfig('scheduler')}`,
-    `--authentication-kubeconfig=${partKubeconfig('scheduler')}`,
-    `--authorization-kubeconfig=${partKubeconfig('scheduler')}`,
+    `--kubeconfig=${componentKubeconfig('scheduler')}`,
+    `--authentication-kubeconfig=${componentKubeconfig('scheduler')}`,
+    `--authorization-kubeconfig=${componentKubeconfig('scheduler')}`,
     '--bind-address=127.0.0.1',
     '--leader-elect=false',
     '--kube-api-qps=200',
@@ -128,7 +128,7 @@ export const containerd = (pauseImage: string): Command => ({
   name: 'containerd',
   program: 'containerd',
   args: ['--config', config('containerd.toml')],
-  config: written(
+  config: writeConfig(
     'containerd.toml',
     `version = 2
 root = "${join(clusterDir, 'containerd')}"
@@ -166,7 +166,7 @@ export const kubelet = (kube: string): Command => ({
   args: [
     'kubelet',
     `--config=${config('kubelet.yaml')}`,
-    `--kubeconfig=${partKubeconfig('kubelet')}`,
+    `--kubeconfig=${componentKubeconfig('kubelet')}`,
     `--root-dir=${join(clusterDir, 'kubelet')}`,
     `--cert-dir=${join(clusterDir, 'kubelet', 'pki')}`,
     `--hostname-override=${nodeName}`,
@@ -175,7 +175,7 @@ export const kubelet = (kube: string): Command => ({
   // Thresholds as low as they go: a disk that is nearly full is no reason to end a test.
   // NeverVerify: an image that was pulled under one name would be pulled again when it is used under another.
   // imageGCHighThresholdPercent 100: our images are in no registry, one that is collected is gone.
-  config: written(
+  config: writeConfig(
     'kubelet.yaml',
     `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -221,11 +221,11 @@ export const kubeProxy = (kube: string): Command => ({
   name: 'kube-proxy',
   program: kube,
   args: ['kube-proxy', `--config=${config('kube-proxy.yaml')}`],
-  config: written(
+  config: writeConfig(
     'kube-proxy.yaml',
     `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-clientConnection: {kubeconfig: ${partKubeconfig('kube-proxy')}}
+clientConnection: {kubeconfig: ${componentKubeconfig('kube-proxy')}}
 hostnameOverride: ${nodeName}
 bindAddress: ${nodeAddress}
 healthzBindAddress: 127.0.0.1:10256
@@ -250,14 +250,14 @@ export const dns = (coredns: string): Command => ({
   name: 'coredns',
   program: coredns,
   args: ['-conf', config('Corefile')],
-  config: written(
+  config: writeConfig(
     'Corefile',
     `.:53 {
   bind ${nodeAddress}
   errors
   ready 127.0.0.1:${ports.dnsReady}
   kubernetes cluster.local in-addr.arpa ip6.arpa {
-    kubeconfig ${partKubeconfig('admin')}
+    kubeconfig ${componentKubeconfig('admin')}
     pods insecure
     fallthrough in-addr.arpa ip6.arpa
     ttl 1

@@ -2,12 +2,12 @@
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { alone } from './lock.ts';
-import { Refusal, requireMachine, run, say, tried, until } from './machine.ts';
+import { removeHostFolders } from './host-folders.ts';
+import { clusterDir, runDir } from './layout.ts';
+import { withClusterLock } from './lock.ts';
+import { logProgress, requireLinuxRoot, run, SetupError, succeeds, until } from './machine.ts';
 import { removeNetwork } from './network.ts';
-import { clusterDir, runDir } from './places.ts';
-import { known, stop } from './processes.ts';
-import { removeTraces } from './traces.ts';
+import { recordedProcesses, stopProcess } from './processes.ts';
 
 /** Ids of the processes whose command line has the given text: ours carry our socket's or our folder's path. */
 const processesWith = (text: string): number[] =>
@@ -23,10 +23,10 @@ const processesWith = (text: string): number[] =>
     });
 
 /** The processes in a control group and those below it. */
-function members(folder: string): number[] {
+function groupProcesses(folder: string): number[] {
   const own = readFileSync(join(folder, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
   const below = readdirSync(folder).filter((name) => statSync(join(folder, name)).isDirectory());
-  return [...own, ...below.flatMap((name) => members(join(folder, name)))];
+  return [...own, ...below.flatMap((name) => groupProcesses(join(folder, name)))];
 }
 
 function removeGroup(folder: string): void {
@@ -51,9 +51,9 @@ function kill(pid: number): void {
 }
 
 /** Ends every container: first the shims, which would report to a containerd that is gone, then what they ran. */
-async function endContainers(): Promise<void> {
+async function killContainers(): Promise<void> {
   const socket = join(runDir, 'containerd.sock');
-  const left = () => [...processesWith(socket), ...podGroups().flatMap(members)];
+  const left = () => [...processesWith(socket), ...podGroups().flatMap(groupProcesses)];
   await until(
     () => {
       const alive = left();
@@ -80,11 +80,12 @@ function unmount(...folders: string[]): void {
 function removePodNetworks(): void {
   const folder = '/run/netns';
   if (!existsSync(folder)) return;
-  for (const name of readdirSync(folder)) if (name.startsWith('cni-')) tried('ip', 'netns', 'delete', name);
+  for (const name of readdirSync(folder))
+    if (name.startsWith('cni-')) succeeds('ip', 'netns', 'delete', name);
 }
 
 /** Whether a containerd of somebody else (Docker's, say) runs here. */
-const containersOfOthers = (): boolean =>
+const hasForeignContainers = (): boolean =>
   readdirSync('/proc').some((entry) => {
     try {
       return (
@@ -97,37 +98,37 @@ const containersOfOthers = (): boolean =>
 
 /** Ends the cluster and removes its files, mounts, bridges, rules and control groups. Does nothing when there is none. */
 export async function down(): Promise<void> {
-  requireMachine();
+  requireLinuxRoot();
   if (!existsSync(clusterDir) && !existsSync(runDir)) {
-    say('There is no cluster');
+    logProgress('There is no cluster');
     return;
   }
   const began = Date.now();
   rmSync(join(clusterDir, 'kubeconfig'), { force: true });
   // The kubelet first, or it would start again what is ended; etcd last, or the others would wait for it.
   const order = ['kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager'];
-  await Promise.all(order.map(stop));
+  await Promise.all(order.map(stopProcess));
   await Promise.all(
-    known()
+    recordedProcesses()
       .filter((name) => name !== 'etcd')
-      .map(stop),
+      .map(stopProcess),
   );
-  await stop('etcd');
-  await endContainers();
+  await stopProcess('etcd');
+  await killContainers();
   unmount(clusterDir, runDir);
   removePodNetworks();
   removeNetwork();
-  removeTraces(containersOfOthers());
+  removeHostFolders(hasForeignContainers());
   for (const folder of [clusterDir, runDir]) rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
-  say(`The cluster is gone (${((Date.now() - began) / 1000).toFixed(1)} s)`);
+  logProgress(`The cluster is gone (${((Date.now() - began) / 1000).toFixed(1)} s)`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    await alone(down);
+    await withClusterLock(down);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    say(error.message);
+    if (!(error instanceof SetupError)) throw error;
+    logProgress(error.message);
     process.exitCode = 1;
   }
 }

@@ -3,24 +3,24 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { requirePackages, run, say } from './machine.ts';
-import { buildDir } from './places.ts';
+import { buildDir } from './layout.ts';
+import { logProgress, requirePackages, run } from './machine.ts';
 
 /** The oldest Go that every tool here builds with, and the one that is fetched where there is none so new. */
-const needed = [1, 26, 8] as const;
-const fetched = needed.join('.');
+const minVersion = [1, 26, 8] as const;
+const fetched = minVersion.join('.');
 
 const goEnvironment = { ...process.env, GOTOOLCHAIN: 'local', GOFLAGS: '', CGO_ENABLED: '0' };
 
-const newEnough = (go: string): boolean => {
+const isNewEnough = (go: string): boolean => {
   const shown = spawnSync(go, ['env', 'GOVERSION'], { encoding: 'utf8', env: goEnvironment });
   const version = /^go(\d+)\.(\d+)(?:\.(\d+))?/
     .exec(shown.stdout ?? '')
     ?.slice(1)
     .map((part) => Number(part ?? 0));
   if (!version) return false;
-  const differs = needed.findIndex((part, at) => part !== version[at]);
-  return differs === -1 || version[differs]! > needed[differs]!;
+  const differs = minVersion.findIndex((part, at) => part !== version[at]);
+  return differs === -1 || version[differs]! > minVersion[differs]!;
 };
 
 let found: string | undefined;
@@ -29,13 +29,13 @@ let found: string | undefined;
 export function goCommand(): string {
   if (found) return found;
   for (const candidate of ['go', '/usr/local/go/bin/go']) {
-    if (newEnough(candidate)) {
+    if (isNewEnough(candidate)) {
       found = candidate;
       return candidate;
     }
   }
   requirePackages('golang-go');
-  say(`Fetching Go ${fetched}`);
+  logProgress(`Fetching Go ${fetched}`);
   const arch = process.arch === 'arm64' ? 'arm64' : 'amd64';
   const env = { ...goEnvironment, GOPATH: join(buildDir, 'gopath') };
   const module = `golang.org/toolchain@v0.0.1-go${fetched}.linux-${arch}`;
@@ -45,7 +45,7 @@ export function goCommand(): string {
   const go = join(answer.Dir, 'bin', 'go');
   // A module zip carries no permissions: the commands arrive without their x.
   run('chmod', ['-R', 'u+x', join(answer.Dir, 'bin'), join(answer.Dir, 'pkg', 'tool')]);
-  if (!existsSync(go) || !newEnough(go)) throw new Error(`${module} holds no working go command`);
+  if (!existsSync(go) || !isNewEnough(go)) throw new Error(`${module} holds no working go command`);
   found = go;
   return go;
 }

@@ -13,8 +13,8 @@ import {
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type ImageRecipe, writeArchive } from './archive.ts';
-import { requirePackages, run, runAsync, say } from './machine.ts';
-import { buildDir, clusterDir, containerdSocket, hashOf } from './places.ts';
+import { buildDir, clusterDir, containerdSocket, shortHash } from './layout.ts';
+import { logProgress, requirePackages, run, runAsync } from './machine.ts';
 import { removeLeftovers, tool } from './tool.ts';
 
 /** The names by which pods name them, with `imagePullPolicy: Never` or `IfNotPresent`. */
@@ -78,7 +78,7 @@ export async function debootstrap(root: string, packages: string): Promise<void>
 
 async function debianLayers(work: string): Promise<ImageRecipe[]> {
   const root = join(work, 'debian');
-  say('Building the Debian image (once)');
+  logProgress('Building the Debian image (once)');
   await debootstrap(root, debianPackages);
   run('chroot', [root, 'useradd', '--create-home', '--uid', '1000', '--shell', '/bin/bash', 'dev']);
   put(root, 'etc/sudoers.d/dev', 'dev ALL=(ALL) NOPASSWD: ALL\n', 0o440);
@@ -144,7 +144,7 @@ export async function archive(
   kind: string,
   recipes: (work: string) => Promise<ImageRecipe[]>,
 ): Promise<string> {
-  const file = join(buildDir, `images-${kind}-${hashOf(recipeVersion, process.arch)}.tar`);
+  const file = join(buildDir, `images-${kind}-${shortHash(recipeVersion, process.arch)}.tar`);
   if (existsSync(file)) return file;
   removeLeftovers();
   const work = join(buildDir, `.images-${kind}-${process.pid}`);
@@ -155,7 +155,7 @@ export async function archive(
   } finally {
     rmSync(work, { recursive: true, force: true });
   }
-  say(`Built the ${kind} images in ${Math.round((Date.now() - began) / 1000)} s`);
+  logProgress(`Built the ${kind} images in ${Math.round((Date.now() - began) / 1000)} s`);
   return file;
 }
 

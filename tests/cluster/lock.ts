@@ -2,10 +2,10 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { cacheDir } from './places.ts';
+import { cacheDir } from './layout.ts';
 
 /** Runs `work` while no other up or down is under way on this machine. */
-export async function alone<T>(work: () => Promise<T>): Promise<T> {
+export async function withClusterLock<T>(work: () => Promise<T>): Promise<T> {
   mkdirSync(cacheDir, { recursive: true });
   const file = join(cacheDir, 'cluster.lock');
   // The kernel lets go of it with this process, however that ends: flock holds it while its child's stdin is open.

@@ -3,12 +3,12 @@ import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
 /** Says what is going on, on stderr: stdout is for results. */
-export const say = (line: string): void => {
+export const logProgress = (line: string): void => {
   process.stderr.write(`${line}\n`);
 };
 
 /** A failure that a person can do something about; shown as one line, without a stack. */
-export class Refusal extends Error {}
+export class SetupError extends Error {}
 
 /** Runs a program and returns its stdout; throws with its stderr when it fails. */
 export function run(
@@ -56,15 +56,15 @@ export function runAsync(
 }
 
 /** Whether it worked, for commands whose failure means "was not there". */
-export const tried = (program: string, ...args: string[]): boolean =>
+export const succeeds = (program: string, ...args: string[]): boolean =>
   spawnSync(program, args, { stdio: 'ignore' }).status === 0;
 
 /** Refuses a machine that cannot run a cluster, saying what it lacks. */
-export function requireMachine(): void {
+export function requireLinuxRoot(): void {
   if (process.platform !== 'linux')
-    throw new Refusal(`The test cluster needs Linux; this is ${process.platform}`);
+    throw new SetupError(`The test cluster needs Linux; this is ${process.platform}`);
   if (process.getuid?.() !== 0)
-    throw new Refusal('The test cluster needs root, to start containers and bridges');
+    throw new SetupError('The test cluster needs root, to start containers and bridges');
 }
 
 /** Installs those of the named Debian packages that are missing. */
@@ -75,11 +75,11 @@ export function requirePackages(...packages: string[]): void {
   });
   if (missing.length === 0) return;
   if (!existsSync('/usr/bin/apt-get')) {
-    throw new Refusal(
+    throw new SetupError(
       `The test cluster needs the Debian packages ${missing.join(', ')}, and this machine has no apt`,
     );
   }
-  say(`Installing ${missing.join(', ')}`);
+  logProgress(`Installing ${missing.join(', ')}`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const install = ['install', '-y', '-qq', '--no-install-recommends', ...missing];
   // The lists may be older than the archive, or not there at all.

@@ -1,7 +1,6 @@
 // What a cluster has from its first minute: the default storage class and the name of its DNS server.
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { runAsync, until } from './machine.ts';
 import {
   clusterDir,
   dnsServiceAddress,
@@ -9,9 +8,10 @@ import {
   nodeName,
   provisionerName,
   storageClass,
-} from './places.ts';
+} from './layout.ts';
+import { runAsync, until } from './machine.ts';
 
-const basics = `apiVersion: storage.k8s.io/v1
+const baseManifests = `apiVersion: storage.k8s.io/v1
 kind: StorageClass
 metadata:
   name: ${storageClass}
@@ -46,9 +46,9 @@ endpoints:
 `;
 
 /** Applies them; waits for the namespace kube-system, which the API server makes a moment after it is ready. */
-export async function applyBasics(kube: string, kubeconfig: string): Promise<void> {
+export async function applyBaseManifests(kube: string, kubeconfig: string): Promise<void> {
   const file = join(clusterDir, 'config', 'basics.yaml');
-  writeFileSync(file, basics);
+  writeFileSync(file, baseManifests);
   let last = '';
   await until(
     () =>

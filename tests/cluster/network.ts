@@ -3,8 +3,8 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { run, tried } from './machine.ts';
-import { clusterDir, nodeAddress, nodeBridge, podBridge, podRange } from './places.ts';
+import { clusterDir, nodeAddress, nodeBridge, podBridge, podRange } from './layout.ts';
+import { run, succeeds } from './machine.ts';
 
 export const cniConfigDir = join(clusterDir, 'cni');
 
@@ -12,7 +12,7 @@ const setting = (name: string) => `/proc/sys/${name}`;
 const before = join(clusterDir, 'sysctls.json');
 
 /** What the kubelet, kube-proxy and the bridges set; `down` puts the old values back. */
-const touched = [
+const changedSettings = [
   'net/ipv4/ip_forward',
   'net/bridge/bridge-nf-call-iptables',
   'net/ipv4/conf/all/route_localnet',
@@ -34,24 +34,24 @@ const forwardRules = [
 export function makeNetwork(): void {
   if (!existsSync(before)) {
     const values = Object.fromEntries(
-      touched
+      changedSettings
         .filter((name) => existsSync(setting(name)))
         .map((name) => [name, readFileSync(setting(name), 'utf8')]),
     );
     writeFileSync(before, JSON.stringify(values));
   }
   // Without it a pod's traffic to a service and back through the same bridge is not translated. It may be built in.
-  tried('modprobe', 'br_netfilter');
+  succeeds('modprobe', 'br_netfilter');
   for (const name of ['net/ipv4/ip_forward', 'net/bridge/bridge-nf-call-iptables']) {
     if (existsSync(setting(name))) writeFileSync(setting(name), '1');
   }
-  if (!tried('ip', 'link', 'show', nodeBridge)) run('ip', ['link', 'add', nodeBridge, 'type', 'bridge']);
+  if (!succeeds('ip', 'link', 'show', nodeBridge)) run('ip', ['link', 'add', nodeBridge, 'type', 'bridge']);
   if (!run('ip', ['-4', 'addr', 'show', nodeBridge]).includes(`${nodeAddress}/`)) {
     run('ip', ['addr', 'add', `${nodeAddress}/24`, 'dev', nodeBridge]);
   }
   run('ip', ['link', 'set', nodeBridge, 'up']);
   for (const rule of forwardRules) {
-    if (!tried('iptables', '-w', '-C', ...rule)) run('iptables', ['-w', '-I', ...rule]);
+    if (!succeeds('iptables', '-w', '-C', ...rule)) run('iptables', ['-w', '-I', ...rule]);
   }
   mkdirSync(cniConfigDir, { recursive: true });
   const cni = {
@@ -78,7 +78,7 @@ export function makeNetwork(): void {
 }
 
 /** Chains that kube-proxy, the kubelet and the CNI plugins make; nobody else's begin so. */
-const ourChain = /^(KUBE-|CNI-)/;
+const ownChainPattern = /^(KUBE-|CNI-)/;
 
 function removeChains(save: string, restore: string): void {
   const shown = spawnSync(save, [], { encoding: 'utf8' });
@@ -91,12 +91,13 @@ function removeChains(save: string, restore: string): void {
       tables.set(line, undo);
     }
     const chain = /^:(\S+)/.exec(line)?.[1];
-    if (chain && ourChain.test(chain)) {
+    if (chain && ownChainPattern.test(chain)) {
       undo.rules.push(`-F ${chain}`);
       undo.chains.push(`-X ${chain}`);
     }
     const [, of, rule] = /^-A (\S+) (.*)$/.exec(line) ?? [];
-    if (of && rule && !ourChain.test(of) && /-j (KUBE-|CNI-)/.test(rule)) undo.rules.push(`-D ${of} ${rule}`);
+    if (of && rule && !ownChainPattern.test(of) && /-j (KUBE-|CNI-)/.test(rule))
+      undo.rules.push(`-D ${of} ${rule}`);
   }
   const script = [...tables].flatMap(([table, { rules, chains }]) =>
     rules.length > 0 ? [table, ...rules, ...chains, 'COMMIT'] : [],
@@ -106,8 +107,8 @@ function removeChains(save: string, restore: string): void {
 
 /** Removes bridges, rules and chains, and gives the kernel's settings their old values. */
 export function removeNetwork(): void {
-  for (const bridge of [nodeBridge, podBridge]) tried('ip', 'link', 'del', bridge);
-  for (const rule of forwardRules) while (tried('iptables', '-w', '-D', ...rule));
+  for (const bridge of [nodeBridge, podBridge]) succeeds('ip', 'link', 'del', bridge);
+  for (const rule of forwardRules) while (succeeds('iptables', '-w', '-D', ...rule));
   removeChains('iptables-save', 'iptables-restore');
   removeChains('ip6tables-save', 'ip6tables-restore');
   try {

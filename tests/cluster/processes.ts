@@ -12,8 +12,8 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { clusterDir, logDir, shortHash } from './layout.ts';
 import { until } from './machine.ts';
-import { clusterDir, hashOf, logDir } from './places.ts';
 
 const pidDir = join(clusterDir, 'pids');
 
@@ -43,13 +43,13 @@ const recordOf = (name: string): Record | undefined => {
 };
 
 /** The id of the named process if it runs, and is the one that we started. */
-export function running(name: string): number | undefined {
+export function runningPid(name: string): number | undefined {
   const record = recordOf(name);
   return record && startTime(record.pid) === record.started ? record.pid : undefined;
 }
 
 /** The names of all processes that were ever started and not stopped. */
-export const known = (): string[] => (existsSync(pidDir) ? readdirSync(pidDir).sort() : []);
+export const recordedProcesses = (): string[] => (existsSync(pidDir) ? readdirSync(pidDir).sort() : []);
 
 export interface Command {
   name: string;
@@ -63,11 +63,11 @@ export interface Command {
 }
 
 /** Starts the process unless it runs already with the same command. Returns whether it had to be started. */
-export async function start(command: Command): Promise<boolean> {
+export async function startProcess(command: Command): Promise<boolean> {
   const words = command.identity === undefined ? [command.program, ...command.args] : [command.identity];
-  const hash = hashOf(...words, command.config ?? '');
-  if (running(command.name) && recordOf(command.name)?.command === hash) return false;
-  await stop(command.name);
+  const hash = shortHash(...words, command.config ?? '');
+  if (runningPid(command.name) && recordOf(command.name)?.command === hash) return false;
+  await stopProcess(command.name);
   mkdirSync(pidDir, { recursive: true });
   mkdirSync(logDir, { recursive: true });
   const log = openSync(join(logDir, `${command.name}.log`), 'a');
@@ -97,11 +97,11 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
 };
 
 /** Ends the named process, by force after ten seconds, and forgets it. */
-export async function stop(name: string): Promise<void> {
-  const pid = running(name);
+export async function stopProcess(name: string): Promise<void> {
+  const pid = runningPid(name);
   if (pid !== undefined) {
     signal(pid, 'SIGTERM');
-    const gone = () => running(name) === undefined;
+    const gone = () => runningPid(name) === undefined;
     await until(gone, 10, () => '', 30).catch(() => signal(pid, 'SIGKILL'));
     await until(gone, 10, () => `${name} (${pid}) does not end`, 30);
   }

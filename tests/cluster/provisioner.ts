@@ -13,7 +13,7 @@ import {
   type V1PersistentVolume,
   type V1PersistentVolumeClaim,
 } from '@kubernetes/client-node';
-import { provisionerName, storageClass, volumeDir } from './places.ts';
+import { provisionerName, storageClass, volumeDir } from './layout.ts';
 
 const config = new KubeConfig();
 config.loadFromFile(process.argv[2]!);

@@ -6,7 +6,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { registryHostsDir } from './components.ts';
-import { nodeAddress } from './places.ts';
+import { nodeAddress } from './layout.ts';
 import { tool } from './tool.ts';
 
 export interface Registry {

@@ -4,8 +4,8 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
+import { clusterToolsDir } from './layout.ts';
 import { run } from './machine.ts';
-import { here } from './places.ts';
 import { tool } from './tool.ts';
 
 const kinds = ['volumesnapshotclasses', 'volumesnapshotcontents', 'volumesnapshots'];
@@ -21,7 +21,7 @@ export async function startSnapshots(kubeconfig: string): Promise<Snapshots> {
   const module = run(
     goCommand(),
     ['list', '-mod=mod', '-m', '-f', '{{.Dir}}', 'github.com/kubernetes-csi/external-snapshotter/client/v8'],
-    { cwd: join(here, 'go', 'snapshots'), env: goBuildEnvironment },
+    { cwd: join(clusterToolsDir, 'go', 'snapshots'), env: goBuildEnvironment },
   ).trim();
   const files = kinds.flatMap((kind) => [
     '-f',

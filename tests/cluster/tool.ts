@@ -5,8 +5,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } 
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
-import { runAsync, say } from './machine.ts';
-import { buildDir, hashOf, here } from './places.ts';
+import { buildDir, clusterToolsDir, shortHash } from './layout.ts';
+import { logProgress, runAsync } from './machine.ts';
 
 export const kwokVersion = 'v0.8.0';
 const buildkitVersion = 'v0.31.0';
@@ -85,22 +85,25 @@ export type ToolName = keyof typeof catalogue;
 export const toolNames = Object.keys(catalogue) as ToolName[];
 
 const sourceHash = (source: Source): string => {
-  if (!('folder' in source)) return hashOf(JSON.stringify(source));
-  const folder = join(here, 'go', source.folder);
+  if (!('folder' in source)) return shortHash(JSON.stringify(source));
+  const folder = join(clusterToolsDir, 'go', source.folder);
   const files = readdirSync(folder).sort();
-  return hashOf(JSON.stringify(source), ...files.flatMap((file) => [file, readFileSync(join(folder, file))]));
+  return shortHash(
+    JSON.stringify(source),
+    ...files.flatMap((file) => [file, readFileSync(join(folder, file))]),
+  );
 };
 
 /** How long a hook that calls tool() may take: a build on two busy cores, in ms. */
 export const buildTimeout = 1_200_000;
 
-const underWay = new Map<ToolName, Promise<string>>();
+const buildsInProgress = new Map<ToolName, Promise<string>>();
 
 /** Builds the named tool unless the cache has it, and returns the path of the program. */
 export function tool(name: ToolName): Promise<string> {
-  const going = underWay.get(name) ?? build(name);
-  underWay.set(name, going);
-  going.catch(() => underWay.delete(name));
+  const going = buildsInProgress.get(name) ?? build(name);
+  buildsInProgress.set(name, going);
+  going.catch(() => buildsInProgress.delete(name));
   return going;
 }
 
@@ -123,14 +126,17 @@ async function build(name: ToolName): Promise<string> {
   removeLeftovers();
   const temporary = join(buildDir, `.building-${name}-${process.pid}`);
   mkdirSync(temporary, { recursive: true });
-  say(`Building ${name} ${source.version} (once; kept in ${folder})`);
+  logProgress(`Building ${name} ${source.version} (once; kept in ${folder})`);
   const began = Date.now();
-  const beat = setInterval(() => say(`  … ${name}, ${Math.round((Date.now() - began) / 1000)} s`), 30_000);
+  const beat = setInterval(
+    () => logProgress(`  … ${name}, ${Math.round((Date.now() - began) / 1000)} s`),
+    30_000,
+  );
   try {
     const flags = ['-trimpath', '-buildvcs=false', '-ldflags', `-s -w ${source.ldflags ?? ''}`.trim()];
     if ('folder' in source) {
       await runAsync(go, ['build', ...flags, '-o', join(temporary, name), source.package ?? '.'], {
-        cwd: join(here, 'go', source.folder),
+        cwd: join(clusterToolsDir, 'go', source.folder),
         env: goBuildEnvironment,
       });
     } else {
@@ -149,7 +155,7 @@ async function build(name: ToolName): Promise<string> {
     clearInterval(beat);
     rmSync(temporary, { recursive: true, force: true });
   }
-  say(`Built ${name} in ${Math.round((Date.now() - began) / 1000)} s`);
+  logProgress(`Built ${name} in ${Math.round((Date.now() - began) / 1000)} s`);
   return program;
 }
 
@@ -157,7 +163,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const names = process.argv.slice(2) as ToolName[];
   const unknown = names.find((name) => !toolNames.includes(name));
   if (unknown !== undefined) {
-    say(`There is no tool ${unknown}. The tools are: ${toolNames.join(', ')}`);
+    logProgress(`There is no tool ${unknown}. The tools are: ${toolNames.join(', ')}`);
     process.exit(1);
   }
   // One after the other: each build uses all cores.

@@ -2,17 +2,25 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { adminKubeconfig, makeCertificates, partKubeconfig, pki } from './certificates.ts';
+import { adminKubeconfig, componentKubeconfig, makeCertificates, pki } from './certificates.ts';
 import * as components from './components.ts';
+import { recordHostFolders } from './host-folders.ts';
 import { debianImages, images, importOnce, smallImages } from './images.ts';
-import { alone } from './lock.ts';
-import { Refusal, requireMachine, requirePackages, run, say, tried, until } from './machine.ts';
-import { applyBasics } from './manifests.ts';
+import * as places from './layout.ts';
+import { withClusterLock } from './lock.ts';
+import {
+  logProgress,
+  requireLinuxRoot,
+  requirePackages,
+  run,
+  SetupError,
+  succeeds,
+  until,
+} from './machine.ts';
+import { applyBaseManifests } from './manifests.ts';
 import { makeNetwork } from './network.ts';
-import * as places from './places.ts';
-import { type Command, known, logTail, running, start } from './processes.ts';
+import { type Command, logTail, recordedProcesses, runningPid, startProcess } from './processes.ts';
 import { tool } from './tool.ts';
-import { rememberTraces } from './traces.ts';
 
 const packages = [
   'containerd',
@@ -32,7 +40,7 @@ async function healthy(command: Command, seconds: number, check: () => boolean):
   const why = (what: string) => `${command.name} ${what}. Its log ends with:\n${logTail(command.name)}`;
   await until(
     () => {
-      if (!running(command.name)) throw new Error(why('ended'));
+      if (!runningPid(command.name)) throw new Error(why('ended'));
       return check();
     },
     seconds,
@@ -41,11 +49,11 @@ async function healthy(command: Command, seconds: number, check: () => boolean):
 }
 
 const answers = (url: string, ...args: string[]): boolean =>
-  tried('curl', '-fsS', '--max-time', '2', ...args, url);
+  succeeds('curl', '-fsS', '--max-time', '2', ...args, url);
 
 /** Starts each process that is not there and waits until the node is Ready. Returns the kubeconfig's path. */
 export async function up(): Promise<string> {
-  requireMachine();
+  requireLinuxRoot();
   const began = Date.now();
   requirePackages(...packages, 'curl');
   // One after the other: each build uses all cores.
@@ -56,21 +64,21 @@ export async function up(): Promise<string> {
     mkdirSync(join(places.clusterDir, folder), { recursive: true });
   }
   mkdirSync(places.runDir, { recursive: true });
-  rememberTraces();
+  recordHostFolders();
   makeCertificates();
   makeNetwork();
 
   const startedNow: string[] = [];
-  const begin = async (command: Command) => {
-    if (await start(command)) startedNow.push(command.name);
+  const ensureStarted = async (command: Command) => {
+    if (await startProcess(command)) startedNow.push(command.name);
   };
   const cluster = Date.now();
   const etcd = components.etcd();
   const containerd = components.containerd(images.pause);
   const apiServer = components.apiServer(kube);
-  await Promise.all([begin(etcd), begin(containerd)]);
+  await Promise.all([ensureStarted(etcd), ensureStarted(containerd)]);
   await healthy(etcd, 30, () => answers(`http://127.0.0.1:${places.ports.etcd}/health`));
-  await begin(apiServer);
+  await ensureStarted(apiServer);
   await healthy(containerd, 30, () => existsSync(places.containerdSocket));
   await importOnce(small, [images.pause, images.scratch, images.musl]);
   const api = ['--cacert', pki('ca.crt'), '--cert', pki('admin.crt'), '--key', pki('admin.key')];
@@ -87,13 +95,13 @@ export async function up(): Promise<string> {
     dns,
     provisioner(),
   ]) {
-    await begin(command);
+    await ensureStarted(command);
   }
-  await applyBasics(kube, partKubeconfig('admin'));
+  await applyBaseManifests(kube, componentKubeconfig('admin'));
   const ready = () =>
-    tried(
+    succeeds(
       kube,
-      ...['kubectl', '--kubeconfig', partKubeconfig('admin'), 'wait', '--for=condition=Ready'],
+      ...['kubectl', '--kubeconfig', componentKubeconfig('admin'), 'wait', '--for=condition=Ready'],
       ...[`node/${places.nodeName}`, '--timeout=1s'],
     );
   await healthy(kubelet, 90, ready);
@@ -103,25 +111,27 @@ export async function up(): Promise<string> {
   run('mv', [`${places.kubeconfigPath}.new`, places.kubeconfigPath]);
   await importOnce(await debianImages(), [images.debian, images.debianNewer, images.nonroot]);
 
-  if (startedNow.length === 0) say('The cluster is up already');
-  else say(`Started ${startedNow.join(', ')}; node Ready after ${readyAfter} s`);
-  say(`${known().length} processes; ${((Date.now() - began) / 1000).toFixed(1)} s in all`);
+  if (startedNow.length === 0) logProgress('The cluster is up already');
+  else logProgress(`Started ${startedNow.join(', ')}; node Ready after ${readyAfter} s`);
+  logProgress(
+    `${recordedProcesses().length} processes; ${((Date.now() - began) / 1000).toFixed(1)} s in all`,
+  );
   return places.kubeconfigPath;
 }
 
 const provisioner = (): Command => ({
   name: 'provisioner',
   program: process.execPath,
-  args: [join(places.here, 'provisioner.ts'), partKubeconfig('admin')],
-  identity: readFileSync(join(places.here, 'provisioner.ts'), 'utf8'),
+  args: [join(places.clusterToolsDir, 'provisioner.ts'), componentKubeconfig('admin')],
+  identity: readFileSync(join(places.clusterToolsDir, 'provisioner.ts'), 'utf8'),
 });
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
-    console.log(await alone(up));
+    console.log(await withClusterLock(up));
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
-    say(error.message);
+    if (!(error instanceof SetupError)) throw error;
+    logProgress(error.message);
     process.exitCode = 1;
   }
 }

@@ -4,8 +4,8 @@
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Refusal, runAsync, say } from '../cluster/machine.ts';
-import { cacheDir, hashOf } from '../cluster/places.ts';
+import { cacheDir, shortHash } from '../cluster/layout.ts';
+import { logProgress, runAsync, SetupError } from '../cluster/machine.ts';
 
 const frameworksDir = join(cacheDir, 'frameworks');
 /** Debian's Node, with its headers: what code-server's native modules are compiled for. */
@@ -89,18 +89,18 @@ export const installTimeoutMs = 1_500_000;
 export async function install(name: FrameworkName): Promise<string> {
   const { versions, debian, needs = {}, make } = catalogue[name] as Install;
   const packages = Object.entries(versions).map(([one, version]) => `${one}@${version}`);
-  const folder = join(frameworksDir, `${name}-${hashOf(...packages)}`);
+  const folder = join(frameworksDir, `${name}-${shortHash(...packages)}`);
   await installDebian(debian);
   if (existsSync(join(folder, '.complete'))) return folder;
   for (const [path, advice] of Object.entries(needs))
-    if (!existsSync(path)) throw new Refusal(`${name} needs ${path}, which is missing: ${advice}`);
+    if (!existsSync(path)) throw new SetupError(`${name} needs ${path}, which is missing: ${advice}`);
 
   removeLeftovers();
   // A Python environment knows its own path, so it is made in place; the mark says that it is whole.
   const temporary = name === 'python' ? folder : join(frameworksDir, `.installing-${name}-${process.pid}`);
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(temporary, { recursive: true });
-  say(`Installing ${packages.join(', ') || name} (once; kept in ${folder})`);
+  logProgress(`Installing ${packages.join(', ') || name} (once; kept in ${folder})`);
   const began = Date.now();
   try {
     await make(temporary, packages);
@@ -113,7 +113,7 @@ export async function install(name: FrameworkName): Promise<string> {
     rmSync(temporary, { recursive: true, force: true });
     throw error;
   }
-  say(`Installed ${name} in ${Math.round((Date.now() - began) / 1000)} s`);
+  logProgress(`Installed ${name} in ${Math.round((Date.now() - began) / 1000)} s`);
   return folder;
 }
 
@@ -124,8 +124,8 @@ async function installDebian(packages: string[]): Promise<void> {
     if (!status.includes('install ok installed')) missing.push(name);
   }
   if (missing.length === 0) return;
-  if (process.getuid?.() !== 0) throw new Refusal(`Missing: apt-get install ${missing.join(' ')}`);
-  say(`Installing ${missing.join(' ')}`);
+  if (process.getuid?.() !== 0) throw new SetupError(`Missing: apt-get install ${missing.join(' ')}`);
+  logProgress(`Installing ${missing.join(' ')}`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const lock = ['-o', 'DPkg::Lock::Timeout=300', '-qq'];
   await runAsync('apt-get', [...lock, 'update'], { env });
@@ -146,7 +146,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   try {
     for (const name of frameworkNames) await install(name);
   } catch (error) {
-    say(error instanceof Refusal ? error.message : String((error as Error).stack));
+    logProgress(error instanceof SetupError ? error.message : String((error as Error).stack));
     process.exit(1);
   }
 }

@@ -18,8 +18,8 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { debianMirror } from '../cluster/images.ts';
-import { requirePackages, run, runAsync, say, tried, until } from '../cluster/machine.ts';
-import { buildDir, hashOf } from '../cluster/places.ts';
+import { buildDir, shortHash } from '../cluster/layout.ts';
+import { logProgress, requirePackages, run, runAsync, succeeds, until } from '../cluster/machine.ts';
 import { tool } from '../cluster/tool.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
@@ -30,11 +30,11 @@ const recipeVersion = '2';
 
 /** A Debian as an OCI layout, in the cache: `base` is what the images stand on, `build` has what building them takes. */
 async function debian(kind: 'base' | 'build'): Promise<{ folder: string; digest: string }> {
-  const folder = join(buildDir, `debian-${kind}-${hashOf(recipeVersion, process.arch)}`);
+  const folder = join(buildDir, `debian-${kind}-${shortHash(recipeVersion, process.arch)}`);
   const index = join(folder, 'index.json');
   if (!existsSync(index)) {
     requirePackages('debootstrap');
-    say(`Making the Debian that images are built ${kind === 'base' ? 'on' : 'with'} (once)`);
+    logProgress(`Making the Debian that images are built ${kind === 'base' ? 'on' : 'with'} (once)`);
     const draft = `${folder}.${process.pid}`;
     try {
       await makeRoot(kind, join(draft, 'root'));
@@ -96,7 +96,7 @@ async function writeLayout(root: string, folder: string): Promise<void> {
   writeFileSync(join(folder, 'index.json'), JSON.stringify({ schemaVersion: 2, manifests: [manifest] }));
 }
 
-const mostCacheMb = '4000';
+const maxCacheMb = '4000';
 
 /** A BuildKit of its own on a socket, with its cache in the build cache; `end` stops it. */
 async function startBuildkit(): Promise<{ address: string; end(): Promise<void> }> {
@@ -124,7 +124,7 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
   await until(
     () => {
       if (daemon.exitCode !== null) throw new Error(`buildkitd ended:\n${errors}`);
-      return tried(buildctl, '--addr', address, 'debug', 'workers');
+      return succeeds(buildctl, '--addr', address, 'debug', 'workers');
     },
     30,
     () => `buildkitd does not answer:\n${errors}`,
@@ -134,7 +134,7 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
     async end() {
       process.off('exit', end);
       // Its own collection comes a while after a build, when it has long ended.
-      tried(buildctl, '--addr', address, 'prune', '--keep-storage', mostCacheMb);
+      succeeds(buildctl, '--addr', address, 'prune', '--keep-storage', maxCacheMb);
       end();
       await ended;
       rmSync(folder, { recursive: true, force: true });
@@ -191,7 +191,7 @@ export async function buildCdeImages(
       );
       archives.push(archive);
     }
-    say(`Built ${names.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
+    logProgress(`Built ${names.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
     return archives;
   } finally {
     await buildkit.end();

@@ -9,8 +9,8 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { writeArchive } from '../cluster/archive.ts';
 import { ctr, images, importImages } from '../cluster/images.ts';
 import { kwokSelector, kwokTaint, startKwok } from '../cluster/kwok.ts';
+import { kubeconfigPath } from '../cluster/layout.ts';
 import { runAsync, until } from '../cluster/machine.ts';
-import { kubeconfigPath } from '../cluster/places.ts';
 import { startRegistry } from '../cluster/registry.ts';
 import { buildTimeout, tool } from '../cluster/tool.ts';
 

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { importBuildkitImage } from '../cluster/buildkit-image.ts';
 import { images } from '../cluster/images.ts';
-import { nodeAddress } from '../cluster/places.ts';
+import { nodeAddress } from '../cluster/layout.ts';
 import { type Registry, startRegistry } from '../cluster/registry.ts';
 import { buildTimeout, tool } from '../cluster/tool.ts';
 import { freePort, type Machine, makeMachine } from '../harness/server.ts';

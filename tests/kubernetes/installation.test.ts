@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { images, importImages } from '../cluster/images.ts';
-import { kubeconfigPath } from '../cluster/places.ts';
+import { kubeconfigPath } from '../cluster/layout.ts';
 import { tool } from '../cluster/tool.ts';
 import { until } from '../harness/server.ts';
 import { buildCdeImages } from './cde-images.ts';

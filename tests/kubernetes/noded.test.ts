@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { KubeConfig } from '@kubernetes/client-node';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { images, importImages } from '../cluster/images.ts';
-import { kubeconfigPath } from '../cluster/places.ts';
+import { kubeconfigPath } from '../cluster/layout.ts';
 import { tool } from '../cluster/tool.ts';
 import { buildCdeImages } from './cde-images.ts';
 

@@ -1,10 +1,10 @@
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { createHash } from 'node:crypto';
-import { makeClusterStore } from '@cde/server/clusters/store.ts';
 import { readConfig } from '@cde/server/config.ts';
 import { startControlPlane } from '@cde/server/control-plane.ts';
 import { openDatabase } from '@cde/server/database/pool.ts';
 import { loadKeys } from '@cde/server/identity/keys.ts';
+import { makeClusterStore } from '@cde/server/kubernetes/clusters/store.ts';
 import { makeLog } from '@cde/server/log.ts';
 import type { KubeClient } from '@cde/server/providers/kubernetes/client.ts';
 import { makeConnections } from '@cde/server/providers/kubernetes/connect.ts';

@@ -1,8 +1,8 @@
 // Brings the test cluster up, unless CDE_TEST_KUBECONFIG names another, and tells the tests its kubeconfig by
 // that same variable. The cluster stays up afterwards: `npm run kube:down` ends it.
 import { existsSync } from 'node:fs';
-import { alone } from '../cluster/lock.ts';
-import { Refusal } from '../cluster/machine.ts';
+import { withClusterLock } from '../cluster/lock.ts';
+import { SetupError } from '../cluster/machine.ts';
 import { up } from '../cluster/up.ts';
 
 /** Vitest runs it once, before all files. */
@@ -16,9 +16,9 @@ export default async function setup(): Promise<void> {
     return;
   }
   try {
-    process.env.CDE_TEST_KUBECONFIG = await alone(up);
+    process.env.CDE_TEST_KUBECONFIG = await withClusterLock(up);
   } catch (error) {
-    if (!(error instanceof Refusal)) throw error;
+    if (!(error instanceof SetupError)) throw error;
     console.error(`${error.message}; set CDE_TEST_KUBECONFIG to use a cluster that you have.`);
     process.exit(1);
   }

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { KubeObject } from './client.ts';
 import { explain, explainEnd, explainGone, type Reason } from './reasons.ts';
 import { openTestCluster, type TestCluster } from './testing/cluster.ts';
-import { type Provocation, provocations, statefulSetOf } from './testing/provocations.ts';
+import { type FailureScenario, failureScenarios, statefulSetOf } from './testing/failure-scenarios.ts';
 
 /**
  * Each thing that goes wrong, made to go wrong on a real cluster. With CDE_CAPTURE=1 what was seen is kept in
@@ -20,7 +20,7 @@ const folder = join(import.meta.dirname, 'testing');
 
 let cluster: TestCluster;
 let registry: Server;
-let all: Provocation[];
+let all: FailureScenario[];
 const clusterWide: KubeObject[] = [];
 
 /** Says no as registries do. */
@@ -39,22 +39,22 @@ function makeRegistry(): Server {
 const namespaceOf = (name: string) => `${unique}-${name}`;
 
 // Names are needed before anything runs: the registry's port is put in later.
-const names = provocations(unique, 'REGISTRY');
+const names = failureScenarios(unique, 'REGISTRY');
 
 beforeAll(async () => {
   cluster = await openTestCluster();
   registry = makeRegistry();
   await once(registry, 'listening');
-  all = provocations(unique, `127.0.0.1:${(registry.address() as AddressInfo).port}`);
+  all = failureScenarios(unique, `127.0.0.1:${(registry.address() as AddressInfo).port}`);
 });
 afterAll(async () => {
-  for (const object of clusterWide) await cluster.drop(object);
+  for (const object of clusterWide) await cluster.removeObject(object);
   for (const namespace of await cluster.list({
     apiVersion: 'v1',
     kind: 'Namespace',
     labels: `cde.dev/test=${unique}`,
   }))
-    await cluster.drop(namespace);
+    await cluster.removeObject(namespace);
   registry?.close();
 });
 
@@ -177,7 +177,7 @@ const explained = ({ input, lastLines }: Seen): Reason | null =>
     ...(lastLines !== undefined && { lastLines }),
   });
 
-async function provoke(one: Provocation): Promise<string> {
+async function provoke(one: FailureScenario): Promise<string> {
   const namespace = namespaceOf(one.name);
   await cluster.create({
     apiVersion: 'v1',
@@ -262,7 +262,7 @@ describe('each thing that goes wrong is named', { concurrent: true, timeout: for
 /** A workspace's StatefulSet that runs, for what then befalls its pod. */
 async function running(
   name: string,
-  more: Partial<Provocation> = {},
+  more: Partial<FailureScenario> = {},
 ): Promise<{ namespace: string; uid: string }> {
   const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more });
   const pod = await until(
@@ -397,7 +397,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
         volumeName: `${unique}-lost`,
       },
     });
-    await cluster.drop(volume);
+    await cluster.removeObject(volume);
     await cluster.patch(
       { apiVersion: 'v1', kind: 'PersistentVolume', name: `${unique}-lost` },
       { metadata: { finalizers: null } },
@@ -480,7 +480,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
     );
     keep('node-lost', away, true);
     expect(explained(away)!.message).toMatch(/^The node \S+-node was lost \(not ready\)\.$/);
-    await cluster.drop(fake);
+    await cluster.removeObject(fake);
     const removed = await until(
       () => look(namespace),
       ({ input }) =>

@@ -15,7 +15,7 @@ export interface TestCluster extends KubeClient {
   /** As `kubectl drain` does it. */
   evict(namespace: string, pod: string): Promise<void>;
   /** A claim, a pod, a namespace: deleted, or not there. */
-  drop(object: KubeObject): Promise<void>;
+  removeObject(object: KubeObject): Promise<void>;
 }
 
 export async function openTestCluster(): Promise<TestCluster> {
@@ -34,7 +34,7 @@ export async function openTestCluster(): Promise<TestCluster> {
         body: { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace } },
       });
     },
-    async drop({ apiVersion, kind, metadata: { name, namespace } }) {
+    async removeObject({ apiVersion, kind, metadata: { name, namespace } }) {
       await client.remove({ apiVersion, kind, name, ...(namespace && { namespace }) });
     },
   };

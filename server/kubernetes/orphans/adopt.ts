@@ -2,17 +2,17 @@ import type { AdoptedHome, Orphan } from '@cde/api/clusters.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, isNotNull, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import type { Queryable } from '../database/pool.ts';
-import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
-import type { Caller } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
-import type { Connection } from '../providers/kubernetes/connections.ts';
-import { annotations, labels } from '../providers/kubernetes/names.ts';
+import type { Queryable } from '../../database/pool.ts';
+import { templates, templateVersions, users, workspaces } from '../../database/schema.ts';
+import type { Caller } from '../../http/actor.ts';
+import { writeAudit } from '../../identity/audit.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
+import type { Connection } from '../../providers/kubernetes/connections.ts';
+import { annotations, labels } from '../../providers/kubernetes/names.ts';
 import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
 
 /** An adopted home is kept at least so long, even if homes of deleted workspaces are not kept at all. */
-const minKeptMs = 7 * 24 * 3600_000;
+const minRetentionMs = 7 * 24 * 3600_000;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
@@ -50,7 +50,7 @@ export async function adoptOrphan(
         : { apiVersion: 'v1', kind: 'PersistentVolume', name };
     const object = await connection.client.get(ref);
     await userOf(deps.database.db, owner ?? object?.metadata.labels?.[labels.owner] ?? '');
-    await anyTemplate(deps.database.db);
+    await latestKubernetesTemplate(deps.database.db);
     const volumes = await volumesOf(deps, connection, orphan, caller);
     if (volumes.length === 0)
       throw new Problem('orphan-not-found', `The namespace ${name} has no home that could be adopted.`, {
@@ -102,16 +102,16 @@ async function adoptVolume(
     capacity?: { storage?: string };
     claimRef?: { namespace?: string };
   };
-  const keptUntil = new Date(now().getTime() + Math.max(homeGraceMs, minKeptMs));
+  const keptUntil = new Date(now().getTime() + Math.max(homeGraceMs, minRetentionMs));
   return database.db.transaction(async (tx) => {
     const user = await userOf(tx, username);
     const before = own[labels.workspace] ?? '';
-    const id = uuid.test(before) && !(await exists(tx, before)) ? before : v7();
+    const id = uuid.test(before) && !(await workspaceExists(tx, before)) ? before : v7();
     await tx.insert(workspaces).values({
       id,
       ownerId: user.id,
       name,
-      ...(await anyTemplate(tx)),
+      ...(await latestKubernetesTemplate(tx)),
       provider: 'kubernetes',
       desired: 'deleted',
       status: 'deleted',
@@ -178,13 +178,15 @@ async function userOf(tx: Queryable, username: string): Promise<{ id: string; us
   });
 }
 
-async function exists(tx: Queryable, id: string): Promise<boolean> {
+async function workspaceExists(tx: Queryable, id: string): Promise<boolean> {
   const [row] = await tx.select({ id: workspaces.id }).from(workspaces).where(eq(workspaces.id, id));
   return row !== undefined;
 }
 
 /** Every workspace is of a template. Which one this was nobody knows any more; the restore chooses. */
-async function anyTemplate(tx: Queryable): Promise<{ templateId: string; templateVersionId: string }> {
+async function latestKubernetesTemplate(
+  tx: Queryable,
+): Promise<{ templateId: string; templateVersionId: string }> {
   const [found] = await tx
     .select({ templateId: templates.id, templateVersionId: templateVersions.id })
     .from(templates)

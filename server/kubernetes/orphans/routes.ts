@@ -1,7 +1,7 @@
 import * as api from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
-import { serve } from '../http/serve.ts';
-import type { OrphanSweep } from './orphan-sweep.ts';
+import { serve } from '../../http/serve.ts';
+import type { OrphanSweep } from './sweep.ts';
 
 /** Orphans belong to nobody, so the endpoint's permission is all that is asked. */
 export function orphanRoutes(

@@ -1,16 +1,16 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import { Gauge, type Registry } from 'prom-client';
-import { workspaces } from '../database/schema.ts';
-import type { Caller } from '../http/actor.ts';
+import { workspaces } from '../../database/schema.ts';
+import type { Caller } from '../../http/actor.ts';
 import { adoptOrphan } from './adopt.ts';
-import { cleanOrphans, type Found, findOrphans, type OrphanDeps } from './orphans.ts';
+import { cleanOrphans, findOrphans, type OrphanDeps, type OrphanReport } from './orphans.ts';
 
 /** Orphans are a matter of hours; a look costs one call for each cluster. */
-const everyMs = 10 * 60_000;
+const scanIntervalMs = 10 * 60_000;
 
 export interface OrphanSweep {
   /** Of all clusters, or of one. */
-  find(options?: { cluster?: string | undefined }): Promise<Found>;
+  find(options?: { cluster?: string | undefined }): Promise<OrphanReport>;
   clean(options: {
     dryRun: boolean;
     cluster?: string | undefined;
@@ -22,13 +22,13 @@ export interface OrphanSweep {
     caller: Caller,
   ): ReturnType<typeof adoptOrphan>;
   /** Called each minute; looks when it is time, on one replica at a time. */
-  once(): Promise<void>;
+  runIfDue(): Promise<void>;
   /** How many there were at the last look, by cluster and kind. */
   counts(): { cluster: string; kind: Orphan['kind']; count: number }[];
 }
 
 /** `cde_orphans` of the last look. */
-export function measureOrphans(registry: Registry, sweep: OrphanSweep): void {
+export function registerOrphanMetrics(registry: Registry, sweep: OrphanSweep): void {
   new Gauge({
     name: 'cde_orphans',
     help: 'Namespaces without a workspace, workspaces without a namespace, homes that nobody knows',
@@ -46,20 +46,20 @@ export function makeOrphanSweep(
   deps: OrphanDeps & { policy: 'report' | 'clean'; homeGraceMs: number },
 ): OrphanSweep {
   const { database, log, now } = deps;
-  let last = Number.NEGATIVE_INFINITY;
-  let known = new Set<string>();
+  let lastScanMs = Number.NEGATIVE_INFINITY;
+  let reportedKeys = new Set<string>();
   let items: Orphan[] = [];
 
   /**
    * A server that knows no workspace at all, and finds some on its clusters, is the old one on another database: what it
    * would clean is everybody's work.
    */
-  async function isEmpty(): Promise<boolean> {
+  async function isDatabaseEmpty(): Promise<boolean> {
     const [any] = await database.db.select({ id: workspaces.id }).from(workspaces).limit(1);
     return any === undefined;
   }
 
-  function tell(found: Orphan[], empty: boolean): void {
+  function reportNew(found: Orphan[], empty: boolean): void {
     if (empty && found.length > 0 && items.length === 0)
       log.error(
         { namespaces: found.filter(({ kind }) => kind === 'namespace').length, homes: found.length },
@@ -67,7 +67,7 @@ export function makeOrphanSweep(
       );
     const keys = new Set(found.map(({ kind, cluster, name }) => `${kind} ${cluster}/${name}`));
     // Each is told once, not every ten minutes.
-    const fresh = found.filter(({ kind, cluster, name }) => !known.has(`${kind} ${cluster}/${name}`));
+    const fresh = found.filter(({ kind, cluster, name }) => !reportedKeys.has(`${kind} ${cluster}/${name}`));
     if (fresh.length > 0)
       log.warn(
         {
@@ -81,7 +81,7 @@ export function makeOrphanSweep(
         },
         `${fresh.length} orphans were found: cde cluster orphans`,
       );
-    known = keys;
+    reportedKeys = keys;
     items = found;
   }
 
@@ -89,8 +89,8 @@ export function makeOrphanSweep(
     find: (options) => findOrphans(deps, options),
     clean: (options) => cleanOrphans(deps, options),
     adopt: (which, caller) => adoptOrphan(deps, which, caller),
-    async once() {
-      if (now().getTime() - last < everyMs) return;
+    async runIfDue() {
+      if (now().getTime() - lastScanMs < scanIntervalMs) return;
       const client = await database.pool.connect();
       let clean = false;
       try {
@@ -101,18 +101,18 @@ export function makeOrphanSweep(
           clean = true;
           return;
         }
-        last = now().getTime();
+        lastScanMs = now().getTime();
         const caller = { actor: { kind: 'system' }, requestId: 'orphan-sweep', ip: null } as const;
         try {
           // Reporting alone: what should run and has lost its namespace is looked at all the same.
-          const empty = await isEmpty();
-          const found: Found | Awaited<ReturnType<typeof cleanOrphans>> =
+          const empty = await isDatabaseEmpty();
+          const found: OrphanReport | Awaited<ReturnType<typeof cleanOrphans>> =
             deps.policy === 'clean' && !empty
               ? await cleanOrphans(deps, { dryRun: false, caller })
               : await findOrphans(deps, { reconcile: true });
-          tell(found.items, empty);
+          reportNew(found.items, empty);
           // At the start clusters are not connected yet: an empty database is worth another look soon.
-          if (empty && 'unseen' in found && found.unseen.length > 0) last = Number.NEGATIVE_INFINITY;
+          if (empty && 'unseen' in found && found.unseen.length > 0) lastScanMs = Number.NEGATIVE_INFINITY;
         } finally {
           await client.query("SELECT pg_advisory_unlock(hashtextextended('orphans', 3))");
         }

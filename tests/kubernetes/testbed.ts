@@ -34,18 +34,18 @@ export interface Replica {
 }
 
 /** The API server behind a line that can be cut, or that swallows what is said. */
-export interface Line {
+export interface ApiProxy {
   /** A kubeconfig that leads over it. */
   kubeconfig: string;
   /** Nothing gets through, and nobody is let in. */
-  cut(): void;
+  disconnect(): void;
   /** Connections that are open go silent, and stay open; new ones work. */
-  silence(): void;
-  mend(): void;
+  stall(): void;
+  restore(): void;
   close(): Promise<void>;
 }
 
-async function makeLine(): Promise<Line> {
+async function startApiProxy(): Promise<ApiProxy> {
   const text = readKubeconfig();
   const target = new URL(/server: (\S+)/.exec(text)![1]!);
   const pairs = new Set<{ socket: net.Socket; up: net.Socket; silent: boolean }>();
@@ -73,14 +73,14 @@ async function makeLine(): Promise<Line> {
       /server: \S+/,
       `server: https://127.0.0.1:${port}${net.isIP(target.hostname) ? '' : `\n    tls-server-name: ${target.hostname}`}`,
     ),
-    cut() {
+    disconnect() {
       open = false;
       for (const { socket } of pairs) socket.resetAndDestroy();
     },
-    silence() {
+    stall() {
       for (const pair of pairs) pair.silent = true;
     },
-    mend() {
+    restore() {
       open = true;
       for (const { socket, silent } of pairs) if (silent) socket.resetAndDestroy();
     },
@@ -93,7 +93,7 @@ async function makeLine(): Promise<Line> {
 }
 
 /** Servers, a database and an owner on the test cluster; everything of it is gone after `close`. */
-export async function makeStage(prefix: string) {
+export async function makeTestbed(prefix: string) {
   const folder = await mkdtemp(join(tmpdir(), 'cde-kube-faults-'));
   await chmod(folder, 0o711);
   const embedded: Embedded = await startEmbedded(folder, { fsync: 'off' });
@@ -101,8 +101,8 @@ export async function makeStage(prefix: string) {
   await migrate(database.pool);
   const ada: TestUser = await addUser(database, 'ada', 'owner');
   const cluster: TestCluster = await openTestCluster();
-  const line = await makeLine();
-  await writeFile(join(folder, 'kubeconfig'), line.kubeconfig);
+  const apiProxy = await startApiProxy();
+  await writeFile(join(folder, 'kubeconfig'), apiProxy.kubeconfig);
   const agentImage = await agentTestImage();
   const [node] = await cluster.list({ apiVersion: 'v1', kind: 'Node' });
   const { addresses } = node!.status as { addresses: { type: string; address: string }[] };
@@ -121,7 +121,7 @@ export async function makeStage(prefix: string) {
     return port;
   }
 
-  async function start(more: Record<string, string> = {}): Promise<Replica> {
+  async function start(extraEnv: Record<string, string> = {}): Promise<Replica> {
     const url = `http://${host}:${await freePort()}`;
     const child = fork(program, [], {
       env: {
@@ -135,14 +135,14 @@ export async function makeStage(prefix: string) {
         CDE_CLUSTER: join(folder, 'kubeconfig'),
         CDE_AGENT_IMAGE: agentImage,
         CDE_LOCAL_PROVIDER: 'off',
-        ...more,
+        ...extraEnv,
       },
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     children.add(child);
     child.once('exit', () => children.delete(child));
     const [{ ready }] = (await once(child, 'message')) as [{ ready: string }];
-    return { child, url: ready, hung: more.HANG_FOR ? once(child, 'message') : new Promise(() => {}) };
+    return { child, url: ready, hung: extraEnv.HANG_FOR ? once(child, 'message') : new Promise(() => {}) };
   }
   async function kill({ child }: Replica): Promise<void> {
     if (child.exitCode !== null || child.signalCode !== null) return;
@@ -150,7 +150,7 @@ export async function makeStage(prefix: string) {
     child.kill('SIGKILL');
     await gone;
   }
-  async function call(
+  async function request(
     replica: Replica,
     method: string,
     path: string,
@@ -168,18 +168,18 @@ export async function makeStage(prefix: string) {
     const text = await reply.text();
     return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
   }
-  const show = async (replica: Replica, name: string) =>
-    (await call(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
-  const ended = (build: any) => ['succeeded', 'failed', 'cancelled'].includes(build?.status);
-  const settled = (replica: Replica, name: string, forMs = 90_000) =>
+  const getWorkspace = async (replica: Replica, name: string) =>
+    (await request(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
+  const hasEnded = (build: any) => ['succeeded', 'failed', 'cancelled'].includes(build?.status);
+  const waitForBuild = (replica: Replica, name: string, forMs = 90_000) =>
     until(
-      () => show(replica, name),
-      (workspace) => workspace.code !== undefined || ended(workspace.latestBuild),
+      () => getWorkspace(replica, name),
+      (workspace) => workspace.code !== undefined || hasEnded(workspace.latestBuild),
       forMs,
     );
   /** All lines of a build's log, as one text. */
-  async function logOf(replica: Replica, buildId: string): Promise<string> {
-    const reply = await call(replica, 'GET', `/api/v1/builds/${buildId}/log`);
+  async function buildLog(replica: Replica, buildId: string): Promise<string> {
+    const reply = await request(replica, 'GET', `/api/v1/builds/${buildId}/log`);
     return (reply.body.lines as { text: string }[]).map(({ text }) => text).join('\n');
   }
   /** Publishes the section as the template `name`; `home` and startup are the same in all. */
@@ -199,7 +199,7 @@ export async function makeStage(prefix: string) {
       .map(([key, value]) => `  ${key}: ${JSON.stringify(value)}`)
       .join('\n');
     const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: ${JSON.stringify(startup)}\nkubernetes:\n${lines}\n`;
-    return call(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
+    return request(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
   }
   /** Runs a command in a workspace's pod, past the server. */
   async function exec(namespace: string, ...command: string[]): Promise<string> {
@@ -211,7 +211,7 @@ export async function makeStage(prefix: string) {
     return stdout;
   }
   /** Nobody has work that is due. */
-  const idle = () =>
+  const waitForIdleQueue = () =>
     until(
       async () =>
         (
@@ -223,17 +223,29 @@ export async function makeStage(prefix: string) {
     );
 
   return {
-    ...{ folder, database, ada, cluster, line, agentImage, host, unique },
-    ...{ start, kill, call, show, settled, logOf, publish, exec, idle, ended },
+    ...{ folder, database, ada, cluster, apiProxy: apiProxy, agentImage, host, unique },
+    ...{
+      start,
+      kill,
+      request: request,
+      getWorkspace: getWorkspace,
+      waitForBuild: waitForBuild,
+      buildLog: buildLog,
+      publish,
+      exec,
+      waitForIdleQueue: waitForIdleQueue,
+      hasEnded: hasEnded,
+    },
     /** A workspace's name that nobody else on the cluster has. */
     nextName: () => `${unique}-${++number}`,
-    requests: {
+    transitions: {
       start: (replica: Replica, name: string) =>
-        call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
+        request(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
       update: (replica: Replica, name: string) =>
-        call(replica, 'POST', `/api/v1/workspaces/${name}/update`, { force: true }),
-      stop: (replica: Replica, name: string) => call(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
-      delete: (replica: Replica, name: string) => call(replica, 'DELETE', `/api/v1/workspaces/${name}`),
+        request(replica, 'POST', `/api/v1/workspaces/${name}/update`, { force: true }),
+      stop: (replica: Replica, name: string) =>
+        request(replica, 'POST', `/api/v1/workspaces/${name}/stop`, {}),
+      delete: (replica: Replica, name: string) => request(replica, 'DELETE', `/api/v1/workspaces/${name}`),
     },
     async killAll(): Promise<void> {
       for (const child of [...children]) await kill({ child } as Replica);
@@ -246,7 +258,7 @@ export async function makeStage(prefix: string) {
         kind: 'Namespace',
         labels: 'cde.dev/managed=true',
       }))
-        if (namespace.metadata.name.startsWith(`cde-ada-${unique}`)) await cluster.drop(namespace);
+        if (namespace.metadata.name.startsWith(`cde-ada-${unique}`)) await cluster.removeObject(namespace);
       for (const volume of await cluster.list({
         apiVersion: 'v1',
         kind: 'PersistentVolume',
@@ -256,11 +268,11 @@ export async function makeStage(prefix: string) {
           const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name };
           await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } });
         }
-      await line.close();
+      await apiProxy.close();
       await database.close();
       await embedded.stop();
       await rm(folder, { recursive: true, force: true });
     },
   };
 }
-export type Stage = Awaited<ReturnType<typeof makeStage>>;
+export type Testbed = Awaited<ReturnType<typeof makeTestbed>>;

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { makeTestServer, type TestServer } from '../testing.ts';
+import { makeTestServer, type TestServer } from '../../testing.ts';
 
 // What a builder on a cluster does: tests/kubernetes/build.test.ts.
 

@@ -1,15 +1,15 @@
 import { createBuilderCredentials, getBuilder } from '@cde/api/clusters.ts';
 import { Problem } from '@cde/api/problem.ts';
 import type { FastifyInstance } from 'fastify';
-import type { Database } from '../database/pool.ts';
-import type { Actor } from '../http/actor.ts';
-import { serve } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { builderNames, registryAuths } from '../providers/kubernetes/builder.ts';
-import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../providers/kubernetes/connections.ts';
-import { explain } from '../providers/kubernetes/reasons.ts';
-import { builderAddress, namespaceProblem, openNamespace } from './namespaces.ts';
+import type { Database } from '../../database/pool.ts';
+import type { Actor } from '../../http/actor.ts';
+import { serve } from '../../http/serve.ts';
+import { writeAudit } from '../../identity/audit.ts';
+import { builderNames, registryAuths } from '../../providers/kubernetes/builder.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
+import { explain } from '../../providers/kubernetes/reasons.ts';
+import { findBuilder, namespaceProblem, openNamespace } from '../access/namespaces.ts';
 
 /** `/workspaces/:workspace/builder`: where images are built, whether it is ready, and with which credentials. */
 export function builderRoutes(
@@ -18,7 +18,7 @@ export function builderRoutes(
 ): void {
   async function open(actor: Extract<Actor, { kind: 'user' }>, workspace: string) {
     const opened = await openNamespace(deps, actor, workspace, 'no-builder');
-    const builder = await builderAddress({ database: deps.database, ...opened }, opened.connection);
+    const builder = await findBuilder({ database: deps.database, ...opened }, opened.connection);
     if (!builder)
       throw new Problem('no-builder', `${opened.row.name} has no builder of images.`, {
         detail: 'The version of the template that it was started with asks for none.',
@@ -34,7 +34,11 @@ export function builderRoutes(
     if (ready) return { ...address, ready, reason: null };
     const there = connection.view.get('StatefulSet', namespace, builderNames.app) !== null;
     const missing = row.status === 'running' && !there;
-    return { ...address, ready, reason: missing ? deleted : await whyNot(connection, namespace, pod) };
+    return {
+      ...address,
+      ready,
+      reason: missing ? builderDeleted : await notReadyReason(connection, namespace, pod),
+    };
   });
 
   serve(app, createBuilderCredentials, async (input) => {
@@ -67,7 +71,7 @@ export function builderRoutes(
 }
 
 /** Of a workspace that runs without it. */
-const deleted = {
+const builderDeleted = {
   code: 'builder-missing',
   message: 'Somebody has deleted the StatefulSet of the builder.',
   hint: 'The next start makes it again: cde restart',
@@ -98,7 +102,7 @@ const rootlessHint =
   "Its last lines are above. Whether a rootless builder runs is up to the nodes; the template's podSecurity: privileged, and then builder.rootless: false, ask less of them.";
 
 /** Why a builder is not ready, in the words of the cluster; null while it gets on, or nothing is known. */
-async function whyNot({ client, view }: Connection, namespace: string, pod: KubeObject | null) {
+async function notReadyReason({ client, view }: Connection, namespace: string, pod: KubeObject | null) {
   const claim = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
   const container = pod && statusOf(pod).containerStatuses?.[0];
   const lastLines = container?.restartCount

@@ -1,15 +1,15 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
-import type { KubeObject } from '../providers/kubernetes/client.ts';
-import { labels } from '../providers/kubernetes/names.ts';
+import type { KubeObject } from '../../providers/kubernetes/client.ts';
+import { labels } from '../../providers/kubernetes/names.ts';
 
 /** A namespace younger than this may be one that is being made, or that a test or an admin has just brought. */
-const youngMs = 3600_000;
+const minAgeMs = 3600_000;
 /** What the watches and the database say of the same workspace may differ for so long. */
-const settledMs = 5 * 60_000;
+const settleMs = 5 * 60_000;
 
 /** A workspace as the database has it. */
-export interface Row {
+export interface WorkspaceRecord {
   id: string;
   owner: string;
   name: string;
@@ -21,33 +21,44 @@ export interface Row {
   homeKeptUntil: Date | null;
 }
 /** What is on one cluster that is seen whole. */
-export interface Seen {
+export interface ClusterObjects {
   cluster: string;
   namespaces: KubeObject[];
   /** Of homes. */
   volumes: KubeObject[];
 }
-export interface Judged {
+export interface OrphanFinding {
   orphan: Orphan;
   /** A workspace that should run and has nothing to run in: to be reconciled. */
-  lost?: string;
+  missingWorkspaceId?: string;
 }
 
 /** Compares what is with what should be. Clusters that are not in `seen` are not judged. */
-export function judge({ seen, rows, now }: { seen: Seen[]; rows: Row[]; now: Date }): Judged[] {
+export function classifyOrphans({
+  seen,
+  rows,
+  now,
+}: {
+  seen: ClusterObjects[];
+  rows: WorkspaceRecord[];
+  now: Date;
+}): OrphanFinding[] {
   const byId = new Map(rows.map((row) => [row.id, row]));
   const age = (moment: string | Date | null | undefined) =>
     moment ? now.getTime() - new Date(moment).getTime() : Number.POSITIVE_INFINITY;
-  const judged: Judged[] = [];
+  const findings: OrphanFinding[] = [];
 
   for (const { cluster, namespaces, volumes } of seen) {
-    const add = (orphan: Omit<Orphan, 'cluster'>, lost?: string) =>
-      judged.push({ orphan: { cluster, ...orphan }, ...(lost && { lost }) });
+    const add = (orphan: Omit<Orphan, 'cluster'>, missingWorkspaceId?: string) =>
+      findings.push({
+        orphan: { cluster, ...orphan },
+        ...(missingWorkspaceId && { missingWorkspaceId: missingWorkspaceId }),
+      });
 
     for (const namespace of namespaces) {
-      const reason = namespaceReason(namespace, byId, cluster, age);
+      const reason = orphanedNamespaceReason(namespace, byId, cluster, age);
       const { name, creationTimestamp, deletionTimestamp } = namespace.metadata;
-      if (!reason || age(creationTimestamp) < youngMs) continue;
+      if (!reason || age(creationTimestamp) < minAgeMs) continue;
       const base = {
         kind: 'namespace' as const,
         name,
@@ -55,16 +66,16 @@ export function judge({ seen, rows, now }: { seen: Seen[]; rows: Row[]; now: Dat
         since: deletionTimestamp ?? creationTimestamp ?? null,
       };
       if (!deletionTimestamp) add({ ...base, ...reason });
-      else if (age(deletionTimestamp) >= youngMs)
+      else if (age(deletionTimestamp) >= minAgeMs)
         add({
           ...base,
-          reason: `It is being deleted and does not end${hangsOn(namespace)}.`,
+          reason: `It is being deleted and does not end${deletionBlocker(namespace)}.`,
           action: 'report',
         });
     }
 
     for (const row of rows) {
-      if (row.cluster !== cluster || !row.namespace || age(row.updatedAt) < settledMs) continue;
+      if (row.cluster !== cluster || !row.namespace || age(row.updatedAt) < settleMs) continue;
       if (!['running', 'stopped', 'failed'].includes(row.status)) continue;
       if (namespaces.some(({ metadata }) => metadata.name === row.namespace)) continue;
       add(
@@ -92,10 +103,10 @@ export function judge({ seen, rows, now }: { seen: Seen[]; rows: Row[]; now: Dat
       if (row && (row.status !== 'deleted' || row.homeKeptUntil)) continue;
       if (
         volume.metadata.labels?.[labels.home] === 'given-up' ||
-        age(volume.metadata.creationTimestamp) < youngMs
+        age(volume.metadata.creationTimestamp) < minAgeMs
       )
         continue;
-      if (row && age(row.deletedAt) < settledMs) continue;
+      if (row && age(row.deletedAt) < settleMs) continue;
       const owner = volume.metadata.labels?.[labels.owner] ?? '';
       const workspace = volume.metadata.labels?.[labels.name] ?? '';
       add({
@@ -108,13 +119,13 @@ export function judge({ seen, rows, now }: { seen: Seen[]; rows: Row[]; now: Dat
       });
     }
   }
-  return judged;
+  return findings;
 }
 
 /** Why a namespace of ours is nobody's; null: it is somebody's. */
-function namespaceReason(
+function orphanedNamespaceReason(
   namespace: KubeObject,
-  byId: Map<string, Row>,
+  byId: Map<string, WorkspaceRecord>,
   cluster: string,
   age: (moment: Date | null) => number,
 ): Pick<Orphan, 'reason' | 'action'> | null {
@@ -122,7 +133,7 @@ function namespaceReason(
   const row = id === undefined ? undefined : byId.get(id);
   if (!row) return { reason: 'The server knows no workspace that it is of.', action: 'delete' };
   if (row.status === 'deleted')
-    return age(row.deletedAt) < settledMs
+    return age(row.deletedAt) < settleMs
       ? null
       : { reason: `Its workspace ${row.owner}/${row.name} was deleted.`, action: 'delete' };
   // Until its first place is written down, it may be anywhere.
@@ -135,7 +146,7 @@ function namespaceReason(
 }
 
 /** What keeps a namespace from ending, in Kubernetes' words. */
-function hangsOn(namespace: KubeObject): string {
+function deletionBlocker(namespace: KubeObject): string {
   const { conditions = [] } = (namespace.status ?? {}) as {
     conditions?: { type: string; status: string; message?: string }[];
   };

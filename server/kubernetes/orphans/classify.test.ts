@@ -1,12 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import type { KubeObject } from '../providers/kubernetes/client.ts';
-import { judge, type Row } from './judge.ts';
+import type { KubeObject } from '../../providers/kubernetes/client.ts';
+import { classifyOrphans, type WorkspaceRecord } from './classify.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
 const ago = (minutes: number) => new Date(now.getTime() - minutes * 60_000);
 const id = '01990000-0000-7000-8000-000000000001';
 
-const row = (more: Partial<Row> = {}): Row => ({
+const row = (more: Partial<WorkspaceRecord> = {}): WorkspaceRecord => ({
   id,
   owner: 'ada',
   name: 'web',
@@ -39,8 +39,8 @@ const volume = (home: string, phase: string): KubeObject => ({
   },
   status: { phase },
 });
-const look = (rows: Row[], namespaces: KubeObject[] = [], volumes: KubeObject[] = []) =>
-  judge({ seen: [{ cluster: 'one', namespaces, volumes }], rows, now });
+const look = (rows: WorkspaceRecord[], namespaces: KubeObject[] = [], volumes: KubeObject[] = []) =>
+  classifyOrphans({ seen: [{ cluster: 'one', namespaces, volumes }], rows, now });
 const orphans = (...args: Parameters<typeof look>) => look(...args).map(({ orphan }) => orphan);
 
 describe('namespaces', () => {
@@ -117,7 +117,7 @@ describe('workspaces', () => {
     ]);
     const [stopped] = look([row({ status: 'stopped' })]);
     expect(stopped!.orphan.reason).toBe('Its namespace cde-ada-web vanished; its next start makes it again.');
-    expect(stopped!.lost).toBeUndefined();
+    expect(stopped!.missingWorkspaceId).toBeUndefined();
   });
 
   test('nothing is said of one that is on its way, that has just changed, or whose cluster is not seen', () => {

@@ -3,11 +3,11 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Manifest } from '@cde/api/templates.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import type { KubeError, KubeObject } from '../providers/kubernetes/client.ts';
-import { openTestCluster, type TestCluster } from '../providers/kubernetes/testing/cluster.ts';
-import { parseTemplate } from './parse.ts';
-import { podIssues } from './pod-security.ts';
-import { checkParameters, renderTemplate } from './render.ts';
+import type { KubeError, KubeObject } from '../../providers/kubernetes/client.ts';
+import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
+import { parseTemplate } from '../../templates/parse.ts';
+import { podIssues } from '../../templates/pod-security.ts';
+import { checkParameters, renderTemplate } from '../../templates/render.ts';
 
 /** What we say of manifests without a cluster, beside what a real one says; nothing is made but namespaces. */
 const unique = `templates-${process.pid}-${Date.now().toString(36)}`;
@@ -44,7 +44,7 @@ beforeAll(async () => {
   }
 });
 afterAll(async () => {
-  for (const namespace of namespaces) await cluster?.drop(namespace);
+  for (const namespace of namespaces) await cluster?.removeObject(namespace);
 });
 
 interface Security {
@@ -146,7 +146,7 @@ describe.each(levels)('podSecurity: %s', (level) => {
 });
 
 test('the cluster takes the manifests of the starter template', async () => {
-  const folder = fileURLToPath(new URL('../../templates/kubernetes', import.meta.url));
+  const folder = fileURLToPath(new URL('../../../templates/kubernetes', import.meta.url));
   const files = Object.fromEntries(
     ['template.yaml', ...readdirSync(`${folder}/manifests`).map((name) => `manifests/${name}`)].map(
       (name) => [name, readFileSync(`${folder}/${name}`, 'utf8')],

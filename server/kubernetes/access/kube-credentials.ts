@@ -1,10 +1,10 @@
 import { createKubeCredentials } from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
-import type { Database } from '../database/pool.ts';
-import { serve } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit.ts';
-import type { Connections } from '../providers/kubernetes/connections.ts';
-import { builderAddress, namespaceProblem, openNamespace } from './namespaces.ts';
+import type { Database } from '../../database/pool.ts';
+import { serve } from '../../http/serve.ts';
+import { writeAudit } from '../../identity/audit.ts';
+import type { Connections } from '../../providers/kubernetes/connections.ts';
+import { findBuilder, namespaceProblem, openNamespace } from './namespaces.ts';
 
 /** How long a token for kubectl lives, in seconds: a user who is suspended keeps one no longer. */
 const tokenSeconds = 3600;
@@ -21,7 +21,7 @@ export function kubeCredentialRoutes(
       input.params.workspace,
     );
     const cluster = connection.record.name;
-    const builder = await builderAddress({ database: deps.database, row, namespace }, connection);
+    const builder = await findBuilder({ database: deps.database, row, namespace }, connection);
     try {
       const { token, expiresAt } = await connection.client.token(namespace, 'developer', tokenSeconds);
       await writeAudit(deps.database.db, input, {

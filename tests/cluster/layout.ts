@@ -6,7 +6,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /** The folder of this file, tests/cluster. */
-export const here = dirname(fileURLToPath(import.meta.url));
+export const clusterToolsDir = dirname(fileURLToPath(import.meta.url));
 
 /** Everything we build or run is below this folder; CDE_CACHE_DIR moves it. */
 export const cacheDir = process.env.CDE_CACHE_DIR ?? join(homedir(), '.cache', 'cde');
@@ -52,7 +52,7 @@ export const storageClass = 'cde-test';
 export const provisionerName = 'cde.dev/test-hostpath';
 
 /** A short hash of what a built thing was made from. */
-export const hashOf = (...parts: (string | Buffer)[]): string => {
+export const shortHash = (...parts: (string | Buffer)[]): string => {
   const hash = createHash('sha256');
   for (const part of parts) hash.update(part).update('\0');
   return hash.digest('hex').slice(0, 12);

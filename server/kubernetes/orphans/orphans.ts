@@ -1,16 +1,16 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import { and, eq, inArray, isNotNull, ne, or } from 'drizzle-orm';
-import { enqueueReconcile } from '../database/jobs.ts';
-import type { Database } from '../database/pool.ts';
-import { users, workspaces } from '../database/schema.ts';
-import type { Caller } from '../http/actor.ts';
-import { type SystemCaller, writeAudit } from '../identity/audit.ts';
-import type { Logger } from '../log.ts';
-import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../providers/kubernetes/connections.ts';
-import { protectHome, volumeOfClaim } from '../providers/kubernetes/homes.ts';
-import { labels } from '../providers/kubernetes/names.ts';
-import { type Judged, judge } from './judge.ts';
+import { enqueueReconcile } from '../../database/jobs.ts';
+import type { Database } from '../../database/pool.ts';
+import { users, workspaces } from '../../database/schema.ts';
+import type { Caller } from '../../http/actor.ts';
+import { type SystemCaller, writeAudit } from '../../identity/audit.ts';
+import type { Logger } from '../../log.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
+import { protectHome, volumeOfClaim } from '../../providers/kubernetes/homes.ts';
+import { labels } from '../../providers/kubernetes/names.ts';
+import { classifyOrphans, type OrphanFinding } from './classify.ts';
 
 export interface OrphanDeps {
   database: Database;
@@ -21,13 +21,13 @@ export interface OrphanDeps {
   log: Logger;
 }
 
-export interface Found {
+export interface OrphanReport {
   items: Orphan[];
   /** Clusters that are away, or not yet seen whole: nothing on them is judged. */
   unseen: string[];
 }
 
-const isSeen = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
+const isObservable = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
 
 /**
  * Namespaces and volumes of ours without a workspace, workspaces without their namespace. Changes nothing; with
@@ -37,21 +37,22 @@ const isSeen = (connection: Connection) => connection.state === 'ready' && conne
 export async function findOrphans(
   deps: OrphanDeps,
   { reconcile = false, cluster }: { reconcile?: boolean; cluster?: string | undefined } = {},
-): Promise<Found> {
-  const { judged, unseen } = await look(deps, cluster);
-  for (const { lost } of reconcile ? judged : []) if (lost) await enqueueReconcile(deps.database.db, lost);
+): Promise<OrphanReport> {
+  const { judged, unseen } = await scan(deps, cluster);
+  for (const { missingWorkspaceId: lost } of reconcile ? judged : [])
+    if (lost) await enqueueReconcile(deps.database.db, lost);
   return { items: judged.map(({ orphan }) => orphan), unseen };
 }
 
-async function look(
+async function scan(
   { database, connections, installation, now, log }: OrphanDeps,
   only: string | undefined,
-): Promise<{ judged: Judged[]; unseen: string[] }> {
+): Promise<{ judged: OrphanFinding[]; unseen: string[] }> {
   const all = connections.all().filter(({ record }) => only === undefined || record.name === only);
-  const unseen = new Set(all.filter((one) => !isSeen(one)).map(({ record }) => record.name));
+  const unseen = new Set(all.filter((one) => !isObservable(one)).map(({ record }) => record.name));
   // Objects before rows: a workspace that is made meanwhile has its row first.
   const seen = [];
-  for (const connection of all.filter(isSeen)) {
+  for (const connection of all.filter(isObservable)) {
     const namespaces = connection.view.namespaces();
     try {
       const volumes = await connection.client.list({
@@ -104,7 +105,7 @@ async function look(
       !all.some(({ record }) => record.name === cluster)
     )
       unseen.add(cluster);
-  return { judged: judge({ seen, rows, now: now() }), unseen: [...unseen].sort() };
+  return { judged: classifyOrphans({ seen, rows, now: now() }), unseen: [...unseen].sort() };
 }
 
 /**
@@ -119,11 +120,11 @@ export async function cleanOrphans(
     caller,
   }: { dryRun: boolean; cluster?: string | undefined; caller: Caller | SystemCaller },
 ): Promise<{ items: Orphan[]; done: boolean }> {
-  const { judged } = await look(deps, cluster);
+  const { judged } = await scan(deps, cluster);
   if (dryRun) return { items: judged.map(({ orphan }) => orphan), done: false };
   const items: Orphan[] = [];
   for (const one of judged) {
-    if (one.lost) await enqueueReconcile(deps.database.db, one.lost);
+    if (one.missingWorkspaceId) await enqueueReconcile(deps.database.db, one.missingWorkspaceId);
     items.push(
       one.orphan.action === 'delete' ? (await cleanNamespace(deps, one.orphan, caller)).orphan : one.orphan,
     );
@@ -137,9 +138,13 @@ export async function cleanNamespace(
   orphan: Orphan,
   caller: Caller | SystemCaller,
 ): Promise<{ orphan: Orphan; homes: string[] }> {
-  const left = (reason: string) => ({ orphan: { ...orphan, action: 'report' as const, reason }, homes: [] });
+  const skipped = (reason: string) => ({
+    orphan: { ...orphan, action: 'report' as const, reason },
+    homes: [],
+  });
   const connection = connections.get(orphan.cluster);
-  if (!connection || !isSeen(connection)) return left('Its cluster went away meanwhile; nothing was done.');
+  if (!connection || !isObservable(connection))
+    return skipped('Its cluster went away meanwhile; nothing was done.');
   const { client } = connection;
   try {
     const ref = { apiVersion: 'v1', kind: 'Namespace', name: orphan.name };
@@ -150,10 +155,11 @@ export async function cleanNamespace(
       namespace.metadata.labels?.[labels.installation] !== installation ||
       (id ?? null) !== orphan.workspaceId
     )
-      return left('Its labels were changed meanwhile; nothing was done.');
-    if (id && (await isAlive(database, id))) return left('It has a workspace again; nothing was done.');
+      return skipped('Its labels were changed meanwhile; nothing was done.');
+    if (id && (await hasWorkspace(database, id)))
+      return skipped('It has a workspace again; nothing was done.');
     await connection.grants.ensure(orphan.name);
-    const homes = await keepHomes(connection, orphan.name, namespace, installation);
+    const homes = await retainHomes(connection, orphan.name, namespace, installation);
     const { uid } = namespace.metadata;
     await client.remove(ref, uid ? { uid } : {});
     await writeAudit(database.db, caller, {
@@ -176,11 +182,11 @@ export async function cleanNamespace(
       { err: error, cluster: orphan.cluster, namespace: orphan.name },
       'an orphan could not be cleaned',
     );
-    return left(`It could not be cleaned: ${error.message}`);
+    return skipped(`It could not be cleaned: ${error.message}`);
   }
 }
 
-async function isAlive(database: Database, id: string): Promise<boolean> {
+async function hasWorkspace(database: Database, id: string): Promise<boolean> {
   const [row] = await database.db
     .select({ id: workspaces.id })
     .from(workspaces)
@@ -189,7 +195,7 @@ async function isAlive(database: Database, id: string): Promise<boolean> {
 }
 
 /** Sets the volumes of homes in a namespace to outlive it. Rejects when that cannot be made sure. */
-async function keepHomes(
+async function retainHomes(
   connection: Connection,
   namespaceName: string,
   namespace: KubeObject,

@@ -1,9 +1,9 @@
 import type { ClusterCheck } from '@cde/api/clusters.ts';
-import { KubeError, type KubeObject } from '../providers/kubernetes/client.ts';
-import type { Connection } from '../providers/kubernetes/connections.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
+import type { Connection } from '../../providers/kubernetes/connections.ts';
 
 /** What the provider does on a cluster; the chart's role grants the same. */
-export const neededRights: readonly (readonly [group: string, resource: string, verbs: string])[] = [
+export const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [
   ['', 'namespaces', 'get list watch create patch delete'],
   ['', 'pods', 'get list watch delete'],
   ['', 'pods/log', 'get'],
@@ -26,7 +26,7 @@ export const neededRights: readonly (readonly [group: string, resource: string, 
 ];
 
 /** With the smaller role: over the cluster; in its own namespaces the server gives itself the rest. */
-const smallRights: typeof neededRights = [
+const scopedPermissions: typeof requiredPermissions = [
   ['', 'namespaces', 'get list watch create patch delete'],
   ['', 'pods', 'list watch'],
   ['', 'events', 'list watch'],
@@ -55,7 +55,7 @@ export async function checkCluster({
     const version = await client.version();
     const identity = await grants.identity();
     const [missing, classes, nodes, snapshots] = await Promise.all([
-      rightsMissing(client, identity ? smallRights : neededRights),
+      missingPermissions(client, identity ? scopedPermissions : requiredPermissions),
       client.list({ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass' }),
       client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => [] as KubeObject[]),
       client.serves('snapshot.storage.k8s.io/v1', 'VolumeSnapshot'),
@@ -121,7 +121,10 @@ export async function checkCluster({
   }
 }
 
-async function rightsMissing(client: Connection['client'], rights: typeof neededRights): Promise<string[]> {
+async function missingPermissions(
+  client: Connection['client'],
+  rights: typeof requiredPermissions,
+): Promise<string[]> {
   const asked = rights.flatMap(([group, resource, verbs]) =>
     verbs.split(' ').map((verb) => ({ group, resource, verb })),
   );

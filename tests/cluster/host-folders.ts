@@ -2,7 +2,7 @@
 // those that were not there before.
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { clusterDir } from './places.ts';
+import { clusterDir } from './layout.ts';
 
 const fixed = [
   '/var/lib/kubelet',
@@ -15,12 +15,12 @@ const fixed = [
 const file = join(clusterDir, 'traces.json');
 
 /** Notes which of the folders the cluster is about to make. */
-export function rememberTraces(): void {
+export function recordHostFolders(): void {
   if (!existsSync(file)) writeFileSync(file, JSON.stringify(fixed.filter((folder) => !existsSync(folder))));
 }
 
 /** Removes those that the cluster made; not /run/containerd while others keep their containers' sockets in it. */
-export function removeTraces(containersOfOthers: boolean): void {
+export function removeHostFolders(containersOfOthers: boolean): void {
   if (!existsSync(file)) return;
   for (const folder of JSON.parse(readFileSync(file, 'utf8')) as string[]) {
     if (containersOfOthers && folder === '/run/containerd') continue;

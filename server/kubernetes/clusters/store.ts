@@ -2,15 +2,15 @@ import type { Cluster } from '@cde/api/clusters.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, asc, count, eq, isNotNull, ne, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import type { Database, Queryable } from '../database/pool.ts';
-import { clusters, workspaces } from '../database/schema.ts';
-import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { isUuid } from '../identity/cursor.ts';
-import type { Keys } from '../identity/keys.ts';
-import { KubeError } from '../providers/kubernetes/client.ts';
-import type { ClusterRecord, ClusterSource } from '../providers/kubernetes/connections.ts';
-import { makeKubeClient } from '../providers/kubernetes/kube-client.ts';
+import type { Database, Queryable } from '../../database/pool.ts';
+import { clusters, workspaces } from '../../database/schema.ts';
+import type { Caller, UserActor } from '../../http/actor.ts';
+import { writeAudit } from '../../identity/audit.ts';
+import { isUuid } from '../../identity/cursor.ts';
+import type { Keys } from '../../identity/keys.ts';
+import { KubeError } from '../../providers/kubernetes/client.ts';
+import type { ClusterRecord, ClusterSource } from '../../providers/kubernetes/connections.ts';
+import { makeKubeClient } from '../../providers/kubernetes/kube-client.ts';
 
 type Row = typeof clusters.$inferSelect;
 
@@ -24,7 +24,7 @@ export interface ClusterSettings {
   inCluster?: boolean | undefined;
 }
 
-const named = (ref: string) =>
+const matchesRef = (ref: string) =>
   isUuid(ref) ? or(eq(clusters.id, ref), eq(clusters.name, ref)) : eq(clusters.name, ref);
 
 /** The clusters of the installation, in the database; credentials sealed. */
@@ -40,7 +40,7 @@ export function makeClusterStore({
   const { db } = database;
 
   async function find(tx: Queryable, ref: string): Promise<Row> {
-    const [row] = await tx.select().from(clusters).where(named(ref));
+    const [row] = await tx.select().from(clusters).where(matchesRef(ref));
     if (!row)
       throw new Problem('cluster-not-found', `There is no cluster ${ref}.`, {
         hint: 'List them: cde cluster list',
@@ -48,7 +48,7 @@ export function makeClusterStore({
     return row;
   }
 
-  async function shown(tx: Queryable, row: Row): Promise<Cluster> {
+  async function toCluster(tx: Queryable, row: Row): Promise<Cluster> {
     const [used] = await tx
       .select({ count: count() })
       .from(workspaces)
@@ -72,7 +72,7 @@ export function makeClusterStore({
   }
 
   /** Asks the cluster whether it takes the credentials, before they are stored. */
-  async function tried(name: string, credentials: ClusterRecord['credentials']) {
+  async function checkCredentials(name: string, credentials: ClusterRecord['credentials']) {
     try {
       const client = await makeKubeClient({ name, credentials });
       try {
@@ -103,13 +103,14 @@ export function makeClusterStore({
     if (settings.kubeconfig !== undefined) return { kind: 'kubeconfig', text: settings.kubeconfig };
     return settings.inCluster ? { kind: 'in-cluster' } : null;
   };
-  const sealed = (credentials: ClusterRecord['credentials']) => ({
+  const sealCredentials = (credentials: ClusterRecord['credentials']) => ({
     credentials: credentials.kind,
     sealedKubeconfig: credentials.kind === 'kubeconfig' ? keys.seal(Buffer.from(credentials.text)) : null,
   });
-  const isTaken = (error: unknown) => (error as { cause?: { code?: string } }).cause?.code === '23505';
+  const isUniqueViolation = (error: unknown) =>
+    (error as { cause?: { code?: string } }).cause?.code === '23505';
 
-  async function onlyDefault(tx: Queryable): Promise<void> {
+  async function clearDefault(tx: Queryable): Promise<void> {
     await tx.update(clusters).set({ isDefault: false }).where(eq(clusters.isDefault, true));
   }
 
@@ -149,11 +150,11 @@ export function makeClusterStore({
 
     async list(): Promise<Cluster[]> {
       const rows = await db.select().from(clusters).orderBy(asc(clusters.name));
-      return Promise.all(rows.map((row) => shown(db, row)));
+      return Promise.all(rows.map((row) => toCluster(db, row)));
     },
 
     async show(ref: string): Promise<Cluster> {
-      return shown(db, await find(db, ref));
+      return toCluster(db, await find(db, ref));
     },
 
     /** Throws `cluster-name-taken`, `cluster-credentials-invalid`. The first cluster is the default. */
@@ -163,12 +164,12 @@ export function makeClusterStore({
         throw new Problem('bad-request', 'A cluster needs credentials.', {
           hint: 'Give a kubeconfig, or say that it is the one that the server runs in.',
         });
-      const found = await tried(name, credentials);
+      const found = await checkCredentials(name, credentials);
       return db
         .transaction(async (tx) => {
           const [any] = await tx.select({ id: clusters.id }).from(clusters).limit(1);
           const isDefault = settings.isDefault ?? !any;
-          if (isDefault) await onlyDefault(tx);
+          if (isDefault) await clearDefault(tx);
           const [row] = await tx
             .insert(clusters)
             .values({
@@ -178,7 +179,7 @@ export function makeClusterStore({
               labels: settings.labels ?? {},
               isDefault,
               publicEndpoint: settings.publicEndpoint ?? null,
-              ...sealed(credentials),
+              ...sealCredentials(credentials),
               ...found,
               createdAt: now(),
             })
@@ -195,10 +196,10 @@ export function makeClusterStore({
               isDefault,
             },
           });
-          return shown(tx, row!);
+          return toCluster(tx, row!);
         })
         .catch((error) => {
-          if (!isTaken(error)) throw error;
+          if (!isUniqueViolation(error)) throw error;
           throw new Problem('cluster-name-taken', `There is a cluster ${name} already.`, {
             hint: `Change that one: cde cluster set ${name}`,
           });
@@ -208,9 +209,9 @@ export function makeClusterStore({
     async change(caller: Caller<UserActor>, ref: string, settings: ClusterSettings): Promise<Cluster> {
       const before = await find(db, ref);
       const credentials = credentialsOf(settings);
-      const found = credentials && (await tried(before.name, credentials));
+      const found = credentials && (await checkCredentials(before.name, credentials));
       return db.transaction(async (tx) => {
-        if (settings.isDefault) await onlyDefault(tx);
+        if (settings.isDefault) await clearDefault(tx);
         const changes = {
           ...(settings.region !== undefined && { region: settings.region }),
           ...(settings.labels !== undefined && { labels: settings.labels }),
@@ -221,7 +222,7 @@ export function makeClusterStore({
           .update(clusters)
           .set({
             ...changes,
-            ...(credentials && { ...sealed(credentials), ...found, revision: before.revision + 1 }),
+            ...(credentials && { ...sealCredentials(credentials), ...found, revision: before.revision + 1 }),
           })
           .where(eq(clusters.id, before.id))
           .returning();
@@ -234,14 +235,14 @@ export function makeClusterStore({
           before: { region: before.region, labels: before.labels, isDefault: before.isDefault },
           after: { ...changes, ...(credentials && { credentials: 'replaced' }) },
         });
-        return shown(tx, row);
+        return toCluster(tx, row);
       });
     },
 
     async remove(caller: Caller<UserActor>, ref: string): Promise<void> {
       await db.transaction(async (tx) => {
         const row = await find(tx, ref);
-        const { workspaces: used } = await shown(tx, row);
+        const { workspaces: used } = await toCluster(tx, row);
         const [kept] = await tx
           .select({ count: count() })
           .from(workspaces)
@@ -275,7 +276,13 @@ export function makeClusterStore({
     async ensureDefault(credentials: ClusterRecord['credentials'], publicEndpoint?: string): Promise<void> {
       await db
         .insert(clusters)
-        .values({ id: v7(), name: 'default', isDefault: true, ...sealed(credentials), createdAt: now() })
+        .values({
+          id: v7(),
+          name: 'default',
+          isDefault: true,
+          ...sealCredentials(credentials),
+          createdAt: now(),
+        })
         .onConflictDoNothing();
       if (publicEndpoint !== undefined)
         await db.update(clusters).set({ publicEndpoint }).where(eq(clusters.name, 'default'));

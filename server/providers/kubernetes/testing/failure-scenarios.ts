@@ -1,7 +1,7 @@
 import type { KubeObject } from '../client.ts';
 
 /** Something made to go wrong in a namespace of its own, and what is to be said of it. */
-export interface Provocation {
+export interface FailureScenario {
   name: string;
   code: string;
   message: RegExp;
@@ -19,7 +19,7 @@ export interface Provocation {
   /** What `explainEnd` says of the same pod. */
   end?: RegExp;
   /** Needs that the nodes are this machine. */
-  here?: true;
+  nodesAreLocal?: true;
 }
 
 const object = (
@@ -43,7 +43,7 @@ const claimOf = (storageClassName: string) => ({
 });
 
 /** `unique` is part of the names of what is not in a namespace; `registry` HOST:PORT of the test's own registry. */
-export function provocations(unique: string, registry: string): Provocation[] {
+export function failureScenarios(unique: string, registry: string): FailureScenario[] {
   return [
     {
       name: 'image-not-on-node',
@@ -72,7 +72,7 @@ export function provocations(unique: string, registry: string): Provocation[] {
       message: /cannot be pulled: the registry has no such image or tag\.$/,
       fatal: true,
       container: { image: `${registry}/dev:1` },
-      here: true,
+      nodesAreLocal: true,
     },
     {
       name: 'image-no-access',
@@ -80,7 +80,7 @@ export function provocations(unique: string, registry: string): Provocation[] {
       message: /cannot be pulled: the registry refuses it: it does not exist, or may not be pulled/,
       fatal: true,
       container: { image: `${registry}/secret:1` },
-      here: true,
+      nodesAreLocal: true,
     },
     {
       name: 'image-of-init-container',
@@ -416,7 +416,7 @@ export function provocations(unique: string, registry: string): Provocation[] {
 }
 
 /** The StatefulSet `agent` of a provocation, as a workspace's would be. */
-export function statefulSetOf({ pod, container, claim }: Provocation): KubeObject {
+export function statefulSetOf({ pod, container, claim }: FailureScenario): KubeObject {
   const { volumes = [], ...spec } = (pod ?? {}) as { volumes?: object[] };
   const { volumeMounts = [], ...more } = (container ?? {}) as { volumeMounts?: object[] };
   return object('apps/v1', 'StatefulSet', 'agent', {

@@ -3,18 +3,18 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
-import { type Embedded, startEmbedded } from '../database/embedded.ts';
-import { migrate } from '../database/migrate.ts';
-import { type Database, openDatabase } from '../database/pool.ts';
-import { makeLog } from '../log.ts';
-import type { Connections } from '../providers/kubernetes/connections.ts';
-import { openTestCluster, type TestCluster } from '../providers/kubernetes/testing/cluster.ts';
-import { testConnections } from '../providers/kubernetes/testing.ts';
-import { publishTemplate } from '../templates/publish.ts';
-import { addUser, type TestUser } from '../testing.ts';
+import { type Embedded, startEmbedded } from '../../database/embedded.ts';
+import { migrate } from '../../database/migrate.ts';
+import { type Database, openDatabase } from '../../database/pool.ts';
+import { makeLog } from '../../log.ts';
+import type { Connections } from '../../providers/kubernetes/connections.ts';
+import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
+import { testConnections } from '../../providers/kubernetes/testing.ts';
+import { publishTemplate } from '../../templates/publish.ts';
+import { addUser, type TestUser } from '../../testing.ts';
 import { adoptOrphan } from './adopt.ts';
-import { makeOrphanSweep } from './orphan-sweep.ts';
 import { cleanOrphans, findOrphans, type OrphanDeps } from './orphans.ts';
+import { makeOrphanSweep } from './sweep.ts';
 
 const prefix = `orphans-${Date.now().toString(36)}`;
 const system = { actor: { kind: 'system' }, requestId: 'test', ip: null } as const;
@@ -48,7 +48,7 @@ afterAll(async () => {
     kind: 'Namespace',
     labels: `cde.dev/installation=${deps.installation}`,
   }))
-    await cluster.drop(namespace);
+    await cluster.removeObject(namespace);
   for (const name of volumes) {
     const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name };
     await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } }).catch(() => {});
@@ -150,7 +150,7 @@ test('on an empty database nothing is cleaned, and a home that was found is give
   const log = { ...deps.log, error: (_: unknown, text: string) => told.push(text), warn() {}, info() {} };
   const options = { ...deps, log: log as never, homeGraceMs: 7 * 24 * 3600_000 };
   const sweep = makeOrphanSweep({ ...options, policy: 'clean' });
-  await sweep.once();
+  await sweep.runIfDue();
   expect(told).toEqual([expect.stringContaining('The database is empty')]);
   const space = { apiVersion: 'v1', kind: 'Namespace', name: `${prefix}-former` };
   expect((await cluster.get(space))?.metadata.deletionTimestamp).toBeUndefined();
@@ -221,7 +221,7 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
 
   // The sweep only reports, but has what should run looked at; once in ten minutes.
   const sweep = makeOrphanSweep({ ...deps, policy: 'report', homeGraceMs: 0 });
-  await sweep.once();
+  await sweep.runIfDue();
   expect(sweep.counts().sort((a, b) => (a.kind < b.kind ? -1 : 1))).toEqual([
     { cluster: 'one', kind: 'namespace', count: 2 },
     { cluster: 'one', kind: 'workspace', count: 1 },

@@ -2,14 +2,14 @@ import type { BuilderAddress } from '@cde/api/clusters.ts';
 import { type ErrorCode, Problem } from '@cde/api/problem.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import { eq, sql } from 'drizzle-orm';
-import type { Database } from '../database/pool.ts';
-import { templateVersions } from '../database/schema.ts';
-import type { Actor } from '../http/actor.ts';
-import { builderNames } from '../providers/kubernetes/builder.ts';
-import { KubeError } from '../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../providers/kubernetes/connections.ts';
-import { annotations } from '../providers/kubernetes/names.ts';
-import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';
+import type { Database } from '../../database/pool.ts';
+import { templateVersions } from '../../database/schema.ts';
+import type { Actor } from '../../http/actor.ts';
+import { builderNames } from '../../providers/kubernetes/builder.ts';
+import { KubeError } from '../../providers/kubernetes/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
+import { annotations } from '../../providers/kubernetes/names.ts';
+import { findWorkspace, type WorkspaceRow } from '../../workspaces/store.ts';
 
 /** The namespace of a workspace that this actor may connect to, on a cluster that answers; else a Problem. */
 export async function openNamespace(
@@ -69,21 +69,24 @@ export function namespaceProblem(error: unknown, cluster: string, namespace: str
  * The builder of a namespace, running or not, or that the start under way will make; null where there is none.
  * `secret`: in the namespace, with credentials of registries.
  */
-export async function builderAddress(
+export async function findBuilder(
   { database, row, namespace }: { database: Database; row: WorkspaceRow; namespace: string },
   { view }: Connection,
 ): Promise<{ address: BuilderAddress; secret: string | null } | null> {
   const statefulSet = view.get('StatefulSet', namespace, builderNames.app);
   const secret = statefulSet
     ? (statefulSet.metadata.annotations?.[annotations.registrySecret] ?? null)
-    : await secretWanted(database, row);
+    : await templateRegistrySecret(database, row);
   if (secret === undefined) return null;
   const { pod, app: host, port } = builderNames;
   return { address: { pod, host, port, registrySecret: secret !== null }, secret };
 }
 
 /** The secret that the workspace's version of its template names for the builder; undefined: it asks for none. */
-async function secretWanted({ db }: Database, row: WorkspaceRow): Promise<string | null | undefined> {
+async function templateRegistrySecret(
+  { db }: Database,
+  row: WorkspaceRow,
+): Promise<string | null | undefined> {
   const [found] = await db
     .select({
       builder: sql<

@@ -1,0 +1,62 @@
+import { Problem } from '@cde/api/problem.ts';
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import { v7 } from 'uuid';
+import { attempt } from '../../providers/kubernetes/attempt.ts';
+import { KubeError } from '../../providers/kubernetes/client.ts';
+import type { Connections } from '../../providers/kubernetes/connections.ts';
+import { checkParameters } from '../../templates/parameters.ts';
+import { quotaIssues } from '../../templates/quota.ts';
+import { renderTemplate } from '../../templates/render.ts';
+import type { DryRun } from '../../templates/routes.ts';
+import { formatPath } from '../../templates/source.ts';
+
+/**
+ * Applies a template to a cluster as a server-side dry run, as a workspace with these parameters would apply it. An empty
+ * cluster name selects the cluster that the template chooses.
+ * @throws parameters-invalid, cluster-not-found, cluster-away
+ */
+export const makeDryRun =
+  (connections: Connections): DryRun =>
+  async (template, { cluster, parameters = {} }) => {
+    const checked = checkParameters(template.parameters, parameters);
+    if ('issues' in checked)
+      throw new Problem('parameters-invalid', 'The template cannot be tried without valid parameters.', {
+        detail: checked.issues.map((issue) => `${issue.path}: ${issue.message}`).join('; '),
+        hint: 'Give them: --param NAME=VALUE',
+        issues: checked.issues,
+      });
+    const workspace = { id: v7(), name: 'attempt', owner: 'nobody' };
+    const rendered = renderTemplate(template, checked.values, {
+      workspace,
+      owner: { name: 'Nobody', email: '' },
+    });
+    if ('faults' in rendered)
+      return rendered.faults.map(({ path, message, hint }) => ({ message: `${path}: ${message}`, hint }));
+    const section = rendered.ok.kubernetes as KubernetesSection | undefined;
+    if (!section) return [];
+    const tight = quotaIssues(rendered.ok);
+    if (tight.length > 0)
+      return tight.map(({ path, message, hint }) => ({ message: `${formatPath(path)}: ${message}`, hint }));
+    const connection = cluster === '' ? connections.choose(section.cluster) : connections.get(cluster);
+    if (!connection)
+      throw new Problem(
+        'cluster-not-found',
+        cluster === '' ? 'No cluster fits what the template chooses.' : `There is no cluster ${cluster}.`,
+        { hint: 'List them: cde cluster list' },
+      );
+    const { name } = connection.record;
+    try {
+      return await attempt(connection, {
+        workspaceId: workspace.id,
+        owner: workspace.owner,
+        name: workspace.name,
+        template: rendered.ok,
+      });
+    } catch (error) {
+      if (!(error instanceof KubeError)) throw error;
+      throw new Problem('cluster-away', `The template could not be tried on the cluster ${name}.`, {
+        detail: error.message,
+        hint: `Look at it: cde cluster show ${name}`,
+      });
+    }
+  };

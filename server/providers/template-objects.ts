@@ -1,0 +1,11 @@
+import type { Manifest } from '@cde/api/templates.ts';
+import { renderNamespace } from './kubernetes/namespace.ts';
+import type { Rendered } from './provider.ts';
+
+/** The objects that a workspace of a rendered template gets on a cluster, for checks before it is published. */
+export function templateObjects(template: Rendered): Manifest[] {
+  const spec = { workspaceId: '', owner: 'someone', name: 'example', template };
+  const launch = { buildId: '', token: '', serverUrl: '' };
+  const options = { namespace: 'example', installation: '', agentImage: '' };
+  return renderNamespace(spec, launch, options) as Manifest[];
+}
