@@ -113,7 +113,7 @@ describe('namespaces', () => {
 describe('workspaces', () => {
   test('one that runs and whose namespace vanished is looked at; a stopped one is reported', () => {
     expect(look([row()])).toMatchObject([
-      { orphan: { kind: 'workspace', name: 'ada/web', action: 'report' }, lost: id },
+      { orphan: { kind: 'workspace', name: 'ada/web', action: 'report' }, missingWorkspaceId: id },
     ]);
     const [stopped] = look([row({ status: 'stopped' })]);
     expect(stopped!.orphan.reason).toBe('Its namespace cde-ada-web vanished; its next start makes it again.');
