@@ -24,11 +24,11 @@ import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import type { Bus } from './events/bus.ts';
 import { makeHub } from './events/hub.ts';
-import { maxParamLength, ownRefusals, refuseWhileClosing } from './http/refusals.ts';
+import { maxParamLength, protocolErrorOptions, rejectWhileClosing } from './http/protocol-errors.ts';
 import { installHttp } from './http/serve.ts';
-import { watchUnused } from './http/unused.ts';
-import { may } from './identity/authorize.ts';
-import { makeGate } from './identity/gate.ts';
+import { trackUnusedSockets } from './http/unused-sockets.ts';
+import { makeAuth } from './identity/auth.ts';
+import { isAllowed } from './identity/authorize.ts';
 import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
@@ -83,13 +83,13 @@ export interface AppOptions {
 }
 
 /** Queries that may wait for a connection of the pool before requests are turned away. */
-const mostWaiting = 500;
+const maxWaitingQueries = 500;
 
 /** Once seen over https, browsers never ask the dashboard over http, where cookies could be read and planted. */
 const strictTransport = 'max-age=31536000';
 
 /** Longer than 2 MiB take on a line of 0.5 Mbit/s. */
-const requestMs = 60_000;
+const requestTimeoutMs = 60_000;
 
 const Health = z.object({ status: z.enum(['ok', 'ready', 'starting']), waitsFor: z.string().optional() });
 const healthSchema = (summary: string) => ({
@@ -112,24 +112,24 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     requestIdHeader: false,
     bodyLimit: 2 * 1024 * 1024,
     // Headers and body have to be here by then. Without it Fastify waits for ever for a body that trickles in.
-    requestTimeout: requestMs,
+    requestTimeout: requestTimeoutMs,
     trustProxy: config.trustProxy ? config.trustProxy.split(',').map((address) => address.trim()) : false,
     // A request that is under way when the server stops may end; idle connections are closed.
     forceCloseConnections: 'idle',
     routerOptions: { maxParamLength },
-    ...ownRefusals,
+    ...protocolErrorOptions,
   });
-  refuseWhileClosing(app);
-  const gate = makeGate({
+  rejectWhileClosing(app);
+  const gate = makeAuth({
     database,
     now,
     origins: () => allowedOrigins(config),
     cookieName: sessionCookieName(config),
   });
-  installHttp(app, { gate, checkReplies: options.checkReplies ?? false });
+  installHttp(app, { auth: gate, checkReplies: options.checkReplies ?? false });
   // Rather a clear no at once than a queue that makes everybody wait: each waiting query is a waiting person.
   app.addHook('onRequest', async () => {
-    if (database.pool.waitingCount > mostWaiting)
+    if (database.pool.waitingCount > maxWaitingQueries)
       throw new Problem('server-busy', 'The server is at its limit at the moment.', {
         hint: 'Try again in a few seconds.',
         retryAfter: 2,
@@ -274,12 +274,12 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const hub = makeHub(app, {
     bus,
     log,
-    views: makeViews(database, now, (actor, ownerId) => may(actor, 'workspace:read', { ownerId })),
+    reader: makeViews(database, now, (actor, ownerId) => isAllowed(actor, 'workspace:read', { ownerId })),
   });
   await app.register(relayPlugin, { relay });
   if (options.web)
     await registerWeb(app, { folder: options.web, satellites: () => satelliteStore.servingWeb() });
-  const endUnused = watchUnused(app.server);
+  const endUnused = trackUnusedSockets(app.server);
   app.addHook('preClose', async () => {
     hub.close();
     ports?.close();

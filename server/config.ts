@@ -23,7 +23,7 @@ const listenAddress = z
  * What is wrong with a secret key, from the variable or from the file: null is nothing. Whoever can guess it can make the
  * tokens of every agent.
  */
-export function secretKeyFault(text: string): string | null {
+export function secretKeyIssue(text: string): string | null {
   const key = text.trim();
   if (key === '') return 'it is empty';
   if (key.length < 32) return 'it has fewer than 32 characters';
@@ -88,7 +88,7 @@ const settings = {
   },
   secretKey: {
     schema: z.string().superRefine((text, context) => {
-      const fault = secretKeyFault(text);
+      const fault = secretKeyIssue(text);
       if (fault !== null) context.addIssue({ code: 'custom', message: fault });
     }),
     default: undefined,

@@ -14,7 +14,7 @@ import { type Config, ConfigError } from './config.ts';
 import { makeJobs, makeWaking } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
-import { watchDatabase } from './database/watch.ts';
+import { watchDatabase } from './database/watchdog.ts';
 import { makeBus } from './events/bus.ts';
 import { loadKeys } from './identity/keys.ts';
 import { sweepIdentity } from './identity/sweep.ts';

@@ -7,7 +7,7 @@ import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
 import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
 import { type Config, ConfigError, describeSettings, readConfig, unknownSettings } from './config.ts';
 import { startControlPlane, version } from './control-plane.ts';
-import { type Embedded, startEmbedded } from './database/embedded.ts';
+import { type EmbeddedPostgres, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
 import { type Database, isDatabaseFull, isUnavailable, openDatabase } from './database/pool.ts';
 import { checkSecretKey, SecretKeyError } from './identity/keys.ts';
@@ -26,8 +26,8 @@ class StartError extends Error {
 async function connect(
   config: Config,
   log: Logger,
-): Promise<{ database: Database; embedded: Embedded | null }> {
-  let embedded: Embedded | null = null;
+): Promise<{ database: Database; embedded: EmbeddedPostgres | null }> {
+  let embedded: EmbeddedPostgres | null = null;
   if (!config.databaseUrl) {
     try {
       embedded = await startEmbedded(config.dataDir);
@@ -181,7 +181,7 @@ async function main(): Promise<void> {
     );
   });
   const { database, embedded } = await connect(config, log);
-  embedded?.keep((event, detail) => {
+  embedded?.supervise((event, detail) => {
     if (event === 'back') log.warn('the embedded PostgreSQL runs again');
     else log.error(`the embedded PostgreSQL ${event}: ${detail}; it is started again`);
   });

@@ -1,10 +1,10 @@
 import type { Database } from './database/pool.ts';
 
 /** By then every agent that can come has come: they report twice a minute, and learn of new replicas by that. */
-const patienceMs = 40_000;
+const maxWaitMs = 40_000;
 /** Of the agents of running workspaces; a few are always on the way. */
-const enough = 0.95;
-const lookEveryMs = 500;
+const requiredShare = 0.95;
+const checkIntervalMs = 500;
 
 /**
  * Whether a load balancer may send clients to this replica. One that has just started beside others is not ready before
@@ -27,30 +27,31 @@ export function makeReadiness(options: {
   agentsHere: () => number;
 }): Readiness {
   const { database, urls, agentsHere } = options;
-  let why: string | null = 'the start';
+  let waitReason: string | null = 'the start';
   let timer: NodeJS.Timeout | undefined;
-  let over = false;
+  let isStopped = false;
 
-  async function look(until: number): Promise<void> {
+  async function check(until: number): Promise<void> {
     try {
       if (performance.now() < until && (await urls()).length > 1) {
         const { rows } = await database.pool.query<{ running: number }>(
           "SELECT count(*)::int AS running FROM workspaces WHERE status = 'running'",
         );
-        const wanted = Math.ceil(rows[0]!.running * enough);
-        why = agentsHere() >= wanted ? null : `agents: ${agentsHere()} of ${rows[0]!.running} have come`;
-      } else why = null;
+        const required = Math.ceil(rows[0]!.running * requiredShare);
+        waitReason =
+          agentsHere() >= required ? null : `agents: ${agentsHere()} of ${rows[0]!.running} have come`;
+      } else waitReason = null;
     } catch {
       // The database is away; /readyz says so itself.
     }
-    if (why !== null && !over) timer = setTimeout(() => void look(until), lookEveryMs);
+    if (waitReason !== null && !isStopped) timer = setTimeout(() => void check(until), checkIntervalMs);
   }
 
   return {
-    waitsFor: () => why,
-    begin: () => void look(performance.now() + patienceMs),
+    waitsFor: () => waitReason,
+    begin: () => void check(performance.now() + maxWaitMs),
     stop() {
-      over = true;
+      isStopped = true;
       clearTimeout(timer);
     },
   };

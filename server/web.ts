@@ -25,7 +25,7 @@ export const contentSecurityPolicy = [
  * The policy of a page that may also open terminals at these satellites: their addresses by http and by WebSocket.
  * A satellite says itself where it is: nothing passes that could be more than one host.
  */
-export function policyWith(satellites: readonly { url: string }[]): string {
+export function makePagePolicy(satellites: readonly { url: string }[]): string {
   const origins = satellites
     .map(({ url }) => new URL(url).origin)
     .filter((origin) => /^https?:\/\/[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?$/.test(origin))
@@ -54,12 +54,12 @@ const headers = {
 } as const;
 
 /** How old the list of satellites may be: whoever opens pages all day asks the database no more for it. */
-const satellitesKeptMs = 5_000;
+const satelliteTtlMs = 5_000;
 /** How long a page waits for that list. */
-const patienceMs = 1_000;
+const satelliteTimeoutMs = 1_000;
 
 /** First parts of a path that belong to programs: what is unknown there answers as the API does. */
-const notPages = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'assets']);
+const apiPrefixes = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'assets']);
 
 /**
  * Serves the built dashboard: hashed assets to be cached for ever (compressed beforehand by
@@ -73,13 +73,13 @@ export async function registerWeb(
 ): Promise<void> {
   const index = join(folder, 'index.html');
   const built = existsSync(index);
-  const html = built ? readFileSync(index) : Buffer.from(notBuilt);
-  const policy = remembered(satellites);
+  const html = built ? readFileSync(index) : Buffer.from(notBuiltPage);
+  const policy = cachePolicy(satellites);
 
   const page = async (request: FastifyRequest, reply: FastifyReply) => {
     const [path = ''] = request.url.split('?', 1);
     const accepts = request.headers.accept ?? '*/*';
-    if (notPages.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
+    if (apiPrefixes.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
       return reply.callNotFound();
     // Asked for again on each visit (it names the hashed assets), answered in a few bytes when it and its policy
     // are unchanged.
@@ -117,23 +117,23 @@ export async function registerWeb(
 }
 
 /** The pages' policy of the moment. Where the database is away it is the last one: pages load all the same. */
-function remembered(satellites: () => Promise<{ url: string }[]>): () => Promise<string> {
+function cachePolicy(satellites: () => Promise<{ url: string }[]>): () => Promise<string> {
   let known = contentSecurityPolicy;
   let asked = { until: 0, policy: Promise.resolve(known) };
   async function ask(): Promise<string> {
-    const late = setTimeout(patienceMs, null, { ref: false });
+    const late = setTimeout(satelliteTimeoutMs, null, { ref: false });
     const found = await Promise.race([satellites().catch(() => null), late]);
-    if (found) known = policyWith(found);
+    if (found) known = makePagePolicy(found);
     return known;
   }
   return () => {
     const now = performance.now();
-    if (now >= asked.until) asked = { until: now + satellitesKeptMs, policy: ask() };
+    if (now >= asked.until) asked = { until: now + satelliteTtlMs, policy: ask() };
     return asked.policy;
   };
 }
 
-const notBuilt = `<!doctype html><html lang="en"><meta charset="utf-8"><title>cde</title>
+const notBuiltPage = `<!doctype html><html lang="en"><meta charset="utf-8"><title>cde</title>
 <h1>The dashboard is not built yet</h1>
 <p>The server runs, and the <code>cde</code> command works. To build the dashboard, run
 <code>node scripts/build-web.mjs</code> in the repository and start the server again; <code>npm start</code> does it by itself.</p></html>

@@ -2,7 +2,7 @@ import { jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { may } from '../identity/authorize.ts';
+import { isAllowed } from '../identity/authorize.ts';
 import type { Keys } from '../identity/keys.ts';
 
 /** Long enough to measure a few satellites and to connect to one of them. */
@@ -84,7 +84,7 @@ export function makeAdmissions({
           scopes: ['all'],
           via: { kind: 'cookie', id: asked[at]!.sid },
         };
-        if (may(actor, 'workspace:connect', { ownerId: owner })) found[at] = actor;
+        if (isAllowed(actor, 'workspace:connect', { ownerId: owner })) found[at] = actor;
       }
       return found;
     },

@@ -37,7 +37,7 @@ export interface Standing {
  */
 export function makeStanding(options: {
   database: Database;
-  bus: Pick<Bus, 'subscribeUsers'>;
+  bus: Pick<Bus, 'subscribeRevocations'>;
   log: Logger;
   everyMs?: number;
   holdMs?: number;
@@ -88,7 +88,7 @@ export function makeStanding(options: {
   const checkQuietly = () =>
     void check().catch((error) => log.debug({ err: error }, 'the users of open sessions were not looked up'));
 
-  const unsubscribe = options.bus.subscribeUsers(checkQuietly);
+  const unsubscribe = options.bus.subscribeRevocations(checkQuietly);
   const timer = setInterval(checkQuietly, options.everyMs ?? defaultEveryMs);
   timer.unref();
 

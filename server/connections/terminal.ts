@@ -6,9 +6,9 @@ import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import { z } from 'zod';
 import type { UserActor } from '../http/actor.ts';
-import { admit, keepAdmitted } from '../http/admitted.ts';
-import { makeOpenSockets } from '../http/open-sockets.ts';
 import { toProblem } from '../http/serve.ts';
+import { authorizeUpgrade, reauthorizeSocket } from '../http/socket-auth.ts';
+import { makeSocketLimiter } from '../http/socket-limiter.ts';
 import type { ConnectionAudit } from './connection-audit.ts';
 import type { Opener } from './open.ts';
 
@@ -25,21 +25,21 @@ export function terminalRoutes(
   app: FastifyInstance,
   { openSession, audit }: { openSession: Opener; audit: ConnectionAudit },
 ): void {
-  const open = makeOpenSockets('terminals');
+  const open = makeSocketLimiter('terminals');
   app.get<{ Params: { workspace: string } }>(
     '/api/v1/workspaces/:workspace/terminal',
     {
       websocket: true,
       schema: { hide: true },
       preValidation: async (request) => {
-        const { userId } = await admit(app, request, 'workspace:connect');
+        const { userId } = await authorizeUpgrade(app, request, 'workspace:connect');
         parseQuery(request.query);
         open.add(userId, request);
       },
     },
     (socket: WebSocket, request) => {
       limitSocket(socket, terminalBudget);
-      keepAdmitted(app, socket, request, 'workspace:connect', undefined, checkEveryMs);
+      reauthorizeSocket(app, socket, request, 'workspace:connect', undefined, checkEveryMs);
       const { terminal, ...size } = parseQuery(request.query);
       carryTerminal(socket, {
         size,

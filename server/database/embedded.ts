@@ -7,12 +7,12 @@ import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 
-export interface Embedded {
+export interface EmbeddedPostgres {
   url: string;
   /** True when a PostgreSQL left by a killed server was found and kept. */
   adopted: boolean;
   /** From now on starts PostgreSQL again whenever it has ended by itself (killed, out of memory, no disk), until `stop`. */
-  keep(tell: (event: 'has ended' | 'does not start' | 'back', detail: string) => void): void;
+  supervise(onEvent: (event: 'has ended' | 'does not start' | 'back', detail: string) => void): void;
   /** Shuts PostgreSQL down (fast mode: open transactions are rolled back) and waits for its end. */
   stop(): Promise<void>;
 }
@@ -61,14 +61,14 @@ async function binaries(
   const native = dirname(dirname(found.postgres));
   const copy = join(base, 'program');
   if (!existsSync(copy)) {
-    const half = `${copy}.${process.pid}`;
-    await cp(native, half, { recursive: true, verbatimSymlinks: true });
-    await rename(half, copy).catch(() => rm(half, { recursive: true, force: true }));
+    const partial = `${copy}.${process.pid}`;
+    await cp(native, partial, { recursive: true, verbatimSymlinks: true });
+    await rename(partial, copy).catch(() => rm(partial, { recursive: true, force: true }));
   }
   return { initdb: join(copy, 'bin', 'initdb'), postgres: join(copy, 'bin', 'postgres') };
 }
 
-async function answers(url: string): Promise<boolean> {
+async function acceptsConnections(url: string): Promise<boolean> {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2_000 });
   client.on('error', () => {});
   try {
@@ -95,15 +95,15 @@ async function postmasterPid(data: string): Promise<number | null> {
 }
 
 /** How long PostgreSQL may take: recovery after a kill replays its log first. */
-const startMs = 60_000;
+const startTimeoutMs = 60_000;
 /** After a kill the old server's last processes may still be leaving; until then a new one refuses to start. */
-const refusedMs = 10_000;
+const restartGraceMs = 10_000;
 
 /** How often one that is kept is looked for. */
-const lookEveryMs = 1_000;
+const checkIntervalMs = 1_000;
 
 /** Why PostgreSQL ended, in its own words: what it gave up over, else its last lines. */
-async function lastWords(base: string): Promise<string> {
+async function readExitReason(base: string): Promise<string> {
   const text = await readFile(join(base, 'postgres.log'), 'utf8').catch(() => '');
   const lines = text.trim().split('\n').slice(-60);
   // To whoever connects meanwhile it says, as fatally, that it is starting up or going down.
@@ -114,7 +114,7 @@ async function lastWords(base: string): Promise<string> {
 /** Starts the server process and waits until it answers. */
 async function launch(
   program: string,
-  place: {
+  instance: {
     base: string;
     data: string;
     socket: string;
@@ -123,14 +123,14 @@ async function launch(
     url: string;
   },
 ): Promise<void> {
-  const { base, data } = place;
+  const { base, data } = instance;
   const log = openSync(join(base, 'postgres.log'), 'a', 0o600);
   const flags = {
     listen_addresses: '',
-    unix_socket_directories: place.socket,
+    unix_socket_directories: instance.socket,
     unix_socket_permissions: '0700',
     max_connections: '200',
-    ...place.settings,
+    ...instance.settings,
   };
   const began = Date.now();
   try {
@@ -139,7 +139,7 @@ async function launch(
         program,
         ['-D', data, ...Object.entries(flags).flatMap(([key, value]) => ['-c', `${key}=${value}`])],
         {
-          ...place.run,
+          ...instance.run,
           cwd: base,
           // It outlives a killed server, and is adopted by the next.
           detached: true,
@@ -156,12 +156,12 @@ async function launch(
       });
       child.unref();
       while (exit === null) {
-        if (await answers(place.url)) return;
-        if (Date.now() - began > startMs) exit = `no answer in ${startMs / 1000} s`;
+        if (await acceptsConnections(instance.url)) return;
+        if (Date.now() - began > startTimeoutMs) exit = `no answer in ${startTimeoutMs / 1000} s`;
         await wait(20);
       }
-      if (Date.now() - began > refusedMs) {
-        throw new Error(`it did not come up (${exit}): ${await lastWords(base)}`);
+      if (Date.now() - began > restartGraceMs) {
+        throw new Error(`it did not come up (${exit}): ${await readExitReason(base)}`);
       }
       await wait(200);
     }
@@ -178,7 +178,7 @@ async function launch(
 export async function startEmbedded(
   dataDir: string,
   settings: Record<string, string> = {},
-): Promise<Embedded> {
+): Promise<EmbeddedPostgres> {
   const base = join(dataDir, 'postgres');
   const data = join(base, 'data');
   const account = unprivilegedAccount();
@@ -199,24 +199,24 @@ export async function startEmbedded(
   if (!existsSync(data)) {
     const password = randomBytes(24).toString('base64url');
     await writeFile(passwordFile, password, { mode: 0o600, flush: true });
-    const fresh = join(base, 'data.new');
-    await rm(fresh, { recursive: true, force: true });
-    await mkdir(fresh, { mode: 0o700 });
-    const handed = join(base, `password.${process.pid}`);
-    await writeFile(handed, password, { mode: 0o600 });
+    const newData = join(base, 'data.new');
+    await rm(newData, { recursive: true, force: true });
+    await mkdir(newData, { mode: 0o700 });
+    const pwfile = join(base, `password.${process.pid}`);
+    await writeFile(pwfile, password, { mode: 0o600 });
     if (account) {
-      await chown(fresh, account.uid, account.gid);
-      await chown(handed, account.uid, account.gid);
+      await chown(newData, account.uid, account.gid);
+      await chown(pwfile, account.uid, account.gid);
     }
     const made = spawnSync(
       programs.initdb,
       [
         '-D',
-        fresh,
+        newData,
         '-U',
         'cde',
         '--auth=scram-sha-256',
-        `--pwfile=${handed}`,
+        `--pwfile=${pwfile}`,
         '--encoding=UTF8',
         '--locale-provider=builtin',
         '--locale=C.UTF-8',
@@ -224,12 +224,12 @@ export async function startEmbedded(
       ],
       { ...run, cwd: base, encoding: 'utf8', env: { PATH: process.env.PATH, LC_ALL: 'C' } },
     );
-    await rm(handed, { force: true });
+    await rm(pwfile, { force: true });
     if (made.status !== 0)
       throw new Error(
         `PostgreSQL could not be initialised in ${base}: ${(made.stderr || made.error?.message || '').trim().split('\n').pop()}`,
       );
-    await rename(fresh, data);
+    await rename(newData, data);
   }
 
   let socket = join(base, 'socket');
@@ -245,7 +245,7 @@ export async function startEmbedded(
   const relaunch = () =>
     launch(programs.postgres, { base, data, socket, settings, run, url: urlOf('postgres') });
   let adopted = false;
-  if ((await postmasterPid(data)) !== null && (await answers(urlOf('postgres')))) {
+  if ((await postmasterPid(data)) !== null && (await acceptsConnections(urlOf('postgres')))) {
     adopted = true;
   } else {
     await relaunch();
@@ -259,24 +259,24 @@ export async function startEmbedded(
     await admin.end();
   }
   const stopping = new AbortController();
-  let keeping: Promise<void> | undefined;
+  let supervision: Promise<void> | undefined;
   return {
     url: urlOf('cde'),
     adopted,
-    keep(tell) {
-      keeping ??= (async () => {
-        for (let back = true; ; ) {
-          await wait(lookEveryMs, undefined, { signal: stopping.signal, ref: false }).catch(() => {});
+    supervise(onEvent) {
+      supervision ??= (async () => {
+        for (let isRunning = true; ; ) {
+          await wait(checkIntervalMs, undefined, { signal: stopping.signal, ref: false }).catch(() => {});
           if (stopping.signal.aborted) return;
           if ((await postmasterPid(data)) !== null) continue;
-          if (back) tell('has ended', await lastWords(base));
+          if (isRunning) onEvent('has ended', await readExitReason(base));
           try {
             await relaunch();
-            back = true;
-            tell('back', '');
+            isRunning = true;
+            onEvent('back', '');
           } catch (error) {
-            back = false;
-            if (!stopping.signal.aborted) tell('does not start', (error as Error).message);
+            isRunning = false;
+            if (!stopping.signal.aborted) onEvent('does not start', (error as Error).message);
           }
         }
       })();
@@ -284,7 +284,7 @@ export async function startEmbedded(
     async stop() {
       stopping.abort();
       // It may be in the middle of a start that leads nowhere.
-      await Promise.race([keeping, wait(5_000, undefined, { ref: false })]);
+      await Promise.race([supervision, wait(5_000, undefined, { ref: false })]);
       const pid = await postmasterPid(data);
       if (pid === null) return;
       process.kill(pid, 'SIGINT');

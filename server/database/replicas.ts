@@ -6,7 +6,7 @@ import type { Database } from './pool.ts';
 /** The first half of every replica's advisory lock; any constant does. ASCII of `cder`. */
 const lockClass = 0x63646572;
 /** How often a replica looks for dead ones: their leases pass on within about this time. */
-const lookEveryMs = 1_000;
+const checkIntervalMs = 1_000;
 
 export interface Replica {
   /** Takes a place among the replicas; resolves once it is held, retrying while the database is away. */
@@ -35,10 +35,10 @@ export function makeReplica(options: {
   let client: pg.Client | null = null;
   let number: number | null = null;
   let timer: NodeJS.Timeout | null = null;
-  let left = false;
+  let hasLeft = false;
   const listeners: (() => void)[] = [];
 
-  async function takeOver(): Promise<void> {
+  async function takeOverDeadReplicas(): Promise<void> {
     const { rows } = await database.pool.query<{
       number: number;
       worker_ids: string[];
@@ -79,9 +79,11 @@ export function makeReplica(options: {
 
   function watch(): void {
     timer = setTimeout(async () => {
-      await takeOver().catch((error) => log.debug({ err: error }, 'cannot look for dead replicas'));
-      if (!left && client) watch();
-    }, lookEveryMs);
+      await takeOverDeadReplicas().catch((error) =>
+        log.debug({ err: error }, 'cannot look for dead replicas'),
+      );
+      if (!hasLeft && client) watch();
+    }, checkIntervalMs);
   }
 
   async function attempt(): Promise<void> {
@@ -99,7 +101,7 @@ export function makeReplica(options: {
       client = null;
       number = null;
       if (timer) clearTimeout(timer);
-      if (!left) for (const listener of listeners) listener();
+      if (!hasLeft) for (const listener of listeners) listener();
     };
     fresh.on('error', lost);
     fresh.on('end', lost);
@@ -119,7 +121,7 @@ export function makeReplica(options: {
       await fresh.end().catch(() => {});
       throw error;
     }
-    await takeOver();
+    await takeOverDeadReplicas();
     watch();
   }
 
@@ -130,7 +132,7 @@ export function makeReplica(options: {
           await attempt();
           return;
         } catch (error) {
-          if (left) return;
+          if (hasLeft) return;
           log.debug({ err: error }, 'cannot join the replicas yet');
           await new Promise((resolve) => setTimeout(resolve, 500));
         }
@@ -158,7 +160,7 @@ export function makeReplica(options: {
       ];
     },
     async leave() {
-      left = true;
+      hasLeft = true;
       if (timer) clearTimeout(timer);
       const mine = client;
       client = null;

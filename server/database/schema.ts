@@ -29,7 +29,7 @@ import type { ProviderState, Rendered } from '../providers/provider.ts';
 
 /** Drizzle's view of migrations/; the SQL there is what counts (keys, checks and indexes live in it alone). */
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
-const moment = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
+const timestamptz = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
 
 export const users = pgTable('users', {
   id: uuid('id').primaryKey(),
@@ -39,8 +39,8 @@ export const users = pgTable('users', {
   role: text('role').$type<Role>().notNull(),
   status: text('status').$type<'active' | 'suspended'>().notNull().default('active'),
   passwordHash: text('password_hash'),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  lastSeenAt: moment('last_seen_at'),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  lastSeenAt: timestamptz('last_seen_at'),
 });
 
 export const oidcIdentities = pgTable(
@@ -49,7 +49,7 @@ export const oidcIdentities = pgTable(
     issuer: text('issuer').notNull(),
     subject: text('subject').notNull(),
     userId: uuid('user_id').notNull(),
-    createdAt: moment('created_at').notNull().defaultNow(),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
   },
   (t) => [primaryKey({ columns: [t.issuer, t.subject] })],
 );
@@ -60,8 +60,8 @@ export const browserSessions = pgTable('browser_sessions', {
   /** Of the session key, which is never in the cookie. */
   keyHash: bytea('key_hash').notNull(),
   userId: uuid('user_id').notNull(),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  expiresAt: moment('expires_at').notNull(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  expiresAt: timestamptz('expires_at').notNull(),
   ip: text('ip'),
   userAgent: text('user_agent'),
 });
@@ -72,17 +72,17 @@ export const apiTokens = pgTable('api_tokens', {
   userId: uuid('user_id').notNull(),
   name: text('name').notNull(),
   scopes: text('scopes').array().$type<Scope[]>().notNull(),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  expiresAt: moment('expires_at').notNull(),
-  lastUsedAt: moment('last_used_at'),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  expiresAt: timestamptz('expires_at').notNull(),
+  lastUsedAt: timestamptz('last_used_at'),
 });
 
 export const oneTimeLinks = pgTable('one_time_links', {
   codeHash: bytea('code_hash').primaryKey(),
   userId: uuid('user_id').notNull(),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  expiresAt: moment('expires_at').notNull(),
-  usedAt: moment('used_at'),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  expiresAt: timestamptz('expires_at').notNull(),
+  usedAt: timestamptz('used_at'),
 });
 
 export const cliLogins = pgTable('cli_logins', {
@@ -90,10 +90,10 @@ export const cliLogins = pgTable('cli_logins', {
   userCode: text('user_code').notNull(),
   hostname: text('hostname').notNull(),
   ip: text('ip'),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  expiresAt: moment('expires_at').notNull(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  expiresAt: timestamptz('expires_at').notNull(),
   userId: uuid('user_id'),
-  collectedAt: moment('collected_at'),
+  collectedAt: timestamptz('collected_at'),
 });
 
 export const oidcLogins = pgTable('oidc_logins', {
@@ -101,19 +101,19 @@ export const oidcLogins = pgTable('oidc_logins', {
   codeVerifier: text('code_verifier').notNull(),
   nonce: text('nonce').notNull(),
   returnTo: text('return_to').notNull(),
-  expiresAt: moment('expires_at').notNull(),
+  expiresAt: timestamptz('expires_at').notNull(),
   linkUserId: uuid('link_user_id'),
 });
 
 export const signInFailures = pgTable('sign_in_failures', {
   id: uuid('id').primaryKey(),
   subject: text('subject').notNull(),
-  at: moment('at').notNull().defaultNow(),
+  at: timestamptz('at').notNull().defaultNow(),
 });
 
 export const audit = pgTable('audit', {
   id: uuid('id').primaryKey(),
-  at: moment('at').notNull().defaultNow(),
+  at: timestamptz('at').notNull().defaultNow(),
   actorId: uuid('actor_id'),
   actor: text('actor').notNull(),
   action: text('action').notNull(),
@@ -134,7 +134,7 @@ export const idempotencyKeys = pgTable(
     requestHash: bytea('request_hash').notNull(),
     status: integer('status'),
     response: jsonb('response'),
-    createdAt: moment('created_at').notNull().defaultNow(),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
   },
   (t) => [primaryKey({ columns: [t.userId, t.key] })],
 );
@@ -143,8 +143,8 @@ export const templates = pgTable('templates', {
   id: uuid('id').primaryKey(),
   name: text('name').notNull(),
   activeVersionId: uuid('active_version_id'),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  updatedAt: moment('updated_at').notNull().defaultNow(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  updatedAt: timestamptz('updated_at').notNull().defaultNow(),
 });
 
 export const templateVersions = pgTable('template_versions', {
@@ -156,7 +156,7 @@ export const templateVersions = pgTable('template_versions', {
   filesHash: bytea('files_hash').notNull(),
   content: jsonb('content').$type<TemplateContent>().notNull(),
   createdBy: uuid('created_by'),
-  createdAt: moment('created_at').notNull().defaultNow(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
 });
 
 export const workspaces = pgTable('workspaces', {
@@ -178,17 +178,17 @@ export const workspaces = pgTable('workspaces', {
   agentTlsKey: text('agent_tls_key'),
   agentSshHostKey: text('agent_ssh_host_key'),
   agentVersion: text('agent_version'),
-  agentSeenAt: moment('agent_seen_at'),
+  agentSeenAt: timestamptz('agent_seen_at'),
   agentStats: jsonb('agent_stats').$type<AgentStats>(),
   recoveries: integer('recoveries').notNull().default(0),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  updatedAt: moment('updated_at').notNull().defaultNow(),
-  deletedAt: moment('deleted_at'),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  updatedAt: timestamptz('updated_at').notNull().defaultNow(),
+  deletedAt: timestamptz('deleted_at'),
   cluster: text('cluster'),
   namespace: text('namespace'),
-  homeKeptUntil: moment('home_kept_until'),
+  homeKeptUntil: timestamptz('home_kept_until'),
   restoreFrom: uuid('restore_from'),
-  unseenSince: moment('unseen_since'),
+  unseenSince: timestamptz('unseen_since'),
 });
 
 export const clusters = pgTable('clusters', {
@@ -204,9 +204,9 @@ export const clusters = pgTable('clusters', {
   state: text('state').$type<'connecting' | 'ready' | 'away'>().notNull().default('connecting'),
   reason: text('reason'),
   version: text('version'),
-  seenAt: moment('seen_at'),
+  seenAt: timestamptz('seen_at'),
   revision: integer('revision').notNull().default(0),
-  createdAt: moment('created_at').notNull().defaultNow(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
 });
 
 /** Satellites that are programs of their own; the server's embedded ones are not here. */
@@ -221,11 +221,11 @@ export const satellites = pgTable('satellites', {
   hostname: text('hostname'),
   condition: text('condition').$type<SatelliteCondition>(),
   load: jsonb('load').$type<SatelliteLoad>(),
-  seenAt: moment('seen_at'),
+  seenAt: timestamptz('seen_at'),
   draining: boolean('draining').notNull().default(false),
   web: boolean('web').notNull().default(false),
   portHost: text('port_host'),
-  createdAt: moment('created_at').notNull().defaultNow(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
 });
 
 /** What the agent reported of the startup script. */
@@ -252,9 +252,9 @@ export const builds = pgTable('builds', {
   agentTokenHash: bytea('agent_token_hash'),
   startup: jsonb('startup').$type<StartupReport>(),
   rendered: jsonb('rendered').$type<Rendered>(),
-  createdAt: moment('created_at').notNull().defaultNow(),
-  startedAt: moment('started_at'),
-  finishedAt: moment('finished_at'),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
+  startedAt: timestamptz('started_at'),
+  finishedAt: timestamptz('finished_at'),
 });
 
 export const buildLogs = pgTable(
@@ -262,7 +262,7 @@ export const buildLogs = pgTable(
   {
     buildId: uuid('build_id').notNull(),
     seq: integer('seq').notNull(),
-    at: moment('at').notNull(),
+    at: timestamptz('at').notNull(),
     stage: text('stage').$type<LogLine['stage']>().notNull(),
     source: text('source').$type<LogLine['source']>().notNull(),
     level: text('level').$type<LogLine['level']>().notNull(),
@@ -287,7 +287,7 @@ export const portShares = pgTable(
     workspaceId: uuid('workspace_id').notNull(),
     port: integer('port').notNull(),
     level: text('level').$type<PortLevel>().notNull(),
-    sharedAt: moment('shared_at').notNull().defaultNow(),
+    sharedAt: timestamptz('shared_at').notNull().defaultNow(),
   },
   (t) => [primaryKey({ columns: [t.workspaceId, t.port] })],
 );
@@ -298,7 +298,7 @@ export const portCodes = pgTable('port_codes', {
   sessionId: uuid('session_id').notNull(),
   host: text('host').notNull(),
   state: text('state').notNull(),
-  expiresAt: moment('expires_at').notNull(),
+  expiresAt: timestamptz('expires_at').notNull(),
 });
 
 export const replicas = pgTable('replicas', {
@@ -308,12 +308,12 @@ export const replicas = pgTable('replicas', {
   version: text('version').notNull(),
   url: text('url').notNull(),
   workerIds: text('worker_ids').array().notNull().default([]),
-  startedAt: moment('started_at').notNull().defaultNow(),
+  startedAt: timestamptz('started_at').notNull().defaultNow(),
 });
 
 export const serverKeys = pgTable('server_keys', {
   name: text('name').primaryKey(),
   sealed: bytea('sealed').notNull(),
   publicKey: text('public_key'),
-  createdAt: moment('created_at').notNull().defaultNow(),
+  createdAt: timestamptz('created_at').notNull().defaultNow(),
 });

@@ -12,29 +12,29 @@ export interface Change {
 export interface Bus {
   publish(change: Change): void;
   /** Returns the way to unsubscribe. `lost` is called when changes of other replicas may have been missed. */
-  subscribe(onChange: (change: Change) => void, lost?: () => void): () => void;
+  subscribe(onChange: (change: Change) => void, onGap?: () => void): () => void;
   /** A user was suspended or deleted: told at once, by this replica and the others. */
-  publishUser(userId: string): void;
+  publishRevocation(userId: string): void;
   /** Returns the way to unsubscribe. */
-  subscribeUsers(onUser: (userId: string) => void): () => void;
+  subscribeRevocations(onRevoked: (userId: string) => void): () => void;
   start(): Promise<void>;
   close(): Promise<void>;
 }
 
-const channel = 'cde_changes';
+const changeChannel = 'cde_changes';
 /** One of its own: replicas of an earlier release do not listen to it, and need not understand it. */
-const usersChannel = 'cde_users';
+const revocationChannel = 'cde_users';
 /** NOTIFY takes a lock of the whole database at commit, so one batch per replica and 50 ms (design.md, decision 3). */
-const batchMs = 50;
+const batchIntervalMs = 50;
 /** PostgreSQL refuses payloads of 8,000 bytes. */
-const batchIds = 80;
+const maxBatchSize = 80;
 
 /** Changes within this replica at once, and among replicas by batched NOTIFY. */
 export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): Bus {
   const { pool, log } = options;
   const self = randomUUID();
-  const subscribers = new Set<{ onChange: (change: Change) => void; lost?: () => void }>();
-  const ofUsers = new Set<(userId: string) => void>();
+  const subscribers = new Set<{ onChange: (change: Change) => void; onGap?: () => void }>();
+  const revocationListeners = new Set<(userId: string) => void>();
   let pending = new Map<string, Change>();
   let timer: NodeJS.Timeout | null = null;
   let listener: pg.Client | null = null;
@@ -49,13 +49,13 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     timer = null;
     const changes = [...pending.values()];
     pending = new Map();
-    for (let at = 0; at < changes.length; at += batchIds) {
+    for (let at = 0; at < changes.length; at += maxBatchSize) {
       const batch = changes
-        .slice(at, at + batchIds)
+        .slice(at, at + maxBatchSize)
         .map(({ workspaceId, buildId }) => (buildId ? [workspaceId, buildId] : [workspaceId]));
       // A lost batch costs others a late view, never a wrong one: they also poll.
       await pool
-        .query('SELECT pg_notify($1, $2)', [channel, JSON.stringify([self, batch])])
+        .query('SELECT pg_notify($1, $2)', [changeChannel, JSON.stringify([self, batch])])
         .catch((error) => log.debug({ err: error }, 'changes were not announced'));
     }
   }
@@ -68,20 +68,20 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
       keepAliveInitialDelayMillis: 10_000,
       connectionTimeoutMillis: 5_000,
     });
-    let over = false;
-    const again = () => {
-      if (over) return;
-      over = true;
+    let hasEnded = false;
+    const reconnect = () => {
+      if (hasEnded) return;
+      hasEnded = true;
       listener = null;
       client.end().catch(() => {});
       if (!closed) retry = setTimeout(() => void listen(false), 500);
     };
-    client.on('error', again);
-    client.on('end', again);
+    client.on('error', reconnect);
+    client.on('end', reconnect);
     client.on('notification', ({ channel: on, payload }) => {
-      if (on === usersChannel) {
+      if (on === revocationChannel) {
         const [from, userId] = JSON.parse(payload ?? '[]') as [string, string];
-        if (from !== self) for (const tell of ofUsers) tell(userId);
+        if (from !== self) for (const tell of revocationListeners) tell(userId);
         return;
       }
       const [from, batch] = JSON.parse(payload ?? '[]') as [string, [string, string?][]];
@@ -91,12 +91,12 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     });
     try {
       await client.connect();
-      await client.query(`LISTEN ${channel}; LISTEN ${usersChannel}`);
+      await client.query(`LISTEN ${changeChannel}; LISTEN ${revocationChannel}`);
       listener = client;
-      if (!first) for (const { lost } of subscribers) lost?.();
+      if (!first) for (const { onGap } of subscribers) onGap?.();
     } catch (error) {
       log.debug({ err: error }, 'cannot listen for changes yet');
-      again();
+      reconnect();
     }
   }
 
@@ -104,23 +104,23 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     publish(change) {
       deliver(change);
       pending.set(`${change.workspaceId}/${change.buildId ?? ''}`, change);
-      timer ??= setTimeout(() => void flush(), batchMs);
+      timer ??= setTimeout(() => void flush(), batchIntervalMs);
     },
-    subscribe(onChange, lost) {
-      const subscriber = { onChange, ...(lost && { lost }) };
+    subscribe(onChange, onGap) {
+      const subscriber = { onChange, ...(onGap && { onGap }) };
       subscribers.add(subscriber);
       return () => subscribers.delete(subscriber);
     },
-    publishUser(userId) {
-      for (const tell of ofUsers) tell(userId);
+    publishRevocation(userId) {
+      for (const tell of revocationListeners) tell(userId);
       // Lost, it costs the others some seconds: they also poll.
       pool
-        .query('SELECT pg_notify($1, $2)', [usersChannel, JSON.stringify([self, userId])])
+        .query('SELECT pg_notify($1, $2)', [revocationChannel, JSON.stringify([self, userId])])
         .catch((error) => log.debug({ err: error }, 'a change of a user was not announced'));
     },
-    subscribeUsers(onUser) {
-      ofUsers.add(onUser);
-      return () => ofUsers.delete(onUser);
+    subscribeRevocations(onRevoked) {
+      revocationListeners.add(onRevoked);
+      return () => revocationListeners.delete(onRevoked);
     },
     start: () => listen(true),
     async close() {

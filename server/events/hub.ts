@@ -10,21 +10,21 @@ import {
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from '../http/actor.ts';
-import { admit, keepAdmitted } from '../http/admitted.ts';
-import { makeOpenSockets } from '../http/open-sockets.ts';
+import { authorizeUpgrade, reauthorizeSocket } from '../http/socket-auth.ts';
+import { makeSocketLimiter } from '../http/socket-limiter.ts';
 import type { Logger } from '../log.ts';
 import type { Bus, Change } from './bus.ts';
 
 /** How the hub sees things; given by the nouns that stand above it. */
-export interface Views {
+export interface TopicReader {
   workspace(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   build(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   log(buildId: string, after: number): Promise<LogLine[]>;
   /** The lines as others than the workspace's owner read them. */
-  forOthers(lines: LogLine[]): LogLine[];
+  redactLines(lines: LogLine[]): LogLine[];
   /** The last line's number now. */
   logEnd(buildId: string): Promise<number>;
-  mayRead(actor: UserActor, ownerId: string): boolean;
+  canRead(actor: UserActor, ownerId: string): boolean;
 }
 
 interface Subscriber {
@@ -32,14 +32,14 @@ interface Subscriber {
   socket: WebSocket;
   topics: Set<string>;
   /** Topics of which it missed something while it was too slow. */
-  behind: Set<string>;
+  missedTopics: Set<string>;
 }
 
 /** A subscriber that has this much unsent gets no more until it has caught up, and is then told to fetch afresh. */
 const slowBytes = 1024 * 1024;
 /** Changes of one workspace within this time are read and sent once. */
 const coalesceMs = 25;
-const mostTopics = 500;
+const maxTopics = 500;
 /** A dashboard that leaves one page of 500 topics for another sends a thousand messages, and then few for a while. */
 const budget: SocketBudget = { frames: { perSecond: 50, burst: 2_000 }, maxMessage: 1024 };
 /** Changes that arrive while a subscriber reads nothing are dropped; what it asked for itself ends it here. */
@@ -48,7 +48,7 @@ const maxUnsentBytes = 4 * slowBytes;
 /** Live events for dashboards: each gets what it subscribed to, encoded once for all who share a topic. */
 export function makeHub(
   app: FastifyInstance,
-  { bus, views, log }: { bus: Bus; views: Views; log: Logger },
+  { bus, reader, log }: { bus: Bus; reader: TopicReader; log: Logger },
 ): { close(): void } {
   const subscribers = new Set<Subscriber>();
   const byTopic = new Map<string, Set<Subscriber>>();
@@ -60,16 +60,16 @@ export function makeHub(
     const { socket } = subscriber;
     if (socket.readyState !== socket.OPEN) return;
     if (socket.bufferedAmount > slowBytes) {
-      subscriber.behind.add(topic);
+      subscriber.missedTopics.add(topic);
       return;
     }
     socket.send(encoded, () => catchUp(subscriber));
   }
 
   function catchUp(subscriber: Subscriber): void {
-    if (subscriber.behind.size === 0 || subscriber.socket.bufferedAmount > slowBytes / 2) return;
-    const topics = [...subscriber.behind];
-    subscriber.behind.clear();
+    if (subscriber.missedTopics.size === 0 || subscriber.socket.bufferedAmount > slowBytes / 2) return;
+    const topics = [...subscriber.missedTopics];
+    subscriber.missedTopics.clear();
     for (const topic of topics)
       subscriber.socket.send(JSON.stringify({ type: 'resync', topic } satisfies ServerMessage));
   }
@@ -77,45 +77,45 @@ export function makeHub(
   function broadcast(
     topic: string,
     message: ServerMessage,
-    allowed: (subscriber: Subscriber) => boolean = () => true,
+    isRecipient: (subscriber: Subscriber) => boolean = () => true,
   ): void {
     const audience = byTopic.get(topic);
     if (!audience) return;
     const encoded = JSON.stringify(message);
-    for (const subscriber of audience) if (allowed(subscriber)) send(subscriber, topic, encoded);
+    for (const subscriber of audience) if (isRecipient(subscriber)) send(subscriber, topic, encoded);
   }
 
-  async function tell({ workspaceId, buildId }: Change): Promise<void> {
+  async function broadcastChange({ workspaceId, buildId }: Change): Promise<void> {
     const topic = `workspace:${workspaceId}`;
     if (byTopic.has(topic) || byTopic.has('workspaces')) {
-      const view = await views.workspace(workspaceId);
+      const view = await reader.workspace(workspaceId);
       if (view) {
         broadcast(topic, view.message(topic));
         broadcast('workspaces', view.message('workspaces'), (subscriber) =>
-          views.mayRead(subscriber.actor, view.ownerId),
+          reader.canRead(subscriber.actor, view.ownerId),
         );
       }
     }
     const buildTopic = `build:${buildId}`;
     if (buildId && byTopic.has(buildTopic)) {
       for (;;) {
-        const lines = await views.log(buildId, logPosition.get(buildTopic) ?? 0);
+        const lines = await reader.log(buildId, logPosition.get(buildTopic) ?? 0);
         if (lines.length === 0) break;
         logPosition.set(buildTopic, lines.at(-1)!.seq);
-        const ownerId = (await views.build(buildId))?.ownerId;
+        const ownerId = (await reader.build(buildId))?.ownerId;
         const isOwner = ({ actor }: Subscriber) => actor.userId === ownerId;
-        const message = (shown: LogLine[]) =>
-          ({ type: 'log', topic: buildTopic, buildId, lines: shown }) satisfies ServerMessage;
+        const message = (visible: LogLine[]) =>
+          ({ type: 'log', topic: buildTopic, buildId, lines: visible }) satisfies ServerMessage;
         broadcast(buildTopic, message(lines), isOwner);
-        broadcast(buildTopic, message(views.forOthers(lines)), (subscriber) => !isOwner(subscriber));
+        broadcast(buildTopic, message(reader.redactLines(lines)), (subscriber) => !isOwner(subscriber));
       }
-      const build = await views.build(buildId);
+      const build = await reader.build(buildId);
       if (build) broadcast(buildTopic, build.message(buildTopic));
     }
   }
 
-  let telling = Promise.resolve();
-  const unsubscribe = bus.subscribe(
+  let broadcasting = Promise.resolve();
+  const unsubscribeBus = bus.subscribe(
     (change) => {
       if (subscribers.size === 0) return;
       pending.set(`${change.workspaceId}/${change.buildId ?? ''}`, change);
@@ -124,9 +124,11 @@ export function makeHub(
         const changes = [...pending.values()];
         pending.clear();
         // One after the other: log lines must not overtake each other.
-        telling = telling.then(async () => {
+        broadcasting = broadcasting.then(async () => {
           for (const change of changes)
-            await tell(change).catch((error) => log.debug({ err: error }, 'an event could not be told'));
+            await broadcastChange(change).catch((error) =>
+              log.debug({ err: error }, 'an event could not be told'),
+            );
         });
       }, coalesceMs);
     },
@@ -140,22 +142,22 @@ export function makeHub(
       if (subscriber.socket.bufferedAmount > maxUnsentBytes) subscriber.socket.terminate();
       else subscriber.socket.send(JSON.stringify(message));
     };
-    const refuse = (code: string, message: string) => reply({ type: 'error', topic, code, message });
-    if (subscriber.topics.size >= mostTopics)
-      return refuse('too-many-topics', `At most ${mostTopics} topics at once.`);
+    const replyError = (code: string, message: string) => reply({ type: 'error', topic, code, message });
+    if (subscriber.topics.size >= maxTopics)
+      return replyError('too-many-topics', `At most ${maxTopics} topics at once.`);
     const [kind, id] = topic.split(':', 2);
     if (topic !== 'workspaces') {
       const found =
         kind === 'workspace' && id
-          ? await views.workspace(id)
+          ? await reader.workspace(id)
           : kind === 'build' && id
-            ? await views.build(id)
+            ? await reader.build(id)
             : null;
-      if (!found || !views.mayRead(subscriber.actor, found.ownerId))
-        return refuse('not-found', `There is no ${topic} that you may see.`);
+      if (!found || !reader.canRead(subscriber.actor, found.ownerId))
+        return replyError('not-found', `There is no ${topic} that you may see.`);
     }
     if (subscriber.socket.readyState !== subscriber.socket.OPEN) return;
-    if (kind === 'build' && !byTopic.has(topic)) logPosition.set(topic, await views.logEnd(id!));
+    if (kind === 'build' && !byTopic.has(topic)) logPosition.set(topic, await reader.logEnd(id!));
     subscriber.topics.add(topic);
     let audience = byTopic.get(topic);
     if (!audience) {
@@ -167,9 +169,9 @@ export function makeHub(
     reply({ type: 'subscribed', topic });
   }
 
-  function leave(subscriber: Subscriber, topic: string): void {
+  function unsubscribe(subscriber: Subscriber, topic: string): void {
     subscriber.topics.delete(topic);
-    subscriber.behind.delete(topic);
+    subscriber.missedTopics.delete(topic);
     const audience = byTopic.get(topic);
     audience?.delete(subscriber);
     if (audience?.size === 0) {
@@ -178,14 +180,14 @@ export function makeHub(
     }
   }
 
-  const open = makeOpenSockets('connections for events');
+  const open = makeSocketLimiter('connections for events');
   app.get(
     '/api/v1/events',
     {
       websocket: true,
       schema: { hide: true },
       preValidation: async (request) => {
-        const { userId } = await admit(app, request, 'workspace:read');
+        const { userId } = await authorizeUpgrade(app, request, 'workspace:read');
         open.add(userId, request);
       },
     },
@@ -194,13 +196,13 @@ export function makeHub(
         actor: request.actor as UserActor,
         socket,
         topics: new Set(),
-        behind: new Set(),
+        missedTopics: new Set(),
       };
       subscribers.add(subscriber);
       limitSocket(socket, budget);
       const { role, scopes } = subscriber.actor;
       // Topics were granted to the role of then: with another one, the client comes again and asks anew.
-      keepAdmitted(
+      reauthorizeSocket(
         app,
         socket,
         request,
@@ -214,14 +216,14 @@ export function makeHub(
         const message = ClientMessage.safeParse(safeJson(data));
         if (!message.success) return rejectSocket(socket, policyViolation, 'not a message of this protocol');
         // Each costs a query, one after the other; who asks for more at once is no dashboard.
-        if (waiting >= 2 * mostTopics)
+        if (waiting >= 2 * maxTopics)
           return rejectSocket(socket, policyViolation, 'too many messages at once');
         waiting += 1;
         queue = queue
           .then(async () => {
             if (socket.readyState !== socket.OPEN) return;
             if (message.data.type === 'subscribe') await subscribe(subscriber, message.data.topic);
-            else leave(subscriber, message.data.topic);
+            else unsubscribe(subscriber, message.data.topic);
           })
           .catch((error) => log.debug({ err: error }, 'a subscription failed'))
           .finally(() => {
@@ -230,14 +232,14 @@ export function makeHub(
       });
       socket.on('close', () => {
         subscribers.delete(subscriber);
-        for (const topic of [...subscriber.topics]) leave(subscriber, topic);
+        for (const topic of [...subscriber.topics]) unsubscribe(subscriber, topic);
       });
     },
   );
 
   return {
     close() {
-      unsubscribe();
+      unsubscribeBus();
       if (timer) clearTimeout(timer);
       for (const { socket } of subscribers) socket.close(1012, 'the server restarts');
     },

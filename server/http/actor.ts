@@ -28,7 +28,7 @@ export interface Caller<A extends Actor = Actor> {
 }
 
 /** What http asks of identity, so that it stands below it. Each throws a Problem. */
-export interface Gate {
+export interface Auth {
   /** From the Authorization header, or the cookie with its session key; CSRF is checked here. */
   authenticate(
     headers: Record<string, string | string[] | undefined>,
@@ -38,11 +38,11 @@ export interface Gate {
    * The ids of the browser sessions whose cookie this is. A cookie authenticates nobody, as other ports of the host get it
    * too: only for a second check of what somebody has proven already.
    */
-  sessionsOfCookie(cookie: string | undefined): Promise<string[]>;
+  findSessionsByCookie(cookie: string | undefined): Promise<string[]>;
   /** `ownerId`: whose the thing is. Without it, asks whether the actor may at all (on its own things at least). */
   authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void;
   /** Runs `work` once per (user, key): a repeated request gets the first one's reply. */
-  once(
+  runIdempotent(
     actor: UserActor,
     key: string,
     fingerprint: string,

@@ -6,13 +6,13 @@ import { systemErrorReason, systemErrorText } from '@cde/api/system-errors.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { isDatabaseFull, isUnavailable, isUnstorable } from '../database/pool.ts';
-import type { Actor, Caller, Gate } from './actor.ts';
-import { makeInProgress } from './in-progress.ts';
+import type { Actor, Auth, Caller } from './actor.ts';
+import { makeRequestLimiter } from './request-limiter.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {
-    gate: Gate;
-    inProgress: ReturnType<typeof makeInProgress>;
+    auth: Auth;
+    requestLimiter: ReturnType<typeof makeRequestLimiter>;
     /** Every endpoint served, for the tests that walk them. */
     endpoints: Endpoint[];
     /** True: replies are checked against their schemas (tests and development). */
@@ -95,12 +95,12 @@ export function serveAs<
       },
     },
     onRequest: async (request, reply) => {
-      request.actor = await app.gate.authenticate(request.headers, {
+      request.actor = await app.auth.authenticate(request.headers, {
         method: request.method,
         ip: request.ip,
       });
-      app.gate.authorize(request.actor, endpoint.permission);
-      app.inProgress.add(request.actor, endpoint, reply);
+      app.auth.authorize(request.actor, endpoint.permission);
+      app.requestLimiter.add(request.actor, endpoint, reply);
     },
     handler: async (request, reply) => {
       const actor = request.actor as ActorOf<P>;
@@ -123,7 +123,7 @@ export function serveAs<
         const fingerprint = createHash('sha256')
           .update(`${request.method} ${request.url}\n${JSON.stringify(request.body ?? null)}`)
           .digest('hex');
-        const done = await app.gate.once(actor, key, fingerprint, async () => ({
+        const done = await app.auth.runIdempotent(actor, key, fingerprint, async () => ({
           status,
           body: await call(),
         }));
@@ -237,9 +237,9 @@ export function toProblem(error: unknown): Problem {
 }
 
 /** Installs request parsing by zod, the reply serialiser, and the error and not-found handlers. */
-export function installHttp(app: FastifyInstance, options: { gate: Gate; checkReplies: boolean }): void {
-  app.decorate('gate', options.gate);
-  app.decorate('inProgress', makeInProgress());
+export function installHttp(app: FastifyInstance, options: { auth: Auth; checkReplies: boolean }): void {
+  app.decorate('auth', options.auth);
+  app.decorate('requestLimiter', makeRequestLimiter());
   app.decorate('endpoints', []);
   app.decorate('checkReplies', options.checkReplies);
   // Set by every endpoint's onRequest; null only on routes outside the contract, which do not read it.

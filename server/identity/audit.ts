@@ -4,7 +4,7 @@ import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
 import { audit } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
-import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
+import { escapeLike, fromCursor, isUuid, toPage } from './cursor.ts';
 
 export interface AuditEntry {
   /** `workspace.create`, `user.update`, … */
@@ -73,7 +73,7 @@ export async function readAudit(
         action === undefined
           ? undefined
           : action.endsWith('*')
-            ? like(audit.action, `${likeText(action.slice(0, -1))}%`)
+            ? like(audit.action, `${escapeLike(action.slice(0, -1))}%`)
             : eq(audit.action, action),
         target === undefined ? undefined : or(eq(audit.targetName, target), eq(audit.targetId, target)),
         filter.since === undefined ? undefined : gte(audit.at, new Date(filter.since)),

@@ -4,10 +4,10 @@ import { Problem } from '@cde/api/problem.ts';
 import type { Actor } from '../http/actor.ts';
 
 type Grant = 'any' | 'own';
-type Granted = Exclude<Permission, 'public' | 'signed-in' | 'agent' | 'satellite'>;
+type GrantablePermission = Exclude<Permission, 'public' | 'signed-in' | 'agent' | 'satellite'>;
 
 /** The one place that decides. What is not written here is denied. docs/roles.md shows it as a table. */
-export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
+export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> = {
   owner: {
     'workspace:create': 'any',
     'workspace:read': 'any',
@@ -67,7 +67,7 @@ export const grants: Record<Role, Partial<Record<Granted, Grant>>> = {
 };
 
 /** What a token of this scope may at most; `all` is not listed, it takes nothing away. */
-const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
+const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
   read: [
     'public',
     'workspace:read',
@@ -82,7 +82,7 @@ const scopeAllows: Record<Exclude<Scope, 'all'>, Permission[]> = {
 };
 
 /** How far the actor's permission goes: every one's things, its own, or none. */
-export function grantOf(actor: Actor, permission: Permission): Grant | null {
+export function grantFor(actor: Actor, permission: Permission): Grant | null {
   if (permission === 'public') return 'any';
   if (actor.kind === 'agent' || actor.kind === 'satellite') return permission === actor.kind ? 'own' : null;
   if (actor.kind !== 'user' || permission === 'agent' || permission === 'satellite') return null;
@@ -91,8 +91,8 @@ export function grantOf(actor: Actor, permission: Permission): Grant | null {
 }
 
 /** True when a list or a thing of `ownerId` is within the actor's permission. */
-export function may(actor: Actor, permission: Permission, target?: { ownerId: string }): boolean {
-  const grant = grantOf(actor, permission);
+export function isAllowed(actor: Actor, permission: Permission, target?: { ownerId: string }): boolean {
+  const grant = grantFor(actor, permission);
   if (grant === null) return false;
   if (actor.kind === 'user' && !inScope(actor.scopes, permission)) return false;
   if (grant === 'any' || target === undefined) return true;
@@ -100,15 +100,15 @@ export function may(actor: Actor, permission: Permission, target?: { ownerId: st
 }
 
 function inScope(scopes: Scope[], permission: Permission): boolean {
-  return scopes.some((scope) => scope === 'all' || scopeAllows[scope].includes(permission));
+  return scopes.some((scope) => scope === 'all' || scopePermissions[scope].includes(permission));
 }
 
 /** Throws the Problem that says why not: sign in, a token too small, or no permission. */
 export function authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void {
-  if (may(actor, permission, target)) return;
+  if (isAllowed(actor, permission, target)) return;
   if (actor.kind === 'anonymous')
     throw new Problem('sign-in-required', 'You are not signed in.', { hint: 'Sign in, or run: cde login' });
-  if (actor.kind === 'user' && grantOf(actor, permission) !== null && !inScope(actor.scopes, permission))
+  if (actor.kind === 'user' && grantFor(actor, permission) !== null && !inScope(actor.scopes, permission))
     throw new Problem(
       'scope-too-small',
       `This token's scope (${actor.scopes.join(', ')}) does not cover ${permission}.`,

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestServer, type TestServer } from '../testing.ts';
-import { maxFailures } from './throttle.ts';
+import { maxFailures } from './attempt-limit.ts';
 
 let server: TestServer;
 beforeAll(async () => {

@@ -9,22 +9,22 @@ import { hashSecret, makeSecret } from './secrets.ts';
 import { insertToken } from './tokens.ts';
 
 /** Long enough to sign in first, short enough that a guessed code is worth nothing. */
-const lifeMs = 10 * 60_000;
+const loginTtlMs = 10 * 60_000;
 /** Logins under way from one address; an office behind NAT shares it. */
-const underWayAtMost = 100;
+const maxPending = 100;
 /** Nothing that reads as something else (0 O, 1 I, 2 Z, 5 S, 8 B) and no vowels, so no words. 23^8 codes. */
-const letters = 'CDFGHJKLMNPQRTVWXY34679';
+const codeAlphabet = 'CDFGHJKLMNPQRTVWXY34679';
 const tokenDays = 90;
 const tokenNameLength = 80;
 
 function makeUserCode(): string {
-  const pick = () => letters[randomInt(letters.length)];
+  const pick = () => codeAlphabet[randomInt(codeAlphabet.length)];
   const half = () => Array.from({ length: 4 }, pick).join('');
   return `${half()}-${half()}`;
 }
 
 /** A code as a person may type it, made the way it is kept: `abcdefgh` and `ABCD EFGH` are `ABCD-EFGH`. */
-function tidy(userCode: string): string {
+function normalizeUserCode(userCode: string): string {
   const plain = userCode.replace(/[^A-Za-z0-9]/g, '').toUpperCase();
   return `${plain.slice(0, 4)}-${plain.slice(4)}`;
 }
@@ -40,14 +40,14 @@ export async function startCliLogin(
   { hostname, ip }: { hostname: string; ip: string },
 ): Promise<{ deviceCode: string; userCode: string; expiresAt: Date }> {
   const createdAt = now();
-  const underWay = await db.$count(cliLogins, and(eq(cliLogins.ip, ip), gt(cliLogins.expiresAt, createdAt)));
-  if (underWay >= underWayAtMost)
+  const pending = await db.$count(cliLogins, and(eq(cliLogins.ip, ip), gt(cliLogins.expiresAt, createdAt)));
+  if (pending >= maxPending)
     throw new Problem('sign-in-throttled', 'Too many logins are under way from your address.', {
       hint: 'Finish one, or wait some minutes.',
       retryAfter: 60,
     });
   const deviceCode = makeSecret('cde_device');
-  const expiresAt = new Date(createdAt.getTime() + lifeMs);
+  const expiresAt = new Date(createdAt.getTime() + loginTtlMs);
   for (;;) {
     const userCode = makeUserCode();
     try {
@@ -84,7 +84,7 @@ export async function findCliLogin(
     .from(cliLogins)
     .where(
       and(
-        eq(cliLogins.userCode, tidy(userCode)),
+        eq(cliLogins.userCode, normalizeUserCode(userCode)),
         gt(cliLogins.expiresAt, now()),
         isNull(cliLogins.collectedAt),
         or(isNull(cliLogins.userId), eq(cliLogins.userId, userId)),
@@ -102,15 +102,15 @@ export async function approveCliLogin(
 ): Promise<void> {
   const { userId } = caller.actor;
   await db.transaction(async (tx) => {
-    const waiting = and(
-      eq(cliLogins.userCode, tidy(userCode)),
+    const isPending = and(
+      eq(cliLogins.userCode, normalizeUserCode(userCode)),
       gt(cliLogins.expiresAt, now()),
       isNull(cliLogins.collectedAt),
     );
     const [row] = await tx
       .update(cliLogins)
       .set({ userId })
-      .where(and(waiting, isNull(cliLogins.userId)))
+      .where(and(isPending, isNull(cliLogins.userId)))
       .returning();
     if (row) {
       await writeAudit(tx, caller, {
@@ -122,12 +122,12 @@ export async function approveCliLogin(
       });
       return;
     }
-    const mine = await tx.$count(cliLogins, and(waiting, eq(cliLogins.userId, userId)));
-    if (mine === 0) throw notFound();
+    const approvedCount = await tx.$count(cliLogins, and(isPending, eq(cliLogins.userId, userId)));
+    if (approvedCount === 0) throw notFound();
   });
 }
 
-export type Collected =
+export type CliLoginResult =
   | { status: 'pending' | 'expired'; token: null; username: null }
   | { status: 'approved'; token: string; username: string };
 
@@ -136,7 +136,7 @@ export async function collectCliLogin(
   { database: { db }, now }: Deps,
   deviceCode: string,
   request: { requestId: string; ip: string },
-): Promise<Collected> {
+): Promise<CliLoginResult> {
   const at = now();
   const hash = hashSecret(deviceCode);
   // Polls come every second or two and mostly find nothing: they read one row and write none.
@@ -144,7 +144,7 @@ export async function collectCliLogin(
   if (!login || login.expiresAt <= at || login.collectedAt)
     return { status: 'expired', token: null, username: null };
   if (!login.userId) return { status: 'pending', token: null, username: null };
-  return db.transaction(async (tx): Promise<Collected> => {
+  return db.transaction(async (tx): Promise<CliLoginResult> => {
     const [taken] = await tx
       .update(cliLogins)
       .set({ collectedAt: at })

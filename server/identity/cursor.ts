@@ -32,7 +32,7 @@ export function toPage<Row, Item>(
 }
 
 /** `text` for LIKE, its own wildcards taken as themselves. */
-export const likeText = (text: string): string => text.replace(/[\\%_]/g, '\\$&');
+export const escapeLike = (text: string): string => text.replace(/[\\%_]/g, '\\$&');
 
 export const isUuid = (text: string): boolean =>
   /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i.test(text);

@@ -5,7 +5,7 @@ const idPattern = /^[0-9a-f-]{36}$/;
 
 /**
  * Device tokens: what a browser keeps of its sign-ins. One authenticates nobody; it says that this browser has signed in as
- * that user before, so the failures of others do not slow it (server/identity/pace.ts).
+ * that user before, so the failures of others do not slow it (server/identity/sign-in-throttle.ts).
  */
 export function makeDevices(key: Buffer) {
   const sign = (text: string) => createHmac('sha256', key).update(text).digest('base64url');

@@ -19,13 +19,13 @@ export interface SignInFailure {
   requestId: string;
 }
 
-interface Seen {
+interface FailureCount {
   failure: SignInFailure;
   attempts: number;
   until: number;
 }
 
-const nobody = '(no user)';
+const noUser = '(no user)';
 const others = '(others)';
 
 /** Audit rows of failed sign-ins. Never throws: a database that cannot be written to is no reason for another answer. */
@@ -38,7 +38,7 @@ export function makeFailureAudit({
   now: () => Date;
   log: Pick<FastifyBaseLogger, 'warn'>;
 }) {
-  const seen = new Map<string, Seen>();
+  const seen = new Map<string, FailureCount>();
 
   async function write({ action, how, user, name, ip, requestId }: SignInFailure, attempts: number) {
     try {
@@ -49,7 +49,7 @@ export function makeFailureAudit({
           action,
           targetType: 'user',
           targetId: user?.id ?? name,
-          targetName: user?.username ?? (name === others ? others : nobody),
+          targetName: user?.username ?? (name === others ? others : noUser),
           after: { how, attempts },
         },
       );
@@ -58,7 +58,7 @@ export function makeFailureAudit({
     }
   }
 
-  async function note(failure: SignInFailure): Promise<void> {
+  async function record(failure: SignInFailure): Promise<void> {
     await flush();
     const { action, how, user, name, ip } = failure;
     const key = [action, how, user?.id ?? name, ip].join(' ');
@@ -91,7 +91,7 @@ export function makeFailureAudit({
   timer.unref();
 
   return {
-    note,
+    record,
     flush,
     async close() {
       clearInterval(timer);

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { idempotencyKeys } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 import { addUser, makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { forgetOldReplies, runOnce } from './idempotency.ts';
+import { deleteExpiredReplies, runIdempotent } from './idempotency.ts';
 
 let database: TestDatabase;
 let actor: UserActor;
@@ -23,7 +23,7 @@ beforeAll(async () => {
 afterAll(() => database.drop());
 
 const once = (key: string, work: () => Promise<unknown>, fingerprint = 'a request') =>
-  runOnce(database, now, actor, key, fingerprint, async () => ({ status: 201, body: await work() }));
+  runIdempotent(database, now, actor, key, fingerprint, async () => ({ status: 201, body: await work() }));
 const never = () => Promise.reject(new Error('this ran twice'));
 
 /** Work that ends when the test says so. */
@@ -81,6 +81,6 @@ test('what is kept tells neither the key nor, to who guesses bodies, the request
 
 test('replies are forgotten after a day', async () => {
   clock.at = new Date(clock.at.getTime() + 24 * 3600_000 + 1);
-  await forgetOldReplies(database, now);
+  await deleteExpiredReplies(database, now);
   expect(await database.db.$count(idempotencyKeys)).toBe(0);
 });

@@ -6,7 +6,7 @@ import { idempotencyKeys } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 
 /** How long a reply is remembered, and when a request that never ended no longer blocks its key. */
-const rememberMs = 24 * 3600_000;
+const replyTtlMs = 24 * 3600_000;
 const abandonedMs = 60_000;
 
 /**
@@ -14,7 +14,7 @@ const abandonedMs = 60_000;
  * is refused; while the first is under way a second one is told to wait. A failed request is forgotten,
  * so that a retry runs it again.
  */
-export async function runOnce(
+export async function runIdempotent(
   { db }: Database,
   now: () => Date,
   actor: UserActor,
@@ -26,7 +26,7 @@ export async function runOnce(
   // quick way to guess it from a stolen database. The client's random key salts it, and is not kept.
   const key = createHash('sha256').update(givenKey).digest('base64url');
   const requestHash = createHmac('sha256', givenKey).update(fingerprint).digest();
-  const mine = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
+  const ownKey = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
   // Also tells our own entry from that of a later request, should this one be slow enough to be given up.
   let createdAt: Date;
   for (;;) {
@@ -37,11 +37,11 @@ export async function runOnce(
       .onConflictDoNothing()
       .returning({ key: idempotencyKeys.key });
     if (taken.length > 0) break;
-    const [row] = await db.select().from(idempotencyKeys).where(mine);
+    const [row] = await db.select().from(idempotencyKeys).where(ownKey);
     if (!row) continue;
     const age = now().getTime() - row.createdAt.getTime();
-    if (age > rememberMs || (row.status === null && age > abandonedMs)) {
-      await db.delete(idempotencyKeys).where(and(mine, eq(idempotencyKeys.createdAt, row.createdAt)));
+    if (age > replyTtlMs || (row.status === null && age > abandonedMs)) {
+      await db.delete(idempotencyKeys).where(and(ownKey, eq(idempotencyKeys.createdAt, row.createdAt)));
       continue;
     }
     if (!row.requestHash.equals(requestHash))
@@ -56,26 +56,26 @@ export async function runOnce(
       );
     return { status: row.status, body: row.response, replayed: true };
   }
-  const ours = and(mine, eq(idempotencyKeys.createdAt, createdAt));
+  const ownEntry = and(ownKey, eq(idempotencyKeys.createdAt, createdAt));
   try {
     const { status, body } = await work();
     await db
       .update(idempotencyKeys)
       .set({ status, response: body ?? null })
-      .where(ours);
+      .where(ownEntry);
     return { status, body, replayed: false };
   } catch (error) {
     await db
       .delete(idempotencyKeys)
-      .where(ours)
+      .where(ownEntry)
       .catch(() => {});
     throw error;
   }
 }
 
 /** Forgets replies older than a day; called by the sweep. */
-export async function forgetOldReplies({ db }: Database, now: () => Date): Promise<void> {
+export async function deleteExpiredReplies({ db }: Database, now: () => Date): Promise<void> {
   await db
     .delete(idempotencyKeys)
-    .where(lt(idempotencyKeys.createdAt, new Date(now().getTime() - rememberMs)));
+    .where(lt(idempotencyKeys.createdAt, new Date(now().getTime() - replyTtlMs)));
 }

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
 import { eq } from 'drizzle-orm';
 import type pg from 'pg';
-import { secretKeyFault } from '../config.ts';
+import { secretKeyIssue } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serverKeys } from '../database/schema.ts';
 
@@ -48,11 +48,11 @@ interface KeySource {
   secretKey: string | undefined;
 }
 
-const fileOf = ({ dataDir }: KeySource) => join(dataDir, 'secret.key');
+const keyFilePath = ({ dataDir }: KeySource) => join(dataDir, 'secret.key');
 
 /** The text of the key file; null where there is none. Throws SecretKeyError of a file that cannot be used. */
 async function readKeyFile(source: KeySource): Promise<string | null> {
-  const file = fileOf(source);
+  const file = keyFilePath(source);
   let text: string;
   try {
     text = (await readFile(file, 'utf8')).trim();
@@ -64,7 +64,7 @@ async function readKeyFile(source: KeySource): Promise<string | null> {
       error,
     );
   }
-  const fault = secretKeyFault(text);
+  const fault = secretKeyIssue(text);
   if (fault !== null)
     throw new SecretKeyError(
       `The key file ${file} cannot be used: ${fault}.`,
@@ -74,7 +74,7 @@ async function readKeyFile(source: KeySource): Promise<string | null> {
 }
 
 async function makeKeyFile(source: KeySource): Promise<void> {
-  const file = fileOf(source);
+  const file = keyFilePath(source);
   await mkdir(source.dataDir, { recursive: true });
   const draft = `${file}.${randomUUID()}`;
   const handle = await open(draft, 'wx', 0o600);
@@ -113,7 +113,7 @@ export async function checkSecretKey(pool: pg.Pool, source: KeySource): Promise<
     : { rows: [] };
   if ((await readKeyFile(source)) === null && sealed.length > 0)
     throw new SecretKeyError(
-      `The database has data of a server, and its key file ${fileOf(source)} is missing. Nothing was changed.`,
+      `The database has data of a server, and its key file ${keyFilePath(source)} is missing. Nothing was changed.`,
       'Restore the file from a backup of the data directory (CDE_DATA_DIR names another one), or set CDE_SECRET_KEY to the key that the server had. Without it, what the database has sealed stays closed.',
     );
 }
@@ -162,7 +162,7 @@ export async function loadKeys(
   } catch (cause) {
     throw new SecretKeyError(
       'The keys in the database were sealed by another secret than this server has.',
-      `Give it the CDE_SECRET_KEY (or ${fileOf(source)}) that the first server had.`,
+      `Give it the CDE_SECRET_KEY (or ${keyFilePath(source)}) that the first server had.`,
       cause,
     );
   }

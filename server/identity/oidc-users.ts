@@ -5,7 +5,7 @@ import { type Database, isDuplicate, type Queryable } from '../database/pool.ts'
 import { oidcIdentities, users } from '../database/schema.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
 import { normalizeEmail } from './emails.ts';
-import { makeUsername, numbered } from './usernames.ts';
+import { makeUsername, usernameCandidates } from './usernames.ts';
 import { insertUser, type UserRow } from './users.ts';
 
 /** What the provider says of a person, checked. */
@@ -19,7 +19,7 @@ export interface OidcClaims {
 }
 
 /** How often a username that another sign-in took at the same moment is chosen anew. */
-const attempts = 5;
+const maxAttempts = 5;
 
 interface Context {
   requestId: string;
@@ -32,7 +32,11 @@ interface Context {
  * The user that (issuer, subject) belongs to. Somebody unknown is linked to the user who has their verified address, or
  * becomes a new member; each with its audit row. Throws `oidc-failed` where the identity must not be linked.
  */
-export async function userOfClaims({ db }: Database, claims: OidcClaims, context: Context): Promise<UserRow> {
+export async function resolveOidcUser(
+  { db }: Database,
+  claims: OidcClaims,
+  context: Context,
+): Promise<UserRow> {
   for (let attempt = 1; ; attempt++) {
     try {
       return await db.transaction((tx) => findOrLink(tx, claims, context));
@@ -41,7 +45,7 @@ export async function userOfClaims({ db }: Database, claims: OidcClaims, context
       const isRace =
         isDuplicate(error) ||
         (error instanceof Problem && (error.code === 'username-taken' || error.code === 'email-taken'));
-      if (!isRace || attempt >= attempts) throw error;
+      if (!isRace || attempt >= maxAttempts) throw error;
     }
   }
 }
@@ -137,7 +141,7 @@ async function isLinked(tx: Queryable, userId: string): Promise<boolean> {
 
 async function freeUsername(tx: Queryable, claims: OidcClaims): Promise<string> {
   const made = [claims.username, claims.email, claims.name].map((text) => (text ? makeUsername(text) : null));
-  for (const candidate of numbered(made.find((name) => name !== null) ?? 'user'))
+  for (const candidate of usernameCandidates(made.find((name) => name !== null) ?? 'user'))
     if ((await tx.$count(users, eq(users.username, candidate))) === 0) return candidate;
   throw new Error('unreachable: the candidates do not end');
 }

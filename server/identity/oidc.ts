@@ -5,19 +5,19 @@ import * as client from 'openid-client';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { oidcLogins } from '../database/schema.ts';
-import { type OidcClaims, userOfClaims } from './oidc-users.ts';
+import { type OidcClaims, resolveOidcUser } from './oidc-users.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
 import type { UserRow } from './users.ts';
 
 /** Time to type a password, find a phone and confirm. */
-const lifeMs = 10 * 60_000;
+const loginTtlMs = 10 * 60_000;
 /** The provider's metadata is read again after this, so that a change of it needs no restart here. */
-const metadataMs = 3600_000;
+const metadataTtlMs = 3600_000;
 const timeoutSeconds = 10;
 const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 
-const failed = (reason: OidcFailure, cause?: unknown) =>
+const makeOidcProblem = (reason: OidcFailure, cause?: unknown) =>
   new Problem('oidc-failed', oidcFailures[reason], { detail: reason, cause });
 
 /** `returnTo` if it is a path of our own, else `/`: a link to us must not lead anywhere else. */
@@ -73,7 +73,7 @@ export function makeOidc({
   function discover(): Promise<client.Configuration> {
     const { oidcIssuer, oidcClientId } = configured();
     const at = now().getTime();
-    if (cached && at - cached.at < metadataMs) return cached.provider;
+    if (cached && at - cached.at < metadataTtlMs) return cached.provider;
     const issuer = new URL(oidcIssuer);
     const insecure = issuer.protocol === 'http:' && loopback.test(issuer.hostname);
     const provider = client.discovery(
@@ -98,13 +98,13 @@ export function makeOidc({
   return {
     async begin({ returnTo, linkUserId }) {
       const provider = await discover().catch((error) => {
-        throw failureOf(error);
+        throw toOidcProblem(error);
       });
       const loginKey = makeSecret('cde_oidc');
       const state = client.randomState();
       const nonce = client.randomNonce();
       const codeVerifier = client.randomPKCECodeVerifier();
-      const expiresAt = new Date(now().getTime() + lifeMs);
+      const expiresAt = new Date(now().getTime() + loginTtlMs);
       await database.db.insert(oidcLogins).values({
         stateHash: stateHash(state, loginKey),
         codeVerifier,
@@ -133,7 +133,7 @@ export function makeOidc({
         .delete(oidcLogins)
         .where(and(eq(oidcLogins.stateHash, stateHash(state, loginKey)), gt(oidcLogins.expiresAt, now())))
         .returning();
-      if (!login) throw failed('expired');
+      if (!login) throw makeOidcProblem('expired');
       let claims: OidcClaims;
       try {
         claims = await exchange(await discover(), back, {
@@ -142,10 +142,10 @@ export function makeOidc({
           pkceCodeVerifier: login.codeVerifier,
         });
       } catch (error) {
-        throw failureOf(error);
+        throw toOidcProblem(error);
       }
       const context = { requestId: request.requestId, now: now() };
-      const user = await userOfClaims(database, claims, { ...context, linkUserId: login.linkUserId });
+      const user = await resolveOidcUser(database, claims, { ...context, linkUserId: login.linkUserId });
       const session = await database.db.transaction((tx) =>
         startSession(tx, user, 'oidc', request, { now: now(), sessionDays: config.sessionDays }),
       );
@@ -188,18 +188,18 @@ function clientAuthentication(secret: string | undefined): client.ClientAuth {
   const basic = client.ClientSecretBasic(secret);
   const post = client.ClientSecretPost(secret);
   return (server, ...rest) => {
-    const taken = server.token_endpoint_auth_methods_supported;
-    return (taken && !taken.includes('client_secret_basic') ? post : basic)(server, ...rest);
+    const supported = server.token_endpoint_auth_methods_supported;
+    return (supported && !supported.includes('client_secret_basic') ? post : basic)(server, ...rest);
   };
 }
 
-function failureOf(error: unknown): unknown {
+function toOidcProblem(error: unknown): unknown {
   if (error instanceof Problem) return error;
-  if (error instanceof client.AuthorizationResponseError) return failed('denied', error);
+  if (error instanceof client.AuthorizationResponseError) return makeOidcProblem('denied', error);
   const { code, message, cause } = error as { code?: string; message?: string; cause?: unknown };
-  const isAway =
+  const isUnreachable =
     code === 'OAUTH_TIMEOUT' ||
     message === 'fetch failed' ||
     (cause instanceof Response && cause.status >= 500);
-  return failed(isAway ? 'unreachable' : 'rejected', error);
+  return makeOidcProblem(isUnreachable ? 'unreachable' : 'rejected', error);
 }

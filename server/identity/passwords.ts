@@ -9,15 +9,15 @@ const policy = { algorithm: 2, memoryCost: 19_456, timeCost: 2, parallelism: 1, 
 
 // Hashing runs on libuv's pool of four threads, which files and DNS share: two stay free for them. A
 // flood of sign-ins then waits here, and beyond the queue is told to come back, instead of filling memory.
-const atOnce = 2;
-const waitingAtMost = 64;
+const maxConcurrent = 2;
+const maxQueued = 64;
 
 let running = 0;
 const waiting: (() => void)[] = [];
 
-async function bounded<T>(work: () => Promise<T>): Promise<T> {
-  if (running >= atOnce) {
-    if (waiting.length >= waitingAtMost)
+async function withSlot<T>(work: () => Promise<T>): Promise<T> {
+  if (running >= maxConcurrent) {
+    if (waiting.length >= maxQueued)
       throw new Problem('server-busy', 'Too many people are signing in at this moment.', {
         hint: 'Try again in a few seconds.',
         retryAfter: 2,
@@ -36,7 +36,7 @@ async function bounded<T>(work: () => Promise<T>): Promise<T> {
 
 /** The PHC string that the database keeps. */
 export function hashPassword(password: string): Promise<string> {
-  return bounded(() => hash(password, policy));
+  return withSlot(() => hash(password, policy));
 }
 
 let dummy: Promise<string> | undefined;
@@ -49,14 +49,14 @@ export async function verifyPassword(stored: string | null, password: string): P
   if (stored === null) {
     dummy ??= hashPassword('nobody has this password');
     const against = await dummy;
-    await bounded(() => verify(against, password));
+    await withSlot(() => verify(against, password));
     return false;
   }
-  return bounded(() => verify(stored, password));
+  return withSlot(() => verify(stored, password));
 }
 
 /** True when `stored` was made under an older policy, to be made anew at the next sign-in. */
-export function isOutdated(stored: string): boolean {
+export function needsRehash(stored: string): boolean {
   const made = parseOptions(stored);
   return (
     Number(made.algorithm) !== policy.algorithm ||

@@ -9,14 +9,14 @@ import { browserSessions, users } from '../database/schema.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Actor } from '../http/actor.ts';
 import { serve, serveAs } from '../http/serve.ts';
+import { userLimit, withAttemptLimit } from './attempt-limit.ts';
 import { readAudit, writeAudit } from './audit.ts';
-import { authorize, grantOf } from './authorize.ts';
+import { authorize, grantFor } from './authorize.ts';
 import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
 import { type Devices, makeDevices } from './devices.ts';
 import { type FailureAudit, makeFailureAudit } from './failure-audit.ts';
 import type { Keys } from './keys.ts';
 import { makeOidc } from './oidc.ts';
-import { makePace } from './pace.ts';
 import { hashPassword } from './passwords.ts';
 import {
   clearSessionCookie,
@@ -26,7 +26,7 @@ import {
   startSession,
 } from './sessions.ts';
 import { changeOwnPassword, signInWithPassword } from './sign-in.ts';
-import { throttled, userLimit } from './throttle.ts';
+import { makeSignInThrottle } from './sign-in-throttle.ts';
 import { insertToken, listTokens, revokeToken, toToken } from './tokens.ts';
 import {
   deleteUser,
@@ -43,7 +43,7 @@ interface Deps {
   config: Config;
   database: Database;
   keys: Pick<Keys, 'derive'>;
-  bus: Pick<Bus, 'publishUser'>;
+  bus: Pick<Bus, 'publishRevocation'>;
   now: () => Date;
   sleep: (ms: number) => Promise<void>;
 }
@@ -72,20 +72,20 @@ export function identityRoutes(app: FastifyInstance, deps: Deps): void {
 }
 
 /** Writes down in the audit log that a sign-in without a name failed, and lets the error go on. */
-const noteFailure = async (
+const recordFailure = async (
   failures: FailureAudit,
   how: 'one-time-link' | 'oidc',
   { requestId, ip }: { requestId: string; ip: string },
   error: unknown,
 ): Promise<never> => {
   if (error instanceof Problem && (error.code === 'link-invalid' || error.code === 'oidc-failed'))
-    await failures.note({ action: 'sign-in.fail', how, user: null, name: '', ip, requestId });
+    await failures.record({ action: 'sign-in.fail', how, user: null, name: '', ip, requestId });
   throw error;
 };
 
 function signInRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
   const { config, database, now, devices, failures } = deps;
-  const pace = makePace(deps);
+  const pace = makeSignInThrottle(deps);
   const session = () => ({ now: now(), sessionDays: config.sessionDays });
 
   serveAs(app, api.getSignInMethods, async () => ({
@@ -112,7 +112,7 @@ function signInRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
   serveAs(app, api.signInOnce, async ({ body, request, reply, requestId, ip }) => {
     const from = { requestId, ip, userAgent: request.headers['user-agent'] };
     const { user, ...made } = await redeemOneTimeLink(database, body.code, from, session()).catch((error) =>
-      noteFailure(failures, 'one-time-link', from, error),
+      recordFailure(failures, 'one-time-link', from, error),
     );
     setSessionCookie(reply, config, made);
     return { ...toUser(user), sessionKey: made.sessionKey, device: devices.make(user.id) };
@@ -173,7 +173,7 @@ function oidcRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
     const { user, returnTo, ...made } = await oidc.finish({ ...body, request: from }).catch((error) => {
       if (error instanceof Problem && error.code === 'oidc-failed')
         request.log.warn({ err: error.cause, reason: error.detail }, error.message);
-      return noteFailure(failures, 'oidc', from, error);
+      return recordFailure(failures, 'oidc', from, error);
     });
     setSessionCookie(reply, config, made);
     return { ...toUser(user), sessionKey: made.sessionKey, device: devices.make(user.id), returnTo };
@@ -194,13 +194,16 @@ function cliLoginRoutes(app: FastifyInstance, { config, database, now }: Deps): 
     };
   });
   serve(app, api.getCliLogin, async ({ actor, params }) => {
-    const login = await throttled(deps, userLimit('cli-code', actor.userId), ['cli-login-not-found'], () =>
-      findCliLogin(deps, params.userCode, actor.userId),
+    const login = await withAttemptLimit(
+      deps,
+      userLimit('cli-code', actor.userId),
+      ['cli-login-not-found'],
+      () => findCliLogin(deps, params.userCode, actor.userId),
     );
     return { hostname: login.hostname, createdAt: login.createdAt.toISOString(), ip: login.ip };
   });
   serve(app, api.approveCliLogin, async (caller) => {
-    await throttled(deps, userLimit('cli-code', caller.actor.userId), ['cli-login-not-found'], () =>
+    await withAttemptLimit(deps, userLimit('cli-code', caller.actor.userId), ['cli-login-not-found'], () =>
       approveCliLogin(deps, caller, caller.params.userCode),
     );
   });
@@ -210,8 +213,8 @@ function cliLoginRoutes(app: FastifyInstance, { config, database, now }: Deps): 
 }
 
 /** Whose things a list may show: undefined for everybody's. */
-const onlyOwn = (actor: Extract<Actor, { kind: 'user' }>) =>
-  grantOf(actor, 'user:read') === 'any' ? undefined : actor.userId;
+const visibleUserId = (actor: Extract<Actor, { kind: 'user' }>) =>
+  grantFor(actor, 'user:read') === 'any' ? undefined : actor.userId;
 
 function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps): void {
   serve(app, api.getUser, async ({ actor, params }) => {
@@ -221,7 +224,9 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
     if (!row) throw userNotFound(params.user);
     return toUser(row);
   });
-  serve(app, api.listUsers, ({ actor, query }) => listUsers(database, { ...query, only: onlyOwn(actor) }));
+  serve(app, api.listUsers, ({ actor, query }) =>
+    listUsers(database, { ...query, only: visibleUserId(actor) }),
+  );
   serve(app, api.createUser, async (caller) => {
     const { password, ...values } = caller.body;
     const passwordHash = password === undefined ? null : await hashPassword(password);
@@ -232,7 +237,7 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
   });
   serve(app, api.updateUser, async (caller) => {
     const row = await updateUser(database, caller, caller.params.user, caller.body);
-    if (row.status !== 'active') bus.publishUser(row.id);
+    if (row.status !== 'active') bus.publishRevocation(row.id);
     return toUser(row);
   });
   serve(app, api.deleteUser, async (caller) => {
@@ -240,7 +245,7 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
       homeGraceDays: config.homeGraceDays,
       now: now(),
     });
-    bus.publishUser(id);
+    bus.publishRevocation(id);
   });
   serve(app, api.setPassword, async (caller) => {
     const { actor, body, params, request, reply, requestId, ip } = caller;

@@ -8,14 +8,14 @@ import type { Config } from '../config.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { browserSessions, cliLogins, oneTimeLinks, users } from '../database/schema.ts';
 import { writeAudit } from './audit.ts';
-import { suspended } from './gate.ts';
+import { makeSuspendedProblem } from './auth.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 
 type UserRow = typeof users.$inferSelect;
 
 const dayMs = 24 * 3600_000;
 /** Long enough to switch windows and read, short enough for a link that lies in a terminal's scrollback. */
-const linkMs = 10 * 60_000;
+const linkTtlMs = 10 * 60_000;
 
 /** What a new session keeps of the request that began it. */
 export interface SignInRequest {
@@ -42,7 +42,7 @@ export async function startSession(
   request: SignInRequest,
   { now, sessionDays }: { now: Date; sessionDays: number },
 ): Promise<NewSession> {
-  if (user.status === 'suspended') throw suspended();
+  if (user.status === 'suspended') throw makeSuspendedProblem();
   // The account may have been suspended, or its password changed, since `user` was read and the password
   // compared: then no session may appear behind those that were just ended.
   const unchanged = await tx
@@ -100,7 +100,7 @@ export async function startSession(
 }
 
 /** Ends whatever lets a browser or a CLI in without a password or a token: at suspension and password change. */
-export async function endAccess(tx: Queryable, userId: string): Promise<void> {
+export async function revokeAccess(tx: Queryable, userId: string): Promise<void> {
   await tx.delete(browserSessions).where(eq(browserSessions.userId, userId));
   await tx.delete(oneTimeLinks).where(eq(oneTimeLinks.userId, userId));
   await tx.delete(cliLogins).where(eq(cliLogins.userId, userId));
@@ -138,7 +138,7 @@ export async function makeOneTimeLink(
 ): Promise<{ code: string; path: string; expiresAt: Date }> {
   const code = makeSecret('cde_link');
   const createdAt = now();
-  const expiresAt = new Date(createdAt.getTime() + linkMs);
+  const expiresAt = new Date(createdAt.getTime() + linkTtlMs);
   await db.insert(oneTimeLinks).values({ codeHash: hashSecret(code), userId, createdAt, expiresAt });
   return { code, path: `/sign-in#code=${code}`, expiresAt };
 }

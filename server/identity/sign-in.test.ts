@@ -3,11 +3,11 @@ import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { browserSessions, oneTimeLinks, signInFailures, users } from '../database/schema.ts';
 import { makeTestServer, type TestServer } from '../testing.ts';
-import { digest, makePace, network, signInLanes } from './pace.ts';
+import { windowMs } from './attempt-limit.ts';
 import { hashPassword, verifyPassword } from './passwords.ts';
 import { makeOneTimeLink } from './sessions.ts';
+import { hashUsername, makeSignInThrottle, network, signInBuckets } from './sign-in-throttle.ts';
 import { sweepIdentity } from './sweep.ts';
-import { windowMs } from './throttle.ts';
 
 const password = 'correct horse battery';
 let server: TestServer;
@@ -137,7 +137,7 @@ test('guesses become slow; the right password from the same address still gets i
   const waits: number[] = [];
   for (let n = 0; n < 21; n++) waits.push(await waited(() => attempt('mallory', 'wrong')));
   expect([waits[0], waits[9], waits[10], waits[20]]).toEqual([0, 0, 1000, 2000]);
-  await addFailures(`username:${digest('mallory')} address:127.0.0.1`, 60);
+  await addFailures(`username:${hashUsername('mallory')} address:127.0.0.1`, 60);
   let reply = { status: 0 };
   expect(
     await waited(async () => {
@@ -179,7 +179,7 @@ test('failures of others at the same address slow nobody whose name they did not
 test('a browser that has signed in before is slowed by its own failures alone', async () => {
   const user = await addUserWithPassword('olivia', 'owner');
   const { device } = (await attempt('olivia', password)).body;
-  await addFailures(`username:${digest('olivia')}`, 100);
+  await addFailures(`username:${hashUsername('olivia')}`, 100);
   const from = (given: string, devices: string[]) =>
     server.app.inject({
       method: 'POST',
@@ -203,7 +203,7 @@ test('guesses at the same moment take turns, and beyond a few are refused', asyn
     go = resolve;
   });
   const waits: number[] = [];
-  const pace = makePace({
+  const pace = makeSignInThrottle({
     database: server.database,
     now: () => server.clock.at,
     sleep: (ms) => {
@@ -211,13 +211,13 @@ test('guesses at the same moment take turns, and beyond a few are refused', asyn
       return gate;
     },
   });
-  const lanes = signInLanes('peggy', '10.0.2.1', null);
+  const lanes = signInBuckets('peggy', '10.0.2.1', null);
   await addFailures(lanes.at(-2)!.subject, 15);
   let judged = 0;
   let refused = 0;
   const guesses = Array.from({ length: 30 }, () =>
     pace
-      .paced(lanes, ['sign-in-failed'], async () => {
+      .throttle(lanes, ['sign-in-failed'], async () => {
         judged += 1;
         throw new Problem('sign-in-failed', 'wrong');
       })

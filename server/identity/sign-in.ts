@@ -2,13 +2,13 @@ import { Problem } from '@cde/api/problem.ts';
 import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { users } from '../database/schema.ts';
+import { userLimit, withAttemptLimit } from './attempt-limit.ts';
 import type { Devices } from './devices.ts';
 import { lowerAscii, normalizeEmail } from './emails.ts';
 import type { FailureAudit } from './failure-audit.ts';
-import { digest, type Pace, signInLanes } from './pace.ts';
-import { hashPassword, isOutdated, verifyPassword } from './passwords.ts';
+import { hashPassword, needsRehash, verifyPassword } from './passwords.ts';
 import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
-import { throttled, userLimit } from './throttle.ts';
+import { hashUsername, type SignInThrottle, signInBuckets } from './sign-in-throttle.ts';
 import type { UserRow } from './users.ts';
 
 interface Deps {
@@ -17,7 +17,7 @@ interface Deps {
 }
 
 export interface SignInDeps extends Deps {
-  pace: Pace;
+  pace: SignInThrottle;
   devices: Devices;
   failures: FailureAudit;
 }
@@ -41,25 +41,29 @@ export async function signInWithPassword(
     .from(users)
     .where(eq(name.includes('@') ? users.email : users.username, name));
   const device = user ? deps.devices.find(given.devices, user.id) : null;
-  const attempt = deps.pace.paced(signInLanes(name, request.ip, device), ['sign-in-failed'], async () => {
-    if (!(await verifyPassword(user?.passwordHash ?? null, given.password)) || !user?.passwordHash)
-      throw new Problem('sign-in-failed', 'The username or the password is wrong.', {
-        hint: 'Without a password of your own, use single sign-on or a one-time link.',
+  const attempt = deps.pace.throttle(
+    signInBuckets(name, request.ip, device),
+    ['sign-in-failed'],
+    async () => {
+      if (!(await verifyPassword(user?.passwordHash ?? null, given.password)) || !user?.passwordHash)
+        throw new Problem('sign-in-failed', 'The username or the password is wrong.', {
+          hint: 'Without a password of your own, use single sign-on or a one-time link.',
+        });
+      const renewed = needsRehash(user.passwordHash) ? await hashPassword(given.password) : null;
+      return db.transaction(async (tx) => {
+        const made = await startSession(tx, user, 'password', request, session);
+        if (renewed) await tx.update(users).set({ passwordHash: renewed }).where(eq(users.id, user.id));
+        return { user, ...made };
       });
-    const renewed = isOutdated(user.passwordHash) ? await hashPassword(given.password) : null;
-    return db.transaction(async (tx) => {
-      const made = await startSession(tx, user, 'password', request, session);
-      if (renewed) await tx.update(users).set({ passwordHash: renewed }).where(eq(users.id, user.id));
-      return { user, ...made };
-    });
-  });
+    },
+  );
   return attempt.catch(async (error) => {
     if (error instanceof Problem && (error.code === 'sign-in-failed' || error.code === 'sign-in-throttled'))
-      await deps.failures.note({
+      await deps.failures.record({
         action: error.code === 'sign-in-failed' ? 'sign-in.fail' : 'sign-in.throttle',
         how: 'password',
         user: user ?? null,
-        name: digest(name),
+        name: hashUsername(name),
         ip: request.ip,
         requestId: request.requestId,
       });
@@ -79,7 +83,7 @@ export async function changeOwnPassword(
   if (user.passwordHash !== null) {
     const { current } = given;
     if (current === undefined) throw new Problem('password-wrong', 'Give your current password too.');
-    await throttled(deps, userLimit('password', user.id), ['password-wrong'], async () => {
+    await withAttemptLimit(deps, userLimit('password', user.id), ['password-wrong'], async () => {
       if (!(await verifyPassword(user.passwordHash, current)))
         throw new Problem('password-wrong', 'That is not your current password.', {
           hint: 'Forgot it? An owner can set a new one.',

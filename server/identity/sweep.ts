@@ -1,13 +1,13 @@
 import { lte } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, cliLogins, oidcLogins, oneTimeLinks, portCodes } from '../database/schema.ts';
-import { forgetOldReplies } from './idempotency.ts';
-import { forgetOldFailures } from './throttle.ts';
+import { deleteOldFailures } from './attempt-limit.ts';
+import { deleteExpiredReplies } from './idempotency.ts';
 
 /** Deletes what has run out: sessions, links, logins under way, counted failures, remembered replies. */
 export async function sweepIdentity(database: Database, now: () => Date): Promise<void> {
   for (const table of [browserSessions, oneTimeLinks, cliLogins, oidcLogins, portCodes])
     await database.db.delete(table).where(lte(table.expiresAt, now()));
-  await forgetOldFailures({ database, now });
-  await forgetOldReplies(database, now);
+  await deleteOldFailures({ database, now });
+  await deleteExpiredReplies(database, now);
 }

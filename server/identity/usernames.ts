@@ -1,6 +1,6 @@
 import { usernamePattern } from '@cde/api/names.ts';
 
-const longest = 32;
+const maxLength = 32;
 /** Why a name that has the right form is nobody's. */
 type Reservation = 'own' | 'system' | 'network';
 
@@ -37,7 +37,7 @@ const reserved: Record<Reservation, Set<string>> = {
 const prefixes: Record<string, Reservation> = { 'systemd-': 'system', 'kube-': 'network' };
 
 /** Why a new user cannot have this username; null if they can. Users who already have it keep it. */
-export function reservationOf(username: string): Reservation | null {
+export function findReservation(username: string): Reservation | null {
   for (const [reservation, names] of Object.entries(reserved))
     if (names.has(username)) return reservation as Reservation;
   return Object.entries(prefixes).find(([prefix]) => username.startsWith(prefix))?.[1] ?? null;
@@ -50,29 +50,29 @@ const reasons: Record<Reservation, string> = {
 };
 
 /** In words, to follow "The username root is reserved: ". */
-export const reasonOf = (reservation: Reservation): string => reasons[reservation];
+export const reservationReason = (reservation: Reservation): string => reasons[reservation];
 
-export const isReserved = (username: string): boolean => reservationOf(username) !== null;
+export const isReserved = (username: string): boolean => findReservation(username) !== null;
 
 /** `text` (a login name, an address, a person's name) made a valid username, or null when nothing is left of it. */
 export function makeUsername(text: string): string | null {
-  const made = text
+  const username = text
     .normalize('NFKD')
     .replace(/\p{M}/gu, '')
     .toLowerCase()
     .replace(/@.*$/, '')
     .replace(/[^a-z0-9]+/g, '-')
     .replace(/^[^a-z]+/, '')
-    .slice(0, longest)
+    .slice(0, maxLength)
     .replace(/-+$/, '');
-  return usernamePattern.test(made) && !isReserved(made) ? made : null;
+  return usernamePattern.test(username) && !isReserved(username) ? username : null;
 }
 
 /** `username`, `username-2`, `username-3`, …: candidates until one is free, each valid. */
-export function* numbered(username: string): Generator<string> {
+export function* usernameCandidates(username: string): Generator<string> {
   yield username;
   for (let number = 2; ; number++) {
     const suffix = `-${number}`;
-    yield `${username.slice(0, longest - suffix.length).replace(/-+$/, '')}${suffix}`;
+    yield `${username.slice(0, maxLength - suffix.length).replace(/-+$/, '')}${suffix}`;
   }
 }

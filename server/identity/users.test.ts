@@ -3,7 +3,7 @@ import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { apiTokens, audit, users } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import { makeUsername, numbered } from './usernames.ts';
+import { makeUsername, usernameCandidates } from './usernames.ts';
 import { ensureOwner } from './users.ts';
 
 let server: TestServer;
@@ -278,6 +278,6 @@ test('usernames are made of what people have', () => {
   expect(makeUsername('123')).toBeNull();
   expect(makeUsername('me')).toBeNull();
   expect(makeUsername('李')).toBeNull();
-  const names = numbered(`${'a'.repeat(30)}-b`);
+  const names = usernameCandidates(`${'a'.repeat(30)}-b`);
   expect([names.next().value, names.next().value]).toEqual([`${'a'.repeat(30)}-b`, `${'a'.repeat(30)}-2`]);
 });

@@ -8,10 +8,10 @@ import { type Database, isDuplicate, type Queryable } from '../database/pool.ts'
 import { users, workspaces } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from './audit.ts';
-import { fromCursor, isUuid, likeText, toPage } from './cursor.ts';
+import { escapeLike, fromCursor, isUuid, toPage } from './cursor.ts';
 import { normalizeEmail } from './emails.ts';
-import { endAccess } from './sessions.ts';
-import { makeUsername, reasonOf, reservationOf } from './usernames.ts';
+import { revokeAccess } from './sessions.ts';
+import { findReservation, makeUsername, reservationReason } from './usernames.ts';
 
 export type UserRow = typeof users.$inferSelect;
 
@@ -57,7 +57,7 @@ export async function listUsers(
     only?: string | undefined;
   },
 ): Promise<{ items: User[]; next: string | null }> {
-  const pattern = query.search === undefined ? undefined : `%${likeText(query.search)}%`;
+  const pattern = query.search === undefined ? undefined : `%${escapeLike(query.search)}%`;
   const rows = await db
     .select()
     .from(users)
@@ -80,7 +80,7 @@ export async function listUsers(
   return toPage(rows, query.limit, (row) => row.username, toUser);
 }
 
-const shown = (row: UserRow) => ({
+const auditFields = (row: UserRow) => ({
   username: row.username,
   name: row.name,
   email: row.email,
@@ -111,11 +111,11 @@ export async function insertUser(
     createdAt: Date;
   },
 ): Promise<UserRow> {
-  const reservation = reservationOf(values.username);
+  const reservation = findReservation(values.username);
   if (reservation)
     throw new Problem(
       'bad-request',
-      `The username ${values.username} is reserved: ${reasonOf(reservation)}.`,
+      `The username ${values.username} is reserved: ${reservationReason(reservation)}.`,
       { hint: 'Choose another one.' },
     );
   const email = storedEmail(values.email ?? null);
@@ -129,15 +129,15 @@ export async function insertUser(
       targetType: 'user',
       targetId: row!.id,
       targetName: row!.username,
-      after: { ...shown(row!), password: Boolean(values.passwordHash) },
+      after: { ...auditFields(row!), password: Boolean(values.passwordHash) },
     });
     return row!;
   } catch (error) {
-    throw taken(error, values.username, email);
+    throw toDuplicateProblem(error, values.username, email);
   }
 }
 
-function taken(error: unknown, username: string, email: string | null): unknown {
+function toDuplicateProblem(error: unknown, username: string, email: string | null): unknown {
   if (isDuplicate(error, 'users_username_key'))
     return new Problem('username-taken', `There is a user ${username} already.`, {
       hint: 'Choose another username.',
@@ -172,7 +172,7 @@ export async function updateUser(
       name: changes.name ?? before.name,
       email: changes.email === undefined ? before.email : storedEmail(changes.email),
     };
-    if (after.role !== 'owner' || after.status !== 'active') await keepAnOwner(tx, before);
+    if (after.role !== 'owner' || after.status !== 'active') await ensureOwnerRemains(tx, before);
     const changed = (Object.keys(after) as (keyof typeof after)[]).filter(
       (key) => after[key] !== before[key],
     );
@@ -181,9 +181,9 @@ export async function updateUser(
     try {
       [row] = await tx.update(users).set(after).where(eq(users.id, before.id)).returning();
     } catch (error) {
-      throw taken(error, before.username, after.email);
+      throw toDuplicateProblem(error, before.username, after.email);
     }
-    if (before.status === 'active' && after.status === 'suspended') await endAccess(tx, before.id);
+    if (before.status === 'active' && after.status === 'suspended') await revokeAccess(tx, before.id);
     const pick = (from: typeof after) => Object.fromEntries(changed.map((key) => [key, from[key]]));
     await writeAudit(tx, caller, {
       action: 'user.update',
@@ -205,7 +205,7 @@ export async function replacePassword(
   passwordHash: string,
 ): Promise<void> {
   await tx.update(users).set({ passwordHash }).where(eq(users.id, user.id));
-  await endAccess(tx, user.id);
+  await revokeAccess(tx, user.id);
   await writeAudit(tx, caller, {
     action: 'user.set-password',
     targetType: 'user',
@@ -228,21 +228,21 @@ export async function deleteUser(
 ): Promise<string> {
   return db.transaction(async (tx) => {
     const user = await lockUser(tx, ref, caller.actor);
-    await keepAnOwner(tx, user);
-    const theirs = eq(workspaces.ownerId, user.id);
-    const alive = await tx.$count(workspaces, and(theirs, ne(workspaces.status, 'deleted')));
+    await ensureOwnerRemains(tx, user);
+    const ownedByUser = eq(workspaces.ownerId, user.id);
+    const alive = await tx.$count(workspaces, and(ownedByUser, ne(workspaces.status, 'deleted')));
     if (alive > 0)
       throw new Problem(
         'user-has-workspaces',
         `${user.username} has ${alive === 1 ? 'a workspace' : `${alive} workspaces`}.`,
         { hint: 'Delete them first, or suspend the user: nothing is lost then.' },
       );
-    const [kept] = await tx
+    const [retained] = await tx
       .select({ count: count(), last: max(workspaces.deletedAt) })
       .from(workspaces)
-      .where(theirs);
-    const until = new Date((kept?.last?.getTime() ?? 0) + homeGraceDays * 24 * 3600_000);
-    if (kept && kept.count > 0 && until > now)
+      .where(ownedByUser);
+    const until = new Date((retained?.last?.getTime() ?? 0) + homeGraceDays * 24 * 3600_000);
+    if (retained && retained.count > 0 && until > now)
       throw new Problem(
         'user-has-workspaces',
         `The homes of ${user.username}'s deleted workspaces are still kept.`,
@@ -251,14 +251,14 @@ export async function deleteUser(
           hint: 'Delete the user after that, or suspend the user now.',
         },
       );
-    await tx.delete(workspaces).where(theirs);
+    await tx.delete(workspaces).where(ownedByUser);
     await tx.delete(users).where(eq(users.id, user.id));
     await writeAudit(tx, caller, {
       action: 'user.delete',
       targetType: 'user',
       targetId: user.id,
       targetName: user.username,
-      before: shown(user),
+      before: auditFields(user),
     });
     return user.id;
   });
@@ -281,7 +281,7 @@ async function lockUser(tx: Queryable, ref: string, actor: UserActor): Promise<U
 }
 
 /** Throws `last-owner` when nobody but `user` is an active owner. The owners' rows are locked by now. */
-async function keepAnOwner(tx: Queryable, user: UserRow): Promise<void> {
+async function ensureOwnerRemains(tx: Queryable, user: UserRow): Promise<void> {
   if (user.role !== 'owner' || user.status !== 'active') return;
   const others = await tx.$count(
     users,

@@ -2,7 +2,7 @@ import { PortLevel } from '@cde/api/ports.ts';
 import { remembered } from '@cde/satellite/ports/remembered.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { may } from '../identity/authorize.ts';
+import { isAllowed } from '../identity/authorize.ts';
 import type { PortPlace } from './names.ts';
 import { type FoundPort, findPort, findSession } from './store.ts';
 
@@ -25,7 +25,7 @@ export function decide(
   if (!who) return 'sign-in';
   if (!port || !level) return 'no';
   if (level === 'signed-in') return 'yes';
-  return may(who, 'workspace:connect', { ownerId: port.owner.userId }) ? 'yes' : 'no';
+  return isAllowed(who, 'workspace:connect', { ownerId: port.owner.userId }) ? 'yes' : 'no';
 }
 
 /** Looks up ports and browser sessions, each at most once in two seconds. */

@@ -6,8 +6,8 @@ import { enterPath, hostName, isOurs } from '@cde/satellite/ports/names.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
-import type { Gate, UserActor } from '../http/actor.ts';
-import { readCookies } from '../identity/gate.ts';
+import type { Auth, UserActor } from '../http/actor.ts';
+import { readCookies } from '../identity/auth.ts';
 import { type Access, decide, limitLevel } from './access.ts';
 import { dashboardHost, preflight } from './by-path.ts';
 import { openPath, type PortPlace, type PortSite, parsePortLabel, portOrigin } from './names.ts';
@@ -22,7 +22,7 @@ const hashState = (nonce: string) => createHash('sha256').update(nonce).digest('
 export interface Deps {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
   database: Database;
-  gate: Gate;
+  gate: Auth;
   access: Access;
   passes: Passes;
   now: () => Date;

@@ -2,7 +2,7 @@ import type { Answer, Judge, RequestHead } from '@cde/satellite/ports/gateway.ts
 import { hostName } from '@cde/satellite/ports/names.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
-import type { Gate, UserActor } from '../http/actor.ts';
+import type { Auth, UserActor } from '../http/actor.ts';
 import { type Access, decide, limitLevel } from './access.ts';
 import { openPath, type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
 import type { Passes } from './passes.ts';
@@ -16,7 +16,7 @@ import type { FoundPort } from './store.ts';
  */
 export function judgeByPath(deps: {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
-  gate: Gate;
+  gate: Auth;
   access: Access;
   passes: Passes;
 }): Judge<FoundPort> {
@@ -76,7 +76,7 @@ export function judgeByPath(deps: {
     const may = async () => allows(await access.port(place), sid === null ? null : await access.session(sid));
     // An address that somebody was sent, or found in a history, holds somebody else's pass.
     const theirs =
-      !navigates || sid === null || (await gate.sessionsOfCookie(request.headers.cookie)).includes(sid);
+      !navigates || sid === null || (await gate.findSessionsByCookie(request.headers.cookie)).includes(sid);
     if (!good || !theirs || !(await may())) {
       if (navigates) return { kind: 'redirect', location: `${portPath(place)}${rest}` };
       throw signInFirst();

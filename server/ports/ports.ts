@@ -3,7 +3,7 @@ import { makePortSessions } from '@cde/satellite/ports/sessions.ts';
 import type { Config } from '../config.ts';
 import type { Opener } from '../connections/open.ts';
 import type { Database } from '../database/pool.ts';
-import type { Gate } from '../http/actor.ts';
+import type { Auth } from '../http/actor.ts';
 import { toProblem } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
@@ -19,7 +19,7 @@ export function makePorts(options: {
   access: Access;
   config: Config;
   database: Database;
-  gate: Gate;
+  gate: Auth;
   keys: Keys;
   openSession: Opener;
   /** Where satellites serve ports too. */

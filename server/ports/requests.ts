@@ -1,7 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { RequestHead } from '@cde/satellite/ports/gateway.ts';
 import { isOurToken } from '@cde/satellite/ports/headers.ts';
-import type { Gate, UserActor } from '../http/actor.ts';
+import type { Auth, UserActor } from '../http/actor.ts';
 
 /** A person's browser goes to this as its page, rather than a page fetching it. */
 export function isNavigation(request: RequestHead): boolean {
@@ -13,7 +13,7 @@ export function isNavigation(request: RequestHead): boolean {
 }
 
 /** Who sends a token of ours; null: nobody. Throws a Problem of a token that is not good. */
-export async function whoSends(gate: Gate, request: RequestHead): Promise<UserActor | null> {
+export async function whoSends(gate: Auth, request: RequestHead): Promise<UserActor | null> {
   const { authorization } = request.headers;
   if (!isOurToken(authorization)) return null;
   const actor = await gate.authenticate({ authorization }, { method: 'GET', ip: request.ip });

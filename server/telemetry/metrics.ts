@@ -5,8 +5,8 @@ import type { Database } from '../database/pool.ts';
 import type { Logger } from '../log.ts';
 
 /** Nothing may hold the event loop longer than this; what does is logged. */
-const loopLimitMs = 10;
-const lookEveryMs = 10_000;
+const maxLoopDelayMs = 10;
+const sampleIntervalMs = 10_000;
 
 export interface Telemetry {
   registry: Registry;
@@ -75,32 +75,32 @@ export function installMetrics(
 
   const delay = monitorEventLoopDelay({ resolution: 5 });
   delay.enable();
-  const look = setInterval(() => {
+  const sampler = setInterval(() => {
     const worst = delay.max / 1e6 - 5;
-    if (worst > loopLimitMs * 10)
+    if (worst > maxLoopDelayMs * 10)
       log.warn(
         { worstMs: Math.round(worst), p99Ms: Math.round(delay.percentile(99) / 1e6) },
         'the event loop was held up',
       );
     delay.reset();
-  }, lookEveryMs);
-  look.unref();
+  }, sampleIntervalMs);
+  sampler.unref();
 
   app.get('/metrics', {
     schema: { hide: true },
     onRequest: async (request) => {
-      request.actor = await app.gate.authenticate(request.headers, {
+      request.actor = await app.auth.authenticate(request.headers, {
         method: request.method,
         ip: request.ip,
       });
-      app.gate.authorize(request.actor, 'metrics:read');
+      app.auth.authorize(request.actor, 'metrics:read');
     },
     handler: async (_request, reply) => reply.type(registry.contentType).send(await registry.metrics()),
   });
   return {
     registry,
     close() {
-      clearInterval(look);
+      clearInterval(sampler);
       delay.disable();
     },
   };

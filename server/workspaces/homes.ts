@@ -5,7 +5,7 @@ import type { Database, Queryable } from '../database/pool.ts';
 import { templates, users, workspaces } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
-import { authorize, grantOf, may } from '../identity/authorize.ts';
+import { authorize, grantFor, isAllowed } from '../identity/authorize.ts';
 import { fromCursor, isUuid, toPage } from '../identity/cursor.ts';
 import type { Provider } from '../providers/provider.ts';
 
@@ -42,7 +42,7 @@ export async function listKeptHomes(
     and(
       isNotNull(workspaces.homeKeptUntil),
       gt(workspaces.homeKeptUntil, now()),
-      grantOf(actor, 'workspace:read') === 'any' ? undefined : eq(workspaces.ownerId, actor.userId),
+      grantFor(actor, 'workspace:read') === 'any' ? undefined : eq(workspaces.ownerId, actor.userId),
       owner === undefined ? undefined : eq(users.username, owner),
       after === undefined ? undefined : lt(workspaces.id, after),
     ),
@@ -74,7 +74,7 @@ async function lock(tx: Queryable, actor: UserActor, id: string) {
     .from(workspaces)
     .where(and(eq(workspaces.id, id), eq(workspaces.status, 'deleted')))
     .for('update');
-  if (!row?.homeKeptUntil || !may(actor, 'workspace:read', row)) throw notFound(id);
+  if (!row?.homeKeptUntil || !isAllowed(actor, 'workspace:read', row)) throw notFound(id);
   return row;
 }
 

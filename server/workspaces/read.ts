@@ -3,8 +3,8 @@ import { Problem } from '@cde/api/problem.ts';
 import type { Build, Workspace, WorkspaceStatus } from '@cde/api/workspaces.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { may } from '../identity/authorize.ts';
-import { isUuid, likeText } from '../identity/cursor.ts';
+import { isAllowed } from '../identity/authorize.ts';
+import { escapeLike, isUuid } from '../identity/cursor.ts';
 
 /**
  * Workspaces as the API shows them: the most frequent reads of all. By hand and prepared, because here it
@@ -167,7 +167,7 @@ export async function showWorkspace(
         },
   );
   const row = rows[0];
-  if (!row || !may(actor, 'workspace:read', { ownerId: row.owner_id })) throw workspaceNotFound(ref);
+  if (!row || !isAllowed(actor, 'workspace:read', { ownerId: row.owner_id })) throw workspaceNotFound(ref);
   return toWorkspace(row, now.getTime());
 }
 
@@ -199,12 +199,12 @@ export async function listWorkspaces(
   };
   if (filter.status === undefined) conditions.push("w.status <> 'deleted'");
   else add((p) => `w.status = ${p}`, filter.status);
-  if (filter.owner === 'me' || !may(actor, 'workspace:read', { ownerId: '' }))
+  if (filter.owner === 'me' || !isAllowed(actor, 'workspace:read', { ownerId: '' }))
     add((p) => `w.owner_id = ${p}`, actor.userId);
   if (filter.owner !== undefined && filter.owner !== 'me') add((p) => `u.username = ${p}`, filter.owner);
   if (filter.template !== undefined) add((p) => `t.name = ${p}`, filter.template);
   if (filter.search !== undefined)
-    add((p) => `(w.name ILIKE ${p} OR u.username ILIKE ${p})`, `%${likeText(filter.search)}%`);
+    add((p) => `(w.name ILIKE ${p} OR u.username ILIKE ${p})`, `%${escapeLike(filter.search)}%`);
   if (filter.after !== undefined) add((p) => `w.id < ${p}`, filter.after);
   values.push(filter.limit + 1);
   const text = `${select} WHERE ${conditions.join(' AND ')} ORDER BY w.id DESC LIMIT $${values.length}`;

@@ -4,7 +4,7 @@ import { and, desc, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { builds, templateVersions, users, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
-import { authorize, may } from '../identity/authorize.ts';
+import { authorize, isAllowed } from '../identity/authorize.ts';
 import { parseRef, workspaceNotFound } from './read.ts';
 
 export type WorkspaceRow = typeof workspaces.$inferSelect;
@@ -54,7 +54,7 @@ export async function findWorkspace(
     .from(workspaces)
     .innerJoin(users, eq(users.id, workspaces.ownerId))
     .where(matches(ref, actor));
-  if (!found || !may(actor, 'workspace:read', found.row)) throw workspaceNotFound(ref);
+  if (!found || !isAllowed(actor, 'workspace:read', found.row)) throw workspaceNotFound(ref);
   authorize(actor, permission, found.row);
   return found;
 }
@@ -73,7 +73,7 @@ export async function findBuild(
     .innerJoin(users, eq(users.id, workspaces.ownerId))
     .innerJoin(templateVersions, eq(templateVersions.id, builds.templateVersionId))
     .where(eq(builds.id, id));
-  if (!found || !may(actor, 'workspace:read', found.workspace))
+  if (!found || !isAllowed(actor, 'workspace:read', found.workspace))
     throw new Problem('build-not-found', `There is no build ${id} that you may see.`);
   authorize(actor, permission, found.workspace);
   return {

@@ -1,7 +1,7 @@
 import { eq, max } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { buildLogs, builds, workspaces } from '../database/schema.ts';
-import type { Views } from '../events/hub.ts';
+import type { TopicReader } from '../events/hub.ts';
 import { readLog, withoutStartupOutput } from './build-log.ts';
 import { readWorkspace } from './read.ts';
 import { readBuild } from './store.ts';
@@ -9,10 +9,10 @@ import { readBuild } from './store.ts';
 const logPage = 500;
 
 /** Workspaces and builds as the hub tells them. */
-export function makeViews(database: Database, now: () => Date, mayRead: Views['mayRead']): Views {
+export function makeViews(database: Database, now: () => Date, mayRead: TopicReader['canRead']): TopicReader {
   const { db } = database;
   return {
-    mayRead,
+    canRead: mayRead,
     async workspace(id) {
       const found = await readWorkspace(database, id, now());
       if (!found) return null;
@@ -36,7 +36,7 @@ export function makeViews(database: Database, now: () => Date, mayRead: Views['m
       return { ownerId: row!.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
     },
     log: (buildId, after) => readLog(db, buildId, after, logPage),
-    forOthers: withoutStartupOutput,
+    redactLines: withoutStartupOutput,
     async logEnd(buildId) {
       const [row] = await db
         .select({ end: max(buildLogs.seq) })

@@ -4,7 +4,7 @@ import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { migrate } from '@cde/server/database/migrate.ts';
 import { type Database, openDatabase } from '@cde/server/database/pool.ts';
 import { addUser, type TestUser } from '@cde/server/testing.ts';
@@ -28,7 +28,7 @@ interface Replica {
 }
 
 let folder: string;
-let embedded: Embedded;
+let embedded: EmbeddedPostgres;
 let database: Database;
 let ada: TestUser;
 const children = new Set<ChildProcess>();

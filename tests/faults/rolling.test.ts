@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
-import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { freePort, type Machine, makeMachine, type Server, until } from '../harness/server.ts';
 
@@ -11,7 +11,7 @@ import { freePort, type Machine, makeMachine, type Server, until } from '../harn
  * own: a connection goes to the next server that is ready), ended by SIGTERM and started anew, one after the other.
  */
 let machine: Machine;
-let embedded: Embedded;
+let embedded: EmbeddedPostgres;
 const ports: number[] = [];
 const servers: Server[] = [];
 const sockets = new Set<Socket>();

@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { until } from './server.ts';
 
 /** A PostgreSQL of the test's own, which it can take away in every way that happens. */
@@ -19,7 +19,7 @@ export interface OwnDatabase {
 
 export async function makeDatabase(folder: string): Promise<OwnDatabase> {
   const start = () => startEmbedded(folder, { fsync: 'off' });
-  let life: Embedded = await start();
+  let life: EmbeddedPostgres = await start();
   const pids = () => postgresProcesses(join(folder, 'postgres', 'data'));
   const tell = async (signal: NodeJS.Signals) => {
     for (const pid of await pids())

@@ -6,7 +6,7 @@ import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
-import { type Embedded, startEmbedded } from '@cde/server/database/embedded.ts';
+import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { migrate } from '@cde/server/database/migrate.ts';
 import { type Database, openDatabase } from '@cde/server/database/pool.ts';
 import {
@@ -96,7 +96,7 @@ async function startApiProxy(): Promise<ApiProxy> {
 export async function makeTestbed(prefix: string) {
   const folder = await mkdtemp(join(tmpdir(), 'cde-kube-faults-'));
   await chmod(folder, 0o711);
-  const embedded: Embedded = await startEmbedded(folder, { fsync: 'off' });
+  const embedded: EmbeddedPostgres = await startEmbedded(folder, { fsync: 'off' });
   const database: Database = openDatabase(embedded.url);
   await migrate(database.pool);
   const ada: TestUser = await addUser(database, 'ada', 'owner');

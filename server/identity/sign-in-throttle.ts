@@ -5,10 +5,10 @@ import { and, eq, gt, inArray } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { signInFailures } from '../database/schema.ts';
-import { windowMs } from './throttle.ts';
+import { windowMs } from './attempt-limit.ts';
 
 /** From how many failures within the window an attempt waits, and how long. */
-type Steps = readonly (readonly [failures: number, waitMs: number])[];
+type DelaySteps = readonly (readonly [failures: number, waitMs: number])[];
 
 /**
  * Attempts are slowed, never shut out: whoever shares an address with an attacker (every local workspace has 127.0.0.1, an
@@ -35,17 +35,17 @@ export const steps = {
     [300, 1_000],
     [1_000, 2_000],
   ],
-} as const satisfies Record<string, Steps>;
+} as const satisfies Record<string, DelaySteps>;
 
 /** Attempts that wait in one lane. More are refused: that is a program, and each holds a connection. */
-const maxWaitingInLane = 8;
+const maxWaitingPerBucket = 8;
 const maxWaiting = 200;
 
-interface Lane {
+interface Bucket {
   subject: string;
-  steps: Steps;
+  steps: DelaySteps;
   /** A success clears it. */
-  forgive?: boolean;
+  clearOnSuccess?: boolean;
 }
 
 /** What counts as one address: the address, or the /64 that one IPv6 customer has. */
@@ -67,34 +67,34 @@ export function network(ip: string): string {
 const isLoopback = (ip: string) => /^(::ffff:)?127\.|^::1$/i.test(ip);
 
 /** People type their password where the username goes, so names are kept as a hash. */
-export const digest = (name: string): string =>
+export const hashUsername = (name: string): string =>
   createHash('sha256').update(name).digest('base64url').slice(0, 22);
 
 /**
  * The lanes of a sign-in with a password. `name` is what was typed, whether or not somebody has it: the answer and its time
  * are the same. `device`: this browser has signed in as that user before; nobody else's failures slow it.
  */
-export function signInLanes(name: string, ip: string, device: string | null): Lane[] {
+export function signInBuckets(name: string, ip: string, device: string | null): Bucket[] {
   if (device !== null)
-    return [{ subject: `device:${device}`, steps: steps.usernameAtAddress, forgive: true }];
+    return [{ subject: `device:${device}`, steps: steps.usernameAtAddress, clearOnSuccess: true }];
   const from = network(ip);
   return [
     // Loopback is everybody on the machine, and every proxy that CDE_TRUST_PROXY does not name.
     ...(isLoopback(ip) ? [] : [{ subject: `address:${from}`, steps: steps.address }]),
     {
-      subject: `username:${digest(name)} address:${from}`,
+      subject: `username:${hashUsername(name)} address:${from}`,
       steps: steps.usernameAtAddress,
-      forgive: true,
+      clearOnSuccess: true,
     },
-    { subject: `username:${digest(name)}`, steps: steps.username },
+    { subject: `username:${hashUsername(name)}`, steps: steps.username },
   ];
 }
 
-const waitAfter = (failures: number, given: Steps): number =>
+const delayFor = (failures: number, given: DelaySteps): number =>
   given.findLast(([from]) => failures >= from)?.[1] ?? 0;
 
 /** Slows guesses at passwords. Failures are counted for all replicas, turns are taken per replica. */
-export function makePace({
+export function makeSignInThrottle({
   database,
   now,
   sleep,
@@ -105,11 +105,11 @@ export function makePace({
 }) {
   const { db } = database;
   /** Lanes that attempts wait in: how many, and until when the last one does. */
-  const lanes = new Map<string, { waiting: number; until: number }>();
+  const queues = new Map<string, { waiting: number; until: number }>();
   let waiting = 0;
 
   /** Waits for this attempt's turn. Throws `sign-in-throttled` when too many wait already. */
-  async function turn(given: Lane[]): Promise<void> {
+  async function waitForTurn(given: Bucket[]): Promise<void> {
     const since = new Date(now().getTime() - windowMs);
     const slow: { subject: string; waitMs: number }[] = [];
     for (const { subject, steps } of given) {
@@ -118,14 +118,14 @@ export function makePace({
         and(eq(signInFailures.subject, subject), gt(signInFailures.at, since)),
       );
       // This attempt is among them.
-      const waitMs = waitAfter(counted - 1, steps);
+      const waitMs = delayFor(counted - 1, steps);
       if (waitMs > 0) slow.push({ subject, waitMs });
     }
     if (slow.length === 0) return;
     const at = now().getTime();
-    const full = slow.find(({ subject }) => (lanes.get(subject)?.waiting ?? 0) >= maxWaitingInLane);
+    const full = slow.find(({ subject }) => (queues.get(subject)?.waiting ?? 0) >= maxWaitingPerBucket);
     if (full || waiting >= maxWaiting) {
-      const until = full ? lanes.get(full.subject)!.until : at + 1000;
+      const until = full ? queues.get(full.subject)!.until : at + 1000;
       throw new Problem('sign-in-throttled', 'Too many failed attempts.', {
         detail: 'Attempts at this account, or from this address, take turns.',
         hint: 'Wait, or sign in another way: single sign-on, or a one-time link.',
@@ -134,11 +134,11 @@ export function makePace({
     }
     let until = at;
     for (const { subject, waitMs } of slow) {
-      const lane = lanes.get(subject) ?? { waiting: 0, until: at };
-      lane.waiting += 1;
-      lane.until = Math.max(lane.until, at) + waitMs;
-      lanes.set(subject, lane);
-      until = Math.max(until, lane.until);
+      const queue = queues.get(subject) ?? { waiting: 0, until: at };
+      queue.waiting += 1;
+      queue.until = Math.max(queue.until, at) + waitMs;
+      queues.set(subject, queue);
+      until = Math.max(until, queue.until);
     }
     waiting += 1;
     try {
@@ -146,9 +146,9 @@ export function makePace({
     } finally {
       waiting -= 1;
       for (const { subject } of slow) {
-        const lane = lanes.get(subject)!;
-        lane.waiting -= 1;
-        if (lane.waiting === 0) lanes.delete(subject);
+        const queue = queues.get(subject)!;
+        queue.waiting -= 1;
+        if (queue.waiting === 0) queues.delete(subject);
       }
     }
   }
@@ -157,25 +157,26 @@ export function makePace({
    * Runs one guess when its turn has come. It is counted before it is judged, so that a thousand at the same moment do not all
    * pass; it stops counting unless `work` fails with one of `failures`.
    */
-  async function paced<T>(given: Lane[], failures: ErrorCode[], work: () => Promise<T>): Promise<T> {
+  async function throttle<T>(given: Bucket[], failures: ErrorCode[], work: () => Promise<T>): Promise<T> {
     const rows = given.map(({ subject }) => ({ id: v7(), subject, at: now() }));
     await db.insert(signInFailures).values(rows);
     const ids = rows.map(({ id }) => id);
     const forget = () => db.delete(signInFailures).where(inArray(signInFailures.id, ids));
     let result: T;
     try {
-      await turn(given);
+      await waitForTurn(given);
       result = await work();
     } catch (error) {
       if (!(error instanceof Problem && failures.includes(error.code))) await forget();
       throw error;
     }
     await forget();
-    const forgiven = given.filter((lane) => lane.forgive).map((lane) => lane.subject);
-    if (forgiven.length > 0) await db.delete(signInFailures).where(inArray(signInFailures.subject, forgiven));
+    const clearable = given.filter((queue) => queue.clearOnSuccess).map((queue) => queue.subject);
+    if (clearable.length > 0)
+      await db.delete(signInFailures).where(inArray(signInFailures.subject, clearable));
     return result;
   }
-  return { paced };
+  return { throttle };
 }
 
-export type Pace = ReturnType<typeof makePace>;
+export type SignInThrottle = ReturnType<typeof makeSignInThrottle>;

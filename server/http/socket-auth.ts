@@ -5,16 +5,16 @@ import type { WebSocket } from 'ws';
 import type { UserActor } from './actor.ts';
 
 /** How long a socket may outlive the session, the token or the role that it was opened with. */
-const checkEveryMs = 25_000;
+const checkIntervalMs = 25_000;
 
 /** Who opens a WebSocket, once they may. Throws a Problem, before the upgrade. */
-export async function admit(
+export async function authorizeUpgrade(
   app: FastifyInstance,
   request: FastifyRequest,
   permission: Permission,
 ): Promise<UserActor> {
-  const actor = await app.gate.authenticate(request.headers, { method: request.method, ip: request.ip });
-  app.gate.authorize(actor, permission);
+  const actor = await app.auth.authenticate(request.headers, { method: request.method, ip: request.ip });
+  app.auth.authorize(actor, permission);
   request.actor = actor;
   return actor as UserActor;
 }
@@ -24,13 +24,13 @@ export async function admit(
  * session has ended or the user was suspended; cuts off a peer that gives no sign of life. A database that
  * is away decides nothing. `still`: told who it is now; false closes the socket too. `everyMs`: how often it asks.
  */
-export function keepAdmitted(
+export function reauthorizeSocket(
   app: FastifyInstance,
   socket: WebSocket,
   request: FastifyRequest,
   permission: Permission,
-  still: (actor: UserActor) => boolean = () => true,
-  everyMs = checkEveryMs,
+  isStillAllowed: (actor: UserActor) => boolean = () => true,
+  intervalMs = checkIntervalMs,
 ): void {
   let alive = true;
   socket.on('pong', () => {
@@ -42,11 +42,12 @@ export function keepAdmitted(
     alive = false;
     socket.ping();
     try {
-      if (!still(await admit(app, request, permission))) socket.close(notAdmitted, 'connect again');
+      if (!isStillAllowed(await authorizeUpgrade(app, request, permission)))
+        socket.close(notAdmitted, 'connect again');
     } catch (error) {
       const { status } = error as { status?: number };
       if (status === 401 || status === 403) socket.close(notAdmitted, 'sign in again');
     }
-  }, everyMs);
+  }, intervalMs);
   socket.once('close', () => clearInterval(timer));
 }

@@ -8,7 +8,7 @@ import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from
 export const maxParamLength = 500;
 
 /** Refusals that Fastify and Node would make in forms of their own: options for Fastify, in the form of all others. */
-export const ownRefusals = {
+export const protocolErrorOptions = {
   // Requests of a connection that is open still arrive while the server closes. `refuseWhileClosing` answers them.
   return503OnClosing: false,
   frameworkErrors(error: FastifyError, request: FastifyRequest, reply: FastifyReply) {
@@ -24,12 +24,12 @@ export const ownRefusals = {
   },
   clientErrorHandler(error: NodeJS.ErrnoException, socket: Socket) {
     if (error.code === 'ECONNRESET' || socket.destroyed) return;
-    if (socket.writable) socket.write(rawReply(problemOf(error)));
+    if (socket.writable) socket.write(rawReply(toProtocolProblem(error)));
     socket.destroy(error);
   },
 };
 
-function problemOf(error: NodeJS.ErrnoException): Problem {
+function toProtocolProblem(error: NodeJS.ErrnoException): Problem {
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT')
     return new Problem('request-timeout', 'The request did not arrive in time.');
   if (error.code === 'HPE_HEADER_OVERFLOW')
@@ -52,7 +52,7 @@ function rawReply(problem: Problem): string {
 }
 
 /** From the moment that the server begins to close, requests are refused before anything is done. */
-export function refuseWhileClosing(app: FastifyInstance): void {
+export function rejectWhileClosing(app: FastifyInstance): void {
   let closing = false;
   app.addHook('preClose', async () => {
     closing = true;

@@ -3,13 +3,13 @@ import { Problem } from '@cde/api/problem.ts';
 import type { FastifyRequest } from 'fastify';
 
 /** Counts the WebSockets of one kind that each user has open. */
-export interface OpenSockets {
+export interface SocketLimiter {
   /** Counts one for as long as the request's connection lives. Throws a Problem if the user has too many. */
   add(userId: string, request: FastifyRequest): void;
 }
 
 /** `max`: a tab has one, so that many open tabs are possible and a loop that opens sockets is not. */
-export function makeOpenSockets(what: string, max = 100): OpenSockets {
+export function makeSocketLimiter(what: string, max = 100): SocketLimiter {
   const byUser = new Map<string, Set<Socket>>();
   return {
     add(userId, request) {

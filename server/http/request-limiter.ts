@@ -7,7 +7,7 @@ import type { Actor } from './actor.ts';
 const maxPerUser = 300;
 
 /** Counts each user's requests in progress, so that one user's do not take every connection to the database. */
-export function makeInProgress() {
+export function makeRequestLimiter() {
   const counts = new Map<string, number>();
   const change = (key: string, by: number) => {
     const now = (counts.get(key) ?? 0) + by;

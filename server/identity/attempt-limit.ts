@@ -18,14 +18,14 @@ interface Deps {
 
 interface Limit {
   subject: string;
-  most: number;
+  max: number;
   /** Success clears it. */
-  forgive?: boolean;
+  clearOnSuccess?: boolean;
 }
 
 /** The limit of a signed-in user's guesses at `what`. */
 export const userLimit = (what: 'password' | 'cli-code', userId: string): Limit[] => [
-  { subject: `${what}:${userId}`, most: maxFailures, forgive: what === 'password' },
+  { subject: `${what}:${userId}`, max: maxFailures, clearOnSuccess: what === 'password' },
 ];
 
 const recent = (subject: string, now: Date) =>
@@ -33,17 +33,17 @@ const recent = (subject: string, now: Date) =>
 
 /** Throws `sign-in-throttled`, with the seconds until the oldest failure that counts is forgotten. */
 async function check({ database, now }: Deps, given: Limit[], own: number): Promise<void> {
-  for (const { subject, most } of given) {
+  for (const { subject, max } of given) {
     const rows = await database.db
       .select({ at: signInFailures.at })
       .from(signInFailures)
       .where(recent(subject, now()))
       .orderBy(desc(signInFailures.at))
-      .limit(most + own);
-    if (rows.length < most + own) continue;
-    const free = rows[most - 1 + own]!.at.getTime() + windowMs - now().getTime();
+      .limit(max + own);
+    if (rows.length < max + own) continue;
+    const free = rows[max - 1 + own]!.at.getTime() + windowMs - now().getTime();
     throw new Problem('sign-in-throttled', 'Too many failed attempts.', {
-      detail: `At most ${most} within ${windowMs / minute} minutes.`,
+      detail: `At most ${max} within ${windowMs / minute} minutes.`,
       hint: 'Wait, or sign in another way: single sign-on, or a one-time link.',
       retryAfter: Math.max(1, Math.ceil(free / 1000)),
     });
@@ -55,7 +55,7 @@ async function check({ database, now }: Deps, given: Limit[], own: number): Prom
  * same moment do not all pass; it stops counting unless `work` fails with one of `failures`. A refused
  * attempt does not count, so that refusals end on time.
  */
-export async function throttled<T>(
+export async function withAttemptLimit<T>(
   deps: Deps,
   given: Limit[],
   failures: ErrorCode[],
@@ -81,12 +81,12 @@ export async function throttled<T>(
     throw error;
   }
   await forget();
-  const forgiven = given.filter((limit) => limit.forgive).map((limit) => limit.subject);
-  if (forgiven.length > 0) await db.delete(signInFailures).where(inArray(signInFailures.subject, forgiven));
+  const clearable = given.filter((limit) => limit.clearOnSuccess).map((limit) => limit.subject);
+  if (clearable.length > 0) await db.delete(signInFailures).where(inArray(signInFailures.subject, clearable));
   return result;
 }
 
 /** Forgets failures that no longer count; called by the sweep. */
-export async function forgetOldFailures({ database, now }: Deps): Promise<void> {
+export async function deleteOldFailures({ database, now }: Deps): Promise<void> {
   await database.db.delete(signInFailures).where(lt(signInFailures.at, new Date(now().getTime() - windowMs)));
 }

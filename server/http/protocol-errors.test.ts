@@ -2,8 +2,8 @@ import { type AddressInfo, connect } from 'node:net';
 import Fastify from 'fastify';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import type { Gate } from './actor.ts';
-import { ownRefusals, refuseWhileClosing } from './refusals.ts';
+import type { Auth } from './actor.ts';
+import { protocolErrorOptions, rejectWhileClosing } from './protocol-errors.ts';
 import { installHttp } from './serve.ts';
 
 /** Whatever a client sends, what it gets back has the form of our errors. */
@@ -96,9 +96,9 @@ test('of what costs much, one user may have a few in progress, and another has t
 });
 
 test('a server that closes refuses in our form what comes while it takes leave', async () => {
-  const app = Fastify({ ...ownRefusals });
-  refuseWhileClosing(app);
-  installHttp(app, { gate: {} as Gate, checkReplies: false });
+  const app = Fastify({ ...protocolErrorOptions });
+  rejectWhileClosing(app);
+  installHttp(app, { auth: {} as Auth, checkReplies: false });
   const [closing, leave] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   app.addHook('preClose', async () => {
     closing.resolve();

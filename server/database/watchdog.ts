@@ -5,9 +5,9 @@ import type { Logger } from '../log.ts';
 import type { Database } from './pool.ts';
 
 /** How often the database is asked for a sign of life. */
-const everyMs = 1_000;
+const checkIntervalMs = 1_000;
 /** After so many looks without an answer it counts as silent: about as many seconds. */
-const silentAfter = 4;
+const maxMissedChecks = 4;
 
 /**
  * Breaks the pool's connections when the database falls silent: a machine that hangs or a network that
@@ -18,7 +18,8 @@ const silentAfter = 4;
 export function watchDatabase(database: Database, log: Logger): () => Promise<void> {
   const { pool, url } = database;
   const ending = new AbortController();
-  const pause = () => delay(everyMs, undefined, { signal: ending.signal, ref: false }).catch(() => {});
+  const pause = () =>
+    delay(checkIntervalMs, undefined, { signal: ending.signal, ref: false }).catch(() => {});
   const clients = new Set<pg.PoolClient>();
   const add = (client: pg.PoolClient) => void clients.add(client);
   const remove = (client: pg.PoolClient) => void clients.delete(client);
@@ -27,18 +28,18 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
   let silent = false;
 
   /** Whether `answer` comes in time. Counted in looks: a process that stood still itself blames nobody. */
-  async function inTime(answer: Promise<unknown>): Promise<boolean> {
+  async function settlesInTime(answer: Promise<unknown>): Promise<boolean> {
     let settled = false;
     const end = answer.then(
       () => (settled = true),
       () => (settled = true),
     );
-    for (let look = 0; look < silentAfter && !settled && !ending.signal.aborted; look++)
+    for (let look = 0; look < maxMissedChecks && !settled && !ending.signal.aborted; look++)
       await Promise.race([end, pause()]);
     return settled || ending.signal.aborted;
   }
 
-  function breakAll(): void {
+  function destroyConnections(): void {
     if (!silent) log.error('the database does not answer; its connections are broken off');
     silent = true;
     const error = Object.assign(new Error('the database fell silent'), { code: 'ETIMEDOUT' });
@@ -48,17 +49,17 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
   }
 
   /** Asks on one connection until it breaks or there is no answer. */
-  async function ask(): Promise<void> {
+  async function probe(): Promise<void> {
     const client = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'cde-watch' });
     client.on('error', () => {});
     try {
       const connecting = client.connect();
-      if (!(await inTime(connecting))) return breakAll();
+      if (!(await settlesInTime(connecting))) return destroyConnections();
       await connecting;
       while (!ending.signal.aborted) {
-        const asking = client.query('SELECT 1');
-        if (!(await inTime(asking))) return breakAll();
-        await asking;
+        const query = client.query('SELECT 1');
+        if (!(await settlesInTime(query))) return destroyConnections();
+        await query;
         if (silent) log.warn('the database answers again');
         silent = false;
         await pause();
@@ -71,7 +72,7 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
 
   const watching = (async () => {
     while (!ending.signal.aborted) {
-      await ask().catch((error) => log.debug({ err: error }, 'the database cannot be watched'));
+      await probe().catch((error) => log.debug({ err: error }, 'the database cannot be watched'));
       await pause();
     }
   })();

@@ -2,16 +2,16 @@ import { timingSafeEqual } from 'node:crypto';
 import { sessionKeyHeader, sessionKeyProtocol } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, eq, gt, inArray, isNull, lt, or, sql } from 'drizzle-orm';
+import { makeCoalescer } from '../database/coalesce.ts';
 import type { Database } from '../database/pool.ts';
 import { apiTokens, browserSessions, builds, satellites, users, workspaces } from '../database/schema.ts';
-import { makeShared } from '../database/shared.ts';
-import type { Actor, Gate } from '../http/actor.ts';
+import type { Actor, Auth } from '../http/actor.ts';
 import { authorize } from './authorize.ts';
-import { runOnce } from './idempotency.ts';
+import { runIdempotent } from './idempotency.ts';
 import { hashSecret } from './secrets.ts';
 
 /** How exact `lastSeenAt` and `lastUsedAt` are. */
-const noteEveryMs = 60_000;
+const lastSeenIntervalMs = 60_000;
 
 interface Options {
   database: Database;
@@ -45,17 +45,17 @@ function readSessionKey(headers: Headers): string | null {
 }
 
 /** Identity's answer to http: who is it, may they, and once only. */
-export function makeGate({ database, now, origins, cookieName }: Options): Gate {
+export function makeAuth({ database, now, origins, cookieName }: Options): Auth {
   const { db } = database;
 
   // Once a minute at most: a write on each request would cost more than the request. The condition is
   // repeated in SQL, so that of many requests at the same moment one writes.
-  async function noteVisit(
+  async function recordLastSeen(
     user: { id: string; lastSeenAt: Date | null },
     token?: { id: string; lastUsedAt: Date | null },
   ): Promise<void> {
     const at = now();
-    const before = new Date(at.getTime() - noteEveryMs);
+    const before = new Date(at.getTime() - lastSeenIntervalMs);
     const isDue = (last: Date | null) => last === null || last < before;
     try {
       if (isDue(user.lastSeenAt))
@@ -81,7 +81,7 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
   // The one query that every request of every program makes: prepared, and asked once for all requests with
   // the same token that wait for it at the same moment. Nothing outlives its answer, so a revoked token is
   // refused by the next request.
-  const shareTokenRow = makeShared<Awaited<ReturnType<typeof tokenRow>>>();
+  const coalesceTokenRow = makeCoalescer<Awaited<ReturnType<typeof tokenRow>>>();
   const tokenQuery = db
     .select({ token: apiTokens, user: users })
     .from(apiTokens)
@@ -93,11 +93,11 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
     return row ?? null;
   }
 
-  async function byToken(secret: string): Promise<Actor> {
+  async function authenticateToken(secret: string): Promise<Actor> {
     const hash = hashSecret(secret);
-    if (secret.startsWith('cde_agent_')) return byAgentToken(hash);
-    if (secret.startsWith('cde_satellite_')) return bySatelliteToken(hash);
-    const row = await shareTokenRow(hash.toString('base64'), () => tokenRow(hash));
+    if (secret.startsWith('cde_agent_')) return authenticateAgent(hash);
+    if (secret.startsWith('cde_satellite_')) return authenticateSatellite(hash);
+    const row = await coalesceTokenRow(hash.toString('base64'), () => tokenRow(hash));
     if (!row)
       throw new Problem('token-invalid', 'This token is not known here.', {
         hint: 'It may have been revoked. Run: cde login',
@@ -108,8 +108,8 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
         `This token expired on ${row.token.expiresAt.toISOString().slice(0, 10)}.`,
         { hint: 'Run: cde login' },
       );
-    if (row.user.status === 'suspended') throw suspended();
-    await noteVisit(row.user, row.token);
+    if (row.user.status === 'suspended') throw makeSuspendedProblem();
+    await recordLastSeen(row.user, row.token);
     return {
       kind: 'user',
       userId: row.user.id,
@@ -120,7 +120,7 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
     };
   }
 
-  async function byAgentToken(hash: Buffer): Promise<Actor> {
+  async function authenticateAgent(hash: Buffer): Promise<Actor> {
     const [row] = await db
       .select({ buildId: builds.id, workspaceId: builds.workspaceId, current: workspaces.agentBuildId })
       .from(builds)
@@ -135,7 +135,7 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
     return { kind: 'agent', workspaceId: row.workspaceId, buildId: row.buildId };
   }
 
-  async function bySatelliteToken(hash: Buffer): Promise<Actor> {
+  async function authenticateSatellite(hash: Buffer): Promise<Actor> {
     const [row] = await db
       .select({ id: satellites.id, name: satellites.name })
       .from(satellites)
@@ -149,7 +149,7 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
 
   // Browsers send the cookie to every port of the host, so whatever listens there has it. The key is in the storage of the
   // dashboard's own origin. The session is looked up by the key: a cookie that somebody planted changes nothing.
-  async function bySessionKey(
+  async function authenticateSession(
     key: string,
     cookies: string[],
     request: { method: string },
@@ -162,10 +162,10 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
       .where(and(eq(browserSessions.keyHash, hashSecret(key)), gt(browserSessions.expiresAt, now())));
     if (!row || !cookies.some((cookie) => timingSafeEqual(hashSecret(cookie), row.session.tokenHash)))
       return { kind: 'anonymous' };
-    if (row.user.status === 'suspended') throw suspended();
+    if (row.user.status === 'suspended') throw makeSuspendedProblem();
     const upgrade = String(headers.upgrade ?? '').toLowerCase() === 'websocket';
-    if ((request.method !== 'GET' && request.method !== 'HEAD') || upgrade) refuseForeignOrigin(headers);
-    await noteVisit(row.user);
+    if ((request.method !== 'GET' && request.method !== 'HEAD') || upgrade) rejectForeignOrigin(headers);
+    await recordLastSeen(row.user);
     return {
       kind: 'user',
       userId: row.user.id,
@@ -177,7 +177,7 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
   }
 
   // Other origins cannot send the key; this holds even if one of them has learned it.
-  function refuseForeignOrigin(headers: Headers): void {
+  function rejectForeignOrigin(headers: Headers): void {
     const origin = headers.origin;
     const site = headers['sec-fetch-site'];
     if (typeof origin === 'string' && origins().includes(origin)) return;
@@ -191,13 +191,13 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
   return {
     async authenticate(headers, request) {
       const bearer = /^Bearer (\S+)$/i.exec(String(headers.authorization ?? ''));
-      if (bearer) return byToken(bearer[1]!);
+      if (bearer) return authenticateToken(bearer[1]!);
       const key = readSessionKey(headers);
       const cookies = key === null ? [] : readCookies(headers.cookie as string | undefined, cookieName);
       if (key === null || cookies.length === 0) return { kind: 'anonymous' };
-      return bySessionKey(key, cookies, request, headers);
+      return authenticateSession(key, cookies, request, headers);
     },
-    async sessionsOfCookie(cookie) {
+    async findSessionsByCookie(cookie) {
       const hashes = readCookies(cookie, cookieName).map(hashSecret);
       if (hashes.length === 0) return [];
       const rows = await db
@@ -207,12 +207,13 @@ export function makeGate({ database, now, origins, cookieName }: Options): Gate 
       return rows.map(({ id }) => id);
     },
     authorize,
-    once: (actor, key, fingerprint, work) => runOnce(database, now, actor, key, fingerprint, work),
+    runIdempotent: (actor, key, fingerprint, work) =>
+      runIdempotent(database, now, actor, key, fingerprint, work),
   };
 }
 
 /** The refusal of a suspended user, by whatever way they come. */
-export function suspended(): Problem {
+export function makeSuspendedProblem(): Problem {
   return new Problem('user-suspended', 'This account is suspended.', {
     hint: 'Ask an owner of this installation.',
   });

@@ -5,7 +5,7 @@ import type { Socket } from 'node:net';
  * Connections on which nothing was asked yet: clients open such ahead of need. Node counts them as busy, so that a server
  * that closes would wait a minute for them. The returned function ends them, and those that come from then on.
  */
-export function watchUnused(server: Server): () => void {
+export function trackUnusedSockets(server: Server): () => void {
   const unused = new Set<Socket>();
   let closing = false;
   const used = (request: IncomingMessage) => unused.delete(request.socket);
