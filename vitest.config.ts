@@ -7,7 +7,7 @@ export default defineConfig({
     ...inCi,
     globalSetup: ['server/testing-setup.ts'],
     include: [
-      '{api,tunnel,satellite,server,agent,cli,web,noded}/**/*.test.ts',
+      '{api,tunnel,filesync,satellite,server,agent,cli,web,noded}/**/*.test.ts',
       '{api,tunnel,satellite,server,agent,cli,web}/**/*.test.tsx',
       'tests/*.test.ts',
     ],

@@ -2,11 +2,11 @@ import { randomUUID } from 'node:crypto';
 import { homedir, hostname } from 'node:os';
 import { type AgentManifest, checkAgentUsers, watchAgentUsers } from '@cde/api/agent.ts';
 import type { CallError } from '@cde/api/client.ts';
-import { makeAccessCheck } from '@cde/tunnel/access-check.ts';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeAccessCheck } from '@cde/tunnel/auth/access-check.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import { watchUsers } from '@cde/tunnel/standing.ts';
 import type { Network } from './direct.ts';
 import { makeFetch } from './fetch.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
@@ -27,7 +27,7 @@ export interface Agent {
 
 /** What the last lines of the log may take when the agent is told to end. */
 const lastFlushMs = 2000;
-/** The server holds the question whose sessions are to end for 25 s; tunnel/standing.ts gives up before this. */
+/** The server holds the question whose sessions are to end for 25 s; tunnel/auth/revocation.ts gives up before this. */
 const usersMs = 45_000;
 /** After a satellite was lost, the agents of all its workspaces ask the server again within this time. */
 const askAgainMs = 5000;
@@ -135,10 +135,10 @@ export function makeAgent(options: {
       access: makeAccessCheck({
         ask: async (users, signal) =>
           (await client.call(checkAgentUsers, { body: { users }, signal })).endUsers,
-        onUnanswered: (error) => print(`sessions begin on their tickets alone: ${describe(error)}`),
+        onUnavailable: (error) => print(`sessions begin on their tickets alone: ${describe(error)}`),
         clock,
       }),
-      onUser: (userId) => watch.began(userId),
+      onUser: (userId) => watch.sessionOpened(userId),
       clock,
       log: tunnelLog,
     });
@@ -148,11 +148,11 @@ export function makeAgent(options: {
       token: options.token,
       fetch: makeFetch({ timeoutMs: usersMs }),
     });
-    const watch = watchUsers({
+    const watch = watchRevocations({
       users: hosting.users,
-      ask: async (users, signal) =>
+      poll: async (users, signal) =>
         (await patient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
-      end(userId) {
+      revoke(userId) {
         print('a user may no longer connect: ended their sessions');
         hosting.endUser(userId);
       },

@@ -1,12 +1,12 @@
 import type { AgentManifest } from '@cde/api/agent.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import type { Path } from '@cde/tunnel/path.ts';
 import {
   type DirectListener,
   formatAddress,
   listenDirect,
   ownAddresses,
 } from '@cde/tunnel/paths/direct-tcp.ts';
+import type { Path } from '@cde/tunnel/pipe/path.ts';
 
 export interface Direct {
   /** Listens as the manifest says, or no longer. Tells `onChange` when the addresses are others then. */

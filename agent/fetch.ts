@@ -1,5 +1,5 @@
-import { withGateway } from '@cde/tunnel/gateway.ts';
-import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
+import { withGateway } from '@cde/tunnel/network/gateway.ts';
+import { proxyAgent, proxyHint } from '@cde/tunnel/network/proxy.ts';
 
 // Not by `import`: that would read every export of node:http, one of which (WebSocket) loads all of undici.
 const { Agent: HttpAgent, request: requestHttp } = process.getBuiltinModule('node:http');
@@ -34,7 +34,7 @@ export function makeFetch({ timeoutMs }: { timeoutMs: number }): typeof fetch {
       request.on('error', (error) =>
         reject(
           new Error(
-            (timeout.aborted ? `no answer within ${timeoutMs / 1000} s` : error.message) + proxyRemark(input),
+            (timeout.aborted ? `no answer within ${timeoutMs / 1000} s` : error.message) + proxyHint(input),
             { cause: error },
           ),
         ),

@@ -1,15 +1,15 @@
 import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import type { AgentManifest, AgentStats } from '@cde/api/agent.ts';
-import type { AccessCheck } from '@cde/tunnel/access-check.ts';
+import type { AccessCheck } from '@cde/tunnel/auth/access-check.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
-import type { SessionContext } from '@cde/tunnel/host.ts';
-import { stunOf } from '@cde/tunnel/introduce.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
-import { makeReception } from '@cde/tunnel/reception.ts';
-import type { Target } from '@cde/tunnel/targets.ts';
+import type { SessionContext } from '@cde/tunnel/session/host.ts';
+import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
+import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
+import type { Target } from '@cde/tunnel/streams/targets.ts';
 import { type DirectOptions, isAtHome, makeDirect } from './direct.ts';
 import { connectInWorkspace } from './listen-address.ts';
 import type { Sessions } from './sessions.ts';
@@ -61,7 +61,7 @@ export function makeHosting(options: {
   const changed = () => {
     for (const tell of heard) tell();
   };
-  const reception = makeReception({
+  const reception = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     agentKey: certificate.fingerprint,
@@ -86,7 +86,7 @@ export function makeHosting(options: {
     udp: {
       // Of the nearest satellite first.
       stun: (attempt) =>
-        stunOf(
+        pickStunServer(
           [...manifest().satellites].sort((a, b) => rttOf(a.url) - rttOf(b.url)),
           attempt,
         ),
@@ -113,7 +113,7 @@ export function makeHosting(options: {
       return undefined;
     }
     if (target.kind === 'files') {
-      const { serveTree } = await import('@cde/tunnel/files/serve.ts');
+      const { serveTree } = await import('@cde/filesync/serve.ts');
       stream.once('close', options.sessions.open('sftp'));
       void serveTree(stream, { home: manifest().home });
       return undefined;
@@ -158,7 +158,7 @@ export function makeHosting(options: {
       void direct?.obey(manifest().direct);
     },
     users: reception.users,
-    endUser: reception.endUser,
+    endUser: reception.revokeUser,
     satellites: () =>
       [...listeners].flatMap(([url, { rttMs }]) =>
         rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],

@@ -1,6 +1,6 @@
 import { createReadStream } from 'node:fs';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import { connectTarget, type Target } from '@cde/tunnel/targets.ts';
+import { connectTarget, type Target } from '@cde/tunnel/streams/targets.ts';
 
 type Protocol = 'tcp' | 'udp';
 type NetworkTarget = Extract<Target, { kind: Protocol }>;

@@ -1,8 +1,8 @@
 import { closeSync, openSync, readFileSync } from 'node:fs';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import { systemErrorReason } from '@cde/api/system-errors.ts';
-import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
-import { useGateway } from '@cde/tunnel/gateway.ts';
+import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
+import { useGateway } from '@cde/tunnel/network/gateway.ts';
 import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 

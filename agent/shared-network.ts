@@ -2,7 +2,7 @@ import { lookup } from 'node:dns/promises';
 import type { Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import type { Target } from '@cde/tunnel/targets.ts';
+import type { Target } from '@cde/tunnel/streams/targets.ts';
 import { hasOwnListener } from './ports.ts';
 
 /**

@@ -8,14 +8,14 @@ import { createPrivateKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { pathKinds } from '@cde/tunnel/path.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makeReception } from '@cde/tunnel/reception.ts';
-import { openSession } from '@cde/tunnel/session.ts';
-import { connectTarget } from '@cde/tunnel/targets.ts';
-import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { pathKinds } from '@cde/tunnel/pipe/path.ts';
+import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
+import { openSession } from '@cde/tunnel/session/session.ts';
+import { connectTarget } from '@cde/tunnel/streams/targets.ts';
 import { WebSocket, WebSocketServer } from 'ws';
 import { begin, partsFile } from './parts.ts';
 
@@ -38,7 +38,7 @@ const thisFile = fileURLToPath(import.meta.url);
 
 async function agents({ url, ticketKey, tlsKey, tlsCert, agentKey, agents }: AgentsSetup): Promise<void> {
   await inTurn(agents, ({ workspaceId, listenToken }) => {
-    const reception = makeReception({
+    const reception = makeSessionRegistry({
       tlsKey,
       tlsCert,
       workspaceId,

@@ -6,16 +6,16 @@ import type { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
-import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { type PathKind, pathKinds } from '@cde/tunnel/path.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
+import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { formatAddress, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makeReception } from '@cde/tunnel/reception.ts';
-import { openSession, type Session } from '@cde/tunnel/session.ts';
-import { connectTarget } from '@cde/tunnel/targets.ts';
-import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { type PathKind, pathKinds } from '@cde/tunnel/pipe/path.ts';
+import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
+import { openSession, type Session } from '@cde/tunnel/session/session.ts';
+import { connectTarget } from '@cde/tunnel/streams/targets.ts';
 import Fastify from 'fastify';
 
 /** The processes of a session without a server: satellite, agent, and the program in the workspace. */
@@ -233,7 +233,7 @@ async function serveSatellite(ticketKey: string, host: string): Promise<string> 
 
 async function serveAgent(setup: AgentSetup, host: string): Promise<string> {
   const { key, cert, fingerprint } = await makeCertificate();
-  const reception = makeReception({
+  const reception = makeSessionRegistry({
     tlsKey: key,
     tlsCert: cert,
     workspaceId: setup.workspaceId,

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import type { Duplex } from 'node:stream';
-import { pathKinds } from '@cde/tunnel/path.ts';
+import { pathKinds } from '@cde/tunnel/pipe/path.ts';
 import { bulkBytes, dial, echo, percentile, plainTcp, startParts } from './parts.ts';
 
 /**

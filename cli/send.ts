@@ -1,7 +1,7 @@
 import { type IncomingMessage, request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import { CallError } from '@cde/api/client.ts';
-import { proxyAgent, proxyRemark } from '@cde/tunnel/proxy.ts';
+import { proxyAgent, proxyHint } from '@cde/tunnel/network/proxy.ts';
 
 /** What a request came back with; the part of `Response` that the typed client looks at. */
 export interface Reply {
@@ -44,7 +44,7 @@ export function send(
       outgoing.destroy(Object.assign(new Error(`silence for ${silenceMs / 1000} s`), { code: 'ETIMEDOUT' })),
     );
     outgoing.once('error', (error) => {
-      error.message += proxyRemark(url);
+      error.message += proxyHint(url);
       reject(error);
     });
     outgoing.end(body);

@@ -1,13 +1,13 @@
-import type { Bucket } from '@cde/tunnel/bucket.ts';
-import { noteSent } from '@cde/tunnel/heartbeat.ts';
-import { type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/relay-protocol.ts';
 import {
   holdReading,
   isRejected,
   policyViolation,
   rejectSocket,
   releaseReading,
-} from '@cde/tunnel/socket-limits.ts';
+} from '@cde/tunnel/network/socket-limits.ts';
+import type { Bucket } from '@cde/tunnel/network/token-bucket.ts';
+import { noteSent } from '@cde/tunnel/paths/heartbeat.ts';
+import { type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 
 /**

@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { setImmediate as nextTurn, setTimeout as really } from 'node:timers/promises';
 import type { Clock } from '@cde/tunnel/clock.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
 import { listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
+import type { PathKind } from '@cde/tunnel/pipe/path.ts';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { makeWorld, type World } from './testing.ts';
 

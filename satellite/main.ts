@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module';
-import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
-import { useProxyForFetch } from '@cde/tunnel/proxy.ts';
+import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
+import { useProxyForFetch } from '@cde/tunnel/network/proxy.ts';
 import { startSatellite } from './program.ts';
 import { describeSettings, readSettings, SettingsError } from './settings.ts';
 

@@ -1,10 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
-import { netcheck } from '@cde/tunnel/netcheck.ts';
-import { makeProbeAsker } from '@cde/tunnel/probe.ts';
-import { answerBinding, bindingRequest, readMapped } from '@cde/tunnel/stun.ts';
-import { natKind } from '@cde/tunnel/udp-check.ts';
+import { netcheck } from '@cde/tunnel/netcheck/netcheck.ts';
+import { makeProbeClient } from '@cde/tunnel/netcheck/probe-train.ts';
+import { answerBinding, bindingRequest, readMapped } from '@cde/tunnel/netcheck/stun.ts';
+import { natKind } from '@cde/tunnel/netcheck/udp-check.ts';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { serveStun } from './stun.ts';
@@ -138,7 +138,7 @@ test('what a satellite answers is read, and whatever else comes is nothing', () 
   ];
   for (const from of froms)
     expect(readMapped(answerBinding(bindingRequest(transaction), from)!, transaction)).toEqual(from);
-  const asker = makeProbeAsker();
+  const asker = makeProbeClient();
   const answer = answerBinding(bindingRequest(transaction), froms[0]!)!;
   const changed = fc
     .array(fc.tuple(fc.nat(answer.length - 1), fc.nat(255)), { minLength: 1, maxLength: 6 })
@@ -152,8 +152,8 @@ test('what a satellite answers is read, and whatever else comes is nothing', () 
     fc.property(fc.oneof(changed, any), (datagram) => {
       const mapped = readMapped(datagram, transaction);
       if (mapped) expect(mapped.port).toBeLessThanOrEqual(65_535);
-      expect(asker.cookieIn(datagram)).toBeNull();
-      expect(asker.echoIn(datagram)).toBeNull();
+      expect(asker.readCookie(datagram)).toBeNull();
+      expect(asker.readEcho(datagram)).toBeNull();
     }),
     { numRuns: 500 },
   );

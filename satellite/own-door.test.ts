@@ -1,4 +1,4 @@
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { openOwnDoor } from './own-door.ts';

@@ -3,15 +3,15 @@ import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import type { PathChange } from '@cde/tunnel/history.ts';
-import type { DirectTimes } from '@cde/tunnel/liveness.ts';
-import type { Prober } from '@cde/tunnel/measure.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
 import { type DirectListener, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
+import type { DirectTimes } from '@cde/tunnel/paths/liveness.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
-import type { ReceptionOptions } from '@cde/tunnel/reception.ts';
-import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
-import type { SteerOptions } from '@cde/tunnel/steer.ts';
+import type { PathKind } from '@cde/tunnel/pipe/path.ts';
+import type { PathChange } from '@cde/tunnel/selection/history.ts';
+import type { Prober } from '@cde/tunnel/selection/measure.ts';
+import type { SteerOptions } from '@cde/tunnel/selection/steer.ts';
+import type { SessionRegistryOptions } from '@cde/tunnel/session/registry.ts';
+import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { makeWorld, type World } from './testing.ts';
 
@@ -49,7 +49,11 @@ async function satellite(name: string, clientMs: number, agentMs: number, times 
 type Place = Awaited<ReturnType<typeof satellite>>;
 
 /** An agent at those satellites, with a listener of its own behind a proxy. */
-async function agentAt(places: Place[], host: Partial<ReceptionOptions> = {}, direct: DirectTimes = {}) {
+async function agentAt(
+  places: Place[],
+  host: Partial<SessionRegistryOptions> = {},
+  direct: DirectTimes = {},
+) {
   const listeners = new Map<string, RelayListener>();
   const state: { addresses: string[]; paths: readonly PathKind[] } = { addresses: [], paths: both };
   const tell = new Set<() => void>();
@@ -141,7 +145,7 @@ async function open(
     steer: {
       paths: both,
       times,
-      book: { get: (url) => known.get(url), put },
+      book: { probeOnce: (url) => known.get(url), put },
       prober,
       ...steer,
     },

@@ -1,6 +1,6 @@
-import { keepAlive } from '@cde/tunnel/heartbeat.ts';
-import { deadAfterMs, heartbeatMs } from '@cde/tunnel/relay-protocol.ts';
-import { limitControlFrames } from '@cde/tunnel/socket-limits.ts';
+import { limitControlFrames } from '@cde/tunnel/network/socket-limits.ts';
+import { keepAlive } from '@cde/tunnel/paths/heartbeat.ts';
+import { deadAfterMs, heartbeatMs } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 
 /** Messages that may still arrive once we have closed a socket: what was on the way of a busy upload. */

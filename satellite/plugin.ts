@@ -1,8 +1,13 @@
 import type { ApiError } from '@cde/api/errors.ts';
 import { socketProtocol } from '@cde/api/identity.ts';
+import {
+  type ProbeClaims,
+  verifyListenToken,
+  verifyProbeToken,
+  verifyTicket,
+} from '@cde/tunnel/auth/ticket.ts';
 import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
-import { maxRelayMessage, relayPaths } from '@cde/tunnel/relay-protocol.ts';
-import { type ProbeClaims, verifyListenToken, verifyProbeToken, verifyTicket } from '@cde/tunnel/ticket.ts';
+import { maxRelayMessage, relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import websocket from '@fastify/websocket';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Relay } from './relay.ts';

@@ -4,8 +4,8 @@ import type { AddressInfo } from 'node:net';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { type CallError, makeClient } from '@cde/api/client.ts';
 import { type SatelliteCondition, type SatelliteWeb, watchSatelliteUsers } from '@cde/api/satellites.ts';
+import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
-import { watchUsers } from '@cde/tunnel/standing.ts';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import pretty from 'pino-pretty';
@@ -89,15 +89,15 @@ export async function startSatellite(options: {
   const relay = makeRelay({
     ticketKeys: () => ticketKeys,
     id: () => id,
-    onUser: (userId) => watch.began(userId),
+    onUser: (userId) => watch.sessionOpened(userId),
     log: tunnelLog,
   });
   const client = makeClient({ url: settings.server, token: settings.token });
-  const watch = watchUsers({
+  const watch = watchRevocations({
     users: relay.users,
-    ask: async (users, signal) =>
+    poll: async (users, signal) =>
       (await client.call(watchSatelliteUsers, { body: { users }, signal })).endUsers,
-    end: relay.endUser,
+    revoke: relay.endUser,
     signal: ended.signal,
     ...(options.clock && { clock: options.clock }),
   });

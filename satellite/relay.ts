@@ -1,9 +1,9 @@
 import { once } from 'node:events';
-import { type Bucket, makeBucket, type Rate } from '@cde/tunnel/bucket.ts';
+import type { ListenClaims, TicketClaims } from '@cde/tunnel/auth/ticket.ts';
 import { type Log, silentLog } from '@cde/tunnel/log.ts';
-import { dialedMessage, type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/relay-protocol.ts';
-import { rejectSocket } from '@cde/tunnel/socket-limits.ts';
-import type { ListenClaims, TicketClaims } from '@cde/tunnel/ticket.ts';
+import { rejectSocket } from '@cde/tunnel/network/socket-limits.ts';
+import { type Bucket, makeBucket, type Rate } from '@cde/tunnel/network/token-bucket.ts';
+import { dialedMessage, type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 import { bridge } from './bridge.ts';
 import { watchPeer } from './peer.ts';

@@ -4,11 +4,11 @@ import { type AddressInfo, createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { streamWindow } from '@cde/tunnel/handshake.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import type { SessionOptions } from '@cde/tunnel/session.ts';
-import { connectTarget } from '@cde/tunnel/targets.ts';
-import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { streamWindow } from '@cde/tunnel/auth/handshake.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
+import type { SessionOptions } from '@cde/tunnel/session/session.ts';
+import { connectTarget } from '@cde/tunnel/streams/targets.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { impatientClock, makeWorld, type World } from './testing.ts';
 

@@ -1,7 +1,7 @@
 import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
-import { makeProbeAnswerer, makeProbeAsker, probeBytes } from '@cde/tunnel/probe.ts';
-import { answerBinding } from '@cde/tunnel/stun.ts';
+import { makeProbeClient, makeProbeResponder, probeBytes } from '@cde/tunnel/netcheck/probe-train.ts';
+import { answerBinding } from '@cde/tunnel/netcheck/stun.ts';
 import fc from 'fast-check';
 import { afterEach, expect, test } from 'vitest';
 import { type StunServer, serveStun } from './stun.ts';
@@ -149,29 +149,29 @@ test('a probe train comes back to who has shown its address, and to nobody else'
   let at = 0;
   server = await serveStun({ host: '127.0.0.1', port: 0, now: () => at });
   const [one, other] = [await client(), await client()];
-  const asker = makeProbeAsker();
+  const asker = makeProbeClient();
   const answer = await one.ask(asker.hello());
-  const cookie = asker.cookieIn(answer)!;
+  const cookie = asker.readCookie(answer)!;
   expect(cookie).toHaveLength(16);
   // Another client's answer says nothing here.
-  expect(makeProbeAsker().cookieIn(answer)).toBeNull();
+  expect(makeProbeClient().readCookie(answer)).toBeNull();
   for (const number of [0, 1, 65_535])
-    expect(asker.echoIn(await one.ask(asker.probe(number, cookie)))).toBe(number);
+    expect(asker.readEcho(await one.ask(asker.probe(number, cookie)))).toBe(number);
 
   // A cookie of another address, one that was made up, one that is old; each followed by what is answered.
   other.socket.send(asker.probe(7, cookie), server.port, '127.0.0.1');
-  expect(makeProbeAsker().echoIn(await other.ask(asker.hello()))).toBeNull();
+  expect(makeProbeClient().readEcho(await other.ask(asker.hello()))).toBeNull();
   one.socket.send(asker.probe(7, Buffer.alloc(16, 7)), server.port, '127.0.0.1');
-  expect(asker.cookieIn(await one.ask(asker.hello()))).not.toBeNull();
+  expect(asker.readCookie(await one.ask(asker.hello()))).not.toBeNull();
   at += 61_000;
   one.socket.send(asker.probe(8, cookie), server.port, '127.0.0.1');
-  expect(asker.cookieIn(await one.ask(asker.hello()))).not.toBeNull();
+  expect(asker.readCookie(await one.ask(asker.hello()))).not.toBeNull();
   expect(server.stats()).toMatchObject({ answered: 0, probes: 7, ignored: 3, limited: 0 });
 });
 
 test('whatever comes, no answer to a probe is longer than its question, and none is given without a cookie', () => {
   const from = { address: '192.0.2.1', port: 4000 };
-  const answerer = makeProbeAnswerer();
+  const answerer = makeProbeResponder();
   const likely = fc
     .tuple(fc.uint8Array({ minLength: 60, maxLength: 60 }), fc.integer({ min: 0, max: 6 }))
     .map(([rest, type]) => {

@@ -1,8 +1,8 @@
 import { createSocket } from 'node:dgram';
 import type { Log } from '@cde/tunnel/log.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
-import { makeProbeAnswerer } from '@cde/tunnel/probe.ts';
-import { answerBinding } from '@cde/tunnel/stun.ts';
+import { makeProbeResponder } from '@cde/tunnel/netcheck/probe-train.ts';
+import { answerBinding } from '@cde/tunnel/netcheck/stun.ts';
 
 export interface StunServer {
   readonly port: number;
@@ -29,7 +29,7 @@ const mostWaiting = 1_000;
 
 /**
  * Tells clients and agents, over UDP, by which address they are seen (a STUN server, RFC 8489, Binding only), so
- * that they find a direct path through their NATs; and sends probe trains back (tunnel/probe.ts). Rejects with the error of listening.
+ * that they find a direct path through their NATs; and sends probe trains back (tunnel/netcheck/probe-train.ts). Rejects with the error of listening.
  */
 export async function serveStun(options: {
   host: string;
@@ -61,7 +61,7 @@ export async function serveStun(options: {
     return false;
   }
 
-  const prober = makeProbeAnswerer(now);
+  const prober = makeProbeResponder(now);
   socket.on('message', (datagram, from) => {
     const binding = answerBinding(datagram, from);
     const answer = binding ?? prober.answer(datagram, from);

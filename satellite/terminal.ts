@@ -1,5 +1,4 @@
 import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
-import type { Session } from '@cde/tunnel/session.ts';
 import {
   holdReading,
   isRejected,
@@ -7,8 +6,9 @@ import {
   rejectSocket,
   releaseReading,
   type SocketBudget,
-} from '@cde/tunnel/socket-limits.ts';
-import { keepKeys, sshCiphers, writeTogether } from '@cde/tunnel/ssh2.ts';
+} from '@cde/tunnel/network/socket-limits.ts';
+import type { Session } from '@cde/tunnel/session/session.ts';
+import { cacheKeyObjects, coalesceWrites, sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 import type { ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
 
@@ -104,9 +104,9 @@ export function carryTerminal(
     });
     if (socket.readyState !== socket.OPEN) return session.close();
     const stream = await session.open({ kind: 'ssh' }, { eager: true });
-    writeTogether(stream);
+    coalesceWrites(stream);
     const client = new ssh2.Client();
-    keepKeys(client);
+    cacheKeyObjects(client);
     client.on('error', (error) => endSoon(error.message));
     client.on('ready', () => {
       const env = terminal === undefined ? {} : { env: { CDE_TERMINAL: terminal } };

@@ -7,11 +7,11 @@ import {
   openSatelliteTerminal,
   terminalPath,
 } from '@cde/api/satellite-terminals.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import { openSession } from '@cde/tunnel/session.ts';
-import { limitSocket, policyViolation, rejectSocket } from '@cde/tunnel/socket-limits.ts';
+import { limitSocket, policyViolation, rejectSocket } from '@cde/tunnel/network/socket-limits.ts';
+import { openSession } from '@cde/tunnel/session/session.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import { carryTerminal, safeJson, terminalBudget } from './terminal.ts';

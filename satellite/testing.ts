@@ -1,15 +1,15 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { makeTicketSigner, type TicketClaims } from '@cde/tunnel/auth/ticket.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
-import type { HostedSession } from '@cde/tunnel/host.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
 import { type ListenOptions, listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makeReception, type ReceptionOptions } from '@cde/tunnel/reception.ts';
-import { openSession, type Session, type SessionOptions } from '@cde/tunnel/session.ts';
-import { makeTicketSigner, type TicketClaims } from '@cde/tunnel/ticket.ts';
+import type { HostedSession } from '@cde/tunnel/session/host.ts';
+import { makeSessionRegistry, type SessionRegistryOptions } from '@cde/tunnel/session/registry.ts';
+import { openSession, type Session, type SessionOptions } from '@cde/tunnel/session/session.ts';
 import Fastify from 'fastify';
 import { relayPlugin } from './plugin.ts';
 import { makeRelay, type Relay, type RelayOptions } from './relay.ts';
@@ -40,10 +40,14 @@ export async function makeWorld() {
     signer.signListenToken({ workspaceId, buildId, exp: inAMinute(), ...changes });
 
   /** An agent that listens at a satellite; streams echo unless `host.onStream` says otherwise. */
-  function agent(url: string, host: Partial<ReceptionOptions> = {}, listen: Partial<ListenOptions> = {}) {
+  function agent(
+    url: string,
+    host: Partial<SessionRegistryOptions> = {},
+    listen: Partial<ListenOptions> = {},
+  ) {
     const sessions: HostedSession[] = [];
     const states = makeQueue<{ connected: boolean; reason: TunnelError | null }>();
-    const reception = makeReception({
+    const reception = makeSessionRegistry({
       tlsKey: certificate.key,
       tlsCert: certificate.cert,
       workspaceId,

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { Readable } from 'node:stream';
-import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
-import type { ProbeClaims } from '@cde/tunnel/ticket.ts';
+import type { ProbeClaims } from '@cde/tunnel/auth/ticket.ts';
+import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 /** Of one test, one way: enough to fill a path of 1 Gbit/s and 20 ms a few times over. */

@@ -1,11 +1,11 @@
 import { randomBytes } from 'node:crypto';
 import { readdirSync } from 'node:fs';
-import type { PathChange } from '@cde/tunnel/history.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
 import { udpCount } from '@cde/tunnel/paths/direct-udp.ts';
-import type { ReceptionOptions } from '@cde/tunnel/reception.ts';
-import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
-import type { SteerOptions } from '@cde/tunnel/steer.ts';
+import type { PathKind } from '@cde/tunnel/pipe/path.ts';
+import type { PathChange } from '@cde/tunnel/selection/history.ts';
+import type { SteerOptions } from '@cde/tunnel/selection/steer.ts';
+import type { SessionRegistryOptions } from '@cde/tunnel/session/registry.ts';
+import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type StunServer, serveStun } from './stun.ts';
 import { makeWorld, type World } from './testing.ts';
@@ -36,7 +36,7 @@ afterEach(async () => {
 
 const stunAddress = () => `127.0.0.1:${stun.port}`;
 
-function agent(host: Partial<ReceptionOptions> = {}, offered = all) {
+function agent(host: Partial<SessionRegistryOptions> = {}, offered = all) {
   return world.agent(url, {
     offers: { current: () => ({ paths: offered, satellites: [], addresses: [] }), onChange: () => () => {} },
     udp: { ...local, stun: stunAddress },

@@ -7,7 +7,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
-import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
+import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
 import { type Config, ConfigError } from './config.ts';
@@ -48,7 +48,7 @@ export interface ControlPlane {
 export function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
   const bundle = join(root, 'agent', 'dist', 'agent.mjs');
   const program = existsSync(bundle) ? bundle : join(root, 'agent', 'main.ts');
-  const parts = existsSync(bundle) ? ['agent/dist'] : ['agent', 'api', 'tunnel', 'package.json'];
+  const parts = existsSync(bundle) ? ['agent/dist'] : ['agent', 'api', 'tunnel', 'filesync', 'package.json'];
   return {
     command: [process.execPath, program],
     readOnlyPaths: [...parts.map((part) => join(root, part)), join(root, 'node_modules')],

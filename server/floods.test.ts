@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { clientFrame, floodSocket, opcodes, repeat, watchLoop } from '@cde/tunnel/testing-flood.ts';
+import { clientFrame, floodSocket, opcodes, repeat, watchLoop } from '@cde/tunnel/network/testing-flood.ts';
 import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import WebSocket from 'ws';

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
 import { type Scope, sessionKeyHeader } from '@cde/api/identity.ts';
 import { makeRelay, type Relay } from '@cde/satellite/relay.ts';
-import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
+import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';
 import { v7 } from 'uuid';

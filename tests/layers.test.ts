@@ -7,10 +7,11 @@ import { expect, test } from 'vitest';
 const parts: Record<string, readonly string[]> = {
   api: [],
   tunnel: ['api'],
+  filesync: ['api'],
   satellite: ['api', 'tunnel'],
   server: ['api', 'tunnel', 'satellite'],
-  agent: ['api', 'tunnel'],
-  cli: ['api', 'tunnel'],
+  agent: ['api', 'tunnel', 'filesync'],
+  cli: ['api', 'tunnel', 'filesync'],
   web: ['api'],
   noded: ['api'],
 };

@@ -8,7 +8,7 @@ import {
   type Server,
 } from 'node:http';
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from 'node:net';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
 import { type Api, makeApi } from './harness/api.ts';

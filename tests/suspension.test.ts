@@ -1,7 +1,7 @@
 import type { TicketReply } from '@cde/api/workspaces.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
-import { openSession } from '@cde/tunnel/session.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import type { PathKind } from '@cde/tunnel/pipe/path.ts';
+import { openSession } from '@cde/tunnel/session/session.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Api, makeApi } from './harness/api.ts';
 import { freePort, type Machine, makeMachine, until } from './harness/server.ts';

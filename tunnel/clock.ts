@@ -21,6 +21,6 @@ export const systemClock: Clock = {
  * `longestMs` (15 s). Drawn from the whole range ("full jitter"), so that all agents of a satellite that restarted do not
  * come back at the same moment.
  */
-export function backoff(failures: number, random: () => number, longestMs = 15_000): number {
-  return random() * Math.min(longestMs, 500 * 2 ** Math.min(failures - 1, 10));
+export function backoff(failures: number, random: () => number, maxMs = 15_000): number {
+  return random() * Math.min(maxMs, 500 * 2 ** Math.min(failures - 1, 10));
 }

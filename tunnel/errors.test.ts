@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { asTunnelError, TunnelError, tunnelErrors } from './errors.ts';
-import { relayCloseCodes } from './relay-protocol.ts';
+import { relayCloseCodes } from './paths/relay-protocol.ts';
 
 describe('errors', () => {
   it('are all listed in the README, as are the close codes', async () => {

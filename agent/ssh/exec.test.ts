@@ -4,7 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
-import { sshCiphers } from '@cde/tunnel/ssh2.ts';
+import { sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 import ssh2 from 'ssh2';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { alive, type Fixture, has, makeFixture, until } from './fixture.ts';

@@ -1,4 +1,4 @@
-import { sshCiphers } from '@cde/tunnel/ssh2.ts';
+import { sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 
 /**
  * What the server calls itself. Clients choose their behaviour by this name, and what they do for OpenSSH is what this

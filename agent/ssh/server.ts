@@ -1,6 +1,6 @@
 import './packet-limit-hook.ts';
 import type { Duplex } from 'node:stream';
-import { keepKeys, writeTogether } from '@cde/tunnel/ssh2.ts';
+import { cacheKeyObjects, coalesceWrites } from '@cde/tunnel/streams/ssh2.ts';
 import type { Connection } from 'ssh2';
 import ssh2 from 'ssh2';
 import type { Sessions } from '../sessions.ts';
@@ -53,7 +53,7 @@ export function makeSshServer(options: {
       home: () => options.workspace().home,
       sessions: options.sessions,
     });
-    keepKeys(connection);
+    cacheKeyObjects(connection);
     trackRequests(connection);
     connection.on('authentication', (context) => context.accept());
     connection.on('session', (accept) => {
@@ -112,7 +112,7 @@ export function makeSshServer(options: {
       // A half-open stream is of no use to SSH, and would stay for ever. One that was opened and ended in one has
       // reported its end before anybody listened.
       stream.once('end', () => stream.end());
-      writeTogether(stream);
+      coalesceWrites(stream);
       server.injectSocket(stream as Parameters<typeof server.injectSocket>[0]);
       if (stream.readableEnded) stream.end();
     },

@@ -18,7 +18,7 @@ import { type AgentManifest, agentEnvironment, postAgentStartup } from '@cde/api
 import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
 import { makeKubeClient } from '@cde/server/providers/kubernetes/kube-client.ts';
 import { keepWatching } from '@cde/server/providers/kubernetes/watch.ts';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { systemClock } from '@cde/tunnel/clock.ts';
 
 export interface Told {

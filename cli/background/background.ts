@@ -2,8 +2,8 @@ import { once } from 'node:events';
 import { chmodSync, rmSync, statSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Session } from '@cde/tunnel/session.ts';
-import { join } from '@cde/tunnel/targets.ts';
+import type { Session } from '@cde/tunnel/session/session.ts';
+import { splice } from '@cde/tunnel/streams/targets.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
@@ -110,7 +110,7 @@ export async function runBackground(context: Context): Promise<number> {
         endedNames.push(name);
         if (endedNames.length > mostReasons) reasons.delete(endedNames.shift()!);
       });
-      await join(socket, stream);
+      await splice(socket, stream);
     } finally {
       kept.streams--;
       kept.idleSince = performance.now();

@@ -13,7 +13,7 @@ import {
   utimes,
 } from 'node:fs/promises';
 import { isSystemError } from '@cde/api/system-errors.ts';
-import { readName } from '@cde/tunnel/files/names.ts';
+import { readName } from '@cde/filesync/names.ts';
 import type { OpenFile, Side, Status } from './side.ts';
 
 const absent = (error: NodeJS.ErrnoException) => {

@@ -2,7 +2,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { join as joinPath } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Builder, BuilderAddress } from '@cde/api/clusters.ts';
-import { join } from '@cde/tunnel/targets.ts';
+import { splice } from '@cde/tunnel/streams/targets.ts';
 import type { Context } from '../context.ts';
 import { getBuilder } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -71,7 +71,7 @@ export async function openBuilderLine(
     for (;;)
       try {
         const target = { kind: 'tcp', host: builder.host, port: builder.port } as const;
-        return await join(socket, await (await session()).open(target));
+        return await splice(socket, await (await session()).open(target));
       } catch (error) {
         if (!notThere.has(toFailure(error).code) || performance.now() > until) throw error;
         await delay(250, undefined, { signal: context.signal });

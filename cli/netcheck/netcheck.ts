@@ -1,4 +1,8 @@
-import { netcheck as measure, type NetcheckReport, type SatelliteReport } from '@cde/tunnel/netcheck.ts';
+import {
+  netcheck as measure,
+  type NetcheckReport,
+  type SatelliteReport,
+} from '@cde/tunnel/netcheck/netcheck.ts';
 import type { Context } from '../context.ts';
 import { startNetcheck } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';

@@ -1,7 +1,7 @@
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { sshCiphers } from '@cde/tunnel/ssh2.ts';
+import { sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 import { configDir } from '../config.ts';
 import { knownHostsFile } from './known-hosts.ts';
 

@@ -3,11 +3,11 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { PathKind } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
+import { exportPublicKey, makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
-import { describeChange, type PathChange } from '@cde/tunnel/history.ts';
-import { exportPublicKey, makeClientKey } from '@cde/tunnel/keys.ts';
-import type { Session, SessionOptions } from '@cde/tunnel/session.ts';
+import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
+import { describeChange, type PathChange } from '@cde/tunnel/selection/history.ts';
+import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../context.ts';
 import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -193,7 +193,7 @@ export async function openWorkspaceSession(
 ): Promise<{ session: Session; opening: Opening }> {
   // Loaded while the ticket is on its way.
   collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
-  const loading = import('@cde/tunnel/session.ts');
+  const loading = import('@cde/tunnel/session/session.ts');
   const until = performance.now() + agentPatienceMs;
   for (let opening = given; ; opening = null) {
     opening ??= await makeOpening(context, reference, start);

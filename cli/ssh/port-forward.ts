@@ -1,5 +1,5 @@
 import { createServer, type Socket } from 'node:net';
-import { join } from '@cde/tunnel/targets.ts';
+import { splice } from '@cde/tunnel/streams/targets.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
@@ -145,7 +145,7 @@ function listen(
 async function carry(socket: Socket, spec: PortSpec, sessions: Sessions): Promise<void> {
   const session = await sessions.get();
   const stream = await session.open({ kind: 'tcp', host: spec.host, port: spec.remote });
-  await join(socket, stream);
+  await splice(socket, stream);
 }
 
 function announce(

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { connectTarget, join } from '@cde/tunnel/targets.ts';
+import { connectTarget, splice } from '@cde/tunnel/streams/targets.ts';
 import type { Client } from 'ssh2';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -39,7 +39,7 @@ async function listenThere(
     const { spec } = reversed;
     // Only where it can be connected is it accepted: a program there then sees what it would see here.
     connectTarget({ kind: 'tcp', host: spec.host, port: spec.local }).then(
-      (socket) => join(socket, accept()),
+      (socket) => splice(socket, accept()),
       (error) => {
         reject();
         onFailure(spec, error);

@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import type { RttBook } from '@cde/tunnel/measure.ts';
 import { ownAddresses } from '@cde/tunnel/paths/direct-tcp.ts';
+import type { RttCache } from '@cde/tunnel/selection/measure.ts';
 import { configDir } from '../config.ts';
 import { writeAtomically } from '../files.ts';
 
@@ -23,7 +23,7 @@ type Networks = Record<string, Record<string, Entry>>;
  * The round trips to satellites that commands have measured, in a file beside the configuration, for each network by
  * itself: another command of the next minutes need not measure. A file that cannot be read or written only costs that.
  */
-export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now): RttBook {
+export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now): RttCache {
   const file = join(configDir(env), 'satellites.json');
   /** What this process knows, by network: one that runs for hours sees several. */
   const known: Networks = {};
@@ -73,7 +73,7 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
 
   process.once('exit', write);
   return {
-    get: (url) => fresh(here())[url]?.ms,
+    probeOnce: (url) => fresh(here())[url]?.ms,
     put(url, ms) {
       here()[url] = { ms: Math.round(ms * 100) / 100, at: now() };
       dirty = true;
@@ -82,10 +82,10 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
   };
 }
 
-let shared: { file: string; book: RttBook } | undefined;
+let shared: { file: string; book: RttCache } | undefined;
 
 /** The one of this process. */
-export function rttBook(env: NodeJS.ProcessEnv): RttBook {
+export function rttBook(env: NodeJS.ProcessEnv): RttCache {
   const file = join(configDir(env), 'satellites.json');
   if (shared?.file !== file) shared = { file, book: makeRttBook(env) };
   return shared.book;

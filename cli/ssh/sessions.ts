@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { PathChange } from '@cde/tunnel/history.ts';
-import type { Session } from '@cde/tunnel/session.ts';
+import type { PathChange } from '@cde/tunnel/selection/history.ts';
+import type { Session } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';

@@ -1,5 +1,5 @@
-import type { Session } from '@cde/tunnel/session.ts';
-import { keepKeys, sshCiphers, writeTogether } from '@cde/tunnel/ssh2.ts';
+import type { Session } from '@cde/tunnel/session/session.ts';
+import { cacheKeyObjects, coalesceWrites, sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 import type { Client } from 'ssh2';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -68,12 +68,12 @@ export async function speakSsh(
     // The session, where it ended, says why; SSH only says that it did.
     setTimeout(() => !closed && fail(error ? lost(error) : lost()), reasonMs).unref();
   };
-  keepKeys(client);
+  cacheKeyObjects(client);
   client.on('error', broke);
   client.once('close', () => broke());
   try {
     const sock = await session.open({ kind: 'ssh' }, { eager: true });
-    writeTogether(sock);
+    coalesceWrites(sock);
     await Promise.race([
       ended,
       new Promise<void>((resolve) => {

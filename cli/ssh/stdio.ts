@@ -1,7 +1,7 @@
 import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
-import { collectBuffersEarly } from '@cde/tunnel/garbage.ts';
-import { pipeTogether } from '@cde/tunnel/together.ts';
+import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
+import { pipeCoalesced } from '@cde/tunnel/streams/coalesce.ts';
 import { borrowLine, type Line } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
@@ -47,7 +47,7 @@ export async function runStdio(
     process.stdin.pipe(stream);
     // ssh is gone: whatever the other end still makes of it, nobody reads it.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
-    pipeTogether(stream, process.stdout);
+    pipeCoalesced(stream, process.stdout);
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
     const ended = finished(stream, { cleanup: true });

@@ -1,7 +1,7 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { PassThrough } from 'node:stream';
-import { frameDatagram } from '@cde/tunnel/datagrams.ts';
+import { frameDatagram } from '@cde/tunnel/streams/datagrams.ts';
 import { expect, test } from 'vitest';
 import { toFailure } from '../failure.ts';
 import { listenUdp } from './udp-forward.ts';

@@ -2,7 +2,7 @@ import { createSocket, type Socket } from 'node:dgram';
 import { once } from 'node:events';
 import { isIPv6 } from 'node:net';
 import type { Duplex } from 'node:stream';
-import { makeDatagramReader, sendDatagram } from '@cde/tunnel/datagrams.ts';
+import { makeDatagramReader, sendDatagram } from '@cde/tunnel/streams/datagrams.ts';
 import { Failure } from '../failure.ts';
 import type { PortSpec } from './port-specs.ts';
 import type { Sessions } from './sessions.ts';

@@ -14,12 +14,12 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { type Duplex, duplexPair } from 'node:stream';
-import { findRoot, makeDiskTree } from '@cde/tunnel/files/disk.ts';
-import type { Entries } from '@cde/tunnel/files/entries.ts';
-import { openRemoteTree } from '@cde/tunnel/files/remote.ts';
-import { serveTree } from '@cde/tunnel/files/serve.ts';
-import { type Tree, TreeError } from '@cde/tunnel/files/tree.ts';
-import { readFrames, writeFrame } from '@cde/tunnel/files/wire.ts';
+import { findRoot, makeDiskTree } from '@cde/filesync/disk.ts';
+import type { Entries } from '@cde/filesync/entries.ts';
+import { openRemoteTree } from '@cde/filesync/remote.ts';
+import { serveTree } from '@cde/filesync/serve.ts';
+import { type Tree, TreeError } from '@cde/filesync/tree.ts';
+import { readFrames, writeFrame } from '@cde/filesync/wire.ts';
 import { afterEach, beforeEach, describe, expect, it, onTestFinished } from 'vitest';
 import { EmptiedError, makeEngine, type SyncEvent } from './engine.ts';
 import { makeConflictName } from './names.ts';

@@ -1,7 +1,7 @@
-import type { Entries } from '@cde/tunnel/files/entries.ts';
-import { isSafePath, sameEntry } from '@cde/tunnel/files/entries.ts';
-import type { Rules } from '@cde/tunnel/files/rules.ts';
-import { type Scan, type Tree, TreeError, type Unknown } from '@cde/tunnel/files/tree.ts';
+import type { Entries } from '@cde/filesync/entries.ts';
+import { isSafePath, sameEntry } from '@cde/filesync/entries.ts';
+import type { Rules } from '@cde/filesync/rules.ts';
+import { type Scan, type SkippedPath, type Tree, TreeError } from '@cde/filesync/tree.ts';
 import { type Action, applyToBase, otherSide, reconcile, type SideName } from './reconcile.ts';
 import { findHeldRuleFiles, type HeldRuleFile } from './rule-files.ts';
 
@@ -117,7 +117,7 @@ export function makeEngine(options: EngineOptions) {
     restless = false;
     seen.clear();
     for (const side of ['local', 'remote'] as const)
-      for (const { path, why } of scans[side]!.unknown) {
+      for (const { path, why } of scans[side]!.skipped) {
         // The other side may make up any text; only what can be a path names something that is left alone.
         if (path === '' || isSafePath(path)) unknown.add(path);
         // Somebody is writing to it: it will be quiet one day.
@@ -239,9 +239,9 @@ export function makeEngine(options: EngineOptions) {
 }
 
 /** Left out by design, as docs/files.md says: named once, and no reason for `--once` to fail. */
-const leftOut: ReadonlySet<Unknown['why']> = new Set(['not-regular', 'link-leaves']);
+const leftOut: ReadonlySet<SkippedPath['why']> = new Set(['not-regular', 'link-leaves']);
 
-const whyUnknown: Record<Unknown['why'], string> = {
+const whyUnknown: Record<SkippedPath['why'], string> = {
   unreadable: 'it cannot be read',
   'not-regular': 'it is neither a file nor a folder nor a link',
   'link-leaves': 'the link leads out of the folder that is kept in step',

@@ -1,4 +1,4 @@
-import { type Entries, type Entry, parentOf, sameEntry } from '@cde/tunnel/files/entries.ts';
+import { type Entries, type Entry, parentOf, sameEntry } from '@cde/filesync/entries.ts';
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { type Action, applyToBase, otherSide, reconcile } from './reconcile.ts';

@@ -4,7 +4,7 @@ import {
   type FileEntry,
   type LinkEntry,
   sameEntry,
-} from '@cde/tunnel/files/entries.ts';
+} from '@cde/filesync/entries.ts';
 
 export type SideName = 'local' | 'remote';
 export const otherSide = (side: SideName): SideName => (side === 'local' ? 'remote' : 'local');

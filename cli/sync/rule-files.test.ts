@@ -13,10 +13,10 @@ import {
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { duplexPair } from 'node:stream';
-import { findRoot, makeDiskTree } from '@cde/tunnel/files/disk.ts';
-import type { Entries } from '@cde/tunnel/files/entries.ts';
-import { openRemoteTree } from '@cde/tunnel/files/remote.ts';
-import { serveTree } from '@cde/tunnel/files/serve.ts';
+import { findRoot, makeDiskTree } from '@cde/filesync/disk.ts';
+import type { Entries } from '@cde/filesync/entries.ts';
+import { openRemoteTree } from '@cde/filesync/remote.ts';
+import { serveTree } from '@cde/filesync/serve.ts';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { makeEngine, type SyncEvent } from './engine.ts';
 import { makeConflictName } from './names.ts';

@@ -1,5 +1,5 @@
-import { sameEntry } from '@cde/tunnel/files/entries.ts';
-import { foldName } from '@cde/tunnel/files/rules.ts';
+import { sameEntry } from '@cde/filesync/entries.ts';
+import { foldName } from '@cde/filesync/rules.ts';
 import type { Trees } from './reconcile.ts';
 
 /**

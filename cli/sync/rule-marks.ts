@@ -2,8 +2,8 @@ import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { foldName } from '@cde/tunnel/files/rules.ts';
-import type { Tree } from '@cde/tunnel/files/tree.ts';
+import { foldName } from '@cde/filesync/rules.ts';
+import type { Tree } from '@cde/filesync/tree.ts';
 import { configDir } from '../config.ts';
 import { writeAtomically } from '../files.ts';
 

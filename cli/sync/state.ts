@@ -5,7 +5,7 @@ import { createConnection, createServer } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { type Entries, type Entry, isEntry, isSafePath } from '@cde/tunnel/files/entries.ts';
+import { type Entries, type Entry, isEntry, isSafePath } from '@cde/filesync/entries.ts';
 import { configDir } from '../config.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';

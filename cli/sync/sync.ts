@@ -1,8 +1,8 @@
 import { realpath } from 'node:fs/promises';
 import { basename, dirname, join, posix, resolve } from 'node:path';
-import { findRoot, makeDiskTree } from '@cde/tunnel/files/disk.ts';
-import { openRemoteTree } from '@cde/tunnel/files/remote.ts';
-import { type Tree, TreeError } from '@cde/tunnel/files/tree.ts';
+import { findRoot, makeDiskTree } from '@cde/filesync/disk.ts';
+import { openRemoteTree } from '@cde/filesync/remote.ts';
+import { type Tree, TreeError } from '@cde/filesync/tree.ts';
 import type { Context } from '../context.ts';
 import { parseOperand } from '../copy/operands.ts';
 import { getWorkspace } from '../endpoints.ts';
@@ -200,7 +200,7 @@ async function openRemote(
 
 /** Nothing at all: the local side of a dry run into a folder that is not there yet. */
 const emptyTree: Tree = {
-  scan: async () => ({ entries: new Map(), unknown: [] }),
+  scan: async () => ({ entries: new Map(), skipped: [] }),
   read: refuse,
   write: refuse,
   setExecutable: refuse,

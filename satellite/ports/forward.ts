@@ -8,7 +8,7 @@ import {
 import { type Duplex, pipeline } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import { join } from '@cde/tunnel/targets.ts';
+import { splice } from '@cde/tunnel/streams/targets.ts';
 import { type BodyRate, hasBody, watchBody } from './bodies.ts';
 import { replyHeaders, requestHeaders, upgradeHeaders, type Visit } from './headers.ts';
 import type { PortStream } from './sessions.ts';
@@ -197,7 +197,7 @@ export function forwardUpgrade(
       );
       if (earlyBytes > 0) socket.unshift(Buffer.concat(early));
       if (first.length > 0) behind.unshift(first);
-      void join(socket, behind).then(resolve);
+      void splice(socket, behind).then(resolve);
     });
     there.end();
   });

@@ -1,7 +1,7 @@
 import type { ClientHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { response } from '@cde/tunnel/handshake.ts';
-import type { Session } from '@cde/tunnel/session.ts';
+import { awaitResponse } from '@cde/tunnel/auth/handshake.ts';
+import type { Session } from '@cde/tunnel/session/session.ts';
 import { busy } from './problems.ts';
 
 /** A session that carries nothing is kept for the next page; most visits are over by then. */
@@ -107,7 +107,7 @@ export function makePortSessions<P extends PortTarget>(
           { eager: true },
         );
         stream.once('close', done);
-        const opened = response(stream as ClientHttp2Stream).then(() => {});
+        const opened = awaitResponse(stream as ClientHttp2Stream).then(() => {});
         opened.catch(() => {});
         return { stream, opened };
       } catch (error) {

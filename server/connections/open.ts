@@ -1,6 +1,6 @@
 import type { TicketReply } from '@cde/api/workspaces.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { openSession, type Session } from '@cde/tunnel/session.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { openSession, type Session } from '@cde/tunnel/session/session.ts';
 import type { FastifyInstance } from 'fastify';
 import type { UserActor } from '../http/actor.ts';
 import type { Tickets } from './tickets.ts';

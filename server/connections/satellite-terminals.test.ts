@@ -1,8 +1,8 @@
 import { probePath, type TerminalWays } from '@cde/api/satellite-terminals.ts';
 import type { ConnectionSection } from '@cde/api/templates.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
-import { verifyTicket } from '@cde/tunnel/ticket.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { verifyTicket } from '@cde/tunnel/auth/ticket.ts';
+import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import { eq, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';

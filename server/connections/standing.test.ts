@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { eq } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';

@@ -1,7 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 import { TerminalName } from '@cde/api/satellite-terminals.ts';
 import { carryTerminal, terminalBudget } from '@cde/satellite/terminal.ts';
-import { limitSocket } from '@cde/tunnel/socket-limits.ts';
+import { limitSocket } from '@cde/tunnel/network/socket-limits.ts';
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import { z } from 'zod';

@@ -1,6 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { TicketReply } from '@cde/api/workspaces.ts';
-import { importPublicKey } from '@cde/tunnel/keys.ts';
+import { importPublicKey } from '@cde/tunnel/auth/keys.ts';
 import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';

@@ -6,7 +6,7 @@ import {
   policyViolation,
   rejectSocket,
   type SocketBudget,
-} from '@cde/tunnel/socket-limits.ts';
+} from '@cde/tunnel/network/socket-limits.ts';
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from '../http/actor.ts';

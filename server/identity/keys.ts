@@ -12,7 +12,7 @@ import {
 } from 'node:crypto';
 import { link, mkdir, open, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
 import { eq } from 'drizzle-orm';
 import type pg from 'pg';
 import { secretKeyIssue } from '../config.ts';

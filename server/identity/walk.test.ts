@@ -9,7 +9,7 @@ import * as satelliteTerminalsApi from '@cde/api/satellite-terminals.ts';
 import * as satellitesApi from '@cde/api/satellites.ts';
 import * as templatesApi from '@cde/api/templates.ts';
 import * as workspacesApi from '@cde/api/workspaces.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { inArray, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';

@@ -1,7 +1,7 @@
 import { lookup } from 'node:dns/promises';
 import { setTimeout } from 'node:timers/promises';
 import { Problem } from '@cde/api/problem.ts';
-import { kindOfAddress } from '@cde/tunnel/addresses.ts';
+import { classifyAddress } from '@cde/tunnel/network/addresses.ts';
 
 /** A resolver that does not answer must not hold up a registration: clients resolve the name themselves. */
 const resolveWithinMs = 2_000;
@@ -11,7 +11,7 @@ const hostOf = ({ hostname }: URL) => hostname.replace(/^\[|\]$/g, '');
 
 /** What a host leads to: itself where it is an address, nothing where it cannot be resolved here. */
 async function addressesOf(host: string): Promise<string[]> {
-  if (kindOfAddress(host) !== null) return [host];
+  if (classifyAddress(host) !== null) return [host];
   const found = lookup(host, { all: true }).catch(() => []);
   const late = setTimeout(resolveWithinMs, [], { ref: false });
   return (await Promise.race([found, late])).map(({ address }) => address);
@@ -28,13 +28,13 @@ export async function checkSatelliteAddress(
   const own = new URL(accessUrl);
   const url = new URL(said.url);
   const ownAddresses = await addressesOf(hostOf(own));
-  const isLoopback = (address: string) => kindOfAddress(address) === 'loopback';
+  const isLoopback = (address: string) => classifyAddress(address) === 'loopback';
   const ownIsLoopback = ownAddresses.some(isLoopback);
 
   async function check(host: string, what: string): Promise<string[]> {
     const addresses = await addressesOf(host);
     for (const address of addresses) {
-      const kind = kindOfAddress(address);
+      const kind = classifyAddress(address);
       if (kind === 'forbidden' || (kind === 'loopback' && !ownIsLoopback))
         throw new Problem('bad-request', `A satellite cannot be at ${what}.`, {
           detail: `It leads to ${address}, which is ${kind === 'loopback' ? "each machine's own loopback" : 'link-local, a metadata service, or nobody’s'}.`,
@@ -49,7 +49,7 @@ export async function checkSatelliteAddress(
   // By name, or by an address of it. Two names behind one load balancer are two.
   const isSameHost =
     hostOf(url) === hostOf(own) ||
-    (kindOfAddress(hostOf(url)) !== null && ownAddresses.includes(hostOf(url))) ||
+    (classifyAddress(hostOf(url)) !== null && ownAddresses.includes(hostOf(url))) ||
     (ownIsLoopback && addresses.some(isLoopback));
   if (isSameHost && portOf(url) === portOf(own))
     throw new Problem('bad-request', "A satellite cannot be at the dashboard's own address.", {

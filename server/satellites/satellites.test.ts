@@ -5,13 +5,13 @@ import type { AddressInfo } from 'node:net';
 import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
 import { readSettings } from '@cde/satellite/settings.ts';
 import { impatientClock, makeQueue } from '@cde/satellite/testing.ts';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
+import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import { openSocket } from '@cde/tunnel/paths/socket.ts';
-import { makeReception } from '@cde/tunnel/reception.ts';
-import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
-import { openSession } from '@cde/tunnel/session.ts';
+import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
+import { openSession } from '@cde/tunnel/session/session.ts';
 import { eq } from 'drizzle-orm';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { users } from '../database/schema.ts';
@@ -220,7 +220,7 @@ test('sessions: moved elsewhere when drained, and ended with the suspension of t
   const certificate = await makeCertificate();
   const key = makeClientKey();
   const [workspaceId, exp] = [randomUUID(), Math.floor(Date.now() / 1000) + 600];
-  const reception = makeReception({
+  const reception = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     agentKey: certificate.fingerprint,

@@ -1,6 +1,6 @@
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { embeddedSatellite } from '@cde/tunnel/ticket.ts';
+import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import { and, eq } from 'drizzle-orm';
 import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import type { TicketReply } from '@cde/api/workspaces.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import { openSession, type Session } from '@cde/tunnel/session.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { openSession, type Session } from '@cde/tunnel/session/session.ts';
 import { Client, type ClientChannel } from 'ssh2';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Api, makeApi } from '../harness/api.ts';

@@ -1,17 +1,17 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
-import { isForbiddenAddress, lookupAllowed } from '../addresses.ts';
 import { TunnelError } from '../errors.ts';
-import { type DirectTimes, watchLife } from '../liveness.ts';
 import { type Log, silentLog } from '../log.ts';
-import { watchOwnAddress } from '../own-address.ts';
-import type { Path, PathEvents } from '../path.ts';
+import { isForbiddenAddress, lookupAllowed } from '../network/addresses.ts';
+import { watchLocalAddress } from '../network/local-address.ts';
+import type { Path, PathEvents } from '../pipe/path.ts';
+import { type DirectTimes, watchLiveness } from './liveness.ts';
 
 /** As for a relay's socket: what lies here goes before any keystroke that follows. */
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
 /** How long the other end may take to close its side. */
-const closeWithinMs = 3_000;
+const closeTimeoutMs = 3_000;
 
 /**
  * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
@@ -25,7 +25,7 @@ function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Pa
   let paused = false;
   let waiting = false;
 
-  const life = watchLife({
+  const life = watchLiveness({
     ...options,
     idle: () => !closing && socket.writable && socket.writableLength === 0,
     beat: (frame) => socket.write(frame),
@@ -35,7 +35,7 @@ function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Pa
     },
   });
 
-  const stopWatch = watchOwnAddress(socket.localAddress, () => {
+  const stopWatch = watchLocalAddress(socket.localAddress, () => {
     broken ??= new TunnelError('path-lost', 'the network of this machine is another');
     socket.destroy();
   });
@@ -95,7 +95,7 @@ function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Pa
       socket.end();
       // Unread data must not keep its end from being seen.
       socket.resume();
-      setTimeout(() => socket.destroy(), closeWithinMs).unref();
+      setTimeout(() => socket.destroy(), closeTimeoutMs).unref();
     },
   };
 }
@@ -169,8 +169,8 @@ export interface DirectListener {
 }
 
 /** Of connections whose client has not proved itself: in all, and from one address. */
-const maxStrangers = 64;
-const maxStrangersPerAddress = 8;
+const maxUnauthenticated = 64;
+const maxUnauthenticatedPerAddress = 8;
 /** In all. */
 const maxConnections = 1024;
 
@@ -183,18 +183,18 @@ export async function listenDirect(
   options: DirectTimes & {
     host: string;
     port: number;
-    onPath: (path: Path, proved: () => void) => void;
+    onPath: (path: Path, onAuthenticated: () => void) => void;
     log?: Log;
   },
 ): Promise<DirectListener> {
   const { log = silentLog } = options;
-  const strangers = new Map<Socket, string>();
+  const unauthenticated = new Map<Socket, string>();
   const perAddress = new Map<string, number>();
 
   function forget(socket: Socket): void {
-    const address = strangers.get(socket);
+    const address = unauthenticated.get(socket);
     if (address === undefined) return;
-    strangers.delete(socket);
+    unauthenticated.delete(socket);
     const left = perAddress.get(address)! - 1;
     if (left === 0) perAddress.delete(address);
     else perAddress.set(address, left);
@@ -203,13 +203,13 @@ export async function listenDirect(
   const server: Server = createServer({ noDelay: true, pauseOnConnect: true }, (socket) => {
     const address = socket.remoteAddress ?? '';
     const others = perAddress.get(address) ?? 0;
-    if (strangers.size >= maxStrangers || others >= maxStrangersPerAddress) {
+    if (unauthenticated.size >= maxUnauthenticated || others >= maxUnauthenticatedPerAddress) {
       log.debug({ address }, 'direct connection turned away: too many that have not proved themselves');
       socket.on('error', () => {});
       socket.destroy();
       return;
     }
-    strangers.set(socket, address);
+    unauthenticated.set(socket, address);
     perAddress.set(address, others + 1);
     socket.once('close', () => forget(socket));
     const via = formatAddress(address.replace(/^::ffff:/, ''), socket.remotePort ?? 0);
@@ -229,7 +229,7 @@ export async function listenDirect(
     port,
     close() {
       server.close();
-      for (const socket of strangers.keys()) socket.destroy();
+      for (const socket of unauthenticated.keys()) socket.destroy();
     },
   };
 }

@@ -1,5 +1,8 @@
 import type { Duplex } from 'node:stream';
 import { TunnelError } from '../errors.ts';
+import type { Path, PathEvents } from '../pipe/path.ts';
+import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
+import { formatAddress } from './direct-tcp.ts';
 import {
   describe,
   formatIce,
@@ -8,19 +11,16 @@ import {
   type IceMessage,
   makeIceReader,
   parseCandidate,
-} from '../ice.ts';
-import { type DirectTimes, watchLife } from '../liveness.ts';
-import type { Path, PathEvents } from '../path.ts';
-import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
-import { formatAddress } from './direct-tcp.ts';
+} from './ice.ts';
+import { type DirectTimes, watchLiveness } from './liveness.ts';
 
 /** As for the other paths: what lies here goes before any keystroke that follows. */
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
 /** What may wait for a reader that rests. The other end's pipe stops at half of that. */
-const mostUnread = 8 * 1024 * 1024;
+const maxUnreadBytes = 8 * 1024 * 1024;
 /** How long the other end may take to agree that it is over. */
-const closeWithinMs = 3_000;
+const closeTimeoutMs = 3_000;
 
 export interface UdpOptions extends DirectTimes {
   /** HOST:PORT of a STUN server, to be found through NATs; without one only where there is none. */
@@ -207,7 +207,7 @@ function makeUdpPath(
   // Below, libdatachannel keeps the NATs' mappings, of which some are gone after 30 s, and asks for the other end's consent
   // (RFC 7675) by itself, whatever we send: with SCTP's own heartbeats some 17 datagrams of each end in 30 s at rest, as
   // measured, and there is no setting for it. Our own beats come no oftener than on other paths.
-  const life = watchLife({
+  const life = watchLiveness({
     ...options,
     idle: () => !closing && channel.isOpen() && channel.bufferedAmount() === 0,
     beat: (frame) => put(frame),
@@ -253,7 +253,7 @@ function makeUdpPath(
     if (closing) return;
     unread.push(chunk);
     unreadBytes += chunk.length;
-    if (unreadBytes > mostUnread) return lost('the other end does not wait for this one to read');
+    if (unreadBytes > maxUnreadBytes) return lost('the other end does not wait for this one to read');
     deliver();
   });
   channel.onError((why) => lost(why));
@@ -294,7 +294,7 @@ function makeUdpPath(
       unread = [];
       // What was sent goes first; then the other end agrees.
       channel.close();
-      closeTimer = setTimeout(() => end(null), closeWithinMs);
+      closeTimer = setTimeout(() => end(null), closeTimeoutMs);
     },
   };
 }

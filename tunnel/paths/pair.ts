@@ -1,5 +1,5 @@
 import type { TunnelError } from '../errors.ts';
-import type { Path, PathEvents } from '../path.ts';
+import type { Path, PathEvents } from '../pipe/path.ts';
 
 /** From here on an end of the pair asks its sender to wait. */
 const limit = 256 * 1024;

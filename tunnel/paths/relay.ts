@@ -2,8 +2,8 @@ import type WebSocket from 'ws';
 import { backoff, type Clock, systemClock } from '../clock.ts';
 import { asTunnelError, type TunnelError } from '../errors.ts';
 import { type Log, silentLog } from '../log.ts';
-import type { Path } from '../path.ts';
-import { dialedMessage, relayPaths } from '../relay-protocol.ts';
+import type { Path } from '../pipe/path.ts';
+import { dialedMessage, relayPaths } from './relay-protocol.ts';
 import { makeSocketPath, openSocket, pingSocket, type SocketTimes } from './socket.ts';
 
 export interface DialOptions extends SocketTimes {
@@ -49,7 +49,7 @@ export interface RelayListener {
 }
 
 /** A spare that lived this long proves that the way is good: the next failure starts the backoff anew. */
-const provenAfterMs = 10_000;
+const stableAfterMs = 10_000;
 
 /** How often the round trip is measured, and how many of the last samples count. */
 const measureEveryMs = 120_000;
@@ -109,7 +109,7 @@ export function listenRelay(options: ListenOptions): RelayListener {
         const error = asTunnelError(thrown, 'satellite-lost');
         if (waiting === 0) report(false, error);
         stale = error.code === 'listen-token-expired' || error.code === 'listen-token-invalid';
-        failures = clock.now() - startedAt > provenAfterMs ? 1 : failures + 1;
+        failures = clock.now() - startedAt > stableAfterMs ? 1 : failures + 1;
         const ms = backoff(failures, clock.random);
         log.info(
           { url, code: error.code, detail: error.detail, retryMs: Math.round(ms) },

@@ -1,13 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import WebSocket, { type ClientOptions } from 'ws';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
-import { dialAgent } from '../gateway.ts';
-import { keepAlive, noteAlive, noteSent } from '../heartbeat.ts';
-import { watchOwnAddress } from '../own-address.ts';
-import type { Path, PathEvents } from '../path.ts';
-import { proxyRemark } from '../proxy.ts';
-import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from '../relay-protocol.ts';
-import { limitControlFrames } from '../socket-limits.ts';
+import { dialAgent } from '../network/gateway.ts';
+import { watchLocalAddress } from '../network/local-address.ts';
+import { proxyHint } from '../network/proxy.ts';
+import { limitControlFrames } from '../network/socket-limits.ts';
+import type { Path, PathEvents } from '../pipe/path.ts';
+import { keepAlive, noteAlive, noteSent } from './heartbeat.ts';
+import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from './relay-protocol.ts';
 
 export interface SocketTimes {
   /** Longest wait for TCP, TLS and upgrade together. Default 10 s. */
@@ -103,7 +103,7 @@ export function openSocket(
 
 function reasonOf(error: Error & { code?: string; errors?: Error[] }, satellite: string): string {
   const message = error.message || error.errors?.[0]?.message || error.code || 'no reason given';
-  return `${new URL(satellite).host}: ${message}${proxyRemark(satellite)}`;
+  return `${new URL(satellite).host}: ${message}${proxyHint(satellite)}`;
 }
 
 function refusal(status: number, body: string): TunnelError {
@@ -159,7 +159,7 @@ export function makeSocketPath(
     deadAfterMs: options.deadAfterMs ?? deadAfterMs,
     dead: () => lost('satellite-lost', 'no sign of life'),
   });
-  const stopWatch = watchOwnAddress(localAddresses.get(socket), () =>
+  const stopWatch = watchLocalAddress(localAddresses.get(socket), () =>
     lost('satellite-lost', 'the network of this machine is another'),
   );
 
@@ -235,7 +235,7 @@ export function makeSocketPath(
 }
 
 /** No answer for so long is none. */
-const pingWithinMs = 10_000;
+const pingTimeoutMs = 10_000;
 
 /** The round trip to the other end in milliseconds; null when there is no answer. Its signs of life are no answers. */
 export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<number | null> {
@@ -251,7 +251,7 @@ export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<numb
     };
     const answered = (data: Buffer) => mark.equals(data) && settle(performance.now() - began);
     const none = () => settle(null);
-    const timer = setTimeout(none, pingWithinMs);
+    const timer = setTimeout(none, pingTimeoutMs);
     timer.unref();
     socket.on('pong', answered);
     signal.addEventListener('abort', none, { once: true });

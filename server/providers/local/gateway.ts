@@ -4,8 +4,8 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { join } from 'node:path';
-import { gatewayServerHost, gatewayStatus } from '@cde/tunnel/gateway.ts';
-import { relayPaths } from '@cde/tunnel/relay-protocol.ts';
+import { gatewayServerHost, gatewayStatus } from '@cde/tunnel/network/gateway.ts';
+import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 
 export interface Gateway {
   close(): Promise<void>;
@@ -30,7 +30,7 @@ function isHere(host: string): boolean {
 }
 
 /**
- * Opens this server's socket for agents in workspaces that have a network of their own. tunnel/gateway.ts tells the
+ * Opens this server's socket for agents in workspaces that have a network of their own. tunnel/network/gateway.ts tells the
  * protocol. `own`: HOST:PORT of this server, whose agent routes are served. `reach`: the URLs of replicas and satellites;
  * those on this machine are connected to, so that a workspace reaches nothing else of it.
  */

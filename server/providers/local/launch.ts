@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
-import { gatewayServerUrl } from '@cde/tunnel/gateway.ts';
+import { gatewayServerUrl } from '@cde/tunnel/network/gateway.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { isReadableByOthers, pathsOfCommand, planEnclosure } from './enclosure.ts';
 import { Fault } from './faults.ts';

@@ -9,10 +9,10 @@ import { createInterface } from 'node:readline';
 import { relayPlugin } from '@cde/satellite/plugin.ts';
 import { makeRelay } from '@cde/satellite/relay.ts';
 import { serveStun } from '@cde/satellite/stun.ts';
-import { netcheck } from '@cde/tunnel/netcheck.ts';
+import { netcheck } from '@cde/tunnel/netcheck/netcheck.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
-import { makeReception } from '@cde/tunnel/reception.ts';
-import { openSession } from '@cde/tunnel/session.ts';
+import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
+import { openSession } from '@cde/tunnel/session/session.ts';
 import Fastify from 'fastify';
 import type { Given } from './world.ts';
 
@@ -48,7 +48,7 @@ function late(from: Socket, to: Socket): void {
 
 async function agent(): Promise<void> {
   const paths = ['relay', 'direct-udp'] as const;
-  const reception = makeReception({
+  const reception = makeSessionRegistry({
     ...given.agent,
     ticketKeys: [given.ticketKey],
     offers: {

@@ -3,12 +3,12 @@ import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import { makeCertificate } from '@cde/tunnel/certificate.ts';
-import type { PathChange } from '@cde/tunnel/history.ts';
-import { makeClientKey } from '@cde/tunnel/keys.ts';
-import type { NetcheckPlace, NetcheckReport } from '@cde/tunnel/netcheck.ts';
-import type { PathKind } from '@cde/tunnel/path.ts';
-import { makeTicketSigner } from '@cde/tunnel/ticket.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
+import { makeTicketSigner } from '@cde/tunnel/auth/ticket.ts';
+import type { NetcheckReport, NetcheckSatellite } from '@cde/tunnel/netcheck/netcheck.ts';
+import type { PathKind } from '@cde/tunnel/pipe/path.ts';
+import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import { vi } from 'vitest';
 import { makeNatWorld, type Nat } from './network.ts';
 
@@ -22,7 +22,7 @@ export interface Given {
   agent: { tlsKey: string; tlsCert: string; agentKey: string; workspaceId: string };
   client: { ticket: string; privateKey: string; paths: PathKind[] };
   /** What `measure` measures. */
-  places: NetcheckPlace[];
+  places: NetcheckSatellite[];
 }
 
 const program = fileURLToPath(new URL('program.ts', import.meta.url));

@@ -1,0 +1,206 @@
+import { randomBytes } from 'node:crypto';
+import { createSocket, type RemoteInfo, type Socket } from 'node:dgram';
+import { lookup } from 'node:dns/promises';
+import { once } from 'node:events';
+import { networkInterfaces } from 'node:os';
+import { setTimeout as delay } from 'node:timers/promises';
+import { formatAddress } from '../paths/direct-tcp.ts';
+import { makeProbeClient } from './probe-train.ts';
+import { bindingRequest, readMapped } from './stun.ts';
+
+/** A train: so many, so far apart; after the last the answers may take so long. */
+const trainLength = 20;
+const trainEveryMs = 50;
+const trainWaitMs = 1_000;
+/** When a question without an answer is asked again, and when that is over. */
+const requestAtMs = [0, 300, 900];
+const responseTimeoutMs = 2_000;
+
+/** What is known of the way to one STUN server by UDP. */
+export interface UdpReport {
+  /** HOST:PORT that was asked; null where the satellite offers none. */
+  stun: string | null;
+  answered: boolean;
+  /** How it sees us, HOST:PORT. */
+  mapped: string | null;
+  rttMs: number | null;
+  train: { sent: number; received: number; lossPercent: number; rttMs: number; jitterMs: number } | null;
+  error: string | null;
+}
+
+/**
+ * `none`: we are seen as what we are. `endpoint-independent`: by one address and port, whoever is asked, so that others can
+ * reach us there. `endpoint-dependent`: by another for each, so that they hardly can. `unknown`: fewer than two answered.
+ */
+export type NatKind = 'none' | 'endpoint-independent' | 'endpoint-dependent' | 'unknown';
+
+/**
+ * Asks STUN servers, all from one port, how they see us, and sends each a train of 20 probes over a second. Never rejects:
+ * what fails is in the report, in words. Takes some four seconds.
+ */
+export async function checkUdp(
+  servers: readonly (string | undefined)[],
+  signal: AbortSignal,
+): Promise<{ reports: UdpReport[]; nat: NatKind }> {
+  const sockets = new Map<number, Promise<Socket>>();
+  const socketOf = (family: number) => {
+    const socket = sockets.get(family) ?? openSocket(family);
+    sockets.set(family, socket);
+    return socket;
+  };
+  const seen = new Map<string, string>();
+  try {
+    const reports = await Promise.all(servers.map((stun) => checkOne(stun, socketOf, seen, signal)));
+    const ports = await Promise.all([...sockets.values()].map(async (one) => (await one).address().port));
+    return { reports, nat: natKind(seen, ports) };
+  } finally {
+    for (const socket of sockets.values()) socket.then((one) => one.close()).catch(() => {});
+  }
+}
+
+async function openSocket(family: number): Promise<Socket> {
+  const socket = createSocket(family === 6 ? 'udp6' : 'udp4');
+  // What cannot be sent is not answered, and that is told.
+  socket.on('error', () => {});
+  socket.setMaxListeners(0);
+  socket.bind(0);
+  await once(socket, 'listening');
+  return socket;
+}
+
+async function checkOne(
+  stun: string | undefined,
+  socketOf: (family: number) => Promise<Socket>,
+  seen: Map<string, string>,
+  signal: AbortSignal,
+): Promise<UdpReport> {
+  const report: UdpReport = {
+    stun: stun ?? null,
+    answered: false,
+    mapped: null,
+    rttMs: null,
+    train: null,
+    error: null,
+  };
+  if (stun === undefined) return { ...report, error: 'it offers no STUN: UDP is off there' };
+  const at = stun.lastIndexOf(':');
+  const [host, port] = [stun.slice(0, at).replace(/^\[|\]$/g, ''), Number(stun.slice(at + 1))];
+  try {
+    const { address, family } = await lookup(host);
+    const socket = await socketOf(family);
+    const transaction = randomBytes(12);
+    const peer = { socket, address, port, signal };
+    const began = performance.now();
+    const mapped = await ask(peer, bindingRequest(transaction), (datagram) =>
+      readMapped(datagram, transaction),
+    );
+    if (!mapped)
+      return {
+        ...report,
+        error: `no answer by UDP from ${stun} within ${responseTimeoutMs / 1000} s: UDP is blocked on the way, or its port is not open`,
+      };
+    const rttMs = performance.now() - began;
+    const place = formatAddress(mapped.address, mapped.port);
+    seen.set(formatAddress(address, port), place);
+    const train = await sendTrain(peer);
+    return { ...report, answered: true, mapped: place, rttMs: round(rttMs), ...train };
+  } catch (error) {
+    return { ...report, error: (error as Error).message };
+  }
+}
+
+interface Peer {
+  socket: Socket;
+  address: string;
+  port: number;
+  signal: AbortSignal;
+}
+
+/** Calls back with what comes from that address and port alone. Returns the stopper. */
+function hear({ socket, address, port }: Peer, heard: (datagram: Buffer) => void): () => void {
+  const listen = (datagram: Buffer, from: RemoteInfo) => {
+    if (from.port === port && from.address === address) heard(datagram);
+  };
+  socket.on('message', listen);
+  return () => socket.off('message', listen);
+}
+
+/** Says it, and again, until `read` finds the answer; null without one. */
+async function ask<T>(peer: Peer, question: Buffer, read: (datagram: Buffer) => T | null): Promise<T | null> {
+  const done = new AbortController();
+  const over = AbortSignal.any([done.signal, peer.signal]);
+  let answer: T | null = null;
+  const stop = hear(peer, (datagram) => {
+    answer ??= read(datagram);
+    if (answer !== null) done.abort();
+  });
+  let last = 0;
+  for (const at of [...requestAtMs, responseTimeoutMs]) {
+    await delay(at - last, undefined, { signal: over }).catch(() => {});
+    if (over.aborted) break;
+    last = at;
+    if (at < responseTimeoutMs) peer.socket.send(question, peer.port, peer.address, () => {});
+  }
+  stop();
+  return answer;
+}
+
+async function sendTrain(peer: Peer): Promise<Pick<UdpReport, 'train' | 'error'>> {
+  const asker = makeProbeClient();
+  const cookie = await ask(peer, asker.hello(), asker.readCookie);
+  if (!cookie)
+    return { train: null, error: 'it answers STUN, and no probe trains: it is of an earlier release' };
+  const sentAt: number[] = [];
+  const rtts = new Map<number, number>();
+  const all = new AbortController();
+  const stop = hear(peer, (datagram) => {
+    const number = asker.readEcho(datagram);
+    const began = number === null ? undefined : sentAt[number];
+    // One that comes twice counts once.
+    if (number === null || began === undefined || rtts.has(number)) return;
+    rtts.set(number, performance.now() - began);
+    if (rtts.size === trainLength) all.abort();
+  });
+  const over = AbortSignal.any([all.signal, peer.signal]);
+  for (let number = 0; number < trainLength && !peer.signal.aborted; number++) {
+    sentAt.push(performance.now());
+    peer.socket.send(asker.probe(number, cookie), peer.port, peer.address, () => {});
+    await delay(trainEveryMs, undefined, { signal: peer.signal }).catch(() => {});
+  }
+  await delay(trainWaitMs, undefined, { signal: over }).catch(() => {});
+  stop();
+  const came = [...rtts].sort(([one], [other]) => one - other).map(([, rtt]) => rtt);
+  const [sent, received] = [sentAt.length, came.length];
+  if (received === 0) return { train: null, error: `none of ${sent} probes came back` };
+  const steps = came.slice(1).map((rtt, i) => Math.abs(rtt - came[i]!));
+  return {
+    train: {
+      sent,
+      received,
+      lossPercent: round((100 * (sent - received)) / sent),
+      rttMs: round(median(came)),
+      jitterMs: round(steps.length === 0 ? 0 : steps.reduce((sum, step) => sum + step, 0) / steps.length),
+    },
+    error: null,
+  };
+}
+
+/** `seen`: how each server sees us. `ports`: those that we asked from. */
+export function natKind(seen: ReadonlyMap<string, string>, ports: readonly number[]): NatKind {
+  const own = Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address));
+  const ours = new Set(own.flatMap((address) => ports.map((port) => formatAddress(address, port))));
+  const mapped = [...seen.values()];
+  if (mapped.length > 0 && mapped.every((place) => ours.has(place))) return 'none';
+  const isSix = (place: string) => place.startsWith('[');
+  for (const six of [false, true]) {
+    const places = mapped.filter((place) => isSix(place) === six);
+    if (new Set(places).size > 1) return 'endpoint-dependent';
+    if (places.length > 1) return 'endpoint-independent';
+  }
+  return 'unknown';
+}
+
+/** The middle one; of an even number, the lower. */
+export const median = (values: readonly number[]): number =>
+  [...values].sort((one, other) => one - other)[(values.length - 1) >> 1]!;
+export const round = (value: number): number => Math.round(value * 100) / 100;

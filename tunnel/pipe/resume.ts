@@ -1,0 +1,264 @@
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { TLSSocket } from 'node:tls';
+import { isTunnelErrorCode, TunnelError } from '../errors.ts';
+import { closeFrame, type Frame, resumeFrame } from './frames.ts';
+import type { Link } from './link.ts';
+
+/**
+ * How a pipe goes on over another path. Both ends prove to hold a secret that only they can compute, from the
+ * TLS connection that runs in the pipe, over nonces of both. README.md tells the sequence.
+ */
+export interface ResumeSecret {
+  /** 16 bytes, to find the session by. No secret: satellites see it. */
+  id: Buffer;
+  /** 32 bytes. */
+  key: Buffer;
+}
+
+/** The secret of a session, once TLS has shaken hands: the same on both ends (RFC 8446 §7.5). */
+export function resumeSecret(socket: TLSSocket): ResumeSecret {
+  const bytes = socket.exportKeyingMaterial(48, 'EXPORTER-cde-resume', Buffer.alloc(0));
+  return { id: bytes.subarray(0, 16), key: bytes.subarray(16) };
+}
+
+const kinds = { ask: 1, answer: 2, confirm: 3, hold: 4, onSwitchRequest: 5 } as const;
+const nonceBytes = 16;
+/** Of a client that has not proved itself yet: as many as one measures with. */
+const maxRequests = 16;
+
+/** What both sign: who says it, which session, fresh nonces, and where each end stands. */
+interface Agreement {
+  clientNonce: Buffer;
+  agentNonce: Buffer;
+  /** The position that each expects next. */
+  clientPosition: number;
+  agentPosition: number;
+}
+
+function proofOf(
+  who: 'client' | 'agent' | 'client holds',
+  { id, key }: ResumeSecret,
+  agreed: Agreement,
+): Buffer {
+  const positions = Buffer.alloc(16);
+  positions.writeBigUInt64BE(BigInt(agreed.clientPosition), 0);
+  positions.writeBigUInt64BE(BigInt(agreed.agentPosition), 8);
+  return createHmac('sha256', key)
+    .update(`cde resume 1 ${who}\n`)
+    .update(id)
+    .update(agreed.clientNonce)
+    .update(agreed.agentNonce)
+    .update(positions)
+    .digest();
+}
+
+const kindOf = (frame: Frame) => (frame.type === 'resume' ? frame.payload[0] : undefined);
+
+/** The payload of a RESUME of that kind and length; throws `frame-malformed` for anything else. */
+function payloadOf(frame: Frame, kind: number, length: number): Buffer {
+  if (frame.type !== 'resume' || frame.payload.length !== 1 + length || frame.payload[0] !== kind)
+    throw new TunnelError('frame-malformed', 'not what resumes a session');
+  return frame.payload.subarray(1);
+}
+
+const frameOf = (kind: number, position: number, ...parts: Buffer[]) =>
+  resumeFrame(Buffer.concat([Buffer.of(kind), ...parts]), position);
+
+/** The client's end of a fresh path that may become the session's, or wait for that. */
+export interface ResumeHandshake {
+  readonly link: Link;
+  /**
+   * Says where the client stands, and learns where the agent does. Resolves once the agent has proved itself, to
+   * its position and the round trip in milliseconds, or to the reason when it says that the session is over.
+   * Rejects when the path does not serve; it is dropped then. One at a time.
+   */
+  ask(position: number): Promise<{ agentPosition: number; rttMs: number } | { refusal: TunnelError }>;
+  /** After an answer: the agent moves the session here. The link is the pipe's then. Throws when it has broken. */
+  confirm(): void;
+  /** After an answer: the agent keeps the path in reserve, for further asks. */
+  hold(): void;
+  drop(): void;
+}
+
+/**
+ * Makes contact on a path. `closed` is told when it ends between asks. `come`: the agent hears nothing over the
+ * path that the session is on.
+ */
+export function makeResumeHandshake(
+  link: Link,
+  secret: ResumeSecret,
+  options: {
+    timeoutMs: number;
+    signal: AbortSignal;
+    closed?: (error: TunnelError) => void;
+    onSwitchRequest?: () => void;
+  },
+): ResumeHandshake {
+  let pending: { answered: (frame: Frame) => void; failed: (error: TunnelError) => void } | undefined;
+  let agreed: Agreement | undefined;
+  let over: TunnelError | undefined;
+  const fail = (error: TunnelError) => {
+    if (over) return;
+    over = error;
+    options.signal.removeEventListener('abort', abort);
+    link.drop();
+    if (pending) pending.failed(error);
+    else options.closed?.(error);
+  };
+  const abort = () => fail(new TunnelError('session-aborted'));
+  options.signal.addEventListener('abort', abort, { once: true });
+  link.listen({
+    frame(frame) {
+      if (isSwitchRequest(frame)) options.onSwitchRequest?.();
+      else if (pending) pending.answered(frame);
+      else if (frame.type === 'close')
+        fail(new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'session-unknown'));
+      else throw new TunnelError('frame-malformed', 'an answer that nobody asked for');
+    },
+    closed: (error) => fail(error ?? new TunnelError('agent-lost')),
+    broken: fail,
+  });
+  if (options.signal.aborted) abort();
+
+  /** The path is somebody else's, or nobody's. */
+  const leave = () => {
+    over ??= new TunnelError('session-aborted');
+    options.signal.removeEventListener('abort', abort);
+  };
+  const prove = (kind: number, who: 'client' | 'client holds') => {
+    if (over) throw over;
+    if (!agreed) throw new TunnelError('session-failed', 'the agent has not answered yet');
+    link.path.send(frameOf(kind, agreed.clientPosition, proofOf(who, secret, agreed)));
+  };
+
+  return {
+    link,
+    ask: (position) =>
+      new Promise((resolve, reject) => {
+        if (over) return reject(over);
+        const clientNonce = randomBytes(nonceBytes);
+        const askedAt = performance.now();
+        const timer = setTimeout(() => fail(new TunnelError('session-timeout')), options.timeoutMs);
+        const settle = () => {
+          clearTimeout(timer);
+          pending = undefined;
+        };
+        pending = {
+          answered(frame) {
+            if (frame.type === 'close') {
+              settle();
+              leave();
+              link.drop();
+              resolve({
+                refusal: new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'session-unknown'),
+              });
+              return;
+            }
+            const payload = payloadOf(frame, kinds.answer, nonceBytes + 32);
+            agreed = {
+              clientNonce,
+              agentNonce: Buffer.from(payload.subarray(0, nonceBytes)),
+              clientPosition: position,
+              agentPosition: (frame as Extract<Frame, { type: 'resume' }>).position,
+            };
+            if (!timingSafeEqual(payload.subarray(nonceBytes), proofOf('agent', secret, agreed)))
+              throw new TunnelError('resume-proof-invalid');
+            settle();
+            resolve({ agentPosition: agreed.agentPosition, rttMs: performance.now() - askedAt });
+          },
+          failed(error) {
+            settle();
+            reject(error);
+          },
+        };
+        link.path.send(frameOf(kinds.ask, position, secret.id, clientNonce));
+      }),
+    confirm() {
+      prove(kinds.confirm, 'client');
+      leave();
+    },
+    hold: () => prove(kinds.hold, 'client holds'),
+    drop() {
+      leave();
+      link.drop();
+      // Whoever still waits for an answer.
+      pending?.failed(new TunnelError('session-aborted'));
+    },
+  };
+}
+
+/** The session that a RESUME asks for, in hex; throws `frame-malformed`. */
+export function requestedSessionId(frame: Frame): string {
+  return payloadOf(frame, kinds.ask, 16 + nonceBytes).toString('hex', 0, 16);
+}
+
+/** For a path in reserve: asks the client to go on over it. Nothing depends on it, so it is not proved. */
+export const switchRequestFrame = (): Buffer => frameOf(kinds.onSwitchRequest, 0);
+
+/** True for what comeFrame makes. It may cross the client's own decision to go on there. */
+export const isSwitchRequest = (frame: Frame): boolean =>
+  kindOf(frame) === kinds.onSwitchRequest && frame.type === 'resume';
+
+/**
+ * The agent's side, from the client's first RESUME (`first`) on: answers that and any further one and, once the
+ * client has proved itself, calls `attach` with the client's position and what it was told of this end's, or
+ * `hold` when it means to keep the path in reserve. Until then the session keeps the path it has. `failed` is
+ * called where the path does not serve, or serves no longer; it is dropped then.
+ */
+export function serveResume(
+  link: Link,
+  first: Frame,
+  secret: ResumeSecret,
+  position: () => number,
+  events: {
+    attach: (clientPosition: number, said: number) => void;
+    hold: () => void;
+    failed: (error: TunnelError) => void;
+  },
+): void {
+  let agreed: Agreement | undefined;
+  let asks = 0;
+  const fail = (error: TunnelError) => {
+    link.path.send(closeFrame(error.code));
+    link.drop();
+    events.failed(error);
+  };
+  const checked = (frame: Frame, kind: number, who: 'client' | 'client holds'): Agreement => {
+    const proof = payloadOf(frame, kind, 32);
+    if (!agreed || !timingSafeEqual(proof, proofOf(who, secret, agreed)))
+      throw new TunnelError('resume-proof-invalid');
+    return agreed;
+  };
+  const answer = (ask: Frame) => {
+    if (requestedSessionId(ask) !== secret.id.toString('hex') || ++asks > maxRequests)
+      throw new TunnelError('frame-malformed', 'not what resumes this session');
+    agreed = {
+      clientNonce: Buffer.from(payloadOf(ask, kinds.ask, 16 + nonceBytes).subarray(16)),
+      agentNonce: randomBytes(nonceBytes),
+      clientPosition: (ask as Extract<Frame, { type: 'resume' }>).position,
+      agentPosition: position(),
+    };
+    link.path.send(
+      frameOf(kinds.answer, agreed.agentPosition, agreed.agentNonce, proofOf('agent', secret, agreed)),
+    );
+  };
+  link.listen({
+    frame(frame) {
+      switch (kindOf(frame)) {
+        case kinds.ask:
+          return answer(frame);
+        case kinds.hold:
+          checked(frame, kinds.hold, 'client holds');
+          asks = Number.NEGATIVE_INFINITY;
+          return events.hold();
+        default: {
+          const { clientPosition, agentPosition } = checked(frame, kinds.confirm, 'client');
+          events.attach(clientPosition, agentPosition);
+        }
+      }
+    },
+    closed: (error) => events.failed(error ?? new TunnelError('client-lost')),
+    broken: fail,
+  });
+  answer(first);
+}

@@ -1,0 +1,50 @@
+import type { ClientHttp2Session } from 'node:http2';
+import { awaitResponse, icePath } from '../auth/handshake.ts';
+import { loadNative } from '../paths/datachannel.ts';
+import { connectUdp, type UdpOptions } from '../paths/direct-udp.ts';
+import type { Pipe } from '../pipe/pipe.ts';
+import type { TicketSatellite } from '../selection/measure.ts';
+import type { FindUdpPath } from '../selection/udp-candidate.ts';
+
+/** Checks go on for as long as both ends take to learn of each other's addresses, and a few seconds more. */
+const defaultTimeoutMs = 10_000;
+
+/** The STUN servers of satellites, the nearest first: one is asked in each attempt, another in the next. */
+export function pickStunServer(satellites: readonly TicketSatellite[], attempt: number): string | undefined {
+  const all = satellites.flatMap(({ stun }) => stun ?? []);
+  return all[attempt % all.length];
+}
+
+/** The client's side of finding a path by UDP: asks the agent inside the session, over whatever path that is on. */
+export function makeUdpFinder(
+  options: Partial<UdpOptions> & {
+    h2: ClientHttp2Session;
+    pipe: Pipe;
+    tickets: { readonly satellites: readonly TicketSatellite[] };
+  },
+): FindUdpPath {
+  const { h2, pipe, tickets } = options;
+  let attempts = 0;
+  return async (signal) => {
+    // Where there can be none the agent need not be bothered.
+    loadNative();
+    const stream = h2.request({ ':method': 'POST', ':path': icePath });
+    try {
+      await awaitResponse(stream);
+      stream.on('error', () => {});
+      const near = ({ url }: TicketSatellite) => Number(url !== pipe.path.via);
+      const satellites = [...tickets.satellites].sort((one, other) => near(one) - near(other));
+      const path = await connectUdp('offer', stream, {
+        ...options,
+        stun: pickStunServer(satellites, attempts++),
+        timeoutMs: options.timeoutMs ?? defaultTimeoutMs,
+        signal,
+      });
+      stream.end();
+      return path;
+    } catch (error) {
+      stream.close();
+      throw error;
+    }
+  };
+}
