@@ -14,12 +14,12 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import { jsonSchemaTransform } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 import type { Config } from './config.ts';
+import { accessRevocationRoutes, makeAccessRevocation } from './connections/access-revocation.ts';
 import { makeConnectionAudit } from './connections/connection-audit.ts';
 import { netcheckRoutes } from './connections/netcheck.ts';
-import { makeOpener } from './connections/open.ts';
 import { connectionRoutes } from './connections/routes.ts';
 import { satelliteTerminalRoutes } from './connections/satellite-terminals.ts';
-import { makeStanding, standingRoutes } from './connections/standing.ts';
+import { makeSessionOpener } from './connections/session-opener.ts';
 import { makeTickets } from './connections/tickets.ts';
 import type { Database } from './database/pool.ts';
 import type { Bus } from './events/bus.ts';
@@ -41,14 +41,14 @@ import { orphanRoutes } from './kubernetes/orphans/routes.ts';
 import { type OrphanSweep, registerOrphanMetrics } from './kubernetes/orphans/sweep.ts';
 import { makeDryRun } from './kubernetes/templates/dry-run.ts';
 import type { Logger } from './log.ts';
-import { makeAccess } from './ports/access.ts';
+import { makePortLookup } from './ports/authorize.ts';
 import { makePorts } from './ports/ports.ts';
 import { portRoutes } from './ports/routes.ts';
 import { portOpenRoutes, portVisitRoutes, siteOf } from './ports/visits.ts';
 import type { Connections } from './providers/kubernetes/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
-import { makeRegistry, type Place } from './satellites/registry.ts';
+import { makeSatelliteRegistry, type SatelliteLocation } from './satellites/registry.ts';
 import { satelliteRoutes } from './satellites/routes.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
 import { installMetrics } from './telemetry/metrics.ts';
@@ -67,7 +67,7 @@ export interface AppOptions {
   log: Logger;
   providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
-  satellites: Record<'ofAgents' | 'ofClients', () => Promise<Place[]>>;
+  satellites: Record<'forAgents' | 'forClients', () => Promise<SatelliteLocation[]>>;
   /** As Readiness's; without, it is ready at once. */
   waitsFor?: () => string | null;
   clusters: ClusterStore;
@@ -207,9 +207,9 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     now,
     ownPortHost: config.portHost === null ? null : `*${config.portHost}`,
   });
-  const satellites = makeRegistry({ store: satelliteStore, embedded: options.satellites });
+  const satellites = makeSatelliteRegistry({ store: satelliteStore, embedded: options.satellites });
   const policy = makeConnectionPolicy({ database, paths: config.paths });
-  const issueTicket = makeTickets({ database, keys, now, satellites: satellites.ofClients, policy });
+  const issueTicket = makeTickets({ database, keys, now, satellites: satellites.forClients, policy });
   identityRoutes(app, { config, database, keys, bus, now, sleep: options.sleep ?? setTimeout });
   templateRoutes(app, { database, dryRun: makeDryRun(options.connections), now });
   workspaceRoutes(app, {
@@ -218,24 +218,24 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     now,
     providers,
     foreignUpdates: config.foreignUpdates === 'on',
-    agents: makeAgents({ database, bus, now, keys, satellites: satellites.ofAgents, policy }),
+    agents: makeAgents({ database, bus, now, keys, satellites: satellites.forAgents, policy }),
   });
   clusterRoutes(app, { store: options.clusters, connections: options.connections });
   orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
   satelliteRoutes(app, { store: satelliteStore, keys, config });
-  const standing = makeStanding({ database, bus, log });
-  standing.watch({
+  const accessRevocation = makeAccessRevocation({ database, bus, log });
+  accessRevocation.watch({
     users: relay.users,
     end(userId) {
       log.info({ userId }, 'the sessions of a suspended or deleted user are ended');
       relay.endUser(userId);
     },
   });
-  standingRoutes(app, standing);
-  const openSession = makeOpener(app, issueTicket);
-  netcheckRoutes(app, { keys, satellites: satellites.ofClients, now });
+  accessRevocationRoutes(app, accessRevocation);
+  const openSession = makeSessionOpener(app, issueTicket);
+  netcheckRoutes(app, { keys, satellites: satellites.forClients, now });
   const connectionAudit = makeConnectionAudit({ database, now, log });
   connectionRoutes(app, { issueTicket, openSession, audit: connectionAudit });
   satelliteTerminalRoutes(app, {
@@ -243,15 +243,15 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     keys,
     now,
     store: satelliteStore,
-    ofAgents: satellites.ofAgents,
+    forAgents: satellites.forAgents,
     policy,
     issueTicket,
     config,
     audit: connectionAudit,
   });
-  const access = makeAccess(database, now);
-  portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.servingWeb });
-  const { gateway, judgeAt, ...openers } = makePorts({
+  const access = makePortLookup(database, now);
+  portRoutes(app, { access, config, database, now, policy, satellites: satelliteStore.listWebSatellites });
+  const { gateway, routeAt, ...openers } = makePorts({
     access,
     config,
     database,
@@ -259,15 +259,15 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     keys,
     openSession,
     sites: async () =>
-      (await satelliteStore.servingWeb()).flatMap((one) => siteOf(one, config.accessUrl) ?? []),
+      (await satelliteStore.listWebSatellites()).flatMap((one) => siteOf(one, config.accessUrl) ?? []),
     log,
     now,
   });
   ports = gateway;
   portOpenRoutes(app, openers);
   portVisitRoutes(app, {
-    judge: judgeAt,
-    webSatellite: satelliteStore.webById,
+    judge: routeAt,
+    webSatellite: satelliteStore.findWebSatellite,
     issueTicket,
     accessUrl: config.accessUrl,
   });
@@ -278,13 +278,13 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   });
   await app.register(relayPlugin, { relay });
   if (options.web)
-    await registerWeb(app, { folder: options.web, satellites: () => satelliteStore.servingWeb() });
+    await registerWeb(app, { folder: options.web, satellites: () => satelliteStore.listWebSatellites() });
   const endUnused = trackUnusedSockets(app.server);
   app.addHook('preClose', async () => {
     hub.close();
     ports?.close();
     telemetry.close();
-    standing.close();
+    accessRevocation.close();
     endUnused();
   });
   return app;

@@ -11,7 +11,6 @@ import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
 import { type Config, ConfigError } from './config.ts';
-import { makeJobs, makeWaking } from './database/jobs.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
 import { watchDatabase } from './database/watchdog.ts';
@@ -30,6 +29,7 @@ import type { Provider } from './providers/provider.ts';
 import { makeReadiness } from './readiness.ts';
 import { makeSatelliteStore } from './satellites/store.ts';
 import { removeOldLogs } from './workspaces/build-log-sweep.ts';
+import { makeReconcileWorker, makeWaker } from './workspaces/queue.ts';
 import { makeReconcile } from './workspaces/reconcile.ts';
 import { makeSweep } from './workspaces/sweep.ts';
 
@@ -84,7 +84,7 @@ export async function startControlPlane(options: {
   const homeGraceMs = config.homeGraceDays * 24 * 3600_000;
   const keys = await loadKeys(database, config.dataDir, config.secretKey);
   const bus = makeBus({ url: database.url, pool: database.pool, log });
-  const wake = makeWaking(database, log);
+  const wake = makeWaker(database, log);
   const relay = makeRelay({
     ticketKeys: [keys.tickets.publicKey],
     id: () => embeddedSatellite,
@@ -139,7 +139,7 @@ export async function startControlPlane(options: {
         installation,
         agentImage: config.agentImage,
         ...(config.builderImage && { builderImage: config.builderImage }),
-        alsoReach: async () => (await registered.serving()).map(({ url }) => url),
+        alsoReach: async () => (await registered.listServing()).map(({ url }) => url),
         log,
         now,
       }),
@@ -158,7 +158,7 @@ export async function startControlPlane(options: {
       ...(index === 0 && stun?.address && { stun: stun.address }),
     }));
   const satellites = {
-    async ofAgents() {
+    async forAgents() {
       const replicas = await urls();
       // From another network an agent may not reach a replica by its own address. Where there is one only, the access
       // URL leads to it; with several it would lead to any, and clients to another.
@@ -166,7 +166,7 @@ export async function startControlPlane(options: {
       return embedded([...replicas, ...elsewhere]);
     },
     // Agents listen at every replica, so it is all one which of them the access URL leads a client to.
-    ofClients: async () => embedded(config.replicaUrl ? [config.accessUrl] : await urls()),
+    forClients: async () => embedded(config.replicaUrl ? [config.accessUrl] : await urls()),
   };
   const readiness = makeReadiness({
     database,
@@ -216,8 +216,8 @@ export async function startControlPlane(options: {
           server: app.server,
           own: () => `${host}:${port}`,
           reach: async () => [
-            ...(await satellites.ofAgents()).map((one) => one.url),
-            ...(await registered.serving()).map((one) => one.url),
+            ...(await satellites.forAgents()).map((one) => one.url),
+            ...(await registered.listServing()).map((one) => one.url),
           ],
         })
       : null;
@@ -231,7 +231,7 @@ export async function startControlPlane(options: {
   urls = () => replica.urls();
   const endWatch = watchDatabase(database, log);
   await bus.start();
-  const jobs = makeJobs({
+  const jobs = makeReconcileWorker({
     database,
     replica,
     log,
@@ -257,7 +257,7 @@ export async function startControlPlane(options: {
     homeGraceMs,
     now,
     log,
-    alsoEach: async () => {
+    afterEach: async () => {
       await sweepIdentity(database, now);
       await removeOldLogs(database, config.buildLogs);
       await orphans.runIfDue();

@@ -139,7 +139,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
       now: () => clock.at,
       log,
     }),
-    satellites: { ofAgents: embedded, ofClients: embedded },
+    satellites: { forAgents: embedded, forClients: embedded },
     now: () => clock.at,
     sleep: async (ms) => {
       clock.at = new Date(clock.at.getTime() + ms);

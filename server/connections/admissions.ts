@@ -6,9 +6,9 @@ import { isAllowed } from '../identity/authorize.ts';
 import type { Keys } from '../identity/keys.ts';
 
 /** Long enough to measure a few satellites and to connect to one of them. */
-const codeMs = 60_000;
+const codeLifetimeMs = 60_000;
 /** How long a terminal may be open at a satellite before its browser has to come anew. */
-const admissionMs = 24 * 3600_000;
+const admissionLifetimeMs = 24 * 3600_000;
 
 const Claims = z.object({ sid: z.uuid(), workspaceId: z.uuid(), satelliteId: z.uuid() });
 /** Which browser session may open, or has open, which workspace's terminals at which satellite. */
@@ -51,14 +51,14 @@ export function makeAdmissions({
     }
   }
   return {
-    signCode: (claims: TerminalClaims) => sign('cde-terminal-code', claims, codeMs),
+    signCode: (claims: TerminalClaims) => sign('cde-terminal-code', claims, codeLifetimeMs),
     /** Null: it is none of ours, or a minute has passed. */
     readCode: (text: string) => read('cde-terminal-code', text),
-    sign: (claims: TerminalClaims) => sign('cde-terminal-admission', claims, admissionMs),
+    sign: (claims: TerminalClaims) => sign('cde-terminal-admission', claims, admissionLifetimeMs),
     read: (text: string) => read('cde-terminal-admission', text),
 
     /** Whose browser session each is, in their order; null where it has ended, or they may not connect (any more). */
-    async standing(asked: readonly TerminalClaims[]): Promise<(UserActor | null)[]> {
+    async authorizedUsers(asked: readonly TerminalClaims[]): Promise<(UserActor | null)[]> {
       const found: (UserActor | null)[] = asked.map(() => null);
       if (asked.length === 0) return found;
       const { rows } = await database.pool.query<{

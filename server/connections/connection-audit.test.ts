@@ -33,14 +33,14 @@ test('who connected to which workspace is written down, once an hour for each wa
   const web = { workspaceId: v7(), workspace: 'ada/web' };
   const rows = async () =>
     (await server.request(auditor, 'GET', '/api/v1/audit?action=workspace.connect')).body.items;
-  for (let n = 0; n < 100; n++) await audit.note(caller('10.0.0.1'), web, 'session');
+  for (let n = 0; n < 100; n++) await audit.record(caller('10.0.0.1'), web, 'session');
   expect(await rows()).toMatchObject([
     { actor: 'ada', targetName: 'ada/web', ip: '10.0.0.1', after: { by: 'session', token: 'a-token' } },
   ]);
-  await audit.note(caller('10.0.0.1'), web, 'terminal');
-  await audit.note(caller('10.0.0.2'), web, 'session');
+  await audit.record(caller('10.0.0.1'), web, 'terminal');
+  await audit.record(caller('10.0.0.2'), web, 'session');
   expect(await rows()).toHaveLength(3);
   server.clock.at = new Date(server.clock.at.getTime() + 3600_000);
-  await audit.note(caller('10.0.0.1'), web, 'session');
+  await audit.record(caller('10.0.0.1'), web, 'session');
   expect(await rows()).toHaveLength(4);
 });

@@ -4,9 +4,9 @@ import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 
 /** Clients ask for tickets again and again; who connected to what is worth a row an hour. */
-const quietMs = 3600_000;
+const intervalMs = 3600_000;
 /** What is remembered of that. The oldest is forgotten, and at worst written down again. */
-const maxRemembered = 10_000;
+const maxEntries = 10_000;
 
 /** Audit rows of who connected to which workspace: one an hour for each user, workspace, address and way. */
 export function makeConnectionAudit({
@@ -20,7 +20,7 @@ export function makeConnectionAudit({
 }) {
   const written = new Map<string, number>();
   return {
-    async note(
+    async record(
       caller: Caller<UserActor>,
       workspace: { workspaceId: string; workspace: string },
       by: 'session' | 'terminal' | 'satellite-terminal',
@@ -28,10 +28,10 @@ export function makeConnectionAudit({
       const key = [caller.actor.userId, workspace.workspaceId, caller.ip, by].join(' ');
       const at = now().getTime();
       const last = written.get(key);
-      if (last !== undefined && at - last < quietMs) return;
+      if (last !== undefined && at - last < intervalMs) return;
       written.delete(key);
       written.set(key, at);
-      if (written.size > maxRemembered) written.delete(written.keys().next().value!);
+      if (written.size > maxEntries) written.delete(written.keys().next().value!);
       try {
         await writeAudit(database.db, caller, {
           action: 'workspace.connect',

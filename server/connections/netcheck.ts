@@ -2,18 +2,18 @@ import { startNetcheck } from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
-import type { Registry } from '../satellites/registry.ts';
+import type { SatelliteRegistry } from '../satellites/registry.ts';
 
 /** All of them, one after the other, and once more. */
-const tokenMs = 10 * 60_000;
+const tokenLifetimeMs = 10 * 60_000;
 
 /** Tells where to measure, and lets one: whoever may connect to workspaces may know how well that will go. */
 export function netcheckRoutes(
   app: FastifyInstance,
-  deps: { keys: Pick<Keys, 'tickets'>; satellites: Registry['ofClients']; now: () => Date },
+  deps: { keys: Pick<Keys, 'tickets'>; satellites: SatelliteRegistry['forClients']; now: () => Date },
 ): void {
   serve(app, startNetcheck, async ({ actor }) => {
-    const exp = Math.floor((deps.now().getTime() + tokenMs) / 1000);
+    const exp = Math.floor((deps.now().getTime() + tokenLifetimeMs) / 1000);
     return {
       token: await deps.keys.tickets.signProbeToken({ userId: actor.userId, exp }),
       expiresAt: new Date(exp * 1000).toISOString(),

@@ -6,7 +6,7 @@ import type { Database } from '../database/pool.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
-import type { Registry } from '../satellites/registry.ts';
+import type { SatelliteRegistry } from '../satellites/registry.ts';
 import type { SatelliteStore } from '../satellites/store.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 import { makeAdmissions } from './admissions.ts';
@@ -24,9 +24,9 @@ export function satelliteTerminalRoutes(
     database: Database;
     keys: Pick<Keys, 'derive'>;
     now: () => Date;
-    store: Pick<SatelliteStore, 'servingWeb' | 'webById'>;
+    store: Pick<SatelliteStore, 'listWebSatellites' | 'findWebSatellite'>;
     /** The server's own satellites among them, by their names. */
-    ofAgents: Registry['ofAgents'];
+    forAgents: SatelliteRegistry['forAgents'];
     policy: ConnectionPolicy;
     issueTicket: Tickets;
     config: Pick<Config, 'accessUrl'>;
@@ -43,10 +43,10 @@ export function satelliteTerminalRoutes(
 
   serve(app, api.listTerminalWays, async ({ actor, params, request }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
-    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    const { paths, regions } = await policy.forBuild(row.agentBuildId);
     const known = row.agentStats?.satellites ?? [];
     const rttTo = (url: string) => known.find((each) => each.url === url)?.rttMs ?? null;
-    const own = (await deps.ofAgents(regions))
+    const own = (await deps.forAgents(regions))
       .filter(({ name }) => /^embedded(-|$)/.test(name))
       .flatMap(({ url }) => rttTo(url) ?? []);
     const { via } = actor;
@@ -55,7 +55,7 @@ export function satelliteTerminalRoutes(
       via.kind === 'cookie' && request.headers.origin === new URL(deps.config.accessUrl).origin;
     const satellites =
       isOurPage && paths.includes('relay')
-        ? (await store.servingWeb()).filter(
+        ? (await store.listWebSatellites()).filter(
             (each) => isUsable(each) && (regions?.includes(each.region) ?? true),
           )
         : [];
@@ -74,7 +74,7 @@ export function satelliteTerminalRoutes(
   });
 
   serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body, requestId, ip }) => {
-    if (!(await store.webById(actor.satelliteId)))
+    if (!(await store.findWebSatellite(actor.satelliteId)))
       throw new Problem('satellite-web-off', `The satellite ${actor.name} may serve no terminals.`, {
         hint: `An owner allows it: cde satellite web ${actor.name}`,
       });
@@ -84,7 +84,7 @@ export function satelliteTerminalRoutes(
         detail: claims ? 'It is for another satellite.' : 'It was not made here, or a minute has passed.',
         hint: 'Open the terminal anew from the dashboard.',
       });
-    const [user] = await admissions.standing([claims]);
+    const [user] = await admissions.authorizedUsers([claims]);
     if (!user)
       throw new Problem('forbidden', 'You may open no terminal of this workspace any more.', {
         hint: 'Sign in to the dashboard again.',
@@ -93,18 +93,18 @@ export function satelliteTerminalRoutes(
       only: ['ssh'],
       satellite: actor.name,
     });
-    await deps.audit.note({ actor: user, requestId, ip }, ticket, 'satellite-terminal');
+    await deps.audit.record({ actor: user, requestId, ip }, ticket, 'satellite-terminal');
     const { text, until } = await admissions.sign(claims);
     return { ...ticket, admission: text, admittedUntil: until.toISOString() };
   });
 
   serveSatellite(app, api.checkSatelliteTerminals, async ({ actor, body }) => {
-    const web = (await store.webById(actor.satelliteId)) !== null;
+    const web = (await store.findWebSatellite(actor.satelliteId)) !== null;
     const claims = await Promise.all(body.admissions.map(admissions.read));
     const good = claims.flatMap((each, index) =>
       each?.satelliteId === actor.satelliteId ? [{ each, index }] : [],
     );
-    const users = await admissions.standing(good.map(({ each }) => each!));
+    const users = await admissions.authorizedUsers(good.map(({ each }) => each!));
     const standing = new Set(good.filter((_, at) => users[at] !== null).map(({ index }) => index));
     return { web, ended: claims.flatMap((_, index) => (standing.has(index) ? [] : [index])) };
   });

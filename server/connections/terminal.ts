@@ -10,7 +10,7 @@ import { toProblem } from '../http/serve.ts';
 import { authorizeUpgrade, reauthorizeSocket } from '../http/socket-auth.ts';
 import { makeSocketLimiter } from '../http/socket-limiter.ts';
 import type { ConnectionAudit } from './connection-audit.ts';
-import type { Opener } from './open.ts';
+import type { SessionOpener } from './session-opener.ts';
 
 const Query = z.object({
   cols: z.coerce.number().int().min(1).max(1000).default(80),
@@ -23,7 +23,7 @@ const checkEveryMs = 8_000;
 /** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
 export function terminalRoutes(
   app: FastifyInstance,
-  { openSession, audit }: { openSession: Opener; audit: ConnectionAudit },
+  { openSession, audit }: { openSession: SessionOpener; audit: ConnectionAudit },
 ): void {
   const open = makeSocketLimiter('terminals');
   app.get<{ Params: { workspace: string } }>(
@@ -47,10 +47,10 @@ export function terminalRoutes(
         openSession: async (gone) => {
           const actor = request.actor as UserActor;
           const opened = await openSession(actor, request.params.workspace, gone);
-          await audit.note({ actor, requestId: request.id, ip: request.ip }, opened, 'terminal');
+          await audit.record({ actor, requestId: request.id, ip: request.ip }, opened, 'terminal');
           return opened;
         },
-        words,
+        words: describeError,
       });
     },
   );
@@ -62,7 +62,7 @@ function parseQuery(query: unknown): z.output<typeof Query> {
   throw Object.assign(new Error('invalid'), { issues: parsed.error.issues, where: 'query' });
 }
 
-function words(error: unknown): string {
+function describeError(error: unknown): string {
   const problem = error instanceof Problem ? error : toProblem(error);
   if (problem.code === 'internal') return (error as Error).message;
   return [problem.message, problem.hint].filter(Boolean).join(' ');

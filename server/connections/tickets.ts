@@ -6,18 +6,18 @@ import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
-import type { Registry } from '../satellites/registry.ts';
-import { mayHaveAgent } from '../workspaces/statuses.ts';
+import type { SatelliteRegistry } from '../satellites/registry.ts';
+import { canHaveAgent } from '../workspaces/statuses.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 
 /** How long a ticket opens sessions: long enough for a slow handshake and a few retries, no longer. */
-const ticketMs = 5 * 60_000;
+const ticketLifetimeMs = 5 * 60_000;
 
 export interface TicketDeps {
   database: Database;
   keys: Keys;
   now: () => Date;
-  satellites: Registry['ofClients'];
+  satellites: SatelliteRegistry['forClients'];
   policy: ConnectionPolicy;
 }
 
@@ -32,7 +32,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
   ): Promise<TicketReply> {
     const { row, owner } = await findWorkspace(database.db, actor, ref, 'workspace:connect');
     const workspace = `${owner}/${row.name}`;
-    if (!mayHaveAgent(row.status))
+    if (!canHaveAgent(row.status))
       throw new Problem('workspace-not-running', `${workspace} is ${row.status}.`, {
         hint: `Start it: cde start ${row.name}`,
       });
@@ -45,7 +45,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
     // The agent would refuse it too, but later, and could not say it as well.
     if (!isEd25519(clientKey))
       throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
-    const allowed = await policy.ofBuild(row.agentBuildId);
+    const allowed = await policy.forBuild(row.agentBuildId);
     const { regions } = allowed;
     const paths = limits ? allowed.paths.filter((kind) => kind === 'relay') : allowed.paths;
     if (paths.length === 0)
@@ -55,8 +55,8 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
           : 'The server forbids all those that its template allows.',
         hint: 'Ask an administrator: --paths of the server, connection.paths of the template.',
       });
-    const places = (await satellites(regions)).filter(({ name }) => !limits || name === limits.satellite);
-    if (places.length === 0)
+    const locations = (await satellites(regions)).filter(({ name }) => !limits || name === limits.satellite);
+    if (locations.length === 0)
       throw new Problem('satellite-none-allowed', `No satellite may carry a session with ${workspace}.`, {
         detail: limits
           ? `${limits.satellite} may not: its template allows the regions ${regions?.join(', ') ?? 'of other satellites'}.`
@@ -65,13 +65,13 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
         retryAfter: 5,
       });
     const known = row.agentStats?.satellites ?? [];
-    const exp = Math.floor((now().getTime() + ticketMs) / 1000);
+    const exp = Math.floor((now().getTime() + ticketLifetimeMs) / 1000);
     const ticket = await keys.tickets.signTicket({
       workspaceId: row.id,
       userId: actor.userId,
       agentKey: row.agentTlsKey,
       clientKey,
-      satellites: places.map((place) => place.name),
+      satellites: locations.map((place) => place.name),
       paths,
       ...(limits && { only: limits.only }),
       jti: v7(),
@@ -85,7 +85,7 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
       agentKey: row.agentTlsKey,
       sshHostKey: row.agentSshHostKey,
       username: owner,
-      satellites: places.map(({ id: _, ...place }) => ({
+      satellites: locations.map(({ id: _, ...place }) => ({
         ...place,
         // Of the embedded one the agent may know another address: it tells the client in the session.
         agentRttMs: known.find(({ url }) => url === place.url)?.rttMs ?? null,

@@ -52,7 +52,7 @@ const operateWorkspace: Rule = { own: people, foreign: owner };
 const connectWorkspace: Rule = { own: [...people, 'connect'], foreign: [] };
 const seeTemplates: Rule = { own: [...people, 'read', 'connect'] };
 const writeTemplates: Rule = { own: ['template-admin', 'owner'] };
-const ofAgents: Rule = { own: ['agent'] };
+const forAgents: Rule = { own: ['agent'] };
 const seeSatellites: Rule = { own: ['template-admin', 'auditor', 'owner', 'read'] };
 const writeSatellites: Rule = { own: owner };
 const ofSatellites: Rule = { own: ['satellite'] };
@@ -149,12 +149,12 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/orphans/clean`]: writeClusters,
   [`POST ${v1}/orphans/adopt`]: writeClusters,
 
-  [`POST ${v1}/agent/register`]: ofAgents,
-  [`POST ${v1}/agent/logs`]: ofAgents,
-  [`POST ${v1}/agent/startup`]: ofAgents,
-  [`POST ${v1}/agent/stats`]: ofAgents,
-  [`POST ${v1}/agent/users`]: ofAgents,
-  [`POST ${v1}/agent/users/check`]: ofAgents,
+  [`POST ${v1}/agent/register`]: forAgents,
+  [`POST ${v1}/agent/logs`]: forAgents,
+  [`POST ${v1}/agent/startup`]: forAgents,
+  [`POST ${v1}/agent/stats`]: forAgents,
+  [`POST ${v1}/agent/users`]: forAgents,
+  [`POST ${v1}/agent/users/check`]: forAgents,
 };
 
 /** Routes outside the contract that ask the gate themselves. WebSockets: allowed is 404, for want of an upgrade. */

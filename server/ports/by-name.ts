@@ -8,11 +8,11 @@ import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Auth, UserActor } from '../http/actor.ts';
 import { readCookies } from '../identity/auth.ts';
-import { type Access, decide, limitLevel } from './access.ts';
+import { authorizePort, capLevel, type PortLookup } from './authorize.ts';
 import { dashboardHost, preflight } from './by-path.ts';
-import { openPath, type PortPlace, type PortSite, parsePortLabel, portOrigin } from './names.ts';
+import { openPath, type PortRef, type PortSite, parsePortLabel, portOrigin } from './names.ts';
 import type { Passes } from './passes.ts';
-import { foreignRequest, isNavigation, signInFirst, whoSends } from './requests.ts';
+import { authenticateToken, crossOriginRequest, isNavigation, signInRequired } from './requests.ts';
 import { type FoundPort, makeCode, redeemCode } from './store.ts';
 
 /** How long a person may take over the sign-in that comes in between. */
@@ -23,7 +23,7 @@ export interface Deps {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
   database: Database;
   gate: Auth;
-  access: Access;
+  access: PortLookup;
   passes: Passes;
   now: () => Date;
 }
@@ -41,7 +41,7 @@ export const ownSite = (config: Deps['config']): PortSite | null =>
       };
 
 /** What is under the wildcard name of the site, and is not the dashboard: all of it is ports, or nothing. */
-export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
+export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   const { config, database, gate, access, passes, now } = deps;
   const { suffix } = site;
   const secure = site.url.startsWith('https:');
@@ -67,9 +67,9 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     const port = await access.port(place);
     const sid = await sessionOf(request, host);
     const find = async (): Promise<UserActor | null> =>
-      (await whoSends(gate, request)) ?? (sid === null ? null : await access.session(sid));
+      (await authenticateToken(gate, request)) ?? (sid === null ? null : await access.session(sid));
     const who = await find();
-    const isPublic = port !== null && limitLevel(port.level, config.portSharing) === 'public';
+    const isPublic = port !== null && capLevel(port.level, config.portSharing) === 'public';
     const from = request.headers.origin;
     const ofTheSame = from !== undefined && isOfWorkspace(from, place);
     if (
@@ -89,9 +89,9 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
           ...preflight(request),
         },
       };
-    const verdict = decide(port, who, config.portSharing);
+    const verdict = authorizePort(port, who, config.portSharing);
     if (verdict === 'sign-in') {
-      if (!isNavigation(request)) throw signInFirst();
+      if (!isNavigation(request)) throw signInRequired();
       return begin(request, host, url);
     }
     if (verdict === 'no' || !port) throw notShared();
@@ -102,7 +102,7 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
       const fine =
         site === 'same-origin' ||
         (from === undefined && (site === undefined || site === 'none' || isNavigation(request)));
-      if (!fine) throw foreignRequest(`It came from ${from ?? 'another site'}.`);
+      if (!fine) throw crossOriginRequest(`It came from ${from ?? 'another site'}.`);
     }
     return {
       kind: 'forward',
@@ -110,7 +110,7 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
       path: url,
       visit: { port: port.port, origin, prefix: null, isPublic },
       user: who?.userId,
-      still: async () => decide(await access.port(place), await find(), config.portSharing) === 'yes',
+      still: async () => authorizePort(await access.port(place), await find(), config.portSharing) === 'yes',
     };
   }
 
@@ -124,7 +124,7 @@ export function judgeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   }
 
   /** Is this the origin of a port of that workspace? Told by the names alone: the answer must tell nobody what there is. */
-  function isOfWorkspace(origin: string, place: PortPlace): boolean {
+  function isOfWorkspace(origin: string, place: PortRef): boolean {
     if (!URL.canParse(origin)) return false;
     const { hostname } = new URL(origin);
     const label = hostname.endsWith(suffix) ? hostname.slice(0, -suffix.length) : '';
@@ -185,7 +185,7 @@ export function makeNameOpener({ database, access, config, now }: Deps, sites: (
       .find(({ place }) => place !== null);
     if (!found?.place) throw notShared();
     const { site, label, place } = found;
-    if (decide(await access.port(place), who, config.portSharing) !== 'yes') throw notShared();
+    if (authorizePort(await access.port(place), who, config.portSharing) !== 'yes') throw notShared();
     const code = await makeCode(database, { sessionId: who.via.id, host, state: asked.state }, now());
     return `${portOrigin(site, label)}${enterPath}?${new URLSearchParams({ code, to: asked.to })}`;
   };

@@ -3,10 +3,10 @@ import { hostName } from '@cde/satellite/ports/names.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Auth, UserActor } from '../http/actor.ts';
-import { type Access, decide, limitLevel } from './access.ts';
+import { authorizePort, capLevel, type PortLookup } from './authorize.ts';
 import { openPath, type PortPath, parsePortPath, portLabel, portOrigin, portPath } from './names.ts';
 import type { Passes } from './passes.ts';
-import { foreignRequest, isNavigation, signInFirst, whoSends } from './requests.ts';
+import { authenticateToken, crossOriginRequest, isNavigation, signInRequired } from './requests.ts';
 import type { FoundPort } from './store.ts';
 
 /**
@@ -14,17 +14,17 @@ import type { FoundPort } from './store.ts';
  * dashboard gets a pass, which goes into the path, so that the sandboxed page (whose requests carry no cookies) gets
  * at its own files. docs/ports.md has the reasoning.
  */
-export function judgeByPath(deps: {
+export function routeByPath(deps: {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
   gate: Auth;
-  access: Access;
+  access: PortLookup;
   passes: Passes;
 }): Judge<FoundPort> {
   const { config, gate, access, passes } = deps;
   const allows = (port: FoundPort | null, who: UserActor | null) =>
-    decide(port, who, config.portSharing) === 'yes';
+    authorizePort(port, who, config.portSharing) === 'yes';
 
-  const isPublic = (port: FoundPort) => limitLevel(port.level, config.portSharing) === 'public';
+  const isPublic = (port: FoundPort) => capLevel(port.level, config.portSharing) === 'public';
 
   return (request) => {
     const found = parsePortPath(request.url ?? '');
@@ -32,15 +32,15 @@ export function judgeByPath(deps: {
   };
 
   async function judge(request: RequestHead, found: PortPath): Promise<Answer<FoundPort>> {
-    const { place, rest } = found;
+    const { ref: place, rest } = found;
     if (config.portHost !== null) return toName(config.portHost, found);
     const navigates = isNavigation(request);
     // The dashboard's own pages ask for nothing here; a script that got into one would. Of the port's pages
     // the browser says `cross-site`, for all that they stand under the same name.
     if (request.headers['sec-fetch-site'] === 'same-origin' && !navigates)
-      throw foreignRequest('A page of the dashboard asked for it.');
+      throw crossOriginRequest('A page of the dashboard asked for it.');
     if (request.headers['service-worker'] !== undefined)
-      throw foreignRequest('By path there are no service workers.');
+      throw crossOriginRequest('By path there are no service workers.');
     const plain = portPath(place);
     if (!rest.startsWith('/')) {
       const pass = found.pass ?? undefined;
@@ -49,16 +49,16 @@ export function judgeByPath(deps: {
     const port = await access.port(place);
     if (found.pass !== null) return withPass(request, { ...found, pass: found.pass }, port, navigates);
 
-    const token = await whoSends(gate, request);
+    const token = await authenticateToken(gate, request);
     if (token || !navigates) {
-      const verdict = decide(port, token, config.portSharing);
-      if (verdict === 'sign-in') throw signInFirst();
+      const verdict = authorizePort(port, token, config.portSharing);
+      if (verdict === 'sign-in') throw signInRequired();
       if (verdict === 'no' || !port) throw notShared();
       return forward(port, plain, rest, token, async () =>
-        allows(await access.port(place), token && (await whoSends(gate, request))),
+        allows(await access.port(place), token && (await authenticateToken(gate, request))),
       );
     }
-    if (decide(port, null, config.portSharing) !== 'yes' || !port)
+    if (authorizePort(port, null, config.portSharing) !== 'yes' || !port)
       return { kind: 'redirect', location: `${openPath}?${new URLSearchParams({ to: `${plain}${rest}` })}` };
     const pass = await passes.signPath({ sid: null, workspace: port.workspaceId, port: port.port });
     return { kind: 'redirect', location: `${portPath(place, pass)}${rest}` };
@@ -66,7 +66,7 @@ export function judgeByPath(deps: {
 
   async function withPass(
     request: RequestHead,
-    { place, pass, rest }: PortPath & { pass: string },
+    { ref: place, pass, rest }: PortPath & { pass: string },
     port: FoundPort | null,
     navigates: boolean,
   ): Promise<Answer<FoundPort>> {
@@ -79,7 +79,7 @@ export function judgeByPath(deps: {
       !navigates || sid === null || (await gate.findSessionsByCookie(request.headers.cookie)).includes(sid);
     if (!good || !theirs || !(await may())) {
       if (navigates) return { kind: 'redirect', location: `${portPath(place)}${rest}` };
-      throw signInFirst();
+      throw signInRequired();
     }
     // The page's origin is `null`; it has shown a pass, which a page of somebody else's does not have.
     const { origin } = request.headers;
@@ -119,7 +119,7 @@ export function judgeByPath(deps: {
   }
 
   /** A link from when there was no wildcard name, or made by hand. */
-  async function toName(suffix: string, { place, rest }: PortPath): Promise<Answer<FoundPort>> {
+  async function toName(suffix: string, { ref: place, rest }: PortPath): Promise<Answer<FoundPort>> {
     const port = await access.port(place);
     if (!port) throw notShared();
     const label = portLabel({ ...place, id: port.workspaceId });
@@ -137,15 +137,15 @@ export function makePathOpener({
   passes,
 }: {
   config: Pick<Config, 'portSharing'>;
-  access: Access;
+  access: PortLookup;
   passes: Passes;
 }) {
   return async (who: UserActor, to: string): Promise<string> => {
     const found = parsePortPath(to);
-    const port = found && (await access.port(found.place));
-    if (!found || !port || decide(port, who, config.portSharing) !== 'yes') throw notShared();
+    const port = found && (await access.port(found.ref));
+    if (!found || !port || authorizePort(port, who, config.portSharing) !== 'yes') throw notShared();
     const pass = await passes.signPath({ sid: who.via.id, workspace: port.workspaceId, port: port.port });
-    return `${portPath(found.place, pass)}${found.rest.startsWith('/') ? found.rest : `/${found.rest}`}`;
+    return `${portPath(found.ref, pass)}${found.rest.startsWith('/') ? found.rest : `/${found.rest}`}`;
   };
 }
 

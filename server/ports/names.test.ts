@@ -41,17 +41,17 @@ test('hosts without their port, in any case', () => {
 });
 
 test('paths keep what is behind them as it came', () => {
-  const place = { owner: 'ada', name: 'web', port: 80 };
-  expect(parsePortPath('/@ada/web/ports/80')).toEqual({ place, pass: null, rest: '' });
-  expect(parsePortPath('/@ada/web/ports/80/')).toEqual({ place, pass: null, rest: '/' });
-  expect(parsePortPath('/@ada/web/ports/80?x')).toEqual({ place, pass: null, rest: '?x' });
+  const ref = { owner: 'ada', name: 'web', port: 80 };
+  expect(parsePortPath('/@ada/web/ports/80')).toEqual({ ref, pass: null, rest: '' });
+  expect(parsePortPath('/@ada/web/ports/80/')).toEqual({ ref, pass: null, rest: '/' });
+  expect(parsePortPath('/@ada/web/ports/80?x')).toEqual({ ref, pass: null, rest: '?x' });
   expect(parsePortPath('/@ada/web/ports/80/%2e%2e/../a?b')).toEqual({
-    place,
+    ref,
     pass: null,
     rest: '/%2e%2e/../a?b',
   });
-  expect(parsePortPath('/@ada/web/ports/80/~cde.a.b-c/x')).toEqual({ place, pass: 'a.b-c', rest: '/x' });
-  expect(parsePortPath('/@ada/web/ports/80/~joe/')).toEqual({ place, pass: null, rest: '/~joe/' });
+  expect(parsePortPath('/@ada/web/ports/80/~cde.a.b-c/x')).toEqual({ ref, pass: 'a.b-c', rest: '/x' });
+  expect(parsePortPath('/@ada/web/ports/80/~joe/')).toEqual({ ref, pass: null, rest: '/~joe/' });
   for (const path of [
     '/@ada/web',
     '/@ada/web/ports/',

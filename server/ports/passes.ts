@@ -2,7 +2,7 @@ import { jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 
 /** How long a browser opens ports without asking the dashboard again. Its session there may end at any time before. */
-const passMs = 12 * 3600_000;
+const passLifetimeMs = 12 * 3600_000;
 
 const CookieClaims = z.object({ sid: z.uuid(), host: z.string() });
 const PathClaims = z.object({ sid: z.uuid().nullable(), workspace: z.uuid(), port: z.number().int() });
@@ -18,7 +18,7 @@ export function makePasses(key: Uint8Array, now: () => Date) {
     new SignJWT({ ...claims })
       .setProtectedHeader({ alg: 'HS256' })
       .setAudience(audience)
-      .setExpirationTime(new Date(now().getTime() + passMs))
+      .setExpirationTime(new Date(now().getTime() + passLifetimeMs))
       .sign(key);
   const verify = async <T>(audience: string, schema: z.ZodType<T>, text: string): Promise<T | null> => {
     try {
@@ -33,7 +33,7 @@ export function makePasses(key: Uint8Array, now: () => Date) {
     }
   };
   return {
-    maxAgeSeconds: passMs / 1000,
+    maxAgeSeconds: passLifetimeMs / 1000,
     signCookie: (claims: CookieClaims) => sign('cde-port-cookie', claims),
     readCookie: (text: string) => verify('cde-port-cookie', CookieClaims, text),
     signPath: (claims: PathClaims) => sign('cde-port-path', claims),

@@ -1,27 +1,27 @@
 import { makePortGateway } from '@cde/satellite/ports/gateway.ts';
 import { makePortSessions } from '@cde/satellite/ports/sessions.ts';
 import type { Config } from '../config.ts';
-import type { Opener } from '../connections/open.ts';
+import type { SessionOpener } from '../connections/session-opener.ts';
 import type { Database } from '../database/pool.ts';
 import type { Auth } from '../http/actor.ts';
 import { toProblem } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
-import type { Access } from './access.ts';
-import { type Deps, judgeByName, makeNameOpener, ownSite } from './by-name.ts';
-import { judgeByPath, makePathOpener } from './by-path.ts';
+import type { PortLookup } from './authorize.ts';
+import { type Deps, makeNameOpener, ownSite, routeByName } from './by-name.ts';
+import { makePathOpener, routeByPath } from './by-path.ts';
 import type { PortSite } from './names.ts';
 import { makePasses } from './passes.ts';
 import type { FoundPort } from './store.ts';
 
 /** The proxy of workspaces' ports, put together; and what judges for the satellites that serve some. */
 export function makePorts(options: {
-  access: Access;
+  access: PortLookup;
   config: Config;
   database: Database;
   gate: Auth;
   keys: Keys;
-  openSession: Opener;
+  openSession: SessionOpener;
   /** Where satellites serve ports too. */
   sites: () => Promise<PortSite[]>;
   log: Logger;
@@ -33,7 +33,7 @@ export function makePorts(options: {
   const own = ownSite(config);
   const gateway = makePortGateway<FoundPort>({
     // The name first: on a port's own, no path is ours but one.
-    judges: [...(own ? [judgeByName(deps, own)] : []), judgeByPath({ ...options, passes })],
+    judges: [...(own ? [routeByName(deps, own)] : []), routeByPath({ ...options, passes })],
     sessions: makePortSessions(
       async ({ owner, workspaceId }) => (await options.openSession(owner, workspaceId)).session,
       ({ workspaceId }) => workspaceId,
@@ -44,7 +44,7 @@ export function makePorts(options: {
   });
   return {
     gateway,
-    judgeAt: (site: PortSite) => judgeByName(deps, site),
+    routeAt: (site: PortSite) => routeByName(deps, site),
     openByName: makeNameOpener(deps, async () => [...(own ? [own] : []), ...(await options.sites())]),
     openByPath: makePathOpener(deps),
   };

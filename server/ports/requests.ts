@@ -13,16 +13,16 @@ export function isNavigation(request: RequestHead): boolean {
 }
 
 /** Who sends a token of ours; null: nobody. Throws a Problem of a token that is not good. */
-export async function whoSends(gate: Auth, request: RequestHead): Promise<UserActor | null> {
+export async function authenticateToken(gate: Auth, request: RequestHead): Promise<UserActor | null> {
   const { authorization } = request.headers;
   if (!isOurToken(authorization)) return null;
   const actor = await gate.authenticate({ authorization }, { method: 'GET', ip: request.ip });
   return actor.kind === 'user' ? actor : null;
 }
 
-export const signInFirst = () =>
+export const signInRequired = () =>
   new Problem('sign-in-required', 'This port is not open to everybody, and you are not signed in.', {
     hint: 'Open it in a browser, or send a token: Authorization: Bearer …',
   });
-export const foreignRequest = (detail: string) =>
+export const crossOriginRequest = (detail: string) =>
   new Problem('port-request-foreign', 'This request came from another page than the port’s own.', { detail });

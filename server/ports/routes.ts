@@ -8,9 +8,9 @@ import { writeAudit } from '../identity/audit.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { WebSatellite } from '../satellites/store.ts';
 import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';
-import { type Access, limitLevel } from './access.ts';
+import { capLevel, type PortLookup } from './authorize.ts';
 import { portLabel, portOrigin, portPath } from './names.ts';
-import { setShare, sharesOf } from './store.ts';
+import { listShares, setShare } from './store.ts';
 import { siteOf } from './visits.ts';
 
 /** `/workspaces/:workspace/ports`: what listens, and whom it is shared with. */
@@ -24,7 +24,7 @@ export function portRoutes(
     policy,
     satellites,
   }: {
-    access: Access;
+    access: PortLookup;
     config: Config;
     database: Database;
     now: () => Date;
@@ -35,7 +35,7 @@ export function portRoutes(
 ): void {
   /** The satellites that may serve the workspace's ports. */
   async function sitesOf(row: WorkspaceRow): Promise<WebSatellite[]> {
-    const { paths, regions } = await policy.ofBuild(row.agentBuildId);
+    const { paths, regions } = await policy.forBuild(row.agentBuildId);
     if (!paths.includes('relay')) return [];
     return (await satellites()).filter(({ region }) => regions?.includes(region) ?? true);
   }
@@ -47,7 +47,7 @@ export function portRoutes(
     sites: readonly WebSatellite[],
   ): WorkspacePort {
     const listener = listening(row).find((open) => open.port === port);
-    const limitedTo = limitLevel(level, config.portSharing);
+    const limitedTo = capLevel(level, config.portSharing);
     return {
       port,
       listening: listener !== undefined,
@@ -78,7 +78,7 @@ export function portRoutes(
 
   serve(app, listPorts, async ({ actor, params }) => {
     const { row, owner } = await findWorkspace(database.db, actor, params.workspace, 'workspace:read');
-    const shares = await sharesOf(database.db, row.id);
+    const shares = await listShares(database.db, row.id);
     const sites = await sitesOf(row);
     const ports = new Set([...listening(row), ...shares].map(({ port }) => port));
     return {
@@ -105,7 +105,7 @@ export function portRoutes(
     );
     if (row.status === 'deleted' || row.status === 'deleting')
       throw new Problem('workspace-deleted', `${owner}/${row.name} is deleted.`);
-    if (limitLevel(level, config.portSharing) !== level)
+    if (capLevel(level, config.portSharing) !== level)
       throw new Problem('port-sharing-limited', `Ports may not be shared with ${words[level]} here.`, {
         detail:
           config.portSharing === 'off'

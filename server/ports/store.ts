@@ -4,7 +4,7 @@ import type { Database, Queryable } from '../database/pool.ts';
 import { browserSessions, portCodes, portShares, users, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
-import type { PortPlace } from './names.ts';
+import type { PortRef } from './names.ts';
 
 /** A port of a workspace and what decides over it. */
 export interface FoundPort {
@@ -16,7 +16,7 @@ export interface FoundPort {
 }
 
 /** Finds the workspace that is meant, and whom the port is shared with; null where there is none. */
-export async function findPort({ db }: Database, place: PortPlace): Promise<FoundPort | null> {
+export async function findPort({ db }: Database, ref: PortRef): Promise<FoundPort | null> {
   const [row] = await db
     .select({
       workspaceId: workspaces.id,
@@ -28,19 +28,19 @@ export async function findPort({ db }: Database, place: PortPlace): Promise<Foun
     })
     .from(workspaces)
     .innerJoin(users, eq(users.id, workspaces.ownerId))
-    .leftJoin(portShares, and(eq(portShares.workspaceId, workspaces.id), eq(portShares.port, place.port)))
+    .leftJoin(portShares, and(eq(portShares.workspaceId, workspaces.id), eq(portShares.port, ref.port)))
     .where(
       and(
         ne(workspaces.status, 'deleted'),
-        'id' in place
-          ? eq(workspaces.id, place.id)
-          : and(eq(users.username, place.owner), eq(workspaces.name, place.name)),
+        'id' in ref
+          ? eq(workspaces.id, ref.id)
+          : and(eq(users.username, ref.owner), eq(workspaces.name, ref.name)),
       ),
     );
   if (!row) return null;
   return {
     workspaceId: row.workspaceId,
-    port: place.port,
+    port: ref.port,
     level: row.ownerStatus === 'active' ? row.level : null,
     // In whose name the server enters: their agent admits nobody else.
     owner: {
@@ -75,7 +75,7 @@ export async function findSession({ db }: Database, sessionId: string, now: Date
   };
 }
 
-export async function sharesOf(
+export async function listShares(
   db: Queryable,
   workspaceId: string,
 ): Promise<{ port: number; level: PortLevel }[]> {
@@ -107,7 +107,7 @@ export async function setShare(
 }
 
 /** Long enough for a redirect, short enough for whoever finds it in a log. */
-const codeMs = 60_000;
+const codeLifetimeMs = 60_000;
 
 /** A code for `host` that works once, within a minute, in the browser that holds what `state` is the hash of. */
 export async function makeCode(
@@ -121,7 +121,7 @@ export async function makeCode(
     sessionId,
     host,
     state,
-    expiresAt: new Date(now.getTime() + codeMs),
+    expiresAt: new Date(now.getTime() + codeLifetimeMs),
   });
   return code;
 }

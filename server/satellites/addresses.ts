@@ -4,7 +4,7 @@ import { Problem } from '@cde/api/problem.ts';
 import { classifyAddress } from '@cde/tunnel/network/addresses.ts';
 
 /** A resolver that does not answer must not hold up a registration: clients resolve the name themselves. */
-const resolveWithinMs = 2_000;
+const resolveTimeoutMs = 2_000;
 
 const portOf = ({ port, protocol }: URL) => port || (protocol === 'https:' ? '443' : '80');
 const hostOf = ({ hostname }: URL) => hostname.replace(/^\[|\]$/g, '');
@@ -13,7 +13,7 @@ const hostOf = ({ hostname }: URL) => hostname.replace(/^\[|\]$/g, '');
 async function addressesOf(host: string): Promise<string[]> {
   if (classifyAddress(host) !== null) return [host];
   const found = lookup(host, { all: true }).catch(() => []);
-  const late = setTimeout(resolveWithinMs, [], { ref: false });
+  const late = setTimeout(resolveTimeoutMs, [], { ref: false });
   return (await Promise.race([found, late])).map(({ address }) => address);
 }
 

@@ -2,7 +2,7 @@ import { TemplateFile } from '@cde/api/templates.ts';
 import { describe, expect, it } from 'vitest';
 import { parseTemplate } from '../templates/parse.ts';
 import { allowedPaths } from './policy.ts';
-import { makeRegistry } from './registry.ts';
+import { makeSatelliteRegistry } from './registry.ts';
 
 describe('which paths are allowed', () => {
   it('what the server allows, and of that what the template does', () => {
@@ -30,18 +30,18 @@ describe('which paths are allowed', () => {
 
   it('takes the satellites of the regions alone, the server’s own by its region', async () => {
     const place = (name: string, region: string) => ({ id: name, name, url: `https://${name}`, region });
-    const registry = makeRegistry({
-      store: { serving: async () => [place('frankfurt', 'eu'), place('tokyo', 'ap')] },
+    const registry = makeSatelliteRegistry({
+      store: { listServing: async () => [place('frankfurt', 'eu'), place('tokyo', 'ap')] },
       embedded: {
-        ofAgents: async () => [place('embedded', 'eu')],
-        ofClients: async () => [place('embedded', '')],
+        forAgents: async () => [place('embedded', 'eu')],
+        forClients: async () => [place('embedded', '')],
       },
     });
     const names = async (asked: Promise<{ name: string }[]>) => (await asked).map(({ name }) => name);
-    expect(await names(registry.ofAgents(null))).toEqual(['embedded', 'frankfurt', 'tokyo']);
-    expect(await names(registry.ofAgents(['eu']))).toEqual(['embedded', 'frankfurt']);
-    expect(await names(registry.ofClients(['eu']))).toEqual(['frankfurt']);
-    expect(await names(registry.ofClients(['us']))).toEqual([]);
+    expect(await names(registry.forAgents(null))).toEqual(['embedded', 'frankfurt', 'tokyo']);
+    expect(await names(registry.forAgents(['eu']))).toEqual(['embedded', 'frankfurt']);
+    expect(await names(registry.forClients(['eu']))).toEqual(['frankfurt']);
+    expect(await names(registry.forClients(['us']))).toEqual([]);
   });
 
   it.each([

@@ -15,11 +15,11 @@ export interface AllowedPaths {
 
 export interface ConnectionPolicy {
   /** Of the build whose agent runs: the server's setting, and its template's within that. */
-  ofBuild(buildId: string | null): Promise<AllowedPaths>;
+  forBuild(buildId: string | null): Promise<AllowedPaths>;
 }
 
 /** A build never changes, and agents ask with each report. */
-const mostKept = 20_000;
+const maxCached = 20_000;
 
 /** What one template's `connection` leaves of what the server allows. */
 export function allowedPaths(
@@ -42,7 +42,7 @@ export function makeConnectionPolicy(options: {
   const { database, paths } = options;
   const known = new Map<string, AllowedPaths>();
   return {
-    async ofBuild(buildId) {
+    async forBuild(buildId) {
       if (buildId === null) return allowedPaths(paths, null);
       const before = known.get(buildId);
       if (before) return before;
@@ -50,7 +50,7 @@ export function makeConnectionPolicy(options: {
         sql`SELECT rendered -> 'connection' AS section FROM builds WHERE id = ${buildId}::uuid`,
       );
       const allowed = allowedPaths(paths, rows[0]?.section);
-      if (known.size >= mostKept) known.clear();
+      if (known.size >= maxCached) known.clear();
       if (rows[0]) known.set(buildId, allowed);
       return allowed;
     },

@@ -1,6 +1,6 @@
 import type { SatelliteStore } from './store.ts';
 
-export interface Place {
+export interface SatelliteLocation {
   /** Absent: one of the server's own. */
   id?: string;
   name: string;
@@ -11,14 +11,14 @@ export interface Place {
 }
 
 /** A ticket names no more. */
-const mostPlaces = 20;
+const maxLocations = 20;
 /** How old a list may be: agents ask for it with each report, thousands of them in a second. */
-const freshMs = 1_000;
+const cacheMs = 1_000;
 
 /** The satellites that agents listen at, and those that clients dial, in the order to try them. */
-export interface Registry {
-  ofAgents(regions: Regions): Promise<Place[]>;
-  ofClients(regions: Regions): Promise<Place[]>;
+export interface SatelliteRegistry {
+  forAgents(regions: Regions): Promise<SatelliteLocation[]>;
+  forClients(regions: Regions): Promise<SatelliteLocation[]>;
 }
 
 /** Those that sessions may pass through; null: any. */
@@ -28,24 +28,26 @@ export type Regions = readonly string[] | null;
  * Joins the server's own satellites with the registered ones, of the regions that are asked for. The embedded come
  * first: which of the others is nearer to whom, clients and agents measure.
  */
-export function makeRegistry(options: {
-  store: Pick<SatelliteStore, 'serving'>;
-  embedded: Record<'ofAgents' | 'ofClients', () => Promise<Place[]>>;
-}): Registry {
+export function makeSatelliteRegistry(options: {
+  store: Pick<SatelliteStore, 'listServing'>;
+  embedded: Record<'forAgents' | 'forClients', () => Promise<SatelliteLocation[]>>;
+}): SatelliteRegistry {
   const { store, embedded } = options;
 
-  function joined(own: () => Promise<Place[]>): (regions: Regions) => Promise<Place[]> {
+  function joined(
+    own: () => Promise<SatelliteLocation[]>,
+  ): (regions: Regions) => Promise<SatelliteLocation[]> {
     const all = everywhere(own);
     return async (regions) =>
-      (await all()).filter(({ region }) => regions?.includes(region) ?? true).slice(0, mostPlaces);
+      (await all()).filter(({ region }) => regions?.includes(region) ?? true).slice(0, maxLocations);
   }
 
-  function everywhere(own: () => Promise<Place[]>): () => Promise<Place[]> {
-    let last: { at: number; places: Promise<Place[]> } | null = null;
+  function everywhere(own: () => Promise<SatelliteLocation[]>): () => Promise<SatelliteLocation[]> {
+    let last: { at: number; places: Promise<SatelliteLocation[]> } | null = null;
     return () => {
       const at = performance.now();
-      if (last && at - last.at < freshMs) return last.places;
-      const places = Promise.all([own(), store.serving()]).then(([mine, others]) => [...mine, ...others]);
+      if (last && at - last.at < cacheMs) return last.places;
+      const places = Promise.all([own(), store.listServing()]).then(([mine, others]) => [...mine, ...others]);
       const asked = { at, places };
       last = asked;
       places.catch(() => {
@@ -54,5 +56,5 @@ export function makeRegistry(options: {
       return places;
     };
   }
-  return { ofAgents: joined(embedded.ofAgents), ofClients: joined(embedded.ofClients) };
+  return { forAgents: joined(embedded.forAgents), forClients: joined(embedded.forClients) };
 }

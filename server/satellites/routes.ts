@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import { checkSatelliteAddress } from './addresses.ts';
-import { type SatelliteStore, webOf } from './store.ts';
+import { type SatelliteStore, webSettings } from './store.ts';
 
 const heartbeatEveryMs = 15_000;
 
@@ -41,7 +41,7 @@ export function satelliteRoutes(
       name: row.name,
       region: row.region,
       drain: row.draining,
-      web: webOf(row),
+      web: webSettings(row),
       ...common(),
       heartbeatEveryMs,
     };
@@ -49,7 +49,12 @@ export function satelliteRoutes(
   serveSatellite(app, api.postSatelliteHeartbeat, async ({ actor, body }) => {
     const row = await store.heartbeat(actor.satelliteId, body);
     if (!row) throw removed(actor.name);
-    return { drain: row.draining, web: webOf(row), ...common(), endUsers: await store.notActive(body.users) };
+    return {
+      drain: row.draining,
+      web: webSettings(row),
+      ...common(),
+      endUsers: await store.findInactiveUsers(body.users),
+    };
   });
 }
 

@@ -208,7 +208,7 @@ test('agents and clients are sent to those that serve; one that is silent stays 
 /** What the registry joins to the embedded ones. */
 async function serving() {
   const { makeSatelliteStore } = await import('./store.ts');
-  return makeSatelliteStore({ database: server.database, now: () => server.clock.at }).serving();
+  return makeSatelliteStore({ database: server.database, now: () => server.clock.at }).listServing();
 }
 
 test('sessions: moved elsewhere when drained, and ended with the suspension of their user', async () => {

@@ -11,25 +11,25 @@ import { isUuid } from '../identity/cursor.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
 
 /** Heartbeats come every 15 s: two may be lost. */
-export const awayAfterMs = 45_000;
+export const unreachableAfterMs = 45_000;
 /**
  * How long one that is not heard of stays on everybody's list, last: it may serve all the same, when it is the
  * server that it cannot reach, or the server that was away.
  */
-export const forgottenAfterMs = 600_000;
+export const delistedAfterMs = 600_000;
 
 type Row = typeof satellites.$inferSelect;
 
 function stateOf(row: Row, now: Date): Satellite['state'] {
   if (row.seenAt === null) return 'new';
-  if (now.getTime() - row.seenAt.getTime() > awayAfterMs) return 'away';
+  if (now.getTime() - row.seenAt.getTime() > unreachableAfterMs) return 'away';
   if (row.condition === 'stopping') return 'stopping';
   if (row.draining) return row.condition === 'drained' ? 'drained' : 'draining';
   return row.condition === 'serving' ? 'online' : 'draining';
 }
 
 /** What it may serve to browsers. */
-export const webOf = (row: Pick<Row, 'web' | 'portHost'>): SatelliteWeb | null =>
+export const webSettings = (row: Pick<Row, 'web' | 'portHost'>): SatelliteWeb | null =>
   row.web ? { portHost: row.portHost } : null;
 
 /** A satellite as the contract shows it. */
@@ -46,7 +46,7 @@ export function toSatellite(row: Row, now: Date): Satellite {
     hostname: row.hostname,
     load: state === 'away' ? null : row.load,
     draining: row.draining,
-    web: webOf(row),
+    web: webSettings(row),
     seenAt: row.seenAt?.toISOString() ?? null,
     createdAt: row.createdAt.toISOString(),
   };
@@ -147,7 +147,7 @@ export function makeSatelliteStore({
       return db.transaction(async (tx) => {
         const [before] = await tx.select().from(satellites).where(named(ref)).for('update');
         if (!before) throw unknown(ref);
-        const was = webOf(before);
+        const was = webSettings(before);
         if (isDeepStrictEqual(was, web)) return toSatellite(before, now());
         const taken =
           portHost === null || portHost === ownPortHost
@@ -243,7 +243,7 @@ export function makeSatelliteStore({
     },
 
     /** Those of the users who may have no sessions (any more). */
-    async notActive(userIds: string[]): Promise<string[]> {
+    async findInactiveUsers(userIds: string[]): Promise<string[]> {
       if (userIds.length === 0) return [];
       // One array rather than as many parameters: a statement has no more than 65,535 of these.
       const { rows } = await database.pool.query<{ id: string }>(
@@ -255,7 +255,7 @@ export function makeSatelliteStore({
     },
 
     /** The satellite, if it may serve browsers, and has registered. */
-    async webById(id: string): Promise<WebSatellite | null> {
+    async findWebSatellite(id: string): Promise<WebSatellite | null> {
       const [row] = await db
         .select()
         .from(satellites)
@@ -264,7 +264,7 @@ export function makeSatelliteStore({
     },
 
     /** Those that may serve browsers and do, or did until ten minutes ago. */
-    async servingWeb(): Promise<WebSatellite[]> {
+    async listWebSatellites(): Promise<WebSatellite[]> {
       const rows = await db
         .select()
         .from(satellites)
@@ -274,7 +274,7 @@ export function makeSatelliteStore({
             eq(satellites.draining, false),
             eq(satellites.condition, 'serving'),
             isNotNull(satellites.url),
-            gt(satellites.seenAt, new Date(now().getTime() - forgottenAfterMs)),
+            gt(satellites.seenAt, new Date(now().getTime() - delistedAfterMs)),
           ),
         )
         .orderBy(asc(satellites.name));
@@ -282,7 +282,7 @@ export function makeSatelliteStore({
     },
 
     /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
-    async serving(): Promise<{ id: string; name: string; url: string; region: string; stun?: string }[]> {
+    async listServing(): Promise<{ id: string; name: string; url: string; region: string; stun?: string }[]> {
       const at = now().getTime();
       const rows = await db
         .select()
@@ -292,11 +292,11 @@ export function makeSatelliteStore({
             eq(satellites.draining, false),
             eq(satellites.condition, 'serving'),
             isNotNull(satellites.url),
-            gt(satellites.seenAt, new Date(at - forgottenAfterMs)),
+            gt(satellites.seenAt, new Date(at - delistedAfterMs)),
           ),
         )
         .orderBy(asc(satellites.name));
-      const late = (row: Row) => Number(at - row.seenAt!.getTime() > awayAfterMs);
+      const late = (row: Row) => Number(at - row.seenAt!.getTime() > unreachableAfterMs);
       return rows
         .sort((a, b) => late(a) - late(b))
         .map(({ id, name, url, region, stun }) => ({

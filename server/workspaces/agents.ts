@@ -2,16 +2,16 @@ import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts'
 import { Problem } from '@cde/api/problem.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import { and, eq } from 'drizzle-orm';
-import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
-import type { Registry } from '../satellites/registry.ts';
+import type { SatelliteRegistry } from '../satellites/registry.ts';
 import { parseDuration } from '../templates/quantity.ts';
 import { appendLog } from './build-log.ts';
+import { enqueueReconcile } from './queue.ts';
 
 /** How long an agent may listen at satellites without asking the server again. */
 const listenTokenMs = 3600_000;
@@ -23,7 +23,7 @@ interface Deps {
   now: () => Date;
   keys: Keys;
   /** The satellites that agents should listen at. */
-  satellites: Registry['ofAgents'];
+  satellites: SatelliteRegistry['forAgents'];
   policy: ConnectionPolicy;
 }
 
@@ -31,7 +31,7 @@ interface Deps {
 export function makeAgents({ database, bus, now, keys, satellites, policy }: Deps) {
   const { db } = database;
 
-  async function current(actor: AgentActor) {
+  async function loadBuild(actor: AgentActor) {
     const [row] = await db
       .select({ workspace: workspaces, build: builds, owner: users.username })
       .from(workspaces)
@@ -43,11 +43,11 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
   }
 
   /** Only while the build is still the workspace's: a newer one may have taken over between the check and now. */
-  const mine = (actor: AgentActor) =>
+  const ownsWorkspace = (actor: AgentActor) =>
     and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
 
-  async function listenAt(buildId: string) {
-    const { regions } = await policy.ofBuild(buildId);
+  async function satellitesFor(buildId: string) {
+    const { regions } = await policy.forBuild(buildId);
     return (await satellites(regions)).map(({ region: _, ...place }) => place);
   }
 
@@ -56,7 +56,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
       actor: AgentActor,
       input: { tlsPublicKey: string; sshHostKey: string; version: string },
     ): Promise<AgentManifest> {
-      const { workspace, build, owner } = await current(actor);
+      const { workspace, build, owner } = await loadBuild(actor);
       await db.transaction(async (tx) => {
         await tx
           .update(workspaces)
@@ -66,11 +66,11 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
             agentVersion: input.version,
             agentSeenAt: now(),
           })
-          .where(mine(actor));
+          .where(ownsWorkspace(actor));
         await enqueueReconcile(tx, actor.workspaceId);
       });
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
-      const { paths, direct } = await policy.ofBuild(build.id);
+      const { paths, direct } = await policy.forBuild(build.id);
       const expires = new Date(now().getTime() + listenTokenMs);
       // Whoever is shown one can listen with it for this workspace: so each satellite gets one that is good there alone.
       const listenToken = (satellite: string) =>
@@ -97,7 +97,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
             : null,
         ticketKeys: [keys.tickets.publicKey],
         satellites: await Promise.all(
-          (await listenAt(build.id)).map(async ({ id, ...place }) => ({
+          (await satellitesFor(build.id)).map(async ({ id, ...place }) => ({
             ...place,
             listenToken: await listenToken(id ?? embeddedSatellite),
           })),
@@ -146,9 +146,9 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
       actor: AgentActor,
       stats: AgentStats,
     ): Promise<{ satellites: { name: string; url: string; stun?: string }[] }> {
-      await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(mine(actor));
+      await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(ownsWorkspace(actor));
       bus.publish({ workspaceId: actor.workspaceId });
-      return { satellites: (await listenAt(actor.buildId)).map(({ id: _, ...place }) => place) };
+      return { satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...place }) => place) };
     },
   };
 }

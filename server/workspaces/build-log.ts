@@ -23,13 +23,13 @@ export const maxBytes = 2 * 1024 * 1024;
 const lineOverhead = 100;
 
 const bytesOf = (line: NewLine) => Buffer.byteLength(line.text) + lineOverhead;
-const full = `The log of this build is full (at most ${maxBytes / 1024 / 1024} MiB and ${maxLines} lines). What the agent and the startup script print from here on is not kept.`;
+const fullText = `The log of this build is full (at most ${maxBytes / 1024 / 1024} MiB and ${maxLines} lines). What the agent and the startup script print from here on is not kept.`;
 
 /**
  * Leaves out the lines for which there is no room, and says so where the log is cut. What the server itself says always
  * has room.
  */
-async function fitting(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<NewLine[]> {
+async function withinLimits(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<NewLine[]> {
   const [size] = await tx.select().from(buildLogSizes).where(eq(buildLogSizes.buildId, buildId));
   const [last] = await tx
     .select({ seq: max(buildLogs.seq) })
@@ -46,7 +46,7 @@ async function fitting(tx: Queryable, buildId: string, lines: readonly NewLine[]
       bytes += bytesOf(line);
     } else if (!isCut) {
       isCut = true;
-      kept.push({ at: line.at, stage: line.stage, source: 'server', level: 'warn', text: full });
+      kept.push({ at: line.at, stage: line.stage, source: 'server', level: 'warn', text: fullText });
     }
   }
   if (kept.length > 0)
@@ -62,7 +62,7 @@ export async function appendLog(tx: Queryable, buildId: string, given: readonly 
   if (given.length === 0) return;
   // Numbers are given under a lock of this build's log, so that a reader who has seen line N has seen all before it.
   await tx.execute(sql`SELECT pg_advisory_xact_lock(hashtextextended(${buildId}, 1))`);
-  const lines = await fitting(tx, buildId, given);
+  const lines = await withinLimits(tx, buildId, given);
   if (lines.length === 0) return;
   const rows = lines.map(({ at, stage, source, level, text, agent }) => ({
     at: at.toISOString(),
@@ -117,7 +117,7 @@ export async function readLog(
  * The log as others than the workspace's owner read it: what the startup script prints may be their files and secrets,
  * so each run of its lines is replaced by one that says so, with the number of the last.
  */
-export function withoutStartupOutput(lines: readonly LogLine[]): LogLine[] {
+export function redactStartupOutput(lines: readonly LogLine[]): LogLine[] {
   const shown: LogLine[] = [];
   let hidden = 0;
   for (const [index, line] of lines.entries()) {

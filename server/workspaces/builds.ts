@@ -4,7 +4,6 @@ import type { ParameterValues } from '@cde/api/templates.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { and, eq, inArray, max } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { enqueueReconcile } from '../database/jobs.ts';
 import type { Database, Queryable } from '../database/pool.ts';
 import { isDuplicate } from '../database/pool.ts';
 import { builds, templates, templateVersions, users, workspaces } from '../database/schema.ts';
@@ -13,8 +12,9 @@ import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { checkParameters } from '../templates/parameters.ts';
 import { claimHome } from './homes.ts';
-import { isOpen, outcomes, raises, receive } from './statuses.ts';
-import { openBuilds, readBuild, type WorkspaceRow } from './store.ts';
+import { enqueueReconcile } from './queue.ts';
+import { evaluateRequest, isUnfinished, startsCompute, transitionStates } from './statuses.ts';
+import { readBuild, unfinishedBuilds, type WorkspaceRow } from './store.ts';
 
 interface Deps {
   database: Database;
@@ -51,7 +51,7 @@ export async function activeVersion(db: Queryable, template: { id: string } | { 
 }
 
 /** Fills in defaults and refuses what the template does not allow. */
-export function settleParameters(
+export function resolveParameters(
   declared: Parameters<typeof checkParameters>[0],
   given: ParameterValues,
   previous?: ParameterValues,
@@ -104,7 +104,7 @@ async function insertBuild(
   });
   await tx
     .update(workspaces)
-    .set({ currentBuildId: id, desired: outcomes[values.transition].desired, updatedAt: now })
+    .set({ currentBuildId: id, desired: transitionStates[values.transition].desired, updatedAt: now })
     .where(eq(workspaces.id, workspace.id));
   return id;
 }
@@ -122,9 +122,9 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
       .where(eq(workspaces.id, request.workspaceId))
       .for('update');
     if (!workspace) throw new Problem('workspace-not-found', 'This workspace does not exist any more.');
-    const open = await openBuilds(tx, workspace.id);
+    const open = await unfinishedBuilds(tx, workspace.id);
     const changed = request.parameters !== undefined && Object.keys(request.parameters).length > 0;
-    const answer = receive(workspace, open, request.transition, request.restart === true || changed);
+    const answer = evaluateRequest(workspace, open, request.transition, request.restart === true || changed);
     if (answer.kind === 'refuse') {
       if (answer.code === 'workspace-deleted')
         throw new Problem('workspace-deleted', `${workspace.name} is being deleted.`);
@@ -159,7 +159,7 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
         throw new Problem('template-not-found', 'The template of this workspace has no active version.');
       templateVersionId = active.version.id;
       // The workspace's own values stand where nothing new is given and the new version still has them.
-      parameters = settleParameters(
+      parameters = resolveParameters(
         active.version.content.parameters,
         request.parameters ?? {},
         workspace.parameters,
@@ -197,7 +197,12 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
           parameters: workspace.parameters,
           templateVersionId: workspace.templateVersionId,
         },
-        after: { desired: outcomes[request.transition].desired, parameters, templateVersionId, buildId: id },
+        after: {
+          desired: transitionStates[request.transition].desired,
+          parameters,
+          templateVersionId,
+          buildId: id,
+        },
       });
     await enqueueReconcile(tx, workspace.id);
     return id;
@@ -217,10 +222,10 @@ export interface NewWorkspace {
 }
 
 /** Creates a workspace, and its first build unless it is not to start. Returns its id. */
-export async function createWorkspaceRow(
+export async function createWorkspace(
   deps: Deps & { providers: { has(name: string): boolean } },
   caller: Caller<UserActor>,
-  mayCreateFor: (ownerId: string) => void,
+  authorizeForOwner: (ownerId: string) => void,
   input: NewWorkspace,
 ): Promise<string> {
   const { database, bus, now } = deps;
@@ -230,7 +235,7 @@ export async function createWorkspaceRow(
       let ownerId = caller.actor.userId;
       if (input.owner !== undefined && input.owner !== 'me' && input.owner !== caller.actor.username) {
         const [owner] = await tx.select({ id: users.id }).from(users).where(eq(users.username, input.owner));
-        mayCreateFor(owner?.id ?? '');
+        authorizeForOwner(owner?.id ?? '');
         if (!owner) throw new Problem('user-not-found', `There is no user ${input.owner}.`);
         ownerId = owner.id;
       }
@@ -255,7 +260,7 @@ export async function createWorkspaceRow(
                 : undefined,
           },
         );
-      const parameters = settleParameters(version.content.parameters, input.parameters);
+      const parameters = resolveParameters(version.content.parameters, input.parameters);
       if (input.home !== undefined)
         await claimHome(tx, caller.actor, input.home, { ownerId, provider: version.content.provider });
       await tx.insert(workspaces).values({
@@ -301,7 +306,7 @@ export async function createWorkspaceRow(
 }
 
 /** Asks a build to end early. A start is taken down again; a stop or delete cannot be half done. */
-export async function cancel(
+export async function cancelBuild(
   deps: Deps,
   caller: Caller<UserActor>,
   buildId: string,
@@ -315,15 +320,15 @@ export async function cancel(
       .where(eq(workspaces.id, workspace.id))
       .for('update');
     const [build] = await tx.select().from(builds).where(eq(builds.id, buildId));
-    if (!build || !isOpen(build.status))
+    if (!build || !isUnfinished(build.status))
       throw new Problem('build-ended', 'This build has ended; there is nothing to cancel.');
-    if (!raises(build.transition))
+    if (!startsCompute(build.transition))
       throw new Problem('build-ended', `A ${build.transition} cannot be cancelled.`, {
         hint: 'It ends by itself; start the workspace again afterwards.',
       });
     if (build.cancelRequested) return;
     await tx.update(builds).set({ cancelRequested: true }).where(eq(builds.id, buildId));
-    const open = await openBuilds(tx, workspace.id);
+    const open = await unfinishedBuilds(tx, workspace.id);
     if (open.at(-1)?.id === buildId)
       await tx
         .update(workspaces)

@@ -30,7 +30,7 @@ function select(db: Queryable, where: SQL | undefined) {
 }
 
 /** A page of the kept homes that the actor may see, the newest first. */
-export async function listKeptHomes(
+export async function listRetainedHomes(
   { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'homeSize'>> },
   actor: UserActor,
   query: { owner?: string | undefined; limit: number; after?: string | undefined },
@@ -68,7 +68,7 @@ export async function listKeptHomes(
 }
 
 /** The row of a kept home, locked, if the actor may see it. */
-async function lock(tx: Queryable, actor: UserActor, id: string) {
+async function lockRetainedHome(tx: Queryable, actor: UserActor, id: string) {
   const [row] = await tx
     .select()
     .from(workspaces)
@@ -79,13 +79,13 @@ async function lock(tx: Queryable, actor: UserActor, id: string) {
 }
 
 /** Gives a kept home up: its storage is deleted, for good. */
-export async function discardKeptHome(
+export async function discardRetainedHome(
   { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>> },
   caller: Caller<UserActor>,
   id: string,
 ): Promise<void> {
   await database.db.transaction(async (tx) => {
-    const row = await lock(tx, caller.actor, id);
+    const row = await lockRetainedHome(tx, caller.actor, id);
     authorize(caller.actor, 'workspace:delete', row);
     const provider = providers.get(row.provider);
     if (!provider)
@@ -119,7 +119,7 @@ export async function claimHome(
   id: string,
   wanted: { ownerId: string; provider: string },
 ): Promise<void> {
-  const row = await lock(tx, actor, id);
+  const row = await lockRetainedHome(tx, actor, id);
   if (row.ownerId !== wanted.ownerId)
     throw new Problem('home-not-restorable', "A home is restored into a workspace of its owner's only.");
   if (row.provider !== wanted.provider)

@@ -11,19 +11,20 @@ import { escapeLike, isUuid } from '../identity/cursor.ts';
  * counts (bench/lists.ts): the columns that are shown and no others (a build's rendered template is many
  * times the rest), moments as text from PostgreSQL, and no plan made anew for a seven-table join.
  */
-const moment = (column: string) => `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+const isoTimestamp = (column: string) =>
+  `to_char(${column} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
 
 const buildColumns = `
   b.id AS b_id, b.number AS b_number, b.transition AS b_transition, b.status AS b_status, b.stages AS b_stages,
   b.error AS b_error, b.initiator AS b_initiator, b.reason AS b_reason, b.cancel_requested AS b_cancel_requested,
-  ${moment('b.created_at')} AS b_created_at, ${moment('b.started_at')} AS b_started_at,
-  ${moment('b.finished_at')} AS b_finished_at, bv.number AS b_version`;
+  ${isoTimestamp('b.created_at')} AS b_created_at, ${isoTimestamp('b.started_at')} AS b_started_at,
+  ${isoTimestamp('b.finished_at')} AS b_finished_at, bv.number AS b_version`;
 
 const select = `
   SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation, w.cluster, w.namespace,
          w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key,
-         ${moment('w.agent_seen_at')} AS agent_seen_at, ${moment('w.created_at')} AS created_at,
-         ${moment('w.updated_at')} AS updated_at,
+         ${isoTimestamp('w.agent_seen_at')} AS agent_seen_at, ${isoTimestamp('w.created_at')} AS created_at,
+         ${isoTimestamp('w.updated_at')} AS updated_at,
          u.username AS owner, t.name AS template, v.number AS version, av.number AS active_version, ${buildColumns}
     FROM workspaces w
     JOIN users u ON u.id = w.owner_id
@@ -71,7 +72,7 @@ interface Row {
 }
 
 /** An agent reports every 30 s; after two missed reports it counts as away. */
-const awayAfterMs = 75_000;
+const disconnectedAfterMs = 75_000;
 
 function toWorkspace(row: Row, now: number): Workspace {
   return {
@@ -92,7 +93,9 @@ function toWorkspace(row: Row, now: number): Workspace {
     namespace: row.namespace,
     agent: {
       connected:
-        row.has_agent && row.agent_seen_at !== null && now - Date.parse(row.agent_seen_at) < awayAfterMs,
+        row.has_agent &&
+        row.agent_seen_at !== null &&
+        now - Date.parse(row.agent_seen_at) < disconnectedAfterMs,
       version: row.agent_version,
       lastSeenAt: row.agent_seen_at,
       sshHostKey: row.agent_ssh_host_key,

@@ -1,6 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
 import { and, eq } from 'drizzle-orm';
-import { enqueueReconcile } from '../database/jobs.ts';
 import { type Database, isUnavailable } from '../database/pool.ts';
 import { builds, users, workspaces } from '../database/schema.ts';
 import type { Bus } from '../events/bus.ts';
@@ -9,9 +8,10 @@ import type { Provider } from '../providers/provider.ts';
 import { appendLog } from './build-log.ts';
 import { requestBuild } from './builds.ts';
 import type { Outcome, Snapshot } from './outcome.ts';
-import { changes, decide } from './statuses.ts';
+import { enqueueReconcile } from './queue.ts';
+import { allowedStatusChanges, nextStep } from './statuses.ts';
 import { makeSteps, type StepDeps } from './steps.ts';
-import { openBuilds, type WorkspaceRow } from './store.ts';
+import { unfinishedBuilds, type WorkspaceRow } from './store.ts';
 
 export interface ReconcileDeps extends StepDeps {
   bus: Bus;
@@ -20,7 +20,7 @@ export interface ReconcileDeps extends StepDeps {
 }
 
 /** A step that keeps failing for a reason of ours gives its build up after this many attempts. */
-const mostAttempts = 5;
+const maxAttempts = 5;
 
 /** Another replica has taken a step since this one read: what it found is out of date. */
 class Stale extends Error {}
@@ -35,7 +35,7 @@ async function load(database: Database, workspaceId: string): Promise<Snapshot |
     .innerJoin(users, eq(users.id, workspaces.ownerId))
     .where(eq(workspaces.id, workspaceId));
   if (!found) return null;
-  const open = await openBuilds(database.db, workspaceId);
+  const open = await unfinishedBuilds(database.db, workspaceId);
   return { ...found, build: open[0] ?? null };
 }
 
@@ -49,7 +49,7 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
 
   async function commit({ workspace, build }: Snapshot, outcome: Outcome): Promise<void> {
     const to = outcome.workspace?.status;
-    if (to !== undefined && to !== workspace.status && !changes[workspace.status].includes(to))
+    if (to !== undefined && to !== workspace.status && !allowedStatusChanges[workspace.status].includes(to))
       throw new Error(`a workspace cannot go from ${workspace.status} to ${to}`);
     // A step that found nothing new, as most do while a pod comes up, is worth one statement.
     const isNew = Object.entries(outcome.workspace ?? {}).some(
@@ -86,7 +86,7 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
       const snapshot = await load(database, workspaceId);
       if (!snapshot || snapshot.workspace.status === 'deleted') return;
       const provider = deps.providers.get(snapshot.workspace.provider);
-      const action = decide(view(snapshot));
+      const action = nextStep(view(snapshot));
       if (action === 'nothing') return;
       try {
         const outcome = await perform(action, snapshot, provider);
@@ -98,7 +98,7 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
         if (error instanceof Stale) return enqueueReconcile(database.db, workspaceId);
         if (isUnavailable(error)) throw error;
         log.error({ err: error, workspace: workspaceId, action }, 'a reconcile step failed');
-        if (attempt < mostAttempts || !snapshot.build) throw error;
+        if (attempt < maxAttempts || !snapshot.build) throw error;
         await commit(
           snapshot,
           fail(snapshot, {

@@ -11,17 +11,17 @@ import { noAgent, type Outcome, type Snapshot } from './outcome.ts';
  * again and again, such as a job that cleans up, must not keep the cluster busy for ever.
  */
 const counts = { ended: 7, taken: 1, most: 21 };
-const forgetMs = 3600_000;
+const resetAfterMs = 3600_000;
 
-type Gone = Extract<Observation, { kind: 'absent' | 'exited' }>;
+type Ended = Extract<Observation, { kind: 'absent' | 'exited' }>;
 
 /** Something was done to it; a reason that is a sentence tells what. */
-const isTaken = (seen: Gone) => seen.kind === 'absent' || /^[A-Z]/.test(seen.reason);
+const wasRemoved = (seen: Ended) => seen.kind === 'absent' || /^[A-Z]/.test(seen.reason);
 
 /** Why compute is gone, as a sentence without its dot. */
-export function goneBecause(seen: Gone): string {
+export function describeEnd(seen: Ended): string {
   if (seen.kind === 'absent') return seen.reason ?? 'Its processes are gone (the machine may have restarted)';
-  return isTaken(seen) ? seen.reason : `The agent ended by itself: ${seen.reason}`;
+  return wasRemoved(seen) ? seen.reason : `The agent ended by itself: ${seen.reason}`;
 }
 
 /** No build is under way and the workspace should run: if its compute is gone, start it again, a few times. */
@@ -38,9 +38,9 @@ export function makeRecovery({ database, now }: { database: Database; now: () =>
       if (workspace.reason === note && !workspace.unseenSince) return null;
       return { workspace: { reason: note, unseenSince: null } };
     }
-    const reason = goneBecause(seen);
-    const isCalm = now().getTime() - workspace.updatedAt.getTime() > forgetMs;
-    const recoveries = (isCalm ? 0 : workspace.recoveries) + (isTaken(seen) ? counts.taken : counts.ended);
+    const reason = describeEnd(seen);
+    const isCalm = now().getTime() - workspace.updatedAt.getTime() > resetAfterMs;
+    const recoveries = (isCalm ? 0 : workspace.recoveries) + (wasRemoved(seen) ? counts.taken : counts.ended);
     if (recoveries > counts.most) {
       const text = `${reason}. This has happened too often within an hour: it is not started again by itself.`;
       return { workspace: { status: 'failed', reason: text, ...noAgent } };

@@ -8,13 +8,13 @@ import { serve, serveAgent } from '../http/serve.ts';
 import { authorize } from '../identity/authorize.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { Agents } from './agents.ts';
-import { readLog, withoutStartupOutput } from './build-log.ts';
-import { cancel, createWorkspaceRow, requestBuild } from './builds.ts';
-import { discardKeptHome, listKeptHomes } from './homes.ts';
+import { readLog, redactStartupOutput } from './build-log.ts';
+import { cancelBuild, createWorkspace, requestBuild } from './builds.ts';
+import { discardRetainedHome, listRetainedHomes } from './homes.ts';
 import { listWorkspaces, readWorkspace, showWorkspace } from './read.ts';
 import { renameWorkspace } from './rename.ts';
-import { isOpen } from './statuses.ts';
-import { findBuild, findWorkspace, listBuildRows, readBuild } from './store.ts';
+import { isUnfinished } from './statuses.ts';
+import { findBuild, findWorkspace, listBuilds, readBuild } from './store.ts';
 
 export interface WorkspaceRouteDeps {
   database: Database;
@@ -31,7 +31,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
   const { db } = database;
 
   /** A template version runs with all that is in the home: its owner chooses it, or a policy that all admins can read. */
-  function mustBeOwners({ userId }: { userId: string }, ownerId: string): void {
+  function requireOwner({ userId }: { userId: string }, ownerId: string): void {
     if (userId === ownerId || deps.foreignUpdates) return;
     throw new Problem('owner-must-agree', "Only the workspace's owner chooses what runs on their home.", {
       detail: 'A template version or parameter that they have not chosen could read their files.',
@@ -42,12 +42,12 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
   serve(app, api.listWorkspaces, ({ actor, query }) => listWorkspaces(database, actor, query, now()));
 
   serve(app, api.createWorkspace, async (input) => {
-    const id = await createWorkspaceRow(
+    const id = await createWorkspace(
       deps,
       input,
       (ownerId) => {
         authorize(input.actor, 'workspace:create', { ownerId });
-        if (input.body.home !== undefined) mustBeOwners(input.actor, ownerId);
+        if (input.body.home !== undefined) requireOwner(input.actor, ownerId);
       },
       input.body,
     );
@@ -87,7 +87,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
 
   serve(app, api.updateWorkspace, async (input) => {
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
-    mustBeOwners(input.actor, row.ownerId);
+    requireOwner(input.actor, row.ownerId);
     return requestBuild(deps, input, {
       workspaceId: row.id,
       transition: 'update',
@@ -101,13 +101,13 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'delete', home: input.query.home });
   });
 
-  serve(app, api.listKeptHomes, ({ actor, query }) => listKeptHomes(deps, actor, query));
+  serve(app, api.listKeptHomes, ({ actor, query }) => listRetainedHomes(deps, actor, query));
 
-  serve(app, api.discardKeptHome, (input) => discardKeptHome(deps, input, input.params.home));
+  serve(app, api.discardKeptHome, (input) => discardRetainedHome(deps, input, input.params.home));
 
   serve(app, api.listBuilds, async ({ actor, params, query }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
-    return listBuildRows(db, row.id, query.limit, query.after);
+    return listBuilds(db, row.id, query.limit, query.after);
   });
 
   serve(
@@ -118,16 +118,16 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
 
   serve(app, api.getBuildLog, async ({ actor, params, query, request }) => {
     const found = await findBuild(db, actor, params.build, 'workspace:read');
-    const changed = waitForChange(bus, params.build, query.wait * 1000, request.raw.socket);
+    const changed = watchBuild(bus, params.build, query.wait * 1000, request.raw.socket);
     try {
       for (;;) {
         // The build is read before its lines: if it had ended by then, no line can come after these.
         const build = (await readBuild(db, found.build.id))!;
         const lines = await readLog(db, build.id, query.after, query.limit);
-        const ended = !isOpen(build.status);
+        const ended = !isUnfinished(build.status);
         if (lines.length > 0 || ended || !(await changed.next()))
           return {
-            lines: actor.userId === found.workspace.ownerId ? lines : withoutStartupOutput(lines),
+            lines: actor.userId === found.workspace.ownerId ? lines : redactStartupOutput(lines),
             build,
             done: ended && lines.length < query.limit,
           };
@@ -139,7 +139,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
 
   serve(app, api.cancelBuild, async (input) => {
     const { build, workspace } = await findBuild(db, input.actor, input.params.build, 'workspace:operate');
-    return cancel(deps, input, build.id, workspace);
+    return cancelBuild(deps, input, build.id, workspace);
   });
 
   serve(app, api.getWorkspaceStats, async ({ actor, params }) => {
@@ -154,7 +154,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
 }
 
 /** Waits for changes of one build, for `forMs` in all; `next` resolves to false when the time is up. Other replicas' changes come by the bus too; a poll each 2 s stands behind it. */
-function waitForChange(
+function watchBuild(
   bus: Bus,
   buildId: string,
   forMs: number,

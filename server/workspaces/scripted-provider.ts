@@ -9,9 +9,9 @@ export interface ScriptedProvider extends Provider {
   calls: string[];
   launches: AgentLaunch[];
   /** The next answers to start/stop/remove, before the default `done`. */
-  next: Partial<Move>[];
+  nextMoves: Partial<Move>[];
   /** What `observe` says; by default what the calls would leave. */
-  seen: Observation | null;
+  observation: Observation | null;
   exit(workspaceId: string): void;
 }
 
@@ -20,13 +20,13 @@ export function makeScriptedProvider(): ScriptedProvider {
   const launches: AgentLaunch[] = [];
   const listeners: ((workspaceId: string) => void)[] = [];
   let running: string | null = null;
-  const answer = (): Move => ({ kind: 'done', state: {}, ...provider.next.shift() }) as Move;
+  const answer = (): Move => ({ kind: 'done', state: {}, ...provider.nextMoves.shift() }) as Move;
   const provider: ScriptedProvider = {
     name: 'local',
     calls,
     launches,
-    next: [],
-    seen: null,
+    nextMoves: [],
+    observation: null,
     exit: (workspaceId) => {
       for (const listener of listeners) listener(workspaceId);
     },
@@ -36,7 +36,7 @@ export function makeScriptedProvider(): ScriptedProvider {
       const move = answer();
       if (move.kind === 'done') {
         running = launch.buildId;
-        provider.seen = null;
+        provider.observation = null;
         launches.push(launch);
       }
       return move;
@@ -53,7 +53,7 @@ export function makeScriptedProvider(): ScriptedProvider {
       return answer();
     },
     async observe() {
-      return provider.seen ?? (running ? { kind: 'running', buildId: running } : { kind: 'absent' });
+      return provider.observation ?? (running ? { kind: 'running', buildId: running } : { kind: 'absent' });
     },
     purgeHomes: async () => [],
     onChange: (listener) => {

@@ -1,14 +1,14 @@
 import { stages, transitions, workspaceStatuses } from '@cde/api/workspaces.ts';
 import { describe, expect, test } from 'vitest';
 import {
-  advance,
+  advanceStages,
+  allowedStatusChanges,
   type BuildView,
-  changes,
   currentStage,
-  decide,
-  outcomes,
-  raises,
-  receive,
+  evaluateRequest,
+  nextStep,
+  startsCompute,
+  transitionStates,
 } from './statuses.ts';
 
 const build = (values: Partial<BuildView>): BuildView => ({
@@ -32,21 +32,21 @@ describe('decide', () => {
                 cancelRequested,
                 stages: stage ? [{ name: stage, status: 'running' }] : [],
               });
-              const action = decide({ desired: outcomes[transition].desired, status, build: view });
+              const action = nextStep({ desired: transitionStates[transition].desired, status, build: view });
               expect(action).toBeTruthy();
               expect(action).not.toBe('nothing');
-              if (cancelRequested && raises(transition)) expect(action).toBe('unwind');
+              if (cancelRequested && startsCompute(transition)) expect(action).toBe('unwind');
             }
   });
 
   test('a start goes through its stages in order', () => {
     const at = (stage: (typeof stages)[number]) =>
-      decide({
+      nextStep({
         desired: 'running',
         status: 'starting',
         build: build({ stages: [{ name: stage, status: 'running' }] }),
       });
-    expect(decide({ desired: 'running', status: 'pending', build: build({ status: 'queued' }) })).toBe(
+    expect(nextStep({ desired: 'running', status: 'pending', build: build({ status: 'queued' }) })).toBe(
       'begin',
     );
     expect(stages.map(at)).toEqual([
@@ -62,7 +62,7 @@ describe('decide', () => {
   test('without a build only a workspace that should run and does is looked at', () => {
     for (const status of workspaceStatuses)
       for (const desired of ['running', 'stopped', 'deleted'] as const)
-        expect(decide({ desired, status, build: null })).toBe(
+        expect(nextStep({ desired, status, build: null })).toBe(
           status === 'running' && desired === 'running' ? 'observe' : 'nothing',
         );
   });
@@ -70,8 +70,8 @@ describe('decide', () => {
 
 describe('advance', () => {
   test('ends the running stage and opens the next', () => {
-    const first = advance([], 'queued', new Date(1000));
-    const second = advance(first, 'render', new Date(2000));
+    const first = advanceStages([], 'queued', new Date(1000));
+    const second = advanceStages(first, 'render', new Date(2000));
     expect(second).toEqual([
       {
         name: 'queued',
@@ -82,7 +82,7 @@ describe('advance', () => {
       { name: 'render', status: 'running', startedAt: new Date(2000).toISOString(), finishedAt: null },
     ]);
     expect(currentStage({ stages: second })).toBe('render');
-    expect(advance(second, null, new Date(3000), 'failed').at(-1)).toMatchObject({ status: 'failed' });
+    expect(advanceStages(second, null, new Date(3000), 'failed').at(-1)).toMatchObject({ status: 'failed' });
   });
 });
 
@@ -90,46 +90,55 @@ describe('receive', () => {
   const calm = { status: 'stopped', desired: 'stopped' } as const;
   const starting = [{ transition: 'start' as const, cancelRequested: false }];
   test('what is so already needs no build', () => {
-    expect(receive(calm, [], 'stop', false)).toEqual({ kind: 'already' });
-    expect(receive({ status: 'running', desired: 'running' }, [], 'start', false)).toEqual({
+    expect(evaluateRequest(calm, [], 'stop', false)).toEqual({ kind: 'already' });
+    expect(evaluateRequest({ status: 'running', desired: 'running' }, [], 'start', false)).toEqual({
       kind: 'already',
     });
-    expect(receive({ status: 'starting', desired: 'running' }, starting, 'start', false)).toEqual({
+    expect(evaluateRequest({ status: 'starting', desired: 'running' }, starting, 'start', false)).toEqual({
       kind: 'already',
     });
   });
   test('a restart is never so already', () => {
-    expect(receive({ status: 'running', desired: 'running' }, [], 'start', true)).toEqual({
+    expect(evaluateRequest({ status: 'running', desired: 'running' }, [], 'start', true)).toEqual({
       kind: 'open',
       supersede: false,
     });
   });
   test('a stop or delete takes the place of a start under way, behind it', () => {
     for (const transition of ['stop', 'delete'] as const)
-      expect(receive({ status: 'starting', desired: 'running' }, starting, transition, false)).toEqual({
+      expect(
+        evaluateRequest({ status: 'starting', desired: 'running' }, starting, transition, false),
+      ).toEqual({
         kind: 'open',
         supersede: true,
       });
   });
   test('a start waits behind a stop, and a third must wait its turn', () => {
     const stopping = [{ transition: 'stop' as const, cancelRequested: false }];
-    expect(receive({ status: 'stopping', desired: 'stopped' }, stopping, 'start', false)).toEqual({
+    expect(evaluateRequest({ status: 'stopping', desired: 'stopped' }, stopping, 'start', false)).toEqual({
       kind: 'open',
       supersede: false,
     });
     expect(
-      receive({ status: 'stopping', desired: 'running' }, [...stopping, ...starting], 'update', false),
+      evaluateRequest(
+        { status: 'stopping', desired: 'running' },
+        [...stopping, ...starting],
+        'update',
+        false,
+      ),
     ).toMatchObject({ kind: 'refuse', code: 'workspace-busy' });
   });
   test('what is being deleted stays so; a delete that failed may be thought over', () => {
     const deleting = [{ transition: 'delete' as const, cancelRequested: false }];
-    expect(receive({ status: 'deleting', desired: 'deleted' }, deleting, 'start', false)).toMatchObject({
+    expect(
+      evaluateRequest({ status: 'deleting', desired: 'deleted' }, deleting, 'start', false),
+    ).toMatchObject({
       code: 'workspace-deleted',
     });
-    expect(receive({ status: 'failed', desired: 'deleted' }, [], 'start', false)).toMatchObject({
+    expect(evaluateRequest({ status: 'failed', desired: 'deleted' }, [], 'start', false)).toMatchObject({
       kind: 'open',
     });
-    expect(receive({ status: 'deleted', desired: 'deleted' }, [], 'start', false)).toMatchObject({
+    expect(evaluateRequest({ status: 'deleted', desired: 'deleted' }, [], 'start', false)).toMatchObject({
       code: 'workspace-deleted',
     });
   });
@@ -139,8 +148,8 @@ test('no status is a trap: from each one a delete can be reached, and deleted is
   for (const status of workspaceStatuses) {
     if (status === 'deleted') continue;
     const reached = new Set<(typeof workspaceStatuses)[number]>([status]);
-    for (const from of reached) for (const to of changes[from]) reached.add(to);
+    for (const from of reached) for (const to of allowedStatusChanges[from]) reached.add(to);
     expect(reached.has('deleted')).toBe(true);
   }
-  expect(changes.deleted).toEqual([]);
+  expect(allowedStatusChanges.deleted).toEqual([]);
 });

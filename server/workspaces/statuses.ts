@@ -13,7 +13,7 @@ import type {
  */
 
 /** What each transition makes of a workspace: wanted state, status while it runs, status at its end. */
-export const outcomes: Record<
+export const transitionStates: Record<
   Transition,
   { desired: DesiredState; during: WorkspaceStatus; after: WorkspaceStatus }
 > = {
@@ -24,16 +24,17 @@ export const outcomes: Record<
 };
 
 /** Transitions that bring compute up, and so can be cancelled on the way. */
-export const raises = (transition: Transition): boolean => transition === 'start' || transition === 'update';
+export const startsCompute = (transition: Transition): boolean =>
+  transition === 'start' || transition === 'update';
 
-export const isOpen = (status: BuildStatus): boolean => status === 'queued' || status === 'running';
+export const isUnfinished = (status: BuildStatus): boolean => status === 'queued' || status === 'running';
 
 /** Statuses in which an agent may be reached: also a failed startup script leaves one to look around with. */
-export const mayHaveAgent = (status: WorkspaceStatus): boolean =>
+export const canHaveAgent = (status: WorkspaceStatus): boolean =>
   status === 'running' || status === 'starting' || status === 'failed';
 
 /** The status changes that may happen; anything else is a bug, and a test walks them all. */
-export const changes: Record<WorkspaceStatus, readonly WorkspaceStatus[]> = {
+export const allowedStatusChanges: Record<WorkspaceStatus, readonly WorkspaceStatus[]> = {
   pending: ['starting', 'stopping', 'deleting', 'stopped', 'failed'],
   starting: ['starting', 'running', 'failed', 'stopped', 'stopping', 'deleting'],
   running: ['starting', 'stopping', 'deleting', 'failed'],
@@ -59,7 +60,7 @@ export interface WorkspaceView {
 }
 
 /** What one reconcile step does. */
-export type Action =
+export type Step =
   | 'nothing'
   /** No build is open: look whether the compute is still there. */
   | 'observe'
@@ -80,9 +81,9 @@ export function currentStage(build: Pick<BuildView, 'stages'>): Stage | null {
 }
 
 /** Decides the next step from what is wanted and what is known. */
-export function decide({ desired, status, build }: WorkspaceView): Action {
+export function nextStep({ desired, status, build }: WorkspaceView): Step {
   if (!build) return desired === 'running' && status === 'running' ? 'observe' : 'nothing';
-  if (build.cancelRequested && raises(build.transition)) return 'unwind';
+  if (build.cancelRequested && startsCompute(build.transition)) return 'unwind';
   if (build.status === 'queued') return 'begin';
   if (build.transition === 'stop') return 'stop';
   if (build.transition === 'delete') return 'remove';
@@ -103,7 +104,7 @@ export function decide({ desired, status, build }: WorkspaceView): Action {
 }
 
 /** Ends the running stage (as `ended`) and opens `next`, at `at`. */
-export function advance(
+export function advanceStages(
   stages: readonly BuildStage[],
   next: Stage | null,
   at: Date,
@@ -118,7 +119,7 @@ export function advance(
     : [...closed, { name: next, status: 'running', startedAt: moment, finishedAt: null }];
 }
 
-export type Request =
+export type RequestDecision =
   /** Nothing to do: the workspace is, or is about to be, as asked. */
   | { kind: 'already' }
   /** Open a build; `supersede` cancels the start that is under way. */
@@ -126,12 +127,12 @@ export type Request =
   | { kind: 'refuse'; code: 'workspace-deleted' | 'workspace-busy' };
 
 /** What a request for `transition` means, given the workspace and its open builds (oldest first). `force`: a restart, or changed parameters. */
-export function receive(
+export function evaluateRequest(
   workspace: { status: WorkspaceStatus; desired: DesiredState },
   open: readonly { transition: Transition; cancelRequested: boolean }[],
   transition: Transition,
   force: boolean,
-): Request {
+): RequestDecision {
   if (workspace.status === 'deleted') return { kind: 'refuse', code: 'workspace-deleted' };
   const newest = open.at(-1);
   if (workspace.desired === 'deleted' && transition !== 'delete') {
@@ -141,7 +142,7 @@ export function receive(
   if (newest) {
     if (newest.transition === transition && !newest.cancelRequested && !force) return { kind: 'already' };
     if (open.length >= 2) return { kind: 'refuse', code: 'workspace-busy' };
-    return { kind: 'open', supersede: raises(newest.transition) };
+    return { kind: 'open', supersede: startsCompute(newest.transition) };
   }
   if (transition === 'start' && workspace.status === 'running' && !force) return { kind: 'already' };
   if (transition === 'stop' && workspace.status === 'stopped') return { kind: 'already' };

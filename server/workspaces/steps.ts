@@ -8,8 +8,8 @@ import { parseDuration } from '../templates/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
 import { noAgent, type Outcome, type Snapshot } from './outcome.ts';
-import { goneBecause, makeRecovery } from './recovery.ts';
-import { type Action, advance, currentStage, outcomes } from './statuses.ts';
+import { describeEnd, makeRecovery } from './recovery.ts';
+import { advanceStages, currentStage, type Step, transitionStates } from './statuses.ts';
 import type { BuildRow, WorkspaceRow } from './store.ts';
 
 export interface StepDeps {
@@ -37,7 +37,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
   const recover = makeRecovery({ database, now });
 
   /** The provider was turned off: what it made cannot be reached, and that must be said. */
-  function withoutProvider(action: Action, snapshot: Snapshot): Outcome | null {
+  function withoutProvider(action: Step, snapshot: Snapshot): Outcome | null {
     if (action === 'observe') return null;
     return fail(snapshot, {
       code: 'provider-not-available',
@@ -48,7 +48,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
   }
 
   async function perform(
-    action: Action,
+    action: Step,
     snapshot: Snapshot,
     provider: Provider | undefined,
   ): Promise<Outcome | null> {
@@ -83,7 +83,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     const next: Stage = transition === 'start' || transition === 'update' ? 'render' : 'provision';
     return {
       workspace: {
-        status: outcomes[transition].during,
+        status: transitionStates[transition].during,
         reason: null,
         ...(transition === 'update' && {
           templateVersionId: build!.templateVersionId,
@@ -91,7 +91,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         }),
         ...(build!.initiator !== 'system' && { recoveries: 0 }),
       },
-      build: { status: 'running', startedAt: now(), stages: advance(build!.stages, next, now()) },
+      build: { status: 'running', startedAt: now(), stages: advanceStages(build!.stages, next, now()) },
       lines: [
         line(
           next,
@@ -127,7 +127,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       build: {
         rendered: result.ok,
         agentTokenHash: hashSecret(agentToken(build.id)),
-        stages: advance(build.stages, 'provision', now()),
+        stages: advanceStages(build.stages, 'provision', now()),
       },
       lines: [line('render', 'server', `template version ${version!.number} rendered`)],
       again: 'now',
@@ -162,7 +162,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         restoreFrom: null,
         ...move.place,
       },
-      build: { stages: advance(build.stages, 'agent', now()) },
+      build: { stages: advanceStages(build.stages, 'agent', now()) },
       lines,
       again: 'now',
     };
@@ -188,7 +188,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     const build = snapshot.build!;
     if (workspace.agentTlsKey !== null && workspace.agentBuildId === build.id)
       return {
-        build: { stages: advance(build.stages, 'startup', now()) },
+        build: { stages: advanceStages(build.stages, 'startup', now()) },
         lines: [line('agent', 'server', 'agent connected')],
         again: 'now',
       };
@@ -247,14 +247,14 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
   }
 
   function ready(build: BuildRow, lines: NewLine[]): Outcome {
-    return { build: { stages: advance(build.stages, 'ready', now()) }, lines, again: 'now' };
+    return { build: { stages: advanceStages(build.stages, 'ready', now()) }, lines, again: 'now' };
   }
 
   function finish({ build }: Snapshot): Outcome {
     const took = ((now().getTime() - build!.createdAt.getTime()) / 1000).toFixed(1);
     return {
       workspace: { status: 'running', reason: null },
-      build: { status: 'succeeded', finishedAt: now(), stages: advance(build!.stages, null, now()) },
+      build: { status: 'succeeded', finishedAt: now(), stages: advanceStages(build!.stages, null, now()) },
       lines: [line('ready', 'server', `ready after ${took} s`)],
     };
   }
@@ -280,7 +280,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     if (action === 'stop')
       return {
         workspace: state,
-        build: { status: 'succeeded', finishedAt: now(), stages: advance(build.stages, null, now()) },
+        build: { status: 'succeeded', finishedAt: now(), stages: advanceStages(build.stages, null, now()) },
         lines: [...lines, line('provision', 'server', 'stopped; the home stays')],
       };
     return {
@@ -288,7 +288,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       build: {
         status: 'cancelled',
         finishedAt: now(),
-        stages: advance(build.stages, null, now(), 'cancelled'),
+        stages: advanceStages(build.stages, null, now(), 'cancelled'),
       },
       lines: [...lines, line(currentStage(build) ?? 'queued', 'server', 'cancelled', 'warn')],
     };
@@ -318,7 +318,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         ...noAgent,
       },
       ...(workspace.restoreFrom && { giveBack: { workspaceId: workspace.restoreFrom, until: keptUntil } }),
-      build: { status: 'succeeded', finishedAt: now(), stages: advance(build.stages, null, now()) },
+      build: { status: 'succeeded', finishedAt: now(), stages: advanceStages(build.stages, null, now()) },
       lines: [...lines, line('provision', 'server', 'deleted')],
     };
   }
@@ -333,7 +333,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       {
         code: 'agent-exited',
         message: `The agent ended ${when}.`,
-        detail: goneBecause(seen),
+        detail: describeEnd(seen),
         hint: 'See the log above, then start it again: cde start',
         fault: 'system',
       },
@@ -358,7 +358,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         status: 'failed',
         error: recorded,
         finishedAt: now(),
-        stages: advance(build.stages, null, now(), 'failed'),
+        stages: advanceStages(build.stages, null, now(), 'failed'),
       },
       lines: [...lines, line(stage, 'server', text, 'error')],
     };

@@ -29,7 +29,7 @@ export function toBuild(row: BuildRow, templateVersion: number): Build {
   };
 }
 
-function matches(ref: string, actor: UserActor): SQL | undefined {
+function refCondition(ref: string, actor: UserActor): SQL | undefined {
   const named = parseRef(ref, actor);
   if ('id' in named) return eq(workspaces.id, named.id);
   return and(
@@ -53,7 +53,7 @@ export async function findWorkspace(
     .select({ row: workspaces, owner: users.username })
     .from(workspaces)
     .innerJoin(users, eq(users.id, workspaces.ownerId))
-    .where(matches(ref, actor));
+    .where(refCondition(ref, actor));
   if (!found || !isAllowed(actor, 'workspace:read', found.row)) throw workspaceNotFound(ref);
   authorize(actor, permission, found.row);
   return found;
@@ -95,7 +95,7 @@ export async function readBuild(db: Queryable, id: string): Promise<Build | null
 }
 
 /** A page of a workspace's builds, newest first; `after` is a build number. */
-export async function listBuildRows(
+export async function listBuilds(
   db: Queryable,
   workspaceId: string,
   limit: number,
@@ -118,7 +118,7 @@ export async function listBuildRows(
 }
 
 /** The builds of a workspace that have not ended, oldest first. */
-export function openBuilds(db: Queryable, workspaceId: string): Promise<BuildRow[]> {
+export function unfinishedBuilds(db: Queryable, workspaceId: string): Promise<BuildRow[]> {
   return db
     .select()
     .from(builds)
@@ -127,7 +127,7 @@ export function openBuilds(db: Queryable, workspaceId: string): Promise<BuildRow
 }
 
 /** Workspaces that somebody should look at: after a (re)start of the server (null), or because nothing wakes them. */
-export async function workspacesToLookAt(db: Queryable, silentSince: Date | null): Promise<string[]> {
+export async function workspacesToReconcile(db: Queryable, silentSince: Date | null): Promise<string[]> {
   const rows = await db
     .select({ id: workspaces.id })
     .from(workspaces)

@@ -1,16 +1,16 @@
 import { inArray } from 'drizzle-orm';
-import { enqueueReconciles } from '../database/jobs.ts';
 import type { Database } from '../database/pool.ts';
 import { workspaces } from '../database/schema.ts';
 import { isUuid } from '../identity/cursor.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { claimedHomes } from './homes.ts';
-import { workspacesToLookAt } from './store.ts';
+import { enqueueReconciles } from './queue.ts';
+import { workspacesToReconcile } from './store.ts';
 
-const everyMs = 60_000;
+const intervalMs = 60_000;
 /** An agent reports every 30 s; after three silences somebody goes and looks. */
-const silentMs = 95_000;
+const agentSilentMs = 95_000;
 
 /**
  * What no event announces: at the start, everything that was under way when the last server ended; each
@@ -22,15 +22,15 @@ export function makeSweep(options: {
   homeGraceMs: number;
   now: () => Date;
   log: Logger;
-  alsoEach: () => Promise<void>;
-}): { start(): Promise<void>; once(): Promise<void>; stop(): void } {
+  afterEach: () => Promise<void>;
+}): { start(): Promise<void>; runOnce(): Promise<void>; stop(): void } {
   const { database, providers, now, log } = options;
   let timer: NodeJS.Timeout | null = null;
 
   const wakeAll = (ids: string[]) => enqueueReconciles(database.db, ids, { isSweep: true });
 
-  async function once(): Promise<void> {
-    await wakeAll(await workspacesToLookAt(database.db, new Date(now().getTime() - silentMs)));
+  async function runOnce(): Promise<void> {
+    await wakeAll(await workspacesToReconcile(database.db, new Date(now().getTime() - agentSilentMs)));
     const claimed = await claimedHomes(database.db);
     for (const provider of providers.values()) {
       const purged = await provider.purgeHomes(options.homeGraceMs, now(), { claimed });
@@ -49,21 +49,23 @@ export function makeSweep(options: {
     await database.pool.query(
       'DELETE FROM graphile_worker._private_jobs WHERE key IS NULL AND locked_at IS NULL AND attempts >= max_attempts',
     );
-    await options.alsoEach();
+    await options.afterEach();
   }
 
   function plan(): void {
     timer = setTimeout(async () => {
-      await once().catch((error) => log.warn({ err: error }, 'the sweep failed; it comes again in a minute'));
+      await runOnce().catch((error) =>
+        log.warn({ err: error }, 'the sweep failed; it comes again in a minute'),
+      );
       if (timer) plan();
-    }, everyMs);
+    }, intervalMs);
     timer.unref();
   }
 
   return {
-    once,
+    runOnce: runOnce,
     async start() {
-      await wakeAll(await workspacesToLookAt(database.db, null));
+      await wakeAll(await workspacesToReconcile(database.db, null));
       plan();
     },
     stop() {

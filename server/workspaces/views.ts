@@ -2,7 +2,7 @@ import { eq, max } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { buildLogs, builds, workspaces } from '../database/schema.ts';
 import type { TopicReader } from '../events/hub.ts';
-import { readLog, withoutStartupOutput } from './build-log.ts';
+import { readLog, redactStartupOutput } from './build-log.ts';
 import { readWorkspace } from './read.ts';
 import { readBuild } from './store.ts';
 
@@ -36,7 +36,7 @@ export function makeViews(database: Database, now: () => Date, mayRead: TopicRea
       return { ownerId: row!.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
     },
     log: (buildId, after) => readLog(db, buildId, after, logPage),
-    redactLines: withoutStartupOutput,
+    redactLines: redactStartupOutput,
     async logEnd(buildId) {
       const [row] = await db
         .select({ end: max(buildLogs.seq) })

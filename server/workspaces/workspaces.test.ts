@@ -51,8 +51,8 @@ afterAll(async () => {
 beforeEach(() => {
   provider.calls.length = 0;
   provider.launches.length = 0;
-  provider.next.length = 0;
-  provider.seen = null;
+  provider.nextMoves.length = 0;
+  provider.observation = null;
 });
 
 async function call(
@@ -252,7 +252,7 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
     (await database.pool.query("SELECT revision FROM workspaces WHERE name = 'patient'")).rows[0].revision;
   const before = await revision();
   const waits = { kind: 'again', state: { since: 'noon', at: [1] }, afterMs: 5 } as const;
-  provider.next.push(waits, waits, { ...waits, state: { at: [1], since: 'noon' } }, waits);
+  provider.nextMoves.push(waits, waits, { ...waits, state: { at: [1], since: 'noon' } }, waits);
   expect((await call(ada, 'POST', '/api/v1/workspaces/patient/stop', {})).status).toBe(202);
   await untilStatus('patient', 'stopped');
   expect(provider.calls.filter((one) => one === 'stop')).toHaveLength(5);
@@ -263,7 +263,7 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
 test('while a move waits, the workspace says why, as the build log does', async () => {
   const why = 'No node fits the pod: 1 Insufficient cpu.';
   const waits = { kind: 'again', state: {}, afterMs: 50, message: why } as const;
-  provider.next.push(...Array.from({ length: 10_000 }, () => waits));
+  provider.nextMoves.push(...Array.from({ length: 10_000 }, () => waits));
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'waits', template: 'plain' });
   const shown = await until(
     () => call(ada, 'GET', '/api/v1/workspaces/waits'),
@@ -272,7 +272,7 @@ test('while a move waits, the workspace says why, as the build log does', async 
   expect(shown.body.status).toBe('starting');
   const { items } = (await call(ada, 'GET', '/api/v1/workspaces?search=waits')).body;
   expect(items).toMatchObject([{ name: 'waits', reason: why }]);
-  provider.next.length = 0;
+  provider.nextMoves.length = 0;
   await agentArrives();
   expect(await untilStatus('waits', 'running')).toMatchObject({ reason: null });
 });
@@ -336,7 +336,7 @@ test('a script that never ends is reported as such', async () => {
 });
 
 test('a provider that fails says why; what it remembers is kept', async () => {
-  provider.next.push({
+  provider.nextMoves.push({
     kind: 'failed',
     state: { half: true },
     error: { code: 'home-disk-full', message: 'The disk is full.', hint: 'Free some.', fault: 'system' },
@@ -358,7 +358,11 @@ test('an agent that dies before it has registered fails the build at once', asyn
     () => show('dies'),
     (value) => stageOf(value) === 'agent',
   );
-  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'exit code 1: no such file' };
+  provider.observation = {
+    kind: 'exited',
+    buildId: workspace.latestBuild.id,
+    reason: 'exit code 1: no such file',
+  };
   provider.exit(workspace.id);
   expect((await untilStatus('dies', 'failed')).latestBuild.error).toMatchObject({
     code: 'agent-exited',
@@ -369,7 +373,7 @@ test('an agent that dies before it has registered fails the build at once', asyn
 /** Its compute is gone for `reason`, and the server starts it again, by itself. */
 async function recovers(name: string, number: number, reason: string): Promise<void> {
   const workspace = await show(name);
-  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason };
+  provider.observation = { kind: 'exited', buildId: workspace.latestBuild.id, reason };
   provider.exit(workspace.id);
   await agentArrives();
   const again = await until(
@@ -383,7 +387,7 @@ test('compute that ends by itself is started again, a few times', async () => {
   await running('crash');
   for (let number = 2; number <= 4; number++) await recovers('crash', number, 'out of memory');
   const workspace = await show('crash');
-  provider.seen = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
+  provider.observation = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
   provider.exit(workspace.id);
   expect((await untilStatus('crash', 'failed')).reason).toMatch(
     /out of memory\. This has happened too often/,

@@ -1,6 +1,5 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import { and, eq, inArray, isNotNull, ne, or } from 'drizzle-orm';
-import { enqueueReconcile } from '../../database/jobs.ts';
 import type { Database } from '../../database/pool.ts';
 import { users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
@@ -10,6 +9,7 @@ import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts
 import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
 import { protectHome, volumeOfClaim } from '../../providers/kubernetes/homes.ts';
 import { labels } from '../../providers/kubernetes/names.ts';
+import { enqueueReconcile } from '../../workspaces/queue.ts';
 import { classifyOrphans, type OrphanFinding } from './classify.ts';
 
 export interface OrphanDeps {

@@ -9,7 +9,7 @@ import type { Tickets } from './tickets.ts';
  * Opens a session of the server's own with a workspace's agent, in the name of `actor`, who may connect to it.
  * Rejects with a Problem (no ticket) or a TunnelError. `username` is the owner's.
  */
-export function makeOpener(app: FastifyInstance, issueTicket: Tickets) {
+export function makeSessionOpener(app: FastifyInstance, issueTicket: Tickets) {
   return async (
     actor: UserActor,
     workspace: string,
@@ -33,7 +33,7 @@ export function makeOpener(app: FastifyInstance, issueTicket: Tickets) {
   };
 }
 
-export type Opener = ReturnType<typeof makeOpener>;
+export type SessionOpener = ReturnType<typeof makeSessionOpener>;
 
 /** This replica's satellite, as this process itself reaches it. */
 function ownSatellite(app: FastifyInstance): { name: string; url: string }[] {

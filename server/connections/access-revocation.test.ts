@@ -8,7 +8,7 @@ import { users } from '../database/schema.ts';
 import { makeBus } from '../events/bus.ts';
 import { makeLog } from '../log.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import { makeStanding } from './standing.ts';
+import { makeAccessRevocation } from './access-revocation.ts';
 
 let server: TestServer;
 let url: string;
@@ -84,7 +84,7 @@ test('who asks is told of those found at once, of others when it happens on anot
   ];
   const bus = makeBus({ url: server.database.url, pool: server.database.pool, log: makeLog('silent') });
   await bus.start();
-  const standing = makeStanding({
+  const revocation = makeAccessRevocation({
     database: server.database,
     bus,
     log: makeLog('silent'),
@@ -92,30 +92,30 @@ test('who asks is told of those found at once, of others when it happens on anot
     holdMs: 3600_000,
   });
   const still = new AbortController();
-  expect(await standing.ended([], still.signal)).toEqual([]);
+  expect(await revocation.waitForRevoked([], still.signal)).toEqual([]);
   // Nobody whom the server does not know has sessions.
   const stranger = v7();
-  expect(await standing.ended([cy.id, stranger], still.signal)).toEqual([stranger]);
-  expect(await standing.inactive([cy.id, stranger])).toEqual([stranger]);
+  expect(await revocation.waitForRevoked([cy.id, stranger], still.signal)).toEqual([stranger]);
+  expect(await revocation.findRevoked([cy.id, stranger])).toEqual([stranger]);
 
-  const first = standing.ended([cy.id, dan.id], still.signal);
-  const second = standing.ended([dan.id], still.signal);
-  await standing.check();
+  const first = revocation.waitForRevoked([cy.id, dan.id], still.signal);
+  const second = revocation.waitForRevoked([dan.id], still.signal);
+  await revocation.check();
   const root = await server.addUser('root2', 'owner');
   // By the bus of another replica: the HTTP side has one of its own.
   await server.request(root, 'PATCH', '/api/v1/users/cy', { status: 'suspended' });
   expect(await first).toEqual([cy.id]);
-  expect(await standing.inactive([cy.id, dan.id])).toEqual([cy.id]);
+  expect(await revocation.findRevoked([cy.id, dan.id])).toEqual([cy.id]);
   // Without the bus, by the look that stands behind it.
   await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, dan.id));
-  await standing.check();
+  await revocation.check();
   expect(await second).toEqual([dan.id]);
 
-  const [left, closing] = [new AbortController(), standing.ended([eve.id], still.signal)];
-  const gone = standing.ended([eve.id], left.signal);
+  const [left, closing] = [new AbortController(), revocation.waitForRevoked([eve.id], still.signal)];
+  const gone = revocation.waitForRevoked([eve.id], left.signal);
   left.abort();
   expect(await gone).toEqual([]);
-  standing.close();
+  revocation.close();
   expect(await closing).toEqual([]);
   await bus.close();
 });

@@ -3,23 +3,23 @@ import { remembered } from '@cde/satellite/ports/remembered.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
 import { isAllowed } from '../identity/authorize.ts';
-import type { PortPlace } from './names.ts';
+import type { PortRef } from './names.ts';
 import { type FoundPort, findPort, findSession } from './store.ts';
 
 /** `level`, or what is left of it where an administrator allows less. */
-export function limitLevel(level: PortLevel | null, most: PortLevel | 'off'): PortLevel | null {
-  if (level === null || most === 'off') return null;
+export function capLevel(level: PortLevel | null, max: PortLevel | 'off'): PortLevel | null {
+  if (level === null || max === 'off') return null;
   const { options } = PortLevel;
-  return options[Math.min(options.indexOf(level), options.indexOf(most))]!;
+  return options[Math.min(options.indexOf(level), options.indexOf(max))]!;
 }
 
 /** May they? `sign-in`: not as nobody, but perhaps as somebody. */
-export function decide(
+export function authorizePort(
   port: FoundPort | null,
   who: UserActor | null,
-  most: PortLevel | 'off',
+  max: PortLevel | 'off',
 ): 'yes' | 'sign-in' | 'no' {
-  const level = port && limitLevel(port.level, most);
+  const level = port && capLevel(port.level, max);
   if (level === 'public') return 'yes';
   // Whoever is not signed in learns nothing of what there is.
   if (!who) return 'sign-in';
@@ -29,15 +29,15 @@ export function decide(
 }
 
 /** Looks up ports and browser sessions, each at most once in two seconds. */
-export function makeAccess(database: Database, now: () => Date) {
+export function makePortLookup(database: Database, now: () => Date) {
   const ports = remembered<FoundPort | null>();
   const sessions = remembered<UserActor | null>();
   return {
-    port: (place: PortPlace) => ports.read(JSON.stringify(place), () => findPort(database, place)),
+    port: (place: PortRef) => ports.read(JSON.stringify(place), () => findPort(database, place)),
     /** A share was changed here: what is remembered may be old. Other replicas find out in two seconds. */
     forgetPorts: ports.forget,
     session: (id: string) => sessions.read(id, () => findSession(database, id, now())),
   };
 }
 
-export type Access = ReturnType<typeof makeAccess>;
+export type PortLookup = ReturnType<typeof makePortLookup>;

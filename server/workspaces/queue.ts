@@ -8,16 +8,16 @@ import {
   Logger as WorkerLogger,
 } from 'graphile-worker';
 import { validate } from 'uuid';
+import { type Database, openDatabase, type Queryable } from '../database/pool.ts';
+import type { Replica } from '../database/replicas.ts';
 import type { Logger } from '../log.ts';
-import { type Database, openDatabase, type Queryable } from './pool.ts';
-import type { Replica } from './replicas.ts';
 
 /**
  * Of the steps that are due, which come first: those of what is under way, then all others in their turn, then what a
  * sweep looks at. So of a thousand that are started at once the first are ready while the last still wait, instead of
  * all at the end; and after a restart nobody waits behind a look at everything.
  */
-const priorities = { underWay: 0, other: 10, sweep: 20 } as const;
+const priorities = { inProgress: 0, other: 10, sweep: 20 } as const;
 
 /**
  * Asks for a reconcile step of a workspace, in the caller's transaction. One job waits per workspace at
@@ -35,7 +35,7 @@ export async function enqueueReconcile(
 }
 
 /** How many locks a statement takes, and keeps until its end, for which a request may have to wait. */
-const mostAtOnce = 100;
+const maxPerStatement = 100;
 
 /** The same for many, each at once, in few statements. */
 export async function enqueueReconciles(
@@ -45,8 +45,8 @@ export async function enqueueReconciles(
 ): Promise<void> {
   // In the same order in all replicas, so that none waits for the other's locks in turn.
   const sorted = [...new Set(workspaceIds)].sort();
-  for (let at = 0; at < sorted.length; at += mostAtOnce)
-    await add(tx, sorted.slice(at, at + mostAtOnce), 0, options);
+  for (let at = 0; at < sorted.length; at += maxPerStatement)
+    await add(tx, sorted.slice(at, at + maxPerStatement), 0, options);
 }
 
 async function add(
@@ -67,7 +67,7 @@ async function add(
              run_at => now() + ${afterMs} * interval '1 millisecond',
              max_attempts => 1000,
              priority => CASE
-               WHEN w.status IN ('starting', 'stopping', 'deleting') THEN ${priorities.underWay}::int
+               WHEN w.status IN ('starting', 'stopping', 'deleting') THEN ${priorities.inProgress}::int
                WHEN b.status = 'queued' THEN ${priorities.other}::int
                ELSE ${isSweep ? priorities.sweep : priorities.other}::int
              END,
@@ -81,7 +81,7 @@ async function add(
  * restart the watches tell of every workspace at once; a query for each would take all connections, and whoever asks
  * anything of the server would be refused.
  */
-export function makeWaking(database: Database, log: Logger): (workspaceId: string) => void {
+export function makeWaker(database: Database, log: Logger): (workspaceId: string) => void {
   const due = new Set<string>();
   let isBusy = false;
 
@@ -109,7 +109,7 @@ export function makeWaking(database: Database, log: Logger): (workspaceId: strin
 }
 
 /** How soon to try again when another replica is taking a step of the same workspace. */
-const elsewhereMs = 100;
+const lockRetryMs = 100;
 
 /**
  * Makes the steps of one workspace serial, over all replicas, by an advisory lock that ends with its
@@ -121,7 +121,7 @@ const elsewhereMs = 100;
  * that the queue would run again. graphile-worker gives a running job up for good when another of its key comes,
  * so a call that trusted the running step to look again would be lost with it.
  */
-export function makeSerial(
+export function serializeByWorkspace(
   database: Database,
   step: (workspaceId: string, attempt: number) => Promise<void>,
 ): (workspaceId: string, attempt: number) => Promise<void> {
@@ -143,7 +143,7 @@ export function makeSerial(
           await client.query('SELECT pg_advisory_unlock(hashtextextended($1, 2))', [workspaceId]);
         }
       } else {
-        await enqueueReconcile(database.db, workspaceId, elsewhereMs);
+        await enqueueReconcile(database.db, workspaceId, lockRetryMs);
       }
       clean = true;
     } finally {
@@ -172,7 +172,7 @@ export function makeSerial(
   };
 }
 
-export interface Jobs {
+export interface ReconcileWorker {
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -183,17 +183,17 @@ export interface Jobs {
  */
 const queueConnections = 5;
 /** How long a runner that has given up may take to end. */
-const endingMs = 5_000;
+const stopTimeoutMs = 5_000;
 
 /** Runs reconcile steps from the queue for as long as this replica holds its place. */
-export function makeJobs(options: {
+export function makeReconcileWorker(options: {
   database: Database;
   replica: Replica;
   log: Logger;
   concurrency: number;
   /** `attempt` counts from 1 while a step keeps failing. */
   reconcile: (workspaceId: string, attempt: number) => Promise<void>;
-}): Jobs {
+}): ReconcileWorker {
   const { database, replica, log } = options;
   const logger = new WorkerLogger(({ label }) => (level, message) => {
     if (level === 'error') log.warn({ from: label }, message);
@@ -223,7 +223,7 @@ export function makeJobs(options: {
     const broken = new Promise<'broken'>((resolve) => {
       events.on('pool:gracefulShutdown', () => resolve('broken'));
     });
-    const serially = makeSerial(database, options.reconcile);
+    const serially = serializeByWorkspace(database, options.reconcile);
     runner = await run({
       pgPool: queue.pool,
       logger,
@@ -251,7 +251,7 @@ export function makeJobs(options: {
     const end = ended.stop().catch(() => {});
     if (why !== 'broken') return end;
     log.warn('the job runner gave up; starting it again');
-    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, endingMs).unref())]);
+    await Promise.race([end, new Promise((resolve) => setTimeout(resolve, stopTimeoutMs).unref())]);
   }
 
   return {

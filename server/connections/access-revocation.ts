@@ -12,18 +12,18 @@ const defaultEveryMs = 6_000;
 const defaultHoldMs = 25_000;
 
 /** Somebody who has sessions of users, and ends those of whom it is told. */
-export interface Watcher {
+export interface SessionHolder {
   users(): Iterable<string>;
   end(userId: string): void;
 }
 
-export interface Standing {
+export interface AccessRevocation {
   /** From now on until the returned function is called. */
-  watch(watcher: Watcher): () => void;
+  watch(watcher: SessionHolder): () => void;
   /** Those of the users who may have no sessions: as soon as there is one, at the latest (then none) after 25 s. */
-  ended(users: readonly string[], left: AbortSignal): Promise<string[]>;
+  waitForRevoked(users: readonly string[], left: AbortSignal): Promise<string[]>;
   /** Those of the users who may have no sessions, at this moment. */
-  inactive(users: readonly string[]): Promise<string[]>;
+  findRevoked(users: readonly string[]): Promise<string[]>;
   /** Looks now. Rejects with the database's error. */
   check(): Promise<void>;
   /** Lets all go who wait. */
@@ -35,21 +35,21 @@ export interface Standing {
  * satellite, the satellites elsewhere, and the agents, which alone see direct paths. They hear of a suspension at once,
  * by the bus; behind it stands a look at the database every 6 s, one for all who wait. A database that is away decides nothing.
  */
-export function makeStanding(options: {
+export function makeAccessRevocation(options: {
   database: Database;
   bus: Pick<Bus, 'subscribeRevocations'>;
   log: Logger;
   everyMs?: number;
   holdMs?: number;
-}): Standing {
+}): AccessRevocation {
   const { database, log, holdMs = defaultHoldMs } = options;
-  const watchers = new Set<Watcher>();
+  const watchers = new Set<SessionHolder>();
   const holds = new Set<() => void>();
   let checking: Promise<void> | null = null;
   let again: Promise<void> | null = null;
   let closed = false;
 
-  async function inactive(users: readonly string[]): Promise<string[]> {
+  async function findRevoked(users: readonly string[]): Promise<string[]> {
     // One array rather than as many parameters: a statement has no more than 65,535 of these.
     const { rows } = await database.pool.query<{ id: string }>(
       `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
@@ -63,10 +63,10 @@ export function makeStanding(options: {
     const asked = new Set<string>();
     for (const watcher of watchers) for (const userId of watcher.users()) asked.add(userId);
     if (asked.size === 0) return;
-    const ended = new Set(await inactive([...asked]));
-    if (ended.size === 0) return;
+    const waitForRevoked = new Set(await findRevoked([...asked]));
+    if (waitForRevoked.size === 0) return;
     for (const watcher of [...watchers])
-      for (const userId of [...watcher.users()]) if (ended.has(userId)) watcher.end(userId);
+      for (const userId of [...watcher.users()]) if (waitForRevoked.has(userId)) watcher.end(userId);
   }
 
   /** One look at a time; who comes meanwhile shares the next, which sees what they have seen. */
@@ -92,12 +92,12 @@ export function makeStanding(options: {
   const timer = setInterval(checkQuietly, options.everyMs ?? defaultEveryMs);
   timer.unref();
 
-  function watch(watcher: Watcher): () => void {
+  function watch(watcher: SessionHolder): () => void {
     watchers.add(watcher);
     return () => watchers.delete(watcher);
   }
 
-  async function ended(users: readonly string[], left: AbortSignal): Promise<string[]> {
+  async function waitForRevoked(users: readonly string[], left: AbortSignal): Promise<string[]> {
     if (users.length === 0 || left.aborted || closed) return [];
     const told: string[] = [];
     return new Promise((resolve, reject) => {
@@ -129,8 +129,8 @@ export function makeStanding(options: {
 
   return {
     watch,
-    ended,
-    inactive,
+    waitForRevoked: waitForRevoked,
+    findRevoked: findRevoked,
     check,
     close() {
       closed = true;
@@ -142,13 +142,18 @@ export function makeStanding(options: {
 }
 
 /** Serves agents and satellites who ask whose sessions are to end. */
-export function standingRoutes(app: FastifyInstance, standing: Pick<Standing, 'ended' | 'inactive'>): void {
-  serveAgent(app, checkAgentUsers, async ({ body }) => ({ endUsers: await standing.inactive(body.users) }));
+export function accessRevocationRoutes(
+  app: FastifyInstance,
+  revocation: Pick<AccessRevocation, 'waitForRevoked' | 'findRevoked'>,
+): void {
+  serveAgent(app, checkAgentUsers, async ({ body }) => ({
+    endUsers: await revocation.findRevoked(body.users),
+  }));
   serveAgent(app, watchAgentUsers, async ({ body, reply }) => ({
-    endUsers: await standing.ended(body.users, gone(reply)),
+    endUsers: await revocation.waitForRevoked(body.users, gone(reply)),
   }));
   serveSatellite(app, watchSatelliteUsers, async ({ body, reply }) => ({
-    endUsers: await standing.ended(body.users, gone(reply)),
+    endUsers: await revocation.waitForRevoked(body.users, gone(reply)),
   }));
 }
 

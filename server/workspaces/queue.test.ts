@@ -1,9 +1,15 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { makeReplica } from '../database/replicas.ts';
 import { makeLog } from '../log.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { enqueueReconcile, enqueueReconciles, makeJobs, makeSerial, makeWaking } from './jobs.ts';
-import { makeReplica } from './replicas.ts';
+import {
+  enqueueReconcile,
+  enqueueReconciles,
+  makeReconcileWorker,
+  makeWaker,
+  serializeByWorkspace,
+} from './queue.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -12,7 +18,7 @@ beforeAll(async () => {
 afterAll(() => database?.drop());
 
 /** Steps that stand still until they are let go, and tell when they begin. */
-function makeStanding() {
+function makeBlockingStep() {
   const begun: { end: () => void; fail: (error: Error) => void }[] = [];
   let woken: () => void = () => {};
   return {
@@ -38,46 +44,46 @@ const settled = async (call: Promise<void>) => {
 };
 
 test('of the calls that come while a step runs the newest waits for its turn, the others end', async () => {
-  const standing = makeStanding();
-  const serially = makeSerial(database, standing.step);
+  const blocking = makeBlockingStep();
+  const serially = serializeByWorkspace(database, blocking.step);
   const first = serially('one', 1);
-  await standing.until(1);
+  await blocking.until(1);
   const second = serially('one', 1);
   expect(await settled(second)).toBe(false);
   const third = serially('one', 1);
   await second;
   expect(await settled(third)).toBe(false);
-  expect(standing.begun).toHaveLength(1);
-  standing.begun[0]!.end();
+  expect(blocking.begun).toHaveLength(1);
+  blocking.begun[0]!.end();
   await first;
-  await standing.until(2);
+  await blocking.until(2);
   const fourth = serially('one', 1);
-  standing.begun[1]!.end();
+  blocking.begun[1]!.end();
   await third;
-  await standing.until(3);
-  standing.begun[2]!.end();
+  await blocking.until(3);
+  blocking.begun[2]!.end();
   await fourth;
 });
 
 test('a step that fails takes nobody along who waits', async () => {
-  const standing = makeStanding();
-  const serially = makeSerial(database, standing.step);
+  const blocking = makeBlockingStep();
+  const serially = serializeByWorkspace(database, blocking.step);
   const first = serially('one', 1);
-  await standing.until(1);
+  await blocking.until(1);
   const second = serially('one', 1);
-  standing.begun[0]!.fail(new Error('no'));
+  blocking.begun[0]!.fail(new Error('no'));
   await expect(first).rejects.toThrow('no');
-  await standing.until(2);
-  standing.begun[1]!.end();
+  await blocking.until(2);
+  blocking.begun[1]!.end();
   await second;
 });
 
 test('workspaces do not wait for each other', async () => {
-  const standing = makeStanding();
-  const serially = makeSerial(database, standing.step);
+  const blocking = makeBlockingStep();
+  const serially = serializeByWorkspace(database, blocking.step);
   const calls = [serially('one', 1), serially('two', 1)];
-  await standing.until(2);
-  for (const { end } of standing.begun) end();
+  await blocking.until(2);
+  for (const { end } of blocking.begun) end();
   await Promise.all(calls);
 });
 
@@ -121,7 +127,7 @@ test('what is under way comes first, then what anybody asks for in its turn, the
   const all = new Promise<void>((resolve) => {
     done = resolve;
   });
-  const jobs = makeJobs({
+  const jobs = makeReconcileWorker({
     database,
     replica: makeReplica({ database, url: 'http://127.0.0.1:9', version: 'test', log }),
     log,
@@ -138,7 +144,7 @@ test('what is under way comes first, then what anybody asks for in its turn, the
 });
 
 test('many that are woken at once take one connection, and what is no id hinders none of them', async () => {
-  const wake = makeWaking(database, makeLog('silent'));
+  const wake = makeWaker(database, makeLog('silent'));
   const ids = Array.from({ length: 250 }, () => randomUUID());
   let most = 0;
   const acquired = () => {
@@ -169,31 +175,31 @@ test('a queue that could not be told of the ends of jobs is taken up again', asy
   await database.pool.query(
     'CREATE TRIGGER no_end BEFORE DELETE ON graphile_worker._private_jobs FOR EACH ROW EXECUTE FUNCTION no_end()',
   );
-  const standing = makeStanding();
+  const blocking = makeBlockingStep();
   const log = makeLog('silent');
-  const jobs = makeJobs({
+  const jobs = makeReconcileWorker({
     database,
     replica: makeReplica({ database, url: 'http://127.0.0.1:9', version: 'test', log }),
     log,
     concurrency: 3,
-    reconcile: standing.step,
+    reconcile: blocking.step,
   });
   await enqueueReconciles(database.db, [randomUUID(), randomUUID(), randomUUID()]);
   await jobs.start();
-  await standing.until(3);
+  await blocking.until(3);
   // Each by itself, all before the first has failed.
-  for (const [index, { end }] of standing.begun.splice(0).entries()) {
+  for (const [index, { end }] of blocking.begun.splice(0).entries()) {
     end();
     const underWay = async () =>
       (await database.pool.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).rowCount;
     while ((await underWay()) !== index + 1);
   }
   // Those whose end it was not told are taken again, by the runner after this one.
-  await standing.until(3);
+  await blocking.until(3);
   await database.pool.query('DROP TRIGGER no_end ON graphile_worker._private_jobs');
-  for (const { end } of standing.begun.splice(0)) end();
+  for (const { end } of blocking.begun.splice(0)) end();
   await enqueueReconcile(database.db, randomUUID());
-  await standing.until(1);
-  for (const { end } of standing.begun) end();
+  await blocking.until(1);
+  for (const { end } of blocking.begun) end();
   await jobs.stop();
 }, 60_000);
