@@ -145,7 +145,7 @@ async function open(
     steer: {
       paths: both,
       times,
-      book: { probeOnce: (url) => known.get(url), put },
+      book: { get: (url) => known.get(url), put },
       prober,
       ...steer,
     },

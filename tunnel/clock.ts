@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** Time and chance, so that tests own both. */
+/** Time and randomness, injectable so that tests control both. */
 export interface Clock {
-  /** Milliseconds that only go forward. */
+  /** Monotonic milliseconds. */
   now(): number;
-  /** From 0 up to, not including, 1. */
+  /** In [0, 1). */
   random(): number;
-  /** Resolves after `ms`, or at once when the signal is aborted. */
+  /** Resolves after `ms`, or immediately when the signal is aborted. */
   sleep(ms: number, signal: AbortSignal): Promise<void>;
 }
 
@@ -17,9 +17,8 @@ export const systemClock: Clock = {
 };
 
 /**
- * How long to wait before attempt `failures + 1`: anywhere from nothing to 0.5 s doubled each time, at most
- * `longestMs` (15 s). Drawn from the whole range ("full jitter"), so that all agents of a satellite that restarted do not
- * come back at the same moment.
+ * Exponential backoff with full jitter: a random delay between 0 and 0.5 s × 2^(failures - 1), capped at `maxMs`.
+ * Full jitter keeps the agents of a restarted satellite from reconnecting at the same moment.
  */
 export function backoff(failures: number, random: () => number, maxMs = 15_000): number {
   return random() * Math.min(maxMs, 500 * 2 ** Math.min(failures - 1, 10));

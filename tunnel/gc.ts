@@ -1,19 +1,19 @@
 import v8 from 'node:v8';
 
 /**
- * Sets V8's garbage collector up for a process through which much data flows. Each block of it is a Buffer, memory
- * outside V8's heap of which the heap holds a small object only. As V8 stands it lets these small objects gather to
- * 16 MB, with a gigabyte behind them, and, since that counts, marks the whole heap every few MB of data: a third of
- * the CPU of a session in bulk. So what is outside counts as the heap itself does, and (`smallNewSpace`, for
- * processes that do little else) new objects are looked through at each MB of theirs, which frees the Buffers.
- * Measured by bench/tunnel.ts in one minute: 133 markings and 9.7 s of CPU for 512 MB through client, satellite
- * and agent; 10 to 66, and 5.7 to 7.3 s, with it.
+ * Tunes V8's garbage collector for a process that moves a lot of data. Each chunk is a Buffer, whose memory lies
+ * outside the V8 heap; the heap holds only a small wrapper. By default V8 lets 16 MB of wrappers accumulate (with a
+ * gigabyte of memory behind them) and, because external memory counts, marks the whole heap every few MB of data: a
+ * third of the CPU of a bulk transfer.
  *
- * Where little lives on the heap (`smallHeap`: 15 MB of a client or an agent), V8 still marks it all whenever as much
- * again has come by, 12 times a second in bulk, a third of the agent's CPU. There it may come to five times as much
- * first: once a second.
+ * We account external memory in the global limit. `smallNewSpace`, for processes that do little else, also scavenges
+ * the young generation at every MB, which frees the Buffers. Measured by bench/tunnel.ts for 512 MB through client,
+ * satellite and agent: 133 mark phases and 9.7 s of CPU before; 10 to 66, and 5.7 to 7.3 s, after.
  *
- * To be called first of all. V8 reads these flags whenever it decides, so they need not be on the command line.
+ * `smallHeap` is for clients and agents, whose live heap is about 15 MB. V8 marks such a heap each time it doubles,
+ * 12 times a second in a bulk transfer. We let it grow fivefold first: once a second.
+ *
+ * Call it before anything else. V8 reads these flags at each decision, so they need not be on the command line.
  */
 export function collectBuffersEarly({
   smallNewSpace,
@@ -22,7 +22,7 @@ export function collectBuffersEarly({
   smallNewSpace: boolean;
   smallHeap?: boolean;
 }): void {
-  // Flags of V8 itself, not of Node: known to be right for the version that we run on, and for no other.
+  // V8 flags have no stability guarantee; these are verified for this version only.
   if (!process.versions.v8.startsWith('13.6.')) return;
   v8.setFlagsFromString('--external-memory-accounted-in-global-limit');
   if (smallHeap) v8.setFlagsFromString('--heap-growing-percent=400');

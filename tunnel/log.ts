@@ -1,4 +1,4 @@
-/** What the tunnel needs of a logger; pino's and Fastify's fit. */
+/** The logger interface that the tunnel uses; pino and Fastify loggers satisfy it. */
 export interface Log {
   debug(fields: object, message: string): void;
   info(fields: object, message: string): void;
@@ -6,5 +6,5 @@ export interface Log {
   error(fields: object, message: string): void;
 }
 
-const nothing = () => {};
-export const silentLog: Log = { debug: nothing, info: nothing, warn: nothing, error: nothing };
+const noop = () => {};
+export const silentLog: Log = { debug: noop, info: noop, warn: noop, error: noop };

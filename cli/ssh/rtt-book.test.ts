@@ -16,16 +16,16 @@ test('what one command has measured, the next one knows for five minutes', async
   let at = 1_000_000;
   const now = () => at;
   const first = makeRttBook(env, now);
-  expect(first.probeOnce('https://eu')).toBeUndefined();
+  expect(first.get('https://eu')).toBeUndefined();
   first.put('https://eu', 12.3456);
   const next = makeRttBook(env, now);
-  expect(next.probeOnce('https://eu')).toBe(12.35);
+  expect(next.get('https://eu')).toBe(12.35);
   at += 299_000;
-  expect(next.probeOnce('https://eu')).toBe(12.35);
+  expect(next.get('https://eu')).toBe(12.35);
   next.put('https://us', 80);
   at += 1_000;
   const later = makeRttBook(env, now);
-  expect([later.probeOnce('https://eu'), later.probeOnce('https://us')]).toEqual([undefined, 80]);
+  expect([later.get('https://eu'), later.get('https://us')]).toEqual([undefined, 80]);
   // Another network's are left alone, and old ones forgotten.
   await writeFile(
     file,
@@ -36,5 +36,5 @@ test('what one command has measured, the next one knows for five minutes', async
   expect(kept).toMatchObject({ other: { 'https://eu': { ms: 3 } } });
   expect(kept).not.toHaveProperty('old');
   await writeFile(file, 'not JSON');
-  expect(makeRttBook(env, now).probeOnce('https://eu')).toBeUndefined();
+  expect(makeRttBook(env, now).get('https://eu')).toBeUndefined();
 });

@@ -73,7 +73,7 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
 
   process.once('exit', write);
   return {
-    probeOnce: (url) => fresh(here())[url]?.ms,
+    get: (url) => fresh(here())[url]?.ms,
     put(url, ms) {
       here()[url] = { ms: Math.round(ms * 100) / 100, at: now() };
       dirty = true;

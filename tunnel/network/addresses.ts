@@ -1,7 +1,7 @@
 import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns';
 import ipaddr from 'ipaddr.js';
 
-/** Where clouds answer with the credentials of the machine, beside the link-local addresses. */
+/** Cloud metadata services, which hand out machine credentials, at addresses that are not link-local. */
 const metadata = new Set([
   'fd00:ec2::254',
   '100.100.100.200',
@@ -10,7 +10,7 @@ const metadata = new Set([
   'fd20:ce::254',
 ]);
 
-/** Networks of IPv6 whose addresses lead to one of IPv4, and where that stands in the 16 bytes. */
+/** IPv6 networks that embed an IPv4 address, and the offset of that address in the 16 bytes. */
 const embedded: readonly (readonly [network: string, prefix: number, at: number])[] = [
   ['::', 96, 12],
   ['::ffff:0:0:0', 96, 12],
@@ -21,7 +21,7 @@ const embedded: readonly (readonly [network: string, prefix: number, at: number]
 
 type Address = ipaddr.IPv4 | ipaddr.IPv6;
 
-/** What an address leads to: that of IPv4 where it is one of IPv6 that only carries it. */
+/** Returns the embedded IPv4 address of an IPv6 address that only carries one, else the address itself. */
 function unwrapEmbeddedIpv4(address: Address): Address {
   if (address.kind() === 'ipv4') return address;
   const v6 = address as ipaddr.IPv6;
@@ -35,8 +35,8 @@ function unwrapEmbeddedIpv4(address: Address): Address {
 }
 
 /**
- * What an IP address is, however it is written: `2852039166`, `0xa9fea9fe`, `0251.0376.0251.0376` and
- * `::ffff:169.254.169.254` are one address. Null: no IP address.
+ * Classifies an IP address in any notation: `2852039166`, `0xa9fea9fe`, `0251.0376.0251.0376` and
+ * `::ffff:169.254.169.254` are the same address. Returns null if the text is not an IP address.
  */
 export function classifyAddress(text: string): 'loopback' | 'forbidden' | 'other' | null {
   const plain = text.replace(/^\[|\]$/g, '').replace(/%.*$/, '');
@@ -45,19 +45,19 @@ export function classifyAddress(text: string): 'loopback' | 'forbidden' | 'other
   if (metadata.has(address.toString())) return 'forbidden';
   const range = address.range();
   if (range === 'loopback') return 'loopback';
-  // Nobody's, or everybody's. (0.0.0.0/8 leads to the machine itself.)
-  const isFuture = address.kind() === 'ipv4' && address.toByteArray()[0]! >= 240;
-  return isFuture || ['linkLocal', 'unspecified', 'multicast', 'broadcast', 'teredo'].includes(range)
+  // 0.0.0.0/8 reaches the machine itself; 240.0.0.0/4 is reserved.
+  const isReserved = address.kind() === 'ipv4' && address.toByteArray()[0]! >= 240;
+  return isReserved || ['linkLocal', 'unspecified', 'multicast', 'broadcast', 'teredo'].includes(range)
     ? 'forbidden'
     : 'other';
 }
 
-/** True of an address that nothing of ours is at, and that must not be asked on somebody's word: metadata services above all. */
+/** True for addresses that must not be contacted because a peer named them, cloud metadata services above all. */
 export const isForbiddenAddress = (text: string): boolean => classifyAddress(text) === 'forbidden';
 
 /**
- * For `net.connect`: as dns.lookup, but a name that leads to a forbidden address fails. It is asked at the time of connecting,
- * so that the name cannot lead elsewhere by then.
+ * A `lookup` for `net.connect` that fails for names that resolve to a forbidden address. Checking at connect time
+ * leaves no window for DNS rebinding.
  */
 export function lookupAllowed(
   host: string,
@@ -69,7 +69,7 @@ export function lookupAllowed(
     const forbidden = found.find(({ address }) => isForbiddenAddress(address));
     if (forbidden)
       return callback(
-        Object.assign(new Error(`${host} leads to ${forbidden.address}, which is not allowed`), {
+        Object.assign(new Error(`${host} resolves to ${forbidden.address}, which is not allowed`), {
           code: 'EACCES',
         }),
         '',

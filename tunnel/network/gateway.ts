@@ -10,42 +10,41 @@ import { proxyAgent } from './proxy.ts';
 const { readdirSync } = process.getBuiltinModule('node:fs');
 
 /**
- * The way out of a workspace whose network is its own and whose server listens on the machine's loopback
- * address. The server keeps a Unix socket in a folder that the workspace sees; an HTTP CONNECT on it leads to the
- * server itself, and to those of its replicas and satellites that are on the same machine. For any other address it
- * answers `notHere`, and the agent connects by itself. A folder, because a server that restarts, and each of several
- * servers, has a socket of its own there.
+ * Connects agents in workspaces with their own network namespace to a server that listens on the machine's loopback
+ * address. The server keeps a Unix socket in a directory that the workspace can see. An HTTP CONNECT on it reaches the
+ * server itself and any replicas and satellites on the same machine; for other addresses it answers `notHere`, and
+ * the agent connects directly. It is a directory because each server, and each restart, creates its own socket.
  */
 export const gatewayStatus = { open: 200, notHere: 421, failed: 502 } as const;
 
-/** Names the server at a gateway, whatever its port is after a restart. */
+/** Stands for the server behind a gateway, whose port may change when it restarts. */
 const gatewayServerName = 'server.cde.internal';
 export const gatewayServerUrl = `http://${gatewayServerName}`;
 export const gatewayServerHost = `${gatewayServerName}:80`;
 
 const responseTimeoutMs = 10_000;
-/** Between two attempts; a server answers within a few milliseconds. */
-const nextAfterMs = 250;
+/** How long to wait before trying the next gateway as well; a server answers within a few milliseconds. */
+const nextAttemptMs = 250;
 const maxAnswerBytes = 4096;
 
-let folder: string | undefined;
+let gatewayDirectory: string | undefined;
 
-/** Every later request and WebSocket of this process tries the gateways in this folder first. */
+/** From now on every request and WebSocket of this process tries the gateways in this directory first. */
 export function useGateway(path: string | undefined): void {
-  folder = path;
+  gatewayDirectory = path;
 }
 
 type Created = (error: Error | null, socket: Duplex) => void;
 
-/** Makes `agent` connect by way of a gateway where one leads to the address; without a gateway it is as before. */
+/** Makes `agent` connect through a gateway if one can reach the address. Without a gateway it is left as it is. */
 export function withGateway<A extends HttpAgent | HttpsAgent>(agent: A, secure: boolean): A {
-  const around = folder;
-  if (around === undefined) return agent;
+  const directory = gatewayDirectory;
+  if (directory === undefined) return agent;
   const own = agent as unknown as { createConnection(options: AgentOptions, created: Created): Duplex };
   const direct = own.createConnection.bind(agent);
   own.createConnection = (options, created) => {
     const { host = 'localhost', port } = options as { host?: string; port?: number | string };
-    connectByGateway(around, host, Number(port)).then(
+    connectByGateway(directory, host, Number(port)).then(
       (socket) => {
         if (!socket) return handOver(direct(options, created), created);
         if (!secure) return created(null, socket);
@@ -59,39 +58,39 @@ export function withGateway<A extends HttpAgent | HttpsAgent>(agent: A, secure: 
   return agent;
 }
 
-/** For one WebSocket; undefined where it connects as any other. */
+/** The agent for a WebSocket; undefined if it needs neither a gateway nor a proxy. */
 export function dialAgent(secure: boolean): HttpAgent | HttpsAgent | undefined {
   const proxy = secure ? proxyAgent() : undefined;
-  if (folder === undefined) return proxy;
+  if (gatewayDirectory === undefined) return proxy;
   if (!secure) return withGateway(new (process.getBuiltinModule('node:http').Agent)(), false);
   return withGateway(proxy ?? new (process.getBuiltinModule('node:https').Agent)(), true);
 }
 
-/** Connections that are made at once are returned, those of a proxy come by the callback. */
+/** Direct connections are returned immediately; those through a proxy arrive in the callback. */
 function handOver(socket: Duplex | undefined, created: Created): void {
   if (socket) created(null, socket);
 }
 
 /**
- * Null: no gateway leads there. Rejects where one does and the other end does not answer. Gateways are tried one after the
- * other, the next as soon as one has not answered for a moment: a server that hangs holds no agent up.
+ * Resolves to null if no gateway reaches the address, and rejects if one does but the other end does not answer. If a
+ * gateway is silent for a moment the next is tried as well, so that a hung server does not block agents.
  */
-async function connectByGateway(around: string, host: string, port: number): Promise<Socket | null> {
-  const answers = await askAll(socketsIn(around), host, port);
+async function connectByGateway(directory: string, host: string, port: number): Promise<Socket | null> {
+  const answers = await tryAll(socketsIn(directory), host, port);
   if (answers.open) return answers.open;
   if (answers.failed) throw new Error(`${host}:${port} does not answer the server's gateway`);
-  // Nothing else answers there: not even a name that is asked for in vain, for seconds.
+  // Nothing else can reach these hosts, so fail now instead of after seconds of name resolution.
   if (!answers.notHere && isOnlyBehind(host)) throw new Error(`no server answers for ${host}:${port}`);
   return null;
 }
 
 /** The paths of the gateways' sockets. */
-function socketsIn(around: string): string[] {
+function socketsIn(directory: string): string[] {
   try {
-    const names = readdirSync(around).filter((name) => name.endsWith('.sock'));
-    return names.map((name) => join(around, name));
+    const names = readdirSync(directory).filter((name) => name.endsWith('.sock'));
+    return names.map((name) => join(directory, name));
   } catch {
-    // No server has one yet.
+    // No server has created the directory yet.
     return [];
   }
 }
@@ -102,8 +101,8 @@ interface Answers {
   notHere: boolean;
 }
 
-/** What the first gateway that leads there, or else all that answer in time, say. */
-function askAll(paths: readonly string[], host: string, port: number): Promise<Answers> {
+/** Resolves with the first gateway that reaches the address, or else with the answers of all that respond in time. */
+function tryAll(paths: readonly string[], host: string, port: number): Promise<Answers> {
   return new Promise((resolve) => {
     const answers: Answers = { failed: false, notHere: false };
     let decided = false;
@@ -121,11 +120,11 @@ function askAll(paths: readonly string[], host: string, port: number): Promise<A
       if (next < paths.length) {
         const path = paths[next++]!;
         pending++;
-        ask(path, host, port).then(onAnswer, onSilence);
-        timer = setTimeout(advance, nextAfterMs);
+        connectThrough(path, host, port).then(onAnswer, onFailure);
+        timer = setTimeout(advance, nextAttemptMs);
       } else if (pending === 0) decide();
-      // All are asked. Those that have answered know what the silent ones know.
-      else timer = setTimeout(() => (answers.failed || answers.notHere) && decide(), nextAfterMs);
+      // All have been tried. The answers so far count for the silent ones, too.
+      else timer = setTimeout(() => (answers.failed || answers.notHere) && decide(), nextAttemptMs);
     };
     const onAnswer = ({ status, socket }: { status: number; socket: Socket }): void => {
       pending--;
@@ -139,8 +138,8 @@ function askAll(paths: readonly string[], host: string, port: number): Promise<A
       else if (status !== gatewayStatus.open) answers.failed = true;
       advance();
     };
-    // That server is gone and its socket is left, or it hangs.
-    const onSilence = (): void => {
+    // A dead server left its socket behind, or the server hangs.
+    const onFailure = (): void => {
       pending--;
       advance();
     };
@@ -151,9 +150,13 @@ function askAll(paths: readonly string[], host: string, port: number): Promise<A
 const isOnlyBehind = (host: string) =>
   host === 'localhost' || host === '::1' || host.startsWith('127.') || host === gatewayServerName;
 
-function ask(path: string, host: string, port: number): Promise<{ status: number; socket: Socket }> {
+function connectThrough(
+  path: string,
+  host: string,
+  port: number,
+): Promise<{ status: number; socket: Socket }> {
   return new Promise((resolve, reject) => {
-    const place = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+    const authority = host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
     const socket = connectSocket({ path });
     const timer = setTimeout(
       () => socket.destroy(new Error('the gateway does not answer')),
@@ -167,14 +170,14 @@ function ask(path: string, host: string, port: number): Promise<{ status: number
       if (end < 0) return head.length > maxAnswerBytes && socket.destroy(new Error('no gateway'));
       clearTimeout(timer);
       socket.off('data', read).off('error', reject).off('close', closed);
-      // Not paused: HTTP and TLS would not resume it. Nothing can get lost, since the client speaks first in both.
+      // Not paused, because HTTP and TLS would not resume it. Nothing gets lost: in both the client speaks first.
       const status = Number(/^HTTP\/1\.1 (\d{3})/.exec(head.toString('latin1', 0, 16))?.[1]);
       return resolve({ status, socket });
     };
     socket.on('data', read);
     socket.once('error', reject).once('close', closed);
     socket.once('connect', () => {
-      socket.write(`CONNECT ${place} HTTP/1.1\r\nhost: ${place}\r\n\r\n`);
+      socket.write(`CONNECT ${authority} HTTP/1.1\r\nhost: ${authority}\r\n\r\n`);
     });
   });
 }

@@ -1,32 +1,32 @@
 import { networkInterfaces } from 'node:os';
 
-const lookEveryMs = 1_000;
-/** One look serves all who watch: an agent, or a client, holds several paths. */
+const pollIntervalMs = 1_000;
+/** All paths of the process share one timer. */
 const watchers = new Map<() => void, string>();
 let timer: NodeJS.Timeout | undefined;
 
-function look(): void {
+function poll(): void {
   const own = new Set<string>();
   for (const addresses of Object.values(networkInterfaces()))
     for (const { address } of addresses ?? []) own.add(address);
-  for (const [gone, address] of watchers)
+  for (const [onGone, address] of watchers)
     if (!own.has(address)) {
-      watchers.delete(gone);
-      gone();
+      watchers.delete(onGone);
+      onGone();
     }
 }
 
 /**
- * Calls `gone` once this machine does not have the address any more that a connection of its was made from: nothing
- * can come back on it, and TCP would find out only after many seconds. Looks every second, and sends nothing.
- * Loopback addresses stay. Returns the stopper.
+ * Calls `onGone` when this machine loses the local address of a connection: no reply can arrive there, and TCP would
+ * notice only after many seconds. Checks every second, without sending anything. Loopback addresses are ignored.
+ * Returns a function that stops watching.
  */
-export function watchLocalAddress(local: string | undefined, gone: () => void): () => void {
+export function watchLocalAddress(local: string | undefined, onGone: () => void): () => void {
   const address = local?.replace(/^::ffff:(?=\d+\.)/, '').replace(/%.*$/, '');
   if (!address || address === '::1' || address.startsWith('127.')) return () => {};
-  const once = () => gone();
+  const once = () => onGone();
   watchers.set(once, address);
-  timer ??= setInterval(look, lookEveryMs).unref();
+  timer ??= setInterval(poll, pollIntervalMs).unref();
   return () => {
     watchers.delete(once);
     if (watchers.size > 0) return;

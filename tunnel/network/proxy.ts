@@ -1,6 +1,6 @@
 import { type AgentOptions, Agent as HttpsAgent } from 'node:https';
 
-/** The system's variable for a proxy in the way of HTTPS, in either case; undefined when there is none. */
+/** The environment variable that names the HTTPS proxy, in lower or upper case. */
 function proxyVariable(): { name: string; value: string } | undefined {
   for (const name of ['https_proxy', 'HTTPS_PROXY']) {
     const value = process.env[name];
@@ -9,14 +9,13 @@ function proxyVariable(): { name: string; value: string } | undefined {
   return undefined;
 }
 
-/** As people write it: `proxy:3128` is meant as http. */
+/** People write `proxy:3128` and mean http. */
 const asUrl = (value: string) => (/^[a-z][a-z0-9+.-]*:\/\//i.test(value) ? value : `http://${value}`);
 
 /**
- * An agent for HTTPS requests, and WebSockets over TLS, which goes through the CONNECT proxy that `HTTPS_PROXY` names
- * (`http://[user:password@]host:port`), except to what `NO_PROXY` names. Undefined when no proxy is set. Plain
- * HTTP always goes directly: a proxy does not carry its WebSockets. Throws an Error in words when the variable is
- * no such URL.
+ * An agent for HTTPS requests and WebSockets over TLS that connects through the CONNECT proxy in `HTTPS_PROXY`
+ * (`http://[user:password@]host:port`), except to hosts in `NO_PROXY`. Returns undefined when no proxy is set. Plain
+ * HTTP never uses the proxy, because proxies do not carry its WebSockets. Throws when the variable is not such a URL.
  */
 export function proxyAgent(options: AgentOptions = {}): HttpsAgent | undefined {
   const variable = proxyVariable();
@@ -32,7 +31,7 @@ export function proxyAgent(options: AgentOptions = {}): HttpsAgent | undefined {
   });
 }
 
-/** The proxy that HTTPS goes through, HOST:PORT without its password, and the variable that names it; null without. */
+/** The configured HTTPS proxy (HOST:PORT, without its password) and the variable that names it; null if none. */
 export function configuredProxy(): { variable: string; place: string } | null {
   const variable = proxyVariable();
   if (!variable) return null;
@@ -40,18 +39,18 @@ export function configuredProxy(): { variable: string; place: string } | null {
   return { variable: variable.name, place: URL.canParse(url) ? new URL(url).host : 'not a URL' };
 }
 
-/** What to add to the words of a failed request to `url`, so that a proxy in the way is not overlooked. */
+/** A suffix for error messages about `url` that points out a proxy in between. */
 export function proxyHint(url: string): string {
   const proxy = configuredProxy();
   return proxy && /^(https|wss):/.test(url) ? ` (${proxy.variable} names the proxy ${proxy.place})` : '';
 }
 
-/** Lets `fetch` of this process follow the same variables: for programs that run long, as it loads Node's `fetch`. */
+/** Makes this process's `fetch` use the same proxy. For long-running programs, because it loads Node's `fetch`. */
 export function useProxyForFetch(): void {
   const variable = proxyVariable();
   if (!variable || !proxyAgent()) return;
   const noProxy = process.env.no_proxy ?? process.env.NO_PROXY;
-  // Not by `import`, which would load all of `fetch` into agents.
+  // An `import` would load all of `fetch` into agents.
   process
     .getBuiltinModule('node:http')
     .setGlobalProxyFromEnv({ https_proxy: asUrl(variable.value), ...(noProxy && { no_proxy: noProxy }) });

@@ -1,37 +1,37 @@
 import type WebSocket from 'ws';
 import { makeBucket, type Rate } from './token-bucket.ts';
 
-/** RFC 6455: what a peer sent breaks our rules, or is larger than we take. */
+/** WebSocket close codes (RFC 6455): the peer violated our policy, or sent too large a message. */
 export const policyViolation = 1008;
 export const messageTooLarge = 1009;
 
-/** How long a rejected peer has to read why, before it is cut off. */
+/** How long a rejected peer has to read the close reason before the socket is terminated. */
 const closeGraceMs = 500;
 
-type Why = 'backpressure' | 'budget' | 'rejected';
-const holds = new WeakMap<WebSocket, Set<Why>>();
+type PauseReason = 'backpressure' | 'budget' | 'rejected';
+const pauses = new WeakMap<WebSocket, Set<PauseReason>>();
 
-/** Stops reading a socket. It is read again once every reason is gone. */
-export function holdReading(socket: WebSocket, why: Why): void {
-  const reasons = holds.get(socket);
-  if (reasons) reasons.add(why);
-  else holds.set(socket, new Set([why]));
+/** Stops reading a socket until every reason has been released. */
+export function holdReading(socket: WebSocket, reason: PauseReason): void {
+  const reasons = pauses.get(socket);
+  if (reasons) reasons.add(reason);
+  else pauses.set(socket, new Set([reason]));
   socket.pause();
 }
 
-export function releaseReading(socket: WebSocket, why: Why): void {
-  const reasons = holds.get(socket);
-  reasons?.delete(why);
+export function releaseReading(socket: WebSocket, reason: PauseReason): void {
+  const reasons = pauses.get(socket);
+  reasons?.delete(reason);
   if (!reasons?.size) socket.resume();
 }
 
-/** True once the socket was rejected: what its peer sent before it knew is ignored. */
-export const isRejected = (socket: WebSocket): boolean => holds.get(socket)?.has('rejected') ?? false;
+/** True once the socket was rejected; whatever its peer still sends is ignored. */
+export const isRejected = (socket: WebSocket): boolean => pauses.get(socket)?.has('rejected') ?? false;
 
 /**
- * Closes a socket whose peer breaks the rules. Nothing more is read from it: ws would otherwise parse all that
- * arrives until the peer answers the close, which a peer that floods never does. What it has read already (64 KiB
- * at most) is parsed without listeners.
+ * Closes a socket whose peer breaks the rules, and stops reading from it. Otherwise ws would parse everything until
+ * the peer answers the close, which a flooding peer never does. Data already read (at most 64 KiB) is parsed without
+ * listeners.
  */
 export function rejectSocket(socket: WebSocket, code: number, reason: string): void {
   if (isRejected(socket)) return;
@@ -44,12 +44,12 @@ export function rejectSocket(socket: WebSocket, code: number, reason: string): v
 }
 
 /**
- * A peer sends a pong each 5 s, and a few pings. Those of hours may arrive at once, after a time in which we did not
- * read; a flood does not stop there.
+ * A peer sends a pong every 5 s and a few pings. After a long pause in reading, those of hours arrive at once; the
+ * burst allows for that, and a flood exceeds it.
  */
 const controlFrames: Rate = { perSecond: 100, burst: 10_000 };
 
-/** Rejects a socket whose peer floods it with pings and pongs. */
+/** Rejects a socket whose peer floods it with pings or pongs. */
 export function limitControlFrames(socket: WebSocket, rate: Rate = controlFrames): void {
   const bucket = makeBucket(rate);
   const count = () => {
@@ -61,13 +61,13 @@ export function limitControlFrames(socket: WebSocket, rate: Rate = controlFrames
 
 export interface SocketBudget {
   frames: Rate;
-  /** Of messages. */
+  /** Message payload. */
   bytes?: Rate;
-  /** The largest message. */
+  /** In bytes. */
   maxMessage?: number;
 }
 
-/** Rejects a socket that sends more than its budget. Call before any other listener is added. */
+/** Rejects a socket that exceeds its budget. Call before adding any other listener. */
 export function limitSocket(
   socket: WebSocket,
   budget: SocketBudget,

@@ -2,30 +2,30 @@ import { once } from 'node:events';
 import type { Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 
-/** For tests: peers that flood a WebSocket, and what that costs the process that serves it. */
+/** For tests: clients that flood a WebSocket server, and a meter for what that costs the server's process. */
 
 export const opcodes = { continuation: 0, text: 1, binary: 2, ping: 9, pong: 10 } as const;
 
-/** A frame as a client sends it, with a mask of zeros. At most 125 bytes. */
+/** A client frame with a zero mask and a payload of at most 125 bytes. */
 export function clientFrame(opcode: number, payload = '', fin = true): Buffer {
   const bytes = Buffer.from(payload);
   return Buffer.concat([Buffer.from([(fin ? 0x80 : 0) | opcode, 0x80 | bytes.length, 0, 0, 0, 0]), bytes]);
 }
 
-/** As many of these frames as make up so many bytes. */
+/** Repeats a frame until it fills `bytes`. */
 export const repeat = (frame: Buffer, bytes: number): Buffer =>
   Buffer.concat(Array.from({ length: Math.ceil(bytes / frame.length) }, () => frame));
 
 export interface Flood {
-  /** What the server closed the socket with; null if it only cut it off. */
+  /** The server's close frame; null if it terminated the socket without one. */
   close: { code: number; reason: string } | null;
-  /** How much of the flood the server has read. */
+  /** How much of the flood the server read. */
   bytesRead: number;
 }
 
 /**
- * Opens a WebSocket without any library, sends all of `frames` at once, and waits for the end of the connection.
- * `server`: the one that is flooded, in this process.
+ * Opens a raw WebSocket to `server` (in this process), sends all of `frames` at once, and waits for the connection to
+ * end.
  */
 export async function floodSocket(
   server: Server,
@@ -68,7 +68,7 @@ export async function floodSocket(
   return { close: readClose(answer), bytesRead: theirs?.bytesRead ?? 0 };
 }
 
-/** Finds the close frame among those that a server has sent. */
+/** Finds the close frame in a server's response. */
 function readClose(answer: Buffer): Flood['close'] {
   let at = answer.indexOf('\r\n\r\n') + 4;
   while (at + 2 <= answer.length) {
@@ -89,8 +89,8 @@ function readClose(answer: Buffer): Flood['close'] {
 }
 
 /**
- * Watches how long the event loop is blocked, in CPU time of this thread: unlike wall-clock time it does not grow with the
- * load of the machine.
+ * Measures how long the event loop is blocked, in CPU time of this thread, which does not depend on the machine's
+ * load as wall-clock time does.
  */
 export function watchLoop(): { stop(): { maxBlockedMs: number } } {
   let max = 0;

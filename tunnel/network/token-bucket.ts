@@ -1,8 +1,8 @@
-/** A token bucket: `burst` at once, `perSecond` on average. */
+/** A token bucket: bursts of up to `burst`, `perSecond` on average. */
 export interface Bucket {
-  /** Takes tokens, even if the bucket owes them afterwards. False if it does. */
+  /** Takes tokens, going into debt if there are too few. Returns false when in debt. */
   take(amount: number): boolean;
-  /** How long until it owes nothing, in milliseconds; 0 if it owes nothing now. */
+  /** Milliseconds until the debt is repaid; 0 when there is none. */
   waitMs(): number;
 }
 
@@ -21,7 +21,7 @@ export function makeBucket(rate: Rate, now: () => number = () => performance.now
   };
   return {
     take(amount) {
-      // Reading the clock costs more than the rest: only when the tokens at hand do not suffice.
+      // Reading the clock costs more than the rest, so do it only when tokens run out.
       if (tokens < amount) fill();
       tokens -= amount;
       return tokens >= 0;

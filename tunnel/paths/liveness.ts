@@ -1,48 +1,48 @@
 import { beatFrame, beats, readBeat } from '../pipe/frames.ts';
 import { deadAfterMs, heartbeatMs, idleAfterMs, idleDeadAfterMs, idleHeartbeatMs } from './relay-protocol.ts';
 
-/** How a direct path notices that its other end is gone. */
+/** Timeouts with which a direct path detects a dead peer. */
 export interface DirectTimes {
-  /** A sign of life is sent this often while it is used, and half a minute after. */
+  /** Heartbeat interval while the path is used, and for half a minute after. */
   heartbeatMs?: number;
-  /** Silence after which the other end is dead, while it is used. */
+  /** Silence after which the peer counts as dead while the path is used. */
   deadAfterMs?: number;
-  /** Without payload for so long it rests: then it beats so often, and is dead after so long. */
+  /** Without payload for this long the path is idle, and the two longer times below apply. */
   idleAfterMs?: number;
   idleHeartbeatMs?: number;
   idleDeadAfterMs?: number;
-  /** How long what was sent may be without any sign of life in return. */
+  /** How long sent payload may go without any sign of life in return. */
   unansweredMs?: number;
 }
 
 /**
- * While there is traffic each end shows a sign of life within a second of what it got, so silence after what was
- * sent soon means that the path is gone: a VPN that was left, a firewall's table that was emptied. What carries the
- * path would itself try for minutes.
+ * Under traffic each end sends a heartbeat within a second of what it received. Silence after sending therefore soon
+ * means that the path is gone (a VPN was left, a firewall lost its state), where TCP or SCTP would retry for minutes.
  */
 const busyBeatMs = 1_000;
 const defaultUnansweredMs = 4_000;
 
 export interface Liveness {
-  /** To be told of all that comes. */
+  /** Call for every chunk received. */
   heard(chunk: Buffer): void;
+  /** Call whenever payload is sent. */
   sent(): void;
-  /** While it is paused what the other end says lies unread, by our own choice. */
+  /** While reading is paused, silence does not count. */
   pause(paused: boolean): void;
   stop(): void;
 }
 
-/** Keeps a direct path alive with BEATs, and finds out when it is dead. */
+/** Keeps a direct path alive with BEAT frames and detects when it is dead. */
 export function watchLiveness(
   options: DirectTimes & {
-    /** False while what was sent before waits to leave: that is a sign of life itself. */
+    /** False while earlier data waits to be sent: it serves as a sign of life itself. */
     idle: () => boolean;
     beat: (frame: Buffer) => void;
     lost: (why: string) => void;
   },
 ): Liveness {
   let heardAt = performance.now();
-  /** When payload was first sent that nothing has come after; when payload last came; when anything last went. */
+  /** When the oldest payload was sent that nothing has followed; when payload last arrived. */
   let unansweredSince: number | undefined;
   let payloadAt = Number.NEGATIVE_INFINITY;
   let sentAt = heardAt;
@@ -59,12 +59,12 @@ export function watchLiveness(
       ? (options.idleDeadAfterMs ?? idleDeadAfterMs)
       : (options.deadAfterMs ?? deadAfterMs);
     const unanswered = options.unansweredMs ?? defaultUnansweredMs;
-    // This process stood still (no CPU, asleep): what came meanwhile is read after this timer. The other end may
-    // rest, and say nothing for long: it is asked.
+    // This process was stopped (suspended, starved of CPU), and what arrived meanwhile is read after this timer. An
+    // idle peer may stay silent for long, so request a beat.
     if (now - tickedAt > 3 * busyBeatMs) {
       heardAt = Math.max(heardAt, now - deadAfter + unanswered + 2 * busyBeatMs);
       unansweredSince = now;
-      if (options.idle()) options.beat(beatFrame(beats.asks));
+      if (options.idle()) options.beat(beatFrame(beats.request));
     }
     tickedAt = now;
     if (paused) {
@@ -94,10 +94,10 @@ export function watchLiveness(
     heard(chunk) {
       heardAt = performance.now();
       unansweredSince = undefined;
-      const says = readBeat(chunk);
-      if (says === null || says === beats.asks) payloadAt = heardAt;
-      // One of an earlier release takes us for dead after 15 s.
-      if (says === null || says === beats.old) usedAt = heardAt;
+      const beat = readBeat(chunk);
+      if (beat === null || beat === beats.request) payloadAt = heardAt;
+      // A peer of an earlier release knows no idle state and would give up after 15 s.
+      if (beat === null || beat === beats.legacy) usedAt = heardAt;
     },
     sent() {
       sentAt = performance.now();

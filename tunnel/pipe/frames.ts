@@ -1,39 +1,36 @@
 import { TunnelError } from '../errors.ts';
 
 /**
- * The pipe's frames, version 1. README.md draws the header: version u8, type u8, flags u16 (0), payload
- * length u32, position u64; big-endian. The position of DATA is that of its first byte in this direction
- * since the pipe began. ACK and RESUME carry the next position that their sender expects, where END counts
- * as one position of its own.
+ * The pipe's frame format, version 1. The header (drawn in README.md): version u8, type u8, flags u16 (0), payload
+ * length u32, position u64; big-endian. DATA's position is the offset of its first byte in this direction. ACK and
+ * RESUME carry the position that their sender expects next. END counts as one position.
  */
 export const frameVersion = 1;
 export const frameHeaderBytes = 16;
 
 /**
- * A frame holds at most this many bytes. Large enough that the header and the WebSocket message around it
- * are noise, small enough that a satellite copying one message at a time stays fair between sessions.
+ * Large enough that the header and the WebSocket message around it are negligible, small enough that a satellite
+ * copying one message at a time stays fair between sessions.
  */
 export const maxFramePayload = 64 * 1024;
 
 export const frameTypes = {
-  /** Bytes at a position. */
   data: 1,
   /** This direction ends at the position. No payload. */
   end: 2,
-  /** The pipe is over in both directions; the payload is the reason's code. */
+  /** The pipe is over in both directions; the payload is the error code. */
   close: 3,
-  /** All below the position has come. No payload. */
+  /** Everything below the position was received. No payload. */
   ack: 4,
-  /** A new path for a pipe (resume.ts): before anything else. */
+  /** Moves a pipe to this path (resume.ts); precedes everything else. */
   resume: 5,
-  /** A sign of life where the path itself has none; whoever parses passes it over. */
+  /** Heartbeat of paths that have none themselves; parsers skip it. */
   beat: 6,
 } as const;
 const known = new Set<number>(Object.values(frameTypes));
 
-/** A reason's code on the wire. */
 const maxCloseReason = 64;
-/** The longest of resume.ts's payloads is 49 bytes. */
+/** The largest payload in resume.ts is 49 bytes. */
 const maxResume = 64;
 const limits: Record<number, number> = {
   [frameTypes.data]: maxFramePayload,
@@ -55,12 +52,12 @@ export function writeFrameHeader(into: Buffer, type: number, length: number, pos
   into[2] = 0;
   into[3] = 0;
   into.writeUInt32BE(length, 4);
-  // Positions stay below 2^53: nine petabytes through one pipe.
+  // Positions stay below 2^53, nine petabytes.
   into.writeUInt32BE(Math.floor(position / 2 ** 32), 8);
   into.writeUInt32BE(position % 2 ** 32, 12);
 }
 
-/** The DATA frame of these bytes (at most maxFramePayload together), in one buffer. */
+/** Builds a DATA frame of at most maxFramePayload bytes in one buffer. */
 export function dataFrame(chunks: readonly Buffer[], length: number, position: number): Buffer {
   const frame = Buffer.allocUnsafe(frameHeaderBytes + length);
   writeFrameHeader(frame, frameTypes.data, length, position);
@@ -96,33 +93,36 @@ export function closeFrame(code: string): Buffer {
   return frame;
 }
 
-/** What a BEAT says, in the place of a position. One of an earlier release has `old`: it beats as often at rest. */
-export const beats = { old: 0, rests: 1, asks: 2 } as const;
-const beatFrames = Object.values(beats).map((says) => {
+/**
+ * The kind of a BEAT, sent in place of a position. `idles`: the sender beats less often when idle; `legacy`, of an
+ * earlier release, does not. `request` asks for a beat in return.
+ */
+export const beats = { legacy: 0, idles: 1, request: 2 } as const;
+const beatFrames = Object.values(beats).map((kind) => {
   const frame = Buffer.alloc(frameHeaderBytes);
-  writeFrameHeader(frame, frameTypes.beat, 0, says);
+  writeFrameHeader(frame, frameTypes.beat, 0, kind);
   return frame;
 });
 
-/** The same one each time: not to be written to. */
-export const beatFrame = (says: number = beats.rests): Buffer => beatFrames[says]!;
+/** Returns a shared buffer: do not modify it. */
+export const beatFrame = (kind: number = beats.idles): Buffer => beatFrames[kind]!;
 
-/** What the chunk says when it is one BEAT and nothing else; null of anything else. */
+/** Returns the kind of BEAT if the chunk is exactly one BEAT frame, else null. */
 export function readBeat(chunk: Buffer): number | null {
-  const says = chunk.length === frameHeaderBytes ? beatFrames.findIndex((each) => each.equals(chunk)) : -1;
-  return says < 0 ? null : says;
+  const kind = chunk.length === frameHeaderBytes ? beatFrames.findIndex((each) => each.equals(chunk)) : -1;
+  return kind < 0 ? null : kind;
 }
 
 /**
- * Parses a stream of bytes, cut anywhere, into frames. `push` calls `onFrame` for each complete one and
- * throws a TunnelError `frame-…` at the first that is malformed; after that the parser is spent. Payloads
- * are views of the pushed buffer where the frame lies in one piece. Holds at most one frame.
+ * Parses a byte stream, split anywhere, into frames. `push` calls `onFrame` for each complete frame and throws a
+ * TunnelError `frame-…` at the first malformed one; the parser cannot be used after that. Payloads are views of the
+ * pushed buffer if the frame lies within it. Buffers at most one frame.
  */
 export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: Buffer): void } {
   let held: Buffer[] = [];
   let heldBytes = 0;
-  /** How many bytes must be there before looking again makes sense. */
-  let wanted = frameHeaderBytes;
+  /** Bytes needed before another attempt at parsing. */
+  let needed = frameHeaderBytes;
 
   return {
     push(chunk) {
@@ -130,7 +130,7 @@ export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: 
       if (heldBytes > 0) {
         held.push(chunk);
         heldBytes += chunk.length;
-        if (heldBytes < wanted) return;
+        if (heldBytes < needed) return;
         buffer = Buffer.concat(held, heldBytes);
         held = [];
         heldBytes = 0;
@@ -140,7 +140,7 @@ export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: 
         const length = checkHeader(buffer, at);
         const size = frameHeaderBytes + length;
         if (buffer.length - at < size) {
-          wanted = size;
+          needed = size;
           hold(buffer.subarray(at));
           return;
         }
@@ -148,7 +148,7 @@ export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: 
         at += size;
         if (frame) onFrame(frame);
       }
-      wanted = frameHeaderBytes;
+      needed = frameHeaderBytes;
       if (at < buffer.length) hold(buffer.subarray(at));
     },
   };
@@ -159,7 +159,7 @@ export function makeFrameParser(onFrame: (frame: Frame) => void): { push(chunk: 
   }
 }
 
-/** Checks what can be told from the header alone, so that a bad length is never waited for. */
+/** Validates the header before the payload has arrived, so that the parser never waits for a bad length. */
 function checkHeader(buffer: Buffer, at: number): number {
   const version = buffer[at]!;
   if (version !== frameVersion) throw new TunnelError('frame-bad-version', `version ${version}`);
@@ -177,7 +177,7 @@ function readFrame(buffer: Buffer, at: number, length: number): Frame {
   const payload = buffer.subarray(at + frameHeaderBytes, at + frameHeaderBytes + length);
   switch (buffer[at + 1]) {
     case frameTypes.data:
-      if (length === 0) throw new TunnelError('frame-malformed', 'no data');
+      if (length === 0) throw new TunnelError('frame-malformed', 'empty DATA');
       return { type: 'data', position, payload };
     case frameTypes.end:
       return { type: 'end', position };
@@ -187,8 +187,8 @@ function readFrame(buffer: Buffer, at: number, length: number): Frame {
       return { type: 'resume', position, payload };
     default: {
       const code = payload.toString('latin1');
-      // It ends up in logs and on terminals: nothing but the letters of a code may pass.
-      if (!/^[a-z0-9-]+$/.test(code)) throw new TunnelError('frame-malformed', 'not a reason');
+      // The code ends up in logs and on terminals, so allow nothing but the characters of a code.
+      if (!/^[a-z0-9-]+$/.test(code)) throw new TunnelError('frame-malformed', 'not an error code');
       return { type: 'close', code };
     }
   }

@@ -3,39 +3,39 @@ import { makeBucket } from '../network/token-bucket.ts';
 import { type Frame, makeFrameParser } from './frames.ts';
 import type { Path } from './path.ts';
 
-/** A path and what it carries in frames, handed to one listener after the other: first who greets, then a pipe. */
+/** A path with its frame parser, handed from one listener to the next: first the resume handshake, then a pipe. */
 export interface Link {
   readonly path: Path;
-  /** From now on `events` gets what comes, the rest of the chunk under way included. The first call starts the path. */
+  /** Delivers to `events` from now on, including the rest of the current chunk. The first call starts the path. */
   listen(events: LinkEvents): void;
-  /** Hands a frame that was looked at to the listener of the moment. */
+  /** Passes a frame that was already received to the current listener. */
   deliver(frame: Frame): void;
-  /** Closes the path; nobody is told anything more. */
+  /** Closes the path without further events. */
   drop(): void;
 }
 
 export interface LinkEvents {
-  /** May throw a TunnelError: the same as `broken`. */
+  /** May throw a TunnelError, which is then passed to `broken`. */
   frame(frame: Frame): void;
   drain?(): void;
   /** As PathEvents.closed. */
   closed(error: TunnelError | null): void;
-  /** What came is not what a pipe sends; nothing more will come. */
+  /** The peer violated the protocol; no further events follow. */
   broken(error: TunnelError): void;
 }
 
 /**
- * Frames that carry no bytes: an ACK for each 32 KiB or 5 ms at most, of which a stall may gather some hundred. At
- * this many the other end does nothing but keep us busy.
+ * Limit for frames without payload. A peer sends at most one ACK per 32 KiB and 5 ms, and a stall may accumulate some
+ * hundred; more than this is a flood.
  */
-const emptyFrames = { perSecond: 5_000, burst: 10_000 };
+const emptyFrameRate = { perSecond: 5_000, burst: 10_000 };
 
 export function makeLink(path: Path): Link {
-  const empty = makeBucket(emptyFrames);
+  const empty = makeBucket(emptyFrameRate);
   let events: LinkEvents | undefined;
-  let spent = false;
+  let ended = false;
   const parser = makeFrameParser((frame) => {
-    if (spent) return;
+    if (ended) return;
     if (frame.type !== 'data' && !empty.take(1)) throw new TunnelError('frame-flood');
     events!.frame(frame);
   });
@@ -47,28 +47,28 @@ export function makeLink(path: Path): Link {
       if (!starts) return;
       path.start({
         data(chunk) {
-          if (spent) return;
+          if (ended) return;
           try {
             parser.push(chunk);
           } catch (error) {
-            if (spent) return;
-            spent = true;
+            if (ended) return;
+            ended = true;
             events!.broken(asTunnelError(error, 'session-failed'));
           }
         },
         drain() {
-          if (!spent) events!.drain?.();
+          if (!ended) events!.drain?.();
         },
         closed(error) {
-          if (spent) return;
-          spent = true;
+          if (ended) return;
+          ended = true;
           events!.closed(error);
         },
       });
     },
     deliver: (frame) => events!.frame(frame),
     drop() {
-      spent = true;
+      ended = true;
       path.close();
     },
   };

@@ -9,60 +9,60 @@ import {
 } from './frames.ts';
 
 /**
- * What one end of a pipe knows, without any path, stream or timer: pipe.ts moves the bytes. Each direction's
- * bytes are numbered from 0, and its END takes one number more. Sent frames stay here until the other end has
- * acknowledged them; on a new path the other end says where it stands, and all above is sent again.
+ * The state of one end of a pipe, without paths, streams or timers; pipe.ts moves the bytes. The bytes of each
+ * direction are numbered from 0, and END takes one more number. Sent frames stay buffered until they are acknowledged;
+ * on a new path the other end reports its position, and everything above it is sent again.
  *
  *     append ──▶ queue: │ sent, not acknowledged │ not sent on this path │
  *                       ▲ acknowledged           ▲ next()
- *     rewind(position): drops what is below, and all the rest is "not sent" again
+ *     rewind(position): drops everything below and marks the rest as not sent
  */
 export interface PipeState {
-  /** Takes bytes to be sent, in frames as few and as full as may be. Copies them. */
+  /** Copies bytes to be sent into as few frames as possible. */
   append(chunks: readonly Buffer[]): void;
-  /** This direction ends here. */
+  /** Ends this direction. */
   end(): void;
-  /** The next frame to send on this path, with an ACK in front where one is owed. */
+  /** The next frame to send on this path, preceded by an ACK if one is due. */
   next(): Buffer | undefined;
-  /** The position after the frame that `next` gave last. */
+  /** The position after the last frame returned by `next`. */
   readonly given: number;
-  /** The other end has everything below. */
+  /** The other end has received everything below this position. */
   readonly acknowledged: number;
-  /** True while `next` has something. */
+  /** True while `next` has a frame. */
   readonly unsent: boolean;
-  /** An ACK of its own; nothing is owed after it. */
+  /** A standalone ACK. */
   ack(): Buffer;
   /**
-   * Takes a frame that came in. Gives the bytes that are new in it, `end` when the other direction has ended,
-   * or null where there is nothing new (ACKs, repetitions). Throws `frame-…` for what no pipe sends.
+   * Processes a received frame. Returns its new bytes, `end` when the other direction has ended, or null if there is
+   * nothing new (ACKs, repetitions). Throws `frame-…` on protocol violations.
    */
   receive(frame: Exclude<Frame, { type: 'close' }>): Buffer | 'end' | null;
   /**
-   * A new path: the other end has everything below `position`, or more, when it was still taking from the old path
-   * as it said so; it was told that this end expects `said`. Throws when that cannot be.
+   * Moves to a new path. The other end has received everything below `position`, or more if it still received from the
+   * old path after it reported that; it was told that this end expects `announced`. Throws if that is impossible.
    */
   rewind(position: number, announced: number): void;
-  /** Bytes received and taken for sending since the start. */
+  /** Bytes received, and accepted for sending, since the start. */
   readonly received: number;
   readonly sent: number;
-  /** The position that is expected next: what an ACK says. */
+  /** The position expected next, as carried by an ACK. */
   readonly expected: number;
-  /** How many positions have come since the last ACK. */
+  /** Positions received since the last ACK. */
   readonly owed: number;
-  /** The other direction has ended, all of it received. */
+  /** The other direction has ended and was received in full. */
   readonly ended: boolean;
-  /** This direction has ended and the other end has all of it. */
+  /** This direction has ended and was acknowledged in full. */
   readonly finished: boolean;
-  /** What is kept for sending again, in bytes of memory: frames count with their overhead. */
+  /** Memory used by frames that may have to be sent again, including overhead. */
   readonly bufferedBytes: number;
 }
 
-/** What a frame costs besides its payload: its header twice, a Buffer object and an entry here. */
+/** Memory per frame besides its payload: two headers, a Buffer object and a queue entry. */
 const frameOverhead = 200;
 
 /**
- * Frames of at least this size are built in memory that is used again once they are acknowledged: to allocate
- * it each time costs a tenth of the throughput. At most so many are kept, and none by a pipe at rest.
+ * Memory of frames of at least this size is reused once they are acknowledged; allocating each time costs a tenth of
+ * the throughput. Up to `maxSpares` blocks are kept, and none while the pipe is idle.
  */
 const reusedFrom = 48 * 1024;
 const spareBytes = 2 * frameHeaderBytes + maxFramePayload;
@@ -71,7 +71,7 @@ const maxSpares = 16;
 const costOf = (memory: Buffer) => (memory.length < reusedFrom ? memory.length : spareBytes) + frameOverhead;
 
 interface Entry {
-  /** Room for an ACK's header, then the frame. */
+  /** Space for an ACK header, followed by the frame. */
   memory: Buffer;
   /** The position after it. */
   end: number;
@@ -80,17 +80,17 @@ interface Entry {
 export function makePipeState(): PipeState {
   let received = 0;
   let ended = false;
-  /** What the other end has last been told. */
+  /** The position last sent to the other end in an ACK. */
   let announcedPosition = 0;
 
   let sent = 0;
   let ending = false;
   let acknowledged = 0;
-  /** The highest position that was ever put on a path: beyond it nothing can be acknowledged. */
+  /** The highest position ever sent; nothing beyond it can be acknowledged. */
   let reached = 0;
   let given = 0;
   let queue: Entry[] = [];
-  /** Index of the first entry that is not acknowledged, and of the first not sent on this path. */
+  /** Index of the first unacknowledged entry, and of the first not yet sent on this path. */
   let first = 0;
   let unsent = 0;
   let bufferedBytes = 0;
@@ -119,24 +119,24 @@ export function makePipeState(): PipeState {
     return Buffer.from(spare, 0, size);
   }
 
-  /** Forgets what the other end has. */
+  /** Drops frames that the other end has received. */
   function acknowledge(position: number): void {
-    if (position > reached) throw new TunnelError('frame-malformed', 'acknowledges what was never sent');
+    if (position > reached) throw new TunnelError('frame-malformed', 'acknowledges data that was never sent');
     if (position <= acknowledged) return;
     while (first < queue.length && queue[first]!.end <= position) {
       const { memory } = queue[first]!;
       bufferedBytes -= costOf(memory);
-      // What has come at the other end has left this one. (A path that was given up may still hold it and send
-      // what is written there next: nobody listens to it.)
+      // Acknowledged data has left this process. (An abandoned path may still reference the memory and send garbage
+      // later, but nobody reads from it.)
       if (memory.length >= reusedFrom && spares.length < maxSpares) spares.push(memory.buffer as ArrayBuffer);
       first++;
     }
     const before = first === 0 ? acknowledged : queue[first - 1]!.end;
-    // Whoever takes a frame takes all of it.
-    if (before !== position) throw new TunnelError('frame-malformed', 'acknowledges a part of a frame');
+    // Frames are received as a whole.
+    if (before !== position) throw new TunnelError('frame-malformed', 'acknowledges part of a frame');
     acknowledged = position;
     unsent = Math.max(unsent, first);
-    // Now and then, so that it costs nothing a frame.
+    // Amortized, so that it costs next to nothing per frame.
     if (first >= 64 || first === queue.length) {
       queue = queue.slice(first);
       unsent -= first;
@@ -204,7 +204,7 @@ export function makePipeState(): PipeState {
           if (frame.position > received || (ended && end > received)) {
             throw new TunnelError(
               'frame-out-of-order',
-              ended ? 'more after the end' : `${frame.position} where ${received} was due`,
+              ended ? 'data after the end' : `got position ${frame.position}, expected ${received}`,
             );
           }
           if (end <= received) return null;
@@ -214,12 +214,15 @@ export function makePipeState(): PipeState {
         }
         case 'end':
           if (frame.position !== received)
-            throw new TunnelError('frame-out-of-order', `the end at ${frame.position} of ${received}`);
+            throw new TunnelError(
+              'frame-out-of-order',
+              `END at position ${frame.position}, expected ${received}`,
+            );
           if (ended) return null;
           ended = true;
           return 'end';
         default:
-          throw new TunnelError('frame-malformed', 'a new path is offered in the middle');
+          throw new TunnelError('frame-malformed', 'unexpected RESUME');
       }
     },
     rewind(position, announced) {

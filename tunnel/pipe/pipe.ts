@@ -9,64 +9,64 @@ import { isSwitchRequest } from './resume.ts';
 import { makeSendWindow } from './send-window.ts';
 
 /**
- * A pipe: an ordered, reliable Duplex between client and agent over one active path, with backpressure both
- * ways and half-close. TLS runs on top. It is destroyed with a TunnelError that names why: the path's own
- * error, `frame-…` for what it could not accept, or the code that the other end gave.
+ * A pipe: an ordered, reliable Duplex between client and agent over one active path, with half-close and backpressure
+ * in both directions. TLS runs on top. It is destroyed with a TunnelError that says why: the path's error, `frame-…`
+ * for a protocol violation, or the code that the other end sent.
  *
- * At first it ends with its path. Once it is told to `survive`, it waits for another one, and goes on there
- * byte for byte: TLS and HTTP/2 above notice nothing but the pause.
+ * Initially it ends with its path. After `enableResume` it waits for another path and continues there byte for byte;
+ * TLS and HTTP/2 above notice nothing but the pause.
  */
 export interface Pipe extends Duplex {
   /** The active path, or the last one while there is none. */
   readonly path: Path;
   /** True while there is no path. */
   readonly waiting: boolean;
-  /** Bytes handed up and taken for sending since the start. */
+  /** Bytes received, and accepted for sending, since the start. */
   readonly received: number;
   readonly sent: number;
-  /** The position that it expects next from the other end: what a new path begins with. */
+  /** The position expected next from the other end, reported when moving to a new path. */
   readonly expected: number;
-  /** Bytes of memory that wait to be acknowledged, or sent. */
+  /** Memory used by data that is unsent or unacknowledged. */
   readonly bufferedBytes: number;
-  /** From now on the loss of the path is no end. */
+  /** From now on the pipe survives the loss of its path. */
   enableResume(resumePolicy: ResumePolicy): void;
   /**
-   * Goes on over another path, in place of the one it has, if any. The other end has everything below
-   * `position`, and was told that this one expects `said`.
+   * Continues over another path, replacing the current one if there is one. The other end has received everything
+   * below `position`, and was told that this end expects `announced`.
    */
   attach(link: Link, position: number, announced: number): void;
-  /** Gives up the path, as if it had broken. */
+  /** Closes the path, as if it had broken. */
   dropPath(reason: TunnelError): void;
 }
 
 export interface ResumePolicy {
-  /** How long to be without a path before the pipe ends with `session-abandoned`. */
+  /** How long the pipe may be without a path before it ends with `session-abandoned`. */
   waitMs: number;
-  /** Told when the path is lost, and why. `attach` a new one. */
+  /** Called when the path is lost; `attach` a new one. */
   lost: (reason: TunnelError) => void;
 }
 
-/** How much the pipe itself buffers each way; beyond it TLS, and so the sender above, waits. */
+/** Buffered bytes per direction beyond which TLS, and so the sender above it, waits. */
 const highWaterMark = 128 * 1024;
 
 /**
- * What may be under way without an acknowledgement, in memory; beyond it the sender waits. As much as one
- * stream's window: 50 MB/s at 80 ms. It is also what a session that waits for a path can cost.
+ * Unacknowledged bytes in memory beyond which the sender waits. Equals one stream's window: 50 MB/s at 80 ms. Also
+ * bounds the memory of a session without a path.
  */
 export const maxBufferedBytes = 4 * 1024 * 1024;
 
-/** An ACK goes with whatever is sent; by itself after this many bytes, far below maxHeld, … */
-const ackEvery = 256 * 1024;
-/** … or, so that the other end sees how fast it goes and how long it takes, after so many when 5 ms have passed, … */
-const ackSome = 32 * 1024;
-const ackSomeMs = 5;
-/** … or after this long, so that a session at rest holds nothing. One small packet after each burst. */
+/** ACKs piggyback on data. A standalone ACK is sent after this many bytes, far below maxBufferedBytes, … */
+const ackBytes = 256 * 1024;
+/** … or after fewer once 5 ms have passed, so that the sender can measure rate and round trip, … */
+const ackSoonBytes = 32 * 1024;
+const ackSoonMs = 5;
+/** … or after this delay, so that an idle session buffers nothing. One small packet per burst. */
 const ackDelayMs = 1_000;
 
-/** What a satellite says when it closes a path for good: no other path will be admitted. */
-const final: ReadonlySet<TunnelErrorCode> = new Set(['access-ended']);
+/** Errors that end the pipe although it could resume: no satellite would admit another path. */
+const fatal: ReadonlySet<TunnelErrorCode> = new Set(['access-ended']);
 
-/** Makes a pipe over a path that is open, and starts the path, if `link` has not. */
+/** Makes a pipe over an open path, and starts the path unless `link` already has. */
 export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): Pipe {
   const { clock = systemClock } = options;
   const state = makePipeState();
@@ -74,25 +74,25 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
   const over = new AbortController();
   let link: Link | undefined;
   let { path } = options;
-  /** The path takes more. */
-  let room = true;
-  /** The reader rests. */
-  let resting = false;
+  /** The path accepts more data. */
+  let writable = true;
+  /** The reader applies backpressure. */
+  let readPaused = false;
   let resumePolicy: ResumePolicy | undefined;
-  /** Ends the wait for a path. */
-  let found: AbortController | undefined;
+  /** Cancels the timeout for being without a path. */
+  let wait: AbortController | undefined;
   let ackArmed = false;
   let ackSoonArmed = false;
   let ackedAt = clock.now();
-  /** A write, and the end, that wait. */
-  let waiting: (() => void) | undefined;
-  let finishing: (() => void) | undefined;
+  /** Callbacks of a pending write and of the pending end. */
+  let pendingWrite: (() => void) | undefined;
+  let pendingFinal: (() => void) | undefined;
 
   const duplex = new Duplex({
     highWaterMark,
     read() {
-      if (!resting) return;
-      resting = false;
+      if (!readPaused) return;
+      readPaused = false;
       link?.path.resume();
     },
     write: (chunk: Buffer, _encoding, done) => send([chunk], done),
@@ -102,14 +102,14 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
         done,
       ),
     final(done) {
-      finishing = done;
+      pendingFinal = done;
       state.end();
       pump();
     },
     destroy(error, done) {
       over.abort();
-      found?.abort();
-      waiting = undefined;
+      wait?.abort();
+      pendingWrite = undefined;
       if (link) {
         if (error) link.path.send(closeFrame(error instanceof TunnelError ? error.code : 'session-failed'));
         link.drop();
@@ -122,13 +122,13 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
   function send(chunks: Buffer[], done: () => void): void {
     state.append(chunks);
     pump();
-    if (takesMore()) done();
-    else waiting = done;
+    if (canWriteMore()) done();
+    else pendingWrite = done;
   }
 
-  /** Puts on the path what it takes. */
+  /** Sends frames until the path or the send window is full. */
   function pump(): void {
-    while (link && room) {
+    while (link && writable) {
       if (state.unsent && flight.bytes >= flight.limit) {
         flight.limited();
         return;
@@ -136,40 +136,42 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
       const frame = state.next();
       if (!frame) return;
       flight.sent(state.given);
-      room = link.path.send(frame);
+      writable = link.path.send(frame);
     }
     if (state.unsent) flight.limited();
   }
 
-  function roomAgain(): void {
-    room = true;
+  function onDrain(): void {
+    writable = true;
     pump();
-    letGo();
+    releaseWrite();
   }
 
-  function takesMore(): boolean {
-    return unreadFull() || (state.bufferedBytes < maxBufferedBytes && (!link || (room && !state.unsent)));
+  function canWriteMore(): boolean {
+    return (
+      isReadBufferFull() || (state.bufferedBytes < maxBufferedBytes && (!link || (writable && !state.unsent)))
+    );
   }
 
   /**
-   * Node's HTTP/2 does not read while a write of its own is under way. Were a write to wait for the other end
-   * to read, and the other end's for us, two busy directions would stop each other for good. So a write waits
-   * only while what came in is within bounds; past that it is let go, and HTTP/2's windows bound the rest.
+   * Node's HTTP/2 does not read while one of its writes is pending. If writes waited for the other end to read while
+   * its writes wait for us, two busy directions would deadlock. So a write only waits while the read buffer is within
+   * bounds; beyond that it completes, and HTTP/2's windows bound the rest.
    */
-  function unreadFull(): boolean {
+  function isReadBufferFull(): boolean {
     return duplex.readableLength >= highWaterMark;
   }
 
-  function letGo(): void {
-    if (!waiting || !takesMore()) return;
-    const done = waiting;
-    waiting = undefined;
+  function releaseWrite(): void {
+    if (!pendingWrite || !canWriteMore()) return;
+    const done = pendingWrite;
+    pendingWrite = undefined;
     done();
   }
 
   function finish(): void {
-    const done = finishing;
-    finishing = undefined;
+    const done = pendingFinal;
+    pendingFinal = undefined;
     done?.();
   }
 
@@ -177,19 +179,18 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
     if (!link || state.owed === 0) return;
     ackedAt = clock.now();
     const more = link.path.send(state.ack());
-    // The path has said anew whether it takes more.
-    if (more && !room) roomAgain();
-    else room = more;
+    if (more && !writable) onDrain();
+    else writable = more;
   }
 
   function acknowledgeSoon(): void {
-    if (state.owed >= ackEvery) acknowledge();
-    else if (state.owed >= ackSome && !ackSoonArmed) {
-      const wait = ackedAt + ackSomeMs - clock.now();
-      if (wait <= 0) acknowledge();
+    if (state.owed >= ackBytes) acknowledge();
+    else if (state.owed >= ackSoonBytes && !ackSoonArmed) {
+      const delayMs = ackedAt + ackSoonMs - clock.now();
+      if (delayMs <= 0) acknowledge();
       else {
         ackSoonArmed = true;
-        void clock.sleep(wait, over.signal).then(() => {
+        void clock.sleep(delayMs, over.signal).then(() => {
           ackSoonArmed = false;
           acknowledge();
         });
@@ -203,7 +204,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
     });
   }
 
-  function take(frame: Frame): void {
+  function receive(frame: Frame): void {
     if (frame.type === 'close') {
       duplex.destroy(new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'pipe-closed', frame.code));
       return;
@@ -214,53 +215,53 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
       flight.acknowledged(state.acknowledged);
       if (state.finished) finish();
       pump();
-      letGo();
+      releaseWrite();
     } else if (fresh === 'end') {
       acknowledge();
       duplex.push(null);
     } else if (fresh) {
       if (!duplex.push(fresh)) {
-        resting = true;
+        readPaused = true;
         link?.path.pause();
       }
       acknowledgeSoon();
-      letGo();
+      releaseWrite();
     }
   }
 
-  function lose(error: TunnelError | null): void {
+  function losePath(error: TunnelError | null): void {
     link = undefined;
     if (duplex.destroyed) return;
-    if (!resumePolicy || (error && final.has(error.code))) {
-      // Both directions have ended: nothing is lost.
+    if (!resumePolicy || (error && fatal.has(error.code))) {
+      // If both directions have ended, nothing is lost.
       if (state.ended && duplex.writableEnded) finish();
       else duplex.destroy(error ?? new TunnelError('pipe-closed'));
       return;
     }
     const reason = error ?? new TunnelError('pipe-closed');
-    const wait = new AbortController();
-    found = wait;
-    void clock.sleep(resumePolicy.waitMs, wait.signal).then(() => {
-      if (!wait.signal.aborted) duplex.destroy(new TunnelError('session-abandoned', reason.message));
+    const timeout = new AbortController();
+    wait = timeout;
+    void clock.sleep(resumePolicy.waitMs, timeout.signal).then(() => {
+      if (!timeout.signal.aborted) duplex.destroy(new TunnelError('session-abandoned', reason.message));
     });
-    letGo();
+    releaseWrite();
     resumePolicy.lost(reason);
   }
 
   function use(next: Link): void {
     link = next;
     path = next.path;
-    room = true;
-    const mine = (handle: () => void) => {
+    writable = true;
+    const ifActive = (handle: () => void) => {
       if (link === next && !duplex.destroyed) handle();
     };
     const events: LinkEvents = {
-      frame: (frame) => mine(() => take(frame)),
-      drain: () => mine(roomAgain),
-      closed: (error) => mine(() => lose(error)),
-      broken: (error) => mine(() => duplex.destroy(error)),
+      frame: (frame) => ifActive(() => receive(frame)),
+      drain: () => ifActive(onDrain),
+      closed: (error) => ifActive(() => losePath(error)),
+      broken: (error) => ifActive(() => duplex.destroy(error)),
     };
-    if (resting) next.path.pause();
+    if (readPaused) next.path.pause();
     next.listen(events);
   }
 
@@ -280,7 +281,7 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
     },
     attach(next: Link, position: number, announced: number) {
       if (duplex.destroyed) return next.drop();
-      found?.abort();
+      wait?.abort();
       const old = link;
       link = undefined;
       old?.drop();
@@ -293,16 +294,16 @@ export function makePipe(options: { path: Path; link?: Link; clock?: Clock }): P
         return;
       }
       pump();
-      // What came over the old path since it was said.
+      // For data that arrived over the old path since `announced`.
       acknowledge();
       if (state.finished) finish();
-      letGo();
+      releaseWrite();
     },
     dropPath(reason: TunnelError) {
       const old = link;
       if (!old) return;
       old.drop();
-      lose(reason);
+      losePath(reason);
     },
   });
 }

@@ -5,17 +5,17 @@ import { closeFrame, type Frame, resumeFrame } from './frames.ts';
 import type { Link } from './link.ts';
 
 /**
- * How a pipe goes on over another path. Both ends prove to hold a secret that only they can compute, from the
- * TLS connection that runs in the pipe, over nonces of both. README.md tells the sequence.
+ * How a pipe continues over another path. Both ends prove that they hold a secret derived from the TLS connection
+ * inside the pipe, over nonces of both. README.md describes the sequence.
  */
 export interface ResumeSecret {
-  /** 16 bytes, to find the session by. No secret: satellites see it. */
+  /** 16 bytes that identify the session. Not secret: satellites see it. */
   id: Buffer;
   /** 32 bytes. */
   key: Buffer;
 }
 
-/** The secret of a session, once TLS has shaken hands: the same on both ends (RFC 8446 §7.5). */
+/** Derives the session's secret after the TLS handshake; both ends derive the same (RFC 8446 §7.5). */
 export function resumeSecret(socket: TLSSocket): ResumeSecret {
   const bytes = socket.exportKeyingMaterial(48, 'EXPORTER-cde-resume', Buffer.alloc(0));
   return { id: bytes.subarray(0, 16), key: bytes.subarray(16) };
@@ -23,14 +23,14 @@ export function resumeSecret(socket: TLSSocket): ResumeSecret {
 
 const kinds = { ask: 1, answer: 2, confirm: 3, hold: 4, onSwitchRequest: 5 } as const;
 const nonceBytes = 16;
-/** Of a client that has not proved itself yet: as many as one measures with. */
+/** Requests from a client that is not yet authenticated; it needs a few to measure the path. */
 const maxRequests = 16;
 
-/** What both sign: who says it, which session, fresh nonces, and where each end stands. */
+/** The values that both ends authenticate. */
 interface Agreement {
   clientNonce: Buffer;
   agentNonce: Buffer;
-  /** The position that each expects next. */
+  /** The position that each end expects next. */
   clientPosition: number;
   agentPosition: number;
 }
@@ -54,35 +54,35 @@ function proofOf(
 
 const kindOf = (frame: Frame) => (frame.type === 'resume' ? frame.payload[0] : undefined);
 
-/** The payload of a RESUME of that kind and length; throws `frame-malformed` for anything else. */
+/** Returns the payload of a RESUME frame of this kind and length; throws `frame-malformed` for anything else. */
 function payloadOf(frame: Frame, kind: number, length: number): Buffer {
   if (frame.type !== 'resume' || frame.payload.length !== 1 + length || frame.payload[0] !== kind)
-    throw new TunnelError('frame-malformed', 'not what resumes a session');
+    throw new TunnelError('frame-malformed', 'not a valid RESUME');
   return frame.payload.subarray(1);
 }
 
 const frameOf = (kind: number, position: number, ...parts: Buffer[]) =>
   resumeFrame(Buffer.concat([Buffer.of(kind), ...parts]), position);
 
-/** The client's end of a fresh path that may become the session's, or wait for that. */
+/** The client's end of a new path that may become the session's path or its reserve. */
 export interface ResumeHandshake {
   readonly link: Link;
   /**
-   * Says where the client stands, and learns where the agent does. Resolves once the agent has proved itself, to
-   * its position and the round trip in milliseconds, or to the reason when it says that the session is over.
-   * Rejects when the path does not serve; it is dropped then. One at a time.
+   * Exchanges positions with the agent. Resolves once the agent is authenticated, with its position and the round
+   * trip, or with a refusal if the agent says that the session is over. If the path fails it is dropped and this
+   * rejects. One request at a time.
    */
   ask(position: number): Promise<{ agentPosition: number; rttMs: number } | { refusal: TunnelError }>;
-  /** After an answer: the agent moves the session here. The link is the pipe's then. Throws when it has broken. */
+  /** After an answer: moves the session to this path. The link then belongs to the pipe. Throws if it has broken. */
   confirm(): void;
-  /** After an answer: the agent keeps the path in reserve, for further asks. */
+  /** After an answer: the agent keeps the path in reserve and answers further requests. */
   hold(): void;
   drop(): void;
 }
 
 /**
- * Makes contact on a path. `closed` is told when it ends between asks. `come`: the agent hears nothing over the
- * path that the session is on.
+ * Starts the resume handshake on a path. `closed` is called if the path ends between requests, `onSwitchRequest` when
+ * the agent no longer hears anything over the session's path and asks the client to move here.
  */
 export function makeResumeHandshake(
   link: Link,
@@ -113,15 +113,15 @@ export function makeResumeHandshake(
       else if (pending) pending.answered(frame);
       else if (frame.type === 'close')
         fail(new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'session-unknown'));
-      else throw new TunnelError('frame-malformed', 'an answer that nobody asked for');
+      else throw new TunnelError('frame-malformed', 'an answer without a request');
     },
     closed: (error) => fail(error ?? new TunnelError('agent-lost')),
     broken: fail,
   });
   if (options.signal.aborted) abort();
 
-  /** The path is somebody else's, or nobody's. */
-  const leave = () => {
+  /** The path now belongs to the pipe, or was dropped. */
+  const detach = () => {
     over ??= new TunnelError('session-aborted');
     options.signal.removeEventListener('abort', abort);
   };
@@ -147,7 +147,7 @@ export function makeResumeHandshake(
           answered(frame) {
             if (frame.type === 'close') {
               settle();
-              leave();
+              detach();
               link.drop();
               resolve({
                 refusal: new TunnelError(isTunnelErrorCode(frame.code) ? frame.code : 'session-unknown'),
@@ -175,35 +175,34 @@ export function makeResumeHandshake(
       }),
     confirm() {
       prove(kinds.confirm, 'client');
-      leave();
+      detach();
     },
     hold: () => prove(kinds.hold, 'client holds'),
     drop() {
-      leave();
+      detach();
       link.drop();
-      // Whoever still waits for an answer.
       pending?.failed(new TunnelError('session-aborted'));
     },
   };
 }
 
-/** The session that a RESUME asks for, in hex; throws `frame-malformed`. */
+/** The id of the session that a RESUME asks for, in hex; throws `frame-malformed`. */
 export function requestedSessionId(frame: Frame): string {
   return payloadOf(frame, kinds.ask, 16 + nonceBytes).toString('hex', 0, 16);
 }
 
-/** For a path in reserve: asks the client to go on over it. Nothing depends on it, so it is not proved. */
+/** Asks the client to move to this reserve. Only a hint, so it is not authenticated. */
 export const switchRequestFrame = (): Buffer => frameOf(kinds.onSwitchRequest, 0);
 
-/** True for what comeFrame makes. It may cross the client's own decision to go on there. */
+/** May cross the client's own decision to move, so a pipe must ignore it. */
 export const isSwitchRequest = (frame: Frame): boolean =>
   kindOf(frame) === kinds.onSwitchRequest && frame.type === 'resume';
 
 /**
- * The agent's side, from the client's first RESUME (`first`) on: answers that and any further one and, once the
- * client has proved itself, calls `attach` with the client's position and what it was told of this end's, or
- * `hold` when it means to keep the path in reserve. Until then the session keeps the path it has. `failed` is
- * called where the path does not serve, or serves no longer; it is dropped then.
+ * The agent's side, starting with the client's first RESUME: answers it and any further ones. Once the client is
+ * authenticated it calls `attach` with the client's position and the agent position that was announced, or `hold` if
+ * the path is to be a reserve. Until then the session stays on its current path. If the path fails it is dropped and
+ * `failed` is called.
  */
 export function serveResume(
   link: Link,
@@ -231,7 +230,7 @@ export function serveResume(
   };
   const answer = (ask: Frame) => {
     if (requestedSessionId(ask) !== secret.id.toString('hex') || ++asks > maxRequests)
-      throw new TunnelError('frame-malformed', 'not what resumes this session');
+      throw new TunnelError('frame-malformed', 'not a RESUME for this session');
     agreed = {
       clientNonce: Buffer.from(payloadOf(ask, kinds.ask, 16 + nonceBytes).subarray(16)),
       agentNonce: randomBytes(nonceBytes),

@@ -1,43 +1,42 @@
 /**
- * How much a pipe may have under way on its path. More than the path can carry does not arrive sooner: it lies in
- * the buffers of kernels, satellites and routers, and whatever is sent next, a key's echo beside a download, waits
- * behind it. So the limit follows the path: half as much again as fits on it (rate times round trip), measured by what the other
- * end acknowledges, after "BBR: Congestion-Based Congestion Control" (ACM Queue, 2016). Below, TCP or SCTP
- * goes on to care for losses.
+ * Limits a pipe's unacknowledged bytes on its path. Sending more than the path can carry does not deliver sooner: the
+ * excess sits in the buffers of kernels, satellites and routers, and the next keystroke waits behind it. So the limit
+ * is 1.5 times the bandwidth-delay product, measured from acknowledgements as in "BBR: Congestion-Based Congestion
+ * Control" (ACM Queue, 2016). TCP or SCTP underneath still handles losses.
  *
- * It knows no stream and no timer: pipe.ts tells what it sends and what was acknowledged, both as positions.
+ * It has no streams and no timers; pipe.ts reports what it sent and what was acknowledged, both as positions.
  */
 export interface SendWindow {
-  /** How many bytes may be under way. */
+  /** Maximum unacknowledged bytes. */
   readonly limit: number;
-  /** How many are. */
+  /** Current unacknowledged bytes. */
   readonly bytes: number;
-  /** A frame that ends at this position was put on the path. */
+  /** A frame that ends at this position was sent. */
   sent(end: number): void;
-  /** There is more to send, but for the limit, or for the path itself. */
+  /** More data was ready, but the limit or the path's backpressure stopped it. */
   limited(): void;
-  /** The other end has everything below the position. */
+  /** The other end has received everything below the position. */
   acknowledged(position: number): void;
-  /** Another path: all above the position is sent again, and nothing is known. */
+  /** The pipe moved to another path: everything above the position is sent again, and measurements start over. */
   restart(position: number): void;
 }
 
-/** Frames have up to 64 KiB, and are acknowledged together. */
+/** Two full frames: frames of up to 64 KiB are acknowledged as a whole. */
 const minBytes = 128 * 1024;
 const initialBytes = 256 * 1024;
-/** Beyond the path's own content, half as much again: so that it grows by that each round trip while the path takes it. */
+/** Above 1, so that the limit grows by this factor per round trip while the path has capacity. */
 const gain = 1.5;
-/** Acknowledgements wait for each other up to 5 ms (pipe.ts), and for a CPU that others use: less would leave a short path empty. */
+/** Acknowledgements are delayed by up to 5 ms (pipe.ts) and by a busy CPU; a smaller value starves short paths. */
 const minRttMs = 30;
-/** The best rate of this time counts: longer than a round trip of any use, short enough to follow a train. */
+/** Window of the maximum filter: longer than any usable round trip, short enough to follow a moving train. */
 const rateWindowMs = 2_000;
-/** By the limit itself some of what is under way queues, so now and then it is let run empty, to see the path alone. */
+/** The gain itself builds a queue, so drain it this often to measure the round trip without one. */
 const probeEveryMs = 10_000;
 
 interface Sample {
   end: number;
   at: number;
-  /** As they were when it was sent. */
+  /** Both as of when the frame was sent. */
   delivered: number;
   deliveredAt: number;
 }
@@ -49,13 +48,13 @@ export function makeSendWindow(options: { now: () => number; maxBytes: number })
   let reached = 0;
   let delivered = 0;
   let deliveredAt = now();
-  /** When there was last more to send than could be. */
+  /** When sending was last limited. */
   let limitedAt = Number.NEGATIVE_INFINITY;
-  /** Falling rates, each with the time when it was measured: the first is the best of the window. */
+  /** Descending; the first is the maximum within the window. */
   let rates: { at: number; rate: number }[] = [];
   let rttMs = Number.POSITIVE_INFINITY;
   let rttAt = now();
-  /** While the path is let run empty: since when. */
+  /** Set while draining to measure the round trip: when that began. */
   let probing: number | undefined;
   let limit = initialBytes;
 
@@ -80,7 +79,7 @@ export function makeSendWindow(options: { now: () => number; maxBytes: number })
       rttAt = at;
       probing = undefined;
     }
-    // Less than the path carries says nothing of it.
+    // A rate limited by the application says nothing about the path.
     const full = limitedAt >= sample.deliveredAt;
     const rate = (delivered - sample.delivered) / Math.max(at - sample.deliveredAt, 1);
     if (full || rate > (rates[0]?.rate ?? 0)) {
@@ -103,7 +102,7 @@ export function makeSendWindow(options: { now: () => number; maxBytes: number })
     },
     sent(end) {
       const at = now();
-      // After a rest the time without anything under way is no part of a rate.
+      // Idle time does not count toward the rate.
       if (reached === delivered) deliveredAt = at;
       samples.push({ end, at, delivered, deliveredAt });
       reached = Math.max(reached, end);

@@ -6,7 +6,7 @@ import { relayPaths } from '../paths/relay-protocol.ts';
 
 /** What is known of round trips to satellites, by URL, in milliseconds. */
 export interface RttCache {
-  probeOnce(url: string): number | undefined;
+  get(url: string): number | undefined;
   put(url: string, rttMs: number): void;
 }
 
@@ -145,7 +145,7 @@ export async function rankSatellites(
       await Promise.all(
         satellites.map(async (satellite) => {
           const agentMs = satellite.agentRttMs ?? null;
-          const known = book.probeOnce(satellite.url);
+          const known = book.get(satellite.url);
           if (known !== undefined) return { satellite: satellite, clientMs: known, agentMs };
           try {
             const clientMs = await prober.rtt(satellite.url, { timeoutMs: options.timeoutMs, signal });
