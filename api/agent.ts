@@ -29,10 +29,10 @@ export const tokenOnStdin = 'stdin';
 const sha256 = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
 /** 19 fixed bytes (the type's name, the key's length), the first two bits of the key, and the rest of it. */
 const ed25519Line = /^ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}$/;
-const plain = (most: number) =>
+const plain = (maxLength: number) =>
   z
     .string()
-    .max(most)
+    .max(maxLength)
     .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
 
 export const RegisterAgent = z.object({
@@ -196,8 +196,8 @@ export const postAgentStats = endpoint({
 });
 
 /** Asked by agents and satellites as long as anybody's session is there. */
-export const UsersHere = z.object({ users: z.array(Id).max(50_000).describe('Whose sessions are here') });
-export const UsersToEnd = z.object({
+export const ActiveUsers = z.object({ users: z.array(Id).max(50_000).describe('Whose sessions are here') });
+export const RevokedUsers = z.object({
   endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer; none: ask again'),
 });
 export const checkAgentUsers = endpoint({
@@ -215,6 +215,6 @@ export const watchAgentUsers = endpoint({
   tag,
   summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
   permission: 'agent',
-  body: UsersHere,
-  reply: UsersToEnd,
+  body: ActiveUsers,
+  reply: RevokedUsers,
 });

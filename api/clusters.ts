@@ -99,7 +99,7 @@ export const addCluster = endpoint({
   status: 201,
   idempotent: true,
 });
-export const changeCluster = endpoint({
+export const updateCluster = endpoint({
   method: 'PATCH',
   path: '/api/v1/clusters/:cluster',
   tag,

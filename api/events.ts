@@ -45,4 +45,4 @@ export const TerminalMessage = z.discriminatedUnion('type', [
 export type TerminalMessage = z.infer<typeof TerminalMessage>;
 
 /** What a WebSocket is closed with when its user may no longer have it. */
-export const notAdmitted = 4401;
+export const accessRevokedCloseCode = 4401;

@@ -123,15 +123,15 @@ export class Problem extends Error {
       message: this.message,
       ...(this.detail === undefined ? {} : { detail: shorten(this.detail) }),
       ...(this.hint === undefined ? {} : { hint: this.hint }),
-      ...(this.issues === undefined ? {} : { issues: this.issues.slice(0, mostIssues) }),
+      ...(this.issues === undefined ? {} : { issues: this.issues.slice(0, maxIssues) }),
       requestId,
     };
   }
 }
 
 /** A body of 2 MB can have a fault in each of a million places; nobody reads more than the first of them. */
-export const mostIssues = 100;
-const longestDetail = 4_000;
+export const maxIssues = 100;
+const maxDetailLength = 4_000;
 
 const shorten = (text: string) =>
-  text.length > longestDetail ? `${text.slice(0, longestDetail).toWellFormed()}…` : text;
+  text.length > maxDetailLength ? `${text.slice(0, maxDetailLength).toWellFormed()}…` : text;

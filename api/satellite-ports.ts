@@ -14,7 +14,7 @@ const Head = z.object({
 });
 
 /** Asked by a satellite before it carries a request, and again for as long as that lasts. */
-export const judgePortVisit = endpoint({
+export const authorizePortVisit = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/port-visits',
   tag: 'satellites',

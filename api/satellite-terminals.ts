@@ -33,7 +33,7 @@ export type OpenTerminal = z.infer<typeof OpenTerminal>;
 const tag = 'satellites';
 const agentRttMs = z.number().nullable().describe("The agent's round trip there, as last reported");
 
-export const listTerminalWays = endpoint({
+export const listTerminalRoutes = endpoint({
   method: 'POST',
   path: '/api/v1/workspaces/:workspace/terminal-ways',
   tag,
@@ -55,7 +55,7 @@ export const listTerminalWays = endpoint({
       .describe('None unless it is a browser that asks: terminals there last as long as its session'),
   }),
 });
-export type TerminalWays = z.infer<NonNullable<typeof listTerminalWays.reply>>;
+export type TerminalRoutes = z.infer<NonNullable<typeof listTerminalRoutes.reply>>;
 
 export const openSatelliteTerminal = endpoint({
   method: 'POST',

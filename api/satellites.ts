@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { UsersHere, UsersToEnd } from './agent.ts';
+import { ActiveUsers, RevokedUsers } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { Count, HostPort, Id, Moment, WildcardName } from './names.ts';
 
@@ -62,10 +62,10 @@ export const Satellite = z.object({
 });
 export type Satellite = z.infer<typeof Satellite>;
 
-const plain = (most: number) =>
+const plain = (maxLength: number) =>
   z
     .string()
-    .max(most)
+    .max(maxLength)
     .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
 
 /** What a satellite says when it starts, and again whenever the server may not know it any more. */
@@ -81,7 +81,7 @@ export const RegisterSatellite = z.object({
   region: Region.optional().describe('Where it was added without one; it stays'),
 });
 
-const Orders = z.object({
+const SharedConfig = z.object({
   drain: z.boolean().describe('Take nobody new, and send the sessions elsewhere'),
   ticketKeys: z
     .array(z.string())
@@ -90,12 +90,12 @@ const Orders = z.object({
   web: SatelliteWeb.nullable().default(null),
   dashboard: z.string().default('').describe('The origin of the dashboard, whose pages open terminals here'),
 });
-export const SatelliteOrders = Orders.extend({
+export const SatelliteConfig = SharedConfig.extend({
   endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer'),
 });
-export type SatelliteOrders = z.infer<typeof SatelliteOrders>;
+export type SatelliteConfig = z.infer<typeof SatelliteConfig>;
 
-export const SatelliteManifest = Orders.extend({
+export const SatelliteManifest = SharedConfig.extend({
   // A server of an earlier release does not say.
   id: Id.optional().describe('Which listen tokens for this satellite name'),
   name: z.string(),
@@ -205,7 +205,7 @@ export const postSatelliteHeartbeat = endpoint({
     load: SatelliteLoad,
     users: z.array(Id).max(50_000).describe('Whose sessions are here'),
   }),
-  reply: SatelliteOrders,
+  reply: SatelliteConfig,
 });
 export const watchSatelliteUsers = endpoint({
   method: 'POST',
@@ -213,6 +213,6 @@ export const watchSatelliteUsers = endpoint({
   tag,
   summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
   permission: 'satellite',
-  body: UsersHere,
-  reply: UsersToEnd,
+  body: ActiveUsers,
+  reply: RevokedUsers,
 });

@@ -96,7 +96,7 @@ export const Workspace = z.object({
 export type Workspace = z.infer<typeof Workspace>;
 
 /** The home of a deleted workspace, within its grace period. */
-export const KeptHome = z.object({
+export const RetainedHome = z.object({
   id: Id.describe('The id of the workspace that it was of'),
   owner: z.string(),
   workspace: WorkspaceName,
@@ -112,7 +112,7 @@ export const KeptHome = z.object({
   deletedAt: Moment,
   keptUntil: Moment,
 });
-export type KeptHome = z.infer<typeof KeptHome>;
+export type RetainedHome = z.infer<typeof RetainedHome>;
 
 export const LogLine = z.object({
   seq: z.number().int().describe('Counts up within a build'),
@@ -260,7 +260,7 @@ export const deleteWorkspace = endpoint({
   reply: Build,
   status: 202,
 });
-export const listKeptHomes = endpoint({
+export const listRetainedHomes = endpoint({
   method: 'GET',
   path: '/api/v1/homes',
   tag,
@@ -268,9 +268,9 @@ export const listKeptHomes = endpoint({
   permission: 'workspace:read',
   maxConcurrent: 16,
   query: PageQuery.extend({ owner: z.string().max(80).optional().describe('A username, or `me`') }),
-  reply: page(KeptHome),
+  reply: page(RetainedHome),
 });
-export const discardKeptHome = endpoint({
+export const deleteRetainedHome = endpoint({
   method: 'DELETE',
   path: '/api/v1/homes/:home',
   tag,

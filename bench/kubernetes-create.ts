@@ -12,7 +12,7 @@ import { promisify } from 'node:util';
 import { renderNamespace } from '@cde/server/providers/kubernetes/namespace.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
-import type { Rendered } from '@cde/server/providers/provider.ts';
+import type { RenderedTemplate } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { agentTestImage } from '../tests/cluster/agent-image.ts';
@@ -31,7 +31,7 @@ await connections.refresh();
 const connection = connections.get('one')!;
 while (!connection.view.synced) await new Promise((resolve) => setTimeout(resolve, 50));
 
-function plan(): { workspaceId: string; owner: string; name: string; template: Rendered } {
+function plan(): { workspaceId: string; owner: string; name: string; template: RenderedTemplate } {
   const { template } = parseTemplate({
     'template.yaml': `name: bench\nprovider: kubernetes\nhome: { size: 1Gi }\nkubernetes: { image: "${images.debian}", pullPolicy: IfNotPresent }\n`,
   });
@@ -64,7 +64,7 @@ async function ours(): Promise<{ took: number; calls: number }> {
     state = move.state;
     if (move.kind === 'failed') throw new Error(move.error.message);
     if (move.kind === 'done') break;
-    await Promise.race([woken, new Promise((resolve) => setTimeout(resolve, move.afterMs))]);
+    await Promise.race([woken, new Promise((resolve) => setTimeout(resolve, move.retryAfterMs))]);
   }
   const result = { took: performance.now() - began, calls: connection.client.calls() - before };
   await discard(spec.workspaceId, state);
@@ -76,7 +76,7 @@ async function discard(workspaceId: string, from: object): Promise<void> {
   for (;;) {
     const move = await provider.remove(workspaceId, state, 'discard', { log: () => {} });
     state = move.state;
-    if (move.kind !== 'again') return;
+    if (move.kind !== 'pending') return;
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 }

@@ -1,5 +1,5 @@
 import { stripVTControlCharacters } from 'node:util';
-import { reordering } from '@cde/api/reordering.ts';
+import { invisibleCharacters } from '@cde/api/reordering.ts';
 import picocolors from 'picocolors';
 import type { Failure } from './failure.ts';
 
@@ -43,7 +43,7 @@ export interface Output {
   failInSession(failure: Failure): void;
 }
 
-const unshowable = new RegExp(String.raw`(?!\t)\p{Cc}|[${reordering}]`, 'gu');
+const unshowable = new RegExp(String.raw`(?!\t)\p{Cc}|[${invisibleCharacters}]`, 'gu');
 
 /**
  * Text from elsewhere, made safe for a terminal: no escape sequences, no control characters but tabs, nothing that
@@ -54,7 +54,10 @@ export function clean(text: string): string {
 }
 
 /** What picocolors writes, and all that `clean` takes out but the newlines and tabs of our own lines. */
-const controls = new RegExp(String.raw`\u001b\[[0-9;]{0,20}m|(?![\t\n])\p{Cc}|[${reordering}]`, 'gu');
+const controls = new RegExp(
+  String.raw`\u001b\[[0-9;]{0,20}m|(?![\t\n])\p{Cc}|[${invisibleCharacters}]`,
+  'gu',
+);
 
 /**
  * A line of ours that may hold text from elsewhere which nobody has cleaned: colours stay, whatever else
@@ -64,7 +67,7 @@ export function harmless(line: string): string {
   return line.replace(controls, (found) => (found.startsWith('\u001b[') ? found : ''));
 }
 
-const notInJson = new RegExp(String.raw`[^\P{Cc}\n]|[${reordering}]`, 'gu');
+const notInJson = new RegExp(String.raw`[^\P{Cc}\n]|[${invisibleCharacters}]`, 'gu');
 /** JSON escapes control characters up to U+001F; a terminal also obeys others. The value stays the same. */
 const escaped = (json: string) =>
   json.replace(notInJson, (letter) =>

@@ -1,5 +1,5 @@
 /** Why a sysctl is not kept, and what to do about it. */
-export interface Refused {
+export interface SysctlRejection {
   message: string;
   hint: string;
 }
@@ -70,7 +70,7 @@ const matches = (pattern: string, name: string) =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 
 /** Null: noded keeps it. `allow`: what the admin adds (`.*` at the end stands for all below). */
-export function judgeSysctl(name: string, allow: readonly string[]): Refused | null {
+export function checkSysctl(name: string, allow: readonly string[]): SysctlRejection | null {
   const forbidden = never.find(([pattern]) => matches(pattern, name));
   if (forbidden)
     return {

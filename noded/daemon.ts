@@ -1,7 +1,7 @@
-import type { Keeper, Pass } from './keep.ts';
 import type { KubeNode } from './node.ts';
 import { appliesTo } from './plan.ts';
-import { difference, eventsOf, type NodeView, type Told, tell } from './report.ts';
+import type { PassResult, Reconciler } from './reconcile.ts';
+import { diffPatch, eventsOf, makeReport, type NodeReport, type NodeView } from './report.ts';
 import type { Profiles } from './source.ts';
 
 export interface Daemon {
@@ -19,31 +19,31 @@ interface Log {
 }
 
 /** How often the kernel is read: some files of a few bytes. It tells nobody of a change. */
-const lookMs = 2_000;
+const reconcileMs = 2_000;
 /** How soon what was seen is told, and what became known is used. */
-const turnMs = 500;
+const loopMs = 500;
 /** How often the node is read, for labels that others change; nodes of a cluster do not all ask at once. */
 const nodeMs = 60_000;
 /** A label is taken away at once. It is given back, and words are changed, no more often than this. */
-const patchMs = 10_000;
+const minPatchIntervalMs = 10_000;
 /** A pass longer than this hangs: modprobe is given 20 s for each module. */
 const hangMs = 120_000;
 /** Of events in ten minutes: more would say nothing new. */
-const mostEvents = 10;
+const maxEvents = 10;
 
 /** Looks after the kernel of one node and tells the node what holds. */
 export function startDaemon({
   source,
-  keeper,
+  reconciler,
   node,
   log,
   onPass = () => {},
 }: {
   source: { read(): Profiles };
-  keeper: Keeper;
+  reconciler: Reconciler;
   node: KubeNode;
   log: Log;
-  onPass?: (pass: Pass | null, fault: string | null) => void;
+  onPass?: (pass: PassResult | null, fault: string | null) => void;
 }): Daemon {
   let known: NodeView | null = null;
   let knownAt = 0;
@@ -51,32 +51,32 @@ export function startDaemon({
   let patchedAt = Number.NEGATIVE_INFINITY;
   /** While the cluster is away it is asked at the pace of patches. */
   let callAgainAt = 0;
-  let told: Told | null | undefined;
-  let saidOfFile: string | null = null;
+  let told: NodeReport | null | undefined;
+  let loggedFault: string | null = null;
   let passedAt = performance.now();
   let events: number[] = [];
   let stopped = false;
   const failures = new Set<string>();
   /** Once for each trouble, until it is over. */
-  function trouble(what: string, error: unknown): void {
+  function warnOnce(what: string, error: unknown): void {
     if (failures.has(what)) return;
     failures.add(what);
     log.warn({ err: (error as Error).message }, what);
   }
 
-  async function look(): Promise<void> {
+  async function reconcile(): Promise<void> {
     const { profiles, fault } = source.read();
-    if (fault !== saidOfFile) {
+    if (fault !== loggedFault) {
       if (fault) log.warn({ fault }, 'The file of profiles is faulty; the last good one stays in force');
       else log.info({}, 'The file of profiles is good again');
-      saidOfFile = fault;
+      loggedFault = fault;
     }
     if (!known) return;
     const { labels } = known;
     const pass = profiles
-      ? await keeper.pass(profiles.filter((profile) => appliesTo(profile, labels)))
+      ? await reconciler.pass(profiles.filter((profile) => appliesTo(profile, labels)))
       : null;
-    const next = tell(pass, fault);
+    const next = makeReport(pass, fault);
     for (const [name, state] of pass?.states ?? []) {
       const before = told?.profiles[name];
       if (JSON.stringify(before) === JSON.stringify(next?.profiles[name])) continue;
@@ -97,10 +97,10 @@ export function startDaemon({
       failures.delete(unread);
     }
     if (told === undefined) return;
-    const patch = difference(known, told);
+    const patch = diffPatch(known, told);
     if (!patch) return;
     const takes = Object.values(patch.labels).includes(null);
-    if (!takes && performance.now() - patchedAt < patchMs) return;
+    if (!takes && performance.now() - patchedAt < minPatchIntervalMs) return;
     const news = eventsOf(known, told);
     patchedAt = performance.now();
     try {
@@ -113,11 +113,11 @@ export function startDaemon({
     failures.delete(untold);
     for (const event of news) {
       events = events.filter((at) => performance.now() - at < 600_000);
-      if (events.length >= mostEvents) break;
+      if (events.length >= maxEvents) break;
       events.push(performance.now());
       await node
         .event(known, event)
-        .catch((error) => trouble('An event was not taken by the cluster', error));
+        .catch((error) => warnOnce('An event was not taken by the cluster', error));
     }
   }
   const unread = 'The node cannot be read from the cluster';
@@ -140,26 +140,26 @@ export function startDaemon({
       await running;
     };
   }
-  const stopReporting = every(turnMs, report, (error) => {
-    trouble(known ? untold : unread, error);
-    callAgainAt = performance.now() + patchMs * (0.5 + Math.random());
+  const stopReporting = every(loopMs, report, (error) => {
+    warnOnce(known ? untold : unread, error);
+    callAgainAt = performance.now() + minPatchIntervalMs * (0.5 + Math.random());
   });
   const lookFailed = 'The kernel cannot be looked after';
   const stopLooking = every(
-    turnMs,
+    loopMs,
     async () => {
-      const due = known === null || told === undefined || performance.now() - passedAt >= lookMs;
+      const due = known === null || told === undefined || performance.now() - passedAt >= reconcileMs;
       if (!due) return;
-      await look();
+      await reconcile();
       failures.delete(lookFailed);
       passedAt = performance.now();
     },
-    (error) => trouble(lookFailed, error),
+    (error) => warnOnce(lookFailed, error),
   );
 
   return {
     healthy: () => performance.now() - passedAt < hangMs,
-    ready: () => known !== null && told !== undefined && difference(known, told) === null,
+    ready: () => known !== null && told !== undefined && diffPatch(known, told) === null,
     async stop() {
       stopped = true;
       await Promise.all([stopReporting(), stopLooking()]);

@@ -2,11 +2,11 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { makeCluster } from './cluster.ts';
 import { startDaemon } from './daemon.ts';
-import { type Change, makeKeeper } from './keep.ts';
 import { makeMetrics } from './metrics.ts';
 import { makeModules } from './modules.ts';
 import { makeKubeNode } from './node.ts';
 import { openOriginals } from './originals.ts';
+import { type Change, makeReconciler } from './reconcile.ts';
 import { restore } from './restore.ts';
 import { serve } from './serve.ts';
 import { readRestoreSettings, readSettings, SettingsError } from './settings.ts';
@@ -44,7 +44,7 @@ async function keepNode(): Promise<void> {
       file: settings.CDE_NODED_PROFILES,
       lastGood: join(settings.CDE_NODED_DATA_DIR, 'profiles.yaml'),
     }),
-    keeper: makeKeeper({
+    reconciler: makeReconciler({
       sysctls,
       modules: makeModules({ loaded: '/sys/module' }),
       originals: openOriginals(join(settings.CDE_NODED_DATA_DIR, 'originals.json'), sysctls.bootId()),

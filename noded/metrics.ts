@@ -1,9 +1,9 @@
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { Change, Pass } from './keep.ts';
+import type { Change, PassResult } from './reconcile.ts';
 
 export interface Metrics {
   changed(change: Change): void;
-  passed(pass: Pass | null, fault: string | null): void;
+  passed(pass: PassResult | null, fault: string | null): void;
   /** In the format of Prometheus. */
   text(): Promise<string>;
 }

@@ -1,9 +1,9 @@
-import type { Profile, Wanted } from './profiles.ts';
+import type { Profile, SysctlTarget } from './profiles.ts';
 
 /** What the profiles of one node come to together. */
 export interface Plan {
   /** What each sysctl is to be, of profiles that agree. */
-  wanted: Map<string, Wanted>;
+  wanted: Map<string, SysctlTarget>;
   /** By profile: what it wants otherwise than others do. None of these is applied. */
   conflicts: Map<string, string>;
   /** Every sysctl that any profile names, those in conflict too: what stays as it is. */
@@ -14,11 +14,11 @@ export interface Plan {
 export const appliesTo = (profile: Profile, labels: Readonly<Record<string, string>>): boolean =>
   Object.entries(profile.nodeSelector).every(([key, value]) => labels[key] === value);
 
-const describe = (wanted: Wanted) => ('exact' in wanted ? wanted.exact : `at least ${wanted.atLeast}`);
+const describe = (wanted: SysctlTarget) => ('exact' in wanted ? wanted.exact : `at least ${wanted.atLeast}`);
 const wholeNumber = /^-?\d{1,20}$/;
 
 /** Whether both can be had at once. */
-function agree(a: Wanted, b: Wanted): boolean {
+function agree(a: SysctlTarget, b: SysctlTarget): boolean {
   if ('exact' in a && 'exact' in b) return a.exact === b.exact;
   if ('atLeast' in a && 'atLeast' in b) return true;
   const [exact, least] =
@@ -47,7 +47,7 @@ export function makePlan(profiles: readonly Profile[]): Plan {
     );
     if (against.length > 0) conflicts.set(profile.name, against.join('; '));
   }
-  const wanted = new Map<string, Wanted>();
+  const wanted = new Map<string, SysctlTarget>();
   for (const profile of profiles) {
     if (conflicts.has(profile.name)) continue;
     for (const [sysctl, mine] of profile.sysctls) {

@@ -1,14 +1,14 @@
 import { isMap, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
-import { judgeSysctl } from './allowed.ts';
+import { checkSysctl } from './allowed.ts';
 
 /** What a sysctl is to be: exactly this, or this or more. */
-export type Wanted = { exact: string } | { atLeast: bigint };
+export type SysctlTarget = { exact: string } | { atLeast: bigint };
 
 /** What a template asks of a node by one name. */
 export interface Profile {
   name: string;
-  sysctls: ReadonlyMap<string, Wanted>;
+  sysctls: ReadonlyMap<string, SysctlTarget>;
   modules: readonly string[];
   /** Labels of the nodes that get it; none: all nodes. */
   nodeSelector: Readonly<Record<string, string>>;
@@ -31,7 +31,7 @@ const atLeastOf = (value: unknown): bigint | null => {
   return Number.isSafeInteger(value) ? BigInt(value as number) : null;
 };
 /** One rule at a time, so that the admin reads what is wrong and not what else there could be. */
-const Value = z.unknown().transform((value, context): Wanted => {
+const Value = z.unknown().transform((value, context): SysctlTarget => {
   const refuse = (message: string) => {
     context.addIssue({ code: 'custom', message });
     return z.NEVER;
@@ -115,7 +115,7 @@ export function readProfiles(source: string): { profiles: Profile[] } | { faults
   const faults: string[] = [];
   const profiles = Object.entries(parsed.data.profiles).map(([name, body]): Profile => {
     for (const sysctl of Object.keys(body.sysctls)) {
-      const refused = judgeSysctl(sysctl, parsed.data.allow);
+      const refused = checkSysctl(sysctl, parsed.data.allow);
       if (refused)
         faults.push(
           `${place(['profiles', name, 'sysctls', sysctl])} profiles › ${name}: ${refused.message} (${refused.hint})`,

@@ -1,4 +1,4 @@
-import type { Pass, State } from './keep.ts';
+import type { PassResult, ProfileState } from './reconcile.ts';
 
 export const labelPrefix = 'cde.dev/kernel-profile.';
 export const annotationKey = 'cde.dev/kernel-profiles';
@@ -11,8 +11,8 @@ export interface NodeView {
 }
 
 /** The annotation `cde.dev/kernel-profiles`, as JSON. */
-export interface Told {
-  profiles: Record<string, State>;
+export interface NodeReport {
+  profiles: Record<string, ProfileState>;
   /** What is wrong with the file of profiles; the last good one is in force. */
   fault?: string;
   /** What could not be put back, by sysctl. */
@@ -32,50 +32,51 @@ export interface NodeEvent {
 }
 
 /** An annotation is read in lists of nodes: a profile has one reason there, not a page. */
-const most = 500;
-const short = (text: string) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const maxMessageLength = 500;
+const shorten = (text: string) =>
+  text.length > maxMessageLength ? `${text.slice(0, maxMessageLength - 1)}…` : text;
 
 /** What the node is to say. Null where there is nothing to say: no profile is for it, and nothing is wrong. */
-export function tell(pass: Pass | null, fault: string | null): Told | null {
+export function makeReport(pass: PassResult | null, fault: string | null): NodeReport | null {
   const profiles = Object.fromEntries(
-    [...(pass?.states ?? [])].map(([name, state]): [string, State] => [
+    [...(pass?.states ?? [])].map(([name, state]): [string, ProfileState] => [
       name,
-      'message' in state ? { ...state, message: short(state.message) } : state,
+      'message' in state ? { ...state, message: shorten(state.message) } : state,
     ]),
   );
-  const told: Told = {
+  const report: NodeReport = {
     profiles,
-    ...(fault && { fault: short(fault) }),
+    ...(fault && { fault: shorten(fault) }),
     ...(pass && pass.left.size > 0 && { left: Object.fromEntries([...pass.left].slice(0, 10)) }),
   };
-  return Object.keys(profiles).length === 0 && !told.fault && !told.left ? null : told;
+  return Object.keys(profiles).length === 0 && !report.fault && !report.left ? null : report;
 }
 
 /** What brings the node to say it; null when it does. Labels of profiles that are no more go too. */
-export function difference(node: NodeView, told: Told | null): NodePatch | null {
+export function diffPatch(node: NodeView, report: NodeReport | null): NodePatch | null {
   const labels: Record<string, string | null> = {};
-  for (const [name, { state }] of Object.entries(told?.profiles ?? {}))
+  for (const [name, { state }] of Object.entries(report?.profiles ?? {}))
     if (state === 'ready' && node.labels[labelPrefix + name] !== 'ready')
       labels[labelPrefix + name] = 'ready';
   for (const key of Object.keys(node.labels))
-    if (key.startsWith(labelPrefix) && told?.profiles[key.slice(labelPrefix.length)]?.state !== 'ready')
+    if (key.startsWith(labelPrefix) && report?.profiles[key.slice(labelPrefix.length)]?.state !== 'ready')
       labels[key] = null;
   const annotations: Record<string, string | null> = {};
-  const text = told && JSON.stringify(told);
+  const text = report && JSON.stringify(report);
   if ((node.annotations[annotationKey] ?? null) !== text) annotations[annotationKey] = text;
   return Object.keys(labels).length + Object.keys(annotations).length === 0 ? null : { labels, annotations };
 }
 
 /** What has changed from what the node said before, for people who read its events. */
-export function eventsOf(node: NodeView, told: Told | null): NodeEvent[] {
-  let before: Partial<Told> = {};
+export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[] {
+  let before: Partial<NodeReport> = {};
   try {
-    before = JSON.parse(node.annotations[annotationKey] ?? '{}') as Partial<Told>;
+    before = JSON.parse(node.annotations[annotationKey] ?? '{}') as Partial<NodeReport>;
   } catch {
     // Somebody else wrote there: then everything is news.
   }
   const events: NodeEvent[] = [];
-  for (const [name, state] of Object.entries(told?.profiles ?? {})) {
+  for (const [name, state] of Object.entries(report?.profiles ?? {})) {
     const old = before.profiles?.[name];
     const reason = 'reason' in state ? state.reason : null;
     if (old && old.state === state.state && ('reason' in old ? old.reason : null) === reason) continue;
@@ -89,13 +90,13 @@ export function eventsOf(node: NodeView, told: Told | null): NodeEvent[] {
           },
     );
   }
-  if (told?.fault && told.fault !== before.fault)
+  if (report?.fault && report.fault !== before.fault)
     events.push({
       type: 'Warning',
       reason: 'KernelProfilesFaulty',
-      message: `The kernel profiles are faulty; the last good ones stay in force. ${told.fault}`,
+      message: `The kernel profiles are faulty; the last good ones stay in force. ${report.fault}`,
     });
-  for (const [sysctl, why] of Object.entries(told?.left ?? {}))
+  for (const [sysctl, why] of Object.entries(report?.left ?? {}))
     if (!before.left?.[sysctl]) events.push({ type: 'Warning', reason: 'SysctlNotRestored', message: why });
   return events;
 }

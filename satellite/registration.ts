@@ -4,9 +4,9 @@ import {
   postSatelliteHeartbeat,
   registerSatellite,
   type SatelliteCondition,
+  type SatelliteConfig,
   type SatelliteLoad,
   type SatelliteManifest,
-  type SatelliteOrders,
 } from '@cde/api/satellites.ts';
 import { backoff, type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
@@ -36,7 +36,7 @@ export async function joinServer(options: {
   identity: { url: string; stun: string | null; version: string; region?: string | undefined };
   report: () => Report;
   onManifest: (manifest: SatelliteManifest) => void;
-  onOrders: (orders: SatelliteOrders) => void;
+  onOrders: (orders: SatelliteConfig) => void;
   refused: (error: CallError) => void;
   signal: AbortSignal;
   log: Log;

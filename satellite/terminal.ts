@@ -1,4 +1,4 @@
-import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
+import { accessRevokedCloseCode, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import {
   holdReading,
   isRejected,
@@ -99,7 +99,7 @@ export function carryTerminal(
     const opened = await options.openSession(gone.signal);
     session = opened.session;
     void session.closed.then(({ reason, error }) => {
-      if (reason === 'access-ended') socket.close(notAdmitted, 'sign in again');
+      if (reason === 'access-ended') socket.close(accessRevokedCloseCode, 'sign in again');
       end(null, error ? error.message : 'The session has ended.');
     });
     if (socket.readyState !== socket.OPEN) return session.close();

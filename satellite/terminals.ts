@@ -1,5 +1,5 @@
 import { CallError, type Client } from '@cde/api/client.ts';
-import { notAdmitted, type TerminalMessage } from '@cde/api/events.ts';
+import { accessRevokedCloseCode, type TerminalMessage } from '@cde/api/events.ts';
 import { Problem } from '@cde/api/problem.ts';
 import {
   checkSatelliteTerminals,
@@ -209,7 +209,7 @@ export function serveTerminals(
       signal: AbortSignal.any([signal, AbortSignal.timeout(askMs)]),
     });
     if (!web) return sendAway('This satellite serves no terminals any more.');
-    for (const index of ended) asked[index]?.socket.close(notAdmitted, 'sign in again');
+    for (const index of ended) asked[index]?.socket.close(accessRevokedCloseCode, 'sign in again');
   }
 
   void (async () => {

@@ -1,6 +1,6 @@
 // What helm/values.schema.json and helm/templates know of the server and of noded, beside what these say themselves.
 import { readFileSync } from 'node:fs';
-import { judgeSysctl, sysctlPatterns } from '@cde/noded/allowed.ts';
+import { checkSysctl, sysctlPatterns } from '@cde/noded/allowed.ts';
 import { describeSettings } from '@cde/server/config.ts';
 import { expect, test } from 'vitest';
 
@@ -42,5 +42,5 @@ test('noded.profiles of the chart takes the sysctls that noded keeps, and no oth
       `a.${each.replace('*', 'x')}`,
     ]);
   for (const name of [...names, 'kernel.hostname', 'vm.laptop_mode', 'fs.suid_dumpable'])
-    expect({ name, takes: takes(name) }).toEqual({ name, takes: judgeSysctl(name, []) === null });
+    expect({ name, takes: takes(name) }).toEqual({ name, takes: checkSysctl(name, []) === null });
 });

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { setTimeout } from 'node:timers/promises';
 import type { TerminalMessage } from '@cde/api/events.ts';
-import type { TerminalWays } from '@cde/api/satellite-terminals.ts';
+import type { TerminalRoutes } from '@cde/api/satellite-terminals.ts';
 import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
 import { readSettings } from '@cde/satellite/settings.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
@@ -77,7 +77,7 @@ const asBrowser = (path: string) =>
     headers: { ...session, origin: server.url, 'content-type': 'application/json' },
     body: '{}',
   });
-const ways = async (): Promise<TerminalWays> => (await asBrowser('workspaces/hello/terminal-ways')).json();
+const ways = async (): Promise<TerminalRoutes> => (await asBrowser('workspaces/hello/terminal-ways')).json();
 
 /** What a page does with a terminal. */
 async function connect(first: unknown, origin = server.url) {

@@ -1,5 +1,5 @@
 import type { Client } from '@cde/api/client.ts';
-import type { KeptHome } from '@cde/api/workspaces.ts';
+import type { RetainedHome } from '@cde/api/workspaces.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { discardKeptHome, listKeptHomes } from '../endpoints.ts';
@@ -10,8 +10,8 @@ import { relative } from '../times.ts';
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
-async function keptHomes(client: Client, all: boolean): Promise<KeptHome[]> {
-  const items: KeptHome[] = [];
+async function keptHomes(client: Client, all: boolean): Promise<RetainedHome[]> {
+  const items: RetainedHome[] = [];
   for (let after: string | undefined; ; ) {
     const page = await client.call(listKeptHomes, {
       query: { limit: 100, ...(!all && { owner: 'me' }), ...(after && { after }) },
@@ -51,7 +51,7 @@ export async function list(context: Context, input: { all: boolean }): Promise<n
     context.out.printJson(items);
     return undefined;
   }
-  context.out.table<KeptHome>(
+  context.out.table<RetainedHome>(
     [
       { title: 'ID', cell: (row) => row.id },
       {

@@ -1,8 +1,9 @@
 // Run in a network namespace of its own: keeps profiles on the real /proc/sys there and prints what came of it.
-import { makeKeeper } from '../keep.ts';
+
 import { makeModules } from '../modules.ts';
 import { openOriginals } from '../originals.ts';
 import { readProfiles } from '../profiles.ts';
+import { makeReconciler } from '../reconcile.ts';
 import { makeSysctls } from '../sysctls.ts';
 
 const sysctls = makeSysctls('/proc/sys');
@@ -13,7 +14,7 @@ profiles:
 `);
 if ('faults' in read) throw new Error(read.faults.join('\n'));
 const start = () =>
-  makeKeeper({
+  makeReconciler({
     sysctls,
     modules: makeModules({ loaded: '/sys/module' }),
     originals: openOriginals(process.argv[2]!, sysctls.bootId()),

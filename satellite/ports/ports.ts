@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import { CallError } from '@cde/api/client.ts';
 import { catalogue, type ErrorCode, Problem } from '@cde/api/problem.ts';
-import { judgePortVisit } from '@cde/api/satellite-ports.ts';
+import { authorizePortVisit } from '@cde/api/satellite-ports.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
@@ -15,7 +15,7 @@ import { makeQueue } from './queue.ts';
 import { remembered } from './remembered.ts';
 import { makePortSessions, type PortTarget } from './sessions.ts';
 
-type Verdict = z.output<NonNullable<typeof judgePortVisit.reply>>;
+type Verdict = z.output<NonNullable<typeof authorizePortVisit.reply>>;
 
 /** With what the server was asked, to be asked again for a ticket. */
 interface JudgedPort extends PortTarget {
@@ -164,7 +164,7 @@ async function judgedBy(
   body: JudgedPort['question'] & { clientKey?: string },
 ): Promise<Verdict> {
   try {
-    return await client.call(judgePortVisit, { body, signal: AbortSignal.timeout(askMs) });
+    return await client.call(authorizePortVisit, { body, signal: AbortSignal.timeout(askMs) });
   } catch (error) {
     // Not of the visitor: this satellite may serve nobody (any more).
     if (error instanceof CallError && [401, 403, 409].includes(error.status))

@@ -1,4 +1,4 @@
-import { probePath, type TerminalWays } from '@cde/api/satellite-terminals.ts';
+import { probePath, type TerminalRoutes } from '@cde/api/satellite-terminals.ts';
 import type { ConnectionSection } from '@cde/api/templates.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { verifyTicket } from '@cde/tunnel/auth/ticket.ts';
@@ -81,7 +81,7 @@ async function addDeveloper(connection: ConnectionSection = {}) {
     sql`UPDATE builds SET rendered = ${JSON.stringify({ connection })}::jsonb WHERE workspace_id = ${made.body.id}`,
   );
   const { headers: browser } = await server.addBrowser(user.id);
-  const ways = async (): Promise<TerminalWays> => {
+  const ways = async (): Promise<TerminalRoutes> => {
     const reply = await server.request(null, 'POST', '/api/v1/workspaces/box/terminal-ways', {}, browser);
     expect(reply.status).toBe(200);
     return reply.body;

@@ -41,7 +41,7 @@ export function satelliteTerminalRoutes(
     (url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:')) &&
     new URL(url).host !== new URL(deps.config.accessUrl).host;
 
-  serve(app, api.listTerminalWays, async ({ actor, params, request }) => {
+  serve(app, api.listTerminalRoutes, async ({ actor, params, request }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
     const { paths, regions } = await policy.forBuild(row.agentBuildId);
     const known = row.agentStats?.satellites ?? [];

@@ -25,7 +25,7 @@ import {
   timestamp,
   uuid,
 } from 'drizzle-orm/pg-core';
-import type { ProviderState, Rendered } from '../providers/provider.ts';
+import type { ProviderState, RenderedTemplate } from '../providers/provider.ts';
 
 /** Drizzle's view of migrations/; the SQL there is what counts (keys, checks and indexes live in it alone). */
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
@@ -251,7 +251,7 @@ export const builds = pgTable('builds', {
   cancelRequested: boolean('cancel_requested').notNull().default(false),
   agentTokenHash: bytea('agent_token_hash'),
   startup: jsonb('startup').$type<StartupReport>(),
-  rendered: jsonb('rendered').$type<Rendered>(),
+  rendered: jsonb('rendered').$type<RenderedTemplate>(),
   createdAt: timestamptz('created_at').notNull().defaultNow(),
   startedAt: timestamptz('started_at'),
   finishedAt: timestamptz('finished_at'),

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import { ApiError } from '@cde/api/errors.ts';
-import { mostIssues, Problem } from '@cde/api/problem.ts';
+import { maxIssues, Problem } from '@cde/api/problem.ts';
 import { systemErrorReason, systemErrorText } from '@cde/api/system-errors.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -205,7 +205,7 @@ export function toProblem(error: unknown): Problem {
   };
   if (Array.isArray(known.issues) && known.where) {
     const issues = known.issues
-      .slice(0, mostIssues)
+      .slice(0, maxIssues)
       .map((issue) => ({ path: issue.path.join('.'), message: issue.message }));
     return new Problem('bad-request', `The request's ${known.where} is not valid.`, {
       detail: issues.map((issue) => `${issue.path || '(all)'}: ${issue.message}`).join('; '),

@@ -1,7 +1,7 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { type AddressInfo, createServer, type Server, type Socket } from 'node:net';
-import { notAdmitted } from '@cde/api/events.ts';
+import { accessRevokedCloseCode } from '@cde/api/events.ts';
 import { eq } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test, vi } from 'vitest';
@@ -74,7 +74,7 @@ test.each([
   await vi.waitFor(() => expect(vi.getTimerCount()).toBeGreaterThan(0));
   expect(socket.readyState).toBe(WebSocket.OPEN);
   await change(user, { status: 'suspended' });
-  expect(await closedAtNextCheck(socket, everyMs)).toEqual([notAdmitted, 'sign in again']);
+  expect(await closedAtNextCheck(socket, everyMs)).toEqual([accessRevokedCloseCode, 'sign in again']);
 });
 
 // Into a workspace one is not let for longer than ten seconds.
@@ -87,7 +87,7 @@ test.each([
   const socket = await connect(user, path);
   const { items } = (await server.request(user, 'GET', '/api/v1/tokens')).body;
   await server.request(user, 'DELETE', `/api/v1/tokens/${items[0].id}`);
-  expect(await closedAtNextCheck(socket, everyMs)).toEqual([notAdmitted, 'sign in again']);
+  expect(await closedAtNextCheck(socket, everyMs)).toEqual([accessRevokedCloseCode, 'sign in again']);
 });
 
 test('a ticket is made out to an Ed25519 key only', async () => {
@@ -110,7 +110,7 @@ test('who gets another role has to subscribe anew: the old one may have seen mor
   const auditor = await server.addUser('eyes', 'auditor');
   const socket = await connect(auditor, '/api/v1/events');
   await change(auditor, { role: 'member' });
-  expect(await closedAtNextCheck(socket)).toEqual([notAdmitted, 'connect again']);
+  expect(await closedAtNextCheck(socket)).toEqual([accessRevokedCloseCode, 'connect again']);
 });
 
 test('who floods the events with subscriptions is cut off', async () => {

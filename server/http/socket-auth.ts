@@ -1,5 +1,5 @@
 import type { Permission } from '@cde/api/endpoint.ts';
-import { notAdmitted } from '@cde/api/events.ts';
+import { accessRevokedCloseCode } from '@cde/api/events.ts';
 import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from './actor.ts';
@@ -43,10 +43,10 @@ export function reauthorizeSocket(
     socket.ping();
     try {
       if (!isStillAllowed(await authorizeUpgrade(app, request, permission)))
-        socket.close(notAdmitted, 'connect again');
+        socket.close(accessRevokedCloseCode, 'connect again');
     } catch (error) {
       const { status } = error as { status?: number };
-      if (status === 401 || status === 403) socket.close(notAdmitted, 'sign in again');
+      if (status === 401 || status === 403) socket.close(accessRevokedCloseCode, 'sign in again');
     }
   }, intervalMs);
   socket.once('close', () => clearInterval(timer));

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { openPort } from '@cde/api/ports.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { judgePortVisit } from '@cde/api/satellite-ports.ts';
+import { authorizePortVisit } from '@cde/api/satellite-ports.ts';
 import type { Judge } from '@cde/satellite/ports/gateway.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { FastifyInstance } from 'fastify';
@@ -55,7 +55,7 @@ export function portVisitRoutes(
     accessUrl: string;
   },
 ): void {
-  serveSatellite(app, judgePortVisit, async ({ actor, body, ip }) => {
+  serveSatellite(app, authorizePortVisit, async ({ actor, body, ip }) => {
     const satellite = await deps.webSatellite(actor.satelliteId);
     const site = satellite && siteOf(satellite, deps.accessUrl);
     if (!site)

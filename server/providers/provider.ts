@@ -6,13 +6,13 @@ export interface WorkspaceSpec {
   /** The developer's username: the user name inside, and the home's `/home/NAME`. */
   owner: string;
   name: string;
-  template: Rendered;
+  template: RenderedTemplate;
   /** Only of a workspace that takes over a kept home: the deleted one it was of, and what the provider remembered of that. */
   restore?: { workspaceId: string; state: ProviderState };
 }
 
 /** A template file after its expressions were evaluated. */
-export type Rendered = Omit<TemplateContent, 'parameters'> & { parameters: ParameterValues };
+export type RenderedTemplate = Omit<TemplateContent, 'parameters'> & { parameters: ParameterValues };
 
 /** How an agent is started: the provider passes these variables to the agent's process, and nothing else of ours. */
 export interface AgentLaunch {
@@ -30,13 +30,26 @@ export type ProviderState = Record<string, unknown>;
  * a killed replica half done. `message` of `again`: what it waits for, in words for the developer; it is shown
  * as the workspace's reason until the next move.
  */
-export type Move =
-  | { kind: 'done'; state: ProviderState; message?: string; isolation?: string; home?: string; place?: Place }
-  | { kind: 'again'; state: ProviderState; afterMs: number; message?: string; place?: Place }
+export type StepResult =
+  | {
+      kind: 'done';
+      state: ProviderState;
+      message?: string;
+      isolation?: string;
+      home?: string;
+      location?: KubernetesLocation;
+    }
+  | {
+      kind: 'pending';
+      state: ProviderState;
+      retryAfterMs: number;
+      message?: string;
+      location?: KubernetesLocation;
+    }
   | { kind: 'failed'; state: ProviderState; error: ProviderError };
 
 /** Where a workspace lies, for people: of the kubernetes provider its cluster and namespace. */
-export interface Place {
+export interface KubernetesLocation {
   cluster: string;
   namespace: string;
 }
@@ -58,11 +71,11 @@ export interface ProviderError {
  */
 export type Observation =
   | { kind: 'absent'; reason?: string }
-  | { kind: 'running'; buildId: string; note?: string }
+  | { kind: 'running'; buildId: string; warning?: string }
   | { kind: 'unknown'; reason: string }
   | { kind: 'exited'; buildId: string; reason: string };
 
-export interface MoveContext {
+export interface StepContext {
   /** Adds a line to the build's log. */
   log(text: string, level?: 'info' | 'warn' | 'error'): void;
 }
@@ -71,16 +84,21 @@ export interface MoveContext {
 export interface Provider {
   name: string;
   /** Toward an agent of `launch.buildId` running; compute of an older build is stopped first. */
-  start(spec: WorkspaceSpec, launch: AgentLaunch, state: ProviderState, context: MoveContext): Promise<Move>;
+  start(
+    spec: WorkspaceSpec,
+    launch: AgentLaunch,
+    state: ProviderState,
+    context: StepContext,
+  ): Promise<StepResult>;
   /** Toward no compute. The home stays. */
-  stop(workspaceId: string, state: ProviderState, context: MoveContext): Promise<Move>;
+  stop(workspaceId: string, state: ProviderState, context: StepContext): Promise<StepResult>;
   /** Toward nothing left. `keep`: the home is set aside until `purgeHomes` finds it too old. */
   remove(
     workspaceId: string,
     state: ProviderState,
     home: 'keep' | 'discard',
-    context: MoveContext,
-  ): Promise<Move>;
+    context: StepContext,
+  ): Promise<StepResult>;
   /** Looks, and repairs what has drifted from `spec` where that does not need a build; may be called often. */
   observe(workspaceId: string, state: ProviderState, spec?: WorkspaceSpec): Promise<Observation>;
   /**

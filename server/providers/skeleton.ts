@@ -19,10 +19,10 @@ const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
 const hashOf = (content: Buffer | string) => createHash('sha256').update(content).digest('base64url');
 
 /** What a home was given so far: path to hash; `folder` for a folder, `large` for a file that is not compared. */
-export type Delivered = Record<string, string>;
+export type DeliveredFiles = Record<string, string>;
 
 /** Larger files are given once and never renewed: reading a toolchain in a skeleton at each start takes too long. */
-const largest = 4 * 1024 * 1024;
+const maxUpdatedBytes = 4 * 1024 * 1024;
 
 /**
  * Gives a home the files of a skeleton that it never had, and newer ones of those that the developer left as we
@@ -36,12 +36,12 @@ export async function deliverSkeleton(options: {
   /** A folder on the home's file system, out of the developer's way. */
   staging: string;
   owner: { uid: number; gid: number } | null;
-  delivered: Delivered;
+  delivered: DeliveredFiles;
   /** Another skeleton, whose files win over those of the same name here. */
-  under?: string;
+  overlay?: string;
   /** Hears of a file that could not be delivered: that is no reason to have no workspace. Without it, it is an error. */
-  tell?: (text: string) => void;
-}): Promise<{ delivered: Delivered; added: string[] }> {
+  onError?: (text: string) => void;
+}): Promise<{ delivered: DeliveredFiles; added: string[] }> {
   const { skeleton, home, staging, owner } = options;
   const delivered = { ...options.delivered };
   const added: string[] = [];
@@ -66,7 +66,7 @@ export async function deliverSkeleton(options: {
       return there === null || there.isDirectory();
     }
     if (!kind.isFile() && !kind.isSymbolicLink()) return false;
-    const isLarge = kind.isFile() && kind.size > largest;
+    const isLarge = kind.isFile() && kind.size > maxUpdatedBytes;
     if (isLarge && (there || had)) return false;
     const content = kind.isSymbolicLink() ? await readlink(source) : isLarge ? '' : await readFile(source);
     const hash = isLarge ? 'large' : hashOf(content);
@@ -102,12 +102,12 @@ export async function deliverSkeleton(options: {
     for (const entry of entries.sort()) {
       const name = below ? `${below}/${entry}` : entry;
       try {
-        const shadow = options.under && (await lstat(join(options.under, name)).catch(() => null));
+        const shadow = options.overlay && (await lstat(join(options.overlay, name)).catch(() => null));
         if (shadow && !shadow.isDirectory()) continue;
         if ((await deliver(name)) && (await lstat(join(skeleton, name))).isDirectory()) await walk(name);
       } catch (error) {
-        if (!options.tell) throw error;
-        options.tell(`dotfile ${name} was not delivered: ${(error as Error).message}`);
+        if (!options.onError) throw error;
+        options.onError(`dotfile ${name} was not delivered: ${(error as Error).message}`);
       }
     }
   }

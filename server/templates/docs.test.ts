@@ -8,7 +8,7 @@ import {
   TemplateFile,
 } from '@cde/api/templates.ts';
 import { expect, test } from 'vitest';
-import { expressionFunctions } from './cost.ts';
+import { expressionFunctions } from './language/cost.ts';
 import { parseTemplate } from './parse.ts';
 
 const read = () => readFile(new URL('../../docs/templates.md', import.meta.url), 'utf8');

@@ -1,21 +1,21 @@
 import { Duration, type Fault, Parameter, type TemplateContent } from '@cde/api/templates.ts';
-import { makeScope, type Scope } from './expressions.ts';
-import { wantAt } from './fields.ts';
-import { checkFiles, templateFileName } from './files.ts';
-import { checkSections } from './kubernetes.ts';
-import { type ManifestSource, readManifests } from './manifests.ts';
-import { checkDeclarations } from './parameters.ts';
-import { parseDuration } from './quantity.ts';
-import { quotaIssues } from './quota.ts';
-import { quotaTrials } from './quota-trials.ts';
-import { evaluateTemplate, type PlacedIssue, reservedEnv } from './render.ts';
-import { checkShape } from './shape.ts';
-import { readSource, type Source } from './source.ts';
-import { unstorable } from './storable.ts';
-import { nearest } from './suggest.ts';
-import { asMap, scalars } from './tree.ts';
-import { checkExpressions, tryContext } from './trial.ts';
-import { templateWarnings } from './warnings.ts';
+import { parseDuration } from '../providers/quantity.ts';
+import { type ManifestSource, readManifests } from './kubernetes/manifests.ts';
+import { quotaIssues } from './kubernetes/quota.ts';
+import { quotaSamples } from './kubernetes/quota-samples.ts';
+import { checkSections } from './kubernetes/sections.ts';
+import { templateWarnings } from './kubernetes/warnings.ts';
+import { checkExpressions, sampleContext } from './language/check-expressions.ts';
+import { makeScope, type Scope } from './language/expressions.ts';
+import { fieldTypeAt } from './language/fields.ts';
+import { checkFiles, templateFileName } from './language/files.ts';
+import { checkDeclarations } from './language/parameters.ts';
+import { checkShape } from './language/shape.ts';
+import { readSource, type Source } from './language/source.ts';
+import { isUnstorable } from './language/storable.ts';
+import { nearest } from './language/suggest.ts';
+import { asMap, scalars } from './language/tree.ts';
+import { evaluateTemplate, type LocatedIssue, reservedEnv } from './render.ts';
 
 const limits = { faults: 100, timeoutMs: 24 * 3600_000 };
 
@@ -80,7 +80,7 @@ function checkMeaning(
   const faults: Fault[] = [];
   const root = asMap(source.value);
   const declared: (Partial<Parameter> & { name: string })[] = [];
-  const sound: { index: number; parameter: Parameter }[] = [];
+  const validParameters: { index: number; parameter: Parameter }[] = [];
   (Array.isArray(root.parameters) ? root.parameters : []).forEach((raw: unknown, index) => {
     const { name } = asMap(raw);
     if (typeof name !== 'string') return;
@@ -96,20 +96,20 @@ function checkMeaning(
     }
     const parsed = Parameter.safeParse(raw);
     declared.push(parsed.success ? parsed.data : { name, type: asMap(raw).type as Parameter['type'] });
-    if (parsed.success) sound.push({ index, parameter: parsed.data });
+    if (parsed.success) validParameters.push({ index, parameter: parsed.data });
   });
-  const declarations = checkDeclarations(sound);
+  const declarations = checkDeclarations(validParameters);
   faults.push(...declarations.map(({ path, message, hint }) => source.fault(path, message, hint)));
 
-  const canTry = declarations.length === 0 && sound.length === declared.length;
+  const canTry = declarations.length === 0 && validParameters.length === declared.length;
   const bounded = checkExpressions(
     [
-      { source, wantAt },
+      { source, fieldTypeAt: fieldTypeAt },
       // In a manifest, anywhere: where not, its own check says.
-      ...manifests.map((each) => ({ source: each.source, wantAt: () => 'value' as const })),
+      ...manifests.map((each) => ({ source: each.source, fieldTypeAt: () => 'value' as const })),
     ],
     declared,
-    canTry ? sound.map(({ parameter }) => parameter) : [],
+    canTry ? validParameters.map(({ parameter }) => parameter) : [],
     faults,
   );
   checkStorable(source, faults);
@@ -147,10 +147,10 @@ function checkTogether(
   };
   const found: Fault[] = [];
   const told = new Set<string>();
-  for (const { values, when } of quotaTrials(template)) {
-    const { rendered, faults, issues } = evaluateTemplate(template, values, tryContext, { compile });
-    const all: PlacedIssue[] = [...issues, ...(faults.length === 0 ? quotaIssues(rendered) : [])];
-    const keyOf = ({ manifest, path }: PlacedIssue) => JSON.stringify([manifest, path]);
+  for (const { values, when } of quotaSamples(template)) {
+    const { rendered, faults, issues } = evaluateTemplate(template, values, sampleContext, { compile });
+    const all: LocatedIssue[] = [...issues, ...(faults.length === 0 ? quotaIssues(rendered) : [])];
+    const keyOf = ({ manifest, path }: LocatedIssue) => JSON.stringify([manifest, path]);
     // What is at fault already is not told again for other values.
     const added = all.filter((issue) => !told.has(keyOf(issue)));
     for (const issue of added) {
@@ -167,9 +167,9 @@ function checkTogether(
 /** Texts that are not evaluated reach the database as they are. */
 function checkStorable(source: Source, faults: Fault[]): void {
   for (const { path, value } of scalars(source.value)) {
-    if (typeof value !== 'string' || !unstorable(value)) continue;
+    if (typeof value !== 'string' || !isUnstorable(value)) continue;
     // These say so themselves.
-    if (wantAt(path) !== undefined || path[0] === 'startup' || path.at(-1) === 'default') continue;
+    if (fieldTypeAt(path) !== undefined || path[0] === 'startup' || path.at(-1) === 'default') continue;
     faults.push(source.fault(path, 'the text holds a NUL character or half a character'));
   }
 }
@@ -177,7 +177,7 @@ function checkStorable(source: Source, faults: Fault[]): void {
 /** Numbers where a text is wanted: 3.10 is the number 3.1 to YAML, and would reach the workspace as such. */
 function checkTexts(source: Source, faults: Fault[]): void {
   for (const { path, value } of scalars(source.value)) {
-    const want = wantAt(path);
+    const want = fieldTypeAt(path);
     // What cannot be kept at all is a fault of its own.
     if (typeof value !== 'number' || !Number.isFinite(value) || (want !== 'text' && want !== 'label'))
       continue;
@@ -213,7 +213,7 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
 
 function checkStartup(source: Source, startup: Record<string, unknown>, faults: Fault[]): void {
   const { script, timeout } = startup;
-  if (typeof script === 'string' && unstorable(script)) {
+  if (typeof script === 'string' && isUnstorable(script)) {
     faults.push(source.fault(['startup', 'script'], 'the script holds a NUL character or half a character'));
   }
   checkDuration(source, ['startup', 'timeout'], timeout, faults);

@@ -7,7 +7,7 @@ import type { Database, Queryable } from '../database/pool.ts';
 import { templates, templateVersions } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../identity/audit.ts';
-import { templateFileName } from './files.ts';
+import { templateFileName } from './language/files.ts';
 import { parseTemplate } from './parse.ts';
 import {
   getTemplate,

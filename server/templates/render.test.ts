@@ -7,9 +7,11 @@ import { promisify } from 'node:util';
 import type { ParameterValues, TemplateFile } from '@cde/api/templates.ts';
 import fc from 'fast-check';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { formatQuantity, parseDuration, parseQuantity } from '../providers/quantity.ts';
+import type { RenderContext } from './language/expressions.ts';
+import { checkParameters } from './language/parameters.ts';
 import { parseTemplate } from './parse.ts';
-import { formatQuantity, parseDuration, parseQuantity } from './quantity.ts';
-import { checkParameters, type RenderContext, renderTemplate } from './render.ts';
+import { renderTemplate } from './render.ts';
 
 const context: RenderContext = {
   workspace: { id: '01890000-0000-7000-8000-000000000000', name: 'web', owner: 'ada' },

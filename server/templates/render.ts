@@ -3,21 +3,18 @@ import {
   KubernetesBuilder,
   type KubernetesSection,
   type Manifest,
-  type ParameterValue,
   type ParameterValues,
   type TemplateContent,
 } from '@cde/api/templates.ts';
-import type { Rendered } from '../providers/provider.ts';
-import { makeScope, type RenderContext, type Scope } from './expressions.ts';
-import { convert, type PlainValue, type Want, wantAt } from './fields.ts';
-import { sectionIssues } from './kubernetes.ts';
-import { manifestIssues } from './manifest-rules.ts';
-import { quotaIssues } from './quota.ts';
-import { formatPath, type Path } from './source.ts';
-import { type Issue, mapScalars } from './tree.ts';
-
-export type { RenderContext } from './expressions.ts';
-export { checkParameters } from './parameters.ts';
+import type { RenderedTemplate } from '../providers/provider.ts';
+import { manifestIssues } from './kubernetes/manifest-rules.ts';
+import { quotaIssues } from './kubernetes/quota.ts';
+import { sectionIssues } from './kubernetes/sections.ts';
+import { makeScope, type RenderContext, type Scope } from './language/expressions.ts';
+import { convert, type FieldType, fieldTypeAt, type PlainValue } from './language/fields.ts';
+import { parameterText, parameterVariable } from './language/parameters.ts';
+import { formatPath, type Path } from './language/source.ts';
+import { type Issue, mapScalars } from './language/tree.ts';
 
 /** A fault of rendering: a stored version has no lines, only paths. */
 export type RenderFault = Pick<Fault, 'path' | 'message' | 'hint'>;
@@ -26,22 +23,12 @@ export type RenderFault = Pick<Fault, 'path' | 'message' | 'hint'>;
 export const reservedEnv = /^CDE_|^(HOME|USER|LOGNAME)$/;
 
 /** Of the rendered manifests together; etcd refuses a single object of 1.5 MiB. */
-const mostRendered = 1024 * 1024;
-
-/** The variable in which the workspace's processes find a parameter: `CDE_PARAM_REPO`. */
-export function parameterVariable(name: string): string {
-  return `CDE_PARAM_${name.toUpperCase()}`;
-}
-
-/** A parameter's value as text: a list is one item a line. */
-export function parameterText(value: ParameterValue): string {
-  return Array.isArray(value) ? value.join('\n') : String(value);
-}
+const maxRenderedBytes = 1024 * 1024;
 
 /** Evaluates the text, and checks it against what its field wants. */
 function renderField(
   scope: Scope,
-  want: Want,
+  want: FieldType,
   value: unknown,
   parameters: ParameterValues,
   context: RenderContext,
@@ -69,7 +56,7 @@ export function renderTemplate(
   template: TemplateContent,
   parameters: ParameterValues,
   context: RenderContext,
-): { ok: Rendered } | { faults: RenderFault[] } {
+): { ok: RenderedTemplate } | { faults: RenderFault[] } {
   const { rendered, faults, issues } = evaluateTemplate(template, parameters, context);
   // Without the manifests: a workspace of an older version starts, even if something beside it does not fit the quota.
   const { manifests: _, ...alone } = rendered;
@@ -96,7 +83,7 @@ function isIdentity(path: Path): boolean {
 }
 
 /** An issue of the section, or of the manifest of that index. */
-export type PlacedIssue = Issue & { manifest?: number };
+export type LocatedIssue = Issue & { manifest?: number };
 
 /**
  * `renderTemplate` for a check, too: with parameters missing, what depends on them stays as it is written.
@@ -108,9 +95,9 @@ export function evaluateTemplate(
   parameters: ParameterValues,
   context: RenderContext,
   scope: Scope = makeScope(template.parameters),
-): { rendered: Rendered; faults: RenderFault[]; issues: PlacedIssue[] } {
+): { rendered: RenderedTemplate; faults: RenderFault[]; issues: LocatedIssue[] } {
   const faults: RenderFault[] = [];
-  const evaluate = (want: Want, value: unknown, path: () => string): PlainValue | undefined => {
+  const evaluate = (want: FieldType, value: unknown, path: () => string): PlainValue | undefined => {
     const result = renderField(scope, want, value, parameters, context);
     if ('ok' in result) return result.ok;
     if ('open' in result) return value as string;
@@ -120,7 +107,7 @@ export function evaluateTemplate(
   const field = (path: Path, value: unknown) =>
     value === undefined
       ? undefined
-      : (evaluate(wantAt(path) ?? 'text', value, () => formatPath(path)) as string | number | undefined);
+      : (evaluate(fieldTypeAt(path) ?? 'text', value, () => formatPath(path)) as string | number | undefined);
   const texts = (path: Path, env: Record<string, unknown>): Record<string, string> =>
     Object.fromEntries(
       Object.entries(env).map(([name, value]) => [name, String(field([...path, name], value))]),
@@ -133,7 +120,7 @@ export function evaluateTemplate(
       template.kubernetes.builder === true
         ? { ...template.kubernetes, builder: KubernetesBuilder.parse({}) }
         : template.kubernetes,
-      (value, path) => (wantAt(path) === undefined ? value : field(path, value)),
+      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
       ['kubernetes'],
     ) as KubernetesSection);
   const manifests = template.manifests?.map(
@@ -145,24 +132,24 @@ export function evaluateTemplate(
       ) as Manifest,
   );
   const home = { size: field(['home', 'size'], template.home.size)?.toString() };
-  const issues: PlacedIssue[] = [];
+  const issues: LocatedIssue[] = [];
   if (kubernetes) {
     issues.push(...sectionIssues(kubernetes));
     manifests?.forEach((manifest, index) => {
       for (const issue of manifestIssues(manifest, kubernetes)) issues.push({ ...issue, manifest: index });
     });
     const size = manifests ? JSON.stringify(manifests).length : 0;
-    if (size > mostRendered) {
+    if (size > maxRenderedBytes) {
       issues.push({
         path: ['kubernetes', 'manifests'],
-        message: `the manifests are ${Math.ceil(size / 1024)} KiB once rendered; at most ${mostRendered / 1024} are allowed`,
+        message: `the manifests are ${Math.ceil(size / 1024)} KiB once rendered; at most ${maxRenderedBytes / 1024} are allowed`,
         hint: 'give the parameters a maxLength, or keep large texts in an image',
       });
     }
   }
 
   const localEnv = texts(['local', 'env'], template.local.env ?? {});
-  const rendered: Rendered = {
+  const rendered: RenderedTemplate = {
     ...template,
     parameters,
     env: {

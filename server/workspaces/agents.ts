@@ -7,9 +7,9 @@ import { builds, type StartupReport, users, workspaces } from '../database/schem
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
-import { parseDuration } from '../templates/quantity.ts';
 import { appendLog } from './build-log.ts';
 import { enqueueReconcile } from './queue.ts';
 

@@ -10,7 +10,7 @@ import { builds, templates, templateVersions, users, workspaces } from '../datab
 import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
-import { checkParameters } from '../templates/parameters.ts';
+import { checkParameters } from '../templates/language/parameters.ts';
 import { claimHome } from './homes.ts';
 import { enqueueReconcile } from './queue.ts';
 import { evaluateRequest, isUnfinished, startsCompute, transitionStates } from './statuses.ts';

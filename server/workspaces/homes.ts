@@ -1,5 +1,5 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { KeptHome } from '@cde/api/workspaces.ts';
+import type { RetainedHome } from '@cde/api/workspaces.ts';
 import { and, desc, eq, gt, isNotNull, lt, ne, type SQL } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, users, workspaces } from '../database/schema.ts';
@@ -34,7 +34,7 @@ export async function listRetainedHomes(
   { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'homeSize'>> },
   actor: UserActor,
   query: { owner?: string | undefined; limit: number; after?: string | undefined },
-): Promise<{ items: KeptHome[]; next: string | null }> {
+): Promise<{ items: RetainedHome[]; next: string | null }> {
   const after = query.after === undefined ? undefined : fromCursor(query.after, isUuid);
   const owner = query.owner === 'me' ? actor.username : query.owner;
   const rows = await select(

@@ -34,7 +34,7 @@ export function makeRecovery({ database, now }: { database: Database; now: () =>
       return { workspace: { unseenSince: workspace.unseenSince ?? now(), reason: seen.reason } };
     }
     if (seen.kind === 'running') {
-      const note = seen.note ?? null;
+      const note = seen.warning ?? null;
       if (workspace.reason === note && !workspace.unseenSince) return null;
       return { workspace: { reason: note, unseenSince: null } };
     }

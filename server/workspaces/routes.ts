@@ -101,9 +101,9 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     return requestBuild(deps, input, { workspaceId: row.id, transition: 'delete', home: input.query.home });
   });
 
-  serve(app, api.listKeptHomes, ({ actor, query }) => listRetainedHomes(deps, actor, query));
+  serve(app, api.listRetainedHomes, ({ actor, query }) => listRetainedHomes(deps, actor, query));
 
-  serve(app, api.discardKeptHome, (input) => discardRetainedHome(deps, input, input.params.home));
+  serve(app, api.deleteRetainedHome, (input) => discardRetainedHome(deps, input, input.params.home));
 
   serve(app, api.listBuilds, async ({ actor, params, query }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');

@@ -1,4 +1,4 @@
-import type { AgentLaunch, Move, Observation, Provider } from '../providers/provider.ts';
+import type { AgentLaunch, Observation, Provider, StepResult } from '../providers/provider.ts';
 
 /**
  * A stand-in for a provider, for tests of the reconciler alone (the real ones have tests of their own, and
@@ -9,7 +9,7 @@ export interface ScriptedProvider extends Provider {
   calls: string[];
   launches: AgentLaunch[];
   /** The next answers to start/stop/remove, before the default `done`. */
-  nextMoves: Partial<Move>[];
+  nextMoves: Partial<StepResult>[];
   /** What `observe` says; by default what the calls would leave. */
   observation: Observation | null;
   exit(workspaceId: string): void;
@@ -20,7 +20,7 @@ export function makeScriptedProvider(): ScriptedProvider {
   const launches: AgentLaunch[] = [];
   const listeners: ((workspaceId: string) => void)[] = [];
   let running: string | null = null;
-  const answer = (): Move => ({ kind: 'done', state: {}, ...provider.nextMoves.shift() }) as Move;
+  const answer = (): StepResult => ({ kind: 'done', state: {}, ...provider.nextMoves.shift() }) as StepResult;
   const provider: ScriptedProvider = {
     name: 'local',
     calls,

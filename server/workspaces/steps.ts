@@ -3,8 +3,14 @@ import { eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { templateVersions, workspaces } from '../database/schema.ts';
 import { hashSecret } from '../identity/secrets.ts';
-import type { Move, MoveContext, Provider, ProviderError, WorkspaceSpec } from '../providers/provider.ts';
-import { parseDuration } from '../templates/quantity.ts';
+import type {
+  Provider,
+  ProviderError,
+  StepContext,
+  StepResult,
+  WorkspaceSpec,
+} from '../providers/provider.ts';
+import { parseDuration } from '../providers/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
 import { noAgent, type Outcome, type Snapshot } from './outcome.ts';
@@ -152,15 +158,15 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       context,
     );
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
-    if (move.kind === 'again')
-      return { workspace: { ...waiting(move), ...move.place }, lines, again: move.afterMs };
+    if (move.kind === 'pending')
+      return { workspace: { ...waiting(move), ...move.location }, lines, again: move.retryAfterMs };
     return {
       workspace: {
         providerState: move.state,
         reason: null,
         isolation: move.isolation ?? null,
         restoreFrom: null,
-        ...move.place,
+        ...move.location,
       },
       build: { stages: advanceStages(build.stages, 'agent', now()) },
       lines,
@@ -169,7 +175,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
   }
 
   /** Lists and the dashboard say what the build log says: why it is not done yet. */
-  function waiting(move: Extract<Move, { kind: 'again' }>): Partial<WorkspaceRow> {
+  function waiting(move: Extract<StepResult, { kind: 'pending' }>): Partial<WorkspaceRow> {
     return { providerState: move.state, reason: move.message ?? null };
   }
 
@@ -269,7 +275,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     const { context, lines } = collector(currentStage(build) ?? 'provision');
     const move = await provider.stop(workspace.id, workspace.providerState, context);
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
-    if (move.kind === 'again') return { workspace: waiting(move), lines, again: move.afterMs };
+    if (move.kind === 'pending') return { workspace: waiting(move), lines, again: move.retryAfterMs };
     const state = {
       providerState: move.state,
       status: 'stopped' as const,
@@ -305,7 +311,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       context,
     );
     if (move.kind === 'failed') return fail(snapshot, move.error, lines, { providerState: move.state });
-    if (move.kind === 'again') return { workspace: waiting(move), lines, again: move.afterMs };
+    if (move.kind === 'pending') return { workspace: waiting(move), lines, again: move.retryAfterMs };
     const keptUntil = new Date(now().getTime() + homeGraceMs);
     return {
       workspace: {
@@ -378,7 +384,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
     return { at: now(), stage, source, level, text };
   }
 
-  function collector(stage: Stage): { context: MoveContext; lines: NewLine[] } {
+  function collector(stage: Stage): { context: StepContext; lines: NewLine[] } {
     const lines: NewLine[] = [];
     return {
       lines,

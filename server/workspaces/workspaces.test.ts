@@ -251,7 +251,7 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
   const revision = async () =>
     (await database.pool.query("SELECT revision FROM workspaces WHERE name = 'patient'")).rows[0].revision;
   const before = await revision();
-  const waits = { kind: 'again', state: { since: 'noon', at: [1] }, afterMs: 5 } as const;
+  const waits = { kind: 'pending', state: { since: 'noon', at: [1] }, retryAfterMs: 5 } as const;
   provider.nextMoves.push(waits, waits, { ...waits, state: { at: [1], since: 'noon' } }, waits);
   expect((await call(ada, 'POST', '/api/v1/workspaces/patient/stop', {})).status).toBe(202);
   await untilStatus('patient', 'stopped');
@@ -262,7 +262,7 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
 
 test('while a move waits, the workspace says why, as the build log does', async () => {
   const why = 'No node fits the pod: 1 Insufficient cpu.';
-  const waits = { kind: 'again', state: {}, afterMs: 50, message: why } as const;
+  const waits = { kind: 'pending', state: {}, retryAfterMs: 50, message: why } as const;
   provider.nextMoves.push(...Array.from({ length: 10_000 }, () => waits));
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'waits', template: 'plain' });
   const shown = await until(

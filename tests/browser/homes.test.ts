@@ -1,4 +1,4 @@
-import type { KeptHome, Workspace } from '@cde/api/workspaces.ts';
+import type { RetainedHome, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { picture } from './pictures.ts';
 import { gone, type Stage, setStage, visible } from './stage.ts';
@@ -70,7 +70,7 @@ test(
     await visible(page.getByRole('heading', { name: 'New workspace' }));
     // All is filled in: the template, the home, and the name that it had.
     expect(await page.getByLabel('Name').inputValue()).toBe('first');
-    const [kept] = (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items;
+    const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
     expect(await page.getByLabel('Home').inputValue()).toBe(kept!.id);
     await visible(page.getByText(`The files of ${username}/first, deleted`));
     await picture(page, 'create-with-home');
@@ -98,11 +98,11 @@ test('a home may be chosen while a workspace is created, or not', { timeout: 120
   await page.waitForURL(`${server.url}/workspaces/${username}/third`);
   await running();
   await visible(log().getByText('made the note'));
-  expect((await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items).toHaveLength(1);
+  expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toHaveLength(1);
 });
 
 test('a home that is gone meanwhile is told of, and never an empty one put in its place', async () => {
-  const [kept] = (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items;
+  const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
   await page.goto(`${server.url}/workspaces/new?template=noting&home=${kept!.id}`);
   await visible(page.getByText(`The files of ${username}/second, deleted`));
   await page.getByLabel('Name').fill('fourth');
@@ -137,7 +137,7 @@ test(
     await sure.click();
     await gone(dialog());
     await visible(page.getByText('No kept homes'));
-    expect((await api<{ items: KeptHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
+    expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
   },
 );
 

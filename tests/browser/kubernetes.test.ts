@@ -1,7 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { KeptHome, Workspace } from '@cde/api/workspaces.ts';
+import type { RetainedHome, Workspace } from '@cde/api/workspaces.ts';
 import { openTestCluster, type TestCluster } from '@cde/server/providers/kubernetes/testing/cluster.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
@@ -60,7 +60,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await api('POST', '/api/v1/templates', { files: { 'template.yaml': template } });
   }, 300_000);
   afterAll(async () => {
-    const kept = stage && (await api<{ items: KeptHome[] }>('GET', '/api/v1/homes'));
+    const kept = stage && (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes'));
     for (const { id } of kept?.items ?? []) await api('DELETE', `/api/v1/homes/${id}`);
     await stage?.close();
     cluster?.close();

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { dirname, join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { TerminalWays } from '@cde/api/satellite-terminals.ts';
+import type { TerminalRoutes } from '@cde/api/satellite-terminals.ts';
 import type { Satellite } from '@cde/api/satellites.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -84,7 +84,7 @@ test(
     await expect
       .poll(
         async () =>
-          (await api<TerminalWays>('POST', `/api/v1/workspaces/${made.id}/terminal-ways`)).satellites[0]
+          (await api<TerminalRoutes>('POST', `/api/v1/workspaces/${made.id}/terminal-ways`)).satellites[0]
             ?.agentRttMs,
         { timeout: 60_000 },
       )

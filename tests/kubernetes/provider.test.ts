@@ -6,7 +6,7 @@ import { promisify } from 'node:util';
 import { attempt } from '@cde/server/providers/kubernetes/attempt.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
-import type { Move, Provider, ProviderState, WorkspaceSpec } from '@cde/server/providers/provider.ts';
+import type { Provider, ProviderState, StepResult, WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
@@ -50,7 +50,7 @@ class Workspace {
   readonly id = randomUUID();
   readonly name = `w${randomUUID().slice(0, 6)}`;
   buildId = '';
-  last: Move | null = null;
+  last: StepResult | null = null;
   spec: WorkspaceSpec | null = null;
   constructor() {
     made.push(this);
@@ -60,16 +60,16 @@ class Workspace {
   }
   /** As if the server was killed after each move before it had written down what came of it: each is done twice. */
   forgetful = false;
-  #drive = async (next: () => Promise<Move>): Promise<Move> => {
+  #drive = async (next: () => Promise<StepResult>): Promise<StepResult> => {
     for (;;) {
       if (this.forgetful) await next();
       const move = await next();
       this.last = move;
       // As PostgreSQL would keep it.
       this.state = JSON.parse(JSON.stringify(move.state)) as ProviderState;
-      if (move.kind !== 'again') return move;
+      if (move.kind !== 'pending') return move;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, move.afterMs);
+        const timer = setTimeout(resolve, move.retryAfterMs);
         wakers.set(this.id, () => {
           clearTimeout(timer);
           resolve();

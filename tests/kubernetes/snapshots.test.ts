@@ -5,7 +5,7 @@ import type { KubeKind, KubeObject } from '@cde/server/providers/kubernetes/clie
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { openTestCluster, type TestCluster } from '@cde/server/providers/kubernetes/testing/cluster.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
-import type { Move, Provider, ProviderState, WorkspaceSpec } from '@cde/server/providers/provider.ts';
+import type { Provider, ProviderState, StepResult, WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
@@ -130,12 +130,12 @@ class Workspace {
     expect(this.state.protectedVolume).toBe(this.name);
   }
   delete = () => this.#drive(() => provider.remove(this.id, this.state, 'keep', this.context));
-  async #drive(next: () => Promise<Move>, enough = () => false): Promise<Move> {
+  async #drive(next: () => Promise<StepResult>, enough = () => false): Promise<StepResult> {
     for (;;) {
       const move = await next();
       this.state = JSON.parse(JSON.stringify(move.state)) as ProviderState;
-      if (move.kind !== 'again' || enough()) return move;
-      await new Promise((resolve) => setTimeout(resolve, Math.min(move.afterMs, 500)));
+      if (move.kind !== 'pending' || enough()) return move;
+      await new Promise((resolve) => setTimeout(resolve, Math.min(move.retryAfterMs, 500)));
     }
   }
 }

@@ -1,4 +1,4 @@
-import { addCluster, type Cluster, ClusterName, changeCluster } from '@cde/api/clusters.ts';
+import { addCluster, type Cluster, ClusterName, updateCluster } from '@cde/api/clusters.ts';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { type ChangeEvent, type FormEvent, useRef, useState } from 'react';
 import { CallError, call, newIdempotencyKey } from '../client.ts';
@@ -31,7 +31,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
   const send = useMutation({
     mutationFn: ({ name, ...settings }: Settings) =>
       cluster
-        ? call(changeCluster, { params: { cluster: cluster.id }, body: settings })
+        ? call(updateCluster, { params: { cluster: cluster.id }, body: settings })
         : call(addCluster, { body: { name, ...settings }, idempotencyKey: newIdempotencyKey() }),
     onSuccess: async (made) => {
       await client.invalidateQueries({ queryKey: ['clusters'] });

@@ -1,4 +1,4 @@
-import { type Cluster, type ClusterCheck, changeCluster, removeCluster } from '@cde/api/clusters.ts';
+import { type Cluster, type ClusterCheck, removeCluster, updateCluster } from '@cde/api/clusters.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -78,7 +78,7 @@ function Actions({ cluster }: { cluster: Cluster }) {
   const client = useQueryClient();
   const [dialog, setDialog] = useState<'change' | 'remove' | null>(null);
   const makeDefault = useMutation({
-    mutationFn: () => call(changeCluster, { params: { cluster: cluster.id }, body: { isDefault: true } }),
+    mutationFn: () => call(updateCluster, { params: { cluster: cluster.id }, body: { isDefault: true } }),
     onSuccess: () => {
       sayDone(`${cluster.name} is the default.`);
       return client.invalidateQueries({ queryKey: ['clusters'] });

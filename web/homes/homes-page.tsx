@@ -1,4 +1,4 @@
-import { discardKeptHome, type KeptHome, listKeptHomes } from '@cde/api/workspaces.ts';
+import { deleteRetainedHome, listRetainedHomes, type RetainedHome } from '@cde/api/workspaces.ts';
 import { keepPreviousData, useInfiniteQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -26,10 +26,10 @@ export function HomesPage() {
   const all = seesAllWorkspaces(me.role);
   const search = useSearch({ from: '/signed-in/homes' });
   const owner = all ? (search.owner ?? 'me') : 'me';
-  const [discarding, setDiscarding] = useState<KeptHome | null>(null);
+  const [discarding, setDiscarding] = useState<RetainedHome | null>(null);
   const homes = useInfiniteQuery({
     ...pagedQuery(['homes', owner], (page, signal) =>
-      call(listKeptHomes, { query: { ...page, ...(owner !== 'all' && { owner }) }, signal }),
+      call(listRetainedHomes, { query: { ...page, ...(owner !== 'all' && { owner }) }, signal }),
     ),
     placeholderData: keepPreviousData,
     refetchInterval: askEveryMs,
@@ -132,10 +132,10 @@ export function HomesPage() {
   );
 }
 
-function DiscardDialog({ home, onClose }: { home: KeptHome; onClose: () => void }) {
+function DiscardDialog({ home, onClose }: { home: RetainedHome; onClose: () => void }) {
   const client = useQueryClient();
   async function discard() {
-    await call(discardKeptHome, { params: { home: home.id } });
+    await call(deleteRetainedHome, { params: { home: home.id } });
     await client.invalidateQueries({ queryKey: ['homes'] });
     sayDone(`The home of ${home.workspace} is given up.`);
   }

@@ -1,4 +1,4 @@
-import { notAdmitted, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
+import { accessRevokedCloseCode, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import { type OpenTerminal, terminalPath } from '@cde/api/satellite-terminals.ts';
 import { openSocket } from '../client.ts';
 import { findWay, type SatelliteWay, serverWay, type Way } from './ways.ts';
@@ -121,7 +121,7 @@ export function openTerminal(options: {
       if (message?.type === 'exit') endHere({ ended: message.code !== null, words: exitWords(message) });
     };
     made.onclose = (event) => {
-      if (event.code === notAdmitted)
+      if (event.code === accessRevokedCloseCode)
         endHere({
           ended: false,
           refused: true,

@@ -1,4 +1,4 @@
-import { listTerminalWays, probePath } from '@cde/api/satellite-terminals.ts';
+import { listTerminalRoutes, probePath } from '@cde/api/satellite-terminals.ts';
 import { call } from '../client.ts';
 
 /** How long all measuring may take: as much later opens the terminal. */
@@ -89,7 +89,7 @@ async function measure(url: string, signal: AbortSignal): Promise<number | null>
 /** Asks where a terminal of the workspace may be opened, and measures. Never rejects: the server serves anyway. */
 export async function findWay(workspace: string): Promise<Way> {
   try {
-    const { own, satellites } = await call(listTerminalWays, { params: { workspace } });
+    const { own, satellites } = await call(listTerminalRoutes, { params: { workspace } });
     if (satellites.length === 0) return serverWay;
     const signal = AbortSignal.timeout(measureWithinMs);
     const [ownMs, ...others] = await Promise.all(

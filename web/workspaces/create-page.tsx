@@ -1,6 +1,6 @@
 import { WorkspaceName } from '@cde/api/names.ts';
 import { listTemplates, type Template } from '@cde/api/templates.ts';
-import { createWorkspace, type KeptHome } from '@cde/api/workspaces.ts';
+import { createWorkspace, type RetainedHome } from '@cde/api/workspaces.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { type FormEvent, useRef, useState } from 'react';
@@ -89,7 +89,7 @@ function HomeNotice({
   template,
 }: {
   asked: string | undefined;
-  home: KeptHome | undefined;
+  home: RetainedHome | undefined;
   template: Template | undefined;
 }) {
   if (asked === undefined) return null;
@@ -122,9 +122,9 @@ function CreateForm({
   home,
 }: {
   template: Template;
-  homes: KeptHome[];
+  homes: RetainedHome[];
   /** Restored into the workspace. */
-  home: KeptHome | undefined;
+  home: RetainedHome | undefined;
 }) {
   const { parameters } = template.activeVersion;
   const me = useMe();

@@ -1,4 +1,4 @@
-import { type KeptHome, listKeptHomes } from '@cde/api/workspaces.ts';
+import { listRetainedHomes, type RetainedHome } from '@cde/api/workspaces.ts';
 import { queryOptions, useQuery } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { callAll } from '../client.ts';
@@ -10,7 +10,7 @@ import { Ago } from '../ui/time.tsx';
 const keptHomes = (owner: 'me' | undefined) =>
   queryOptions({
     queryKey: ['homes', 'restorable', owner],
-    queryFn: ({ signal }) => callAll(listKeptHomes, { query: { ...(owner && { owner }) }, signal }),
+    queryFn: ({ signal }) => callAll(listRetainedHomes, { query: { ...(owner && { owner }) }, signal }),
   });
 
 /**
@@ -40,9 +40,9 @@ export function HomeChoice({
   error,
   onChange,
 }: {
-  homes: KeptHome[];
+  homes: RetainedHome[];
   /** The home of the address, if it is there still. */
-  chosen: KeptHome | undefined;
+  chosen: RetainedHome | undefined;
   /** Of the template: a home is restored by the provider that kept it. */
   provider: string;
   error: string | undefined;

@@ -1,4 +1,4 @@
-import { reordering } from '@cde/api/reordering.ts';
+import { invisibleCharacters } from '@cde/api/reordering.ts';
 import type { LogLine } from '@cde/api/workspaces.ts';
 
 // Lines that a browser lays out together; earlier chunks are untouched objects, so React skips them.
@@ -62,7 +62,7 @@ function append(log: Log, lines: readonly LogLine[]): Log {
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: these are the control characters to take out
 const escapes = /\u001b(?:\[[0-9;:?<=>]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[ -/]*[0-~])/g;
-const controls = new RegExp(String.raw`(?![\t\n])\p{Cc}|[${reordering}]`, 'gu');
+const controls = new RegExp(String.raw`(?![\t\n])\p{Cc}|[${invisibleCharacters}]`, 'gu');
 
 /** A line as a person would have seen it: no colour codes, and of a progress bar its last state. */
 export function plainText(text: string): string {

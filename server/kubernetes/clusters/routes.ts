@@ -31,7 +31,7 @@ export function clusterRoutes(app: FastifyInstance, { store, connections }: Clus
     return cluster;
   });
 
-  serve(app, api.changeCluster, async (input) => {
+  serve(app, api.updateCluster, async (input) => {
     const cluster = await store.change(input, input.params.cluster, input.body);
     await connections.refresh();
     return cluster;

@@ -5,9 +5,10 @@ import type { Manifest } from '@cde/api/templates.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { KubeError, KubeObject } from '../../providers/kubernetes/client.ts';
 import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
+import { podIssues } from '../../templates/kubernetes/pod-security.ts';
+import { checkParameters } from '../../templates/language/parameters.ts';
 import { parseTemplate } from '../../templates/parse.ts';
-import { podIssues } from '../../templates/pod-security.ts';
-import { checkParameters, renderTemplate } from '../../templates/render.ts';
+import { renderTemplate } from '../../templates/render.ts';
 
 /** What we say of manifests without a cluster, beside what a real one says; nothing is made but namespaces. */
 const unique = `templates-${process.pid}-${Date.now().toString(36)}`;

@@ -1,5 +1,5 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
-import type { AgentLaunch, MoveContext, WorkspaceSpec } from '../provider.ts';
+import type { AgentLaunch, StepContext, WorkspaceSpec } from '../provider.ts';
 import { parseQuantity } from '../quantity.ts';
 import { applyOne, prune, Refused, readCopies, refsOf } from './apply.ts';
 import { applyCache, builderNames, registriesOf } from './builder.ts';
@@ -38,7 +38,7 @@ export async function applyAll(
   spec: WorkspaceSpec,
   launch: AgentLaunch,
   before: State,
-  context: MoveContext,
+  context: StepContext,
   options: StartOptions,
 ): Promise<Applied> {
   const { client, view } = connection;
@@ -271,7 +271,7 @@ async function applyHome(
   object: KubeObject,
   spec: WorkspaceSpec,
   claim: KubeObject | null,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<KubeObject> {
   const wanted = spec.template.home.size;
   const bound = claim && volumeOfClaim(claim) ? claimed(claim).size : null;

@@ -1,4 +1,4 @@
-import type { MoveContext, ProviderError } from '../provider.ts';
+import type { ProviderError, StepContext } from '../provider.ts';
 import { type KubeClient, KubeError, type KubeObject, type KubeRef } from './client.ts';
 import type { Connection } from './connections.ts';
 import { labels } from './names.ts';
@@ -144,7 +144,7 @@ export async function prune(
   client: KubeClient,
   before: readonly KubeRef[],
   now: readonly KubeRef[],
-  context: MoveContext,
+  context: StepContext,
 ): Promise<void> {
   const wanted = new Set(now.map(key));
   for (const ref of before) {

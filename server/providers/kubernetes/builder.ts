@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { KubernetesBuilder, KubernetesSection } from '@cde/api/templates.ts';
 import type { z } from 'zod';
-import type { MoveContext } from '../provider.ts';
+import type { StepContext } from '../provider.ts';
 import { parseQuantity } from '../quantity.ts';
 import { applyOne, Refused } from './apply.ts';
 import type { KubeObject } from './client.ts';
@@ -217,7 +217,7 @@ export async function applyCache(
   connection: Connection,
   object: KubeObject,
   claim: KubeObject | null,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<KubeObject> {
   if (!claim) return applyOne(connection, object);
   const there = claim.spec as {

@@ -1,6 +1,13 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { Logger } from '../../log.ts';
-import type { Move, MoveContext, Observation, Provider, ProviderState, WorkspaceSpec } from '../provider.ts';
+import type {
+  Observation,
+  Provider,
+  ProviderState,
+  StepContext,
+  StepResult,
+  WorkspaceSpec,
+} from '../provider.ts';
 import { KubeError } from './client.ts';
 import type { Connection, Connections } from './connections.ts';
 import { makeDrift } from './drift.ts';
@@ -63,13 +70,13 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     `The cluster ${connection.record.name} is away${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
 
   /** Waits, as long as it takes, with one line in the log. */
-  function waitFor(text: string, state: State, context: MoveContext): Move {
+  function waitFor(text: string, state: State, context: StepContext): StepResult {
     if (state.said !== text) context.log(text, 'warn');
     const awaySince = state.awaySince ?? now().toISOString();
     return {
-      kind: 'again',
+      kind: 'pending',
       state: write({ ...state, said: text, awaySince }),
-      afterMs: awayMs,
+      retryAfterMs: awayMs,
       message: text,
     };
   }
@@ -84,9 +91,9 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   /** Runs `work` on the workspace's cluster; that one being away is no failure. */
   async function on(
     state: State,
-    context: MoveContext,
-    work: (connection: Connection, state: State) => Promise<Move>,
-  ): Promise<Move> {
+    context: StepContext,
+    work: (connection: Connection, state: State) => Promise<StepResult>,
+  ): Promise<StepResult> {
     const connection = connections.get(state.cluster!);
     if (!connection)
       return {
@@ -129,10 +136,10 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   }
 
   /** Where it lies, or is to lie: where its home is, once it has one. */
-  function choose(spec: WorkspaceSpec, state: State): { name: string } | { failed: Move } {
+  function choose(spec: WorkspaceSpec, state: State): { name: string } | { failed: StepResult } {
     const wanted = (spec.template.kubernetes as KubernetesSection).cluster;
     const at = state.cluster ?? read(spec.restore?.state ?? {}).cluster;
-    const failed = (code: string, message: string, hint: string): { failed: Move } => ({
+    const failed = (code: string, message: string, hint: string): { failed: StepResult } => ({
       failed: { kind: 'failed', state: write(state), error: { code, message, hint, fault: 'user' } },
     });
     if (at) {
@@ -257,11 +264,11 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
             ({ reason }) => reason !== null,
           );
         const note = amiss ?? (lag ? lagInWords(lag) : null);
-        return { kind: 'running', buildId, ...(note && { note }) };
+        return { kind: 'running', buildId, ...(note && { warning: note }) };
       }
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
       const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
-      return { kind: 'running', buildId, ...(reason && { note: reason.message }) };
+      return { kind: 'running', buildId, ...(reason && { warning: reason.message }) };
     },
 
     homeSize: (state) => read(state).homeSize ?? null,

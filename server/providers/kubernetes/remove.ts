@@ -1,4 +1,4 @@
-import type { Move, MoveContext } from '../provider.ts';
+import type { StepContext, StepResult } from '../provider.ts';
 import type { KubeClient, KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
 import { giveUpHome, keepHome, volumeOfClaim } from './homes.ts';
@@ -16,9 +16,9 @@ export async function removeMove(
   workspaceId: string,
   before: State,
   home: 'keep' | 'discard',
-  context: MoveContext,
+  context: StepContext,
   { installation, now }: { installation: string; now: Date },
-): Promise<Move> {
+): Promise<StepResult> {
   const namespace = before.namespace!;
   let state: State = { ...before };
   const volume = state.homeVolume ?? volumeOfClaim(view.get('PersistentVolumeClaim', namespace, 'home'));
@@ -75,7 +75,7 @@ async function decideHome(
   workspaceId: string,
   before: State,
   home: 'keep' | 'discard',
-  context: MoveContext,
+  context: StepContext,
   { installation, now }: { installation: string; now: Date },
 ): Promise<State> {
   // Should the deletion be given up, the next start makes the volume this workspace's again.
@@ -92,11 +92,11 @@ async function decideHome(
   return state;
 }
 
-const again = (state: State, afterMs = 0, message?: string): Move => ({
-  kind: 'again',
+const again = (state: State, afterMs = 0, message?: string): StepResult => ({
+  kind: 'pending',
   state: write(state),
   ...(message && { message }),
-  afterMs: Math.min(Math.max(afterMs, lookAgainMs.least), lookAgainMs.most),
+  retryAfterMs: Math.min(Math.max(afterMs, lookAgainMs.least), lookAgainMs.most),
 });
 
 const namesOf = ({ metadata }: KubeObject) => ({

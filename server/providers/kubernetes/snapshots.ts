@@ -1,4 +1,4 @@
-import type { MoveContext } from '../provider.ts';
+import type { StepContext } from '../provider.ts';
 import { type KubeClient, KubeError, type KubeObject } from './client.ts';
 import { type HomeOwner, homeLabels, isOver } from './homes.ts';
 import { annotations, labels } from './names.ts';
@@ -21,7 +21,7 @@ export async function takeSnapshot(
   of: HomeOwner & { namespace: string; volume: string },
   before: Snapshot | undefined,
   now: Date,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<{ done: boolean; snapshot?: Snapshot }> {
   try {
     return before ? await waitFor(client, of, before, now, context) : await begin(client, of, now, context);
@@ -36,7 +36,7 @@ async function begin(
   client: KubeClient,
   of: HomeOwner & { namespace: string; volume: string },
   now: Date,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<{ done: boolean; snapshot?: Snapshot }> {
   if (!(await client.serves(apiVersion, 'VolumeSnapshot'))) return { done: true };
   const volume = await client.get({ apiVersion: 'v1', kind: 'PersistentVolume', name: of.volume });
@@ -68,7 +68,7 @@ async function waitFor(
   of: HomeOwner & { namespace: string },
   before: Snapshot,
   now: Date,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<{ done: boolean; snapshot: Snapshot }> {
   if (before.content) return { done: true, snapshot: before };
   const found = await client.get({

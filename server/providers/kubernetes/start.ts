@@ -1,5 +1,5 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
-import type { AgentLaunch, Move, MoveContext, WorkspaceSpec } from '../provider.ts';
+import type { AgentLaunch, StepContext, StepResult, WorkspaceSpec } from '../provider.ts';
 import { parseDuration } from '../quantity.ts';
 import { Leaving, Refused } from './apply.ts';
 import { applyAll, freeName, type StartOptions } from './apply-all.ts';
@@ -44,9 +44,9 @@ export async function startMove(
   spec: WorkspaceSpec,
   launch: AgentLaunch,
   before: State,
-  context: MoveContext,
+  context: StepContext,
   options: StartOptions,
-): Promise<Move> {
+): Promise<StepResult> {
   const cluster = connection.record.name;
   let state: State = { ...before, cluster, home: homeOf(spec.owner) };
   // A deletion or a stop that was given up has begun things that end here.
@@ -56,10 +56,10 @@ export async function startMove(
       // Written down before anything is made in it: what a killed server began is found again.
       state.namespace = await freeName(connection, spec);
       return {
-        kind: 'again',
+        kind: 'pending',
         state: write(state),
-        afterMs: 0,
-        place: { cluster, namespace: state.namespace },
+        retryAfterMs: 0,
+        location: { cluster, namespace: state.namespace },
       };
     }
     if (state.applied !== launch.buildId) {
@@ -74,14 +74,14 @@ export async function startMove(
     throw error;
   }
 
-  function wait(now: State, why: string, afterMs = lookAgainMs): Move {
+  function wait(now: State, why: string, afterMs = lookAgainMs): StepResult {
     if (now.said !== why) context.log(why);
     return {
-      kind: 'again',
+      kind: 'pending',
       state: write({ ...now, said: why }),
-      afterMs,
+      retryAfterMs: afterMs,
       message: why,
-      place: { cluster, namespace: now.namespace! },
+      location: { cluster, namespace: now.namespace! },
     };
   }
 }
@@ -92,9 +92,9 @@ async function look(
   spec: WorkspaceSpec,
   launch: AgentLaunch,
   before: State,
-  context: MoveContext,
+  context: StepContext,
   options: StartOptions,
-): Promise<Move> {
+): Promise<StepResult> {
   const { view } = connection;
   const namespace = before.namespace!;
   const state: State = { ...before };
@@ -104,7 +104,7 @@ async function look(
   if (!there || there.metadata.deletionTimestamp || !statefulSet) {
     // Somebody deletes what we have just made: it is made again.
     const { applied: _, ...rest } = state;
-    return { kind: 'again', state: write(rest), afterMs: lookAgainMs, place };
+    return { kind: 'pending', state: write(rest), retryAfterMs: lookAgainMs, location: place };
   }
   const claim = view.get('PersistentVolumeClaim', namespace, 'home');
   const volume = volumeOfClaim(claim);
@@ -124,14 +124,20 @@ async function look(
     const waits = await waitForServices(connection, spec, state, context, options.now());
     if (waits) {
       const { said: message } = waits;
-      return { kind: 'again', state: write(waits), afterMs: lookAgainMs, place, ...(message && { message }) };
+      return {
+        kind: 'pending',
+        state: write(waits),
+        retryAfterMs: lookAgainMs,
+        location: place,
+        ...(message && { message }),
+      };
     }
     state.podUid = pod.metadata.uid!;
     state.restarts = status!.restartCount ?? 0;
     const { said: _, restoring: _restored, runsSince: _runs, ...rest } = state;
     const { nodeName } = pod.spec as { nodeName?: string };
     context.log(`the pod runs on ${nodeName}`);
-    return { kind: 'done', state: write(rest), place, message: `runs on ${nodeName}` };
+    return { kind: 'done', state: write(rest), location: place, message: `runs on ${nodeName}` };
   }
   const since = new Date(state.appliedAt!);
   delete state.runsSince;
@@ -176,12 +182,12 @@ async function look(
     };
   if (text && text !== state.said) context.log(text, 'warn');
   return {
-    kind: 'again',
+    kind: 'pending',
     state: write({ ...state, ...(text && { said: text }) }),
     ...(text && { message: text }),
     // A thousand pods that wait for nodes must not keep the server busy with looking at them.
-    afterMs: Math.min(Math.max(Math.round(waited / 4), lookAgainMs), mostLookAgainMs),
-    place,
+    retryAfterMs: Math.min(Math.max(Math.round(waited / 4), lookAgainMs), mostLookAgainMs),
+    location: place,
   };
 }
 
@@ -193,7 +199,7 @@ async function waitForServices(
   connection: Connection,
   spec: WorkspaceSpec,
   before: State,
-  context: MoveContext,
+  context: StepContext,
   now: Date,
 ): Promise<State | null> {
   const namespace = before.namespace!;

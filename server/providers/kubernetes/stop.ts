@@ -1,4 +1,4 @@
-import type { Move, MoveContext } from '../provider.ts';
+import type { StepContext, StepResult } from '../provider.ts';
 import type { KubeObject } from './client.ts';
 import type { Connection } from './connections.ts';
 import { type State, write } from './state.ts';
@@ -14,9 +14,9 @@ const obeyMs = 20_000;
 export async function stopMove(
   { client, view }: Connection,
   before: State,
-  context: MoveContext,
+  context: StepContext,
   now: Date,
-): Promise<Move> {
+): Promise<StepResult> {
   const namespace = before.namespace!;
   const { applied: _a, appliedAt: _t, podUid: _p, restarts: _r, said: _s, awaySince: _w, ...kept } = before;
   const { stoppingSince, ...rest } = kept;
@@ -35,7 +35,7 @@ export async function stopMove(
   const waited = now.getTime() - Date.parse(state.stoppingSince!);
   // Many workspaces that stop at once are not asked for one by one, as long as it is too early to do anything.
   if (stoppingSince && waited < obeyMs && view.list('Pod', namespace).some(isAlive))
-    return { kind: 'again', state: write(state), afterMs: endingMs };
+    return { kind: 'pending', state: write(state), retryAfterMs: endingMs };
   const { left, alive } = await clearPods(client, namespace, now, context, { all: state.closed ?? false });
   if (left === 0) {
     const { stoppingSince: _, ...stopped } = state;
@@ -50,7 +50,7 @@ export async function stopMove(
     state.closed = true;
   }
   const message = state.closed && alive.length > 0 ? `Pods of ${alive.join(', ')} have not ended yet.` : '';
-  return { kind: 'again', state: write(state), afterMs: lookAgainMs, ...(message && { message }) };
+  return { kind: 'pending', state: write(state), retryAfterMs: lookAgainMs, ...(message && { message }) };
 }
 
 const isAlive = ({ status }: KubeObject) =>

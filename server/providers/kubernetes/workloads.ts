@@ -1,4 +1,4 @@
-import type { MoveContext } from '../provider.ts';
+import type { StepContext } from '../provider.ts';
 import { type KubeClient, KubeError, type KubeObject, type KubeRef } from './client.ts';
 import { annotations } from './names.ts';
 import type { Sized } from './state.ts';
@@ -96,7 +96,7 @@ export async function strikeOff(
   client: KubeClient,
   { metadata: { name, namespace, uid, deletionTimestamp } }: KubeObject,
   now: Date,
-  context: MoveContext,
+  context: StepContext,
 ): Promise<void> {
   // The timestamp is the moment at which its grace is over.
   if (!deletionTimestamp || now.getTime() - Date.parse(deletionTimestamp) < lostMs) return;
@@ -116,7 +116,7 @@ export async function clearPods(
   client: KubeClient,
   namespace: string,
   now: Date,
-  context: MoveContext,
+  context: StepContext,
   { all = false } = {},
 ): Promise<{ left: number; alive: string[] }> {
   let left = 0;

@@ -92,8 +92,8 @@ test('a home set aside is kept for the grace, then deleted; a doomed one at once
   const at = new Date(1_800_000_000_000);
   await homes.ensure('w1', null);
   writeFileSync(join(homes.path('w1'), 'notes'), 'n');
-  expect(await homes.setAside('w1', 'keep', at)).toBe(true);
-  expect(await homes.setAside('w1', 'keep', at)).toBe(false);
+  expect(await homes.retain('w1', 'keep', at)).toBe(true);
+  expect(await homes.retain('w1', 'keep', at)).toBe(false);
   const kept = join(root, 'homes/.set-aside/w1.1800000000000');
   expect(readFileSync(join(kept, 'notes'), 'utf8')).toBe('n');
 
@@ -101,19 +101,19 @@ test('a home set aside is kept for the grace, then deleted; a doomed one at once
   mkdirSync(join(homes.path('w2'), 'modules'));
   writeFileSync(join(homes.path('w2'), 'modules/a'), '');
   chmodSync(join(homes.path('w2'), 'modules'), 0o500);
-  await homes.setAside('w2', 'doom', at);
-  await homes.deleteDoomed('w2');
+  await homes.retain('w2', 'doom', at);
+  await homes.finishDelete('w2');
   expect(await homes.exists('w2')).toBe(false);
 
   // Killed between the rename and the deletion: the purge finishes it, whatever its age.
   await homes.ensure('w3', null);
-  await homes.setAside('w3', 'doom', at);
+  await homes.retain('w3', 'doom', at);
   expect(await homes.purge(7 * day, new Date(at.getTime() + 7 * day))).toEqual(['w3']);
   expect(existsSync(kept)).toBe(true);
   expect(await homes.purge(7 * day, new Date(at.getTime() + 7 * day + 1))).toEqual(['w1']);
   expect(await homes.purge(7 * day, new Date(at.getTime() + 99 * day))).toEqual([]);
   expect((await homes.ensure('w1', null)).added).toContain('.bashrc');
-  await homes.setAside('w1', 'doom', at);
+  await homes.retain('w1', 'doom', at);
   expect(readdirSync(join(root, 'homes/.delivered'))).toEqual([]);
 });
 

@@ -15,7 +15,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { type Delivered, deliverSkeleton } from '../skeleton.ts';
+import { type DeliveredFiles, deliverSkeleton } from '../skeleton.ts';
 
 const run = promisify(execFile);
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
@@ -28,16 +28,16 @@ export interface Homes {
    */
   ensure(workspaceId: string, uid: number | null): Promise<{ created: boolean; added: string[] }>;
   /** Out of the way, in one step: kept for `purge`, or doomed. False: there was none. */
-  setAside(workspaceId: string, fate: 'keep' | 'doom', now: Date): Promise<boolean>;
+  retain(workspaceId: string, disposition: 'keep' | 'doom', now: Date): Promise<boolean>;
   /** Whether a home of the workspace is set aside, and not doomed. */
-  isAside(workspaceId: string): Promise<boolean>;
+  isRetained(workspaceId: string): Promise<boolean>;
   /**
    * Makes the home that was set aside for `from` the home of `to`, in one step. False: there was none, and `to`
    * has none either.
    */
-  takeOver(from: string, to: string): Promise<boolean>;
+  restore(from: string, to: string): Promise<boolean>;
   /** Deletes what was doomed. */
-  deleteDoomed(workspaceId: string): Promise<void>;
+  finishDelete(workspaceId: string): Promise<void>;
   /**
    * Deletes what was set aside before `now - graceMs`, and what was doomed; returns the workspace ids. Not what
    * `claimed` names; with `only`, that one alone.
@@ -79,7 +79,7 @@ export function makeHomes({
     const list = delivered(workspaceId);
     const before = created
       ? {}
-      : (JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}') as Delivered);
+      : (JSON.parse((await readFile(list, 'utf8').catch(missing)) || '{}') as DeliveredFiles);
     const result = await deliverSkeleton({
       skeleton,
       home: path(workspaceId),
@@ -150,21 +150,21 @@ export function makeHomes({
         await giveTo(home, owner);
       return { created, added };
     },
-    async setAside(workspaceId, fate, now) {
+    async retain(workspaceId, disposition, now) {
       const home = path(workspaceId);
       if (!(await lstat(home).catch(missing))) return false;
       await mkdir(asides, { recursive: true, mode: 0o700 });
       // A folder that its owner may not write to cannot be moved to another parent.
       await chmod(home, 0o700);
-      const name = `${workspaceId}.${now.getTime()}${fate === 'doom' ? '.doomed' : ''}`;
+      const name = `${workspaceId}.${now.getTime()}${disposition === 'doom' ? '.doomed' : ''}`;
       await rename(home, join(asides, name));
       await unlink(delivered(workspaceId)).catch(missing);
       return true;
     },
-    async isAside(workspaceId) {
+    async isRetained(workspaceId) {
       return (await asideNames()).some((name) => parse(name)?.[1] === workspaceId && !parse(name)?.[3]);
     },
-    async takeOver(from, to) {
+    async restore(from, to) {
       if (await lstat(path(to)).catch(missing)) return true;
       // The newest, should there be several.
       const name = (await asideNames())
@@ -174,7 +174,7 @@ export function makeHomes({
       await rename(join(asides, name), path(to));
       return true;
     },
-    async deleteDoomed(workspaceId) {
+    async finishDelete(workspaceId) {
       for (const name of await asideNames()) {
         const parts = parse(name);
         if (parts?.[1] === workspaceId && parts[3]) await destroy(join(asides, name));

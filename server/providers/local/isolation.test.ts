@@ -14,7 +14,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Move } from '../provider.ts';
+import type { StepResult } from '../provider.ts';
 import { findProgram } from './enclosure.ts';
 import { detectIsolation } from './isolation.ts';
 import { startTimeOf } from './processes.ts';
@@ -30,7 +30,7 @@ async function begin(
   options: Parameters<typeof scene.provider>[1],
   local = {},
   workspaceId = 'w1',
-): Promise<Move & { kind: 'done' }> {
+): Promise<StepResult & { kind: 'done' }> {
   const provider = scene.provider('obedient', options);
   const move = await drive((state) =>
     provider.start(makeSpec(workspaceId, local), launchOf('b1'), state, scene.context),

@@ -6,7 +6,7 @@ import { agentEnvironment, tokenOnStdin } from '@cde/api/agent.ts';
 import { gatewayServerUrl } from '@cde/tunnel/network/gateway.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../provider.ts';
 import { isReadableByOthers, pathsOfCommand, planEnclosure } from './enclosure.ts';
-import { Fault } from './faults.ts';
+import { ProviderFailure } from './errors.ts';
 import { gatewayFolder } from './gateway.ts';
 import { enclose, type Isolation, shellOf, workspacePath } from './isolation.ts';
 import type { Limits } from './limits.ts';
@@ -58,7 +58,7 @@ const setVariables =
 function templateVariables(spec: WorkspaceSpec): [string, string][] {
   return Object.entries(spec.template.local.env ?? {}).map(([name, value]) => {
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name)) {
-      throw new Fault({
+      throw new ProviderFailure({
         code: 'template-env-invalid',
         message: `local.env of the template names ${JSON.stringify(name)}, which no variable can be called.`,
         hint: 'Use letters, digits and underscores, starting with a letter.',
@@ -122,7 +122,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
   const readOnlyPaths = [...new Set([...agent.readOnlyPaths, ...pathsOfCommand(agent.command)])];
   for (const path of uid === null ? [] : readOnlyPaths) {
     if (isReadableByOthers(path)) continue;
-    throw new Fault({
+    throw new ProviderFailure({
       code: 'agent-not-readable',
       message: `The agent's files at ${path} can be read by the server's user only, not by the workspace's.`,
       hint: `Run \`chmod -R o+rX ${path}\`.`,

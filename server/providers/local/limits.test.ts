@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { findPlaces, planLimits } from './limits.ts';
+import { findControllers, planLimits } from './limits.ts';
 import { drive, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
@@ -11,7 +11,7 @@ beforeEach(() => {
 });
 afterEach(() => scene.close());
 
-const places = process.platform === 'linux' ? findPlaces(`cde-limits-${process.pid}`) : {};
+const places = process.platform === 'linux' ? findControllers(`cde-limits-${process.pid}`) : {};
 
 for (const isolation of (await levelsHere()).filter((level) => level !== 'unshare')) {
   test.runIf(places.memory)(

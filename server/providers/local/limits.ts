@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import type { LocalSection } from '@cde/api/templates.ts';
 import type { z } from 'zod';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
-import { Fault } from './faults.ts';
+import { ProviderFailure } from './errors.ts';
 
 type Wanted = z.infer<typeof LocalSection>;
 type Controller = 'memory' | 'cpu' | 'pids';
-const controllers: Controller[] = ['memory', 'cpu', 'pids'];
+const controllerNames: Controller[] = ['memory', 'cpu', 'pids'];
 const nameOf = { memory: 'memory', cpu: 'cpus', pids: 'processes' } as const;
 
 /** One write into a cgroup, made by the supervisor: see supervisor.sh. */
@@ -28,7 +28,7 @@ export interface Limits {
   memory: string | null;
 }
 
-interface Place {
+interface ControllerMount {
   version: 1 | 2;
   base: string;
 }
@@ -39,12 +39,12 @@ const settingFiles = {
 } as const;
 
 /** Where cgroups of ours may be made, for each controller. `mountInfo`, `own`: of /proc/self. */
-export function findPlaces(
+export function findControllers(
   name: string,
   mountInfo = readFileSync('/proc/self/mountinfo', 'utf8'),
   own = readFileSync('/proc/self/cgroup', 'utf8'),
-): Partial<Record<Controller, Place>> {
-  const places: Partial<Record<Controller, Place>> = {};
+): Partial<Record<Controller, ControllerMount>> {
+  const controllers: Partial<Record<Controller, ControllerMount>> = {};
   const mounts = mountInfo.split('\n').flatMap((line) => {
     const [left, right] = line.split(' - ').map((part) => part.split(' '));
     return right && /^cgroup2?$/.test(right[0]!)
@@ -55,7 +55,7 @@ export function findPlaces(
     const line = own.split('\n').find((text) => text.split(':')[1]?.split(',').includes(controller));
     return line?.split(':').slice(2).join(':') ?? '/';
   };
-  for (const controller of controllers) {
+  for (const controller of controllerNames) {
     const mount =
       mounts.find(({ type, options }) => type === 'cgroup' && options.includes(controller)) ??
       mounts.find(({ type }) => type === 'cgroup2');
@@ -67,16 +67,16 @@ export function findPlaces(
     for (const parent of new Set([mount.point, mine])) {
       const base = join(parent, name);
       if (canHold({ version, base }, parent, controller)) {
-        places[controller] = { version, base };
+        controllers[controller] = { version, base };
         break;
       }
     }
   }
-  return places;
+  return controllers;
 }
 
 /** Tries it with a cgroup that is taken away again. */
-function canHold({ version, base }: Place, parent: string, controller: Controller): boolean {
+function canHold({ version, base }: ControllerMount, parent: string, controller: Controller): boolean {
   const trial = join(base, `trial-${process.pid}`);
   try {
     accessSync(parent, constants.W_OK);
@@ -109,7 +109,7 @@ function enable(folder: string, controller: Controller): void {
 function numberOf(field: 'cpus' | 'processes', given: string | number, least: number): number {
   const value = Number(given);
   if (Number.isFinite(value) && value >= least) return value;
-  throw new Fault({
+  throw new ProviderFailure({
     code: 'template-limit-invalid',
     message: `The template's limit local.${field} is ${JSON.stringify(given)}, which is no number of at least ${least}.`,
     hint: `Write a number, for example \`${field}: ${field === 'cpus' ? '2' : '500'}\`.`,
@@ -124,7 +124,7 @@ const defaultProcesses = 8192;
 export function planLimits(
   workspaceId: string,
   wanted: Wanted,
-  places: Partial<Record<Controller, Place>>,
+  controllers: Partial<Record<Controller, ControllerMount>>,
 ): Limits {
   const limits: Limits = { settings: [], holding: [], missing: [], memory: null };
   const add = (
@@ -132,24 +132,24 @@ export function planLimits(
     shown: string,
     values: (version: 1 | 2) => [string, string, boolean?][],
   ) => {
-    const place = places[controller];
-    if (!place) {
+    const mount = controllers[controller];
+    if (!mount) {
       limits.missing.push(`${nameOf[controller]} ${shown} (no writable cgroup for ${controller})`);
       return;
     }
-    const group = join(place.base, workspaceId);
-    if (place.version === 2) {
-      mkdirSync(place.base, { recursive: true });
-      enable(place.base, controller);
+    const group = join(mount.base, workspaceId);
+    if (mount.version === 2) {
+      mkdirSync(mount.base, { recursive: true });
+      enable(mount.base, controller);
     }
-    for (const [file, value, optional = false] of values(place.version))
+    for (const [file, value, optional = false] of values(mount.version))
       limits.settings.push({ group, file, value, optional });
     limits.holding.push(`${nameOf[controller]} ${shown}`);
   };
   if (wanted.memory !== undefined) {
     const bytes = parseQuantity(wanted.memory);
     if (bytes === null || bytes < 2 ** 24) {
-      throw new Fault({
+      throw new ProviderFailure({
         code: 'template-limit-invalid',
         message: `The template's limit local.memory is ${JSON.stringify(wanted.memory)}, which is no quantity of at least 16Mi.`,
         hint: 'Write a quantity, for example `memory: 2Gi`.',
@@ -185,7 +185,7 @@ export function planLimits(
   if (wanted.processes !== undefined) {
     const processes = Math.floor(numberOf('processes', wanted.processes, 16));
     add('pids', String(processes), () => [['pids.max', String(processes)]]);
-  } else if (places.pids) {
+  } else if (controllers.pids) {
     // So that a fork bomb ends in its own workspace. Where there is no cgroup for it the template did not ask for one either.
     add('pids', `${defaultProcesses} (default)`, () => [['pids.max', String(defaultProcesses)]]);
   }

@@ -5,7 +5,7 @@ import { type AddressInfo, connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Move } from '../provider.ts';
+import type { StepResult } from '../provider.ts';
 import { gatewayFolder, openGateway } from './gateway.ts';
 import { choosePool, detectNetwork, findResolvers, rulesFor } from './network.ts';
 import { signal } from './processes.ts';
@@ -108,7 +108,7 @@ for (const kind of ['veth', 'pasta'] as const) {
     });
     afterEach(() => void machine.close());
 
-    async function begin(workspaceId: string): Promise<Move & { kind: 'done' }> {
+    async function begin(workspaceId: string): Promise<StepResult & { kind: 'done' }> {
       const provider = scene.provider('obedient', { network: kind });
       const move = await drive((state) =>
         provider.start(makeSpec(workspaceId), launchOf('b1'), state, scene.context),
@@ -184,7 +184,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       const start = (build: string) =>
         drive((state) => provider.start(makeSpec('w1'), launchOf(build), state, scene.context));
       const mine = async () => (await links()).filter((name) => !before.has(name));
-      const address = (move: Move) => {
+      const address = (move: StepResult) => {
         expect(move.kind).toBe('done');
         return addressOf('w1');
       };

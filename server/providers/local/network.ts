@@ -333,7 +333,7 @@ export async function detectNetwork(
 }
 
 /** Repeats what others may have undone: a firewall that was restarted, Docker started later. */
-export async function keepNetwork(network: Network): Promise<void> {
+export async function repairNetwork(network: Network): Promise<void> {
   if (network.kind === 'veth') await prepareMachine(network.tools);
 }
 

@@ -3,7 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import type { Move } from '../provider.ts';
+import type { StepResult } from '../provider.ts';
 import { startTimeOf } from './processes.ts';
 import {
   drive,
@@ -27,7 +27,7 @@ type Made = ReturnType<typeof scene.provider>;
 const start = (provider: Made, buildId = 'b1', state = {}, local = {}) =>
   drive((s) => provider.start(makeSpec('w1', local), launchOf(buildId), s, scene.context), state);
 const stop = (provider: Made, state = {}) => drive((s) => provider.stop('w1', s, scene.context), state);
-const done = (move: Move) => {
+const done = (move: StepResult) => {
   if (move.kind !== 'done') throw new Error(JSON.stringify(move));
   return move;
 };

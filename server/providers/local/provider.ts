@@ -3,22 +3,22 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { Log } from '@cde/tunnel/log.ts';
 import type {
   AgentLaunch,
-  Move,
-  MoveContext,
   Observation,
   Provider,
   ProviderState,
+  StepContext,
+  StepResult,
   WorkspaceSpec,
 } from '../provider.ts';
 import { findProgram } from './enclosure.ts';
-import { diedEarly, earlyMs, lifeOf, reasonOf } from './endings.ts';
-import { asProviderError, Fault } from './faults.ts';
+import { ProviderFailure, toProviderError } from './errors.ts';
+import { earlyExitFailure, earlyExitMs, explainExit, runIdOf } from './exit-reasons.ts';
 import { makeHomes } from './homes.ts';
 import { detectIsolation, type Isolation, type Level } from './isolation.ts';
 import { type AgentProgram, homeInside, prepareLaunch } from './launch.ts';
-import { findPlaces, planLimits } from './limits.ts';
-import { keepNetwork, type NetworkKind, refreshResolv } from './network.ts';
-import { type Compute, makeRuns, type Seen, supervisorCodes } from './runs.ts';
+import { findControllers, planLimits } from './limits.ts';
+import { type NetworkKind, refreshResolv, repairNetwork } from './network.ts';
+import { makeRuns, type RunRecord, type RunState, supervisorCodes } from './runs.ts';
 import { makeUids } from './uids.ts';
 
 export interface LocalProviderOptions {
@@ -63,9 +63,9 @@ export function makeLocalProvider(
   const homes = makeHomes({ directory: join(dataDir, 'homes'), skeleton: options.skeleton });
   const uids = makeUids({ directory: join(dataDir, 'uids') });
   const runs = makeRuns({ directory: join(dataDir, 'run') });
-  const places = process.platform === 'linux' ? findPlaces(options.cgroup ?? 'cde') : {};
+  const controllers = process.platform === 'linux' ? findControllers(options.cgroup ?? 'cde') : {};
   const listeners = new Set<(workspaceId: string) => void>();
-  const watched = new Map<string, Compute>();
+  const watched = new Map<string, RunRecord>();
   const asked = new Map<string, NonNullable<Marks['asked']>>();
   const jobs = new Map<string, Promise<unknown>>();
   /** workspace → the supervisor started here whose agent was not yet seen running. */
@@ -92,18 +92,18 @@ export function makeLocalProvider(
     (error) => log.warn({ err: error }, 'local provider: the isolation could not be tried yet'),
   );
 
-  function watch(workspaceId: string, compute: Compute): void {
+  function watch(workspaceId: string, compute: RunRecord): void {
     watched.set(workspaceId, compute);
   }
 
   async function check(workspaceId: string): Promise<void> {
     const compute = watched.get(workspaceId);
     if (!compute) return;
-    const seen = await runs.look(workspaceId, compute);
+    const seen = await runs.inspect(workspaceId, compute);
     if (watched.get(workspaceId) !== compute || closed) return;
     if (seen.kind === 'alive') {
       // Another server may have replaced it meanwhile.
-      if (lifeOf(seen.compute) !== lifeOf(compute)) watch(workspaceId, seen.compute);
+      if (runIdOf(seen.compute) !== runIdOf(compute)) watch(workspaceId, seen.compute);
       return;
     }
     watched.delete(workspaceId);
@@ -124,7 +124,7 @@ export function makeLocalProvider(
   async function keep(): Promise<void> {
     const found = await isolation();
     if (closed || found.network.kind === 'shared') return;
-    await keepNetwork(found.network);
+    await repairNetwork(found.network);
     keptAt = performance.now();
     if (found.network.kind === 'veth')
       for (const workspaceId of watched.keys()) refreshResolv(join(runs.folder(workspaceId), 'resolv.conf'));
@@ -137,7 +137,7 @@ export function makeLocalProvider(
 
   // Those that an earlier server left running.
   for (const workspaceId of runs.all()) {
-    runs.look(workspaceId, null).then(
+    runs.inspect(workspaceId, null).then(
       (seen) =>
         seen.kind === 'alive' && !watched.has(workspaceId) && !closed && watch(workspaceId, seen.compute),
       () => {},
@@ -170,13 +170,13 @@ export function makeLocalProvider(
   /** One step toward the end of a living tree: asks, and after the grace kills. */
   async function end(
     workspaceId: string,
-    compute: Compute,
+    compute: RunRecord,
     state: ProviderState,
-    context: MoveContext,
-  ): Promise<Move> {
+    context: StepContext,
+  ): Promise<StepResult> {
     // It does not end by itself: nobody is called back.
     watched.delete(workspaceId);
-    const life = lifeOf(compute);
+    const life = runIdOf(compute);
     const at = now().getTime();
     const marks = state as Marks;
     let ask = [marks.asked, asked.get(workspaceId)].find((mark) => mark?.life === life);
@@ -194,23 +194,23 @@ export function makeLocalProvider(
     asked.set(workspaceId, ask);
     const age = at - ask.at;
     return {
-      kind: 'again',
+      kind: 'pending',
       state: { ...compute, asked: ask },
-      afterMs: age < 100 ? 20 : age < 1000 ? 100 : 250,
+      retryAfterMs: age < 100 ? 20 : age < 1000 ? 100 : 250,
     };
   }
 
   async function running(
     spec: WorkspaceSpec,
-    compute: Compute,
+    compute: RunRecord,
     found: Isolation,
     words: string,
-  ): Promise<Move> {
+  ): Promise<StepResult> {
     watch(spec.workspaceId, compute);
     asked.delete(spec.workspaceId);
     launched.delete(spec.workspaceId);
     const there = await runs.agentOf(compute);
-    const limits = planLimits(spec.workspaceId, spec.template.local, places);
+    const limits = planLimits(spec.workspaceId, spec.template.local, controllers);
     const holding = limits.holding.length > 0 ? ` Limits: ${limits.holding.join(', ')}.` : '';
     const missing = limits.missing.length > 0 ? ` Not limited: ${limits.missing.join(', ')}.` : '';
     const sentence =
@@ -233,14 +233,14 @@ export function makeLocalProvider(
     spec: WorkspaceSpec,
     launch: AgentLaunch,
     state: ProviderState,
-    context: MoveContext,
-  ): Promise<Move> {
+    context: StepContext,
+  ): Promise<StepResult> {
     const { workspaceId } = spec;
     if (!/^[\w-]+$/.test(workspaceId) || !/^[\w.-]+$/.test(launch.buildId))
       throw new Error('an id with odd characters');
     const found = await isolation();
     if (!found.available) {
-      throw new Fault({
+      throw new ProviderFailure({
         code: 'isolation-unavailable',
         message: `The isolation ${found.level}, which the configuration asks for, does not work on this machine.`,
         detail: found.refused.join('; '),
@@ -249,7 +249,7 @@ export function makeLocalProvider(
       });
     }
     if (!found.network.available) {
-      throw new Fault({
+      throw new ProviderFailure({
         code: 'isolation-unavailable',
         message: `The network ${found.network.kind}, which the configuration asks for, does not work on this machine.`,
         detail: found.network.refused.join('; '),
@@ -257,11 +257,11 @@ export function makeLocalProvider(
         fault: 'system',
       });
     }
-    const seen = await runs.look(workspaceId, state);
+    const seen = await runs.inspect(workspaceId, state);
     if (seen.kind === 'alive') {
       if (seen.compute.buildId === launch.buildId) {
         if (!(await runs.isStarted(seen.compute)))
-          return { kind: 'again', state: { ...seen.compute }, afterMs: 20 };
+          return { kind: 'pending', state: { ...seen.compute }, retryAfterMs: 20 };
         const words =
           launched.get(workspaceId) === seen.compute.pid ? 'agent started' : 'agent is running already';
         const move = await running(spec, seen.compute, found, words);
@@ -275,15 +275,15 @@ export function makeLocalProvider(
     if (
       seen.kind === 'ended' &&
       seen.compute.buildId === launch.buildId &&
-      (state as Marks).told !== lifeOf(seen.compute)
+      (state as Marks).told !== runIdOf(seen.compute)
     ) {
-      if (seen.exit && seen.exit.livedMs < earlyMs)
-        return diedEarly(runs, workspaceId, seen.compute, seen.exit);
+      if (seen.exit && seen.exit.livedMs < earlyExitMs)
+        return earlyExitFailure(runs, workspaceId, seen.compute, seen.exit);
     }
 
     const uid = found.ownUid ? await uids.of(workspaceId) : null;
-    if (spec.restore && !(await homes.takeOver(spec.restore.workspaceId, workspaceId)))
-      throw new Fault({
+    if (spec.restore && !(await homes.restore(spec.restore.workspaceId, workspaceId)))
+      throw new ProviderFailure({
         code: 'home-lost',
         message: 'The home that was to be restored is not on this machine any more.',
         detail: 'No empty home is put in its place.',
@@ -291,12 +291,12 @@ export function makeLocalProvider(
         fault: 'system',
       });
     const home = await soon(`home ${workspaceId}`, () => homes.ensure(workspaceId, uid));
-    if (!home) return { kind: 'again', state, afterMs: 500, message: 'the home gets its owner' };
+    if (!home) return { kind: 'pending', state, retryAfterMs: 500, message: 'the home gets its owner' };
     if (home.value.created) context.log(`home ${homes.path(workspaceId)} created`);
     else if (home.value.added.length > 0)
       context.log(`new skeleton files in the home: ${home.value.added.join(', ')}`);
 
-    const limits = planLimits(workspaceId, spec.template.local, places);
+    const limits = planLimits(workspaceId, spec.template.local, controllers);
     await runs.prepare(workspaceId);
     if (keptAt + keepEveryMs < performance.now()) await keep();
     const prepared = await prepareLaunch({
@@ -333,16 +333,16 @@ export function makeLocalProvider(
       );
     });
     // A newer life than the one seen before: the old record stays until the supervisor writes its own.
-    const before = seen.kind === 'ended' ? lifeOf(seen.compute) : null;
+    const before = seen.kind === 'ended' ? runIdOf(seen.compute) : null;
     const deadline = performance.now() + patienceMs;
     while (performance.now() < deadline) {
-      const look: Seen = await runs.look(workspaceId, null);
+      const look: RunState = await runs.inspect(workspaceId, null);
       if (
         look.kind !== 'none' &&
-        lifeOf(look.compute) !== before &&
+        runIdOf(look.compute) !== before &&
         look.compute.buildId === launch.buildId
       ) {
-        if (look.kind === 'ended') return diedEarly(runs, workspaceId, look.compute, look.exit);
+        if (look.kind === 'ended') return earlyExitFailure(runs, workspaceId, look.compute, look.exit);
         if (await runs.isStarted(look.compute)) {
           const move = await running(spec, look.compute, found, 'agent started');
           context.log((move as { message: string }).message);
@@ -356,11 +356,11 @@ export function makeLocalProvider(
       if (code !== null && code !== 0) break;
       await delay(2);
     }
-    return { kind: 'again', state, afterMs: 50 };
+    return { kind: 'pending', state, retryAfterMs: 50 };
   }
 
-  function limitsRefused(workspaceId: string): Fault {
-    return new Fault({
+  function limitsRefused(workspaceId: string): ProviderFailure {
+    return new ProviderFailure({
       code: 'limits-refused',
       message: "The machine refused the template's limits.",
       detail: runs.read(workspaceId, 'launch.log')?.trim(),
@@ -369,13 +369,13 @@ export function makeLocalProvider(
     });
   }
 
-  async function stop(workspaceId: string, state: ProviderState, context: MoveContext): Promise<Move> {
-    await runs.unwant(workspaceId);
-    const seen = await runs.look(workspaceId, state);
+  async function stop(workspaceId: string, state: ProviderState, context: StepContext): Promise<StepResult> {
+    await runs.cancelPending(workspaceId);
+    const seen = await runs.inspect(workspaceId, state);
     if (seen.kind === 'alive') return end(workspaceId, seen.compute, state, context);
     watched.delete(workspaceId);
     const strays = seen.kind === 'none' || seen.compute.isolation === 'none';
-    if (!(await runs.clear(workspaceId, strays))) return { kind: 'again', state, afterMs: 20 };
+    if (!(await runs.clear(workspaceId, strays))) return { kind: 'pending', state, retryAfterMs: 20 };
     asked.delete(workspaceId);
     if (seen.kind === 'ended') context.log('agent stopped');
     return { kind: 'done', state: {} };
@@ -384,18 +384,19 @@ export function makeLocalProvider(
   async function remove(
     workspaceId: string,
     state: ProviderState,
-    fate: 'keep' | 'discard',
-    context: MoveContext,
-  ): Promise<Move> {
+    disposition: 'keep' | 'discard',
+    context: StepContext,
+  ): Promise<StepResult> {
     const stopped = await stop(workspaceId, state, context);
     if (stopped.kind !== 'done') return stopped;
-    const moved = await homes.setAside(workspaceId, fate === 'keep' ? 'keep' : 'doom', now());
+    const moved = await homes.retain(workspaceId, disposition === 'keep' ? 'keep' : 'doom', now());
     // A delete that was cut short after it had set the home aside kept it all the same.
-    const kept = fate === 'keep' && (moved || (await homes.isAside(workspaceId)));
-    if (moved && fate === 'keep') context.log('home set aside; it is deleted when its grace period is over');
-    if (fate === 'discard') {
-      if (!(await soon(`delete ${workspaceId}`, () => homes.deleteDoomed(workspaceId).then(() => true)))) {
-        return { kind: 'again', state: {}, afterMs: 500, message: 'the home is being deleted' };
+    const kept = disposition === 'keep' && (moved || (await homes.isRetained(workspaceId)));
+    if (moved && disposition === 'keep')
+      context.log('home set aside; it is deleted when its grace period is over');
+    if (disposition === 'discard') {
+      if (!(await soon(`delete ${workspaceId}`, () => homes.finishDelete(workspaceId).then(() => true)))) {
+        return { kind: 'pending', state: {}, retryAfterMs: 500, message: 'the home is being deleted' };
       }
       if (moved) context.log('home deleted');
     }
@@ -405,11 +406,15 @@ export function makeLocalProvider(
   }
 
   /** A move that fails for a reason outside comes back as a failed move, and leaves the state as it was. */
-  const guarded = async (doing: string, state: ProviderState, move: () => Promise<Move>): Promise<Move> => {
+  const guarded = async (
+    doing: string,
+    state: ProviderState,
+    move: () => Promise<StepResult>,
+  ): Promise<StepResult> => {
     try {
       return await move();
     } catch (error) {
-      const reason = asProviderError(error, doing);
+      const reason = toProviderError(error, doing);
       log.warn({ err: error }, `local provider: ${reason.message}`);
       return { kind: 'failed', state, error: reason };
     }
@@ -425,15 +430,15 @@ export function makeLocalProvider(
     remove: (workspaceId, state, home, context) =>
       guarded('removing the workspace', state, () => remove(workspaceId, state, home, context)),
     async observe(workspaceId, state): Promise<Observation> {
-      const seen = await runs.look(workspaceId, state);
+      const seen = await runs.inspect(workspaceId, state);
       if (seen.kind === 'none') return { kind: 'absent' };
       const { buildId } = seen.compute;
       if (seen.kind === 'alive') {
         if (!watched.has(workspaceId) && !asked.has(workspaceId)) watch(workspaceId, seen.compute);
         return { kind: 'running', buildId };
       }
-      const early = seen.exit && seen.exit.livedMs < earlyMs ? runs.tail(workspaceId) : '';
-      const reason = reasonOf(runs, workspaceId, seen.compute, seen.exit);
+      const early = seen.exit && seen.exit.livedMs < earlyExitMs ? runs.tail(workspaceId) : '';
+      const reason = explainExit(runs, workspaceId, seen.compute, seen.exit);
       return { kind: 'exited', buildId, reason: early ? `${reason}: ${early}` : reason };
     },
     async purgeHomes(graceMs, at, more) {

@@ -20,7 +20,7 @@ const script = join(import.meta.dirname, 'supervisor.sh');
 const logBytes = 1 << 20;
 
 /** What is known of one supervisor and its agent; from its record, or from the provider's state. */
-export interface Compute extends ProcessId {
+export interface RunRecord extends ProcessId {
   machine: string;
   buildId: string;
   isolation: string;
@@ -36,18 +36,18 @@ export interface Exit {
   livedMs: number;
 }
 
-export type Seen =
+export type RunState =
   | { kind: 'none' }
-  | { kind: 'alive'; compute: Compute }
-  | { kind: 'ended'; compute: Compute; exit: Exit | null };
+  | { kind: 'alive'; compute: RunRecord }
+  | { kind: 'ended'; compute: RunRecord; exit: Exit | null };
 
 /** Exit codes of supervisor.sh. */
 export const supervisorCodes = { limitsRefused: 73, cannotWrite: 74, another: 75, notWanted: 76 } as const;
 
 const isStep = (argv: string[]) => /(^|\/)(setpriv|unshare)$/.test(argv[0]!);
 
-const isCompute = (value: unknown): value is Compute => {
-  const it = value as Partial<Compute> | null;
+const isCompute = (value: unknown): value is RunRecord => {
+  const it = value as Partial<RunRecord> | null;
   return (
     Number.isInteger(it?.pid) &&
     typeof it?.startTime === 'string' &&
@@ -88,12 +88,12 @@ export function makeRuns({ directory }: { directory: string }) {
     }
   };
 
-  function recorded(workspaceId: string): Compute | null {
+  function recorded(workspaceId: string): RunRecord | null {
     const record = Object.assign({}, ...(lines(workspaceId, 'record') ?? []));
     return isCompute(record) ? record : null;
   }
 
-  function exitOf(workspaceId: string, compute: Compute): Exit | null {
+  function exitOf(workspaceId: string, compute: RunRecord): Exit | null {
     const exit = lines(workspaceId, 'exit')?.[0] as
       | (ProcessId & { code: number; outOfMemory: number })
       | undefined;
@@ -105,12 +105,12 @@ export function makeRuns({ directory }: { directory: string }) {
     return { code: exit.code, outOfMemory: exit.outOfMemory > 0, livedMs: Math.max(0, died - born) };
   }
 
-  async function mainAlive({ main, mainStart }: Compute): Promise<boolean> {
+  async function mainAlive({ main, mainStart }: RunRecord): Promise<boolean> {
     return main !== undefined && !!mainStart && (await isAlive({ pid: main, startTime: mainStart }));
   }
 
   /** `remembered`: the provider's state. */
-  async function look(workspaceId: string, remembered: unknown): Promise<Seen> {
+  async function inspect(workspaceId: string, remembered: unknown): Promise<RunState> {
     const compute = recorded(workspaceId) ?? (isCompute(remembered) ? remembered : null);
     if (!compute) return { kind: 'none' };
     const alive =
@@ -120,13 +120,13 @@ export function makeRuns({ directory }: { directory: string }) {
     if (alive) return { kind: 'alive', compute };
     // A next life may have begun between the looks, and must not be taken for dead.
     const now = recorded(workspaceId);
-    if (now && now.pid !== compute.pid) return look(workspaceId, remembered);
+    if (now && now.pid !== compute.pid) return inspect(workspaceId, remembered);
     // Its last words may be younger than the first look for them.
     return { kind: 'ended', compute, exit: exitOf(workspaceId, compute) };
   }
 
   /** The agent and, where there is a pid namespace, its init; host pids. Null: not there (yet). */
-  async function agentOf(compute: Compute): Promise<{ init: number | null; agent: number } | null> {
+  async function agentOf(compute: RunRecord): Promise<{ init: number | null; agent: number } | null> {
     if (!(await mainAlive(compute))) return null;
     let main = compute.main!;
     if (compute.isolation === 'none') return { init: null, agent: main };
@@ -140,7 +140,7 @@ export function makeRuns({ directory }: { directory: string }) {
   return {
     folder,
     marker,
-    look,
+    inspect: inspect,
     agentOf,
     machine,
 
@@ -174,7 +174,7 @@ export function makeRuns({ directory }: { directory: string }) {
     },
 
     /** No supervisor that has not got as far as its record may start an agent any more. */
-    async unwant(workspaceId: string): Promise<void> {
+    async cancelPending(workspaceId: string): Promise<void> {
       await unlink(join(folder(workspaceId), 'wanted')).catch((error) => {
         if (error.code !== 'ENOENT') throw error;
       });
@@ -238,7 +238,7 @@ export function makeRuns({ directory }: { directory: string }) {
     },
 
     /** Whether the agent's own program runs, and not one of the steps before it. */
-    async isStarted(compute: Compute): Promise<boolean> {
+    async isStarted(compute: RunRecord): Promise<boolean> {
       const there = await agentOf(compute);
       if (!there || process.platform !== 'linux') return there !== null;
       const argv = argvOf(there.agent);
@@ -252,7 +252,7 @@ export function makeRuns({ directory }: { directory: string }) {
     },
 
     /** Asks the agent to end; its pid. Null: it had not begun yet, and all of it was ended. */
-    async terminate(compute: Compute): Promise<number | null> {
+    async terminate(compute: RunRecord): Promise<number | null> {
       const there = await agentOf(compute);
       if (there) signal(there.agent, 'SIGTERM');
       else await this.kill(compute);
@@ -260,7 +260,7 @@ export function makeRuns({ directory }: { directory: string }) {
     },
 
     /** Ends the whole tree, at once. */
-    async kill(compute: Compute): Promise<void> {
+    async kill(compute: RunRecord): Promise<void> {
       const there = await agentOf(compute);
       // The death of a pid namespace's init takes all that is in it; the supervisor then tells of it.
       if (there?.init) signal(there.init, 'SIGKILL');

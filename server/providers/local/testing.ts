@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { silentLog } from '@cde/tunnel/log.ts';
-import type { Move, ProviderState, WorkspaceSpec } from '../provider.ts';
+import type { ProviderState, StepResult, WorkspaceSpec } from '../provider.ts';
 import { detectIsolation, type Level } from './isolation.ts';
 import { argvOf } from './processes.ts';
 import { type LocalProviderOptions, makeLocalProvider } from './provider.ts';
@@ -70,15 +70,15 @@ export async function until<T>(
 
 /** Repeats a move until it is done or has failed, as the reconciler does. */
 export async function drive(
-  move: (state: ProviderState) => Promise<Move>,
+  move: (state: ProviderState) => Promise<StepResult>,
   state: ProviderState = {},
-): Promise<Move> {
+): Promise<StepResult> {
   for (let turn = 0; turn < 2000; turn++) {
     const result = await move(state);
-    if (result.kind !== 'again') return result;
+    if (result.kind !== 'pending') return result;
     // Through JSON, as through the database.
     state = JSON.parse(JSON.stringify(result.state));
-    await delay(Math.min(result.afterMs, 50));
+    await delay(Math.min(result.retryAfterMs, 50));
   }
   throw new Error('the move goes on and on');
 }

@@ -7,7 +7,7 @@
 import { existsSync, writeFileSync } from 'node:fs';
 import { chmod, lchown, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { type Delivered, deliverSkeleton } from '../../skeleton.ts';
+import { type DeliveredFiles, deliverSkeleton } from '../../skeleton.ts';
 import { copyEtc } from './etc.ts';
 import type { Plan } from './plan.ts';
 import {
@@ -112,7 +112,7 @@ async function deliverDotfiles(
   { home, ours }: { home: string; ours: string },
 ): Promise<string[]> {
   const record = join(ours, 'delivered.json');
-  let delivered = JSON.parse((await readFile(record, 'utf8').catch(() => '')) || '{}') as Delivered;
+  let delivered = JSON.parse((await readFile(record, 'utf8').catch(() => '')) || '{}') as DeliveredFiles;
   const added: string[] = [];
   const theirs = image?.home ?? '/';
   const skeletons = ['/etc/skel', ...(/^\/(home|root|Users|opt)(\/|$)/.test(theirs) ? [theirs] : [])];
@@ -124,8 +124,8 @@ async function deliverDotfiles(
       staging: join(ours, 'staging'),
       owner: isRoot ? { uid, gid } : null,
       delivered,
-      ...(skeleton !== '/etc/skel' && { under: '/etc/skel' }),
-      tell: say,
+      ...(skeleton !== '/etc/skel' && { overlay: '/etc/skel' }),
+      onError: say,
     });
     delivered = result.delivered;
     added.push(...result.added);

@@ -1,5 +1,5 @@
 import type { Fault } from '@cde/api/templates.ts';
-import { unstorable } from './storable.ts';
+import { isUnstorable } from './storable.ts';
 
 export const templateFileName = 'template.yaml';
 export const fileLimits = { files: 64, bytes: 512 * 1024 } as const;
@@ -41,7 +41,7 @@ export function checkFiles(files: Record<string, string>): Fault[] {
         'use letters, digits, ".", "_", "-" and "/", without ".."',
       );
     }
-    if (unstorable(files[name]!)) {
+    if (isUnstorable(files[name]!)) {
       fault(name, 'the file is not text', 'a template carries UTF-8 text only');
     }
   }

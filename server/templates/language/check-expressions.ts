@@ -1,40 +1,40 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import type { Fault, Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
 import { type Compiled, makeScope, type RenderContext, wrongType } from './expressions.ts';
-import { acceptedTypes, convert, type Want } from './fields.ts';
-import { parameterVariable } from './render.ts';
+import { acceptedTypes, convert, type FieldType } from './fields.ts';
+import { parameterVariable } from './parameters.ts';
 import type { Path, Source } from './source.ts';
 import { scalars } from './tree.ts';
 
 /** What a render of one template may cost together; see cost.ts for the unit. */
-const limits = { expressions: 500, cost: 100_000, trialCost: 200_000, faults: 100 };
+const limits = { expressions: 500, cost: 100_000, sampleCost: 200_000, faults: 100 };
 
 /** A file whose values may hold expressions, and what is wanted where. */
-export interface Evaluated {
+export interface ExpressionSource {
   source: Source;
-  wantAt: (path: Path) => Want | undefined;
+  fieldTypeAt: (path: Path) => FieldType | undefined;
 }
 
 /**
  * Compiles every expression, compares its type with what its field takes, bounds what all can cost, and tries
  * them on values that developers may well choose. Values without an expression are checked as well.
  * @param declared the parameters as far as they are known
- * @param sound those that are without fault; where some are not, nothing is tried
+ * @param validParameters those that are without fault; where some are not, nothing is tried
  * @returns whether evaluating all of them takes no longer than it may
  */
 export function checkExpressions(
-  sources: readonly Evaluated[],
+  sources: readonly ExpressionSource[],
   declared: readonly (Partial<Parameter> & { name: string })[],
-  sound: readonly Parameter[],
+  validParameters: readonly Parameter[],
   faults: Fault[],
 ): boolean {
   const scope = makeScope(declared);
-  const compiled: Tried[] = [];
+  const compiled: CompiledField[] = [];
   let expressions = 0;
   let cost = 0;
-  for (const { source, wantAt, path, value } of everyScalar(sources)) {
+  for (const { source, fieldTypeAt, path, value } of everyScalar(sources)) {
     if (faults.length > limits.faults) return false;
-    const want = wantAt(path);
+    const want = fieldTypeAt(path);
     if (typeof value !== 'string' || !value.includes('${{')) {
       // What a manifest says without an expression was checked as it was read.
       if (want === undefined || want === 'value' || !isPlain(value)) continue;
@@ -83,7 +83,7 @@ export function checkExpressions(
     }
     compiled.push({ source, path, want, text });
   }
-  if (sound.length === declared.length) tryExpressions(compiled, sound, faults);
+  if (validParameters.length === declared.length) evaluateSamples(compiled, validParameters, faults);
   return true;
 }
 
@@ -95,7 +95,7 @@ function fieldName(path: Path): string {
 
 const isPlain = (value: unknown) => ['string', 'number', 'boolean'].includes(typeof value);
 
-function* everyScalar(sources: readonly Evaluated[]) {
+function* everyScalar(sources: readonly ExpressionSource[]) {
   for (const each of sources) for (const scalar of scalars(each.source.value)) yield { ...each, ...scalar };
 }
 
@@ -114,15 +114,15 @@ function misplacedExpression(path: Path, value: string): [string, string] | unde
   return ['expressions are not evaluated here', "they stand in env, home.size and the provider's section"];
 }
 
-interface Tried {
+interface CompiledField {
   source: Source;
   path: Path;
-  want: Want;
+  want: FieldType;
   text: Compiled;
 }
 
 /** Who a template is tried as. */
-export const tryContext: RenderContext = {
+export const sampleContext: RenderContext = {
   workspace: { id: '00000000-0000-7000-8000-000000000000', name: 'example', owner: 'someone' },
   owner: { name: 'Some One', email: 'someone@example.com' },
 };
@@ -131,7 +131,11 @@ export const tryContext: RenderContext = {
  * Evaluates each expression on values that developers may well choose: the defaults, and beside them each
  * option and limit. So "memory of 0Gi" is found here, and not in somebody's build.
  */
-function tryExpressions(compiled: readonly Tried[], parameters: readonly Parameter[], faults: Fault[]): void {
+function evaluateSamples(
+  compiled: readonly CompiledField[],
+  parameters: readonly Parameter[],
+  faults: Fault[],
+): void {
   const samples = new Map(parameters.map((parameter) => [parameter.name, samplesOf(parameter)]));
   let cost = 0;
   for (const { source, path, want, text } of compiled) {
@@ -149,9 +153,9 @@ function tryExpressions(compiled: readonly Tried[], parameters: readonly Paramet
       }
     }
     for (const { values, when } of trials) {
-      cost += trialOverhead + text.cost;
-      if (cost > limits.trialCost) return;
-      const result = text.evaluate(values, tryContext);
+      cost += sampleOverhead + text.cost;
+      if (cost > limits.sampleCost) return;
+      const result = text.evaluate(values, sampleContext);
       const checked = 'ok' in result ? convert(want, result.ok) : result;
       if ('ok' in checked) continue;
       const offset = 'offset' in checked ? (checked.offset as number) : 0;
@@ -163,7 +167,7 @@ function tryExpressions(compiled: readonly Tried[], parameters: readonly Paramet
 }
 
 /** Of setting up one evaluation, in the unit of cost. */
-const trialOverhead = 50;
+const sampleOverhead = 50;
 
 /** Values that the parameter may take, the default first. */
 export function samplesOf(parameter: Parameter): ParameterValue[] {

@@ -1,10 +1,10 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { type Fault, Manifest } from '@cde/api/templates.ts';
-import { isReserved, ownLabel, refused } from './manifest-rules.ts';
-import { type Path, readDocuments, type Source } from './source.ts';
-import { unstorable } from './storable.ts';
-import { nearest } from './suggest.ts';
-import { asMap } from './tree.ts';
+import { type Path, readDocuments, type Source } from '../language/source.ts';
+import { isUnstorable } from '../language/storable.ts';
+import { nearest } from '../language/suggest.ts';
+import { asMap } from '../language/tree.ts';
+import { isReserved, ownLabel, rejectionReason } from './manifest-rules.ts';
 
 /**
  * Of all manifest files of a template together. Deployments in the wild are 12 levels deep; a token takes about
@@ -170,7 +170,7 @@ function checkIdentity(source: Source, manifest: Manifest): Fault[] {
       ),
     );
   }
-  const reason = refused(groupOf(apiVersion), kind);
+  const reason = rejectionReason(groupOf(apiVersion), kind);
   if (reason) faults.push(source.fault(['kind'], reason.message, reason.hint));
   if (isReserved(kind, metadata.name)) {
     faults.push(
@@ -208,7 +208,7 @@ const show = (text: string) => JSON.stringify(text.length > 60 ? `${text.slice(0
 function checkTexts(source: Source): Fault[] {
   const faults: Fault[] = [];
   const visit = (value: unknown, path: Path): void => {
-    if (faults.length >= mostFaults) return;
+    if (faults.length >= maxFaults) return;
     if (Array.isArray(value)) {
       for (const [index, item] of value.entries()) visit(item, [...path, index]);
     } else if (typeof value === 'object' && value !== null) {
@@ -221,12 +221,12 @@ function checkTexts(source: Source): Fault[] {
               'expressions stand in values',
             ),
           );
-        } else if (unstorable(key)) {
+        } else if (isUnstorable(key)) {
           faults.push(source.faultAtKey([...path, key], 'the key holds a NUL character or half a character'));
         }
         visit(item, [...path, key]);
       }
-    } else if (typeof value === 'string' && unstorable(value)) {
+    } else if (typeof value === 'string' && isUnstorable(value)) {
       faults.push(source.fault(path, 'the text holds a NUL character or half a character'));
     }
   };
@@ -235,4 +235,4 @@ function checkTexts(source: Source): Fault[] {
 }
 
 /** Nobody reads more of one manifest. */
-const mostFaults = 100;
+const maxFaults = 100;

@@ -35,15 +35,15 @@ export interface SourceLimits {
 const limits: SourceLimits = { bytes: 128 * 1024, tokens: 5000, depth: 16 };
 
 /** A tree rather than a map by path: paths of long keys over long lists would fill the memory. */
-interface Place {
+interface SourceNode {
   key: Node | null;
   node: Node | null;
-  children: Map<PropertyKey, Place>;
+  children: Map<PropertyKey, SourceNode>;
 }
 
 /** Nobody reads more; and a file can hold thousands. */
-const mostFaults = 100;
-const longestKey = 512;
+const maxFaults = 100;
+const maxKeyLength = 512;
 
 /** A parsed YAML file that remembers where each value was written. */
 export interface Source {
@@ -76,15 +76,15 @@ export function readSource(file: string, text: string): { source: Source | null;
 export function readDocuments(
   file: string,
   text: string,
-  atMost: SourceLimits,
+  bounds: SourceLimits,
 ): { sources: Source[]; faults: Fault[]; tokens: number } {
-  return read(file, text, atMost, true);
+  return read(file, text, bounds, true);
 }
 
 function read(
   file: string,
   text: string,
-  atMost: SourceLimits,
+  bounds: SourceLimits,
   several: boolean,
 ): { sources: Source[]; faults: Fault[]; tokens: number } {
   const lines = new LineCounter();
@@ -94,13 +94,13 @@ function read(
     tokens: 0,
   });
 
-  if (Buffer.byteLength(text) > atMost.bytes) {
+  if (Buffer.byteLength(text) > bounds.bytes) {
     return refuse(
-      `the file is larger than ${Math.floor(atMost.bytes / 1024)} KiB`,
+      `the file is larger than ${Math.floor(bounds.bytes / 1024)} KiB`,
       'a long script belongs into an image or a repository',
     );
   }
-  const { excess, tokens } = measure(text, atMost);
+  const { excess, tokens } = measure(text, bounds);
   if (excess === 'tokens') {
     return several
       ? refuse(
@@ -109,7 +109,7 @@ function read(
         )
       : refuse('the file has too many keys and values', 'split the template into several');
   }
-  const tooDeep = refuse('the file is nested too deeply', `at most ${atMost.depth} levels are allowed`);
+  const tooDeep = refuse('the file is nested too deeply', `at most ${bounds.depth} levels are allowed`);
   if (excess === 'depth') return tooDeep;
   const options = {
     lineCounter: lines,
@@ -127,16 +127,16 @@ function read(
     if (!(error instanceof RangeError)) throw error;
     return tooDeep;
   }
-  const place = placer(file, text, lines);
+  const locator = makeLocator(file, text, lines);
   const syntax = documents
     .flatMap(({ errors }) => errors)
-    .slice(0, mostFaults)
-    .map(place.syntaxFault);
+    .slice(0, maxFaults)
+    .map(locator.syntaxFault);
   if (syntax.length > 0) return { sources: [], faults: syntax, tokens };
   const full = several ? documents.filter(({ contents }) => !isEmpty(contents as Node | null)) : documents;
   const faults: Fault[] = [];
   const sources = full.map((document) =>
-    toSource(document.contents as Node | null, text, place, atMost, faults),
+    toSource(document.contents as Node | null, text, locator, bounds, faults),
   );
   return { sources, faults, tokens };
 }
@@ -146,10 +146,10 @@ function isEmpty(contents: Node | null): boolean {
   return contents === null || (isScalar(contents) && contents.value === null && !contents.source);
 }
 
-type Placer = ReturnType<typeof placer>;
+type Locator = ReturnType<typeof makeLocator>;
 
 /** Turns offsets of a file's text into faults. */
-function placer(file: string, text: string, lines: LineCounter) {
+function makeLocator(file: string, text: string, lines: LineCounter) {
   return { faultAt, syntaxFault, lineOf: (offset: number) => lines.linePos(offset).line };
 
   function faultAt(offset: number, path: Path, message: string, hint?: string): Fault {
@@ -191,20 +191,20 @@ function placer(file: string, text: string, lines: LineCounter) {
 function toSource(
   contents: Node | null,
   text: string,
-  place: Placer,
-  atMost: SourceLimits,
+  locator: Locator,
+  bounds: SourceLimits,
   faults: Fault[],
 ): Source {
-  const { faultAt, lineOf } = place;
-  const root: Place = { key: null, node: contents, children: new Map() };
+  const { faultAt, lineOf } = locator;
+  const root: SourceNode = { key: null, node: contents, children: new Map() };
   const value = toValue(root, []);
   return { value, fault, faultAtKey, faultInside, written };
 
   function report(offset: number, path: Path, message: string, hint?: string): void {
-    if (faults.length < mostFaults) faults.push(faultAt(offset, path, message, hint));
+    if (faults.length < maxFaults) faults.push(faultAt(offset, path, message, hint));
   }
 
-  function toValue(at: Place, path: Path): unknown {
+  function toValue(at: SourceNode, path: Path): unknown {
     const { node } = at;
     if (node === null) return null;
     const offset = node.range?.[0] ?? 0;
@@ -215,14 +215,14 @@ function toSource(
     if (node.tag !== undefined) {
       report(offset, path, `YAML tags such as "${node.tag}" are not allowed`, 'remove the tag');
     }
-    if (path.length > atMost.depth) {
-      report(offset, path, `nested deeper than ${atMost.depth} levels`);
+    if (path.length > bounds.depth) {
+      report(offset, path, `nested deeper than ${bounds.depth} levels`);
       return null;
     }
     const child = (part: PropertyKey, key: Node | null, value: unknown): unknown => {
-      const place: Place = { key, node: value as Node | null, children: new Map() };
-      at.children.set(part, place);
-      return toValue(place, [...path, part]);
+      const locator: SourceNode = { key, node: value as Node | null, children: new Map() };
+      at.children.set(part, locator);
+      return toValue(locator, [...path, part]);
     };
     if (isMap(node)) {
       const result: Record<string, unknown> = {};
@@ -233,8 +233,8 @@ function toSource(
         const earlier = first.get(name);
         if (name === '__proto__') {
           report(keyAt, [...path, name], 'the key "__proto__" is not allowed');
-        } else if (name.length > longestKey) {
-          report(keyAt, path, `a key is longer than ${longestKey} characters`);
+        } else if (name.length > maxKeyLength) {
+          report(keyAt, path, `a key is longer than ${maxKeyLength} characters`);
         } else if (earlier !== undefined) {
           report(
             keyAt,
@@ -274,7 +274,7 @@ function toSource(
     }
   }
 
-  function find(path: Path): Place {
+  function find(path: Path): SourceNode {
     let at = root;
     for (const part of path) {
       const next = at.children.get(part);
@@ -283,8 +283,8 @@ function toSource(
     }
     return at;
   }
-  function exactly(path: Path): Place | undefined {
-    return path.reduce<Place | undefined>((at, part) => at?.children.get(part), root);
+  function exactly(path: Path): SourceNode | undefined {
+    return path.reduce<SourceNode | undefined>((at, part) => at?.children.get(part), root);
   }
   function fault(path: Path, message: string, hint?: string): Fault {
     const { key, node } = find(path);

@@ -1,11 +1,11 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import type { Fault } from '@cde/api/templates.ts';
+import type { Path, Source } from '../language/source.ts';
+import { asList, asMap } from '../language/tree.ts';
 import { podAt } from './manifest-rules.ts';
 import type { ManifestSource } from './manifests.ts';
-import type { Path, Source } from './source.ts';
-import { asList, asMap } from './tree.ts';
 
-const mostWarnings = 20;
+const maxWarnings = 20;
 
 /** What is permitted, and surprises people later. */
 export function templateWarnings(
@@ -45,7 +45,7 @@ export function templateWarnings(
       );
     }
   }
-  return warnings.slice(0, mostWarnings);
+  return warnings.slice(0, maxWarnings);
 
   function checkBuilder(): void {
     if (section.builder === undefined || section.builder === false) return;

@@ -1,6 +1,6 @@
 import { type Fault, TemplateFile } from '@cde/api/templates.ts';
 import type { z } from 'zod';
-import { describe, wantAt } from './fields.ts';
+import { describe, fieldTypeAt } from './fields.ts';
 import type { Path, Source } from './source.ts';
 import { didYouMean } from './suggest.ts';
 
@@ -148,7 +148,7 @@ function typeFault(name: string, wanted: string[], value: unknown, path: Path, s
 
 /** What to write where a text is wanted: the same in quotes, unless that is refused too. */
 function textHint(written: string, path: Path, source: Source): string {
-  const want = wantAt(path);
+  const want = fieldTypeAt(path);
   if (want === 'bytes' || want === 'size') return `write a unit: ${written}Gi`;
   const schema = schemaAt(path, source.value) as z.ZodType | undefined;
   if (schema === undefined || schema.safeParse(written).success) return `put it in quotes: "${written}"`;

@@ -1,17 +1,17 @@
 import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
 import { describe } from './fields.ts';
-import { compilePattern, largestProgram, longestMatched } from './pattern.ts';
+import { compilePattern, maxMatchedLength, maxProgramSize } from './pattern.ts';
 import type { Path } from './source.ts';
-import { unstorable } from './storable.ts';
+import { isUnstorable } from './storable.ts';
 import { didYouMean } from './suggest.ts';
 
 /** Characters of a string parameter without `maxLength`; and of any. */
-export const longestString = 1024;
-export const longestStringAllowed = 16_384;
+export const maxStringLength = 1024;
+export const maxAllowedStringLength = 16_384;
 /** Characters of a list's item, items of a list: together they fit into one environment variable. */
-export const longestItem = 1024;
-export const mostItems = 100;
-const mostOptions = 100;
+export const maxItemLength = 1024;
+export const maxItemCount = 100;
+const maxOptions = 100;
 
 export interface ParameterFault {
   path: Path;
@@ -39,7 +39,7 @@ export function checkDeclarations(
         fault(['pattern'], 'a parameter with options needs no pattern', 'leave the pattern out');
       } else {
         instructions += compiled.size;
-        if (instructions > 2 * largestProgram) {
+        if (instructions > 2 * maxProgramSize) {
           fault(['pattern'], 'the patterns of the template are too large together', 'use shorter ones');
         }
       }
@@ -61,16 +61,16 @@ function checkLimits(parameter: Parameter, fault: Report): void {
   switch (parameter.type) {
     case 'string': {
       const { minLength, maxLength, pattern } = parameter;
-      if (maxLength !== undefined && maxLength > longestStringAllowed) {
-        fault(['maxLength'], `maxLength is ${maxLength}; at most ${longestStringAllowed} is allowed`);
-      } else if (pattern !== undefined && maxLength !== undefined && maxLength > longestMatched) {
+      if (maxLength !== undefined && maxLength > maxAllowedStringLength) {
+        fault(['maxLength'], `maxLength is ${maxLength}; at most ${maxAllowedStringLength} is allowed`);
+      } else if (pattern !== undefined && maxLength !== undefined && maxLength > maxMatchedLength) {
         fault(
           ['maxLength'],
-          `with a pattern, maxLength is at most ${longestMatched}`,
+          `with a pattern, maxLength is at most ${maxMatchedLength}`,
           'leave one of them out',
         );
       }
-      const most = maxLength ?? (pattern === undefined ? longestString : longestMatched);
+      const most = maxLength ?? (pattern === undefined ? maxStringLength : maxMatchedLength);
       if (minLength !== undefined && minLength > most) {
         fault(
           ['minLength'],
@@ -100,8 +100,8 @@ function checkOptions(
   options: readonly { value: string | number }[],
   fault: Report,
 ): void {
-  if (options.length > mostOptions) {
-    fault(['options'], `there are ${options.length} options; at most ${mostOptions} are allowed`);
+  if (options.length > maxOptions) {
+    fault(['options'], `there are ${options.length} options; at most ${maxOptions} are allowed`);
     return;
   }
   const seen = new Set<string | number>();
@@ -127,10 +127,10 @@ export function checkValue(parameter: Parameter, value: ParameterValue): Issue |
   switch (parameter.type) {
     case 'string': {
       if (typeof value !== 'string') return { message: `must be a text, not ${describe(value)}` };
-      if (unstorable(value)) return { message: 'must not hold a NUL character or half a character' };
+      if (isUnstorable(value)) return { message: 'must not hold a NUL character or half a character' };
       const { minLength = 0, pattern, options } = parameter;
-      const maxLength = parameter.maxLength ?? (pattern === undefined ? longestString : longestMatched);
-      if (value.length < minLength || value.length > Math.min(maxLength, longestStringAllowed)) {
+      const maxLength = parameter.maxLength ?? (pattern === undefined ? maxStringLength : maxMatchedLength);
+      if (value.length < minLength || value.length > Math.min(maxLength, maxAllowedStringLength)) {
         return {
           message: `must be ${minLength > 0 ? `${minLength} to` : 'at most'} ${maxLength} characters long, not ${value.length}`,
         };
@@ -186,8 +186,8 @@ function checkItem(item: unknown): Issue | null {
   if (typeof item !== 'string') return { message: `must be a text, not ${describe(item)}` };
   if (/[\0\r\n]/.test(item) || !item.isWellFormed())
     return { message: 'must not hold a line break or NUL character' };
-  if (item.length > longestItem) {
-    return { message: `must be at most ${longestItem} characters long, not ${item.length}` };
+  if (item.length > maxItemLength) {
+    return { message: `must be at most ${maxItemLength} characters long, not ${item.length}` };
   }
   return null;
 }
@@ -303,4 +303,14 @@ function hasType(parameter: Parameter, value: ParameterValue): boolean {
 
 function sameValue(a: ParameterValue, b: ParameterValue | undefined): boolean {
   return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** The variable in which the workspace's processes find a parameter: `CDE_PARAM_REPO`. */
+export function parameterVariable(name: string): string {
+  return `CDE_PARAM_${name.toUpperCase()}`;
+}
+
+/** A parameter's value as text: a list is one item a line. */
+export function parameterText(value: ParameterValue): string {
+  return Array.isArray(value) ? value.join('\n') : String(value);
 }

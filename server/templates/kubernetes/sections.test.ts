@@ -3,8 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import { describe, expect, test } from 'vitest';
-import { parseTemplate } from './parse.ts';
-import { checkParameters, renderTemplate } from './render.ts';
+import { checkParameters } from '../language/parameters.ts';
+import { parseTemplate } from '../parse.ts';
+import { renderTemplate } from '../render.ts';
 
 const context = {
   workspace: { id: '0197a000-0000-7000-8000-000000000001', name: 'web', owner: 'ada' },
@@ -338,7 +339,7 @@ describe('a quota below what the rendered objects need is refused', () => {
 });
 
 describe('the folders in templates/', () => {
-  const folder = fileURLToPath(new URL('../../templates', import.meta.url));
+  const folder = fileURLToPath(new URL('../../../templates', import.meta.url));
   const names = readdirSync(folder);
   test('are these', () => expect(names.sort()).toEqual(['kubernetes', 'local']));
   test.each(

@@ -1,8 +1,8 @@
+import { formatQuantity, parseQuantity } from '../../providers/quantity.ts';
 import { imageReference } from './image.ts';
-import { formatQuantity, parseQuantity } from './quantity.ts';
 
 /** What a field of a template accepts once its expressions are evaluated. */
-export type Want =
+export type FieldType =
   | 'text'
   | 'size'
   | 'bytes'
@@ -20,10 +20,10 @@ export type Want =
 
 interface Field {
   path: readonly string[];
-  want: Want;
+  want: FieldType;
 }
 
-const inKubernetes: readonly (readonly [string, Want])[] = [
+const inKubernetes: readonly (readonly [string, FieldType])[] = [
   ['cluster', 'name'],
   ['cluster.labels.*', 'label'],
   ['image', 'image'],
@@ -71,7 +71,7 @@ export const expressionFields: readonly Field[] = [
 ];
 
 /** The want of the field at `path`, or undefined when no expression may stand there. */
-export function wantAt(path: readonly PropertyKey[]): Want | undefined {
+export function fieldTypeAt(path: readonly PropertyKey[]): FieldType | undefined {
   return expressionFields.find(
     (field) =>
       field.path.length === path.length &&
@@ -80,7 +80,7 @@ export function wantAt(path: readonly PropertyKey[]): Want | undefined {
 }
 
 /** Types of CEL from which `convert` can make what the field wants. */
-export function acceptedTypes(want: Want): readonly string[] {
+export function acceptedTypes(want: FieldType): readonly string[] {
   const scalars = ['string', 'int', 'double', 'bool', 'dyn'];
   if (want === 'value') return [...scalars, ...scalars.map((type) => `list<${type}>`)];
   return want === 'text' || want === 'label' ? scalars : scalars.filter((type) => type !== 'bool');
@@ -138,9 +138,9 @@ export type PlainValue = string | number | boolean | (string | number | boolean)
  * writes it, `cpus` a number of cores, `user` a whole number or `image`, `count`, `pods`, `port` and `seconds` a
  * whole number, `value` what JSON has; the others a text.
  */
-export function convert(want: Exclude<Want, 'value'>, value: unknown): Converted<string | number>;
-export function convert(want: Want, value: unknown): Converted<PlainValue>;
-export function convert(want: Want, value: unknown): Converted<PlainValue> {
+export function convert(want: Exclude<FieldType, 'value'>, value: unknown): Converted<string | number>;
+export function convert(want: FieldType, value: unknown): Converted<PlainValue>;
+export function convert(want: FieldType, value: unknown): Converted<PlainValue> {
   if (want === 'value') return convertValue(value);
   if (typeof value !== 'string' && typeof value !== 'number' && typeof value !== 'boolean') {
     return { message: `must be a text or a number, not ${describe(value)}` };

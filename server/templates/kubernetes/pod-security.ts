@@ -1,5 +1,5 @@
-import type { Path } from './source.ts';
-import { asList, asMap, type Issue } from './tree.ts';
+import type { Path } from '../language/source.ts';
+import { asList, asMap, type Issue } from '../language/tree.ts';
 
 /** https://kubernetes.io/docs/concepts/security/pod-security-standards/ */
 const baselineCapabilities = new Set([
@@ -59,7 +59,7 @@ export function podIssues(
   // Root of a user namespace is nobody on the node, so Kubernetes (1.35) lets such a pod have it.
   const ownUsers = spec.hostUsers === false;
   const refuse = (path: Path, what: string, hint?: string) => {
-    if (issues.length >= mostIssues) return;
+    if (issues.length >= maxIssues) return;
     issues.push({
       path: [...at, ...path],
       message: `${what}, which podSecurity: ${level} does not permit`,
@@ -68,7 +68,7 @@ export function podIssues(
     });
   };
   const want = (path: Path, what: string, hint: string) => {
-    if (issues.length >= mostIssues) return;
+    if (issues.length >= maxIssues) return;
     issues.push({
       path: [...at, ...path],
       message: `podSecurity: ${level} wants ${what}`,
@@ -182,7 +182,7 @@ export function podIssues(
 }
 
 /** Nobody reads more of one pod. */
-const mostIssues = 30;
+const maxIssues = 30;
 
 /** A text whose expression is not evaluated yet. */
 const isOpen = (value: unknown): boolean => typeof value === 'string' && value.includes('${{');

@@ -4,8 +4,8 @@ import { RE2JS } from 're2js';
  * A value that has a pattern is at most this long, and the patterns of a template have at most this many
  * instructions together: RE2 matches in (length × instructions) steps at worst, a few ms at these limits.
  */
-export const longestMatched = 512;
-export const largestProgram = 400;
+export const maxMatchedLength = 512;
+export const maxProgramSize = 400;
 
 export interface CompiledPattern {
   /** Whether the whole value matches. */
@@ -17,7 +17,7 @@ type Result = CompiledPattern | { message: string; hint?: string };
 
 /** The same few patterns are asked for again and again, once for each option and value. */
 const compiled = new Map<string, Result>();
-const mostCompiled = 500;
+const maxCachedPatterns = 500;
 
 /**
  * Compiles a parameter's `pattern`. RE2 matches in linear time, so that no pattern can hang the server;
@@ -28,7 +28,7 @@ export function compilePattern(pattern: string): Result {
   const known = compiled.get(pattern);
   if (known) return known;
   const result = compile(pattern);
-  if (compiled.size >= mostCompiled) compiled.clear();
+  if (compiled.size >= maxCachedPatterns) compiled.clear();
   compiled.set(pattern, result);
   return result;
 }
@@ -40,7 +40,7 @@ const tooLarge = {
 
 function compile(pattern: string): Result {
   // Counts are written out by RE2: (x{30}){30} is 900 copies, and takes as long to compile.
-  if (expandedSize(pattern) > largestProgram) return tooLarge;
+  if (expandedSize(pattern) > maxProgramSize) return tooLarge;
   let re2: RE2JS;
   try {
     re2 = RE2JS.compile(pattern);
@@ -62,8 +62,8 @@ function compile(pattern: string): Result {
     };
   }
   const size = re2.programSize();
-  if (size > largestProgram) return tooLarge;
-  return { matches: (value) => value.length <= longestMatched && re2.matches(value), size };
+  if (size > maxProgramSize) return tooLarge;
+  return { matches: (value) => value.length <= maxMatchedLength && re2.matches(value), size };
 }
 
 /** About how many atoms a pattern has once its counts are written out. */

@@ -5,10 +5,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { type Change, makeKeeper } from './keep.ts';
 import { makeModules } from './modules.ts';
 import { openOriginals } from './originals.ts';
 import { type Profile, readProfiles } from './profiles.ts';
+import { type Change, makeReconciler } from './reconcile.ts';
 import { makeSysctls, type Sysctls } from './sysctls.ts';
 
 let folder: string;
@@ -40,7 +40,7 @@ function profiles(body: object): Profile[] {
 }
 /** A keeper as after a start of noded: all that it knows of before is on disk. */
 function started(sysctls: Sysctls = makeSysctls(root)) {
-  return makeKeeper({
+  return makeReconciler({
     sysctls,
     modules: makeModules({ loaded: '/sys/module' }),
     originals: openOriginals(record, sysctls.bootId()),
@@ -154,7 +154,7 @@ test('killed at each step of each write, the next start keeps and puts back as i
     for (const step of steps) {
       const sysctls: Sysctls = { ...real, write: (name, text) => dying(() => real.write(name, text)) };
       const kept = openOriginals(record, real.bootId());
-      const keeper = makeKeeper({
+      const keeper = makeReconciler({
         sysctls,
         modules: makeModules({ loaded: '/sys/module' }),
         originals: { ...kept, put: (name, entry) => dying(() => kept.put(name, entry)) },

@@ -1,9 +1,9 @@
 // Whatever is wished for in turn, and wherever noded is killed meanwhile: at the end all is as it was.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { makeKeeper } from './keep.ts';
 import type { Original, Originals } from './originals.ts';
-import type { Profile, Wanted } from './profiles.ts';
+import type { Profile, SysctlTarget } from './profiles.ts';
+import { makeReconciler } from './reconcile.ts';
 import type { Sysctls } from './sysctls.ts';
 
 const killed = new Error('killed');
@@ -20,7 +20,7 @@ function take(name: string, value: string): string {
 
 const wanted = fc
   .integer({ min: 1, max: 120 })
-  .chain((value) => fc.constantFrom<Wanted>({ exact: String(value) }, { atLeast: BigInt(value) }));
+  .chain((value) => fc.constantFrom<SysctlTarget>({ exact: String(value) }, { atLeast: BigInt(value) }));
 const profiles = fc.array(
   fc.dictionary(fc.constantFrom(...names), wanted, { minKeys: 1, noNullPrototype: true }),
   {
@@ -71,7 +71,7 @@ test('the kernel is put back as it was, and what is called ready holds', async (
               record = entry ? { ...others, [name]: entry } : others;
             }),
         };
-        return makeKeeper({ sysctls, originals, modules: { ensure: async () => null } });
+        return makeReconciler({ sysctls, originals, modules: { ensure: async () => null } });
       };
       let keeper = start();
       for (const step of given) {

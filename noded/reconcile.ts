@@ -1,10 +1,10 @@
 import type { Modules } from './modules.ts';
 import type { Original, Originals } from './originals.ts';
 import { makePlan } from './plan.ts';
-import type { Profile, Wanted } from './profiles.ts';
+import type { Profile, SysctlTarget } from './profiles.ts';
 import type { Sysctls } from './sysctls.ts';
 
-export type Reason =
+export type NotReadyReason =
   | 'conflict'
   | 'module-failed'
   | 'sysctl-missing'
@@ -13,11 +13,13 @@ export type Reason =
   | 'sysctl-not-a-number';
 
 /** What became of a profile on this node. */
-export type State = { state: 'ready' } | { state: 'not-ready'; reason: Reason; message: string };
+export type ProfileState =
+  | { state: 'ready' }
+  | { state: 'not-ready'; reason: NotReadyReason; message: string };
 
 /** What one pass over the kernel came to. */
-export interface Pass {
-  states: Map<string, State>;
+export interface PassResult {
+  states: Map<string, ProfileState>;
   /** What should have been put back and could not be, with the reason. */
   left: Map<string, string>;
 }
@@ -28,16 +30,20 @@ export type Change =
   /** Somebody else changed it since: it is theirs. */
   | { what: 'given-up'; sysctl: string; from: string; to: string };
 
-export interface Keeper {
+export interface Reconciler {
   /** Brings the kernel to what these profiles ask for, and puts back what none asks for any more. */
-  pass(profiles: readonly Profile[]): Promise<Pass>;
+  pass(profiles: readonly Profile[]): Promise<PassResult>;
 }
 
 /** How long the kernel is left alone with what it did not take. */
-const againMs = 30_000;
+const refusalBackoffMs = 30_000;
 const wholeNumber = /^-?\d{1,20}$/;
-const failure = (reason: Reason, message: string): State => ({ state: 'not-ready', reason, message });
-const said = (error: unknown) => {
+const failure = (reason: NotReadyReason, message: string): ProfileState => ({
+  state: 'not-ready',
+  reason,
+  message,
+});
+const describeError = (error: unknown) => {
   const { code, message } = error as NodeJS.ErrnoException;
   return code === 'EINVAL' ? 'the kernel does not take this value (EINVAL)' : message;
 };
@@ -45,11 +51,11 @@ const said = (error: unknown) => {
 /** Killed while it wrote, it is not known what the kernel made of that, but that it was us. */
 const isOurs = (record: Pick<Original, 'set'> | undefined, value: string) =>
   record !== undefined && (record.set.includes(value) || record.set.length > 1);
-const elsewhere = (sysctl: string) =>
+const otherNamespace = (sysctl: string) =>
   `${sysctl} was set in another namespace than noded is in now: give it hostNetwork (net.*) or hostPID back.`;
 
 /** Profiles are those that apply to this node. */
-export function makeKeeper({
+export function makeReconciler({
   sysctls,
   modules,
   originals,
@@ -62,16 +68,16 @@ export function makeKeeper({
   onChange?: (change: Change) => void;
   /** Milliseconds that only go up. */
   now?: () => number;
-}): Keeper {
+}): Reconciler {
   /** What the kernel did not take, of which it is not asked again at once. */
-  const refusals = new Map<string, { value: string; next: string; at: number; state: State }>();
+  const refusals = new Map<string, { value: string; next: string; at: number; state: ProfileState }>();
   /** What the kernel made of what it was given, where that is as good: some round up. */
   const rounded = new Map<string, { next: string; value: string }>();
-  const holds = (value: string, wanted: Wanted) =>
+  const holds = (value: string, wanted: SysctlTarget) =>
     'exact' in wanted ? value === wanted.exact : wholeNumber.test(value) && BigInt(value) >= wanted.atLeast;
 
   /** What to write, or the value as it is. More than was asked for is left, unless it was us who set it. */
-  function target(value: string, wanted: Wanted, sysctl: string): string {
+  function target(value: string, wanted: SysctlTarget, sysctl: string): string {
     if ('exact' in wanted) return wanted.exact;
     const record = originals.get(sysctl);
     if (BigInt(value) >= wanted.atLeast && !isOurs(record, value)) return value;
@@ -79,7 +85,7 @@ export function makeKeeper({
     return String(before > wanted.atLeast ? before : wanted.atLeast);
   }
 
-  function keep(sysctl: string, wanted: Wanted): State | null {
+  function reconcileSysctl(sysctl: string, wanted: SysctlTarget): ProfileState | null {
     const value = sysctls.read(sysctl);
     if (value === null)
       return failure(
@@ -93,12 +99,13 @@ export function makeKeeper({
       );
     const record = originals.get(sysctl);
     const namespace = sysctls.namespaceOf(sysctl);
-    if (record && record.namespace !== namespace) return failure('sysctl-refused', elsewhere(sysctl));
+    if (record && record.namespace !== namespace) return failure('sysctl-refused', otherNamespace(sysctl));
     const next = target(value, wanted, sysctl);
     const made = rounded.get(sysctl);
     if (made?.next === next && made.value === value) return null;
     const before = refusals.get(sysctl);
-    if (before?.value === value && before.next === next && now() - before.at < againMs) return before.state;
+    if (before?.value === value && before.next === next && now() - before.at < refusalBackoffMs)
+      return before.state;
     refusals.delete(sysctl);
     const state = change(sysctl, wanted, { value, next, record, namespace });
     if (state) refusals.set(sysctl, { value: sysctls.read(sysctl) ?? '', next, at: now(), state });
@@ -107,14 +114,14 @@ export function makeKeeper({
 
   function change(
     sysctl: string,
-    wanted: Wanted,
+    wanted: SysctlTarget,
     {
       value,
       next,
       record,
       namespace,
     }: { value: string; next: string; record: Original | undefined; namespace: string | null },
-  ): State | null {
+  ): ProfileState | null {
     if (value === next) {
       if (record && record.set.length > 1) originals.put(sysctl, { ...record, set: [value] });
       return null;
@@ -138,7 +145,8 @@ export function makeKeeper({
       const repaired = record?.set.length === 1 && record.set[0] === next;
       onChange({ what: repaired ? 'repaired' : 'set', sysctl, from: value, to: after });
     }
-    if (refusal) return failure('sysctl-refused', `${sysctl} cannot be set to ${next}: ${said(refusal)}.`);
+    if (refusal)
+      return failure('sysctl-refused', `${sysctl} cannot be set to ${next}: ${describeError(refusal)}.`);
     if (holds(after, wanted)) {
       rounded.set(sysctl, { next, value: after });
       return null;
@@ -149,14 +157,14 @@ export function makeKeeper({
   /** Null: it is as it was before us, or is somebody else's. */
   function restore(sysctl: string): string | null {
     const { original, set, namespace } = originals.get(sysctl)!;
-    if (namespace !== sysctls.namespaceOf(sysctl)) return elsewhere(sysctl);
+    if (namespace !== sysctls.namespaceOf(sysctl)) return otherNamespace(sysctl);
     const value = sysctls.read(sysctl);
     if (value !== null && value !== original) {
       if (isOurs({ set }, value)) {
         try {
           sysctls.write(sysctl, original);
         } catch (error) {
-          return `${sysctl} cannot be put back to ${original}: ${said(error)}.`;
+          return `${sysctl} cannot be put back to ${original}: ${describeError(error)}.`;
         }
         const now = sysctls.read(sysctl);
         if (now !== original)
@@ -169,7 +177,7 @@ export function makeKeeper({
   }
 
   /** What stands against a profile before anything is written for it. */
-  async function obstacle(profile: Profile): Promise<State | null> {
+  async function findBlocker(profile: Profile): Promise<ProfileState | null> {
     for (const module of profile.modules) {
       const why = await modules.ensure(module);
       if (why !== null) return failure('module-failed', `The module ${module} cannot be loaded: ${why}`);
@@ -186,20 +194,20 @@ export function makeKeeper({
   return {
     async pass(profiles) {
       const plan = makePlan(profiles);
-      const states = new Map<string, State>();
+      const states = new Map<string, ProfileState>();
       for (const [name, why] of plan.conflicts)
         states.set(name, failure('conflict', `${why}. None of these is applied until they agree.`));
       const agreed = profiles.filter(({ name }) => !plan.conflicts.has(name));
       for (const profile of agreed) {
-        const against = await obstacle(profile);
+        const against = await findBlocker(profile);
         if (against) states.set(profile.name, against);
       }
-      const results = new Map<string, State | null>();
+      const results = new Map<string, ProfileState | null>();
       for (const profile of agreed) {
         if (states.has(profile.name)) continue;
-        let state: State = { state: 'ready' };
+        let state: ProfileState = { state: 'ready' };
         for (const sysctl of profile.sysctls.keys()) {
-          if (!results.has(sysctl)) results.set(sysctl, keep(sysctl, plan.wanted.get(sysctl)!));
+          if (!results.has(sysctl)) results.set(sysctl, reconcileSysctl(sysctl, plan.wanted.get(sysctl)!));
           const failed = results.get(sysctl);
           if (failed && state.state === 'ready') state = failed;
         }

@@ -1,7 +1,7 @@
 import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
+import type { Path } from '../language/source.ts';
+import { asMap, type Issue } from '../language/tree.ts';
 import { podIssues } from './pod-security.ts';
-import type { Path } from './source.ts';
-import { asMap, type Issue } from './tree.ts';
 
 /** Labels and annotations that mark what is ours. */
 export const ownLabel = /^cde\.dev\//;
@@ -55,7 +55,7 @@ export function isReserved(kind: string, name: string): boolean {
 }
 
 /** Why a template may not have a kind at all. */
-export function refused(group: string, kind: string): { message: string; hint: string } | null {
+export function rejectionReason(group: string, kind: string): { message: string; hint: string } | null {
   if (Object.hasOwn(clusterKinds, group) && clusterKinds[group]!.includes(kind)) {
     return {
       message: `a ${kind} does not belong to a namespace`,

@@ -1,7 +1,7 @@
 import type { Parameter, ParameterValues } from '@cde/api/templates.ts';
-import type { Path } from './source.ts';
-import { scalars } from './tree.ts';
-import { samplesOf } from './trial.ts';
+import { samplesOf } from '../language/check-expressions.ts';
+import type { Path } from '../language/source.ts';
+import { scalars } from '../language/tree.ts';
 
 /** Keys of a manifest on which it depends what the object needs. */
 const needKeys = new Set(['replicas', 'parallelism', 'suspend', 'resources', 'restartPolicy']);
@@ -10,7 +10,7 @@ const maxTrials = 128;
 const maxTriedScalars = 40_000;
 
 /** Values for the parameters to try a template on, and in words what is not the default. */
-export interface Trial {
+export interface QuotaSample {
   values: ParameterValues;
   when: string;
 }
@@ -19,12 +19,12 @@ export interface Trial {
  * The values on which what a template needs, and its quota, may come out largest and smallest: the defaults, then each
  * limit and option alone, then together, as many as are affordable.
  */
-export function quotaTrials(template: {
+export function quotaSamples(template: {
   parameters: readonly Parameter[];
   home: unknown;
   kubernetes?: unknown;
   manifests?: unknown;
-}): Trial[] {
+}): QuotaSample[] {
   const texts: string[] = [];
   let size = 0;
   const look = (value: unknown, counts: (path: Path) => boolean) => {
@@ -44,7 +44,7 @@ export function quotaTrials(template: {
   const varied = samples.filter(
     ({ name, values }) => values.length > 1 && texts.some((text) => text.includes(name)),
   );
-  const trials = new Map<string, Trial>();
+  const trials = new Map<string, QuotaSample>();
   const max = Math.max(4, Math.min(maxTrials, Math.floor(maxTriedScalars / Math.max(1, size))));
   const add = (more: ParameterValues) => {
     const changed = Object.entries(more).filter(([name, value]) => value !== defaults[name]);

@@ -2,8 +2,9 @@
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { parseTemplate } from './parse.ts';
-import { checkParameters, renderTemplate } from './render.ts';
+import { checkParameters } from '../language/parameters.ts';
+import { parseTemplate } from '../parse.ts';
+import { renderTemplate } from '../render.ts';
 
 const context = {
   workspace: { id: '0197a000-0000-7000-8000-000000000001', name: 'web', owner: 'ada' },

@@ -1,15 +1,15 @@
 import { constants } from 'node:os';
-import type { Move } from '../provider.ts';
-import type { Compute, Exit, Runs } from './runs.ts';
+import type { StepResult } from '../provider.ts';
+import type { Exit, RunRecord, Runs } from './runs.ts';
 
 /** An agent that ended sooner than this (ms) never worked; its build fails with what it said. */
-export const earlyMs = 5_000;
+export const earlyExitMs = 5_000;
 
 /** Names one run of an agent: no other has both. */
-export const lifeOf = (compute: Compute): string => `${compute.pid}:${compute.startTime}`;
+export const runIdOf = (compute: RunRecord): string => `${compute.pid}:${compute.startTime}`;
 
 /** Why an agent ended, as far as it left word of it. */
-export function reasonOf(runs: Runs, workspaceId: string, compute: Compute, exit: Exit | null): string {
+export function explainExit(runs: Runs, workspaceId: string, compute: RunRecord, exit: Exit | null): string {
   if (!exit) {
     if (compute.machine === runs.machine) return 'the agent was killed together with its supervisor';
     const restarted = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
@@ -22,12 +22,17 @@ export function reasonOf(runs: Runs, workspaceId: string, compute: Compute, exit
 }
 
 /** The failed move of an agent that never worked, with its last lines; told once for each life. */
-export function diedEarly(runs: Runs, workspaceId: string, compute: Compute, exit: Exit | null): Move {
-  const reason = reasonOf(runs, workspaceId, compute, exit);
+export function earlyExitFailure(
+  runs: Runs,
+  workspaceId: string,
+  compute: RunRecord,
+  exit: Exit | null,
+): StepResult {
+  const reason = explainExit(runs, workspaceId, compute, exit);
   const hungry = reason.startsWith('out of memory');
   return {
     kind: 'failed',
-    state: { ...compute, told: lifeOf(compute) },
+    state: { ...compute, told: runIdOf(compute) },
     error: {
       code: hungry ? 'agent-out-of-memory' : 'agent-died',
       message: `The agent ended right after its start: ${reason}.`,

@@ -2,7 +2,7 @@ import { systemErrorReason } from '@cde/api/system-errors.ts';
 import type { ProviderError } from '../provider.ts';
 
 /** An error that is already in words for the developer. */
-export class Fault extends Error {
+export class ProviderFailure extends Error {
   readonly error: ProviderError;
   constructor(error: ProviderError) {
     super(error.message);
@@ -35,8 +35,8 @@ const hints: Record<string, [code: string, message: string, hint: string]> = {
 hints.EPERM = hints.EACCES!;
 
 /** Any thrown value as the reason of a failed move. `doing`: "creating the home". */
-export function asProviderError(thrown: unknown, doing: string): ProviderError {
-  if (thrown instanceof Fault) return thrown.error;
+export function toProviderError(thrown: unknown, doing: string): ProviderError {
+  if (thrown instanceof ProviderFailure) return thrown.error;
   const error = thrown as NodeJS.ErrnoException;
   const known = hints[error?.code ?? ''];
   const detail = `While ${doing}: ${error?.message ?? String(thrown)}`;

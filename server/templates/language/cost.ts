@@ -1,5 +1,5 @@
 import type { ASTNode } from '@marcbachmann/cel-js';
-import { unstorable } from './storable.ts';
+import { isUnstorable } from './storable.ts';
 
 /**
  * An upper bound on a value, known before there is one. `length`: the characters of a text, the items of
@@ -87,7 +87,7 @@ export function boundExpression(
     switch (node.op) {
       case 'value':
         if (node.args instanceof Uint8Array) throw new CostError(node.start, 'bytes are not available here');
-        if (typeof node.args === 'string' && unstorable(node.args))
+        if (typeof node.args === 'string' && isUnstorable(node.args))
           throw new CostError(node.start, 'the text holds a NUL character or half a character');
         return typeof node.args === 'string' ? { length: node.args.length } : scalarBound;
       case 'id': {

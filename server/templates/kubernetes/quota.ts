@@ -1,9 +1,9 @@
 import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
-import type { Rendered } from '../providers/provider.ts';
-import { templateObjects } from '../providers/template-objects.ts';
+import type { RenderedTemplate } from '../../providers/provider.ts';
+import { formatQuantity } from '../../providers/quantity.ts';
+import { templateObjects } from '../../providers/template-objects.ts';
+import { asList, asMap, type Issue } from '../language/tree.ts';
 import { podAt } from './manifest-rules.ts';
-import { formatQuantity } from './quantity.ts';
-import { asList, asMap, type Issue } from './tree.ts';
 
 /** What pods and claims count for in a ResourceQuota: limits in cores and bytes, requests of storage in bytes. */
 interface Need {
@@ -112,10 +112,10 @@ function needOf(objects: readonly Manifest[]): Need {
  * A quota below what the objects of the template need would keep a part of every workspace from starting. Counted are the
  * objects as they go to the cluster, with what we add to them.
  */
-export function quotaIssues(rendered: Pick<Rendered, 'kubernetes' | 'home' | 'manifests'>): Issue[] {
+export function quotaIssues(rendered: Pick<RenderedTemplate, 'kubernetes' | 'home' | 'manifests'>): Issue[] {
   const section = rendered.kubernetes as KubernetesSection | undefined;
   if (!section || Object.keys(section.quota).length === 0) return [];
-  const need = needOf(templateObjects(rendered as Rendered));
+  const need = needOf(templateObjects(rendered as RenderedTemplate));
   const shown = {
     cpus: (value: number) => `${Math.round(value * 1000) / 1000} cores`,
     memory: (value: number) => formatQuantity(Math.round(value)),

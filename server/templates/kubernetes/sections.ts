@@ -1,7 +1,7 @@
 import type { Fault, KubernetesSection } from '@cde/api/templates.ts';
-import { formatQuantity, parseQuantity } from './quantity.ts';
-import type { Path, Source } from './source.ts';
-import { asMap, type Issue } from './tree.ts';
+import { formatQuantity, parseQuantity } from '../../providers/quantity.ts';
+import type { Path, Source } from '../language/source.ts';
+import { asMap, type Issue } from '../language/tree.ts';
 
 /** Names in the namespace that services of a template may not have: the provider's own objects have them. */
 const ownNames = new Set(['workspace', 'builder', 'home', 'builder-cache']);

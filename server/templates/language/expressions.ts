@@ -7,7 +7,7 @@ import {
   type TypeError as TypeCheckError,
 } from '@marcbachmann/cel-js';
 import { type Bound, boundExpression, CostError, expressionFunctions, scalarBound } from './cost.ts';
-import { longestItem, longestString, mostItems } from './parameters.ts';
+import { maxItemCount, maxItemLength, maxStringLength } from './parameters.ts';
 import { didYouMean } from './suggest.ts';
 
 /** What expressions know beside the parameters. `owner.name` is the display name, `workspace.owner` the username. */
@@ -29,7 +29,7 @@ export interface TextFault {
 
 type Part = { text: string } | { expression: string; offset: number };
 
-const longestExpression = 2000;
+const maxExpressionLength = 2000;
 
 /**
  * Splits `a ${{ b }} c` into its texts and expressions. `}}` within a string of the expression, or closing
@@ -119,13 +119,13 @@ function celType(parameter: Partial<Parameter>): string {
 function boundOf(parameter: Partial<Parameter>): Bound {
   if (parameter.type === 'list') {
     return {
-      length: Math.min(Number(parameter.maxItems ?? mostItems), mostItems),
-      item: { length: longestItem },
+      length: Math.min(Number(parameter.maxItems ?? maxItemCount), maxItemCount),
+      item: { length: maxItemLength },
     };
   }
   if (parameter.type !== 'string') return scalarBound;
   if (parameter.options) return { length: Math.max(...parameter.options.map(({ value }) => value.length)) };
-  return { length: Number(parameter.maxLength ?? longestString) };
+  return { length: Number(parameter.maxLength ?? maxStringLength) };
 }
 
 /** Makes the scope of a template's parameters. Incomplete ones (at fault elsewhere) may be among them. */
@@ -151,8 +151,8 @@ export function makeScope(parameters: readonly (Partial<Parameter> & { name: str
     if (source.trim() === '') {
       return { offset: 0, message: 'the expression is empty', hint: 'for example ${{ workspace.name }}' };
     }
-    if (source.length > longestExpression) {
-      return { offset: 0, message: `the expression is longer than ${longestExpression} characters` };
+    if (source.length > maxExpressionLength) {
+      return { offset: 0, message: `the expression is longer than ${maxExpressionLength} characters` };
     }
     try {
       const run = environment.parse(source);

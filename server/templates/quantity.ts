@@ -1,2 +1,0 @@
-// Providers need these too, and stand below.
-export { formatQuantity, parseDuration, parseQuantity } from '../providers/quantity.ts';

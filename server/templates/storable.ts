@@ -1,2 +1,0 @@
-/** What PostgreSQL does not take within JSON: a NUL character, or half a character. */
-export const unstorable = (text: string) => text.includes('\0') || !text.isWellFormed();
