@@ -1,9 +1,9 @@
 import type { Manifest } from '@cde/api/templates.ts';
 import { renderNamespace } from './kubernetes/namespace.ts';
-import type { Rendered } from './provider.ts';
+import type { RenderedTemplate } from './provider.ts';
 
 /** The objects that a workspace of a rendered template gets on a cluster, for checks before it is published. */
-export function templateObjects(template: Rendered): Manifest[] {
+export function templateObjects(template: RenderedTemplate): Manifest[] {
   const spec = { workspaceId: '', owner: 'someone', name: 'example', template };
   const launch = { buildId: '', token: '', serverUrl: '' };
   const options = { namespace: 'example', installation: '', agentImage: '' };

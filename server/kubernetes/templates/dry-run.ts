@@ -4,11 +4,11 @@ import { v7 } from 'uuid';
 import { attempt } from '../../providers/kubernetes/attempt.ts';
 import { KubeError } from '../../providers/kubernetes/client.ts';
 import type { Connections } from '../../providers/kubernetes/connections.ts';
-import { checkParameters } from '../../templates/parameters.ts';
-import { quotaIssues } from '../../templates/quota.ts';
+import { quotaIssues } from '../../templates/kubernetes/quota.ts';
+import { checkParameters } from '../../templates/language/parameters.ts';
+import { formatPath } from '../../templates/language/source.ts';
 import { renderTemplate } from '../../templates/render.ts';
 import type { DryRun } from '../../templates/routes.ts';
-import { formatPath } from '../../templates/source.ts';
 
 /**
  * Applies a template to a cluster as a server-side dry run, as a workspace with these parameters would apply it. An empty
