@@ -16,7 +16,7 @@ test('a flag wins over the environment, and an empty variable is an unset one', 
   expect(readConfig([], { CDE_LISTEN: '' }).listen.port).toBe(7080);
 });
 
-test('beyond loopback the local provider is off unless asked for', () => {
+test('off loopback, the local provider is off by default', () => {
   expect(readConfig([], { CDE_LISTEN: '0.0.0.0:7080' })).toMatchObject({
     localProvider: false,
     loopback: false,
@@ -31,15 +31,15 @@ test('beyond loopback the local provider is off unless asked for', () => {
 });
 
 test.each([
-  [['--listen', 'nowhere'], {}, /--listen is "nowhere".*HOST:PORT/],
+  [['--listen', 'nowhere'], {}, /--listen is invalid \("nowhere"\).*HOST:PORT/],
   [[], { CDE_LISTEN: '127.0.0.1:99999' }, /CDE_LISTEN.*65535/],
   [[], { DATABASE_URL: 'mysql://secret@x' }, /DATABASE_URL.*postgres/],
   [[], { CDE_CONCURRENCY: '0' }, /CDE_CONCURRENCY/],
   [[], { CDE_ACCESS_URL: 'ftp://x' }, /CDE_ACCESS_URL/],
   [[], { CDE_OIDC_ISSUER: 'https://id.example.com' }, /CDE_OIDC_CLIENT_ID/],
-  [[], { CDE_PASSWORD_LOGIN: 'off' }, /nobody could sign in/],
+  [[], { CDE_PASSWORD_LOGIN: 'off' }, /no one could sign in/],
   [['--nonsense'], {}, /nonsense/],
-] as const)('%j %j is refused in words', (args, env, message) => {
+] as const)('%j %j is rejected with a message', (args, env, message) => {
   let thrown: unknown;
   try {
     readConfig([...args], env as Record<string, string>);
@@ -56,7 +56,7 @@ test('every setting is described', () => {
   expect(describeSettings()).toMatch(/--database-url\s+DATABASE_URL/);
 });
 
-test('the names of ports: a wildcard, *.localhost where only this machine is served, else paths', () => {
+test('port host names: a wildcard, *.localhost on loopback, otherwise paths', () => {
   const host = (env: Record<string, string>) => readConfig([], { CDE_DATA_DIR: '/tmp/cde', ...env }).portHost;
   expect(host({})).toBe('.localhost');
   expect(host({ CDE_PORT_HOST: 'off' })).toBe(null);
@@ -66,5 +66,5 @@ test('the names of ports: a wildcard, *.localhost where only this machine is ser
   expect(() => host({ CDE_PORT_HOST: 'dev.example.com' })).toThrow(ConfigError);
   expect(() =>
     host({ CDE_ACCESS_URL: 'https://80--web--ada.example.com', CDE_PORT_HOST: '*.example.com' }),
-  ).toThrow(/name of a port/);
+  ).toThrow(/looks like a shared port/);
 });

@@ -20,8 +20,8 @@ const listenAddress = z
   .refine(({ port }) => port <= 65535, 'a port is at most 65535');
 
 /**
- * What is wrong with a secret key, from the variable or from the file: null is nothing. Whoever can guess it can make the
- * tokens of every agent.
+ * Why a secret key (from the variable or the file) is unacceptable, or null. Anyone who guesses it can forge the tokens of
+ * all agents.
  */
 export function secretKeyIssue(text: string): string | null {
   const key = text.trim();
@@ -33,7 +33,7 @@ export function secretKeyIssue(text: string): string | null {
   return null;
 }
 
-/** Everybody is told this URL, so it holds no credentials; and paths are put at its end. */
+/** This URL is public, so it must not contain credentials, and paths are appended to it. */
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
   const { username, password, search, hash } = new URL(text);
@@ -54,37 +54,37 @@ const proxies = z.string().refine(
         (bits === undefined || (/^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128)))
       );
     }),
-  'write addresses or ranges with commas between, such as 10.0.0.0/8',
+  'write addresses or ranges separated by commas, such as 10.0.0.0/8',
 );
 
-/** Every setting: its flag is the kebab-case of its key, its variable `CDE_` + upper snake case unless named. */
+/** All settings. The flag is the key in kebab-case, and the variable `CDE_` plus upper snake case unless `env` names it. */
 const settings = {
   listen: { schema: listenAddress, default: '127.0.0.1:7080', help: 'Address to listen on' },
   accessUrl: {
     schema: plainUrl,
     default: undefined,
-    help: 'URL that users and agents reach the server by',
+    help: 'URL of the server for users and agents',
   },
   replicaUrl: {
     schema: plainUrl,
     default: undefined,
-    help: 'URL that agents reach this one replica by, where it is not the access URL: in a cluster its pod IP',
+    help: 'URL of this replica for agents, if different from the access URL: in a cluster, its pod IP',
   },
   dataDir: {
     schema: z.string().min(1),
     default: undefined,
-    help: 'Directory of homes, keys and the embedded database',
+    help: 'Directory for homes, keys and the embedded database',
   },
   databaseUrl: {
     schema: z.string().regex(/^postgres(ql)?:\/\//, 'a URL that starts with postgres://'),
     env: 'DATABASE_URL',
     default: undefined,
-    help: 'PostgreSQL 15 or newer; without it the embedded one runs',
+    help: 'PostgreSQL 15 or newer (default: an embedded PostgreSQL)',
   },
   databaseWait: {
     schema: z.coerce.number().min(0).max(3600),
     default: '60',
-    help: 'Seconds to wait at the start for a database that does not answer',
+    help: 'Seconds to wait for an unreachable database at startup',
   },
   secretKey: {
     schema: z.string().superRefine((text, context) => {
@@ -92,58 +92,58 @@ const settings = {
       if (fault !== null) context.addIssue({ code: 'custom', message: fault });
     }),
     default: undefined,
-    help: 'Seals secrets in the database; without it a key file in the data directory. Replicas share it',
+    help: 'Key that encrypts secrets in the database, shared by all replicas (default: a key file in the data directory)',
   },
   localProvider: {
     schema: onOffAuto,
     default: 'auto',
-    help: 'Workspaces on this machine: auto means on only when listening on loopback',
+    help: 'Run workspaces on this machine; auto: only when listening on loopback',
   },
   isolation: {
     schema: z.enum(['auto', 'bwrap', 'unshare', 'none']),
     default: 'auto',
-    help: 'Of the local provider',
+    help: 'Isolation of workspaces of the local provider',
   },
   localNetwork: {
     schema: z.enum(['auto', 'veth', 'pasta', 'shared']),
     default: 'auto',
-    help: "Network of the local provider's workspaces",
+    help: 'Network of workspaces of the local provider',
   },
   cluster: {
     schema: z.string().min(1),
     default: undefined,
-    help: 'A Kubernetes cluster to add as `default`: in-cluster, or the path of a kubeconfig',
+    help: 'Kubernetes cluster to add as `default`: in-cluster, or the path of a kubeconfig',
   },
   clusterPublicEndpoint: {
     schema: plainUrl,
     default: undefined,
-    help: "URL of that cluster's API server as developers reach it, for their kubectl",
+    help: "URL of that cluster's API server for developers' kubectl",
   },
   agentImage: {
     schema: imageName,
     default: 'cde-agent:0.1.0',
-    help: 'Image that brings the agent into pods; docker/Dockerfile makes it',
+    help: 'Image that installs the agent in pods, built by docker/Dockerfile',
   },
   builderImage: {
     schema: imageName,
     default: undefined,
-    help: 'Image of builders whose template names none (moby/buildkit); rootless ones add -rootless to it',
+    help: 'Image of builders whose template does not set one (moby/buildkit); rootless builders append -rootless',
   },
   buildLogs: {
     schema: z.coerce.number().int().min(1).max(10_000),
     default: '20',
-    help: 'How many builds of each workspace keep their log, the newest ones',
+    help: 'Number of newest builds of each workspace whose logs are retained',
   },
   foreignUpdates: {
     schema: z.enum(['on', 'off']),
     default: 'off',
-    help: "Whether owners of the installation may update other people's workspaces",
+    help: "Whether owners of the installation can update other users' workspaces",
   },
-  homeGraceDays: { schema: days, default: '7', help: 'How long the home of a deleted workspace is kept' },
+  homeGraceDays: { schema: days, default: '7', help: 'Days to retain the home of a deleted workspace' },
   orphans: {
     schema: z.enum(['report', 'clean']),
     default: 'report',
-    help: 'What becomes of namespaces without a workspace: reported, or cleaned, their homes kept',
+    help: 'What to do with namespaces that have no workspace: report them, or clean them up and retain their homes',
   },
   paths: {
     schema: z
@@ -151,53 +151,53 @@ const settings = {
       .transform((text) => text.split(',').map((each) => each.trim()))
       .pipe(z.array(PathKind).min(1)),
     default: PathKind.options.join(','),
-    help: 'Kinds of path that sessions may take, with commas between; a template may allow fewer',
+    help: 'Kinds of path that sessions can use, separated by commas; a template can allow fewer',
   },
   udp: {
     schema: UdpListen,
     default: undefined,
-    help: 'PORT or HOST:PORT at which it answers STUN, by UDP, or off; without it the port of --listen',
+    help: 'UDP PORT or HOST:PORT for STUN, or off (default: the port of --listen)',
   },
   udpAddress: {
     schema: HostPort,
     default: undefined,
-    help: 'HOST:PORT at which others reach that; without it the host of the access URL',
+    help: 'Public HOST:PORT of --udp (default: the host of the access URL)',
   },
   portHost: {
     schema: z.literal('off').or(WildcardName),
     default: undefined,
-    help: 'Wildcard name under which shared ports are served; off: by path. Without it *.localhost on a loopback address',
+    help: 'Wildcard host name for shared ports, or off to serve them by path (default: *.localhost on a loopback address)',
   },
   portSharing: {
     schema: z.enum(['off', ...PortLevel.options]),
     default: 'public',
-    help: 'The most that a port may be shared with: off, owner, signed-in, public',
+    help: 'Widest level that ports can be shared at: off, owner, signed-in, public',
   },
-  region: { schema: z.string().max(80), default: '', help: "Region of the server's own satellite" },
-  sessionDays: { schema: days, default: '14', help: 'How long a browser stays signed in' },
-  passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Sign-in with a password' },
+  region: { schema: z.string().max(80), default: '', help: 'Region of the embedded satellite' },
+  sessionDays: { schema: days, default: '14', help: 'Days that a browser stays signed in' },
+  passwordLogin: { schema: z.enum(['on', 'off']), default: 'on', help: 'Allow sign-in with a password' },
   oidcIssuer: { schema: z.url(), default: undefined, help: 'OpenID Connect issuer' },
   oidcClientId: { schema: z.string().min(1), default: undefined, help: 'OpenID Connect client id' },
   oidcClientSecret: { schema: z.string().min(1), default: undefined, help: 'OpenID Connect client secret' },
   oidcName: {
     schema: z.string().min(1).max(40),
     default: 'single sign-on',
-    help: 'What the sign-in button says',
+    help: 'Label of the single sign-on button',
   },
   concurrency: {
     schema: z.coerce.number().int().min(1).max(60),
     default: '10',
-    help: 'Reconcile steps at once',
+    help: 'Maximum number of concurrent reconcile steps',
   },
   trustProxy: {
     schema: proxies,
     default: '',
-    help: 'Addresses of reverse proxies whose X-Forwarded-For is believed, comma separated',
+    help: 'Addresses of reverse proxies whose X-Forwarded-For is trusted, separated by commas',
   },
   logLevel: {
     schema: z.enum(['trace', 'debug', 'info', 'warn', 'error', 'silent']),
     default: 'info',
-    help: 'Least severe log level',
+    help: 'Minimum log level',
   },
 } as const;
 
@@ -212,13 +212,13 @@ export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localPro
   accessUrl: string;
   dataDir: string;
   localProvider: boolean;
-  /** What the names of shared ports end with, `.dev.example.com`; null: they are served by path. */
+  /** The suffix of the host names of shared ports (`.dev.example.com`), or null if they are served by path. */
   portHost: string | null;
-  /** True when only this machine can reach the server. */
+  /** Whether only this machine can reach the server. */
   loopback: boolean;
 }
 
-/** A setting that cannot be used; `main.ts` prints it and exits with 2. */
+/** A setting is invalid; `main.ts` prints the message and hint and exits with 2. */
 export class ConfigError extends Error {
   readonly hint: string;
   constructor(message: string, hint: string) {
@@ -235,10 +235,10 @@ const environmentName = (key: keyof Settings) => {
   return 'env' in setting ? setting.env : variable(key);
 };
 
-/** Variables of other programs of cde, and of the server's tests. */
+/** Variables of other cde programs and of the server's tests. */
 const otherVariables = /^CDE_(CONFIG_DIR|SERVER|TOKEN|WORKSPACE|NAMESPACE|CHECK_REQUIRED|TEST_\w+|PORT_\d+)$/;
 
-/** Names in the environment that look like settings and are none. */
+/** Environment variables that look like settings but are not. */
 export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
   const known = new Set<string>((Object.keys(settings) as (keyof Settings)[]).map(environmentName));
   return Object.keys(env).filter(
@@ -246,7 +246,7 @@ export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
   );
 }
 
-/** `--help` of the server, one line a setting. */
+/** The settings in the server's `--help`, one per line. */
 export function describeSettings(): string {
   return (Object.keys(settings) as (keyof Settings)[])
     .map((key) => {
@@ -262,15 +262,15 @@ function defaultDataDir(env: NodeJS.ProcessEnv): string {
   return join(env.XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'cde');
 }
 
-/** Browsers look for every name under `localhost` on their own machine, so that there ports need no DNS. */
+/** Browsers resolve every name under `localhost` to their own machine, so there ports need no DNS. */
 function portSuffix(given: string | undefined, accessUrl: string): string | null {
   const { hostname } = new URL(accessUrl);
   if (given !== undefined && given !== 'off') {
     const suffix = given.slice(1);
     if (hostname.endsWith(suffix) && hostname.includes('--'))
       throw new ConfigError(
-        `The access URL ${accessUrl} is the name of a port under ${given}.`,
-        'Give the dashboard another name.',
+        `The access URL ${accessUrl} looks like a shared port under ${given}.`,
+        'Choose another host name for the dashboard.',
       );
     return suffix;
   }
@@ -279,7 +279,7 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
     : null;
 }
 
-/** Reads flags, then environment, then defaults; throws ConfigError at the first setting it cannot use. */
+/** Reads flags, then the environment, then defaults. Throws ConfigError at the first invalid setting. */
 export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   let flags: Record<string, string | boolean | undefined>;
   try {
@@ -294,7 +294,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   for (const key of Object.keys(settings) as (keyof Settings)[]) {
     const setting = settings[key];
     const flag = flags[kebab(key)];
-    // An empty variable is an unset one, as Compose files and CI systems write it.
+    // Compose files and CI systems pass an empty variable for an unset one.
     const text = typeof flag === 'string' ? flag : env[environmentName(key)] || setting.default;
     if (text === undefined) continue;
     const parsed = setting.schema.safeParse(text);
@@ -302,7 +302,7 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
       const secret = key === 'databaseUrl' || key === 'secretKey' || key === 'oidcClientSecret';
       const from = typeof flag === 'string' ? `--${kebab(key)}` : environmentName(key);
       throw new ConfigError(
-        `${from}${secret ? '' : ` is ${JSON.stringify(text)}, which`} cannot be used: ${parsed.error.issues[0]?.message}.`,
+        `${from}${secret ? ' is invalid' : ` is invalid (${JSON.stringify(text)})`}: ${parsed.error.issues[0]?.message}.`,
         `${setting.help}.`,
       );
     }
@@ -315,12 +315,12 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   if (given.oidcIssuer && !given.oidcClientId)
     throw new ConfigError(
       'CDE_OIDC_ISSUER is set but CDE_OIDC_CLIENT_ID is not.',
-      'Set both, and CDE_OIDC_CLIENT_SECRET for a confidential client.',
+      'Set both. A confidential client also needs CDE_OIDC_CLIENT_SECRET.',
     );
   if (given.passwordLogin === 'off' && !given.oidcIssuer)
     throw new ConfigError(
-      'Password login is off and no OIDC issuer is set: nobody could sign in.',
-      'Set CDE_OIDC_ISSUER, or leave CDE_PASSWORD_LOGIN on.',
+      'Password sign-in is off and no OIDC issuer is set, so no one could sign in.',
+      'Set CDE_OIDC_ISSUER, or set CDE_PASSWORD_LOGIN to on.',
     );
   const accessUrl = (given.accessUrl ?? `http://${urlHost}:${port}`).replace(/\/+$/, '');
   return {

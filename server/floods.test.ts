@@ -7,7 +7,7 @@ import WebSocket from 'ws';
 import { workspaces } from './database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from './testing.ts';
 
-/** What users can do to the server over the WebSockets that it gives them. */
+/** Abuse of the server's WebSockets by signed-in users. */
 let server: TestServer;
 let url: string;
 let user: TestUser;
@@ -30,7 +30,7 @@ beforeAll(async () => {
   await addWorkspace(user);
 });
 
-/** Their workspace `box`, whose agent has registered, and is silent. */
+/** The user's workspace `box`, whose agent has registered and stays silent. */
 async function addWorkspace(owner: TestUser): Promise<void> {
   const made = await server.request(owner, 'POST', '/api/v1/workspaces', { name: 'box', template: 'small' });
   await server.database.db
@@ -48,7 +48,7 @@ const megabytes = 2 * 1024 * 1024;
 const events = '/api/v1/events';
 const terminal = '/api/v1/workspaces/box/terminal';
 
-/** Floods a socket of the user's, and asks for /healthz all the while. */
+/** Floods a socket of the user while polling /healthz. */
 async function flood(path: string, frames: Buffer, headers: Record<string, string> = {}) {
   let over = false;
   const healthy = (async () => {
@@ -59,7 +59,7 @@ async function flood(path: string, frames: Buffer, headers: Record<string, strin
     } while (!over);
     return answers;
   })();
-  // What is loaded and compiled by the first request of all is not the flood's.
+  // Warm up, so that loading and compiling for the first request is not measured.
   await fetch(`${url}/healthz`);
   const loop = watchLoop();
   const ended = await floodSocket(
@@ -74,8 +74,8 @@ async function flood(path: string, frames: Buffer, headers: Record<string, strin
 }
 
 describe.each([
-  [events, 'nonsense', clientFrame(opcodes.text, 'x'), 'not a message of this protocol'],
-  [events, 'empty messages', clientFrame(opcodes.binary), 'not a message of this protocol'],
+  [events, 'nonsense', clientFrame(opcodes.text, 'x'), 'invalid message'],
+  [events, 'empty messages', clientFrame(opcodes.binary), 'invalid message'],
   [events, 'pings', clientFrame(opcodes.ping), null],
   [events, 'pongs', clientFrame(opcodes.pong), 'too many control frames'],
   [events, 'empty fragments', clientFrame(opcodes.continuation, '', false), null],
@@ -96,7 +96,7 @@ describe.each([
   ],
   [terminal, 'pongs', clientFrame(opcodes.pong), 'too many control frames'],
 ])('2 MB for %s', (path, what, frame, reason) => {
-  test(`of ${what} are read no further than the first few, and hold nobody up`, async () => {
+  test(`${what}: only the first few are read, and other requests are not delayed`, async () => {
     const frames = [repeat(frame, megabytes)];
     if (what === 'empty fragments') frames.unshift(clientFrame(opcodes.text, '', false));
     const ended = await flood(path, Buffer.concat(frames));
@@ -106,7 +106,7 @@ describe.each([
   });
 });
 
-test('a message larger than any of ours ends the events', async () => {
+test('an oversized message closes the events socket', async () => {
   const socket = new WebSocket(url.replace('http', 'ws') + events, {
     headers: { authorization: `Bearer ${user.token}` },
   });
@@ -141,7 +141,7 @@ test.each([
 
   const other = open(user);
   await once(other, 'open');
-  // One that closes makes room.
+  // Closing one makes room for another.
   sockets[0]!.terminate();
   await expect
     .poll(

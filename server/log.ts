@@ -3,7 +3,7 @@ import pretty from 'pino-pretty';
 
 export type { Logger };
 
-/** The keys that pino writes itself: a second one of the same name makes a line that parsers read differently. */
+/** Keys that pino writes itself. Parsers disagree on JSON lines with duplicate keys. */
 const reserved = new Set(['level', 'time', 'msg']);
 
 function withoutReservedKeys(values: Record<string, unknown>): Record<string, unknown> {
@@ -13,7 +13,7 @@ function withoutReservedKeys(values: Record<string, unknown>): Record<string, un
   );
 }
 
-/** The server's log: JSON lines, or short lines on a terminal. What may hold a secret is never written. */
+/** The server's log: JSON lines, or short lines on a terminal. Fields that can contain secrets are redacted. */
 export function makeLog(level: string): Logger {
   return pino(
     {

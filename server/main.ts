@@ -34,32 +34,32 @@ async function connect(
     } catch (error) {
       throw new StartError(
         `The embedded PostgreSQL does not start: ${(error as Error).message}`,
-        `Its files are in ${join(config.dataDir, 'postgres')} (nothing was removed). Or set DATABASE_URL to a PostgreSQL of your own.`,
+        `Its files are in ${join(config.dataDir, 'postgres')}, and nothing was deleted. Alternatively, set DATABASE_URL to your own PostgreSQL.`,
         error,
       );
     }
     if (embedded.adopted) log.info('adopted the PostgreSQL that an earlier server left running');
   }
   const database = openDatabase(embedded?.url ?? config.databaseUrl!, {
-    // A reconcile step holds one connection for its lock and asks on another; requests have ten besides.
+    // A reconcile step uses two connections, one of them for its lock. Requests have ten more.
     max: 10 + 2 * config.concurrency,
     onError: (error) => log.warn({ err: error }, 'a database connection broke'),
   });
   try {
-    await migrateOnceThere(config, database, log);
+    await migrateWhenReachable(config, database, log);
     return { database, embedded };
   } catch (error) {
     await database.close();
-    // An adopted one may be at work for another server.
+    // Another server may be using an adopted one.
     if (!embedded?.adopted) await embedded?.stop();
     throw error;
   }
 }
 
-/** In a cluster server and database start together, in any order: so a database that is away is waited for. */
-async function migrateOnceThere(config: Config, database: Database, log: Logger): Promise<void> {
+/** Migrates once the database is reachable: in a cluster, server and database start at the same time in any order. */
+async function migrateWhenReachable(config: Config, database: Database, log: Logger): Promise<void> {
   const deadline = Date.now() + config.databaseWait * 1000;
-  for (let told = false; ; ) {
+  for (let hasWarned = false; ; ) {
     try {
       await checkSecretKey(database.pool, config);
       for (const name of await migrate(database.pool)) log.info(`migrated: ${name}`);
@@ -68,47 +68,52 @@ async function migrateOnceThere(config: Config, database: Database, log: Logger)
       if (isDatabaseFull(error))
         throw new StartError(
           `The disk of the database is full: ${(error as Error).message}`,
-          'Free space on it, then start again; nothing was lost.',
+          'Free disk space, then start the server again. No data was lost.',
           error,
         );
       if (!isUnavailable(error)) throw error;
-      // Of a name with several addresses each was refused; then only the code says anything.
+      // If a name has several addresses and all refuse, Node's error has a code and no message.
       const why = (error as Error).message || (error as NodeJS.ErrnoException).code;
       if (Date.now() > deadline)
         throw new StartError(
           `The database does not answer: ${why}`,
-          'Check DATABASE_URL and that PostgreSQL runs and lets this machine in; then start again.',
+          'Check DATABASE_URL, that PostgreSQL is running, and that it accepts connections from this machine.',
           error,
         );
-      if (!told) log.warn(`The database does not answer yet (${why}); trying for ${config.databaseWait} s.`);
-      told = true;
+      if (!hasWarned)
+        log.warn(`the database does not answer yet (${why}); retrying for ${config.databaseWait} s`);
+      hasWarned = true;
       await new Promise((resolve) => setTimeout(resolve, 500));
     }
   }
 }
 
-/** On a server without users: makes the owner, and leaves a one-time code for whoever started it. */
+/** On a server without users: creates the owner, and a one-time code for the person who started the server. */
 async function firstStart(
   config: Config,
   database: Database,
 ): Promise<{ code: string; username: string } | null> {
   const file = join(config.dataDir, 'first-start.json');
   const { created, user } = await ensureOwner(database, {
-    // In a workspace it is the developer's name; there nobody is root.
+    // The username becomes a Unix user in workspaces, where it must not be root.
     username: userInfo().username === 'root' ? 'owner' : userInfo().username,
     now: () => new Date(),
   });
   if (!created && !existsSync(file)) return null;
   const before = existsSync(file) ? (JSON.parse(await readFile(file, 'utf8')) as { username: string }) : null;
   const link = await makeOneTimeLink(database, user.id, () => new Date());
-  const told = { url: config.accessUrl, oneTimeCode: link.code, username: before?.username ?? user.username };
-  await writeFile(file, `${JSON.stringify(told)}\n`, { mode: 0o600 });
-  return { code: link.code, username: told.username };
+  const first = {
+    url: config.accessUrl,
+    oneTimeCode: link.code,
+    username: before?.username ?? user.username,
+  };
+  await writeFile(file, `${JSON.stringify(first)}\n`, { mode: 0o600 });
+  return { code: link.code, username: first.username };
 }
 
 /**
- * `sign-in-link [USERNAME]`: the way back in for whoever runs the machine, when an owner has lost password,
- * token and browser. Works beside a running server and without one.
+ * `sign-in-link [USERNAME]`: recovers access for an owner who has lost password, token and browser. Requires access to the
+ * machine. Works with and without a running server.
  */
 async function signInLink(args: string[]): Promise<void> {
   const username = args[0]?.startsWith('-') ? undefined : args[0];
@@ -120,11 +125,11 @@ async function signInLink(args: string[]): Promise<void> {
         ? (await ensureOwner(database, { username: 'owner', now: () => new Date() })).user
         : await findUser(database.db, username);
     if (!user)
-      throw new StartError(`There is no user ${username}.`, 'Leave the name out for the first owner.');
+      throw new StartError(`There is no user ${username}.`, 'Omit the name to sign in as the first owner.');
     const { path, expiresAt } = await makeOneTimeLink(database, user.id, () => new Date());
     process.stdout.write(`${config.accessUrl}${path}\n`);
     process.stderr.write(
-      `Signs ${user.username} in to a browser, once, until ${expiresAt.toLocaleTimeString()}.\n`,
+      `Open the link to sign in as ${user.username}. It works once, until ${expiresAt.toLocaleTimeString()}.\n`,
     );
   } finally {
     await database.close();
@@ -133,8 +138,8 @@ async function signInLink(args: string[]): Promise<void> {
 }
 
 /**
- * `check-config`: whether a server would start with these settings, without starting one. In the chart it runs before an
- * installation or update changes anything; CDE_CHECK_REQUIRED names variables that must be there.
+ * `check-config`: validates the settings without starting a server. The Helm chart runs it before an installation or
+ * upgrade changes anything; CDE_CHECK_REQUIRED lists variables that must be set.
  */
 function checkConfig(args: string[]): void {
   const { env } = process;
@@ -148,10 +153,10 @@ function checkConfig(args: string[]): void {
   for (const name of (env.CDE_CHECK_REQUIRED ?? '').split(' ').filter(Boolean))
     if (!env[name])
       throw new ConfigError(
-        `${name} is empty: its Secret, or the key in it, is not there.`,
-        'Create the Secret in the namespace of the release, or correct its name and key in the values.',
+        `${name} is empty: its Secret, or the key in it, does not exist.`,
+        'Create the Secret in the namespace of the release, or correct its name and key in the Helm values.',
       );
-  process.stdout.write(`The settings can be used; the server is reached at ${config.accessUrl}.\n`);
+  process.stdout.write(`The settings are valid. The access URL is ${config.accessUrl}.\n`);
 }
 
 async function main(): Promise<void> {
@@ -169,21 +174,22 @@ async function main(): Promise<void> {
     return;
   }
   const config = readConfig(args, process.env);
-  // The embedded satellite is one of many tasks here: new objects have their usual space.
+  // Relaying is only one task of this process, so new objects keep their usual space.
   collectBuffersEarly({ smallNewSpace: false });
   useProxyForFetch();
   const log = makeLog(config.logLevel);
   await mkdir(config.dataDir, { recursive: true, mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
     throw new StartError(
-      `The data directory ${config.dataDir} cannot be made: ${systemErrorReason(error) ?? error.message}.`,
-      'Choose another: CDE_DATA_DIR.',
+      `The data directory ${config.dataDir} cannot be created: ${systemErrorReason(error) ?? error.message}.`,
+      'Choose another one with CDE_DATA_DIR.',
       error,
     );
   });
   const { database, embedded } = await connect(config, log);
   embedded?.supervise((event, detail) => {
-    if (event === 'back') log.warn('the embedded PostgreSQL runs again');
-    else log.error(`the embedded PostgreSQL ${event}: ${detail}; it is started again`);
+    if (event === 'restarted') log.warn('restarted the embedded PostgreSQL');
+    else if (event === 'exited') log.error(`the embedded PostgreSQL exited: ${detail}; restarting it`);
+    else log.error(`the embedded PostgreSQL does not start: ${detail}; retrying`);
   });
   const server = await startControlPlane({ config, database, log }).catch(
     async (error: NodeJS.ErrnoException) => {
@@ -192,13 +198,13 @@ async function main(): Promise<void> {
       if (error.code === 'EADDRINUSE')
         throw new StartError(
           `Port ${config.listen.port} on ${config.listen.host} is in use.`,
-          'Another cde may run already. Stop it, or choose another port: CDE_LISTEN=127.0.0.1:7081',
+          'Another cde server may be running. Stop it, or choose another port: CDE_LISTEN=127.0.0.1:7081',
           error,
         );
       if (error.code === 'EACCES' || error.code === 'EADDRNOTAVAIL')
         throw new StartError(
           `Cannot listen on ${config.listen.host}:${config.listen.port}: ${error.message}`,
-          'Choose another address: CDE_LISTEN',
+          'Choose another address with CDE_LISTEN.',
           error,
         );
       throw error;
@@ -210,7 +216,7 @@ async function main(): Promise<void> {
     if (stopping) return;
     stopping = true;
     log.info(`stopping (${why})`);
-    // Should anything hang, the process still ends; whatever was under way is taken up at the next start.
+    // If anything hangs, the process still exits. Builds in progress continue after the next start.
     setTimeout(() => process.exit(1), 20_000).unref();
     await server.stop();
     await database.close();
@@ -218,8 +224,8 @@ async function main(): Promise<void> {
     process.exit(0);
   };
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => void stop(signal));
-  // Started by `cde server start`: without that parent nobody would stop this process.
-  if (process.send) process.on('disconnect', () => void stop('its parent is gone'));
+  // Started by `cde server start`, which is responsible for stopping this process.
+  if (process.send) process.on('disconnect', () => void stop('the parent process exited'));
 
   const first = await firstStart(config, database);
   log.info(
@@ -233,7 +239,7 @@ async function main(): Promise<void> {
   );
   if (process.send) {
     process.send({ type: 'ready', url: config.accessUrl, dataDir: config.dataDir, firstStart: first });
-    // The parent says so when the first start is complete: from then on the code is of no use.
+    // Sent by the parent when the first start is complete and the code is no longer needed.
     process.on('message', (message: { type?: string }) => {
       if (message?.type === 'first-start-done')
         rmSync(join(config.dataDir, 'first-start.json'), { force: true });
@@ -243,8 +249,10 @@ async function main(): Promise<void> {
       `Sign in once as ${first.username}: ${config.accessUrl}/sign-in#code=${first.code}\n`,
     );
   } else if (first) {
-    // Logs are kept, and read by many: whoever has this link is the owner.
-    log.info('nobody has signed in yet: run `cde server sign-in-link` here for the first owner');
+    // The link itself must not be in the log, because it signs anyone who reads it in as the owner.
+    log.info(
+      'no one has signed in yet; run `cde server sign-in-link` on this machine to sign in as the first owner',
+    );
   }
 }
 

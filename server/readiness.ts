@@ -1,20 +1,19 @@
 import type { Database } from './database/pool.ts';
 
-/** By then every agent that can come has come: they report twice a minute, and learn of new replicas by that. */
+/** By then every agent that can connect has done so: agents learn of new replicas when they report, twice a minute. */
 const maxWaitMs = 40_000;
-/** Of the agents of running workspaces; a few are always on the way. */
+/** The share of running workspaces whose agent must be connected; a few are always reconnecting. */
 const requiredShare = 0.95;
 const checkIntervalMs = 500;
 
 /**
- * Whether a load balancer may send clients to this replica. One that has just started beside others is not ready before
- * the agents have come to its relay too: a client that was led to it could not reach its workspace. Alone it is ready
- * at once, as waiting would help nobody.
+ * Whether a load balancer can send clients to this replica. A new replica beside others is not ready until the agents
+ * have connected to its relay, because its clients could not reach their workspaces. A single replica is ready at once.
  */
 export interface Readiness {
-  /** Null when it is ready, else what it waits for. */
+  /** What the replica waits for, or null when it is ready. */
   waitsFor(): string | null;
-  /** Called once the replica has its place among the others. */
+  /** Call once the replica is registered. */
   begin(): void;
   stop(): void;
 }
@@ -23,11 +22,11 @@ export function makeReadiness(options: {
   database: Database;
   /** The URLs of all live replicas. */
   urls: () => Promise<string[]>;
-  /** The workspaces whose agents have come here. */
+  /** The number of workspaces whose agents are connected to this replica. */
   agentsHere: () => number;
 }): Readiness {
   const { database, urls, agentsHere } = options;
-  let waitReason: string | null = 'the start';
+  let waitReason: string | null = 'startup';
   let timer: NodeJS.Timeout | undefined;
   let isStopped = false;
 
@@ -39,10 +38,10 @@ export function makeReadiness(options: {
         );
         const required = Math.ceil(rows[0]!.running * requiredShare);
         waitReason =
-          agentsHere() >= required ? null : `agents: ${agentsHere()} of ${rows[0]!.running} have come`;
+          agentsHere() >= required ? null : `agents: ${agentsHere()} of ${rows[0]!.running} are connected`;
       } else waitReason = null;
     } catch {
-      // The database is away; /readyz says so itself.
+      // The database is unreachable, which /readyz reports itself.
     }
     if (waitReason !== null && !isStopped) timer = setTimeout(() => void check(until), checkIntervalMs);
   }

@@ -55,7 +55,7 @@ test.each([
   });
 });
 
-test('a page that has not changed is not sent again', async () => {
+test('an unchanged page is answered with 304', async () => {
   const first = await app.inject({ url: '/workspaces', headers: html });
   const again = await app.inject({
     url: '/tokens',
@@ -76,7 +76,7 @@ test.each([
   expect((await app.inject({ url, headers: html })).statusCode).toBe(404);
 });
 
-test('what does not ask for HTML gets none', async () => {
+test('requests that do not accept HTML get no page', async () => {
   expect((await app.inject({ url: '/workspaces', headers: { accept: 'application/json' } })).statusCode).toBe(
     404,
   );
@@ -84,7 +84,7 @@ test('what does not ask for HTML gets none', async () => {
   expect((await app.inject({ url: '/api/v1/known' })).json()).toEqual({ known: true });
 });
 
-test('assets are cached for ever and compressed beforehand', async () => {
+test('assets are cached permanently and precompressed', async () => {
   const reply = await app.inject({
     url: '/assets/index-abc.js',
     headers: { 'accept-encoding': 'gzip, br' },
@@ -108,15 +108,15 @@ test.each([
   expect(reply.body).not.toContain('a hash');
 });
 
-test('the policy allows nothing inline and nothing from elsewhere', () => {
+test('the policy forbids inline code and other origins', () => {
   expect(contentSecurityPolicy).not.toMatch(/unsafe|\*|https?:/);
 });
 
-test('pages may open terminals at the satellites that serve them, and nowhere else', async () => {
+test('pages can open terminals only at satellites that serve web', async () => {
   const urls = [
     'https://tokyo.example.com/behind/a/path',
     'http://10.1.2.3:7090',
-    // A satellite says itself where it is.
+    // Satellites report their own URL.
     'https://*',
     'https://*.example.com',
     'https://x;form-action',
@@ -130,14 +130,14 @@ test('pages may open terminals at the satellites that serve them, and nowhere el
       "connect-src 'self' https://tokyo.example.com wss://tokyo.example.com http://10.1.2.3:7090 ws://10.1.2.3:7090",
     ),
   );
-  // The policy of the page that the browser has is another.
+  // The policy of the page has changed.
   const known = await app.inject({ url: '/', headers: html });
   const headers = { ...html, 'if-none-match': String(known.headers.etag) };
   expect((await instance.inject({ url: '/', headers })).statusCode).toBe(200);
   await instance.close();
 });
 
-test('pages come without the database too', async () => {
+test('pages load while the database is unreachable', async () => {
   const instance = await serve(folder, async () => {
     throw new Error('away');
   });
@@ -147,7 +147,7 @@ test('pages come without the database too', async () => {
   await instance.close();
 });
 
-test('without a build, pages say how to make one', async () => {
+test('without a build, pages explain how to build the dashboard', async () => {
   const bare = await serve(join(folder, 'nothing-here'));
   const reply = await bare.inject({ url: '/', headers: html });
   expect(reply.statusCode).toBe(503);

@@ -6,8 +6,8 @@ import fastifyStatic from '@fastify/static';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
 /**
- * Of every page of the dashboard. Nothing inline, nothing from elsewhere: a script that gets into a page
- * by a workspace's name or a log line does not run, and could not call home.
+ * The policy of every dashboard page. Without inline scripts and other origins, a script injected through a workspace
+ * name or a log line neither runs nor sends data anywhere.
  */
 export const contentSecurityPolicy = [
   "default-src 'none'",
@@ -22,8 +22,8 @@ export const contentSecurityPolicy = [
 ].join('; ');
 
 /**
- * The policy of a page that may also open terminals at these satellites: their addresses by http and by WebSocket.
- * A satellite says itself where it is: nothing passes that could be more than one host.
+ * The policy of pages that also open terminals at these satellites, by http and WebSocket. Satellites report their own
+ * URL, so anything that could match more than one host is dropped.
  */
 export function makePagePolicy(satellites: readonly { url: string }[]): string {
   const origins = satellites
@@ -34,8 +34,8 @@ export function makePagePolicy(satellites: readonly { url: string }[]): string {
 }
 
 /**
- * Of the API reference: the same, but for the one <style> that swagger-ui's bundle writes, named by its
- * hash. (`npm run test:browser` tells when a newer bundle writes another.)
+ * The policy of the API reference: additionally allows the <style> that swagger-ui's bundle adds, by its hash.
+ * (`npm run test:browser` fails when a newer bundle adds another.)
  */
 export const docsPolicy = contentSecurityPolicy.replace(
   "style-src 'self'",
@@ -46,26 +46,26 @@ const headers = {
   'content-security-policy': contentSecurityPolicy,
   'x-content-type-options': 'nosniff',
   'x-frame-options': 'DENY',
-  // One-time links carry their code behind `#`, which no referrer holds; this is for the rest of the path.
+  // The code of a one-time link is behind `#`, which is never in a referrer; this covers the rest of the path.
   'referrer-policy': 'no-referrer',
   'cross-origin-opener-policy': 'same-origin',
   'cross-origin-resource-policy': 'same-origin',
   'permissions-policy': 'camera=(), geolocation=(), microphone=(), payment=(), usb=()',
 } as const;
 
-/** How old the list of satellites may be: whoever opens pages all day asks the database no more for it. */
+/** How long the list of satellites is cached, so that page loads do not query the database. */
 const satelliteTtlMs = 5_000;
-/** How long a page waits for that list. */
+/** How long a page load waits for that list. */
 const satelliteTimeoutMs = 1_000;
 
-/** First parts of a path that belong to programs: what is unknown there answers as the API does. */
+/** First path segments of the API: unknown paths below them return an API error instead of the dashboard. */
 const apiPrefixes = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'assets']);
 
 /**
- * Serves the built dashboard: hashed assets to be cached for ever (compressed beforehand by
- * scripts/build-web.mjs), and index.html for every other path that a browser opens.
- * `folder`: where `vite build` left it; without an index.html there, pages say how to build it.
- * `satellites`: those at which pages may open terminals.
+ * Serves the built dashboard: hashed assets that are cached permanently (compressed by scripts/build-web.mjs), and
+ * index.html for every other path that a browser opens.
+ * `folder` is the output of `vite build`; without an index.html there, pages explain how to build it.
+ * `satellites` are those where pages can open terminals.
  */
 export async function registerWeb(
   app: FastifyInstance,
@@ -81,8 +81,7 @@ export async function registerWeb(
     const accepts = request.headers.accept ?? '*/*';
     if (apiPrefixes.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
       return reply.callNotFound();
-    // Asked for again on each visit (it names the hashed assets), answered in a few bytes when it and its policy
-    // are unchanged.
+    // Revalidated on every visit because it references the hashed assets; a 304 if page and policy are unchanged.
     const now = await policy();
     const etag = `"${createHash('sha256').update(html).update(now).digest('base64url').slice(0, 22)}"`;
     reply.headers({ ...headers, 'content-security-policy': now, 'cache-control': 'no-cache', etag });
@@ -116,7 +115,7 @@ export async function registerWeb(
   );
 }
 
-/** The pages' policy of the moment. Where the database is away it is the last one: pages load all the same. */
+/** Caches the page policy. While the database is unreachable the last policy is used, so that pages still load. */
 function cachePolicy(satellites: () => Promise<{ url: string }[]>): () => Promise<string> {
   let known = contentSecurityPolicy;
   let asked = { until: 0, policy: Promise.resolve(known) };
@@ -135,6 +134,6 @@ function cachePolicy(satellites: () => Promise<{ url: string }[]>): () => Promis
 
 const notBuiltPage = `<!doctype html><html lang="en"><meta charset="utf-8"><title>cde</title>
 <h1>The dashboard is not built yet</h1>
-<p>The server runs, and the <code>cde</code> command works. To build the dashboard, run
-<code>node scripts/build-web.mjs</code> in the repository and start the server again; <code>npm start</code> does it by itself.</p></html>
+<p>The server is running, and the <code>cde</code> command works. To build the dashboard, run
+<code>node scripts/build-web.mjs</code> in the repository and restart the server. <code>npm start</code> does both.</p></html>
 `;

@@ -1,6 +1,6 @@
 /**
- * Shares a read among those who ask for the same thing while it is under way: one query serves them all.
- * Only for what may be a few milliseconds old; a failure is everybody's, and is not remembered.
+ * Shares one read among all concurrent callers with the same key. Use it only for values that may be a few milliseconds
+ * old. All callers get the same failure, and neither results nor failures are cached.
  */
 export function makeCoalescer<T>(): (key: string, read: () => Promise<T>) => Promise<T> {
   const pending = new Map<string, Promise<T>>();

@@ -11,7 +11,7 @@ beforeEach(async () => {
 });
 afterEach(() => rm(folder, { recursive: true, force: true }));
 
-test('starts, is adopted by a second start, keeps its data over kill -9, and stops', async () => {
+test('starts, is adopted by a second start, keeps its data through kill -9, and stops', async () => {
   const first = await startEmbedded(folder);
   const database = openDatabase(first.url);
   await database.pool.query('CREATE TABLE kept (n int); INSERT INTO kept VALUES (42)');
@@ -30,7 +30,7 @@ test('starts, is adopted by a second start, keeps its data over kill -9, and sto
   await third.stop();
 });
 
-test('listens on no network, only on its socket', async () => {
+test('listens only on its Unix socket', async () => {
   const embedded = await startEmbedded(folder);
   const database = openDatabase(embedded.url);
   expect((await database.pool.query('SHOW listen_addresses')).rows).toEqual([{ listen_addresses: '' }]);

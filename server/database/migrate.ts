@@ -5,7 +5,7 @@ import { Logger, runMigrations } from 'graphile-worker';
 import type pg from 'pg';
 
 const folder = fileURLToPath(new URL('../../migrations/', import.meta.url));
-/** Any constant does, as long as every replica takes the same: ASCII of `cdemig`. */
+/** An arbitrary constant that all replicas share: ASCII of `cdemig`. */
 const lockKey = 0x6364656d6967n;
 
 export class MigrationError extends Error {
@@ -17,16 +17,16 @@ export class MigrationError extends Error {
   }
 }
 
-/** The migrations that this program knows, by number: `0001_name.sql`. */
+/** The migrations of this release (`0001_name.sql`), ordered by number. */
 export async function knownMigrations(): Promise<{ number: number; name: string; path: string }[]> {
   const files = (await readdir(folder)).filter((file) => /^\d{4}_.*\.sql$/.test(file)).sort();
   return files.map((file) => ({ number: Number(file.slice(0, 4)), name: file, path: join(folder, file) }));
 }
 
 /**
- * Brings the database up to this program, forward only, each migration in its own transaction. Replicas
- * that start together wait for each other on an advisory lock. A database newer than the program is refused.
- * Returns the names of the migrations it ran.
+ * Migrates the database to this release, forward only, each migration in its own transaction. Replicas that start at the
+ * same time wait for each other on an advisory lock. Throws MigrationError if the database is newer than the release.
+ * Returns the names of the migrations that ran.
  */
 export async function migrate(pool: pg.Pool): Promise<string[]> {
   const known = await knownMigrations();
@@ -38,9 +38,9 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
     if ((version[0]?.v ?? 0) < 150000)
       throw new MigrationError(
         'This PostgreSQL is older than 15.',
-        'Point DATABASE_URL at PostgreSQL 15 or newer, or leave it out for the embedded one.',
+        'Point DATABASE_URL at PostgreSQL 15 or newer, or unset it to use the embedded one.',
       );
-    // Another replica may be migrating, and a migration takes as long as it takes.
+    // Another replica may be running a long migration while this one waits for the lock.
     await client.query('SET statement_timeout = 0');
     await client.query('SELECT pg_advisory_lock($1)', [lockKey]);
     try {
@@ -54,8 +54,8 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
       const ours = known.at(-1)?.number ?? 0;
       if (newest && newest.number > ours)
         throw new MigrationError(
-          `The database is at migration ${newest.name}, newer than this program (${ours}).`,
-          'Start the version of cde that last ran on it, or a newer one; nothing was changed.',
+          `The database is at migration ${newest.name}, which is newer than this release of cde (${ours}).`,
+          'Start the version of cde that last used this database, or a newer one. Nothing was changed.',
         );
       const done = new Set(rows.map((row) => row.number));
       const ran: string[] = [];
@@ -76,7 +76,7 @@ export async function migrate(pool: pg.Pool): Promise<string[]> {
         }
         ran.push(migration.name);
       }
-      // The job queue's own tables, under the same lock.
+      // graphile-worker's own tables, under the same lock.
       await runMigrations({ pgPool: pool, logger: new Logger(() => () => {}) });
       return ran;
     } finally {

@@ -3,7 +3,7 @@ import pg from 'pg';
 import * as schema from './schema.ts';
 
 export type Db = NodePgDatabase<typeof schema>;
-/** A Db, or a transaction of it: what a store's functions take. */
+/** A Db or a transaction, so that a store's functions work in both. */
 export type Queryable = Db | Parameters<Parameters<Db['transaction']>[0]>[0];
 
 export interface Database {
@@ -13,7 +13,7 @@ export interface Database {
   close(): Promise<void>;
 }
 
-/** Opens a pool. `max` connections; a connection attempt gives up after 5 s so that a request can answer 503. */
+/** Opens a connection pool. Connecting times out after 5 s so that a request can fail with 503. */
 export function openDatabase(
   url: string,
   options: { max?: number; onError?: (error: Error) => void } = {},
@@ -22,24 +22,24 @@ export function openDatabase(
     connectionString: url,
     max: options.max ?? 20,
     connectionTimeoutMillis: 5_000,
-    // A replica cut off from its database must notice: its advisory lock is then already somebody else's.
+    // A replica that is cut off from its database must notice, because another replica then takes its advisory lock.
     keepAlive: true,
     keepAliveInitialDelayMillis: 10_000,
-    // Ours take milliseconds; one stuck behind somebody's lock must not hold a connection for ever.
+    // Our statements take milliseconds. One blocked on a lock must not hold a connection indefinitely.
     statement_timeout: 30_000,
     application_name: 'cde',
   });
-  // An idle connection that breaks is replaced by the pool; without a listener the process would end.
+  // The pool replaces a broken idle connection, but without a listener the error would end the process.
   pool.on('error', (error) => options.onError?.(error));
-  // And one that breaks while it is lent out tells whoever has it by its failed query.
+  // A broken connection in use fails its query; this listener keeps it from ending the process as well.
   pool.on('connect', (client) => client.on('error', (error) => options.onError?.(error)));
   return { url, pool, db: drizzle(pool, { schema }), close: () => pool.end() };
 }
 
-/** True when PostgreSQL has no room left on its disk. */
+/** Whether PostgreSQL's disk is full. */
 export const isDatabaseFull = (error: unknown): boolean => postgresError(error)?.code === '53100';
 
-/** True for failures of PostgreSQL as a whole (not reached, going down, no room), as against those of a statement. */
+/** Whether PostgreSQL as a whole failed (unreachable, shutting down, out of resources) rather than one statement. */
 export function isUnavailable(error: unknown): boolean {
   for (let e = error; e instanceof Error; e = e.cause as Error) {
     const code = (e as NodeJS.ErrnoException).code ?? '';
@@ -59,19 +59,19 @@ export function isUnavailable(error: unknown): boolean {
   return false;
 }
 
-/** The PostgreSQL error underneath (Drizzle wraps it), with its SQLSTATE and constraint. */
+/** The PostgreSQL error with its SQLSTATE and constraint, which Drizzle wraps in its own. */
 export function postgresError(error: unknown): pg.DatabaseError | null {
   for (let e = error; e instanceof Error; e = e.cause as Error) if (e instanceof pg.DatabaseError) return e;
   return null;
 }
 
-/** True when `error` says that a row would break the unique constraint or index `constraint`. */
+/** Whether `error` is a violation of a unique constraint or index (of `constraint`, if given). */
 export function isDuplicate(error: unknown, constraint?: string): boolean {
   const found = postgresError(error);
   return found?.code === '23505' && (constraint === undefined || found.constraint === constraint);
 }
 
-/** True when a value holds what PostgreSQL's text and jsonb cannot: NUL, or half of a surrogate pair. */
+/** Whether a value contained what PostgreSQL's text and jsonb cannot store: NUL, or a lone surrogate. */
 export function isUnstorable(error: unknown): boolean {
   const found = postgresError(error);
   return (

@@ -3,17 +3,17 @@ import pg from 'pg';
 import type { Logger } from '../log.ts';
 import type { Database } from './pool.ts';
 
-/** The first half of every replica's advisory lock; any constant does. ASCII of `cder`. */
+/** The first half of every replica's advisory lock, an arbitrary constant: ASCII of `cder`. */
 const lockClass = 0x63646572;
-/** How often a replica looks for dead ones: their leases pass on within about this time. */
+/** How often a replica looks for dead ones, and so how long their jobs stay locked. */
 const checkIntervalMs = 1_000;
 
 export interface Replica {
-  /** Takes a place among the replicas; resolves once it is held, retrying while the database is away. */
+  /** Registers this replica. Retries while the database is unreachable. */
   join(): Promise<void>;
-  /** Called when the place is lost: the connection that held it broke. */
+  /** Called when the connection that holds the registration breaks. */
   onLost(listener: () => void): void;
-  /** The job runner's workers from now on; the jobs of those before are freed. */
+  /** Records the ids of the job runner's workers, and unlocks the jobs of the previous ones. */
   setWorkers(ids: string[]): Promise<void>;
   /** The URLs of all live replicas, this one's first. */
   urls(): Promise<string[]>;
@@ -21,9 +21,9 @@ export interface Replica {
 }
 
 /**
- * A replica proves that it lives by holding an advisory lock on a connection of its own: when its
- * process dies, PostgreSQL frees the lock at once, with no clocks to compare. Whoever then gets the
- * lock frees the dead one's jobs.
+ * A replica proves that it is alive by holding an advisory lock on a dedicated connection. When its process dies,
+ * PostgreSQL releases the lock at once, without comparing clocks. The replica that gets the lock next unlocks the dead
+ * replica's jobs.
  */
 export function makeReplica(options: {
   database: Database;
@@ -58,7 +58,7 @@ export function makeReplica(options: {
           await holder.query('DELETE FROM replicas WHERE number = $1', [row.number]);
           log.info(
             { replica: row.number, host: row.hostname, pid: row.pid },
-            'a replica is gone; its work was taken over',
+            'a replica died; its jobs were released',
           );
         } finally {
           await holder.query('SELECT pg_advisory_unlock($1, $2)', [lockClass, row.number]);
@@ -67,7 +67,7 @@ export function makeReplica(options: {
         holder.release();
       }
     }
-    // A replica killed before it had written down its workers' names leaves jobs that nobody would free.
+    // A replica killed before it recorded its workers leaves locked jobs that belong to no row of `replicas`.
     await database.pool.query(
       `SELECT graphile_worker.force_unlock_workers(array_agg(DISTINCT locked_by))
          FROM graphile_worker._private_jobs
@@ -87,7 +87,7 @@ export function makeReplica(options: {
   }
 
   async function attempt(): Promise<void> {
-    // The job runner may end, and start again, without the place having been lost.
+    // The job runner can restart while the registration is still held.
     if (client) return;
     const fresh = new pg.Client({
       connectionString: database.url,
@@ -107,7 +107,7 @@ export function makeReplica(options: {
     fresh.on('end', lost);
     await fresh.connect();
     try {
-      // The row and its lock come together, or another replica could take the row for a dead one's.
+      // Row and lock in one transaction: a row without its lock looks like a dead replica.
       await fresh.query('BEGIN');
       const { rows } = await fresh.query<{ number: number }>(
         'INSERT INTO replicas (hostname, pid, version, url) VALUES ($1, $2, $3, $4) RETURNING number',
@@ -133,7 +133,7 @@ export function makeReplica(options: {
           return;
         } catch (error) {
           if (hasLeft) return;
-          log.debug({ err: error }, 'cannot join the replicas yet');
+          log.debug({ err: error }, 'cannot register this replica yet');
           await new Promise((resolve) => setTimeout(resolve, 500));
         }
       }
@@ -142,7 +142,7 @@ export function makeReplica(options: {
       listeners.push(listener);
     },
     async setWorkers(ids) {
-      // Those before them have ended, perhaps without a database to say so to: what they held is free.
+      // The previous workers have ended, possibly while the database was unreachable, and left jobs locked.
       await database.pool.query(
         'SELECT graphile_worker.force_unlock_workers(worker_ids) FROM replicas WHERE number = $1',
         [number],

@@ -27,7 +27,6 @@ import {
 } from 'drizzle-orm/pg-core';
 import type { ProviderState, RenderedTemplate } from '../providers/provider.ts';
 
-/** Drizzle's view of migrations/; the SQL there is what counts (keys, checks and indexes live in it alone). */
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
 const timestamptz = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
 
@@ -57,7 +56,7 @@ export const oidcIdentities = pgTable(
 export const browserSessions = pgTable('browser_sessions', {
   id: uuid('id').primaryKey(),
   tokenHash: bytea('token_hash').notNull(),
-  /** Of the session key, which is never in the cookie. */
+  /** The hash of the session key, which is never in the cookie. */
   keyHash: bytea('key_hash').notNull(),
   userId: uuid('user_id').notNull(),
   createdAt: timestamptz('created_at').notNull().defaultNow(),
@@ -209,7 +208,7 @@ export const clusters = pgTable('clusters', {
   createdAt: timestamptz('created_at').notNull().defaultNow(),
 });
 
-/** Satellites that are programs of their own; the server's embedded ones are not here. */
+/** Standalone satellites; the embedded satellites of the server have no row. */
 export const satellites = pgTable('satellites', {
   id: uuid('id').primaryKey(),
   name: text('name').notNull(),
@@ -228,7 +227,7 @@ export const satellites = pgTable('satellites', {
   createdAt: timestamptz('created_at').notNull().defaultNow(),
 });
 
-/** What the agent reported of the startup script. */
+/** The agent's report on the startup script. */
 export type StartupReport =
   | { state: 'running' }
   | { state: 'none' }
@@ -280,7 +279,7 @@ export const buildLogSizes = pgTable('build_log_sizes', {
   removed: boolean('removed').notNull().default(false),
 });
 
-/** Ports of workspaces that their owners have shared. */
+/** Workspace ports that their owners have shared. */
 export const portShares = pgTable(
   'port_shares',
   {
@@ -292,7 +291,7 @@ export const portShares = pgTable(
   (t) => [primaryKey({ columns: [t.workspaceId, t.port] })],
 );
 
-/** Codes by which a browser that is signed in to the dashboard gets a cookie of a port's own name. */
+/** One-time codes that a browser signed in to the dashboard exchanges for a cookie on a port's own host name. */
 export const portCodes = pgTable('port_codes', {
   codeHash: bytea('code_hash').primaryKey(),
   sessionId: uuid('session_id').notNull(),

@@ -4,16 +4,14 @@ import pg from 'pg';
 import type { Logger } from '../log.ts';
 import type { Database } from './pool.ts';
 
-/** How often the database is asked for a sign of life. */
 const checkIntervalMs = 1_000;
-/** After so many looks without an answer it counts as silent: about as many seconds. */
+/** The database counts as unresponsive after this many checks without an answer: about 4 s. */
 const maxMissedChecks = 4;
 
 /**
- * Breaks the pool's connections when the database falls silent: a machine that hangs or a network that
- * swallows packets ends no connection, and every query would wait for ever where it could say 503. A
- * query may take as long as it likes, for as long as the database answers another connection meanwhile.
- * Returns the way to stop.
+ * Destroys the pool's connections when the database stops answering. A frozen machine or a network that drops packets
+ * closes no connection, so queries would hang instead of failing with 503. Slow queries are unaffected as long as the
+ * database answers a second connection. Returns a function that stops the watchdog.
  */
 export function watchDatabase(database: Database, log: Logger): () => Promise<void> {
   const { pool, url } = database;
@@ -27,7 +25,7 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
   pool.on('remove', remove);
   let silent = false;
 
-  /** Whether `answer` comes in time. Counted in looks: a process that stood still itself blames nobody. */
+  /** Counts checks instead of time, so that a process that was itself suspended does not blame the database. */
   async function settlesInTime(answer: Promise<unknown>): Promise<boolean> {
     let settled = false;
     const end = answer.then(
@@ -40,15 +38,15 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
   }
 
   function destroyConnections(): void {
-    if (!silent) log.error('the database does not answer; its connections are broken off');
+    if (!silent) log.error('the database does not respond; closing all connections to it');
     silent = true;
-    const error = Object.assign(new Error('the database fell silent'), { code: 'ETIMEDOUT' });
-    // With an error, so that whoever has the connection hears of it; `end()` would say nothing to them.
+    const error = Object.assign(new Error('the database does not respond'), { code: 'ETIMEDOUT' });
+    // Destroyed with an error so that waiting queries fail; `end()` would leave them waiting.
     for (const client of clients)
       (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy(error);
   }
 
-  /** Asks on one connection until it breaks or there is no answer. */
+  /** Queries on one connection until it breaks or stays unanswered. */
   async function probe(): Promise<void> {
     const client = new pg.Client({ connectionString: url, keepAlive: true, application_name: 'cde-watch' });
     client.on('error', () => {});
@@ -60,19 +58,19 @@ export function watchDatabase(database: Database, log: Logger): () => Promise<vo
         const query = client.query('SELECT 1');
         if (!(await settlesInTime(query))) return destroyConnections();
         await query;
-        if (silent) log.warn('the database answers again');
+        if (silent) log.warn('the database responds again');
         silent = false;
         await pause();
       }
     } finally {
-      // One that never got as far as connecting would wait for a goodbye.
+      // `end()` would wait indefinitely on a client that never connected.
       (client as unknown as { connection: { stream: Socket } }).connection.stream.destroy();
     }
   }
 
   const watching = (async () => {
     while (!ending.signal.aborted) {
-      await probe().catch((error) => log.debug({ err: error }, 'the database cannot be watched'));
+      await probe().catch((error) => log.debug({ err: error }, 'the database watchdog cannot connect'));
       await pause();
     }
   })();

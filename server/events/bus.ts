@@ -2,34 +2,34 @@ import { randomUUID } from 'node:crypto';
 import pg from 'pg';
 import type { Logger } from '../log.ts';
 
-/** Something changed. Only ids travel; who wants the thing reads it. */
+/** Something changed. Carries only ids; subscribers read the current state themselves. */
 export interface Change {
   workspaceId: string;
-  /** Set when this build, or its log, changed. */
+  /** Set when this build or its log changed. */
   buildId?: string;
 }
 
 export interface Bus {
   publish(change: Change): void;
-  /** Returns the way to unsubscribe. `lost` is called when changes of other replicas may have been missed. */
+  /** Returns a function that unsubscribes. `onGap` is called when changes of other replicas may have been missed. */
   subscribe(onChange: (change: Change) => void, onGap?: () => void): () => void;
-  /** A user was suspended or deleted: told at once, by this replica and the others. */
+  /** Announces at once, on all replicas, that a user was suspended or deleted. */
   publishRevocation(userId: string): void;
-  /** Returns the way to unsubscribe. */
+  /** Returns a function that unsubscribes. */
   subscribeRevocations(onRevoked: (userId: string) => void): () => void;
   start(): Promise<void>;
   close(): Promise<void>;
 }
 
 const changeChannel = 'cde_changes';
-/** One of its own: replicas of an earlier release do not listen to it, and need not understand it. */
+/** A separate channel, because replicas of an earlier release would not understand these messages on the other. */
 const revocationChannel = 'cde_users';
-/** NOTIFY takes a lock of the whole database at commit, so one batch per replica and 50 ms (design.md, decision 3). */
+/** NOTIFY takes a database-wide lock at commit, so each replica sends at most one batch per 50 ms. */
 const batchIntervalMs = 50;
-/** PostgreSQL refuses payloads of 8,000 bytes. */
+/** PostgreSQL rejects payloads of 8,000 bytes or more. */
 const maxBatchSize = 80;
 
-/** Changes within this replica at once, and among replicas by batched NOTIFY. */
+/** Delivers changes within this replica immediately, and to other replicas by batched NOTIFY. */
 export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): Bus {
   const { pool, log } = options;
   const self = randomUUID();
@@ -53,10 +53,10 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
       const batch = changes
         .slice(at, at + maxBatchSize)
         .map(({ workspaceId, buildId }) => (buildId ? [workspaceId, buildId] : [workspaceId]));
-      // A lost batch costs others a late view, never a wrong one: they also poll.
+      // If a batch is lost, other replicas update later: they also poll.
       await pool
         .query('SELECT pg_notify($1, $2)', [changeChannel, JSON.stringify([self, batch])])
-        .catch((error) => log.debug({ err: error }, 'changes were not announced'));
+        .catch((error) => log.debug({ err: error }, 'could not notify other replicas of changes'));
     }
   }
 
@@ -81,7 +81,7 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
     client.on('notification', ({ channel: on, payload }) => {
       if (on === revocationChannel) {
         const [from, userId] = JSON.parse(payload ?? '[]') as [string, string];
-        if (from !== self) for (const tell of revocationListeners) tell(userId);
+        if (from !== self) for (const listener of revocationListeners) listener(userId);
         return;
       }
       const [from, batch] = JSON.parse(payload ?? '[]') as [string, [string, string?][]];
@@ -112,11 +112,11 @@ export function makeBus(options: { url: string; pool: pg.Pool; log: Logger }): B
       return () => subscribers.delete(subscriber);
     },
     publishRevocation(userId) {
-      for (const tell of revocationListeners) tell(userId);
-      // Lost, it costs the others some seconds: they also poll.
+      for (const listener of revocationListeners) listener(userId);
+      // If it is lost, other replicas notice a few seconds later: they also poll.
       pool
         .query('SELECT pg_notify($1, $2)', [revocationChannel, JSON.stringify([self, userId])])
-        .catch((error) => log.debug({ err: error }, 'a change of a user was not announced'));
+        .catch((error) => log.debug({ err: error }, 'could not notify other replicas of a revocation'));
     },
     subscribeRevocations(onRevoked) {
       revocationListeners.add(onRevoked);

@@ -15,14 +15,14 @@ import { makeSocketLimiter } from '../http/socket-limiter.ts';
 import type { Logger } from '../log.ts';
 import type { Bus, Change } from './bus.ts';
 
-/** How the hub sees things; given by the nouns that stand above it. */
+/** How the hub reads topics. Implemented by the rooms above this one. */
 export interface TopicReader {
   workspace(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   build(id: string): Promise<{ ownerId: string; message: (topic: string) => ServerMessage } | null>;
   log(buildId: string, after: number): Promise<LogLine[]>;
-  /** The lines as others than the workspace's owner read them. */
+  /** Removes what only the workspace's owner can see. */
   redactLines(lines: LogLine[]): LogLine[];
-  /** The last line's number now. */
+  /** The number of the last line. */
   logEnd(buildId: string): Promise<number>;
   canRead(actor: UserActor, ownerId: string): boolean;
 }
@@ -31,21 +31,21 @@ interface Subscriber {
   actor: UserActor;
   socket: WebSocket;
   topics: Set<string>;
-  /** Topics of which it missed something while it was too slow. */
+  /** Topics with messages that were dropped because the subscriber was too slow. */
   missedTopics: Set<string>;
 }
 
-/** A subscriber that has this much unsent gets no more until it has caught up, and is then told to fetch afresh. */
+/** Above this many unsent bytes a subscriber's messages are dropped. Once it has caught up it gets a resync instead. */
 const slowBytes = 1024 * 1024;
-/** Changes of one workspace within this time are read and sent once. */
+/** Changes of one workspace within this time are sent as one message. */
 const coalesceMs = 25;
 const maxTopics = 500;
-/** A dashboard that leaves one page of 500 topics for another sends a thousand messages, and then few for a while. */
+/** Navigating between two pages of 500 topics sends a thousand messages at once, and then few for a while. */
 const budget: SocketBudget = { frames: { perSecond: 50, burst: 2_000 }, maxMessage: 1024 };
-/** Changes that arrive while a subscriber reads nothing are dropped; what it asked for itself ends it here. */
+/** Changes for a slow subscriber are dropped, but replies to its own messages are not: above this it is disconnected. */
 const maxUnsentBytes = 4 * slowBytes;
 
-/** Live events for dashboards: each gets what it subscribed to, encoded once for all who share a topic. */
+/** Serves live events to dashboards. Each message is encoded once for all subscribers of a topic. */
 export function makeHub(
   app: FastifyInstance,
   { bus, reader, log }: { bus: Bus; reader: TopicReader; log: Logger },
@@ -123,11 +123,11 @@ export function makeHub(
         timer = null;
         const changes = [...pending.values()];
         pending.clear();
-        // One after the other: log lines must not overtake each other.
+        // Sequential, so that log lines stay in order.
         broadcasting = broadcasting.then(async () => {
           for (const change of changes)
             await broadcastChange(change).catch((error) =>
-              log.debug({ err: error }, 'an event could not be told'),
+              log.debug({ err: error }, 'could not broadcast an event'),
             );
         });
       }, coalesceMs);
@@ -154,7 +154,7 @@ export function makeHub(
             ? await reader.build(id)
             : null;
       if (!found || !reader.canRead(subscriber.actor, found.ownerId))
-        return replyError('not-found', `There is no ${topic} that you may see.`);
+        return replyError('not-found', `There is no ${topic} that you can see.`);
     }
     if (subscriber.socket.readyState !== subscriber.socket.OPEN) return;
     if (kind === 'build' && !byTopic.has(topic)) logPosition.set(topic, await reader.logEnd(id!));
@@ -165,7 +165,7 @@ export function makeHub(
       byTopic.set(topic, audience);
     }
     audience.add(subscriber);
-    // From here on nothing is missed: what came before, the client fetches once it has this.
+    // The client fetches the current state after this reply, so no change is lost in between.
     reply({ type: 'subscribed', topic });
   }
 
@@ -201,7 +201,7 @@ export function makeHub(
       subscribers.add(subscriber);
       limitSocket(socket, budget);
       const { role, scopes } = subscriber.actor;
-      // Topics were granted to the role of then: with another one, the client comes again and asks anew.
+      // Topics were authorized for the old role: after a change the client must reconnect and subscribe again.
       reauthorizeSocket(
         app,
         socket,
@@ -214,8 +214,8 @@ export function makeHub(
       socket.on('message', (data: Buffer) => {
         if (isRejected(socket) || socket.readyState !== socket.OPEN) return;
         const message = ClientMessage.safeParse(safeJson(data));
-        if (!message.success) return rejectSocket(socket, policyViolation, 'not a message of this protocol');
-        // Each costs a query, one after the other; who asks for more at once is no dashboard.
+        if (!message.success) return rejectSocket(socket, policyViolation, 'invalid message');
+        // Each message costs a query and they run one at a time; a dashboard never queues this many.
         if (waiting >= 2 * maxTopics)
           return rejectSocket(socket, policyViolation, 'too many messages at once');
         waiting += 1;
@@ -225,7 +225,7 @@ export function makeHub(
             if (message.data.type === 'subscribe') await subscribe(subscriber, message.data.topic);
             else unsubscribe(subscriber, message.data.topic);
           })
-          .catch((error) => log.debug({ err: error }, 'a subscription failed'))
+          .catch((error) => log.debug({ err: error }, 'could not subscribe to a topic'))
           .finally(() => {
             waiting -= 1;
           });

@@ -1,7 +1,7 @@
 import type { Permission, Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
 
-/** Who makes a request, as identity found out. */
+/** Who makes a request, as authenticated by server/identity. */
 export type Actor =
   | { kind: 'anonymous' }
   | {
@@ -10,7 +10,7 @@ export type Actor =
       username: string;
       role: Role;
       scopes: Scope[];
-      /** What to end at sign-out: the browser session or the token. */
+      /** The browser session or token that sign-out ends. */
       via: { kind: 'cookie' | 'token'; id: string };
     }
   | { kind: 'agent'; workspaceId: string; buildId: string }
@@ -20,28 +20,28 @@ export type UserActor = Extract<Actor, { kind: 'user' }>;
 export type AgentActor = Extract<Actor, { kind: 'agent' }>;
 export type SatelliteActor = Extract<Actor, { kind: 'satellite' }>;
 
-/** The part of a request that the audit log and the stores want. */
+/** The part of a request that stores and the audit log need. */
 export interface Caller<A extends Actor = Actor> {
   actor: A;
   requestId: string;
   ip: string;
 }
 
-/** What http asks of identity, so that it stands below it. Each throws a Problem. */
+/** What HTTP needs from identity. Declared here so that http does not import identity. Every method throws a Problem. */
 export interface Auth {
-  /** From the Authorization header, or the cookie with its session key; CSRF is checked here. */
+  /** Reads the Authorization header, or the cookie with its session key. Includes the CSRF check. */
   authenticate(
     headers: Record<string, string | string[] | undefined>,
     request: { method: string; ip: string },
   ): Promise<Actor>;
   /**
-   * The ids of the browser sessions whose cookie this is. A cookie authenticates nobody, as other ports of the host get it
-   * too: only for a second check of what somebody has proven already.
+   * The ids of the browser sessions that this cookie belongs to. A cookie alone does not authenticate, because browsers
+   * send it to every port of the host. Use this only to confirm a user who is already authenticated.
    */
   findSessionsByCookie(cookie: string | undefined): Promise<string[]>;
-  /** `ownerId`: whose the thing is. Without it, asks whether the actor may at all (on its own things at least). */
+  /** Without `target`, checks that the actor has the permission at all, at least on their own resources. */
   authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void;
-  /** Runs `work` once per (user, key): a repeated request gets the first one's reply. */
+  /** Runs `work` once per (user, key). A repeated request gets the first reply. */
   runIdempotent(
     actor: UserActor,
     key: string,

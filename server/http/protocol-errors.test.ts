@@ -6,7 +6,7 @@ import type { Auth } from './actor.ts';
 import { protocolErrorOptions, rejectWhileClosing } from './protocol-errors.ts';
 import { installHttp } from './serve.ts';
 
-/** Whatever a client sends, what it gets back has the form of our errors. */
+/** Errors of Fastify and Node's HTTP parser must look like every other API error. */
 let server: TestServer;
 let user: TestUser;
 beforeAll(async () => {
@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** Sends these bytes and takes what comes back. */
+/** Sends raw bytes and returns the reply. */
 async function send(text: string): Promise<{ status: number; body: { code: string; message: string } }> {
   const { port } = server.app.server.address() as AddressInfo;
   const socket = connect({ port, host: '127.0.0.1' });
@@ -69,7 +69,7 @@ test.each([
   });
 });
 
-test('a size that no terminal has is refused before the upgrade', async () => {
+test('an invalid terminal size is rejected before the upgrade', async () => {
   const upgrade =
     'connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n';
   for (const query of ['cols=0', 'cols=x', 'rows=1e9', 'terminal=../x'])
@@ -79,7 +79,7 @@ test('a size that no terminal has is refused before the upgrade', async () => {
     });
 });
 
-test('of what costs much, one user may have a few in progress, and another has theirs', async () => {
+test('expensive requests are limited per user', async () => {
   const other = await server.addUser('eyes', 'auditor');
   const asked = await Promise.all(
     Array.from({ length: 30 }, () => server.request(user, 'GET', '/api/v1/audit')),
@@ -95,7 +95,7 @@ test('of what costs much, one user may have a few in progress, and another has t
   expect((await server.request(user, 'GET', '/api/v1/audit')).status).toBe(200);
 });
 
-test('a server that closes refuses in our form what comes while it takes leave', async () => {
+test('requests during shutdown get an API error', async () => {
   const app = Fastify({ ...protocolErrorOptions });
   rejectWhileClosing(app);
   installHttp(app, { auth: {} as Auth, checkReplies: false });
@@ -118,7 +118,7 @@ test('a server that closes refuses in our form what comes while it takes leave',
   await closed;
 });
 
-test('OpenAPI says what is public, and what refusals look like', async () => {
+test('the OpenAPI document marks public endpoints and describes errors', async () => {
   const { body } = await server.request(null, 'GET', '/api/v1/openapi.json');
   const signIn = body.paths['/api/v1/auth/sign-in'].post;
   expect(signIn.security).toEqual([]);

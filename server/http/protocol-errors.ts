@@ -4,12 +4,12 @@ import type { Socket } from 'node:net';
 import { Problem } from '@cde/api/problem.ts';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
-/** Longer than any parameter of the contract, in percent-encoding. */
+/** Longer than any path parameter of the API, percent-encoded. */
 export const maxParamLength = 500;
 
-/** Refusals that Fastify and Node would make in forms of their own: options for Fastify, in the form of all others. */
+/** Fastify options that make errors of Fastify and Node's HTTP parser look like every other API error. */
 export const protocolErrorOptions = {
-  // Requests of a connection that is open still arrive while the server closes. `refuseWhileClosing` answers them.
+  // `rejectWhileClosing` answers requests that arrive on open connections while the server closes.
   return503OnClosing: false,
   frameworkErrors(error: FastifyError, request: FastifyRequest, reply: FastifyReply) {
     const problem =
@@ -36,10 +36,10 @@ function toProtocolProblem(error: NodeJS.ErrnoException): Problem {
     return new Problem('headers-too-large', 'The headers of the request, or its path, are too large.', {
       detail: 'At most 16 KiB together.',
     });
-  return new Problem('bad-request', 'This is not a request of HTTP.', { detail: error.message });
+  return new Problem('bad-request', 'This is not a valid HTTP request.', { detail: error.message });
 }
 
-/** What there is no request for: the parser gave up. */
+/** A reply written straight to the socket: when parsing fails there is no request to reply to. */
 function rawReply(problem: Problem): string {
   const body = JSON.stringify(problem.toBody(randomUUID()));
   const lines = [
@@ -51,19 +51,19 @@ function rawReply(problem: Problem): string {
   return `${lines.join('\r\n')}\r\n\r\n${body}`;
 }
 
-/** From the moment that the server begins to close, requests are refused before anything is done. */
+/** Rejects every request once the server has begun to close. */
 export function rejectWhileClosing(app: FastifyInstance): void {
   let closing = false;
   app.addHook('preClose', async () => {
     closing = true;
   });
   app.addHook('onRequest', async (request, reply) => {
-    // It lives still; /readyz says that it takes no more.
+    // The process is still alive; only /readyz reports that it accepts no requests.
     if (!closing || request.url === '/healthz') return;
     reply.header('connection', 'close');
     throw new Problem('server-stopping', 'This server is stopping.', {
-      detail: 'Nothing was done.',
-      hint: 'Try again in a few seconds: another replica, or the next start, answers.',
+      detail: 'The request was not processed.',
+      hint: 'Try again in a few seconds. Another replica, or this one after its restart, will answer.',
       retryAfter: 1,
     });
   });

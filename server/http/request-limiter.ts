@@ -3,10 +3,10 @@ import { Problem } from '@cde/api/problem.ts';
 import type { FastifyReply } from 'fastify';
 import type { Actor } from './actor.ts';
 
-/** Of all endpoints together: a dashboard has a dozen requests in progress, a script of many threads some hundred. */
+/** Across all endpoints. A dashboard has a dozen requests in progress, a multithreaded script a few hundred. */
 const maxPerUser = 300;
 
-/** Counts each user's requests in progress, so that one user's do not take every connection to the database. */
+/** Limits each user's requests in progress, so that one user cannot occupy every database connection. */
 export function makeRequestLimiter() {
   const counts = new Map<string, number>();
   const change = (key: string, by: number) => {
@@ -15,7 +15,7 @@ export function makeRequestLimiter() {
     else counts.delete(key);
   };
   return {
-    /** Throws a Problem if the actor has too many in progress already. */
+    /** Counts a request until its reply closes. Throws a Problem if the actor already has too many. */
     add(
       actor: Actor,
       endpoint: Pick<Endpoint, 'method' | 'path' | 'maxConcurrent'>,
@@ -30,7 +30,7 @@ export function makeRequestLimiter() {
         throw new Problem(
           'too-many-requests',
           `You have ${isOver ? maxConcurrent : maxPerUser} requests${isOver ? ' of this kind' : ''} in progress, which is the limit.`,
-          { hint: 'Wait for some of them to end.', retryAfter: 1 },
+          { hint: 'Wait for some of them to finish.', retryAfter: 1 },
         );
       const keys = maxConcurrent === undefined ? [all] : [all, own];
       for (const key of keys) change(key, 1);

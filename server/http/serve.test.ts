@@ -22,7 +22,7 @@ test('without a sign-in every error has a code, a message and a hint', async () 
   });
 });
 
-test('an unknown token is told apart from an absent one', async () => {
+test('an unknown token and a missing token give different errors', async () => {
   const reply = await server.request(
     { id: '', username: '', token: 'cde_nonsense' },
     'GET',
@@ -37,14 +37,14 @@ test('the contract is published as OpenAPI 3.1', async () => {
   expect(reply.body.paths['/api/v1/users/{user}'].get.summary).toBe('Show a user');
 });
 
-test('an unknown route says so', async () => {
+test('an unknown route has its own error code', async () => {
   expect(await server.request(null, 'GET', '/api/v1/nothing')).toMatchObject({
     status: 404,
     body: { code: 'route-not-found' },
   });
 });
 
-test("text that PostgreSQL cannot hold is the caller's fault, wherever it stands", async () => {
+test('text that PostgreSQL cannot store is a 400 in every field', async () => {
   const owner = await server.addUser('nul', 'owner');
   const asked: [string, string, unknown?][] = [
     ['GET', '/api/v1/workspaces?search=%00'],
@@ -63,7 +63,7 @@ test("text that PostgreSQL cannot hold is the caller's fault, wherever it stands
   }
 });
 
-test('a body with a fault in every place is told of some, in a reply that is smaller than itself', async () => {
+test('a body with many errors gets a reply that lists only some of them', async () => {
   const user = await server.addUser('faults');
   const body = { name: 'x', scopes: Array(100_000).fill('?') };
   const reply = await server.request(user, 'POST', '/api/v1/tokens', body);
@@ -72,7 +72,7 @@ test('a body with a fault in every place is told of some, in a reply that is sma
   expect(JSON.stringify(reply.body).length).toBeLessThan(50_000);
 });
 
-test('what one person may see stays out of caches, and is taken for nothing but what it is', async () => {
+test('API replies are neither cached nor sniffed', async () => {
   const ada = await server.addUser('cached');
   for (const url of ['/api/v1/users/me', '/api/v1/workspaces', '/api/v1/nothing', '/api/v1/users/nobody']) {
     const { headers } = await server.request(ada, 'GET', url);
@@ -80,7 +80,7 @@ test('what one person may see stays out of caches, and is taken for nothing but 
   }
 });
 
-test('a request that trickles in is not waited for without end', () => {
+test('a request that arrives too slowly times out', () => {
   expect(server.app.server.requestTimeout).toBe(60_000);
   expect(server.app.server.headersTimeout).toBeGreaterThan(0);
   expect(server.app.server.headersTimeout).toBeLessThanOrEqual(60_000);

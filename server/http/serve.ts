@@ -13,9 +13,9 @@ declare module 'fastify' {
   interface FastifyInstance {
     auth: Auth;
     requestLimiter: ReturnType<typeof makeRequestLimiter>;
-    /** Every endpoint served, for the tests that walk them. */
+    /** Every registered endpoint, for tests that iterate over them. */
     endpoints: Endpoint[];
-    /** True: replies are checked against their schemas (tests and development). */
+    /** Whether replies are validated against their schemas (tests and development). */
     checkReplies: boolean;
   }
   interface FastifyRequest {
@@ -40,7 +40,7 @@ export interface Input<
   reply: FastifyReply;
 }
 
-/** Which actors can pass an endpoint's permission: agents and satellites only their own, else a user; `public` anybody. */
+/** The actors that can have a permission: `agent` and `satellite` are their own kind, `public` is anyone, the rest users. */
 type ActorOf<P> = P extends 'agent' | 'satellite'
   ? Extract<Actor, { kind: P }>
   : P extends 'public'
@@ -48,8 +48,8 @@ type ActorOf<P> = P extends 'agent' | 'satellite'
     : Extract<Actor, { kind: 'user' }>;
 
 /**
- * Serves one endpoint of the contract: authenticates, checks its permission, parses, honours
- * Idempotency-Key, calls `handler`, replies. The handler authorises again where the thing has an owner.
+ * Registers one endpoint of the API: authenticates, checks its permission, parses, honours Idempotency-Key, calls
+ * `handler` and replies. If the resource has an owner, the handler authorizes against that owner as well.
  */
 export function serve<
   Params extends z.ZodType,
@@ -64,7 +64,7 @@ export function serve<
   serveAs<Params, Query, Body, Reply, 'signed-in'>(app, endpoint, handler);
 }
 
-/** As `serve`, for a permission that others than users pass: name it as the last type argument. */
+/** Like `serve`, for permissions of actors other than users: pass the permission as the last type argument. */
 export function serveAs<
   Params extends z.ZodType,
   Query extends z.ZodType,
@@ -138,7 +138,7 @@ export function serveAs<
   });
 }
 
-/** As `serve`, for what only workspace agents may call. */
+/** Like `serve`, for endpoints of workspace agents. */
 export function serveAgent<
   Params extends z.ZodType,
   Query extends z.ZodType,
@@ -152,7 +152,7 @@ export function serveAgent<
   serveAs<Params, Query, Body, Reply, 'agent'>(app, endpoint, handler);
 }
 
-/** As `serve`, for what only satellites may call. */
+/** Like `serve`, for endpoints of satellites. */
 export function serveSatellite<
   Params extends z.ZodType,
   Query extends z.ZodType,
@@ -173,26 +173,26 @@ const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
 };
 
-/** What the error at the bottom says: those above it may hold a statement and its values. */
+/** The message of the innermost cause. Outer errors can contain an SQL statement and its values. */
 function rootMessage(error: unknown): string {
   let root = error as Error;
   while (root.cause instanceof Error) root = root.cause;
   return root.message;
 }
 
-/** Turns whatever was thrown into a Problem; what is not the caller's doing becomes `internal` and is logged. */
+/** Converts anything thrown into a Problem. Errors that the caller did not cause become `internal`. */
 export function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (isDatabaseFull(error))
     return new Problem('database-unavailable', "The disk of the server's database is full.", {
       detail: rootMessage(error),
-      hint: 'Nothing was lost. An administrator has to free space on it; then try again.',
+      hint: 'No data was lost. Ask an administrator to free disk space, then try again.',
       retryAfter: 5,
       cause: error,
     });
   if (isUnavailable(error))
-    return new Problem('database-unavailable', 'The server cannot reach its database at the moment.', {
-      hint: 'Nothing was lost. Try again in a few seconds.',
+    return new Problem('database-unavailable', 'The server cannot reach its database.', {
+      hint: 'No data was lost. Try again in a few seconds.',
       retryAfter: 2,
       cause: error,
     });
@@ -213,8 +213,8 @@ export function toProblem(error: unknown): Problem {
     });
   }
   if (isUnstorable(error))
-    return new Problem('bad-request', 'The request holds a character that cannot be stored.', {
-      detail: 'Text may hold neither NUL nor half a character (a lone surrogate).',
+    return new Problem('bad-request', 'The request contains a character that cannot be stored.', {
+      detail: 'Text cannot contain NUL or a lone surrogate.',
       cause: error,
     });
   if (known.statusCode && known.statusCode < 500)
@@ -222,21 +222,21 @@ export function toProblem(error: unknown): Problem {
       fastifyCodes[known.code ?? ''] ?? 'bad-request',
       known.message ?? 'The request is not valid.',
     );
-  // Those without a text of ours may name addresses of the server's network.
+  // Only errors with a known text: others can contain addresses of the server's network.
   const refused = systemErrorText((error as { code?: unknown })?.code) && systemErrorReason(error);
   if (refused)
-    // A path of the server is of no use to who asked; the log has it.
-    return new Problem('internal', `The server's machine refused to do this: ${refused}.`, {
+    // Without the path on the server, which does not help the caller; the log has it.
+    return new Problem('internal', `The server's operating system reported an error: ${refused}.`, {
       hint: 'Give your administrator this message and the request id.',
       cause: error,
     });
-  return new Problem('internal', 'Something went wrong on our side.', {
-    hint: 'Try again; if it stays, give your administrator the request id.',
+  return new Problem('internal', 'Something went wrong on the server.', {
+    hint: 'Try again. If the problem persists, give your administrator the request id.',
     cause: error,
   });
 }
 
-/** Installs request parsing by zod, the reply serialiser, and the error and not-found handlers. */
+/** Installs request validation by zod, the reply serializer and the error handler. */
 export function installHttp(app: FastifyInstance, options: { auth: Auth; checkReplies: boolean }): void {
   app.decorate('auth', options.auth);
   app.decorate('requestLimiter', makeRequestLimiter());
@@ -246,7 +246,7 @@ export function installHttp(app: FastifyInstance, options: { auth: Auth; checkRe
   app.decorateRequest<Actor | null>('actor', null);
 
   app.setValidatorCompiler(({ schema, httpPart }) => (data) => {
-    // Fastify says null where there is no body; an endpoint whose body is optional takes none.
+    // Fastify passes null when there is no body; zod's optional() accepts only undefined.
     const parsed = (schema as z.ZodType).safeParse(data ?? undefined);
     if (parsed.success) return { value: parsed.data };
     return {
@@ -256,8 +256,7 @@ export function installHttp(app: FastifyInstance, options: { auth: Auth; checkRe
       }),
     };
   });
-  // Handlers build replies field by field, so production does not pay for a second check (it halves
-  // throughput on lists); tests do, and there a reply that breaks the contract fails.
+  // Validating replies halves the throughput of lists, so only tests do it; there an invalid reply fails.
   app.setSerializerCompiler(({ schema }) => {
     if (!options.checkReplies) return (data) => JSON.stringify(data);
     return (data) => JSON.stringify((schema as z.ZodType).parse(data));
@@ -265,8 +264,8 @@ export function installHttp(app: FastifyInstance, options: { auth: Auth; checkRe
 
   app.setErrorHandler((error, request, reply) => {
     const problem = toProblem(error);
-    // A database that is away fails every request alike: a line for each, without its statement and stack. One that
-    // is busy is no error of ours: to write down each refusal would make it busier.
+    // While the database is unreachable every request fails, so each gets one short line without statement and stack.
+    // A busy server logs nothing: a line per rejected request would add to the load.
     if (problem.code === 'server-busy') request.log.debug(problem.message);
     else if (problem.code === 'database-unavailable')
       request.log.warn({ why: rootMessage(problem.cause) }, problem.message);

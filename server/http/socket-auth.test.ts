@@ -52,7 +52,7 @@ async function addWorkspace(owner: TestUser, name: string): Promise<void> {
     .set({ status: 'running', agentTlsKey: 'A'.repeat(43), agentSshHostKey: 'ssh-ed25519 AAAA' })
     .where(eq(workspaces.id, made.body.id));
 }
-/** The code and reason that the socket is closed with, within the time between two checks. */
+/** The code and reason that the socket is closed with, within one check interval. */
 async function closedAtNextCheck(socket: WebSocket, afterMs = 25_000): Promise<[number, string]> {
   const closed = once(socket, 'close');
   await vi.advanceTimersByTimeAsync(afterMs);
@@ -62,11 +62,11 @@ async function closedAtNextCheck(socket: WebSocket, afterMs = 25_000): Promise<[
 const change = (user: TestUser, changes: Partial<typeof users.$inferInsert>) =>
   server.database.db.update(users).set(changes).where(eq(users.id, user.id));
 
-// Into a workspace one is not let for longer than ten seconds.
+// A terminal must not outlive its authorization by more than ten seconds.
 test.each([
   ['/api/v1/events', 25_000],
   ['/api/v1/workspaces/box/terminal', 8_000],
-])('a suspended user loses %s at the next check, an active one keeps it', async (path, everyMs) => {
+])('a suspended user loses %s at the next check', async (path, everyMs) => {
   const user = await server.addUser(`u${v7().slice(-6)}`);
   await addWorkspace(user, 'box');
   const socket = await connect(user, path);
@@ -77,11 +77,10 @@ test.each([
   expect(await closedAtNextCheck(socket, everyMs)).toEqual([accessRevokedCloseCode, 'sign in again']);
 });
 
-// Into a workspace one is not let for longer than ten seconds.
 test.each([
   ['/api/v1/events', 25_000],
   ['/api/v1/workspaces/box/terminal', 8_000],
-])('a token that was revoked no longer holds %s', async (path, everyMs) => {
+])('a revoked token closes %s at the next check', async (path, everyMs) => {
   const user = await server.addUser(`u${v7().slice(-6)}`);
   await addWorkspace(user, 'box');
   const socket = await connect(user, path);
@@ -90,7 +89,7 @@ test.each([
   expect(await closedAtNextCheck(socket, everyMs)).toEqual([accessRevokedCloseCode, 'sign in again']);
 });
 
-test('a ticket is made out to an Ed25519 key only', async () => {
+test('tickets are issued only for Ed25519 keys', async () => {
   const user = await server.addUser('keyless');
   await addWorkspace(user, 'box');
   const rsa = generateKeyPairSync('rsa', { modulusLength: 1024 }).publicKey;
@@ -106,14 +105,14 @@ test('a ticket is made out to an Ed25519 key only', async () => {
     );
 });
 
-test('who gets another role has to subscribe anew: the old one may have seen more', async () => {
+test('a changed role closes the events socket, because the old role may have seen more', async () => {
   const auditor = await server.addUser('eyes', 'auditor');
   const socket = await connect(auditor, '/api/v1/events');
   await change(auditor, { role: 'member' });
   expect(await closedAtNextCheck(socket)).toEqual([accessRevokedCloseCode, 'connect again']);
 });
 
-test('who floods the events with subscriptions is cut off', async () => {
+test('a client that floods the events socket with subscriptions is disconnected', async () => {
   const user = await server.addUser('flood');
   const socket = await connect(user, '/api/v1/events');
   const closed = once(socket, 'close');

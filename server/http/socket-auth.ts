@@ -4,10 +4,10 @@ import type { FastifyInstance, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import type { UserActor } from './actor.ts';
 
-/** How long a socket may outlive the session, the token or the role that it was opened with. */
+/** How long a socket can outlive the session, token or role that it was opened with. */
 const checkIntervalMs = 25_000;
 
-/** Who opens a WebSocket, once they may. Throws a Problem, before the upgrade. */
+/** Authenticates and authorizes a WebSocket upgrade. Throws a Problem before the upgrade. */
 export async function authorizeUpgrade(
   app: FastifyInstance,
   request: FastifyRequest,
@@ -20,9 +20,9 @@ export async function authorizeUpgrade(
 }
 
 /**
- * Asks again, as long as the socket is open, whether its user may still have it, and closes it when the
- * session has ended or the user was suspended; cuts off a peer that gives no sign of life. A database that
- * is away decides nothing. `still`: told who it is now; false closes the socket too. `everyMs`: how often it asks.
+ * Repeats the authorization while the socket is open: closes it when the session ended, the user was suspended, or
+ * `isStillAllowed` returns false for the current actor. Also terminates a peer that does not answer pings. If the
+ * database is unreachable the socket stays open.
  */
 export function reauthorizeSocket(
   app: FastifyInstance,
@@ -37,7 +37,7 @@ export function reauthorizeSocket(
     alive = true;
   });
   const timer = setInterval(async () => {
-    // One that we do not read from cannot be heard; if it is gone, the ping finds out.
+    // A paused socket delivers no pong; if its peer is gone, sending the ping fails.
     if (!alive && !socket.isPaused) return socket.terminate();
     alive = false;
     socket.ping();

@@ -2,13 +2,13 @@ import type { Socket } from 'node:net';
 import { Problem } from '@cde/api/problem.ts';
 import type { FastifyRequest } from 'fastify';
 
-/** Counts the WebSockets of one kind that each user has open. */
+/** Limits the WebSockets of one kind that each user has open. */
 export interface SocketLimiter {
-  /** Counts one for as long as the request's connection lives. Throws a Problem if the user has too many. */
+  /** Counts a socket until the request's connection closes. Throws a Problem if the user already has too many. */
   add(userId: string, request: FastifyRequest): void;
 }
 
-/** `max`: a tab has one, so that many open tabs are possible and a loop that opens sockets is not. */
+/** Each browser tab opens one socket: the default allows many tabs and stops a loop that opens sockets. */
 export function makeSocketLimiter(what: string, max = 100): SocketLimiter {
   const byUser = new Map<string, Set<Socket>>();
   return {

@@ -2,8 +2,8 @@ import type { IncomingMessage, Server } from 'node:http';
 import type { Socket } from 'node:net';
 
 /**
- * Connections on which nothing was asked yet: clients open such ahead of need. Node counts them as busy, so that a server
- * that closes would wait a minute for them. The returned function ends them, and those that come from then on.
+ * Tracks connections without a request: clients open some ahead of need. Node counts them as active, so closing the server
+ * would wait a minute for them. The returned function destroys them, and every connection accepted afterwards.
  */
 export function trackUnusedSockets(server: Server): () => void {
   const unused = new Set<Socket>();

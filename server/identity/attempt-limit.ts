@@ -8,7 +8,7 @@ const minute = 60_000;
 /** Failures older than this no longer count. */
 export const windowMs = 15 * minute;
 
-/** Failures of one signed-in user within the window, at their own current password or at CLI codes, after which the next is refused. */
+/** Failed guesses of a signed-in user at their own password or at CLI codes within the window before the next is rejected. */
 export const maxFailures = 10;
 
 interface Deps {
@@ -19,11 +19,11 @@ interface Deps {
 interface Limit {
   subject: string;
   max: number;
-  /** Success clears it. */
+  /** Whether a success clears the failures. */
   clearOnSuccess?: boolean;
 }
 
-/** The limit of a signed-in user's guesses at `what`. */
+/** The limit on a signed-in user's guesses at `what`. */
 export const userLimit = (what: 'password' | 'cli-code', userId: string): Limit[] => [
   { subject: `${what}:${userId}`, max: maxFailures, clearOnSuccess: what === 'password' },
 ];
@@ -31,7 +31,7 @@ export const userLimit = (what: 'password' | 'cli-code', userId: string): Limit[
 const recent = (subject: string, now: Date) =>
   and(eq(signInFailures.subject, subject), gt(signInFailures.at, new Date(now.getTime() - windowMs)));
 
-/** Throws `sign-in-throttled`, with the seconds until the oldest failure that counts is forgotten. */
+/** Throws `sign-in-throttled`, with the seconds until the oldest counted failure leaves the window. */
 async function check({ database, now }: Deps, given: Limit[], own: number): Promise<void> {
   for (const { subject, max } of given) {
     const rows = await database.db
@@ -51,9 +51,9 @@ async function check({ database, now }: Deps, given: Limit[], own: number): Prom
 }
 
 /**
- * Runs one guess under `given` limits. A guess is counted before it is judged, so that a thousand at the
- * same moment do not all pass; it stops counting unless `work` fails with one of `failures`. A refused
- * attempt does not count, so that refusals end on time.
+ * Runs one guess under the given limits. A guess is counted before it is checked, so that a thousand concurrent ones do
+ * not all pass, and uncounted unless `work` fails with one of `failures`. Rejected attempts do not count, so that the
+ * limit does not extend itself.
  */
 export async function withAttemptLimit<T>(
   deps: Deps,
@@ -86,7 +86,7 @@ export async function withAttemptLimit<T>(
   return result;
 }
 
-/** Forgets failures that no longer count; called by the sweep. */
+/** Deletes failures outside the window; called by the sweep. */
 export async function deleteOldFailures({ database, now }: Deps): Promise<void> {
   await database.db.delete(signInFailures).where(lt(signInFailures.at, new Date(now().getTime() - windowMs)));
 }

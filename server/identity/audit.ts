@@ -7,7 +7,7 @@ import type { Caller } from '../http/actor.ts';
 import { escapeLike, fromCursor, isUuid, toPage } from './cursor.ts';
 
 export interface AuditEntry {
-  /** `workspace.create`, `user.update`, … */
+  /** For example `workspace.create` or `user.update`. */
   action: string;
   targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build' | 'satellite' | 'cluster';
   targetId: string;
@@ -16,14 +16,14 @@ export interface AuditEntry {
   after?: unknown;
 }
 
-/** The server itself, where no request asked: the first start, the sweep. `requestId`: the job's, or a name. */
+/** The server acting without a request: the first start, a sweep. `requestId` is the job's id or a name. */
 export interface SystemCaller {
   actor: { kind: 'system' };
   requestId: string;
   ip: null;
 }
 
-/** Writes one audit row, in the transaction of the change it tells of. Secrets never go into before/after. */
+/** Writes one audit row in the transaction of the change that it records. Never put secrets into before/after. */
 export async function writeAudit(
   tx: Queryable,
   caller: Caller | SystemCaller,
@@ -49,11 +49,11 @@ export interface AuditFilter {
   limit: number;
   after?: string | undefined;
   actor?: string | undefined;
-  /** An action, or the start of some: `user.*`. */
+  /** An action, or a prefix such as `user.*`. */
   action?: string | undefined;
-  /** The target's name or id. */
+  /** The name or id of the target. */
   target?: string | undefined;
-  /** ISO 8601; both ends belong to the range. */
+  /** ISO 8601; the range includes both ends. */
   since?: string | undefined;
   until?: string | undefined;
 }
@@ -78,7 +78,7 @@ export async function readAudit(
         target === undefined ? undefined : or(eq(audit.targetName, target), eq(audit.targetId, target)),
         filter.since === undefined ? undefined : gte(audit.at, new Date(filter.since)),
         filter.until === undefined ? undefined : lte(audit.at, new Date(filter.until)),
-        // Ids are UUIDv7: ordered by time, and unique where moments are not.
+        // Ids are UUIDv7: ordered by time and, unlike timestamps, unique.
         filter.after === undefined ? undefined : lt(audit.id, fromCursor(filter.after, isUuid)),
       ),
     )

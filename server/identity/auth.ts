@@ -10,23 +10,22 @@ import { authorize } from './authorize.ts';
 import { runIdempotent } from './idempotency.ts';
 import { hashSecret } from './secrets.ts';
 
-/** How exact `lastSeenAt` and `lastUsedAt` are. */
+/** The precision of `lastSeenAt` and `lastUsedAt`. */
 const lastSeenIntervalMs = 60_000;
 
 interface Options {
   database: Database;
   now: () => Date;
-  /** The origins that a browser may change things from: the access URL's, and the listening address's. */
+  /** The origins that browsers can send changes from: those of the access URL and the listening address. */
   origins: () => string[];
-  /** The name of the session cookie. */
   cookieName: string;
 }
 
 type Headers = Record<string, string | string[] | undefined>;
 
 /**
- * All values of a cookie. There may be several: other ports and sibling names of the host can set cookies of the same name,
- * and browsers do not say which one is ours.
+ * All values of a cookie. There can be several, because other ports and sibling host names can set a cookie of the same
+ * name, and browsers do not say which one is ours.
  */
 export function readCookies(header: string | undefined, name: string): string[] {
   return (header ?? '').split(';').flatMap((part) => {
@@ -35,7 +34,7 @@ export function readCookies(header: string | undefined, name: string): string[] 
   });
 }
 
-/** The session key that a page of the dashboard sends: in a header, or as a subprotocol of a WebSocket. */
+/** The session key that the dashboard sends in a header, or as a WebSocket subprotocol. */
 function readSessionKey(headers: Headers): string | null {
   const header = headers[sessionKeyHeader];
   if (typeof header === 'string') return header;
@@ -44,12 +43,12 @@ function readSessionKey(headers: Headers): string | null {
   return protocol?.slice(sessionKeyProtocol.length) ?? null;
 }
 
-/** Identity's answer to http: who is it, may they, and once only. */
+/** Implements http's `Auth` on the database. */
 export function makeAuth({ database, now, origins, cookieName }: Options): Auth {
   const { db } = database;
 
-  // Once a minute at most: a write on each request would cost more than the request. The condition is
-  // repeated in SQL, so that of many requests at the same moment one writes.
+  // At most once a minute, because a write per request would cost more than the request. The condition is repeated in
+  // SQL so that only one of many concurrent requests writes.
   async function recordLastSeen(
     user: { id: string; lastSeenAt: Date | null },
     token?: { id: string; lastUsedAt: Date | null },
@@ -74,13 +73,12 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
             ),
           );
     } catch {
-      // A note that could not be taken (a standby database is read-only) is no reason to refuse a visit.
+      // A failed write (a standby database is read-only) must not fail the request.
     }
   }
 
-  // The one query that every request of every program makes: prepared, and asked once for all requests with
-  // the same token that wait for it at the same moment. Nothing outlives its answer, so a revoked token is
-  // refused by the next request.
+  // Every request with a token makes this query, so it is prepared, and concurrent requests with the same token share
+  // one execution. The result is not cached: a revoked token is rejected by the next request.
   const coalesceTokenRow = makeCoalescer<Awaited<ReturnType<typeof tokenRow>>>();
   const tokenQuery = db
     .select({ token: apiTokens, user: users })
@@ -99,7 +97,7 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
     if (secret.startsWith('cde_satellite_')) return authenticateSatellite(hash);
     const row = await coalesceTokenRow(hash.toString('base64'), () => tokenRow(hash));
     if (!row)
-      throw new Problem('token-invalid', 'This token is not known here.', {
+      throw new Problem('token-invalid', 'The server does not know this token.', {
         hint: 'It may have been revoked. Run: cde login',
       });
     if (row.token.expiresAt <= now())
@@ -126,12 +124,9 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
       .from(builds)
       .innerJoin(workspaces, eq(workspaces.id, builds.workspaceId))
       .where(eq(builds.agentTokenHash, hash));
-    if (!row) throw new Problem('token-invalid', 'This agent token is not known here.');
+    if (!row) throw new Problem('token-invalid', 'The server does not know this agent token.');
     if (row.current !== row.buildId)
-      throw new Problem(
-        'agent-superseded',
-        'A newer build of this workspace has taken over, or it was stopped.',
-      );
+      throw new Problem('agent-superseded', 'The workspace has a newer build, or it was stopped.');
     return { kind: 'agent', workspaceId: row.workspaceId, buildId: row.buildId };
   }
 
@@ -141,14 +136,14 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
       .from(satellites)
       .where(eq(satellites.tokenHash, hash));
     if (!row)
-      throw new Problem('token-invalid', 'This satellite token is not known here.', {
-        hint: 'The satellite may have been removed. Add it anew: cde satellite add NAME',
+      throw new Problem('token-invalid', 'The server does not know this satellite token.', {
+        hint: 'The satellite may have been removed. Add it again: cde satellite add NAME',
       });
     return { kind: 'satellite', satelliteId: row.id, name: row.name };
   }
 
-  // Browsers send the cookie to every port of the host, so whatever listens there has it. The key is in the storage of the
-  // dashboard's own origin. The session is looked up by the key: a cookie that somebody planted changes nothing.
+  // Browsers send the cookie to every port of the host, so any program listening there can read it. The session key is in
+  // the storage of the dashboard's origin. Sessions are looked up by key, so a planted cookie has no effect.
   async function authenticateSession(
     key: string,
     cookies: string[],
@@ -176,15 +171,15 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
     };
   }
 
-  // Other origins cannot send the key; this holds even if one of them has learned it.
+  // Other origins cannot read the key. This check protects even if one of them has obtained it.
   function rejectForeignOrigin(headers: Headers): void {
     const origin = headers.origin;
     const site = headers['sec-fetch-site'];
     if (typeof origin === 'string' && origins().includes(origin)) return;
     if (origin === undefined && (site === 'same-origin' || site === 'none')) return;
-    throw new Problem('csrf-rejected', 'This request came from another site than the dashboard.', {
+    throw new Problem('csrf-rejected', 'This request did not come from the dashboard.', {
       detail: `Origin: ${typeof origin === 'string' ? origin : 'none'}`,
-      hint: 'Open the dashboard by its own address (CDE_ACCESS_URL), or use a token.',
+      hint: 'Open the dashboard at its own address (CDE_ACCESS_URL), or use a token.',
     });
   }
 
@@ -212,7 +207,6 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
   };
 }
 
-/** The refusal of a suspended user, by whatever way they come. */
 export function makeSuspendedProblem(): Problem {
   return new Problem('user-suspended', 'This account is suspended.', {
     hint: 'Ask an owner of this installation.',

@@ -6,13 +6,13 @@ import type { Actor } from '../http/actor.ts';
 type Grant = 'any' | 'own';
 type GrantablePermission = Exclude<Permission, 'public' | 'signed-in' | 'agent' | 'satellite'>;
 
-/** The one place that decides. What is not written here is denied. docs/roles.md shows it as a table. */
+/** The permissions of each role. Anything not listed is denied. docs/roles.md shows this as a table. */
 export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> = {
   owner: {
     'workspace:create': 'any',
     'workspace:read': 'any',
     'workspace:operate': 'any',
-    // Not even an owner enters somebody else's workspace.
+    // Not even an owner can connect to another user's workspace.
     'workspace:connect': 'own',
     'workspace:delete': 'any',
     'template:read': 'any',
@@ -66,7 +66,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
   },
 };
 
-/** What a token of this scope may at most; `all` is not listed, it takes nothing away. */
+/** The permissions that a token's scope is limited to. `all` is absent because it restricts nothing. */
 const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
   read: [
     'public',
@@ -81,7 +81,7 @@ const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
   connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
 };
 
-/** How far the actor's permission goes: every one's things, its own, or none. */
+/** Whether the actor has the permission on any resource, on their own, or not at all. */
 export function grantFor(actor: Actor, permission: Permission): Grant | null {
   if (permission === 'public') return 'any';
   if (actor.kind === 'agent' || actor.kind === 'satellite') return permission === actor.kind ? 'own' : null;
@@ -90,7 +90,7 @@ export function grantFor(actor: Actor, permission: Permission): Grant | null {
   return grants[actor.role][permission] ?? null;
 }
 
-/** True when a list or a thing of `ownerId` is within the actor's permission. */
+/** Whether the actor has the permission, on the target if one is given. */
 export function isAllowed(actor: Actor, permission: Permission, target?: { ownerId: string }): boolean {
   const grant = grantFor(actor, permission);
   if (grant === null) return false;
@@ -103,11 +103,13 @@ function inScope(scopes: Scope[], permission: Permission): boolean {
   return scopes.some((scope) => scope === 'all' || scopePermissions[scope].includes(permission));
 }
 
-/** Throws the Problem that says why not: sign in, a token too small, or no permission. */
+/** Throws a Problem unless the actor has the permission: not signed in, token scope too small, or not permitted. */
 export function authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void {
   if (isAllowed(actor, permission, target)) return;
   if (actor.kind === 'anonymous')
-    throw new Problem('sign-in-required', 'You are not signed in.', { hint: 'Sign in, or run: cde login' });
+    throw new Problem('sign-in-required', 'You are not signed in.', {
+      hint: 'Sign in to the dashboard, or run: cde login',
+    });
   if (actor.kind === 'user' && grantFor(actor, permission) !== null && !inScope(actor.scopes, permission))
     throw new Problem(
       'scope-too-small',
@@ -116,11 +118,11 @@ export function authorize(actor: Actor, permission: Permission, target?: { owner
         hint: 'Create a token with a wider scope: cde token create --scope all',
       },
     );
-  throw new Problem('forbidden', 'You may not do this.', {
+  throw new Problem('forbidden', 'You do not have permission to do this.', {
     detail:
       actor.kind === 'user'
-        ? `It needs ${permission}, which the role ${actor.role} does not have here.`
-        : `It needs ${permission}.`,
+        ? `This requires ${permission}, which the role ${actor.role} does not have here.`
+        : `This requires ${permission}.`,
     hint: 'Ask an owner of this installation.',
   });
 }

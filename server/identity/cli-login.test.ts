@@ -13,7 +13,7 @@ const start = async (hostname = 'laptop') =>
 const poll = async (deviceCode: string) =>
   (await server.request(null, 'POST', '/api/v1/auth/cli/token', { deviceCode })).body;
 
-test('the CLI gets its token once a signed-in user allows it, once', async () => {
+test('the CLI gets its token once, after a signed-in user approves', async () => {
   const ada = await server.addUser('ada');
   const login = await start();
   expect(login.userCode).toMatch(/^[CDFGHJKLMNPQRTVWXY34679]{4}-[CDFGHJKLMNPQRTVWXY34679]{4}$/);
@@ -49,7 +49,7 @@ test('the CLI gets its token once a signed-in user allows it, once', async () =>
   expect(rows.map((row: any) => row.action)).toEqual(['token.create', 'cli-login.approve']);
 });
 
-test('a login that nobody allows expires', async () => {
+test('a login that is not approved expires', async () => {
   const ada = await server.addUser('amy');
   const login = await start();
   const begin = server.clock.at;
@@ -64,7 +64,7 @@ test('a login that nobody allows expires', async () => {
   expect(await poll('cde_device_unknown')).toMatchObject({ status: 'expired' });
 });
 
-test('a login allowed by somebody who is suspended before the CLI asks yields nothing', async () => {
+test('a login is void if its approver is suspended before the CLI polls', async () => {
   const owner = await server.addUser('otto', 'owner');
   const user = await server.addUser('sid');
   const login = await start();
@@ -73,7 +73,7 @@ test('a login allowed by somebody who is suspended before the CLI asks yields no
   expect(await poll(login.deviceCode)).toMatchObject({ status: 'expired', token: null });
 });
 
-test('codes cannot be guessed for long, and a token that may only read allows nothing', async () => {
+test('guessing codes is limited, and a read-only token cannot approve', async () => {
   const eve = await server.addUser('eva');
   for (let n = 0; n < maxFailures; n++)
     expect((await server.request(eve, 'GET', '/api/v1/auth/cli/CCCC-CCCC')).status).toBe(404);
@@ -85,7 +85,7 @@ test('codes cannot be guessed for long, and a token that may only read allows no
   expect(narrow).toMatchObject({ status: 403, body: { code: 'scope-too-small' } });
 });
 
-test('one address cannot fill the table, and a hostname cannot dress up the page', async () => {
+test('logins per address are limited, and control characters in the hostname are removed', async () => {
   const login = await start('good\u202e\u0000host\n');
   const user = await server.addUser('hal');
   const shown = await server.request(user, 'GET', `/api/v1/auth/cli/${login.userCode}`);

@@ -8,11 +8,11 @@ import { writeAudit } from './audit.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 import { insertToken } from './tokens.ts';
 
-/** Long enough to sign in first, short enough that a guessed code is worth nothing. */
+/** Long enough to sign in first, short enough that guessing a code is hopeless. */
 const loginTtlMs = 10 * 60_000;
-/** Logins under way from one address; an office behind NAT shares it. */
+/** Pending logins from one address, which a whole office behind NAT may share. */
 const maxPending = 100;
-/** Nothing that reads as something else (0 O, 1 I, 2 Z, 5 S, 8 B) and no vowels, so no words. 23^8 codes. */
+/** No characters that look alike (0 O, 1 I, 2 Z, 5 S, 8 B) and no vowels, so no words. 23^8 codes. */
 const codeAlphabet = 'CDFGHJKLMNPQRTVWXY34679';
 const tokenDays = 90;
 const tokenNameLength = 80;
@@ -23,7 +23,7 @@ function makeUserCode(): string {
   return `${half()}-${half()}`;
 }
 
-/** A code as a person may type it, made the way it is kept: `abcdefgh` and `ABCD EFGH` are `ABCD-EFGH`. */
+/** Converts a code as typed to the stored form: `abcdefgh` and `ABCD EFGH` become `ABCD-EFGH`. */
 function normalizeUserCode(userCode: string): string {
   const plain = userCode.replace(/[^A-Za-z0-9]/g, '').toUpperCase();
   return `${plain.slice(0, 4)}-${plain.slice(4)}`;
@@ -34,7 +34,7 @@ interface Deps {
   now: () => Date;
 }
 
-/** Begins a login. Throws `sign-in-throttled` when one address has too many under way. */
+/** Starts a login. Throws `sign-in-throttled` if the address has too many pending logins. */
 export async function startCliLogin(
   { database: { db }, now }: Deps,
   { hostname, ip }: { hostname: string; ip: string },
@@ -42,8 +42,8 @@ export async function startCliLogin(
   const createdAt = now();
   const pending = await db.$count(cliLogins, and(eq(cliLogins.ip, ip), gt(cliLogins.expiresAt, createdAt)));
   if (pending >= maxPending)
-    throw new Problem('sign-in-throttled', 'Too many logins are under way from your address.', {
-      hint: 'Finish one, or wait some minutes.',
+    throw new Problem('sign-in-throttled', 'Too many logins from your address are pending.', {
+      hint: 'Finish one of them, or wait a few minutes.',
       retryAfter: 60,
     });
   const deviceCode = makeSecret('cde_device');
@@ -54,7 +54,7 @@ export async function startCliLogin(
       await db.insert(cliLogins).values({
         deviceCodeHash: hashSecret(deviceCode),
         userCode,
-        // It is shown to the person who decides: no control characters that could dress it up.
+        // It is shown to the person who approves the login: no control characters that could disguise it.
         hostname: hostname.replace(/\p{C}/gu, '').trim() || 'an unnamed computer',
         ip,
         createdAt,
@@ -68,12 +68,12 @@ export async function startCliLogin(
 }
 
 const notFound = () =>
-  new Problem('cli-login-not-found', 'No login waits under this code.', {
-    detail: 'A code lives for 10 minutes.',
-    hint: 'Compare it with your terminal, or run cde login again.',
+  new Problem('cli-login-not-found', 'There is no pending login with this code.', {
+    detail: 'A code expires after 10 minutes.',
+    hint: 'Compare the code with your terminal, or run cde login again.',
   });
 
-/** The login that waits under a code for `userId` (or anybody). Throws `cli-login-not-found`. */
+/** The pending login with this code, unless another user has approved it. Throws `cli-login-not-found`. */
 export async function findCliLogin(
   { database: { db }, now }: Deps,
   userCode: string,
@@ -94,7 +94,7 @@ export async function findCliLogin(
   return row;
 }
 
-/** Allows a login; a second time by the same user is the same. Throws `cli-login-not-found`. */
+/** Approves a login. Idempotent for the same user. Throws `cli-login-not-found`. */
 export async function approveCliLogin(
   { database: { db }, now }: Deps,
   caller: Caller<UserActor>,
@@ -131,7 +131,7 @@ export type CliLoginResult =
   | { status: 'pending' | 'expired'; token: null; username: null }
   | { status: 'approved'; token: string; username: string };
 
-/** Makes the token of an allowed login, once; `expired` for one that is over, collected or unknown. */
+/** Creates the token of an approved login, once. `expired` if the login is expired, already collected or unknown. */
 export async function collectCliLogin(
   { database: { db }, now }: Deps,
   deviceCode: string,
@@ -139,7 +139,7 @@ export async function collectCliLogin(
 ): Promise<CliLoginResult> {
   const at = now();
   const hash = hashSecret(deviceCode);
-  // Polls come every second or two and mostly find nothing: they read one row and write none.
+  // Most polls find the login still pending, so that path reads one row and writes none.
   const [login] = await db.select().from(cliLogins).where(eq(cliLogins.deviceCodeHash, hash));
   if (!login || login.expiresAt <= at || login.collectedAt)
     return { status: 'expired', token: null, username: null };

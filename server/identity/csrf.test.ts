@@ -7,7 +7,7 @@ import { allowedOrigins } from './origins.ts';
 import { hashPassword } from './passwords.ts';
 
 let server: TestServer;
-/** Of the dashboard: the cookie and the session key. */
+/** What the dashboard sends: the cookie and the session key. */
 let session: { cookie: string; 'x-cde-session-key': string };
 let address: string;
 beforeAll(async () => {
@@ -30,13 +30,13 @@ afterAll(() => server.close());
 const post = (headers: Record<string, string>) =>
   server.request(null, 'POST', '/api/v1/tokens', { name: 'made by a page' }, { ...session, ...headers });
 
-test('the dashboard may change things, by each name that this machine has', async () => {
+test('the dashboard can make changes at every loopback name', async () => {
   for (const host of ['127.0.0.1', 'localhost', '[::1]'])
     expect((await post({ origin: `http://${host}:7080` })).status, host).toBe(201);
   expect((await post({ 'sec-fetch-site': 'same-origin' })).status).toBe(201);
 });
 
-test('other sites may not, whatever they say of themselves', async () => {
+test('other origins cannot, whatever headers they send', async () => {
   for (const headers of [
     { origin: 'https://evil.example' },
     { origin: 'http://127.0.0.1:7081' },
@@ -54,7 +54,7 @@ test('other sites may not, whatever they say of themselves', async () => {
     });
 });
 
-test('reading is left to the browser, and a token is no cookie', async () => {
+test('reads and token requests need no Origin', async () => {
   const foreign = { origin: 'https://evil.example' };
   const read = await server.request(null, 'GET', '/api/v1/users/me', undefined, {
     ...session,
@@ -67,7 +67,7 @@ test('reading is left to the browser, and a token is no cookie', async () => {
   expect(made.status).toBe(201);
 });
 
-test('a form of another site cannot sign a browser in', async () => {
+test('a form on another site cannot sign a browser in', async () => {
   const reply = await server.app.inject({
     method: 'POST',
     url: '/api/v1/auth/sign-in',
@@ -78,7 +78,7 @@ test('a form of another site cannot sign a browser in', async () => {
   expect(reply.headers['set-cookie']).toBeUndefined();
 });
 
-/** Opens a WebSocket; resolves to `open` or to the status of the refusal. */
+/** Opens a WebSocket. Returns `open` or the status of the rejection. */
 function upgrade(headers: Record<string, string>): Promise<string | number> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(`ws://${address}/api/v1/events`, { headers });
@@ -94,14 +94,14 @@ function upgrade(headers: Record<string, string>): Promise<string | number> {
   });
 }
 
-test('a WebSocket opens for the dashboard and for no other site', async () => {
+test('only the dashboard can open a WebSocket', async () => {
   expect(await upgrade({ ...session, origin: 'http://localhost:7080' })).toBe('open');
   expect(await upgrade({ ...session, origin: 'https://evil.example' })).toBe(403);
   expect(await upgrade(session)).toBe(403);
   expect(await upgrade({ origin: 'http://localhost:7080' })).toBe(401);
 });
 
-test('the other names of loopback count only where nothing else can reach the server', () => {
+test('other loopback names are allowed only if the server is reachable only on loopback', () => {
   const origins = (accessUrl: string, loopback: boolean) => allowedOrigins({ accessUrl, loopback });
   expect(origins('http://127.0.0.1:7080', true)).toEqual([
     'http://127.0.0.1:7080',

@@ -1,21 +1,21 @@
 import { Problem } from '@cde/api/problem.ts';
 
-/** The opaque `next` of a page that is ordered by one unique text. */
+/** The opaque `next` of a page of a list ordered by a unique text key. */
 export const toCursor = (key: string): string => Buffer.from(key).toString('base64url');
 
-/** The key that a cursor holds; throws `bad-request` when `valid` does not take it. */
+/** The key in a cursor. Throws `bad-request` if `valid` rejects it. */
 export function fromCursor(cursor: string, valid: (key: string) => boolean): string {
   const key = Buffer.from(cursor, 'base64url').toString();
   if (!valid(key))
     throw new Problem('bad-request', "The query's `after` is not a `next` of this list.", {
-      hint: 'Pass `next` of the page before, unchanged, or leave `after` out.',
+      hint: 'Pass the `next` of the previous page unchanged, or omit `after`.',
     });
   return key;
 }
 
 /**
- * Cuts `rows`, of which one more than `limit` was asked for, to a page.
- * `key`: the unique text that the list is ordered by.
+ * Makes a page of `rows`, which were queried with a limit of `limit + 1`. `key` returns the unique text that the list is
+ * ordered by.
  */
 export function toPage<Row, Item>(
   rows: Row[],
@@ -31,7 +31,7 @@ export function toPage<Row, Item>(
   };
 }
 
-/** `text` for LIKE, its own wildcards taken as themselves. */
+/** Escapes the wildcards of LIKE. */
 export const escapeLike = (text: string): string => text.replace(/[\\%_]/g, '\\$&');
 
 export const isUuid = (text: string): boolean =>

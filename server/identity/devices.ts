@@ -4,8 +4,8 @@ import { v7 } from 'uuid';
 const idPattern = /^[0-9a-f-]{36}$/;
 
 /**
- * Device tokens: what a browser keeps of its sign-ins. One authenticates nobody; it says that this browser has signed in as
- * that user before, so the failures of others do not slow it (server/identity/sign-in-throttle.ts).
+ * Device tokens prove that a browser has signed in as a user before, so that failed attempts from elsewhere do not slow it
+ * down (server/identity/sign-in-throttle.ts). They do not authenticate.
  */
 export function makeDevices(key: Buffer) {
   const sign = (text: string) => createHmac('sha256', key).update(text).digest('base64url');
@@ -14,7 +14,7 @@ export function makeDevices(key: Buffer) {
       const text = `${userId}.${v7()}`;
       return `${text}.${sign(text)}`;
     },
-    /** The id of the device whose token for this user is among those; null: none is. */
+    /** The device id of the first valid token for this user, or null. */
     find(tokens: readonly string[], userId: string): string | null {
       for (const token of tokens) {
         const [user = '', device = '', given = '', ...more] = token.split('.');

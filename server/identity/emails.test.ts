@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { lowerAscii, normalizeEmail } from './emails.ts';
 
-test('addresses that reach one mailbox have one form', () => {
+test('addresses of one mailbox have one canonical form', () => {
   expect(normalizeEmail('Ada.L+x@Example.COM')).toBe('ada.l+x@example.com');
   expect(normalizeEmail('ada@b\u00fccher.example')).toBe('ada@xn--bcher-kva.example');
   expect(normalizeEmail('ada@xn--bcher-kva.example')).toBe('ada@xn--bcher-kva.example');
@@ -26,6 +26,6 @@ test.each([
   expect(normalizeEmail(text)).toBeNull();
 });
 
-test('lower case is of ASCII alone', () => {
+test('only ASCII letters are lower-cased', () => {
   expect(lowerAscii('AZaz-\u212a\u0130')).toBe('azaz-\u212a\u0130');
 });

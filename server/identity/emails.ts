@@ -1,18 +1,18 @@
 import { domainToASCII } from 'node:url';
 
-/** RFC 5321: a longer address cannot be delivered to. */
+/** The longest address that mail can be delivered to (RFC 5321). */
 const maxLength = 254;
 
 /**
- * Lower case for A to Z alone. `toLowerCase` and SQL's `lower` fold more: the Kelvin sign (U+212A) to `k`, so two different
- * names or addresses become one.
+ * Lower-cases only A to Z. `toLowerCase` and SQL's `lower` also map the Kelvin sign (U+212A) to `k`, which would make two
+ * different names or addresses equal.
  */
 export const lowerAscii = (text: string): string => text.replace(/[A-Z]/g, (letter) => letter.toLowerCase());
 
 /**
- * The one form in which addresses are stored and compared; null for an address that is not to be compared. The part before
- * the @ is ASCII: outside it, what a mail server takes for the same mailbox and what Unicode takes for the same text differ.
- * Domains are as DNS has them (`xn--…`); one with compatibility characters (`ｅxample`, the Kelvin sign) is not taken.
+ * The canonical form in which addresses are stored and compared, or null if the address has none. The part before the @
+ * must be ASCII: beyond it, mail servers and Unicode disagree on which mailboxes are the same. Domains are in DNS form
+ * (`xn--…`), and those with compatibility characters (`ｅxample`, the Kelvin sign) are rejected.
  */
 export function normalizeEmail(text: string): string | null {
   const at = text.lastIndexOf('@');

@@ -2,18 +2,18 @@ import type { FastifyBaseLogger } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import { writeAudit } from './audit.ts';
 
-/** Failures of one kind within this time are two rows: the first one, and how many there were. */
+/** Failures of one kind within this window make two rows: the first one, and the total. */
 const windowMs = 15 * 60_000;
 const flushEveryMs = 60_000;
-/** Kinds that get rows of their own within a window. The rest share one, so that a flood cannot fill the table. */
+/** Kinds with their own rows within a window. The rest share one, so that a flood cannot fill the table. */
 const maxKinds = 50;
 
 export interface SignInFailure {
   action: 'sign-in.fail' | 'sign-in.throttle';
   how: 'password' | 'one-time-link' | 'oidc';
-  /** The user whose name was typed. */
+  /** The user with the submitted name, if there is one. */
   user: { id: string; username: string } | null;
-  /** A hash of what was typed: people type their password there. */
+  /** A hash of the submitted name, because people sometimes type their password there. */
   name: string;
   ip: string;
   requestId: string;
@@ -28,7 +28,7 @@ interface FailureCount {
 const noUser = '(no user)';
 const others = '(others)';
 
-/** Audit rows of failed sign-ins. Never throws: a database that cannot be written to is no reason for another answer. */
+/** Writes audit rows of failed sign-ins. Never throws, so that a failing database does not change the reply. */
 export function makeFailureAudit({
   database,
   now,
@@ -79,7 +79,7 @@ export function makeFailureAudit({
     await write(failure, 1);
   }
 
-  /** Writes how many there were of those whose time is over. */
+  /** Writes the totals of the windows that have ended. */
   async function flush(all = false): Promise<void> {
     for (const [key, { failure, attempts, until }] of [...seen]) {
       if (!all && until > now().getTime()) continue;

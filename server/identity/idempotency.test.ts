@@ -26,7 +26,7 @@ const once = (key: string, work: () => Promise<unknown>, fingerprint = 'a reques
   runIdempotent(database, now, actor, key, fingerprint, async () => ({ status: 201, body: await work() }));
 const never = () => Promise.reject(new Error('this ran twice'));
 
-/** Work that ends when the test says so. */
+/** Work that the test completes. */
 function held<T>() {
   let begin = () => {};
   const begun = new Promise<void>((resolve) => {
@@ -44,7 +44,7 @@ function held<T>() {
   };
 }
 
-test('while the first is under way the second waits, then gets the same reply', async () => {
+test('a repeated request is rejected while the first is in progress, then gets the same reply', async () => {
   const first = held<string>();
   const reply = once('a', first.work);
   await first.begun;
@@ -55,12 +55,12 @@ test('while the first is under way the second waits, then gets the same reply', 
   await expect(once('a', never, 'another request')).rejects.toMatchObject({ code: 'idempotency-key-reused' });
 });
 
-test('a failure is forgotten', async () => {
+test('a failed request is not stored', async () => {
   await expect(once('b', () => Promise.reject(new Error('no luck')))).rejects.toThrow('no luck');
   expect(await once('b', async () => 'luck')).toMatchObject({ body: 'luck', replayed: false });
 });
 
-test('a request that never ended blocks its key for a minute, and cannot spoil its successor', async () => {
+test('an abandoned request blocks its key for a minute and does not overwrite its successor', async () => {
   const lost = held<string>();
   const start = clock.at;
   const reply = once('c', lost.work);
@@ -72,14 +72,14 @@ test('a request that never ended blocks its key for a minute, and cannot spoil i
   expect(await once('c', never)).toMatchObject({ body: 'second', replayed: true });
 });
 
-test('what is kept tells neither the key nor, to who guesses bodies, the request', async () => {
+test('stored rows reveal neither the key nor the request', async () => {
   await once('secret-key', async () => 'x', 'a guessable body');
   const rows = await database.db.select().from(idempotencyKeys);
   expect(JSON.stringify(rows)).not.toContain('secret-key');
   expect(JSON.stringify(rows.map((row) => row.requestHash.toString()))).not.toContain('guessable');
 });
 
-test('replies are forgotten after a day', async () => {
+test('replies are deleted after a day', async () => {
   clock.at = new Date(clock.at.getTime() + 24 * 3600_000 + 1);
   await deleteExpiredReplies(database, now);
   expect(await database.db.$count(idempotencyKeys)).toBe(0);

@@ -5,14 +5,13 @@ import type { Database } from '../database/pool.ts';
 import { idempotencyKeys } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 
-/** How long a reply is remembered, and when a request that never ended no longer blocks its key. */
+/** How long a reply is stored, and after what time an unfinished request no longer blocks its key. */
 const replyTtlMs = 24 * 3600_000;
 const abandonedMs = 60_000;
 
 /**
- * Runs `work` once per (user, key) and remembers its reply for a day. The same key with another request
- * is refused; while the first is under way a second one is told to wait. A failed request is forgotten,
- * so that a retry runs it again.
+ * Runs `work` once per (user, key) and stores its reply for a day. Rejects the same key with a different request, and a
+ * repeated request while the first is in progress. A failed request is not stored, so a retry runs it again.
  */
 export async function runIdempotent(
   { db }: Database,
@@ -22,12 +21,12 @@ export async function runIdempotent(
   fingerprint: string,
   work: () => Promise<{ status: number; body: unknown }>,
 ): Promise<{ status: number; body: unknown; replayed: boolean }> {
-  // A body may hold a password, which argon2id guards elsewhere: a plain hash of the request would be a
-  // quick way to guess it from a stolen database. The client's random key salts it, and is not kept.
+  // A body can contain a password, and a plain hash of the request would make it easy to guess from a stolen database.
+  // The client's random key serves as a salt and is not stored.
   const key = createHash('sha256').update(givenKey).digest('base64url');
   const requestHash = createHmac('sha256', givenKey).update(fingerprint).digest();
   const ownKey = and(eq(idempotencyKeys.userId, actor.userId), eq(idempotencyKeys.key, key));
-  // Also tells our own entry from that of a later request, should this one be slow enough to be given up.
+  // Also distinguishes this entry from that of a later request, if this one takes so long that it counts as abandoned.
   let createdAt: Date;
   for (;;) {
     createdAt = now();
@@ -46,12 +45,12 @@ export async function runIdempotent(
     }
     if (!row.requestHash.equals(requestHash))
       throw new Problem('idempotency-key-reused', 'This Idempotency-Key was used for a different request.', {
-        hint: 'Use a new key for each thing you create or change.',
+        hint: 'Use a new key for each request.',
       });
     if (row.status === null)
       throw new Problem(
         'idempotency-in-progress',
-        'The first request with this Idempotency-Key is still under way.',
+        'The first request with this Idempotency-Key is still in progress.',
         { retryAfter: 1 },
       );
     return { status: row.status, body: row.response, replayed: true };
@@ -73,7 +72,7 @@ export async function runIdempotent(
   }
 }
 
-/** Forgets replies older than a day; called by the sweep. */
+/** Deletes replies older than a day; called by the sweep. */
 export async function deleteExpiredReplies({ db }: Database, now: () => Date): Promise<void> {
   await db
     .delete(idempotencyKeys)

@@ -17,7 +17,7 @@ afterAll(async () => {
   await rm(folder, { recursive: true, force: true });
 });
 
-test('replicas that start together agree on one key, kept sealed', async () => {
+test('replicas that start concurrently agree on one encrypted key', async () => {
   const all = await Promise.all([1, 2, 3].map(() => loadKeys(database, folder, undefined)));
   expect(new Set(all.map((keys) => keys.tickets.publicKey)).size).toBe(1);
   expect(new Set(all.map((keys) => keys.agentToken('b'))).size).toBe(1);
@@ -28,9 +28,9 @@ test('replicas that start together agree on one key, kept sealed', async () => {
   expect(all[0]!.open(all[1]!.seal(Buffer.from('hello'))).toString()).toBe('hello');
 });
 
-test('another secret is refused with what to do', async () => {
+test('a different secret key is rejected with a hint', async () => {
   await expect(loadKeys(database, folder, 'another secret key, also long enough')).rejects.toMatchObject({
-    message: expect.stringContaining('sealed by another secret'),
+    message: expect.stringContaining('encrypted with a different secret key'),
     hint: expect.stringContaining('CDE_SECRET_KEY'),
   });
 });
@@ -44,7 +44,7 @@ const faults: [string, string][] = [
   ['is far too long', `${'abcdefgh'.repeat(600)}`],
 ];
 
-test.each(faults)('a key file that %s is refused, and left as it is', async (_, text) => {
+test.each(faults)('a key file that %s is rejected and not changed', async (_, text) => {
   const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
   onTestFinished(() => rm(other, { recursive: true, force: true }));
   await writeFile(join(other, 'secret.key'), text);
@@ -55,19 +55,19 @@ test.each(faults)('a key file that %s is refused, and left as it is', async (_, 
   expect(await readFile(join(other, 'secret.key'), 'utf8')).toBe(text);
 });
 
-test.each(faults)('the variable follows the same rule: a key that %s', (_, text) => {
-  // An empty variable is an unset one.
+test.each(faults)('the variable follows the same rules: a key that %s', (_, text) => {
+  // An empty variable counts as unset.
   if (text !== '') expect(() => readConfig([], { CDE_SECRET_KEY: text })).toThrow(ConfigError);
 });
 
-test('a key file that cannot be read is refused', async () => {
+test('an unreadable key file is rejected', async () => {
   const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
   onTestFinished(() => rm(other, { recursive: true, force: true }));
   await mkdir(join(other, 'secret.key'));
   await expect(loadKeys(database, other, undefined)).rejects.toThrow(/cannot be read/);
 });
 
-test('a missing key beside a database that has sealed something is refused, and no other is made', async () => {
+test('a missing key file is rejected if the database contains encrypted data, and no new one is created', async () => {
   const other = await mkdtemp(join(tmpdir(), 'cde-keys-'));
   onTestFinished(() => rm(other, { recursive: true, force: true }));
   for (const refused of [

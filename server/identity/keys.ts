@@ -19,21 +19,21 @@ import { secretKeyIssue } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serverKeys } from '../database/schema.ts';
 
-/** The server's own secrets: one Ed25519 key that signs tickets, the same for all replicas. */
+/** The server's secrets, which all replicas share. */
 export interface Keys {
   tickets: ReturnType<typeof makeTicketSigner>;
   /**
-   * The agent token of a build, derived rather than random: a step of a build that is repeated (after a
-   * kill) hands out the same one, so the agent that its first run started stays welcome.
+   * The agent token of a build. Derived instead of random, so that a build step that is repeated after a kill issues the
+   * same token and the agent started by the first run stays valid.
    */
   agentToken(buildId: string): string;
-  /** A key of 32 bytes for one purpose, the same on all replicas. */
+  /** Derives a 32-byte key for one purpose. */
   derive(purpose: string): Buffer;
   seal(plain: Buffer): Buffer;
   open(sealed: Buffer): Buffer;
 }
 
-/** A secret key that cannot be used; `main.ts` prints it. */
+/** The secret key is missing or unusable; `main.ts` prints the message and hint. */
 export class SecretKeyError extends Error {
   readonly hint: string;
   constructor(message: string, hint: string, cause?: unknown) {
@@ -50,7 +50,7 @@ interface KeySource {
 
 const keyFilePath = ({ dataDir }: KeySource) => join(dataDir, 'secret.key');
 
-/** The text of the key file; null where there is none. Throws SecretKeyError of a file that cannot be used. */
+/** The content of the key file, or null if there is none. Throws SecretKeyError if the file is unusable. */
 async function readKeyFile(source: KeySource): Promise<string | null> {
   const file = keyFilePath(source);
   let text: string;
@@ -60,7 +60,7 @@ async function readKeyFile(source: KeySource): Promise<string | null> {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
     throw new SecretKeyError(
       `The key file ${file} cannot be read: ${(error as Error).message}`,
-      'Let the user that the server runs as read it. It is needed to open what the database has sealed.',
+      'Make it readable for the user that the server runs as. The server needs it to decrypt secrets in the database.',
       error,
     );
   }
@@ -68,7 +68,7 @@ async function readKeyFile(source: KeySource): Promise<string | null> {
   if (fault !== null)
     throw new SecretKeyError(
       `The key file ${file} cannot be used: ${fault}.`,
-      'Restore it from a backup, or set CDE_SECRET_KEY to the key that this server had. For a server that is new and has nothing yet, remove the file.',
+      'Restore it from a backup, or set CDE_SECRET_KEY to the key that this server used before. If the server is new and has no data, delete the file.',
     );
   return text;
 }
@@ -80,12 +80,12 @@ async function makeKeyFile(source: KeySource): Promise<void> {
   const handle = await open(draft, 'wx', 0o600);
   try {
     await handle.writeFile(randomBytes(32).toString('base64url'));
-    // On the disk before anything is sealed with it, and under its name: a power cut leaves the whole key or none.
+    // Flushed before the rename and before anything is encrypted with it: a power cut leaves the whole key or none.
     await handle.sync();
   } finally {
     await handle.close();
   }
-  // link() refuses to replace: of two servers that start at once, the first one's key stays.
+  // link() does not replace a file: if two servers start at once, the first one's key wins.
   await link(draft, file).catch((error: NodeJS.ErrnoException) => {
     if (error.code !== 'EEXIST') throw error;
   });
@@ -99,12 +99,12 @@ async function makeKeyFile(source: KeySource): Promise<void> {
 }
 
 /**
- * Throws SecretKeyError where the secret key cannot be used, or is missing beside a database that has sealed something with
- * it. Called before anything is written, migrations included.
+ * Throws SecretKeyError if the secret key is unusable, or missing although the database contains secrets encrypted with
+ * it. Called before anything is written, including migrations.
  */
 export async function checkSecretKey(pool: pg.Pool, source: KeySource): Promise<void> {
   if (source.secretKey !== undefined) return;
-  // The database first: another server may be making file and row at this moment, in that order.
+  // Read the database first: another starting server creates the file before the row.
   const { rows: table } = await pool.query<{ exists: boolean }>(
     "SELECT to_regclass('server_keys') IS NOT NULL AS exists",
   );
@@ -113,8 +113,8 @@ export async function checkSecretKey(pool: pg.Pool, source: KeySource): Promise<
     : { rows: [] };
   if ((await readKeyFile(source)) === null && sealed.length > 0)
     throw new SecretKeyError(
-      `The database has data of a server, and its key file ${keyFilePath(source)} is missing. Nothing was changed.`,
-      'Restore the file from a backup of the data directory (CDE_DATA_DIR names another one), or set CDE_SECRET_KEY to the key that the server had. Without it, what the database has sealed stays closed.',
+      `The database contains encrypted data, but the key file ${keyFilePath(source)} is missing. Nothing was changed.`,
+      'Restore the file from a backup of the data directory (CDE_DATA_DIR selects a different one), or set CDE_SECRET_KEY to the key that the server used before. Without the key the data cannot be decrypted.',
     );
 }
 
@@ -126,7 +126,7 @@ async function masterKey(pool: pg.Pool, source: KeySource): Promise<Buffer> {
   return hash((await readKeyFile(source))!);
 }
 
-/** Reads or makes the keys. Throws when the database's keys were sealed by another secret. */
+/** Reads or creates the keys. Throws SecretKeyError if the database's keys were encrypted with another secret key. */
 export async function loadKeys(
   database: Database,
   dataDir: string,
@@ -161,8 +161,8 @@ export async function loadKeys(
     ticketKey = createPrivateKey({ key: unseal(row!.sealed), type: 'pkcs8', format: 'der' });
   } catch (cause) {
     throw new SecretKeyError(
-      'The keys in the database were sealed by another secret than this server has.',
-      `Give it the CDE_SECRET_KEY (or ${keyFilePath(source)}) that the first server had.`,
+      'The keys in the database were encrypted with a different secret key.',
+      `Use the CDE_SECRET_KEY (or ${keyFilePath(source)}) of the server that created the database.`,
       cause,
     );
   }

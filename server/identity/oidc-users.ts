@@ -8,7 +8,7 @@ import { normalizeEmail } from './emails.ts';
 import { makeUsername, usernameCandidates } from './usernames.ts';
 import { insertUser, type UserRow } from './users.ts';
 
-/** What the provider says of a person, checked. */
+/** Verified claims of the provider about a person. */
 export interface OidcClaims {
   issuer: string;
   subject: string;
@@ -18,19 +18,19 @@ export interface OidcClaims {
   emailVerified: boolean;
 }
 
-/** How often a username that another sign-in took at the same moment is chosen anew. */
+/** How often to retry when a concurrent sign-in took the same username. */
 const maxAttempts = 5;
 
 interface Context {
   requestId: string;
   now: Date;
-  /** Who links the identity to their account; null: somebody signs in. */
+  /** The account to link the identity to, or null for a sign-in. */
   linkUserId: string | null;
 }
 
 /**
- * The user that (issuer, subject) belongs to. Somebody unknown is linked to the user who has their verified address, or
- * becomes a new member; each with its audit row. Throws `oidc-failed` where the identity must not be linked.
+ * Finds the user with this (issuer, subject). An unknown identity is linked to the user with its verified address, or
+ * becomes a new member; both write an audit row. Throws `oidc-failed` if the identity must not be linked.
  */
 export async function resolveOidcUser(
   { db }: Database,
@@ -41,7 +41,7 @@ export async function resolveOidcUser(
     try {
       return await db.transaction((tx) => findOrLink(tx, claims, context));
     } catch (error) {
-      // The same person in two tabs, or two people of one name, at the same moment: look again.
+      // The same person in two tabs, or two people with the same name, signed in concurrently: try again.
       const isRace =
         isDuplicate(error) ||
         (error instanceof Problem && (error.code === 'username-taken' || error.code === 'email-taken'));
@@ -82,9 +82,9 @@ async function findOrLink(
 }
 
 /**
- * The user who has the verified address and no identity yet: an address passes from one employee to another, and once
- * an account is linked only its issuer and subject count. Throws when that user is an owner, whose account is worth more
- * than an address proves.
+ * The user with the verified address, unless they already have an identity: addresses are reassigned to other people, so a
+ * linked account is found only by issuer and subject. Throws if that user is an owner, because an address alone is too
+ * weak a proof for an owner's account.
  */
 async function linkableByEmail(tx: Queryable, claims: OidcClaims): Promise<UserRow | null> {
   const user = await userOfEmail(tx, verifiedEmail(claims));
@@ -110,7 +110,7 @@ async function newMember(
   });
 }
 
-/** Null: not verified, or not an address that can be compared. */
+/** Null if the address is unverified or has no canonical form. */
 const verifiedEmail = ({ email, emailVerified }: OidcClaims): string | null =>
   emailVerified && email !== null ? normalizeEmail(email) : null;
 

@@ -8,14 +8,14 @@ import { makeTestServer, type TestServer } from '../testing.ts';
 import { localPath } from './oidc.ts';
 import { sweepIdentity } from './sweep.ts';
 
-/** What the provider knows of its accounts; tests add to it. */
+/** The provider's accounts; tests add to them. */
 const accounts = new Map<string, Record<string, unknown>>();
 let http: Server;
 let issuer: string;
 let server: TestServer;
 
 beforeAll(async () => {
-  // The provider tells on the console that its sign-in pages are for development, which is what this is.
+  // The provider warns on the console that its sign-in pages are for development only.
   vi.spyOn(console, 'info').mockImplementation(() => {});
   vi.spyOn(console, 'warn').mockImplementation(() => {});
   http = createServer();
@@ -56,7 +56,7 @@ afterAll(async () => {
 });
 beforeEach(() => accounts.clear());
 
-/** A browser: the provider's cookies, and what the dashboard keeps in its storage. */
+/** A browser: the provider's cookies, and the dashboard's storage. */
 function makeBrowser() {
   const jar = new Map<string, string>();
   const keep = (lines: string[]) => {
@@ -77,14 +77,14 @@ function makeBrowser() {
   return {
     jar,
     asPage,
-    /** The sign-in page starts a sign-in: the provider's address. */
+    /** Starts a sign-in as the sign-in page does. Returns the provider's URL. */
     async start(body: { returnTo?: string; link?: boolean } = {}): Promise<string> {
       const reply = await server.request(null, 'POST', '/api/v1/auth/oidc/start', body, asPage());
       expect(reply.status).toBe(200);
       loginKeys.push(reply.body.loginKey);
       return reply.body.url;
     },
-    /** The provider's answer arrives: the callback, then the sign-in page, which finishes with the keys that it has. */
+    /** Follows the provider's redirect to the callback, then finishes as the sign-in page does, with its login keys. */
     async finish(
       back: string,
     ): Promise<{ status: number; returnTo?: string; code?: string; detail?: string }> {
@@ -108,7 +108,7 @@ function makeBrowser() {
       const { returnTo, code, detail } = reply.body;
       return { status: reply.status, ...(returnTo ? { returnTo } : { code, detail }) };
     },
-    /** A page of the provider's. */
+    /** Requests a page of the provider. */
     async fetch(url: string, form?: Record<string, string>) {
       const reply = await fetch(new URL(url, issuer), {
         redirect: 'manual',
@@ -128,7 +128,7 @@ function makeBrowser() {
 type Browser = ReturnType<typeof makeBrowser>;
 const failed = (detail: string) => ({ status: 401, code: 'oidc-failed', detail });
 
-/** Goes through the provider's sign-in and consent pages; resolves to the address that it sends the browser back to. */
+/** Completes the provider's sign-in and consent pages. Returns the URL that it redirects to. */
 async function signInAtProvider(browser: Browser, url: string, account: string): Promise<string> {
   let page = await browser.fetch(url);
   for (let step = 0; step < 10; step++) {
@@ -149,7 +149,7 @@ async function signIn(account: string, returnTo = '/', browser = makeBrowser()) 
   return { browser, back, end: await browser.finish(back) };
 }
 
-test('somebody new becomes a member and comes back signed in to where they were', async () => {
+test('a new person becomes a member and returns, signed in, to the page they came from', async () => {
   accounts.set('s-1', {
     preferred_username: 'Ada.L',
     name: 'Ada L.',
@@ -180,7 +180,7 @@ test('somebody new becomes a member and comes back signed in to where they were'
   ]);
 });
 
-test('the request to the provider carries PKCE, a state and a nonce, none of them kept in the clear', async () => {
+test('the authorization request has PKCE, state and nonce, and the state is stored hashed', async () => {
   const query = new URL(await makeBrowser().start()).searchParams;
   expect(Object.fromEntries(query)).toMatchObject({
     code_challenge_method: 'S256',
@@ -192,7 +192,7 @@ test('the request to the provider carries PKCE, a state and a nonce, none of the
   expect(JSON.stringify(rows)).not.toContain(query.get('state'));
 });
 
-test('an existing user is linked by a verified address, never by an unverified one', async () => {
+test('an existing user is linked by a verified address, not by an unverified one', async () => {
   const user = await server.addUser('bea');
   accounts.set('s-unverified', {
     preferred_username: 'bea',
@@ -204,34 +204,34 @@ test('an existing user is linked by a verified address, never by an unverified o
   accounts.set('s-verified', { preferred_username: 'bea', email: 'Bea@example.com', email_verified: true });
   const same = await signIn('s-verified');
   expect(await same.browser.me()).toMatchObject({ id: user.id, username: 'bea' });
-  // The address passed on to another person at the provider: the account does not.
+  // The provider reassigned the address to another person, who must not get the account.
   accounts.set('s-heir', { email: 'bea@example.com', email_verified: true });
   const heir = await signIn('s-heir');
   expect(await heir.browser.me()).toMatchObject({ username: 'bea-3', email: null });
 });
 
-test('two of one name who come at the same moment become two users', async () => {
+test('two people with the same name who sign in concurrently become two users', async () => {
   for (const id of ['s-x', 's-y']) accounts.set(id, { preferred_username: 'twin' });
   const both = await Promise.all([signIn('s-x'), signIn('s-y')]);
   const names = await Promise.all(both.map(async ({ browser }) => (await browser.me()).username));
   expect(names.sort()).toEqual(['twin', 'twin-2']);
 });
 
-test('an answer is good once, in the browser that asked, for ten minutes', async () => {
+test('a callback works once, in the browser that started it, within ten minutes', async () => {
   accounts.set('s-2', { preferred_username: 'cleo' });
   const { browser, back } = await signIn('s-2');
   expect(await browser.finish(back)).toEqual(failed('expired'));
 
   const mine = makeBrowser();
   const answer = await signInAtProvider(mine, await mine.start(), 's-2');
-  // A program on another port can read and plant every cookie of the host; the key is in none.
+  // A program on another port can read and plant all cookies of the host, but the login key is not in a cookie.
   const victim = makeBrowser();
   for (const [name, value] of mine.jar) victim.jar.set(name, value);
   expect(await victim.finish(answer)).toEqual(failed('expired'));
   await victim.start();
   expect(await victim.finish(answer)).toEqual(failed('expired'));
   expect([...mine.jar.keys(), ...victim.jar.keys()].join()).not.toContain('cde_');
-  // Another tab of the same browser does not disturb the first.
+  // Another tab of the same browser does not interfere.
   await mine.start();
   const begin = server.clock.at;
   server.clock.at = new Date(begin.getTime() + 10 * 60_000);
@@ -247,7 +247,7 @@ test('an answer is good once, in the browser that asked, for ten minutes', async
   }
 });
 
-test('a forged code, a refusal and a suspended user are told apart', async () => {
+test('a forged code, a denied consent and a suspended user give different errors', async () => {
   accounts.set('s-3', { preferred_username: 'dan' });
   const browser = makeBrowser();
   const answer = async (query: string) => {
@@ -264,7 +264,7 @@ test('a forged code, a refusal and a suspended user are told apart', async () =>
   expect((await signIn('s-3')).end).toMatchObject({ status: 403, code: 'user-suspended' });
 });
 
-test('an address that only looks like another one is not that one', async () => {
+test('look-alike addresses do not match', async () => {
   const user = await server.addUser('kim');
   const kelvin = '\u212a';
   expect(`${kelvin}im`.toLowerCase()).toBe('kim');
@@ -289,7 +289,7 @@ test('an address that only looks like another one is not that one', async () => 
   expect(await (await signIn('s-kim')).browser.me()).toMatchObject({ id: user.id });
 });
 
-test('once linked, issuer and subject alone count, even for another issuer', async () => {
+test('a linked user is found only by issuer and subject', async () => {
   const user = await server.addUser('lou');
   await server.database.db
     .insert(oidcIdentities)
@@ -298,7 +298,7 @@ test('once linked, issuer and subject alone count, even for another issuer', asy
   expect(await (await signIn('s-lou')).browser.me()).toMatchObject({ username: 'lou-2', email: null });
 });
 
-test('an owner is not recognised by an address, and links the identity while signed in', async () => {
+test('an owner is not linked by address, but can link an identity while signed in', async () => {
   const owner = await server.addUser('odette', 'owner');
   accounts.set('s-owner', { email: 'odette@example.com', email_verified: true });
   expect((await signIn('s-owner')).end).toEqual(failed('owner-not-linked'));
@@ -316,7 +316,7 @@ test('an owner is not recognised by an address, and links the identity while sig
   expect(done).toMatchObject({ status: 200, body: { id: owner.id } });
   expect(await (await signIn('s-owner')).browser.me()).toMatchObject({ id: owner.id });
 
-  // An identity belongs to one account.
+  // An identity belongs to only one account.
   const other = await server.addUser('otto', 'owner');
   const { headers: others } = await server.addBrowser(other.id);
   const again = await server.request(null, 'POST', '/api/v1/auth/oidc/start', { link: true }, others);
@@ -328,7 +328,7 @@ test('an owner is not recognised by an address, and links the identity while sig
   expect(refused).toMatchObject({ status: 401, body: { detail: 'linked-elsewhere' } });
 });
 
-test('a provider that is away, or none at all, is said so', async () => {
+test('an unreachable provider and a missing configuration have their own errors', async () => {
   const away = await makeTestServer({ CDE_OIDC_ISSUER: 'http://127.0.0.1:1', CDE_OIDC_CLIENT_ID: 'cde' });
   const without = await makeTestServer();
   try {
@@ -341,7 +341,7 @@ test('a provider that is away, or none at all, is said so', async () => {
   }
 });
 
-test('one is sent back to paths of ours only', () => {
+test('returnTo accepts only paths on this server', () => {
   for (const path of ['/', '/workspaces/ada/web?tab=log#end', '/a b']) expect(localPath(path)).toMatch(/^\//);
   for (const path of [
     undefined,

@@ -10,9 +10,9 @@ import { hashSecret, makeSecret } from './secrets.ts';
 import { type NewSession, type SignInRequest, startSession } from './sessions.ts';
 import type { UserRow } from './users.ts';
 
-/** Time to type a password, find a phone and confirm. */
+/** Enough time to type a password, find a phone and confirm. */
 const loginTtlMs = 10 * 60_000;
-/** The provider's metadata is read again after this, so that a change of it needs no restart here. */
+/** After this the provider's metadata is fetched again, so that changes do not require a restart. */
 const metadataTtlMs = 3600_000;
 const timeoutSeconds = 10;
 const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
@@ -20,7 +20,7 @@ const loopback = /^(localhost|127(\.\d+){3}|\[::1\])$/;
 const makeOidcProblem = (reason: OidcFailure, cause?: unknown) =>
   new Problem('oidc-failed', oidcFailures[reason], { detail: reason, cause });
 
-/** `returnTo` if it is a path of our own, else `/`: a link to us must not lead anywhere else. */
+/** `returnTo` if it is a path on this server, otherwise `/`: prevents open redirects. */
 export function localPath(returnTo: string | undefined): string {
   if (!returnTo || !/^\/(?![/\\])[^\\\p{C}]*$/u.test(returnTo)) return '/';
   const base = 'http://localhost';
@@ -31,14 +31,14 @@ export function localPath(returnTo: string | undefined): string {
 
 export interface Oidc {
   /**
-   * Starts a sign-in: `url` of the provider, and the key that the page which started it keeps. `linkUserId`: whose account
-   * the identity is linked to. Throws `oidc-failed`.
+   * Starts a sign-in. Returns the provider's URL, and a login key for the page that started it. `linkUserId` is the account
+   * to link the identity to. Throws `oidc-failed`.
    */
   begin(options: {
     returnTo: string | undefined;
     linkUserId: string | null;
   }): Promise<{ url: string; loginKey: string; expiresAt: Date }>;
-  /** Finishes it. `query`: what the provider sent the browser back with. Throws `oidc-failed`, `user-suspended`. */
+  /** Finishes a sign-in with the query that the provider redirected to. Throws `oidc-failed`, `user-suspended`. */
   finish(options: {
     query: string;
     loginKey: string;
@@ -46,7 +46,7 @@ export interface Oidc {
   }): Promise<{ user: UserRow; returnTo: string } & NewSession>;
 }
 
-/** Sign-in by authorization code with PKCE, state and nonce. Throws `oidc-not-configured` when it is used without an issuer. */
+/** Sign-in by authorization code with PKCE, state and nonce. Both methods throw `oidc-not-configured` without an issuer. */
 export function makeOidc({
   config,
   database,
@@ -63,13 +63,13 @@ export function makeOidc({
   function configured() {
     const { oidcIssuer, oidcClientId } = config;
     if (!oidcIssuer || !oidcClientId)
-      throw new Problem('oidc-not-configured', 'Single sign-on is not set up here.', {
-        hint: 'An administrator sets CDE_OIDC_ISSUER and CDE_OIDC_CLIENT_ID.',
+      throw new Problem('oidc-not-configured', 'Single sign-on is not configured on this server.', {
+        hint: 'Ask an administrator to set CDE_OIDC_ISSUER and CDE_OIDC_CLIENT_ID.',
       });
     return { oidcIssuer, oidcClientId };
   }
 
-  // Lazily, so that a provider that is down does not keep the server from starting; a failure is not kept.
+  // Lazy, so that the server starts while the provider is down. Failures are not cached.
   function discover(): Promise<client.Configuration> {
     const { oidcIssuer, oidcClientId } = configured();
     const at = now().getTime();
@@ -91,8 +91,8 @@ export function makeOidc({
     return provider;
   }
 
-  // A login belongs to the page that started it: a state that another browser brings (a forged link, to sign a victim in to
-  // the attacker's account) does not match. The key is in no cookie, which other ports of the host could read or plant.
+  // Binds a login to the page that started it, so that a forged link cannot sign a victim in to the attacker's account.
+  // The key is not in a cookie, because other ports of the host could read or plant one.
   const stateHash = (state: string, loginKey: string) => hashSecret(`${state} ${loginKey}`);
 
   return {
@@ -154,7 +154,7 @@ export function makeOidc({
   };
 }
 
-/** The code for tokens, the id token checked, and what it leaves out from the userinfo endpoint. */
+/** Exchanges the code for a verified id token, and fetches missing claims from the userinfo endpoint. */
 async function exchange(
   provider: client.Configuration,
   url: URL,
@@ -164,7 +164,7 @@ async function exchange(
   const idToken = tokens.claims();
   if (!idToken) throw new client.ClientError('The provider sent no id token.');
   let claims: Record<string, unknown> = { ...idToken };
-  // Many providers put only the subject into the id token.
+  // Many providers include only the subject in the id token.
   const isShort = claims.email === undefined || claims.preferred_username === undefined;
   if (isShort && provider.serverMetadata().userinfo_endpoint)
     claims = {
@@ -182,7 +182,7 @@ async function exchange(
   };
 }
 
-// What the provider says it takes; where it says nothing, the standard's default is basic.
+// Uses what the provider's metadata lists; the standard's default is basic.
 function clientAuthentication(secret: string | undefined): client.ClientAuth {
   if (!secret) return client.None();
   const basic = client.ClientSecretBasic(secret);

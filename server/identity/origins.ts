@@ -3,8 +3,8 @@ import type { Config } from '../config.ts';
 const loopbackHosts = ['localhost', '127.0.0.1', '[::1]'];
 
 /**
- * The origins that a browser may change things from: the access URL's. Where that is a loopback address
- * and nothing else can reach the server, a person may type any of its names; they are one machine.
+ * The origins that browsers can send changes from: that of the access URL. If the server is reachable only on loopback,
+ * all names of the loopback address count, because they are the same machine.
  */
 export function allowedOrigins(config: Pick<Config, 'accessUrl' | 'loopback'>): string[] {
   const url = new URL(config.accessUrl);

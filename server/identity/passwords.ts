@@ -2,13 +2,12 @@ import { Problem } from '@cde/api/problem.ts';
 import { hash, parseOptions, verify } from '@node-rs/argon2';
 
 /**
- * argon2id (algorithm 2) with OWASP's second profile: 19 MiB, two passes, one lane. About 16 ms of one
- * core on the machine that design.md measured on.
+ * argon2id (algorithm 2) with OWASP's second profile: 19 MiB, two passes, one lane. About 16 ms of one core.
  */
 const policy = { algorithm: 2, memoryCost: 19_456, timeCost: 2, parallelism: 1, outputLen: 32 } as const;
 
-// Hashing runs on libuv's pool of four threads, which files and DNS share: two stay free for them. A
-// flood of sign-ins then waits here, and beyond the queue is told to come back, instead of filling memory.
+// Hashing runs on libuv's four threads, shared with file system and DNS calls: two stay free for those. A flood of sign-ins
+// queues here, and is rejected beyond the queue instead of filling memory.
 const maxConcurrent = 2;
 const maxQueued = 64;
 
@@ -18,11 +17,11 @@ const waiting: (() => void)[] = [];
 async function withSlot<T>(work: () => Promise<T>): Promise<T> {
   if (running >= maxConcurrent) {
     if (waiting.length >= maxQueued)
-      throw new Problem('server-busy', 'Too many people are signing in at this moment.', {
+      throw new Problem('server-busy', 'Too many people are signing in at the same time.', {
         hint: 'Try again in a few seconds.',
         retryAfter: 2,
       });
-    // The one that ends hands its place over, so that nobody slips in between.
+    // A finishing call passes its slot on, so that a new call cannot overtake the queue.
     await new Promise<void>((resolve) => waiting.push(resolve));
   } else running++;
   try {
@@ -34,7 +33,7 @@ async function withSlot<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The PHC string that the database keeps. */
+/** Returns the PHC string that is stored in the database. */
 export function hashPassword(password: string): Promise<string> {
   return withSlot(() => hash(password, policy));
 }
@@ -42,8 +41,8 @@ export function hashPassword(password: string): Promise<string> {
 let dummy: Promise<string> | undefined;
 
 /**
- * True when `password` is the one that `stored` was made of. Without `stored` (no such user, or one
- * without a password) it does the same work and says no, so that the time taken tells nothing.
+ * Whether `password` matches the hash `stored`. Without `stored` (unknown user, or no password) it does the same work and
+ * returns false, so that the timing does not reveal whether a user exists.
  */
 export async function verifyPassword(stored: string | null, password: string): Promise<boolean> {
   if (stored === null) {
@@ -55,7 +54,7 @@ export async function verifyPassword(stored: string | null, password: string): P
   return withSlot(() => verify(stored, password));
 }
 
-/** True when `stored` was made under an older policy, to be made anew at the next sign-in. */
+/** Whether `stored` was made with other parameters than today's. */
 export function needsRehash(stored: string): boolean {
   const made = parseOptions(stored);
   return (

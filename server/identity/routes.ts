@@ -53,12 +53,12 @@ interface SignInRouteDeps extends Deps {
   failures: FailureAudit;
 }
 
-/** How often the CLI asks whether its login was allowed: a person does not notice, and a login is rare. */
+/** How often the CLI polls for the approval of its login: too short to notice, and logins are rare. */
 const pollEveryMs = 1500;
 
-/** Serves every endpoint of api/identity.ts. */
+/** Registers every endpoint of api/identity.ts. */
 export function identityRoutes(app: FastifyInstance, deps: Deps): void {
-  // It writes cookies only: the gate reads the one that matters, and no request pays for parsing the rest.
+  // Only for writing cookies. `auth` reads the session cookie itself, so that requests do not pay for parsing all of them.
   app.register(fastifyCookie, { hook: false });
   const devices = makeDevices(deps.keys.derive('sign-in devices'));
   const failures = makeFailureAudit({ ...deps, log: app.log });
@@ -71,7 +71,7 @@ export function identityRoutes(app: FastifyInstance, deps: Deps): void {
   serve(app, api.listAudit, ({ query }) => readAudit(deps.database, query));
 }
 
-/** Writes down in the audit log that a sign-in without a name failed, and lets the error go on. */
+/** Writes a failed sign-in without a username to the audit log, and rethrows the error. */
 const recordFailure = async (
   failures: FailureAudit,
   how: 'one-time-link' | 'oidc',
@@ -96,7 +96,7 @@ function signInRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
 
   serveAs(app, api.signIn, async ({ body, request, reply, requestId, ip }) => {
     if (config.passwordLogin === 'off')
-      throw new Problem('sign-in-failed', 'Passwords are not used here.', {
+      throw new Problem('sign-in-failed', 'Password sign-in is disabled on this server.', {
         hint: `Sign in with ${config.oidcName}.`,
       });
     const { user, ...made } = await signInWithPassword(
@@ -161,8 +161,8 @@ function oidcRoutes(app: FastifyInstance, deps: SignInRouteDeps): void {
     return { ...login, expiresAt: login.expiresAt.toISOString() };
   });
 
-  // Nothing is decided here: any page can send a browser to this address. The sign-in page has the login key in its
-  // storage, and finishes. Browsers send no fragment, so the code gets into no log on the way.
+  // Only redirects: any site can send a browser here, and only the sign-in page has the login key to finish. The code is
+  // in the fragment, which browsers do not send, so that it does not appear in logs of proxies.
   serveAs(app, api.oidcCallback, async ({ request, reply }) => {
     const query = request.url.split('?').slice(1).join('?');
     await reply.redirect(`/sign-in#oidc=${encodeURIComponent(query)}`, 303);
@@ -212,14 +212,14 @@ function cliLoginRoutes(app: FastifyInstance, { config, database, now }: Deps): 
   );
 }
 
-/** Whose things a list may show: undefined for everybody's. */
+/** The only user that the actor can see, or undefined if they can see all. */
 const visibleUserId = (actor: Extract<Actor, { kind: 'user' }>) =>
   grantFor(actor, 'user:read') === 'any' ? undefined : actor.userId;
 
 function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps): void {
   serve(app, api.getUser, async ({ actor, params }) => {
     const row = await findUser(database.db, params.user, actor);
-    // Who may see only themselves does not learn either which other usernames exist.
+    // Authorized before the 404, so that members cannot find out which usernames exist.
     authorize(actor, 'user:read', { ownerId: row?.id ?? '' });
     if (!row) throw userNotFound(params.user);
     return toUser(row);
@@ -260,7 +260,7 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
     const passwordHash = await changeOwnPassword({ database, now }, user, body);
     const made = await database.db.transaction(async (tx) => {
       await replacePassword(tx, caller, user, passwordHash);
-      // All sessions end; the browser that made the change gets a new one, so that it stays signed in.
+      // All sessions have ended; this browser gets a new one so that it stays signed in.
       if (actor.via.kind === 'token') return null;
       const from = { requestId, ip, userAgent: request.headers['user-agent'] };
       return startSession(tx, { ...user, passwordHash }, 'password-change', from, {

@@ -1,6 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto';
 
-/** A new secret, `PREFIX_` and 256 random bits in base64url: too many to guess, so a plain hash keeps it. */
+/** A new secret: `PREFIX_` and 256 random bits in base64url. It cannot be guessed, so an unsalted hash is enough to store it. */
 export function makeSecret(
   prefix:
     | 'cde'
@@ -16,7 +16,7 @@ export function makeSecret(
   return `${prefix}_${randomBytes(32).toString('base64url')}`;
 }
 
-/** What the database holds of a secret. */
+/** The hash that is stored in the database. */
 export function hashSecret(secret: string): Buffer {
   return createHash('sha256').update(secret).digest();
 }

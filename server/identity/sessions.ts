@@ -14,17 +14,17 @@ import { hashSecret, makeSecret } from './secrets.ts';
 type UserRow = typeof users.$inferSelect;
 
 const dayMs = 24 * 3600_000;
-/** Long enough to switch windows and read, short enough for a link that lies in a terminal's scrollback. */
+/** Long enough to switch windows, short enough for a link that stays in a terminal's scrollback. */
 const linkTtlMs = 10 * 60_000;
 
-/** What a new session keeps of the request that began it. */
+/** What a new session records of the request that started it. */
 export interface SignInRequest {
   requestId: string;
   ip: string;
   userAgent: string | undefined;
 }
 
-/** A session's two secrets, and when it ends. */
+/** The two secrets of a new session, and its expiry. */
 export interface NewSession {
   secret: string;
   sessionKey: string;
@@ -32,8 +32,8 @@ export interface NewSession {
 }
 
 /**
- * Starts a browser session, with its audit row. Throws `user-suspended`, and `sign-in-failed` when the
- * account changed meanwhile. `secret` goes into the cookie, `sessionKey` into the reply's body and nowhere else.
+ * Starts a browser session and writes its audit row. Throws `user-suspended`, and `sign-in-failed` if the account changed
+ * in the meantime. `secret` belongs in the cookie, `sessionKey` in the reply's body and nowhere else.
  */
 export async function startSession(
   tx: Queryable,
@@ -43,8 +43,8 @@ export async function startSession(
   { now, sessionDays }: { now: Date; sessionDays: number },
 ): Promise<NewSession> {
   if (user.status === 'suspended') throw makeSuspendedProblem();
-  // The account may have been suspended, or its password changed, since `user` was read and the password
-  // compared: then no session may appear behind those that were just ended.
+  // If the account was suspended or its password changed after `user` was read, its sessions have just been ended, and a
+  // new one must not appear.
   const unchanged = await tx
     .update(users)
     .set({ lastSeenAt: now })
@@ -57,7 +57,7 @@ export async function startSession(
     )
     .returning({ id: users.id });
   if (unchanged.length === 0)
-    throw new Problem('sign-in-failed', 'The account was changed at this very moment.', {
+    throw new Problem('sign-in-failed', 'The account was changed during the sign-in.', {
       hint: 'Sign in again.',
     });
   const id = v7();
@@ -99,7 +99,7 @@ export async function startSession(
   return { secret, sessionKey, expiresAt };
 }
 
-/** Ends whatever lets a browser or a CLI in without a password or a token: at suspension and password change. */
+/** Ends all sessions, one-time links and pending CLI logins of a user: at suspension and password change. */
 export async function revokeAccess(tx: Queryable, userId: string): Promise<void> {
   await tx.delete(browserSessions).where(eq(browserSessions.userId, userId));
   await tx.delete(oneTimeLinks).where(eq(oneTimeLinks.userId, userId));
@@ -108,7 +108,7 @@ export async function revokeAccess(tx: Queryable, userId: string): Promise<void>
 
 const isSecure = ({ accessUrl }: Pick<Config, 'accessUrl'>) => accessUrl.startsWith('https:');
 
-/** Over https browsers accept `__Host-` cookies from the host itself only: no other name can plant one. */
+/** With https, browsers accept `__Host-` cookies only from the host itself, so no other host name can plant one. */
 export const sessionCookieName = (config: Pick<Config, 'accessUrl'>): string =>
   isSecure(config) ? `__Host-${sessionCookie}` : sessionCookie;
 
@@ -128,8 +128,8 @@ export function clearSessionCookie(reply: FastifyReply, config: Pick<Config, 'ac
 }
 
 /**
- * A link that signs `userId` in to a browser once, within 10 minutes. `path` goes after the access URL;
- * the code is in its fragment, which browsers do not send, so that it lands in no log on the way.
+ * Creates a link that signs the user in once, within 10 minutes. `path` is appended to the access URL. The code is in the
+ * fragment, which browsers do not send, so that it does not appear in logs of proxies.
  */
 export async function makeOneTimeLink(
   { db }: { db: Queryable },
@@ -143,7 +143,7 @@ export async function makeOneTimeLink(
   return { code, path: `/sign-in#code=${code}`, expiresAt };
 }
 
-/** Uses a link up and starts the session, both or neither. Throws `link-invalid`, `user-suspended`. */
+/** Redeems a link and starts a session in one transaction. Throws `link-invalid`, `user-suspended`. */
 export async function redeemOneTimeLink(
   { db }: Database,
   code: string,
@@ -164,9 +164,9 @@ export async function redeemOneTimeLink(
       .returning({ userId: oneTimeLinks.userId });
     const [user] = link ? await tx.select().from(users).where(eq(users.id, link.userId)) : [];
     if (!user)
-      throw new Problem('link-invalid', 'This link is not good any more.', {
+      throw new Problem('link-invalid', 'This link is no longer valid.', {
         detail: 'A link works once, within 10 minutes.',
-        hint: 'Sign in another way, or make a new link.',
+        hint: 'Sign in another way, or create a new link.',
       });
     return { user, ...(await startSession(tx, user, 'one-time-link', request, { now, sessionDays })) };
   });

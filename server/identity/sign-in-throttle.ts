@@ -7,29 +7,29 @@ import type { Database } from '../database/pool.ts';
 import { signInFailures } from '../database/schema.ts';
 import { windowMs } from './attempt-limit.ts';
 
-/** From how many failures within the window an attempt waits, and how long. */
+/** The delay of an attempt, by the number of failures within the window. */
 type DelaySteps = readonly (readonly [failures: number, waitMs: number])[];
 
 /**
- * Attempts are slowed, never shut out: whoever shares an address with an attacker (every local workspace has 127.0.0.1, an
- * office one address) still gets in with the right password. At the last step one address has some 10,000 guesses a day at an
- * account, all addresses together 21,600.
+ * Attempts are delayed and never locked out, so that people who share an address with an attacker (all local workspaces
+ * have 127.0.0.1, an office has one address) can still sign in. At the last step one address has about 10,000 guesses a
+ * day at an account, and all addresses together 21,600.
  */
 export const steps = {
-  /** One address on one account: a person who mistypes waits for nothing. */
+  /** One address on one account. The first step is high enough that people who mistype do not wait. */
   usernameAtAddress: [
     [10, 1_000],
     [20, 2_000],
     [40, 4_000],
     [80, 8_000],
   ],
-  /** One account from everywhere: guessing that is spread over many addresses. */
+  /** One account from all addresses: distributed guessing. */
   username: [
     [30, 1_000],
     [100, 2_000],
     [300, 4_000],
   ],
-  /** One address on all accounts: one password tried on everybody. */
+  /** One address on all accounts: password spraying. */
   address: [
     [100, 500],
     [300, 1_000],
@@ -37,18 +37,18 @@ export const steps = {
   ],
 } as const satisfies Record<string, DelaySteps>;
 
-/** Attempts that wait in one lane. More are refused: that is a program, and each holds a connection. */
+/** Attempts that can wait in one bucket. More come from a program, and each holds a connection. */
 const maxWaitingPerBucket = 8;
 const maxWaiting = 200;
 
 interface Bucket {
   subject: string;
   steps: DelaySteps;
-  /** A success clears it. */
+  /** Whether a success clears the failures. */
   clearOnSuccess?: boolean;
 }
 
-/** What counts as one address: the address, or the /64 that one IPv6 customer has. */
+/** The unit that counts as one address: an IPv4 address, or the /64 that one IPv6 customer typically has. */
 export function network(ip: string): string {
   const plain = ip.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '');
   if (!isIPv6(plain)) return plain;
@@ -66,20 +66,20 @@ export function network(ip: string): string {
 
 const isLoopback = (ip: string) => /^(::ffff:)?127\.|^::1$/i.test(ip);
 
-/** People type their password where the username goes, so names are kept as a hash. */
+/** Names are stored as a hash, because people sometimes type their password in place of the username. */
 export const hashUsername = (name: string): string =>
   createHash('sha256').update(name).digest('base64url').slice(0, 22);
 
 /**
- * The lanes of a sign-in with a password. `name` is what was typed, whether or not somebody has it: the answer and its time
- * are the same. `device`: this browser has signed in as that user before; nobody else's failures slow it.
+ * The buckets of a password sign-in. `name` need not belong to a user, so that reply and timing do not reveal whether it
+ * does. `device`: this browser has signed in as the user before, so only its own failures delay it.
  */
 export function signInBuckets(name: string, ip: string, device: string | null): Bucket[] {
   if (device !== null)
     return [{ subject: `device:${device}`, steps: steps.usernameAtAddress, clearOnSuccess: true }];
   const from = network(ip);
   return [
-    // Loopback is everybody on the machine, and every proxy that CDE_TRUST_PROXY does not name.
+    // Everyone on the machine and every proxy missing from CDE_TRUST_PROXY shares the loopback address.
     ...(isLoopback(ip) ? [] : [{ subject: `address:${from}`, steps: steps.address }]),
     {
       subject: `username:${hashUsername(name)} address:${from}`,
@@ -93,7 +93,7 @@ export function signInBuckets(name: string, ip: string, device: string | null): 
 const delayFor = (failures: number, given: DelaySteps): number =>
   given.findLast(([from]) => failures >= from)?.[1] ?? 0;
 
-/** Slows guesses at passwords. Failures are counted for all replicas, turns are taken per replica. */
+/** Slows down password guessing. Failures are counted across replicas; each replica queues its own attempts. */
 export function makeSignInThrottle({
   database,
   now,
@@ -104,11 +104,11 @@ export function makeSignInThrottle({
   sleep: (ms: number) => Promise<void>;
 }) {
   const { db } = database;
-  /** Lanes that attempts wait in: how many, and until when the last one does. */
+  /** Buckets with waiting attempts: how many wait, and until when the last one does. */
   const queues = new Map<string, { waiting: number; until: number }>();
   let waiting = 0;
 
-  /** Waits for this attempt's turn. Throws `sign-in-throttled` when too many wait already. */
+  /** Throws `sign-in-throttled` if too many attempts are waiting already. */
   async function waitForTurn(given: Bucket[]): Promise<void> {
     const since = new Date(now().getTime() - windowMs);
     const slow: { subject: string; waitMs: number }[] = [];
@@ -117,7 +117,7 @@ export function makeSignInThrottle({
         signInFailures,
         and(eq(signInFailures.subject, subject), gt(signInFailures.at, since)),
       );
-      // This attempt is among them.
+      // Without this attempt, which is already counted.
       const waitMs = delayFor(counted - 1, steps);
       if (waitMs > 0) slow.push({ subject, waitMs });
     }
@@ -127,7 +127,7 @@ export function makeSignInThrottle({
     if (full || waiting >= maxWaiting) {
       const until = full ? queues.get(full.subject)!.until : at + 1000;
       throw new Problem('sign-in-throttled', 'Too many failed attempts.', {
-        detail: 'Attempts at this account, or from this address, take turns.',
+        detail: 'Attempts on this account or from this address are queued, and the queue is full.',
         hint: 'Wait, or sign in another way: single sign-on, or a one-time link.',
         retryAfter: Math.max(1, Math.ceil((until - at) / 1000)),
       });
@@ -154,8 +154,8 @@ export function makeSignInThrottle({
   }
 
   /**
-   * Runs one guess when its turn has come. It is counted before it is judged, so that a thousand at the same moment do not all
-   * pass; it stops counting unless `work` fails with one of `failures`.
+   * Runs one guess after its delay. A guess is counted before it is checked, so that a thousand concurrent ones do not all
+   * pass, and uncounted unless `work` fails with one of `failures`.
    */
   async function throttle<T>(given: Bucket[], failures: ErrorCode[], work: () => Promise<T>): Promise<T> {
     const rows = given.map(({ subject }) => ({ id: v7(), subject, at: now() }));

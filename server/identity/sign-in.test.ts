@@ -25,7 +25,7 @@ async function addUserWithPassword(username: string, role: 'owner' | 'member' = 
   return user;
 }
 
-/** A sign-in attempt from an address of the test's choice. */
+/** A sign-in attempt from a given address. */
 async function attempt(username: string, given: string, ip = '127.0.0.1') {
   const reply = await server.app.inject({
     method: 'POST',
@@ -48,7 +48,7 @@ const asBrowser = ({ setCookie, body }: { setCookie: string; body: any }) => ({
   origin: server.config.accessUrl,
 });
 
-test('a password is kept as argon2id, and comparing without a user is the same work', async () => {
+test('passwords are stored as argon2id, and verifying without a user does the same work', async () => {
   const stored = await hashPassword(password);
   expect(stored).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/);
   expect(await verifyPassword(stored, password)).toBe(true);
@@ -63,11 +63,11 @@ test('a password is kept as argon2id, and comparing without a user is the same w
     }
     return best;
   };
-  // Without the work it would be a thousandth.
+  // Without hashing it would take a thousandth of the time.
   expect(await fastest(null)).toBeGreaterThan((await fastest(stored)) / 4);
 });
 
-test('signing in sets a cookie that is the user, and signing out ends it', async () => {
+test('signing in sets a session cookie, and signing out ends the session', async () => {
   await addUserWithPassword('ada');
   const made = await attempt('Ada ', password);
   expect(made).toMatchObject({ status: 200, body: { username: 'ada' } });
@@ -87,7 +87,7 @@ test('signing in sets a cookie that is the user, and signing out ends it', async
   expect((await server.request(null, 'GET', '/api/v1/users/me', undefined, headers)).status).toBe(401);
 });
 
-test('an email address serves as the username', async () => {
+test('an email address works as the username', async () => {
   await addUserWithPassword('grace');
   expect(await attempt('Grace@Example.com', password)).toMatchObject({ body: { username: 'grace' } });
 });
@@ -107,7 +107,7 @@ test('a session ends after sessionDays, and the sweep deletes it', async () => {
   }
 });
 
-test('a wrong password and an unknown user are the same answer', async () => {
+test('a wrong password and an unknown user get the same reply', async () => {
   await addUserWithPassword('joan');
   const wrong = await attempt('joan', 'not the password', '10.0.0.1');
   const unknown = await attempt('nobody-here', 'not the password', '10.0.0.1');
@@ -125,14 +125,14 @@ async function addFailures(subject: string, count: number): Promise<void> {
   await server.database.db.insert(signInFailures).values(rows);
 }
 
-/** How much time passed while `work` ran: what it waited for its turn. */
+/** How far the injected clock advanced while `work` ran: its delay. */
 async function waited(work: () => Promise<unknown>): Promise<number> {
   const start = server.clock.at.getTime();
   await work();
   return server.clock.at.getTime() - start;
 }
 
-test('guesses become slow; the right password from the same address still gets in, and clears it', async () => {
+test('failed attempts are delayed; the right password from the same address still works and clears the delay', async () => {
   await addUserWithPassword('mallory');
   const waits: number[] = [];
   for (let n = 0; n < 21; n++) waits.push(await waited(() => attempt('mallory', 'wrong')));
@@ -148,7 +148,7 @@ test('guesses become slow; the right password from the same address still gets i
   expect(await waited(() => attempt('mallory', password))).toBeLessThanOrEqual(1000);
 });
 
-test('who guesses at one name learns nothing of whether it exists: same answers, same waits', async () => {
+test('guessing does not reveal whether a user exists: same replies, same delays', async () => {
   await addUserWithPassword('erin');
   const course = async (name: string, ip: string) => {
     const seen: unknown[] = [];
@@ -164,19 +164,19 @@ test('who guesses at one name learns nothing of whether it exists: same answers,
   };
   const known = await course('erin', '10.0.7.1');
   expect(await course('nobody-of-this-name', '10.0.8.1')).toEqual(known);
-  // Nor which address belongs to which name: what was typed counts, not whose it is.
+  // Nor which address belongs to which name: buckets depend on the input, not on the user.
   expect(await waited(() => attempt('erin@example.com', 'wrong', '10.0.9.1'))).toBe(0);
 });
 
-test('failures of others at the same address slow nobody whose name they did not type', async () => {
+test('failures at the same address do not delay other users', async () => {
   await addUserWithPassword('peter');
   for (const from of ['127.0.0.1', '10.0.5.1']) await addFailures(`address:${network(from)}`, 1200);
   expect(await waited(() => attempt('peter', password))).toBe(0);
-  // Of an address that is not everybody's, passwords tried on everybody are slow.
+  // Except on a non-loopback address, where password spraying is delayed.
   expect(await waited(() => attempt('peter', password, '10.0.5.1'))).toBe(2000);
 });
 
-test('a browser that has signed in before is slowed by its own failures alone', async () => {
+test('a browser that has signed in before is delayed only by its own failures', async () => {
   const user = await addUserWithPassword('olivia', 'owner');
   const { device } = (await attempt('olivia', password)).body;
   await addFailures(`username:${hashUsername('olivia')}`, 100);
@@ -197,7 +197,7 @@ test('a browser that has signed in before is slowed by its own failures alone', 
   expect(once).toMatchObject({ status: 200, body: { username: 'olivia' } });
 });
 
-test('guesses at the same moment take turns, and beyond a few are refused', async () => {
+test('concurrent attempts are queued, and rejected beyond a few', async () => {
   let go = () => {};
   const gate = new Promise<void>((resolve) => {
     go = resolve;
@@ -239,12 +239,12 @@ test('one IPv6 customer is one address', () => {
   expect(network('::ffff:10.0.0.1')).toBe('10.0.0.1');
 });
 
-test('failed sign-ins are in the audit log, and a flood of them is a few rows', async () => {
+test('failed sign-ins are in the audit log, and a flood of them makes only a few rows', async () => {
   const owner = await server.addUser('ophelia', 'owner');
   await addUserWithPassword('victor');
   const audit = async (query: string) =>
     (await server.request(owner, 'GET', `/api/v1/audit?limit=1000&${query}`)).body.items as any[];
-  // What failed in the tests above is over.
+  // End the windows of the failures in the tests above.
   server.clock.at = new Date(server.clock.at.getTime() + windowMs);
   await attempt('victor', 'wrong', '10.0.6.2');
   const before = (await audit('action=sign-in.*')).length;
@@ -258,12 +258,12 @@ test('failed sign-ins are in the audit log, and a flood of them is a few rows', 
     ip: '10.0.6.1',
     after: { how: 'password', attempts: 1 },
   });
-  // What was typed may be a password.
+  // The name may be a mistyped password.
   for (let n = 0; n < 70; n++) await attempt(`typed-${n}`, 'wrong', `10.2.${n}.1`);
   const rows = await audit('action=sign-in.*');
   expect(rows.length - before).toBeLessThan(60);
   expect(JSON.stringify(rows)).not.toContain('typed-');
-  // Once their time is over: how many there were.
+  // The totals follow when the windows end.
   server.clock.at = new Date(server.clock.at.getTime() + windowMs);
   await attempt('victor', 'wrong', '10.0.6.3');
   expect(
@@ -278,7 +278,7 @@ test('failed sign-ins are in the audit log, and a flood of them is a few rows', 
   expect(others[0].after.attempts).toBeGreaterThan(10);
 });
 
-test('a one-time link signs in once, within ten minutes, even when two use it at the same moment', async () => {
+test('a one-time link signs in once, within ten minutes, even if it is used concurrently', async () => {
   const user = await server.addUser('rosa');
   const reply = await server.request(user, 'POST', '/api/v1/auth/one-time-links', {});
   expect(reply.body.url).toMatch(/^http:\/\/127\.0\.0\.1:7080\/sign-in#code=cde_link_[\w-]{43}$/);
@@ -303,7 +303,7 @@ test('a one-time link signs in once, within ten minutes, even when two use it at
   }
 });
 
-test('changing ones password wants the current one, ends all sessions, and keeps this browser signed in', async () => {
+test('changing a password requires the current one, ends all sessions, and keeps this browser signed in', async () => {
   const user = await addUserWithPassword('ruth');
   const here = asBrowser(await attempt('ruth', password));
   const there = asBrowser(await attempt('ruth', password));
@@ -325,7 +325,7 @@ test('changing ones password wants the current one, ends all sessions, and keeps
   expect((await server.request(user, 'GET', '/api/v1/users/me')).status).toBe(200);
 });
 
-test('who has no password sets one; an owner sets that of others', async () => {
+test('a user without a password sets one; an owner sets those of others', async () => {
   const user = await server.addUser('dora');
   expect((await server.request(user, 'PUT', '/api/v1/users/me/password', { password })).status).toBe(200);
   expect((await attempt('dora', password)).status).toBe(200);
@@ -337,7 +337,7 @@ test('who has no password sets one; an owner sets that of others', async () => {
   expect((await attempt('dora', 'given by an owner')).status).toBe(200);
 });
 
-test('suspension refuses tokens, sessions and sign-in at once', async () => {
+test('suspension revokes tokens, sessions and sign-in at once', async () => {
   const owner = await server.addUser('otto', 'owner');
   const user = await addUserWithPassword('sam');
   const headers = asBrowser(await attempt('sam', password));
@@ -354,7 +354,7 @@ test('suspension refuses tokens, sessions and sign-in at once', async () => {
   expect((await server.request(null, 'GET', '/api/v1/users/me', undefined, headers)).status).toBe(401);
 });
 
-test('behind https the cookie is Secure; with passwords off none is taken', async () => {
+test('with https the cookie is Secure; with password sign-in off none is accepted', async () => {
   const other = await makeTestServer({
     CDE_ACCESS_URL: 'https://cde.example.com',
     CDE_PASSWORD_LOGIN: 'off',

@@ -23,8 +23,8 @@ export interface SignInDeps extends Deps {
 }
 
 /**
- * Signs in with a username (or an email address) and a password. Throws `sign-in-failed` whether the
- * user or the password is wrong, `sign-in-throttled`, and `user-suspended` to who knows the password.
+ * Signs in with a username (or email address) and a password. Throws `sign-in-failed` for a wrong user and a wrong
+ * password alike, `sign-in-throttled`, and `user-suspended` if the password is right.
  */
 export async function signInWithPassword(
   deps: SignInDeps,
@@ -34,7 +34,7 @@ export async function signInWithPassword(
 ): Promise<{ user: UserRow } & NewSession> {
   const { db } = deps.database;
   const typed = given.username.trim();
-  // An address that cannot be compared is nobody's.
+  // An address without a canonical form belongs to no user.
   const name = typed.includes('@') ? (normalizeEmail(typed) ?? typed) : lowerAscii(typed);
   const [user] = await db
     .select()
@@ -47,7 +47,7 @@ export async function signInWithPassword(
     async () => {
       if (!(await verifyPassword(user?.passwordHash ?? null, given.password)) || !user?.passwordHash)
         throw new Problem('sign-in-failed', 'The username or the password is wrong.', {
-          hint: 'Without a password of your own, use single sign-on or a one-time link.',
+          hint: 'If you have no password, use single sign-on or a one-time link.',
         });
       const renewed = needsRehash(user.passwordHash) ? await hashPassword(given.password) : null;
       return db.transaction(async (tx) => {
@@ -72,8 +72,8 @@ export async function signInWithPassword(
 }
 
 /**
- * The hash of a user's new own password, once the current one is proven (unless there is none).
- * Throws `password-wrong`, `sign-in-throttled`.
+ * Checks a user's current password (unless there is none) and returns the hash of the new one. Throws `password-wrong`,
+ * `sign-in-throttled`.
  */
 export async function changeOwnPassword(
   deps: Deps,
@@ -82,11 +82,11 @@ export async function changeOwnPassword(
 ): Promise<string> {
   if (user.passwordHash !== null) {
     const { current } = given;
-    if (current === undefined) throw new Problem('password-wrong', 'Give your current password too.');
+    if (current === undefined) throw new Problem('password-wrong', 'Enter your current password too.');
     await withAttemptLimit(deps, userLimit('password', user.id), ['password-wrong'], async () => {
       if (!(await verifyPassword(user.passwordHash, current)))
         throw new Problem('password-wrong', 'That is not your current password.', {
-          hint: 'Forgot it? An owner can set a new one.',
+          hint: 'If you forgot it, ask an owner to set a new one.',
         });
     });
   }

@@ -4,13 +4,13 @@ import WebSocket from 'ws';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
 
 /**
- * Browsers send a cookie to every port of its host. Here a program that listens on another port plays the browser with the
- * cookie that it was sent, and says of itself whatever helps.
+ * Browsers send a cookie to every port of its host. Here a program on another port replays the cookie that it received,
+ * with any other headers that might help.
  */
 let server: TestServer;
 let ada: TestUser;
 let address: string;
-/** All that the dashboard sends, and all of it that other ports get. */
+/** Everything that the dashboard sends, and the part of it that other ports receive. */
 let dashboard: Record<string, string>;
 let stolen: Record<string, string>;
 
@@ -31,7 +31,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** Opens a WebSocket; `open` with the protocol that the server chose, or the status of the refusal. */
+/** Opens a WebSocket. Returns `open` with the chosen protocol, or the status of the rejection. */
 function connect(path: string, protocols: string[], headers: Record<string, string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(`ws://${address}${path}`, protocols, { headers });
@@ -94,25 +94,25 @@ describe('a stolen cookie', () => {
       undefined,
       stolen,
     );
-    // The dashboard's page, which asks with the key. (Nothing is built for this server.)
+    // The dashboard's own page, which sends the key. (503 because this server has no build.)
     expect(reply.status).toBe(404);
   });
 });
 
-test('a stolen key without its cookie is nobody either', async () => {
+test('a stolen key without its cookie does not authenticate either', async () => {
   const key = { 'x-cde-session-key': dashboard['x-cde-session-key']!, origin: server.config.accessUrl };
   const cookie = 'cde_session=of another';
   for (const headers of [key, { ...key, cookie }])
     expect((await server.request(null, 'GET', '/api/v1/users/me', undefined, headers)).status).toBe(401);
 });
 
-test('the dashboard opens its events by a protocol that carries the key, which no reply repeats', async () => {
+test('the dashboard sends the key as a WebSocket protocol, which no reply echoes', async () => {
   const protocols = ['cde', `cde-session-key.${dashboard['x-cde-session-key']}`];
   const headers = { cookie: dashboard.cookie!, origin: server.config.accessUrl };
   expect(await connect('/api/v1/events', protocols, headers)).toBe('open cde');
 });
 
-test('a planted cookie is not used, and does not stand in the way of the own one', async () => {
+test('a planted cookie is ignored and does not hide the real one', async () => {
   const mallory = await server.addUser('mallory');
   const { headers: theirs } = await server.addBrowser(mallory.id);
   const me = async (cookie: string) =>
@@ -127,7 +127,7 @@ test('a planted cookie is not used, and does not stand in the way of the own one
   expect((await me(theirs.cookie!)).status).toBe(401);
 });
 
-test('over https only a cookie that no other name can plant counts', async () => {
+test('with https only a __Host- cookie counts', async () => {
   const other = await makeTestServer({ CDE_ACCESS_URL: 'https://cde.example.com' });
   try {
     const una = await other.addUser('una');

@@ -4,7 +4,7 @@ import { browserSessions, cliLogins, oidcLogins, oneTimeLinks, portCodes } from 
 import { deleteOldFailures } from './attempt-limit.ts';
 import { deleteExpiredReplies } from './idempotency.ts';
 
-/** Deletes what has run out: sessions, links, logins under way, counted failures, remembered replies. */
+/** Deletes expired rows: sessions, links, pending logins, counted failures, stored replies. */
 export async function sweepIdentity(database: Database, now: () => Date): Promise<void> {
   for (const table of [browserSessions, oneTimeLinks, cliLogins, oidcLogins, portCodes])
     await database.db.delete(table).where(lte(table.expiresAt, now()));

@@ -13,7 +13,7 @@ const dayMs = 24 * 3600_000;
 
 type TokenRow = typeof apiTokens.$inferSelect;
 
-/** A token as the contract shows it; its secret is not among what we know. */
+/** A token as the API returns it, without its secret, which is not stored. */
 export function toToken(row: TokenRow): Token {
   return {
     id: row.id,
@@ -26,8 +26,8 @@ export function toToken(row: TokenRow): Token {
 }
 
 /**
- * Makes a token for the calling user, with its audit row. Throws `scope-too-small` when it asks for more
- * than the caller's own token has.
+ * Creates a token for the caller and writes its audit row. Throws `scope-too-small` if it would have more scopes than the
+ * caller's own token.
  */
 export async function insertToken(
   tx: Queryable,
@@ -37,10 +37,14 @@ export async function insertToken(
   const { actor } = caller;
   const excess = scopes.filter((scope) => !actor.scopes.includes('all') && !actor.scopes.includes(scope));
   if (excess.length > 0)
-    throw new Problem('scope-too-small', `A token with the scope ${excess.join(', ')} is more than yours.`, {
-      detail: `The token that you use has ${actor.scopes.join(', ')}.`,
-      hint: 'Ask for less, or create it in the dashboard.',
-    });
+    throw new Problem(
+      'scope-too-small',
+      `Your token cannot create one with the scope ${excess.join(', ')}.`,
+      {
+        detail: `Your token's scope is ${actor.scopes.join(', ')}.`,
+        hint: 'Request a smaller scope, or create the token in the dashboard.',
+      },
+    );
   const secret = makeSecret('cde');
   const [row] = await tx
     .insert(apiTokens)
@@ -49,7 +53,7 @@ export async function insertToken(
       tokenHash: hashSecret(secret),
       userId: actor.userId,
       name,
-      // `all` says everything; the others beside it would only mislead.
+      // `all` includes the others; listing them as well would be misleading.
       scopes: scopes.includes('all') ? ['all'] : [...new Set(scopes)],
       createdAt: now,
       expiresAt: new Date(now.getTime() + days * dayMs),
@@ -65,7 +69,7 @@ export async function insertToken(
   return { secret, row: row! };
 }
 
-/** A page of one user's tokens, newest first; expired ones too, so that one sees why something stopped. */
+/** A page of a user's tokens, newest first. Includes expired ones, so that users see why a script stopped working. */
 export async function listTokens(
   { db }: Database,
   userId: string,
@@ -85,7 +89,7 @@ export async function listTokens(
   return toPage(rows, query.limit, (row) => row.id, toToken);
 }
 
-/** Revokes a token of the caller's at once. Throws `token-not-found`, for those of others too. */
+/** Revokes a token of the caller. Throws `token-not-found`, also for tokens of other users. */
 export async function revokeToken({ db }: Database, caller: Caller<UserActor>, id: string): Promise<void> {
   await db.transaction(async (tx) => {
     const [row] = await tx
@@ -93,7 +97,9 @@ export async function revokeToken({ db }: Database, caller: Caller<UserActor>, i
       .where(and(eq(apiTokens.id, id), eq(apiTokens.userId, caller.actor.userId)))
       .returning();
     if (!row)
-      throw new Problem('token-not-found', 'You have no such token.', { hint: 'List them: cde token list' });
+      throw new Problem('token-not-found', 'You have no token with this id.', {
+        hint: 'List them: cde token list',
+      });
     await writeAudit(tx, caller, {
       action: 'token.revoke',
       targetType: 'token',

@@ -1,15 +1,15 @@
 import { usernamePattern } from '@cde/api/names.ts';
 
 const maxLength = 32;
-/** Why a name that has the right form is nobody's. */
+/** Why a well-formed name is reserved. */
 type Reservation = 'own' | 'system' | 'network';
 
 const words = (text: string) => text.trim().split(/\s+/);
 const reserved: Record<Reservation, Set<string>> = {
-  // `me` means oneself in paths; the others are what the audit log calls those who are no users.
+  // `me` means the caller in paths; the others are actors in the audit log that are not users.
   own: new Set(['me', 'system', 'agent', 'anonymous', 'cde', 'satellite', 'noded']),
-  // Users and groups of Debian, Ubuntu, Alpine, Fedora, Arch and the images built on them (databases and web servers
-  // included): in a workspace the username is the name of a Unix user, which these already are. `systemd-…` by its prefix.
+  // Users and groups of Debian, Ubuntu, Alpine, Fedora, Arch and images based on them, including databases and web servers.
+  // The username becomes a Unix user in the workspace, where these already exist. `systemd-…` is reserved by prefix.
   system: new Set(
     words(`
       root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody nogroup nfsnobody
@@ -25,7 +25,7 @@ const reserved: Record<Reservation, Set<string>> = {
       admins administrator
     `),
   ),
-  // Host names: labels of names for workspaces and ports, namespaces of clusters.
+  // Usernames become labels of host names (workspaces, ports) and namespaces of clusters.
   network: new Set(
     words(`
       localhost localdomain local internal broadcasthost ip6-localhost ip6-loopback ip6-allnodes ip6-allrouters
@@ -36,7 +36,7 @@ const reserved: Record<Reservation, Set<string>> = {
 
 const prefixes: Record<string, Reservation> = { 'systemd-': 'system', 'kube-': 'network' };
 
-/** Why a new user cannot have this username; null if they can. Users who already have it keep it. */
+/** Why a new user cannot have this username, or null if they can. Existing users keep theirs. */
 export function findReservation(username: string): Reservation | null {
   for (const [reservation, names] of Object.entries(reserved))
     if (names.has(username)) return reservation as Reservation;
@@ -44,17 +44,17 @@ export function findReservation(username: string): Reservation | null {
 }
 
 const reasons: Record<Reservation, string> = {
-  own: 'it has a meaning of its own here',
+  own: 'cde uses it itself',
   system: 'it names a system user or group of common Linux images',
   network: 'it is reserved for host names',
 };
 
-/** In words, to follow "The username root is reserved: ". */
+/** Completes the sentence "The username root is reserved: ". */
 export const reservationReason = (reservation: Reservation): string => reasons[reservation];
 
 export const isReserved = (username: string): boolean => findReservation(username) !== null;
 
-/** `text` (a login name, an address, a person's name) made a valid username, or null when nothing is left of it. */
+/** Converts a login name, email address or person's name to a valid username. Null if that is not possible. */
 export function makeUsername(text: string): string | null {
   const username = text
     .normalize('NFKD')
@@ -68,7 +68,7 @@ export function makeUsername(text: string): string | null {
   return usernamePattern.test(username) && !isReserved(username) ? username : null;
 }
 
-/** `username`, `username-2`, `username-3`, …: candidates until one is free, each valid. */
+/** Yields `username`, `username-2`, `username-3`, … without end. */
 export function* usernameCandidates(username: string): Generator<string> {
   yield username;
   for (let number = 2; ; number++) {

@@ -17,7 +17,7 @@ afterAll(() => server.close());
 const create = (body: unknown, headers?: Record<string, string>) =>
   server.request(owner, 'POST', '/api/v1/users', body, headers);
 
-test('an owner creates, finds, changes and deletes a user, and each leaves its audit row', async () => {
+test('an owner creates, finds, updates and deletes a user, each with an audit row', async () => {
   const made = await create({ username: 'nina', email: 'Nina@Example.com', password: 'a long password' });
   expect(made).toMatchObject({
     status: 201,
@@ -44,7 +44,7 @@ test('an owner creates, finds, changes and deletes a user, and each leaves its a
   expect(JSON.stringify(rows.body)).not.toContain('argon2');
 });
 
-test('names and addresses that are taken, reserved or odd are refused', async () => {
+test('names and addresses that are taken, reserved or invalid are rejected', async () => {
   await create({ username: 'kim', email: 'kim@example.com' });
   expect((await create({ username: 'kim' })).body.code).toBe('username-taken');
   expect((await create({ username: 'kim-2', email: 'KIM@example.com' })).body.code).toBe('email-taken');
@@ -55,7 +55,7 @@ test('names and addresses that are taken, reserved or odd are refused', async ()
   expect(clash).toMatchObject({ status: 409, body: { code: 'email-taken' } });
 });
 
-test('the list searches, pages by a cursor, and shows a member only themselves', async () => {
+test('the list searches, paginates, and shows members only themselves', async () => {
   for (let n = 0; n < 7; n++) await create({ username: `pager-${n}`, name: n === 3 ? '100%_sure' : '' });
   const seen: string[] = [];
   let after = '';
@@ -78,7 +78,7 @@ test('the list searches, pages by a cursor, and shows a member only themselves',
   expect({ ...other.body, requestId: '' }).toEqual({ ...nobody.body, requestId: '' });
 });
 
-test('the last active owner stays, even when two owners remove each other at once', async () => {
+test('the last active owner cannot be removed, even if two owners remove each other concurrently', async () => {
   const alone = await makeTestServer();
   try {
     const first = await alone.addUser('first', 'owner');
@@ -99,7 +99,7 @@ test('the last active owner stays, even when two owners remove each other at onc
   }
 });
 
-test('a user with workspaces is not deleted, nor one whose homes are still kept', async () => {
+test('a user with workspaces or retained homes cannot be deleted', async () => {
   const user = await server.addUser('wanda');
   const insert = async (status: string, deletedAt: Date | null) => {
     await server.database.pool.query(
@@ -122,10 +122,10 @@ test('a user with workspaces is not deleted, nor one whose homes are still kept'
   expect((await remove()).status).toBe(204);
 });
 
-test('a new user is created once, however often the request is sent', async () => {
+test('a repeated request with an idempotency key creates one user', async () => {
   const key = { 'idempotency-key': 'once' };
   const both = await Promise.all([create({ username: 'twin' }, key), create({ username: 'twin' }, key)]);
-  // The second is told to wait, or comes after the first and gets its reply; never `username-taken`.
+  // The second is rejected as in progress, or gets the first one's reply, but never `username-taken`.
   for (const reply of both)
     expect([201, 'idempotency-in-progress']).toContain(reply.status === 201 ? 201 : reply.body.code);
   const again = await create({ username: 'twin' }, key);
@@ -138,7 +138,7 @@ test('a new user is created once, however often the request is sent', async () =
   expect(theirs.status).toBe(201);
 });
 
-test('a failed request is forgotten, and a remembered one after a day', async () => {
+test('failed requests are not stored, and replies are deleted after a day', async () => {
   const key = { 'idempotency-key': 'failing' };
   await create({ username: 'hana' });
   expect((await create({ username: 'hana' }, key)).body.code).toBe('username-taken');
@@ -153,7 +153,7 @@ test('a failed request is forgotten, and a remembered one after a day', async ()
   }
 });
 
-test('tokens: made, listed, used at most a minute apart, revoked; never wider than their maker', async () => {
+test('tokens are created, listed, marked as used and revoked, and never get more scopes than their creator', async () => {
   const user = await server.addUser('tess');
   const made = await server.request(user, 'POST', '/api/v1/tokens', {
     name: 'ci',
@@ -200,14 +200,14 @@ test('tokens: made, listed, used at most a minute apart, revoked; never wider th
   expect((await use()).body.code).toBe('token-invalid');
 });
 
-test('signing out with a token revokes it, also one that may only read', async () => {
+test('signing out with a token revokes it, even a read-only one', async () => {
   const user = await server.addUser('rhea', 'member', ['read']);
   expect((await server.request(user, 'POST', '/api/v1/auth/sign-out', {})).status).toBe(204);
   expect((await server.request(user, 'GET', '/api/v1/users/me')).body.code).toBe('token-invalid');
   expect((await server.request(null, 'POST', '/api/v1/auth/sign-out', {})).status).toBe(204);
 });
 
-test('the audit log filters and pages', async () => {
+test('the audit log filters and paginates', async () => {
   const auditor = await server.addUser('argus', 'auditor');
   const alone = await server.addUser('busy', 'owner');
   for (let n = 0; n < 5; n++) await server.request(alone, 'POST', '/api/v1/users', { username: `made-${n}` });
@@ -228,7 +228,7 @@ test('the audit log filters and pages', async () => {
   expect((await read('after=bm9uc2Vuc2U')).code).toBe('bad-request');
 });
 
-test('the first owner is created once, by two replicas at the same moment, with a valid name', async () => {
+test('concurrent replicas create the first owner once, with a valid name', async () => {
   const alone = await makeTestServer();
   try {
     const make = () => ensureOwner(alone.database, { username: 'Dr. Ada_L', now: () => alone.clock.at });
@@ -248,18 +248,18 @@ test.each([
   ['systemd-network', 'it names a system user or group of common Linux images'],
   ['localhost', 'it is reserved for host names'],
   ['kube-system', 'it is reserved for host names'],
-  ['me', 'it has a meaning of its own here'],
+  ['me', 'cde uses it itself'],
 ])('%s is nobody’s username, with the reason', async (username, reason) => {
   expect(await server.request(owner, 'POST', '/api/v1/users', { username })).toMatchObject({
     status: 400,
     body: { code: 'bad-request', message: `The username ${username} is reserved: ${reason}.` },
   });
-  // Neither is it made of what a sign-in provider says.
+  // Nor is one derived from a sign-in provider's claims.
   expect(makeUsername(`${username}@example.com`)).toBeNull();
 });
 
-test('no user or group of this machine’s system can be a username', () => {
-  // Those of the system: people start at 1000, nobody is the last.
+test('system users and groups of this machine cannot be usernames', () => {
+  // System ids are below 1000; 65534 is nobody.
   const names = ['/etc/passwd', '/etc/group'].flatMap((file) =>
     readFileSync(file, 'utf8')
       .split('\n')
@@ -272,7 +272,7 @@ test('no user or group of this machine’s system can be a username', () => {
   expect(names.filter((name) => makeUsername(name) !== null)).toEqual([]);
 });
 
-test('usernames are made of what people have', () => {
+test('usernames are derived from login names, addresses and names', () => {
   expect(makeUsername('Zoë.Müller@example.com')).toBe('zoe-muller');
   expect(makeUsername('EXAMPLE\\ada')).toBe('example-ada');
   expect(makeUsername('123')).toBeNull();

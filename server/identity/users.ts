@@ -15,7 +15,7 @@ import { findReservation, makeUsername, reservationReason } from './usernames.ts
 
 export type UserRow = typeof users.$inferSelect;
 
-/** A user as the contract shows it. */
+/** A user as the API returns it. */
 export function toUser(row: UserRow): User {
   return {
     id: row.id,
@@ -29,7 +29,7 @@ export function toUser(row: UserRow): User {
   };
 }
 
-/** The user that `ref` (a username, an id, or `me`) names, or null. */
+/** Finds a user by `ref`: a username, an id, or `me`. */
 export async function findUser(db: Queryable, ref: string, actor?: UserActor): Promise<UserRow | null> {
   const [row] = await db
     .select()
@@ -47,7 +47,7 @@ export async function findUser(db: Queryable, ref: string, actor?: UserActor): P
 export const userNotFound = (ref: string): Problem =>
   new Problem('user-not-found', `There is no user ${ref}.`, { hint: 'List them: cde user list' });
 
-/** A page of users by username. `only`: the one id that the caller may see, if not all. */
+/** A page of users by username. `only` is the one id that the caller can see, if not all. */
 export async function listUsers(
   { db }: Database,
   query: {
@@ -93,12 +93,12 @@ function storedEmail(email: string | null): string | null {
   const stored = normalizeEmail(email);
   if (stored === null)
     throw new Problem('bad-request', `${email} cannot be used as an email address.`, {
-      detail: 'The part before the @ must be ASCII, and the domain a name that DNS can hold.',
+      detail: 'The part before the @ must be ASCII, and the domain a valid DNS name.',
     });
   return stored;
 }
 
-/** Inserts a user and its audit row. Throws `username-taken`, `email-taken` or `bad-request` (a reserved name). */
+/** Inserts a user and its audit row. Throws `username-taken`, `email-taken`, or `bad-request` for a reserved name. */
 export async function insertUser(
   tx: Queryable,
   caller: Caller | SystemCaller,
@@ -139,18 +139,18 @@ export async function insertUser(
 
 function toDuplicateProblem(error: unknown, username: string, email: string | null): unknown {
   if (isDuplicate(error, 'users_username_key'))
-    return new Problem('username-taken', `There is a user ${username} already.`, {
+    return new Problem('username-taken', `There is already a user ${username}.`, {
       hint: 'Choose another username.',
     });
   if (isDuplicate(error, 'users_email_key'))
-    return new Problem('email-taken', `Another user has the address ${email} already.`, {
-      hint: 'An address belongs to one user at most.',
+    return new Problem('email-taken', `Another user already has the address ${email}.`, {
+      hint: 'Each address can belong to only one user.',
     });
   return error;
 }
 
 /**
- * Changes a user in one transaction with its audit row. A suspension ends the user's sessions.
+ * Updates a user and writes its audit row in one transaction. A suspension ends the user's sessions.
  * Throws `user-not-found`, `last-owner`, `email-taken`.
  */
 export async function updateUser(
@@ -197,7 +197,7 @@ export async function updateUser(
   });
 }
 
-/** Sets a password hash; every session, one-time link and CLI login under way of the user ends. */
+/** Sets a password hash and ends all sessions, one-time links and pending CLI logins of the user. */
 export async function replacePassword(
   tx: Queryable,
   caller: Caller,
@@ -217,8 +217,8 @@ export async function replacePassword(
 }
 
 /**
- * Deletes a user with their sessions and tokens; resolves with their id. Throws `user-not-found`, `last-owner`,
- * `user-has-workspaces` (also while the home of a deleted workspace is kept for `homeGraceDays`).
+ * Deletes a user with their sessions and tokens, and returns their id. Throws `user-not-found`, `last-owner`, and
+ * `user-has-workspaces` (also while the home of a deleted workspace is retained for `homeGraceDays`).
  */
 export async function deleteUser(
   { db }: Database,
@@ -235,7 +235,7 @@ export async function deleteUser(
       throw new Problem(
         'user-has-workspaces',
         `${user.username} has ${alive === 1 ? 'a workspace' : `${alive} workspaces`}.`,
-        { hint: 'Delete them first, or suspend the user: nothing is lost then.' },
+        { hint: 'Delete the workspaces first, or suspend the user instead.' },
       );
     const [retained] = await tx
       .select({ count: count(), last: max(workspaces.deletedAt) })
@@ -245,9 +245,9 @@ export async function deleteUser(
     if (retained && retained.count > 0 && until > now)
       throw new Problem(
         'user-has-workspaces',
-        `The homes of ${user.username}'s deleted workspaces are still kept.`,
+        `The homes of ${user.username}'s deleted workspaces are still retained.`,
         {
-          detail: `The last of them until ${until.toISOString().slice(0, 16)}Z.`,
+          detail: `The last one is retained until ${until.toISOString().slice(0, 16)}Z.`,
           hint: 'Delete the user after that, or suspend the user now.',
         },
       );
@@ -267,7 +267,7 @@ export async function deleteUser(
 async function lockUser(tx: Queryable, ref: string, actor: UserActor): Promise<UserRow> {
   const found = await findUser(tx, ref, actor);
   if (!found) throw userNotFound(ref);
-  // Always the owners first and by id: two owners who remove each other queue here, and do not deadlock.
+  // Lock all owners first, ordered by id, so that two owners who remove each other do not deadlock.
   if (found.role === 'owner')
     await tx
       .select({ id: users.id })
@@ -280,7 +280,7 @@ async function lockUser(tx: Queryable, ref: string, actor: UserActor): Promise<U
   return row;
 }
 
-/** Throws `last-owner` when nobody but `user` is an active owner. The owners' rows are locked by now. */
+/** Throws `last-owner` if `user` is the only active owner. Call it with the owners' rows locked. */
 async function ensureOwnerRemains(tx: Queryable, user: UserRow): Promise<void> {
   if (user.role !== 'owner' || user.status !== 'active') return;
   const others = await tx.$count(
@@ -289,17 +289,17 @@ async function ensureOwnerRemains(tx: Queryable, user: UserRow): Promise<void> {
   );
   if (others === 0)
     throw new Problem('last-owner', `${user.username} is the last active owner.`, {
-      detail: 'Without an owner nobody could manage this installation.',
-      hint: 'Make somebody else an owner first.',
+      detail: 'Without an owner, no one could manage this installation.',
+      hint: 'Make another user an owner first.',
     });
 }
 
 const fallbackOwner = 'owner';
 
 /**
- * Creates the first owner when there is no user at all; two replicas that do so at once create one.
- * `username`: the name of the operating system's user, made valid. Without a password: the owner signs
- * in by a one-time link. Not created: `user` is the longest-serving active owner.
+ * Creates the first owner if there are no users; concurrent replicas create only one. `username` is converted to a valid
+ * one. The owner has no password and signs in by a one-time link. If there are users already, returns the oldest active
+ * owner.
  */
 export async function ensureOwner(
   { db }: Database,
@@ -314,7 +314,7 @@ export async function ensureOwner(
       .orderBy(asc(users.id))
       .limit(1);
     if (owner) return { created: false, user: toUser(owner) };
-    // Users without an active owner cannot come about through the API; say so rather than add one quietly.
+    // The API cannot leave users without an active owner, so report it instead of silently adding one.
     if ((await tx.$count(users)) > 0)
       throw new Error(
         "The database has users but no active owner. Name one: UPDATE users SET role = 'owner', status = 'active' WHERE username = '…'",

@@ -20,7 +20,7 @@ import { hashPassword } from './passwords.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 import { makeOneTimeLink } from './sessions.ts';
 
-/** Who calls. `read` and `connect` are tokens of that scope of an owner, whose role would allow everything. */
+/** The callers. `read` and `connect` are an owner's tokens with that scope; the role alone would allow everything. */
 const callers = [
   'anonymous',
   'member',
@@ -35,19 +35,19 @@ const callers = [
 ] as const;
 type Caller = (typeof callers)[number];
 
-// What docs/roles.md says, route by route, written by hand: authorize.ts must not judge itself.
+// docs/roles.md route by route, written by hand so that authorize.ts is not tested against itself.
 const anybody: Caller[] = callers.filter((caller) => caller !== 'suspended');
 const people: Caller[] = ['member', 'template-admin', 'auditor', 'owner'];
-const seers: Caller[] = ['template-admin', 'auditor', 'owner', 'read', 'connect'];
+const readers: Caller[] = ['template-admin', 'auditor', 'owner', 'read', 'connect'];
 const owner: Caller[] = ['owner'];
 
 interface Rule {
-  /** Who may, on their own thing, or where there is no thing. */
+  /** Callers allowed on their own resource, or on routes without one. */
   own: Caller[];
-  /** Who may on somebody else's; absent where the route names no thing that belongs to a user. */
+  /** Callers allowed on other users' resources. Absent if the route's resource has no owner. */
   foreign?: Caller[];
 }
-const seeWorkspace: Rule = { own: [...people, 'read', 'connect'], foreign: seers };
+const seeWorkspace: Rule = { own: [...people, 'read', 'connect'], foreign: readers };
 const operateWorkspace: Rule = { own: people, foreign: owner };
 const connectWorkspace: Rule = { own: [...people, 'connect'], foreign: [] };
 const seeTemplates: Rule = { own: [...people, 'read', 'connect'] };
@@ -157,22 +157,22 @@ const rules: Record<string, Rule> = {
   [`POST ${v1}/agent/users/check`]: forAgents,
 };
 
-/** Routes outside the contract that ask the gate themselves. WebSockets: allowed is 404, for want of an upgrade. */
+/** Routes outside the API contract that authorize themselves. An allowed WebSocket route replies 404 without an upgrade. */
 const gatedRoutes: Record<string, Caller[]> = {
   'GET /metrics': ['auditor', 'owner', 'read'],
   [`GET ${v1}/events`]: [...people, 'read', 'connect'],
   [`GET ${v1}/workspaces/:workspace/terminal`]: [...people, 'connect'],
 };
-/** The rest, each open to anybody: what it is, or how it knows its callers. */
+/** All other routes: public, or authenticated in another way. */
 const openRoutes = [
   /^GET \/(healthz|readyz)$/,
   /^GET \/api\/v1\/openapi\.json$/,
   /^GET \/api\/docs(\/.*)?$/,
-  // The relay and its throughput tests, which know their callers by signed tickets, and its probe, whose answer is empty;
-  // satellite/ tests that.
+  // The relay and its throughput tests, authenticated by signed tickets, and its probe with an empty reply. Tested in
+  // satellite/.
   /^(GET|HEAD) \/relay\/v1\/(listen|dial|probe|probe\/down)$/,
   /^POST \/relay\/v1\/probe\/up$/,
-  // The dashboard's files, which hold nothing secret.
+  // The dashboard's files, which are public.
   /^GET \/(\*|assets\/\*)?$/,
 ];
 
@@ -192,7 +192,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** One caller and one other user, each with a token, a workspace and a build; fresh for each call, as many destroy. */
+/** A caller and another user, each with a token, a workspace and a build. New for each call, because many are destructive. */
 interface World {
   authorization: string | null;
   mine: Things;
@@ -330,7 +330,7 @@ async function makeWorld(caller: Caller): Promise<World> {
   };
 }
 
-/** A body that passes the schema, for those routes that want one. */
+/** Valid bodies of the routes that need one. */
 function bodyFor(route: string, world: World, things: Things, isForeign: boolean): unknown {
   const now = server.clock.at.toISOString();
   const bodies: Record<string, () => unknown> = {
@@ -425,11 +425,11 @@ async function call(route: string, world: World, isForeign: boolean) {
   return { status: reply.statusCode, text: reply.body.slice(0, 300) };
 }
 
-/** True where the reply says what the rule says. */
+/** Whether the reply matches the rule. */
 function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: number): string | null {
   if (allowed) {
     if (status === 401 || status === 403) return 'refused, though allowed';
-    // 409: allowed, and the thing is not in the state for it. 404 would hide a wrong refusal.
+    // 409 means allowed, but in the wrong state. Accepting 404 would hide a wrong rejection.
     return status < 400 || status === 409 ? null : 'a failure';
   }
   if (caller === 'anonymous') return status === 401 ? null : 'not refused by 401';
@@ -453,7 +453,7 @@ const contract = [
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;
 
 describe('every route with every caller', () => {
-  // Single sign-on is not set up in this server, which is what its two routes say.
+  // Single sign-on is not configured here, which its two routes report.
   const notSetUp = new Set([
     `POST ${v1}/auth/oidc/start`,
     `POST ${v1}/auth/oidc/finish`,
@@ -469,9 +469,9 @@ describe('every route with every caller', () => {
         const { status, text } = await call(route, await makeWorld(caller), isForeign);
         const allowed = (isForeign ? rule!.foreign! : rule!.own).includes(caller);
         if (allowed && notSetUp.has(route) && status === 404) continue;
-        // Authorised, and then the cluster is asked whether the credentials work, which nothing here answers.
+        // Authorized, but then the server tries the credentials on a cluster that does not exist.
         if (allowed && route === `POST ${v1}/clusters` && status === 422) continue;
-        // Authorised, and then only a browser may: callers here have tokens.
+        // Authorized, but limited to browsers: the callers here have tokens.
         if (allowed && route === `POST ${v1}/port-visits` && status === 400) continue;
         const fault = judge(allowed, caller, isForeign, status);
         if (fault) faults.push(`${caller} on ${isForeign ? 'foreign' : 'own'}: ${fault}: ${status} ${text}`);
@@ -488,7 +488,7 @@ describe('every route with every caller', () => {
   });
 });
 
-test('the contract is served whole, and every other route is known by name', () => {
+test('all endpoints of the contract are registered, and every other route is listed here', () => {
   const served = server.app.endpoints.map(routeOf);
   expect(served.sort()).toEqual(contract.map(routeOf).sort());
   expect(Object.keys(rules).sort()).toEqual(served);
@@ -500,7 +500,7 @@ test('the contract is served whole, and every other route is known by name', () 
   for (const route of Object.keys(gatedRoutes)) expect(allRoutes()).toContain(route);
 });
 
-/** `METHOD /path` of all that Fastify's router holds, read off its tree; HEAD goes with GET. */
+/** `METHOD /path` of every route, read from Fastify's router tree; HEAD belongs to GET. */
 function allRoutes(): string[] {
   const parents: string[] = [];
   return server.app
@@ -522,7 +522,7 @@ function allRoutes(): string[] {
     });
 }
 
-test('docs/roles.md shows the table that decides', async () => {
+test('docs/roles.md matches the grants', async () => {
   const text = await readFile(new URL('../../docs/roles.md', import.meta.url), 'utf8');
   const rows = [...text.matchAll(/^\| `([a-z:]+)`\s*\|(.*)\|$/gm)].filter((row) => row[1]!.includes(':'));
   const shown = rows.map(([, permission, cells]) => [

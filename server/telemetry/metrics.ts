@@ -4,7 +4,7 @@ import { collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
 import type { Database } from '../database/pool.ts';
 import type { Logger } from '../log.ts';
 
-/** Nothing may hold the event loop longer than this; what does is logged. */
+/** The goal for event loop delay; ten times this is logged. */
 const maxLoopDelayMs = 10;
 const sampleIntervalMs = 10_000;
 
@@ -13,7 +13,7 @@ export interface Telemetry {
   close(): void;
 }
 
-/** `/metrics` in Prometheus' text format: requests, event loop, database pool, workspaces by status, builds by end. */
+/** `/metrics` in Prometheus' text format: requests, event loop, database pool, workspaces by status, builds by result. */
 export function installMetrics(
   app: FastifyInstance,
   { database, log }: { database: Database; log: Logger },
@@ -22,13 +22,13 @@ export function installMetrics(
   collectDefaultMetrics({ register: registry });
   const requests = new Histogram({
     name: 'cde_http_request_seconds',
-    help: 'Time to answer a request, by route',
+    help: 'Request duration, by route',
     labelNames: ['method', 'route', 'status'],
     buckets: [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
     registers: [registry],
   });
   app.addHook('onResponse', async (request, reply) => {
-    // By route, never by URL: a scan of random paths must not make a series each.
+    // By route instead of URL, so that a scan of random paths does not create a series for each.
     const route = request.routeOptions.url ?? 'none';
     requests.observe(
       { method: request.method, route, status: String(reply.statusCode) },
@@ -37,7 +37,7 @@ export function installMetrics(
   });
   new Gauge({
     name: 'cde_database_connections',
-    help: 'Connections of the pool, by use',
+    help: 'Database pool connections, by use',
     labelNames: ['use'],
     registers: [registry],
     collect() {
@@ -61,7 +61,7 @@ export function installMetrics(
   });
   new Gauge({
     name: 'cde_builds_last_hour',
-    help: 'Builds that ended in the last hour, by transition and end',
+    help: 'Builds that finished in the last hour, by transition and status',
     labelNames: ['transition', 'status'],
     registers: [registry],
     async collect() {
@@ -80,7 +80,7 @@ export function installMetrics(
     if (worst > maxLoopDelayMs * 10)
       log.warn(
         { worstMs: Math.round(worst), p99Ms: Math.round(delay.percentile(99) / 1e6) },
-        'the event loop was held up',
+        'the event loop was blocked',
       );
     delay.reset();
   }, sampleIntervalMs);

@@ -164,7 +164,7 @@ describe.skipIf(!mayMount)('the disk of the embedded PostgreSQL', () => {
     })();
     await expect(writing).rejects.toThrow();
     await client.end().catch(() => {});
-    await server.says(/the embedded PostgreSQL has ended.*No space left on device.*it is started again/);
+    await server.says(/the embedded PostgreSQL exited.*No space left on device.*restarting it/);
     expect(await api('GET', '/api/v1/workspaces')).toMatchObject({
       status: 503,
       body: { code: 'database-unavailable' },
