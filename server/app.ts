@@ -224,8 +224,8 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   orphanRoutes(app, options.orphans);
   kubeCredentialRoutes(app, { database, connections: options.connections });
   builderRoutes(app, { database, connections: options.connections });
-  satelliteRoutes(app, { store: satelliteStore, keys, config });
   const accessRevocation = makeAccessRevocation({ database, bus, log });
+  satelliteRoutes(app, { store: satelliteStore, keys, config, revocation: accessRevocation });
   accessRevocation.watch({
     users: relay.users,
     end(userId) {

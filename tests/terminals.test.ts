@@ -206,7 +206,7 @@ describe('a browser', () => {
   });
 
   test.each([
-    ['nothing that it knows', { type: 'open', code: 'no code', cols: 80, rows: 24 }, 'not made here'],
+    ['nothing that it knows', { type: 'open', code: 'no code', cols: 80, rows: 24 }, 'invalid'],
     ['garbage', 'garbage', 'does not say'],
     ['bytes', Buffer.from([1, 2, 3]), 'does not say'],
     ['a resize', { type: 'resize', cols: 80, rows: 24 }, 'does not say'],

@@ -42,7 +42,7 @@ const dial = async (user: TestUser, workspaceId: string) =>
     }),
   );
 
-test('a session that is open ends with the suspension of its user; those of others go on', async () => {
+test("suspending a user closes that user's open sessions and nobody else's", async () => {
   const ada = await server.addUser('ada');
   const bob = await server.addUser('bob');
   const box = v7();
@@ -68,7 +68,7 @@ test('a session that is open ends with the suspension of its user; those of othe
   expect((await closed).map(([code, reason]) => [code, String(reason)])).toEqual([
     [4403, 'access-ended'],
     [4403, 'access-ended'],
-    // The agent is told why: it must not keep the session for a client that comes back.
+    // The agent gets the reason, so that it does not keep the session for a reconnect.
     [4403, 'access-ended'],
   ]);
   expect(other.readyState).toBe(WebSocket.OPEN);
@@ -76,7 +76,7 @@ test('a session that is open ends with the suspension of its user; those of othe
   other.close();
 });
 
-test('who asks is told of those found at once, of others when it happens on another replica, and else of nobody', async () => {
+test('waiting for revoked users resolves at once, on a change at another replica, or empty', async () => {
   const [cy, dan, eve] = [
     await server.addUser('cy'),
     await server.addUser('dan'),
@@ -88,12 +88,12 @@ test('who asks is told of those found at once, of others when it happens on anot
     database: server.database,
     bus,
     log: makeLog('silent'),
-    everyMs: 3600_000,
+    pollMs: 3600_000,
     holdMs: 3600_000,
   });
   const still = new AbortController();
   expect(await revocation.waitForRevoked([], still.signal)).toEqual([]);
-  // Nobody whom the server does not know has sessions.
+  // Unknown users have no access.
   const stranger = v7();
   expect(await revocation.waitForRevoked([cy.id, stranger], still.signal)).toEqual([stranger]);
   expect(await revocation.findRevoked([cy.id, stranger])).toEqual([stranger]);
@@ -102,11 +102,11 @@ test('who asks is told of those found at once, of others when it happens on anot
   const second = revocation.waitForRevoked([dan.id], still.signal);
   await revocation.check();
   const root = await server.addUser('root2', 'owner');
-  // By the bus of another replica: the HTTP side has one of its own.
+  // The HTTP server has its own bus, so this change arrives as from another replica.
   await server.request(root, 'PATCH', '/api/v1/users/cy', { status: 'suspended' });
   expect(await first).toEqual([cy.id]);
   expect(await revocation.findRevoked([cy.id, dan.id])).toEqual([cy.id]);
-  // Without the bus, by the look that stands behind it.
+  // Without the bus, by polling.
   await server.database.db.update(users).set({ status: 'suspended' }).where(eq(users.id, dan.id));
   await revocation.check();
   expect(await second).toEqual([dan.id]);

@@ -6,120 +6,122 @@ import type { Bus } from '../events/bus.ts';
 import { serveAgent, serveSatellite } from '../http/serve.ts';
 import type { Logger } from '../log.ts';
 
-/** How long a session may outlive the suspension of its user when the bus is silent: under the ten seconds that are promised. */
-const defaultEveryMs = 6_000;
-/** Longer, and a proxy may take the connection for dead. */
+/** How often to poll, in case the bus is silent. The docs promise that sessions end within ten seconds of a suspension. */
+const defaultPollMs = 6_000;
+/** How long a request is held open. Proxies treat connections that are silent for longer as dead. */
 const defaultHoldMs = 25_000;
 
-/** Somebody who has sessions of users, and ends those of whom it is told. */
+/** Holds sessions of users, and can end all sessions of one. */
 export interface SessionHolder {
   users(): Iterable<string>;
   end(userId: string): void;
 }
 
 export interface AccessRevocation {
-  /** From now on until the returned function is called. */
-  watch(watcher: SessionHolder): () => void;
-  /** Those of the users who may have no sessions: as soon as there is one, at the latest (then none) after 25 s. */
-  waitForRevoked(users: readonly string[], left: AbortSignal): Promise<string[]>;
-  /** Those of the users who may have no sessions, at this moment. */
+  /** Ends the holder's sessions of revoked users until the returned function is called. */
+  watch(holder: SessionHolder): () => void;
+  /** Resolves with the revoked users among `users` as soon as there is one, or with none after 25 s. */
+  waitForRevoked(users: readonly string[], signal: AbortSignal): Promise<string[]>;
+  /** The users among `users` whose access is revoked now. */
   findRevoked(users: readonly string[]): Promise<string[]>;
-  /** Looks now. Rejects with the database's error. */
+  /** Polls the database now. Rejects with its error. */
   check(): Promise<void>;
-  /** Lets all go who wait. */
+  /** Resolves everything that waits. */
   close(): void;
 }
 
 /**
- * A session once open outlives its ticket, but not its user. Whoever carries sessions asks here: this replica's
- * satellite, the satellites elsewhere, and the agents, which alone see direct paths. They hear of a suspension at once,
- * by the bus; behind it stands a look at the database every 6 s, one for all who wait. A database that is away decides nothing.
+ * Ends the sessions of users who were suspended or deleted; a session outlives its ticket, but not its user. Serves
+ * this replica's satellite, the other satellites, and agents (only they see direct paths). The bus announces a
+ * suspension at once; a poll of the database every 6 s, shared by all waiters, backs it up. While the database is
+ * unreachable no session is ended.
  */
 export function makeAccessRevocation(options: {
   database: Database;
   bus: Pick<Bus, 'subscribeRevocations'>;
   log: Logger;
-  everyMs?: number;
+  pollMs?: number;
   holdMs?: number;
 }): AccessRevocation {
   const { database, log, holdMs = defaultHoldMs } = options;
-  const watchers = new Set<SessionHolder>();
-  const holds = new Set<() => void>();
-  let checking: Promise<void> | null = null;
-  let again: Promise<void> | null = null;
+  const holders = new Set<SessionHolder>();
+  const pending = new Set<() => void>();
+  let running: Promise<void> | null = null;
+  let next: Promise<void> | null = null;
   let closed = false;
 
   async function findRevoked(users: readonly string[]): Promise<string[]> {
-    // One array rather than as many parameters: a statement has no more than 65,535 of these.
+    if (users.length === 0) return [];
+    // One array, because a statement has at most 65,535 parameters.
     const { rows } = await database.pool.query<{ id: string }>(
-      `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
-        WHERE NOT EXISTS (SELECT FROM users WHERE users.id = asked.id AND status = 'active')`,
+      `SELECT id::text FROM unnest($1::uuid[]) AS given (id)
+        WHERE NOT EXISTS (SELECT FROM users WHERE users.id = given.id AND status = 'active')`,
       [users],
     );
     return rows.map(({ id }) => id);
   }
 
-  async function look(): Promise<void> {
-    const asked = new Set<string>();
-    for (const watcher of watchers) for (const userId of watcher.users()) asked.add(userId);
-    if (asked.size === 0) return;
-    const waitForRevoked = new Set(await findRevoked([...asked]));
-    if (waitForRevoked.size === 0) return;
-    for (const watcher of [...watchers])
-      for (const userId of [...watcher.users()]) if (waitForRevoked.has(userId)) watcher.end(userId);
+  async function poll(): Promise<void> {
+    const users = new Set<string>();
+    for (const holder of holders) for (const userId of holder.users()) users.add(userId);
+    if (users.size === 0) return;
+    const revoked = new Set(await findRevoked([...users]));
+    if (revoked.size === 0) return;
+    for (const holder of [...holders])
+      for (const userId of [...holder.users()]) if (revoked.has(userId)) holder.end(userId);
   }
 
-  /** One look at a time; who comes meanwhile shares the next, which sees what they have seen. */
+  /** Runs one poll at a time. Calls during a poll share the next one, because the running one may have missed their change. */
   function check(): Promise<void> {
-    if (!checking) {
-      checking = look().finally(() => {
-        checking = null;
+    if (!running) {
+      running = poll().finally(() => {
+        running = null;
       });
-      return checking;
+      return running;
     }
-    again ??= checking
+    next ??= running
       .catch(() => {})
       .then(() => {
-        again = null;
+        next = null;
         return check();
       });
-    return again;
+    return next;
   }
   const checkQuietly = () =>
-    void check().catch((error) => log.debug({ err: error }, 'the users of open sessions were not looked up'));
+    void check().catch((error) => log.debug({ err: error }, 'could not look up the users of open sessions'));
 
   const unsubscribe = options.bus.subscribeRevocations(checkQuietly);
-  const timer = setInterval(checkQuietly, options.everyMs ?? defaultEveryMs);
+  const timer = setInterval(checkQuietly, options.pollMs ?? defaultPollMs);
   timer.unref();
 
-  function watch(watcher: SessionHolder): () => void {
-    watchers.add(watcher);
-    return () => watchers.delete(watcher);
+  function watch(holder: SessionHolder): () => void {
+    holders.add(holder);
+    return () => holders.delete(holder);
   }
 
-  async function waitForRevoked(users: readonly string[], left: AbortSignal): Promise<string[]> {
-    if (users.length === 0 || left.aborted || closed) return [];
-    const told: string[] = [];
+  async function waitForRevoked(users: readonly string[], signal: AbortSignal): Promise<string[]> {
+    if (users.length === 0 || signal.aborted || closed) return [];
+    const revoked: string[] = [];
     return new Promise((resolve, reject) => {
       const finish = () => {
-        clearTimeout(limit);
-        left.removeEventListener('abort', finish);
-        holds.delete(finish);
+        clearTimeout(timeout);
+        signal.removeEventListener('abort', finish);
+        pending.delete(finish);
         unwatch();
-        // After a rejection this does nothing.
-        resolve(told);
+        // Does nothing after a rejection.
+        resolve(revoked);
       };
       const unwatch = watch({
         users: () => users,
         end(userId) {
-          // All of them who are found in one look.
-          if (told.length === 0) queueMicrotask(finish);
-          told.push(userId);
+          // Resolve after the poll has ended all of them.
+          if (revoked.length === 0) queueMicrotask(finish);
+          revoked.push(userId);
         },
       });
-      const limit = setTimeout(finish, holdMs);
-      left.addEventListener('abort', finish, { once: true });
-      holds.add(finish);
+      const timeout = setTimeout(finish, holdMs);
+      signal.addEventListener('abort', finish, { once: true });
+      pending.add(finish);
       check().catch((error) => {
         reject(error);
         finish();
@@ -129,19 +131,19 @@ export function makeAccessRevocation(options: {
 
   return {
     watch,
-    waitForRevoked: waitForRevoked,
-    findRevoked: findRevoked,
+    waitForRevoked,
+    findRevoked,
     check,
     close() {
       closed = true;
       clearInterval(timer);
       unsubscribe();
-      for (const finish of [...holds]) finish();
+      for (const finish of [...pending]) finish();
     },
   };
 }
 
-/** Serves agents and satellites who ask whose sessions are to end. */
+/** Lets agents and satellites ask which of their users have lost access. */
 export function accessRevocationRoutes(
   app: FastifyInstance,
   revocation: Pick<AccessRevocation, 'waitForRevoked' | 'findRevoked'>,
@@ -150,15 +152,15 @@ export function accessRevocationRoutes(
     endUsers: await revocation.findRevoked(body.users),
   }));
   serveAgent(app, watchAgentUsers, async ({ body, reply }) => ({
-    endUsers: await revocation.waitForRevoked(body.users, gone(reply)),
+    endUsers: await revocation.waitForRevoked(body.users, closeSignal(reply)),
   }));
   serveSatellite(app, watchSatelliteUsers, async ({ body, reply }) => ({
-    endUsers: await revocation.waitForRevoked(body.users, gone(reply)),
+    endUsers: await revocation.waitForRevoked(body.users, closeSignal(reply)),
   }));
 }
 
-/** Aborted when nobody waits for the answer any more. */
-function gone(reply: FastifyReply): AbortSignal {
+/** Aborts when the client disconnects. */
+function closeSignal(reply: FastifyReply): AbortSignal {
   const controller = new AbortController();
   reply.raw.once('close', () => controller.abort());
   return controller.signal;

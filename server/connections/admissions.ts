@@ -5,19 +5,19 @@ import type { UserActor } from '../http/actor.ts';
 import { isAllowed } from '../identity/authorize.ts';
 import type { Keys } from '../identity/keys.ts';
 
-/** Long enough to measure a few satellites and to connect to one of them. */
+/** Enough time to measure a few satellites and connect to one. */
 const codeLifetimeMs = 60_000;
-/** How long a terminal may be open at a satellite before its browser has to come anew. */
+/** How long a terminal can stay open at a satellite before the browser needs a new code. */
 const admissionLifetimeMs = 24 * 3600_000;
 
 const Claims = z.object({ sid: z.uuid(), workspaceId: z.uuid(), satelliteId: z.uuid() });
-/** Which browser session may open, or has open, which workspace's terminals at which satellite. */
+/** A browser session, the workspace whose terminals it can open, and the satellite it can open them at. */
 export type TerminalClaims = z.infer<typeof Claims>;
 
 /**
- * What stands between a browser, a satellite and the server: the code that the browser takes to the satellite, and the
- * admission that the satellite keeps for it. Neither says who the user is, or opens anything by itself: the
- * browser session behind it is looked up each time.
+ * The two tokens that let a satellite serve a browser's terminals: the code that the browser hands to the satellite,
+ * and the admission that the satellite exchanges it for. Neither identifies the user or grants anything by itself:
+ * the browser session behind it is looked up on every use.
  */
 export function makeAdmissions({
   database,
@@ -52,12 +52,12 @@ export function makeAdmissions({
   }
   return {
     signCode: (claims: TerminalClaims) => sign('cde-terminal-code', claims, codeLifetimeMs),
-    /** Null: it is none of ours, or a minute has passed. */
+    /** Null if the code is not one of ours or is more than a minute old. */
     readCode: (text: string) => read('cde-terminal-code', text),
     sign: (claims: TerminalClaims) => sign('cde-terminal-admission', claims, admissionLifetimeMs),
     read: (text: string) => read('cde-terminal-admission', text),
 
-    /** Whose browser session each is, in their order; null where it has ended, or they may not connect (any more). */
+    /** The user behind each claim, in order; null if the session has ended or the user cannot connect to the workspace. */
     async authorizedUsers(asked: readonly TerminalClaims[]): Promise<(UserActor | null)[]> {
       const found: (UserActor | null)[] = asked.map(() => null);
       if (asked.length === 0) return found;

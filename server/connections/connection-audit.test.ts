@@ -10,7 +10,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-test('who connected to which workspace is written down, once an hour for each way', async () => {
+test('connections are audited once an hour for each user, address and kind', async () => {
   const auditor = await server.addUser('audra', 'auditor');
   const ada = await server.addUser('ada');
   const audit = makeConnectionAudit({

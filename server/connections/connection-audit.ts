@@ -3,12 +3,12 @@ import type { Database } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 
-/** Clients ask for tickets again and again; who connected to what is worth a row an hour. */
+/** Clients request tickets repeatedly; one row an hour is enough to record who connected to what. */
 const intervalMs = 3600_000;
-/** What is remembered of that. The oldest is forgotten, and at worst written down again. */
+/** The oldest entry is evicted; at worst its connection is audited a second time. */
 const maxEntries = 10_000;
 
-/** Audit rows of who connected to which workspace: one an hour for each user, workspace, address and way. */
+/** Writes audit rows for connections to workspaces: one per hour for each user, workspace, address and kind of connection. */
 export function makeConnectionAudit({
   database,
   now,
@@ -41,9 +41,9 @@ export function makeConnectionAudit({
           after: { by, ...(caller.actor.via.kind === 'token' && { token: caller.actor.via.id }) },
         });
       } catch (error) {
-        // A database that can only be read is no reason to keep people from their workspaces.
+        // A read-only database must not keep people out of their workspaces.
         written.delete(key);
-        log.warn({ err: error }, 'a connection could not be written to the audit log');
+        log.warn({ err: error }, 'could not write a connection to the audit log');
       }
     },
   };

@@ -4,10 +4,10 @@ import { serve } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
 
-/** All of them, one after the other, and once more. */
+/** Enough to probe every satellite in turn, twice. */
 const tokenLifetimeMs = 10 * 60_000;
 
-/** Tells where to measure, and lets one: whoever may connect to workspaces may know how well that will go. */
+/** `POST /netcheck`: the satellites to measure, and a token for probing them. */
 export function netcheckRoutes(
   app: FastifyInstance,
   deps: { keys: Pick<Keys, 'tickets'>; satellites: SatelliteRegistry['forClients']; now: () => Date },

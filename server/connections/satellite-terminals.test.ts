@@ -9,7 +9,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { satellites, users, workspaces } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
 
-/** Satellites that browsers may use, as the server sees it: none of them runs. */
+/** Registered satellites that can serve browsers; none of them runs. */
 let server: TestServer;
 let admin: TestUser;
 const tokens = new Map<string, string>();
@@ -47,7 +47,7 @@ async function setWeb(name: string, on: boolean): Promise<void> {
   expect(reply.status).toBe(200);
 }
 
-/** A user with a workspace whose agent has registered, and with a browser that is signed in. */
+/** A user with a workspace whose agent has registered, and a signed-in browser. */
 async function addDeveloper(connection: ConnectionSection = {}) {
   const name = `u${v7().slice(-6)}`;
   const user = await server.addUser(name);
@@ -76,7 +76,7 @@ async function addDeveloper(connection: ConnectionSection = {}) {
       },
     })
     .where(eq(workspaces.id, made.body.id));
-  // As the build's first step leaves it.
+  // As the first step of a build does.
   await server.database.db.execute(
     sql`UPDATE builds SET rendered = ${JSON.stringify({ connection })}::jsonb WHERE workspace_id = ${made.body.id}`,
   );
@@ -97,7 +97,7 @@ async function addDeveloper(connection: ConnectionSection = {}) {
   };
 }
 
-test('a satellite registers with an address, and with nothing that would change what is asked there', async () => {
+test("a satellite's address has no path, query, fragment or user name", async () => {
   for (const more of ['?x=', '#', '/#x', '/\u001b[31m', ' x', '/\\x'])
     expect(
       await asSatellite('silent', 'register', {
@@ -114,14 +114,14 @@ test('a satellite registers with an address, and with nothing that would change 
 
 const clientKey = makeClientKey().publicKey;
 const open = (name: string, code: string) => asSatellite(name, 'terminals', { code, clientKey });
-const standing = async (name: string, ...admissions: string[]) =>
+const check = async (name: string, ...admissions: string[]) =>
   (await asSatellite(name, 'terminals/standing', { admissions })).body;
 
-test('a browser is told of the satellites that may serve it, and how far the agent is from each', async () => {
+test('a browser gets the satellites that can serve it, with their round trip to the agent', async () => {
   const ada = await addDeveloper();
   const { own, satellites: found } = await ada.ways();
   expect(own).toEqual({ agentRttMs: 40 });
-  // Not `plain`, where a page that came by https cannot go, nor one that may serve no browsers, or poses as the server.
+  // Not `plain`, which an https page cannot reach, nor those that do not serve browsers or pose as the server.
   expect(found).toEqual([
     {
       name: 'dublin',
@@ -138,9 +138,9 @@ test('a browser is told of the satellites that may serve it, and how far the age
       code: expect.any(String),
     },
   ]);
-  // What pages measure with, whom the import rule keeps from the tunnel's own word for it.
+  // The dashboard has its own copy of this, as it cannot import the tunnel.
   expect(probePath).toBe(relayPaths.probe);
-  // A token has no browser session that could end.
+  // A token has no browser session to bind the code to.
   const byToken = await server.request(ada, 'POST', '/api/v1/workspaces/box/terminal-ways', {});
   expect(byToken).toMatchObject({ status: 200, body: { own: { agentRttMs: 40 }, satellites: [] } });
 
@@ -157,12 +157,12 @@ test.each([
   expect((await ada.ways()).satellites.map(({ name }) => name)).toEqual(names);
 });
 
-test('a code becomes a ticket that opens the SSH server by that satellite alone', async () => {
+test('a code is exchanged for a ticket that opens only SSH, and only through that satellite', async () => {
   const ada = await addDeveloper();
   const reply = await open('tokyo', await ada.code());
   expect(reply.status).toBe(200);
   const claims = await verifyTicket(reply.body.ticket, [server.keys.tickets.publicKey]);
-  // Satellites read them.
+  // Satellites can read tickets, so names are left out.
   expect([claims.workspace, claims.username]).toEqual(['', '']);
   expect(claims).toMatchObject({
     kind: 'limited',
@@ -174,10 +174,10 @@ test('a code becomes a ticket that opens the SSH server by that satellite alone'
     clientKey,
   });
   expect(reply.body.admittedUntil).toBe(new Date(began.getTime() + 24 * 3600_000).toISOString());
-  expect(await standing('tokyo', reply.body.admission)).toEqual({ web: true, ended: [] });
+  expect(await check('tokyo', reply.body.admission)).toEqual({ web: true, ended: [] });
 });
 
-test('a code is of no use elsewhere, later, or for anybody who may no longer', async () => {
+test('a code does not work at another satellite, after a minute, or once access is lost', async () => {
   const ada = await addDeveloper();
   const code = await ada.code();
   const refused = async (name: string, text: string, detail?: string) =>
@@ -189,9 +189,9 @@ test('a code is of no use elsewhere, later, or for anybody who may no longer', a
     expect(await open(name, code)).toMatchObject({ status: 409, body: { code: 'satellite-web-off' } });
   await refused('dublin', code, 'another satellite');
   await off('silent');
-  await refused('tokyo', '', 'not made here');
-  await refused('tokyo', `${code.slice(0, -2)}AA`, 'not made here');
-  await refused('tokyo', (await open('tokyo', code)).body.admission, 'not made here');
+  await refused('tokyo', '', 'invalid');
+  await refused('tokyo', `${code.slice(0, -2)}AA`, 'invalid');
+  await refused('tokyo', (await open('tokyo', code)).body.admission, 'invalid');
 
   await setWeb('tokyo', false);
   await off('tokyo');
@@ -201,19 +201,19 @@ test('a code is of no use elsewhere, later, or for anybody who may no longer', a
   await ada.change({ status: 'active' });
   expect((await open('tokyo', code)).status).toBe(200);
   server.clock.at = new Date(began.getTime() + 61_000);
-  await refused('tokyo', code, 'a minute');
+  await refused('tokyo', code, 'a minute old');
 
   const fresh = await ada.code();
   await ada.signOut();
   await refused('tokyo', fresh);
-  // Neither a token of a user nor nobody at all.
+  // Neither with a user's token nor without one.
   for (const who of [ada, null])
     expect([401, 403]).toContain(
       (await server.request(who, 'POST', '/api/v1/satellite/terminals', { code, clientKey })).status,
     );
 });
 
-test('a workspace that does not run has no terminal; one that is gone none either', async () => {
+test('a workspace that is stopped or deleted has no terminal', async () => {
   const ada = await addDeveloper();
   const code = await ada.code();
   const set = (status: 'stopped' | 'deleted') =>
@@ -223,35 +223,35 @@ test('a workspace that does not run has no terminal; one that is gone none eithe
   expect(await open('tokyo', code)).toMatchObject({ status: 409, body: { code: 'workspace-not-running' } });
   await set('deleted');
   expect((await open('tokyo', code)).status).toBe(403);
-  expect(await standing('tokyo', admission)).toEqual({ web: true, ended: [0] });
+  expect(await check('tokyo', admission)).toEqual({ web: true, ended: [0] });
 });
 
-test('of many terminals those are named that are over', async () => {
+test('a check of many terminals returns the ones to end', async () => {
   const people = await Promise.all([addDeveloper(), addDeveloper(), addDeveloper()]);
   const admitted = await Promise.all(
     people.map(async (each) => (await open('tokyo', await each.code())).body.admission as string),
   );
   const code = await people[0]!.code();
-  const ended = async () => (await standing('tokyo', 'x', ...admitted, code, ...admitted)).ended;
+  const ended = async () => (await check('tokyo', 'x', ...admitted, code, ...admitted)).ended;
   expect(await ended()).toEqual([0, 4]);
   await people[1]!.signOut();
   expect(await ended()).toEqual([0, 2, 4, 6]);
   await people[2]!.change({ status: 'suspended' });
   expect(await ended()).toEqual([0, 2, 3, 4, 6, 7]);
-  // Another satellite's are none of its.
-  expect(await standing('dublin', ...admitted)).toEqual({ web: true, ended: [0, 1, 2] });
+  // Admissions of another satellite are not valid here.
+  expect(await check('dublin', ...admitted)).toEqual({ web: true, ended: [0, 1, 2] });
   await setWeb('tokyo', false);
-  expect(await standing('tokyo', admitted[0]!)).toEqual({ web: false, ended: [] });
-  expect(await standing('tokyo')).toEqual({ web: false, ended: [] });
+  expect(await check('tokyo', admitted[0]!)).toEqual({ web: false, ended: [] });
+  expect(await check('tokyo')).toEqual({ web: false, ended: [] });
   server.clock.at = new Date(began.getTime() + 25 * 3600_000);
-  expect((await standing('tokyo', admitted[0]!)).ended).toEqual([0]);
+  expect((await check('tokyo', admitted[0]!)).ended).toEqual([0]);
   expect(
     (await asSatellite('tokyo', 'terminals/standing', { admissions: Array(1001).fill('x') })).status,
   ).toBe(400);
   expect(await server.database.db.select().from(satellites)).toHaveLength(tokens.size);
 });
 
-test('ports too are served by https alone where the dashboard is', async () => {
+test('ports are served over https only if the dashboard is', async () => {
   for (const [name, code] of [
     ['plain', 'satellite-web-off'],
     ['dublin', undefined],

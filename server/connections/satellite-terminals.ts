@@ -14,9 +14,9 @@ import type { ConnectionAudit } from './connection-audit.ts';
 import type { Tickets } from './tickets.ts';
 
 /**
- * Terminals that a satellite serves: where a browser may open one, the ticket for it, and whether it may go on.
- * A satellite learns by a code that a browser has shown it, and gets by it no more than that browser's terminals of
- * one workspace, for as long as its session lasts.
+ * Terminals that satellites serve: where a browser can open one, the ticket for it, and whether it is still allowed.
+ * A browser hands the satellite a code, which opens the terminals of one workspace for as long as that browser's
+ * session lasts, and nothing else.
  */
 export function satelliteTerminalRoutes(
   app: FastifyInstance,
@@ -25,7 +25,7 @@ export function satelliteTerminalRoutes(
     keys: Pick<Keys, 'derive'>;
     now: () => Date;
     store: Pick<SatelliteStore, 'listWebSatellites' | 'findWebSatellite'>;
-    /** The server's own satellites among them, by their names. */
+    /** Includes the server's own satellites, recognized by their names. */
     forAgents: SatelliteRegistry['forAgents'];
     policy: ConnectionPolicy;
     issueTicket: Tickets;
@@ -35,8 +35,8 @@ export function satelliteTerminalRoutes(
 ): void {
   const { database, store, policy, issueTicket } = deps;
   const admissions = makeAdmissions(deps);
-  // A page that came by https opens nothing that is plain. At the dashboard's own address its cookies would go along, and a
-  // satellite that gives that for its own could have another workspace's terminal opened.
+  // A page served over https cannot open plain http. A satellite at the dashboard's own address would receive its cookies,
+  // and could use them to open another workspace's terminal.
   const isUsable = ({ url }: { url: string }) =>
     (url.startsWith('https:') || !deps.config.accessUrl.startsWith('https:')) &&
     new URL(url).host !== new URL(deps.config.accessUrl).host;
@@ -44,17 +44,17 @@ export function satelliteTerminalRoutes(
   serve(app, api.listTerminalRoutes, async ({ actor, params, request }) => {
     const { row } = await findWorkspace(database.db, actor, params.workspace, 'workspace:connect');
     const { paths, regions } = await policy.forBuild(row.agentBuildId);
-    const known = row.agentStats?.satellites ?? [];
-    const rttTo = (url: string) => known.find((each) => each.url === url)?.rttMs ?? null;
+    const measured = row.agentStats?.satellites ?? [];
+    const rttTo = (url: string) => measured.find((each) => each.url === url)?.rttMs ?? null;
     const own = (await deps.forAgents(regions))
       .filter(({ name }) => /^embedded(-|$)/.test(name))
       .flatMap(({ url }) => rttTo(url) ?? []);
     const { via } = actor;
-    // Satellites admit pages of the access URL's origin alone.
-    const isOurPage =
+    // Satellites accept only pages from the access URL's origin.
+    const isDashboard =
       via.kind === 'cookie' && request.headers.origin === new URL(deps.config.accessUrl).origin;
     const satellites =
-      isOurPage && paths.includes('relay')
+      isDashboard && paths.includes('relay')
         ? (await store.listWebSatellites()).filter(
             (each) => isUsable(each) && (regions?.includes(each.region) ?? true),
           )
@@ -75,18 +75,18 @@ export function satelliteTerminalRoutes(
 
   serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body, requestId, ip }) => {
     if (!(await store.findWebSatellite(actor.satelliteId)))
-      throw new Problem('satellite-web-off', `The satellite ${actor.name} may serve no terminals.`, {
-        hint: `An owner allows it: cde satellite web ${actor.name}`,
+      throw new Problem('satellite-web-off', `The satellite ${actor.name} does not serve browsers.`, {
+        hint: `Ask an owner to allow it: cde satellite web ${actor.name}`,
       });
     const claims = await admissions.readCode(body.code);
     if (claims?.satelliteId !== actor.satelliteId)
-      throw new Problem('forbidden', 'The code opens no terminal here.', {
-        detail: claims ? 'It is for another satellite.' : 'It was not made here, or a minute has passed.',
-        hint: 'Open the terminal anew from the dashboard.',
+      throw new Problem('forbidden', 'This code does not open a terminal here.', {
+        detail: claims ? 'It is for another satellite.' : 'It is invalid or more than a minute old.',
+        hint: 'Open the terminal again from the dashboard.',
       });
     const [user] = await admissions.authorizedUsers([claims]);
     if (!user)
-      throw new Problem('forbidden', 'You may open no terminal of this workspace any more.', {
+      throw new Problem('forbidden', 'You can no longer open terminals of this workspace.', {
         hint: 'Sign in to the dashboard again.',
       });
     const ticket = await issueTicket(user, claims.workspaceId, body.clientKey, {
@@ -101,11 +101,11 @@ export function satelliteTerminalRoutes(
   serveSatellite(app, api.checkSatelliteTerminals, async ({ actor, body }) => {
     const web = (await store.findWebSatellite(actor.satelliteId)) !== null;
     const claims = await Promise.all(body.admissions.map(admissions.read));
-    const good = claims.flatMap((each, index) =>
+    const valid = claims.flatMap((each, index) =>
       each?.satelliteId === actor.satelliteId ? [{ each, index }] : [],
     );
-    const users = await admissions.authorizedUsers(good.map(({ each }) => each!));
-    const standing = new Set(good.filter((_, at) => users[at] !== null).map(({ index }) => index));
-    return { web, ended: claims.flatMap((_, index) => (standing.has(index) ? [] : [index])) };
+    const users = await admissions.authorizedUsers(valid.map(({ each }) => each!));
+    const allowed = new Set(valid.filter((_, at) => users[at] !== null).map(({ index }) => index));
+    return { web, ended: claims.flatMap((_, index) => (allowed.has(index) ? [] : [index])) };
   });
 }

@@ -6,8 +6,8 @@ import type { UserActor } from '../http/actor.ts';
 import type { Tickets } from './tickets.ts';
 
 /**
- * Opens a session of the server's own with a workspace's agent, in the name of `actor`, who may connect to it.
- * Rejects with a Problem (no ticket) or a TunnelError. `username` is the owner's.
+ * Opens a session from the server to a workspace's agent on behalf of `actor`. Rejects with a Problem if no ticket is
+ * issued, else with a TunnelError. `username` is the owner's.
  */
 export function makeSessionOpener(app: FastifyInstance, issueTicket: Tickets) {
   return async (
@@ -19,8 +19,8 @@ export function makeSessionOpener(app: FastifyInstance, issueTicket: Tickets) {
     const reply = await issueTicket(actor, workspace, key.publicKey);
     const session = await openSession({
       ...reply,
-      // Agents listen here too: no way out to the access URL and back in, which may not even lead here.
-      // (Where regions are pinned, and ours is none of them, they do not.)
+      // Agents listen at this replica too, unless their regions exclude it, so there is no need to go through the
+      // access URL, which may not be reachable from here.
       satellites: [
         ...(reply.satellites.some(({ name }) => /^embedded(-|$)/.test(name)) ? ownSatellite(app) : []),
         ...reply.satellites,
@@ -35,7 +35,7 @@ export function makeSessionOpener(app: FastifyInstance, issueTicket: Tickets) {
 
 export type SessionOpener = ReturnType<typeof makeSessionOpener>;
 
-/** This replica's satellite, as this process itself reaches it. */
+/** This replica's satellite, at its local address. */
 function ownSatellite(app: FastifyInstance): { name: string; url: string }[] {
   const address = app.server.address();
   if (address === null || typeof address === 'string') return [];

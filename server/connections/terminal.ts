@@ -17,10 +17,10 @@ const Query = z.object({
   rows: z.coerce.number().int().min(1).max(1000).default(24),
   terminal: TerminalName.optional(),
 });
-/** A suspended user's shell ends within ten seconds. */
+/** Ends a suspended user's shell within ten seconds. */
 const checkEveryMs = 8_000;
 
-/** The browser's terminal: a session of ours with the agent, in it SSH, in it a shell. */
+/** The browser terminal: SSH to the agent, over a session that the server opens. */
 export function terminalRoutes(
   app: FastifyInstance,
   { openSession, audit }: { openSession: SessionOpener; audit: ConnectionAudit },

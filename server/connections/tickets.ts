@@ -10,7 +10,7 @@ import type { SatelliteRegistry } from '../satellites/registry.ts';
 import { canHaveAgent } from '../workspaces/statuses.ts';
 import { findWorkspace } from '../workspaces/store.ts';
 
-/** How long a ticket opens sessions: long enough for a slow handshake and a few retries, no longer. */
+/** Enough for a slow handshake and a few retries. */
 const ticketLifetimeMs = 5 * 60_000;
 
 export interface TicketDeps {
@@ -21,9 +21,9 @@ export interface TicketDeps {
   policy: ConnectionPolicy;
 }
 
-/** Issues tickets: who may connect gets one for the agent of the moment, bound to the client's key. */
+/** Issues tickets for a workspace's current agent, bound to the client's key. */
 export function makeTickets({ database, keys, now, satellites, policy }: TicketDeps) {
-  /** `limits`: for a satellite that serves a browser; it opens these targets alone, and names that satellite alone. */
+  /** `limits` is for a satellite that serves a browser: the ticket opens only these targets, and only through that satellite. */
   return async function issue(
     actor: UserActor,
     ref: string,
@@ -39,39 +39,39 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
     if (row.agentTlsKey === null || row.agentSshHostKey === null)
       throw new Problem('agent-not-connected', `The agent of ${workspace} has not connected yet.`, {
         detail: row.status === 'failed' ? (row.reason ?? undefined) : `The workspace is ${row.status}.`,
-        hint: `See how its start goes: cde logs ${row.name} --follow`,
+        hint: `Follow its start: cde logs ${row.name} --follow`,
         retryAfter: 1,
       });
-    // The agent would refuse it too, but later, and could not say it as well.
+    // The agent would reject it too, but later and with a less helpful error.
     if (!isEd25519(clientKey))
       throw new Problem('bad-request', "The client's key is not an Ed25519 public key (SPKI, base64url).");
     const allowed = await policy.forBuild(row.agentBuildId);
     const { regions } = allowed;
     const paths = limits ? allowed.paths.filter((kind) => kind === 'relay') : allowed.paths;
     if (paths.length === 0)
-      throw new Problem('path-none-allowed', `No kind of path may carry a session with ${workspace}.`, {
+      throw new Problem('path-none-allowed', `No path is allowed for sessions with ${workspace}.`, {
         detail: limits
-          ? 'A browser needs relay, which the server or its template forbids.'
-          : 'The server forbids all those that its template allows.',
-        hint: 'Ask an administrator: --paths of the server, connection.paths of the template.',
+          ? 'Browsers need the relay path, which the server or the template does not allow.'
+          : 'The server allows none of the paths that the template allows.',
+        hint: "Ask an administrator to change the server's --paths or the template's connection.paths.",
       });
     const locations = (await satellites(regions)).filter(({ name }) => !limits || name === limits.satellite);
     if (locations.length === 0)
-      throw new Problem('satellite-none-allowed', `No satellite may carry a session with ${workspace}.`, {
+      throw new Problem('satellite-none-allowed', `No satellite is allowed for sessions with ${workspace}.`, {
         detail: limits
-          ? `${limits.satellite} may not: its template allows the regions ${regions?.join(', ') ?? 'of other satellites'}.`
-          : `Its template allows the regions ${regions?.join(', ')}, and no satellite of these serves.`,
-        hint: 'Ask an administrator: cde satellite list',
+          ? `The template allows the regions ${regions?.join(', ') ?? 'of other satellites'}, and ${limits.satellite} is in none of them.`
+          : `The template allows the regions ${regions?.join(', ')}, and no satellite there is online.`,
+        hint: 'Ask an administrator to check the satellites: cde satellite list',
         retryAfter: 5,
       });
-    const known = row.agentStats?.satellites ?? [];
+    const measured = row.agentStats?.satellites ?? [];
     const exp = Math.floor((now().getTime() + ticketLifetimeMs) / 1000);
     const ticket = await keys.tickets.signTicket({
       workspaceId: row.id,
       userId: actor.userId,
       agentKey: row.agentTlsKey,
       clientKey,
-      satellites: locations.map((place) => place.name),
+      satellites: locations.map(({ name }) => name),
       paths,
       ...(limits && { only: limits.only }),
       jti: v7(),
@@ -85,10 +85,10 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
       agentKey: row.agentTlsKey,
       sshHostKey: row.agentSshHostKey,
       username: owner,
-      satellites: locations.map(({ id: _, ...place }) => ({
-        ...place,
-        // Of the embedded one the agent may know another address: it tells the client in the session.
-        agentRttMs: known.find(({ url }) => url === place.url)?.rttMs ?? null,
+      satellites: locations.map(({ id: _, ...location }) => ({
+        ...location,
+        // The agent may know the embedded satellite by another address, and then tells the client within the session.
+        agentRttMs: measured.find(({ url }) => url === location.url)?.rttMs ?? null,
       })),
       paths,
     };

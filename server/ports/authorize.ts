@@ -6,35 +6,35 @@ import { isAllowed } from '../identity/authorize.ts';
 import type { PortRef } from './names.ts';
 import { type FoundPort, findPort, findSession } from './store.ts';
 
-/** `level`, or what is left of it where an administrator allows less. */
+/** `level`, lowered to the maximum that an administrator allows. */
 export function capLevel(level: PortLevel | null, max: PortLevel | 'off'): PortLevel | null {
   if (level === null || max === 'off') return null;
   const { options } = PortLevel;
   return options[Math.min(options.indexOf(level), options.indexOf(max))]!;
 }
 
-/** May they? `sign-in`: not as nobody, but perhaps as somebody. */
+/** Whether `who` can open the port. `sign-in`: not anonymously, but possibly after signing in. */
 export function authorizePort(
   port: FoundPort | null,
   who: UserActor | null,
   max: PortLevel | 'off',
-): 'yes' | 'sign-in' | 'no' {
+): 'allow' | 'sign-in' | 'deny' {
   const level = port && capLevel(port.level, max);
-  if (level === 'public') return 'yes';
-  // Whoever is not signed in learns nothing of what there is.
+  if (level === 'public') return 'allow';
+  // Anonymous visitors must not learn which ports and workspaces exist.
   if (!who) return 'sign-in';
-  if (!port || !level) return 'no';
-  if (level === 'signed-in') return 'yes';
-  return isAllowed(who, 'workspace:connect', { ownerId: port.owner.userId }) ? 'yes' : 'no';
+  if (!port || !level) return 'deny';
+  if (level === 'signed-in') return 'allow';
+  return isAllowed(who, 'workspace:connect', { ownerId: port.owner.userId }) ? 'allow' : 'deny';
 }
 
-/** Looks up ports and browser sessions, each at most once in two seconds. */
+/** Looks up ports and browser sessions, cached for two seconds. */
 export function makePortLookup(database: Database, now: () => Date) {
   const ports = remembered<FoundPort | null>();
   const sessions = remembered<UserActor | null>();
   return {
-    port: (place: PortRef) => ports.read(JSON.stringify(place), () => findPort(database, place)),
-    /** A share was changed here: what is remembered may be old. Other replicas find out in two seconds. */
+    port: (ref: PortRef) => ports.read(JSON.stringify(ref), () => findPort(database, ref)),
+    /** Clears the cache after a share changed at this replica. Others catch up within two seconds. */
     forgetPorts: ports.forget,
     session: (id: string) => sessions.read(id, () => findSession(database, id, now())),
   };

@@ -15,7 +15,7 @@ import type { Passes } from './passes.ts';
 import { authenticateToken, crossOriginRequest, isNavigation, signInRequired } from './requests.ts';
 import { type FoundPort, makeCode, redeemCode } from './store.ts';
 
-/** How long a person may take over the sign-in that comes in between. */
+/** How long a person has to sign in along the way. */
 const stateSeconds = 900;
 const hashState = (nonce: string) => createHash('sha256').update(nonce).digest('base64url');
 
@@ -28,19 +28,19 @@ export interface Deps {
   now: () => Date;
 }
 
-/** The server's own wildcard name, where it has one. */
+/** The server's own wildcard name, if it has one. */
 export const ownSite = (config: Deps['config']): PortSite | null =>
   config.portHost === null
     ? null
     : {
         suffix: config.portHost,
-        // Where the server listens on any free port, its address is known no sooner than it listens.
+        // With port 0 the URL is known only once the server listens.
         get url() {
           return config.accessUrl;
         },
       };
 
-/** What is under the wildcard name of the site, and is not the dashboard: all of it is ports, or nothing. */
+/** Routes requests under the site's wildcard name. Every host there except the dashboard's is a port or nothing. */
 export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   const { config, database, gate, access, passes, now } = deps;
   const { suffix } = site;
@@ -52,33 +52,33 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   return (request) => {
     const host = hostName(request.headers.host);
     if (!host.endsWith(suffix) || host === dashboardHost(config.accessUrl)) return null;
-    return () => judge(request, host);
+    return () => route(request, host);
   };
 
-  async function judge(request: RequestHead, host: string): Promise<Answer<FoundPort>> {
+  async function route(request: RequestHead, host: string): Promise<Answer<FoundPort>> {
     const label = host.slice(0, -suffix.length);
-    const place = parsePortLabel(label);
+    const ref = parsePortLabel(label);
     const url = request.url ?? '';
-    if (!place) throw notShared();
-    if (!url.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
+    if (!ref) throw notShared();
+    if (!url.startsWith('/')) throw new Problem('bad-request', 'The request target must be a path.');
     const origin = portOrigin(site, label);
-    if (isOurs(url)) return enter(request, host, origin);
+    if (isOurs(url)) return completeSignIn(request, host, origin);
 
-    const port = await access.port(place);
+    const port = await access.port(ref);
     const sid = await sessionOf(request, host);
     const find = async (): Promise<UserActor | null> =>
       (await authenticateToken(gate, request)) ?? (sid === null ? null : await access.session(sid));
     const who = await find();
     const isPublic = port !== null && capLevel(port.level, config.portSharing) === 'public';
     const from = request.headers.origin;
-    const ofTheSame = from !== undefined && isOfWorkspace(from, place);
+    const isSameWorkspace = from !== undefined && isOriginOfWorkspace(from, ref);
     if (
       !isPublic &&
-      ofTheSame &&
+      isSameWorkspace &&
       request.method === 'OPTIONS' &&
       request.headers['access-control-request-method'] !== undefined
     )
-      // It carries no cookie, ever. What the program says of the request itself counts all the same.
+      // Preflight requests never carry cookies; the program's own CORS headers still apply to the request itself.
       return {
         kind: 'reply',
         status: 204,
@@ -92,17 +92,17 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     const verdict = authorizePort(port, who, config.portSharing);
     if (verdict === 'sign-in') {
       if (!isNavigation(request)) throw signInRequired();
-      return begin(request, host, url);
+      return redirectToSignIn(request, host, url);
     }
-    if (verdict === 'no' || !port) throw notShared();
-    // Ports are one site to a browser, as are their owners': it sends the cookie with what one of them asks of
-    // another. Only of the page itself, of another port of the same workspace, or of a person who goes there.
-    if (!isPublic && who?.via.kind === 'cookie' && !ofTheSame) {
+    if (verdict === 'deny' || !port) throw notShared();
+    // To a browser all ports are one site, so it sends the cookie when one user's port requests another's. Accept only
+    // requests from the port's own pages, from ports of the same workspace, and navigations.
+    if (!isPublic && who?.via.kind === 'cookie' && !isSameWorkspace) {
       const site = request.headers['sec-fetch-site'];
-      const fine =
+      const isAccepted =
         site === 'same-origin' ||
         (from === undefined && (site === undefined || site === 'none' || isNavigation(request)));
-      if (!fine) throw crossOriginRequest(`It came from ${from ?? 'another site'}.`);
+      if (!isAccepted) throw crossOriginRequest(`It came from ${from ?? 'another site'}.`);
     }
     return {
       kind: 'forward',
@@ -110,11 +110,11 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
       path: url,
       visit: { port: port.port, origin, prefix: null, isPublic },
       user: who?.userId,
-      still: async () => authorizePort(await access.port(place), await find(), config.portSharing) === 'yes',
+      still: async () => authorizePort(await access.port(ref), await find(), config.portSharing) === 'allow',
     };
   }
 
-  /** The browser session that the port's cookie names. Another program of the host may have planted more of that name. */
+  /** The browser session named by the port's cookie. Other programs on the host may have set cookies of the same name. */
   async function sessionOf(request: RequestHead, host: string): Promise<string | null> {
     for (const text of readCookies(request.headers.cookie, cookieName(portCookie))) {
       const claims = await passes.readCookie(text);
@@ -123,23 +123,23 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     return null;
   }
 
-  /** Is this the origin of a port of that workspace? Told by the names alone: the answer must tell nobody what there is. */
-  function isOfWorkspace(origin: string, place: PortRef): boolean {
+  /** Whether `origin` is a port of the same workspace. Compares names only, so it does not reveal what exists. */
+  function isOriginOfWorkspace(origin: string, ref: PortRef): boolean {
     if (!URL.canParse(origin)) return false;
     const { hostname } = new URL(origin);
     const label = hostname.endsWith(suffix) ? hostname.slice(0, -suffix.length) : '';
     const other = parsePortLabel(label);
-    // Browsers write it in lower case; names have none.
+    // Browsers send origins in lower case, and our names have no upper case.
     if (!other || origin.toLowerCase() !== portOrigin(site, label)) return false;
-    return 'id' in place
-      ? 'id' in other && other.id === place.id
-      : !('id' in other) && other.owner === place.owner && other.name === place.name;
+    return 'id' in ref
+      ? 'id' in other && other.id === ref.id
+      : !('id' in other) && other.owner === ref.owner && other.name === ref.name;
   }
 
-  /** To the dashboard, where the browser is signed in or will be. */
-  function begin(request: RequestHead, host: string, to: string): Answer<FoundPort> {
+  /** Redirects to the dashboard, where the browser is or will be signed in. */
+  function redirectToSignIn(request: RequestHead, host: string, to: string): Answer<FoundPort> {
     const known = readCookies(request.headers.cookie, cookieName(stateCookie));
-    // Two tabs at once share theirs.
+    // Two tabs that sign in at once share a state.
     const nonce = known.find((value) => /^[\w-]{32}$/.test(value)) ?? randomBytes(24).toString('base64url');
     const query = new URLSearchParams({ host, to, state: hashState(nonce) });
     return {
@@ -149,8 +149,12 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     };
   }
 
-  /** Back from there, with a code that is good for this name, once, in the browser that asked for it. */
-  async function enter(request: RequestHead, host: string, origin: string): Promise<Answer<FoundPort>> {
+  /** Completes the sign-in: exchanges the code, which works once, for this host, in this browser, for a cookie. */
+  async function completeSignIn(
+    request: RequestHead,
+    host: string,
+    origin: string,
+  ): Promise<Answer<FoundPort>> {
     const url = new URL(request.url ?? '/', origin);
     if (url.pathname !== enterPath || request.method !== 'GET') throw notShared();
     const states = readCookies(request.headers.cookie, cookieName(stateCookie)).map(hashState);
@@ -158,14 +162,14 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     const sessionId = await redeemCode(database, { code, host, states }, now());
     if (!sessionId)
       throw new Problem('port-sign-in-failed', 'The sign-in at this port did not work.', {
-        detail: 'Its code works once, within a minute, in the browser that asked for it.',
-        hint: 'Open the address of the port again. The browser must take its cookies.',
+        detail: 'Its code works once, within a minute, in the browser that requested it.',
+        hint: "Open the port's address again. The browser must accept its cookies.",
       });
     const asked = url.searchParams.get('to') ?? '/';
     const to = URL.canParse(asked, origin) ? new URL(asked, origin) : new URL(origin);
     return {
       kind: 'redirect',
-      // With its origin: a path may begin with two slashes, and what follows these be taken for a host.
+      // Include the origin, because a path that starts with two slashes would be read as a host.
       location: to.origin === origin ? `${origin}${to.pathname}${to.search}` : `${origin}/`,
       cookies: [cookie(portCookie, await passes.signCookie({ sid: sessionId, host }), passes.maxAgeSeconds)],
     };
@@ -173,19 +177,19 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
 }
 
 /**
- * Where the browser of somebody who may open a port goes next: to the port's own name, with a code that gets it a cookie there.
- * `who` has proven that the dashboard asks: its cookie alone also reaches other programs of the host.
+ * Makes the function that returns the port's URL with a sign-in code, for a user who can open it. The caller has checked
+ * that the dashboard made the request: its cookie alone also reaches other programs on the host.
  */
 export function makeNameOpener({ database, access, config, now }: Deps, sites: () => Promise<PortSite[]>) {
   return async (who: UserActor, asked: { host: string; to: string; state: string }): Promise<string> => {
     const host = hostName(asked.host);
     const found = (await sites())
       .map((site) => ({ site, label: host.endsWith(site.suffix) ? host.slice(0, -site.suffix.length) : '' }))
-      .map((at) => ({ ...at, place: parsePortLabel(at.label) }))
-      .find(({ place }) => place !== null);
-    if (!found?.place) throw notShared();
-    const { site, label, place } = found;
-    if (authorizePort(await access.port(place), who, config.portSharing) !== 'yes') throw notShared();
+      .map((at) => ({ ...at, ref: parsePortLabel(at.label) }))
+      .find(({ ref }) => ref !== null);
+    if (!found?.ref) throw notShared();
+    const { site, label, ref } = found;
+    if (authorizePort(await access.port(ref), who, config.portSharing) !== 'allow') throw notShared();
     const code = await makeCode(database, { sessionId: who.via.id, host, state: asked.state }, now());
     return `${portOrigin(site, label)}${enterPath}?${new URLSearchParams({ code, to: asked.to })}`;
   };

@@ -10,9 +10,9 @@ import { authenticateToken, crossOriginRequest, isNavigation, signInRequired } f
 import type { FoundPort } from './store.ts';
 
 /**
- * `/@owner/name/ports/PORT/…` on the dashboard's own name. The dashboard's cookie opens nothing here: a page of the
- * dashboard gets a pass, which goes into the path, so that the sandboxed page (whose requests carry no cookies) gets
- * at its own files. docs/ports.md has the reasoning.
+ * Routes `/@owner/name/ports/PORT/…` on the dashboard's own host. The dashboard's cookie grants nothing here: the
+ * dashboard gets a pass, which becomes part of the path, so that the sandboxed page, whose requests carry no cookies,
+ * can load its own files. docs/ports.md explains why.
  */
 export function routeByPath(deps: {
   config: Pick<Config, 'accessUrl' | 'portHost' | 'portSharing'>;
@@ -22,66 +22,67 @@ export function routeByPath(deps: {
 }): Judge<FoundPort> {
   const { config, gate, access, passes } = deps;
   const allows = (port: FoundPort | null, who: UserActor | null) =>
-    authorizePort(port, who, config.portSharing) === 'yes';
+    authorizePort(port, who, config.portSharing) === 'allow';
 
   const isPublic = (port: FoundPort) => capLevel(port.level, config.portSharing) === 'public';
 
   return (request) => {
     const found = parsePortPath(request.url ?? '');
-    return found && (() => judge(request, found));
+    return found && (() => route(request, found));
   };
 
-  async function judge(request: RequestHead, found: PortPath): Promise<Answer<FoundPort>> {
-    const { ref: place, rest } = found;
-    if (config.portHost !== null) return toName(config.portHost, found);
+  async function route(request: RequestHead, found: PortPath): Promise<Answer<FoundPort>> {
+    const { ref, rest } = found;
+    if (config.portHost !== null) return redirectToName(config.portHost, found);
     const navigates = isNavigation(request);
-    // The dashboard's own pages ask for nothing here; a script that got into one would. Of the port's pages
-    // the browser says `cross-site`, for all that they stand under the same name.
+    // The dashboard's own pages request nothing here, but an injected script would. Requests of the port's sandboxed
+    // pages are `cross-site`, although the host is the same.
     if (request.headers['sec-fetch-site'] === 'same-origin' && !navigates)
-      throw crossOriginRequest('A page of the dashboard asked for it.');
+      throw crossOriginRequest('It came from a page of the dashboard.');
     if (request.headers['service-worker'] !== undefined)
-      throw crossOriginRequest('By path there are no service workers.');
-    const plain = portPath(place);
+      throw crossOriginRequest('Service workers are not available for ports opened by path.');
+    const plain = portPath(ref);
     if (!rest.startsWith('/')) {
       const pass = found.pass ?? undefined;
-      return { kind: 'redirect', location: `${portPath(place, pass)}/${rest}` };
+      return { kind: 'redirect', location: `${portPath(ref, pass)}/${rest}` };
     }
-    const port = await access.port(place);
+    const port = await access.port(ref);
     if (found.pass !== null) return withPass(request, { ...found, pass: found.pass }, port, navigates);
 
     const token = await authenticateToken(gate, request);
     if (token || !navigates) {
       const verdict = authorizePort(port, token, config.portSharing);
       if (verdict === 'sign-in') throw signInRequired();
-      if (verdict === 'no' || !port) throw notShared();
+      if (verdict === 'deny' || !port) throw notShared();
       return forward(port, plain, rest, token, async () =>
-        allows(await access.port(place), token && (await authenticateToken(gate, request))),
+        allows(await access.port(ref), token && (await authenticateToken(gate, request))),
       );
     }
-    if (authorizePort(port, null, config.portSharing) !== 'yes' || !port)
+    if (authorizePort(port, null, config.portSharing) !== 'allow' || !port)
       return { kind: 'redirect', location: `${openPath}?${new URLSearchParams({ to: `${plain}${rest}` })}` };
     const pass = await passes.signPath({ sid: null, workspace: port.workspaceId, port: port.port });
-    return { kind: 'redirect', location: `${portPath(place, pass)}${rest}` };
+    return { kind: 'redirect', location: `${portPath(ref, pass)}${rest}` };
   }
 
   async function withPass(
     request: RequestHead,
-    { ref: place, pass, rest }: PortPath & { pass: string },
+    { ref, pass, rest }: PortPath & { pass: string },
     port: FoundPort | null,
     navigates: boolean,
   ): Promise<Answer<FoundPort>> {
     const claims = await passes.readPath(pass);
-    const good = claims && port && claims.workspace === port.workspaceId && claims.port === port.port;
+    const isValid = claims && port && claims.workspace === port.workspaceId && claims.port === port.port;
     const sid = claims?.sid ?? null;
-    const may = async () => allows(await access.port(place), sid === null ? null : await access.session(sid));
-    // An address that somebody was sent, or found in a history, holds somebody else's pass.
-    const theirs =
+    const isAllowed = async () =>
+      allows(await access.port(ref), sid === null ? null : await access.session(sid));
+    // A URL that was shared or found in a browser's history contains somebody else's pass.
+    const isOwnPass =
       !navigates || sid === null || (await gate.findSessionsByCookie(request.headers.cookie)).includes(sid);
-    if (!good || !theirs || !(await may())) {
-      if (navigates) return { kind: 'redirect', location: `${portPath(place)}${rest}` };
+    if (!isValid || !isOwnPass || !(await isAllowed())) {
+      if (navigates) return { kind: 'redirect', location: `${portPath(ref)}${rest}` };
       throw signInRequired();
     }
-    // The page's origin is `null`; it has shown a pass, which a page of somebody else's does not have.
+    // A sandboxed page has the origin `null`. Allow it, because it has presented a pass, which other pages do not have.
     const { origin } = request.headers;
     const cors: Record<string, string> =
       origin === 'null'
@@ -90,7 +91,7 @@ export function routeByPath(deps: {
     if (request.method === 'OPTIONS' && request.headers['access-control-request-method'] !== undefined)
       return { kind: 'reply', status: 204, headers: { ...cors, ...preflight(request) } };
     const who = sid === null ? null : await access.session(sid);
-    return forward(port, portPath(place, pass), rest, who, may, cors);
+    return forward(port, portPath(ref, pass), rest, who, isAllowed, cors);
   }
 
   function forward(
@@ -118,11 +119,11 @@ export function routeByPath(deps: {
     };
   }
 
-  /** A link from when there was no wildcard name, or made by hand. */
-  async function toName(suffix: string, { ref: place, rest }: PortPath): Promise<Answer<FoundPort>> {
-    const port = await access.port(place);
+  /** Redirects a link from before there was a wildcard name, or one made by hand. */
+  async function redirectToName(suffix: string, { ref, rest }: PortPath): Promise<Answer<FoundPort>> {
+    const port = await access.port(ref);
     if (!port) throw notShared();
-    const label = portLabel({ ...place, id: port.workspaceId });
+    const label = portLabel({ ...ref, id: port.workspaceId });
     return {
       kind: 'redirect',
       location: `${portOrigin({ suffix, url: config.accessUrl }, label)}${rest.startsWith('/') ? rest : `/${rest}`}`,
@@ -130,7 +131,7 @@ export function routeByPath(deps: {
   }
 }
 
-/** Where the browser of somebody who may open a port goes next: to the port's path with a pass in it. */
+/** Makes the function that returns the port's path with a pass in it, for a user who can open it. */
 export function makePathOpener({
   config,
   access,
@@ -143,13 +144,13 @@ export function makePathOpener({
   return async (who: UserActor, to: string): Promise<string> => {
     const found = parsePortPath(to);
     const port = found && (await access.port(found.ref));
-    if (!found || !port || authorizePort(port, who, config.portSharing) !== 'yes') throw notShared();
+    if (!found || !port || authorizePort(port, who, config.portSharing) !== 'allow') throw notShared();
     const pass = await passes.signPath({ sid: who.via.id, workspace: port.workspaceId, port: port.port });
     return `${portPath(found.ref, pass)}${found.rest.startsWith('/') ? found.rest : `/${found.rest}`}`;
   };
 }
 
-/** What a page asks before a request that a form could not make. */
+/** The reply headers for a CORS preflight request. */
 export function preflight(request: RequestHead): Record<string, string> {
   return {
     'access-control-allow-methods': request.headers['access-control-request-method'] ?? '',
@@ -158,5 +159,5 @@ export function preflight(request: RequestHead): Record<string, string> {
   };
 }
 
-/** Under which name the dashboard is reached. */
+/** The dashboard's host name. */
 export const dashboardHost = (accessUrl: string) => hostName(new URL(accessUrl).host);

@@ -4,16 +4,16 @@ import { parsePortLabel, parsePortPath, portLabel } from './names.ts';
 
 const id = '01980000-0000-7000-8000-00000000abcd';
 
-test('labels lead back to what they name; long ones by the id', () => {
-  const place = { port: 8080, owner: 'ada', name: 'web-1', id };
-  expect(portLabel(place)).toBe('8080--web-1--ada');
+test('labels parse back to the port they were made from; long ones use the id', () => {
+  const ref = { port: 8080, owner: 'ada', name: 'web-1', id };
+  expect(portLabel(ref)).toBe('8080--web-1--ada');
   expect(parsePortLabel('8080--web-1--ada')).toEqual({ port: 8080, owner: 'ada', name: 'web-1' });
-  const long = portLabel({ ...place, owner: 'a'.repeat(32), name: 'b'.repeat(32) });
+  const long = portLabel({ ...ref, owner: 'a'.repeat(32), name: 'b'.repeat(32) });
   expect(long).toBe('8080--01980000000070008000' + '00000000abcd');
   expect(parsePortLabel(long)).toEqual({ port: 8080, id });
 });
 
-test('what is no label is none', () => {
+test('invalid labels parse to null', () => {
   for (const label of [
     '',
     'web',
@@ -33,14 +33,14 @@ test('what is no label is none', () => {
     expect(parsePortLabel(label), label).toBe(null);
 });
 
-test('hosts without their port, in any case', () => {
+test('hostName drops the port and lowercases', () => {
   expect(hostName('A.Example.COM:7080')).toBe('a.example.com');
   expect(hostName('a.example.com.')).toBe('a.example.com');
   expect(hostName('[::1]:7080')).toBe('[::1]');
   expect(hostName(undefined)).toBe('');
 });
 
-test('paths keep what is behind them as it came', () => {
+test('the rest of a path is kept undecoded', () => {
   const ref = { owner: 'ada', name: 'web', port: 80 };
   expect(parsePortPath('/@ada/web/ports/80')).toEqual({ ref, pass: null, rest: '' });
   expect(parsePortPath('/@ada/web/ports/80/')).toEqual({ ref, pass: null, rest: '/' });

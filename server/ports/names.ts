@@ -1,22 +1,22 @@
 import { usernamePattern, workspaceNamePattern } from '@cde/api/names.ts';
 
-/** Which port a request means: of a workspace by its names, or by its id where the names are too long for DNS. */
+/** A port of a workspace, referred to by owner and name, or by id if the names are too long for DNS. */
 export type PortRef = { port: number } & ({ owner: string; name: string } | { id: string });
 
-/** A label of DNS is no longer. */
+/** The limit of DNS. */
 const maxLabelLength = 63;
 const portOf = (text: string) => {
   const port = /^[1-9]\d{0,4}$/.test(text) ? Number(text) : 0;
   return port <= 65535 ? port : 0;
 };
 
-/** `8080--web--ada` of ada/web; names of ours hold no two hyphens in a row. Long ones: `8080--ID`. */
+/** `8080--web--ada` for ada/web (names never contain two hyphens in a row), or `8080--ID` if that is too long. */
 export function portLabel(ref: { port: number; owner: string; name: string; id: string }): string {
   const label = `${ref.port}--${ref.name}--${ref.owner}`;
   return label.length <= maxLabelLength ? label : `${ref.port}--${ref.id.replaceAll('-', '')}`;
 }
 
-/** Reads portLabel's form; null where it is none. */
+/** Parses the result of portLabel; null if it is not one. */
 export function parsePortLabel(label: string): PortRef | null {
   const [port = '', name = '', owner, ...more] = label.split('--');
   const number = portOf(port);
@@ -30,20 +30,19 @@ export function parsePortLabel(label: string): PortRef | null {
     : null;
 }
 
-/** What a path of a port begins with after its owner and name: what its own pages are told of who opened them. */
+/** Marks the path segment that carries a pass. */
 const passPrefix = '~cde.';
 const pathPattern =
   /^\/@([a-z0-9-]+)\/([a-z0-9-]+)\/ports\/(\d{1,5})(?=[/?]|$)(?:\/~cde\.([\w.-]+)(?=[/?]|$))?(.*)$/s;
 
 export interface PortPath {
   ref: Extract<PortRef, { owner: string }>;
-  /** The pass in the path, where there is one. */
   pass: string | null;
-  /** The path and query behind it, as they came; '' where not even a slash ends it. */
+  /** The path and query behind the port, unmodified; '' if not even a slash follows it. */
   rest: string;
 }
 
-/** Reads `/@owner/name/ports/PORT/…` as it came, nothing decoded: what it says is what the workspace gets. */
+/** Parses `/@owner/name/ports/PORT/…` without decoding it, so that the workspace gets exactly what was sent. */
 export function parsePortPath(url: string): PortPath | null {
   const match = pathPattern.exec(url);
   if (!match) return null;
@@ -53,21 +52,21 @@ export function parsePortPath(url: string): PortPath | null {
   return { ref: { owner, name, port }, pass: pass ?? null, rest };
 }
 
-/** The path that a port's own begin with, without a slash at its end. */
+/** The prefix of a port's paths, without a trailing slash. */
 export const portPath = (ref: { owner: string; name: string; port: number }, pass?: string) =>
   `/@${ref.owner}/${ref.name}/ports/${ref.port}${pass ? `/${passPrefix}${pass}` : ''}`;
 
-/** Where the dashboard gives a browser what it needs for a port's own name. */
+/** The dashboard page that signs a browser in to a port. */
 export const openPath = '/ports/open';
-/** Where ports have names of their own: at this server, or at a satellite that may serve them. */
+/** A wildcard name under which ports are served, by this server or a satellite. */
 export interface PortSite {
-  /** What those names end with: `.dev.example.com`. */
+  /** The common suffix of the names: `.dev.example.com`. */
   suffix: string;
-  /** The URL of what serves them: the dashboard's, or the satellite's. */
+  /** The URL of the server or satellite. */
   url: string;
 }
 
-/** The origin of a port's own name: scheme and port are those of whatever serves it. */
+/** The origin of a port's name, with the scheme and port of the site that serves it. */
 export function portOrigin({ url, suffix }: PortSite, label: string): string {
   const { protocol, port } = new URL(url);
   return `${protocol}//${label}${suffix}${port === '' ? '' : `:${port}`}`;

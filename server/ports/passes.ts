@@ -1,7 +1,7 @@
 import { jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 
-/** How long a browser opens ports without asking the dashboard again. Its session there may end at any time before. */
+/** How long a browser can open ports without going back to the dashboard. Ending its session ends the pass earlier. */
 const passLifetimeMs = 12 * 3600_000;
 
 const CookieClaims = z.object({ sid: z.uuid(), host: z.string() });
@@ -10,8 +10,8 @@ type CookieClaims = z.infer<typeof CookieClaims>;
 type PathClaims = z.infer<typeof PathClaims>;
 
 /**
- * What a browser shows for a port instead of the dashboard's session: a cookie for one name, or a pass in
- * the path of one port. Each names the browser session behind it (`sid`) and counts for as long as that.
+ * What a browser presents to a port in place of the dashboard's session: a cookie for one host name, or a pass in the
+ * path of one port. Both name the browser session behind them (`sid`) and are valid only as long as it is.
  */
 export function makePasses(key: Uint8Array, now: () => Date) {
   const sign = (audience: string, claims: CookieClaims | PathClaims) =>

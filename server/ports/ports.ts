@@ -14,7 +14,7 @@ import type { PortSite } from './names.ts';
 import { makePasses } from './passes.ts';
 import type { FoundPort } from './store.ts';
 
-/** The proxy of workspaces' ports, put together; and what judges for the satellites that serve some. */
+/** Composes the proxy for workspace ports, and the routing for satellites that serve ports. */
 export function makePorts(options: {
   access: PortLookup;
   config: Config;
@@ -22,7 +22,7 @@ export function makePorts(options: {
   gate: Auth;
   keys: Keys;
   openSession: SessionOpener;
-  /** Where satellites serve ports too. */
+  /** The sites of satellites that serve ports. */
   sites: () => Promise<PortSite[]>;
   log: Logger;
   now: () => Date;
@@ -32,7 +32,7 @@ export function makePorts(options: {
   const deps: Deps = { ...options, passes };
   const own = ownSite(config);
   const gateway = makePortGateway<FoundPort>({
-    // The name first: on a port's own, no path is ours but one.
+    // By name first: under a port's own name only one path is ours.
     judges: [...(own ? [routeByName(deps, own)] : []), routeByPath({ ...options, passes })],
     sessions: makePortSessions(
       async ({ owner, workspaceId }) => (await options.openSession(owner, workspaceId)).session,

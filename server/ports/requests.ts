@@ -3,7 +3,7 @@ import type { RequestHead } from '@cde/satellite/ports/gateway.ts';
 import { isOurToken } from '@cde/satellite/ports/headers.ts';
 import type { Auth, UserActor } from '../http/actor.ts';
 
-/** A person's browser goes to this as its page, rather than a page fetching it. */
+/** Whether a browser navigates to this URL, as opposed to a page fetching it. */
 export function isNavigation(request: RequestHead): boolean {
   if (request.method !== 'GET' && request.method !== 'HEAD') return false;
   const dest = request.headers['sec-fetch-dest'];
@@ -12,7 +12,7 @@ export function isNavigation(request: RequestHead): boolean {
     : dest === 'document' && request.headers['sec-fetch-mode'] === 'navigate';
 }
 
-/** Who sends a token of ours; null: nobody. Throws a Problem of a token that is not good. */
+/** The user whose cde token the request carries; null if it carries none. Throws a Problem if the token is invalid. */
 export async function authenticateToken(gate: Auth, request: RequestHead): Promise<UserActor | null> {
   const { authorization } = request.headers;
   if (!isOurToken(authorization)) return null;
@@ -21,8 +21,10 @@ export async function authenticateToken(gate: Auth, request: RequestHead): Promi
 }
 
 export const signInRequired = () =>
-  new Problem('sign-in-required', 'This port is not open to everybody, and you are not signed in.', {
+  new Problem('sign-in-required', 'This port is not public, and you are not signed in.', {
     hint: 'Open it in a browser, or send a token: Authorization: Bearer …',
   });
 export const crossOriginRequest = (detail: string) =>
-  new Problem('port-request-foreign', 'This request came from another page than the port’s own.', { detail });
+  new Problem('port-request-foreign', "This request did not come from one of the port's own pages.", {
+    detail,
+  });

@@ -13,7 +13,7 @@ import { portLabel, portOrigin, portPath } from './names.ts';
 import { listShares, setShare } from './store.ts';
 import { siteOf } from './visits.ts';
 
-/** `/workspaces/:workspace/ports`: what listens, and whom it is shared with. */
+/** `/workspaces/:workspace/ports`: which ports listen, and whom they are shared with. */
 export function portRoutes(
   app: FastifyInstance,
   {
@@ -29,11 +29,11 @@ export function portRoutes(
     database: Database;
     now: () => Date;
     policy: ConnectionPolicy;
-    /** Those that may serve browsers. */
+    /** The satellites that can serve browsers. */
     satellites: () => Promise<WebSatellite[]>;
   },
 ): void {
-  /** The satellites that may serve the workspace's ports. */
+  /** The satellites that can serve the workspace's ports. */
   async function sitesOf(row: WorkspaceRow): Promise<WebSatellite[]> {
     const { paths, regions } = await policy.forBuild(row.agentBuildId);
     if (!paths.includes('relay')) return [];
@@ -96,7 +96,7 @@ export function portRoutes(
   serve(app, sharePort, async (input) => {
     const { port } = input.params;
     const { level } = input.body;
-    // To share is to let others in: nobody but whose it is may.
+    // Sharing gives others access, so it needs the owner's permission.
     const { row, owner } = await findWorkspace(
       database.db,
       input.actor,
@@ -106,12 +106,12 @@ export function portRoutes(
     if (row.status === 'deleted' || row.status === 'deleting')
       throw new Problem('workspace-deleted', `${owner}/${row.name} is deleted.`);
     if (capLevel(level, config.portSharing) !== level)
-      throw new Problem('port-sharing-limited', `Ports may not be shared with ${words[level]} here.`, {
+      throw new Problem('port-sharing-limited', `This server does not allow sharing ports ${words[level]}.`, {
         detail:
           config.portSharing === 'off'
-            ? 'The server shares no ports (--port-sharing off).'
-            : `The most that the server allows is ${config.portSharing} (--port-sharing).`,
-        hint: 'Choose a lower level, or ask an administrator. cde port-forward works without sharing.',
+            ? 'Sharing is off (--port-sharing off).'
+            : `The highest level it allows is ${config.portSharing} (--port-sharing).`,
+        hint: 'Choose a lower level, or ask an administrator to change it. cde port-forward works without sharing.',
       });
     await database.db.transaction(async (tx) => {
       const before = await setShare(tx, { workspaceId: row.id, port, level }, now());
@@ -153,7 +153,7 @@ export function portRoutes(
 }
 
 const words: Record<PortLevel, string> = {
-  owner: 'anybody, not even by their owner,',
-  'signed-in': 'everybody who is signed in',
-  public: 'everybody',
+  owner: 'at all, not even with their owner',
+  'signed-in': 'with everyone who is signed in',
+  public: 'publicly',
 };

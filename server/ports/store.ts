@@ -6,16 +6,16 @@ import type { UserActor } from '../http/actor.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
 import type { PortRef } from './names.ts';
 
-/** A port of a workspace and what decides over it. */
+/** A port of a workspace, and what access to it depends on. */
 export interface FoundPort {
   workspaceId: string;
   owner: UserActor;
   port: number;
-  /** As the owner has shared it; null: with nobody, or the owner is suspended. */
+  /** Null if the port is not shared or the owner is suspended. */
   level: PortLevel | null;
 }
 
-/** Finds the workspace that is meant, and whom the port is shared with; null where there is none. */
+/** Finds the workspace and the port's share; null if there is no such workspace. */
 export async function findPort({ db }: Database, ref: PortRef): Promise<FoundPort | null> {
   const [row] = await db
     .select({
@@ -42,7 +42,7 @@ export async function findPort({ db }: Database, ref: PortRef): Promise<FoundPor
     workspaceId: row.workspaceId,
     port: ref.port,
     level: row.ownerStatus === 'active' ? row.level : null,
-    // In whose name the server enters: their agent admits nobody else.
+    // The server connects as the owner, because the agent accepts nobody else.
     owner: {
       kind: 'user',
       userId: row.ownerId,
@@ -54,7 +54,7 @@ export async function findPort({ db }: Database, ref: PortRef): Promise<FoundPor
   };
 }
 
-/** Whose browser session this is; null when it has ended, or its user is suspended. */
+/** The user of a browser session; null if it has ended or the user is suspended. */
 export async function findSession({ db }: Database, sessionId: string, now: Date): Promise<UserActor | null> {
   const [row] = await db
     .select({ user: users })
@@ -86,7 +86,7 @@ export async function listShares(
     .orderBy(portShares.port);
 }
 
-/** Shares a port (`level`), or no longer (null). Returns the level before. */
+/** Shares a port at `level`, or stops sharing it (null). Returns the previous level. */
 export async function setShare(
   tx: Queryable,
   { workspaceId, port, level }: { workspaceId: string; port: number; level: PortLevel | null },
@@ -106,10 +106,10 @@ export async function setShare(
   return before?.level ?? null;
 }
 
-/** Long enough for a redirect, short enough for whoever finds it in a log. */
+/** Long enough for a redirect, and too short for a code found in a log to be useful. */
 const codeLifetimeMs = 60_000;
 
-/** A code for `host` that works once, within a minute, in the browser that holds what `state` is the hash of. */
+/** A code for `host` that works once, within a minute, in the browser whose state cookie hashes to `state`. */
 export async function makeCode(
   { db }: Database,
   { sessionId, host, state }: { sessionId: string; host: string; state: string },
@@ -126,7 +126,7 @@ export async function makeCode(
   return code;
 }
 
-/** Uses a code up, whatever comes of it. Returns the browser session behind it, null when it is not good here. */
+/** Deletes a code, and returns the browser session behind it; null if it is not valid for this host and browser. */
 export async function redeemCode(
   { db }: Database,
   { code, host, states }: { code: string; host: string; states: string[] },

@@ -12,13 +12,13 @@ import type { WebSatellite } from '../satellites/store.ts';
 import type { PortSite } from './names.ts';
 import type { FoundPort } from './store.ts';
 
-/** Where a satellite serves ports; null: it may serve none. Beside a dashboard of https none goes in the clear. */
+/** Where a satellite serves ports; null if it does not. With a dashboard on https, only satellites on https do. */
 export const siteOf = ({ portHost, url }: WebSatellite, accessUrl: string): PortSite | null =>
   portHost === null || (accessUrl.startsWith('https:') && !url.startsWith('https:'))
     ? null
     : { suffix: portHost.slice(1), url };
 
-/** `/ports/open` of the dashboard asks here, where to send the browser that wants to open a port. */
+/** Tells the dashboard's `/ports/open` page where to send a browser that opens a port. */
 export function portOpenRoutes(
   app: FastifyInstance,
   deps: {
@@ -28,7 +28,7 @@ export function portOpenRoutes(
 ): void {
   serve(app, openPort, async ({ actor, body }) => {
     if (actor.via.kind !== 'cookie')
-      throw new Problem('bad-request', 'Only a browser that is signed in opens a port this way.', {
+      throw new Problem('bad-request', 'Only a signed-in browser can open a port this way.', {
         hint: 'Send the token to the port itself: Authorization: Bearer …',
       });
     const { host, to, state = '' } = body;
@@ -39,19 +39,18 @@ export function portOpenRoutes(
 }
 
 /**
- * Judges for satellites what is asked of them under their wildcard names, as it is judged for what is asked of
- * the server itself, and gives them tickets that open the one port. What a satellite could do by asking more than it
- * was asked itself: open ports that are public, and those of visitors whose cookie for that very name it was shown.
+ * Routes and authorizes the requests that satellites receive under their wildcard names, as for the server's own, and
+ * issues tickets that open that one port. A satellite that makes up requests can open public ports, and ports of
+ * visitors who have sent it their cookie for that name, but nothing else.
  */
 export function portVisitRoutes(
   app: FastifyInstance,
   deps: {
-    /** What is asked under the names of a site. */
+    /** Routes requests under the names of a site. */
     judge: (site: PortSite) => Judge<FoundPort>;
-    /** The satellites that may serve browsers, by id. */
+    /** Finds a satellite that can serve browsers. */
     webSatellite: (id: string) => Promise<WebSatellite | null>;
     issueTicket: Tickets;
-    /** The dashboard's. */
     accessUrl: string;
   },
 ): void {
@@ -61,8 +60,8 @@ export function portVisitRoutes(
     if (!site)
       throw new Problem('satellite-web-off', `The satellite ${actor.name} serves no ports.`, {
         hint: satellite?.portHost
-          ? `Its --url is ${satellite.url}; beside a dashboard of https it has to be https too.`
-          : `An owner allows it: cde satellite web ${actor.name} --port-host '*.…'`,
+          ? `Its --url is ${satellite.url}. The dashboard is on https, so the satellite has to be too.`
+          : `Ask an owner to allow it: cde satellite web ${actor.name} --port-host '*.…'`,
       });
     try {
       const judged = deps.judge(site)({ ...body.head, ip });
@@ -86,13 +85,13 @@ export function portVisitRoutes(
       };
     } catch (error) {
       const problem = toProblem(error);
-      // Of the visitor's request. Ours that fails is an answer of its own, and decides nothing.
+      // A server error decides nothing about the visitor's request.
       if (problem.status >= 500) throw problem;
       return { kind: 'refuse' as const, error: problem.toBody('') };
     }
   });
 }
 
-/** Tells the same user from others at one satellite, and is of no use at another. */
+/** Identifies a user at one satellite, and cannot be linked across satellites. */
 const pseudonym = (satelliteId: string, userId: string) =>
   createHash('sha256').update(`${satelliteId} ${userId}`).digest('base64url');

@@ -51,7 +51,7 @@ test.each([
   ['https://east.invalid', 'https://cde.invalid'],
   ['https://203.0.113.7:9443', anywhere],
   ['http://10.1.2.3:7090', anywhere],
-  // A whole installation on one machine.
+  // Everything on one machine.
   ['http://127.0.0.1:7090', 'http://127.0.0.1:7080'],
 ])('it can be at %s beside %s', async (url, accessUrl) => {
   await checkSatelliteAddress({ url, stun: `${new URL(url).hostname}:3478` }, accessUrl);
@@ -63,7 +63,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-test('registration says what is wrong, and keeps nothing of it', async () => {
+test('a rejected registration explains why and stores nothing', async () => {
   const owner = await server.addUser('root', 'owner');
   const { body: made } = await server.request(owner, 'POST', '/api/v1/satellites', { name: 'east' });
   const reply = await server.request(

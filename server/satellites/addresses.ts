@@ -3,13 +3,13 @@ import { setTimeout } from 'node:timers/promises';
 import { Problem } from '@cde/api/problem.ts';
 import { classifyAddress } from '@cde/tunnel/network/addresses.ts';
 
-/** A resolver that does not answer must not hold up a registration: clients resolve the name themselves. */
+/** A resolver that does not answer must not block a registration, because clients resolve the name themselves anyway. */
 const resolveTimeoutMs = 2_000;
 
 const portOf = ({ port, protocol }: URL) => port || (protocol === 'https:' ? '443' : '80');
 const hostOf = ({ hostname }: URL) => hostname.replace(/^\[|\]$/g, '');
 
-/** What a host leads to: itself where it is an address, nothing where it cannot be resolved here. */
+/** The addresses of a host; none if it cannot be resolved here. */
 async function addressesOf(host: string): Promise<string[]> {
   if (classifyAddress(host) !== null) return [host];
   const found = lookup(host, { all: true }).catch(() => []);
@@ -18,15 +18,15 @@ async function addressesOf(host: string): Promise<string[]> {
 }
 
 /**
- * Throws `bad-request` where a satellite says that it is at an address that cannot be its own: agents, clients and browsers
- * go wherever it says. Loopback is for servers that are on loopback themselves.
+ * Throws `bad-request` if a satellite registers with an address that cannot be its own, because agents, clients and
+ * browsers connect to whatever it registers. Loopback is allowed only if the server itself is on loopback.
  */
 export async function checkSatelliteAddress(
-  said: { url: string; stun: string | null },
+  given: { url: string; stun: string | null },
   accessUrl: string,
 ): Promise<void> {
   const own = new URL(accessUrl);
-  const url = new URL(said.url);
+  const url = new URL(given.url);
   const ownAddresses = await addressesOf(hostOf(own));
   const isLoopback = (address: string) => classifyAddress(address) === 'loopback';
   const ownIsLoopback = ownAddresses.some(isLoopback);
@@ -37,23 +37,23 @@ export async function checkSatelliteAddress(
       const kind = classifyAddress(address);
       if (kind === 'forbidden' || (kind === 'loopback' && !ownIsLoopback))
         throw new Problem('bad-request', `A satellite cannot be at ${what}.`, {
-          detail: `It leads to ${address}, which is ${kind === 'loopback' ? "each machine's own loopback" : 'link-local, a metadata service, or nobody’s'}.`,
-          hint: 'Start the satellite with the address that agents and clients reach it by: --url.',
+          detail: `It resolves to ${address}, which is ${kind === 'loopback' ? "each machine's own loopback address" : 'link-local, a metadata service or unassigned'}.`,
+          hint: 'Start the satellite with --url set to the address at which agents and clients reach it.',
         });
     }
     return addresses;
   }
 
-  const addresses = await check(hostOf(url), said.url);
-  if (said.stun !== null) await check(said.stun.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''), said.stun);
-  // By name, or by an address of it. Two names behind one load balancer are two.
+  const addresses = await check(hostOf(url), given.url);
+  if (given.stun !== null) await check(given.stun.replace(/:\d+$/, '').replace(/^\[|\]$/g, ''), given.stun);
+  // The same name, or one of its addresses. Two names behind one load balancer count as two hosts.
   const isSameHost =
     hostOf(url) === hostOf(own) ||
     (classifyAddress(hostOf(url)) !== null && ownAddresses.includes(hostOf(url))) ||
     (ownIsLoopback && addresses.some(isLoopback));
   if (isSameHost && portOf(url) === portOf(own))
     throw new Problem('bad-request', "A satellite cannot be at the dashboard's own address.", {
-      detail: `${said.url} is ${accessUrl}.`,
-      hint: 'Start the satellite with its own address: --url.',
+      detail: `${given.url} is ${accessUrl}.`,
+      hint: 'Start the satellite with --url set to its own address.',
     });
 }

@@ -4,8 +4,8 @@ import { parseTemplate } from '../templates/parse.ts';
 import { allowedPaths } from './policy.ts';
 import { makeSatelliteRegistry } from './registry.ts';
 
-describe('which paths are allowed', () => {
-  it('what the server allows, and of that what the template does', () => {
+describe('connection policy', () => {
+  it('allows the paths that both the server and the template allow', () => {
     const both = ['relay', 'direct-tcp'] as const;
     expect(allowedPaths(both, null)).toEqual({
       paths: ['relay', 'direct-tcp'],
@@ -28,16 +28,16 @@ describe('which paths are allowed', () => {
     });
   });
 
-  it('takes the satellites of the regions alone, the server’s own by its region', async () => {
-    const place = (name: string, region: string) => ({ id: name, name, url: `https://${name}`, region });
+  it("lists only satellites in the allowed regions, including the server's own", async () => {
+    const location = (name: string, region: string) => ({ id: name, name, url: `https://${name}`, region });
     const registry = makeSatelliteRegistry({
-      store: { listServing: async () => [place('frankfurt', 'eu'), place('tokyo', 'ap')] },
+      store: { listServing: async () => [location('frankfurt', 'eu'), location('tokyo', 'ap')] },
       embedded: {
-        forAgents: async () => [place('embedded', 'eu')],
-        forClients: async () => [place('embedded', '')],
+        forAgents: async () => [location('embedded', 'eu')],
+        forClients: async () => [location('embedded', '')],
       },
     });
-    const names = async (asked: Promise<{ name: string }[]>) => (await asked).map(({ name }) => name);
+    const names = async (list: Promise<{ name: string }[]>) => (await list).map(({ name }) => name);
     expect(await names(registry.forAgents(null))).toEqual(['embedded', 'frankfurt', 'tokyo']);
     expect(await names(registry.forAgents(['eu']))).toEqual(['embedded', 'frankfurt']);
     expect(await names(registry.forClients(['eu']))).toEqual(['frankfurt']);
@@ -50,14 +50,14 @@ describe('which paths are allowed', () => {
     ['regions: []', 'connection.regions'],
     ['direct: {port: 70000}', 'connection.direct.port'],
     ['direct: {addresses: [nowhere]}', 'connection.direct.addresses[0]'],
-  ])('a template that says %s is faulty there', (connection, path) => {
+  ])('a template with %s is rejected with the path', (connection, path) => {
     const { faults } = parseTemplate({
       'template.yaml': `name: demo\nprovider: local\nconnection: {${connection}}\n`,
     });
     expect(faults).toMatchObject([{ path }]);
   });
 
-  it('is kept by the version of a template', () => {
+  it('is part of a template version', () => {
     const connection = { paths: ['relay'], regions: ['eu'] };
     const file = { name: 'demo', provider: 'local', connection };
     expect(TemplateFile.parse(file).connection).toEqual(connection);

@@ -5,28 +5,28 @@ import { sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import type { Regions } from './registry.ts';
 
-/** How sessions may reach a workspace. */
+/** How sessions can reach a workspace. */
 export interface AllowedPaths {
   paths: PathKind[];
   regions: Regions;
-  /** Where its agent listens for direct connections; null where it may not. */
+  /** Where its agent listens for direct connections; null if it must not. */
   direct: DirectListen | null;
 }
 
 export interface ConnectionPolicy {
-  /** Of the build whose agent runs: the server's setting, and its template's within that. */
+  /** For the build whose agent runs: what both the server and its template allow. */
   forBuild(buildId: string | null): Promise<AllowedPaths>;
 }
 
-/** A build never changes, and agents ask with each report. */
+/** A build never changes, and every report of an agent looks it up. */
 const maxCached = 20_000;
 
-/** What one template's `connection` leaves of what the server allows. */
+/** What both the server and a template's `connection` section allow. */
 export function allowedPaths(
-  ofServer: readonly PathKind[],
+  serverPaths: readonly PathKind[],
   section: ConnectionSection | null | undefined,
 ): AllowedPaths {
-  const paths = ofServer.filter((kind) => section?.paths?.includes(kind) ?? true);
+  const paths = serverPaths.filter((kind) => section?.paths?.includes(kind) ?? true);
   return {
     paths,
     regions: section?.regions ?? null,
@@ -36,22 +36,22 @@ export function allowedPaths(
 
 export function makeConnectionPolicy(options: {
   database: Database;
-  /** The kinds that the server allows. */
+  /** The paths that the server allows. */
   paths: readonly PathKind[];
 }): ConnectionPolicy {
   const { database, paths } = options;
-  const known = new Map<string, AllowedPaths>();
+  const cache = new Map<string, AllowedPaths>();
   return {
     async forBuild(buildId) {
       if (buildId === null) return allowedPaths(paths, null);
-      const before = known.get(buildId);
-      if (before) return before;
+      const cached = cache.get(buildId);
+      if (cached) return cached;
       const { rows } = await database.db.execute<{ section: ConnectionSection | null }>(
         sql`SELECT rendered -> 'connection' AS section FROM builds WHERE id = ${buildId}::uuid`,
       );
       const allowed = allowedPaths(paths, rows[0]?.section);
-      if (known.size >= maxCached) known.clear();
-      if (rows[0]) known.set(buildId, allowed);
+      if (cache.size >= maxCached) cache.clear();
+      if (rows[0]) cache.set(buildId, allowed);
       return allowed;
     },
   };

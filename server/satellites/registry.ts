@@ -1,7 +1,7 @@
 import type { SatelliteStore } from './store.ts';
 
 export interface SatelliteLocation {
-  /** Absent: one of the server's own. */
+  /** Absent for the server's own satellites. */
   id?: string;
   name: string;
   url: string;
@@ -10,23 +10,23 @@ export interface SatelliteLocation {
   stun?: string;
 }
 
-/** A ticket names no more. */
+/** The most that a ticket may name. */
 const maxLocations = 20;
-/** How old a list may be: agents ask for it with each report, thousands of them in a second. */
+/** Thousands of agents request the list in the same second, with each of their reports. */
 const cacheMs = 1_000;
 
-/** The satellites that agents listen at, and those that clients dial, in the order to try them. */
+/** The satellites that agents listen at and that clients dial, in the order to try them. */
 export interface SatelliteRegistry {
   forAgents(regions: Regions): Promise<SatelliteLocation[]>;
   forClients(regions: Regions): Promise<SatelliteLocation[]>;
 }
 
-/** Those that sessions may pass through; null: any. */
+/** The regions that sessions can pass through; null: any. */
 export type Regions = readonly string[] | null;
 
 /**
- * Joins the server's own satellites with the registered ones, of the regions that are asked for. The embedded come
- * first: which of the others is nearer to whom, clients and agents measure.
+ * Merges the server's own satellites with the registered ones in the given regions. The embedded ones come first: agents
+ * and clients measure which of the others are near.
  */
 export function makeSatelliteRegistry(options: {
   store: Pick<SatelliteStore, 'listServing'>;
@@ -34,27 +34,27 @@ export function makeSatelliteRegistry(options: {
 }): SatelliteRegistry {
   const { store, embedded } = options;
 
-  function joined(
-    own: () => Promise<SatelliteLocation[]>,
+  function inRegions(
+    listEmbedded: () => Promise<SatelliteLocation[]>,
   ): (regions: Regions) => Promise<SatelliteLocation[]> {
-    const all = everywhere(own);
+    const listAll = cachedList(listEmbedded);
     return async (regions) =>
-      (await all()).filter(({ region }) => regions?.includes(region) ?? true).slice(0, maxLocations);
+      (await listAll()).filter(({ region }) => regions?.includes(region) ?? true).slice(0, maxLocations);
   }
 
-  function everywhere(own: () => Promise<SatelliteLocation[]>): () => Promise<SatelliteLocation[]> {
-    let last: { at: number; places: Promise<SatelliteLocation[]> } | null = null;
+  function cachedList(listEmbedded: () => Promise<SatelliteLocation[]>): () => Promise<SatelliteLocation[]> {
+    let cached: { at: number; locations: Promise<SatelliteLocation[]> } | null = null;
     return () => {
       const at = performance.now();
-      if (last && at - last.at < cacheMs) return last.places;
-      const places = Promise.all([own(), store.listServing()]).then(([mine, others]) => [...mine, ...others]);
-      const asked = { at, places };
-      last = asked;
-      places.catch(() => {
-        if (last === asked) last = null;
+      if (cached && at - cached.at < cacheMs) return cached.locations;
+      const locations = Promise.all([listEmbedded(), store.listServing()]).then((lists) => lists.flat());
+      const entry = { at, locations };
+      cached = entry;
+      locations.catch(() => {
+        if (cached === entry) cached = null;
       });
-      return places;
+      return locations;
     };
   }
-  return { forAgents: joined(embedded.forAgents), forClients: joined(embedded.forClients) };
+  return { forAgents: inRegions(embedded.forAgents), forClients: inRegions(embedded.forClients) };
 }

@@ -2,6 +2,7 @@ import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
+import type { AccessRevocation } from '../connections/access-revocation.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import { checkSatelliteAddress } from './addresses.ts';
@@ -15,9 +16,15 @@ export function satelliteRoutes(
     store,
     keys,
     config,
-  }: { store: SatelliteStore; keys: Pick<Keys, 'tickets'>; config: Pick<Config, 'accessUrl'> },
+    revocation,
+  }: {
+    store: SatelliteStore;
+    keys: Pick<Keys, 'tickets'>;
+    config: Pick<Config, 'accessUrl'>;
+    revocation: Pick<AccessRevocation, 'findRevoked'>;
+  },
 ): void {
-  // Where the server listens on any free port, its address is known no sooner than it listens.
+  // With port 0 the access URL is known only once the server listens.
   const common = () => ({
     ticketKeys: [keys.tickets.publicKey],
     dashboard: new URL(config.accessUrl).origin,
@@ -53,7 +60,7 @@ export function satelliteRoutes(
       drain: row.draining,
       web: webSettings(row),
       ...common(),
-      endUsers: await store.findInactiveUsers(body.users),
+      endUsers: await revocation.findRevoked(body.users),
     };
   });
 }

@@ -41,7 +41,7 @@ async function add(name: string, region = 'east'): Promise<string> {
   return made.body.token;
 }
 
-/** A satellite that beats a hundred times as fast. */
+/** A satellite whose heartbeat is a hundred times as fast. */
 async function start(token: string, flags: string[] = []) {
   const refused = vi.fn();
   const satellite: Satellite = await startSatellite({
@@ -57,7 +57,7 @@ async function start(token: string, flags: string[] = []) {
   return { satellite, refused };
 }
 
-/** What the satellite answers to a Binding request. */
+/** The satellite's answer to a STUN Binding request. */
 async function stunSays(of: string): Promise<Buffer> {
   const { hostname, port } = new URL(of);
   const socket = createSocket('udp4');
@@ -71,7 +71,7 @@ const state = async (name: string) => (await api('GET', `/${name}`)).body.state;
 const becomes = (name: string, wanted: string) =>
   vi.waitFor(async () => expect(await state(name)).toBe(wanted), { timeout: 10_000, interval: 20 });
 
-test('is added, registers, reports, is drained, serves again, ends, and is forgotten', async () => {
+test('is added, registers, reports, drains, serves again, stops and is removed', async () => {
   const token = await add('tokyo', 'ap');
   expect(token).toMatch(/^cde_satellite_/);
   expect((await api('POST', '', { name: 'tokyo' })).body.code).toBe('satellite-name-taken');
@@ -84,7 +84,7 @@ test('is added, registers, reports, is drained, serves again, ends, and is forgo
     expect((await api('GET', '/tokyo')).body).toMatchObject({
       region: 'ap',
       url: satellite.url,
-      // Where it listens by TCP.
+      // The same port as TCP.
       stun: new URL(satellite.url).host,
       version: '1.2.3',
       load: { sessions: 0, agents: 0 },
@@ -117,7 +117,7 @@ test('is added, registers, reports, is drained, serves again, ends, and is forgo
   expect(JSON.stringify(audited.body)).not.toContain(token);
 });
 
-test('is in the region that it was added in, or first said; another one is refused', async () => {
+test('keeps the region that it was added with or first registered in', async () => {
   const region = async (name: string) => (await api('GET', `/${name}`)).body.region;
   const refusals = async (token: string, said: string) => {
     const { refused } = await start(token, ['--region', said]);
@@ -127,7 +127,7 @@ test('is in the region that it was added in, or first said; another one is refus
   const added = await add('nagoya', 'ap');
   expect(await refusals(added, 'eu')).toMatchObject({
     code: 'satellite-region-fixed',
-    detail: 'It is in ap, and was started with --region eu.',
+    detail: 'It is in ap, but was started with --region eu.',
   });
   expect(await state('nagoya')).toBe('new');
   const { satellite } = await start(added, ['--region', 'ap']);
@@ -142,7 +142,7 @@ test('is in the region that it was added in, or first said; another one is refus
   expect(await region('sapporo')).toBe('north');
 });
 
-test('serves browsers where an administrator lets it, ports under a name that is its own', async () => {
+test('serves browsers only if an administrator allows it, and ports under a name of its own', async () => {
   await add('kyoto');
   await add('osaka');
   const put = (name: string, web: unknown) => api('PUT', `/${name}/web`, { web });
@@ -154,7 +154,7 @@ test('serves browsers where an administrator lets it, ports under a name that is
     code: 'port-host-taken',
     detail: expect.stringContaining('kyoto'),
   });
-  // The server itself has this one, as its access URL is a loopback address.
+  // This one belongs to the server itself, because its access URL is a loopback address.
   expect((await put('osaka', { portHost: '*.localhost' })).body).toMatchObject({
     code: 'port-host-taken',
     detail: expect.stringContaining('--port-host'),
@@ -175,7 +175,7 @@ test('serves browsers where an administrator lets it, ports under a name that is
   for (const name of ['kyoto', 'osaka']) expect((await api('DELETE', `/${name}`)).status).toBe(204);
 });
 
-test('agents and clients are sent to those that serve; one that is silent stays on the list for a while, last', async () => {
+test('agents and clients get the serving satellites; an unreachable one stays listed last for a while', async () => {
   const places = async () => {
     const agent = await serving();
     return agent.map(({ name }) => name);
@@ -191,7 +191,7 @@ test('agents and clients are sent to those that serve; one that is silent stays 
   expect(await state('a-east')).toBe('stopping');
   expect(await places()).toEqual(['b-west']);
 
-  // As after kill -9: the last that was heard of it is that it served.
+  // As after kill -9: its last report says that it serves.
   await server.database.pool.query(
     "UPDATE satellites SET condition = 'serving', seen_at = $1 WHERE name = 'a-east'",
     [new Date(server.clock.at.getTime() - 60_000)],
@@ -205,13 +205,13 @@ test('agents and clients are sent to those that serve; one that is silent stays 
   expect(await places()).toEqual(['b-west']);
 });
 
-/** What the registry joins to the embedded ones. */
+/** The satellites that the registry adds to the embedded ones. */
 async function serving() {
   const { makeSatelliteStore } = await import('./store.ts');
   return makeSatelliteStore({ database: server.database, now: () => server.clock.at }).listServing();
 }
 
-test('sessions: moved elsewhere when drained, and ended with the suspension of their user', async () => {
+test('sessions move elsewhere on a drain, and close when their user is suspended', async () => {
   const ada = await server.addUser('ada');
   const [one, other] = [await start(await add('one')), await start(await add('other'))];
   await becomes('one', 'online');
@@ -295,7 +295,7 @@ test('sessions: moved elsewhere when drained, and ended with the suspension of t
   expect(await session.closed).toMatchObject({ reason: 'access-ended' });
 });
 
-test('what an agent shows to one satellite is worth nothing at another, nor at the server', async () => {
+test("an agent's listen token works at one satellite only", async () => {
   const [here, there] = [await start(await add('here')), await start(await add('there'))];
   await becomes('here', 'online');
   await becomes('there', 'online');
@@ -319,7 +319,7 @@ test('what an agent shows to one satellite is worth nothing at another, nor at t
   expect(await listen(here.satellite.url, 'embedded')).toBe('listen-token-invalid');
 });
 
-test('a token that nobody knows, and settings that cannot be', async () => {
+test('unknown tokens and invalid settings are rejected', async () => {
   const { refused } = await start('cde_satellite_unknown');
   await vi.waitFor(() =>
     expect(refused).toHaveBeenCalledWith(expect.objectContaining({ code: 'token-invalid' })),

@@ -10,11 +10,11 @@ import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
 
-/** Heartbeats come every 15 s: two may be lost. */
+/** Heartbeats come every 15 s, and two may be lost. */
 export const unreachableAfterMs = 45_000;
 /**
- * How long one that is not heard of stays on everybody's list, last: it may serve all the same, when it is the
- * server that it cannot reach, or the server that was away.
+ * How long an unreachable satellite stays listed, as the last choice: it may still serve sessions if only its
+ * connection to the server is down, or the server was.
  */
 export const delistedAfterMs = 600_000;
 
@@ -28,7 +28,7 @@ function stateOf(row: Row, now: Date): Satellite['state'] {
   return row.condition === 'serving' ? 'online' : 'draining';
 }
 
-/** What it may serve to browsers. */
+/** What the satellite serves to browsers; null if it does not serve them. */
 export const webSettings = (row: Pick<Row, 'web' | 'portHost'>): SatelliteWeb | null =>
   row.web ? { portHost: row.portHost } : null;
 
@@ -52,7 +52,7 @@ export function toSatellite(row: Row, now: Date): Satellite {
   };
 }
 
-/** One that may be sent browsers, as far as is known. */
+/** A satellite that can serve browsers. */
 export interface WebSatellite {
   id: string;
   name: string;
@@ -61,7 +61,7 @@ export interface WebSatellite {
   portHost: string | null;
 }
 
-/** The SQL of satellites. `now` is the server's clock. */
+/** The SQL for satellites. `now` is the server's clock. */
 export function makeSatelliteStore({
   database,
   now,
@@ -73,9 +73,9 @@ export function makeSatelliteStore({
   ownPortHost?: string | null;
 }) {
   const { db } = database;
-  const named = (ref: string) =>
+  const matchesRef = (ref: string) =>
     isUuid(ref) ? or(eq(satellites.id, ref), eq(satellites.name, ref)) : eq(satellites.name, ref);
-  const unknown = (ref: string) =>
+  const notFound = (ref: string) =>
     new Problem('satellite-not-found', `There is no satellite ${ref}.`, {
       hint: 'List them: cde satellite list',
     });
@@ -87,8 +87,8 @@ export function makeSatelliteStore({
     },
 
     async show(ref: string): Promise<Satellite> {
-      const [row] = await db.select().from(satellites).where(named(ref));
-      if (!row) throw unknown(ref);
+      const [row] = await db.select().from(satellites).where(matchesRef(ref));
+      if (!row) throw notFound(ref);
       return toSatellite(row, now());
     },
 
@@ -105,8 +105,8 @@ export function makeSatelliteStore({
           .onConflictDoNothing({ target: satellites.name })
           .returning();
         if (!row)
-          throw new Problem('satellite-name-taken', `There is a satellite ${name} already.`, {
-            hint: 'Choose another name, or remove that one first.',
+          throw new Problem('satellite-name-taken', `A satellite named ${name} already exists.`, {
+            hint: 'Choose another name, or remove it first: cde satellite remove',
           });
         await writeAudit(tx, caller, {
           action: 'satellite.add',
@@ -121,8 +121,8 @@ export function makeSatelliteStore({
 
     async setDraining(caller: Caller<UserActor>, ref: string, draining: boolean): Promise<Satellite> {
       return db.transaction(async (tx) => {
-        const [before] = await tx.select().from(satellites).where(named(ref)).for('update');
-        if (!before) throw unknown(ref);
+        const [before] = await tx.select().from(satellites).where(matchesRef(ref)).for('update');
+        if (!before) throw notFound(ref);
         if (before.draining === draining) return toSatellite(before, now());
         const [row] = await tx
           .update(satellites)
@@ -145,8 +145,8 @@ export function makeSatelliteStore({
     async setWeb(caller: Caller<UserActor>, ref: string, web: SatelliteWeb | null): Promise<Satellite> {
       const portHost = web?.portHost ?? null;
       return db.transaction(async (tx) => {
-        const [before] = await tx.select().from(satellites).where(named(ref)).for('update');
-        if (!before) throw unknown(ref);
+        const [before] = await tx.select().from(satellites).where(matchesRef(ref)).for('update');
+        if (!before) throw notFound(ref);
         const was = webSettings(before);
         if (isDeepStrictEqual(was, web)) return toSatellite(before, now());
         const taken =
@@ -157,9 +157,9 @@ export function makeSatelliteStore({
                 .from(satellites)
                 .where(and(eq(satellites.portHost, portHost), ne(satellites.id, before.id)));
         if (portHost !== null && (portHost === ownPortHost || taken.length > 0))
-          throw new Problem('port-host-taken', `${portHost} is in use already.`, {
-            detail: `It is that of ${taken[0]?.name ?? 'the server itself (--port-host)'}.`,
-            hint: `Give each its own, for example *.${before.name}.${portHost.slice(2)}, with a certificate for it.`,
+          throw new Problem('port-host-taken', `${portHost} is already in use.`, {
+            detail: `It belongs to ${taken[0]?.name ?? 'the server itself (--port-host)'}.`,
+            hint: `Give each its own name, for example *.${before.name}.${portHost.slice(2)}, with a certificate for it.`,
           });
         const [row] = await tx
           .update(satellites)
@@ -180,8 +180,8 @@ export function makeSatelliteStore({
 
     async remove(caller: Caller<UserActor>, ref: string): Promise<void> {
       await db.transaction(async (tx) => {
-        const [row] = await tx.delete(satellites).where(named(ref)).returning();
-        if (!row) throw unknown(ref);
+        const [row] = await tx.delete(satellites).where(matchesRef(ref)).returning();
+        if (!row) throw notFound(ref);
         await writeAudit(tx, caller, {
           action: 'satellite.remove',
           targetType: 'satellite',
@@ -193,12 +193,13 @@ export function makeSatelliteStore({
     },
 
     /**
-     * It has started, at this address. Null: it was removed meanwhile. Throws `satellite-region-fixed`: templates pin
-     * sessions to regions, so where it is, is for an administrator to say; one that was added without is asked once.
+     * Records that a satellite has started at this address; null if it was removed meanwhile. Templates pin sessions to
+     * regions, so an administrator decides the region; a satellite added without one sets it when it first registers.
+     * Throws `satellite-region-fixed` if it names another.
      */
     async register(
       id: string,
-      said: {
+      registration: {
         url: string;
         stun: string | null;
         version: string;
@@ -206,55 +207,43 @@ export function makeSatelliteStore({
         region?: string | undefined;
       },
     ): Promise<Row | null> {
-      const { region } = said;
-      const fits = region === undefined ? undefined : inArray(satellites.region, ['', region]);
+      const { region } = registration;
+      const sameRegion = region === undefined ? undefined : inArray(satellites.region, ['', region]);
       const [row] = await db
         .update(satellites)
         .set({
-          url: said.url.replace(/\/+$/, ''),
-          stun: said.stun,
-          version: said.version,
-          hostname: said.hostname,
+          url: registration.url.replace(/\/+$/, ''),
+          stun: registration.stun,
+          version: registration.version,
+          hostname: registration.hostname,
           condition: 'serving',
           seenAt: now(),
           ...(region !== undefined && { region }),
         })
-        .where(and(eq(satellites.id, id), fits))
+        .where(and(eq(satellites.id, id), sameRegion))
         .returning();
       if (row) return row;
       const [before] = await db.select().from(satellites).where(eq(satellites.id, id));
       if (!before) return null;
       throw new Problem('satellite-region-fixed', `The satellite ${before.name} is in another region.`, {
-        detail: `It is in ${before.region}, and was started with --region ${region}.`,
-        hint: 'Start it without --region; or remove it, and add it again in the other region.',
+        detail: `It is in ${before.region}, but was started with --region ${region}.`,
+        hint: 'Start it without --region, or remove it and add it again in the other region.',
       });
     },
 
     async heartbeat(
       id: string,
-      said: { condition: SatelliteCondition; version: string; load: SatelliteLoad },
+      report: { condition: SatelliteCondition; version: string; load: SatelliteLoad },
     ): Promise<Row | null> {
       const [row] = await db
         .update(satellites)
-        .set({ condition: said.condition, version: said.version, load: said.load, seenAt: now() })
+        .set({ condition: report.condition, version: report.version, load: report.load, seenAt: now() })
         .where(eq(satellites.id, id))
         .returning();
       return row ?? null;
     },
 
-    /** Those of the users who may have no sessions (any more). */
-    async findInactiveUsers(userIds: string[]): Promise<string[]> {
-      if (userIds.length === 0) return [];
-      // One array rather than as many parameters: a statement has no more than 65,535 of these.
-      const { rows } = await database.pool.query<{ id: string }>(
-        `SELECT id::text FROM unnest($1::uuid[]) AS asked (id)
-          WHERE NOT EXISTS (SELECT FROM users WHERE users.id = asked.id AND status = 'active')`,
-        [userIds],
-      );
-      return rows.map(({ id }) => id);
-    },
-
-    /** The satellite, if it may serve browsers, and has registered. */
+    /** The satellite, if it can serve browsers and has registered. */
     async findWebSatellite(id: string): Promise<WebSatellite | null> {
       const [row] = await db
         .select()
@@ -263,7 +252,7 @@ export function makeSatelliteStore({
       return row ? { id, name: row.name, region: row.region, url: row.url!, portHost: row.portHost } : null;
     },
 
-    /** Those that may serve browsers and do, or did until ten minutes ago. */
+    /** The satellites that serve browsers, or did until ten minutes ago. */
     async listWebSatellites(): Promise<WebSatellite[]> {
       const rows = await db
         .select()
@@ -281,7 +270,7 @@ export function makeSatelliteStore({
       return rows.map(({ id, name, region, url, portHost }) => ({ id, name, region, url: url!, portHost }));
     },
 
-    /** Where agents and clients may go: those that serve, the ones heard of lately before the others. */
+    /** The satellites that agents and clients can use, those with a recent heartbeat first. */
     async listServing(): Promise<{ id: string; name: string; url: string; region: string; stun?: string }[]> {
       const at = now().getTime();
       const rows = await db
@@ -296,9 +285,9 @@ export function makeSatelliteStore({
           ),
         )
         .orderBy(asc(satellites.name));
-      const late = (row: Row) => Number(at - row.seenAt!.getTime() > unreachableAfterMs);
+      const isLate = (row: Row) => Number(at - row.seenAt!.getTime() > unreachableAfterMs);
       return rows
-        .sort((a, b) => late(a) - late(b))
+        .sort((a, b) => isLate(a) - isLate(b))
         .map(({ id, name, url, region, stun }) => ({
           id,
           name,
