@@ -1,10 +1,10 @@
 import { availableParallelism } from 'node:os';
 import { configDefaults, defineConfig } from 'vitest/config';
-import { inCi } from './tests/ci-report.ts';
+import { everySuite } from './tests/kit/vitest.ts';
 
 export default defineConfig({
   test: {
-    ...inCi,
+    ...everySuite,
     globalSetup: ['server/testing-setup.ts'],
     include: [
       '{api,tunnel,filesync,satellite,server,agent,cli,web,noded}/**/*.test.ts',
@@ -15,7 +15,8 @@ export default defineConfig({
     exclude: [...configDefaults.exclude, '**/*.kube.test.ts'],
     // Much of it waits for processes of its own: two files at once on two cores as well.
     maxWorkers: Math.max(2, availableParallelism() - 1),
-    testTimeout: 30_000,
-    hookTimeout: 60_000,
+    // A test that hangs fails; a busy machine does not.
+    testTimeout: 120_000,
+    hookTimeout: 180_000,
   },
 });

@@ -1,11 +1,11 @@
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
-import { type AddressInfo, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { postAgentStats, registerAgent } from '@cde/api/agent.ts';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freePort } from '../tests/kit/free-port.ts';
 import { bundleAgent } from './bundle.ts';
 import { alive, until } from './ssh/fixture.ts';
 import { type AgentProcess, makeTestServer, startAgentProcess, type TestServer } from './testing.ts';
@@ -35,14 +35,6 @@ function start(url: string, changes: Partial<Parameters<typeof startAgentProcess
   agents.push(agent);
   return agent;
 }
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
 describe('the agent as a process', () => {
   test('registers with keys, the host key stable over restarts, and reports', async () => {
     const server = await serve();

@@ -1,5 +1,5 @@
 import { mkdir } from 'node:fs/promises';
-import { type Machine, makeMachine, type Server } from '../tests/harness/server.ts';
+import { type Machine, makeMachine, type Server } from '../tests/kit/machine.ts';
 
 /** A server with everything real in a folder of its own, and the token of its owner. */
 export async function warmServer(): Promise<{

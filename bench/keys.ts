@@ -9,7 +9,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { makeAddress, makeHost } from '../tests/faults/network/network.ts';
-import { cde, freePort, makeMachine } from '../tests/harness/server.ts';
+import { freePort } from '../tests/kit/free-port.ts';
+import { cde, makeMachine } from '../tests/kit/machine.ts';
 import { startSshd } from './sshd.ts';
 
 const seconds = Number(process.argv[2] ?? 8);

@@ -8,7 +8,8 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { makeAddress, makeHost } from '../tests/faults/network/network.ts';
-import { cde, freePort, makeMachine } from '../tests/harness/server.ts';
+import { freePort } from '../tests/kit/free-port.ts';
+import { cde, makeMachine } from '../tests/kit/machine.ts';
 import { median } from './harness.ts';
 import { startSshd } from './sshd.ts';
 

@@ -9,7 +9,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { cde } from '../tests/harness/server.ts';
+import { cde } from '../tests/kit/machine.ts';
 import { median, ms, warmServer } from './harness.ts';
 import { startSshd } from './sshd.ts';
 

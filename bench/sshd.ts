@@ -6,7 +6,8 @@ import { connect } from 'node:net';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { freePort, type Machine } from '../tests/harness/server.ts';
+import { freePort } from '../tests/kit/free-port.ts';
+import type { Machine } from '../tests/kit/machine.ts';
 
 /** OpenSSH's server as the baseline. */
 export interface Sshd {

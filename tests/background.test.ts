@@ -4,7 +4,8 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { type Machine, makeMachine, until } from './harness/server.ts';
+import { type Machine, makeMachine } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** The process in which commands share sessions, by the real programs: server, agent, OpenSSH. */
 const hasSsh = (() => {

@@ -15,7 +15,8 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cde, type Machine, makeMachine, until } from './harness/server.ts';
+import { cde, type Machine, makeMachine } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** `cde cp` and `cde rsync` by the real programs: server, agent, OpenSSH, rsync. */
 const has = (program: string) => {

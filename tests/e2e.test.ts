@@ -3,7 +3,8 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Machine, makeMachine, type Server, until } from './harness/server.ts';
+import { type Machine, makeMachine, type Server } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** What a newcomer does, with real processes from end to end: server, PostgreSQL, agent, CLI, OpenSSH. */
 const has = (program: string) => {

@@ -1,7 +1,8 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { freePort, type Machine, makeMachine } from './harness/server.ts';
+import { freePort } from './kit/free-port.ts';
+import { type Machine, makeMachine } from './kit/machine.ts';
 
 /** `cde netcheck` by the real programs: the server's own satellite, one beside it, and one whose UDP goes nowhere. */
 let machine: Machine;

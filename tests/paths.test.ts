@@ -2,7 +2,7 @@ import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Machine, makeMachine } from './harness/server.ts';
+import { type Machine, makeMachine } from './kit/machine.ts';
 
 /** The paths of sessions, by the real programs: server, agents, ssh. */
 const starter = fileURLToPath(new URL('../templates/local', import.meta.url));

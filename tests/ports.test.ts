@@ -3,7 +3,8 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { type Machine, makeMachine, type Running, until } from './harness/server.ts';
+import { type Machine, makeMachine, type Running } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** `cde port-forward` beyond plain TCP, by the real programs. */
 let machine: Machine;

@@ -6,7 +6,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Machine, makeMachine } from './harness/server.ts';
+import { type Machine, makeMachine } from './kit/machine.ts';
 
 /**
  * A laptop behind a proxy: the server answers at an https address that only the proxy can resolve, so whatever went

@@ -11,15 +11,10 @@ import { type AddressInfo, connect, createServer as createTcpServer, type Socket
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { WebSocket, WebSocketServer } from 'ws';
-import { type Api, makeApi } from './harness/api.ts';
-import {
-  type Server as CdeServer,
-  freePort,
-  inTestNetwork,
-  type Machine,
-  makeMachine,
-  until,
-} from './harness/server.ts';
+import { type Api, makeApi } from './kit/api.ts';
+import { freePort } from './kit/free-port.ts';
+import { type Server as CdeServer, inTestNetwork, type Machine, makeMachine } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** The proxy of ports by the real programs: server, agent, a program that speaks HTTP and WebSocket. */
 let machine: Machine;

@@ -3,8 +3,10 @@ import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import type { PathKind } from '@cde/tunnel/pipe/path.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Api, makeApi } from './harness/api.ts';
-import { freePort, type Machine, makeMachine, until } from './harness/server.ts';
+import { type Api, makeApi } from './kit/api.ts';
+import { freePort } from './kit/free-port.ts';
+import { type Machine, makeMachine } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** A satellite beside the server, an agent, and sessions over each kind of path, all by the real programs. */
 let machine: Machine;

@@ -1,7 +1,8 @@
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type Machine, makeMachine, type Running, until } from './harness/server.ts';
+import { type Machine, makeMachine, type Running } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** `cde sync` by the real programs: server, agent, and a folder on either side. */
 let machine: Machine;

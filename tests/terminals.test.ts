@@ -6,8 +6,10 @@ import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
 import { readSettings } from '@cde/satellite/settings.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
-import { type Api, makeApi } from './harness/api.ts';
-import { freePort, type Machine, makeMachine, type Server, until } from './harness/server.ts';
+import { type Api, makeApi } from './kit/api.ts';
+import { freePort } from './kit/free-port.ts';
+import { type Machine, makeMachine, type Server } from './kit/machine.ts';
+import { until } from './kit/until.ts';
 
 /** Browsers' terminals over a satellite: the real server, agent and shell; the satellite in this process, ten times as quick. */
 let machine: Machine;

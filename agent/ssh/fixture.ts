@@ -1,3 +1,5 @@
+export { until } from '../../tests/kit/until.ts';
+
 /** What the SSH tests share: the real server on a Unix socket, and the real OpenSSH client at its other end. */
 import { type ChildProcessWithoutNullStreams, execFileSync, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
@@ -133,21 +135,6 @@ export async function makeFixture(): Promise<Fixture> {
       await rm(folder, { recursive: true, force: true, maxRetries: 5 });
     },
   };
-}
-
-/** Waits until `probe` gives a value other than false or undefined. */
-export async function until<T>(
-  probe: () => T | Promise<T>,
-  what: string,
-): Promise<Exclude<T, false | null | undefined>> {
-  const deadline = Date.now() + 15_000;
-  for (;;) {
-    const value = await probe();
-    if (value !== undefined && value !== null && value !== false)
-      return value as Exclude<T, false | null | undefined>;
-    if (Date.now() > deadline) throw new Error(`never happened: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
 }
 
 /** True where a program is on the PATH; a test that needs it is skipped otherwise, with its name. */

@@ -6,6 +6,7 @@ import { type AddressInfo, connect, createServer, type Server, type Socket } fro
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { freePort } from '../../tests/kit/free-port.ts';
 import { type Fixture, has, makeFixture, until } from './fixture.ts';
 
 const md5 = (data: Buffer) => createHash('md5').update(data).digest('hex');
@@ -61,14 +62,6 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
       socket.once('error', reject);
       socket.once('connect', () => resolve(socket));
     });
-  }
-
-  async function freePort(): Promise<number> {
-    const server = createServer();
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-    const { port: free } = server.address() as AddressInfo;
-    await new Promise((resolve) => server.close(resolve));
-    return free;
   }
 
   /** A client that has its forwards up (`-N`), and what it said on stderr. */

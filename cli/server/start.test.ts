@@ -3,7 +3,8 @@ import { readFile, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { freePort, makeTestHome, portClosed, startServer, type TestHome } from '../testing.ts';
+import { freePort } from '../../tests/kit/free-port.ts';
+import { makeTestHome, portClosed, startServer, type TestHome } from '../testing.ts';
 
 let home: TestHome;
 beforeEach(async () => {

@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { until } from '../../tests/kit/until.ts';
 import { readConfig } from '../config.ts';
 import { type ControlPlane, startControlPlane } from '../control-plane.ts';
 import { makeLog } from '../log.ts';
@@ -75,16 +76,6 @@ async function call(
   return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
 }
 
-/** Waits for a condition of a workspace or build; never for a time. */
-async function until<T>(read: () => Promise<T>, done: (value: T) => boolean): Promise<T> {
-  const deadline = Date.now() + 15_000;
-  for (;;) {
-    const value = await read();
-    if (done(value)) return value;
-    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(value)}`);
-    await new Promise((resolve) => setTimeout(resolve, 15));
-  }
-}
 const show = async (name: string, user = ada) => (await call(user, 'GET', `/api/v1/workspaces/${name}`)).body;
 const untilStatus = (name: string, ...statuses: string[]) =>
   until(

@@ -1,11 +1,9 @@
-import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
-import { inCi } from '../ci-report.ts';
+import { everySuite } from '../kit/vitest.ts';
 
 export default defineConfig({
   test: {
-    ...inCi,
-    root: fileURLToPath(new URL('../..', import.meta.url)),
+    ...everySuite,
     include: ['tests/browser/*.test.ts'],
     testTimeout: 60_000,
     hookTimeout: 60_000,

@@ -2,9 +2,9 @@
 // by the same name, `10.203.0.1:PORT`.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { freePort } from '../kit/free-port.ts';
 import { registryHostsDir } from './components.ts';
 import { nodeAddress } from './layout.ts';
 import { tool } from './tool.ts';
@@ -20,16 +20,6 @@ export interface Registry {
   stop(): Promise<void>;
 }
 
-const freePort = (): Promise<number> =>
-  new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, nodeAddress, () => {
-      const { port } = server.address() as { port: number };
-      server.close(() => resolve(port));
-    });
-  });
-
 const ended = (child: ChildProcess): Promise<void> =>
   new Promise((resolve) =>
     child.exitCode === null && child.signalCode === null ? child.once('exit', () => resolve()) : resolve(),
@@ -43,7 +33,7 @@ const ended = (child: ChildProcess): Promise<void> =>
 export async function startRegistry({ htpasswd }: { htpasswd?: string } = {}): Promise<Registry> {
   const program = await tool('registry');
   const folder = mkdtempSync(join(tmpdir(), 'cde-registry-'));
-  const host = `${nodeAddress}:${await freePort()}`;
+  const host = `${nodeAddress}:${await freePort(nodeAddress)}`;
   const url = `http://${host}`;
   writeFileSync(
     join(folder, 'config.yml'),

@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { startEmbedded } from '@cde/server/database/embedded.ts';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
-import { type Api, makeApi } from '../harness/api.ts';
-import { makeDatabase } from '../harness/database.ts';
-import { endLeftovers, type Machine, makeMachine, type Running, until } from '../harness/server.ts';
+import { type Api, makeApi } from '../kit/api.ts';
+import { endLeftovers, type Machine, makeMachine, type Running } from '../kit/machine.ts';
+import { makeDatabase } from '../kit/postgres.ts';
+import { until } from '../kit/until.ts';
 
 /** Disks that fill up: the homes', and the database's. Each is a tmpfs of a few megabytes. */
 

@@ -9,7 +9,8 @@ import { migrate } from '@cde/server/database/migrate.ts';
 import { type Database, openDatabase } from '@cde/server/database/pool.ts';
 import { addUser, type TestUser } from '@cde/server/testing.ts';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { endLeftovers, until } from '../harness/server.ts';
+import { endLeftovers } from '../kit/machine.ts';
+import { until } from '../kit/until.ts';
 
 /** Two real replicas on one database and one machine; one is killed at each point of each transition. */
 const template = `name: plain

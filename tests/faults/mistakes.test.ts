@@ -2,9 +2,10 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Api, agentPids, makeApi } from '../harness/api.ts';
-import { makeDatabase, type OwnDatabase } from '../harness/database.ts';
-import { type Machine, makeMachine, type Running, until } from '../harness/server.ts';
+import { type Api, agentPids, makeApi } from '../kit/api.ts';
+import { type Machine, makeMachine, type Running } from '../kit/machine.ts';
+import { makeDatabase, type OwnDatabase } from '../kit/postgres.ts';
+import { until } from '../kit/until.ts';
 
 /** What people get wrong, and processes that die: through the CLI, message and exit code, and the way out. */
 

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { until } from '../harness/server.ts';
+import { until } from '../kit/until.ts';
 import { aCommand, asleep, aTransfer, cut, lacking, useServer, withLaptop } from './network/laptop.ts';
 
 /**

@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import pg from 'pg';
 import { afterAll, beforeAll, describe, expect, onTestFailed, test } from 'vitest';
-import { type Api, agentPids, makeApi } from '../harness/api.ts';
-import { makeDatabase, type OwnDatabase, postgresProcesses } from '../harness/database.ts';
-import { type Machine, makeMachine, type Running, until } from '../harness/server.ts';
+import { type Api, agentPids, makeApi } from '../kit/api.ts';
+import { type Machine, makeMachine, type Running } from '../kit/machine.ts';
+import { makeDatabase, type OwnDatabase, postgresProcesses } from '../kit/postgres.ts';
+import { until } from '../kit/until.ts';
 
 /** The database goes away, at the start and in the middle of everything; the port is taken. */
 

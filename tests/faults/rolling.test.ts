@@ -4,7 +4,9 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { freePort, type Machine, makeMachine, type Server, until } from '../harness/server.ts';
+import { freePort } from '../kit/free-port.ts';
+import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
+import { until } from '../kit/until.ts';
 
 /**
  * A rolling upgrade under open sessions: two real servers on one database behind a load balancer (of the test's

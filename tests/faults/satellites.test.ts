@@ -4,8 +4,10 @@ import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { openSession, type Session } from '@cde/tunnel/session/session.ts';
 import { Client, type ClientChannel } from 'ssh2';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Api, makeApi } from '../harness/api.ts';
-import { freePort, type Machine, makeMachine, type Running, type Server, until } from '../harness/server.ts';
+import { type Api, makeApi } from '../kit/api.ts';
+import { freePort } from '../kit/free-port.ts';
+import { type Machine, makeMachine, type Running, type Server } from '../kit/machine.ts';
+import { until } from '../kit/until.ts';
 
 /** Two satellites beside the server, each a process of its own, and one session that goes through all of it. */
 let machine: Machine;

@@ -5,7 +5,8 @@ import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Machine, makeMachine, type Ran, type Server, until } from '../harness/server.ts';
+import { type Machine, makeMachine, type Ran, type Server } from '../kit/machine.ts';
+import { until } from '../kit/until.ts';
 
 /**
  * Sessions and the faults that they come through, all real: OpenSSH through config-ssh's ProxyCommand, the

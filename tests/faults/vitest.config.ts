@@ -1,10 +1,10 @@
 import { defineConfig } from 'vitest/config';
-import { inCi } from '../ci-report.ts';
+import { everySuite } from '../kit/vitest.ts';
 
 /** Slow tests with real processes that are killed; `npm run test:faults`. */
 export default defineConfig({
   test: {
-    ...inCi,
+    ...everySuite,
     include: ['tests/faults/*.test.ts'],
     testTimeout: 240_000,
     maxConcurrency: 4,

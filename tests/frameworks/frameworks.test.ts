@@ -6,8 +6,9 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { launch } from '../browser/browser.ts';
 import { run } from '../cluster/machine.ts';
-import { type Api, makeApi } from '../harness/api.ts';
-import { freePort, type Machine, makeMachine, type Server } from '../harness/server.ts';
+import { type Api, makeApi } from '../kit/api.ts';
+import { freePort } from '../kit/free-port.ts';
+import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
 import { type Program, type ProgramName, startProgram } from './programs.ts';
 
 /**

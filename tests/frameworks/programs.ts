@@ -5,7 +5,8 @@ import { get } from 'node:http';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { run } from '../cluster/machine.ts';
-import { freePort, until } from '../harness/server.ts';
+import { freePort } from '../kit/free-port.ts';
+import { until } from '../kit/until.ts';
 import { install } from './installs.ts';
 
 const apps = fileURLToPath(new URL('apps', import.meta.url));

@@ -1,10 +1,10 @@
-import { fileURLToPath } from 'node:url';
 import { defineConfig } from 'vitest/config';
+import { everySuite } from '../kit/vitest.ts';
 import { installTimeoutMs } from './installs.ts';
 
 export default defineConfig({
   test: {
-    root: fileURLToPath(new URL('../..', import.meta.url)),
+    ...everySuite,
     include: ['tests/frameworks/*.test.ts'],
     testTimeout: 120_000,
     hookTimeout: installTimeoutMs,

@@ -12,7 +12,8 @@ import { images } from '../cluster/images.ts';
 import { nodeAddress } from '../cluster/layout.ts';
 import { type Registry, startRegistry } from '../cluster/registry.ts';
 import { buildTimeout, tool } from '../cluster/tool.ts';
-import { freePort, type Machine, makeMachine } from '../harness/server.ts';
+import { freePort } from '../kit/free-port.ts';
+import { type Machine, makeMachine } from '../kit/machine.ts';
 
 /**
  * Images built in the cluster from a laptop: a real BuildKit in the workspace's namespace, a real registry, real

@@ -8,7 +8,8 @@ import { images } from '../cluster/images.ts';
 import { nodeAddress } from '../cluster/layout.ts';
 import { type Registry, startRegistry } from '../cluster/registry.ts';
 import { buildTimeout, tool } from '../cluster/tool.ts';
-import { freePort, type Machine, makeMachine } from '../harness/server.ts';
+import { freePort } from '../kit/free-port.ts';
+import { type Machine, makeMachine } from '../kit/machine.ts';
 
 /** A developer's whole day, by the commands that they type, on a real cluster. */
 

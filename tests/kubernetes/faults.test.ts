@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
 import { addUser } from '@cde/server/testing.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
-import { until } from '../harness/server.ts';
+import { until } from '../kit/until.ts';
 import { makeTestbed, type Replica, type Testbed } from './testbed.ts';
 
 /** What happens to clusters, done to a real one under a real server: nothing is lost, nothing hangs, all is said. */

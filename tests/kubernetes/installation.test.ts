@@ -11,7 +11,7 @@ import { WebSocket } from 'ws';
 import { images, importImages } from '../cluster/images.ts';
 import { kubeconfigPath } from '../cluster/layout.ts';
 import { tool } from '../cluster/tool.ts';
-import { until } from '../harness/server.ts';
+import { until } from '../kit/until.ts';
 import { buildCdeImages } from './cde-images.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));

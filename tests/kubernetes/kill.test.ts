@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
-import { until } from '../harness/server.ts';
+import { until } from '../kit/until.ts';
 import { makeTestbed, type Replica, type Testbed } from './testbed.ts';
 
 /**

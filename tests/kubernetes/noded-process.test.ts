@@ -3,13 +3,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { annotationKey, labelPrefix } from '@cde/noded/report.ts';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
 import { afterAll, afterEach, beforeAll, expect, test, vi } from 'vitest';
 import { tool } from '../cluster/tool.ts';
+import { freePort } from '../kit/free-port.ts';
 
 const id = randomBytes(3).toString('hex');
 const name = `noded-test-${id}`;
@@ -33,13 +33,6 @@ function want(profiles: unknown): void {
   const text = typeof profiles === 'string' ? profiles : JSON.stringify({ profiles });
   writeFileSync(`${file}.new`, text);
   renameSync(`${file}.new`, file);
-}
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 function start(): void {
   const child = spawn(process.execPath, [join(import.meta.dirname, '../../noded/main.ts')], {

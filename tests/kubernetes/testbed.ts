@@ -17,7 +17,8 @@ import {
 import { addUser, type TestUser } from '@cde/server/testing.ts';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
-import { until } from '../harness/server.ts';
+import { freePort } from '../kit/free-port.ts';
+import { until } from '../kit/until.ts';
 
 const program = fileURLToPath(new URL('replica.ts', import.meta.url));
 const run = promisify(execFile);
@@ -112,17 +113,8 @@ export async function makeTestbed(prefix: string) {
   const unique = `${prefix}-${Date.now().toString(36)}`;
   let number = 0;
 
-  async function freePort(): Promise<number> {
-    const server = net.createServer().listen(0, host);
-    await once(server, 'listening');
-    const { port } = server.address() as net.AddressInfo;
-    server.close();
-    await once(server, 'close');
-    return port;
-  }
-
   async function start(extraEnv: Record<string, string> = {}): Promise<Replica> {
-    const url = `http://${host}:${await freePort()}`;
+    const url = `http://${host}:${await freePort(host)}`;
     const child = fork(program, [], {
       env: {
         ...process.env,

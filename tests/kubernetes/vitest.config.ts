@@ -1,10 +1,10 @@
 import { defineConfig } from 'vitest/config';
-import { inCi } from '../ci-report.ts';
+import { everySuite } from '../kit/vitest.ts';
 
 /** Tests on a real cluster; `npm run test:kubernetes`. */
 export default defineConfig({
   test: {
-    ...inCi,
+    ...everySuite,
     globalSetup: ['tests/kubernetes/setup.ts'],
     include: ['**/*.kube.test.ts', 'tests/kubernetes/*.test.ts'],
     testTimeout: 120_000,

@@ -1,10 +1,10 @@
 import { defineConfig } from 'vitest/config';
-import { inCi } from '../ci-report.ts';
+import { everySuite } from '../kit/vitest.ts';
 
 /** What takes ten minutes by its nature; `npm run test:long`. */
 export default defineConfig({
   test: {
-    ...inCi,
+    ...everySuite,
     include: ['tests/long/*.test.ts'],
     testTimeout: 900_000,
     hookTimeout: 120_000,

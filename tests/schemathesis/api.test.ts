@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sessionKeyHeader } from '@cde/api/identity.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type Api, makeApi } from '../harness/api.ts';
-import { type Machine, makeMachine, type Server } from '../harness/server.ts';
+import { type Api, makeApi } from '../kit/api.ts';
+import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
 import { schemathesis } from './tool.ts';
 
 /** Requests made from the API's own description, valid ones and others: no reply is a 5xx, or one that it does not describe. */

@@ -1,10 +1,10 @@
 import { defineConfig } from 'vitest/config';
-import { inCi } from '../ci-report.ts';
+import { everySuite } from '../kit/vitest.ts';
 
 /** The API against its own description, by generated requests; `npm run test:api`. */
 export default defineConfig({
   test: {
-    ...inCi,
+    ...everySuite,
     // What it finds once is a fault, whether or not the next run's requests find it again.
     retry: 0,
     include: ['tests/schemathesis/*.test.ts'],

@@ -14,11 +14,12 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
 import type { StepResult } from '../provider.ts';
 import { findProgram } from './enclosure.ts';
 import { detectIsolation } from './isolation.ts';
 import { startTimeOf } from './processes.ts';
-import { drive, fakeAgents, isRoot, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
+import { drive, fakeAgents, isRoot, launchOf, levelsHere, makeScene, makeSpec } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
 beforeEach(() => {
@@ -237,7 +238,7 @@ describe.each(enclosing)('%s', (isolation) => {
       writeFileSync(ask!, `ls ${folder} ${folder}/shown ${folder}/shown/data; touch ${folder}/shown/x`, {
         mode: 0o644,
       });
-      await until('an answer', () => existsSync(answer!));
+      await until(() => existsSync(answer!), 'an answer');
       const { status, out } = JSON.parse(readFileSync(answer!, 'utf8'));
       expect(status).not.toBe(0);
       expect(out).toMatch(/shown\n\n.*shown:\nagent.cjs\ndata\n\n.*data:\n/);
@@ -272,11 +273,11 @@ describe.each(enclosing)('%s', (isolation) => {
     const said: string[] = [];
     server.stdout.on('data', (data) => said.push(String(data)));
     try {
-      await until('ready', () => said.join('').includes('ready'));
+      await until(() => said.join('').includes('ready'), 'ready');
       server.stdin.write('go\n');
-      await until('the end of the move', () => said.join('').match(/done|failed/));
+      await until(() => said.join('').match(/done|failed/), 'the end of the move');
       expect(said.join('')).toMatch(/done/);
-      const [agent] = await until('the agent', () => (scene.agents().length === 1 ? scene.agents() : null));
+      const [agent] = await until(() => (scene.agents().length === 1 ? scene.agents() : null), 'the agent');
       expect(statSync(`/proc/${agent}`).uid).toBe(uid);
       expect(
         (await inside('id -un; id -u; touch /etc/x || ls /home; grep CapEff /proc/self/status')).out,
@@ -286,7 +287,7 @@ describe.each(enclosing)('%s', (isolation) => {
       expect(shown).toContain('HOME=/home/ada');
       expect(shown).not.toContain(scene.dataDir);
       server.stdin.write('stop\n');
-      await until('the end of the stop', () => said.join('').includes('stopped: done'));
+      await until(() => said.join('').includes('stopped: done'), 'the end of the stop');
       expect(scene.agents()).toEqual([]);
       expect(scene.supervisors()).toEqual([]);
     } finally {

@@ -2,8 +2,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
 import { findControllers, planLimits } from './limits.ts';
-import { drive, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
+import { drive, launchOf, levelsHere, makeScene, makeSpec } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
 beforeEach(() => {
@@ -25,7 +26,7 @@ for (const isolation of (await levelsHere()).filter((level) => level !== 'unshar
       );
       if (move.kind === 'done') {
         expect(move.isolation).toMatch(/Limits: memory 160Mi(, processes 8192 \(default\))?\.$/);
-        await until('its end', () => ended.length > 0);
+        await until(() => ended.length > 0, 'its end');
         expect(await provider.observe('w1', move.state)).toMatchObject({
           kind: 'exited',
           reason: expect.stringMatching(/^out of memory \(limit 160Mi\)/),
@@ -50,7 +51,7 @@ test.runIf(places.cpu && places.pids)(
     });
     const [ask, answer] = ['ask-0', 'answer-0'].map((name) => join(scene.home('w1'), name));
     writeFileSync(ask!, 'for i in $(seq 60); do sleep 0.3 & done; wait', { mode: 0o644 });
-    await until('an answer', () => existsSync(answer!));
+    await until(() => existsSync(answer!), 'an answer');
     expect(JSON.parse(readFileSync(answer!, 'utf8')).out).toMatch(/fork/);
     const group = (base: string) => join(base, '..', scene.tag, 'w1');
     if (places.cpu!.version === 1) {

@@ -5,11 +5,12 @@ import { type AddressInfo, connect } from 'node:net';
 import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
 import type { StepResult } from '../provider.ts';
 import { gatewayFolder, openGateway } from './gateway.ts';
 import { choosePool, detectNetwork, findResolvers, rulesFor } from './network.ts';
 import { signal } from './processes.ts';
-import { drive, isRoot, launchOf, levelsHere, makeScene, makeSpec, until } from './testing.ts';
+import { drive, isRoot, launchOf, levelsHere, makeScene, makeSpec } from './testing.ts';
 
 const run = promisify(execFile);
 
@@ -103,7 +104,7 @@ for (const kind of ['veth', 'pasta'] as const) {
     let port: number;
     beforeEach(async () => {
       machine = createServer((_, response) => response.end('of the machine')).listen(0, '0.0.0.0');
-      await until('a program of the machine', () => machine.listening);
+      await until(() => machine.listening, 'a program of the machine');
       ({ port } = machine.address() as AddressInfo);
     });
     afterEach(() => void machine.close());
@@ -198,13 +199,13 @@ for (const kind of ['veth', 'pasta'] as const) {
       const first = await interfaceOf();
       if (first) expect(await mine()).toContain(first);
       await drive((state) => provider.stop('w1', state, scene.context), move.state);
-      if (first) await until('the interface gone', async () => !(await mine()).includes(first));
+      if (first) await until(async () => !(await mine()).includes(first), 'the interface gone');
       scene.forgetScripts('w1');
       await start('b2');
       const second = await interfaceOf();
       for (const pid of scene.supervisors()) signal(pid, 'SIGKILL');
-      await until('the agent gone', () => scene.agents().length === 0);
-      if (second) await until('the interface gone', async () => !(await mine()).includes(second));
+      await until(() => scene.agents().length === 0, 'the agent gone');
+      if (second) await until(async () => !(await mine()).includes(second), 'the interface gone');
     });
   });
 }

@@ -3,6 +3,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, w
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
 import type { StepResult } from '../provider.ts';
 import { startTimeOf } from './processes.ts';
 import {
@@ -14,7 +15,6 @@ import {
   makeScene,
   makeSpec,
   mountSmallDisk,
-  until,
 } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
@@ -49,7 +49,7 @@ describe.each(levels)('%s', (isolation) => {
     );
     expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b1' });
     expect(done(await start(provider, 'b1', move.state)).message).toMatch(/running already/);
-    await until('the agent in its home', () => everStarted() === 1);
+    await until(() => everStarted() === 1, 'the agent in its home');
 
     expect(done(await stop(provider, move.state)).state).toEqual({});
     expect(await provider.observe('w1', {})).toEqual({ kind: 'absent' });
@@ -69,7 +69,7 @@ describe.each(levels)('%s', (isolation) => {
     const ended: string[] = [];
     second.onChange((workspaceId) => ended.push(workspaceId));
     process.kill(scene.agents()[0]!, 'SIGKILL');
-    await until('the end of an adopted agent', () => ended.length > 0);
+    await until(() => ended.length > 0, 'the end of an adopted agent');
     expect(await second.observe('w1', state)).toEqual({
       kind: 'exited',
       buildId: 'b1',
@@ -81,14 +81,15 @@ describe.each(levels)('%s', (isolation) => {
     const provider = scene.provider('curious', { isolation });
     done(await start(provider, 'b1'));
     const found = join(scene.home('w1'), 'stdin');
-    await until('the token', () => existsSync(found) && readFileSync(found, 'utf8') === 'token-of-b1');
+    await until(() => existsSync(found) && readFileSync(found, 'utf8') === 'token-of-b1', 'the token');
   });
 
   test('a newer build replaces the older one', async () => {
     const provider = scene.provider('polite', { isolation });
     const { state } = done(await start(provider, 'b1'));
-    const [older] = await until('the first agent', () =>
-      scene.agents().length === 1 ? scene.agents() : null,
+    const [older] = await until(
+      () => (scene.agents().length === 1 ? scene.agents() : null),
+      'the first agent',
     );
     const move = done(await start(provider, 'b2', state));
     expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b2' });
@@ -99,7 +100,7 @@ describe.each(levels)('%s', (isolation) => {
   test('one that does not stop is killed with all it left behind', async () => {
     const provider = scene.provider('stubborn', { isolation, graceMs: 200 });
     const { state } = done(await start(provider));
-    const children = await until('its children', () => {
+    const children = await until(() => {
       const all = readdirSync('/proc').filter((name) => {
         try {
           const argv = readFileSync(`/proc/${name}/cmdline`, 'utf8').split('\0');
@@ -109,7 +110,7 @@ describe.each(levels)('%s', (isolation) => {
         }
       });
       return all.length >= 2 ? all : null;
-    });
+    }, 'its children');
     const times = await Promise.all(children.map((pid) => startTimeOf(Number(pid))));
     done(await stop(provider, state));
     expect(scene.agents()).toEqual([]);
@@ -126,7 +127,7 @@ describe.each(levels)('%s', (isolation) => {
     let move = await start(provider);
     if (move.kind === 'done') {
       // It had begun well; then the end is seen a moment later.
-      await until('its end', () => ended.length > 0);
+      await until(() => ended.length > 0, 'its end');
       const seen = await provider.observe('w1', move.state);
       expect(seen).toMatchObject({
         kind: 'exited',
@@ -145,7 +146,7 @@ describe.each(levels)('%s', (isolation) => {
     const before = everStarted();
     const cured = scene.provider('polite', { isolation });
     done(await start(cured, 'b1', move.state));
-    await until('another start', () => everStarted() === before + 1);
+    await until(() => everStarted() === before + 1, 'another start');
   });
 
   test('two servers that start it at the same time start one agent', async () => {
@@ -155,7 +156,7 @@ describe.each(levels)('%s', (isolation) => {
       const moves = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
       expect(done(moves[0]).state).toEqual(done(moves[1]).state);
       expect(scene.agents()).toHaveLength(1);
-      await until('the agent in its home', () => everStarted() === round + 1);
+      await until(() => everStarted() === round + 1, 'the agent in its home');
       done(await stop(round % 2 ? a : b));
       expect(scene.supervisors()).toEqual([]);
     }
@@ -187,17 +188,17 @@ describe.each(levels)('%s', (isolation) => {
         server.stdin.write('go\n');
         // From before the spawn to after the end of the move, at another point in every round.
         const from = performance.now();
-        await until('the moment', () => performance.now() - from >= round * 11 + 3);
+        await until(() => performance.now() - from >= round * 11 + 3, 'the moment');
         server.kill('SIGKILL');
         await gone;
         const { state } = done(await start(next, buildId));
         expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
-        await until('exactly one agent', () => scene.agents().length === 1);
+        await until(() => scene.agents().length === 1, 'exactly one agent');
         expect(scene.supervisors().length).toBeGreaterThan(0);
         if (round % 3 === 2) done(await stop(next, state));
       }
       done(await stop(next));
-      await until('none', () => scene.agents().length === 0 && scene.supervisors().length === 0);
+      await until(() => scene.agents().length === 0 && scene.supervisors().length === 0, 'none');
       // Never more than one for each build, though each was started twice.
       expect(everStarted()).toBeLessThanOrEqual(8);
     },
@@ -258,10 +259,10 @@ test.runIf(levels.includes('bwrap'))(
   async () => {
     const provider = scene.provider('stubborn');
     const { state } = done(await start(provider));
-    await until('the agent', () => scene.agents().length === 1);
+    await until(() => scene.agents().length === 1, 'the agent');
     process.kill((state as { pid: number }).pid, 'SIGKILL');
-    await until('its end', () => scene.agents().length === 0);
-    await until('news of it', async () => (await provider.observe('w1', state)).kind === 'exited');
+    await until(() => scene.agents().length === 0, 'its end');
+    await until(async () => (await provider.observe('w1', state)).kind === 'exited', 'news of it');
     done(await start(provider, 'b1', state));
   },
 );
@@ -269,7 +270,7 @@ test.runIf(levels.includes('bwrap'))(
 test('remove keeps the home for a while or discards it, and both may be repeated', async () => {
   const provider = scene.provider('polite');
   done(await start(provider));
-  await until('a file in the home', () => everStarted() === 1);
+  await until(() => everStarted() === 1, 'a file in the home');
   const remove = (home: 'keep' | 'discard') => drive((s) => provider.remove('w1', s, home, scene.context));
   done(await remove('keep'));
   done(await remove('keep'));
@@ -292,7 +293,7 @@ test('the log of a loud agent stays small, and holds its last words', async () =
   const provider = scene.provider('loud');
   done(await start(provider));
   const run = join(scene.dataDir, 'run/w1');
-  await until('a turned log', () => readdirSync(run).includes('agent.log.1'));
+  await until(() => readdirSync(run).includes('agent.log.1'), 'a turned log');
   // A log that is turned between the two looks has another name by then.
   const sizes = () =>
     readdirSync(run)

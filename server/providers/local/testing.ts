@@ -15,6 +15,7 @@ import { tmpdir } from 'node:os';
 import { basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { silentLog } from '@cde/tunnel/log.ts';
+import { until } from '../../../tests/kit/until.ts';
 import type { ProviderState, StepResult, WorkspaceSpec } from '../provider.ts';
 import { detectIsolation, type Level } from './isolation.ts';
 import { argvOf } from './processes.ts';
@@ -53,20 +54,6 @@ export const fakeAgents = {
 export type FakeAgent = keyof typeof fakeAgents;
 
 export const isRoot = process.getuid?.() === 0;
-
-export async function until<T>(
-  what: string,
-  look: () => T | Promise<T>,
-  ms = 15_000,
-): Promise<NonNullable<T>> {
-  const deadline = performance.now() + ms;
-  for (;;) {
-    const found = await look();
-    if (found) return found as NonNullable<T>;
-    if (performance.now() > deadline) throw new Error(`in ${ms} ms not seen: ${what}`);
-    await delay(5);
-  }
-}
 
 /** Repeats a move until it is done or has failed, as the reconciler does. */
 export async function drive(
@@ -168,7 +155,7 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
       chmodSync(draft, 0o644);
       renameSync(draft, join(home(workspaceId), `ask-${n}`));
       const answer = join(home(workspaceId), `answer-${n}`);
-      await until(`the answer to ${script}`, () => existsSync(answer));
+      await until(() => existsSync(answer), `the answer to ${script}`);
       return JSON.parse(readFileSync(answer, 'utf8'));
     },
     /** Before another agent starts, which counts from 0. */

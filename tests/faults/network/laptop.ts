@@ -6,7 +6,9 @@ import { mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterAll, beforeAll, expect } from 'vitest';
-import { freePort, type Machine, makeMachine, type Ran, until } from '../../harness/server.ts';
+import { freePort } from '../../kit/free-port.ts';
+import { type Machine, makeMachine, type Ran } from '../../kit/machine.ts';
+import { until } from '../../kit/until.ts';
 import { type Host, makeAddress, makeHost, whyNoHosts } from './network.ts';
 
 /** Lets the clock of a laptop's processes jump, and not the machine's. */

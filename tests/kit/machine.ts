@@ -4,6 +4,8 @@ import { chmod, mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { freePort } from './free-port.ts';
+import { patienceMs } from './until.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const node = join(root, 'node_modules/.bin/node');
@@ -52,17 +54,6 @@ export interface Server {
   kill(): Promise<void>;
 }
 
-/** A free port of the loopback address. */
-export async function freePort(): Promise<number> {
-  const { createServer } = await import('node:net');
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as { port: number };
-  server.close();
-  await once(server, 'close');
-  return port;
-}
-
 /**
  * For a machine whose workspaces reach what the test itself listens on at 127.0.0.1, as if it ran in the workspace: without
  * isolation they share the network, and the test's user is theirs.
@@ -92,7 +83,7 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
       const child = execFile(
         program,
         args,
-        { env, cwd: folder, maxBuffer: 256 * 1024 * 1024, timeout: 60_000 },
+        { env, cwd: folder, maxBuffer: 256 * 1024 * 1024, timeout: 2 * patienceMs },
         (error, stdout, stderr) => {
           const code = error === null ? 0 : typeof error.code === 'number' ? error.code : -1;
           if (error !== null && code === -1)
@@ -227,20 +218,5 @@ export async function endLeftovers(folder: string): Promise<void> {
         // It has ended meanwhile.
       }
     await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-}
-
-/** Waits for a condition; never for a time. */
-export async function until<T>(
-  read: () => Promise<T>,
-  done: (value: T) => boolean,
-  forMs = 30_000,
-): Promise<T> {
-  const deadline = Date.now() + forMs;
-  for (;;) {
-    const value = await read();
-    if (done(value)) return value;
-    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(value)}`);
-    await new Promise((resolve) => setTimeout(resolve, 30));
   }
 }

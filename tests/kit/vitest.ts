@@ -1,15 +1,20 @@
+import { fileURLToPath } from 'node:url';
 import type { Reporter, TestCase, TestModule } from 'vitest/node';
+import { patienceMs } from './until.ts';
 
 const maxErrorLength = 400;
 const slowestShown = 20;
 
 /**
- * What every suite has in common: in CI a failed test runs once more, and a test that passes then is
+ * What every suite has in common. In CI a failed test runs once more, and a test that passes then is
  * listed as `flaky:` with its first error, so that one unlucky test does not cost a run and is not forgotten.
  */
-export const inCi = process.env.CI
-  ? { retry: 1, reporters: ['default' as const, makeCiReporter()] }
-  : { retry: 0 };
+export const everySuite = {
+  root: fileURLToPath(new URL('../..', import.meta.url)),
+  setupFiles: ['tests/kit/patience.ts'],
+  expect: { poll: { timeout: patienceMs } },
+  ...(process.env.CI ? { retry: 1, reporters: ['default' as const, makeCiReporter()] } : { retry: 0 }),
+};
 
 /** Prints a line for each flaky test, and the slowest tests of the suite. */
 function makeCiReporter(): Reporter {

@@ -1,5 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises';
-import type { Machine } from './server.ts';
+import type { Machine } from './machine.ts';
 
 export interface Reply {
   status: number;

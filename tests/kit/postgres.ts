@@ -1,7 +1,7 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
-import { until } from './server.ts';
+import { until } from './until.ts';
 
 /** A PostgreSQL of the test's own, which it can take away in every way that happens. */
 export interface OwnDatabase {

@@ -1,0 +1,32 @@
+/** How long tests wait for a condition: much longer than it takes, because the machine may be busy with other tests. */
+export const patienceMs = 90_000;
+
+type Truthy<T> = Exclude<T, false | null | undefined | 0 | ''>;
+
+/**
+ * Waits for a condition, never for a time. `check` is either a predicate on what `read` returns, or the name of what is
+ * waited for: then the first truthy value ends the wait. Resolves with that value; throws with the last one after `forMs`.
+ */
+export function until<T>(
+  read: () => T | Promise<T>,
+  check: (value: T) => boolean,
+  forMs?: number,
+): Promise<T>;
+export function until<T>(read: () => T | Promise<T>, what: string, forMs?: number): Promise<Truthy<T>>;
+export async function until<T>(
+  read: () => T | Promise<T>,
+  check: string | ((value: T) => boolean),
+  forMs = patienceMs,
+): Promise<T> {
+  const isMet = typeof check === 'string' ? Boolean : check;
+  const deadline = performance.now() + forMs;
+  for (;;) {
+    const value = await read();
+    if (isMet(value)) return value;
+    if (performance.now() > deadline) {
+      const what = typeof check === 'string' ? check : 'a condition';
+      throw new Error(`Waited ${forMs} ms for ${what}; the last value was ${JSON.stringify(value)}`);
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
