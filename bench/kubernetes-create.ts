@@ -9,7 +9,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { homedir, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { renderNamespace } from '@cde/server/providers/kubernetes/namespace.ts';
+import { renderNamespace } from '@cde/server/providers/kubernetes/objects/namespace.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
 import type { RenderedTemplate } from '@cde/server/providers/provider.ts';

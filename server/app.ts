@@ -45,7 +45,7 @@ import { makePortLookup } from './ports/authorize.ts';
 import { makePorts } from './ports/ports.ts';
 import { portRoutes } from './ports/routes.ts';
 import { portOpenRoutes, portVisitRoutes, siteOf } from './ports/visits.ts';
-import type { Connections } from './providers/kubernetes/connections.ts';
+import type { Connections } from './providers/kubernetes/api/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
 import { makeSatelliteRegistry, type SatelliteLocation } from './satellites/registry.ts';

@@ -20,8 +20,8 @@ import { sweepIdentity } from './identity/sweep.ts';
 import { makeClusterStore } from './kubernetes/clusters/store.ts';
 import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
 import type { Logger } from './log.ts';
-import { makeConnections } from './providers/kubernetes/connect.ts';
-import type { ClusterRecord } from './providers/kubernetes/connections.ts';
+import { makeConnections } from './providers/kubernetes/api/connect.ts';
+import type { ClusterRecord } from './providers/kubernetes/api/connections.ts';
 import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
 import { openGateway } from './providers/local/gateway.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
@@ -139,7 +139,7 @@ export async function startControlPlane(options: {
         installation,
         agentImage: config.agentImage,
         ...(config.builderImage && { builderImage: config.builderImage }),
-        alsoReach: async () => (await registered.listServing()).map(({ url }) => url),
+        agentUrls: async () => (await registered.listServing()).map(({ url }) => url),
         log,
         now,
       }),

@@ -21,7 +21,7 @@ import { sessionCookieName } from './identity/sessions.ts';
 import { makeClusterStore } from './kubernetes/clusters/store.ts';
 import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
 import { makeLog } from './log.ts';
-import { makeConnections } from './providers/kubernetes/connect.ts';
+import { makeConnections } from './providers/kubernetes/api/connect.ts';
 
 export interface TestDatabase extends Database {
   drop(): Promise<void>;

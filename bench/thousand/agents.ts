@@ -15,9 +15,9 @@ import { makeServerClient, persist } from '@cde/agent/server-client.ts';
 import { makeSessions } from '@cde/agent/sessions.ts';
 import { makeStatsCollector, reportStats } from '@cde/agent/stats.ts';
 import { type AgentManifest, agentEnvironment, postAgentStartup } from '@cde/api/agent.ts';
-import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
-import { makeKubeClient } from '@cde/server/providers/kubernetes/kube-client.ts';
-import { keepWatching } from '@cde/server/providers/kubernetes/watch.ts';
+import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
+import { makeKubeClient } from '@cde/server/providers/kubernetes/api/kube-client.ts';
+import { startReflector } from '@cde/server/providers/kubernetes/api/reflector.ts';
 import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { systemClock } from '@cde/tunnel/clock.ts';
 
@@ -136,7 +136,7 @@ function seen(pod: KubeObject, gone: boolean): void {
 }
 
 // One that is gone from a later list is not noticed; its agent's token is void then.
-keepWatching(
+startReflector(
   client,
   { apiVersion: 'v1', kind: 'Pod', labels: 'cde.dev/managed=true' },
   {

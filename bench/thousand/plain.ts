@@ -6,10 +6,10 @@
  */
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
-import { makeKubeClient } from '@cde/server/providers/kubernetes/kube-client.ts';
-import { renderNamespace } from '@cde/server/providers/kubernetes/namespace.ts';
-import { keepWatching } from '@cde/server/providers/kubernetes/watch.ts';
+import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
+import { makeKubeClient } from '@cde/server/providers/kubernetes/api/kube-client.ts';
+import { startReflector } from '@cde/server/providers/kubernetes/api/reflector.ts';
+import { renderNamespace } from '@cde/server/providers/kubernetes/objects/namespace.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { templateOf } from './template.ts';
@@ -43,7 +43,7 @@ function seen(pod: KubeObject, gone: boolean): void {
   else pods.set(pod.metadata.namespace!, phase === 'Running');
   wake();
 }
-keepWatching(
+startReflector(
   client,
   { apiVersion: 'v1', kind: 'Pod', labels: `cde.dev/installation=${installation}` },
   {

@@ -1,5 +1,5 @@
 import type { Manifest } from '@cde/api/templates.ts';
-import { renderNamespace } from './kubernetes/namespace.ts';
+import { renderNamespace } from './kubernetes/objects/namespace.ts';
 import type { RenderedTemplate } from './provider.ts';
 
 /** The objects that a workspace of a rendered template gets on a cluster, for checks before it is published. */

@@ -4,7 +4,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import type { KubeObject } from '@cde/server/providers/kubernetes/client.ts';
+import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { addUser } from '@cde/server/testing.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { until } from '../kit/until.ts';

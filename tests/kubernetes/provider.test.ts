@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { attempt } from '@cde/server/providers/kubernetes/attempt.ts';
+import { dryRunTemplate } from '@cde/server/providers/kubernetes/moves/dry-run.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
 import type { Provider, ProviderState, StepResult, WorkspaceSpec } from '@cde/server/providers/provider.ts';
@@ -534,7 +534,7 @@ test.concurrent('a kernel profile that no node keeps is named before a start and
   const profile = `p${workspace.name}`;
   workspace.plan(`${debian}\nkernelProfile: ${profile}`);
   const message = `No node of the cluster keeps the kernel profile ${profile}.`;
-  expect(await attempt(connections.get('one')!, workspace.spec!)).toMatchObject([
+  expect(await dryRunTemplate(connections.get('one')!, workspace.spec!)).toMatchObject([
     { code: 'kernel-profile-missing', message },
   ]);
   const starting = workspace.start();
@@ -553,7 +553,7 @@ test.concurrent('a kernel profile that no node keeps is named before a start and
 test.concurrent('a storage class that the cluster does not have is named before a start', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nstorageClass: nope`);
-  expect(await attempt(connections.get('one')!, workspace.spec!)).toMatchObject([
+  expect(await dryRunTemplate(connections.get('one')!, workspace.spec!)).toMatchObject([
     {
       code: 'storage-class-missing',
       message: expect.stringContaining('The home names the StorageClass nope'),

@@ -6,9 +6,9 @@ import { openDatabase } from '@cde/server/database/pool.ts';
 import { loadKeys } from '@cde/server/identity/keys.ts';
 import { makeClusterStore } from '@cde/server/kubernetes/clusters/store.ts';
 import { makeLog } from '@cde/server/log.ts';
-import type { KubeClient } from '@cde/server/providers/kubernetes/client.ts';
-import { makeConnections } from '@cde/server/providers/kubernetes/connect.ts';
-import type { Connection, Connections } from '@cde/server/providers/kubernetes/connections.ts';
+import type { KubeClient } from '@cde/server/providers/kubernetes/api/client.ts';
+import { makeConnections } from '@cde/server/providers/kubernetes/api/connect.ts';
+import type { Connection, Connections } from '@cde/server/providers/kubernetes/api/connections.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import type { Provider } from '@cde/server/providers/provider.ts';
 

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import type { KubeKind, KubeObject } from '@cde/server/providers/kubernetes/client.ts';
+import type { KubeKind, KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { openTestCluster, type TestCluster } from '@cde/server/providers/kubernetes/testing/cluster.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';

@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Database } from '../../database/pool.ts';
 import { serve } from '../../http/serve.ts';
 import { writeAudit } from '../../identity/audit.ts';
-import type { Connections } from '../../providers/kubernetes/connections.ts';
+import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { findBuilder, namespaceProblem, openNamespace } from './namespaces.ts';
 
 /** How long a token for kubectl lives, in seconds: a user who is suspended keeps one no longer. */

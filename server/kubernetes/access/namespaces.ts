@@ -5,10 +5,10 @@ import { eq, sql } from 'drizzle-orm';
 import type { Database } from '../../database/pool.ts';
 import { templateVersions } from '../../database/schema.ts';
 import type { Actor } from '../../http/actor.ts';
-import { builderNames } from '../../providers/kubernetes/builder.ts';
-import { KubeError } from '../../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
-import { annotations } from '../../providers/kubernetes/names.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
+import { annotations } from '../../providers/kubernetes/api/names.ts';
+import { builderNames } from '../../providers/kubernetes/objects/builder.ts';
 import { findWorkspace, type WorkspaceRow } from '../../workspaces/store.ts';
 
 /** The namespace of a workspace that this actor may connect to, on a cluster that answers; else a Problem. */

@@ -5,10 +5,10 @@ import type { Database } from '../../database/pool.ts';
 import type { Actor } from '../../http/actor.ts';
 import { serve } from '../../http/serve.ts';
 import { writeAudit } from '../../identity/audit.ts';
-import { builderNames, registryAuths } from '../../providers/kubernetes/builder.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
-import { explain } from '../../providers/kubernetes/reasons.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
+import { builderNames, registryAuths } from '../../providers/kubernetes/objects/builder.ts';
+import { explain } from '../../providers/kubernetes/reasons/explain.ts';
 import { findBuilder, namespaceProblem, openNamespace } from '../access/namespaces.ts';
 
 /** `/workspaces/:workspace/builder`: where images are built, whether it is ready, and with which credentials. */

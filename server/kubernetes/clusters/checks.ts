@@ -1,6 +1,6 @@
 import type { ClusterCheck } from '@cde/api/clusters.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
-import type { Connection } from '../../providers/kubernetes/connections.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 
 /** What the provider does on a cluster; the chart's role grants the same. */
 export const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [

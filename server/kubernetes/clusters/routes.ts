@@ -1,7 +1,7 @@
 import * as api from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve } from '../../http/serve.ts';
-import type { Connections } from '../../providers/kubernetes/connections.ts';
+import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { checkCluster } from './checks.ts';
 import type { ClusterStore } from './store.ts';
 

@@ -8,9 +8,9 @@ import type { Caller, UserActor } from '../../http/actor.ts';
 import { writeAudit } from '../../identity/audit.ts';
 import { isUuid } from '../../identity/cursor.ts';
 import type { Keys } from '../../identity/keys.ts';
-import { KubeError } from '../../providers/kubernetes/client.ts';
-import type { ClusterRecord, ClusterSource } from '../../providers/kubernetes/connections.ts';
-import { makeKubeClient } from '../../providers/kubernetes/kube-client.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
+import type { ClusterRecord, ClusterSource } from '../../providers/kubernetes/api/connections.ts';
+import { makeKubeClient } from '../../providers/kubernetes/api/kube-client.ts';
 
 type Row = typeof clusters.$inferSelect;
 
@@ -85,10 +85,10 @@ export function makeClusterStore({
       }
     } catch (error) {
       if (!(error instanceof KubeError) && credentials.kind !== 'in-cluster') throw error;
-      const { message, away = false } = error as KubeError;
+      const { message, unreachable = false } = error as KubeError;
       throw new Problem(
         'cluster-credentials-invalid',
-        away ? 'The cluster does not answer.' : 'The cluster cannot be used with these credentials.',
+        unreachable ? 'The cluster does not answer.' : 'The cluster cannot be used with these credentials.',
         { detail: message, hint: 'docs/clusters.md shows how to make a service account and its kubeconfig.' },
       );
     }

@@ -6,9 +6,9 @@ import type { Queryable } from '../../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
 import { writeAudit } from '../../identity/audit.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
-import type { Connection } from '../../providers/kubernetes/connections.ts';
-import { annotations, labels } from '../../providers/kubernetes/names.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Connection } from '../../providers/kubernetes/api/connections.ts';
+import { annotations, labels } from '../../providers/kubernetes/api/names.ts';
 import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
 
 /** An adopted home is kept at least so long, even if homes of deleted workspaces are not kept at all. */

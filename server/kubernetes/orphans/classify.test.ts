@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { KubeObject } from '../../providers/kubernetes/client.ts';
+import type { KubeObject } from '../../providers/kubernetes/api/client.ts';
 import { classifyOrphans, type WorkspaceRecord } from './classify.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');

@@ -1,7 +1,7 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
-import type { KubeObject } from '../../providers/kubernetes/client.ts';
-import { labels } from '../../providers/kubernetes/names.ts';
+import type { KubeObject } from '../../providers/kubernetes/api/client.ts';
+import { labels } from '../../providers/kubernetes/api/names.ts';
 
 /** A namespace younger than this may be one that is being made, or that a test or an admin has just brought. */
 const minAgeMs = 3600_000;

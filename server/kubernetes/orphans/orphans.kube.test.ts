@@ -7,7 +7,7 @@ import { type EmbeddedPostgres, startEmbedded } from '../../database/embedded.ts
 import { migrate } from '../../database/migrate.ts';
 import { type Database, openDatabase } from '../../database/pool.ts';
 import { makeLog } from '../../log.ts';
-import type { Connections } from '../../providers/kubernetes/connections.ts';
+import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
 import { testConnections } from '../../providers/kubernetes/testing.ts';
 import { publishTemplate } from '../../templates/publish.ts';

@@ -5,10 +5,10 @@ import { users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../../identity/audit.ts';
 import type { Logger } from '../../log.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/client.ts';
-import type { Connection, Connections } from '../../providers/kubernetes/connections.ts';
-import { protectHome, volumeOfClaim } from '../../providers/kubernetes/homes.ts';
-import { labels } from '../../providers/kubernetes/names.ts';
+import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
+import { labels } from '../../providers/kubernetes/api/names.ts';
+import { protectHome, volumeOfClaim } from '../../providers/kubernetes/moves/homes.ts';
 import { enqueueReconcile } from '../../workspaces/queue.ts';
 import { classifyOrphans, type OrphanFinding } from './classify.ts';
 

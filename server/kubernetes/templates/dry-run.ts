@@ -1,9 +1,9 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import { v7 } from 'uuid';
-import { attempt } from '../../providers/kubernetes/attempt.ts';
-import { KubeError } from '../../providers/kubernetes/client.ts';
-import type { Connections } from '../../providers/kubernetes/connections.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
+import type { Connections } from '../../providers/kubernetes/api/connections.ts';
+import { dryRunTemplate } from '../../providers/kubernetes/moves/dry-run.ts';
 import { quotaIssues } from '../../templates/kubernetes/quota.ts';
 import { checkParameters } from '../../templates/language/parameters.ts';
 import { formatPath } from '../../templates/language/source.ts';
@@ -46,7 +46,7 @@ export const makeDryRun =
       );
     const { name } = connection.record;
     try {
-      return await attempt(connection, {
+      return await dryRunTemplate(connection, {
         workspaceId: workspace.id,
         owner: workspace.owner,
         name: workspace.name,

@@ -3,7 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import type { Manifest } from '@cde/api/templates.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
-import type { KubeError, KubeObject } from '../../providers/kubernetes/client.ts';
+import type { KubeError, KubeObject } from '../../providers/kubernetes/api/client.ts';
 import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
 import { podIssues } from '../../templates/kubernetes/pod-security.ts';
 import { checkParameters } from '../../templates/language/parameters.ts';

@@ -8,23 +8,23 @@ import type {
   StepResult,
   WorkspaceSpec,
 } from '../provider.ts';
-import { KubeError } from './client.ts';
-import type { Connection, Connections } from './connections.ts';
-import { makeDrift } from './drift.ts';
-import { purgeKept } from './homes.ts';
-import { labels } from './names.ts';
-import { explain, explainEnd, explainGone } from './reasons.ts';
-import { removeMove } from './remove.ts';
-import { laggingServices, lagInWords } from './services.ts';
-import { purgeSnapshots } from './snapshots.ts';
-import { startMove, workspaceContainer } from './start.ts';
-import { read, type State, write } from './state.ts';
-import { stopMove } from './stop.ts';
+import { KubeError } from './api/client.ts';
+import type { Connection, Connections } from './api/connections.ts';
+import { labels } from './api/names.ts';
+import { makeDriftRepair } from './moves/drift.ts';
+import { purgeRetainedHomes } from './moves/homes.ts';
+import { removeMove } from './moves/remove.ts';
+import { purgeSnapshots } from './moves/snapshots.ts';
+import { startMove, workspaceContainer } from './moves/start.ts';
+import { readState, type State, writeState } from './moves/state.ts';
+import { stopMove } from './moves/stop.ts';
+import { explain, explainEnd, explainGone } from './reasons/explain.ts';
+import { describePendingService, pendingServices } from './reasons/services.ts';
 
 /** How soon a cluster that is away is asked again; its return wakes us anyway. */
-const awayMs = 5_000;
+const unreachableRetryMs = 5_000;
 /** Changes of one workspace within this time are told once. */
-const gatherMs = 150;
+const debounceMs = 150;
 
 export interface KubernetesOptions {
   connections: Connections;
@@ -36,7 +36,7 @@ export interface KubernetesOptions {
   /** The image of builders, where the template names none. */
   builderImage?: string;
   /** URLs that agents have to reach beside the server's, such as satellites'. */
-  alsoReach?: () => Promise<readonly string[]>;
+  agentUrls?: () => Promise<readonly string[]>;
   log: Logger;
   now?: () => Date;
 }
@@ -46,50 +46,50 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   const { connections, installation, log, now = () => new Date() } = options;
   const listeners: ((workspaceId: string) => void)[] = [];
   /** Which workspace a namespace is of; its own label is gone with it. */
-  const owners = new Map<string, string>();
-  const due = new Map<string, NodeJS.Timeout>();
-  const repair = makeDrift({ installation, log, now });
+  const workspaceIds = new Map<string, string>();
+  const pending = new Map<string, NodeJS.Timeout>();
+  const repair = makeDriftRepair({ installation, log, now });
 
   connections.onChange((connection, namespace) => {
     const label = connection.view.get('Namespace', '', namespace)?.metadata.labels?.[labels.workspace];
     const key = `${connection.record.name}/${namespace}`;
-    if (label) owners.set(key, label);
-    const workspaceId = label ?? owners.get(key);
-    if (!workspaceId || due.has(workspaceId)) return;
-    due.set(
+    if (label) workspaceIds.set(key, label);
+    const workspaceId = label ?? workspaceIds.get(key);
+    if (!workspaceId || pending.has(workspaceId)) return;
+    pending.set(
       workspaceId,
       setTimeout(() => {
-        due.delete(workspaceId);
+        pending.delete(workspaceId);
         for (const listener of listeners) listener(workspaceId);
-      }, gatherMs).unref(),
+      }, debounceMs).unref(),
     );
   });
 
   const isUsable = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
-  const awayText = (connection: Connection) =>
+  const describeUnreachable = (connection: Connection) =>
     `The cluster ${connection.record.name} is away${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
 
   /** Waits, as long as it takes, with one line in the log. */
-  function waitFor(text: string, state: State, context: StepContext): StepResult {
-    if (state.said !== text) context.log(text, 'warn');
-    const awaySince = state.awaySince ?? now().toISOString();
+  function waitForCluster(text: string, state: State, context: StepContext): StepResult {
+    if (state.lastReason !== text) context.log(text, 'warn');
+    const awaySince = state.unreachableSince ?? now().toISOString();
     return {
       kind: 'pending',
-      state: write({ ...state, said: text, awaySince }),
-      retryAfterMs: awayMs,
+      state: writeState({ ...state, lastReason: text, unreachableSince: awaySince }),
+      retryAfterMs: unreachableRetryMs,
       message: text,
     };
   }
 
   /** The cluster is back: the time in which it was away counts for nothing. */
-  function back({ awaySince, ...state }: State): State {
+  function excludeOutage({ unreachableSince: awaySince, ...state }: State): State {
     if (!awaySince || !state.appliedAt) return state;
     const gone = now().getTime() - Date.parse(awaySince);
     return { ...state, appliedAt: new Date(Date.parse(state.appliedAt) + gone).toISOString() };
   }
 
   /** Runs `work` on the workspace's cluster; that one being away is no failure. */
-  async function on(
+  async function onCluster(
     state: State,
     context: StepContext,
     work: (connection: Connection, state: State) => Promise<StepResult>,
@@ -98,7 +98,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     if (!connection)
       return {
         kind: 'failed',
-        state: write(state),
+        state: writeState(state),
         error: {
           code: 'cluster-not-found',
           message: `The cluster ${state.cluster}, on which this workspace lies, is not known to the server any more.`,
@@ -106,13 +106,13 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           fault: 'system',
         },
       };
-    if (!isUsable(connection)) return waitFor(awayText(connection), state, context);
+    if (!isUsable(connection)) return waitForCluster(describeUnreachable(connection), state, context);
     try {
       if (state.namespace) await connection.grants.ensure(state.namespace);
-      return await work(connection, back(state));
+      return await work(connection, excludeOutage(state));
     } catch (error) {
-      if (error instanceof KubeError && error.away)
-        return waitFor(
+      if (error instanceof KubeError && error.unreachable)
+        return waitForCluster(
           `The cluster ${connection.record.name} does not answer: ${error.message}`,
           state,
           context,
@@ -121,7 +121,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         log.warn({ err: error, cluster: connection.record.name }, 'a cluster refused a call');
         return {
           kind: 'failed',
-          state: write(state),
+          state: writeState(state),
           error: {
             code: error.status === 403 ? 'cluster-forbids' : 'cluster-refused',
             message: `The cluster ${connection.record.name} refused what we asked of it.`,
@@ -136,11 +136,11 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   }
 
   /** Where it lies, or is to lie: where its home is, once it has one. */
-  function choose(spec: WorkspaceSpec, state: State): { name: string } | { failed: StepResult } {
+  function chooseCluster(spec: WorkspaceSpec, state: State): { name: string } | { failed: StepResult } {
     const wanted = (spec.template.kubernetes as KubernetesSection).cluster;
-    const at = state.cluster ?? read(spec.restore?.state ?? {}).cluster;
+    const at = state.cluster ?? readState(spec.restore?.state ?? {}).cluster;
     const failed = (code: string, message: string, hint: string): { failed: StepResult } => ({
-      failed: { kind: 'failed', state: write(state), error: { code, message, hint, fault: 'user' } },
+      failed: { kind: 'failed', state: writeState(state), error: { code, message, hint, fault: 'user' } },
     });
     if (at) {
       const record = connections.get(at)?.record;
@@ -175,7 +175,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     name: 'kubernetes',
 
     async start(spec, launch, remembered, context) {
-      const state = read(remembered);
+      const state = readState(remembered);
       if (!spec.template.kubernetes)
         return {
           kind: 'failed',
@@ -186,13 +186,13 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
             fault: 'user',
           },
         };
-      const chosen = choose(spec, state);
+      const chosen = chooseCluster(spec, state);
       if ('failed' in chosen) return chosen.failed;
       const placed = { ...state, cluster: chosen.name };
-      return on(placed, context, (connection, known) =>
+      return onCluster(placed, context, (connection, known) =>
         startMove(connection, spec, launch, known, context, {
           installation,
-          ...(options.alsoReach && { alsoReach: options.alsoReach }),
+          ...(options.agentUrls && { agentUrls: options.agentUrls }),
           agentImage: options.agentImage,
           ...(options.builderImage && { builderImage: options.builderImage }),
           ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
@@ -202,21 +202,21 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     },
 
     async stop(_workspaceId, remembered, context) {
-      const state = read(remembered);
+      const state = readState(remembered);
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
-      return on(state, context, (connection, known) => stopMove(connection, known, context, now()));
+      return onCluster(state, context, (connection, known) => stopMove(connection, known, context, now()));
     },
 
     async remove(workspaceId, remembered, home, context) {
-      const state = read(remembered);
+      const state = readState(remembered);
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
-      return on(state, context, (connection, known) =>
+      return onCluster(state, context, (connection, known) =>
         removeMove(connection, workspaceId, known, home, context, { installation, now: now() }),
       );
     },
 
     async observe(_workspaceId, remembered, spec): Promise<Observation> {
-      const state = read(remembered);
+      const state = readState(remembered);
       const connection = state.cluster ? connections.get(state.cluster) : null;
       if (!state.cluster || !state.namespace) return { kind: 'absent' };
       if (!connection)
@@ -225,19 +225,19 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           reason: `The cluster ${state.cluster} is not known to the server any more.`,
         };
       if (!isUsable(connection))
-        return { kind: 'unknown', reason: `${awayText(connection).replace(/\.$/, '')}.` };
+        return { kind: 'unknown', reason: `${describeUnreachable(connection).replace(/\.$/, '')}.` };
       const { view } = connection;
       const { namespace } = state;
-      const there = view.get('Namespace', '', namespace);
-      if (!there) return { kind: 'absent', reason: `The namespace ${namespace} was deleted` };
-      if (there.metadata.deletionTimestamp)
+      const namespaceObject = view.get('Namespace', '', namespace);
+      if (!namespaceObject) return { kind: 'absent', reason: `The namespace ${namespace} was deleted` };
+      if (namespaceObject.metadata.deletionTimestamp)
         return { kind: 'absent', reason: `Somebody is deleting the namespace ${namespace}` };
       const statefulSet = view.get('StatefulSet', namespace, 'workspace');
       if (!statefulSet) return { kind: 'absent', reason: 'The StatefulSet of the workspace was deleted' };
       if ((statefulSet.spec as { replicas?: number }).replicas === 0)
         return { kind: 'absent', reason: 'Somebody scaled the workspace to zero' };
-      const amiss = spec ? await repair(connection, spec, state) : null;
-      const buildId = state.applied ?? '';
+      const drift = spec ? await repair(connection, spec, state) : null;
+      const buildId = state.appliedBuild ?? '';
       const pod = view.get('Pod', namespace, 'workspace-0');
       const events = view.list('Event', namespace);
       const gone = () =>
@@ -260,10 +260,10 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         const since = new Date(state.appliedAt ?? 0);
         const lag =
           spec &&
-          laggingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now()).find(
+          pendingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now()).find(
             ({ reason }) => reason !== null,
           );
-        const note = amiss ?? (lag ? lagInWords(lag) : null);
+        const note = drift ?? (lag ? describePendingService(lag) : null);
         return { kind: 'running', buildId, ...(note && { warning: note }) };
       }
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
@@ -271,7 +271,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       return { kind: 'running', buildId, ...(reason && { warning: reason.message }) };
     },
 
-    homeSize: (state) => read(state).homeSize ?? null,
+    homeSize: (state) => readState(state).homeSize ?? null,
 
     async purgeHomes(graceMs, at, more = {}) {
       const purged: string[] = [];
@@ -279,7 +279,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         if (!isUsable(connection)) continue;
         const before = new Date(at.getTime() - graceMs);
         try {
-          purged.push(...(await purgeKept(connection.client, installation, before, more)));
+          purged.push(...(await purgeRetainedHomes(connection.client, installation, before, more)));
           await purgeSnapshots(connection.client, installation, before, more);
         } catch (error) {
           if (!(error instanceof KubeError)) throw error;
@@ -291,8 +291,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
 
     onChange: (listener) => void listeners.push(listener),
     async close() {
-      for (const timer of due.values()) clearTimeout(timer);
-      due.clear();
+      for (const timer of pending.values()) clearTimeout(timer);
+      pending.clear();
       listeners.length = 0;
     },
   };

@@ -2,8 +2,8 @@ import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { makeConnections } from './connect.ts';
-import type { ClusterRecord, Connections } from './connections.ts';
+import { makeConnections } from './api/connect.ts';
+import type { ClusterRecord, Connections } from './api/connections.ts';
 
 /** The kubeconfig of the cluster that tests run on: CDE_TEST_KUBECONFIG, else what `npm run kube:up` left. */
 export const testKubeconfig = (): string =>

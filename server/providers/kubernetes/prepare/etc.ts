@@ -18,7 +18,7 @@ const mounted = new Set(['hosts', 'hostname', 'resolv.conf']);
  * Copies a folder with its owners and modes, as root. Sockets and the like are left out; a file that cannot be
  * read is told and left out.
  */
-export async function copyEtc(from: string, to: string, tell: (text: string) => void): Promise<void> {
+export async function copyEtc(from: string, to: string, log: (text: string) => void): Promise<void> {
   async function walk(below: string): Promise<void> {
     const source = join(from, below);
     const target = join(to, below);
@@ -31,7 +31,7 @@ export async function copyEtc(from: string, to: string, tell: (text: string) => 
         if (entry.isDirectory()) await walk(name);
         else await copy(name, entry.isSymbolicLink(), entry.isFile());
       } catch (error) {
-        tell(`/etc/${name} was not copied: ${(error as Error).message}`);
+        log(`/etc/${name} was not copied: ${(error as Error).message}`);
       }
     }
     await lchown(target, own.uid, own.gid);

@@ -35,17 +35,17 @@ const shells = [
 
 const plan = JSON.parse(process.env.CDE_PREPARE!) as Plan;
 const isRoot = process.getuid!() === 0;
-const say = (text: string) => void process.stdout.write(`${text}\n`);
+const log = (text: string) => void process.stdout.write(`${text}\n`);
 
 /** Ends with a code and a sentence where the control plane reads them. */
-function refuse(code: string, message: string): never {
+function fail(code: string, message: string): never {
   const text = JSON.stringify({ code, message });
   try {
     writeFileSync('/dev/termination-log', text);
   } catch {
     // Then the log has it.
   }
-  say(text);
+  log(text);
   process.exit(3);
 }
 
@@ -53,7 +53,7 @@ async function makeEtc(developer: Developer, image: User | undefined): Promise<v
   const read = (name: string) => readFile(join('/etc', name), 'utf8').catch(() => '');
   // Begun anew each time: an attempt before may have been cut short.
   await rm(plan.etc, { recursive: true, force: true });
-  if (plan.wholeEtc) await copyEtc('/etc', plan.etc, say);
+  if (plan.wholeEtc) await copyEtc('/etc', plan.etc, log);
   await mkdir(plan.etc, { recursive: true });
   const put = async (name: string, text: string, mode: number) => {
     const path = join(plan.etc, name);
@@ -91,7 +91,7 @@ async function makeHome({ uid, gid }: Developer): Promise<{ home: string; ours: 
     await mkdir(home, { recursive: true });
     await mkdir(ours, { recursive: true, mode: 0o700 });
   } catch (error) {
-    refuse(
+    fail(
       'home-not-writable',
       `The home's volume cannot be written by user ${process.getuid!()}: ${(error as Error).message}. ` +
         'Its storage class has to honour fsGroup, or the template to choose another podSecurity than restricted and a user by number.',
@@ -125,7 +125,7 @@ async function deliverDotfiles(
       owner: isRoot ? { uid, gid } : null,
       delivered,
       ...(skeleton !== '/etc/skel' && { overlay: '/etc/skel' }),
-      onError: say,
+      onError: log,
     });
     delivered = result.delivered;
     added.push(...result.added);
@@ -138,7 +138,7 @@ async function deliverDotfiles(
 
 const shell = shells.find((path) => existsSync(path));
 if (!shell)
-  refuse(
+  fail(
     'image-without-shell',
     'The image has no shell (bash, zsh, ash or sh), and nobody can work without one.',
   );
@@ -155,14 +155,14 @@ const developer: Developer = {
   shell: shell!,
 };
 await makeEtc(developer, image);
-const place = await makeHome(developer);
+const folders = await makeHome(developer);
 let added: string[] = [];
 try {
-  added = await deliverDotfiles(developer, image, place);
+  added = await deliverDotfiles(developer, image, folders);
 } catch (error) {
   // A home that is full has to be entered all the same, if only to make room.
-  say(`dotfiles were not delivered: ${(error as Error).message}`);
+  log(`dotfiles were not delivered: ${(error as Error).message}`);
 }
-say(
+log(
   `home ready for user ${uid}${added.length > 0 ? `; new dotfiles: ${[...new Set(added)].join(', ')}` : ''}`,
 );

@@ -1,6 +1,6 @@
 import { parseQuantity } from '../../quantity.ts';
 import type { Reason } from './reading.ts';
-import { pretty } from './scheduling.ts';
+import { formatAmount } from './scheduling.ts';
 
 /** What a quota counts, in words. */
 const counted: Record<string, string> = {
@@ -27,7 +27,7 @@ const amountOf = (text: string): number =>
  * What an API server says when it refuses an object, in words. `what`: "pod web-0"; `message`: Kubernetes' own.
  * Refusals that depend on what else runs at the moment are not fatal.
  */
-export function explainRefused(what: string, message: string): Reason {
+export function explainRejection(what: string, message: string): Reason {
   const detail = message;
   const quota = /exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: ([^\s"]+)/.exec(message);
   if (quota) {
@@ -37,7 +37,7 @@ export function explainRefused(what: string, message: string): Reason {
     const most = amounts(limited);
     const lines = Object.keys(asked).map(
       (key) =>
-        `${counted[key] ?? key}: ${pretty(key, asked[key]!)} asked for, ${pretty(key, taken[key]!)} of ${pretty(key, most[key]!)} used`,
+        `${counted[key] ?? key}: ${formatAmount(key, asked[key]!)} asked for, ${formatAmount(key, taken[key]!)} of ${formatAmount(key, most[key]!)} used`,
     );
     return {
       code: 'quota-exceeded',

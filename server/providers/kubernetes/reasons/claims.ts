@@ -1,13 +1,18 @@
-import type { KubeObject } from '../client.ts';
-import { type Event, newest, type Reason } from './reading.ts';
+import type { KubeObject } from '../api/client.ts';
+import { type EventRecord, newest, type Reason } from './reading.ts';
 
-const telling = new Set(['ProvisioningFailed', 'FailedBinding', 'VolumeMismatch', 'ExternalProvisioning']);
+const relevantReasons = new Set([
+  'ProvisioningFailed',
+  'FailedBinding',
+  'VolumeMismatch',
+  'ExternalProvisioning',
+]);
 
 /**
  * Why a claim has no volume, the first that has a cause. A claim that waits for its first pod is none: whatever
  * keeps the pod from a node is.
  */
-export function explainClaims(claims: KubeObject[], events: Event[]): Reason | null {
+export function explainClaims(claims: KubeObject[], events: EventRecord[]): Reason | null {
   for (const claim of claims) {
     const reason = explainClaim(claim, events);
     if (reason) return reason;
@@ -15,7 +20,7 @@ export function explainClaims(claims: KubeObject[], events: Event[]): Reason | n
   return null;
 }
 
-function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
+function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
   const { name, uid, deletionTimestamp } = claim.metadata;
   const phase = (claim.status as { phase?: string } | undefined)?.phase;
   if (phase === 'Lost')
@@ -40,7 +45,7 @@ function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
     };
   if (phase === 'Bound') return null;
   const { volumeName } = (claim.spec ?? {}) as { volumeName?: string };
-  const mine = (event: Event) => event.of.uid === uid && telling.has(event.reason);
+  const mine = (event: EventRecord) => event.of.uid === uid && relevantReasons.has(event.reason);
   // A provisioner that fails also says, again and again, that it is working on it.
   const event = newest(events, (one) => mine(one) && one.warning) ?? newest(events, mine);
   if (!event) return null;
@@ -67,7 +72,7 @@ function explainClaim(claim: KubeObject, events: Event[]): Reason | null {
       fatal: true,
     };
   if (event.reason === 'ExternalProvisioning')
-    return awaited(claim, /provisioner '([^']+)'/.exec(said)?.[1] ?? 'its provisioner', said);
+    return awaitingProvisioner(claim, /provisioner '([^']+)'/.exec(said)?.[1] ?? 'its provisioner', said);
   if (/ResourceExhausted|quota|insufficient (free )?(capacity|space)|no space left|not enough/i.test(said))
     return {
       ...base,
@@ -105,7 +110,7 @@ export function unboundClaim(claims: KubeObject[], message: string): Reason {
   const { storageClassName } = (first?.spec ?? {}) as { storageClassName?: string };
   if (first && !storageClassName) return withoutClass(first, message);
   const provisioner = first && provisionerOf(first);
-  if (first && provisioner) return awaited(first, provisioner, message);
+  if (first && provisioner) return awaitingProvisioner(first, provisioner, message);
   return {
     code: 'volume-pending',
     message: `The volume of the claim ${unbound.map(({ metadata }) => metadata.name).join(', ')} is not there yet.`,
@@ -131,7 +136,7 @@ function withoutClass(claim: KubeObject, detail: string): Reason {
   };
 }
 
-function awaited(claim: KubeObject, provisioner: string, detail: string): Reason {
+function awaitingProvisioner(claim: KubeObject, provisioner: string, detail: string): Reason {
   return {
     code: 'volume-pending',
     message: `The volume of the claim ${claim.metadata.name} is awaited from ${provisioner}.`,

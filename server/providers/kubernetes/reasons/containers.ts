@@ -1,20 +1,20 @@
 import { constants } from 'node:os';
-import { imageFault } from './images.ts';
+import { explainImage } from './images.ts';
 import {
   type ContainerStatus,
-  type Event,
+  type EventRecord,
   newest,
-  type Pod,
+  type PodSnapshot,
   type Reason,
   type Terminated,
 } from './reading.ts';
-import { pretty } from './scheduling.ts';
+import { formatAmount } from './scheduling.ts';
 
 /** A crash is taken for what it will always be after so many of them: the first may be a race with something else. */
 const fatalRestarts = 3;
 
 /** `was killed by SIGKILL`, `exited with code 2`; what the common codes of shells and runtimes mean. */
-export function endInWords({ exitCode = 0, signal }: Terminated): string {
+export function describeExit({ exitCode = 0, signal }: Terminated): string {
   const number = signal || (exitCode > 128 && exitCode < 160 ? exitCode - 128 : 0);
   const name = number
     ? Object.entries(constants.signals).find(([, value]) => value === number)?.[0]
@@ -26,9 +26,9 @@ export function endInWords({ exitCode = 0, signal }: Terminated): string {
 }
 
 /** Of a container that was ended for its memory: `out of memory (limit 4Gi)`. */
-export function outOfMemory(pod: Pod, container: ContainerStatus): string {
+export function describeOutOfMemory(pod: PodSnapshot, container: ContainerStatus): string {
   const limit = pod.specOf(container.name)?.resources?.limits?.memory;
-  return `out of memory${limit ? ` (limit ${pretty('memory', limit)})` : ''}`;
+  return `out of memory${limit ? ` (limit ${formatAmount('memory', limit)})` : ''}`;
 }
 
 export const isOutOfMemory = (ended: Terminated | undefined): boolean =>
@@ -38,27 +38,31 @@ export const isOutOfMemory = (ended: Terminated | undefined): boolean =>
  * What keeps the containers of a pod that is on its node: init containers in their order, then the others.
  * `lastLines`: the end of the log of the container that crashed.
  */
-export function explainContainers(pod: Pod, events: Event[], lastLines: string | undefined): Reason | null {
+export function explainContainers(
+  pod: PodSnapshot,
+  events: EventRecord[],
+  lastLines: string | undefined,
+): Reason | null {
   for (const init of pod.inits) {
     const ended = init.state?.terminated;
     if (ended?.exitCode === 0) continue;
     const sidecar = pod.specOf(init.name)?.restartPolicy === 'Always';
     const reason =
-      imageFault(init, pod) ??
-      unmade(init, pod) ??
-      (sidecar ? crashed(init, pod, lastLines) : initFailed(init, pod, lastLines));
+      explainImage(init, pod) ??
+      explainNotCreated(init, pod) ??
+      (sidecar ? explainCrash(init, pod, lastLines) : explainInitFailure(init, pod, lastLines));
     if (reason) return reason;
     // What comes after it waits for it.
     if (!sidecar || init.started === false) return null;
   }
-  for (const explain of [imageFault, unmade]) {
+  for (const explain of [explainImage, explainNotCreated]) {
     for (const container of pod.containers) {
       const reason = explain(container, pod);
       if (reason) return reason;
     }
   }
   for (const container of pod.containers) {
-    const reason = crashed(container, pod, lastLines);
+    const reason = explainCrash(container, pod, lastLines);
     if (reason) return reason;
   }
   for (const container of pod.containers) {
@@ -78,7 +82,7 @@ export function explainContainers(pod: Pod, events: Event[], lastLines: string |
 }
 
 /** The container cannot even be made. */
-function unmade(container: ContainerStatus, pod: Pod): Reason | null {
+function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason | null {
   const waiting = container.state?.waiting;
   const ended = container.state?.terminated ?? container.lastState?.terminated;
   const reasons = [
@@ -119,10 +123,10 @@ function unmade(container: ContainerStatus, pod: Pod): Reason | null {
     return {
       ...base,
       code: 'out-of-memory',
-      message: `The container ${container.name} cannot start: ${outOfMemory(pod, container)}.`,
+      message: `The container ${container.name} cannot start: ${describeOutOfMemory(pod, container)}.`,
       hint: 'Raise the memory that the template or the parameters give.',
     };
-  const command = commandFault(said);
+  const command = describeCommandFailure(said);
   if (command) return { ...base, ...command, message: `The image ${image} cannot run: ${command.message}` };
   return {
     ...base,
@@ -135,7 +139,7 @@ function unmade(container: ContainerStatus, pod: Pod): Reason | null {
 }
 
 /** The command cannot be run at all: what the kernel, the runtime or the shell says of it. */
-function commandFault(said: string): { code: string; message: string; hint: string } | null {
+function describeCommandFailure(said: string): { code: string; message: string; hint: string } | null {
   if (/exec format error/i.test(said))
     return {
       code: 'wrong-architecture',
@@ -163,22 +167,26 @@ function commandFault(said: string): { code: string; message: string; hint: stri
 }
 
 /** An init container that ended badly. Ours leave a code and a sentence as their termination message. */
-function initFailed(init: ContainerStatus, pod: Pod, lastLines: string | undefined): Reason | null {
+function explainInitFailure(
+  init: ContainerStatus,
+  pod: PodSnapshot,
+  lastLines: string | undefined,
+): Reason | null {
   const ended = init.state?.terminated ?? init.lastState?.terminated;
   if (!ended || ended.exitCode === 0) return null;
-  if (isOutOfMemory(ended)) return memory(init, pod, ended, lastLines);
-  const told = readTermination(ended.message);
+  if (isOutOfMemory(ended)) return explainOutOfMemory(init, pod, ended, lastLines);
+  const parsed = readTermination(ended.message);
   const detail = lastLines?.trim() || ended.message?.trim() || '';
-  if (told)
+  if (parsed)
     return {
-      code: told.code,
-      message: told.message,
-      ...(told.detail && { detail: told.detail }),
-      ...(told.hint && { hint: told.hint }),
-      fault: told.fault ?? 'user',
+      code: parsed.code,
+      message: parsed.message,
+      ...(parsed.detail && { detail: parsed.detail }),
+      ...(parsed.hint && { hint: parsed.hint }),
+      fault: parsed.fault ?? 'user',
       fatal: true,
     };
-  const command = commandFault(detail);
+  const command = describeCommandFailure(detail);
   if (command)
     return {
       ...command,
@@ -189,7 +197,7 @@ function initFailed(init: ContainerStatus, pod: Pod, lastLines: string | undefin
     };
   return {
     code: 'init-failed',
-    message: `The init container ${init.name} ${endInWords(ended)}.`,
+    message: `The init container ${init.name} ${describeExit(ended)}.`,
     ...(detail && { detail }),
     hint: 'The cluster tries again by itself; if it is from the template, mend it there.',
     fault: 'system',
@@ -197,7 +205,7 @@ function initFailed(init: ContainerStatus, pod: Pod, lastLines: string | undefin
   };
 }
 
-interface Told {
+interface TerminationMessage {
   code: string;
   message: string;
   detail?: string;
@@ -206,12 +214,14 @@ interface Told {
 }
 
 /** The termination message of our own init programs: `{"code", "message", …}` or `code: sentence`. */
-export function readTermination(text: string | undefined): Told | null {
+export function readTermination(text: string | undefined): TerminationMessage | null {
   const said = text?.trim() ?? '';
   if (said.startsWith('{')) {
     try {
-      const told = JSON.parse(said) as Partial<Told>;
-      return typeof told.code === 'string' && typeof told.message === 'string' ? (told as Told) : null;
+      const parsed = JSON.parse(said) as Partial<TerminationMessage>;
+      return typeof parsed.code === 'string' && typeof parsed.message === 'string'
+        ? (parsed as TerminationMessage)
+        : null;
     } catch {
       return null;
     }
@@ -220,10 +230,15 @@ export function readTermination(text: string | undefined): Told | null {
   return match ? { code: match[1]!, message: match[2]! } : null;
 }
 
-function memory(container: ContainerStatus, pod: Pod, ended: Terminated, lastLines?: string): Reason {
+function explainOutOfMemory(
+  container: ContainerStatus,
+  pod: PodSnapshot,
+  ended: Terminated,
+  lastLines?: string,
+): Reason {
   return {
     code: 'out-of-memory',
-    message: `The container ${container.name} was ended: ${outOfMemory(pod, container)}.`,
+    message: `The container ${container.name} was ended: ${describeOutOfMemory(pod, container)}.`,
     detail: lastLines?.trim() || ended.message?.trim() || '',
     hint: 'Raise the memory that the template or the parameters give.',
     fault: 'user',
@@ -232,14 +247,18 @@ function memory(container: ContainerStatus, pod: Pod, ended: Terminated, lastLin
 }
 
 /** A container that ended and is (or will be) started again. */
-function crashed(container: ContainerStatus, pod: Pod, lastLines: string | undefined): Reason | null {
+function explainCrash(
+  container: ContainerStatus,
+  pod: PodSnapshot,
+  lastLines: string | undefined,
+): Reason | null {
   const now = container.state;
   const ended =
     now?.terminated ?? (now?.running && container.ready ? undefined : container.lastState?.terminated);
   if (!ended) return null;
-  if (isOutOfMemory(ended)) return memory(container, pod, ended, lastLines);
+  if (isOutOfMemory(ended)) return explainOutOfMemory(container, pod, ended, lastLines);
   const detail = lastLines?.trim() || ended.message?.trim() || '';
-  const command = commandFault(detail);
+  const command = describeCommandFailure(detail);
   if (command)
     return {
       ...command,
@@ -251,7 +270,7 @@ function crashed(container: ContainerStatus, pod: Pod, lastLines: string | undef
   const restarts = container.restartCount ?? 0;
   return {
     code: 'crashed',
-    message: `The container ${container.name} ${endInWords(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,
+    message: `The container ${container.name} ${describeExit(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,
     detail: detail || 'It said nothing.',
     hint: 'Its last lines are above; start the workspace again when their cause is gone.',
     fault: 'user',

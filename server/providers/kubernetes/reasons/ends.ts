@@ -1,8 +1,8 @@
-import { endInWords, isOutOfMemory, outOfMemory } from './containers.ts';
-import { type Event, newest, type Pod } from './reading.ts';
+import { describeExit, describeOutOfMemory, isOutOfMemory } from './containers.ts';
+import { type EventRecord, newest, type PodSnapshot } from './reading.ts';
 
 /** Which resource an evicted pod was evicted for, in words. */
-function pressure(said: string): string {
+function describePressure(said: string): string {
   const low = /low on resource: (\S+?)\./.exec(said)?.[1];
   const used = /was using ([^,]+), request is ([^,]+),/.exec(said);
   const usage = used ? `; it used ${used[1]}, with ${used[2]} requested` : '';
@@ -19,7 +19,7 @@ function pressure(said: string): string {
 }
 
 /** Why an evicted pod was; the limit that it passed, or what the node lacked. */
-function evicted(node: string, said: string): string {
+function describeEviction(node: string, said: string): string {
   const empty = /EmptyDir volume "([^"]+)" exceeds the limit "([^"]+)"/.exec(said);
   if (empty) return `Evicted: its scratch volume ${empty[1]} grew beyond ${empty[2]}`;
   const own =
@@ -27,18 +27,18 @@ function evicted(node: string, said: string): string {
       said,
     );
   if (own) return `Evicted: it wrote more than ${own[1] ?? own[2]} outside of the home`;
-  return `Evicted from ${node}: ${pressure(said)}`;
+  return `Evicted from ${node}: ${describePressure(said)}`;
 }
 
 /** What the node's side, or somebody, did to the pod; null when nobody did anything to it. */
-export function whatBefell(pod: Pod, events: Event[] = []): string | null {
+export function describeDisruption(pod: PodSnapshot, events: EventRecord[] = []): string | null {
   const node = pod.spec.nodeName ? `the node ${pod.spec.nodeName}` : 'its node';
   const Node = node[0]!.toUpperCase() + node.slice(1);
   const { status } = pod;
   const said = status.message ?? '';
   const mine = events.filter((event) => event.of.uid === pod.uid);
   const lostEvent = newest(mine, (event) => event.reason === 'NodeNotReady');
-  if (status.reason === 'Evicted') return evicted(node, said);
+  if (status.reason === 'Evicted') return describeEviction(node, said);
   if (status.reason === 'NodeLost') return `${Node} was lost`;
   if (status.reason === 'Terminated' || status.reason === 'NodeShutdown' || status.reason === 'Shutdown')
     return `${Node} was shut down`;
@@ -67,7 +67,7 @@ export function whatBefell(pod: Pod, events: Event[] = []): string | null {
         const why = target.message ?? '';
         if (/shutdown/.test(why)) return `${Node} was shut down`;
         if (/preempted/i.test(why)) return `Preempted on ${node} by a pod that the cluster cannot do without`;
-        return evicted(node, why);
+        return describeEviction(node, why);
       }
       default:
         return `Ended on ${node}: ${target.message || target.reason || 'a disruption'}`;
@@ -78,7 +78,7 @@ export function whatBefell(pod: Pod, events: Event[] = []): string | null {
 }
 
 /** Whether a node that was said not to be ready still is not: nothing of the pod has been heard since. */
-export function isLost(pod: Pod, mine: Event[], lost: Event): boolean {
+export function isLost(pod: PodSnapshot, mine: EventRecord[], lost: EventRecord): boolean {
   const ready = pod.condition('Ready');
   if (ready?.status === 'True') return false;
   // The pod's condition is changed at the same moment; times are whole seconds.
@@ -90,17 +90,17 @@ export function isLost(pod: Pod, mine: Event[], lost: Event): boolean {
  * Why compute ended, for people. What befell the pod as a whole is a sentence without its dot (`The node n1 was
  * drained`); what its process did is what may follow a colon (`out of memory (limit 4Gi)`).
  */
-export function describeEnd(pod: Pod, events: Event[] = []): string {
-  const befell = whatBefell(pod, events);
-  if (befell) return befell;
+export function describeEnd(pod: PodSnapshot, events: EventRecord[] = []): string {
+  const disruption = describeDisruption(pod, events);
+  if (disruption) return disruption;
   const [main] = pod.containers;
   const ended = main?.state?.terminated ?? main?.lastState?.terminated;
-  if (main && isOutOfMemory(ended)) return outOfMemory(pod, main);
+  if (main && isOutOfMemory(ended)) return describeOutOfMemory(pod, main);
   // Killed because the pod was deleted: the deletion is the cause.
   if (pod.deletedAt) return 'The pod was deleted, not by cde';
   if (ended?.reason === 'ContainerStatusUnknown') return 'its end was not seen (the node may have restarted)';
   if (ended?.reason === 'StartError') return 'the agent could not be started';
-  if (ended) return `the agent ${endInWords(ended)}`;
+  if (ended) return `the agent ${describeExit(ended)}`;
   if (pod.status.phase === 'Failed') return pod.status.message || 'the pod failed';
   return 'the pod ended';
 }
@@ -108,7 +108,7 @@ export function describeEnd(pod: Pod, events: Event[] = []): string {
 /** Of a pod that is gone: the newest thing that events tell of its end. Without a uid, of any of its name. */
 export function describeGone(
   pod: { name: string; uid?: string | undefined },
-  events: Event[],
+  events: EventRecord[],
 ): string | null {
   const mine = events.filter(
     ({ of }) => of.kind === 'Pod' && of.name === pod.name && (!pod.uid || of.uid === pod.uid),
@@ -123,7 +123,7 @@ export function describeGone(
   );
   switch (last?.reason) {
     case 'Evicted':
-      return evicted('its node', last.message);
+      return describeEviction('its node', last.message);
     case 'Preempted': {
       const node = /on node (\S+)/.exec(last.message)?.[1];
       return `Preempted${node ? ` on the node ${node}` : ''} by a pod of higher priority`;

@@ -1,6 +1,6 @@
-import type { ContainerStatus, Pod, Reason } from './reading.ts';
+import type { ContainerStatus, PodSnapshot, Reason } from './reading.ts';
 
-const waitingOf = new Set([
+const imageReasons = new Set([
   'ErrImagePull',
   'ImagePullBackOff',
   'InvalidImageName',
@@ -14,8 +14,8 @@ const waitingOf = new Set([
  * What registries and container runtimes say, and what it means; the first that fits counts. A registry that
  * hides what one may not see says "denied" also of an image that does not exist.
  */
-const pulls: {
-  says: RegExp;
+const pullErrors: {
+  pattern: RegExp;
   code: string;
   because: string;
   hint: string;
@@ -23,7 +23,7 @@ const pulls: {
   fatal: boolean;
 }[] = [
   {
-    says: /no space left on device|disk quota exceeded/i,
+    pattern: /no space left on device|disk quota exceeded/i,
     code: 'image-no-disk',
     because: 'the disk of the node is full',
     hint: 'An administrator has to free space on the node; the cluster tries again by itself.',
@@ -31,7 +31,7 @@ const pulls: {
     fatal: false,
   },
   {
-    says: /toomanyrequests|429 Too Many Requests|rate limit/i,
+    pattern: /toomanyrequests|429 Too Many Requests|rate limit/i,
     code: 'image-rate-limited',
     because: 'the registry limits how often images are pulled',
     hint: 'It passes by itself; a pull secret of an account, or a mirror, avoids it.',
@@ -39,7 +39,8 @@ const pulls: {
     fatal: false,
   },
   {
-    says: /no match for platform|no matching manifest|does not provide any platform|image operating system/i,
+    pattern:
+      /no match for platform|no matching manifest|does not provide any platform|image operating system/i,
     code: 'image-platform',
     because: 'it is not made for the architecture of the node',
     hint: 'Build the image for it too, or choose other nodes by nodeSelector.',
@@ -47,7 +48,7 @@ const pulls: {
     fatal: true,
   },
   {
-    says: /x509|certificate|tls: |gave HTTP response to HTTPS client/i,
+    pattern: /x509|certificate|tls: |gave HTTP response to HTTPS client/i,
     code: 'image-registry-untrusted',
     because: 'the node does not trust the registry',
     hint: "An administrator has to give the nodes the registry's certificate authority.",
@@ -55,7 +56,8 @@ const pulls: {
     fatal: false,
   },
   {
-    says: /no such host|connection refused|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|deadline exceeded|server misbehaving|\bEOF\b|50[0234] /i,
+    pattern:
+      /no such host|connection refused|i\/o timeout|no route to host|network is unreachable|connection reset|TLS handshake timeout|deadline exceeded|server misbehaving|\bEOF\b|50[0234] /i,
     code: 'image-registry-unreachable',
     because: 'its registry does not answer',
     hint: "Check the registry's name in the template, and that the nodes reach it; the cluster tries again by itself.",
@@ -63,7 +65,8 @@ const pulls: {
     fatal: false,
   },
   {
-    says: /unauthorized|denied|forbidden|authentication required|authorization failed|no basic auth|40[13] /i,
+    pattern:
+      /unauthorized|denied|forbidden|authentication required|authorization failed|no basic auth|40[13] /i,
     code: 'image-no-access',
     because: 'the registry refuses it: it does not exist, or may not be pulled with these credentials',
     hint: "Check the image's name; if it is private, name a pull secret in the template (pullSecrets).",
@@ -71,7 +74,7 @@ const pulls: {
     fatal: true,
   },
   {
-    says: /not found|manifest unknown|name unknown|404/i,
+    pattern: /not found|manifest unknown|name unknown|404/i,
     code: 'image-not-found',
     because: 'the registry has no such image or tag',
     hint: "Check the image's name and tag in the template.",
@@ -81,9 +84,9 @@ const pulls: {
 ];
 
 /** Why the image of a waiting container cannot be had; null when it waits for something else. */
-export function imageFault(container: ContainerStatus, pod: Pod): Reason | null {
+export function explainImage(container: ContainerStatus, pod: PodSnapshot): Reason | null {
   const waiting = container.state?.waiting;
-  if (!waiting?.reason || !waitingOf.has(waiting.reason)) return null;
+  if (!waiting?.reason || !imageReasons.has(waiting.reason)) return null;
   const image = pod.specOf(container.name)?.image ?? container.image ?? '';
   const said = waiting.message ?? '';
   if (waiting.reason === 'InvalidImageName')
@@ -122,7 +125,7 @@ export function imageFault(container: ContainerStatus, pod: Pod): Reason | null 
       fault: 'system',
       fatal: false,
     };
-  const known = pulls.find(({ says }) => says.test(said.replace(image, '')));
+  const known = pullErrors.find(({ pattern }) => pattern.test(said.replace(image, '')));
   const secrets = pod.spec.imagePullSecrets?.map(({ name }) => name) ?? [];
   return {
     code: known?.code ?? 'image-not-pulled',
@@ -139,7 +142,7 @@ export function imageFault(container: ContainerStatus, pod: Pod): Reason | null 
   };
 }
 
-const onNode = (pod: Pod) => (pod.spec.nodeName ? ` ${pod.spec.nodeName}` : '');
+const onNode = (pod: PodSnapshot) => (pod.spec.nodeName ? ` ${pod.spec.nodeName}` : '');
 
 /** Without what kubelet puts before the runtime's own words. */
 function cause(said: string): string {

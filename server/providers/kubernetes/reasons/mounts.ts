@@ -1,7 +1,7 @@
-import { type Event, newest, type Pod, type Reason } from './reading.ts';
+import { type EventRecord, newest, type PodSnapshot, type Reason } from './reading.ts';
 
 /** Why the volumes of a pod cannot be had on its node. Attaching comes before mounting. */
-export function explainMounts(pod: Pod, events: Event[]): Reason | null {
+export function explainMounts(pod: PodSnapshot, events: EventRecord[]): Reason | null {
   const mine = events.filter((event) => event.of.uid === pod.uid);
   const attach = newest(mine, (event) => event.reason === 'FailedAttachVolume');
   if (attach) {
@@ -76,7 +76,7 @@ function explainMount(said: string): Reason {
 }
 
 /** Why the pod's sandbox (its network, mostly) cannot be made. */
-export function explainSandbox(pod: Pod, events: Event[]): Reason | null {
+export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason | null {
   const event = newest(
     events,
     (one) =>

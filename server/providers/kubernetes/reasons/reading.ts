@@ -1,4 +1,4 @@
-import type { KubeObject } from '../client.ts';
+import type { KubeObject } from '../api/client.ts';
 
 /**
  * Why a start does not get on, or why compute ended. `fatal`: waiting longer cannot help, only a person can;
@@ -54,7 +54,7 @@ export interface Condition {
 }
 
 /** A pod, as far as reasons need it. */
-export interface Pod {
+export interface PodSnapshot {
   name: string;
   uid: string;
   deletedAt: string | undefined;
@@ -74,9 +74,9 @@ export interface Pod {
   specOf(container: string): ContainerSpec | undefined;
 }
 
-export function readPod(object: KubeObject): Pod {
-  const spec = (object.spec ?? { containers: [] }) as Pod['spec'];
-  const status = (object.status ?? {}) as Pod['status'] & {
+export function readPod(object: KubeObject): PodSnapshot {
+  const spec = (object.spec ?? { containers: [] }) as PodSnapshot['spec'];
+  const status = (object.status ?? {}) as PodSnapshot['status'] & {
     conditions?: Condition[];
     containerStatuses?: ContainerStatus[];
     initContainerStatuses?: ContainerStatus[];
@@ -99,7 +99,7 @@ export function readPod(object: KubeObject): Pod {
 }
 
 /** An event, of either API that events have. */
-export interface Event {
+export interface EventRecord {
   reason: string;
   message: string;
   warning: boolean;
@@ -115,8 +115,8 @@ interface RawEvent {
   type?: string;
   message?: string;
   note?: string;
-  involvedObject?: Partial<Event['of']>;
-  regarding?: Partial<Event['of']>;
+  involvedObject?: Partial<EventRecord['of']>;
+  regarding?: Partial<EventRecord['of']>;
   lastTimestamp?: string | null;
   firstTimestamp?: string | null;
   eventTime?: string | null;
@@ -127,7 +127,7 @@ interface RawEvent {
 }
 
 /** Oldest first; with `since` only those seen at or after it. */
-export function readEvents(objects: KubeObject[], since?: Date): Event[] {
+export function readEvents(objects: KubeObject[], since?: Date): EventRecord[] {
   return objects
     .map((object) => {
       const raw = object as KubeObject & RawEvent;
@@ -153,6 +153,9 @@ export function readEvents(objects: KubeObject[], since?: Date): Event[] {
 }
 
 /** The newest event that matches. */
-export function newest(events: Event[], matches: (event: Event) => boolean): Event | undefined {
+export function newest(
+  events: EventRecord[],
+  matches: (event: EventRecord) => boolean,
+): EventRecord | undefined {
   return events.findLast(matches);
 }

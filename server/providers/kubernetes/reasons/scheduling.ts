@@ -1,8 +1,8 @@
 import { formatQuantity, parseQuantity } from '../../quantity.ts';
-import type { Pod, Reason } from './reading.ts';
+import type { PodSnapshot, Reason } from './reading.ts';
 
 /** What the scheduler found lacking, and on how many of the nodes. */
-export interface Lack {
+export interface Shortage {
   nodes: number;
   what: string;
 }
@@ -13,7 +13,7 @@ export interface Lack {
  */
 export function parseUnschedulable(
   message: string,
-): { total: number; lacks: Lack[]; whole: string | null } | null {
+): { total: number; shortages: Shortage[]; whole: string | null } | null {
   const match = /^0\/(\d+) nodes are available: ?(.*)$/s.exec(message.trim());
   if (!match) return null;
   // What follows is about preemption and claims of devices: consequences.
@@ -21,19 +21,19 @@ export function parseUnschedulable(
     .replace(/\.?\s*(no new claims to deallocate|preemption:).*$/s, '')
     .replace(/\.$/, '');
   const parts = said.split(/, (?=\d+ )/);
-  const lacks = parts.flatMap((part) => {
+  const shortages = parts.flatMap((part) => {
     const one = /^(\d+) (.*)$/s.exec(part.trim());
     return one ? [{ nodes: Number(one[1]), what: one[2]!.replace(/\.$/, '') }] : [];
   });
-  return { total: Number(match[1]), lacks, whole: lacks.length === 0 ? said : null };
+  return { total: Number(match[1]), shortages: shortages, whole: shortages.length === 0 ? said : null };
 }
 
 /** As people write it: `256Mi`, where Kubernetes was given 268435456. */
-export const pretty = (resource: string, amount: string): string =>
+export const formatAmount = (resource: string, amount: string): string =>
   /memory|storage/.test(resource) && /^\d{4,}$/.test(amount) ? formatQuantity(Number(amount)) : amount;
 
 /** The pod's requests: containers together, or the largest init container. */
-export function requested(pod: Pod, resource: string): string | null {
+export function requested(pod: PodSnapshot, resource: string): string | null {
   const of = (one: { resources?: { requests?: Record<string, string>; limits?: Record<string, string> } }) =>
     one.resources?.requests?.[resource] ?? one.resources?.limits?.[resource];
   const single = pod.spec.containers.map(of).filter((text) => text !== undefined);
@@ -41,21 +41,21 @@ export function requested(pod: Pod, resource: string): string | null {
   if (single.length === 0 && inits.length === 0) return null;
   const amount = resource === 'cpu' ? milli : (text: string) => parseQuantity(text) ?? Number(text);
   const total = single.reduce((sum, text) => sum + amount(text), 0);
-  const most = Math.max(total, ...inits.map(amount));
-  const written = [...single, ...inits].find((text) => amount(text) === most);
-  if (written !== undefined && single.length <= 1) return pretty(resource, written);
-  return resource === 'cpu' ? cores(most) : formatQuantity(most);
+  const largest = Math.max(total, ...inits.map(amount));
+  const written = [...single, ...inits].find((text) => amount(text) === largest);
+  if (written !== undefined && single.length <= 1) return formatAmount(resource, written);
+  return resource === 'cpu' ? cores(largest) : formatQuantity(largest);
 }
 const milli = (text: string) => (text.endsWith('m') ? Number(text.slice(0, -1)) : Number(text) * 1000);
 const cores = (amount: number) => (amount % 1000 === 0 ? String(amount / 1000) : `${amount}m`);
 
 const kinds: {
-  says: RegExp;
-  words: (match: RegExpExecArray, pod: Pod) => string;
+  pattern: RegExp;
+  words: (match: RegExpExecArray, pod: PodSnapshot) => string;
   about: 'resources' | 'choice' | 'volume' | 'node';
 }[] = [
   {
-    says: /^Insufficient (\S+)/,
+    pattern: /^Insufficient (\S+)/,
     about: 'resources',
     words: ([, resource], pod) => {
       const asked = requested(pod, resource!);
@@ -63,9 +63,9 @@ const kinds: {
       return `too little ${name} free${asked ? ` (${asked} asked for)` : ''}`;
     },
   },
-  { says: /^Too many pods/, about: 'resources', words: () => 'too many pods already' },
+  { pattern: /^Too many pods/, about: 'resources', words: () => 'too many pods already' },
   {
-    says: /Pod's node affinity\/selector/,
+    pattern: /Pod's node affinity\/selector/,
     about: 'choice',
     words: (_, pod) => {
       const wanted = Object.entries(pod.spec.nodeSelector ?? {}).map(([key, value]) => `${key}=${value}`);
@@ -77,32 +77,41 @@ const kinds: {
     },
   },
   {
-    says: /untolerated taint \{([^}]*)\}/,
+    pattern: /untolerated taint \{([^}]*)\}/,
     about: 'choice',
     words: ([, taint]) => `a taint that is not tolerated (${taint!.replace(/: ?$/, '').replace(': ', '=')})`,
   },
-  { says: /taint/, about: 'choice', words: () => 'a taint that is not tolerated' },
-  { says: /were unschedulable/, about: 'node', words: () => 'closed for new pods (cordoned)' },
+  { pattern: /taint/, about: 'choice', words: () => 'a taint that is not tolerated' },
+  { pattern: /were unschedulable/, about: 'node', words: () => 'closed for new pods (cordoned)' },
   {
-    says: /didn't match PersistentVolume's node affinity|volume node affinity conflict|no available volume zone/,
+    pattern:
+      /didn't match PersistentVolume's node affinity|volume node affinity conflict|no available volume zone/,
     about: 'volume',
     words: () => 'not where the volume of the home is',
   },
   {
-    says: /didn't find available persistent volumes to bind/,
+    pattern: /didn't find available persistent volumes to bind/,
     about: 'volume',
     words: () => 'no volume there that the claim could have',
   },
-  { says: /did not have enough free storage/, about: 'volume', words: () => 'too little storage free' },
-  { says: /exceed max volume count/, about: 'volume', words: () => 'as many volumes as the node can have' },
-  { says: /non-existent pv/, about: 'volume', words: () => 'the volume of the claim is gone' },
+  { pattern: /did not have enough free storage/, about: 'volume', words: () => 'too little storage free' },
   {
-    says: /ReadWriteOncePod/,
+    pattern: /exceed max volume count/,
+    about: 'volume',
+    words: () => 'as many volumes as the node can have',
+  },
+  { pattern: /non-existent pv/, about: 'volume', words: () => 'the volume of the claim is gone' },
+  {
+    pattern: /ReadWriteOncePod/,
     about: 'volume',
     words: () => 'the volume is in use by another pod, and admits only one',
   },
-  { says: /free ports/, about: 'resources', words: () => 'a host port that is taken' },
-  { says: /topology spread|affinity rules/, about: 'choice', words: () => 'rules about other pods not met' },
+  { pattern: /free ports/, about: 'resources', words: () => 'a host port that is taken' },
+  {
+    pattern: /topology spread|affinity rules/,
+    about: 'choice',
+    words: () => 'rules about other pods not met',
+  },
 ];
 
 const hints = {
@@ -114,7 +123,7 @@ const hints = {
 };
 
 /** Why no node takes the pod, in words with the numbers asked for. `message` is the scheduler's. */
-export function explainUnschedulable(pod: Pod, message: string): Reason {
+export function explainUnschedulable(pod: PodSnapshot, message: string): Reason {
   const parsed = parseUnschedulable(message);
   if (/no nodes available to schedule pods/.test(message) || parsed?.total === 0)
     return {
@@ -125,7 +134,7 @@ export function explainUnschedulable(pod: Pod, message: string): Reason {
       fault: 'system',
       fatal: false,
     };
-  if (!parsed || parsed.lacks.length === 0) {
+  if (!parsed || parsed.shortages.length === 0) {
     const gone = /persistentvolumeclaim "([^"]+)" (not found|bound to non-existent)/.exec(message);
     if (gone)
       return {
@@ -147,9 +156,9 @@ export function explainUnschedulable(pod: Pod, message: string): Reason {
       fatal: false,
     };
   }
-  const read = parsed.lacks.map(({ nodes, what }) => {
+  const read = parsed.shortages.map(({ nodes, what }) => {
     for (const kind of kinds) {
-      const match = kind.says.exec(what);
+      const match = kind.pattern.exec(what);
       if (match) return { nodes, about: kind.about, words: kind.words(match, pod) };
     }
     return { nodes, about: 'node' as const, words: what };

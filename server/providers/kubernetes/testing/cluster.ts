@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
-import type { KubeClient, KubeObject } from '../client.ts';
-import { makeKubeClient } from '../kube-client.ts';
+import type { KubeClient, KubeObject } from '../api/client.ts';
+import { makeKubeClient } from '../api/kube-client.ts';
 
 /** The kubeconfig of the cluster that tests run on. */
 export const readKubeconfig = (): string =>

@@ -1,4 +1,4 @@
-import type { KubeObject } from '../client.ts';
+import type { KubeObject } from '../api/client.ts';
 
 /** Something made to go wrong in a namespace of its own, and what is to be said of it. */
 export interface FailureScenario {

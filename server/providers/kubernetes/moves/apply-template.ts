@@ -1,0 +1,273 @@
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { AgentLaunch, StepContext, WorkspaceSpec } from '../../provider.ts';
+import { KubeError, type KubeObject } from '../api/client.ts';
+import type { Connection } from '../api/connections.ts';
+import { annotations, labels } from '../api/names.ts';
+import { builderNames, registriesOf } from '../objects/builder.ts';
+import { MoveFailure } from '../objects/failure.ts';
+import { hashOf } from '../objects/hash.ts';
+import { namespaceName } from '../objects/names.ts';
+import { quotaObject, renderNamespace } from '../objects/namespace.ts';
+import { destinationsOf } from '../objects/network.ts';
+import { describeStuckNamespace } from '../reasons/namespaces.ts';
+import { applyOne, prune, readSecretCopies, refsOf } from './apply.ts';
+import { applyCache, applyHome, hasOtherStorageClass, homeVolumeOf } from './claims.ts';
+import { contentOf, guards } from './drift.ts';
+import { type HomeVolume, releaseHome, volumeOfClaim } from './homes.ts';
+import { readState, type State } from './state.ts';
+import { scaleUp } from './workloads.ts';
+
+/** API servers hear of a quota that was opened a moment after it was. */
+const quotaPropagationMs = 1_000;
+
+export interface StartOptions {
+  installation: string;
+  agentImage: string;
+  agentPullPolicy?: string;
+  /** Of builders, where the template names none. */
+  builderImage?: string;
+  /** URLs that agents have to reach beside the server's. */
+  agentUrls?: () => Promise<readonly string[]>;
+  now: () => Date;
+}
+
+/** What was applied; or, with `waits`, what has to end before anything can be. */
+export type Applied = { state: State } | { state: State; waits: string; afterMs?: number };
+
+/** Applies all that the template is for this build, and takes away what it is no more. */
+export async function applyTemplate(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  before: State,
+  context: StepContext,
+  options: StartOptions,
+): Promise<Applied> {
+  const { client, view } = connection;
+  const section = spec.template.kubernetes as KubernetesSection;
+  const state: State = { ...before };
+  const namespace = state.namespace!;
+  const there = view.get('Namespace', '', namespace);
+  if (there?.metadata.deletionTimestamp)
+    return {
+      state,
+      waits: `The namespace ${namespace} is still being deleted${describeStuckNamespace(there)}.`,
+    };
+  // It was there once. Whoever deleted it may have made another since, which is theirs.
+  if (!there && state.inventory) await assertNamespaceIsOurs(connection, namespace, spec.workspaceId);
+  if (state.quotaClosed) {
+    const { quotaClosed: _, ...opened } = state;
+    await client.patch(
+      { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
+      {
+        spec: {
+          hard: (
+            quotaObject(spec, { namespace, installation: options.installation }).spec as { hard: object }
+          ).hard,
+        },
+      },
+    );
+    return { state: opened, waits: 'The namespace takes new pods again.', afterMs: quotaPropagationMs };
+  }
+
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const old = view.get('Pod', namespace, 'workspace-0');
+  const removeOld = () =>
+    old && !old.metadata.deletionTimestamp && old.metadata.annotations?.[annotations.build] !== launch.buildId
+      ? // By its uid: its StatefulSet may have made the new one of the same name by now.
+        client
+          .remove(
+            { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
+            { ...(old.metadata.uid && { uid: old.metadata.uid }) },
+          )
+          .catch(ignoreChanged)
+      : undefined;
+  if (claim?.metadata.deletionTimestamp) {
+    await removeOld();
+    return {
+      state,
+      waits: volumeOfClaim(claim)
+        ? 'Somebody is deleting the claim of the home; its volume stays, and gets a new one.'
+        : 'The claim of the home never got a volume; it is made anew.',
+    };
+  }
+  if (claim && hasOtherStorageClass(claim, section)) {
+    await removeOld();
+    const { uid } = claim.metadata;
+    await client
+      .remove(
+        { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' },
+        uid ? { uid } : {},
+      )
+      .catch(ignoreChanged);
+    return { state, waits: 'The claim of the home never got a volume; it is made anew.' };
+  }
+  const found = await findHome(connection, spec, state, claim);
+  if (found === 'in-use')
+    return {
+      state,
+      waits: `The volume of the home (${state.homeVolume}) is still claimed in another namespace.`,
+    };
+
+  const copies = await readSecretCopies(client, secretsToCopy(section));
+  const server = (await connection.grants.identity())?.label;
+  const objects = renderNamespace(spec, launch, {
+    namespace,
+    installation: options.installation,
+    server,
+    agentImage: options.agentImage,
+    ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
+    supportsHostnameOverride: supportsHostnameOverride(connection.version),
+    homeVolume: found,
+    copies,
+    ...(options.builderImage && { builderImage: options.builderImage }),
+    ...(section.egress === 'namespace' && {
+      reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.agentUrls?.()) ?? [])]),
+      builderReach: await destinationsOf(registriesOf(section, copies)),
+    }),
+  });
+  const applied: KubeObject[] = [];
+  const cache = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
+  let isNew = false;
+  try {
+    for (const object of objects) {
+      applied.push(await apply(object));
+      if (object.kind === 'Namespace') isNew = await connection.grants.ensure(namespace);
+    }
+  } catch (error) {
+    if (!isNew || !(error instanceof MoveFailure) || error.error.code !== 'cluster-forbids') throw error;
+    return {
+      state,
+      waits: 'The rights in the new namespace are not in force everywhere yet.',
+      afterMs: 1_000,
+    };
+  }
+  // A StatefulSet does not replace a pod that never became ready.
+  await removeOld();
+
+  async function apply(object: KubeObject): Promise<KubeObject> {
+    const volume = object.kind === 'PersistentVolumeClaim' && object.metadata.name;
+    if (volume === 'home') return applyHome(connection, object, spec, claim, context);
+    if (volume === builderNames.cache) return applyCache(connection, object, cache, context);
+    return applyOne(connection, object);
+  }
+
+  const inventory = refsOf(objects);
+  await prune(client, state.inventory ?? [], inventory, context);
+  if (state.scaled) await scaleUp(client, state.scaled);
+  const quota = applied.find(({ kind, metadata }) => kind === 'ResourceQuota' && metadata.name === 'cde');
+  context.log(`applied ${objects.length} objects to ${namespace} on ${connection.record.name}`);
+  const {
+    scaled: _,
+    podUid: _uid,
+    restarts: _restarts,
+    lastReason: _said,
+    runningSince: _runs,
+    ...rest
+  } = state;
+  return {
+    state: {
+      ...rest,
+      appliedBuild: launch.buildId,
+      appliedAt: options.now().toISOString(),
+      inventory,
+      quotaHash: hashOf(quota?.spec),
+      guards: Object.fromEntries(
+        applied
+          .filter(({ kind, metadata: { name } }) => guards.get(kind)?.name === name)
+          .map((object) => [object.kind, contentOf(object)]),
+      ),
+    },
+  };
+}
+
+/** Since 1.35 a pod may have another hostname than its name; before, the field is refused. */
+const supportsHostnameOverride = (version: string | null): boolean => {
+  const [, major = '0', minor = '0'] = /^v(\d+)\.(\d+)/.exec(version ?? '') ?? [];
+  return Number(major) > 1 || Number(minor) >= 35;
+};
+
+/** What we meant was not there any more, or had changed: that is well. */
+function ignoreChanged(error: unknown): boolean {
+  if (error instanceof KubeError && [404, 409].includes(error.status)) return false;
+  throw error;
+}
+
+async function assertNamespaceIsOurs(
+  { client }: Connection,
+  name: string,
+  workspaceId: string,
+): Promise<void> {
+  const there = await client.get({ apiVersion: 'v1', kind: 'Namespace', name });
+  if (!there || there.metadata.labels?.[labels.workspace] === workspaceId) return;
+  throw new MoveFailure({
+    code: 'namespace-taken',
+    message: `The namespace ${name} was deleted, and somebody has made another of the same name.`,
+    hint: 'Have it removed from the cluster, then start again.',
+    fault: 'system',
+  });
+}
+
+/** The secrets that a template has copied into its namespace, as NAMESPACE/NAME. */
+export const secretsToCopy = ({ pullSecrets, builder }: KubernetesSection): string[] => [
+  ...pullSecrets,
+  ...(typeof builder === 'object' && builder.registrySecret ? [builder.registrySecret] : []),
+];
+
+/**
+ * The volume that the home's claim is to name; null while the cluster has yet to make one. A home that is known
+ * and gone is never replaced by an empty one in silence.
+ */
+async function findHome(
+  { client, record }: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  claim: KubeObject | null,
+): Promise<HomeVolume | 'in-use' | null> {
+  const namespace = state.namespace!;
+  if (claim && volumeOfClaim(claim)) return homeVolumeOf(claim);
+  if (spec.restore && !state.homeVolume) {
+    const from = readState(spec.restore.state).homeVolume;
+    if (!from)
+      throw new MoveFailure({
+        code: 'home-not-restorable',
+        message: 'Nothing is known of the volume of the home that was to be restored.',
+        hint: 'An administrator can look for volumes with the label cde.dev/home=kept.',
+        fault: 'system',
+      });
+    state.homeVolume = from;
+    state.restoring = spec.restore.workspaceId;
+  }
+  if (!state.homeVolume) return null;
+  const home = await releaseHome(client, state.homeVolume, namespace);
+  if (home === null) {
+    const snapshot = readState(spec.restore?.state ?? {}).snapshot?.content;
+    throw new MoveFailure({
+      code: 'home-lost',
+      message: `The volume of the home (${state.homeVolume}) is gone from the cluster ${record.name}.`,
+      detail: `It was not deleted by us. No empty home is put in its place.${snapshot ? ` There is a snapshot of it: ${snapshot}.` : ''}`,
+      hint: 'Restore the volume from a backup under the same name, or delete the workspace with its home.',
+      fault: 'system',
+    });
+  }
+  // Of a claim that was bound to a volume that came back there is no use: it stays Lost.
+  if (claim && (claim.status as { phase?: string } | undefined)?.phase === 'Lost')
+    await client.remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' });
+  delete state.protectedVolume;
+  return home;
+}
+
+/** The namespace's name; another when somebody else has the plain one. */
+export async function chooseNamespace({ client, view }: Connection, spec: WorkspaceSpec): Promise<string> {
+  const mine = view
+    .namespaces()
+    .find(
+      ({ metadata }) =>
+        metadata.labels?.[labels.workspace] === spec.workspaceId && !metadata.deletionTimestamp,
+    );
+  if (mine) return mine.metadata.name;
+  const plain = namespaceName(spec.owner, spec.name, spec.workspaceId);
+  const other = await client.get({ apiVersion: 'v1', kind: 'Namespace', name: plain });
+  if (!other || other.metadata.labels?.[labels.workspace] === spec.workspaceId) return plain;
+  return namespaceName(spec.owner, spec.name, spec.workspaceId, true);
+}

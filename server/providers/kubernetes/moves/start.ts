@@ -1,0 +1,247 @@
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { AgentLaunch, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
+import { parseDuration } from '../../quantity.ts';
+import { KubeError, type KubeObject } from '../api/client.ts';
+import type { Connection } from '../api/connections.ts';
+import { annotations } from '../api/names.ts';
+import { MoveFailure } from '../objects/failure.ts';
+import { homeOf } from '../objects/pod.ts';
+import { explain } from '../reasons/explain.ts';
+import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
+import { describePendingService, pendingServices } from '../reasons/services.ts';
+import { NamespaceTerminating } from './apply.ts';
+import { applyTemplate, chooseNamespace, type StartOptions } from './apply-template.ts';
+import { protectHome, volumeOfClaim } from './homes.ts';
+import { type State, writeState } from './state.ts';
+import { forceDelete } from './workloads.ts';
+
+/** The watches wake a build that waits; this is for what they miss, longer the longer it takes. */
+const pollMs = 5_000;
+const maxPollMs = 30_000;
+/** A start that has not got on by then will not. */
+const maxStartMs = 10 * 60_000;
+/** But for one whose pod has its node and of which nothing is wrong: large images take their time. */
+const maxPullMs = 30 * 60_000;
+
+/** The workspace goes on without a service that is not ready so long after its own pod runs. */
+const maxServiceWaitMs = 2 * 60_000;
+
+interface ContainerStatus {
+  name: string;
+  restartCount?: number;
+  state?: { running?: object; waiting?: { reason?: string } };
+}
+
+const containerOf = (pod: KubeObject, container: string): ContainerStatus | undefined =>
+  ((pod.status ?? {}) as { containerStatuses?: ContainerStatus[] }).containerStatuses?.find(
+    ({ name }) => name === container,
+  );
+export const workspaceContainer = (pod: KubeObject): ContainerStatus | undefined =>
+  containerOf(pod, 'workspace');
+
+/** One move toward the pod of `launch.buildId` running. */
+export async function startMove(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  before: State,
+  context: StepContext,
+  options: StartOptions,
+): Promise<StepResult> {
+  const cluster = connection.record.name;
+  let state: State = { ...before, cluster, home: homeOf(spec.owner) };
+  // A deletion or a stop that was given up has begun things that end here.
+  for (const key of ['homeDisposition', 'homeRetained', 'snapshot', 'stoppingSince'] as const)
+    delete state[key];
+  try {
+    if (!state.namespace) {
+      // Written down before anything is made in it: what a killed server began is found again.
+      state.namespace = await chooseNamespace(connection, spec);
+      return {
+        kind: 'pending',
+        state: writeState(state),
+        retryAfterMs: 0,
+        location: { cluster, namespace: state.namespace },
+      };
+    }
+    if (state.appliedBuild !== launch.buildId) {
+      const applied = await applyTemplate(connection, spec, launch, state, context, options);
+      if ('waits' in applied) return wait(applied.state, applied.waits, applied.afterMs);
+      state = applied.state;
+    }
+    return await checkPod(connection, spec, launch, state, context, options);
+  } catch (error) {
+    if (error instanceof MoveFailure) return { kind: 'failed', state: writeState(state), error: error.error };
+    if (error instanceof NamespaceTerminating) return wait(state, error.message);
+    throw error;
+  }
+
+  function wait(now: State, why: string, afterMs = pollMs): StepResult {
+    if (now.lastReason !== why) context.log(why);
+    return {
+      kind: 'pending',
+      state: writeState({ ...now, lastReason: why }),
+      retryAfterMs: afterMs,
+      message: why,
+      location: { cluster, namespace: now.namespace! },
+    };
+  }
+}
+
+/** Looks how far the pod is, and says what keeps it. */
+async function checkPod(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  before: State,
+  context: StepContext,
+  options: StartOptions,
+): Promise<StepResult> {
+  const { view } = connection;
+  const namespace = before.namespace!;
+  const state: State = { ...before };
+  const place = { cluster: connection.record.name, namespace };
+  const statefulSet = view.get('StatefulSet', namespace, 'workspace');
+  const there = view.get('Namespace', '', namespace);
+  if (!there || there.metadata.deletionTimestamp || !statefulSet) {
+    // Somebody deletes what we have just made: it is made again.
+    const { appliedBuild: _, ...rest } = state;
+    return { kind: 'pending', state: writeState(rest), retryAfterMs: pollMs, location: place };
+  }
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const volume = volumeOfClaim(claim);
+  const found = view.get('Pod', namespace, 'workspace-0');
+  const pod = found?.metadata.annotations?.[annotations.build] === launch.buildId ? found : null;
+  const status = pod && workspaceContainer(pod);
+  const runs = pod !== null && status?.state?.running !== undefined && !pod.metadata.deletionTimestamp;
+  // One that is taken over stays its former workspace's until this one runs: the start may yet be given up.
+  if (volume && state.protectedVolume !== volume && (runs || !state.restoring)) {
+    const { workspaceId, owner, name } = spec;
+    await protectHome(connection, volume, { installation: options.installation, workspaceId, owner, name });
+    state.homeVolume = volume;
+    state.protectedVolume = volume;
+  }
+  // The home is safe before anybody works in it.
+  if (runs && volume && state.protectedVolume === volume) {
+    const waits = await waitForServices(connection, spec, state, context, options.now());
+    if (waits) {
+      const { lastReason: message } = waits;
+      return {
+        kind: 'pending',
+        state: writeState(waits),
+        retryAfterMs: pollMs,
+        location: place,
+        ...(message && { message }),
+      };
+    }
+    state.podUid = pod.metadata.uid!;
+    state.restarts = status!.restartCount ?? 0;
+    const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
+    const { nodeName } = pod.spec as { nodeName?: string };
+    context.log(`the pod runs on ${nodeName}`);
+    return { kind: 'done', state: writeState(rest), location: place, message: `runs on ${nodeName}` };
+  }
+  const since = new Date(state.appliedAt!);
+  delete state.runningSince;
+  // The pod of the build before: a new one is made only when it is gone.
+  const old = !pod && found?.metadata.deletionTimestamp ? found : null;
+  if (old) await forceDelete(connection.client, old, options.now(), context);
+  const explained = explain({
+    pod: pod ?? old,
+    events: view.list('Event', namespace),
+    claims: claim ? [claim] : [],
+    statefulSet,
+    since,
+    now: options.now(),
+    ...(pod && (await readCrashLog(connection, namespace, pod, 'workspace'))),
+  });
+  const { startTimeout, kernelProfile } = spec.template.kubernetes as KubernetesSection;
+  // The scheduler says that labels are missing; of this one noded says why.
+  const kernel =
+    explained?.code === 'no-node-fits' && kernelProfile
+      ? await explainKernelProfile(connection.client, kernelProfile).catch(() => null)
+      : null;
+  const reason = kernel ? { ...kernel, fatal: false } : explained;
+  const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
+  const waited = options.now().getTime() - since.getTime();
+  const pulls = !reason && (pod?.spec as { nodeName?: string } | undefined)?.nodeName !== undefined;
+  const maxMs = (startTimeout && parseDuration(startTimeout)) || (pulls ? maxPullMs : maxStartMs);
+  const late = waited > maxMs;
+  if (reason && (reason.fatal || late)) {
+    const { fatal: _, ...error } = reason;
+    return { kind: 'failed', state: writeState(state), error };
+  }
+  if (late)
+    return {
+      kind: 'failed',
+      state: writeState(state),
+      error: {
+        code: 'start-timeout',
+        message: `The pod did not come up within ${Math.round(waited / 60_000)} minutes, and the cluster does not say why.`,
+        hint: `Look at it: kubectl -n ${namespace} describe pod workspace-0`,
+        fault: 'system',
+      },
+    };
+  if (text && text !== state.lastReason) context.log(text, 'warn');
+  return {
+    kind: 'pending',
+    state: writeState({ ...state, ...(text && { lastReason: text }) }),
+    ...(text && { message: text }),
+    // A thousand pods that wait for nodes must not keep the server busy with looking at them.
+    retryAfterMs: Math.min(Math.max(Math.round(waited / 4), pollMs), maxPollMs),
+    location: place,
+  };
+}
+
+/**
+ * The services that run beside a workspace that runs itself: what state to wait with, or null when there is nothing
+ * to wait for any more. One that cannot start keeps nobody from their home; why, is told.
+ */
+async function waitForServices(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  before: State,
+  context: StepContext,
+  now: Date,
+): Promise<State | null> {
+  const namespace = before.namespace!;
+  const section = spec.template.kubernetes as KubernetesSection;
+  const since = new Date(before.appliedAt!);
+  const lagging = pendingServices(connection.view, namespace, section, since, now);
+  if (lagging.length === 0) return null;
+  const runsSince = before.runningSince ?? now.toISOString();
+  const overdue = now.getTime() - Date.parse(runsSince) > maxServiceWaitMs;
+  const given = overdue || lagging.every(({ reason }) => reason?.fatal);
+  const lines: string[] = [];
+  for (const lag of lagging) {
+    lines.push(describePendingService(lag));
+    const { lastLines } = lag.pod ? await readCrashLog(connection, namespace, lag.pod, lag.name) : {};
+    if (lastLines?.trim() && !lag.reason?.detail?.includes(lastLines.trim())) lines.push(lastLines.trim());
+  }
+  const text = lines.join('\n');
+  if (text !== before.lastReason) context.log(text, lagging.some(({ reason }) => reason) ? 'warn' : 'info');
+  if (!given) return { ...before, runningSince: runsSince, lastReason: text };
+  context.log(`the workspace starts without ${lagging.map(({ name }) => name).join(', ')}`, 'warn');
+  return null;
+}
+
+/** The last lines of a container that has ended and was started again. */
+async function readCrashLog(
+  { client }: Connection,
+  namespace: string,
+  pod: KubeObject,
+  container: string,
+): Promise<{ lastLines?: string }> {
+  if ((containerOf(pod, container)?.restartCount ?? 0) === 0) return {};
+  try {
+    const lastLines = await client.logs(namespace, pod.metadata.name, {
+      container,
+      tailLines: 10,
+      previous: true,
+    });
+    return { lastLines };
+  } catch (error) {
+    if (error instanceof KubeError) return {};
+    throw error;
+  }
+}

@@ -1,0 +1,157 @@
+import { KubernetesSection } from '@cde/api/templates.ts';
+import { expect, test } from 'vitest';
+import type { KubeObject } from '../api/client.ts';
+import { builderObjects, registriesOf, registryAuths } from './builder.ts';
+import type { Destination } from './network.ts';
+
+const sectionOf = (builder: object | undefined, more: object = {}) =>
+  KubernetesSection.parse({ image: 'app:1', ...(builder && { builder }), ...more });
+
+function render(
+  builder: object | undefined,
+  more: object = {},
+  options: { image?: string; reach?: Destination[] } = {},
+): KubeObject[] {
+  return builderObjects(
+    sectionOf(builder, more),
+    (apiVersion, kind, name, rest, metadata = {}) => ({
+      apiVersion,
+      kind,
+      metadata: { name, ...metadata },
+      ...rest,
+    }),
+    { own: { 'cde.dev/managed': 'true' }, ...options },
+  );
+}
+const find = (objects: KubeObject[], kind: string) => objects.find((object) => object.kind === kind)!;
+const podOf = (objects: KubeObject[]) => (find(objects, 'StatefulSet').spec as any).template;
+const settingsOf = (objects: KubeObject[]): string =>
+  (find(objects, 'ConfigMap') as unknown as { data: Record<string, string> }).data['buildkitd.toml']!;
+
+test('without a builder there is nothing of it', () => {
+  expect(render(undefined)).toEqual([]);
+});
+
+test('a builder is its settings, a cache on a volume of its own, a name in DNS, and one pod', () => {
+  const objects = render({ cpus: 4, memory: '8Gi', cache: '50Gi' }, { storageClass: 'fast' });
+  expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([
+    'ConfigMap builder',
+    'PersistentVolumeClaim builder-cache',
+    'Service builder',
+    'StatefulSet builder',
+  ]);
+  expect(find(objects, 'PersistentVolumeClaim').spec).toEqual({
+    accessModes: ['ReadWriteOnce'],
+    resources: { requests: { storage: '50Gi' } },
+    storageClassName: 'fast',
+  });
+  const { metadata, spec } = podOf(objects);
+  expect(metadata.labels).toEqual({ 'cde.dev/managed': 'true', app: 'builder' });
+  expect(spec.automountServiceAccountToken).toBe(false);
+  expect(spec.containers[0]).toMatchObject({
+    image: 'moby/buildkit:v0.31.0-rootless',
+    resources: { limits: { cpu: '4', memory: '8Gi' }, requests: { cpu: '2000m', memory: '8Gi' } },
+    readinessProbe: { exec: { command: expect.arrayContaining(['debug', 'workers']) } },
+  });
+  // What is built never fills the volume.
+  expect(settingsOf(objects)).toContain(`maxUsedSpace = ${45 * 2 ** 30}`);
+});
+
+test('it runs where the template’s pods run, and its image is pulled as theirs are', () => {
+  const { spec } = podOf(
+    render(
+      {},
+      {
+        nodeSelector: { pool: 'dev' },
+        tolerations: [{ key: 'dev', operator: 'Exists' }],
+        pullSecrets: ['registries/team'],
+        pullPolicy: 'Always',
+      },
+      { image: 'mirror.example.com/buildkit:1' },
+    ),
+  );
+  expect(spec).toMatchObject({
+    nodeSelector: { pool: 'dev' },
+    tolerations: [{ key: 'dev', operator: 'Exists' }],
+    imagePullSecrets: [{ name: 'team' }],
+    containers: [{ image: 'mirror.example.com/buildkit:1-rootless', imagePullPolicy: 'Always' }],
+  });
+  expect(podOf(render({ image: 'own:1' })).spec.containers[0].image).toBe('own:1');
+});
+
+test('rootless asks for what it needs only where a pod may; else it is a privileged container', () => {
+  const contextOf = (builder: object, podSecurity: string) =>
+    podOf(render(builder, { podSecurity })).spec.containers[0];
+  expect(contextOf({}, 'baseline').securityContext).toEqual({ runAsUser: 1000, runAsGroup: 1000 });
+  expect(contextOf({}, 'privileged').securityContext).toEqual({
+    runAsUser: 1000,
+    runAsGroup: 1000,
+    seccompProfile: { type: 'Unconfined' },
+    appArmorProfile: { type: 'Unconfined' },
+  });
+  expect(contextOf({}, 'privileged').args).toContain('--oci-worker-no-process-sandbox');
+  const privileged = contextOf({ rootless: false }, 'privileged');
+  expect(privileged).toMatchObject({ image: 'moby/buildkit:v0.31.0', securityContext: { privileged: true } });
+  expect(privileged.args).not.toContain('--oci-worker-no-process-sandbox');
+});
+
+test('other settings make another pod', () => {
+  const hash = (builder: object) => podOf(render(builder)).metadata.annotations['cde.dev/settings'];
+  const plain = hash({});
+  expect(hash({})).toBe(plain);
+  expect(hash({ insecureRegistries: ['registry:5000'] })).not.toBe(plain);
+  expect(settingsOf(render({ insecureRegistries: ['a.example.com', 'registry:5000'] }))).toContain(
+    '[registry."registry:5000"]\n  http = true\n',
+  );
+});
+
+test('within a namespace that is closed it reaches its registries and no others', () => {
+  const reach = [{ cidr: '10.0.0.9/32', port: 5000 }];
+  expect(find(render({}, {}, { reach }), 'NetworkPolicy')).toBeUndefined();
+  const policy = find(render({}, { egress: 'namespace' }, { reach }), 'NetworkPolicy');
+  expect(policy).toMatchObject({
+    metadata: { name: 'cde-builder' },
+    spec: {
+      podSelector: { matchLabels: { app: 'builder' } },
+      policyTypes: ['Egress'],
+      egress: [{ to: [{ ipBlock: { cidr: '10.0.0.9/32' } }], ports: [{ protocol: 'TCP', port: 5000 }] }],
+    },
+  });
+});
+
+const secret = (data: Record<string, unknown>): KubeObject => ({
+  apiVersion: 'v1',
+  kind: 'Secret',
+  metadata: { name: 'team', namespace: 'registries' },
+  data: Object.fromEntries(
+    Object.entries(data).map(([key, value]) => [
+      key,
+      Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64'),
+    ]),
+  ),
+});
+
+test('credentials of registries are found in each form of secret', () => {
+  const auths = { 'registry.example.com': { auth: 'YTpi' } };
+  expect(registryAuths(secret({ '.dockerconfigjson': { auths } }))).toEqual(auths);
+  expect(registryAuths(secret({ 'config.json': { auths, credsStore: 'x' } }))).toEqual(auths);
+  expect(registryAuths(secret({ '.dockercfg': auths }))).toEqual(auths);
+  for (const other of [
+    {},
+    { '.dockerconfigjson': 'no JSON' },
+    { '.dockerconfigjson': {} },
+    { 'config.json': 'null' },
+  ])
+    expect(registryAuths(secret(other))).toBeNull();
+});
+
+test('the registries of a builder are those of plain HTTP, and those that its secret is for', () => {
+  const section = sectionOf({ registrySecret: 'registries/team', insecureRegistries: ['registry:5000'] });
+  const auths = { 'https://index.docker.io/v1/': {}, 'registry.example.com:8443': {} };
+  expect(registriesOf(section, [secret({ '.dockerconfigjson': { auths } })])).toEqual([
+    'http://registry:5000',
+    'https://index.docker.io',
+    'https://registry.example.com:8443',
+  ]);
+  expect(registriesOf(section, [])).toEqual(['http://registry:5000']);
+});

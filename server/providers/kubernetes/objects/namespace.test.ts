@@ -1,0 +1,307 @@
+import { KubernetesSection } from '@cde/api/templates.ts';
+import { expect, test } from 'vitest';
+import type { WorkspaceSpec } from '../../provider.ts';
+import type { KubeObject } from '../api/client.ts';
+import { MoveFailure } from './failure.ts';
+import { namespaceName } from './names.ts';
+import { type NamespaceOptions, renderNamespace } from './namespace.ts';
+import { destinationsOf } from './network.ts';
+import { resourcesOf } from './pod.ts';
+
+const launch = { buildId: 'b1', serverUrl: 'http://10.0.0.1:7080', token: 'cde_agent_secret' };
+
+function render(
+  section: Record<string, unknown> = {},
+  template: Partial<WorkspaceSpec['template']> = {},
+  options: Partial<NamespaceOptions> = {},
+): KubeObject[] {
+  const spec: WorkspaceSpec = {
+    workspaceId: 'w1',
+    owner: 'ada',
+    name: 'web',
+    template: {
+      name: 't',
+      provider: 'kubernetes',
+      parameters: {},
+      home: { size: '20Gi' },
+      env: {},
+      local: {},
+      kubernetes: KubernetesSection.parse({ image: 'app:1', ...section }),
+      ...template,
+    },
+  };
+  return renderNamespace(spec, launch, {
+    namespace: 'cde-ada-web',
+    installation: 'i1',
+    agentImage: 'cde-agent:1',
+    ...options,
+  });
+}
+const find = (objects: KubeObject[], kind: string, name: string) =>
+  objects.find((object) => object.kind === kind && object.metadata.name === name)!;
+const podOf = (objects: KubeObject[]) =>
+  (find(objects, 'StatefulSet', 'workspace').spec as any).template as { metadata: any; spec: any };
+
+test('a simple template is nine objects, what others need first and the pod last', () => {
+  const objects = render();
+  expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([
+    'Namespace cde-ada-web',
+    'ServiceAccount developer',
+    'RoleBinding developer',
+    'ResourceQuota cde',
+    'LimitRange cde',
+    'NetworkPolicy cde',
+    'Secret cde-agent',
+    'PersistentVolumeClaim home',
+    'StatefulSet workspace',
+  ]);
+  for (const object of objects) {
+    expect(object.metadata.labels).toMatchObject({
+      'cde.dev/managed': 'true',
+      'cde.dev/installation': 'i1',
+      'cde.dev/workspace': 'w1',
+      'cde.dev/owner': 'ada',
+      'cde.dev/name': 'web',
+    });
+    if (object.kind !== 'Namespace') expect(object.metadata.namespace).toBe('cde-ada-web');
+  }
+});
+
+test('the token is in the Secret and nowhere else', () => {
+  const objects = render();
+  const { data } = find(objects, 'Secret', 'cde-agent') as unknown as { data: { token: string } };
+  expect(Buffer.from(data.token, 'base64').toString()).toBe(launch.token);
+  expect(JSON.stringify(objects)).not.toContain(launch.token);
+});
+
+test('half of the cores and all of the memory are requested, whichever way they are written', () => {
+  expect(resourcesOf({ cpus: 4, memory: '8Gi' })).toEqual({
+    limits: { cpu: '4', memory: '8Gi' },
+    requests: { cpu: '2000m', memory: '8Gi' },
+  });
+  expect(resourcesOf({ cpus: '500m' }).requests).toEqual({ cpu: '250m' });
+  expect(resourcesOf({ cpus: '0.001' }).requests).toEqual({ cpu: '1m' });
+  expect(resourcesOf({ cpus: 2, memory: '4Gi', requests: { cpus: '100m', memory: '1Gi' } }).requests).toEqual(
+    {
+      cpu: '100m',
+      memory: '1Gi',
+    },
+  );
+  expect(resourcesOf({})).toEqual({ limits: {}, requests: {} });
+});
+
+test('limits by default are given only where the quota counts them', () => {
+  const limits = (section: object) =>
+    (find(render(section as never), 'LimitRange', 'cde').spec as any).limits[0].default;
+  expect(limits({})).toBeUndefined();
+  expect(limits({ quota: { memory: '8Gi' } })).toEqual({ memory: '1Gi' });
+  expect(limits({ quota: { cpus: 4, memory: '8Gi' } })).toEqual({ cpu: '1', memory: '1Gi' });
+  expect(
+    (find(render({ quota: { cpus: 4, storage: '50Gi' } }), 'ResourceQuota', 'cde').spec as any).hard,
+  ).toEqual({ pods: '50', 'limits.cpu': '4', 'requests.storage': '50Gi' });
+});
+
+test('restricted: nothing in the pod is root, and the volume is the developer’s by its group', () => {
+  const { spec } = podOf(render({ podSecurity: 'restricted', user: 1234 }));
+  expect(spec.securityContext).toMatchObject({ fsGroup: 1234, seccompProfile: { type: 'RuntimeDefault' } });
+  for (const container of [...spec.initContainers, ...spec.containers])
+    expect(container.securityContext).toMatchObject({
+      runAsNonRoot: true,
+      runAsUser: 1234,
+      allowPrivilegeEscalation: false,
+      capabilities: { drop: ['ALL'] },
+    });
+});
+
+test('elsewhere root prepares, and all of /etc is the pod’s own; the image’s user stays who the image says', () => {
+  const { spec } = podOf(render({ user: 1000 }));
+  const confined = { allowPrivilegeEscalation: false };
+  expect(spec.initContainers[1].securityContext).toEqual({ ...confined, runAsUser: 0, runAsGroup: 0 });
+  expect(spec.containers[0].securityContext).toEqual({ ...confined, runAsUser: 1000, runAsGroup: 1000 });
+  expect(spec.containers[0].volumeMounts).toContainEqual({ name: 'etc', mountPath: '/etc', subPath: 'etc' });
+  const image = podOf(render({ user: 'image' })).spec;
+  expect(image.containers[0].securityContext).toEqual(confined);
+  expect(image.initContainers[1].securityContext).toEqual(confined);
+  expect(image.containers[0].volumeMounts).toContainEqual({
+    name: 'etc',
+    mountPath: '/etc/passwd',
+    subPath: 'etc/passwd',
+  });
+});
+
+test('no pod is without seccomp, and sudo works where a template says so', () => {
+  const services = [{ name: 'db', image: 'pg:16' }];
+  const profile = { seccompProfile: { type: 'RuntimeDefault' } };
+  const of = (section: object) => {
+    const objects = render({ services, ...section } as never);
+    const service = (find(objects, 'Deployment', 'db').spec as any).template.spec;
+    return { pod: podOf(objects).spec, service };
+  };
+  for (const section of [{}, { podSecurity: 'restricted' }]) {
+    const { pod, service } = of(section);
+    for (const spec of [pod, service]) {
+      expect(spec.securityContext).toMatchObject(profile);
+      for (const { securityContext } of [...(spec.initContainers ?? []), ...spec.containers])
+        expect(securityContext).toMatchObject({ allowPrivilegeEscalation: false });
+    }
+  }
+  const sudo = of({ allowPrivilegeEscalation: true });
+  expect(sudo.pod.containers[0].securityContext.allowPrivilegeEscalation).toBe(true);
+  expect(sudo.service.containers[0].securityContext.allowPrivilegeEscalation).toBe(false);
+  // What it may do is for its template to say.
+  expect(of({ podSecurity: 'privileged' }).pod.securityContext).not.toHaveProperty('seccompProfile');
+});
+
+test('a root that is only read has room in /tmp, /run and /var/tmp', () => {
+  const { spec } = podOf(render({ readOnlyRoot: true }));
+  expect(spec.containers[0].securityContext.readOnlyRootFilesystem).toBe(true);
+  const paths = spec.containers[0].volumeMounts.map(({ mountPath }: { mountPath: string }) => mountPath);
+  expect(paths).toEqual(expect.arrayContaining(['/tmp', '/run', '/var/tmp', '/home/ada']));
+});
+
+test('node selection: the template’s labels, tolerations, and the kernel profile', () => {
+  const { spec } = podOf(
+    render({
+      nodeSelector: { pool: 'dev' },
+      kernelProfile: 'elastic',
+      tolerations: [{ key: 'dev', operator: 'Exists', tolerationSeconds: '30' }],
+    }),
+  );
+  expect(spec.nodeSelector).toEqual({ pool: 'dev', 'cde.dev/kernel-profile.elastic': 'ready' });
+  expect(spec.tolerations).toEqual([{ key: 'dev', operator: 'Exists', tolerationSeconds: 30 }]);
+});
+
+test('a service has a Deployment, a Service, and a volume that is not the workspace’s', () => {
+  const objects = render({
+    services: [
+      { name: 'db', image: 'pg:16', ports: [5432], env: { A: 1 }, storage: { path: '/data', size: '5Gi' } },
+    ],
+  });
+  expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual(
+    expect.arrayContaining([
+      'PersistentVolumeClaim db-data',
+      'Deployment db',
+      'Service db',
+      'Service workspace',
+    ]),
+  );
+  const { template, strategy } = find(objects, 'Deployment', 'db').spec as any;
+  expect(strategy).toEqual({ type: 'Recreate' });
+  expect(template.spec.containers[0]).toMatchObject({
+    env: [{ name: 'A', value: '1' }],
+    volumeMounts: [{ name: 'data', mountPath: '/data' }],
+  });
+  expect(objects.at(-1)!.kind).toBe('StatefulSet');
+});
+
+test('services lie where the workspace does, and are nobody’s root where that is not permitted', () => {
+  const service = {
+    name: 'db',
+    image: 'pg:16',
+    ready: { port: 5432 },
+    storage: { path: '/data', size: '1Gi' },
+  };
+  const of = (section: object) =>
+    (find(render({ services: [service], ...section } as never), 'Deployment', 'db').spec as any).template;
+  const { spec, metadata } = of({ nodeSelector: { pool: 'dev' }, pullSecrets: ['registries/shop'] });
+  expect(spec).toMatchObject({
+    nodeSelector: { pool: 'dev' },
+    imagePullSecrets: [{ name: 'shop' }],
+    automountServiceAccountToken: false,
+    securityContext: { seccompProfile: { type: 'RuntimeDefault' } },
+    containers: [{ readinessProbe: { tcpSocket: { port: 5432 } } }],
+  });
+  // By these its pod is watched.
+  expect(metadata.labels).toMatchObject({ app: 'service-db', 'cde.dev/workspace': 'w1' });
+  expect(of({ podSecurity: 'restricted' }).spec).toMatchObject({
+    securityContext: { fsGroup: 1000, seccompProfile: { type: 'RuntimeDefault' } },
+    containers: [
+      {
+        securityContext: {
+          allowPrivilegeEscalation: false,
+          capabilities: { drop: ['ALL'] },
+          runAsNonRoot: true,
+        },
+      },
+    ],
+  });
+  expect(of({ services: [{ ...service, user: 999 }] }).spec).toMatchObject({
+    securityContext: { fsGroup: 999 },
+    containers: [{ securityContext: { runAsUser: 999 } }],
+  });
+});
+
+test('the admin’s manifests get our namespace and labels and keep all else; another namespace is refused', () => {
+  const manifest = {
+    apiVersion: 'apps/v1',
+    kind: 'Deployment',
+    metadata: { name: 'stack', labels: { team: 'x', 'cde.dev/workspace': 'forged' } },
+    spec: { replicas: 3 },
+  };
+  const found = find(render({}, { manifests: [manifest] }), 'Deployment', 'stack');
+  expect(found).toMatchObject({
+    metadata: { namespace: 'cde-ada-web', labels: { team: 'x', 'cde.dev/workspace': 'w1' } },
+    spec: { replicas: 3 },
+  });
+  const foreign = { ...manifest, metadata: { name: 'stack', namespace: 'kube-system' } };
+  expect(() => render({}, { manifests: [foreign] })).toThrow(MoveFailure);
+});
+
+test('the home’s claim names the volume that the home is on', () => {
+  expect(find(render({ storageClass: 'fast' }), 'PersistentVolumeClaim', 'home').spec as any).toEqual({
+    accessModes: ['ReadWriteOnce'],
+    resources: { requests: { storage: '20Gi' } },
+    storageClassName: 'fast',
+  });
+  const homeVolume = { name: 'pv-1', size: '30Gi', storageClass: '' };
+  expect(
+    find(render({ storageClass: 'fast' }, {}, { homeVolume }), 'PersistentVolumeClaim', 'home').spec,
+  ).toEqual({
+    accessModes: ['ReadWriteOnce'],
+    resources: { requests: { storage: '30Gi' } },
+    volumeName: 'pv-1',
+    storageClassName: '',
+  });
+});
+
+test('egress: all but the cloud’s metadata; or only DNS, the namespace and the server', () => {
+  const egress = (section: object, options = {}) =>
+    (find(render(section as never, {}, options), 'NetworkPolicy', 'cde').spec as any).egress as any[];
+  expect(JSON.stringify(egress({}))).toContain('169.254.169.254/32');
+  const closed = egress(
+    { egress: 'namespace' },
+    { reach: [{ cidr: '10.0.0.1/32', port: 7080 }, { namespace: 'cde-system' }] },
+  );
+  expect(JSON.stringify(closed)).not.toContain('0.0.0.0/0');
+  expect(closed.slice(2)).toEqual([
+    { to: [{ ipBlock: { cidr: '10.0.0.1/32' } }], ports: [{ protocol: 'TCP', port: 7080 }] },
+    { to: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': 'cde-system' } } }] },
+  ]);
+});
+
+test('destinations: addresses as they are, a Service by its namespace, what does not resolve left out', async () => {
+  expect(
+    await destinationsOf([
+      'http://10.1.2.3:7080',
+      'https://10.1.2.3',
+      'http://[fd00::1]:7090',
+      'http://cde.cde-system.svc.cluster.local:7080',
+      'http://nobody.invalid',
+    ]),
+  ).toEqual([
+    { cidr: '10.1.2.3/32', port: 7080 },
+    { cidr: '10.1.2.3/32', port: 443 },
+    { cidr: 'fd00::1/128', port: 7090 },
+    { namespace: 'cde-system' },
+  ]);
+});
+
+test('names: readable, never too long, and another when the first is taken', () => {
+  expect(namespaceName('ada', 'web', 'w1')).toBe('cde-ada-web');
+  const long = namespaceName('a'.repeat(40), 'b'.repeat(40), 'w1');
+  expect(long.length).toBeLessThanOrEqual(63);
+  expect(long).toMatch(/^cde-a+-b*-?[0-9a-f]{6}$/);
+  expect(namespaceName('a'.repeat(40), 'b'.repeat(40), 'w2')).not.toBe(long);
+  expect(namespaceName('ada', 'web', 'w1', true)).toMatch(/^cde-ada-web-[0-9a-f]{6}$/);
+  expect(namespaceName('Ada.L', 'web', 'w1')).toBe('cde-ada-l-web');
+});

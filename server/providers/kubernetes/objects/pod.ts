@@ -1,0 +1,204 @@
+import { agentEnvironment } from '@cde/api/agent.ts';
+import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
+import { annotations, kernelProfileLabel } from '../api/names.ts';
+import type { Plan } from '../prepare/plan.ts';
+
+/** Where the agent lies in every workspace; Node's loader in the agent's image has this path. */
+const agentFolder = '/opt/cde';
+const etcVolume = '/cde-etc';
+const volume = '/cde-volume';
+
+/** Of volumes whose user is the image's, and not known: they belong to a group that the pod's processes are in. */
+export const sharedGroup = 1000;
+
+export const homeOf = (owner: string): string => `/home/${owner}`;
+
+const quantity = (value: string | number | undefined): string | undefined =>
+  value === undefined ? undefined : String(value);
+
+/** Limits and requests, as api/templates.ts says: half of the cores and all of the memory are requested. */
+export function resourcesOf(wanted: {
+  cpus?: string | number | undefined;
+  memory?: string | number | undefined;
+  requests?: { cpus?: string | number | undefined; memory?: string | number | undefined } | undefined;
+}) {
+  const millis = wanted.cpus === undefined ? undefined : milliCores(wanted.cpus);
+  const halfCpus = millis === undefined ? undefined : `${Math.max(1, Math.round(millis / 2))}m`;
+  const present = (values: Record<string, string | undefined>) =>
+    Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  return {
+    limits: present({ cpu: quantity(wanted.cpus), memory: quantity(wanted.memory) }),
+    requests: present({
+      cpu: quantity(wanted.requests?.cpus) ?? halfCpus,
+      memory: quantity(wanted.requests?.memory ?? wanted.memory),
+    }),
+  };
+}
+
+/** Thousandths of a core: of `2`, `0.5` or `500m`. */
+const milliCores = (cpus: string | number): number =>
+  String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) : Number(cpus) * 1000;
+
+/** The profile of the container runtime: Kubernetes' own default is none at all. Privileged templates choose themselves. */
+export const seccomp = ({ podSecurity }: KubernetesSection) =>
+  podSecurity === 'privileged' ? {} : { seccompProfile: { type: 'RuntimeDefault' } };
+
+/** Set-uid programs make nobody root, unless a template says so. */
+export const noPrivilegeEscalation = ({ podSecurity }: KubernetesSection) =>
+  podSecurity === 'privileged' ? {} : { allowPrivilegeEscalation: false };
+
+/** Where pods of a template may run, and with which credentials their images are pulled. */
+export const placement = (section: KubernetesSection, kernelProfile?: string) => ({
+  ...(section.pullSecrets.length > 0 && {
+    imagePullSecrets: section.pullSecrets.map((secret) => ({ name: secret.split('/')[1] })),
+  }),
+  nodeSelector: {
+    ...section.nodeSelector,
+    ...(kernelProfile && { [kernelProfileLabel(kernelProfile)]: 'ready' }),
+  },
+  ...(section.tolerations.length > 0 && {
+    tolerations: section.tolerations.map(({ tolerationSeconds, ...toleration }) => ({
+      ...toleration,
+      ...(tolerationSeconds !== undefined && { tolerationSeconds: Number(tolerationSeconds) }),
+    })),
+  }),
+});
+
+/** The pod of a workspace: the agent copied in, the home made ready, then the agent in the template's image. */
+export function workspacePod(
+  spec: WorkspaceSpec,
+  section: KubernetesSection,
+  launch: AgentLaunch,
+  options: { agentImage: string; agentPullPolicy?: string; hostnameOverride?: boolean },
+): { metadata: object; spec: object } {
+  const home = homeOf(spec.owner);
+  const restricted = section.podSecurity === 'restricted';
+  const uid = section.user === 'image' ? null : Number(section.user);
+  const asUser = uid === null ? {} : { runAsUser: uid, runAsGroup: uid };
+  const strict = restricted
+    ? {
+        allowPrivilegeEscalation: false,
+        capabilities: { drop: ['ALL'] },
+        runAsNonRoot: true,
+      }
+    : noPrivilegeEscalation(section);
+  // Root can make a fresh volume the developer's, whichever way the storage hands it over, and copy all of /etc.
+  const asRoot = !restricted && uid !== null;
+  const plan: Plan = {
+    owner: spec.owner,
+    uid,
+    volume,
+    home,
+    etc: `${etcVolume}/etc`,
+    wholeEtc: asRoot,
+  };
+  const cde = { name: 'cde', mountPath: agentFolder };
+  const pull = section.pullPolicy && { imagePullPolicy: section.pullPolicy };
+  // A pod counts in the quota for the largest of its init containers: not for more cores than the workspace has.
+  const millis = Math.min(1000, section.cpus === undefined ? 1000 : milliCores(section.cpus));
+  const small = {
+    requests: { cpu: `${Math.min(10, millis)}m`, memory: '64Mi' },
+    limits: { cpu: `${millis}m`, memory: '256Mi' },
+  };
+  const scratch = section.readOnlyRoot ? ['tmp', 'run', 'var-tmp'] : [];
+  return {
+    metadata: {
+      labels: { app: 'workspace' },
+      annotations: {
+        [annotations.build]: launch.buildId,
+        // Nobody wants to be moved to a cheaper node in the middle of their work.
+        'cluster-autoscaler.kubernetes.io/safe-to-evict': 'false',
+        'karpenter.sh/do-not-disrupt': 'true',
+      },
+    },
+    spec: {
+      // A StatefulSet gives its pods names of its own as `hostname`.
+      ...(options.hostnameOverride && { hostnameOverride: spec.name }),
+      serviceAccountName: 'developer',
+      enableServiceLinks: false,
+      // The first process of the pod collects what daemons leave behind; the agent does not.
+      shareProcessNamespace: true,
+      // The agent hangs up its sessions within 3 s.
+      terminationGracePeriodSeconds: 10,
+      securityContext: {
+        // A volume that nobody as root makes the developer's. Elsewhere not: on a volume that changes hands it gives
+        // all files to the group, and ssh then refuses its keys.
+        ...(!asRoot && { fsGroup: uid ?? sharedGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
+        ...seccomp(section),
+      },
+      ...placement(section, section.kernelProfile),
+      initContainers: [
+        {
+          name: 'agent',
+          image: options.agentImage,
+          ...(options.agentPullPolicy && { imagePullPolicy: options.agentPullPolicy }),
+          command: [`${agentFolder}/node`, `${agentFolder}/install.mjs`, '/target'],
+          resources: small,
+          securityContext: { ...strict, ...(restricted && { runAsUser: uid ?? 65534 }) },
+          volumeMounts: [{ name: 'cde', mountPath: '/target' }],
+        },
+        {
+          name: 'prepare',
+          image: section.image,
+          ...pull,
+          command: [`${agentFolder}/node`, `${agentFolder}/prepare.mjs`],
+          env: [{ name: 'CDE_PREPARE', value: JSON.stringify(plan) }],
+          resources: small,
+          terminationMessagePolicy: 'FallbackToLogsOnError',
+          securityContext: asRoot ? { ...strict, runAsUser: 0, runAsGroup: 0 } : { ...strict, ...asUser },
+          volumeMounts: [cde, { name: 'home', mountPath: volume }, { name: 'etc', mountPath: etcVolume }],
+        },
+      ],
+      containers: [
+        {
+          name: 'workspace',
+          image: section.image,
+          ...pull,
+          command: [`${agentFolder}/node`, `${agentFolder}/agent.mjs`],
+          workingDir: home,
+          env: [
+            { name: 'HOME', value: home },
+            { name: agentEnvironment.serverUrl, value: launch.serverUrl },
+            {
+              name: agentEnvironment.token,
+              valueFrom: { secretKeyRef: { name: 'cde-agent', key: 'token' } },
+            },
+          ],
+          resources: resourcesOf(section),
+          securityContext: {
+            ...strict,
+            ...(section.allowPrivilegeEscalation && !restricted && { allowPrivilegeEscalation: true }),
+            ...asUser,
+            ...(section.readOnlyRoot && { readOnlyRootFilesystem: true }),
+          },
+          volumeMounts: [
+            { ...cde, readOnly: true },
+            { name: 'home', mountPath: home, subPath: 'home' },
+            ...(plan.wholeEtc
+              ? [
+                  {
+                    name: 'etc',
+                    mountPath: '/etc',
+                    subPath: 'etc',
+                    ...(section.readOnlyRoot && { readOnly: true }),
+                  },
+                ]
+              : ['passwd', 'group'].map((name) => ({
+                  name: 'etc',
+                  mountPath: `/etc/${name}`,
+                  subPath: `etc/${name}`,
+                }))),
+            ...scratch.map((name) => ({ name, mountPath: `/${name.replace('-', '/')}` })),
+          ],
+        },
+      ],
+      volumes: [
+        { name: 'cde', emptyDir: {} },
+        { name: 'etc', emptyDir: {} },
+        ...scratch.map((name) => ({ name, emptyDir: {} })),
+        { name: 'home', persistentVolumeClaim: { claimName: 'home' } },
+      ],
+    },
+  };
+}

@@ -1,0 +1,178 @@
+import type { KubeObject } from '../api/client.ts';
+import { explainRejection } from './admission.ts';
+import { explainClaims, unboundClaim } from './claims.ts';
+import { explainContainers } from './containers.ts';
+import { describeDisruption, describeEnd, describeGone, isLost } from './ends.ts';
+import { explainMounts, explainSandbox } from './mounts.ts';
+import { type EventRecord, newest, type PodSnapshot, type Reason, readEvents, readPod } from './reading.ts';
+import { explainUnschedulable } from './scheduling.ts';
+
+/** What a start has come to, as the watches know it. */
+export interface Start {
+  pod: KubeObject | null;
+  /** Of the namespace, any order. */
+  events: KubeObject[];
+  /** The claims that the pod mounts. */
+  claims: KubeObject[];
+  /** The one that makes the pod. */
+  statefulSet: KubeObject | null;
+  /** The end of the log of the container that crashed, if it was read. */
+  lastLines?: string;
+  /** When what is started was applied: refusals from before are not about it. */
+  since?: Date;
+  now?: Date;
+}
+
+/** Within this time the maker of pods has tried with what was applied: what is refused still, is refused. */
+const retryMs = 15_000;
+
+/**
+ * Why a start does not get on, in the words of the cluster; null while it does, or nothing is known. The first
+ * cause is named, never what followed from it: things are looked at in the order in which they happen, and what
+ * has been passed is not looked at.
+ */
+export function explain(input: Start): Reason | null {
+  const events = readEvents(input.events);
+  if (!input.pod) return explainMissingPod(input, events);
+  const pod = readPod(input.pod);
+  const endReason = explainEnded(pod, events);
+  if (endReason) return endReason;
+  const lost = input.claims.find(
+    (claim) => (claim.status as { phase?: string } | undefined)?.phase === 'Lost',
+  );
+  if (lost) return explainClaims([lost], events);
+  if (!pod.spec.nodeName) return explainUnscheduled(pod, input.claims, events);
+  // Once a container was begun, volumes and sandbox are there, whatever old events say.
+  const hasStarted = [...pod.inits, ...pod.containers].some(
+    ({ state, lastState }) =>
+      state?.running ||
+      state?.terminated ||
+      lastState?.terminated ||
+      (state?.waiting && !['ContainerCreating', 'PodInitializing'].includes(state.waiting.reason ?? '')),
+  );
+  const prepared = hasStarted || pod.condition('PodReadyToStartContainers')?.status === 'True';
+  if (!prepared) {
+    const reason = explainMounts(pod, events) ?? explainSandbox(pod, events);
+    if (reason) return reason;
+  }
+  return explainContainers(pod, events, input.lastLines);
+}
+
+/** Why compute of ours ended or was replaced. With the namespace's events more is known of a node. */
+export function explainEnd(pod: KubeObject, events: KubeObject[] = []): string {
+  return describeEnd(readPod(pod), readEvents(events));
+}
+
+/**
+ * Why a pod that is not there any more (or has a successor of the same name) ended, by what events still tell:
+ * its maker replaces a pod that was evicted within milliseconds. Null when they tell nothing.
+ */
+export function explainGone(
+  pod: { name: string; uid?: string | undefined },
+  events: KubeObject[],
+): string | null {
+  return describeGone(pod, readEvents(events));
+}
+
+/** There is no pod: its maker says why, or nothing can mount what is not there. */
+function explainMissingPod({ statefulSet, claims, since, now }: Start, events: EventRecord[]): Reason | null {
+  if (statefulSet) {
+    const { status, metadata } = statefulSet;
+    const seen = (status as { observedGeneration?: number } | undefined)?.observedGeneration ?? 0;
+    const mine = events.filter(
+      (event) =>
+        event.of.kind === 'StatefulSet' &&
+        event.of.name === metadata.name &&
+        (!event.of.uid || event.of.uid === metadata.uid),
+    );
+    const failed = newest(mine, (event) => event.reason === 'FailedCreate');
+    const made = newest(mine, (event) => event.reason === 'SuccessfulCreate');
+    // Its controller has not seen the newest version yet: what it says is about the one before.
+    const current = seen >= (metadata.generation ?? 0) && (!since || (failed?.at ?? 0) >= wholeSecond(since));
+    if (failed && current && failed.at >= (made?.at ?? 0)) {
+      const match =
+        /^create (?:Pod (\S+)|Claim (\S+) for Pod \S+) in StatefulSet \S+ failed error: (.*)$/is.exec(
+          failed.message,
+        );
+      const what = match?.[2] ? `volume claim ${match[2]}` : `pod ${match?.[1] ?? ''}`.trim();
+      const reason = explainRejection(what, match?.[3] ?? failed.message);
+      // Events tell whole seconds: one of the same second may be about what was there before.
+      const sure =
+        !since || failed.at > since.getTime() || (now && now.getTime() - since.getTime() > retryMs) || false;
+      return { ...reason, fatal: reason.fatal && sure };
+    }
+  }
+  return explainClaims(claims, events);
+}
+const wholeSecond = (moment: Date) => Math.floor(moment.getTime() / 1000) * 1000;
+
+function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
+  const disruption = describeDisruption(pod, events);
+  if (disruption) {
+    const lost = newest(events, (event) => event.of.uid === pod.uid && event.reason === 'NodeNotReady');
+    const isNodeLost =
+      lost !== undefined &&
+      isLost(
+        pod,
+        events.filter(({ of }) => of.uid === pod.uid),
+        lost,
+      );
+    if (pod.status.reason === 'SysctlForbidden')
+      return {
+        code: 'node-refused',
+        message: `${disruption}.`,
+        hint: "An administrator can allow it on the nodes (kubelet's allowedUnsafeSysctls), or the template does without.",
+        fault: 'user',
+        fatal: true,
+      };
+    if (pod.deletedAt && !isNodeLost)
+      return {
+        code: 'pod-ending',
+        message: `${disruption}; its pod is still ending.`,
+        hint: 'A new one is made when it is gone.',
+        fault: 'system',
+        fatal: false,
+      };
+    return {
+      code: isNodeLost ? 'node-lost' : pod.status.reason === 'Evicted' ? 'evicted' : 'disrupted',
+      message: `${disruption}.`,
+      detail: pod.status.message ?? pod.condition('DisruptionTarget')?.message ?? lost?.message ?? '',
+      hint: isNodeLost
+        ? 'If the node comes back, it goes on there; else the pod moves after some minutes, or when an administrator removes the node.'
+        : 'The cluster makes a new pod by itself.',
+      fault: 'system',
+      fatal: false,
+    };
+  }
+  if (pod.deletedAt)
+    return {
+      code: 'pod-ending',
+      message: `The pod ${pod.name} is still ending${pod.spec.nodeName ? ` on the node ${pod.spec.nodeName}` : ''}.`,
+      hint: 'A new one is made when it is gone.',
+      fault: 'system',
+      fatal: false,
+    };
+  return null;
+}
+
+/** No node has it yet: its volumes come first, then what the scheduler says. */
+function explainUnscheduled(pod: PodSnapshot, claims: KubeObject[], events: EventRecord[]): Reason | null {
+  const scheduled = pod.condition('PodScheduled');
+  const said =
+    scheduled?.message ??
+    newest(events, (event) => event.of.uid === pod.uid && event.reason === 'FailedScheduling')?.message ??
+    '';
+  if (scheduled?.reason === 'SchedulingGated')
+    return {
+      code: 'scheduling-gated',
+      message: 'Something in the cluster holds the pod back (scheduling gates).',
+      detail: JSON.stringify((pod.spec as { schedulingGates?: unknown }).schedulingGates ?? said),
+      hint: 'An administrator of the cluster knows what sets gates on pods.',
+      fault: 'system',
+      fatal: false,
+    };
+  const claim = explainClaims(claims, events);
+  if (claim) return claim;
+  if (/unbound immediate PersistentVolumeClaims/.test(said)) return unboundClaim(claims, said);
+  return said ? explainUnschedulable(pod, said) : null;
+}

@@ -1,0 +1,73 @@
+import type { ProviderError } from '../../provider.ts';
+import { type KubeClient, KubeError, type KubeObject } from '../api/client.ts';
+import { kernelProfileLabel } from '../api/names.ts';
+
+/** noded's own words on a node, by profile: noded/report.ts. */
+interface NodedReport {
+  profiles?: Record<string, { state?: string; message?: string }>;
+  fault?: string;
+}
+
+function readNodedReport(node: KubeObject): NodedReport {
+  try {
+    return (JSON.parse(node.metadata.annotations?.['cde.dev/kernel-profiles'] ?? '{}') ?? {}) as NodedReport;
+  } catch {
+    return {};
+  }
+}
+
+/** As many nodes with their reasons as a person reads. */
+const maxNodesListed = 3;
+
+/** In words, why none of the nodes keeps the profile; null when one does. */
+export function describeKernelProfile(profile: string, nodes: KubeObject[]): ProviderError | null {
+  if (nodes.some(({ metadata }) => metadata.labels?.[kernelProfileLabel(profile)] === 'ready')) return null;
+  const reasons = nodes.flatMap((node) => {
+    const { profiles, fault } = readNodedReport(node);
+    const why = profiles?.[profile]?.message ?? (profiles?.[profile] ? undefined : fault);
+    return why ? [`${node.metadata.name}: ${why}`] : [];
+  });
+  const known = new Set(nodes.flatMap((node) => Object.keys(readNodedReport(node).profiles ?? {})));
+  return {
+    code: 'kernel-profile-missing',
+    message: `No node of the cluster keeps the kernel profile ${profile}.`,
+    ...(reasons.length > 0 && {
+      detail: `${reasons.slice(0, maxNodesListed).join('\n')}${reasons.length > maxNodesListed ? `\nand ${reasons.length - maxNodesListed} more` : ''}`,
+    }),
+    hint:
+      reasons.length > 0
+        ? 'An administrator can put right what noded says against it (noded.profiles of the chart).'
+        : `An administrator adds it to noded.profiles of the chart${known.size > 0 ? `; there are: ${[...known].sort().join(', ')}` : ''}. See docs/kernel-profiles.md.`,
+    fault: 'user',
+  };
+}
+
+/** A thousand pods that wait for the same nodes ask about them together. */
+const cacheMs = 15_000;
+const cache = new WeakMap<KubeClient, Map<string, { at: number; answer: Promise<ProviderError | null> }>>();
+
+/**
+ * Why no node of the cluster keeps the profile; null when one does, and where the server may not see nodes. Asks
+ * the cluster at most every 15 s.
+ */
+export function explainKernelProfile(client: KubeClient, profile: string): Promise<ProviderError | null> {
+  const answers = cache.get(client) ?? new Map();
+  cache.set(client, answers);
+  const before = answers.get(profile);
+  if (before && performance.now() - before.at < cacheMs) return before.answer;
+  const answer = findProblem(client, profile);
+  answers.set(profile, { at: performance.now(), answer });
+  answer.catch(() => answers.delete(profile));
+  return answer;
+}
+
+async function findProblem(client: KubeClient, profile: string): Promise<ProviderError | null> {
+  const nodes = { apiVersion: 'v1', kind: 'Node' };
+  try {
+    const ready = await client.list({ ...nodes, labels: `${kernelProfileLabel(profile)}=ready` });
+    return ready.length > 0 ? null : describeKernelProfile(profile, await client.list(nodes));
+  } catch (error) {
+    if (error instanceof KubeError && error.status === 403) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,495 @@
+import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
+import { createServer, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { hostname as machine } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { KubeObject } from '../api/client.ts';
+import { openTestCluster, type TestCluster } from '../testing/cluster.ts';
+import { type FailureScenario, failureScenarios, statefulSetOf } from '../testing/failure-scenarios.ts';
+import { explain, explainEnd, explainGone } from './explain.ts';
+import type { Reason } from './reading.ts';
+
+/**
+ * Each thing that goes wrong, made to go wrong on a real cluster. With CDE_CAPTURE=1 what was seen is kept in
+ * testing/*.json, for reasons.test.ts.
+ */
+const unique = `reasons-${process.pid}-${Date.now().toString(36)}`;
+const forMs = 150_000;
+const folder = join(import.meta.dirname, '../testing');
+
+let cluster: TestCluster;
+let registry: Server;
+let all: FailureScenario[];
+const clusterWide: KubeObject[] = [];
+
+/** Says no as registries do. */
+function makeRegistry(): Server {
+  return createServer((request, reply) => {
+    const path = request.url ?? '';
+    const say = (status: number, code: string, message: string) =>
+      reply
+        .writeHead(status, { 'content-type': 'application/json' })
+        .end(JSON.stringify({ errors: [{ code, message }] }));
+    if (path.includes('/secret/')) say(403, 'DENIED', 'requested access to the resource is denied');
+    else if (path === '/v2/') reply.writeHead(200).end('{}');
+    else say(404, 'MANIFEST_UNKNOWN', 'manifest unknown');
+  }).listen(0, '127.0.0.1');
+}
+const namespaceOf = (name: string) => `${unique}-${name}`;
+
+// Names are needed before anything runs: the registry's port is put in later.
+const names = failureScenarios(unique, 'REGISTRY');
+
+beforeAll(async () => {
+  cluster = await openTestCluster();
+  registry = makeRegistry();
+  await once(registry, 'listening');
+  all = failureScenarios(unique, `127.0.0.1:${(registry.address() as AddressInfo).port}`);
+});
+afterAll(async () => {
+  for (const object of clusterWide) await cluster.removeObject(object);
+  for (const namespace of await cluster.list({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    labels: `cde.dev/test=${unique}`,
+  }))
+    await cluster.removeObject(namespace);
+  registry?.close();
+});
+
+async function inNamespace(namespace: string, object: KubeObject): Promise<void> {
+  const { clusterWide: wide, ...metadata } = object.metadata as KubeObject['metadata'] & {
+    clusterWide?: boolean;
+  };
+  const made = { ...object, metadata: { ...metadata, ...(!wide && { namespace }) } };
+  if (wide) clusterWide.push(made);
+  await cluster.create(made);
+}
+
+interface Seen {
+  input: {
+    pod: KubeObject | null;
+    events: KubeObject[];
+    claims: KubeObject[];
+    statefulSet: KubeObject | null;
+  };
+  lastLines?: string;
+}
+async function look(namespace: string, log?: string): Promise<Seen> {
+  const [pod, statefulSet, claims, events] = await Promise.all([
+    cluster.getPod(namespace, 'agent-0'),
+    cluster.get({ apiVersion: 'apps/v1', kind: 'StatefulSet', namespace, name: 'agent' }),
+    cluster.list({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace }),
+    cluster.list({ apiVersion: 'v1', kind: 'Event', namespace }),
+  ]);
+  const input = { pod, events, claims, statefulSet };
+  if (!log || !pod) return { input };
+  const read = (previous: boolean) =>
+    cluster.logs(namespace, 'agent-0', { container: log, tailLines: 20, previous }).catch(() => '');
+  const lines = (await read(false)) || (await read(true));
+  return { input, ...(lines && { lastLines: lines }) };
+}
+
+/** What reasons read of an object; the rest tells of the machine, or nothing. */
+function trimmed(object: KubeObject): KubeObject {
+  const unwanted = new Set([
+    ...['managedFields', 'resourceVersion', 'selfLink', 'generateName', 'labels', 'ownerReferences'],
+    ...['hostIP', 'hostIPs', 'podIP', 'podIPs', 'containerID', 'imageID', 'allocatedResources', 'qosClass'],
+    ...[
+      'tolerations',
+      'dnsPolicy',
+      'schedulerName',
+      'volumes',
+      'volumeMounts',
+      'securityContext',
+      'readinessProbe',
+    ],
+    ...[
+      'terminationMessagePath',
+      'terminationMessagePolicy',
+      'enableServiceLinks',
+      'preemptionPolicy',
+      'priority',
+    ],
+    ...[
+      'imagePullPolicy',
+      'command',
+      'user',
+      'hostname',
+      'serviceAccount',
+      'lastProbeTime',
+      'action',
+      'eventTime',
+    ],
+  ]);
+  const text = JSON.stringify(object, (key, value) => (unwanted.has(key) ? undefined : value));
+  const { nodeName } = (object.spec ?? {}) as { nodeName?: string };
+  return JSON.parse(
+    [nodeName, 'cde-test']
+      .filter((name) => name !== undefined)
+      .reduce(
+        (all, name) => all.replaceAll(`"${name}"`, '"n1"').replaceAll(` to ${name}"`, ' to n1"'),
+        text.replace(/127\.0\.0\.1:\d{4,5}\//g, 'registry.example.com/'),
+      )
+      .replaceAll(`${unique}-`, 'cde-')
+      .replaceAll(unique, 'cde')
+      .replaceAll(machine(), 'n1'),
+  ) as KubeObject;
+}
+function keep(name: string, seen: Seen, ended = false): void {
+  if (!process.env.CDE_CAPTURE) return;
+  const { pod, events, claims, statefulSet } = seen.input;
+  const input = {
+    pod: pod && trimmed(pod),
+    events: events.map(trimmed),
+    claims: claims.map(trimmed),
+    statefulSet: statefulSet && trimmed({ ...statefulSet, spec: {} }),
+  };
+  const lines = seen.lastLines !== undefined && { lastLines: seen.lastLines };
+  const reason = explain({ ...input, ...lines });
+  const expected = reason && { code: reason.code, message: reason.message, fatal: reason.fatal };
+  const end = ended && { end: explainEnd(input.pod!, input.events) };
+  writeFileSync(
+    join(folder, `${name}.json`),
+    `${JSON.stringify({ expected, ...end, ...lines, input }, null, 2)}\n`,
+  );
+}
+
+async function until<T>(
+  read: () => Promise<T>,
+  done: (value: T) => boolean,
+  what: (value: T) => unknown,
+): Promise<T> {
+  const deadline = Date.now() + forMs;
+  for (;;) {
+    const value = await read();
+    if (done(value)) return value;
+    if (Date.now() > deadline) throw new Error(`still ${JSON.stringify(what(value))}`);
+    await new Promise((resolve) => setTimeout(resolve, 500));
+  }
+}
+/** Only warnings are watched: they have to do. */
+const explained = ({ input, lastLines }: Seen): Reason | null =>
+  explain({
+    ...input,
+    events: input.events.filter(({ type }) => type === 'Warning'),
+    ...(lastLines !== undefined && { lastLines }),
+  });
+
+async function provoke(one: FailureScenario): Promise<string> {
+  const namespace = namespaceOf(one.name);
+  await cluster.create({
+    apiVersion: 'v1',
+    kind: 'Namespace',
+    metadata: { name: namespace, labels: { 'cde.dev/test': unique, ...one.labels } },
+  });
+  for (const object of one.before ?? []) {
+    await inNamespace(namespace, object);
+    // A pod made before the quota's controller has looked is counted minutes later.
+    if (object.kind === 'ResourceQuota')
+      await until(
+        () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
+        (quota) => (quota?.status as { hard?: object } | undefined)?.hard !== undefined,
+        (quota) => quota?.status,
+      );
+  }
+  if (one.claim)
+    await inNamespace(namespace, {
+      apiVersion: 'v1',
+      kind: 'PersistentVolumeClaim',
+      metadata: { name: 'home' },
+      spec: one.claim,
+    });
+  if (one.before?.some(({ kind }) => kind === 'ResourceQuota'))
+    await until(
+      () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
+      (quota) => {
+        const { hard, used } = (quota?.status ?? {}) as { hard?: object; used?: Record<string, string> };
+        const held = one.before?.some(({ kind }) => kind === 'Pod') ? used?.pods === '1' : true;
+        return hard !== undefined && held;
+      },
+      (quota) => quota?.status,
+    );
+  // What refuses pods takes effect a moment after it was made.
+  if (one.labels)
+    await until(
+      () =>
+        cluster
+          .apply(
+            {
+              apiVersion: 'v1',
+              kind: 'Pod',
+              metadata: { name: 'probe', namespace },
+              spec: { containers: [{ name: 'probe', image: 'x' }] },
+            },
+            { dryRun: true },
+          )
+          .then(
+            () => false,
+            () => true,
+          ),
+      (refused) => refused,
+      () => 'not refused',
+    );
+  await inNamespace(namespace, statefulSetOf(one));
+  return namespace;
+}
+
+describe('each thing that goes wrong is named', { concurrent: true, timeout: forMs + 30_000 }, () => {
+  test.each(names.map(({ name }) => name))('%s', async (name) => {
+    const one = all.find((it) => it.name === name)!;
+    const namespace = await provoke(one);
+    const seen = await until(
+      () => look(namespace, one.log),
+      (value) => {
+        const reason = explained(value);
+        return (
+          reason?.code === one.code &&
+          one.message.test(reason.message) &&
+          (!one.log || value.lastLines !== undefined)
+        );
+      },
+      explained,
+    );
+    keep(name, seen, one.end !== undefined);
+    const reason = explained(seen)!;
+    expect(reason.fatal).toBe(one.fatal);
+    if (one.end) expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(one.end);
+  });
+});
+
+/** A workspace's StatefulSet that runs, for what then befalls its pod. */
+async function running(
+  name: string,
+  more: Partial<FailureScenario> = {},
+): Promise<{ namespace: string; uid: string }> {
+  const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more });
+  const pod = await until(
+    () => cluster.getPod(namespace, 'agent-0'),
+    (found) => (found?.status as { phase?: string })?.phase === 'Running',
+    (found) => found?.status,
+  );
+  return { namespace, uid: pod!.metadata.uid! };
+}
+// Its process ends only when it is killed, so that the end of the pod can be seen.
+const stubborn = {
+  pod: { terminationGracePeriodSeconds: 20 },
+  container: { command: ['/bin/sh', '-c', 'trap "" TERM; while :; do sleep 1; done'] },
+};
+
+describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs }, () => {
+  test('running: nothing', async () => {
+    const { namespace } = await running('fine');
+    const seen = await until(
+      () => look(namespace),
+      ({ input }) => explained({ input }) === null,
+      explained,
+    );
+    keep('fine', seen);
+  });
+
+  test('drained', async () => {
+    const { namespace } = await running('drained', stubborn);
+    await cluster.evict(namespace, 'agent-0');
+    const seen = await look(namespace);
+    keep('drained', seen, true);
+    expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(/^The node \S+ was drained$/);
+  });
+
+  test('deleted by somebody', async () => {
+    const { namespace } = await running('deleted', stubborn);
+    await cluster.remove({ apiVersion: 'v1', kind: 'Pod', name: 'agent-0', namespace });
+    const seen = await look(namespace);
+    keep('deleted', seen, true);
+    expect(explained(seen)).toMatchObject({ code: 'pod-ending', fatal: false });
+    expect(explainEnd(seen.input.pod!, seen.input.events)).toBe('The pod was deleted, not by cde');
+  });
+
+  test('evicted for its disk: the pod is replaced at once, and its event tells', async () => {
+    const { namespace, uid } = await running('evicted', {
+      pod: { volumes: [{ name: 'scratch', emptyDir: { sizeLimit: '1Mi' } }] },
+      container: {
+        command: ['/bin/sh', '-c', 'head -c 5000000 /dev/urandom > /scratch/file; exec sleep 1000'],
+        volumeMounts: [{ name: 'scratch', mountPath: '/scratch' }],
+      },
+    });
+    const seen = await until(
+      () => look(namespace),
+      ({ input }) => input.pod !== null && input.pod.metadata.uid !== uid,
+      ({ input }) => input.events.map((event) => `${event.reason}: ${event.message}`),
+    );
+    keep('evicted', seen);
+    expect(explainGone({ name: 'agent-0', uid }, seen.input.events)).toBe(
+      'Evicted: its scratch volume scratch grew beyond 1Mi',
+    );
+  });
+
+  test('preempted', async () => {
+    const resource = `cde.dev/${unique}`;
+    const [node] = await cluster.list({ apiVersion: 'v1', kind: 'Node' });
+    const setCapacity = (value: string | null) =>
+      cluster.patch(
+        { apiVersion: 'v1', kind: 'Node', name: node!.metadata.name },
+        { status: { capacity: { [resource]: value }, allocatable: { [resource]: value } } },
+        'status',
+      );
+    await setCapacity('1');
+    try {
+      const priority: KubeObject = {
+        apiVersion: 'scheduling.k8s.io/v1',
+        kind: 'PriorityClass',
+        metadata: { name: `${unique}-high` },
+        value: 1000,
+      };
+      clusterWide.push(priority);
+      await cluster.create(priority);
+      const taking = { resources: { limits: { [resource]: '1', memory: '32Mi' } } };
+      const { namespace } = await running('preempted', {
+        ...stubborn,
+        container: { ...stubborn.container, ...taking },
+      });
+      await cluster.create({
+        apiVersion: 'v1',
+        kind: 'Pod',
+        metadata: { name: 'urgent', namespace },
+        spec: {
+          priorityClassName: `${unique}-high`,
+          containers: [
+            { name: 'urgent', image: 'cde-test/debian:12', command: ['sleep', '1000'], ...taking },
+          ],
+        },
+      });
+      const seen = await until(
+        () => look(namespace),
+        ({ input }) => input.pod?.metadata.deletionTimestamp !== undefined,
+        ({ input }) => input.pod?.status,
+      );
+      keep('preempted', seen, true);
+      expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(
+        /^Preempted on the node \S+ by a pod of higher priority$/,
+      );
+    } finally {
+      await setCapacity(null);
+    }
+  });
+
+  test('the volume is gone', async () => {
+    const volume: KubeObject = {
+      apiVersion: 'v1',
+      kind: 'PersistentVolume',
+      metadata: { name: `${unique}-lost` },
+      spec: {
+        storageClassName: `${unique}-lost`,
+        capacity: { storage: '64Mi' },
+        accessModes: ['ReadWriteOnce'],
+        hostPath: { path: '/tmp' },
+        claimRef: { namespace: namespaceOf('lost'), name: 'home' },
+      },
+    };
+    clusterWide.push(volume);
+    await cluster.create(volume);
+    const { namespace } = await running('lost', {
+      claim: {
+        storageClassName: `${unique}-lost`,
+        accessModes: ['ReadWriteOnce'],
+        resources: { requests: { storage: '64Mi' } },
+        volumeName: `${unique}-lost`,
+      },
+    });
+    await cluster.removeObject(volume);
+    await cluster.patch(
+      { apiVersion: 'v1', kind: 'PersistentVolume', name: `${unique}-lost` },
+      { metadata: { finalizers: null } },
+    );
+    const seen = await until(
+      () => look(namespace),
+      (value) => explained(value)?.code === 'volume-lost',
+      ({ input }) => input.claims.map(({ status }) => status),
+    );
+    keep('volume-lost', seen);
+    expect(explained(seen)).toMatchObject({ fatal: true, message: 'The volume of the claim home is gone.' });
+  });
+
+  test('its node does not answer any more, then is removed', async () => {
+    const node = `${unique}-node`;
+    const now = new Date().toISOString();
+    const fake: KubeObject = {
+      apiVersion: 'v1',
+      kind: 'Node',
+      metadata: { name: node, labels: { 'cde.dev/test-node': unique } },
+      // Nobody else's pod may land there.
+      spec: { taints: [{ key: 'cde.dev/test', value: unique, effect: 'NoSchedule' }] },
+      status: {
+        capacity: { cpu: '4', memory: '8Gi', pods: '10' },
+        allocatable: { cpu: '4', memory: '8Gi', pods: '10' },
+        conditions: [
+          {
+            type: 'Ready',
+            status: 'True',
+            reason: 'KubeletReady',
+            lastHeartbeatTime: now,
+            lastTransitionTime: now,
+          },
+        ],
+      },
+    };
+    clusterWide.push(fake);
+    await cluster.create(fake);
+    const namespace = await provoke({
+      name: 'node-lost',
+      code: '',
+      message: /./,
+      fatal: false,
+      pod: { nodeName: node, tolerations: [{ operator: 'Exists', effect: 'NoSchedule' }] },
+    });
+    // In the place of the kubelet that is not there: it ran, and was ready.
+    await until(
+      () => cluster.getPod(namespace, 'agent-0'),
+      (pod) => pod !== null,
+      () => 'no pod',
+    );
+    await cluster.patch(
+      { apiVersion: 'v1', kind: 'Pod', namespace, name: 'agent-0' },
+      {
+        status: {
+          phase: 'Running',
+          conditions: ['PodScheduled', 'Initialized', 'ContainersReady', 'Ready'].map((type) => ({
+            type,
+            status: 'True',
+            lastTransitionTime: now,
+          })),
+          containerStatuses: [
+            {
+              name: 'agent',
+              ready: true,
+              restartCount: 0,
+              image: 'cde-test/debian:12',
+              imageID: '',
+              state: { running: { startedAt: now } },
+            },
+          ],
+        },
+      },
+      'status',
+    );
+    const away = await until(
+      () => look(namespace),
+      (value) => explained(value)?.code === 'node-lost',
+      explained,
+    );
+    keep('node-lost', away, true);
+    expect(explained(away)!.message).toMatch(/^The node \S+-node was lost \(not ready\)\.$/);
+    await cluster.removeObject(fake);
+    const removed = await until(
+      () => look(namespace),
+      ({ input }) =>
+        /was removed from the cluster/.test(input.pod ? explainEnd(input.pod, input.events) : '') ||
+        (input.pod?.metadata.uid !== away.input.pod?.metadata.uid &&
+          explainGone({ name: 'agent-0' }, input.events) !== null),
+      ({ input }) => [input.pod?.status, input.pod && explainEnd(input.pod, input.events)],
+    );
+    expect(removed.input.events.length).toBeGreaterThan(0);
+  });
+});
