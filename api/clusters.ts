@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { Action } from './actions.ts';
 import { endpoint } from './endpoint.ts';
 import { boundedRecord, Id, Moment, WorkspaceRef } from './names.ts';
 
@@ -38,6 +39,7 @@ export const ClusterCheck = z.object({
   ok: z.boolean(),
   message: z.string(),
   hint: z.string().optional(),
+  actions: z.array(Action).optional(),
 });
 export type ClusterCheck = z.infer<typeof ClusterCheck>;
 
@@ -182,6 +184,7 @@ export const Builder = BuilderAddress.extend({
       message: z.string(),
       detail: z.string().optional(),
       hint: z.string().optional(),
+      actions: z.array(Action).optional(),
       fatal: z.boolean().describe('It will not go away by itself'),
     })
     .nullable()

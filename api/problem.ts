@@ -1,3 +1,4 @@
+import type { Action } from './actions.ts';
 import type { ApiError } from './errors.ts';
 
 /**
@@ -84,11 +85,12 @@ export const catalogue = {
 
 export type ErrorCode = keyof typeof catalogue;
 
-/** A failure meant for the caller: what happened (`message`), why (`detail`), what to do (`hint`). */
+/** A failure meant for the caller: what happened (`message`), why (`detail`), what to do (`hint`, `actions`). */
 export class Problem extends Error {
   readonly code: ErrorCode;
   readonly detail: string | undefined;
   readonly hint: string | undefined;
+  readonly actions: readonly Action[] | undefined;
   readonly issues: ApiError['issues'];
   /** Seconds, sent as Retry-After. */
   readonly retryAfter: number | undefined;
@@ -99,6 +101,7 @@ export class Problem extends Error {
     more: {
       detail?: string;
       hint?: string;
+      actions?: readonly Action[];
       issues?: ApiError['issues'];
       retryAfter?: number;
       cause?: unknown;
@@ -109,6 +112,7 @@ export class Problem extends Error {
     this.code = code;
     this.detail = more.detail;
     this.hint = more.hint;
+    this.actions = more.actions;
     this.issues = more.issues;
     this.retryAfter = more.retryAfter;
   }
@@ -123,13 +127,14 @@ export class Problem extends Error {
       message: this.message,
       ...(this.detail === undefined ? {} : { detail: shorten(this.detail) }),
       ...(this.hint === undefined ? {} : { hint: this.hint }),
+      ...(this.actions === undefined ? {} : { actions: [...this.actions] }),
       ...(this.issues === undefined ? {} : { issues: this.issues.slice(0, maxIssues) }),
       requestId,
     };
   }
 }
 
-/** A body of 2 MB can have a fault in each of a million places; nobody reads more than the first of them. */
+/** A body of 2 MB can have a million faults; a person reads the first few. */
 export const maxIssues = 100;
 const maxDetailLength = 4_000;
 

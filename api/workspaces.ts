@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { Action } from './actions.ts';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { HostPort, Id, Moment, maxInteger, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
@@ -44,6 +45,7 @@ export const BuildError = z.object({
   message: z.string(),
   detail: z.string().optional(),
   hint: z.string().optional(),
+  actions: z.array(Action).optional(),
   fault: z.enum(['user', 'system']),
   stage: z.enum(stages).optional(),
 });

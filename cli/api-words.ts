@@ -47,7 +47,8 @@ export function inWordsOf(command: Command, failure: Failure): Failure {
       : `${renamed.length} values are not valid.`;
   return new Failure(failure.code, message, {
     exitCode: failure.exitCode,
-    hint: failure.hint ?? `See: cde ${command.name} --help`,
+    hint: failure.hint ?? (failure.actions ? undefined : `See: cde ${command.name} --help`),
+    actions: failure.actions,
     requestId: failure.requestId,
     issues: renamed.length === 1 && !isParameters ? undefined : renamed,
     cause: failure,

@@ -1,3 +1,4 @@
+import type { Action } from '@cde/api/actions.ts';
 import type { CallError } from '@cde/api/client.ts';
 import type { ApiError } from '@cde/api/errors.ts';
 import {
@@ -9,19 +10,20 @@ import {
 import type { TunnelError } from '@cde/tunnel/errors.ts';
 import { exitCodeFor, exitCodes } from './exit-codes.ts';
 
-/** Whatever ends a command, told to a person: what happened, why, what to do, a stable code; and the exit code. */
+/** Why a command failed: what happened, why, what to do, a stable code and the exit code. */
 export class Failure extends Error {
   readonly code: string;
   readonly exitCode: number;
   readonly detail: string | undefined;
   readonly hint: string | undefined;
+  readonly actions: readonly Action[] | undefined;
   readonly requestId: string | undefined;
   readonly issues: ApiError['issues'];
 
   constructor(
     code: string,
     message: string,
-    more: Partial<Pick<Failure, 'exitCode' | 'detail' | 'hint' | 'requestId' | 'issues'>> & {
+    more: Partial<Pick<Failure, 'exitCode' | 'detail' | 'hint' | 'actions' | 'requestId' | 'issues'>> & {
       cause?: unknown;
     } = {},
   ) {
@@ -31,6 +33,7 @@ export class Failure extends Error {
     this.exitCode = more.exitCode ?? exitCodes.failure;
     this.detail = more.detail;
     this.hint = more.hint;
+    this.actions = more.actions;
     this.requestId = more.requestId;
     this.issues = more.issues;
   }
@@ -42,6 +45,7 @@ export class Failure extends Error {
       message: this.message,
       ...(this.detail && { detail: this.detail }),
       ...(this.hint && { hint: this.hint }),
+      ...(this.actions?.length && { actions: [...this.actions] }),
       ...(this.requestId && { requestId: this.requestId }),
       ...(this.issues && { issues: this.issues }),
       exitCode: this.exitCode,
@@ -64,12 +68,13 @@ const isTunnelError = (error: unknown): error is TunnelError =>
 export function toFailure(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (isCallError(error)) {
-    const { code, message, detail, hint, requestId, issues } = error.body;
+    const { code, message, detail, hint, actions, requestId, issues } = error.body;
     return new Failure(code, message, {
       exitCode: exitCodeFor(code, error.status),
       // The server spells faults out in `detail` as well; issues print one to a line instead.
       detail: issues?.length ? undefined : detail,
-      hint: hint ?? (error.status === 401 ? 'Run: cde login' : undefined),
+      hint,
+      actions: actions ?? (error.status === 401 ? [{ kind: 'sign-in' }] : undefined),
       requestId,
       issues,
       cause: error,

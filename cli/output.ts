@@ -1,6 +1,7 @@
 import { stripVTControlCharacters } from 'node:util';
 import { invisibleCharacters } from '@cde/api/reordering.ts';
 import picocolors from 'picocolors';
+import { adviceLines } from './actions.ts';
 import type { Failure } from './failure.ts';
 
 export type Colors = ReturnType<typeof picocolors.createColors>;
@@ -182,7 +183,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
         issue.line === undefined ? issue.path : `${issue.path}:${issue.line}:${issue.column ?? 1}`;
       lines.push(`  ${c.bold(clean(place || '(all)'))}  ${clean(issue.message)}`);
     }
-    for (const text of failure.hint?.split('\n') ?? []) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
+    for (const text of adviceLines(failure)) lines.push(`  ${c.cyan('→')} ${clean(text)}`);
     if (failure.requestId && failure.code === 'internal') lines.push(`  request ${failure.requestId}`);
     return `${harmless(lines.join('\n'))}\n`;
   }

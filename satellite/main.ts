@@ -38,7 +38,7 @@ async function main(): Promise<void> {
       process.stderr.write(
         `cde satellite: the server refuses this satellite (${error.status} ${error.code}): ${error.message}\n` +
           (error.body.detail ? `${error.body.detail}\n` : '') +
-          `${error.body.hint ?? 'Add it anew: cde satellite add NAME'}\n`,
+          `${error.body.hint ?? 'Add it again.'} To add one: cde satellite add NAME\n`,
       );
       stop(4);
     },

@@ -91,7 +91,7 @@ export function serveTerminals(
   function refusal({ headers }: FastifyRequest): Problem | null {
     if (!options.allowed())
       return new Problem('forbidden', 'This satellite serves no terminals.', {
-        hint: 'An owner of the installation allows it: cde satellite web NAME',
+        hint: 'An owner of this installation can allow it.',
       });
     if (headers.origin !== options.dashboard())
       return new Problem('csrf-rejected', 'Only pages of the dashboard open terminals here.', {

@@ -95,6 +95,7 @@ function buildFailure(out: Output, name: string, build: Build, lines: LogLine[])
       hint: [error?.hint, `The whole log: cde logs ${name} --build ${build.number}`]
         .filter(Boolean)
         .join('\n'),
+      actions: error?.actions,
     },
   );
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Cluster } from '@cde/api/clusters.ts';
+import { adviceLines } from '../actions.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { addCluster, changeCluster, getCluster, listClusters, removeCluster } from '../endpoints.ts';
@@ -113,10 +114,12 @@ export async function show(context: Context, input: { cluster: string }): Promis
     ['workspaces', String(cluster.workspaces)],
     ['id', cluster.id],
   ]);
-  for (const check of cluster.checks)
+  for (const check of cluster.checks) {
     out.print(
-      `${check.ok ? out.colors.green('ok  ') : out.colors.red('no  ')}${check.name}: ${clean(check.message)}${check.hint ? `. ${clean(check.hint)}` : ''}`,
+      `${check.ok ? out.colors.green('ok  ') : out.colors.red('no  ')}${check.name}: ${clean(check.message)}`,
     );
+    for (const line of adviceLines(check)) out.print(`    ${out.colors.cyan('→')} ${clean(line)}`);
+  }
   return cluster.checks.every(({ ok }) => ok) ? undefined : 1;
 }
 

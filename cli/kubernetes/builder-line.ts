@@ -150,6 +150,7 @@ function notReady(workspace: string, reason: Builder['reason']): Failure {
     detail: reason
       ? [reason.message, reason.detail].filter(Boolean).join('\n')
       : 'The cluster does not say why.',
-    hint: reason?.hint ?? `Look at it: cde env ${workspace} -- kubectl describe pod builder-0`,
+    hint: reason?.hint ?? `Inspect its pod: cde env ${workspace} -- kubectl describe pod builder-0`,
+    actions: reason?.actions,
   });
 }

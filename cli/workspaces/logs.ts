@@ -27,7 +27,12 @@ export async function logs(
     throw new Failure(
       build.error?.code ?? (build.status === 'cancelled' ? 'build-cancelled' : 'build-failed'),
       build.error?.message ?? `Build ${build.number} was ${build.status}.`,
-      { exitCode: exitCodes.buildFailed, detail: build.error?.detail, hint: build.error?.hint },
+      {
+        exitCode: exitCodes.buildFailed,
+        detail: build.error?.detail,
+        hint: build.error?.hint,
+        actions: build.error?.actions,
+      },
     );
   }
   // Printed page by page: a log may be longer than memory. An array, once it is whole, for programs.

@@ -225,15 +225,15 @@ function unreachable(error: Error, port: number): Problem {
   if (code === 'target-refused')
     return new Problem('port-unreachable', `Nothing listens on port ${port} of this workspace.`, {
       detail: error.message,
-      hint: 'Start the program there, on the loopback address or on all. What listens: cde ports WORKSPACE',
+      hint: 'Start the program in the workspace. It may listen on the loopback address or on all.',
     });
   return new Problem('port-unreachable', `Port ${port} of this workspace gave no answer.`, {
     detail:
       code === null ? `What listens there does not speak HTTP as it should: ${error.message}` : error.message,
     hint:
       code === 'ticket-invalid'
-        ? 'Its agent may be of an older release, which knows no tickets for one port: cde restart WORKSPACE.'
-        : 'Try again; if it stays: cde show, and the log of the program.',
+        ? 'Its agent may be from an older release, which knows no tickets for a single port. Restart the workspace.'
+        : 'Try again. If it keeps failing, check the workspace and the log of the program.',
   });
 }
 

@@ -98,7 +98,7 @@ export function makeSatellitePorts(options: {
           'bad-request',
           'A token of cde is not for a satellite: it reads what passes here.',
           {
-            hint: 'Send it to the address of this port at the server: cde ports WORKSPACE. Consider it known, and make another.',
+            hint: "Use the port's address on the server instead. Revoke this token and create another: treat it as leaked.",
           },
         );
       if (!request.url?.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');

@@ -3,7 +3,7 @@ import { Problem } from '@cde/api/problem.ts';
 /** Says the same of what there is not and of what is not for this visitor. */
 export const notShared = () =>
   new Problem('port-not-shared', 'There is no such port that you may open.', {
-    hint: 'Its owner shares it: cde share WORKSPACE PORT --level signed-in, or on the page of the workspace.',
+    hint: 'Ask the owner of the workspace to share it.',
   });
 
 export const busy = (detail: string) =>

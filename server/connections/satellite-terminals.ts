@@ -76,7 +76,8 @@ export function satelliteTerminalRoutes(
   serveSatellite(app, api.openSatelliteTerminal, async ({ actor, body, requestId, ip }) => {
     if (!(await store.findWebSatellite(actor.satelliteId)))
       throw new Problem('satellite-web-off', `The satellite ${actor.name} does not serve browsers.`, {
-        hint: `Ask an owner to allow it: cde satellite web ${actor.name}`,
+        hint: 'Ask an owner to allow it.',
+        actions: [{ kind: 'allow-satellite-web', satellite: actor.name }],
       });
     const claims = await admissions.readCode(body.code);
     if (claims?.satelliteId !== actor.satelliteId)

@@ -34,12 +34,12 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
     const workspace = `${owner}/${row.name}`;
     if (!canHaveAgent(row.status))
       throw new Problem('workspace-not-running', `${workspace} is ${row.status}.`, {
-        hint: `Start it: cde start ${row.name}`,
+        actions: [{ kind: 'start-workspace', workspace }],
       });
     if (row.agentTlsKey === null || row.agentSshHostKey === null)
       throw new Problem('agent-not-connected', `The agent of ${workspace} has not connected yet.`, {
         detail: row.status === 'failed' ? (row.reason ?? undefined) : `The workspace is ${row.status}.`,
-        hint: `Follow its start: cde logs ${row.name} --follow`,
+        actions: [{ kind: 'read-build-log', workspace }],
         retryAfter: 1,
       });
     // The agent would reject it too, but later and with a less helpful error.
@@ -61,7 +61,8 @@ export function makeTickets({ database, keys, now, satellites, policy }: TicketD
         detail: limits
           ? `The template allows the regions ${regions?.join(', ') ?? 'of other satellites'}, and ${limits.satellite} is in none of them.`
           : `The template allows the regions ${regions?.join(', ')}, and no satellite there is online.`,
-        hint: 'Ask an administrator to check the satellites: cde satellite list',
+        hint: 'Ask an administrator.',
+        actions: [{ kind: 'list-satellites' }],
         retryAfter: 5,
       });
     const measured = row.agentStats?.satellites ?? [];

@@ -18,7 +18,7 @@ test('without a sign-in every error has a code, a message and a hint', async () 
   const reply = await server.request(null, 'GET', '/api/v1/users/me');
   expect(reply).toMatchObject({
     status: 401,
-    body: { code: 'sign-in-required', hint: expect.any(String), requestId: expect.any(String) },
+    body: { code: 'sign-in-required', actions: [{ kind: 'sign-in' }], requestId: expect.any(String) },
   });
 });
 

@@ -98,13 +98,14 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
     const row = await coalesceTokenRow(hash.toString('base64'), () => tokenRow(hash));
     if (!row)
       throw new Problem('token-invalid', 'The server does not know this token.', {
-        hint: 'It may have been revoked. Run: cde login',
+        hint: 'It may have been revoked.',
+        actions: [{ kind: 'sign-in' }],
       });
     if (row.token.expiresAt <= now())
       throw new Problem(
         'token-expired',
         `This token expired on ${row.token.expiresAt.toISOString().slice(0, 10)}.`,
-        { hint: 'Run: cde login' },
+        { actions: [{ kind: 'sign-in' }] },
       );
     if (row.user.status === 'suspended') throw makeSuspendedProblem();
     await recordLastSeen(row.user, row.token);
@@ -137,7 +138,8 @@ export function makeAuth({ database, now, origins, cookieName }: Options): Auth 
       .where(eq(satellites.tokenHash, hash));
     if (!row)
       throw new Problem('token-invalid', 'The server does not know this satellite token.', {
-        hint: 'The satellite may have been removed. Add it again: cde satellite add NAME',
+        hint: 'The satellite may have been removed. Add it again.',
+        actions: [{ kind: 'add-satellite' }],
       });
     return { kind: 'satellite', satelliteId: row.id, name: row.name };
   }

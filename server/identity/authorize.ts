@@ -108,14 +108,15 @@ export function authorize(actor: Actor, permission: Permission, target?: { owner
   if (isAllowed(actor, permission, target)) return;
   if (actor.kind === 'anonymous')
     throw new Problem('sign-in-required', 'You are not signed in.', {
-      hint: 'Sign in to the dashboard, or run: cde login',
+      actions: [{ kind: 'sign-in' }],
     });
   if (actor.kind === 'user' && grantFor(actor, permission) !== null && !inScope(actor.scopes, permission))
     throw new Problem(
       'scope-too-small',
       `This token's scope (${actor.scopes.join(', ')}) does not cover ${permission}.`,
       {
-        hint: 'Create a token with a wider scope: cde token create --scope all',
+        hint: 'Create a token with a wider scope.',
+        actions: [{ kind: 'create-token' }],
       },
     );
   throw new Problem('forbidden', 'You do not have permission to do this.', {

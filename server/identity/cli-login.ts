@@ -70,7 +70,7 @@ export async function startCliLogin(
 const notFound = () =>
   new Problem('cli-login-not-found', 'There is no pending login with this code.', {
     detail: 'A code expires after 10 minutes.',
-    hint: 'Compare the code with your terminal, or run cde login again.',
+    hint: 'Compare it with the code in your terminal, or start the login there again.',
   });
 
 /** The pending login with this code, unless another user has approved it. Throws `cli-login-not-found`. */

@@ -98,7 +98,7 @@ export async function revokeToken({ db }: Database, caller: Caller<UserActor>, i
       .returning();
     if (!row)
       throw new Problem('token-not-found', 'You have no token with this id.', {
-        hint: 'List them: cde token list',
+        actions: [{ kind: 'list-tokens' }],
       });
     await writeAudit(tx, caller, {
       action: 'token.revoke',

@@ -45,7 +45,7 @@ export async function findUser(db: Queryable, ref: string, actor?: UserActor): P
 }
 
 export const userNotFound = (ref: string): Problem =>
-  new Problem('user-not-found', `There is no user ${ref}.`, { hint: 'List them: cde user list' });
+  new Problem('user-not-found', `There is no user ${ref}.`, { actions: [{ kind: 'list-users' }] });
 
 /** A page of users by username. `only` is the one id that the caller can see, if not all. */
 export async function listUsers(

@@ -111,7 +111,8 @@ export function portRoutes(
           config.portSharing === 'off'
             ? 'Sharing is off (--port-sharing off).'
             : `The highest level it allows is ${config.portSharing} (--port-sharing).`,
-        hint: 'Choose a lower level, or ask an administrator to change it. cde port-forward works without sharing.',
+        hint: 'Choose a lower level, or ask an administrator. Forwarding the port to your machine works without sharing.',
+        actions: [{ kind: 'forward-port', workspace: `${owner}/${row.name}`, port }],
       });
     await database.db.transaction(async (tx) => {
       const before = await setShare(tx, { workspaceId: row.id, port, level }, now());

@@ -61,7 +61,10 @@ export function portVisitRoutes(
       throw new Problem('satellite-web-off', `The satellite ${actor.name} serves no ports.`, {
         hint: satellite?.portHost
           ? `Its --url is ${satellite.url}. The dashboard is on https, so the satellite has to be too.`
-          : `Ask an owner to allow it: cde satellite web ${actor.name} --port-host '*.…'`,
+          : 'An owner of this installation can allow it, and choose the host name of its ports.',
+        ...(!satellite?.portHost && {
+          actions: [{ kind: 'allow-satellite-web', satellite: actor.name }],
+        }),
       });
     try {
       const judged = deps.judge(site)({ ...body.head, ip });

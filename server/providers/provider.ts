@@ -1,3 +1,4 @@
+import type { Action } from '@cde/api/actions.ts';
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 
 /** What a provider is asked to keep, rendered from the template version: no expression is left in it. */
@@ -60,6 +61,7 @@ export interface ProviderError {
   message: string;
   detail?: string;
   hint?: string;
+  actions?: Action[];
   fault: 'user' | 'system';
 }
 

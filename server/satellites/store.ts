@@ -77,7 +77,7 @@ export function makeSatelliteStore({
     isUuid(ref) ? or(eq(satellites.id, ref), eq(satellites.name, ref)) : eq(satellites.name, ref);
   const notFound = (ref: string) =>
     new Problem('satellite-not-found', `There is no satellite ${ref}.`, {
-      hint: 'List them: cde satellite list',
+      actions: [{ kind: 'list-satellites' }],
     });
 
   return {

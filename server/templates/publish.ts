@@ -54,7 +54,8 @@ export async function publishTemplate(
           .slice(0, 5)
           .map(({ file, line, column, message }) => `${file}:${line}:${column}: ${message}`)
           .join('\n'),
-        hint: 'Correct it and publish again. To check without publishing: cde template validate',
+        hint: 'Correct it and publish again. You can check a template without publishing it.',
+        actions: [{ kind: 'validate-template' }],
         issues: faults.map(({ file, line, column, path, message, hint }) => ({
           path: path === '' ? file : file === templateFileName ? path : `${file}: ${path}`,
           message: hint === undefined ? message : `${message} (${hint})`,

@@ -74,7 +74,7 @@ function refersTo(ref: string) {
 
 export function templateNotFound(ref: string): Problem {
   return new Problem('template-not-found', `There is no template ${ref}.`, {
-    hint: 'List them: cde template list',
+    actions: [{ kind: 'list-templates' }],
   });
 }
 
@@ -171,7 +171,7 @@ export async function getVersion(
       'template-version-not-found',
       `The template ${row.template} has no version ${number}.`,
       {
-        hint: `See its versions: cde template show ${row.template}`,
+        actions: [{ kind: 'show-template', template: row.template }],
       },
     );
   }

@@ -14,7 +14,7 @@ import { checkParameters } from '../templates/language/parameters.ts';
 import { claimHome } from './homes.ts';
 import { enqueueReconcile } from './queue.ts';
 import { evaluateRequest, isUnfinished, startsCompute, transitionStates } from './statuses.ts';
-import { readBuild, unfinishedBuilds, type WorkspaceRow } from './store.ts';
+import { readBuild, unfinishedBuilds, type WorkspaceRow, workspaceRef } from './store.ts';
 
 interface Deps {
   database: Database;
@@ -52,6 +52,7 @@ export async function activeVersion(db: Queryable, template: { id: string } | { 
 
 /** Fills in defaults and refuses what the template does not allow. */
 export function resolveParameters(
+  template: string,
   declared: Parameters<typeof checkParameters>[0],
   given: ParameterValues,
   previous?: ParameterValues,
@@ -65,7 +66,7 @@ export function resolveParameters(
         : `${checked.issues.length} parameters are not as the template wants them.`,
       {
         detail: checked.issues.map((issue) => `${issue.path}: ${issue.message}`).join('; '),
-        hint: "See the template's parameters: cde template show",
+        actions: [{ kind: 'show-template', template }],
         issues: checked.issues,
       },
     );
@@ -129,7 +130,8 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
       if (answer.code === 'workspace-deleted')
         throw new Problem('workspace-deleted', `${workspace.name} is being deleted.`);
       throw new Problem('workspace-busy', `${workspace.name} has a build under way and another waiting.`, {
-        hint: 'Wait for them, or cancel one: cde cancel',
+        hint: 'Wait for them, or cancel one.',
+        actions: [{ kind: 'cancel-build', workspace: await workspaceRef(tx, workspace) }],
         retryAfter: 2,
       });
     }
@@ -160,6 +162,7 @@ export async function requestBuild(deps: Deps, initiator: Initiator, request: Bu
       templateVersionId = active.version.id;
       // The workspace's own values stand where nothing new is given and the new version still has them.
       parameters = resolveParameters(
+        active.template.name,
         active.version.content.parameters,
         request.parameters ?? {},
         workspace.parameters,
@@ -242,7 +245,7 @@ export async function createWorkspace(
       const active = await activeVersion(tx, { name: input.template });
       if (!active)
         throw new Problem('template-not-found', `There is no template ${input.template}.`, {
-          hint: 'List them: cde template list',
+          actions: [{ kind: 'list-templates' }],
         });
       const { version, template } = active;
       if (!deps.providers.has(version.content.provider))
@@ -260,7 +263,7 @@ export async function createWorkspace(
                 : undefined,
           },
         );
-      const parameters = resolveParameters(version.content.parameters, input.parameters);
+      const parameters = resolveParameters(template.name, version.content.parameters, input.parameters);
       if (input.home !== undefined)
         await claimHome(tx, caller.actor, input.home, { ownerId, provider: version.content.provider });
       await tx.insert(workspaces).values({
@@ -295,10 +298,18 @@ export async function createWorkspace(
       if (input.start) await enqueueReconcile(tx, id);
     });
   } catch (error) {
-    if (isDuplicate(error, 'workspaces_owner_name'))
+    if (isDuplicate(error, 'workspaces_owner_name')) {
+      const owner = input.owner === undefined || input.owner === 'me' ? caller.actor.username : input.owner;
       throw new Problem('workspace-name-taken', `There is a workspace named ${input.name} already.`, {
-        hint: 'Choose another name, or delete the other: cde delete',
+        hint: 'Choose another name, or delete the other.',
+        actions: [
+          {
+            kind: 'show-workspace',
+            workspace: `${owner}/${input.name}`,
+          },
+        ],
       });
+    }
     throw error;
   }
   bus.publish({ workspaceId: id });

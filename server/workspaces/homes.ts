@@ -17,7 +17,7 @@ interface Deps {
 const notFound = (id: string) =>
   new Problem('home-not-found', `There is no kept home ${id}.`, {
     detail: 'It was never kept, was given up or restored, or its grace period is over.',
-    hint: 'List them: cde home list',
+    actions: [{ kind: 'list-homes' }],
   });
 
 function select(db: Queryable, where: SQL | undefined) {
@@ -96,7 +96,8 @@ export async function discardRetainedHome(
     const purged = await provider.purgeHomes(0, now(), { only: id });
     if (!purged.includes(id) && row.provider === 'kubernetes')
       throw new Problem('cluster-away', `The home could not be given up on the cluster ${row.cluster}.`, {
-        hint: 'Try again when the cluster answers: cde cluster show',
+        hint: 'Try again when the cluster answers.',
+        ...(row.cluster !== null && { actions: [{ kind: 'show-cluster', cluster: row.cluster }] }),
         retryAfter: 10,
       });
     await tx.update(workspaces).set({ homeKeptUntil: null }).where(eq(workspaces.id, id));

@@ -149,7 +149,7 @@ export function parseRef(ref: string, actor: UserActor): { id: string } | { owne
 /** What a reference that names nothing (that the actor may see) is answered with. */
 export const workspaceNotFound = (ref: string) =>
   new Problem('workspace-not-found', `There is no workspace ${ref.replace('~', '/')} that you may see.`, {
-    hint: 'List yours: cde list',
+    actions: [{ kind: 'list-workspaces' }],
   });
 
 /** The workspace that `ref` names, for who may read it; throws `workspace-not-found` otherwise. */

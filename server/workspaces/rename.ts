@@ -37,7 +37,7 @@ export async function renameWorkspace(
   } catch (error) {
     if (isDuplicate(error, 'workspaces_owner_name'))
       throw new Problem('workspace-name-taken', `There is a workspace named ${name} already.`, {
-        hint: 'Choose another name, or delete the other: cde delete',
+        hint: 'Choose another name, or delete the other.',
       });
     throw error;
   }

@@ -35,7 +35,7 @@ export function workspaceRoutes(app: FastifyInstance, deps: WorkspaceRouteDeps):
     if (userId === ownerId || deps.foreignUpdates) return;
     throw new Problem('owner-must-agree', "Only the workspace's owner chooses what runs on their home.", {
       detail: 'A template version or parameter that they have not chosen could read their files.',
-      hint: 'Ask them to run cde update. You can stop, start and restart the workspace as it is. An administrator of the server can allow this: --foreign-updates on.',
+      hint: 'Ask them to update it. You can stop, start and restart the workspace as it is. An administrator of the server can allow this: --foreign-updates on.',
     });
   }
 

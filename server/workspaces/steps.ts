@@ -125,7 +125,8 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         code: 'template-invalid',
         message: 'The template cannot be rendered with these parameters.',
         detail: result.faults.map((fault) => `${fault.path}: ${fault.message}`).join('; '),
-        hint: 'Change the parameters, or have the template mended: cde update',
+        hint: 'Change the parameters, or ask a template admin to fix the template. Then update the workspace.',
+        actions: [{ kind: 'update-workspace', workspace: refOf(snapshot) }],
         fault: 'user',
       });
     return {
@@ -226,7 +227,8 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
           ? {
               code: 'startup-timeout',
               message: `The startup script did not end within ${timeout}, and was stopped.`,
-              hint: 'The workspace can be entered to look: cde ssh. Then mend the script (or raise startup.timeout) and start it again.',
+              hint: 'You can open a terminal in the workspace to investigate. Fix the script or raise startup.timeout, then start it again.',
+              actions: afterStartup(snapshot),
               fault: 'user',
             }
           : {
@@ -234,7 +236,8 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
               message: report.signal
                 ? `The startup script was ended by ${report.signal} after ${seconds} s.`
                 : `The startup script failed with exit code ${report.exitCode} after ${seconds} s.`,
-              hint: 'Its output is in the log above; the workspace can be entered to look: cde ssh. Then start it again.',
+              hint: 'Its output is in the log above. You can open a terminal in the workspace to investigate, then start it again.',
+              actions: afterStartup(snapshot),
               fault: 'user',
             },
       );
@@ -340,13 +343,21 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         code: 'agent-exited',
         message: `The agent ended ${when}.`,
         detail: describeEnd(seen),
-        hint: 'See the log above, then start it again: cde start',
+        hint: 'See the log above, then start it again.',
+        actions: [{ kind: 'start-workspace', workspace: refOf(snapshot) }],
         fault: 'system',
       },
       [],
       noAgent,
     );
   }
+
+  const refOf = ({ workspace, owner }: Snapshot) => `${owner.username}/${workspace.name}`;
+
+  const afterStartup = (snapshot: Snapshot) => [
+    { kind: 'open-terminal' as const, workspace: refOf(snapshot) },
+    { kind: 'start-workspace' as const, workspace: refOf(snapshot) },
+  ];
 
   function fail(
     snapshot: Snapshot,

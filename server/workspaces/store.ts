@@ -10,6 +10,15 @@ import { parseRef, workspaceNotFound } from './read.ts';
 export type WorkspaceRow = typeof workspaces.$inferSelect;
 export type BuildRow = typeof builds.$inferSelect;
 
+/** `owner/name`, for callers that hold only the row. */
+export async function workspaceRef(
+  db: Queryable,
+  row: Pick<WorkspaceRow, 'ownerId' | 'name'>,
+): Promise<string> {
+  const [owner] = await db.select({ username: users.username }).from(users).where(eq(users.id, row.ownerId));
+  return `${owner?.username}/${row.name}`;
+}
+
 export function toBuild(row: BuildRow, templateVersion: number): Build {
   return {
     id: row.id,

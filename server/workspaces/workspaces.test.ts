@@ -515,7 +515,7 @@ test('a ticket is refused while there is no agent, and says what to do', async (
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'off', template: 'plain', start: false });
   expect(await call(ada, 'POST', '/api/v1/workspaces/off/tickets', { clientKey: 'x' })).toMatchObject({
     status: 409,
-    body: { code: 'workspace-not-running', hint: expect.stringContaining('cde start off') },
+    body: { code: 'workspace-not-running', actions: [{ kind: 'start-workspace', workspace: 'ada/off' }] },
   });
 });
 

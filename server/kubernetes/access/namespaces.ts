@@ -31,7 +31,7 @@ export async function openNamespace(
   if (!row.cluster || !row.namespace)
     throw new Problem('no-kubernetes-namespace', `${row.name} has no namespace on a cluster.`, {
       detail: 'It was never started.',
-      hint: 'Start it: cde start',
+      actions: [{ kind: 'start-workspace', workspace: `${owner}/${row.name}` }],
     });
   const connection = connections.get(row.cluster);
   if (!connection || connection.state !== 'ready')
@@ -52,12 +52,13 @@ export function namespaceProblem(error: unknown, cluster: string, namespace: str
   if (!(error instanceof KubeError)) return error;
   if (error.status === 404)
     return new Problem('no-kubernetes-namespace', `The namespace ${namespace} is not there.`, {
-      hint: 'Start the workspace: cde start',
+      hint: 'Start the workspace: it creates its namespace.',
     });
   if ([401, 403, 422].includes(error.status))
     return new Problem('cluster-credentials-invalid', `The cluster ${cluster} refuses what this needs.`, {
       detail: error.message,
-      hint: 'An administrator grants it: cde cluster show names the permissions that are missing',
+      hint: 'Ask an administrator to grant the missing permissions, which the checks of the cluster name.',
+      actions: [{ kind: 'show-cluster', cluster }],
     });
   return new Problem('cluster-away', `The cluster ${cluster} does not answer.`, {
     detail: error.message,

@@ -22,23 +22,23 @@ export function builderRoutes(
     if (!builder)
       throw new Problem('no-builder', `${opened.row.name} has no builder of images.`, {
         detail: 'The version of the template that it was started with asks for none.',
-        hint: 'Where a newer version has one: cde update. Else an administrator adds builder to the section kubernetes of the template.',
+        hint: 'Update the workspace if a newer version has one. Otherwise ask an administrator to add builder to the kubernetes section of the template.',
+        actions: [{ kind: 'update-workspace', workspace: `${opened.owner}/${opened.row.name}` }],
       });
     return { ...opened, ...builder };
   }
 
   serve(app, getBuilder, async ({ actor, params }) => {
-    const { row, connection, namespace, address } = await open(actor, params.workspace);
+    const { row, owner, connection, namespace, address } = await open(actor, params.workspace);
     const pod = connection.view.get('Pod', namespace, builderNames.pod);
     const ready = pod !== null && !pod.metadata.deletionTimestamp && isReady(pod);
     if (ready) return { ...address, ready, reason: null };
     const there = connection.view.get('StatefulSet', namespace, builderNames.app) !== null;
     const missing = row.status === 'running' && !there;
-    return {
-      ...address,
-      ready,
-      reason: missing ? builderDeleted : await notReadyReason(connection, namespace, pod),
-    };
+    const reason = missing
+      ? builderDeleted(`${owner}/${row.name}`)
+      : await notReadyReason(connection, namespace, pod);
+    return { ...address, ready, reason };
   });
 
   serve(app, createBuilderCredentials, async (input) => {
@@ -70,13 +70,14 @@ export function builderRoutes(
   });
 }
 
-/** Of a workspace that runs without it. */
-const builderDeleted = {
+/** For a workspace that runs without it. */
+const builderDeleted = (workspace: string) => ({
   code: 'builder-missing',
   message: 'Somebody has deleted the StatefulSet of the builder.',
-  hint: 'The next start makes it again: cde restart',
+  hint: 'The next start creates it again.',
+  actions: [{ kind: 'restart-workspace' as const, workspace }],
   fatal: true,
-};
+});
 
 /** The last lines of a log; not the functions that buildkitd was in when it gave up, which tell nobody anything. */
 const withoutStack = (log: string): string =>

@@ -76,13 +76,15 @@ export async function checkCluster({
             ok: true,
             message: identity
               ? 'all that is needed, in its own namespaces only'
-              : 'all that is needed, and in all namespaces; cde cluster role prints a smaller role',
+              : 'all that is needed, and in all namespaces; a smaller role is enough',
+            ...(!identity && { actions: [{ kind: 'print-cluster-role' as const }] }),
           }
         : {
             name: 'permissions',
             ok: false,
             message: `lacks ${missing.join(', ')}`,
-            hint: 'Apply what cde cluster role prints; docs/clusters.md says how.',
+            hint: 'Apply the role that the server needs; docs/clusters.md says how.',
+            actions: [{ kind: 'print-cluster-role' as const }],
           },
       usual
         ? { name: 'storage', ok: true, message: `homes are made by the class ${usual.metadata.name}` }
@@ -97,8 +99,9 @@ export async function checkCluster({
             {
               name: 'kubectl',
               ok: true,
-              message: `cde kubeconfig tells developers the address inside the cluster, ${client.server}`,
-              hint: `Say how they reach it: cde cluster set ${record.name} --public-endpoint URL`,
+              message: `developers get the address inside the cluster, ${client.server}`,
+              hint: 'If they cannot reach it, give the cluster a public endpoint.',
+              actions: [{ kind: 'configure-cluster' as const, cluster: record.name }],
             },
           ]
         : []),

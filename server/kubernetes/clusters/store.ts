@@ -43,7 +43,7 @@ export function makeClusterStore({
     const [row] = await tx.select().from(clusters).where(matchesRef(ref));
     if (!row)
       throw new Problem('cluster-not-found', `There is no cluster ${ref}.`, {
-        hint: 'List them: cde cluster list',
+        actions: [{ kind: 'list-clusters' }],
       });
     return row;
   }
@@ -201,7 +201,8 @@ export function makeClusterStore({
         .catch((error) => {
           if (!isUniqueViolation(error)) throw error;
           throw new Problem('cluster-name-taken', `There is a cluster ${name} already.`, {
-            hint: `Change that one: cde cluster set ${name}`,
+            hint: 'Choose another name, or change the settings of that one.',
+            actions: [{ kind: 'configure-cluster', cluster: name }],
           });
         });
     },

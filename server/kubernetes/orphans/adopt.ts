@@ -29,7 +29,7 @@ export async function adoptOrphan(
   const connection = deps.connections.get(cluster);
   if (!connection)
     throw new Problem('cluster-not-found', `There is no cluster ${cluster}.`, {
-      hint: 'List them: cde cluster list',
+      actions: [{ kind: 'list-clusters' }],
     });
   const { items, unseen } = await findOrphans(deps, { cluster });
   if (unseen.includes(cluster))
@@ -40,7 +40,7 @@ export async function adoptOrphan(
   if (!orphan)
     throw new Problem('orphan-not-found', `There is no orphan ${name} on the cluster ${cluster}.`, {
       detail: 'It has a workspace, was adopted already, or is younger than an hour.',
-      hint: 'List them: cde cluster orphans',
+      actions: [{ kind: 'list-orphans' }],
     });
   try {
     // Before anything is deleted: whether the home can be anybody's.
@@ -54,7 +54,8 @@ export async function adoptOrphan(
     const volumes = await volumesOf(deps, connection, orphan, caller);
     if (volumes.length === 0)
       throw new Problem('orphan-not-found', `The namespace ${name} has no home that could be adopted.`, {
-        hint: 'Delete it: cde cluster orphans --clean',
+        hint: 'You can delete it.',
+        actions: [{ kind: 'clean-orphans' }],
       });
     const adopted: AdoptedHome[] = [];
     for (const volume of volumes) adopted.push(await adoptVolume(deps, connection, volume, owner, caller));
@@ -63,7 +64,7 @@ export async function adoptOrphan(
     if (!(error instanceof KubeError)) throw error;
     throw new Problem('cluster-away', `The home could not be adopted on the cluster ${cluster}.`, {
       detail: error.message,
-      hint: `Look at it: cde cluster show ${cluster}`,
+      actions: [{ kind: 'show-cluster', cluster }],
       retryAfter: 10,
     });
   }
@@ -201,7 +202,8 @@ async function latestKubernetesTemplate(
     .limit(1);
   if (!found)
     throw new Problem('template-not-found', 'There is no template for Kubernetes yet.', {
-      hint: 'Publish one, into whose workspaces the home can be restored: cde template push',
+      hint: 'A home is restored into a workspace, which needs a template: publish one first.',
+      actions: [{ kind: 'publish-template' }],
     });
   return found;
 }

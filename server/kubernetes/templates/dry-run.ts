@@ -22,7 +22,7 @@ export const makeDryRun =
     if ('issues' in checked)
       throw new Problem('parameters-invalid', 'The template cannot be tried without valid parameters.', {
         detail: checked.issues.map((issue) => `${issue.path}: ${issue.message}`).join('; '),
-        hint: 'Give them: --param NAME=VALUE',
+        hint: 'Give each of them a value.',
         issues: checked.issues,
       });
     const workspace = { id: v7(), name: 'attempt', owner: 'nobody' };
@@ -42,7 +42,7 @@ export const makeDryRun =
       throw new Problem(
         'cluster-not-found',
         cluster === '' ? 'No cluster fits what the template chooses.' : `There is no cluster ${cluster}.`,
-        { hint: 'List them: cde cluster list' },
+        { actions: [{ kind: 'list-clusters' }] },
       );
     const { name } = connection.record;
     try {
@@ -56,7 +56,7 @@ export const makeDryRun =
       if (!(error instanceof KubeError)) throw error;
       throw new Problem('cluster-away', `The template could not be tried on the cluster ${name}.`, {
         detail: error.message,
-        hint: `Look at it: cde cluster show ${name}`,
+        actions: [{ kind: 'show-cluster', cluster: name }],
       });
     }
   };

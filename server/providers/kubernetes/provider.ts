@@ -102,7 +102,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         error: {
           code: 'cluster-not-found',
           message: `The cluster ${state.cluster}, on which this workspace lies, is not known to the server any more.`,
-          hint: 'An administrator can add it again under the same name: cde cluster add',
+          hint: 'An administrator can add it again under the same name.',
+          actions: [{ kind: 'add-cluster' }],
           fault: 'system',
         },
       };
@@ -126,7 +127,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
             code: error.status === 403 ? 'cluster-forbids' : 'cluster-refused',
             message: `The cluster ${connection.record.name} refused what we asked of it.`,
             detail: error.message,
-            hint: 'An administrator can see what the credentials lack: cde cluster show',
+            hint: 'An administrator can see which permissions are missing.',
+            actions: [{ kind: 'show-cluster', cluster: connection.record.name }],
             fault: 'system',
           },
         };
@@ -167,7 +169,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       wanted
         ? `No cluster is ${typeof wanted === 'string' ? `named ${wanted}` : `labelled ${JSON.stringify(wanted.labels)}`}.`
         : 'There is no default cluster.',
-      'An administrator can add one: cde cluster add',
+      'An administrator can add one.',
     );
   }
 

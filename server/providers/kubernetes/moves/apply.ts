@@ -63,7 +63,7 @@ export function describeRejection(error: KubeError, object: KubeObject): Provide
       code: 'cluster-forbids',
       message: `The cluster does not permit the ${what}.`,
       detail: error.message,
-      hint: 'An administrator can see what the credentials lack: cde cluster show',
+      hint: 'An administrator can see which permissions are missing in the checks of the cluster.',
       fault: 'system',
     };
   if (error.reason === 'ClusterScoped')
@@ -101,7 +101,7 @@ export async function readSecretCopies(client: KubeClient, names: readonly strin
       throw new MoveFailure({
         code: 'secret-not-copied',
         message: `The server may not read the secret ${each}.`,
-        hint: 'An administrator permits it: workspaces.copySecrets of the chart, or cde cluster role --copy-secret.',
+        hint: 'Ask an administrator to allow it: workspaces.copySecrets of the chart, or --copy-secret of the cluster role.',
         fault: 'system',
       });
     });
