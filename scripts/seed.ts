@@ -18,7 +18,7 @@ import {
 } from '@cde/api/workspaces.ts';
 import { chooseServer } from '@cde/cli/connection.ts';
 
-/** Anybody can read it here, hence the check that the server is on this machine. */
+/** Anybody can read it here, so the server must be on this machine. */
 const seedPassword = 'seed-password';
 
 const help = `Fill a server with users, templates and workspaces in every state.

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vit
 import { type Machine, makeMachine } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
-/** The process in which commands share sessions, by the real programs: server, agent, OpenSSH. */
+/** The background process through which commands share sessions, with the real server, agent and OpenSSH. */
 const hasSsh = (() => {
   try {
     execFileSync('sh', ['-c', 'command -v ssh'], { stdio: 'ignore' });
@@ -27,7 +27,7 @@ afterAll(() => machine?.remove());
 
 const folder = () => join(machine.env.CDE_CONFIG_DIR!, 'run');
 const show = async () => JSON.parse((await machine.cde('background', 'show', '--json')).stdout);
-/** A raw connection to it, past its greeting, which tells its pid. */
+/** A raw connection to it after its greeting, which contains its pid. */
 async function connect() {
   const [name] = (await readdir(folder())).filter((each) => each.endsWith('.sock'));
   const socket = createConnection(join(folder(), name!));
@@ -41,7 +41,7 @@ const pid = async () => {
   return is;
 };
 const ssh = (...command: string[]) => machine.cde('ssh', 'hello', '--', ...command);
-/** A connection that stays until its stdin ends. */
+/** A connection that stays open until its stdin ends. */
 function staying() {
   const running = machine.begin(['ssh', 'hello', '--', 'echo there; exec sleep 1000']);
   onTestFinished(() => void running.process.kill());
@@ -49,7 +49,7 @@ function staying() {
 }
 
 describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client', () => {
-  test('connections share one session, of one process that starts by itself', async () => {
+  test('connections share one session of one process, which starts on demand', async () => {
     expect(await show()).toEqual({ running: false, items: [] });
     const first = await staying();
     const is = await pid();
@@ -58,13 +58,13 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await pid()).toBe(is);
     const { items } = await show();
     expect(items).toMatchObject([{ workspace: 'hello', streams: 2, path: { via: expect.any(String) } }]);
-    // One that ends leaves the others alone.
+    // The end of one does not affect the others.
     first.process.kill('SIGTERM');
     await until(show, ({ items: [item] }) => item.streams === 1);
     expect(second.process.exitCode).toBeNull();
   });
 
-  test('commands that start at once share one, too', async () => {
+  test('commands that start at the same time share one as well', async () => {
     await machine.cde('background', 'stop');
     const ran = await Promise.all([ssh('echo a'), ssh('echo b'), ssh('echo c')]);
     expect(ran.map(({ stdout }) => stdout)).toEqual(['a\n', 'b\n', 'c\n']);
@@ -72,7 +72,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect((await show()).items).toHaveLength(1);
   });
 
-  test('killed: its connections say so, the next command starts another', async () => {
+  test('when it is killed, its connections report it and the next command starts another', async () => {
     const running = await staying();
     const is = await pid();
     process.kill(is, 'SIGKILL');
@@ -83,7 +83,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await pid()).not.toBe(is);
   });
 
-  test('one that hangs is not waited for', async () => {
+  test('a command does not wait for one that hangs', async () => {
     await ssh('true');
     const is = await pid();
     process.kill(is, 'SIGSTOP');
@@ -91,7 +91,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await ssh('echo by itself')).toMatchObject({ code: 0, stdout: 'by itself\n' });
   });
 
-  test('what a connection dies of is told as with a session of its own', async () => {
+  test('the reason why a connection ended is reported as for a session of its own', async () => {
     const ran = await ssh('kill -9 $PPID; exec sleep 30');
     expect(ran.code).toBe(255);
     expect(ran.stderr).toContain('[agent-restarted]');
@@ -101,7 +101,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await ssh('echo started')).toMatchObject({ code: 0, stdout: 'started\n' });
   });
 
-  test('whoever speaks nonsense to it hears so, and nobody else does', async () => {
+  test('a client that sends garbage gets an error, and others are not affected', async () => {
     const running = await staying();
     for (const words of ['nonsense\n', '{"ask":"everything"}\n', `${'x'.repeat(100_000)}\n`, '{"ask":']) {
       const { socket } = await connect();
@@ -117,7 +117,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await ssh('echo fine')).toMatchObject({ stdout: 'fine\n' });
   });
 
-  test('bytes come through whole, both ways, and a half-close is one', async () => {
+  test('bytes and half-closes pass in both directions', async () => {
     const bytes = Buffer.from(Array.from({ length: 3_000_000 }, (_, index) => (index * 7919) % 251));
     const args = [new URL('../cli/cde.mjs', import.meta.url).pathname, 'ssh', 'hello', '--'];
     const ran = await machine.run(
@@ -129,7 +129,7 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(ran).toMatchObject({ code: 0, stdout: `${sum}100000\n` });
   });
 
-  test('CDE_BACKGROUND=off does without', async () => {
+  test('CDE_BACKGROUND=off uses none', async () => {
     await machine.cde('background', 'stop');
     const running = machine.begin(['ssh', 'hello', '--', 'echo alone'], { CDE_BACKGROUND: 'off' });
     expect(await running.ended).toMatchObject({ code: 0, stdout: 'alone\n' });

@@ -13,7 +13,7 @@ const codes = (text: string) => [...text.matchAll(/^\| `([a-z-]+)`/gm)].map((mat
 
 const errors = readFileSync(join(root, 'docs/errors.md'), 'utf8');
 
-test("docs/errors.md lists the server's codes with their statuses, no more and no fewer", () => {
+test("docs/errors.md lists exactly the server's codes with their statuses", () => {
   const rows = [...section(errors, "The server's").matchAll(/^\| `([a-z-]+)` \| (\d+) \|/gm)].map((row) => [
     row[1],
     Number(row[2]),

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type Machine, makeMachine, type Server } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
-/** What a newcomer does, with real processes from end to end: server, PostgreSQL, agent, CLI, OpenSSH. */
+/** What a new user does, with real processes: server, PostgreSQL, agent, CLI, OpenSSH. */
 const has = (program: string) => {
   try {
     execFileSync('sh', ['-c', `command -v ${program}`], { stdio: 'ignore' });
@@ -58,7 +58,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     expect(ran.stdout).toMatch(/^\/\S+\n$/);
   });
 
-  test('files in the home outlive stop and start, update, and kill -9 of the server', async () => {
+  test('files in the home survive stop and start, update, and kill -9 of the server', async () => {
     await ssh('hello', 'echo kept > ~/notes.txt');
     expect((await machine.cde('stop', 'hello')).code).toBe(0);
     expect(await status('hello')).toBe('stopped');
@@ -68,7 +68,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     expect((await machine.cde('update', 'hello')).code).toBe(0);
     expect((await ssh('hello', 'cat notes.txt')).stdout).toBe('kept\n');
 
-    // The agent outlives its server: a process in the workspace goes on, and is found again.
+    // The agent survives its server: a process in the workspace keeps running and is found again.
     await ssh('hello', 'nohup sleep 1000 > /dev/null 2>&1 & echo $! > ~/pid');
     await server.kill();
     server = await machine.start();
@@ -95,7 +95,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     },
   );
 
-  test('ssh by itself, rsync and scp work once config-ssh has run, and the rest of the file stays', async () => {
+  test('plain ssh, rsync and scp work after config-ssh, which keeps the rest of the file', async () => {
     const config = join(machine.env.HOME!, '.ssh/config');
     await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
     await writeFile(config, 'Host mine\n  HostName 192.0.2.1', { mode: 0o600 });
@@ -104,7 +104,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     expect(once).toMatch(/^# .*cde[\s\S]*Include[\s\S]*Host mine\n {2}HostName 192\.0\.2\.1/);
     await machine.cde('config-ssh');
     expect(await readFile(config, 'utf8')).toBe(once);
-    // OpenSSH takes the home of the account, not $HOME: the test names the file.
+    // OpenSSH uses the account's home and not $HOME, so the test passes the file.
     const plain = await machine.run('ssh', ['-F', config, 'Hello.CDE', 'hostname; cat'], 'through stdin\n');
     expect(plain).toMatchObject({ code: 0, stdout: expect.stringContaining('through stdin') });
     const bytes = randomBytes(3_000_000);
@@ -162,13 +162,13 @@ test('create with parameters, list, and delete; the home is kept for its grace p
   expect(await readdir(join(machine.env.CDE_DATA_DIR!, 'homes/.set-aside'))).toHaveLength(1);
 });
 
-test('a second server on the same address says what is wrong', async () => {
+test('a second server on the same address explains the conflict', async () => {
   const ran = await machine.run(process.execPath, [new URL('../server/main.ts', import.meta.url).pathname]);
   expect(ran.code).toBe(1);
   expect(ran.stderr).toMatch(/Port \d+ on 127\.0\.0\.1 is in use/);
 });
 
-test('a database that is not there is named, with what to do', async () => {
+test('an invalid database URL is reported with what to do', async () => {
   const ran = await machine.run(process.execPath, [
     new URL('../server/main.ts', import.meta.url).pathname,
     '--database-url',

@@ -83,7 +83,7 @@ test('a part imports only the parts below it', () => {
   expect(against).toEqual([]);
 });
 
-test("each of the server's nouns stands only on those below it", () => {
+test("each of the server's nouns imports only those below it", () => {
   const level = (file: string) => nouns.indexOf(file.split('/')[1]!);
   const against = [...graph].flatMap(([file, targets]) => {
     if (!file.startsWith('server/') || isTest(file) || composition.includes(file)) return [];
@@ -118,7 +118,7 @@ test('no files import each other in a circle', () => {
   expect(circles).toEqual([]);
 });
 
-test('no drawer for everything: folders called utils, helpers or common', () => {
+test('no folder is called utils, helpers or common', () => {
   expect(files.filter((file) => /(^|\/)(utils|helpers|common)\//.test(relative('.', file)))).toEqual([]);
 });
 

@@ -17,17 +17,17 @@ export function launch(more: string[] = []): Promise<Browser> {
   });
 }
 
-/** What must not happen in any page, collected: breaches of the policy, uncaught errors, requests elsewhere. */
+/** Collects what must not happen in any page: policy violations, uncaught errors, requests to other origins. */
 export interface Watch {
   faults: string[];
-  /** Takes what is expected (a server that is down, say) out of the list. */
+  /** Removes expected entries from the list, for example while the server is down. */
   forgive(pattern: RegExp): void;
 }
 
-// Answers like 401 and 404 are told to the console by the browser itself.
+// The browser itself logs responses such as 401 and 404 to the console.
 const expected = /Failed to load resource: the server responded with a status of \d+|net::ERR_ABORTED/;
 
-/** Watches every page of a context, those opened later too. */
+/** Watches every page of a context, including those opened later. */
 export async function watch(context: BrowserContext, origin: string): Promise<Watch> {
   const faults: string[] = [];
   await context.exposeFunction('cdeReport', (fault: string) => faults.push(fault));

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 
 const answersWithinMs = 2_000;
 
-/** The kubeconfig of the cluster to test on, if its API server can be reached; these tests bring none up. */
+/** The kubeconfig of the test cluster, or null if it is not reachable. These tests do not start one. */
 export async function findCluster(): Promise<string | null> {
   const path = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache', 'cde', 'cluster', 'kubeconfig');
   if (!existsSync(path)) return null;

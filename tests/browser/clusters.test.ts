@@ -8,7 +8,7 @@ import { findCluster } from './cluster.ts';
 import { picture } from './pictures.ts';
 import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
 
-// All but one test do without a cluster.
+// Only one test needs a cluster.
 const real = await findCluster();
 
 let stage: Stage;
@@ -23,7 +23,7 @@ const link = (name: string | RegExp) => page.getByRole('link', { name });
 const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
 const dialog = () => page.getByRole('dialog');
 
-/** A port of this machine where nobody listens. */
+/** A port of this machine on which nothing listens. */
 async function closedPort(): Promise<number> {
   const listener = createServer().listen(0, '127.0.0.1');
   await new Promise((done) => listener.once('listening', done));
@@ -71,7 +71,7 @@ describe('clusters', () => {
     await picture(page, 'cluster-away');
   });
 
-  test('labels, region and address are changed, and their faults said at the field', async () => {
+  test('labels, region and address can be changed; errors appear at the field', async () => {
     await page.goto(`${server.url}/clusters/default`);
     await button('Change…').click();
     await dialog().getByLabel('Region').fill('europe-west1');
@@ -96,7 +96,7 @@ describe('clusters', () => {
     });
   });
 
-  test('a kubeconfig that does not work is refused at its field', async () => {
+  test('a kubeconfig that does not work is rejected at its field', async () => {
     await page.goto(`${server.url}/clusters`);
     await button('Add a cluster').click();
     await dialog().getByRole('button', { name: 'Add' }).click();
@@ -106,7 +106,7 @@ describe('clusters', () => {
     await dialog().getByLabel('Kubeconfig', { exact: true }).fill('this is no kubeconfig');
     await dialog().getByRole('button', { name: 'Add' }).click();
     await visible(dialog().getByText(/The cluster cannot be used with these credentials/));
-    // From its file, as a browser takes it.
+    // From a file, as a person would choose it.
     await dialog().getByLabel('File of the kubeconfig').setInputFiles(join(folder, 'kubeconfig'));
     await expect
       .poll(() => dialog().getByLabel('Kubeconfig', { exact: true }).inputValue())
@@ -146,8 +146,8 @@ describe('clusters', () => {
     await visible(row('default'));
   });
 
-  test('orphans are reported, shown as they would be cleaned, and cleaned when that is agreed to', async () => {
-    // Namespaces become orphans after an hour only: here the server's answers stand in for them.
+  test('orphans are reported, previewed, and cleaned after a confirmation', async () => {
+    // A namespace becomes an orphan only after an hour, so the server's responses are stubbed here.
     const orphan = (name: string, action: Orphan['action'], reason: string): Orphan => ({
       kind: action === 'keep' ? 'home' : 'namespace',
       cluster: 'default',
@@ -195,14 +195,14 @@ describe('clusters', () => {
     await page.unrouteAll();
   });
 
-  test('one that is not there says so', async () => {
+  test('a cluster that does not exist shows an error', async () => {
     await page.goto(`${server.url}/clusters/nowhere`);
     await visible(page.getByText('There is no cluster nowhere'));
     await link('Go to the clusters').click();
     await visible(row('default'));
   });
 
-  test('the last is removed; then the page says what to do', async () => {
+  test('after the last one is removed, the page says how to add one', async () => {
     await page.goto(`${server.url}/clusters/default`);
     await button('Remove…').click();
     await dialog().getByRole('button', { name: 'Remove' }).click();
@@ -213,7 +213,7 @@ describe('clusters', () => {
     await page.keyboard.press('Escape');
   });
 
-  test('who may not change clusters is not offered it, and who may not see them has no link', async () => {
+  test('without permission to change clusters there are no buttons, and without permission to see them there is no link', async () => {
     const see = async (role: string) => {
       const name = `a-${role}`;
       await api('POST', '/api/v1/users', { username: name, role, password: 'a long password' });

@@ -17,7 +17,7 @@ const running = () => visible(page.locator('.page-head .status.good'), 40_000);
 const log = () => page.getByRole('log');
 
 beforeAll(async () => {
-  // An owner of the installation restores somebody else's home below.
+  // An owner of the installation restores another user's home below.
   stage = await setStage({ CDE_FOREIGN_UPDATES: 'on' });
   ({ server, page, api } = stage);
   await page.goto(server.link);
@@ -48,7 +48,7 @@ async function removeInPage(name: string): Promise<void> {
   await visible(page.getByText(`${username}/${name} is deleted`), 40_000);
 }
 
-test('there is none at first, and the page says when there is', async () => {
+test('an empty page says when homes would appear', async () => {
   await link('Homes').click();
   await visible(page.getByText('No kept homes'));
   await picture(page, 'homes-none');
@@ -68,7 +68,7 @@ test(
     await picture(page, 'homes');
     await link('Restore the home of first').click();
     await visible(page.getByRole('heading', { name: 'New workspace' }));
-    // All is filled in: the template, the home, and the name that it had.
+    // The form is filled in: template, home, and the old name.
     expect(await page.getByLabel('Name').inputValue()).toBe('first');
     const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
     expect(await page.getByLabel('Home').inputValue()).toBe(kept!.id);
@@ -84,7 +84,7 @@ test(
   },
 );
 
-test('a home may be chosen while a workspace is created, or not', { timeout: 120_000 }, async () => {
+test('a home can be chosen while a workspace is created', { timeout: 120_000 }, async () => {
   await page.goto(`${server.url}/workspaces/${username}/second`);
   await running();
   await removeInPage('second');
@@ -101,7 +101,7 @@ test('a home may be chosen while a workspace is created, or not', { timeout: 120
   expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toHaveLength(1);
 });
 
-test('a home that is gone meanwhile is told of, and never an empty one put in its place', async () => {
+test('a home that has disappeared is reported and never replaced by an empty one', async () => {
   const [kept] = (await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items;
   await page.goto(`${server.url}/workspaces/new?template=noting&home=${kept!.id}`);
   await visible(page.getByText(`The files of ${username}/second, deleted`));
@@ -141,7 +141,7 @@ test(
   },
 );
 
-test("an owner sees everybody's, restores for its owner; a member sees the member's own", async () => {
+test("an owner sees everybody's homes and restores one for its user; a member sees the member's own", async () => {
   await api('POST', '/api/v1/users', { username: 'grace', role: 'member', password: 'a long password' });
   await api<Workspace>('POST', '/api/v1/workspaces', {
     name: 'hers',
@@ -162,6 +162,6 @@ test("an owner sees everybody's, restores for its owner; a member sees the membe
   await button('Create and start').click();
   await page.waitForURL(`${server.url}/workspaces/grace/hers`);
   await running();
-  // What it printed is for its owner alone.
+  // Only its own user sees what it printed.
   await visible(log().getByText(/of the startup script/));
 });

@@ -14,7 +14,7 @@ const link = (name: string | RegExp) => page.getByRole('link', { name });
 const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
 const status = () => page.locator('.page-head .status');
 
-/** A template whose startup script is `script`. */
+/** A template with the startup script `script`. */
 const template = (name: string, script: string) => ({
   'template.yaml': `name: ${name}\nprovider: local\nstartup:\n  script: ${JSON.stringify(script)}\n`,
 });
@@ -48,7 +48,7 @@ describe('signing in', () => {
     await page.goto(`${server.url}/workspaces`);
   });
 
-  test('a used link says so', async () => {
+  test('a link that was used shows an error', async () => {
     const other = await stage.browser.newContext();
     const stranger = await other.newPage();
     await stranger.goto(server.link);
@@ -59,7 +59,7 @@ describe('signing in', () => {
     await other.close();
   });
 
-  test('a page behind the sign-in asks for it and then opens', async () => {
+  test('a page that needs a sign-in opens after it', async () => {
     await page.goto(`${server.url}/account`);
     await page.getByLabel('New password', { exact: true }).fill('a long password');
     await page.getByLabel('New password again').fill('another one entirely');
@@ -86,7 +86,7 @@ describe('signing in', () => {
 });
 
 describe('a workspace', () => {
-  test('is created by the form, and its stages and log are seen as they happen', async () => {
+  test('is created with the form, which shows its stages and log live', async () => {
     await publish(starterTemplate());
     await page.goto(`${server.url}/workspaces`);
     await link('Create your first workspace').click();
@@ -117,7 +117,7 @@ describe('a workspace', () => {
       .toContain('wrote ~/welcome.txt');
   });
 
-  test('its name is taken: said at the field', async () => {
+  test('a name that is taken is reported at its field', async () => {
     await page.goto(`${server.url}/workspaces/new?template=local`);
     await page.getByLabel('Name').fill('first');
     await button('Create and start').click();
@@ -133,14 +133,14 @@ describe('a workspace', () => {
     await page.keyboard.type('echo $((6*7))-$HOME\n');
     await expect.poll(() => screen.innerText(), { timeout: 15_000 }).toContain(`42-/home/${username}`);
 
-    // 24-bit colours go through style attributes, which the policy forbids as markup.
+    // 24-bit colours need style attributes, which the policy forbids in markup.
     await page.keyboard.type("clear; printf '\\033[48;2;10;120;200mcoloured\\033[0m\\n'\n");
     const coloured = screen.locator('span', { hasText: /^coloured$/ }).last();
     await visible(coloured);
     expect(await coloured.evaluate((span) => getComputedStyle(span).backgroundColor)).toBe(
       'rgb(10, 120, 200)',
     );
-    // And the theme through style sheets.
+    // The theme needs style sheets.
     expect(await screen.evaluate((rows) => getComputedStyle(rows).color)).toBe('rgb(24, 33, 32)');
 
     await page.setViewportSize({ width: 900, height: 600 });
@@ -159,12 +159,12 @@ describe('a workspace', () => {
     await expect.poll(() => screen.innerText(), { timeout: 15_000 }).toContain('Welcome to');
   });
 
-  test('is stopped from the list, and the list follows without being asked', async () => {
+  test('is stopped from the list, which updates by itself', async () => {
     await page.goto(`${server.url}/workspaces`);
     await visible(row('first').getByText('Running'));
     await row('first').getByRole('button', { name: 'Stop first' }).click();
     await visible(row('first').getByText('Stopped'));
-    // From elsewhere: only an event can tell this page.
+    // Changed by another client: only an event can update this page.
     const requests: string[] = [];
     page.on('request', (request) => requests.push(request.url()));
     await api('POST', `/api/v1/workspaces/${username}~first/start`, {});
@@ -173,7 +173,7 @@ describe('a workspace', () => {
     page.removeAllListeners('request');
   });
 
-  test('a hidden tab gets no events, and is fresh when it is seen again', async () => {
+  test('a hidden tab receives no events, and is up to date when it is shown again', async () => {
     const frames: string[] = [];
     page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => frames.push(String(payload))));
     await page.goto(`${server.url}/workspaces`);
@@ -198,7 +198,7 @@ describe('a workspace', () => {
     page.removeAllListeners('websocket');
   });
 
-  test('is deleted with its home only when its name is typed', async () => {
+  test('is deleted with its home only after its name was typed', async () => {
     await page.goto(`${server.url}/workspaces`);
     await button('More actions for first').focus();
     await page.keyboard.press('ArrowDown');
@@ -217,7 +217,7 @@ describe('a workspace', () => {
 });
 
 describe('a build', () => {
-  test('that fails says why', async () => {
+  test('that fails shows the reason', async () => {
     await publish(template('failing', 'echo before; echo "no such tool" >&2; exit 7'));
     await create('broken', 'failing');
     await page.goto(`${server.url}/workspaces/${username}/broken`);
@@ -227,7 +227,7 @@ describe('a build', () => {
     expect(await page.getByRole('alert').innerText()).toMatch(/7/);
   });
 
-  test('with a long log is followed until scrolled up, and can be cancelled', async () => {
+  test('with a long log scrolls along until the user scrolls up, and can be cancelled', async () => {
     await publish(
       template(
         'talking',
@@ -256,7 +256,7 @@ describe('a build', () => {
 });
 
 describe('the connection', () => {
-  test('is made again after the server was killed, and the page says so meanwhile', async () => {
+  test('is re-established after the server was killed, and the page reports the loss', async () => {
     await page.goto(`${server.url}/workspaces`);
     await visible(row('broken'));
     await server.kill();
@@ -266,7 +266,7 @@ describe('the connection', () => {
     await gone(page.getByText('Reconnecting…'), 30_000);
     await api('DELETE', `/api/v1/workspaces/${username}~broken?home=discard`);
     await gone(row('broken'), 30_000);
-    // What a browser says of a server that is away.
+    // What a browser reports about an unreachable server.
     stage.watched.forgive(
       /ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/,
     );

@@ -10,7 +10,7 @@ import { findCluster } from './cluster.ts';
 import { picture } from './pictures.ts';
 import { gone, type Stage, setStage, visible } from './stage.ts';
 
-// On the test cluster, when it is up: the images on its node are ours to make, another cluster's are not.
+// Only on our test cluster, if it is up, because the test builds images on its node.
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG ? null : await findCluster();
 
 const name = `seen-${Date.now().toString(36)}`;
@@ -46,7 +46,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
       labels: 'kubernetes.io/hostname=cde-test',
     });
     const { addresses } = node!.status as { addresses: { type: string; address: string }[] };
-    // Where pods reach this machine; a browser has fewer rights there than on localhost.
+    // The address at which pods reach this machine. A browser restricts it more than localhost.
     const host = addresses.find(({ type }) => type === 'InternalIP')!.address;
     stage = await setStage({
       CDE_CLUSTER: join(folder, 'kubeconfig'),
@@ -67,12 +67,12 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     rmSync(folder, { recursive: true, force: true });
   }, 120_000);
   afterEach(() => {
-    // What a browser says of any page that is neither on localhost nor https.
+    // What a browser reports about any page that is neither on localhost nor https.
     stage.watched.forgive(/Cross-Origin-Opener-Policy header has been ignored/);
     expect(stage.watched.faults.splice(0)).toEqual([]);
   });
 
-  test('is created, and its page says where it lies and how to reach it', async () => {
+  test('is created, and its page shows where it runs and how to reach it', async () => {
     await page.goto(`${server.url}/workspaces/new`);
     await page.getByLabel('Name').fill(name);
     await button('Create and start').click();
@@ -87,14 +87,14 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await fact('Cluster').getByRole('link').click();
     await visible(page.getByText(/^All that is needed/), 30_000);
     expect(await fact('Workspaces').innerText()).toBe('1');
-    // In use, so that it cannot go.
+    // In use, so that it cannot be deleted.
     await button('Remove…').click();
     await dialog().getByRole('button', { name: 'Remove' }).click();
     await visible(dialog().getByText('cluster-in-use'));
     await dialog().getByRole('button', { name: 'Keep it' }).click();
   });
 
-  test('what stops a start is said in the words of the cluster', async () => {
+  test('the reason that blocks a start is shown as the cluster words it', async () => {
     const failing = template
       .replace('name: team', 'name: failing')
       .replace(images.debian, 'cde-test/nothing:1');
@@ -113,7 +113,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await visible(page.getByText(`${username}/${name}-b is deleted`), 120_000);
   });
 
-  test('leaves its home, with its size, which comes back in a new one', async () => {
+  test('leaves its home, with its size, which can be restored in a new workspace', async () => {
     await page.goto(`${server.url}/workspaces/${username}/${name}`);
     await running();
     await button(`More actions for ${name}`).click();

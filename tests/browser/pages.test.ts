@@ -56,7 +56,7 @@ describe('tokens', () => {
 });
 
 describe('the login of the cde command', () => {
-  test('is allowed by the person it is for', async () => {
+  test('is approved by its user', async () => {
     const begun = await (
       await fetch(`${server.url}/api/v1/auth/cli`, {
         method: 'POST',
@@ -81,7 +81,7 @@ describe('the login of the cde command', () => {
     await expect.poll(poll, { interval: begun.pollEveryMs }).toMatchObject({ status: 'approved', username });
   });
 
-  test('a code that nobody asked for is refused in words', async () => {
+  test('an unknown code is rejected with an explanation', async () => {
     await page.goto(`${server.url}/cli-login?code=ZZZZ-ZZZZ`);
     await visible(page.getByRole('alert'));
     expect(await page.getByRole('alert').innerText()).toContain('cli-login-not-found');
@@ -89,7 +89,7 @@ describe('the login of the cde command', () => {
 });
 
 describe('administration', () => {
-  test('users are created and suspended, and the audit log tells of it', async () => {
+  test('users are created and suspended, which the audit log records', async () => {
     await page.goto(`${server.url}/users`);
     await button('New user').click();
     const dialog = page.getByRole('dialog');
@@ -119,7 +119,7 @@ describe('administration', () => {
     expect(await page.getByText('token.create').count()).toBe(0);
   });
 
-  test('templates and their versions are shown', async () => {
+  test('templates are shown with their versions', async () => {
     await page.goto(`${server.url}/templates`);
     await picture(page, 'templates');
     await link('This machine').click();
@@ -170,7 +170,7 @@ describe('every page', () => {
     await visible(page.locator('.swagger-ui .opblock').first());
   });
 
-  test('the terminal is not loaded before it is opened', async () => {
+  test('the terminal is loaded only when it is opened', async () => {
     const loaded: string[] = [];
     page.on('request', (request) => loaded.push(request.url()));
     await page.goto(`${server.url}/workspaces`, { waitUntil: 'networkidle' });

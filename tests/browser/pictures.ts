@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Page } from 'playwright-core';
 
-/** For a person's eyes: with CDE_TEST_PICTURES=FOLDER, the page as it is now, light, dark and narrow. */
+/** With CDE_TEST_PICTURES=FOLDER, takes screenshots of the page for a person to look at: light, dark and narrow. */
 export async function picture(page: Page, name: string): Promise<void> {
   const folder = process.env.CDE_TEST_PICTURES;
   if (!folder) return;

@@ -7,11 +7,11 @@ import { WebSocketServer } from 'ws';
 import { starterTemplate } from './server.ts';
 import { gone, setStage, visible } from './stage.ts';
 
-/** What a page of a workspace gets at, and what it does not, in a real browser. */
+/** What a page of a workspace can access in a real browser, and what it cannot. */
 const html =
   '<!doctype html><title>program</title><h1>A program</h1><pre id="found"></pre><script type="module" src="app.js"></script>';
 
-/** Looks at all that it is not to get at, and says what came of it. `DASHBOARD` is where the dashboard is. */
+/** Tries everything that it must not access, and reports the results. `DASHBOARD` is the dashboard's address. */
 const script = `
 import { greeting } from './greeting.js';
 const dashboard = 'DASHBOARD';
@@ -80,7 +80,7 @@ async function setWorkspace(settings: Record<string, string>) {
   return { stage, owner, program: await makeProgram(server.url) };
 }
 
-/** Shares the port on the page of the workspace and opens it there. */
+/** Shares the port on the workspace's page and opens it there. */
 async function open({ stage, program }: Awaited<ReturnType<typeof setWorkspace>>) {
   const { page, context } = stage;
   await page.getByLabel('Another port').fill(String(program.port));
@@ -106,7 +106,7 @@ describe('by name', () => {
     await set?.stage.close();
   });
 
-  test('a program has its own name, storage and cookies, and nothing of the dashboard', async () => {
+  test("a program has its own name, storage and cookies, and none of the dashboard's", async () => {
     const { tab, found } = await open(set);
     expect(new URL(tab.url()).hostname).toBe(`${set.program.port}--web--${set.owner}.localhost`);
     expect(found).toMatchObject({
@@ -124,7 +124,7 @@ describe('by name', () => {
     await tab.close();
   });
 
-  test('a program on another port of the host is sent the cookie, and can do nothing with it', async () => {
+  test('a program on another port of the host receives the cookie and cannot use it', async () => {
     const { context, server } = set.stage;
     const tab = await context.newPage();
     await tab.goto(`http://127.0.0.1:${set.program.port}/`);
@@ -141,7 +141,7 @@ describe('by name', () => {
       });
       expect(reply.status).toBe(401);
     }
-    // Its page cannot read what the dashboard keeps, nor act through the browser.
+    // Its page can neither read the dashboard's storage nor act through the browser.
     await expect.poll(() => tab.locator('#found').innerText(), { timeout: 30_000 }).not.toBe('');
     const found = JSON.parse(await tab.locator('#found').innerText());
     expect(await tab.evaluate(() => localStorage.getItem('cde-session-key'))).toBeNull();
@@ -151,7 +151,7 @@ describe('by name', () => {
     set.program.cookies.splice(0);
   });
 
-  test('whoever is not signed in is asked to, and comes back', async () => {
+  test('a visitor who is not signed in signs in and returns', async () => {
     const { browser, server } = set.stage;
     const stranger = await browser.newContext();
     const page = await stranger.newPage();
@@ -166,7 +166,7 @@ describe('by name', () => {
     await stranger.close();
   });
 
-  test('the level is changed on the page of the workspace; anybody is asked for twice', async () => {
+  test('the level is changed on the page of the workspace; "anybody" needs a confirmation', async () => {
     const { page } = set.stage;
     const level = page.getByLabel(`Share port ${set.program.port} with`);
     await level.selectOption('signed-in');
@@ -178,12 +178,12 @@ describe('by name', () => {
     await visible(page.getByText(/is shared with nobody/));
   });
 
-  test('a terminal is found again after a reload and a restart of the server, and seen by several', async () => {
+  test('a terminal survives a reload and a restart of the server, and can have several viewers', async () => {
     const { page, context, server, watched } = set.stage;
     await page.goto(`${server.url}/workspaces/${set.owner}/web/terminal`);
     const shows = (of: typeof page, text: string | RegExp) =>
       expect.poll(() => of.locator('.xterm-rows').innerText(), { timeout: 30_000 }).toMatch(text);
-    // Without isolation the shell is the server's user, who may be root.
+    // Without isolation the shell runs as the server's user, possibly root.
     await shows(page, /[$#]/);
     await page.keyboard.type('kept=yes; echo before-$((1+1))\n');
     await shows(page, 'before-2');
@@ -222,7 +222,7 @@ describe('by path', () => {
     await set?.stage.close();
   });
 
-  test('a program runs in a sandbox: its own files and nothing else', async () => {
+  test('a program runs in a sandbox with its own files and nothing else', async () => {
     const { tab, found } = await open(set);
     expect(new URL(tab.url()).origin).toBe(set.stage.server.url);
     expect(found).toMatchObject({

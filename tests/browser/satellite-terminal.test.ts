@@ -13,9 +13,9 @@ import { picture } from './pictures.ts';
 import { starterTemplate } from './server.ts';
 import { gone, type Stage, setStage, visible } from './stage.ts';
 
-/** A terminal of the dashboard over a satellite, in a real browser; the server seems farther away than it is. */
+/** A terminal of the dashboard through a satellite, in a real browser. The server is made to look farther than it is. */
 const main = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), 'satellite', 'main.ts');
-/** More than a busy machine adds to the other way. */
+/** More than a busy machine adds to the other path. */
 const serverProbeMs = 250;
 
 let stage: Stage;
@@ -53,7 +53,7 @@ afterAll(async () => {
   await stage?.close();
 });
 
-test('an owner lets a satellite serve browsers', async () => {
+test('an owner allows a satellite to serve browsers', async () => {
   const { page, server, api } = stage;
   await page.goto(`${server.url}/satellites`);
   await page.getByRole('button', { name: 'Actions for tokyo' }).click();
@@ -81,7 +81,7 @@ test(
     await api('POST', '/api/v1/templates', { files: starterTemplate() });
     const made = await api<Workspace>('POST', '/api/v1/workspaces', { name: 'web', template: 'local' });
     ({ owner } = made);
-    // Its agent has measured, and the satellite has heard that it may.
+    // Its agent has measured, and the satellite knows that it is allowed to.
     await expect
       .poll(
         async () =>
@@ -110,7 +110,7 @@ test(
     const title = await page.getByText('over tokyo', { exact: true }).getAttribute('title');
     expect(title).toMatch(/^\d+ ms over tokyo, \d\d+ ms over the server, to the workspace and back$/);
     await picture(page, 'terminal-over-satellite');
-    // But for the satellite's, nothing that a page must not do.
+    // Apart from the satellite's, no violation of the policy.
     watched.forgive(new RegExp(`^request: ${url}/relay/v1/probe`));
     expect(watched.faults).toEqual([]);
 
@@ -123,7 +123,7 @@ test(
     await page.keyboard.type('echo $kept-still\n');
     await shows('yes-still');
 
-    // There again, and near, and yet it opens no shell.
+    // It is back and near, but opens no shell.
     await start();
     await page.routeWebSocket(`${url.replace('http', 'ws')}/terminal`, (socket) => socket.close());
     await page.goto(terminal());

@@ -31,7 +31,7 @@ afterEach(() => {
   expect(stage.watched.faults.splice(0)).toEqual([]);
 });
 
-test('one is added: its token and how to start it are shown once', async () => {
+test('an added satellite shows its token and how to start it once', async () => {
   await page.getByRole('link', { name: 'Satellites' }).click();
   await visible(page.getByText("No satellites beside the server's own"));
   await picture(page, 'satellites-none');

@@ -11,20 +11,20 @@ export interface RealServer {
   url: string;
   /** Signs the first owner in. */
   link: string;
-  /** False after its process ended, whatever the reason. */
+  /** False once its process has ended. */
   runs(): boolean;
   /** kill -9: the embedded PostgreSQL and the agents stay. */
   kill(): Promise<void>;
-  /** Starts it again, at the same address. */
+  /** Starts it again at the same address. */
   restart(): Promise<void>;
-  /** Ends it, and removes its data. */
+  /** Stops it and removes its data. */
   close(): Promise<void>;
 }
 
-/** `server/main.ts` as a process, with data of its own and further settings, ready to be asked. */
+/** Starts `server/main.ts` as a process with its own data, and waits until it is ready. */
 export async function startServer(settings: Record<string, string> = {}): Promise<RealServer> {
   const folder = mkdtempSync(join(tmpdir(), 'cde-browser-'));
-  // Workspaces run as users of their own, who must be able to walk to their homes.
+  // Workspaces run as their own users, who must be able to reach their homes.
   chmodSync(folder, 0o711);
   let child: ChildProcess;
   let output = '';
@@ -62,7 +62,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
   }
 
   await start('127.0.0.1:0');
-  // The log does not have it: that is read by many.
+  // The log does not contain it, because many people read logs.
   const first = JSON.parse(readFileSync(join(folder, 'data', 'first-start.json'), 'utf8'));
   const url: string = first.url;
   const link = `${url}/sign-in#code=${first.oneTimeCode}`;

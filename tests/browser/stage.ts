@@ -10,15 +10,15 @@ export interface Stage {
   context: BrowserContext;
   page: Page;
   watched: Watch;
-  /** A request with the browser's cookie and session key, as the dashboard makes it. */
+  /** A request with the browser's cookie and session key, like the dashboard's own. */
   api<T>(method: string, path: string, body?: unknown): Promise<T>;
-  /** Deletes every workspace, so that no process is left, and ends all. */
+  /** Deletes every workspace, so that no process is left, then stops browser and server. */
   close(): Promise<void>;
 }
 
 const deletedWithinMs = 30_000;
 
-/** `settings`: of the server, as environment variables. */
+/** `settings`: the server's, as environment variables. */
 export async function setStage(settings: Record<string, string> = {}): Promise<Stage> {
   const server = await startServer(settings);
   const browser = await launch();
@@ -54,7 +54,7 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
     api,
     async close() {
       try {
-        // Agents outlive a server that a failed test left dead; only a server ends them.
+        // Agents survive a server that a failed test has killed; only a server stops them.
         if (!server.runs()) await server.restart();
         const deadline = Date.now() + deletedWithinMs;
         for (const { id } of await left())
@@ -71,7 +71,7 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
 export const visible = (locator: Locator, timeout = 20_000) => locator.waitFor({ state: 'visible', timeout });
 export const gone = (locator: Locator, timeout = 20_000) => locator.waitFor({ state: 'hidden', timeout });
 
-/** What makes a page scroll sideways. */
+/** The elements that make a page scroll sideways. */
 export function widerThanPage(page: Page): Promise<string[]> {
   return page.evaluate(() => {
     const { scrollWidth, clientWidth } = document.documentElement;
@@ -83,7 +83,7 @@ export function widerThanPage(page: Page): Promise<string[]> {
   });
 }
 
-/** Controls without a name that a screen reader can say. */
+/** Controls without a name for screen readers. */
 export function nameless(page: Page): Promise<string[]> {
   return page.evaluate(() =>
     [...document.querySelectorAll<HTMLElement>('button, a, input:not([type=hidden]), select, textarea')]

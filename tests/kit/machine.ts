@@ -17,28 +17,28 @@ export interface Ran {
   stderr: string;
 }
 
-/** A machine of the test's own: data, configuration and home in a folder that goes with it. */
+/** A simulated machine: data, configuration and home in a folder that is removed with it. */
 export interface Machine {
   folder: string;
   env: NodeJS.ProcessEnv;
-  /** Runs `cde` to its end. */
+  /** Runs `cde` until it ends. */
   cde(...args: string[]): Promise<Ran>;
   /** Runs any program with the machine's environment; `input` goes to its stdin. */
   run(program: string, args: string[], input?: string | Buffer): Promise<Ran>;
-  /** Starts `cde` beside the test; killed with the machine. */
+  /** Starts `cde` in the background; killed with the machine. */
   begin(args: string[], env?: Record<string, string>): Running;
-  /** Starts a server by `cde server start` and waits until it has printed its address. */
+  /** Starts `cde server start` and waits until it has printed its address. */
   start(env?: Record<string, string>): Promise<Server>;
-  /** Ends everything that this machine has started, agents and database included, and removes the folder. */
+  /** Ends everything that was started here, including agents and the database, and removes the folder. */
   remove(): Promise<void>;
 }
 
-/** A `cde` that runs beside the test. */
+/** A `cde` that runs in the background. */
 export interface Running {
   process: ChildProcess;
-  /** All that it has printed, on both outputs. */
+  /** Everything that it has printed to stdout and stderr. */
   output(): string;
-  /** Waits until it has printed that; rejects when it ends without. */
+  /** Waits until it has printed the text; rejects if it ends without doing so. */
   says(text: string | RegExp): Promise<void>;
   ended: Promise<Ran>;
 }
@@ -46,7 +46,7 @@ export interface Running {
 export interface Server {
   process: ChildProcess;
   url: string;
-  /** All that it printed. */
+  /** Everything that it has printed. */
   output(): string;
   /** Ctrl-C; resolves with the exit code. */
   stop(): Promise<number | null>;
@@ -62,7 +62,7 @@ export const inTestNetwork = { CDE_ISOLATION: 'none' };
 
 export async function makeMachine(extra: Record<string, string> = {}): Promise<Machine> {
   const folder = await mkdtemp(join(tmpdir(), 'cde-e2e-'));
-  // As root the embedded PostgreSQL runs as another user, who must get through.
+  // If we are root, the embedded PostgreSQL runs as another user, who must be able to enter.
   await chmod(folder, 0o711);
   const port = await freePort();
   const env: NodeJS.ProcessEnv = {
@@ -177,7 +177,7 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     },
     async remove() {
       for (const child of running) {
-        // One that was killed already may have left a child that holds its outputs open.
+        // A process that was killed may have left a child that holds its outputs open.
         if (child.exitCode !== null || child.signalCode !== null) continue;
         child.kill('SIGKILL');
         await once(child, 'exit');
@@ -193,7 +193,7 @@ async function childrenOf(pid: number): Promise<number[]> {
   return text.split(' ').filter(Boolean).map(Number);
 }
 
-/** Processes whose command line names the folder: agents that outlive their server, and PostgreSQL. */
+/** Ends processes whose command line contains the folder: agents that survive their server, and PostgreSQL. */
 export async function endLeftovers(folder: string): Promise<void> {
   const deadline = Date.now() + 15_000;
   for (
@@ -205,7 +205,7 @@ export async function endLeftovers(folder: string): Promise<void> {
     for (const name of await readdir('/proc').catch(() => [] as string[])) {
       if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
       const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-      // The background process of cde is known by its configuration alone.
+      // The background process of cde can be recognized only by its environment.
       const isBackground = line.endsWith('\0background\0run\0');
       const environment = isBackground ? await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '') : '';
       if (line.includes(folder) || environment.includes(folder)) pids.push(Number(name));
@@ -215,7 +215,7 @@ export async function endLeftovers(folder: string): Promise<void> {
       try {
         process.kill(pid, signal);
       } catch {
-        // It has ended meanwhile.
+        // It has ended in the meantime.
       }
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

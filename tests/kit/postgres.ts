@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type EmbeddedPostgres, startEmbedded } from '@cde/server/database/embedded.ts';
 import { until } from './until.ts';
 
-/** A PostgreSQL of the test's own, which it can take away in every way that happens. */
+/** A PostgreSQL for one test, which can fail in every way that happens in production. */
 export interface OwnDatabase {
   /** The same over all its lives. */
   url: string;
@@ -39,7 +39,7 @@ export async function makeDatabase(folder: string): Promise<OwnDatabase> {
       await tell('SIGKILL');
       await until(pids, (left) => left.length === 0);
     },
-    // Twice, for those that were born between the look and the signal.
+    // Twice, for processes that were created between the listing and the signal.
     async freeze() {
       await tell('SIGSTOP');
       await tell('SIGSTOP');

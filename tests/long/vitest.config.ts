@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
-/** What takes ten minutes by its nature; `npm run test:long`. */
+/** Tests that need ten minutes of silence; `npm run test:long`. */
 export default defineConfig({
   test: {
     ...everySuite,

@@ -8,7 +8,7 @@ import { type Api, makeApi } from '../kit/api.ts';
 import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
 import { schemathesis } from './tool.ts';
 
-/** Requests made from the API's own description, valid ones and others: no reply is a 5xx, or one that it does not describe. */
+/** Valid and invalid requests generated from the API's description: no response is a 5xx or undocumented. */
 let program: string;
 let machine: Machine;
 let server: Server;
@@ -19,7 +19,7 @@ beforeAll(async () => {
   machine = await makeMachine();
   server = await machine.start();
   api = await makeApi(machine, server.url);
-  // Something to find, so that not every answer is a 404.
+  // Something to find, so that not every response is a 404.
   const folder = fileURLToPath(new URL('../../templates/local/', import.meta.url));
   const files = Object.fromEntries(
     await Promise.all(
@@ -38,7 +38,7 @@ const checks = [
   'content_type_conformance',
   'response_schema_conformance',
 ];
-/** Sign-out would revoke the very token. The others redirect by design. */
+/** Sign-out would revoke the token in use. The others redirect by design. */
 const excluded = ['/api/v1/auth/sign-out', '/api/v1/auth/oidc/start', '/api/v1/auth/oidc/callback'];
 
 function attack(token: string): Promise<{ code: number; output: string }> {
@@ -46,14 +46,14 @@ function attack(token: string): Promise<{ code: number; output: string }> {
     ['--checks', checks.join(',')],
     ['--header', `Authorization: Bearer ${token}`],
     ['--phases', 'examples,coverage,fuzzing'],
-    // Bounds the suite at some three minutes, whatever else the machine does.
+    // Limits the suite to about three minutes on a machine of any speed.
     ['--max-time', '60'],
-    // Python 3.11 fails now and then where several threads compile.
+    // Python 3.11 sometimes fails when several threads compile.
     ['--workers', '1'],
     ['--request-timeout', '40'],
     ['--warnings', 'off'],
     ...excluded.map((path) => ['--exclude-path', path]),
-    // With the token of a person they are all refused alike.
+    // They reject every user's token in the same way.
     ['--exclude-path-regex', '^/api/v1/(agent|satellite)/'],
   ];
   return new Promise((resolve) => {

@@ -8,7 +8,7 @@ const run = promisify(execFile);
 const version = '4.32.5';
 const cacheDir = process.env.CDE_CACHE_DIR ?? join(homedir(), '.cache', 'cde');
 
-/** Where the program is; installs it into the cache the first time. Throws one line that says what is missing. */
+/** The path of the program, which is installed into the cache the first time. Throws one line that says what is missing. */
 export async function schemathesis(): Promise<string> {
   const folder = join(cacheDir, `schemathesis-${version}`);
   const program = join(folder, 'bin', 'schemathesis');

@@ -5,7 +5,7 @@ import { everySuite } from '../kit/vitest.ts';
 export default defineConfig({
   test: {
     ...everySuite,
-    // What it finds once is a fault, whether or not the next run's requests find it again.
+    // Requests are random: what it finds once is a bug, even if the next run does not find it.
     retry: 0,
     include: ['tests/schemathesis/*.test.ts'],
     testTimeout: 240_000,
