@@ -22,8 +22,12 @@ function removeOld(): void {
   for (const { file } of archives.slice(keptArchives)) rmSync(file, { force: true });
 }
 
-/** Builds it from the sources as they are, imports it into the node, and returns its name. */
+/**
+ * Builds the image from the sources as they are, imports it into the node, and returns its name. CDE_TEST_AGENT_IMAGE
+ * names one that was built before.
+ */
 export async function agentTestImage(): Promise<string> {
+  if (process.env.CDE_TEST_AGENT_IMAGE) return process.env.CDE_TEST_AGENT_IMAGE;
   requirePackages('patchelf');
   const work = join(buildDir, `.agent-image-${process.pid}`);
   try {

@@ -19,6 +19,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { debianMirror } from '../cluster/images.ts';
 import { buildDir, shortHash } from '../cluster/layout.ts';
+import { withLock } from '../cluster/lock.ts';
 import { logProgress, requirePackages, run, runAsync, succeeds, until } from '../cluster/machine.ts';
 import { tool } from '../cluster/tool.ts';
 
@@ -142,36 +143,67 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
   };
 }
 
-/** What the images are made of: the tree as committed or, with `CDE_IMAGES_FROM=tree`, as it is. */
-function context(folder: string): void {
+/** Copies what the images are built from: the tree as committed or, with `CDE_IMAGES_FROM=tree`, as it is. */
+function copySources(folder: string): void {
   if (process.env.CDE_IMAGES_FROM === 'tree') {
-    const files = run('git', ['-C', root, 'ls-files', '-co', '--exclude-standard', '-z']).split('\0');
-    for (const file of files.filter((name) => name && existsSync(join(root, name))))
-      cpSync(join(root, file), join(folder, file));
+    for (const file of treeFiles()) cpSync(join(root, file), join(folder, file));
     return;
   }
   run('sh', ['-c', 'git -C "$0" archive HEAD | tar -x -C "$1"', root, folder]);
 }
 
+const treeFiles = (): string[] =>
+  run('git', ['-C', root, 'ls-files', '-co', '--exclude-standard', '-z'])
+    .split('\0')
+    .filter((name) => name && existsSync(join(root, name)));
+
+/** Identifies what copySources() would copy. */
+function sourcesHash(): string {
+  if (process.env.CDE_IMAGES_FROM !== 'tree')
+    return run('git', ['-C', root, 'rev-parse', 'HEAD^{tree}']).trim();
+  const hash = createHash('sha256');
+  for (const file of treeFiles()) hash.update(`${file}\0`).update(readFileSync(join(root, file)));
+  return hash.digest('hex');
+}
+
 /**
  * Builds the images (all of them, or the named) as `NAME:tag` and returns the paths of their archives, as `docker save`
- * writes them. What has not changed comes from BuildKit's cache.
+ * writes them. An image whose sources have not changed since it was built is not built again.
  */
-export async function buildCdeImages(
+export function buildCdeImages(
   tag: string,
   names: readonly (typeof cdeImages)[number][] = cdeImages,
 ): Promise<string[]> {
+  // One build at a time: they share BuildKit's folder and the archives.
+  return withLock('cde-images', async () => {
+    const sources = sourcesHash();
+    const archiveOf = (name: string) => join(buildDir, `${name}-${tag}.tar`);
+    const stampOf = (name: string) => `${archiveOf(name)}.sources`;
+    const stale = names.filter(
+      (name) =>
+        !existsSync(archiveOf(name)) ||
+        !existsSync(stampOf(name)) ||
+        readFileSync(stampOf(name), 'utf8') !== sources,
+    );
+    if (stale.length > 0) {
+      for (const name of stale) rmSync(stampOf(name), { force: true });
+      await buildArchives(stale.map((name) => ({ name, image: `${name}:${tag}`, archive: archiveOf(name) })));
+      for (const name of stale) writeFileSync(stampOf(name), sources);
+    }
+    return names.map(archiveOf);
+  });
+}
+
+async function buildArchives(wanted: { name: string; image: string; archive: string }[]): Promise<void> {
   const [base, build, buildctl] = [await debian('base'), await debian('build'), await tool('buildctl')];
   const work = mkdtempSync(join(tmpdir(), 'cde-images-'));
   const source = join(work, 'source');
   mkdirSync(source);
-  context(source);
+  copySources(source);
   const buildkit = await startBuildkit();
   const began = Date.now();
   try {
-    const archives: string[] = [];
-    for (const name of names) {
-      const archive = join(buildDir, `${name}-${tag}.tar`);
+    for (const { name, image, archive } of wanted) {
       const npmrc = join(process.env.HOME ?? '/root', '.npmrc');
       await runAsync(
         buildctl,
@@ -185,14 +217,13 @@ export async function buildCdeImages(
           ...['--opt', `context:local/build=oci-layout://build@${build.digest}`],
           ...['--opt', 'build-arg:BASE_IMAGE=local/base', '--opt', 'build-arg:BUILD_IMAGE=local/build'],
           ...(existsSync(npmrc) ? ['--secret', `id=npmrc,src=${npmrc}`] : []),
-          ...['--output', `type=docker,name=${name}:${tag},dest=${archive}`],
+          ...['--output', `type=docker,name=${image},dest=${archive}`],
         ],
         { env: process.env },
       );
-      archives.push(archive);
     }
-    logProgress(`Built ${names.join(', ')} in ${Math.round((Date.now() - began) / 1000)} s`);
-    return archives;
+    const names = wanted.map(({ name }) => name).join(', ');
+    logProgress(`Built ${names} in ${Math.round((Date.now() - began) / 1000)} s`);
   } finally {
     await buildkit.end();
     rmSync(work, { recursive: true, force: true });
