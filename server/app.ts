@@ -33,19 +33,12 @@ import type { Keys } from './identity/keys.ts';
 import { allowedOrigins } from './identity/origins.ts';
 import { identityRoutes } from './identity/routes.ts';
 import { sessionCookieName } from './identity/sessions.ts';
-import { kubeCredentialRoutes } from './kubernetes/access/kube-credentials.ts';
-import { builderRoutes } from './kubernetes/builder/routes.ts';
-import { clusterRoutes } from './kubernetes/clusters/routes.ts';
-import type { ClusterStore } from './kubernetes/clusters/store.ts';
-import { orphanRoutes } from './kubernetes/orphans/routes.ts';
-import { type OrphanSweep, registerOrphanMetrics } from './kubernetes/orphans/sweep.ts';
-import { makeDryRun } from './kubernetes/templates/dry-run.ts';
+import type { Kubernetes } from './kubernetes/kubernetes.ts';
 import type { Logger } from './log.ts';
 import { makePortLookup } from './ports/authorize.ts';
 import { makePorts } from './ports/ports.ts';
 import { portRoutes } from './ports/routes.ts';
 import { portOpenRoutes, portVisitRoutes, siteOf } from './ports/visits.ts';
-import type { Connections } from './providers/kubernetes/api/connections.ts';
 import type { Provider } from './providers/provider.ts';
 import { makeConnectionPolicy } from './satellites/policy.ts';
 import { makeSatelliteRegistry, type SatelliteLocation } from './satellites/registry.ts';
@@ -70,9 +63,7 @@ export interface AppOptions {
   satellites: Record<'forAgents' | 'forClients', () => Promise<SatelliteLocation[]>>;
   /** As Readiness's; without, it is ready at once. */
   waitsFor?: () => string | null;
-  clusters: ClusterStore;
-  connections: Connections;
-  orphans: OrphanSweep;
+  kubernetes: Pick<Kubernetes, 'dryRun' | 'register'>;
   now: () => Date;
   /** Waits; tests let time pass instead. */
   sleep?: (ms: number) => Promise<void>;
@@ -153,7 +144,6 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     );
   });
   const telemetry = installMetrics(app, { database, log });
-  registerOrphanMetrics(telemetry.registry, options.orphans);
 
   await app.register(websocket, { options: websocketOptions });
   await app.register(swagger, {
@@ -211,7 +201,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const policy = makeConnectionPolicy({ database, paths: config.paths });
   const issueTicket = makeTickets({ database, keys, now, satellites: satellites.forClients, policy });
   identityRoutes(app, { config, database, keys, bus, now, sleep: options.sleep ?? setTimeout });
-  templateRoutes(app, { database, dryRun: makeDryRun(options.connections), now });
+  templateRoutes(app, { database, dryRun: options.kubernetes.dryRun, now });
   workspaceRoutes(app, {
     database,
     bus,
@@ -220,10 +210,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     foreignUpdates: config.foreignUpdates === 'on',
     agents: makeAgents({ database, bus, now, keys, satellites: satellites.forAgents, policy }),
   });
-  clusterRoutes(app, { store: options.clusters, connections: options.connections });
-  orphanRoutes(app, options.orphans);
-  kubeCredentialRoutes(app, { database, connections: options.connections });
-  builderRoutes(app, { database, connections: options.connections });
+  options.kubernetes.register(app, telemetry.registry);
   const accessRevocation = makeAccessRevocation({ database, bus, log });
   satelliteRoutes(app, { store: satelliteStore, keys, config, revocation: accessRevocation });
   accessRevocation.watch({

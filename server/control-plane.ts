@@ -1,6 +1,4 @@
-import { createHash } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
@@ -10,19 +8,15 @@ import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
-import { type Config, ConfigError } from './config.ts';
+import type { Config } from './config.ts';
 import type { Database } from './database/pool.ts';
 import { makeReplica } from './database/replicas.ts';
 import { watchDatabase } from './database/watchdog.ts';
 import { makeBus } from './events/bus.ts';
 import { loadKeys } from './identity/keys.ts';
 import { sweepIdentity } from './identity/sweep.ts';
-import { makeClusterStore } from './kubernetes/clusters/store.ts';
-import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
+import { makeKubernetes } from './kubernetes/kubernetes.ts';
 import type { Logger } from './log.ts';
-import { makeConnections } from './providers/kubernetes/api/connect.ts';
-import type { ClusterRecord } from './providers/kubernetes/api/connections.ts';
-import { makeKubernetesProvider } from './providers/kubernetes/provider.ts';
 import { openGateway } from './providers/local/gateway.ts';
 import { makeLocalProvider } from './providers/local/provider.ts';
 import type { Provider } from './providers/provider.ts';
@@ -53,19 +47,6 @@ export function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
     command: [process.execPath, program],
     readOnlyPaths: [...parts.map((part) => join(root, part)), join(root, 'node_modules')],
   };
-}
-
-/** What `CDE_CLUSTER` names. */
-async function clusterCredentials(setting: string): Promise<ClusterRecord['credentials']> {
-  if (setting === 'in-cluster') return { kind: 'in-cluster' };
-  try {
-    return { kind: 'kubeconfig', text: await readFile(setting, 'utf8') };
-  } catch (error) {
-    throw new ConfigError(
-      `CDE_CLUSTER names ${setting}, which cannot be read: ${(error as Error).message}.`,
-      'Give the path of a kubeconfig, or in-cluster.',
-    );
-  }
 }
 
 /**
@@ -113,38 +94,16 @@ export async function startControlPlane(options: {
       }),
     );
 
-  const clusters = makeClusterStore({ database, keys, now });
-  if (config.cluster) {
-    const credentials = await clusterCredentials(config.cluster);
-    await clusters.ensureDefault(credentials, config.clusterPublicEndpoint);
-  }
-  // What marks our objects on a cluster: the same for all replicas, and for as long as the database lives.
-  const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
-  const connections = makeConnections({ source: clusters.source, installation, log });
-  const orphans = makeOrphanSweep({
-    database,
-    connections,
-    installation,
-    policy: config.orphans,
-    homeGraceMs,
-    now,
-    log,
-  });
+  const kubernetes = makeKubernetes({ config, database, keys, now, log });
   const registered = makeSatelliteStore({ database, now });
   if (!options.providers)
     providers.set(
       'kubernetes',
-      makeKubernetesProvider({
-        connections,
-        installation,
-        agentImage: config.agentImage,
-        ...(config.builderImage && { builderImage: config.builderImage }),
-        agentUrls: async () => (await registered.listServing()).map(({ url }) => url),
-        log,
-        now,
+      kubernetes.makeProvider({
+        satelliteUrls: async () => (await registered.listServing()).map(({ url }) => url),
       }),
     );
-  await connections.refresh();
+  await kubernetes.connect();
 
   let url = '';
   let stun: StunOffer | null = null;
@@ -183,9 +142,7 @@ export async function startControlPlane(options: {
     log,
     providers,
     satellites,
-    clusters,
-    connections,
-    orphans,
+    kubernetes,
     now,
     web: join(root, 'web', 'dist'),
     checkReplies: options.checkReplies ?? false,
@@ -260,7 +217,7 @@ export async function startControlPlane(options: {
     afterEach: async () => {
       await sweepIdentity(database, now);
       await removeOldLogs(database, config.buildLogs);
-      await orphans.runIfDue();
+      await kubernetes.sweepOrphans();
     },
   });
   await sweep.start();
@@ -280,7 +237,7 @@ export async function startControlPlane(options: {
       await bus.close();
       await endWatch();
       for (const provider of providers.values()) await provider.close();
-      await connections.close();
+      await kubernetes.close();
     },
   };
 }

@@ -18,10 +18,8 @@ import { type Bus, makeBus } from './events/bus.ts';
 import { type Keys, loadKeys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { sessionCookieName } from './identity/sessions.ts';
-import { makeClusterStore } from './kubernetes/clusters/store.ts';
-import { makeOrphanSweep } from './kubernetes/orphans/sweep.ts';
+import { makeKubernetes } from './kubernetes/kubernetes.ts';
 import { makeLog } from './log.ts';
-import { makeConnections } from './providers/kubernetes/api/connect.ts';
 
 export interface TestDatabase extends Database {
   drop(): Promise<void>;
@@ -115,8 +113,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
   const log = makeLog('silent');
   const bus = makeBus({ url: database.url, pool: database.pool, log });
   const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey], id: () => embeddedSatellite });
-  const clusters = makeClusterStore({ database, keys, now: () => clock.at });
-  const connections = makeConnections({ source: clusters.source, installation: 'test', log });
+  const kubernetes = makeKubernetes({ config, database, keys, now: () => clock.at, log });
   const embedded = async () => [{ name: 'embedded', url: config.accessUrl, region: config.region }];
   const app = await makeApp({
     config,
@@ -128,17 +125,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     providers: new Map([
       ['local', { purgeHomes: async (_grace, _now, more) => (more?.only ? [more.only] : []) }],
     ]),
-    clusters,
-    connections,
-    orphans: makeOrphanSweep({
-      database,
-      connections,
-      installation: 'test',
-      policy: 'report',
-      homeGraceMs: 7 * 24 * 3600_000,
-      now: () => clock.at,
-      log,
-    }),
+    kubernetes,
     satellites: { forAgents: embedded, forClients: embedded },
     now: () => clock.at,
     sleep: async (ms) => {
@@ -196,7 +183,7 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     },
     async close() {
       await app.close();
-      await connections.close();
+      await kubernetes.close();
       await bus.close();
       await database.drop();
       await rm(dataDir, { recursive: true, force: true });
