@@ -7,16 +7,16 @@ import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import type { Network } from './direct.ts';
-import { makeFetch } from './fetch.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
-import { makeLogShipper } from './logs.ts';
-import { register } from './registration.ts';
-import { isRefusal, makeServerClient } from './server-client.ts';
+import type { Network } from './network/direct.ts';
+import { makePortGuard } from './network/port-guard.ts';
+import { isRejection, makeServerClient } from './server/client.ts';
+import { makeFetch } from './server/fetch.ts';
+import { makeLogShipper } from './server/logs.ts';
+import { register } from './server/registration.ts';
 import { makeSessions } from './sessions.ts';
-import { makePortGuard } from './shared-network.ts';
-import { makeStatsCollector, reportStats } from './stats.ts';
+import { makeStatsCollector, reportStats } from './stats/stats.ts';
 
 export interface Agent {
   /** Resolves once it is registered and all of it runs, or it was stopped meanwhile; rejects when it cannot. */
@@ -26,13 +26,13 @@ export interface Agent {
 }
 
 /** What the last lines of the log may take when the agent is told to end. */
-const lastFlushMs = 2000;
+const finalFlushTimeoutMs = 2000;
 /** The server holds the question whose sessions are to end for 25 s; tunnel/auth/revocation.ts gives up before this. */
-const usersMs = 45_000;
+const watchTimeoutMs = 45_000;
 /** After a satellite was lost, the agents of all its workspaces ask the server again within this time. */
-const askAgainMs = 5000;
+const refreshSpreadMs = 5000;
 /** Once at once, and twice later: what replaces it may take a while to start. */
-const askAgainTimes = [0, 1, 1];
+const refreshRounds = [0, 1, 1];
 
 /**
  * Makes the agent: it registers at the server (for ever, while that is away), listens at the satellites,
@@ -49,17 +49,17 @@ export function makeAgent(options: {
   /** Told what happens, as lines for a person. */
   print: (text: string) => void;
   /** The server will have nothing more to do with this agent (401, 403, 410): end it. */
-  onRefused: (error: CallError) => void;
+  onRejected: (error: CallError) => void;
 }): Agent {
   const { clock = systemClock, print, network = { kind: 'whole' } } = options;
   /** The agent is to end: nothing new begins. */
   const stopping = new AbortController();
   /** It has ended: nothing more is sent. */
-  const over = new AbortController();
+  const ended = new AbortController();
   const client = makeServerClient({ urls: options.serverUrl, token: options.token });
   const sessions = makeSessions();
   const guard = makePortGuard({ shared: network.kind === 'shared', serverUrls: options.serverUrl });
-  const log = makeLogShipper({ client, process: randomUUID(), signal: over.signal, clock });
+  const log = makeLogShipper({ client, process: randomUUID(), signal: ended.signal, clock });
   const tunnelLog: Log = {
     debug() {},
     info() {},
@@ -71,7 +71,7 @@ export function makeAgent(options: {
   let startup: Promise<void> | undefined;
   let stopped: Promise<void> | undefined;
 
-  function say(text: string) {
+  function printAndLog(text: string) {
     print(text);
     log.line('agent', 'stderr', text);
   }
@@ -91,7 +91,7 @@ export function makeAgent(options: {
         hostname: hostname(),
       },
       onManifest: () => listen(),
-      onRefused: options.onRefused,
+      onRejected: options.onRejected,
       onRetry(error, failures, waitMs) {
         // The first one, and then about one a minute.
         if (failures > 1 && failures % 8 !== 0) return;
@@ -106,31 +106,31 @@ export function makeAgent(options: {
     const ssh = parts.then(({ server }) => server);
     ssh.catch(() => {});
 
-    let asking = false;
+    let refreshing = false;
     /** A satellite may have gone for good, with its server: what the manifest says may be old. */
-    async function askAgain() {
-      if (asking) return;
-      asking = true;
-      for (const later of askAgainTimes) {
-        await clock.sleep((later + clock.random()) * askAgainMs, stopping.signal);
+    async function refreshManifest() {
+      if (refreshing) return;
+      refreshing = true;
+      for (const later of refreshRounds) {
+        await clock.sleep((later + clock.random()) * refreshSpreadMs, stopping.signal);
         if (stopping.signal.aborted) return;
         await registration.renew().catch(() => {});
       }
-      asking = false;
+      refreshing = false;
     }
 
     const hosting = makeHosting({
       certificate,
       manifest,
-      direct: { serverUrl: options.serverUrl, network, onFailure: say },
+      direct: { serverUrl: options.serverUrl, network, onFailure: printAndLog },
       listenToken: registration.listenToken,
       ssh,
       sessions,
       guard,
       onState(satellite, connected, reason) {
-        if (connected) return say(`connected to satellite ${satellite}`);
-        say(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
-        void askAgain();
+        if (connected) return printAndLog(`connected to satellite ${satellite}`);
+        printAndLog(`lost satellite ${satellite}: ${reason?.message ?? 'closed'}`);
+        void refreshManifest();
       },
       access: makeAccessCheck({
         ask: async (users, signal) =>
@@ -143,15 +143,15 @@ export function makeAgent(options: {
       log: tunnelLog,
     });
     // What comes by a direct path is seen by no satellite: nobody else would end it.
-    const patient = makeServerClient({
+    const longPollClient = makeServerClient({
       urls: options.serverUrl,
       token: options.token,
-      fetch: makeFetch({ timeoutMs: usersMs }),
+      fetch: makeFetch({ timeoutMs: watchTimeoutMs }),
     });
     const watch = watchRevocations({
       users: hosting.users,
       poll: async (users, signal) =>
-        (await patient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
+        (await longPollClient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
       revoke(userId) {
         print('a user may no longer connect: ended their sessions');
         hosting.endUser(userId);
@@ -178,9 +178,9 @@ export function makeAgent(options: {
       log,
       pool,
       signal: stopping.signal,
-      over: over.signal,
+      ended: ended.signal,
     });
-    startup.catch((error: Error) => say(`the startup script cannot be run: ${error.message}`));
+    startup.catch((error: Error) => printAndLog(`the startup script cannot be run: ${error.message}`));
     reportStats({
       collector: await makeStatsCollector({
         home: () => manifest().home,
@@ -195,7 +195,7 @@ export function makeAgent(options: {
       signal: stopping.signal,
       onFailure(error) {
         // The registration tells whether another build has taken over.
-        if (isRefusal(error)) void registration.renew().catch(() => {});
+        if (isRejection(error)) void registration.renew().catch(() => {});
       },
       onSatellites(now) {
         // By address: each replica of the server gives its own satellite another name.
@@ -208,7 +208,7 @@ export function makeAgent(options: {
   async function loadParts(hostKey: string, workspace: () => AgentManifest) {
     const [{ makeSshServer }, { makePipePool }, { serveStartup }] = await Promise.all([
       import('./ssh/server.ts'),
-      import('./ssh/pipes.ts'),
+      import('./ssh/jobs/pipes.ts'),
       import('./startup.ts'),
     ]);
     const pool = makePipePool();
@@ -221,9 +221,12 @@ export function makeAgent(options: {
       stopped ??= (async () => {
         stopping.abort();
         for (const close of closers) close();
-        const ended = Promise.race([startup?.catch(() => {}), clock.sleep(lastFlushMs, over.signal)]);
-        await Promise.all([log.flush(lastFlushMs), ended]);
-        over.abort();
+        const startupEnd = Promise.race([
+          startup?.catch(() => {}),
+          clock.sleep(finalFlushTimeoutMs, ended.signal),
+        ]);
+        await Promise.all([log.flush(finalFlushTimeoutMs), startupEnd]);
+        ended.abort();
       })();
       return stopped;
     },

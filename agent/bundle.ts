@@ -10,7 +10,7 @@ import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build, type Plugin } from 'esbuild';
-import { limitedFile, withPacketLimit } from './ssh/packet-limit.ts';
+import { limitedFile, withPacketLimit } from './ssh/protocol/packet-limit.ts';
 
 const folder = dirname(fileURLToPath(import.meta.url));
 const require = createRequire(import.meta.url);
@@ -46,7 +46,7 @@ const nativeModules: Plugin = {
   },
 };
 
-/** ssh/packet-limit.ts says why. */
+/** See ssh/protocol/packet-limit.ts. */
 const packetLimit: Plugin = {
   name: 'packet limit',
   setup({ onLoad }) {

@@ -10,10 +10,10 @@ import type { SessionContext } from '@cde/tunnel/session/host.ts';
 import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
 import type { Target } from '@cde/tunnel/streams/targets.ts';
-import { type DirectOptions, isAtHome, makeDirect } from './direct.ts';
-import { connectInWorkspace } from './listen-address.ts';
+import { type DirectEndpointOptions, isLoopbackOnly, makeDirectEndpoint } from './network/direct.ts';
+import { connectInWorkspace } from './network/listen-address.ts';
+import { noPortGuard, type PortGuard } from './network/port-guard.ts';
 import type { Sessions } from './sessions.ts';
-import { noPortGuard, type PortGuard } from './shared-network.ts';
 import type { SshServer } from './ssh/server.ts';
 
 export interface Hosting {
@@ -26,7 +26,7 @@ export interface Hosting {
   /** The round trip to each satellite where it is known, for the server to tell clients. */
   satellites(): AgentStats['satellites'];
   /** `tell` is called whenever that has changed, and now and then when it has not. */
-  onChange(tell: () => void): void;
+  onChange(observer: () => void): void;
   /** Listens nowhere, and tells the clients that the agent has ended their sessions. */
   close(): void;
 }
@@ -42,7 +42,7 @@ export function makeHosting(options: {
   guard?: PortGuard;
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
-  direct?: Pick<DirectOptions, 'serverUrl' | 'network' | 'onFailure'>;
+  direct?: Pick<DirectEndpointOptions, 'serverUrl' | 'network' | 'onFailure'>;
   /** Whether a user may have sessions, asked before the first stream of each. */
   access?: AccessCheck;
   /** A session of this user has begun. */
@@ -53,13 +53,13 @@ export function makeHosting(options: {
   const { certificate, manifest, guard = noPortGuard, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
   /** Who wants to hear of other offers: the sessions, and what reports to the server. */
-  const heard = new Set<() => void>();
+  const observers = new Set<() => void>();
   let closed = false;
   /** The native module does not load here. */
-  let noUdp = false;
+  let isUdpUnavailable = false;
   const rttOf = (url: string) => listeners.get(url)?.rttMs ?? Number.MAX_VALUE;
   const changed = () => {
-    for (const tell of heard) tell();
+    for (const observer of observers) observer();
   };
   const reception = makeSessionRegistry({
     tlsKey: certificate.key,
@@ -70,7 +70,7 @@ export function makeHosting(options: {
     paths: () => manifest().paths,
     offers: {
       current: () => ({
-        paths: manifest().paths.filter((kind) => !(kind === 'direct-udp' && noUdp)),
+        paths: manifest().paths.filter((kind) => !(kind === 'direct-udp' && isUdpUnavailable)),
         satellites: manifest().satellites.map(({ name, url }) => ({
           name,
           url,
@@ -78,9 +78,9 @@ export function makeHosting(options: {
         })),
         addresses: direct?.addresses() ?? [],
       }),
-      onChange(tell) {
-        heard.add(tell);
-        return () => heard.delete(tell);
+      onChange(observer) {
+        observers.add(observer);
+        return () => observers.delete(observer);
       },
     },
     udp: {
@@ -90,10 +90,10 @@ export function makeHosting(options: {
           [...manifest().satellites].sort((a, b) => rttOf(a.url) - rttOf(b.url)),
           attempt,
         ),
-      ...(options.direct && isAtHome(options.direct) && { bindAddress: '127.0.0.1' }),
+      ...(options.direct && isLoopbackOnly(options.direct) && { bindAddress: '127.0.0.1' }),
       onUnavailable(error) {
-        if (noUdp) return;
-        noUdp = true;
+        if (isUdpUnavailable) return;
+        isUdpUnavailable = true;
         options.direct?.onFailure(error.message);
         changed();
       },
@@ -105,7 +105,8 @@ export function makeHosting(options: {
     log,
   });
   const direct =
-    options.direct && makeDirect({ ...options.direct, onPath: reception.accept, onChange: changed, log });
+    options.direct &&
+    makeDirectEndpoint({ ...options.direct, onPath: reception.accept, onChange: changed, log });
 
   async function serveStream(target: Target, stream: Duplex): Promise<Duplex | undefined> {
     if (target.kind === 'ssh') {
@@ -155,7 +156,7 @@ export function makeHosting(options: {
         listeners.set(url, listener);
       }
       changed();
-      void direct?.obey(manifest().direct);
+      void direct?.apply(manifest().direct);
     },
     users: reception.users,
     endUser: reception.revokeUser,
@@ -163,7 +164,7 @@ export function makeHosting(options: {
       [...listeners].flatMap(([url, { rttMs }]) =>
         rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],
       ),
-    onChange: (tell) => void heard.add(tell),
+    onChange: (observer) => void observers.add(observer),
     close() {
       closed = true;
       for (const listener of listeners.values()) listener.close();

@@ -52,7 +52,7 @@ const agent = makeAgent({
   network: gateway ? { kind: 'own', directForward } : { kind: shared ? 'shared' : 'whole' },
   version: about.version,
   print,
-  onRefused(error) {
+  onRejected(error) {
     print(`the server refuses this agent (${error.status} ${error.code}): ${error.message}`);
     void end(exitCodes.refused);
   },

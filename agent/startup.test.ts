@@ -4,10 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { postAgentStartup } from '@cde/api/agent.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { makeLogShipper } from './logs.ts';
-import { makeServerClient } from './server-client.ts';
+import { makeServerClient } from './server/client.ts';
+import { makeLogShipper } from './server/logs.ts';
 import { alive, until } from './ssh/fixture.ts';
-import { makePipePool } from './ssh/pipes.ts';
+import { makePipePool } from './ssh/jobs/pipes.ts';
 import { serveStartup } from './startup.ts';
 import { makeTestServer, type TestServer, token } from './testing.ts';
 
@@ -44,7 +44,7 @@ function run(script: string | null, timeoutMs = 20_000) {
     log: makeLogShipper({ client, process: 'one', signal: over.signal }),
     pool,
     signal: stopping.signal,
-    over: over.signal,
+    ended: over.signal,
   });
 }
 const texts = () => server.lines.map(({ text }) => text);

@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { postAgentStartup } from '@cde/api/agent.ts';
 import { systemErrorReason } from '@cde/api/system-errors.ts';
-import type { LogShipper } from './logs.ts';
-import { persist, type ServerClient } from './server-client.ts';
+import { retryTransient, type ServerClient } from './server/client.ts';
+import type { LogShipper } from './server/logs.ts';
 import { loginArguments, loginShell, sessionEnvironment, type Workspace } from './ssh/environment.ts';
-import type { PipePool } from './ssh/pipes.ts';
+import type { PipePool } from './ssh/jobs/pipes.ts';
 
 export interface StartupEnd {
   /** Null when a signal ended it, or it could not be started. */
@@ -24,7 +24,7 @@ const killAfterMs = 5000;
 /** How long output is read on after the script's end; what it left running may hold the pipes for ever. */
 const lingerMs = 200;
 /** The kernel takes no longer argument (MAX_ARG_STRLEN); a longer script is run from a file. */
-const longestArgument = 100_000;
+const maxArgumentBytes = 100_000;
 /** What the log may take before the end is reported without it. */
 const flushMs = 5000;
 
@@ -46,7 +46,7 @@ export async function runStartup(options: {
   const started = performance.now();
   let folder: string | undefined;
   let command = ['-c', script];
-  if (Buffer.byteLength(script) > longestArgument) {
+  if (Buffer.byteLength(script) > maxArgumentBytes) {
     folder = await mkdtemp(join(tmpdir(), 'cde-startup-'));
     const path = join(folder, 'startup');
     await writeFile(path, script);
@@ -133,11 +133,11 @@ export async function runStartup(options: {
 
 /** Waits for the end of the output, or until nothing has come for a while. */
 async function settled(done: Promise<unknown>, quietMs: () => number): Promise<void> {
-  let over = false;
+  let ended = false;
   void done.then(() => {
-    over = true;
+    ended = true;
   });
-  while (!over && quietMs() < lingerMs) {
+  while (!ended && quietMs() < lingerMs) {
     await Promise.race([done, new Promise((resolve) => setTimeout(resolve, lingerMs / 4))]);
   }
 }
@@ -152,11 +152,11 @@ export async function serveStartup(options: {
   /** Ends the script. */
   signal: AbortSignal;
   /** Ends the reporting. */
-  over: AbortSignal;
+  ended: AbortSignal;
 }): Promise<void> {
-  const { startup, client, log, over } = options;
+  const { startup, client, log, ended } = options;
   const report = (body: Parameters<typeof send>[0]) =>
-    persist(() => send(body), { signal: over }).catch(() => {});
+    retryTransient(() => send(body), { signal: ended }).catch(() => {});
   const send = (body: { state: 'none' } | { state: 'running' } | ({ state: 'done' } & StartupEnd)) =>
     client.call(postAgentStartup, { body });
   if (!startup) return report({ state: 'none' });

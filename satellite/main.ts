@@ -34,7 +34,7 @@ async function main(): Promise<void> {
   const starting = startSatellite({
     settings,
     version,
-    refused(error) {
+    onRejected(error) {
       process.stderr.write(
         `cde satellite: the server refuses this satellite (${error.status} ${error.code}): ${error.message}\n` +
           (error.body.detail ? `${error.body.detail}\n` : '') +

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import { createServer } from 'node:http';
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { Relay } from './relay.ts';
-import type { StunServer } from './stun.ts';
+import type { Relay } from './relay/relay.ts';
+import type { StunServer } from './stun/server.ts';
 
 /** Serves `/metrics` (Prometheus) on an address of its own; resolves to what ends it. */
 export async function serveMetrics(

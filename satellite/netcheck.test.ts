@@ -7,7 +7,7 @@ import { answerBinding, bindingRequest, readMapped } from '@cde/tunnel/netcheck/
 import { natKind } from '@cde/tunnel/netcheck/udp-check.ts';
 import fc from 'fast-check';
 import { afterEach, beforeEach, expect, test } from 'vitest';
-import { serveStun } from './stun.ts';
+import { serveStun } from './stun/server.ts';
 import { makeWorld, type World } from './testing.ts';
 
 let world: World;

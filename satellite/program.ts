@@ -10,16 +10,16 @@ import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import pretty from 'pino-pretty';
 import { serveMetrics } from './metrics.ts';
-import { openOwnDoor } from './own-door.ts';
-import { relayPlugin, websocketOptions } from './plugin.ts';
 import type { PortGateway } from './ports/gateway.ts';
-import { serverWith } from './ports/listener.ts';
+import { makeServerFactory } from './ports/interceptor.ts';
 import { makeSatellitePorts } from './ports/ports.ts';
 import { joinServer, type Report } from './registration.ts';
-import { makeRelay } from './relay.ts';
+import { openLoopbackListener } from './relay/loopback-listener.ts';
+import { relayPlugin, websocketOptions } from './relay/plugin.ts';
+import { makeRelay } from './relay/relay.ts';
 import type { Settings } from './settings.ts';
-import { offerStun } from './stun-offer.ts';
-import { serveTerminals } from './terminals.ts';
+import { startStun } from './stun/service.ts';
+import { serveTerminals } from './terminals/terminals.ts';
 
 export interface Satellite {
   /** How others reach it. */
@@ -29,25 +29,25 @@ export interface Satellite {
 }
 
 /** Sessions that are sent away at once would all dial at once, wherever they go. */
-const leaveWithinMs = 5_000;
-const servesNone = 'This satellite serves no terminals any more.';
+const evictWithinMs = 5_000;
+const terminalsDisabled = 'This satellite serves no terminals any more.';
 /** As at the server: without it Fastify waits for ever for a body that trickles in. Those for ports take their time. */
-const requestMs = 60_000;
+const requestTimeoutMs = 60_000;
 /** A certificate is renewed weeks before its end. */
-const lookAtCertificateMs = 60_000;
+const certificateCheckMs = 60_000;
 
 /**
  * Starts a satellite: it listens, registers at the server (for as long as that takes), and serves. Rejects
- * with the listener's error, or with that of the certificate's files. `refused`: the server does not know it.
+ * with the listener's error, or with that of the certificate's files. `onRejected`: the server does not know it.
  */
 export async function startSatellite(options: {
   settings: Settings;
   version: string;
-  refused: (error: CallError) => void;
+  onRejected: (error: CallError) => void;
   clock?: Clock;
 }): Promise<Satellite> {
   const { settings, version } = options;
-  const over = new AbortController();
+  const shutdown = new AbortController();
   /** No session is left. */
   const ended = new AbortController();
   let ticketKeys: readonly string[] = [];
@@ -58,7 +58,7 @@ export async function startSatellite(options: {
   let registered = false;
   let stopping = false;
   /** By which this process reaches itself. Null before it listens. */
-  let ownUrl: string | null = null;
+  let selfUrl: string | null = null;
 
   const app = Fastify({
     logger: {
@@ -71,8 +71,8 @@ export async function startSatellite(options: {
     },
     logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
-    requestTimeout: requestMs,
-    serverFactory: serverWith(
+    requestTimeout: requestTimeoutMs,
+    serverFactory: makeServerFactory(
       () => ports,
       settings.tlsCert && settings.tlsKey ? readCertificate(settings.tlsCert, settings.tlsKey) : undefined,
     ),
@@ -104,8 +104,8 @@ export async function startSatellite(options: {
   ports = makeSatellitePorts({
     client,
     portHost: () => web?.portHost ?? null,
-    draining: () => relay.draining,
-    ownUrl: () => ownUrl,
+    isDraining: () => relay.draining,
+    selfUrl: () => selfUrl,
     trustProxy: settings.trustProxy,
     log: tunnelLog,
   });
@@ -113,10 +113,10 @@ export async function startSatellite(options: {
   await app.register(relayPlugin, { relay });
   const terminals = serveTerminals(app, {
     client,
-    allowed: () => web !== null,
+    isEnabled: () => web !== null,
     dashboard: () => dashboard,
-    draining: () => relay.draining,
-    ownUrl: () => ownUrl,
+    isDraining: () => relay.draining,
+    selfUrl: () => selfUrl,
     signal: ended.signal,
     log: tunnelLog,
     ...(options.clock && { clock: options.clock }),
@@ -158,7 +158,7 @@ export async function startSatellite(options: {
   }
 
   /** True when that changed anything. */
-  function obey(drain: boolean): boolean {
+  function applyDrain(drain: boolean): boolean {
     if (stopping || drain === relay.draining) return false;
     if (!drain) {
       log.info('serving again');
@@ -166,24 +166,24 @@ export async function startSatellite(options: {
       return true;
     }
     log.info({ sessions: relay.stats().sessions }, 'draining, as an administrator wants');
-    ports?.empty();
+    ports?.closeAll();
     void relay.drain().then(() => relay.draining && !stopping && log.info('drained: no session is left'));
-    relay.sendAway(leaveWithinMs);
+    relay.evict(evictWithinMs);
     return true;
   }
 
   await app.listen({ host: settings.listen.host, port: settings.listen.port });
   const { port } = app.server.address() as AddressInfo;
-  const door = settings.tlsCert ? await openOwnDoor(app.server) : null;
-  ownUrl = door?.url ?? loopbackUrl(settings.listen.host, port);
+  const loopback = settings.tlsCert ? await openLoopbackListener(app.server) : null;
+  selfUrl = loopback?.url ?? selfUrlOf(settings.listen.host, port);
   const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
-  const programLog = { ...tunnelLog, info: log.info.bind(log) };
-  const stun = await offerStun({
+  const infoLog = { ...tunnelLog, info: log.info.bind(log) };
+  const stun = await startStun({
     udp: settings.udp,
     announce: settings.udpAddress,
     listen: { host: settings.listen.host, port },
     url,
-    log: programLog,
+    log: infoLog,
   });
   const endMetrics =
     settings.metricsListen &&
@@ -195,24 +195,24 @@ export async function startSatellite(options: {
     client,
     identity: { url, stun: stun.address, version, region: settings.region },
     report,
-    signal: over.signal,
-    log: programLog,
+    signal: shutdown.signal,
+    log: infoLog,
     onManifest(manifest) {
       ({ ticketKeys, web, dashboard } = manifest);
       id = manifest.id ?? null;
       registered = true;
-      if (!web) terminals.sendAway(servesNone);
+      if (!web) terminals.evictAll(terminalsDisabled);
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
-      obey(manifest.drain);
+      applyDrain(manifest.drain);
     },
     onOrders(orders) {
       ({ ticketKeys, web, dashboard } = orders);
-      if (!web) terminals.sendAway(servesNone);
+      if (!web) terminals.evictAll(terminalsDisabled);
       for (const userId of orders.endUsers) relay.endUser(userId);
       // Said at once: until then nobody is sent here, or still is.
-      if (obey(orders.drain)) void joined.then(({ reportNow }) => reportNow());
+      if (applyDrain(orders.drain)) void joined.then(({ reportNow }) => reportNow());
     },
-    refused: options.refused,
+    onRejected: options.onRejected,
     ...(options.clock && { clock: options.clock }),
   });
 
@@ -220,14 +220,14 @@ export async function startSatellite(options: {
     url,
     async stop() {
       stopping = true;
-      over.abort();
+      shutdown.abort();
       const { reportNow } = await joined;
       // The server names it to nobody from now on: those who are sent away do not come back.
       await reportNow();
       const emptied = relay.drain();
       ports?.close();
       const limitMs = settings.drainSeconds * 1000;
-      relay.sendAway(Math.min(leaveWithinMs, limitMs / 2));
+      relay.evict(Math.min(evictWithinMs, limitMs / 2));
       const timer = AbortSignal.timeout(limitMs);
       await Promise.race([
         emptied,
@@ -238,13 +238,13 @@ export async function startSatellite(options: {
       delay.disable();
       await endMetrics?.();
       await stun.close();
-      door?.close();
+      loopback?.close();
       await app.close();
     },
   };
 }
 
-function loopbackUrl(host: string, port: number): string {
+function selfUrlOf(host: string, port: number): string {
   if (host === '0.0.0.0' || host === '::') return `http://127.0.0.1:${port}`;
   return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
 }
@@ -269,6 +269,6 @@ function watchCertificate(app: FastifyInstance, { tlsCert, tlsKey }: Settings): 
       // Half written, perhaps; the next look finds it whole.
       app.log.warn({ why: (error as Error).message }, 'the renewed certificate cannot be used');
     }
-  }, lookAtCertificateMs);
+  }, certificateCheckMs);
   return () => clearInterval(timer);
 }

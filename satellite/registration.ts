@@ -12,8 +12,8 @@ import { backoff, type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 
 /** Between two attempts to register. */
-const longestPauseMs = 15_000;
-const requestMs = 10_000;
+const maxRetryDelayMs = 15_000;
+const requestTimeoutMs = 10_000;
 
 export interface Report {
   condition: SatelliteCondition;
@@ -23,13 +23,13 @@ export interface Report {
 }
 
 /** True where the server will have nothing more to do with this satellite: it was removed, or is in another region. */
-const isRefusal = (error: unknown): error is CallError =>
+const isRejection = (error: unknown): error is CallError =>
   error instanceof CallError &&
   ([401, 403].includes(error.status) || error.body.code === 'satellite-region-fixed');
 
 /**
  * Registers at the server, for as long as that is away, and then reports in its rhythm until `signal` is
- * aborted. `refused` is called once the server does not know this satellite (any more); nothing follows.
+ * aborted. `onRejected` is called once the server does not know this satellite (any more); nothing follows.
  */
 export async function joinServer(options: {
   client: Pick<Client, 'call'>;
@@ -37,55 +37,56 @@ export async function joinServer(options: {
   report: () => Report;
   onManifest: (manifest: SatelliteManifest) => void;
   onOrders: (orders: SatelliteConfig) => void;
-  refused: (error: CallError) => void;
+  onRejected: (error: CallError) => void;
   signal: AbortSignal;
   log: Log;
   clock?: Clock;
 }): Promise<{ reportNow(): Promise<void> }> {
   const { client, identity, signal, log, clock = systemClock } = options;
   const { url, stun, version, region } = identity;
-  let over = false;
-  let away = false;
-  const refuse = (error: CallError) => {
-    if (over) return;
-    over = true;
-    options.refused(error);
+  let isRejected = false;
+  let isUnreachable = false;
+  const reject = (error: CallError) => {
+    if (isRejected) return;
+    isRejected = true;
+    options.onRejected(error);
   };
 
   async function register(): Promise<SatelliteManifest | null> {
-    for (let failures = 0; !signal.aborted && !over; failures++) {
+    for (let failures = 0; !signal.aborted && !isRejected; failures++) {
       try {
         return await client.call(registerSatellite, {
           body: { url, stun, version, hostname: hostname(), ...(region !== undefined && { region }) },
-          signal: AbortSignal.any([signal, AbortSignal.timeout(requestMs)]),
+          signal: AbortSignal.any([signal, AbortSignal.timeout(requestTimeoutMs)]),
         });
       } catch (error) {
         if (signal.aborted) return null;
-        if (isRefusal(error)) {
-          refuse(error);
+        if (isRejection(error)) {
+          reject(error);
           return null;
         }
-        if (failures === 0) log.warn({ why: wordsOf(error) }, 'cannot register; trying on');
-        await clock.sleep(backoff(failures + 1, clock.random, longestPauseMs), signal);
+        if (failures === 0) log.warn({ why: describeError(error) }, 'cannot register; trying on');
+        await clock.sleep(backoff(failures + 1, clock.random, maxRetryDelayMs), signal);
       }
     }
     return null;
   }
 
-  async function beat(): Promise<void> {
+  async function sendHeartbeat(): Promise<void> {
     try {
       const orders = await client.call(postSatelliteHeartbeat, {
         body: { ...options.report(), version },
-        signal: AbortSignal.timeout(requestMs),
+        signal: AbortSignal.timeout(requestTimeoutMs),
       });
-      if (away) log.info({}, 'the server answers again');
-      away = false;
+      if (isUnreachable) log.info({}, 'the server answers again');
+      isUnreachable = false;
       options.onOrders(orders);
     } catch (error) {
-      if (isRefusal(error)) return refuse(error);
+      if (isRejection(error)) return reject(error);
       // It serves on: sessions and tickets need no server.
-      if (!away) log.warn({ why: wordsOf(error) }, 'the server does not answer; serving on without it');
-      away = true;
+      if (!isUnreachable)
+        log.warn({ why: describeError(error) }, 'the server does not answer; serving on without it');
+      isUnreachable = true;
     }
   }
 
@@ -95,19 +96,19 @@ export async function joinServer(options: {
     void (async () => {
       for (;;) {
         await clock.sleep(manifest.heartbeatEveryMs, signal);
-        if (signal.aborted || over) return;
-        await beat();
+        if (signal.aborted || isRejected) return;
+        await sendHeartbeat();
       }
     })();
   }
   return {
     async reportNow() {
-      if (!over && manifest) await beat();
+      if (!isRejected && manifest) await sendHeartbeat();
     },
   };
 }
 
-function wordsOf(error: unknown): string {
+function describeError(error: unknown): string {
   if (!(error instanceof CallError)) return (error as Error).message;
   return error.body.detail ? `${error.message} (${error.body.detail})` : error.message;
 }

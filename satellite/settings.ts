@@ -1,8 +1,8 @@
 import { parseArgs } from 'node:util';
 import { HostPort } from '@cde/api/names.ts';
 import { z } from 'zod';
-import { trusting } from './ports/gateway.ts';
-import { UdpListen } from './stun-offer.ts';
+import { compileTrustProxy } from './ports/gateway.ts';
+import { UdpListen } from './stun/service.ts';
 
 const address = z
   .string()
@@ -15,7 +15,7 @@ const address = z
 const httpUrl = z.url({ protocol: /^https?$/ }).transform((text) => text.replace(/\/+$/, ''));
 function isTrust(text: string): boolean {
   try {
-    trusting(text);
+    compileTrustProxy(text);
     return true;
   } catch {
     return false;

@@ -11,8 +11,8 @@ import type { HostedSession } from '@cde/tunnel/session/host.ts';
 import { makeSessionRegistry, type SessionRegistryOptions } from '@cde/tunnel/session/registry.ts';
 import { openSession, type Session, type SessionOptions } from '@cde/tunnel/session/session.ts';
 import Fastify from 'fastify';
-import { relayPlugin } from './plugin.ts';
-import { makeRelay, type Relay, type RelayOptions } from './relay.ts';
+import { relayPlugin } from './relay/plugin.ts';
+import { makeRelay, type Relay, type RelayOptions } from './relay/relay.ts';
 
 /** For tests: satellites, agents and clients on loopback, each real, all closed by `close`. */
 export async function makeWorld() {
@@ -65,7 +65,7 @@ export async function makeWorld() {
       listenToken: () => listenToken(),
       onPath: (path) => reception.accept(path),
       onState: (connected, reason) => states.put({ connected, reason }),
-      clock: impatientClock,
+      clock: fastClock,
       ...listen,
     });
     closers.push(() => {
@@ -174,7 +174,7 @@ export async function makeWorld() {
 export type World = Awaited<ReturnType<typeof makeWorld>>;
 
 /** Retries after a hundredth of the time. */
-export const impatientClock: Clock = {
+export const fastClock: Clock = {
   now: () => performance.now(),
   random: () => 1,
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms / 100)),

@@ -3,10 +3,10 @@ import { setTimeout } from 'node:timers/promises';
 import { ApiError } from '@cde/api/errors.ts';
 import { sessionKeyHeader } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { relayPlugin, websocketOptions } from '@cde/satellite/plugin.ts';
 import type { PortGateway } from '@cde/satellite/ports/gateway.ts';
-import { serverWith } from '@cde/satellite/ports/listener.ts';
-import type { Relay } from '@cde/satellite/relay.ts';
+import { makeServerFactory } from '@cde/satellite/ports/interceptor.ts';
+import { relayPlugin, websocketOptions } from '@cde/satellite/relay/plugin.ts';
+import type { Relay } from '@cde/satellite/relay/relay.ts';
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import websocket from '@fastify/websocket';
@@ -95,7 +95,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
   const { config, database, keys, bus, relay, log, providers, now } = options;
   let ports: PortGateway | undefined;
   const app = Fastify({
-    serverFactory: serverWith(() => ports),
+    serverFactory: makeServerFactory(() => ports),
     loggerInstance: log as FastifyBaseLogger,
     // A line for each request is noise at this size; metrics count them, and errors are logged with their id.
     logController: new LogController({ disableRequestLogging: true }),

@@ -5,7 +5,7 @@ import { parseArgs } from 'node:util';
 import { PathKind } from '@cde/api/agent.ts';
 import { HostPort, WildcardName } from '@cde/api/names.ts';
 import { PortLevel } from '@cde/api/ports.ts';
-import { UdpListen } from '@cde/satellite/stun-offer.ts';
+import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);

@@ -3,8 +3,8 @@ import { createRequire } from 'node:module';
 import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { makeRelay } from '@cde/satellite/relay.ts';
-import { offerStun, type StunOffer } from '@cde/satellite/stun-offer.ts';
+import { makeRelay } from '@cde/satellite/relay/relay.ts';
+import { type StunService, startStun } from '@cde/satellite/stun/service.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance } from 'fastify';
 import { makeApp } from './app.ts';
@@ -106,7 +106,7 @@ export async function startControlPlane(options: {
   await kubernetes.connect();
 
   let url = '';
-  let stun: StunOffer | null = null;
+  let stun: StunService | null = null;
   let urls: () => Promise<string[]> = async () => [url];
   const embedded = (places: string[]) =>
     places.map((place, index) => ({
@@ -157,7 +157,7 @@ export async function startControlPlane(options: {
 
   // Behind the access URL of a cluster there may be anything, but hardly a way for UDP.
   const udp = config.udp ?? (config.replicaUrl && !config.udpAddress ? 'off' : undefined);
-  stun = await offerStun({
+  stun = await startStun({
     udp,
     announce: config.udpAddress,
     listen: { host: config.listen.host, port },

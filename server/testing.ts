@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
 import { type Scope, sessionKeyHeader } from '@cde/api/identity.ts';
-import { makeRelay, type Relay } from '@cde/satellite/relay.ts';
+import { makeRelay, type Relay } from '@cde/satellite/relay/relay.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';

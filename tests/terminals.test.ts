@@ -52,7 +52,7 @@ async function start(): Promise<void> {
       CDE_SATELLITE_METRICS_LISTEN: `127.0.0.1:${metricsPort}`,
     }),
     version: '1.2.3',
-    refused() {},
+    onRejected() {},
     clock: {
       now: () => performance.now(),
       random: () => 1,

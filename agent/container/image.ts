@@ -14,11 +14,11 @@ import { freshBundle } from '../bundle.ts';
 
 const here = dirname(fileURLToPath(import.meta.url));
 /** Where all of it lies in a workspace, whatever its image: Node's loader has this path written into it. */
-const place = '/opt/cde';
+const installPath = '/opt/cde';
 
 /** Fills `out`, which is emptied before. */
 export async function makeAgentImage(out: string): Promise<void> {
-  const folder = join(out, place);
+  const folder = join(out, installPath);
   rmSync(out, { recursive: true, force: true });
   mkdirSync(join(folder, 'lib'), { recursive: true });
   const dist = dirname(await freshBundle());
@@ -50,8 +50,8 @@ export async function makeAgentImage(out: string): Promise<void> {
   const loader = libraries.map((library) => basename(library)).find((name) => name.startsWith('ld-'));
   if (!loader) throw new Error(`ldd names no loader for ${process.execPath}:\n${linked}`);
   execFileSync('patchelf', [
-    ...['--set-interpreter', `${place}/lib/${loader}`],
-    ...['--set-rpath', `${place}/lib`, '--force-rpath'],
+    ...['--set-interpreter', `${installPath}/lib/${loader}`],
+    ...['--set-rpath', `${installPath}/lib`, '--force-rpath'],
     node,
   ]);
   chmodSync(node, 0o755);

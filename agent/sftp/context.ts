@@ -1,5 +1,5 @@
 import type { Accounts } from './attributes.ts';
-import type { Handles, Open } from './handles.ts';
+import type { Handles, OpenEntry } from './handles.ts';
 import { type Reader, statusCodes } from './packets.ts';
 import { resolvePath } from './paths.ts';
 import { SftpError } from './replies.ts';
@@ -13,7 +13,7 @@ export interface SftpContext {
 }
 
 /** The open file or folder that a request names by its handle. */
-export function takeFile(reader: Reader, context: SftpContext): Open & { kind: 'file' } {
+export function takeFile(reader: Reader, context: SftpContext): OpenEntry & { kind: 'file' } {
   const entry = context.handles.get(reader.bytes());
   if (entry?.kind !== 'file') throw new SftpError(statusCodes.noSuchFile, 'No such file');
   return entry;

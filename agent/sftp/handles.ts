@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 
 /** A file or folder that a client has open. */
-export type Open =
+export type OpenEntry =
   | { kind: 'file'; file: FileHandle; append: boolean }
   | { kind: 'folder'; path: Buffer; names: Buffer[] };
 
@@ -10,11 +10,11 @@ export const maxHandles = 1000;
 
 /** The handles of one SFTP session: four bytes to the client. */
 export function makeHandles() {
-  const open = new Map<number, Open>();
+  const open = new Map<number, OpenEntry>();
   let next = 0;
   return {
     full: () => open.size >= maxHandles,
-    add(entry: Open): Buffer {
+    add(entry: OpenEntry): Buffer {
       while (open.has(next)) next = (next + 1) >>> 0;
       const handle = Buffer.allocUnsafe(4);
       handle.writeUInt32BE(next);
@@ -22,7 +22,7 @@ export function makeHandles() {
       next = (next + 1) >>> 0;
       return handle;
     },
-    get(handle: Buffer): Open | undefined {
+    get(handle: Buffer): OpenEntry | undefined {
       return handle.length === 4 ? open.get(handle.readUInt32BE()) : undefined;
     },
     async close(handle: Buffer): Promise<boolean> {

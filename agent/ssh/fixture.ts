@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { readHostKey } from '../host-key.ts';
 import { makeSessions, type Sessions } from '../sessions.ts';
 import type { Workspace } from './environment.ts';
-import { makePipePool } from './pipes.ts';
+import { makePipePool } from './jobs/pipes.ts';
 import { makeSshServer, type SshServer } from './server.ts';
 
 export interface Result {

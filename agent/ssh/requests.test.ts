@@ -1,4 +1,4 @@
-import './packet-limit-hook.ts';
+import './protocol/packet-limit-hook.ts';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
 import { connect } from 'node:net';

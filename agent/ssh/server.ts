@@ -1,18 +1,18 @@
-import './packet-limit-hook.ts';
+import './protocol/packet-limit-hook.ts';
 import type { Duplex } from 'node:stream';
 import { cacheKeyObjects, coalesceWrites } from '@cde/tunnel/streams/ssh2.ts';
 import type { Connection } from 'ssh2';
 import ssh2 from 'ssh2';
+import { noPortGuard, type PortGuard } from '../network/port-guard.ts';
 import type { Sessions } from '../sessions.ts';
-import { noPortGuard, type PortGuard } from '../shared-network.ts';
-import { type ForwardedAgent, forwardAgent } from './agent-forward.ts';
 import type { Workspace } from './environment.ts';
-import { serveForwards } from './forward.ts';
-import { disableServerKeepalive } from './gaps.ts';
-import type { KeptTerminals } from './kept.ts';
-import { algorithms, serverIdent } from './offer.ts';
-import type { PipePool } from './pipes.ts';
-import { hookRequests, trackRequests } from './requests.ts';
+import { type ForwardedAgent, forwardAgent } from './forwarding/agent-forward.ts';
+import { serveForwards } from './forwarding/forward.ts';
+import type { PersistentTerminals } from './jobs/persistent-terminals.ts';
+import type { PipePool } from './jobs/pipes.ts';
+import { algorithms, serverIdent } from './protocol/algorithms.ts';
+import { hookRequests, trackRequests } from './protocol/requests.ts';
+import { disableServerKeepalive } from './protocol/ssh2-internals.ts';
 import { serveSession } from './session.ts';
 
 export interface SshServer {
@@ -39,10 +39,12 @@ export function makeSshServer(options: {
   const { pool } = options;
   const connections = new Set<() => void>();
   const streams = new Set<Duplex>();
-  let kept: Promise<KeptTerminals> | undefined;
-  const keptTerminals = () => {
-    kept ??= import('./kept.ts').then(({ makeKeptTerminals }) => makeKeptTerminals());
-    return kept;
+  let persistent: Promise<PersistentTerminals> | undefined;
+  const persistentTerminals = () => {
+    persistent ??= import('./jobs/persistent-terminals.ts').then(
+      ({ makePersistentTerminals: makeKeptTerminals }) => makeKeptTerminals(),
+    );
+    return persistent;
   };
 
   function serveConnection(connection: Connection) {
@@ -62,7 +64,7 @@ export function makeSshServer(options: {
         workspace: options.workspace,
         sessions: options.sessions,
         pool,
-        keptTerminals,
+        persistentTerminals: persistentTerminals,
         agentSocket() {
           agent ??= forwardAgent(connection);
           return agent.then(
@@ -119,7 +121,7 @@ export function makeSshServer(options: {
     close() {
       for (const end of [...connections]) end();
       for (const stream of streams) stream.destroy();
-      void kept?.then((terminals) => terminals.close());
+      void persistent?.then((terminals) => terminals.close());
     },
   };
 }

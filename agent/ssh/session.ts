@@ -9,25 +9,25 @@ import {
   sessionEnvironment,
   type Workspace,
 } from './environment.ts';
-import { keepRequestsAfterEof } from './gaps.ts';
-import type { KeptTerminals } from './kept.ts';
-import type { PipePool } from './pipes.ts';
-import { onSessionRequest, type SessionRequest } from './requests.ts';
-import { type Running, runInTerminal, runPiped, type Terminal } from './run.ts';
+import type { PersistentTerminals } from './jobs/persistent-terminals.ts';
+import type { PipePool } from './jobs/pipes.ts';
+import { type Running, runInTerminal, runPiped, type Terminal } from './jobs/run.ts';
+import { onSessionRequest, type SessionRequest } from './protocol/requests.ts';
+import { keepRequestsAfterEof } from './protocol/ssh2-internals.ts';
 
 export interface SessionContext {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
   /** The terminals that outlive their clients; loaded when first asked for. */
-  keptTerminals: () => Promise<KeptTerminals>;
+  persistentTerminals: () => Promise<PersistentTerminals>;
   /** The connection's forwarded ssh-agent, made when first asked for; its socket's path, or undefined. */
   agentSocket: () => Promise<string | undefined>;
 }
 
 /** The variable by which a client asks for a shell that stays when it goes: its value is the terminal's name. */
-const keptVariable = 'CDE_TERMINAL';
-const isKeptName = (name: string | undefined): name is string =>
+const terminalNameVariable = 'CDE_TERMINAL';
+const isTerminalName = (name: string | undefined): name is string =>
   name !== undefined && /^[A-Za-z0-9._-]{1,64}$/.test(name);
 
 /** Longer than the name of any terminal; it becomes a variable of the environment. */
@@ -98,17 +98,19 @@ export function serveSession(session: Session, context: SessionContext): { hangU
       }),
     };
     const login = loginArguments(shell);
-    const name = requested.values[keptVariable];
-    const kept =
-      terminal && command === undefined && isKeptName(name) ? await context.keptTerminals() : undefined;
+    const name = requested.values[terminalNameVariable];
+    const persistent =
+      terminal && command === undefined && isTerminalName(name)
+        ? await context.persistentTerminals()
+        : undefined;
     if (gone) {
       ended();
       return;
     }
     running = !terminal
       ? runPiped(channel, job, context.pool, login)
-      : kept
-        ? kept.attach(name!, channel, job, terminal, login)
+      : persistent
+        ? persistent.attach(name!, channel, job, terminal, login)
         : runInTerminal(channel, job, terminal, login);
     if (outputClosed) running.closeOutput();
     await running.done;

@@ -2,9 +2,9 @@ import { existsSync, readFileSync } from 'node:fs';
 import { readlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
-import { sttyArguments } from './command.ts';
 import { alive, type Fixture, has, makeFixture, until } from './fixture.ts';
-import { openPty, type Pty } from './pty.ts';
+import { sttyArguments } from './jobs/command.ts';
+import { openPty, type Pty } from './jobs/pty.ts';
 
 /** A terminal of the developer's machine with the real ssh in it. */
 interface Screen {

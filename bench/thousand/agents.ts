@@ -10,10 +10,10 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { hostKeyPath, readHostKey } from '@cde/agent/host-key.ts';
 import { makeHosting } from '@cde/agent/hosting.ts';
-import { register } from '@cde/agent/registration.ts';
-import { makeServerClient, persist } from '@cde/agent/server-client.ts';
+import { makeServerClient, retryTransient } from '@cde/agent/server/client.ts';
+import { register } from '@cde/agent/server/registration.ts';
 import { makeSessions } from '@cde/agent/sessions.ts';
-import { makeStatsCollector, reportStats } from '@cde/agent/stats.ts';
+import { makeStatsCollector, reportStats } from '@cde/agent/stats/stats.ts';
 import { type AgentManifest, agentEnvironment, postAgentStartup } from '@cde/api/agent.ts';
 import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { makeKubeClient } from '@cde/server/providers/kubernetes/api/kube-client.ts';
@@ -72,7 +72,7 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
     },
     signal,
     onManifest: () => listen(),
-    onRefused: () => {},
+    onRejected: () => {},
   });
   told.registered++;
   signal.addEventListener('abort', () => told.registered--);
@@ -104,7 +104,7 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
     hosting.close();
     tell();
   });
-  await persist(() => server.call(postAgentStartup, { body: { state: 'none' } }), { signal });
+  await retryTransient(() => server.call(postAgentStartup, { body: { state: 'none' } }), { signal });
   reportStats({
     collector: await makeStatsCollector({ home: tmpdir, sessions }),
     client: server,

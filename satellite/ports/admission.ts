@@ -34,7 +34,7 @@ function networkOf(clientIp: string): string {
     .join(':');
 }
 
-interface Waiting {
+interface QueuedVisitor {
   visitor: Visitor;
   admit: () => void;
 }
@@ -44,14 +44,14 @@ interface Workspace {
   open: Map<string, number>;
   users: number;
   anonymous: number;
-  waiting: Waiting[];
+  waiting: QueuedVisitor[];
 }
 
 /** Divides the connections to each workspace's ports between its visitors. */
 export function makeAdmission() {
   const workspaces = new Map<string, Workspace>();
 
-  const hasRoom = ({ open, users, anonymous }: Workspace, { key, isSignedIn }: Visitor) =>
+  const hasCapacity = ({ open, users, anonymous }: Workspace, { key, isSignedIn }: Visitor) =>
     users + anonymous < maxConnections &&
     (isSignedIn || anonymous < maxConnections - reservedForUsers) &&
     (open.get(key) ?? 0) < maxPerVisitor;
@@ -64,9 +64,9 @@ export function makeAdmission() {
   }
 
   /** Those who are signed in first: they cannot be multiplied by taking more addresses. */
-  function next(workspace: Workspace): Waiting | undefined {
+  function next(workspace: Workspace): QueuedVisitor | undefined {
     const { waiting } = workspace;
-    const fits = ({ visitor }: Waiting) => hasRoom(workspace, visitor);
+    const fits = ({ visitor }: QueuedVisitor) => hasCapacity(workspace, visitor);
     return waiting.find((one) => one.visitor.isSignedIn && fits(one)) ?? waiting.find(fits);
   }
 
@@ -90,7 +90,7 @@ export function makeAdmission() {
     async admit(id: string, visitor: Visitor, signal: AbortSignal): Promise<() => void> {
       const workspace = workspaces.get(id) ?? { open: new Map(), users: 0, anonymous: 0, waiting: [] };
       workspaces.set(id, workspace);
-      if (!hasRoom(workspace, visitor)) await wait(workspace, visitor, signal);
+      if (!hasCapacity(workspace, visitor)) await wait(workspace, visitor, signal);
       else count(workspace, visitor, 1);
       return makeRelease(id, workspace, visitor);
     },
@@ -113,7 +113,7 @@ export function makeAdmission() {
         leave();
         reject(tooMany(workspace, visitor));
       };
-      const one: Waiting = {
+      const one: QueuedVisitor = {
         visitor,
         admit() {
           leave();

@@ -24,7 +24,7 @@ export function checkFraming(request: IncomingMessage, response: ServerResponse)
 /** Calls `onSlow` when a window passes in which too little came, though the program would have taken it. Returns what ends it. */
 export function watchBody(
   request: IncomingMessage,
-  there: ClientRequest,
+  forwarded: ClientRequest,
   { windowMs, minBytes }: BodyRate,
   onSlow: (problem: Problem) => void,
 ): () => void {
@@ -34,7 +34,7 @@ export function watchBody(
     if (request.complete) return clearInterval(timer);
     const came = socket.bytesRead - read;
     read = socket.bytesRead;
-    if (came >= minBytes || there.writableNeedDrain) return;
+    if (came >= minBytes || forwarded.writableNeedDrain) return;
     clearInterval(timer);
     onSlow(
       new Problem('request-too-slow', 'The body of this request came too slowly.', {

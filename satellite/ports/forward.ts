@@ -14,37 +14,37 @@ import { replyHeaders, requestHeaders, upgradeHeaders, type Visit } from './head
 import type { PortStream } from './sessions.ts';
 
 /** A request on its way to a workspace: `stream` leads to the port, `path` is what is asked for there. */
-interface Passage extends PortStream {
+interface Upstream extends PortStream {
   path: string;
   visit: Visit;
 }
 
 /** Replies of status 1xx, which reach nobody: a program that sends them for ever would keep us busy, and no visitor. */
-const mostInformed = 100;
+const maxInformational = 100;
 /** How long a visitor's end may take to close. */
-const farewellMs = 2_000;
+const closeTimeoutMs = 2_000;
 /** Bytes kept of a visitor who writes before the WebSocket is accepted, which none may. */
-const mostEarly = 64 * 1024;
+const maxEarlyBytes = 64 * 1024;
 
 /**
  * One connection for one request: nothing is left on it that could become part of another visitor's. Node's
  * client speaks HTTP over the stream as over a socket.
  */
-function ask(
-  { stream, path }: Passage,
+function makeUpstreamRequest(
+  { stream, path }: Upstream,
   method: string,
   headers: Record<string, string | string[]>,
 ): ClientRequest {
   stream.on('error', () => {});
-  onlyBuffers(stream);
-  const there = makeRequest({ createConnection: () => stream, method, path, headers, setHost: false });
-  let informed = 0;
-  there.on('information', () => {
-    informed += 1;
-    if (informed > mostInformed)
-      there.destroy(new Error(`it has said ${informed} times that it works on it`));
+  writeBuffersOnly(stream);
+  const forwarded = makeRequest({ createConnection: () => stream, method, path, headers, setHost: false });
+  let informational = 0;
+  forwarded.on('information', () => {
+    informational += 1;
+    if (informational > maxInformational)
+      forwarded.destroy(new Error(`it has said ${informational} times that it works on it`));
   });
-  return there;
+  return forwarded;
 }
 
 /**
@@ -52,11 +52,12 @@ function ask(
  * over TLS over a Duplex, Node 24.21) some hundred bytes of these arrived with their first 16 overwritten, as if the copy
  * that is made of a string were freed before it is sent. Of Buffers no copy is made.
  */
-function onlyBuffers(stream: Duplex): void {
-  const write = stream.write.bind(stream) as (chunk: unknown, ...more: unknown[]) => boolean;
-  stream.write = (chunk: unknown, ...more: unknown[]) => {
-    if (typeof chunk !== 'string') return write(chunk, ...more);
-    const [encoding, ...rest] = typeof more[0] === 'string' ? more : [undefined, ...more];
+function writeBuffersOnly(stream: Duplex): void {
+  const write = stream.write.bind(stream) as (chunk: unknown, ...extraHeaders: unknown[]) => boolean;
+  stream.write = (chunk: unknown, ...extraHeaders: unknown[]) => {
+    if (typeof chunk !== 'string') return write(chunk, ...extraHeaders);
+    const [encoding, ...rest] =
+      typeof extraHeaders[0] === 'string' ? extraHeaders : [undefined, ...extraHeaders];
     return write(Buffer.from(chunk, encoding as BufferEncoding | undefined), ...rest);
   };
 }
@@ -68,56 +69,64 @@ function onlyBuffers(stream: Duplex): void {
 export function forwardRequest(
   request: IncomingMessage,
   response: ServerResponse,
-  passage: Passage & { more?: Record<string, string>; bodyRate: BodyRate },
+  upstream: Upstream & { extraHeaders?: Record<string, string>; bodyRate: BodyRate },
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const there = ask(passage, request.method ?? 'GET', requestHeaders(request, passage.visit));
+    const forwarded = makeUpstreamRequest(
+      upstream,
+      request.method ?? 'GET',
+      requestHeaders(request, upstream.visit),
+    );
     let stopWatching = () => {};
     // Whoever has gone away needs no reply.
     response.once('close', () => {
       stopWatching();
-      there.destroy();
+      forwarded.destroy();
       resolve();
     });
-    there.once('error', (error) => {
+    forwarded.once('error', (error) => {
       stopWatching();
-      if (!response.headersSent) return void why(error, passage).then(reject);
+      if (!response.headersSent) return void explainFailure(error, upstream).then(reject);
       response.destroy();
       resolve();
     });
-    there.once('upgrade', (_reply, behind) => {
-      behind.destroy();
-      reject(unreachable(new Error('it switches protocols, and was not asked to'), passage.visit.port));
+    forwarded.once('upgrade', (_reply, upstreamSocket) => {
+      upstreamSocket.destroy();
+      reject(unreachable(new Error('it switches protocols, and was not asked to'), upstream.visit.port));
     });
-    there.once('response', (reply) => {
+    forwarded.once('response', (reply) => {
       stopWatching();
-      const vary = [reply.headers.vary, passage.more?.vary].filter((text) => text !== undefined);
-      const refused = begin(reply, response, {
-        ...replyHeaders(reply, passage.visit, request.headers.origin),
-        ...passage.more,
+      const vary = [reply.headers.vary, upstream.extraHeaders?.vary].filter((text) => text !== undefined);
+      const refused = writeHead(reply, response, {
+        ...replyHeaders(reply, upstream.visit, request.headers.origin),
+        ...upstream.extraHeaders,
         ...(vary.length > 0 && { vary: vary.join(', ') }),
       });
       if (refused) {
-        there.destroy();
-        return reject(unreachable(refused, passage.visit.port));
+        forwarded.destroy();
+        return reject(unreachable(refused, upstream.visit.port));
       }
       // Events begin with their headers, and the first may be long in coming.
       response.flushHeaders();
       pipeline(reply, response, () => resolve());
     });
     // Without a length a body would be written as it is, and be read as the next request.
-    if (!hasBody(request)) return void there.end();
-    stopWatching = watchBody(request, there, passage.bodyRate, (problem) => {
+    if (!hasBody(request)) return void forwarded.end();
+    stopWatching = watchBody(request, forwarded, upstream.bodyRate, (problem) => {
       reject(problem);
-      there.destroy();
+      forwarded.destroy();
     });
     // A reply may come before all of the body was wanted: that is no fault of the request's.
-    pipeline(request, there, () => {});
+    pipeline(request, forwarded, () => {});
   });
 }
 
 /** Sends the head of the program's reply on; returns what is wrong with one that nobody may send. */
-function begin(reply: IncomingMessage, response: ServerResponse, headers: OutgoingHttpHeaders): Error | null {
+function writeHead(
+  reply: IncomingMessage,
+  response: ServerResponse,
+  headers: OutgoingHttpHeaders,
+): Error | null {
   const { statusCode = 0, statusMessage = '' } = reply;
   // Of those below, the ones that HTTP knows are no reply, or not to this.
   if (statusCode < 200) return new Error(`it answers with status ${statusCode}`);
@@ -135,60 +144,60 @@ export function forwardUpgrade(
   request: IncomingMessage,
   socket: Duplex,
   head: Buffer,
-  passage: Passage,
+  upstream: Upstream,
 ): Promise<void> {
   return new Promise((resolve, reject) => {
-    const there = ask(passage, 'GET', upgradeHeaders(request, passage.visit));
+    const forwarded = makeUpstreamRequest(upstream, 'GET', upgradeHeaders(request, upstream.visit));
     const gone = () => {
-      there.destroy();
+      forwarded.destroy();
       resolve();
     };
     // Only who reads learns that the visitor has left.
     const early = [head];
     let earlyBytes = head.length;
-    const keep = (data: Buffer) => {
+    const bufferEarly = (data: Buffer) => {
       early.push(data);
       earlyBytes += data.length;
-      if (earlyBytes > mostEarly) socket.destroy();
+      if (earlyBytes > maxEarlyBytes) socket.destroy();
     };
     const leave = () => void socket.destroy();
     socket.once('close', gone);
     socket.once('end', leave);
-    socket.on('data', keep);
-    there.once('error', (error) => {
+    socket.on('data', bufferEarly);
+    forwarded.once('error', (error) => {
       // Half a reply is no place for another: it ends with the program's.
       if (answered) return;
       socket.off('close', gone);
-      socket.off('data', keep);
-      void why(error, passage).then(reject);
+      socket.off('data', bufferEarly);
+      void explainFailure(error, upstream).then(reject);
     });
     let answered = false;
-    there.once('response', (reply) => {
-      socket.off('data', keep);
+    forwarded.once('response', (reply) => {
+      socket.off('data', bufferEarly);
       socket.resume();
       const response = new ServerResponse(request);
       response.shouldKeepAlive = false;
-      const refused = begin(reply, response, replyHeaders(reply, passage.visit, request.headers.origin));
+      const refused = writeHead(reply, response, replyHeaders(reply, upstream.visit, request.headers.origin));
       if (refused) {
         socket.off('close', gone);
-        there.destroy();
-        return reject(unreachable(refused, passage.visit.port));
+        forwarded.destroy();
+        return reject(unreachable(refused, upstream.visit.port));
       }
       answered = true;
       response.assignSocket(socket as never);
       pipeline(reply, response, () => {
-        leaveTo(socket);
+        closeGracefully(socket);
         // The program was asked to keep the connection, for the WebSocket that does not come.
-        passage.stream.destroy();
+        upstream.stream.destroy();
         resolve();
       });
     });
-    there.once('upgrade', (reply, behind, first) => {
+    forwarded.once('upgrade', (reply, upstreamSocket, first) => {
       socket.off('close', gone);
       socket.off('end', leave);
-      socket.off('data', keep);
+      socket.off('data', bufferEarly);
       socket.pause();
-      const lines = Object.entries(replyHeaders(reply, passage.visit, request.headers.origin)).flatMap(
+      const lines = Object.entries(replyHeaders(reply, upstream.visit, request.headers.origin)).flatMap(
         ([name, value]) => [value].flat().map((one) => `${name}: ${one}\r\n`),
       );
       socket.write(
@@ -196,24 +205,24 @@ export function forwardUpgrade(
         'latin1',
       );
       if (earlyBytes > 0) socket.unshift(Buffer.concat(early));
-      if (first.length > 0) behind.unshift(first);
-      void splice(socket, behind).then(resolve);
+      if (first.length > 0) upstreamSocket.unshift(first);
+      void splice(socket, upstreamSocket).then(resolve);
     });
-    there.end();
+    forwarded.end();
   });
 }
 
 /** Ends a connection on which all was said; one whose other end never closes is not kept for that. */
-export function leaveTo(socket: Duplex): void {
+export function closeGracefully(socket: Duplex): void {
   socket.end();
   // Or what it still sends would make its end look like ours.
   socket.resume();
-  const timer = setTimeout(() => socket.destroy(), farewellMs);
+  const timer = setTimeout(() => socket.destroy(), closeTimeoutMs);
   socket.once('close', () => clearTimeout(timer));
 }
 
 /** HTTP knows only that its stream has ended; the agent has said why. */
-const why = ({ message }: Error, { opened, visit }: Passage): Promise<Problem> =>
+const explainFailure = ({ message }: Error, { opened, visit }: Upstream): Promise<Problem> =>
   opened.then(
     () => unreachable(new Error(message), visit.port),
     (reason) => unreachable(reason, visit.port),

@@ -6,9 +6,9 @@ import type { Log } from '@cde/tunnel/log.ts';
 import proxyAddr from '@fastify/proxy-addr';
 import { makeAdmission, visitorOf } from './admission.ts';
 import { type BodyRate, checkFraming, defaultBodyRate, hasBody } from './bodies.ts';
-import { forwardRequest, forwardUpgrade, leaveTo, toUnreachable } from './forward.ts';
+import { closeGracefully, forwardRequest, forwardUpgrade, toUnreachable } from './forward.ts';
 import type { Visit } from './headers.ts';
-import type { Doorkeeper } from './listener.ts';
+import type { RequestInterceptor } from './interceptor.ts';
 import { sendProblem, sendRedirect } from './pages.ts';
 import type { PortSessions, PortStream, PortTarget } from './sessions.ts';
 
@@ -19,7 +19,7 @@ export type RequestHead = Pick<IncomingMessage, 'method' | 'url' | 'headers'> & 
 };
 
 /** What is to become of a request for a port. */
-export type Answer<P extends PortTarget> =
+export type PortDecision<P extends PortTarget> =
   | { kind: 'redirect'; location: string; cookies?: string[] }
   | { kind: 'reply'; status: number; headers: Record<string, string> }
   | {
@@ -27,41 +27,43 @@ export type Answer<P extends PortTarget> =
       port: P;
       visit: Omit<Visit, 'clientIp'>;
       path: string;
-      more?: Record<string, string>;
+      extraHeaders?: Record<string, string>;
       /** Who is signed in, in a form that tells only the same from others; absent: nobody. */
       user?: string | undefined;
       /** Asked again for as long as it lasts: may they still? */
-      still: () => Promise<boolean>;
+      isStillAllowed: () => Promise<boolean>;
     };
 
 /** Answers a request, or throws a Problem; null where it is not for a port. Judging is all that it does. */
-export type Judge<P extends PortTarget> = (request: RequestHead) => (() => Promise<Answer<P>>) | null;
+export type PortAuthorizer<P extends PortTarget> = (
+  request: RequestHead,
+) => (() => Promise<PortDecision<P>>) | null;
 
 /** With the two seconds that an answer is remembered, well under the ten in which a suspension takes effect. */
 const checkEveryMs = 4_000;
 
 /** Whose word on a visitor's address is believed: addresses and networks with commas between. Throws where it is none. */
-export const trusting = (proxies: string) =>
+export const compileTrustProxy = (proxies: string) =>
   proxies ? proxyAddr.compile(proxies.split(',').map((address) => address.trim())) : () => false;
 
 interface Exchange {
-  still: () => Promise<boolean>;
+  isStillAllowed: () => Promise<boolean>;
   end: () => void;
 }
 
-export interface PortGateway extends Doorkeeper {
+export interface PortGateway extends RequestInterceptor {
   /** Requests and WebSockets that are carried at this moment. */
   readonly open: number;
   /** Asks of all that is open whether it still may be. */
   check(): Promise<void>;
   /** Ends all that is open. What comes later is judged as ever. */
-  empty(): void;
+  closeAll(): void;
   close(): void;
 }
 
 /** Takes the requests for ports out of a server's, has them judged, and carries those that may through. */
 export function makePortGateway<P extends PortTarget>(options: {
-  judges: Judge<P>[];
+  authorizers: PortAuthorizer<P>[];
   sessions: PortSessions<P>;
   /** The proxies whose word on the visitor's address is believed, separated by commas; '' none. */
   trustProxy: string;
@@ -70,14 +72,14 @@ export function makePortGateway<P extends PortTarget>(options: {
   bodyRate?: BodyRate;
   log: Log;
 }): PortGateway {
-  const { judges, sessions, toProblem, bodyRate = defaultBodyRate, log } = options;
+  const { authorizers, sessions, toProblem, bodyRate = defaultBodyRate, log } = options;
   const admission = makeAdmission();
   const exchanges = new Set<Exchange>();
-  const patient = new WeakSet<Duplex>();
-  const trusted = trusting(options.trustProxy);
+  const slowBodySockets = new WeakSet<Duplex>();
+  const trusted = compileTrustProxy(options.trustProxy);
 
   const find = ({ method, url, headers, socket }: IncomingMessage) => {
-    for (const judge of judges) {
+    for (const judge of authorizers) {
       const found = judge({ method, url, headers, ip: socket.remoteAddress ?? '' });
       if (found) return found;
     }
@@ -85,38 +87,38 @@ export function makePortGateway<P extends PortTarget>(options: {
   };
 
   async function forward(
-    answer: Extract<Answer<P>, { kind: 'forward' }>,
+    decision: Extract<PortDecision<P>, { kind: 'forward' }>,
     request: IncomingMessage,
     end: () => void,
     carry: (passage: PortStream & { path: string; visit: Visit }) => Promise<void>,
   ) {
-    const exchange = { still: answer.still, end };
+    const exchange = { isStillAllowed: decision.isStillAllowed, end };
     exchanges.add(exchange);
-    patient.add(request.socket);
+    slowBodySockets.add(request.socket);
     const gone = new AbortController();
     const leave = () => gone.abort();
     request.socket.once('close', leave);
     let release = () => {};
     try {
-      const visit = { ...answer.visit, clientIp: proxyAddr(request, trusted) };
-      const visitor = visitorOf(answer.user, visit.clientIp);
-      release = await admission.admit(answer.port.workspaceId, visitor, gone.signal);
+      const visit = { ...decision.visit, clientIp: proxyAddr(request, trusted) };
+      const visitor = visitorOf(decision.user, visit.clientIp);
+      release = await admission.admit(decision.port.workspaceId, visitor, gone.signal);
       // It may have been ended while it waited.
       if (gone.signal.aborted) return;
-      const opening = await sessions.connect(answer.port).catch((error) => {
-        throw error instanceof Problem ? error : toUnreachable(error, answer.port.port);
+      const opening = await sessions.connect(decision.port).catch((error) => {
+        throw error instanceof Problem ? error : toUnreachable(error, decision.port.port);
       });
       if (request.socket.destroyed) return void opening.stream.destroy();
-      await carry({ ...opening, path: answer.path, visit });
+      await carry({ ...opening, path: decision.path, visit });
     } finally {
       release();
       request.socket.off('close', leave);
       exchanges.delete(exchange);
-      patient.delete(request.socket);
+      slowBodySockets.delete(request.socket);
     }
   }
 
-  function refuse(request: IncomingMessage, response: ServerResponse, error: unknown) {
+  function reject(request: IncomingMessage, response: ServerResponse, error: unknown) {
     const problem = toProblem(error);
     const id = randomUUID();
     if (problem.status >= 500 && problem.code !== 'port-unreachable')
@@ -135,7 +137,7 @@ export function makePortGateway<P extends PortTarget>(options: {
   async function check(): Promise<void> {
     await Promise.all(
       [...exchanges].map(async (exchange) => {
-        const may = await exchange.still().catch((error) => {
+        const may = await exchange.isStillAllowed().catch((error) => {
           log.debug({ err: error }, 'whether a port may still be open was not looked up');
           return true;
         });
@@ -148,46 +150,46 @@ export function makePortGateway<P extends PortTarget>(options: {
 
   return {
     request(request, response) {
-      const judged = find(request);
-      if (!judged) return false;
+      const authorize = find(request);
+      if (!authorize) return false;
       (async () => {
         checkFraming(request, response);
-        const answer = await judged();
-        if (answer.kind === 'redirect')
-          return sendRedirect(request, response, answer.location, answer.cookies);
-        if (answer.kind === 'reply') {
-          response.writeHead(answer.status, answer.headers);
+        const decision = await authorize();
+        if (decision.kind === 'redirect')
+          return sendRedirect(request, response, decision.location, decision.cookies);
+        if (decision.kind === 'reply') {
+          response.writeHead(decision.status, decision.headers);
           return void response.end();
         }
         await forward(
-          answer,
+          decision,
           request,
           () => void response.destroy(),
           (passage) =>
             forwardRequest(request, response, {
               ...passage,
               bodyRate,
-              ...(answer.more && { more: answer.more }),
+              ...(decision.extraHeaders && { extraHeaders: decision.extraHeaders }),
             }),
         );
-      })().catch((error) => refuse(request, response, error));
+      })().catch((error) => reject(request, response, error));
       return true;
     },
     upgrade(request, socket, head) {
-      const judged = find(request);
-      if (!judged) return false;
+      const authorize = find(request);
+      if (!authorize) return false;
       socket.on('error', () => {});
       (async () => {
         if (request.headers.upgrade?.toLowerCase() !== 'websocket' || request.method !== 'GET')
           throw new Problem('bad-request', 'Only WebSockets are passed on.');
         if (hasBody(request)) throw new Problem('bad-request', 'A WebSocket begins with no body.');
-        const answer = await judged();
-        if (answer.kind !== 'forward')
+        const decision = await authorize();
+        if (decision.kind !== 'forward')
           throw new Problem('sign-in-required', 'You are not signed in.', {
             hint: 'Open a page of this port first.',
           });
         await forward(
-          answer,
+          decision,
           request,
           () => void socket.destroy(),
           (passage) => forwardUpgrade(request, socket, head, passage),
@@ -197,19 +199,19 @@ export function makePortGateway<P extends PortTarget>(options: {
         const response = new ServerResponse(request);
         response.assignSocket(socket as never);
         response.shouldKeepAlive = false;
-        response.once('finish', () => leaveTo(socket));
-        refuse(request, response, error);
+        response.once('finish', () => closeGracefully(socket));
+        reject(request, response, error);
       });
       return true;
     },
-    maySendSlowly: (socket) => patient.has(socket),
+    allowsSlowBody: (socket) => slowBodySockets.has(socket),
     get open() {
       return exchanges.size;
     },
     check,
-    empty() {
+    closeAll() {
       for (const { end } of exchanges) end();
-      sessions.empty();
+      sessions.closeAll();
     },
     close() {
       clearInterval(timer);

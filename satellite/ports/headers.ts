@@ -23,14 +23,15 @@ const hopByHop = new Set([
   'upgrade',
 ]);
 /** What the visitor claims of where they come from, or a proxy in front; we know, or have it from a proxy we trust. */
-const claims =
+const clientClaims =
   /^(forwarded|x-forwarded|x-forwarded-.*|x-real-.*|x-client-ip|client-ip|true-client-ip|fastly-client-ip|cf-connecting-ip|x-cluster-client-ip|x-original-.*|x-rewrite-url|x-host|x-http-host-override|x-scheme|x-url-scheme|front-end-https)$/;
 /** Headers that a program takes from `x_y` as from `x-y` (CGI's names, in Python and Ruby) and must have from us alone. */
-const guarded = /^(content-length|content-type|sec-.*|access-control-.*|user-agent|if-.*)$/;
+const protectedHeaders = /^(content-length|content-type|sec-.*|access-control-.*|user-agent|if-.*)$/;
 /** Orders to a proxy in front of us (nginx, Apache, a CDN), which takes them from us alone. */
-const toProxies = /^(x-accel-(?!buffering$).*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|surrogate-.*|cdn-.*)$/;
+const proxyDirectives =
+  /^(x-accel-(?!buffering$).*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|surrogate-.*|cdn-.*)$/;
 /** On a name of its own these would still reach beyond it: to the whole site's cookies, or to other ports of the host. */
-const tooFar = new Set([
+const hostWideHeaders = new Set([
   'clear-site-data',
   'strict-transport-security',
   'public-key-pins',
@@ -38,7 +39,7 @@ const tooFar = new Set([
   'expect-ct',
 ]);
 /** By path the origin is the dashboard's, so only what concerns the reply itself passes, and `x-…`. */
-const passByPath = new Set([
+const allowedByPath = new Set([
   'accept-ranges',
   'age',
   'allow',
@@ -65,7 +66,7 @@ const passByPath = new Set([
 ]);
 
 /** True of an Authorization header that holds a token of ours. */
-export const isOurToken = (authorization: string | undefined): boolean =>
+export const isCdeToken = (authorization: string | undefined): boolean =>
   /^\s*Bearer\s+cde_/i.test(authorization ?? '');
 
 export const portCookie = 'cde_port';
@@ -92,12 +93,12 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
   const headers: Record<string, string | string[]> = {};
   for (const [name, values] of Object.entries(request.headersDistinct)) {
     const plain = name.replaceAll('_', '-');
-    if (!values || hopByHop.has(plain) || named.has(name) || claims.test(plain) || name === 'expect')
+    if (!values || hopByHop.has(plain) || named.has(name) || clientClaims.test(plain) || name === 'expect')
       continue;
-    if (plain !== name && guarded.test(plain)) continue;
+    if (plain !== name && protectedHeaders.test(plain)) continue;
     headers[name] = values.length === 1 ? values[0]! : values;
   }
-  tellAddress(request, headers, visit);
+  setLocalAddress(request, headers, visit);
   // Node frames a body of unknown length by itself only where the method usually has one.
   if (request.headers['transfer-encoding'] !== undefined) headers['transfer-encoding'] = 'chunked';
 
@@ -108,8 +109,8 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
     delete headers.authorization;
     headers['x-forwarded-prefix'] = visit.prefix;
   } else {
-    if ([headers.authorization].flat().some(isOurToken)) delete headers.authorization;
-    const cookies = withoutOurs(request.headers.cookie);
+    if ([headers.authorization].flat().some(isCdeToken)) delete headers.authorization;
+    const cookies = stripOurCookies(request.headers.cookie);
     if (cookies === '') delete headers.cookie;
     else headers.cookie = cookies;
   }
@@ -120,7 +121,7 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
  * Everything that says where the program is reached, and from which page: all of it local, as origins.ts explains. The
  * public address comes in headers that no framework compares with anything; VS Code, ngrok's users and Azure's know them.
  */
-function tellAddress(
+function setLocalAddress(
   { headersDistinct }: IncomingMessage,
   headers: Record<string, string | string[]>,
   visit: Visit,
@@ -162,12 +163,15 @@ export function replyHeaders(
   const named = namedByConnection(reply.headers);
   const headers: OutgoingHttpHeaders = {};
   for (const [name, values] of Object.entries(reply.headersDistinct)) {
-    if (!values || hopByHop.has(name) || named.has(name) || toProxies.test(name)) continue;
-    if (visit.prefix === null ? tooFar.has(name) : !passByPath.has(name) && !name.startsWith('x-')) continue;
+    if (!values || hopByHop.has(name) || named.has(name) || proxyDirectives.test(name)) continue;
+    if (
+      visit.prefix === null ? hostWideHeaders.has(name) : !allowedByPath.has(name) && !name.startsWith('x-')
+    )
+      continue;
     headers[name] = values;
   }
-  tellPublicAddress(reply, headers, visit, origin);
-  if (!visit.isPublic) headers['cache-control'] = privately(reply.headers['cache-control']);
+  setPublicAddress(reply, headers, visit, origin);
+  if (!visit.isPublic) headers['cache-control'] = makePrivate(reply.headers['cache-control']);
   if (visit.prefix === null) {
     const cookies = (reply.headers['set-cookie'] ?? []).flatMap(hostOnlyCookie);
     if (cookies.length > 0) headers['set-cookie'] = cookies;
@@ -192,7 +196,7 @@ function namedByConnection(headers: IncomingHttpHeaders): Set<string> {
   return named;
 }
 
-function withoutOurs(header: string | undefined): string {
+function stripOurCookies(header: string | undefined): string {
   return (header ?? '')
     .split(';')
     .filter((part) => !ourCookies.includes(part.split('=', 1)[0]!.trim()))
@@ -221,7 +225,7 @@ function hostOnlyCookie(cookie: string): string[] {
 }
 
 /** Translates what the program says of its own address back to where the browser finds it. */
-function tellPublicAddress(
+function setPublicAddress(
   reply: IncomingMessage,
   headers: OutgoingHttpHeaders,
   visit: Visit,
@@ -238,17 +242,17 @@ function tellPublicAddress(
   translated('link', (value) => toPublicLinks(value, visit));
   // A program names the origin that it was told; the browser compares it with its own.
   if (origin === undefined) return;
-  const told = toLocalOrigin(origin, visit);
+  const localOfOrigin = toLocalOrigin(origin, visit);
   for (const name of ['access-control-allow-origin', 'timing-allow-origin'])
     translated(name, (value) =>
       value
         .split(',')
-        .map((one) => (one.trim() === told ? origin : one))
+        .map((one) => (one.trim() === localOfOrigin ? origin : one))
         .join(','),
     );
 }
 
-function privately(given: string | undefined): string {
+function makePrivate(given: string | undefined): string {
   const directives = (given ?? '')
     .split(',')
     .map((part) => part.trim())

@@ -9,5 +9,5 @@ export const hostName = (header: string | undefined) =>
 export const enterPath = '/.well-known/cde/enter';
 
 /** True of the paths on a port's own name that are ours, however they are written. */
-export const isOurs = (url: string) =>
+export const isReservedPath = (url: string) =>
   /^\/\.well-known\/cde(\/|$)/i.test(new URL(`http://port${url.startsWith('//') ? '/' : url}`).pathname);

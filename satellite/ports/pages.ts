@@ -12,7 +12,7 @@ const escapeHtml = (text: string) =>
   text.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
 
 /** True where a person in front of a browser waits for a page. */
-const wantsPage = (request: IncomingMessage) =>
+const acceptsHtml = (request: IncomingMessage) =>
   request.method === 'GET' && /\btext\/html\b/.test(request.headers.accept ?? '');
 
 /** Answers with what went wrong: a page for a person, JSON as the API's for a program. */
@@ -24,7 +24,7 @@ export function sendProblem(
 ): void {
   if (response.headersSent) return void response.destroy();
   const body = problem.toBody(requestId);
-  const page = wantsPage(request);
+  const page = acceptsHtml(request);
   // What is left of the body would be read as the next request.
   if (!request.complete) response.shouldKeepAlive = false;
   response.writeHead(problem.status, {

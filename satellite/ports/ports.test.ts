@@ -38,8 +38,8 @@ beforeEach(async () => {
   gateway = makeSatellitePorts({
     client: makeClient({ url: `http://127.0.0.1:${await listen(server)}`, token: 'x' }),
     portHost: () => '*.dev.example.com',
-    draining: () => false,
-    ownUrl: () => null,
+    isDraining: () => false,
+    selfUrl: () => null,
     trustProxy: '',
     log: silentLog,
   });

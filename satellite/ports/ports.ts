@@ -7,23 +7,23 @@ import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
 import type { z } from 'zod';
-import { type Judge, makePortGateway, type PortGateway, type RequestHead } from './gateway.ts';
-import { isOurToken, portCookie, stateCookie } from './headers.ts';
-import { hostName, isOurs } from './names.ts';
+import { makePortGateway, type PortAuthorizer, type PortGateway, type RequestHead } from './gateway.ts';
+import { isCdeToken, portCookie, stateCookie } from './headers.ts';
+import { hostName, isReservedPath } from './names.ts';
 import { busy, notShared } from './problems.ts';
 import { makeQueue } from './queue.ts';
-import { remembered } from './remembered.ts';
+import { makeRequestCache } from './request-cache.ts';
 import { makePortSessions, type PortTarget } from './sessions.ts';
 
 type Verdict = z.output<NonNullable<typeof authorizePortVisit.reply>>;
 
 /** With what the server was asked, to be asked again for a ticket. */
-interface JudgedPort extends PortTarget {
-  question: { head: { method: string; url: string; headers: Record<string, string> } };
+interface AuthorizedPort extends PortTarget {
+  visit: { head: { method: string; url: string; headers: Record<string, string> } };
 }
 
 /** Of a request's headers, what the server's judging takes. Authorization is none: a token of ours is not for satellites. */
-const judged = [
+const forwardedHeaders = [
   'host',
   'origin',
   'accept',
@@ -35,13 +35,13 @@ const judged = [
 ] as const;
 const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
 
-const askMs = 10_000;
+const requestTimeoutMs = 10_000;
 /** Whether a visit may go on is asked every four seconds, and the server may remember two: no more is to be added. */
-const stillMs = 500;
+const recheckMaxAgeMs = 500;
 /** At once: whoever asks for made-up names must not make us one who floods the server. */
-const mostAsked = 200;
+const maxPendingVisits = 200;
 /** At once, of what is open. The others wait: none is left out, however many there are. */
-const mostAskedAgain = 50;
+const maxConcurrentRechecks = 50;
 
 /**
  * Ports in the browser at a satellite: the server judges each visit, we carry it. A verdict is remembered for two
@@ -52,32 +52,37 @@ export function makeSatellitePorts(options: {
   /** The wildcard name of the moment, `*.tokyo.dev.example.com`; null: no ports are served. */
   portHost: () => string | null;
   /** True: it is being emptied. */
-  draining: () => boolean;
+  isDraining: () => boolean;
   /** This satellite, as this process reaches it; null: by the address that everybody takes. */
-  ownUrl: () => string | null;
+  selfUrl: () => string | null;
   trustProxy: string;
   log: Log;
 }): PortGateway {
   const { client, portHost } = options;
-  const verdicts = remembered<Verdict>(({ kind }) => kind === 'forward');
-  let underWay = 0;
+  const verdicts = makeRequestCache<Verdict>(({ kind }) => kind === 'forward');
+  let pendingVisits = 0;
 
-  async function askServer(question: JudgedPort['question']): Promise<Verdict> {
-    if (underWay >= mostAsked) throw busy(`${mostAsked} visitors wait for the server's word already.`);
-    underWay += 1;
+  async function authorizeVisit(visit: AuthorizedPort['visit']): Promise<Verdict> {
+    if (pendingVisits >= maxPendingVisits)
+      throw busy(`${maxPendingVisits} visitors wait for the server's word already.`);
+    pendingVisits += 1;
     try {
-      return await judgedBy(client, question);
+      return await requestVerdict(client, visit);
     } finally {
-      underWay -= 1;
+      pendingVisits -= 1;
     }
   }
 
-  const queue = makeQueue(mostAskedAgain);
+  const queue = makeQueue(maxConcurrentRechecks);
   /** Whether what this question opened may go on. Once at a time: a server that is slow gets no more of them. */
-  function whether(question: JudgedPort['question'], key: string): () => Promise<boolean> {
+  function makeRecheck(visit: AuthorizedPort['visit'], key: string): () => Promise<boolean> {
     let asking: Promise<boolean> | null = null;
     const ask = async () => {
-      const verdict = await verdicts.read(key, () => queue(() => judgedBy(client, question)), stillMs);
+      const verdict = await verdicts.read(
+        key,
+        () => queue(() => requestVerdict(client, visit)),
+        recheckMaxAgeMs,
+      );
       return verdict.kind === 'forward';
     };
     return () => {
@@ -88,12 +93,12 @@ export function makeSatellitePorts(options: {
     };
   }
 
-  const judge: Judge<JudgedPort> = (request) => {
+  const authorize: PortAuthorizer<AuthorizedPort> = (request) => {
     const suffix = portHost()?.slice(1);
     if (suffix === undefined || !hostName(request.headers.host).endsWith(suffix)) return null;
     return async () => {
-      if (options.draining()) throw busy('This satellite is being emptied.');
-      if (isOurToken(request.headers.authorization))
+      if (options.isDraining()) throw busy('This satellite is being emptied.');
+      if (isCdeToken(request.headers.authorization))
         throw new Problem(
           'bad-request',
           'A token of cde is not for a satellite: it reads what passes here.',
@@ -102,45 +107,45 @@ export function makeSatellitePorts(options: {
           },
         );
       if (!request.url?.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
-      const question = questionOf(request);
+      const visit = visitOf(request);
       let asked = false;
       const ask = () => {
         asked = true;
-        return askServer(question);
+        return authorizeVisit(visit);
       };
-      const { url: _, ...rest } = question.head;
+      const { url: _, ...rest } = visit.head;
       // Headers are long, and thousands of verdicts are remembered.
       const key = createHash('sha256').update(JSON.stringify(rest)).digest('base64');
       // A yes is for the whole port. What else it says may be about this path, and is nobody's who asked for another.
-      let verdict = await (isOurs(question.head.url) ? ask() : verdicts.read(key, ask));
+      let verdict = await (isReservedPath(visit.head.url) ? ask() : verdicts.read(key, ask));
       if (verdict.kind !== 'forward' && !asked) verdict = await ask();
       switch (verdict.kind) {
         case 'redirect':
         case 'reply':
           return verdict;
         case 'refuse':
-          throw refusal(verdict);
+          throw toProblemOf(verdict);
         case 'forward':
           return {
             kind: 'forward',
-            port: { workspaceId: verdict.workspaceId, port: verdict.port, question },
-            path: question.head.url,
+            port: { workspaceId: verdict.workspaceId, port: verdict.port, visit: visit },
+            path: visit.head.url,
             visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
             user: verdict.visitor,
-            still: whether(question, key),
+            isStillAllowed: makeRecheck(visit, key),
           };
       }
     };
   };
 
-  const sessions = makePortSessions<JudgedPort>(
-    async ({ question }) => {
+  const sessions = makePortSessions<AuthorizedPort>(
+    async ({ visit }) => {
       const key = makeClientKey();
-      const verdict = await judgedBy(client, { ...question, clientKey: key.publicKey });
-      if (verdict.kind === 'refuse') throw refusal(verdict);
+      const verdict = await requestVerdict(client, { ...visit, clientKey: key.publicKey });
+      if (verdict.kind === 'refuse') throw toProblemOf(verdict);
       if (verdict.kind !== 'forward' || !verdict.ticket) throw notShared();
       const { ticket } = verdict;
-      const own = options.ownUrl();
+      const own = options.selfUrl();
       return openSession({
         ...ticket,
         satellites: own === null ? ticket.satellites : ticket.satellites.map((one) => ({ ...one, url: own })),
@@ -150,8 +155,8 @@ export function makeSatellitePorts(options: {
     ({ workspaceId, port }) => `${workspaceId} ${port}`,
   );
 
-  return makePortGateway<JudgedPort>({
-    judges: [judge],
+  return makePortGateway<AuthorizedPort>({
+    authorizers: [authorize],
     sessions,
     trustProxy: options.trustProxy,
     toProblem,
@@ -159,12 +164,12 @@ export function makeSatellitePorts(options: {
   });
 }
 
-async function judgedBy(
+async function requestVerdict(
   client: Pick<Client, 'call'>,
-  body: JudgedPort['question'] & { clientKey?: string },
+  body: AuthorizedPort['visit'] & { clientKey?: string },
 ): Promise<Verdict> {
   try {
-    return await client.call(authorizePortVisit, { body, signal: AbortSignal.timeout(askMs) });
+    return await client.call(authorizePortVisit, { body, signal: AbortSignal.timeout(requestTimeoutMs) });
   } catch (error) {
     // Not of the visitor: this satellite may serve nobody (any more).
     if (error instanceof CallError && [401, 403, 409].includes(error.status))
@@ -173,9 +178,9 @@ async function judgedBy(
   }
 }
 
-function questionOf({ method = 'GET', url = '/', headers }: RequestHead): JudgedPort['question'] {
+function visitOf({ method = 'GET', url = '/', headers }: RequestHead): AuthorizedPort['visit'] {
   const told: Record<string, string> = {};
-  for (const name of judged) if (headers[name] !== undefined) told[name] = String(headers[name]);
+  for (const name of forwardedHeaders) if (headers[name] !== undefined) told[name] = String(headers[name]);
   const ours = (headers.cookie ?? '')
     .split(';')
     .map((part) => part.trim())
@@ -184,7 +189,7 @@ function questionOf({ method = 'GET', url = '/', headers }: RequestHead): Judged
   return { head: { method, url, headers: told } };
 }
 
-const refusal = ({ error }: Extract<Verdict, { kind: 'refuse' }>): Problem => problemOf(error);
+const toProblemOf = ({ error }: Extract<Verdict, { kind: 'refuse' }>): Problem => problemOf(error);
 
 function problemOf({ code, message, detail, hint }: Extract<Verdict, { kind: 'refuse' }>['error']): Problem {
   // A newer server may know codes that we do not.

@@ -7,7 +7,7 @@ import { busy } from './problems.ts';
 /** A session that carries nothing is kept for the next page; most visits are over by then. */
 const idleMs = 60_000;
 /** Of one replica. Each costs two TLS ends and their buffers. */
-const mostSessions = 500;
+const maxSessions = 500;
 /** At once through one session. Whoever is admitted (admission.ts) gets one; this holds if streams are slow to close. */
 const maxStreams = 400;
 
@@ -23,7 +23,7 @@ export interface PortTarget {
   port: number;
 }
 
-interface Held {
+interface PooledSession {
   opening: Promise<Session>;
   streams: number;
   idle: NodeJS.Timeout | undefined;
@@ -37,50 +37,50 @@ export function makePortSessions<P extends PortTarget>(
   open: (port: P) => Promise<Session>,
   keyOf: (port: P) => string,
 ) {
-  const all = new Map<string, Held>();
+  const all = new Map<string, PooledSession>();
   let closed = false;
 
-  function drop(id: string, held: Held) {
-    clearTimeout(held.idle);
-    if (all.get(id) === held) all.delete(id);
-    held.opening.then(
+  function drop(id: string, pooled: PooledSession) {
+    clearTimeout(pooled.idle);
+    if (all.get(id) === pooled) all.delete(id);
+    pooled.opening.then(
       (session) => session.close(),
       () => {},
     );
   }
 
-  function empty() {
-    for (const [id, held] of all) drop(id, held);
+  function closeAll() {
+    for (const [id, pooled] of all) drop(id, pooled);
   }
 
-  function rest(id: string, held: Held) {
-    if (held.streams > 0 || all.get(id) !== held) return;
-    clearTimeout(held.idle);
-    held.idle = setTimeout(() => drop(id, held), idleMs);
-    held.idle.unref();
+  function closeWhenIdle(id: string, pooled: PooledSession) {
+    if (pooled.streams > 0 || all.get(id) !== pooled) return;
+    clearTimeout(pooled.idle);
+    pooled.idle = setTimeout(() => drop(id, pooled), idleMs);
+    pooled.idle.unref();
   }
 
-  function hold(port: P): Held {
+  function acquire(port: P): PooledSession {
     const id = keyOf(port);
     const known = all.get(id);
     if (known) return known;
-    if (all.size >= mostSessions) {
+    if (all.size >= maxSessions) {
       const unused = [...all].find(([, { streams }]) => streams === 0);
-      if (!unused) throw busy(`It serves the ports of ${mostSessions} workspaces already.`);
+      if (!unused) throw busy(`It serves the ports of ${maxSessions} workspaces already.`);
       drop(...unused);
     }
-    const held: Held = {
+    const pooled: PooledSession = {
       opening: open(port),
       streams: 0,
       idle: undefined,
     };
-    all.set(id, held);
+    all.set(id, pooled);
     const gone = () => {
-      clearTimeout(held.idle);
-      if (all.get(id) === held) all.delete(id);
+      clearTimeout(pooled.idle);
+      if (all.get(id) === pooled) all.delete(id);
     };
-    held.opening.then((session) => session.closed.then(gone), gone);
-    return held;
+    pooled.opening.then((session) => session.closed.then(gone), gone);
+    return pooled;
   }
 
   return {
@@ -91,17 +91,17 @@ export function makePortSessions<P extends PortTarget>(
      */
     async connect(port: P): Promise<PortStream> {
       if (closed) throw busy('It is about to stop.');
-      const held = hold(port);
-      if (held.streams >= maxStreams)
+      const pooled = acquire(port);
+      if (pooled.streams >= maxStreams)
         throw busy(`${maxStreams} connections to the ports of this workspace are open already.`);
-      held.streams += 1;
-      clearTimeout(held.idle);
+      pooled.streams += 1;
+      clearTimeout(pooled.idle);
       const done = () => {
-        held.streams -= 1;
-        rest(keyOf(port), held);
+        pooled.streams -= 1;
+        closeWhenIdle(keyOf(port), pooled);
       };
       try {
-        const session = await held.opening;
+        const session = await pooled.opening;
         const stream = await session.open(
           { kind: 'tcp', host: 'localhost', port: port.port },
           { eager: true },
@@ -116,10 +116,10 @@ export function makePortSessions<P extends PortTarget>(
       }
     },
     /** Ends them all. */
-    empty,
+    closeAll: closeAll,
     close() {
       closed = true;
-      empty();
+      closeAll();
     },
   };
 }

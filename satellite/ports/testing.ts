@@ -4,11 +4,11 @@ import { type AddressInfo, connect } from 'node:net';
 import { Problem } from '@cde/api/problem.ts';
 import { silentLog } from '@cde/tunnel/log.ts';
 import type { BodyRate } from './bodies.ts';
-import { type Answer, makePortGateway, type RequestHead } from './gateway.ts';
-import { serverWith } from './listener.ts';
+import { makePortGateway, type PortDecision, type RequestHead } from './gateway.ts';
+import { makeServerFactory } from './interceptor.ts';
 import type { PortTarget } from './sessions.ts';
 
-type Forward = Extract<Answer<PortTarget>, { kind: 'forward' }>;
+type Forward = Extract<PortDecision<PortTarget>, { kind: 'forward' }>;
 
 /** The proxy before a program at a port of this machine, with no server or agent: everything is let through. */
 export async function makeTestProxy(options: {
@@ -19,19 +19,19 @@ export async function makeTestProxy(options: {
   bodyRate?: BodyRate;
 }) {
   const gateway = makePortGateway<PortTarget>({
-    judges: [
+    authorizers: [
       (request) => async () => ({
         kind: 'forward',
         port: { workspaceId: 'w', port: options.programPort() },
         path: request.url ?? '/',
         visit: { ...options.visit(), port: options.programPort() },
         user: options.user?.(request),
-        still: async () => true,
+        isStillAllowed: async () => true,
       }),
     ],
     sessions: {
       connect: async ({ port }) => ({ stream: connect(port, '127.0.0.1'), opened: Promise.resolve() }),
-      empty() {},
+      closeAll() {},
       close() {},
     },
     trustProxy: options.trustProxy ?? '',
@@ -40,7 +40,7 @@ export async function makeTestProxy(options: {
     log: silentLog,
   });
   const nobody: RequestListener = (_, response) => void response.end();
-  const server = serverWith(() => gateway)(nobody, {});
+  const server = makeServerFactory(() => gateway)(nobody, {});
   server.on('upgrade', () => {});
   const port = await listen(server);
   return {

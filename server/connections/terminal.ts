@@ -1,6 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import { TerminalName } from '@cde/api/satellite-terminals.ts';
-import { carryTerminal, terminalBudget } from '@cde/satellite/terminal.ts';
+import { proxyTerminal, terminalBudget } from '@cde/satellite/terminals/terminal.ts';
 import { limitSocket } from '@cde/tunnel/network/socket-limits.ts';
 import type { FastifyInstance } from 'fastify';
 import type { WebSocket } from 'ws';
@@ -41,7 +41,7 @@ export function terminalRoutes(
       limitSocket(socket, terminalBudget);
       reauthorizeSocket(app, socket, request, 'workspace:connect', undefined, checkEveryMs);
       const { terminal, ...size } = parseQuery(request.query);
-      carryTerminal(socket, {
+      proxyTerminal(socket, {
         size,
         terminal,
         openSession: async (gone) => {
@@ -50,7 +50,7 @@ export function terminalRoutes(
           await audit.record({ actor, requestId: request.id, ip: request.ip }, opened, 'terminal');
           return opened;
         },
-        words: describeError,
+        describeError,
       });
     },
   );

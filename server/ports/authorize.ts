@@ -1,5 +1,5 @@
 import { PortLevel } from '@cde/api/ports.ts';
-import { remembered } from '@cde/satellite/ports/remembered.ts';
+import { makeRequestCache } from '@cde/satellite/ports/request-cache.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
 import { isAllowed } from '../identity/authorize.ts';
@@ -30,8 +30,8 @@ export function authorizePort(
 
 /** Looks up ports and browser sessions, cached for two seconds. */
 export function makePortLookup(database: Database, now: () => Date) {
-  const ports = remembered<FoundPort | null>();
-  const sessions = remembered<UserActor | null>();
+  const ports = makeRequestCache<FoundPort | null>();
+  const sessions = makeRequestCache<UserActor | null>();
   return {
     port: (ref: PortRef) => ports.read(JSON.stringify(ref), () => findPort(database, ref)),
     /** Clears the cache after a share changed at this replica. Others catch up within two seconds. */

@@ -1,8 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { Problem } from '@cde/api/problem.ts';
-import type { Answer, Judge, RequestHead } from '@cde/satellite/ports/gateway.ts';
+import type { PortAuthorizer, PortDecision, RequestHead } from '@cde/satellite/ports/gateway.ts';
 import { portCookie, stateCookie } from '@cde/satellite/ports/headers.ts';
-import { enterPath, hostName, isOurs } from '@cde/satellite/ports/names.ts';
+import { enterPath, hostName, isReservedPath } from '@cde/satellite/ports/names.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
@@ -41,7 +41,7 @@ export const ownSite = (config: Deps['config']): PortSite | null =>
       };
 
 /** Routes requests under the site's wildcard name. Every host there except the dashboard's is a port or nothing. */
-export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
+export function routeByName(deps: Deps, site: PortSite): PortAuthorizer<FoundPort> {
   const { config, database, gate, access, passes, now } = deps;
   const { suffix } = site;
   const secure = site.url.startsWith('https:');
@@ -55,14 +55,14 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     return () => route(request, host);
   };
 
-  async function route(request: RequestHead, host: string): Promise<Answer<FoundPort>> {
+  async function route(request: RequestHead, host: string): Promise<PortDecision<FoundPort>> {
     const label = host.slice(0, -suffix.length);
     const ref = parsePortLabel(label);
     const url = request.url ?? '';
     if (!ref) throw notShared();
     if (!url.startsWith('/')) throw new Problem('bad-request', 'The request target must be a path.');
     const origin = portOrigin(site, label);
-    if (isOurs(url)) return completeSignIn(request, host, origin);
+    if (isReservedPath(url)) return completeSignIn(request, host, origin);
 
     const port = await access.port(ref);
     const sid = await sessionOf(request, host);
@@ -110,7 +110,8 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
       path: url,
       visit: { port: port.port, origin, prefix: null, isPublic },
       user: who?.userId,
-      still: async () => authorizePort(await access.port(ref), await find(), config.portSharing) === 'allow',
+      isStillAllowed: async () =>
+        authorizePort(await access.port(ref), await find(), config.portSharing) === 'allow',
     };
   }
 
@@ -137,7 +138,7 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
   }
 
   /** Redirects to the dashboard, where the browser is or will be signed in. */
-  function redirectToSignIn(request: RequestHead, host: string, to: string): Answer<FoundPort> {
+  function redirectToSignIn(request: RequestHead, host: string, to: string): PortDecision<FoundPort> {
     const known = readCookies(request.headers.cookie, cookieName(stateCookie));
     // Two tabs that sign in at once share a state.
     const nonce = known.find((value) => /^[\w-]{32}$/.test(value)) ?? randomBytes(24).toString('base64url');
@@ -154,7 +155,7 @@ export function routeByName(deps: Deps, site: PortSite): Judge<FoundPort> {
     request: RequestHead,
     host: string,
     origin: string,
-  ): Promise<Answer<FoundPort>> {
+  ): Promise<PortDecision<FoundPort>> {
     const url = new URL(request.url ?? '/', origin);
     if (url.pathname !== enterPath || request.method !== 'GET') throw notShared();
     const states = readCookies(request.headers.cookie, cookieName(stateCookie)).map(hashState);

@@ -1,4 +1,4 @@
-import type { Answer, Judge, RequestHead } from '@cde/satellite/ports/gateway.ts';
+import type { PortAuthorizer, PortDecision, RequestHead } from '@cde/satellite/ports/gateway.ts';
 import { hostName } from '@cde/satellite/ports/names.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
@@ -19,7 +19,7 @@ export function routeByPath(deps: {
   gate: Auth;
   access: PortLookup;
   passes: Passes;
-}): Judge<FoundPort> {
+}): PortAuthorizer<FoundPort> {
   const { config, gate, access, passes } = deps;
   const allows = (port: FoundPort | null, who: UserActor | null) =>
     authorizePort(port, who, config.portSharing) === 'allow';
@@ -31,7 +31,7 @@ export function routeByPath(deps: {
     return found && (() => route(request, found));
   };
 
-  async function route(request: RequestHead, found: PortPath): Promise<Answer<FoundPort>> {
+  async function route(request: RequestHead, found: PortPath): Promise<PortDecision<FoundPort>> {
     const { ref, rest } = found;
     if (config.portHost !== null) return redirectToName(config.portHost, found);
     const navigates = isNavigation(request);
@@ -69,7 +69,7 @@ export function routeByPath(deps: {
     { ref, pass, rest }: PortPath & { pass: string },
     port: FoundPort | null,
     navigates: boolean,
-  ): Promise<Answer<FoundPort>> {
+  ): Promise<PortDecision<FoundPort>> {
     const claims = await passes.readPath(pass);
     const isValid = claims && port && claims.workspace === port.workspaceId && claims.port === port.port;
     const sid = claims?.sid ?? null;
@@ -101,7 +101,7 @@ export function routeByPath(deps: {
     who: UserActor | null,
     still: () => Promise<boolean>,
     more?: Record<string, string>,
-  ): Answer<FoundPort> {
+  ): PortDecision<FoundPort> {
     return {
       kind: 'forward',
       port,
@@ -113,14 +113,14 @@ export function routeByPath(deps: {
         hasPass: more !== undefined,
         isPublic: isPublic(port) && more === undefined,
       },
-      ...(more && { more }),
+      ...(more && { extraHeaders: more }),
       user: who?.userId,
-      still,
+      isStillAllowed: still,
     };
   }
 
   /** Redirects a link from before there was a wildcard name, or one made by hand. */
-  async function redirectToName(suffix: string, { ref, rest }: PortPath): Promise<Answer<FoundPort>> {
+  async function redirectToName(suffix: string, { ref, rest }: PortPath): Promise<PortDecision<FoundPort>> {
     const port = await access.port(ref);
     if (!port) throw notShared();
     const label = portLabel({ ...ref, id: port.workspaceId });

@@ -33,7 +33,7 @@ export function makePorts(options: {
   const own = ownSite(config);
   const gateway = makePortGateway<FoundPort>({
     // By name first: under a port's own name only one path is ours.
-    judges: [...(own ? [routeByName(deps, own)] : []), routeByPath({ ...options, passes })],
+    authorizers: [...(own ? [routeByName(deps, own)] : []), routeByPath({ ...options, passes })],
     sessions: makePortSessions(
       async ({ owner, workspaceId }) => (await options.openSession(owner, workspaceId)).session,
       ({ workspaceId }) => workspaceId,

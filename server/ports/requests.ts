@@ -1,6 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { RequestHead } from '@cde/satellite/ports/gateway.ts';
-import { isOurToken } from '@cde/satellite/ports/headers.ts';
+import { isCdeToken } from '@cde/satellite/ports/headers.ts';
 import type { Auth, UserActor } from '../http/actor.ts';
 
 /** Whether a browser navigates to this URL, as opposed to a page fetching it. */
@@ -15,7 +15,7 @@ export function isNavigation(request: RequestHead): boolean {
 /** The user whose cde token the request carries; null if it carries none. Throws a Problem if the token is invalid. */
 export async function authenticateToken(gate: Auth, request: RequestHead): Promise<UserActor | null> {
   const { authorization } = request.headers;
-  if (!isOurToken(authorization)) return null;
+  if (!isCdeToken(authorization)) return null;
   const actor = await gate.authenticate({ authorization }, { method: 'GET', ip: request.ip });
   return actor.kind === 'user' ? actor : null;
 }

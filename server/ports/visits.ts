@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { openPort } from '@cde/api/ports.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { authorizePortVisit } from '@cde/api/satellite-ports.ts';
-import type { Judge } from '@cde/satellite/ports/gateway.ts';
+import type { PortAuthorizer } from '@cde/satellite/ports/gateway.ts';
 import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Tickets } from '../connections/tickets.ts';
@@ -47,7 +47,7 @@ export function portVisitRoutes(
   app: FastifyInstance,
   deps: {
     /** Routes requests under the names of a site. */
-    judge: (site: PortSite) => Judge<FoundPort>;
+    judge: (site: PortSite) => PortAuthorizer<FoundPort>;
     /** Finds a satellite that can serve browsers. */
     webSatellite: (id: string) => Promise<WebSatellite | null>;
     issueTicket: Tickets;

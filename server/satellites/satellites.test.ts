@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { type Satellite, startSatellite } from '@cde/satellite/program.ts';
 import { readSettings } from '@cde/satellite/settings.ts';
-import { impatientClock, makeQueue } from '@cde/satellite/testing.ts';
+import { fastClock, makeQueue } from '@cde/satellite/testing.ts';
 import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
@@ -50,8 +50,8 @@ async function start(token: string, flags: string[] = []) {
       CDE_SATELLITE_DRAIN_SECONDS: '1',
     }),
     version: '1.2.3',
-    refused,
-    clock: impatientClock,
+    onRejected: refused,
+    clock: fastClock,
   });
   closers.push(() => satellite.stop());
   return { satellite, refused };
@@ -243,7 +243,7 @@ test('sessions move elsewhere on a drain, and close when their user is suspended
       listenToken: () =>
         server.keys.tickets.signListenToken({ workspaceId, buildId: workspaceId, satellite: place.id, exp }),
       onPath: reception.accept,
-      clock: impatientClock,
+      clock: fastClock,
     });
     closers.push(() => listener.close());
   }
@@ -269,7 +269,7 @@ test('sessions move elsewhere on a drain, and close when their user is suspended
     clientPrivateKey: key.privateKey,
     renewTicket,
     onPath: (what, reason) => moves.put(`${what}: ${reason.code}`),
-    clock: impatientClock,
+    clock: fastClock,
   });
   closers.push(() => session.close());
   const stream = await session.open({ kind: 'ssh' });

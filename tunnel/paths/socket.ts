@@ -51,7 +51,7 @@ export function openSocket(
       headers: { authorization: `Bearer ${token}` },
       perMessageDeflate: false,
       maxPayload: maxRelayMessage,
-      // As the satellite's own (satellite/plugin.ts).
+      // As the satellite's own (satellite/relay/plugin.ts).
       maxFragments: 32,
       maxBufferedChunks: 4096,
       handshakeTimeout: options.connectTimeoutMs ?? 10_000,

@@ -6,9 +6,9 @@
 import { createPrivateKey, randomBytes } from 'node:crypto';
 import { connect, createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
-import { relayPlugin } from '@cde/satellite/plugin.ts';
-import { makeRelay } from '@cde/satellite/relay.ts';
-import { serveStun } from '@cde/satellite/stun.ts';
+import { relayPlugin } from '@cde/satellite/relay/plugin.ts';
+import { makeRelay } from '@cde/satellite/relay/relay.ts';
+import { serveStun } from '@cde/satellite/stun/server.ts';
 import { netcheck } from '@cde/tunnel/netcheck/netcheck.ts';
 import { listenRelay } from '@cde/tunnel/paths/relay.ts';
 import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';

@@ -1,0 +1,169 @@
+import { StringDecoder } from 'node:string_decoder';
+import { type AgentLogLine, postAgentLogs } from '@cde/api/agent.ts';
+import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
+import { retryTransient, type ServerClient } from './client.ts';
+
+type Source = AgentLogLine['source'];
+type Stream = AgentLogLine['stream'];
+
+export interface LogShipper {
+  /** Queues one line; a longer one than the server takes becomes several. */
+  line(source: Source, stream: Stream, text: string): void;
+  /** A writer that cuts a stream's bytes into lines. Call `end` for the last line that has no end of its own. */
+  writer(source: Source, stream: Stream): { write(chunk: Buffer): void; end(): void };
+  /** Resolves when all that is queued has been acknowledged or dropped, or after `timeoutMs`. */
+  flush(timeoutMs: number): Promise<void>;
+}
+
+/** The limits of the contract (api/agent.ts) and of what a person reads. */
+export const logLimits = {
+  /** Characters of one line. */
+  text: 16_384,
+  batchLines: 500,
+  /** Of a batch as JSON; the server takes a megabyte. */
+  batchBytes: 512 * 1024,
+  /** Lines of one agent process: a script in a loop must not fill the database. */
+  lines: 20_000,
+  /** Waiting for the server. */
+  queuedBytes: 16 * 1024 * 1024,
+  /** From a line to its sending. */
+  delayMs: 100,
+};
+
+/**
+ * Sends lines to the server in order and exactly once: numbered from 1, in batches, each sent until it is
+ * acknowledged. `process` is random, the same for all batches of one process.
+ */
+export function makeLogShipper(options: {
+  client: ServerClient;
+  process: string;
+  signal: AbortSignal;
+  clock?: Clock;
+  now?: () => Date;
+  limits?: Partial<typeof logLimits>;
+}): LogShipper {
+  const { client, signal, clock = systemClock, now = () => new Date() } = options;
+  const limits = { ...logLimits, ...options.limits };
+  const queue: { line: AgentLogLine; bytes: number }[] = [];
+  let waiters: (() => void)[] = [];
+  let seq = 0;
+  let queuedBytes = 0;
+  let omitted = 0;
+  let sending = false;
+  let timer: NodeJS.Timeout | undefined;
+
+  function add(source: Source, stream: Stream, text: string) {
+    seq += 1;
+    const line: AgentLogLine = { seq, at: now().toISOString(), source, stream, text };
+    const bytes = Buffer.byteLength(JSON.stringify(line)) + 1;
+    queue.push({ line, bytes });
+    queuedBytes += bytes;
+    if (sending) return;
+    if (queue.length >= limits.batchLines) void send();
+    else timer ??= setTimeout(() => void send(), limits.delayMs);
+  }
+
+  function addLine(source: Source, stream: Stream, text: string) {
+    if (seq >= limits.lines) return;
+    if (seq === limits.lines - 1) {
+      add('agent', 'stderr', `The log ends here: more than ${limits.lines} lines. The rest is left out.`);
+      return;
+    }
+    if (queuedBytes > limits.queuedBytes) {
+      omitted += 1;
+      return;
+    }
+    if (omitted > 0) {
+      add('agent', 'stderr', `${omitted} lines are left out here: the server was away or too slow.`);
+      omitted = 0;
+      addLine(source, stream, text);
+      return;
+    }
+    add(source, stream, text);
+  }
+
+  function line(source: Source, stream: Stream, text: string) {
+    // PostgreSQL's text holds no NUL.
+    let rest = text.replaceAll('\0', '\uFFFD');
+    while (rest.length > limits.text) {
+      // Not through the middle of a character of two units.
+      const cut = isHighSurrogate(rest.charCodeAt(limits.text - 1)) ? limits.text - 1 : limits.text;
+      addLine(source, stream, rest.slice(0, cut));
+      rest = rest.slice(cut);
+    }
+    addLine(source, stream, rest);
+  }
+
+  async function send(): Promise<void> {
+    clearTimeout(timer);
+    timer = undefined;
+    if (sending) return;
+    sending = true;
+    while (queue.length > 0 && !signal.aborted) {
+      const batch: AgentLogLine[] = [];
+      let bytes = 0;
+      for (const item of queue) {
+        if (
+          batch.length === limits.batchLines ||
+          (batch.length > 0 && bytes + item.bytes > limits.batchBytes)
+        ) {
+          break;
+        }
+        batch.push(item.line);
+        bytes += item.bytes;
+      }
+      try {
+        await retryTransient(
+          () => client.call(postAgentLogs, { body: { process: options.process, lines: batch }, signal }),
+          { signal, clock },
+        );
+      } catch {
+        // Refused for good (or the agent ends): the same lines would be refused again.
+      }
+      queue.splice(0, batch.length);
+      queuedBytes -= bytes;
+    }
+    sending = false;
+    for (const resolve of waiters) resolve();
+    waiters = [];
+  }
+
+  return {
+    line,
+    writer(source, stream) {
+      const decoder = new StringDecoder('utf8');
+      let rest = '';
+      return {
+        write(chunk) {
+          const lines = (rest + decoder.write(chunk)).split('\n');
+          rest = lines.pop()!;
+          for (const text of lines) line(source, stream, text.endsWith('\r') ? text.slice(0, -1) : text);
+          while (rest.length > limits.text) {
+            line(source, stream, rest.slice(0, limits.text));
+            rest = rest.slice(limits.text);
+          }
+        },
+        end() {
+          rest += decoder.end();
+          if (rest !== '') line(source, stream, rest);
+          rest = '';
+        },
+      };
+    },
+    async flush(timeoutMs) {
+      if (queue.length === 0) return;
+      const done = new Promise<void>((resolve) => waiters.push(resolve));
+      void send();
+      let timeout: NodeJS.Timeout | undefined;
+      const late = new Promise<void>((resolve) => {
+        timeout = setTimeout(resolve, timeoutMs);
+      });
+      await Promise.race([done, late]);
+      clearTimeout(timeout);
+    },
+  };
+}
+
+function isHighSurrogate(unit: number): boolean {
+  return unit >= 0xd800 && unit <= 0xdbff;
+}

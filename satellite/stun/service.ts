@@ -1,0 +1,53 @@
+import type { Log } from '@cde/tunnel/log.ts';
+import { z } from 'zod';
+import { type StunServer, serveStun } from './server.ts';
+
+const grammar = /^(?:off|(?:(\[[0-9a-fA-F:.]+\]|[^:\s]+):)?(\d{1,5}))$/;
+
+/** The setting of where to answer STUN: `off`, PORT, or HOST:PORT. */
+export const UdpListen = z
+  .string()
+  .regex(grammar, 'write a port, HOST:PORT, or off')
+  .transform((text) => {
+    const [, host, port] = grammar.exec(text) ?? [];
+    return port === undefined
+      ? ('off' as const)
+      : { host: host?.replace(/^\[|\]$/g, ''), port: Number(port) };
+  })
+  .refine((listen) => listen === 'off' || listen.port <= 65535, 'a port is at most 65535');
+export type UdpListen = z.output<typeof UdpListen>;
+
+export interface StunService {
+  /** HOST:PORT, as clients and agents reach it; null where it does not answer. */
+  readonly address: string | null;
+  readonly server: StunServer | null;
+  close(): Promise<void>;
+}
+
+/**
+ * Answers STUN where the setting says; without one at the address and the port at which `listen` serves, if that is
+ * free. Rejects with the error of listening where it was told where.
+ */
+export async function startStun(options: {
+  udp: UdpListen | undefined;
+  /** How others reach it: HOST:PORT. Without it at the host of `url`, and the port it listens on. */
+  announce: string | undefined;
+  listen: { host: string; port: number };
+  url: string;
+  log: Log;
+}): Promise<StunService> {
+  const { udp, listen, log } = options;
+  if (udp === 'off') return none;
+  let server: StunServer;
+  try {
+    server = await serveStun({ host: udp?.host ?? listen.host, port: udp?.port ?? listen.port, log });
+  } catch (error) {
+    if (udp) throw error;
+    log.warn({ why: (error as Error).message }, 'no STUN: direct-udp paths through NATs will be rare');
+    return none;
+  }
+  const address = options.announce ?? `${new URL(options.url).hostname}:${server.port}`;
+  return { address, server, close: () => server.close() };
+}
+
+const none: StunService = { address: null, server: null, close: async () => {} };
