@@ -58,7 +58,7 @@ export interface AppOptions {
   bus: Bus;
   relay: Relay;
   log: Logger;
-  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>>;
+  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes' | 'describeHome'>>;
   /** The embedded satellites, as agents and as clients reach them: the same places, perhaps by other names. */
   satellites: Record<'forAgents' | 'forClients', () => Promise<SatelliteLocation[]>>;
   /** As Readiness's; without, it is ready at once. */
@@ -208,7 +208,7 @@ export async function makeApp(options: AppOptions): Promise<FastifyInstance> {
     now,
     providers,
     foreignUpdates: config.foreignUpdates === 'on',
-    agents: makeAgents({ database, bus, now, keys, satellites: satellites.forAgents, policy }),
+    agents: makeAgents({ database, bus, now, keys, providers, satellites: satellites.forAgents, policy }),
   });
   options.kubernetes.register(app, telemetry.registry);
   const accessRevocation = makeAccessRevocation({ database, bus, log });

@@ -123,7 +123,13 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     relay,
     log,
     providers: new Map([
-      ['local', { purgeHomes: async (_grace, _now, more) => (more?.only ? [more.only] : []) }],
+      [
+        'local',
+        {
+          describeHome: () => ({}),
+          purgeHomes: async ({ only }) => ({ purged: only ? [only] : [], incomplete: false }),
+        },
+      ],
     ]),
     kubernetes,
     satellites: { forAgents: embedded, forClients: embedded },

@@ -1,45 +1,52 @@
 import type { Action } from '@cde/api/actions.ts';
 import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
 
-/** What a provider is asked to keep, rendered from the template version: no expression is left in it. */
+/**
+ * The contract between the server and what turns a template version into compute. The server decides what should
+ * happen and when; a provider takes one step towards it and says how far it got. Everything the server decides by is
+ * data (`kind`, `cause`, `code`, `fault`): sentences are for people only.
+ *
+ * conformance/ holds the suite that every provider passes.
+ */
+
+/** What the compute of a workspace should be: rendered from the template version, with no expression left in it. */
 export interface WorkspaceSpec {
   workspaceId: string;
-  /** The developer's username: the user name inside, and the home's `/home/NAME`. */
+  /** The developer's username: the user name inside the workspace. */
   owner: string;
   name: string;
   template: RenderedTemplate;
-  /** Only of a workspace that takes over a kept home: the deleted one it was of, and what the provider remembered of that. */
+  /** The retained home that this workspace takes over: the deleted workspace it belonged to, and that one's last state. */
   restore?: { workspaceId: string; state: ProviderState };
 }
 
-/** A template file after its expressions were evaluated. */
+/** A template file whose expressions were evaluated. */
 export type RenderedTemplate = Omit<TemplateContent, 'parameters'> & { parameters: ParameterValues };
 
-/** How an agent is started: the provider passes these variables to the agent's process, and nothing else of ours. */
+/** What an agent needs to reach the server. A provider passes it to the agent's process and keeps none of it. */
 export interface AgentLaunch {
   buildId: string;
+  /** Comma separated, best first. */
   serverUrl: string;
   token: string;
 }
 
-/** What a provider remembers of a workspace; kept in PostgreSQL between moves, so it must be plain JSON. */
-export type ProviderState = Record<string, unknown>;
+/**
+ * What a provider remembers of one workspace between steps, and how it finds its own objects again. Private to the
+ * provider: the server stores it as JSON and hands it back. A step returns a new state and leaves the given one
+ * unchanged.
+ */
+export type ProviderState = Readonly<Record<string, unknown>>;
 
 /**
- * The result of one move. A move never waits for something slow: it starts the slow thing, says
- * `again` with a delay (ms) and is called again. Every move may be repeated, and may find the work of
- * a killed replica half done. `message` of `again`: what it waits for, in words for the developer; it is shown
- * as the workspace's reason until the next move.
+ * How far one step got. A step never waits for anything slow: it starts the slow operation and returns `pending`, and
+ * the server calls again after `retryAfterMs`, or earlier when `onChange` fires. Any step can be repeated, and can find
+ * the work of a server that was killed half-way.
+ *
+ * `pending.message` says what the step waits for, in one sentence that is shown as the workspace's reason.
  */
-export type StepResult =
-  | {
-      kind: 'done';
-      state: ProviderState;
-      message?: string;
-      isolation?: string;
-      home?: string;
-      location?: KubernetesLocation;
-    }
+export type StepResult<Done = unknown> =
+  | ({ kind: 'done'; state: ProviderState } & Done)
   | {
       kind: 'pending';
       state: ProviderState;
@@ -49,13 +56,28 @@ export type StepResult =
     }
   | { kind: 'failed'; state: ProviderState; error: ProviderError };
 
-/** Where a workspace lies, for people: of the kubernetes provider its cluster and namespace. */
+/** What a finished start says about the compute, for people. */
+export interface Started {
+  /** What separates the workspace from its machine, and which limits hold, in one or two sentences. */
+  isolation?: string;
+  location?: KubernetesLocation;
+}
+
+export interface Removed {
+  /** True if the home was retained: it can be restored until it is purged. */
+  homeRetained: boolean;
+}
+
+/** The cluster and namespace of a workspace; API, CLI and dashboard show them. */
 export interface KubernetesLocation {
   cluster: string;
   namespace: string;
 }
 
-/** Why a move failed, in words for the developer. `user`: the template or the developer can cure it. */
+/**
+ * Why a step failed: what happened, why, what to do. `code` is stable and listed in docs/errors.md. `fault` is `user` if
+ * the developer or the template's author can fix it.
+ */
 export interface ProviderError {
   code: string;
   message: string;
@@ -66,55 +88,116 @@ export interface ProviderError {
 }
 
 /**
- * What is there now. `absent`: nothing, with the reason where one is known. `exited`: compute of ours that has
- * ended, with the reason as far as it is known: a sentence without its dot where something was done to it (`The node
- * n1 was drained`), else what may follow a colon (`out of memory`). `unknown`: it cannot be seen at the moment (the cluster is away);
- * nothing is concluded from that. `note`: what is amiss although it runs, in one sentence.
+ * Why compute is gone, and what that says about starting it again. `workload`: it ended by itself and is likely to do
+ * so again. `platform`: something outside ended it, which says nothing about the workspace.
+ */
+export const endCauses = {
+  /** The agent's process exited or was killed by a signal. */
+  'agent-exited': 'workload',
+  /** The workspace used more memory than its limit. */
+  'out-of-memory': 'workload',
+  /** The agent's process could not be started. */
+  'agent-not-started': 'workload',
+  /** It ended, and nothing says how. */
+  unknown: 'workload',
+  /** The platform ended it for using too much, or to free memory or disk on the node. */
+  evicted: 'platform',
+  /** It made room for other work: a priority class, a spot instance that was reclaimed. */
+  preempted: 'platform',
+  'node-drained': 'platform',
+  /** The node stopped answering, or was removed. */
+  'node-lost': 'platform',
+  /** The node, virtual machine or host was shut down or restarted. */
+  'node-restarted': 'platform',
+  /** The node had no room for it, or refused it. */
+  'node-refused': 'platform',
+  /** The platform ended it for another reason. */
+  disrupted: 'platform',
+  /** Someone deleted, stopped or scaled it down without cde. */
+  removed: 'platform',
+  /** It is not there, and nothing says why. Also before the first start and after a stop. */
+  missing: 'platform',
+} as const satisfies Record<string, 'workload' | 'platform'>;
+export type EndCause = keyof typeof endCauses;
+
+/**
+ * What exists now. Each message is one sentence for people, with its full stop.
+ * `running.warning`: what is wrong although the workspace runs. `unknown`: the platform cannot be asked at the moment,
+ * so nothing may be concluded.
  */
 export type Observation =
-  | { kind: 'absent'; reason?: string }
-  | { kind: 'running'; buildId: string; warning?: string }
-  | { kind: 'unknown'; reason: string }
-  | { kind: 'exited'; buildId: string; reason: string };
+  | { kind: 'running'; warning?: string }
+  | { kind: 'gone'; cause: EndCause; message: string }
+  | { kind: 'unknown'; message: string };
+
+/** What the server needs to know of a home, which only the provider's state tells. */
+export interface HomeDescription {
+  /** The absolute path inside the workspace; absent: `/home/OWNER`. */
+  directory?: string;
+  /** The size of its volume, as Kubernetes writes quantities (`20Gi`); absent: it has no volume of its own. */
+  size?: string;
+}
+
+/** Which retained homes to delete. */
+export interface PurgeSelection {
+  /** Homes retained before this moment; absent: of any age. */
+  retainedBefore?: Date;
+  /** This workspace's home alone. */
+  only?: string;
+  /** Homes that a new workspace is about to take over: never deleted. */
+  except?: ReadonlySet<string>;
+}
+
+export interface PurgeResult {
+  /** The workspaces whose homes were deleted. */
+  purged: string[];
+  /** True if a part of the storage could not be reached, so that a selected home can still exist. */
+  incomplete: boolean;
+}
 
 export interface StepContext {
   /** Adds a line to the build's log. */
   log(text: string, level?: 'info' | 'warn' | 'error'): void;
 }
 
-/** Turns a template version into compute. All calls are safe to repeat and safe to lose. */
+/**
+ * Turns template versions into compute. Every call can be repeated, can come from another replica than the last one, and
+ * can be cut short by the death of the server.
+ */
 export interface Provider {
-  name: string;
-  /** Toward an agent of `launch.buildId` running; compute of an older build is stopped first. */
+  /** As templates name it. */
+  readonly name: string;
+  /**
+   * One step towards an agent of `launch.buildId` running on the workspace's home. Compute of another build is stopped
+   * first. A home that existed and is lost is a failure, never replaced by an empty one.
+   */
   start(
     spec: WorkspaceSpec,
     launch: AgentLaunch,
     state: ProviderState,
     context: StepContext,
-  ): Promise<StepResult>;
-  /** Toward no compute. The home stays. */
+  ): Promise<StepResult<Started>>;
+  /** One step towards no compute. The home stays. */
   stop(workspaceId: string, state: ProviderState, context: StepContext): Promise<StepResult>;
-  /** Toward nothing left. `keep`: the home is set aside until `purgeHomes` finds it too old. */
+  /**
+   * One step towards nothing left but, with `keep`, the home, which is retained until `purgeHomes` deletes it. The
+   * final state is what `restore` gets.
+   */
   remove(
     workspaceId: string,
     state: ProviderState,
     home: 'keep' | 'discard',
     context: StepContext,
-  ): Promise<StepResult>;
-  /** Looks, and repairs what has drifted from `spec` where that does not need a build; may be called often. */
-  observe(workspaceId: string, state: ProviderState, spec?: WorkspaceSpec): Promise<Observation>;
+  ): Promise<StepResult<Removed>>;
   /**
-   * Deletes homes set aside longer ago than `graceMs` (0: all), but none of which `claimed` says that a workspace
-   * is about to take it over; returns the workspace ids. With `only`, that home alone.
+   * Reports what exists, and repairs drift from `spec` that needs no build. Cheap: it is called after each change and
+   * at regular intervals.
    */
-  purgeHomes(
-    graceMs: number,
-    now: Date,
-    options?: { claimed?: ReadonlySet<string>; only?: string },
-  ): Promise<string[]>;
-  /** How large a home is that was kept (`20Gi`), as the state of its workspace tells; null: it was not measured. */
-  homeSize?(state: ProviderState): string | null;
-  /** Calls back, soon after, when something of a workspace has changed: its compute ended, got on, or drifted. */
+  observe(workspaceId: string, state: ProviderState, spec?: WorkspaceSpec): Promise<Observation>;
+  describeHome(state: ProviderState): HomeDescription;
+  purgeHomes(selection: PurgeSelection): Promise<PurgeResult>;
+  /** Calls `listener` soon after something about a workspace changed: its compute ended, made progress or drifted. */
   onChange(listener: (workspaceId: string) => void): void;
+  /** Releases what this process holds. Compute keeps running. */
   close(): Promise<void>;
 }

@@ -7,6 +7,7 @@ import { builds, type StartupReport, users, workspaces } from '../database/schem
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { Provider } from '../providers/provider.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
@@ -25,10 +26,11 @@ interface Deps {
   /** The satellites that agents should listen at. */
   satellites: SatelliteRegistry['forAgents'];
   policy: ConnectionPolicy;
+  providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>>;
 }
 
 /** What agents tell the server. Each only records facts and wakes the workspace's queue, which decides. */
-export function makeAgents({ database, bus, now, keys, satellites, policy }: Deps) {
+export function makeAgents({ database, bus, now, keys, satellites, policy, providers }: Deps) {
   const { db } = database;
 
   async function loadBuild(actor: AgentActor) {
@@ -82,12 +84,13 @@ export function makeAgents({ database, bus, now, keys, satellites, policy }: Dep
         });
       const startup = build.rendered?.startup;
       const finished = build.startup?.state === 'done' || build.startup?.state === 'none';
+      const home = providers.get(workspace.provider)?.describeHome(workspace.providerState);
       return {
         workspaceId: workspace.id,
         workspace: `${owner}/${workspace.name}`,
         buildId: build.id,
         username: owner,
-        home: String(workspace.providerState.home ?? `/home/${owner}`),
+        home: home?.directory ?? `/home/${owner}`,
         env: Object.fromEntries(
           Object.entries(build.rendered?.env ?? {}).map(([name, value]) => [name, String(value)]),
         ),

@@ -31,7 +31,7 @@ function select(db: Queryable, where: SQL | undefined) {
 
 /** A page of the kept homes that the actor may see, the newest first. */
 export async function listRetainedHomes(
-  { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'homeSize'>> },
+  { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>> },
   actor: UserActor,
   query: { owner?: string | undefined; limit: number; after?: string | undefined },
 ): Promise<{ items: RetainedHome[]; next: string | null }> {
@@ -60,7 +60,7 @@ export async function listRetainedHomes(
       template,
       provider: row.provider,
       cluster: row.cluster,
-      size: providers.get(row.provider)?.homeSize?.(row.providerState) ?? null,
+      size: providers.get(row.provider)?.describeHome(row.providerState).size ?? null,
       deletedAt: (row.deletedAt ?? row.updatedAt).toISOString(),
       keptUntil: row.homeKeptUntil!.toISOString(),
     }),
@@ -80,7 +80,7 @@ async function lockRetainedHome(tx: Queryable, actor: UserActor, id: string) {
 
 /** Gives a kept home up: its storage is deleted, for good. */
 export async function discardRetainedHome(
-  { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>> },
+  { database, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>> },
   caller: Caller<UserActor>,
   id: string,
 ): Promise<void> {
@@ -93,8 +93,8 @@ export async function discardRetainedHome(
         'provider-not-available',
         `The provider ${row.provider} is not available on this server.`,
       );
-    const purged = await provider.purgeHomes(0, now(), { only: id });
-    if (!purged.includes(id) && row.provider === 'kubernetes')
+    const { purged, incomplete } = await provider.purgeHomes({ only: id });
+    if (incomplete && !purged.includes(id))
       throw new Problem('cluster-away', `The home could not be given up on the cluster ${row.cluster}.`, {
         hint: 'Try again when the cluster answers.',
         ...(row.cluster !== null && { actions: [{ kind: 'show-cluster', cluster: row.cluster }] }),

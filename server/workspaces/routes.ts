@@ -20,7 +20,7 @@ export interface WorkspaceRouteDeps {
   database: Database;
   bus: Bus;
   now: () => Date;
-  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes' | 'homeSize'>>;
+  providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes' | 'describeHome'>>;
   agents: Agents;
   /** Whether others than its owner may move a workspace to another template version. */
   foreignUpdates: boolean;

@@ -50,12 +50,16 @@ export function makeScriptedProvider(): ScriptedProvider {
     async remove(_id, _state, home) {
       calls.push(`remove ${home}`);
       running = null;
-      return answer();
+      return { homeRetained: home === 'keep', ...answer() };
     },
     async observe() {
-      return provider.observation ?? (running ? { kind: 'running', buildId: running } : { kind: 'absent' });
+      return (
+        provider.observation ??
+        (running ? { kind: 'running' } : { kind: 'gone', cause: 'missing', message: 'There is nothing.' })
+      );
     },
-    purgeHomes: async () => [],
+    describeHome: () => ({}),
+    purgeHomes: async () => ({ purged: [], incomplete: false }),
     onChange: (listener) => {
       listeners.push(listener);
     },

@@ -14,7 +14,7 @@ import { parseDuration } from '../providers/quantity.ts';
 import { renderTemplate } from '../templates/render.ts';
 import type { NewLine } from './build-log.ts';
 import { noAgent, type Outcome, type Snapshot } from './outcome.ts';
-import { describeEnd, makeRecovery } from './recovery.ts';
+import { makeRecovery } from './recovery.ts';
 import { advanceStages, currentStage, type Step, transitionStates } from './statuses.ts';
 import type { BuildRow, WorkspaceRow } from './store.ts';
 
@@ -322,7 +322,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
         status: 'deleted',
         reason: null,
         deletedAt: now(),
-        homeKeptUntil: move.home === undefined ? null : keptUntil,
+        homeKeptUntil: move.homeRetained ? keptUntil : null,
         restoreFrom: null,
         ...noAgent,
       },
@@ -342,7 +342,7 @@ export function makeSteps({ database, now, agentToken, agentUrl, homeGraceMs }: 
       {
         code: 'agent-exited',
         message: `The agent ended ${when}.`,
-        detail: describeEnd(seen),
+        detail: seen.message,
         hint: 'See the log above, then start it again.',
         actions: [{ kind: 'start-workspace', workspace: refOf(snapshot) }],
         fault: 'system',

@@ -32,8 +32,9 @@ export function makeSweep(options: {
   async function runOnce(): Promise<void> {
     await wakeAll(await workspacesToReconcile(database.db, new Date(now().getTime() - agentSilentMs)));
     const claimed = await claimedHomes(database.db);
+    const retainedBefore = new Date(now().getTime() - options.homeGraceMs);
     for (const provider of providers.values()) {
-      const purged = await provider.purgeHomes(options.homeGraceMs, now(), { claimed });
+      const { purged } = await provider.purgeHomes({ retainedBefore, except: claimed });
       if (purged.length > 0) {
         await database.db
           .update(workspaces)

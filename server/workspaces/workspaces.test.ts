@@ -6,6 +6,7 @@ import { until } from '../../tests/kit/until.ts';
 import { readConfig } from '../config.ts';
 import { type ControlPlane, startControlPlane } from '../control-plane.ts';
 import { makeLog } from '../log.ts';
+import type { EndCause } from '../providers/provider.ts';
 import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
 import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
 
@@ -350,9 +351,9 @@ test('an agent that dies before it has registered fails the build at once', asyn
     (value) => stageOf(value) === 'agent',
   );
   provider.observation = {
-    kind: 'exited',
-    buildId: workspace.latestBuild.id,
-    reason: 'exit code 1: no such file',
+    kind: 'gone',
+    cause: 'agent-exited',
+    message: 'The agent exited with code 1: no such file',
   };
   provider.exit(workspace.id);
   expect((await untilStatus('dies', 'failed')).latestBuild.error).toMatchObject({
@@ -361,34 +362,33 @@ test('an agent that dies before it has registered fails the build at once', asyn
   });
 });
 
-/** Its compute is gone for `reason`, and the server starts it again, by itself. */
-async function recovers(name: string, number: number, reason: string): Promise<void> {
+/** Its compute ends, and the server starts it again without a request. */
+async function recovers(name: string, number: number, cause: EndCause, message: string): Promise<void> {
   const workspace = await show(name);
-  provider.observation = { kind: 'exited', buildId: workspace.latestBuild.id, reason };
+  provider.observation = { kind: 'gone', cause, message };
   provider.exit(workspace.id);
   await agentArrives();
   const again = await until(
     () => show(name),
     (value) => value.status === 'running' && value.latestBuild.number === number,
   );
-  expect(again.latestBuild).toMatchObject({ initiator: 'system', reason: expect.stringContaining(reason) });
+  expect(again.latestBuild).toMatchObject({ initiator: 'system', reason: message });
 }
 
 test('compute that ends by itself is started again, a few times', async () => {
   await running('crash');
-  for (let number = 2; number <= 4; number++) await recovers('crash', number, 'out of memory');
+  for (let number = 2; number <= 4; number++)
+    await recovers('crash', number, 'out-of-memory', 'The agent ran out of memory.');
   const workspace = await show('crash');
-  provider.observation = { kind: 'exited', buildId: workspace.latestBuild.id, reason: 'out of memory' };
+  provider.observation = { kind: 'gone', cause: 'out-of-memory', message: 'The agent ran out of memory.' };
   provider.exit(workspace.id);
-  expect((await untilStatus('crash', 'failed')).reason).toMatch(
-    /out of memory\. This has happened too often/,
-  );
+  expect((await untilStatus('crash', 'failed')).reason).toMatch(/out of memory\. This happened too often/);
 });
 
 test('compute that is taken away, as by nodes that are drained one by one, is started again many times', async () => {
   await running('moved');
   for (let number = 2; number <= 8; number++)
-    await recovers('moved', number, `The node n${number} was drained`);
+    await recovers('moved', number, 'node-drained', `The node n${number} was drained.`);
 });
 
 test('cancel takes a start down again; a stop does the same and then stops', async () => {

@@ -190,10 +190,9 @@ test('a home that is kept leaves a snapshot, which outlives its namespace and go
     status: { readyToUse: true },
   });
 
-  const graceMs = 3_600_000;
-  await provider.purgeHomes!(graceMs, new Date());
+  await provider.purgeHomes({ retainedBefore: new Date(Date.now() - 3_600_000) });
   expect((await cluster.get(ref))?.metadata.deletionTimestamp).toBeUndefined();
-  await provider.purgeHomes!(graceMs, new Date(Date.now() + graceMs));
+  await provider.purgeHomes({ retainedBefore: new Date(Date.now() + 1_000) });
   await vi.waitFor(async () => expect(await cluster.get(ref)).toBeNull(), { timeout: 20_000, interval: 200 });
   // Not the object alone: the driver was told to delete what it stands for.
   expect(driver.deleted).toEqual([`snap-of-${content}`]);

@@ -1,6 +1,7 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { Logger } from '../../log.ts';
 import type {
+  EndCause,
   Observation,
   Provider,
   ProviderState,
@@ -20,6 +21,15 @@ import { readState, type State, writeState } from './moves/state.ts';
 import { stopMove } from './moves/stop.ts';
 import { explain, explainEnd, explainGone } from './reasons/explain.ts';
 import { describePendingService, pendingServices } from './reasons/services.ts';
+
+/** Later than any home was retained. */
+const anyAge = new Date(8.64e15);
+
+const gone = (cause: EndCause, message: string): Observation => ({
+  kind: 'gone',
+  cause,
+  message: `${message}.`,
+});
 
 /** How soon a cluster that is away is asked again; its return wakes us anyway. */
 const unreachableRetryMs = 5_000;
@@ -70,7 +80,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     `The cluster ${connection.record.name} is away${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
 
   /** Waits, as long as it takes, with one line in the log. */
-  function waitForCluster(text: string, state: State, context: StepContext): StepResult {
+  function waitForCluster(text: string, state: State, context: StepContext): StepResult<never> {
     if (state.lastReason !== text) context.log(text, 'warn');
     const awaySince = state.unreachableSince ?? now().toISOString();
     return {
@@ -89,11 +99,11 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   }
 
   /** Runs `work` on the workspace's cluster; that one being away is no failure. */
-  async function onCluster(
+  async function onCluster<Done>(
     state: State,
     context: StepContext,
-    work: (connection: Connection, state: State) => Promise<StepResult>,
-  ): Promise<StepResult> {
+    work: (connection: Connection, state: State) => Promise<StepResult<Done>>,
+  ): Promise<StepResult<Done>> {
     const connection = connections.get(state.cluster!);
     if (!connection)
       return {
@@ -138,10 +148,13 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   }
 
   /** Where it lies, or is to lie: where its home is, once it has one. */
-  function chooseCluster(spec: WorkspaceSpec, state: State): { name: string } | { failed: StepResult } {
+  function chooseCluster(
+    spec: WorkspaceSpec,
+    state: State,
+  ): { name: string } | { failed: StepResult<never> } {
     const wanted = (spec.template.kubernetes as KubernetesSection).cluster;
     const at = state.cluster ?? readState(spec.restore?.state ?? {}).cluster;
-    const failed = (code: string, message: string, hint: string): { failed: StepResult } => ({
+    const failed = (code: string, message: string, hint: string): { failed: StepResult<never> } => ({
       failed: { kind: 'failed', state: writeState(state), error: { code, message, hint, fault: 'user' } },
     });
     if (at) {
@@ -211,7 +224,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
 
     async remove(workspaceId, remembered, home, context) {
       const state = readState(remembered);
-      if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
+      if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered, homeRetained: false };
       return onCluster(state, context, (connection, known) =>
         removeMove(connection, workspaceId, known, home, context, { installation, now: now() }),
       );
@@ -220,43 +233,47 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     async observe(_workspaceId, remembered, spec): Promise<Observation> {
       const state = readState(remembered);
       const connection = state.cluster ? connections.get(state.cluster) : null;
-      if (!state.cluster || !state.namespace) return { kind: 'absent' };
+      if (!state.cluster || !state.namespace)
+        return { kind: 'gone', cause: 'missing', message: 'The workspace has no namespace.' };
       if (!connection)
         return {
           kind: 'unknown',
-          reason: `The cluster ${state.cluster} is not known to the server any more.`,
+          message: `The cluster ${state.cluster} is not known to the server any more.`,
         };
       if (!isUsable(connection))
-        return { kind: 'unknown', reason: `${describeUnreachable(connection).replace(/\.$/, '')}.` };
+        return { kind: 'unknown', message: `${describeUnreachable(connection).replace(/\.$/, '')}.` };
       const { view } = connection;
       const { namespace } = state;
       const namespaceObject = view.get('Namespace', '', namespace);
-      if (!namespaceObject) return { kind: 'absent', reason: `The namespace ${namespace} was deleted` };
+      if (!namespaceObject) return gone('removed', `The namespace ${namespace} was deleted`);
       if (namespaceObject.metadata.deletionTimestamp)
-        return { kind: 'absent', reason: `Somebody is deleting the namespace ${namespace}` };
+        return gone('removed', `Someone is deleting the namespace ${namespace}`);
       const statefulSet = view.get('StatefulSet', namespace, 'workspace');
-      if (!statefulSet) return { kind: 'absent', reason: 'The StatefulSet of the workspace was deleted' };
+      if (!statefulSet) return gone('removed', 'The StatefulSet of the workspace was deleted');
       if ((statefulSet.spec as { replicas?: number }).replicas === 0)
-        return { kind: 'absent', reason: 'Somebody scaled the workspace to zero' };
+        return gone('removed', 'Someone scaled the workspace to zero');
       const drift = spec ? await repair(connection, spec, state) : null;
-      const buildId = state.appliedBuild ?? '';
       const pod = view.get('Pod', namespace, 'workspace-0');
       const events = view.list('Event', namespace);
-      const gone = () =>
-        explainGone({ name: 'workspace-0', uid: state.podUid }, events) ?? 'The pod was deleted, not by cde';
-      if (!pod) return { kind: 'exited', buildId, reason: gone() };
+      const explainMissing = (): Observation => {
+        const end = explainGone({ name: 'workspace-0', uid: state.podUid }, events);
+        return end ? gone(end.cause, end.message) : gone('removed', 'The pod was deleted, not by cde');
+      };
+      if (!pod) return explainMissing();
       const status = workspaceContainer(pod);
       const { phase, conditions } = (pod.status ?? {}) as {
         phase?: string;
         conditions?: { type: string; status: string }[];
       };
       const replaced = state.podUid !== undefined && pod.metadata.uid !== state.podUid;
-      if (replaced) return { kind: 'exited', buildId, reason: gone() };
+      if (replaced) return explainMissing();
       // A pod that is being deleted will not come back, whatever it still does: its end begins the next start.
       const ended =
         phase === 'Failed' || phase === 'Succeeded' || pod.metadata.deletionTimestamp !== undefined;
-      if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0))
-        return { kind: 'exited', buildId, reason: explainEnd(pod, events) };
+      if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0)) {
+        const end = explainEnd(pod, events);
+        return gone(end.cause, end.message);
+      }
       const ready = conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
       if (ready && status?.state?.running) {
         const since = new Date(state.appliedAt ?? 0);
@@ -265,30 +282,39 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           pendingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now()).find(
             ({ reason }) => reason !== null,
           );
-        const note = drift ?? (lag ? describePendingService(lag) : null);
-        return { kind: 'running', buildId, ...(note && { warning: note }) };
+        const warning = drift ?? (lag ? describePendingService(lag) : null);
+        return { kind: 'running', ...(warning && { warning }) };
       }
       const claim = view.get('PersistentVolumeClaim', namespace, 'home');
       const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
-      return { kind: 'running', buildId, ...(reason && { warning: reason.message }) };
+      return { kind: 'running', ...(reason && { warning: reason.message }) };
     },
 
-    homeSize: (state) => readState(state).homeSize ?? null,
+    describeHome(remembered) {
+      const { home, homeSize } = readState(remembered);
+      return { ...(home && { directory: home }), ...(homeSize && { size: homeSize }) };
+    },
 
-    async purgeHomes(graceMs, at, more = {}) {
+    async purgeHomes({ retainedBefore = anyAge, ...options }) {
       const purged: string[] = [];
+      let incomplete = false;
       for (const connection of connections.all()) {
-        if (!isUsable(connection)) continue;
-        const before = new Date(at.getTime() - graceMs);
+        if (!isUsable(connection)) {
+          incomplete = true;
+          continue;
+        }
         try {
-          purged.push(...(await purgeRetainedHomes(connection.client, installation, before, more)));
-          await purgeSnapshots(connection.client, installation, before, more);
+          const result = await purgeRetainedHomes(connection.client, installation, retainedBefore, options);
+          purged.push(...result.purged);
+          incomplete ||= result.incomplete;
+          await purgeSnapshots(connection.client, installation, retainedBefore, options);
         } catch (error) {
           if (!(error instanceof KubeError)) throw error;
+          incomplete = true;
           log.warn({ err: error, cluster: connection.record.name }, 'kept homes could not be looked through');
         }
       }
-      return purged;
+      return { purged, incomplete };
     },
 
     onChange: (listener) => void listeners.push(listener),

@@ -1,5 +1,5 @@
 import { constants } from 'node:os';
-import type { StepResult } from '../provider.ts';
+import type { EndCause, StepResult } from '../provider.ts';
 import type { Exit, RunRecord, Runs } from './runs.ts';
 
 /** An agent that ended sooner than this (ms) never worked; its build fails with what it said. */
@@ -8,39 +8,60 @@ export const earlyExitMs = 5_000;
 /** Names one run of an agent: no other has both. */
 export const runIdOf = (compute: RunRecord): string => `${compute.pid}:${compute.startTime}`;
 
-/** Why an agent ended, as far as it left word of it. */
-export function explainExit(runs: Runs, workspaceId: string, compute: RunRecord, exit: Exit | null): string {
-  if (!exit) {
-    if (compute.machine === runs.machine) return 'the agent was killed together with its supervisor';
-    const restarted = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
-    return restarted ? 'the machine was restarted' : "the server's container was replaced";
-  }
-  const limit = runs.read(workspaceId, 'memory');
-  if (exit.outOfMemory && exit.code !== 0) return `out of memory${limit ? ` (limit ${limit})` : ''}`;
-  const signal = Object.entries(constants.signals).find(([, number]) => number === exit.code - 128)?.[0];
-  return signal ? `the agent was killed by ${signal}` : `the agent exited with code ${exit.code}`;
+/** Why an agent ended: the cause, and what happened in words that follow "The agent". */
+export interface ExitReason {
+  cause: EndCause;
+  text: string;
 }
 
-/** The failed move of an agent that never worked, with its last lines; told once for each life. */
+export function explainExit(
+  runs: Runs,
+  workspaceId: string,
+  compute: RunRecord,
+  exit: Exit | null,
+): ExitReason {
+  if (!exit) {
+    // Nobody was left to write down how it ended.
+    if (compute.machine === runs.machine)
+      return { cause: 'agent-exited', text: 'was killed together with its supervisor' };
+    const isOtherBoot = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
+    return {
+      cause: 'node-restarted',
+      text: isOtherBoot
+        ? 'ended because the machine was restarted'
+        : "ended because the server's container was replaced",
+    };
+  }
+  const limit = runs.read(workspaceId, 'memory');
+  if (exit.outOfMemory && exit.code !== 0)
+    return { cause: 'out-of-memory', text: `ran out of memory${limit ? ` (limit ${limit})` : ''}` };
+  const signal = Object.entries(constants.signals).find(([, number]) => number === exit.code - 128)?.[0];
+  return {
+    cause: 'agent-exited',
+    text: signal ? `was killed by ${signal}` : `exited with code ${exit.code}`,
+  };
+}
+
+/** The failed start of an agent that never worked, with its last lines. Reported once for each run. */
 export function earlyExitFailure(
   runs: Runs,
   workspaceId: string,
   compute: RunRecord,
   exit: Exit | null,
 ): StepResult {
-  const reason = explainExit(runs, workspaceId, compute, exit);
-  const hungry = reason.startsWith('out of memory');
+  const { cause, text } = explainExit(runs, workspaceId, compute, exit);
+  const isOutOfMemory = cause === 'out-of-memory';
   return {
     kind: 'failed',
-    state: { ...compute, told: runIdOf(compute) },
+    state: { ...compute, reportedExit: runIdOf(compute) },
     error: {
-      code: hungry ? 'agent-out-of-memory' : 'agent-died',
-      message: `The agent ended right after its start: ${reason}.`,
+      code: isOutOfMemory ? 'agent-out-of-memory' : 'agent-died',
+      message: `The agent ${text} right after its start.`,
       detail: runs.tail(workspaceId) || 'It said nothing.',
-      hint: hungry
+      hint: isOutOfMemory
         ? "Raise the template's limit local.memory."
         : 'Its last lines are above; start the workspace again when their cause is gone.',
-      fault: hungry ? 'user' : 'system',
+      fault: isOutOfMemory ? 'user' : 'system',
     },
   };
 }

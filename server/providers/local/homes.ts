@@ -15,6 +15,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { PurgeSelection } from '../provider.ts';
 import { type DeliveredFiles, deliverSkeleton } from '../skeleton.ts';
 
 const run = promisify(execFile);
@@ -38,15 +39,8 @@ export interface Homes {
   restore(from: string, to: string): Promise<boolean>;
   /** Deletes what was doomed. */
   finishDelete(workspaceId: string): Promise<void>;
-  /**
-   * Deletes what was set aside before `now - graceMs`, and what was doomed; returns the workspace ids. Not what
-   * `claimed` names; with `only`, that one alone.
-   */
-  purge(
-    graceMs: number,
-    now: Date,
-    options?: { claimed?: ReadonlySet<string>; only?: string },
-  ): Promise<string[]>;
+  /** Deletes the selected retained homes, and those whose deletion was cut short; returns the workspace ids. */
+  purge(selection: PurgeSelection): Promise<string[]>;
   /** Whether anything of the workspace is left here. */
   exists(workspaceId: string): Promise<boolean>;
 }
@@ -180,18 +174,15 @@ export function makeHomes({
         if (parts?.[1] === workspaceId && parts[3]) await destroy(join(asides, name));
       }
     },
-    async purge(graceMs, now, { claimed, only } = {}) {
+    async purge({ retainedBefore, only, except }) {
       const purged = new Set<string>();
       for (const name of await asideNames()) {
         const parts = parse(name);
         if (!parts) continue;
         const [, workspaceId, since, doomed] = parts as unknown as [string, string, string, string?];
         if (only !== undefined && workspaceId !== only) continue;
-        if (
-          !doomed &&
-          (claimed?.has(workspaceId) || (graceMs > 0 && Number(since) + graceMs >= now.getTime()))
-        )
-          continue;
+        const isTooYoung = retainedBefore !== undefined && Number(since) >= retainedBefore.getTime();
+        if (!doomed && (except?.has(workspaceId) || isTooYoung)) continue;
         const doomedName = doomed ? name : `${name}.doomed`;
         if (!doomed) await rename(join(asides, name), join(asides, doomedName));
         await destroy(join(asides, doomedName));

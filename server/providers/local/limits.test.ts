@@ -28,8 +28,9 @@ for (const isolation of (await levelsHere()).filter((level) => level !== 'unshar
         expect(move.isolation).toMatch(/Limits: memory 160Mi(, processes 8192 \(default\))?\.$/);
         await until(() => ended.length > 0, 'its end');
         expect(await provider.observe('w1', move.state)).toMatchObject({
-          kind: 'exited',
-          reason: expect.stringMatching(/^out of memory \(limit 160Mi\)/),
+          kind: 'gone',
+          cause: 'out-of-memory',
+          message: expect.stringMatching(/^The agent ran out of memory \(limit 160Mi\)/),
         });
       } else
         expect(move).toMatchObject({ kind: 'failed', error: { code: 'agent-out-of-memory', fault: 'user' } });

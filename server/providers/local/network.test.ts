@@ -6,7 +6,7 @@ import { networkInterfaces } from 'node:os';
 import { promisify } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../../../tests/kit/until.ts';
-import type { StepResult } from '../provider.ts';
+import type { Started, StepResult } from '../provider.ts';
 import { gatewayFolder, openGateway } from './gateway.ts';
 import { choosePool, detectNetwork, findResolvers, rulesFor } from './network.ts';
 import { signal } from './processes.ts';
@@ -109,7 +109,7 @@ for (const kind of ['veth', 'pasta'] as const) {
     });
     afterEach(() => void machine.close());
 
-    async function begin(workspaceId: string): Promise<StepResult & { kind: 'done' }> {
+    async function begin(workspaceId: string): Promise<Extract<StepResult<Started>, { kind: 'done' }>> {
       const provider = scene.provider('obedient', { network: kind });
       const move = await drive((state) =>
         provider.start(makeSpec(workspaceId), launchOf('b1'), state, scene.context),

@@ -27,10 +27,10 @@ type Made = ReturnType<typeof scene.provider>;
 const start = (provider: Made, buildId = 'b1', state = {}, local = {}) =>
   drive((s) => provider.start(makeSpec('w1', local), launchOf(buildId), s, scene.context), state);
 const stop = (provider: Made, state = {}) => drive((s) => provider.stop('w1', s, scene.context), state);
-const done = (move: StepResult) => {
-  if (move.kind !== 'done') throw new Error(JSON.stringify(move));
-  return move;
-};
+function done<Done>(result: StepResult<Done>) {
+  if (result.kind !== 'done') throw new Error(JSON.stringify(result));
+  return result;
+}
 /** How many agents ever wrote into the home. */
 const everStarted = () => {
   const file = join(scene.home('w1'), 'started');
@@ -43,16 +43,19 @@ describe.each(levels)('%s', (isolation) => {
     const provider = scene.provider('polite', { isolation });
     const move = done(await start(provider));
     expect(move.isolation).toMatch(new RegExp(`^${isolation}: `));
-    expect(move.home).toBe(isolation === 'none' ? scene.home('w1') : '/home/ada');
+    expect(provider.describeHome(move.state).directory).toBe(
+      isolation === 'none' ? scene.home('w1') : '/home/ada',
+    );
     expect(scene.lines.join('\n')).toMatch(
       /home .*w1 created\n.*isolation: .*\n(.*\n)*agent started, pid \d+/,
     );
-    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b1' });
-    expect(done(await start(provider, 'b1', move.state)).message).toMatch(/running already/);
+    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running' });
+    done(await start(provider, 'b1', move.state));
+    expect(scene.lines.at(-1)).toMatch(/running already/);
     await until(() => everStarted() === 1, 'the agent in its home');
 
     expect(done(await stop(provider, move.state)).state).toEqual({});
-    expect(await provider.observe('w1', {})).toEqual({ kind: 'absent' });
+    expect(await provider.observe('w1', {})).toMatchObject({ kind: 'gone', cause: 'missing' });
     expect(scene.agents()).toEqual([]);
     expect(everStarted()).toBe(1);
     done(await stop(provider));
@@ -63,7 +66,7 @@ describe.each(levels)('%s', (isolation) => {
     const { state } = done(await start(first));
     await first.close();
     const second = scene.provider('polite', { isolation });
-    expect(await second.observe('w1', {})).toEqual({ kind: 'running', buildId: 'b1' });
+    expect(await second.observe('w1', {})).toEqual({ kind: 'running' });
     expect(done(await start(second, 'b1', {})).state).toEqual(state);
     expect(scene.agents()).toHaveLength(1);
     const ended: string[] = [];
@@ -71,9 +74,9 @@ describe.each(levels)('%s', (isolation) => {
     process.kill(scene.agents()[0]!, 'SIGKILL');
     await until(() => ended.length > 0, 'the end of an adopted agent');
     expect(await second.observe('w1', state)).toEqual({
-      kind: 'exited',
-      buildId: 'b1',
-      reason: expect.stringMatching(/^the agent was killed by SIGKILL/),
+      kind: 'gone',
+      cause: 'agent-exited',
+      message: expect.stringMatching(/^The agent was killed by SIGKILL/),
     });
   });
 
@@ -92,7 +95,7 @@ describe.each(levels)('%s', (isolation) => {
       'the first agent',
     );
     const move = done(await start(provider, 'b2', state));
-    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running', buildId: 'b2' });
+    expect(await provider.observe('w1', move.state)).toEqual({ kind: 'running' });
     expect(scene.agents()).toHaveLength(1);
     expect(scene.agents()[0]).not.toBe(older);
   });
@@ -130,8 +133,9 @@ describe.each(levels)('%s', (isolation) => {
       await until(() => ended.length > 0, 'its end');
       const seen = await provider.observe('w1', move.state);
       expect(seen).toMatchObject({
-        kind: 'exited',
-        reason: expect.stringMatching(/code 3: (.*\n)*no such server/),
+        kind: 'gone',
+        cause: 'agent-exited',
+        message: expect.stringMatching(/code 3: (.*\n)*no such server/),
       });
       move = await start(provider, 'b1', move.state);
     }
@@ -192,7 +196,7 @@ describe.each(levels)('%s', (isolation) => {
         server.kill('SIGKILL');
         await gone;
         const { state } = done(await start(next, buildId));
-        expect(await next.observe('w1', state)).toEqual({ kind: 'running', buildId });
+        expect(await next.observe('w1', state)).toEqual({ kind: 'running' });
         await until(() => scene.agents().length === 1, 'exactly one agent');
         expect(scene.supervisors().length).toBeGreaterThan(0);
         if (round % 3 === 2) done(await stop(next, state));
@@ -234,7 +238,7 @@ test('a pid that is used again is neither taken for the agent nor killed', async
     const pid = bystander.pid!;
     const stale = { ...state, pid, main: pid, mainStart: '1', startTime: '1' };
     writeFileSync(join(scene.dataDir, 'run/w1/record'), `${JSON.stringify(stale)}\n`);
-    expect(await provider.observe('w1', stale)).toMatchObject({ kind: 'exited' });
+    expect(await provider.observe('w1', stale)).toMatchObject({ kind: 'gone' });
     done(await stop(provider, stale));
     done(await start(provider, 'b2', stale));
     // The same pid and time of another boot is another process too.
@@ -243,8 +247,9 @@ test('a pid that is used again is neither taken for the agent nor killed', async
     done(await stop(provider));
     writeFileSync(join(scene.dataDir, 'run/w1/record'), `${JSON.stringify(rebooted)}\n`);
     expect(await provider.observe('w1', {})).toMatchObject({
-      kind: 'exited',
-      reason: 'the machine was restarted',
+      kind: 'gone',
+      cause: 'node-restarted',
+      message: 'The agent ended because the machine was restarted.',
     });
     done(await stop(provider, rebooted));
     expect(bystander.exitCode).toBe(null);
@@ -262,7 +267,7 @@ test.runIf(levels.includes('bwrap'))(
     await until(() => scene.agents().length === 1, 'the agent');
     process.kill((state as { pid: number }).pid, 'SIGKILL');
     await until(() => scene.agents().length === 0, 'its end');
-    await until(async () => (await provider.observe('w1', state)).kind === 'exited', 'news of it');
+    await until(async () => (await provider.observe('w1', state)).kind === 'gone', 'news of it');
     done(await start(provider, 'b1', state));
   },
 );
@@ -278,8 +283,12 @@ test('remove keeps the home for a while or discards it, and both may be repeated
   const aside = join(scene.dataDir, 'homes/.set-aside');
   expect(readdirSync(aside)).toEqual([expect.stringMatching(/^w1\.\d+$/)]);
   expect(readFileSync(join(aside, readdirSync(aside)[0]!, 'started'), 'utf8')).toMatch(/\d/);
-  expect(await provider.purgeHomes(60_000, new Date())).toEqual([]);
-  expect(await provider.purgeHomes(60_000, new Date(Date.now() + 61_000))).toEqual(['w1']);
+  expect(await provider.purgeHomes({ retainedBefore: new Date(Date.now() - 60_000) })).toMatchObject({
+    purged: [],
+  });
+  expect(await provider.purgeHomes({ retainedBefore: new Date(Date.now() + 1_000) })).toMatchObject({
+    purged: ['w1'],
+  });
 
   done(await start(provider, 'b2'));
   done(await remove('discard'));

@@ -6,6 +6,8 @@ import type {
   Observation,
   Provider,
   ProviderState,
+  Removed,
+  Started,
   StepContext,
   StepResult,
   WorkspaceSpec,
@@ -46,10 +48,12 @@ const patienceMs = 200;
 
 /** What the provider keeps in its state besides the compute's own fields. */
 interface Marks {
-  /** The life that was asked to end, and when (epoch ms). */
+  /** Where the home is inside the workspace. */
+  home?: string;
+  /** The run that was asked to end, and when (epoch ms). */
   asked?: { life: string; at: number };
-  /** The life whose early end was told already. */
-  told?: string;
+  /** The run whose early exit was reported already. */
+  reportedExit?: string;
 }
 
 /**
@@ -205,11 +209,13 @@ export function makeLocalProvider(
     compute: RunRecord,
     found: Isolation,
     words: string,
-  ): Promise<StepResult> {
+    context: StepContext,
+  ): Promise<StepResult<Started>> {
     watch(spec.workspaceId, compute);
     asked.delete(spec.workspaceId);
     launched.delete(spec.workspaceId);
-    const there = await runs.agentOf(compute);
+    const agentPid = (await runs.agentOf(compute))?.agent ?? compute.pid;
+    context.log(`${words}, pid ${agentPid}`);
     const limits = planLimits(spec.workspaceId, spec.template.local, controllers);
     const holding = limits.holding.length > 0 ? ` Limits: ${limits.holding.join(', ')}.` : '';
     const missing = limits.missing.length > 0 ? ` Not limited: ${limits.missing.join(', ')}.` : '';
@@ -221,11 +227,8 @@ export function makeLocalProvider(
     const home = homeInside(level, spec.owner, homes.path(spec.workspaceId));
     return {
       kind: 'done',
-      // The agent is told its home from there.
       state: { ...compute, home },
-      message: `${words}, pid ${there?.agent ?? compute.pid}`,
       isolation: `${sentence}${holding}${missing}`,
-      home,
     };
   }
 
@@ -234,7 +237,7 @@ export function makeLocalProvider(
     launch: AgentLaunch,
     state: ProviderState,
     context: StepContext,
-  ): Promise<StepResult> {
+  ): Promise<StepResult<Started>> {
     const { workspaceId } = spec;
     if (!/^[\w-]+$/.test(workspaceId) || !/^[\w.-]+$/.test(launch.buildId))
       throw new Error('an id with odd characters');
@@ -264,9 +267,7 @@ export function makeLocalProvider(
           return { kind: 'pending', state: { ...seen.compute }, retryAfterMs: 20 };
         const words =
           launched.get(workspaceId) === seen.compute.pid ? 'agent started' : 'agent is running already';
-        const move = await running(spec, seen.compute, found, words);
-        context.log((move as { message: string }).message);
-        return move;
+        return running(spec, seen.compute, found, words, context);
       }
       await runs.prepare(workspaceId);
       await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
@@ -275,7 +276,7 @@ export function makeLocalProvider(
     if (
       seen.kind === 'ended' &&
       seen.compute.buildId === launch.buildId &&
-      (state as Marks).told !== runIdOf(seen.compute)
+      (state as Marks).reportedExit !== runIdOf(seen.compute)
     ) {
       if (seen.exit && seen.exit.livedMs < earlyExitMs)
         return earlyExitFailure(runs, workspaceId, seen.compute, seen.exit);
@@ -344,9 +345,7 @@ export function makeLocalProvider(
       ) {
         if (look.kind === 'ended') return earlyExitFailure(runs, workspaceId, look.compute, look.exit);
         if (await runs.isStarted(look.compute)) {
-          const move = await running(spec, look.compute, found, 'agent started');
-          context.log((move as { message: string }).message);
-          return move;
+          return running(spec, look.compute, found, 'agent started', context);
         }
       }
       if (code === supervisorCodes.limitsRefused) throw limitsRefused(workspaceId);
@@ -386,7 +385,7 @@ export function makeLocalProvider(
     state: ProviderState,
     disposition: 'keep' | 'discard',
     context: StepContext,
-  ): Promise<StepResult> {
+  ): Promise<StepResult<Removed>> {
     const stopped = await stop(workspaceId, state, context);
     if (stopped.kind !== 'done') return stopped;
     const moved = await homes.retain(workspaceId, disposition === 'keep' ? 'keep' : 'doom', now());
@@ -402,17 +401,17 @@ export function makeLocalProvider(
     }
     await runs.discard(workspaceId);
     if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
-    return { kind: 'done', state: {}, ...(kept && { home: homes.path(workspaceId) }) };
+    return { kind: 'done', state: {}, homeRetained: kept };
   }
 
   /** A move that fails for a reason outside comes back as a failed move, and leaves the state as it was. */
-  const guarded = async (
+  const guarded = async <Done>(
     doing: string,
     state: ProviderState,
-    move: () => Promise<StepResult>,
-  ): Promise<StepResult> => {
+    step: () => Promise<StepResult<Done>>,
+  ): Promise<StepResult<Done>> => {
     try {
-      return await move();
+      return await step();
     } catch (error) {
       const reason = toProviderError(error, doing);
       log.warn({ err: error }, `local provider: ${reason.message}`);
@@ -431,21 +430,29 @@ export function makeLocalProvider(
       guarded('removing the workspace', state, () => remove(workspaceId, state, home, context)),
     async observe(workspaceId, state): Promise<Observation> {
       const seen = await runs.inspect(workspaceId, state);
-      if (seen.kind === 'none') return { kind: 'absent' };
-      const { buildId } = seen.compute;
+      if (seen.kind === 'none')
+        return {
+          kind: 'gone',
+          cause: 'missing',
+          message: 'The processes of the workspace are gone; the machine may have been restarted.',
+        };
       if (seen.kind === 'alive') {
         if (!watched.has(workspaceId) && !asked.has(workspaceId)) watch(workspaceId, seen.compute);
-        return { kind: 'running', buildId };
+        return { kind: 'running' };
       }
       const early = seen.exit && seen.exit.livedMs < earlyExitMs ? runs.tail(workspaceId) : '';
-      const reason = explainExit(runs, workspaceId, seen.compute, seen.exit);
-      return { kind: 'exited', buildId, reason: early ? `${reason}: ${early}` : reason };
+      const { cause, text } = explainExit(runs, workspaceId, seen.compute, seen.exit);
+      return { kind: 'gone', cause, message: `The agent ${text}${early ? `: ${early}` : '.'}` };
     },
-    async purgeHomes(graceMs, at, more) {
-      const purged = await homes.purge(graceMs, at, more);
+    describeHome(state) {
+      const { home } = state as Marks;
+      return home === undefined ? {} : { directory: home };
+    },
+    async purgeHomes(selection) {
+      const purged = await homes.purge(selection);
       for (const workspaceId of purged)
         if (!(await homes.exists(workspaceId))) await uids.release(workspaceId);
-      return purged;
+      return { purged, incomplete: false };
     },
     onChange: (listener) => void listeners.add(listener),
     async close() {

@@ -56,13 +56,13 @@ export type FakeAgent = keyof typeof fakeAgents;
 export const isRoot = process.getuid?.() === 0;
 
 /** Repeats a move until it is done or has failed, as the reconciler does. */
-export async function drive(
-  move: (state: ProviderState) => Promise<StepResult>,
+export async function drive<Done>(
+  step: (state: ProviderState) => Promise<StepResult<Done>>,
   state: ProviderState = {},
-): Promise<StepResult> {
+): Promise<Exclude<StepResult<Done>, { kind: 'pending' }>> {
   for (let turn = 0; turn < 2000; turn++) {
-    const result = await move(state);
-    if (result.kind !== 'pending') return result;
+    const result = await step(state);
+    if (result.kind !== 'pending') return result as Exclude<StepResult<Done>, { kind: 'pending' }>;
     // Through JSON, as through the database.
     state = JSON.parse(JSON.stringify(result.state));
     await delay(Math.min(result.retryAfterMs, 50));

@@ -1,3 +1,4 @@
+import type { PurgeResult } from '../../provider.ts';
 import { type KubeClient, KubeError, type KubeObject, type KubeRef } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { annotations, labels, labelValue } from '../api/names.ts';
@@ -138,36 +139,41 @@ export async function discardHome(client: KubeClient, name: string): Promise<voi
   if (volume && phaseOf(volume) === 'Available') await client.remove(volumeRef(name));
 }
 
-/** Gives up homes that were kept since before `before`; returns their workspace ids. */
+/** Deletes the selected retained homes. One that is still bound to a claim makes the result incomplete. */
 export async function purgeRetainedHomes(
   client: KubeClient,
   installation: string,
   before: Date,
-  options: { claimed?: ReadonlySet<string>; only?: string } = {},
-): Promise<string[]> {
+  options: { except?: ReadonlySet<string>; only?: string } = {},
+): Promise<PurgeResult> {
   const volumes = await client.list({
     apiVersion: 'v1',
     kind: 'PersistentVolume',
     labels: `${labels.installation}=${installation},${labels.home}=kept`,
   });
   const purged: string[] = [];
-  for (const volume of volumes)
-    if (phaseOf(volume) !== 'Bound' && isExpired(volume, before, options)) {
-      await discardHome(client, volume.metadata.name);
-      purged.push(volume.metadata.labels?.[labels.workspace] ?? '');
+  let incomplete = false;
+  for (const volume of volumes) {
+    if (!isExpired(volume, before, options)) continue;
+    if (phaseOf(volume) === 'Bound') {
+      incomplete = true;
+      continue;
     }
-  return purged;
+    await discardHome(client, volume.metadata.name);
+    purged.push(volume.metadata.labels?.[labels.workspace] ?? '');
+  }
+  return { purged, incomplete };
 }
 
 /** Whether what is kept was kept since before `before`, and nobody is about to take it over. */
 export function isExpired(
   { metadata }: KubeObject,
   before: Date,
-  options: { claimed?: ReadonlySet<string>; only?: string },
+  options: { except?: ReadonlySet<string>; only?: string },
 ): boolean {
   const workspaceId = metadata.labels?.[labels.workspace] ?? '';
   if (options.only !== undefined && options.only !== workspaceId) return false;
   // One without a date is nobody's to judge.
   const keptAt = Date.parse(metadata.annotations?.[annotations.keptAt] ?? '');
-  return keptAt <= before.getTime() && !options.claimed?.has(workspaceId);
+  return keptAt <= before.getTime() && !options.except?.has(workspaceId);
 }

@@ -1,4 +1,4 @@
-import type { StepContext, StepResult } from '../../provider.ts';
+import type { Removed, StepContext, StepResult } from '../../provider.ts';
 import type { KubeClient, KubeObject } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { labels } from '../api/names.ts';
@@ -19,7 +19,7 @@ export async function removeMove(
   home: 'keep' | 'discard',
   context: StepContext,
   { installation, now }: { installation: string; now: Date },
-): Promise<StepResult> {
+): Promise<StepResult<Removed>> {
   const namespace = before.namespace!;
   let state: State = { ...before };
   const volume = state.homeVolume ?? volumeOfClaim(view.get('PersistentVolumeClaim', namespace, 'home'));
@@ -70,7 +70,7 @@ export async function removeMove(
       ...(state.homeRetained && state.homeSize && { homeSize: state.homeSize }),
       ...(snapshot && { snapshot }),
     }),
-    ...(state.homeRetained && volume && { home: volume }),
+    homeRetained: state.homeRetained === true && volume !== undefined,
   };
 }
 
@@ -97,7 +97,7 @@ async function disposeOfHome(
   return state;
 }
 
-const again = (state: State, afterMs = 0, message?: string): StepResult => ({
+const again = (state: State, afterMs = 0, message?: string): StepResult<never> => ({
   kind: 'pending',
   state: writeState(state),
   ...(message && { message }),

@@ -112,7 +112,7 @@ export async function purgeSnapshots(
   client: KubeClient,
   installation: string,
   before: Date,
-  options: { claimed?: ReadonlySet<string>; only?: string } = {},
+  options: { except?: ReadonlySet<string>; only?: string } = {},
 ): Promise<void> {
   if (!(await client.serves(apiVersion, contentKind))) return;
   const contents = await client.list({

@@ -1,5 +1,5 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
-import type { AgentLaunch, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
+import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
 import { parseDuration } from '../../quantity.ts';
 import { KubeError, type KubeObject } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
@@ -47,7 +47,7 @@ export async function startMove(
   before: State,
   context: StepContext,
   options: StartOptions,
-): Promise<StepResult> {
+): Promise<StepResult<Started>> {
   const cluster = connection.record.name;
   let state: State = { ...before, cluster, home: homeOf(spec.owner) };
   // A deletion or a stop that was given up has begun things that end here.
@@ -76,7 +76,7 @@ export async function startMove(
     throw error;
   }
 
-  function wait(now: State, why: string, afterMs = pollMs): StepResult {
+  function wait(now: State, why: string, afterMs = pollMs): StepResult<never> {
     if (now.lastReason !== why) context.log(why);
     return {
       kind: 'pending',
@@ -96,7 +96,7 @@ async function checkPod(
   before: State,
   context: StepContext,
   options: StartOptions,
-): Promise<StepResult> {
+): Promise<StepResult<Started>> {
   const { view } = connection;
   const namespace = before.namespace!;
   const state: State = { ...before };
@@ -139,7 +139,7 @@ async function checkPod(
     const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
     const { nodeName } = pod.spec as { nodeName?: string };
     context.log(`the pod runs on ${nodeName}`);
-    return { kind: 'done', state: writeState(rest), location: place, message: `runs on ${nodeName}` };
+    return { kind: 'done', state: writeState(rest), location: place };
   }
   const since = new Date(state.appliedAt!);
   delete state.runningSince;

@@ -1,5 +1,13 @@
+import type { EndCause } from '../../provider.ts';
 import { describeExit, describeOutOfMemory, isOutOfMemory } from './containers.ts';
 import { type EventRecord, newest, type PodSnapshot } from './reading.ts';
+
+/** Why compute ended: a code to decide by, and a sentence without its full stop. */
+export interface End {
+  cause: EndCause;
+  message: string;
+}
+const end = (cause: EndCause, message: string): End => ({ cause, message });
 
 /** Which resource an evicted pod was evicted for, in words. */
 function describePressure(said: string): string {
@@ -30,50 +38,63 @@ function describeEviction(node: string, said: string): string {
   return `Evicted from ${node}: ${describePressure(said)}`;
 }
 
-/** What the node's side, or somebody, did to the pod; null when nobody did anything to it. */
-export function describeDisruption(pod: PodSnapshot, events: EventRecord[] = []): string | null {
+/** What the cluster did to the pod; null if it did nothing. */
+export function describeDisruption(pod: PodSnapshot, events: EventRecord[] = []): End | null {
   const node = pod.spec.nodeName ? `the node ${pod.spec.nodeName}` : 'its node';
   const Node = node[0]!.toUpperCase() + node.slice(1);
   const { status } = pod;
   const said = status.message ?? '';
   const mine = events.filter((event) => event.of.uid === pod.uid);
   const lostEvent = newest(mine, (event) => event.reason === 'NodeNotReady');
-  if (status.reason === 'Evicted') return describeEviction(node, said);
-  if (status.reason === 'NodeLost') return `${Node} was lost`;
+  if (status.reason === 'Evicted') return end('evicted', describeEviction(node, said));
+  if (status.reason === 'NodeLost') return end('node-lost', `${Node} was lost`);
   if (status.reason === 'Terminated' || status.reason === 'NodeShutdown' || status.reason === 'Shutdown')
-    return `${Node} was shut down`;
+    return end('node-restarted', `${Node} was shut down`);
   if (status.reason === 'Preempting')
-    return `Preempted on ${node} by a pod that the cluster cannot do without`;
-  if (status.reason === 'DeadlineExceeded') return 'It ran longer than its pod may (activeDeadlineSeconds)';
+    return end('preempted', `Preempted on ${node} by a pod that the cluster cannot do without`);
+  if (status.reason === 'DeadlineExceeded')
+    return end('disrupted', 'It ran longer than its pod may (activeDeadlineSeconds)');
   const short = /^OutOf(\w+)/.exec(status.reason ?? '');
-  if (short) return `${Node} had no ${short[1] === 'pods' ? 'place for another pod' : `${short[1]} left`}`;
-  if (status.reason === 'NodeAffinity') return `${Node} no longer has the labels that the pod asks for`;
+  if (short)
+    return end(
+      'node-refused',
+      `${Node} had no ${short[1] === 'pods' ? 'room for another pod' : `${short[1]} left`}`,
+    );
+  if (status.reason === 'NodeAffinity')
+    return end('node-refused', `${Node} no longer has the labels that the pod asks for`);
   if (status.reason === 'UnexpectedAdmissionError' || status.reason === 'SysctlForbidden')
-    return `${Node} refused the pod: ${said.replace(/\.$/, '')}`;
+    return end('node-refused', `${Node} refused the pod: ${said.replace(/\.$/, '')}`);
   const target = pod.condition('DisruptionTarget');
   if (target?.status === 'True') {
     switch (target.reason) {
       case 'PreemptionByScheduler':
-        return `Preempted on ${node} by a pod of higher priority`;
+        return end('preempted', `Preempted on ${node} by a pod of higher priority`);
       case 'EvictionByEvictionAPI':
-        return `${Node} was drained`;
+        return end('node-drained', `${Node} was drained`);
       case 'DeletionByTaintManager':
-        return lostEvent ? `${Node} was lost (not ready)` : `${Node} was lost, or closed by a taint`;
+        return end(
+          'node-lost',
+          lostEvent ? `${Node} was lost (not ready)` : `${Node} was lost, or closed by a taint`,
+        );
       case 'DeletionByPodGC':
-        return /no longer exists/.test(target.message ?? '')
-          ? `${Node} was removed from the cluster`
-          : `${Node} was lost or out of service`;
+        return end(
+          'node-lost',
+          /no longer exists/.test(target.message ?? '')
+            ? `${Node} was removed from the cluster`
+            : `${Node} was lost or out of service`,
+        );
       case 'TerminationByKubelet': {
         const why = target.message ?? '';
-        if (/shutdown/.test(why)) return `${Node} was shut down`;
-        if (/preempted/i.test(why)) return `Preempted on ${node} by a pod that the cluster cannot do without`;
-        return describeEviction(node, why);
+        if (/shutdown/.test(why)) return end('node-restarted', `${Node} was shut down`);
+        if (/preempted/i.test(why))
+          return end('preempted', `Preempted on ${node} by a pod that the cluster cannot do without`);
+        return end('evicted', describeEviction(node, why));
       }
       default:
-        return `Ended on ${node}: ${target.message || target.reason || 'a disruption'}`;
+        return end('disrupted', `Ended on ${node}: ${target.message || target.reason || 'a disruption'}`);
     }
   }
-  if (lostEvent && isLost(pod, mine, lostEvent)) return `${Node} was lost (not ready)`;
+  if (lostEvent && isLost(pod, mine, lostEvent)) return end('node-lost', `${Node} was lost (not ready)`);
   return null;
 }
 
@@ -86,30 +107,29 @@ export function isLost(pod: PodSnapshot, mine: EventRecord[], lost: EventRecord)
   return !mine.some((event) => event.by === 'kubelet' && event.at > lost.at + 1_000);
 }
 
-/**
- * Why compute ended, for people. What befell the pod as a whole is a sentence without its dot (`The node n1 was
- * drained`); what its process did is what may follow a colon (`out of memory (limit 4Gi)`).
- */
-export function describeEnd(pod: PodSnapshot, events: EventRecord[] = []): string {
+/** Why compute ended: what happened to the pod as a whole comes first, then what its process did. */
+export function describeEnd(pod: PodSnapshot, events: EventRecord[] = []): End {
   const disruption = describeDisruption(pod, events);
   if (disruption) return disruption;
   const [main] = pod.containers;
   const ended = main?.state?.terminated ?? main?.lastState?.terminated;
-  if (main && isOutOfMemory(ended)) return describeOutOfMemory(pod, main);
+  if (main && isOutOfMemory(ended))
+    return end('out-of-memory', `The workspace ran ${describeOutOfMemory(pod, main)}`);
   // Killed because the pod was deleted: the deletion is the cause.
-  if (pod.deletedAt) return 'The pod was deleted, not by cde';
-  if (ended?.reason === 'ContainerStatusUnknown') return 'its end was not seen (the node may have restarted)';
-  if (ended?.reason === 'StartError') return 'the agent could not be started';
-  if (ended) return `the agent ${describeExit(ended)}`;
-  if (pod.status.phase === 'Failed') return pod.status.message || 'the pod failed';
-  return 'the pod ended';
+  if (pod.deletedAt) return end('removed', 'The pod was deleted, not by cde');
+  if (ended?.reason === 'ContainerStatusUnknown')
+    return end('unknown', 'The end of the pod was not seen; its node may have restarted');
+  if (ended?.reason === 'StartError') return end('agent-not-started', 'The agent could not be started');
+  if (ended) return end('agent-exited', `The agent ${describeExit(ended)}`);
+  if (pod.status.phase === 'Failed') return end('unknown', pod.status.message || 'The pod failed');
+  return end('unknown', 'The pod ended');
 }
 
 /** Of a pod that is gone: the newest thing that events tell of its end. Without a uid, of any of its name. */
 export function describeGone(
   pod: { name: string; uid?: string | undefined },
   events: EventRecord[],
-): string | null {
+): End | null {
   const mine = events.filter(
     ({ of }) => of.kind === 'Pod' && of.name === pod.name && (!pod.uid || of.uid === pod.uid),
   );
@@ -123,21 +143,24 @@ export function describeGone(
   );
   switch (last?.reason) {
     case 'Evicted':
-      return describeEviction('its node', last.message);
+      return end('evicted', describeEviction('its node', last.message));
     case 'Preempted': {
       const node = /on node (\S+)/.exec(last.message)?.[1];
-      return `Preempted${node ? ` on the node ${node}` : ''} by a pod of higher priority`;
+      return end('preempted', `Preempted${node ? ` on the node ${node}` : ''} by a pod of higher priority`);
     }
     case 'Preempting':
-      return 'Preempted by a pod that the cluster cannot do without';
+      return end('preempted', 'Preempted by a pod that the cluster cannot do without');
     case 'TaintManagerEviction':
-      return mine.some((event) => event.reason === 'NodeNotReady')
-        ? 'Its node was lost (not ready)'
-        : 'Its node was lost, or closed by a taint';
+      return end(
+        'node-lost',
+        mine.some((event) => event.reason === 'NodeNotReady')
+          ? 'Its node was lost (not ready)'
+          : 'Its node was lost, or closed by a taint',
+      );
     case 'NodeNotReady':
-      return 'Its node was lost (not ready)';
+      return end('node-lost', 'Its node was lost (not ready)');
     case 'NodeShutdown':
-      return 'Its node was shut down';
+      return end('node-restarted', 'Its node was shut down');
     default:
       return null;
   }

@@ -2,7 +2,7 @@ import type { KubeObject } from '../api/client.ts';
 import { explainRejection } from './admission.ts';
 import { explainClaims, unboundClaim } from './claims.ts';
 import { explainContainers } from './containers.ts';
-import { describeDisruption, describeEnd, describeGone, isLost } from './ends.ts';
+import { describeDisruption, describeEnd, describeGone, type End, isLost } from './ends.ts';
 import { explainMounts, explainSandbox } from './mounts.ts';
 import { type EventRecord, newest, type PodSnapshot, type Reason, readEvents, readPod } from './reading.ts';
 import { explainUnschedulable } from './scheduling.ts';
@@ -59,7 +59,7 @@ export function explain(input: Start): Reason | null {
 }
 
 /** Why compute of ours ended or was replaced. With the namespace's events more is known of a node. */
-export function explainEnd(pod: KubeObject, events: KubeObject[] = []): string {
+export function explainEnd(pod: KubeObject, events: KubeObject[] = []): End {
   return describeEnd(readPod(pod), readEvents(events));
 }
 
@@ -70,7 +70,7 @@ export function explainEnd(pod: KubeObject, events: KubeObject[] = []): string {
 export function explainGone(
   pod: { name: string; uid?: string | undefined },
   events: KubeObject[],
-): string | null {
+): End | null {
   return describeGone(pod, readEvents(events));
 }
 
@@ -120,7 +120,7 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
     if (pod.status.reason === 'SysctlForbidden')
       return {
         code: 'node-refused',
-        message: `${disruption}.`,
+        message: `${disruption.message}.`,
         hint: "An administrator can allow it on the nodes (kubelet's allowedUnsafeSysctls), or the template does without.",
         fault: 'user',
         fatal: true,
@@ -128,14 +128,14 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
     if (pod.deletedAt && !isNodeLost)
       return {
         code: 'pod-ending',
-        message: `${disruption}; its pod is still ending.`,
+        message: `${disruption.message}; its pod is still ending.`,
         hint: 'A new one is made when it is gone.',
         fault: 'system',
         fatal: false,
       };
     return {
       code: isNodeLost ? 'node-lost' : pod.status.reason === 'Evicted' ? 'evicted' : 'disrupted',
-      message: `${disruption}.`,
+      message: `${disruption.message}.`,
       detail: pod.status.message ?? pod.condition('DisruptionTarget')?.message ?? lost?.message ?? '',
       hint: isNodeLost
         ? 'If the node comes back, it goes on there; else the pod moves after some minutes, or when an administrator removes the node.'

@@ -256,7 +256,7 @@ describe('each thing that goes wrong is named', { concurrent: true, timeout: for
     keep(name, seen, one.end !== undefined);
     const reason = explained(seen)!;
     expect(reason.fatal).toBe(one.fatal);
-    if (one.end) expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(one.end);
+    if (one.end) expect(explainEnd(seen.input.pod!, seen.input.events).message).toMatch(one.end);
   });
 });
 
@@ -295,7 +295,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
     await cluster.evict(namespace, 'agent-0');
     const seen = await look(namespace);
     keep('drained', seen, true);
-    expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(/^The node \S+ was drained$/);
+    expect(explainEnd(seen.input.pod!, seen.input.events).message).toMatch(/^The node \S+ was drained$/);
   });
 
   test('deleted by somebody', async () => {
@@ -304,7 +304,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
     const seen = await look(namespace);
     keep('deleted', seen, true);
     expect(explained(seen)).toMatchObject({ code: 'pod-ending', fatal: false });
-    expect(explainEnd(seen.input.pod!, seen.input.events)).toBe('The pod was deleted, not by cde');
+    expect(explainEnd(seen.input.pod!, seen.input.events).message).toBe('The pod was deleted, not by cde');
   });
 
   test('evicted for its disk: the pod is replaced at once, and its event tells', async () => {
@@ -321,9 +321,10 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
       ({ input }) => input.events.map((event) => `${event.reason}: ${event.message}`),
     );
     keep('evicted', seen);
-    expect(explainGone({ name: 'agent-0', uid }, seen.input.events)).toBe(
-      'Evicted: its scratch volume scratch grew beyond 1Mi',
-    );
+    expect(explainGone({ name: 'agent-0', uid }, seen.input.events)).toEqual({
+      cause: 'evicted',
+      message: 'Evicted: its scratch volume scratch grew beyond 1Mi',
+    });
   });
 
   test('preempted', async () => {
@@ -367,7 +368,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
         ({ input }) => input.pod?.status,
       );
       keep('preempted', seen, true);
-      expect(explainEnd(seen.input.pod!, seen.input.events)).toMatch(
+      expect(explainEnd(seen.input.pod!, seen.input.events).message).toMatch(
         /^Preempted on the node \S+ by a pod of higher priority$/,
       );
     } finally {
@@ -485,7 +486,7 @@ describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs },
     const removed = await until(
       () => look(namespace),
       ({ input }) =>
-        /was removed from the cluster/.test(input.pod ? explainEnd(input.pod, input.events) : '') ||
+        /was removed from the cluster/.test(input.pod ? explainEnd(input.pod, input.events).message : '') ||
         (input.pod?.metadata.uid !== away.input.pod?.metadata.uid &&
           explainGone({ name: 'agent-0' }, input.events) !== null),
       ({ input }) => [input.pod?.status, input.pod && explainEnd(input.pod, input.events)],

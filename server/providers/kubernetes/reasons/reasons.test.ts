@@ -19,7 +19,7 @@ interface Captured {
   };
   lastLines?: string;
   expected: { code: string; message: string; fatal: boolean } | null;
-  end?: string;
+  end?: { cause: string; message: string };
 }
 const folder = join(import.meta.dirname, '../testing');
 const files = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith('.json')) : [];
@@ -35,7 +35,7 @@ describe('captured from a cluster', () => {
       const reason = explain({ ...input, events, ...(lastLines !== undefined && { lastLines }) });
       if (expected === null) expect(reason).toBeNull();
       else expect(reason).toMatchObject(expected);
-      if (end) expect(explainEnd(input.pod!, events)).toBe(end);
+      if (end) expect(explainEnd(input.pod!, events)).toEqual(end);
     }
   });
 });
@@ -610,30 +610,39 @@ describe('ends', () => {
   const disrupted = (reason: string, message = '') =>
     pod({ phase: 'Running', conditions: [{ type: 'DisruptionTarget', status: 'True', reason, message }] });
   test.each([
-    ['EvictionByEvictionAPI', 'Eviction API: evicting', 'The node n1 was drained'],
+    ['EvictionByEvictionAPI', 'Eviction API: evicting', 'node-drained', 'The node n1 was drained'],
     [
       'PreemptionByScheduler',
       'default-scheduler: preempting to accommodate a higher priority pod',
+      'preempted',
       'Preempted on the node n1 by a pod of higher priority',
     ],
     [
       'DeletionByTaintManager',
       'Taint manager: deleting due to NoExecute taint',
+      'node-lost',
       'The node n1 was lost, or closed by a taint',
     ],
-    ['DeletionByPodGC', 'PodGC: node no longer exists', 'The node n1 was removed from the cluster'],
+    [
+      'DeletionByPodGC',
+      'PodGC: node no longer exists',
+      'node-lost',
+      'The node n1 was removed from the cluster',
+    ],
     [
       'TerminationByKubelet',
       'Pod was terminated in response to imminent node shutdown.',
+      'node-restarted',
       'The node n1 was shut down',
     ],
     [
       'TerminationByKubelet',
       'The node was low on resource: memory. Threshold quantity: 100Mi, available: 52Mi. Container agent was using 3Gi, request is 1Gi, has larger consumption of memory. ',
+      'evicted',
       'Evicted from the node n1: its memory ran low; it used 3Gi, with 1Gi requested',
     ],
-  ])('%s', (reason, message, words) => {
-    expect(explainEnd(disrupted(reason, message))).toBe(words);
+  ] as const)('%s', (reason, message, cause, words) => {
+    expect(explainEnd(disrupted(reason, message))).toEqual({ cause, message: words });
     expect(look(disrupted(reason, message))).toMatchObject({ message: `${words}.`, fatal: false });
   });
 
@@ -652,7 +661,10 @@ describe('ends', () => {
       'Evicted: its scratch volume scratch grew beyond 1Gi',
     ],
   ])('%s', (message, words) => {
-    expect(explainEnd(pod({ phase: 'Failed', reason: 'Evicted', message }))).toBe(words);
+    expect(explainEnd(pod({ phase: 'Failed', reason: 'Evicted', message }))).toEqual({
+      cause: 'evicted',
+      message: words,
+    });
   });
 
   test('a node that does not answer, until it does', () => {
@@ -671,11 +683,23 @@ describe('ends', () => {
   });
 
   test('processes: out of memory, signals, codes; a pod that was deleted', () => {
-    expect(explainEnd(ended({ exitCode: 137, reason: 'OOMKilled' }))).toBe('out of memory (limit 4Gi)');
-    expect(explainEnd(ended({ exitCode: 143 }))).toBe('the agent was killed by SIGTERM');
-    expect(explainEnd(ended({ exitCode: 3 }))).toBe('the agent exited with code 3');
+    expect(explainEnd(ended({ exitCode: 137, reason: 'OOMKilled' }))).toEqual({
+      cause: 'out-of-memory',
+      message: 'The workspace ran out of memory (limit 4Gi)',
+    });
+    expect(explainEnd(ended({ exitCode: 143 }))).toEqual({
+      cause: 'agent-exited',
+      message: 'The agent was killed by SIGTERM',
+    });
+    expect(explainEnd(ended({ exitCode: 3 }))).toEqual({
+      cause: 'agent-exited',
+      message: 'The agent exited with code 3',
+    });
     const deleted = ended({ exitCode: 143 });
     deleted.metadata.deletionTimestamp = at(1);
-    expect(explainEnd(deleted)).toBe('The pod was deleted, not by cde');
+    expect(explainEnd(deleted)).toEqual({
+      cause: 'removed',
+      message: 'The pod was deleted, not by cde',
+    });
   });
 });

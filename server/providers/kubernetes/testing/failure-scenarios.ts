@@ -16,7 +16,7 @@ export interface FailureScenario {
   claim?: object;
   /** Read the log of this container for its last lines. */
   log?: string;
-  /** What `explainEnd` says of the same pod. */
+  /** The message of `explainEnd` for the same pod. */
   end?: RegExp;
   /** Needs that the nodes are this machine. */
   nodesAreLocal?: true;
@@ -324,7 +324,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
       fatal: false,
       log: 'agent',
       container: shell('echo starting; cde-nowhere --serve'),
-      end: /^the agent exited with code 127 \(command not found\)$/,
+      end: /^The agent exited with code 127 \(command not found\)$/,
     },
     {
       name: 'crash-by-signal',
@@ -333,7 +333,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
       fatal: false,
       log: 'agent',
       container: shell('sh -c "kill -SEGV \\$\\$"; exit $?'),
-      end: /^the agent was killed by SIGSEGV$/,
+      end: /^The agent was killed by SIGSEGV$/,
     },
     {
       name: 'command-missing',
@@ -371,7 +371,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
       message: /^The container agent was ended: out of memory \(limit 32Mi\)\.$/,
       fatal: false,
       container: { command: ['tail', '/dev/zero'], resources: small },
-      end: /^out of memory \(limit 32Mi\)$/,
+      end: /^The workspace ran out of memory \(limit 32Mi\)$/,
     },
     {
       name: 'runs-as-root',
