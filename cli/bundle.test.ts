@@ -7,14 +7,14 @@ import { promisify } from 'node:util';
 import { createTicket, listWorkspaces } from '@cde/api/workspaces.ts';
 import { expect, test } from 'vitest';
 import { packCli } from './bundle.ts';
-import { makeStandIn } from './testing.ts';
+import { makeFakeServer } from './testing.ts';
 import { workspace } from './testing-objects.ts';
 
 const run = promisify(execFile);
 
 test('the packed CLI is installed without the repository, and runs', { timeout: 120_000 }, async () => {
   const folder = await mkdtemp(join(tmpdir(), 'cde-pack-'));
-  const server = await makeStandIn();
+  const server = await makeFakeServer();
   server.on(listWorkspaces, () => ({ items: [workspace()], next: null }));
   server.on(createTicket, () => ({
     ticket: 'a.b.c',

@@ -6,15 +6,15 @@ import { getTemplate } from '@cde/api/templates.ts';
 import { createWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { exitCodeFor } from './exit-codes.ts';
-import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from './testing.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from './testing.ts';
 import { template, user, workspace } from './testing-objects.ts';
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let env: Record<string, string>;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
 });
 afterAll(async () => {
@@ -88,7 +88,7 @@ describe('exit codes', () => {
     });
     const unsigned = await home.run(['list'], { env: { CDE_URL: server.url } });
     expect(unsigned).toMatchObject({ code: 4, stderr: expect.stringContaining(`cde login ${server.url}`) });
-    const closed = await makeStandIn();
+    const closed = await makeFakeServer();
     await closed.close();
     const unreachable = await home.run(['list'], { env: { ...env, CDE_URL: closed.url } });
     expect(unreachable).toMatchObject({ code: 6, stderr: expect.stringContaining('[server-unreachable]') });

@@ -4,7 +4,7 @@ import type { Context } from './context.ts';
 import { Failure } from './failure.ts';
 
 /** How much of what a program said is kept. */
-const mostKept = 8_192;
+const maxTailLength = 8_192;
 
 /**
  * Runs a program here with its words, on our terminal; resolves to its exit code (128 + the signal that ended it).
@@ -24,7 +24,7 @@ export function runForeground(
   let said = '';
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding('utf8').on('data', (text: string) => {
-      said = (said + text).slice(-mostKept);
+      said = (said + text).slice(-maxTailLength);
     });
   const pass = (signal: NodeJS.Signals) => child.kill(signal);
   const passed = ['SIGTERM', 'SIGHUP'] as const;

@@ -1,8 +1,8 @@
 import { CommanderError, Command as Program, Option as ProgramOption } from 'commander';
-import { inWordsOf } from './api-words.ts';
 import type { Command, Handler, Option } from './command.ts';
 import { flagOf } from './command.ts';
 import { endOptions, findCommand, type GlobalOptions, takeGlobalOptions } from './command-line.ts';
+import { toCommandLineTerms } from './command-terms.ts';
 import { commands, nouns } from './commands.ts';
 import { commonOptions } from './common-options.ts';
 import { exitCodes } from './exit-codes.ts';
@@ -41,7 +41,7 @@ async function parseWords(words: string[], globals: GlobalOptions, found: Comman
           return await handler(context, input, { commands, nouns });
         } catch (error) {
           if (context.signal.aborted || context.out.json) throw error;
-          throw inWordsOf(command, toFailure(error));
+          throw toCommandLineTerms(command, toFailure(error));
         }
       });
   });
@@ -134,7 +134,8 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
     Object.keys(command.arguments).forEach((key, at) => {
       input[key] = given[at];
     });
-    for (const [key, option] of Object.entries(command.options)) input[key] = settle(option, values[key]);
+    for (const [key, option] of Object.entries(command.options))
+      input[key] = optionValue(option, values[key]);
     const server = (values.server ?? values.url) as string | undefined;
     chosen(command, input, { json: values.json === true, ...(server !== undefined && { server }) });
   });
@@ -167,7 +168,7 @@ function makeOption(key: string, option: Option): ProgramOption {
   return made;
 }
 
-function settle(option: Option, value: unknown): unknown {
+function optionValue(option: Option, value: unknown): unknown {
   switch (option.kind) {
     case 'flag':
       return value === true;

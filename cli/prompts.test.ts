@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { getTemplate, listTemplates } from '@cde/api/templates.ts';
 import { createWorkspace, deleteWorkspace, getWorkspace, updateWorkspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from './testing.ts';
+import { cdePath, type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from './testing.ts';
 import { build, template, workspace } from './testing-objects.ts';
 
 // What is asked at a terminal, and what is said where nobody can answer. util-linux's script makes the terminal.
@@ -12,11 +12,11 @@ import { build, template, workspace } from './testing-objects.ts';
 const hasScript = spawnSync('script', ['--version']).status === 0;
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let env: Record<string, string>;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
 });
 afterAll(async () => {

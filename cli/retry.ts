@@ -6,7 +6,7 @@ import { makeReply, type Reply, send } from './send.ts';
 const neverSent = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
 
 /** The longest Retry-After that is obeyed; beyond it the person should decide. */
-const longestWaitMs = 30_000;
+const maxRetryAfterMs = 30_000;
 
 interface Options {
   /** How long a server that does not answer is asked again. */
@@ -58,7 +58,7 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
       }
       const pause = asked ?? Math.min(2_000, 100 * 2 ** attempt) * (0.75 + Math.random() / 2);
       const spent = performance.now() - started;
-      if (spent + pause > Math.max(patienceMs, asked === undefined ? 0 : longestWaitMs)) {
+      if (spent + pause > Math.max(patienceMs, asked === undefined ? 0 : maxRetryAfterMs)) {
         if (reply) return reply;
         throw failed;
       }
@@ -72,7 +72,7 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
     }
   };
   return async (input, init = {}) => {
-    const reply = genuine(await attempts(String(input), init));
+    const reply = requireJson(await attempts(String(input), init));
     onReply?.(reply);
     // The client looks at these three and nothing else; a real Response would load all of fetch.
     const { status, ok } = reply;
@@ -107,7 +107,7 @@ function isGatewayError(reply: Reply): boolean {
 }
 
 /** A page of something else with status 200 (a captive portal, a wrong address) must not pass for a reply. */
-function genuine(reply: Reply): Reply {
+function requireJson(reply: Reply): Reply {
   const other = reply.ok && reply.text !== '' && !reply.header('content-type')?.includes('json');
   return other ? makeReply(502, '') : reply;
 }

@@ -12,7 +12,7 @@ import { freePort } from '../tests/kit/free-port.ts';
 
 export const cdePath = fileURLToPath(new URL('cde.mjs', import.meta.url));
 
-export interface Ran {
+export interface CommandResult {
   code: number | null;
   stdout: string;
   stderr: string;
@@ -22,7 +22,7 @@ export interface Ran {
 export interface TestHome {
   path: string;
   env: Record<string, string>;
-  run(words: string[], more?: { input?: string; env?: Record<string, string> }): Promise<Ran>;
+  run(words: string[], more?: { input?: string; env?: Record<string, string> }): Promise<CommandResult>;
   /** Runs it and reads its stdout as JSON. */
   json(words: string[], more?: { input?: string; env?: Record<string, string> }): Promise<any>;
   /** Starts it, to be looked at while it runs; killed with the home. */
@@ -36,7 +36,7 @@ export interface Running {
   stderr(): string;
   /** Resolves once stdout and stderr together hold the text. */
   says(text: string): Promise<void>;
-  ended: Promise<Ran>;
+  ended: Promise<CommandResult>;
 }
 
 export async function makeTestHome(): Promise<TestHome> {
@@ -73,7 +73,7 @@ export async function makeTestHome(): Promise<TestHome> {
       stderr += text;
       for (const check of waiting) check();
     });
-    const ended = new Promise<Ran>((resolve) =>
+    const ended = new Promise<CommandResult>((resolve) =>
       child.once('close', (code) => {
         running.delete(child);
         resolve({ code, stdout, stderr });
@@ -161,7 +161,7 @@ export async function startServer(home: TestHome, port?: number): Promise<RealSe
   };
 }
 
-export interface Asked {
+export interface ReceivedRequest {
   params: Record<string, string>;
   query: Record<string, string>;
   body: any;
@@ -188,12 +188,12 @@ const hungUp = Symbol('hung up');
  * A stand-in for the server, for what the real one will not do on demand: breaking off, refusing, taking its
  * time. It speaks the contract: what it gets and what it says is checked against the endpoint's schemas.
  */
-export async function makeStandIn() {
+export async function makeFakeServer() {
   const routes: {
     endpoint: Endpoint;
     pattern: RegExp;
     names: string[];
-    answer: (asked: Asked) => unknown;
+    answer: (asked: ReceivedRequest) => unknown;
   }[] = [];
   const faults: unknown[] = [];
   const server = createServer(async (request, response) => {
@@ -244,7 +244,7 @@ export async function makeStandIn() {
     /** What broke the contract; a test ends by expecting none. */
     faults,
     /** Answers an endpoint from now on. */
-    on(endpoint: Endpoint<any, any, any, any>, answer: (asked: Asked) => unknown) {
+    on(endpoint: Endpoint<any, any, any, any>, answer: (asked: ReceivedRequest) => unknown) {
       const names = [...endpoint.path.matchAll(/:([a-zA-Z]+)/g)].map((match) => match[1]!);
       const pattern = new RegExp(`^${endpoint.path.replace(/:[a-zA-Z]+/g, '([^/]+)')}$`);
       routes.push({ endpoint, pattern, names, answer });
@@ -255,4 +255,4 @@ export async function makeStandIn() {
     },
   };
 }
-export type StandIn = Awaited<ReturnType<typeof makeStandIn>>;
+export type FakeServer = Awaited<ReturnType<typeof makeFakeServer>>;

@@ -7,7 +7,7 @@ import { configDir } from '../config.ts';
 import type { Context } from '../context.ts';
 
 /** The longest path that every system's Unix sockets take, less what a name for the moment adds. */
-const mostBytes = 90;
+const maxAddressBytes = 90;
 
 /** The folder for sockets, its owner's alone; null where there is none that can be had. */
 function folder(env: NodeJS.ProcessEnv): string | null {
@@ -17,7 +17,7 @@ function folder(env: NodeJS.ProcessEnv): string | null {
     join(tmpdir(), `cde-${userInfo().uid}`),
   ];
   for (const path of choices) {
-    if (Buffer.byteLength(path) > mostBytes - 24) continue;
+    if (Buffer.byteLength(path) > maxAddressBytes - 24) continue;
     try {
       mkdirSync(path, { recursive: true, mode: 0o700 });
       const { mode, uid } = lstatSync(path);

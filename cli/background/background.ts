@@ -9,25 +9,31 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { openWorkspaceSession, type PathChoice, readOpening } from '../ssh/opening.ts';
 import { backgroundAddress } from './address.ts';
-import { reach } from './client.ts';
-import { type Answer, type Ask, type FailureJson, readLine, writeLine } from './messages.ts';
+import { connectTo } from './client.ts';
+import {
+  type BackgroundReply,
+  type BackgroundRequest,
+  type FailureJson,
+  readLine,
+  writeLine,
+} from './messages.ts';
 
 /** A session without streams is kept that long: the next command finds it warm. */
-const warmMs = 5 * 60_000;
+const idleSessionMs = 5 * 60_000;
 /** Without a session the process ends after that long. */
 const idleMs = 60_000;
 /** How often it looks whether its socket is still there and its own, and whether anybody needs it. */
-const lookMs = 2_000;
+const idleCheckMs = 2_000;
 /** Who connects asks at once. */
-const askMs = 5_000;
+const requestTimeoutMs = 5_000;
 /** Ended streams whose reason is remembered. */
-const mostReasons = 100;
+const maxEndReasons = 100;
 /** Tries to take the address; between two, one that came to be at the same time has ended or answers. */
-const mostAttempts = 5;
+const maxAttempts = 5;
 /** The reason for which the agent ends a session follows the end of its streams within this time. */
 const reasonMs = 300;
 
-interface Kept {
+interface SharedSession {
   workspace: string;
   opened: Promise<{ session: Session; hostKey: string }>;
   session: Session | null;
@@ -50,7 +56,7 @@ export async function runBackground(context: Context): Promise<number> {
       exitCode: exitCodes.conflict,
       hint: 'It needs a login, a folder of your own for its socket, and CDE_BACKGROUND not to be off. Commands work without it.',
     });
-  const sessions = new Map<string, Kept>();
+  const sessions = new Map<string, SharedSession>();
   const reasons = new Map<string, Promise<FailureJson | null>>();
   /** Streams that have ended, oldest first. */
   const endedNames: string[] = [];
@@ -58,11 +64,11 @@ export async function runBackground(context: Context): Promise<number> {
   let streams = 0;
   let neededAt = performance.now();
 
-  function keep(workspace: string, path: PathChoice, handed: string | undefined): Kept {
+  function openSharedSession(workspace: string, path: PathChoice, handed: string | undefined): SharedSession {
     const key = `${path} ${workspace}`;
     const there = sessions.get(key);
     if (there) return there;
-    const kept: Kept = {
+    const kept: SharedSession = {
       ...{ workspace, session: null, username: '', hasPath: true, streams: 0 },
       ...{ since: new Date(), idleSince: performance.now() },
       opened: openWorkspaceSession(context, workspace, handed ? readOpening(handed, workspace) : null, {
@@ -82,8 +88,11 @@ export async function runBackground(context: Context): Promise<number> {
     return kept;
   }
 
-  async function carry(socket: Socket, question: Extract<Ask, { ask: 'stream' }>): Promise<void> {
-    const kept = keep(question.workspace, question.path, question.opening);
+  async function carry(
+    socket: Socket,
+    question: Extract<BackgroundRequest, { ask: 'stream' }>,
+  ): Promise<void> {
+    const kept = openSharedSession(question.workspace, question.path, question.opening);
     kept.streams++;
     try {
       const { session, hostKey } = await kept.opened;
@@ -95,7 +104,7 @@ export async function runBackground(context: Context): Promise<number> {
       stream.on('error', (error) => {
         failed = error;
       });
-      writeLine(socket, { ok: true, stream: name, hostKey } satisfies Answer);
+      writeLine(socket, { ok: true, stream: name, hostKey } satisfies BackgroundReply);
       const ended = once(stream, 'close').catch(() => {});
       reasons.set(
         name,
@@ -108,7 +117,7 @@ export async function runBackground(context: Context): Promise<number> {
       );
       void ended.then(() => {
         endedNames.push(name);
-        if (endedNames.length > mostReasons) reasons.delete(endedNames.shift()!);
+        if (endedNames.length > maxEndReasons) reasons.delete(endedNames.shift()!);
       });
       await splice(socket, stream);
     } finally {
@@ -117,7 +126,7 @@ export async function runBackground(context: Context): Promise<number> {
     }
   }
 
-  async function answer(socket: Socket, question: Ask): Promise<void> {
+  async function answer(socket: Socket, question: BackgroundRequest): Promise<void> {
     switch (question.ask) {
       case 'stream':
         return carry(socket, question);
@@ -149,7 +158,7 @@ export async function runBackground(context: Context): Promise<number> {
         throw new Failure('usage', 'The background process does not know this question.');
     }
   }
-  const reply = (socket: Socket, message: Answer) => {
+  const reply = (socket: Socket, message: BackgroundReply) => {
     writeLine(socket, message);
     socket.end();
   };
@@ -163,8 +172,8 @@ export async function runBackground(context: Context): Promise<number> {
       neededAt = performance.now();
     });
     writeLine(socket, { cde: process.pid });
-    readLine(socket, askMs)
-      .then((line) => answer(socket, JSON.parse(line) as Ask))
+    readLine(socket, requestTimeoutMs)
+      .then((line) => answer(socket, JSON.parse(line) as BackgroundRequest))
       .catch((error) => reply(socket, { ok: false, error: toFailure(error).toJSON() }));
   });
 
@@ -186,13 +195,13 @@ export async function runBackground(context: Context): Promise<number> {
   const timer = setInterval(() => {
     const now = performance.now();
     for (const kept of sessions.values())
-      if (kept.session && kept.streams === 0 && now - kept.idleSince > warmMs) kept.session.close();
+      if (kept.session && kept.streams === 0 && now - kept.idleSince > idleSessionMs) kept.session.close();
     // Its folder is gone, or another took its place: nobody new can come.
     const isAlone = !isOurs();
     const isIdle = sessions.size === 0 && connections.size === 0 && now - neededAt > idleMs;
     const isUnused = [...sessions.values()].every((kept) => kept.streams === 0) && connections.size === 0;
     if (isIdle || (isAlone && isUnused)) stop();
-  }, lookMs);
+  }, idleCheckMs);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, stop);
   // It belongs to no terminal.
   process.on('SIGHUP', () => {});
@@ -205,7 +214,7 @@ export async function runBackground(context: Context): Promise<number> {
  * still carries goes on without an address.
  */
 async function listen(server: Server, address: string): Promise<number | null> {
-  for (let attempt = 0; attempt < mostAttempts; attempt++) {
+  for (let attempt = 0; attempt < maxAttempts; attempt++) {
     try {
       // The kernel gives the name to one only.
       server.listen(address);
@@ -216,7 +225,7 @@ async function listen(server: Server, address: string): Promise<number | null> {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') throw error;
     }
     const before = inodeOf(address);
-    const other = await reach(address);
+    const other = await connectTo(address);
     other?.destroy();
     if (other) return null;
     // One that has its name and does not listen yet is gone after another look.

@@ -9,10 +9,17 @@ import { Failure } from '../failure.ts';
 import { self } from '../ssh/client-options.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { backgroundAddress } from './address.ts';
-import { type Answer, type Ask, type FailureJson, readLine, type Shown, writeLine } from './messages.ts';
+import {
+  type BackgroundReply,
+  type BackgroundRequest,
+  type FailureJson,
+  readLine,
+  type SessionSummary,
+  writeLine,
+} from './messages.ts';
 
 /** A process that lives answers at once; one that is stopped, or starved, is not waited for. */
-const greetMs = 1_000;
+const handshakeMs = 1_000;
 /** From its start until it listens, on a slow machine. */
 const startMs = 4_000;
 /** Beyond the session's own patience with agents and servers that restart. */
@@ -30,12 +37,12 @@ const connect = (path: string) =>
   });
 
 /** A connection to one that runs; null when none does, or none that answers. */
-export async function reach(path: string): Promise<Socket | null> {
+export async function connectTo(path: string): Promise<Socket | null> {
   const socket = await connect(path).catch(() => null);
   if (!socket) return null;
   socket.on('error', () => {});
   try {
-    await readLine(socket, greetMs);
+    await readLine(socket, handshakeMs);
     return socket;
   } catch {
     socket.destroy();
@@ -43,15 +50,19 @@ export async function reach(path: string): Promise<Socket | null> {
   }
 }
 
-async function ask(socket: Socket, question: Ask, withinMs: number): Promise<Answer> {
+async function ask(socket: Socket, question: BackgroundRequest, withinMs: number): Promise<BackgroundReply> {
   writeLine(socket, question);
-  return JSON.parse(await readLine(socket, withinMs)) as Answer;
+  return JSON.parse(await readLine(socket, withinMs)) as BackgroundReply;
 }
 
 /** Asks one that runs; null when none does. */
-async function askAlone(context: Where, question: Ask, withinMs = answerMs): Promise<Answer | null> {
+async function sendRequest(
+  context: Where,
+  question: BackgroundRequest,
+  withinMs = answerMs,
+): Promise<BackgroundReply | null> {
   const path = backgroundAddress(context);
-  const socket = path && (await reach(path));
+  const socket = path && (await connectTo(path));
   if (!socket) return null;
   try {
     return await ask(socket, question, withinMs);
@@ -93,24 +104,24 @@ export interface Line {
  * A stream over the session that the background process shares; it is started when there is none. Null where there
  * can be none, so that the caller opens a session of its own. Rejects with what refused the session.
  */
-export async function borrowLine(
+export async function openSharedStream(
   context: Context,
   workspace: string,
   options: { path: PathChoice; opening?: string | undefined },
 ): Promise<Line | null> {
   const address = backgroundAddress(context);
   if (!address) return null;
-  let socket = await reach(address);
+  let socket = await connectTo(address);
   if (!socket) {
     startBackground(context);
     for (const until = performance.now() + startMs; !socket && performance.now() < until; ) {
       await delay(5, undefined, { signal: context.signal });
-      socket = await reach(address);
+      socket = await connectTo(address);
     }
     if (!socket) return null;
   }
   const { path, opening } = options;
-  let answer: Answer;
+  let answer: BackgroundReply;
   try {
     answer = await ask(socket, { ask: 'stream', workspace, path, ...(opening && { opening }) }, answerMs);
   } catch {
@@ -127,7 +138,7 @@ export async function borrowLine(
     stream: socket,
     hostKey: answer.hostKey,
     async why() {
-      const said = await askAlone(context, { ask: 'why', stream: name });
+      const said = await sendRequest(context, { ask: 'why', stream: name });
       if (said?.ok) return said.error ? failureOf(said.error) : null;
       return new Failure(
         'background-ended',
@@ -146,22 +157,22 @@ export async function borrowLine(
  * Looks for a session that works: with the user's name at the workspace, or null where none is open yet. Null: no
  * background process runs.
  */
-export async function lookForSession(
+export async function findSharedSession(
   context: Context,
   workspace: string,
   path: PathChoice,
 ): Promise<{ username: string | null } | null> {
-  const answer = await askAlone(context, { ask: 'look', workspace, path }, greetMs);
+  const answer = await sendRequest(context, { ask: 'look', workspace, path }, handshakeMs);
   return answer && { username: (answer.ok && answer.username) || null };
 }
 
 /** The sessions of the background process; null when none runs. */
-export async function shownSessions(context: Context): Promise<Shown[] | null> {
-  const answer = await askAlone(context, { ask: 'show' });
+export async function shownSessions(context: Context): Promise<SessionSummary[] | null> {
+  const answer = await sendRequest(context, { ask: 'show' });
   return answer?.ok ? (answer.sessions ?? []) : null;
 }
 
 /** Ends it, and every session of it; false when none ran. */
 export async function stopBackground(context: Where): Promise<boolean> {
-  return (await askAlone(context, { ask: 'stop' }))?.ok ?? false;
+  return (await sendRequest(context, { ask: 'stop' }))?.ok ?? false;
 }

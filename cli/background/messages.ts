@@ -6,7 +6,7 @@ import type { PathChoice } from '../ssh/opening.ts';
  * What is said over the background process's socket: it greets with a line, the other asks with a line, it answers
  * with a line; after the answer to `stream` the connection is that stream's bytes.
  */
-export type Ask =
+export type BackgroundRequest =
   /** A stream to the workspace's SSH server. `opening` as `cde ssh` hands it down, where there is one. */
   | { ask: 'stream'; workspace: string; path: PathChoice; opening?: string }
   /** Why that stream ended. */
@@ -18,7 +18,7 @@ export type Ask =
 
 export type FailureJson = ApiError & { exitCode: number };
 
-export interface Shown {
+export interface SessionSummary {
   workspace: string;
   /** The kind of path and where it leads, or null while there is none. */
   path: { kind: string; via: string } | null;
@@ -26,19 +26,19 @@ export interface Shown {
   since: string;
 }
 
-export type Answer =
+export type BackgroundReply =
   | {
       ok: true;
       stream?: string;
       hostKey?: string;
       username?: string;
       error?: FailureJson;
-      sessions?: Shown[];
+      sessions?: SessionSummary[];
     }
   | { ok: false; error?: FailureJson };
 
 /** The longest line: an opening with its ticket is some 4 KiB. */
-const mostBytes = 65_536;
+const maxMessageBytes = 65_536;
 
 /** One line; what follows it is put back. Rejects when the connection ends before, or after `withinMs`. */
 export function readLine(socket: Socket, withinMs: number): Promise<string> {
@@ -61,7 +61,7 @@ export function readLine(socket: Socket, withinMs: number): Promise<string> {
           if (rest.length > 0) socket.unshift(rest);
           return resolve(text.toString('utf8', 0, end));
         }
-        if (text.length > mostBytes) return settle(new Error('the line is too long'));
+        if (text.length > maxMessageBytes) return settle(new Error('the line is too long'));
       }
       if (socket.readableEnded) closed();
     };

@@ -13,15 +13,22 @@ import {
   stopWorkspace,
 } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import {
+  cdePath,
+  type FakeServer,
+  makeFakeServer,
+  makeTestHome,
+  Refusal,
+  type TestHome,
+} from '../testing.ts';
 import { build, line, stage, template, workspace } from '../testing-objects.ts';
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let env: Record<string, string>;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
   server.on(getTemplate, () => template());
   server.on(createWorkspace, () => workspace());

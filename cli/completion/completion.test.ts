@@ -5,7 +5,14 @@ import { listUsers } from '@cde/api/identity.ts';
 import { listTemplates } from '@cde/api/templates.ts';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cdePath, makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import {
+  cdePath,
+  type FakeServer,
+  makeFakeServer,
+  makeTestHome,
+  Refusal,
+  type TestHome,
+} from '../testing.ts';
 import { template, user, workspace } from '../testing-objects.ts';
 
 /** Names that a hostile server makes up: each would leave a file behind, or move the cursor, if a shell took it. */
@@ -22,7 +29,7 @@ const hostileNames = [
 ];
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 const hostilePaths = [
   'web:src/plain.ts',
   'web:src/$(touch pwned)',
@@ -34,7 +41,7 @@ const hostilePaths = [
 ];
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   server.on(listTemplates, () => ({ items: [template()], next: null }));
   server.on(listUsers, () => ({ items: [user({ username: 'ada' }), user({ username: 'bob' })], next: null }));
   server.on(listWorkspaces, ({ query }) => {

@@ -5,15 +5,15 @@ import type { OpenFile, Side, Status } from './side.ts';
 
 /** One piece; with `ahead` of them under way a link of 100 ms and 1 Gbit/s is filled. */
 const pieceBytes = 128 * 1024;
-export const ahead = 64;
+export const maxPendingPieces = 64;
 /** A smaller one is not worth going on with. */
-const worthKeepingBytes = 1024 * 1024;
+const minResumableBytes = 1024 * 1024;
 /** How much of the end of a part is compared before the copy goes on behind it. */
 const comparedBytes = 256 * 1024;
 /** The longest name of a file on the usual systems, in bytes. */
-const longestName = 255;
+const maxNameBytes = 255;
 
-export interface Place {
+export interface FileLocation {
   side: Side;
   path: string;
 }
@@ -30,7 +30,12 @@ export interface CopyOptions {
  * Copies one file: into a part beside the target, which takes the target's name once it is whole. A part that an
  * attempt leaves behind is gone on with by the next one, if the source is still of the same size and time.
  */
-export async function copyFile(from: Place, source: Status, to: Place, options: CopyOptions): Promise<void> {
+export async function copyFile(
+  from: FileLocation,
+  source: Status,
+  to: FileLocation,
+  options: CopyOptions,
+): Promise<void> {
   // Each costs a round trip: beside each other they cost one.
   const looking = to.side.status(to.path);
   looking.catch(() => {});
@@ -54,7 +59,7 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
         from,
         source,
         input,
-        source.size > 0 ? holesIn(output.file) : output.file,
+        source.size > 0 ? sparse(output.file) : output.file,
         done,
         options,
         (count) => {
@@ -67,12 +72,12 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
       // Worth a moment for one that took long; many small ones would wait for the disk most of the time.
-      if (source.size >= worthKeepingBytes) await output.file.sync();
+      if (source.size >= minResumableBytes) await output.file.sync();
       await output.file.close();
     } catch (error) {
       await output.file.close().catch(() => {});
       // On a full disk a part would take the room that the next attempt needs.
-      if (done < worthKeepingBytes || isDiskFull(error)) await to.side.remove(part).catch(() => {});
+      if (done < minResumableBytes || isDiskFull(error)) await to.side.remove(part).catch(() => {});
       throw error;
     }
     await to.side.rename(part, target);
@@ -82,7 +87,8 @@ export async function copyFile(from: Place, source: Status, to: Place, options: 
 }
 
 /** A program that a workspace made must not run as the owner of a file, or as root, on this machine or another. */
-export const safeMode = ({ side }: Place, mode: number): number => (side.isWorkspace ? mode & 0o777 : mode);
+export const safeMode = ({ side }: FileLocation, mode: number): number =>
+  side.isWorkspace ? mode & 0o777 : mode;
 
 function isDiskFull(error: unknown): boolean {
   const { code, cause, message } = error as NodeJS.ErrnoException;
@@ -94,18 +100,18 @@ function isDiskFull(error: unknown): boolean {
 const zeros = Buffer.alloc(pieceBytes);
 
 /** Writes no zeros, so that a sparse file stays one: a file that is new holds them without. */
-function holesIn(file: OpenFile): OpenFile {
+function sparse(file: OpenFile): OpenFile {
   const isHole = (data: Buffer) =>
     data.length >= 4096 && data.length <= zeros.length && data.equals(zeros.subarray(0, data.length));
   return { ...file, write: async (data, at) => void (isHole(data) || (await file.write(data, at))) };
 }
 
 /** The same for the same source only, so that no part is gone on with by the wrong one. */
-function partName(from: Place, { size, modified }: Status, name: string): string {
+function partName(from: FileLocation, { size, modified }: Status, name: string): string {
   const of = `${from.side.label(from.path)}\0${size}\0${modified}`;
   const end = `.${createHash('sha256').update(of).digest('hex').slice(0, 12)}.cde-part`;
   let start = `.${name}`;
-  while (Buffer.byteLength(start + end) > longestName) start = start.slice(0, -1);
+  while (Buffer.byteLength(start + end) > maxNameBytes) start = start.slice(0, -1);
   return start + end;
 }
 
@@ -117,7 +123,7 @@ async function openPart(
 ): Promise<{ file: OpenFile; kept: number }> {
   // For its owner alone until it is whole, where the source is.
   const create = async () => ({ file: await side.open(path, 'create', source.mode & 0o777), kept: 0 });
-  const part = source.size >= worthKeepingBytes ? await side.ownFile(path) : null;
+  const part = source.size >= minResumableBytes ? await side.ownFile(path) : null;
   if (part && part.size > 0 && part.size <= source.size) {
     const file = await side.open(path, 'go-on');
     if (await sameEnd(file, input, part.size)) return { file, kept: part.size };
@@ -156,7 +162,7 @@ async function readWhole(file: OpenFile, position: number, length: number): Prom
 
 /** Copies from `start` to the source's size, many pieces at once, written in order. */
 export async function pump(
-  from: Place,
+  from: FileLocation,
   { size }: Status,
   input: OpenFile,
   output: Pick<OpenFile, 'write'>,
@@ -174,7 +180,7 @@ export async function pump(
   let position = start;
   while (position < size) {
     signal.throwIfAborted();
-    for (; asked < size && reads.length < ahead; asked += pieceBytes)
+    for (; asked < size && reads.length < maxPendingPieces; asked += pieceBytes)
       reads.push(quiet(readWhole(input, asked, Math.min(pieceBytes, size - asked))));
     const piece = await reads.shift()!;
     if (!piece)
@@ -187,14 +193,14 @@ export async function pump(
     });
     position += piece.length;
     writes.push(quiet(write));
-    if (writes.length >= ahead) await writes.shift();
+    if (writes.length >= maxPendingPieces) await writes.shift();
   }
   for (const write of writes) await write;
   // The system's own files in /proc say 0 and have content.
-  if (size === 0) await toTheEnd(input, output, onBytes);
+  if (size === 0) await readToEnd(input, output, onBytes);
 }
 
-async function toTheEnd(
+async function readToEnd(
   input: OpenFile,
   output: Pick<OpenFile, 'write'>,
   onBytes: CopyOptions['onBytes'],
@@ -211,9 +217,9 @@ async function toTheEnd(
 
 /** A device has nothing beside it to be renamed. */
 async function copyInPlace(
-  from: Place,
+  from: FileLocation,
   source: Status,
-  to: Place,
+  to: FileLocation,
   input: OpenFile,
   options: CopyOptions,
 ): Promise<void> {

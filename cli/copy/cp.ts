@@ -5,7 +5,7 @@ import { clean } from '../output.ts';
 import { bytes } from '../sizes.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { duration } from '../times.ts';
-import { copyFile, type Place, safeMode } from './copy-file.ts';
+import { copyFile, type FileLocation, safeMode } from './copy-file.ts';
 import { localSide } from './local-side.ts';
 import { type Meter, makeMeter } from './meter.ts';
 import { formatOperand, type Operand, parseOperand } from './operands.ts';
@@ -63,7 +63,7 @@ export async function cp(
     meter.clear();
     sides.close();
   }
-  tell(context, totals, performance.now() - since);
+  reportTotals(context, totals, performance.now() - since);
   return undefined;
 }
 
@@ -127,7 +127,7 @@ async function copyAll(
   const side = await sides.of(input.target);
   const into = { side, path: input.target.path || '.' };
   const there = await side.status(into.path);
-  const sources: Place[] = [];
+  const sources: FileLocation[] = [];
   for (const { workspace, path } of input.operands) {
     const from = await sides.of({ workspace, path } as Operand);
     const paths = workspace === null ? [path] : await expand(from, path);
@@ -209,7 +209,7 @@ function nameOf(path: string): string | null {
   return isPlainName(name) ? name : null;
 }
 
-async function makeFolder(to: Place, source: Status): Promise<void> {
+async function makeFolder(to: FileLocation, source: Status): Promise<void> {
   const there = await to.side.status(to.path);
   if (there?.kind === 'folder') return;
   if (there)
@@ -220,7 +220,7 @@ async function makeFolder(to: Place, source: Status): Promise<void> {
   await to.side.makeFolder(to.path, (source.mode & 0o777) | 0o700);
 }
 
-async function finishFolder(from: Place, to: Place, source: Status): Promise<void> {
+async function finishFolder(from: FileLocation, to: FileLocation, source: Status): Promise<void> {
   await to.side.setMode(to.path, safeMode(from, source.mode));
   await to.side.setTimes(to.path, source.accessed, source.modified);
 }
@@ -250,7 +250,7 @@ function makePool(most: number) {
   };
 }
 
-function tell(context: Context, totals: Totals, ms: number): void {
+function reportTotals(context: Context, totals: Totals, ms: number): void {
   const { out } = context;
   const { failures } = totals;
   if (failures.length > 0) {

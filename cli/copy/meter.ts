@@ -11,7 +11,7 @@ export interface Meter {
   clear(): void;
 }
 
-const everyMs = 100;
+const updateMs = 100;
 
 export function makeMeter(out: Output): Meter {
   if (!out.live) return { begin() {}, add() {}, clear() {} };
@@ -25,7 +25,7 @@ export function makeMeter(out: Output): Meter {
 
   function draw() {
     const now = performance.now();
-    if (now - drawnAt < everyMs) return;
+    if (now - drawnAt < updateMs) return;
     drawnAt = now;
     const seconds = (now - since) / 1000;
     const rate = done / Math.max(0.001, seconds);

@@ -58,7 +58,7 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
       try {
         return await work(path, ...rest);
       } catch (error) {
-        throw told(error as SftpError, label(path));
+        throw sftpFailure(error as SftpError, label(path));
       }
     };
   return {
@@ -92,11 +92,11 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
     open: about(async (path, how: 'read' | 'create' | 'go-on' | 'in-place', mode = 0o666) => {
       const flags = ({ read: 'r', create: 'xw+', 'go-on': 'r+', 'in-place': 'r+' } as const)[how];
       const handle = await call<Buffer>((done) => sftp.open(wire(path), flags, { mode }, done));
-      return openedFile(sftp, handle, (error) => told(error, label(path)));
+      return openedFile(sftp, handle, (error) => sftpFailure(error, label(path)));
     }),
     async rename(from, to) {
       await call((done) => sftp.ext_openssh_rename(wire(from), wire(to), done)).catch((error: SftpError) => {
-        throw told(error, label(to));
+        throw sftpFailure(error, label(to));
       });
     },
     remove: about((path) =>
@@ -189,7 +189,7 @@ const codesByMessage: Record<string, string> = {
 };
 
 /** A status of SFTP as a failure that names the file. */
-function told(error: SftpError, where: string): Error {
+function sftpFailure(error: SftpError, where: string): Error {
   if (error instanceof Failure || typeof error.code !== 'number') return error;
   const code = /^(E[A-Z]+): |\((E[A-Z]+)\)$/.exec(error.message)?.slice(1).find(Boolean);
   const text = systemErrorText(code ?? codesByMessage[error.message]);

@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import { posix } from 'node:path';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
-import { ahead, type Place, pump } from './copy-file.ts';
+import { type FileLocation, maxPendingPieces, pump } from './copy-file.ts';
 import { formatOperand, type Operand } from './operands.ts';
 import type { OpenFile } from './side.ts';
 
@@ -24,7 +24,7 @@ export function checkStreams(operands: Operand[], target: Operand, json: boolean
 }
 
 /** Writes a file of a workspace to standard output. Resolves to its size. */
-export async function copyToStdout({ signal }: Context, from: Place): Promise<number> {
+export async function copyToStdout({ signal }: Context, from: FileLocation): Promise<number> {
   const source = await from.side.status(from.path || '.');
   const label = from.side.label(from.path);
   if (!source)
@@ -55,7 +55,11 @@ const stdout: Pick<OpenFile, 'write'> = {
 };
 
 /** Writes standard input to a file of a workspace, which takes its name once it is whole. Resolves to its size. */
-export async function copyFromStdin({ signal }: Context, to: Place, operand: Operand): Promise<number> {
+export async function copyFromStdin(
+  { signal }: Context,
+  to: FileLocation,
+  operand: Operand,
+): Promise<number> {
   const { side } = to;
   const there = to.path === '' ? { kind: 'folder', mode: 0 } : await side.status(to.path);
   if (there?.kind === 'folder')
@@ -74,7 +78,7 @@ export async function copyFromStdin({ signal }: Context, to: Place, operand: Ope
       write.catch(() => {});
       writes.push(write);
       position += chunk.length;
-      if (writes.length >= ahead) await writes.shift();
+      if (writes.length >= maxPendingPieces) await writes.shift();
     }
     for (const write of writes) await write;
     if (there) await file.setMode(there.mode & 0o777);

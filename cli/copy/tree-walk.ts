@@ -1,17 +1,17 @@
 import { posix } from 'node:path';
 import { Failure, toFailure } from '../failure.ts';
-import type { Place } from './copy-file.ts';
+import type { FileLocation } from './copy-file.ts';
 import type { ListedName, Side, Status } from './side.ts';
 
 export type Step =
-  | { do: 'file'; from: Place; source: Status; to: Place }
-  | { do: 'folder'; to: Place; source: Status }
+  | { do: 'file'; from: FileLocation; source: Status; to: FileLocation }
+  | { do: 'folder'; to: FileLocation; source: Status }
   /** Once all that is in it is done: with `-p` its time is set then. */
-  | { do: 'leave'; from: Place; to: Place; source: Status }
+  | { do: 'leave'; from: FileLocation; to: FileLocation; source: Status }
   | { do: 'fail'; error: Failure };
 
 /** What the folders of a path can hold besides; deeper is a loop of links that no `real` has shown. */
-const deepest = 200;
+const maxDepth = 200;
 
 /** Names that the other side made up must stay names: no path, and nothing that leads upwards. */
 export function isPlainName(name: string): boolean {
@@ -24,9 +24,9 @@ export function isPlainName(name: string): boolean {
  * folder that they are in.
  */
 export async function* walk(
-  from: Place,
+  from: FileLocation,
   source: Status,
-  to: Place,
+  to: FileLocation,
   above: readonly string[] = [],
 ): AsyncGenerator<Step> {
   if (source.kind === 'file') return yield { do: 'file', from, source, to };
@@ -34,12 +34,12 @@ export async function* walk(
   if (source.kind === 'other')
     return yield fail('file-not-regular', `${label} is neither a file nor a folder; it was left out.`);
   const real = await from.side.real(from.path);
-  if (above.includes(real) || above.length > deepest)
+  if (above.includes(real) || above.length > maxDepth)
     return yield fail('file-loop', `${label} leads back to a folder that it is in; it was left out.`);
   yield { do: 'folder', to, source };
   for (const { text: name, shown } of byName(await from.side.list(from.path))) {
     if (name === null) {
-      yield notText(`${label}/${shown}`);
+      yield skipUndecodable(`${label}/${shown}`);
       continue;
     }
     if (!isPlainName(name)) {
@@ -61,7 +61,7 @@ export async function* walk(
 
 const byName = (names: ListedName[]) => names.sort((one, other) => (one.shown < other.shown ? -1 : 1));
 
-const notText = (path: string): Step =>
+const skipUndecodable = (path: string): Step =>
   fail(
     'file-name-not-text',
     `${path} has a name that is not UTF-8; it was left out. Rename it, or use cde rsync.`,

@@ -13,7 +13,7 @@ import { duration } from '../times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { findBuildTool, isRemoteContext } from './build-tools.ts';
 import { builderEnvironment } from './builder-env.ts';
-import { openBuilderLine } from './builder-line.ts';
+import { openBuilderTunnel } from './builder-tunnel.ts';
 import { chooseWorkspace } from './choose-workspace.ts';
 
 /** Builds an image in the builder of a workspace; only the context leaves this machine, and nothing comes back. */
@@ -42,7 +42,7 @@ export async function build(
 
   const began = performance.now();
   const place = await mkdtemp(join(tmpdir(), 'cde-build-'));
-  const line = await openBuilderLine(context, { workspace, builder, folder: place, start: input.start });
+  const line = await openBuilderTunnel(context, { workspace, builder, folder: place, start: input.start });
   try {
     await line.ready();
     const env = {

@@ -10,10 +10,10 @@ import { runForeground } from '../foreground.ts';
 import { openPorts } from '../ssh/port-forward.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { builderEnvironment } from './builder-env.ts';
-import { type BuilderLine, openBuilderLine } from './builder-line.ts';
+import { type BuilderTunnel, openBuilderTunnel } from './builder-tunnel.ts';
 import { kubeCredentials } from './credentials.ts';
 import { contextOf } from './kubeconfig.ts';
-import { alone } from './merge.ts';
+import { standaloneConfig } from './merge.ts';
 
 /** The builder of a workspace; null where it has none. */
 async function findBuilder(context: Context, workspace: string): Promise<Builder | null> {
@@ -44,12 +44,12 @@ export async function env(
       ? null
       : await openPorts(context, { workspace, ports: specs, address: '127.0.0.1', start });
   const folder = await mkdtemp(join(tmpdir(), 'cde-env-'));
-  let line: BuilderLine | null = null;
+  let line: BuilderTunnel | null = null;
   try {
     const file = join(folder, 'kubeconfig');
-    await writeFile(file, alone(contextOf(context, workspace, credentials)), { mode: 0o600 });
+    await writeFile(file, standaloneConfig(contextOf(context, workspace, credentials)), { mode: 0o600 });
     // Most commands build nothing: the session is opened when one connects.
-    if (builder) line = await openBuilderLine(context, { workspace, builder, folder, start });
+    if (builder) line = await openBuilderTunnel(context, { workspace, builder, folder, start });
     const [program, ...args] = input.command;
     const running = runForeground(context, program!, args, {
       env: {

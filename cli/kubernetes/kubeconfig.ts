@@ -6,7 +6,7 @@ import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { kubeCredentials } from './credentials.ts';
-import { alone, type KubeContext, merge, take } from './merge.ts';
+import { type KubeContext, merge, removeContext, standaloneConfig } from './merge.ts';
 
 /** The context of a workspace: credentials come from this same `cde`, at the same server. */
 export function contextOf(
@@ -84,7 +84,7 @@ export async function kubeconfig(
   });
   if (input.remove) {
     const name = input.context ?? (await kubeCredentials(context, input.workspace)).namespace;
-    const without = take(text, name, context.server().url);
+    const without = removeContext(text, name, context.server().url);
     if (without !== null) await replace(file, without);
     if (out.json) out.printJson({ context: name, file, removed: without !== null });
     else
@@ -102,7 +102,7 @@ export async function kubeconfig(
       `kubectl is pointed at ${credentials.server}, the cluster's address inside of itself. An administrator says how it is reached from here: cde cluster set ${credentials.cluster} --public-endpoint URL`,
     );
   if (input.print) {
-    process.stdout.write(alone(made));
+    process.stdout.write(standaloneConfig(made));
     return undefined;
   }
   await replace(file, merge(text, made, input.switch));

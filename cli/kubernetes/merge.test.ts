@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { parse } from 'yaml';
-import { alone, type KubeContext, merge, take } from './merge.ts';
+import { type KubeContext, merge, removeContext, standaloneConfig } from './merge.ts';
 
 const web: KubeContext = {
   name: 'cde-ada-web',
@@ -40,8 +40,8 @@ test('again is the same, and taking it out gives back what was', () => {
   const once = merge(theirs, web, false);
   expect(merge(once, web, false)).toBe(once);
   const server = 'https://cde.example';
-  expect(parse(take(once, 'cde-ada-web', server)!)).toEqual(parse(theirs));
-  expect(take(theirs, 'cde-ada-web', server)).toBeNull();
+  expect(parse(removeContext(once, 'cde-ada-web', server)!)).toEqual(parse(theirs));
+  expect(removeContext(theirs, 'cde-ada-web', server)).toBeNull();
 });
 
 test('a name of the server’s choice never replaces what is not its own', () => {
@@ -49,14 +49,14 @@ test('a name of the server’s choice never replaces what is not its own', () =>
   // The person's context, their cluster, and their user, each by itself.
   for (const name of ['prod', 'me']) {
     expect(() => merge(theirs, { ...web, name }, true)).toThrow(taken);
-    expect(take(theirs, name, 'https://cde.example')).toBeNull();
+    expect(removeContext(theirs, name, 'https://cde.example')).toBeNull();
   }
   // Another server's.
   const once = merge(theirs, web, true);
   const args = ['/opt/cde.mjs', 'kube-token', 'web', '--server', 'https://evil.example'];
   const other = { ...web, user: { exec: { command: 'cde', args } } };
   expect(() => merge(once, other, true)).toThrow(taken);
-  expect(take(once, web.name, 'https://evil.example')).toBeNull();
+  expect(removeContext(once, web.name, 'https://evil.example')).toBeNull();
   // Ours, which the person made lead to their own cluster.
   const changed = once.replace('cluster: cde-ada-web', 'cluster: prod');
   expect(() => merge(changed, web, true)).toThrow(taken);
@@ -68,7 +68,7 @@ test('a name of the server’s choice never replaces what is not its own', () =>
 });
 
 test('an empty file becomes a kubeconfig; what is none is left alone', () => {
-  expect(parse(alone(web))).toMatchObject({ kind: 'Config', 'current-context': 'cde-ada-web' });
+  expect(parse(standaloneConfig(web))).toMatchObject({ kind: 'Config', 'current-context': 'cde-ada-web' });
   expect(() => merge('- a list', web, true)).toThrow(/cannot be read/);
   expect(() => merge('a: [', web, true)).toThrow(/cannot be read/);
 });
@@ -79,7 +79,7 @@ test('no other context is ever lost', () => {
     fc.property(names, fc.boolean(), (others, current) => {
       let text = '';
       for (const name of others) text = merge(text, { ...web, name }, true);
-      const after = parse(take(merge(text, web, current), web.name, 'https://cde.example')!);
+      const after = parse(removeContext(merge(text, web, current), web.name, 'https://cde.example')!);
       expect((after.contexts ?? []).map((each: { name: string }) => each.name)).toEqual(others);
       expect((after.users ?? []).map((each: { name: string }) => each.name)).toEqual(others);
     }),

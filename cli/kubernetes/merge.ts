@@ -14,7 +14,7 @@ export interface KubeContext {
 const sections = ['clusters', 'users', 'contexts'] as const;
 
 /** A kubeconfig with this context alone. */
-export const alone = (context: KubeContext): string => merge('', context, true);
+export const standaloneConfig = (context: KubeContext): string => merge('', context, true);
 
 /**
  * Puts a context into the text of a kubeconfig, in place of one that cde made for the same server. Everything else stays
@@ -43,7 +43,7 @@ export function merge(text: string, context: KubeContext, makeCurrent: boolean):
 }
 
 /** Takes a context, its cluster and its user out again. Null: there was none that cde made for this server. */
-export function take(text: string, name: string, server: string): string | null {
+export function removeContext(text: string, name: string, server: string): string | null {
   const document = read(text);
   if (serverOf(document, name) !== server) return null;
   let found = false;

@@ -32,7 +32,7 @@ export async function login(context: Context, input: LoginInput): Promise<number
       if (out.json) out.printJson(user);
       else {
         out.print(`You are signed in to ${url} as ${user.username} (${user.role}) already.`);
-        tellCurrent(context, current);
+        noteCurrentServer(context, current);
         out.note(`Sign in again, as somebody else for example: cde login ${url} --force`);
       }
       return undefined;
@@ -54,7 +54,7 @@ export async function login(context: Context, input: LoginInput): Promise<number
   if (out.json) out.printJson(user);
   else {
     out.print(`Signed in to ${url} as ${user.username} (${user.role}).`);
-    tellCurrent(context, current);
+    noteCurrentServer(context, current);
   }
   return undefined;
 }
@@ -86,7 +86,7 @@ export async function storeLogin(
 }
 
 /** A change of the current server is never silent: the next command goes there. */
-export function tellCurrent(context: Context, { alias, url, before }: CurrentServer): void {
+export function noteCurrentServer(context: Context, { alias, url, before }: CurrentServer): void {
   if (!before) return;
   context.out.note(
     `Commands go to ${alias} (${url}) from now on. Back to ${before.url}: cde server use ${before.alias}`,

@@ -3,19 +3,19 @@ import { join } from 'node:path';
 import { getUser, signOut } from '@cde/api/identity.ts';
 import { createTicket, listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { user, workspace } from '../testing-objects.ts';
 
 // Several servers: which one a command, an ssh host and a token belong to.
 
 let home: TestHome;
-let work: StandIn;
-let lab: StandIn;
+let work: FakeServer;
+let lab: FakeServer;
 /** The bearer tokens that each server has seen. */
 let tokens: { work: Set<string>; lab: Set<string> };
 
 beforeAll(async () => {
-  [work, lab] = await Promise.all([makeStandIn(), makeStandIn()]);
+  [work, lab] = await Promise.all([makeFakeServer(), makeFakeServer()]);
 });
 afterAll(async () => {
   expect([...work.faults, ...lab.faults]).toEqual([]);
@@ -40,7 +40,7 @@ beforeEach(async () => {
 });
 afterEach(() => home.remove());
 
-async function login(server: StandIn, name: string) {
+async function login(server: FakeServer, name: string) {
   const ran = await home.run(['login', server.url, '--name', name, '--token'], { input: `cde_${name}\n` });
   expect(ran).toMatchObject({ code: 0 });
   return ran;

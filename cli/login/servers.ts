@@ -32,7 +32,7 @@ export async function list(context: Context): Promise<number | undefined> {
     rows,
     'You are not signed in to a server. Sign in: cde login https://your-server',
   );
-  tellEnvironment(context);
+  noteEnvironment(context);
   return undefined;
 }
 
@@ -49,7 +49,7 @@ export async function use(context: Context, input: { server: string }): Promise<
   const { alias, url, username } = chosen;
   if (out.json) out.printJson({ name: alias, url, username, current: true });
   else out.print(`Commands go to ${alias} (${url}), as ${username}.`);
-  tellEnvironment(context);
+  noteEnvironment(context);
   return undefined;
 }
 
@@ -74,7 +74,7 @@ export async function rename(
 }
 
 /** The environment goes before the current server: without a word a person would wonder why nothing changes. */
-function tellEnvironment({ out, env }: Context): void {
+function noteEnvironment({ out, env }: Context): void {
   const variable = env.CDE_SERVER ? 'CDE_SERVER' : env.CDE_URL ? 'CDE_URL' : null;
   if (variable) out.note(`${variable} is set to ${env[variable]} and goes before the current server.`);
 }

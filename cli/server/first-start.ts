@@ -19,7 +19,7 @@ import {
 } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { storeLogin, tellCurrent } from '../login/login.ts';
+import { noteCurrentServer, storeLogin } from '../login/login.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
 /** What the server tells its parent once it listens. */
@@ -70,7 +70,7 @@ export async function completeFirstStart(context: Context, ready: Ready): Promis
     if (login) delete login.firstStart;
   });
   const link = await client.call(createOneTimeLink, {});
-  tell(context, { url, link: link.url, user: me, workspaces: workspace ? [workspace.name] : [] });
+  printWelcome(context, { url, link: link.url, user: me, workspaces: workspace ? [workspace.name] : [] });
 }
 
 async function createStarter(context: Context, client: Client) {
@@ -118,7 +118,7 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
     source: 'first-start',
     firstStart: 'unfinished',
   });
-  tellCurrent(context, current);
+  noteCurrentServer(context, current);
   return open(token);
 }
 
@@ -155,11 +155,11 @@ export async function welcomeBack(context: Context, ready: Ready): Promise<void>
   const client = login && openClient({ url, token: login.token, signal, patienceMs: 10_000 });
   const me = client && (await probe(client));
   if (!client || !me) {
-    tell(context, { url, link: null, user: null, workspaces: [] });
+    printWelcome(context, { url, link: null, user: null, workspaces: [] });
     return;
   }
   const { items } = await client.call(listWorkspaces, { query: { owner: 'me', limit: 100 } });
-  tell(context, {
+  printWelcome(context, {
     url,
     link: null,
     user: me,
@@ -167,7 +167,7 @@ export async function welcomeBack(context: Context, ready: Ready): Promise<void>
   });
 }
 
-function tell(
+function printWelcome(
   context: Context,
   told: { url: string; link: string | null; user: User | null; workspaces: string[] },
 ): void {

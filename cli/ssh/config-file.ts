@@ -17,10 +17,10 @@ export function addInclude(content: string, hostsFile: string): string {
 /** The file without our lines, wherever they have been moved to. */
 export function removeInclude(content: string): string {
   // The Include goes only together with its mark: one that a person wrote stays.
-  const ours = new RegExp(`^${literally(marker)}\\r?(\\n|$)(Include [^\\n]*(\\n|$))?`, 'gm');
+  const ours = new RegExp(`^${escapePattern(marker)}\\r?(\\n|$)(Include [^\\n]*(\\n|$))?`, 'gm');
   return content.replace(ours, '');
 }
 
-function literally(text: string): string {
+function escapePattern(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 }

@@ -3,21 +3,21 @@ import { chmod, lstat, mkdir, readdir, readFile, rm, stat, symlink, writeFile } 
 import { join } from 'node:path';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { makeStandIn, makeTestHome, type StandIn, type TestHome } from '../testing.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, type TestHome } from '../testing.ts';
 import { workspace } from '../testing-objects.ts';
 
 /** Without it the file is written all the same; these tests read it by ssh's own eyes. */
 const hasSsh = spawnSync('ssh', ['-V']).status === 0;
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let config: string;
 let env: Record<string, string>;
 const key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJhZ';
 const agent = { connected: true, version: '1', lastSeenAt: null, sshHostKey: `${key} comment` };
 
 beforeAll(async () => {
-  server = await makeStandIn();
+  server = await makeFakeServer();
   server.on(listWorkspaces, ({ query }) => ({
     items: [
       workspace({ agent }),

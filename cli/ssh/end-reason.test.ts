@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import { build, workspace } from '../testing-objects.ts';
-import { endOf } from './end-reason.ts';
+import { findEndReason } from './end-reason.ts';
 
 const began = new Date('2026-01-01T12:00:00Z');
 const during = { createdAt: '2026-01-01T12:30:00.000Z', finishedAt: null } as const;
@@ -49,10 +49,10 @@ test.each([
   ],
   ['failed', workspace({ status: 'failed', latestBuild: build(before) }), 'web has failed.'],
 ])('a workspace that was %s ends its sessions in these words', (_, seen, message) => {
-  expect(endOf('web', seen, began)?.message).toBe(message);
+  expect(findEndReason('web', seen, began)?.message).toBe(message);
 });
 
 test('a build of before the session explains nothing', () => {
   const seen = workspace({ status: 'running', latestBuild: build({ ...before, transition: 'start' }) });
-  expect(endOf('web', seen, began)).toBeNull();
+  expect(findEndReason('web', seen, began)).toBeNull();
 });

@@ -30,7 +30,7 @@ export async function explainEnd(context: Context, reference: string, failure: F
     const client = await context.client();
     const signal = AbortSignal.timeout(answerMs);
     const workspace = await client.call(getWorkspace, { params: { workspace: pathRef(reference) }, signal });
-    return endOf(reference, workspace, new Date(performance.timeOrigin)) ?? failure;
+    return findEndReason(reference, workspace, new Date(performance.timeOrigin)) ?? failure;
   } catch (error) {
     if (toFailure(error).code !== 'workspace-not-found') return failure;
     return new Failure('workspace-not-running', `${reference} was deleted.`, {
@@ -40,7 +40,7 @@ export async function explainEnd(context: Context, reference: string, failure: F
 }
 
 /** Null where nothing about the workspace explains the end. `since`: when the session began, or before. */
-export function endOf(
+export function findEndReason(
   reference: string,
   { status, reason, latestBuild: build }: Pick<Workspace, 'status' | 'reason' | 'latestBuild'>,
   since: Date,

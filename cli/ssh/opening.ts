@@ -13,7 +13,7 @@ import { createTicket, getWorkspace, startWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { hostOn, pathRef } from '../workspaces/reference.ts';
-import { openingVariable } from './handed-down.ts';
+import { openingVariable } from './handover.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import { rttBook } from './rtt-book.ts';
 
@@ -59,7 +59,7 @@ export async function makeOpening(context: Context, reference: string, start: bo
         continue;
       }
       if (started) throw error;
-      started = await bringUp(context, client, reference, workspace, start);
+      started = await startIfNeeded(context, client, reference, workspace, start);
     }
   }
 }
@@ -75,7 +75,7 @@ function requireUsername(name: string): void {
 }
 
 /** Waits for what is under way, and starts what is stopped; true when a start of ours went through. */
-async function bringUp(
+async function startIfNeeded(
   context: Context,
   client: Client,
   reference: string,
@@ -219,7 +219,7 @@ export async function openWorkspaceSession(
 }
 
 /** The environment that hands an opening from `cde ssh` to the `cde ssh --stdio` beneath its ssh. */
-export function handDown(reference: string, opening: Opening): Record<string, string> {
+export function makeHandover(reference: string, opening: Opening): Record<string, string> {
   const key = opening.clientPrivateKey.export({ type: 'pkcs8', format: 'der' }).toString('base64url');
   return { [openingVariable]: JSON.stringify({ reference, opening: { ...opening, clientPrivateKey: key } }) };
 }

@@ -4,7 +4,7 @@ import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import { type PortSpec, parsePorts, parseReversePorts } from './port-specs.ts';
-import { keepSession, type PathInput, type Sessions } from './sessions.ts';
+import { maintainSession, type PathInput, type Sessions } from './sessions.ts';
 
 export async function portForward(
   context: Context,
@@ -55,18 +55,18 @@ export async function openPorts(
 ) {
   const specs = input.ports.flatMap(parsePorts);
   const reverseSpecs = (input.reverse ?? []).flatMap(parseReversePorts);
-  const tell = makeTeller(context);
+  const tell = makeErrorReporter(context);
   const reverse =
     reverseSpecs.length === 0
       ? null
-      : (await import('./reverse-forward.ts')).keepReverse(
+      : (await import('./reverse-forward.ts')).maintainReverseForward(
           context,
           input.workspace,
           reverseSpecs,
           ({ remote, host, local }, error) =>
             tell(`port ${remote} of ${input.workspace} (${host}:${local} here)`, error),
         );
-  const sessions = keepSession(context, input.workspace, input.start, input, reverse?.serve);
+  const sessions = maintainSession(context, input.workspace, input.start, input, reverse?.serve);
   const ports: OpenPort[] = [];
   const close = () => {
     for (const port of ports) port.close();
@@ -95,7 +95,7 @@ export async function openPorts(
 }
 
 /** A browser tries many times a second: each reason is told once. */
-function makeTeller({ out, signal }: Context): (where: string, error: unknown) => void {
+function makeErrorReporter({ out, signal }: Context): (where: string, error: unknown) => void {
   const told = new Set<string>();
   return (where, error) => {
     const failure = toFailure(error);
@@ -125,7 +125,7 @@ function listen(
 ): Promise<{ port: number; close(): void }> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     socket.on('error', () => {}); // The local program broke off; nobody is left to tell.
-    carry(socket, spec, sessions).catch((error) => {
+    forwardConnection(socket, spec, sessions).catch((error) => {
       socket.destroy();
       onFailure(error);
     });
@@ -142,7 +142,7 @@ function listen(
   });
 }
 
-async function carry(socket: Socket, spec: PortSpec, sessions: Sessions): Promise<void> {
+async function forwardConnection(socket: Socket, spec: PortSpec, sessions: Sessions): Promise<void> {
   const session = await sessions.get();
   const stream = await session.open({ kind: 'tcp', host: spec.host, port: spec.remote });
   await splice(socket, stream);

@@ -13,7 +13,7 @@ export interface PortSpec {
  */
 export function parsePorts(text: string): PortSpec[] {
   const parts = /^(?:([\d-]+):)?(?:(\[[0-9a-fA-F:.]+\]|[^:[\]\s]+):)?([\d-]+)(?:\/(tcp|udp))?$/.exec(text);
-  if (!parts || (parts[2] !== undefined && parts[1] === undefined)) throw wrong(text);
+  if (!parts || (parts[2] !== undefined && parts[1] === undefined)) throw invalidPorts(text);
   const remote = range(text, parts[3]!, 1);
   const local = parts[1] === undefined ? remote : range(text, parts[1], 0);
   if (local.length !== remote.length)
@@ -45,7 +45,7 @@ export function parseReversePorts(text: string): ReverseSpec[] {
 
 function range(text: string, part: string, least: number): number[] {
   const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(part);
-  if (!match) throw wrong(text);
+  if (!match) throw invalidPorts(text);
   const from = Number(match[1]);
   const to = Number(match[2] ?? match[1]);
   if (from < least || to > 65535 || to < from || (from === 0 && to > 0))
@@ -57,7 +57,7 @@ function range(text: string, part: string, least: number): number[] {
   return Array.from({ length: to - from + 1 }, (_, at) => from + at);
 }
 
-function wrong(text: string) {
+function invalidPorts(text: string) {
   return usage(
     `${JSON.stringify(text)} does not say which port to forward.`,
     'Write PORT, LOCAL:REMOTE, LOCAL:HOST:REMOTE, or a range such as 8000-8003; for UDP, 5353/udp.',

@@ -6,7 +6,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import type { ReverseSpec } from './port-specs.ts';
 import type { OpenedSession } from './sessions.ts';
-import { speakSsh } from './ssh-client.ts';
+import { connectSsh } from './ssh-client.ts';
 
 /** The workspace's own loopback and nothing else: neither its network nor its neighbours reach this machine. */
 const bindAddress = 'localhost';
@@ -23,14 +23,14 @@ export interface Reversed {
  * Lets ports of the workspace lead to this machine, over one session. Resolves once it listens; rejects with
  * `port-unavailable` when it may not. `onFailure` hears what went wrong with a connection from there.
  */
-async function listenThere(
+async function listenInWorkspace(
   context: Context,
   workspace: string,
   specs: ReverseSpec[],
   { session, opening }: OpenedSession,
   onFailure: (spec: ReverseSpec, error: unknown) => void,
 ): Promise<Reversed[]> {
-  const { client, ended, close } = await speakSsh(context, session, opening);
+  const { client, ended, close } = await connectSsh(context, session, opening);
   ended.catch(close);
   const open: Reversed[] = [];
   client.on('tcp connection', ({ destPort }, accept, reject) => {
@@ -75,7 +75,7 @@ const bind = (client: Client, workspace: string, port: number) =>
  * The same for each session that `port-forward` opens: `serve` is to be called with each. The first one rejects when
  * it cannot listen; after that it is tried until the session ends. Ports that were chosen freely stay the same.
  */
-export function keepReverse(
+export function maintainReverseForward(
   context: Context,
   workspace: string,
   specs: ReverseSpec[],
@@ -99,7 +99,7 @@ export function keepReverse(
     const wanted = known?.map(({ spec, remote }) => ({ ...spec, remote })) ?? specs;
     for (let told = false; !over && !context.signal.aborted; ) {
       try {
-        const open = await listenThere(context, workspace, wanted, opened, onFailure);
+        const open = await listenInWorkspace(context, workspace, wanted, opened, onFailure);
         known ??= open;
         return resolveFirst(known);
       } catch (error) {

@@ -7,9 +7,9 @@ import { configDir } from '../config.ts';
 import { writeAtomically } from '../files.ts';
 
 /** How long a round trip to a satellite holds good: for the commands of the next minutes. */
-const goodForMs = 5 * 60_000;
+const entryLifetimeMs = 5 * 60_000;
 /** Laptops see many networks, and nobody wants a file that grows with them. */
-const mostNetworks = 8;
+const maxNetworks = 8;
 /** Between two writes by one process. */
 const writeEveryMs = 10_000;
 
@@ -57,7 +57,7 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
         .map(([name, entries]) => [name, fresh(entries)] as const)
         .filter(([, entries]) => Object.keys(entries).length > 0)
         .sort(([, one], [, other]) => newest(other) - newest(one))
-        .slice(0, mostNetworks);
+        .slice(0, maxNetworks);
       mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
       writeAtomically(file, JSON.stringify(Object.fromEntries(kept)), 0o600);
     } catch {
@@ -67,7 +67,7 @@ export function makeRttBook(env: NodeJS.ProcessEnv, now: () => number = Date.now
 
   function fresh(entries: Record<string, Entry>): Record<string, Entry> {
     return Object.fromEntries(
-      Object.entries(entries).filter(([, { at }]) => at <= now() && now() - at < goodForMs),
+      Object.entries(entries).filter(([, { at }]) => at <= now() && now() - at < entryLifetimeMs),
     );
   }
 

@@ -30,7 +30,7 @@ export interface Sessions {
 const pauseMs = 2_000;
 
 /** Keeps a session with a workspace open: when one ends, the next is opened at once; `onSession` is given each. */
-export function keepSession(
+export function maintainSession(
   context: Context,
   reference: string,
   start: boolean,

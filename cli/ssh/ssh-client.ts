@@ -25,7 +25,7 @@ export async function openSshClient(
 ): Promise<OpenSsh> {
   const { session, opening } = await openWorkspaceSession(context, workspace, null, options);
   try {
-    const ssh = await speakSsh(context, session, opening);
+    const ssh = await connectSsh(context, session, opening);
     return {
       ...ssh,
       close() {
@@ -40,7 +40,7 @@ export async function openSshClient(
 }
 
 /** Speaks SSH over a session that stays its owner's. The host key must be the one that the server vouches for. */
-export async function speakSsh(
+export async function connectSsh(
   { signal }: Pick<Context, 'signal'>,
   session: Session,
   opening: Pick<Opening, 'sshHostKey' | 'username'>,
@@ -62,11 +62,11 @@ export async function speakSsh(
     client.destroy();
   };
   void session.closed.then(({ error }) => {
-    if (!closed) fail(toFailure(error ?? lost()));
+    if (!closed) fail(toFailure(error ?? connectionLost()));
   });
   const broke = (error?: Error) => {
     // The session, where it ended, says why; SSH only says that it did.
-    setTimeout(() => !closed && fail(error ? lost(error) : lost()), reasonMs).unref();
+    setTimeout(() => !closed && fail(error ? connectionLost(error) : connectionLost()), reasonMs).unref();
   };
   cacheKeyObjects(client);
   client.on('error', broke);
@@ -96,7 +96,7 @@ export async function speakSsh(
   return { client, ended, close };
 }
 
-function lost(cause?: Error): Failure {
+function connectionLost(cause?: Error): Failure {
   return new Failure('ssh-broken', 'The SSH connection to the workspace broke.', {
     exitCode: exitCodes.unreachable,
     detail: cause?.message,

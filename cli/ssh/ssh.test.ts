@@ -3,17 +3,17 @@ import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createTicket, getBuildLog, getWorkspace, startWorkspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { build, stage, workspace } from '../testing-objects.ts';
 
 // What happens before there is a session; with agents and the real ssh: server/start.test.ts and tests/e2e.test.ts.
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let env: Record<string, string>;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
 });
 afterAll(async () => {

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
-import { lookForSession, startBackground } from '../background/client.ts';
+import { findSharedSession, startBackground } from '../background/client.ts';
 import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
@@ -72,12 +72,12 @@ async function prepare(
   input: { workspace: string; start: boolean; path: string | undefined; verbose: boolean },
 ): Promise<{ username: string; handed: Record<string, string> }> {
   if (!input.verbose) {
-    const found = await lookForSession(context, input.workspace, (input.path ?? 'auto') as PathChoice);
+    const found = await findSharedSession(context, input.workspace, (input.path ?? 'auto') as PathChoice);
     if (found?.username) return { username: found.username, handed: {} };
     // It comes up while the ticket is on its way.
     if (!found) startBackground(context);
   }
-  const { handDown, makeOpening } = await import('./opening.ts');
+  const { makeHandover: handDown, makeOpening } = await import('./opening.ts');
   const opening = await makeOpening(context, input.workspace, input.start);
   return { username: opening.username, handed: handDown(input.workspace, opening) };
 }

@@ -2,13 +2,13 @@ import { finished } from 'node:stream/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { pipeCoalesced } from '@cde/tunnel/streams/coalesce.ts';
-import { borrowLine, type Line } from '../background/client.ts';
+import { type Line, openSharedStream } from '../background/client.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
 import { fromSshHost } from '../workspaces/reference.ts';
 import { explainEnd } from './end-reason.ts';
-import { takeHandedDown } from './handed-down.ts';
+import { takeHandover } from './handover.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import type { PathChoice } from './opening.ts';
 
@@ -29,12 +29,12 @@ export async function runStdio(
   { path = 'auto', verbose = false }: { path?: PathChoice | undefined; verbose?: boolean } = {},
 ): Promise<number> {
   const { reference } = fromSshHost(host);
-  const opening = takeHandedDown(context.env);
+  const opening = takeHandover(context.env);
   let dismissed = false;
   let opened = false;
   try {
     const line =
-      (verbose ? null : await borrowLine(context, reference, { path, opening })) ??
+      (verbose ? null : await openSharedStream(context, reference, { path, opening })) ??
       (await openLine(context, reference, { path, opening, verbose }));
     const { stream } = line;
     // ssh looks the key up under the name that it was given, whichever server that name means today.

@@ -9,11 +9,11 @@ import type { Sessions } from './sessions.ts';
 
 /** A sender that is silent for so long is forgotten; NATs keep UDP no longer (RFC 4787 asks for two minutes). */
 const idleMs = 120_000;
-const lookEveryMs = 5_000;
+const idleCheckMs = 5_000;
 /** Senders at once; beyond it the one that has been silent longest is forgotten. */
-const mostFlows = 256;
+const maxFlows = 256;
 /** Datagrams that wait while a stream is being opened. */
-const mostWaiting = 64;
+const maxQueuedDatagrams = 64;
 
 /** The longest datagram of IPv4 (65,535 bytes less the headers of IP and UDP). */
 const maxDatagramBytes = 65_507;
@@ -56,7 +56,7 @@ export async function listenUdp(
   const timer = setInterval(() => {
     const before = performance.now() - idleMs;
     for (const [key, flow] of flows) if (flow.lastAt < before) forget(key, flow);
-  }, lookEveryMs);
+  }, idleCheckMs);
   timer.unref();
 
   async function carry(key: string, flow: Flow, port: number, host: string): Promise<void> {
@@ -87,7 +87,7 @@ export async function listenUdp(
     const key = `${from.port} ${from.address}`;
     let flow = flows.get(key);
     if (!flow) {
-      if (flows.size >= mostFlows) {
+      if (flows.size >= maxFlows) {
         const [oldest] = [...flows].sort(([, one], [, other]) => one.lastAt - other.lastAt);
         forget(...oldest!);
       }
@@ -97,7 +97,7 @@ export async function listenUdp(
     }
     flow.lastAt = performance.now();
     if (flow.stream) sendDatagram(flow.stream, data);
-    else if (flow.waiting.length < mostWaiting) flow.waiting.push(data);
+    else if (flow.waiting.length < maxQueuedDatagrams) flow.waiting.push(data);
   });
 
   return {

@@ -48,18 +48,18 @@ const contentsAtOnce = 32;
 /** Requests to the remote side that need no order but their own. */
 const requestsAtOnce = 64;
 /** More rounds without rest: somebody writes as fast as we copy; it is looked at again in a moment. */
-const mostRounds = 20;
+const maxRounds = 20;
 /** Watching may miss a change (a network file system, a full queue): all is looked at again. */
-const lookAgainMs = 30_000;
+const rescanMs = 30_000;
 /** … and oftener where not all is watched. */
-const lookOftenMs = 5_000;
+const unwatchedRescanMs = 5_000;
 /** A scan may take this part of the time. */
 const scanShare = 20;
 /** Between two rounds. */
-const leastRestMs = 100;
-const mostRestMs = 5_000;
+const minPauseMs = 100;
+const maxPauseMs = 5_000;
 const retryMs = 2_000;
-const mostRetryMs = 60_000;
+const maxRetryMs = 60_000;
 
 /** What ends a connection, and everything that is under way with it. */
 const fatal = new Set(['disconnected', 'protocol', 'root-missing', 'too-large']);
@@ -124,9 +124,9 @@ export function makeEngine(options: EngineOptions) {
         if (why === 'changing') restless = true;
         else if (leftOut.has(why))
           tellOnce(`${side} ${path} ${why}`, () =>
-            tell({ event: 'left-out', side, path, code: why, message: whyUnknown[why] }),
+            tell({ event: 'left-out', side, path, code: why, message: skipReasons[why] }),
           );
-        else problem(side, path, why, whyUnknown[why]);
+        else problem(side, path, why, skipReasons[why]);
       }
     return { rules, unknown };
   }
@@ -190,7 +190,7 @@ export function makeEngine(options: EngineOptions) {
   /** Rounds until both are the same, or nothing can be done about it. True when they are. */
   async function settle(remote: Tree): Promise<boolean> {
     let idle = 0;
-    for (let rounds = 0; rounds < mostRounds; rounds += 1) {
+    for (let rounds = 0; rounds < maxRounds; rounds += 1) {
       const { planned, done } = await round(remote);
       if (planned === 0) {
         // One that is over, and comes again, is told again.
@@ -223,13 +223,13 @@ export function makeEngine(options: EngineOptions) {
       });
       while (!signal.aborted) {
         const settled = await settle(remote);
-        waiting = settled ? retryMs : Math.min(waiting * 2, mostRetryMs);
+        waiting = settled ? retryMs : Math.min(waiting * 2, maxRetryMs);
         const watched = local.watched && remote.watched;
-        const again = Math.max(watched ? lookAgainMs : lookOftenMs, scanMs * scanShare);
+        const again = Math.max(watched ? rescanMs : unwatchedRescanMs, scanMs * scanShare);
         // A file that is written all the time must not keep two machines busy.
-        await rest(Math.max(leastRestMs, Math.min(scanMs * 2, mostRestMs)), signal);
+        await pause(Math.max(minPauseMs, Math.min(scanMs * 2, maxPauseMs)), signal);
         if (settled && (dirty.local || dirty.remote)) continue;
-        const woken = await rest(settled ? again : Math.min(waiting, again), signal, (end) => {
+        const woken = await pause(settled ? again : Math.min(waiting, again), signal, (end) => {
           wake = end;
         });
         if (!woken) dirty.local = dirty.remote = true;
@@ -241,7 +241,7 @@ export function makeEngine(options: EngineOptions) {
 /** Left out by design, as docs/files.md says: named once, and no reason for `--once` to fail. */
 const leftOut: ReadonlySet<SkippedPath['why']> = new Set(['not-regular', 'link-leaves']);
 
-const whyUnknown: Record<SkippedPath['why'], string> = {
+const skipReasons: Record<SkippedPath['why'], string> = {
   unreadable: 'it cannot be read',
   'not-regular': 'it is neither a file nor a folder nor a link',
   'link-leaves': 'the link leads out of the folder that is kept in step',
@@ -250,7 +250,7 @@ const whyUnknown: Record<SkippedPath['why'], string> = {
 };
 
 /** Waits; true when `listen`'s callback ended it before. */
-function rest(
+function pause(
   ms: number,
   signal: AbortSignal,
   listen: (end: () => void) => void = () => {},
@@ -274,16 +274,19 @@ function rest(
 async function performAll(actions: Action[], perform: (action: Action) => Promise<void>): Promise<void> {
   for (const phase of [['rename'], ['remove'], ['folder'], ['mode'], ['copy', 'link']]) {
     const mine = actions.filter((action) => phase.includes(action.do));
-    if (phase.includes('copy')) await inPool(mine, contentsAtOnce, perform);
+    if (phase.includes('copy')) await mapConcurrently(mine, contentsAtOnce, perform);
     else {
       const of = (side: SideName) => mine.filter((action) => action.side === side);
       // The agent does what it is asked in that order, so that much may be on the way at once.
-      await Promise.all([inPool(of('local'), 1, perform), inPool(of('remote'), requestsAtOnce, perform)]);
+      await Promise.all([
+        mapConcurrently(of('local'), 1, perform),
+        mapConcurrently(of('remote'), requestsAtOnce, perform),
+      ]);
     }
   }
 }
 
-async function inPool<T>(items: T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
+async function mapConcurrently<T>(items: T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
   let next = 0;
   const workers = Array.from({ length: Math.min(most, items.length) }, async () => {
     while (next < items.length) {

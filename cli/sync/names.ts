@@ -1,6 +1,6 @@
 import { posix } from 'node:path';
 
-const mostNameBytes = 255;
+const maxNameBytes = 255;
 
 /** `app.ts.conflict-web-20261121-104500`: whose version it is, and since when; with a number where that is taken. */
 export function makeConflictName(
@@ -17,7 +17,7 @@ export function makeConflictName(
     for (let number = 1; ; number += 1) {
       const end = `.conflict-${label}-${when}${number > 1 ? `-${number}` : ''}`;
       let start = posix.basename(path);
-      while (Buffer.byteLength(start + end) > mostNameBytes) start = [...start].slice(0, -1).join('');
+      while (Buffer.byteLength(start + end) > maxNameBytes) start = [...start].slice(0, -1).join('');
       const name = folder === '.' ? start + end : `${folder}/${start}${end}`;
       if (!taken(name)) return name;
     }

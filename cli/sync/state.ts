@@ -23,7 +23,7 @@ export interface Pair {
   local: string;
 }
 
-interface Kept extends Pair {
+interface StoredPair extends Pair {
   version: 1;
   settledAt: string | null;
   base: [string, Entry][];
@@ -31,7 +31,7 @@ interface Kept extends Pair {
 
 const folderOf = (env: NodeJS.ProcessEnv) => join(configDir(env), 'sync');
 /** The longest path of a Unix socket that every system takes. */
-const mostSocketPath = 100;
+const maxSocketPathBytes = 100;
 
 const idOf = ({ server, workspaceId, remote, local }: Pair) =>
   createHash('sha256').update([server, workspaceId, remote, local].join('\0')).digest('hex').slice(0, 20);
@@ -43,7 +43,7 @@ export function openState(env: NodeJS.ProcessEnv, pair: Pair) {
   return {
     /** Empty when there is none, or one that cannot be used: then nothing is deleted, and what differs stays twice. */
     read(): Entries {
-      const kept = readKept(file);
+      const kept = readStoredPair(file);
       const base: Entries = new Map();
       for (const [path, entry] of kept?.base ?? [])
         if (isSafePath(path) && isEntry(path, entry)) base.set(path, entry);
@@ -51,7 +51,7 @@ export function openState(env: NodeJS.ProcessEnv, pair: Pair) {
     },
     save(base: Entries, settledAt: Date | null): void {
       mkdirSync(folder, { recursive: true, mode: 0o700 });
-      const kept: Kept = {
+      const kept: StoredPair = {
         version: 1,
         ...pair,
         settledAt: settledAt?.toISOString() ?? null,
@@ -62,9 +62,9 @@ export function openState(env: NodeJS.ProcessEnv, pair: Pair) {
   };
 }
 
-function readKept(file: string): Kept | null {
+function readStoredPair(file: string): StoredPair | null {
   try {
-    const kept = JSON.parse(readFileSync(file, 'utf8')) as Kept;
+    const kept = JSON.parse(readFileSync(file, 'utf8')) as StoredPair;
     return kept.version === 1 && Array.isArray(kept.base) ? kept : null;
   } catch {
     return null;
@@ -74,7 +74,7 @@ function readKept(file: string): Kept | null {
 /** Where the process that keeps this pair in step listens; nobody else may put something there. */
 function socketPath(env: NodeJS.ProcessEnv, id: string): string {
   const own = join(folderOf(env), `${id}.sock`);
-  if (Buffer.byteLength(own) <= mostSocketPath) return own;
+  if (Buffer.byteLength(own) <= maxSocketPathBytes) return own;
   const folder = join(tmpdir(), `cde-sync-${userInfo().uid}`);
   mkdirSync(folder, { recursive: true, mode: 0o700 });
   const { mode, uid } = lstatSync(folder);
@@ -112,7 +112,7 @@ async function ask(path: string): Promise<Status | null> {
 /**
  * Takes the pair for this process, until `release` or its end. Rejects with `sync-running` when another has it.
  */
-export async function takePair(
+export async function lockPair(
   env: NodeJS.ProcessEnv,
   pair: Pair,
   status: () => Status,
@@ -193,7 +193,7 @@ export async function listPairs(
     // Nothing has been synced yet.
   }
   const pairs = names.sort().flatMap((name) => {
-    const kept = readKept(join(folderOf(env), name));
+    const kept = readStoredPair(join(folderOf(env), name));
     return kept ? [kept] : [];
   });
   return Promise.all(

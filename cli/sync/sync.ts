@@ -8,16 +8,16 @@ import { parseOperand } from '../copy/operands.ts';
 import { getWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
-import { keepSession } from '../ssh/sessions.ts';
+import { maintainSession } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { EmptiedError, makeEngine } from './engine.ts';
 import { list } from './list.ts';
 import { makeConflictName } from './names.ts';
+import { makeReporter } from './reporter.ts';
 import { makeIsRuleFile } from './rule-files.ts';
 import { markRuleFiles, openRuleMarks } from './rule-marks.ts';
 import { makeRuleReader } from './rule-reader.ts';
-import { openState, type Pair, type Status, takePair } from './state.ts';
-import { makeTeller } from './tell.ts';
+import { lockPair, openState, type Pair, type Status } from './state.ts';
 
 export interface SyncInput {
   folders: string[];
@@ -50,12 +50,12 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
   const pair = pairOf(found.path);
   const state = openState(context.env, pair);
   const status: Status = { pid: process.pid, state: 'connecting', files: 0, problems: 0 };
-  const taken = input.dryRun ? null : await takePair(context.env, pair, () => status);
-  const sessions = keepSession(context, workspace, input.start && !input.dryRun, { path: input.path });
+  const taken = input.dryRun ? null : await lockPair(context.env, pair, () => status);
+  const sessions = maintainSession(context, workspace, input.start && !input.dryRun, { path: input.path });
   let remoteTree: Tree | null = null;
   let local: Tree | null = null;
   context.signal.addEventListener('abort', () => remoteTree?.close(), { once: true });
-  const teller = makeTeller(context, pair, status);
+  const reporter = makeReporter(context, pair, status);
   try {
     const base = input.forget ? new Map() : state.read();
     let engine: ReturnType<typeof makeEngine> | null = null;
@@ -70,7 +70,7 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
         isRuleFile: makeIsRuleFile(input),
         conflictName: makeConflictName(workspace, () => new Date()),
         allowEmpty: input.allowEmpty,
-        tell: teller.tell,
+        tell: reporter.tell,
       });
     };
     for (let first = true; ; first = false) {
@@ -79,18 +79,18 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
       const create = found.exists && !input.dryRun && (base.size === 0 || input.allowEmpty);
       const tree = await openRemote(sessions, remote, create && first).catch((error) => {
         const isMissing = error instanceof TreeError && error.code === 'root-missing';
-        if (isMissing && first && !found.exists) throw neither(pair);
-        if (isMissing && create && first) throw notMade(error, pair);
+        if (isMissing && first && !found.exists) throw noFolderOnEitherSide(pair);
+        if (isMissing && create && first) throw folderNotCreated(error, pair);
         if (isMissing && input.dryRun && base.size === 0) return emptyTree;
         throw readable(error, pair);
       });
       remoteTree = tree;
       engine ??= await begin();
-      if (first) teller.begin(input);
-      else teller.again();
+      if (first) reporter.begin(input);
+      else reporter.again();
       status.state = 'syncing';
       if (input.dryRun) {
-        teller.plan((await engine.plan(tree)).actions);
+        reporter.plan((await engine.plan(tree)).actions);
         return undefined;
       }
       const working = input.once ? engine.once(tree) : engine.follow(tree, context.signal);
@@ -103,7 +103,7 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
         context.signal.throwIfAborted();
         const lost = error instanceof TreeError && error.code === 'disconnected';
         if (!lost || input.once) throw readable(error, pair);
-        teller.lost();
+        reporter.lost();
       } finally {
         tree.close();
         // What it was doing it gives up, and leaves no halves.
@@ -113,7 +113,7 @@ export async function sync(context: Context, input: SyncInput): Promise<number |
   } catch (error) {
     throw readable(error, pair);
   } finally {
-    teller.end();
+    reporter.end();
     (local as Tree | null)?.close();
     (remoteTree as Tree | null)?.close();
     sessions.close();
@@ -166,7 +166,7 @@ async function findLocalRoot(
   const real = await realPathOfMissing(path);
   const pair = pairOf(real);
   if (openState(context.env, pair).read().size > 0 && !input.allowEmpty && !input.forget)
-    throw emptied(`${path} is gone`, pair);
+    throw sideEmptied(`${path} is gone`, pair);
   return { path: real, exists: false };
 }
 
@@ -186,7 +186,7 @@ async function openLocal(context: Context, { path, exists }: LocalRoot, dryRun: 
 }
 
 async function openRemote(
-  sessions: ReturnType<typeof keepSession>,
+  sessions: ReturnType<typeof maintainSession>,
   root: string,
   create: boolean,
 ): Promise<Tree> {
@@ -220,7 +220,7 @@ function refuse(): Promise<never> {
 function readable(error: unknown, pair: Pair): unknown {
   const there = `${pair.workspace}:${pair.remote}`;
   if (error instanceof EmptiedError)
-    return emptied(`${error.side === 'local' ? pair.local : there} is empty all of a sudden`, pair);
+    return sideEmptied(`${error.side === 'local' ? pair.local : there} is empty all of a sudden`, pair);
   if (toFailure(error).code === 'target-invalid')
     return new Failure('agent-too-old', `The agent of ${pair.workspace} cannot keep folders in step yet.`, {
       exitCode: exitCodes.conflict,
@@ -229,7 +229,7 @@ function readable(error: unknown, pair: Pair): unknown {
       cause: error,
     });
   if (!(error instanceof TreeError)) return error;
-  if (error.code === 'root-missing') return emptied(error.message, pair);
+  if (error.code === 'root-missing') return sideEmptied(error.message, pair);
   const { path } = (error.cause ?? {}) as NodeJS.ErrnoException;
   return new Failure('sync-failed', 'The folders cannot be kept in step.', {
     exitCode: error.code === 'disconnected' ? exitCodes.unreachable : exitCodes.failure,
@@ -239,13 +239,13 @@ function readable(error: unknown, pair: Pair): unknown {
   });
 }
 
-const neither = (pair: Pair) =>
+const noFolderOnEitherSide = (pair: Pair) =>
   new Failure('file-not-found', `Neither ${pair.local} nor ${pair.workspace}:${pair.remote} exists.`, {
     exitCode: exitCodes.notFound,
     hint: 'Check both paths; a folder that exists on one side is made on the other.',
   });
 
-const notMade = (error: unknown, pair: Pair) =>
+const folderNotCreated = (error: unknown, pair: Pair) =>
   new Failure('sync-failed', `${pair.workspace}:${pair.remote} cannot be made.`, {
     detail: 'The file system there does not take a new folder at this path.',
     hint: 'Name a folder in the home, or one that exists.',
@@ -253,7 +253,7 @@ const notMade = (error: unknown, pair: Pair) =>
   });
 
 /** A folder that has lost everything is not taken for one in which everything was deleted. */
-const emptied = (what: string, pair: Pair) =>
+const sideEmptied = (what: string, pair: Pair) =>
   new Failure('sync-emptied', `${what}.`, {
     exitCode: exitCodes.conflict,
     detail: `The other side still has its files; they were not deleted.`,

@@ -15,7 +15,7 @@ interface Fields {
   role: string | undefined;
 }
 
-const given = (fields: Fields) => ({
+const definedFields = (fields: Fields) => ({
   ...(fields.name !== undefined && { name: fields.name }),
   ...(fields.email !== undefined && { email: fields.email === '' ? null : fields.email }),
   ...(fields.role !== undefined && { role: fields.role as Role }),
@@ -30,7 +30,7 @@ export async function create(
     ? (await readSecrets(context, `Password for ${input.username}`))[0]
     : undefined;
   const user = await client.call(createUser, {
-    body: { username: input.username, ...given(input), ...(password !== undefined && { password }) },
+    body: { username: input.username, ...definedFields(input), ...(password !== undefined && { password }) },
     idempotencyKey: randomUUID(),
   });
   if (context.out.json) context.out.printJson(user);
@@ -93,7 +93,7 @@ export async function update(
 ): Promise<number | undefined> {
   if (input.suspend && input.activate) throw usage('--suspend and --activate say different things.');
   const body = {
-    ...given(input),
+    ...definedFields(input),
     ...(input.suspend && { status: 'suspended' as const }),
     ...(input.activate && { status: 'active' as const }),
   };

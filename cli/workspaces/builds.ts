@@ -27,7 +27,7 @@ export async function builds(
       { title: 'STATUS', cell: (row, c) => paintBuildStatus(row.status, c) },
       { title: 'TEMPLATE', cell: (row) => `v${row.templateVersion}` },
       { title: 'BY', cell: (row) => row.initiator },
-      { title: 'TOOK', cell: tookOf },
+      { title: 'TOOK', cell: buildDuration },
       { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
       {
         title: 'REASON',
@@ -41,7 +41,7 @@ export async function builds(
   return undefined;
 }
 
-function tookOf(build: Build): string {
+function buildDuration(build: Build): string {
   return build.finishedAt ? duration(Date.parse(build.finishedAt) - Date.parse(build.createdAt)) : '';
 }
 

@@ -19,19 +19,19 @@ import { type Failure, toFailure } from '../failure.ts';
 import { askForMissing, readParameters } from './parameters.ts';
 import { pathRef } from './reference.ts';
 
-interface Several {
+interface Workspaces {
   workspaces: string[];
   wait: boolean;
 }
 
-type Ask = (client: Client, reference: string) => Promise<Build | undefined>;
+type BuildRequest = (client: Client, reference: string) => Promise<Build | undefined>;
 
 /** Asks for a build of each workspace, all at once, and waits for them; one that fails does not stop the others. */
 async function change(
   context: Context,
-  { workspaces, wait }: Several,
+  { workspaces, wait }: Workspaces,
   words: { under: string; done: string; already?: (name: string) => string },
-  ask: Ask,
+  ask: BuildRequest,
 ): Promise<number> {
   const { out } = context;
   const client = await context.client({ patienceMs: wait ? askPatienceMs : 5_000 });
@@ -69,19 +69,19 @@ async function change(
   return 0;
 }
 
-export function start(context: Context, input: Several) {
+export function start(context: Context, input: Workspaces) {
   return change(context, input, { under: 'starting', done: 'running' }, (client, reference) =>
     client.call(startWorkspace, { params: { workspace: pathRef(reference) }, idempotencyKey: randomUUID() }),
   );
 }
 
-export function stop(context: Context, input: Several) {
+export function stop(context: Context, input: Workspaces) {
   return change(context, input, { under: 'stopping', done: 'stopped' }, (client, reference) =>
     client.call(stopWorkspace, { params: { workspace: pathRef(reference) }, idempotencyKey: randomUUID() }),
   );
 }
 
-export function restart(context: Context, input: Several) {
+export function restart(context: Context, input: Workspaces) {
   return change(context, input, { under: 'restarting', done: 'running' }, (client, reference) =>
     client.call(restartWorkspace, {
       params: { workspace: pathRef(reference) },
@@ -90,7 +90,7 @@ export function restart(context: Context, input: Several) {
   );
 }
 
-interface UpdateInput extends Several {
+interface UpdateInput extends Workspaces {
   param: string[];
   paramFile: string | undefined;
   force: boolean;
@@ -134,7 +134,7 @@ async function readChanges(
   return isChanged || Object.keys(asked).length > 0 ? { ...given, ...asked } : undefined;
 }
 
-export async function remove(context: Context, input: Several & { yes: boolean; discardHome: boolean }) {
+export async function remove(context: Context, input: Workspaces & { yes: boolean; discardHome: boolean }) {
   if (!input.yes) await confirmRemoval(context, input);
   return change(context, input, { under: 'being deleted', done: 'deleted' }, (client, reference) =>
     client.call(deleteWorkspace, {
@@ -145,7 +145,7 @@ export async function remove(context: Context, input: Several & { yes: boolean; 
 }
 
 /** Asks, once all of them are known to exist. */
-async function confirmRemoval(context: Context, input: Several & { discardHome: boolean }): Promise<void> {
+async function confirmRemoval(context: Context, input: Workspaces & { discardHome: boolean }): Promise<void> {
   const client = await context.client();
   await Promise.all(
     input.workspaces.map((name) => client.call(getWorkspace, { params: { workspace: pathRef(name) } })),

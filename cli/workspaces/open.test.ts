@@ -3,15 +3,15 @@ import { listPorts } from '@cde/api/ports.ts';
 import { getTemplate } from '@cde/api/templates.ts';
 import { createWorkspace, getWorkspace, renameWorkspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { makeStandIn, makeTestHome, Refusal, type StandIn, type TestHome } from '../testing.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { template, workspace } from '../testing-objects.ts';
 
 let home: TestHome;
-let server: StandIn;
+let server: FakeServer;
 let env: Record<string, string>;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await makeStandIn();
+  server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
   server.on(getWorkspace, ({ params }) =>
     workspace(params.workspace === 'bob~api' ? { owner: 'bob', name: 'api' } : {}),

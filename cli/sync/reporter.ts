@@ -7,7 +7,7 @@ import type { Action, SideName } from './reconcile.ts';
 import type { Pair, Status } from './state.ts';
 
 /** More than that at once are told as a number, not one by one. */
-const mostLines = 20;
+const maxListedActions = 20;
 /** The other side may make up any number of problems; those beyond are counted. */
 const maxProblemLines = 200;
 /** Actions come in bursts: how long to collect before they are told. */
@@ -16,7 +16,7 @@ const collectMs = 200;
 const arrow: Record<SideName, string> = { local: '←', remote: '→' };
 
 /** Says what a sync does: lines for a person, or a JSON object for each event. */
-export function makeTeller({ out }: Context, pair: Pair, status: Status) {
+export function makeReporter({ out }: Context, pair: Pair, status: Status) {
   let waiting: Action[] = [];
   let timer: NodeJS.Timeout | undefined;
   let problemLines = 0;
@@ -26,7 +26,7 @@ export function makeTeller({ out }: Context, pair: Pair, status: Status) {
     timer = undefined;
     const actions = waiting;
     waiting = [];
-    if (actions.length <= mostLines) for (const action of actions) out.print(lineOf(action));
+    if (actions.length <= maxListedActions) for (const action of actions) out.print(lineOf(action));
     else
       for (const side of ['remote', 'local'] as const) {
         const mine = actions.filter((action) => action.side === side);

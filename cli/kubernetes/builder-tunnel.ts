@@ -8,18 +8,23 @@ import { getBuilder } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { clean } from '../output.ts';
-import { keepSession, type Sessions } from '../ssh/sessions.ts';
+import { maintainSession, type Sessions } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** A builder whose node pulls its image for the first time takes a while. */
-const mostWaitMs = 10 * 60_000;
+const maxWaitMs = 10 * 60_000;
 const pollMs = 1_000;
 /** The nodes hear of a pod that is ready a moment after the API server. */
 const endpointMs = 10_000;
-const notThere = new Set(['target-refused', 'target-not-found', 'target-timeout', 'target-unreachable']);
+const unreachableCodes = new Set([
+  'target-refused',
+  'target-not-found',
+  'target-timeout',
+  'target-unreachable',
+]);
 
 /** The builder of a workspace, as if it ran here. */
-export interface BuilderLine {
+export interface BuilderTunnel {
   /** `unix:///…/buildkit.sock`: what BUILDKIT_HOST takes. */
   url: string;
   /** Waits until the builder takes connections; starts the workspace if it may. Rejects with what keeps it. */
@@ -33,10 +38,10 @@ export interface BuilderLine {
  * Opens a socket in `folder`, which only this user may enter, that leads to the builder through the session of the
  * workspace. Nothing is opened or started before somebody connects or asks for `ready`.
  */
-export async function openBuilderLine(
+export async function openBuilderTunnel(
   context: Context,
   input: { workspace: string; builder: BuilderAddress; folder: string; start: boolean },
-): Promise<BuilderLine> {
+): Promise<BuilderTunnel> {
   const { builder, workspace } = input;
   let sessions: Sessions | null = null;
   let readying: Promise<void> | null = null;
@@ -45,7 +50,7 @@ export async function openBuilderLine(
   const done = { sentBytes: 0, receivedBytes: 0 };
 
   const session = () => {
-    sessions ??= keepSession(context, workspace, input.start);
+    sessions ??= maintainSession(context, workspace, input.start);
     return sessions.get();
   };
   function ready(): Promise<void> {
@@ -73,7 +78,7 @@ export async function openBuilderLine(
         const target = { kind: 'tcp', host: builder.host, port: builder.port } as const;
         return await splice(socket, await (await session()).open(target));
       } catch (error) {
-        if (!notThere.has(toFailure(error).code) || performance.now() > until) throw error;
+        if (!unreachableCodes.has(toFailure(error).code) || performance.now() > until) throw error;
         await delay(250, undefined, { signal: context.signal });
       }
   }
@@ -130,7 +135,7 @@ async function listen(server: Server, folder: string): Promise<string> {
 
 async function waitUntilReady(context: Context, workspace: string): Promise<void> {
   const client = await context.client();
-  const until = performance.now() + mostWaitMs;
+  const until = performance.now() + maxWaitMs;
   let said = '';
   for (;;) {
     const { ready, reason } = await client.call(getBuilder, { params: { workspace: pathRef(workspace) } });

@@ -9,7 +9,7 @@ const optionOf: Record<string, string> = {
 };
 
 /** What a person wrote that became this field of a request: `NAME`, `--days`, `--param cpus`; else the field itself. */
-function wordOf(command: Command, path: string): string {
+function commandLineName(command: Command, path: string): string {
   const [field = '', second] = path.split('.');
   if (field === 'parameters' && 'param' in command.options) return second ? `--param ${second}` : '--param';
   for (const key of [field, optionOf[field]]) {
@@ -26,13 +26,13 @@ function wordOf(command: Command, path: string): string {
  * A refusal of the API in the words of the command line: which argument or option is wrong, instead of a field of a
  * request that the person never wrote.
  */
-export function inWordsOf(command: Command, failure: Failure): Failure {
+export function toCommandLineTerms(command: Command, failure: Failure): Failure {
   const { issues } = failure;
   if (!issues?.length || !['bad-request', 'parameters-invalid'].includes(failure.code)) return failure;
   const isParameters = failure.code === 'parameters-invalid';
   const renamed = issues.map((issue) => ({
     ...issue,
-    path: wordOf(
+    path: commandLineName(
       command,
       isParameters && 'param' in command.options
         ? `parameters.${issue.path.replace(/^parameters\./, '')}`

@@ -2,7 +2,7 @@
 export const openingVariable = 'CDE_SSH_OPENING';
 
 /** Takes it out of the environment, so that no child inherits it; opening.ts reads it. */
-export function takeHandedDown(env: NodeJS.ProcessEnv): string | undefined {
+export function takeHandover(env: NodeJS.ProcessEnv): string | undefined {
   const text = env[openingVariable];
   delete env[openingVariable];
   return text || undefined;
