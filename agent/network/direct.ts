@@ -1,11 +1,7 @@
 import type { AgentManifest } from '@cde/api/agent.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import {
-  type DirectListener,
-  formatAddress,
-  listenDirect,
-  ownAddresses,
-} from '@cde/tunnel/paths/direct-tcp.ts';
+import { formatAddress, ownAddresses } from '@cde/tunnel/network/addresses.ts';
+import { type DirectListener, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import type { Path } from '@cde/tunnel/pipe/path.ts';
 
 export interface DirectEndpoint {

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { ownAddresses } from '@cde/tunnel/paths/direct-tcp.ts';
+import { ownAddresses } from '@cde/tunnel/network/addresses.ts';
 import type { RttCache } from '@cde/tunnel/selection/measure.ts';
 import { configDir } from '../config.ts';
 import { writeAtomically } from '../files.ts';

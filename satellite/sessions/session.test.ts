@@ -266,7 +266,7 @@ describe('a session that means to come back', () => {
     for (const user of relay.users()) relay.endUser(user);
     expect((await session.closed).reason).toBe('access-ended');
     expect((await agent.sessions[0]!.closed).reason).toBe('access-ended');
-    expect(agent.reception.stats()).toEqual({ sessions: 0, waiting: 0 });
+    expect(agent.reception.stats()).toMatchObject({ sessions: 0, waiting: 0 });
     expect(told).toEqual([]);
   });
 

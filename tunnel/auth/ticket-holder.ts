@@ -1,6 +1,15 @@
 import type { TicketReply } from '@cde/api/workspaces.ts';
 import { TunnelError } from '../errors.ts';
-import type { TicketSatellite } from '../selection/measure.ts';
+
+/** A satellite as tickets name it. */
+export interface TicketSatellite {
+  name: string;
+  url: string;
+  /** The agent's round trip to it, if known. */
+  agentRttMs?: number | null | undefined;
+  /** HOST:PORT of its STUN server. */
+  stun?: string | undefined;
+}
 
 export type Ticket = Pick<TicketReply, 'ticket' | 'agentKey'> & {
   satellites: readonly TicketSatellite[];

@@ -1,4 +1,5 @@
 import { lookup as dnsLookup, type LookupAddress, type LookupOptions } from 'node:dns';
+import { networkInterfaces } from 'node:os';
 import ipaddr from 'ipaddr.js';
 
 /** Cloud metadata services, which hand out machine credentials, at addresses that are not link-local. */
@@ -77,4 +78,20 @@ export function lookupAllowed(
     if (options.all) return callback(null, found);
     callback(null, found[0]!.address, found[0]!.family);
   });
+}
+
+/** HOST:PORT, with brackets around an IPv6 address. */
+export function formatAddress(host: string, port: number): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+/** This machine's addresses that other machines can reach, IPv4 first. Omits loopback and link-local ones. */
+export function ownAddresses(interfaces = networkInterfaces()): string[] {
+  const all = Object.values(interfaces)
+    .flatMap((each) => each ?? [])
+    .filter(({ internal, address }) => !internal && !isForbiddenAddress(address));
+  return [
+    ...all.filter(({ family }) => family === 'IPv4'),
+    ...all.filter(({ family }) => family === 'IPv6'),
+  ].map(({ address }) => address);
 }

@@ -1,8 +1,7 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
-import { networkInterfaces } from 'node:os';
 import { TunnelError } from '../errors.ts';
 import { type Log, silentLog } from '../log.ts';
-import { isForbiddenAddress, lookupAllowed } from '../network/addresses.ts';
+import { formatAddress, lookupAllowed } from '../network/addresses.ts';
 import { watchLocalAddress } from '../network/local-address.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
@@ -157,11 +156,6 @@ function reasonOf(error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoExceptio
   }
 }
 
-/** HOST:PORT, an IPv6 address in brackets. */
-export function formatAddress(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
 export interface DirectListener {
   readonly port: number;
   /** Stops listening, and turns away those who have not proved themselves; paths in use go on. */
@@ -232,15 +226,4 @@ export async function listenDirect(
       for (const socket of unauthenticated.keys()) socket.destroy();
     },
   };
-}
-
-/** This machine's addresses that another may reach, IPv4 first; link-local ones lead nowhere. */
-export function ownAddresses(interfaces = networkInterfaces()): string[] {
-  const all = Object.values(interfaces)
-    .flatMap((each) => each ?? [])
-    .filter(({ internal, address }) => !internal && !isForbiddenAddress(address));
-  return [
-    ...all.filter(({ family }) => family === 'IPv4'),
-    ...all.filter(({ family }) => family === 'IPv6'),
-  ].map(({ address }) => address);
 }

@@ -1,8 +1,8 @@
 import type { Duplex } from 'node:stream';
 import { TunnelError } from '../errors.ts';
+import { formatAddress } from '../network/addresses.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
-import { formatAddress } from './direct-tcp.ts';
 import {
   describe,
   formatIce,

@@ -21,7 +21,7 @@ export function resumeSecret(socket: TLSSocket): ResumeSecret {
   return { id: bytes.subarray(0, 16), key: bytes.subarray(16) };
 }
 
-const kinds = { ask: 1, answer: 2, confirm: 3, hold: 4, onSwitchRequest: 5 } as const;
+const kinds = { request: 1, answer: 2, confirm: 3, hold: 4, onSwitchRequest: 5 } as const;
 const nonceBytes = 16;
 /** Requests from a client that is not yet authenticated; it needs a few to measure the path. */
 const maxRequests = 16;
@@ -72,7 +72,7 @@ export interface ResumeHandshake {
    * trip, or with a refusal if the agent says that the session is over. If the path fails it is dropped and this
    * rejects. One request at a time.
    */
-  ask(position: number): Promise<{ agentPosition: number; rttMs: number } | { refusal: TunnelError }>;
+  request(position: number): Promise<{ agentPosition: number; rttMs: number } | { refusal: TunnelError }>;
   /** After an answer: moves the session to this path. The link then belongs to the pipe. Throws if it has broken. */
   confirm(): void;
   /** After an answer: the agent keeps the path in reserve and answers further requests. */
@@ -133,7 +133,7 @@ export function makeResumeHandshake(
 
   return {
     link,
-    ask: (position) =>
+    request: (position) =>
       new Promise((resolve, reject) => {
         if (over) return reject(over);
         const clientNonce = randomBytes(nonceBytes);
@@ -171,7 +171,7 @@ export function makeResumeHandshake(
             reject(error);
           },
         };
-        link.path.send(frameOf(kinds.ask, position, secret.id, clientNonce));
+        link.path.send(frameOf(kinds.request, position, secret.id, clientNonce));
       }),
     confirm() {
       prove(kinds.confirm, 'client');
@@ -188,7 +188,7 @@ export function makeResumeHandshake(
 
 /** The id of the session that a RESUME asks for, in hex; throws `frame-malformed`. */
 export function requestedSessionId(frame: Frame): string {
-  return payloadOf(frame, kinds.ask, 16 + nonceBytes).toString('hex', 0, 16);
+  return payloadOf(frame, kinds.request, 16 + nonceBytes).toString('hex', 0, 16);
 }
 
 /** Asks the client to move to this reserve. Only a hint, so it is not authenticated. */
@@ -216,7 +216,7 @@ export function serveResume(
   },
 ): void {
   let agreed: Agreement | undefined;
-  let asks = 0;
+  let requests = 0;
   const fail = (error: TunnelError) => {
     link.path.send(closeFrame(error.code));
     link.drop();
@@ -228,13 +228,13 @@ export function serveResume(
       throw new TunnelError('resume-proof-invalid');
     return agreed;
   };
-  const answer = (ask: Frame) => {
-    if (requestedSessionId(ask) !== secret.id.toString('hex') || ++asks > maxRequests)
+  const answer = (request: Frame) => {
+    if (requestedSessionId(request) !== secret.id.toString('hex') || ++requests > maxRequests)
       throw new TunnelError('frame-malformed', 'not a RESUME for this session');
     agreed = {
-      clientNonce: Buffer.from(payloadOf(ask, kinds.ask, 16 + nonceBytes).subarray(16)),
+      clientNonce: Buffer.from(payloadOf(request, kinds.request, 16 + nonceBytes).subarray(16)),
       agentNonce: randomBytes(nonceBytes),
-      clientPosition: (ask as Extract<Frame, { type: 'resume' }>).position,
+      clientPosition: (request as Extract<Frame, { type: 'resume' }>).position,
       agentPosition: position(),
     };
     link.path.send(
@@ -244,11 +244,11 @@ export function serveResume(
   link.listen({
     frame(frame) {
       switch (kindOf(frame)) {
-        case kinds.ask:
+        case kinds.request:
           return answer(frame);
         case kinds.hold:
           checked(frame, kinds.hold, 'client holds');
-          asks = Number.NEGATIVE_INFINITY;
+          requests = Number.NEGATIVE_INFINITY;
           return events.hold();
         default: {
           const { clientPosition, agentPosition } = checked(frame, kinds.confirm, 'client');

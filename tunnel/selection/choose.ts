@@ -1,79 +1,74 @@
 import type { PathKind } from '../pipe/path.ts';
+import { type PathId, pathKey } from './path-id.ts';
 
 /**
- * Which of several paths a session should be on, as a state machine without any I/O or time of its own:
- * steer.ts measures, asks, and moves. Measurements are round trips in milliseconds, `at` is milliseconds that
- * only go forward.
+ * Decides which path a session should use: a state machine without I/O or time of its own; steer.ts measures, asks it
+ * and moves. Measurements are round trips in milliseconds, `at` is monotonic milliseconds.
  *
- * It moves when another path has been better in three rounds running, by 10 ms or 10 %; or, for direct-tcp,
- * when it is no slower than the relay, since it spares a satellite. direct-udp has to be better by more, and is left for
- * less: what it carries is no match for the kernel's TCP (bench/loss.ts, 20 ms each way: a third of it on a clean line, a
- * twentieth where one packet in a thousand is lost). Never soon after the last move, and later each time.
+ * It moves when another path was better by 10 ms or 10 % in three consecutive rounds. direct-tcp only has to be no
+ * slower than the relay, since it spares a satellite. direct-udp has to be better by more, and is left for less,
+ * because SCTP carries far less than the kernel's TCP (bench/loss.ts, 20 ms each way: a third on a clean line, a
+ * twentieth with 0.1 % loss). Moves keep a minimum distance, which grows with each move.
  */
 export interface Chooser {
-  /** The paths there are now. What is known of others is forgotten, but for the active one. */
-  offer(candidates: readonly Candidate[]): void;
-  /** A measurement; null where the path could not be had. */
-  sample(id: string, rttMs: number | null, at: number): void;
-  /** The session is on that path now: moved there by choice, or where it opened or went on after a loss. */
-  use(id: string, at: number, by: 'choice' | 'need'): void;
-  /** The path broke, or could not be moved to: it is left alone for a while, longer each time. */
-  failed(id: string, at: number): void;
-  /** To be asked once after each round of measurements. */
+  /** Sets the available paths. Others are forgotten, except the active one. */
+  offer(candidates: readonly PathId[]): void;
+  /** Records a measurement; null if the path is not available. */
+  sample(id: PathId, rttMs: number | null, at: number): void;
+  /** The session now uses this path: by choice, or because it opened or resumed there. */
+  use(id: PathId, at: number, by: 'choice' | 'need'): void;
+  /** The path broke or could not be moved to. It is held off, longer each time. */
+  failed(id: PathId, at: number): void;
+  /** Call once after each round of measurements. */
   decide(at: number): Decision;
-  /** The round trip that is expected of a path; undefined while it is not known. */
-  rtt(id: string): number | undefined;
-  /** All paths that may be tried now, the best first, those not measured after all others. */
-  ranking(at: number): string[];
-  /** The network is another: what was measured counts no more. */
+  /** The expected round trip of a path, if known. */
+  rtt(id: PathId): number | undefined;
+  /** All paths that may be tried now, best first, unmeasured ones last. */
+  ranking(at: number): PathId[];
+  /** Discards all measurements, because the network changed. */
   forget(): void;
 }
 
-export interface Candidate {
-  id: string;
-  kind: PathKind;
-}
-
 export type Decision =
-  /** `direct`: no slower than the relay. `tcp`: hardly slower than UDP, and carries more. */
-  | { move: string; gainMs: number; why: 'faster' | 'direct' | 'tcp' }
+  /** `direct`: no slower than the relay. `tcp`: hardly slower than UDP, with more throughput. */
+  | { move: PathId; gainMs: number; why: 'faster' | 'direct' | 'tcp' }
   | { move: null; why: 'best' | 'too-soon' | 'unproven' | 'not-measured' };
 
-/** A gain that a person at a keyboard may notice. */
+/** A gain that is noticeable while typing. */
 export const gainMs = 10;
-/** Or a tenth, where the whole is little; but less than a busy processor adds is no gain at all. */
+/** Or a tenth of a short round trip, unless that is less than the jitter of a busy CPU. */
 const gainShare = 0.1;
 export const noiseMs = 1;
-/** A way by UDP is better by as much of what TCP takes; or by so much that everybody notices. */
+/** direct-udp must gain this share of the round trip over TCP, or an amount that is always noticeable. */
 const udpGainShare = 0.25;
 const udpGainMs = 30;
-/** So much slower may TCP be for UDP to be left. Less than gainMs: there must be no way around in a circle. */
+/** UDP is left for TCP paths up to this much slower. Less than gainMs, so that moves cannot form a cycle. */
 const tcpLossMs = 5;
-/** One quick sample, or two, is chance. */
+/** Consecutive wins needed: one or two fast samples may be chance. */
 export const rounds = 3;
-/** The least time between two moves by choice, doubled with each within `memoryMs`. */
+/** Minimum time between two moves by choice, doubled with each move within `memoryMs`. */
 export const dwellMs = 30_000;
 export const memoryMs = 600_000;
-/** A path that failed is tried again after this, doubled each time, up to `memoryMs`. */
+/** A failed path is retried after this, doubled each time, up to `memoryMs`. */
 export const retryMs = 30_000;
-/** The median of so many samples is what is expected: one that got stuck in a queue does not count. */
+/** The expected round trip is the median of this many samples, which ignores one that got stuck in a queue. */
 const maxSamples = 5;
 
-interface Known extends Candidate {
+interface KnownPath {
+  id: PathId;
   samples: number[];
-  /** For how many rounds running it has been better than the active one. */
+  /** Consecutive rounds in which it was better than the active path. */
   wins: number;
   failures: number;
   retryAt: number;
 }
 
-/** A path and its round trip. */
 export interface PathRtt {
   kind: PathKind;
   rttMs: number;
 }
 
-/** True when `other` is so much better than `current` that to move is worth it. */
+/** True if `other` is better than `current` by enough to move. */
 export const isBetter = (current: PathRtt, other: PathRtt): boolean => reasonToMove(current, other) !== null;
 
 function reasonToMove(current: PathRtt, other: PathRtt): 'faster' | 'direct' | 'tcp' | null {
@@ -87,7 +82,7 @@ function reasonToMove(current: PathRtt, other: PathRtt): 'faster' | 'direct' | '
 
 const isUdp = ({ kind }: { kind: PathKind }) => kind === 'direct-udp';
 
-/** Of two that are better than the active one. */
+/** Compares two paths that are both better than the active one. */
 function precedes(one: PathRtt, best: PathRtt): boolean {
   if (isUdp(one) && !isUdp(best)) return isBetter(best, one);
   if (!isUdp(one) && isUdp(best)) return !isBetter(one, best);
@@ -95,13 +90,13 @@ function precedes(one: PathRtt, best: PathRtt): boolean {
 }
 
 export function makeChooser(): Chooser {
-  const known = new Map<string, Known>();
+  const known = new Map<string, KnownPath>();
   let offered = new Set<string>();
   let active: string | undefined;
-  /** When it moved by choice, of late. */
+  /** Times of recent moves by choice. */
   let moves: number[] = [];
 
-  const median = ({ samples }: Known) =>
+  const median = ({ samples }: KnownPath) =>
     samples.length === 0 ? undefined : [...samples].sort((one, other) => one - other)[samples.length >> 1];
 
   function settleUntil(): number {
@@ -111,32 +106,33 @@ export function makeChooser(): Chooser {
 
   return {
     offer(candidates) {
-      offered = new Set(candidates.map(({ id }) => id));
+      offered = new Set(candidates.map(pathKey));
       forgetWithdrawn();
-      for (const { id, kind } of candidates)
-        if (!known.has(id)) known.set(id, { id, kind, samples: [], wins: 0, failures: 0, retryAt: 0 });
+      for (const id of candidates)
+        if (!known.has(pathKey(id)))
+          known.set(pathKey(id), { id, samples: [], wins: 0, failures: 0, retryAt: 0 });
     },
     sample(id, rttMs, at) {
-      const one = known.get(id);
+      const one = known.get(pathKey(id));
       if (!one) return;
       if (rttMs === null) {
         one.samples = [];
         one.wins = 0;
-        if (id !== active) holdOff(one, at);
+        if (pathKey(id) !== active) holdOff(one, at);
         return;
       }
       one.samples.push(rttMs);
       if (one.samples.length > maxSamples) one.samples.shift();
     },
     use(id, at, by) {
-      active = id;
+      active = pathKey(id);
       forgetWithdrawn();
       for (const one of known.values()) one.wins = 0;
       moves = moves.filter((each) => at - each < memoryMs);
       if (by === 'choice') moves.push(at);
     },
     failed(id, at) {
-      const one = known.get(id);
+      const one = known.get(pathKey(id));
       if (!one) return;
       one.wins = 0;
       holdOff(one, at);
@@ -149,30 +145,30 @@ export function makeChooser(): Chooser {
         for (const one of known.values()) one.wins = 0;
         return { move: null, why: 'not-measured' };
       }
-      // It has served since it failed last.
+      // It has worked for long since it last failed.
       if (current.failures > 0 && at - current.retryAt > memoryMs) current.failures = 0;
-      const here: PathRtt = { kind: current.kind, rttMs: now };
-      let best: (PathRtt & { id: string }) | undefined;
+      const here: PathRtt = { kind: current.id.kind, rttMs: now };
+      let best: (PathRtt & { id: PathId }) | undefined;
       let unproven = false;
       for (const one of known.values()) {
         const rttMs = median(one);
-        const way = rttMs === undefined ? undefined : { id: one.id, kind: one.kind, rttMs };
-        const better = way && one !== current && one.retryAt <= at && isBetter(here, way);
+        const other = rttMs === undefined ? undefined : { id: one.id, kind: one.id.kind, rttMs };
+        const better = other && one !== current && one.retryAt <= at && isBetter(here, other);
         one.wins = better ? one.wins + 1 : 0;
         if (!better) continue;
         if (one.wins < rounds) unproven = true;
-        else if (!best || precedes(way, best)) best = way;
+        else if (!best || precedes(other, best)) best = other;
       }
       if (!best) return { move: null, why: unproven ? 'unproven' : 'best' };
       if (at < settleUntil()) return { move: null, why: 'too-soon' };
       return { move: best.id, gainMs: now - best.rttMs, why: reasonToMove(here, best)! };
     },
     rtt(id) {
-      const one = known.get(id);
+      const one = known.get(pathKey(id));
       return one && median(one);
     },
     ranking(at) {
-      const order = (one: Known) => median(one) ?? Number.POSITIVE_INFINITY;
+      const order = (one: KnownPath) => median(one) ?? Number.POSITIVE_INFINITY;
       return [...known.values()]
         .filter((one) => one.retryAt <= at)
         .sort((one, other) => (order(one) === order(other) ? 0 : order(one) - order(other)))
@@ -184,12 +180,12 @@ export function makeChooser(): Chooser {
     },
   };
 
-  /** The active one stays, for what is better than it; once it is left there is no way back. */
+  /** The active path stays as the basis for comparison; once it is left it cannot be chosen again. */
   function forgetWithdrawn(): void {
-    for (const id of known.keys()) if (!offered.has(id) && id !== active) known.delete(id);
+    for (const key of known.keys()) if (!offered.has(key) && key !== active) known.delete(key);
   }
 
-  function holdOff(one: Known, at: number): void {
+  function holdOff(one: KnownPath, at: number): void {
     one.retryAt = at + Math.min(memoryMs, retryMs * 2 ** one.failures);
     one.failures++;
   }

@@ -1,5 +1,6 @@
 import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
 import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import type { TicketSatellite } from '../auth/ticket-holder.ts';
 import { TunnelError } from '../errors.ts';
 import { proxyAgent } from '../network/proxy.ts';
 import { relayPaths } from '../paths/relay-protocol.ts';
@@ -88,15 +89,6 @@ export function probeOnce(url: URL, agent: HttpAgent, signal: AbortSignal): Prom
     );
     request.end();
   });
-}
-
-/** As a ticket names it; `agentRttMs` is the agent's own round trip there, where it is known. */
-export interface TicketSatellite {
-  name: string;
-  url: string;
-  agentRttMs?: number | null | undefined;
-  /** HOST:PORT of its STUN server. */
-  stun?: string | undefined;
 }
 
 export interface RankedSatellite {

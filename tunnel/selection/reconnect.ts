@@ -6,138 +6,136 @@ import type { SocketTimes } from '../paths/socket.ts';
 import type { PathKind } from '../pipe/path.ts';
 import type { Pipe } from '../pipe/pipe.ts';
 import type { ResumeHandshake } from '../pipe/resume.ts';
+import type { PathId } from './path-id.ts';
 
 export interface ReconnectOptions extends Pick<TicketReply, 'agentKey'>, SocketTimes {
   /** How long to look for a path before the session ends with `session-abandoned`; default 8 h. */
   waitMs?: number;
   /**
-   * `lost`: the path broke, and why. `resumed`: it goes on over another, after so many milliseconds. The
-   * reason is that of the loss both times.
+   * Called with `lost` when the path breaks, and with `resumed` when the session continues over another one after
+   * `afterMs`. The reason is that of the loss both times.
    */
   onPath?: (state: 'lost' | 'resumed', reason: TunnelError, afterMs: number) => void;
   clock?: Clock;
 }
 
-/** A way to the agent that may be tried. */
+/** A way to connect to the agent. */
 export interface Route {
-  /** Kind and `via` in one. */
-  id: string;
+  id: PathId;
   kind: PathKind;
   /** As Path.via. */
   via: string;
-  /** Opens a path there, or hands out one that waits in reserve. */
-  contact(signal: AbortSignal): Promise<ResumeHandshake>;
+  /** Opens a path, or hands out one that is held in reserve. */
+  connect(signal: AbortSignal): Promise<ResumeHandshake>;
 }
 
-/** Who knows the ways to the agent. */
+/** Knows the routes to the agent. */
 export interface RouteProvider {
-  /** The path is lost, and why. */
+  /** The session lost its path. */
   lost(reason: TunnelError): void;
-  /** Where to try, best first: asked anew for each attempt. */
+  /** Routes to try, best first; called for each attempt. */
   routes(): Route[];
-  /** It goes on there, after so many milliseconds without a path. */
+  /** The session continues over this route, after so many milliseconds without a path. */
   resumed(route: Route, afterMs: number): void;
 }
 
-/** As long as the agent waits by default. */
+/** Matches the agent's default. */
 export const defaultWaitMs = 8 * 3600_000;
 
-/** A person sits before it: no longer pause than this between two attempts. */
+/** Somebody is waiting, so the backoff between attempts stays short. */
 const maxDelayMs = 5_000;
 
-/** A path that lived this long was good: the next is dialled at once. Else a bad one would be dialled in a loop. */
+/** After a path that lived this long, reconnect immediately; after a shorter one back off, to not dial in a loop. */
 const stableAfterMs = 5_000;
 
 /**
- * Lets the pipe of a client's session outlive its path: dials again at once, then with growing pauses, until
- * the session goes on or is over. `ended` gets the reason when it is; `known` tells whether the agent has
- * ever accepted it.
+ * Lets the pipe of a client's session survive the loss of its path: reconnects immediately, then with growing delays,
+ * until the session resumes or ends. `onEnd` receives the reason; `isAccepted` tells whether the agent has ever
+ * accepted the session.
  */
 export function reconnectPipe(
   pipe: Pipe,
   options: ReconnectOptions & {
     tickets: TicketHolder;
-    guide: RouteProvider;
+    routeProvider: RouteProvider;
     onEnd: (error: TunnelError) => void;
     isAccepted: () => boolean;
   },
 ): void {
-  const { clock = systemClock, guide, tickets } = options;
-  const over = new AbortController();
+  const { clock = systemClock, routeProvider, tickets } = options;
+  const ended = new AbortController();
   let failures = 0;
-  let foundAt = clock.now();
-  pipe.once('close', () => over.abort());
+  let connectedAt = clock.now();
+  pipe.once('close', () => ended.abort());
   pipe.enableResume({ waitMs: options.waitMs ?? defaultWaitMs, lost: (reason) => void reconnect(reason) });
 
   async function reconnect(reason: TunnelError): Promise<void> {
     const lostAt = clock.now();
-    failures = lostAt - foundAt < stableAfterMs ? failures + 1 : 0;
-    // A process must not end for want of anything to do while it waits.
-    const hold = setInterval(() => {}, 2 ** 30);
+    failures = lostAt - connectedAt < stableAfterMs ? failures + 1 : 0;
+    // Keeps the process alive: without a path nothing else may.
+    const keepAlive = setInterval(() => {}, 2 ** 30);
     try {
-      guide.lost(reason);
+      routeProvider.lost(reason);
       options.onPath?.('lost', reason, 0);
       for (let attempt = 0; ; attempt++, failures++) {
-        if (failures > 0) await clock.sleep(backoff(failures, clock.random, maxDelayMs), over.signal);
-        if (over.signal.aborted) return;
-        if (attempt > 0 && !(await renew())) return;
-        for (const route of guide.routes()) {
+        if (failures > 0) await clock.sleep(backoff(failures, clock.random, maxDelayMs), ended.signal);
+        if (ended.signal.aborted) return;
+        if (attempt > 0 && !(await renewTicket())) return;
+        for (const route of routeProvider.routes()) {
           if (await resumeOver(route, reason)) {
             if (pipe.destroyed) return;
-            foundAt = clock.now();
-            guide.resumed(route, foundAt - lostAt);
-            options.onPath?.('resumed', reason, foundAt - lostAt);
+            connectedAt = clock.now();
+            routeProvider.resumed(route, connectedAt - lostAt);
+            options.onPath?.('resumed', reason, connectedAt - lostAt);
             return;
           }
-          if (over.signal.aborted) return;
+          if (ended.signal.aborted) return;
         }
       }
     } finally {
-      clearInterval(hold);
+      clearInterval(keepAlive);
     }
   }
 
-  /** False when the session is over. Without an answer the old ticket has to do. */
-  async function renew(): Promise<boolean> {
+  /** Returns false if the session has ended. If the server does not answer, the old ticket has to do. */
+  async function renewTicket(): Promise<boolean> {
     try {
       await tickets.renew();
     } catch (error) {
       if (error instanceof TunnelError) options.onEnd(error);
     }
-    return !over.signal.aborted;
+    return !ended.signal.aborted;
   }
 
-  /** True when the pipe goes on, or is over; false when this route does not serve now. */
+  /** Returns true if the pipe resumed or ended, false if another route should be tried. */
   async function resumeOver(route: Route, lost: TunnelError): Promise<boolean> {
     try {
-      const refusal = await switchPipe(pipe, await route.contact(over.signal));
+      const refusal = await switchPipe(pipe, await route.connect(ended.signal));
       if (refusal?.code === 'path-forbidden') return false;
-      if (refusal) options.onEnd(meaning(refusal, lost));
+      if (refusal) options.onEnd(endReason(refusal, lost));
       return true;
     } catch (error) {
-      // Any other is for the next route, or the next attempt.
-      const over = error instanceof TunnelError && error.code === 'access-ended';
-      if (over) options.onEnd(error);
-      return over;
+      const isFinal = error instanceof TunnelError && error.code === 'access-ended';
+      if (isFinal) options.onEnd(error);
+      return isFinal;
     }
   }
 
-  function meaning(refusal: TunnelError, lost: TunnelError): TunnelError {
+  function endReason(refusal: TunnelError, lost: TunnelError): TunnelError {
     if (refusal.code !== 'session-unknown') return refusal;
-    // Before it was accepted the agent has nothing to know: what counts is why the path broke.
+    // An agent cannot know a session that it never accepted; then the reason is why the path broke.
     return options.isAccepted() ? new TunnelError('agent-restarted') : lost;
   }
 }
 
 /**
- * Lets the pipe go on over the path of a contact. Resolves to null then, or to the agent's refusal; rejects when
- * the path does not serve.
+ * Moves the pipe to the path of a handshake. Resolves to null, or to the agent's refusal; rejects if the path fails.
  */
-export async function switchPipe(pipe: Pipe, contact: ResumeHandshake): Promise<TunnelError | null> {
-  const said = pipe.expected;
-  const answer = await contact.ask(said);
+export async function switchPipe(pipe: Pipe, handshake: ResumeHandshake): Promise<TunnelError | null> {
+  const announced = pipe.expected;
+  const answer = await handshake.request(announced);
   if ('refusal' in answer) return answer.refusal;
-  contact.confirm();
-  pipe.attach(contact.link, answer.agentPosition, said);
+  handshake.confirm();
+  pipe.attach(handshake.link, answer.agentPosition, announced);
   return null;
 }

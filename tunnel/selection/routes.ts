@@ -4,9 +4,10 @@ import type { DirectTimes } from '../paths/liveness.ts';
 import { dialRelay } from '../paths/relay.ts';
 import type { SocketTimes } from '../paths/socket.ts';
 import { makeLink } from '../pipe/link.ts';
-import type { Path, PathKind } from '../pipe/path.ts';
+import type { Path } from '../pipe/path.ts';
 import { makeResumeHandshake, type ResumeSecret } from '../pipe/resume.ts';
 import { parseAddress } from './offers.ts';
+import { relayPath, tcpPath } from './path-id.ts';
 import type { Route } from './reconnect.ts';
 
 export interface RouteOptions extends SocketTimes, DirectTimes {
@@ -15,59 +16,40 @@ export interface RouteOptions extends SocketTimes, DirectTimes {
   handshakeTimeoutMs?: number;
   /** Opens a path through a satellite; dialRelay, except in tests. */
   dial?: (options: { url: string; ticket: string; signal: AbortSignal } & SocketTimes) => Promise<Path>;
-  /** How long an address may take to answer. */
+  /** Connect timeout of a direct address. */
   directTimeoutMs?: number;
 }
 
-/** An address that can be reached at all is reached in this time; a firewall that drops would take minutes. */
+/** A reachable address answers within this time; a firewall that drops packets would take minutes. */
 const defaultDirectTimeoutMs = 1_500;
 
-export const relayId = (url: string) => `relay ${url}`;
-export const directId = (address: string) => `direct-tcp ${address}`;
-/** There is one at a time, wherever it leads. */
-export const udpId = 'direct-udp';
-
-/** The id of the route by which a path was made. */
-export const idOf = ({ kind, via }: { kind: PathKind; via: string }): string =>
-  kind === 'direct-udp' ? udpId : `${kind} ${via}`;
-
-/** The ways to an agent whose session is known: each dials, and makes contact. */
+/** Creates routes to the agent of a known session: each dials and starts the resume handshake. */
 export function makeRoutes(options: RouteOptions) {
   const { dial = dialRelay, secret } = options;
   return {
     relay: (
       url: string,
-      more: { closed?: () => void; come?: () => void; timeoutMs?: number } = {},
+      more: { closed?: () => void; onSwitchRequest?: () => void; timeoutMs?: number } = {},
     ): Route => ({
-      id: relayId(url),
+      id: relayPath(url),
       kind: 'relay',
       via: url,
-      contact: async (signal) =>
-        makeResumeHandshake(
-          makeLink(await dial({ ...options, url, ticket: options.tickets.ticket, signal })),
-          secret,
-          {
-            timeoutMs: options.handshakeTimeoutMs ?? 10_000,
-            signal,
-            ...more,
-          },
-        ),
+      async connect(signal) {
+        const path = await dial({ ...options, url, ticket: options.tickets.ticket, signal });
+        const timeoutMs = options.handshakeTimeoutMs ?? 10_000;
+        return makeResumeHandshake(makeLink(path), secret, { timeoutMs, signal, ...more });
+      },
     }),
     direct(address: string): Route {
       const timeoutMs = options.directTimeoutMs ?? defaultDirectTimeoutMs;
       return {
-        id: directId(address),
+        id: tcpPath(address),
         kind: 'direct-tcp',
         via: address,
-        contact: async (signal) =>
-          makeResumeHandshake(
-            makeLink(await dialDirect({ ...options, ...parseAddress(address)!, timeoutMs, signal })),
-            secret,
-            {
-              timeoutMs,
-              signal,
-            },
-          ),
+        async connect(signal) {
+          const path = await dialDirect({ ...options, ...parseAddress(address)!, timeoutMs, signal });
+          return makeResumeHandshake(makeLink(path), secret, { timeoutMs, signal });
+        },
       };
     },
   };

@@ -1,77 +1,117 @@
-import type { TicketHolder } from '../auth/ticket-holder.ts';
+import type { TicketHolder, TicketSatellite } from '../auth/ticket-holder.ts';
 import type { Clock } from '../clock.ts';
 import { asTunnelError } from '../errors.ts';
 import type { PathKind } from '../pipe/path.ts';
 import type { Pipe } from '../pipe/pipe.ts';
 import type { Chooser } from './choose.ts';
 import type { PathMeasure } from './history.ts';
-import { type Prober, type RttCache, rank, type TicketSatellite } from './measure.ts';
+import { type Prober, type RttCache, rank } from './measure.ts';
 import type { Offer } from './offers.ts';
-import { directId, idOf, type Routes, relayId, udpId } from './routes.ts';
+import { isSamePath, type PathId, pathIdOf, pathKey, relayPath, tcpPath, udpPath } from './path-id.ts';
+import type { Routes } from './routes.ts';
 import type { UdpCandidate } from './udp-candidate.ts';
 
-/** Satellites measured in an ordinary round, besides the one in use. */
-const nearby = 4;
-/** Asks of a direct path in a round; the least round trip counts. */
-const asks = 3;
-/** A path by UDP cannot be better than a direct one of less than this by anything that counts. */
-const enoughMs = 2;
+/** Satellites measured in an ordinary round, besides the active one. */
+const nearbySatellites = 4;
+/** Requests per round over a direct path; the minimum round trip counts. */
+const requests = 3;
+/** No UDP path is noticeably better than a direct TCP path with a round trip below this. */
+const goodEnoughMs = 2;
 
-/** The ways to the agent that a session may take, and how long each is. */
+/** Measures the paths that a session may use, and reports them to the chooser. */
 export interface Survey {
-  /** What the agent offers; null when it offers nothing at all, undefined before it has said so. */
+  /** The agent's current offer; null if it makes none, undefined until it has answered. */
   offered: Offer | null | undefined;
-  /** True for a kind that client and agent allow. */
+  /** True if both client and agent allow this kind. */
   isAllowed(kind: PathKind): boolean;
-  /** The agent's own, as HOST:PORT, if they may be used. */
+  /** The agent's own addresses (HOST:PORT), if direct TCP is allowed. */
   addresses(): readonly string[];
-  /** Tells the chooser what there is. */
-  offer(): void;
-  /** Measures the satellites, all or the nearest. */
-  relays(all: boolean): Promise<void>;
-  /** Measures the agent's addresses, but for those that have failed of late. */
-  directs(): Promise<void>;
-  direct(address: string): Promise<void>;
-  /** Measures the path by UDP if there is one, or has one looked for, and tells `onUdp` when it is there. */
-  udp(): Promise<void>;
-  /** Has a path by UDP looked for, now. Never rejects: `all` tells. */
+  /** True if the agent listens at a satellite that the ticket does not name. */
+  hasUnknownSatellite(): boolean;
+  /** Passes the available paths to the chooser. */
+  publish(): void;
+  /** Measures everything once: all satellites or only the nearest, the agent's addresses, the UDP candidate. */
+  measure(allSatellites: boolean): Promise<void>;
+  /** Measures one of the agent's addresses. */
+  measureAddress(address: string): Promise<void>;
+  /** Measures the UDP candidate if there is one, else starts a search if one is due. */
+  measureUdp(): Promise<void>;
+  /** Searches for a UDP candidate now. Never rejects; failures appear in the measurements. */
   findUdp(): Promise<void>;
-  /** The path by UDP was measured, and is of no use for now. */
-  leaveUdp(): void;
-  /** What is known, the shortest way first. */
-  all(): PathMeasure[];
-  /** Why no path by UDP is to be had; empty where there is one, or it is not known. */
-  whyNoUdp(): string;
-  /** Why none of the addresses serves; empty where one does, or there is none to try. */
-  whyNoneDirect(): string;
-  forget(): void;
+  /** Drops a UDP candidate that was measured and is not worth using. */
+  releaseUdp(): void;
+  /** All measurements, shortest round trip first. */
+  measurements(): PathMeasure[];
+  /** Why no path by UDP is available; empty if one is, or if unknown. */
+  udpFailure(): string;
+  /** Why none of the agent's addresses is reachable; empty if one is, or if there are none. */
+  tcpFailure(): string;
+  reset(): void;
 }
 
 export function makeSurvey(options: {
-  pipe: Pipe;
-  routes: Routes;
-  tickets: TicketHolder;
+  pipe: Pick<Pipe, 'path' | 'expected'>;
+  routes: Pick<Routes, 'direct'>;
+  tickets: Pick<TicketHolder, 'satellites'>;
   steer: { paths: readonly PathKind[]; book?: RttCache };
   chooser: Chooser;
   prober: Prober;
-  prospect: UdpCandidate;
-  /** There is a path by UDP to be measured. */
-  onUdp: () => void;
-  /** The longest wait for a satellite's answer. */
+  candidate: UdpCandidate;
+  /** Called when a search for a UDP path has ended. */
+  onUdpSearched: () => void;
+  /** Timeout for a satellite's response. */
   probeMs: number;
   clock: Clock;
   signal: AbortSignal;
 }): Survey {
-  const { pipe, routes, tickets, steer, chooser, prober, prospect, clock, signal } = options;
-  let found = new Map<string, PathMeasure>();
-  /** Not on this machine. */
-  let noUdp = '';
+  const { pipe, routes, tickets, steer, chooser, prober, candidate, clock, signal } = options;
+  let measured = new Map<string, PathMeasure>();
+  /** Set if this machine does not support UDP paths at all. */
+  let udpUnsupported = '';
 
-  function agentMsOf({ name, url, agentRttMs }: TicketSatellite): number | null {
+  const record = (id: PathId, measure: PathMeasure) => {
+    measured.set(pathKey(id), measure);
+    chooser.sample(id, measure.rttMs, clock.now());
+  };
+  const measureOf = (id: PathId) => measured.get(pathKey(id));
+
+  function agentRtt({ name, url, agentRttMs }: TicketSatellite): number | null {
     const satellites = survey.offered?.satellites ?? [];
-    // The server's own may have one address for agents and another for clients.
+    // The embedded satellite may have one URL for agents and another for clients.
     const same = satellites.find((each) => each.url === url) ?? satellites.find((each) => each.name === name);
     return same?.rttMs ?? agentRttMs ?? null;
+  }
+
+  async function measureSatellites(all: boolean): Promise<void> {
+    if (!survey.isAllowed('relay')) return;
+    const ranking = chooser.ranking(clock.now());
+    const active = pathIdOf(pipe.path);
+    const satellites = tickets.satellites.filter(({ url }) => {
+      const position = ranking.findIndex((id) => isSamePath(id, relayPath(url)));
+      return isSamePath(relayPath(url), active) || (position >= 0 && (all || position < nearbySatellites));
+    });
+    const results = await Promise.all(
+      satellites.map(async (satellite) => {
+        const agentMs = agentRtt(satellite);
+        try {
+          const clientMs = await prober.rtt(satellite.url, { timeoutMs: options.probeMs, signal });
+          steer.book?.put(satellite.url, clientMs);
+          return { satellite, agentMs, clientMs };
+        } catch (error) {
+          return { satellite, agentMs, clientMs: null, error: (error as Error).message };
+        }
+      }),
+    );
+    for (const { satellite, ...rest } of rank(results))
+      record(relayPath(satellite.url), { kind: 'relay', via: satellite.url, ...rest });
+  }
+
+  async function measureAddresses(): Promise<void> {
+    const ranking = chooser.ranking(clock.now());
+    const due = survey
+      .addresses()
+      .filter((address) => ranking.some((id) => isSamePath(id, tcpPath(address))));
+    await Promise.all(due.map(survey.measureAddress));
   }
 
   const survey: Survey = {
@@ -79,122 +119,95 @@ export function makeSurvey(options: {
     isAllowed: (kind) =>
       steer.paths.includes(kind) &&
       (kind === 'relay' || (survey.offered?.paths.includes(kind) ?? false)) &&
-      !(kind === 'direct-udp' && noUdp !== ''),
+      !(kind === 'direct-udp' && udpUnsupported !== ''),
     addresses: () => (survey.isAllowed('direct-tcp') ? (survey.offered?.addresses ?? []) : []),
-    offer() {
+    hasUnknownSatellite() {
+      const known = new Set(tickets.satellites.flatMap(({ name, url }) => [name, url]));
+      return (survey.offered?.satellites ?? []).some(({ name, url }) => !known.has(name) && !known.has(url));
+    },
+    publish() {
       const relays = survey.isAllowed('relay') ? tickets.satellites : [];
-      const all = [
-        ...relays.map(({ url }) => ({ id: relayId(url), kind: 'relay' as const })),
-        ...survey.addresses().map((each) => ({ id: directId(each), kind: 'direct-tcp' as const })),
-        ...(survey.isAllowed('direct-udp') ? [{ id: udpId, kind: 'direct-udp' as const }] : []),
+      const available = [
+        ...relays.map(({ url }) => relayPath(url)),
+        ...survey.addresses().map(tcpPath),
+        ...(survey.isAllowed('direct-udp') ? [udpPath] : []),
       ];
-      chooser.offer(all);
-      const ids = new Set(all.map(({ id }) => id));
-      for (const id of found.keys()) if (!ids.has(id) && !(id === udpId && noUdp !== '')) found.delete(id);
+      chooser.offer(available);
+      const keys = new Set(available.map(pathKey));
+      if (udpUnsupported !== '') keys.add(pathKey(udpPath));
+      for (const key of measured.keys()) if (!keys.has(key)) measured.delete(key);
     },
-    async relays(all) {
-      if (!survey.isAllowed('relay')) return;
-      const order = chooser.ranking(clock.now());
-      const active = idOf(pipe.path);
-      const nearest = tickets.satellites.filter(({ url }) => {
-        const at = order.indexOf(relayId(url));
-        return relayId(url) === active || (at >= 0 && (all || at < nearby));
-      });
-      const measured = await Promise.all(
-        nearest.map(async (satellite) => {
-          const agentMs = agentMsOf(satellite);
-          try {
-            const clientMs = await prober.rtt(satellite.url, { timeoutMs: options.probeMs, signal });
-            steer.book?.put(satellite.url, clientMs);
-            return { satellite, agentMs, clientMs };
-          } catch (error) {
-            return { satellite, agentMs, clientMs: null, error: (error as Error).message };
-          }
-        }),
-      );
-      for (const { satellite, ...one } of rank(measured)) {
-        chooser.sample(relayId(satellite.url), one.rttMs, clock.now());
-        found.set(relayId(satellite.url), { kind: 'relay', via: satellite.url, ...one });
-      }
+    async measure(allSatellites) {
+      await Promise.all([measureSatellites(allSatellites), measureAddresses(), survey.measureUdp()]);
     },
-    async directs() {
-      const tried = new Set(chooser.ranking(clock.now()));
-      const some = survey.addresses().filter((each) => tried.has(directId(each)));
-      await Promise.all(some.map(survey.direct));
-    },
-    /** Over a connection of its own: the round trip over the one in use would count what waits in it, too. */
-    async direct(address) {
-      const id = directId(address);
+    /** Uses its own connection: on the active one the result would include what is queued there. */
+    async measureAddress(address) {
+      const id = tcpPath(address);
       try {
-        const contact = await routes.direct(address).contact(signal);
-        let least = Number.POSITIVE_INFINITY;
-        for (let i = 0; i < asks; i++) {
-          const answer = await contact.ask(pipe.expected);
+        const handshake = await routes.direct(address).connect(signal);
+        let minMs = Number.POSITIVE_INFINITY;
+        for (let i = 0; i < requests; i++) {
+          const answer = await handshake.request(pipe.expected);
           if ('refusal' in answer) throw answer.refusal;
-          least = Math.min(least, answer.rttMs);
+          minMs = Math.min(minMs, answer.rttMs);
         }
-        contact.drop();
-        found.set(id, { kind: 'direct-tcp', via: address, rttMs: least });
-        chooser.sample(id, least, clock.now());
+        handshake.drop();
+        record(id, { ...id, rttMs: minMs });
       } catch (thrown) {
-        const error = asTunnelError(thrown, 'path-unreachable').message;
-        found.set(id, { kind: 'direct-tcp', via: address, rttMs: null, error });
-        chooser.sample(id, null, clock.now());
+        record(id, { ...id, rttMs: null, error: asTunnelError(thrown, 'path-unreachable').message });
       }
     },
-    async udp() {
-      if (!survey.isAllowed('direct-udp') || prospect.isSearching) return;
-      const { via } = prospect;
+    async measureUdp() {
+      if (!survey.isAllowed('direct-udp') || candidate.isSearching) return;
+      const { via } = candidate;
       if (via === undefined) {
-        const known = survey.addresses().map((each) => chooser.rtt(directId(each)));
-        const due = chooser.ranking(clock.now()).includes(udpId);
-        // Beside everything else: a round does not wait for it.
-        if (due && !known.some((rtt) => rtt !== undefined && rtt < enoughMs)) void survey.findUdp();
+        const rtts = survey.addresses().map((address) => chooser.rtt(tcpPath(address)));
+        const isDue = chooser.ranking(clock.now()).some((id) => isSamePath(id, udpPath));
+        // In the background: a round does not wait for the search.
+        if (isDue && !rtts.some((rtt) => rtt !== undefined && rtt < goodEnoughMs)) void survey.findUdp();
         return;
       }
-      const rttMs = await prospect.measure();
+      const rttMs = await candidate.measure();
       if (rttMs === undefined) return;
-      chooser.sample(udpId, rttMs, clock.now());
-      found.set(udpId, { kind: 'direct-udp', via, rttMs, ...(rttMs === null && { error: 'it broke' }) });
-      // The one in use is measured by another like it.
-      if (pipe.path.kind === 'direct-udp') prospect.drop();
+      record(udpPath, { kind: 'direct-udp', via, rttMs, ...(rttMs === null && { error: 'it broke' }) });
+      // An active UDP path is measured through a second one like it.
+      if (pipe.path.kind === 'direct-udp') candidate.drop();
     },
     async findUdp() {
       try {
-        await prospect.searchPath();
-        if (!signal.aborted) options.onUdp();
+        await candidate.search();
+        if (!signal.aborted) options.onUdpSearched();
       } catch (thrown) {
         const error = asTunnelError(thrown, 'path-unreachable');
         if (signal.aborted || error.code === 'session-aborted') return;
-        found.set(udpId, { kind: 'direct-udp', via: 'ICE', rttMs: null, error: error.message });
-        chooser.sample(udpId, null, clock.now());
-        if (error.code === 'path-unsupported') noUdp = error.message;
-        options.onUdp();
+        record(udpPath, { ...udpPath, rttMs: null, error: error.message });
+        if (error.code === 'path-unsupported') udpUnsupported = error.message;
+        options.onUdpSearched();
       }
     },
-    leaveUdp() {
-      if (prospect.via === undefined) return;
-      prospect.drop();
-      // What was measured would be taken for news later.
-      chooser.sample(udpId, null, clock.now());
+    releaseUdp() {
+      if (candidate.via === undefined) return;
+      candidate.drop();
+      // Stale samples must not count as news later.
+      chooser.sample(udpPath, null, clock.now());
     },
-    whyNoUdp() {
-      const { rttMs, error = '' } = found.get(udpId) ?? {};
-      return rttMs === null ? error : '';
-    },
-    all: () =>
-      [...found.values()].sort(
+    measurements: () =>
+      [...measured.values()].sort(
         (one, other) => (one.rttMs ?? Number.MAX_VALUE) - (other.rttMs ?? Number.MAX_VALUE),
       ),
-    whyNoneDirect() {
-      const known = survey.addresses().flatMap((each) => found.get(directId(each)) ?? []);
-      if (known.some(({ rttMs }) => rttMs !== null)) return '';
-      return known
+    udpFailure() {
+      const { rttMs, error = '' } = measureOf(udpPath) ?? {};
+      return rttMs === null ? error : '';
+    },
+    tcpFailure() {
+      const results = survey.addresses().flatMap((address) => measureOf(tcpPath(address)) ?? []);
+      if (results.some(({ rttMs }) => rttMs !== null)) return '';
+      return results
         .map(({ via, error = '' }) => (error.includes(via) ? error : `${via}: ${error}`))
         .join('; ');
     },
-    forget() {
-      found = new Map();
+    reset() {
+      measured = new Map();
     },
   };
   return survey;

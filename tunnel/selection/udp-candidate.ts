@@ -3,137 +3,136 @@ import { makeLink } from '../pipe/link.ts';
 import type { Path } from '../pipe/path.ts';
 import type { Pipe } from '../pipe/pipe.ts';
 import { makeResumeHandshake, type ResumeHandshake, type ResumeSecret } from '../pipe/resume.ts';
+import { udpPath } from './path-id.ts';
 import type { Route } from './reconnect.ts';
-import { udpId } from './routes.ts';
 
 /**
- * A path by UDP in the making. It takes seconds to find one, and both ends, so it is looked for beside everything
- * else, and kept while it is measured; whatever fails, the session on its own path notices nothing.
+ * A candidate path by UDP. Finding one takes both ends several seconds, so the search runs in the background and the
+ * path is kept while it is measured. Failures do not affect the session on its own path.
  */
 export interface UdpCandidate {
-  /** True while a path is being looked for. */
   readonly isSearching: boolean;
-  /** Looks for a path, unless that is under way or there is one. Rejects with the reason when none is found. */
-  searchPath(): Promise<void>;
+  /** Searches for a path unless a search is in progress or a path exists. Rejects if none is found. */
+  search(): Promise<void>;
   /**
-   * The round trip over the path that is there, in milliseconds, the least of a few; null when it does not serve,
-   * undefined when there is none, or it was dropped meanwhile.
+   * Measures the candidate: the minimum round trip of a few requests in milliseconds, null if the path failed,
+   * undefined if there is no candidate or it was dropped meanwhile.
    */
   measure(): Promise<number | null | undefined>;
-  /** Where it leads; undefined when there is none. */
+  /** The peer's address; undefined if there is no candidate. */
   readonly via: string | undefined;
-  /** Hands the path out for the session to go on there; undefined when there is none. */
+  /** Hands the path over to the session; undefined if there is no candidate. */
   route(): Route | undefined;
-  /** Lets go of the path, and of what is under way. */
+  /** Drops the path and cancels a search. */
   drop(): void;
 }
 
-/** Finds a path with the agent; rejects with the reason. */
+/** Finds a UDP path to the agent. */
 export type FindUdpPath = (signal: AbortSignal) => Promise<Path>;
 
-const asks = 3;
-/** The path has just been found: it answers at once, or is gone. */
+const requests = 3;
+/** The path was found a moment ago: it answers promptly or is gone. */
 const responseTimeoutMs = 3_000;
 
 export function makeUdpCandidate(options: {
   pipe: Pipe;
   secret: ResumeSecret;
   findUdpPath: FindUdpPath;
-  /** The session's end. */
+  /** Aborted when the session ends. */
   signal: AbortSignal;
 }): UdpCandidate {
   const { pipe, secret, findUdpPath } = options;
-  let held: { contact: ResumeHandshake; via: string } | undefined;
-  let search: Promise<void> | undefined;
+  let held: { handshake: ResumeHandshake; via: string } | undefined;
+  let searching: Promise<void> | undefined;
   let cancel = new AbortController();
-  /** A contact is asked one thing at a time. */
+  /** A handshake handles one request at a time. */
   let measuring = false;
 
-  async function searchPath(signal: AbortSignal): Promise<void> {
+  async function findCandidate(signal: AbortSignal): Promise<void> {
     const path = await findUdpPath(signal);
     if (signal.aborted) {
       path.close();
       throw new TunnelError('session-aborted');
     }
-    const contact = makeResumeHandshake(makeLink(path), secret, {
+    const handshake = makeResumeHandshake(makeLink(path), secret, {
       timeoutMs: responseTimeoutMs,
       signal: options.signal,
       closed() {
-        if (held?.contact === contact) held = undefined;
+        if (held?.handshake === handshake) held = undefined;
       },
     });
-    const answer = await contact.ask(pipe.expected);
+    const answer = await handshake.request(pipe.expected);
     if ('refusal' in answer) throw answer.refusal;
     if (signal.aborted) {
-      contact.drop();
+      handshake.drop();
       throw new TunnelError('session-aborted');
     }
-    // Else the agent would soon turn away who only measures.
-    contact.hold();
-    held = { contact, via: path.via };
+    // The agent soon drops a client that only measures and holds no path in reserve.
+    handshake.hold();
+    held = { handshake, via: path.via };
   }
 
   function drop(): void {
     cancel.abort();
     cancel = new AbortController();
-    held?.contact.drop();
+    held?.handshake.drop();
     held = undefined;
   }
   options.signal.addEventListener('abort', drop, { once: true });
 
   return {
     get isSearching() {
-      return search !== undefined;
+      return searching !== undefined;
     },
-    searchPath() {
+    search() {
       if (held) return Promise.resolve();
-      if (search) return search;
+      if (searching) return searching;
       const signal = AbortSignal.any([options.signal, cancel.signal]);
-      search = searchPath(signal)
+      searching = findCandidate(signal)
         .catch((error) => {
           throw signal.aborted
             ? new TunnelError('session-aborted')
             : asTunnelError(error, 'path-unreachable');
         })
         .finally(() => {
-          search = undefined;
+          searching = undefined;
         });
-      return search;
+      return searching;
     },
     async measure() {
-      const { contact } = held ?? {};
-      let least = Number.POSITIVE_INFINITY;
+      const { handshake } = held ?? {};
+      let minMs = Number.POSITIVE_INFINITY;
       measuring = true;
       const { signal } = cancel;
       try {
-        for (let i = 0; contact && i < asks; i++) {
-          const answer = await contact.ask(pipe.expected);
+        for (let i = 0; handshake && i < requests; i++) {
+          const answer = await handshake.request(pipe.expected);
           if ('refusal' in answer) throw answer.refusal;
-          least = Math.min(least, answer.rttMs);
+          minMs = Math.min(minMs, answer.rttMs);
         }
       } catch {
         if (signal.aborted) return undefined;
-        if (held?.contact === contact) held = undefined;
+        if (held?.handshake === handshake) held = undefined;
         return null;
       } finally {
         measuring = false;
       }
-      return contact ? least : undefined;
+      return handshake ? minMs : undefined;
     },
     get via() {
       return held?.via;
     },
     route() {
       if (!held) return undefined;
-      const { contact, via } = held;
+      const { handshake, via } = held;
       return {
-        id: udpId,
+        id: udpPath,
         kind: 'direct-udp',
         via,
-        async contact() {
-          if (held?.contact !== contact || measuring) throw new TunnelError('path-lost');
+        async connect() {
+          if (held?.handshake !== handshake || measuring) throw new TunnelError('path-lost');
           held = undefined;
-          return contact;
+          return handshake;
         },
       };
     },

@@ -47,8 +47,8 @@ export interface SessionRegistry {
   users(): string[];
   /** Ends the sessions of a user, who may no longer have any: `access-ended`. */
   revokeUser(userId: string): void;
-  /** How many sessions there are, and how many of them have no path. */
-  stats(): { sessions: number; waiting: number };
+  /** Counts all sessions, those without a path, and the reserve paths of all. */
+  stats(): { sessions: number; waiting: number; reserves: number };
   /** Ends all of them; the clients are told the code, and new paths are refused with it. */
   close(code?: TunnelErrorCode): void;
 }
@@ -234,7 +234,11 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
     revokeUser(userId) {
       for (const [session, context] of hosted) if (context?.userId === userId) session.close('access-ended');
     },
-    stats: () => ({ sessions: hosted.size, waiting: waiting.size }),
+    stats: () => ({
+      sessions: hosted.size,
+      waiting: waiting.size,
+      reserves: [...retained.values()].reduce((sum, { reserves }) => sum + reserves.size, 0),
+    }),
     close(code = 'agent-closed') {
       closed = code;
       for (const link of pending) link.drop();

@@ -162,7 +162,7 @@ describe('a session that loses its path', () => {
       ['lost', 'satellite-lost', 0],
       ['resumed', 'satellite-lost', 0],
     ]);
-    expect(world.reception.stats()).toEqual({ sessions: 1, waiting: 0 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
     expect(world.paths).toHaveLength(2);
     expect(await session.ping()).toBeGreaterThan(0);
     // The first try is with the ticket at hand: no server is needed.
@@ -220,7 +220,7 @@ describe('a session that loses its path', () => {
     first!.closed(new TunnelError('satellite-lost'));
     expect(await say(stream, 'two')).toBe('two');
     expect(cut).toHaveBeenCalled();
-    expect(world.reception.stats()).toEqual({ sessions: 1, waiting: 0 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
   it('tries again with growing pauses and a fresh ticket, at the satellites that the ticket names', async () => {
@@ -242,7 +242,7 @@ describe('a session that loses its path', () => {
     expect(pauses).toEqual([500, 1_000, 2_000, 4_000, 5_000, 5_000]);
     expect(world.dials[0]).toEqual({ ticket, url: 'memory:' });
     expect(world.dials.at(-1)).toEqual({ ticket: 'fresh', url: 'memory:2' });
-    expect(world.reception.stats()).toEqual({ sessions: 1, waiting: 1 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 1 });
     world.refusal = undefined;
     await world.clock.advance(5_000);
     expect(await answer).toBe('at last');
@@ -320,7 +320,7 @@ describe('a session is over, with that reason, when', () => {
     expect((await session.closed).reason).toBe('session-abandoned');
     expect(await broken).toEqual(code('session-abandoned'));
     expect((await world.sessions[0]!.closed).reason).toBe('session-abandoned');
-    expect(world.reception.stats()).toEqual({ sessions: 0, waiting: 0 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 0, waiting: 0 });
   });
 
   it('the agent waits less long: a client that comes later is told', async () => {
@@ -380,12 +380,12 @@ describe('a session is over, with that reason, when', () => {
       await world.clock.advance(0);
     }
     expect((await world.sessions[0]!.closed).reason).toBe('session-displaced');
-    expect(world.reception.stats()).toEqual({ sessions: 2, waiting: 2 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 2, waiting: 2 });
     // Whose clients have gone without a word take nobody's place.
     world.refusal = undefined;
     const fresh = await world.open();
     await fresh.ready;
-    expect(world.reception.stats()).toEqual({ sessions: 3, waiting: 2 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 3, waiting: 2 });
   });
 
   it('the client never said that it would come back', async () => {
@@ -445,7 +445,7 @@ describe('nobody else goes on with a session', () => {
     await closed;
     expect(bytes().toString('latin1')).toContain('resume-proof-invalid');
     expect(await say(stream, 'mine')).toBe('mine');
-    expect(world.reception.stats()).toEqual({ sessions: 1, waiting: 0 });
+    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
   it('by a proof of its own making, or by asking for what there is not', async () => {

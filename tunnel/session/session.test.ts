@@ -4,7 +4,7 @@ import { connect as connectHttp2 } from 'node:http2';
 import { type AddressInfo, createServer } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
-import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { afterEach, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest';
 import { makeCertificate } from '../auth/certificate.ts';
 import { makeProof } from '../auth/handshake.ts';
 import { makeClientKey } from '../auth/keys.ts';
@@ -417,8 +417,11 @@ describe('the agent lets nobody in', () => {
   });
 
   it('who shows no ticket in time', async () => {
-    const ends = makeHost({ admissionTimeoutMs: 20 });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    onTestFinished(() => void vi.useRealTimers());
+    const ends = makeHost();
     await speak(ends);
+    vi.advanceTimersByTime(10_000);
     expect((await ends.hosted.closed).reason).toBe('session-timeout');
   });
 

@@ -1,9 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import { type ClientHttp2Session, connect as connectHttp2 } from 'node:http2';
 import type { Duplex } from 'node:stream';
-import { connect as connectTls, type TLSSocket } from 'node:tls';
+import type { TLSSocket } from 'node:tls';
 import {
-  alpn,
   awaitResponse,
   helloPath,
   makeProof,
@@ -16,21 +15,14 @@ import {
   targetHeader,
   waitHeader,
 } from '../auth/handshake.ts';
-import { fingerprint } from '../auth/keys.ts';
 import { makeTicketHolder, type Ticket, type TicketHolder } from '../auth/ticket-holder.ts';
 import { asTunnelError, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import type { UdpOptions } from '../paths/direct-udp.ts';
 import { dialRelay } from '../paths/relay.ts';
 import type { SocketTimes } from '../paths/socket.ts';
-import { makeLink } from '../pipe/link.ts';
 import type { Path } from '../pipe/path.ts';
 import { makePipe, type Pipe } from '../pipe/pipe.ts';
-import {
-  makeResumeHandshake,
-  type ResumeHandshake,
-  type ResumeSecret,
-  resumeSecret,
-} from '../pipe/resume.ts';
+import { resumeSecret } from '../pipe/resume.ts';
 import {
   type History,
   lostChange,
@@ -52,12 +44,14 @@ import { type Steering, type SteerOptions, steerPaths } from '../selection/steer
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
 import { writeFairly } from '../streams/fair-write.ts';
 import { formatTarget, type Target } from '../streams/targets.ts';
+import { reestablishUdp } from './reestablish.ts';
+import { connectTls } from './tls.ts';
 import { makeUdpFinder } from './udp-signaling.ts';
 
 /**
- * A TicketReply and the private half of the key that the ticket was made for: `{...reply, clientPrivateKey}`.
- * With `renewTicket` the session outlives its path: it looks for another one for up to `waitMs`, and its
- * streams go on there byte for byte. Without, it ends with its path.
+ * A TicketReply and the private key that the ticket was issued for: `{...reply, clientPrivateKey}`. With `renewTicket`
+ * the session survives its path: it looks for another one for up to `waitMs` and its streams continue there byte for
+ * byte. Without, it ends with its path.
  */
 export interface SessionOptions
   extends Ticket,
@@ -66,27 +60,27 @@ export interface SessionOptions
     Pick<RouteOptions, 'dial' | 'unansweredMs'> {
   clientPrivateKey: KeyObject;
   /**
-   * Gets a fresh ticket, for as often as the one at hand may not do. A TunnelError that it rejects with ends
-   * the session (`workspace-stopped`, `ticket-refused`, …); after any other it is asked again later.
+   * Gets a fresh ticket when the current one may no longer be valid. If it rejects with a TunnelError the session ends
+   * (`workspace-stopped`, `ticket-refused`, …); after other errors it is called again later.
    */
   renewTicket?: () => Promise<Ticket>;
   /**
-   * With `renewTicket`: begins at the nearest satellite, and moves to a better path when there is one. Without, the
-   * session stays where it opens, and the satellites are tried in their order.
+   * Requires `renewTicket`. Starts at the nearest satellite and moves to better paths. Without it, satellites are
+   * tried in order and the session stays on the path it opened on.
    */
   steer?: SteerOptions;
-  /** How paths by UDP are looked for; the STUN servers are those of the ticket's satellites. */
+  /** Options for paths by UDP. The STUN servers are those of the ticket's satellites. */
   udp?: Partial<Pick<UdpOptions, 'bindAddress' | 'timeoutMs'>>;
-  /** Told of each choice and change of the path, as `history` keeps them. */
+  /** Called for each entry of `history`. */
   onChange?: (change: PathChange) => void;
-  /** Calls off the opening; a session once open is ended with `close`. */
+  /** Aborts opening the session. Once it is open, use `close`. */
   signal?: AbortSignal;
-  /** From the admitted dial to the agent's TLS answer; default 10 s. Includes the satellite's wait for an agent. */
+  /** Timeout for the TLS handshake, including the satellite's wait for an agent; default 10 s. */
   handshakeTimeoutMs?: number;
 }
 
 export interface SessionEnd {
-  /** `session-closed` when `close` was called, else why it broke. */
+  /** `session-closed` after `close`, else the code of the error. */
   reason: TunnelErrorCode;
   error: TunnelError | null;
 }
@@ -97,27 +91,27 @@ export interface SessionInfo {
 
 export interface Session {
   /**
-   * Opens a stream to a target. Resolves when the agent has connected it; rejects with `target-…`, or with
-   * what refused or ended the session (`ticket-…`, `agent-lost`, …). With `eager` it resolves at once, what is
-   * written goes out with the request, and a refusal destroys the stream with the same errors. The stream
-   * can be half-closed (`end`); attach an `error` listener.
+   * Opens a stream to a target. Resolves when the agent has connected it. Rejects with `target-…`, or with the reason
+   * the session was refused or ended (`ticket-…`, `agent-lost`, …). With `eager` it resolves immediately, data is sent
+   * along with the request, and a refusal destroys the stream with the same error. The stream can be half-closed with
+   * `end`; attach an `error` listener.
    */
   open(target: Target, options?: { eager?: boolean }): Promise<Duplex>;
-  /** The round trip to the agent and back, in milliseconds. */
+  /** The round trip to the agent in milliseconds. */
   ping(): Promise<number>;
-  /** Ends it at once: streams that are open close, without an error. */
+  /** Ends the session immediately. Open streams close without an error. */
   close(): void;
-  /** Resolves when the agent has accepted the ticket, rejects when it refuses. `open` need not wait for it. */
+  /** Resolves when the agent has accepted the ticket, rejects if it refuses. `open` need not wait for it. */
   readonly ready: Promise<SessionInfo>;
-  /** Resolves, never rejects, when the session is over. */
+  /** Resolves when the session has ended; never rejects. */
   readonly closed: Promise<SessionEnd>;
   /** The active path, or the last one while there is none. */
   readonly path: Path;
-  /** Each choice and change of the path, with its reason and what was measured, oldest first; the last 200. */
+  /** The last 200 path changes with their reasons and measurements, oldest first. */
   readonly history: readonly PathChange[];
 }
 
-/** Where another satellite may do better; all else is final. */
+/** Errors after which another satellite is worth a try; all others are final. */
 const retryElsewhere: ReadonlySet<TunnelErrorCode> = new Set([
   'satellite-unreachable',
   'satellite-refused',
@@ -130,13 +124,13 @@ const retryElsewhere: ReadonlySet<TunnelErrorCode> = new Set([
   'session-timeout',
 ]);
 
-/** The longest wait for the satellites' answers before any of them is dialled. */
+/** How long to measure satellites before dialling one. */
 const rankTimeoutMs = 1_000;
 
 /**
- * Opens a session with a workspace's agent: dials its satellites in turn, then TLS 1.3 with the agent's key
- * pinned. The ticket is shown to the agent together with the first streams, so that no round trip is spent on
- * it. Rejects with a TunnelError: that of the last satellite tried.
+ * Opens a session with a workspace's agent: dials its satellites in turn, then connects TLS 1.3 with the agent's key
+ * pinned. The ticket is sent along with the first streams, so it costs no round trip. Rejects with the TunnelError of
+ * the last satellite tried.
  */
 export async function openSession(options: SessionOptions): Promise<Session> {
   let last = new TunnelError('satellite-unreachable', 'the ticket names no satellite');
@@ -166,7 +160,7 @@ export async function openSession(options: SessionOptions): Promise<Session> {
 
 type OverOptions = Omit<SessionOptions, 'satellites'> & Partial<Pick<SessionOptions, 'satellites'>>;
 
-/** Opens a session over a path that is already open; `measured` is why over this one. */
+/** Opens a session over an open path. `measured` goes into the history as the reason for choosing it. */
 export async function openSessionOver(
   path: Path,
   options: OverOptions,
@@ -174,7 +168,7 @@ export async function openSessionOver(
 ): Promise<Session> {
   const pipe = makePipe({ path, clock: options.clock });
   try {
-    const socket = await handshake(pipe, options);
+    const socket = await connectTls(pipe, options);
     const { session, requireDirect } = makeSession(pipe, socket, options, measured);
     try {
       if (requireDirect) await session.ready.then(requireDirect);
@@ -190,57 +184,7 @@ export async function openSessionOver(
   }
 }
 
-/** TLS 1.3 over the pipe. Nothing of ours is sent before the agent has proved to hold the pinned key. */
-function handshake(
-  pipe: Pipe,
-  options: Pick<SessionOptions, 'agentKey' | 'signal' | 'handshakeTimeoutMs'>,
-): Promise<TLSSocket> {
-  return new Promise((resolve, reject) => {
-    options.signal?.throwIfAborted();
-    const socket = connectTls({
-      socket: pipe,
-      ALPNProtocols: [alpn],
-      minVersion: 'TLSv1.3',
-      maxVersion: 'TLSv1.3',
-      // The certificate is self-signed by design. Its key is compared below, before anything is written.
-      rejectUnauthorized: false,
-    });
-    const settle = (error: TunnelError | null) => {
-      clearTimeout(timer);
-      options.signal?.removeEventListener('abort', abort);
-      for (const emitter of [pipe, socket]) {
-        emitter.off('error', fail);
-        emitter.off('close', close);
-      }
-      if (!error) return resolve(socket);
-      socket.on('error', () => {});
-      reject(error);
-    };
-    // The pipe's own error says more than what TLS makes of it, and comes first or in the same turn.
-    const fail = (error: Error) =>
-      queueMicrotask(() => settle(asTunnelError(pipe.errored ?? error, 'session-failed')));
-    const close = () => fail(new TunnelError('pipe-closed'));
-    const abort = () => settle(new TunnelError('session-aborted'));
-    const timer = setTimeout(
-      () => settle(new TunnelError('session-timeout')),
-      options.handshakeTimeoutMs ?? 10_000,
-    );
-    options.signal?.addEventListener('abort', abort, { once: true });
-    for (const emitter of [pipe, socket]) {
-      emitter.on('error', fail);
-      emitter.on('close', close);
-    }
-    socket.once('secureConnect', () => {
-      const key = socket.getPeerX509Certificate()?.publicKey;
-      if (!key || fingerprint(key) !== options.agentKey) return settle(new TunnelError('agent-key-mismatch'));
-      if (socket.alpnProtocol !== alpn)
-        return settle(new TunnelError('session-failed', 'no common protocol'));
-      settle(null);
-    });
-  });
-}
-
-/** `insist` is to be waited for before the session carries anything. */
+/** If `requireDirect` is returned, it must resolve before the session carries streams. */
 function makeSession(
   pipe: Pipe,
   socket: TLSSocket,
@@ -264,7 +208,7 @@ function makeSession(
   const finish = (error: TunnelError | null) => {
     if (end) return;
     end = { reason: error?.code ?? 'session-closed', error };
-    // Both in this turn, before TLS learns of it: the agent and the streams are told the reason itself.
+    // Both in this turn, before TLS notices, so that the agent and the streams get this error and not a derived one.
     pipe.destroy(error ?? new TunnelError('session-closed'));
     if (error) h2.destroy(error);
     else h2.destroy();
@@ -291,7 +235,7 @@ function makeSession(
     kind: pipe.path.kind,
     via: pipe.path.via,
     reason: measured.length > 1 ? 'nearest' : 'first',
-    text: measured.length > 1 ? 'least round trip from here to the agent' : 'the first that answered',
+    text: measured.length > 1 ? 'lowest round trip to the agent' : 'the first that answered',
     measured,
   });
   let steering: Steering | undefined;
@@ -316,18 +260,19 @@ function makeSession(
         pipe,
         routes,
         secret,
-        findUdpPath: findUdpPath,
-        reestablishUdp: (signal) => reestablishUdp(options, tickets, secret, signal),
+        findUdpPath,
+        reestablishUdp: async (signal) =>
+          reestablishUdp(await openHelper(options, tickets, signal), secret, signal),
         tickets,
         history,
         steer: options.steer,
       });
       readOffers(h2, steering.offer);
     }
-    const guide = steering ?? makePlainGuide({ pipe, routes, tickets, history });
-    reconnectPipe(pipe, { ...options, tickets, guide, onEnd: finish, isAccepted: () => isAccepted });
+    const routeProvider = steering ?? makeFixedRoutes({ pipe, routes, tickets, history });
+    reconnectPipe(pipe, { ...options, tickets, routeProvider, onEnd: finish, isAccepted: () => isAccepted });
   }
-  // A refusal ends the session; those who wait for `ready` or a stream get the reason as well.
+  // A refusal ends the session, and reaches the callers waiting for `ready` or a stream.
   ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
 
   const session: Session = {
@@ -374,44 +319,18 @@ function makeSession(
   return { session, requireDirect: requiresDirect ? steering?.requireDirect : undefined };
 }
 
-/** How each session finds paths by UDP. */
+/** Finds UDP paths over a session, for reestablishUdp. */
 const udpFinders = new WeakMap<Session, FindUdpPath>();
-/** It has just been found: the agent answers at once, or not at all. */
-const reestablishTimeoutMs = 3_000;
 
-/**
- * For a session that may use UDP alone and has lost it: with nothing left to talk over, a second session with the same
- * ticket, through a satellite, arranges another path for the first, and ends.
- */
-async function reestablishUdp(
-  options: OverOptions,
-  tickets: TicketHolder,
-  secret: ResumeSecret,
-  signal: AbortSignal,
-): Promise<ResumeHandshake> {
-  const { steer: _steer, renewTicket: _renew, onChange: _told, ...rest } = options;
+async function openHelper(options: OverOptions, tickets: TicketHolder, signal: AbortSignal) {
+  const { steer: _steer, renewTicket: _renew, onChange: _onChange, ...rest } = options;
   const { ticket, satellites } = tickets;
-  const helper = await openSession({ ...rest, ticket, satellites, signal });
-  try {
-    const path = await udpFinders.get(helper)!(signal);
-    const contact = makeResumeHandshake(makeLink(path), secret, { timeoutMs: reestablishTimeoutMs, signal });
-    return {
-      ...contact,
-      // With the answer the agent has taken the path, and nobody is needed in between.
-      ask: (position) => contact.ask(position).finally(() => helper.close()),
-      drop() {
-        helper.close();
-        contact.drop();
-      },
-    };
-  } catch (error) {
-    helper.close();
-    throw error;
-  }
+  const session = await openSession({ ...rest, ticket, satellites, signal });
+  return { findUdpPath: udpFinders.get(session)!, close: () => session.close() };
 }
 
-/** Without steering: the satellites of the ticket, in their order. */
-function makePlainGuide(options: {
+/** Without steering: the ticket's satellites in order. */
+function makeFixedRoutes(options: {
   pipe: Pipe;
   routes: Routes;
   tickets: TicketHolder;
@@ -425,7 +344,7 @@ function makePlainGuide(options: {
   };
 }
 
-/** Listens to what the agent offers for as long as the session lasts; null: it is of a release that offers nothing. */
+/** Reads the agent's offers while the session lasts; null if the agent's release makes none. */
 function readOffers(h2: ClientHttp2Session, onOffer: (offer: Offer | null) => void): void {
   const stream = h2.request({ ':method': 'POST', ':path': offersPath });
   stream.on('error', () => {});

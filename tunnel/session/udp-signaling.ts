@@ -1,9 +1,9 @@
 import type { ClientHttp2Session } from 'node:http2';
 import { awaitResponse, icePath } from '../auth/handshake.ts';
+import type { TicketSatellite } from '../auth/ticket-holder.ts';
 import { loadNative } from '../paths/datachannel.ts';
 import { connectUdp, type UdpOptions } from '../paths/direct-udp.ts';
 import type { Pipe } from '../pipe/pipe.ts';
-import type { TicketSatellite } from '../selection/measure.ts';
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
 
 /** Checks go on for as long as both ends take to learn of each other's addresses, and a few seconds more. */
