@@ -11,7 +11,7 @@ import { importBuildkitImage } from '../cluster/buildkit-image.ts';
 import { images } from '../cluster/images.ts';
 import { nodeAddress } from '../cluster/layout.ts';
 import { type Registry, startRegistry } from '../cluster/registry.ts';
-import { buildTimeout, tool } from '../cluster/tool.ts';
+import { tool } from '../cluster/tool.ts';
 import { freePort } from '../kit/free-port.ts';
 import { type Machine, makeMachine } from '../kit/machine.ts';
 
@@ -164,7 +164,7 @@ COPY . /app
   await template(builder);
   await ok('create', unique, '--template', 'team', '--no-wait');
   machine.env.PATH = paths.buildx;
-}, buildTimeout);
+});
 afterAll(async () => {
   await machine?.cde('delete', unique, '--yes', '--discard-home').catch(() => {});
   await machine?.run('kubectl', [
@@ -290,7 +290,7 @@ test('its cache outlives a stop, and its pod does not', async () => {
   expect((await machine.cde('build', context)).code).toBe(5);
   const again = await ok('build', context, '--workspace', unique, '--build-arg', 'VERSION=7');
   expect(again).toMatch(/\[base 1\/1\] ADD .*\n(.*\n)*?.*CACHED/);
-}, 180_000);
+});
 
 test('credentials that the template brings are used, and are not left behind', async () => {
   const image = `${guarded.host}/team/app:1`;
@@ -324,7 +324,7 @@ test('credentials that the template brings are used, and are not left behind', a
         expect(await readFile(join(entry.parentPath, entry.name), 'latin1')).not.toMatch(
           /opensesame|YWRhOm9wZW5zZXNhbWU=/,
         );
-}, 180_000);
+});
 
 test('a version without a builder takes it away, its cache too', async () => {
   const { namespace } = await json('show', unique);
@@ -337,4 +337,4 @@ test('a version without a builder takes it away, its cache too', async () => {
   await expect
     .poll(() => admin('-n', namespace, 'get', 'pvc', '-o', 'name'), { timeout: 30_000, interval: 500 })
     .toBe('persistentvolumeclaim/home\n');
-}, 180_000);
+});

@@ -12,7 +12,7 @@ import { kwokSelector, kwokTaint, startKwok } from '../cluster/kwok.ts';
 import { kubeconfigPath } from '../cluster/layout.ts';
 import { runAsync, until } from '../cluster/machine.ts';
 import { startRegistry } from '../cluster/registry.ts';
-import { buildTimeout, tool } from '../cluster/tool.ts';
+import { tool } from '../cluster/tool.ts';
 
 const namespace = `cluster-test-${randomBytes(3).toString('hex')}`;
 let kube: string;
@@ -79,7 +79,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
       30,
       () => 'no service account',
     );
-  }, buildTimeout);
+  });
 
   afterAll(async () => {
     await kubectl('delete', 'namespace', namespace, '--wait=true', '--timeout=60s');

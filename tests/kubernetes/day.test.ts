@@ -7,7 +7,7 @@ import { importBuildkitImage } from '../cluster/buildkit-image.ts';
 import { images } from '../cluster/images.ts';
 import { nodeAddress } from '../cluster/layout.ts';
 import { type Registry, startRegistry } from '../cluster/registry.ts';
-import { buildTimeout, tool } from '../cluster/tool.ts';
+import { tool } from '../cluster/tool.ts';
 import { freePort } from '../kit/free-port.ts';
 import { type Machine, makeMachine } from '../kit/machine.ts';
 
@@ -65,7 +65,7 @@ beforeAll(async () => {
     CDE_AGENT_IMAGE: await agentTestImage(),
     CDE_BUILDER_IMAGE: await importBuildkitImage(),
   });
-}, buildTimeout);
+});
 afterAll(async () => {
   await machine?.cde('delete', 'web', '--yes', '--discard-home').catch(() => {});
   await machine?.cde('delete', 'again', '--yes', '--discard-home').catch(() => {});
@@ -197,7 +197,7 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   await ok('create', 'again', '--template', 'team', '--home', 'web');
   expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
   expect(JSON.parse(await ok('home', 'list', '--json'))).toEqual([]);
-}, 240_000);
+});
 
 test('a namespace that somebody deletes comes back with its home, and the reason is told', async () => {
   const before = JSON.parse(await ok('show', 'again', '--json'));
@@ -213,7 +213,7 @@ test('a namespace that somebody deletes comes back with its home, and the reason
     { timeout: 120_000, interval: 1_000 },
   );
   expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
-}, 180_000);
+});
 
 test('a start that cannot be says why in the build’s log', async () => {
   await template('cde-test/nope:1', '  nodeSelector: { pool: none }\n');
@@ -224,7 +224,7 @@ test('a start that cannot be says why in the build’s log', async () => {
   creating.process.kill('SIGINT');
   expect(await creating.ended).toMatchObject({ code: 130 });
   await ok('delete', 'stuck', '--yes', '--discard-home');
-}, 150_000);
+});
 
 test('the starter template starts at its minima, the database beside it', async () => {
   const folder = join(machine.folder, 'starter');
@@ -244,4 +244,4 @@ test('the starter template starts at its minima, the database beside it', async 
   const rollout = ['kubectl', 'rollout', 'status', 'deployment/postgres', '--timeout=60s'];
   expect(await ok('env', 'least', '--', ...rollout)).toContain('successfully rolled out');
   await ok('delete', 'least', '--yes', '--discard-home');
-}, 150_000);
+});

@@ -118,7 +118,7 @@ beforeAll(async () => {
   for (const archive of await buildCdeImages('test', ['cde-noded'])) await importImages(archive);
   node = kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}').output;
   kubectl('create', 'namespace', namespace);
-}, 600_000);
+});
 afterAll(() => {
   if (!ours || !kube) return;
   run(helm, ['uninstall', 'cde', '--no-hooks', '--kubeconfig', kubeconfig, '--namespace', namespace]);

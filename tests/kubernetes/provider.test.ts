@@ -231,7 +231,7 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   expect(second.state.homeVolume).toBe(workspace.state.homeVolume);
   // It is nobody's to purge now.
   expect(await provider.purgeHomes({})).toEqual({ purged: [], incomplete: false });
-}, 180_000);
+});
 
 test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
   const workspace = new Workspace();
@@ -245,7 +245,7 @@ test('a home that was kept is purged after its grace, and not while it is claime
   const now = { retainedBefore: new Date(Date.now() + 1_000) };
   expect(await provider.purgeHomes(now)).toEqual({ purged: [workspace.id], incomplete: false });
   await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
-}, 120_000);
+});
 
 // The others mostly wait, and do so beside each other.
 
@@ -269,7 +269,7 @@ test.concurrent('every move may be lost and done again', async ({ onTestFailed }
   second.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
   expect(await second.start()).toMatchObject({ kind: 'done' });
   expect(await second.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
-}, 300_000);
+});
 
 test.concurrent('a restore that is given up leaves the home to whom it was of', async () => {
   const workspace = new Workspace();
@@ -291,7 +291,7 @@ test.concurrent('a restore that is given up leaves the home to whom it was of', 
   third.plan(debian, {}, { workspaceId: workspace.id, state: workspace.state });
   expect(await third.start()).toMatchObject({ kind: 'done' });
   expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
-}, 180_000);
+});
 
 test.concurrent('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
   const workspace = new Workspace();
@@ -309,7 +309,7 @@ test.concurrent('inside, the developer is a whole user: sudo, new users, no zomb
   // A daemon's orphan is collected when it ends.
   await workspace.exec('sh', '-c', '(setsid sh -c "sleep 0.2" &) ; sleep 1');
   expect(await workspace.exec('sh', '-c', 'ps -eo stat= | grep -c ^Z || true')).toBe('0');
-}, 120_000);
+});
 
 test.concurrent('a stop ends what nothing of ours can scale, and the start brings it back', async () => {
   const workspace = new Workspace();
@@ -335,7 +335,7 @@ spec:
   expect(workspace.lines.join('\n')).toContain('DaemonSet logs');
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
   await vi.waitFor(async () => expect(await pods()).toContain('logs-'), 60_000);
-}, 180_000);
+});
 
 test.concurrent('a larger home grows', async () => {
   const workspace = new Workspace();
@@ -347,7 +347,7 @@ test.concurrent('a larger home grows', async () => {
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
   const claim = ['get', 'pvc', 'home', '-o', 'jsonpath={.spec.resources.requests.storage}'];
   expect(await kubectl('-n', workspace.namespace, ...claim)).toBe('2Gi');
-}, 120_000);
+});
 
 test.concurrent('a namespace that somebody else has is left to them', async () => {
   const workspace = new Workspace();
@@ -359,7 +359,7 @@ test.concurrent('a namespace that somebody else has is left to them', async () =
   } finally {
     await kubectl('delete', 'namespace', `cde-ada-${workspace.name}`, '--wait=false');
   }
-}, 120_000);
+});
 
 test.concurrent('a namespace that somebody deletes is seen, and the start after brings the home back', async () => {
   const workspace = new Workspace();
@@ -377,7 +377,7 @@ test.concurrent('a namespace that somebody deletes is seen, and the start after 
   workspace.plan(debian);
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
   expect(await workspace.exec('ls', '/home/ada/precious')).toBe('/home/ada/precious');
-}, 120_000);
+});
 
 test.concurrent('a volume that is gone fails the start loudly', async () => {
   const workspace = new Workspace();
@@ -390,7 +390,7 @@ test.concurrent('a volume that is gone fails the start loudly', async () => {
   await vi.waitFor(() => expect(kubectl('get', 'pv', volume)).rejects.toThrow(/NotFound/), 30_000);
   workspace.plan(debian);
   expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
-}, 120_000);
+});
 
 test.concurrent('a deleted pod is seen; what bounds the namespace is put back, edited or deleted', async () => {
   const workspace = new Workspace();
@@ -451,7 +451,7 @@ test.concurrent('a deleted pod is seen; what bounds the namespace is put back, e
     async () => expect(await workspace.observe()).toMatchObject({ kind: 'gone', cause: 'removed' }),
     30_000,
   );
-}, 120_000);
+});
 
 test.concurrent.each([
   ['musl', `image: ${images.musl}\npullPolicy: IfNotPresent`],
@@ -460,23 +460,17 @@ test.concurrent.each([
     `image: ${images.nonroot}\npullPolicy: IfNotPresent\npodSecurity: restricted\nuser: 1000`,
   ],
   ['read-only root', `${debian}\nreadOnlyRoot: true`],
-])(
-  'the agent runs in an image that is %s',
-  async (what, section) => {
-    const workspace = new Workspace();
-    workspace.plan(section);
-    const move = await workspace.start();
-    // A hostPath does not honour fsGroup, which a restricted pod needs: told in words.
-    if (what.includes('restricted') && move.kind === 'failed')
-      return expect(move.error).toMatchObject({ code: 'home-not-writable' });
-    expect(move).toMatchObject({ kind: 'done' });
-    expect(await workspace.exec('/opt/cde/node', '-e', 'console.log(process.version.slice(0, 3))')).toBe(
-      'v24',
-    );
-    expect(await workspace.exec('sh', '-c', 'echo ok > ~/x && echo ok > /tmp/x && cat ~/x')).toBe('ok');
-  },
-  120_000,
-);
+])('the agent runs in an image that is %s', async (what, section) => {
+  const workspace = new Workspace();
+  workspace.plan(section);
+  const move = await workspace.start();
+  // A hostPath does not honour fsGroup, which a restricted pod needs: told in words.
+  if (what.includes('restricted') && move.kind === 'failed')
+    return expect(move.error).toMatchObject({ code: 'home-not-writable' });
+  expect(move).toMatchObject({ kind: 'done' });
+  expect(await workspace.exec('/opt/cde/node', '-e', 'console.log(process.version.slice(0, 3))')).toBe('v24');
+  expect(await workspace.exec('sh', '-c', 'echo ok > ~/x && echo ok > /tmp/x && cat ~/x')).toBe('ok');
+});
 
 test.concurrent('restricted: nobody is root, and the home on a volume that honours fsGroup is the developer’s', async () => {
   const workspace = new Workspace();
@@ -501,7 +495,7 @@ test.concurrent('restricted: nobody is root, and the home on a volume that honou
     await workspace.remove('discard');
     await home.remove();
   }
-}, 180_000);
+});
 
 test.concurrent('a start waits for its services, and goes on without one that cannot run, saying why', async () => {
   const workspace = new Workspace();
@@ -523,7 +517,7 @@ test.concurrent('a start waits for its services, and goes on without one that ca
     kind: 'running',
     warning: expect.stringContaining('The service gone: '),
   });
-}, 180_000);
+});
 
 test.concurrent('a template says how long a start may take', async () => {
   const workspace = new Workspace();
@@ -532,7 +526,7 @@ test.concurrent('a template says how long a start may take', async () => {
     kind: 'failed',
     error: { code: expect.stringMatching(/node|volume/) },
   });
-}, 60_000);
+});
 
 test.concurrent('a kernel profile that no node keeps is named before a start and in it, which goes on when one does', async () => {
   const workspace = new Workspace();
@@ -553,7 +547,7 @@ test.concurrent('a kernel profile that no node keeps is named before a start and
   } finally {
     await kubectl('label', 'node', node, `${label}-`);
   }
-}, 120_000);
+});
 
 test.concurrent('a storage class that the cluster does not have is named before a start', async () => {
   const workspace = new Workspace();
@@ -573,7 +567,7 @@ test.concurrent('an image without a shell is refused in words', async () => {
     kind: 'failed',
     error: { code: 'image-without-shell', fault: 'user' },
   });
-}, 120_000);
+});
 
 test.concurrent('an image that cannot be pulled is named while it happens', async () => {
   const workspace = new Workspace();
@@ -581,7 +575,7 @@ test.concurrent('an image that cannot be pulled is named while it happens', asyn
   const move = await workspace.start();
   expect(move).toMatchObject({ kind: 'failed', error: { fault: 'user' } });
   expect(JSON.stringify(move)).toContain('cde-test/nope:1');
-}, 120_000);
+});
 
 test.concurrent('services and manifests come with it, go when a version names them no more, and their volumes stay', async () => {
   const workspace = new Workspace();
@@ -610,7 +604,7 @@ test.concurrent('services and manifests come with it, go when a version names th
     'persistentvolumeclaim/cache-data',
     'persistentvolumeclaim/home',
   ]);
-}, 120_000);
+});
 
 test.concurrent.each([
   [
@@ -620,24 +614,20 @@ test.concurrent.each([
   ],
   ['a value of another type', 'spec: { ports: [{ port: 80, name: [a] }] }', 'expected string'],
   ['a value that is out of range', 'spec: { ports: [{ port: 99999 }] }', '99999'],
-])(
-  'a manifest with %s fails the start at once, in the words of the cluster',
-  async (_, spec, words) => {
-    const workspace = new Workspace();
-    workspace.plan(debian, {
-      'manifests/a.yaml': `apiVersion: v1\nkind: Service\nmetadata: { name: odd }\n${spec}\n`,
-    });
-    expect(await workspace.start()).toMatchObject({
-      kind: 'failed',
-      error: {
-        code: 'manifest-refused',
-        message: 'The cluster refuses the Service odd.',
-        detail: expect.stringContaining(words),
-      },
-    });
-  },
-  60_000,
-);
+])('a manifest with %s fails the start at once, in the words of the cluster', async (_, spec, words) => {
+  const workspace = new Workspace();
+  workspace.plan(debian, {
+    'manifests/a.yaml': `apiVersion: v1\nkind: Service\nmetadata: { name: odd }\n${spec}\n`,
+  });
+  expect(await workspace.start()).toMatchObject({
+    kind: 'failed',
+    error: {
+      code: 'manifest-refused',
+      message: 'The cluster refuses the Service odd.',
+      detail: expect.stringContaining(words),
+    },
+  });
+});
 
 test.concurrent('a kind that belongs to the cluster is refused, whatever the template says', async () => {
   const workspace = new Workspace();
@@ -652,7 +642,7 @@ test.concurrent('a kind that belongs to the cluster is refused, whatever the tem
   ];
   expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'kind-not-namespaced' } });
   await expect(kubectl('get', 'priorityclass', 'mine')).rejects.toThrow(/NotFound/);
-}, 120_000);
+});
 
 test.concurrent('a field that somebody else keeps is reported, not taken', async () => {
   const workspace = new Workspace();
@@ -677,7 +667,7 @@ test.concurrent('a field that somebody else keeps is reported, not taken', async
     kind: 'failed',
     error: { code: 'field-conflict', detail: expect.stringContaining('data.who is kept by them') },
   });
-}, 120_000);
+});
 
 test.concurrent('the developer is admin of this namespace and of nothing else', async () => {
   const workspace = new Workspace();
@@ -692,4 +682,4 @@ test.concurrent('the developer is admin of this namespace and of nothing else', 
   expect(await may('update', 'resourcequotas', '-n', workspace.namespace)).toBe('no');
   expect(await may('get', 'pods', '-n', 'kube-system')).toBe('no');
   expect(await may('list', 'namespaces')).toBe('no');
-}, 120_000);
+});

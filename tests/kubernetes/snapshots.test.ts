@@ -12,7 +12,6 @@ import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
 import { type Snapshots, startSnapshots } from '../cluster/snapshots.ts';
-import { buildTimeout } from '../cluster/tool.ts';
 
 /**
  * Snapshots of homes, with the real definitions and the real controller of VolumeSnapshots. Only the CSI driver is a
@@ -160,7 +159,7 @@ beforeAll(async () => {
     driver: driverName,
     deletionPolicy: 'Delete',
   });
-}, buildTimeout);
+});
 afterAll(async () => {
   for (const { namespace } of workspaces)
     if (namespace) await cluster.remove({ apiVersion: 'v1', kind: 'Namespace', name: namespace });
@@ -196,7 +195,7 @@ test('a home that is kept leaves a snapshot, which outlives its namespace and go
   await vi.waitFor(async () => expect(await cluster.get(ref)).toBeNull(), { timeout: 20_000, interval: 200 });
   // Not the object alone: the driver was told to delete what it stands for.
   expect(driver.deleted).toEqual([`snap-of-${content}`]);
-}, 120_000);
+});
 
 test('a snapshot that cannot be taken keeps nobody from deleting: the volume is kept, and why is told', async () => {
   driver.fail('the array has no room');
@@ -230,4 +229,4 @@ test('a snapshot that cannot be taken keeps nobody from deleting: the volume is 
     aheadMs = 0;
     driver.fail(null);
   }
-}, 120_000);
+});

@@ -1,6 +1,7 @@
 import { basename } from 'node:path';
 import { defineConfig } from 'vitest/config';
 import { BaseSequencer, type TestSpecification } from 'vitest/node';
+import { buildTimeout } from '../cluster/tool.ts';
 import { everySuite } from '../kit/vitest.ts';
 
 /**
@@ -11,12 +12,18 @@ const clusterWide = ['tests/kubernetes/noded.test.ts', 'tests/kubernetes/snapsho
 
 /** The slowest files, so that none of them starts when the others are done. */
 const slowestFirst = [
+  'kill-start.test.ts',
+  'kill-update.test.ts',
+  'kill-delete.test.ts',
   'provider.test.ts',
-  'faults.test.ts',
-  'kill.test.ts',
+  'faults-nodes.test.ts',
+  'faults-api-server.test.ts',
   'day.test.ts',
   'build.test.ts',
+  'kill-stop.test.ts',
+  'faults-namespaces.test.ts',
   'reasons.kube.test.ts',
+  'installation.test.ts',
 ];
 
 class SlowestFirst extends BaseSequencer {
@@ -34,8 +41,9 @@ export default defineConfig({
   test: {
     ...everySuite,
     globalSetup: ['tests/kubernetes/setup.ts'],
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // A test that hangs fails; a busy machine does not. Hooks may build images and tools.
+    testTimeout: 600_000,
+    hookTimeout: buildTimeout,
     // Most tests wait for the cluster; more files at once than this and they wait for the processor.
     maxWorkers: 4,
     sequence: { sequencer: SlowestFirst },

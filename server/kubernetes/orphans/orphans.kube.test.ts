@@ -184,7 +184,7 @@ test('on an empty database nothing is cleaned, and a home that was found is give
   // It is no orphan any more.
   expect((await findOrphans(deps)).items).toEqual([]);
   await expect(adopt({ name: home })).rejects.toMatchObject({ code: 'orphan-not-found' });
-}, 120_000);
+});
 
 test('found, reported, cleaned with its home kept; what lives is left', async () => {
   const living = await makeRow('living', 'running');

@@ -1,0 +1,79 @@
+import { setTimeout as wait } from 'node:timers/promises';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { until } from '../kit/until.ts';
+import { setUpFaultServer } from './fault-server.ts';
+
+const rig = setUpFaultServer('faults-api');
+
+describe('the API server', () => {
+  test('unreachable for a minute while the server is killed: reported, and no workspace counts as lost', async () => {
+    const calm = await rig.createRunning();
+    const ending = await rig.createRunning();
+    rig.testbed.apiProxy.disconnect();
+    const gone = performance.now();
+
+    expect(await until(rig.getCluster, ({ state }) => state === 'away')).toMatchObject({
+      reason: expect.any(String),
+    });
+    const late = await rig.create();
+    await rig.waitForLog(late.name, /The cluster default (is away|does not answer)/);
+    expect((await rig.testbed.transitions.stop(rig.server, ending.name)).status).toBe(202);
+    await rig.waitForLog(ending.name, /The cluster default (is away|does not answer)/);
+    const seen = await rig.waitForWorkspace(calm.name, ({ reason }) =>
+      /The cluster default is away/.test(reason ?? ''),
+    );
+    expect(seen).toMatchObject({
+      status: 'running',
+      agent: { connected: true },
+      latestBuild: { number: 1 },
+    });
+    expect((await rig.testbed.request(rig.server, 'GET', '/api/v1/orphans')).body).toEqual({
+      items: [],
+      unseen: ['default'],
+    });
+
+    await rig.restartServer();
+    await until(rig.getCluster, ({ state }) => state === 'away');
+    await wait(Math.max(0, 60_000 - (performance.now() - gone)));
+    expect(await rig.testbed.getWorkspace(rig.server, calm.name)).toMatchObject({
+      status: 'running',
+      latestBuild: { number: 1 },
+    });
+    expect(await rig.testbed.getWorkspace(rig.server, late.name)).toMatchObject({ status: 'starting' });
+    expect(await rig.testbed.getWorkspace(rig.server, ending.name)).toMatchObject({ status: 'stopping' });
+    rig.testbed.apiProxy.restore();
+    const back = performance.now();
+
+    await until(rig.getCluster, ({ state }) => state === 'ready');
+    expect(performance.now() - back).toBeLessThan(20_000);
+    expect(await rig.waitForBuild(late.name)).toMatchObject({
+      status: 'running',
+      latestBuild: { number: 1 },
+    });
+    expect(await rig.waitForBuild(ending.name)).toMatchObject({ status: 'stopped' });
+    expect(await rig.waitForWorkspace(calm.name, ({ reason }) => reason === null)).toMatchObject({
+      status: 'running',
+      latestBuild: { number: 1 },
+    });
+    expect((await rig.testbed.cluster.getPod(calm.namespace, 'workspace-0'))!.metadata.uid).toBe(calm.uid);
+    await rig.expectHome(calm.namespace);
+    for (const { name } of [calm, ending, late]) await rig.discard(name);
+  });
+
+  test('changes that a stalled watch missed are found', async () => {
+    await rig.restartServer({ SILENT_MS: '10000' });
+    onTestFinished(async () => {
+      await rig.restartServer();
+    });
+    const { name, namespace } = await rig.createRunning();
+    rig.testbed.apiProxy.stall();
+    await rig.testbed.cluster.remove({ apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' });
+    const after = await rig.waitForRecovery(name, 1);
+    expect(after.latestBuild).toMatchObject({
+      initiator: 'system',
+      reason: 'The pod was deleted, not by cde',
+    });
+    await rig.expectHome(namespace);
+    await rig.discard(name);
+  });
+});
