@@ -42,12 +42,12 @@ export const commands: readonly Command[] = [
 
 /** The nouns that have verbs of their own. */
 export const nouns: Record<string, { summary: string; group: string }> = {
-  template: { summary: 'Publish and look at templates', group: 'Templates:' },
-  background: { summary: 'The process that commands share sessions in', group: 'Connect:' },
-  token: { summary: 'Tokens for programs', group: 'Account:' },
-  user: { summary: 'Administer users', group: 'Administration:' },
-  cluster: { summary: 'Kubernetes clusters that workspaces run on', group: 'Administration:' },
-  home: { summary: 'Homes of deleted workspaces', group: 'Workspaces:' },
-  server: { summary: 'Choose between servers, or run one', group: 'Account:' },
-  satellite: { summary: 'Relays in other regions', group: 'Administration:' },
+  template: { summary: 'Manage templates', group: 'Templates:' },
+  background: { summary: 'Manage the background process that shares sessions', group: 'Connect:' },
+  token: { summary: 'Manage API tokens', group: 'Account:' },
+  user: { summary: 'Manage users', group: 'Administration:' },
+  cluster: { summary: 'Manage Kubernetes clusters', group: 'Administration:' },
+  home: { summary: 'Manage homes of deleted workspaces', group: 'Workspaces:' },
+  server: { summary: 'Choose a server or run one', group: 'Account:' },
+  satellite: { summary: 'Manage satellites', group: 'Administration:' },
 };

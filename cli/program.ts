@@ -70,14 +70,14 @@ type Chosen = (
 /** commander's tree of all commands; `chosen` is told which one a command line names. */
 export function makeProgram(chosen: Chosen): Program {
   const program = configure(new Program('cde'))
-    .helpCommand('help [command]', 'Explain a command')
-    .description('Cloud development environments: workspaces with a home that lasts.')
+    .helpCommand('help [command]', 'Show help for a command')
+    .description('Create, manage and connect to cloud development environments.')
     .option('-V, --version', 'Print the version')
     .addHelpText(
       'after',
       '\nExamples:\n  $ cde login https://cde.example.com\n  $ cde create web --template local\n  $ cde ssh web\n\n' +
         'Global options, before or after the command: --server SERVER, --json.\n' +
-        'Every command explains itself: cde COMMAND --help. Exit codes and settings: docs/cli.md',
+        'Use `cde COMMAND --help` for more about a command. Exit codes and settings: docs/cli.md',
     );
   const parents = new Map<string, Program>();
   for (const command of commands) {
@@ -99,7 +99,7 @@ function configure(program: Program): Program {
     .showHelpAfterError(false)
     .showSuggestionAfterError(true)
     .helpCommand(false)
-    .helpOption('-h, --help', 'Explain the command')
+    .helpOption('-h, --help', 'Show help for the command')
     .configureHelp({ sortSubcommands: false, helpWidth: Math.min(process.stdout.columns ?? 100, 110) })
     .configureOutput({ writeErr: () => {}, outputError: () => {} });
 }

@@ -6,26 +6,26 @@ export const backgroundCommands: readonly Command[] = [
   command({
     name: 'background show',
     group,
-    summary: 'The sessions that commands share',
+    summary: 'Show the sessions that commands share',
     details:
-      'cde ssh, and ssh with the hosts of config-ssh, share one session for each workspace, held by a small process in ' +
-      'the background. It starts and ends by itself. CDE_BACKGROUND=off does without.',
-    examples: [['cde background show', 'which sessions are open, over which path']],
+      'cde ssh, and ssh to the hosts of config-ssh, share one session per workspace. A small background process holds it, ' +
+      'and starts and stops automatically. CDE_BACKGROUND=off disables it.',
+    examples: [['cde background show', 'the open sessions and their paths']],
     load: () => import('./show.ts').then((m) => m.show),
   }),
   command({
     name: 'background stop',
     group,
-    summary: 'End it, and the sessions that it holds',
+    summary: 'Stop the background process and its sessions',
     examples: [['cde background stop', 'open ssh connections break']],
     load: () => import('./show.ts').then((m) => m.stop),
   }),
   command({
     name: 'background run',
     group,
-    summary: 'What the background process runs',
+    summary: 'Run the background process',
     hidden: true,
-    examples: [['cde background run', 'in the foreground, to look at it']],
+    examples: [['cde background run', 'in the foreground, for debugging']],
     load: () => import('./background.ts').then((m) => m.runBackground),
   }),
 ];

@@ -9,14 +9,14 @@ const settings = {
     help: 'A kubeconfig with a token or a certificate; its current context is used',
     completes: 'files',
   },
-  inCluster: { kind: 'flag', help: 'The cluster that the server itself runs in, by its service account' },
-  region: { kind: 'text', value: 'REGION', help: 'Where it is, in your words' },
-  label: { kind: 'list', value: 'NAME=VALUE', help: 'For templates that choose by label; may be repeated' },
-  default: { kind: 'flag', help: 'Templates that name no cluster use it' },
+  inCluster: { kind: 'flag', help: 'Use the cluster that the server runs in, through its service account' },
+  region: { kind: 'text', value: 'REGION', help: 'Region, for example europe-west1' },
+  label: { kind: 'list', value: 'NAME=VALUE', help: 'A label for templates to select by (repeatable)' },
+  default: { kind: 'flag', help: 'Use it for templates that name no cluster' },
   publicEndpoint: {
     kind: 'text',
     value: 'URL',
-    help: 'The API server as developers reach it, if not as the server does',
+    help: 'Address of the API server for developers, if it differs from the one that the server uses',
   },
 } as const;
 
@@ -24,13 +24,14 @@ export const clusterCommands: readonly Command[] = [
   command({
     name: 'cluster add',
     group,
-    summary: 'Add a Kubernetes cluster; the first one is the default',
-    details: 'The credentials are tried, then sealed in the database and never shown.',
-    arguments: { name: { help: 'What templates call it: lower-case letters, digits and dashes' } },
+    summary: 'Add a Kubernetes cluster',
+    details:
+      'The first cluster becomes the default. The credentials are checked, stored encrypted and never shown.',
+    arguments: { name: { help: 'Its name in templates: lower-case letters, digits and hyphens' } },
     options: settings,
     examples: [
       ['cde cluster add eu --kubeconfig eu.yaml --region europe-west1', 'from a kubeconfig'],
-      ['cde cluster add home --in-cluster', 'where the server runs'],
+      ['cde cluster add home --in-cluster', 'the cluster that the server runs in'],
     ],
     load: () => import('./clusters.ts').then((m) => m.add),
   }),
@@ -38,22 +39,22 @@ export const clusterCommands: readonly Command[] = [
     name: 'cluster list',
     aliases: ['cluster ls'],
     group,
-    summary: 'List clusters, with state and version',
-    examples: [['cde cluster list', 'which are away, and since when']],
+    summary: 'List clusters',
+    examples: [['cde cluster list', 'state, version and workspaces of each']],
     load: () => import('./clusters.ts').then((m) => m.list),
   }),
   command({
     name: 'cluster show',
     group,
-    summary: 'Show a cluster, and check what it offers and lacks',
+    summary: 'Show a cluster and check its permissions, storage and nodes',
     arguments: cluster,
-    examples: [['cde cluster show eu', 'permissions, storage, nodes']],
+    examples: [['cde cluster show eu', 'settings and checks']],
     load: () => import('./clusters.ts').then((m) => m.show),
   }),
   command({
     name: 'cluster set',
     group,
-    summary: 'Change a cluster, or replace its credentials',
+    summary: 'Change the settings or credentials of a cluster',
     arguments: cluster,
     options: settings,
     examples: [
@@ -65,15 +66,16 @@ export const clusterCommands: readonly Command[] = [
   command({
     name: 'cluster orphans',
     group,
-    summary: 'Namespaces without a workspace, workspaces without a namespace, homes that nobody knows',
+    summary: 'List namespaces, homes and workspaces that have lost their counterpart',
     details:
-      'Says what there is; with --clean deletes the namespaces, and keeps the homes that are in them. Clusters that are away are not judged.',
+      'An orphan is a namespace or home that no workspace uses, or a workspace whose namespace is gone. With --clean the ' +
+      'namespaces are deleted and the homes in them are retained. Unreachable clusters are skipped.',
     options: {
-      clean: { kind: 'flag', help: 'Do it, instead of saying it' },
-      yes: { kind: 'flag', short: 'y', help: 'Do not ask' },
+      clean: { kind: 'flag', help: 'Delete the namespaces' },
+      yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' },
     },
     examples: [
-      ['cde cluster orphans', 'what would be done'],
+      ['cde cluster orphans', 'what --clean would do'],
       ['cde cluster orphans --clean --yes', 'without asking'],
     ],
     load: () => import('./orphans.ts').then((m) => m.orphans),
@@ -81,18 +83,19 @@ export const clusterCommands: readonly Command[] = [
   command({
     name: 'cluster adopt',
     group,
-    summary: 'Give a home that no workspace has to a user, who can restore it into a new workspace',
+    summary: 'Adopt an orphaned home, so that a user can restore it',
     details:
-      'For a server whose database was lost. NAME is a volume or a namespace, as cde cluster orphans shows it; a namespace is deleted, and its home kept.',
+      'For a server whose database was lost. NAME is a volume or namespace from `cde cluster orphans`. The user can restore ' +
+      'the home into a new workspace. An adopted namespace is deleted.',
     arguments: { name: { help: 'The volume or namespace' } },
     options: {
       cluster: {
         kind: 'text',
         value: 'CLUSTER',
-        help: 'The cluster it is on, if several have one of that name',
+        help: 'Its cluster, if several have one with this name',
       },
-      owner: { kind: 'text', value: 'USER', help: 'Who gets it (default: whose it was)' },
-      yes: { kind: 'flag', short: 'y', help: 'Do not ask' },
+      owner: { kind: 'text', value: 'USER', help: 'The user who gets it (default: its former owner)' },
+      yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' },
     },
     examples: [['cde cluster adopt cde-ada-web --yes', 'the home of ada/web']],
     load: () => import('./adopt.ts').then((m) => m.adopt),
@@ -100,33 +103,39 @@ export const clusterCommands: readonly Command[] = [
   command({
     name: 'cluster role',
     group,
-    summary: 'Print the rights that the server needs on a cluster, for kubectl apply',
+    summary: 'Print the role that the server needs on a cluster',
     details:
-      'A service account, its roles, and the admission policies that hold it to namespaces and volumes of workspaces. Needs Kubernetes 1.30 and no server.',
+      'Prints a service account, its roles, and the admission policies that restrict it to the namespaces and volumes of ' +
+      'workspaces, for kubectl apply. Needs Kubernetes 1.30 or newer. Works without a server.',
     options: {
-      namespace: { kind: 'text', value: 'NAMESPACE', help: 'Of the service account (default cde-system)' },
-      serviceAccount: { kind: 'text', value: 'NAME', help: 'The service account (default cde)' },
+      namespace: {
+        kind: 'text',
+        value: 'NAMESPACE',
+        help: 'Namespace of the service account (default cde-system)',
+      },
+      serviceAccount: { kind: 'text', value: 'NAME', help: 'Name of the service account (default cde)' },
       podSecurity: {
         kind: 'text',
         value: 'LEVEL',
-        help: 'The highest podSecurity of templates: restricted, baseline (default) or privileged',
+        help: 'Highest podSecurity level of templates: restricted, baseline (default) or privileged',
       },
       copySecret: {
         kind: 'list',
         value: 'NAMESPACE/NAME',
-        help: 'A secret that templates may have copied into workspaces; may be repeated',
+        help: 'A secret that templates can copy into workspaces (repeatable)',
       },
     },
-    examples: [['cde cluster role | kubectl apply -f -', 'on the cluster that is to be added']],
+    examples: [['cde cluster role | kubectl apply -f -', 'on the cluster that you will add']],
     load: () => import('./role.ts').then((m) => m.role),
   }),
   command({
     name: 'cluster remove',
     aliases: ['cluster rm'],
     group,
-    summary: 'Forget a cluster on which no workspace lies; nothing on it is deleted',
+    summary: 'Remove a cluster that no workspace uses',
+    details: 'Nothing on the cluster is deleted.',
     arguments: cluster,
-    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde cluster remove old --yes', 'without asking']],
     load: () => import('./clusters.ts').then((m) => m.remove),
   }),

@@ -19,10 +19,10 @@ export const completionCommands: readonly Command[] = [
     name: 'completion-words',
     group,
     hidden: true,
-    summary: 'Print the names that completion offers, one to a line',
+    summary: 'Print completion candidates, one per line',
     arguments: {
       kind: { help: 'workspaces, connectable, templates, users or paths' },
-      word: { help: 'What was typed of a path', optional: true },
+      word: { help: 'The beginning of a path', optional: true },
     },
     examples: [],
     load: () => import('./words.ts').then((m) => m.words),
@@ -30,8 +30,8 @@ export const completionCommands: readonly Command[] = [
   command({
     name: 'version',
     group,
-    summary: 'Print the versions of cde and of the Node it runs on',
-    examples: [['cde version', 'for a bug report; `cde --version` prints the number alone']],
+    summary: 'Print the versions of cde and Node.js',
+    examples: [['cde version', 'for a bug report (`cde --version` prints only the number)']],
     load: () => import('./version.ts').then((m) => m.version),
   }),
 ];

@@ -61,7 +61,7 @@ export function makeNodes({ commands, nouns }: Tree): Node[] {
 function optionsOf(command: Command): Word[] {
   const help = {
     flags: ['--help', '-h'],
-    help: 'Explain the command',
+    help: 'Show help for the command',
     takesValue: false,
     completes: undefined,
   };

@@ -9,21 +9,21 @@ export const copyCommands: readonly Command[] = [
     group,
     summary: 'Copy files to and from workspaces',
     details:
-      'WORKSPACE:PATH is a file in a workspace (relative to the home), everything else one of this machine (write ./a:b ' +
-      'for a name with a colon). Several sources go into a folder. A file takes its name only once it is whole; the same ' +
-      'command goes on where one was interrupted. Links are followed. A - is standard input or output.',
+      'WORKSPACE:PATH is a path in a workspace, relative to the home. Anything else is a path on this machine (write ./a:b ' +
+      'for a name with a colon). Several sources need a folder as destination. Files appear under their name only when ' +
+      'complete. Repeat an interrupted command to resume it. Symbolic links are followed. - is standard input or output.',
     arguments: {
       paths: { help: 'SOURCE… DESTINATION', many: true, completes: 'operands' },
     },
     options: {
-      recursive: { kind: 'flag', short: 'r', help: 'Folders too, with all that is in them' },
-      preserve: { kind: 'flag', short: 'p', help: 'Keep the times and all permissions' },
+      recursive: { kind: 'flag', short: 'r', help: 'Copy folders and their contents' },
+      preserve: { kind: 'flag', short: 'p', help: 'Preserve times and permissions' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       path: pathOption,
     },
     examples: [
       ['cde cp notes.txt web:', 'into the home'],
-      ['cde cp -r web:project/dist .', 'a folder from there'],
+      ['cde cp -r web:project/dist .', 'a folder to this machine'],
       ["cde cp 'web:logs/*.log' logs/", 'patterns are expanded in the workspace'],
       ['pg_dump shop | cde cp - web:dump.sql', 'from standard input'],
       ['cde cp web:dump.sql api:', 'from one workspace to another, through this machine'],
@@ -36,10 +36,10 @@ export const copyCommands: readonly Command[] = [
     rawCompletes: 'operands',
     summary: 'Run rsync to and from workspaces',
     details:
-      "This machine's rsync with every option of its own; WORKSPACE:PATH is a file in a workspace, which needs an rsync " +
-      'too. A stopped workspace is started first.',
+      'Runs the rsync of this machine and accepts all of its options. WORKSPACE:PATH is a path in a workspace, which needs ' +
+      'rsync too. A stopped workspace is started first.',
     examples: [
-      ['cde rsync -a --delete src/ web:src/', 'make a folder there the same'],
+      ['cde rsync -a --delete src/ web:src/', 'mirror a folder into the workspace'],
       ['cde rsync -avz web:results/ results/', 'from the workspace'],
     ],
     load: () => import('./rsync.ts').then((m) => m.rsync),
@@ -47,9 +47,9 @@ export const copyCommands: readonly Command[] = [
   rawCommand({
     name: 'ssh-for-rsync',
     group,
-    summary: 'What rsync runs to reach a workspace',
+    summary: 'Connect rsync to a workspace',
     hidden: true,
-    examples: [['cde ssh-for-rsync web rsync --server .', 'rsync itself calls this']],
+    examples: [['cde ssh-for-rsync web rsync --server .', 'rsync calls this']],
     load: () => import('./rsync.ts').then((m) => m.sshForRsync),
   }),
 ];

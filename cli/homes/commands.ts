@@ -2,7 +2,7 @@ import { type Command, command } from '../command.ts';
 
 const group = 'Workspaces:';
 const home = {
-  home: { help: 'Its id, or the workspace that it was of, as `cde home list` shows them' },
+  home: { help: 'Its id or its former workspace, from `cde home list`' },
 } as const;
 
 export const homeCommands: readonly Command[] = [
@@ -10,17 +10,19 @@ export const homeCommands: readonly Command[] = [
     name: 'home list',
     aliases: ['home ls'],
     group,
-    summary: 'List the homes of deleted workspaces that can still be restored',
-    options: { all: { kind: 'flag', short: 'a', help: "Everybody's that you may see, not only yours" } },
-    examples: [['cde home list', 'until when each is kept']],
+    summary: 'List retained homes of deleted workspaces',
+    options: {
+      all: { kind: 'flag', short: 'a', help: 'All homes that you have access to, not only your own' },
+    },
+    examples: [['cde home list', 'with the end of their grace period']],
     load: () => import('./homes.ts').then((m) => m.list),
   }),
   command({
     name: 'home discard',
     group,
-    summary: 'Give a kept home up before its time; it is deleted for good',
+    summary: 'Delete a retained home permanently',
     arguments: home,
-    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde home discard 0198a0c2-… --yes', 'without asking']],
     load: () => import('./homes.ts').then((m) => m.discard),
   }),

@@ -1,16 +1,16 @@
 import { type Command, command } from '../command.ts';
 
 const group = 'Connect:';
-const workspace = { workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' } } as const;
+const workspace = { workspace: { help: 'NAME or OWNER/NAME', completes: 'connectable' } } as const;
 
 export const kubernetesCommands: readonly Command[] = [
   command({
     name: 'kubeconfig',
     group,
-    summary: "Give kubectl a context for a workspace's namespace",
+    summary: 'Add a kubectl context for the namespace of a workspace',
     details:
-      'Merges a context into your kubeconfig and makes it the current one; everything else in the file stays. Its ' +
-      'credentials are fetched by `cde kube-token` when they are needed and live an hour.',
+      'Merges a context into your kubeconfig and makes it the current one. The rest of the file is unchanged. Its ' +
+      'credentials are fetched by `cde kube-token` when needed and expire after an hour.',
     arguments: workspace,
     options: {
       kubeconfig: {
@@ -20,9 +20,9 @@ export const kubernetesCommands: readonly Command[] = [
         completes: 'files',
       },
       context: { kind: 'text', value: 'NAME', help: 'The name of the context (default: cde-OWNER-NAME)' },
-      switch: { kind: 'no', help: 'Leave the current context as it is' },
-      print: { kind: 'flag', help: 'Print a kubeconfig of this context alone, and change no file' },
-      remove: { kind: 'flag', help: 'Take the context out of the file again' },
+      switch: { kind: 'no', help: 'Do not switch to the new context' },
+      print: { kind: 'flag', help: 'Print a kubeconfig with only this context, and change no file' },
+      remove: { kind: 'flag', help: 'Remove the context from the file' },
     },
     examples: [
       ['cde kubeconfig web', 'then: kubectl get pods'],
@@ -34,7 +34,7 @@ export const kubernetesCommands: readonly Command[] = [
   command({
     name: 'kube-token',
     group,
-    summary: 'Print credentials for kubectl; kubectl itself calls this (an exec plugin)',
+    summary: 'Print credentials for kubectl (an exec plugin that kubectl calls)',
     arguments: workspace,
     examples: [['cde kube-token web', 'an ExecCredential, cached until shortly before it expires']],
     load: () => import('./kube-token.ts').then((m) => m.kubeToken),
@@ -42,14 +42,14 @@ export const kubernetesCommands: readonly Command[] = [
   command({
     name: 'env',
     group,
-    summary: "Run a local command with a workspace's kubeconfig and ports in its environment",
+    summary: 'Run a local command with the kubeconfig and ports of a workspace',
     details:
-      'The command finds KUBECONFIG, CDE_WORKSPACE, CDE_NAMESPACE and, for each --forward, CDE_PORT_N=127.0.0.1:PORT. ' +
-      'Where the template has a builder, BUILDKIT_HOST, BUILDX_CONFIG and BUILDX_BUILDER lead buildctl and docker buildx ' +
-      'to it. It ends with the exit code of the command.',
+      'Sets KUBECONFIG, CDE_WORKSPACE, CDE_NAMESPACE and, for each --forward, CDE_PORT_N=127.0.0.1:PORT. If the template ' +
+      'has a builder, BUILDKIT_HOST, BUILDX_CONFIG and BUILDX_BUILDER point buildctl and docker buildx at it. Exits with ' +
+      'the exit code of the command.',
     arguments: {
       ...workspace,
-      command: { help: 'The command and its words', many: true },
+      command: { help: 'The command and its arguments', many: true },
     },
     endsOptions: true,
     options: {
@@ -57,7 +57,7 @@ export const kubernetesCommands: readonly Command[] = [
         kind: 'list',
         short: 'L',
         value: 'PORT',
-        help: 'Forward a port of the workspace to a free local one, as `cde port-forward`; may be repeated',
+        help: 'Forward a port of the workspace to a free local port (repeatable)',
       },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
     },
@@ -70,15 +70,14 @@ export const kubernetesCommands: readonly Command[] = [
   command({
     name: 'build',
     group,
-    summary: "Build an image in a workspace's builder, and push it from there",
+    summary: 'Build an image in the builder of a workspace',
     details:
-      'Only the context goes up (what .dockerignore leaves of it), and nothing comes down: the image is built beside ' +
-      'the workspace, with a cache that outlives stops, and with --push it goes from there to its registry. Needs ' +
-      'docker buildx or buildctl on the PATH, and no Docker daemon. WORKSPACE is --workspace, CDE_WORKSPACE, or the ' +
-      'only one of yours that runs on Kubernetes.',
+      'Uploads only the context (without what .dockerignore excludes). The image is built beside the workspace, with a ' +
+      'cache that survives stops, and --push sends it from there to its registry. Needs docker buildx or buildctl on the ' +
+      'PATH, but no Docker daemon. The workspace is --workspace, CDE_WORKSPACE, or your only one that runs on Kubernetes.',
     arguments: {
       context: {
-        help: 'The folder that the Dockerfile copies from (default: this one), or the URL of a repository',
+        help: 'The build context: a folder (default: the current one) or the URL of a repository',
         optional: true,
         completes: 'files',
       },
@@ -88,9 +87,9 @@ export const kubernetesCommands: readonly Command[] = [
         kind: 'list',
         short: 't',
         value: 'IMAGE',
-        help: 'What it is called: REGISTRY/NAME:TAG; may be repeated',
+        help: 'Name of the image, REGISTRY/NAME:TAG (repeatable)',
       },
-      push: { kind: 'flag', help: 'Push it; else it stays in the cache of the builder' },
+      push: { kind: 'flag', help: 'Push the image (default: keep it in the cache of the builder)' },
       file: {
         kind: 'text',
         short: 'f',
@@ -98,25 +97,27 @@ export const kubernetesCommands: readonly Command[] = [
         help: 'The Dockerfile (default: CONTEXT/Dockerfile)',
         completes: 'files',
       },
-      buildArg: { kind: 'list', value: 'NAME=VALUE', help: 'An ARG of the Dockerfile; may be repeated' },
+      buildArg: { kind: 'list', value: 'NAME=VALUE', help: 'An ARG of the Dockerfile (repeatable)' },
       target: { kind: 'text', value: 'STAGE', help: 'Build this stage of the Dockerfile' },
-      platform: { kind: 'list', value: 'PLATFORM', help: 'For example linux/arm64; may be repeated' },
+      platform: { kind: 'list', value: 'PLATFORM', help: 'For example linux/arm64 (repeatable)' },
       secret: {
         kind: 'list',
         value: 'id=NAME,src=FILE',
-        help: 'For RUN --mount=type=secret; may be repeated',
+        help: 'For RUN --mount=type=secret (repeatable)',
       },
-      cache: { kind: 'no', help: 'Build every step anew' },
-      workspace: { kind: 'text', value: 'NAME', help: 'Whose builder', completes: 'connectable' },
+      cache: { kind: 'no', help: 'Do not use the build cache' },
+      workspace: {
+        kind: 'text',
+        value: 'NAME',
+        help: 'The workspace whose builder to use',
+        completes: 'connectable',
+      },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
     },
     examples: [
-      ['cde build . -t registry.example.com/team/app:1 --push', 'in the only workspace that runs'],
-      [
-        'cde build --workspace web -f docker/Dockerfile --target test',
-        'builds one stage, and keeps it there',
-      ],
-      ['cde env web docker buildx bake --push', 'what else buildx can, in the same builder'],
+      ['cde build . -t registry.example.com/team/app:1 --push', 'in your only running workspace'],
+      ['cde build --workspace web -f docker/Dockerfile --target test', 'one stage, kept in the builder'],
+      ['cde env web docker buildx bake --push', 'any other buildx command, in the same builder'],
     ],
     load: () => import('./build.ts').then((m) => m.build),
   }),

@@ -4,22 +4,22 @@ export const netcheckCommands: readonly Command[] = [
   command({
     name: 'netcheck',
     group: 'Connect:',
-    summary: 'Measure the ways from here to the satellites: HTTPS, UDP, NAT, proxy',
+    summary: 'Measure the network between this machine and the satellites',
     details:
-      'Without --throughput it sends a few requests and twenty small datagrams to each satellite, and takes some four ' +
-      'seconds. Sessions need HTTPS to one satellite; UDP and a friendly NAT let them go past it.',
+      'Checks HTTPS, UDP, NAT and proxies. Without --throughput it sends a few requests and 20 small datagrams to each ' +
+      'satellite and takes about 4 seconds. A session needs HTTPS to one satellite. UDP and a suitable NAT allow direct paths.',
     arguments: {
-      satellite: { help: 'Only this one, as the table names it (default: all)', optional: true },
+      satellite: { help: 'Only this satellite (default: all)', optional: true },
     },
     options: {
       throughput: {
         kind: 'flag',
-        help: 'Also how much goes through, each way: at most 8 MiB or 3 seconds for each satellite',
+        help: 'Also measure throughput in each direction: at most 8 MiB or 3 seconds per satellite',
       },
     },
     examples: [
-      ['cde netcheck', 'why is it slow today?'],
-      ['cde netcheck --throughput --json', 'for whoever looks after the network'],
+      ['cde netcheck', 'find out why a session is slow'],
+      ['cde netcheck --throughput --json', 'a report for your network team'],
     ],
     load: () => import('./netcheck.ts').then((m) => m.netcheck),
   }),

@@ -2,18 +2,18 @@ import { type Command, command } from '../command.ts';
 
 const group = 'Connect:';
 const levels = ['owner', 'signed-in', 'public'] as const;
-const workspace = { help: 'NAME, or OWNER/NAME', completes: 'workspaces' } as const;
-const port = { help: 'A port, as `cde ports` shows it' } as const;
+const workspace = { help: 'NAME or OWNER/NAME', completes: 'workspaces' } as const;
+const port = { help: 'A port from `cde ports`' } as const;
 
 export const portCommands: readonly Command[] = [
   command({
     name: 'ports',
     group,
-    summary: 'What listens in a workspace, and whom it is shared with in the browser',
+    summary: 'List the ports of a workspace',
     details:
-      'Programs that listen, as the agent last reported (twice a minute), and ports that are shared. ' +
-      'Without a share nobody opens a port by the web; `cde port-forward` needs none. ' +
-      'A line each for the server and for every satellite that serves ports.',
+      'Lists listening programs, which the agent reports twice a minute, and shared ports. Only shared ports can be opened ' +
+      'in the browser. `cde port-forward` works without sharing. A port has one line for the server and one for each ' +
+      'satellite that serves it.',
     arguments: { workspace },
     examples: [
       ['cde ports web', 'port, process, level, address'],
@@ -24,16 +24,16 @@ export const portCommands: readonly Command[] = [
   command({
     name: 'share',
     group,
-    summary: 'Share a port of your workspace in the browser, or change whom it is shared with',
+    summary: 'Share a port of your workspace in the browser',
     details:
-      'The address alone goes to stdout. `owner`: you, signed in; `signed-in`: every user of the server; ' +
-      '`public`: anybody who can reach it. docs/ports.md says what keeps it safe.',
+      'Prints the address. Level `owner` is only for you, `signed-in` for every user of the server, and `public` for ' +
+      'anyone who can reach the server. Share a port again to change its level. See docs/ports.md for security.',
     arguments: { workspace, port },
     options: {
       level: {
         kind: 'text',
         value: 'LEVEL',
-        help: `Whom with: ${levels.join(', ')} (owner)`,
+        help: `Who can open it: ${levels.join(', ')} (default owner)`,
         choices: levels,
         completes: levels,
       },
@@ -47,9 +47,10 @@ export const portCommands: readonly Command[] = [
   command({
     name: 'unshare',
     group,
-    summary: 'Share a port with nobody any more; who has it open loses it within seconds',
+    summary: 'Stop sharing a port',
+    details: 'Open connections are closed within a few seconds. The program keeps running.',
     arguments: { workspace, port },
-    examples: [['cde unshare web 3000', 'it goes on listening']],
+    examples: [['cde unshare web 3000', 'port 3000 can no longer be opened in the browser']],
     load: () => import('./ports.ts').then((m) => m.unshare),
   }),
 ];

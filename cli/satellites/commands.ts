@@ -1,31 +1,31 @@
 import { type Command, command, rawCommand } from '../command.ts';
 
 const group = 'Administration:';
-const satellite = { satellite: { help: 'Its name, as `cde satellite list` shows it' } } as const;
+const satellite = { satellite: { help: 'Its name, from `cde satellite list`' } } as const;
 
 export const satelliteCommands: readonly Command[] = [
   command({
     name: 'satellite add',
     group,
-    summary: 'Add a satellite; its token is shown once',
+    summary: 'Add a satellite and print its token',
     details:
-      'The token alone goes to stdout. Give it to `cde satellite start` where the satellite is to run.',
-    arguments: { name: { help: 'Lower-case letters, digits and dashes' } },
-    options: { region: { kind: 'text', value: 'REGION', help: 'Where it is, in your words' } },
+      'The token is shown only once. Pass it to `cde satellite start` on the machine that runs the satellite.',
+    arguments: { name: { help: 'Lower-case letters, digits and hyphens' } },
+    options: { region: { kind: 'text', value: 'REGION', help: 'Region, for example ap-northeast-1' } },
     examples: [['cde satellite add tokyo --region ap-northeast-1', 'prints its token']],
     load: () => import('./satellites.ts').then((m) => m.add),
   }),
   rawCommand({
     name: 'satellite start',
     group,
-    summary: 'Run a satellite here, in the foreground',
+    summary: 'Run a satellite in the foreground',
     details:
-      "Takes the satellite's own flags (--server, --token, --url, --listen, --tls-cert, …; docs/satellites.md). It registers, " +
-      'relays sessions, and goes on doing so while the server is away. Ctrl-C sends its sessions elsewhere and ends it.',
+      'Accepts the flags of the satellite (--server, --token, --url, --listen, --tls-cert, …), see docs/satellites.md. It ' +
+      'keeps relaying sessions while the server is unreachable. Ctrl-C moves its sessions to other satellites and stops it.',
     examples: [
       [
         'CDE_SATELLITE_TOKEN=cde_satellite_… cde satellite start --server https://cde.example.com --url https://tokyo.cde.example.com',
-        'behind an ingress that ends TLS',
+        'behind an ingress that terminates TLS',
       ],
     ],
     load: () => import('./start.ts').then((m) => m.start),
@@ -34,9 +34,9 @@ export const satelliteCommands: readonly Command[] = [
     name: 'satellite list',
     aliases: ['satellite ls'],
     group,
-    summary: 'List satellites, with version, load and health',
-    details: 'Without the one that the server carries.',
-    examples: [['cde satellite list', 'state, sessions, throughput']],
+    summary: 'List satellites',
+    details: 'The satellite that is embedded in the server is not listed.',
+    examples: [['cde satellite list', 'state, version, sessions and throughput']],
     load: () => import('./satellites.ts').then((m) => m.list),
   }),
   command({
@@ -44,17 +44,17 @@ export const satelliteCommands: readonly Command[] = [
     group,
     summary: 'Show a satellite',
     arguments: satellite,
-    examples: [['cde satellite show tokyo', 'all that it has said of itself']],
+    examples: [['cde satellite show tokyo', 'version, load and health']],
     load: () => import('./satellites.ts').then((m) => m.show),
   }),
   command({
     name: 'satellite drain',
     group,
-    summary: 'Empty a satellite: it takes nobody new, and its sessions go on over another',
+    summary: 'Drain a satellite: move its sessions elsewhere and accept no new ones',
     arguments: satellite,
-    options: { undo: { kind: 'flag', help: 'Let it serve again' } },
+    options: { undo: { kind: 'flag', help: 'Stop draining' } },
     examples: [
-      ['cde satellite drain tokyo', 'before its machine is stopped'],
+      ['cde satellite drain tokyo', 'before you stop its machine'],
       ['cde satellite drain tokyo --undo', 'afterwards'],
     ],
     load: () => import('./satellites.ts').then((m) => m.drain),
@@ -62,21 +62,19 @@ export const satelliteCommands: readonly Command[] = [
   command({
     name: 'satellite web',
     group,
-    summary: 'Let a satellite serve terminals and ports to browsers of its region, or no longer',
+    summary: 'Allow a satellite to serve browsers, or forbid it',
     details:
-      'It reads what passes there, which it never does of the sessions that it relays: turn it on for machines that you trust with that. ' +
-      'Ports need a wildcard name that leads to the satellite and a certificate for it; without one it serves terminals only.',
+      'A satellite sees the plain text of the terminals and ports that it serves to browsers, unlike that of the sessions ' +
+      'it relays: allow it only on machines that you trust. Ports need a wildcard name that resolves to the satellite, and ' +
+      'a certificate for it. Without a wildcard name the satellite serves terminals only.',
     arguments: satellite,
     options: {
-      off: { kind: 'flag', help: 'Browsers are served nothing any more' },
-      portHost: { kind: 'text', value: 'NAME', help: 'Wildcard name of its ports: *.tokyo.dev.example.com' },
+      off: { kind: 'flag', help: 'Stop serving browsers' },
+      portHost: { kind: 'text', value: 'NAME', help: 'Wildcard name for its ports: *.tokyo.dev.example.com' },
     },
     examples: [
-      [
-        "cde satellite web tokyo --port-host '*.tokyo.dev.example.com'",
-        'terminals, and ports under that name',
-      ],
-      ['cde satellite web tokyo --off', 'ciphertext only, as it was'],
+      ["cde satellite web tokyo --port-host '*.tokyo.dev.example.com'", 'terminals and ports'],
+      ['cde satellite web tokyo --off', 'relay only, as by default'],
     ],
     load: () => import('./satellites.ts').then((m) => m.web),
   }),
@@ -84,9 +82,10 @@ export const satelliteCommands: readonly Command[] = [
     name: 'satellite remove',
     aliases: ['satellite rm'],
     group,
-    summary: 'Forget a satellite; its token is refused, and it empties itself and ends',
+    summary: 'Remove a satellite and revoke its token',
+    details: 'A running satellite drains itself and stops.',
     arguments: satellite,
-    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde satellite remove tokyo --yes', 'without asking']],
     load: () => import('./satellites.ts').then((m) => m.remove),
   }),

@@ -9,93 +9,95 @@ export const sshCommands: readonly Command[] = [
     group,
     summary: 'Open a shell in a workspace, or run a command',
     details:
-      "Runs this machine's OpenSSH client through the tunnel, with the workspace's host key pinned; your ~/.ssh/config " +
-      'applies. A stopped workspace is started first. Ends with the exit code of the remote command. As with ssh, ' +
-      'options go before the command; everything from its first word on is run there.',
+      'Runs the OpenSSH client of this machine through the tunnel, with the host key of the workspace pinned. Your ' +
+      '~/.ssh/config applies. A stopped workspace is started first. Exits with the exit code of the remote command. As with ' +
+      'ssh, options go before the command.',
     endsOptions: true,
     arguments: {
-      workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' },
-      command: { help: 'What to run there instead of a shell', many: true, optional: true },
+      workspace: { help: 'NAME or OWNER/NAME', completes: 'connectable' },
+      command: { help: 'The command to run instead of a shell', many: true, optional: true },
     },
     options: {
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       forwardAgent: { kind: 'flag', short: 'A', help: 'Forward your SSH agent' },
-      local: { kind: 'list', short: 'L', value: 'SPEC', help: "Forward a local port, as ssh's -L" },
-      remote: { kind: 'list', short: 'R', value: 'SPEC', help: "Forward a remote port, as ssh's -R" },
-      dynamic: { kind: 'list', short: 'D', value: 'SPEC', help: "SOCKS proxy, as ssh's -D" },
-      option: { kind: 'list', short: 'o', value: 'KEY=VALUE', help: "An option of ssh's configuration" },
-      tty: { kind: 'flag', short: 't', help: 'Ask for a terminal although a command is given' },
-      withoutTty: { kind: 'flag', short: 'T', help: 'Ask for no terminal' },
+      local: { kind: 'list', short: 'L', value: 'SPEC', help: 'Forward a local port, like ssh -L' },
+      remote: { kind: 'list', short: 'R', value: 'SPEC', help: 'Forward a remote port, like ssh -R' },
+      dynamic: { kind: 'list', short: 'D', value: 'SPEC', help: 'Run a SOCKS proxy, like ssh -D' },
+      option: { kind: 'list', short: 'o', value: 'KEY=VALUE', help: 'An option of ssh_config' },
+      tty: { kind: 'flag', short: 't', help: 'Request a terminal even for a command' },
+      withoutTty: { kind: 'flag', short: 'T', help: 'Do not request a terminal' },
       forwardOnly: { kind: 'flag', short: 'N', help: 'Forward ports only' },
-      verbose: { kind: 'flag', short: 'v', help: "ssh's own debug messages, and each change of the path" },
+      verbose: { kind: 'flag', short: 'v', help: 'Print debug messages of ssh and each path change' },
       path,
-      stdio: { kind: 'flag', help: "Carry SSH over stdin and stdout: for ssh's ProxyCommand" },
+      stdio: { kind: 'flag', help: 'Carry SSH over stdin and stdout, for ProxyCommand' },
     },
     examples: [
       ['cde ssh web', 'a shell'],
-      ['cde ssh web make -j4 test', 'one command; its exit code is passed on'],
-      ['cde ssh web --path relay -v', 'through a satellite only, and say which'],
+      ['cde ssh web make -j4 test', 'run one command'],
+      ['cde ssh web --path relay -v', 'through a satellite only'],
       ['cde ssh web -L 8080:localhost:80 -N', 'forward a port, no shell'],
-      ['ssh -o ProxyCommand="cde ssh --stdio web" web.cde', 'what happens underneath'],
+      ['ssh -o ProxyCommand="cde ssh --stdio web" web.cde', 'without config-ssh'],
     ],
     load: () => import('./ssh.ts').then((m) => m.ssh),
   }),
   command({
     name: 'config-ssh',
     group,
-    summary: 'Let ssh, scp, rsync and VS Code reach every workspace as NAME.cde',
+    summary: 'Configure ssh, scp, rsync and VS Code to reach workspaces as NAME.cde',
     details:
-      'Adds one marked Include line to the top of your ssh configuration and keeps the hosts in a file of its own; ' +
-      'nothing else in your file is touched. NAME.cde is on the current server, NAME.SERVER.cde on the server of that name ' +
-      '(cde server list). May be run again at any time.',
+      'Adds one marked Include line to the top of your ssh configuration, which is otherwise unchanged, and keeps the hosts ' +
+      'in a separate file. NAME.cde is a workspace on the current server, NAME.SERVER.cde one on another server (see ' +
+      '`cde server list`). You can run it again at any time.',
     options: {
-      remove: { kind: 'flag', help: 'Take out what config-ssh has written' },
-      dryRun: { kind: 'flag', short: 'n', help: 'Say what would change, change nothing' },
+      remove: { kind: 'flag', help: 'Remove everything that config-ssh added' },
+      dryRun: { kind: 'flag', short: 'n', help: 'Print what would change and change nothing' },
       path,
-      sshConfig: { kind: 'text', value: 'PATH', help: 'Instead of ~/.ssh/config', completes: 'files' },
+      sshConfig: {
+        kind: 'text',
+        value: 'PATH',
+        help: 'The ssh configuration to change (default ~/.ssh/config)',
+        completes: 'files',
+      },
     },
     examples: [
       ['cde config-ssh && ssh web.cde', 'your workspace web'],
       ['ssh ada--web.cde', 'the same by its full name, ada/web'],
       ['ssh web.work.cde', 'your workspace web on the server work'],
-      ['cde config-ssh --dry-run', 'look first'],
-      ['cde config-ssh --remove', 'as if it never was'],
+      ['cde config-ssh --dry-run', 'preview the changes'],
+      ['cde config-ssh --remove', 'undo it'],
     ],
     load: () => import('./config-ssh.ts').then((m) => m.configSsh),
   }),
   command({
     name: 'port-forward',
     group,
-    summary: 'Reach ports of a workspace on this machine, or the other way round',
+    summary: 'Forward ports between this machine and a workspace',
     details:
-      'PORT, LOCAL:REMOTE or LOCAL:HOST:REMOTE, where HOST is seen from the workspace; 8000-8003 is a range; 5353/udp is ' +
-      'UDP; LOCAL 0 takes any free port. With -R a port of the workspace, on its loopback address alone, leads to this ' +
-      'machine. Runs until Ctrl-C, and connects again by itself when the session ends.',
+      'A port is PORT, LOCAL:REMOTE or LOCAL:HOST:REMOTE, where HOST is resolved in the workspace. 8000-8003 is a range, ' +
+      '5353/udp is UDP, and 0 as LOCAL picks a free port. -R forwards a port on the loopback address of the workspace to ' +
+      'this machine. Runs until Ctrl-C and reconnects when the session ends.',
     arguments: {
-      workspace: { help: 'NAME, or OWNER/NAME', completes: 'connectable' },
-      ports: { help: 'What to forward, one or more', many: true, optional: true },
+      workspace: { help: 'NAME or OWNER/NAME', completes: 'connectable' },
+      ports: { help: 'The ports to forward', many: true, optional: true },
     },
     options: {
       reverse: {
         kind: 'list',
         short: 'R',
         value: 'SPEC',
-        help: 'PORT, REMOTE:LOCAL or REMOTE:HOST:LOCAL: a port of the workspace that leads to this machine',
+        help: 'Forward a port of the workspace to this machine: PORT, REMOTE:LOCAL or REMOTE:HOST:LOCAL',
       },
       address: { kind: 'text', value: 'ADDRESS', help: 'Listen on this address (default 127.0.0.1)' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       path,
-      verbose: { kind: 'flag', short: 'v', help: 'Say each change of the path' },
+      verbose: { kind: 'flag', short: 'v', help: 'Print each path change' },
     },
     examples: [
       ['cde port-forward web 3000', 'http://127.0.0.1:3000 is port 3000 of web'],
-      ['cde port-forward web 8080:80 5432:db:5432', 'two, one to another host that web sees'],
+      ['cde port-forward web 8080:80 5432:db:5432', 'two ports, one on another host'],
       ['cde port-forward web 8000-8003', 'four ports'],
-      ['cde port-forward web 5353/udp', 'datagrams to UDP port 5353'],
-      [
-        'cde port-forward web -R 9003',
-        'port 9003 of web is port 9003 here: a debugger that listens on the laptop',
-      ],
+      ['cde port-forward web 5353/udp', 'a UDP port'],
+      ['cde port-forward web -R 9003', 'port 9003 of web reaches a debugger on this machine'],
     ],
     load: () => import('./port-forward.ts').then((m) => m.portForward),
   }),

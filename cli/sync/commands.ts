@@ -5,43 +5,43 @@ export const syncCommands: readonly Command[] = [
   command({
     name: 'sync',
     group: 'Connect:',
-    summary: 'Keep a folder of this machine and one of a workspace the same, both ways',
+    summary: 'Synchronize a local folder with a folder in a workspace',
     details:
-      'What changes on one side goes to the other, deletions too, until Ctrl-C; it survives lost connections and restarts. ' +
-      "Where both have changed a file, yours keeps its name and the workspace's is kept beside it as " +
-      'FILE.conflict-WORKSPACE-TIME. Left out are node_modules, .git, and what .cdeignore in the folder names, as in .gitignore.',
+      'Copies changes in both directions, including deletions, until Ctrl-C. Survives lost connections and restarts. If a ' +
+      'file has changed on both sides, yours keeps its name and the other is saved beside it as ' +
+      'FILE.conflict-WORKSPACE-TIME. node_modules, .git and the patterns in .cdeignore (same syntax as .gitignore) are ignored.',
     arguments: {
       folders: { help: 'FOLDER WORKSPACE:FOLDER', many: true, optional: true, completes: 'operands' },
     },
     options: {
-      once: { kind: 'flag', help: 'Make both the same once, and end' },
-      dryRun: { kind: 'flag', short: 'n', help: 'Say what would change, change nothing' },
+      once: { kind: 'flag', help: 'Synchronize once and exit' },
+      dryRun: { kind: 'flag', short: 'n', help: 'Print what would change and change nothing' },
       ignore: {
         kind: 'list',
         short: 'i',
         value: 'PATTERN',
-        help: 'Leave this out as well, as a line of .gitignore; !PATTERN takes it in',
+        help: 'Ignore this pattern too (.gitignore syntax, !PATTERN includes it again, repeatable)',
       },
-      gitignore: { kind: 'flag', help: "Leave out what the folder's own .gitignore names, too" },
-      git: { kind: 'flag', help: 'Take in .git (git must not run on both sides at once)' },
+      gitignore: { kind: 'flag', help: 'Also ignore what .gitignore in the folder ignores' },
+      git: { kind: 'flag', help: 'Include .git (do not run git on both sides at once)' },
       forget: {
         kind: 'flag',
-        help: 'Forget what both last agreed on: what one side lacks is copied to it, nothing is deleted',
+        help: 'Forget the last synchronized state: missing files are copied and nothing is deleted',
       },
       allowEmpty: {
         kind: 'flag',
-        help: 'One side has lost all its files on purpose: delete them on the other as well',
+        help: 'Delete all files on one side if the other side is empty',
       },
-      list: { kind: 'flag', short: 'l', help: 'List what is, and was, kept in step from here' },
+      list: { kind: 'flag', short: 'l', help: 'List current and past synchronizations from this machine' },
       start: { kind: 'no', help: 'Do not start a stopped workspace' },
       path: pathOption,
     },
     examples: [
       ['cde sync ./frontend web:project/frontend', 'edit here, run there'],
-      ['cde sync -n ./frontend web:project/frontend', 'look first'],
-      ['cde sync --once ./photos web:photos', 'once, and both ways'],
-      ['cde sync --ignore dist --ignore "*.log" . web:project', 'leave more out'],
-      ['cde sync --list', 'what is running'],
+      ['cde sync -n ./frontend web:project/frontend', 'preview the changes'],
+      ['cde sync --once ./photos web:photos', 'once, in both directions'],
+      ['cde sync --ignore dist --ignore "*.log" . web:project', 'ignore more'],
+      ['cde sync --list', 'current and past synchronizations'],
     ],
     load: () => import('./sync.ts').then((m) => m.sync),
   }),

@@ -15,8 +15,8 @@ export const templateCommands: readonly Command[] = [
       activate: { kind: 'no', help: 'Do not make it the active version' },
     },
     examples: [
-      ['cde template push ./mine --message "more memory"', 'new workspaces use it from now on'],
-      ['cde template push ./mine --no-activate', 'publish only'],
+      ['cde template push ./mine --message "more memory"', 'publish a version and make it active'],
+      ['cde template push ./mine --no-activate', 'publish without activating'],
     ],
     load: () => import('./push.ts').then((m) => m.push),
   }),
@@ -33,7 +33,7 @@ export const templateCommands: readonly Command[] = [
     group,
     summary: 'Show a template and its parameters',
     arguments: template,
-    examples: [['cde template show local', 'what `cde create --param` may say']],
+    examples: [['cde template show local', 'the parameters for `cde create --param`']],
     load: () => import('./templates.ts').then((m) => m.show),
   }),
   command({
@@ -41,20 +41,20 @@ export const templateCommands: readonly Command[] = [
     group,
     summary: 'Check a folder without publishing it',
     details:
-      'Prints every fault as FILE:LINE:COLUMN and ends with 1 if there is one. Needs no server and no login. With ' +
-      '--cluster its objects are tried on a cluster as well, as a dry run: nothing is made there.',
+      'Prints every fault as FILE:LINE:COLUMN and exits with 1 if there is one. Works without a server. --cluster also ' +
+      'tries its objects on a cluster, as a dry run that creates nothing.',
     arguments: folder,
     options: {
       cluster: {
         kind: 'text',
         value: 'NAME',
-        help: 'Try its objects on this cluster',
+        help: 'Also try its objects on this cluster',
       },
       param: {
         kind: 'list',
         short: 'p',
         value: 'NAME=VALUE',
-        help: 'A parameter of what is tried; may be repeated',
+        help: 'A parameter for the dry run (repeatable)',
       },
       paramFile: {
         kind: 'text',
@@ -65,7 +65,10 @@ export const templateCommands: readonly Command[] = [
     },
     examples: [
       ['cde template validate ./mine', 'before you push it, or in CI'],
-      ['cde template validate ./mine --cluster eu -p size=large', 'and whether the cluster takes it'],
+      [
+        'cde template validate ./mine --cluster eu -p size=large',
+        'also check whether the cluster accepts it',
+      ],
     ],
     load: () => import('./push.ts').then((m) => m.validate),
   }),
@@ -74,15 +77,15 @@ export const templateCommands: readonly Command[] = [
     group,
     summary: "List a template's versions, newest first",
     arguments: template,
-    examples: [['cde template versions local', 'who published what, when; * is active']],
+    examples: [['cde template versions local', 'the active version is marked with *']],
     load: () => import('./templates.ts').then((m) => m.versions),
   }),
   command({
     name: 'template activate',
     group,
-    summary: 'Make a version the active one',
+    summary: 'Activate a version of a template',
     arguments: { ...template, version: { help: 'Its number' } },
-    examples: [['cde template activate local 3', 'go back to version 3']],
+    examples: [['cde template activate local 3', 'roll back to version 3']],
     load: () => import('./templates.ts').then((m) => m.activate),
   }),
   command({
@@ -91,7 +94,7 @@ export const templateCommands: readonly Command[] = [
     group,
     summary: 'Delete a template that no workspace uses',
     arguments: template,
-    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde template delete old --yes', 'with all its versions']],
     load: () => import('./templates.ts').then((m) => m.remove),
   }),

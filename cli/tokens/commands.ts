@@ -7,19 +7,20 @@ export const tokenCommands: readonly Command[] = [
   command({
     name: 'token create',
     group,
-    summary: 'Create a token; it is shown once',
+    summary: 'Create an API token',
+    details: 'The token is shown only once.',
     options: {
       name: { kind: 'text', value: 'NAME', help: 'What it is for', required: true },
       scope: {
         kind: 'list',
         value: 'SCOPE',
-        help: 'What it may do: all, read, or connect; may be repeated (default all)',
+        help: 'Permissions: all, read or connect (default all, repeatable)',
         completes: scopes,
       },
-      days: { kind: 'number', value: 'DAYS', help: 'How long it lives, 1 to 365 (default 90)' },
+      days: { kind: 'number', value: 'DAYS', help: 'Lifetime in days, 1 to 365 (default 90)' },
     },
     examples: [
-      ['cde token create --name ci --scope connect --days 30', 'the token alone goes to stdout'],
+      ['cde token create --name ci --scope connect --days 30', 'prints the token'],
       ['TOKEN=$(cde token create --name ci)', 'in a script'],
     ],
     load: () => import('./tokens.ts').then((m) => m.create),
@@ -29,7 +30,7 @@ export const tokenCommands: readonly Command[] = [
     aliases: ['token ls'],
     group,
     summary: 'List your tokens',
-    examples: [['cde token list', 'with their last use; never the tokens themselves']],
+    examples: [['cde token list', 'names, scopes and last use']],
     load: () => import('./tokens.ts').then((m) => m.list),
   }),
   command({
@@ -37,7 +38,7 @@ export const tokenCommands: readonly Command[] = [
     group,
     summary: 'Revoke a token',
     arguments: { id: { help: 'Its id, as `cde token list` shows it' } },
-    examples: [['cde token revoke 01990000-0000-7000-8000-000000000000', 'it is refused from now on']],
+    examples: [['cde token revoke 01990000-0000-7000-8000-000000000000', 'the token stops working at once']],
     load: () => import('./tokens.ts').then((m) => m.revoke),
   }),
 ];

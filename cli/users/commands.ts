@@ -14,11 +14,11 @@ export const userCommands: readonly Command[] = [
     name: 'user create',
     group,
     summary: 'Create a user',
-    details: 'Without --password the user can sign in by single sign-on only, until a password is set.',
+    details: 'Without --password the user can sign in only through single sign-on, until a password is set.',
     arguments: { username: { help: 'Lower-case letters, digits and hyphens' } },
     options: {
       ...fields,
-      password: { kind: 'flag', help: 'Give a password: asked for, or read from stdin' },
+      password: { kind: 'flag', help: 'Set a password, which is prompted for or read from stdin' },
     },
     examples: [
       ['cde user create ada --name "Ada Lovelace" --email ada@example.com', 'a member'],
@@ -31,8 +31,8 @@ export const userCommands: readonly Command[] = [
     aliases: ['user ls'],
     group,
     summary: 'List users',
-    options: { search: { kind: 'text', value: 'TEXT', help: 'Only those whose name holds it' } },
-    examples: [['cde user list --search ada', 'role, status, last seen']],
+    options: { search: { kind: 'text', value: 'TEXT', help: 'Only users whose name contains this' } },
+    examples: [['cde user list --search ada', 'role, status and last sign-in']],
     load: () => import('./users.ts').then((m) => m.list),
   }),
   command({
@@ -40,18 +40,18 @@ export const userCommands: readonly Command[] = [
     group,
     summary: 'Show a user',
     arguments: user,
-    examples: [['cde user show ada', 'all that is known of them']],
+    examples: [['cde user show ada', 'role, status, email and dates']],
     load: () => import('./users.ts').then((m) => m.show),
   }),
   command({
     name: 'user update',
     group,
-    summary: "Change a user's role, name or email; suspend or activate",
+    summary: 'Change the role, name, email or status of a user',
     arguments: user,
     options: {
       ...fields,
-      suspend: { kind: 'flag', help: 'They may no longer sign in, and their tokens are refused' },
-      activate: { kind: 'flag', help: 'The reverse' },
+      suspend: { kind: 'flag', help: 'Block sign-in and reject the tokens of the user' },
+      activate: { kind: 'flag', help: 'Reactivate a suspended user' },
     },
     examples: [
       ['cde user update ada --role template-admin', 'another role'],
@@ -62,12 +62,13 @@ export const userCommands: readonly Command[] = [
   command({
     name: 'user set-password',
     group,
-    summary: 'Set a password; one’s own with the current one',
+    summary: 'Set the password of a user',
     details:
-      'Asked for without echo. From a pipe: the new password on the first line, for oneself the current one before it.',
+      'Prompts without echo. For your own password you need the current one. From a pipe, the new password is the first ' +
+      'line; for your own, put the current one on the line before it.',
     arguments: user,
     examples: [
-      ['cde user set-password me', 'your own'],
+      ['cde user set-password me', 'your own password'],
       ['cde user set-password ada < password.txt', "another user's, as an owner"],
     ],
     load: () => import('./users.ts').then((m) => m.setPasswordOf),
@@ -78,7 +79,7 @@ export const userCommands: readonly Command[] = [
     group,
     summary: 'Delete a user who has no workspaces',
     arguments: user,
-    options: { yes: { kind: 'flag', short: 'y', help: 'Do not ask' } },
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde user delete ada --yes', 'without asking']],
     load: () => import('./users.ts').then((m) => m.remove),
   }),

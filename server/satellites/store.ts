@@ -106,7 +106,8 @@ export function makeSatelliteStore({
           .returning();
         if (!row)
           throw new Problem('satellite-name-taken', `A satellite named ${name} already exists.`, {
-            hint: 'Choose another name, or remove it first: cde satellite remove',
+            hint: 'Choose another name, or remove that satellite first.',
+            actions: [{ kind: 'list-satellites' }],
           });
         await writeAudit(tx, caller, {
           action: 'satellite.add',
