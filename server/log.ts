@@ -38,3 +38,6 @@ export function makeLog(level: string): Logger {
       : pino.destination(1),
   );
 }
+
+/** An app's logger, which `makeFastify` was given. Fastify's own type has only part of pino's methods. */
+export const loggerOf = (app: { log: unknown }): Logger => app.log as Logger;

@@ -6,7 +6,7 @@ import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { useProxyForFetch } from '@cde/tunnel/network/proxy.ts';
 import { type Config, ConfigError, describeSettings, readConfig, unknownSettings } from './config.ts';
-import { startControlPlane, version } from './control-plane.ts';
+import { startControlPlane } from './control-plane.ts';
 import { type EmbeddedPostgres, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
 import { type Database, isDatabaseFull, isUnavailable, openDatabase } from './database/pool.ts';
@@ -14,6 +14,7 @@ import { checkSecretKey, SecretKeyError } from './identity/keys.ts';
 import { makeOneTimeLink } from './identity/sessions.ts';
 import { ensureOwner, findUser } from './identity/users.ts';
 import { type Logger, makeLog } from './log.ts';
+import { version } from './version.ts';
 
 class StartError extends Error {
   readonly hint: string;

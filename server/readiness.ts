@@ -1,3 +1,6 @@
+import { ApiError } from '@cde/api/errors.ts';
+import fp from 'fastify-plugin';
+import { z } from 'zod';
 import type { Database } from './database/pool.ts';
 
 /** By then every agent that can connect has done so: agents learn of new replicas when they report, twice a minute. */
@@ -55,3 +58,40 @@ export function makeReadiness(options: {
     },
   };
 }
+
+const Health = z.object({ status: z.enum(['ok', 'ready', 'starting']), waitsFor: z.string().optional() });
+const healthSchema = (summary: string) => ({
+  summary,
+  tags: ['health'],
+  security: [],
+  response: { 200: Health, 503: z.union([Health, ApiError]), '4xx': ApiError, '5xx': ApiError },
+});
+
+/** `/healthz` and `/readyz`. An app that does not start its background work (tests) is ready at once. */
+export const healthPlugin = fp(
+  async (app) => {
+    const { database, relay, replica } = app;
+    const readiness = makeReadiness({
+      database,
+      urls: () => replica.urls(),
+      agentsHere: () => relay.stats().workspaces,
+    });
+    app.onStart(() => readiness.begin());
+    app.addHook('preClose', async () => readiness.stop());
+    app.get('/healthz', { schema: healthSchema('Whether the process is alive') }, async () => ({
+      status: 'ok',
+    }));
+    app.get(
+      '/readyz',
+      { schema: healthSchema('Whether the server accepts requests') },
+      async (_request, reply) => {
+        await database.pool.query('SELECT 1');
+        const waitsFor = readiness.waitsFor();
+        return waitsFor === null
+          ? { status: 'ready' }
+          : reply.code(503).send({ status: 'starting', waitsFor });
+      },
+    );
+  },
+  { name: 'health', dependencies: ['database', 'http', 'satellites'] },
+);

@@ -12,7 +12,7 @@ declare module 'vitest' {
   }
 }
 
-/** vitest's global setup: one PostgreSQL for the run, whose migrated database `cde` is cloned for each test file. */
+/** Global setup of vitest: one PostgreSQL for the run. Test files clone its migrated database `cde`. */
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
   const folder = await mkdtemp(join(tmpdir(), 'cde-tests-'));
   const embedded = await startEmbedded(folder, {

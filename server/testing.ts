@@ -4,28 +4,27 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Role } from '@cde/api/endpoint.ts';
 import { type Scope, sessionKeyHeader } from '@cde/api/identity.ts';
-import { makeRelay, type Relay } from '@cde/satellite/relay/relay.ts';
-import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
+import type { Relay } from '@cde/satellite/relay/relay.ts';
 import type { FastifyInstance, InjectOptions } from 'fastify';
 import pg from 'pg';
 import { v7 } from 'uuid';
 import { inject } from 'vitest';
-import { makeApp } from './app.ts';
+import { composeServer } from './compose.ts';
 import { type Config, readConfig } from './config.ts';
 import { type Database, openDatabase } from './database/pool.ts';
 import { apiTokens, browserSessions, users } from './database/schema.ts';
-import { type Bus, makeBus } from './events/bus.ts';
-import { type Keys, loadKeys } from './identity/keys.ts';
+import type { Bus } from './events/bus.ts';
+import type { Keys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
 import { sessionCookieName } from './identity/sessions.ts';
-import { makeKubernetes } from './kubernetes/kubernetes.ts';
 import { makeLog } from './log.ts';
+import type { Provider } from './providers/provider.ts';
 
 export interface TestDatabase extends Database {
   drop(): Promise<void>;
 }
 
-/** A database of the test's own: a clone of the migrated one (about 100 ms). */
+/** A database for one test: a clone of the migrated one (about 100 ms). */
 export async function makeTestDatabase(): Promise<TestDatabase> {
   const base = inject('databaseUrl');
   const name = `test_${randomBytes(6).toString('hex')}`;
@@ -60,12 +59,12 @@ export interface TestServer {
   bus: Bus;
   relay: Relay;
   dataDir: string;
-  /** The injected clock; `clock.at` may be moved. */
+  /** The injected clock. Tests set `clock.at`. */
   clock: { at: Date };
   addUser(username: string, role?: Role, scopes?: Scope[]): Promise<TestUser>;
-  /** A browser that is signed in as the user: what a page of the dashboard sends, and the session's id. */
+  /** Signs a browser in as the user. Returns the session's id and the headers that the dashboard sends. */
   addBrowser(userId: string): Promise<{ sessionId: string; headers: Record<string, string> }>;
-  /** `inject` as a user (or nobody), with a JSON body. */
+  /** `inject` as a user, or without one, with a JSON body. */
   request(
     user: TestUser | null,
     method: InjectOptions['method'],
@@ -76,7 +75,7 @@ export interface TestServer {
   close(): Promise<void>;
 }
 
-/** Users that a test needs, straight into the database, each with a token. */
+/** Inserts a user with a token into the database. */
 export async function addUser(
   database: Database,
   username: string,
@@ -99,7 +98,16 @@ export async function addUser(
   return { id, username, token };
 }
 
-/** The whole HTTP side on a database of its own, not listening. Close it in afterAll. */
+/** A provider without workspaces: these tests run no builds. */
+const purgingProvider = {
+  name: 'local',
+  describeHome: () => ({}),
+  purgeHomes: async ({ only }) => ({ purged: only ? [only] : [], incomplete: false }),
+  onChange() {},
+  async close() {},
+} satisfies Partial<Provider> as unknown as Provider;
+
+/** The whole server on its own database, without listener and background work. Close it in afterAll. */
 export async function makeTestServer(env: Record<string, string> = {}): Promise<TestServer> {
   const database = await makeTestDatabase();
   const dataDir = await mkdtemp(join(tmpdir(), 'cde-data-'));
@@ -108,31 +116,12 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     CDE_SECRET_KEY: 'a secret key for tests, 32 long.',
     ...env,
   });
-  const keys = await loadKeys(database, dataDir, config.secretKey);
   const clock = { at: new Date() };
-  const log = makeLog('silent');
-  const bus = makeBus({ url: database.url, pool: database.pool, log });
-  const relay = makeRelay({ ticketKeys: [keys.tickets.publicKey], id: () => embeddedSatellite });
-  const kubernetes = makeKubernetes({ config, database, keys, now: () => clock.at, log });
-  const embedded = async () => [{ name: 'embedded', url: config.accessUrl, region: config.region }];
-  const app = await makeApp({
+  const app = await composeServer({
     config,
     database,
-    keys,
-    bus,
-    relay,
-    log,
-    providers: new Map([
-      [
-        'local',
-        {
-          describeHome: () => ({}),
-          purgeHomes: async ({ only }) => ({ purged: only ? [only] : [], incomplete: false }),
-        },
-      ],
-    ]),
-    kubernetes,
-    satellites: { forAgents: embedded, forClients: embedded },
+    log: makeLog('silent'),
+    providers: new Map([['local', purgingProvider]]),
     now: () => clock.at,
     sleep: async (ms) => {
       clock.at = new Date(clock.at.getTime() + ms);
@@ -144,9 +133,9 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     app,
     config,
     database,
-    keys,
-    bus,
-    relay,
+    keys: app.keys,
+    bus: app.bus,
+    relay: app.relay,
     dataDir,
     clock,
     addUser: (username, role, scopes) => addUser(database, username, role, scopes),
@@ -189,8 +178,6 @@ export async function makeTestServer(env: Record<string, string> = {}): Promise<
     },
     async close() {
       await app.close();
-      await kubernetes.close();
-      await bus.close();
       await database.drop();
       await rm(dataDir, { recursive: true, force: true });
     },

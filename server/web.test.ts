@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import Fastify, { type FastifyInstance } from 'fastify';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { contentSecurityPolicy, registerWeb } from './web.ts';
+import { contentSecurityPolicy, webPlugin } from './web.ts';
 
 let folder: string;
 let app: FastifyInstance;
@@ -16,7 +16,7 @@ async function serve(
   const instance = Fastify();
   instance.setNotFoundHandler((_request, reply) => reply.code(404).send({ code: 'route-not-found' }));
   instance.get('/api/v1/known', async () => ({ known: true }));
-  await registerWeb(instance, { folder: from, satellites });
+  await instance.register(webPlugin, { folder: from, satellites });
   return instance;
 }
 

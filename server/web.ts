@@ -3,7 +3,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import fastifyStatic from '@fastify/static';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import fp from 'fastify-plugin';
 
 /**
  * The policy of every dashboard page. Without inline scripts and other origins, a script injected through a workspace
@@ -64,56 +65,55 @@ const apiPrefixes = new Set(['api', 'relay', 'healthz', 'readyz', 'metrics', 'as
 /**
  * Serves the built dashboard: hashed assets that are cached permanently (compressed by scripts/build-web.mjs), and
  * index.html for every other path that a browser opens.
- * `folder` is the output of `vite build`; without an index.html there, pages explain how to build it.
- * `satellites` are those where pages can open terminals.
+ * `satellites` are those where pages can open terminals. `folder` is the output of `vite build`; without an index.html there, pages explain how to build it.
  */
-export async function registerWeb(
-  app: FastifyInstance,
-  { folder, satellites }: { folder: string; satellites: () => Promise<{ url: string }[]> },
-): Promise<void> {
-  const index = join(folder, 'index.html');
-  const built = existsSync(index);
-  const html = built ? readFileSync(index) : Buffer.from(notBuiltPage);
-  const policy = cachePolicy(satellites);
+export const webPlugin = fp<{ folder: string; satellites: () => Promise<{ url: string }[]> }>(
+  async (app, { folder, satellites }) => {
+    const index = join(folder, 'index.html');
+    const built = existsSync(index);
+    const html = built ? readFileSync(index) : Buffer.from(notBuiltPage);
+    const policy = cachePolicy(satellites);
 
-  const page = async (request: FastifyRequest, reply: FastifyReply) => {
-    const [path = ''] = request.url.split('?', 1);
-    const accepts = request.headers.accept ?? '*/*';
-    if (apiPrefixes.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
-      return reply.callNotFound();
-    // Revalidated on every visit because it references the hashed assets; a 304 if page and policy are unchanged.
-    const now = await policy();
-    const etag = `"${createHash('sha256').update(html).update(now).digest('base64url').slice(0, 22)}"`;
-    reply.headers({ ...headers, 'content-security-policy': now, 'cache-control': 'no-cache', etag });
-    if (request.headers['if-none-match'] === etag) return reply.code(304).send();
-    return reply
-      .code(built ? 200 : 503)
-      .type('text/html; charset=utf-8')
-      .send(html);
-  };
-  app.get('/', { schema: { hide: true } }, page);
-  app.get('/*', { schema: { hide: true } }, page);
+    const page = async (request: FastifyRequest, reply: FastifyReply) => {
+      const [path = ''] = request.url.split('?', 1);
+      const accepts = request.headers.accept ?? '*/*';
+      if (apiPrefixes.has(path.split('/')[1] ?? '') || !/text\/html|\*\/\*/.test(accepts))
+        return reply.callNotFound();
+      // Revalidated on every visit because it references the hashed assets; a 304 if page and policy are unchanged.
+      const now = await policy();
+      const etag = `"${createHash('sha256').update(html).update(now).digest('base64url').slice(0, 22)}"`;
+      reply.headers({ ...headers, 'content-security-policy': now, 'cache-control': 'no-cache', etag });
+      if (request.headers['if-none-match'] === etag) return reply.code(304).send();
+      return reply
+        .code(built ? 200 : 503)
+        .type('text/html; charset=utf-8')
+        .send(html);
+    };
+    app.get('/', { schema: { hide: true } }, page);
+    app.get('/*', { schema: { hide: true } }, page);
 
-  if (!built) return;
-  await app.register(fastifyStatic, {
-    root: join(folder, 'assets'),
-    prefix: '/assets/',
-    decorateReply: false,
-    schemaHide: true,
-    index: false,
-    immutable: true,
-    maxAge: '365d',
-    preCompressed: true,
-    setHeaders: (reply) => reply.headers(headers),
-  });
-  const icon = readFileSync(join(folder, 'favicon.svg'));
-  app.get('/favicon.svg', { schema: { hide: true } }, (_request, reply) =>
-    reply
-      .headers({ ...headers, 'cache-control': 'public, max-age=86400' })
-      .type('image/svg+xml')
-      .send(icon),
-  );
-}
+    if (!built) return;
+    await app.register(fastifyStatic, {
+      root: join(folder, 'assets'),
+      prefix: '/assets/',
+      decorateReply: false,
+      schemaHide: true,
+      index: false,
+      immutable: true,
+      maxAge: '365d',
+      preCompressed: true,
+      setHeaders: (reply) => reply.headers(headers),
+    });
+    const icon = readFileSync(join(folder, 'favicon.svg'));
+    app.get('/favicon.svg', { schema: { hide: true } }, (_request, reply) =>
+      reply
+        .headers({ ...headers, 'cache-control': 'public, max-age=86400' })
+        .type('image/svg+xml')
+        .send(icon),
+    );
+  },
+  { name: 'web' },
+);
 
 /** Caches the page policy. While the database is unreachable the last policy is used, so that pages still load. */
 function cachePolicy(satellites: () => Promise<{ url: string }[]>): () => Promise<string> {

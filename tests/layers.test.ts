@@ -31,7 +31,8 @@ const nouns = [
   'ports',
 ];
 const composition = [
-  'server/app.ts',
+  'server/base.ts',
+  'server/compose.ts',
   'server/control-plane.ts',
   'server/main.ts',
   'server/readiness.ts',

@@ -2,7 +2,6 @@ import { type AddressInfo, connect } from 'node:net';
 import Fastify from 'fastify';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
-import type { Auth } from './actor.ts';
 import { protocolErrorOptions, rejectWhileClosing } from './protocol-errors.ts';
 import { installHttp } from './serve.ts';
 
@@ -98,7 +97,7 @@ test('expensive requests are limited per user', async () => {
 test('requests during shutdown get an API error', async () => {
   const app = Fastify({ ...protocolErrorOptions });
   rejectWhileClosing(app);
-  installHttp(app, { auth: {} as Auth, checkReplies: false });
+  installHttp(app, { checkReplies: false });
   const [closing, leave] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   app.addHook('preClose', async () => {
     closing.resolve();

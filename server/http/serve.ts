@@ -11,7 +11,7 @@ import { makeRequestLimiter } from './request-limiter.ts';
 
 declare module 'fastify' {
   interface FastifyInstance {
-    auth: Auth;
+    readonly auth: Auth;
     requestLimiter: ReturnType<typeof makeRequestLimiter>;
     /** Every registered endpoint, for tests that iterate over them. */
     endpoints: Endpoint[];
@@ -237,8 +237,7 @@ export function toProblem(error: unknown): Problem {
 }
 
 /** Installs request validation by zod, the reply serializer and the error handler. */
-export function installHttp(app: FastifyInstance, options: { auth: Auth; checkReplies: boolean }): void {
-  app.decorate('auth', options.auth);
+export function installHttp(app: FastifyInstance, options: { checkReplies: boolean }): void {
   app.decorate('requestLimiter', makeRequestLimiter());
   app.decorate('endpoints', []);
   app.decorate('checkReplies', options.checkReplies);

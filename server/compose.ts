@@ -1,0 +1,58 @@
+import type { FastifyInstance } from 'fastify';
+import { type BaseOptions, basePlugin } from './base.ts';
+import { accessRevocationPlugin, connectionsPlugin } from './connections/plugin.ts';
+import { databasePlugin } from './database/plugin.ts';
+import { eventsPlugin } from './events/plugin.ts';
+import { makeFastify } from './http/fastify.ts';
+import { httpPlugin } from './http/plugin.ts';
+import { identityPlugin } from './identity/plugin.ts';
+import { kubernetesPlugin } from './kubernetes/plugin.ts';
+import type { Logger } from './log.ts';
+import { portsPlugin } from './ports/plugin.ts';
+import { localProviderPlugin } from './providers/local/plugin.ts';
+import { providersPlugin } from './providers/plugin.ts';
+import type { Provider } from './providers/provider.ts';
+import { healthPlugin } from './readiness.ts';
+import { satellitesPlugin } from './satellites/plugin.ts';
+import { telemetryPlugin } from './telemetry/plugin.ts';
+import { templatesPlugin } from './templates/plugin.ts';
+import { webPlugin } from './web.ts';
+import { workspacesPlugin } from './workspaces/plugin.ts';
+
+export interface ServerOptions extends BaseOptions {
+  log: Logger;
+  /** Replaces the providers of the settings, in tests. */
+  providers?: ReadonlyMap<string, Provider> | undefined;
+  /** Where the built dashboard is; without it no pages are served. */
+  web?: string | undefined;
+  /** Whether replies are validated against the contract: in tests and development. */
+  checkReplies?: boolean | undefined;
+}
+
+/**
+ * Composes the server on a migrated database. The result neither listens nor works in the background: tests call
+ * `inject()` on it, and `startControlPlane` starts it. Hooks run in the order of registration at the start and when
+ * the server is about to close (`preClose`), and in reverse once all requests have been answered (`onClose`).
+ */
+export async function composeServer(options: ServerOptions): Promise<FastifyInstance> {
+  const { config, database, log, now, sleep, providers, web } = options;
+  const app = makeFastify({ config, log });
+  await app.register(basePlugin, { config, database, now, sleep });
+  await app.register(httpPlugin, { checkReplies: options.checkReplies ?? false });
+  await app.register(databasePlugin);
+  await app.register(eventsPlugin);
+  await app.register(identityPlugin);
+  await app.register(telemetryPlugin);
+  await app.register(accessRevocationPlugin);
+  await app.register(satellitesPlugin);
+  await app.register(providersPlugin, { providers });
+  await app.register(localProviderPlugin);
+  await app.register(kubernetesPlugin);
+  await app.register(templatesPlugin);
+  await app.register(workspacesPlugin);
+  await app.register(connectionsPlugin);
+  await app.register(portsPlugin);
+  await app.register(healthPlugin);
+  if (web) await app.register(webPlugin, { folder: web, satellites: app.satellites.store.listWebSatellites });
+  return app;
+}

@@ -1,0 +1,32 @@
+import fp from 'fastify-plugin';
+import type { Auth } from '../http/actor.ts';
+import { makeAuth } from './auth.ts';
+import { type Keys, loadKeys } from './keys.ts';
+import { allowedOrigins } from './origins.ts';
+import { identityRoutes } from './routes.ts';
+import { sessionCookieName } from './sessions.ts';
+import { sweepIdentity } from './sweep.ts';
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    readonly auth: Auth;
+    readonly keys: Keys;
+  }
+}
+
+/** Users, sessions, tokens, sign-in, permissions and the audit log. */
+export const identityPlugin = fp(
+  async (app) => {
+    const { config, database, bus, now, sleep } = app;
+    const keys = await loadKeys(database, config.dataDir, config.secretKey);
+    app.decorate('keys', keys);
+    const origins = allowedOrigins(config);
+    app.decorate(
+      'auth',
+      makeAuth({ database, now, origins: () => origins, cookieName: sessionCookieName(config) }),
+    );
+    identityRoutes(app, { config, database, keys, bus, now, sleep });
+    app.onSweep(() => sweepIdentity(database, now));
+  },
+  { name: 'identity', dependencies: ['base', 'http', 'events'] },
+);

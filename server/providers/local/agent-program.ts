@@ -1,0 +1,16 @@
+import { existsSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url)))));
+
+/** How the local provider starts an agent: the bundle if it is built, otherwise the sources. */
+export function agentProgram(): { command: string[]; readOnlyPaths: string[] } {
+  const bundle = join(root, 'agent', 'dist', 'agent.mjs');
+  const program = existsSync(bundle) ? bundle : join(root, 'agent', 'main.ts');
+  const parts = existsSync(bundle) ? ['agent/dist'] : ['agent', 'api', 'tunnel', 'filesync', 'package.json'];
+  return {
+    command: [process.execPath, program],
+    readOnlyPaths: [...parts.map((part) => join(root, part)), join(root, 'node_modules')],
+  };
+}

@@ -1,0 +1,4 @@
+import { createRequire } from 'node:module';
+
+/** The release of cde that this server is. */
+export const version: string = createRequire(import.meta.url)('../package.json').version;

@@ -1,0 +1,72 @@
+import fp from 'fastify-plugin';
+import { hubPlugin } from '../events/plugin.ts';
+import { isAllowed } from '../identity/authorize.ts';
+import { loggerOf } from '../log.ts';
+import { makeAgents } from './agents.ts';
+import { removeOldLogs } from './build-log-sweep.ts';
+import { makeReconcileWorker, makeWaker } from './queue.ts';
+import { makeReconcile } from './reconcile.ts';
+import { workspaceRoutes } from './routes.ts';
+import { makeSweep } from './sweep.ts';
+import { makeViews } from './views.ts';
+
+/** Workspaces, their builds and agents, and the queue that reconciles them. */
+export const workspacesPlugin = fp(
+  async (app) => {
+    const { config, database, bus, keys, now, providers, replica } = app;
+    const log = loggerOf(app);
+    const homeGraceMs = config.homeGraceDays * 24 * 3600_000;
+    workspaceRoutes(app, {
+      database,
+      bus,
+      now,
+      providers,
+      foreignUpdates: config.foreignUpdates === 'on',
+      agents: makeAgents({
+        database,
+        bus,
+        now,
+        keys,
+        providers,
+        satellites: app.satellites.forAgents,
+        policy: app.connectionPolicy,
+      }),
+    });
+    await app.register(hubPlugin, {
+      reader: makeViews(database, now, (actor, ownerId) => isAllowed(actor, 'workspace:read', { ownerId })),
+    });
+
+    const wake = makeWaker(database, log);
+    // A lost agent is checked at once instead of after its next missed report.
+    app.onAgentDisconnect(wake);
+    const worker = makeReconcileWorker({
+      database,
+      replica,
+      log,
+      concurrency: config.concurrency,
+      reconcile: makeReconcile({
+        database,
+        bus,
+        log,
+        now,
+        providers,
+        agentToken: keys.agentToken,
+        // The access URL first, because replicas and their addresses come and go.
+        agentUrl: async () =>
+          [...(config.replicaUrl ? [config.accessUrl] : []), ...(await replica.urls())].join(','),
+        homeGraceMs,
+      }),
+    });
+    app.onStart(async () => {
+      for (const provider of providers.values()) provider.onChange(wake);
+      await worker.start();
+    });
+    app.addHook('onClose', () => worker.stop());
+
+    app.onSweep(async () => void (await removeOldLogs(database, config.buildLogs)));
+    const sweep = makeSweep({ database, providers, homeGraceMs, now, log, afterEach: app.sweep });
+    app.onStart(() => sweep.start());
+    app.addHook('preClose', async () => sweep.stop());
+  },
+  { name: 'workspaces', dependencies: ['database', 'events', 'http', 'identity', 'providers', 'satellites'] },
+);
