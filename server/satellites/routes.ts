@@ -2,7 +2,6 @@ import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/satellites.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
-import type { AccessRevocation } from '../connections/access-revocation.ts';
 import { serve, serveSatellite } from '../http/serve.ts';
 import type { Keys } from '../identity/keys.ts';
 import { checkSatelliteAddress } from './addresses.ts';
@@ -21,7 +20,8 @@ export function satelliteRoutes(
     store: SatelliteStore;
     keys: Pick<Keys, 'tickets'>;
     config: Pick<Config, 'accessUrl'>;
-    revocation: Pick<AccessRevocation, 'findRevoked'>;
+    /** Part of the connections' AccessRevocation, which is above this room. */
+    revocation: { findRevoked(users: readonly string[]): Promise<string[]> };
   },
 ): void {
   // With port 0 the access URL is known only once the server listens.
