@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -31,4 +32,24 @@ test('docs/configuration.md names every setting', () => {
   const flags = [...describeSettings().matchAll(/^ +(--[a-z-]+)/gm)].map((match) => match[1]!);
   expect(flags.length).toBeGreaterThan(10);
   expect(flags.filter((flag) => !page.includes(`\`${flag}\``))).toEqual([]);
+});
+
+test('no file refers to one that is not in the repository', () => {
+  const files = execFileSync('git', ['ls-files'], { cwd: root, encoding: 'utf8' })
+    .split('\n')
+    .filter(Boolean);
+  const known = new Set(files);
+  const parts = new Set(files.map((file) => file.split('/')[0]!));
+  const missing: string[] = [];
+  for (const file of files.filter((name) => /\.(tsx?|mjs|md|sql|ya?ml|sh)$|^\.ci\/run$/.test(name))) {
+    const text = readFileSync(join(root, file), 'utf8');
+    for (const [, path] of text.matchAll(
+      /(?<![\w/.@-])((?:[\w.-]+\/)+[\w.-]+\.(?:tsx?|md|mjs|sql|yaml))\b/g,
+    )) {
+      // `NAME.ts` stands for any file; a link is relative to its page.
+      if (!parts.has(path!.split('/')[0]!) || /\bNAME\b/.test(path!)) continue;
+      if (!known.has(path!) && !known.has(join(dirname(file), path!))) missing.push(`${file}: ${path}`);
+    }
+  }
+  expect(missing).toEqual([]);
 });

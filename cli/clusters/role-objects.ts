@@ -50,7 +50,7 @@ export const workspaceRules = () => [
   rule('snapshot.storage.k8s.io', ['volumesnapshots'], write),
 ];
 
-/** As server/providers/kubernetes/names.ts makes it. */
+/** As server/providers/kubernetes/objects/names.ts makes it. */
 const labelOf = (namespace: string, name: string) =>
   `${namespace}.${name}`.slice(0, 63).replace(/[-.]+$/, '');
 

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { build, stage, workspace } from '../testing-objects.ts';
 
-// What happens before there is a session; with agents and the real ssh: server/start.test.ts and tests/e2e.test.ts.
+// What happens before there is a session; with agents and the real ssh: cli/server/start.test.ts and tests/e2e.test.ts.
 
 let home: TestHome;
 let server: FakeServer;
