@@ -1,0 +1,249 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../../tests/kit/until.ts';
+import {
+  type AgentLaunch,
+  endCauses,
+  type Observation,
+  type Provider,
+  type ProviderState,
+  type Removed,
+  type Started,
+  type WorkspaceSpec,
+} from '../provider.ts';
+import { drive, finish, interrupt, type Step, stored } from './steps.ts';
+
+/** What the suite needs of a provider and of the platform behind it. Made anew for every case. */
+export interface ConformanceSubject {
+  /** A provider as a server has it that just started; another call stands for another replica, or a restart. */
+  makeProvider(): Provider;
+  /** A workspace that starts with what is at hand. The id is unused so far. */
+  makeSpec(): WorkspaceSpec;
+  makeLaunch(buildId: string): AgentLaunch;
+  /** Writes a file into the home of a running workspace, as its developer. */
+  writeHome(spec: WorkspaceSpec, name: string, text: string): Promise<void>;
+  /** Null if there is no such file. */
+  readHome(spec: WorkspaceSpec, name: string): Promise<string | null>;
+  /** Kills the agent of a running workspace, which then ends by itself. */
+  killAgent(spec: WorkspaceSpec): Promise<void>;
+  /** How many agents of the workspace run now, counted on the platform without the provider. */
+  countAgents(spec: WorkspaceSpec): Promise<number>;
+  close(): Promise<void>;
+}
+
+/** More steps than any transition takes while nothing is slow: the kill tests stop earlier, when it has finished. */
+const maxKills = 12;
+
+/**
+ * Registers the cases of the provider contract: it checks what a provider does, not how. Each provider calls it from a
+ * test of its own.
+ */
+export function testProviderContract(
+  name: string,
+  setUp: () => Promise<ConformanceSubject>,
+  timeoutMs = 180_000,
+) {
+  describe(`provider contract: ${name}`, { timeout: timeoutMs }, () => {
+    let subject: ConformanceSubject;
+    let provider: Provider;
+    let spec: WorkspaceSpec;
+    const open: Provider[] = [];
+
+    const newServer = () => {
+      const made = subject.makeProvider();
+      open.push(made);
+      return made;
+    };
+    const starting =
+      (buildId = 'b1', of = spec, by = provider): Step<Started> =>
+      (state, context) =>
+        by.start(of, subject.makeLaunch(buildId), state, context);
+    const stopping =
+      (of = spec, by = provider): Step<unknown> =>
+      (state, context) =>
+        by.stop(of.workspaceId, state, context);
+    const removing =
+      (home: 'keep' | 'discard', of = spec, by = provider): Step<Removed> =>
+      (state, context) =>
+        by.remove(of.workspaceId, state, home, context);
+    const observe = (state: ProviderState, of = spec, by = provider) =>
+      by.observe(of.workspaceId, stored(state), of);
+    const restoreOf = (from: WorkspaceSpec, state: ProviderState): WorkspaceSpec => ({
+      ...subject.makeSpec(),
+      restore: { workspaceId: from.workspaceId, state: stored(state) },
+    });
+
+    function expectGone(seen: Observation) {
+      expect(seen).toMatchObject({ kind: 'gone', message: expect.stringMatching(/^\p{Lu}/u) });
+      const { cause } = seen as Extract<Observation, { kind: 'gone' }>;
+      expect(Object.keys(endCauses)).toContain(cause);
+      return cause;
+    }
+
+    beforeEach(async () => {
+      subject = await setUp();
+      provider = newServer();
+      spec = subject.makeSpec();
+    });
+    afterEach(async () => {
+      await Promise.all(open.splice(0).map((each) => each.close()));
+      await subject.close();
+    });
+
+    test('starts, stops, and starts again on the same home', async () => {
+      expectGone(await observe({}));
+      const started = await finish(starting());
+      expect(await observe(started.state)).toMatchObject({ kind: 'running' });
+      expect(await subject.countAgents(spec)).toBe(1);
+      await subject.writeHome(spec, 'notes', 'kept');
+
+      const stopped = await finish(stopping(), started.state);
+      expectGone(await observe(stopped.state));
+      expect(await subject.countAgents(spec)).toBe(0);
+
+      const again = await finish(starting('b2'), stopped.state);
+      expect(await observe(again.state)).toMatchObject({ kind: 'running' });
+      expect(await subject.readHome(spec, 'notes')).toBe('kept');
+    });
+
+    test('a start of a newer build replaces the older compute and keeps the home', async () => {
+      const first = await finish(starting('b1'));
+      await subject.writeHome(spec, 'notes', 'kept');
+      const second = await finish(starting('b2'), first.state);
+      expect(await observe(second.state)).toMatchObject({ kind: 'running' });
+      expect(await subject.countAgents(spec)).toBe(1);
+      expect(await subject.readHome(spec, 'notes')).toBe('kept');
+    });
+
+    test('every step can be repeated, also on the state from before it', async () => {
+      const started = await finish(starting());
+      await finish(starting(), started.state);
+      const repeated = await finish(starting(), {});
+      expect(await subject.countAgents(spec)).toBe(1);
+      await subject.writeHome(spec, 'notes', 'kept');
+
+      const stopped = await finish(stopping(), repeated.state);
+      await finish(stopping(), stopped.state);
+      await finish(stopping(), started.state);
+      expect(await subject.countAgents(spec)).toBe(0);
+
+      const removed = await finish(removing('keep'), stopped.state);
+      expect(removed.homeRetained).toBe(true);
+      expect((await finish(removing('keep'), removed.state)).homeRetained).toBe(true);
+      expect((await finish(removing('keep'), stopped.state)).homeRetained).toBe(true);
+
+      const other = restoreOf(spec, removed.state);
+      const restored = await finish(starting('b3', other));
+      await finish(starting('b3', other), restored.state);
+      expect(await subject.readHome(other, 'notes')).toBe('kept');
+    });
+
+    test('stop and remove of a workspace that was never started are done at once', async () => {
+      expect(await finish(stopping())).toMatchObject({ kind: 'done' });
+      expect(await finish(removing('keep'))).toMatchObject({ kind: 'done', homeRetained: false });
+    });
+
+    test('a server killed at any step of a start leaves what the next one finishes', async () => {
+      let recorded: ProviderState = {};
+      for (let kills = 1; kills <= maxKills; kills++) {
+        const build = `b${kills}`;
+        const before = newServer();
+        const interrupted = await interrupt(starting(build, spec, before), recorded, kills);
+        await before.close();
+        const after = newServer();
+        const started = await finish(starting(build, spec, after), interrupted.recorded);
+        expect(await observe(started.state, spec, after)).toMatchObject({ kind: 'running' });
+        expect(await subject.countAgents(spec)).toBe(1);
+        if (kills === 1) await subject.writeHome(spec, 'notes', 'kept');
+        expect(await subject.readHome(spec, 'notes')).toBe('kept');
+        recorded = started.state;
+        if (interrupted.wasLast) break;
+      }
+    });
+
+    test('a server killed at any step of a stop or a removal leaves what the next one finishes', async () => {
+      for (let kills = 1; kills <= maxKills; kills++) {
+        const started = await finish(starting(`b${kills}`));
+        const stop = await interrupt(stopping(), started.state, kills);
+        const after = newServer();
+        const stopped = await finish(stopping(spec, after), stop.recorded);
+        expect(await subject.countAgents(spec)).toBe(0);
+
+        const running = await finish(starting(`c${kills}`, spec, after), stopped.state);
+        await subject.writeHome(spec, 'notes', `of ${kills}`);
+        const remove = await interrupt(removing('keep', spec, after), running.state, kills);
+        const last = newServer();
+        const removed = await finish(removing('keep', spec, last), remove.recorded);
+        expect(removed.homeRetained).toBe(true);
+        expect(await subject.countAgents(spec)).toBe(0);
+
+        const next = restoreOf(spec, removed.state);
+        const restored = await finish(starting('b0', next, last));
+        expect(await subject.readHome(next, 'notes')).toBe(`of ${kills}`);
+        await finish(removing('discard', next, last), restored.state);
+        if (stop.wasLast && remove.wasLast) break;
+        spec = subject.makeSpec();
+      }
+    });
+
+    test('an agent that ends by itself is reported with a cause of the workload', async () => {
+      const started = await finish(starting());
+      const changed: string[] = [];
+      provider.onChange((workspaceId) => void changed.push(workspaceId));
+      await subject.killAgent(spec);
+      await until(() => changed.includes(spec.workspaceId), 'the change to be reported');
+      const seen = await until(
+        () => observe(started.state),
+        ({ kind }) => kind === 'gone',
+      );
+      expect(endCauses[expectGone(seen)]).toBe('workload');
+
+      await finish(starting('b2'), started.state);
+      expect(await subject.countAgents(spec)).toBe(1);
+    });
+
+    test('a retained home survives until it is purged, and is restored into another workspace', async () => {
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'kept');
+      const { state, homeRetained } = await finish(removing('keep'), started.state);
+      expect(homeRetained).toBe(true);
+
+      const long = { retainedBefore: new Date(Date.now() - 3600_000) };
+      expect((await provider.purgeHomes(long)).purged).not.toContain(spec.workspaceId);
+      const except = new Set([spec.workspaceId]);
+      expect((await provider.purgeHomes({ only: spec.workspaceId, except })).purged).toEqual([]);
+
+      const heir = restoreOf(spec, state);
+      const restored = await finish(starting('b2', heir));
+      expect(await subject.readHome(heir, 'notes')).toBe('kept');
+      // It belongs to the new workspace now: purging the old one deletes nothing.
+      expect((await provider.purgeHomes({ only: spec.workspaceId })).purged).toEqual([]);
+      expect(await subject.readHome(heir, 'notes')).toBe('kept');
+
+      const removed = await finish(removing('keep', heir), restored.state);
+      await until(
+        () => provider.purgeHomes({ only: heir.workspaceId }),
+        ({ purged }) => purged.includes(heir.workspaceId),
+      );
+      expect(await provider.purgeHomes({ only: heir.workspaceId })).toEqual({
+        purged: [],
+        incomplete: false,
+      });
+      // What is lost is said: a start never puts an empty home in its place.
+      const late = restoreOf(heir, removed.state);
+      expect(await drive(starting('b3', late))).toMatchObject({
+        kind: 'failed',
+        error: { code: 'home-lost' },
+      });
+    });
+
+    test('a discarded home is gone', async () => {
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'secret');
+      const removed = await finish(removing('discard'), started.state);
+      expect(removed.homeRetained).toBe(false);
+      expect(await subject.countAgents(spec)).toBe(0);
+      await finish(starting('b2'));
+      expect(await subject.readHome(spec, 'notes')).toBeNull();
+    });
+  });
+}
