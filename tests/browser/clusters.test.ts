@@ -163,7 +163,7 @@ describe('clusters', () => {
       orphan(
         'pvc-6f1d8e51-52d6-4d9f-8d3e-0d6ad9f9b2f1',
         'keep',
-        'The home of ada/lost, of which the server knows nothing.',
+        'The home of ada/lost, which is not in the database.',
       ),
     ];
     const bodies: unknown[] = [];

@@ -127,7 +127,7 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
     'the default',
   );
   const checks = await ok('cluster', 'show', 'one');
-  expect(checks).toContain('ok  permissions: all that is needed');
+  expect(checks).toContain('ok  permissions: everything needed');
   await template(images.debian);
   const folder = join(machine.folder, 'template');
   expect(await ok('template', 'validate', folder, '--cluster', 'one')).toContain(

@@ -257,7 +257,7 @@ test.skipIf(!ours)('the rights of the chart are all that the provider needs', as
   expect(cluster.body.checks).toContainEqual({
     name: 'permissions',
     ok: true,
-    message: 'all that is needed, in its own namespaces only',
+    message: 'everything needed, and only in its own namespaces',
   });
   const may = (verb: string, resource: string, ...more: string[]) =>
     kubectlIn(namespace, [

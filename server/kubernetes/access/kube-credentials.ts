@@ -6,10 +6,10 @@ import { writeAudit } from '../../identity/audit.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { findBuilder, namespaceProblem, openNamespace } from './namespaces.ts';
 
-/** How long a token for kubectl lives, in seconds: a user who is suspended keeps one no longer. */
+/** Lifetime of a kubectl token: how long a suspended user can keep using one. */
 const tokenSeconds = 3600;
 
-/** `POST /workspaces/:workspace/kube-credentials`: a token of the developer's own service account. */
+/** `POST /workspaces/:workspace/kube-credentials`: a token for the developer's service account. */
 export function kubeCredentialRoutes(
   app: FastifyInstance,
   deps: { database: Database; connections: Connections },

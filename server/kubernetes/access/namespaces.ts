@@ -11,7 +11,7 @@ import { annotations } from '../../providers/kubernetes/api/names.ts';
 import { builderNames } from '../../providers/kubernetes/objects/builder.ts';
 import { findWorkspace, type WorkspaceRow } from '../../workspaces/store.ts';
 
-/** The namespace of a workspace that this actor may connect to, on a cluster that answers; else a Problem. */
+/** Resolves the namespace of a workspace that the actor may connect to; throws a Problem if it is not available. */
 export async function openNamespace(
   { database, connections }: { database: Database; connections: Connections },
   actor: Extract<Actor, { kind: 'user' }>,
@@ -22,10 +22,10 @@ export async function openNamespace(
   if (row.provider !== 'kubernetes')
     throw new Problem(
       missing,
-      `${row.name} has no ${missing === 'no-builder' ? 'builder of images' : 'namespace on a cluster'}.`,
+      `${row.name} has no ${missing === 'no-builder' ? 'image builder' : 'namespace on a cluster'}.`,
       {
-        detail: `Its provider is ${row.provider}, which makes none.`,
-        hint: 'Use a template of the provider kubernetes.',
+        detail: `Its provider is ${row.provider}, which has none.`,
+        hint: 'Use a template with the provider kubernetes.',
       },
     );
   if (!row.cluster || !row.namespace)
@@ -35,7 +35,7 @@ export async function openNamespace(
     });
   const connection = connections.get(row.cluster);
   if (!connection || connection.state !== 'ready')
-    throw new Problem('cluster-away', `The cluster ${row.cluster} does not answer at the moment.`, {
+    throw new Problem('cluster-away', `The cluster ${row.cluster} is unreachable.`, {
       ...(connection?.reason && { detail: connection.reason }),
       retryAfter: 5,
     });
@@ -47,19 +47,23 @@ export async function openNamespace(
   return { row, owner, connection, namespace: row.namespace };
 }
 
-/** What the API server refuses of a call in a namespace, as a Problem. */
+/** Turns an API server error about a namespace into a Problem. */
 export function namespaceProblem(error: unknown, cluster: string, namespace: string): unknown {
   if (!(error instanceof KubeError)) return error;
   if (error.status === 404)
-    return new Problem('no-kubernetes-namespace', `The namespace ${namespace} is not there.`, {
+    return new Problem('no-kubernetes-namespace', `The namespace ${namespace} does not exist.`, {
       hint: 'Start the workspace: it creates its namespace.',
     });
   if ([401, 403, 422].includes(error.status))
-    return new Problem('cluster-credentials-invalid', `The cluster ${cluster} refuses what this needs.`, {
-      detail: error.message,
-      hint: 'Ask an administrator to grant the missing permissions, which the checks of the cluster name.',
-      actions: [{ kind: 'show-cluster', cluster }],
-    });
+    return new Problem(
+      'cluster-credentials-invalid',
+      `The server has no permission for this on the cluster ${cluster}.`,
+      {
+        detail: error.message,
+        hint: 'Ask an administrator to grant the missing permissions, which the checks of the cluster name.',
+        actions: [{ kind: 'show-cluster', cluster }],
+      },
+    );
   return new Problem('cluster-away', `The cluster ${cluster} does not answer.`, {
     detail: error.message,
     retryAfter: 5,
@@ -67,8 +71,8 @@ export function namespaceProblem(error: unknown, cluster: string, namespace: str
 }
 
 /**
- * The builder of a namespace, running or not, or that the start under way will make; null where there is none.
- * `secret`: in the namespace, with credentials of registries.
+ * The builder of a namespace, whether it runs or a start in progress is about to create it; null if the template has none.
+ * `secret` is the name of the Secret with registry credentials.
  */
 export async function findBuilder(
   { database, row, namespace }: { database: Database; row: WorkspaceRow; namespace: string },
@@ -83,7 +87,7 @@ export async function findBuilder(
   return { address: { pod, host, port, registrySecret: secret !== null }, secret };
 }
 
-/** The secret that the workspace's version of its template names for the builder; undefined: it asks for none. */
+/** The registry Secret that the template version names for the builder; undefined if it has no builder. */
 async function templateRegistrySecret(
   { db }: Database,
   row: WorkspaceRow,

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestServer, type TestServer } from '../../testing.ts';
 
-// What a builder on a cluster does: tests/kubernetes/build.test.ts.
+// Builders on a real cluster: tests/kubernetes/build.test.ts.
 
 let server: TestServer;
 beforeAll(async () => {
@@ -9,7 +9,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-test('a workspace of another provider has no builder, in words', async () => {
+test('a workspace of another provider has no builder, and the error says so', async () => {
   const owner = await server.addUser('owner', 'owner');
   await server.request(owner, 'POST', '/api/v1/templates', {
     files: { 'template.yaml': 'name: plain\nprovider: local\n' },
@@ -29,8 +29,8 @@ test('a workspace of another provider has no builder, in words', async () => {
       status: 409,
       body: {
         code: 'no-builder',
-        message: 'web has no builder of images.',
-        detail: 'Its provider is local, which makes none.',
+        message: 'web has no image builder.',
+        detail: 'Its provider is local, which has none.',
       },
     });
 });

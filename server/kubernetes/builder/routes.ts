@@ -11,7 +11,7 @@ import { builderNames, registryAuths } from '../../providers/kubernetes/objects/
 import { explain } from '../../providers/kubernetes/reasons/explain.ts';
 import { findBuilder, namespaceProblem, openNamespace } from '../access/namespaces.ts';
 
-/** `/workspaces/:workspace/builder`: where images are built, whether it is ready, and with which credentials. */
+/** `/workspaces/:workspace/builder`: the address, readiness and registry credentials of the image builder. */
 export function builderRoutes(
   app: FastifyInstance,
   deps: { database: Database; connections: Connections },
@@ -20,8 +20,8 @@ export function builderRoutes(
     const opened = await openNamespace(deps, actor, workspace, 'no-builder');
     const builder = await findBuilder({ database: deps.database, ...opened }, opened.connection);
     if (!builder)
-      throw new Problem('no-builder', `${opened.row.name} has no builder of images.`, {
-        detail: 'The version of the template that it was started with asks for none.',
+      throw new Problem('no-builder', `${opened.row.name} has no image builder.`, {
+        detail: 'The template version that it was started with has none.',
         hint: 'Update the workspace if a newer version has one. Otherwise ask an administrator to add builder to the kubernetes section of the template.',
         actions: [{ kind: 'update-workspace', workspace: `${opened.owner}/${opened.row.name}` }],
       });
@@ -51,14 +51,10 @@ export function builderRoutes(
       });
     const auths = found && registryAuths(found);
     if (!auths)
-      throw new Problem(
-        'registry-secret-invalid',
-        `The secret ${secret} holds no credentials of a registry.`,
-        {
-          detail: 'The builder of the template names it as its registrySecret.',
-          hint: 'An administrator makes it anew: kubectl create secret docker-registry',
-        },
-      );
+      throw new Problem('registry-secret-invalid', `The secret ${secret} has no registry credentials.`, {
+        detail: 'The template names it in builder.registrySecret.',
+        hint: 'Ask an administrator to create it again: kubectl create secret docker-registry',
+      });
     await writeAudit(deps.database.db, input, {
       action: 'workspace.builder-credentials',
       targetType: 'workspace',
@@ -73,13 +69,13 @@ export function builderRoutes(
 /** For a workspace that runs without it. */
 const builderDeleted = (workspace: string) => ({
   code: 'builder-missing',
-  message: 'Somebody has deleted the StatefulSet of the builder.',
+  message: 'The StatefulSet of the builder was deleted.',
   hint: 'The next start creates it again.',
   actions: [{ kind: 'restart-workspace' as const, workspace }],
   fatal: true,
 });
 
-/** The last lines of a log; not the functions that buildkitd was in when it gave up, which tell nobody anything. */
+/** The last lines of a log without buildkitd's stack trace. */
 const withoutStack = (log: string): string =>
   log
     .split('\n')
@@ -100,9 +96,9 @@ const isPrivileged = (pod: KubeObject) =>
     pod.spec as { containers?: { securityContext?: { privileged?: boolean } }[] } | undefined
   )?.containers?.some(({ securityContext }) => securityContext?.privileged) ?? false;
 const rootlessHint =
-  "Its last lines are above. Whether a rootless builder runs is up to the nodes; the template's podSecurity: privileged, and then builder.rootless: false, ask less of them.";
+  'Its last lines are above. Not every node can run a rootless builder. Ask a template admin to set podSecurity: privileged and builder.rootless: false.';
 
-/** Why a builder is not ready, in the words of the cluster; null while it gets on, or nothing is known. */
+/** Why a builder is not ready, according to the cluster; null while it is starting or nothing is known. */
 async function notReadyReason({ client, view }: Connection, namespace: string, pod: KubeObject | null) {
   const claim = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
   const container = pod && statusOf(pod).containerStatuses?.[0];
@@ -111,7 +107,7 @@ async function notReadyReason({ client, view }: Connection, namespace: string, p
         .logs(namespace, builderNames.pod, {
           container: builderNames.container,
           tailLines: 60,
-          // The log of one that waits to be started again is that of its last run.
+          // A container that waits for a restart shows the log of its last run.
           previous: container.state?.running !== undefined,
         })
         .then(withoutStack, (error) => {

@@ -2,7 +2,7 @@ import type { ClusterCheck } from '@cde/api/clusters.ts';
 import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 
-/** What the provider does on a cluster; the chart's role grants the same. */
+/** The permissions that the provider uses. The chart's role grants the same. */
 export const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [
   ['', 'namespaces', 'get list watch create patch delete'],
   ['', 'pods', 'get list watch delete'],
@@ -25,7 +25,7 @@ export const requiredPermissions: readonly (readonly [group: string, resource: s
   ['rbac.authorization.k8s.io', 'rolebindings', 'list watch create patch delete'],
 ];
 
-/** With the smaller role: over the cluster; in its own namespaces the server gives itself the rest. */
+/** The cluster-wide part of the scoped role. In its own namespaces the server grants itself the rest. */
 const scopedPermissions: typeof requiredPermissions = [
   ['', 'namespaces', 'get list watch create patch delete'],
   ['', 'pods', 'list watch'],
@@ -40,7 +40,7 @@ const scopedPermissions: typeof requiredPermissions = [
   ['rbac.authorization.k8s.io', 'rolebindings', 'get list watch create delete'],
 ];
 
-/** What a cluster offers and lacks, asked now. */
+/** Checks what a cluster offers and lacks. */
 export async function checkCluster({
   client,
   grants,
@@ -48,7 +48,7 @@ export async function checkCluster({
   state,
   reason,
 }: Connection): Promise<ClusterCheck[]> {
-  // One that was just added is asked all the same.
+  // A cluster that was just added has no state yet and is checked.
   if (state === 'away')
     return [{ name: 'connection', ok: false, message: reason ?? 'the cluster does not answer' }];
   try {
@@ -60,7 +60,7 @@ export async function checkCluster({
       client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => [] as KubeObject[]),
       client.serves('snapshot.storage.k8s.io/v1', 'VolumeSnapshot'),
     ]);
-    const usual = classes.find(
+    const defaultClass = classes.find(
       ({ metadata }) => metadata.annotations?.['storageclass.kubernetes.io/is-default-class'] === 'true',
     );
     const ready = nodes.filter((node) =>
@@ -75,8 +75,8 @@ export async function checkCluster({
             name: 'permissions',
             ok: true,
             message: identity
-              ? 'all that is needed, in its own namespaces only'
-              : 'all that is needed, and in all namespaces; a smaller role is enough',
+              ? 'everything needed, and only in its own namespaces'
+              : 'everything needed, but in all namespaces; a smaller role is enough',
             ...(!identity && { actions: [{ kind: 'print-cluster-role' as const }] }),
           }
         : {
@@ -86,13 +86,13 @@ export async function checkCluster({
             hint: 'Apply the role that the server needs; docs/clusters.md says how.',
             actions: [{ kind: 'print-cluster-role' as const }],
           },
-      usual
-        ? { name: 'storage', ok: true, message: `homes are made by the class ${usual.metadata.name}` }
+      defaultClass
+        ? { name: 'storage', ok: true, message: `homes use the storage class ${defaultClass.metadata.name}` }
         : {
             name: 'storage',
             ok: false,
-            message: 'no StorageClass is the default',
-            hint: 'Mark one, or name one in each template: kubernetes.storageClass',
+            message: 'there is no default StorageClass',
+            hint: 'Mark one as the default, or name one in each template: kubernetes.storageClass',
           },
       ...(record.credentials.kind === 'in-cluster' && record.publicEndpoint === null
         ? [
@@ -115,7 +115,7 @@ export async function checkCluster({
         ok: true,
         message: snapshots
           ? 'the cluster has VolumeSnapshots'
-          : 'the cluster has no VolumeSnapshots; kept homes are volumes',
+          : 'the cluster has no VolumeSnapshots; homes are retained as volumes',
       },
     ];
   } catch (error) {

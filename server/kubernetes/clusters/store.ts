@@ -14,7 +14,7 @@ import { makeKubeClient } from '../../providers/kubernetes/api/kube-client.ts';
 
 type Row = typeof clusters.$inferSelect;
 
-/** What an admin says of a cluster. */
+/** The settings of a cluster that an admin can change. */
 export interface ClusterSettings {
   region?: string | undefined;
   labels?: Record<string, string> | undefined;
@@ -27,7 +27,7 @@ export interface ClusterSettings {
 const matchesRef = (ref: string) =>
   isUuid(ref) ? or(eq(clusters.id, ref), eq(clusters.name, ref)) : eq(clusters.name, ref);
 
-/** The clusters of the installation, in the database; credentials sealed. */
+/** The clusters of the installation, in the database with sealed credentials. */
 export function makeClusterStore({
   database,
   keys,
@@ -71,13 +71,13 @@ export function makeClusterStore({
     };
   }
 
-  /** Asks the cluster whether it takes the credentials, before they are stored. */
+  /** Checks that the cluster accepts the credentials before they are stored. */
   async function checkCredentials(name: string, credentials: ClusterRecord['credentials']) {
     try {
       const client = await makeKubeClient({ name, credentials });
       try {
         const version = await client.version();
-        // The version is anybody's to read; this is not.
+        // Everybody may read the version, but not the namespaces.
         await client.list({ apiVersion: 'v1', kind: 'Namespace', labels: 'cde.dev/managed=true' });
         return { version, endpoint: client.server };
       } finally {
@@ -89,7 +89,10 @@ export function makeClusterStore({
       throw new Problem(
         'cluster-credentials-invalid',
         unreachable ? 'The cluster does not answer.' : 'The cluster cannot be used with these credentials.',
-        { detail: message, hint: 'docs/clusters.md shows how to make a service account and its kubeconfig.' },
+        {
+          detail: message,
+          hint: 'docs/clusters.md describes how to create a service account and its kubeconfig.',
+        },
       );
     }
   }
@@ -98,7 +101,7 @@ export function makeClusterStore({
     if (settings.kubeconfig !== undefined && settings.inCluster)
       throw new Problem(
         'bad-request',
-        'A cluster has a kubeconfig or is the one that the server runs in, not both.',
+        'A cluster has either a kubeconfig or is the one that the server runs in, not both.',
       );
     if (settings.kubeconfig !== undefined) return { kind: 'kubeconfig', text: settings.kubeconfig };
     return settings.inCluster ? { kind: 'in-cluster' } : null;
@@ -162,7 +165,7 @@ export function makeClusterStore({
       const credentials = credentialsOf(settings);
       if (!credentials)
         throw new Problem('bad-request', 'A cluster needs credentials.', {
-          hint: 'Give a kubeconfig, or say that it is the one that the server runs in.',
+          hint: 'Give a kubeconfig, or use the cluster that the server runs in.',
         });
       const found = await checkCredentials(name, credentials);
       return db
@@ -200,7 +203,7 @@ export function makeClusterStore({
         })
         .catch((error) => {
           if (!isUniqueViolation(error)) throw error;
-          throw new Problem('cluster-name-taken', `There is a cluster ${name} already.`, {
+          throw new Problem('cluster-name-taken', `There is already a cluster ${name}.`, {
             hint: 'Choose another name, or change the settings of that one.',
             actions: [{ kind: 'configure-cluster', cluster: name }],
           });
@@ -227,7 +230,7 @@ export function makeClusterStore({
           })
           .where(eq(clusters.id, before.id))
           .returning();
-        if (!row) throw new Problem('cluster-not-found', `There is no cluster ${ref} any more.`);
+        if (!row) throw new Problem('cluster-not-found', `The cluster ${ref} was removed.`);
         await writeAudit(tx, caller, {
           action: 'cluster.change',
           targetType: 'cluster',
@@ -244,7 +247,7 @@ export function makeClusterStore({
       await db.transaction(async (tx) => {
         const row = await find(tx, ref);
         const { workspaces: used } = await toCluster(tx, row);
-        const [kept] = await tx
+        const [retained] = await tx
           .select({ count: count() })
           .from(workspaces)
           .where(
@@ -254,9 +257,9 @@ export function makeClusterStore({
               isNotNull(workspaces.homeKeptUntil),
             ),
           );
-        if (used > 0 || (kept?.count ?? 0) > 0)
+        if (used > 0 || (retained?.count ?? 0) > 0)
           throw new Problem('cluster-in-use', `The cluster ${row.name} is in use.`, {
-            detail: `${used} workspaces lie on it, and ${kept?.count ?? 0} kept homes.`,
+            detail: `It has ${used} workspaces and ${retained?.count ?? 0} retained homes.`,
             hint: 'Delete them first.',
           });
         await tx.delete(clusters).where(eq(clusters.id, row.id));
@@ -271,8 +274,7 @@ export function makeClusterStore({
     },
 
     /**
-     * At the first start of a server that is told of its cluster by a setting: adds it as `default`, once. The public
-     * endpoint follows its setting at every start.
+     * Adds the cluster that the settings name as `default`, once. Its public endpoint follows the setting at every start.
      */
     async ensureDefault(credentials: ClusterRecord['credentials'], publicEndpoint?: string): Promise<void> {
       await db

@@ -11,13 +11,13 @@ import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 import { annotations, labels } from '../../providers/kubernetes/api/names.ts';
 import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
 
-/** An adopted home is kept at least so long, even if homes of deleted workspaces are not kept at all. */
+/** How long an adopted home is retained, even if homes of deleted workspaces are not retained at all. */
 const minRetentionMs = 7 * 24 * 3600_000;
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 /**
- * Makes an orphaned home a kept home of a user: from then on they restore it into a new workspace, as they would after a
- * deletion. Of an orphaned namespace the namespace is deleted first, which keeps its home.
+ * Makes an orphaned home a retained home of a user, who can then restore it into a new workspace as after a deletion. An
+ * orphaned namespace is deleted first, which retains its home.
  * @param name of the namespace or volume, as the list of orphans has it
  * @throws orphan-not-found, user-not-found, template-not-found, cluster-away
  */
@@ -33,17 +33,17 @@ export async function adoptOrphan(
     });
   const { items, unseen } = await findOrphans(deps, { cluster });
   if (unseen.includes(cluster))
-    throw new Problem('cluster-away', `The cluster ${cluster} does not answer at the moment.`, {
+    throw new Problem('cluster-away', `The cluster ${cluster} is unreachable.`, {
       retryAfter: 10,
     });
   const orphan = items.find((one) => one.name === name && one.kind !== 'workspace');
   if (!orphan)
     throw new Problem('orphan-not-found', `There is no orphan ${name} on the cluster ${cluster}.`, {
-      detail: 'It has a workspace, was adopted already, or is younger than an hour.',
+      detail: 'It has a workspace, was already adopted, or is less than an hour old.',
       actions: [{ kind: 'list-orphans' }],
     });
   try {
-    // Before anything is deleted: whether the home can be anybody's.
+    // Check that the home can have an owner before anything is deleted.
     const ref =
       orphan.kind === 'namespace'
         ? { apiVersion: 'v1', kind: 'Namespace', name }
@@ -53,8 +53,8 @@ export async function adoptOrphan(
     await latestKubernetesTemplate(deps.database.db);
     const volumes = await volumesOf(deps, connection, orphan, caller);
     if (volumes.length === 0)
-      throw new Problem('orphan-not-found', `The namespace ${name} has no home that could be adopted.`, {
-        hint: 'You can delete it.',
+      throw new Problem('orphan-not-found', `The namespace ${name} has no home to adopt.`, {
+        hint: 'You can delete the namespace.',
         actions: [{ kind: 'clean-orphans' }],
       });
     const adopted: AdoptedHome[] = [];
@@ -116,7 +116,7 @@ async function adoptVolume(
       provider: 'kubernetes',
       desired: 'deleted',
       status: 'deleted',
-      // What a deletion leaves behind, and a restore reads.
+      // The state that a deletion leaves behind and a restore reads.
       providerState: {
         cluster: record.name,
         namespace: claimRef?.namespace ?? volume.metadata.name,
@@ -139,7 +139,7 @@ async function adoptVolume(
       before: { owner: own[labels.owner] ?? null, workspaceId: before || null },
       after: { cluster: record.name, volume: volume.metadata.name },
     });
-    // Last: if the cluster refuses, nothing is written.
+    // Last, so that nothing is stored if the cluster rejects it.
     await client.patch(
       { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name },
       {
@@ -150,7 +150,7 @@ async function adoptVolume(
             [labels.home]: 'kept',
             ...(server && { [labels.server]: server }),
           },
-          // Purged when the grace period after this is over.
+          // The home is purged when the grace period after this moment is over.
           annotations: { [annotations.keptAt]: new Date(keptUntil.getTime() - homeGraceMs).toISOString() },
         },
         spec: { persistentVolumeReclaimPolicy: 'Retain' },
@@ -174,7 +174,7 @@ async function userOf(tx: Queryable, username: string): Promise<{ id: string; us
     .from(users)
     .where(eq(users.username, username));
   if (user) return user;
-  throw new Problem('user-not-found', `There is no user ${username}, who the home is to belong to.`, {
+  throw new Problem('user-not-found', `There is no user ${username} to own the home.`, {
     hint: 'Create the user first, or name another: --owner NAME',
   });
 }
@@ -184,7 +184,7 @@ async function workspaceExists(tx: Queryable, id: string): Promise<boolean> {
   return row !== undefined;
 }
 
-/** Every workspace is of a template. Which one this was nobody knows any more; the restore chooses. */
+/** Every workspace needs a template. The original one is unknown; the restore chooses another. */
 async function latestKubernetesTemplate(
   tx: Queryable,
 ): Promise<{ templateId: string; templateVersionId: string }> {
@@ -201,8 +201,8 @@ async function latestKubernetesTemplate(
     .orderBy(desc(templates.updatedAt))
     .limit(1);
   if (!found)
-    throw new Problem('template-not-found', 'There is no template for Kubernetes yet.', {
-      hint: 'A home is restored into a workspace, which needs a template: publish one first.',
+    throw new Problem('template-not-found', 'There is no Kubernetes template yet.', {
+      hint: 'Publish one first: a home is restored into a workspace, which needs a template.',
       actions: [{ kind: 'publish-template' }],
     });
   return found;

@@ -40,11 +40,11 @@ const volume = (home: string, phase: string): KubeObject => ({
   status: { phase },
 });
 const look = (rows: WorkspaceRecord[], namespaces: KubeObject[] = [], volumes: KubeObject[] = []) =>
-  classifyOrphans({ seen: [{ cluster: 'one', namespaces, volumes }], rows, now });
+  classifyOrphans({ clusters: [{ cluster: 'one', namespaces, volumes }], rows, now });
 const orphans = (...args: Parameters<typeof look>) => look(...args).map(({ orphan }) => orphan);
 
 describe('namespaces', () => {
-  test('that of a living workspace is no orphan, wherever its build stands', () => {
+  test('the namespace of an existing workspace is not an orphan, whatever its build does', () => {
     for (const status of [
       'pending',
       'starting',
@@ -58,7 +58,7 @@ describe('namespaces', () => {
     expect(orphans([row({ status: 'pending', cluster: null, namespace: null })], [namespace()])).toEqual([]);
   });
 
-  test('without a row, and of a deleted workspace: to be deleted; a young one is not judged', () => {
+  test('a namespace without a row or of a deleted workspace is deleted; a young one is left alone', () => {
     expect(orphans([], [namespace()])).toMatchObject([
       {
         kind: 'namespace',
@@ -66,7 +66,7 @@ describe('namespaces', () => {
         name: 'cde-ada-web',
         workspaceId: id,
         action: 'delete',
-        reason: 'The server knows no workspace that it is of.',
+        reason: 'Its workspace is not in the database.',
       },
     ]);
     const deleted = row({ status: 'deleted', deletedAt: ago(30) });
@@ -77,13 +77,13 @@ describe('namespaces', () => {
     expect(orphans([], [namespace(59)])).toEqual([]);
   });
 
-  test('one whose workspace lies elsewhere now is only reported', () => {
+  test('a namespace whose workspace has moved is only reported', () => {
     expect(orphans([row({ cluster: 'two' })], [namespace()])).toMatchObject([
-      { action: 'report', reason: 'Its workspace ada/web lies in cde-ada-web on two now.' },
+      { action: 'report', reason: 'Its workspace ada/web is now in cde-ada-web on two.' },
     ]);
   });
 
-  test('one that does not end is named with what it hangs on', () => {
+  test('a namespace whose deletion does not finish is reported with what blocks it', () => {
     const ending = (minutes: number) =>
       namespace(
         300,
@@ -104,23 +104,25 @@ describe('namespaces', () => {
       {
         action: 'report',
         reason:
-          'It is being deleted and does not end: Some content in the namespace has finalizers remaining: example.com/x in 1 resource instances.',
+          'Its deletion does not finish: Some content in the namespace has finalizers remaining: example.com/x in 1 resource instances.',
       },
     ]);
   });
 });
 
 describe('workspaces', () => {
-  test('one that runs and whose namespace vanished is looked at; a stopped one is reported', () => {
+  test('a running workspace without its namespace is reconciled; a stopped one is reported', () => {
     expect(look([row()])).toMatchObject([
       { orphan: { kind: 'workspace', name: 'ada/web', action: 'report' }, missingWorkspaceId: id },
     ]);
     const [stopped] = look([row({ status: 'stopped' })]);
-    expect(stopped!.orphan.reason).toBe('Its namespace cde-ada-web vanished; its next start makes it again.');
+    expect(stopped!.orphan.reason).toBe(
+      'Its namespace cde-ada-web is gone. The next start creates it again.',
+    );
     expect(stopped!.missingWorkspaceId).toBeUndefined();
   });
 
-  test('nothing is said of one that is on its way, that has just changed, or whose cluster is not seen', () => {
+  test('a workspace is ignored while it builds, just after a change, and if its cluster is not synced', () => {
     expect(look([row({ status: 'starting' })])).toEqual([]);
     expect(look([row({ updatedAt: ago(1) })])).toEqual([]);
     expect(look([row({ cluster: 'away' })])).toEqual([]);
@@ -128,21 +130,21 @@ describe('workspaces', () => {
 });
 
 describe('homes', () => {
-  test('one that nobody knows is kept, and said', () => {
+  test('a home without a row is kept and reported', () => {
     expect(orphans([], [], [volume('kept', 'Released')])).toMatchObject([
       {
         kind: 'home',
         name: 'pvc-1',
         action: 'keep',
-        reason: 'The home of ada/web, of which the server knows nothing.',
+        reason: 'The home of ada/web, which is not in the database.',
       },
     ]);
     expect(
       orphans([row({ status: 'deleted', deletedAt: ago(60) })], [], [volume('kept', 'Released')]),
-    ).toMatchObject([{ reason: 'The home of ada/web, of which the server keeps none.' }]);
+    ).toMatchObject([{ reason: 'The home of ada/web, which the server no longer keeps.' }]);
   });
 
-  test('one in use, kept by its row, or given up is no orphan', () => {
+  test('a home in use, retained by its row, or discarded is not an orphan', () => {
     expect(orphans([], [], [volume('used', 'Bound')])).toEqual([]);
     expect(orphans([row()], [namespace()], [volume('used', 'Released')])).toEqual([]);
     const kept = row({ status: 'deleted', deletedAt: ago(60), homeKeptUntil: ago(-600) });

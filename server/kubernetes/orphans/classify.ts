@@ -3,12 +3,12 @@ import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
 import type { KubeObject } from '../../providers/kubernetes/api/client.ts';
 import { labels } from '../../providers/kubernetes/api/names.ts';
 
-/** A namespace younger than this may be one that is being made, or that a test or an admin has just brought. */
+/** A younger namespace may still be being created by the server, a test or an admin. */
 const minAgeMs = 3600_000;
-/** What the watches and the database say of the same workspace may differ for so long. */
+/** How long the watches and the database may disagree about a workspace. */
 const settleMs = 5 * 60_000;
 
-/** A workspace as the database has it. */
+/** A workspace as it is in the database. */
 export interface WorkspaceRecord {
   id: string;
   owner: string;
@@ -20,26 +20,26 @@ export interface WorkspaceRecord {
   deletedAt: Date | null;
   homeKeptUntil: Date | null;
 }
-/** What is on one cluster that is seen whole. */
+/** The objects of one cluster whose watches are synced. */
 export interface ClusterObjects {
   cluster: string;
   namespaces: KubeObject[];
-  /** Of homes. */
+  /** The volumes of homes. */
   volumes: KubeObject[];
 }
 export interface OrphanFinding {
   orphan: Orphan;
-  /** A workspace that should run and has nothing to run in: to be reconciled. */
+  /** A workspace that should run but has no namespace: it has to be reconciled. */
   missingWorkspaceId?: string;
 }
 
-/** Compares what is with what should be. Clusters that are not in `seen` are not judged. */
+/** Compares the objects on the clusters with the workspaces in the database. Other clusters are ignored. */
 export function classifyOrphans({
-  seen,
+  clusters,
   rows,
   now,
 }: {
-  seen: ClusterObjects[];
+  clusters: ClusterObjects[];
   rows: WorkspaceRecord[];
   now: Date;
 }): OrphanFinding[] {
@@ -48,11 +48,11 @@ export function classifyOrphans({
     moment ? now.getTime() - new Date(moment).getTime() : Number.POSITIVE_INFINITY;
   const findings: OrphanFinding[] = [];
 
-  for (const { cluster, namespaces, volumes } of seen) {
+  for (const { cluster, namespaces, volumes } of clusters) {
     const add = (orphan: Omit<Orphan, 'cluster'>, missingWorkspaceId?: string) =>
       findings.push({
         orphan: { cluster, ...orphan },
-        ...(missingWorkspaceId && { missingWorkspaceId: missingWorkspaceId }),
+        ...(missingWorkspaceId && { missingWorkspaceId }),
       });
 
     for (const namespace of namespaces) {
@@ -69,7 +69,7 @@ export function classifyOrphans({
       else if (age(deletionTimestamp) >= minAgeMs)
         add({
           ...base,
-          reason: `It is being deleted and does not end${deletionBlocker(namespace)}.`,
+          reason: `Its deletion does not finish${deletionBlocker(namespace)}.`,
           action: 'report',
         });
     }
@@ -86,8 +86,8 @@ export function classifyOrphans({
           since: row.updatedAt.toISOString(),
           reason:
             row.status === 'running'
-              ? `Its namespace ${row.namespace} vanished; it is started again.`
-              : `Its namespace ${row.namespace} vanished; its next start makes it again.`,
+              ? `Its namespace ${row.namespace} is gone. The workspace is started again.`
+              : `Its namespace ${row.namespace} is gone. The next start creates it again.`,
           action: 'report',
         },
         row.status === 'running' ? row.id : undefined,
@@ -98,7 +98,7 @@ export function classifyOrphans({
       const id = volume.metadata.labels?.[labels.workspace] ?? '';
       const row = byId.get(id);
       const { phase } = (volume.status ?? {}) as { phase?: string };
-      // In use: then it is its namespace that is judged.
+      // A bound volume belongs to a namespace, which is checked above.
       if (phase === 'Bound' || volume.metadata.deletionTimestamp) continue;
       if (row && (row.status !== 'deleted' || row.homeKeptUntil)) continue;
       if (
@@ -114,7 +114,9 @@ export function classifyOrphans({
         name: volume.metadata.name,
         workspaceId: id || null,
         since: volume.metadata.creationTimestamp ?? null,
-        reason: `The home of ${owner}/${workspace}, of which the server ${row ? 'keeps none' : 'knows nothing'}.`,
+        reason: row
+          ? `The home of ${owner}/${workspace}, which the server no longer keeps.`
+          : `The home of ${owner}/${workspace}, which is not in the database.`,
         action: 'keep',
       });
     }
@@ -122,7 +124,7 @@ export function classifyOrphans({
   return findings;
 }
 
-/** Why a namespace of ours is nobody's; null: it is somebody's. */
+/** Why a namespace is an orphan; null if it belongs to a workspace. */
 function orphanedNamespaceReason(
   namespace: KubeObject,
   byId: Map<string, WorkspaceRecord>,
@@ -131,21 +133,21 @@ function orphanedNamespaceReason(
 ): Pick<Orphan, 'reason' | 'action'> | null {
   const id = namespace.metadata.labels?.[labels.workspace];
   const row = id === undefined ? undefined : byId.get(id);
-  if (!row) return { reason: 'The server knows no workspace that it is of.', action: 'delete' };
+  if (!row) return { reason: 'Its workspace is not in the database.', action: 'delete' };
   if (row.status === 'deleted')
     return age(row.deletedAt) < settleMs
       ? null
       : { reason: `Its workspace ${row.owner}/${row.name} was deleted.`, action: 'delete' };
-  // Until its first place is written down, it may be anywhere.
+  // Before its first location is stored, it can be in any namespace.
   if (!row.cluster || !row.namespace) return null;
   if (row.cluster === cluster && row.namespace === namespace.metadata.name) return null;
   return {
-    reason: `Its workspace ${row.owner}/${row.name} lies in ${row.namespace} on ${row.cluster} now.`,
+    reason: `Its workspace ${row.owner}/${row.name} is now in ${row.namespace} on ${row.cluster}.`,
     action: 'report',
   };
 }
 
-/** What keeps a namespace from ending, in Kubernetes' words. */
+/** Kubernetes' own message about what blocks the deletion of a namespace. */
 function deletionBlocker(namespace: KubeObject): string {
   const { conditions = [] } = (namespace.status ?? {}) as {
     conditions?: { type: string; status: string; message?: string }[];

@@ -181,7 +181,7 @@ test('on an empty database nothing is cleaned, and a home that was found is give
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
   await vi.waitUntil(async () => (await cluster.get(space)) === null, { timeout: 60_000, interval: 300 });
-  // It is no orphan any more.
+  // It is no longer an orphan.
   expect((await findOrphans(deps)).items).toEqual([]);
   await expect(adopt({ name: home })).rejects.toMatchObject({ code: 'orphan-not-found' });
 });
@@ -231,7 +231,7 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
   const cleaned = await cleanOrphans(deps, { dryRun: false, caller: system });
   expect(cleaned.done).toBe(true);
   expect(cleaned.items.find(({ name }) => name === `${prefix}-stranger`)!.reason).toBe(
-    `The server knows no workspace that it is of. Its home is kept: the volume ${home}.`,
+    `Its workspace is not in the database. Its home is retained: the volume ${home}.`,
   );
   for (const name of ['deleted', 'stranger'])
     await vi.waitUntil(
@@ -262,7 +262,7 @@ test('found, reported, cleaned with its home kept; what lives is left', async ()
   ]);
 });
 
-test('of a cluster that does not answer nothing is judged', async () => {
+test('nothing on an unreachable cluster counts as an orphan', async () => {
   const away = connections.get('one')!;
   const blind: Connections = {
     ...connections,

@@ -15,7 +15,7 @@ import { classifyOrphans, type OrphanFinding } from './classify.ts';
 export interface OrphanDeps {
   database: Database;
   connections: Connections;
-  /** What our labels say: other installations' objects on the same cluster are none of our business. */
+  /** The installation in our labels: objects of other installations on the same cluster are ignored. */
   installation: string;
   now: () => Date;
   log: Logger;
@@ -23,35 +23,34 @@ export interface OrphanDeps {
 
 export interface OrphanReport {
   items: Orphan[];
-  /** Clusters that are away, or not yet seen whole: nothing on them is judged. */
+  /** Clusters that are unreachable or not synced yet: nothing on them counts as an orphan. */
   unseen: string[];
 }
 
 const isObservable = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
 
 /**
- * Namespaces and volumes of ours without a workspace, workspaces without their namespace. Changes nothing; with
- * `reconcile`, workspaces that should run and have lost their namespace are looked at by the reconciler; with
- * `cluster`, no other is looked at.
+ * Finds our namespaces and volumes without a workspace, and workspaces without their namespace. Changes nothing, but
+ * with `reconcile` it enqueues the workspaces that should run and have lost their namespace.
  */
 export async function findOrphans(
   deps: OrphanDeps,
   { reconcile = false, cluster }: { reconcile?: boolean; cluster?: string | undefined } = {},
 ): Promise<OrphanReport> {
-  const { judged, unseen } = await scan(deps, cluster);
-  for (const { missingWorkspaceId: lost } of reconcile ? judged : [])
-    if (lost) await enqueueReconcile(deps.database.db, lost);
-  return { items: judged.map(({ orphan }) => orphan), unseen };
+  const { findings, unseen } = await scan(deps, cluster);
+  for (const { missingWorkspaceId } of reconcile ? findings : [])
+    if (missingWorkspaceId) await enqueueReconcile(deps.database.db, missingWorkspaceId);
+  return { items: findings.map(({ orphan }) => orphan), unseen };
 }
 
 async function scan(
   { database, connections, installation, now, log }: OrphanDeps,
   only: string | undefined,
-): Promise<{ judged: OrphanFinding[]; unseen: string[] }> {
+): Promise<{ findings: OrphanFinding[]; unseen: string[] }> {
   const all = connections.all().filter(({ record }) => only === undefined || record.name === only);
   const unseen = new Set(all.filter((one) => !isObservable(one)).map(({ record }) => record.name));
-  // Objects before rows: a workspace that is made meanwhile has its row first.
-  const seen = [];
+  // Objects before rows: a workspace created in between has its row first.
+  const clusters = [];
   for (const connection of all.filter(isObservable)) {
     const namespaces = connection.view.namespaces();
     try {
@@ -60,15 +59,15 @@ async function scan(
         kind: 'PersistentVolume',
         labels: `${labels.installation}=${installation},${labels.home}`,
       });
-      seen.push({ cluster: connection.record.name, namespaces, volumes });
+      clusters.push({ cluster: connection.record.name, namespaces, volumes });
     } catch (error) {
       if (!(error instanceof KubeError)) throw error;
-      log.warn({ err: error, cluster: connection.record.name }, 'volumes could not be listed');
+      log.warn({ err: error, cluster: connection.record.name }, 'Volumes could not be listed');
       unseen.add(connection.record.name);
     }
   }
   const ids = new Set(
-    seen
+    clusters
       .flatMap(({ namespaces, volumes }) => [...namespaces, ...volumes])
       .map(({ metadata }) => metadata.labels?.[labels.workspace] ?? '')
       .filter((id) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)),
@@ -96,7 +95,7 @@ async function scan(
         ids.size > 0 ? inArray(workspaces.id, [...ids]) : undefined,
       ),
     );
-  // A cluster that was forgotten, or that this replica has not heard of yet.
+  // A cluster that was removed, or that this replica has not loaded yet.
   for (const { cluster, status } of rows)
     if (
       cluster &&
@@ -105,12 +104,12 @@ async function scan(
       !all.some(({ record }) => record.name === cluster)
     )
       unseen.add(cluster);
-  return { judged: classifyOrphans({ seen, rows, now: now() }), unseen: [...unseen].sort() };
+  return { findings: classifyOrphans({ clusters, rows, now: now() }), unseen: [...unseen].sort() };
 }
 
 /**
- * Does what `findOrphans` proposes; with `dryRun` only says it. The home in a namespace that goes is kept, without
- * a date: nobody purges it. Each namespace is looked at again before it is deleted.
+ * Deletes orphaned namespaces; with `dryRun` it only lists them. The home of a deleted namespace is retained without a
+ * date, so that it is never purged. Each namespace is read again before it is deleted.
  */
 export async function cleanOrphans(
   deps: OrphanDeps,
@@ -120,10 +119,10 @@ export async function cleanOrphans(
     caller,
   }: { dryRun: boolean; cluster?: string | undefined; caller: Caller | SystemCaller },
 ): Promise<{ items: Orphan[]; done: boolean }> {
-  const { judged } = await scan(deps, cluster);
-  if (dryRun) return { items: judged.map(({ orphan }) => orphan), done: false };
+  const { findings } = await scan(deps, cluster);
+  if (dryRun) return { items: findings.map(({ orphan }) => orphan), done: false };
   const items: Orphan[] = [];
-  for (const one of judged) {
+  for (const one of findings) {
     if (one.missingWorkspaceId) await enqueueReconcile(deps.database.db, one.missingWorkspaceId);
     items.push(
       one.orphan.action === 'delete' ? (await cleanNamespace(deps, one.orphan, caller)).orphan : one.orphan,
@@ -132,7 +131,7 @@ export async function cleanOrphans(
   return { items, done: true };
 }
 
-/** Deletes the namespace of an orphan, and keeps its homes: `homes` are their volumes. */
+/** Deletes an orphaned namespace and retains its homes; `homes` are the names of their volumes. */
 export async function cleanNamespace(
   { database, connections, installation, log }: OrphanDeps,
   orphan: Orphan,
@@ -144,7 +143,7 @@ export async function cleanNamespace(
   });
   const connection = connections.get(orphan.cluster);
   if (!connection || !isObservable(connection))
-    return skipped('Its cluster went away meanwhile; nothing was done.');
+    return skipped('Its cluster became unreachable. Nothing was changed.');
   const { client } = connection;
   try {
     const ref = { apiVersion: 'v1', kind: 'Namespace', name: orphan.name };
@@ -155,9 +154,9 @@ export async function cleanNamespace(
       namespace.metadata.labels?.[labels.installation] !== installation ||
       (id ?? null) !== orphan.workspaceId
     )
-      return skipped('Its labels were changed meanwhile; nothing was done.');
+      return skipped('Its labels have changed since. Nothing was changed.');
     if (id && (await hasWorkspace(database, id)))
-      return skipped('It has a workspace again; nothing was done.');
+      return skipped('It has a workspace again. Nothing was changed.');
     await connection.grants.ensure(orphan.name);
     const homes = await retainHomes(connection, orphan.name, namespace, installation);
     const { uid } = namespace.metadata;
@@ -170,19 +169,19 @@ export async function cleanNamespace(
       before: { namespace: orphan.name, workspaceId: orphan.workspaceId, reason: orphan.reason },
       after: { homesKept: homes },
     });
-    log.info({ cluster: orphan.cluster, namespace: orphan.name, homes }, 'an orphaned namespace was deleted');
+    log.info({ cluster: orphan.cluster, namespace: orphan.name, homes }, 'Deleted an orphaned namespace');
     const reason =
       homes.length === 0
         ? orphan.reason
-        : `${orphan.reason} Its home is kept: the volume ${homes.join(', ')}.`;
+        : `${orphan.reason} Its home is retained: the volume ${homes.join(', ')}.`;
     return { orphan: { ...orphan, reason }, homes };
   } catch (error) {
     if (!(error instanceof KubeError)) throw error;
     log.warn(
       { err: error, cluster: orphan.cluster, namespace: orphan.name },
-      'an orphan could not be cleaned',
+      'An orphaned namespace could not be deleted',
     );
-    return skipped(`It could not be cleaned: ${error.message}`);
+    return skipped(`It could not be deleted: ${error.message}`);
   }
 }
 
@@ -194,7 +193,7 @@ async function hasWorkspace(database: Database, id: string): Promise<boolean> {
   return row !== undefined;
 }
 
-/** Sets the volumes of homes in a namespace to outlive it. Rejects when that cannot be made sure. */
+/** Makes the volumes of homes outlive their namespace. Rejects if the cluster does not confirm it. */
 async function retainHomes(
   connection: Connection,
   namespaceName: string,
@@ -202,7 +201,7 @@ async function retainHomes(
   installation: string,
 ): Promise<string[]> {
   const { client } = connection;
-  const kept: string[] = [];
+  const retained: string[] = [];
   const claims = await client.list({
     apiVersion: 'v1',
     kind: 'PersistentVolumeClaim',
@@ -212,19 +211,19 @@ async function retainHomes(
     if (claim.metadata.name !== 'home' && claim.metadata.labels?.[labels.role] !== 'home') continue;
     const volume = volumeOfClaim(claim);
     if (!volume) continue;
-    const own = namespace.metadata.labels ?? {};
+    const namespaceLabels = namespace.metadata.labels ?? {};
     const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name: volume };
     const found = await client.get(ref);
-    // Its developer gave it up with the workspace: that is not to be undone.
+    // The developer discarded this home with the workspace; that stays so.
     if (!found || found.metadata.labels?.[labels.home] === 'given-up') continue;
     await protectHome(connection, volume, {
       installation,
-      workspaceId: own[labels.workspace] ?? '',
-      owner: own[labels.owner] ?? '',
-      name: own[labels.name] ?? '',
+      workspaceId: namespaceLabels[labels.workspace] ?? '',
+      owner: namespaceLabels[labels.owner] ?? '',
+      name: namespaceLabels[labels.name] ?? '',
     });
     await client.patch(ref, { metadata: { labels: { [labels.home]: 'kept' } } });
-    kept.push(volume);
+    retained.push(volume);
   }
-  return kept;
+  return retained;
 }

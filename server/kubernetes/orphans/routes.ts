@@ -3,7 +3,7 @@ import type { FastifyInstance } from 'fastify';
 import { serve } from '../../http/serve.ts';
 import type { OrphanSweep } from './sweep.ts';
 
-/** Orphans belong to nobody, so the endpoint's permission is all that is asked. */
+/** Orphans have no owner, so the endpoint's permission is the only check. */
 export function orphanRoutes(
   app: FastifyInstance,
   orphans: Pick<OrphanSweep, 'find' | 'clean' | 'adopt'>,

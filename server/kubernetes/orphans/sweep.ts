@@ -5,33 +5,33 @@ import type { Caller } from '../../http/actor.ts';
 import { adoptOrphan } from './adopt.ts';
 import { cleanOrphans, findOrphans, type OrphanDeps, type OrphanReport } from './orphans.ts';
 
-/** Orphans are a matter of hours; a look costs one call for each cluster. */
+/** Orphans matter within hours, and a scan costs one call per cluster. */
 const scanIntervalMs = 10 * 60_000;
 
 export interface OrphanSweep {
-  /** Of all clusters, or of one. */
+  /** On all clusters, or on one. */
   find(options?: { cluster?: string | undefined }): Promise<OrphanReport>;
   clean(options: {
     dryRun: boolean;
     cluster?: string | undefined;
     caller: Caller;
   }): ReturnType<typeof cleanOrphans>;
-  /** Makes an orphaned home a kept one of a user. */
+  /** Makes an orphaned home a retained home of a user. */
   adopt(
     which: { cluster: string; name: string; owner?: string | undefined },
     caller: Caller,
   ): ReturnType<typeof adoptOrphan>;
-  /** Called each minute; looks when it is time, on one replica at a time. */
+  /** Called each minute; scans when a scan is due, on one replica at a time. */
   runIfDue(): Promise<void>;
-  /** How many there were at the last look, by cluster and kind. */
+  /** How many the last scan found, by cluster and kind. */
   counts(): { cluster: string; kind: Orphan['kind']; count: number }[];
 }
 
-/** `cde_orphans` of the last look. */
+/** Exports the result of the last scan as `cde_orphans`. */
 export function registerOrphanMetrics(registry: Registry, sweep: OrphanSweep): void {
   new Gauge({
     name: 'cde_orphans',
-    help: 'Namespaces without a workspace, workspaces without a namespace, homes that nobody knows',
+    help: 'Namespaces without a workspace, workspaces without a namespace, homes without an owner',
     labelNames: ['cluster', 'kind'],
     registers: [registry],
     collect() {
@@ -41,7 +41,7 @@ export function registerOrphanMetrics(registry: Registry, sweep: OrphanSweep): v
   });
 }
 
-/** Looks for orphans from time to time: reports them, or cleans them, as the installation's policy says. */
+/** Scans for orphans regularly, and reports or deletes them according to `CDE_ORPHANS`. */
 export function makeOrphanSweep(
   deps: OrphanDeps & { policy: 'report' | 'clean'; homeGraceMs: number },
 ): OrphanSweep {
@@ -51,8 +51,8 @@ export function makeOrphanSweep(
   let items: Orphan[] = [];
 
   /**
-   * A server that knows no workspace at all, and finds some on its clusters, is the old one on another database: what it
-   * would clean is everybody's work.
+   * A server with an empty database that finds workspaces on its clusters was started on the wrong database. Deleting
+   * those orphans would delete everybody's work.
    */
   async function isDatabaseEmpty(): Promise<boolean> {
     const [any] = await database.db.select({ id: workspaces.id }).from(workspaces).limit(1);
@@ -63,15 +63,17 @@ export function makeOrphanSweep(
     if (empty && found.length > 0 && items.length === 0)
       log.error(
         { namespaces: found.filter(({ kind }) => kind === 'namespace').length, homes: found.length },
-        'The database is empty, and there are workspaces of this server on its clusters: is it another database than before? Nothing of them is cleaned. docs/backup.md says how to restore the database, or to adopt the homes: cde cluster orphans',
+        'The database is empty, but the clusters have workspaces of this server. Is this the right database? Nothing is deleted. docs/backup.md describes how to restore the database or adopt the homes: cde cluster orphans',
       );
     const keys = new Set(found.map(({ kind, cluster, name }) => `${kind} ${cluster}/${name}`));
-    // Each is told once, not every ten minutes.
-    const fresh = found.filter(({ kind, cluster, name }) => !reportedKeys.has(`${kind} ${cluster}/${name}`));
-    if (fresh.length > 0)
+    // Each orphan is reported once, not at every scan.
+    const newOrphans = found.filter(
+      ({ kind, cluster, name }) => !reportedKeys.has(`${kind} ${cluster}/${name}`),
+    );
+    if (newOrphans.length > 0)
       log.warn(
         {
-          orphans: fresh.map(({ kind, cluster, name, reason, action }) => ({
+          orphans: newOrphans.map(({ kind, cluster, name, reason, action }) => ({
             kind,
             cluster,
             name,
@@ -79,7 +81,7 @@ export function makeOrphanSweep(
             action,
           })),
         },
-        `${fresh.length} orphans were found: cde cluster orphans`,
+        `Found ${newOrphans.length} orphans; list them with cde cluster orphans`,
       );
     reportedKeys = keys;
     items = found;
@@ -104,14 +106,14 @@ export function makeOrphanSweep(
         lastScanMs = now().getTime();
         const caller = { actor: { kind: 'system' }, requestId: 'orphan-sweep', ip: null } as const;
         try {
-          // Reporting alone: what should run and has lost its namespace is looked at all the same.
+          // Workspaces that lost their namespace are reconciled even if the policy is only to report.
           const empty = await isDatabaseEmpty();
           const found: OrphanReport | Awaited<ReturnType<typeof cleanOrphans>> =
             deps.policy === 'clean' && !empty
               ? await cleanOrphans(deps, { dryRun: false, caller })
               : await findOrphans(deps, { reconcile: true });
           reportNew(found.items, empty);
-          // At the start clusters are not connected yet: an empty database is worth another look soon.
+          // At startup the clusters are not connected yet; with an empty database, scan again soon.
           if (empty && 'unseen' in found && found.unseen.length > 0) lastScanMs = Number.NEGATIVE_INFINITY;
         } finally {
           await client.query("SELECT pg_advisory_unlock(hashtextextended('orphans', 3))");

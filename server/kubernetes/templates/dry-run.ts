@@ -20,12 +20,12 @@ export const makeDryRun =
   async (template, { cluster, parameters = {} }) => {
     const checked = checkParameters(template.parameters, parameters);
     if ('issues' in checked)
-      throw new Problem('parameters-invalid', 'The template cannot be tried without valid parameters.', {
+      throw new Problem('parameters-invalid', 'The template cannot be checked without valid parameters.', {
         detail: checked.issues.map((issue) => `${issue.path}: ${issue.message}`).join('; '),
         hint: 'Give each of them a value.',
         issues: checked.issues,
       });
-    const workspace = { id: v7(), name: 'attempt', owner: 'nobody' };
+    const workspace = { id: v7(), name: 'dry-run', owner: 'nobody' };
     const rendered = renderTemplate(template, checked.values, {
       workspace,
       owner: { name: 'Nobody', email: '' },
@@ -41,7 +41,7 @@ export const makeDryRun =
     if (!connection)
       throw new Problem(
         'cluster-not-found',
-        cluster === '' ? 'No cluster fits what the template chooses.' : `There is no cluster ${cluster}.`,
+        cluster === '' ? 'No cluster matches the template.' : `There is no cluster ${cluster}.`,
         { actions: [{ kind: 'list-clusters' }] },
       );
     const { name } = connection.record;
@@ -54,7 +54,7 @@ export const makeDryRun =
       });
     } catch (error) {
       if (!(error instanceof KubeError)) throw error;
-      throw new Problem('cluster-away', `The template could not be tried on the cluster ${name}.`, {
+      throw new Problem('cluster-away', `The template could not be checked on the cluster ${name}.`, {
         detail: error.message,
         actions: [{ kind: 'show-cluster', cluster: name }],
       });
