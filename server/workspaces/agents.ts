@@ -14,7 +14,7 @@ import type { SatelliteRegistry } from '../satellites/registry.ts';
 import { appendLog } from './build-log.ts';
 import { enqueueReconcile } from './queue.ts';
 
-/** How long an agent may listen at satellites without asking the server again. */
+/** How long an agent can listen at satellites without contacting the server. */
 const listenTokenMs = 3600_000;
 const statsEveryMs = 30_000;
 
@@ -23,13 +23,13 @@ interface Deps {
   bus: Bus;
   now: () => Date;
   keys: Keys;
-  /** The satellites that agents should listen at. */
+  /** The satellites that agents listen at. */
   satellites: SatelliteRegistry['forAgents'];
   policy: ConnectionPolicy;
   providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>>;
 }
 
-/** What agents tell the server. Each only records facts and wakes the workspace's queue, which decides. */
+/** Handles what agents report: it records the facts and wakes the workspace's queue, which acts on them. */
 export function makeAgents({ database, bus, now, keys, satellites, policy, providers }: Deps) {
   const { db } = database;
 
@@ -40,17 +40,17 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
       .innerJoin(builds, eq(builds.id, actor.buildId))
       .innerJoin(users, eq(users.id, workspaces.ownerId))
       .where(eq(workspaces.id, actor.workspaceId));
-    if (!row) throw new Problem('agent-superseded', 'This workspace is gone.');
+    if (!row) throw new Problem('agent-superseded', 'This workspace no longer exists.');
     return row;
   }
 
-  /** Only while the build is still the workspace's: a newer one may have taken over between the check and now. */
+  /** Matches only while the agent's build is current: a newer one may have taken over since the request was authenticated. */
   const ownsWorkspace = (actor: AgentActor) =>
     and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
 
   async function satellitesFor(buildId: string) {
     const { regions } = await policy.forBuild(buildId);
-    return (await satellites(regions)).map(({ region: _, ...place }) => place);
+    return (await satellites(regions)).map(({ region: _, ...location }) => location);
   }
 
   return {
@@ -74,7 +74,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
       const { paths, direct } = await policy.forBuild(build.id);
       const expires = new Date(now().getTime() + listenTokenMs);
-      // Whoever is shown one can listen with it for this workspace: so each satellite gets one that is good there alone.
+      // A satellite that sees a token can listen for this workspace with it, so each token is valid at one satellite only.
       const listenToken = (satellite: string) =>
         keys.tickets.signListenToken({
           workspaceId: workspace.id,
@@ -100,8 +100,8 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
             : null,
         ticketKeys: [keys.tickets.publicKey],
         satellites: await Promise.all(
-          (await satellitesFor(build.id)).map(async ({ id, ...place }) => ({
-            ...place,
+          (await satellitesFor(build.id)).map(async ({ id, ...location }) => ({
+            ...location,
             listenToken: await listenToken(id ?? embeddedSatellite),
           })),
         ),
@@ -138,7 +138,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
           .from(builds)
           .where(eq(builds.id, actor.buildId))
           .for('update');
-        // The first end that is reported stands: an agent that came back must not undo it.
+        // The first reported end is final: a restarted agent must not undo it.
         if (build?.startup?.state === 'done' || build?.startup?.state === 'none') return;
         await tx.update(builds).set({ startup: report }).where(eq(builds.id, actor.buildId));
         await enqueueReconcile(tx, actor.workspaceId);
@@ -151,7 +151,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
     ): Promise<{ satellites: { name: string; url: string; stun?: string }[] }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(ownsWorkspace(actor));
       bus.publish({ workspaceId: actor.workspaceId });
-      return { satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...place }) => place) };
+      return { satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...location }) => location) };
     },
   };
 }

@@ -1,12 +1,12 @@
 import { sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 
-/** In one statement: each may be of some megabytes. */
-const maxAtOnce = 50;
+/** Builds per statement. A log can be a few megabytes. */
+const batchSize = 50;
 
 /**
- * Removes the logs of all but the last `keep` builds of each workspace that have one, and leaves a line that says so.
- * Builds that have not ended keep theirs. Resolves with how many were removed.
+ * Removes the logs of all but the last `keep` builds of each workspace, and leaves one line that says so. Unfinished
+ * builds keep theirs. Resolves with the number of logs removed.
  */
 export async function removeOldLogs(database: Database, keep: number): Promise<number> {
   let removed = 0;
@@ -17,18 +17,18 @@ export async function removeOldLogs(database: Database, keep: number): Promise<n
           FROM build_log_sizes s JOIN builds b ON b.id = s.build_id
          WHERE NOT s.removed
       ), old AS (
-        SELECT id, finished_at FROM ranked WHERE rank > ${keep} AND finished_at IS NOT NULL LIMIT ${maxAtOnce}
-      ), gone AS (
-        -- The first line stays, and says what became of the others.
+        SELECT id, finished_at FROM ranked WHERE rank > ${keep} AND finished_at IS NOT NULL LIMIT ${batchSize}
+      ), deleted AS (
+        -- The first line remains and explains what happened to the others.
         DELETE FROM build_logs l USING old WHERE l.build_id = old.id AND l.seq > 1
-      ), told AS (
+      ), explained AS (
         UPDATE build_logs l
            SET source = 'server', level = 'warn', agent_process = NULL, agent_seq = NULL, at = old.finished_at,
-               text = ${`The log of this build was removed: the logs of the last ${keep} builds of a workspace are kept.`}
+               text = ${`The log of this build was removed. Logs are kept for the last ${keep} builds of a workspace.`}
           FROM old WHERE l.build_id = old.id AND l.seq = 1
       )
       UPDATE build_log_sizes s SET removed = true, bytes = 0 FROM old WHERE s.build_id = old.id`);
     removed += rowCount ?? 0;
-    if ((rowCount ?? 0) < maxAtOnce) return removed;
+    if ((rowCount ?? 0) < batchSize) return removed;
   }
 }

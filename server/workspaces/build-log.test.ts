@@ -16,7 +16,7 @@ beforeAll(async () => {
 });
 afterAll(() => server.close());
 
-/** A build of a new workspace, and an agent that talks. */
+/** A build of a new workspace, and an agent that writes to its log. */
 async function makeBuild(name: string) {
   const made = await server.request(owner, 'POST', '/api/v1/workspaces', { name, template: 'plain' });
   const id = made.body.latestBuild.id as string;
@@ -44,9 +44,9 @@ const line = (source: NewLine['source'], text: string): NewLine => ({
   text,
 });
 const full =
-  'The log of this build is full (at most 2 MiB and 20000 lines). What the agent and the startup script print from here on is not kept.';
+  'The log of this build is full (at most 2 MiB and 20000 lines). Further output of the agent and the startup script is not stored.';
 
-test('an agent that talks without end fills its own log, and no more', async () => {
+test('an agent that prints without end fills its own log, up to a limit', async () => {
   const { say, append, texts } = await makeBuild('loud');
   for (let batch = 0; batch < 5; batch++) await say(maxLines / 4);
   await say(1);
@@ -54,13 +54,13 @@ test('an agent that talks without end fills its own log, and no more', async () 
   expect(all.length).toBeLessThanOrEqual(maxLines);
   expect(all.at(-1)).toBe(full);
   expect(all.filter((text) => text === full)).toHaveLength(1);
-  // What the server itself says always has room.
+  // The server's own lines always fit.
   await append([line('server', 'stopped')]);
   await say(1);
   expect((await texts()).slice(-2)).toEqual([full, 'stopped']);
 });
 
-test('long lines fill it as well, and the reader is told where it was cut', async () => {
+test('long lines count by their size, and the log says where it was cut', async () => {
   const { say, texts } = await makeBuild('wordy');
   for (let batch = 0; batch < 5; batch++) await say(50, 'ä'.repeat(8_000));
   const all = await texts();
@@ -69,7 +69,7 @@ test('long lines fill it as well, and the reader is told where it was cut', asyn
   expect(all.at(-1)).toBe(full);
 });
 
-test('a workspace keeps the logs of its last builds, and the others say what became of theirs', async () => {
+test('only the logs of the last builds are kept, and the others say that they were removed', async () => {
   const { db } = server.database;
   const first = await makeBuild('old');
   const other = await makeBuild('other');
@@ -90,9 +90,9 @@ test('a workspace keeps the logs of its last builds, and the others say what bec
   const logs = () =>
     Promise.all(ids.map(async (id) => (await readLog(db, id, 0, 10)).map(({ text }) => text)));
 
-  // The first has not ended.
+  // The first is unfinished.
   expect(await removeOldLogs(server.database, 2)).toBe(1);
-  const gone = ['The log of this build was removed: the logs of the last 2 builds of a workspace are kept.'];
+  const gone = ['The log of this build was removed. Logs are kept for the last 2 builds of a workspace.'];
   const newest = [
     ['build 3', 'end'],
     ['build 4', 'end'],

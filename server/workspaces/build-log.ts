@@ -9,25 +9,25 @@ export interface NewLine {
   source: LogLine['source'];
   level: LogLine['level'];
   text: string;
-  /** Of an agent's line: a line with the same process and number is stored once. */
+  /** Identifies a line from an agent: one with the same process and number is stored once. */
   agent?: { process: string; seq: number };
 }
 
 /**
- * How much of what its agent says is kept of a build: many times the noisiest installation, and no more, since a script
- * that talks without end would fill the database of everybody.
+ * How much of an agent's output is stored per build. Many times the noisiest installation, but bounded, because a script
+ * that prints forever would fill the database for everyone.
  */
 export const maxLines = 20_000;
 export const maxBytes = 2 * 1024 * 1024;
-/** What a line takes in the database besides its text. */
+/** What a line uses in the database besides its text. */
 const lineOverhead = 100;
 
 const bytesOf = (line: NewLine) => Buffer.byteLength(line.text) + lineOverhead;
-const fullText = `The log of this build is full (at most ${maxBytes / 1024 / 1024} MiB and ${maxLines} lines). What the agent and the startup script print from here on is not kept.`;
+const fullText = `The log of this build is full (at most ${maxBytes / 1024 / 1024} MiB and ${maxLines} lines). Further output of the agent and the startup script is not stored.`;
 
 /**
- * Leaves out the lines for which there is no room, and says so where the log is cut. What the server itself says always
- * has room.
+ * Drops lines of the agent that exceed the limits, and adds a line that says where the log is cut. The server's own
+ * lines always fit.
  */
 async function withinLimits(tx: Queryable, buildId: string, lines: readonly NewLine[]): Promise<NewLine[]> {
   const [size] = await tx.select().from(buildLogSizes).where(eq(buildLogSizes.buildId, buildId));
@@ -39,7 +39,7 @@ async function withinLimits(tx: Queryable, buildId: string, lines: readonly NewL
   let bytes = size?.bytes ?? 0;
   const kept: NewLine[] = [];
   for (const line of lines) {
-    // The last line is the one that says that there are no more.
+    // Reserve the last line for the one that says that the log is cut.
     const fits = bytes + bytesOf(line) <= maxBytes && (last?.seq ?? 0) + kept.length < maxLines - 1;
     if (!line.agent || (!isCut && fits)) {
       kept.push(line);
@@ -57,10 +57,10 @@ async function withinLimits(tx: Queryable, buildId: string, lines: readonly NewL
   return kept;
 }
 
-/** Appends lines to a build's log, numbered in order, whoever else appends at the same moment. */
+/** Appends lines to a build's log. Numbers are consecutive, also with concurrent writers. */
 export async function appendLog(tx: Queryable, buildId: string, given: readonly NewLine[]): Promise<void> {
   if (given.length === 0) return;
-  // Numbers are given under a lock of this build's log, so that a reader who has seen line N has seen all before it.
+  // The lock guarantees that a reader who has seen line N has seen all lines before it.
   await tx.execute(sql`SELECT pg_advisory_xact_lock(hashtextextended(${buildId}, 1))`);
   const lines = await withinLimits(tx, buildId, given);
   if (lines.length === 0) return;
@@ -114,8 +114,8 @@ export async function readLog(
 }
 
 /**
- * The log as others than the workspace's owner read it: what the startup script prints may be their files and secrets,
- * so each run of its lines is replaced by one that says so, with the number of the last.
+ * The log as users other than the owner see it. The startup script may print the owner's files and secrets, so each run
+ * of its lines is replaced by one line that says so, with the number of the last.
  */
 export function redactStartupOutput(lines: readonly LogLine[]): LogLine[] {
   const shown: LogLine[] = [];
@@ -127,11 +127,11 @@ export function redactStartupOutput(lines: readonly LogLine[]): LogLine[] {
     }
     hidden += 1;
     if (lines[index + 1]?.source === 'startup') continue;
-    const what = hidden === 1 ? 'A line' : `${hidden} lines`;
+    const count = hidden === 1 ? '1 line' : `${hidden} lines`;
     shown.push({
       ...line,
       level: 'info',
-      text: `(${what} of the startup script. Its output is for the workspace's owner.)`,
+      text: `(${count} of the startup script, visible only to the workspace's owner.)`,
     });
     hidden = 0;
   }

@@ -5,7 +5,7 @@ import WebSocket from 'ws';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
 import { appendLog, type NewLine } from './build-log.ts';
 
-/** What others may do with a workspace, and see of it. */
+/** What users other than the owner can do with a workspace and see of it. */
 let server: TestServer;
 let ada: TestUser;
 let owner: TestUser;
@@ -36,7 +36,7 @@ const logOf = async (user: TestUser, after = 0, limit = 1000) =>
     await server.request(user, 'GET', `/api/v1/builds/${build}/log?after=${after}&limit=${limit}`)
   ).body.lines.map(({ seq, text }: { seq: number; text: string }) => [seq, text]);
 
-test("an owner of the installation moves nobody's workspace to a version that they have not chosen", async () => {
+test("a server owner cannot move another user's workspace to a version that the user has not chosen", async () => {
   await publish(server, owner, 'cat ~/.ssh/id_ed25519');
   for (const body of [{}, { parameters: {} }]) {
     const update = await server.request(owner, 'POST', '/api/v1/workspaces/ada~box/update', body);
@@ -46,7 +46,7 @@ test("an owner of the installation moves nobody's workspace to a version that th
     ...{ name: 'again', owner: 'ada', template: 'plain', home: build },
   });
   expect(home).toMatchObject({ status: 409, body: { code: 'owner-must-agree' } });
-  // As it is, they may restart it.
+  // Restarting it unchanged is allowed.
   const restart = await server.request(owner, 'POST', '/api/v1/workspaces/ada~box/restart', {});
   expect(restart).toMatchObject({ status: 202, body: { templateVersion: 1 } });
   const update = await server.request(ada, 'POST', '/api/v1/workspaces/box/update', {});
@@ -54,7 +54,7 @@ test("an owner of the installation moves nobody's workspace to a version that th
   expect(update.body.code).not.toBe('owner-must-agree');
 });
 
-test('an installation may allow it, and each update has an entry in the audit log', async () => {
+test('the server can allow such updates, and audits each', async () => {
   const open = await makeTestServer({ CDE_FOREIGN_UPDATES: 'on' });
   const boss = await open.addUser('boss', 'owner');
   const bob = await open.addUser('bob');
@@ -68,7 +68,7 @@ test('an installation may allow it, and each update has an entry in the audit lo
   await open.close();
 });
 
-test('what the startup script prints is for the owner of the workspace', async () => {
+test("the startup script's output is visible only to the workspace's owner", async () => {
   const [before] = (await logOf(ada)).slice(-1);
   const last = before?.[0] ?? 0;
   await say(
@@ -80,8 +80,8 @@ test('what the startup script prints is for the owner of the workspace', async (
   );
   const texts = ['begin', 'secret 1', 'secret 2', 'middle', 'secret 3'];
   expect(await logOf(ada, last)).toEqual(texts.map((text, index) => [last + 1 + index, text]));
-  const two = "(2 lines of the startup script. Its output is for the workspace's owner.)";
-  const one = "(A line of the startup script. Its output is for the workspace's owner.)";
+  const two = "(2 lines of the startup script, visible only to the workspace's owner.)";
+  const one = "(1 line of the startup script, visible only to the workspace's owner.)";
   for (const other of [auditor, owner]) {
     expect(await logOf(other, last)).toEqual([
       [last + 1, 'begin'],
@@ -89,12 +89,12 @@ test('what the startup script prints is for the owner of the workspace', async (
       [last + 4, 'middle'],
       [last + 5, one],
     ]);
-    // Page by page nothing is shown either, and every page goes on behind the one before.
+    // Reading page by page reveals nothing either, and misses no line.
     expect(await logOf(other, last + 1, 1)).toEqual([[last + 2, one]]);
   }
 });
 
-test('nor do live events show it to others', async () => {
+test("live events do not show the startup script's output to others", async () => {
   const url = (await server.app.listen({ port: 0, host: '127.0.0.1' })).replace('http', 'ws');
   const listen = async (user: TestUser) => {
     const socket = new WebSocket(`${url}/api/v1/events`, {

@@ -15,8 +15,8 @@ interface Deps {
 }
 
 const notFound = (id: string) =>
-  new Problem('home-not-found', `There is no kept home ${id}.`, {
-    detail: 'It was never kept, was given up or restored, or its grace period is over.',
+  new Problem('home-not-found', `There is no retained home ${id}.`, {
+    detail: 'It was never retained, was discarded or restored, or its grace period is over.',
     actions: [{ kind: 'list-homes' }],
   });
 
@@ -29,7 +29,7 @@ function select(db: Queryable, where: SQL | undefined) {
     .where(where);
 }
 
-/** A page of the kept homes that the actor may see, the newest first. */
+/** A page of the retained homes that the actor can see, newest first. */
 export async function listRetainedHomes(
   { database, now, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>> },
   actor: UserActor,
@@ -67,7 +67,7 @@ export async function listRetainedHomes(
   );
 }
 
-/** The row of a kept home, locked, if the actor may see it. */
+/** Locks the row of a retained home. Throws `home-not-found`, also if the actor cannot see it. */
 async function lockRetainedHome(tx: Queryable, actor: UserActor, id: string) {
   const [row] = await tx
     .select()
@@ -78,7 +78,7 @@ async function lockRetainedHome(tx: Queryable, actor: UserActor, id: string) {
   return row;
 }
 
-/** Gives a kept home up: its storage is deleted, for good. */
+/** Deletes a retained home and its storage for good. */
 export async function discardRetainedHome(
   { database, providers }: Deps & { providers: ReadonlyMap<string, Pick<Provider, 'purgeHomes'>> },
   caller: Caller<UserActor>,
@@ -95,8 +95,8 @@ export async function discardRetainedHome(
       );
     const { purged, incomplete } = await provider.purgeHomes({ only: id });
     if (incomplete && !purged.includes(id))
-      throw new Problem('cluster-away', `The home could not be given up on the cluster ${row.cluster}.`, {
-        hint: 'Try again when the cluster answers.',
+      throw new Problem('cluster-away', `The home could not be deleted from the cluster ${row.cluster}.`, {
+        hint: 'Try again once the cluster is reachable.',
         ...(row.cluster !== null && { actions: [{ kind: 'show-cluster', cluster: row.cluster }] }),
         retryAfter: 10,
       });
@@ -111,28 +111,28 @@ export async function discardRetainedHome(
 }
 
 /**
- * Takes a kept home for a new workspace of `ownerId`: within the transaction that creates it, so that nobody
- * else can take it, and no sweep deletes it.
+ * Claims a retained home for a new workspace of `ownerId`, within the transaction that creates the workspace, so that
+ * nothing else can claim it and the sweep does not delete it.
  */
 export async function claimHome(
   tx: Queryable,
   actor: UserActor,
   id: string,
-  wanted: { ownerId: string; provider: string },
+  target: { ownerId: string; provider: string },
 ): Promise<void> {
   const row = await lockRetainedHome(tx, actor, id);
-  if (row.ownerId !== wanted.ownerId)
-    throw new Problem('home-not-restorable', "A home is restored into a workspace of its owner's only.");
-  if (row.provider !== wanted.provider)
+  if (row.ownerId !== target.ownerId)
+    throw new Problem('home-not-restorable', 'A home can only be restored into a workspace of its owner.');
+  if (row.provider !== target.provider)
     throw new Problem(
       'home-not-restorable',
-      `The home is of the provider ${row.provider}, and the template of ${wanted.provider}.`,
-      { hint: `Use a template of the provider ${row.provider}.` },
+      `The home belongs to the provider ${row.provider}, but the template uses ${target.provider}.`,
+      { hint: `Use a template with the provider ${row.provider}.` },
     );
   await tx.update(workspaces).set({ homeKeptUntil: null }).where(eq(workspaces.id, id));
 }
 
-/** The kept homes that a workspace is about to take over: no sweep may touch them. */
+/** The retained homes that a workspace is about to take over. The sweep must not delete them. */
 export async function claimedHomes(db: Queryable): Promise<Set<string>> {
   const rows = await db
     .select({ id: workspaces.restoreFrom })

@@ -4,11 +4,12 @@ import { isAllowed } from '../identity/authorize.ts';
 import { loggerOf } from '../log.ts';
 import { makeAgents } from './agents.ts';
 import { removeOldLogs } from './build-log-sweep.ts';
-import { makeReconcileWorker, makeWaker } from './queue.ts';
+import { makeWaker } from './queue.ts';
 import { makeReconcile } from './reconcile.ts';
 import { workspaceRoutes } from './routes.ts';
 import { makeSweep } from './sweep.ts';
-import { makeViews } from './views.ts';
+import { makeTopicReader } from './topic-reader.ts';
+import { makeReconcileWorker } from './worker.ts';
 
 /** Workspaces, their builds and agents, and the queue that reconciles them. */
 export const workspacesPlugin = fp(
@@ -33,7 +34,9 @@ export const workspacesPlugin = fp(
       }),
     });
     await app.register(hubPlugin, {
-      reader: makeViews(database, now, (actor, ownerId) => isAllowed(actor, 'workspace:read', { ownerId })),
+      reader: makeTopicReader(database, now, (actor, ownerId) =>
+        isAllowed(actor, 'workspace:read', { ownerId }),
+      ),
     });
 
     const wake = makeWaker(database, log);

@@ -3,13 +3,8 @@ import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeReplica } from '../database/replicas.ts';
 import { makeLog } from '../log.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import {
-  enqueueReconcile,
-  enqueueReconciles,
-  makeReconcileWorker,
-  makeWaker,
-  serializeByWorkspace,
-} from './queue.ts';
+import { enqueueReconcile, enqueueReconciles, makeWaker } from './queue.ts';
+import { makeReconcileWorker, serializeByWorkspace } from './worker.ts';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -17,7 +12,7 @@ beforeAll(async () => {
 });
 afterAll(() => database?.drop());
 
-/** Steps that stand still until they are let go, and tell when they begin. */
+/** Steps that block until the test ends them. */
 function makeBlockingStep() {
   const begun: { end: () => void; fail: (error: Error) => void }[] = [];
   let woken: () => void = () => {};
@@ -38,12 +33,12 @@ function makeBlockingStep() {
 }
 const settled = async (call: Promise<void>) => {
   const nothing = Symbol();
-  // A round trip to the database: whatever was to happen at once has happened.
+  // After a round trip to the database, everything immediate has happened.
   const later = database.pool.query('SELECT 1').then(() => nothing);
   return (await Promise.race([call.then(() => true), later])) === true;
 };
 
-test('of the calls that come while a step runs the newest waits for its turn, the others end', async () => {
+test('of several calls during a step only the newest waits', async () => {
   const blocking = makeBlockingStep();
   const serially = serializeByWorkspace(database, blocking.step);
   const first = serially('one', 1);
@@ -65,7 +60,7 @@ test('of the calls that come while a step runs the newest waits for its turn, th
   await fourth;
 });
 
-test('a step that fails takes nobody along who waits', async () => {
+test('a failing step does not fail the call that waits for it', async () => {
   const blocking = makeBlockingStep();
   const serially = serializeByWorkspace(database, blocking.step);
   const first = serially('one', 1);
@@ -87,7 +82,7 @@ test('workspaces do not wait for each other', async () => {
   await Promise.all(calls);
 });
 
-test('what is under way comes first, then what anybody asks for in its turn, then what a sweep looks at', async () => {
+test('builds in progress run first, then requested steps, then those of the sweep', async () => {
   const { rows } = await database.pool.query<{ owner: string; template: string; version: string }>(`
     WITH o AS (INSERT INTO users (id, username, role) VALUES (gen_random_uuid(), 'ada', 'member') RETURNING id),
          t AS (INSERT INTO templates (id, name) VALUES (gen_random_uuid(), 'plain') RETURNING id),
@@ -116,11 +111,11 @@ test('what is under way comes first, then what anybody asks for in its turn, the
     return id;
   }
   const names = new Map<string, string>();
-  await enqueueReconcile(database.db, await workspace('looked-at', 'running'), 0, { isSweep: true });
-  await enqueueReconcile(database.db, await workspace('waits', 'running', 'queued'), 0, { isSweep: true });
+  await enqueueReconcile(database.db, await workspace('swept', 'running'), 0, { isSweep: true });
+  await enqueueReconcile(database.db, await workspace('queued', 'running', 'queued'), 0, { isSweep: true });
   await enqueueReconcile(database.db, await workspace('changed', 'running'));
   await enqueueReconcile(database.db, await workspace('later', 'starting'), 3600_000);
-  await enqueueReconcile(database.db, await workspace('under-way', 'stopping'), 0, { isSweep: true });
+  await enqueueReconcile(database.db, await workspace('in-progress', 'stopping'), 0, { isSweep: true });
   const log = makeLog('silent');
   const taken: string[] = [];
   let done = () => {};
@@ -140,15 +135,15 @@ test('what is under way comes first, then what anybody asks for in its turn, the
   await jobs.start();
   await all;
   await jobs.stop();
-  expect(taken).toEqual(['under-way', 'waits', 'changed', 'looked-at']);
+  expect(taken).toEqual(['in-progress', 'queued', 'changed', 'swept']);
 });
 
-test('many that are woken at once take one connection, and what is no id hinders none of them', async () => {
+test('waking many workspaces at once takes one connection, and ignores invalid ids', async () => {
   const wake = makeWaker(database, makeLog('silent'));
   const ids = Array.from({ length: 250 }, () => randomUUID());
-  let most = 0;
+  let max = 0;
   const acquired = () => {
-    most = Math.max(most, database.pool.totalCount - database.pool.idleCount + database.pool.waitingCount);
+    max = Math.max(max, database.pool.totalCount - database.pool.idleCount + database.pool.waitingCount);
   };
   database.pool.on('acquire', acquired);
   for (const id of ids) wake(id);
@@ -164,11 +159,11 @@ test('many that are woken at once take one connection, and what is no id hinders
   while ((await queued()).length < ids.length);
   database.pool.off('acquire', acquired);
   expect((await queued()).sort()).toEqual([...ids].sort());
-  // One of them, and one of this test's own.
-  expect(most).toBeLessThanOrEqual(2);
+  // One for the waker, and one for this test.
+  expect(max).toBeLessThanOrEqual(2);
 });
 
-test('a queue that could not be told of the ends of jobs is taken up again', async () => {
+test('the worker restarts after it could not record the end of jobs', async () => {
   await database.pool.query('DELETE FROM graphile_worker._private_jobs');
   await database.pool.query(`
     CREATE FUNCTION no_end() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.5); RAISE EXCEPTION 'not now'; END $$`);
@@ -187,14 +182,14 @@ test('a queue that could not be told of the ends of jobs is taken up again', asy
   await enqueueReconciles(database.db, [randomUUID(), randomUUID(), randomUUID()]);
   await jobs.start();
   await blocking.until(3);
-  // Each by itself, all before the first has failed.
+  // One after the other, all before the first has failed.
   for (const [index, { end }] of blocking.begun.splice(0).entries()) {
     end();
-    const underWay = async () =>
+    const sleeping = async () =>
       (await database.pool.query("SELECT FROM pg_stat_activity WHERE wait_event = 'PgSleep'")).rowCount;
-    while ((await underWay()) !== index + 1);
+    while ((await sleeping()) !== index + 1);
   }
-  // Those whose end it was not told are taken again, by the runner after this one.
+  // The next runner runs the jobs again whose end was not recorded.
   await blocking.until(3);
   await database.pool.query('DROP TRIGGER no_end ON graphile_worker._private_jobs');
   for (const { end } of blocking.begun.splice(0)) end();

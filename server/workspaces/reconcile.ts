@@ -1,17 +1,15 @@
-import { isDeepStrictEqual } from 'node:util';
-import { and, eq } from 'drizzle-orm';
-import { type Database, isUnavailable } from '../database/pool.ts';
-import { builds, users, workspaces } from '../database/schema.ts';
+import { isUnavailable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
-import { appendLog } from './build-log.ts';
 import { requestBuild } from './builds.ts';
-import type { Outcome, Snapshot } from './outcome.ts';
 import { enqueueReconcile } from './queue.ts';
-import { allowedStatusChanges, nextStep } from './statuses.ts';
-import { makeSteps, type StepDeps } from './steps.ts';
-import { unfinishedBuilds, type WorkspaceRow } from './store.ts';
+import { commitOutcome, loadSnapshot, StaleSnapshot } from './reconcile-store.ts';
+import { nextStep } from './statuses.ts';
+import type { StepDeps } from './steps/deps.ts';
+import { fail } from './steps/fail.ts';
+import type { BuildSnapshot, Outcome, Snapshot } from './steps/outcome.ts';
+import { runStep } from './steps/run.ts';
 
 export interface ReconcileDeps extends StepDeps {
   bus: Bus;
@@ -19,103 +17,58 @@ export interface ReconcileDeps extends StepDeps {
   providers: Map<string, Provider>;
 }
 
-/** A step that keeps failing for a reason of ours gives its build up after this many attempts. */
+/** A build whose step keeps failing through a fault of the server fails after this many attempts. */
 const maxAttempts = 5;
-
-/** Another replica has taken a step since this one read: what it found is out of date. */
-class Stale extends Error {}
-
-async function load(database: Database, workspaceId: string): Promise<Snapshot | null> {
-  const [found] = await database.db
-    .select({
-      workspace: workspaces,
-      owner: { username: users.username, name: users.name, email: users.email },
-    })
-    .from(workspaces)
-    .innerJoin(users, eq(users.id, workspaces.ownerId))
-    .where(eq(workspaces.id, workspaceId));
-  if (!found) return null;
-  const open = await unfinishedBuilds(database.db, workspaceId);
-  return { ...found, build: open[0] ?? null };
-}
+/** A start takes about six steps. More than this many in a row, without waiting, is a loop. */
+const maxSteps = 20;
 
 /**
- * Takes steps for one workspace until there is nothing to do but wait. Each step compares what is wanted
- * with what is, asks the provider for one move, and records it; it may be killed anywhere and run again.
+ * Takes steps for one workspace until there is nothing left to do but wait. Each step compares the desired with the
+ * observed state, asks the provider for one operation and commits the outcome. The server can be killed at any point and
+ * repeat the step.
  */
 export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attempt: number) => Promise<void> {
   const { database, bus, log, now } = deps;
-  const { perform, fail } = makeSteps(deps);
 
-  async function commit({ workspace, build }: Snapshot, outcome: Outcome): Promise<void> {
-    const to = outcome.workspace?.status;
-    if (to !== undefined && to !== workspace.status && !allowedStatusChanges[workspace.status].includes(to))
-      throw new Error(`a workspace cannot go from ${workspace.status} to ${to}`);
-    // A step that found nothing new, as most do while a pod comes up, is worth one statement.
-    const isNew = Object.entries(outcome.workspace ?? {}).some(
-      ([key, value]) => !isDeepStrictEqual(value, workspace[key as keyof WorkspaceRow]),
-    );
-    const says = outcome.build || outcome.giveBack || (outcome.lines?.length ?? 0) > 0;
-    if (typeof outcome.again === 'number' && !isNew && !says)
-      return enqueueReconcile(database.db, workspace.id, outcome.again);
-    await database.db.transaction(async (tx) => {
-      const rows = await tx
-        .update(workspaces)
-        .set({ ...outcome.workspace, revision: workspace.revision + 1, updatedAt: now() })
-        .where(and(eq(workspaces.id, workspace.id), eq(workspaces.revision, workspace.revision)))
-        .returning({ id: workspaces.id });
-      if (rows.length === 0) throw new Stale();
-      if (build && outcome.build) await tx.update(builds).set(outcome.build).where(eq(builds.id, build.id));
-      if (outcome.giveBack)
-        await tx
-          .update(workspaces)
-          .set({ homeKeptUntil: outcome.giveBack.until })
-          .where(eq(workspaces.id, outcome.giveBack.workspaceId));
-      if (build && outcome.lines) await appendLog(tx, build.id, outcome.lines);
-      if (typeof outcome.again === 'number') await enqueueReconcile(tx, workspace.id, outcome.again);
-      // A build has ended: the next one may be waiting behind it.
-      else if (outcome.build?.finishedAt) await enqueueReconcile(tx, workspace.id);
-    });
+  async function commit(snapshot: Snapshot, outcome: Outcome): Promise<void> {
+    await commitOutcome(database, now(), snapshot, outcome);
+    const { workspace, build } = snapshot;
     if (outcome.workspace?.status || outcome.build || (outcome.lines?.length ?? 0) > 0)
       bus.publish({ workspaceId: workspace.id, ...(build && { buildId: build.id }) });
   }
 
   return async function reconcile(workspaceId, attempt) {
-    // A start passes about six steps; more than this many without waiting would be a loop.
-    for (let step = 0; step < 20; step++) {
-      const snapshot = await load(database, workspaceId);
+    for (let count = 0; count < maxSteps; count++) {
+      const snapshot = await loadSnapshot(database, workspaceId);
       if (!snapshot || snapshot.workspace.status === 'deleted') return;
-      const provider = deps.providers.get(snapshot.workspace.provider);
-      const action = nextStep(view(snapshot));
-      if (action === 'nothing') return;
+      const { workspace, build } = snapshot;
+      const step = nextStep({ desired: workspace.desired, status: workspace.status, build });
+      if (step === 'nothing') return;
       try {
-        const outcome = await perform(action, snapshot, provider);
+        const outcome = await runStep(deps, step, snapshot, deps.providers.get(workspace.provider));
         if (outcome === null) return;
         await commit(snapshot, outcome);
-        if (outcome.request) await requestBuild(deps, 'system', outcome.request);
-        if (outcome.again !== 'now') return;
+        if (outcome.followUp) await requestBuild(deps, 'system', outcome.followUp);
+        if (outcome.requeue !== 'now') return;
       } catch (error) {
-        if (error instanceof Stale) return enqueueReconcile(database.db, workspaceId);
+        if (error instanceof StaleSnapshot) return enqueueReconcile(database.db, workspaceId);
         if (isUnavailable(error)) throw error;
-        log.error({ err: error, workspace: workspaceId, action }, 'a reconcile step failed');
-        if (attempt < maxAttempts || !snapshot.build) throw error;
-        await commit(
-          snapshot,
-          fail(snapshot, {
-            code: 'internal',
-            message: 'Something went wrong on the server.',
-            detail: (error as Error).message,
-            hint: 'Start it again; if it stays, tell your administrator.',
-            fault: 'system',
-          }),
-        );
+        log.error({ err: error, workspace: workspaceId, step }, 'a reconcile step failed');
+        if (attempt < maxAttempts || !build) throw error;
+        await commit(snapshot, failInternally(now(), { ...snapshot, build }, error));
         return;
       }
     }
     await enqueueReconcile(database.db, workspaceId, 1_000);
   };
+}
 
-  function view({ workspace, build }: Snapshot) {
-    return { desired: workspace.desired, status: workspace.status, build };
-  }
+function failInternally(at: Date, snapshot: BuildSnapshot, error: unknown): Outcome {
+  return fail(at, snapshot, {
+    code: 'internal',
+    message: 'Something went wrong on the server.',
+    detail: (error as Error).message,
+    hint: 'Start the workspace again. If it fails again, contact your administrator.',
+    fault: 'system',
+  });
 }

@@ -1,30 +1,27 @@
 import { Problem } from '@cde/api/problem.ts';
-import { eq } from 'drizzle-orm';
-import { type Database, isDuplicate } from '../database/pool.ts';
-import { workspaces } from '../database/schema.ts';
-import type { Bus } from '../events/bus.ts';
+import { isDuplicate } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
+import type { BuildDeps } from './builds.ts';
+import { lockWorkspace, nameTaken, setName, workspaceRef } from './store.ts';
 
-/**
- * Gives a workspace another name. Nothing of the provider is moved: homes are found by the id, and a namespace keeps the
- * name that it was made with.
- */
+/** Renames a workspace. The provider moves nothing: homes are found by id, and a namespace keeps its name. */
 export async function renameWorkspace(
-  deps: { database: Database; bus: Bus; now: () => Date },
+  { database, bus, now }: BuildDeps,
   caller: Caller<UserActor>,
   id: string,
   name: string,
 ): Promise<void> {
-  const { database, bus, now } = deps;
+  let target = '';
   try {
     await database.db.transaction(async (tx) => {
-      const [before] = await tx.select().from(workspaces).where(eq(workspaces.id, id)).for('update');
-      if (!before) throw new Problem('workspace-not-found', 'This workspace does not exist any more.');
+      const before = await lockWorkspace(tx, id);
+      if (!before) throw new Problem('workspace-not-found', 'This workspace no longer exists.');
       if (before.status === 'deleted' || before.desired === 'deleted')
         throw new Problem('workspace-deleted', `${before.name} is being deleted.`);
       if (before.name === name) return;
-      await tx.update(workspaces).set({ name, updatedAt: now() }).where(eq(workspaces.id, id));
+      target = await workspaceRef(tx, { ownerId: before.ownerId, name });
+      await setName(tx, now(), id, name);
       await writeAudit(tx, caller, {
         action: 'workspace.rename',
         targetType: 'workspace',
@@ -35,10 +32,7 @@ export async function renameWorkspace(
       });
     });
   } catch (error) {
-    if (isDuplicate(error, 'workspaces_owner_name'))
-      throw new Problem('workspace-name-taken', `There is a workspace named ${name} already.`, {
-        hint: 'Choose another name, or delete the other.',
-      });
+    if (isDuplicate(error, 'workspaces_owner_name')) throw nameTaken(target);
     throw error;
   }
   bus.publish({ workspaceId: id });

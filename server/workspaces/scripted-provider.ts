@@ -1,16 +1,15 @@
 import type { AgentLaunch, Observation, Provider, StepResult } from '../providers/provider.ts';
 
 /**
- * A stand-in for a provider, for tests of the reconciler alone (the real ones have tests of their own, and
- * tests/ runs everything together): its moves are what the test says.
+ * A fake provider for tests of the reconciler. The test scripts its results; the real providers have their own tests.
  */
 export interface ScriptedProvider extends Provider {
   /** The calls so far: `start BUILD`, `stop`, `remove keep`. */
   calls: string[];
   launches: AgentLaunch[];
-  /** The next answers to start/stop/remove, before the default `done`. */
+  /** The next results of start, stop and remove. The default is `done`. */
   nextMoves: Partial<StepResult>[];
-  /** What `observe` says; by default what the calls would leave. */
+  /** The result of `observe`; null: what the calls so far would leave. */
   observation: Observation | null;
   exit(workspaceId: string): void;
 }

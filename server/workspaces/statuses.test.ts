@@ -19,8 +19,8 @@ const build = (values: Partial<BuildView>): BuildView => ({
   ...values,
 });
 
-describe('decide', () => {
-  test('every combination of status, transition, stage and cancel has a next step', () => {
+describe('nextStep', () => {
+  test('has a step for every status, transition, stage and cancel request', () => {
     for (const status of workspaceStatuses)
       for (const transition of transitions)
         for (const buildStatus of ['queued', 'running'] as const)
@@ -32,14 +32,14 @@ describe('decide', () => {
                 cancelRequested,
                 stages: stage ? [{ name: stage, status: 'running' }] : [],
               });
-              const action = nextStep({ desired: transitionStates[transition].desired, status, build: view });
-              expect(action).toBeTruthy();
-              expect(action).not.toBe('nothing');
-              if (cancelRequested && startsCompute(transition)) expect(action).toBe('unwind');
+              const step = nextStep({ desired: transitionStates[transition].desired, status, build: view });
+              expect(step).toBeTruthy();
+              expect(step).not.toBe('nothing');
+              if (cancelRequested && startsCompute(transition)) expect(step).toBe('unwind');
             }
   });
 
-  test('a start goes through its stages in order', () => {
+  test('takes a start through its stages in order', () => {
     const at = (stage: (typeof stages)[number]) =>
       nextStep({
         desired: 'running',
@@ -59,7 +59,7 @@ describe('decide', () => {
     ]);
   });
 
-  test('without a build only a workspace that should run and does is looked at', () => {
+  test('without a build, observes only running workspaces that should run', () => {
     for (const status of workspaceStatuses)
       for (const desired of ['running', 'stopped', 'deleted'] as const)
         expect(nextStep({ desired, status, build: null })).toBe(
@@ -68,8 +68,8 @@ describe('decide', () => {
   });
 });
 
-describe('advance', () => {
-  test('ends the running stage and opens the next', () => {
+describe('advanceStages', () => {
+  test('ends the running stage and starts the next', () => {
     const first = advanceStages([], 'queued', new Date(1000));
     const second = advanceStages(first, 'render', new Date(2000));
     expect(second).toEqual([
@@ -86,11 +86,11 @@ describe('advance', () => {
   });
 });
 
-describe('receive', () => {
-  const calm = { status: 'stopped', desired: 'stopped' } as const;
+describe('evaluateRequest', () => {
+  const stopped = { status: 'stopped', desired: 'stopped' } as const;
   const starting = [{ transition: 'start' as const, cancelRequested: false }];
-  test('what is so already needs no build', () => {
-    expect(evaluateRequest(calm, [], 'stop', false)).toEqual({ kind: 'already' });
+  test('needs no build if the workspace is already as requested', () => {
+    expect(evaluateRequest(stopped, [], 'stop', false)).toEqual({ kind: 'already' });
     expect(evaluateRequest({ status: 'running', desired: 'running' }, [], 'start', false)).toEqual({
       kind: 'already',
     });
@@ -98,25 +98,25 @@ describe('receive', () => {
       kind: 'already',
     });
   });
-  test('a restart is never so already', () => {
+  test('always builds for a restart', () => {
     expect(evaluateRequest({ status: 'running', desired: 'running' }, [], 'start', true)).toEqual({
-      kind: 'open',
+      kind: 'build',
       supersede: false,
     });
   });
-  test('a stop or delete takes the place of a start under way, behind it', () => {
+  test('lets a stop or delete supersede a start in progress', () => {
     for (const transition of ['stop', 'delete'] as const)
       expect(
         evaluateRequest({ status: 'starting', desired: 'running' }, starting, transition, false),
       ).toEqual({
-        kind: 'open',
+        kind: 'build',
         supersede: true,
       });
   });
-  test('a start waits behind a stop, and a third must wait its turn', () => {
+  test('queues a start behind a stop, and rejects a third build', () => {
     const stopping = [{ transition: 'stop' as const, cancelRequested: false }];
     expect(evaluateRequest({ status: 'stopping', desired: 'stopped' }, stopping, 'start', false)).toEqual({
-      kind: 'open',
+      kind: 'build',
       supersede: false,
     });
     expect(
@@ -126,9 +126,9 @@ describe('receive', () => {
         'update',
         false,
       ),
-    ).toMatchObject({ kind: 'refuse', code: 'workspace-busy' });
+    ).toMatchObject({ kind: 'reject', code: 'workspace-busy' });
   });
-  test('what is being deleted stays so; a delete that failed may be thought over', () => {
+  test('rejects a start during a delete, but not after a failed one', () => {
     const deleting = [{ transition: 'delete' as const, cancelRequested: false }];
     expect(
       evaluateRequest({ status: 'deleting', desired: 'deleted' }, deleting, 'start', false),
@@ -136,7 +136,7 @@ describe('receive', () => {
       code: 'workspace-deleted',
     });
     expect(evaluateRequest({ status: 'failed', desired: 'deleted' }, [], 'start', false)).toMatchObject({
-      kind: 'open',
+      kind: 'build',
     });
     expect(evaluateRequest({ status: 'deleted', desired: 'deleted' }, [], 'start', false)).toMatchObject({
       code: 'workspace-deleted',
@@ -144,7 +144,7 @@ describe('receive', () => {
   });
 });
 
-test('no status is a trap: from each one a delete can be reached, and deleted is the end', () => {
+test('deleted can be reached from every status, and is final', () => {
   for (const status of workspaceStatuses) {
     if (status === 'deleted') continue;
     const reached = new Set<(typeof workspaceStatuses)[number]>([status]);

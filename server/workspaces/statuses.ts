@@ -8,11 +8,11 @@ import type {
 } from '@cde/api/workspaces.ts';
 
 /**
- * The life of a workspace, as pure functions: what a status permits, and what the next step of a build
- * is. docs/statuses.md draws it. Nothing here knows of databases, providers or clocks.
+ * The life cycle of a workspace as pure functions: what a status permits, and what the next step of a build is.
+ * docs/statuses.md draws it.
  */
 
-/** What each transition makes of a workspace: wanted state, status while it runs, status at its end. */
+/** The states of a workspace for each transition: desired, while its build runs, and after it. */
 export const transitionStates: Record<
   Transition,
   { desired: DesiredState; during: WorkspaceStatus; after: WorkspaceStatus }
@@ -23,17 +23,17 @@ export const transitionStates: Record<
   delete: { desired: 'deleted', during: 'deleting', after: 'deleted' },
 };
 
-/** Transitions that bring compute up, and so can be cancelled on the way. */
+/** Whether the transition starts compute. Only such builds can be cancelled. */
 export const startsCompute = (transition: Transition): boolean =>
   transition === 'start' || transition === 'update';
 
 export const isUnfinished = (status: BuildStatus): boolean => status === 'queued' || status === 'running';
 
-/** Statuses in which an agent may be reached: also a failed startup script leaves one to look around with. */
+/** Whether an agent may be reachable. It is after a failed startup script, so that the developer can find out why. */
 export const canHaveAgent = (status: WorkspaceStatus): boolean =>
   status === 'running' || status === 'starting' || status === 'failed';
 
-/** The status changes that may happen; anything else is a bug, and a test walks them all. */
+/** Any other status change is a bug. A test walks them all. */
 export const allowedStatusChanges: Record<WorkspaceStatus, readonly WorkspaceStatus[]> = {
   pending: ['starting', 'stopping', 'deleting', 'stopped', 'failed'],
   starting: ['starting', 'running', 'failed', 'stopped', 'stopping', 'deleting'],
@@ -55,14 +55,14 @@ export interface BuildView {
 export interface WorkspaceView {
   desired: DesiredState;
   status: WorkspaceStatus;
-  /** The oldest build that has not ended. */
+  /** The oldest unfinished build. */
   build: BuildView | null;
 }
 
-/** What one reconcile step does. */
+/** One reconcile step. */
 export type Step =
   | 'nothing'
-  /** No build is open: look whether the compute is still there. */
+  /** No unfinished build: check that the compute still runs. */
   | 'observe'
   | 'begin'
   | 'render'
@@ -72,15 +72,15 @@ export type Step =
   | 'finish'
   | 'stop'
   | 'remove'
-  /** Take down what a cancelled start has brought up. */
+  /** Take down what a cancelled start brought up. */
   | 'unwind';
 
-/** The stage that a build is in, or null before its first. */
+/** The stage that a build is in; null before the first. */
 export function currentStage(build: Pick<BuildView, 'stages'>): Stage | null {
   return build.stages.at(-1)?.name ?? null;
 }
 
-/** Decides the next step from what is wanted and what is known. */
+/** Chooses the next step from the desired and the observed state. */
 export function nextStep({ desired, status, build }: WorkspaceView): Step {
   if (!build) return desired === 'running' && status === 'running' ? 'observe' : 'nothing';
   if (build.cancelRequested && startsCompute(build.transition)) return 'unwind';
@@ -103,7 +103,7 @@ export function nextStep({ desired, status, build }: WorkspaceView): Step {
   }
 }
 
-/** Ends the running stage (as `ended`) and opens `next`, at `at`. */
+/** Ends the running stage with the status `ended`, and starts `next`. */
 export function advanceStages(
   stages: readonly BuildStage[],
   next: Stage | null,
@@ -120,31 +120,34 @@ export function advanceStages(
 }
 
 export type RequestDecision =
-  /** Nothing to do: the workspace is, or is about to be, as asked. */
+  /** The workspace is, or is about to be, as requested. */
   | { kind: 'already' }
-  /** Open a build; `supersede` cancels the start that is under way. */
-  | { kind: 'open'; supersede: boolean }
-  | { kind: 'refuse'; code: 'workspace-deleted' | 'workspace-busy' };
+  /** Queue a build. `supersede`: cancel the start in progress. */
+  | { kind: 'build'; supersede: boolean }
+  | { kind: 'reject'; code: 'workspace-deleted' | 'workspace-busy' };
 
-/** What a request for `transition` means, given the workspace and its open builds (oldest first). `force`: a restart, or changed parameters. */
+/**
+ * Decides what a request for `transition` leads to. `unfinished`: the workspace's unfinished builds, oldest first.
+ * `force`: a restart, or changed parameters.
+ */
 export function evaluateRequest(
   workspace: { status: WorkspaceStatus; desired: DesiredState },
-  open: readonly { transition: Transition; cancelRequested: boolean }[],
+  unfinished: readonly { transition: Transition; cancelRequested: boolean }[],
   transition: Transition,
   force: boolean,
 ): RequestDecision {
-  if (workspace.status === 'deleted') return { kind: 'refuse', code: 'workspace-deleted' };
-  const newest = open.at(-1);
+  if (workspace.status === 'deleted') return { kind: 'reject', code: 'workspace-deleted' };
+  const newest = unfinished.at(-1);
   if (workspace.desired === 'deleted' && transition !== 'delete') {
-    // A delete that failed may be thought over again; one under way may not.
-    if (newest) return { kind: 'refuse', code: 'workspace-deleted' };
+    // A delete in progress is final; after a failed one the workspace can be started again.
+    if (newest) return { kind: 'reject', code: 'workspace-deleted' };
   }
   if (newest) {
     if (newest.transition === transition && !newest.cancelRequested && !force) return { kind: 'already' };
-    if (open.length >= 2) return { kind: 'refuse', code: 'workspace-busy' };
-    return { kind: 'open', supersede: startsCompute(newest.transition) };
+    if (unfinished.length >= 2) return { kind: 'reject', code: 'workspace-busy' };
+    return { kind: 'build', supersede: startsCompute(newest.transition) };
   }
   if (transition === 'start' && workspace.status === 'running' && !force) return { kind: 'already' };
   if (transition === 'stop' && workspace.status === 'stopped') return { kind: 'already' };
-  return { kind: 'open', supersede: false };
+  return { kind: 'build', supersede: false };
 }

@@ -1,8 +1,8 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { Build } from '@cde/api/workspaces.ts';
-import { and, desc, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
+import type { DesiredState } from '@cde/api/workspaces.ts';
+import { and, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
-import { builds, templateVersions, users, workspaces } from '../database/schema.ts';
+import { builds, templates, templateVersions, users, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 import { authorize, isAllowed } from '../identity/authorize.ts';
 import { parseRef, workspaceNotFound } from './read.ts';
@@ -10,47 +10,19 @@ import { parseRef, workspaceNotFound } from './read.ts';
 export type WorkspaceRow = typeof workspaces.$inferSelect;
 export type BuildRow = typeof builds.$inferSelect;
 
-/** `owner/name`, for callers that hold only the row. */
-export async function workspaceRef(
-  db: Queryable,
-  row: Pick<WorkspaceRow, 'ownerId' | 'name'>,
-): Promise<string> {
-  const [owner] = await db.select({ username: users.username }).from(users).where(eq(users.id, row.ownerId));
-  return `${owner?.username}/${row.name}`;
-}
-
-export function toBuild(row: BuildRow, templateVersion: number): Build {
-  return {
-    id: row.id,
-    workspaceId: row.workspaceId,
-    number: row.number,
-    transition: row.transition,
-    status: row.status,
-    templateVersion,
-    stages: row.stages,
-    error: row.error,
-    initiator: row.initiator,
-    reason: row.reason,
-    cancelRequested: row.cancelRequested,
-    createdAt: row.createdAt.toISOString(),
-    startedAt: row.startedAt?.toISOString() ?? null,
-    finishedAt: row.finishedAt?.toISOString() ?? null,
-  };
-}
-
 function refCondition(ref: string, actor: UserActor): SQL | undefined {
-  const named = parseRef(ref, actor);
-  if ('id' in named) return eq(workspaces.id, named.id);
+  const parsed = parseRef(ref, actor);
+  if ('id' in parsed) return eq(workspaces.id, parsed.id);
   return and(
-    eq(users.username, named.owner),
-    eq(workspaces.name, named.name),
+    eq(users.username, parsed.owner),
+    eq(workspaces.name, parsed.name),
     ne(workspaces.status, 'deleted'),
   );
 }
 
 /**
- * The one way by which a request reaches a workspace: finds it and authorises. Who may not even read it
- * is told that it does not exist.
+ * Finds a workspace and authorizes `permission`; every request for a workspace goes through here. Throws
+ * `workspace-not-found` if the actor cannot even read it.
  */
 export async function findWorkspace(
   db: Queryable,
@@ -68,93 +40,105 @@ export async function findWorkspace(
   return found;
 }
 
-/** A build and its workspace's owner. */
-export async function findBuild(
-  db: Queryable,
-  actor: UserActor,
-  id: string,
-  permission: 'workspace:read' | 'workspace:operate',
-): Promise<{ build: Build; row: BuildRow; workspace: WorkspaceRow; owner: string }> {
-  const [found] = await db
-    .select({ build: builds, number: templateVersions.number, workspace: workspaces, owner: users.username })
-    .from(builds)
-    .innerJoin(workspaces, eq(workspaces.id, builds.workspaceId))
-    .innerJoin(users, eq(users.id, workspaces.ownerId))
-    .innerJoin(templateVersions, eq(templateVersions.id, builds.templateVersionId))
-    .where(eq(builds.id, id));
-  if (!found || !isAllowed(actor, 'workspace:read', found.workspace))
-    throw new Problem('build-not-found', `There is no build ${id} that you may see.`);
-  authorize(actor, permission, found.workspace);
-  return {
-    build: toBuild(found.build, found.number),
-    row: found.build,
-    workspace: found.workspace,
-    owner: found.owner,
-  };
+/** Reads a workspace and locks its row until the transaction ends. */
+export async function lockWorkspace(tx: Queryable, id: string): Promise<WorkspaceRow | null> {
+  const [row] = await tx.select().from(workspaces).where(eq(workspaces.id, id)).for('update');
+  return row ?? null;
 }
 
-/** One build as the API shows it. */
-export async function readBuild(db: Queryable, id: string): Promise<Build | null> {
+export async function insertWorkspace(
+  tx: Queryable,
+  now: Date,
+  values: Pick<
+    WorkspaceRow,
+    | 'id'
+    | 'ownerId'
+    | 'restoreFrom'
+    | 'name'
+    | 'templateId'
+    | 'templateVersionId'
+    | 'parameters'
+    | 'provider'
+    | 'desired'
+    | 'status'
+  >,
+): Promise<void> {
+  await tx.insert(workspaces).values({ ...values, createdAt: now, updatedAt: now });
+}
+
+export async function setDesired(tx: Queryable, now: Date, id: string, desired: DesiredState): Promise<void> {
+  await tx.update(workspaces).set({ desired, updatedAt: now }).where(eq(workspaces.id, id));
+}
+
+/** Throws the database's error if the name is taken: see `isDuplicate` and `nameTaken`. */
+export async function setName(tx: Queryable, now: Date, id: string, name: string): Promise<void> {
+  await tx.update(workspaces).set({ name, updatedAt: now }).where(eq(workspaces.id, id));
+}
+
+/** `ref`: the other workspace as `owner/name`. */
+export const nameTaken = (ref: string) =>
+  new Problem('workspace-name-taken', `A workspace named ${ref.split('/')[1]} already exists.`, {
+    hint: 'Choose another name, or delete the other workspace.',
+    actions: [{ kind: 'show-workspace', workspace: ref }],
+  });
+
+/** `owner/name` of a workspace. */
+export async function workspaceRef(
+  db: Queryable,
+  { ownerId, name }: Pick<WorkspaceRow, 'ownerId' | 'name'>,
+): Promise<string> {
+  const [owner] = await db.select({ username: users.username }).from(users).where(eq(users.id, ownerId));
+  return `${owner?.username}/${name}`;
+}
+
+export async function findUserId(db: Queryable, username: string): Promise<string | null> {
+  const [user] = await db.select({ id: users.id }).from(users).where(eq(users.username, username));
+  return user?.id ?? null;
+}
+
+/** A template and its active version. */
+export async function activeVersion(db: Queryable, template: { id: string } | { name: string }) {
   const [row] = await db
-    .select({ build: builds, number: templateVersions.number })
-    .from(builds)
-    .innerJoin(templateVersions, eq(templateVersions.id, builds.templateVersionId))
-    .where(eq(builds.id, id));
-  return row ? toBuild(row.build, row.number) : null;
+    .select({ template: templates, version: templateVersions })
+    .from(templates)
+    .innerJoin(templateVersions, eq(templateVersions.id, templates.activeVersionId))
+    .where('id' in template ? eq(templates.id, template.id) : eq(templates.name, template.name));
+  return row ?? null;
 }
 
-/** A page of a workspace's builds, newest first; `after` is a build number. */
-export async function listBuilds(
-  db: Queryable,
-  workspaceId: string,
-  limit: number,
-  after: string | undefined,
-): Promise<{ items: Build[]; next: string | null }> {
-  const before = after === undefined ? undefined : Number(after);
-  if (before !== undefined && !Number.isInteger(before))
-    throw new Problem('bad-request', 'This `after` is not from a page of builds.');
-  const rows = await db
-    .select({ build: builds, number: templateVersions.number })
-    .from(builds)
-    .innerJoin(templateVersions, eq(templateVersions.id, builds.templateVersionId))
-    .where(
-      and(eq(builds.workspaceId, workspaceId), before === undefined ? undefined : lt(builds.number, before)),
-    )
-    .orderBy(desc(builds.number))
-    .limit(limit + 1);
-  const items = rows.slice(0, limit).map((row) => toBuild(row.build, row.number));
-  return { items, next: rows.length > limit ? String(items.at(-1)?.number) : null };
+const hasUnfinishedBuild = sql`EXISTS (
+  SELECT 1 FROM ${builds} WHERE ${builds.workspaceId} = ${workspaces.id} AND ${builds.status} IN ('queued', 'running'))`;
+
+/** The workspaces to reconcile after a start of the server: everything that runs, or that has an unfinished build. */
+export async function workspacesAtStart(db: Queryable): Promise<string[]> {
+  return selectIds(
+    db,
+    or(
+      inArray(workspaces.status, ['pending', 'starting', 'running', 'stopping', 'deleting']),
+      hasUnfinishedBuild,
+    ),
+  );
 }
 
-/** The builds of a workspace that have not ended, oldest first. */
-export function unfinishedBuilds(db: Queryable, workspaceId: string): Promise<BuildRow[]> {
-  return db
-    .select()
-    .from(builds)
-    .where(and(eq(builds.workspaceId, workspaceId), inArray(builds.status, ['queued', 'running'])))
-    .orderBy(builds.number);
+/**
+ * The workspaces that no event will wake: running ones whose agent has been silent since `silentSince`, and unfinished
+ * builds without a queued job.
+ */
+export async function stalledWorkspaces(db: Queryable, silentSince: Date): Promise<string[]> {
+  return selectIds(
+    db,
+    or(
+      and(
+        eq(workspaces.status, 'running'),
+        or(sql`${workspaces.agentSeenAt} IS NULL`, lt(workspaces.agentSeenAt, silentSince)),
+      ),
+      sql`${hasUnfinishedBuild} AND NOT EXISTS (
+        SELECT 1 FROM graphile_worker._private_jobs WHERE key = 'workspace:' || ${workspaces.id} AND attempts < max_attempts)`,
+    ),
+  );
 }
 
-/** Workspaces that somebody should look at: after a (re)start of the server (null), or because nothing wakes them. */
-export async function workspacesToReconcile(db: Queryable, silentSince: Date | null): Promise<string[]> {
-  const rows = await db
-    .select({ id: workspaces.id })
-    .from(workspaces)
-    .where(
-      silentSince === null
-        ? or(
-            inArray(workspaces.status, ['pending', 'starting', 'running', 'stopping', 'deleting']),
-            sql`EXISTS (SELECT 1 FROM ${builds} WHERE ${builds.workspaceId} = ${workspaces.id} AND ${builds.status} IN ('queued', 'running'))`,
-          )
-        : or(
-            and(
-              eq(workspaces.status, 'running'),
-              or(sql`${workspaces.agentSeenAt} IS NULL`, lt(workspaces.agentSeenAt, silentSince)),
-            ),
-            // Nobody will take the next step of what is under way.
-            sql`EXISTS (SELECT 1 FROM ${builds} WHERE ${builds.workspaceId} = ${workspaces.id} AND ${builds.status} IN ('queued', 'running'))
-              AND NOT EXISTS (SELECT 1 FROM graphile_worker._private_jobs WHERE key = 'workspace:' || ${workspaces.id} AND attempts < max_attempts)`,
-          ),
-    );
-  return rows.map((row) => row.id);
+async function selectIds(db: Queryable, condition: SQL | undefined): Promise<string[]> {
+  const rows = await db.select({ id: workspaces.id }).from(workspaces).where(condition);
+  return rows.map(({ id }) => id);
 }

@@ -5,16 +5,16 @@ import { isUuid } from '../identity/cursor.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { claimedHomes } from './homes.ts';
-import { enqueueReconciles } from './queue.ts';
-import { workspacesToReconcile } from './store.ts';
+import { deleteSpentJobs, enqueueReconciles } from './queue.ts';
+import { stalledWorkspaces, workspacesAtStart } from './store.ts';
 
 const intervalMs = 60_000;
-/** An agent reports every 30 s; after three silences somebody goes and looks. */
+/** An agent reports every 30 s. After three missed reports the workspace is checked. */
 const agentSilentMs = 95_000;
 
 /**
- * What no event announces: at the start, everything that was under way when the last server ended; each
- * minute, workspaces whose agent fell silent, homes past their grace, and whatever `alsoEach` adds.
+ * Handles what no event announces. At start: everything that was in progress when the last server ended. Each minute:
+ * stalled workspaces, retained homes past their grace period, and `afterEach`.
  */
 export function makeSweep(options: {
   database: Database;
@@ -30,7 +30,7 @@ export function makeSweep(options: {
   const wakeAll = (ids: string[]) => enqueueReconciles(database.db, ids, { isSweep: true });
 
   async function runOnce(): Promise<void> {
-    await wakeAll(await workspacesToReconcile(database.db, new Date(now().getTime() - agentSilentMs)));
+    await wakeAll(await stalledWorkspaces(database.db, new Date(now().getTime() - agentSilentMs)));
     const claimed = await claimedHomes(database.db);
     const retainedBefore = new Date(now().getTime() - options.homeGraceMs);
     for (const provider of providers.values()) {
@@ -42,23 +42,20 @@ export function makeSweep(options: {
           .where(inArray(workspaces.id, purged.filter(isUuid)));
         log.info(
           { provider: provider.name, workspaces: purged },
-          'homes past their grace period were deleted',
+          'deleted retained homes past their grace period',
         );
       }
     }
-    // What the queue leaves of a job that was replaced while its replica died: spent, and nobody's.
-    await database.pool.query(
-      'DELETE FROM graphile_worker._private_jobs WHERE key IS NULL AND locked_at IS NULL AND attempts >= max_attempts',
-    );
+    await deleteSpentJobs(database);
     await options.afterEach();
   }
 
-  function plan(): void {
+  function schedule(): void {
     timer = setTimeout(async () => {
       await runOnce().catch((error) =>
-        log.warn({ err: error }, 'the sweep failed; it comes again in a minute'),
+        log.warn({ err: error }, 'the sweep failed; it runs again in a minute'),
       );
-      if (timer) plan();
+      if (timer) schedule();
     }, intervalMs);
     timer.unref();
   }
@@ -66,8 +63,8 @@ export function makeSweep(options: {
   return {
     runOnce: runOnce,
     async start() {
-      await wakeAll(await workspacesToReconcile(database.db, null));
-      plan();
+      await wakeAll(await workspacesAtStart(database.db));
+      schedule();
     },
     stop() {
       if (timer) clearTimeout(timer);

@@ -116,7 +116,7 @@ async function running(name: string) {
   return agent;
 }
 
-test('a workspace is created, goes through all stages with their times, and its log tells the story', async () => {
+test('a new workspace goes through all stages, and its build log has every line once', async () => {
   const created = await call(ada, 'POST', '/api/v1/workspaces', {
     name: 'one',
     template: 'plain',
@@ -148,7 +148,7 @@ test('a workspace is created, goes through all stages with their times, and its 
       { seq: 2, at: new Date().toISOString(), source: 'startup', stream: 'stderr', text: 'nul\0byte' },
     ],
   });
-  // A batch that is sent again, because its answer was lost, is stored once.
+  // A batch that is resent because its reply was lost is stored once.
   await call(agent, 'POST', '/api/v1/agent/logs', {
     process: 'p1',
     lines: [
@@ -180,7 +180,7 @@ test('a workspace is created, goes through all stages with their times, and its 
   );
 });
 
-test('what an agent says of itself has one form only: it ends up in known_hosts files and on terminals', async () => {
+test("an agent's keys and names are validated, as they end up in known_hosts files and on terminals", async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'liar', template: 'plain' });
   await until(
     async () => provider.launches.length,
@@ -238,7 +238,7 @@ test('stop keeps the workspace, start brings it back, delete frees its name', as
   ).toBe('stopped');
 });
 
-test('a step that finds nothing new writes nothing, and comes again', async () => {
+test('a step that finds nothing new writes nothing and is repeated', async () => {
   await running('patient');
   const revision = async () =>
     (await database.pool.query("SELECT revision FROM workspaces WHERE name = 'patient'")).rows[0].revision;
@@ -248,11 +248,11 @@ test('a step that finds nothing new writes nothing, and comes again', async () =
   expect((await call(ada, 'POST', '/api/v1/workspaces/patient/stop', {})).status).toBe(202);
   await untilStatus('patient', 'stopped');
   expect(provider.calls.filter((one) => one === 'stop')).toHaveLength(5);
-  // Begun, one state that is new, done.
+  // Begun, one new state, done.
   expect((await revision()) - before).toBe(3);
 });
 
-test('while a move waits, the workspace says why, as the build log does', async () => {
+test('while the provider waits, the workspace shows why', async () => {
   const why = 'No node fits the pod: 1 Insufficient cpu.';
   const waits = { kind: 'pending', state: {}, retryAfterMs: 50, message: why } as const;
   provider.nextMoves.push(...Array.from({ length: 10_000 }, () => waits));
@@ -269,7 +269,7 @@ test('while a move waits, the workspace says why, as the build log does', async 
   expect(await untilStatus('waits', 'running')).toMatchObject({ reason: null });
 });
 
-test('names and parameters that cannot be are refused with every reason', async () => {
+test('invalid names and parameters are rejected with every reason', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain', start: false });
   expect(await call(ada, 'POST', '/api/v1/workspaces', { name: 'taken', template: 'plain' })).toMatchObject({
     status: 409,
@@ -299,7 +299,7 @@ test('names and parameters that cannot be are refused with every reason', async 
   });
 });
 
-test('a startup script that fails fails the build with its exit code, and a start after the cure works', async () => {
+test('a failed startup script fails the build with its exit code, and the workspace can be started again', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'script', template: 'plain' });
   await agentArrives({ state: 'done', exitCode: 3, signal: null, timedOut: false, durationMs: 1500 });
   const failed = await untilStatus('script', 'failed');
@@ -315,7 +315,7 @@ test('a startup script that fails fails the build with its exit code, and a star
   await untilStatus('script', 'running');
 });
 
-test('a script that never ends is reported as such', async () => {
+test('a startup script that times out fails the build', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'endless', template: 'plain' });
   await agentArrives({
     state: 'done',
@@ -327,7 +327,7 @@ test('a script that never ends is reported as such', async () => {
   expect((await untilStatus('endless', 'failed')).latestBuild.error.code).toBe('startup-timeout');
 });
 
-test('a provider that fails says why; what it remembers is kept', async () => {
+test("a provider's failure is reported, and its state is kept", async () => {
   provider.nextMoves.push({
     kind: 'failed',
     state: { half: true },
@@ -344,7 +344,7 @@ test('a provider that fails says why; what it remembers is kept', async () => {
   await untilStatus('full', 'running');
 });
 
-test('an agent that dies before it has registered fails the build at once', async () => {
+test('an agent that exits before it registers fails the build at once', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'dies', template: 'plain' });
   const workspace = await until(
     () => show('dies'),
@@ -362,7 +362,7 @@ test('an agent that dies before it has registered fails the build at once', asyn
   });
 });
 
-/** Its compute ends, and the server starts it again without a request. */
+/** Ends the compute, and waits until the server has restarted it. */
 async function recovers(name: string, number: number, cause: EndCause, message: string): Promise<void> {
   const workspace = await show(name);
   provider.observation = { kind: 'gone', cause, message };
@@ -375,7 +375,7 @@ async function recovers(name: string, number: number, cause: EndCause, message: 
   expect(again.latestBuild).toMatchObject({ initiator: 'system', reason: message });
 }
 
-test('compute that ends by itself is started again, a few times', async () => {
+test('compute that ends by itself is restarted a few times', async () => {
   await running('crash');
   for (let number = 2; number <= 4; number++)
     await recovers('crash', number, 'out-of-memory', 'The agent ran out of memory.');
@@ -385,13 +385,13 @@ test('compute that ends by itself is started again, a few times', async () => {
   expect((await untilStatus('crash', 'failed')).reason).toMatch(/out of memory\. This happened too often/);
 });
 
-test('compute that is taken away, as by nodes that are drained one by one, is started again many times', async () => {
+test('compute that is removed, as when nodes are drained one by one, is restarted many times', async () => {
   await running('moved');
   for (let number = 2; number <= 8; number++)
     await recovers('moved', number, 'node-drained', `The node n${number} was drained.`);
 });
 
-test('cancel takes a start down again; a stop does the same and then stops', async () => {
+test('cancelling a start takes it down, and so does a stop', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'wait', template: 'plain' });
   const first = await until(
     () => show('wait'),
@@ -472,7 +472,7 @@ test('rename changes the name and nothing else; the old one is free again', asyn
   });
   expect((await call(ada, 'GET', '/api/v1/workspaces/old-name')).status).toBe(404);
   expect(await show('new-name')).toMatchObject({ id: before.id, latestBuild: { id: before.latestBuild.id } });
-  // Again, and to itself: the same result.
+  // Renaming to the same name changes nothing.
   expect((await rename('new-name', 'new-name')).status).toBe(200);
   const body = { name: 'old-name', template: 'plain', start: false };
   expect((await call(ada, 'POST', '/api/v1/workspaces', body)).status).toBe(201);
@@ -495,7 +495,7 @@ test('the same Idempotency-Key creates one workspace', async () => {
   expect(second).toEqual(first);
 });
 
-test("others' workspaces are hidden from members, readable by auditors, entered by nobody", async () => {
+test("others' workspaces are hidden from members, readable by auditors, and opened to nobody", async () => {
   await running('mine');
   const eve = await addUser(database, 'eve');
   const auditor = await addUser(database, 'aud', 'auditor');
@@ -511,7 +511,7 @@ test("others' workspaces are hidden from members, readable by auditors, entered 
   expect(audit.body.items[0]).toMatchObject({ action: 'workspace.create', actor: 'ada' });
 });
 
-test('a ticket is refused while there is no agent, and says what to do', async () => {
+test('a ticket for a stopped workspace is rejected with a hint', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'off', template: 'plain', start: false });
   expect(await call(ada, 'POST', '/api/v1/workspaces/off/tickets', { clientKey: 'x' })).toMatchObject({
     status: 409,
@@ -519,7 +519,7 @@ test('a ticket is refused while there is no agent, and says what to do', async (
   });
 });
 
-test('the log can be waited for', async () => {
+test('reading the log waits for new lines', async () => {
   await call(ada, 'POST', '/api/v1/workspaces', { name: 'follow', template: 'plain' });
   const workspace = await until(
     () => show('follow'),

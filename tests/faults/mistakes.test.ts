@@ -54,7 +54,7 @@ describe('a startup script', () => {
       'that never ends',
       'endless',
       'echo waiting; sleep 1000',
-      /did not end within 2s, and was stopped\. \[startup-timeout\]/,
+      /did not finish within 2s and was stopped\. \[startup-timeout\]/,
       'waiting',
     ],
   ])('%s: the reason, its output, exit code 7; a mended version cures it', async (_, name, script, words, output) => {
@@ -119,7 +119,7 @@ test.each([
     'a name that is taken',
     ['hello', '--template', 'local'],
     5,
-    /There is a workspace named hello already[\s\S]*workspace-name-taken[\s\S]*Choose another name/,
+    /A workspace named hello already exists[\s\S]*workspace-name-taken[\s\S]*Choose another name/,
   ],
   [
     'a name that is too long',

@@ -1,18 +1,22 @@
 import { eq, max } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
-import { buildLogs, builds, workspaces } from '../database/schema.ts';
+import { buildLogs } from '../database/schema.ts';
 import type { TopicReader } from '../events/hub.ts';
 import { readLog, redactStartupOutput } from './build-log.ts';
+import { readBuildWithWorkspace } from './build-store.ts';
 import { readWorkspace } from './read.ts';
-import { readBuild } from './store.ts';
 
-const logPage = 500;
+const logPageLines = 500;
 
-/** Workspaces and builds as the hub tells them. */
-export function makeViews(database: Database, now: () => Date, mayRead: TopicReader['canRead']): TopicReader {
+/** Reads workspaces, builds and logs for live events. */
+export function makeTopicReader(
+  database: Database,
+  now: () => Date,
+  canRead: TopicReader['canRead'],
+): TopicReader {
   const { db } = database;
   return {
-    canRead: mayRead,
+    canRead,
     async workspace(id) {
       const found = await readWorkspace(database, id, now());
       if (!found) return null;
@@ -26,16 +30,12 @@ export function makeViews(database: Database, now: () => Date, mayRead: TopicRea
       };
     },
     async build(id) {
-      const build = await readBuild(db, id);
-      if (!build) return null;
-      const [row] = await db
-        .select({ ownerId: workspaces.ownerId })
-        .from(workspaces)
-        .innerJoin(builds, eq(builds.workspaceId, workspaces.id))
-        .where(eq(builds.id, id));
-      return { ownerId: row!.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
+      const found = await readBuildWithWorkspace(db, id);
+      if (!found) return null;
+      const { build, workspace } = found;
+      return { ownerId: workspace.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
     },
-    log: (buildId, after) => readLog(db, buildId, after, logPage),
+    log: (buildId, after) => readLog(db, buildId, after, logPageLines),
     redactLines: redactStartupOutput,
     async logEnd(buildId) {
       const [row] = await db

@@ -1,0 +1,38 @@
+import type { Provider } from '../../providers/provider.ts';
+import { fail } from './fail.ts';
+import { type BuildSnapshot, noAgent, type Outcome, refOf } from './outcome.ts';
+
+/** How often to check that the agent's compute still runs. Its end also wakes the workspace. */
+export const pollMs = 5_000;
+
+/** Fails a build whose compute has ended; null while it runs or is unknown. */
+export async function failIfComputeEnded(
+  now: () => Date,
+  snapshot: BuildSnapshot,
+  provider: Provider,
+  when: string,
+): Promise<Outcome | null> {
+  const { workspace } = snapshot;
+  const observed = await provider.observe(workspace.id, workspace.providerState);
+  if (observed.kind === 'running' || observed.kind === 'unknown') return null;
+  return fail(
+    now(),
+    snapshot,
+    {
+      code: 'agent-exited',
+      message: `The agent exited ${when}.`,
+      detail: observed.message,
+      hint: 'Check the log above, then start the workspace again.',
+      actions: [{ kind: 'start-workspace', workspace: refOf(snapshot) }],
+      fault: 'system',
+    },
+    [],
+    noAgent,
+  );
+}
+
+/** How long the build's current stage has been running. */
+export function stageAgeMs(now: Date, { build }: BuildSnapshot): number {
+  const stage = build.stages.at(-1);
+  return stage ? now.getTime() - Date.parse(stage.startedAt) : 0;
+}

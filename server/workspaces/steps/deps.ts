@@ -1,0 +1,15 @@
+import type { Database } from '../../database/pool.ts';
+
+export interface StepDeps {
+  database: Database;
+  now: () => Date;
+  /**
+   * The agent token of a build. It is the same every time, so that repeating a step does not cut off the agent that the
+   * first run started.
+   */
+  agentToken: (buildId: string) => string;
+  /** The URLs at which agents reach the server, comma separated, best first. */
+  agentUrl: () => Promise<string>;
+  /** How long the home of a deleted workspace is retained. */
+  homeGraceMs: number;
+}

@@ -1,0 +1,36 @@
+import type { Provider } from '../../providers/provider.ts';
+import { advanceStages, currentStage } from '../statuses.ts';
+import type { StepDeps } from './deps.ts';
+import { fail } from './fail.ts';
+import { collectLines, serverLine } from './log-lines.ts';
+import { type BuildSnapshot, noAgent, type Outcome } from './outcome.ts';
+import { pending } from './pending.ts';
+
+/** Takes the compute down and keeps the home: a stop, or the end of a cancelled start. */
+export async function stop(
+  { now }: Pick<StepDeps, 'now'>,
+  snapshot: BuildSnapshot,
+  provider: Provider,
+  options: { isCancel: boolean },
+): Promise<Outcome> {
+  const { workspace, build } = snapshot;
+  const stage = currentStage(build);
+  const { context, lines } = collectLines(now, stage ?? 'provision');
+  const result = await provider.stop(workspace.id, workspace.providerState, context);
+  if (result.kind === 'failed')
+    return fail(now(), snapshot, result.error, lines, { providerState: result.state });
+  if (result.kind === 'pending') return pending(result, lines);
+  const at = now();
+  return {
+    workspace: { providerState: result.state, status: 'stopped', reason: null, isolation: null, ...noAgent },
+    build: options.isCancel
+      ? { status: 'cancelled', finishedAt: at, stages: advanceStages(build.stages, null, at, 'cancelled') }
+      : { status: 'succeeded', finishedAt: at, stages: advanceStages(build.stages, null, at) },
+    lines: [
+      ...lines,
+      options.isCancel
+        ? serverLine(at, stage ?? 'queued', 'cancelled', 'warn')
+        : serverLine(at, 'provision', 'stopped; the home is kept'),
+    ],
+  };
+}
