@@ -167,15 +167,15 @@ describe('a path by UDP', () => {
 describe('where there is no path by UDP', () => {
   it('the session stays where it is, and says why', async () => {
     agent();
-    const { session, changes, what } = await open({ udp: { bindAddress: '::1', timeoutMs: 2_000 } });
+    const { session, changes, what } = await open({ udp: { bindAddress: '::1', timeoutMs: 6_000 } });
     const talking = await talk(session);
     await vi.waitFor(() => expect(what()).toContain('unavailable direct-udp'), patience);
-    expect(changes[1]!.text).toMatch(/no way from (::1|no address).* to .*127\.0\.0\.1/);
+    expect(changes[1]!.text).toMatch(/no path from (::1|no address).* to .*127\.0\.0\.1/);
     await talking.stop();
     expect(session.path.kind).toBe('relay');
     await expect(
       open({ udp: { bindAddress: '::1', timeoutMs: 2_000 } }, { paths: ['direct-udp'] }),
-    ).rejects.toMatchObject({ code: 'path-unavailable', detail: expect.stringContaining('no way from') });
+    ).rejects.toMatchObject({ code: 'path-unavailable', detail: expect.stringContaining('no path from') });
   });
 
   it('an agent that has none says so', async () => {
@@ -184,7 +184,7 @@ describe('where there is no path by UDP', () => {
     });
     const { session, changes, what } = await open();
     await vi.waitFor(() => expect(what()).toContain('unavailable direct-udp'), patience);
-    expect(changes[1]!.text).toContain('this agent offers none');
+    expect(changes[1]!.text).toContain('the agent does not offer it');
     expect(session.path.kind).toBe('relay');
   });
 });

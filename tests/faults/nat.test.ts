@@ -3,8 +3,8 @@ import { type Nat, whyNoWorld } from './nat/network.ts';
 import { checkNet, makeSession } from './nat/world.ts';
 
 /**
- * Sessions between two homes, each behind a NAT of its own, with a satellite in public: three processes in five network
- * namespaces. The client sends random bytes and compares what comes back, all the while.
+ * Sessions between two homes, each behind its own NAT, with a public satellite: three processes in five network
+ * namespaces. The client sends random bytes throughout, and compares what is echoed.
  */
 const lacking = whyNoWorld();
 if (lacking) console.log(`NAT tests are skipped: ${lacking}`);
@@ -21,8 +21,8 @@ async function between(...nats: [Nat, Nat]) {
   return session;
 }
 
-/** Everything that was sent has come back, as it was. */
-async function whole({ client }: Awaited<ReturnType<typeof between>>): Promise<number> {
+/** Stops the client, and checks that everything it sent was echoed unchanged. */
+async function stopAndVerify({ client }: Awaited<ReturnType<typeof between>>): Promise<number> {
   const bytes = await client.ask<number>('stop', 'whole');
   expect(client.said.filter((each) => 'wrong' in each || 'closed' in each)).toEqual([]);
   return bytes;
@@ -36,7 +36,7 @@ describe.skipIf(lacking)('between two NATs', () => {
   ] as [Nat, Nat][])('%s and %s: a session moves to direct-udp', async (one, other) => {
     const session = await between(one, other);
     const moved = await session.until('moved direct-udp');
-    // The agent as the world sees it.
+    // The agent's public address.
     expect(moved.via).toMatch(new RegExp(`^${session.homes[0].outside.replaceAll('.', '\\.')}:\\d+$`));
     await session.more(1_000_000);
     const before = await session.satellite.ask<Stats>('', 'stats');
@@ -45,42 +45,44 @@ describe.skipIf(lacking)('between two NATs', () => {
     const relayed = (stats: Stats) => stats.bytesToAgents + stats.bytesToClients;
     expect(relayed(after) - relayed(before)).toBeLessThan(50_000);
     expect(after.stun.answered).toBeGreaterThan(1);
-    expect(await whole(session)).toBeGreaterThan(4_000_000);
+    expect(await stopAndVerify(session)).toBeGreaterThan(4_000_000);
   });
 
   test.each([
     ['cone', 'symmetric'],
     ['symmetric', 'symmetric'],
     ['cone', 'blocked'],
-  ] as [Nat, Nat][])('%s and %s: it stays on the relay, and says why', async (one, other) => {
+  ] as [Nat, Nat][])('%s and %s: a session stays on the relay, and records why', async (one, other) => {
     const session = await between(one, other);
     const { text } = await session.until('unavailable direct-udp');
     const [agent, client] = session.homes;
     const seen =
       other === 'blocked' ? `STUN at ${session.address}:7090 does not answer` : `${client.outside} (by STUN)`;
-    expect(text).toContain(`no way from ${client.inside}`);
+    expect(text).toContain(`no path from ${client.inside}`);
     expect(text).toContain(seen);
     expect(text).toContain(`to ${agent.inside}, ${agent.outside} (by STUN)`);
     await session.more(1_000_000);
-    await whole(session);
+    await stopAndVerify(session);
     expect(session.what().filter((each) => each !== 'unavailable direct-udp')).toEqual(['opened relay']);
   });
 
-  test('a NAT that stops to let UDP through: on by the relay, and back by UDP later', async () => {
+  test('a NAT that starts to drop UDP: the session resumes on the relay, and returns to UDP later', async () => {
     const session = await between('cone', 'cone');
     await session.until('moved direct-udp');
     await session.more(1_000_000);
     session.homes[1].dropUdp(true);
-    const at = performance.now();
-    expect(await session.until('lost direct-udp')).toMatchObject({ reason: 'path-lost' });
-    expect(performance.now() - at).toBeLessThan(10_000);
+    expect(await session.until('lost direct-udp')).toMatchObject({
+      reason: 'path-lost',
+      // Not the silence of 15 s.
+      text: expect.stringContaining('no answer to what was sent'),
+    });
     await session.until('resumed relay');
     await session.more(1_000_000);
     session.homes[1].dropUdp(false);
-    // A path that has failed rests for half a minute, and its successor proves itself.
-    await session.until('moved direct-udp', session.what().indexOf('resumed relay'));
+    // A failed path is held off for 30 s. On a busy machine the next search may fail as well, and is retried after 60 s.
+    await session.until('moved direct-udp', session.what().indexOf('resumed relay'), 150_000);
     await session.more(1_000_000);
-    await whole(session);
+    await stopAndVerify(session);
   });
 
   test.each([
@@ -98,7 +100,7 @@ describe.skipIf(lacking)('between two NATs', () => {
     }
   });
 
-  test('the agent dies: the client learns of it, and does not hang', async () => {
+  test('the agent is killed: the client notices', async () => {
     const session = await between('cone', 'cone');
     await session.until('moved direct-udp');
     await session.agent.end();

@@ -2,24 +2,24 @@ import { type Clock, systemClock } from '../clock.ts';
 import { TunnelError } from '../errors.ts';
 
 /**
- * A ticket is good for minutes, and its user may have been suspended since. So the agent asks the server before the
- * first stream of a session, while the client finishes its handshake.
+ * A ticket is valid for minutes, and its user may have been suspended since it was issued. So the agent checks with the
+ * server before the first stream of a session, while the client finishes its handshake.
  */
 export interface AccessCheck {
-  /** Rejects with `access-ended` when the user may no longer have sessions. */
+  /** Rejects with `access-ended` if the user's access was revoked. */
   check(userId: string): Promise<void>;
-  /** A client has come, who it is will be known after its handshake: asks about those who were here lately. */
+  /** Call when a client connects. It is identified only after its handshake, so this checks recent users in advance. */
   prefetch(): void;
 }
 
 /**
- * How long the server may take. Then the ticket alone decides, as it does when the server is away: sessions do not
- * depend on the server, and watchRevocations ends this one as soon as the server answers again.
+ * Timeout for the server, after which the ticket alone decides, as it does when the server is unreachable: sessions do
+ * not depend on the server. watchRevocations ends the session once the server answers again.
  */
 const timeoutMs = 2_000;
-/** How old an answer may be that was asked for in advance: a handshake over a slow line. */
+/** Maximum age of a prefetched answer, which covers a handshake over a slow line. */
 const maxAgeMs = 2_000;
-/** How many users are asked about in advance. */
+/** Users checked in advance. */
 const maxRecent = 16;
 
 interface Answer {
@@ -28,15 +28,15 @@ interface Answer {
   ended: Promise<string[]>;
 }
 
-/** `ask` gives those of the users who may have no sessions; at once. */
+/** `ask` returns the users whose access was revoked, without waiting. */
 export function makeAccessCheck(options: {
   ask: (users: string[], signal: AbortSignal) => Promise<string[]>;
-  /** Told when the server does not say (any more), so that sessions begin on their tickets alone. */
+  /** Called when the server stops answering, and sessions open on their tickets alone. */
   onUnavailable?: (error: unknown) => void;
   clock?: Clock;
 }): AccessCheck {
   const { clock = systemClock } = options;
-  /** Latest last. */
+  /** Most recent last. */
   const recent = new Set<string>();
   let latest: Answer | undefined;
   let answers = true;

@@ -2,9 +2,9 @@ import { generateKeyPairSync, randomBytes, sign, X509Certificate } from 'node:cr
 import { fingerprint } from './keys.ts';
 
 /**
- * The agent's TLS certificate: self-signed, Ed25519, never expiring, because nobody reads anything of it but
- * its key, which clients pin by fingerprint. Made new on each start of an agent; the key stays in memory.
- * The ASN.1 library is loaded when called: only agents need it.
+ * The agent's TLS certificate: self-signed, Ed25519, without expiry, because clients only look at its key, which they
+ * pin by fingerprint. Created at each start of an agent; the key never leaves memory. The ASN.1 library is loaded on
+ * demand, because only agents need it.
  */
 export async function makeCertificate(): Promise<{ key: string; cert: string; fingerprint: string }> {
   const asn1 = await import('asn1js');

@@ -4,39 +4,39 @@ import type { TLSSocket } from 'node:tls';
 import { isTunnelErrorCode, TunnelError, type TunnelErrorCode } from '../errors.ts';
 import { importPublicKey } from './keys.ts';
 
-/** What client (session.ts) and agent (host.ts) agree on inside TLS. README.md tells the sequence. */
+/** The protocol between client (session.ts) and agent (host.ts) inside TLS. README.md describes the sequence. */
 export const alpn = 'h2';
 export const helloPath = '/v1/hello';
-/** The agent's offers of other paths: lines for as long as the session lasts. */
+/** The agent's offers of other paths: a line for each change while the session lasts. */
 export const offersPath = '/v1/offers';
-/** Finding a path by UDP: what both ends say of their addresses (ice.ts), for as long as an attempt takes. */
+/** Signaling for a path by UDP (ice.ts), for the duration of one attempt. */
 export const icePath = '/v1/direct-udp';
 export const proofHeader = 'cde-proof';
-/** The agent's name for the session, in its answer to the hello: to find the session in its log. */
+/** The agent's id of the session, returned in its answer to the hello, as it appears in the agent's log. */
 export const sessionHeader = 'cde-session';
-/** For how many seconds the client looks for another path when it loses its own; without it for none. */
+/** How many seconds the client looks for another path after losing its own; if absent, it does not. */
 export const waitHeader = 'cde-wait';
 export const targetHeader = 'cde-target';
 const errorHeader = 'cde-error';
 const detailHeader = 'cde-detail';
 
 /**
- * One stream may have this much under way: 50 MB/s at 80 ms of round trip. It is also what a stream whose
- * reader has stopped costs in memory.
+ * Flow control window of a stream: 50 MB/s at a round trip of 80 ms. Also the memory cost of a stream whose reader has
+ * stopped.
  */
 export const streamWindow = 4 * 1024 * 1024;
 /**
- * All streams together. Many times a stream's window, because it is shared: sixteen downloads that nobody
- * reads must not stop the terminal beside them.
+ * Shared by all streams, and many times a stream's window, so that sixteen downloads that nobody reads do not block the
+ * terminal beside them.
  */
 export const sessionWindow = 64 * 1024 * 1024;
-/** Of Node's own accounting (MB), above the window: its default of 10 would refuse streams under load. */
+/** Node's own accounting in MB, above the window: the default of 10 would refuse streams under load. */
 export const maxSessionMemory = 128;
 
 /**
- * What a client signs: a label, the ticket's hash and a secret that only the two ends of this very TLS
- * connection can compute (RFC 8446 §7.5, RFC 9266 in spirit). So a ticket seen elsewhere is worthless without
- * the key, and a proof is worthless on another connection.
+ * What a client signs: a label, the ticket's hash, and a secret that only the two ends of this TLS connection can derive
+ * (RFC 8446 §7.5, in the spirit of RFC 9266). A stolen ticket is useless without the key, and a proof is useless on
+ * another connection.
  */
 function proofInput(socket: TLSSocket, ticket: string): Buffer {
   return Buffer.concat([
@@ -51,7 +51,7 @@ export function makeProof(socket: TLSSocket, ticket: string, clientKey: KeyObjec
   return sign(null, proofInput(socket, ticket), clientKey).toString('base64url');
 }
 
-/** True when the holder of the ticket's client key (SPKI, base64url) made the proof on this connection. */
+/** True if the proof was made on this connection by the holder of the ticket's client key (SPKI, base64url). */
 export function checkProof(socket: TLSSocket, ticket: string, clientKey: string, proof: string): boolean {
   try {
     const key = importPublicKey(clientKey);
@@ -62,7 +62,7 @@ export function checkProof(socket: TLSSocket, ticket: string, clientKey: string,
   }
 }
 
-/** The status of a refusal; the code in the header is what counts. */
+/** The HTTP status of a refusal. Clients rely on the code in the header. */
 function statusOf(code: TunnelErrorCode): number {
   if (code.startsWith('ticket-')) return 401;
   switch (code) {
@@ -80,7 +80,7 @@ function statusOf(code: TunnelErrorCode): number {
   }
 }
 
-/** The headers of a refusal. */
+/** Encodes a refusal in response headers. */
 export function errorHeaders(error: TunnelError): OutgoingHttpHeaders {
   return {
     ':status': statusOf(error.code),
@@ -89,7 +89,7 @@ export function errorHeaders(error: TunnelError): OutgoingHttpHeaders {
   };
 }
 
-/** The error that a refusal's headers carry. */
+/** Decodes a refusal from response headers. */
 function readErrorHeaders(headers: IncomingHttpHeaders): TunnelError {
   const code = headers[errorHeader];
   const detail = headers[detailHeader];
@@ -103,7 +103,7 @@ function readErrorHeaders(headers: IncomingHttpHeaders): TunnelError {
   return new TunnelError('session-failed', `the agent answered ${headers[':status']}`);
 }
 
-/** Waits for a reply that is not a refusal. Rejects with the refusal, or with the stream's end. */
+/** Resolves to the response headers. Rejects with a refusal, or if the stream ends first. */
 export function awaitResponse(stream: ClientHttp2Stream): Promise<IncomingHttpHeaders> {
   return new Promise((resolve, reject) => {
     const done = () => {

@@ -1,21 +1,21 @@
 import { backoff, type Clock, systemClock } from '../clock.ts';
 
-/** Between two questions: many sessions that begin together need one. */
+/** Between two polls, so that sessions that open together share one. */
 const pauseMs = 500;
-/** After a failure; soon enough that a suspension is heard of in time by the next server that answers. */
+/** Backoff after failures; short, so that the next server that answers reports revocations in time. */
 const maxDelayMs = 4_000;
-/** The server holds a question for 25 s. An answer that is not here by then comes over a dead connection. */
+/** The server holds a poll for 25 s. If there is no answer by then, the connection is dead. */
 const pollTimeoutMs = 40_000;
 
 export interface RevocationWatch {
-  /** To be told of each session that begins. */
+  /** Call when a session opens. */
   sessionOpened(userId: string): void;
 }
 
 /**
- * Asks, as long as anybody's session is here, whose may no longer be, and ends those. `ask` waits with the server until
- * there is somebody, at most for some time, or until its signal is aborted; rejects when the server is away, which decides nothing. Of a user
- * who comes new it is asked at once: a ticket is good for minutes, and its user may have been suspended since.
+ * Long-polls the server for revoked users while there are sessions, and ends theirs. `poll` resolves when a user is
+ * revoked or after a while, and rejects if the server is unreachable, which revokes nobody. A new user is polled for at
+ * once: a ticket is valid for minutes, and its user may have been suspended since it was issued.
  */
 export function watchRevocations(options: {
   users: () => string[];
@@ -25,9 +25,9 @@ export function watchRevocations(options: {
   clock?: Clock;
 }): RevocationWatch {
   const { signal, clock = systemClock } = options;
-  /** Whom the question under way is about. */
+  /** The users in the current poll. */
   let polled = new Set<string>();
-  /** Ends the question under way, or the wait for somebody. */
+  /** Ends the current poll, or the wait for a first session. */
   let interrupt = () => {};
   signal.addEventListener('abort', () => interrupt(), { once: true });
 
@@ -44,9 +44,9 @@ export function watchRevocations(options: {
         });
         continue;
       }
-      let late = false;
+      let timedOut = false;
       const limit = setTimeout(() => {
-        late = true;
+        timedOut = true;
         changed.abort();
       }, pollTimeoutMs);
       limit.unref();
@@ -56,7 +56,7 @@ export function watchRevocations(options: {
         await clock.sleep(pauseMs, signal);
       } catch {
         if (signal.aborted) return;
-        if (changed.signal.aborted && !late) await clock.sleep(pauseMs, signal);
+        if (changed.signal.aborted && !timedOut) await clock.sleep(pauseMs, signal);
         else await clock.sleep(backoff(++failures, clock.random, maxDelayMs), signal);
       } finally {
         clearTimeout(limit);

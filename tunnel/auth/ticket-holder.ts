@@ -15,13 +15,13 @@ export type Ticket = Pick<TicketReply, 'ticket' | 'agentKey'> & {
   satellites: readonly TicketSatellite[];
 };
 
-/** The ticket of a session, renewed as often as the one at hand may not do. */
+/** Holds a session's current ticket and renews it. */
 export interface TicketHolder {
   readonly ticket: string;
   readonly satellites: readonly TicketSatellite[];
   /**
-   * Gets a fresh one; calls at the same time share it. Rejects with a TunnelError where the session cannot go on:
-   * `agent-restarted`, or what `renewTicket` says. After any other error it may be asked again.
+   * Gets a fresh ticket; concurrent calls share one request. Rejects with a TunnelError if the session cannot continue
+   * (`agent-restarted`, or the error of `renewTicket`). Other errors are temporary.
    */
   renew(): Promise<void>;
 }

@@ -6,59 +6,66 @@ import { pathKinds } from '../pipe/path.ts';
 import { exportPublicKey, fingerprint, importPublicKey } from './keys.ts';
 
 /**
- * Tickets admit clients to satellites and agents, listen tokens admit agents to satellites. Both are JWTs
- * signed by the server with Ed25519, checked by its public keys without calling it. Imported by server,
- * satellite and agent. A third kind, of the same make, lets a user measure throughput; a client only carries the string, so the CLI loads none of this.
+ * Tickets admit clients to satellites and agents, listen tokens admit agents to satellites, probe tokens let users
+ * measure throughput. All are JWTs that the server signs with Ed25519, verified with its public keys without calling it.
+ * Used by server, satellite and agent. Clients treat them as opaque strings, so the CLI loads none of this.
  */
 
 const sha256 = z.string().regex(/^[A-Za-z0-9_-]{43}$/, 'SHA-256, base64url');
 
-/** The streams that a limited ticket opens: the agent's SSH server, or one port on the workspace's loopback. */
+/** What a limited ticket may open: the agent's SSH server, or one port on the workspace's loopback. */
 const OnlyTarget = z.string().regex(/^(ssh|tcp:localhost:\d{1,5})$/, 'ssh or tcp:localhost:PORT');
 
 export const TicketClaims = z
   .object({
-    // Of a kind of its own: an agent of an older release, which knows no limits, refuses it.
+    // A separate kind, so that agents of earlier releases, which know no limits, refuse it.
     kind: z.enum(['client', 'limited']),
     workspaceId: z.uuid(),
-    // Satellites read the claims, and need no names: a server leaves these empty. Agents of earlier releases want them.
+    // Empty: satellites can read claims and need no names. Agents of earlier releases require the fields.
     workspace: z.string().max(80).default(''),
     userId: z.uuid(),
     username: z.string().max(80).default(''),
-    agentKey: sha256.describe("Of the agent's TLS SubjectPublicKeyInfo"),
+    agentKey: sha256.describe("Hash of the agent's TLS SubjectPublicKeyInfo"),
     clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
-    satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that it is meant for'),
-    // A server of an older release knows of relays only.
-    paths: z.array(z.enum(pathKinds)).max(10).default(['relay']).describe('The kinds that may carry streams'),
+    satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that accept it'),
+    // Servers of earlier releases know only relays.
+    paths: z
+      .array(z.enum(pathKinds))
+      .max(10)
+      .default(['relay'])
+      .describe('Kinds of path that may carry streams'),
     only: z
       .array(OnlyTarget)
       .min(1)
       .max(10)
       .optional()
-      .describe('What a `limited` ticket opens, as formatTarget writes it; a `client` ticket opens all'),
+      .describe(
+        'Targets that a `limited` ticket may open, in the form of formatTarget; a `client` ticket may open all',
+      ),
     jti: z.string().max(80),
     exp: z.number().int().describe('Seconds since 1970'),
   })
-  .refine(({ kind, only }) => (kind === 'limited') === (only !== undefined), 'limited is what has limits');
+  .refine(
+    ({ kind, only }) => (kind === 'limited') === (only !== undefined),
+    'only limited tickets have `only`',
+  );
 export type TicketClaims = z.infer<typeof TicketClaims>;
 
 export const ListenClaims = z.object({
   kind: z.literal('listen'),
   workspaceId: z.uuid(),
   buildId: z.uuid(),
-  // A server of an earlier release names none.
+  // Servers of earlier releases name none.
   satellite: z
     .string()
     .max(80)
     .optional()
-    .describe(
-      'The id of the satellite that it is for, `embedded` for those of the server; no other takes it',
-    ),
+    .describe('Id of the satellite that accepts it, `embedded` for those of the server'),
   exp: z.number().int().describe('Seconds since 1970'),
 });
 export type ListenClaims = z.infer<typeof ListenClaims>;
 
-/** Lets a user measure how much goes through a satellite; opens nothing. */
+/** Lets a user measure a satellite's throughput; admits no sessions. */
 export const ProbeClaims = z.object({
   kind: z.literal('probe'),
   userId: z.uuid(),
@@ -67,14 +74,14 @@ export const ProbeClaims = z.object({
 export type ProbeClaims = z.infer<typeof ProbeClaims>;
 
 /**
- * How far the clocks of server, satellite and agent may differ. A laptop's clock does not matter (only
- * servers judge tickets), so this covers machines without time service for a while.
+ * Tolerated clock difference between server, satellite and agent, for machines without time synchronization. A client's
+ * clock does not matter, because clients do not verify tickets.
  */
 const clockToleranceSeconds = 30;
 
 /**
- * Signs with the server's Ed25519 private key. The header's `kid` is the key's fingerprint, so that several
- * keys can be good at once while they are exchanged.
+ * Signs with the server's Ed25519 private key. The header's `kid` is the key's fingerprint, so that several keys can be
+ * valid during a rotation.
  */
 export function makeTicketSigner(privateKey: KeyObject): {
   /** The key as `ticketKeys` carries it (SPKI, base64url). */
@@ -98,7 +105,7 @@ export function makeTicketSigner(privateKey: KeyObject): {
 }
 
 /**
- * Checks a client's ticket: signature, expiry, shape. `publicKeys` are SPKI, base64url. Throws TunnelError
+ * Verifies a client's ticket: signature, expiry, shape. `publicKeys` are SPKI, base64url. Rejects with TunnelError
  * `ticket-expired` or `ticket-invalid`.
  */
 export function verifyTicket(
@@ -109,12 +116,12 @@ export function verifyTicket(
   return verify(token, publicKeys, TicketClaims, 'ticket-invalid', 'ticket-expired', now);
 }
 
-/** The satellite that listen tokens name for all of the server's own. */
+/** Names the server's embedded satellites in listen tokens. */
 export const embeddedSatellite = 'embedded';
 
 /**
- * As verifyTicket, of an agent's listen token: `listen-token-expired` or `listen-token-invalid`. `satellite` is the one
- * that asks; null if it does not know its id, from a server of an earlier release.
+ * Verifies an agent's listen token; rejects with `listen-token-expired` or `listen-token-invalid`. `satellite` is the id
+ * of the satellite that verifies; null if a server of an earlier release did not tell it.
  */
 export async function verifyListenToken(
   token: string,
@@ -135,7 +142,7 @@ export async function verifyListenToken(
   return claims;
 }
 
-/** As verifyTicket, of a token for measuring. */
+/** Verifies a probe token like a ticket. */
 export function verifyProbeToken(
   token: string,
   publicKeys: readonly string[],
@@ -151,7 +158,7 @@ function keyOf(spki: string): { kid: string; key: KeyObject } {
   if (!entry) {
     const key = importPublicKey(spki);
     entry = { kid: fingerprint(key), key };
-    // Keys come from the server and change once in months; the bound is for a test that makes thousands.
+    // Keys change once in months; the bound is for tests that create thousands.
     if (importedKeys.size >= 100) importedKeys.clear();
     importedKeys.set(spki, entry);
   }
@@ -167,7 +174,7 @@ async function verify<T>(
   now: Date | undefined,
 ): Promise<T> {
   try {
-    // 8 KiB is twice a ticket with twenty satellites; anything longer is not ours and not worth hashing.
+    // Twice the size of a ticket with twenty satellites; anything longer is not worth hashing.
     if (token.length > 8192) throw new TunnelError(invalid, 'too long');
     const { kid } = decodeProtectedHeader(token);
     const entry = publicKeys.map(keyOf).find((candidate) => candidate.kid === kid);

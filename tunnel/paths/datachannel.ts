@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { DataChannel, PeerConnection, RtcConfig } from 'node-datachannel';
 import { TunnelError } from '../errors.ts';
 
-/** What we use of node-datachannel: ICE, DTLS and SCTP in a native module. */
+/** The part of node-datachannel that we use: ICE, DTLS and SCTP in a native module. */
 export interface NativeIce {
   PeerConnection: new (name: string, config: RtcConfig) => PeerConnection;
   cleanup(): void;
@@ -12,32 +12,31 @@ export interface NativeIce {
 export type { DataChannel, PeerConnection };
 
 let loaded: NativeIce | TunnelError | undefined;
-let ending: NodeJS.Timeout | undefined;
-/** A path that is lost is looked for anew at once: only after that has nobody a use for it. */
-const unusedMs = 100;
+let cleanupTimer: NodeJS.Timeout | undefined;
+/** A lost path is searched for again immediately, so wait for that before cleaning up. */
+const cleanupDelayMs = 100;
 
 /**
- * Loads the native module, once: beside the agent's bundle, or from its package. Throws `path-unsupported` where it
- * does not run on this machine.
+ * Loads the native module once, from beside the agent's bundle or from its package. Throws `path-unsupported` if it does
+ * not run on this machine.
  */
 export function loadNative(): NativeIce {
-  clearTimeout(ending);
+  clearTimeout(cleanupTimer);
   loaded ??= load();
   if (loaded instanceof TunnelError) throw loaded;
   return loaded;
 }
 
 /**
- * To be called when nothing of the module is open any more, in a process that may want to end: what has been closed
- * keeps it alive until it is collected as garbage, which in a command that is done may be never. It can be used
- * again afterwards.
+ * Call when nothing of the module is open, in processes that need to exit: closed objects keep the process alive until
+ * they are garbage-collected, which may never happen in a command that is done. The module can be used again afterwards.
  */
 export function releaseNative(): void {
-  clearTimeout(ending);
-  ending = setTimeout(() => {
+  clearTimeout(cleanupTimer);
+  cleanupTimer = setTimeout(() => {
     if (loaded && !(loaded instanceof TunnelError)) loaded.cleanup();
-  }, unusedMs);
-  ending.unref();
+  }, cleanupDelayMs);
+  cleanupTimer.unref();
 }
 
 function load(): NativeIce | TunnelError {

@@ -6,15 +6,15 @@ import { watchLocalAddress } from '../network/local-address.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
 
-/** As for a relay's socket: what lies here goes before any keystroke that follows. */
+/** Low on purpose, as for a relay's socket: buffered data is sent before any keystroke that follows. */
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
-/** How long the other end may take to close its side. */
+/** How long the peer may take to close its side. */
 const closeTimeoutMs = 3_000;
 
 /**
- * A path without a satellite: a TCP connection to an address of the agent's own. It carries the same frames as a
- * relay does, with the same TLS inside. Over a connected socket, paused until `start`.
+ * A path without a satellite: a TCP connection to one of the agent's own addresses, with the same frames and the same
+ * TLS inside as a relay. Takes a connected socket, which stays paused until `start`.
  */
 function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Path {
   let events: PathEvents | undefined;
@@ -35,7 +35,7 @@ function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Pa
   });
 
   const stopWatch = watchLocalAddress(socket.localAddress, () => {
-    broken ??= new TunnelError('path-lost', 'the network of this machine is another');
+    broken ??= new TunnelError('path-lost', 'this machine changed its network');
     socket.destroy();
   });
 
@@ -92,14 +92,14 @@ function makeTcpPath(socket: Socket, options: DirectTimes & { via: string }): Pa
       if (closing) return;
       closing = true;
       socket.end();
-      // Unread data must not keep its end from being seen.
+      // Unread data would hide the end of the stream.
       socket.resume();
       setTimeout(() => socket.destroy(), closeTimeoutMs).unref();
     },
   };
 }
 
-/** Connects to an address of the agent. Rejects with `path-unreachable`. */
+/** Connects to one of the agent's addresses. Rejects with `path-unreachable`. */
 export function dialDirect(
   options: DirectTimes & { host: string; port: number; timeoutMs: number; signal: AbortSignal },
 ): Promise<Path> {
@@ -110,7 +110,7 @@ export function dialDirect(
       host: options.host,
       port: options.port,
       noDelay: true,
-      // An agent's offer may be a name.
+      // Agents may offer host names.
       lookup: lookupAllowed,
     });
     const settle = () => {
@@ -128,7 +128,7 @@ export function dialDirect(
       options.timeoutMs,
     );
     options.signal.addEventListener('abort', abort, { once: true });
-    // `on`: destroying it may report an error of its own.
+    // `on`, not `once`: destroying the socket may emit another error.
     socket.on('error', (error: NodeJS.ErrnoException) =>
       fail(new TunnelError('path-unreachable', `${via}: ${reasonOf(error)}`)),
     );
@@ -147,10 +147,10 @@ function reasonOf(error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoExceptio
       return 'connection refused';
     case 'EHOSTUNREACH':
     case 'ENETUNREACH':
-      return 'no route';
+      return 'no route to the host';
     case 'ENOTFOUND':
     case 'EAI_AGAIN':
-      return 'the name is not known';
+      return 'unknown host name';
     default:
       return code ?? error.message;
   }
@@ -158,20 +158,19 @@ function reasonOf(error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoExceptio
 
 export interface DirectListener {
   readonly port: number;
-  /** Stops listening, and turns away those who have not proved themselves; paths in use go on. */
+  /** Stops listening and drops unauthenticated connections. Paths in use stay open. */
   close(): void;
 }
 
-/** Of connections whose client has not proved itself: in all, and from one address. */
+/** Connections whose client is not authenticated yet, in total and per address. */
 const maxUnauthenticated = 64;
 const maxUnauthenticatedPerAddress = 8;
-/** In all. */
 const maxConnections = 1024;
 
 /**
- * The agent's side: listens for clients that know a session. `onPath` gets each connection, and `proved` to call
- * once its client has proved itself. Who has not done so counts against strict limits, and beyond these is cut
- * off without a word. Rejects with the error of listening.
+ * The agent's side: listens for clients that want to resume a session. `onPath` receives each connection and a function
+ * to call once its client is authenticated. Unauthenticated connections are subject to strict limits, beyond which they
+ * are closed without a response. Rejects if listening fails.
  */
 export async function listenDirect(
   options: DirectTimes & {
@@ -198,7 +197,7 @@ export async function listenDirect(
     const address = socket.remoteAddress ?? '';
     const others = perAddress.get(address) ?? 0;
     if (unauthenticated.size >= maxUnauthenticated || others >= maxUnauthenticatedPerAddress) {
-      log.debug({ address }, 'direct connection turned away: too many that have not proved themselves');
+      log.debug({ address }, 'direct connection rejected: too many unauthenticated ones');
       socket.on('error', () => {});
       socket.destroy();
       return;

@@ -14,33 +14,31 @@ import {
 } from './ice.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
 
-/** As for the other paths: what lies here goes before any keystroke that follows. */
+/** Low on purpose, as for the other paths: buffered data is sent before any keystroke that follows. */
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
-/** What may wait for a reader that rests. The other end's pipe stops at half of that. */
+/** Maximum unread data of a paused reader. The peer's pipe stops at half of that. */
 const maxUnreadBytes = 8 * 1024 * 1024;
-/** How long the other end may take to agree that it is over. */
+/** How long the peer may take to confirm the close. */
 const closeTimeoutMs = 3_000;
 
 export interface UdpOptions extends DirectTimes {
-  /** HOST:PORT of a STUN server, to be found through NATs; without one only where there is none. */
+  /** HOST:PORT of a STUN server. Without one, no path through a NAT is found. */
   stun?: string | undefined;
-  /** Takes the address of this interface alone. */
+  /** Use only the interface with this address. */
   bindAddress?: string | undefined;
-  /** From the beginning to the open path. */
   timeoutMs: number;
   signal: AbortSignal;
 }
 
-/** The descriptors and threads are the process's; so many paths at the most, and attempts at one. */
 let open = 0;
-/** How many direct-udp paths and attempts this process has. */
+/** The number of direct-udp paths and attempts in this process, which share its descriptors and threads. */
 export const udpCount = (): number => open;
 
 /**
- * Finds a path by UDP together with the other end, who does the same in the other role: the client offers. They talk
- * over `stream`, inside the session; the end that made it closes it. Rejects with `path-unreachable`, in words for a
- * person, or `path-unsupported` where the native module does not load; nothing is left behind then.
+ * Finds a path by UDP together with the peer, which runs the same in the other role; the client offers. They signal over
+ * `stream`, inside the session; the end that opened it closes it. Rejects with `path-unreachable`, or with
+ * `path-unsupported` if the native module does not load, after releasing all resources.
  */
 export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: UdpOptions): Promise<Path> {
   return new Promise((resolve, reject) => {
@@ -58,15 +56,15 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       released = true;
       open--;
       peer.close();
-      // An agent goes on, and is asked again; a client may be done.
+      // An agent keeps running and will be asked again; a client may be about to exit.
       if (open === 0 && role === 'offer') releaseNative();
     };
     const here: IceCandidate[] = [];
     const there: IceCandidate[] = [];
     let greeted = false;
     /**
-     * Candidates wait for the hello of this end; the client's for the agent's as well: were the agent to reach it
-     * before, DTLS could begin in the module's threads before there is a fingerprint to compare, and fail.
+     * Candidates wait until this end has sent its hello. The client's also wait for the agent's hello: otherwise the
+     * agent could reach it first, and DTLS would fail in the module's threads for lack of a fingerprint to compare.
      */
     const unsaid: IceMessage[] = [];
     let hello: IceMessage | undefined;
@@ -91,7 +89,7 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       fail(
         new TunnelError(
           'path-unreachable',
-          `no way from ${addressesOf(here, options.stun)} to ${addressesOf(there)}`,
+          `no path from ${addressesOf(here, options.stun)} to ${addressesOf(there)}`,
         ),
       );
     const timer = setTimeout(none, options.timeoutMs);
@@ -107,13 +105,13 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
     peer.onLocalDescription((sdp) => {
       if (hello) return;
       hello = helloOf(sdp) ?? undefined;
-      if (!hello) return fail(new TunnelError('path-unavailable', 'ICE says nothing of itself'));
+      if (!hello) return fail(new TunnelError('path-unavailable', 'ICE gave no local description'));
       say(hello);
       sayAll();
     });
     peer.onLocalCandidate((candidate) => {
       const parsed = parseCandidate(candidate);
-      // Link-local ones are of no use to anybody.
+      // Link-local candidates are useless.
       if (!parsed) return;
       here.push(parsed);
       unsaid.push({ what: 'candidate', candidate });
@@ -147,11 +145,11 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       try {
         good = read(chunk.toString());
       } catch {
-        // The native module makes nothing of it.
+        // The native module rejected it.
       }
-      if (!good) fail(new TunnelError('path-unreachable', 'the other end says what is no ICE'));
+      if (!good) fail(new TunnelError('path-unreachable', 'the other end sent invalid ICE messages'));
     };
-    const left = () => fail(new TunnelError('path-unreachable', 'the other end has given up'));
+    const left = () => fail(new TunnelError('path-unreachable', 'the other end gave up'));
 
     const made = (channel: DataChannel) => {
       if (settled) return channel.close();
@@ -178,7 +176,7 @@ function addressesOf(candidates: readonly IceCandidate[], stun?: string): string
   return `${[...new Set(all)].join(', ')}${stun && !seen ? ` (STUN at ${stun} does not answer)` : ''}`;
 }
 
-/** A path over an open channel. `release` frees all that is behind it. */
+/** A path over an open channel. `release` frees the resources behind it. */
 function makeUdpPath(
   peer: PeerConnection,
   channel: DataChannel,
@@ -204,9 +202,9 @@ function makeUdpPath(
     events?.closed(error);
   };
   const lost = (why: string) => end(closing ? null : new TunnelError('path-lost', why));
-  // Below, libdatachannel keeps the NATs' mappings, of which some are gone after 30 s, and asks for the other end's consent
-  // (RFC 7675) by itself, whatever we send: with SCTP's own heartbeats some 17 datagrams of each end in 30 s at rest, as
-  // measured, and there is no setting for it. Our own beats come no oftener than on other paths.
+  // libdatachannel keeps NAT mappings alive (some time out after 30 s) and checks consent (RFC 7675) by itself: with
+  // SCTP's heartbeats we measured some 17 datagrams from each end per 30 s when idle, and there is no setting for it.
+  // Our own beats are no more frequent than on other paths.
   const life = watchLiveness({
     ...options,
     idle: () => !closing && channel.isOpen() && channel.bufferedAmount() === 0,
@@ -214,7 +212,6 @@ function makeUdpPath(
     lost,
   });
 
-  /** Its own failure is told by its events. */
   function put(chunk: Buffer): void {
     try {
       channel.sendMessageBinary(chunk);
@@ -229,7 +226,7 @@ function makeUdpPath(
       unread = [];
       unreadBytes = 0;
       for (const [i, chunk] of chunks.entries()) {
-        // The reader may rest, or leave, with each of them.
+        // The reader may pause or close the path at each chunk.
         if (paused) {
           unread = [...chunks.slice(i), ...unread];
           unreadBytes = unread.reduce((sum, { length }) => sum + length, 0);
@@ -253,13 +250,13 @@ function makeUdpPath(
     if (closing) return;
     unread.push(chunk);
     unreadBytes += chunk.length;
-    if (unreadBytes > maxUnreadBytes) return lost('the other end does not wait for this one to read');
+    if (unreadBytes > maxUnreadBytes) return lost('the other end ignores backpressure');
     deliver();
   });
   channel.onError((why) => lost(why));
-  channel.onClosed(() => lost('the other end has closed it'));
+  channel.onClosed(() => lost('the other end closed it'));
   peer.onStateChange((state) => {
-    if (state === 'failed' || state === 'disconnected') lost('the other end is not reached any more');
+    if (state === 'failed' || state === 'disconnected') lost('the other end is no longer reachable');
     else if (state === 'closed') lost('it is closed');
   });
 
@@ -292,7 +289,7 @@ function makeUdpPath(
       if (closing || ended) return;
       closing = true;
       unread = [];
-      // What was sent goes first; then the other end agrees.
+      // Flushes, then waits for the peer to confirm.
       channel.close();
       closeTimer = setTimeout(() => end(null), closeTimeoutMs);
     },

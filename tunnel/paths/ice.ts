@@ -2,24 +2,24 @@ import { isIP } from 'node:net';
 import { isForbiddenAddress } from '../network/addresses.ts';
 
 /**
- * What client and agent tell each other, inside the session, to find a path by UDP (ICE, RFC 8445): one JSON object
- * a line. No SDP: what comes is checked field by field, and put together anew.
+ * Signaling between client and agent, inside the session, to find a path by UDP (ICE, RFC 8445): one JSON object per
+ * line. No SDP is exchanged; each field is validated and the description is built locally.
  */
 export type IceMessage =
   | {
       what: 'hello';
-      /** Of ICE: what the other end's checks are signed with. */
+      /** ICE credentials. */
       ufrag: string;
       pwd: string;
-      /** SHA-256 of the DTLS certificate, as SDP writes it. */
+      /** SHA-256 of the DTLS certificate, in SDP notation. */
       fingerprint: string;
     }
   | { what: 'candidate'; candidate: string }
-  /** No more candidates follow. */
+  /** End of candidates. */
   | { what: 'all' };
 
 const maxLineLength = 1024;
-/** Of one end, in one attempt. A machine with more addresses than this does without the rest. */
+/** Per end and attempt. A machine with more addresses does without the rest. */
 const maxMessages = 40;
 
 const fields = {
@@ -30,7 +30,7 @@ const fields = {
 
 export const formatIce = (message: IceMessage): string => `${JSON.stringify(message)}\n`;
 
-/** A message from a line; null for anything else. */
+/** Parses a line; null if it is invalid. */
 export function parseIce(line: string): IceMessage | null {
   let value: Record<string, unknown>;
   try {
@@ -53,7 +53,7 @@ export function parseIce(line: string): IceMessage | null {
   return { what, ...(all as Record<keyof typeof fields, string>) };
 }
 
-/** Cuts what the other end says into messages. False from the first that is none on, or when there are too many. */
+/** Splits the peer's data into messages. The reader returns false after an invalid message, or after too many. */
 export function makeIceReader(onMessage: (message: IceMessage) => void): (chunk: string) => boolean {
   let rest = '';
   let count = 0;
@@ -81,8 +81,8 @@ const candidatePattern =
   /^(?:a=)?candidate:([A-Za-z0-9+/]{1,32}) 1 UDP (\d{1,10}) ([0-9A-Fa-f:.]{2,45}) (\d{1,5}) typ (host|srflx|prflx)(?: |$)/i;
 
 /**
- * A candidate from its line in SDP; null where it is none, or of no use: names (that somebody would have to be asked
- * for), TCP, and link-local addresses, at which clouds keep their metadata.
+ * Parses an SDP candidate line. Returns null if it is invalid or not acceptable: host names (which would have to be
+ * resolved), TCP, and link-local addresses (cloud metadata services).
  */
 export function parseCandidate(text: string): IceCandidate | null {
   const match = candidatePattern.exec(text);
@@ -105,7 +105,7 @@ export function formatCandidate({ foundation, priority, address, port, type }: I
   return `candidate:${foundation} 1 UDP ${priority} ${address} ${port} typ ${type}${related}`;
 }
 
-/** What an end says of itself, from its own description in SDP; null where something is missing. */
+/** Extracts the hello from this end's SDP description; null if something is missing. */
 export function helloOf(sdp: string): Extract<IceMessage, { what: 'hello' }> | null {
   const [, ufrag] = /^a=ice-ufrag:(\S+)\s*$/m.exec(sdp) ?? [];
   const [, pwd] = /^a=ice-pwd:(\S+)\s*$/m.exec(sdp) ?? [];
@@ -117,8 +117,8 @@ export function helloOf(sdp: string): Extract<IceMessage, { what: 'hello' }> | n
 }
 
 /**
- * The other end's description in SDP: one data channel and nothing else. The client, who offers, begins with DTLS: the
- * agent's ICE is done a moment before its own, and what it said then would be lost, and said again after a second.
+ * Builds the peer's SDP description: a single data channel. The client, which offers, initiates DTLS: the agent's ICE
+ * completes slightly earlier, so a DTLS hello of its would be lost and repeated only after a second.
  */
 export function describe(
   { ufrag, pwd, fingerprint }: Extract<IceMessage, { what: 'hello' }>,

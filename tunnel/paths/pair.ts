@@ -1,17 +1,17 @@
 import type { TunnelError } from '../errors.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 
-/** From here on an end of the pair asks its sender to wait. */
+/** Queued bytes beyond which the sender is asked to wait. */
 const limit = 256 * 1024;
 
 export interface PairEnd extends Path {
-  /** Breaks both ends as a network would: what is under way is lost. */
+  /** Breaks both ends as a network would; queued data is lost. */
   cut(error: TunnelError): void;
-  /** Bytes that this end has sent and the other not yet got. */
+  /** Bytes sent by this end that the other has not received yet. */
   readonly queued: number;
 }
 
-/** Two ends of a path within one process: what the pipe and the session are tested over. */
+/** Two ends of a path within one process, for tests of the pipe and the session. */
 export function makePathPair(): [PairEnd, PairEnd] {
   const ends: [End, End] = [makeEnd(() => ends[1]), makeEnd(() => ends[0])];
   return [ends[0].path, ends[1].path];
@@ -42,7 +42,7 @@ function makeEnd(other: () => End): End {
     },
     send(chunk) {
       if (closed) return true;
-      // A copy, as a network's: the sender uses its memory again once the other end has acknowledged it.
+      // Copied, as on a network: the sender reuses its memory once the other end has acknowledged it.
       outgoing.push(Buffer.from(chunk));
       queued += chunk.length;
       other().arrive();
@@ -60,7 +60,7 @@ function makeEnd(other: () => End): End {
     close() {
       if (closed) return;
       closed = true;
-      // After what was sent.
+      // An empty chunk marks the end, after all queued data.
       outgoing.push(Buffer.alloc(0));
       other().arrive();
       setImmediate(() => events?.closed(null));
@@ -81,7 +81,7 @@ function makeEnd(other: () => End): End {
     setImmediate(() => events?.closed(error));
   }
 
-  /** Takes one chunk a turn, as a socket would. */
+  /** Delivers one chunk per turn, as a socket would. */
   function arrive(): void {
     if (scheduled || paused || !events) return;
     scheduled = true;

@@ -1,19 +1,19 @@
 import type { TunnelErrorCode } from '../errors.ts';
 
-/** What clients, agents and satellites agree on about the relay. README.md tells the sequence. */
+/** The relay protocol shared by clients, agents and satellites. README.md describes the sequence. */
 export const relayPaths = {
-  /** A client, with its ticket, for one pipe. */
+  /** For clients, with a ticket; carries one pipe. */
   dial: '/relay/v1/dial',
-  /** An agent, with its listen token; becomes the other end of one dial. */
+  /** For agents, with a listen token; becomes the other end of one dial. */
   listen: '/relay/v1/listen',
-  /** Anybody: answers 204, to tell how far the satellite is. */
+  /** Answers 204 to everyone, for measuring the round trip. */
   probe: '/relay/v1/probe',
-  /** Who shows a probe token: `down?bytes=N` sends so many, `up` takes a body and says how long it was. */
+  /** With a probe token: `down?bytes=N` sends N bytes, `up` accepts a body and returns its length. */
   down: '/relay/v1/probe/down',
   up: '/relay/v1/probe/up',
 } as const;
 
-/** The WebSocket close codes that a satellite gives, and the error that the side which gets one reports. */
+/** WebSocket close codes of a satellite, and the error that the receiving side reports. */
 export const relayCloseCodes = {
   1012: 'satellite-restarted',
   4400: 'satellite-refused',
@@ -28,26 +28,26 @@ export const relayCloseCodes = {
 export type RelayCloseCode = keyof typeof relayCloseCodes;
 
 /**
- * The text message with which a satellite tells a listening agent that its socket now belongs to a client;
- * all binary messages from then on are the pipe's.
+ * Text message from a satellite to a listening agent: the socket now belongs to a client, and all further binary
+ * messages are the pipe's.
  */
 export const dialedMessage = 'dialed';
 
-/** Largest WebSocket message on a relay: one frame and its header, with room for a later, larger one. */
+/** Maximum WebSocket message on a relay: one frame with its header, and room for larger frames later. */
 export const maxRelayMessage = 256 * 1024;
 
 /**
- * While payload is under way, and for half a minute after, every end of a relay socket sends a WebSocket pong this often, asked or not, and takes the other for dead
- * when nothing came for the deadline. Two one-way signals rather than ping and answer, because an end that
- * has paused reading (backpressure) would never see the ping. 5 s lets two be lost within the deadline.
+ * While a relay socket is used, and for half a minute after, each end sends an unsolicited WebSocket pong at this
+ * interval, and considers the other dead after the deadline without any. Two one-way signals instead of ping and
+ * answer, because an end that has paused reading (backpressure) would never see the ping. At 5 s two may be lost.
  */
 export const heartbeatMs = 5_000;
 export const deadAfterMs = 15_000;
 
 /**
- * Without payload for so long a socket, or a direct path, rests: most of a day, for an editor left open. Then a beat each
- * 30 s keeps it in the tables of proxies and firewalls (the shortest forget after a minute) and costs next to nothing;
- * two may be lost. Who sends after a rest hears of a dead path as soon as before.
+ * Without payload for this long a socket or direct path is idle, as it is most of the day for an editor left open. A
+ * beat every 30 s then keeps it in the tables of proxies and firewalls (the shortest time out after a minute) at next
+ * to no cost; two may be lost. Sending after an idle period detects a dead path as fast as before.
  */
 export const idleAfterMs = 30_000;
 export const idleHeartbeatMs = 30_000;

@@ -14,8 +14,8 @@ export interface DialOptions extends SocketTimes {
 }
 
 /**
- * The client's side of a relay path. Resolves when the satellite admits the ticket; that the agent is not
- * connected comes later, as the path's `closed` with `agent-not-connected`, so as to spare a round trip.
+ * The client's side of a relay path. Resolves when the satellite admits the ticket. To save a round trip, a missing
+ * agent is reported later, by the path's `closed` with `agent-not-connected`.
  */
 export async function dialRelay(options: DialOptions): Promise<Path> {
   const socket = await openSocket(options.url, relayPaths.dial, options.ticket, options);
@@ -25,15 +25,15 @@ export async function dialRelay(options: DialOptions): Promise<Path> {
 export interface ListenOptions extends SocketTimes {
   /** The satellite, as AgentManifest names it. */
   url: string;
-  /** Asked before each connection; `stale` when the satellite refused the last one: get a new one. */
+  /** Called before each connection; `stale` if the satellite refused the last token and a new one is needed. */
   listenToken: (options: { stale: boolean }) => Promise<string>;
-  /** A client dialled: make a pipe of the path. Its `start` has not been called. */
+  /** Called when a client has dialled. The path is not started yet. */
   onPath: (path: Path) => void;
-  /** How many sockets wait for clients at the same time; default 1. More serve bursts of dials over distance. */
+  /** Sockets that wait for clients at the same time; default 1. More serve bursts of dials over long distances. */
   spares?: number;
-  /** Told when a first spare waits, and when none does and the satellite cannot be had, with the reason. */
+  /** Called when the first spare is ready, and when none is left and the satellite cannot be reached. */
   onState?: (connected: boolean, reason: TunnelError | null) => void;
-  /** Told when the round trip is known, and when it has changed by more than chance does. */
+  /** Called when the round trip is first known, and after significant changes. */
   onRtt?: () => void;
   clock?: Clock;
   log?: Log;
@@ -42,24 +42,24 @@ export interface ListenOptions extends SocketTimes {
 export interface RelayListener {
   /** True while a spare waits at the satellite. */
   readonly connected: boolean;
-  /** The round trip to the satellite in milliseconds, as of late; null before it is known. */
+  /** The recent round trip to the satellite in milliseconds; null until it is known. */
   readonly rttMs: number | null;
-  /** Stops listening; paths that clients use go on. */
+  /** Stops listening. Paths in use stay open. */
   close(): void;
 }
 
-/** A spare that lived this long proves that the way is good: the next failure starts the backoff anew. */
+/** A spare that lived this long was stable, so the next failure resets the backoff. */
 const stableAfterMs = 10_000;
 
-/** How often the round trip is measured, and how many of the last samples count. */
+/** How often the round trip is measured; its median is over the last `maxRtts` samples. */
 const measureEveryMs = 120_000;
-const keptRtts = 5;
-/** At once, so that there is a figure before the first minute is over. */
-const firstRtts = 3;
+const maxRtts = 5;
+/** Samples taken without a pause at the start, so that there is a figure early. */
+const initialRtts = 3;
 
 /**
- * The agent's side: keeps spare sockets at the satellite, for ever, with backoff, until closed. Each serves
- * one client and is replaced as soon as it is taken.
+ * The agent's side: keeps spare sockets at the satellite until it is closed, and retries with backoff. Each spare serves
+ * one client and is replaced once it is taken.
  */
 export function listenRelay(options: ListenOptions): RelayListener {
   const { url, clock = systemClock, log = silentLog } = options;
@@ -72,23 +72,24 @@ export function listenRelay(options: ListenOptions): RelayListener {
     options.onState?.(connected, reason);
   };
   let rtts: number[] = [];
-  let told: number | null = null;
+  let reportedRtt: number | null = null;
   const rtt = () =>
     rtts.length === 0 ? null : [...rtts].sort((one, other) => one - other)[rtts.length >> 1]!;
 
-  /** Measures while the socket waits; several that wait take turns by chance. */
+  /** Measures the round trip while the socket waits. */
   async function measure(socket: WebSocket, until: AbortSignal): Promise<void> {
     while (!until.aborted) {
       const ms = await pingSocket(socket, until);
       if (ms !== null && !until.aborted) {
-        rtts = [...rtts, ms].slice(-keptRtts);
+        rtts = [...rtts, ms].slice(-maxRtts);
         const now = rtt()!;
-        if (rtts.length >= firstRtts && (told === null || Math.abs(now - told) > Math.max(1, told / 10))) {
-          told = now;
+        const isNews = reportedRtt === null || Math.abs(now - reportedRtt) > Math.max(1, reportedRtt / 10);
+        if (rtts.length >= initialRtts && isNews) {
+          reportedRtt = now;
           options.onRtt?.();
         }
       }
-      if (rtts.length >= firstRtts || ms === null) await clock.sleep(measureEveryMs, until);
+      if (rtts.length >= initialRtts || ms === null) await clock.sleep(measureEveryMs, until);
     }
   }
 
@@ -122,14 +123,14 @@ export function listenRelay(options: ListenOptions): RelayListener {
 
   async function waitForDial(token: string): Promise<Path> {
     const socket = await openSocket(url, relayPaths.listen, token, { ...options, signal: stop.signal });
-    let left = false;
-    const waits = new AbortController();
-    void measure(socket, waits.signal);
+    let isSpare = true;
+    const ended = new AbortController();
+    void measure(socket, ended.signal);
     const leave = (reason: TunnelError | null) => {
-      if (left) return;
-      left = true;
-      waits.abort();
-      // Taken by a client is not gone: the next spare is under way.
+      if (!isSpare) return;
+      isSpare = false;
+      ended.abort();
+      // A spare taken by a client is no disconnect: the next one is being opened.
       if (--waiting === 0 && reason && !stop.signal.aborted) report(false, reason);
     };
     waiting++;

@@ -10,13 +10,13 @@ import { keepAlive, noteAlive, noteSent } from './heartbeat.ts';
 import { deadAfterMs, heartbeatMs, maxRelayMessage, relayCloseCodes } from './relay-protocol.ts';
 
 export interface SocketTimes {
-  /** Longest wait for TCP, TLS and upgrade together. Default 10 s. */
+  /** Timeout for TCP, TLS and the upgrade together; default 10 s. */
   connectTimeoutMs?: number;
   heartbeatMs?: number;
   deadAfterMs?: number;
 }
 
-/** The WebSocket URL of a satellite's endpoint; the satellite's own URL may be http(s) or ws(s), with a path. */
+/** The WebSocket URL of a satellite's endpoint. The satellite's URL may be http(s) or ws(s), with a path. */
 export function relayUrl(satellite: string, path: string): string {
   let url: URL;
   try {
@@ -31,12 +31,12 @@ export function relayUrl(satellite: string, path: string): string {
   return url.href;
 }
 
-/** Where the sockets that we opened begin. */
+/** Local addresses of the sockets that we opened. */
 const localAddresses = new WeakMap<WebSocket, string>();
 
 /**
- * Connects to a satellite. Rejects with `satellite-unreachable`, or with the code of the refusal
- * (`ticket-expired`, `satellite-draining`, …; `satellite-refused` for one we do not know).
+ * Connects to a satellite. Rejects with `satellite-unreachable`, or with the code of the refusal (`ticket-expired`,
+ * `satellite-draining`, …; `satellite-refused` if the code is unknown).
  */
 export function openSocket(
   satellite: string,
@@ -51,16 +51,16 @@ export function openSocket(
       headers: { authorization: `Bearer ${token}` },
       perMessageDeflate: false,
       maxPayload: maxRelayMessage,
-      // As the satellite's own (satellite/relay/plugin.ts).
+      // The same limits as the satellite (satellite/relay/plugin.ts).
       maxFragments: 32,
       maxBufferedChunks: 4096,
       handshakeTimeout: options.connectTimeoutMs ?? 10_000,
       followRedirects: false,
-      // A zero mask costs nothing, a random one a quarter of the throughput. Masks keep a hostile page from
-      // choosing what a proxy sees on the wire (RFC 6455 §10.3); what we send is our own header and TLS records,
-      // which nobody outside chooses.
+      // A random mask costs a quarter of the throughput, a zero mask nothing. Masks keep a hostile page from choosing
+      // what a proxy sees on the wire (RFC 6455 §10.3); we send our own headers and TLS records, which outsiders
+      // cannot choose.
       generateMask: (mask) => mask.fill(0),
-      // The satellite answers a close at once or is gone; nobody should wait 30 s for a process to end.
+      // A satellite answers a close immediately or is gone; the default of 30 s would delay the end of the process.
       closeTimeout: 3_000,
     };
     const url = relayUrl(satellite, path);
@@ -77,7 +77,7 @@ export function openSocket(
       reject(error);
     };
     options.signal?.addEventListener('abort', abort, { once: true });
-    // `on`: terminate() before the open reports an error of its own, which nobody awaits any more.
+    // `on`, not `once`: terminate() before the open emits another error.
     socket.on('error', (error) => fail(new TunnelError('satellite-unreachable', reasonOf(error, satellite))));
     socket.once('unexpected-response', (_request, response) => {
       let body = '';
@@ -94,7 +94,7 @@ export function openSocket(
       options.signal?.removeEventListener('abort', abort);
       socket.removeAllListeners('error');
       limitControlFrames(socket);
-      // Until makeSocketPath listens: a message may have come along with the answer to the upgrade.
+      // Paused until makeSocketPath listens, because a message may have arrived with the response to the upgrade.
       socket.pause();
       resolve(socket);
     });
@@ -114,24 +114,24 @@ function refusal(status: number, body: string): TunnelError {
     }
     if (typeof message === 'string') return new TunnelError('satellite-refused', `${status}: ${message}`);
   } catch {
-    // Not ours: a proxy's page, for example. The status is what can be told.
+    // Not our format: a proxy's error page, for example.
   }
   return new TunnelError('satellite-refused', `HTTP status ${status}`);
 }
 
 /**
- * From here on a path's sender waits (256 KiB is 2 ms at 1 Gbit/s; the kernel holds more). Low on purpose:
- * what lies in this buffer goes before any keystroke that follows.
+ * Buffered bytes beyond which a path's sender waits (256 KiB is 2 ms at 1 Gbit/s; the kernel buffers more). Low on
+ * purpose: this data is sent before any keystroke that follows.
  */
 const sendHigh = 256 * 1024;
 const sendLow = 64 * 1024;
 
-/** A satellite sends one, when a client has dialled; later releases may have a few more to say. */
+/** A satellite sends one when a client has dialled; the rest is headroom for later releases. */
 const maxTexts = 100;
 
 /**
- * A path over an open WebSocket. `onText` gets the satellite's text messages; without it they are ignored.
- * `onClosed` is told of the end as well, with or without a pipe on top.
+ * A path over an open WebSocket. `onText` receives the satellite's text messages. `onClosed` is called at the end, with
+ * or without a pipe on top.
  */
 export function makeSocketPath(
   socket: WebSocket,
@@ -160,7 +160,7 @@ export function makeSocketPath(
     dead: () => lost('satellite-lost', 'no sign of life'),
   });
   const stopWatch = watchLocalAddress(localAddresses.get(socket), () =>
-    lost('satellite-lost', 'the network of this machine is another'),
+    lost('satellite-lost', 'this machine changed its network'),
   );
 
   socket.on('message', (data, isBinary) => {
@@ -228,16 +228,15 @@ export function makeSocketPath(
       if (closing) return;
       closing = true;
       socket.close(1000);
-      // Unread data must not keep the answer to the close from being seen.
+      // Unread data would hide the answer to the close.
       socket.resume();
     },
   };
 }
 
-/** No answer for so long is none. */
 const pingTimeoutMs = 10_000;
 
-/** The round trip to the other end in milliseconds; null when there is no answer. Its signs of life are no answers. */
+/** Measures the round trip in milliseconds; null if there is no answer. Heartbeats do not count as answers. */
 export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<number | null> {
   return new Promise((resolve) => {
     if (signal.aborted || socket.readyState !== socket.OPEN) return resolve(null);
@@ -262,7 +261,7 @@ export function pingSocket(socket: WebSocket, signal: AbortSignal): Promise<numb
 
 function closeError(code: number, reason: string): TunnelError | null {
   if (code === 1000) return null;
-  // What servers and proxies say that are being stopped without knowing of relays.
+  // Sent by servers and proxies that are being stopped and do not know about relays.
   if (code === 1001 || code === 1005) return new TunnelError('satellite-restarted');
   const known = relayCloseCodes[code as keyof typeof relayCloseCodes];
   if (known) return new TunnelError(known);

@@ -1,4 +1,4 @@
-/** For tests: the other end of a path by UDP, in a process of its own. It signals over stdin and stdout, and echoes. */
+/** For tests: the other end of a UDP path in its own process. Signals over stdin and stdout, and echoes. */
 import { Duplex } from 'node:stream';
 import { connectUdp } from './direct-udp.ts';
 

@@ -1,33 +1,33 @@
 import type { TunnelError } from '../errors.ts';
 import type { Path, PathKind } from '../pipe/path.ts';
 
-/** What was known of a path when a choice was made; milliseconds. */
+/** A measured path; times in milliseconds. */
 export interface PathMeasure {
   kind: PathKind;
   via: string;
-  /** From client to agent and back; null when it could not be had. */
+  /** Round trip from client to agent; null if the path is unavailable. */
   rttMs: number | null;
-  /** Of a relay: from the client to the satellite, and from the agent to it; null while it is not known. */
+  /** Of a relay: round trips of client and agent to the satellite; null if unknown. */
   clientMs?: number | null;
   agentMs?: number | null;
-  /** Why it could not be had. */
+  /** Why it is unavailable. */
   error?: string;
 }
 
-/** One choice or change of a session's path. */
+/** A change of a session's path, or the reason there was none. */
 export interface PathChange {
   /** ISO 8601. */
   at: string;
   /**
-   * `opened`: it began here. `moved`: by choice. `lost`: it broke. `resumed`: it goes on here. `unavailable`: it
-   * would have been tried, and cannot be had.
+   * `opened`: the session opened here. `moved`: by choice. `lost`: the path broke. `resumed`: the session continues
+   * here. `unavailable`: a path of this kind was looked for, and is not available.
    */
   what: 'opened' | 'moved' | 'lost' | 'resumed' | 'unavailable';
   kind: PathKind;
   via: string;
-  /** `faster`, `direct`, `wanted`, `nearest`, `first`; a TunnelError's code for what broke or cannot be had. */
+  /** `faster`, `direct`, `tcp`, `wanted`, `nearest`, `first`, or a TunnelError code. */
   reason: string;
-  /** For a person, without a full stop. */
+  /** Human-readable, without a full stop. */
   text: string;
   measured: PathMeasure[];
 }
@@ -37,7 +37,7 @@ export interface History {
   add(change: Omit<PathChange, 'at'>): void;
 }
 
-/** A session of weeks on a bad line must not grow. */
+/** Bounds the memory of a session that lasts for weeks on a bad network. */
 const maxEntries = 200;
 
 export function makeHistory(
@@ -62,13 +62,12 @@ export function makeHistory(
   };
 }
 
-/** It broke, and why. */
 export function lostChange(path: Path, reason: TunnelError): Omit<PathChange, 'at'> {
   const { kind, via } = path;
   return { what: 'lost', kind, via, reason: reason.code, text: reason.message, measured: [] };
 }
 
-/** It goes on over a route, after so many milliseconds without a path. */
+/** The session continues over this path, after `afterMs` without one. */
 export function resumedChange(
   { kind, via }: { kind: PathKind; via: string },
   afterMs: number,
@@ -82,7 +81,7 @@ const rounded = (value: number | null) => (value === null ? null : Math.round(va
 
 const ms = (value: number) => `${value < 10 ? value.toFixed(1) : Math.round(value)} ms`;
 
-/** A measurement for a person: `relay https://eu.example.com 24 ms (8.2 + 16 ms)`. */
+/** For example `relay https://eu.example.com 24 ms (8.2 + 16 ms)`. */
 function describeMeasure({ kind, via, rttMs, clientMs, agentMs, error }: PathMeasure): string {
   if (rttMs === null) return `${kind} ${via}: ${error ?? 'not reached'}`;
   const legs =
@@ -90,7 +89,7 @@ function describeMeasure({ kind, via, rttMs, clientMs, agentMs, error }: PathMea
   return `${kind} ${via} ${ms(rttMs)}${legs}`;
 }
 
-/** A change for a person, one line. */
+/** Formats a change as one line. */
 export function describeChange({ what, kind, via, text, measured }: PathChange): string {
   const known = measured.length > 0 ? ` [${measured.map(describeMeasure).join('; ')}]` : '';
   return `path ${what}: ${kind} ${via}: ${text}${known}`;

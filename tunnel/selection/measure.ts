@@ -5,24 +5,24 @@ import { TunnelError } from '../errors.ts';
 import { proxyAgent } from '../network/proxy.ts';
 import { relayPaths } from '../paths/relay-protocol.ts';
 
-/** What is known of round trips to satellites, by URL, in milliseconds. */
+/** Known round trips to satellites by URL, in milliseconds. */
 export interface RttCache {
   get(url: string): number | undefined;
   put(url: string, rttMs: number): void;
 }
 
-/** Asks satellites how far they are. */
+/** Measures round trips to satellites. */
 export interface Prober {
   /**
-   * The round trip to a satellite in milliseconds: the least of a few requests over one connection, so that
-   * connecting does not count. Rejects with `satellite-unreachable` or `satellite-refused`.
+   * The round trip in milliseconds: the minimum of a few requests over one connection, which excludes connecting.
+   * Rejects with `satellite-unreachable` or `satellite-refused`.
    */
   rtt(url: string, options: { timeoutMs: number; signal: AbortSignal }): Promise<number>;
   /** Closes its connections. */
   close(): void;
 }
 
-/** The first pays for connecting, the second for whatever was cold. */
+/** The first includes connecting, the second cold caches. */
 const requests = 3;
 
 export function makeProber(): Prober {
@@ -35,19 +35,19 @@ export function makeProber(): Prober {
     async rtt(url, options) {
       const target = probeUrl(url);
       const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs)]);
-      let least = Number.POSITIVE_INFINITY;
+      let minMs = Number.POSITIVE_INFINITY;
       for (let i = 0; i < requests; i++) {
         const began = performance.now();
         try {
           await probeOnce(target, target.protocol === 'https:' ? agents.https : agents.http, signal);
         } catch (error) {
-          // The first answers are good enough where a later one got lost.
-          if (least < Number.POSITIVE_INFINITY && !options.signal.aborted) return least;
+          // If a later request fails, the earlier results are good enough.
+          if (minMs < Number.POSITIVE_INFINITY && !options.signal.aborted) return minMs;
           throw error;
         }
-        least = Math.min(least, performance.now() - began);
+        minMs = Math.min(minMs, performance.now() - began);
       }
-      return least;
+      return minMs;
     },
     close() {
       agents.http.destroy();
@@ -56,7 +56,7 @@ export function makeProber(): Prober {
   };
 }
 
-/** Of one of a satellite's probes. */
+/** The HTTP URL of a satellite's probe endpoint. */
 export function probeUrl(satellite: string, path: string = relayPaths.probe): URL {
   const url = new URL(satellite);
   url.protocol = url.protocol === 'https:' || url.protocol === 'wss:' ? 'https:' : 'http:';
@@ -66,7 +66,7 @@ export function probeUrl(satellite: string, path: string = relayPaths.probe): UR
   return url;
 }
 
-/** Asks once, over a connection of the agent. Rejects as Prober's rtt. */
+/** Sends one probe request. Rejects like Prober.rtt. */
 export function probeOnce(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
     const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
@@ -95,12 +95,12 @@ export interface RankedSatellite {
   satellite: TicketSatellite;
   clientMs: number | null;
   agentMs: number | null;
-  /** Both together; null when this client cannot reach it. An agent's that is not known counts as the slowest known. */
+  /** Their sum; null if the client cannot reach it. An unknown agent round trip counts as the slowest known one. */
   rttMs: number | null;
   error?: string;
 }
 
-/** The satellites by round trip from client to agent, the least first, those that cannot be reached last. */
+/** Sorts satellites by the round trip from client to agent, unreachable ones last. */
 export function rank(measured: readonly Omit<RankedSatellite, 'rttMs'>[]): RankedSatellite[] {
   const slowest = Math.max(0, ...measured.map(({ agentMs }) => agentMs ?? 0));
   const all = measured.map((each) => ({
@@ -112,15 +112,15 @@ export function rank(measured: readonly Omit<RankedSatellite, 'rttMs'>[]): Ranke
 }
 
 /**
- * Connecting and measuring takes a satellite about so many of its round trips. One that has not answered after as
- * many of another's whole way to the agent cannot be better than that.
+ * Connecting and measuring takes about this many round trips. A satellite that has not answered after this many of
+ * another one's full round trip to the agent cannot be better.
  */
 const graceFactor = 5;
 const graceMs = 50;
 
 /**
- * Measures the satellites that `book` knows nothing of, all at once, and ranks all. Waits `timeoutMs` at most, and
- * not for those that are far behind the first.
+ * Measures the satellites missing in `book` in parallel, and ranks all of them. Waits at most `timeoutMs`, and not for
+ * satellites that are far behind the first.
  */
 export async function rankSatellites(
   satellites: readonly TicketSatellite[],

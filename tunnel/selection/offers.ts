@@ -2,22 +2,22 @@ import { isForbiddenAddress } from '../network/addresses.ts';
 import { type PathKind, pathKinds } from '../pipe/path.ts';
 
 /**
- * What an agent tells its client, inside the session, of other ways to it: one JSON object a line. Satellites
- * see nothing of it.
+ * The agent's offer of other paths, sent to its client inside the session as one JSON object per line. Satellites cannot
+ * read it.
  */
 export interface Offer {
   /** The kinds that may carry streams. */
   paths: readonly PathKind[];
-  /** Where it listens, and its own round trip there in milliseconds; null while it is not known. */
+  /** Satellites at which the agent listens, with its round trip in milliseconds; null if unknown. */
   satellites: readonly { name: string; url: string; rttMs: number | null }[];
-  /** Of its own, HOST:PORT: an IPv6 address in brackets. */
+  /** The agent's own addresses, HOST:PORT with IPv6 addresses in brackets. */
   addresses: readonly string[];
 }
 
-/** Where the agent's offers come from. */
+/** Provides the agent's current offer. */
 export interface OfferSource {
   current(): Offer;
-  /** Calls back when `current` may have changed. Returns the stopper. */
+  /** Subscribes to changes of `current`. Returns a function that unsubscribes. */
   onChange(changed: () => void): () => void;
 }
 
@@ -33,18 +33,18 @@ export function formatOffer({ paths, satellites, addresses }: Offer): string {
   })}\n`;
 }
 
-/** Takes HOST:PORT apart; null where it is none, or leads to where no agent is: link-local addresses. */
+/** Parses HOST:PORT; null if it is invalid or forbidden (link-local addresses and the like). */
 export function parseAddress(text: string): { host: string; port: number } | null {
   const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{1,253})):(\d{1,5})$/.exec(text);
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (!host || port < 1 || port > 65535) return null;
-  // Cloud metadata services live here; an agent that is not what it seems must not have us knock there.
+  // A malicious agent must not make clients connect to cloud metadata services.
   if (isForbiddenAddress(host)) return null;
   return { host, port };
 }
 
-/** An offer from a line of JSON; null for anything else. Takes no more of it than an agent offers. */
+/** Parses an offer; null if it is invalid. Ignores everything beyond the limits. */
 function parseOffer(line: string): Offer | null {
   let value: unknown;
   try {
@@ -69,7 +69,7 @@ function parseOffer(line: string): Offer | null {
   };
 }
 
-/** Cuts what an agent says into offers; lines that are none, or too long, are passed over. */
+/** Splits the agent's data into offers. Invalid and overlong lines are skipped. */
 export function makeOfferReader(onOffer: (offer: Offer) => void): (chunk: string) => void {
   let rest = '';
   return (chunk) => {

@@ -1,5 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { type IncomingHttpHeaders, performServerHandshake, type ServerHttp2Stream } from 'node:http2';
+import {
+  type IncomingHttpHeaders,
+  performServerHandshake,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { createServer, type TLSSocket } from 'node:tls';
 import {
@@ -27,19 +32,19 @@ import { formatOffer, type OfferSource } from '../selection/offers.ts';
 import { writeFairly } from '../streams/fair-write.ts';
 import { formatTarget, parseTarget, splice, type Target } from '../streams/targets.ts';
 
-/** Requests before any ticket was shown, of a client that we do not know: one of ours begins with its ticket. */
+/** Limit for unauthenticated peers; our clients send their ticket first. */
 const maxRequestsBeforeTicket = 16;
 
-/** Who is at the other end of a session. */
+/** The client at the other end of a session. */
 export interface SessionContext {
   sessionId: string;
   workspaceId: string;
   userId: string;
   /** The kinds of path that the ticket allows. */
   paths: readonly PathKind[];
-  /** The targets that the ticket allows, as formatTarget writes them; null: all. */
+  /** The targets that the ticket allows, in the form of formatTarget; null for all. */
   only: readonly string[] | null;
-  /** Aborted when the session is over. */
+  /** Aborted when the session ends. */
   signal: AbortSignal;
 }
 
@@ -49,50 +54,49 @@ export interface HostOptions {
   tlsKey: string;
   tlsCert: string;
   workspaceId: string | (() => string);
-  /** The server's public keys (SPKI, base64url), or how to get those of the moment. */
+  /** The server's public keys (SPKI, base64url), or a function that returns the current ones. */
   ticketKeys: readonly string[] | (() => readonly string[]);
   /** This agent's key: makeCertificate's fingerprint. */
   agentKey: string;
   /**
-   * Serves a stream. Return a Duplex (connectTarget's, for example) to have it joined with the stream, or
-   * nothing when you have taken the stream yourself; either way the client then sees the stream open. Throw
-   * a TunnelError `target-…` to refuse it.
+   * Serves a stream. Return a Duplex (for example from connectTarget) to splice it with the stream, or nothing after
+   * taking over the stream. Either way the client's stream then opens. Throw a TunnelError `target-…` to refuse.
    */
   onStream: (
     target: Target,
     stream: Duplex,
     context: SessionContext,
   ) => Promise<Duplex | undefined> | Duplex | undefined;
-  /** Told once the ticket is accepted, if the client means to come back: by which secret, within what time. */
+  /** Called once the ticket is accepted, if the client wants to be able to resume the session. */
   onResumable?: (secret: ResumeSecret, waitMs: number, context: SessionContext) => void;
-  /** The kinds of path that may carry streams here, whatever a ticket says; all that it allows without. */
+  /** Kinds of path that may carry streams, in addition to the ticket's restriction. */
   paths?: () => readonly PathKind[];
-  /** What the client may choose from instead of the path that it came by. */
+  /** Other paths that the client may use. */
   offers?: OfferSource;
   /**
-   * Begins to look for a path by UDP with the client; what it returns talks to the client over a stream, until it
-   * is done. Throws where there is none to be had. Asked only where such paths may be used.
+   * Starts looking for a UDP path with the client. The returned function signals over a stream until that is done.
+   * Throws if UDP is not available. Called only if such paths are allowed.
    */
   serveUdpSignaling?: (context: SessionContext) => (stream: Duplex) => Promise<void>;
-  /** Asked once the ticket is accepted; streams wait for it. Rejects to end the session before its first one. */
+  /** Called once the ticket is accepted; streams wait for it. Reject to end the session before its first stream. */
   authorize?: (context: SessionContext) => Promise<void>;
-  /** Told once the ticket is accepted. */
+  /** Called once the ticket is accepted. */
   onOpen?: (context: SessionContext) => void;
-  /** The time by which tickets are judged. */
+  /** The time at which tickets are verified. */
   now?: () => Date;
-  /** How long a client may take to finish TLS and show its ticket; default 10 s. */
+  /** Timeout for TLS and the ticket; default 10 s. */
   admissionTimeoutMs?: number;
   log?: Log;
 }
 
 export interface HostedSession {
-  /** Ends the session; the client is told the code. */
+  /** Ends the session, and sends the code to the client. */
   close(code?: TunnelErrorCode): void;
-  /** Resolves, never rejects, when it is over: `session-closed` when the client closed it, else why it broke. */
+  /** Resolves when the session has ended; never rejects. `session-closed` if the client closed it. */
   readonly closed: Promise<{ reason: TunnelErrorCode; error: TunnelError }>;
 }
 
-/** True when paths of this kind may carry a session's streams. */
+/** True if paths of this kind may carry the session's streams. */
 export function isPathAllowed(
   options: Pick<HostOptions, 'paths'>,
   kind: PathKind,
@@ -101,11 +105,11 @@ export function isPathAllowed(
   return context.paths.includes(kind) && (options.paths?.().includes(kind) ?? true);
 }
 
-/** Serves one session on a pipe: the agent's side. A session once open outlives its ticket. */
+/** The agent's side of one session on a pipe. An open session outlives its ticket. */
 export function serveSession(options: HostOptions): HostedSession {
   const { pipe, log = silentLog } = options;
   const over = new AbortController();
-  // Never listens: it is Node's public way to a server's TLS over any stream, one for each pipe.
+  // Never listens: this is Node's public API for server-side TLS over an arbitrary stream.
   const server = createServer({
     key: options.tlsKey,
     cert: options.tlsCert,
@@ -113,12 +117,12 @@ export function serveSession(options: HostOptions): HostedSession {
     maxVersion: 'TLSv1.3',
     ALPNProtocols: [alpn],
   });
-  /** Set by the first hello; streams wait for it, and for `authorize`. */
+  /** Set by the first hello; streams wait for it and for `authorize`. */
   let admitted: Promise<SessionContext> | undefined;
   let requestsBeforeTicket = 0;
 
   const admissionTimer = setTimeout(
-    () => pipe.destroy(new TunnelError('session-timeout', 'no ticket was shown in time')),
+    () => pipe.destroy(new TunnelError('session-timeout', 'the client sent no ticket in time')),
     options.admissionTimeoutMs ?? 10_000,
   );
 
@@ -149,60 +153,52 @@ export function serveSession(options: HostOptions): HostedSession {
     h2.once('close', () => fail());
     over.signal.addEventListener('abort', () => h2.destroy(over.signal.reason as Error), { once: true });
     h2.on('stream', (stream, headers) => {
-      // A stream breaks with its session or its peer; whoever uses it learns by `close`.
-      stream.on('error', (error) => log.debug({ error: String(error) }, 'stream broke'));
+      // Streams break with their session or peer; their users notice by `close`.
+      stream.on('error', (error) => log.debug({ error: String(error) }, 'stream error'));
       if (!admitted) requestsBeforeTicket += 1;
       if (requestsBeforeTicket > maxRequestsBeforeTicket)
         return fail(new TunnelError('ticket-missing', 'too many requests'));
-      if (headers[':method'] === 'CONNECT') {
-        void serveStream(stream, headers);
-      } else if (headers[':method'] === 'POST' && headers[':path'] === helloPath && !admitted) {
-        const accepted = admit(socket, headers);
-        admitted = accepted.then(authorize);
-        admitted.catch(() => {});
-        accepted.then(
-          (context) => {
-            clearTimeout(admissionTimer);
-            // Only now: before, an unknown client can make us hold no more than HTTP/2's default of 64 KiB.
-            if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
-            const wait = /^\d{1,8}$/.exec(String(headers[waitHeader] ?? ''));
-            if (wait && !pipe.destroyed)
-              options.onResumable?.(resumeSecret(socket), Number(wait[0]) * 1000, context);
-            options.onOpen?.(context);
-            if (!stream.destroyed) {
-              stream.respond({ ':status': 200, [sessionHeader]: context.sessionId }, { endStream: true });
-            }
-          },
-          (thrown) => {
-            const error = asTunnelError(thrown, 'ticket-invalid');
-            log.warn({ code: error.code, detail: error.detail }, 'session refused');
-            refuse(stream, error);
-            // Gives the refusals time to leave, and ends the session.
-            h2.close();
-          },
-        );
-      } else if (headers[':method'] === 'POST' && headers[':path'] === offersPath && admitted) {
-        const { offers } = options;
-        const none = () => stream.respond({ ':status': 404 }, { endStream: true });
-        if (!offers) return none();
-        admitted.then(
-          (context) => {
-            if (stream.destroyed) return;
-            // Whoever holds a limited ticket is no business of ours beyond it: where we are is not told.
-            if (context.only) none();
-            else serveOffers(stream, offers, context);
-          },
-          (error) => refuse(stream, asTunnelError(error, 'ticket-invalid')),
-        );
-      } else if (headers[':method'] === 'POST' && headers[':path'] === icePath && admitted) {
-        void serveUdpSignaling(stream, admitted);
-      } else {
-        stream.respond({ ':status': 404 }, { endStream: true });
-      }
+      if (headers[':method'] === 'CONNECT') return void serveStream(stream, headers);
+      const path = headers[':method'] === 'POST' ? headers[':path'] : undefined;
+      if (path === helloPath && !admitted) serveHello(socket, h2, stream, headers);
+      else if (path === offersPath && admitted) void serveOffers(stream, admitted);
+      else if (path === icePath && admitted) void serveUdpSignaling(stream, admitted);
+      else notFound(stream);
     });
   });
 
   server.emit('connection', pipe);
+
+  function serveHello(
+    socket: TLSSocket,
+    h2: ServerHttp2Session,
+    stream: ServerHttp2Stream,
+    headers: IncomingHttpHeaders,
+  ): void {
+    const accepted = admit(socket, headers);
+    admitted = accepted.then(authorize);
+    admitted.catch(() => {});
+    accepted.then(
+      (context) => {
+        clearTimeout(admissionTimer);
+        // Not earlier: until then HTTP/2's default of 64 KiB bounds what an unknown client can make us buffer.
+        if (!h2.destroyed) h2.setLocalWindowSize(sessionWindow);
+        const wait = /^\d{1,8}$/.exec(String(headers[waitHeader] ?? ''));
+        if (wait && !pipe.destroyed)
+          options.onResumable?.(resumeSecret(socket), Number(wait[0]) * 1000, context);
+        options.onOpen?.(context);
+        if (!stream.destroyed)
+          stream.respond({ ':status': 200, [sessionHeader]: context.sessionId }, { endStream: true });
+      },
+      (thrown) => {
+        const error = asTunnelError(thrown, 'ticket-invalid');
+        log.warn({ code: error.code, detail: error.detail }, 'session refused');
+        refuse(stream, error);
+        // Ends the session after the refusals have been sent.
+        h2.close();
+      },
+    );
+  }
 
   async function admit(socket: TLSSocket, headers: IncomingHttpHeaders): Promise<SessionContext> {
     const ticket = /^Bearer (\S+)$/.exec(headers.authorization ?? '')?.[1];
@@ -230,15 +226,26 @@ export function serveSession(options: HostOptions): HostedSession {
       await options.authorize?.(context);
     } catch (error) {
       log.warn({ code: (error as TunnelError).code }, 'session refused');
-      // The streams that wait are refused first, with the same reason.
+      // Waiting streams are refused first, with the same error.
       setImmediate(() => fail(error as Error));
       throw error;
     }
     return context;
   }
 
-  /** One line at once, and another whenever anything has changed. */
-  function serveOffers(stream: ServerHttp2Stream, offers: OfferSource, context: SessionContext): void {
+  /** Sends the current offer, and another line whenever it changes. */
+  async function serveOffers(stream: ServerHttp2Stream, admission: Promise<SessionContext>): Promise<void> {
+    const { offers } = options;
+    if (!offers) return notFound(stream);
+    let context: SessionContext;
+    try {
+      context = await admission;
+    } catch (error) {
+      return refuse(stream, asTunnelError(error, 'ticket-invalid'));
+    }
+    if (stream.destroyed) return;
+    // Holders of a limited ticket do not learn where the agent is.
+    if (context.only) return notFound(stream);
     stream.respond({ ':status': 200 });
     let last = '';
     const sendOffer = () => {
@@ -261,12 +268,13 @@ export function serveSession(options: HostOptions): HostedSession {
   ): Promise<void> {
     try {
       const context = await admission;
-      if (!options.serveUdpSignaling) throw new TunnelError('path-unsupported', 'this agent offers none');
+      if (!options.serveUdpSignaling)
+        throw new TunnelError('path-unsupported', 'the agent does not offer it');
       if (!isPathAllowed(options, 'direct-udp', context))
         throw new TunnelError('path-forbidden', 'direct-udp');
-      const talk = options.serveUdpSignaling(context);
+      const signal = options.serveUdpSignaling(context);
       stream.respond({ ':status': 200 });
-      await talk(stream);
+      await signal(stream);
       stream.end();
     } catch (error) {
       refuse(stream, asTunnelError(error, 'path-unavailable'));
@@ -275,14 +283,14 @@ export function serveSession(options: HostOptions): HostedSession {
 
   async function serveStream(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
     try {
-      // HTTP/2 keeps the order of requests: a client's hello, if there is one, came before.
+      // HTTP/2 preserves the order of requests, so a hello would have arrived before.
       if (!admitted) throw new TunnelError('ticket-missing');
       const context = await admitted;
       if (!isPathAllowed(options, pipe.path.kind, context))
-        throw new TunnelError('path-forbidden', `this one is ${pipe.path.kind}`);
+        throw new TunnelError('path-forbidden', `the current path is ${pipe.path.kind}`);
       const target = parseTarget(String(headers[targetHeader] ?? ''));
       if (context.only && !context.only.includes(formatTarget(target)))
-        throw new TunnelError('target-forbidden', `the ticket opens ${context.only.join(', ')} alone`);
+        throw new TunnelError('target-forbidden', `the ticket only allows ${context.only.join(', ')}`);
       const other = await options.onStream(target, writeFairly(stream), context);
       if (stream.destroyed) {
         other?.destroy();
@@ -300,6 +308,8 @@ export function serveSession(options: HostOptions): HostedSession {
     closed,
   };
 }
+
+const notFound = (stream: ServerHttp2Stream) => stream.respond({ ':status': 404 }, { endStream: true });
 
 function refuse(stream: ServerHttp2Stream, error: TunnelError): void {
   if (stream.destroyed) return;

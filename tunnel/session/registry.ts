@@ -17,79 +17,79 @@ import {
   serveSession,
 } from './host.ts';
 
-export interface SessionRegistryOptions extends Omit<HostOptions, 'pipe' | 'keep' | 'introduce'> {
-  /** The longest that a session may be without a path; default 8 h: a laptop closed over lunch and a meeting. */
+export interface SessionRegistryOptions
+  extends Omit<HostOptions, 'pipe' | 'onResumable' | 'serveUdpSignaling'> {
+  /** How long a session may be without a path; default 8 h, for a laptop closed over lunch and a meeting. */
   waitMs?: number;
-  /** How many sessions may be without a path at the same time; the one that waits longest ends then. Default 32. */
+  /** Sessions that may be without a path at the same time; beyond it the longest waiting ends. Default 32. */
   maxWaiting?: number;
-  /** How paths by UDP are found with clients; without it there are none. */
+  /** Enables paths by UDP. */
   udp?: UdpSource;
   clock?: Clock;
-  /** Told of each new session, before its ticket is seen. */
+  /** Called for each new session, before its ticket is verified. */
   onSession?: (session: HostedSession) => void;
 }
 
 export interface UdpSource extends Pick<UdpOptions, 'bindAddress'>, DirectTimes {
-  /** HOST:PORT of the STUN server to ask, for the nth attempt. */
+  /** HOST:PORT of the STUN server for the nth attempt. */
   stun: (attempt: number) => string | undefined;
-  /** There are none on this machine, and why. */
+  /** Called if this machine does not support such paths. */
   onUnavailable?: (error: TunnelError) => void;
 }
 
 export interface SessionRegistry {
   /**
-   * Takes a path that a client has dialled: for a new session, or to go on with one. Over a direct path no session
-   * begins, and who does not ask for one that is kept here gets no word. `proved` is told when the client has
-   * proved itself.
+   * Accepts a path that a client has dialled, for a new session or to resume one. Over a direct path sessions can only
+   * be resumed, and other clients get no response. `onAuthenticated` is called when the client has resumed a session.
    */
   accept(path: Path, onAuthenticated?: () => void): void;
-  /** The users whose sessions are here, those that wait for a path included. */
+  /** The users of all sessions, including those without a path. */
   users(): string[];
-  /** Ends the sessions of a user, who may no longer have any: `access-ended`. */
+  /** Ends a user's sessions with `access-ended`. */
   revokeUser(userId: string): void;
   /** Counts all sessions, those without a path, and the reserve paths of all. */
   stats(): { sessions: number; waiting: number; reserves: number };
-  /** Ends all of them; the clients are told the code, and new paths are refused with it. */
+  /** Ends all sessions with the code, and refuses new paths with it. */
   close(code?: TunnelErrorCode): void;
 }
 
 const defaultWaitMs = 8 * 3600_000;
 const defaultMaxWaiting = 32;
-/** Of how many ended sessions the reason is kept, for clients that come back late. */
+/** Ended sessions whose end reason is kept for clients that return late. */
 const maxEndReasons = 256;
 
-/** A client on our doorstep has nothing to think about; a stranger should not stay. */
+/** Our clients send their request at once; strangers should not stay. */
 const directHelloTimeoutMs = 3_000;
-/** Of one session. The oldest goes. */
+/** Per session; the oldest is dropped. */
 const maxReserves = 3;
 
-/** Of paths by UDP and attempts at one, together: each has a descriptor, buffers and timers of its own. */
+/** UDP paths and attempts together: each has its own descriptor, buffers and timers. */
 const maxUdp = 256;
-/** Attempts of one session at the same time. */
+/** Concurrent attempts per session. */
 const maxUdpAttempts = 2;
-/** The client gives up before. */
+/** Longer than the client's timeout. */
 const udpTimeoutMs = 20_000;
 
 interface RetainedSession {
   pipe: Pipe;
   secret: ResumeSecret;
   context: SessionContext;
-  /** Paths that the client keeps for the case that the one in use breaks. */
+  /** Paths that the client holds in case the active one breaks. */
   reserves: Set<Link>;
 }
 
-/** The agent's side of all its sessions: keeps those whose client may come back, and knows them again. */
+/** All sessions of an agent: retains those whose clients may return, and lets them resume. */
 export function makeSessionRegistry(options: SessionRegistryOptions): SessionRegistry {
   const { clock = systemClock } = options;
   const helloTimeoutMs = options.admissionTimeoutMs ?? 10_000;
-  /** Whose each is, once its ticket was accepted. */
+  /** All sessions; the context is null until the ticket was accepted. */
   const hosted = new Map<HostedSession, SessionContext | null>();
   const retained = new Map<string, RetainedSession>();
-  /** Those without a path, the longest first. */
+  /** Sessions without a path, the longest waiting first. */
   const waiting = new Set<RetainedSession>();
-  /** Why sessions ended that a client may still ask for, oldest first. */
+  /** End reasons of recent sessions, oldest first. */
   const endReasons = new Map<string, TunnelErrorCode>();
-  /** Paths of which it is not yet known what they are for. */
+  /** Paths that have not sent their first frame, or are not authenticated. */
   const pending = new Set<Link>();
   let closed: TunnelErrorCode | undefined;
 
@@ -105,7 +105,7 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
     }
     const others = attempts.get(context) ?? 0;
     if (closed || others >= maxUdpAttempts || udpCount() >= maxUdp)
-      throw new TunnelError('path-unavailable', 'the agent has too many paths by UDP already');
+      throw new TunnelError('path-unavailable', 'the agent has reached its limit of UDP paths');
     attempts.set(context, others + 1);
     return async (stream) => {
       try {
@@ -121,7 +121,7 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
     const pipe = makePipe({ path: link.path, link, clock });
     const session = serveSession({
       ...options,
-      ...(options.udp && { serveUdpSignaling: serveUdpSignaling }),
+      ...(options.udp && { serveUdpSignaling }),
       pipe,
       onOpen(context) {
         hosted.set(session, context);
@@ -134,9 +134,9 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
         pipe.enableResume({
           waitMs: Math.min(wantedMs, options.waitMs ?? defaultWaitMs),
           lost(reason) {
-            options.log?.info({ code: reason.code }, 'session waits for a path');
+            options.log?.info({ code: reason.code }, 'session lost its path');
             waiting.add(one);
-            // The client may not know yet: it hears nothing, and has nothing to say.
+            // The client may not have noticed, if it neither sends nor receives anything.
             if (reason.code !== 'pipe-closed')
               for (const link of one.reserves) link.path.send(switchRequestFrame());
             if (waiting.size <= (options.maxWaiting ?? defaultMaxWaiting)) return;
@@ -152,7 +152,7 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
           const [oldest] = endReasons.keys();
           if (endReasons.size > maxEndReasons) endReasons.delete(oldest!);
         });
-        // A session that has ended is not to be found in the meantime either.
+        // `session.closed` resolves later.
         pipe.once('close', () => waiting.delete(one));
       },
     });
@@ -161,8 +161,13 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
     options.onSession?.(session);
   }
 
-  function resume(link: Link, ask: Frame, refuse: (code: TunnelErrorCode) => void, done: () => void): void {
-    const id = requestedSessionId(ask);
+  function resume(
+    link: Link,
+    request: Frame,
+    refuse: (code: TunnelErrorCode) => void,
+    done: () => void,
+  ): void {
+    const id = requestedSessionId(request);
     const one = retained.get(id);
     if (!one || one.pipe.destroyed) {
       refuse(endReasons.get(id) ?? 'session-unknown');
@@ -172,12 +177,12 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
       refuse('path-forbidden');
       return;
     }
-    serveResume(link, ask, one.secret, () => one.pipe.expected, {
-      attach(position, said) {
+    serveResume(link, request, one.secret, () => one.pipe.expected, {
+      attach(position, announced) {
         done();
         one.reserves.delete(link);
         waiting.delete(one);
-        one.pipe.attach(link, position, said);
+        one.pipe.attach(link, position, announced);
       },
       hold() {
         done();
@@ -191,7 +196,7 @@ export function makeSessionRegistry(options: SessionRegistryOptions): SessionReg
       failed(error) {
         done();
         if (one.reserves.delete(link)) return;
-        options.log?.info({ code: error.code, detail: error.detail }, 'session not resumed');
+        options.log?.info({ code: error.code, detail: error.detail }, 'resume failed');
       },
     });
   }

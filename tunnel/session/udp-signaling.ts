@@ -6,16 +6,16 @@ import { connectUdp, type UdpOptions } from '../paths/direct-udp.ts';
 import type { Pipe } from '../pipe/pipe.ts';
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
 
-/** Checks go on for as long as both ends take to learn of each other's addresses, and a few seconds more. */
+/** Time for both ends to exchange candidates and run connectivity checks. */
 const defaultTimeoutMs = 10_000;
 
-/** The STUN servers of satellites, the nearest first: one is asked in each attempt, another in the next. */
+/** Picks a satellite's STUN server, nearest first and another one at each attempt. */
 export function pickStunServer(satellites: readonly TicketSatellite[], attempt: number): string | undefined {
   const all = satellites.flatMap(({ stun }) => stun ?? []);
   return all[attempt % all.length];
 }
 
-/** The client's side of finding a path by UDP: asks the agent inside the session, over whatever path that is on. */
+/** The client's side of finding a UDP path: signals with the agent inside the session, over its current path. */
 export function makeUdpFinder(
   options: Partial<UdpOptions> & {
     h2: ClientHttp2Session;
@@ -26,7 +26,7 @@ export function makeUdpFinder(
   const { h2, pipe, tickets } = options;
   let attempts = 0;
   return async (signal) => {
-    // Where there can be none the agent need not be bothered.
+    // Throws if this machine has no native module, before the agent is involved.
     loadNative();
     const stream = h2.request({ ':method': 'POST', ':path': icePath });
     try {

@@ -1,17 +1,17 @@
 import type { Readable, Writable } from 'node:stream';
 
-/** More than anybody types. */
+/** Larger than anything typed. */
 const coalesceFromBytes = 4096;
 
 /**
- * `from.pipe(to)`, for a stream of a session and what takes several chunks in one call (a socket, a pipe): what comes in
- * one turn goes out in one call. The last bytes of a TLS record are the next frame's of HTTP/2, so that a stream gives
- * what it has much of in pieces, every other one of some bytes; each would wake whoever reads it.
+ * `from.pipe(to)` that coalesces all chunks of one turn into one write, for destinations with `writev` (sockets, pipes).
+ * TLS records and HTTP/2 frames do not align, so under load every other chunk of a stream has only a few bytes, and each
+ * separate write would wake the reader.
  */
 export function pipeCoalesced(from: Readable, to: Writable, options: { end?: boolean } = {}): void {
   let corked = false;
   from.on('data', ({ length }: Buffer) => {
-    // A key's echo is alone.
+    // A keystroke's echo is not delayed.
     if (corked || length < coalesceFromBytes) return;
     corked = true;
     to.cork();

@@ -4,14 +4,14 @@ import { isIP } from 'node:net';
 import { Duplex } from 'node:stream';
 import { TunnelError } from '../errors.ts';
 
-/** What waits in a stream at most: beyond it datagrams are dropped, as any router would. */
+/** Buffered data in a stream beyond which datagrams are dropped, as a router would. */
 export const maxWaitingBytes = 256 * 1024;
-/** Sends that the system has not taken yet; beyond it datagrams are dropped. */
+/** Sends that the kernel has not accepted yet, beyond which datagrams are dropped. */
 const maxPendingSends = 256;
-/** A flow that is silent for so long is over, whatever the other end makes of it. */
+/** A flow that is silent for this long has ended, as far as we can know. */
 const idleTimeoutMs = 15 * 60_000;
 
-/** A datagram as it travels in a stream: its length in two bytes, then itself. At most 65,535 bytes. */
+/** Frames a datagram of at most 65,535 bytes for a stream: its length in two bytes, then the data. */
 export function frameDatagram(data: Uint8Array): Buffer {
   const frame = Buffer.allocUnsafe(2 + data.length);
   frame.writeUInt16BE(data.length);
@@ -19,7 +19,7 @@ export function frameDatagram(data: Uint8Array): Buffer {
   return frame;
 }
 
-/** Takes a stream's chunks and gives its datagrams, each in a buffer that stays as it is. */
+/** Splits a stream's chunks into datagrams. Their buffers are not reused. */
 export function makeDatagramReader(onDatagram: (data: Buffer) => void): (chunk: Buffer) => void {
   let rest: Buffer = Buffer.alloc(0);
   return (chunk) => {
@@ -34,7 +34,7 @@ export function makeDatagramReader(onDatagram: (data: Buffer) => void): (chunk: 
   };
 }
 
-/** Writes a datagram, or drops it where too much waits already; false: dropped. */
+/** Writes a datagram, or drops it and returns false if too much is buffered. */
 export function sendDatagram(stream: Duplex, data: Uint8Array): boolean {
   if (stream.writableLength + data.length > maxWaitingBytes || !stream.writable) return false;
   stream.write(frameDatagram(data));
@@ -42,8 +42,8 @@ export function sendDatagram(stream: Duplex, data: Uint8Array): boolean {
 }
 
 /**
- * A UDP socket that speaks with one address, as a Duplex of framed datagrams. Nothing answers for UDP, so it is open
- * once the name is known; rejects with `target-…`. It ends by itself after 15 minutes without a datagram.
+ * A connected UDP socket as a Duplex of framed datagrams. UDP has no handshake, so it opens once the host name is
+ * resolved; rejects with `target-…`. It closes itself after 15 minutes without a datagram.
  */
 export async function connectDatagrams(host: string, port: number): Promise<Duplex> {
   const where = `${host} port ${port} (UDP)`;
@@ -62,7 +62,7 @@ export async function connectDatagrams(host: string, port: number): Promise<Dupl
 }
 
 async function find(host: string, where: string): Promise<{ address: string; family: number }> {
-  // Most programs listen on IPv4 at least, and UDP does not tell where nobody does.
+  // Most programs listen on IPv4 at least, and UDP does not report a missing listener.
   if (host === 'localhost') return { address: '127.0.0.1', family: 4 };
   if (isIP(host)) return { address: host, family: isIP(host) };
   try {
@@ -74,14 +74,14 @@ async function find(host: string, where: string): Promise<{ address: string; fam
 
 function overSocket(socket: Socket): Duplex {
   let sends = 0;
-  /** Whether the stream's reader keeps up. */
+  /** False while the stream's reader does not keep up. */
   let flowing = true;
   const abandon = setTimeout(() => stream.destroy(), idleTimeoutMs);
   abandon.unref();
   const read = makeDatagramReader((data) => {
     if (sends >= maxPendingSends) return;
     sends += 1;
-    // Nobody listens there, or it is too long: the sender of UDP learns nothing of that.
+    // Errors (nobody listens, message too long) are ignored, as senders of UDP do not learn of them.
     socket.send(data, () => {
       sends -= 1;
     });
@@ -110,7 +110,7 @@ function overSocket(socket: Socket): Duplex {
     abandon.refresh();
     if (flowing && !stream.readableEnded && !stream.destroyed) flowing = stream.push(frameDatagram(data));
   });
-  // A port that nobody listens on answers with an error; the next datagram may find somebody.
+  // A port without a listener returns an error; the next datagram may succeed.
   socket.on('error', () => {});
   return stream;
 }

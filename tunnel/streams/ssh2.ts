@@ -4,11 +4,11 @@ import type { Duplex } from 'node:stream';
 import { isOnlyStream } from './fair-write.ts';
 
 /**
- * What lets ssh2 be quick over a stream of a session, at either end: past its public interface, and found by measuring
- * (bench/ssh.ts, bench/bulk.ts). ssh2 is pinned to an exact version.
+ * Optimizations of ssh2 over a session's stream, for both ends. They rely on its internals (its version is pinned) and
+ * were found by measuring (bench/ssh.ts, bench/bulk.ts).
  */
 
-/** The agent's ciphers, by what they cost. OpenSSH has all of them since 6.2 (2013). */
+/** The agent's ciphers, cheapest first. OpenSSH supports all of them since 6.2 (2013). */
 export const sshCiphers = [
   'aes128-gcm@openssh.com',
   'aes256-gcm@openssh.com',
@@ -17,18 +17,17 @@ export const sshCiphers = [
   'aes256-ctr',
 ] as const;
 
-/** A packet of SSH's with all that belongs to it. */
+/** An SSH packet of maximum size with its overhead. */
 const maxBatchBytes = 40 * 1024;
 /**
- * What is written before other streams of the session, where there are any, have their turn: with whole packets a key's
- * echo during a download on a line of 20 Mbit/s took 128 ms, with halves 101 (bench/keys.ts). Halves cost a fifth of the
- * throughput.
+ * Written before other streams of the session get their turn, if there are any. With whole packets a keystroke's echo
+ * during a download at 20 Mbit/s took 128 ms, with halves 101 (bench/keys.ts). Halves cost a fifth of the throughput.
  */
 const sharedChunkBytes = 16 * 1024;
 
 /**
- * Writes what ssh2 writes in one turn as one: it writes each packet in two or three pieces, and each would cross all
- * layers of the tunnel by itself, and wake every process on the way.
+ * Coalesces ssh2's writes of one turn. It writes each packet in two or three pieces, and each would pass through all
+ * layers of the tunnel separately, waking every process on the way.
  */
 export function coalesceWrites(stream: Duplex): void {
   const write = stream.write.bind(stream);
@@ -44,7 +43,7 @@ export function coalesceWrites(stream: Duplex): void {
     if (!stream.writable) return;
     for (let at = 0; at < batch.length; at += chunkBytes) write(batch.subarray(at, at + chunkBytes));
   };
-  // ssh2 gives neither an encoding nor a callback, and does not look at what comes back.
+  // ssh2 passes neither encoding nor callback, and ignores the return value.
   stream.write = (piece: Uint8Array) => {
     if (bytes + piece.length > maxBatchBytes) flush();
     if (bytes === 0) process.nextTick(flush);
@@ -59,8 +58,8 @@ export function coalesceWrites(stream: Duplex): void {
 }
 
 /**
- * Keeps the keys of a connection as KeyObjects. ssh2 makes a cipher, or a MAC, for each packet from a key's bytes, and
- * Node 24.21 asks of bytes whether they are a KeyObject by way of two exceptions: 10 µs of the 13 that it takes.
+ * Converts a connection's keys to KeyObjects. ssh2 creates a cipher or MAC for each packet from raw key bytes, and
+ * Node 24.21 checks whether those are a KeyObject by way of two exceptions, which take 10 of the 13 µs.
  */
 export function cacheKeyObjects(connection: EventEmitter): void {
   connection.on('handshake', () => {
@@ -77,7 +76,7 @@ interface Internals {
   _protocol: { _cipher: Keys; _decipher: Keys };
 }
 
-/** What a cipher keeps to key each packet anew. */
+/** The key material from which ssh2 creates the cipher of each packet. */
 interface Keys {
   _encKey?: Buffer | KeyObject;
   _decipherKey?: Buffer | KeyObject;

@@ -5,8 +5,8 @@ import { pipeCoalesced } from './coalesce.ts';
 import { connectDatagrams } from './datagrams.ts';
 
 /**
- * What a stream leads to inside the workspace: the agent's SSH server, a TCP port, a UDP port (the stream then carries
- * framed datagrams), a Unix socket, or a folder that is kept in step (files/wire.ts).
+ * What a stream connects to inside the workspace: the agent's SSH server, a TCP port, a UDP port (the stream then carries
+ * framed datagrams), a Unix socket, or a folder to synchronize (filesync/wire.ts).
  */
 export type Target =
   | { kind: 'ssh' }
@@ -15,7 +15,7 @@ export type Target =
   | { kind: 'udp'; host: string; port: number }
   | { kind: 'unix'; path: string };
 
-/** A target as it stands in the `cde-target` header: `ssh`, `files`, `tcp:HOST:PORT`, `udp:HOST:PORT`, `unix:PATH` (percent-encoded). */
+/** The `cde-target` header: `ssh`, `files`, `tcp:HOST:PORT`, `udp:HOST:PORT` or `unix:PATH` (percent-encoded). */
 export function formatTarget(target: Target): string {
   switch (target.kind) {
     case 'ssh':
@@ -29,7 +29,7 @@ export function formatTarget(target: Target): string {
   }
 }
 
-/** Reads formatTarget's form; throws TunnelError `target-invalid`. */
+/** Parses the output of formatTarget; throws TunnelError `target-invalid`. */
 export function parseTarget(text: string): Target {
   try {
     if (text === 'ssh' || text === 'files') return { kind: text };
@@ -45,7 +45,7 @@ export function parseTarget(text: string): Target {
       if (path.startsWith('/') && !path.includes('\0')) return { kind: 'unix', path };
     }
   } catch {
-    // Bad percent-encoding: invalid like the rest.
+    // Bad percent-encoding.
   }
   throw new TunnelError('target-invalid', JSON.stringify(text.slice(0, 100)));
 }
@@ -54,7 +54,7 @@ function isHost(host: string): boolean {
   return isIP(host) !== 0 || /^[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_.])?$/.test(host);
 }
 
-/** How long a TCP connection inside a workspace may take: longer than one lost SYN, shorter than a person's patience. */
+/** Connect timeout inside a workspace: longer than one lost SYN, shorter than a user's patience. */
 const connectTimeoutMs = 10_000;
 
 const errorCodes: Record<
@@ -74,9 +74,8 @@ const errorCodes: Record<
 };
 
 /**
- * Connects to a TCP port or Unix socket on this machine, half-open, without Nagle's delay; or makes a socket that speaks
- * with a UDP port. Rejects with a
- * TunnelError `target-…`.
+ * Connects to a TCP port or Unix socket, half-open and without Nagle's delay, or creates a socket connected to a UDP
+ * port. Rejects with a TunnelError `target-…`.
  */
 export function connectTarget(
   target: Exclude<Target, { kind: 'ssh' }>,
@@ -100,7 +99,7 @@ export function connectTarget(
     const fail = (error: NodeJS.ErrnoException & { errors?: NodeJS.ErrnoException[] }) => {
       clearTimeout(timer);
       if (error instanceof TunnelError) return reject(error);
-      // With several addresses for one name Node gives an AggregateError; the first tells as much as any.
+      // For names with several addresses Node throws an AggregateError; the first error is as good as any.
       const code = error.code ?? error.errors?.[0]?.code ?? '';
       reject(new TunnelError(errorCodes[code] ?? 'target-failed', code ? `${where} (${code})` : where));
     };
@@ -114,17 +113,17 @@ export function connectTarget(
 }
 
 /**
- * Joins two streams both ways: an end passes on as a half-close; where one breaks off, the other is reset, so
- * that nobody takes a part for the whole. Resolves when both are closed.
+ * Connects two streams in both directions. An end is passed on as a half-close. If one breaks off, the other is reset, so
+ * that truncated data is not mistaken for complete data. Resolves when both are closed.
  */
 export function splice(a: Duplex, b: Duplex): Promise<void> {
   const pass = (from: Resettable, to: Resettable) =>
     new Promise<void>((resolve) => {
       if (to instanceof Socket) pipeCoalesced(from, to, { end: false });
       else from.pipe(to, { end: false });
-      // HTTP/2 reports an end for a stream that was cut off as well.
+      // HTTP/2 emits `end` for aborted streams as well.
       const ended = () => (from.aborted || from.rstCode ? reset(to) : to.end());
-      // A stream that was opened and ended in one has reported it before anybody listened.
+      // A stream that was opened and ended at once emitted `end` before anyone listened.
       if (from.readableEnded) ended();
       else from.once('end', ended);
       from.on('error', () => {});
@@ -136,15 +135,15 @@ export function splice(a: Duplex, b: Duplex): Promise<void> {
   return Promise.all([pass(a, b), pass(b, a)]).then(() => {});
 }
 
-/** HTTP/2's code for "the connection behind this CONNECT was reset". */
+/** HTTP/2 CONNECT_ERROR: the connection behind this CONNECT was reset. */
 const connectError = 0xa;
 
-/** What an HTTP/2 stream has beyond a Duplex. */
+/** An HTTP/2 stream's additions to Duplex. */
 type Resettable = Duplex & { close?: (code: number) => void; rstCode?: number; aborted?: boolean };
 
 function reset(stream: Resettable): void {
   if (stream.destroyed) return;
-  // Only TCP can be reset; for a Unix socket Node would throw.
+  // Node throws when resetting a Unix socket.
   if (stream instanceof Socket && stream.remoteAddress) stream.resetAndDestroy();
   else if (stream.close && 'rstCode' in stream) stream.close(connectError);
   else stream.destroy();

@@ -1,7 +1,6 @@
 /**
- * One of the programs in networks of their own: a satellite with STUN, an agent, a client, or one that measures the
- * way to satellites. `node program.ts KIND`;
- * what they need comes as JSON in NAT_TEST. Each says a line of JSON for whatever happens.
+ * The programs that run in their own network namespaces: a satellite with STUN, an agent, a client, or a netcheck.
+ * Started as `node program.ts KIND` with their input as JSON in NAT_TEST. They print a line of JSON for each event.
  */
 import { createPrivateKey, randomBytes } from 'node:crypto';
 import { connect, createServer, type Socket } from 'node:net';
@@ -17,8 +16,11 @@ import Fastify from 'fastify';
 import type { Given } from './world.ts';
 
 const given = JSON.parse(process.env.NAT_TEST!) as Given;
-/** Each way, on each leg of the relay. */
-const delayMs = 5;
+/**
+ * Each way, on each leg of the relay: a round trip of 100 ms. A direct path must beat it by 25 %, whatever a busy machine
+ * adds to either.
+ */
+const delayMs = 25;
 const say = (line: object) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
 async function satellite(): Promise<void> {
@@ -26,20 +28,20 @@ async function satellite(): Promise<void> {
   const app = Fastify({ forceCloseConnections: true });
   await app.register(relayPlugin, { relay });
   await app.listen({ host: '127.0.0.1', port: given.port });
-  // As far away as a satellite is: else a path without it could be no better.
+  // As far away as a real satellite; otherwise no other path could be better.
   createServer({ noDelay: true }, (client) => {
     const relayed = connect({ host: '127.0.0.1', port: given.port, noDelay: true });
-    late(client, relayed);
-    late(relayed, client);
+    delayed(client, relayed);
+    delayed(relayed, client);
   }).listen(given.port, given.stun.split(':')[0]);
-  // Not at any address: the answer to the second home would come from another than was asked.
+  // Bound to one address, so that answers come from the address that was asked.
   const stun = await serveStun({ host: given.stun.split(':')[0]!, port: given.port });
   say({ ready: true });
-  // Asked by a line of any kind.
+  // Any line requests statistics.
   createInterface(process.stdin).on('line', () => say({ stats: { ...relay.stats(), stun: stun.stats() } }));
 }
 
-function late(from: Socket, to: Socket): void {
+function delayed(from: Socket, to: Socket): void {
   from.on('data', (chunk) => setTimeout(() => to.writable && to.write(chunk), delayMs));
   from.once('end', () => setTimeout(() => to.end(), delayMs));
   from.once('close', () => setTimeout(() => to.destroy(), 2 * delayMs));
@@ -48,7 +50,7 @@ function late(from: Socket, to: Socket): void {
 
 async function agent(): Promise<void> {
   const paths = ['relay', 'direct-udp'] as const;
-  const reception = makeSessionRegistry({
+  const registry = makeSessionRegistry({
     ...given.agent,
     ticketKeys: [given.ticketKey],
     offers: {
@@ -68,12 +70,12 @@ async function agent(): Promise<void> {
   const listener = listenRelay({
     url: given.url,
     listenToken: async () => given.listenToken,
-    onPath: (path) => reception.accept(path),
+    onPath: (path) => registry.accept(path),
     onState: (connected) => say({ ready: connected }),
   });
 }
 
-/** Sends and gets back random bytes for as long as it lives, and compares each. */
+/** Sends random bytes, and compares what comes back, until it is told to stop. */
 async function client(): Promise<void> {
   const reply = {
     ticket: given.client.ticket,
@@ -94,7 +96,7 @@ async function client(): Promise<void> {
   let got = 0;
   let stopped = false;
   const tell = () => say({ talk: { sent, got, path: session.path.kind } });
-  // Not as fast as it can: what is measured beside it should be the way, and not the processor.
+  // Rate-limited, so that the measurements beside it reflect the network and not the CPU.
   setInterval(() => {
     if (stopped || sent - got > 500_000) return;
     const at = sent % block.length;
@@ -119,7 +121,7 @@ async function client(): Promise<void> {
   });
 }
 
-/** As `cde netcheck`, once. */
+/** Like `cde netcheck`. */
 async function measure(): Promise<void> {
   say({ report: await netcheck(given.places, { signal: AbortSignal.timeout(30_000) }) });
 }

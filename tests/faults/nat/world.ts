@@ -12,7 +12,7 @@ import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import { vi } from 'vitest';
 import { makeNatWorld, type Nat } from './network.ts';
 
-/** What the programs are told. */
+/** The programs' input. */
 export interface Given {
   port: number;
   url: string;
@@ -21,7 +21,7 @@ export interface Given {
   listenToken: string;
   agent: { tlsKey: string; tlsCert: string; agentKey: string; workspaceId: string };
   client: { ticket: string; privateKey: string; paths: PathKind[] };
-  /** What `measure` measures. */
+  /** For `measure`. */
   places: NetcheckSatellite[];
 }
 
@@ -31,9 +31,9 @@ export const patience = { timeout: 60_000, interval: 50 };
 
 export interface Program {
   child: ChildProcess;
-  /** All that it has said, oldest first. */
+  /** Everything it has printed, oldest first. */
   said: Record<string, unknown>[];
-  /** Says a line to it, and resolves to what the next line that has `key` says of it. */
+  /** Sends a line, and resolves to the value of `key` in the next line that has it. */
   ask<T>(line: string, key: string): Promise<T>;
   end(): Promise<void>;
 }
@@ -58,7 +58,7 @@ function startProgram(
       child.stdin!.write(`${line}\n`);
       const found = () => said.slice(from).find((each) => key in each);
       await vi.waitFor(() => {
-        if (!found()) throw new Error(`${kind} does not say ${key}: ${JSON.stringify(said.slice(-3))}`);
+        if (!found()) throw new Error(`${kind} did not print ${key}: ${JSON.stringify(said.slice(-3))}`);
       }, patience);
       return found()![key] as T;
     },
@@ -73,10 +73,10 @@ function startProgram(
 
 const saysReady = (one: Program) =>
   vi.waitFor(() => {
-    if (!one.said.some((each) => each.ready)) throw new Error('is not ready');
+    if (!one.said.some((each) => each.ready)) throw new Error('not ready');
   }, patience);
 
-/** What `cde netcheck` finds behind a NAT, of two satellites in public. */
+/** Runs `cde netcheck` behind a NAT, against two public satellites. */
 export async function checkNet(nat: Nat): Promise<NetcheckReport> {
   const world = makeNatWorld(nat, 'cone');
   const ports = [port, port + 1];
@@ -106,7 +106,7 @@ export async function checkNet(nat: Nat): Promise<NetcheckReport> {
   }
 }
 
-/** A satellite in public, an agent behind the first NAT, a client behind the second. */
+/** A public satellite, an agent behind the first NAT, a client behind the second. */
 export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay', 'direct-udp']) {
   const world = makeNatWorld(...nats);
   const programs: Program[] = [];
@@ -170,23 +170,26 @@ export async function makeSession(nats: [Nat, Nat], paths: PathKind[] = ['relay'
       client,
       changes,
       what: () => changes().map(({ what, kind }) => `${what} ${kind}`),
-      /** Waits for a change after the first `after`. */
-      async until(wanted: string, after = 0): Promise<PathChange> {
+      /** Waits for a path change after the first `after` ones. */
+      async until(wanted: string, after = 0, timeout = patience.timeout): Promise<PathChange> {
         const find = () =>
           changes()
             .slice(after)
             .find(({ what, kind }) => `${what} ${kind}` === wanted);
-        await vi.waitFor(() => {
-          if (!find()) throw new Error(`no ${wanted}: ${JSON.stringify(changes().slice(-5))}`);
-        }, patience);
+        await vi.waitFor(
+          () => {
+            if (!find()) throw new Error(`no ${wanted}: ${JSON.stringify(changes().slice(-5))}`);
+          },
+          { ...patience, timeout },
+        );
         return find()!;
       },
-      /** Waits until so many more bytes have come back. */
+      /** Waits until this many more bytes have been echoed. */
       async more(bytes: number): Promise<void> {
         const got = async () => (await client.ask<{ got: number }>('tell', 'talk')).got;
         const before = await got();
         await vi.waitFor(async () => {
-          if ((await got()) < before + bytes) throw new Error('nothing comes back');
+          if ((await got()) < before + bytes) throw new Error('too few bytes were echoed');
         }, patience);
       },
       close,
