@@ -142,7 +142,7 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   const refused = await machine.cde('template', 'validate', folder, '--cluster', 'one');
   expect(refused).toMatchObject({
     code: 1,
-    stdout: expect.stringMatching(/The cluster refuses the Service odd\.\n.*sort/),
+    stdout: expect.stringMatching(/The cluster rejects the Service odd\.\n.*sort/),
   });
   await writeFile(config, right);
 

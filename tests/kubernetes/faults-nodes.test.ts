@@ -146,7 +146,7 @@ describe('nodes', () => {
     });
     await rig.waitForLog(
       name,
-      /the pod workspace-0 does not end: its node does not answer\. It is struck off\./,
+      /the pod workspace-0 does not terminate because its node is unreachable; it is force-deleted/,
       120_000,
     );
     await rig.waitForLog(name, /No node fits: .*not the labels asked for/);

@@ -623,7 +623,7 @@ test.concurrent.each([
     kind: 'failed',
     error: {
       code: 'manifest-refused',
-      message: 'The cluster refuses the Service odd.',
+      message: 'The cluster rejects the Service odd.',
       detail: expect.stringContaining(words),
     },
   });
@@ -644,7 +644,7 @@ test.concurrent('a kind that belongs to the cluster is refused, whatever the tem
   await expect(kubectl('get', 'priorityclass', 'mine')).rejects.toThrow(/NotFound/);
 });
 
-test.concurrent('a field that somebody else keeps is reported, not taken', async () => {
+test.concurrent('a field that another manager owns is reported, not taken', async () => {
   const workspace = new Workspace();
   const files = {
     'manifests/a.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: us }\n',
@@ -665,7 +665,7 @@ test.concurrent('a field that somebody else keeps is reported, not taken', async
   workspace.plan(debian, files);
   expect(await workspace.start()).toMatchObject({
     kind: 'failed',
-    error: { code: 'field-conflict', detail: expect.stringContaining('data.who is kept by them') },
+    error: { code: 'field-conflict', detail: expect.stringContaining('data.who is owned by them') },
   });
 });
 

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { Manifest } from '@cde/api/templates.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { KubeError, KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { openTestCluster, type TestCluster } from '../../providers/kubernetes/testing/cluster.ts';
 import { podIssues } from '../../templates/kubernetes/pod-security.ts';
 import { checkParameters } from '../../templates/language/parameters.ts';
@@ -131,7 +132,12 @@ describe.each(levels)('podSecurity: %s', (level) => {
     const name = 'probe';
     const said = await cluster
       .apply(
-        { apiVersion: 'v1', kind: 'Pod', metadata: { name, namespace: `${unique}-${level}` }, spec },
+        {
+          apiVersion: 'v1',
+          kind: 'Pod',
+          metadata: { name, namespace: `${unique}-${level}` },
+          spec: spec as Kube<'Pod'>['spec'],
+        },
         { dryRun: true },
       )
       .then(

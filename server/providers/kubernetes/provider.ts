@@ -11,12 +11,13 @@ import type {
 } from '../provider.ts';
 import { KubeError } from './api/client.ts';
 import type { Connection, Connections } from './api/connections.ts';
+import { containerStatus, hasCondition } from './api/models.ts';
 import { labels } from './api/names.ts';
 import { makeDriftRepair } from './moves/drift.ts';
 import { purgeRetainedHomes } from './moves/homes.ts';
 import { removeMove } from './moves/remove.ts';
 import { purgeSnapshots } from './moves/snapshots.ts';
-import { startMove, workspaceContainer } from './moves/start.ts';
+import { startMove } from './moves/start.ts';
 import { readState, type State, writeState } from './moves/state.ts';
 import { stopMove } from './moves/stop.ts';
 import { explain, explainEnd, explainGone } from './reasons/explain.ts';
@@ -260,7 +261,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         return end ? gone(end.cause, end.message) : gone('removed', 'The pod was deleted, not by cde');
       };
       if (!pod) return explainMissing();
-      const status = workspaceContainer(pod);
+      const status = containerStatus(pod, 'workspace');
       const { phase, conditions } = (pod.status ?? {}) as {
         phase?: string;
         conditions?: { type: string; status: string }[];

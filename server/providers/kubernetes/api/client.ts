@@ -1,28 +1,11 @@
-/** Anything that Kubernetes stores. */
-export interface KubeObject {
-  apiVersion: string;
-  kind: string;
-  metadata: {
-    name: string;
-    namespace?: string;
-    uid?: string;
-    resourceVersion?: string;
-    generation?: number;
-    creationTimestamp?: string;
-    deletionTimestamp?: string;
-    finalizers?: string[];
-    labels?: Record<string, string>;
-    annotations?: Record<string, string>;
-    ownerReferences?: { kind: string; name: string; uid: string; controller?: boolean }[];
-    [key: string]: unknown;
-  };
-  [key: string]: unknown;
-}
+import type { KubeObject, KubeOf } from './models.ts';
 
-/** A kind, and where to look for its objects. Without `namespace`: in all, or of the cluster itself. */
-export interface KubeKind {
+export type { KubeObject };
+
+/** A kind, and which of its objects. Without `namespace`: those of all namespaces, or of the cluster itself. */
+export interface KubeKind<Kind extends string = string> {
   apiVersion: string;
-  kind: string;
+  kind: Kind;
   namespace?: string;
   /** A label selector: `cde.dev/managed=true`. */
   labels?: string;
@@ -30,16 +13,16 @@ export interface KubeKind {
   fields?: string;
 }
 
-export interface KubeRef {
+export interface KubeRef<Kind extends string = string> {
   apiVersion: string;
-  kind: string;
+  kind: Kind;
   namespace?: string;
   name: string;
 }
 
 /**
- * Why a call failed. `away`: no answer that tells anything about the objects (network, time-out, 5xx, 429):
- * nothing is concluded from it, and the call is made again later. Else `status` and Kubernetes' own `reason`
+ * Why a call failed. `unreachable`: no reply that says anything about the objects (network, timeout, 5xx, 429), so
+ * nothing is concluded from it and the call is retried later. Otherwise `status` and Kubernetes' own `reason`
  * (`NotFound`, `Conflict`, `Forbidden`, `Invalid`, …) and `message`; `causes` names the fields.
  */
 export class KubeError extends Error {
@@ -52,7 +35,7 @@ export class KubeError extends Error {
     more: {
       status?: number;
       reason?: string;
-      unreachableError?: boolean;
+      unreachable?: boolean;
       causes?: { field?: string; message: string; reason?: string }[];
       cause?: unknown;
     } = {},
@@ -61,20 +44,23 @@ export class KubeError extends Error {
     this.name = 'KubeError';
     this.status = more.status ?? 0;
     this.reason = more.reason ?? '';
-    this.unreachable = more.unreachableError ?? false;
+    this.unreachable = more.unreachable ?? false;
     this.causes = more.causes ?? [];
   }
 }
 
-export interface WatchEvent {
+export interface WatchEvent<Kind extends string = string> {
   type: 'ADDED' | 'MODIFIED' | 'DELETED' | 'BOOKMARK';
-  object: KubeObject;
+  object: KubeOf<Kind>;
 }
 
 /** The field manager of everything that we apply. */
 export const fieldManager = 'cde';
 
-/** The calls that the provider makes to one cluster. All reject with KubeError; none retries by itself. */
+/**
+ * The calls that the provider makes to one cluster. All reject with KubeError; none retries. The literal kind of a
+ * call is the type of its reply: `get({ apiVersion: 'v1', kind: 'Pod', … })` returns a `Kube<'Pod'>`.
+ */
 export interface KubeClient {
   /** The API server's URL. */
   readonly server: string;
@@ -82,16 +68,23 @@ export interface KubeClient {
   readonly certificateAuthority: string | null;
   /** Requests made so far, watches included (for bench/). */
   calls(): number;
-  /** Server-side apply with our field manager; without `force` a field of someone else's is a Conflict. */
-  apply(object: KubeObject, options?: { dryRun?: boolean; force?: boolean }): Promise<KubeObject>;
-  /** Null when there is none. */
-  get(ref: KubeRef): Promise<KubeObject | null>;
+  /** Server-side apply with our field manager. Without `force`, a field that another manager owns is a Conflict. */
+  apply<Kind extends string>(
+    object: { kind: Kind } & KubeOf<Kind>,
+    options?: { dryRun?: boolean; force?: boolean },
+  ): Promise<KubeOf<Kind>>;
+  /** Null when it does not exist. */
+  get<Kind extends string>(ref: KubeRef<Kind>): Promise<KubeOf<Kind> | null>;
   /** All pages. */
-  list(kind: KubeKind): Promise<KubeObject[]>;
-  create(object: KubeObject): Promise<KubeObject>;
+  list<Kind extends string>(kind: KubeKind<Kind>): Promise<KubeOf<Kind>[]>;
+  create<Kind extends string>(object: { kind: Kind } & KubeOf<Kind>): Promise<KubeOf<Kind>>;
   /** A JSON merge patch. */
-  patch(ref: KubeRef, patch: object, subresource?: 'scale' | 'status'): Promise<KubeObject>;
-  /** False when there was none. */
+  patch<Kind extends string>(
+    ref: KubeRef<Kind>,
+    patch: object,
+    subresource?: 'scale' | 'status',
+  ): Promise<KubeOf<Kind>>;
+  /** False when it did not exist. */
   remove(
     ref: KubeRef,
     options?: { graceSeconds?: number; propagation?: 'Background' | 'Foreground' | 'Orphan'; uid?: string },
@@ -111,17 +104,19 @@ export interface KubeClient {
   /** `v1.35.4` */
   version(): Promise<string>;
   /**
-   * One watch of a kind from a resource version on, until it ends by itself (`seconds`) or `signal` ends it.
-   * Rejects with KubeError when it breaks; status 410 when the resource version is too old.
+   * One watch of a kind, starting at a resource version. Resolves when the server ends it (after `seconds`) or
+   * `signal` aborts it; rejects with KubeError when it breaks, with status 410 when the resource version is too old.
    */
-  watch(
-    kind: KubeKind,
+  watch<Kind extends string>(
+    kind: KubeKind<Kind>,
     options: { resourceVersion: string; seconds: number; signal: AbortSignal },
-    onEvent: (event: WatchEvent) => void,
+    onEvent: (event: WatchEvent<Kind>) => void,
   ): Promise<void>;
   /** As `list`, with the resource version to watch from. */
-  listFrom(kind: KubeKind): Promise<{ items: KubeObject[]; resourceVersion: string }>;
+  listFrom<Kind extends string>(
+    kind: KubeKind<Kind>,
+  ): Promise<{ items: KubeOf<Kind>[]; resourceVersion: string }>;
   close(): void;
-  /** What the cluster serves: true for a kind that exists (`snapshot.storage.k8s.io/v1`, `VolumeSnapshot`). */
+  /** Whether the cluster serves this kind, such as `snapshot.storage.k8s.io/v1` `VolumeSnapshot`. */
   serves(apiVersion: string, kind: string): Promise<boolean>;
 }

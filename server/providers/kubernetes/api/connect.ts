@@ -5,22 +5,22 @@ import { makeGrants } from './grants.ts';
 import { makeKubeClient } from './kube-client.ts';
 import { makeView } from './view.ts';
 
-/** How often the registry is read again: another replica may have added a cluster. */
+/** How often the registry is read: another replica may have added a cluster. */
 const refreshMs = 3_000;
-/** How often what is known of a cluster is written down, when nothing changes. */
+/** How often the state of a cluster is recorded while it does not change. */
 const reportMs = 30_000;
-/** How often a cluster that is away is asked whether it is back. */
+/** How often an unreachable cluster is probed. */
 const probeIntervalMs = 5_000;
 
-/** What a cluster's refusal means, in one sentence. */
+/** Why a cluster cannot be used, in one sentence. */
 export function describeFailure(error: KubeError): string {
   if (error.status === 401)
-    return 'The cluster does not accept the credentials (401): they were revoked, or have expired.';
+    return 'The cluster rejects the credentials (401): they were revoked or have expired.';
   if (error.status === 403) return `The credentials lack a permission: ${error.message}.`;
   return error.message;
 }
 
-/** Connections to all clusters of the registry: one client and one set of watches each. */
+/** Connections to all clusters of the registry, each with one client and one set of watches. */
 export function makeConnections(options: {
   source: ClusterSource;
   installation: string;
@@ -55,11 +55,11 @@ export function makeConnections(options: {
     let probeTimer: NodeJS.Timeout | null = null;
 
     function report(force: boolean): void {
-      // Nothing is known yet; another replica may know better.
+      // Another replica may know more.
       if (connection.state === 'connecting') return;
       if (!force && Date.now() - reportedAt < reportMs) return;
       reportedAt = Date.now();
-      // One after the other: what is written last has to be what came last.
+      // In sequence, so that the newest state is written last.
       const written = (writing ?? Promise.resolve()).then(write).finally(() => {
         if (writing === written) writing = null;
       });
@@ -75,7 +75,7 @@ export function makeConnections(options: {
           endpoint: client.server,
         });
       } catch (error) {
-        log.debug({ err: error, cluster: record.name }, 'the state of a cluster was not written');
+        log.debug({ err: error, cluster: record.name }, 'failed to record the state of a cluster');
       }
     }
 
@@ -87,9 +87,9 @@ export function makeConnections(options: {
       connection.state = state;
       connection.reason = reason;
       if (changed) {
-        if (error) log.warn({ cluster: record.name, reason }, 'a cluster is away');
-        else log.info({ cluster: record.name }, 'a cluster is connected');
-        // Who waits for it looks again.
+        if (error) log.warn({ cluster: record.name, reason }, 'cluster unreachable');
+        else log.info({ cluster: record.name }, 'cluster connected');
+        // Wake the builds that wait for it.
         for (const namespace of connection.view.namespaces())
           for (const listener of listeners) listener(connection, namespace.metadata.name, 'Namespace');
       }
@@ -97,7 +97,7 @@ export function makeConnections(options: {
       if (error && !probeTimer) probeTimer = setTimeout(probe, probeIntervalMs).unref();
     }
 
-    /** The watches' own waits grow to half a minute; a cluster that is back is noticed sooner. */
+    /** The watches back off up to 30 s; this notices a recovery sooner. */
     async function probe(): Promise<void> {
       probeTimer = null;
       if (closed || connection.state === 'ready') return;
@@ -179,23 +179,24 @@ export function makeConnections(options: {
   }
 
   const timer = setInterval(() => {
-    refresh().catch((error) => log.debug({ err: error }, 'the clusters could not be read'));
+    refresh().catch((error) => log.debug({ err: error }, 'failed to read the clusters'));
   }, refreshMs);
   timer.unref();
 
   return {
     get: (name) => live.get(name) ?? null,
     all: () => [...live.values()],
-    choose(wanted) {
+    choose(selector) {
       const all = [...live.values()];
-      if (typeof wanted === 'string') return live.get(wanted) ?? null;
+      if (typeof selector === 'string') return live.get(selector) ?? null;
       const fitting = all.filter(
         ({ record }) =>
-          !wanted || Object.entries(wanted.labels).every(([name, value]) => labelOf(record, name) === value),
+          !selector ||
+          Object.entries(selector.labels).every(([name, value]) => labelOf(record, name) === value),
       );
       const preferred = (candidates: Live[]) =>
-        candidates.find(({ record }) => record.isDefault) ?? (wanted ? candidates[0] : undefined);
-      // Of several that fit, one that answers.
+        candidates.find(({ record }) => record.isDefault) ?? (selector ? candidates[0] : undefined);
+      // Prefer one that is reachable.
       return preferred(fitting.filter(({ state }) => state === 'ready')) ?? preferred(fitting) ?? null;
     },
     refresh,
@@ -213,7 +214,7 @@ export function makeConnections(options: {
 const labelOf = ({ region, labels }: ClusterRecord, name: string) =>
   labels[name] ?? (name === 'region' ? region : undefined);
 
-/** Of a cluster whose credentials cannot even be read: every call says so. */
+/** For a cluster whose credentials cannot be read: every call rejects with the reason. */
 function makeFailingClient(error: KubeError): KubeClient {
   const fail = async () => {
     throw error;

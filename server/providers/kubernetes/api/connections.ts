@@ -1,6 +1,7 @@
-import type { KubeClient, KubeObject } from './client.ts';
+import type { KubeClient } from './client.ts';
+import type { Kube } from './models.ts';
 
-/** A cluster as the server's registry has it, credentials opened. `revision` counts up when they change. */
+/** A cluster of the server's registry, with its credentials decrypted. `revision` increases when they change. */
 export interface ClusterRecord {
   id: string;
   name: string;
@@ -13,17 +14,17 @@ export interface ClusterRecord {
   revision: number;
 }
 
-/** Where clusters come from: the database; in tests a list. */
+/** Where clusters come from: the database, or a list in tests. */
 export interface ClusterSource {
   list(): Promise<ClusterRecord[]>;
-  /** Told what became of a cluster, at most once per change and 30 s. */
+  /** Records the state of a cluster: on every change, and otherwise at most every 30 s. */
   report(
     id: string,
     state: { state: 'ready' | 'away'; reason: string | null; version: string | null; endpoint: string },
   ): Promise<void>;
 }
 
-/** The kinds that are watched, one watch each for all workspaces of a cluster. */
+/** The watched kinds. One watch per kind covers all workspaces of a cluster. */
 export type WatchedKind =
   | 'Namespace'
   | 'Pod'
@@ -36,28 +37,28 @@ export type WatchedKind =
   | 'ServiceAccount'
   | 'Event';
 
-/** What the watches of one cluster know. Reads cost no call. */
+/** The objects that the watches of one cluster have seen. Reading costs no call. */
 export interface ClusterView {
-  /** True once every kind was listed; until then, and while the cluster is away, nothing may be concluded. */
+  /** True once every kind was listed. Before, and while the cluster is unreachable, absence proves nothing. */
   readonly synced: boolean;
-  get(kind: WatchedKind, namespace: string, name: string): KubeObject | null;
-  /** Of a namespace; of events the newest last, at most 50. A namespace itself: `get('Namespace', '', name)`. */
-  list(kind: WatchedKind, namespace: string): KubeObject[];
+  get<Kind extends WatchedKind>(kind: Kind, namespace: string, name: string): Kube<Kind> | null;
+  /** Of one namespace; events are at most 50, newest last. A namespace itself: `get('Namespace', '', name)`. */
+  list<Kind extends WatchedKind>(kind: Kind, namespace: string): Kube<Kind>[];
   /** All namespaces of this installation. */
-  namespaces(): KubeObject[];
-  /** Takes what a call has just returned, so that the next read does not lag behind our own writes. */
-  upsert(object: KubeObject): void;
-  /** Called with the namespace in which something changed. */
+  namespaces(): Kube<'Namespace'>[];
+  /** Stores the result of a write, so that the next read does not lag behind it. Ignores kinds that are not watched. */
+  upsert(object: { kind: string }): void;
+  /** Calls back with the namespace in which an object changed. */
   onChange(listener: (namespace: string, kind: WatchedKind) => void): void;
 }
 
-/** A server with the smaller role has rights in its own namespaces only, which it gives itself as it makes them. */
+/** A server with the smaller role has rights only in its own namespaces; it grants them to itself on creation. */
 export interface Identity {
   namespace: string;
   name: string;
-  /** The value of the label on everything that the admission policy lets it change. */
+  /** The value of the label that the admission policy requires on everything it changes. */
   label: string;
-  /** The ClusterRole that it may bind, beside `admin`. */
+  /** The ClusterRole that it can bind, besides `admin`. */
   role: string;
 }
 
@@ -65,8 +66,8 @@ export interface Grants {
   /** Null: the credentials have rights in all namespaces. */
   identity(): Promise<Identity | null>;
   /**
-   * Gives the server its rights in a namespace of ours; returns when they are in force. True if they are new: other
-   * replicas of the API server may not know of them yet.
+   * Grants the server its rights in one of our namespaces, and returns once they take effect. True if they are new:
+   * other replicas of the API server may not see them yet.
    */
   ensure(namespace: string, more?: Record<string, string>): Promise<boolean>;
 }
@@ -76,13 +77,13 @@ export interface Connection {
   readonly client: KubeClient;
   readonly view: ClusterView;
   readonly state: 'connecting' | 'ready' | 'away';
-  /** Of Kubernetes, such as `v1.35.4`; null until the cluster has told it. */
+  /** Of Kubernetes, such as `v1.35.4`; null until it was read. */
   readonly version: string | null;
-  /** Tells our objects from another installation's on the same cluster. */
+  /** Distinguishes our objects from those of another installation on the same cluster. */
   readonly installation: string;
   /** Our own rights there. */
   readonly grants: Grants;
-  /** One sentence, when it is away. */
+  /** Why it is unreachable, in one sentence. */
   readonly reason: string | null;
 }
 
@@ -90,9 +91,9 @@ export interface Connections {
   /** By name; null when there is no such cluster. */
   get(name: string): Connection | null;
   all(): Connection[];
-  /** By a template's choice: a name, labels, or the default. Null when none fits. */
-  choose(wanted: string | { labels: Record<string, string> } | undefined): Connection | null;
-  /** Reads the source again now (it is read every few seconds besides). */
+  /** The cluster that a template selects by name, by labels, or as the default. Null when none matches. */
+  choose(selector: string | { labels: Record<string, string> } | undefined): Connection | null;
+  /** Reads the source now, in addition to every few seconds. */
   refresh(): Promise<void>;
   onChange(listener: (connection: Connection, namespace: string, kind: WatchedKind) => void): void;
   close(): Promise<void>;

@@ -1,6 +1,6 @@
 import type { KubeKind, KubeRef } from './client.ts';
 
-/** Plurals of what we use all the time, so that they cost no discovery; `*` belongs to no namespace. */
+/** Plurals of the kinds that we use, so that they cost no discovery; `*` marks a cluster-scoped one. */
 const wellKnown: Record<string, string> = {
   'v1/Namespace': '*namespaces',
   'v1/Node': '*nodes',
@@ -38,13 +38,13 @@ export interface Resource {
 export const groupPath = (apiVersion: string): string =>
   apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
 
-/** Finds the resource of a kind; asks the cluster (`discover`) for what is not well known. */
+/** Finds the resource of a kind, by discovery (`discover`) if it is not well known. */
 export function makeKindResolver(
   discover: (path: string) => Promise<{ name: string; kind: string; namespaced: boolean }[] | null>,
 ) {
   const discovered = new Map<string, Map<string, Resource>>();
 
-  /** Null: the cluster does not serve this kind. A miss is asked again: it may be installed later. */
+  /** Null: the cluster does not serve this kind. A miss is not cached: the kind may be installed later. */
   async function resource(apiVersion: string, kind: string): Promise<Resource | null> {
     const wellKnownPlural = wellKnown[`${apiVersion}/${kind}`];
     if (wellKnownPlural)

@@ -3,15 +3,15 @@ import {
   type KubeClient,
   KubeError,
   type KubeKind,
-  type KubeObject,
   type KubeRef,
   type WatchEvent,
 } from './client.ts';
 import type { ClusterRecord } from './connections.ts';
 import { makeKindResolver } from './kinds.ts';
+import type { KubeObject } from './models.ts';
 import { makeTransport } from './transport.ts';
 
-/** Objects that one page of a list holds. */
+/** Objects per page of a list. */
 const pageSize = 500;
 
 /** Calls to one cluster. Rejects with KubeError (`BadCredentials`) when the credentials cannot be used at all. */
@@ -19,83 +19,79 @@ export async function makeKubeClient(
   record: Pick<ClusterRecord, 'name' | 'credentials'>,
 ): Promise<KubeClient> {
   const transport = await makeTransport(record);
-  const { request } = transport;
+  // The one place where JSON from the cluster becomes a typed object.
+  const request = transport.request as <Reply = any>(
+    ...args: Parameters<typeof transport.request>
+  ) => Promise<Reply>;
   const kinds = makeKindResolver(async (path) => {
-    try {
-      const { resources } = (await request('GET', path)) as {
-        resources: { name: string; kind: string; namespaced: boolean }[];
-      };
-      return resources;
-    } catch (error) {
+    const reply = await request<{ resources: { name: string; kind: string; namespaced: boolean }[] }>(
+      'GET',
+      path,
+    ).catch((error) => {
       if (error instanceof KubeError && error.status === 404) return null;
       throw error;
-    }
+    });
+    return reply && reply.resources;
   });
 
-  async function collection(kind: KubeKind | KubeRef): Promise<string> {
+  async function collectionPath(kind: KubeKind | KubeRef): Promise<string> {
     const resource = await kinds.resource(kind.apiVersion, kind.kind);
     if (!resource)
       throw new KubeError(`The cluster does not know ${kind.kind} of ${kind.apiVersion}.`, {
         status: 404,
         reason: 'NoSuchKind',
       });
-    // Else an object meant for one namespace would be written for the whole cluster.
+    // Otherwise an object meant for one namespace would be written for the whole cluster.
     if (!resource.namespaced && kind.namespace)
       throw new KubeError(
-        `${kind.kind} of ${kind.apiVersion} belongs to the cluster, and to no namespace such as ${kind.namespace}.`,
+        `${kind.kind} of ${kind.apiVersion} is cluster-scoped: it cannot be in the namespace ${kind.namespace}.`,
         { status: 400, reason: 'ClusterScoped' },
       );
     return kinds.pathOf(kind, resource);
   }
-  const pathOf = async (ref: KubeRef) => `${await collection(ref)}/${encodeURIComponent(ref.name)}`;
-  const refOf = ({ apiVersion, kind, metadata: { name, namespace } }: KubeObject): KubeRef => ({
-    apiVersion,
-    kind,
-    name,
-    ...(namespace && { namespace }),
-  });
+  const pathOf = async (ref: KubeRef) => `${await collectionPath(ref)}/${encodeURIComponent(ref.name)}`;
   const nullIfMissing = (error: unknown): null => {
     if (error instanceof KubeError && error.status === 404 && error.reason !== 'NoSuchKind') return null;
     throw error;
   };
 
-  async function apply(
-    object: KubeObject,
+  async function apply<T extends KubeObject>(
+    object: T,
     { dryRun = false, force = false }: { dryRun?: boolean; force?: boolean } = {},
-  ): Promise<KubeObject> {
+  ): Promise<T> {
     const path = await pathOf(refOf(object));
     const send = (forced: boolean) =>
-      request('PATCH', `${path}?fieldManager=${fieldManager}&force=${forced}${dryRun ? '&dryRun=All' : ''}`, {
-        body: object,
-        contentType: 'application/apply-patch+yaml',
-      }) as Promise<KubeObject>;
+      request<T>(
+        'PATCH',
+        `${path}?fieldManager=${fieldManager}&force=${forced}${dryRun ? '&dryRun=All' : ''}`,
+        { body: object, contentType: 'application/apply-patch+yaml' },
+      );
     try {
       return await send(force);
     } catch (error) {
       if (!(error instanceof KubeError) || error.reason !== 'Conflict') throw error;
-      // What we wrote ourselves by other means (a scale to zero) is in nobody's way.
+      // Our own writes by other means (a scale to zero) count as another manager; they are ours to overwrite.
       const ours = error.causes.every(({ message }) => message.startsWith(`conflict with "${fieldManager}"`));
       if (error.causes.length === 0 || !ours) throw error;
       return send(true);
     }
   }
 
-  async function listFrom(kind: KubeKind): Promise<{ items: KubeObject[]; resourceVersion: string }> {
-    const path = await collection(kind);
+  async function listFrom(kind: KubeKind): Promise<{ items: any[]; resourceVersion: string }> {
+    const path = await collectionPath(kind);
     const items: KubeObject[] = [];
     let continueToken = '';
     for (;;) {
       const query = new URLSearchParams({
         limit: String(pageSize),
-        ...(kind.labels && { labelSelector: kind.labels }),
-        ...(kind.fields && { fieldSelector: kind.fields }),
+        ...selectorsOf(kind),
         ...(continueToken && { continue: continueToken }),
       });
-      const page = (await request('GET', `${path}?${query}`)) as {
-        items: KubeObject[];
+      const page = await request<{
+        items?: KubeObject[];
         metadata: { resourceVersion: string; continue?: string };
-      };
-      // In a list the items carry neither.
+      }>('GET', `${path}?${query}`);
+      // The items of a list carry neither apiVersion nor kind.
       for (const item of page.items ?? [])
         items.push({ ...item, apiVersion: kind.apiVersion, kind: kind.kind });
       continueToken = page.metadata.continue ?? '';
@@ -107,24 +103,21 @@ export async function makeKubeClient(
     server: transport.server,
     certificateAuthority: transport.certificateAuthority,
     calls: transport.calls,
-    apply,
+    apply: apply as KubeClient['apply'],
     listFrom,
     close: transport.close,
-    get: async (ref) => (request('GET', await pathOf(ref)) as Promise<KubeObject>).catch(nullIfMissing),
+    get: async (ref) => request('GET', await pathOf(ref)).catch(nullIfMissing),
     list: async (kind) => (await listFrom(kind)).items,
     create: async (object) =>
-      request('POST', `${await collection(refOf(object))}?fieldManager=${fieldManager}`, {
+      request('POST', `${await collectionPath(refOf(object))}?fieldManager=${fieldManager}`, {
         body: object,
-      }) as Promise<KubeObject>,
+      }),
     patch: async (ref, patch, subresource) =>
       request(
         'PATCH',
         `${await pathOf(ref)}${subresource ? `/${subresource}` : ''}?fieldManager=${fieldManager}`,
-        {
-          body: patch,
-          contentType: 'application/merge-patch+json',
-        },
-      ) as Promise<KubeObject>,
+        { body: patch, contentType: 'application/merge-patch+json' },
+      ),
     async remove(ref, { graceSeconds, propagation = 'Background', uid } = {}) {
       const body = {
         apiVersion: 'v1',
@@ -142,7 +135,7 @@ export async function makeKubeClient(
         previous: String(previous),
       });
       const path = await pathOf({ apiVersion: 'v1', kind: 'Pod', namespace, name: pod });
-      return (await request('GET', `${path}/log?${query}`, { text: true })) as string;
+      return request<string>('GET', `${path}/log?${query}`, { text: true });
     },
     async token(namespace, serviceAccount, seconds) {
       const path = await pathOf({
@@ -151,16 +144,20 @@ export async function makeKubeClient(
         namespace,
         name: serviceAccount,
       });
-      const { status } = (await request('POST', `${path}/token`, {
-        body: {
-          apiVersion: 'authentication.k8s.io/v1',
-          kind: 'TokenRequest',
-          spec: { expirationSeconds: seconds },
+      const { status } = await request<{ status: { token: string; expirationTimestamp: string } }>(
+        'POST',
+        `${path}/token`,
+        {
+          body: {
+            apiVersion: 'authentication.k8s.io/v1',
+            kind: 'TokenRequest',
+            spec: { expirationSeconds: seconds },
+          },
         },
-      })) as { status: { token: string; expirationTimestamp: string } };
+      );
       return { token: status.token, expiresAt: new Date(status.expirationTimestamp) };
     },
-    version: async () => ((await request('GET', '/version')) as { gitVersion: string }).gitVersion,
+    version: async () => (await request<{ gitVersion: string }>('GET', '/version')).gitVersion,
     serves: async (apiVersion, kind) => (await kinds.resource(apiVersion, kind)) !== null,
     async watch(kind, { resourceVersion, seconds, signal }, onEvent) {
       const query = new URLSearchParams({
@@ -168,21 +165,39 @@ export async function makeKubeClient(
         allowWatchBookmarks: 'true',
         resourceVersion,
         timeoutSeconds: String(seconds),
-        ...(kind.labels && { labelSelector: kind.labels }),
-        ...(kind.fields && { fieldSelector: kind.fields }),
+        ...selectorsOf(kind),
       });
-      await transport.stream(`${await collection(kind)}?${query}`, signal, (line) => {
-        const event = JSON.parse(line) as
-          | WatchEvent
-          | { type: 'ERROR'; object: { code?: number; message?: string; reason?: string } };
+      await transport.stream(`${await collectionPath(kind)}?${query}`, signal, (line) => {
+        const event: WatchEvent<any> | WatchError = JSON.parse(line);
         if (event.type === 'ERROR')
           throw new KubeError(event.object.message ?? 'the watch failed', {
             status: event.object.code ?? 500,
             reason: event.object.reason ?? '',
-            unreachableError: event.object.code !== 410,
+            unreachable: event.object.code !== 410,
           });
         onEvent(event);
       });
     },
   };
 }
+
+interface WatchError {
+  type: 'ERROR';
+  object: { code?: number; message?: string; reason?: string };
+}
+
+const selectorsOf = ({ labels, fields }: KubeKind) => ({
+  ...(labels && { labelSelector: labels }),
+  ...(fields && { fieldSelector: fields }),
+});
+
+const refOf = ({
+  apiVersion,
+  kind,
+  metadata: { name, namespace },
+}: Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>): KubeRef => ({
+  apiVersion,
+  kind,
+  name,
+  ...(namespace && { namespace }),
+});

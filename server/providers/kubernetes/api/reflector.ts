@@ -1,38 +1,39 @@
-import { type KubeClient, KubeError, type KubeKind, type KubeObject } from './client.ts';
+import { type KubeClient, KubeError, type KubeKind } from './client.ts';
+import type { KubeOf } from './models.ts';
 
-/** A watch is ended by us after this long (seconds, and up to half as much again), so that none lives for ever. */
+/** We end a watch after this long (up to half as much again), so that none lives forever. */
 const watchSeconds = 300;
 /**
- * The API server sends a bookmark about each minute. A watch that has said nothing for this long is taken for
- * dead, though its connection may look alive: a proxy or a NAT in between forgot it.
+ * The API server sends a bookmark about every minute. A watch that is silent for longer is considered dead even if
+ * its connection looks alive: a proxy or NAT in between has dropped it.
  */
 const silentMs = 90_000;
 const firstBackoffMs = 500;
 const maxBackoffMs = 30_000;
 
-export interface ReflectorEvents {
-  /** Everything there is: after the first list, and after each later one. */
-  onList(objects: KubeObject[]): void;
-  onObject(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: KubeObject): void;
-  /** The last call failed, or the first since a failure went well (null). */
+export interface ReflectorEvents<Kind extends string = string> {
+  /** All objects: after the first list, and after each later one. */
+  onList(objects: KubeOf<Kind>[]): void;
+  onObject(type: 'ADDED' | 'MODIFIED' | 'DELETED', object: KubeOf<Kind>): void;
+  /** The last call failed, or the first one since a failure succeeded (null). */
   onState(error: KubeError | null): void;
 }
 
 export interface Reflector {
-  /** Lists anew at once. */
+  /** Lists again at once. */
   relist(): void;
   stop(): void;
 }
 
 /**
- * Keeps one kind of one cluster in sight: lists, then watches from there, for ever. A break resumes from the
- * last resource version; only a 410 (too old) lists again. Waits between attempts grow and are jittered, so that
- * a thousand replicas do not return at once.
+ * Follows one kind of one cluster, like client-go's Reflector: lists, then watches from there, until stopped. A
+ * broken watch resumes at the last resource version; only a 410 (version too old) lists again. Retries back off with
+ * jitter, so that many replicas do not return at the same moment.
  */
-export function startReflector(
+export function startReflector<Kind extends string>(
   client: Pick<KubeClient, 'listFrom' | 'watch'>,
-  kind: KubeKind,
-  events: ReflectorEvents,
+  kind: KubeKind<Kind>,
+  events: ReflectorEvents<Kind>,
   options: { silentMs?: number; random?: () => number } = {},
 ): Reflector {
   const random = options.random ?? Math.random;
@@ -96,8 +97,8 @@ export function startReflector(
       );
     } catch (error) {
       if (timedOut)
-        throw new KubeError(`The watch of ${kind.kind} said nothing for ${silenceTimeoutMs / 1000} s.`, {
-          unreachableError: true,
+        throw new KubeError(`The watch of ${kind.kind} was silent for ${silenceTimeoutMs / 1000} s.`, {
+          unreachable: true,
         });
       throw error;
     } finally {
@@ -116,9 +117,9 @@ export function startReflector(
         const failure =
           error instanceof KubeError
             ? error
-            : new KubeError(String(error), { unreachableError: true, cause: error });
+            : new KubeError(String(error), { unreachable: true, cause: error });
         if (failure.status === 410) version = null;
-        // A connection cut in the middle of a watch is everyday; only what lasts is worth a word.
+        // Connections break during a watch all the time; only a failure that persists is reported.
         else if (backoffMs > firstBackoffMs || version === null) events.onState(failure);
       }
       await sleep(backoffMs * (0.5 + random()));

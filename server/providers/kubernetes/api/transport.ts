@@ -13,23 +13,23 @@ export interface Transport {
     path: string,
     options?: { body?: unknown; contentType?: string; text?: boolean },
   ): Promise<unknown>;
-  /** Calls back for each line of an endless reply; resolves when the server ends it. */
+  /** Calls back for each line of a streamed reply; resolves when the server ends it. */
   stream(path: string, signal: AbortSignal, onLine: (line: string) => void): Promise<void>;
   close(): void;
 }
 
-/** Past that a cluster counts as away. */
+/** After these a cluster counts as unreachable. */
 const connectTimeoutMs = 5_000;
 const callTimeoutMs = 15_000;
-/** Calls under way at once to one cluster; the rest wait their turn. */
+/** Concurrent calls to one cluster; further calls wait for a slot. */
 const maxConcurrentCalls = 20;
-/** The token of a pod's own service account is changed by Kubernetes now and then. */
+/** Kubernetes rotates the token of a pod's service account. */
 const refreshMs = 60_000;
 
 const badCredentials = (message: string, hint: string) =>
   new KubeError(`${message} ${hint}`, { status: 422, reason: 'BadCredentials' });
 
-/** The credentials of our own pod name a file; those of an upload hold the certificate itself. */
+/** In-cluster credentials name a file; an uploaded kubeconfig contains the certificate. */
 async function authorityOf({ caData, caFile }: { caData?: string; caFile?: string }): Promise<string | null> {
   if (caData) return Buffer.from(caData, 'base64').toString();
   return caFile ? readFile(caFile, 'utf8') : null;
@@ -37,11 +37,11 @@ async function authorityOf({ caData, caFile }: { caData?: string; caFile?: strin
 
 /**
  * HTTP to one cluster, with credentials as @kubernetes/client-node reads them. Rejects with KubeError
- * (`BadCredentials`) when they cannot be used: a kubeconfig that somebody uploads must run no program of the
- * server and read no file of it.
+ * (`BadCredentials`) when they cannot be used: an uploaded kubeconfig must not run programs or read files on the
+ * server.
  */
 export async function makeTransport(record: Pick<ClusterRecord, 'name' | 'credentials'>): Promise<Transport> {
-  // Half a second to import: only where there is a cluster.
+  // The import takes half a second: only servers with a cluster pay for it.
   const { KubeConfig } = await import('@kubernetes/client-node');
   const config = new KubeConfig();
   if (record.credentials.kind === 'in-cluster') config.loadFromCluster();
@@ -58,18 +58,18 @@ export async function makeTransport(record: Pick<ClusterRecord, 'name' | 'creden
     const cluster = config.getCurrentCluster();
     if (!cluster)
       throw badCredentials(
-        'The kubeconfig has no current context that names a cluster.',
+        'The current context of the kubeconfig names no cluster.',
         'Set one: kubectl config use-context NAME',
       );
     if (user?.exec || user?.authProvider)
       throw badCredentials(
         'The kubeconfig gets its credentials from a program, which the server does not run.',
-        'Give it a token or a client certificate; docs/clusters.md shows how.',
+        'Use a token or a client certificate: see docs/clusters.md.',
       );
     if (user?.certFile || user?.keyFile || cluster.caFile)
       throw badCredentials(
-        'The kubeconfig names files, which are not on the server.',
-        'Put their content into it: kubectl config view --raw --flatten --minify',
+        'The kubeconfig refers to files, which are not on the server.',
+        'Embed their content: kubectl config view --raw --flatten --minify',
       );
   }
   const cluster = config.getCurrentCluster()!;
@@ -188,7 +188,7 @@ export async function makeTransport(record: Pick<ClusterRecord, 'name' | 'creden
 
   function unreachableError(error: Error): KubeError {
     return new KubeError(`The API server ${base.host} cannot be reached: ${describeNetworkError(error)}.`, {
-      unreachableError: true,
+      unreachable: true,
       cause: error,
     });
   }
@@ -233,31 +233,31 @@ function errorOf(status: number, answer: string): KubeError {
   try {
     body = JSON.parse(answer);
   } catch {
-    // A proxy in between answers with a page.
+    // Proxies answer with an HTML page.
   }
-  // Said of an object whose fields are not as its kind has them, in each version so far as 500.
+  // Every version so far answers 500 for an object whose fields do not match its kind.
   const isInvalidObject = status === 500 && /^failed to create typed patch object/.test(body.message ?? '');
   return new KubeError(body.message ?? `The API server answered ${status}: ${answer.slice(0, 200)}`, {
     status,
     reason: body.reason ?? '',
-    // A time-out of the API server's own comes as 500 too; what is wrong with an object comes as 4xx.
-    unreachableError: (status >= 500 && !isInvalidObject) || status === 429,
+    // 500 also covers timeouts inside the API server; an invalid object is 4xx.
+    unreachable: (status >= 500 && !isInvalidObject) || status === 429,
     causes: body.details?.causes ?? [],
   });
 }
 
 const networkErrors: Record<string, string> = {
-  ENOTFOUND: 'its name is not known to DNS',
+  ENOTFOUND: 'its name does not resolve',
   EAI_AGAIN: 'DNS does not answer',
-  ECONNREFUSED: 'nothing listens there',
-  ECONNRESET: 'the connection was cut',
-  EHOSTUNREACH: 'there is no way to its network',
-  ENETUNREACH: 'there is no way to its network',
+  ECONNREFUSED: 'the connection was refused',
+  ECONNRESET: 'the connection was reset',
+  EHOSTUNREACH: 'there is no route to it',
+  ENETUNREACH: 'there is no route to its network',
   CERT_HAS_EXPIRED: 'its certificate has expired',
-  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is signed by nobody that the kubeconfig names',
-  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is signed by nobody that the kubeconfig names',
-  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is signed by nobody that the kubeconfig names',
-  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for another name',
+  DEPTH_ZERO_SELF_SIGNED_CERT: 'its certificate is not signed by an authority in the kubeconfig',
+  SELF_SIGNED_CERT_IN_CHAIN: 'its certificate is not signed by an authority in the kubeconfig',
+  UNABLE_TO_VERIFY_LEAF_SIGNATURE: 'its certificate is not signed by an authority in the kubeconfig',
+  ERR_TLS_CERT_ALTNAME_INVALID: 'its certificate is for a different name',
 };
 
 function describeNetworkError(error: Error): string {

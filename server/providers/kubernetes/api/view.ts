@@ -1,30 +1,37 @@
-import type { KubeClient, KubeError, KubeKind, KubeObject } from './client.ts';
+import type { KubeClient, KubeError, KubeKind } from './client.ts';
 import type { ClusterView, WatchedKind } from './connections.ts';
+import { apiVersions, type Kube } from './models.ts';
 import { type Reflector, startReflector } from './reflector.ts';
 
+/** Per namespace. A failing pod repeats its events; the newest of each reason are what explains it. */
 const maxEvents = 50;
 
-const kinds = (installation: string): Record<WatchedKind, KubeKind> => {
-  const labels = `cde.dev/installation=${installation}`;
-  return {
-    Namespace: { apiVersion: 'v1', kind: 'Namespace', labels },
-    Pod: { apiVersion: 'v1', kind: 'Pod', labels },
-    PersistentVolumeClaim: { apiVersion: 'v1', kind: 'PersistentVolumeClaim', labels },
-    StatefulSet: { apiVersion: 'apps/v1', kind: 'StatefulSet', labels },
-    ResourceQuota: { apiVersion: 'v1', kind: 'ResourceQuota', labels },
-    LimitRange: { apiVersion: 'v1', kind: 'LimitRange', labels },
-    NetworkPolicy: { apiVersion: 'networking.k8s.io/v1', kind: 'NetworkPolicy', labels },
-    RoleBinding: { apiVersion: 'rbac.authorization.k8s.io/v1', kind: 'RoleBinding', labels },
-    ServiceAccount: { apiVersion: 'v1', kind: 'ServiceAccount', labels },
-    // Events carry no labels of ours.
-    Event: { apiVersion: 'v1', kind: 'Event', fields: 'type=Warning' },
-  };
-};
+const watchedKinds: WatchedKind[] = [
+  'Namespace',
+  'Pod',
+  'PersistentVolumeClaim',
+  'StatefulSet',
+  'ResourceQuota',
+  'LimitRange',
+  'NetworkPolicy',
+  'RoleBinding',
+  'ServiceAccount',
+  'Event',
+];
 
-/** What of an object is kept; the rest is most of its size. */
-function trim(kind: WatchedKind, object: KubeObject): KubeObject {
+const selectorOf = <Kind extends WatchedKind>(kind: Kind, installation: string): KubeKind<Kind> => ({
+  apiVersion: apiVersions[kind],
+  kind,
+  // Events carry none of our labels.
+  ...(kind === 'Event' ? { fields: 'type=Warning' } : { labels: `cde.dev/installation=${installation}` }),
+});
+
+type Watched = Kube<WatchedKind>;
+
+/** Drops what nobody reads: managed fields are most of an object's size. */
+function trim(object: Watched): Watched {
   const { managedFields: _, ...metadata } = object.metadata;
-  if (kind !== 'Event') return { ...object, metadata };
+  if (object.kind !== 'Event') return { ...object, metadata };
   const { name, namespace, uid, resourceVersion, creationTimestamp } = metadata;
   return {
     ...object,
@@ -39,69 +46,62 @@ function trim(kind: WatchedKind, object: KubeObject): KubeObject {
 }
 
 /**
- * Whether a change is of no use to anybody: one that we made ourselves and have noted, or the counters of a quota
- * and of a StatefulSet, which move with every pod. Each change that is told costs a step of the workspace.
+ * Whether a change concerns no reader: our own write, which was stored already, or the counters of a quota and of a
+ * StatefulSet, which change with every pod. Each reported change costs a step of the workspace.
  */
-function isNoop(kind: WatchedKind, before: KubeObject, now: KubeObject): boolean {
+function isNoop(before: Watched, now: Watched): boolean {
   if (before.metadata.resourceVersion === now.metadata.resourceVersion) return true;
-  if (kind !== 'ResourceQuota' && kind !== 'StatefulSet') return false;
-  const what = ({ metadata: { uid, labels, deletionTimestamp }, spec, status }: KubeObject) => {
-    const { observedGeneration } = (status ?? {}) as { observedGeneration?: number };
-    return JSON.stringify([uid, labels, deletionTimestamp, spec, observedGeneration]);
-  };
-  return what(before) === what(now);
+  if (now.kind !== 'ResourceQuota' && now.kind !== 'StatefulSet') return false;
+  return relevantContent(before) === relevantContent(now);
 }
 
-/** Whether there is something else in a namespace than before, of one kind and by name. */
+function relevantContent({ metadata: { uid, labels, deletionTimestamp }, ...object }: Watched): string {
+  const { spec, status } = object as Kube<'ResourceQuota' | 'StatefulSet'>;
+  const observedGeneration = status && 'observedGeneration' in status ? status.observedGeneration : undefined;
+  return JSON.stringify([uid, labels, deletionTimestamp, spec, observedGeneration]);
+}
+
+/** Whether a namespace has different objects of a kind than before; both maps are by name. */
 function hasChanged(
-  kind: WatchedKind,
-  before: ReadonlyMap<string, KubeObject> = new Map(),
-  now: ReadonlyMap<string, KubeObject> = new Map(),
+  before: ReadonlyMap<string, Watched> = new Map(),
+  now: ReadonlyMap<string, Watched> = new Map(),
 ): boolean {
   if (before.size !== now.size) return true;
   for (const [name, object] of now) {
     const earlier = before.get(name);
-    if (!earlier || !isNoop(kind, earlier, object)) return true;
+    if (!earlier || !isNoop(earlier, object)) return true;
   }
   return false;
 }
 
-const eventTime = (event: KubeObject): number =>
-  Date.parse(
-    String(
-      (event.series as { lastObservedTime?: string } | undefined)?.lastObservedTime ??
-        event.lastTimestamp ??
-        event.eventTime ??
-        event.metadata.creationTimestamp ??
-        0,
-    ),
-  ) || 0;
+const eventTime = ({ series, lastTimestamp, eventTime: at, metadata }: Kube<'Event'>): number =>
+  Date.parse(series?.lastObservedTime ?? lastTimestamp ?? at ?? metadata.creationTimestamp ?? '') || 0;
+const byEventTime = (a: Watched, b: Watched) => eventTime(a as Kube<'Event'>) - eventTime(b as Kube<'Event'>);
 
-/** One watch for each kind, and what they know. `onState` hears of failures (null: it works again). */
+/** One watch per kind, and a store of what they report. `onState` receives failures, and null on recovery. */
 export function makeView(options: {
   client: Pick<KubeClient, 'listFrom' | 'watch'>;
   installation: string;
   onState: (error: KubeError | null) => void;
   silentMs?: number;
 }): ClusterView & { stop(): void; relist(): void } {
-  const selectors = kinds(options.installation);
-  const names = Object.keys(selectors) as WatchedKind[];
   /** By kind, then namespace, then name. */
-  const store = new Map(names.map((kind) => [kind, new Map<string, Map<string, KubeObject>>()]));
+  const store = new Map(watchedKinds.map((kind) => [kind, new Map<string, Map<string, Watched>>()]));
   const listed = new Set<WatchedKind>();
   const listeners: ((namespace: string, kind: WatchedKind) => void)[] = [];
   const notify = (namespace: string, kind: WatchedKind) => {
     for (const listener of listeners) listener(namespace, kind);
   };
-  /** The namespace that an object is about: of a Namespace, itself. */
-  const namespaceOf = (kind: WatchedKind, object: KubeObject) =>
-    kind === 'Namespace' ? object.metadata.name : (object.metadata.namespace ?? '');
+  /** A Namespace is in its own. */
+  const namespaceOf = ({ kind, metadata }: Watched) =>
+    kind === 'Namespace' ? metadata.name : (metadata.namespace ?? '');
   const isOurs = (namespace: string) => store.get('Namespace')!.has(namespace);
-  const versionOf = (object: KubeObject) => Number(object.metadata.resourceVersion ?? 0);
+  const versionOf = (object: Watched) => Number(object.metadata.resourceVersion ?? 0);
 
-  function put(kind: WatchedKind, object: KubeObject): boolean {
-    const namespace = namespaceOf(kind, object);
-    // Events of everybody else's namespaces pass by.
+  function put(object: Watched): boolean {
+    const { kind } = object;
+    const namespace = namespaceOf(object);
+    // Events come from all namespaces of the cluster.
     if (kind === 'Event' && listed.has('Namespace') && !isOurs(namespace)) return false;
     const namespaces = store.get(kind)!;
     let objects = namespaces.get(namespace);
@@ -112,79 +112,83 @@ export function makeView(options: {
     const before = objects.get(object.metadata.name);
     if (before && before.metadata.uid === object.metadata.uid && versionOf(before) > versionOf(object))
       return false;
-    objects.set(object.metadata.name, trim(kind, object));
+    objects.set(object.metadata.name, trim(object));
     if (kind === 'Event' && objects.size > maxEvents) {
-      const oldest = [...objects.values()].sort((a, b) => eventTime(a) - eventTime(b))[0]!;
+      const oldest = [...objects.values()].sort(byEventTime)[0]!;
       objects.delete(oldest.metadata.name);
     }
     return true;
   }
 
-  function drop(kind: WatchedKind, object: KubeObject): void {
-    const namespace = namespaceOf(kind, object);
+  function drop(object: Watched): void {
+    const { kind } = object;
+    const namespace = namespaceOf(object);
     const objects = store.get(kind)!.get(namespace);
     objects?.delete(object.metadata.name);
     if (objects?.size === 0) store.get(kind)!.delete(namespace);
     if (kind === 'Namespace') store.get('Event')!.delete(namespace);
   }
 
-  const reflectors: Reflector[] = names.map((kind) =>
+  const startFor = (kind: WatchedKind): Reflector =>
     startReflector(
       options.client,
-      selectors[kind],
+      selectorOf(kind, options.installation),
       {
         onList(objects) {
           const namespaces = store.get(kind)!;
           const before = new Map(namespaces);
           namespaces.clear();
-          for (const object of objects) put(kind, object);
+          for (const object of objects) put(object);
           listed.add(kind);
           if (kind === 'Namespace')
             for (const namespace of store.get('Event')!.keys())
               if (!isOurs(namespace)) store.get('Event')!.delete(namespace);
-          // One list again must not wake everybody: only those in whose namespace something is not as it was.
+          // A second list must not wake every workspace: only those whose namespace differs.
           for (const namespace of new Set([...before.keys(), ...namespaces.keys()]))
-            if (hasChanged(kind, before.get(namespace), namespaces.get(namespace))) notify(namespace, kind);
+            if (hasChanged(before.get(namespace), namespaces.get(namespace))) notify(namespace, kind);
         },
         onObject(type, object) {
-          if (type === 'DELETED') drop(kind, object);
+          if (type === 'DELETED') drop(object);
           else {
-            const before = store.get(kind)!.get(namespaceOf(kind, object))?.get(object.metadata.name);
-            if (!put(kind, object)) return;
-            if (before && isNoop(kind, before, object)) return;
+            const before = store.get(kind)!.get(namespaceOf(object))?.get(object.metadata.name);
+            if (!put(object)) return;
+            if (before && isNoop(before, object)) return;
           }
-          notify(namespaceOf(kind, object), kind);
+          notify(namespaceOf(object), kind);
         },
         onState: options.onState,
       },
       options.silentMs === undefined ? {} : { silentMs: options.silentMs },
-    ),
-  );
+    );
+  const reflectors = watchedKinds.map(startFor);
 
+  // The store is keyed by kind, so what is under a kind has its model.
   return {
     get synced() {
-      return listed.size === names.length;
+      return listed.size === watchedKinds.length;
     },
-    get: (kind, namespace, name) =>
-      store
+    get: <Kind extends WatchedKind>(kind: Kind, namespace: string, name: string) =>
+      (store
         .get(kind)!
         .get(kind === 'Namespace' ? name : namespace)
-        ?.get(name) ?? null,
-    list(kind, namespace) {
+        ?.get(name) as Kube<Kind> | undefined) ?? null,
+    list<Kind extends WatchedKind>(kind: Kind, namespace: string) {
       const all = [...(store.get(kind)!.get(namespace)?.values() ?? [])];
-      return kind === 'Event' ? all.sort((a, b) => eventTime(a) - eventTime(b)) : all;
+      return (kind === 'Event' ? all.sort(byEventTime) : all) as Kube<Kind>[];
     },
-    namespaces: () => [...store.get('Namespace')!.values()].flatMap((objects) => [...objects.values()]),
+    namespaces: () =>
+      [...store.get('Namespace')!.values()].flatMap((objects) => [
+        ...objects.values(),
+      ]) as Kube<'Namespace'>[],
     upsert(object) {
-      const kind = object.kind as WatchedKind;
-      if (store.has(kind) && kind !== 'Event') put(kind, object);
+      if (store.has(object.kind as WatchedKind) && object.kind !== 'Event') put(object as Watched);
     },
     onChange: (listener) => void listeners.push(listener),
     relist() {
-      for (const watch of reflectors) watch.relist();
+      for (const reflector of reflectors) reflector.relist();
     },
     stop() {
-      for (const watch of reflectors) watch.stop();
+      for (const reflector of reflectors) reflector.stop();
     },
   };
 }

@@ -1,7 +1,8 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, StepContext, WorkspaceSpec } from '../../provider.ts';
-import { KubeError, type KubeObject } from '../api/client.ts';
+import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import { isKind, type Kube, type KubeObject } from '../api/models.ts';
 import { annotations, labels } from '../api/names.ts';
 import { builderNames, registriesOf } from '../objects/builder.ts';
 import { MoveFailure } from '../objects/failure.ts';
@@ -17,24 +18,24 @@ import { type HomeVolume, releaseHome, volumeOfClaim } from './homes.ts';
 import { readState, type State } from './state.ts';
 import { scaleUp } from './workloads.ts';
 
-/** API servers hear of a quota that was opened a moment after it was. */
+/** Replicas of the API server see a reopened quota a moment later. */
 const quotaPropagationMs = 1_000;
 
 export interface StartOptions {
   installation: string;
   agentImage: string;
   agentPullPolicy?: string;
-  /** Of builders, where the template names none. */
+  /** The image of builders, if the template names none. */
   builderImage?: string;
   /** URLs that agents have to reach beside the server's. */
   agentUrls?: () => Promise<readonly string[]>;
   now: () => Date;
 }
 
-/** What was applied; or, with `waits`, what has to end before anything can be. */
+/** The state after applying; with `waits`, what has to happen before anything can be applied. */
 export type Applied = { state: State } | { state: State; waits: string; afterMs?: number };
 
-/** Applies all that the template is for this build, and takes away what it is no more. */
+/** Applies the objects of the template for this build, and prunes those of earlier builds. */
 export async function applyTemplate(
   connection: Connection,
   spec: WorkspaceSpec,
@@ -53,28 +54,26 @@ export async function applyTemplate(
       state,
       waits: `The namespace ${namespace} is still being deleted${describeStuckNamespace(there)}.`,
     };
-  // It was there once. Whoever deleted it may have made another since, which is theirs.
+  // It existed once. If it was deleted since, another with that name may belong to somebody else.
   if (!there && state.inventory) await assertNamespaceIsOurs(connection, namespace, spec.workspaceId);
   if (state.quotaClosed) {
     const { quotaClosed: _, ...opened } = state;
     await client.patch(
       { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
-      {
-        spec: {
-          hard: (
-            quotaObject(spec, { namespace, installation: options.installation }).spec as { hard: object }
-          ).hard,
-        },
-      },
+      { spec: quotaObject(spec, { namespace, installation: options.installation }).spec },
     );
-    return { state: opened, waits: 'The namespace takes new pods again.', afterMs: quotaPropagationMs };
+    return {
+      state: opened,
+      waits: 'Waiting for the namespace to accept pods again.',
+      afterMs: quotaPropagationMs,
+    };
   }
 
   const claim = view.get('PersistentVolumeClaim', namespace, 'home');
   const old = view.get('Pod', namespace, 'workspace-0');
   const removeOld = () =>
     old && !old.metadata.deletionTimestamp && old.metadata.annotations?.[annotations.build] !== launch.buildId
-      ? // By its uid: its StatefulSet may have made the new one of the same name by now.
+      ? // By uid: the StatefulSet may already have created the new one under the same name.
         client
           .remove(
             { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
@@ -87,8 +86,8 @@ export async function applyTemplate(
     return {
       state,
       waits: volumeOfClaim(claim)
-        ? 'Somebody is deleting the claim of the home; its volume stays, and gets a new one.'
-        : 'The claim of the home never got a volume; it is made anew.',
+        ? 'The claim of the home is being deleted; its volume is kept and gets a new claim.'
+        : 'The claim of the home was never bound to a volume; it is created again.',
     };
   }
   if (claim && hasOtherStorageClass(claim, section)) {
@@ -100,7 +99,7 @@ export async function applyTemplate(
         uid ? { uid } : {},
       )
       .catch(ignoreChanged);
-    return { state, waits: 'The claim of the home never got a volume; it is made anew.' };
+    return { state, waits: 'The claim of the home was never bound to a volume; it is created again.' };
   }
   const found = await findHome(connection, spec, state, claim);
   if (found === 'in-use')
@@ -138,7 +137,7 @@ export async function applyTemplate(
     if (!isNew || !(error instanceof MoveFailure) || error.error.code !== 'cluster-forbids') throw error;
     return {
       state,
-      waits: 'The rights in the new namespace are not in force everywhere yet.',
+      waits: 'Waiting for the permissions in the new namespace to take effect.',
       afterMs: 1_000,
     };
   }
@@ -146,9 +145,10 @@ export async function applyTemplate(
   await removeOld();
 
   async function apply(object: KubeObject): Promise<KubeObject> {
-    const volume = object.kind === 'PersistentVolumeClaim' && object.metadata.name;
-    if (volume === 'home') return applyHome(connection, object, spec, claim, context);
-    if (volume === builderNames.cache) return applyCache(connection, object, cache, context);
+    if (isKind(object, 'PersistentVolumeClaim')) {
+      if (object.metadata.name === 'home') return applyHome(connection, object, spec, claim, context);
+      if (object.metadata.name === builderNames.cache) return applyCache(connection, object, cache, context);
+    }
     return applyOne(connection, object);
   }
 
@@ -181,13 +181,13 @@ export async function applyTemplate(
   };
 }
 
-/** Since 1.35 a pod may have another hostname than its name; before, the field is refused. */
+/** `hostnameOverride` exists since 1.35; older clusters reject it. */
 const supportsHostnameOverride = (version: string | null): boolean => {
   const [, major = '0', minor = '0'] = /^v(\d+)\.(\d+)/.exec(version ?? '') ?? [];
   return Number(major) > 1 || Number(minor) >= 35;
 };
 
-/** What we meant was not there any more, or had changed: that is well. */
+/** The object to remove is gone, or is a different one by now. */
 function ignoreChanged(error: unknown): boolean {
   if (error instanceof KubeError && [404, 409].includes(error.status)) return false;
   throw error;
@@ -202,27 +202,27 @@ async function assertNamespaceIsOurs(
   if (!there || there.metadata.labels?.[labels.workspace] === workspaceId) return;
   throw new MoveFailure({
     code: 'namespace-taken',
-    message: `The namespace ${name} was deleted, and somebody has made another of the same name.`,
-    hint: 'Have it removed from the cluster, then start again.',
+    message: `The namespace ${name} was deleted, and another one with the same name was created outside of cde.`,
+    hint: 'Delete it from the cluster, then start again.',
     fault: 'system',
   });
 }
 
-/** The secrets that a template has copied into its namespace, as NAMESPACE/NAME. */
+/** The secrets that a template copies into its namespace, as NAMESPACE/NAME. */
 export const secretsToCopy = ({ pullSecrets, builder }: KubernetesSection): string[] => [
   ...pullSecrets,
   ...(typeof builder === 'object' && builder.registrySecret ? [builder.registrySecret] : []),
 ];
 
 /**
- * The volume that the home's claim is to name; null while the cluster has yet to make one. A home that is known
- * and gone is never replaced by an empty one in silence.
+ * The volume for the home's claim; null to have the cluster provision one. A known home that is gone is an error, and
+ * never silently replaced by an empty one.
  */
 async function findHome(
   { client, record }: Connection,
   spec: WorkspaceSpec,
   state: State,
-  claim: KubeObject | null,
+  claim: Kube<'PersistentVolumeClaim'> | null,
 ): Promise<HomeVolume | 'in-use' | null> {
   const namespace = state.namespace!;
   if (claim && volumeOfClaim(claim)) return homeVolumeOf(claim);
@@ -231,8 +231,8 @@ async function findHome(
     if (!from)
       throw new MoveFailure({
         code: 'home-not-restorable',
-        message: 'Nothing is known of the volume of the home that was to be restored.',
-        hint: 'An administrator can look for volumes with the label cde.dev/home=kept.',
+        message: 'The volume of the home to restore is not known.',
+        hint: 'An administrator can look for volumes labelled cde.dev/home=kept.',
         fault: 'system',
       });
     state.homeVolume = from;
@@ -245,19 +245,19 @@ async function findHome(
     throw new MoveFailure({
       code: 'home-lost',
       message: `The volume of the home (${state.homeVolume}) is gone from the cluster ${record.name}.`,
-      detail: `It was not deleted by us. No empty home is put in its place.${snapshot ? ` There is a snapshot of it: ${snapshot}.` : ''}`,
-      hint: 'Restore the volume from a backup under the same name, or delete the workspace with its home.',
+      detail: `It was deleted outside of cde. It is not replaced by an empty home.${snapshot ? ` A snapshot of it exists: ${snapshot}.` : ''}`,
+      hint: 'Restore the volume from a backup under the same name, or delete the workspace and its home.',
       fault: 'system',
     });
   }
-  // Of a claim that was bound to a volume that came back there is no use: it stays Lost.
-  if (claim && (claim.status as { phase?: string } | undefined)?.phase === 'Lost')
+  // A claim stays Lost even if its volume comes back.
+  if (claim?.status?.phase === 'Lost')
     await client.remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' });
   delete state.protectedVolume;
   return home;
 }
 
-/** The namespace's name; another when somebody else has the plain one. */
+/** The name for the workspace's namespace; one with a hash if another namespace has the plain name. */
 export async function chooseNamespace({ client, view }: Connection, spec: WorkspaceSpec): Promise<string> {
   const mine = view
     .namespaces()

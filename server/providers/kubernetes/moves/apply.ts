@@ -1,18 +1,24 @@
 import type { ProviderError, StepContext } from '../../provider.ts';
-import { type KubeClient, KubeError, type KubeObject, type KubeRef } from '../api/client.ts';
+import { type KubeClient, KubeError, type KubeRef } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import type { Kube, KubeObject, KubeOf } from '../api/models.ts';
 import { labels } from '../api/names.ts';
 import { MoveFailure } from '../objects/failure.ts';
 
-const describeObject = ({ kind, metadata: { name } }: KubeObject) => `${kind} ${name}`;
+type ObjectName = Pick<KubeObject, 'kind' | 'metadata'>;
 
-/** Applies one object; what Kubernetes says against it is told in words. Passes `away` failures on. */
-export async function applyOne(
+const describeObject = ({ kind, metadata: { name } }: ObjectName) => `${kind} ${name}`;
+
+/**
+ * Applies one object.
+ * @throws MoveFailure when the cluster rejects it, NamespaceTerminating, KubeError when the cluster is unreachable
+ */
+export async function applyOne<Kind extends string>(
   { client, view }: Pick<Connection, 'client' | 'view'>,
-  object: KubeObject,
-): Promise<KubeObject> {
+  object: { kind: Kind } & KubeOf<Kind>,
+): Promise<KubeOf<Kind>> {
   try {
-    const applied = await client.apply(object);
+    const applied = await client.apply<Kind>(object);
     view.upsert(applied);
     return applied;
   } catch (error) {
@@ -22,46 +28,46 @@ export async function applyOne(
   }
 }
 
-/** The namespace is being deleted by somebody, or is gone: the next attempt begins with it. */
+/** The namespace is terminating or gone: the next step creates it again. */
 export class NamespaceTerminating extends Error {
   constructor(namespace: string) {
     super(`The namespace ${namespace} is being deleted.`);
   }
 }
 
-const isTerminating = ({ status, message, causes }: KubeError, { metadata: { namespace } }: KubeObject) =>
+const isTerminating = ({ status, message, causes }: KubeError, { metadata: { namespace } }: ObjectName) =>
   namespace !== undefined &&
   (causes.some(({ reason }) => reason === 'NamespaceTerminating') ||
     (status === 404 && message.includes(`namespaces "${namespace}" not found`)));
 
-/** What Kubernetes says against an object. */
-export function describeRejection(error: KubeError, object: KubeObject): ProviderError {
+/** Why the cluster rejects an object. */
+export function describeRejection(error: KubeError, object: ObjectName): ProviderError {
   const what = describeObject(object);
   if (error.reason === 'Conflict' && error.causes.length > 0) {
     const fields = error.causes.map(({ field, message }) => {
-      const manager = /conflict with "([^"]+)"/.exec(message)?.[1] ?? 'somebody else';
-      return `${field?.replace(/^\./, '') ?? 'a field'} is kept by ${manager}`;
+      const manager = /conflict with "([^"]+)"/.exec(message)?.[1] ?? 'another field manager';
+      return `${field?.replace(/^\./, '') ?? 'a field'} is owned by ${manager}`;
     });
     return {
       code: 'field-conflict',
-      message: `The ${what} has fields that somebody else keeps, and we do not take them.`,
+      message: `The ${what} has fields that another field manager owns.`,
       detail: fields.join('; '),
-      hint: 'Take the field out of the template, or have the other let go of it; then start again.',
+      hint: 'Remove the field from the template, or have the other manager release it; then start again.',
       fault: 'user',
     };
   }
   if (error.status === 403 && /exceeded quota/.test(error.message))
     return {
       code: 'quota-exceeded',
-      message: `The quota of the namespace does not permit the ${what}.`,
+      message: `The ${what} exceeds the quota of the namespace.`,
       detail: error.message,
-      hint: "Raise the template's kubernetes.quota, or make the manifest smaller.",
+      hint: 'Raise kubernetes.quota in the template, or request less in the manifest.',
       fault: 'user',
     };
   if (error.status === 403)
     return {
       code: 'cluster-forbids',
-      message: `The cluster does not permit the ${what}.`,
+      message: `The cluster forbids the server to apply the ${what}.`,
       detail: error.message,
       hint: 'An administrator can see which permissions are missing in the checks of the cluster.',
       fault: 'system',
@@ -69,9 +75,9 @@ export function describeRejection(error: KubeError, object: KubeObject): Provide
   if (error.reason === 'ClusterScoped')
     return {
       code: 'kind-not-namespaced',
-      message: `The ${what} of the template does not belong to a namespace.`,
+      message: `The ${what} of the template is cluster-scoped.`,
       detail: error.message,
-      hint: 'A template makes what is in its own namespace; create this one on the cluster, once for all.',
+      hint: 'Templates only create objects in the namespace of the workspace. Create this one on the cluster yourself.',
       fault: 'user',
     };
   if (error.reason === 'NoSuchKind')
@@ -79,28 +85,31 @@ export function describeRejection(error: KubeError, object: KubeObject): Provide
       code: 'kind-unknown',
       message: `The cluster does not know the kind of the ${what}.`,
       detail: error.message,
-      hint: 'Its operator or its definition has to be installed on the cluster first.',
+      hint: 'Install its operator or its CustomResourceDefinition on the cluster first.',
       fault: 'user',
     };
   return {
     code: 'manifest-refused',
-    message: `The cluster refuses the ${what}.`,
+    message: `The cluster rejects the ${what}.`,
     detail: error.message,
-    hint: 'Have the template mended.',
+    hint: 'Ask a template admin to fix the template.',
     fault: 'user',
   };
 }
 
-/** Secrets that the template names on the cluster. Only those that were marked for it may be copied. */
-export async function readSecretCopies(client: KubeClient, names: readonly string[]): Promise<KubeObject[]> {
-  const copies: KubeObject[] = [];
+/** Reads the secrets that the template copies. Only secrets with the label `cde.dev/copy=true` are allowed. */
+export async function readSecretCopies(
+  client: KubeClient,
+  names: readonly string[],
+): Promise<Kube<'Secret'>[]> {
+  const copies: Kube<'Secret'>[] = [];
   for (const each of new Set(names)) {
     const [namespace, name] = each.split('/') as [string, string];
     const secret = await client.get({ apiVersion: 'v1', kind: 'Secret', namespace, name }).catch((error) => {
       if (!(error instanceof KubeError) || error.status !== 403) throw error;
       throw new MoveFailure({
         code: 'secret-not-copied',
-        message: `The server may not read the secret ${each}.`,
+        message: `The server is not allowed to read the secret ${each}.`,
         hint: 'Ask an administrator to allow it: workspaces.copySecrets of the chart, or --copy-secret of the cluster role.',
         fault: 'system',
       });
@@ -109,9 +118,9 @@ export async function readSecretCopies(client: KubeClient, names: readonly strin
       throw new MoveFailure({
         code: 'secret-not-copied',
         message: secret
-          ? `The secret ${each} is not marked to be copied into workspaces.`
+          ? `The secret ${each} is not labelled for copying into workspaces.`
           : `The cluster has no secret ${each}.`,
-        hint: `Make it, and mark it: kubectl label secret -n ${namespace} ${name} ${labels.copy}=true`,
+        hint: `Create it, and label it: kubectl label secret -n ${namespace} ${name} ${labels.copy}=true`,
         fault: 'user',
       });
     copies.push(secret);
@@ -131,7 +140,7 @@ export const refsOf = (objects: readonly KubeObject[]): KubeRef[] =>
       ...(namespace && { namespace }),
     }));
 
-/** Removes what `before` names and `now` does not. Volumes stay: what is on them nothing brings back. */
+/** Removes the objects in `before` that are not in `now`, except volume claims, as their data would be lost. */
 export async function prune(
   client: KubeClient,
   before: readonly KubeRef[],
@@ -141,14 +150,14 @@ export async function prune(
   const wanted = new Set(now.map(key));
   for (const ref of before) {
     if (wanted.has(key(ref))) continue;
-    // But for a cache, which only saves time.
+    // The builder's cache can be rebuilt.
     if (ref.kind === 'PersistentVolumeClaim' && ref.name !== 'builder-cache') {
-      context.log(`the volume claim ${ref.name} is not in the template any more; it is kept`, 'warn');
+      context.log(`the volume claim ${ref.name} is no longer in the template; it is kept`, 'warn');
       continue;
     }
     try {
       if (await client.remove(ref))
-        context.log(`removed the ${ref.kind} ${ref.name}: the template names it no more`);
+        context.log(`removed the ${ref.kind} ${ref.name}: it is no longer in the template`);
     } catch (error) {
       if (error instanceof KubeError && error.reason === 'NoSuchKind') continue;
       throw error;

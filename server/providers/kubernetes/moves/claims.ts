@@ -1,91 +1,90 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { StepContext, WorkspaceSpec } from '../../provider.ts';
 import { parseQuantity } from '../../quantity.ts';
-import type { KubeObject } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import type { Kube } from '../api/models.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { applyOne } from './apply.ts';
 import { type HomeVolume, volumeOfClaim } from './homes.ts';
 
+type Claim = Kube<'PersistentVolumeClaim'>;
+
 /**
- * A claim that never got a volume holds nothing, and its class cannot be changed: it takes another claim. One
- * that was left to the default class may wait for what is now to be left to it too: that is not told apart.
+ * Whether a claim that was never bound has another storage class than the template. The class cannot be changed, but
+ * such a claim has no data and can be replaced. One with the default class always counts as different, because the
+ * API server has filled in a name.
  */
-export function hasOtherStorageClass(claim: KubeObject, section: KubernetesSection): boolean {
-  const { volumeName, storageClassName } = claim.spec as { volumeName?: string; storageClassName?: string };
-  const { phase } = (claim.status ?? {}) as { phase?: string };
-  return phase === 'Pending' && !volumeName && storageClassName !== section.storageClass;
+export function hasOtherStorageClass({ spec, status }: Claim, section: KubernetesSection): boolean {
+  return status?.phase === 'Pending' && !spec?.volumeName && spec?.storageClassName !== section.storageClass;
 }
 
-/** A bound claim cannot change its volume, nor shrink. */
-export function homeVolumeOf(claim: KubeObject): HomeVolume {
-  const spec = claim.spec as {
-    volumeName: string;
-    storageClassName?: string;
-    resources?: { requests?: { storage?: string } };
-  };
-  return {
-    name: spec.volumeName,
-    size: spec.resources?.requests?.storage ?? '1Gi',
-    storageClass: spec.storageClassName ?? '',
-  };
-}
+/** The volume of a bound claim, which can neither change its volume nor shrink. */
+export const homeVolumeOf = ({ spec }: Claim): HomeVolume => ({
+  name: spec!.volumeName!,
+  size: requestedSize({ spec }) ?? '1Gi',
+  storageClass: spec!.storageClassName ?? '',
+});
 
-/** Applies the home's claim, larger if the template now wants it so and the storage can. */
-export async function applyHome(
+const requestedSize = ({ spec }: Pick<Claim, 'spec'>) => spec?.resources?.requests?.storage;
+const bytesOf = (size: string | undefined) => (size === undefined ? 0 : (parseQuantity(size) ?? 0));
+
+const withSize = (claim: Claim, storage: string): Claim => ({
+  ...claim,
+  spec: { ...claim.spec, resources: { requests: { storage } } },
+});
+
+/** Applies a claim with a larger size; null if its storage cannot grow, which is logged. */
+async function applyLarger(
   connection: Connection,
-  object: KubeObject,
-  spec: WorkspaceSpec,
-  claim: KubeObject | null,
+  claim: Claim,
+  size: { from: string; to: string },
+  what: string,
   context: StepContext,
-): Promise<KubeObject> {
-  const wanted = spec.template.home.size;
-  const bound = claim && volumeOfClaim(claim) ? homeVolumeOf(claim).size : null;
-  if (wanted && bound && (parseQuantity(wanted) ?? 0) > (parseQuantity(bound) ?? 0))
-    try {
-      return await applyOne(connection, {
-        ...object,
-        spec: { ...(object.spec as object), resources: { requests: { storage: wanted } } },
-      });
-    } catch (error) {
-      if (!(error instanceof MoveFailure) || error.error.code === 'field-conflict') throw error;
-      context.log(`the home stays at ${bound}: ${error.error.detail ?? error.message}`, 'warn');
-    }
-  return applyOne(connection, object);
-}
-
-/** Applies the cache's claim: of one that is there the class stays, and the size where it cannot grow. */
-export async function applyCache(
-  connection: Connection,
-  object: KubeObject,
-  claim: KubeObject | null,
-  context: StepContext,
-): Promise<KubeObject> {
-  if (!claim) return applyOne(connection, object);
-  const there = claim.spec as {
-    storageClassName?: string;
-    resources?: { requests?: { storage?: string } };
-  };
-  const wanted = object.spec as { resources: { requests: { storage: string } } };
-  const bound = there.resources?.requests?.storage ?? wanted.resources.requests.storage;
-  const kept: KubeObject = {
-    ...object,
-    spec: {
-      ...wanted,
-      resources: { requests: { storage: bound } },
-      ...(there.storageClassName !== undefined && { storageClassName: there.storageClassName }),
-    },
-  };
-  if ((parseQuantity(wanted.resources.requests.storage) ?? 0) <= (parseQuantity(bound) ?? 0))
-    return applyOne(connection, kept);
+): Promise<Claim | null> {
   try {
-    return await applyOne(connection, {
-      ...kept,
-      spec: { ...(kept.spec as object), resources: wanted.resources },
-    });
+    return await applyOne(connection, withSize(claim, size.to));
   } catch (error) {
     if (!(error instanceof MoveFailure) || error.error.code === 'field-conflict') throw error;
-    context.log(`the builder's cache stays at ${bound}: ${error.error.detail ?? error.message}`, 'warn');
-    return applyOne(connection, kept);
+    context.log(`${what} stays at ${size.from}: ${error.error.detail ?? error.message}`, 'warn');
+    return null;
   }
+}
+
+/** Applies the home's claim, and expands it if the template asks for more. */
+export async function applyHome(
+  connection: Connection,
+  claim: Claim,
+  spec: WorkspaceSpec,
+  existing: Claim | null,
+  context: StepContext,
+): Promise<Claim> {
+  const to = spec.template.home.size;
+  const from = existing && volumeOfClaim(existing) ? homeVolumeOf(existing).size : null;
+  const larger =
+    to && from && bytesOf(to) > bytesOf(from)
+      ? await applyLarger(connection, claim, { from, to }, 'the home', context)
+      : null;
+  return larger ?? applyOne(connection, claim);
+}
+
+/** Applies the cache's claim, and expands it if the template asks for more. An existing one keeps its class. */
+export async function applyCache(
+  connection: Connection,
+  claim: Claim,
+  existing: Claim | null,
+  context: StepContext,
+): Promise<Claim> {
+  if (!existing) return applyOne(connection, claim);
+  const to = requestedSize(claim)!;
+  const from = requestedSize(existing) ?? to;
+  const { storageClassName } = existing.spec ?? {};
+  const current = withSize(
+    { ...claim, spec: { ...claim.spec, ...(storageClassName !== undefined && { storageClassName }) } },
+    from,
+  );
+  const larger =
+    bytesOf(to) > bytesOf(from)
+      ? await applyLarger(connection, current, { from, to }, "the builder's cache", context)
+      : null;
+  return larger ?? applyOne(connection, current);
 }

@@ -1,17 +1,18 @@
 import type { Logger } from '../../../log.ts';
 import type { WorkspaceSpec } from '../../provider.ts';
-import { KubeError, type KubeObject } from '../api/client.ts';
+import { KubeError } from '../api/client.ts';
 import type { Connection, WatchedKind } from '../api/connections.ts';
+import type { KubeObject } from '../api/models.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { hashOf } from '../objects/hash.ts';
 import { namespaceObject, ownLabels, quotaObject } from '../objects/namespace.ts';
 import { applyOne, NamespaceTerminating } from './apply.ts';
 import type { State } from './state.ts';
 
-/** Somebody else may put the same thing back each time; we do not race with them. */
+/** Minimum time between repairs of one namespace, so that we do not race another controller. */
 const minPauseMs = 10_000;
 
-/** What bounds a namespace beside its quota and labels: by kind, where it is and what it is in words. */
+/** The objects that bound a namespace besides its quota and labels, by kind. */
 export const guards: ReadonlyMap<string, { apiVersion: string; name: string; what: string }> = new Map([
   ['ServiceAccount', { apiVersion: 'v1', name: 'developer', what: 'service account' }],
   [
@@ -22,20 +23,25 @@ export const guards: ReadonlyMap<string, { apiVersion: string; name: string; wha
   ['NetworkPolicy', { apiVersion: 'networking.k8s.io/v1', name: 'cde', what: 'network policy' }],
 ]);
 
-/** What of a guard is compared, and put back: all but its metadata. */
-export function contentOf({ apiVersion: _v, kind: _k, metadata: _m, ...content }: KubeObject): object {
+/** The part of a guard that is compared and restored: everything but its metadata. */
+export function contentOf<T extends Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>>({
+  apiVersion: _v,
+  kind: _k,
+  metadata: _m,
+  ...content
+}: T): Omit<T, 'apiVersion' | 'kind' | 'metadata'> {
   return content;
 }
 
 /**
- * Puts back what somebody has edited in a running workspace and what needs no build: its quota, the labels of its
- * namespace, what bounds it. Compares with what the watches know, so that it costs no call while all is well.
+ * Repairs drift in a running workspace that needs no build: edits of its quota, of the labels of its namespace, and of
+ * the guards. Compares with the watches' view, so that it costs no call while there is no drift.
  */
 export function makeDriftRepair(options: { installation: string; log: Logger; now: () => Date }) {
   const { installation, log, now } = options;
   const repairedAt = new Map<string, number>();
 
-  /** Returns what stays amiss, in a sentence. */
+  /** Returns the drift that remains, in one sentence; null if there is none. */
   return async function repair(
     connection: Connection,
     spec: WorkspaceSpec,
@@ -53,7 +59,7 @@ export function makeDriftRepair(options: { installation: string; log: Logger; no
       repairedAt.delete(key);
       return null;
     }
-    const note = `Somebody changed of the namespace ${namespace}: ${drifts.map(({ what }) => what).join(', ')}.`;
+    const note = `Changed outside of cde in the namespace ${namespace}: ${drifts.map(({ what }) => what).join(', ')}.`;
     if (now().getTime() - (repairedAt.get(key) ?? 0) < minPauseMs) return note;
     repairedAt.set(key, now().getTime());
     const failures: string[] = [];
@@ -63,7 +69,7 @@ export function makeDriftRepair(options: { installation: string; log: Logger; no
     });
     for (const { what, restore } of drifts)
       try {
-        // All of it is ours alone, so it is taken back whoever wrote it.
+        // These fields are ours alone, so we overwrite any other manager.
         await restore();
       } catch (error) {
         if (
@@ -74,17 +80,17 @@ export function makeDriftRepair(options: { installation: string; log: Logger; no
           )
         )
           throw error;
-        log.warn({ err: error, namespace, what }, 'what somebody edited could not be put back');
-        failures.push(`${what} could not be put back: ${error.message}`);
+        log.warn({ err: error, namespace, what }, 'failed to repair drift');
+        failures.push(`${what} could not be restored: ${error.message}`);
       }
     if (failures.length > 0) return `${note} ${failures.join('; ')}`;
-    log.info({ workspace: spec.workspaceId, namespace }, `${note} It was put back.`);
+    log.info({ workspace: spec.workspaceId, namespace }, `${note} It was restored.`);
     return null;
   };
 }
 
 interface Drift {
-  /** In words: `its quota`. */
+  /** Such as `its quota`. */
   what: string;
   restore(): Promise<void>;
 }
@@ -92,10 +98,10 @@ interface Drift {
 function namespaceDrift(
   { view, client }: Connection,
   spec: WorkspaceSpec,
-  place: { namespace: string; installation: string; server: string | undefined },
+  target: { namespace: string; installation: string; server: string | undefined },
 ): Drift | null {
-  const { namespace } = place;
-  const wanted = namespaceObject(spec, place).metadata.labels!;
+  const { namespace } = target;
+  const wanted = namespaceObject(spec, target).metadata.labels!;
   const has = view.get('Namespace', '', namespace)?.metadata.labels ?? {};
   const drifted = Object.keys(wanted).filter((key) => has[key] !== wanted[key]);
   if (drifted.length === 0) return null;
@@ -128,8 +134,8 @@ function quotaDrift(
     what: 'its quota',
     async restore() {
       if (!quota) return void (await applyOne(connection, wanted));
-      const { hard } = wanted.spec as { hard: Record<string, string> };
-      const extra = Object.keys((quota.spec as { hard?: object }).hard ?? {}).filter((key) => !(key in hard));
+      const { hard = {} } = wanted.spec ?? {};
+      const extra = Object.keys(quota.spec?.hard ?? {}).filter((key) => !(key in hard));
       view.upsert(
         await client.patch(
           { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
@@ -150,7 +156,7 @@ function guardDrifts(
   return Object.entries(state.guards ?? {}).flatMap(([kind, content]) => {
     const { apiVersion, name, what } = guards.get(kind)!;
     const there = view.get(kind as WatchedKind, namespace, name);
-    // The cluster itself writes into service accounts; that there is one is what counts.
+    // Clusters write into service accounts; only a missing one is drift.
     if (there && (kind === 'ServiceAccount' || hashOf(contentOf(there)) === hashOf(content))) return [];
     return {
       what: `its ${what}`,
@@ -158,7 +164,7 @@ function guardDrifts(
         const metadata = { name, namespace, labels: ownLabels(spec, installation) };
         const apply = () => client.apply({ ...content, apiVersion, kind, metadata }, { force: true });
         const again = async (error: unknown) => {
-          // The role of a binding cannot be changed: only another binding has another.
+          // The role of a binding is immutable: it has to be created again.
           if (!(error instanceof KubeError) || error.status !== 422 || kind !== 'RoleBinding') throw error;
           await client.remove({ apiVersion, kind, namespace, name });
           return apply();

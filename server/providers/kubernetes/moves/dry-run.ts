@@ -1,28 +1,29 @@
 import { randomUUID } from 'node:crypto';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { ProviderError, WorkspaceSpec } from '../../provider.ts';
-import { KubeError, type KubeObject } from '../api/client.ts';
+import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import { isKind, type KubeObject } from '../api/models.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { namespaceObject, renderNamespace } from '../objects/namespace.ts';
 import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
 import { describeRejection, readSecretCopies } from './apply.ts';
 import { secretsToCopy } from './apply-template.ts';
 
-/** Every cluster has it; of what is tried there nothing stays. */
+/** Exists on every cluster; a dry run leaves nothing in it. */
 const anyNamespace = 'default';
 
 /**
- * What a cluster says against the objects of a rendered template: each is applied as a dry run, so nothing is made. With
- * the smaller role, which has no rights in namespaces of others, an empty namespace is made for it and deleted again.
- * What shows only in a running namespace (Pod Security of a Deployment's pods, a quota that is used up) is not seen.
- * Rejects with KubeError (`away`) when the cluster does not answer.
+ * Applies each object of a rendered template as a dry run, and returns what the cluster rejects. With the smaller role,
+ * which has no rights in other namespaces, it creates an empty namespace for this and deletes it. It cannot detect what
+ * shows only at run time, such as Pod Security of a Deployment's pods or an exhausted quota.
+ * @throws KubeError (`unreachable`)
  */
 export async function dryRunTemplate(connection: Connection, spec: WorkspaceSpec): Promise<ProviderError[]> {
   const { client, view, grants, installation } = connection;
   const section = spec.template.kubernetes as KubernetesSection;
   const rejections: ProviderError[] = [];
-  const note = (error: unknown, object?: KubeObject) => {
+  const note = (error: unknown, object?: Pick<KubeObject, 'kind' | 'metadata'>) => {
     if (error instanceof MoveFailure) return void rejections.push(error.error);
     if (!(error instanceof KubeError) || error.unreachable || !object) throw error;
     rejections.push(describeRejection(error, object));
@@ -31,7 +32,7 @@ export async function dryRunTemplate(connection: Connection, spec: WorkspaceSpec
     note(error);
     return [];
   });
-  // What stands there under the same name has nothing to do with it.
+  // Existing objects of the same name must not matter.
   const suffix = randomUUID().slice(0, 8);
   const server = (await grants.identity())?.label;
   const own = server !== undefined;
@@ -66,11 +67,7 @@ export async function dryRunTemplate(connection: Connection, spec: WorkspaceSpec
   return rejections;
 }
 
-interface ClaimSpec {
-  storageClassName?: string;
-}
-
-/** Storage classes that the claims of a template name and the cluster does not have: the API takes such claims, and they wait. */
+/** Storage classes that the template names and the cluster lacks. The API server accepts such claims; they stay pending. */
 async function missingClasses(
   { client }: Connection,
   spec: WorkspaceSpec,
@@ -84,27 +81,25 @@ async function missingClasses(
   const claims: { what: string; storageClass: string | undefined }[] = [
     { what: 'The home', storageClass: section.storageClass },
   ];
-  for (const { kind, metadata, spec: of } of (spec.template.manifests ?? []) as KubeObject[]) {
-    const { storageClassName, volumeClaimTemplates = [] } = (of ?? {}) as ClaimSpec & {
-      volumeClaimTemplates?: { spec?: ClaimSpec }[];
-    };
-    const what = `The ${kind} ${metadata.name}`;
-    if (kind === 'PersistentVolumeClaim') claims.push({ what, storageClass: storageClassName });
-    if (kind === 'StatefulSet')
-      for (const template of volumeClaimTemplates)
+  for (const manifest of (spec.template.manifests ?? []) as KubeObject[]) {
+    const what = `The ${manifest.kind} ${manifest.metadata.name}`;
+    if (isKind(manifest, 'PersistentVolumeClaim'))
+      claims.push({ what, storageClass: manifest.spec?.storageClassName });
+    if (isKind(manifest, 'StatefulSet'))
+      for (const template of manifest.spec?.volumeClaimTemplates ?? [])
         claims.push({ what, storageClass: template.spec?.storageClassName });
   }
   for (const service of section.services)
     if (service.storage) claims.push({ what: `The service ${service.name}`, storageClass: undefined });
   return claims.flatMap(({ what, storageClass }): ProviderError[] => {
-    // '' asks for a volume that is there already.
+    // '' selects an existing volume.
     if (storageClass === '' || (storageClass === undefined ? hasDefault : names.has(storageClass))) return [];
     return [
       {
         code: 'storage-class-missing',
         message:
           storageClass === undefined
-            ? `${what} names no StorageClass, and the cluster has no default one.`
+            ? `${what} names no StorageClass, and the cluster has no default.`
             : `${what} names the StorageClass ${storageClass}, which the cluster does not have.`,
         hint: names.size > 0 ? `It has ${[...names].sort().join(', ')}.` : 'It has none at all.',
         fault: 'user',

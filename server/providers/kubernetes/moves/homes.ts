@@ -1,39 +1,44 @@
 import type { PurgeResult } from '../../provider.ts';
-import { type KubeClient, KubeError, type KubeObject, type KubeRef } from '../api/client.ts';
+import { type KubeClient, KubeError, type KubeRef } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import type { Kube, KubeObject } from '../api/models.ts';
 import { annotations, labels, labelValue } from '../api/names.ts';
 
-/** A home's volume, as the provider remembers it. */
+/** A home's volume. */
 export interface HomeVolume {
   name: string;
   size: string;
   storageClass: string;
 }
 
-/** Whose a home is; its volume says so, should all else be lost. */
+/** The workspace of a home. Its volume carries this in labels, so that it survives the loss of the database. */
 export interface HomeOwner {
   installation: string;
   workspaceId: string;
   owner: string;
   name: string;
-  /** Of a server with the smaller role, its label. */
+  /** The label of a server with the smaller role. */
   server?: string | undefined;
 }
 
-const volumeRef = (name: string): KubeRef => ({ apiVersion: 'v1', kind: 'PersistentVolume', name });
+const volumeRef = (name: string): KubeRef<'PersistentVolume'> => ({
+  apiVersion: 'v1',
+  kind: 'PersistentVolume',
+  name,
+});
 
-function readVolume(volume: KubeObject): HomeVolume {
-  const spec = volume.spec as { capacity?: { storage?: string }; storageClassName?: string };
-  return {
-    name: volume.metadata.name,
-    size: spec.capacity?.storage ?? '1Gi',
-    storageClass: spec.storageClassName ?? '',
-  };
-}
-const phaseOf = (object: KubeObject) => ((object.status ?? {}) as { phase?: string }).phase;
+const readVolume = ({ metadata, spec }: Kube<'PersistentVolume'>): HomeVolume => ({
+  name: metadata.name,
+  size: spec?.capacity?.storage ?? '1Gi',
+  storageClass: spec?.storageClassName ?? '',
+});
 
-/** Null: there is none. */
-async function patchVolume(client: KubeClient, name: string, patch: object): Promise<KubeObject | null> {
+/** Null when it does not exist. */
+async function patchVolume(
+  client: KubeClient,
+  name: string,
+  patch: object,
+): Promise<Kube<'PersistentVolume'> | null> {
   try {
     return await client.patch(volumeRef(name), patch);
   } catch (error) {
@@ -42,13 +47,11 @@ async function patchVolume(client: KubeClient, name: string, patch: object): Pro
   }
 }
 
-/** The volume that the claim of the home is bound to; null while it is bound to none. */
-export function volumeOfClaim(claim: KubeObject | null): string | null {
-  const { volumeName } = (claim?.spec ?? {}) as { volumeName?: string };
-  return claim && phaseOf(claim) === 'Bound' && volumeName ? volumeName : null;
-}
+/** The volume that a claim is bound to; null while it is unbound. */
+export const volumeOfClaim = (claim: Kube<'PersistentVolumeClaim'> | null): string | null =>
+  (claim?.status?.phase === 'Bound' && claim.spec?.volumeName) || null;
 
-/** The labels of what a home is made of. */
+/** The labels of a home's volume and of its snapshots. */
 export const homeLabels = (of: HomeOwner, use: 'used' | 'kept'): Record<string, string> => ({
   [labels.installation]: of.installation,
   [labels.workspace]: of.workspaceId,
@@ -58,7 +61,7 @@ export const homeLabels = (of: HomeOwner, use: 'used' | 'kept'): Record<string, 
   ...(of.server && { [labels.server]: of.server }),
 });
 
-/** From now on the volume outlives its claim and its namespace, whoever deletes them. */
+/** Makes the volume outlive its claim and its namespace. */
 export async function protectHome(
   { client, grants }: Pick<Connection, 'client' | 'grants'>,
   name: string,
@@ -73,8 +76,7 @@ export async function protectHome(
 }
 
 /**
- * Makes a volume that has no claim any more free for a new one of `namespace`. Null: it is gone, or its storage
- * is on its way out.
+ * Makes a volume without a claim available to a new claim in `namespace`. Null when it is gone or being deleted.
  */
 export async function releaseHome(
   client: KubeClient,
@@ -84,15 +86,15 @@ export async function releaseHome(
   const volume = await client.get(volumeRef(name));
   if (!volume || volume.metadata.deletionTimestamp || volume.metadata.labels?.[labels.home] === 'given-up')
     return null;
-  const claim = (volume.spec as { claimRef?: { namespace: string; name: string; uid?: string } }).claimRef;
-  const isBound = phaseOf(volume) === 'Bound';
+  const claim = volume.spec?.claimRef;
+  const isBound = volume.status?.phase === 'Bound';
   if (claim && isBound && claim.namespace !== namespace) return 'in-use';
   const isFree = claim?.namespace === namespace && claim.name === 'home' && claim.uid === undefined;
   if (claim && !isBound && !isFree)
     await client.patch(volumeRef(name), {
       spec: {
         persistentVolumeReclaimPolicy: 'Retain',
-        // Only this claim may have it: between two writes nobody else's can be bound.
+        // Reserved for this claim, so that no other can be bound between two writes.
         claimRef: {
           apiVersion: 'v1',
           kind: 'PersistentVolumeClaim',
@@ -107,8 +109,8 @@ export async function releaseHome(
 }
 
 /**
- * Its workspace goes, the home stays until `purgeKept` finds it too old. `of` null: whose it is stays as it is.
- * Returns its size; null: there was none.
+ * Retains the home of a deleted workspace until `purgeRetainedHomes` finds it expired. With `of` null, its labels keep
+ * naming the workspace they named. Returns the size; null when there was no volume.
  */
 export async function retainHome(
   client: KubeClient,
@@ -116,7 +118,7 @@ export async function retainHome(
   of: Omit<HomeOwner, 'owner' | 'name'> | null,
   now: Date,
 ): Promise<string | null> {
-  const kept = await patchVolume(client, name, {
+  const volume = await patchVolume(client, name, {
     metadata: {
       labels: {
         ...(of && { [labels.installation]: of.installation, [labels.workspace]: of.workspaceId }),
@@ -126,17 +128,17 @@ export async function retainHome(
     },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
-  return kept && readVolume(kept).size;
+  return volume && readVolume(volume).size;
 }
 
-/** Its storage goes with its claim; when the claim is gone already, at once. */
+/** Has the storage deleted together with its claim, or at once if the claim is gone. */
 export async function discardHome(client: KubeClient, name: string): Promise<void> {
   const volume = await patchVolume(client, name, {
     metadata: { labels: { [labels.home]: 'given-up' } },
     spec: { persistentVolumeReclaimPolicy: 'Delete' },
   });
-  // Made free for a claim that never came, it is released by none either.
-  if (volume && phaseOf(volume) === 'Available') await client.remove(volumeRef(name));
+  // Reserved for a claim that was never created: no claim will release it.
+  if (volume?.status?.phase === 'Available') await client.remove(volumeRef(name));
 }
 
 /** Deletes the selected retained homes. One that is still bound to a claim makes the result incomplete. */
@@ -155,7 +157,7 @@ export async function purgeRetainedHomes(
   let incomplete = false;
   for (const volume of volumes) {
     if (!isExpired(volume, before, options)) continue;
-    if (phaseOf(volume) === 'Bound') {
+    if (volume.status?.phase === 'Bound') {
       incomplete = true;
       continue;
     }
@@ -165,15 +167,15 @@ export async function purgeRetainedHomes(
   return { purged, incomplete };
 }
 
-/** Whether what is kept was kept since before `before`, and nobody is about to take it over. */
+/** Whether a home or a snapshot was retained before `before`, and no workspace is about to restore it. */
 export function isExpired(
-  { metadata }: KubeObject,
+  { metadata }: Pick<KubeObject, 'metadata'>,
   before: Date,
   options: { except?: ReadonlySet<string>; only?: string },
 ): boolean {
   const workspaceId = metadata.labels?.[labels.workspace] ?? '';
   if (options.only !== undefined && options.only !== workspaceId) return false;
-  // One without a date is nobody's to judge.
+  // Without a date it is never expired, as NaN compares false.
   const keptAt = Date.parse(metadata.annotations?.[annotations.keptAt] ?? '');
   return keptAt <= before.getTime() && !options.except?.has(workspaceId);
 }

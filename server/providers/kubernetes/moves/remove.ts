@@ -1,17 +1,18 @@
 import type { Removed, StepContext, StepResult } from '../../provider.ts';
-import type { KubeClient, KubeObject } from '../api/client.ts';
+import type { KubeClient } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import type { KubeObject } from '../api/models.ts';
 import { labels } from '../api/names.ts';
 import { describeStuckNamespace } from '../reasons/namespaces.ts';
 import { discardHome, retainHome, volumeOfClaim } from './homes.ts';
 import { takeSnapshot } from './snapshots.ts';
 import { type State, writeState } from './state.ts';
 
-/** The watch of namespaces wakes a deletion that waits; this is for what it misses, longer the longer it takes. */
+/** The watch of namespaces triggers a step when one is gone; polling covers what it misses, less often over time. */
 const pollMs = { min: 2_000, max: 30_000 };
 const stuckAfterMs = 30_000;
 
-/** One move toward nothing left but, with `keep`, the home. */
+/** One step toward deleting everything, except the home with `keep`. */
 export async function removeMove(
   { client, view, grants }: Connection,
   workspaceId: string,
@@ -23,18 +24,18 @@ export async function removeMove(
   const namespace = before.namespace!;
   let state: State = { ...before };
   const volume = state.homeVolume ?? volumeOfClaim(view.get('PersistentVolumeClaim', namespace, 'home'));
-  // Before anything else, and again should the developer have changed their mind since an attempt that failed.
+  // First of all, and again if a retried deletion has a different choice.
   if (volume && state.homeDisposition !== home) {
     state = await disposeOfHome(client, volume, workspaceId, state, home, context, { installation, now });
   }
 
-  const ref = { apiVersion: 'v1', kind: 'Namespace', name: namespace };
-  // One that ends is seen to its end by the watch: many that end at once are not asked for one by one.
+  const ref = { apiVersion: 'v1', kind: 'Namespace', name: namespace } as const;
+  // The watch follows a terminating namespace: a call per workspace adds up when many are deleted at once.
   const seen = view.get('Namespace', '', namespace);
   const there = seen?.metadata.deletionTimestamp ? seen : await client.get(ref);
   const isOurs = there?.metadata.labels?.[labels.workspace] === workspaceId;
   if (there && !isOurs)
-    context.log(`the namespace ${namespace} belongs to somebody else by now; it is left alone`, 'warn');
+    context.log(`the namespace ${namespace} is no longer this workspace's; it is not deleted`, 'warn');
   if (there && isOurs) {
     const { uid, deletionTimestamp } = there.metadata;
     if (!deletionTimestamp && volume && state.homeRetained) {
@@ -46,10 +47,9 @@ export async function removeMove(
       if (!done) return again(state);
     }
     if (!deletionTimestamp) await client.remove(ref, { ...(uid && { uid }) });
-    // What is in it takes its time to end; what has not by then is worth a word.
     const waited = now.getTime() - Date.parse(deletionTimestamp ?? now.toISOString());
     const why = waited > stuckAfterMs ? describeStuckNamespace(there) : '';
-    const text = `The namespace ${namespace} does not end yet${why}.`;
+    const text = `The namespace ${namespace} is still terminating${why}.`;
     if (why && state.lastReason !== text) context.log(text, 'warn');
     return again(
       { ...state, ...(why && { lastReason: text }) },
@@ -60,7 +60,7 @@ export async function removeMove(
   const { homeVolume, cluster, snapshot } = state;
   return {
     kind: 'done',
-    // What a restore needs, and a deletion that is asked for again.
+    // What a restore or a repeated deletion needs.
     state: writeState({
       ...(cluster && { cluster }),
       namespace,
@@ -83,16 +83,19 @@ async function disposeOfHome(
   context: StepContext,
   { installation, now }: { installation: string; now: Date },
 ): Promise<State> {
-  // Should the deletion be given up, the next start makes the volume this workspace's again.
+  // If the deletion is abandoned, the next start labels the volume as this workspace's again.
   const { protectedVolume: _, ...rest } = before;
   const state: State = { ...rest, homeVolume: volume, homeDisposition: home, homeRetained: false };
-  // It never came to be ours: it goes back to whom it was of.
+  // The restore did not finish: the home still belongs to the deleted workspace.
   if (before.restoring) await retainHome(client, volume, null, now);
   else if (home === 'discard') await discardHome(client, volume);
   else {
     const size = await retainHome(client, volume, { installation, workspaceId }, now);
     if (size !== null) return { ...state, homeRetained: true, homeSize: size };
-    context.log(`the volume of the home (${volume}) is gone from the cluster; nothing is kept`, 'warn');
+    context.log(
+      `the volume of the home (${volume}) no longer exists on the cluster; nothing is kept`,
+      'warn',
+    );
   }
   return state;
 }
@@ -104,7 +107,7 @@ const again = (state: State, afterMs = 0, message?: string): StepResult<never> =
   retryAfterMs: Math.min(Math.max(afterMs, pollMs.min), pollMs.max),
 });
 
-const namesOf = ({ metadata }: KubeObject) => ({
+const namesOf = ({ metadata }: Pick<KubeObject, 'metadata'>) => ({
   owner: metadata.labels?.[labels.owner],
   name: metadata.labels?.[labels.name],
 });

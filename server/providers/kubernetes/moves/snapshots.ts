@@ -1,20 +1,21 @@
 import type { StepContext } from '../../provider.ts';
-import { type KubeClient, KubeError, type KubeObject } from '../api/client.ts';
+import { type KubeClient, KubeError } from '../api/client.ts';
+import { apiVersions, type KubeObject } from '../api/models.ts';
 import { annotations, labels } from '../api/names.ts';
 import { type HomeOwner, homeLabels, isExpired } from './homes.ts';
 import type { State } from './state.ts';
 
-/** Of the CSI snapshot controller; many clusters have none. */
-const apiVersion = 'snapshot.storage.k8s.io/v1';
+/** From the CSI snapshot controller, which many clusters do not have. */
+const apiVersion = apiVersions.VolumeSnapshot;
 const contentKind = 'VolumeSnapshotContent';
-/** A deletion does not wait longer: the volume itself is kept, the snapshot is a second net. */
+/** A deletion waits no longer: the volume itself is retained, and the snapshot is only an extra. */
 const maxWaitMs = 2 * 60_000;
 
 type Snapshot = NonNullable<State['snapshot']>;
 
 /**
- * One step toward a snapshot of the home that outlives its namespace. `done` without `content`: the cluster has no
- * snapshots for this volume, or it could not be made, which the log tells.
+ * One step toward a snapshot of the home that outlives its namespace. `done` without `content`: the cluster cannot
+ * snapshot this volume, or taking it failed, which is logged.
  */
 export async function takeSnapshot(
   client: KubeClient,
@@ -42,7 +43,7 @@ async function createSnapshot(
 ): Promise<{ done: boolean; snapshot?: Snapshot }> {
   if (!(await client.serves(apiVersion, 'VolumeSnapshot'))) return { done: true };
   const volume = await client.get({ apiVersion: 'v1', kind: 'PersistentVolume', name: of.volume });
-  const driver = (volume?.spec as { csi?: { driver?: string } } | undefined)?.csi?.driver;
+  const driver = volume?.spec?.csi?.driver;
   if (!driver) return { done: true };
   const fitting = (await client.list({ apiVersion, kind: 'VolumeSnapshotClass' })).filter(
     (each) => each.driver === driver,
@@ -62,7 +63,7 @@ async function createSnapshot(
   return { done: false, snapshot: { name: 'home', since: now.toISOString() } };
 }
 
-const isDefault = ({ metadata }: KubeObject) =>
+const isDefault = ({ metadata }: Pick<KubeObject, 'metadata'>) =>
   metadata.annotations?.['snapshot.storage.kubernetes.io/is-default-class'] === 'true';
 
 async function waitForSnapshot(
@@ -79,14 +80,9 @@ async function waitForSnapshot(
     namespace: of.namespace,
     name: before.name,
   });
-  const status = (found?.status ?? {}) as {
-    readyToUse?: boolean;
-    boundVolumeSnapshotContentName?: string;
-    error?: { message?: string };
-  };
-  const content = status.boundVolumeSnapshotContentName;
-  if (content && status.readyToUse) {
-    // Its class may say that the snapshot goes with its object, and that goes with the namespace.
+  const content = found?.status?.boundVolumeSnapshotContentName;
+  if (content && found?.status?.readyToUse) {
+    // The class may delete the snapshot with its object, which is deleted with the namespace.
     await client.patch(
       { apiVersion, kind: contentKind, name: content },
       {
@@ -102,12 +98,13 @@ async function waitForSnapshot(
   }
   const waited = now.getTime() - Date.parse(before.since);
   if (found && waited < maxWaitMs) return { done: false, snapshot: before };
-  const why = status.error?.message ?? (found ? 'it is not ready after 2 minutes' : 'somebody deleted it');
+  const why =
+    found?.status?.error?.message ?? (found ? 'it was not ready within 2 minutes' : 'it was deleted');
   context.log(`no snapshot of the home: ${why}. The volume itself is kept.`, 'warn');
   return { done: true, snapshot: before };
 }
 
-/** Deletes snapshots of homes that were kept since before `before`. */
+/** Deletes snapshots of homes that were retained before `before`. */
 export async function purgeSnapshots(
   client: KubeClient,
   installation: string,

@@ -1,8 +1,9 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
 import { parseDuration } from '../../quantity.ts';
-import { KubeError, type KubeObject } from '../api/client.ts';
+import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import { containerStatus, type Kube } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { homeOf } from '../objects/pod.ts';
@@ -15,31 +16,18 @@ import { protectHome, volumeOfClaim } from './homes.ts';
 import { type State, writeState } from './state.ts';
 import { forceDelete } from './workloads.ts';
 
-/** The watches wake a build that waits; this is for what they miss, longer the longer it takes. */
+/** The watches trigger the next step; polling covers what they miss, less often over time. */
 const pollMs = 5_000;
 const maxPollMs = 30_000;
-/** A start that has not got on by then will not. */
+/** A start fails after this long. */
 const maxStartMs = 10 * 60_000;
-/** But for one whose pod has its node and of which nothing is wrong: large images take their time. */
+/** Unless the pod is scheduled and has no problem: pulling a large image takes long. */
 const maxPullMs = 30 * 60_000;
 
-/** The workspace goes on without a service that is not ready so long after its own pod runs. */
+/** After this long the workspace starts without services that are not ready. */
 const maxServiceWaitMs = 2 * 60_000;
 
-interface ContainerStatus {
-  name: string;
-  restartCount?: number;
-  state?: { running?: object; waiting?: { reason?: string } };
-}
-
-const containerOf = (pod: KubeObject, container: string): ContainerStatus | undefined =>
-  ((pod.status ?? {}) as { containerStatuses?: ContainerStatus[] }).containerStatuses?.find(
-    ({ name }) => name === container,
-  );
-export const workspaceContainer = (pod: KubeObject): ContainerStatus | undefined =>
-  containerOf(pod, 'workspace');
-
-/** One move toward the pod of `launch.buildId` running. */
+/** One step toward the pod of `launch.buildId` running. */
 export async function startMove(
   connection: Connection,
   spec: WorkspaceSpec,
@@ -50,12 +38,12 @@ export async function startMove(
 ): Promise<StepResult<Started>> {
   const cluster = connection.record.name;
   let state: State = { ...before, cluster, home: homeOf(spec.owner) };
-  // A deletion or a stop that was given up has begun things that end here.
+  // Left over from an abandoned deletion or stop.
   for (const key of ['homeDisposition', 'homeRetained', 'snapshot', 'stoppingSince'] as const)
     delete state[key];
   try {
     if (!state.namespace) {
-      // Written down before anything is made in it: what a killed server began is found again.
+      // Recorded before anything is created in it, so that another replica finds what a killed one began.
       state.namespace = await chooseNamespace(connection, spec);
       return {
         kind: 'pending',
@@ -88,7 +76,7 @@ export async function startMove(
   }
 }
 
-/** Looks how far the pod is, and says what keeps it. */
+/** Checks the progress of the pod, and explains what blocks it. */
 async function checkPod(
   connection: Connection,
   spec: WorkspaceSpec,
@@ -104,7 +92,7 @@ async function checkPod(
   const statefulSet = view.get('StatefulSet', namespace, 'workspace');
   const there = view.get('Namespace', '', namespace);
   if (!there || there.metadata.deletionTimestamp || !statefulSet) {
-    // Somebody deletes what we have just made: it is made again.
+    // Deleted since it was applied: the next step applies it again.
     const { appliedBuild: _, ...rest } = state;
     return { kind: 'pending', state: writeState(rest), retryAfterMs: pollMs, location: place };
   }
@@ -112,16 +100,16 @@ async function checkPod(
   const volume = volumeOfClaim(claim);
   const found = view.get('Pod', namespace, 'workspace-0');
   const pod = found?.metadata.annotations?.[annotations.build] === launch.buildId ? found : null;
-  const status = pod && workspaceContainer(pod);
+  const status = pod && containerStatus(pod, 'workspace');
   const runs = pod !== null && status?.state?.running !== undefined && !pod.metadata.deletionTimestamp;
-  // One that is taken over stays its former workspace's until this one runs: the start may yet be given up.
+  // A restored home stays the deleted workspace's until this one runs, as the start may still fail.
   if (volume && state.protectedVolume !== volume && (runs || !state.restoring)) {
     const { workspaceId, owner, name } = spec;
     await protectHome(connection, volume, { installation: options.installation, workspaceId, owner, name });
     state.homeVolume = volume;
     state.protectedVolume = volume;
   }
-  // The home is safe before anybody works in it.
+  // The home must be protected before anybody works in it.
   if (runs && volume && state.protectedVolume === volume) {
     const waits = await waitForServices(connection, spec, state, context, options.now());
     if (waits) {
@@ -137,13 +125,13 @@ async function checkPod(
     state.podUid = pod.metadata.uid!;
     state.restarts = status!.restartCount ?? 0;
     const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
-    const { nodeName } = pod.spec as { nodeName?: string };
+    const nodeName = pod.spec?.nodeName;
     context.log(`the pod runs on ${nodeName}`);
     return { kind: 'done', state: writeState(rest), location: place };
   }
   const since = new Date(state.appliedAt!);
   delete state.runningSince;
-  // The pod of the build before: a new one is made only when it is gone.
+  // The previous build's pod: the new one is created only when it is gone.
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
   if (old) await forceDelete(connection.client, old, options.now(), context);
   const explained = explain({
@@ -156,7 +144,7 @@ async function checkPod(
     ...(pod && (await readCrashLog(connection, namespace, pod, 'workspace'))),
   });
   const { startTimeout, kernelProfile } = spec.template.kubernetes as KubernetesSection;
-  // The scheduler says that labels are missing; of this one noded says why.
+  // The scheduler only reports a missing label; noded's annotation explains this one.
   const kernel =
     explained?.code === 'no-node-fits' && kernelProfile
       ? await explainKernelProfile(connection.client, kernelProfile).catch(() => null)
@@ -164,7 +152,7 @@ async function checkPod(
   const reason = kernel ? { ...kernel, fatal: false } : explained;
   const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
   const waited = options.now().getTime() - since.getTime();
-  const pulls = !reason && (pod?.spec as { nodeName?: string } | undefined)?.nodeName !== undefined;
+  const pulls = !reason && pod?.spec?.nodeName !== undefined;
   const maxMs = (startTimeout && parseDuration(startTimeout)) || (pulls ? maxPullMs : maxStartMs);
   const late = waited > maxMs;
   if (reason && (reason.fatal || late)) {
@@ -177,8 +165,8 @@ async function checkPod(
       state: writeState(state),
       error: {
         code: 'start-timeout',
-        message: `The pod did not come up within ${Math.round(waited / 60_000)} minutes, and the cluster does not say why.`,
-        hint: `Look at it: kubectl -n ${namespace} describe pod workspace-0`,
+        message: `The pod did not start within ${Math.round(waited / 60_000)} minutes, and the cluster reports no reason.`,
+        hint: `Inspect it: kubectl -n ${namespace} describe pod workspace-0`,
         fault: 'system',
       },
     };
@@ -187,15 +175,15 @@ async function checkPod(
     kind: 'pending',
     state: writeState({ ...state, ...(text && { lastReason: text }) }),
     ...(text && { message: text }),
-    // A thousand pods that wait for nodes must not keep the server busy with looking at them.
+    // A thousand pods waiting for nodes must not keep the server busy.
     retryAfterMs: Math.min(Math.max(Math.round(waited / 4), pollMs), maxPollMs),
     location: place,
   };
 }
 
 /**
- * The services that run beside a workspace that runs itself: what state to wait with, or null when there is nothing
- * to wait for any more. One that cannot start keeps nobody from their home; why, is told.
+ * Waits for the services of a running workspace: the state to wait with, or null when it need not wait. A service that
+ * cannot start is logged, and does not block the workspace.
  */
 async function waitForServices(
   connection: Connection,
@@ -207,32 +195,35 @@ async function waitForServices(
   const namespace = before.namespace!;
   const section = spec.template.kubernetes as KubernetesSection;
   const since = new Date(before.appliedAt!);
-  const lagging = pendingServices(connection.view, namespace, section, since, now);
-  if (lagging.length === 0) return null;
+  const pending = pendingServices(connection.view, namespace, section, since, now);
+  if (pending.length === 0) return null;
   const runsSince = before.runningSince ?? now.toISOString();
   const overdue = now.getTime() - Date.parse(runsSince) > maxServiceWaitMs;
-  const given = overdue || lagging.every(({ reason }) => reason?.fatal);
+  const givesUp = overdue || pending.every(({ reason }) => reason?.fatal);
   const lines: string[] = [];
-  for (const lag of lagging) {
-    lines.push(describePendingService(lag));
-    const { lastLines } = lag.pod ? await readCrashLog(connection, namespace, lag.pod, lag.name) : {};
-    if (lastLines?.trim() && !lag.reason?.detail?.includes(lastLines.trim())) lines.push(lastLines.trim());
+  for (const service of pending) {
+    lines.push(describePendingService(service));
+    const { lastLines } = service.pod
+      ? await readCrashLog(connection, namespace, service.pod, service.name)
+      : {};
+    if (lastLines?.trim() && !service.reason?.detail?.includes(lastLines.trim()))
+      lines.push(lastLines.trim());
   }
   const text = lines.join('\n');
-  if (text !== before.lastReason) context.log(text, lagging.some(({ reason }) => reason) ? 'warn' : 'info');
-  if (!given) return { ...before, runningSince: runsSince, lastReason: text };
-  context.log(`the workspace starts without ${lagging.map(({ name }) => name).join(', ')}`, 'warn');
+  if (text !== before.lastReason) context.log(text, pending.some(({ reason }) => reason) ? 'warn' : 'info');
+  if (!givesUp) return { ...before, runningSince: runsSince, lastReason: text };
+  context.log(`the workspace starts without ${pending.map(({ name }) => name).join(', ')}`, 'warn');
   return null;
 }
 
-/** The last lines of a container that has ended and was started again. */
+/** The last lines of the previous run of a container that was restarted. */
 async function readCrashLog(
   { client }: Connection,
   namespace: string,
-  pod: KubeObject,
+  pod: Kube<'Pod'>,
   container: string,
 ): Promise<{ lastLines?: string }> {
-  if ((containerOf(pod, container)?.restartCount ?? 0) === 0) return {};
+  if ((containerStatus(pod, container)?.restartCount ?? 0) === 0) return {};
   try {
     const lastLines = await client.logs(namespace, pod.metadata.name, {
       container,

@@ -1,16 +1,16 @@
 import type { StepContext, StepResult } from '../../provider.ts';
-import type { KubeObject } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
+import type { Kube } from '../api/models.ts';
 import { type State, writeState } from './state.ts';
 import { closeQuota, deletePods, scaleDown } from './workloads.ts';
 
 const pollMs = 2_000;
-/** While the watch of pods shows that they still end; it wakes us when they have. */
+/** While the watch shows pods terminating; it also triggers a step when they are gone. */
 const terminatingPollMs = 5_000;
-/** What is scaled to nothing ends its pods by then; what does not was not ours to scale, such as an operator's. */
+/** Scaled workloads have ended their pods by then. Pods that remain have another controller, such as an operator's. */
 const scaleDownTimeoutMs = 20_000;
 
-/** One move toward no pod in the namespace. */
+/** One step toward no pods in the namespace. */
 export async function stopMove(
   { client, view }: Connection,
   before: State,
@@ -35,13 +35,13 @@ export async function stopMove(
   const state: State = { ...kept, stoppingSince: stoppingSince ?? now.toISOString() };
   if (!stoppingSince) {
     const found = await scaleDown(client, namespace);
-    // Of an earlier stop, what still is at nothing.
+    // Those that an earlier stop scaled and that are still at zero.
     const isFound = new Set(found.map(({ ref }) => `${ref.kind} ${ref.name}`));
     const earlier = (kept.scaled ?? []).filter(({ ref }) => !isFound.has(`${ref.kind} ${ref.name}`));
     state.scaled = [...earlier, ...found];
   }
   const waited = now.getTime() - Date.parse(state.stoppingSince!);
-  // Many workspaces that stop at once are not asked for one by one, as long as it is too early to do anything.
+  // Until it is time to act, use the watch: a call per workspace adds up when many stop at once.
   if (stoppingSince && waited < scaleDownTimeoutMs && view.list('Pod', namespace).some(isAlive))
     return { kind: 'pending', state: writeState(state), retryAfterMs: terminatingPollMs };
   const { left, alive } = await deletePods(client, namespace, now, context, {
@@ -53,16 +53,15 @@ export async function stopMove(
   }
   if (alive.length > 0 && waited > scaleDownTimeoutMs && !state.quotaClosed) {
     context.log(
-      `Pods of ${alive.join(', ')} do not end with the others. They are deleted, and the namespace takes no new ones until the next start.`,
+      `Pods of ${alive.join(', ')} are still running. They are deleted, and the namespace accepts no new pods until the next start.`,
       'warn',
     );
     await closeQuota(client, namespace);
     state.quotaClosed = true;
   }
   const message =
-    state.quotaClosed && alive.length > 0 ? `Pods of ${alive.join(', ')} have not ended yet.` : '';
+    state.quotaClosed && alive.length > 0 ? `Waiting for pods of ${alive.join(', ')} to terminate.` : '';
   return { kind: 'pending', state: writeState(state), retryAfterMs: pollMs, ...(message && { message }) };
 }
 
-const isAlive = ({ status }: KubeObject) =>
-  !['Succeeded', 'Failed'].includes(((status ?? {}) as { phase?: string }).phase ?? '');
+const isAlive = ({ status }: Kube<'Pod'>) => !['Succeeded', 'Failed'].includes(status?.phase ?? '');

@@ -1,30 +1,32 @@
 import type { StepContext } from '../../provider.ts';
-import { type KubeClient, KubeError, type KubeObject, type KubeRef } from '../api/client.ts';
+import { type KubeClient, KubeError, type KubeRef } from '../api/client.ts';
+import { hasCondition, type Kube, type KubeObject } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import type { ScaledWorkload } from './state.ts';
 
-/** What has a size, and what can be suspended instead. */
 const scalableKinds = [
   { apiVersion: 'apps/v1', kind: 'StatefulSet' },
   { apiVersion: 'apps/v1', kind: 'Deployment' },
   { apiVersion: 'apps/v1', kind: 'ReplicaSet' },
-];
+] as const;
 const suspendableKinds = [
   { apiVersion: 'batch/v1', kind: 'CronJob' },
   { apiVersion: 'batch/v1', kind: 'Job' },
-];
-const scalableKindNames = new Set(scalableKinds.map(({ kind }) => kind));
+] as const;
+const scalableKindNames: ReadonlySet<string> = new Set(scalableKinds.map(({ kind }) => kind));
 
-const ownerOf = (object: KubeObject) =>
+type AnyObject = Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>;
+
+const ownerOf = (object: AnyObject) =>
   object.metadata.ownerReferences?.find(({ controller }) => controller) ?? null;
-const refOf = ({ apiVersion, kind, metadata: { name, namespace } }: KubeObject): KubeRef => ({
+const refOf = ({ apiVersion, kind, metadata: { name, namespace } }: AnyObject): KubeRef => ({
   apiVersion,
   kind,
   name,
   ...(namespace && { namespace }),
 });
 
-/** Somebody may delete what we have just listed. */
+/** An object that was listed may have been deleted since. */
 async function patchIfThere(client: KubeClient, ref: KubeRef, patch: object): Promise<void> {
   await client.patch(ref, patch).catch((error) => {
     if (!(error instanceof KubeError) || error.status !== 404) throw error;
@@ -32,18 +34,18 @@ async function patchIfThere(client: KubeClient, ref: KubeRef, patch: object): Pr
 }
 
 /**
- * Scales every workload of a namespace to nothing, the developer's own too, and writes on each what it was.
- * Returns these, and those that an attempt cut short has scaled before. Not the workspace's own StatefulSet: its
- * size is always one.
+ * Scales every workload of a namespace to zero, including the developer's own, and annotates each with its size.
+ * Returns them, with those that an interrupted attempt scaled before. The workspace's StatefulSet is scaled but not
+ * returned: its size is always one.
  */
 export async function scaleDown(client: KubeClient, namespace: string): Promise<ScaledWorkload[]> {
   const found: ScaledWorkload[] = [];
   for (const kind of scalableKinds)
     for (const object of await client.list({ ...kind, namespace })) {
-      // A Deployment's ReplicaSet follows the Deployment.
+      // The Deployment scales its ReplicaSets.
       if (scalableKindNames.has(ownerOf(object)?.kind ?? '')) continue;
       const own = object.kind === 'StatefulSet' && object.metadata.name === 'workspace';
-      const replicas = (object.spec as { replicas?: number }).replicas ?? 1;
+      const replicas = object.spec?.replicas ?? 1;
       const before = object.metadata.annotations?.[annotations.size];
       const size = replicas > 0 ? replicas : Number(before ?? 0);
       if (size > 0 && !own) found.push({ ref: refOf(object), size });
@@ -55,7 +57,7 @@ export async function scaleDown(client: KubeClient, namespace: string): Promise<
     }
   for (const kind of suspendableKinds)
     for (const object of await client.list({ ...kind, namespace })) {
-      const { suspend = false } = object.spec as { suspend?: boolean };
+      const suspend = object.spec?.suspend ?? false;
       if (!suspend && !hasEnded(object)) {
         found.push({ ref: refOf(object), size: 'running' });
         await patchIfThere(client, refOf(object), {
@@ -68,12 +70,10 @@ export async function scaleDown(client: KubeClient, namespace: string): Promise<
   return found;
 }
 
-const hasEnded = (job: KubeObject) =>
-  ((job.status ?? {}) as { conditions?: { type: string; status: string }[] }).conditions?.some(
-    ({ type, status }) => ['Complete', 'Failed'].includes(type) && status === 'True',
-  ) ?? false;
+const hasEnded = (job: Kube<'Job' | 'CronJob'>) =>
+  job.kind === 'Job' && (hasCondition(job, 'Complete') || hasCondition(job, 'Failed'));
 
-/** Gives every workload the size that it had before the stop. What was at nothing then stays so. */
+/** Restores the size of every workload before the stop. Workloads that were at zero stay there. */
 export async function scaleUp(client: KubeClient, workloads: readonly ScaledWorkload[]): Promise<void> {
   for (const { ref, size } of workloads)
     await patchIfThere(client, ref, {
@@ -82,25 +82,28 @@ export async function scaleUp(client: KubeClient, workloads: readonly ScaledWork
     });
 }
 
-/** From now on nothing can make a pod in the namespace. */
+/** Prevents new pods in the namespace. */
 export async function closeQuota(client: KubeClient, namespace: string): Promise<void> {
   const ref = { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' };
   await patchIfThere(client, ref, { spec: { hard: { pods: '0' } } });
 }
 
-/** How long after its grace a pod may hang before it counts as on a node that is lost. */
+/** How long after its grace period a pod still exists before its node is considered lost. */
 const forceDeleteAfterMs = 60_000;
 
-/** Takes a pod off the books that should have ended long ago: its node does not answer, and nothing else would do it. */
+/** Force-deletes a pod whose grace period is long over: its node is unreachable, and nothing else would remove it. */
 export async function forceDelete(
   client: KubeClient,
-  { metadata: { name, namespace, uid, deletionTimestamp } }: KubeObject,
+  { metadata: { name, namespace, uid, deletionTimestamp } }: Kube<'Pod'>,
   now: Date,
   context: StepContext,
 ): Promise<void> {
-  // The timestamp is the moment at which its grace is over.
+  // The timestamp is the end of its grace period.
   if (!deletionTimestamp || now.getTime() - Date.parse(deletionTimestamp) < forceDeleteAfterMs) return;
-  context.log(`the pod ${name} does not end: its node does not answer. It is struck off.`, 'warn');
+  context.log(
+    `the pod ${name} does not terminate because its node is unreachable; it is force-deleted`,
+    'warn',
+  );
   await client.remove(
     { apiVersion: 'v1', kind: 'Pod', name, ...(namespace && { namespace }) },
     { graceSeconds: 0, ...(uid && { uid }) },
@@ -108,9 +111,8 @@ export async function forceDelete(
 }
 
 /**
- * Ends what is left of a namespace's pods: those that nothing would bring back are deleted (with `all` the others
- * too), those that hang on a lost node are struck off. Returns how many are still there, and of those that nobody
- * ends yet what each belongs to: `DaemonSet logs`.
+ * Deletes the remaining pods of a namespace that have no controller (with `all`, every pod), and force-deletes those on
+ * lost nodes. Returns how many still exist, and the controllers of those that are not terminating: `DaemonSet logs`.
  */
 export async function deletePods(
   client: KubeClient,
@@ -122,7 +124,7 @@ export async function deletePods(
   let left = 0;
   const alive = new Set<string>();
   for (const pod of await client.list({ apiVersion: 'v1', kind: 'Pod', namespace })) {
-    const { phase } = (pod.status ?? {}) as { phase?: string };
+    const phase = pod.status?.phase;
     const { name, uid, deletionTimestamp } = pod.metadata;
     if (deletionTimestamp) {
       left++;
@@ -136,8 +138,7 @@ export async function deletePods(
       alive.add(`${owner.kind} ${owner.name}`);
       continue;
     }
-    if (!owner)
-      context.log(`the pod ${name} belongs to nothing that could start it again; it is deleted`, 'warn');
+    if (!owner) context.log(`the pod ${name} has no controller that could restart it; it is deleted`, 'warn');
     await client.remove({ apiVersion: 'v1', kind: 'Pod', namespace, name }, { ...(uid && { uid }) });
   }
   return { left, alive: [...alive].sort() };

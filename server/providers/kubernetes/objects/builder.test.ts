@@ -1,7 +1,8 @@
 import { KubernetesSection } from '@cde/api/templates.ts';
 import { expect, test } from 'vitest';
-import type { KubeObject } from '../api/client.ts';
+import type { Kube, KubeObject } from '../api/models.ts';
 import { builderObjects, registriesOf, registryAuths } from './builder.ts';
+import { makeObjectsIn } from './make.ts';
 import type { Destination } from './network.ts';
 
 const sectionOf = (builder: object | undefined, more: object = {}) =>
@@ -12,16 +13,8 @@ function render(
   more: object = {},
   options: { image?: string; reach?: Destination[] } = {},
 ): KubeObject[] {
-  return builderObjects(
-    sectionOf(builder, more),
-    (apiVersion, kind, name, rest, metadata = {}) => ({
-      apiVersion,
-      kind,
-      metadata: { name, ...metadata },
-      ...rest,
-    }),
-    { own: { 'cde.dev/managed': 'true' }, ...options },
-  );
+  const own = { 'cde.dev/managed': 'true' };
+  return builderObjects(sectionOf(builder, more), makeObjectsIn('cde-ada-web', own), { own, ...options });
 }
 const find = (objects: KubeObject[], kind: string) => objects.find((object) => object.kind === kind)!;
 const podOf = (objects: KubeObject[]) => (find(objects, 'StatefulSet').spec as any).template;
@@ -119,7 +112,7 @@ test('within a namespace that is closed it reaches its registries and no others'
   });
 });
 
-const secret = (data: Record<string, unknown>): KubeObject => ({
+const secret = (data: Record<string, unknown>): Kube<'Secret'> => ({
   apiVersion: 'v1',
   kind: 'Secret',
   metadata: { name: 'team', namespace: 'registries' },

@@ -2,13 +2,13 @@ import { createHash } from 'node:crypto';
 import type { KubernetesBuilder, KubernetesSection } from '@cde/api/templates.ts';
 import type { z } from 'zod';
 import { parseQuantity } from '../../quantity.ts';
-import type { KubeObject } from '../api/client.ts';
+import type { Container, Kube, KubeObject } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import type { MakeObject } from './make.ts';
 import { type Destination, egressRule } from './network.ts';
 import { placement, resourcesOf } from './pod.ts';
 
-/** What the builder of a namespace is called, and where it listens. */
+/** Names of the builder's objects in a namespace, and its port. */
 export const builderNames = {
   app: 'builder',
   pod: 'builder-0',
@@ -18,7 +18,7 @@ export const builderNames = {
   policy: 'cde-builder',
 } as const;
 
-/** Where neither the template nor the server names an image; the rootless one has `-rootless` at its end. */
+/** If neither the template nor the server names an image. The rootless variant ends in `-rootless`. */
 const defaultBuilderImage = 'moby/buildkit:v0.31.0';
 
 /** The user of the rootless image. */
@@ -28,19 +28,24 @@ const cacheFolder = '/cache';
 const configFolder = '/etc/buildkit';
 
 type Builder = z.output<typeof KubernetesBuilder>;
+type SecurityContext = NonNullable<Container['securityContext']>;
 
-/** The builder that a rendered section asks for; null where it asks for none. */
+/** The builder that a rendered section configures; null if it has none. */
 export const builderOf = ({ builder }: KubernetesSection): Builder | null =>
   typeof builder === 'object' ? builder : null;
 
 /**
- * BuildKit in the namespace: its settings, its cache, its name in DNS, and one pod. `reach`: where it may get to
- * beside what all pods of the namespace may, when their egress is closed.
+ * BuildKit in the namespace: its configuration, cache, Service and one pod. `reach`: the destinations that it may
+ * connect to besides those of all pods, if the template restricts egress.
  */
 export function builderObjects(
   section: KubernetesSection,
   make: MakeObject,
-  options: { image?: string | undefined; reach?: readonly Destination[] | undefined; own: object },
+  options: {
+    image?: string | undefined;
+    reach?: readonly Destination[] | undefined;
+    own: Record<string, string>;
+  },
 ): KubeObject[] {
   const builder = builderOf(section);
   if (!builder) return [];
@@ -49,8 +54,8 @@ export function builderObjects(
   const defaultImage = options.image ?? defaultBuilderImage;
   const secret = builder.registrySecret?.split('/')[1];
   return [
-    make('v1', 'ConfigMap', app, { data: { 'buildkitd.toml': config } }),
-    make('v1', 'PersistentVolumeClaim', cache, {
+    make('ConfigMap', app, { data: { 'buildkitd.toml': config } }),
+    make('PersistentVolumeClaim', cache, {
       spec: {
         accessModes: ['ReadWriteOnce'],
         resources: { requests: { storage: String(builder.cache) } },
@@ -59,7 +64,7 @@ export function builderObjects(
     }),
     ...(section.egress === 'namespace'
       ? [
-          make('networking.k8s.io/v1', 'NetworkPolicy', policy, {
+          make('NetworkPolicy', policy, {
             spec: {
               podSelector: { matchLabels: { app } },
               policyTypes: ['Egress'],
@@ -68,35 +73,34 @@ export function builderObjects(
           }),
         ]
       : []),
-    make('v1', 'Service', app, {
+    make('Service', app, {
       spec: { selector: { app }, ports: [{ name: 'buildkit', port, targetPort: port }] },
     }),
     make(
-      'apps/v1',
       'StatefulSet',
       app,
       {
         spec: {
           serviceName: app,
           replicas: 1,
-          // So that a pod that never became ready is replaced by the next version.
+          // With OrderedReady, a pod that never became ready would block the next version.
           podManagementPolicy: 'Parallel',
           selector: { matchLabels: { app } },
           template: {
             metadata: {
               labels: { ...options.own, app },
-              // It reads its settings when it starts.
+              // buildkitd reads its configuration only when it starts.
               annotations: { [annotations.settings]: createHash('sha256').update(config).digest('hex') },
             },
             spec: {
               enableServiceLinks: false,
-              // Steps of a build share its network, and have no business with the API server.
+              // Build steps share its network, and do not need the API server.
               automountServiceAccountToken: false,
               terminationGracePeriodSeconds: 10,
               ...placement(section),
               ...(builder.rootless && {
                 securityContext: {
-                  // Once only: layers of the cache belong to many users.
+                  // Only once: the cached layers belong to many users.
                   fsGroup: rootlessUser,
                   fsGroupChangePolicy: 'OnRootMismatch',
                 },
@@ -109,7 +113,7 @@ export function builderObjects(
                   args: [
                     '--config',
                     `${configFolder}/buildkitd.toml`,
-                    // A pod may not mount a /proc of its own for each step.
+                    // An unprivileged pod cannot mount a /proc per build step.
                     ...(builder.rootless ? ['--oci-worker-no-process-sandbox'] : []),
                   ],
                   ports: [{ name: 'buildkit', containerPort: port }],
@@ -143,10 +147,10 @@ export function builderObjects(
 }
 
 /**
- * Rootless wants what the usual seccomp and AppArmor profiles forbid (new user namespaces, mounts in them). Only
- * `privileged` lets a pod ask for that; under `baseline` what the node does by itself decides.
+ * Rootless BuildKit needs what the default seccomp and AppArmor profiles forbid (user namespaces, and mounts in
+ * them). Only `privileged` allows a pod to lift them; under `baseline` it depends on the nodes.
  */
-function securityOf(builder: Builder, { podSecurity }: KubernetesSection): object {
+function securityOf(builder: Builder, { podSecurity }: KubernetesSection): SecurityContext {
   if (!builder.rootless) return { privileged: true };
   return {
     runAsUser: rootlessUser,
@@ -162,10 +166,10 @@ function securityOf(builder: Builder, { podSecurity }: KubernetesSection): objec
 function buildkitConfig(builder: Builder): string {
   const bytes = parseQuantity(builder.cache) ?? 0;
   const registries = builder.insecureRegistries.map(
-    // Validation lets hosts through only; JSON's quoting of them is TOML's.
+    // Validation admits only host names, and for those JSON quoting is valid TOML.
     (host) => `\n[registry.${JSON.stringify(host)}]\n  http = true\n`,
   );
-  // Without an address it listens on IPv4 and IPv6, whichever the cluster has.
+  // Without an address it listens on both IPv4 and IPv6.
   return `root = "${cacheFolder}/buildkit"
 
 [grpc]
@@ -181,8 +185,8 @@ function buildkitConfig(builder: Builder): string {
 ${registries.join('')}`;
 }
 
-/** The registries that a builder has to reach, as URLs: those of plain HTTP, and those that its secret is for. */
-export function registriesOf(section: KubernetesSection, copies: readonly KubeObject[]): string[] {
+/** URLs of the registries that a builder connects to: insecure ones, and those in its registry secret. */
+export function registriesOf(section: KubernetesSection, copies: readonly Kube<'Secret'>[]): string[] {
   const builder = builderOf(section);
   if (!builder) return [];
   const secret = copies.find(
@@ -196,9 +200,10 @@ export function registriesOf(section: KubernetesSection, copies: readonly KubeOb
   ].filter((url) => URL.canParse(url));
 }
 
-/** The credentials in a secret as `docker login` or kubectl write it, by registry; null where there are none. */
-export function registryAuths(secret: KubeObject): Record<string, Record<string, string>> | null {
-  const data = (secret.data ?? {}) as Record<string, string>;
+/** The credentials by registry in a secret that `docker login` or kubectl wrote; null if there are none. */
+export function registryAuths({
+  data = {},
+}: Pick<Kube<'Secret'>, 'data'>): Record<string, Record<string, string>> | null {
   const text = data['.dockerconfigjson'] ?? data['config.json'];
   try {
     const read = (part: string) => JSON.parse(Buffer.from(part, 'base64').toString('utf8'));

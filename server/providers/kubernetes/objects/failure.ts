@@ -1,6 +1,6 @@
 import type { ProviderError } from '../../provider.ts';
 
-/** A failure for which there is no use in trying again. */
+/** A failure that a retry would not fix; the step ends with its error. */
 export class MoveFailure extends Error {
   readonly error: ProviderError;
   constructor(error: ProviderError) {

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-/** The same for the same content, whatever the order of its keys. */
+/** Equal for equal content, regardless of the order of keys. */
 export const hashOf = (value: unknown): string =>
   createHash('sha256')
     .update(JSON.stringify(value, (_key, each) => (isMap(each) ? sorted(each) : each)) ?? '')

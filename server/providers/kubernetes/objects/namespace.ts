@@ -1,42 +1,41 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
-import type { KubeObject } from '../api/client.ts';
+import type { Kube, KubeObject } from '../api/models.ts';
 import { labels, labelValue } from '../api/names.ts';
 import { builderObjects } from './builder.ts';
 import { MoveFailure } from './failure.ts';
-import type { MakeObject } from './make.ts';
+import { makeObjectsIn } from './make.ts';
 import { type Destination, networkPolicy } from './network.ts';
 import { workspacePod } from './pod.ts';
 import { serviceObjects } from './services.ts';
 
-/** Pods of a namespace, where the template names no number. */
+/** If the template sets no quota of pods. */
 const defaultPodQuota = 50;
 const defaultHomeSize = '10Gi';
 
 export interface NamespaceOptions {
   namespace: string;
   installation: string;
-  /** Of a server with the smaller role, its label: grants.ts. */
+  /** The label of a server with the smaller role: see grants.ts. */
   server?: string | undefined;
   agentImage: string;
   agentPullPolicy?: string;
-  /** The cluster lets a pod have a hostname that is not its own name. */
+  /** Whether the cluster supports `hostnameOverride` of a pod. */
   supportsHostnameOverride?: boolean;
-  /** The volume that the home's claim is bound to, when there is one already. */
+  /** The existing volume that the home's claim is bound to. */
   homeVolume?: { name: string; size: string; storageClass: string } | null;
-  /** Pull secrets and the like, read from the cluster: copied into the namespace. */
-  copies?: KubeObject[];
-  /** Where the server and the satellites are, for a template whose egress is `namespace`. */
+  /** Secrets of the cluster that are copied into the namespace, such as pull secrets. */
+  copies?: Kube<'Secret'>[];
+  /** The server and the satellites, for a template whose egress is `namespace`. */
   reach?: readonly Destination[];
-  /** Of a builder, where the template names none. */
+  /** Of a builder, if the template names none. */
   builderImage?: string;
-  /** Where its registries are, for a template whose egress is `namespace`. */
+  /** The builder's registries, for a template whose egress is `namespace`. */
   builderReach?: readonly Destination[];
 }
 
 /**
- * Everything that a rendered template is in a cluster, in the order in which it is applied: what later ones
- * need comes before them, and the pod last.
+ * All objects of a rendered template, in the order in which they are applied: dependencies first, and the pod last.
  */
 export function renderNamespace(
   spec: WorkspaceSpec,
@@ -46,27 +45,22 @@ export function renderNamespace(
   const section = spec.template.kubernetes as KubernetesSection;
   const { namespace } = options;
   const own = ownLabels(spec, options.installation);
-  const make: MakeObject = (apiVersion, kind, name, rest, more = {}) => ({
-    apiVersion,
-    kind,
-    ...rest,
-    metadata: { name, namespace, labels: { ...own }, ...more },
-  });
+  const make = makeObjectsIn(namespace, own);
 
   const pod = workspacePod(spec, section, launch, options);
   const { quota } = section;
   const manifests = (spec.template.manifests ?? []) as KubeObject[];
   return [
     namespaceObject(spec, options),
-    make('v1', 'ServiceAccount', 'developer', { automountServiceAccountToken: true }),
-    // Admin of this namespace and of nothing else; Kubernetes' admin may not change quotas.
-    make('rbac.authorization.k8s.io/v1', 'RoleBinding', 'developer', {
+    make('ServiceAccount', 'developer', { automountServiceAccountToken: true }),
+    // Admin of this namespace only. The ClusterRole `admin` cannot change quotas.
+    make('RoleBinding', 'developer', {
       roleRef: { apiGroup: 'rbac.authorization.k8s.io', kind: 'ClusterRole', name: 'admin' },
       subjects: [{ kind: 'ServiceAccount', name: 'developer', namespace }],
     }),
     quotaObject(spec, options),
-    // What names no limits would be refused where the quota counts them; elsewhere nobody wants limits by surprise.
-    make('v1', 'LimitRange', 'cde', {
+    // A quota rejects containers without limits, so they get defaults; without a quota they would be a surprise.
+    make('LimitRange', 'cde', {
       spec: {
         limits: [
           {
@@ -82,18 +76,17 @@ export function renderNamespace(
         ],
       },
     }),
-    make('networking.k8s.io/v1', 'NetworkPolicy', 'cde', {
+    make('NetworkPolicy', 'cde', {
       spec: networkPolicy(section.egress, options.reach ?? []),
     }),
-    make('v1', 'Secret', 'cde-agent', {
+    make('Secret', 'cde-agent', {
       type: 'Opaque',
       data: { token: Buffer.from(launch.token).toString('base64') },
     }),
     ...(options.copies ?? []).map((copy) =>
-      make('v1', 'Secret', copy.metadata.name, { type: copy.type, data: copy.data }),
+      make('Secret', copy.metadata.name, { type: copy.type, data: copy.data }),
     ),
     make(
-      'v1',
       'PersistentVolumeClaim',
       'home',
       {
@@ -112,11 +105,11 @@ export function renderNamespace(
     ...section.services.flatMap((service) => serviceObjects(service, section, make, own)),
     ...builderObjects(section, make, { image: options.builderImage, reach: options.builderReach, own }),
     ...manifests.map((manifest) => manifestObject(manifest, namespace, own)),
-    // By this name services and what the manifests bring reach the workspace.
+    // The DNS name by which services and the template's manifests reach the workspace.
     ...(section.services.length + manifests.length > 0
-      ? [make('v1', 'Service', 'workspace', { spec: { clusterIP: 'None', selector: { app: 'workspace' } } })]
+      ? [make('Service', 'workspace', { spec: { clusterIP: 'None', selector: { app: 'workspace' } } })]
       : []),
-    make('apps/v1', 'StatefulSet', 'workspace', {
+    make('StatefulSet', 'workspace', {
       spec: {
         serviceName: 'workspace',
         replicas: 1,
@@ -125,7 +118,7 @@ export function renderNamespace(
           ...pod,
           metadata: {
             ...pod.metadata,
-            labels: { ...own, ...(pod.metadata as { labels: object }).labels },
+            labels: { ...own, ...pod.metadata.labels },
           },
         },
       },
@@ -135,7 +128,7 @@ export function renderNamespace(
 
 type NamespaceTarget = Pick<NamespaceOptions, 'namespace' | 'installation' | 'server'>;
 
-/** What tells the objects of a workspace from all others. */
+/** The labels of a workspace's objects. */
 export const ownLabels = (spec: WorkspaceSpec, installation: string): Record<string, string> => ({
   [labels.managed]: 'true',
   [labels.installation]: installation,
@@ -148,7 +141,7 @@ export const ownLabels = (spec: WorkspaceSpec, installation: string): Record<str
 export function namespaceObject(
   spec: WorkspaceSpec,
   { namespace, installation, server }: NamespaceTarget,
-): KubeObject {
+): Kube<'Namespace'> {
   const { podSecurity } = spec.template.kubernetes as KubernetesSection;
   return {
     apiVersion: 'v1',
@@ -165,8 +158,11 @@ export function namespaceObject(
   };
 }
 
-/** Its ResourceQuota. */
-export function quotaObject(spec: WorkspaceSpec, { namespace, installation }: NamespaceTarget): KubeObject {
+/** The ResourceQuota of a workspace's namespace. */
+export function quotaObject(
+  spec: WorkspaceSpec,
+  { namespace, installation }: NamespaceTarget,
+): Kube<'ResourceQuota'> {
   const { quota } = spec.template.kubernetes as KubernetesSection;
   return {
     apiVersion: 'v1',
@@ -184,8 +180,8 @@ export function quotaObject(spec: WorkspaceSpec, { namespace, installation }: Na
 }
 
 /**
- * A manifest of the admin's own, in our namespace and with our labels. Publishing has refused what names another
- * namespace; a version from before that rule, or from elsewhere, is refused here.
+ * A manifest of the template, in the workspace's namespace and with its labels. Publishing rejects a manifest that
+ * names another namespace; versions published before that rule are rejected here.
  */
 function manifestObject(manifest: KubeObject, namespace: string, own: Record<string, string>): KubeObject {
   const { kind, metadata } = manifest;
@@ -193,7 +189,7 @@ function manifestObject(manifest: KubeObject, namespace: string, own: Record<str
     throw new MoveFailure({
       code: 'manifest-foreign',
       message: `The ${kind} ${metadata.name} of the template names the namespace ${metadata.namespace}.`,
-      hint: "Leave metadata.namespace out: all of a template lies in the workspace's own namespace.",
+      hint: "Remove metadata.namespace: all objects of a template are created in the workspace's namespace.",
       fault: 'user',
     });
   return { ...manifest, metadata: { ...metadata, namespace, labels: { ...metadata.labels, ...own } } };

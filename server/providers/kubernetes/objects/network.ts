@@ -1,16 +1,20 @@
 import { lookup } from 'node:dns/promises';
+import type { Kube } from '../api/models.ts';
 
-/** Where pods have to get to: addresses and a port, or a namespace of the same cluster. */
+/** What pods connect to: addresses and a port, or a namespace of the same cluster. */
 export type Destination = { cidr: string; port: number } | { namespace: string };
 
-/** Clouds hand out credentials of the node at these. */
+type PolicySpec = NonNullable<Kube<'NetworkPolicy'>['spec']>;
+type EgressRule = NonNullable<PolicySpec['egress']>[number];
+
+/** Cloud metadata services, which hand out the credentials of the node. */
 const metadataServices = { v4: '169.254.169.254/32', v6: 'fd00:ec2::254/128' };
 
 /**
- * The spec of the one NetworkPolicy: nothing from other namespaces comes in; out goes everything but to the
- * cloud's metadata (`all`), or only DNS, the namespace itself and `reach`.
+ * The spec of the namespace's NetworkPolicy. Ingress: only from the namespace itself. Egress: everything but the
+ * cloud's metadata service (`all`), or only DNS, the namespace itself and `reach` (`namespace`).
  */
-export function networkPolicy(egress: 'all' | 'namespace', reach: readonly Destination[]): object {
+export function networkPolicy(egress: 'all' | 'namespace', reach: readonly Destination[]): PolicySpec {
   const dns = {
     ports: [
       { protocol: 'UDP', port: 53 },
@@ -32,15 +36,15 @@ export function networkPolicy(egress: 'all' | 'namespace', reach: readonly Desti
   };
 }
 
-/** The egress rule that lets pods get there. */
-export const egressRule = (to: Destination): object =>
+/** The egress rule that allows a destination. */
+export const egressRule = (to: Destination): EgressRule =>
   'namespace' in to
     ? { to: [{ namespaceSelector: { matchLabels: { 'kubernetes.io/metadata.name': to.namespace } } }] }
     : { to: [{ ipBlock: { cidr: to.cidr } }], ports: [{ protocol: 'TCP', port: to.port }] };
 
 /**
- * The destinations of URLs as they resolve now; one that does not resolve is left out, as its agent could not
- * reach it either. A Service of the cluster is its namespace: behind it are pods, which come and go.
+ * The destinations of URLs as they resolve now. One that does not resolve is left out: the agent could not reach it
+ * either. A Service of the cluster becomes its namespace, because the pods behind it change.
  */
 export async function destinationsOf(urls: readonly string[]): Promise<Destination[]> {
   const found = new Map<string, Destination>();

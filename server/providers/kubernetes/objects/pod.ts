@@ -1,23 +1,26 @@
 import { agentEnvironment } from '@cde/api/agent.ts';
 import type { KubernetesSection } from '@cde/api/templates.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
+import type { Kube } from '../api/models.ts';
 import { annotations, kernelProfileLabel } from '../api/names.ts';
 import type { Plan } from '../prepare/plan.ts';
 
-/** Where the agent lies in every workspace; Node's loader in the agent's image has this path. */
+/** The agent's folder in every workspace. The Node binary in the agent's image is linked for this path. */
 const agentFolder = '/opt/cde';
 const etcVolume = '/cde-etc';
 const volume = '/cde-volume';
 
-/** Of volumes whose user is the image's, and not known: they belong to a group that the pod's processes are in. */
+/** The fsGroup of volumes when the image decides the user: all processes of the pod are in this group. */
 export const sharedGroup = 1000;
 
 export const homeOf = (owner: string): string => `/home/${owner}`;
 
+type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
+
 const quantity = (value: string | number | undefined): string | undefined =>
   value === undefined ? undefined : String(value);
 
-/** Limits and requests, as api/templates.ts says: half of the cores and all of the memory are requested. */
+/** Limits and requests as documented in api/templates.ts: by default half of the cores and all of the memory. */
 export function resourcesOf(wanted: {
   cpus?: string | number | undefined;
   memory?: string | number | undefined;
@@ -25,8 +28,10 @@ export function resourcesOf(wanted: {
 }) {
   const millis = wanted.cpus === undefined ? undefined : milliCores(wanted.cpus);
   const halfCpus = millis === undefined ? undefined : `${Math.max(1, Math.round(millis / 2))}m`;
-  const present = (values: Record<string, string | undefined>) =>
-    Object.fromEntries(Object.entries(values).filter(([, value]) => value !== undefined));
+  const present = (values: Record<string, string | undefined>): Record<string, string> =>
+    Object.fromEntries(
+      Object.entries(values).flatMap(([name, value]) => (value === undefined ? [] : [[name, value]])),
+    );
   return {
     limits: present({ cpu: quantity(wanted.cpus), memory: quantity(wanted.memory) }),
     requests: present({
@@ -36,19 +41,19 @@ export function resourcesOf(wanted: {
   };
 }
 
-/** Thousandths of a core: of `2`, `0.5` or `500m`. */
+/** Parses `2`, `0.5` or `500m`. */
 const milliCores = (cpus: string | number): number =>
   String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) : Number(cpus) * 1000;
 
-/** The profile of the container runtime: Kubernetes' own default is none at all. Privileged templates choose themselves. */
+/** The container runtime's profile, as Kubernetes' default is none. Privileged templates choose their own. */
 export const seccomp = ({ podSecurity }: KubernetesSection) =>
   podSecurity === 'privileged' ? {} : { seccompProfile: { type: 'RuntimeDefault' } };
 
-/** Set-uid programs make nobody root, unless a template says so. */
+/** Setuid programs cannot gain root, unless a template allows it. */
 export const noPrivilegeEscalation = ({ podSecurity }: KubernetesSection) =>
   podSecurity === 'privileged' ? {} : { allowPrivilegeEscalation: false };
 
-/** Where pods of a template may run, and with which credentials their images are pulled. */
+/** On which nodes the pods of a template run, and with which credentials their images are pulled. */
 export const placement = (section: KubernetesSection, kernelProfile?: string) => ({
   ...(section.pullSecrets.length > 0 && {
     imagePullSecrets: section.pullSecrets.map((secret) => ({ name: secret.split('/')[1] })),
@@ -65,13 +70,13 @@ export const placement = (section: KubernetesSection, kernelProfile?: string) =>
   }),
 });
 
-/** The pod of a workspace: the agent copied in, the home made ready, then the agent in the template's image. */
+/** The pod of a workspace: one init container copies the agent in, one prepares the home, then the agent starts. */
 export function workspacePod(
   spec: WorkspaceSpec,
   section: KubernetesSection,
   launch: AgentLaunch,
   options: { agentImage: string; agentPullPolicy?: string; hostnameOverride?: boolean },
-): { metadata: object; spec: object } {
+): { metadata: { labels: Record<string, string>; annotations: Record<string, string> }; spec: PodSpec } {
   const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
   const uid = section.user === 'image' ? null : Number(section.user);
@@ -83,7 +88,7 @@ export function workspacePod(
         runAsNonRoot: true,
       }
     : noPrivilegeEscalation(section);
-  // Root can make a fresh volume the developer's, whichever way the storage hands it over, and copy all of /etc.
+  // As root, `prepare` can chown a new volume of any storage to the developer, and copy all of /etc.
   const asRoot = !restricted && uid !== null;
   const plan: Plan = {
     owner: spec.owner,
@@ -95,7 +100,7 @@ export function workspacePod(
   };
   const cde = { name: 'cde', mountPath: agentFolder };
   const pull = section.pullPolicy && { imagePullPolicy: section.pullPolicy };
-  // A pod counts in the quota for the largest of its init containers: not for more cores than the workspace has.
+  // A quota counts the largest init container: it must not have more cores than the workspace.
   const millis = Math.min(1000, section.cpus === undefined ? 1000 : milliCores(section.cpus));
   const small = {
     requests: { cpu: `${Math.min(10, millis)}m`, memory: '64Mi' },
@@ -107,23 +112,23 @@ export function workspacePod(
       labels: { app: 'workspace' },
       annotations: {
         [annotations.build]: launch.buildId,
-        // Nobody wants to be moved to a cheaper node in the middle of their work.
+        // Autoscalers must not move a workspace to a cheaper node while it is in use.
         'cluster-autoscaler.kubernetes.io/safe-to-evict': 'false',
         'karpenter.sh/do-not-disrupt': 'true',
       },
     },
     spec: {
-      // A StatefulSet gives its pods names of its own as `hostname`.
+      // A StatefulSet overwrites `hostname` with the name of the pod.
       ...(options.hostnameOverride && { hostnameOverride: spec.name }),
       serviceAccountName: 'developer',
       enableServiceLinks: false,
-      // The first process of the pod collects what daemons leave behind; the agent does not.
+      // The pause process reaps orphans of daemons; the agent does not.
       shareProcessNamespace: true,
-      // The agent hangs up its sessions within 3 s.
+      // The agent closes its sessions within 3 s.
       terminationGracePeriodSeconds: 10,
       securityContext: {
-        // A volume that nobody as root makes the developer's. Elsewhere not: on a volume that changes hands it gives
-        // all files to the group, and ssh then refuses its keys.
+        // Only if no container runs as root. Otherwise it would make every file of a restored home
+        // group-accessible, and ssh would then reject its keys.
         ...(!asRoot && { fsGroup: uid ?? sharedGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
         ...seccomp(section),
       },

@@ -1,5 +1,5 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
-import type { KubeObject } from '../api/client.ts';
+import type { Kube, KubeObject } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { hashOf } from './hash.ts';
 import type { MakeObject } from './make.ts';
@@ -10,7 +10,7 @@ type Service = KubernetesSection['services'][number];
 export const appOf = (service: Service) => `service-${service.name}`;
 export const claimOf = (service: Service) => `${service.name}-data`;
 
-/** A service of the short form: its pod, its volume, its name in DNS. `own`: the labels by which its pod is watched. */
+/** The objects of a service in the template's short form. `own`: the labels by which its pod is watched. */
 export function serviceObjects(
   service: Service,
   section: KubernetesSection,
@@ -22,7 +22,7 @@ export function serviceObjects(
   return [
     ...(service.storage
       ? [
-          make('v1', 'PersistentVolumeClaim', claimOf(service), {
+          make('PersistentVolumeClaim', claimOf(service), {
             spec: {
               accessModes: ['ReadWriteOnce'],
               resources: { requests: { storage: String(service.storage.size) } },
@@ -30,10 +30,10 @@ export function serviceObjects(
           }),
         ]
       : []),
-    make('apps/v1', 'Deployment', service.name, {
+    make('Deployment', service.name, {
       spec: {
         replicas: 1,
-        // Two pods cannot have one volume.
+        // Two pods cannot mount the volume at once.
         strategy: { type: 'Recreate' },
         selector: { matchLabels: { app } },
         template: {
@@ -44,10 +44,10 @@ export function serviceObjects(
     }),
     ...(service.ports.length > 0
       ? [
-          make('v1', 'Service', service.name, {
+          make('Service', service.name, {
             spec: {
               selector: { app },
-              // Whoever asks it early is refused by itself, and sees why.
+              // A client that connects early gets the service's own error instead of a DNS failure.
               publishNotReadyAddresses: true,
               ports: service.ports.map((port) => ({
                 name: `p${port}`,
@@ -61,7 +61,7 @@ export function serviceObjects(
   ];
 }
 
-export function servicePod(service: Service, section: KubernetesSection): object {
+export function servicePod(service: Service, section: KubernetesSection): NonNullable<Kube<'Pod'>['spec']> {
   const { ready, storage } = service;
   const restricted = section.podSecurity === 'restricted';
   const uid = service.user === undefined || service.user === 'image' ? null : Number(service.user);
@@ -76,11 +76,11 @@ export function servicePod(service: Service, section: KubernetesSection): object
   };
   return {
     enableServiceLinks: false,
-    // It has no business with the API server.
+    // It does not need the API server.
     automountServiceAccountToken: false,
     ...placement(section),
     securityContext: {
-      // Root makes a fresh volume its own; nobody else could write to it.
+      // A new volume belongs to root: without fsGroup no other user could write to it.
       ...(storage &&
         (restricted || uid) && { fsGroup: uid ?? sharedGroup, fsGroupChangePolicy: 'OnRootMismatch' }),
       ...seccomp(section),

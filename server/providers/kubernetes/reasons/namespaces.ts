@@ -1,12 +1,9 @@
-import type { KubeObject } from '../api/client.ts';
+import type { Kube } from '../api/models.ts';
 
-/** What keeps a namespace from ending, in Kubernetes' words; empty when nothing does. */
-export function describeStuckNamespace(namespace: KubeObject): string {
-  const { conditions = [] } = (namespace.status ?? {}) as {
-    conditions?: { type: string; status: string; message?: string }[];
-  };
+/** What blocks the deletion of a namespace, in Kubernetes' words; empty if nothing is reported. */
+export function describeStuckNamespace({ status }: Kube<'Namespace'>): string {
   const said = (type: string) =>
-    conditions.find((one) => one.type === type && one.status === 'True')?.message;
+    status?.conditions?.find((one) => one.type === type && one.status === 'True')?.message;
   const message =
     said('NamespaceFinalizersRemaining') ??
     said('NamespaceContentRemaining') ??

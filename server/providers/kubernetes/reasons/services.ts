@@ -1,6 +1,6 @@
 import type { KubernetesSection } from '@cde/api/templates.ts';
-import type { KubeObject } from '../api/client.ts';
 import type { ClusterView } from '../api/connections.ts';
+import { hasCondition, type Kube } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { hashOf } from '../objects/hash.ts';
 import { appOf, claimOf, servicePod } from '../objects/services.ts';
@@ -10,15 +10,15 @@ import { newest, type Reason, readEvents } from './reading.ts';
 
 type Service = KubernetesSection['services'][number];
 
-/** A service that does not run, or is not ready; `reason` is null where the cluster says nothing against it. */
+/** A service that is not ready; `reason` is null if the cluster reports no problem. */
 export interface PendingService {
   name: string;
-  /** The one that counts; null while there is none. */
-  pod: KubeObject | null;
+  /** The pod of the current settings, or a terminating one; null while there is none. */
+  pod: Kube<'Pod'> | null;
   reason: Reason | null;
 }
 
-/** The services of the template that are not ready, as the watches know it. `since`: when they were applied. */
+/** The services of the template that are not ready. `since`: when they were applied. */
 export function pendingServices(
   view: ClusterView,
   namespace: string,
@@ -36,9 +36,9 @@ export function pendingServices(
       ({ metadata, status }) =>
         !metadata.deletionTimestamp &&
         metadata.annotations?.[annotations.settings] === settings &&
-        !['Failed', 'Succeeded'].includes((status as { phase?: string } | undefined)?.phase ?? ''),
+        !['Failed', 'Succeeded'].includes(status?.phase ?? ''),
     );
-    if (current.some(isReady)) return [];
+    if (current.some((pod) => hasCondition(pod, 'Ready'))) return [];
     const pod = current[0] ?? own.find(({ metadata }) => metadata.deletionTimestamp) ?? null;
     const claim = service.storage && view.get('PersistentVolumeClaim', namespace, claimOf(service));
     const reason = pod
@@ -48,15 +48,10 @@ export function pendingServices(
   });
 }
 
-const isReady = ({ status }: KubeObject) =>
-  ((status ?? {}) as { conditions?: { type: string; status: string }[] }).conditions?.some(
-    ({ type, status: is }) => type === 'Ready' && is === 'True',
-  ) ?? false;
-
-/** There is no pod: the ReplicaSet that should make it says why. */
-function explainMissingPod(service: Service, objects: KubeObject[], since: Date): Reason | null {
+/** Without a pod, the ReplicaSet that should create it reports why. */
+function explainMissingPod(service: Service, objects: Kube<'Event'>[], since: Date): Reason | null {
   const failed = newest(
-    // Events tell whole seconds.
+    // The times of events are whole seconds.
     readEvents(objects, new Date(Math.floor(since.getTime() / 1000) * 1000)),
     ({ reason, of }) =>
       reason === 'FailedCreate' &&
@@ -68,7 +63,7 @@ function explainMissingPod(service: Service, objects: KubeObject[], since: Date)
     : null;
 }
 
-/** In a sentence or more. */
+/** In one or more sentences. */
 export function describePendingService({ name, reason }: PendingService): string {
   if (!reason) return `The service ${name} is not ready yet.`;
   return [`The service ${name}: ${reason.message}`, reason.detail].filter(Boolean).join(' ');
