@@ -1,15 +1,8 @@
+import { listenAddress } from '@cde/api/addresses.ts';
 import { z } from 'zod';
 
 export class SettingsError extends Error {}
 
-const address = z
-  .string()
-  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]*):\d{1,5}$/, 'write HOST:PORT, for example 0.0.0.0:7092')
-  .transform((text) => {
-    const at = text.lastIndexOf(':');
-    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
-  })
-  .refine(({ port }) => port <= 65535, 'a port is at most 65535');
 /** Of the cluster by way of `kubectl proxy`, where noded runs in no pod. */
 const api = z.url({ protocol: /^https?$/ }).optional();
 const Settings = z.object({
@@ -20,7 +13,7 @@ const Settings = z.object({
   CDE_NODED_SYSCTLS: z.string().default('/proc/sys'),
   CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
   CDE_NODED_API: api,
-  CDE_NODED_LISTEN: address.prefault('0.0.0.0:7092'),
+  CDE_NODED_LISTEN: listenAddress('0.0.0.0:7092', { isHostOptional: true }).prefault('0.0.0.0:7092'),
   CDE_LOG_LEVEL: z.enum(['trace', 'debug', 'info', 'warn', 'error']).default('info'),
 });
 const RestoreSettings = z.object({

@@ -1,17 +1,18 @@
 import { createRequire } from 'node:module';
+import { describeSettings, SettingsError } from '@cde/api/settings.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { useProxyForFetch } from '@cde/tunnel/network/proxy.ts';
 import { startSatellite } from './program.ts';
-import { describeSettings, readSettings, SettingsError } from './settings.ts';
+import { settings as definitions, readSettings } from './settings.ts';
 
 const version: string = createRequire(import.meta.url)('../package.json').version;
 
-/** Exit codes: 0 told to end, 1 cannot run, 2 a setting cannot be used, 4 the server refuses it. */
+/** Exit codes: 0 stopped by a signal, 1 failed, 2 invalid setting, 4 rejected by the server. */
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
   if (args.includes('--help') || args.includes('-h')) {
     process.stdout.write(
-      `cde satellite ${version}\n\nSettings, as a flag or in the environment:\n${describeSettings()}\n`,
+      `cde satellite ${version}\n\nSettings, as a flag or in the environment:\n${describeSettings(definitions, { flag: 16, env: 28 })}\n`,
     );
     return;
   }
@@ -25,7 +26,7 @@ async function main(): Promise<void> {
     if (stopping) return;
     stopping = true;
     void starting.then(async (satellite) => {
-      // Should anything hang, the process still ends.
+      // Ends the process even if something hangs.
       setTimeout(() => process.exit(1), settings.drainSeconds * 1000 + 10_000).unref();
       await satellite.stop();
       process.exit(exitCode);
@@ -36,7 +37,7 @@ async function main(): Promise<void> {
     version,
     onRejected(error) {
       process.stderr.write(
-        `cde satellite: the server refuses this satellite (${error.status} ${error.code}): ${error.message}\n` +
+        `cde satellite: the server rejects this satellite (${error.status} ${error.code}): ${error.message}\n` +
           (error.body.detail ? `${error.body.detail}\n` : '') +
           `${error.body.hint ?? 'Add it again.'} To add one: cde satellite add NAME\n`,
       );
@@ -44,7 +45,7 @@ async function main(): Promise<void> {
     },
   });
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => stop(0));
-  // Started by `cde satellite start`: without that parent nobody would stop this process.
+  // Started by `cde satellite start`, it ends with that process.
   if (process.send) process.on('disconnect', () => stop(0));
   const satellite = await starting;
   if (process.send) process.send({ type: 'listening', url: satellite.url });

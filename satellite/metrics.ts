@@ -4,7 +4,7 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { Relay } from './relay/relay.ts';
 import type { StunServer } from './stun/server.ts';
 
-/** Serves `/metrics` (Prometheus) on an address of its own; resolves to what ends it. */
+/** Serves `/metrics` (Prometheus) on a separate address. Resolves to a function that stops it. */
 export async function serveMetrics(
   address: { host: string; port: number },
   relay: Pick<Relay, 'stats'>,
@@ -15,10 +15,10 @@ export async function serveMetrics(
   const registers = [registry];
   collectDefaultMetrics({ register: registry });
   const gauges = {
-    sessions: 'Sessions that are relayed',
-    workspaces: 'Workspaces whose agent is here',
-    spares: 'Sockets with which agents wait for clients',
-    waitingDials: 'Clients that wait for an agent',
+    sessions: 'Relayed sessions',
+    workspaces: 'Workspaces with an agent connected here',
+    spares: 'Idle agent sockets',
+    waitingDials: 'Clients waiting for an agent',
   } as const;
   for (const [key, help] of Object.entries(gauges) as [keyof typeof gauges, string][])
     new Gauge({
@@ -30,13 +30,13 @@ export async function serveMetrics(
       },
     });
   const carried = {
-    terminals: 'Terminals of browsers',
-    ports: 'Requests and WebSockets of browsers for ports',
+    terminals: 'Open browser terminals',
+    ports: 'Open requests and WebSockets for ports',
   } as const;
   for (const [key, help] of Object.entries(carried) as [keyof typeof carried, string][])
     new Gauge({
       name: `cde_browser_${key}`,
-      help: `${help} that are served`,
+      help,
       registers,
       collect() {
         this.set(browsers[key].open);
@@ -57,7 +57,7 @@ export async function serveMetrics(
   if (stun)
     new Counter({
       name: 'cde_stun_requests_total',
-      help: 'Datagrams that came to the STUN server, by what became of them',
+      help: 'Datagrams received by the STUN server, by result',
       labelNames: ['result'],
       registers,
       collect() {

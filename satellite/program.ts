@@ -1,44 +1,58 @@
-import { readFileSync, statSync } from 'node:fs';
-import type { Server as HttpsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { listenUrl } from '@cde/api/addresses.ts';
 import { type CallError, makeClient } from '@cde/api/client.ts';
-import { type SatelliteCondition, type SatelliteWeb, watchSatelliteUsers } from '@cde/api/satellites.ts';
+import {
+  type SatelliteCondition,
+  type SatelliteManifest,
+  type SatelliteWeb,
+  watchSatelliteUsers,
+} from '@cde/api/satellites.ts';
 import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import websocket from '@fastify/websocket';
 import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import pretty from 'pino-pretty';
+import { readCertificate, watchCertificate } from './certificate.ts';
+import { makeLoadMeter } from './load.ts';
 import { serveMetrics } from './metrics.ts';
 import type { PortGateway } from './ports/gateway.ts';
-import { makeServerFactory } from './ports/interceptor.ts';
+import { makeServerFactory, type RequestInterceptor } from './ports/interceptor.ts';
 import { makeSatellitePorts } from './ports/ports.ts';
-import { joinServer, type Report } from './registration.ts';
+import { joinServer } from './registration.ts';
 import { openLoopbackListener } from './relay/loopback-listener.ts';
 import { relayPlugin, websocketOptions } from './relay/plugin.ts';
-import { makeRelay } from './relay/relay.ts';
+import { makeRelay, type Relay } from './relay/relay.ts';
 import type { Settings } from './settings.ts';
 import { startStun } from './stun/service.ts';
-import { serveTerminals } from './terminals/terminals.ts';
+import { serveTerminals, type Terminals } from './terminals/terminals.ts';
 
 export interface Satellite {
-  /** How others reach it. */
+  /** Its public URL. */
   url: string;
-  /** Takes nobody new, sends its sessions elsewhere, waits for them within the limit of the settings, ends. */
+  /** Drains: accepts nothing new, moves its sessions elsewhere for at most the configured time, then stops. */
   stop(): Promise<void>;
 }
 
-/** Sessions that are sent away at once would all dial at once, wherever they go. */
+/** Sessions evicted all at once would reconnect all at once. */
 const evictWithinMs = 5_000;
-const terminalsDisabled = 'This satellite serves no terminals any more.';
-/** As at the server: without it Fastify waits for ever for a body that trickles in. Those for ports take their time. */
+const terminalsDisabled = 'This satellite does not serve terminals.';
+/** Fastify would wait forever for a slow request body. Requests for ports are exempt (`allowsSlowBody`). */
 const requestTimeoutMs = 60_000;
-/** A certificate is renewed weeks before its end. */
-const certificateCheckMs = 60_000;
+
+/** What the server has told the satellite. */
+interface ServerState {
+  registered: boolean;
+  id: string | null;
+  ticketKeys: readonly string[];
+  /** What it serves to browsers; null: nothing. */
+  web: SatelliteWeb | null;
+  /** The origin of the pages that may open terminals. */
+  dashboard: string;
+}
 
 /**
- * Starts a satellite: it listens, registers at the server (for as long as that takes), and serves. Rejects
- * with the listener's error, or with that of the certificate's files. `onRejected`: the server does not know it.
+ * Starts a satellite: listens, registers at the server (retrying for as long as it takes) and serves. Rejects if it
+ * cannot listen or read its certificate. `onRejected` is called when the server does not accept this satellite.
  */
 export async function startSatellite(options: {
   settings: Settings;
@@ -47,137 +61,70 @@ export async function startSatellite(options: {
   clock?: Clock;
 }): Promise<Satellite> {
   const { settings, version } = options;
+  const clock = options.clock && { clock: options.clock };
+  /** Aborted when the satellite begins to stop. */
   const shutdown = new AbortController();
-  /** No session is left. */
+  /** Aborted when its sessions have ended. */
   const ended = new AbortController();
-  let ticketKeys: readonly string[] = [];
-  let id: string | null = null;
-  /** What browsers are served, and the origin of the pages whose terminals are. */
-  let web: SatelliteWeb | null = null;
-  let dashboard = '';
-  let registered = false;
+  const state: ServerState = { registered: false, id: null, ticketKeys: [], web: null, dashboard: '' };
   let stopping = false;
-  /** By which this process reaches itself. Null before it listens. */
+  /** The address at which this process reaches itself; null before it listens. */
   let selfUrl: string | null = null;
+  let ports: PortGateway | undefined;
 
-  const app = Fastify({
-    logger: {
-      level: settings.logLevel,
-      base: null,
-      // Short lines for a person, JSON for a pipe; the server's log is the same.
-      ...(process.stdout.isTTY && {
-        stream: pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true }),
-      }),
-    },
-    logController: new LogController({ disableRequestLogging: true }),
-    forceCloseConnections: true,
-    requestTimeout: requestTimeoutMs,
-    serverFactory: makeServerFactory(
-      () => ports,
-      settings.tlsCert && settings.tlsKey ? readCertificate(settings.tlsCert, settings.tlsKey) : undefined,
-    ),
-  });
+  const app = makeApp(settings, () => ports);
   const { log } = app;
   const tunnelLog = {
-    // Every session says hello and goodbye; that is for whoever looks closely.
     debug: log.debug.bind(log),
+    // The start and end of each session: too much for the info level.
     info: log.debug.bind(log),
     warn: log.warn.bind(log),
     error: log.error.bind(log),
   };
-  let ports: PortGateway | undefined;
+  const infoLog = { ...tunnelLog, info: log.info.bind(log) };
   const relay = makeRelay({
-    ticketKeys: () => ticketKeys,
-    id: () => id,
-    onUser: (userId) => watch.sessionOpened(userId),
+    ticketKeys: () => state.ticketKeys,
+    id: () => state.id,
+    onUser: (userId) => revocations.sessionOpened(userId),
     log: tunnelLog,
   });
   const client = makeClient({ url: settings.server, token: settings.token });
-  const watch = watchRevocations({
+  const revocations = watchRevocations({
     users: relay.users,
     poll: async (users, signal) =>
       (await client.call(watchSatelliteUsers, { body: { users }, signal })).endUsers,
     revoke: relay.endUser,
     signal: ended.signal,
-    ...(options.clock && { clock: options.clock }),
+    ...clock,
   });
-  ports = makeSatellitePorts({
+  const gateway = makeSatellitePorts({
     client,
-    portHost: () => web?.portHost ?? null,
+    portHost: () => state.web?.portHost ?? null,
     isDraining: () => relay.draining,
     selfUrl: () => selfUrl,
     trustProxy: settings.trustProxy,
     log: tunnelLog,
   });
+  ports = gateway;
   await app.register(websocket, { options: websocketOptions });
   await app.register(relayPlugin, { relay });
   const terminals = serveTerminals(app, {
     client,
-    isEnabled: () => web !== null,
-    dashboard: () => dashboard,
+    isEnabled: () => state.web !== null,
+    dashboard: () => state.dashboard,
     isDraining: () => relay.draining,
     selfUrl: () => selfUrl,
     signal: ended.signal,
     log: tunnelLog,
-    ...(options.clock && { clock: options.clock }),
+    ...clock,
   });
-  app.get('/healthz', async () => ({ status: 'ok' }));
-  app.get('/readyz', (_request, reply) => {
-    if (registered && !relay.draining) return reply.send({ status: 'ready' });
-    const why = registered ? 'It is being emptied.' : 'It has not registered at the server yet.';
-    return reply.code(503).send({ code: 'satellite-not-ready', message: why });
-  });
-
-  const delay = monitorEventLoopDelay({ resolution: 10 });
-  delay.enable();
-  let last = { at: performance.now(), bytes: 0 };
-  const condition = (): SatelliteCondition => {
-    if (stopping) return 'stopping';
-    if (!relay.draining) return 'serving';
-    return relay.stats().sessions === 0 ? 'drained' : 'draining';
-  };
-  function report(): Report {
-    const stats = relay.stats();
-    const now = { at: performance.now(), bytes: stats.bytesToAgents + stats.bytesToClients };
-    const seconds = Math.max((now.at - last.at) / 1000, 0.001);
-    const bytesPerSecond = Math.round((now.bytes - last.bytes) / seconds);
-    last = now;
-    const loopDelayMs = Math.max(0, delay.percentile(99) / 1e6 - 10);
-    delay.reset();
-    return {
-      condition: condition(),
-      load: {
-        sessions: stats.sessions,
-        agents: stats.workspaces,
-        bytesPerSecond,
-        memoryBytes: process.memoryUsage.rss(),
-        loopDelayMs: Number.isFinite(loopDelayMs) ? Math.round(loopDelayMs * 10) / 10 : 0,
-      },
-      users: relay.users(),
-    };
-  }
-
-  /** True when that changed anything. */
-  function applyDrain(drain: boolean): boolean {
-    if (stopping || drain === relay.draining) return false;
-    if (!drain) {
-      log.info('serving again');
-      relay.reopen();
-      return true;
-    }
-    log.info({ sessions: relay.stats().sessions }, 'draining, as an administrator wants');
-    ports?.closeAll();
-    void relay.drain().then(() => relay.draining && !stopping && log.info('drained: no session is left'));
-    relay.evict(evictWithinMs);
-    return true;
-  }
+  healthRoutes(app, () => state.registered, relay);
 
   await app.listen({ host: settings.listen.host, port: settings.listen.port });
   const { port } = app.server.address() as AddressInfo;
   const loopback = settings.tlsCert ? await openLoopbackListener(app.server) : null;
   selfUrl = loopback?.url ?? selfUrlOf(settings.listen.host, port);
   const url = settings.listen.port === 0 ? settings.url.replace(/:0$/, `:${port}`) : settings.url;
-  const infoLog = { ...tunnelLog, info: log.info.bind(log) };
   const stun = await startStun({
     udp: settings.udp,
     announce: settings.udpAddress,
@@ -185,35 +132,40 @@ export async function startSatellite(options: {
     url,
     log: infoLog,
   });
-  const endMetrics =
+  const closeMetrics =
     settings.metricsListen &&
-    (await serveMetrics(settings.metricsListen, relay, stun.server, { terminals, ports }));
-  const endWatch = watchCertificate(app, settings);
-  log.info({ url, stun: stun.address, version }, 'satellite listens');
+    (await serveMetrics(settings.metricsListen, relay, stun.server, { terminals, ports: gateway }));
+  const stopCertificateWatch = watchCertificate(app, settings);
+  log.info({ url, stun: stun.address, version }, 'satellite is listening');
 
+  const loadMeter = makeLoadMeter(relay);
+  const applyDrain = makeDrainSwitch({ app, relay, ports: gateway, isStopping: () => stopping });
+  const condition = (): SatelliteCondition => {
+    if (stopping) return 'stopping';
+    if (!relay.draining) return 'serving';
+    return relay.stats().sessions === 0 ? 'drained' : 'draining';
+  };
   const joined = joinServer({
     client,
     identity: { url, stun: stun.address, version, region: settings.region },
-    report,
+    report: () => ({ condition: condition(), load: loadMeter.sample(), users: relay.users() }),
     signal: shutdown.signal,
     log: infoLog,
     onManifest(manifest) {
-      ({ ticketKeys, web, dashboard } = manifest);
-      id = manifest.id ?? null;
-      registered = true;
-      if (!web) terminals.evictAll(terminalsDisabled);
+      applySettings(state, manifest, terminals);
+      state.id = manifest.id ?? null;
+      state.registered = true;
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
       applyDrain(manifest.drain);
     },
     onOrders(orders) {
-      ({ ticketKeys, web, dashboard } = orders);
-      if (!web) terminals.evictAll(terminalsDisabled);
+      applySettings(state, orders, terminals);
       for (const userId of orders.endUsers) relay.endUser(userId);
-      // Said at once: until then nobody is sent here, or still is.
+      // Reported at once, because the server directs clients by it.
       if (applyDrain(orders.drain)) void joined.then(({ reportNow }) => reportNow());
     },
     onRejected: options.onRejected,
-    ...(options.clock && { clock: options.clock }),
+    ...clock,
   });
 
   return {
@@ -222,21 +174,21 @@ export async function startSatellite(options: {
       stopping = true;
       shutdown.abort();
       const { reportNow } = await joined;
-      // The server names it to nobody from now on: those who are sent away do not come back.
+      // First, so that the server stops naming this satellite and evicted clients do not come back.
       await reportNow();
-      const emptied = relay.drain();
-      ports?.close();
+      const drained = relay.drain();
+      gateway.close();
       const limitMs = settings.drainSeconds * 1000;
       relay.evict(Math.min(evictWithinMs, limitMs / 2));
       const timer = AbortSignal.timeout(limitMs);
       await Promise.race([
-        emptied,
+        drained,
         new Promise((resolve) => timer.addEventListener('abort', resolve, { once: true })),
       ]);
       ended.abort();
-      endWatch();
-      delay.disable();
-      await endMetrics?.();
+      stopCertificateWatch();
+      loadMeter.stop();
+      await closeMetrics?.();
       await stun.close();
       loopback?.close();
       await app.close();
@@ -244,31 +196,71 @@ export async function startSatellite(options: {
   };
 }
 
-function selfUrlOf(host: string, port: number): string {
-  if (host === '0.0.0.0' || host === '::') return `http://127.0.0.1:${port}`;
-  return `http://${host.includes(':') ? `[${host}]` : host}:${port}`;
+function makeApp(settings: Settings, interceptor: () => RequestInterceptor | undefined): FastifyInstance {
+  return Fastify({
+    logger: {
+      level: settings.logLevel,
+      base: null,
+      // Short lines for a terminal, JSON otherwise, as the server logs.
+      ...(process.stdout.isTTY && {
+        stream: pretty({ ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss', sync: true }),
+      }),
+    },
+    logController: new LogController({ disableRequestLogging: true }),
+    forceCloseConnections: true,
+    requestTimeout: requestTimeoutMs,
+    serverFactory: makeServerFactory(interceptor, readCertificate(settings)),
+  });
 }
 
-function readCertificate(cert: string, key: string): { cert: Buffer; key: Buffer } {
-  return { cert: readFileSync(cert), key: readFileSync(key) };
+function healthRoutes(
+  app: FastifyInstance,
+  isRegistered: () => boolean,
+  relay: Pick<Relay, 'draining'>,
+): void {
+  app.get('/healthz', async () => ({ status: 'ok' }));
+  app.get('/readyz', (_request, reply) => {
+    if (isRegistered() && !relay.draining) return reply.send({ status: 'ready' });
+    const message = isRegistered() ? 'It is draining.' : 'It has not registered at the server yet.';
+    return reply.code(503).send({ code: 'satellite-not-ready', message });
+  });
 }
 
-/** Takes a certificate that was renewed in its files, without a restart. */
-function watchCertificate(app: FastifyInstance, { tlsCert, tlsKey }: Settings): () => void {
-  if (!tlsCert || !tlsKey) return () => {};
-  const stamp = () => `${statSync(tlsCert).mtimeMs} ${statSync(tlsKey).mtimeMs}`;
-  let last = stamp();
-  const timer = setInterval(() => {
-    try {
-      const now = stamp();
-      if (now === last) return;
-      (app.server as unknown as HttpsServer).setSecureContext(readCertificate(tlsCert, tlsKey));
-      last = now;
-      app.log.info('the certificate was renewed');
-    } catch (error) {
-      // Half written, perhaps; the next look finds it whole.
-      app.log.warn({ why: (error as Error).message }, 'the renewed certificate cannot be used');
+function applySettings(
+  state: ServerState,
+  { ticketKeys, web, dashboard }: Pick<SatelliteManifest, 'ticketKeys' | 'web' | 'dashboard'>,
+  terminals: Terminals,
+): void {
+  Object.assign(state, { ticketKeys, web, dashboard });
+  if (!web) terminals.evictAll(terminalsDisabled);
+}
+
+/** Starts or ends draining as an administrator asked. The returned function returns true if that changed anything. */
+function makeDrainSwitch(options: {
+  app: FastifyInstance;
+  relay: Relay;
+  ports: PortGateway;
+  isStopping: () => boolean;
+}): (drain: boolean) => boolean {
+  const { relay, ports, isStopping } = options;
+  const { log } = options.app;
+  return (drain) => {
+    if (isStopping() || drain === relay.draining) return false;
+    if (!drain) {
+      log.info('serving again');
+      relay.reopen();
+      return true;
     }
-  }, certificateCheckMs);
-  return () => clearInterval(timer);
+    log.info({ sessions: relay.stats().sessions }, 'draining on request of an administrator');
+    ports.closeAll();
+    void relay.drain().then(() => {
+      if (relay.draining && !isStopping()) log.info('drained: no sessions left');
+    });
+    relay.evict(evictWithinMs);
+    return true;
+  };
+}
+
+function selfUrlOf(host: string, port: number): string {
+  return listenUrl({ host: host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host, port });
 }

@@ -18,18 +18,18 @@ const requestTimeoutMs = 10_000;
 export interface Report {
   condition: SatelliteCondition;
   load: SatelliteLoad;
-  /** Whose sessions are here. */
+  /** Users with sessions here. */
   users: string[];
 }
 
-/** True where the server will have nothing more to do with this satellite: it was removed, or is in another region. */
+/** True if the server permanently rejects this satellite: it was removed, or its region does not match. */
 const isRejection = (error: unknown): error is CallError =>
   error instanceof CallError &&
   ([401, 403].includes(error.status) || error.body.code === 'satellite-region-fixed');
 
 /**
- * Registers at the server, for as long as that is away, and then reports in its rhythm until `signal` is
- * aborted. `onRejected` is called once the server does not know this satellite (any more); nothing follows.
+ * Registers at the server, retrying while it is unreachable, then sends heartbeats until `signal` is aborted.
+ * `onRejected` is called if the server rejects this satellite; nothing is sent after that.
  */
 export async function joinServer(options: {
   client: Pick<Client, 'call'>;
@@ -65,7 +65,7 @@ export async function joinServer(options: {
           reject(error);
           return null;
         }
-        if (failures === 0) log.warn({ why: describeError(error) }, 'cannot register; trying on');
+        if (failures === 0) log.warn({ why: describeError(error) }, 'cannot register; retrying');
         await clock.sleep(backoff(failures + 1, clock.random, maxRetryDelayMs), signal);
       }
     }
@@ -78,14 +78,14 @@ export async function joinServer(options: {
         body: { ...options.report(), version },
         signal: AbortSignal.timeout(requestTimeoutMs),
       });
-      if (isUnreachable) log.info({}, 'the server answers again');
+      if (isUnreachable) log.info({}, 'the server is reachable again');
       isUnreachable = false;
       options.onOrders(orders);
     } catch (error) {
       if (isRejection(error)) return reject(error);
-      // It serves on: sessions and tickets need no server.
+      // Sessions and tickets do not need the server.
       if (!isUnreachable)
-        log.warn({ why: describeError(error) }, 'the server does not answer; serving on without it');
+        log.warn({ why: describeError(error) }, 'the server is unreachable; serving without it');
       isUnreachable = true;
     }
   }

@@ -14,7 +14,7 @@ import Fastify from 'fastify';
 import { relayPlugin } from './relay/plugin.ts';
 import { makeRelay, type Relay, type RelayOptions } from './relay/relay.ts';
 
-/** For tests: satellites, agents and clients on loopback, each real, all closed by `close`. */
+/** For tests: real satellites, agents and clients on loopback, all closed by `close`. */
 export async function makeWorld() {
   const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
   const certificate = await makeCertificate();
@@ -24,7 +24,7 @@ export async function makeWorld() {
   const closers: (() => unknown)[] = [];
   const inAMinute = () => Math.floor(Date.now() / 1000) + 60;
 
-  /** A satellite at a free port, or at `port`. */
+  /** A satellite on `port`, or on a free one. */
   async function satellite(
     options: Partial<RelayOptions> & { port?: number } = {},
   ): Promise<{ url: string; port: number; relay: Relay; close(): Promise<void> }> {
@@ -39,7 +39,7 @@ export async function makeWorld() {
   const listenToken = (changes: { buildId?: string; exp?: number } = {}) =>
     signer.signListenToken({ workspaceId, buildId, exp: inAMinute(), ...changes });
 
-  /** An agent that listens at a satellite; streams echo unless `host.onStream` says otherwise. */
+  /** An agent listening at a satellite. Its streams echo unless `host.onStream` is given. */
   function agent(
     url: string,
     host: Partial<SessionRegistryOptions> = {},
@@ -102,8 +102,8 @@ export async function makeWorld() {
   }
 
   /**
-   * A TCP proxy before a satellite or an agent: to cut connections off, to swallow what they carry, or to make the
-   * way as long as `delayMs` says, each way.
+   * A TCP proxy in front of a satellite or an agent that can cut connections, drop their data, or delay it by `delayMs` in
+   * each direction.
    */
   async function proxy(port: number, delayMs = 0) {
     const sockets = new Set<Socket>();
@@ -140,12 +140,12 @@ export async function makeWorld() {
     return {
       url: `http://127.0.0.1:${local}`,
       address: `127.0.0.1:${local}`,
-      /** For connections from now on. */
+      /** Applies to new connections. */
       delay,
-      /** Takes no more connections. */
+      /** Accepts no more connections. */
       shut: () => server.close(),
       cut,
-      /** From now on nothing comes through, and nobody is told. */
+      /** Silently drops all data from now on. */
       swallow() {
         for (const socket of sockets) {
           socket.unpipe();
@@ -173,14 +173,14 @@ export async function makeWorld() {
 }
 export type World = Awaited<ReturnType<typeof makeWorld>>;
 
-/** Retries after a hundredth of the time. */
+/** Sleeps for a hundredth of the time. */
 export const fastClock: Clock = {
   now: () => performance.now(),
   random: () => 1,
   sleep: (ms) => new Promise((resolve) => setTimeout(resolve, ms / 100)),
 };
 
-/** Values that come when they come, taken one by one. */
+/** A queue whose `next` waits for a value. */
 export function makeQueue<T>() {
   const values: T[] = [];
   const takers: ((value: T) => void)[] = [];

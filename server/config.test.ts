@@ -1,5 +1,6 @@
+import { SettingsError } from '@cde/api/settings.ts';
 import { expect, test } from 'vitest';
-import { ConfigError, describeSettings, readConfig } from './config.ts';
+import { describeSettings, readConfig } from './config.ts';
 
 test('defaults: loopback, the local provider on', () => {
   expect(readConfig([], {})).toMatchObject({
@@ -46,10 +47,10 @@ test.each([
   } catch (error) {
     thrown = error;
   }
-  expect(thrown).toBeInstanceOf(ConfigError);
-  expect((thrown as ConfigError).message).toMatch(message);
-  expect((thrown as ConfigError).hint).not.toBe('');
-  expect((thrown as ConfigError).message).not.toContain('secret');
+  expect(thrown).toBeInstanceOf(SettingsError);
+  expect((thrown as SettingsError).message).toMatch(message);
+  expect((thrown as SettingsError).hint).not.toBe('');
+  expect((thrown as SettingsError).message).not.toContain('secret');
 });
 
 test('every setting is described', () => {
@@ -63,7 +64,7 @@ test('port host names: a wildcard, *.localhost on loopback, otherwise paths', ()
   expect(host({ CDE_ACCESS_URL: 'https://cde.example.com' })).toBe(null);
   const access = { CDE_ACCESS_URL: 'https://cde.example.com' };
   expect(host({ ...access, CDE_PORT_HOST: '*.Dev.example.com' })).toBe('.dev.example.com');
-  expect(() => host({ CDE_PORT_HOST: 'dev.example.com' })).toThrow(ConfigError);
+  expect(() => host({ CDE_PORT_HOST: 'dev.example.com' })).toThrow(SettingsError);
   expect(() =>
     host({ CDE_ACCESS_URL: 'https://80--web--ada.example.com', CDE_PORT_HOST: '*.example.com' }),
   ).toThrow(/looks like a shared port/);

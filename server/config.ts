@@ -1,24 +1,22 @@
 import { isIP } from 'node:net';
 import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
+import { isWildcardHost, listenAddress, listenUrl } from '@cde/api/addresses.ts';
 import { PathKind } from '@cde/api/agent.ts';
 import { HostPort, WildcardName } from '@cde/api/names.ts';
 import { PortLevel } from '@cde/api/ports.ts';
+import {
+  describeSettings as describe,
+  kebabCase,
+  readSettings,
+  type Setting,
+  SettingsError,
+} from '@cde/api/settings.ts';
 import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
 const days = z.coerce.number().min(0).max(3650);
-const listenAddress = z
-  .string()
-  .regex(/^(\[[0-9a-fA-F:]+\]|[^:\s]+):\d{1,5}$/, 'write HOST:PORT, for example 127.0.0.1:7080')
-  .transform((text) => {
-    const at = text.lastIndexOf(':');
-    return { host: text.slice(0, at).replace(/^\[|\]$/g, ''), port: Number(text.slice(at + 1)) };
-  })
-  .refine(({ port }) => port <= 65535, 'a port is at most 65535');
-
 /**
  * Why a secret key (from the variable or the file) is unacceptable, or null. Anyone who guesses it can forge the tokens of
  * all agents.
@@ -59,7 +57,11 @@ const proxies = z.string().refine(
 
 /** All settings. The flag is the key in kebab-case, and the variable `CDE_` plus upper snake case unless `env` names it. */
 const settings = {
-  listen: { schema: listenAddress, default: '127.0.0.1:7080', help: 'Address to listen on' },
+  listen: {
+    schema: listenAddress('127.0.0.1:7080'),
+    default: '127.0.0.1:7080',
+    help: 'Address to listen on',
+  },
   accessUrl: {
     schema: plainUrl,
     default: undefined,
@@ -218,18 +220,7 @@ export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localPro
   loopback: boolean;
 }
 
-/** A setting is invalid; `main.ts` prints the message and hint and exits with 2. */
-export class ConfigError extends Error {
-  readonly hint: string;
-  constructor(message: string, hint: string) {
-    super(message);
-    this.name = 'ConfigError';
-    this.hint = hint;
-  }
-}
-
-const kebab = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
-const variable = (key: string) => `CDE_${kebab(key).replaceAll('-', '_').toUpperCase()}`;
+const variable = (key: string) => `CDE_${kebabCase(key).replaceAll('-', '_').toUpperCase()}`;
 const environmentName = (key: keyof Settings) => {
   const setting = settings[key];
   return 'env' in setting ? setting.env : variable(key);
@@ -246,16 +237,16 @@ export function unknownSettings(env: NodeJS.ProcessEnv): string[] {
   );
 }
 
+const secrets = new Set<string>(['databaseUrl', 'secretKey', 'oidcClientSecret']);
+const definitions = Object.fromEntries(
+  (Object.keys(settings) as (keyof Settings)[]).map((key): [string, Setting] => [
+    key,
+    { ...settings[key], env: environmentName(key), isSecret: secrets.has(key) },
+  ]),
+);
+
 /** The settings in the server's `--help`, one per line. */
-export function describeSettings(): string {
-  return (Object.keys(settings) as (keyof Settings)[])
-    .map((key) => {
-      const setting = settings[key];
-      const fallback = setting.default ? ` (default ${setting.default})` : '';
-      return `  --${kebab(key).padEnd(20)} ${environmentName(key).padEnd(24)} ${setting.help}${fallback}`;
-    })
-    .join('\n');
-}
+export const describeSettings = (): string => describe(definitions, { flag: 20, env: 24 });
 
 function defaultDataDir(env: NodeJS.ProcessEnv): string {
   if (process.platform !== 'win32' && userInfo().uid === 0) return '/var/lib/cde';
@@ -268,7 +259,7 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
   if (given !== undefined && given !== 'off') {
     const suffix = given.slice(1);
     if (hostname.endsWith(suffix) && hostname.includes('--'))
-      throw new ConfigError(
+      throw new SettingsError(
         `The access URL ${accessUrl} looks like a shared port under ${given}.`,
         'Choose another host name for the dashboard.',
       );
@@ -279,50 +270,24 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
     : null;
 }
 
-/** Reads flags, then the environment, then defaults. Throws ConfigError at the first invalid setting. */
+/** Reads flags, then the environment, then defaults. Throws SettingsError at the first invalid setting. */
 export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
-  let flags: Record<string, string | boolean | undefined>;
-  try {
-    const options = Object.fromEntries(
-      Object.keys(settings).map((key) => [kebab(key), { type: 'string' as const }]),
-    );
-    flags = parseArgs({ args, options, strict: true, allowPositionals: false }).values;
-  } catch (error) {
-    throw new ConfigError((error as Error).message, 'Run with --help for the list of settings.');
-  }
-  const values: Record<string, unknown> = {};
-  for (const key of Object.keys(settings) as (keyof Settings)[]) {
-    const setting = settings[key];
-    const flag = flags[kebab(key)];
-    // Compose files and CI systems pass an empty variable for an unset one.
-    const text = typeof flag === 'string' ? flag : env[environmentName(key)] || setting.default;
-    if (text === undefined) continue;
-    const parsed = setting.schema.safeParse(text);
-    if (!parsed.success) {
-      const secret = key === 'databaseUrl' || key === 'secretKey' || key === 'oidcClientSecret';
-      const from = typeof flag === 'string' ? `--${kebab(key)}` : environmentName(key);
-      throw new ConfigError(
-        `${from}${secret ? ' is invalid' : ` is invalid (${JSON.stringify(text)})`}: ${parsed.error.issues[0]?.message}.`,
-        `${setting.help}.`,
-      );
-    }
-    values[key] = parsed.data;
-  }
-  const given = values as Values;
+  const given = readSettings(definitions, args, env) as Values;
   const { host, port } = given.listen;
   const loopback = host === 'localhost' || host === '::1' || /^127\./.test(host);
-  const urlHost = host === '0.0.0.0' || host === '::' ? 'localhost' : host.includes(':') ? `[${host}]` : host;
   if (given.oidcIssuer && !given.oidcClientId)
-    throw new ConfigError(
+    throw new SettingsError(
       'CDE_OIDC_ISSUER is set but CDE_OIDC_CLIENT_ID is not.',
       'Set both. A confidential client also needs CDE_OIDC_CLIENT_SECRET.',
     );
   if (given.passwordLogin === 'off' && !given.oidcIssuer)
-    throw new ConfigError(
+    throw new SettingsError(
       'Password sign-in is off and no OIDC issuer is set, so no one could sign in.',
       'Set CDE_OIDC_ISSUER, or set CDE_PASSWORD_LOGIN to on.',
     );
-  const accessUrl = (given.accessUrl ?? `http://${urlHost}:${port}`).replace(/\/+$/, '');
+  const accessUrl = (
+    given.accessUrl ?? listenUrl({ host: isWildcardHost(host) ? 'localhost' : host, port })
+  ).replace(/\/+$/, '');
   return {
     ...given,
     accessUrl,

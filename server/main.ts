@@ -2,10 +2,11 @@ import { existsSync, rmSync } from 'node:fs';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { userInfo } from 'node:os';
 import { join } from 'node:path';
+import { SettingsError } from '@cde/api/settings.ts';
 import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { useProxyForFetch } from '@cde/tunnel/network/proxy.ts';
-import { type Config, ConfigError, describeSettings, readConfig, unknownSettings } from './config.ts';
+import { type Config, describeSettings, readConfig, unknownSettings } from './config.ts';
 import { startControlPlane } from './control-plane.ts';
 import { type EmbeddedPostgres, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
@@ -147,13 +148,13 @@ function checkConfig(args: string[]): void {
   const config = readConfig(args, env);
   const [unknown] = unknownSettings(env);
   if (unknown)
-    throw new ConfigError(
+    throw new SettingsError(
       `${unknown} is not a setting of the server.`,
       'docs/configuration.md lists them; `--help` prints them.',
     );
   for (const name of (env.CDE_CHECK_REQUIRED ?? '').split(' ').filter(Boolean))
     if (!env[name])
-      throw new ConfigError(
+      throw new SettingsError(
         `${name} is empty: its Secret, or the key in it, does not exist.`,
         'Create the Secret in the namespace of the release, or correct its name and key in the Helm values.',
       );
@@ -258,9 +259,9 @@ async function main(): Promise<void> {
 }
 
 main().catch((error) => {
-  if ([ConfigError, MigrationError, SecretKeyError, StartError].some((kind) => error instanceof kind)) {
+  if ([SettingsError, MigrationError, SecretKeyError, StartError].some((kind) => error instanceof kind)) {
     process.stderr.write(`cde server: ${error.message}\n${error.hint}\n`);
-    process.exit(error instanceof ConfigError ? 2 : 1);
+    process.exit(error instanceof SettingsError ? 2 : 1);
   }
   process.stderr.write(`cde server: ${(error as Error).stack ?? error}\n`);
   process.exit(1);

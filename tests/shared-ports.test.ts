@@ -341,7 +341,11 @@ describe.each(['server', 'satellite'] as const)('by name, at a %s', (where) => {
     // A token of ours is for us, and none for a satellite.
     const token = await send('/', { host: portHost(), headers: { authorization: `bearer  ${api.token}` } });
     if (where === 'server') expect(token.json().headers).not.toHaveProperty('authorization');
-    else expect(token).toMatchObject({ status: 400, text: expect.stringContaining('not for a satellite') });
+    else
+      expect(token).toMatchObject({
+        status: 400,
+        text: expect.stringContaining('must not be sent to a satellite'),
+      });
 
     const body = Buffer.alloc(3 * 1024 * 1024, 'a');
     const framings: Record<string, string>[] = [

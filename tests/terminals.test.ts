@@ -270,7 +270,7 @@ describe('a browser', () => {
     expect(await machine.cde('satellite', 'drain', 'east')).toMatchObject({ code: 0 });
     expect(await made.says('exit')).toMatchObject({
       code: null,
-      message: expect.stringContaining('being emptied'),
+      message: expect.stringContaining('draining'),
     });
     expect((await ways()).satellites).toEqual([]);
     expect(await refusal(server.url)).toMatchObject({ status: 503, body: { code: 'server-busy' } });

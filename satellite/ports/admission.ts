@@ -1,24 +1,24 @@
 import ipaddr from 'ipaddr.js';
 import { busy } from './problems.ts';
 
-/** Connections at once to the ports of one workspace: one workspace must not take the others' share of this process. */
+/** Concurrent connections to the ports of one workspace, so that one cannot use up this process. */
 const maxConnections = 250;
-/** Of these, kept free for people who are signed in: anonymous visitors alone cannot shut them out. */
+/** Reserved for signed-in users, so that anonymous visitors cannot lock them out. */
 const reservedForUsers = 50;
-/** Of one visitor. A browser opens six connections to a name, and a WebSocket or two for each tab. */
+/** Per visitor. A browser opens six connections per host name and a WebSocket or two per tab. */
 const maxPerVisitor = 100;
-/** A burst of short requests beyond the visitor's share waits for its turn; so many of one visitor do, and of all. */
+/** Requests beyond the limits are queued, which absorbs bursts: at most this many per visitor and in total. */
 const maxWaitingPerVisitor = 150;
 const maxWaiting = 500;
 const maxWaitMs = 30_000;
 
 export interface Visitor {
-  /** What shares one share: a user, or the network of an anonymous visitor. */
+  /** Identifies who shares the limit: a user, or the network of an anonymous visitor. */
   key: string;
   isSignedIn: boolean;
 }
 
-/** `userKey`: who it is, for those who are signed in. Others are their address; of IPv6 the /64, which one host has whole. */
+/** Signed-in visitors are identified by `userKey`, others by address; for IPv6 by the /64, which a single host owns. */
 export function visitorOf(userKey: string | null | undefined, clientIp: string): Visitor {
   if (userKey) return { key: `user ${userKey}`, isSignedIn: true };
   return { key: `address ${networkOf(clientIp)}`, isSignedIn: false };
@@ -47,7 +47,7 @@ interface Workspace {
   waiting: QueuedVisitor[];
 }
 
-/** Divides the connections to each workspace's ports between its visitors. */
+/** Shares the connections to each workspace's ports fairly among its visitors. */
 export function makeAdmission() {
   const workspaces = new Map<string, Workspace>();
 
@@ -63,7 +63,7 @@ export function makeAdmission() {
     else workspace.open.delete(key);
   }
 
-  /** Those who are signed in first: they cannot be multiplied by taking more addresses. */
+  /** Signed-in users first: unlike addresses they cannot be multiplied. */
   function next(workspace: Workspace): QueuedVisitor | undefined {
     const { waiting } = workspace;
     const fits = ({ visitor }: QueuedVisitor) => hasCapacity(workspace, visitor);
@@ -84,8 +84,8 @@ export function makeAdmission() {
 
   return {
     /**
-     * Resolves with what gives the place back, once there is one; rejects with a Problem when there is none for too long.
-     * `signal` ends the wait of a visitor who has left.
+     * Resolves with a function that releases the connection; rejects with a Problem if none becomes free in time.
+     * `signal` cancels the wait when the visitor disconnects.
      */
     async admit(id: string, visitor: Visitor, signal: AbortSignal): Promise<() => void> {
       const workspace = workspaces.get(id) ?? { open: new Map(), users: 0, anonymous: 0, waiting: [] };
@@ -117,7 +117,7 @@ export function makeAdmission() {
         visitor,
         admit() {
           leave();
-          // At once, so that nobody else takes the place.
+          // Counted at once, so that no one else is admitted in its place.
           count(workspace, visitor, 1);
           resolve();
         },
@@ -132,6 +132,6 @@ export function makeAdmission() {
 const tooMany = ({ open }: Workspace, { key, isSignedIn }: Visitor) =>
   busy(
     (open.get(key) ?? 0) >= maxPerVisitor
-      ? `${maxPerVisitor} connections to the ports of this workspace are open from ${isSignedIn ? 'your account' : 'your address'} already.`
-      : `All connections to the ports of this workspace are taken.`,
+      ? `${maxPerVisitor} connections to the ports of this workspace are already open from ${isSignedIn ? 'your account' : 'your address'}.`
+      : 'All connections to the ports of this workspace are in use.',
   );

@@ -1,7 +1,7 @@
 import type { ClientRequest, IncomingMessage, ServerResponse } from 'node:http';
 import { Problem } from '@cde/api/problem.ts';
 
-/** How fast a body must come: a phone on a bad network sends more, and whoever sends less only holds a connection. */
+/** Minimum rate of a request body. A phone on a bad network exceeds it; anything slower only blocks a connection. */
 export interface BodyRate {
   windowMs: number;
   minBytes: number;
@@ -11,17 +11,17 @@ export const defaultBodyRate: BodyRate = { windowMs: 10_000, minBytes: 10 * 1024
 export const hasBody = ({ headers }: IncomingMessage): boolean =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 
-/** Refuses framing that a program could read in another way than we have: what we took for a body would be a request. */
+/** Rejects ambiguous framing, which a program could parse differently: part of the body would become a request. */
 export function checkFraming(request: IncomingMessage, response: ServerResponse): void {
   const { 'transfer-encoding': encoding, 'content-length': length } = request.headers;
   if (encoding === undefined || (encoding.toLowerCase() === 'chunked' && length === undefined)) return;
   response.shouldKeepAlive = false;
-  throw new Problem('bad-request', 'This request frames its body in a way that is not passed on.', {
-    hint: 'Send Transfer-Encoding: chunked, or a Content-Length.',
+  throw new Problem('bad-request', 'The framing of the request body is not supported.', {
+    hint: 'Send either Transfer-Encoding: chunked or a Content-Length.',
   });
 }
 
-/** Calls `onSlow` when a window passes in which too little came, though the program would have taken it. Returns what ends it. */
+/** Calls `onSlow` if too few bytes arrive in a window although the program reads them. Returns a function that stops it. */
 export function watchBody(
   request: IncomingMessage,
   forwarded: ClientRequest,
@@ -32,14 +32,14 @@ export function watchBody(
   let read = socket.bytesRead;
   const timer = setInterval(() => {
     if (request.complete) return clearInterval(timer);
-    const came = socket.bytesRead - read;
+    const received = socket.bytesRead - read;
     read = socket.bytesRead;
-    if (came >= minBytes || forwarded.writableNeedDrain) return;
+    if (received >= minBytes || forwarded.writableNeedDrain) return;
     clearInterval(timer);
     onSlow(
-      new Problem('request-too-slow', 'The body of this request came too slowly.', {
-        detail: `${came} bytes in ${windowMs / 1000} seconds; at least ${minBytes} are expected.`,
-        hint: 'Send it again over a faster connection.',
+      new Problem('request-too-slow', 'The request body arrived too slowly.', {
+        detail: `${received} bytes in ${windowMs / 1000} seconds; the minimum is ${minBytes}.`,
+        hint: 'Try again over a faster connection.',
       }),
     );
   }, windowMs);

@@ -5,7 +5,7 @@ import {
   type OutgoingHttpHeaders,
   ServerResponse,
 } from 'node:http';
-import { type Duplex, pipeline } from 'node:stream';
+import { type Duplex, pipeline, type Readable, type Writable } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
 import { splice } from '@cde/tunnel/streams/targets.ts';
@@ -13,23 +13,20 @@ import { type BodyRate, hasBody, watchBody } from './bodies.ts';
 import { replyHeaders, requestHeaders, upgradeHeaders, type Visit } from './headers.ts';
 import type { PortStream } from './sessions.ts';
 
-/** A request on its way to a workspace: `stream` leads to the port, `path` is what is asked for there. */
+/** A connection to a port and the path to request there. */
 interface Upstream extends PortStream {
   path: string;
   visit: Visit;
 }
 
-/** Replies of status 1xx, which reach nobody: a program that sends them for ever would keep us busy, and no visitor. */
+/** Responses with status 1xx per request. They are not forwarded, so an endless series would go unnoticed. */
 const maxInformational = 100;
-/** How long a visitor's end may take to close. */
+/** How long a visitor's socket may take to close. */
 const closeTimeoutMs = 2_000;
-/** Bytes kept of a visitor who writes before the WebSocket is accepted, which none may. */
+/** Bytes buffered from a visitor who sends before the WebSocket is accepted, against the protocol. */
 const maxEarlyBytes = 64 * 1024;
 
-/**
- * One connection for one request: nothing is left on it that could become part of another visitor's. Node's
- * client speaks HTTP over the stream as over a socket.
- */
+/** Each request has its own connection, so that no data of one visitor can end up in another's response. */
 function makeUpstreamRequest(
   { stream, path }: Upstream,
   method: string,
@@ -42,15 +39,15 @@ function makeUpstreamRequest(
   forwarded.on('information', () => {
     informational += 1;
     if (informational > maxInformational)
-      forwarded.destroy(new Error(`it has said ${informational} times that it works on it`));
+      forwarded.destroy(new Error(`it sent ${informational} informational responses`));
   });
   return forwarded;
 }
 
 /**
- * Node's HTTP writes its headers as a string, together with the first of the body. Through a session's stream (HTTP/2
- * over TLS over a Duplex, Node 24.21) some hundred bytes of these arrived with their first 16 overwritten, as if the copy
- * that is made of a string were freed before it is sent. Of Buffers no copy is made.
+ * Works around corruption in Node 24.21: http writes headers as a string together with the start of the body, and through
+ * a session's stream (HTTP/2 over TLS over a Duplex) the first 16 bytes sometimes arrived overwritten, as if the copy made
+ * of the string were freed before it was sent. Buffers are not copied.
  */
 function writeBuffersOnly(stream: Duplex): void {
   const write = stream.write.bind(stream) as (chunk: unknown, ...extraHeaders: unknown[]) => boolean;
@@ -63,8 +60,8 @@ function writeBuffersOnly(stream: Duplex): void {
 }
 
 /**
- * Carries a request to the port and its reply back, as fast as the slower side takes it. Resolves when it is
- * over; rejects with a Problem while nothing of a reply was sent. `more`: headers for the reply.
+ * Forwards a request to the port and its response back, with backpressure. Resolves when the exchange has ended; rejects
+ * with a Problem if it fails before a response was sent. `extraHeaders` are added to the response.
  */
 export function forwardRequest(
   request: IncomingMessage,
@@ -78,7 +75,6 @@ export function forwardRequest(
       requestHeaders(request, upstream.visit),
     );
     let stopWatching = () => {};
-    // Whoever has gone away needs no reply.
     response.once('close', () => {
       stopWatching();
       forwarded.destroy();
@@ -92,7 +88,7 @@ export function forwardRequest(
     });
     forwarded.once('upgrade', (_reply, upstreamSocket) => {
       upstreamSocket.destroy();
-      reject(unreachable(new Error('it switches protocols, and was not asked to'), upstream.visit.port));
+      reject(unreachable(new Error('it switched protocols without being asked to'), upstream.visit.port));
     });
     forwarded.once('response', (reply) => {
       stopWatching();
@@ -106,32 +102,32 @@ export function forwardRequest(
         forwarded.destroy();
         return reject(unreachable(refused, upstream.visit.port));
       }
-      // Events begin with their headers, and the first may be long in coming.
+      // The first event of an event stream may take long.
       response.flushHeaders();
-      pipeline(reply, response, () => resolve());
+      pipe(reply, response, resolve);
     });
-    // Without a length a body would be written as it is, and be read as the next request.
+    // Without framing, a body would be written raw and parsed as the next request.
     if (!hasBody(request)) return void forwarded.end();
     stopWatching = watchBody(request, forwarded, upstream.bodyRate, (problem) => {
       reject(problem);
       forwarded.destroy();
     });
-    // A reply may come before all of the body was wanted: that is no fault of the request's.
-    pipeline(request, forwarded, () => {});
+    // Errors are ignored: a program may respond before it has read the whole body.
+    pipe(request, forwarded, () => {});
   });
 }
 
-/** Sends the head of the program's reply on; returns what is wrong with one that nobody may send. */
+/** Sends the head of the program's response. Returns an error if it is invalid. */
 function writeHead(
   reply: IncomingMessage,
   response: ServerResponse,
   headers: OutgoingHttpHeaders,
 ): Error | null {
   const { statusCode = 0, statusMessage = '' } = reply;
-  // Of those below, the ones that HTTP knows are no reply, or not to this.
-  if (statusCode < 200) return new Error(`it answers with status ${statusCode}`);
+  // 1xx is no final response, and lower ones are invalid.
+  if (statusCode < 200) return new Error(`it responded with status ${statusCode}`);
   try {
-    // Node reads any byte in there, and writes but these.
+    // Node parses any byte in the reason phrase but sends only these.
     response.writeHead(statusCode, statusMessage.replace(/[^\t\x20-\x7e\x80-\xff]/g, ' '), headers);
     return null;
   } catch (error) {
@@ -139,7 +135,7 @@ function writeHead(
   }
 }
 
-/** As forwardRequest, for a WebSocket: once it is accepted, bytes pass as they are. */
+/** Like forwardRequest, for a WebSocket: after the upgrade, bytes are copied unchanged. */
 export function forwardUpgrade(
   request: IncomingMessage,
   socket: Duplex,
@@ -152,7 +148,7 @@ export function forwardUpgrade(
       forwarded.destroy();
       resolve();
     };
-    // Only who reads learns that the visitor has left.
+    // The end of the connection is only noticed while reading.
     const early = [head];
     let earlyBytes = head.length;
     const bufferEarly = (data: Buffer) => {
@@ -165,7 +161,7 @@ export function forwardUpgrade(
     socket.once('end', leave);
     socket.on('data', bufferEarly);
     forwarded.once('error', (error) => {
-      // Half a reply is no place for another: it ends with the program's.
+      // Part of the response was sent already, so no other can follow.
       if (answered) return;
       socket.off('close', gone);
       socket.off('data', bufferEarly);
@@ -185,9 +181,9 @@ export function forwardUpgrade(
       }
       answered = true;
       response.assignSocket(socket as never);
-      pipeline(reply, response, () => {
+      pipe(reply, response, () => {
         closeGracefully(socket);
-        // The program was asked to keep the connection, for the WebSocket that does not come.
+        // The program keeps the connection open for a WebSocket that was not accepted.
         upstream.stream.destroy();
         resolve();
       });
@@ -212,16 +208,16 @@ export function forwardUpgrade(
   });
 }
 
-/** Ends a connection on which all was said; one whose other end never closes is not kept for that. */
+/** Ends a connection, and destroys it if the other side does not close it in time. */
 export function closeGracefully(socket: Duplex): void {
   socket.end();
-  // Or what it still sends would make its end look like ours.
+  // Unread data would turn our end into a reset.
   socket.resume();
   const timer = setTimeout(() => socket.destroy(), closeTimeoutMs);
   socket.once('close', () => clearTimeout(timer));
 }
 
-/** HTTP knows only that its stream has ended; the agent has said why. */
+/** The HTTP error only says that the stream ended; the agent's response says why. */
 const explainFailure = ({ message }: Error, { opened, visit }: Upstream): Promise<Problem> =>
   opened.then(
     () => unreachable(new Error(message), visit.port),
@@ -236,9 +232,11 @@ function unreachable(error: Error, port: number): Problem {
       detail: error.message,
       hint: 'Start the program in the workspace. It may listen on the loopback address or on all.',
     });
-  return new Problem('port-unreachable', `Port ${port} of this workspace gave no answer.`, {
+  return new Problem('port-unreachable', `Port ${port} of this workspace did not respond.`, {
     detail:
-      code === null ? `What listens there does not speak HTTP as it should: ${error.message}` : error.message,
+      code === null
+        ? `The program on this port did not send a valid HTTP response: ${error.message}`
+        : error.message,
     hint:
       code === 'ticket-invalid'
         ? 'Its agent may be from an older release, which knows no tickets for a single port. Restart the workspace.'
@@ -246,5 +244,16 @@ function unreachable(error: Error, port: number): Problem {
   });
 }
 
-/** Errors of opening the session, before there is a stream. */
+/** Like `pipeline`, which throws if a stream has been closed already: that happens when a visitor leaves at the wrong moment. */
+function pipe(from: Readable, to: Writable, done: () => void): void {
+  if (from.destroyed || to.destroyed || to.writableEnded) {
+    from.destroy();
+    to.destroy();
+    done();
+  } else {
+    pipeline(from, to, () => done());
+  }
+}
+
+/** For errors while opening the session, before there is a stream. */
 export const toUnreachable = (error: unknown, port: number): Problem => unreachable(error as Error, port);

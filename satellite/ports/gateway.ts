@@ -12,13 +12,13 @@ import type { RequestInterceptor } from './interceptor.ts';
 import { sendProblem, sendRedirect } from './pages.ts';
 import type { PortSessions, PortStream, PortTarget } from './sessions.ts';
 
-/** What is judged of a request. */
+/** The parts of a request that authorization depends on. */
 export type RequestHead = Pick<IncomingMessage, 'method' | 'url' | 'headers'> & {
-  /** Of the connection, which may be a proxy's. */
+  /** Address of the connection, which may be a proxy's. */
   ip: string;
 };
 
-/** What is to become of a request for a port. */
+/** How a request for a port is answered. */
 export type PortDecision<P extends PortTarget> =
   | { kind: 'redirect'; location: string; cookies?: string[] }
   | { kind: 'reply'; status: number; headers: Record<string, string> }
@@ -28,21 +28,21 @@ export type PortDecision<P extends PortTarget> =
       visit: Omit<Visit, 'clientIp'>;
       path: string;
       extraHeaders?: Record<string, string>;
-      /** Who is signed in, in a form that tells only the same from others; absent: nobody. */
+      /** An opaque key of the signed-in user; absent if anonymous. */
       user?: string | undefined;
-      /** Asked again for as long as it lasts: may they still? */
+      /** Called every few seconds while the exchange is open; false ends it. */
       isStillAllowed: () => Promise<boolean>;
     };
 
-/** Answers a request, or throws a Problem; null where it is not for a port. Judging is all that it does. */
+/** Returns null if the request is not for a port, otherwise a function that decides or throws a Problem. */
 export type PortAuthorizer<P extends PortTarget> = (
   request: RequestHead,
 ) => (() => Promise<PortDecision<P>>) | null;
 
-/** With the two seconds that an answer is remembered, well under the ten in which a suspension takes effect. */
+/** Together with the two seconds of caching, well below the ten seconds within which a suspension must take effect. */
 const checkEveryMs = 4_000;
 
-/** Whose word on a visitor's address is believed: addresses and networks with commas between. Throws where it is none. */
+/** Compiles a comma-separated list of trusted proxy addresses and networks. Throws if it is invalid. */
 export const compileTrustProxy = (proxies: string) =>
   proxies ? proxyAddr.compile(proxies.split(',').map((address) => address.trim())) : () => false;
 
@@ -52,22 +52,22 @@ interface Exchange {
 }
 
 export interface PortGateway extends RequestInterceptor {
-  /** Requests and WebSockets that are carried at this moment. */
+  /** Number of open requests and WebSockets. */
   readonly open: number;
-  /** Asks of all that is open whether it still may be. */
+  /** Rechecks all open exchanges. */
   check(): Promise<void>;
-  /** Ends all that is open. What comes later is judged as ever. */
+  /** Ends all open exchanges; new requests are still accepted. */
   closeAll(): void;
   close(): void;
 }
 
-/** Takes the requests for ports out of a server's, has them judged, and carries those that may through. */
+/** Intercepts a server's requests for ports, authorizes them and proxies the allowed ones to workspaces. */
 export function makePortGateway<P extends PortTarget>(options: {
   authorizers: PortAuthorizer<P>[];
   sessions: PortSessions<P>;
-  /** The proxies whose word on the visitor's address is believed, separated by commas; '' none. */
+  /** Trusted proxies, separated by commas; '' for none. */
   trustProxy: string;
-  /** What to say of an error that is no Problem. */
+  /** Converts errors to what the visitor sees. */
   toProblem: (error: unknown) => Problem;
   bodyRate?: BodyRate;
   log: Log;
@@ -103,7 +103,7 @@ export function makePortGateway<P extends PortTarget>(options: {
       const visit = { ...decision.visit, clientIp: proxyAddr(request, trusted) };
       const visitor = visitorOf(decision.user, visit.clientIp);
       release = await admission.admit(decision.port.workspaceId, visitor, gone.signal);
-      // It may have been ended while it waited.
+      // The visitor may have left while waiting.
       if (gone.signal.aborted) return;
       const opening = await sessions.connect(decision.port).catch((error) => {
         throw error instanceof Problem ? error : toUnreachable(error, decision.port.port);
@@ -126,22 +126,22 @@ export function makePortGateway<P extends PortTarget>(options: {
     try {
       sendProblem(request, response, problem, id);
     } catch (thrown) {
-      // Nobody is left to tell it to, and it is no reason to end for all.
-      log.error({ err: thrown, requestId: id }, 'a refusal could not be sent');
+      // Must not end the process for everyone else.
+      log.error({ err: thrown, requestId: id }, 'cannot send an error response');
       response.destroy();
       request.socket.destroy();
     }
   }
 
-  /** Asks of each exchange whether it may still go on. A database that is away decides nothing. */
+  /** Ends exchanges that are no longer allowed. If that cannot be checked they continue. */
   async function check(): Promise<void> {
     await Promise.all(
       [...exchanges].map(async (exchange) => {
-        const may = await exchange.isStillAllowed().catch((error) => {
-          log.debug({ err: error }, 'whether a port may still be open was not looked up');
+        const isAllowed = await exchange.isStillAllowed().catch((error) => {
+          log.debug({ err: error }, 'cannot check whether a port is still allowed');
           return true;
         });
-        if (!may) exchange.end();
+        if (!isAllowed) exchange.end();
       }),
     );
   }
@@ -181,8 +181,8 @@ export function makePortGateway<P extends PortTarget>(options: {
       socket.on('error', () => {});
       (async () => {
         if (request.headers.upgrade?.toLowerCase() !== 'websocket' || request.method !== 'GET')
-          throw new Problem('bad-request', 'Only WebSockets are passed on.');
-        if (hasBody(request)) throw new Problem('bad-request', 'A WebSocket begins with no body.');
+          throw new Problem('bad-request', 'Only WebSocket upgrades are supported.');
+        if (hasBody(request)) throw new Problem('bad-request', 'A WebSocket handshake cannot have a body.');
         const decision = await authorize();
         if (decision.kind !== 'forward')
           throw new Problem('sign-in-required', 'You are not signed in.', {

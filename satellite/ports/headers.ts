@@ -10,7 +10,7 @@ import {
   toPublicUrl,
 } from './origins.ts';
 
-/** RFC 9110, 7.6.1: of one connection only, and no business of the next. */
+/** RFC 9110, 7.6.1: these concern a single connection and are not forwarded. */
 const hopByHop = new Set([
   'connection',
   'keep-alive',
@@ -22,15 +22,15 @@ const hopByHop = new Set([
   'transfer-encoding',
   'upgrade',
 ]);
-/** What the visitor claims of where they come from, or a proxy in front; we know, or have it from a proxy we trust. */
+/** Claims about the client's address or the original request. We set our own; only trusted proxies are believed. */
 const clientClaims =
   /^(forwarded|x-forwarded|x-forwarded-.*|x-real-.*|x-client-ip|client-ip|true-client-ip|fastly-client-ip|cf-connecting-ip|x-cluster-client-ip|x-original-.*|x-rewrite-url|x-host|x-http-host-override|x-scheme|x-url-scheme|front-end-https)$/;
-/** Headers that a program takes from `x_y` as from `x-y` (CGI's names, in Python and Ruby) and must have from us alone. */
+/** Programs with CGI-style names (Python, Ruby) cannot tell `x_y` from `x-y`; these must not be smuggled in that way. */
 const protectedHeaders = /^(content-length|content-type|sec-.*|access-control-.*|user-agent|if-.*)$/;
-/** Orders to a proxy in front of us (nginx, Apache, a CDN), which takes them from us alone. */
+/** Directives to a proxy in front of us (nginx, Apache, a CDN), which a workspace must not give. */
 const proxyDirectives =
   /^(x-accel-(?!buffering$).*|x-sendfile.*|x-lighttpd-.*|x-reproxy-.*|surrogate-.*|cdn-.*)$/;
-/** On a name of its own these would still reach beyond it: to the whole site's cookies, or to other ports of the host. */
+/** These affect more than the port's own host name: the site's cookies, or other ports of the host. */
 const hostWideHeaders = new Set([
   'clear-site-data',
   'strict-transport-security',
@@ -38,7 +38,7 @@ const hostWideHeaders = new Set([
   'alt-svc',
   'expect-ct',
 ]);
-/** By path the origin is the dashboard's, so only what concerns the reply itself passes, and `x-…`. */
+/** By path the origin is the dashboard's, so only headers that describe the response pass, and `x-…`. */
 const allowedByPath = new Set([
   'accept-ranges',
   'age',
@@ -65,29 +65,29 @@ const allowedByPath = new Set([
   'vary',
 ]);
 
-/** True of an Authorization header that holds a token of ours. */
+/** True if an Authorization header holds a cde token. */
 export const isCdeToken = (authorization: string | undefined): boolean =>
   /^\s*Bearer\s+cde_/i.test(authorization ?? '');
 
 export const portCookie = 'cde_port';
 export const stateCookie = 'cde_port_state';
-/** Our cookies' names, as they are over http and over https. */
+/** Names of our cookies over http and over https. */
 const ourCookies = [sessionCookie, portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
 
 /**
- * Of every reply by path. The page gets an origin of its own that nothing shares: no cookies, no storage, no
- * service worker, and the dashboard is another site to it.
+ * Content-Security-Policy of every response by path. It gives the page an opaque origin: no cookies, no storage, no
+ * service worker, and cross-site to the dashboard.
  */
 export const sandbox =
   'sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads allow-pointer-lock allow-orientation-lock allow-presentation';
 
 export interface Visit extends PortAddress {
   clientIp: string;
-  /** True where nobody had to show who they are: then shared caches may keep what they may keep. */
+  /** True if no sign-in was needed, so that shared caches may store the response. */
   isPublic: boolean;
 }
 
-/** The headers that the workspace gets with a request. */
+/** The request headers that are forwarded to the workspace. */
 export function requestHeaders(request: IncomingMessage, visit: Visit): Record<string, string | string[]> {
   const named = namedByConnection(request.headers);
   const headers: Record<string, string | string[]> = {};
@@ -99,11 +99,11 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
     headers[name] = values.length === 1 ? values[0]! : values;
   }
   setLocalAddress(request, headers, visit);
-  // Node frames a body of unknown length by itself only where the method usually has one.
+  // Node adds the framing itself only for methods that usually have a body.
   if (request.headers['transfer-encoding'] !== undefined) headers['transfer-encoding'] = 'chunked';
 
-  // The name is the dashboard's or stands beside it: a proxy in front may let people in by a cookie or a
-  // password of its own, and what is for it or for us is not for the workspace.
+  // By path the host name is the dashboard's. A proxy in front may use its own cookie or password, and neither those nor
+  // ours may reach the workspace.
   if (visit.prefix !== null) {
     delete headers.cookie;
     delete headers.authorization;
@@ -118,8 +118,8 @@ export function requestHeaders(request: IncomingMessage, visit: Visit): Record<s
 }
 
 /**
- * Everything that says where the program is reached, and from which page: all of it local, as origins.ts explains. The
- * public address comes in headers that no framework compares with anything; VS Code, ngrok's users and Azure's know them.
+ * Rewrites all headers about the program's address and the referring page to local ones, as origins.ts explains. The
+ * public address is in headers that no framework compares with others; VS Code, ngrok and Azure use the same ones.
  */
 function setLocalAddress(
   { headersDistinct }: IncomingMessage,
@@ -140,13 +140,13 @@ function setLocalAddress(
     if (referer === null) delete headers.referer;
     else headers.referer = referer;
   }
-  // The sandboxed page is a foreign site to the dashboard, whose name it stands under, and not to its own program.
+  // A sandboxed page is cross-site to the dashboard, whose host name it uses, but not to its own program.
   const from = headersDistinct.origin ?? ['null'];
   if (visit.hasPass && headers['sec-fetch-site'] === 'cross-site' && from.join() === 'null')
     headers['sec-fetch-site'] = 'same-origin';
 }
 
-/** Those of a WebSocket's handshake. */
+/** The headers of a WebSocket handshake. */
 export function upgradeHeaders(request: IncomingMessage, visit: Visit): Record<string, string | string[]> {
   const headers = requestHeaders(request, visit);
   headers.connection = 'Upgrade';
@@ -154,7 +154,7 @@ export function upgradeHeaders(request: IncomingMessage, visit: Visit): Record<s
   return headers;
 }
 
-/** What the browser gets of a reply's headers; `origin`: the Origin header that it sent. */
+/** The response headers that are sent to the browser. `origin` is the Origin header of its request. */
 export function replyHeaders(
   reply: IncomingMessage,
   visit: Visit,
@@ -177,7 +177,7 @@ export function replyHeaders(
     if (cookies.length > 0) headers['set-cookie'] = cookies;
     else delete headers['set-cookie'];
   } else {
-    // Beside the page's own, not instead: of several policies, with commas between, each holds.
+    // In addition to the page's own policy: with several, separated by commas, all apply.
     const own = reply.headers['content-security-policy'];
     headers['content-security-policy'] = own === undefined ? sandbox : `${sandbox}, ${own}`;
     headers['referrer-policy'] = 'no-referrer';
@@ -187,8 +187,8 @@ export function replyHeaders(
 }
 
 /**
- * Both: what a Connection header names is as much of the one connection as it is itself. Not how long the body is: without
- * that, a body would be read as the next request.
+ * Headers named by a Connection header are hop-by-hop too. Except Content-Length: without it the body would be parsed as
+ * the next request.
  */
 function namedByConnection(headers: IncomingHttpHeaders): Set<string> {
   const named = new Set((headers.connection ?? '').split(',').map((name) => name.trim().toLowerCase()));
@@ -204,9 +204,9 @@ function stripOurCookies(header: string | undefined): string {
     .trim();
 }
 
-/** Without Domain: a cookie of one port is no other port's, and no way to plant one on the dashboard. */
+/** Removes Domain, so that a port cannot set cookies for other ports or the dashboard. */
 function hostOnlyCookie(cookie: string): string[] {
-  // One without a name is sent back as its value alone, which then has one.
+  // A cookie without a name is sent back as its bare value, which may look like one with a name.
   if (
     ourCookies.includes(
       cookie
@@ -224,7 +224,7 @@ function hostOnlyCookie(cookie: string): string[] {
   ];
 }
 
-/** Translates what the program says of its own address back to where the browser finds it. */
+/** Translates the program's local address in response headers back to the public one. */
 function setPublicAddress(
   reply: IncomingMessage,
   headers: OutgoingHttpHeaders,
@@ -240,7 +240,7 @@ function setPublicAddress(
   };
   translated('refresh', (value) => toPublicRefresh(value, visit));
   translated('link', (value) => toPublicLinks(value, visit));
-  // A program names the origin that it was told; the browser compares it with its own.
+  // The program allows the local origin that it was sent; the browser compares it with the public one.
   if (origin === undefined) return;
   const localOfOrigin = toLocalOrigin(origin, visit);
   for (const name of ['access-control-allow-origin', 'timing-allow-origin'])

@@ -9,11 +9,11 @@ import { createServer as createSecureServer } from 'node:https';
 import type { Duplex } from 'node:stream';
 import type { FastifyServerOptions } from 'fastify';
 
-/** What looks at every request before the dashboard and its API do. True: it has taken it. */
+/** Sees every request before Fastify's routes. Its methods return true if they have handled it. */
 export interface RequestInterceptor {
   request(request: IncomingMessage, response: ServerResponse): boolean;
   upgrade(request: IncomingMessage, socket: Duplex, head: Buffer): boolean;
-  /** True for a connection on which a body may take as long as it takes. */
+  /** True if the request timeout does not apply to this connection. */
   allowsSlowBody(socket: Duplex): boolean;
 }
 
@@ -30,12 +30,12 @@ export function makeServerFactory(
       if (!interceptor()?.request(request, response)) handler(request, response);
     };
     const server = tls ? (createSecureServer(tls, listener) as unknown as Server) : createServer(listener);
-    // As Fastify sets those that it makes itself.
+    // As Fastify configures servers that it creates itself.
     server.keepAliveTimeout = options.keepAliveTimeout ?? 72_000;
     server.requestTimeout = options.requestTimeout ?? 0;
     server.setTimeout(options.connectionTimeout ?? 0);
     const emit = server.emit.bind(server) as (event: string | symbol, ...args: unknown[]) => boolean;
-    // All listeners of an event hear it, and the relay's would answer what is not for it.
+    // Not an event listener: the relay's own upgrade listener would answer the request as well.
     server.emit = (event: string | symbol, ...args: unknown[]): boolean => {
       const [first, socket, head] = args;
       const isHandled =

@@ -1,13 +1,13 @@
-/** The name in a Host header, without port and case (of ASCII: `toLowerCase` makes `k` of the Kelvin sign too); '' where it is none. */
+/** The lower-case name in a Host header, without the port; '' if missing. ASCII only: `toLowerCase` turns the Kelvin sign into `k`. */
 export const hostName = (header: string | undefined) =>
   (header ?? '')
     .replace(/[A-Z]/g, (letter) => letter.toLowerCase())
     .replace(/:\d*$/, '')
     .replace(/\.$/, '');
 
-/** On a port's own name, where a browser comes back from the dashboard; nothing under that reaches a workspace. */
+/** Path on a port's host name to which the dashboard redirects after sign-in. */
 export const enterPath = '/.well-known/cde/enter';
 
-/** True of the paths on a port's own name that are ours, however they are written. */
+/** True for paths on a port's host name that are never forwarded to the workspace, in any spelling. */
 export const isReservedPath = (url: string) =>
   /^\/\.well-known\/cde(\/|$)/i.test(new URL(`http://port${url.startsWith('//') ? '/' : url}`).pathname);

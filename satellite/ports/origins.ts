@@ -1,33 +1,33 @@
 /**
- * A program in a workspace is told one consistent story: it is `http://localhost:PORT`, and its own pages come from
+ * A program in a workspace sees consistent local addresses: it is `http://localhost:PORT`, and its own pages come from
  * there. Programs compare Origin and Referer with Host (Django, Jupyter, webpack, Streamlit, Go), with X-Forwarded-Host
  * (code-server, Next, Rails) or with their own name and scheme, and many development servers refuse any other name
  * than localhost. So the public origin is translated to the local one on the way in, and back on the way out, and no
  * header that a program compares carries the public name. docs/ports.md has the reasoning.
  *
- * Only origins of the port itself and of other ports of the same workspace are translated, each to its own port:
- * whatever is foreign to the port stays foreign.
+ * Only origins of the port itself and of other ports of the same workspace are translated, each to its own port. All
+ * other origins are left alone.
  */
 
-/** One port as the browser and as the program know it. */
+/** A port's local and public address. */
 export interface PortAddress {
   port: number;
-  /** As the browser sees it: `https://8080--web--ada.dev.example.com`; by path the dashboard's origin. */
+  /** The public origin: `https://8080--web--ada.dev.example.com`; by path the dashboard's. */
   origin: string;
-  /** By path: what the port's own paths begin with, without a slash at the end; null by name. */
+  /** By path: the prefix of the port's paths, without a trailing slash; null by name. */
   prefix: string | null;
   /** By path: the request carries a pass, which only the port's own pages have. */
   hasPass?: boolean;
 }
 
-/** A DNS label is at most this long; the names of other ports are no links beyond it. */
+/** The maximum length of a DNS label. */
 const maxLabel = 63;
 const portName = /^(https?:\/\/)([1-9]\d{0,4})(--([^.]+)\..+)$/;
 const loopbackAuthority = /^(?:localhost|127\.0\.0\.1|\[::1\]|0\.0\.0\.0)(?::([1-9]\d{0,4}))?$/i;
 
 export const localOrigin = (port: number) => `http://localhost:${port}`;
 
-/** The number of the port of this workspace whose public origin that is; null: none's. */
+/** The port of this workspace with the given public origin, or null. */
 function portOfOrigin(origin: string, address: PortAddress): number | null {
   if (address.prefix !== null) return null;
   const asked = origin.toLowerCase();
@@ -39,7 +39,7 @@ function portOfOrigin(origin: string, address: PortAddress): number | null {
   return port <= 65535 ? port : null;
 }
 
-/** The public origin of a port of this workspace, where it has one. */
+/** The public origin of a port of this workspace, or null if it has none. */
 function publicOrigin(port: number, address: PortAddress): string | null {
   if (address.prefix !== null || port > 65535) return null;
   if (port === address.port) return address.origin;
@@ -48,28 +48,25 @@ function publicOrigin(port: number, address: PortAddress): string | null {
   return `${own[1]}${port}${own[3]}`;
 }
 
-/** An Origin header as the program gets it. What is neither this port's nor a neighbour's stays as it came. */
+/** The Origin header for the program. Origins outside this workspace stay unchanged. */
 export function toLocalOrigin(origin: string, address: PortAddress): string {
-  // By path the page's origin is opaque. Another page's may be so too, and that one has no pass.
+  // By path the page's origin is opaque (`null`). Other pages can be opaque too, but have no pass.
   if (address.prefix !== null)
     return origin === 'null' && address.hasPass ? localOrigin(address.port) : origin;
   const port = portOfOrigin(origin, address);
   return port === null ? origin : localOrigin(port);
 }
 
-/** A Referer header as the program gets it; null where it must not see it. */
+/** The Referer header for the program; null to remove it. */
 export function toLocalReferer(referer: string, address: PortAddress): string | null {
-  // It may hold a pass, or lead to a page of the dashboard.
+  // It may contain a pass, or the address of a dashboard page.
   if (address.prefix !== null) return null;
   const [, origin = '', rest = ''] = /^(https?:\/\/[^/?#\\]*)(.*)$/is.exec(referer) ?? [];
   const port = portOfOrigin(origin, address);
   return port === null ? referer : `${localOrigin(port)}${rest}`;
 }
 
-/**
- * A URL of a reply's header as the browser gets it: a program that names itself, or another port of its workspace, by
- * where it listens means where the browser finds it.
- */
+/** A URL in a response header for the browser: local addresses of this workspace's ports become public ones. */
 export function toPublicUrl(url: string, address: PortAddress): string {
   const { origin, prefix } = address;
   const [, authority, rest = ''] = /^(?:https?:)?\/\/([^/?#\\]*)(.*)$/is.exec(url) ?? [];
@@ -92,13 +89,13 @@ function withPrefix(path: string, prefix: string | null): string {
   return `${prefix}${path}`;
 }
 
-/** `Refresh: 5; url=…`, a redirect that is older than Location. */
+/** `Refresh: 5; url=…` */
 export const toPublicRefresh = (value: string, address: PortAddress): string =>
   value.replace(
     /^(\s*[\d.]+\s*[;,]?\s*(?:url\s*=\s*)?(["']?))([^"']*)/i,
     (_, before: string, _quote: string, url: string) => `${before}${toPublicUrl(url, address)}`,
   );
 
-/** `Link: <http://localhost:8000/?page=2>; rel="next"`, as APIs page. */
+/** `Link: <http://localhost:8000/?page=2>; rel="next"`, as APIs use it for pagination. */
 export const toPublicLinks = (value: string, address: PortAddress): string =>
   value.replace(/<([^<>]*)>/g, (_, url: string) => `<${toPublicUrl(url, address)}>`);

@@ -5,17 +5,17 @@ import type { Problem } from '@cde/api/problem.ts';
 const style =
   'body{font:16px/1.5 system-ui,sans-serif;max-width:38em;margin:12vh auto;padding:0 1.5em;color:#182120;background:#fff}code{color:#57635f}@media(prefers-color-scheme:dark){body{color:#e3eae8;background:#101414}}';
 
-/** Nothing runs on it, nothing is loaded, nobody frames it. */
+/** No scripts, no external resources, no framing. */
 const policy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; frame-ancestors 'none'; sandbox`;
 
 const escapeHtml = (text: string) =>
   text.replace(/[&<>"']/g, (character) => `&#${character.codePointAt(0)};`);
 
-/** True where a person in front of a browser waits for a page. */
+/** True for page loads, as opposed to requests of programs. */
 const acceptsHtml = (request: IncomingMessage) =>
   request.method === 'GET' && /\btext\/html\b/.test(request.headers.accept ?? '');
 
-/** Answers with what went wrong: a page for a person, JSON as the API's for a program. */
+/** Responds with an HTML page to browsers and with the API's error JSON otherwise. */
 export function sendProblem(
   request: IncomingMessage,
   response: ServerResponse,
@@ -25,7 +25,7 @@ export function sendProblem(
   if (response.headersSent) return void response.destroy();
   const body = problem.toBody(requestId);
   const page = acceptsHtml(request);
-  // What is left of the body would be read as the next request.
+  // The rest of the body would be parsed as the next request.
   if (!request.complete) response.shouldKeepAlive = false;
   response.writeHead(problem.status, {
     'content-type': page ? 'text/html; charset=utf-8' : 'application/json',
@@ -43,7 +43,7 @@ export function sendProblem(
   );
 }
 
-/** A redirect that nothing remembers and no referrer tells of. */
+/** A redirect that is not cached and sends no referrer. */
 export function sendRedirect(
   request: IncomingMessage,
   response: ServerResponse,

@@ -6,23 +6,23 @@ import { authorizePortVisit } from '@cde/api/satellite-ports.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
+import pLimit from 'p-limit';
 import type { z } from 'zod';
 import { makePortGateway, type PortAuthorizer, type PortGateway, type RequestHead } from './gateway.ts';
 import { isCdeToken, portCookie, stateCookie } from './headers.ts';
 import { hostName, isReservedPath } from './names.ts';
 import { busy, notShared } from './problems.ts';
-import { makeQueue } from './queue.ts';
 import { makeRequestCache } from './request-cache.ts';
 import { makePortSessions, type PortTarget } from './sessions.ts';
 
 type Verdict = z.output<NonNullable<typeof authorizePortVisit.reply>>;
 
-/** With what the server was asked, to be asked again for a ticket. */
+/** Holds what the server was asked, to request a ticket later and to check again. */
 interface AuthorizedPort extends PortTarget {
   visit: { head: { method: string; url: string; headers: Record<string, string> } };
 }
 
-/** Of a request's headers, what the server's judging takes. Authorization is none: a token of ours is not for satellites. */
+/** The request headers that the server needs to decide. Not Authorization: satellites must not see API tokens. */
 const forwardedHeaders = [
   'host',
   'origin',
@@ -36,24 +36,23 @@ const forwardedHeaders = [
 const cookies = [portCookie, stateCookie].flatMap((name) => [name, `__Host-${name}`]);
 
 const requestTimeoutMs = 10_000;
-/** Whether a visit may go on is asked every four seconds, and the server may remember two: no more is to be added. */
+/** Visits are rechecked every four seconds and the server may cache its answer for two, so nothing may be added here. */
 const recheckMaxAgeMs = 500;
-/** At once: whoever asks for made-up names must not make us one who floods the server. */
+/** Concurrent requests to the server: requests for made-up names must not flood it. */
 const maxPendingVisits = 200;
-/** At once, of what is open. The others wait: none is left out, however many there are. */
+/** Concurrent rechecks of open connections; the others wait. */
 const maxConcurrentRechecks = 50;
 
 /**
- * Ports in the browser at a satellite: the server judges each visit, we carry it. A verdict is remembered for two
- * seconds, as the server itself remembers.
+ * Serves workspace ports to browsers at a satellite: the server authorizes each visit and the satellite proxies it.
+ * Verdicts are cached for two seconds, as at the server.
  */
 export function makeSatellitePorts(options: {
   client: Pick<Client, 'call'>;
-  /** The wildcard name of the moment, `*.tokyo.dev.example.com`; null: no ports are served. */
+  /** The current wildcard host, such as `*.tokyo.dev.example.com`; null if it serves no ports. */
   portHost: () => string | null;
-  /** True: it is being emptied. */
   isDraining: () => boolean;
-  /** This satellite, as this process reaches it; null: by the address that everybody takes. */
+  /** The URL at which this process reaches itself; null to use the public one. */
   selfUrl: () => string | null;
   trustProxy: string;
   log: Log;
@@ -64,7 +63,7 @@ export function makeSatellitePorts(options: {
 
   async function authorizeVisit(visit: AuthorizedPort['visit']): Promise<Verdict> {
     if (pendingVisits >= maxPendingVisits)
-      throw busy(`${maxPendingVisits} visitors wait for the server's word already.`);
+      throw busy(`${maxPendingVisits} requests are already waiting for the server.`);
     pendingVisits += 1;
     try {
       return await requestVerdict(client, visit);
@@ -73,23 +72,23 @@ export function makeSatellitePorts(options: {
     }
   }
 
-  const queue = makeQueue(maxConcurrentRechecks);
-  /** Whether what this question opened may go on. Once at a time: a server that is slow gets no more of them. */
+  const limitRechecks = pLimit(maxConcurrentRechecks);
+  /** Returns a check whether an open visit is still allowed. Concurrent calls share one request. */
   function makeRecheck(visit: AuthorizedPort['visit'], key: string): () => Promise<boolean> {
-    let asking: Promise<boolean> | null = null;
-    const ask = async () => {
+    let pending: Promise<boolean> | null = null;
+    const check = async () => {
       const verdict = await verdicts.read(
         key,
-        () => queue(() => requestVerdict(client, visit)),
+        () => limitRechecks(() => requestVerdict(client, visit)),
         recheckMaxAgeMs,
       );
       return verdict.kind === 'forward';
     };
     return () => {
-      asking ??= ask().finally(() => {
-        asking = null;
+      pending ??= check().finally(() => {
+        pending = null;
       });
-      return asking;
+      return pending;
     };
   }
 
@@ -97,28 +96,25 @@ export function makeSatellitePorts(options: {
     const suffix = portHost()?.slice(1);
     if (suffix === undefined || !hostName(request.headers.host).endsWith(suffix)) return null;
     return async () => {
-      if (options.isDraining()) throw busy('This satellite is being emptied.');
+      if (options.isDraining()) throw busy('This satellite is draining.');
       if (isCdeToken(request.headers.authorization))
-        throw new Problem(
-          'bad-request',
-          'A token of cde is not for a satellite: it reads what passes here.',
-          {
-            hint: "Use the port's address on the server instead. Revoke this token and create another: treat it as leaked.",
-          },
-        );
-      if (!request.url?.startsWith('/')) throw new Problem('bad-request', 'Ask for a path.');
+        throw new Problem('bad-request', 'API tokens must not be sent to a satellite, which can read them.', {
+          hint: "Use the port's address on the server instead. Revoke this token and create another: treat it as leaked.",
+        });
+      if (!request.url?.startsWith('/'))
+        throw new Problem('bad-request', 'The request target must be a path.');
       const visit = visitOf(request);
-      let asked = false;
-      const ask = () => {
-        asked = true;
+      let isFresh = false;
+      const load = () => {
+        isFresh = true;
         return authorizeVisit(visit);
       };
       const { url: _, ...rest } = visit.head;
-      // Headers are long, and thousands of verdicts are remembered.
+      // Hashed, because headers are long and thousands of verdicts are cached.
       const key = createHash('sha256').update(JSON.stringify(rest)).digest('base64');
-      // A yes is for the whole port. What else it says may be about this path, and is nobody's who asked for another.
-      let verdict = await (isReservedPath(visit.head.url) ? ask() : verdicts.read(key, ask));
-      if (verdict.kind !== 'forward' && !asked) verdict = await ask();
+      // A cached `forward` holds for the whole port; any other verdict may depend on the path.
+      let verdict = await (isReservedPath(visit.head.url) ? load() : verdicts.read(key, load));
+      if (verdict.kind !== 'forward' && !isFresh) verdict = await load();
       switch (verdict.kind) {
         case 'redirect':
         case 'reply':
@@ -128,7 +124,7 @@ export function makeSatellitePorts(options: {
         case 'forward':
           return {
             kind: 'forward',
-            port: { workspaceId: verdict.workspaceId, port: verdict.port, visit: visit },
+            port: { workspaceId: verdict.workspaceId, port: verdict.port, visit },
             path: visit.head.url,
             visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
             user: verdict.visitor,
@@ -171,7 +167,7 @@ async function requestVerdict(
   try {
     return await client.call(authorizePortVisit, { body, signal: AbortSignal.timeout(requestTimeoutMs) });
   } catch (error) {
-    // Not of the visitor: this satellite may serve nobody (any more).
+    // The server rejects the satellite, not the visitor.
     if (error instanceof CallError && [401, 403, 409].includes(error.status))
       return { kind: 'refuse', error: error.body };
     throw error;
@@ -192,7 +188,7 @@ function visitOf({ method = 'GET', url = '/', headers }: RequestHead): Authorize
 const toProblemOf = ({ error }: Extract<Verdict, { kind: 'refuse' }>): Problem => problemOf(error);
 
 function problemOf({ code, message, detail, hint }: Extract<Verdict, { kind: 'refuse' }>['error']): Problem {
-  // A newer server may know codes that we do not.
+  // A newer server may use codes unknown to this release.
   const known = code in catalogue ? (code as ErrorCode) : 'internal';
   return new Problem(known, message, {
     ...(detail !== undefined && { detail }),
@@ -200,15 +196,15 @@ function problemOf({ code, message, detail, hint }: Extract<Verdict, { kind: 're
   });
 }
 
-/** What a visitor is told of an error that is no Problem. */
+/** The problem shown to a visitor for any error. */
 function toProblem(error: unknown): Problem {
   if (error instanceof Problem) return error;
   if (error instanceof CallError && error.status >= 500 && error.code in catalogue)
     return problemOf(error.body);
   if (error instanceof CallError || (error as Error).name === 'TimeoutError')
-    return new Problem('server-busy', 'The server could not be asked whether you may open this port.', {
+    return new Problem('server-busy', 'The server cannot be reached to authorize this request.', {
       detail: (error as Error).message,
-      hint: 'Try again in a few seconds. What is open already stays open.',
+      hint: 'Try again in a few seconds. Open connections are not affected.',
       retryAfter: 2,
       cause: error,
     });

@@ -1,20 +1,19 @@
-/** A page asks for hundreds of files at once; what was true so long ago still counts. */
+/** A page loads hundreds of files at once. */
 const defaultMaxAgeMs = 2_000;
-/** Answers remembered of one kind: whoever asks for made-up names must not fill the memory. */
+/** Requests for made-up names must not fill the memory. */
 const maxEntries = 5_000;
 
 /**
- * Asks for the same thing once in two seconds, and once at a time. A failure is everybody's who waits for it, and
- * is not remembered, nor is an answer of which `keep` says no.
+ * Caches values for two seconds and shares loads in progress. Failures reject all waiting calls and are not cached;
+ * neither are values for which `shouldCache` returns false.
  */
 export function makeRequestCache<T>(shouldCache: (value: T) => boolean = () => true) {
   const entries = new Map<string, { value: Promise<T>; settledAt: number }>();
   return {
-    /** `atMostMs`: how old an answer may be. */
     read(key: string, load: () => Promise<T>, maxAgeMs = defaultMaxAgeMs): Promise<T> {
       const found = entries.get(key);
       if (found && performance.now() - found.settledAt < maxAgeMs) return found.value;
-      // Until it comes it is as new as can be.
+      // While loading, it counts as fresh.
       const entry = { value: load(), settledAt: Number.POSITIVE_INFINITY };
       entries.delete(key);
       entries.set(key, entry);
@@ -28,7 +27,7 @@ export function makeRequestCache<T>(shouldCache: (value: T) => boolean = () => t
       }, forget);
       return entry.value;
     },
-    /** What was asked before counts no more, not even when it is answered only now. */
+    /** Discards everything, including loads in progress. */
     forget() {
       entries.clear();
     },

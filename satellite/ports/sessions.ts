@@ -4,16 +4,16 @@ import { awaitResponse } from '@cde/tunnel/auth/handshake.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
 import { busy } from './problems.ts';
 
-/** A session that carries nothing is kept for the next page; most visits are over by then. */
+/** An idle session is kept for the next page load. */
 const idleMs = 60_000;
-/** Of one replica. Each costs two TLS ends and their buffers. */
+/** Per process. Each costs two TLS endpoints and their buffers. */
 const maxSessions = 500;
-/** At once through one session. Whoever is admitted (admission.ts) gets one; this holds if streams are slow to close. */
+/** Concurrent streams per session. Above what admission.ts allows, for streams that are slow to close. */
 const maxStreams = 400;
 
 export interface PortStream {
   stream: Duplex;
-  /** Settles with the agent's answer, or when the stream ends without one. */
+  /** Settles with the agent's response, or when the stream ends without one. */
   opened: Promise<void>;
 }
 
@@ -30,8 +30,8 @@ interface PooledSession {
 }
 
 /**
- * The sessions with agents of whoever serves ports, opened by the first request, closed when idle. A session that
- * ended is replaced by the next request. `keyOf`: what shares one.
+ * A pool of sessions with agents: opened by the first request, closed when idle, and replaced by the next request after
+ * they end. Ports with the same `keyOf` share one.
  */
 export function makePortSessions<P extends PortTarget>(
   open: (port: P) => Promise<Session>,
@@ -66,7 +66,7 @@ export function makePortSessions<P extends PortTarget>(
     if (known) return known;
     if (all.size >= maxSessions) {
       const unused = [...all].find(([, { streams }]) => streams === 0);
-      if (!unused) throw busy(`It serves the ports of ${maxSessions} workspaces already.`);
+      if (!unused) throw busy(`It already serves the ports of ${maxSessions} workspaces.`);
       drop(...unused);
     }
     const pooled: PooledSession = {
@@ -85,15 +85,14 @@ export function makePortSessions<P extends PortTarget>(
 
   return {
     /**
-     * A stream to the port on the workspace's loopback. What is written goes out with the request for it;
-     * where nothing listens, it ends, and `opened` rejects with the TunnelError that says so. Rejects with a
-     * Problem or a TunnelError.
+     * Opens a stream to the port on the workspace's loopback. Data can be written at once; if nothing listens, the stream
+     * ends and `opened` rejects with a TunnelError. Rejects with a Problem or a TunnelError.
      */
     async connect(port: P): Promise<PortStream> {
-      if (closed) throw busy('It is about to stop.');
+      if (closed) throw busy('The server is stopping.');
       const pooled = acquire(port);
       if (pooled.streams >= maxStreams)
-        throw busy(`${maxStreams} connections to the ports of this workspace are open already.`);
+        throw busy(`${maxStreams} connections to the ports of this workspace are already open.`);
       pooled.streams += 1;
       clearTimeout(pooled.idle);
       const done = () => {
@@ -115,7 +114,7 @@ export function makePortSessions<P extends PortTarget>(
         throw error;
       }
     },
-    /** Ends them all. */
+    /** Closes all sessions. */
     closeAll: closeAll,
     close() {
       closed = true;

@@ -10,7 +10,7 @@ import type { PortTarget } from './sessions.ts';
 
 type Forward = Extract<PortDecision<PortTarget>, { kind: 'forward' }>;
 
-/** The proxy before a program at a port of this machine, with no server or agent: everything is let through. */
+/** The proxy in front of a program on this machine, without server or agent. Allows every request. */
 export async function makeTestProxy(options: {
   programPort: () => number;
   visit: () => Omit<Forward['visit'], 'port'>;
@@ -39,8 +39,8 @@ export async function makeTestProxy(options: {
     toProblem: (error) => (error instanceof Problem ? error : new Problem('internal', String(error))),
     log: silentLog,
   });
-  const nobody: RequestListener = (_, response) => void response.end();
-  const server = makeServerFactory(() => gateway)(nobody, {});
+  const fallback: RequestListener = (_, response) => void response.end();
+  const server = makeServerFactory(() => gateway)(fallback, {});
   server.on('upgrade', () => {});
   const port = await listen(server);
   return {

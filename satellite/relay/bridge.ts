@@ -11,25 +11,25 @@ import { type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/paths/relay-pr
 import type WebSocket from 'ws';
 
 /**
- * Messages below this draw on the budget of small ones: each costs the satellite as much as one of 64 KiB. Larger
- * ones are bounded by what the other side takes.
+ * Messages below this size count against the budget for small messages, since each costs the satellite as much as one of
+ * 64 KiB. Larger ones are limited by backpressure.
  */
 const smallBytes = 1024;
-/** Small messages of one turn of the event loop are merged into messages of about this size. */
+/** Small messages of one event-loop turn are merged into messages of about this size. */
 const mergedBytes = 32 * 1024;
 
 export interface BridgeEvents {
   toAgent(bytes: number): void;
   toClient(bytes: number): void;
-  /** Once, when the pair is over: who ended it, and with which WebSocket close code. */
+  /** Called once: which side closed first, and with which WebSocket close code. */
   ended(by: 'client' | 'agent', code: number): void;
 }
 
 /**
- * Copies binary messages between a client and an agent until one closes; then closes the other, in order
- * (1000) if the first was, else saying who was lost. A side that does not read pauses the other once `limit`
- * bytes wait for it, so that a pair never holds more than about twice that. A side that sends small messages faster
- * than its budget is read more slowly.
+ * Copies binary messages between a client and an agent until one closes, then closes the other: with 1000 after a clean
+ * close, otherwise with a code that names the side that was lost. A side that does not read pauses the other once `limit`
+ * bytes are buffered for it, so a session buffers about twice that at most. A side that exceeds its budget for small
+ * messages is throttled.
  */
 export function bridge(
   client: WebSocket,
@@ -39,7 +39,7 @@ export function bridge(
   budgets: { client: Bucket; agent: Bucket },
   events: BridgeEvents,
 ): void {
-  let over = false;
+  let ended = false;
   const toAgent = copy(client, agent, limit, budgets.client, events.toAgent);
   const toClient = copy(agent, client, limit, budgets.agent, events.toClient);
   for (const chunk of early) toAgent.forward(chunk);
@@ -48,13 +48,13 @@ export function bridge(
 
   function follow(who: 'client' | 'agent', one: WebSocket, other: WebSocket, lost: RelayCloseCode): void {
     const end = (code: number) => {
-      if (over) return;
-      over = true;
+      if (ended) return;
+      ended = true;
       toAgent.flush();
       toClient.flush();
       if (code === 1000) other.close(1000);
       else other.close(lost, relayCloseCodes[lost]);
-      // It may be paused because of the one that is gone; its answer to the close has to be read.
+      // Its reading may still be paused, and its answer to the close frame must be read.
       releaseReading(other, 'backpressure');
       events.ended(who, code);
     };
@@ -71,7 +71,7 @@ function copy(
   count: (bytes: number) => void,
 ): { forward(chunk: Buffer): void; flush(): void } {
   let paused = false;
-  /** Small messages that came after the first one of this turn; null before there was one. */
+  /** Small messages after the first of this event-loop turn; null before the first. */
   let merged: Buffer[] | null = null;
   let mergedLength = 0;
   let slowed: NodeJS.Timeout | undefined;
@@ -93,7 +93,7 @@ function copy(
   from.on('message', (data, isBinary) => {
     const chunk = data as Buffer;
     if (isRejected(from)) return;
-    // Text is for satellites to say things in, and no pipe sends an empty message.
+    // Text messages are reserved for satellites, and a pipe sends no empty ones.
     if (!isBinary || chunk.length === 0)
       return rejectSocket(from, policyViolation, 'not a message of a pipe');
     if (chunk.length < smallBytes && !small.take(1) && !slowed) {
@@ -110,7 +110,7 @@ function copy(
     }
   });
 
-  /** The first goes at once. Sending each of those behind it by itself would cost 10 µs, and a pipe may be cut anywhere. */
+  /** Sends the first message at once and merges the rest: each send costs 10 µs, and a pipe may be split anywhere. */
   function merge(chunk: Buffer): void {
     if (merged === null) {
       merged = [];

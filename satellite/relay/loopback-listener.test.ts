@@ -6,7 +6,7 @@ import { openLoopbackListener } from './loopback-listener.ts';
 import { relayPlugin } from './plugin.ts';
 import { makeRelay } from './relay.ts';
 
-/** A satellite with a certificate that nobody trusts, entered by its own door. */
+/** A satellite with an untrusted certificate, reached through its loopback listener. */
 let world: World;
 let app: FastifyInstance;
 let listener: Awaited<ReturnType<typeof openLoopbackListener>>;
@@ -24,7 +24,7 @@ afterAll(async () => {
   listener.close();
 });
 
-test('sessions pass through the door, tickets are asked for, and pages are not served', async () => {
+test('relays sessions with a valid ticket and serves no pages', async () => {
   world.agent(listener.url);
   const session = await world.open(listener.url);
   expect(await session.ping()).toBeLessThan(5_000);

@@ -3,9 +3,8 @@ import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 
 /**
- * A door to the satellite's own relay for this process alone, on the loopback address, without TLS: nobody's certificate
- * is for that address, and not every network leads from a machine to its own public one. It takes WebSockets and nothing
- * else, which show their tickets as everybody's do.
+ * Lets this process reach its own relay on the loopback address without TLS: no certificate covers that address, and not
+ * every network routes a machine to its own public one. It accepts only WebSockets, which need a ticket as usual.
  */
 export async function openLoopbackListener(server: Server): Promise<{ url: string; close(): void }> {
   const listener = createServer((_request, response) => response.writeHead(404).end());

@@ -3,12 +3,12 @@ import { keepAlive } from '@cde/tunnel/paths/heartbeat.ts';
 import { deadAfterMs, heartbeatMs } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 
-/** Messages that may still arrive once we have closed a socket: what was on the way of a busy upload. */
+/** Messages accepted after we closed a socket: those of a busy upload that were already sent. */
 const maxLateMessages = 5_000;
 
 /**
- * Sends signs of life to a peer and cuts it off when it gives none, or when it sends too many of its own, or goes on
- * sending after the close; keeps its errors from being unhandled.
+ * Sends heartbeats to a peer, and terminates it if it does not answer, sends too many control frames or keeps sending
+ * after the close. Also handles its `error` events.
  */
 export function watchPeer(socket: WebSocket, times: { heartbeatMs?: number; deadAfterMs?: number }): void {
   limitControlFrames(socket);
@@ -23,7 +23,7 @@ export function watchPeer(socket: WebSocket, times: { heartbeatMs?: number; dead
     deadAfterMs: times.deadAfterMs ?? deadAfterMs,
     dead: () => socket.terminate(),
   });
-  // ws closes by itself after an error; the close is what we act on.
+  // ws closes the socket after an error.
   socket.on('error', () => {});
   socket.once('close', stop);
 }

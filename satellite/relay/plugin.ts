@@ -14,28 +14,28 @@ import type { Relay } from './relay.ts';
 import { throughputRoutes } from './throughput.ts';
 
 /**
- * For whoever registers @fastify/websocket on an instance that also serves a relay: no compression (it is
- * ciphertext), and no message larger than a relay's.
+ * Options of @fastify/websocket on an instance that serves a relay: no compression, since the data is encrypted, and no
+ * messages above the relay's limit.
  */
 export const websocketOptions = {
   perMessageDeflate: false,
   maxPayload: maxRelayMessage,
-  // Nobody of ours sends fragments, and a proxy that cuts messages cuts them into larger ones. An empty fragment costs
-  // as much as a message and counts as none.
+  // Our programs send no fragments, and proxies that fragment use larger ones. An empty fragment costs as much as a
+  // message but does not count as one.
   maxFragments: 32,
-  // A message of 256 KiB in packets of 64 bytes; each chunk that waits costs memory besides its bytes.
+  // 256 KiB in packets of 64 bytes: each buffered chunk has an overhead.
   maxBufferedChunks: 4096,
-  // A peer that does not answer a close is cut off after this, not after ws's 30 s.
+  // The default of 30 s would keep peers that do not answer a close frame.
   closeTimeout: 5_000,
-  // Pages offer a second protocol that carries their session key; it is not for a reply. Without an answer to an offer
-  // browsers give up.
+  // Pages offer a second protocol that carries their session key and must not be echoed. Browsers fail the connection
+  // if none of the offered protocols is chosen.
   handleProtocols: (offered: Set<string>) => offered.has(socketProtocol) && socketProtocol,
 } as const;
 
 /**
- * A Fastify plugin: the relay's two WebSocket endpoints, the probe that tells how far it is, and those that tell how
- * much goes through. Registers @fastify/websocket unless the instance has
- * it. Closes the relay when the instance closes. Refuses before the upgrade, with an ApiError: 401 for a ticket or token, 503 while draining.
+ * Fastify plugin with the relay's WebSocket endpoints and the probes for latency and throughput. Registers
+ * @fastify/websocket if needed and closes the relay with the instance. Rejects before the upgrade with an ApiError: 401
+ * for an invalid ticket or token, 503 while draining.
  */
 export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Relay }): Promise<void> {
   if (!app.hasDecorator('websocketServer')) await app.register(websocket, { options: websocketOptions });
@@ -90,7 +90,7 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
     }
   }
 
-  /** What the hook above has put there before the handler runs. */
+  /** Set by the hook above before the handler runs. */
   function claimsOf<T>(request: FastifyRequest): T {
     return admitted.get(request) as T;
   }

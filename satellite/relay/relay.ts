@@ -2,73 +2,42 @@ import { once } from 'node:events';
 import type { ListenClaims, TicketClaims } from '@cde/tunnel/auth/ticket.ts';
 import { type Log, silentLog } from '@cde/tunnel/log.ts';
 import { rejectSocket } from '@cde/tunnel/network/socket-limits.ts';
-import { type Bucket, makeBucket, type Rate } from '@cde/tunnel/network/token-bucket.ts';
 import { dialedMessage, type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 import { bridge } from './bridge.ts';
+import { makeClientRegistry } from './clients.ts';
+import { defaultRelayLimits, type RelayLimits } from './limits.ts';
 import { watchPeer } from './peer.ts';
-
-export interface RelayLimits {
-  /** Sockets with which the agents of one workspace wait; beyond it the newest is refused. */
-  sparesPerWorkspace: number;
-  /** Dials of one workspace that wait for an agent. */
-  waitingDialsPerWorkspace: number;
-  /** Pairs of one workspace. */
-  sessionsPerWorkspace: number;
-  /** Sockets of one user's clients, whatever workspace they lead to: nobody takes the places of all the others. */
-  socketsPerUser: number;
-  /** Of the whole satellite: listening and dialling sockets. */
-  sockets: number;
-  /** How long a dial waits for an agent: longer than an agent needs to replace a spare on a bad line. */
-  dialWaitMs: number;
-  /** What one direction of a pair may hold before its sender is paused. */
-  bufferedBytes: number;
-  /** What a client may say before an agent is there: a TLS hello and no more. */
-  earlyBytes: number;
-  /**
-   * Small messages of all the sockets of one user, and of all those of one workspace's agents. A program that sends a
-   * byte at a time through a forwarded port reaches some 10,000 a second; at this rate they take a fifth of a core.
-   */
-  smallMessages: Rate;
-  /** How long a workspace without any socket still counts as connected: replacing a spare is no event. */
-  presenceGraceMs: number;
-}
-
-export const defaultRelayLimits: RelayLimits = {
-  sparesPerWorkspace: 8,
-  waitingDialsPerWorkspace: 16,
-  sessionsPerWorkspace: 256,
-  socketsPerUser: 512,
-  sockets: 50_000,
-  dialWaitMs: 5_000,
-  bufferedBytes: 1024 * 1024,
-  earlyBytes: 64 * 1024,
-  smallMessages: { perSecond: 30_000, burst: 5_000 },
-  presenceGraceMs: 2_000,
-};
+import {
+  makeWorkspaceRegistry,
+  type Spare,
+  type WaitingDial,
+  type WaitingSocket,
+  type WorkspaceState,
+} from './workspaces.ts';
 
 export interface RelayOptions {
-  /** The server's public keys (SPKI, base64url), or how to get those of the moment. */
+  /** The server's public keys (SPKI, base64url), or a function that returns the current ones. */
   ticketKeys: readonly string[] | (() => readonly string[]);
-  /** This satellite's id, which listen tokens must name; null while it is not known, or to take any. */
+  /** This satellite's id, which listen tokens must name. Null accepts any: before registration, and in tests. */
   id?: () => string | null;
   log?: Log;
   limits?: Partial<RelayLimits>;
-  /** Told when a workspace's agent comes and when it is gone. */
+  /** Called when a workspace's agent connects and when it has disconnected. */
   onPresence?: (workspaceId: string, isConnected: boolean) => void;
-  /** Told of each user whose first client comes. */
+  /** Called when a user's first client connects. */
   onUser?: (userId: string) => void;
   heartbeatMs?: number;
   deadAfterMs?: number;
 }
 
 export interface RelayStats {
-  /** Workspaces with a waiting agent or an open pair. */
+  /** Workspaces with a waiting agent, a waiting client or a session. */
   workspaces: number;
   spares: number;
   waitingDials: number;
   sessions: number;
-  /** Bytes relayed since the start, from clients to agents and back. */
+  /** Bytes relayed since the start. */
   bytesToAgents: number;
   bytesToClients: number;
 }
@@ -76,115 +45,65 @@ export interface RelayStats {
 export interface Relay {
   readonly ticketKeys: () => readonly string[];
   readonly id: () => string | null;
-  /** Takes an agent's socket, admitted by its listen token, until it is paired or closed. */
+  /** Takes an agent's socket, authorized by its listen token, until it is paired or closed. */
   listen(socket: WebSocket, claims: ListenClaims): void;
-  /** Takes a client's socket, admitted by its ticket, and pairs it with an agent's. */
+  /** Takes a client's socket, authorized by its ticket, and pairs it with an agent's. */
   dial(socket: WebSocket, claims: TicketClaims): void;
   /** True while an agent of the workspace waits here or serves a session. */
   isConnected(workspaceId: string): boolean;
-  /** The users whose clients are here. */
+  /** The users with clients here. */
   users(): string[];
-  /** Ends the sessions and dials of a user, who may no longer have any. */
+  /** Closes all sockets of a user whose access was revoked. */
   endUser(userId: string): void;
   stats(): RelayStats;
   readonly draining: boolean;
-  /** Takes nobody new, sends waiting agents away; resolves when the last session has ended. */
+  /** Accepts no new sockets and closes waiting ones. Resolves when the last session has ended. */
   drain(): Promise<void>;
   /**
-   * While draining: closes the sessions' sockets, spread over `overMs`, so that their clients go on over another
-   * satellite (or end, where they cannot).
+   * While draining: closes the sessions' sockets, spread over `overMs`, so that their clients move to another
+   * satellite. Sessions that cannot move end.
    */
   evict(overMs: number): void;
-  /** The end of draining: takes agents and clients again. */
+  /** Ends draining. */
   reopen(): void;
-  /** Ends everything: clients and agents are told that the satellite restarts. At most a second. */
+  /** Closes everything with code 1012 (service restart). Takes at most a second. */
   close(): Promise<void>;
 }
 
-/** A socket without its other end yet. */
-interface Waiting {
-  socket: WebSocket;
-  /** Stops waiting: to be paired, or, with a code, to be closed. */
-  leave(code?: RelayCloseCode): void;
-}
-
-interface WaitingDial extends Waiting {
-  userId: string;
-  /** What the client has said so far. */
-  early: Buffer[];
-  /** The budget of its user's small messages. */
-  small: Bucket;
-}
-
-interface WorkspaceState {
-  /** Oldest first; the newest is used first, as the likeliest to be alive. */
-  spares: (Waiting & { buildId: string })[];
-  dials: WaitingDial[];
-  sessions: number;
-  /** Of its agents' sockets. */
-  small: Bucket;
-  present: boolean;
-  absenceTimer: NodeJS.Timeout | undefined;
-}
-
 /**
- * Pairs the sockets of agents and clients by workspace and copies bytes between them, without looking at
- * them. Knows nothing of HTTP: plugin.ts admits and hands over the sockets.
+ * Pairs the sockets of agents and clients by workspace and copies bytes between them without interpreting them. It is
+ * independent of HTTP: plugin.ts authorizes the sockets and hands them over.
  */
 export function makeRelay(options: RelayOptions): Relay {
   const { log = silentLog } = options;
   const limits = { ...defaultRelayLimits, ...options.limits };
   const ticketKeys = options.ticketKeys;
-  const workspaces = new Map<string, WorkspaceState>();
+  const workspaces = makeWorkspaceRegistry(limits, options.onPresence);
+  const clients = makeClientRegistry({
+    maxSocketsPerUser: limits.socketsPerUser,
+    smallMessages: limits.smallMessages,
+    onUser: options.onUser,
+  });
   const sockets = new Set<WebSocket>();
-  /** The agent's socket of each pair, by the client's. */
-  const partners = new Map<WebSocket, WebSocket>();
+  /** The agent's socket of each session by its client's socket. */
+  const agentSockets = new Map<WebSocket, WebSocket>();
   const evictionTimers = new Set<NodeJS.Timeout>();
-  /** The clients' sockets, by user, and the budget that they share. */
-  const clients = new Map<string, { sockets: Set<WebSocket>; small: Bucket }>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
   let draining = false;
-  let drained: (() => void) | undefined;
+  let onDrained: (() => void)[] = [];
 
-  function stateOf(workspaceId: string): WorkspaceState {
-    let workspace = workspaces.get(workspaceId);
-    if (!workspace) {
-      workspace = {
-        spares: [],
-        dials: [],
-        sessions: 0,
-        small: makeBucket(limits.smallMessages),
-        present: false,
-        absenceTimer: undefined,
-      };
-      workspaces.set(workspaceId, workspace);
-    }
-    return workspace;
+  function changed(workspaceId: string, workspace: WorkspaceState): void {
+    workspaces.update(workspaceId, workspace);
+    notifyIfDrained();
   }
 
-  /** To be called after each change of a place: presence, and forgetting what is empty. */
-  function update(workspaceId: string, workspace: WorkspaceState): void {
-    if (workspace.spares.length > 0 || workspace.sessions > 0) {
-      clearTimeout(workspace.absenceTimer);
-      workspace.absenceTimer = undefined;
-      if (!workspace.present) {
-        workspace.present = true;
-        options.onPresence?.(workspaceId, true);
-      }
-    } else if (workspace.present) {
-      workspace.absenceTimer ??= setTimeout(() => {
-        workspace.absenceTimer = undefined;
-        workspace.present = false;
-        options.onPresence?.(workspaceId, false);
-        update(workspaceId, workspace);
-      }, limits.presenceGraceMs).unref();
-    } else if (workspace.dials.length === 0) {
-      workspaces.delete(workspaceId);
-    }
-    if (draining && totals.sessions === 0) drained?.();
+  function notifyIfDrained(): void {
+    if (!draining || totals.sessions > 0) return;
+    for (const resolve of onDrained) resolve();
+    onDrained = [];
   }
 
-  /** Counts and watches a socket; false when there is no room for it. */
+  /** Counts and watches a socket. Closes it and returns false if there is no capacity. */
   function admit(socket: WebSocket): boolean {
     if (draining || sockets.size >= limits.sockets) {
       reject(socket, draining ? 4503 : 4429);
@@ -198,99 +117,81 @@ export function makeRelay(options: RelayOptions): Relay {
 
   function listen(socket: WebSocket, { workspaceId, buildId }: ListenClaims): void {
     if (!admit(socket)) return;
-    const workspace = stateOf(workspaceId);
-    // Build ids are UUIDv7, so their order is that of time. An agent that a newer build has replaced must not
-    // catch dials; it may still run where a node was cut off.
-    if (workspace.spares.some((each) => each.buildId > buildId)) {
-      reject(socket, 4409);
-      return;
-    }
+    const workspace = workspaces.get(workspaceId);
+    // Build ids are UUIDv7, so they sort by time. The agent of a superseded build must not receive clients; it may
+    // still run on a node that was cut off.
+    if (workspace.spares.some((each) => each.buildId > buildId)) return void reject(socket, 4409);
     for (const each of [...workspace.spares]) if (each.buildId < buildId) each.leave(4409);
-    if (workspace.spares.length >= limits.sparesPerWorkspace) {
-      reject(socket, 4429);
-      return;
-    }
+    if (workspace.spares.length >= limits.sparesPerWorkspace) return void reject(socket, 4429);
+    const dial = workspace.dials[0];
+    if (dial) return void pair(workspaceId, workspace, dial, socket, dial);
+    addSpare(workspaceId, workspace, socket, buildId);
+  }
 
-    const spare: Waiting & { buildId: string } = {
+  function addSpare(
+    workspaceId: string,
+    workspace: WorkspaceState,
+    socket: WebSocket,
+    buildId: string,
+  ): void {
+    const spare: Spare = {
       socket,
       buildId,
       leave(code) {
-        socket.off('close', gone);
-        socket.off('message', spoke);
+        socket.off('close', onClose);
+        socket.off('message', onMessage);
         remove(workspace.spares, spare);
         if (code) reject(socket, code);
-        update(workspaceId, workspace);
+        changed(workspaceId, workspace);
       },
     };
-    const gone = () => spare.leave();
-    // An agent that speaks before a client is there is none of ours.
-    const spoke = () => spare.leave(4400);
-
-    const dial = workspace.dials[0];
-    if (dial) {
-      pair(workspaceId, workspace, dial, socket, dial);
-      return;
-    }
-    socket.once('close', gone);
-    socket.on('message', spoke);
+    const onClose = () => spare.leave();
+    // Our agents send nothing before they are paired.
+    const onMessage = () => spare.leave(4400);
+    socket.once('close', onClose);
+    socket.on('message', onMessage);
     workspace.spares.push(spare);
-    update(workspaceId, workspace);
+    changed(workspaceId, workspace);
   }
 
   function dial(socket: WebSocket, { workspaceId, userId }: TicketClaims): void {
     if (!admit(socket)) return;
-    const client = clients.get(userId) ?? { sockets: new Set(), small: makeBucket(limits.smallMessages) };
-    if (client.sockets.size >= limits.socketsPerUser) {
-      reject(socket, 4429);
-      return;
-    }
-    clients.set(userId, client);
-    client.sockets.add(socket);
-    if (client.sockets.size === 1) options.onUser?.(userId);
-    socket.once('close', () => {
-      client.sockets.delete(socket);
-      if (client.sockets.size === 0 && clients.get(userId) === client) clients.delete(userId);
-    });
-    const workspace = stateOf(workspaceId);
-    if (workspace.sessions >= limits.sessionsPerWorkspace) {
-      reject(socket, 4429);
-      return;
-    }
+    const user = clients.add(userId, socket);
+    if (!user) return void reject(socket, 4429);
+    const workspace = workspaces.get(workspaceId);
+    if (workspace.sessions >= limits.sessionsPerWorkspace) return void reject(socket, 4429);
     const spare = workspace.spares.at(-1);
-    if (spare) {
-      pair(workspaceId, workspace, { socket, userId, early: [], small: client.small }, spare.socket, spare);
-      return;
-    }
-    if (workspace.dials.length >= limits.waitingDialsPerWorkspace) {
-      reject(socket, 4429);
-      return;
-    }
+    const client = { socket, userId, early: [], small: user.small };
+    if (spare) return void pair(workspaceId, workspace, client, spare.socket, spare);
+    if (workspace.dials.length >= limits.waitingDialsPerWorkspace) return void reject(socket, 4429);
+    addDial(workspaceId, workspace, client);
+  }
+
+  function addDial(workspaceId: string, workspace: WorkspaceState, client: Omit<WaitingDial, 'leave'>): void {
+    const { socket } = client;
     const dial: WaitingDial = {
-      socket,
-      userId,
-      early: [],
-      small: client.small,
+      ...client,
       leave(code) {
         clearTimeout(timer);
-        socket.off('close', gone);
-        socket.off('message', keep);
+        socket.off('close', onClose);
+        socket.off('message', onMessage);
         remove(workspace.dials, dial);
         if (code) reject(socket, code);
-        update(workspaceId, workspace);
+        changed(workspaceId, workspace);
       },
     };
-    const gone = () => dial.leave();
-    // Before an agent is there a client has its TLS hello to say, and nothing more until it is answered.
+    const onClose = () => dial.leave();
+    // A client sends its TLS ClientHello and then waits for the answer.
     let earlyBytes = 0;
-    const keep = (data: WebSocket.RawData, isBinary: boolean) => {
+    const onMessage = (data: WebSocket.RawData, isBinary: boolean) => {
       const chunk = data as Buffer;
       earlyBytes += chunk.length;
       if (!isBinary || dial.early.length >= 16 || earlyBytes > limits.earlyBytes) dial.leave(4400);
       else dial.early.push(chunk);
     };
     const timer = setTimeout(() => dial.leave(4404), limits.dialWaitMs);
-    socket.once('close', gone);
-    socket.on('message', keep);
+    socket.once('close', onClose);
+    socket.on('message', onMessage);
     workspace.dials.push(dial);
   }
 
@@ -299,15 +200,15 @@ export function makeRelay(options: RelayOptions): Relay {
     workspace: WorkspaceState,
     { socket: client, userId, early, small }: Omit<WaitingDial, 'leave'>,
     agent: WebSocket,
-    waited: Waiting,
+    waiting: WaitingSocket,
   ): void {
     const startedAt = performance.now();
     let bytesToAgent = 0;
     let bytesToClient = 0;
     workspace.sessions++;
     totals.sessions++;
-    waited.leave();
-    partners.set(client, agent);
+    waiting.leave();
+    agentSockets.set(client, agent);
     agent.send(dialedMessage);
     bridge(
       client,
@@ -325,7 +226,7 @@ export function makeRelay(options: RelayOptions): Relay {
           totals.bytesToClients += bytes;
         },
         ended(by, closeCode) {
-          partners.delete(client);
+          agentSockets.delete(client);
           workspace.sessions--;
           totals.sessions--;
           const seconds = Math.round((performance.now() - startedAt) / 1000);
@@ -333,17 +234,22 @@ export function makeRelay(options: RelayOptions): Relay {
             { workspaceId, userId, by, closeCode, seconds, bytesToAgent, bytesToClient },
             'relay session ended',
           );
-          update(workspaceId, workspace);
+          changed(workspaceId, workspace);
         },
       },
     );
-    update(workspaceId, workspace);
+    changed(workspaceId, workspace);
   }
 
   function reject(socket: WebSocket, code: RelayCloseCode): void {
-    // Whoever does not keep to the protocol is not read any further; all others may answer the close.
+    // Nothing more is read from a peer that violates the protocol; others get to answer the close frame.
     if (code === 4400) rejectSocket(socket, code, relayCloseCodes[code]);
     else socket.close(code, relayCloseCodes[code]);
+  }
+
+  function cancelEvictions(): void {
+    for (const timer of evictionTimers) clearTimeout(timer);
+    evictionTimers.clear();
   }
 
   return {
@@ -351,72 +257,53 @@ export function makeRelay(options: RelayOptions): Relay {
     id: options.id ?? (() => null),
     listen,
     dial,
-    isConnected: (workspaceId) => workspaces.get(workspaceId)?.present ?? false,
-    users: () => [...clients.keys()],
+    isConnected: workspaces.isConnected,
+    users: clients.users,
     endUser(userId) {
-      for (const socket of clients.get(userId)?.sockets ?? []) {
+      for (const socket of clients.socketsOf(userId)) {
         reject(socket, 4403);
-        // The agent too: it must not keep the session for a client that comes back.
-        const partner = partners.get(socket);
-        if (partner) reject(partner, 4403);
+        // The agent too, or it would keep the session for a client that reconnects.
+        const agent = agentSockets.get(socket);
+        if (agent) reject(agent, 4403);
       }
     },
-    stats() {
-      let spares = 0;
-      let waitingDials = 0;
-      for (const workspace of workspaces.values()) {
-        spares += workspace.spares.length;
-        waitingDials += workspace.dials.length;
-      }
-      return { workspaces: workspaces.size, spares, waitingDials, ...totals };
-    },
+    stats: () => ({ ...workspaces.stats(), ...totals }),
     get draining() {
       return draining;
     },
     drain() {
       draining = true;
-      const done = new Promise<void>((resolve) => {
-        const earlier = drained;
-        drained = () => {
-          earlier?.();
-          resolve();
-        };
-      });
-      for (const workspace of workspaces.values()) {
-        for (const waiting of [...workspace.spares, ...workspace.dials]) waiting.leave(4503);
-      }
-      if (totals.sessions === 0) drained?.();
-      return done;
+      const drained = new Promise<void>((resolve) => onDrained.push(resolve));
+      for (const waiting of workspaces.waiting()) waiting.leave(4503);
+      notifyIfDrained();
+      return drained;
     },
     evict(overMs) {
-      const each = overMs / Math.max(partners.size, 1);
-      let at = 0;
-      for (const client of partners.keys()) {
+      const intervalMs = overMs / Math.max(agentSockets.size, 1);
+      for (const [index, client] of [...agentSockets.keys()].entries()) {
         const timer = setTimeout(() => {
           evictionTimers.delete(timer);
           reject(client, 4503);
-        }, at);
+        }, index * intervalMs);
         evictionTimers.add(timer);
-        at += each;
       }
     },
     reopen() {
       draining = false;
-      for (const timer of evictionTimers) clearTimeout(timer);
-      evictionTimers.clear();
+      cancelEvictions();
     },
     async close() {
       draining = true;
-      for (const timer of evictionTimers) clearTimeout(timer);
+      cancelEvictions();
       const all = [...sockets];
       for (const socket of all) reject(socket, 1012);
-      const gone = Promise.all(all.map((socket) => once(socket, 'close')));
+      const closed = Promise.all(all.map((socket) => once(socket, 'close')));
       const timer = setTimeout(() => {
         for (const socket of all) socket.terminate();
       }, 1_000);
-      await gone;
+      await closed;
       clearTimeout(timer);
-      for (const workspace of workspaces.values()) clearTimeout(workspace.absenceTimer);
+      workspaces.close();
     },
   };
 }

@@ -4,22 +4,22 @@ import type { ProbeClaims } from '@cde/tunnel/auth/ticket.ts';
 import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 
-/** Of one test, one way: enough to fill a path of 1 Gbit/s and 20 ms a few times over. */
+/** Bytes per test and direction: several times the bandwidth-delay product of 1 Gbit/s at 20 ms. */
 export const maxProbeBytes = 8 * 1024 * 1024;
-/** Then it ends, however much has gone. */
+/** A test ends after this time even if it is incomplete. */
 const maxDurationMs = 3_000;
-/** Sessions come first: so many at the same time, of all and of one user; and in a minute, of one user and of one address. */
+/** Tests must not slow down sessions. */
 const maxConcurrent = 4;
 const maxConcurrentPerUser = 1;
 const maxPerMinutePerUser = 12;
 const maxPerMinutePerAddress = 60;
 
-/** Longer than the window of any compression on the way. */
+/** Larger than the window of any compression along the path. */
 const block = randomBytes(64 * 1024);
 
 /**
- * Serves throughput tests to whoever shows a probe token, which `admit` checks: `down` sends what is asked for,
- * `up` takes what comes and says how much it was. Beyond the limits: 429, and when to try again.
+ * Serves throughput tests to clients with a probe token, which `admit` checks: `down` sends the requested number of
+ * bytes, `up` counts what it receives. Beyond the limits it answers 429 with Retry-After.
  */
 export function throughputRoutes(
   app: FastifyInstance,
@@ -35,7 +35,7 @@ export function throughputRoutes(
   let since = now();
   let counts = new Map<string, number>();
 
-  /** What ends the test; null where there are too many. The counts live no longer than a minute. */
+  /** Returns a function that ends the test, or null if a limit is reached. Counts are reset every minute. */
   function begin(userId: string, address: string): (() => void) | null {
     const at = now();
     if (at - since >= 60_000) {
@@ -83,7 +83,7 @@ export function throughputRoutes(
     return reply.header('cache-control', 'no-store').type('application/octet-stream').send(source);
   });
 
-  // Nothing of it is kept.
+  // The body is streamed and discarded.
   app.addContentTypeParser('application/octet-stream', (_request, payload, done) => done(null, payload));
   app.post(relayPaths.up, { schema: { hide: true } as object, onRequest: admit }, async (request, reply) => {
     const until = now() + 2 * maxDurationMs;

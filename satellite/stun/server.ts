@@ -6,7 +6,7 @@ import { answerBinding } from '@cde/tunnel/netcheck/stun.ts';
 
 export interface StunServer {
   readonly port: number;
-  /** Since the start, with those of probe trains. `ignored`: neither. `limited`: too many at once, of one address or in all. */
+  /** Counts since the start. `ignored`: neither STUN nor a probe. `limited`: dropped by a rate limit. */
   stats(): StunStats;
   close(): Promise<void>;
 }
@@ -19,23 +19,23 @@ export interface StunStats {
 }
 
 /**
- * In a second, from one address and in all: ICE asks a few times for each session, and a probe train has 20. Who asks
- * more often may be asking in the name of a third, whom we must not flood with answers.
+ * Requests per second, per address and in total. ICE sends a few per session and a probe train has 20 packets; more may
+ * be sent with a forged source address, which we must not flood with replies.
  */
 const maxPerAddress = 50;
 const maxTotal = 5_000;
-/** Answers that wait in this process: the network does not take them. */
+/** Replies waiting in this process because the network does not accept them. */
 const maxQueuedReplies = 1_000;
 
 /**
- * Tells clients and agents, over UDP, by which address they are seen (a STUN server, RFC 8489, Binding only), so
- * that they find a direct path through their NATs; and sends probe trains back (tunnel/netcheck/probe-train.ts). Rejects with the error of listening.
+ * A STUN server (RFC 8489, Binding only): tells clients and agents their public addresses, so that they find a direct
+ * path through their NATs. Also echoes probe trains (tunnel/netcheck/probe-train.ts). Rejects if it cannot listen.
  */
 export async function serveStun(options: {
   host: string;
   port: number;
   log?: Log;
-  /** Milliseconds that only go forward. */
+  /** Monotonic milliseconds. */
   now?: () => number;
 }): Promise<StunServer> {
   const { log = silentLog, now = () => performance.now() } = options;
@@ -45,7 +45,7 @@ export async function serveStun(options: {
   let total = 0;
   const perAddress = new Map<string, number>();
 
-  /** Counts by whole seconds: the map lives no longer than one, and holds no more than `mostInAll`. */
+  /** Counts are reset every second, which also bounds the map to `maxTotal` entries. */
   function isTooMany(address: string): boolean {
     const at = now();
     if (at - since >= 1_000) {
@@ -71,7 +71,7 @@ export async function serveStun(options: {
       stats.limited++;
     } else {
       stats[binding ? 'answered' : 'probes']++;
-      // Nobody to tell: who asked asks again.
+      // Errors are ignored: the sender retries.
       socket.send(answer, from.port, from.address, () => {});
     }
   });

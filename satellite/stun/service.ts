@@ -4,7 +4,7 @@ import { type StunServer, serveStun } from './server.ts';
 
 const grammar = /^(?:off|(?:(\[[0-9a-fA-F:.]+\]|[^:\s]+):)?(\d{1,5}))$/;
 
-/** The setting of where to answer STUN: `off`, PORT, or HOST:PORT. */
+/** The setting of the STUN address: `off`, PORT or HOST:PORT. */
 export const UdpListen = z
   .string()
   .regex(grammar, 'write a port, HOST:PORT, or off')
@@ -18,19 +18,19 @@ export const UdpListen = z
 export type UdpListen = z.output<typeof UdpListen>;
 
 export interface StunService {
-  /** HOST:PORT, as clients and agents reach it; null where it does not answer. */
+  /** HOST:PORT at which clients and agents reach it; null if it is off. */
   readonly address: string | null;
   readonly server: StunServer | null;
   close(): Promise<void>;
 }
 
 /**
- * Answers STUN where the setting says; without one at the address and the port at which `listen` serves, if that is
- * free. Rejects with the error of listening where it was told where.
+ * Starts the STUN server at the configured address, by default at the address and port of `listen`. If the default is
+ * taken it only warns; if a configured address is, it rejects.
  */
 export async function startStun(options: {
   udp: UdpListen | undefined;
-  /** How others reach it: HOST:PORT. Without it at the host of `url`, and the port it listens on. */
+  /** Public HOST:PORT; by default the host of `url` and the port it listens on. */
   announce: string | undefined;
   listen: { host: string; port: number };
   url: string;

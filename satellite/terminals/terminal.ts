@@ -12,26 +12,26 @@ import { cacheKeyObjects, coalesceWrites, sshCiphers } from '@cde/tunnel/streams
 import type { ClientChannel } from 'ssh2';
 import type { WebSocket } from 'ws';
 
-/** Beyond this the shell is paused until the browser has taken some: its memory is not ours to fill. */
+/** The shell is paused while more than this is buffered for the browser. */
 const highWater = 512 * 1024;
-/** Bytes of input kept while the shell opens. */
+/** Input buffered while the shell opens. */
 const maxEarlyBytes = 64 * 1024;
-/** A key that repeats sends 50 messages a second, a mouse some 200; a paste is cut into pieces of 64 KiB. */
+/** A repeating key sends 50 messages a second and a mouse about 200; pastes are split into pieces of 64 KiB. */
 export const terminalBudget: SocketBudget = { frames: { perSecond: 1_000, burst: 5_000 } };
 
 /**
- * Carries a browser's terminal, at the server and at satellites: a session with the agent, in it SSH, in it a
- * shell. The caller has limited the socket to `terminalBudget`. Takes its messages from now on, and ends with the socket, the shell or the session.
- * `openSession` may reject with whatever `words` has words for; `gone` is aborted when the browser leaves.
+ * Connects a browser's terminal to a shell: opens a session with the agent, SSH inside it and a shell inside that. Used
+ * by the server and by satellites. The caller has limited the socket to `terminalBudget`. Ends with the socket, the
+ * shell or the session. The signal passed to `openSession` is aborted when the browser disconnects.
  */
 export function proxyTerminal(
   socket: WebSocket,
   options: {
     size: TerminalSize;
-    /** By its name the shell is found again: `CDE_TERMINAL` of agent/ssh. */
+    /** The terminal's name, by which a later connection finds the same shell: `CDE_TERMINAL` of agent/ssh. */
     terminal: string | undefined;
     openSession: (gone: AbortSignal) => Promise<{ session: Session; username: string }>;
-    /** What the user is told of an error. */
+    /** The message shown to the user. */
     describeError: (error: unknown) => string;
   },
 ): void {
@@ -43,7 +43,7 @@ export function proxyTerminal(
   let shell: ClientChannel | null = null;
   const early: Buffer[] = [];
   let earlyBytes = 0;
-  /** Input of this turn of the event loop: to SSH it goes in one packet, whatever pieces it came in. */
+  /** Input of this event-loop turn, sent in one SSH packet. */
   let pendingInput: Buffer[] = [];
   let resized = false;
   const end = (code: number | null, message: string) => {
@@ -51,7 +51,7 @@ export function proxyTerminal(
     socket.close(1000);
     session?.close();
   };
-  /** What ends with a session says so first; the session knows why. */
+  /** Deferred, so that the session's own reason for ending is reported if there is one. */
   const endSoon = (message: string) => setImmediate(end, null, message);
   const gone = new AbortController();
   socket.on('close', () => {
@@ -64,14 +64,14 @@ export function proxyTerminal(
     pendingInput = [];
     if (resized) shell?.setWindow(size.rows, size.cols, 0, 0);
     resized = false;
-    // Until the shell has read what was typed or pasted, the rest waits at the browser.
+    // The rest waits in the browser until the shell has read this.
     if (input.length > 0 && shell && !shell.write(Buffer.concat(input))) holdReading(socket, 'backpressure');
   };
   const scheduleFlush = () => {
     if (pendingInput.length === 0 && !resized) setImmediate(flushInput);
   };
   socket.on('message', (data: Buffer, binary: boolean) => {
-    // Whoever may no longer is heard no longer, though their end of it may take its time to close.
+    // A rejected socket may take time to close; its input is no longer allowed.
     if (socket.readyState !== socket.OPEN || isRejected(socket)) return;
     if (binary && shell) {
       scheduleFlush();
@@ -94,7 +94,7 @@ export function proxyTerminal(
   });
 
   const open = async () => {
-    // Loaded by the first terminal: most satellites never have one, and it takes 20 MB.
+    // Loaded on first use: most satellites serve no terminals, and it takes 20 MB.
     const { default: ssh2 } = await import('ssh2');
     const opened = await options.openSession(gone.signal);
     session = opened.session;
@@ -128,7 +128,7 @@ export function proxyTerminal(
         channel.stderr.on('data', onData);
         channel.on('exit', (code: number | null, signal?: string) =>
           end(
-            // It has ended, by whatever: nobody is to look for it again.
+            // Never null here: that would make the page look for the shell again.
             code ?? 255,
             signal ? `The shell was ended by ${signal}.` : `The shell has ended (exit code ${code}).`,
           ),
@@ -136,7 +136,7 @@ export function proxyTerminal(
         channel.on('close', () => endSoon('The shell has ended.'));
       });
     });
-    // Inside the tunnel the agent is known by its pinned key already; SSH's own adds the shell, not trust.
+    // The tunnel has already authenticated the agent by its pinned key, so the SSH host key is not checked.
     client.connect({
       sock: stream,
       username: opened.username,
@@ -149,7 +149,7 @@ export function proxyTerminal(
   open().catch((error) => end(null, options.describeError(error)));
 }
 
-/** What a message holds; null where that is not JSON. */
+/** Parses a message as JSON; null if it is invalid. */
 export function safeJson(data: Buffer): unknown {
   try {
     return JSON.parse(data.toString('utf8'));

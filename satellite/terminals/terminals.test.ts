@@ -10,7 +10,7 @@ import { WebSocket } from 'ws';
 import { websocketOptions } from '../relay/plugin.ts';
 import { serveTerminals, type Terminals } from './terminals.ts';
 
-/** What a satellite does with browsers while the server takes its time. tests/terminals.test.ts has the rest, with shells. */
+/** A satellite's limits while the server is slow to respond. tests/terminals.test.ts covers terminals with real shells. */
 const origin = 'https://cde.example.com';
 let server: Server;
 let asked: ServerResponse[];
@@ -18,7 +18,7 @@ let app: FastifyInstance;
 let url: string;
 let terminals: Terminals;
 const over = new AbortController();
-const limits = { terminals: 2, waiting: 500, sayWithinMs: 60_000 };
+const limits = { terminals: 2, pending: 500, firstMessageTimeoutMs: 60_000 };
 
 beforeEach(async () => {
   asked = [];
@@ -46,9 +46,9 @@ afterEach(async () => {
 
 function connect() {
   const socket = new WebSocket(`${url}/terminal`, { origin });
-  const said: { message: string }[] = [];
-  socket.on('message', (data) => said.push(JSON.parse(String(data))));
-  const closed = once(socket, 'close').then(([code, reason]) => ({ code, reason: String(reason), said }));
+  const messages: { message: string }[] = [];
+  socket.on('message', (data) => messages.push(JSON.parse(String(data))));
+  const closed = once(socket, 'close').then(([code, reason]) => ({ code, reason: String(reason), messages }));
   return { socket, closed };
 }
 async function open() {
@@ -57,35 +57,35 @@ async function open() {
   made.socket.send(JSON.stringify({ type: 'open', code: 'a code', cols: 80, rows: 24 }));
   return made;
 }
-/** Waits for so many questions to the server. */
-async function questions(count: number): Promise<void> {
+/** Waits until the server has received `count` requests. */
+async function requests(count: number): Promise<void> {
   while (asked.length < count) await once(server, 'request');
 }
 
-test('it serves so many at once, and says so to the next', async () => {
+test('rejects a terminal above the limit before the upgrade', async () => {
   const first = await open();
   await open();
-  await questions(2);
-  const refused = connect();
-  refused.socket.on('error', () => {});
-  const [, response] = await once(refused.socket, 'unexpected-response');
+  await requests(2);
+  const rejected = connect();
+  rejected.socket.on('error', () => {});
+  const [, response] = await once(rejected.socket, 'unexpected-response');
   let body = '';
   for await (const chunk of response) body += chunk;
   expect(response.statusCode).toBe(503);
-  expect(JSON.parse(body)).toMatchObject({ code: 'server-busy', detail: 'It serves 2 already.' });
+  expect(JSON.parse(body)).toMatchObject({ code: 'server-busy', detail: 'It already serves 2.' });
 
   first.socket.close();
   await first.closed;
   await open();
-  await questions(3);
+  await requests(3);
 });
 
-test('who was refused takes no place, though they do not hang up', async () => {
-  const refused: WebSocket[] = [];
+test('a rejected terminal does not count against the limit while its socket stays open', async () => {
+  const rejected: WebSocket[] = [];
   for (const at of [0, 1]) {
     const { socket } = await open();
-    refused.push(socket);
-    await questions(at + 1);
+    rejected.push(socket);
+    await requests(at + 1);
     socket.pause();
     asked[at]!.writeHead(403, { 'content-type': 'application/json' });
     asked[at]!.end(JSON.stringify({ code: 'forbidden', message: 'No.' }));
@@ -93,29 +93,29 @@ test('who was refused takes no place, though they do not hang up', async () => {
   await vi.waitFor(async () => {
     const socket = new WebSocket(`${url}/terminal`, { origin });
     socket.on('error', () => {});
-    const came = new Promise((resolve) => {
+    const opened = new Promise((resolve) => {
       socket.once('open', () => resolve(true));
       socket.once('close', () => resolve(false));
     });
-    expect(await came).toBe(true);
+    expect(await opened).toBe(true);
   });
-  for (const socket of refused) socket.terminate();
+  for (const socket of rejected) socket.terminate();
 });
 
-test('those that came in while there was room are told too', async () => {
+test('rejects a terminal above the limit after the upgrade', async () => {
   const made = [connect(), connect(), connect()];
   await Promise.all(made.map(({ socket }) => once(socket, 'open')));
   for (const { socket } of made)
     socket.send(JSON.stringify({ type: 'open', code: 'a code', cols: 80, rows: 24 }));
-  const { code, said } = await Promise.race(made.map(({ closed }) => closed));
+  const { code, messages } = await Promise.race(made.map(({ closed }) => closed));
   expect(code).toBe(1008);
-  expect(said).toEqual([
-    { type: 'exit', code: null, message: expect.stringContaining('can open no more terminals') },
+  expect(messages).toEqual([
+    { type: 'exit', code: null, message: expect.stringContaining('cannot open more terminals') },
   ]);
 });
 
-test('those who say nothing keep nobody out: the oldest of too many goes', async () => {
-  limits.waiting = 3;
+test('drops the oldest silent socket to make room for a new one', async () => {
+  limits.pending = 3;
   try {
     const silent = [];
     for (let at = 0; at < 5; at++) {
@@ -129,41 +129,41 @@ test('those who say nothing keep nobody out: the oldest of too many goes', async
     ]);
     expect(silent.slice(2).map(({ socket }) => socket.readyState)).toEqual([1, 1, 1]);
     await open();
-    await questions(1);
+    await requests(1);
   } finally {
-    limits.waiting = 500;
+    limits.pending = 500;
   }
 });
 
-test('who says nothing is sent away', async () => {
-  limits.sayWithinMs = 50;
-  const { code, said } = await connect().closed;
-  limits.sayWithinMs = 60_000;
+test('rejects a socket without a first message in time', async () => {
+  limits.firstMessageTimeoutMs = 50;
+  const { code, messages } = await connect().closed;
+  limits.firstMessageTimeoutMs = 60_000;
   expect(code).toBe(1008);
-  expect(said[0]!.message).toContain('Nobody has said');
+  expect(messages[0]!.message).toContain('did not say in time');
 });
 
-test('the words of the server reach the browser; those of another program do not', async () => {
+test('passes the error of the server on to the browser, but not that of another program', async () => {
   const told = await open();
-  await questions(1);
+  await requests(1);
   asked[0]!.writeHead(409, { 'content-type': 'application/json' });
   asked[0]!.end(
     JSON.stringify({ code: 'workspace-not-running', message: 'It is stopped.', hint: 'Start it.' }),
   );
-  expect((await told.closed).said).toEqual([
+  expect((await told.closed).messages).toEqual([
     { type: 'exit', code: null, message: 'It is stopped. Start it.' },
   ]);
   const lost = await open();
-  await questions(2);
+  await requests(2);
   asked[1]!.writeHead(502).end('<h1>Bad gateway</h1>');
-  expect((await lost.closed).said[0]!.message).toContain("in a form that is not cde's");
+  expect((await lost.closed).messages[0]!.message).toContain("in a form that is not cde's");
 });
 
-test('all are sent away at once, those too that still wait', async () => {
+test('evicts all terminals, including pending ones', async () => {
   const some = [await open(), connect()];
   await once(some[1]!.socket, 'open');
-  await questions(1);
+  await requests(1);
   terminals.evictAll('Go elsewhere.');
   for (const { closed } of some)
-    expect(await closed).toMatchObject({ code: 1012, reason: 'Go elsewhere.', said: [] });
+    expect(await closed).toMatchObject({ code: 1012, reason: 'Go elsewhere.', messages: [] });
 });

@@ -16,53 +16,53 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { WebSocket } from 'ws';
 import { proxyTerminal, safeJson, terminalBudget } from './terminal.ts';
 
-/** Each costs two TLS ends, an SSH client and their buffers. */
+/** Each terminal costs two TLS endpoints, an SSH client and their buffers. */
 const maxTerminals = 500;
-/** Sockets that have not said yet what they want. A browser says so at once, so of too many the oldest is none. */
+/** Sockets without a first message. Browsers send it at once, so the oldest is dropped to make room. */
 const maxPending = 500;
-/** Of these, from one address: nobody is known yet. An office behind one address has as many say so at once. */
+/** Pending sockets per address, before the user is known. An office behind one NAT address opens this many at once. */
 const maxPendingPerAddress = 64;
-/** How long one may take to say it, and how much it may say: five times the longest. */
+/** Limits of the first message: five times the longest one. */
 const firstMessageTimeoutMs = 10_000;
 const maxFirstMessageBytes = 16 * 1024;
-/** Whoever may no longer loses the terminal within ten seconds. */
+/** Revoked access ends a terminal within ten seconds. */
 const checkEveryMs = 6_000;
 const requestTimeoutMs = 10_000;
-/** A browser that has answered none of three pings is gone. */
+/** Three pings without an answer. */
 const deadAfterMs = 20_000;
-/** What a socket is closed with whose browser is to come again, here or elsewhere. */
+/** WebSocket close code after which the page reconnects, here or elsewhere. */
 const serviceRestart = 1012;
 
 interface ActiveTerminal {
   socket: WebSocket;
-  /** To ask the server with; null before it has admitted this one. */
+  /** Identifies this terminal to the server; null until the server has authorized it. */
   admission: string | null;
-  /** When its browser answered last, by performance.now(). */
+  /** When its browser last answered a ping (performance.now()). */
   heardAt: number;
 }
 
 export interface Terminals {
-  /** How many are open at this moment. */
+  /** Number of open terminals. */
   readonly open: number;
-  /** Closes all; their browsers go on elsewhere. */
+  /** Closes all terminals; their pages reconnect elsewhere. */
   evictAll(reason: string): void;
 }
 
 /**
- * Serves terminals to browsers, on a Fastify instance that has @fastify/websocket: the browser shows a code of the
- * server's, the server gives a ticket for it that opens the workspace's SSH server and nothing else, and says every six
- * seconds which terminals may not go on. A server that is away decides nothing.
+ * Serves terminals to browsers on a Fastify instance with @fastify/websocket. The browser presents a code; the server
+ * exchanges it for a ticket that is limited to the workspace's SSH server. Every six seconds the satellite asks the server
+ * which terminals must end. If the server is unreachable, open terminals continue.
  */
 export function serveTerminals(
   app: FastifyInstance,
   options: {
     client: Pick<Client, 'call'>;
-    /** True: an administrator lets this satellite serve browsers. */
+    /** True if an administrator lets this satellite serve browsers. */
     isEnabled: () => boolean;
-    /** The origin of the pages that may open terminals. */
+    /** The origin of the pages that are allowed to open terminals. */
     dashboard: () => string;
     isDraining: () => boolean;
-    /** This satellite, as this process reaches it; null: by the address that everybody takes. */
+    /** The URL at which this process reaches itself; null to use the public one. */
     selfUrl: () => string | null;
     signal: AbortSignal;
     log: Log;
@@ -95,21 +95,21 @@ export function serveTerminals(
 
   function refusal({ headers }: FastifyRequest): Problem | null {
     if (!options.isEnabled())
-      return new Problem('forbidden', 'This satellite serves no terminals.', {
+      return new Problem('forbidden', 'This satellite does not serve terminals.', {
         hint: 'An owner of this installation can allow it.',
       });
     if (headers.origin !== options.dashboard())
-      return new Problem('csrf-rejected', 'Only pages of the dashboard open terminals here.', {
+      return new Problem('csrf-rejected', 'Only pages of the dashboard can open terminals here.', {
         detail: `Origin: ${headers.origin ?? 'none'}`,
-        hint: `Open the dashboard by its own address: ${options.dashboard()}`,
+        hint: `Open the dashboard at its own address: ${options.dashboard()}`,
       });
-    if (options.isDraining()) return busy('It is being emptied.');
-    if (terminals.size >= max) return busy(`It serves ${max} already.`);
+    if (options.isDraining()) return busy('It is draining.');
+    if (terminals.size >= max) return busy(`It already serves ${max}.`);
     return null;
   }
 
   function accept(socket: WebSocket, address: string): void {
-    // ws closes by itself after an error.
+    // ws closes the socket after an error.
     socket.on('error', () => {});
     limitSocket(socket, terminalBudget);
     const reject = (message: string) => {
@@ -117,7 +117,7 @@ export function serveTerminals(
       rejectSocket(socket, policyViolation, '');
     };
     const timer = setTimeout(
-      () => reject('Nobody has said which terminal to open.'),
+      () => reject('The browser did not say in time which terminal to open.'),
       options.limits?.firstMessageTimeoutMs ?? firstMessageTimeoutMs,
     );
     socket.once('close', () => {
@@ -137,12 +137,12 @@ export function serveTerminals(
       const first =
         binary || data.length > maxFirstMessageBytes ? null : OpenTerminal.safeParse(safeJson(data));
       if (!first?.success) return reject('The first message does not say which terminal to open.');
-      if (terminals.size >= max) return reject(describeError(busy(`It serves ${max} already.`)));
+      if (terminals.size >= max) return reject(describeError(busy(`It already serves ${max}.`)));
       start(socket, first.data);
     });
   }
 
-  /** Ends the oldest of these that wait, so that there is room for one more. */
+  /** Drops the oldest of these sockets to make room for one more. */
   function makeRoom(sockets: WebSocket[], max: number): void {
     for (const oldest of sockets.slice(0, Math.max(0, sockets.length - max + 1))) {
       pending.delete(oldest);
@@ -171,12 +171,12 @@ export function serveTerminals(
           body: { code, clientKey: key.publicKey },
           signal: AbortSignal.any([gone, AbortSignal.timeout(requestTimeoutMs)]),
         });
-        // Who is refused takes nobody's place, however long their end takes to close.
+        // A rejected terminal must not count against the limit while its socket closes.
         asked.catch(() => terminals.delete(active));
         const reply = await asked;
         active.admission = reply.admission;
         expiry = setTimeout(
-          () => socket.close(serviceRestart, 'A day is over: the terminal goes on over a new connection.'),
+          () => socket.close(serviceRestart, 'The connection is renewed after a day.'),
           Math.max(new Date(reply.admittedUntil).getTime() - Date.now(), checkEveryMs),
         );
         expiry.unref();
@@ -199,7 +199,7 @@ export function serveTerminals(
 
   function pingAll(): void {
     for (const active of terminals) {
-      // One that we do not read from cannot be heard; if it is gone, the ping finds out.
+      // While reading is paused no pong can arrive; if the browser is gone, the ping fails.
       if (performance.now() - active.heardAt > deadAfterMs && !active.socket.isPaused)
         active.socket.terminate();
       active.socket.ping();
@@ -215,7 +215,7 @@ export function serveTerminals(
       body: { admissions: asked.map(({ admission }) => admission) },
       signal: AbortSignal.any([signal, AbortSignal.timeout(requestTimeoutMs)]),
     });
-    if (!web) return evictAll('This satellite serves no terminals any more.');
+    if (!web) return evictAll('This satellite does not serve terminals.');
     for (const index of ended) asked[index]?.socket.close(accessRevokedCloseCode, 'sign in again');
   }
 
@@ -224,7 +224,7 @@ export function serveTerminals(
       await clock.sleep(checkEveryMs, signal);
       pingAll();
       await check().catch((error) =>
-        log.debug({ why: (error as Error).message }, 'whether terminals may go on could not be asked'),
+        log.debug({ why: (error as Error).message }, 'cannot check which terminals must end'),
       );
     }
   })();
@@ -237,9 +237,9 @@ export function serveTerminals(
 }
 
 const busy = (detail: string) =>
-  new Problem('server-busy', 'This satellite can open no more terminals at the moment.', {
+  new Problem('server-busy', 'This satellite cannot open more terminals at the moment.', {
     detail,
-    hint: 'The server opens them too.',
+    hint: 'Terminals can also be opened through the server.',
     retryAfter: 2,
   });
 
@@ -248,13 +248,13 @@ function sendProblem(request: FastifyRequest, reply: FastifyReply, problem: Prob
   return reply.code(problem.status).send(problem.toBody(request.id));
 }
 
-/** What the user is told: the server's words where it has refused, else the tunnel's or ours. */
+/** The message for the user: the server's if it rejected the request, otherwise the tunnel's or ours. */
 function describeError(error: unknown): string {
   if (error instanceof CallError) {
     const { message, detail, hint } = error.body;
     return [message, detail && `(${detail})`, hint].filter(Boolean).join(' ');
   }
   const { name, message, hint } = error as Error & { hint?: string };
-  if (name === 'TimeoutError') return 'The server has not said in time whether you may open this terminal.';
+  if (name === 'TimeoutError') return 'The server did not authorize this terminal in time.';
   return [message, hint].filter(Boolean).join(' ');
 }

@@ -1,8 +1,9 @@
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { SettingsError } from '@cde/api/settings.ts';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
-import { ConfigError, readConfig } from '../config.ts';
+import { readConfig } from '../config.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
 import { checkSecretKey, loadKeys, SecretKeyError } from './keys.ts';
 
@@ -57,7 +58,7 @@ test.each(faults)('a key file that %s is rejected and not changed', async (_, te
 
 test.each(faults)('the variable follows the same rules: a key that %s', (_, text) => {
   // An empty variable counts as unset.
-  if (text !== '') expect(() => readConfig([], { CDE_SECRET_KEY: text })).toThrow(ConfigError);
+  if (text !== '') expect(() => readConfig([], { CDE_SECRET_KEY: text })).toThrow(SettingsError);
 });
 
 test('an unreadable key file is rejected', async () => {

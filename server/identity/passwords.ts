@@ -1,5 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import { hash, parseOptions, verify } from '@node-rs/argon2';
+import pLimit from 'p-limit';
 
 /**
  * argon2id (algorithm 2) with OWASP's second profile: 19 MiB, two passes, one lane. About 16 ms of one core.
@@ -11,26 +12,15 @@ const policy = { algorithm: 2, memoryCost: 19_456, timeCost: 2, parallelism: 1, 
 const maxConcurrent = 2;
 const maxQueued = 64;
 
-let running = 0;
-const waiting: (() => void)[] = [];
+const limit = pLimit(maxConcurrent);
 
 async function withSlot<T>(work: () => Promise<T>): Promise<T> {
-  if (running >= maxConcurrent) {
-    if (waiting.length >= maxQueued)
-      throw new Problem('server-busy', 'Too many people are signing in at the same time.', {
-        hint: 'Try again in a few seconds.',
-        retryAfter: 2,
-      });
-    // A finishing call passes its slot on, so that a new call cannot overtake the queue.
-    await new Promise<void>((resolve) => waiting.push(resolve));
-  } else running++;
-  try {
-    return await work();
-  } finally {
-    const next = waiting.shift();
-    if (next) next();
-    else running--;
-  }
+  if (limit.activeCount >= maxConcurrent && limit.pendingCount >= maxQueued)
+    throw new Problem('server-busy', 'Too many people are signing in at the same time.', {
+      hint: 'Try again in a few seconds.',
+      retryAfter: 2,
+    });
+  return limit(work);
 }
 
 /** Returns the PHC string that is stored in the database. */

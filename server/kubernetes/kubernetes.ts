@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { SettingsError } from '@cde/api/settings.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Registry } from 'prom-client';
-import { type Config, ConfigError } from '../config.ts';
+import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Keys } from '../identity/keys.ts';
 import type { Logger } from '../log.ts';
@@ -93,7 +94,7 @@ async function clusterCredentials(setting: string): Promise<ClusterRecord['crede
   try {
     return { kind: 'kubeconfig', text: await readFile(setting, 'utf8') };
   } catch (error) {
-    throw new ConfigError(
+    throw new SettingsError(
       `CDE_CLUSTER names ${setting}, which cannot be read: ${(error as Error).message}.`,
       'Give the path of a kubeconfig, or in-cluster.',
     );

@@ -154,6 +154,6 @@ test('a session goes on through the kill -9 and the draining of its satellite, a
   expect(await machine.cde('satellite', 'remove', 'west', '--yes')).toMatchObject({ code: 0 });
   expect(await running.west!.ended).toMatchObject({
     code: 4,
-    stderr: expect.stringContaining('the server refuses this satellite (401 token-invalid)'),
+    stderr: expect.stringContaining('the server rejects this satellite (401 token-invalid)'),
   });
 });

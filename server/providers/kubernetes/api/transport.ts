@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import http from 'node:http';
 import https from 'node:https';
+import pLimit from 'p-limit';
 import { KubeError } from './client.ts';
 import type { ClusterRecord } from './connections.ts';
 
@@ -103,18 +104,7 @@ export async function makeTransport(record: Pick<ClusterRecord, 'name' | 'creden
   }
 
   let calls = 0;
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  async function withSlot<T>(work: () => Promise<T>): Promise<T> {
-    while (running >= maxConcurrentCalls) await new Promise<void>((resolve) => waiting.push(resolve));
-    running++;
-    try {
-      return await work();
-    } finally {
-      running--;
-      waiting.shift()?.();
-    }
-  }
+  const withSlot = pLimit(maxConcurrentCalls);
 
   async function open(
     method: string,
