@@ -2,32 +2,32 @@ import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
 import { Count, HostPort, Id, Moment, maxInteger } from './names.ts';
 
-/** The environment that a provider starts an agent with; all else it learns by registering. */
+/** The environment variables of the agent. It gets everything else from the server when it registers. */
 export const agentEnvironment = {
-  /** The server's URL as the workspace reaches it. */
+  /** The URL of the server from inside the workspace. */
   serverUrl: 'CDE_SERVER_URL',
   /**
-   * The per-build token: `cde_agent_…`; or `stdin`, and it is all that there is to read on stdin. The agent
-   * takes the variable out of its environment at once, but /proc/PID/environ shows what a process began with.
+   * The token of the build (`cde_agent_…`), or `stdin` if the agent has to read it from there. The agent removes the
+   * variable from its environment, but /proc/PID/environ keeps what a process was started with.
    */
   token: 'CDE_AGENT_TOKEN',
-  /** A folder with the server's Unix sockets, where the workspace has a network of its own on the server's machine. */
+  /** A folder with the server's Unix sockets, if the workspace has its own network on the server's machine. */
   gateway: 'CDE_GATEWAY',
-  /** HOST:PORT of the server's machine that leads to this port of the workspace's own network: for direct connections. */
+  /** HOST:PORT on the server's machine that forwards to this port of the workspace's network, for direct connections. */
   directForward: 'CDE_DIRECT_FORWARD',
-  /** `yes`: the workspace shares its network with the machine, so that only its own listeners are its business. */
+  /** `yes`: the workspace shares the machine's network, so the agent reports only ports of its own processes. */
   sharedNetwork: 'CDE_SHARED_NETWORK',
-  /** The workspace's memory limit in bytes, where it holds and the workspace does not see its control group. */
+  /** The memory limit in bytes, if the workspace cannot see its own control group. */
   memoryLimit: 'CDE_MEMORY_LIMIT',
 } as const;
 export const tokenOnStdin = 'stdin';
 
-// What an agent says reaches other people's dashboards, terminals and known_hosts files, and the developer
-// of its workspace can make it say anything: so each of its words has a form and a length.
+// What an agent reports reaches other people's dashboards, terminals and known_hosts files, and a developer can make
+// the agent report anything. So every field has a pattern and a maximum length.
 
-/** SHA-256 in base64url; the last letter carries four bits only, so that one key has one spelling. */
+/** SHA-256 in base64url. The last character carries only four bits, so that each key has one spelling. */
 const sha256 = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
-/** 19 fixed bytes (the type's name, the key's length), the first two bits of the key, and the rest of it. */
+/** 19 fixed bytes (type name and key length), the first two bits of the key, and the rest of it. */
 const ed25519Line = /^ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}$/;
 const plain = (maxLength: number) =>
   z
@@ -53,14 +53,14 @@ export const RegisterAgent = z.object({
 const Satellite = z.object({
   name: z.string(),
   url: z.string(),
-  stun: HostPort.optional().describe('Of its STUN server, by UDP'),
+  stun: HostPort.optional().describe('HOST:PORT of its STUN server (UDP)'),
 });
 
-/** How a session may reach an agent: through a satellite, at the agent's own addresses, or by UDP through NATs. */
+/** How a session can reach an agent: through a satellite, at the agent's addresses, or by UDP through NATs. */
 export const PathKind = z.enum(['relay', 'direct-tcp', 'direct-udp']);
 export type PathKind = z.infer<typeof PathKind>;
 
-/** Where an agent listens for direct connections; clients learn it inside the session. */
+/** Where an agent listens for direct connections. Clients learn it inside the session. */
 export const DirectListen = z.strictObject({
   port: z.number().int().min(0).max(65535).default(0).describe('0: any free one'),
   addresses: z
@@ -68,51 +68,49 @@ export const DirectListen = z.strictObject({
     .max(8)
     .default([])
     .describe(
-      "Where it is reached, HOST:PORT, if not at its machine's own addresses: a NodePort, a forwarded port",
+      'HOST:PORT at which it is reachable if not at the addresses of its machine: a NodePort, a forwarded port',
     ),
 });
 export type DirectListen = z.infer<typeof DirectListen>;
 
-/** What the agent is told when it registers. Registering again with the same token is allowed (it restarted). */
+/** The reply to a registration. An agent that restarted registers again with the same token. */
 export const AgentManifest = z.object({
   workspaceId: Id,
   workspace: z.string().describe('owner/name'),
   buildId: Id,
-  username: z.string().describe('The name the developer has inside'),
-  home: z.string().describe('Absolute path of the home'),
+  username: z.string().describe('The user name inside the workspace'),
+  home: z.string().describe('The absolute path of the home'),
   env: z.record(z.string(), z.string()),
   startup: z
     .object({ script: z.string(), timeoutMs: z.number().int() })
     .nullable()
-    .describe('Null when there is none or this build has run it already'),
+    .describe('Null if there is none, or if this build has already run it'),
   ticketKeys: z
     .array(z.string())
-    .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
+    .describe('The Ed25519 public keys (SPKI, base64url) that sign valid tickets'),
   satellites: z.array(
     Satellite.extend({
-      // A server of an earlier release has one for all of them.
+      // Servers of earlier releases send one token for all satellites.
       listenToken: z
         .string()
         .optional()
         .describe(
-          'Shown to this satellite to listen for this workspace; no other takes it. Signed, and renewed by registering again',
+          'Lets the agent listen for this workspace at this satellite and no other. Signed; registering again renews it',
         ),
     }),
   ),
-  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that may carry sessions'),
-  direct: DirectListen.nullable().default(null).describe('Null where no direct path is allowed'),
+  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that sessions can use'),
+  direct: DirectListen.nullable().default(null).describe('Null if no direct path is allowed'),
   listenToken: z
     .string()
-    .describe(
-      "For agents of earlier releases, which show it everywhere: the server's own satellites take it",
-    ),
+    .describe('For agents of earlier releases: accepted by the satellites inside the server'),
   listenTokenExpiresAt: Moment,
   statsEveryMs: z.number().int(),
 });
 export type AgentManifest = z.infer<typeof AgentManifest>;
 
 export const AgentLogLine = z.object({
-  /** Counts up from 1 within one agent process, so that a resent batch is stored once. */
+  /** Counts up from 1 within one agent process, so that a batch that is sent twice is stored once. */
   seq: Count.min(1),
   at: Moment,
   source: z.enum(['agent', 'startup']),
@@ -121,17 +119,16 @@ export const AgentLogLine = z.object({
 });
 export type AgentLogLine = z.infer<typeof AgentLogLine>;
 
-/** An exabyte is enough for everybody. */
 const bytes = z.number().min(0).max(1e18);
 
 export const AgentStats = z.object({
   at: Moment,
   cpuPercent: z.number().min(0).max(1e7).describe('Of one core: 150 means one and a half cores'),
-  load1: z.number().min(0).max(1e7).describe("Of the whole machine, so no figure of the workspace's own"),
+  load1: z.number().min(0).max(1e7).describe('Of the whole machine, not of the workspace'),
   memoryUsedBytes: bytes,
-  memoryLimitBytes: bytes.nullable().describe('Null where the workspace has no limit of its own'),
-  homeUsedBytes: bytes.nullable().describe('Null before it was counted for the first time'),
-  homeTotalBytes: bytes.nullable().describe('Null where the home shares a disk and is not limited'),
+  memoryLimitBytes: bytes.nullable().describe('Null if the workspace has no limit'),
+  homeUsedBytes: bytes.nullable().describe('Null until it was measured'),
+  homeTotalBytes: bytes.nullable().describe('Null if the home shares a disk and has no limit'),
   openPorts: z.array(z.object({ port: z.number().int().min(1).max(65535), process: plain(256) })).max(1000),
   sessions: z
     .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))
@@ -140,7 +137,7 @@ export const AgentStats = z.object({
     .array(z.object({ url: z.string().max(300), rttMs: z.number().min(0).max(1e9) }))
     .max(20)
     .default([])
-    .describe("The agent's round trip to each satellite that it listens at"),
+    .describe("The agent's round-trip time to each satellite at which it listens"),
 });
 export type AgentStats = z.infer<typeof AgentStats>;
 
@@ -169,7 +166,7 @@ export const postAgentStartup = endpoint({
   method: 'POST',
   path: '/api/v1/agent/startup',
   tag,
-  summary: 'Report the startup script',
+  summary: 'Report the state of the startup script',
   permission: 'agent',
   body: z.discriminatedUnion('state', [
     z.object({ state: z.literal('running') }),
@@ -187,24 +184,26 @@ export const postAgentStats = endpoint({
   method: 'POST',
   path: '/api/v1/agent/stats',
   tag,
-  summary: 'Report stats; also the sign of life',
+  summary: 'Report stats, at regular intervals',
   permission: 'agent',
   body: AgentStats,
   reply: z.object({
-    satellites: z.array(Satellite).describe('As of now: where they are others, register again'),
+    satellites: z.array(Satellite).describe('The current satellites. If they changed, register again'),
   }),
 });
 
-/** Asked by agents and satellites as long as anybody's session is there. */
-export const ActiveUsers = z.object({ users: z.array(Id).max(50_000).describe('Whose sessions are here') });
+/** Sent by agents and satellites while they have sessions. */
+export const ActiveUsers = z.object({ users: z.array(Id).max(50_000).describe('Users with a session here') });
 export const RevokedUsers = z.object({
-  endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer; none: ask again'),
+  endUsers: z
+    .array(Id)
+    .describe('Users whose sessions must end because their access was revoked. Empty: ask again'),
 });
 export const checkAgentUsers = endpoint({
   method: 'POST',
   path: '/api/v1/agent/users/check',
   tag,
-  summary: 'Which of the users may have no sessions; asked before the first stream of each session',
+  summary: 'Check which users have lost access, before the first stream of each session',
   permission: 'agent',
   body: z.object({ users: z.array(Id).max(100) }),
   reply: z.object({ endUsers: z.array(Id) }),
@@ -213,7 +212,7 @@ export const watchAgentUsers = endpoint({
   method: 'POST',
   path: '/api/v1/agent/users',
   tag,
-  summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
+  summary: 'Wait until access of one of the users is revoked; answers within 25 s',
   permission: 'agent',
   body: ActiveUsers,
   reply: RevokedUsers,

@@ -9,6 +9,7 @@ import * as ports from './ports.ts';
 import * as satellitePorts from './satellite-ports.ts';
 import * as satelliteTerminals from './satellite-terminals.ts';
 import * as satellites from './satellites.ts';
+import { TemplateFile } from './template-file.ts';
 import * as templates from './templates.ts';
 import * as workspaces from './workspaces.ts';
 
@@ -90,7 +91,7 @@ test.each([
   ['ClientMessage', events.ClientMessage],
   ['TerminalMessage', events.TerminalMessage],
   ['OpenTerminal', satelliteTerminals.OpenTerminal],
-  ['TemplateFile', templates.TemplateFile],
+  ['TemplateFile', TemplateFile],
 ])('%s', (name, schema) => {
   expect(unbounded(schema, name)).toEqual([]);
 });

@@ -31,7 +31,7 @@ export class CallError extends Error {
   }
 }
 
-/** By hand: the schema would make every `cde ssh` and every page load zod for this one question. */
+/** Without the schema: it would make every `cde ssh` and every page load zod for this check alone. */
 function isApiError(body: unknown): body is ApiError {
   const error = body as Partial<ApiError> | null | undefined;
   return typeof error?.code === 'string' && typeof error.message === 'string';
@@ -49,8 +49,8 @@ export interface Client {
 }
 
 /**
- * The typed client, for browsers and Node. Without `token` the browser's cookie speaks.
- * `url`: the server's, without a slash at the end; '' means the page's own.
+ * The typed client for browsers and Node. Without `token`, the browser's cookie authenticates.
+ * `url`: of the server, without a trailing slash; '' means that of the page.
  */
 export function makeClient(options: {
   url: string;

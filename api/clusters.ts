@@ -3,7 +3,7 @@ import { Action } from './actions.ts';
 import { endpoint } from './endpoint.ts';
 import { boundedRecord, Id, Moment, WorkspaceRef } from './names.ts';
 
-/** What a cluster is called, in templates and by admins. */
+/** The name of a cluster, used in templates. */
 export const ClusterName = z
   .string()
   .max(40)
@@ -14,18 +14,18 @@ export const ClusterName = z
 
 const Labels = boundedRecord(z.string().max(63), z.string().max(63), 64);
 
-/** A Kubernetes cluster that workspaces run on. Its credentials are sealed in the database and never shown. */
+/** A Kubernetes cluster on which workspaces run. Its credentials are encrypted in the database and never shown. */
 export const Cluster = z.object({
   id: Id,
   name: ClusterName,
   region: z.string(),
   labels: Labels,
-  isDefault: z.boolean().describe('Templates that name no cluster use it'),
+  isDefault: z.boolean().describe('Used by templates that name no cluster'),
   credentials: z.enum(['kubeconfig', 'in-cluster']),
-  endpoint: z.string().describe('The API server as the control plane reaches it'),
-  publicEndpoint: z.string().nullable().describe('As developers reach it, where that differs'),
+  endpoint: z.string().describe('The URL at which the control plane reaches the API server'),
+  publicEndpoint: z.string().nullable().describe('The URL at which developers reach it, if it differs'),
   state: z.enum(['connecting', 'ready', 'away']),
-  reason: z.string().nullable().describe('Why it is away, in one sentence'),
+  reason: z.string().nullable().describe('Why it is unreachable, in one sentence'),
   version: z.string().nullable(),
   seenAt: Moment.nullable(),
   workspaces: z.number().int(),
@@ -33,7 +33,7 @@ export const Cluster = z.object({
 });
 export type Cluster = z.infer<typeof Cluster>;
 
-/** What the control plane lacks on a cluster, or finds there. */
+/** One check of what a cluster offers and what the control plane is missing there. */
 export const ClusterCheck = z.object({
   name: z.string(),
   ok: z.boolean(),
@@ -43,7 +43,7 @@ export const ClusterCheck = z.object({
 });
 export type ClusterCheck = z.infer<typeof ClusterCheck>;
 
-/** A namespace of ours without a workspace, or a workspace whose namespace vanished. */
+/** A namespace or volume of cde without a workspace, or a workspace whose namespace is gone. */
 export const Orphan = z.object({
   kind: z.enum(['namespace', 'workspace', 'home']),
   cluster: ClusterName,
@@ -53,7 +53,7 @@ export const Orphan = z.object({
   reason: z.string(),
   action: z
     .enum(['delete', 'report', 'keep'])
-    .describe('What the policy does with it; `keep`: it holds something that nothing else has'),
+    .describe('What the policy does with it. `keep`: it holds data that exists nowhere else'),
 });
 export type Orphan = z.infer<typeof Orphan>;
 
@@ -87,14 +87,14 @@ const settings = {
     .max(2000)
     .nullable()
     .optional(),
-  kubeconfig: z.string().max(262_144).optional().describe('A kubeconfig; its current context is used'),
-  inCluster: z.boolean().optional().describe("The service account of the server's own pod instead"),
+  kubeconfig: z.string().max(262_144).optional().describe('A kubeconfig. Its current context is used'),
+  inCluster: z.boolean().optional().describe("Use the service account of the server's pod instead"),
 };
 export const addCluster = endpoint({
   method: 'POST',
   path: '/api/v1/clusters',
   tag,
-  summary: 'Add a cluster; refused when its credentials do not work',
+  summary: 'Add a cluster; fails if its credentials do not work',
   permission: 'cluster:write',
   body: z.object({ name: ClusterName, ...settings }),
   reply: Cluster,
@@ -115,7 +115,7 @@ export const removeCluster = endpoint({
   method: 'DELETE',
   path: '/api/v1/clusters/:cluster',
   tag,
-  summary: 'Forget a cluster that has no workspaces; nothing on it is deleted',
+  summary: 'Remove a cluster that has no workspaces; nothing on it is deleted',
   permission: 'cluster:write',
   params,
 });
@@ -123,29 +123,32 @@ export const listOrphans = endpoint({
   method: 'GET',
   path: '/api/v1/orphans',
   tag,
-  summary: 'What the sweep finds: namespaces without a workspace, workspaces without a namespace',
+  summary: 'List orphans: namespaces without a workspace, workspaces without a namespace',
   permission: 'cluster:read',
   maxConcurrent: 4,
-  query: z.object({ cluster: ClusterName.optional().describe('Of this one alone') }),
-  reply: z.object({ items: z.array(Orphan), unseen: z.array(z.string()).describe('Clusters that are away') }),
+  query: z.object({ cluster: ClusterName.optional().describe('Only orphans of this cluster') }),
+  reply: z.object({
+    items: z.array(Orphan),
+    unseen: z.array(z.string()).describe('Clusters that are unreachable'),
+  }),
 });
 export const cleanOrphans = endpoint({
   method: 'POST',
   path: '/api/v1/orphans/clean',
   tag,
-  summary: 'Clean by policy; with `dryRun` only say what would be done',
+  summary: 'Clean up orphans as the policy says; with `dryRun`, only report what would be done',
   permission: 'cluster:write',
   body: z.object({
     dryRun: z.boolean().default(true),
-    cluster: ClusterName.optional().describe('On this one alone'),
+    cluster: ClusterName.optional().describe('Only on this cluster'),
   }),
   reply: z.object({ items: z.array(Orphan), done: z.boolean() }),
 });
 
 export const AdoptedHome = z.object({
-  id: Id.describe('Of the kept home: a new workspace is restored from it'),
+  id: Id.describe('The id of the retained home, from which a new workspace can be restored'),
   owner: z.string(),
-  workspace: z.string().describe('What its workspace was called'),
+  workspace: z.string().describe('The name that its workspace had'),
   cluster: ClusterName,
   volume: z.string(),
   size: z.string().nullable(),
@@ -156,12 +159,18 @@ export const adoptOrphan = endpoint({
   method: 'POST',
   path: '/api/v1/orphans/adopt',
   tag,
-  summary: 'Make an orphaned home a kept home of a user; of a namespace, which is deleted, the home in it',
+  summary:
+    'Turn an orphaned home into a retained home of a user. A namespace is deleted, and the home in it is retained',
   permission: 'cluster:write',
   body: z.object({
     cluster: ClusterName,
-    name: z.string().min(1).max(253).describe('The namespace or volume, as the list of orphans has it'),
-    owner: z.string().min(1).max(80).optional().describe('A username; without it whose the home was'),
+    name: z.string().min(1).max(253).describe('The namespace or volume, as listed'),
+    owner: z
+      .string()
+      .min(1)
+      .max(80)
+      .optional()
+      .describe('A username; by default the user that the home belonged to'),
   }),
   reply: z.object({ items: z.array(AdoptedHome) }),
 });
@@ -169,13 +178,13 @@ export const adoptOrphan = endpoint({
 /** Where BuildKit listens in the namespace of a workspace. */
 export const BuilderAddress = z.object({
   pod: z.string(),
-  host: z.string().describe('Its name in the namespace, as the workspace itself reaches it'),
+  host: z.string().describe('Its host name inside the namespace'),
   port: z.number().int(),
-  registrySecret: z.boolean().describe('Whether the template brings credentials of a registry'),
+  registrySecret: z.boolean().describe('Whether the template provides registry credentials'),
 });
 export type BuilderAddress = z.infer<typeof BuilderAddress>;
 
-/** A builder and how it is. */
+/** A builder and its state. */
 export const Builder = BuilderAddress.extend({
   ready: z.boolean(),
   reason: z
@@ -185,27 +194,27 @@ export const Builder = BuilderAddress.extend({
       detail: z.string().optional(),
       hint: z.string().optional(),
       actions: z.array(Action).optional(),
-      fatal: z.boolean().describe('It will not go away by itself'),
+      fatal: z.boolean().describe('It will not resolve by itself'),
     })
     .nullable()
-    .describe('What keeps it from being ready, where the cluster says'),
+    .describe('Why it is not ready, if the cluster says so'),
 });
 export type Builder = z.infer<typeof Builder>;
 
-/** Short-lived credentials of a workspace's own namespace. */
+/** Short-lived credentials for the namespace of a workspace. */
 export const KubeCredentials = z.object({
   cluster: ClusterName,
   server: z.string(),
   internal: z
     .boolean()
     .describe(
-      'The server is named as from inside its cluster: no administrator has said how developers reach it',
+      'The server address only works inside the cluster, because no administrator has set a public endpoint',
     ),
   certificateAuthority: z.string().nullable().describe('PEM'),
   namespace: z.string(),
-  token: z.string().describe('Of the service account of the developer; good for this namespace only'),
+  token: z.string().describe('Token of the service account of the developer, valid in this namespace only'),
   expiresAt: Moment,
-  builder: BuilderAddress.nullable().describe('Of a template that asks for one'),
+  builder: BuilderAddress.nullable().describe('Null if the template asks for no builder'),
 });
 export type KubeCredentials = z.infer<typeof KubeCredentials>;
 
@@ -213,7 +222,7 @@ export const createKubeCredentials = endpoint({
   method: 'POST',
   path: '/api/v1/workspaces/:workspace/kube-credentials',
   tag: 'workspaces',
-  summary: 'Credentials for kubectl in the namespace of the workspace, an hour to live',
+  summary: 'Create credentials for kubectl in the namespace of the workspace, valid for one hour',
   permission: 'workspace:connect',
   params: z.object({ workspace: WorkspaceRef }),
   body: z.object({}).optional(),
@@ -224,7 +233,7 @@ export const getBuilder = endpoint({
   method: 'GET',
   path: '/api/v1/workspaces/:workspace/builder',
   tag: 'workspaces',
-  summary: 'The builder of images in the namespace of the workspace, and whether it is ready',
+  summary: 'Show the image builder of the workspace and whether it is ready',
   permission: 'workspace:connect',
   maxConcurrent: 16,
   params: z.object({ workspace: WorkspaceRef }),
@@ -234,7 +243,7 @@ export const createBuilderCredentials = endpoint({
   method: 'POST',
   path: '/api/v1/workspaces/:workspace/builder/credentials',
   tag: 'workspaces',
-  summary: "The credentials of registries that the template brings, in the form of Docker's config.json",
+  summary: "Get the registry credentials of the template, in the format of Docker's config.json",
   permission: 'workspace:connect',
   params: z.object({ workspace: WorkspaceRef }),
   body: z.object({}).optional(),

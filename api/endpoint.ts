@@ -1,13 +1,13 @@
 import type { z } from 'zod';
 
-/** The four roles, from most to least. Source: docs/roles.md. */
+/** The four roles, the most powerful first. docs/roles.md lists what each can do. */
 export const roles = ['owner', 'template-admin', 'auditor', 'member'] as const;
 export type Role = (typeof roles)[number];
 
 /**
- * What a request may do. `public` needs no sign-in, `signed-in` any user, `agent` a workspace agent's
- * build token, `satellite` a satellite's. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for
- * the owner of the thing named by the route.
+ * What a request needs. `public`: nothing. `signed-in`: any user. `agent`: the build token of an agent. `satellite`: the
+ * token of a satellite. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for the owner
+ * of the resource in the route.
  */
 export const permissions = [
   'public',
@@ -43,7 +43,7 @@ export interface Endpoint<
   Reply extends z.ZodType = z.ZodType,
 > {
   method: Method;
-  /** Fastify's form: `/api/v1/workspaces/:workspace`. */
+  /** In Fastify's syntax: `/api/v1/workspaces/:workspace`. */
   path: string;
   summary: string;
   tag: string;
@@ -51,17 +51,17 @@ export interface Endpoint<
   params?: Params;
   query?: Query;
   body?: Body;
-  /** Absent: 204, no body. */
+  /** Absent: 204 without a body. */
   reply?: Reply;
-  /** The status of success; 200, or 204 without a reply. */
+  /** The status of a success; by default 200, or 204 without a reply. */
   status?: number;
-  /** True where a POST honours `Idempotency-Key` (docs/api.md). */
+  /** True if a POST supports `Idempotency-Key` (docs/api.md). */
   idempotent?: boolean;
-  /** How many of these one user may have in progress: for those that cost much, or that are held open. */
+  /** How many of these one user can have in progress, for expensive ones and those that are held open. */
   maxConcurrent?: number;
 }
 
-/** Declares an endpoint, keeping the types of its schemas. */
+/** Declares an endpoint and keeps the types of its schemas. */
 export function endpoint<
   Params extends z.ZodType = z.ZodNever,
   Query extends z.ZodType = z.ZodNever,

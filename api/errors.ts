@@ -19,6 +19,6 @@ export const ApiError = z.object({
       }),
     )
     .optional()
-    .describe('One entry for each fault of a rejected body or template file'),
+    .describe('One entry for each error in a rejected body or template file'),
 });
 export type ApiError = z.infer<typeof ApiError>;

@@ -7,7 +7,7 @@ import { Id, Moment, PageQuery, page, Username } from './names.ts';
  * to every port of the host, so it is worth nothing without the session key.
  */
 export const sessionCookie = 'cde_session';
-/** The header of the session key, which the dashboard keeps in the storage of its own origin. */
+/** The header of the session key, which the dashboard stores in its own origin. */
 export const sessionKeyHeader = 'x-cde-session-key';
 /** WebSockets of browsers cannot send headers: they offer this protocol, and a second one that carries the session key. */
 export const socketProtocol = 'cde';
@@ -34,12 +34,12 @@ export const SignedIn = User.extend({
   device: z
     .string()
     .describe(
-      'Kept by this browser and sent with its next sign-ins, so that failures of others do not slow them',
+      'Stored by this browser and sent with its next sign-ins, so that failed attempts of others do not slow them down',
     ),
 });
 export type SignedIn = z.infer<typeof SignedIn>;
 
-/** What a token may do: everything its user may, or read only, or reach workspaces only. */
+/** What a token allows: everything that its user can do, only reading, or only connecting to workspaces. */
 export const scopes = ['all', 'read', 'connect'] as const;
 export type Scope = (typeof scopes)[number];
 
@@ -78,7 +78,7 @@ export const getSignInMethods = endpoint({
   method: 'GET',
   path: '/api/v1/auth/methods',
   tag,
-  summary: 'How one may sign in here',
+  summary: 'List the ways to sign in',
   permission: 'public',
   reply: z.object({
     password: z.boolean(),
@@ -99,7 +99,7 @@ export const signIn = endpoint({
       .array(z.string().max(200))
       .max(10)
       .default([])
-      .describe('What earlier sign-ins of this browser returned as `device`'),
+      .describe('The `device` values of earlier sign-ins of this browser'),
   }),
   reply: SignedIn,
 });
@@ -116,11 +116,11 @@ export const signOut = endpoint({
   method: 'POST',
   path: '/api/v1/auth/sign-out',
   tag,
-  summary: 'End this browser session (or revoke this token); without one, only the cookie goes',
+  summary: 'End this browser session (or revoke this token). Without one, only the cookie is deleted',
   permission: 'public',
   body: z.object({}).optional(),
 });
-/** Why a sign-in through OIDC failed, and what to say of it. */
+/** Why a sign-in through OIDC failed, with the text for the user. */
 export const oidcFailures = {
   denied: 'The sign-in was cancelled, or the provider refused it.',
   expired: 'This sign-in took too long, was begun in another browser, or was finished already. Start again.',
@@ -137,7 +137,8 @@ export const startOidc = endpoint({
   method: 'POST',
   path: '/api/v1/auth/oidc/start',
   tag,
-  summary: 'Start a sign-in with OpenID Connect: where the browser goes, and the key to finish with',
+  summary:
+    'Start a sign-in with OpenID Connect; returns where to send the browser and the key to finish with',
   permission: 'public',
   body: z.object({
     returnTo: z.string().max(2000).optional().describe('Where to go afterwards: a path of the dashboard'),
@@ -148,7 +149,7 @@ export const startOidc = endpoint({
   }),
   reply: z.object({
     url: z.string(),
-    loginKey: z.string().describe('Kept by the page that started the sign-in; finishes it'),
+    loginKey: z.string().describe('Stored by the page that started the sign-in and needed to finish it'),
     expiresAt: Moment,
   }),
 });
@@ -156,8 +157,7 @@ export const oidcCallback = endpoint({
   method: 'GET',
   path: '/api/v1/auth/oidc/callback',
   tag,
-  summary:
-    'Where the provider sends the browser back: a redirect to the sign-in page, which finishes the sign-in',
+  summary: 'Redirect from the provider back to the sign-in page, which finishes the sign-in',
   permission: 'public',
   query: z.looseObject({ state: z.string().max(2000).optional() }),
   status: 302,
@@ -179,7 +179,7 @@ export const createOneTimeLink = endpoint({
   method: 'POST',
   path: '/api/v1/auth/one-time-links',
   tag,
-  summary: 'A link that signs this user in to a browser, once, within 10 minutes',
+  summary: 'Create a link that signs this user in to a browser once, within 10 minutes',
   permission: 'signed-in',
   body: z.object({}).optional(),
   reply: z.object({ url: z.string(), expiresAt: Moment }),
@@ -188,7 +188,7 @@ export const startCliLogin = endpoint({
   method: 'POST',
   path: '/api/v1/auth/cli',
   tag,
-  summary: 'Begin a login of the CLI through the browser',
+  summary: 'Start a login of the CLI through the browser',
   permission: 'public',
   body: z.object({ hostname: z.string().max(200) }),
   reply: z.object({
@@ -203,7 +203,7 @@ export const getCliLogin = endpoint({
   method: 'GET',
   path: '/api/v1/auth/cli/:userCode',
   tag,
-  summary: 'What asks to be logged in',
+  summary: 'Show a pending login of the CLI',
   permission: 'signed-in',
   params: z.object({ userCode: z.string().max(20) }),
   reply: z.object({ hostname: z.string(), createdAt: Moment, ip: z.string().nullable() }),
@@ -212,7 +212,7 @@ export const approveCliLogin = endpoint({
   method: 'POST',
   path: '/api/v1/auth/cli/:userCode/approve',
   tag,
-  summary: 'Allow it',
+  summary: 'Approve a login of the CLI',
   permission: 'signed-in',
   params: z.object({ userCode: z.string().max(20) }),
   body: z.object({}).optional(),
@@ -221,7 +221,7 @@ export const pollCliLogin = endpoint({
   method: 'POST',
   path: '/api/v1/auth/cli/token',
   tag,
-  summary: 'Collect the token once it is allowed',
+  summary: 'Collect the token once the login is approved',
   permission: 'public',
   body: z.object({ deviceCode: z.string().max(200) }),
   reply: z.object({
@@ -261,7 +261,7 @@ export const createUser = endpoint({
     name: z.string().max(120).default(''),
     email: z.email().max(254).nullable().default(null),
     role: z.enum(roles).default('member'),
-    password: Password.optional().describe('Absent: the user signs in by OIDC or a one-time link'),
+    password: Password.optional().describe('Without it, the user signs in by OIDC or a one-time link'),
   }),
   reply: User,
   status: 201,
@@ -286,12 +286,14 @@ export const setPassword = endpoint({
   method: 'PUT',
   path: '/api/v1/users/:user/password',
   tag,
-  summary: 'Set a password (ones own with the current one); all browser sessions of the user end',
+  summary: 'Set a password (your own requires the current one); ends all browser sessions of the user',
   permission: 'signed-in',
   params: userParams,
   body: z.object({ current: z.string().max(200).optional(), password: Password }),
   reply: z.object({
-    sessionKey: SessionKey.nullable().describe('Of the new session of the browser that made the change'),
+    sessionKey: SessionKey.nullable().describe(
+      'The key of the new session, for the browser that made the change',
+    ),
   }),
 });
 export const deleteUser = endpoint({

@@ -1,12 +1,12 @@
 import { z } from 'zod';
 
-/** UUIDv7, made by the server (or PostgreSQL's uuidv7()). */
+/** UUIDv7. */
 export const Id = z.uuid();
 
-/** A moment, ISO 8601 in UTC. */
+/** A point in time, ISO 8601 in UTC. */
 export const Moment = z.iso.datetime().max(40);
 
-/** A number that fits PostgreSQL's integer, counted from 1: versions, line numbers. */
+/** The largest number that fits PostgreSQL's `integer`. */
 export const maxInteger = 2 ** 31 - 1;
 export const Count = z.number().int().min(0).max(maxInteger);
 
@@ -53,14 +53,14 @@ export const TemplateName = z
 export const WildcardName = z
   .string()
   .max(200)
-  // Of ASCII alone: `toLowerCase` makes `k` of the Kelvin sign.
+  // ASCII only: `toLowerCase` turns the Kelvin sign into `k`.
   .overwrite((name) => name.replace(/[A-Z]/g, (letter) => letter.toLowerCase()))
   .regex(
     /^\*(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$/,
     'write a wildcard name, for example *.dev.example.com',
   );
 
-/** `name` (one's own) or `owner/name`, or a workspace's id. */
+/** `name` of your own workspace, `owner/name`, or the id of a workspace. */
 export const WorkspaceRef = z
   .string()
   .min(1)
@@ -70,12 +70,12 @@ export const WorkspaceRef = z
 /** A page of a list. */
 export const PageQuery = z.object({
   limit: z.coerce.number().int().min(1).max(1000).default(100),
-  after: z.string().max(400).optional().describe('`next` of the page before'),
+  after: z.string().max(400).optional().describe('`next` of the previous page'),
 });
 export function page<T extends z.ZodType>(item: T) {
   return z.object({
     items: z.array(item),
-    next: z.string().nullable().describe('Pass as `after` for the next page; null at the end'),
+    next: z.string().nullable().describe('Pass it as `after` to get the next page. Null on the last page'),
   });
 }
 

@@ -2,8 +2,8 @@ import type { Action } from './actions.ts';
 import type { ApiError } from './errors.ts';
 
 /**
- * The catalogue: every code that a reply can carry, with its HTTP status. docs/errors.md explains each,
- * and a test holds the two lists equal. Codes are stable: clients compare them.
+ * Every error code of the API with its HTTP status. docs/errors.md explains each, and a test compares the two lists.
+ * Codes are stable: clients depend on them.
  */
 export const catalogue = {
   'bad-request': 400,

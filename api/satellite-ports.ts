@@ -4,21 +4,21 @@ import { ApiError } from './errors.ts';
 import { boundedRecord, Id } from './names.ts';
 import { TicketReply } from './workspaces.ts';
 
-/** What the server judges of a request that a browser has sent to a port's name at a satellite. */
+/** The head of a browser's request to a shared port at a satellite, for the server to authorize. */
 const Head = z.object({
   method: z.string().max(20),
-  url: z.string().max(32_768).describe('As it came: path and query'),
+  url: z.string().max(32_768).describe('Path and query, unchanged'),
   headers: boundedRecord(z.string().max(100), z.string().max(16_384), 50).describe(
-    'Those that judging takes, by their names in lower case; no Authorization',
+    'The headers that authorization needs, with lower-case names and without Authorization',
   ),
 });
 
-/** Asked by a satellite before it carries a request, and again for as long as that lasts. */
+/** Called by a satellite before it forwards a request, and again while the request lasts. */
 export const authorizePortVisit = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/port-visits',
   tag: 'satellites',
-  summary: 'May this visitor open this port?',
+  summary: 'Authorize a request of a browser to a shared port',
   permission: 'satellite',
   body: z.object({
     head: Head,
@@ -26,7 +26,9 @@ export const authorizePortVisit = endpoint({
       .string()
       .max(200)
       .optional()
-      .describe('Ed25519 SubjectPublicKeyInfo, base64url: with a ticket for this key, of this port alone'),
+      .describe(
+        'Ed25519 SubjectPublicKeyInfo, base64url. If given, the reply has a ticket for this key and this port',
+      ),
   }),
   reply: z.discriminatedUnion('kind', [
     z.object({ kind: z.literal('redirect'), location: z.string(), cookies: z.array(z.string()).optional() }),
@@ -40,15 +42,13 @@ export const authorizePortVisit = endpoint({
       kind: z.literal('forward'),
       workspaceId: Id,
       port: z.number().int(),
-      origin: z.string().describe('Of the port, as the browser has it'),
+      origin: z.string().describe('The origin of the port in the browser'),
       isPublic: z.boolean(),
       visitor: z
         .string()
         .max(100)
         .optional()
-        .describe(
-          'The same for the same user who is signed in, and another at each satellite; absent: nobody',
-        ),
+        .describe('Stable for a signed-in user and different at each satellite. Absent: nobody is signed in'),
       ticket: TicketReply.optional(),
     }),
   ]),

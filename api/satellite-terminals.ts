@@ -4,24 +4,24 @@ import { TerminalSize } from './events.ts';
 import { Moment, WorkspaceRef } from './names.ts';
 import { TicketReply } from './workspaces.ts';
 
-/** Signed by the server, and read by it alone. */
+/** Signed by the server and opaque to everyone else. */
 const Signed = z.string().max(2_000);
 
-/** Where a satellite serves terminals: a WebSocket that only pages of the dashboard open. */
+/** The WebSocket at which a satellite serves terminals. Only pages of the dashboard may open it. */
 export const terminalPath = '/terminal';
 
-/** Answers 204 to anybody, at the server and at satellites: to measure how far they are. */
+/** Answers 204 without authentication, at the server and at satellites: for measuring the distance to them. */
 export const probePath = '/relay/v1/probe';
 
-/** By its name a shell is found again. */
+/** Reconnecting with the same name finds the same shell again. */
 export const TerminalName = z
   .string()
   .max(64)
   .regex(/^[A-Za-z0-9._-]{1,64}$/);
 
 /**
- * What a browser says first at a satellite, as text, within ten seconds; from then on it is as at
- * the server. In a message, since addresses end up in logs.
+ * The first message of a browser to a satellite, as text, within ten seconds. After it the protocol is that of the
+ * server. The code travels in a message because URLs end up in logs.
  */
 export const OpenTerminal = TerminalSize.extend({
   type: z.literal('open'),
@@ -31,17 +31,17 @@ export const OpenTerminal = TerminalSize.extend({
 export type OpenTerminal = z.infer<typeof OpenTerminal>;
 
 const tag = 'satellites';
-const agentRttMs = z.number().nullable().describe("The agent's round trip there, as last reported");
+const agentRttMs = z.number().nullable().describe("The agent's round-trip time to it, as last reported");
 
 export const listTerminalRoutes = endpoint({
   method: 'POST',
   path: '/api/v1/workspaces/:workspace/terminal-ways',
   tag,
-  summary: 'The satellites that may serve a terminal of the workspace to this browser',
+  summary: 'List the satellites that can serve a terminal of the workspace to this browser',
   permission: 'workspace:connect',
   params: z.object({ workspace: WorkspaceRef }),
   reply: z.object({
-    own: z.object({ agentRttMs }).describe("The server's own way, which there is always"),
+    own: z.object({ agentRttMs }).describe('Through the server, which is always possible'),
     satellites: z
       .array(
         z.object({
@@ -52,7 +52,9 @@ export const listTerminalRoutes = endpoint({
           code: Signed.describe('Opens terminals of this workspace at this satellite, for a minute'),
         }),
       )
-      .describe('None unless it is a browser that asks: terminals there last as long as its session'),
+      .describe(
+        'Empty unless a browser session asks, because terminals at a satellite end with that session',
+      ),
   }),
 });
 export type TerminalRoutes = z.infer<NonNullable<typeof listTerminalRoutes.reply>>;
@@ -61,15 +63,17 @@ export const openSatelliteTerminal = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/terminals',
   tag,
-  summary: 'A ticket for the terminal of a browser that has shown its code',
+  summary: 'Exchange the code of a browser for a ticket',
   permission: 'satellite',
   body: z.object({
     code: Signed,
     clientKey: z.string().max(200).describe('Ed25519 public key (SPKI, base64url), made for this terminal'),
   }),
   reply: TicketReply.extend({
-    admission: Signed.describe('To ask with whether it may go on'),
-    admittedUntil: Moment.describe('The browser has to come anew then'),
+    admission: Signed.describe('Presented to check whether the terminal may stay open'),
+    admittedUntil: Moment.describe(
+      'Until when the terminal may stay open; then the browser must open a new one',
+    ),
   }),
 });
 
@@ -77,11 +81,11 @@ export const checkSatelliteTerminals = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/terminals/standing',
   tag,
-  summary: 'Which of the terminals that are open at a satellite may be no longer',
+  summary: 'Check which open terminals of a satellite must be closed',
   permission: 'satellite',
   body: z.object({ admissions: z.array(Signed).max(1_000) }),
   reply: z.object({
-    web: z.boolean().describe('False: the satellite may serve no browsers any more'),
-    ended: z.array(z.number().int()).describe('Indexes of those whose user may no longer'),
+    web: z.boolean().describe('False: the satellite must stop serving browsers'),
+    ended: z.array(z.number().int()).describe('Indexes of the terminals whose user has lost access'),
   }),
 });

@@ -3,7 +3,7 @@ import { ActiveUsers, RevokedUsers } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { Count, HostPort, Id, Moment, WildcardName } from './names.ts';
 
-/** What a satellite is called. The server's own are `embedded`, and `embedded-…` of further replicas. */
+/** The name of a satellite. Those inside the server are named `embedded`, and `embedded-…` on further replicas. */
 export const SatelliteName = z
   .string()
   .max(40)
@@ -15,48 +15,52 @@ export const SatelliteName = z
 
 const Region = z.string().max(80);
 
-/** What a satellite carries at the moment. */
+/** The current load of a satellite. */
 export const SatelliteLoad = z.object({
   sessions: Count,
   agents: Count.describe('Workspaces whose agent waits here or serves a session'),
-  bytesPerSecond: z.number().min(0).max(1e15).describe('Relayed since the last report, both ways together'),
+  bytesPerSecond: z
+    .number()
+    .min(0)
+    .max(1e15)
+    .describe('Relayed since the last report, both directions added'),
   memoryBytes: z.number().min(0).max(1e15),
   loopDelayMs: z.number().min(0).max(1e12).describe('99th percentile of the delay of its event loop'),
 });
 export type SatelliteLoad = z.infer<typeof SatelliteLoad>;
 
-/** What a satellite says of itself. `stopping`: it was told to end, and takes nobody new. */
+/** What a satellite reports about itself. `stopping`: it was told to exit and accepts no new connections. */
 export const satelliteConditions = ['serving', 'draining', 'drained', 'stopping'] as const;
 export type SatelliteCondition = (typeof satelliteConditions)[number];
 
 /**
- * `new`: added, and never seen. `online`: it serves. `draining`: it takes nobody new and sends its sessions
- * elsewhere. `drained`: none is left. `stopping`: its program ends. `away`: not heard of for 45 s; sessions
- * that it has may go on all the same.
+ * `new`: added, but it has never connected. `online`: it serves. `draining`: it accepts no new connections and moves its
+ * sessions to other satellites. `drained`: no session is left. `stopping`: its process exits. `away`: it has not reported
+ * for 45 s; its sessions can still work.
  */
 export const satelliteStates = ['new', 'online', 'draining', 'drained', 'stopping', 'away'] as const;
 
-/** What a satellite serves to browsers. It reads what passes there; of sessions that it relays it never does. */
+/** What a satellite serves to browsers. It can read that traffic, but never the sessions that it relays. */
 const SatelliteWeb = z.object({
   portHost: WildcardName.nullable().describe(
-    'Under which it serves ports: `*.tokyo.dev.example.com`; null: terminals only',
+    'The wildcard name under which it serves ports: `*.tokyo.dev.example.com`. Null: it serves terminals only',
   ),
 });
 export type SatelliteWeb = z.infer<typeof SatelliteWeb>;
 
-/** A relay in some region. The server carries one of its own, which is not among these. */
+/** A relay in a region. The satellite inside the server is not listed. */
 export const Satellite = z.object({
   id: Id,
   name: SatelliteName,
   region: z.string(),
   state: z.enum(satelliteStates),
-  url: z.string().nullable().describe('As clients and agents reach it; null until it has registered'),
-  stun: z.string().nullable().describe('HOST:PORT of its STUN server, by UDP; null without one'),
+  url: z.string().nullable().describe('The URL that clients and agents use. Null until it has registered'),
+  stun: z.string().nullable().describe('HOST:PORT of its STUN server (UDP). Null if it has none'),
   version: z.string().nullable(),
   hostname: z.string().nullable(),
-  load: SatelliteLoad.nullable().describe('Null unless it was heard of in the last 45 s'),
-  draining: z.boolean().describe('An administrator wants it empty'),
-  web: SatelliteWeb.nullable().describe('What it serves to browsers; null: nothing'),
+  load: SatelliteLoad.nullable().describe('Null if it has not reported in the last 45 s'),
+  draining: z.boolean().describe('An administrator has asked to drain it'),
+  web: SatelliteWeb.nullable().describe('What it serves to browsers. Null: nothing'),
   seenAt: Moment.nullable(),
   createdAt: Moment,
 });
@@ -68,36 +72,41 @@ const plain = (maxLength: number) =>
     .max(maxLength)
     .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
 
-/** What a satellite says when it starts, and again whenever the server may not know it any more. */
+/** Sent by a satellite when it starts, and again when the server may have forgotten it. */
 export const RegisterSatellite = z.object({
-  // Everybody appends a path to it, and the pages of the dashboard send browsers there.
+  // Clients append a path to it, and the dashboard opens it in browsers.
   url: z
     .url({ protocol: /^https?$/ })
     .max(300)
     .regex(/^[^\s?#@\\\p{Cc}]*$/u, 'a URL without user, query and fragment'),
-  stun: HostPort.nullable().default(null).describe('Where it answers STUN, by UDP'),
+  stun: HostPort.nullable().default(null).describe('Where it answers STUN (UDP)'),
   version: plain(64),
   hostname: plain(255),
-  region: Region.optional().describe('Where it was added without one; it stays'),
+  region: Region.optional().describe(
+    'Used if the satellite was added without a region; it cannot change afterwards',
+  ),
 });
 
 const SharedConfig = z.object({
-  drain: z.boolean().describe('Take nobody new, and send the sessions elsewhere'),
+  drain: z.boolean().describe('Accept no new connections and move the sessions to other satellites'),
   ticketKeys: z
     .array(z.string())
-    .describe('The Ed25519 public keys (SPKI, base64url) whose tickets are good'),
-  // A server of an older release lets it serve none.
+    .describe('The Ed25519 public keys (SPKI, base64url) that sign valid tickets'),
+  // Servers of earlier releases do not send it.
   web: SatelliteWeb.nullable().default(null),
-  dashboard: z.string().default('').describe('The origin of the dashboard, whose pages open terminals here'),
+  dashboard: z
+    .string()
+    .default('')
+    .describe('The origin of the dashboard, whose pages may open terminals here'),
 });
 export const SatelliteConfig = SharedConfig.extend({
-  endUsers: z.array(Id).describe('Whose sessions are to end: they may no longer'),
+  endUsers: z.array(Id).describe('Users whose sessions must end because their access was revoked'),
 });
 export type SatelliteConfig = z.infer<typeof SatelliteConfig>;
 
 export const SatelliteManifest = SharedConfig.extend({
-  // A server of an earlier release does not say.
-  id: Id.optional().describe('Which listen tokens for this satellite name'),
+  // Servers of earlier releases do not send it.
+  id: Id.optional().describe('The id that listen tokens for this satellite carry'),
   name: z.string(),
   region: z.string(),
   heartbeatEveryMs: z.number().int(),
@@ -111,17 +120,17 @@ export const startNetcheck = endpoint({
   method: 'POST',
   path: '/api/v1/netcheck',
   tag,
-  summary: 'The satellites, and a token to measure the ways to them with',
+  summary: 'List the satellites with a token to measure the network paths to them',
   permission: 'workspace:connect',
   reply: z.object({
-    token: z.string().describe('For throughput tests at each of them; opens nothing'),
+    token: z.string().describe('For throughput tests at each satellite; it gives no other access'),
     expiresAt: Moment,
     satellites: z.array(
       z.object({
         name: z.string(),
         url: z.string(),
         region: z.string(),
-        stun: HostPort.optional().describe('Of its STUN server and probe trains, by UDP'),
+        stun: HostPort.optional().describe('Its STUN server and probe target (UDP)'),
       }),
     ),
   }),
@@ -157,7 +166,7 @@ export const drainSatellite = endpoint({
   method: 'POST',
   path: '/api/v1/satellites/:satellite/drain',
   tag,
-  summary: 'Empty a satellite, or let it serve again',
+  summary: 'Drain a satellite, or return it to service',
   permission: 'satellite:write',
   params,
   body: z.object({ draining: z.boolean().default(true) }),
@@ -168,11 +177,11 @@ export const setSatelliteWeb = endpoint({
   method: 'PUT',
   path: '/api/v1/satellites/:satellite/web',
   tag,
-  summary: 'Let a satellite serve terminals and ports to browsers, or no longer',
+  summary: 'Set what a satellite serves to browsers',
   permission: 'satellite:write',
   params,
   body: z.object({
-    web: SatelliteWeb.nullable().describe('Null: it serves browsers nothing, and reads nothing'),
+    web: SatelliteWeb.nullable().describe('Null: it serves nothing to browsers and can read no traffic'),
   }),
   reply: Satellite,
 });
@@ -180,7 +189,7 @@ export const removeSatellite = endpoint({
   method: 'DELETE',
   path: '/api/v1/satellites/:satellite',
   tag,
-  summary: 'Forget a satellite; its token is refused, and it empties itself and ends',
+  summary: 'Remove a satellite: its token stops working, and it drains and exits',
   permission: 'satellite:write',
   params,
 });
@@ -188,7 +197,7 @@ export const registerSatellite = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/register',
   tag,
-  summary: 'Register a satellite that has started',
+  summary: 'Register a satellite when it starts',
   permission: 'satellite',
   body: RegisterSatellite,
   reply: SatelliteManifest,
@@ -197,13 +206,13 @@ export const postSatelliteHeartbeat = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/heartbeat',
   tag,
-  summary: 'Report load and health; also the sign of life',
+  summary: 'Report load and health, at regular intervals',
   permission: 'satellite',
   body: z.object({
     condition: z.enum(satelliteConditions),
     version: plain(64),
     load: SatelliteLoad,
-    users: z.array(Id).max(50_000).describe('Whose sessions are here'),
+    users: z.array(Id).max(50_000).describe('Users with a session here'),
   }),
   reply: SatelliteConfig,
 });
@@ -211,7 +220,7 @@ export const watchSatelliteUsers = endpoint({
   method: 'POST',
   path: '/api/v1/satellite/users',
   tag,
-  summary: 'Wait until one of the users may no longer have sessions; answers within 25 s',
+  summary: 'Wait until access of one of the users is revoked; answers within 25 s',
   permission: 'satellite',
   body: ActiveUsers,
   reply: RevokedUsers,

@@ -1,6 +1,6 @@
 /**
- * What a system error means to a person, and what to do about it. Used wherever one can reach a person: the operating
- * system's refusal is never a fault in cde, and `ENOSPC: no space left on device, write` explains little.
+ * What an error of the operating system means and what to do about it. Used wherever one can reach a person: such an
+ * error is no bug in cde, and `ENOSPC: no space left on device, write` explains little.
  */
 export interface SystemErrorText {
   /** Completes "PATH: …". */
@@ -10,7 +10,7 @@ export interface SystemErrorText {
 
 const texts: Record<string, SystemErrorText> = {
   ENOSPC: { reason: 'the disk is full', hint: 'Free some space there and try again.' },
-  EDQUOT: { reason: 'the disk quota is used up', hint: 'Free some space, or have the quota raised.' },
+  EDQUOT: { reason: 'the disk quota is used up', hint: 'Free some space, or ask for a larger quota.' },
   EFBIG: {
     reason: 'the file is larger than the file system or the process limit allows',
     hint: 'Check `ulimit -f` and the limits of the file system.',
@@ -23,7 +23,7 @@ const texts: Record<string, SystemErrorText> = {
     reason: 'the operating system does not permit it',
     hint: 'Check who owns it, and whether it is marked immutable.',
   },
-  EROFS: { reason: 'the file system is read-only', hint: 'Choose another place, or mount it writable.' },
+  EROFS: { reason: 'the file system is read-only', hint: 'Choose another location, or mount it writable.' },
   EMFILE: {
     reason: 'this process has too many files open',
     hint: 'Raise the limit of open files (`ulimit -n`) and try again.',
@@ -43,9 +43,9 @@ const texts: Record<string, SystemErrorText> = {
   ENOTDIR: { reason: 'a part of the path is not a folder', hint: 'Check the path.' },
   EISDIR: { reason: 'it is a folder', hint: 'Name a file.' },
   EEXIST: { reason: 'it already exists', hint: 'Move it away, or use another name.' },
-  ENOTEMPTY: { reason: 'the folder is not empty', hint: 'Move away what is in it.' },
+  ENOTEMPTY: { reason: 'the folder is not empty', hint: 'Remove or move its content.' },
   ELOOP: { reason: 'too many symbolic links lead to it', hint: 'Check the links in its path.' },
-  EXDEV: { reason: 'it lies on another file system', hint: 'Choose a place on the same file system.' },
+  EXDEV: { reason: 'it is on another file system', hint: 'Choose a location on the same file system.' },
   EMLINK: { reason: 'it has too many links', hint: 'Remove some of them.' },
   EBUSY: { reason: 'it is in use', hint: 'Stop the program that uses it and try again.' },
   ETXTBSY: { reason: 'it is a program that is running', hint: 'Stop the program and try again.' },
@@ -58,10 +58,13 @@ const texts: Record<string, SystemErrorText> = {
   EINVAL: { reason: 'the operating system does not accept it', hint: 'Check the name and its file system.' },
   EILSEQ: {
     reason: 'the file system does not accept this name',
-    hint: 'Rename it with letters that the file system knows.',
+    hint: 'Rename it with characters that the file system supports.',
   },
-  ENOTSUP: { reason: 'the file system cannot do this', hint: 'Choose a place on another file system.' },
-  ENOSYS: { reason: 'the operating system cannot do this', hint: 'Choose a place on another file system.' },
+  ENOTSUP: { reason: 'the file system cannot do this', hint: 'Choose a location on another file system.' },
+  ENOSYS: {
+    reason: 'the operating system cannot do this',
+    hint: 'Choose a location on another file system.',
+  },
   ENOLCK: { reason: 'the file system has no more locks', hint: 'Try again in a moment.' },
   EBADF: { reason: 'the file is not open for this', hint: 'Check how it was opened or redirected.' },
   EPIPE: { reason: 'the reader has closed the pipe', hint: 'Check the program that reads it.' },
@@ -70,7 +73,7 @@ const texts: Record<string, SystemErrorText> = {
 };
 const aliases: Record<string, string> = { EOPNOTSUPP: 'ENOTSUP' };
 
-/** The text for a code such as `ENOSPC`; undefined: it is not one of the operating system's that a person can meet. */
+/** The text for a code such as `ENOSPC`; undefined if there is none. */
 export function systemErrorText(code: unknown): SystemErrorText | undefined {
   if (typeof code !== 'string') return undefined;
   const known = Object.hasOwn(aliases, code) ? aliases[code]! : code;
@@ -78,13 +81,13 @@ export function systemErrorText(code: unknown): SystemErrorText | undefined {
 }
 
 /**
- * `the disk is full (ENOSPC)`, of any thrown value that the operating system caused; undefined for all else. A code
- * without a text of its own keeps the system's words: still a refusal of the system, not a fault in cde.
+ * `the disk is full (ENOSPC)` for any thrown value that the operating system caused; undefined for everything else. A
+ * code without a text keeps the system's message.
  */
 export function systemErrorReason(error: unknown): string | undefined {
   if (!isSystemError(error)) return undefined;
   const text = systemErrorText(error.code);
-  // `EREMOTEIO: remote I/O error, read '/x'`: the code and the path are said elsewhere.
+  // `EREMOTEIO: remote I/O error, read '/x'`: the code and the path are shown elsewhere.
   const words = text?.reason ?? error.message.replace(/^[A-Z0-9]+: /, '').replace(/, \w+( '.*)?$/s, '');
   return `${words} (${error.code})`;
 }

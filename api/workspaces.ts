@@ -3,11 +3,11 @@ import { Action } from './actions.ts';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { HostPort, Id, Moment, maxInteger, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
-import { ParameterValues } from './templates.ts';
+import { ParameterValues } from './template-parameters.ts';
 
-/** What the developer wants. */
+/** What was asked for. */
 export const desiredStates = ['running', 'stopped', 'deleted'] as const;
-/** What is. docs/statuses.md has the diagram. */
+/** What exists. docs/statuses.md has the diagram. */
 export const workspaceStatuses = [
   'pending',
   'starting',
@@ -26,7 +26,7 @@ export type Transition = (typeof transitions)[number];
 export const buildStatuses = ['queued', 'running', 'succeeded', 'failed', 'cancelled'] as const;
 export type BuildStatus = (typeof buildStatuses)[number];
 
-/** The stages of a build, in order. A stop or delete has `queued` and `provision` only. */
+/** The stages of a build, in order. A stop or delete only has `queued` and `provision`. */
 export const stages = ['queued', 'render', 'provision', 'agent', 'startup', 'ready'] as const;
 export type Stage = (typeof stages)[number];
 
@@ -39,7 +39,7 @@ export const BuildStage = z.object({
 
 export type BuildStage = z.infer<typeof BuildStage>;
 
-/** Why a build failed; `fault` tells the template's or developer's doing (`user`) from ours (`system`). */
+/** Why a build failed. `fault`: `user` if the developer or the template can fix it, else `system`. */
 export const BuildError = z.object({
   code: z.string(),
   message: z.string(),
@@ -75,16 +75,19 @@ export const Workspace = z.object({
   name: WorkspaceName,
   template: z.string(),
   templateVersion: z.number().int(),
-  activeTemplateVersion: z.number().int().describe('`update` moves the workspace to it'),
+  activeTemplateVersion: z.number().int().describe('The version that `update` moves the workspace to'),
   outdated: z.boolean(),
   provider: z.string(),
   parameters: ParameterValues,
   desired: z.enum(desiredStates),
   status: z.enum(workspaceStatuses),
-  reason: z.string().nullable().describe('One sentence, where the status wants one'),
-  isolation: z.string().nullable().describe('Of the local provider: what separates it from the machine'),
-  cluster: z.string().nullable().describe('Of the kubernetes provider: the cluster it runs on'),
-  namespace: z.string().nullable().describe('Of the kubernetes provider'),
+  reason: z
+    .string()
+    .nullable()
+    .describe('One sentence that explains the status, if there is something to explain'),
+  isolation: z.string().nullable().describe('Local provider: what separates the workspace from the machine'),
+  cluster: z.string().nullable().describe('Kubernetes provider: the cluster that it runs on'),
+  namespace: z.string().nullable().describe('Kubernetes provider: its namespace'),
   agent: z.object({
     connected: z.boolean(),
     version: z.string().nullable(),
@@ -99,7 +102,7 @@ export type Workspace = z.infer<typeof Workspace>;
 
 /** The home of a deleted workspace, within its grace period. */
 export const RetainedHome = z.object({
-  id: Id.describe('The id of the workspace that it was of'),
+  id: Id.describe('The id of the workspace that it belonged to'),
   owner: z.string(),
   workspace: WorkspaceName,
   template: z.string(),
@@ -109,7 +112,7 @@ export const RetainedHome = z.object({
     .string()
     .nullable()
     .describe(
-      'Of its volume, as Kubernetes writes sizes: `20Gi`; null where a home has no volume of its own',
+      'The size of its volume, as Kubernetes writes quantities: `20Gi`. Null if the home has no volume of its own',
     ),
   deletedAt: Moment,
   keptUntil: Moment,
@@ -128,7 +131,7 @@ export type LogLine = z.infer<typeof LogLine>;
 
 /** What a client needs to open a session with a workspace. */
 export const TicketReply = z.object({
-  ticket: z.string().describe('Signed; minutes to live'),
+  ticket: z.string().describe('Signed, and valid for minutes'),
   expiresAt: Moment,
   workspaceId: Id,
   workspace: z.string(),
@@ -140,15 +143,15 @@ export const TicketReply = z.object({
       name: z.string(),
       url: z.string(),
       region: z.string().default(''),
-      stun: HostPort.optional().describe('Of its STUN server, by UDP'),
+      stun: HostPort.optional().describe('HOST:PORT of its STUN server (UDP)'),
       agentRttMs: z
         .number()
         .nullable()
         .default(null)
-        .describe("The agent's round trip there, as last reported"),
+        .describe("The agent's round-trip time to it, as last reported"),
     }),
   ),
-  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that may carry the session'),
+  paths: z.array(PathKind).default(['relay']).describe('The kinds of path that the session can use'),
 });
 export type TicketReply = z.infer<typeof TicketReply>;
 
@@ -156,8 +159,8 @@ const tag = 'workspaces';
 const params = z.object({ workspace: WorkspaceRef });
 const buildParams = z.object({ build: Id });
 
-/** What the changes of a workspace have in common: they answer at once with the build that brings them about. */
-const asksForABuild = {
+/** Common to all changes of a workspace: they reply at once with the build that makes the change. */
+const startsBuild = {
   method: 'POST',
   tag,
   permission: 'workspace:operate',
@@ -170,7 +173,7 @@ export const listWorkspaces = endpoint({
   method: 'GET',
   path: '/api/v1/workspaces',
   tag,
-  summary: 'List the workspaces you may see',
+  summary: 'List the workspaces that you can see',
   permission: 'workspace:read',
   query: PageQuery.extend({
     owner: z.string().max(80).optional().describe('A username, or `me`'),
@@ -188,11 +191,13 @@ export const createWorkspace = endpoint({
   permission: 'workspace:create',
   body: z.object({
     name: WorkspaceName,
-    owner: z.string().max(80).optional().describe('Another user, for those who may'),
+    owner: z.string().max(80).optional().describe('Another user, if your role allows it'),
     template: z.string().max(80),
     parameters: ParameterValues.default({}),
     start: z.boolean().default(true),
-    home: Id.optional().describe('A kept home that it takes over, by the id of the workspace it was of'),
+    home: Id.optional().describe(
+      'A retained home to restore, by the id of the workspace that it belonged to',
+    ),
   }),
   reply: Workspace,
   status: 201,
@@ -208,36 +213,36 @@ export const getWorkspace = endpoint({
   reply: Workspace,
 });
 export const startWorkspace = endpoint({
-  ...asksForABuild,
+  ...startsBuild,
   path: '/api/v1/workspaces/:workspace/start',
-  summary: 'Start it',
+  summary: 'Start a workspace',
   params,
   body: z.object({}).optional(),
 });
 export const stopWorkspace = endpoint({
-  ...asksForABuild,
+  ...startsBuild,
   path: '/api/v1/workspaces/:workspace/stop',
-  summary: 'Stop it; the home stays',
+  summary: 'Stop a workspace; the home stays',
   params,
   body: z.object({}).optional(),
 });
 export const restartWorkspace = endpoint({
-  ...asksForABuild,
+  ...startsBuild,
   path: '/api/v1/workspaces/:workspace/restart',
-  summary: 'Stop it and start it on the same template version',
+  summary: 'Restart a workspace on the same template version',
   params,
   body: z.object({}).optional(),
 });
 export const updateWorkspace = endpoint({
-  ...asksForABuild,
+  ...startsBuild,
   path: '/api/v1/workspaces/:workspace/update',
   summary:
-    'Restart it on the active template version, with changed parameters if given; the last build if nothing would change',
+    'Restart a workspace on the active template version, with changed parameters if given. Returns the last build if nothing would change',
   params,
   body: z
     .object({
       parameters: ParameterValues.optional(),
-      force: z.boolean().optional().describe('Build it again even if it is up to date'),
+      force: z.boolean().optional().describe('Rebuild the workspace even if it is up to date'),
     })
     .optional(),
 });
@@ -245,7 +250,7 @@ export const renameWorkspace = endpoint({
   method: 'PATCH',
   path: '/api/v1/workspaces/:workspace',
   tag,
-  summary: 'Give it another name; its home, namespace and open sessions stay',
+  summary: 'Rename a workspace; its home, namespace and open sessions stay',
   permission: 'workspace:operate',
   params,
   body: z.object({ name: WorkspaceName }),
@@ -255,7 +260,7 @@ export const deleteWorkspace = endpoint({
   method: 'DELETE',
   path: '/api/v1/workspaces/:workspace',
   tag,
-  summary: 'Delete it; the home is kept for the grace period unless discarded',
+  summary: 'Delete a workspace; the home is retained for the grace period unless discarded',
   permission: 'workspace:delete',
   params,
   query: z.object({ home: z.enum(['keep', 'discard']).default('keep') }),
@@ -266,7 +271,7 @@ export const listRetainedHomes = endpoint({
   method: 'GET',
   path: '/api/v1/homes',
   tag,
-  summary: 'Homes of deleted workspaces that can still be restored',
+  summary: 'List homes of deleted workspaces that can still be restored',
   permission: 'workspace:read',
   maxConcurrent: 16,
   query: PageQuery.extend({ owner: z.string().max(80).optional().describe('A username, or `me`') }),
@@ -276,7 +281,7 @@ export const deleteRetainedHome = endpoint({
   method: 'DELETE',
   path: '/api/v1/homes/:home',
   tag,
-  summary: 'Give a kept home up before its grace period ends; it is deleted for good',
+  summary: 'Delete a retained home before its grace period ends. It cannot be restored afterwards',
   permission: 'workspace:delete',
   params: z.object({ home: Id }),
 });
@@ -284,7 +289,7 @@ export const listBuilds = endpoint({
   method: 'GET',
   path: '/api/v1/workspaces/:workspace/builds',
   tag,
-  summary: 'List its builds, newest first',
+  summary: 'List the builds of a workspace, newest first',
   permission: 'workspace:read',
   params,
   query: PageQuery,
@@ -303,7 +308,7 @@ export const getBuildLog = endpoint({
   method: 'GET',
   path: '/api/v1/builds/:build/log',
   tag,
-  summary: "A build's log; with `wait`, held open until there is more",
+  summary: 'Read the log of a build; with `wait`, wait for more',
   permission: 'workspace:read',
   maxConcurrent: 100,
   params: buildParams,
@@ -316,18 +321,18 @@ export const getBuildLog = endpoint({
       .min(0)
       .max(30)
       .default(0)
-      .describe('Seconds to wait for a line after `after`, or for the end'),
+      .describe('Seconds to wait for a line after `after`, or for the end of the build'),
   }),
   reply: z.object({
     lines: z.array(LogLine),
     build: Build,
-    done: z.boolean().describe('The build has ended and these are its last lines'),
+    done: z.boolean().describe('True if the build has ended and these are its last lines'),
   }),
 });
 export const cancelBuild = endpoint({
-  ...asksForABuild,
+  ...startsBuild,
   path: '/api/v1/builds/:build/cancel',
-  summary: 'Cancel a build that has not ended',
+  summary: 'Cancel a build in progress',
   params: buildParams,
   body: z.object({}).optional(),
 });
@@ -335,7 +340,7 @@ export const createTicket = endpoint({
   method: 'POST',
   path: '/api/v1/workspaces/:workspace/tickets',
   tag,
-  summary: 'A ticket to open a session',
+  summary: 'Create a ticket to open a session',
   permission: 'workspace:connect',
   params,
   body: z.object({
@@ -347,7 +352,7 @@ export const getWorkspaceStats = endpoint({
   method: 'GET',
   path: '/api/v1/workspaces/:workspace/stats',
   tag,
-  summary: "The agent's last stats",
+  summary: 'Show the last stats of the agent',
   permission: 'workspace:read',
   params,
   reply: z.object({ stats: AgentStats.nullable() }),

@@ -67,7 +67,7 @@ export const removeSatellite = light<S['removeSatellite']>('DELETE', `${v1}/sate
 export const listClusters = light<C['listClusters']>('GET', `${v1}/clusters`);
 export const getCluster = light<C['getCluster']>('GET', `${v1}/clusters/:cluster`);
 export const addCluster = light<C['addCluster']>('POST', `${v1}/clusters`, 'body', 'idempotent');
-export const changeCluster = light<C['updateCluster']>('PATCH', `${v1}/clusters/:cluster`, 'body');
+export const updateCluster = light<C['updateCluster']>('PATCH', `${v1}/clusters/:cluster`, 'body');
 export const removeCluster = light<C['removeCluster']>('DELETE', `${v1}/clusters/:cluster`);
 export const listOrphans = light<C['listOrphans']>('GET', `${v1}/orphans`);
 export const adoptOrphan = light<C['adoptOrphan']>('POST', `${v1}/orphans/adopt`, 'body');
@@ -83,8 +83,8 @@ export const createBuilderCredentials = light<C['createBuilderCredentials']>(
   `${v1}/workspaces/:workspace/builder/credentials`,
   'body',
 );
-export const listKeptHomes = light<W['listRetainedHomes']>('GET', `${v1}/homes`);
-export const discardKeptHome = light<W['deleteRetainedHome']>('DELETE', `${v1}/homes/:home`);
+export const listRetainedHomes = light<W['listRetainedHomes']>('GET', `${v1}/homes`);
+export const deleteRetainedHome = light<W['deleteRetainedHome']>('DELETE', `${v1}/homes/:home`);
 
 export const listTemplates = light<T['listTemplates']>('GET', `${v1}/templates`);
 export const getTemplate = light<T['getTemplate']>('GET', `${v1}/templates/:template`);

@@ -4,7 +4,7 @@ import type { Cluster } from '@cde/api/clusters.ts';
 import { adviceLines } from '../actions.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
-import { addCluster, changeCluster, getCluster, listClusters, removeCluster } from '../endpoints.ts';
+import { addCluster, getCluster, listClusters, removeCluster, updateCluster } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
 import { relative } from '../times.ts';
@@ -131,7 +131,7 @@ export async function set(
   if (Object.keys(body).length === 0)
     throw usage('Nothing is to be changed.', 'See what can be: cde cluster set --help');
   const client = await context.client();
-  const cluster = await client.call(changeCluster, { params: { cluster: input.cluster }, body });
+  const cluster = await client.call(updateCluster, { params: { cluster: input.cluster }, body });
   return tell(context, cluster, `${cluster.name} is changed.`);
 }
 

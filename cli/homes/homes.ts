@@ -2,7 +2,7 @@ import type { Client } from '@cde/api/client.ts';
 import type { RetainedHome } from '@cde/api/workspaces.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
-import { discardKeptHome, listKeptHomes } from '../endpoints.ts';
+import { deleteRetainedHome, listRetainedHomes } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
@@ -13,7 +13,7 @@ const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 async function keptHomes(client: Client, all: boolean): Promise<RetainedHome[]> {
   const items: RetainedHome[] = [];
   for (let after: string | undefined; ; ) {
-    const page = await client.call(listKeptHomes, {
+    const page = await client.call(listRetainedHomes, {
       query: { limit: 100, ...(!all && { owner: 'me' }), ...(after && { after }) },
     });
     items.push(...page.items);
@@ -83,7 +83,7 @@ export async function discard(
   const client = await context.client();
   const home = await homeId(client, input.home);
   await confirm(context, `Delete the home ${input.home} for good?`, input.yes);
-  await client.call(discardKeptHome, { params: { home } });
+  await client.call(deleteRetainedHome, { params: { home } });
   if (context.out.json) context.out.printJson({ home, discarded: true });
   else context.out.print('The home is given up; its storage is deleted.');
   return undefined;

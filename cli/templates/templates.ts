@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import type { Parameter, Template, TemplateVersion } from '@cde/api/templates.ts';
+import type { Parameter } from '@cde/api/template-parameters.ts';
+import type { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import {

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
-import type { ParameterValues } from '@cde/api/templates.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build } from '@cde/api/workspaces.ts';
 import { canAsk, confirm } from '../ask.ts';
 import { askPatienceMs, followPatienceMs, waitForBuild } from '../builds/follow.ts';

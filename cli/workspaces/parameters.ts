@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 import { askText, canAsk, choose } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { usage } from '../failure.ts';

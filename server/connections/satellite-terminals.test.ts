@@ -1,5 +1,5 @@
 import { probePath, type TerminalRoutes } from '@cde/api/satellite-terminals.ts';
-import type { ConnectionSection } from '@cde/api/templates.ts';
+import type { ConnectionSection } from '@cde/api/template-file.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { verifyTicket } from '@cde/tunnel/auth/ticket.ts';
 import { relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';

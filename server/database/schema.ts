@@ -3,7 +3,8 @@ import type { Role } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
 import type { PortLevel } from '@cde/api/ports.ts';
 import type { SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
-import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import type { TemplateContent } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type {
   BuildError,
   BuildStage,

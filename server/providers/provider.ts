@@ -1,5 +1,6 @@
 import type { Action } from '@cde/api/actions.ts';
-import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import type { TemplateContent } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 
 /**
  * The contract between the server and what turns a template version into compute. The server decides what should

@@ -1,4 +1,4 @@
-import type { Manifest } from '@cde/api/templates.ts';
+import type { Manifest } from '@cde/api/template-file.ts';
 import { renderNamespace } from './kubernetes/objects/namespace.ts';
 import type { RenderedTemplate } from './provider.ts';
 

@@ -1,4 +1,4 @@
-import { TemplateFile } from '@cde/api/templates.ts';
+import { TemplateFile } from '@cde/api/template-file.ts';
 import { describe, expect, it } from 'vitest';
 import { parseTemplate } from '../templates/parse.ts';
 import { allowedPaths } from './policy.ts';

@@ -1,6 +1,6 @@
 import type { DirectListen, PathKind } from '@cde/api/agent.ts';
 import { DirectListen as Direct } from '@cde/api/agent.ts';
-import type { ConnectionSection } from '@cde/api/templates.ts';
+import type { ConnectionSection } from '@cde/api/template-file.ts';
 import { sql } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import type { Regions } from './registry.ts';

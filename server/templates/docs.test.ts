@@ -6,7 +6,7 @@ import {
   KubernetesService,
   LocalSection,
   TemplateFile,
-} from '@cde/api/templates.ts';
+} from '@cde/api/template-file.ts';
 import { expect, test } from 'vitest';
 import { expressionFunctions } from './language/cost.ts';
 import { parseTemplate } from './parse.ts';

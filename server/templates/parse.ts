@@ -1,4 +1,6 @@
-import { Duration, type Fault, Parameter, type TemplateContent } from '@cde/api/templates.ts';
+import { Duration, type TemplateContent } from '@cde/api/template-file.ts';
+import { Parameter } from '@cde/api/template-parameters.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import { type ManifestSource, readManifests } from './kubernetes/manifests.ts';
 import { quotaIssues } from './kubernetes/quota.ts';

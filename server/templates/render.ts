@@ -1,11 +1,11 @@
 import {
-  type Fault,
   KubernetesBuilder,
   type KubernetesSection,
   type Manifest,
-  type ParameterValues,
   type TemplateContent,
-} from '@cde/api/templates.ts';
+} from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import type { RenderedTemplate } from '../providers/provider.ts';
 import { manifestIssues } from './kubernetes/manifest-rules.ts';
 import { quotaIssues } from './kubernetes/quota.ts';

@@ -1,3 +1,5 @@
+import type { TemplateFile } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import * as api from '@cde/api/templates.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
@@ -15,8 +17,8 @@ export interface DryRunError {
 
 /** Applies a template to a cluster without changing anything there, and returns what the cluster rejects. */
 export type DryRun = (
-  template: api.TemplateFile,
-  options: { cluster: string; parameters?: api.ParameterValues | undefined },
+  template: TemplateFile,
+  options: { cluster: string; parameters?: ParameterValues | undefined },
 ) => Promise<DryRunError[]>;
 
 /** Templates have no owner, so the endpoint's permission is the only check. */

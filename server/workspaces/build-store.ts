@@ -1,5 +1,5 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { ParameterValues } from '@cde/api/templates.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { and, eq, inArray, max, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';

@@ -1,5 +1,5 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { ParameterValues } from '@cde/api/templates.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import { v7 } from 'uuid';
 import { isDuplicate } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';

@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 import { Problem } from '@cde/api/problem.ts';
-import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import type { TemplateContent } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { checkParameters } from '../templates/language/parameters.ts';
 import { evaluateRequest, isUnfinished, startsCompute } from './statuses.ts';

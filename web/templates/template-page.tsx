@@ -1,4 +1,5 @@
-import { getTemplate, listTemplateVersions, type Parameter } from '@cde/api/templates.ts';
+import type { Parameter } from '@cde/api/template-parameters.ts';
+import { getTemplate, listTemplateVersions } from '@cde/api/templates.ts';
 import { useQuery } from '@tanstack/react-query';
 import { Link, useParams } from '@tanstack/react-router';
 import { call, callAll } from '../client.ts';

@@ -1,4 +1,4 @@
-import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 import { useId } from 'react';
 import { Field } from '../ui/field.tsx';
 import { type Draft, immutableState, limits, mostRadios, type Problems } from './parameter-form.ts';

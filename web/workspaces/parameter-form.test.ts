@@ -1,4 +1,4 @@
-import { Parameter } from '@cde/api/templates.ts';
+import { Parameter } from '@cde/api/template-parameters.ts';
 import { expect, test } from 'vitest';
 import { immutableState, placeIssues, readDraft, startDraft } from './parameter-form.ts';
 

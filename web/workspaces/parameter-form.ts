@@ -1,5 +1,5 @@
 import type { ApiError } from '@cde/api/errors.ts';
-import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 
 /** What the form's controls hold, by parameter: text as typed, a switch, or chosen items. */
 export type Draft = Record<string, string | boolean | string[]>;

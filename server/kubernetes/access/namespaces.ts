@@ -1,6 +1,6 @@
 import type { BuilderAddress } from '@cde/api/clusters.ts';
 import { type ErrorCode, Problem } from '@cde/api/problem.ts';
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import { eq, sql } from 'drizzle-orm';
 import type { Database } from '../../database/pool.ts';
 import { templateVersions } from '../../database/schema.ts';

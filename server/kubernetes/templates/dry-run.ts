@@ -1,5 +1,5 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import { v7 } from 'uuid';
 import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';

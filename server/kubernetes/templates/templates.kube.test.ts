@@ -1,7 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { Manifest } from '@cde/api/templates.ts';
+import type { Manifest } from '@cde/api/template-file.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { KubeError, KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Kube } from '../../providers/kubernetes/api/models.ts';

@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { Logger } from '../../log.ts';
 import type {
   EndCause,

@@ -1,6 +1,6 @@
 import { accessSync, constants, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { LocalSection } from '@cde/api/templates.ts';
+import type { LocalSection } from '@cde/api/template-file.ts';
 import type { z } from 'zod';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
 import { ProviderFailure } from './errors.ts';

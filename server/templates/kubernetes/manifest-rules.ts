@@ -1,4 +1,4 @@
-import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
+import type { KubernetesSection, Manifest } from '@cde/api/template-file.ts';
 import type { Path } from '../language/source.ts';
 import { asMap, type Issue } from '../language/tree.ts';
 import { podIssues } from './pod-security.ts';

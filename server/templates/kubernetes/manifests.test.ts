@@ -1,5 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
-import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+
+import type { TemplateContent } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { checkParameters } from '../language/parameters.ts';

@@ -1,5 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
-import { type Fault, Manifest } from '@cde/api/templates.ts';
+
+import { Manifest } from '@cde/api/template-file.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import { type Path, readDocuments, type Source } from '../language/source.ts';
 import { isUnstorable } from '../language/storable.ts';
 import { nearest } from '../language/suggest.ts';

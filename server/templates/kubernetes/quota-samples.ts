@@ -1,4 +1,4 @@
-import type { Parameter, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValues } from '@cde/api/template-parameters.ts';
 import { samplesOf } from '../language/check-expressions.ts';
 import type { Path } from '../language/source.ts';
 import { scalars } from '../language/tree.ts';

@@ -1,4 +1,4 @@
-import type { KubernetesSection, Manifest } from '@cde/api/templates.ts';
+import type { KubernetesSection, Manifest } from '@cde/api/template-file.ts';
 import type { RenderedTemplate } from '../../providers/provider.ts';
 import { formatQuantity } from '../../providers/quantity.ts';
 import { templateObjects } from '../../providers/template-objects.ts';

@@ -1,7 +1,8 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { ParameterValues, TemplateContent } from '@cde/api/templates.ts';
+import type { TemplateContent } from '@cde/api/template-file.ts';
+import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import { describe, expect, test } from 'vitest';
 import { checkParameters } from '../language/parameters.ts';
 import { parseTemplate } from '../parse.ts';

@@ -1,4 +1,5 @@
-import type { Fault, KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import { formatQuantity, parseQuantity } from '../../providers/quantity.ts';
 import type { Path, Source } from '../language/source.ts';
 import { asMap, type Issue } from '../language/tree.ts';

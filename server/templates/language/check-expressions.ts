@@ -1,5 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
-import type { Fault, Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import { type Compiled, makeScope, type RenderContext, wrongType } from './expressions.ts';
 import { acceptedTypes, convert, type FieldType } from './fields.ts';
 import { parameterVariable } from './parameters.ts';

@@ -1,5 +1,5 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
-import type { Parameter, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValues } from '@cde/api/template-parameters.ts';
 import {
   Environment,
   type EvaluationError,

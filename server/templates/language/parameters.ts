@@ -1,4 +1,4 @@
-import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/templates.ts';
+import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 import { describe } from './fields.ts';
 import { compilePattern, maxMatchedLength, maxProgramSize } from './pattern.ts';
 import type { Path } from './source.ts';

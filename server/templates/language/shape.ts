@@ -1,4 +1,5 @@
-import { type Fault, TemplateFile } from '@cde/api/templates.ts';
+import { TemplateFile } from '@cde/api/template-file.ts';
+import type { Fault } from '@cde/api/templates.ts';
 import type { z } from 'zod';
 import { describe, fieldTypeAt } from './fields.ts';
 import type { Path, Source } from './source.ts';

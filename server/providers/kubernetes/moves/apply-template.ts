@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, StepContext, WorkspaceSpec } from '../../provider.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';

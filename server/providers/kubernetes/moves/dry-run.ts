@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { ProviderError, WorkspaceSpec } from '../../provider.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';

@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
 import { parseDuration } from '../../quantity.ts';
 import { KubeError } from '../api/client.ts';

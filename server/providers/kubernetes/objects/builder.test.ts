@@ -1,4 +1,4 @@
-import { KubernetesSection } from '@cde/api/templates.ts';
+import { KubernetesSection } from '@cde/api/template-file.ts';
 import { expect, test } from 'vitest';
 import type { Kube, KubeObject } from '../api/models.ts';
 import { builderObjects, registriesOf, registryAuths } from './builder.ts';

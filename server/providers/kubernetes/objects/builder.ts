@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { KubernetesBuilder, KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesBuilder, KubernetesSection } from '@cde/api/template-file.ts';
 import type { z } from 'zod';
 import { parseQuantity } from '../../quantity.ts';
 import type { Container, Kube, KubeObject } from '../api/models.ts';

@@ -1,4 +1,4 @@
-import { KubernetesSection } from '@cde/api/templates.ts';
+import { KubernetesSection } from '@cde/api/template-file.ts';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../../provider.ts';
 import type { KubeObject } from '../api/client.ts';

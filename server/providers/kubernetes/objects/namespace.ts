@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
 import { labels, labelValue } from '../api/names.ts';

@@ -1,5 +1,5 @@
 import { agentEnvironment } from '@cde/api/agent.ts';
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
 import type { Kube } from '../api/models.ts';
 import { annotations, kernelProfileLabel } from '../api/names.ts';

@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { hashOf } from './hash.ts';

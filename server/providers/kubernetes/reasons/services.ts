@@ -1,4 +1,4 @@
-import type { KubernetesSection } from '@cde/api/templates.ts';
+import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { ClusterView } from '../api/connections.ts';
 import { hasCondition, type Kube } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
