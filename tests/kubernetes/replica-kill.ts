@@ -2,6 +2,9 @@ import { afterAll, afterEach, beforeAll, expect } from 'vitest';
 import { until } from '../kit/until.ts';
 import { makeTestbed, type Replica, type Testbed } from './testbed.ts';
 
+/** A dozen rounds, each with a server and a pod to start. */
+export const killTimeoutMs = 1_800_000;
+
 /** More changes than any transition makes. */
 const maxChanges = 40;
 
