@@ -23,7 +23,7 @@ function authority(name: string, subject: string): void {
 interface Wanted {
   name: string;
   subject: string;
-  /** Names and addresses that a server answers at; none for a client. */
+  /** Names and addresses of a server; none for a client. */
   at?: string[];
   signer?: string;
 }
@@ -79,10 +79,10 @@ current-context: cde-test
 `;
 }
 
-/** The path of the kubeconfig of one part of the cluster. */
+/** The path of the kubeconfig of a component. */
 export const componentKubeconfig = (name: string): string => join(clusterDir, 'config', `${name}.kubeconfig`);
 
-/** Makes what is missing of the certificates, and the kubeconfigs of the parts. Certificates last ten years. */
+/** Creates the missing certificates, which last ten years, and the kubeconfigs of the components. */
 export function makeCertificates(): void {
   mkdirSync(join(clusterDir, 'pki'), { recursive: true, mode: 0o700 });
   mkdirSync(join(clusterDir, 'config'), { recursive: true });

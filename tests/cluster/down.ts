@@ -1,4 +1,4 @@
-// `npm run kube:down`: ends the test cluster and removes what it made, but for the cache of builds.
+// `npm run kube:down`: stops the test cluster and removes everything it created, except the build cache.
 import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +9,7 @@ import { logProgress, requireLinuxRoot, run, SetupError, succeeds, until } from 
 import { removeNetwork } from './network.ts';
 import { recordedProcesses, stopProcess } from './processes.ts';
 
-/** Ids of the processes whose command line has the given text: ours carry our socket's or our folder's path. */
+/** Pids of processes with the given argument: ours have the path of our socket or folder. */
 const processesWith = (text: string): number[] =>
   readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
@@ -46,11 +46,11 @@ function kill(pid: number): void {
   try {
     process.kill(pid, 'SIGKILL');
   } catch {
-    // It has ended meanwhile.
+    // It has already ended.
   }
 }
 
-/** Ends every container: first the shims, which would report to a containerd that is gone, then what they ran. */
+/** Kills every container: first the shims, which would report to a containerd that is gone, then their processes. */
 async function killContainers(): Promise<void> {
   const socket = join(runDir, 'containerd.sock');
   const left = () => [...processesWith(socket), ...podGroups().flatMap(groupProcesses)];
@@ -66,7 +66,7 @@ async function killContainers(): Promise<void> {
   for (const group of podGroups()) removeGroup(group);
 }
 
-/** Unmounts all that is mounted below the folders, deepest first. */
+/** Unmounts everything below the folders, deepest first. */
 function unmount(...folders: string[]): void {
   const mounts = readFileSync('/proc/self/mounts', 'utf8')
     .split('\n')
@@ -76,7 +76,7 @@ function unmount(...folders: string[]): void {
   for (const path of mounts.reverse()) run('umount', ['--lazy', path]);
 }
 
-/** Names of network namespaces that containerd's CNI made for pods. */
+/** Removes the network namespaces that containerd's CNI created for pods. */
 function removePodNetworks(): void {
   const folder = '/run/netns';
   if (!existsSync(folder)) return;
@@ -84,7 +84,7 @@ function removePodNetworks(): void {
     if (name.startsWith('cni-')) succeeds('ip', 'netns', 'delete', name);
 }
 
-/** Whether a containerd of somebody else (Docker's, say) runs here. */
+/** Whether another containerd (such as Docker's) runs on this machine. */
 const hasForeignContainers = (): boolean =>
   readdirSync('/proc').some((entry) => {
     try {
@@ -96,7 +96,7 @@ const hasForeignContainers = (): boolean =>
     }
   });
 
-/** Ends the cluster and removes its files, mounts, bridges, rules and control groups. Does nothing when there is none. */
+/** Stops the cluster and removes its files, mounts, bridges, rules and control groups. Does nothing if there is none. */
 export async function down(): Promise<void> {
   requireLinuxRoot();
   if (!existsSync(clusterDir) && !existsSync(runDir)) {
@@ -105,7 +105,7 @@ export async function down(): Promise<void> {
   }
   const began = Date.now();
   rmSync(join(clusterDir, 'kubeconfig'), { force: true });
-  // The kubelet first, or it would start again what is ended; etcd last, or the others would wait for it.
+  // The kubelet first, because it restarts containers; etcd last, because the others wait for it.
   const order = ['kubelet', 'kube-proxy', 'kube-scheduler', 'kube-controller-manager'];
   await Promise.all(order.map(stopProcess));
   await Promise.all(

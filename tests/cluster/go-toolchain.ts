@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { buildDir } from './layout.ts';
 import { logProgress, requirePackages, run } from './machine.ts';
 
-/** The oldest Go that every tool here builds with, and the one that is fetched where there is none so new. */
+/** The oldest Go that builds every tool here, and the one that is fetched if the machine has none. */
 const minVersion = [1, 26, 8] as const;
 const fetched = minVersion.join('.');
 
@@ -25,7 +25,7 @@ const isNewEnough = (go: string): boolean => {
 
 let found: string | undefined;
 
-/** The path of a go command of at least the needed version, installing one when the machine has none. */
+/** The path of a go command of at least that version; installs one if the machine has none. */
 export function goCommand(): string {
   if (found) return found;
   for (const candidate of ['go', '/usr/local/go/bin/go']) {

@@ -14,12 +14,12 @@ const fixed = [
 ];
 const file = join(clusterDir, 'traces.json');
 
-/** Notes which of the folders the cluster is about to make. */
+/** Records which of the folders do not exist yet. */
 export function recordHostFolders(): void {
   if (!existsSync(file)) writeFileSync(file, JSON.stringify(fixed.filter((folder) => !existsSync(folder))));
 }
 
-/** Removes those that the cluster made; not /run/containerd while others keep their containers' sockets in it. */
+/** Removes the folders that the cluster created, except /run/containerd while another containerd uses it. */
 export function removeHostFolders(containersOfOthers: boolean): void {
   if (!existsSync(file)) return;
   for (const folder of JSON.parse(readFileSync(file, 'utf8')) as string[]) {

@@ -17,7 +17,7 @@ import { buildDir, clusterDir, containerdSocket, shortHash } from './layout.ts';
 import { logProgress, requirePackages, run, runAsync } from './machine.ts';
 import { removeLeftovers, tool } from './tool.ts';
 
-/** The names by which pods name them, with `imagePullPolicy: Never` or `IfNotPresent`. */
+/** The image names for pods, with `imagePullPolicy: Never` or `IfNotPresent`. */
 export const images = {
   /** Sleeps; the sandbox of every pod. */
   pause: 'cde-test/pause:1',
@@ -43,7 +43,7 @@ const put = (folder: string, path: string, text: string, mode = 0o644) => {
   writeFileSync(join(folder, path), text, { mode });
 };
 
-/** The archive that the machine itself installs from: in a closed network, the only one that answers. */
+/** The archive that the machine itself installs from: in a closed network, the only one that is reachable. */
 export function debianMirror(): string[] {
   if (process.env.CDE_DEBIAN_MIRROR) return [process.env.CDE_DEBIAN_MIRROR];
   const shown = run('apt-get', [
@@ -56,7 +56,7 @@ export function debianMirror(): string[] {
   return line ? [line.split(' ')[0]!] : [];
 }
 
-/** Makes a small Debian 12 with the packages in the folder. */
+/** Installs a small Debian 12 with the packages into the folder. */
 export async function debootstrap(root: string, packages: string): Promise<void> {
   requirePackages('debootstrap');
   const mirror = debianMirror();
@@ -139,7 +139,7 @@ async function smallLayers(work: string): Promise<ImageRecipe[]> {
   ];
 }
 
-/** The path of the archive of the kind's images in the cache, made from the recipes when it is not there. */
+/** The path of the cached archive of a kind's images; built from the recipes if it is missing. */
 export async function archive(
   kind: string,
   recipes: (work: string) => Promise<ImageRecipe[]>,
@@ -174,7 +174,7 @@ export async function importImages(file: string): Promise<void> {
   await ctr('images', 'import', file);
 }
 
-/** Imports the archive unless this cluster has it: its name says what is in it. */
+/** Imports the archive unless this cluster has it: its name identifies its content. */
 export async function importOnce(file: string, names: readonly string[]): Promise<void> {
   const mark = join(clusterDir, 'imported.json');
   const seen = (): string[] => (existsSync(mark) ? (JSON.parse(readFileSync(mark, 'utf8')) as string[]) : []);

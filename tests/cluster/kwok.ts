@@ -1,4 +1,4 @@
-// Nodes without machines: kwok keeps them Ready and calls their pods Running, by the thousand. A pod gets there
+// Simulated nodes: kwok keeps thousands of them Ready and reports their pods as Running. A pod is scheduled there
 // with the node selector `type: kwok` and a toleration of the taint `kwok.x-k8s.io/node`.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,11 +10,11 @@ import { goBuildEnvironment, goCommand } from './go-toolchain.ts';
 import { runAsync, until } from './machine.ts';
 import { kwokVersion, tool } from './tool.ts';
 
-/** The taint of the nodes, so that nothing real is scheduled on them, and the label to select them by. */
+/** The taint that keeps real pods off the nodes, and the label that selects them. */
 export const kwokTaint = { key: 'kwok.x-k8s.io/node', value: 'fake', effect: 'NoSchedule' } as const;
 export const kwokSelector = { type: 'kwok' } as const;
 
-/** Where leases of nodes are. */
+/** The namespace of node leases. */
 const namespace = 'kube-node-lease';
 const renewMs = 10_000;
 
@@ -25,7 +25,7 @@ export interface Kwok {
   stop(): Promise<void>;
 }
 
-/** What nodes and pods go through, as kwok's module has it: Ready, Running and gone at once. */
+/** The stages of nodes and pods from kwok's module: Ready, Running and deleted, without delay. */
 async function stages(): Promise<string> {
   const shown = await runAsync(goCommand(), ['mod', 'download', '-json', `sigs.k8s.io/kwok@${kwokVersion}`], {
     cwd: '/',
@@ -44,7 +44,7 @@ const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signa
 
 /**
  * Adds `count` nodes named `PREFIX-0` … to the kubeconfig's cluster and waits until they are Ready. Ends with this
- * process at the latest; the nodes then stay, NotReady, until someone deletes them.
+ * process at the latest; the nodes then remain NotReady until they are deleted.
  */
 export async function startKwok(kubeconfig: string, prefix: string, count: number): Promise<Kwok> {
   const program = await tool('kwok');
@@ -53,7 +53,7 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
   writeFileSync(config, await stages());
   const args = [
     ...['--kubeconfig', kubeconfig, '--config', config, '--manage-all-nodes=false'],
-    // kwok forgets to renew leases for a minute now and then, and leaves pods of such nodes alone: they are ours.
+    // kwok sometimes stops renewing leases for a minute and then ignores the pods of those nodes, so we renew them.
     ...[`--manage-nodes-with-label-selector=cde-kwok=${prefix}`, '--node-lease-duration-seconds=0'],
   ];
   const child = spawn(program, args, { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -70,7 +70,7 @@ export async function startKwok(kubeconfig: string, prefix: string, count: numbe
   const leases = client.makeApiClient(CoordinationV1Api);
   const nodes = Array.from({ length: count }, (_, index) => `${prefix}-${index}`);
 
-  /** A node that is not heard of for 50 s counts as lost. */
+  /** A node whose lease is not renewed for 50 s counts as lost. */
   let renewal: NodeJS.Timeout | null = null;
   const renew = async () => {
     const spec = { holderIdentity: prefix, leaseDurationSeconds: 40, renewTime: new V1MicroTime() };

@@ -1,14 +1,14 @@
-// Where the test cluster keeps its things, and the addresses it uses. There is one cluster a machine: its
-// bridges and addresses are the machine's, so that a second one beside it would get in its way.
+// Paths, addresses and ports of the test cluster. There is one cluster per machine: a second one would use the same
+// bridges and addresses.
 import { createHash } from 'node:crypto';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-/** The folder of this file, tests/cluster. */
+/** The folder tests/cluster. */
 export const clusterToolsDir = dirname(fileURLToPath(import.meta.url));
 
-/** Everything we build or run is below this folder; CDE_CACHE_DIR moves it. */
+/** Everything built or run is below this folder; CDE_CACHE_DIR overrides it. */
 export const cacheDir = process.env.CDE_CACHE_DIR ?? join(homedir(), '.cache', 'cde');
 
 /** The running cluster: certificates, configuration, logs, etcd's data, containers, volumes. Removed by `down`. */
@@ -17,7 +17,7 @@ export const clusterDir = join(cacheDir, 'cluster');
 /** Built programs and images. Survives `down`. */
 export const buildDir = join(cacheDir, 'build');
 
-/** Sockets: a path below the cache may be longer than the 107 bytes that a UNIX socket's may have. */
+/** For sockets: a path below the cache may exceed the 107 bytes of a UNIX socket path. */
 export const runDir = '/run/cde-cluster';
 
 export const kubeconfigPath = join(clusterDir, 'kubeconfig');
@@ -25,7 +25,7 @@ export const logDir = join(clusterDir, 'logs');
 export const volumeDir = join(clusterDir, 'volumes');
 export const containerdSocket = join(runDir, 'containerd.sock');
 
-/** The one node's name, and the address that it and the API server have on a bridge of their own. */
+/** The name of the only node, and the address of the node and the API server on their own bridge. */
 export const nodeName = 'cde-test';
 export const nodeAddress = '10.203.0.1';
 export const nodeBridge = 'cdenode0';
@@ -44,14 +44,14 @@ export const ports = {
   registry: 5000,
 } as const;
 
-/** The URL by which everybody, pods included, reaches the API server. */
+/** The URL of the API server for everybody, pods included. */
 export const apiUrl = `https://${nodeAddress}:${ports.api}`;
 
 /** The storage class of the test provisioner; the cluster's default. */
 export const storageClass = 'cde-test';
 export const provisionerName = 'cde.dev/test-hostpath';
 
-/** A short hash of what a built thing was made from. */
+/** A short hash of the inputs of a build. */
 export const shortHash = (...parts: (string | Buffer)[]): string => {
   const hash = createHash('sha256');
   for (const part of parts) hash.update(part).update('\0');

@@ -1,13 +1,13 @@
-// What the machine must be and have: Linux, root, and Debian's packages by name.
+// Requirements of the machine (Linux, root, Debian packages), and running programs on it.
 import { spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 
-/** Says what is going on, on stderr: stdout is for results. */
+/** Prints progress to stderr; stdout is for results. */
 export const logProgress = (line: string): void => {
   process.stderr.write(`${line}\n`);
 };
 
-/** A failure that a person can do something about; shown as one line, without a stack. */
+/** An error that a person can fix; shown as one line without a stack. */
 export class SetupError extends Error {}
 
 /** Runs a program and returns its stdout; throws with its stderr when it fails. */
@@ -30,7 +30,7 @@ export function run(
   return done.stdout;
 }
 
-/** As run, without stopping this process's other work; stderr goes to the log of this process when `loud`. */
+/** Like run(), without blocking this process. */
 export function runAsync(
   program: string,
   args: string[],
@@ -55,11 +55,11 @@ export function runAsync(
   });
 }
 
-/** Whether it worked, for commands whose failure means "was not there". */
+/** Whether a command succeeds, for those whose failure means "does not exist". */
 export const succeeds = (program: string, ...args: string[]): boolean =>
   spawnSync(program, args, { stdio: 'ignore' }).status === 0;
 
-/** Refuses a machine that cannot run a cluster, saying what it lacks. */
+/** Throws a SetupError if the machine cannot run a cluster. */
 export function requireLinuxRoot(): void {
   if (process.platform !== 'linux')
     throw new SetupError(`The test cluster needs Linux; this is ${process.platform}`);
@@ -67,7 +67,7 @@ export function requireLinuxRoot(): void {
     throw new SetupError('The test cluster needs root, to start containers and bridges');
 }
 
-/** Installs those of the named Debian packages that are missing. */
+/** Installs the missing Debian packages. */
 export function requirePackages(...packages: string[]): void {
   const missing = packages.filter((name) => {
     const shown = spawnSync('dpkg', ['-s', name], { encoding: 'utf8' });
@@ -82,7 +82,7 @@ export function requirePackages(...packages: string[]): void {
   logProgress(`Installing ${missing.join(', ')}`);
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' };
   const install = ['install', '-y', '-qq', '--no-install-recommends', ...missing];
-  // The lists may be older than the archive, or not there at all.
+  // The package lists may be outdated or missing.
   if (spawnSync('apt-get', install, { env, stdio: 'ignore' }).status === 0) return;
   run('apt-get', ['update', '-qq'], { env });
   run('apt-get', install, { env });

@@ -45,7 +45,7 @@ endpoints:
   nodeName: ${nodeName}
 `;
 
-/** Applies them; waits for the namespace kube-system, which the API server makes a moment after it is ready. */
+/** Applies the manifests when the namespace kube-system exists; the API server creates it shortly after it is ready. */
 export async function applyBaseManifests(kube: string, kubeconfig: string): Promise<void> {
   const file = join(clusterDir, 'config', 'basics.yaml');
   writeFileSync(file, baseManifests);

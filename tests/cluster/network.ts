@@ -1,5 +1,5 @@
-// The node's bridge, which carries its address and the API server's, and the pods' bridge, which the CNI plugin
-// makes on the first pod. Everything here is undone by removeNetwork.
+// The node's bridge, with the addresses of the node and the API server, and the pods' bridge, which the CNI plugin
+// creates for the first pod. removeNetwork() undoes everything.
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ export const cniConfigDir = join(clusterDir, 'cni');
 const setting = (name: string) => `/proc/sys/${name}`;
 const before = join(clusterDir, 'sysctls.json');
 
-/** What the kubelet, kube-proxy and the bridges set; `down` puts the old values back. */
+/** Kernel settings that the kubelet, kube-proxy and the bridges change; `down` restores the old values. */
 const changedSettings = [
   'net/ipv4/ip_forward',
   'net/bridge/bridge-nf-call-iptables',
@@ -30,7 +30,7 @@ const forwardRules = [
   ['FORWARD', '-o', podBridge, '-j', 'ACCEPT'],
 ];
 
-/** Makes the node's bridge, the forwarding rules and the CNI configuration; leaves what is there already. */
+/** Creates the node's bridge, the forwarding rules and the CNI configuration unless they exist. */
 export function makeNetwork(): void {
   if (!existsSync(before)) {
     const values = Object.fromEntries(
@@ -77,7 +77,7 @@ export function makeNetwork(): void {
   writeFileSync(join(cniConfigDir, '10-cde-test.conflist'), JSON.stringify(cni, null, 2));
 }
 
-/** Chains that kube-proxy, the kubelet and the CNI plugins make; nobody else's begin so. */
+/** Prefixes of chains that only kube-proxy, the kubelet and the CNI plugins create. */
 const ownChainPattern = /^(KUBE-|CNI-)/;
 
 function removeChains(save: string, restore: string): void {
@@ -105,7 +105,7 @@ function removeChains(save: string, restore: string): void {
   if (script.length > 0) run(restore, ['--noflush'], { input: `${script.join('\n')}\n` });
 }
 
-/** Removes bridges, rules and chains, and gives the kernel's settings their old values. */
+/** Removes bridges, rules and chains, and restores the kernel settings. */
 export function removeNetwork(): void {
   for (const bridge of [nodeBridge, podBridge]) succeeds('ip', 'link', 'del', bridge);
   for (const rule of forwardRules) while (succeeds('iptables', '-w', '-D', ...rule));
@@ -118,6 +118,6 @@ export function removeNetwork(): void {
       writeFileSync(setting(name), value);
     }
   } catch {
-    // Never brought up, or half removed: there is nothing to put back.
+    // Never brought up, or only half removed: there is nothing to restore.
   }
 }

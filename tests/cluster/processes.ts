@@ -19,7 +19,7 @@ const pidDir = join(clusterDir, 'pids');
 
 interface Record {
   pid: number;
-  /** Field 22 of /proc/PID/stat: an id may be given again, the same id and start time are not. */
+  /** Field 22 of /proc/PID/stat: a pid may be reused, but not with the same start time. */
   started: string;
   command: string;
 }
@@ -42,7 +42,7 @@ const recordOf = (name: string): Record | undefined => {
   }
 };
 
-/** The id of the named process if it runs, and is the one that we started. */
+/** The pid of the named process if it runs and is the one that we started. */
 export function runningPid(name: string): number | undefined {
   const record = recordOf(name);
   return record && startTime(record.pid) === record.started ? record.pid : undefined;
@@ -56,13 +56,13 @@ export interface Command {
   program: string;
   args: string[];
   env?: NodeJS.ProcessEnv;
-  /** What its configuration files hold: a change of them restarts it. */
+  /** The content of its configuration files: a change restarts it. */
   config?: string;
-  /** What it is known by instead of its command line, where that names a checkout: another one must not restart it. */
+  /** Identifies it instead of a command line that names a checkout: another checkout must not restart it. */
   identity?: string;
 }
 
-/** Starts the process unless it runs already with the same command. Returns whether it had to be started. */
+/** Starts the process unless it already runs with the same command. Returns whether it was started. */
 export async function startProcess(command: Command): Promise<boolean> {
   const words = command.identity === undefined ? [command.program, ...command.args] : [command.identity];
   const hash = shortHash(...words, command.config ?? '');
@@ -92,11 +92,11 @@ const signal = (pid: number, name: NodeJS.Signals): void => {
   try {
     process.kill(pid, name);
   } catch {
-    // It has gone by itself.
+    // It has already ended.
   }
 };
 
-/** Ends the named process, by force after ten seconds, and forgets it. */
+/** Stops the named process, with SIGKILL after ten seconds, and removes its record. */
 export async function stopProcess(name: string): Promise<void> {
   const pid = runningPid(name);
   if (pid !== undefined) {
@@ -108,7 +108,7 @@ export async function stopProcess(name: string): Promise<void> {
   rmSync(join(pidDir, name), { force: true });
 }
 
-/** The last lines of a process's log, for a message about why it does not come up. */
+/** The last lines of a process's log, for a message about why it does not start. */
 export function logTail(name: string, lines = 5): string {
   try {
     return readFileSync(join(logDir, `${name}.log`), 'utf8')

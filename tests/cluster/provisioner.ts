@@ -1,6 +1,5 @@
-// A test provisioner: for each claim of our storage class it makes a folder and a hostPath volume on it, and
-// removes both when the claim is gone and the volume's policy is Delete. No more than a test cluster needs: no
-// topology, no finalizers. Runs as a process of the cluster: `node provisioner.ts KUBECONFIG`.
+// A test provisioner: it creates a folder and a hostPath volume for each claim of our storage class, and removes both
+// when the claim is deleted and the volume's policy is Delete. It has no topology and no finalizers. Runs as a process of the cluster: `node provisioner.ts KUBECONFIG`.
 import { mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import {
@@ -27,7 +26,7 @@ const finalNote = (code: number) => (error: unknown) => {
 async function provision(claim: V1PersistentVolumeClaim): Promise<void> {
   const { metadata, spec, status } = claim;
   if (spec?.storageClassName !== storageClass || status?.phase !== 'Pending') return;
-  // A claim that names its volume, or picks by label, waits for that one.
+  // A claim that names its volume or selects it by label waits for that volume.
   if (spec.volumeName || spec.selector || metadata?.deletionTimestamp) return;
   const name = `pvc-${metadata!.uid}`;
   const path = join(volumeDir, name);
@@ -58,7 +57,7 @@ async function provision(claim: V1PersistentVolumeClaim): Promise<void> {
     .catch(finalNote(409));
 }
 
-/** A claim that asks for more gets it at once: a folder has no size. */
+/** Grows a volume at once: a folder has no size. */
 async function grow(claim: V1PersistentVolumeClaim): Promise<void> {
   const { metadata, spec, status } = claim;
   const wanted = spec?.resources?.requests?.storage;
@@ -87,7 +86,7 @@ async function reclaim(volume: V1PersistentVolume): Promise<void> {
   if (metadata?.annotations?.[provisionedBy] !== provisionerName || metadata.deletionTimestamp) return;
   if (status?.phase !== 'Released' || spec?.persistentVolumeReclaimPolicy !== 'Delete') return;
   const path = spec.hostPath?.path;
-  // Only what we made: a volume's path may have been edited.
+  // Only folders of ours: the path of a volume may have been edited.
   if (path?.startsWith(`${volumeDir}/pvc-`)) rmSync(path, { recursive: true, force: true });
   await core.deletePersistentVolume({ name: metadata.name! }).catch(finalNote(404));
   console.log(`removed ${metadata.name}`);
@@ -112,7 +111,7 @@ for (const verb of ['add', 'update'] as const) {
   claims.on(verb, claimSeen);
   volumes.on(verb, volumeSeen);
 }
-// A watch ends when the API server does; begin again until it is back.
+// A watch ends with the API server; restart it until the API server is back.
 const keep = (informer: {
   start(): Promise<void>;
   on(verb: 'error', call: (error: unknown) => void): void;
@@ -124,7 +123,7 @@ const keep = (informer: {
 keep(claims);
 keep(volumes);
 
-// What failed once, or was missed while a watch was down, is looked at again.
+// Retries what failed, or was missed while a watch was down.
 setInterval(async () => {
   const [allClaims, allVolumes] = await Promise.all([
     core.listPersistentVolumeClaimForAllNamespaces(),

@@ -14,9 +14,9 @@ export interface Registry {
   host: string;
   /** `http://address:port`. */
   url: string;
-  /** The tags of a repository; none when it is not there. */
+  /** The tags of a repository; empty if it does not exist. */
   tags(repository: string): Promise<string[]>;
-  /** Ends it, with all that it holds. */
+  /** Stops the registry and removes its content. */
   stop(): Promise<void>;
 }
 

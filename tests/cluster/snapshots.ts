@@ -1,5 +1,5 @@
-// VolumeSnapshots as a cluster with CSI has them: the project's own definitions and its own controller. What a driver
-// adds, taking the snapshot, is not in it. They are there while `stop` was not called, for everybody on the cluster.
+// VolumeSnapshots as in a cluster with CSI: the project's own definitions and controller, without a driver that would take
+// the snapshots. Until `stop` they exist for everybody on the cluster.
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
@@ -11,7 +11,7 @@ import { tool } from './tool.ts';
 const kinds = ['volumesnapshotclasses', 'volumesnapshotcontents', 'volumesnapshots'];
 
 export interface Snapshots {
-  /** Ends the controller, and takes the definitions away, with all objects of theirs. */
+  /** Stops the controller and deletes the definitions with all their objects. */
   stop(): Promise<void>;
 }
 

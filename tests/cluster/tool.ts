@@ -1,5 +1,5 @@
 // The programs that the test cluster and its tests run, each built once from its Go module, at a pinned version,
-// into the cache. `node tests/cluster/tool.ts NAME…` prints the path of each, building it if need be; without a name
+// into the cache. `node tests/cluster/tool.ts NAME…` builds each if necessary and prints its path; without a name
 // all of them (`npm run kube:tools`).
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -99,7 +99,7 @@ export const buildTimeout = 1_200_000;
 
 const buildsInProgress = new Map<ToolName, Promise<string>>();
 
-/** Builds the named tool unless the cache has it, and returns the path of the program. */
+/** Builds the named tool unless it is cached, and returns the path of the program. */
 export function tool(name: ToolName): Promise<string> {
   const going = buildsInProgress.get(name) ?? build(name);
   buildsInProgress.set(name, going);
@@ -107,7 +107,7 @@ export function tool(name: ToolName): Promise<string> {
   return going;
 }
 
-/** Removes what builds that were killed have left: `.building-NAME-PID` and the like of processes that are gone. */
+/** Removes leftovers of killed builds: `.building-NAME-PID` and the like of processes that have ended. */
 export function removeLeftovers(): void {
   if (!existsSync(buildDir)) return;
   for (const entry of readdirSync(buildDir)) {
@@ -148,7 +148,7 @@ async function build(name: ToolName): Promise<string> {
     try {
       renameSync(temporary, folder);
     } catch (error) {
-      // Another process has built it meanwhile: a folder that is there is complete, so theirs will do.
+      // Another process built it in the meantime; an existing folder is always complete.
       if (!existsSync(program)) throw error;
     }
   } finally {

@@ -1,4 +1,4 @@
-// `npm run kube:up`: brings up the test cluster, or what is missing of it, and prints the path of its kubeconfig.
+// `npm run kube:up`: brings up the missing parts of the test cluster and prints the path of its kubeconfig.
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -35,7 +35,7 @@ const packages = [
   'kmod',
 ];
 
-/** Waits for an answer of a health check; a process that has ended says so at once, with its last words. */
+/** Waits for a health check to pass; fails at once, with the end of the log, if the process has ended. */
 async function healthy(command: Command, seconds: number, check: () => boolean): Promise<void> {
   const why = (what: string) => `${command.name} ${what}. Its log ends with:\n${logTail(command.name)}`;
   await until(
@@ -51,12 +51,12 @@ async function healthy(command: Command, seconds: number, check: () => boolean):
 const answers = (url: string, ...args: string[]): boolean =>
   succeeds('curl', '-fsS', '--max-time', '2', ...args, url);
 
-/** Starts each process that is not there and waits until the node is Ready. Returns the kubeconfig's path. */
+/** Starts the processes that do not run and waits until the node is Ready. Returns the kubeconfig's path. */
 export async function up(): Promise<string> {
   requireLinuxRoot();
   const began = Date.now();
   requirePackages(...packages, 'curl');
-  // One after the other: each build uses all cores.
+  // One after another: each build uses all cores.
   const kube = await tool('kube');
   const coredns = await tool('coredns');
   const small = await smallImages();
@@ -107,11 +107,11 @@ export async function up(): Promise<string> {
   await healthy(kubelet, 90, ready);
   await healthy(dns, 30, () => answers(`http://127.0.0.1:${places.ports.dnsReady}/ready`));
   const readyAfter = ((Date.now() - cluster) / 1000).toFixed(1);
-  // Only now: whoever waits for this file finds a cluster that works.
+  // Last, so that a process that waits for this file finds a working cluster.
   run('mv', [`${places.kubeconfigPath}.new`, places.kubeconfigPath]);
   await importOnce(await debianImages(), [images.debian, images.debianNewer, images.nonroot]);
 
-  if (startedNow.length === 0) logProgress('The cluster is up already');
+  if (startedNow.length === 0) logProgress('The cluster is already up');
   else logProgress(`Started ${startedNow.join(', ')}; node Ready after ${readyAfter} s`);
   logProgress(
     `${recordedProcesses().length} processes; ${((Date.now() - began) / 1000).toFixed(1)} s in all`,

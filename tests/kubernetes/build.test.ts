@@ -261,7 +261,7 @@ test('cde env leads buildx and buildctl to the builder', async () => {
   expect(await ok('ssh', unique, '--', 'echo $BUILDKIT_HOST')).toBe('tcp://builder:1234');
 });
 
-test('a build goes on while the server is killed and comes back', async () => {
+test('a build continues while the server is killed and restarted', async () => {
   const folder = join(machine.folder, 'slow');
   await mkdir(folder);
   const { port } = files.address() as { port: number };

@@ -26,10 +26,10 @@ import { tool } from '../cluster/tool.ts';
 const root = fileURLToPath(new URL('../../', import.meta.url));
 export const cdeImages = ['cde-server', 'cde-satellite', 'cde-noded', 'cde-agent'] as const;
 
-/** Raised by hand when what is in a base changes. */
+/** Incremented by hand when the content of a base changes. */
 const recipeVersion = '2';
 
-/** A Debian as an OCI layout, in the cache: `base` is what the images stand on, `build` has what building them takes. */
+/** A cached Debian as an OCI layout: `base` is the base of the images, `build` has the tools to build them. */
 async function debian(kind: 'base' | 'build'): Promise<{ folder: string; digest: string }> {
   const folder = join(buildDir, `debian-${kind}-${shortHash(recipeVersion, process.arch)}`);
   const index = join(folder, 'index.json');
@@ -57,7 +57,7 @@ async function makeRoot(kind: 'base' | 'build', root: string): Promise<void> {
   ]);
   for (const unneeded of ['var/cache/apt', 'var/lib/apt/lists', 'usr/share/doc', 'usr/share/man'])
     rmSync(join(root, unneeded), { recursive: true, force: true });
-  // A registry behind an authority of the machine's own is trusted by its bundle.
+  // The machine's bundle, for a registry with a private certificate authority.
   cpSync('/etc/ssl/certs/ca-certificates.crt', join(root, 'etc/ssl/certs/ca-certificates.crt'));
   if (kind === 'base') return;
   const npm = dirname(dirname(run('readlink', ['-f', run('which', ['npm']).trim()]).trim()));
@@ -68,7 +68,7 @@ async function makeRoot(kind: 'base' | 'build', root: string): Promise<void> {
   writeFileSync(join(root, 'usr/local/etc/npmrc'), 'cafile=/etc/ssl/certs/ca-certificates.crt\n');
 }
 
-/** An image of one layer, as an OCI layout: BuildKit knows it again by its digest, where a folder is new to each build. */
+/** An image of one layer as an OCI layout: BuildKit caches by its digest, while a folder is new to each build. */
 async function writeLayout(root: string, folder: string): Promise<void> {
   const blobs = join(folder, 'blobs/sha256');
   mkdirSync(blobs, { recursive: true });
@@ -99,7 +99,7 @@ async function writeLayout(root: string, folder: string): Promise<void> {
 
 const maxCacheMb = '4000';
 
-/** A BuildKit of its own on a socket, with its cache in the build cache; `end` stops it. */
+/** A private BuildKit on a socket, with its cache in the build cache; `end` stops it. */
 async function startBuildkit(): Promise<{ address: string; end(): Promise<void> }> {
   requirePackages('runc');
   const program = await tool('buildkitd');
@@ -134,7 +134,7 @@ async function startBuildkit(): Promise<{ address: string; end(): Promise<void> 
     address,
     async end() {
       process.off('exit', end);
-      // Its own collection comes a while after a build, when it has long ended.
+      // BuildKit's own garbage collection runs some time after a build, when it has already ended.
       succeeds(buildctl, '--addr', address, 'prune', '--keep-storage', maxCacheMb);
       end();
       await ended;

@@ -199,7 +199,7 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   expect(JSON.parse(await ok('home', 'list', '--json'))).toEqual([]);
 });
 
-test('a namespace that somebody deletes comes back with its home, and the reason is told', async () => {
+test('a deleted namespace comes back with its home, and the build gives the reason', async () => {
   const before = JSON.parse(await ok('show', 'again', '--json'));
   const admin = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', kubeconfig, ...args]);
   await admin('delete', 'namespace', before.namespace, '--wait=false');
@@ -215,10 +215,10 @@ test('a namespace that somebody deletes comes back with its home, and the reason
   expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
 });
 
-test('a start that cannot be says why in the build’s log', async () => {
+test('a start that cannot succeed gives the reason in the build’s log', async () => {
   await template('cde-test/nope:1', '  nodeSelector: { pool: none }\n');
   const creating = machine.begin(['create', 'stuck', '--template', 'team']);
-  // Whoever waits is told as well.
+  // The waiting command shows it as well.
   await creating.says(/^stuck: No node .*(pool|selector)/im);
   expect(await ok('logs', 'stuck')).toMatch(/No node .*(pool|selector)/i);
   creating.process.kill('SIGINT');
@@ -226,7 +226,7 @@ test('a start that cannot be says why in the build’s log', async () => {
   await ok('delete', 'stuck', '--yes', '--discard-home');
 });
 
-test('the starter template starts at its minima, the database beside it', async () => {
+test('the starter template starts with its minimum values and the database', async () => {
   const folder = join(machine.folder, 'starter');
   await cp(new URL('../../templates/kubernetes', import.meta.url), folder, { recursive: true });
   const edit = async (file: string, change: (text: string) => string) =>

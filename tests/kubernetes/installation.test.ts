@@ -1,5 +1,5 @@
 // The chart, installed for real on the test cluster from images built here, and used: an owner signs in, adds a template and
-// a satellite, creates a workspace on the same cluster and works in it by OpenSSH, while the server is rolled out anew.
+// a satellite, creates a workspace on the same cluster and works in it by OpenSSH, during a rollout of the server.
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';

@@ -155,7 +155,7 @@ test('drift is repaired and counted', async () => {
   expect(running!.log).toContain('somebody else had changed');
 });
 
-test('while the cluster is away the kernel is kept all the same, and it is told when it is back', async () => {
+test('the kernel is maintained while the cluster is unreachable, and the node is updated when it is back', async () => {
   const gone = new Promise((resolve) => proxy.once('close', resolve));
   proxy.kill('SIGKILL');
   await gone;
@@ -201,7 +201,7 @@ test('a faulty file is named, and leaves the last good one in force', async () =
     expect(told.fault).toContain('1:34 profiles › scylla: noded never sets kernel.core_pattern');
     expect(labels).toEqual([label('scylla')]);
   });
-  // Also for one that starts anew, and knows only what is on disk.
+  // Also after a restart, with only the state on disk.
   await end('SIGKILL');
   put('fs.aio-max-nr', '1000');
   start();

@@ -13,9 +13,9 @@ import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provide
 import type { Provider } from '@cde/server/providers/provider.ts';
 
 /**
- * A real replica on a real cluster. With HANG_FOR it stands still, for that workspace, after HANG_AT changes of
- * objects in the cluster have been made (0: before the first), until the test kills it; with SILENT_MS its watches
- * lose patience sooner. Tells by IPC.
+ * A real replica on a real cluster. With HANG_FOR it hangs in a move of that workspace after HANG_AT changes of objects
+ * on the cluster (0: before the first) until the test kills it. SILENT_MS shortens the time after which a silent watch is
+ * replaced. Reports to the test by IPC.
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
@@ -44,7 +44,7 @@ async function ownProvider(): Promise<Provider> {
   });
   await connections.refresh();
 
-  /** Set within a move of the workspace that is to hang. */
+  /** Set during a move of the workspace that hangs. */
   const moving = new AsyncLocalStorage<true>();
   let changes = 0;
   async function hang(): Promise<void> {
@@ -73,7 +73,7 @@ async function ownProvider(): Promise<Provider> {
         patch: changing(client.patch),
         remove: changing(client.remove),
       });
-    // Its state changes: it is read through, not copied.
+    // A proxy, because the state of a connection changes.
     return new Proxy(connection, {
       get: (target, key) => (key === 'client' ? clients.get(client) : Reflect.get(target, key)),
     });

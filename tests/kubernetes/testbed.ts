@@ -30,17 +30,17 @@ export interface Reply {
 export interface Replica {
   child: ChildProcess;
   url: string;
-  /** Resolves when it stands still. */
+  /** Resolves when the replica hangs. */
   hung: Promise<unknown>;
 }
 
-/** The API server behind a line that can be cut, or that swallows what is said. */
+/** A TCP proxy in front of the API server that can drop or stall connections. */
 export interface ApiProxy {
-  /** A kubeconfig that leads over it. */
+  /** A kubeconfig that uses the proxy. */
   kubeconfig: string;
-  /** Nothing gets through, and nobody is let in. */
+  /** Closes all connections and rejects new ones. */
   disconnect(): void;
-  /** Connections that are open go silent, and stay open; new ones work. */
+  /** Open connections stop carrying data but stay open; new ones work. */
   stall(): void;
   restore(): void;
   close(): Promise<void>;
@@ -93,7 +93,7 @@ async function startApiProxy(): Promise<ApiProxy> {
   };
 }
 
-/** Servers, a database and an owner on the test cluster; everything of it is gone after `close`. */
+/** Servers, a database and an owner on the test cluster; `close` removes everything. */
 export async function makeTestbed(prefix: string) {
   const folder = await mkdtemp(join(tmpdir(), 'cde-kube-faults-'));
   await chmod(folder, 0o711);
@@ -193,7 +193,7 @@ export async function makeTestbed(prefix: string) {
     const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: ${JSON.stringify(startup)}\nkubernetes:\n${lines}\n`;
     return request(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
   }
-  /** Runs a command in a workspace's pod, past the server. */
+  /** Runs a command in a workspace's pod without the server. */
   async function exec(namespace: string, ...command: string[]): Promise<string> {
     const kubeconfig = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache/cde/cluster/kubeconfig');
     const { stdout } = await run('kubectl', [
@@ -202,7 +202,7 @@ export async function makeTestbed(prefix: string) {
     ]);
     return stdout;
   }
-  /** Nobody has work that is due. */
+  /** Waits until no job is due. */
   const waitForIdleQueue = () =>
     until(
       async () =>
@@ -228,7 +228,7 @@ export async function makeTestbed(prefix: string) {
       waitForIdleQueue: waitForIdleQueue,
       hasEnded: hasEnded,
     },
-    /** A workspace's name that nobody else on the cluster has. */
+    /** A workspace name that is unique on the cluster. */
     nextName: () => `${unique}-${++number}`,
     transitions: {
       start: (replica: Replica, name: string) =>

@@ -1,6 +1,6 @@
 import type { KubeObject } from '../api/client.ts';
 
-/** Something made to go wrong in a namespace of its own, and what is to be said of it. */
+/** A failure that is provoked in a namespace of its own, and how it has to be explained. */
 export interface FailureScenario {
   name: string;
   code: string;
@@ -8,7 +8,7 @@ export interface FailureScenario {
   fatal: boolean;
   /** Labels of the namespace. */
   labels?: Record<string, string>;
-  /** Before the StatefulSet, into the namespace (or, without one, into the cluster). */
+  /** Created before the StatefulSet, in the namespace or cluster-wide. */
   before?: KubeObject[];
   pod?: object;
   container?: object;
@@ -18,7 +18,7 @@ export interface FailureScenario {
   log?: string;
   /** The message of `explainEnd` for the same pod. */
   end?: RegExp;
-  /** Needs that the nodes are this machine. */
+  /** Only works if the nodes run on this machine. */
   nodesAreLocal?: true;
 }
 
@@ -415,7 +415,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
   ];
 }
 
-/** The StatefulSet `agent` of a provocation, as a workspace's would be. */
+/** The StatefulSet `agent` of a scenario, like that of a workspace. */
 export function statefulSetOf({ pod, container, claim }: FailureScenario): KubeObject {
   const { volumes = [], ...spec } = (pod ?? {}) as { volumes?: object[] };
   const { volumeMounts = [], ...more } = (container ?? {}) as { volumeMounts?: object[] };
