@@ -191,7 +191,7 @@ test.skipIf(!ours)('the chart is installed, and its first owner signs in', async
   // Nothing of it is there when a value cannot be used.
   const wrong = { ...values(), server: { ...values().server, settings: { CDE_TRUST_PROXY: 'ingress' } } };
   expect(() => install(wrong)).toThrow('failed pre-install');
-  expect(kubectl(['logs', `job/${name}-check-config`])).toContain('CDE_TRUST_PROXY is "ingress"');
+  expect(kubectl(['logs', `job/${name}-check-config`])).toContain('CDE_TRUST_PROXY is invalid ("ingress")');
   expect(kubectlIn(namespace, ['get', 'deployments', '-o', 'name']).stdout).toBe('');
   install(values());
   // Whoever reads logs does not become the owner.

@@ -187,7 +187,7 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   const workspace = new Workspace();
   workspace.plan(debian);
   const before = connections.get('one')!.client.calls();
-  expect(await workspace.start()).toMatchObject({ kind: 'done', place: { cluster: 'one' } });
+  expect(await workspace.start()).toMatchObject({ kind: 'done', location: { cluster: 'one' } });
   expect(connections.get('one')!.client.calls() - before).toBeLessThanOrEqual(12);
   expect(workspace.namespace).toBe(`cde-ada-${workspace.name}`);
   expect(await workspace.observe()).toEqual({ kind: 'running' });

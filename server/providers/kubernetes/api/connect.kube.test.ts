@@ -181,7 +181,7 @@ test('calls: apply, get, patch, conflict, remove, token, logs of nothing', async
   });
   await expect(
     client.apply({ ...map, metadata: { ...map.metadata, name: 'Not Valid' } }),
-  ).rejects.toMatchObject({ status: 422, away: false });
+  ).rejects.toMatchObject({ status: 422, unreachable: false });
   expect(await client.remove(ref)).toBe(true);
   expect(await client.remove(ref)).toBe(false);
 });
