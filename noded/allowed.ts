@@ -1,10 +1,10 @@
-/** Why a sysctl is not kept, and what to do about it. */
+/** Why noded does not set a sysctl, and what to do about it. */
 export interface SysctlRejection {
   message: string;
   hint: string;
 }
 
-/** What programs on a node ask of it and what harms nobody else there; `.*` at the end stands for all below. */
+/** Sysctls that programs on a node need and that harm nothing else there. A trailing `.*` covers everything below. */
 const nodeWide = [
   'fs.aio-max-nr',
   'fs.epoll.*',
@@ -38,7 +38,7 @@ const nodeWide = [
   'vm.zone_reclaim_mode',
 ] as const;
 
-/** Not even when `allow` names them. */
+/** Never set, even if `allow` names them. */
 const never: readonly (readonly [pattern: string, why: string])[] = [
   ['kernel.core_pattern', 'it names a program that the kernel runs as root'],
   ['kernel.core_pipe_limit', 'it belongs to a program that the kernel runs as root'],
@@ -60,31 +60,31 @@ const never: readonly (readonly [pattern: string, why: string])[] = [
   ['net.ipv6.route.flush', 'it is an act, not a setting'],
 ];
 
-/** The kernel has these once for each IPC namespace: those of the node say nothing to a pod. */
+/** The kernel has these for each IPC namespace, so the node's values do not affect pods. */
 const ofPods = ['kernel.msg*', 'kernel.sem', 'kernel.shm*', 'kernel.auto_msgmni', 'fs.mqueue.*'];
 
-/** For the chart, whose values are checked against the same lists. */
+/** For the chart, which checks its values against the same lists. */
 export const sysctlPatterns = { nodeWide, never: never.map(([pattern]) => pattern), ofPods };
 
 const matches = (pattern: string, name: string) =>
   pattern.endsWith('*') ? name.startsWith(pattern.slice(0, -1)) : pattern === name;
 
-/** Null: noded keeps it. `allow`: what the admin adds (`.*` at the end stands for all below). */
+/** Returns null if noded sets it. `allow`: sysctls that the admin adds; a trailing `.*` covers everything below. */
 export function checkSysctl(name: string, allow: readonly string[]): SysctlRejection | null {
   const forbidden = never.find(([pattern]) => matches(pattern, name));
   if (forbidden)
     return {
       message: `noded never sets ${name}: ${forbidden[1]}`,
-      hint: 'leave it out; "allow" changes nothing',
+      hint: 'remove it; "allow" does not change this',
     };
   if (ofPods.some((pattern) => matches(pattern, name)))
     return {
-      message: `each pod has a ${name} of its own, which the node's does not change`,
-      hint: 'leave it out; a pod asks for it by securityContext.sysctls',
+      message: `each pod has its own ${name}, which the node's does not affect`,
+      hint: 'remove it; a pod sets it with securityContext.sysctls',
     };
   if ([...nodeWide, ...allow].some((pattern) => matches(pattern, name))) return null;
   return {
     message: `${name} is not among the sysctls that noded sets by itself`,
-    hint: `add it to "allow" if it is meant; without that: ${nodeWide.join(', ')}`,
+    hint: `add it to "allow" if you need it; allowed without that: ${nodeWide.join(', ')}`,
   };
 }

@@ -3,36 +3,35 @@ import http from 'node:http';
 import https from 'node:https';
 import { join } from 'node:path';
 
-/** The cluster's API, as far as noded has to do with it. Calls reject with the cluster's own words. */
+/** The part of the cluster's API that noded uses. Calls reject with the cluster's message. */
 export interface Cluster {
   get(path: string): Promise<unknown>;
-  /** As a JSON merge patch. */
+  /** With a JSON merge patch. */
   patch(path: string, body: object): Promise<unknown>;
   post(path: string, body: object): Promise<unknown>;
 }
 
-/** Where Kubernetes puts what a pod calls it with. */
+/** Where Kubernetes mounts the credentials of a pod. */
 const account = '/var/run/secrets/kubernetes.io/serviceaccount';
-/** A call that gets no answer must not stand in the way of the next. */
+/** A call without a response must not block the next one. */
 const callMs = 10_000;
 
 /**
- * Three calls by Node's own client, and not by Kubernetes' library: that takes 35 MB more on each node and half a second
- * of its CPU. `url`: of a proxy that adds credentials of its own (`kubectl proxy`); without it the API of the cluster
- * that this pod is in.
+ * Three calls with Node's own client instead of the Kubernetes library, which takes 35 MB more on each node and half a second
+ * of its CPU. `url`: a proxy that adds credentials (`kubectl proxy`); without it, the API of the cluster that this pod runs in.
  */
 export function makeCluster(url: string | undefined, env: NodeJS.ProcessEnv = process.env): Cluster {
   const host = env.KUBERNETES_SERVICE_HOST;
   if (!url && !host)
     throw new Error(
-      'This is no pod of a cluster (no KUBERNETES_SERVICE_HOST). Set CDE_NODED_API to its API.',
+      'This is not a pod of a cluster (no KUBERNETES_SERVICE_HOST). Set CDE_NODED_API to the URL of its API.',
     );
   const base = new URL(
     url ?? `https://${host!.includes(':') ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT ?? 443}`,
   );
   const { request: send, Agent } = base.protocol === 'http:' ? http : https;
   const agent = new Agent({ keepAlive: true });
-  /** Read for each call: Kubernetes changes the token about once an hour. */
+  /** Read for each call, because Kubernetes replaces the token about once an hour. */
   const credentials = () =>
     url
       ? {}
@@ -70,7 +69,7 @@ export function makeCluster(url: string | undefined, env: NodeJS.ProcessEnv = pr
       request.on('error', (error) =>
         reject(
           error.name === 'TimeoutError' || error.name === 'AbortError'
-            ? new Error(`no answer of the cluster within ${callMs / 1000} s`)
+            ? new Error(`the cluster did not respond within ${callMs / 1000} s`)
             : error,
         ),
       );

@@ -5,11 +5,11 @@ import { diffPatch, eventsOf, makeReport, type NodeReport, type NodeView } from 
 import type { Profiles } from './source.ts';
 
 export interface Daemon {
-  /** The kernel is looked after. */
+  /** The loop runs. */
   healthy(): boolean;
-  /** The node's labels are known and were told what holds. */
+  /** The node's labels have been read and updated. */
   ready(): boolean;
-  /** Ends after what is under way. Kernel and labels stay: an update of noded is no reason to move workspaces. */
+  /** Finishes what is in progress and ends. Kernel and labels stay, because an update of noded is no reason to move workspaces. */
   stop(): Promise<void>;
 }
 
@@ -18,20 +18,20 @@ interface Log {
   warn(fields: object, message: string): void;
 }
 
-/** How often the kernel is read: some files of a few bytes. It tells nobody of a change. */
+/** How often the kernel is read: some small files. It does not notify of changes. */
 const reconcileMs = 2_000;
-/** How soon what was seen is told, and what became known is used. */
+/** How soon observations are reported and new profiles are applied. */
 const loopMs = 500;
-/** How often the node is read, for labels that others change; nodes of a cluster do not all ask at once. */
+/** How often the node is read, for labels that others change. Random, so that the nodes of a cluster do not all ask at once. */
 const nodeMs = 60_000;
-/** A label is taken away at once. It is given back, and words are changed, no more often than this. */
+/** A label is removed at once. It is added again, and messages are changed, at most this often. */
 const minPatchIntervalMs = 10_000;
-/** A pass longer than this hangs: modprobe is given 20 s for each module. */
+/** A pass that takes longer hangs: modprobe gets 20 s for each module. */
 const hangMs = 120_000;
-/** Of events in ten minutes: more would say nothing new. */
+/** Events in ten minutes: more would say nothing new. */
 const maxEvents = 10;
 
-/** Looks after the kernel of one node and tells the node what holds. */
+/** Maintains the kernel parameters of one node and reports their state on the node. */
 export function startDaemon({
   source,
   reconciler,
@@ -49,7 +49,7 @@ export function startDaemon({
   let knownAt = 0;
   let askAgainMs = 0;
   let patchedAt = Number.NEGATIVE_INFINITY;
-  /** While the cluster is away it is asked at the pace of patches. */
+  /** While the cluster is unreachable, it is asked at the pace of patches. */
   let callAgainAt = 0;
   let told: NodeReport | null | undefined;
   let loggedFault: string | null = null;
@@ -57,7 +57,7 @@ export function startDaemon({
   let events: number[] = [];
   let stopped = false;
   const failures = new Set<string>();
-  /** Once for each trouble, until it is over. */
+  /** Logs each problem once, until it is over. */
   function warnOnce(what: string, error: unknown): void {
     if (failures.has(what)) return;
     failures.add(what);
@@ -67,8 +67,8 @@ export function startDaemon({
   async function reconcile(): Promise<void> {
     const { profiles, fault } = source.read();
     if (fault !== loggedFault) {
-      if (fault) log.warn({ fault }, 'The file of profiles is faulty; the last good one stays in force');
-      else log.info({}, 'The file of profiles is good again');
+      if (fault) log.warn({ fault }, 'The file of profiles is invalid; the last valid one stays in force');
+      else log.info({}, 'The file of profiles is valid again');
       loggedFault = fault;
     }
     if (!known) return;
@@ -80,7 +80,7 @@ export function startDaemon({
     for (const [name, state] of pass?.states ?? []) {
       const before = told?.profiles[name];
       if (JSON.stringify(before) === JSON.stringify(next?.profiles[name])) continue;
-      if (state.state === 'ready') log.info({ profile: name }, 'The kernel profile is kept');
+      if (state.state === 'ready') log.info({ profile: name }, 'The kernel profile is applied');
       else log.warn({ profile: name, reason: state.reason }, state.message);
     }
     for (const [sysctl, why] of pass?.left ?? []) if (!told?.left?.[sysctl]) log.warn({ sysctl }, why);
@@ -106,7 +106,7 @@ export function startDaemon({
     try {
       known = await node.patch(patch);
     } catch (error) {
-      // Whoever changed the node meanwhile: it is read anew.
+      // The node was changed in the meantime: it is read again.
       askAgainMs = 0;
       throw error;
     }
@@ -115,15 +115,13 @@ export function startDaemon({
       events = events.filter((at) => performance.now() - at < 600_000);
       if (events.length >= maxEvents) break;
       events.push(performance.now());
-      await node
-        .event(known, event)
-        .catch((error) => warnOnce('An event was not taken by the cluster', error));
+      await node.event(known, event).catch((error) => warnOnce('The cluster rejected an event', error));
     }
   }
   const unread = 'The node cannot be read from the cluster';
-  const untold = 'The node cannot be told in the cluster';
+  const untold = 'The node cannot be updated in the cluster';
 
-  /** The two go on beside each other: a cluster that is away keeps nobody from repairing the kernel. */
+  /** Independent of each other: an unreachable cluster must not keep noded from repairing the kernel. */
   function every(ms: number, work: () => Promise<void>, failed: (error: unknown) => void) {
     let timer: NodeJS.Timeout | undefined;
     let running = Promise.resolve();
@@ -144,7 +142,7 @@ export function startDaemon({
     warnOnce(known ? untold : unread, error);
     callAgainAt = performance.now() + minPatchIntervalMs * (0.5 + Math.random());
   });
-  const lookFailed = 'The kernel cannot be looked after';
+  const lookFailed = 'The kernel cannot be checked';
   const stopLooking = every(
     loopMs,
     async () => {

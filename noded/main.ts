@@ -13,7 +13,7 @@ import { readRestoreSettings, readSettings, SettingsError } from './settings.ts'
 import { makeSource } from './source.ts';
 import { makeSysctls } from './sysctls.ts';
 
-/** Somebody else who sets the same again and again is in the log once a minute, and in the figures each time. */
+/** If something else keeps changing a value, the log says so once a minute; the metrics count each time. */
 const sameChangeMs = 60_000;
 
 async function keepNode(): Promise<void> {
@@ -55,10 +55,10 @@ async function keepNode(): Promise<void> {
     onPass: metrics.passed,
   });
   const server = await serve(settings.CDE_NODED_LISTEN, { ...daemon, metrics: metrics.text });
-  log.info({ listen: settings.CDE_NODED_LISTEN }, 'noded looks after this node');
+  log.info({ listen: settings.CDE_NODED_LISTEN }, 'noded maintains this node');
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => {
-      // A modprobe that hangs must not keep the process.
+      // A modprobe that hangs must not keep the process alive.
       setTimeout(() => process.exit(1), 25_000).unref();
       void daemon.stop().then(() => {
         server.close();
@@ -80,11 +80,11 @@ async function putAllBack(): Promise<void> {
   });
 }
 
-/** `noded`: looks after this node until told to end. `noded restore`: has all nodes put back, once. */
+/** `noded` maintains this node until it is told to end. `noded restore` restores all nodes, once. */
 const [command, ...rest] = process.argv.slice(2);
 try {
   if (rest.length > 0 || (command !== undefined && command !== 'restore'))
-    throw new SettingsError('There are two forms: noded, and noded restore.');
+    throw new SettingsError('Usage: noded, or noded restore.');
   await (command === 'restore' ? putAllBack() : keepNode());
 } catch (error) {
   process.stderr.write(`noded: ${(error as Error).message}\n`);

@@ -4,7 +4,7 @@ import type { Change, PassResult } from './reconcile.ts';
 export interface Metrics {
   changed(change: Change): void;
   passed(pass: PassResult | null, fault: string | null): void;
-  /** In the format of Prometheus. */
+  /** In the Prometheus text format. */
   text(): Promise<string>;
 }
 
@@ -18,7 +18,7 @@ export function makeMetrics(): Metrics {
   });
   const changes = new Counter({
     name: 'cde_noded_changes_total',
-    help: 'Changes of the kernel: set, repaired (somebody had changed it), restored, given-up (left to somebody else)',
+    help: 'Changes of the kernel: set, repaired (something had changed it), restored, given-up (left to what changed it)',
     labelNames: ['sysctl', 'what'],
     registers,
   });
@@ -29,7 +29,7 @@ export function makeMetrics(): Metrics {
   });
   const last = new Gauge({
     name: 'cde_noded_last_pass_timestamp_seconds',
-    help: 'When the kernel was last looked at',
+    help: 'When the kernel was last checked',
     registers,
   });
   return {

@@ -6,17 +6,17 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 
 export interface Modules {
-  /** Loads a module unless it is there. Null: it is; else what modprobe says against it. */
+  /** Loads a module unless it is loaded. Returns null if it is, otherwise modprobe's error. */
   ensure(name: string): Promise<string | null>;
 }
 
-/** How long nothing is asked again of a module that could not be loaded. */
+/** How long a module that could not be loaded is not tried again. */
 const againMs = 30_000;
 
 /**
- * Modules are loaded by the image's own modprobe, from the node's /lib/modules mounted for reading: that takes
- * CAP_SYS_MODULE and nothing else, where entering the mount namespace of process 1 would take the node's process
- * ids and nearly all there is. They are never unloaded: who else came to use them cannot be known.
+ * Modules are loaded by the image's modprobe, from the node's /lib/modules mounted read-only. That needs only CAP_SYS_MODULE;
+ * entering the mount namespace of process 1 would need the node's process ids and almost every capability. Modules are never
+ * unloaded, because nobody knows what else uses them.
  */
 export function makeModules({
   loaded,
@@ -28,7 +28,7 @@ export function makeModules({
   modprobe?: string;
   now?: () => number;
 }): Modules {
-  /** Some that are built into the kernel are not in /sys/module: what modprobe said good to is not asked again. */
+  /** Some built-in modules are not in /sys/module: those that modprobe accepted are not tried again. */
   const builtIn = new Set<string>();
   const failed = new Map<string, { at: number; why: string }>();
   return {

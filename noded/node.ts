@@ -1,7 +1,7 @@
 import type { Cluster } from './cluster.ts';
 import type { NodeEvent, NodePatch, NodeView } from './report.ts';
 
-/** The one node that this noded is for, in the cluster's API. */
+/** The node that this noded runs on, in the cluster's API. */
 export interface KubeNode {
   get(): Promise<NodeView>;
   patch(patch: NodePatch): Promise<NodeView>;
@@ -25,7 +25,7 @@ export function makeKubeNode(cluster: Cluster, name: string): KubeNode {
     patch: async (metadata) => view(await cluster.patch(`${path}?${manager}`, { metadata })),
     async event({ uid }, { type, reason, message }) {
       const now = new Date().toISOString();
-      // Where Kubernetes wants events about what is in no namespace.
+      // The namespace that Kubernetes uses for events about objects without one.
       await cluster.post(`/api/v1/namespaces/default/events?${manager}`, {
         metadata: { generateName: 'cde-noded-', namespace: 'default' },
         involvedObject: { apiVersion: 'v1', kind: 'Node', name, uid },

@@ -3,25 +3,25 @@ import { dirname } from 'node:path';
 import { z } from 'zod';
 
 const Entry = z.strictObject({
-  /** Before the first change of ours since the node booted. */
+  /** The value before our first change since the node booted. */
   original: z.string(),
-  /** What we have set; while a write is under way also what was there and what is to be: then there are several. */
+  /** The value that we set. During a write also the old and the new one: then there are several. */
   set: z.array(z.string()),
-  /** Where it was: a noded that is started in another namespace sees another setting by that name. */
+  /** The namespace of the setting: a noded in another namespace sees a different setting with the same name. */
   namespace: z.string().nullable(),
 });
 const File = z.strictObject({ bootId: z.string(), sysctls: z.record(z.string(), Entry) });
 export type Original = z.infer<typeof Entry>;
 
-/** What was there before noded, on the node's own disk. It is written before the kernel is, so that it can always be put back. */
+/** The original values, on the node's own disk. They are written before the kernel is, so that they can always be restored. */
 export interface Originals {
   get(sysctl: string): Original | undefined;
-  /** On disk when this returns. Undefined takes it out. */
+  /** On disk when this returns. Undefined removes the record. */
   put(sysctl: string, entry: Original | undefined): void;
   names(): string[];
 }
 
-/** Replaces a file so that a node that loses power has the old one or the new one, whole. */
+/** Replaces a file so that a node that loses power has either the old one or the new one, complete. */
 export function replaceFile(path: string, text: string): void {
   mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
   const draft = `${path}.new`;
@@ -42,9 +42,8 @@ export function replaceFile(path: string, text: string): void {
 }
 
 /**
- * Opens the record at `path`. One of an earlier boot says nothing any more: the kernel has begun anew, with
- * nothing of ours in it.
- * @throws when there is a record that cannot be read: writing over it would lose what was there before
+ * Opens the record at `path`. A record of an earlier boot is discarded, because a new kernel has none of our values.
+ * @throws if a record cannot be read: overwriting it would lose the original values
  */
 export function openOriginals(path: string, bootId: string): Originals {
   let sysctls: Record<string, Original> = {};
@@ -55,7 +54,7 @@ export function openOriginals(path: string, bootId: string): Originals {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
       throw new Error(
         `The record of original values ${path} cannot be read: ${(error as Error).message}. ` +
-          'Look at it, put back what it names by hand, and remove it; then noded goes on.',
+          'Restore the values that it names by hand and remove it. noded continues then.',
       );
   }
   return {

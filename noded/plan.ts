@@ -1,23 +1,23 @@
 import type { Profile, SysctlTarget } from './profiles.ts';
 
-/** What the profiles of one node come to together. */
+/** The combined profiles of one node. */
 export interface Plan {
-  /** What each sysctl is to be, of profiles that agree. */
+  /** The target of each sysctl on which the profiles agree. */
   wanted: Map<string, SysctlTarget>;
-  /** By profile: what it wants otherwise than others do. None of these is applied. */
+  /** For each profile, what contradicts others. None of these is applied. */
   conflicts: Map<string, string>;
-  /** Every sysctl that any profile names, those in conflict too: what stays as it is. */
+  /** Every sysctl that any profile names, including those in conflict: what must not be restored. */
   claimed: Set<string>;
 }
 
-/** Whether the profile is for a node with these labels. */
+/** Whether the profile applies to a node with these labels. */
 export const appliesTo = (profile: Profile, labels: Readonly<Record<string, string>>): boolean =>
   Object.entries(profile.nodeSelector).every(([key, value]) => labels[key] === value);
 
 const describe = (wanted: SysctlTarget) => ('exact' in wanted ? wanted.exact : `at least ${wanted.atLeast}`);
 const wholeNumber = /^-?\d{1,20}$/;
 
-/** Whether both can be had at once. */
+/** Whether both targets can be met at once. */
 function agree(a: SysctlTarget, b: SysctlTarget): boolean {
   if ('exact' in a && 'exact' in b) return a.exact === b.exact;
   if ('atLeast' in a && 'atLeast' in b) return true;
@@ -29,8 +29,8 @@ function agree(a: SysctlTarget, b: SysctlTarget): boolean {
 }
 
 /**
- * Lays the profiles of one node over each other. Where two disagree about a sysctl, both are in conflict, whole:
- * which of them is meant, only the admin knows; the answer does not depend on which came first.
+ * Combines the profiles of one node. If two disagree about a sysctl, both are in conflict as a whole, because only the admin knows
+ * which of them is meant. The result does not depend on their order.
  */
 export function makePlan(profiles: readonly Profile[]): Plan {
   const conflicts = new Map<string, string>();
@@ -41,7 +41,7 @@ export function makePlan(profiles: readonly Profile[]): Plan {
         return other === profile || !theirs || agree(mine, theirs)
           ? []
           : [
-              `${sysctl} is to be ${describe(mine)} here and ${describe(theirs)} by the profile ${other.name}`,
+              `${sysctl} should be ${describe(mine)}, but the profile ${other.name} wants ${describe(theirs)}`,
             ];
       }),
     );

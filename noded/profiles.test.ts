@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { readProfiles } from './profiles.ts';
 
-test('a file of profiles as admins, and as Helm, write it', () => {
+test('a file of profiles, as written by admins and by Helm', () => {
   const read = readProfiles(`
 # ScyllaDB
 allow: [net.ipv6.*]
@@ -85,7 +85,7 @@ test.each<[string, string, string]>([
   [
     'a sysctl of pods',
     'profiles: { a: { sysctls: { kernel.shmmax: 1 } } }',
-    'each pod has a kernel.shmmax of its own',
+    'each pod has its own kernel.shmmax',
   ],
 ])('refuses %s', (_, source, said) => {
   const read = readProfiles(source);

@@ -2,35 +2,35 @@ import { isMap, LineCounter, parseDocument } from 'yaml';
 import { z } from 'zod';
 import { checkSysctl } from './allowed.ts';
 
-/** What a sysctl is to be: exactly this, or this or more. */
+/** The target of a sysctl: exactly this value, or at least this one. */
 export type SysctlTarget = { exact: string } | { atLeast: bigint };
 
-/** What a template asks of a node by one name. */
+/** What a template requires from a node, under one name. */
 export interface Profile {
   name: string;
   sysctls: ReadonlyMap<string, SysctlTarget>;
   modules: readonly string[];
-  /** Labels of the nodes that get it; none: all nodes. */
+  /** Labels of the nodes that it applies to; none: all nodes. */
   nodeSelector: Readonly<Record<string, string>>;
 }
 
-/** The name is the end of a label's key, of which Kubernetes takes 63 characters with `kernel-profile.` before it. */
+/** The name ends a label's key, which Kubernetes limits to 63 characters with `kernel-profile.` before it. */
 const nameRule = /^[a-z]([-a-z0-9]{0,46}[a-z0-9])?$/;
 const Name = z
   .string()
   .regex(nameRule, 'use at most 48 lower-case letters, digits and dashes, starting with a letter');
-/** With dots alone: a slash could lead out of /proc/sys. */
+/** Only dots: a slash could lead out of /proc/sys. */
 const SysctlName = z
   .string()
   .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+$/, 'write it with dots: fs.aio-max-nr');
 const whole = 'write a whole number; one above 9007199254740991 in quotes';
-/** Decimal, as far as the kernel counts. */
+/** A decimal number within the kernel's range. */
 const wholeNumber = /^-?\d{1,20}$/;
 const atLeastOf = (value: unknown): bigint | null => {
   if (typeof value === 'string') return wholeNumber.test(value) ? BigInt(value) : null;
   return Number.isSafeInteger(value) ? BigInt(value as number) : null;
 };
-/** One rule at a time, so that the admin reads what is wrong and not what else there could be. */
+/** One rule at a time, so that the admin reads what is wrong and not everything that could be. */
 const Value = z.unknown().transform((value, context): SysctlTarget => {
   const refuse = (message: string) => {
     context.addIssue({ code: 'custom', message });
@@ -75,8 +75,7 @@ const File = z.strictObject({
 type Path = readonly PropertyKey[];
 
 /**
- * Reads the file of profiles. Faults: each a line for the admin with the place in the file, what is wrong and
- * what is allowed.
+ * Reads the file of profiles. Each fault is a line for the admin: the position in the file, what is wrong, and what is allowed.
  */
 export function readProfiles(source: string): { profiles: Profile[] } | { faults: string[] } {
   const lines = new LineCounter();
@@ -87,7 +86,7 @@ export function readProfiles(source: string): { profiles: Profile[] } | { faults
   };
   if (document.errors.length > 0)
     return { faults: document.errors.map(({ pos, message }) => `${at(pos[0])} ${message}`) };
-  /** Where the path, or what there is of it, stands: the key, since it is what an admin looks for. */
+  /** The position of a path, or of the part of it that exists: of the key, because that is what an admin looks for. */
   const place = (path: Path): string => {
     for (let length = path.length; length > 0; length--) {
       const parent = length === 1 ? document.contents : document.getIn(path.slice(0, length - 1), true);
@@ -126,7 +125,7 @@ export function readProfiles(source: string): { profiles: Profile[] } | { faults
   return faults.length > 0 ? { faults } : { profiles };
 }
 
-/** Of a key or of a choice the rule that was written here, and not zod's frame around it. */
+/** Of a key or a choice, our rule's message and not zod's frame around it. */
 function words(issue: z.core.$ZodIssue): string {
   if (issue.code === 'unrecognized_keys') {
     const known: Record<number, string> = { 0: 'allow, profiles', 2: 'sysctls, modules, nodeSelector' };

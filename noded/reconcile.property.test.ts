@@ -1,4 +1,4 @@
-// Whatever is wished for in turn, and wherever noded is killed meanwhile: at the end all is as it was.
+// Whatever sequence of profiles is applied, and wherever noded is killed: in the end everything is as before.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Original, Originals } from './originals.ts';
@@ -9,7 +9,7 @@ import type { Sysctls } from './sysctls.ts';
 const killed = new Error('killed');
 const names = ['plain', 'rounds', 'refuses', 'clips'] as const;
 const before = { plain: '50', rounds: '64', refuses: '50', clips: '50' };
-/** What kernels make of what they are given: pipe-max-size rounds up, others have a most or refuse. */
+/** What kernels do with values: pipe-max-size rounds up, others have a maximum or reject. */
 function take(name: string, value: string): string {
   const number = Number(value);
   if (name === 'rounds') return String(Math.ceil(number / 16) * 16);
@@ -36,14 +36,14 @@ const steps = fc.array(
   { minLength: 1, maxLength: 6 },
 );
 
-test('the kernel is put back as it was, and what is called ready holds', async () => {
+test('the kernel is restored, and what is reported as ready is true', async () => {
   await fc.assert(
     fc.asyncProperty(steps, async (given) => {
       const kernel: Record<string, string> = { ...before };
       let record: Record<string, Original> = {};
       let left = Number.POSITIVE_INFINITY;
       let writes = 0;
-      /** Dies before its effect, or after it. */
+      /** Dies before or after its effect. */
       const touch = (act: () => void) => {
         if (--left <= 0) throw killed;
         act();
@@ -88,9 +88,9 @@ test('the kernel is put back as it was, and what is called ready holds', async (
           for (let pass = 0; pass < step.passes; pass++) {
             writes = 0;
             const { states } = await keeper.pass(wish);
-            // It took our end for the kernel's refusal.
+            // It took our death for the kernel's rejection.
             if (left <= 0) throw killed;
-            // Nobody else is there: what was done once is not done again.
+            // Nothing else changes values here: what was done once is not repeated.
             if (pass > 0) expect(writes).toBe(0);
             for (const { name, sysctls } of wish)
               if (states.get(name)!.state === 'ready')

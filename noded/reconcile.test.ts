@@ -1,5 +1,5 @@
-// The keeper on the machine's own kernel where the test may (root, settings of a network namespace or harmless ones, put
-// back at the end), and on a folder named as such where values are wanted that no kernel should be given.
+// The reconciler on the machine's kernel if possible (root, harmless settings or those of a network namespace, restored at the
+// end), and on a fake folder for values that no kernel should get.
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -38,7 +38,7 @@ function profiles(body: object): Profile[] {
   if ('faults' in read) throw new Error(read.faults.join('\n'));
   return read.profiles;
 }
-/** A keeper as after a start of noded: all that it knows of before is on disk. */
+/** A keeper as after a start of noded: all that it knows is on disk. */
 function started(sysctls: Sysctls = makeSysctls(root)) {
   return makeReconciler({
     sysctls,
@@ -54,7 +54,7 @@ const pass = async (body: object, keeper = started()) => {
 };
 const ready = { state: 'ready' };
 
-test('what a profile asks for is set, kept, and put back when none asks for it', async () => {
+test('a profile is applied, maintained, and restored when no profile needs it', async () => {
   const scylla = { sysctls: { 'fs.aio-max-nr': { atLeast: 1048576 }, 'vm.swappiness': 1 } };
   expect(await pass({ scylla })).toEqual({ scylla: ready });
   expect([value('fs.aio-max-nr'), value('vm.swappiness')]).toEqual(['1048576', '1']);
@@ -69,7 +69,7 @@ test('what a profile asks for is set, kept, and put back when none asks for it',
   expect(JSON.parse(readFileSync(record, 'utf8')).sysctls).toEqual({});
 });
 
-test('of "at least" the most is had, more is left alone, and what we raised sinks again with the wish', async () => {
+test('"at least" takes the largest request, leaves larger values alone, and lowers what we raised', async () => {
   const of = (atLeast: number) => ({ sysctls: { 'fs.aio-max-nr': { atLeast } } });
   await pass({ a: of(100_000), b: of(200_000) });
   expect(value('fs.aio-max-nr')).toBe('200000');
@@ -81,13 +81,13 @@ test('of "at least" the most is had, more is left alone, and what we raised sink
   put('fs.aio-max-nr', '900000');
   expect(await pass({ a: of(100_000) })).toEqual({ a: ready });
   expect(value('fs.aio-max-nr')).toBe('900000');
-  // Somebody else's by now: nothing to put back.
+  // Changed by something else, so there is nothing to restore.
   await pass({});
   expect(value('fs.aio-max-nr')).toBe('900000');
   expect(changes.at(-1)?.what).toBe('given-up');
 });
 
-test('numbers beyond those of JavaScript, and spaces as the kernel writes them', async () => {
+test('numbers beyond those of JavaScript, and the spaces that the kernel writes', async () => {
   put('fs.file-max', '9223372036854775806');
   const big = { sysctls: { 'fs.file-max': { atLeast: '9223372036854775807' } } };
   const several = { sysctls: { 'net.ipv4.tcp_rmem': '4096  131072 6291456' } };
@@ -96,7 +96,7 @@ test('numbers beyond those of JavaScript, and spaces as the kernel writes them',
   expect(changes.map(({ sysctl }) => sysctl)).toEqual(['fs.file-max']);
 });
 
-test('profiles in conflict are not applied, are named, and hold up no other', async () => {
+test('profiles in conflict are reported, not applied, and block no others', async () => {
   const a = { sysctls: { 'vm.swappiness': 1, 'fs.aio-max-nr': 70_000 } };
   const b = { sysctls: { 'vm.swappiness': 10 } };
   const c = { sysctls: { 'fs.aio-max-nr': { atLeast: 70_000 } } };
@@ -104,16 +104,16 @@ test('profiles in conflict are not applied, are named, and hold up no other', as
   const states = await pass({ a, b, c });
   expect(states.a).toMatchObject({ state: 'not-ready', reason: 'conflict' });
   expect(states.b).toMatchObject({
-    message: expect.stringContaining('vm.swappiness is to be 10 here and 1 by the profile a'),
+    message: expect.stringContaining('vm.swappiness should be 10, but the profile a wants 1'),
   });
   expect(states.c).toEqual(ready);
-  // What runs with it keeps it: it was not taken out, only made unclear.
+  // What uses it keeps it: it was not removed, only made ambiguous.
   expect(value('vm.swappiness')).toBe('1');
   expect(await pass({ c })).toEqual({ c: ready });
   expect(value('vm.swappiness')).toBe('60');
 });
 
-test('a profile that cannot be had is not begun', async () => {
+test('a profile that cannot be met is not started', async () => {
   const a = { sysctls: { 'vm.swappiness': 1, 'fs.nr_open': 9 } };
   const b = { modules: ['cde_no_such_module'], sysctls: { 'fs.aio-max-nr': 70_000 } };
   const c = { sysctls: { 'net.ipv4.tcp_rmem': { atLeast: 3 } } };
@@ -130,14 +130,14 @@ test('a profile that cannot be had is not begun', async () => {
   expect(changes).toEqual([]);
 });
 
-test('killed at each step of each write, the next start keeps and puts back as if nothing had been', async () => {
+test('killed at each step of each write, the next start maintains and restores as if nothing had happened', async () => {
   const steps = ['a', 'b', null] as const;
   const bodies = {
     a: { x: { sysctls: { 'vm.swappiness': 1, 'fs.aio-max-nr': { atLeast: 100_000 } } } },
     b: { x: { sysctls: { 'vm.swappiness': 2, 'fs.aio-max-nr': { atLeast: 90_000 } } } },
   };
   const killed = new Error('killed');
-  /** Dies at its n-th touch of the kernel or of the record, before or after it had its effect. */
+  /** Dies at its n-th access to the kernel or the record, before or after its effect. */
   for (let touch = 1; touch <= 40; touch++) {
     rmSync(dirname(record), { recursive: true, force: true });
     put('vm.swappiness', '60');
@@ -167,7 +167,7 @@ test('killed at each step of each write, the next start keeps and puts back as i
         break;
       }
     }
-    // The next start: the wish of then is had, and afterwards all is as at the beginning.
+    // The next start applies the current profiles, and in the end all is as at the beginning.
     await pass(bodies.b);
     expect([value('vm.swappiness'), value('fs.aio-max-nr')], `touch ${touch}`).toEqual(['2', '90000']);
     await pass({});
@@ -176,7 +176,7 @@ test('killed at each step of each write, the next start keeps and puts back as i
   }
 });
 
-test('after a boot the values of before are those that the kernel began with', async () => {
+test('after a boot the original values are those of the new kernel', async () => {
   await pass({ a: { sysctls: { 'vm.swappiness': 1 } } });
   put('kernel.random.boot_id', 'boot-2');
   put('vm.swappiness', '40');
@@ -185,7 +185,7 @@ test('after a boot the values of before are those that the kernel began with', a
   expect(value('vm.swappiness')).toBe('40');
 });
 
-test('in another namespace nothing is touched: that is another setting by the same name', async () => {
+test('in another namespace nothing is changed: it is another setting with the same name', async () => {
   put('net.core.somaxconn', '4096');
   const a = { sysctls: { 'net.core.somaxconn': 5000 } };
   await pass({ a });
@@ -196,10 +196,10 @@ test('in another namespace nothing is touched: that is another setting by the sa
   expect(value('net.core.somaxconn')).toBe('4096');
 });
 
-test('a record that cannot be read is not written over', () => {
+test('a record that cannot be read is not overwritten', () => {
   mkdirSync(dirname(record), { recursive: true });
   writeFileSync(record, '{"bootId":');
-  expect(() => started()).toThrow(/cannot be read.*put back what it names by hand/s);
+  expect(() => started()).toThrow(/cannot be read.*Restore the values that it names by hand/s);
   expect(readFileSync(record, 'utf8')).toBe('{"bootId":');
 });
 
@@ -220,7 +220,7 @@ test.skipIf(!root0)('the kernel itself: set, refused, rounded and put back, in a
         bad: {
           state: 'not-ready',
           reason: 'sysctl-refused',
-          message: expect.stringContaining('the kernel does not take this value (EINVAL)'),
+          message: expect.stringContaining('the kernel rejects this value (EINVAL)'),
         },
       },
     },

@@ -12,30 +12,30 @@ export type NotReadyReason =
   | 'sysctl-not-taken'
   | 'sysctl-not-a-number';
 
-/** What became of a profile on this node. */
+/** The state of a profile on this node. */
 export type ProfileState =
   | { state: 'ready' }
   | { state: 'not-ready'; reason: NotReadyReason; message: string };
 
-/** What one pass over the kernel came to. */
+/** The result of one pass over the kernel. */
 export interface PassResult {
   states: Map<string, ProfileState>;
-  /** What should have been put back and could not be, with the reason. */
+  /** What could not be restored, with the reason. */
   left: Map<string, string>;
 }
 
-/** What was done to the kernel, for the log and the figures. */
+/** A change of the kernel, for the log and the metrics. */
 export type Change =
   | { what: 'set' | 'repaired' | 'restored'; sysctl: string; from: string; to: string }
-  /** Somebody else changed it since: it is theirs. */
+  /** Something else changed the value since: it is not ours any more. */
   | { what: 'given-up'; sysctl: string; from: string; to: string };
 
 export interface Reconciler {
-  /** Brings the kernel to what these profiles ask for, and puts back what none asks for any more. */
+  /** Applies these profiles to the kernel, and restores what none of them names. */
   pass(profiles: readonly Profile[]): Promise<PassResult>;
 }
 
-/** How long the kernel is left alone with what it did not take. */
+/** How long a value that the kernel rejected is not tried again. */
 const refusalBackoffMs = 30_000;
 const wholeNumber = /^-?\d{1,20}$/;
 const failure = (reason: NotReadyReason, message: string): ProfileState => ({
@@ -45,16 +45,16 @@ const failure = (reason: NotReadyReason, message: string): ProfileState => ({
 });
 const describeError = (error: unknown) => {
   const { code, message } = error as NodeJS.ErrnoException;
-  return code === 'EINVAL' ? 'the kernel does not take this value (EINVAL)' : message;
+  return code === 'EINVAL' ? 'the kernel rejects this value (EINVAL)' : message;
 };
 
-/** Killed while it wrote, it is not known what the kernel made of that, but that it was us. */
+/** If we were killed during a write, its result is unknown, but it was ours. */
 const isOurs = (record: Pick<Original, 'set'> | undefined, value: string) =>
   record !== undefined && (record.set.includes(value) || record.set.length > 1);
 const otherNamespace = (sysctl: string) =>
   `${sysctl} was set in another namespace than noded is in now: give it hostNetwork (net.*) or hostPID back.`;
 
-/** Profiles are those that apply to this node. */
+/** The profiles are those that apply to this node. */
 export function makeReconciler({
   sysctls,
   modules,
@@ -66,17 +66,17 @@ export function makeReconciler({
   modules: Modules;
   originals: Originals;
   onChange?: (change: Change) => void;
-  /** Milliseconds that only go up. */
+  /** Monotonic milliseconds. */
   now?: () => number;
 }): Reconciler {
-  /** What the kernel did not take, of which it is not asked again at once. */
+  /** Values that the kernel rejected, which are not tried again at once. */
   const refusals = new Map<string, { value: string; next: string; at: number; state: ProfileState }>();
-  /** What the kernel made of what it was given, where that is as good: some round up. */
+  /** What the kernel made of a value, if that is as good: some round up. */
   const rounded = new Map<string, { next: string; value: string }>();
   const holds = (value: string, wanted: SysctlTarget) =>
     'exact' in wanted ? value === wanted.exact : wholeNumber.test(value) && BigInt(value) >= wanted.atLeast;
 
-  /** What to write, or the value as it is. More than was asked for is left, unless it was us who set it. */
+  /** The value to write, or the present one. A larger value than asked for is left alone unless we set it. */
   function target(value: string, wanted: SysctlTarget, sysctl: string): string {
     if ('exact' in wanted) return wanted.exact;
     const record = originals.get(sysctl);
@@ -90,7 +90,7 @@ export function makeReconciler({
     if (value === null)
       return failure(
         'sysctl-missing',
-        `The kernel has no ${sysctl}; a module may bring it, or a newer kernel.`,
+        `The kernel has no ${sysctl}. A module or a newer kernel may provide it.`,
       );
     if ('atLeast' in wanted && !wholeNumber.test(value))
       return failure(
@@ -137,7 +137,7 @@ export function makeReconciler({
     } catch (error) {
       refusal = error;
     }
-    // Asked of the kernel in any case: what it took, and not what it said, is what has to be put back one day.
+    // The kernel is read in any case: what it accepted, not what it said, must be restored one day.
     const after = sysctls.read(sysctl) ?? value;
     if (after === value) originals.put(sysctl, record);
     else {
@@ -154,7 +154,7 @@ export function makeReconciler({
     return failure('sysctl-not-taken', `${sysctl} was set to ${next}, and the kernel made ${after} of it.`);
   }
 
-  /** Null: it is as it was before us, or is somebody else's. */
+  /** Null: it is as it was before us, or it belongs to something else. */
   function restore(sysctl: string): string | null {
     const { original, set, namespace } = originals.get(sysctl)!;
     if (namespace !== sysctls.namespaceOf(sysctl)) return otherNamespace(sysctl);
@@ -164,7 +164,7 @@ export function makeReconciler({
         try {
           sysctls.write(sysctl, original);
         } catch (error) {
-          return `${sysctl} cannot be put back to ${original}: ${describeError(error)}.`;
+          return `${sysctl} cannot be restored to ${original}: ${describeError(error)}.`;
         }
         const now = sysctls.read(sysctl);
         if (now !== original)
@@ -176,7 +176,7 @@ export function makeReconciler({
     return null;
   }
 
-  /** What stands against a profile before anything is written for it. */
+  /** What prevents a profile, checked before anything is written for it. */
   async function findBlocker(profile: Profile): Promise<ProfileState | null> {
     for (const module of profile.modules) {
       const why = await modules.ensure(module);
@@ -186,7 +186,7 @@ export function makeReconciler({
     return missing.length > 0
       ? failure(
           'sysctl-missing',
-          `The kernel has no ${missing.join(', ')}; a module may bring it, or a newer kernel.`,
+          `The kernel has no ${missing.join(', ')}. A module or a newer kernel may provide it.`,
         )
       : null;
   }

@@ -3,7 +3,7 @@ import type { PassResult, ProfileState } from './reconcile.ts';
 export const labelPrefix = 'cde.dev/kernel-profile.';
 export const annotationKey = 'cde.dev/kernel-profiles';
 
-/** What of a node noded reads and writes. */
+/** The part of a node that noded reads and writes. */
 export interface NodeView {
   uid: string;
   labels: Readonly<Record<string, string>>;
@@ -13,13 +13,13 @@ export interface NodeView {
 /** The annotation `cde.dev/kernel-profiles`, as JSON. */
 export interface NodeReport {
   profiles: Record<string, ProfileState>;
-  /** What is wrong with the file of profiles; the last good one is in force. */
+  /** What is wrong with the file of profiles; the last valid one is in force. */
   fault?: string;
-  /** What could not be put back, by sysctl. */
+  /** What could not be restored, by sysctl. */
   left?: Record<string, string>;
 }
 
-/** A change of the node's labels and annotations; null takes a key away. */
+/** A change of the node's labels and annotations; null removes a key. */
 export interface NodePatch {
   labels: Record<string, string | null>;
   annotations: Record<string, string | null>;
@@ -31,12 +31,12 @@ export interface NodeEvent {
   message: string;
 }
 
-/** An annotation is read in lists of nodes: a profile has one reason there, not a page. */
+/** The annotation appears in lists of nodes, so a profile has a short reason there. */
 const maxMessageLength = 500;
 const shorten = (text: string) =>
   text.length > maxMessageLength ? `${text.slice(0, maxMessageLength - 1)}…` : text;
 
-/** What the node is to say. Null where there is nothing to say: no profile is for it, and nothing is wrong. */
+/** What the node reports. Null: no profile applies to it, and nothing is wrong. */
 export function makeReport(pass: PassResult | null, fault: string | null): NodeReport | null {
   const profiles = Object.fromEntries(
     [...(pass?.states ?? [])].map(([name, state]): [string, ProfileState] => [
@@ -52,7 +52,7 @@ export function makeReport(pass: PassResult | null, fault: string | null): NodeR
   return Object.keys(profiles).length === 0 && !report.fault && !report.left ? null : report;
 }
 
-/** What brings the node to say it; null when it does. Labels of profiles that are no more go too. */
+/** The patch that makes the node report it; null if it does already. Labels of removed profiles are removed too. */
 export function diffPatch(node: NodeView, report: NodeReport | null): NodePatch | null {
   const labels: Record<string, string | null> = {};
   for (const [name, { state }] of Object.entries(report?.profiles ?? {}))
@@ -67,13 +67,13 @@ export function diffPatch(node: NodeView, report: NodeReport | null): NodePatch 
   return Object.keys(labels).length + Object.keys(annotations).length === 0 ? null : { labels, annotations };
 }
 
-/** What has changed from what the node said before, for people who read its events. */
+/** What has changed since the node's last report, for people who read its events. */
 export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[] {
   let before: Partial<NodeReport> = {};
   try {
     before = JSON.parse(node.annotations[annotationKey] ?? '{}') as Partial<NodeReport>;
   } catch {
-    // Somebody else wrote there: then everything is news.
+    // Something else wrote there, so everything is new.
   }
   const events: NodeEvent[] = [];
   for (const [name, state] of Object.entries(report?.profiles ?? {})) {
@@ -82,11 +82,11 @@ export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[]
     if (old && old.state === state.state && ('reason' in old ? old.reason : null) === reason) continue;
     events.push(
       state.state === 'ready'
-        ? { type: 'Normal', reason: 'KernelProfileReady', message: `The kernel profile ${name} is kept.` }
+        ? { type: 'Normal', reason: 'KernelProfileReady', message: `The kernel profile ${name} is applied.` }
         : {
             type: 'Warning',
             reason: 'KernelProfileNotReady',
-            message: `The kernel profile ${name} is not kept (${reason}): ${state.message}`,
+            message: `The kernel profile ${name} is not applied (${reason}): ${state.message}`,
           },
     );
   }
@@ -94,7 +94,7 @@ export function eventsOf(node: NodeView, report: NodeReport | null): NodeEvent[]
     events.push({
       type: 'Warning',
       reason: 'KernelProfilesFaulty',
-      message: `The kernel profiles are faulty; the last good ones stay in force. ${report.fault}`,
+      message: `The kernel profiles are invalid. The last valid ones stay in force. ${report.fault}`,
     });
   for (const [sysctl, why] of Object.entries(report?.left ?? {}))
     if (!before.left?.[sysctl]) events.push({ type: 'Warning', reason: 'SysctlNotRestored', message: why });

@@ -11,7 +11,7 @@ const speaks = ({ metadata }: ListedNode) =>
 const away = ({ status }: ListedNode) =>
   status?.conditions?.find(({ type }) => type === 'Ready')?.status !== 'True';
 
-/** A node is some 10 KB. */
+/** A node is about 10 KB. */
 const pageSize = 200;
 async function listNodes(cluster: Cluster): Promise<ListedNode[]> {
   const nodes: ListedNode[] = [];
@@ -29,9 +29,9 @@ async function listNodes(cluster: Cluster): Promise<ListedNode[]> {
 }
 
 /**
- * Takes all profiles back: empties the ConfigMap, and waits until each node has put its kernel back and says
- * nothing of profiles any more. Rejects when some have not within the time; nodes that are away are named and not
- * waited for: a node that boots anew has nothing of ours.
+ * Removes all profiles: empties the ConfigMap, and waits until each node has restored its kernel and reports no profile.
+ * Rejects if some have not done so in time. Nodes that are not ready are reported and skipped: after a reboot they have none of
+ * our values.
  */
 export async function restore({
   cluster,
@@ -49,20 +49,20 @@ export async function restore({
   await cluster.patch(`/api/v1/namespaces/${namespace}/configmaps/${configMap}`, {
     data: { 'profiles.yaml': 'profiles: {}\n' },
   });
-  say(`No profile is asked for any more (ConfigMap ${namespace}/${configMap}).`);
+  say(`All profiles are removed (ConfigMap ${namespace}/${configMap}).`);
   const until = performance.now() + seconds * 1000;
   for (;;) {
     const left = (await listNodes(cluster)).filter(speaks);
     const waiting = left.filter((node) => !away(node)).map(({ metadata }) => metadata.name);
     if (waiting.length === 0) {
-      for (const node of left) say(`The node ${node.metadata.name} is away: it was not waited for.`);
-      say('The kernels of all nodes are as they were.');
+      for (const node of left) say(`The node ${node.metadata.name} is not ready and was skipped.`);
+      say('The kernels of all nodes are restored.');
       return;
     }
     if (performance.now() > until)
       throw new Error(
-        `These nodes did not put their kernels back within ${seconds} s: ${waiting.join(', ')}. ` +
-          'Their annotation cde.dev/kernel-profiles and the log of noded there tell why.',
+        `These nodes did not restore their kernels within ${seconds} s: ${waiting.join(', ')}. ` +
+          'Their annotation cde.dev/kernel-profiles and the log of noded there say why.',
       );
     await new Promise((resolve) => setTimeout(resolve, 3_000));
   }

@@ -3,13 +3,13 @@ import { z } from 'zod';
 
 export class SettingsError extends Error {}
 
-/** Of the cluster by way of `kubectl proxy`, where noded runs in no pod. */
+/** The cluster's API through `kubectl proxy`, if noded does not run in a pod. */
 const api = z.url({ protocol: /^https?$/ }).optional();
 const Settings = z.object({
-  /** The node that this process keeps. */
+  /** The node that this process maintains. */
   CDE_NODE_NAME: z.string('is missing: the name of this node').min(1),
   CDE_NODED_PROFILES: z.string().default('/etc/cde/noded/profiles.yaml'),
-  /** Where the node's /proc/sys is; the container's own cannot be written. */
+  /** Where the node's /proc/sys is mounted; the container's own is read-only. */
   CDE_NODED_SYSCTLS: z.string().default('/proc/sys'),
   CDE_NODED_DATA_DIR: z.string().default('/var/lib/cde/noded'),
   CDE_NODED_API: api,

@@ -2,16 +2,16 @@ import { readFileSync } from 'node:fs';
 import { replaceFile } from './originals.ts';
 import { type Profile, readProfiles } from './profiles.ts';
 
-/** The profiles in force, and what is wrong with the file that should have given others. */
+/** The profiles in force, and what is wrong with a newer file. */
 export interface Profiles {
-  /** Null: no good file was ever seen on this node, so nothing is known of what is wanted. */
+  /** Null: this node has never seen a valid file, so nothing is known about what is wanted. */
   profiles: readonly Profile[] | null;
   fault: string | null;
 }
 
 /**
- * Reads the file of profiles, which Kubernetes replaces when its ConfigMap changes. A faulty one, or none, leaves
- * the last good one in force, also for the next start: that one is kept in `lastGood`.
+ * Reads the file of profiles, which Kubernetes replaces when its ConfigMap changes. If it is invalid or missing, the last valid one
+ * stays in force, also after a restart, because a copy is kept in `lastGood`.
  */
 export function makeSource({ file, lastGood }: { file: string; lastGood: string }): { read(): Profiles } {
   let seen: string | null | undefined;
@@ -31,12 +31,12 @@ export function makeSource({ file, lastGood }: { file: string; lastGood: string 
   }
   return {
     read() {
-      // A read is some microseconds, and sees a swapped link as well as a file written over, where watches differ.
+      // Reading takes some microseconds, and sees swapped links and rewritten files alike, where watches differ.
       const text = textOf(file);
       if (text === seen) return current;
       seen = text;
       if (text === null) {
-        current = { ...current, fault: `The file of profiles ${file} is not there.` };
+        current = { ...current, fault: `The file of profiles ${file} does not exist.` };
         return current;
       }
       const read = readProfiles(text);

@@ -1,15 +1,15 @@
 import { closeSync, constants, openSync, readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** The kernel's settings, by their names with dots. */
+/** The kernel's settings, by their dotted names. */
 export interface Sysctls {
-  /** The value with single spaces between its parts; null: this kernel has no such setting. */
+  /** The value with single spaces between its parts; null: this kernel does not have the setting. */
   read(name: string): string | null;
-  /** @throws what the kernel says against it (EINVAL, EACCES, EROFS, …) */
+  /** @throws the kernel's error (EINVAL, EACCES, EROFS, …) */
   write(name: string, value: string): void;
-  /** The namespace of this process whose setting it is; null: the node has one of them. */
+  /** The namespace of this process that the setting belongs to; null: the node has only one. */
   namespaceOf(name: string): string | null;
-  /** Another one after each boot of the node. */
+  /** Changes with each boot of the node. */
   bootId(): string;
 }
 
@@ -27,7 +27,7 @@ export function makeSysctls(root: string): Sysctls {
   return {
     read,
     write(name, value) {
-      // Never made anew: a setting that is not there is not one.
+      // Not created: a file that is missing is not a setting.
       const file = openSync(pathOf(name), constants.O_WRONLY | constants.O_TRUNC);
       try {
         writeSync(file, `${value}\n`);
@@ -42,7 +42,9 @@ export function makeSysctls(root: string): Sysctls {
     bootId() {
       const id = read('kernel.random.boot_id');
       if (!id)
-        throw new Error(`There is no kernel/random/boot_id in ${root}: that is not /proc/sys of a node.`);
+        throw new Error(
+          `There is no kernel/random/boot_id in ${root}, so it is not the /proc/sys of a node.`,
+        );
       return id;
     },
   };

@@ -1,4 +1,4 @@
-// Run in a network namespace of its own: keeps profiles on the real /proc/sys there and prints what came of it.
+// Runs in its own network namespace: applies profiles to the real /proc/sys there and prints the result.
 
 import { makeModules } from '../modules.ts';
 import { openOriginals } from '../originals.ts';

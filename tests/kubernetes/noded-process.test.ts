@@ -187,9 +187,9 @@ test('profiles in conflict lose their label, with the reason on the node and in 
       fieldSelector: `involvedObject.name=${name}`,
     });
     const said = items.map(({ type, reason, message }) => `${type} ${reason} ${message}`).join('\n');
-    expect(said).toContain('Normal KernelProfileReady The kernel profile scylla is kept.');
+    expect(said).toContain('Normal KernelProfileReady The kernel profile scylla is applied.');
     expect(said).toMatch(
-      /Warning KernelProfileNotReady The kernel profile a is not kept \(conflict\): vm.swappiness/,
+      /Warning KernelProfileNotReady The kernel profile a is not applied \(conflict\): vm.swappiness/,
     );
   });
 });
@@ -209,7 +209,7 @@ test('a faulty file is named, and leaves the last good one in force', async () =
   expect((await node()).labels).toEqual([label('scylla')]);
 });
 
-test('told to end it leaves all as it is; with no profile left all is put back, and the node says nothing more', async () => {
+test('SIGTERM changes nothing; without profiles everything is restored and the node reports nothing', async () => {
   expect(await end('SIGTERM')).toBe(0);
   expect(value('fs.aio-max-nr')).toBe('1048576');
   expect((await node()).labels).toEqual([label('scylla')]);
