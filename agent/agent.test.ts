@@ -57,7 +57,7 @@ describe('the agent as a process', () => {
     const port = await freePort();
     const agent = start(`http://127.0.0.1:1, http://127.0.0.1:${port}/`);
     await until(() => agent.said().includes('cannot register'), 'it says that it cannot');
-    expect(agent.said()).toMatch(/No answer from http:\/\/127.0.0.1:\d+.*ECONNREFUSED.*trying again in/);
+    expect(agent.said()).toMatch(/No answer from http:\/\/127.0.0.1:\d+.*ECONNREFUSED.*retrying in/);
     const server = await serve({ port });
     server.answer(registerAgent.path, 503, 429, 500);
     await until(() => server.registered.length === 1, 'the registration');
@@ -70,7 +70,7 @@ describe('the agent as a process', () => {
     const agent = start(server.url);
     expect(await agent.ended).toBe(4);
     expect(agent.said()).toBe(
-      `cde agent: the server refuses this agent (${status} planned-${status}): Planned ${status}.\n`,
+      `cde agent: the server rejects this agent (${status} planned-${status}): Planned ${status}.\n`,
     );
   });
 

@@ -19,42 +19,42 @@ import { makeSessions } from './sessions.ts';
 import { makeStatsCollector, reportStats } from './stats/stats.ts';
 
 export interface Agent {
-  /** Resolves once it is registered and all of it runs, or it was stopped meanwhile; rejects when it cannot. */
+  /** Resolves once it is registered and running, or was stopped meanwhile. Rejects if it cannot start. */
   start(): Promise<void>;
-  /** At any time. Hangs up the sessions, ends the startup script, sends the last of the log. Takes 3 s at most. */
+  /** Ends the sessions and the startup script and sends the rest of the log. Takes at most 3 s. */
   stop(): Promise<void>;
 }
 
-/** What the last lines of the log may take when the agent is told to end. */
+/** How long the rest of the log may take at shutdown. */
 const finalFlushTimeoutMs = 2000;
-/** The server holds the question whose sessions are to end for 25 s; tunnel/auth/revocation.ts gives up before this. */
+/** The server holds the long poll for revoked users for 25 s; tunnel/auth/revocation.ts times out before this. */
 const watchTimeoutMs = 45_000;
-/** After a satellite was lost, the agents of all its workspaces ask the server again within this time. */
+/** When a satellite is lost, the agents of all its workspaces refresh their manifest; spread over this time. */
 const refreshSpreadMs = 5000;
-/** Once at once, and twice later: what replaces it may take a while to start. */
+/** Once at once and twice later, since a replacement may take a while to start. */
 const refreshRounds = [0, 1, 1];
 
 /**
- * Makes the agent: it registers at the server (for ever, while that is away), listens at the satellites,
- * serves sessions, runs the startup script, reports.
+ * Makes the agent: it registers at the server (retrying while that is unreachable), listens at the satellites, serves
+ * sessions, runs the startup script and reports statistics.
  */
 export function makeAgent(options: {
   serverUrl: string;
   token: string;
   version: string;
   network?: Network;
-  /** In bytes, of whoever started the agent, where its control group cannot be seen. */
+  /** In bytes, if the agent cannot see its own control group. */
   memoryLimit?: number | null;
   clock?: Clock;
-  /** Told what happens, as lines for a person. */
+  /** Receives messages for people. */
   print: (text: string) => void;
-  /** The server will have nothing more to do with this agent (401, 403, 410): end it. */
+  /** The server permanently rejects this agent (401, 403, 410), so it must end. */
   onRejected: (error: CallError) => void;
 }): Agent {
   const { clock = systemClock, print, network = { kind: 'whole' } } = options;
-  /** The agent is to end: nothing new begins. */
+  /** Aborted when the agent begins to stop: nothing new is started. */
   const stopping = new AbortController();
-  /** It has ended: nothing more is sent. */
+  /** Aborted when it has stopped: nothing more is sent. */
   const ended = new AbortController();
   const client = makeServerClient({ urls: options.serverUrl, token: options.token });
   const sessions = makeSessions();
@@ -66,7 +66,7 @@ export function makeAgent(options: {
     warn: (fields, message) => print(`${message} ${JSON.stringify(fields)}`),
     error: (fields, message) => print(`${message} ${JSON.stringify(fields)}`),
   };
-  /** What is to be closed at the end, in order, and whose end is waited for. */
+  /** Called in order at shutdown. */
   const closers: (() => void)[] = [];
   let startup: Promise<void> | undefined;
   let stopped: Promise<void> | undefined;
@@ -93,21 +93,21 @@ export function makeAgent(options: {
       onManifest: () => listen(),
       onRejected: options.onRejected,
       onRetry(error, failures, waitMs) {
-        // The first one, and then about one a minute.
+        // The first failure, then about one a minute.
         if (failures > 1 && failures % 8 !== 0) return;
-        print(`cannot register: ${describe(error)}; trying again in ${(waitMs / 1000).toFixed(1)} s and on`);
+        print(`cannot register: ${describe(error)}; retrying in ${(waitMs / 1000).toFixed(1)} s`);
       },
     });
     const manifest = () => registration.manifest;
     print(`registered as ${manifest().workspace}`);
 
-    // Only now: what a session needs is loaded while the satellite answers.
+    // Not earlier: these modules load while the satellite connects.
     const parts = loadParts(hostKey.privateKey, manifest);
     const ssh = parts.then(({ server }) => server);
     ssh.catch(() => {});
 
     let refreshing = false;
-    /** A satellite may have gone for good, with its server: what the manifest says may be old. */
+    /** The lost satellite may not come back, for example because its server was replaced. */
     async function refreshManifest() {
       if (refreshing) return;
       refreshing = true;
@@ -135,14 +135,14 @@ export function makeAgent(options: {
       access: makeAccessCheck({
         ask: async (users, signal) =>
           (await client.call(checkAgentUsers, { body: { users }, signal })).endUsers,
-        onUnavailable: (error) => print(`sessions begin on their tickets alone: ${describe(error)}`),
+        onUnavailable: (error) => print(`cannot check access; accepting valid tickets: ${describe(error)}`),
         clock,
       }),
       onUser: (userId) => watch.sessionOpened(userId),
       clock,
       log: tunnelLog,
     });
-    // What comes by a direct path is seen by no satellite: nobody else would end it.
+    // No satellite sees sessions over direct paths, so the agent must end them itself.
     const longPollClient = makeServerClient({
       urls: options.serverUrl,
       token: options.token,
@@ -153,7 +153,7 @@ export function makeAgent(options: {
       poll: async (users, signal) =>
         (await longPollClient.call(watchAgentUsers, { body: { users }, signal })).endUsers,
       revoke(userId) {
-        print('a user may no longer connect: ended their sessions');
+        print("a user's access was revoked: ended their sessions");
         hosting.endUser(userId);
       },
       signal: stopping.signal,
@@ -167,7 +167,7 @@ export function makeAgent(options: {
     closers.unshift(server.close);
     closers.push(pool.close);
     if (stopping.signal.aborted) {
-      // The stop came before there was anything to close.
+      // Stopped before these existed.
       for (const close of closers) close();
       return;
     }
@@ -194,11 +194,11 @@ export function makeAgent(options: {
       satellites: { current: hosting.satellites, onChange: hosting.onChange },
       signal: stopping.signal,
       onFailure(error) {
-        // The registration tells whether another build has taken over.
+        // Registering shows whether a newer build has replaced this agent.
         if (isRejection(error)) void registration.renew().catch(() => {});
       },
       onSatellites(now) {
-        // By address: each replica of the server gives its own satellite another name.
+        // By URL: each replica of the server names its embedded satellite differently.
         const addresses = (list: { url: string }[]) => JSON.stringify(list.map(({ url }) => url).sort());
         if (addresses(now) !== addresses(manifest().satellites)) void registration.renew().catch(() => {});
       },

@@ -1,6 +1,6 @@
 /**
- * Bundles the agent into `agent/dist`: `agent.mjs`, its compressed chunks and the native modules beside it,
- * so that the folder alone, and a Node of the same platform, run it in any image.
+ * Bundles the agent into `agent/dist`: `agent.mjs`, its chunks and the native modules, so that this folder and a Node
+ * binary of the same platform are enough to run it in any image.
  *
  * usage: node agent/bundle.ts
  */
@@ -22,26 +22,26 @@ function iceBinary(): string {
   return own.resolve(`@node-datachannel/${platform}${process.platform === 'linux' ? '-gnu' : ''}`);
 }
 
-/** The native modules by their names in dist. All else is in the bundle. */
+/** Native modules by their names in dist. Everything else is bundled. */
 const native = {
   'pty.node': () => require.resolve(`@lydell/node-pty-${platform}/pty.node`),
   'datachannel.node': iceBinary,
-  // macOS starts what runs in a terminal through it.
+  // On macOS node-pty starts processes through it.
   ...(process.platform === 'darwin' && {
     'spawn-helper': () => require.resolve(`@lydell/node-pty-${platform}/spawn-helper`),
   }),
 };
 
-/** There is no terminal without node-pty's; sessions do without UDP. */
+/** Sessions work without UDP, but not without terminals. */
 const optional = new Set(['datachannel.node']);
 
 const nativeModules: Plugin = {
   name: 'native modules',
   setup({ onLoad, onResolve }) {
-    // ssh2's own native part: scripts/install.mjs says why it is not used.
+    // ssh2's native crypto is not used; see scripts/install.mjs.
     onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: 'sshcrypto', namespace: 'unused' }));
     onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents: "throw new Error('not used')" }));
-    // ssh2 asks it which ciphers the processor is quick at, and does without.
+    // Optional for ssh2, which uses it to choose ciphers.
     onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
   },
 };
@@ -57,10 +57,10 @@ const packetLimit: Plugin = {
   },
 };
 
-/** How long files of earlier bundles stay. */
+/** How long the files of earlier bundles are kept. */
 const keepOldMs = 3600_000;
 
-/** Null where it is not installed. */
+/** Null if it is not installed. */
 function foundAt(path: () => string): string | null {
   try {
     return existsSync(path()) ? path() : null;
@@ -69,7 +69,7 @@ function foundAt(path: () => string): string | null {
   }
 }
 
-/** Builds the bundle; returns the path of `agent.mjs`. `into` is `agent/dist` but in tests. */
+/** Builds the bundle and returns the path of `agent.mjs`. Tests pass `into`. */
 export async function bundleAgent({ into = join(folder, 'dist') }: { into?: string } = {}): Promise<string> {
   const result = await build({
     absWorkingDir: folder,
@@ -82,14 +82,14 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
     platform: 'node',
     target: 'node24',
     format: 'esm',
-    // esbuild's default for Node is CommonJS first, whose exports a dynamic import does not see by name.
+    // esbuild prefers CommonJS for Node, whose named exports are invisible to dynamic imports.
     mainFields: ['module', 'main'],
     minify: true,
     keepNames: true,
     legalComments: 'none',
     metafile: true,
     write: false,
-    // Packages in CommonJS call require for Node's own modules.
+    // CommonJS packages call require for Node's modules.
     banner: {
       js: "import{createRequire as cdeRequire}from'node:module';const require=cdeRequire(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;",
     },
@@ -100,7 +100,7 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
   const files = new Map<string, () => Promise<void>>();
   const add = (name: string, write: (draft: string) => Promise<void>) => {
     files.set(name, async () => {
-      // Each file whole, and the entry last: servers may start agents from here at any moment.
+      // Renamed into place, the entry last: servers may start agents from here at any time.
       const draft = join(into, `${name}.${process.pid}`);
       await write(draft);
       await rename(draft, join(into, name));
@@ -116,7 +116,7 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
   }
   const entry = outputs.find(({ name }) => name === 'agent.mjs')!;
   add('agent.mjs', (draft) => writeFile(draft, entry.contents));
-  // What freshBundle compares with: written after the entry, so that a build cut short is done again.
+  // For freshBundle. Written last, so that an interrupted build is repeated.
   const inputs = JSON.stringify(Object.keys(result.metafile.inputs));
   add('inputs.json', (draft) => writeFile(draft, inputs));
   for (const write of files.values()) await write();
@@ -131,7 +131,7 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
   return join(into, 'agent.mjs');
 }
 
-/** Builds the bundle where there is none or a source is newer; returns the path of `agent.mjs`. */
+/** Builds the bundle if it is missing or out of date. Returns the path of `agent.mjs`. */
 export async function freshBundle(): Promise<string> {
   const path = join(folder, 'dist', 'agent.mjs');
   try {
@@ -144,7 +144,7 @@ export async function freshBundle(): Promise<string> {
     );
     if (existsSync(path) && !changed.includes(true)) return path;
   } catch {
-    // None yet, or one of other sources.
+    // There is none yet, or its sources have moved.
   }
   return bundleAgent();
 }

@@ -9,21 +9,20 @@ import { chmod, link, mkdir, readFile, unlink, writeFile } from 'node:fs/promise
 import { dirname, join } from 'node:path';
 
 export interface HostKey {
-  /** In OpenSSH's form, for the SSH server. */
+  /** In OpenSSH format, for the SSH server. */
   privateKey: string;
   /** One line, for `known_hosts`: `ssh-ed25519 AAAA…`. */
   publicKey: string;
 }
 
-/** Where the key lies: in the home, so that it is the same after a restart and on another image. */
+/** The key's path: in the home, so that it survives restarts and image changes. */
 export function hostKeyPath(home: string): string {
   return join(home, '.local/state/cde/ssh_host_ed25519_key');
 }
 
 /**
- * Reads the workspace's host key, making it first where there is none or it cannot be read. A file
- * system that takes no file (full, read-only) does not keep the agent from starting: the key then lasts
- * as long as the process.
+ * Reads the workspace's host key, or creates one if it is missing or unreadable. If it cannot be stored (full or read-only
+ * file system) the agent still starts, with a key that lasts as long as the process.
  */
 export async function readHostKey(path: string): Promise<HostKey> {
   const existing = await readFile(path, 'utf8').catch(() => undefined);
@@ -32,9 +31,9 @@ export async function readHostKey(path: string): Promise<HostKey> {
   const made = format(generateKeyPairSync('ed25519').privateKey);
   try {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 });
-    // Linked into place whole: of two agents that start at once, both take the first one's key.
+    // Linked into place atomically: two agents that start at once both use the first one's key.
     const draft = `${path}.${randomUUID()}`;
-    // Flushed: after a power cut the name has the whole key or none.
+    // Flushed, so that a power failure leaves a whole key or none.
     await writeFile(draft, made.privateKey, { mode: 0o600, flush: true });
     await chmod(draft, 0o600);
     if (existing !== undefined) await unlink(path).catch(() => {});
@@ -46,14 +45,14 @@ export async function readHostKey(path: string): Promise<HostKey> {
       await unlink(draft);
     }
   } catch {
-    // No place to keep it.
+    // It cannot be stored.
   }
   return made;
 }
 
 /*
- * The file is OpenSSH's own (PROTOCOL.key), which is what ssh2 and ssh-keygen read; written here, because
- * loading ssh2 for it would delay the agent's registration.
+ * The file has OpenSSH's format (PROTOCOL.key), which ssh2 and ssh-keygen read. Written here because loading ssh2 would
+ * delay the agent's registration.
  */
 
 const magic = 'openssh-key-v1\0';
@@ -73,7 +72,7 @@ function format(key: KeyObject): HostKey {
   const publicPart = Buffer.from(x!, 'base64url');
   const seed = Buffer.from(d!, 'base64url');
   const publicBlob = Buffer.concat([text(type), text(publicPart)]);
-  // Two equal numbers by which a reader knows that it has decrypted rightly; nothing is encrypted here.
+  // Two equal check numbers, by which readers verify decryption; nothing is encrypted here.
   const check = Buffer.alloc(8);
   let secret = Buffer.concat([
     check,
@@ -99,12 +98,12 @@ function format(key: KeyObject): HostKey {
   };
 }
 
-/** Reads what `format` wrote, or ssh-keygen without a passphrase; undefined for anything else. */
+/** Parses a key written by `format`, or by ssh-keygen without a passphrase; undefined for anything else. */
 function parse(file: string): HostKey | undefined {
   const body = file.trim();
   if (!body.startsWith(head) || !body.endsWith(foot)) return undefined;
   const blob = Buffer.from(body.slice(head.length, -foot.length), 'base64');
-  // After the words "none", "none", "", and the number of keys: the public key, as said twice.
+  // After "none", "none", "" and the number of keys comes the public key, which is also in the private part.
   const start = Buffer.concat([
     Buffer.from(magic),
     text('none'),
@@ -117,7 +116,7 @@ function parse(file: string): HostKey | undefined {
   const publicBlob = blob.subarray(start.length + 4, start.length + 4 + keyLength);
   if (!publicBlob.subarray(0, 4 + type.length).equals(text(type))) return undefined;
   const publicPart = publicBlob.subarray(-32);
-  // The private key: after its length, the check numbers, the public key, and a length.
+  // The private key follows its length, the check numbers, the public key and a length.
   const at = start.length + 4 + keyLength + 4 + 8 + keyLength + 4;
   const seed = blob.subarray(at, at + 32);
   if (seed.length !== 32 || !isPair(seed, publicPart)) return undefined;

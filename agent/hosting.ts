@@ -17,24 +17,24 @@ import type { Sessions } from './sessions.ts';
 import type { SshServer } from './ssh/server.ts';
 
 export interface Hosting {
-  /** Listens at the satellites of the manifest, and no longer at others; and for direct connections, if it says so. */
+  /** Listens where the current manifest says: at its satellites and, if enabled, for direct connections. */
   listen(): void;
-  /** Whose sessions are here. */
+  /** Users with open sessions. */
   users(): string[];
-  /** Ends the sessions of a user, who may no longer have any. */
+  /** Ends the sessions of a user whose access was revoked. */
   endUser(userId: string): void;
-  /** The round trip to each satellite where it is known, for the server to tell clients. */
+  /** The measured round trips to satellites, by which clients choose one. */
   satellites(): AgentStats['satellites'];
   /** `tell` is called whenever that has changed, and now and then when it has not. */
   onChange(observer: () => void): void;
-  /** Listens nowhere, and tells the clients that the agent has ended their sessions. */
+  /** Stops listening, and ends all sessions with a reason for their clients. */
   close(): void;
 }
 
-/** Serves sessions that come over the satellites, or directly. */
+/** Serves sessions over satellites and direct paths. */
 export function makeHosting(options: {
   certificate: { key: string; cert: string; fingerprint: string };
-  /** The one of the moment. */
+  /** The current manifest. */
   manifest: () => AgentManifest;
   listenToken: (url: string, asked: { stale: boolean }) => Promise<string>;
   ssh: Promise<Pick<SshServer, 'serve'>>;
@@ -43,9 +43,9 @@ export function makeHosting(options: {
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
   direct?: Pick<DirectEndpointOptions, 'serverUrl' | 'network' | 'onFailure'>;
-  /** Whether a user may have sessions, asked before the first stream of each. */
+  /** Checks a user's access before the first stream of each session. */
   access?: AccessCheck;
-  /** A session of this user has begun. */
+  /** Called when a user's session has begun. */
   onUser?: (userId: string) => void;
   clock: Clock;
   log: Log;
@@ -55,7 +55,7 @@ export function makeHosting(options: {
   /** Who wants to hear of other offers: the sessions, and what reports to the server. */
   const observers = new Set<() => void>();
   let closed = false;
-  /** The native module does not load here. */
+  /** The native module cannot be loaded. */
   let isUdpUnavailable = false;
   const rttOf = (url: string) => listeners.get(url)?.rttMs ?? Number.MAX_VALUE;
   const changed = () => {

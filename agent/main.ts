@@ -6,9 +6,9 @@ import { useGateway } from '@cde/tunnel/network/gateway.ts';
 import { makeAgent } from './agent.ts';
 import about from './package.json' with { type: 'json' };
 
-/** Exit codes beyond 0 and Node's own; the provider shows them with the last lines of stderr. */
+/** Exit codes, which the provider shows with the last lines of stderr. */
 const exitCodes = { badEnvironment: 2, refused: 4 };
-/** A stop that takes longer is cut off. */
+/** The process exits after this time even if stopping hangs. */
 const stopWithinMs = 5000;
 
 collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
@@ -20,14 +20,14 @@ const gateway = process.env[agentEnvironment.gateway];
 const directForward = process.env[agentEnvironment.directForward];
 const memoryLimit = Number(process.env[agentEnvironment.memoryLimit]) || null;
 const shared = process.env[agentEnvironment.sharedNetwork] === 'yes';
-// At once: nothing that runs in the workspace gets to see them.
+// Removed at once, so that nothing in the workspace inherits them.
 for (const name of Object.values(agentEnvironment)) delete process.env[name];
 process.title = 'cde-agent';
 
 function readToken(given: string | undefined): string | undefined {
   if (given !== tokenOnStdin) return given;
   const token = readFileSync(0, 'utf8').trim();
-  // What is behind it must not be had by way of /proc/PID/fd either.
+  // So that it cannot be read through /proc/PID/fd either.
   closeSync(0);
   openSync('/dev/null', 'r');
   return token;
@@ -35,13 +35,11 @@ function readToken(given: string | undefined): string | undefined {
 
 if (!serverUrl || !token) {
   const missing = serverUrl ? agentEnvironment.token : agentEnvironment.serverUrl;
-  print(
-    `${missing} is not set. The provider that starts a workspace gives it; nothing else starts an agent.`,
-  );
+  print(`${missing} is not set. Agents are started by the provider of a workspace, which sets it.`);
   process.exit(exitCodes.badEnvironment);
 }
 
-// While it waits for a server that is away, nothing else keeps the process alive.
+// Keeps the process alive while it waits to retry.
 setInterval(() => {}, 2 ** 30);
 
 useGateway(gateway);
@@ -53,14 +51,14 @@ const agent = makeAgent({
   version: about.version,
   print,
   onRejected(error) {
-    print(`the server refuses this agent (${error.status} ${error.code}): ${error.message}`);
+    print(`the server rejects this agent (${error.status} ${error.code}): ${error.message}`);
     void end(exitCodes.refused);
   },
 });
 
 let ending = false;
 async function end(code: number): Promise<never> {
-  // Its first reason to end stands.
+  // The first exit code wins.
   if (ending) return new Promise<never>(() => {});
   ending = true;
   setTimeout(() => process.exit(code), stopWithinMs).unref();
@@ -69,15 +67,17 @@ async function end(code: number): Promise<never> {
 }
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
-    print(`ends by ${signal}`);
+    print(`stopping on ${signal}`);
     void end(0);
   });
 }
-// The agent's terminal or supervisor is no concern of the sessions.
+// Sessions must survive the end of the terminal that the agent was started from.
 process.on('SIGHUP', () => {});
-// A fault in one session must not end all the others.
-process.on('uncaughtException', (error) => print(`a fault: ${error.stack ?? error}`));
-process.on('unhandledRejection', (error) => print(`a fault: ${(error as Error)?.stack ?? error}`));
+// A bug in one session must not end the others.
+process.on('uncaughtException', (error) => print(`uncaught error: ${error.stack ?? error}`));
+process.on('unhandledRejection', (error) =>
+  print(`unhandled rejection: ${(error as Error)?.stack ?? error}`),
+);
 
 try {
   await agent.start();

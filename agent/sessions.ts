@@ -2,17 +2,17 @@ import type { AgentStats } from '@cde/api/agent.ts';
 
 export type SessionKind = AgentStats['sessions'][number]['kind'];
 
-/** What the agent's stats call sessions: the things that developers have open right now. */
+/** The open shells, commands, ports and file transfers, as reported in the agent's statistics. */
 export interface Sessions {
-  /** Notes that one has begun. Call the returned function once it has ended; further calls do nothing. */
+  /** Adds a session. Call the returned function when it has ended; further calls have no effect. */
   open(kind: SessionKind): () => void;
-  /** Those open now, oldest first, at most 1000 (a browser may hold hundreds of port streams). */
+  /** Open sessions, oldest first; at most 1000, since a browser may hold hundreds of port streams. */
   list(): AgentStats['sessions'];
 }
 
 const listLimit = 1000;
 
-/** Keeps the list of open sessions; `now` gives the time in milliseconds. */
+/** Tracks open sessions. */
 export function makeSessions(now: () => number = Date.now): Sessions {
   const open = new Set<AgentStats['sessions'][number]>();
   return {

@@ -12,26 +12,26 @@ import { loginArguments, loginShell, sessionEnvironment, type Workspace } from '
 import type { PipePool } from './ssh/jobs/pipes.ts';
 
 export interface StartupEnd {
-  /** Null when a signal ended it, or it could not be started. */
+  /** Null if a signal ended it or it could not be started. */
   exitCode: number | null;
   signal: string | null;
   timedOut: boolean;
   durationMs: number;
 }
 
-/** From SIGTERM to SIGKILL for a script that has run too long. */
+/** Time between SIGTERM and SIGKILL for a script that exceeds its time limit. */
 const killAfterMs = 5000;
-/** How long output is read on after the script's end; what it left running may hold the pipes for ever. */
+/** How long output is read after the script has ended; background processes may keep the pipes open. */
 const lingerMs = 200;
-/** The kernel takes no longer argument (MAX_ARG_STRLEN); a longer script is run from a file. */
+/** Below the kernel's limit of an argument (MAX_ARG_STRLEN); longer scripts are run from a file. */
 const maxArgumentBytes = 100_000;
-/** What the log may take before the end is reported without it. */
+/** How long to wait for the log before the end is reported without it. */
 const flushMs = 5000;
 
 /**
- * Runs the startup script with the login shell in the home, as a process group of its own; its output goes to
- * the log. Resolves when it has ended and its output up to then is queued. Aborting `signal` ends it (SIGTERM,
- * then SIGKILL). What it left running in the background stays, and is logged on.
+ * Runs the startup script with the login shell in the home, in its own process group, and logs its output. Resolves when
+ * it has ended and its output so far is queued. Aborting `signal` ends it (SIGTERM, then SIGKILL). Background processes
+ * keep running and are still logged.
  */
 export async function runStartup(options: {
   script: string;
@@ -102,7 +102,7 @@ export async function runStartup(options: {
     log.line(
       'agent',
       'stderr',
-      `The startup script did not end within ${options.timeoutMs / 1000} s and is stopped.`,
+      `The startup script did not end within ${options.timeoutMs / 1000} s and was stopped.`,
     );
     stop();
   }, options.timeoutMs);
@@ -122,7 +122,7 @@ export async function runStartup(options: {
   });
   const durationMs = performance.now() - started;
   clearTimeout(timer);
-  // Those of its group that ignored SIGTERM would keep the group going.
+  // Processes of its group that ignored SIGTERM.
   if (killTimer) kill('SIGKILL');
   clearTimeout(killTimer);
   signal.removeEventListener('abort', stop);
@@ -131,7 +131,7 @@ export async function runStartup(options: {
   return { ...end, timedOut, durationMs };
 }
 
-/** Waits for the end of the output, or until nothing has come for a while. */
+/** Waits for the end of the output, or until there was none for a while. */
 async function settled(done: Promise<unknown>, quietMs: () => number): Promise<void> {
   let ended = false;
   void done.then(() => {
@@ -142,16 +142,16 @@ async function settled(done: Promise<unknown>, quietMs: () => number): Promise<v
   }
 }
 
-/** Runs the manifest's script, if it has one, and reports its start and its end until the server knows. */
+/** Runs the manifest's startup script, if any, and reports its start and end to the server. */
 export async function serveStartup(options: {
   startup: { script: string; timeoutMs: number } | null;
   client: ServerClient;
   workspace: Workspace;
   log: LogShipper;
   pool: PipePool;
-  /** Ends the script. */
+  /** Stops the script. */
   signal: AbortSignal;
-  /** Ends the reporting. */
+  /** Stops reporting. */
   ended: AbortSignal;
 }): Promise<void> {
   const { startup, client, log, ended } = options;
@@ -163,9 +163,9 @@ export async function serveStartup(options: {
   const running = report({ state: 'running' });
   const end = await runStartup({ ...options, ...startup });
   await log.flush(flushMs);
-  // Ended by the end of the agent, it says nothing of the script: it runs again with the next agent.
+  // The agent is stopping: the script runs again with the next one.
   if (options.signal.aborted && !end.timedOut) return;
-  // In order: the end must not be overtaken.
+  // Keeps the reports in order.
   await running;
   await report({ state: 'done', ...end });
 }

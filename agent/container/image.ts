@@ -1,6 +1,6 @@
 /**
- * Makes what the agent's image holds, as a folder: OUT/opt/cde with the agent, Node, and the C library that Node
- * wants, so that all of it runs in any image of the same architecture, be that built on glibc, musl or nothing.
+ * Creates the contents of the agent's image as a folder: OUT/opt/cde with the agent, Node and Node's C library, so that it
+ * runs in any image of the same architecture, whether based on glibc, musl or nothing.
  * Needs patchelf and ldd (Debian: patchelf, libc-bin).
  *
  * usage: node agent/container/image.ts OUT
@@ -13,10 +13,10 @@ import { build } from 'esbuild';
 import { freshBundle } from '../bundle.ts';
 
 const here = dirname(fileURLToPath(import.meta.url));
-/** Where all of it lies in a workspace, whatever its image: Node's loader has this path written into it. */
+/** Its path in every workspace; the Node binary's loader path points there. */
 const installPath = '/opt/cde';
 
-/** Fills `out`, which is emptied before. */
+/** Fills the folder `out`, deleting its previous contents. */
 export async function makeAgentImage(out: string): Promise<void> {
   const folder = join(out, installPath);
   rmSync(out, { recursive: true, force: true });

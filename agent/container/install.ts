@@ -1,6 +1,5 @@
 /**
- * The first init container: copies what the agent is made of out of the agent's image, into the volume that
- * the workspace's containers share.
+ * The first init container: copies the agent from its image into the volume that the workspace's containers share.
  *
  * usage: /opt/cde/node /opt/cde/install.mjs TARGET
  */

@@ -5,9 +5,9 @@ import { type DirectListener, listenDirect } from '@cde/tunnel/paths/direct-tcp.
 import type { Path } from '@cde/tunnel/pipe/path.ts';
 
 export interface DirectEndpoint {
-  /** Listens as the manifest says, or no longer. Tells `onChange` when the addresses are others then. */
+  /** Starts or stops listening as the manifest says. Calls `onChange` if the addresses change. */
   apply(direct: AgentManifest['direct']): Promise<void>;
-  /** HOST:PORT of each address at which clients may reach this agent; none while it does not listen. */
+  /** HOST:PORT of each address at which clients can reach this agent; empty while it is not listening. */
   addresses(): string[];
   close(): void;
 }
@@ -15,9 +15,9 @@ export interface DirectEndpoint {
 const isLoopback = (host: string) => /^(localhost|127\.[\d.]+|\[?::1\]?)$/.test(host);
 
 /**
- * The network that the agent runs in. `whole`: as the machine, container or pod has it, which is the workspace's alone.
- * `own`: a network namespace on the server's machine, where `directForward` (HOST:PORT) of the machine may lead to that
- * port inside. `shared`: the machine's, with other workspaces and the server itself in it.
+ * The network that the agent runs in. `whole`: the network of a machine, container or pod that belongs to the workspace.
+ * `own`: a network namespace on the server's machine, with `directForward` (HOST:PORT on the machine) forwarded to the
+ * same port inside. `shared`: the network of a machine that also runs other workspaces and the server.
  */
 export type Network =
   | { kind: 'whole' | 'shared' }
@@ -26,7 +26,7 @@ export type Network =
       directForward: string | undefined;
     };
 
-/** True where the agent uses the loopback address of the server's own machine, and so listens there alone. */
+/** True if the agent reaches the server on loopback; then it listens only there. */
 export const isLoopbackOnly = ({
   serverUrl,
   network,
@@ -34,19 +34,19 @@ export const isLoopbackOnly = ({
   network?.kind !== 'own' && serverUrl.split(/[\s,]+/).every((url) => isLoopback(hostOf(url)));
 
 export interface DirectEndpointOptions {
-  /** Where the agent reaches its server: it tells whether a client may be on another machine. */
+  /** A loopback URL means that all clients are on this machine. */
   serverUrl: string;
   network?: Network;
   onPath: (path: Path, proved: () => void) => void;
   onChange: () => void;
-  /** It cannot listen, and why. */
+  /** Called with the reason if it cannot listen. */
   onFailure: (message: string) => void;
   log: Log;
 }
 
 /**
- * The agent's own listener for clients that reach its machine without a satellite. Where the server is on this very
- * machine and for it alone, so is the listener: nobody else's business.
+ * The agent's listener for clients that can reach its machine without a satellite. If the server is only reachable on this
+ * machine, so is the listener.
  */
 export function makeDirectEndpoint(options: DirectEndpointOptions): DirectEndpoint {
   const loopback = isLoopbackOnly(options);
@@ -68,7 +68,7 @@ export function makeDirectEndpoint(options: DirectEndpointOptions): DirectEndpoi
       listener = undefined;
       if (direct)
         listener = await open(forward ? Number(forward.slice(forward.lastIndexOf(':') + 1)) : direct.port);
-      // The agent before us may still have it: the next manifest tries again.
+      // The previous agent may still hold the port; the next manifest tries again.
       if (direct && !listener) currentPort = undefined;
       if (closed) listener?.close();
     }
@@ -82,7 +82,7 @@ export function makeDirectEndpoint(options: DirectEndpointOptions): DirectEndpoi
       try {
         return await listenDirect({ host, port, onPath: options.onPath, log: options.log });
       } catch (error) {
-        // Without IPv6 there is no `::`.
+        // Machines without IPv6 have no `::`.
         why = (error as Error).message;
       }
     }

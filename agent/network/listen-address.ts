@@ -5,18 +5,19 @@ import { connectTarget, type Target } from '@cde/tunnel/streams/targets.ts';
 type Protocol = 'tcp' | 'udp';
 type NetworkTarget = Extract<Target, { kind: Protocol }>;
 
-/** TCP_LISTEN, and the state of a UDP socket that is bound and not connected. */
+/** TCP_LISTEN, and the state of an unconnected UDP socket. */
 const boundState = { tcp: '0A', udp: '07' };
 const loopbackNames = new Set(['localhost', '127.0.0.1', '::1', 'ip6-localhost']);
-/** What a loopback connection fails with where nothing listens, or where the address family is missing. */
+/** Errors of a loopback connection if nothing listens or the address family is missing. */
 const notListeningCodes = new Set(['target-refused', 'target-unreachable', 'target-not-found']);
 
-/** True for the names and addresses by which people mean "in the workspace", whatever its programs listen on. */
+/** True for host names that mean "in the workspace", whatever address its programs listen on. */
 export const isLoopbackName = (host: string) => loopbackNames.has(host.toLowerCase());
 
 /**
- * Connects to a program of the workspace. Asked for by a loopback name it may listen on another address: on `::1` alone, or on
- * the workspace's own address. Those are looked up only after the loopback itself refuses, since the tables can be long.
+ * Connects to a program of the workspace. For a loopback name it also tries the addresses that the program listens on: it
+ * may be only `::1` or the workspace's own address. They are looked up only after 127.0.0.1 has failed, since the tables
+ * can be long.
  */
 export async function connectInWorkspace(
   target: Exclude<Target, { kind: 'ssh' | 'files' }>,
@@ -37,15 +38,15 @@ export async function connectInWorkspace(
   }
 }
 
-/** A datagram to nobody is not refused, so the address is looked up first. */
+/** Datagrams are not refused if nothing listens, so the address is looked up first. */
 async function datagramTarget(target: NetworkTarget, root?: string): Promise<NetworkTarget> {
   const [host] = await listenAddresses('udp', target.port, root);
   return host === undefined ? target : { ...target, host };
 }
 
 /**
- * The addresses at which something on this machine listens on the port: 127.0.0.1 first, then `::1`, then others. A wildcard
- * is the loopback of its family. Empty where there is no /proc.
+ * The addresses on this machine with a listener on the port: 127.0.0.1 first, then `::1`, then others. A wildcard counts
+ * as the loopback address of its family. Empty without /proc.
  */
 export async function listenAddresses(protocol: Protocol, port: number, root = ''): Promise<string[]> {
   const found = new Set<string>();
@@ -71,11 +72,11 @@ async function readAddresses(path: string, state: string, port: number, found: S
       }
     }
   } catch {
-    // No such table: not Linux, or no IPv6.
+    // The table is missing: not Linux, or no IPv6.
   }
 }
 
-/** An address as /proc/net has it: 32-bit words in the machine's byte order, which is little-endian wherever we run. */
+/** Parses an address of /proc/net: 32-bit words in native byte order, which is little-endian on all our platforms. */
 export function readAddress(hex: string): string | null {
   if (!/^([0-9A-F]{8}|[0-9A-F]{32})$/.test(hex)) return null;
   const bytes = hex.match(/.{8}/g)!.flatMap((word) => word.match(/../g)!.reverse());
@@ -84,10 +85,10 @@ export function readAddress(hex: string): string | null {
     return address === '0.0.0.0' ? '127.0.0.1' : address;
   }
   const groups = Array.from({ length: 8 }, (_, at) => bytes[at * 2]! + bytes[at * 2 + 1]!);
-  // `::` takes IPv4 too, unless told otherwise; that has been tried.
+  // `::` usually accepts IPv4 too, which has been tried already.
   if (groups.every((group) => group === '0000')) return '::1';
   const mapped = /^(0000:){5}FFFF:/.test(`${groups.join(':')}`);
   if (mapped) return readAddress(hex.slice(24));
-  // In the shortest form that WHATWG knows, as everybody writes it.
+  // URL parsing normalizes it to the shortest form.
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }

@@ -6,19 +6,19 @@ import type { Target } from '@cde/tunnel/streams/targets.ts';
 import { hasOwnListener } from './ports.ts';
 
 /**
- * Where the workspace shares its network with the machine, other workspaces' programs and the machine's own listen on the
- * same addresses. A session of this workspace then opens only what a process of this workspace listens on.
+ * On a shared network, programs of other workspaces and of the machine listen on the same addresses. The guard restricts
+ * sessions to ports that a process of this workspace listens on.
  */
 export interface PortGuard {
-  /** Rejects with `target-forbidden` where the connected socket leads to somebody else's program on this machine. */
+  /** Rejects with `target-forbidden` if the socket is connected to another program on this machine. */
   checkSocket(socket: Pick<Socket, 'remoteAddress' | 'remotePort'>): Promise<void>;
-  /** The same for datagrams, before anything is sent. */
+  /** The same for datagrams, to be called before sending. */
   checkDatagrams(target: Extract<Target, { kind: 'udp' }>): Promise<void>;
 }
 
 export const noPortGuard: PortGuard = { checkSocket: async () => {}, checkDatagrams: async () => {} };
 
-/** `serverUrls`: the server itself is never a workspace's program, even where both run as the same user. */
+/** `serverUrls`: the server's ports are never allowed, even if it runs as the workspace's user. */
 export function makePortGuard(options: {
   shared: boolean;
   serverUrls: string;

@@ -4,21 +4,21 @@ import type { AgentStats } from '@cde/api/agent.ts';
 
 type OpenPorts = AgentStats['openPorts'];
 
-/** The state LISTEN in /proc/net/tcp. */
+/** TCP_LISTEN in /proc/net/tcp. */
 const listening = '0A';
-/** And of a UDP socket that takes datagrams from anybody. */
+/** The state of an unconnected UDP socket. */
 const bound = '07';
 const maxPorts = 1000;
-/** Processes looked at before other work gets its turn. */
+/** Processes inspected before yielding to the event loop. */
 const processesAtOnce = 8;
 
 /**
- * Lists the TCP ports that processes of the workspace listen on. Only those whose process can be seen from
- * here: without a network of its own, the workspace sees the whole machine's ports. The agent's own (remote
- * forwards) are no service of the workspace. Empty where there is no /proc.
+ * Lists the TCP ports that processes of the workspace listen on. Ports without a visible process are left out, since a
+ * workspace without its own network sees the whole machine's; so are the agent's own (remote forwards). Empty without
+ * /proc.
  */
 export function makePortScanner(root = ''): { scan(): Promise<OpenPorts> } {
-  /** Socket → name of its process; null for one of nobody here. Kept, since reading it anew is the expensive part. */
+  /** Socket → name of its process, or null if it is not visible. Cached, because finding it is expensive. */
   let known = new Map<string, string | null>();
   return {
     async scan() {
@@ -43,8 +43,8 @@ export function makePortScanner(root = ''): { scan(): Promise<OpenPorts> } {
 }
 
 /**
- * Whether a process of this workspace listens on the port: one of its user, that can be seen from here. True where there
- * is no /proc to tell.
+ * Whether a process of this workspace (of its user, and visible here) listens on the port. True without /proc, since it
+ * cannot be checked.
  */
 export async function hasOwnListener(protocol: 'tcp' | 'udp', port: number, root = ''): Promise<boolean> {
   if (!existsSync(`${root}/proc/net/${protocol}`)) return true;
@@ -57,7 +57,7 @@ export async function hasOwnListener(protocol: 'tcp' | 'udp', port: number, root
   return (await findOwners(root, new Set(sockets.keys()), true)).size > 0;
 }
 
-/** Adds the listening sockets of one table. It may be megabytes long, and is read in pieces. */
+/** Adds the listening sockets of one table. It may be megabytes long, so it is streamed. */
 async function readListeners(
   path: string,
   sockets: Map<string, number>,
@@ -79,7 +79,7 @@ async function readListeners(
       }
     }
   } catch {
-    // No such table: not Linux, or no IPv6.
+    // The table is missing: not Linux, or no IPv6.
   }
 }
 

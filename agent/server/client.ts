@@ -5,12 +5,12 @@ import { makeFetch } from './fetch.ts';
 /** The typed client of one or more replicas of the server. */
 export type ServerClient = Pick<Client, 'call'>;
 
-/** Longer than a server under load takes for an agent's small requests, shorter than a missed sign of life. */
+/** Longer than a loaded server takes for small requests, and shorter than a missed heartbeat. */
 const requestTimeoutMs = 20_000;
 
 /**
- * Makes a client that speaks to the server at `urls` (as CDE_SERVER_URL gives them, with commas between):
- * to the one that answered last, and where none answers there to each of the others once.
+ * Makes a client of the server's replicas at `urls` (CDE_SERVER_URL, separated by commas). It uses the one that responded
+ * last, and tries each of the others once if that is unreachable.
  */
 export function makeServerClient(options: {
   urls: string;
@@ -41,20 +41,20 @@ export function makeServerClient(options: {
   return { call: call as Client['call'] };
 }
 
-/** True where the same request may succeed later: the server is away, overloaded, or in trouble. */
+/** True if the request may succeed later: the server is unreachable, overloaded or failing. */
 export function isTransient(error: unknown): boolean {
   if (!(error instanceof CallError)) return true;
   return error.status === 0 || error.status === 408 || error.status === 429 || error.status >= 500;
 }
 
-/** True where the server will have nothing more to do with this agent: another build has taken its place. */
+/** True if the server permanently rejects this agent, because a newer build has replaced it. */
 export function isRejection(error: unknown): error is CallError {
   return error instanceof CallError && [401, 403, 410].includes(error.status);
 }
 
 /**
- * Calls until it succeeds, fails for good or `signal` is aborted (then it rejects with the last error),
- * waiting longer each time with full jitter, at most 15 s.
+ * Retries transient failures with exponential backoff (full jitter, at most 15 s). Rejects with the last error if it fails
+ * permanently or `signal` is aborted.
  */
 export async function retryTransient<T>(
   attempt: () => Promise<T>,

@@ -1,16 +1,16 @@
 import { withGateway } from '@cde/tunnel/network/gateway.ts';
 import { proxyAgent, proxyHint } from '@cde/tunnel/network/proxy.ts';
 
-// Not by `import`: that would read every export of node:http, one of which (WebSocket) loads all of undici.
+// Not imported: an import evaluates every export of node:http, and one of them (WebSocket) loads all of undici.
 const { Agent: HttpAgent, request: requestHttp } = process.getBuiltinModule('node:http');
 const { Agent: HttpsAgent, request: requestHttps } = process.getBuiltinModule('node:https');
 
-/** A reply is a few kilobytes; one that is much larger is not from a cde server. */
+/** Replies are a few kilobytes; a much larger one is not from a cde server. */
 const maxReplyBytes = 8 * 1024 * 1024;
 
 /**
- * As much of `fetch` as the typed client uses, on Node's own HTTP client: loading Node's `fetch` takes
- * 30 ms of the agent's start, and 10 MB in every workspace. `timeoutMs` bounds one request.
+ * The subset of `fetch` that the typed client uses, on `node:http`: loading Node's `fetch` takes 30 ms of the agent's start
+ * and 10 MB in every workspace. `timeoutMs` applies to each request.
  */
 export function makeFetch({ timeoutMs }: { timeoutMs: number }): typeof fetch {
   const kept = { keepAlive: true, maxSockets: 4 };

@@ -90,7 +90,7 @@ test('beyond the limit the log ends with one line that says so', async () => {
   await log.flush(5000);
   expect(texts().length).toBe(100);
   expect(texts()[98]).toBe('99');
-  expect(texts()[99]).toMatch(/^The log ends here: more than 100 lines/);
+  expect(texts()[99]).toMatch(/^The log ends here: it has more than 100 lines/);
 });
 
 test('while the server is away, memory is bounded and the gap is named', async () => {
@@ -106,7 +106,9 @@ test('while the server is away, memory is bounded and the gap is named', async (
   await log.flush(5000);
   const kept = server.lines.length - 2;
   expect(texts()[kept - 1]).toBe(`line ${kept}`);
-  expect(texts()[kept]).toBe(`${2000 - kept} lines are left out here: the server was away or too slow.`);
+  expect(texts()[kept]).toBe(
+    `${2000 - kept} lines are missing here: the server was unreachable or too slow.`,
+  );
   expect(texts()[kept + 1]).toBe('after');
 });
 

@@ -7,32 +7,32 @@ type Source = AgentLogLine['source'];
 type Stream = AgentLogLine['stream'];
 
 export interface LogShipper {
-  /** Queues one line; a longer one than the server takes becomes several. */
+  /** Queues a line, split if it exceeds the server's limit. */
   line(source: Source, stream: Stream, text: string): void;
-  /** A writer that cuts a stream's bytes into lines. Call `end` for the last line that has no end of its own. */
+  /** Splits a stream's bytes into lines. Call `end` to flush an unterminated last line. */
   writer(source: Source, stream: Stream): { write(chunk: Buffer): void; end(): void };
-  /** Resolves when all that is queued has been acknowledged or dropped, or after `timeoutMs`. */
+  /** Resolves when all queued lines have been acknowledged or dropped, or after `timeoutMs`. */
   flush(timeoutMs: number): Promise<void>;
 }
 
-/** The limits of the contract (api/agent.ts) and of what a person reads. */
+/** Limits of the API (api/agent.ts), and of what is useful to people. */
 export const logLimits = {
-  /** Characters of one line. */
+  /** Characters per line. */
   text: 16_384,
   batchLines: 500,
-  /** Of a batch as JSON; the server takes a megabyte. */
+  /** Bytes per batch as JSON; the server accepts a megabyte. */
   batchBytes: 512 * 1024,
-  /** Lines of one agent process: a script in a loop must not fill the database. */
+  /** Lines per agent process: a script in a loop must not fill the database. */
   lines: 20_000,
   /** Waiting for the server. */
   queuedBytes: 16 * 1024 * 1024,
-  /** From a line to its sending. */
+  /** How long lines are collected before they are sent. */
   delayMs: 100,
 };
 
 /**
- * Sends lines to the server in order and exactly once: numbered from 1, in batches, each sent until it is
- * acknowledged. `process` is random, the same for all batches of one process.
+ * Sends lines to the server in order and exactly once: numbered from 1, in batches that are resent until acknowledged.
+ * `process` is a random id of this process.
  */
 export function makeLogShipper(options: {
   client: ServerClient;
@@ -66,7 +66,7 @@ export function makeLogShipper(options: {
   function addLine(source: Source, stream: Stream, text: string) {
     if (seq >= limits.lines) return;
     if (seq === limits.lines - 1) {
-      add('agent', 'stderr', `The log ends here: more than ${limits.lines} lines. The rest is left out.`);
+      add('agent', 'stderr', `The log ends here: it has more than ${limits.lines} lines.`);
       return;
     }
     if (queuedBytes > limits.queuedBytes) {
@@ -74,7 +74,7 @@ export function makeLogShipper(options: {
       return;
     }
     if (omitted > 0) {
-      add('agent', 'stderr', `${omitted} lines are left out here: the server was away or too slow.`);
+      add('agent', 'stderr', `${omitted} lines are missing here: the server was unreachable or too slow.`);
       omitted = 0;
       addLine(source, stream, text);
       return;
@@ -83,10 +83,10 @@ export function makeLogShipper(options: {
   }
 
   function line(source: Source, stream: Stream, text: string) {
-    // PostgreSQL's text holds no NUL.
+    // PostgreSQL's text type does not allow NUL.
     let rest = text.replaceAll('\0', '\uFFFD');
     while (rest.length > limits.text) {
-      // Not through the middle of a character of two units.
+      // Do not split a surrogate pair.
       const cut = isHighSurrogate(rest.charCodeAt(limits.text - 1)) ? limits.text - 1 : limits.text;
       addLine(source, stream, rest.slice(0, cut));
       rest = rest.slice(cut);
@@ -118,7 +118,7 @@ export function makeLogShipper(options: {
           { signal, clock },
         );
       } catch {
-        // Refused for good (or the agent ends): the same lines would be refused again.
+        // Rejected permanently, or the agent is stopping.
       }
       queue.splice(0, batch.length);
       queuedBytes -= bytes;

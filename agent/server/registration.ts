@@ -8,19 +8,19 @@ export interface Registration {
   readonly manifest: AgentManifest;
   /** Registers again; calls at the same time share one. Resolves with the new manifest. */
   renew(): Promise<AgentManifest>;
-  /** For listenRelay: a satellite's token of the moment, or a new one when the last was refused or has expired. */
+  /** The listen token for a satellite. Registers again if it has expired or was rejected (`stale`). */
   listenToken(url: string, options: { stale: boolean }): Promise<string>;
 }
 
-/** Renewed after this part of the token's life, so that a server that is away for a while does no harm. */
+/** Fraction of the token's lifetime after which it is renewed, leaving time for a server that is unreachable. */
 const renewFraction = 0.7;
-/** A timer cannot run longer. */
+/** The maximum of setTimeout. */
 const maxTimerMs = 2 ** 31 - 1;
 
 /**
- * Registers, for ever while the server is away, and keeps the registration fresh. `onManifest` gets each
- * manifest, the first included. Once the server refuses the agent (401, 403, 410) `onRejected` is called, and
- * the promise of that registration never settles.
+ * Registers, retrying while the server is unreachable, and renews the registration before it expires. `onManifest`
+ * receives every manifest, including the first. If the server rejects the agent (401, 403, 410), `onRejected` is called
+ * and the promise of that registration never settles.
  */
 export async function register(options: {
   client: ServerClient;

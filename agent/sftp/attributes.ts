@@ -2,11 +2,11 @@ import { type BigIntStats, constants } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { field, type Reader } from './packets.ts';
 
-/** The file attributes of SFTP version 3; absent means "leave as it is" in a request. */
+/** File attributes of SFTP version 3. In a request, absent ones stay unchanged. */
 export interface Attributes {
   size?: number;
   owner?: { uid: number; gid: number };
-  /** The permission bits, with the type of the file above them. */
+  /** Permission bits and file type. */
   mode?: number;
   /** In seconds. */
   times?: { accessed: number; modified: number };
@@ -42,7 +42,7 @@ export function writeAttributes(stats: BigIntStats): Buffer {
   ]);
 }
 
-/** The attributes of a name whose file cannot be looked at. */
+/** For a file whose attributes cannot be read. */
 export const noAttributes = field.uint32(0);
 
 function seconds(milliseconds: bigint): number {
@@ -50,7 +50,7 @@ function seconds(milliseconds: bigint): number {
   return Math.min(Math.max(value, 0), 0xffffffff);
 }
 
-/** Names of users and groups by their number, from /etc/passwd and /etc/group. */
+/** Names of users and groups by id, from /etc/passwd and /etc/group. */
 export interface Accounts {
   user(uid: number): string | undefined;
   group(gid: number): string | undefined;
@@ -91,7 +91,7 @@ const typeLetters: Record<number, string> = {
 const months = 'Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec'.split(' ');
 const halfYearMs = 182 * 24 * 60 * 60 * 1000;
 
-/** One line of `ls -l`, which the sftp client prints as it is. */
+/** A line of `ls -l`, which the sftp client prints as it is. */
 export function longName(name: Buffer, stats: BigIntStats, accounts: Accounts): Buffer {
   const mode = Number(stats.mode);
   const triple = (bits: number, special: boolean, letter: string) =>

@@ -4,15 +4,15 @@ import { type Reader, statusCodes } from './packets.ts';
 import { resolvePath } from './paths.ts';
 import { SftpError } from './replies.ts';
 
-/** What the requests of one SFTP session share. */
+/** State shared by the requests of an SFTP session. */
 export interface SftpContext {
   home: string;
   handles: Handles;
-  /** Read when first needed. */
+  /** Read on first use. */
   accounts(): Promise<Accounts>;
 }
 
-/** The open file or folder that a request names by its handle. */
+/** The open file that a request names by its handle. */
 export function takeFile(reader: Reader, context: SftpContext): OpenEntry & { kind: 'file' } {
   const entry = context.handles.get(reader.bytes());
   if (entry?.kind !== 'file') throw new SftpError(statusCodes.noSuchFile, 'No such file');

@@ -54,7 +54,7 @@ export const extensions: Record<string, Extension> = {
   'fstatvfs@openssh.com': {
     version: '2',
     handle: (id, reader, context) =>
-      // Node has no fstatfs; Linux names the open file's filesystem through its descriptor.
+      // Node has no fstatfs, but on Linux the descriptor's /proc path works.
       filesystem(id, Buffer.from(`/proc/self/fd/${takeFile(reader, context).file.fd}`)),
   },
   'lsetstat@openssh.com': {
@@ -63,7 +63,7 @@ export const extensions: Record<string, Extension> = {
       const path = takePath(reader, context);
       const wanted = readAttributes(reader);
       if (wanted.size !== undefined || wanted.mode !== undefined) {
-        // A symbolic link has neither a size to set nor, on Linux, permissions.
+        // Symbolic links have no settable size and, on Linux, no permissions.
         throw new SftpError(statusCodes.unsupported, 'Operation unsupported');
       }
       await change(wanted, {

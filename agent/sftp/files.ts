@@ -1,7 +1,7 @@
 import type { FileHandle } from 'node:fs/promises';
 import type { Attributes } from './attributes.ts';
 
-/** Writes a whole buffer; in append mode at the end, whatever the position says. */
+/** Writes a whole buffer; in append mode the position is ignored. */
 export async function writeAll(
   entry: { file: FileHandle; append: boolean },
   data: Buffer,
@@ -22,7 +22,7 @@ interface Changes {
   chown(uid: number, gid: number): Promise<void>;
 }
 
-/** Makes the changes that a request names, in OpenSSH's order. */
+/** Applies the requested changes in OpenSSH's order. */
 export async function change(wanted: Attributes, to: Partial<Changes>): Promise<void> {
   if (wanted.size !== undefined) await to.truncate?.(wanted.size);
   if (wanted.mode !== undefined) await to.chmod?.(wanted.mode & 0o7777);

@@ -5,10 +5,10 @@ export type OpenEntry =
   | { kind: 'file'; file: FileHandle; append: boolean }
   | { kind: 'folder'; path: Buffer; names: Buffer[] };
 
-/** As OpenSSH's limit of descriptors; a client that forgets to close does not take the agent's last one. */
+/** Like OpenSSH. A client that forgets to close files must not use up the agent's descriptors. */
 export const maxHandles = 1000;
 
-/** The handles of one SFTP session: four bytes to the client. */
+/** The handles of an SFTP session, each of four bytes. */
 export function makeHandles() {
   const open = new Map<number, OpenEntry>();
   let next = 0;

@@ -41,10 +41,10 @@ export const statusCodes = {
   unsupported: 8,
 } as const;
 
-/** As OpenSSH's sftp-server: no packet is longer, in either direction. */
+/** The maximum packet size in both directions, as of OpenSSH's sftp-server. */
 export const maxPacket = 256 * 1024;
 
-/** The bytes of a packet around the data of a read or write. */
+/** Room in a packet around the data of a read or write. */
 export const packetOverhead = 1024;
 
 /** A packet that breaks the format; the session cannot go on after it. */

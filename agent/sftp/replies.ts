@@ -16,7 +16,7 @@ export function ok(id: number): Buffer {
   return status(id, statusCodes.ok, 'Success');
 }
 
-/** Thrown by a request to be answered with this status. */
+/** Thrown by a handler to respond with this status. */
 export class SftpError extends Error {
   code: number;
   constructor(code: number, message: string) {
@@ -25,7 +25,7 @@ export class SftpError extends Error {
   }
 }
 
-/** A name reply with one name in it. */
+/** A name reply with a single name. */
 export function oneName(id: number, name: Buffer): Buffer {
   return makePacket(
     packetTypes.name,

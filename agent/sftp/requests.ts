@@ -33,7 +33,7 @@ import { ok, oneName, SftpError } from './replies.ts';
 
 type Handler = (id: number, reader: Reader, context: SftpContext) => Promise<Buffer>;
 
-/** Answers one request. Rejects with an error of the filesystem or SftpError, to be sent as a status. */
+/** Handles a request. Rejects with a file system error or SftpError, which is sent as a status. */
 export function handleRequest(
   type: number,
   id: number,
@@ -45,7 +45,7 @@ export function handleRequest(
   return handler(id, reader, context);
 }
 
-/** The names of one readdir reply; with their attributes they fill a packet to about a quarter. */
+/** Names per readdir reply; they fill about a quarter of a packet. */
 const namesAtOnce = 100;
 
 const openFlags = { read: 1, write: 2, append: 4, create: 8, truncate: 16, exclusive: 32 };
@@ -84,7 +84,7 @@ const handlers: Record<number, Handler> = {
     const { file } = takeFile(reader, context);
     const position = reader.uint64();
     const length = Math.min(reader.uint32(), maxPacket - packetOverhead);
-    // The reply's head and the data share one buffer: a copy less on the way of every large file.
+    // The reply's header and data share a buffer, which saves a copy.
     const head = 13;
     const packet = Buffer.allocUnsafe(head + length);
     const { bytesRead } = await file.read(packet, head, length, position);
@@ -156,7 +156,7 @@ const handlers: Record<number, Handler> = {
           const stats = await lstat(joinPath(entry.path, name), { bigint: true });
           return [field.bytes(name), field.bytes(longName(name, stats, accounts)), writeAttributes(stats)];
         } catch {
-          // Removed meanwhile, or not to be looked at: the name alone, as OpenSSH answers.
+          // Removed meanwhile, or not readable: only the name, as OpenSSH does.
           return [field.bytes(name), field.bytes(name), noAttributes];
         }
       }),
@@ -195,7 +195,7 @@ const handlers: Record<number, Handler> = {
     return oneName(id, await readlink(takePath(reader, context), 'buffer'));
   },
   async [packetTypes.symlink](id, reader, context) {
-    // OpenSSH sends the target first, against the draft, and so every client does.
+    // The target comes first, contrary to the draft, as in OpenSSH and all clients that follow it.
     const target = reader.bytes();
     await symlink(target, takePath(reader, context));
     return ok(id);

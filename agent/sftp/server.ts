@@ -17,11 +17,10 @@ import { SftpError, status } from './replies.ts';
 import { handleRequest } from './requests.ts';
 
 /**
- * Serves SFTP version 3 on a channel until the client has closed its end. ssh2's own server would do, but
- * for three things that users meet: it announces no extensions (no rename over a file, so editors and sshfs
- * cannot save safely; no fsync, statvfs, hard links), it loses names that are not UTF-8, and it has no
- * backpressure. Requests are answered one at a time, in order, as OpenSSH's sftp-server does: that is
- * the backpressure, and keeps appended writes in order.
+ * Serves SFTP version 3 on a channel until the client closes it. ssh2's own server has no extensions (no rename over an
+ * existing file, so editors and sshfs cannot save safely; no fsync, statvfs or hard links), corrupts names that are not
+ * UTF-8, and has no backpressure. Requests are handled one at a time, in order, as by OpenSSH's sftp-server, which gives
+ * backpressure and keeps appended writes in order.
  */
 export async function serveSftp(channel: Duplex, options: { home: string }): Promise<void> {
   const handles = makeHandles();
@@ -38,7 +37,7 @@ export async function serveSftp(channel: Duplex, options: { home: string }): Pro
       if (!channel.write(reply)) await drained(channel);
     }
   } catch (error) {
-    // A client that breaks the format, or went away in the middle of a packet: the session ends.
+    // The client sent an invalid packet, or disconnected in the middle of one: the session ends.
     if (!(error instanceof MalformedPacket) && !channel.destroyed) channel.resume();
   } finally {
     await handles.closeAll();
@@ -76,7 +75,7 @@ async function answer(packet: Buffer, context: SftpContext): Promise<Buffer> {
   }
 }
 
-/** The status that a failure of the filesystem becomes. */
+/** The SFTP status of an error. */
 function statusOf(error: unknown): [code: number, message: string] {
   if (error instanceof SftpError) return [error.code, error.message];
   if (error instanceof MalformedPacket) return [statusCodes.badMessage, 'Bad message'];

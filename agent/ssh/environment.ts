@@ -4,28 +4,27 @@ import { userInfo } from 'node:os';
 import { basename } from 'node:path';
 import type { AgentManifest } from '@cde/api/agent.ts';
 
-/** What a session needs to know of the workspace; from the manifest of the last registration. */
+/** The parts of the current manifest that a session needs. */
 export type Workspace = Pick<AgentManifest, 'workspaceId' | 'workspace' | 'username' | 'home' | 'env'>;
 
-/** The agent's own variables that are nobody's business inside a session. */
+/** Variables of the agent's process that sessions do not inherit. */
 const ownVariables =
   /^(CDE_SERVER_URL|CDE_AGENT_.*|NODE_OPTIONS|NODE_COMPILE_CACHE|NODE_ENV|NODE_CHANNEL_.*|npm_.*|INIT_CWD|SHLVL|OLDPWD|PWD|_|TERM|TERMCAP|COLUMNS|LINES|TMUX.*|STY|SSH_.*)$/;
 
 /**
- * The variables that describe the session itself, which a client's `SendEnv`/`SetEnv` does not replace.
- * All others are taken: whoever may open a session may run any command in it, so a narrower list
- * would only surprise (docs of OpenSSH: AcceptEnv).
+ * Variables that describe the session itself, which a client's `SendEnv`/`SetEnv` cannot replace. All others are accepted:
+ * a client can run any command anyway, so a narrower AcceptEnv would protect nothing.
  */
 const fixedVariables =
   /^(HOME|USER|LOGNAME|SHELL|PATH|PWD|OLDPWD|SHLVL|MAIL|IFS|ENV|BASH_ENV|LD_.*|SSH_(CONNECTION|CLIENT|TTY|AUTH_SOCK)|CDE_(WORKSPACE|WORKSPACE_ID))$/;
 
 const requestLimits = { count: 256, bytes: 128 * 1024 };
 
-/** Collects a client's env requests; `set` says whether the variable was taken. */
+/** Collects a client's `env` requests; `set` returns false if a variable is rejected. */
 export function makeRequestedEnvironment(): {
   set(name: string, value: Buffer): boolean;
   values: Record<string, string>;
-  /** Values that are not UTF-8, which Node cannot give to a process. */
+  /** Values that are not UTF-8, which Node cannot pass to a process. */
   raw: Record<string, Buffer>;
 } {
   const values: Record<string, string> = {};
@@ -50,13 +49,13 @@ export function makeRequestedEnvironment(): {
   };
 }
 
-/** The login shell: of the user's passwd entry, else SHELL, else bash, else sh. */
+/** The login shell: from the user's passwd entry, SHELL, bash or sh, in this order. */
 export function loginShell(): string {
   const candidates: (string | null | undefined)[] = [];
   try {
     candidates.push(userInfo().shell);
   } catch {
-    // An image whose user has no passwd entry.
+    // The user has no passwd entry.
   }
   candidates.push(process.env.SHELL, '/bin/bash', '/usr/bin/bash');
   for (const candidate of candidates) {
@@ -68,14 +67,14 @@ export function loginShell(): string {
 
 const loginFlagShells = new Set('bash zsh sh dash ash ksh mksh oksh fish tcsh csh nu xonsh yash'.split(' '));
 
-/** The arguments that make `shell` a login shell where its name cannot begin with a hyphen. */
+/** The arguments that make `shell` a login shell, since argv[0] cannot start with a hyphen here. */
 export function loginArguments(shell: string): string[] {
   return loginFlagShells.has(basename(shell)) ? ['-l'] : [];
 }
 
 /**
- * The environment of all that runs in a session: the image's (so its PATH stays), then the manifest's,
- * then the client's, then what the session is.
+ * The environment of a session: the image's (which keeps its PATH), overridden by the manifest's, the client's and
+ * finally the session's own variables.
  */
 export function sessionEnvironment(
   workspace: Workspace,
@@ -101,7 +100,7 @@ export function sessionEnvironment(
     CDE_WORKSPACE_ID: workspace.workspaceId,
   });
   if (session.overSsh) {
-    // There is no TCP connection; scripts look only for the presence and shape of these.
+    // There is no TCP connection, but scripts check that these are set and well-formed.
     environment.SSH_CONNECTION = '127.0.0.1 65535 127.0.0.1 22';
     environment.SSH_CLIENT = '127.0.0.1 65535 22';
   }

@@ -16,16 +16,16 @@ import { disableServerKeepalive } from './protocol/ssh2-internals.ts';
 import { serveSession } from './session.ts';
 
 export interface SshServer {
-  /** Serves SSH on a stream that has been authorised already (by the tunnel's ticket). */
+  /** Serves SSH on a stream that the tunnel has already authorized. */
   serve(stream: Duplex): void;
-  /** Hangs up all sessions. */
+  /** Ends all sessions. */
   close(): void;
 }
 
 /**
- * Makes the workspace's SSH server. It listens nowhere: streams are handed to it. Every user name is let
- * in without a further question, since whoever holds the stream holds a ticket for this workspace.
- * `hostKey` is a private key in OpenSSH's form; `workspace` is asked anew for each session.
+ * Makes the workspace's SSH server. It does not listen; the tunnel passes streams to it. It accepts every user without
+ * authentication, since the tunnel has checked the client's ticket. `hostKey` is a private key in OpenSSH format;
+ * `workspace` is called for each session.
  */
 export function makeSshServer(options: {
   hostKey: string;
@@ -76,7 +76,7 @@ export function makeSshServer(options: {
       open.add(served);
       session.on('close', () => open.delete(served));
     });
-    // A client that is gone, or breaks the protocol: nobody is left to tell.
+    // The client has disconnected or violated the protocol.
     connection.on('error', () => {});
 
     function end() {
@@ -111,8 +111,8 @@ export function makeSshServer(options: {
     serve(stream) {
       streams.add(stream);
       stream.once('close', () => streams.delete(stream));
-      // A half-open stream is of no use to SSH, and would stay for ever. One that was opened and ended in one has
-      // reported its end before anybody listened.
+      // SSH cannot use a half-open stream, which would stay open forever. A stream that was opened and ended at once may have
+      // emitted `end` already.
       stream.once('end', () => stream.end());
       coalesceWrites(stream);
       server.injectSocket(stream as Parameters<typeof server.injectSocket>[0]);

@@ -19,21 +19,21 @@ export interface SessionContext {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
-  /** The terminals that outlive their clients; loaded when first asked for. */
+  /** Terminals that outlive their clients; loaded on first use. */
   persistentTerminals: () => Promise<PersistentTerminals>;
-  /** The connection's forwarded ssh-agent, made when first asked for; its socket's path, or undefined. */
+  /** The socket of the connection's forwarded ssh-agent, created on first use; undefined if that fails. */
   agentSocket: () => Promise<string | undefined>;
 }
 
-/** The variable by which a client asks for a shell that stays when it goes: its value is the terminal's name. */
+/** A client sets this variable to a terminal's name to get a shell that outlives the connection. */
 const terminalNameVariable = 'CDE_TERMINAL';
 const isTerminalName = (name: string | undefined): name is string =>
   name !== undefined && /^[A-Za-z0-9._-]{1,64}$/.test(name);
 
-/** Longer than the name of any terminal; it becomes a variable of the environment. */
+/** More than any terminal type needs; it becomes an environment variable. */
 const maxTermBytes = 1024;
 
-/** Serves one session channel: a shell, a command or SFTP, with the requests that come before and during. */
+/** Serves a session channel: a shell, a command or SFTP. */
 export function serveSession(session: Session, context: SessionContext): { hangUp(): void } {
   const requested = makeRequestedEnvironment();
   let terminal: (Terminal & { term: string }) | undefined;
@@ -72,7 +72,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
   }
   onSessionRequest(session, onRequest);
 
-  /** The channel is taken at once, so that nothing of the client's input is lost while the job starts. */
+  /** The channel is accepted at once, so that no input is lost while the job starts. */
   async function start(channel: ServerChannel, command: Buffer | undefined) {
     const ended = context.sessions.open(command === undefined ? 'shell' : 'exec');
     channel.on('error', () => {});
@@ -121,7 +121,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
     void start(accept(), undefined);
   });
   session.on('exec', (accept, _reject, info) => {
-    // Read by requests.ts, as bytes.
+    // requests.ts passes the command as bytes.
     void start(accept(), info.command as unknown as Buffer);
   });
   session.on('subsystem', (accept, reject, info) => {

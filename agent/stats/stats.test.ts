@@ -3,7 +3,6 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { makeServerClient } from '../server/client.ts';
@@ -26,15 +25,13 @@ afterEach(async () => {
 
 const linux = process.platform === 'linux';
 
-test('a sample of this machine keeps the contract, and counts CPU, home and sessions', async () => {
+test('a sample of this machine matches the schema, with home and sessions', async () => {
   const sessions = makeSessions();
   const ended = sessions.open('shell');
   sessions.open('exec')();
   const collector = await makeStatsCollector({ home: () => folder, sessions });
-  const until = performance.now() + 150;
-  while (performance.now() < until);
   const stats = AgentStats.parse(await collector.sample());
-  expect(stats.cpuPercent).toBeGreaterThan(10);
+  expect(stats.cpuPercent).toBeGreaterThanOrEqual(0);
   expect(stats.memoryUsedBytes).toBeGreaterThan(1e7);
   expect(stats.homeTotalBytes).toBeGreaterThan(stats.homeUsedBytes!);
   expect(stats.homeUsedBytes).toBeGreaterThan(0);
@@ -146,17 +143,50 @@ test('a home that shares its disk is counted, and has no total', async () => {
   expect(homeUsedBytes).toBeLessThan(5_000_000);
 });
 
-test('a sample does not hold the event loop for 10 ms', async () => {
+test('CPU usage is the CPU time between two samples', async () => {
+  await mkdir(join(folder, 'proc/self'), { recursive: true });
+  await mkdir(join(folder, 'sys/fs/cgroup'), { recursive: true });
+  await writeFile(join(folder, 'proc/self/cgroup'), '0::/\n');
+  await writeFile(join(folder, 'sys/fs/cgroup/memory.current'), '1000\n');
+  const use = (ms: number) => writeFile(join(folder, 'sys/fs/cgroup/cpu.stat'), `usage_usec ${ms * 1000}\n`);
+  let elapsedMs = 0;
+  await use(5_000);
+  const collector = await makeStatsCollector({
+    home: () => folder,
+    sessions: makeSessions(),
+    root: folder,
+    elapsedMs: () => elapsedMs,
+  });
+  elapsedMs = 10_000;
+  await use(20_000);
+  expect((await collector.sample()).cpuPercent).toBe(150);
+  elapsedMs = 20_000;
+  expect((await collector.sample()).cpuPercent).toBe(0);
+});
+
+test('a sample yields to the event loop at least every 10 ms of CPU time', async () => {
   const collector = await makeStatsCollector({ home: () => folder, sessions: makeSessions() });
   await collector.sample();
-  // The best of several: others may use the machine at the same time.
+  // CPU time of this thread, which other programs do not affect. Garbage collection does, hence several rounds.
+  const usedMs = () => {
+    const { user, system } = process.threadCpuUsage();
+    return (user + system) / 1000;
+  };
   let best = Number.POSITIVE_INFINITY;
   for (let round = 0; round < 20 && best > 10; round += 1) {
-    const delay = monitorEventLoopDelay({ resolution: 1 });
-    delay.enable();
+    let longest = 0;
+    let last = usedMs();
+    let isSampling = true;
+    const turn = () => {
+      const at = usedMs();
+      longest = Math.max(longest, at - last);
+      last = at;
+      if (isSampling) setImmediate(turn);
+    };
+    setImmediate(turn);
     await collector.sample();
-    delay.disable();
-    best = Math.min(best, delay.max / 1e6);
+    isSampling = false;
+    best = Math.min(best, longest);
   }
   expect(best).toBeLessThan(10);
 });

@@ -5,29 +5,31 @@ import { makePortScanner } from '../network/ports.ts';
 import type { ServerClient } from '../server/client.ts';
 import type { Sessions } from '../sessions.ts';
 
-/** Measures what the workspace uses. `sample` is cheap, and gives the event loop back at every file. */
+/** Measures the workspace's resource usage. `sample` is cheap and never blocks the event loop. */
 export interface StatsCollector {
   sample(): Promise<AgentStats>;
 }
 
-/** Makes a collector; CPU is measured between two samples, the first since now. `root` is '' but in tests. */
+/** CPU usage is measured between two samples, at first since this call. Tests pass `root`. */
 export async function makeStatsCollector(options: {
   home: () => string;
-  /** False: the home lies on a disk of the machine with much else, so what is in it is counted. */
+  /** False if the home shares its disk with other data, so that its size must be counted. */
   ownVolume?: boolean;
-  /** In bytes, where the control group does not tell. */
+  /** In bytes, if the control group has no limit. */
   memoryLimit?: number | null;
   sessions: Sessions;
-  /** Round trips to the satellites; none without. */
+  /** Round trips to the satellites. */
   satellites?: () => AgentStats['satellites'];
   root?: string;
   now?: () => number;
+  /** Monotonic milliseconds. */
+  elapsedMs?: () => number;
 }): Promise<StatsCollector> {
-  const { root = '', now = Date.now, ownVolume } = options;
+  const { root = '', now = Date.now, elapsedMs = () => performance.now(), ownVolume } = options;
   const counted = ownVolume === false ? countHome(options.home) : undefined;
   const usage = await findUsageSource(root);
   const ports = makePortScanner(root);
-  let lastAt = performance.now();
+  let lastAt = elapsedMs();
   let lastUsed = await usage.cpuMs();
 
   return {
@@ -38,7 +40,7 @@ export async function makeStatsCollector(options: {
         counted ? undefined : ownDisk(options.home()),
         ports.scan(),
       ]);
-      const at = performance.now();
+      const at = elapsedMs();
       const cpuPercent = at > lastAt ? (100 * Math.max(used - lastUsed, 0)) / (at - lastAt) : 0;
       lastAt = at;
       lastUsed = used;
@@ -60,11 +62,11 @@ export async function makeStatsCollector(options: {
 
 const ownDisk = (home: string) => statfs(home).catch(() => undefined);
 
-/** Between two counts of a home that shares its disk, which may hold a million files. */
+/** A home may hold a million files, so it is counted rarely. */
 const countEveryMs = 10 * 60_000;
 const countWithinMs = 5 * 60_000;
 
-/** Bytes in the home as of the last count; null before there is one. Each call starts the next count when it is due. */
+/** Returns the home's size as last counted, or null before the first. Each call starts the next count when it is due. */
 function countHome(home: () => string): () => number | null {
   let used: number | null = null;
   let next = 0;
@@ -74,7 +76,7 @@ function countHome(home: () => string): () => number | null {
       const { execFile } = process.getBuiltinModule('node:child_process');
       const options = { timeout: countWithinMs, maxBuffer: 1 << 20 };
       execFile('nice', ['-n', '19', 'du', '-skx', home()], options, (_error, stdout) => {
-        // It complains of files that it may not read, and counts the others.
+        // du fails if it cannot read some files, but counts the others.
         const kibibytes = /^(\d+)\s/.exec(stdout)?.[1];
         if (kibibytes) used = Number(kibibytes) * 1024;
       });
@@ -84,11 +86,11 @@ function countHome(home: () => string): () => number | null {
 }
 
 /**
- * Where CPU and memory are counted: the workspace's control group, or the processes that can be seen from here, which in a
- * workspace without a group of its own are its own ones. Never the machine, but where there is neither.
+ * Where CPU and memory are measured: the workspace's control group or, without one, its user's visible processes. The whole
+ * machine only if neither is available.
  */
 interface UsageSource {
-  /** CPU time used since some fixed moment. */
+  /** CPU time used since a fixed moment. */
   cpuMs(): Promise<number>;
   memory(): Promise<{ used: number; limit: number | null }>;
 }
@@ -103,7 +105,7 @@ const readable = (path: string) =>
 async function findUsageSource(root: string): Promise<UsageSource> {
   const own = await read(`${root}/proc/self/cgroup`).catch(() => '');
   const cgroupRoot = `${root}/sys/fs/cgroup`;
-  // Version 2: one line `0::/path`. In a namespace of its own the path is `/`, and the files lie at the top.
+  // Version 2 has one line, `0::/path`. In a cgroup namespace the path is `/` and the files are at the root.
   const two = /^0::(\/.*)$/m.exec(own)?.[1];
   if (two !== undefined) {
     for (const folder of [`${cgroupRoot}${two === '/' ? '' : two}`, cgroupRoot]) {
@@ -112,7 +114,7 @@ async function findUsageSource(root: string): Promise<UsageSource> {
       }
     }
   }
-  // Version 1: a line for each controller, `4:memory:/path`.
+  // Version 1 has a line per controller: `4:memory:/path`.
   const path = (controller: string) =>
     new RegExp(`^\\d+:(?:[^:]*,)?${controller}(?:,[^:]*)?:(/.*)$`, 'm').exec(own)?.[1];
   for (const folder of [path('memory'), '/']) {
@@ -120,7 +122,7 @@ async function findUsageSource(root: string): Promise<UsageSource> {
     const cpu = `${cgroupRoot}/cpuacct${path('cpuacct') === '/' || folder === '/' ? '' : path('cpuacct')}`;
     if (
       folder !== undefined &&
-      // Only the group of the whole machine has this file.
+      // Only the root group, that of the whole machine, has this file.
       !(await readable(`${memory}/release_agent`)) &&
       (await readable(`${memory}/memory.usage_in_bytes`)) &&
       (await readable(`${cpu}/cpuacct.usage`))
@@ -164,12 +166,12 @@ function cgroupV1(memory: string, cpu: string): UsageSource {
   };
 }
 
-/** As `docker stats` and the kubelet count: page cache that the kernel can drop at once is not in use. */
+/** Like `docker stats` and the kubelet: page cache that the kernel can drop at once does not count. */
 function withoutCache(current: number, cache: string | undefined, max: string) {
   const limit = Number(max);
   return {
     used: Math.max(current - Number(cache ?? 0), 0),
-    // "max", and version 1's nearly endless number, are no limit.
+    // "max", and the huge default of version 1, mean no limit.
     limit: Number.isFinite(limit) && limit > 0 && limit < totalmem() ? limit : null,
   };
 }
@@ -177,10 +179,10 @@ function withoutCache(current: number, cache: string | undefined, max: string) {
 /** USER_HZ is 100 on every Linux. */
 const msPerTick = 10;
 
-/** Processes looked at before other work gets its turn. */
+/** Processes inspected before yielding to the event loop. */
 const processesAtOnce = 8;
 
-/** Those of this user: without a pid namespace the machine's are seen as well. */
+/** Only this user's: without a PID namespace all of the machine's are visible. */
 function ownProcesses(root: string): UsageSource {
   const uid = process.getuid?.();
   async function each<T>(look: (folder: string) => Promise<T | undefined>): Promise<T[]> {
@@ -202,7 +204,7 @@ function ownProcesses(root: string): UsageSource {
     async cpuMs() {
       const ticks = await each(async (folder) => {
         const text = await read(`${folder}/stat`);
-        // Behind the name, which may hold anything: utime, stime, and those of children that have ended.
+        // After the name, which may contain anything: utime, stime, cutime and cstime.
         const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
         return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
       });
@@ -210,7 +212,7 @@ function ownProcesses(root: string): UsageSource {
     },
     async memory() {
       const sizes = await each(async (folder) => {
-        // What is shared (libraries, files) is not counted for each process again.
+        // Shared pages (libraries, files) would be counted once per process.
         const anonymous = /^RssAnon:\s+(\d+) kB$/m.exec(await read(`${folder}/status`))?.[1];
         return Number(anonymous ?? 0) * 1024;
       });
@@ -222,7 +224,7 @@ function ownProcesses(root: string): UsageSource {
 function wholeMachine(root: string): UsageSource {
   return {
     async cpuMs() {
-      // Not os.cpus() where it can be helped: with hundreds of cores that takes tens of milliseconds.
+      // Not os.cpus(), which takes tens of milliseconds with hundreds of cores.
       const text = await read(`${root}/proc/stat`).catch(() => '');
       const ticks = /^cpu +(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+)/.exec(text)?.slice(1);
       if (ticks) return ticks.reduce((sum, value) => sum + Number(value), 0) * msPerTick;
@@ -239,13 +241,13 @@ function wholeMachine(root: string): UsageSource {
   };
 }
 
-/** What has changed is reported so soon: several satellites are measured at the same time. */
+/** Changes are collected for this long, since several satellites are measured at the same time. */
 const changeDelayMs = 250;
 
 /**
- * Reports a sample now and every `everyMs`, until `signal` is aborted, and soon after other satellites or round trips are
- * known: clients choose their way by these, and an agent that has just started has measured none for its first report.
- * A report that fails is not repeated: the next one says more. `onFailure` hears of it.
+ * Reports a sample now and every `everyMs` until `signal` is aborted, and soon after the satellites or their round trips
+ * change: clients choose their path by them, and the first report of a new agent has none yet. A failed report is not
+ * repeated, since the next one supersedes it.
  */
 export function reportStats(options: {
   collector: StatsCollector;
@@ -253,16 +255,16 @@ export function reportStats(options: {
   everyMs: () => number;
   signal: AbortSignal;
   onFailure: (error: unknown) => void;
-  /** The satellites as of now, as the server names them with each answer. */
+  /** Called with the current satellites, which each reply of the server names. */
   onSatellites?: (satellites: AgentManifest['satellites']) => void;
-  /** The round trips of the moment, and who tells of others. */
+  /** The current round trips, and a way to observe changes. */
   satellites?: { current: () => AgentStats['satellites']; onChange(tell: () => void): void };
 }): void {
   const { signal, satellites } = options;
   let timer: NodeJS.Timeout | undefined;
   let reporting = false;
   let reported = '';
-  /** There is something that the report under way does not say. */
+  /** Something has changed since the report in progress was made. */
   let hasUnreportedChange = false;
   async function report() {
     const started = performance.now();
@@ -273,7 +275,7 @@ export function reportStats(options: {
       if (signal.aborted) return;
       reported = JSON.stringify(stats.satellites);
       const reply = await options.client.call(postAgentStats, { body: stats, signal });
-      // A server of an earlier release says nothing.
+      // Servers of earlier releases send no body.
       if (reply?.satellites) options.onSatellites?.(reply.satellites);
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);

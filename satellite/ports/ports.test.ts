@@ -7,7 +7,7 @@ import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import type { PortGateway } from './gateway.ts';
 import { makeSatellitePorts } from './ports.ts';
 
-/** How a satellite rechecks visits. tests/ports covers the rest with real servers and agents. */
+/** How a satellite rechecks visits. tests/shared-ports covers the rest with real servers and agents. */
 let server: Server;
 let satellite: Server;
 let gateway: PortGateway;

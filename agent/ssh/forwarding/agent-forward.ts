@@ -13,7 +13,7 @@ export interface ForwardedAgent {
   close(): Promise<void>;
 }
 
-/** Listens on a Unix socket in a folder that only this user can enter; each connection is a channel to the client. */
+/** Listens on a Unix socket in a private folder; each connection becomes a channel to the client. */
 export async function forwardAgent(connection: Connection): Promise<ForwardedAgent> {
   const folder = await mkdtemp(join(tmpdir(), 'cde-agent-'));
   const path = join(folder, 'agent.sock');

@@ -10,8 +10,8 @@ import { splice } from './splice.ts';
 type Opened = (error: Error | undefined, channel: ServerChannel) => void;
 
 /**
- * Serves a connection's port and socket forwarding: `-L`, `-D` and `-W` (the client asks for a connection
- * from here) and `-R` (the client asks to listen here). Call `close` when the connection has ended.
+ * Serves a connection's port and socket forwarding: `-L`, `-D` and `-W` (connections from here) and `-R` (listening here).
+ * Call `close` when the connection has ended.
  */
 export function serveForwards(
   connection: Connection,
@@ -31,7 +31,7 @@ export function serveForwards(
     socket.once('close', () => sockets.delete(socket));
   }
 
-  /** Connects, and accepts the channel only then, so that a refused connection is refused to the client. */
+  /** Accepts the channel only after connecting, so that the client sees a refused connection as refused. */
   function dial(
     socket: Socket,
     accept: () => ServerChannel | undefined,
@@ -59,7 +59,7 @@ export function serveForwards(
       const socket = connect({ host, port, allowHalfOpen: true, noDelay: true });
       dial(socket, accept, otherwise, () => options.guard.checkSocket(socket));
     };
-    /** A program that is asked for by a loopback name may listen on another address alone. */
+    /** A program in the workspace may listen only on another address than 127.0.0.1. */
     const tryElsewhere = async () => {
       const hosts = await listenAddresses('tcp', port);
       hosts.reduceRight((next, host) => () => open(host, next), reject)();
@@ -100,7 +100,7 @@ export function serveForwards(
     if (closed) server.close();
   }
 
-  /** Listens on each address that the client's bind address stands for, all on the same port. */
+  /** Listens on all addresses that the client's bind address means, on the same port. */
   async function listenTcp(bindAddress: string, bindPort: number): Promise<number> {
     let port = bindPort;
     const servers: Server[] = [];
@@ -118,7 +118,7 @@ export function serveForwards(
         try {
           await start(server, { host, port });
         } catch (error) {
-          // The second address (IPv6) may be missing on this machine; the first may not.
+          // The second address (IPv6) is optional.
           if (index === 0) throw error;
           continue;
         }
@@ -142,7 +142,7 @@ export function serveForwards(
       await start(server, { path });
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE' || (await isListening(path))) throw error;
-      // Left over from a session whose connection broke; nobody listens on it.
+      // Left over from a session whose connection was lost.
       await unlink(path);
       await start(server, { path });
     }
@@ -183,7 +183,7 @@ export function serveForwards(
       closed = true;
       for (const server of listeners.values()) server.close();
       listeners.clear();
-      // Those joined to a channel end with it; these are the ones still connecting.
+      // Connected sockets end with their channel.
       for (const socket of sockets) if (socket.connecting) socket.destroy();
     },
   };

@@ -3,9 +3,9 @@ import type { ServerChannel } from 'ssh2';
 import { sendEof } from '../protocol/ssh2-internals.ts';
 
 /**
- * Joins a forwarded channel and a socket (opened with `allowHalfOpen`), each direction ending by itself: a
- * peer that has finished sending still gets its answer, and what a socket sent before it closed or broke
- * still reaches the client. `done` is called once, when both are closed.
+ * Joins a forwarded channel and a socket (opened with `allowHalfOpen`). Each direction ends separately: a peer that has
+ * finished sending still gets its answer, and data that a socket sent before it failed still reaches the client. `done` is
+ * called once, when both have closed.
  */
 export function splice(channel: ServerChannel, socket: Socket, done: () => void = () => {}): void {
   let toSocket = true;

@@ -3,8 +3,8 @@ import type { TerminalModes } from '../protocol/requests.ts';
 import { openTerminals } from './pty.ts';
 
 /**
- * How a new terminal from node-pty stands, with the opcodes of RFC 4254, section 8, and stty's names. A
- * client's modes are applied where they differ.
+ * The modes of a new terminal from node-pty, with the opcodes of RFC 4254, section 8, and stty's names. Only modes of the
+ * client that differ are applied.
  */
 const flags: [opcode: number, name: string, on: boolean][] = [
   [30, 'ignpar', false],
@@ -48,7 +48,7 @@ const characters: [opcode: number, name: string, value: number][] = [
   [14, 'lnext', 22],
 ];
 
-/** The arguments that bring a new terminal to a client's modes; empty when it stands so already. */
+/** The stty arguments that apply a client's modes to a new terminal; empty if they already match. */
 export function sttyArguments(modes: TerminalModes): string[] {
   const changes: string[] = [];
   for (const [opcode, name, on] of flags) {
@@ -60,12 +60,12 @@ export function sttyArguments(modes: TerminalModes): string[] {
     if (wanted === undefined || wanted === value || wanted > 255) continue;
     changes.push(name, wanted === 255 || wanted === 0 ? 'undef' : characterName(wanted));
   }
-  // node-pty leaves the two ends of line at 0xFF, which stands for none on macOS only.
+  // node-pty sets eol and eol2 to 0xFF, which only macOS treats as undefined.
   if (changes.length > 0) changes.push('eol', 'undef', 'eol2', 'undef');
   return changes;
 }
 
-/** A control character as stty reads it: `^H`; all others by their number. */
+/** A character in stty's notation: `^H` for control characters, otherwise its number. */
 function characterName(code: number): string {
   if (code === 127) return '^?';
   return code < 32 ? `^${String.fromCharCode(code + 64)}` : String(code);
@@ -73,7 +73,7 @@ function characterName(code: number): string {
 
 const bash = ['/bin/bash', '/usr/bin/bash'].find((path) => existsSync(path));
 
-/** What a process gets that Node cannot give it as text. */
+/** Input that is not UTF-8, which Node cannot pass to a process. */
 export interface RawInput {
   /** Replaces the last argument. */
   command?: Buffer;
@@ -81,10 +81,9 @@ export interface RawInput {
 }
 
 /**
- * The program to start so that `file` runs with what only the process itself can arrange: SSH_TTY and the
- * client's terminal modes, bytes that are not UTF-8, and the terminals of other sessions closed (node-pty leaves
- * them inheritable; a daemon that kept one would keep that terminal from being hung up). Without need it is `file`
- * itself.
+ * Wraps `file` in a shell that sets up what only the new process can: SSH_TTY and the client's terminal modes, bytes that
+ * are not UTF-8, and closing the terminals of other sessions (node-pty leaves them inheritable, and a daemon that held one
+ * would keep it from being hung up). Returns `file` itself if nothing is needed.
  */
 export function prepareCommand(
   file: string,
@@ -103,7 +102,7 @@ export function prepareCommand(
     steps.push('SSH_TTY=$(tty 2>/dev/null) && export SSH_TTY');
   }
   if (openTerminals.size > 0 && bash) {
-    // Other shells know descriptors of one digit only.
+    // Other shells support only one-digit descriptors.
     shell = bash;
     steps.push(`exec ${[...openTerminals].map((descriptor) => `${descriptor}>&-`).join(' ')}`);
   }
@@ -122,7 +121,7 @@ export function prepareCommand(
   return { file: shell, args: ['-c', steps.join('; '), file, ...args] };
 }
 
-/** Shell code that sets a variable to these bytes. Substitution drops newlines at the end, hence the letter after them. */
+/** Shell code that sets a variable to these bytes. The extra letter protects trailing newlines, which substitution strips. */
 function assignBytes(name: string, bytes: Buffer): string {
   let format = '';
   for (const byte of bytes) {

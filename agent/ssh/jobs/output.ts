@@ -2,25 +2,25 @@ import type { Readable, Writable } from 'node:stream';
 import type { ServerChannel } from 'ssh2';
 import { forgetWritten } from '../protocol/ssh2-internals.ts';
 
-/** Above this much unsent output its sources are paused, and below the half of it resumed. */
+/** Sources are paused above this much unsent output and resumed below half of it. */
 const highWater = 256 * 1024;
 
-/** One session's way out: stdout and stderr, in order, with backpressure to what writes them. */
+/** A session's stdout and stderr, in order and with backpressure. */
 export interface Output {
-  /** Sends what `source` gives, pausing it while the client does not keep up; resolves at its end. */
+  /** Sends the data of `source`, pausing it while the client is slow. Resolves at its end. */
   carry(source: Readable, to: 'stdout' | 'stderr'): Promise<void>;
   write(text: string, to: 'stdout' | 'stderr'): void;
-  /** Resolves when all that was written has been handed to the client's window, or the channel is gone. */
+  /** Resolves when everything has been sent within the client's window, or the channel has closed. */
   drained(): Promise<void>;
-  /** The client reads no more of it: what is queued is dropped. stderr goes on. */
+  /** The client does not read stdout any longer: queued output is dropped. stderr continues. */
   dropStdout(): void;
-  /** The client is gone: what is queued is dropped, and later output is read and thrown away. */
+  /** The client has disconnected: queued and later output is discarded. */
   drop(): void;
 }
 
 /**
- * Makes the output of a channel. One write is in flight at a time over stdout and stderr together: they
- * share one window, and ssh2 mixes them up when both wait for it.
+ * Makes the output of a channel. There is one pending write at a time for stdout and stderr together: they share a window,
+ * and ssh2 mixes them up if both wait for it.
  */
 export function makeOutput(channel: ServerChannel): Output {
   const queue: { chunk: Buffer; to: 'stdout' | 'stderr' }[] = [];
@@ -73,7 +73,7 @@ export function makeOutput(channel: ServerChannel): Output {
         });
         source.once('close', resolve);
         source.once('end', resolve);
-        // A pty reports its end as EIO; a pipe does not fail in any way that would change what follows.
+        // A pty reports its end as EIO. Errors of pipes need no other handling.
         source.on('error', () => resolve());
       });
     },

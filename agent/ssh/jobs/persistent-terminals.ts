@@ -5,33 +5,33 @@ import { openPty, type Pty } from './pty.ts';
 import { finishChannel, type Job, type Running, signalGroup, signalName, type Terminal } from './run.ts';
 import { makeScreen, type Screen } from './screen.ts';
 
-/** As long as a session waits for a laptop that sleeps. */
+/** As long as a session waits for a sleeping laptop. */
 const retentionMs = 8 * 3600_000;
-/** Each may hold some megabytes. */
+/** Each uses a few megabytes. */
 const maxTerminals = 16;
-/** Output that was not yet taken in; above it the program waits. */
+/** The program is paused above this much unprocessed output. */
 const highWater = 512 * 1024;
-/** A viewer that is so far behind gets what the screen shows, once it has caught up, rather than all that led to it. */
+/** A viewer that falls this far behind gets a snapshot of the screen instead of all output. */
 const maxViewerBacklog = 1024 * 1024;
-/** The screen is kept in memory, cell by cell: no client's size makes it larger than 15 MB. */
+/** The screen is kept in memory cell by cell; this limits it to 15 MB. */
 const maxColumns = 1000;
 const maxRows = 500;
-/** What a terminal answers to a program's questions: attributes, cursor, colours. */
+/** A terminal's replies to a program's queries: attributes, cursor position, colours. */
 const terminalReplies =
   // biome-ignore lint/suspicious/noControlCharactersInRegex: escape sequences consist of them
   /^(\x1b\[[?>=]?[\d;]*[cRn]|\x1bP[^\x1b]*\x1b\\|\x1b\][\d;]+;rgb:[\w/]+(\x07|\x1b\\))+$/;
-/** Empties a terminal, scrollback and all, and sets it as at the start. */
+/** Resets a terminal, including its scrollback. */
 const reset = '\x1bc';
 
 interface Viewer {
   channel: ServerChannel;
   columns: number;
   rows: number;
-  /** Null: it waits for what the screen shows; then what came since. */
+  /** Output since a snapshot was requested; null if none is pending. */
   queued: Buffer[] | null;
   unsentBytes: number;
   isBehind: boolean;
-  /** Told when all that was sent has left. */
+  /** Called when all output has been sent. */
   onSent: (() => void) | null;
 }
 
@@ -48,11 +48,11 @@ interface PersistentTerminal {
 
 export interface PersistentTerminals {
   /**
-   * Joins a channel to the terminal of that name: one that runs, with all that it shows, or a new one. When the client goes,
-   * the terminal stays, for eight hours. Several may be joined; its size is what fits all.
+   * Attaches a channel to the terminal with this name, and shows its screen; creates it if needed. The terminal outlives the
+   * client for eight hours. With several clients its size is the largest that fits all.
    */
   attach(name: string, channel: ServerChannel, job: Job, terminal: Terminal, login: string[]): Running;
-  /** Hangs up all of them. */
+  /** Hangs up all terminals. */
   close(): void;
 }
 
@@ -71,7 +71,7 @@ export function makePersistentTerminals(): PersistentTerminals {
       const unused = [...all.values()]
         .filter(({ viewers }) => viewers.size === 0)
         .sort((one, other) => one.used - other.used)[0];
-      if (!unused) throw new Error(`${maxTerminals} terminals are open already; close one`);
+      if (!unused) throw new Error(`${maxTerminals} terminals are already open; close one first`);
       hangUp(unused);
     }
     const { file, args } = prepareCommand(job.shell, login, terminal, {
@@ -101,13 +101,13 @@ export function makePersistentTerminals(): PersistentTerminals {
       for (const viewer of persistent.viewers) deliver(persistent, viewer, chunk);
     });
     pty.output.on('error', () => {});
-    // With nobody there the program would wait for its answer for ever.
+    // Without a viewer the program would wait for the reply forever.
     screen.onReply((text) => {
       if (persistent.viewers.size === 0) pty.write(Buffer.from(text), () => {});
     });
     persistent.ended = (async () => {
       const exit = await pty.exited;
-      // The rest of its output is in the terminal, some kilobytes at most; what still holds it may not hold us.
+      // Reads the rest of the output, a few kilobytes; a background process may hold the terminal open.
       const giveUp = setTimeout(() => pty.close(), 1000);
       if (!pty.output.destroyed) await new Promise((resolve) => pty.output.once('close', resolve));
       clearTimeout(giveUp);
@@ -119,7 +119,7 @@ export function makePersistentTerminals(): PersistentTerminals {
     return persistent;
   }
 
-  /** Sends, or keeps for later, or counts as lost; what is on its way is never without bound. */
+  /** Sends or queues output. A viewer that exceeds the backlog skips output until it has caught up. */
   function deliver(persistent: PersistentTerminal, viewer: Viewer, chunk: Buffer) {
     if (viewer.isBehind) return;
     if (viewer.queued) viewer.queued.push(chunk);
@@ -143,13 +143,13 @@ export function makePersistentTerminals(): PersistentTerminals {
     });
   }
 
-  /** Shows all there is, and from there on what comes. */
+  /** Sends a snapshot of the screen, then the output since. */
   function redraw(persistent: PersistentTerminal, viewer: Viewer) {
     viewer.isBehind = false;
     viewer.queued = [];
     persistent.screen.write(Buffer.alloc(0), () => {
       const { queued } = viewer;
-      // It fell behind again meanwhile.
+      // It has fallen behind again.
       if (!queued) return;
       viewer.queued = null;
       send(persistent, viewer, Buffer.from(reset + persistent.screen.snapshot()));
@@ -196,7 +196,7 @@ export function makePersistentTerminals(): PersistentTerminals {
       };
       channel.once('close', leave);
       channel.on('data', (chunk: Buffer) => {
-        // A program that asks the terminal is answered by each; the first one's counts.
+        // Every viewer's terminal replies to a program's query; only the first one's reply is passed on.
         if (
           persistent.viewers.values().next().value !== viewer &&
           terminalReplies.test(chunk.toString('latin1'))
@@ -237,7 +237,7 @@ export function makePersistentTerminals(): PersistentTerminals {
   };
 }
 
-/** A client without a terminal says 0. */
+/** A client without a terminal sends 0. */
 function screenSize(terminal: { columns: number; rows: number }): { columns: number; rows: number } {
   return {
     columns: Math.min(terminal.columns || 80, maxColumns),

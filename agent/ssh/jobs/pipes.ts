@@ -4,7 +4,7 @@ import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs';
 import { Socket } from 'node:net';
 import type { Readable, Writable } from 'node:stream';
 
-/** The three streams of a process, and the descriptors to start it with; close those once it runs. */
+/** The three streams of a process and the descriptors to start it with, to be closed once it runs. */
 export interface Pipes {
   stdin: Writable;
   stdout: Readable;
@@ -13,7 +13,7 @@ export interface Pipes {
 }
 
 export interface PipePool {
-  /** Pipes for one process, or null where the machine gives none (no /proc). */
+  /** Pipes for one process, or null if the machine does not support this (no /proc). */
   take(): Promise<Pipes | null>;
   close(): void;
 }
@@ -23,26 +23,25 @@ interface PipeEnds {
   write: number;
 }
 
-/** Jobs whose pipes are kept ready: a client opens a few sessions at once, then rests. */
+/** Jobs with pipes in reserve: clients open a few sessions in a burst. */
 const maxSpareJobs = 4;
 
-/** The one-digit descriptors that every shell can redirect, less the standard ones: two jobs' worth. */
+/** The non-standard one-digit descriptors, which every shell can redirect: enough for two jobs. */
 const shellDescriptors = [3, 4, 5, 6, 7, 8];
 const pipesPerJob = 3;
 
 /**
- * A shell that holds one pipe for each of these descriptors: shells keep a short here-document in one.
- * dash, busybox and bash since 5.1 do; the pipe is taken over by its name in /proc.
+ * Makes a shell hold a pipe for each of these descriptors, since shells (dash, busybox, bash 5.1 and newer) put short
+ * here-documents into pipes. The pipes are then opened through /proc.
  */
 const pipeShellScript = `exec ${shellDescriptors.map((descriptor) => `${descriptor}<<'.'`).join(' ')}
 ${shellDescriptors.map(() => 'x\n.').join('\n')}
 echo; read _`;
 
 /**
- * A pool of real pipes. Node itself gives its children socket pairs, on which `echo >/dev/stderr`,
- * `tee /dev/stdout` and `bash /dev/stdin` fail (a socket cannot be opened by its name), and which bash
- * takes for a network connection. sshd gives pipes. (Named pipes would not do: opening /dev/stdin again
- * waits for a writer for ever when the input has already ended.)
+ * A pool of real pipes, as sshd uses. Node gives its children socket pairs, on which `echo >/dev/stderr`,
+ * `tee /dev/stdout` and `bash /dev/stdin` fail (sockets cannot be opened by name) and which bash mistakes for a network
+ * connection. Named pipes do not work either: reopening /dev/stdin would block forever once the input has ended.
  */
 export function makePipePool(): PipePool {
   const spare: PipeEnds[][] = [];
@@ -85,7 +84,7 @@ export function makePipePool(): PipePool {
   };
 }
 
-/** The pipes of one job each, both ends without blocking. Rejects where the shell uses no pipes. */
+/** Pipes for two jobs, non-blocking. Rejects if the shell does not use pipes. */
 async function makePipes(): Promise<PipeEnds[][]> {
   const shell = spawn('/bin/sh', ['-c', pipeShellScript], {
     stdio: ['pipe', 'pipe', 'ignore'],
@@ -120,7 +119,7 @@ function openEnds(path: string): PipeEnds {
   const read = openSync(path, O_RDONLY | O_NONBLOCK);
   try {
     if (!fstatSync(read).isFIFO()) throw new Error('not a pipe');
-    // What the here-document said.
+    // Drains the here-document.
     readSync(read, Buffer.alloc(16));
     return { read, write: openSync(path, O_WRONLY | O_NONBLOCK) };
   } catch (error) {
@@ -129,7 +128,7 @@ function openEnds(path: string): PipeEnds {
   }
 }
 
-/** The child's ends are opened anew, since blocking or not belongs to each opening of a pipe. */
+/** The child's ends are reopened as blocking, which is a property of each open file description. */
 function openJob([input, output, errors]: [PipeEnds, PipeEnds, PipeEnds]): Pipes {
   const again = (descriptor: number, flags: number) => {
     const opened = openSync(`/proc/self/fd/${descriptor}`, flags);

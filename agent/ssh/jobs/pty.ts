@@ -4,22 +4,22 @@ import { ReadStream } from 'node:tty';
 import { fileURLToPath } from 'node:url';
 
 /**
- * A pseudo-terminal with a process in it. It stands on node-pty's native module and not on its JavaScript:
- * that one writes to the terminal blocking (one program that does not read its input would stop the whole
- * agent), and drops output that is unread 200 ms after the process has ended.
+ * A pseudo-terminal with a process in it. It uses node-pty's native module without its JavaScript, which writes to the
+ * terminal synchronously (a program that does not read its input would block the agent) and drops output that is unread
+ * 200 ms after the process has ended.
  */
 export interface Pty {
   pid: number;
-  /** Of the terminal's slave: `/dev/pts/3`. */
+  /** Name of the slave: `/dev/pts/3`. */
   name: string;
-  /** The output; ends (or fails with EIO) when the last process lets go of the terminal. */
+  /** The output; ends (or fails with EIO) when the last process has closed the terminal. */
   output: ReadStream;
-  /** Queues input; `done` is called once the terminal has taken it, or is closed. */
+  /** Queues input; `done` is called when it was written or the terminal has closed. */
   write(chunk: Buffer, done: () => void): void;
   resize(columns: number, rows: number): void;
   /** Resolves when the process has ended; `signal` is a number, 0 for none. */
   exited: Promise<{ code: number; signal: number }>;
-  /** Closes our end, which hangs up all that is left in the terminal. */
+  /** Closes the master, which hangs up all processes in the terminal. */
   close(): void;
 }
 
@@ -42,7 +42,7 @@ interface NativePty {
 
 const require = createRequire(import.meta.url);
 let native: NativePty | undefined;
-/** The module lies beside the bundle, or in its package. */
+/** The module is next to the bundle, or in its package. */
 function loadNative(): NativePty {
   native ??= (
     existsSync(beside('pty.node'))
@@ -51,7 +51,7 @@ function loadNative(): NativePty {
   ) as NativePty;
   return native;
 }
-/** macOS starts the process through a helper program; Linux does not look at it. */
+/** Only used on macOS, where node-pty starts processes through a helper program. */
 function helperPath(): string {
   if (process.platform !== 'darwin') return '';
   const bundled = beside('spawn-helper');
@@ -62,13 +62,13 @@ function beside(name: string): string {
   return fileURLToPath(new URL(name, import.meta.url));
 }
 
-/** The descriptors of all open terminals: node-pty leaves them inheritable, so children close them. */
+/** Descriptors of all open terminals. node-pty leaves them inheritable, so children must close them. */
 export const openTerminals = new Set<number>();
 
 const writeAtOnce = 4096;
 const retryMs = 10;
 
-/** Starts `file` in a new terminal of `columns` × `rows`. Throws when the machine has no terminal left. */
+/** Starts `file` in a new terminal of `columns` × `rows`. Throws if the system has no terminals left. */
 export function openPty(options: {
   file: string;
   args: string[];
@@ -107,7 +107,7 @@ export function openPty(options: {
     for (const { done } of queue.splice(0)) done();
   });
 
-  /** Writes until the terminal is full (its program reads no more), then tries again after a pause. */
+  /** Writes until the terminal's buffer is full, then retries after a pause. */
   function flush() {
     timer = undefined;
     while (queue.length > 0 && !closed) {

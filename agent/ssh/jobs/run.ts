@@ -10,7 +10,7 @@ import { makeOutput, type Output } from './output.ts';
 import type { PipePool } from './pipes.ts';
 import { openPty } from './pty.ts';
 
-/** What to run, and in what. */
+/** What to run, and where. */
 export interface Job {
   shell: string;
   /** Absent: a login shell. */
@@ -29,14 +29,14 @@ export interface Terminal {
 
 /** A job that runs in a channel. */
 export interface Running {
-  /** To the whole process group, as sshd does: `TERM`, `INT`, …; names unknown to the system do nothing. */
+  /** Signals the whole process group, as sshd does: `TERM`, `INT`, … Unknown names are ignored. */
   signal(name: string): void;
   resize(columns: number, rows: number): void;
-  /** The client reads no more output: whoever writes more is told so, by SIGPIPE or by the terminal's end. */
+  /** The client does not read output any longer: writers get SIGPIPE, or the terminal is hung up. */
   closeOutput(): void;
-  /** The client is gone: hangs up the process group and lets go of its streams. */
+  /** The client has disconnected: hangs up the process group and closes its streams. */
   hangUp(): void;
-  /** Resolves when the channel is closed with the exit status sent, or the client is gone. */
+  /** Resolves when the exit status was sent and the channel closed, or the client has disconnected. */
   done: Promise<void>;
 }
 
@@ -56,7 +56,7 @@ export function signalName(number: number): string | undefined {
 /** The signals that SSH can name (RFC 4254, 6.10). */
 const sshSignals = /^SIG(ABRT|ALRM|FPE|HUP|ILL|INT|KILL|PIPE|QUIT|SEGV|TERM|USR1|USR2)$/;
 
-/** Tells the client how it ended, after all output, and closes. */
+/** Sends the exit status after all output, and closes. */
 async function finish(
   channel: ServerChannel,
   output: Output,
@@ -82,7 +82,7 @@ export function finishChannel(
   channel.end();
 }
 
-/** Feeds the channel's data to a process; when that reads no more, the rest is thrown away. */
+/** Pipes the channel to a process's stdin; the rest is discarded when that closes. */
 function feed(channel: ServerChannel, stdin: Writable): void {
   channel.pipe(stdin);
   const discard = () => {
@@ -95,7 +95,7 @@ function feed(channel: ServerChannel, stdin: Writable): void {
 
 class ZeroByte extends Error {}
 
-/** What starts a job's shell: with its command, or as a login shell. */
+/** The program that runs a job: the shell with its command, or a login shell. */
 function jobCommand(job: Job, login: string[], terminal?: Terminal): { file: string; args: string[] } {
   const { command } = job;
   if (command?.includes(0)) throw new ZeroByte();
@@ -164,7 +164,7 @@ export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login
     const carried = [output.carry(stdout, 'stdout'), output.carry(stderr, 'stderr')];
     const exit = await exited;
     pid = undefined;
-    // As with sshd, what it left running in the background holds the channel while it holds the output.
+    // As with sshd, background processes that hold the output keep the channel open.
     await Promise.all(carried);
     if (!gone) await finish(channel, output, exit);
   }
@@ -223,9 +223,8 @@ export function runInTerminal(
     const carried = output.carry(pty.output, 'stdout');
     const exit = await pty.exited;
     alive = false;
-    // The terminal holds a few kilobytes at most. They are read now whatever the client does, and the
-    // kernel then reports the end; a process that still holds the terminal on a system that does not
-    // hang it up (macOS) must not keep the session.
+    // The terminal buffers a few kilobytes at most, which are read even if the client is slow; the kernel then reports the
+    // end. On macOS a background process can hold the terminal open, which must not keep the session.
     const drain = setInterval(() => pty.output.resume(), 20);
     const giveUp = setTimeout(() => pty.close(), 1000);
     await carried;
@@ -246,7 +245,7 @@ export function runInTerminal(
     resize: pty.resize,
     closeOutput() {
       output.dropStdout();
-      // A terminal has no end that a program could meet when it writes: it is hung up.
+      // Writing to a terminal cannot fail with EPIPE, so it is hung up.
       if (alive) signalGroup(pty.pid, 'HUP');
       pty.close();
     },
@@ -255,7 +254,7 @@ export function runInTerminal(
       gone = true;
       output.drop();
       channel.resume();
-      // Closing our end hangs up the terminal; the signal is for the case that another process holds it.
+      // Closing the master hangs up the terminal; the signal is needed if another process holds it open.
       if (alive) signalGroup(pty.pid, 'HUP');
       pty.close();
     },
@@ -269,15 +268,12 @@ async function fail(channel: ServerChannel, output: Output, error: Error): Promi
   await finish(channel, output, { code, signal: null });
 }
 
-/** Why a session did not start, and its exit code: that of a shell that cannot run a command, where it is the command. */
+/** Why a session did not start, and its exit code: 126, as a shell's, if the command cannot be run. */
 function startFailure(error: Error): [reason: string, code: number] {
-  if (error instanceof ZeroByte) return ['the command holds a zero byte, which no program can be given', 126];
+  if (error instanceof ZeroByte) return ['the command contains a zero byte', 126];
   switch ((error as NodeJS.ErrnoException).code) {
     case 'E2BIG':
-      return [
-        'the command is too long for this system; put it into a file, or send it as input of a shell',
-        126,
-      ];
+      return ['the command is too long for this system; put it into a file or pipe it to a shell', 126];
     default:
       return [`cannot run this session: ${error.message}`, 255];
   }

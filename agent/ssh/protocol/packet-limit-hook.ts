@@ -1,4 +1,4 @@
-/** Import it before ssh2. The bundle leaves it out. */
+/** Must be imported before ssh2. Left out of the bundle. */
 import { registerHooks } from 'node:module';
 import { limitedFile, withPacketLimit } from './packet-limit.ts';
 

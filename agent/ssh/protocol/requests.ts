@@ -1,8 +1,7 @@
 /**
- * Reads the messages of a client that ssh2 answers badly: it ends the whole connection when one of them is malformed,
- * turns commands and variables into text (which loses bytes that are not UTF-8), does not tell of
- * `eow@openssh.com`, leaves requests without an answer once the session has begun, and loses terminal modes. What is
- * read here is refused alone: one request, or one channel.
+ * Parses messages that ssh2 handles badly: it ends the whole connection if one is malformed, decodes commands and variables
+ * as text (losing bytes that are not UTF-8), ignores `eow@openssh.com`, leaves requests unanswered once the session has
+ * begun, and drops terminal modes. A message that is invalid here only fails its own request or channel.
  */
 import type { Connection, Session } from 'ssh2';
 import handlers from 'ssh2/lib/protocol/handlers.js';
@@ -17,10 +16,10 @@ export type SessionRequest =
   | { type: 'window-change'; columns: number; rows: number }
   | { type: 'signal'; name: string }
   | { type: 'auth-agent' }
-  /** The client reads no more output (`eow@openssh.com`). */
+  /** The client does not read output any longer (`eow@openssh.com`). */
   | { type: 'end-of-write' };
 
-/** Says whether the request was accepted. */
+/** Returns true if the request is accepted. */
 export type SessionRequestHandler = (request: SessionRequest) => boolean;
 
 const messages = { globalRequest: 80, channelOpen: 90, channelOpenConfirmation: 91, channelRequest: 98 };
@@ -57,7 +56,7 @@ interface ConnectionInternals {
 const connections = new WeakMap<Protocol, ConnectionInternals>();
 const sessionHandlers = new WeakMap<object, SessionRequestHandler>();
 
-/** Lets requests of this connection find their sessions. */
+/** Registers the connection, so that requests find their sessions. */
 export function trackRequests(connection: Connection): void {
   const internals = connection as unknown as ConnectionInternals;
   connections.set(internals._protocol, internals);
@@ -69,7 +68,7 @@ export function onSessionRequest(session: Session, handler: SessionRequestHandle
 
 let hooked = false;
 
-/** Replaces ssh2's reading of these messages, for its servers. */
+/** Replaces ssh2's handlers of these messages for servers. */
 export function hookRequests(): void {
   if (hooked) return;
   hooked = true;
@@ -89,7 +88,7 @@ function hook(message: number, read: (protocol: Protocol, payload: Buffer, next:
   };
 }
 
-/** What `read` gives, or null for a message shorter than its fields. */
+/** Returns null if the message is too short for its fields. */
 function readOrNull<T>(read: () => T): T | null {
   try {
     return read();
@@ -131,7 +130,7 @@ function readChannelRequest(protocol: Protocol, payload: Buffer): undefined {
   reply(request !== null && handler(request));
 }
 
-/** Null for a type that is not known. */
+/** Null for an unknown type. */
 function readSessionRequest(type: string, reader: Reader): SessionRequest | null {
   switch (type) {
     case 'env':
@@ -165,7 +164,7 @@ function readSize(reader: Reader): [columns: number, rows: number] {
   return [columns, rows];
 }
 
-/** Up to the first opcode that no value may follow; an unknown opcode below 160 has a value too. */
+/** Reads up to the first opcode without a value. Unknown opcodes below 160 have one. */
 function readModes(list: Buffer): TerminalModes {
   const modes: TerminalModes = new Map();
   for (let at = 0; at + 5 <= list.length; at += 5) {
@@ -198,7 +197,7 @@ function readChannelOpen(protocol: Protocol, payload: Buffer, next: Next): unkno
     const type = reader.bytes().toString('latin1');
     const sender = reader.uint32();
     reader.uint32();
-    // ssh2 would cut its output into pieces of this size, for ever if it is zero.
+    // ssh2 splits output into packets of this size, in an endless loop if it is zero.
     return { type, sender, hasPackets: reader.uint32() > 0 };
   });
   if (!head) return;
@@ -219,14 +218,14 @@ function readChannelOpenConfirmation(_protocol: Protocol, payload: Buffer, next:
   const packetSizeAt = 13;
   if (payload.length < packetSizeAt + 4) return;
   if (payload.readUInt32BE(packetSizeAt) === 0) {
-    // A channel that takes no packets: without a window ssh2 sends none.
+    // A channel that accepts no packets: with an empty window ssh2 sends none.
     payload.writeUInt32BE(0, packetSizeAt - 4);
     payload.writeUInt32BE(1, packetSizeAt);
   }
   return next();
 }
 
-/** Names of hosts and sockets reach Node as strings: those that no string stands for are refused, not changed. */
+/** Host and socket names become strings in Node; those that cannot be represented are rejected, not altered. */
 function isText(bytes: Buffer): boolean {
   return !bytes.includes(0) && Buffer.from(bytes.toString('utf8')).equals(bytes);
 }

@@ -1,6 +1,6 @@
 /**
- * The few places where the agent must reach past ssh2's public interface, each with the reason. ssh2 is
- * pinned to an exact version, and server.test.ts covers every one of them with a real OpenSSH client.
+ * Everything that uses ssh2's private interface, with the reason. ssh2 is pinned to an exact version, and the tests cover
+ * each use with a real OpenSSH client.
  */
 import type { Connection, ServerChannel, Session } from 'ssh2';
 import ssh2 from 'ssh2';
@@ -14,8 +14,8 @@ interface Internals {
 }
 
 /**
- * Stops ssh2 from ending a connection whose client is silent for 45 s: its option for this accepts no
- * zero. The pipe below outlives a laptop's sleep, so the SSH layer above must not give up first.
+ * Keeps ssh2 from ending a connection whose client is silent for 45 s; its option cannot be set to zero. The pipe below
+ * survives a laptop's sleep, so the SSH layer must not give up first.
  */
 export function disableServerKeepalive(): void {
   (ssh2.Server as unknown as { KEEPALIVE_CLIENT_INTERVAL: number }).KEEPALIVE_CLIENT_INTERVAL = -1;
@@ -35,8 +35,8 @@ export function openAgentChannel(connection: Connection): Promise<ServerChannel>
 }
 
 /**
- * Keeps window changes and signals working after the client has closed its stdin: ssh2 treats the
- * client's EOF as the end of the whole session and refuses all requests from then on.
+ * Keeps window changes and signals working after the client has closed its stdin: ssh2 treats EOF as the end of the session
+ * and rejects all later requests.
  */
 export function keepRequestsAfterEof(session: Session): void {
   session.on('eof', () => {
@@ -45,8 +45,8 @@ export function keepRequestsAfterEof(session: Session): void {
 }
 
 /**
- * Forgets the chunk that ssh2 keeps after it was written. A channel remembers the last stdout chunk that
- * had to wait for the window, and would send it a second time when stderr has to wait later.
+ * Drops the chunk that ssh2 still holds after it was written: a channel remembers the last stdout chunk that waited for the
+ * window, and would send it again when stderr waits later.
  */
 export function forgetWritten(channel: ServerChannel): void {
   const state = channel as unknown as Record<string, unknown>;
@@ -56,7 +56,7 @@ export function forgetWritten(channel: ServerChannel): void {
   state._chunkcbErr = undefined;
 }
 
-/** Sends EOF and leaves the other direction open; `end()` closes both on a server's channel. */
+/** Sends EOF without closing the other direction; `end()` of a server's channel closes both. */
 export function sendEof(channel: ServerChannel): void {
   (channel as unknown as { eof(): void }).eof();
 }
