@@ -61,7 +61,7 @@ export function makeHosting(options: {
   const changed = () => {
     for (const observer of observers) observer();
   };
-  const reception = makeSessionRegistry({
+  const registry = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     agentKey: certificate.fingerprint,
@@ -106,7 +106,7 @@ export function makeHosting(options: {
   });
   const direct =
     options.direct &&
-    makeDirectEndpoint({ ...options.direct, onPath: reception.accept, onChange: changed, log });
+    makeDirectEndpoint({ ...options.direct, onPath: registry.accept, onChange: changed, log });
 
   async function serveStream(target: Target, stream: Duplex): Promise<Duplex | undefined> {
     if (target.kind === 'ssh') {
@@ -145,7 +145,7 @@ export function makeHosting(options: {
         const listener = listenRelay({
           url,
           listenToken: (asked) => options.listenToken(url, asked),
-          onPath: (path) => reception.accept(path),
+          onPath: (path) => registry.accept(path),
           onState: (connected, reason) => {
             if (!closed) options.onState(name, connected, reason);
           },
@@ -158,8 +158,8 @@ export function makeHosting(options: {
       changed();
       void direct?.apply(manifest().direct);
     },
-    users: reception.users,
-    endUser: reception.revokeUser,
+    users: registry.users,
+    endUser: registry.revokeUser,
     satellites: () =>
       [...listeners].flatMap(([url, { rttMs }]) =>
         rttMs === null ? [] : [{ url, rttMs: Math.round(rttMs * 100) / 100 }],
@@ -169,7 +169,7 @@ export function makeHosting(options: {
       closed = true;
       for (const listener of listeners.values()) listener.close();
       direct?.close();
-      reception.close('agent-closed');
+      registry.close('agent-closed');
     },
   };
 }

@@ -94,7 +94,7 @@ test('one that never ends is stopped with all its group, those deaf to SIGTERM t
   expect(texts()[1]).toMatch(/did not end within 0.3 s/);
   expect(alive(await pid('script.pid'))).toBe(false);
   const child = await pid('child.pid');
-  // Killed; whoever it was left to has to notice.
+  // Killed; its new parent process must notice.
   await until(() => !alive(child), 'the child has ended');
 });
 

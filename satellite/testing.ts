@@ -47,7 +47,7 @@ export async function makeWorld() {
   ) {
     const sessions: HostedSession[] = [];
     const states = makeQueue<{ connected: boolean; reason: TunnelError | null }>();
-    const reception = makeSessionRegistry({
+    const registry = makeSessionRegistry({
       tlsKey: certificate.key,
       tlsCert: certificate.cert,
       workspaceId,
@@ -63,16 +63,16 @@ export async function makeWorld() {
     const listener = listenRelay({
       url,
       listenToken: () => listenToken(),
-      onPath: (path) => reception.accept(path),
+      onPath: (path) => registry.accept(path),
       onState: (connected, reason) => states.put({ connected, reason }),
       clock: fastClock,
       ...listen,
     });
     closers.push(() => {
       listener.close();
-      reception.close();
+      registry.close();
     });
-    return { listener, reception, sessions, states };
+    return { listener, registry, sessions, states };
   }
 
   const ticket = (changes: Partial<TicketClaims> = {}) =>

@@ -24,7 +24,7 @@ const open: WebSocket[] = [];
 
 beforeAll(async () => {
   // The satellite listens on this machine's loopback, which a workspace with a network of its own reaches only through the
-  // server: here it must be reached while the server is away.
+  // server: here it must be reached while the server is unreachable.
   machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared' });
   server = await machine.start();
   api = await makeApi(machine, server.url);
@@ -147,7 +147,7 @@ const serves = (status: number) =>
   );
 
 describe('a browser', () => {
-  /** Whether who says nothing is sent away is looked at while others do more. */
+  /** The test of silent sockets runs beside the others. */
   let silent: Awaited<ReturnType<typeof connect>>;
   beforeAll(async () => {
     await signIn();
@@ -219,13 +219,13 @@ describe('a browser', () => {
       'does not say',
     ],
     ['much', `{"type":"open","code":"${'x'.repeat(20_000)}","cols":80,"rows":24}`, 'does not say'],
-  ])('that says %s first is sent away with words', async (_, first, words) => {
+  ])('that sends %s first is rejected with a message', async (_, first, words) => {
     const made = await connect(first);
     expect(await made.says('exit')).toMatchObject({ code: null, message: expect.stringContaining(words) });
     expect([1000, 1008]).toContain((await made.closed).code);
   });
 
-  test('that says a megabyte, or nothing for ten seconds, is sent away', async () => {
+  test('that sends a megabyte, or nothing for ten seconds, is rejected', async () => {
     expect((await (await connect('x'.repeat(1_000_000))).closed).code).toBe(1009);
     expect(await silent.says('exit')).toMatchObject({ message: expect.stringContaining('Nobody has said') });
     expect((await silent.closed).code).toBe(1008);
@@ -236,10 +236,10 @@ describe('a browser', () => {
       expect(await refusal(origin)).toMatchObject({ status: 403, body: { code: 'csrf-rejected' } });
   });
 
-  test('keeps its terminal while the server is away, and loses it by signing out', async () => {
+  test('keeps its terminal while the server is unreachable, and loses it by signing out', async () => {
     const made = await shell();
     await server.kill();
-    // Many times over it was asked in vain.
+    // Several checks have failed meanwhile.
     await setTimeout(1_500);
     made.type('echo alone-$((3+4))\n');
     await made.shows('alone-7');

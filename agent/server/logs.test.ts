@@ -93,7 +93,7 @@ test('beyond the limit the log ends with one line that says so', async () => {
   expect(texts()[99]).toMatch(/^The log ends here: it has more than 100 lines/);
 });
 
-test('while the server is away, memory is bounded and the gap is named', async () => {
+test('while the server is unreachable, memory is bounded and the gap is reported', async () => {
   const away = server;
   const { port } = away;
   await away.close();

@@ -243,7 +243,7 @@ describe.skipIf(!has('ssh'))('commands over OpenSSH (needs ssh)', () => {
     process.kill(pid, 'SIGKILL');
   });
 
-  test('a client that goes away hangs up its command and its children, but not what is detached', async () => {
+  test('a client that disconnects hangs up its command and its children, but not detached processes', async () => {
     const command = (name: string, seconds: number) => `sh -c 'echo $$ > ${name}.pid; exec sleep ${seconds}'`;
     const child = fixture.start([
       'ws',

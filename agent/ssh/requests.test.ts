@@ -34,7 +34,7 @@ describe.skipIf(!has('ssh'))('a client that reads no more output (needs ssh)', (
     await until(() => !alive(pid), 'the command has ended');
   });
 
-  test('still gets the exit code of a command that goes on', async () => {
+  test('still gets the exit code of a command that keeps running', async () => {
     const { stdout, stderr } = await shell(
       '{ $SSH ws "trap : PIPE; yes 2>/dev/null; exit 3"; echo "code $?" >&2; } | head -1',
     );

@@ -19,7 +19,7 @@ describe.skipIf(!has('ssh'))('terminals over OpenSSH (needs ssh)', () => {
   const screens: Screen[] = [];
   beforeAll(async () => {
     fixture = await makeFixture();
-    // The login shell of whoever runs the test: bash, dash or zsh.
+    // The login shell of the user who runs the test: bash, dash or zsh.
     for (const profile of ['.bash_profile', '.profile', '.zprofile'])
       await writeFile(join(fixture.home, profile), "PS1='ready> '; PROMPTED=yes\n");
   });

@@ -167,7 +167,7 @@ test('CPU usage is the CPU time between two samples', async () => {
 test('a sample yields to the event loop at least every 10 ms of CPU time', async () => {
   const collector = await makeStatsCollector({ home: () => folder, sessions: makeSessions() });
   await collector.sample();
-  // CPU time of this thread, which other programs do not affect. Garbage collection does, hence several rounds.
+  // CPU time of this thread, which other programs do not affect. Garbage collection does, so the best of several rounds counts.
   const usedMs = () => {
     const { user, system } = process.threadCpuUsage();
     return (user + system) / 1000;

@@ -7,7 +7,7 @@ afterEach(() => void vi.useRealTimers());
 const stays = new AbortController().signal;
 const anonymous = (address: string) => visitorOf(null, address);
 
-/** Asks for `count` places and tells how many were given at once. */
+/** Requests `count` connections and returns those that were admitted at once. */
 async function take(
   admission: ReturnType<typeof makeAdmission>,
   visitor: ReturnType<typeof visitorOf>,
@@ -24,7 +24,7 @@ async function take(
   return { releases, refused: () => refused };
 }
 
-test('one visitor is their address; of IPv6 the /64; a user is themselves wherever they are', () => {
+test('an anonymous visitor is an address, or an IPv6 /64; a user is the same at every address', () => {
   expect(anonymous('192.0.2.1')).toEqual(anonymous('::ffff:192.0.2.1'));
   expect(anonymous('192.0.2.1')).not.toEqual(anonymous('192.0.2.2'));
   expect(anonymous('2001:db8:1:2::1')).toEqual(anonymous('2001:db8:1:2:ffff:ffff:ffff:ffff'));
@@ -33,18 +33,18 @@ test('one visitor is their address; of IPv6 the /64; a user is themselves wherev
   expect(visitorOf('ada', '192.0.2.1')).toEqual(visitorOf('ada', '2001:db8::1'));
 });
 
-test('one visitor takes 100 places, all anonymous ones 200, users the rest', async () => {
+test('a visitor gets 100 connections, all anonymous ones 200, users the rest', async () => {
   const admission = makeAdmission();
   expect((await take(admission, anonymous('192.0.2.1'), 270)).releases).toHaveLength(100);
   expect((await take(admission, anonymous('192.0.2.2'), 270)).releases).toHaveLength(100);
   expect((await take(admission, anonymous('192.0.2.3'), 270)).releases).toHaveLength(0);
   expect((await take(admission, visitorOf('ada', '192.0.2.1'), 10)).releases).toHaveLength(10);
   expect((await take(admission, visitorOf('bob', '192.0.2.1'), 270)).releases).toHaveLength(40);
-  // Another workspace is not touched.
+  // Other workspaces are not affected.
   expect(await admission.admit('other', anonymous('192.0.2.3'), stays)).toBeTypeOf('function');
 });
 
-test('a burst waits for its turn, in order, and not for ever', async () => {
+test('a burst is queued in order, for a limited time', async () => {
   const admission = makeAdmission();
   const visitor = anonymous('192.0.2.1');
   const burst = await take(admission, visitor, 270);
@@ -54,13 +54,13 @@ test('a burst waits for its turn, in order, and not for ever', async () => {
   expect(burst.releases).toHaveLength(200);
   await vi.advanceTimersByTimeAsync(30_000);
   expect(burst.refused()).toBe(70);
-  // Twice is once.
+  // Releasing twice has no effect.
   for (const release of burst.releases) release();
   for (const release of burst.releases) release();
   expect((await take(admission, visitor, 101)).releases).toHaveLength(100);
 });
 
-test('who has left waits no more; users wait before the anonymous', async () => {
+test('a visitor who leaves is removed from the queue; users are admitted before anonymous visitors', async () => {
   const admission = makeAdmission();
   const first = await take(admission, anonymous('192.0.2.1'), 100);
   await take(admission, anonymous('192.0.2.2'), 100);

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } fro
 import type { BodyRate } from './bodies.ts';
 import { listen, makeTestProxy, stop } from './testing.ts';
 
-/** Visitors who mean harm to a program, to its other visitors or to the proxy. */
+/** Attacks by visitors on a program, its other visitors or the proxy. */
 let program: Server;
 let proxy: Awaited<ReturnType<typeof makeTestProxy>>;
 let seen: { method: string; url: string; headers: IncomingHttpHeaders; body: string }[];
@@ -28,7 +28,7 @@ afterEach(() => {
   stop(program);
 });
 
-/** Behind a proxy that is believed: anonymous visitors are told apart by what it says of them. */
+/** Behind a trusted proxy, whose header distinguishes anonymous visitors. */
 const makeProxy = (bodyRate?: BodyRate) => {
   const { port } = program.address() as AddressInfo;
   return makeTestProxy({
@@ -40,7 +40,7 @@ const makeProxy = (bodyRate?: BodyRate) => {
   });
 };
 
-/** A visitor who sends exactly this. */
+/** A visitor who sends exactly this text. */
 function visit(text: string) {
   const socket: Socket = connect(proxy.port, '127.0.0.1').on('error', () => {});
   onTestFinished(() => void socket.destroy());
@@ -132,7 +132,7 @@ describe('slow and many', () => {
     visit(`POST /slow HTTP/1.1\r\n${host}X-Forwarded-For: ${from}\r\nContent-Length: 100000\r\n\r\nx`);
   const get = (more: string) => visit(`GET /quick HTTP/1.1\r\n${host}${more}\r\n`);
 
-  test('a body that trickles in ends with 408; one that comes steadily goes on', async () => {
+  test('a body that trickles in ends with 408, a steady one does not', async () => {
     proxy.close();
     proxy = await makeProxy({ windowMs: 1_000, minBytes: 1_000 });
     const slow = slowPost('192.0.2.1');

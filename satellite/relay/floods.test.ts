@@ -57,7 +57,7 @@ afterAll(async () => {
 const megabytes = 2 * 1024 * 1024;
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` });
 
-/** Asks how far the satellite is all the while that `work` goes on. */
+/** Measures the satellite's response time while `work` runs. */
 async function meanwhile<T>(work: () => Promise<T>): Promise<T & { maxBlockedMs: number }> {
   let done = false;
   const healthy = (async () => {
@@ -99,7 +99,7 @@ test.each([
   expect(ended.maxBlockedMs).toBeLessThan(100);
 });
 
-/** An agent that takes what comes, paired with whoever dials next. */
+/** An agent that discards its input, paired with the next client. */
 async function agent(): Promise<{ socket: WebSocket; received: () => number }> {
   const socket = await openSocket(url, relayPaths.listen, await world.listenToken(), {});
   let bytes = 0;

@@ -242,7 +242,7 @@ describe('the relay', () => {
 });
 
 describe('a listening agent', () => {
-  it('backs off with jitter, starting anew once it was connected, and asks for a fresh token', async () => {
+  it('backs off with jitter, resets after connecting, and requests a fresh token', async () => {
     const waits: number[] = [];
     const stale: boolean[] = [];
     const { url } = await world.satellite();
@@ -273,7 +273,7 @@ describe('a listening agent', () => {
     expect(stale).toEqual([false, true, true, true, true, true, true, true]);
   });
 
-  it('keeps as many spares as it is told, and goes on when a token cannot be had', async () => {
+  it('keeps the configured number of spares, and retries if it cannot get a token', async () => {
     const { url, relay } = await world.satellite();
     let asked = 0;
     const { listener } = world.agent(
@@ -282,7 +282,7 @@ describe('a listening agent', () => {
       {
         spares: 3,
         async listenToken() {
-          if (asked++ < 2) throw new TunnelError('satellite-unreachable', 'the server is away');
+          if (asked++ < 2) throw new TunnelError('satellite-unreachable', 'the server is unreachable');
           return world.listenToken();
         },
       },

@@ -46,7 +46,7 @@ test('serves nobody without a token for it, and nobody too often', async () => {
   expect(second.status).toBe(429);
   expect(second.headers.get('retry-after')).toBe('10');
   expect(await second.json()).toMatchObject({ code: 'satellite-overloaded' });
-  // Who leaves in the middle takes nobody's place.
+  // An aborted test does not count against the limit.
   await busy.body!.cancel();
   const statuses: number[] = [];
   for (let i = 0; i < 12; i++) {

@@ -95,7 +95,7 @@ async function begin(paths: PathKind[]) {
   const satellite = await world.satellite();
   const [toClient, toAgent] = [await counted(satellite.port), await counted(satellite.port)];
   let address = '';
-  const { reception, states } = world.agent(
+  const { registry, states } = world.agent(
     toAgent.url,
     {
       clock,
@@ -108,7 +108,7 @@ async function begin(paths: PathKind[]) {
     { clock },
   );
   await states.next();
-  const own = await listenDirect({ host: '127.0.0.1', port: 0, onPath: reception.accept });
+  const own = await listenDirect({ host: '127.0.0.1', port: 0, onPath: registry.accept });
   closers.push(() => own.close());
   const direct = await counted(own.port);
   address = direct.address;

@@ -46,11 +46,11 @@ async function satellite(name: string, clientMs: number, agentMs: number, times 
   const told = { client: clientMs * times, agent: agentMs * times };
   return { name, relay, toClient, toAgent, told, place: { name, url: toClient.url } };
 }
-type Place = Awaited<ReturnType<typeof satellite>>;
+type TestSatellite = Awaited<ReturnType<typeof satellite>>;
 
 /** An agent at those satellites, with a listener of its own behind a proxy. */
 async function agentAt(
-  places: Place[],
+  places: TestSatellite[],
   host: Partial<SessionRegistryOptions> = {},
   direct: DirectTimes = {},
 ) {
@@ -70,7 +70,7 @@ async function agentAt(
   const changed = () => {
     for (const each of tell) each();
   };
-  const { reception, listener } = world.agent(
+  const { registry, listener } = world.agent(
     places[0]!.toAgent.url,
     { offers, paths: () => state.paths, ...host },
     { onRtt: changed },
@@ -80,7 +80,7 @@ async function agentAt(
     const one = listenRelay({
       url: toAgent.url,
       listenToken: () => world.listenToken(),
-      onPath: (path) => reception.accept(path),
+      onPath: (path) => registry.accept(path),
       onRtt: changed,
     });
     closers.push(() => one.close());
@@ -92,13 +92,13 @@ async function agentAt(
   const own: DirectListener = await listenDirect({
     host: '127.0.0.1',
     port: 0,
-    onPath: reception.accept,
+    onPath: registry.accept,
     ...direct,
   });
   closers.push(() => own.close());
   const proxy = await world.proxy(own.port);
   return {
-    reception,
+    registry,
     own,
     proxy,
     /** Offers these addresses from now on. */
@@ -113,7 +113,7 @@ async function agentAt(
 }
 
 async function open(
-  places: Place[],
+  places: TestSatellite[],
   more: Partial<SessionOptions> = {},
   steer: Partial<SteerOptions> = {},
   ticket = world.ticket({ paths: both }),
@@ -160,9 +160,12 @@ async function open(
 }
 
 /** Waits until the session keeps a relay path in reserve, and no other path leads through the satellite. */
-async function held({ relay }: Place, { reception }: Awaited<ReturnType<typeof agentAt>>): Promise<void> {
+async function held(
+  { relay }: TestSatellite,
+  { registry }: Awaited<ReturnType<typeof agentAt>>,
+): Promise<void> {
   await vi.waitFor(() => {
-    expect(reception.stats().reserves).toBe(1);
+    expect(registry.stats().reserves).toBe(1);
     expect(relay.stats().sessions).toBe(1);
   }, patience);
 }
@@ -205,7 +208,10 @@ describe('the relay of a session', () => {
     const dead = { ...best, name: 'dead', place: { name: 'dead', url: 'http://127.0.0.1:1' } };
     await agentAt([near, far, best]);
     // What the server knows of the agent's round trips, it puts into the ticket's reply.
-    const told = (place: Place, agentRttMs: number) => ({ ...place, place: { ...place.place, agentRttMs } });
+    const told = (place: TestSatellite, agentRttMs: number) => ({
+      ...place,
+      place: { ...place.place, agentRttMs },
+    });
     const { session, changes } = await open([dead, told(near, 60), told(far, 4), told(best, 10)]);
     expect(session.path.via).toBe(best.place.url);
     expect(changes[0]).toMatchObject({ what: 'opened', kind: 'relay', reason: 'nearest' });
@@ -277,7 +283,7 @@ describe('a direct path', () => {
     await talking.stop();
     expect(what().slice(0, 4)).toEqual(relayAgain);
     expect(changes[2]).toMatchObject({ reason: 'path-lost' });
-    expect(agent.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
+    expect(agent.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
   it('is given up when what is sent stays without an answer', async () => {
@@ -340,7 +346,7 @@ describe('a direct path', () => {
 
 describe('strangers at the direct port', () => {
   let agent: Awaited<ReturnType<typeof agentAt>>;
-  let place: Place;
+  let place: TestSatellite;
   beforeEach(async () => {
     place = await satellite('one', 2, 2, 100);
     agent = await agentAt([place]);
@@ -375,7 +381,7 @@ describe('strangers at the direct port', () => {
     expect(await knock(bytes)).toHaveLength(0);
   });
 
-  it('are turned away after three seconds, and by number', async () => {
+  it('are disconnected after three seconds, and above the limit at once', async () => {
     const began = performance.now();
     const silent = Array.from({ length: 12 }, () => connect(agent.own.port, '127.0.0.1'));
     const ends = silent.map(async (socket) => {
@@ -465,6 +471,6 @@ describe('the policy', () => {
       code: 'path-unavailable',
       detail: expect.stringMatching(/127\.0\.0\.1:1: connection refused.*no\.such\.host\.invalid:2/),
     });
-    await vi.waitFor(() => expect(agent.reception.stats().sessions).toBe(0), patience);
+    await vi.waitFor(() => expect(agent.registry.stats().sessions).toBe(0), patience);
   });
 });

@@ -75,7 +75,7 @@ describe('a session through a satellite', () => {
     );
   });
 
-  it('stops the sender when the reader rests: no more than a window is under way', async () => {
+  it('stops the sender at a full window when the reader pauses', async () => {
     const { url } = await world.satellite();
     let written = 0;
     const block = Buffer.alloc(64 * 1024);
@@ -266,7 +266,7 @@ describe('a session that means to come back', () => {
     for (const user of relay.users()) relay.endUser(user);
     expect((await session.closed).reason).toBe('access-ended');
     expect((await agent.sessions[0]!.closed).reason).toBe('access-ended');
-    expect(agent.reception.stats()).toMatchObject({ sessions: 0, waiting: 0 });
+    expect(agent.registry.stats()).toMatchObject({ sessions: 0, waiting: 0 });
     expect(told).toEqual([]);
   });
 
@@ -332,7 +332,7 @@ describe('opening a session', () => {
     await expect(world.open(lonely.url)).rejects.toEqual(code('agent-not-connected'));
   });
 
-  it('goes on to the next satellite where one does not serve', async () => {
+  it('tries the next satellite if one does not serve', async () => {
     const nobody = await world.satellite({ limits: { dialWaitMs: 30 } });
     const draining = await world.satellite();
     await draining.relay.drain();

@@ -133,7 +133,7 @@ describe('a path by UDP', () => {
   });
 
   it('serves who asks for nothing else', async () => {
-    const { reception } = agent();
+    const { registry } = agent();
     const { session, what } = await open({}, { paths: ['direct-udp'] });
     expect(what()).toEqual(['opened relay', 'moved direct-udp']);
     const talking = await talk(session);
@@ -147,7 +147,7 @@ describe('a path by UDP', () => {
     const after = talking.bytes();
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(after + 1_000_000), patience);
     await talking.stop();
-    await vi.waitFor(() => expect(reception.stats()).toMatchObject({ sessions: 1, waiting: 0 }), patience);
+    await vi.waitFor(() => expect(registry.stats()).toMatchObject({ sessions: 1, waiting: 0 }), patience);
   });
 
   it('frees its descriptors with the session', async () => {
@@ -191,7 +191,7 @@ describe('where there is no path by UDP', () => {
 
 describe('the policy', () => {
   it('keeps a session off it where ticket or agent forbid it', async () => {
-    const { reception } = agent({ paths: () => ['relay'] });
+    const { registry } = agent({ paths: () => ['relay'] });
     // The agent offers what it then refuses: the client finds out, and stays.
     const { session, changes, what } = await open();
     await vi.waitFor(() => expect(what()).toContain('unavailable direct-udp'), patience);
@@ -200,6 +200,6 @@ describe('the policy', () => {
     await expect(
       open({}, { paths: ['direct-udp'] }, world.ticket({ paths: ['relay'] })),
     ).rejects.toMatchObject({ code: 'path-forbidden' });
-    await vi.waitFor(() => expect(reception.stats().sessions).toBe(1), patience);
+    await vi.waitFor(() => expect(registry.stats().sessions).toBe(1), patience);
   });
 });

@@ -118,7 +118,7 @@ test('whatever comes, it answers well-formed requests only, and never with much 
   for (const address of ['', 'eth0', '1.2.3', '::1::', '1:2:3', '::12345', 'x::'])
     expect(answerBinding(plain, { address, port: 1 })).toBeNull();
 
-  // Over the network: it ignores all of it, and goes on.
+  // Over the network all of it is ignored.
   server = await serveStun({ host: '127.0.0.1', port: 0 });
   const one = await client();
   const hostile = [

@@ -88,7 +88,7 @@ export function hostileProgram(ports: Ports): void {
       const closed = new Promise((resolve) => socket.once('close', resolve));
       socket.write(asks(upgrade, portHost(by === 'refused by us' ? 1 : hostile.port)));
       await once(socket, 'end');
-      // Whoever writes to a connection that is gone is told so.
+      // Writing to a closed connection fails.
       const writing = setInterval(() => socket.write('x'), 100);
       await closed.finally(() => clearInterval(writing));
     });
