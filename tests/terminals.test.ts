@@ -227,7 +227,9 @@ describe('a browser', () => {
 
   test('that sends a megabyte, or nothing for ten seconds, is rejected', async () => {
     expect((await (await connect('x'.repeat(1_000_000))).closed).code).toBe(1009);
-    expect(await silent.says('exit')).toMatchObject({ message: expect.stringContaining('Nobody has said') });
+    expect(await silent.says('exit')).toMatchObject({
+      message: expect.stringContaining('did not say in time'),
+    });
     expect((await silent.closed).code).toBe(1008);
   });
 
@@ -254,10 +256,13 @@ describe('a browser', () => {
     await signIn();
   });
 
-  test('goes elsewhere when the satellite may serve none any more', async () => {
+  test('goes elsewhere when terminals are turned off at the satellite', async () => {
     const made = await shell();
     await setWeb(false);
-    expect(await made.closed).toMatchObject({ code: 1012, reason: expect.stringContaining('no terminals') });
+    expect(await made.closed).toMatchObject({
+      code: 1012,
+      reason: expect.stringContaining('does not serve terminals'),
+    });
     expect((await ways()).satellites).toEqual([]);
     await serves(403);
     expect(await refusal(server.url)).toMatchObject({ status: 403, body: { code: 'forbidden' } });
@@ -270,7 +275,7 @@ describe('a browser', () => {
     expect(await machine.cde('satellite', 'drain', 'east')).toMatchObject({ code: 0 });
     expect(await made.says('exit')).toMatchObject({
       code: null,
-      message: expect.stringContaining('draining'),
+      message: expect.stringMatching(/draining|emptied/),
     });
     expect((await ways()).satellites).toEqual([]);
     expect(await refusal(server.url)).toMatchObject({ status: 503, body: { code: 'server-busy' } });
