@@ -1,4 +1,5 @@
 import type { Context } from './context.ts';
+import type { Result } from './result.ts';
 
 /** What completion offers for a value. */
 export type Completes =
@@ -64,10 +65,10 @@ export interface Tree {
 }
 
 /**
- * Runs a command; a number is the exit code, nothing is 0. `tree` is for the commands that are about the others:
+ * Runs a command. A Result is rendered, a number is the exit code, nothing is 0. `tree` is for the commands that are about the others:
  * they cannot import it, since it leads to them.
  */
-export type Handler<I> = (context: Context, input: I, tree: Tree) => Promise<number | undefined>;
+export type Handler<I> = (context: Context, input: I, tree: Tree) => Promise<Result | number | undefined>;
 
 /** A command as data: parsing, help and completion are made from it; its code is loaded when it runs. */
 export interface Command {

@@ -139,7 +139,7 @@ describe('confirmation comes after the checks', () => {
     server.on(getTemplate, () => ({ ...local, workspaces: 2 }));
     expect(await home.run(['template', 'delete', 'local'], { env })).toMatchObject({
       code: 5,
-      stderr: expect.stringContaining('2 workspaces are made from it.'),
+      stderr: expect.stringContaining('2 workspaces use it.'),
     });
   });
 });
@@ -154,7 +154,7 @@ test('update of an up-to-date workspace says that nothing was done; --force asks
   });
   const ran = await home.run(['update', 'web'], { env });
   expect(ran).toMatchObject({ code: 0, stderr: '' });
-  expect(ran.stdout).toContain('web is up to date; nothing was done.');
+  expect(ran.stdout).toContain('web is up to date.');
   await home.run(['update', 'web', '--force'], { env });
   expect(asked).toEqual([{}, { force: true }]);
 });

@@ -3,6 +3,8 @@ import type { Context } from './context.ts';
 import { exitCodes } from './exit-codes.ts';
 import { Failure, toFailure } from './failure.ts';
 import { makeOutput, type Output } from './output.ts';
+import { render } from './render.ts';
+import type { Result } from './result.ts';
 
 /**
  * Runs one command's work: gives it its context, turns Ctrl-C into an aborted signal, and whatever it throws
@@ -10,7 +12,7 @@ import { makeOutput, type Output } from './output.ts';
  */
 export async function run(
   options: { json: boolean; server?: string },
-  work: (context: Context) => Promise<number | undefined>,
+  work: (context: Context) => Promise<Result | number | undefined>,
 ): Promise<number> {
   const { env } = process;
   const out = makeOutput(env, options.json);
@@ -26,10 +28,10 @@ export async function run(
     process.off('SIGINT', interrupt);
   };
   try {
-    return (
-      (await work(makeContext(env, out, controller.signal, options.server, leaveInterrupts))) ??
-      exitCodes.success
-    );
+    const ended = await work(makeContext(env, out, controller.signal, options.server, leaveInterrupts));
+    if (typeof ended !== 'object') return ended ?? exitCodes.success;
+    await render(out, ended);
+    return ended.exitCode ?? exitCodes.success;
   } catch (error) {
     const failure = toFailure(
       controller.signal.aborted && !(error instanceof Failure) ? controller.signal.reason : error,

@@ -4,6 +4,7 @@ import { listAudit } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { type Result, result, table } from '../result.ts';
 import { parseMoment, relative } from '../times.ts';
 
 export async function audit(
@@ -16,7 +17,7 @@ export async function audit(
     until: string | undefined;
     limit: number | undefined;
   },
-): Promise<number | undefined> {
+): Promise<Result> {
   const filter = {
     actor: input.actor,
     action: input.action,
@@ -29,23 +30,20 @@ export async function audit(
     (page) => client.call(listAudit, { query: { ...page, ...filter } }),
     input.limit ?? 100,
   );
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<AuditRow>(
-    [
-      { title: 'WHEN', cell: (row) => relative(row.at), plain: (row) => row.at },
-      { title: 'WHO', cell: (row, c) => c.bold(clean(row.actor)) },
-      { title: 'ACTION', cell: (row) => row.action },
-      { title: 'TARGET', cell: (row) => clean(`${row.targetType} ${row.targetName}`) },
-      { title: 'FROM', cell: (row) => row.ip ?? '' },
-      { title: 'REQUEST', cell: (row, c) => c.dim(row.requestId) },
-    ],
-    rows,
-    'Nothing.',
-  );
-  return undefined;
+  return result(rows, () => [
+    table<AuditRow>(
+      [
+        { title: 'WHEN', cell: (row) => relative(row.at), plain: (row) => row.at },
+        { title: 'WHO', cell: (row, c) => c.bold(clean(row.actor)) },
+        { title: 'ACTION', cell: (row) => row.action },
+        { title: 'TARGET', cell: (row) => clean(`${row.targetType} ${row.targetName}`) },
+        { title: 'FROM', cell: (row) => row.ip ?? '' },
+        { title: 'REQUEST', cell: (row, c) => c.dim(row.requestId) },
+      ],
+      rows,
+      'No audit entries match.',
+    ),
+  ]);
 }
 
 function moment(flag: string, text: string | undefined): string | undefined {
@@ -53,7 +51,7 @@ function moment(flag: string, text: string | undefined): string | undefined {
   const at = parseMoment(text);
   if (at === null)
     throw usage(
-      `${flag} takes a moment, not ${JSON.stringify(text)}.`,
+      `${flag} takes a time, not ${JSON.stringify(text)}.`,
       'Write 2h, 7d, 2026-05-01 or 2026-05-01T12:00:00Z.',
     );
   return at;

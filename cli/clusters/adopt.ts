@@ -4,13 +4,13 @@ import type { Context } from '../context.ts';
 import { adoptOrphan, listOrphans } from '../endpoints.ts';
 import { Failure } from '../failure.ts';
 import { clean } from '../output.ts';
+import { line, type Result, result } from '../result.ts';
 
-/** Makes an orphaned home a kept home of a user, to be restored into a new workspace. */
+/** Turns an orphaned home into a retained home of a user. */
 export async function adopt(
   context: Context,
   input: { name: string; cluster: string | undefined; owner: string | undefined; yes: boolean },
-): Promise<number | undefined> {
-  const { out } = context;
+): Promise<Result> {
   const client = await context.client();
   const { items } = await client.call(listOrphans);
   const found = items.filter(
@@ -22,14 +22,14 @@ export async function adopt(
   const [orphan] = found;
   if (!orphan)
     throw new Failure('orphan-not-found', `There is no orphan ${input.name}.`, {
-      hint: 'List them: cde cluster orphans',
+      actions: [{ kind: 'list-orphans' }],
     });
   if (found.length > 1)
     throw new Failure('orphan-not-found', `${input.name} is on several clusters.`, {
-      hint: `Say which: --cluster ${found.map(({ cluster }) => cluster).join(', --cluster ')}`,
+      hint: `Choose one: --cluster ${found.map(({ cluster }) => cluster).join(', --cluster ')}`,
     });
   if (orphan.kind === 'namespace')
-    await confirm(context, `Delete the namespace ${input.name}, and keep its home?`, input.yes);
+    await confirm(context, `Delete the namespace ${input.name}, and retain its home?`, input.yes);
   const adopted = await client.call(adoptOrphan, {
     body: {
       cluster: orphan.cluster,
@@ -38,11 +38,11 @@ export async function adopt(
     },
     idempotencyKey: randomUUID(),
   });
-  if (out.json) out.printJson(adopted);
-  else
-    for (const home of adopted.items)
-      out.print(
-        `The home of ${clean(home.owner)}/${clean(home.workspace)} is kept for ${clean(home.owner)} until ${home.keptUntil.slice(0, 10)}. Restore it: cde create ${clean(home.workspace)} --template NAME --home ${home.id}`,
-      );
-  return undefined;
+  return result(adopted, () =>
+    adopted.items.map((home) =>
+      line(
+        `The home of ${clean(home.owner)}/${clean(home.workspace)} is retained for ${clean(home.owner)} until ${home.keptUntil.slice(0, 10)}. Restore it: cde create ${clean(home.workspace)} --template NAME --home ${home.id}`,
+      ),
+    ),
+  );
 }

@@ -7,6 +7,7 @@ import type { Context } from '../context.ts';
 import { addCluster, getCluster, listClusters, removeCluster, updateCluster } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
+import { fields, line, type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 
 interface Settings {
@@ -44,12 +45,7 @@ async function read(input: Settings) {
   };
 }
 
-function tell(context: Context, cluster: Cluster, text: string): undefined {
-  if (context.out.json) context.out.printJson(cluster);
-  else context.out.print(text);
-}
-
-export async function add(context: Context, input: Settings & { name: string }): Promise<number | undefined> {
+export async function add(context: Context, input: Settings & { name: string }): Promise<Result> {
   if (input.kubeconfig === undefined && !input.inCluster)
     throw usage('A cluster needs credentials.', 'Add --kubeconfig FILE, or --in-cluster.');
   const client = await context.client();
@@ -57,93 +53,82 @@ export async function add(context: Context, input: Settings & { name: string }):
     body: { name: input.name, ...(await read(input)) },
     idempotencyKey: randomUUID(),
   });
-  return tell(
-    context,
-    cluster,
-    `${cluster.name} is added: Kubernetes ${cluster.version} at ${cluster.endpoint}${cluster.isDefault ? ', the default' : ''}.`,
-  );
+  return result(cluster, () => [
+    line(
+      `${cluster.name} is added: Kubernetes ${cluster.version} at ${cluster.endpoint}${cluster.isDefault ? ', the default' : ''}.`,
+    ),
+  ]);
 }
 
-export async function list(context: Context): Promise<number | undefined> {
+export async function list(context: Context): Promise<Result> {
   const client = await context.client();
   const { items } = await client.call(listClusters);
-  if (context.out.json) {
-    context.out.printJson(items);
-    return undefined;
-  }
-  context.out.table<Cluster>(
-    [
-      { title: 'NAME', cell: (row, c) => c.bold(row.name) },
-      { title: 'REGION', cell: (row) => clean(row.region) },
-      { title: 'STATE', cell: stateOf },
-      { title: 'DEFAULT', cell: (row) => (row.isDefault ? 'yes' : '') },
-      { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
-      { title: 'VERSION', cell: (row) => clean(row.version ?? '') },
-      { title: 'SEEN', cell: (row) => relative(row.seenAt), plain: (row) => row.seenAt ?? '' },
-      { title: 'REASON', cell: (row) => clean(row.reason ?? '') },
-    ],
-    items,
-    'No clusters yet. Add one: cde cluster add NAME --kubeconfig FILE',
-  );
-  return undefined;
+  return result(items, () => [
+    table<Cluster>(
+      [
+        { title: 'NAME', cell: (row, c) => c.bold(row.name) },
+        { title: 'REGION', cell: (row) => clean(row.region) },
+        { title: 'STATE', cell: stateOf },
+        { title: 'DEFAULT', cell: (row) => (row.isDefault ? 'yes' : '') },
+        { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
+        { title: 'VERSION', cell: (row) => clean(row.version ?? '') },
+        { title: 'SEEN', cell: (row) => relative(row.seenAt), plain: (row) => row.seenAt ?? '' },
+        { title: 'REASON', cell: (row) => clean(row.reason ?? '') },
+      ],
+      items,
+      'No clusters. Add one: cde cluster add NAME --kubeconfig FILE',
+    ),
+  ]);
 }
 
-export async function show(context: Context, input: { cluster: string }): Promise<number | undefined> {
-  const { out } = context;
+export async function show(context: Context, input: { cluster: string }): Promise<Result> {
   const client = await context.client();
   const cluster = await client.call(getCluster, { params: { cluster: input.cluster } });
-  if (out.json) {
-    out.printJson(cluster);
-    return undefined;
-  }
-  out.fields([
-    ['name', cluster.name],
-    ['region', clean(cluster.region)],
-    ['state', stateOf(cluster, out.colors)],
-    ['reason', cluster.reason && clean(cluster.reason)],
-    ['default', cluster.isDefault ? 'yes' : 'no'],
-    [
-      'labels',
-      Object.entries(cluster.labels)
-        .map(([name, value]) => clean(`${name}=${value}`))
-        .join(' '),
+  return result(
+    cluster,
+    ({ colors }) => [
+      fields([
+        ['name', cluster.name],
+        ['region', clean(cluster.region)],
+        ['state', stateOf(cluster, colors)],
+        ['reason', cluster.reason && clean(cluster.reason)],
+        ['default', cluster.isDefault ? 'yes' : 'no'],
+        [
+          'labels',
+          Object.entries(cluster.labels)
+            .map(([name, value]) => clean(`${name}=${value}`))
+            .join(' '),
+        ],
+        ['version', cluster.version && clean(cluster.version)],
+        ['endpoint', clean(cluster.endpoint)],
+        ['public', cluster.publicEndpoint && clean(cluster.publicEndpoint)],
+        ['workspaces', String(cluster.workspaces)],
+        ['id', cluster.id],
+      ]),
+      ...cluster.checks.flatMap((check) => [
+        line(`${check.ok ? colors.green('ok  ') : colors.red('no  ')}${check.name}: ${clean(check.message)}`),
+        ...adviceLines(check).map((text) => line(`    ${colors.cyan('→')} ${clean(text)}`)),
+      ]),
     ],
-    ['version', cluster.version && clean(cluster.version)],
-    ['endpoint', clean(cluster.endpoint)],
-    ['public', cluster.publicEndpoint && clean(cluster.publicEndpoint)],
-    ['workspaces', String(cluster.workspaces)],
-    ['id', cluster.id],
-  ]);
-  for (const check of cluster.checks) {
-    out.print(
-      `${check.ok ? out.colors.green('ok  ') : out.colors.red('no  ')}${check.name}: ${clean(check.message)}`,
-    );
-    for (const line of adviceLines(check)) out.print(`    ${out.colors.cyan('→')} ${clean(line)}`);
-  }
-  return cluster.checks.every(({ ok }) => ok) ? undefined : 1;
+    cluster.checks.every(({ ok }) => ok) ? 0 : 1,
+  );
 }
 
-export async function set(
-  context: Context,
-  input: Settings & { cluster: string },
-): Promise<number | undefined> {
+export async function set(context: Context, input: Settings & { cluster: string }): Promise<Result> {
   const body = await read(input);
   if (Object.keys(body).length === 0)
-    throw usage('Nothing is to be changed.', 'See what can be: cde cluster set --help');
+    throw usage('There is nothing to change.', 'See the options: cde cluster set --help');
   const client = await context.client();
   const cluster = await client.call(updateCluster, { params: { cluster: input.cluster }, body });
-  return tell(context, cluster, `${cluster.name} is changed.`);
+  return result(cluster, () => [line(`${cluster.name} is changed.`)]);
 }
 
-export async function remove(
-  context: Context,
-  input: { cluster: string; yes: boolean },
-): Promise<number | undefined> {
+export async function remove(context: Context, input: { cluster: string; yes: boolean }): Promise<Result> {
   const client = await context.client();
   if (!input.yes) await client.call(getCluster, { params: { cluster: input.cluster } });
-  await confirm(context, `Forget the cluster ${input.cluster}?`, input.yes);
+  await confirm(context, `Remove the cluster ${input.cluster}?`, input.yes);
   await client.call(removeCluster, { params: { cluster: input.cluster } });
-  if (context.out.json) context.out.printJson({ cluster: input.cluster, removed: true });
-  else context.out.print(`${input.cluster} is forgotten; nothing on it was deleted.`);
-  return undefined;
+  return result({ cluster: input.cluster, removed: true }, () => [
+    line(`${input.cluster} is removed. Nothing on it was deleted.`),
+  ]);
 }

@@ -1,8 +1,10 @@
 import type { Orphan } from '@cde/api/clusters.ts';
-import { confirm } from '../ask.ts';
+import { canAsk, confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { cleanOrphans, listOrphans } from '../endpoints.ts';
 import { type Colors, clean } from '../output.ts';
+import { render } from '../render.ts';
+import { note, type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 
 function action({ action: what }: Orphan, c: Colors): string {
@@ -10,17 +12,13 @@ function action({ action: what }: Orphan, c: Colors): string {
   return what === 'keep' ? c.green(what) : what;
 }
 
-/** Says what the sweep finds; with `clean` does it, once that was agreed to. */
-export async function orphans(
-  context: Context,
-  input: { clean: boolean; yes: boolean },
-): Promise<number | undefined> {
-  const { out } = context;
+/** Lists orphans; with `clean`, deletes their namespaces after a confirmation. */
+export async function orphans(context: Context, input: { clean: boolean; yes: boolean }): Promise<Result> {
   const client = await context.client();
   const found = await client.call(listOrphans);
   const doomed = found.items.filter((one) => one.action === 'delete');
-  const show = (items: Orphan[]) =>
-    out.table<Orphan>(
+  const rows = (items: Orphan[]) =>
+    table<Orphan>(
       [
         { title: 'CLUSTER', cell: (row, c) => c.bold(row.cluster) },
         { title: 'KIND', cell: (row) => row.kind },
@@ -30,28 +28,26 @@ export async function orphans(
         { title: 'WHY', cell: (row) => clean(row.reason) },
       ],
       items,
-      'No orphans.',
+      'No orphans. Namespaces, homes and workspaces that lose their counterpart appear here.',
     );
   if (!input.clean || doomed.length === 0) {
-    if (out.json) out.printJson(found);
-    else {
-      show(found.items);
-      if (found.unseen.length > 0)
-        out.note(
-          `Not looked at, because they are away: ${found.unseen.map((name) => clean(name)).join(', ')}.`,
-        );
-      if (doomed.length > 0)
-        out.note(
-          'Nothing was done. cde cluster orphans --clean deletes what says delete, and keeps the homes.',
-        );
-    }
-    return undefined;
+    return result(found, () => [
+      rows(found.items),
+      found.unseen.length > 0 &&
+        note(`Skipped, because unreachable: ${found.unseen.map((name) => clean(name)).join(', ')}.`),
+      doomed.length > 0 &&
+        note(
+          'Nothing was changed. Delete the namespaces and retain their homes: cde cluster orphans --clean',
+        ),
+    ]);
   }
-  if (!out.json) show(doomed);
+  if (canAsk(context))
+    await render(
+      context.out,
+      result(doomed, () => [rows(doomed)]),
+    );
   const count = doomed.length === 1 ? 'this namespace' : `these ${doomed.length} namespaces`;
-  await confirm(context, `Delete ${count}? Homes in them are kept.`, input.yes);
+  await confirm(context, `Delete ${count}? Homes in them are retained.`, input.yes);
   const done = await client.call(cleanOrphans, { body: { dryRun: false } });
-  if (out.json) out.printJson(done);
-  else show(done.items);
-  return undefined;
+  return result(done, () => [rows(done.items)]);
 }

@@ -1,6 +1,7 @@
 import type { Tree } from '../command.ts';
 import type { Context } from '../context.ts';
 import { usage } from '../failure.ts';
+import { line, type Result, result } from '../result.ts';
 import { bashScript } from './bash.ts';
 import { fishScript } from './fish.ts';
 import { makeNodes, type Node } from './nodes.ts';
@@ -12,16 +13,10 @@ const scripts: Record<string, (nodes: Node[]) => string> = {
   fish: fishScript,
 };
 
-export async function completion(
-  context: Context,
-  input: { shell: string },
-  tree: Tree,
-): Promise<number | undefined> {
+export async function completion(_context: Context, input: { shell: string }, tree: Tree): Promise<Result> {
   const script = Object.hasOwn(scripts, input.shell) ? scripts[input.shell] : undefined;
   if (!script)
     throw usage(`There is no completion for ${JSON.stringify(input.shell)}.`, 'Choose bash, zsh or fish.');
   const text = script(makeNodes(tree));
-  if (context.out.json) context.out.printJson({ shell: input.shell, script: text });
-  else context.out.print(text);
-  return undefined;
+  return result({ shell: input.shell, script: text }, () => [line(text)]);
 }

@@ -6,6 +6,7 @@ import { deleteRetainedHome, listRetainedHomes } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
+import { line, type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
@@ -23,8 +24,8 @@ async function keptHomes(client: Client, all: boolean): Promise<RetainedHome[]> 
 }
 
 /**
- * The id of a kept home that is named by it, or by the workspace that it was of (`web`, `ada/web`). Rejects with
- * `home-not-found`, or with `usage` when several workspaces of the name have left one.
+ * The id of a retained home, given its id or its former workspace (`web`, `ada/web`). Rejects with `home-not-found`, or
+ * with `usage` if several deleted workspaces of this name have one.
  */
 export async function homeId(client: Client, text: string): Promise<string> {
   if (uuid.test(text)) return text;
@@ -34,57 +35,47 @@ export async function homeId(client: Client, text: string): Promise<string> {
   );
   if (found.length === 1) return found[0]!.id;
   if (found.length === 0)
-    throw new Failure('home-not-found', `No home of a workspace ${text} is kept.`, {
+    throw new Failure('home-not-found', `There is no retained home of a workspace ${text}.`, {
       exitCode: exitCodes.notFound,
-      hint: 'List those that are: cde home list',
+      actions: [{ kind: 'list-homes' }],
     });
   throw usage(
-    `${found.length} workspaces named ${text} have left a home.`,
-    `Name one by its id:\n${found.map(({ id, deletedAt }) => `${id}  deleted ${relative(deletedAt)}`).join('\n')}`,
+    `${found.length} deleted workspaces named ${text} have a retained home.`,
+    `Choose one by its id:\n${found.map(({ id, deletedAt }) => `${id}  deleted ${relative(deletedAt)}`).join('\n')}`,
   );
 }
 
-export async function list(context: Context, input: { all: boolean }): Promise<number | undefined> {
+export async function list(context: Context, input: { all: boolean }): Promise<Result> {
   const client = await context.client();
   const items = await keptHomes(client, input.all);
-  if (context.out.json) {
-    context.out.printJson(items);
-    return undefined;
-  }
-  context.out.table<RetainedHome>(
-    [
-      { title: 'ID', cell: (row) => row.id },
-      {
-        title: 'WORKSPACE',
-        cell: (row, c) => c.bold(input.all ? `${row.owner}/${row.workspace}` : row.workspace),
-      },
-      { title: 'TEMPLATE', cell: (row) => row.template },
-      { title: 'CLUSTER', cell: (row) => clean(row.cluster ?? '') },
-      { title: 'SIZE', cell: (row) => clean(row.size ?? '') },
-      { title: 'DELETED', cell: (row) => relative(row.deletedAt), plain: (row) => row.deletedAt },
-      {
-        title: 'KEPT UNTIL',
-        cell: (row) => relative(row.keptUntil),
-        plain: (row) => row.keptUntil,
-      },
-    ],
-    items,
-    'No kept homes.',
-  );
-  if (items.length > 0)
-    context.out.note('Restore one: cde create NAME --template TEMPLATE --home WORKSPACE (or its ID)');
-  return undefined;
+  return result(items, () => [
+    table<RetainedHome>(
+      [
+        { title: 'ID', cell: (row) => row.id },
+        {
+          title: 'WORKSPACE',
+          cell: (row, c) => c.bold(input.all ? `${row.owner}/${row.workspace}` : row.workspace),
+        },
+        { title: 'TEMPLATE', cell: (row) => row.template },
+        { title: 'CLUSTER', cell: (row) => clean(row.cluster ?? '') },
+        { title: 'SIZE', cell: (row) => clean(row.size ?? '') },
+        { title: 'DELETED', cell: (row) => relative(row.deletedAt), plain: (row) => row.deletedAt },
+        {
+          title: 'KEPT UNTIL',
+          cell: (row) => relative(row.keptUntil),
+          plain: (row) => row.keptUntil,
+        },
+      ],
+      items,
+      'No retained homes. The home of a deleted workspace appears here until its grace period ends.',
+    ),
+  ]);
 }
 
-export async function discard(
-  context: Context,
-  input: { home: string; yes: boolean },
-): Promise<number | undefined> {
+export async function discard(context: Context, input: { home: string; yes: boolean }): Promise<Result> {
   const client = await context.client();
   const home = await homeId(client, input.home);
   await confirm(context, `Delete the home ${input.home} for good?`, input.yes);
   await client.call(deleteRetainedHome, { params: { home } });
-  if (context.out.json) context.out.printJson({ home, discarded: true });
-  else context.out.print('The home is given up; its storage is deleted.');
-  return undefined;
+  return result({ home, discarded: true }, () => [line('The home is deleted.')]);
 }

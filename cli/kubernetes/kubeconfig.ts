@@ -5,6 +5,7 @@ import type { KubeCredentials } from '@cde/api/clusters.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
+import { line, type Result, result } from '../result.ts';
 import { kubeCredentials } from './credentials.ts';
 import { type KubeContext, merge, removeContext, standaloneConfig } from './merge.ts';
 
@@ -75,7 +76,7 @@ export async function kubeconfig(
     print: boolean;
     remove: boolean;
   },
-): Promise<number | undefined> {
+): Promise<Result | undefined> {
   const { out } = context;
   const file = fileOf(context.env, input.kubeconfig);
   const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
@@ -86,31 +87,29 @@ export async function kubeconfig(
     const name = input.context ?? (await kubeCredentials(context, input.workspace)).namespace;
     const without = removeContext(text, name, context.server().url);
     if (without !== null) await replace(file, without);
-    if (out.json) out.printJson({ context: name, file, removed: without !== null });
-    else
-      out.print(
+    return result({ context: name, file, removed: without !== null }, () => [
+      line(
         without === null
-          ? `${file} has no context ${name} that cde made for this server.`
-          : `${name} is taken out of ${file}.`,
-      );
-    return undefined;
+          ? `${file} has no context ${name} that cde created for this server.`
+          : `${name} is removed from ${file}.`,
+      ),
+    ]);
   }
   const credentials = await kubeCredentials(context, input.workspace, { fresh: true });
   const made = contextOf(context, input.workspace, credentials, input.context);
   if (credentials.internal)
     out.note(
-      `kubectl is pointed at ${credentials.server}, the cluster's address inside of itself. An administrator says how it is reached from here: cde cluster set ${credentials.cluster} --public-endpoint URL`,
+      `kubectl will use ${credentials.server}, an address inside the cluster. If you cannot reach it, ask an administrator to set a public endpoint: cde cluster set ${credentials.cluster} --public-endpoint URL`,
     );
   if (input.print) {
     process.stdout.write(standaloneConfig(made));
     return undefined;
   }
   await replace(file, merge(text, made, input.switch));
-  if (out.json)
-    out.printJson({ context: made.name, file, namespace: made.namespace, cluster: credentials.cluster });
-  else
-    out.print(
-      `${made.name} is in ${file}${input.switch ? ', and is the current context. Try: kubectl get pods' : `. Try: kubectl --context ${made.name} get pods`}`,
-    );
-  return undefined;
+  const data = { context: made.name, file, namespace: made.namespace, cluster: credentials.cluster };
+  return result(data, () => [
+    line(
+      `${made.name} is in ${file}${input.switch ? ' and is the current context. Try: kubectl get pods' : `. Try: kubectl --context ${made.name} get pods`}`,
+    ),
+  ]);
 }

@@ -10,6 +10,7 @@ import { getUser, pollCliLogin, signOut, startCliLogin } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
+import { line, note, type Result, result } from '../result.ts';
 import { aliasPattern, freeAlias } from '../server-alias.ts';
 
 interface LoginInput {
@@ -20,7 +21,7 @@ interface LoginInput {
   force: boolean;
 }
 
-export async function login(context: Context, input: LoginInput): Promise<number | undefined> {
+export async function login(context: Context, input: LoginInput): Promise<Result> {
   const { out, env } = context;
   const url = whichServer(context, input.url);
   checkName(readConfig(env), url, input.name);
@@ -29,13 +30,12 @@ export async function login(context: Context, input: LoginInput): Promise<number
     const user = await findUser(context, url, before.token);
     if (user) {
       const current = await storeLogin(env, url, { ...before, username: user.username }, input.name);
-      if (out.json) out.printJson(user);
-      else {
-        out.print(`You are signed in to ${url} as ${user.username} (${user.role}) already.`);
-        noteCurrentServer(context, current);
-        out.note(`Sign in again, as somebody else for example: cde login ${url} --force`);
-      }
-      return undefined;
+      const changed = currentServerNote(current);
+      return result(user, () => [
+        line(`You are already signed in to ${url} as ${user.username} (${user.role}).`),
+        changed && note(changed),
+        note(`To sign in again, for example as another user: cde login ${url} --force`),
+      ]);
     }
   }
   const made = input.token === undefined ? await throughBrowser(context, url, input.browser) : null;
@@ -51,12 +51,11 @@ export async function login(context: Context, input: LoginInput): Promise<number
     input.name,
   );
   if (before && before.token !== token) await revoke(context, url, before);
-  if (out.json) out.printJson(user);
-  else {
-    out.print(`Signed in to ${url} as ${user.username} (${user.role}).`);
-    noteCurrentServer(context, current);
-  }
-  return undefined;
+  const changed = currentServerNote(current);
+  return result(user, () => [
+    line(`Signed in to ${url} as ${user.username} (${user.role}).`),
+    changed && note(changed),
+  ]);
 }
 
 /** Which server is current after a login, and which was before. */
@@ -86,11 +85,9 @@ export async function storeLogin(
 }
 
 /** A change of the current server is never silent: the next command goes there. */
-export function noteCurrentServer(context: Context, { alias, url, before }: CurrentServer): void {
-  if (!before) return;
-  context.out.note(
-    `Commands go to ${alias} (${url}) from now on. Back to ${before.url}: cde server use ${before.alias}`,
-  );
+export function currentServerNote({ alias, url, before }: CurrentServer): string | null {
+  if (!before) return null;
+  return `Commands now use ${alias} (${url}). To switch back: cde server use ${before.alias}`;
 }
 
 /** Throws a usage error if the name cannot be an alias, or is another server's. */
@@ -104,7 +101,7 @@ export function checkName(config: Config, url: string, name: string | undefined)
   const other = urlOfAlias(config, name);
   if (other !== undefined && other !== url)
     throw usage(
-      `${other} has the name ${name} already.`,
+      `${other} is already named ${name}.`,
       'Choose another name, or rename that one: cde server rename',
     );
 }

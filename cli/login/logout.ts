@@ -1,13 +1,11 @@
 import { stopBackground } from '../background/client.ts';
 import { changeConfig, namedServer, readConfig, serverUrl, urlOfAlias } from '../config.ts';
 import type { Context } from '../context.ts';
+import { line, note, type Result, result } from '../result.ts';
 import { revoke, storedLogin } from './login.ts';
 
-export async function logout(
-  context: Context,
-  input: { url: string | undefined },
-): Promise<number | undefined> {
-  const { out, env } = context;
+export async function logout(context: Context, input: { url: string | undefined }): Promise<Result> {
+  const { env } = context;
   const url = input.url === undefined ? context.server().url : whichServer(env, input.url);
   const login = storedLogin(env, url);
   if (login) {
@@ -27,16 +25,14 @@ export async function logout(
     if (wasCurrent) config.current = null;
     others = Object.values(config.servers).map(({ alias }) => alias);
   });
-  if (out.json) {
-    out.printJson({ url, signedOut: login !== undefined });
-    return undefined;
-  }
-  out.print(login ? `Signed out of ${url}.` : `You were not signed in to ${url}.`);
-  if (wasCurrent && others.length > 0)
-    out.note(
-      `No server is current now. You are still signed in to ${others.join(', ')}: cde server use ${others[0]}`,
-    );
-  return undefined;
+  return result({ url, signedOut: login !== undefined }, () => [
+    line(login ? `Signed out of ${url}.` : `You were not signed in to ${url}.`),
+    wasCurrent &&
+      others.length > 0 &&
+      note(
+        `No server is current now. You are still signed in to ${others.join(', ')}: cde server use ${others[0]}`,
+      ),
+  ]);
 }
 
 function whichServer(env: NodeJS.ProcessEnv, text: string): string {

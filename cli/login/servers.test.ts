@@ -52,7 +52,7 @@ const namesOf = async (words: string[], more?: { env?: Record<string, string> })
 test('a second login is said to become current; use, --server and CDE_SERVER choose', async () => {
   await login(work, 'work');
   const second = await login(lab, 'lab');
-  expect(second.stderr).toContain(`Back to ${work.url}: cde server use work`);
+  expect(second.stderr).toContain(`To switch back: cde server use work`);
   expect(await home.json(['server', 'list'])).toEqual([
     { name: 'work', url: work.url, username: 'ada-work', current: false },
     { name: 'lab', url: lab.url, username: 'ada-lab', current: true },
@@ -117,8 +117,8 @@ test('a login that is still valid is kept, one that is refused is not', async ()
   await login(lab, 'lab');
   const again = await home.run(['login', 'work']);
   expect(again).toMatchObject({ code: 0 });
-  expect(again.stdout).toContain(`You are signed in to ${work.url} as ada-work (member) already.`);
-  expect(again.stderr).toContain(`Back to ${lab.url}: cde server use lab`);
+  expect(again.stdout).toContain(`You are already signed in to ${work.url} as ada-work (member).`);
+  expect(again.stderr).toContain(`To switch back: cde server use lab`);
   const file = join(home.path, '.config', 'cde', 'config.json');
   expect(JSON.parse(await readFile(file, 'utf8')).servers[work.url].token).toBe('cde_work');
   // With --force, or a refused token, it goes to the browser; the stand-in has none.

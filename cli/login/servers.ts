@@ -1,5 +1,6 @@
 import { changeConfig, namedServer, readConfig, serverUnknown } from '../config.ts';
 import type { Context } from '../context.ts';
+import { type Block, line, note, type Result, result, table } from '../result.ts';
 import { checkName } from './login.ts';
 
 interface ServerRow {
@@ -9,8 +10,8 @@ interface ServerRow {
   current: boolean;
 }
 
-export async function list(context: Context): Promise<number | undefined> {
-  const { out, env } = context;
+export async function list(context: Context): Promise<Result> {
+  const { env } = context;
   const config = readConfig(env);
   const rows: ServerRow[] = Object.entries(config.servers).map(([url, login]) => ({
     name: login.alias,
@@ -18,26 +19,23 @@ export async function list(context: Context): Promise<number | undefined> {
     username: login.username,
     current: url === config.current,
   }));
-  if (out.json) {
-    out.printJson(rows);
-    return undefined;
-  }
-  out.table<ServerRow>(
-    [
-      { title: 'NAME', cell: (row, c) => (row.current ? c.green(`${row.name} *`) : row.name) },
-      { title: 'URL', cell: (row) => row.url },
-      { title: 'USER', cell: (row) => row.username },
-      { title: 'SSH', cell: (row) => (row.current ? 'WORKSPACE.cde' : `WORKSPACE.${row.name}.cde`) },
-    ],
-    rows,
-    'You are not signed in to a server. Sign in: cde login https://your-server',
-  );
-  noteEnvironment(context);
-  return undefined;
+  return result(rows, () => [
+    table<ServerRow>(
+      [
+        { title: 'NAME', cell: (row, c) => (row.current ? c.green(`${row.name} *`) : row.name) },
+        { title: 'URL', cell: (row) => row.url },
+        { title: 'USER', cell: (row) => row.username },
+        { title: 'SSH', cell: (row) => (row.current ? 'WORKSPACE.cde' : `WORKSPACE.${row.name}.cde`) },
+      ],
+      rows,
+      'You are not signed in to a server. Sign in: cde login https://your-server',
+    ),
+    environmentNote(context),
+  ]);
 }
 
-export async function use(context: Context, input: { server: string }): Promise<number | undefined> {
-  const { out, env } = context;
+export async function use(context: Context, input: { server: string }): Promise<Result> {
+  const { env } = context;
   let chosen = { alias: '', url: '', username: '' };
   await changeConfig(env, (config) => {
     const url = namedServer(config, input.server);
@@ -47,17 +45,14 @@ export async function use(context: Context, input: { server: string }): Promise<
     chosen = { alias: login.alias, url, username: login.username };
   });
   const { alias, url, username } = chosen;
-  if (out.json) out.printJson({ name: alias, url, username, current: true });
-  else out.print(`Commands go to ${alias} (${url}), as ${username}.`);
-  noteEnvironment(context);
-  return undefined;
+  return result({ name: alias, url, username, current: true }, () => [
+    line(`Commands now use ${alias} (${url}) as ${username}.`),
+    environmentNote(context),
+  ]);
 }
 
-export async function rename(
-  context: Context,
-  input: { server: string; name: string },
-): Promise<number | undefined> {
-  const { out, env } = context;
+export async function rename(context: Context, input: { server: string; name: string }): Promise<Result> {
+  const { env } = context;
   const name = input.name.toLowerCase();
   let renamed = { url: '', username: '', current: false };
   await changeConfig(env, (config) => {
@@ -68,13 +63,13 @@ export async function rename(
     login.alias = name;
     renamed = { url, username: login.username, current: config.current === url };
   });
-  if (out.json) out.printJson({ name, ...renamed });
-  else out.print(`${renamed.url} is named ${name}. In ssh: WORKSPACE.${name}.cde`);
-  return undefined;
+  return result({ name, ...renamed }, () => [
+    line(`${renamed.url} is named ${name}. In ssh: WORKSPACE.${name}.cde`),
+  ]);
 }
 
-/** The environment goes before the current server: without a word a person would wonder why nothing changes. */
-function noteEnvironment({ out, env }: Context): void {
+/** Without it, a person would wonder why choosing a server changes nothing. */
+function environmentNote({ env }: Context): Block | null {
   const variable = env.CDE_SERVER ? 'CDE_SERVER' : env.CDE_URL ? 'CDE_URL' : null;
-  if (variable) out.note(`${variable} is set to ${env[variable]} and goes before the current server.`);
+  return variable ? note(`${variable} is set to ${env[variable]} and overrides the current server.`) : null;
 }

@@ -1,21 +1,20 @@
 import type { ChosenServer } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { getUser } from '../endpoints.ts';
+import { fields, type Result, result } from '../result.ts';
 
 const serverText = ({ url, login }: ChosenServer) => (login ? `${login.alias}  ${url}` : url);
 
-export async function whoami(context: Context): Promise<number | undefined> {
-  const { out } = context;
+export async function whoami(context: Context): Promise<Result> {
   const client = await context.client();
   const user = await client.call(getUser, { params: { user: 'me' } });
-  if (out.json) out.printJson(user);
-  else
-    out.fields([
+  return result(user, () => [
+    fields([
       ['user', user.username],
       ['role', user.role],
       ['email', user.email],
       ['server', serverText(context.server())],
       ['login', context.env.CDE_TOKEN ? 'CDE_TOKEN' : (context.server().login?.source ?? null)],
-    ]);
-  return undefined;
+    ]),
+  ]);
 }

@@ -8,39 +8,48 @@ import { startNetcheck } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { clean } from '../output.ts';
+import { type Blocks, fields, line, type Result, result, table } from '../result.ts';
 
 const ms = (value: number | null | undefined) => (value == null ? '' : `${value.toFixed(1)} ms`);
 const rate = (value: number | null | undefined) =>
   value == null ? '' : `${(value / 1e6).toFixed(0)} Mbit/s`;
 const plain = (value: number | null | undefined) => String(value ?? '');
 
-/** Prints what is measured; ends with `unreachable` where no satellite answers by HTTPS. */
+/** Exits with `unreachable` if no satellite answers HTTPS. */
 export async function netcheck(
   context: Context,
   input: { satellite: string | undefined; throughput: boolean },
-): Promise<number | undefined> {
+): Promise<Result> {
   const { out, signal } = context;
   const client = await context.client();
   const { token, satellites } = await client.call(startNetcheck);
   const places = satellites.filter(({ name }) => input.satellite === undefined || name === input.satellite);
   if (places.length === 0)
-    throw new Failure('satellite-not-found', `No satellite ${input.satellite ?? ''} serves at the moment.`, {
-      exitCode: exitCodes.notFound,
-      hint: `They are: ${satellites.map(({ name }) => name).join(', ') || 'none'}`,
-    });
+    throw new Failure(
+      'satellite-not-found',
+      input.satellite === undefined
+        ? 'No satellite is online.'
+        : `No satellite ${input.satellite} is online.`,
+      {
+        exitCode: exitCodes.notFound,
+        hint: satellites.length > 0 ? `Online: ${satellites.map(({ name }) => name).join(', ')}` : undefined,
+      },
+    );
   out.note(`Measuring ${places.length === 1 ? 'one satellite' : `${places.length} satellites`}.`);
   const report = await measure(places, {
     signal,
     token: input.throughput ? token : undefined,
     note: (text) => out.note(`${text[0]!.toUpperCase()}${text.slice(1)}.`),
   });
-  if (out.json) out.printJson(report);
-  else print(context, report, input.throughput);
-  return report.satellites.some(({ https }) => https.rttMs !== null) ? undefined : exitCodes.unreachable;
+  return result(
+    report,
+    () => view(report, input.throughput),
+    report.satellites.some(({ https }) => https.rttMs !== null) ? 0 : exitCodes.unreachable,
+  );
 }
 
-function print({ out }: Context, report: NetcheckReport, throughput: boolean): void {
-  out.table<SatelliteReport>(
+const view = (report: NetcheckReport, throughput: boolean): Blocks => [
+  table<SatelliteReport>(
     [
       { title: 'SATELLITE', cell: (row, c) => c.bold(clean(row.name)) },
       { title: 'REGION', cell: (row) => clean(row.region) },
@@ -82,35 +91,33 @@ function print({ out }: Context, report: NetcheckReport, throughput: boolean): v
     ],
     report.satellites,
     'No satellites.',
-  );
-  for (const { name, https, udp, throughput: measured } of report.satellites) {
-    const why = (what: string, error: string | null | undefined) =>
-      error && out.print(`${clean(name)}: ${what}: ${clean(error)}`);
-    why('HTTPS', https.error);
-    why('UDP', udp.error);
-    why('throughput', measured?.error);
-  }
-  out.print('');
-  out.fields([
-    ['udp', report.udp ? 'yes' : 'no satellite answers: sessions go over HTTPS, or to the agent by TCP'],
+  ),
+  ...report.satellites.flatMap(({ name, https, udp, throughput: measured }) => {
+    const failed = (what: string, error: string | null | undefined) =>
+      error && line(`${clean(name)}: ${what}: ${clean(error)}`);
+    return [failed('HTTPS', https.error), failed('UDP', udp.error), failed('throughput', measured?.error)];
+  }),
+  line(''),
+  fields([
+    ['udp', report.udp ? 'yes' : 'no answer from any satellite: sessions use HTTPS, or TCP to the agent'],
     ['nat', nats[report.nat]],
     ['ipv4', family(report.ipv4)],
     ['ipv6', family(report.ipv6)],
     ['proxy', report.proxy ? `${report.proxy.place} (${report.proxy.variable})` : 'none'],
-  ]);
-}
+  ]),
+];
 
 const nats: Record<NetcheckReport['nat'], string> = {
-  none: 'none: this machine is seen by an address of its own',
-  'endpoint-independent': 'endpoint-independent: direct paths by UDP come about',
+  none: 'none: this machine has a public address',
+  'endpoint-independent': 'endpoint-independent: direct UDP paths work',
   'endpoint-dependent':
-    'endpoint-dependent: direct paths by UDP come about only where the other end has none such',
-  unknown: 'unknown: it takes the answers of two satellites',
+    'endpoint-dependent: direct UDP paths work only if the NAT of the workspace is not of this kind too',
+  unknown: 'unknown: detection needs answers from two satellites',
 };
 
 const family = (works: boolean | null) =>
   works === null
-    ? 'not tried: no satellite has such an address, or a proxy goes there'
+    ? 'not tested: no satellite has such an address, or a proxy is in use'
     : works
       ? 'yes'
       : 'no';

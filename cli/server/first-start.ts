@@ -19,7 +19,7 @@ import {
 } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
-import { noteCurrentServer, storeLogin } from '../login/login.ts';
+import { currentServerNote, storeLogin } from '../login/login.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
 /** What the server tells its parent once it listens. */
@@ -118,7 +118,8 @@ async function signIn(context: Context, url: string, firstStart: Ready['firstSta
     source: 'first-start',
     firstStart: 'unfinished',
   });
-  noteCurrentServer(context, current);
+  const changed = currentServerNote(current);
+  if (changed) context.out.note(changed);
   return open(token);
 }
 

@@ -8,6 +8,7 @@ import { parseOperand } from '../copy/operands.ts';
 import { getWorkspace } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
+import type { Result } from '../result.ts';
 import { maintainSession } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { EmptiedError, makeEngine } from './engine.ts';
@@ -34,7 +35,7 @@ export interface SyncInput {
   path: string | undefined;
 }
 
-export async function sync(context: Context, input: SyncInput): Promise<number | undefined> {
+export async function sync(context: Context, input: SyncInput): Promise<Result | number | undefined> {
   if (input.list) return list(context);
   const { here, workspace, remote } = readFolders(input.folders);
   const client = await context.client();

@@ -11,13 +11,14 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import { type Colors, clean } from '../output.ts';
 import { templateCheckProgram } from '../programs.ts';
+import { type Blocks, line, note, type Result, result } from '../result.ts';
 import { readParameters } from '../workspaces/parameters.ts';
 import { readTemplateFolder } from './folder.ts';
 
 export async function push(
   context: Context,
   input: { folder: string; message: string | undefined; activate: boolean },
-): Promise<number | undefined> {
+): Promise<Result> {
   const files = readTemplateFolder(input.folder);
   const client = await context.client({ patienceMs: 5_000 });
   const template = await client
@@ -28,56 +29,67 @@ export async function push(
     .catch(async (error) => {
       const failure = toFailure(error);
       if (failure.code !== 'template-invalid' || context.out.json) throw error;
-      // The refusal does not say in which file; a check does.
+      // The error names no file; a validation does.
       const { faults } = await client.call(validateTemplate, { body: { files } });
       for (const line of faultLines(input.folder, faults, context.out.noteColors)) context.out.note(line);
       throw new Failure(failure.code, failure.message, { exitCode: failure.exitCode, hint: failure.hint });
     });
-  if (context.out.json) context.out.printJson(template);
-  else {
-    const { number } = template.activeVersion;
-    context.out.print(
+  const { number } = template.activeVersion;
+  return result(template, () => [
+    line(
       input.activate
         ? `${template.name} version ${number} is published and active.`
-        : `${template.name} is published; version ${number} stays active.`,
-    );
-  }
-  return undefined;
+        : `${template.name} is published. Version ${number} is still active.`,
+    ),
+  ]);
 }
 
 export async function validate(
   context: Context,
   input: { folder: string; cluster: string | undefined; param: string[]; paramFile: string | undefined },
-): Promise<number | undefined> {
-  const { out } = context;
+): Promise<Result> {
   const files = readTemplateFolder(input.folder);
   const { cluster } = input;
   if (cluster === undefined && (input.param.length > 0 || input.paramFile !== undefined))
-    throw usage('Parameters are for a try on a cluster.', 'Add one: --cluster NAME');
+    throw usage('Parameters need a cluster to try them on.', 'Add one: --cluster NAME');
   let reply: Validation = await checkHere(files);
   if (reply.valid && cluster !== undefined) {
     const client = await context.client();
     const parameters = await readParameters(reply.parameters, input);
     reply = await client.call(validateTemplate, { body: { files, cluster, parameters } });
   }
-  if (out.json) out.printJson(reply);
-  else if (reply.valid) {
-    for (const line of faultLines(input.folder, reply.warnings, out.colors, 'warning: ')) out.print(line);
-    out.print(
-      `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.${cluster === undefined ? '' : ` The cluster ${cluster} takes its objects.`}`,
-    );
-  } else if (reply.refused.length > 0) {
-    for (const { message, detail, hint } of reply.refused) {
-      out.print(clean(message));
-      if (detail) out.print(`  ${clean(detail)}`);
-      if (hint) out.print(`  ${out.colors.cyan('→')} ${clean(hint)}`);
-    }
-    out.note(`The cluster ${cluster} does not take it as it is. [template-invalid]`);
-  } else {
-    for (const line of faultLines(input.folder, reply.faults, out.colors)) out.print(line);
-    out.note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`);
-  }
-  return reply.valid ? exitCodes.success : exitCodes.failure;
+  return result(
+    reply,
+    ({ colors }) => validationView(reply, input, colors),
+    reply.valid ? exitCodes.success : exitCodes.failure,
+  );
+}
+
+function validationView(
+  reply: Validation,
+  { folder, cluster }: { folder: string; cluster: string | undefined },
+  colors: Colors,
+): Blocks {
+  if (reply.valid)
+    return [
+      ...faultLines(folder, reply.warnings, colors, 'warning: ').map(line),
+      line(
+        `${reply.name} is valid: ${reply.parameters.length} parameter${reply.parameters.length === 1 ? '' : 's'}.${cluster === undefined ? '' : ` The cluster ${cluster} accepts its objects.`}`,
+      ),
+    ];
+  if (reply.refused.length > 0)
+    return [
+      ...reply.refused.flatMap(({ message, detail, hint }) => [
+        line(clean(message)),
+        detail && line(`  ${clean(detail)}`),
+        hint && line(`  ${colors.cyan('→')} ${clean(hint)}`),
+      ]),
+      note(`The cluster ${cluster} rejects it. [template-invalid]`),
+    ];
+  return [
+    ...faultLines(folder, reply.faults, colors).map(line),
+    note(`${reply.faults.length} fault${reply.faults.length === 1 ? '' : 's'}. [template-invalid]`),
+  ];
 }
 
 interface Validation {

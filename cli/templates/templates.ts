@@ -14,64 +14,58 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { fields, line, type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 
-export async function list(context: Context): Promise<number | undefined> {
+export async function list(context: Context): Promise<Result> {
   const client = await context.client();
   const rows = await readAll((query) => client.call(listTemplates, { query }));
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<Template>(
-    [
-      { title: 'NAME', cell: (row, c) => c.bold(row.name) },
-      { title: 'TITLE', cell: (row) => clean(row.title) },
-      { title: 'PROVIDER', cell: (row) => row.provider },
-      { title: 'VERSION', cell: (row) => String(row.activeVersion.number) },
-      { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
-      { title: 'CHANGED', cell: (row) => relative(row.updatedAt), plain: (row) => row.updatedAt },
-    ],
-    rows,
-    'There is no template yet. Publish one: cde template push FOLDER',
-  );
-  return undefined;
+  return result(rows, () => [
+    table<Template>(
+      [
+        { title: 'NAME', cell: (row, c) => c.bold(row.name) },
+        { title: 'TITLE', cell: (row) => clean(row.title) },
+        { title: 'PROVIDER', cell: (row) => row.provider },
+        { title: 'VERSION', cell: (row) => String(row.activeVersion.number) },
+        { title: 'WORKSPACES', cell: (row) => String(row.workspaces) },
+        { title: 'CHANGED', cell: (row) => relative(row.updatedAt), plain: (row) => row.updatedAt },
+      ],
+      rows,
+      'No templates. Publish one: cde template push FOLDER',
+    ),
+  ]);
 }
 
-export async function show(context: Context, input: { template: string }): Promise<number | undefined> {
-  const { out } = context;
+export async function show(context: Context, input: { template: string }): Promise<Result> {
   const client = await context.client();
   const template = await client.call(getTemplate, { params: { template: input.template } });
-  if (out.json) {
-    out.printJson(template);
-    return undefined;
-  }
   const { activeVersion } = template;
-  out.fields([
-    ['name', out.colors.bold(template.name)],
-    ['title', clean(template.title)],
-    ['description', clean(template.description.replaceAll('\n', ' '))],
-    ['provider', template.provider],
-    ['version', String(activeVersion.number)],
-    ['published', out.terminal ? relative(activeVersion.createdAt) : activeVersion.createdAt],
-    ['workspaces', String(template.workspaces)],
+  return result(template, ({ colors, moment }) => [
+    fields([
+      ['name', colors.bold(template.name)],
+      ['title', clean(template.title)],
+      ['description', clean(template.description.replaceAll('\n', ' '))],
+      ['provider', template.provider],
+      ['version', String(activeVersion.number)],
+      ['published', moment(activeVersion.createdAt)],
+      ['workspaces', String(template.workspaces)],
+    ]),
+    line(''),
+    table<Parameter>(
+      [
+        { title: 'PARAMETER', cell: (row, c) => c.bold(row.name) },
+        { title: 'TYPE', cell: (row) => row.type },
+        {
+          title: 'DEFAULT',
+          cell: (row, c) => (row.default === undefined ? c.yellow('required') : valueText(row.default)),
+        },
+        { title: 'ALLOWED', cell: (row) => clean(allowedText(row)) },
+        { title: 'TITLE', cell: (row, c) => c.dim(clean(row.title ?? '')) },
+      ],
+      activeVersion.parameters,
+      'This template has no parameters.',
+    ),
   ]);
-  out.print('');
-  out.table<Parameter>(
-    [
-      { title: 'PARAMETER', cell: (row, c) => c.bold(row.name) },
-      { title: 'TYPE', cell: (row) => row.type },
-      {
-        title: 'DEFAULT',
-        cell: (row, c) => (row.default === undefined ? c.yellow('required') : valueText(row.default)),
-      },
-      { title: 'ALLOWED', cell: (row) => clean(allowedText(row)) },
-      { title: 'TITLE', cell: (row, c) => c.dim(clean(row.title ?? '')) },
-    ],
-    activeVersion.parameters,
-    'It has no parameters.',
-  );
-  return undefined;
 }
 
 const valueText = (value: unknown) =>
@@ -85,31 +79,31 @@ function allowedText(parameter: Parameter): string {
   return parameter.type === 'string' ? (parameter.pattern ?? '') : '';
 }
 
-export async function versions(context: Context, input: { template: string }): Promise<number | undefined> {
+export async function versions(context: Context, input: { template: string }): Promise<Result> {
   const client = await context.client();
   const params = { template: input.template };
   const rows = await readAll((query) => client.call(listTemplateVersions, { params, query }));
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<TemplateVersion>(
-    [
-      { title: 'VERSION', cell: (row, c) => (row.active ? c.green(`${row.number} *`) : String(row.number)) },
-      { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
-      { title: 'BY', cell: (row) => row.createdBy ?? '' },
-      { title: 'MESSAGE', cell: (row) => clean(row.message) },
-    ],
-    rows,
-    'No versions.',
-  );
-  return undefined;
+  return result(rows, () => [
+    table<TemplateVersion>(
+      [
+        {
+          title: 'VERSION',
+          cell: (row, c) => (row.active ? c.green(`${row.number} *`) : String(row.number)),
+        },
+        { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
+        { title: 'BY', cell: (row) => row.createdBy ?? '' },
+        { title: 'MESSAGE', cell: (row) => clean(row.message) },
+      ],
+      rows,
+      'No versions. Publish one: cde template push FOLDER',
+    ),
+  ]);
 }
 
 export async function activate(
   context: Context,
   input: { template: string; version: string },
-): Promise<number | undefined> {
+): Promise<Result> {
   if (!/^\d{1,9}$/.test(input.version))
     throw usage(`A version is a number, not ${JSON.stringify(input.version)}.`);
   const client = await context.client();
@@ -117,28 +111,25 @@ export async function activate(
     params: { template: input.template, number: Number(input.version) },
     idempotencyKey: randomUUID(),
   });
-  if (context.out.json) context.out.printJson(template);
-  else context.out.print(`${template.name} version ${template.activeVersion.number} is active.`);
-  return undefined;
+  return result(template, () => [
+    line(`${template.name} version ${template.activeVersion.number} is active.`),
+  ]);
 }
 
-export async function remove(
-  context: Context,
-  input: { template: string; yes: boolean },
-): Promise<number | undefined> {
+export async function remove(context: Context, input: { template: string; yes: boolean }): Promise<Result> {
   const client = await context.client();
   if (!input.yes) {
     const { workspaces } = await client.call(getTemplate, { params: { template: input.template } });
     if (workspaces > 0)
       throw new Failure('template-in-use', `The template ${input.template} is in use.`, {
         exitCode: exitCodes.conflict,
-        detail: `${workspaces} workspace${workspaces === 1 ? ' is' : 's are'} made from it.`,
+        detail: `${workspaces} workspace${workspaces === 1 ? ' uses' : 's use'} it.`,
         hint: `Delete them first: cde list --all --template ${input.template}`,
       });
   }
   await confirm(context, `Delete the template ${input.template} and all its versions?`, input.yes);
   await client.call(deleteTemplate, { params: { template: input.template } });
-  if (context.out.json) context.out.printJson({ template: input.template, deleted: true });
-  else context.out.print(`The template ${input.template} is deleted.`);
-  return undefined;
+  return result({ template: input.template, deleted: true }, () => [
+    line(`The template ${input.template} is deleted.`),
+  ]);
 }

@@ -4,13 +4,14 @@ import { createToken, listTokens, revokeToken } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { line, note, type Result, result, table } from '../result.ts';
 import { scopes } from '../statuses.ts';
 import { relative } from '../times.ts';
 
 export async function create(
   context: Context,
   input: { name: string; scope: string[]; days: number | undefined },
-): Promise<number | undefined> {
+): Promise<Result> {
   const asked = input.scope.flatMap((text) => text.split(','));
   const unknown = asked.find((text) => !(scopes as readonly string[]).includes(text));
   if (unknown !== undefined)
@@ -23,39 +24,34 @@ export async function create(
       ...(input.days !== undefined && { expiresInDays: input.days }),
     },
   });
-  if (context.out.json) context.out.printJson(made);
-  else {
-    context.out.print(made.token);
-    context.out.note(`Shown only now. It expires on ${made.info.expiresAt.slice(0, 10)}; id ${made.info.id}`);
-  }
-  return undefined;
+  return result(made, () => [
+    line(made.token),
+    note(
+      `This token is shown only once. It expires on ${made.info.expiresAt.slice(0, 10)}. Its id is ${made.info.id}.`,
+    ),
+  ]);
 }
 
-export async function list(context: Context): Promise<number | undefined> {
+export async function list(context: Context): Promise<Result> {
   const client = await context.client();
   const rows = await readAll((query) => client.call(listTokens, { query }));
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<Token>(
-    [
-      { title: 'ID', cell: (row) => row.id },
-      { title: 'NAME', cell: (row, c) => c.bold(clean(row.name)) },
-      { title: 'SCOPES', cell: (row) => row.scopes.join(',') },
-      { title: 'USED', cell: (row) => relative(row.lastUsedAt), plain: (row) => row.lastUsedAt ?? '' },
-      { title: 'EXPIRES', cell: (row) => relative(row.expiresAt), plain: (row) => row.expiresAt },
-    ],
-    rows,
-    'You have no tokens.',
-  );
-  return undefined;
+  return result(rows, () => [
+    table<Token>(
+      [
+        { title: 'ID', cell: (row) => row.id },
+        { title: 'NAME', cell: (row, c) => c.bold(clean(row.name)) },
+        { title: 'SCOPES', cell: (row) => row.scopes.join(',') },
+        { title: 'USED', cell: (row) => relative(row.lastUsedAt), plain: (row) => row.lastUsedAt ?? '' },
+        { title: 'EXPIRES', cell: (row) => relative(row.expiresAt), plain: (row) => row.expiresAt },
+      ],
+      rows,
+      'You have no tokens. Create one: cde token create --name NAME',
+    ),
+  ]);
 }
 
-export async function revoke(context: Context, input: { id: string }): Promise<number | undefined> {
+export async function revoke(context: Context, input: { id: string }): Promise<Result> {
   const client = await context.client();
   await client.call(revokeToken, { params: { token: input.id } });
-  if (context.out.json) context.out.printJson({ id: input.id, revoked: true });
-  else context.out.print(`The token ${input.id} is revoked.`);
-  return undefined;
+  return result({ id: input.id, revoked: true }, () => [line(`The token ${input.id} is revoked.`)]);
 }

@@ -7,6 +7,7 @@ import { createUser, deleteUser, getUser, listUsers, setPassword, updateUser } f
 import { usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { fields, line, type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 
 interface Fields {
@@ -24,7 +25,7 @@ const definedFields = (fields: Fields) => ({
 export async function create(
   context: Context,
   input: Fields & { username: string; password: boolean },
-): Promise<number | undefined> {
+): Promise<Result> {
   const client = await context.client();
   const password = input.password
     ? (await readSecrets(context, `Password for ${input.username}`))[0]
@@ -33,107 +34,88 @@ export async function create(
     body: { username: input.username, ...definedFields(input), ...(password !== undefined && { password }) },
     idempotencyKey: randomUUID(),
   });
-  if (context.out.json) context.out.printJson(user);
-  else context.out.print(`The user ${user.username} is created (${user.role}).`);
-  return undefined;
+  return result(user, () => [line(`The user ${user.username} is created (${user.role}).`)]);
 }
 
-export async function list(
-  context: Context,
-  input: { search: string | undefined },
-): Promise<number | undefined> {
+export async function list(context: Context, input: { search: string | undefined }): Promise<Result> {
   const client = await context.client();
   const rows = await readAll((query) =>
     client.call(listUsers, { query: { ...query, search: input.search } }),
   );
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<User>(
-    [
-      { title: 'USERNAME', cell: (row, c) => c.bold(row.username) },
-      { title: 'ROLE', cell: (row) => row.role },
-      {
-        title: 'STATUS',
-        cell: (row, c) => (row.status === 'active' ? c.green(row.status) : c.red(row.status)),
-      },
-      { title: 'NAME', cell: (row) => clean(row.name) },
-      { title: 'EMAIL', cell: (row) => clean(row.email ?? '') },
-      { title: 'SEEN', cell: (row) => relative(row.lastSeenAt), plain: (row) => row.lastSeenAt ?? '' },
-    ],
-    rows,
-    'No users.',
-  );
-  return undefined;
+  return result(rows, () => [
+    table<User>(
+      [
+        { title: 'USERNAME', cell: (row, c) => c.bold(row.username) },
+        { title: 'ROLE', cell: (row) => row.role },
+        {
+          title: 'STATUS',
+          cell: (row, c) => (row.status === 'active' ? c.green(row.status) : c.red(row.status)),
+        },
+        { title: 'NAME', cell: (row) => clean(row.name) },
+        { title: 'EMAIL', cell: (row) => clean(row.email ?? '') },
+        { title: 'SEEN', cell: (row) => relative(row.lastSeenAt), plain: (row) => row.lastSeenAt ?? '' },
+      ],
+      rows,
+      'No users match.',
+    ),
+  ]);
 }
 
-export async function show(context: Context, input: { user: string }): Promise<number | undefined> {
-  const { out } = context;
+export async function show(context: Context, input: { user: string }): Promise<Result> {
   const client = await context.client();
   const user = await client.call(getUser, { params: { user: input.user } });
-  if (out.json) out.printJson(user);
-  else
-    out.fields([
+  return result(user, ({ moment }) => [
+    fields([
       ['username', user.username],
       ['name', clean(user.name)],
       ['email', user.email && clean(user.email)],
       ['role', user.role],
       ['status', user.status],
-      ['created', out.terminal ? relative(user.createdAt) : user.createdAt],
-      ['seen', out.terminal ? relative(user.lastSeenAt) : user.lastSeenAt],
+      ['created', moment(user.createdAt)],
+      ['seen', moment(user.lastSeenAt)],
       ['id', user.id],
-    ]);
-  return undefined;
+    ]),
+  ]);
 }
 
 export async function update(
   context: Context,
   input: Fields & { user: string; suspend: boolean; activate: boolean },
-): Promise<number | undefined> {
-  if (input.suspend && input.activate) throw usage('--suspend and --activate say different things.');
+): Promise<Result> {
+  if (input.suspend && input.activate) throw usage('--suspend and --activate exclude each other.');
   const body = {
     ...definedFields(input),
     ...(input.suspend && { status: 'suspended' as const }),
     ...(input.activate && { status: 'active' as const }),
   };
   if (Object.keys(body).length === 0)
-    throw usage('Nothing to change was given.', 'Give --role, --name, --email, --suspend or --activate.');
+    throw usage('There is nothing to change.', 'Add --role, --name, --email, --suspend or --activate.');
   const client = await context.client();
   const user = await client.call(updateUser, { params: { user: input.user }, body });
-  if (context.out.json) context.out.printJson(user);
-  else context.out.print(`${user.username} is changed: ${user.role}, ${user.status}.`);
-  return undefined;
+  return result(user, () => [line(`${user.username} is changed: ${user.role}, ${user.status}.`)]);
 }
 
-export async function setPasswordOf(context: Context, input: { user: string }): Promise<number | undefined> {
+export async function setPasswordOf(context: Context, input: { user: string }): Promise<Result> {
   const client = await context.client();
   const me = await client.call(getUser, { params: { user: 'me' } });
   const own = [me.id, me.username, 'me'].includes(input.user);
   const body = own ? await readOwn(context) : { password: (await readSecrets(context, 'New password'))[0]! };
   await client.call(setPassword, { params: { user: input.user }, body });
   const username = own ? me.username : input.user;
-  if (context.out.json) context.out.printJson({ user: username, passwordSet: true });
-  else context.out.print(`The password of ${username} is set.`);
-  return undefined;
+  return result({ user: username, passwordSet: true }, () => [line(`The password of ${username} is set.`)]);
 }
 
-/** One's own password: whoever came in by a link or single sign-on has none before. */
+/** Your own password: users who signed in through a link or single sign-on have none yet. */
 async function readOwn(context: Context): Promise<{ current?: string; password: string }> {
   const answers = await readSecrets(context, 'Current password (empty if you have none)', 'New password');
   const [current, password] = answers.length === 1 ? ['', answers[0]!] : answers;
   return { ...(current && { current }), password: password! };
 }
 
-export async function remove(
-  context: Context,
-  input: { user: string; yes: boolean },
-): Promise<number | undefined> {
+export async function remove(context: Context, input: { user: string; yes: boolean }): Promise<Result> {
   const client = await context.client();
   if (!input.yes) await client.call(getUser, { params: { user: input.user } });
   await confirm(context, `Delete the user ${input.user}?`, input.yes);
   await client.call(deleteUser, { params: { user: input.user } });
-  if (context.out.json) context.out.printJson({ user: input.user, deleted: true });
-  else context.out.print(`The user ${input.user} is deleted.`);
-  return undefined;
+  return result({ user: input.user, deleted: true }, () => [line(`The user ${input.user} is deleted.`)]);
 }

@@ -4,6 +4,7 @@ import type { Context } from '../context.ts';
 import { cancelBuild, listBuilds } from '../endpoints.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { line, type Result, result, table } from '../result.ts';
 import { duration, relative } from '../times.ts';
 import { findBuild } from './find-build.ts';
 import { pathRef } from './reference.ts';
@@ -12,33 +13,30 @@ import { paintBuildStatus } from './status.ts';
 export async function builds(
   context: Context,
   input: { workspace: string; limit: number | undefined },
-): Promise<number | undefined> {
+): Promise<Result> {
   const client = await context.client();
   const params = { workspace: pathRef(input.workspace) };
   const rows = await readAll((query) => client.call(listBuilds, { params, query }), input.limit ?? 20);
-  if (context.out.json) {
-    context.out.printJson(rows);
-    return undefined;
-  }
-  context.out.table<Build>(
-    [
-      { title: 'BUILD', cell: (row) => String(row.number) },
-      { title: 'TRANSITION', cell: (row) => row.transition },
-      { title: 'STATUS', cell: (row, c) => paintBuildStatus(row.status, c) },
-      { title: 'TEMPLATE', cell: (row) => `v${row.templateVersion}` },
-      { title: 'BY', cell: (row) => row.initiator },
-      { title: 'TOOK', cell: buildDuration },
-      { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
-      {
-        title: 'REASON',
-        cell: (row, c) => (row.error ? c.red(clean(row.error.message)) : c.dim(clean(row.reason))),
-        plain: (row) => row.error?.message ?? row.reason,
-      },
-    ],
-    rows,
-    `${input.workspace} was never built.`,
-  );
-  return undefined;
+  return result(rows, () => [
+    table<Build>(
+      [
+        { title: 'BUILD', cell: (row) => String(row.number) },
+        { title: 'TRANSITION', cell: (row) => row.transition },
+        { title: 'STATUS', cell: (row, c) => paintBuildStatus(row.status, c) },
+        { title: 'TEMPLATE', cell: (row) => `v${row.templateVersion}` },
+        { title: 'BY', cell: (row) => row.initiator },
+        { title: 'TOOK', cell: buildDuration },
+        { title: 'WHEN', cell: (row) => relative(row.createdAt), plain: (row) => row.createdAt },
+        {
+          title: 'REASON',
+          cell: (row, c) => (row.error ? c.red(clean(row.error.message)) : c.dim(clean(row.reason))),
+          plain: (row) => row.error?.message ?? row.reason,
+        },
+      ],
+      rows,
+      `${input.workspace} has no builds. Start it: cde start ${input.workspace}`,
+    ),
+  ]);
 }
 
 function buildDuration(build: Build): string {
@@ -48,14 +46,12 @@ function buildDuration(build: Build): string {
 export async function cancel(
   context: Context,
   input: { workspace: string; build: number | undefined },
-): Promise<number | undefined> {
+): Promise<Result> {
   const client = await context.client({ patienceMs: 5_000 });
   const found = await findBuild(client, input.workspace, input.build);
   const build = await client.call(cancelBuild, {
     params: { build: found.id },
     idempotencyKey: randomUUID(),
   });
-  if (context.out.json) context.out.printJson(build);
-  else context.out.print(`Build ${build.number} of ${input.workspace} is being cancelled.`);
-  return undefined;
+  return result(build, () => [line(`Build ${build.number} of ${input.workspace} is being cancelled.`)]);
 }

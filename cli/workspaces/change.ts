@@ -16,6 +16,8 @@ import {
   updateWorkspace,
 } from '../endpoints.ts';
 import { type Failure, toFailure } from '../failure.ts';
+import { render } from '../render.ts';
+import { line, result } from '../result.ts';
 import { askForMissing, readParameters } from './parameters.ts';
 import { pathRef } from './reference.ts';
 
@@ -26,11 +28,11 @@ interface Workspaces {
 
 type BuildRequest = (client: Client, reference: string) => Promise<Build | undefined>;
 
-/** Asks for a build of each workspace, all at once, and waits for them; one that fails does not stop the others. */
+/** Requests a build of each workspace concurrently and waits for them. A failed one does not stop the others. */
 async function change(
   context: Context,
   { workspaces, wait }: Workspaces,
-  words: { under: string; done: string; already?: (name: string) => string },
+  words: { inProgress: string; done: string; already?: (name: string) => string },
   ask: BuildRequest,
 ): Promise<number> {
   const { out } = context;
@@ -42,7 +44,7 @@ async function change(
     [...new Set(workspaces)].map(async (name) => {
       try {
         const build = await ask(client, name);
-        // A reply that is a build which has ended: the workspace was there already.
+        // A finished build means that the workspace was already in this state.
         if (!build || build.finishedAt) return { name, build, already: true };
         if (!wait) return { name, build };
         return { name, build: await waitForBuild(context, patient, name, build, progress) };
@@ -53,36 +55,39 @@ async function change(
     }),
   );
   progress.finish();
-  const good = results.filter((result) => result !== null);
-  if (out.json) out.printJson(good.map(({ build }) => build).filter((build) => build !== undefined));
-  else
-    for (const { name, already } of good)
-      out.print(
+  const good = results.filter((one) => one !== null);
+  const builds = good.map(({ build }) => build).filter((build) => build !== undefined);
+  const view = () =>
+    good.map(({ name, already }) =>
+      line(
         already
-          ? (words.already?.(name) ?? `${name} is ${words.done} already.`)
+          ? (words.already?.(name) ?? `${name} is already ${words.done}.`)
           : wait
             ? `${name} is ${words.done}.`
-            : `${name} is ${words.under}. Follow it: cde logs ${name} --follow`,
-      );
+            : `${name} is ${words.inProgress}. Follow it: cde logs ${name} --follow`,
+      ),
+    );
+  // Before the failures: some workspaces may have succeeded.
+  await render(out, result(builds, view));
   for (const failure of failures.slice(1)) out.fail(failure);
   if (failures[0]) throw failures[0];
   return 0;
 }
 
 export function start(context: Context, input: Workspaces) {
-  return change(context, input, { under: 'starting', done: 'running' }, (client, reference) =>
+  return change(context, input, { inProgress: 'starting', done: 'running' }, (client, reference) =>
     client.call(startWorkspace, { params: { workspace: pathRef(reference) }, idempotencyKey: randomUUID() }),
   );
 }
 
 export function stop(context: Context, input: Workspaces) {
-  return change(context, input, { under: 'stopping', done: 'stopped' }, (client, reference) =>
+  return change(context, input, { inProgress: 'stopping', done: 'stopped' }, (client, reference) =>
     client.call(stopWorkspace, { params: { workspace: pathRef(reference) }, idempotencyKey: randomUUID() }),
   );
 }
 
 export function restart(context: Context, input: Workspaces) {
-  return change(context, input, { under: 'restarting', done: 'running' }, (client, reference) =>
+  return change(context, input, { inProgress: 'restarting', done: 'running' }, (client, reference) =>
     client.call(restartWorkspace, {
       params: { workspace: pathRef(reference) },
       idempotencyKey: randomUUID(),
@@ -98,10 +103,9 @@ interface UpdateInput extends Workspaces {
 
 export async function update(context: Context, input: UpdateInput) {
   const words = {
-    under: 'being updated',
+    inProgress: 'being updated',
     done: 'running, up to date',
-    already: (name: string) =>
-      `${name} is up to date; nothing was done. Build it again all the same: cde update ${name} --force`,
+    already: (name: string) => `${name} is up to date. To rebuild it anyway: cde update ${name} --force`,
   };
   const isOnlyOne = new Set(input.workspaces).size === 1;
   return change(context, input, words, async (client, reference) => {
@@ -115,7 +119,7 @@ export async function update(context: Context, input: UpdateInput) {
   });
 }
 
-/** The parameters of an update; those that the new version needs and the workspace has not are asked for. */
+/** The parameters of an update. At a terminal, prompts for those that only the new version requires. */
 async function readChanges(
   context: Context,
   client: Client,
@@ -136,7 +140,7 @@ async function readChanges(
 
 export async function remove(context: Context, input: Workspaces & { yes: boolean; discardHome: boolean }) {
   if (!input.yes) await confirmRemoval(context, input);
-  return change(context, input, { under: 'being deleted', done: 'deleted' }, (client, reference) =>
+  return change(context, input, { inProgress: 'being deleted', done: 'deleted' }, (client, reference) =>
     client.call(deleteWorkspace, {
       params: { workspace: pathRef(reference) },
       query: { home: input.discardHome ? 'discard' : 'keep' },
@@ -144,7 +148,7 @@ export async function remove(context: Context, input: Workspaces & { yes: boolea
   );
 }
 
-/** Asks, once all of them are known to exist. */
+/** Checks that all of them exist before it asks. */
 async function confirmRemoval(context: Context, input: Workspaces & { discardHome: boolean }): Promise<void> {
   const client = await context.client();
   await Promise.all(
@@ -154,8 +158,8 @@ async function confirmRemoval(context: Context, input: Workspaces & { discardHom
   await confirm(
     context,
     input.discardHome
-      ? `Delete ${what}, with everything in the home, for good?`
-      : `Delete ${what}? The home is kept for the grace period.`,
+      ? `Delete ${what} and everything in the home permanently?`
+      : `Delete ${what}? The home is retained for the grace period.`,
     false,
   );
 }

@@ -8,6 +8,7 @@ import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../en
 import { usage } from '../failure.ts';
 import { homeId } from '../homes/homes.ts';
 import { clean } from '../output.ts';
+import { line, type Result, result } from '../result.ts';
 import { askForMissing, readParameters } from './parameters.ts';
 import { shortRef } from './reference.ts';
 
@@ -23,8 +24,7 @@ export async function create(
     start: boolean;
     wait: boolean;
   },
-): Promise<number | undefined> {
-  const { out } = context;
+): Promise<Result> {
   const client = await context.client({ patienceMs: input.start && input.wait ? askPatienceMs : 5_000 });
   const template = await chooseTemplate(context, client, input.template);
   const declared = template.activeVersion.parameters;
@@ -44,16 +44,20 @@ export async function create(
   });
   const name = input.owner === undefined ? workspace.name : shortRef(workspace, undefined);
   if (workspace.latestBuild && input.start && input.wait) {
-    // The build goes on while the server restarts or its database is away.
+    // The build continues while the server restarts or its database is unreachable.
     const patient = await context.client({ patienceMs: followPatienceMs });
     await waitForBuild(context, patient, name, workspace.latestBuild);
     workspace = await patient.call(getWorkspace, { params: { workspace: workspace.id } });
   }
-  if (out.json) out.printJson(workspace);
-  else if (!input.start) out.print(`${name} is created. Start it: cde start ${name}`);
-  else if (!input.wait) out.print(`${name} is created and starting. Follow it: cde logs ${name} --follow`);
-  else out.print(`${name} is running. Connect: cde ssh ${name}`);
-  return undefined;
+  return result(workspace, () => [
+    line(
+      !input.start
+        ? `${name} is created. Start it: cde start ${name}`
+        : !input.wait
+          ? `${name} is created and starting. Follow it: cde logs ${name} --follow`
+          : `${name} is running. Connect: cde ssh ${name}`,
+    ),
+  ]);
 }
 
 async function chooseTemplate(context: Context, client: Client, name: string | undefined): Promise<Template> {
@@ -66,7 +70,7 @@ async function chooseTemplate(context: Context, client: Client, name: string | u
     return items.find((each) => each.name === chosen)!;
   }
   throw usage(
-    items.length === 0 ? 'There is no template yet.' : 'Which template? There are several.',
+    items.length === 0 ? 'There are no templates.' : 'Which template? There are several.',
     items.length === 0
       ? 'Publish one: cde template push FOLDER'
       : `Add --template with one of: ${items.map((one) => one.name).join(', ')}`,

@@ -4,6 +4,7 @@ import { listWorkspaces } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { readAll } from '../pages.ts';
+import { type Result, result, table } from '../result.ts';
 import { relative } from '../times.ts';
 import { paintStatus } from './status.ts';
 
@@ -17,9 +18,9 @@ export async function list(
     search: string | undefined;
     limit: number | undefined;
   },
-): Promise<number | undefined> {
+): Promise<Result> {
   if (input.all && input.owner !== undefined)
-    throw usage('--all and --owner say different things.', 'Give one of them.');
+    throw usage('--all and --owner exclude each other.', 'Use one of them.');
   const client = await context.client();
   const owner = input.all ? undefined : (input.owner ?? 'me');
   const workspaces = await readAll(
@@ -35,33 +36,39 @@ export async function list(
       }),
     input.limit ?? 1_000,
   );
-  if (context.out.json) {
-    context.out.printJson(workspaces);
-    return undefined;
-  }
   const others = owner !== 'me';
-  context.out.table(
-    [
-      {
-        title: 'NAME',
-        cell: (row, c) => c.bold(others ? `${row.owner}/${row.name}` : row.name),
-      },
-      { title: 'STATUS', cell: (row, c) => paintStatus(row.status, c) },
-      {
-        title: 'TEMPLATE',
-        cell: (row, c) =>
-          `${row.template} v${row.templateVersion}${row.outdated ? c.yellow(' (update)') : ''}`,
-        plain: (row) => `${row.template} v${row.templateVersion}`,
-      },
-      {
-        title: 'CHANGED',
-        cell: (row) => relative(row.latestBuild?.createdAt ?? row.updatedAt),
-        plain: (row) => row.latestBuild?.createdAt ?? row.updatedAt,
-      },
-      { title: 'REASON', cell: (row, c) => c.dim(clean(row.reason ?? '')), plain: (row) => row.reason ?? '' },
-    ],
-    workspaces,
-    others ? 'No workspaces.' : 'You have no workspaces. Create one: cde create NAME',
-  );
-  return undefined;
+  const isFiltered = [input.status, input.template, input.search].some((value) => value !== undefined);
+  return result(workspaces, () => [
+    table<Workspace>(
+      [
+        {
+          title: 'NAME',
+          cell: (row, c) => c.bold(others ? `${row.owner}/${row.name}` : row.name),
+        },
+        { title: 'STATUS', cell: (row, c) => paintStatus(row.status, c) },
+        {
+          title: 'TEMPLATE',
+          cell: (row, c) =>
+            `${row.template} v${row.templateVersion}${row.outdated ? c.yellow(' (update)') : ''}`,
+          plain: (row) => `${row.template} v${row.templateVersion}`,
+        },
+        {
+          title: 'CHANGED',
+          cell: (row) => relative(row.latestBuild?.createdAt ?? row.updatedAt),
+          plain: (row) => row.latestBuild?.createdAt ?? row.updatedAt,
+        },
+        {
+          title: 'REASON',
+          cell: (row, c) => c.dim(clean(row.reason ?? '')),
+          plain: (row) => row.reason ?? '',
+        },
+      ],
+      workspaces,
+      isFiltered
+        ? 'No workspaces match.'
+        : others
+          ? 'No workspaces. Create one: cde create NAME'
+          : 'You have no workspaces. Create one: cde create NAME',
+    ),
+  ]);
 }

@@ -72,8 +72,8 @@ test('cde rename sends the id and says what ssh calls it now', async () => {
     return workspace({ name: body.name, status: 'running' });
   });
   const ran = await home.run(['rename', 'web', 'shop'], { env });
-  expect(ran).toMatchObject({ code: 0, stdout: 'web is named shop. In ssh: shop.cde\n' });
-  expect(ran.stderr).toContain('Open sessions go on.');
+  expect(ran).toMatchObject({ code: 0, stdout: 'web is now shop. Its SSH host name is shop.cde\n' });
+  expect(ran.stderr).toContain('Open sessions are kept.');
   expect(asked).toEqual([[workspace().id, { name: 'shop' }]]);
 });
 

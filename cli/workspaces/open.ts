@@ -9,6 +9,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, usage } from '../failure.ts';
 import { openBrowser } from '../login/login.ts';
 import { readPort } from '../ports/ports.ts';
+import { line, note, type Result, result } from '../result.ts';
 import { hostOn, pathRef } from './reference.ts';
 
 interface OpenInput {
@@ -20,7 +21,7 @@ interface OpenInput {
 }
 
 /** Opens a page or an editor, or prints its address where nothing can be opened. */
-export async function open(context: Context, input: OpenInput): Promise<number | undefined> {
+export async function open(context: Context, input: OpenInput): Promise<Result> {
   const { out } = context;
   const port = input.port === undefined ? undefined : readPort(input.port);
   if (port !== undefined && (input.in !== undefined || input.folder !== undefined))
@@ -31,10 +32,7 @@ export async function open(context: Context, input: OpenInput): Promise<number |
     throw usage('Which workspace?', 'Name it: cde open WORKSPACE');
   const url = await urlOf(context, input, port);
   const isOpened = !input.print && !out.json && out.terminal && openBrowser(context.env, url);
-  if (out.json) out.printJson({ url });
-  else if (isOpened) out.note(`Opening ${url}`);
-  else out.print(url);
-  return undefined;
+  return result({ url }, () => [isOpened ? note(`Opening ${url}`) : line(url)]);
 }
 
 async function urlOf(context: Context, input: OpenInput, port: number | undefined): Promise<string> {

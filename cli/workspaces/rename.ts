@@ -1,12 +1,9 @@
 import type { Context } from '../context.ts';
 import { getWorkspace, renameWorkspace } from '../endpoints.ts';
+import { line, note, type Result, result } from '../result.ts';
 import { hostOn, pathRef, shortRef } from './reference.ts';
 
-export async function rename(
-  context: Context,
-  input: { workspace: string; name: string },
-): Promise<number | undefined> {
-  const { out } = context;
+export async function rename(context: Context, input: { workspace: string; name: string }): Promise<Result> {
   const client = await context.client({ patienceMs: 5_000 });
   // By its id: repeated after a lost reply, the old name would not be found.
   const { id } = await client.call(getWorkspace, { params: { workspace: pathRef(input.workspace) } });
@@ -14,13 +11,12 @@ export async function rename(
     params: { workspace: id },
     body: { name: input.name },
   });
-  if (out.json) {
-    out.printJson(workspace);
-    return undefined;
-  }
   const reference = input.workspace.includes('/') ? shortRef(workspace, undefined) : workspace.name;
-  out.print(`${input.workspace} is named ${reference}. In ssh: ${hostOn(context.server(), reference)}`);
-  if (workspace.status === 'running')
-    out.note('Open sessions go on. Inside, the host name changes with the next start.');
-  return undefined;
+  return result(workspace, () => [
+    line(
+      `${input.workspace} is now ${reference}. Its SSH host name is ${hostOn(context.server(), reference)}`,
+    ),
+    workspace.status === 'running' &&
+      note('Open sessions are kept. The host name inside changes with the next start.'),
+  ]);
 }

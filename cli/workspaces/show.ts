@@ -1,28 +1,36 @@
+import type { Client } from '@cde/api/client.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import type { Context } from '../context.ts';
 import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
+import { type Format, fields, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
 import { duration, relative } from '../times.ts';
 import { hostOn, pathRef } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
 
-export async function show(context: Context, input: { workspace: string }): Promise<number | undefined> {
-  const { out } = context;
+export async function show(context: Context, input: { workspace: string }): Promise<Result> {
   const client = await context.client();
   const params = { workspace: pathRef(input.workspace) };
   const workspace = await client.call(getWorkspace, { params });
-  if (out.json) {
-    out.printJson(workspace);
-    return undefined;
-  }
+  return result(workspace, async (format) => [
+    fields(await rows(context, client, { ...input, params }, workspace, format)),
+  ]);
+}
+
+async function rows(
+  context: Context,
+  client: Client,
+  input: { workspace: string; params: { workspace: string } },
+  workspace: Workspace,
+  { colors: c, moment: when }: Format,
+): Promise<[string, string | null | undefined][]> {
+  const { params } = input;
   const { stats } = workspace.agent.connected
     ? await client.call(getWorkspaceStats, { params })
     : { stats: null };
-  const c = out.colors;
   const { agent, latestBuild } = workspace;
-  const when = (moment: string) => (out.terminal ? relative(moment) : moment);
-  out.fields([
+  return [
     ['name', c.bold(`${workspace.owner}/${workspace.name}`)],
     ['status', paintStatus(workspace.status, c)],
     ['reason', workspace.reason && clean(workspace.reason)],
@@ -60,8 +68,7 @@ export async function show(context: Context, input: { workspace: string }): Prom
       `${stage.status}${stage.finishedAt ? ` ${duration(Date.parse(stage.finishedAt) - Date.parse(stage.startedAt))}` : ''}`,
     ]),
     ['error', latestBuild?.error && c.red(clean(latestBuild.error.message))],
-  ]);
-  return undefined;
+  ];
 }
 
 function templateOf(workspace: Workspace): string {
