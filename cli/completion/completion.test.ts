@@ -205,12 +205,44 @@ describe.skipIf(!has('zsh'))('zsh', () => {
     expect(script.match(/: _cde_(names [a-z]+|operands)'/g)!.length).toBeGreaterThan(10);
     expect(script).not.toMatch(/:_cde_/);
   });
-  test('the script is good zsh', async () => {
-    await offered('zsh', [
-      '-f',
-      '-c',
-      'autoload -U compinit; compinit -u -d ./dump; source ./cde.zsh; whence -w _cde',
-    ]);
+
+  // In a terminal of its own (zpty), with the real completion system; only compadd also writes its matches down.
+  const inner = `
+PROMPT= ; unsetopt beep
+autoload -U compinit; compinit -u -d ./dump
+source ./cde.zsh
+zstyle ':completion:*' insert-tab false
+bindkey '^I' complete-word
+compadd() {
+  builtin compadd "$@"; local result=$?
+  [[ " \${@[1,(i)(-|--)]} " == *' -'[OAD]' '* ]] && return $result
+  local -a matches suffix
+  builtin compadd -A matches "$@"
+  zparseopts -E S:=suffix
+  local match
+  for match in $matches; do print -r -- "$match\${suffix[2]}" >> ./matches; done
+  return $result
+}
+comppostfuncs=(exit)
+print READY
+`;
+  const outer = `
+zmodload zsh/zpty
+: > ./matches
+zpty terminal zsh -f -i
+zpty -w terminal 'source ./inner.zsh'
+zpty -r terminal output '*READY*'
+zpty -w -n terminal "$1"$'\\t'
+while zpty -r terminal output; do :; done
+cat ./matches
+`;
+
+  test.each(cases)('%j', async (typed, wanted, unwanted) => {
+    await writeFile(join(home.path, 'inner.zsh'), inner);
+    await writeFile(join(home.path, 'outer.zsh'), outer);
+    const found = await offered('zsh', ['-f', './outer.zsh', typed]);
+    expect(found).toEqual(expect.arrayContaining(wanted));
+    for (const word of unwanted) expect(found).not.toContain(word);
   });
 });
 

@@ -5,7 +5,7 @@ import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
 import { type Format, fields, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
-import { duration, relative } from '../times.ts';
+import { duration } from '../times.ts';
 import { hostOn, pathRef } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
 
