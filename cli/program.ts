@@ -9,6 +9,7 @@ import { exitCodes } from './exit-codes.ts';
 import { type Failure, toFailure, usage } from './failure.ts';
 import { makeOutput } from './output.ts';
 import { run } from './run.ts';
+import { fromSshHost } from './workspaces/reference.ts';
 
 /** Parses a command line and runs its command; resolves to the exit code. */
 export async function parseAndRun(given: string[]): Promise<number> {
@@ -35,7 +36,7 @@ async function parseWords(words: string[], globals: GlobalOptions, found: Comman
   let chosen: (() => Promise<number>) | undefined;
   const program = makeProgram((command, input, options) => {
     chosen = () =>
-      run({ ...globals, ...options, json: globals.json || options.json }, async (context) => {
+      run({ ...chooseServer(globals, options), json: globals.json || options.json }, async (context) => {
         const handler = (await command.load()) as unknown as Handler<Record<string, unknown>>;
         try {
           return await handler(context, input, { commands, nouns });
@@ -61,11 +62,26 @@ async function parseWords(words: string[], globals: GlobalOptions, found: Comman
   return chosen ? chosen() : exitCodes.success;
 }
 
-type Chosen = (
-  command: Command,
-  input: Record<string, unknown>,
-  options: { json: boolean; server?: string },
-) => void;
+type Chosen = (command: Command, input: Record<string, unknown>, options: ChosenOptions) => void;
+
+/** `hostServer`: the server that an SSH host name among the arguments belongs to. */
+interface ChosenOptions {
+  json: boolean;
+  server?: string;
+  hostServer?: string;
+}
+
+function chooseServer(globals: GlobalOptions, options: ChosenOptions): { server?: string } {
+  const named = options.server ?? globals.server;
+  const { hostServer } = options;
+  if (hostServer !== undefined && named !== undefined && named !== hostServer)
+    throw usage(
+      `The host name is of the server ${hostServer}, and --server is ${named}.`,
+      'Leave --server out.',
+    );
+  const server = hostServer ?? named;
+  return server === undefined ? {} : { server };
+}
 
 /** commander's tree of all commands; `chosen` is told which one a command line names. */
 export function makeProgram(chosen: Chosen): Program {
@@ -137,8 +153,38 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
     for (const [key, option] of Object.entries(command.options))
       input[key] = optionValue(option, values[key]);
     const server = (values.server ?? values.url) as string | undefined;
-    chosen(command, input, { json: values.json === true, ...(server !== undefined && { server }) });
+    const hostServer = resolveHosts(command, input);
+    chosen(command, input, {
+      json: values.json === true,
+      ...(server !== undefined && { server }),
+      ...(hostServer !== undefined && { hostServer }),
+    });
   });
+}
+
+/** Replaces SSH host names (`web.cde`, `web.work.cde`) by workspaces. Returns the server that they name, if any. */
+function resolveHosts(command: Command, input: Record<string, unknown>): string | undefined {
+  const servers = new Set<string>();
+  for (const [key, { completes }] of Object.entries(command.arguments)) {
+    const isOperand = completes === 'operands';
+    if (!isOperand && completes !== 'workspaces' && completes !== 'connectable') continue;
+    const resolve = (text: string): string => {
+      const end = isOperand ? text.indexOf(':') : text.length;
+      if (end < 0 || !/^[a-z0-9-]+(\.[a-z0-9-]+)*\.cde$/i.test(text.slice(0, end))) return text;
+      const { reference, alias } = fromSshHost(text.slice(0, end));
+      if (alias !== undefined) servers.add(alias);
+      return reference + text.slice(end);
+    };
+    const given = input[key];
+    if (typeof given === 'string') input[key] = resolve(given);
+    else if (Array.isArray(given)) input[key] = given.map((each) => resolve(each as string));
+  }
+  if (servers.size > 1)
+    throw usage(
+      `These workspaces are on several servers: ${[...servers].join(', ')}.`,
+      'Run one command for each server.',
+    );
+  return [...servers][0];
 }
 
 function makeOption(key: string, option: Option): ProgramOption {

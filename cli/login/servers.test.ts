@@ -1,7 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getUser, signOut } from '@cde/api/identity.ts';
-import { createTicket, listWorkspaces } from '@cde/api/workspaces.ts';
+import { createTicket, getWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { user, workspace } from '../testing-objects.ts';
@@ -80,6 +80,25 @@ test('a second login is said to become current; use, --server and CDE_SERVER cho
     code: 2,
     stderr: expect.stringContaining('--server needs a value'),
   });
+});
+
+test('the SSH host name of a workspace names it and its server', async () => {
+  await login(work, 'work');
+  await login(lab, 'lab');
+  const asked: string[] = [];
+  for (const [name, server] of Object.entries({ work, lab }))
+    server.on(getWorkspace, ({ params }) => {
+      asked.push(`${name} ${params.workspace}`);
+      return workspace();
+    });
+  for (const host of ['web.cde', 'web.work.cde', 'ada--web.work.cde'])
+    expect(await home.run(['show', host, '--json'])).toMatchObject({ code: 0 });
+  expect(asked).toEqual(['lab web', 'work web', 'work ada~web']);
+  for (const words of [
+    ['--server', 'lab', 'show', 'web.work.cde'],
+    ['stop', 'web.work.cde', 'web.lab.cde'],
+  ])
+    expect(await home.run(words)).toMatchObject({ code: 2, stderr: expect.stringContaining('[usage]') });
 });
 
 test('each server gets its own token, and CDE_TOKEN only the server of the environment', async () => {
