@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 
 /**
- * Keeps stripped and compiled code between runs: without it every run strips the types of each file anew
+ * Keeps stripped and compiled code between runs: without it every run strips the types of each file again
  * (about 40 ms). In the user's own cache directory: Node's default is one in /tmp that others can write to.
  */
 export function cacheCompiledCode() {

@@ -168,7 +168,7 @@ describe('retries', () => {
     expect(asked[1]!.key).toBe(asked[0]!.key);
   });
 
-  test('Retry-After of a 503 is obeyed, and so is that of a request under way', async () => {
+  test('Retry-After is respected for a 503 and for a request in progress', async () => {
     const moments: number[] = [];
     server.on(getUser, () => {
       moments.push(performance.now());

@@ -7,7 +7,7 @@ const attack =
   'a\u001b]0;title\u0007b\u001b[2Jc\u009b6nd\u001b[31me\rf\bg\u0000h\u202ei\u2066j\u2028k\u{e0041}';
 const unshowable = /(?![\t\n])\p{Cc}|\p{Bidi_Control}|[\u2028\u2029\ufeff\u{e0000}-\u{e007f}]/u;
 
-test('a line keeps its colours, tabs and newlines, and loses what a terminal would obey beyond them', () => {
+test('a line keeps its colours, tabs and newlines, and loses all other control sequences', () => {
   expect(harmless('\u001b[1mbold\u001b[22m\tcell\nnext')).toBe('\u001b[1mbold\u001b[22m\tcell\nnext');
   expect(harmless(attack)).toBe('a]0;titleb[2Jc6nd\u001b[31mefghijk');
 });

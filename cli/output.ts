@@ -6,14 +6,14 @@ import type { Failure } from './failure.ts';
 
 export type Colors = ReturnType<typeof picocolors.createColors>;
 
-/** A column of a table: its title, and its cell of a row; `plain` where a pipe wants more than a person. */
+/** A column of a table. `plain` is the cell in a pipe, if it differs from that on a terminal. */
 export interface Column<T> {
   title: string;
   cell(row: T, colors: Colors): string;
   plain?(row: T): string;
 }
 
-/** Where a command's words go: results to stdout, everything else to stderr. */
+/** Where a command writes: results to stdout, everything else to stderr. */
 export interface Output {
   json: boolean;
   /** Whether stdout is a terminal. */
@@ -28,9 +28,9 @@ export interface Output {
   print(text: string): void;
   /** The result for programs: the API's own object. */
   printJson(value: unknown): void;
-  /** One JSON value on one line, for results that go on. */
+  /** One JSON value per line, for streams. */
   printJsonLine(value: unknown): void;
-  /** One item of a JSON array whose brackets are printed by themselves: for results that are too long for memory. */
+  /** One item of a JSON array whose brackets are printed separately, for results too long for memory. */
   printJsonItem(value: unknown, isFirst: boolean): void;
   /** A line for the person, not part of the result; nothing with --json. */
   note(text: string): void;
@@ -38,8 +38,8 @@ export interface Output {
   fields(fields: [string, string | null | undefined][]): void;
   fail(failure: Failure): void;
   /**
-   * As `fail`, below a program that has the terminal: it may be in raw mode, where a newline alone does not go back to
-   * the first column, and its cursor in the middle of a line.
+   * As `fail`, while another program controls the terminal: it may be in raw mode, where a newline does not return to
+   * the first column, and the cursor may be in the middle of a line.
    */
   failInSession(failure: Failure): void;
 }
@@ -54,22 +54,22 @@ export function clean(text: string): string {
   return stripVTControlCharacters(text).replace(unshowable, '');
 }
 
-/** What picocolors writes, and all that `clean` takes out but the newlines and tabs of our own lines. */
+/** The sequences of picocolors, and all that `clean` removes except newlines and tabs. */
 const controls = new RegExp(
   String.raw`\u001b\[[0-9;]{0,20}m|(?![\t\n])\p{Cc}|[${invisibleCharacters}]`,
   'gu',
 );
 
 /**
- * A line of ours that may hold text from elsewhere which nobody has cleaned: colours stay, whatever else
- * would move a cursor, set a title or answer for the person goes.
+ * A line that may contain text from elsewhere that was not cleaned: keeps colours and removes everything else that
+ * moves the cursor, sets a title or types an answer.
  */
 export function harmless(line: string): string {
   return line.replace(controls, (found) => (found.startsWith('\u001b[') ? found : ''));
 }
 
 const notInJson = new RegExp(String.raw`[^\P{Cc}\n]|[${invisibleCharacters}]`, 'gu');
-/** JSON escapes control characters up to U+001F; a terminal also obeys others. The value stays the same. */
+/** JSON escapes control characters up to U+001F, but terminals also act on later ones. The value does not change. */
 const escaped = (json: string) =>
   json.replace(notInJson, (letter) =>
     Array.from(
@@ -82,7 +82,7 @@ const wide =
   /\p{Extended_Pictographic}|\p{Script=Han}|\p{Script=Hangul}|\p{Script=Hiragana}|\p{Script=Katakana}/gu;
 const zero = /\p{M}|\u200d|\ufe0f/gu;
 
-/** How many columns of a terminal a text takes, colours aside. */
+/** Display width of a text, without its colours. */
 export function widthOf(text: string): number {
   const bare = stripVTControlCharacters(text).replace(zero, '');
   return [...bare].length + (bare.match(wide)?.length ?? 0);

@@ -5,7 +5,7 @@ import { makeReply, type Reply, send } from './send.ts';
 /** Errors of a request that never reached the server: whatever it was, it may be sent again. */
 const neverSent = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
 
-/** The longest Retry-After that is obeyed; beyond it the person should decide. */
+/** The longest Retry-After to wait for. Beyond it, the user should decide. */
 const maxRetryAfterMs = 30_000;
 
 interface Options {

@@ -137,7 +137,7 @@ test('many sources, patterns, and what is refused', async () => {
   }
 });
 
-test('goes on where it was interrupted, and not with a part of something else', async () => {
+test('resumes where it was interrupted, and not with a partial copy of another file', async () => {
   // Large enough to be interrupted while it is copied.
   const size = 48 * 1024 * 1024;
   await put(join(home, 'long'), bytesOf(size, 3));

@@ -63,7 +63,7 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
     { event: 'change', do: 'folder', side: 'remote', path: 'src' },
     { event: 'settled', files: 2, problems: 0 },
   ]);
-  // Contents are under way beside each other.
+  // Files are transferred concurrently.
   const copied = told.filter((event) => event.do === 'copy').map(({ path }) => path);
   expect(copied.sort()).toEqual(['.cdeignore', 'src/app.ts']);
   expect(told).toHaveLength(5);
@@ -81,7 +81,7 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
     'new.txt',
     'node_modules',
   ]);
-  // A home that was made anew is no reason to delete what is here.
+  // A new home is no reason to delete local files.
   await rm(there, { recursive: true });
   expect(await sync('--once')).toMatchObject({ code: 5, stderr: expect.stringContaining('[sync-emptied]') });
   expect(await read(join(here, 'new.txt'))).toBe('new');
@@ -101,7 +101,7 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
 });
 
 test(
-  'goes on by itself: changes both ways, a conflict, an agent that restarts; one process a pair',
+  'keeps running: changes both ways, a conflict, an agent that restarts; one process a pair',
   {
     timeout: 60_000,
   },

@@ -32,7 +32,7 @@ function folder(env: NodeJS.ProcessEnv): string | null {
 
 /**
  * Where the background process listens for this cde, configuration, server and login; null where there can be none:
- * Windows, `CDE_BACKGROUND=off`, no folder of one's own. Whoever signs in anew, or updates cde, gets another.
+ * Windows, `CDE_BACKGROUND=off`, no folder of one's own. A new sign-in or an update of cde gets another one.
  */
 export function backgroundAddress(context: Pick<Context, 'env' | 'server'>): string | null {
   const { env } = context;

@@ -145,7 +145,7 @@ export async function openSharedStream(
         'The background process of cde, which carried the session, ended.',
         {
           exitCode: exitCodes.unreachable,
-          hint: 'Connect again: it is started anew.',
+          hint: 'Connect again. It starts automatically.',
         },
       );
     },

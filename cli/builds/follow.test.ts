@@ -104,7 +104,7 @@ test('a build that fails shows the lines of the stage, the reason, and ends with
   expect(await home.run(['logs', 'web', '--follow'], { env })).toMatchObject({ code: 7 });
 });
 
-test('a server that is away for a moment does not end the wait', async () => {
+test('a short outage of the server does not end the wait', async () => {
   let asked = 0;
   server.on(getBuildLog, ({ hangUp }) => {
     asked += 1;
@@ -127,7 +127,7 @@ const commands = {
   delete: ['delete', 'web', '--yes'],
   logs: ['logs', 'web', '--follow'],
 };
-test.each(Object.entries(commands))('%s goes on while a replica is replaced', async (_name, args) => {
+test.each(Object.entries(commands))('%s continues while a replica is replaced', async (_name, args) => {
   // Each endpoint is answered by a replica that stops, a proxy without one, and nobody, before it is answered.
   const interrupted = (answer: (query: Record<string, string>) => unknown) => {
     let asked = 0;
@@ -175,7 +175,7 @@ test('Ctrl-C stops the waiting only, and says how to go on', async () => {
   running.child.kill('SIGINT');
   const ran = await running.ended;
   expect(ran.code).toBe(130);
-  expect(ran.stderr).toContain('build 1 of web goes on');
+  expect(ran.stderr).toContain('build 1 of web continues');
   expect(ran.stderr).toContain('cde logs web --follow');
   expect(cancelled).toBe(false);
 });

@@ -8,19 +8,19 @@ import type { Output } from '../output.ts';
 import { formatLogLine } from './log-lines.ts';
 import { makeProgress, type Progress } from './progress.ts';
 
-/** A server that restarts is back within this time; the build itself goes on meanwhile. */
+/** A restarting server is back within this time. The build continues meanwhile. */
 export const followPatienceMs = 120_000;
 
-/** How long a command that waits for a build anyway tries to ask for it: a server that rolls or restarts is back by then. */
+/** How long a command that waits for a build retries its request: a restarting server is back by then. */
 export const askPatienceMs = 20_000;
 
-/** Stages may change without a line of the log: at most this late on the screen. */
+/** A stage can change without a log line. This is the longest delay until it shows on the screen. */
 const pollSeconds = 1;
 
-/** How many lines of a failing stage are shown: enough for its message, not for its whole log. */
+/** Log lines shown of a failed stage: enough for its error, not for the whole log. */
 const shownLines = 30;
 
-/** The build to its end; rejects with `build-failed` or `build-cancelled`. */
+/** Resolves to the finished build, or rejects with `build-failed` or `build-cancelled`. */
 export async function waitForBuild(
   context: Context,
   client: Client,
@@ -47,13 +47,13 @@ export async function waitForBuild(
   throw buildFailure(context.out, name, build, kept);
 }
 
-/** The log in batches as they come, until the build has ended and its last lines are read. */
+/** Yields log lines in batches until the build has ended and its last lines are read. */
 export async function* followLog(
   client: Client,
   build: Build,
   waitSeconds: number,
 ): AsyncGenerator<{ lines: LogLine[]; build: Build }> {
-  // The first request shows at once what stands; those after it wait for more.
+  // The first request returns at once, later ones wait for new lines.
   for (let after = 0, wait = 0; ; wait = waitSeconds) {
     const reply = await client.call(getBuildLog, { params: { build: build.id }, query: { after, wait } });
     after = reply.lines.at(-1)?.seq ?? after;
@@ -63,7 +63,7 @@ export async function* followLog(
 }
 
 function interrupted(name: string, build: Build): Failure {
-  return new Failure('interrupted', `Stopped waiting; build ${build.number} of ${name} goes on.`, {
+  return new Failure('interrupted', `Stopped waiting, but build ${build.number} of ${name} continues.`, {
     exitCode: exitCodes.interrupted,
     hint: `Follow it: cde logs ${name} --follow\nCancel it: cde cancel ${name}`,
   });
@@ -76,7 +76,7 @@ function buildFailure(out: Output, name: string, build: Build, lines: LogLine[])
       hint: `Its log: cde logs ${name} --build ${build.number}`,
     });
   const { error } = build;
-  // The server ends the log with the error, which is printed below with more.
+  // The last line of the log is the error, which is printed below with more detail.
   const tellsTheSame = (line: LogLine) =>
     error !== null && line.source === 'server' && line.text.startsWith(error.message);
   const stage = error?.stage ?? build.stages.find((entry) => entry.status === 'failed')?.name;

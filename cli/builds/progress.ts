@@ -101,7 +101,7 @@ function makeLive(out: Output): Progress {
   return {
     update(name, build, lines) {
       const entry = tracked.get(name) ?? { build, lastLine: '', seen: new Map() };
-      // Another build of the same workspace: its stages begin anew.
+      // Another build of the same workspace: reset its stages.
       if (entry.build.id !== build.id) entry.seen.clear();
       entry.build = build;
       for (const stage of build.stages)

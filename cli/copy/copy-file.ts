@@ -3,12 +3,12 @@ import { posix } from 'node:path';
 import { Failure } from '../failure.ts';
 import type { OpenFile, Side, Status } from './side.ts';
 
-/** One piece; with `ahead` of them under way a link of 100 ms and 1 Gbit/s is filled. */
+/** Size of a piece. `maxPendingPieces` of them fill a link of 100 ms and 1 Gbit/s. */
 const pieceBytes = 128 * 1024;
 export const maxPendingPieces = 64;
 /** A smaller one is not worth going on with. */
 const minResumableBytes = 1024 * 1024;
-/** How much of the end of a part is compared before the copy goes on behind it. */
+/** How much of the end of a partial file is compared before a copy resumes. */
 const comparedBytes = 256 * 1024;
 /** The longest name of a file on the usual systems, in bytes. */
 const maxNameBytes = 255;

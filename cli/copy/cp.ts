@@ -13,7 +13,7 @@ import type { Side, Status } from './side.ts';
 import { checkStreams, copyFromStdin, copyToStdout, isStream } from './stream.ts';
 import { asFailure, expand, isFileFailure, isPlainName, type Step, walk } from './tree-walk.ts';
 
-/** Files under way at once: small ones cost a round trip or more each. */
+/** Files copied concurrently: each small one costs at least a round trip. */
 const atOnce = 24;
 
 interface Totals {
@@ -256,16 +256,16 @@ function reportTotals(context: Context, totals: Totals, ms: number): void {
   if (failures.length > 0) {
     throw new Failure(
       'copy-incomplete',
-      `${failures.length} of ${totals.files + failures.length} were not copied.`,
+      `${failures.length} of ${totals.files + failures.length} files were not copied.`,
       {
-        // Each has been named as it happened, but to programs.
+        // Without --json each was printed when it happened.
         detail: out.json
           ? failures
               .slice(0, 20)
               .map(({ message, detail }) => (detail ? `${message} ${detail}` : message))
               .join('\n')
           : undefined,
-        hint: 'The others are whole. Fix what is named above and copy again.',
+        hint: 'The others are complete. Fix the problems above and copy again.',
       },
     );
   }
@@ -274,7 +274,7 @@ function reportTotals(context: Context, totals: Totals, ms: number): void {
   else
     out.note(
       `${totals.files} ${totals.files === 1 ? 'file' : 'files'}, ${bytes(totals.bytes)} in ${duration(ms)}` +
-        (totals.kept > 0 ? `; ${bytes(totals.kept)} were there from an earlier attempt` : ''),
+        (totals.kept > 0 ? `, ${bytes(totals.kept)} resumed from an earlier attempt` : ''),
     );
 }
 
@@ -284,5 +284,5 @@ const notFound = (label: string) =>
 const interrupted = () =>
   new Failure('interrupted', 'Interrupted.', {
     exitCode: 130,
-    hint: 'Files that were done are whole; the same command goes on with a large one where it stopped.',
+    hint: 'Copied files are complete. Repeat the command to resume the rest.',
   });

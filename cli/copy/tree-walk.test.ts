@@ -39,7 +39,7 @@ test('names that a hostile workspace makes up never leave the folder', async () 
   expect(['-rf', '~', 'a b', 'ü\n'].every(isPlainName)).toBe(true);
 });
 
-test('folders in one another for ever end somewhere', async () => {
+test('endlessly nested folders stop at a maximum depth', async () => {
   const endless = {
     label: (path: string) => path,
     status: async () => status('folder'),

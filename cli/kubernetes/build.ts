@@ -79,7 +79,7 @@ export async function build(
         `The image was not ${input.push ? 'built and pushed' : 'built'}.`,
         {
           exitCode: exitCodes.buildFailed,
-          detail: out.json ? said.trim() : `${tool.name} has said why, above.`,
+          detail: out.json ? said.trim() : `See the output of ${tool.name} above.`,
         },
       );
     const digest = input.push ? await digestIn(metadataFile) : null;
@@ -120,7 +120,7 @@ async function builderOf(context: Context, workspace: string, start: boolean): P
     return await look();
   } catch (error) {
     if (toFailure(error).code !== 'no-kubernetes-namespace') throw error;
-    // It was never started, or its first start is under way: the namespace comes with it.
+    // It was never started or is starting for the first time, which creates the namespace.
     await makeOpening(context, workspace, start);
     return look();
   }

@@ -77,7 +77,7 @@ async function dockerFolder(context: Context, workspace: string, folder: string)
   } catch (cause) {
     throw new Failure('docker-config-invalid', `${file} is not a configuration of Docker.`, {
       detail: (cause as Error).message,
-      hint: 'Mend the file, or move it away.',
+      hint: 'Fix the file or move it away.',
       cause,
     });
   }

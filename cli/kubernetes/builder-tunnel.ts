@@ -57,7 +57,7 @@ export async function openBuilderTunnel(
     if (readying) return readying;
     const attempt = session()
       .catch((error) => {
-        // The next one may begin anew.
+        // Lets the next request reconnect.
         sessions?.close();
         sessions = null;
         throw error;

@@ -65,7 +65,7 @@ function read(text: string): Document {
   if (broken)
     throw new Failure('kubeconfig-unreadable', 'The kubeconfig cannot be read, and was left as it is.', {
       detail: broken,
-      hint: 'Mend it, or name another file: --kubeconfig FILE',
+      hint: 'Fix it, or use another file: --kubeconfig FILE',
     });
   return document;
 }

@@ -65,7 +65,7 @@ export interface CurrentServer {
   before: { url: string; alias: string } | null;
 }
 
-/** Keeps a login and makes its server the current one. */
+/** Stores a login and makes its server the current one. */
 export async function storeLogin(
   env: NodeJS.ProcessEnv,
   url: string,
@@ -169,7 +169,7 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
     const reply = await client
       .call(pollCliLogin, { body: { deviceCode: started.deviceCode } })
       .catch((error: unknown) => {
-        // The server restarts, or the network is away for a moment: the person is still in the browser.
+        // The server restarts or the network is down for a moment. The user is still in the browser.
         if (toFailure(error).exitCode === exitCodes.unreachable) return null;
         throw error;
       });

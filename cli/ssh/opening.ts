@@ -53,7 +53,7 @@ export async function makeOpening(context: Context, reference: string, start: bo
       if (code !== 'workspace-not-running' && code !== 'agent-not-connected') throw error;
       const workspace = await client.call(getWorkspace, { params });
       if (workspace.status === 'running') {
-        // It runs and its agent is on the way back; not for ever, though.
+        // It is running and its agent is reconnecting, but that can fail.
         if (performance.now() > until) throw error;
         await delay(250, undefined, { signal: context.signal });
         continue;
@@ -74,7 +74,7 @@ function requireUsername(name: string): void {
   });
 }
 
-/** Waits for what is under way, and starts what is stopped; true when a start of ours went through. */
+/** Waits for a build in progress and starts a stopped workspace. True if it started one. */
 async function startIfNeeded(
   context: Context,
   client: Client,
@@ -114,7 +114,7 @@ function stoppedBy({ status, latestBuild: build }: Workspace): string | undefine
   return `Stopped by ${build.initiator}.`;
 }
 
-/** Refusals that a fresh ticket may cure: the agent or a satellite has restarted since the old one. */
+/** Errors that a new ticket can resolve: the agent or a satellite has restarted since the old one. */
 const transient = new Set([
   'agent-not-connected',
   'agent-lost',

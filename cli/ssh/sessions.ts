@@ -19,7 +19,7 @@ export interface OpenedSession {
 }
 
 export interface Sessions {
-  /** The session of the moment, opened anew if it has ended. */
+  /** The current session, or a new one if it has ended. */
   get(): Promise<Session>;
   /** Rejects when there can be no more sessions, or at Ctrl-C. */
   ended: Promise<never>;
@@ -59,7 +59,7 @@ export function maintainSession(
           onPath(state, reason, afterMs) {
             if (closed || signal.aborted) return;
             if (state === 'lost') out.note(`The connection was lost (${reason.message}); connecting again.`);
-            else out.note(`Reconnected after ${duration(afterMs)}; what was open goes on.`);
+            else out.note(`Reconnected after ${duration(afterMs)}. Open connections continue.`);
           },
         });
         const { session } = opened;

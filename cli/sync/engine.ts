@@ -34,7 +34,7 @@ export interface EngineOptions {
   tell(event: SyncEvent): void;
 }
 
-/** One side is empty all of a sudden: a disk that is not mounted, a home that was made anew. */
+/** One side is suddenly empty: a disk that is not mounted, or a new home. */
 export class EmptiedError extends Error {
   readonly side: SideName;
   constructor(side: SideName) {
@@ -43,7 +43,7 @@ export class EmptiedError extends Error {
   }
 }
 
-/** Contents under way at once: small files cost a round trip each. */
+/** Files transferred concurrently: each small one costs a round trip. */
 const contentsAtOnce = 32;
 /** Requests to the remote side that need no order but their own. */
 const requestsAtOnce = 64;
@@ -61,7 +61,7 @@ const maxPauseMs = 5_000;
 const retryMs = 2_000;
 const maxRetryMs = 60_000;
 
-/** What ends a connection, and everything that is under way with it. */
+/** Ends a connection and every transfer on it. */
 const fatal = new Set(['disconnected', 'protocol', 'root-missing', 'too-large']);
 
 /** Keeps two trees the same. `remote` may be another one after each interruption. */
@@ -74,7 +74,7 @@ export function makeEngine(options: EngineOptions) {
   let wake = () => {};
   let scanMs = 0;
   const told = new Set<string>();
-  /** Those of the round under way. */
+  /** Those of the current round. */
   const seen = new Set<string>();
   let problems = 0;
   /** Something could not be read for being written. */

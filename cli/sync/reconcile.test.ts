@@ -299,7 +299,7 @@ describe('reconcile, whatever happens', () => {
           const stateOfOld = world.base;
           round(world, nobody, () => luck.next().value);
           if (!keep) world.base = stateOfOld;
-          // Somebody goes on working meanwhile.
+          // Somebody keeps working meanwhile.
           const changed = clone(world);
           changed.local = edit(world.local, later);
           const must = news(changed);

@@ -94,7 +94,7 @@ export function reconcile(
     if (was) base.set(path, was);
     if (sameEntry(remote, was)) propagate(node, path, 'remote');
     else if (sameEntry(local, was)) propagate(node, path, 'local');
-    // A deletion against a change: the change goes on.
+    // A deletion against a change: the change wins.
     else if (!local) propagate(node, path, 'local');
     else if (!remote) propagate(node, path, 'remote');
     else merge(node, path, local, remote);
@@ -163,7 +163,7 @@ export function reconcile(
 
   function removeTree(node: Node, path: string, side: SideName): void {
     for (const [name, child] of node.children) if (child[side]) removeTree(child, `${path}/${name}`, side);
-    // Kept until it has been done.
+    // Remains until it is done.
     if (node.base) base.set(path, node.base);
     phases.removals.push({ do: 'remove', side, path, entry: node[side]! });
   }

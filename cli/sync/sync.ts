@@ -226,7 +226,7 @@ function readable(error: unknown, pair: Pair): unknown {
     return new Failure('agent-too-old', `The agent of ${pair.workspace} cannot keep folders in step yet.`, {
       exitCode: exitCodes.conflict,
       detail: 'It is of an older release than this cde.',
-      hint: `Start it anew: cde restart ${pair.workspace}`,
+      hint: `Restart it: cde restart ${pair.workspace}`,
       cause: error,
     });
   if (!(error instanceof TreeError)) return error;

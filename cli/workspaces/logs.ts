@@ -6,7 +6,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { findBuild } from './find-build.ts';
 
-/** How long one request is held open; proxies in between commonly end silence after 30 or 60 seconds. */
+/** How long one request is held open. Proxies commonly drop silent connections after 30 or 60 seconds. */
 const holdSeconds = 20;
 
 export async function logs(
@@ -35,7 +35,7 @@ export async function logs(
       },
     );
   }
-  // Printed page by page: a log may be longer than memory. An array, once it is whole, for programs.
+  // Printed page by page, because a log may not fit in memory.
   let count = 0;
   if (out.json) out.print('[');
   for (let after = 0; ; ) {
@@ -46,11 +46,12 @@ export async function logs(
       else out.print(formatLogLine(line, out.colors, true));
       count += 1;
     }
-    // A server that gives the same page again would be asked for ever.
+    // Stops if the server returns the same page again.
     if (!(last > after)) break;
     after = last;
   }
   if (out.json) out.print(']');
-  if (!build.finishedAt) out.note(`The build goes on. Follow it: cde logs ${input.workspace} --follow`);
+  if (!build.finishedAt)
+    out.note(`The build is still running. Follow it: cde logs ${input.workspace} --follow`);
   return undefined;
 }
