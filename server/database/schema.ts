@@ -1,85 +1,121 @@
 import type { AgentStats } from '@cde/api/agent.ts';
-import type { Role } from '@cde/api/endpoint.ts';
+import { type Role, roles } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
-import type { PortLevel } from '@cde/api/ports.ts';
-import type { SatelliteCondition, SatelliteLoad } from '@cde/api/satellites.ts';
+import { PortLevel } from '@cde/api/ports.ts';
+import { type SatelliteCondition, type SatelliteLoad, satelliteConditions } from '@cde/api/satellites.ts';
 import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
-import type {
-  BuildError,
-  BuildStage,
-  BuildStatus,
-  DesiredState,
-  LogLine,
-  Transition,
-  WorkspaceStatus,
-} from '@cde/api/workspaces.ts';
 import {
+  type BuildError,
+  type BuildStage,
+  type BuildStatus,
+  buildStatuses,
+  type DesiredState,
+  desiredStates,
+  type LogLine,
+  type Transition,
+  transitions,
+  type WorkspaceStatus,
+  workspaceStatuses,
+} from '@cde/api/workspaces.ts';
+import { sql } from 'drizzle-orm';
+import {
+  type AnyPgColumn,
   bigint,
   boolean,
+  check,
   customType,
+  index,
   integer,
   jsonb,
   pgTable,
   primaryKey,
   text,
   timestamp,
+  unique,
+  uniqueIndex,
   uuid,
 } from 'drizzle-orm/pg-core';
 import type { ProviderState, RenderedTemplate } from '../providers/provider.ts';
 
 const bytea = customType<{ data: Buffer }>({ dataType: () => 'bytea' });
+/** A check with the name that PostgreSQL gives to it. The values of the API's enums, so that a new one needs a migration. */
+const oneOf = (table: string, column: AnyPgColumn, values: readonly string[]) =>
+  check(
+    `${table}_${column.name}_check`,
+    sql`${column} IN (${sql.raw(values.map((value) => `'${value}'`).join(', '))})`,
+  );
 const timestamptz = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
 
-export const users = pgTable('users', {
-  id: uuid('id').primaryKey(),
-  username: text('username').notNull(),
-  name: text('name').notNull().default(''),
-  email: text('email'),
-  role: text('role').$type<Role>().notNull(),
-  status: text('status').$type<'active' | 'suspended'>().notNull().default('active'),
-  passwordHash: text('password_hash'),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-  lastSeenAt: timestamptz('last_seen_at'),
-});
+export const users = pgTable(
+  'users',
+  {
+    id: uuid('id').primaryKey(),
+    username: text('username').notNull().unique(),
+    name: text('name').notNull().default(''),
+    email: text('email').unique(),
+    role: text('role').$type<Role>().notNull(),
+    status: text('status').$type<'active' | 'suspended'>().notNull().default('active'),
+    passwordHash: text('password_hash'),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+    lastSeenAt: timestamptz('last_seen_at'),
+  },
+  (t) => [oneOf('users', t.role, roles), oneOf('users', t.status, ['active', 'suspended'])],
+);
 
 export const oidcIdentities = pgTable(
   'oidc_identities',
   {
     issuer: text('issuer').notNull(),
     subject: text('subject').notNull(),
-    userId: uuid('user_id').notNull(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
     createdAt: timestamptz('created_at').notNull().defaultNow(),
   },
   (t) => [primaryKey({ columns: [t.issuer, t.subject] })],
 );
 
-export const browserSessions = pgTable('browser_sessions', {
-  id: uuid('id').primaryKey(),
-  tokenHash: bytea('token_hash').notNull(),
-  /** The hash of the session key, which is never in the cookie. */
-  keyHash: bytea('key_hash').notNull(),
-  userId: uuid('user_id').notNull(),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-  expiresAt: timestamptz('expires_at').notNull(),
-  ip: text('ip'),
-  userAgent: text('user_agent'),
-});
+export const browserSessions = pgTable(
+  'browser_sessions',
+  {
+    id: uuid('id').primaryKey(),
+    tokenHash: bytea('token_hash').notNull().unique(),
+    /** The hash of the session key, which is never in the cookie. */
+    keyHash: bytea('key_hash').notNull().unique(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+    expiresAt: timestamptz('expires_at').notNull(),
+    ip: text('ip'),
+    userAgent: text('user_agent'),
+  },
+  (t) => [index('browser_sessions_user').on(t.userId)],
+);
 
-export const apiTokens = pgTable('api_tokens', {
-  id: uuid('id').primaryKey(),
-  tokenHash: bytea('token_hash').notNull(),
-  userId: uuid('user_id').notNull(),
-  name: text('name').notNull(),
-  scopes: text('scopes').array().$type<Scope[]>().notNull(),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-  expiresAt: timestamptz('expires_at').notNull(),
-  lastUsedAt: timestamptz('last_used_at'),
-});
+export const apiTokens = pgTable(
+  'api_tokens',
+  {
+    id: uuid('id').primaryKey(),
+    tokenHash: bytea('token_hash').notNull().unique(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
+    name: text('name').notNull(),
+    scopes: text('scopes').array().$type<Scope[]>().notNull(),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+    expiresAt: timestamptz('expires_at').notNull(),
+    lastUsedAt: timestamptz('last_used_at'),
+  },
+  (t) => [index('api_tokens_user').on(t.userId)],
+);
 
 export const oneTimeLinks = pgTable('one_time_links', {
   codeHash: bytea('code_hash').primaryKey(),
-  userId: uuid('user_id').notNull(),
+  userId: uuid('user_id')
+    .notNull()
+    .references(() => users.id, { onDelete: 'cascade' }),
   createdAt: timestamptz('created_at').notNull().defaultNow(),
   expiresAt: timestamptz('expires_at').notNull(),
   usedAt: timestamptz('used_at'),
@@ -87,12 +123,12 @@ export const oneTimeLinks = pgTable('one_time_links', {
 
 export const cliLogins = pgTable('cli_logins', {
   deviceCodeHash: bytea('device_code_hash').primaryKey(),
-  userCode: text('user_code').notNull(),
+  userCode: text('user_code').notNull().unique(),
   hostname: text('hostname').notNull(),
   ip: text('ip'),
   createdAt: timestamptz('created_at').notNull().defaultNow(),
   expiresAt: timestamptz('expires_at').notNull(),
-  userId: uuid('user_id'),
+  userId: uuid('user_id').references(() => users.id, { onDelete: 'cascade' }),
   collectedAt: timestamptz('collected_at'),
 });
 
@@ -102,131 +138,181 @@ export const oidcLogins = pgTable('oidc_logins', {
   nonce: text('nonce').notNull(),
   returnTo: text('return_to').notNull(),
   expiresAt: timestamptz('expires_at').notNull(),
-  linkUserId: uuid('link_user_id'),
+  linkUserId: uuid('link_user_id').references(() => users.id, { onDelete: 'cascade' }),
 });
 
-export const signInFailures = pgTable('sign_in_failures', {
-  id: uuid('id').primaryKey(),
-  subject: text('subject').notNull(),
-  at: timestamptz('at').notNull().defaultNow(),
-});
+export const signInFailures = pgTable(
+  'sign_in_failures',
+  {
+    id: uuid('id').primaryKey(),
+    subject: text('subject').notNull(),
+    at: timestamptz('at').notNull().defaultNow(),
+  },
+  (t) => [index('sign_in_failures_subject').on(t.subject, t.at)],
+);
 
-export const audit = pgTable('audit', {
-  id: uuid('id').primaryKey(),
-  at: timestamptz('at').notNull().defaultNow(),
-  actorId: uuid('actor_id'),
-  actor: text('actor').notNull(),
-  action: text('action').notNull(),
-  targetType: text('target_type').notNull(),
-  targetId: text('target_id').notNull(),
-  targetName: text('target_name').notNull(),
-  before: jsonb('before'),
-  after: jsonb('after'),
-  requestId: text('request_id').notNull(),
-  ip: text('ip'),
-});
+export const audit = pgTable(
+  'audit',
+  {
+    id: uuid('id').primaryKey(),
+    at: timestamptz('at').notNull().defaultNow(),
+    actorId: uuid('actor_id'),
+    actor: text('actor').notNull(),
+    action: text('action').notNull(),
+    targetType: text('target_type').notNull(),
+    targetId: text('target_id').notNull(),
+    targetName: text('target_name').notNull(),
+    before: jsonb('before'),
+    after: jsonb('after'),
+    requestId: text('request_id').notNull(),
+    ip: text('ip'),
+  },
+  (t) => [
+    index('audit_actor').on(t.actor, t.id.desc()),
+    index('audit_action').on(t.action, t.id.desc()),
+    index('audit_target').on(t.targetName, t.id.desc()),
+  ],
+);
 
 export const idempotencyKeys = pgTable(
   'idempotency_keys',
   {
-    userId: uuid('user_id').notNull(),
+    userId: uuid('user_id')
+      .notNull()
+      .references(() => users.id, { onDelete: 'cascade' }),
     key: text('key').notNull(),
     requestHash: bytea('request_hash').notNull(),
     status: integer('status'),
     response: jsonb('response'),
     createdAt: timestamptz('created_at').notNull().defaultNow(),
   },
-  (t) => [primaryKey({ columns: [t.userId, t.key] })],
+  (t) => [primaryKey({ columns: [t.userId, t.key] }), index('idempotency_keys_age').on(t.createdAt)],
 );
 
 export const templates = pgTable('templates', {
   id: uuid('id').primaryKey(),
-  name: text('name').notNull(),
-  activeVersionId: uuid('active_version_id'),
+  name: text('name').notNull().unique(),
+  activeVersionId: uuid('active_version_id').references((): AnyPgColumn => templateVersions.id),
   createdAt: timestamptz('created_at').notNull().defaultNow(),
   updatedAt: timestamptz('updated_at').notNull().defaultNow(),
 });
 
-export const templateVersions = pgTable('template_versions', {
-  id: uuid('id').primaryKey(),
-  templateId: uuid('template_id').notNull(),
-  number: integer('number').notNull(),
-  message: text('message').notNull().default(''),
-  files: jsonb('files').$type<Record<string, string>>().notNull(),
-  filesHash: bytea('files_hash').notNull(),
-  content: jsonb('content').$type<TemplateContent>().notNull(),
-  createdBy: uuid('created_by'),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-});
+export const templateVersions = pgTable(
+  'template_versions',
+  {
+    id: uuid('id').primaryKey(),
+    templateId: uuid('template_id')
+      .notNull()
+      .references(() => templates.id, { onDelete: 'cascade' }),
+    number: integer('number').notNull(),
+    message: text('message').notNull().default(''),
+    files: jsonb('files').$type<Record<string, string>>().notNull(),
+    filesHash: bytea('files_hash').notNull(),
+    content: jsonb('content').$type<TemplateContent>().notNull(),
+    createdBy: uuid('created_by').references(() => users.id, { onDelete: 'set null' }),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+  },
+  (t) => [unique().on(t.templateId, t.number)],
+);
 
-export const workspaces = pgTable('workspaces', {
-  id: uuid('id').primaryKey(),
-  ownerId: uuid('owner_id').notNull(),
-  name: text('name').notNull(),
-  templateId: uuid('template_id').notNull(),
-  templateVersionId: uuid('template_version_id').notNull(),
-  parameters: jsonb('parameters').$type<ParameterValues>().notNull().default({}),
-  provider: text('provider').notNull(),
-  desired: text('desired').$type<DesiredState>().notNull(),
-  status: text('status').$type<WorkspaceStatus>().notNull(),
-  reason: text('reason'),
-  isolation: text('isolation'),
-  providerState: jsonb('provider_state').$type<ProviderState>().notNull().default({}),
-  currentBuildId: uuid('current_build_id'),
-  revision: integer('revision').notNull().default(0),
-  agentBuildId: uuid('agent_build_id'),
-  agentTlsKey: text('agent_tls_key'),
-  agentSshHostKey: text('agent_ssh_host_key'),
-  agentVersion: text('agent_version'),
-  agentSeenAt: timestamptz('agent_seen_at'),
-  agentStats: jsonb('agent_stats').$type<AgentStats>(),
-  recoveries: integer('recoveries').notNull().default(0),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-  updatedAt: timestamptz('updated_at').notNull().defaultNow(),
-  deletedAt: timestamptz('deleted_at'),
-  cluster: text('cluster'),
-  namespace: text('namespace'),
-  homeKeptUntil: timestamptz('home_kept_until'),
-  restoreFrom: uuid('restore_from'),
-  unseenSince: timestamptz('unseen_since'),
-});
+export const workspaces = pgTable(
+  'workspaces',
+  {
+    id: uuid('id').primaryKey(),
+    ownerId: uuid('owner_id')
+      .notNull()
+      .references(() => users.id),
+    name: text('name').notNull(),
+    templateId: uuid('template_id')
+      .notNull()
+      .references(() => templates.id),
+    templateVersionId: uuid('template_version_id')
+      .notNull()
+      .references(() => templateVersions.id),
+    parameters: jsonb('parameters').$type<ParameterValues>().notNull().default({}),
+    provider: text('provider').notNull(),
+    desired: text('desired').$type<DesiredState>().notNull(),
+    status: text('status').$type<WorkspaceStatus>().notNull(),
+    reason: text('reason'),
+    isolation: text('isolation'),
+    providerState: jsonb('provider_state').$type<ProviderState>().notNull().default({}),
+    currentBuildId: uuid('current_build_id').references((): AnyPgColumn => builds.id),
+    revision: integer('revision').notNull().default(0),
+    agentBuildId: uuid('agent_build_id'),
+    agentTlsKey: text('agent_tls_key'),
+    agentSshHostKey: text('agent_ssh_host_key'),
+    agentVersion: text('agent_version'),
+    agentSeenAt: timestamptz('agent_seen_at'),
+    agentStats: jsonb('agent_stats').$type<AgentStats>(),
+    recoveries: integer('recoveries').notNull().default(0),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+    updatedAt: timestamptz('updated_at').notNull().defaultNow(),
+    deletedAt: timestamptz('deleted_at'),
+    cluster: text('cluster'),
+    namespace: text('namespace'),
+    homeKeptUntil: timestamptz('home_kept_until'),
+    restoreFrom: uuid('restore_from').references((): AnyPgColumn => workspaces.id),
+    unseenSince: timestamptz('unseen_since'),
+  },
+  (t) => [
+    oneOf('workspaces', t.desired, desiredStates),
+    oneOf('workspaces', t.status, workspaceStatuses),
+    uniqueIndex('workspaces_owner_name').on(t.ownerId, t.name).where(sql`${t.status} <> 'deleted'`),
+    index('workspaces_list').on(t.id).where(sql`${t.status} <> 'deleted'`),
+    index('workspaces_template').on(t.templateId).where(sql`${t.status} <> 'deleted'`),
+    index('workspaces_cluster').on(t.cluster).where(sql`${t.status} <> 'deleted'`),
+    index('workspaces_kept_homes').on(t.homeKeptUntil).where(sql`${t.homeKeptUntil} IS NOT NULL`),
+  ],
+);
 
-export const clusters = pgTable('clusters', {
-  id: uuid('id').primaryKey(),
-  name: text('name').notNull(),
-  region: text('region').notNull().default(''),
-  labels: jsonb('labels').$type<Record<string, string>>().notNull().default({}),
-  isDefault: boolean('is_default').notNull().default(false),
-  credentials: text('credentials').$type<'kubeconfig' | 'in-cluster'>().notNull(),
-  sealedKubeconfig: bytea('sealed_kubeconfig'),
-  endpoint: text('endpoint').notNull().default(''),
-  publicEndpoint: text('public_endpoint'),
-  state: text('state').$type<'connecting' | 'ready' | 'away'>().notNull().default('connecting'),
-  reason: text('reason'),
-  version: text('version'),
-  seenAt: timestamptz('seen_at'),
-  revision: integer('revision').notNull().default(0),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-});
+export const clusters = pgTable(
+  'clusters',
+  {
+    id: uuid('id').primaryKey(),
+    name: text('name').notNull().unique(),
+    region: text('region').notNull().default(''),
+    labels: jsonb('labels').$type<Record<string, string>>().notNull().default({}),
+    isDefault: boolean('is_default').notNull().default(false),
+    credentials: text('credentials').$type<'kubeconfig' | 'in-cluster'>().notNull(),
+    sealedKubeconfig: bytea('sealed_kubeconfig'),
+    endpoint: text('endpoint').notNull().default(''),
+    publicEndpoint: text('public_endpoint'),
+    state: text('state').$type<'connecting' | 'ready' | 'away'>().notNull().default('connecting'),
+    reason: text('reason'),
+    version: text('version'),
+    seenAt: timestamptz('seen_at'),
+    revision: integer('revision').notNull().default(0),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+  },
+  (t) => [
+    oneOf('clusters', t.credentials, ['kubeconfig', 'in-cluster']),
+    oneOf('clusters', t.state, ['connecting', 'ready', 'away']),
+    uniqueIndex('clusters_default').on(t.isDefault).where(sql`${t.isDefault}`),
+  ],
+);
 
 /** Standalone satellites; the embedded satellites of the server have no row. */
-export const satellites = pgTable('satellites', {
-  id: uuid('id').primaryKey(),
-  name: text('name').notNull(),
-  region: text('region').notNull().default(''),
-  tokenHash: bytea('token_hash').notNull(),
-  url: text('url'),
-  stun: text('stun'),
-  version: text('version'),
-  hostname: text('hostname'),
-  condition: text('condition').$type<SatelliteCondition>(),
-  load: jsonb('load').$type<SatelliteLoad>(),
-  seenAt: timestamptz('seen_at'),
-  draining: boolean('draining').notNull().default(false),
-  web: boolean('web').notNull().default(false),
-  portHost: text('port_host'),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-});
+export const satellites = pgTable(
+  'satellites',
+  {
+    id: uuid('id').primaryKey(),
+    name: text('name').notNull().unique(),
+    region: text('region').notNull().default(''),
+    tokenHash: bytea('token_hash').notNull().unique(),
+    url: text('url'),
+    stun: text('stun'),
+    version: text('version'),
+    hostname: text('hostname'),
+    condition: text('condition').$type<SatelliteCondition>(),
+    load: jsonb('load').$type<SatelliteLoad>(),
+    seenAt: timestamptz('seen_at'),
+    draining: boolean('draining').notNull().default(false),
+    web: boolean('web').notNull().default(false),
+    portHost: text('port_host').unique(),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+  },
+  (t) => [oneOf('satellites', t.condition, satelliteConditions)],
+);
 
 /** The agent's report on the startup script. */
 export type StartupReport =
@@ -234,33 +320,48 @@ export type StartupReport =
   | { state: 'none' }
   | { state: 'done'; exitCode: number | null; signal: string | null; timedOut: boolean; durationMs: number };
 
-export const builds = pgTable('builds', {
-  id: uuid('id').primaryKey(),
-  workspaceId: uuid('workspace_id').notNull(),
-  number: integer('number').notNull(),
-  transition: text('transition').$type<Transition>().notNull(),
-  status: text('status').$type<BuildStatus>().notNull(),
-  templateVersionId: uuid('template_version_id').notNull(),
-  parameters: jsonb('parameters').$type<ParameterValues>().notNull(),
-  options: jsonb('options').$type<{ restart?: boolean; home?: 'keep' | 'discard' }>().notNull().default({}),
-  stages: jsonb('stages').$type<BuildStage[]>().notNull().default([]),
-  error: jsonb('error').$type<BuildError>(),
-  initiatorId: uuid('initiator_id'),
-  initiator: text('initiator').notNull(),
-  reason: text('reason').notNull().default(''),
-  cancelRequested: boolean('cancel_requested').notNull().default(false),
-  agentTokenHash: bytea('agent_token_hash'),
-  startup: jsonb('startup').$type<StartupReport>(),
-  rendered: jsonb('rendered').$type<RenderedTemplate>(),
-  createdAt: timestamptz('created_at').notNull().defaultNow(),
-  startedAt: timestamptz('started_at'),
-  finishedAt: timestamptz('finished_at'),
-});
+export const builds = pgTable(
+  'builds',
+  {
+    id: uuid('id').primaryKey(),
+    workspaceId: uuid('workspace_id')
+      .notNull()
+      .references(() => workspaces.id, { onDelete: 'cascade' }),
+    number: integer('number').notNull(),
+    transition: text('transition').$type<Transition>().notNull(),
+    status: text('status').$type<BuildStatus>().notNull(),
+    templateVersionId: uuid('template_version_id')
+      .notNull()
+      .references(() => templateVersions.id),
+    parameters: jsonb('parameters').$type<ParameterValues>().notNull(),
+    options: jsonb('options').$type<{ restart?: boolean; home?: 'keep' | 'discard' }>().notNull().default({}),
+    stages: jsonb('stages').$type<BuildStage[]>().notNull().default([]),
+    error: jsonb('error').$type<BuildError>(),
+    initiatorId: uuid('initiator_id'),
+    initiator: text('initiator').notNull(),
+    reason: text('reason').notNull().default(''),
+    cancelRequested: boolean('cancel_requested').notNull().default(false),
+    agentTokenHash: bytea('agent_token_hash').unique(),
+    startup: jsonb('startup').$type<StartupReport>(),
+    rendered: jsonb('rendered').$type<RenderedTemplate>(),
+    createdAt: timestamptz('created_at').notNull().defaultNow(),
+    startedAt: timestamptz('started_at'),
+    finishedAt: timestamptz('finished_at'),
+  },
+  (t) => [
+    unique().on(t.workspaceId, t.number),
+    oneOf('builds', t.transition, transitions),
+    oneOf('builds', t.status, buildStatuses),
+    index('builds_open').on(t.workspaceId).where(sql`${t.status} IN ('queued', 'running')`),
+  ],
+);
 
 export const buildLogs = pgTable(
   'build_logs',
   {
-    buildId: uuid('build_id').notNull(),
+    buildId: uuid('build_id')
+      .notNull()
+      .references(() => builds.id, { onDelete: 'cascade' }),
     seq: integer('seq').notNull(),
     at: timestamptz('at').notNull(),
     stage: text('stage').$type<LogLine['stage']>().notNull(),
@@ -270,32 +371,51 @@ export const buildLogs = pgTable(
     agentProcess: text('agent_process'),
     agentSeq: integer('agent_seq'),
   },
-  (t) => [primaryKey({ columns: [t.buildId, t.seq] })],
+  (t) => [
+    primaryKey({ columns: [t.buildId, t.seq] }),
+    uniqueIndex('build_logs_agent')
+      .on(t.buildId, t.agentProcess, t.agentSeq)
+      .where(sql`${t.agentProcess} IS NOT NULL`),
+  ],
 );
 
-export const buildLogSizes = pgTable('build_log_sizes', {
-  buildId: uuid('build_id').primaryKey(),
-  bytes: bigint('bytes', { mode: 'number' }).notNull(),
-  cut: boolean('cut').notNull().default(false),
-  removed: boolean('removed').notNull().default(false),
-});
+export const buildLogSizes = pgTable(
+  'build_log_sizes',
+  {
+    buildId: uuid('build_id')
+      .primaryKey()
+      .references(() => builds.id, { onDelete: 'cascade' }),
+    bytes: bigint('bytes', { mode: 'number' }).notNull(),
+    cut: boolean('cut').notNull().default(false),
+    removed: boolean('removed').notNull().default(false),
+  },
+  (t) => [index('build_log_sizes_kept').on(t.buildId).where(sql`NOT ${t.removed}`)],
+);
 
 /** Workspace ports that their owners have shared. */
 export const portShares = pgTable(
   'port_shares',
   {
-    workspaceId: uuid('workspace_id').notNull(),
+    workspaceId: uuid('workspace_id')
+      .notNull()
+      .references(() => workspaces.id, { onDelete: 'cascade' }),
     port: integer('port').notNull(),
     level: text('level').$type<PortLevel>().notNull(),
     sharedAt: timestamptz('shared_at').notNull().defaultNow(),
   },
-  (t) => [primaryKey({ columns: [t.workspaceId, t.port] })],
+  (t) => [
+    primaryKey({ columns: [t.workspaceId, t.port] }),
+    oneOf('port_shares', t.level, PortLevel.options),
+    check('port_shares_port_check', sql`${t.port} BETWEEN 1 AND 65535`),
+  ],
 );
 
 /** One-time codes that a browser signed in to the dashboard exchanges for a cookie on a port's own host name. */
 export const portCodes = pgTable('port_codes', {
   codeHash: bytea('code_hash').primaryKey(),
-  sessionId: uuid('session_id').notNull(),
+  sessionId: uuid('session_id')
+    .notNull()
+    .references(() => browserSessions.id, { onDelete: 'cascade' }),
   host: text('host').notNull(),
   state: text('state').notNull(),
   expiresAt: timestamptz('expires_at').notNull(),
