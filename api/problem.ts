@@ -30,6 +30,7 @@ export const catalogue = {
   'password-wrong': 403,
   'cli-login-not-found': 404,
   'token-not-found': 404,
+  'token-limit-reached': 409,
   'template-not-found': 404,
   'template-version-not-found': 404,
   'template-invalid': 422,

@@ -141,6 +141,11 @@ const settings = {
     default: 'off',
     help: "Whether owners of the installation can update other users' workspaces",
   },
+  auditDays: {
+    schema: days.min(1),
+    default: '400',
+    help: 'Days to retain entries of the audit log',
+  },
   homeGraceDays: { schema: days, default: '7', help: 'Days to retain the home of a deleted workspace' },
   orphans: {
     schema: z.enum(['report', 'clean']),

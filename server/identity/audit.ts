@@ -45,6 +45,23 @@ export async function writeAudit(
   });
 }
 
+/** Rows deleted per statement, so that a first sweep of millions does not hold locks for long. */
+const maxDeletedAtOnce = 5_000;
+
+/** Deletes entries older than `days`; called by the sweep. */
+export async function deleteOldAudit({ pool }: Database, days: number, now: () => Date): Promise<void> {
+  const before = new Date(now().getTime() - days * 24 * 3600_000);
+  // Ids are UUIDv7, so the primary key finds the oldest rows without an index on `at`.
+  for (let deleted = maxDeletedAtOnce; deleted === maxDeletedAtOnce; ) {
+    const { rowCount } = await pool.query(
+      `DELETE FROM audit WHERE id IN
+         (SELECT id FROM (SELECT id, at FROM audit ORDER BY id LIMIT $2) AS oldest WHERE at < $1)`,
+      [before, maxDeletedAtOnce],
+    );
+    deleted = rowCount ?? 0;
+  }
+}
+
 export interface AuditFilter {
   limit: number;
   after?: string | undefined;

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin';
 import type { Auth } from '../http/actor.ts';
+import { deleteOldAudit } from './audit.ts';
 import { makeAuth } from './auth.ts';
 import { type Keys, loadKeys } from './keys.ts';
 import { allowedOrigins } from './origins.ts';
@@ -27,6 +28,7 @@ export const identityPlugin = fp(
     );
     identityRoutes(app, { config, database, keys, bus, now, sleep });
     app.onSweep(() => sweepIdentity(database, now));
+    app.onSweep(() => deleteOldAudit(database, config.auditDays, now));
   },
   { name: 'identity', dependencies: ['base', 'http', 'events'] },
 );

@@ -1,15 +1,17 @@
 import type { Scope, Token } from '@cde/api/identity.ts';
 import { Problem } from '@cde/api/problem.ts';
-import { and, desc, eq, lt } from 'drizzle-orm';
+import { and, desc, eq, gt, lt } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
-import { apiTokens } from '../database/schema.ts';
+import { apiTokens, users } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from './audit.ts';
 import { fromCursor, isUuid, toPage } from './cursor.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
 
 const dayMs = 24 * 3600_000;
+/** Unexpired tokens of one user. A script that creates a token on every run must not fill the table. */
+export const maxTokens = 200;
 
 type TokenRow = typeof apiTokens.$inferSelect;
 
@@ -27,7 +29,7 @@ export function toToken(row: TokenRow): Token {
 
 /**
  * Creates a token for the caller and writes its audit row. Throws `scope-too-small` if it would have more scopes than the
- * caller's own token.
+ * caller's own token, and `token-limit-reached`.
  */
 export async function insertToken(
   tx: Queryable,
@@ -45,6 +47,16 @@ export async function insertToken(
         hint: 'Request a smaller scope, or create the token in the dashboard.',
       },
     );
+  // Locks the user, so that concurrent requests do not exceed the limit together.
+  await tx.select({ id: users.id }).from(users).where(eq(users.id, actor.userId)).for('update');
+  const count = await tx.$count(
+    apiTokens,
+    and(eq(apiTokens.userId, actor.userId), gt(apiTokens.expiresAt, now)),
+  );
+  if (count >= maxTokens)
+    throw new Problem('token-limit-reached', `You have ${count} tokens, and the limit is ${maxTokens}.`, {
+      hint: 'Revoke tokens that you no longer use. Expired ones do not count.',
+    });
   const secret = makeSecret('cde');
   const [row] = await tx
     .insert(apiTokens)

@@ -1,8 +1,11 @@
+import { randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { eq } from 'drizzle-orm';
+import { v7 } from 'uuid';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { apiTokens, audit, users } from '../database/schema.ts';
 import { makeTestServer, type TestServer, type TestUser } from '../testing.ts';
+import { maxTokens } from './tokens.ts';
 import { makeUsername, usernameCandidates } from './usernames.ts';
 import { ensureOwner } from './users.ts';
 
@@ -198,6 +201,60 @@ test('tokens are created, listed, marked as used and revoked, and never get more
   expect(foreign).toMatchObject({ status: 404, body: { code: 'token-not-found' } });
   expect((await server.request(user, 'DELETE', `/api/v1/tokens/${made.body.info.id}`)).status).toBe(204);
   expect((await use()).body.code).toBe('token-invalid');
+});
+
+test('a user can have a limited number of unexpired tokens', async () => {
+  const user = await server.addUser('hoarder');
+  const expiresAt = (days: number) => new Date(server.clock.at.getTime() + days * 24 * 3600_000);
+  const row = (days: number) => ({
+    id: v7(),
+    tokenHash: randomBytes(32),
+    userId: user.id,
+    name: 'many',
+    scopes: ['all' as const],
+    expiresAt: expiresAt(days),
+  });
+  // With the one that the user has already, one less than the limit; expired ones do not count.
+  await server.database.db
+    .insert(apiTokens)
+    .values([...Array.from({ length: maxTokens - 2 }, () => row(1)), row(-1), row(-1)]);
+  const create = () => server.request(user, 'POST', '/api/v1/tokens', { name: 'one more' });
+  const statuses = (await Promise.all([create(), create()])).map(({ status }) => status);
+  expect(statuses.sort()).toEqual([201, 409]);
+  expect((await create()).body).toMatchObject({ code: 'token-limit-reached' });
+  await server.database.db.delete(apiTokens).where(eq(apiTokens.name, 'many'));
+  expect((await create()).status).toBe(201);
+});
+
+test('the sweep deletes audit entries after the configured days', async () => {
+  const other = await makeTestServer({ CDE_AUDIT_DAYS: '30' });
+  try {
+    const auditor = await other.addUser('auditor', 'auditor');
+    const add = (days: number, targetName: string) => {
+      const at = new Date(other.clock.at.getTime() - days * 24 * 3600_000);
+      const values = {
+        actor: 'system',
+        action: 'test.add',
+        targetType: 'user',
+        targetId: '1',
+        requestId: 'test',
+      };
+      return other.database.db
+        .insert(audit)
+        .values({ ...values, id: v7({ msecs: at.getTime() }), at, targetName });
+    };
+    for (const [days, name] of [
+      [31, 'old'],
+      [400, 'older'],
+      [29, 'recent'],
+    ] as const)
+      await add(days, name);
+    await other.app.sweep();
+    const { body } = await other.request(auditor, 'GET', '/api/v1/audit?action=test.add');
+    expect(body.items.map((entry: { targetName: string }) => entry.targetName)).toEqual(['recent']);
+  } finally {
+    await other.close();
+  }
 });
 
 test('signing out with a token revokes it, even a read-only one', async () => {
