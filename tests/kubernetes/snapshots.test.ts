@@ -177,7 +177,7 @@ test('a home that is kept leaves a snapshot, which outlives its namespace and go
   await workspace.begin();
   expect(await workspace.delete(), workspace.lines.join('\n')).toMatchObject({
     kind: 'done',
-    home: workspace.name,
+    homeRetained: true,
   });
   const { content } = workspace.state.snapshot as { content: string };
   expect(workspace.lines).toContain(`a snapshot of the home was taken: ${content}`);
@@ -221,7 +221,7 @@ test('a snapshot that cannot be taken keeps nobody from deleting: the volume is 
       { timeout: 30_000, interval: 200 },
     );
     aheadMs = 150_000;
-    expect(await deleting).toMatchObject({ kind: 'done', home: workspace.name });
+    expect(await deleting).toMatchObject({ kind: 'done', homeRetained: true });
     expect(workspace.lines.join('\n')).toMatch(
       /no snapshot of the home: .*the array has no room.* The volume itself is kept\./,
     );

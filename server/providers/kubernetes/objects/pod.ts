@@ -75,7 +75,7 @@ export function workspacePod(
   spec: WorkspaceSpec,
   section: KubernetesSection,
   launch: AgentLaunch,
-  options: { agentImage: string; agentPullPolicy?: string; hostnameOverride?: boolean },
+  options: { agentImage: string; agentPullPolicy?: string; supportsHostnameOverride?: boolean },
 ): { metadata: { labels: Record<string, string>; annotations: Record<string, string> }; spec: PodSpec } {
   const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
@@ -119,7 +119,7 @@ export function workspacePod(
     },
     spec: {
       // A StatefulSet overwrites `hostname` with the name of the pod.
-      ...(options.hostnameOverride && { hostnameOverride: spec.name }),
+      ...(options.supportsHostnameOverride && { hostnameOverride: spec.name }),
       serviceAccountName: 'developer',
       enableServiceLinks: false,
       // The pause process reaps orphans of daemons; the agent does not.
