@@ -11,7 +11,7 @@ import type {
 } from '../provider.ts';
 import { KubeError } from './api/client.ts';
 import type { Connection, Connections } from './api/connections.ts';
-import { containerStatus, hasCondition } from './api/models.ts';
+import { containerStatus, hasCondition, type Kube } from './api/models.ts';
 import { labels } from './api/names.ts';
 import { makeDriftRepair } from './moves/drift.ts';
 import { purgeRetainedHomes } from './moves/homes.ts';
@@ -32,21 +32,21 @@ const gone = (cause: EndCause, message: string): Observation => ({
   message: `${message}.`,
 });
 
-/** How soon a cluster that is away is asked again; its return wakes us anyway. */
+/** Retry delay while a cluster is unreachable; its recovery triggers a step at once. */
 const unreachableRetryMs = 5_000;
-/** Changes of one workspace within this time are told once. */
+/** Changes of one workspace within this time are reported once. */
 const debounceMs = 150;
 
 export interface KubernetesOptions {
   connections: Connections;
-  /** Tells our objects from another installation's on the same cluster. */
+  /** Distinguishes our objects from those of another installation on the same cluster. */
   installation: string;
-  /** The image that brings the agent into every pod. */
+  /** The image that contains the agent. */
   agentImage: string;
   agentPullPolicy?: string;
-  /** The image of builders, where the template names none. */
+  /** The image of builders, if the template names none. */
   builderImage?: string;
-  /** URLs that agents have to reach beside the server's, such as satellites'. */
+  /** URLs that agents connect to besides the server's, such as those of satellites. */
   agentUrls?: () => Promise<readonly string[]>;
   log: Logger;
   now?: () => Date;
@@ -56,7 +56,7 @@ export interface KubernetesOptions {
 export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   const { connections, installation, log, now = () => new Date() } = options;
   const listeners: ((workspaceId: string) => void)[] = [];
-  /** Which workspace a namespace is of; its own label is gone with it. */
+  /** By cluster and namespace: a deleted namespace has no label to read the workspace from. */
   const workspaceIds = new Map<string, string>();
   const pending = new Map<string, NodeJS.Timeout>();
   const repair = makeDriftRepair({ installation, log, now });
@@ -78,28 +78,28 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
 
   const isUsable = (connection: Connection) => connection.state === 'ready' && connection.view.synced;
   const describeUnreachable = (connection: Connection) =>
-    `The cluster ${connection.record.name} is away${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
+    `The cluster ${connection.record.name} is unreachable${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
 
-  /** Waits, as long as it takes, with one line in the log. */
+  /** Waits without a time limit, and logs the reason once. */
   function waitForCluster(text: string, state: State, context: StepContext): StepResult<never> {
     if (state.lastReason !== text) context.log(text, 'warn');
-    const awaySince = state.unreachableSince ?? now().toISOString();
+    const unreachableSince = state.unreachableSince ?? now().toISOString();
     return {
       kind: 'pending',
-      state: writeState({ ...state, lastReason: text, unreachableSince: awaySince }),
+      state: writeState({ ...state, lastReason: text, unreachableSince }),
       retryAfterMs: unreachableRetryMs,
       message: text,
     };
   }
 
-  /** The cluster is back: the time in which it was away counts for nothing. */
-  function excludeOutage({ unreachableSince: awaySince, ...state }: State): State {
-    if (!awaySince || !state.appliedAt) return state;
-    const gone = now().getTime() - Date.parse(awaySince);
-    return { ...state, appliedAt: new Date(Date.parse(state.appliedAt) + gone).toISOString() };
+  /** Once the cluster is reachable again, the outage does not count toward time limits. */
+  function excludeOutage({ unreachableSince, ...state }: State): State {
+    if (!unreachableSince || !state.appliedAt) return state;
+    const outageMs = now().getTime() - Date.parse(unreachableSince);
+    return { ...state, appliedAt: new Date(Date.parse(state.appliedAt) + outageMs).toISOString() };
   }
 
-  /** Runs `work` on the workspace's cluster; that one being away is no failure. */
+  /** Runs `work` on the workspace's cluster, and waits while it is unreachable. */
   async function onCluster<Done>(
     state: State,
     context: StepContext,
@@ -112,7 +112,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         state: writeState(state),
         error: {
           code: 'cluster-not-found',
-          message: `The cluster ${state.cluster}, on which this workspace lies, is not known to the server any more.`,
+          message: `The cluster ${state.cluster} of this workspace is no longer registered with the server.`,
           hint: 'An administrator can add it again under the same name.',
           actions: [{ kind: 'add-cluster' }],
           fault: 'system',
@@ -130,13 +130,13 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           context,
         );
       if (error instanceof KubeError) {
-        log.warn({ err: error, cluster: connection.record.name }, 'a cluster refused a call');
+        log.warn({ err: error, cluster: connection.record.name }, 'a cluster rejected a call');
         return {
           kind: 'failed',
           state: writeState(state),
           error: {
             code: error.status === 403 ? 'cluster-forbids' : 'cluster-refused',
-            message: `The cluster ${connection.record.name} refused what we asked of it.`,
+            message: `The cluster ${connection.record.name} rejected a request.`,
             detail: error.message,
             hint: 'An administrator can see which permissions are missing.',
             actions: [{ kind: 'show-cluster', cluster: connection.record.name }],
@@ -148,7 +148,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     }
   }
 
-  /** Where it lies, or is to lie: where its home is, once it has one. */
+  /** The cluster of the workspace's home; without a home yet, the one that the template selects. */
   function chooseCluster(
     spec: WorkspaceSpec,
     state: State,
@@ -172,8 +172,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if (fits) return { name: at };
       return failed(
         'cluster-change',
-        `The home lies on the cluster ${at}, and the template wants another one.`,
-        'A home cannot move between clusters: create a new workspace, and copy the files.',
+        `The home is on the cluster ${at}, and the template selects another one.`,
+        'A home cannot move between clusters. Create a new workspace, and copy the files.',
       );
     }
     const chosen = connections.choose(wanted);
@@ -204,8 +204,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         };
       const chosen = chooseCluster(spec, state);
       if ('failed' in chosen) return chosen.failed;
-      const placed = { ...state, cluster: chosen.name };
-      return onCluster(placed, context, (connection, known) =>
+      const assigned = { ...state, cluster: chosen.name };
+      return onCluster(assigned, context, (connection, known) =>
         startMove(connection, spec, launch, known, context, {
           installation,
           ...(options.agentUrls && { agentUrls: options.agentUrls }),
@@ -239,56 +239,12 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if (!connection)
         return {
           kind: 'unknown',
-          message: `The cluster ${state.cluster} is not known to the server any more.`,
+          message: `The cluster ${state.cluster} is no longer registered with the server.`,
         };
       if (!isUsable(connection))
         return { kind: 'unknown', message: `${describeUnreachable(connection).replace(/\.$/, '')}.` };
-      const { view } = connection;
-      const { namespace } = state;
-      const namespaceObject = view.get('Namespace', '', namespace);
-      if (!namespaceObject) return gone('removed', `The namespace ${namespace} was deleted`);
-      if (namespaceObject.metadata.deletionTimestamp)
-        return gone('removed', `Someone is deleting the namespace ${namespace}`);
-      const statefulSet = view.get('StatefulSet', namespace, 'workspace');
-      if (!statefulSet) return gone('removed', 'The StatefulSet of the workspace was deleted');
-      if ((statefulSet.spec as { replicas?: number }).replicas === 0)
-        return gone('removed', 'Someone scaled the workspace to zero');
-      const drift = spec ? await repair(connection, spec, state) : null;
-      const pod = view.get('Pod', namespace, 'workspace-0');
-      const events = view.list('Event', namespace);
-      const explainMissing = (): Observation => {
-        const end = explainGone({ name: 'workspace-0', uid: state.podUid }, events);
-        return end ? gone(end.cause, end.message) : gone('removed', 'The pod was deleted, not by cde');
-      };
-      if (!pod) return explainMissing();
-      const status = containerStatus(pod, 'workspace');
-      const { phase, conditions } = (pod.status ?? {}) as {
-        phase?: string;
-        conditions?: { type: string; status: string }[];
-      };
-      const replaced = state.podUid !== undefined && pod.metadata.uid !== state.podUid;
-      if (replaced) return explainMissing();
-      // A pod that is being deleted will not come back, whatever it still does: its end begins the next start.
-      const ended =
-        phase === 'Failed' || phase === 'Succeeded' || pod.metadata.deletionTimestamp !== undefined;
-      if (ended || (status?.restartCount ?? 0) > (state.restarts ?? 0)) {
-        const end = explainEnd(pod, events);
-        return gone(end.cause, end.message);
-      }
-      const ready = conditions?.some(({ type, status: is }) => type === 'Ready' && is === 'True');
-      if (ready && status?.state?.running) {
-        const since = new Date(state.appliedAt ?? 0);
-        const lag =
-          spec &&
-          pendingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now()).find(
-            ({ reason }) => reason !== null,
-          );
-        const warning = drift ?? (lag ? describePendingService(lag) : null);
-        return { kind: 'running', ...(warning && { warning }) };
-      }
-      const claim = view.get('PersistentVolumeClaim', namespace, 'home');
-      const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
-      return { kind: 'running', ...(reason && { warning: reason.message }) };
+      const drift = () => (spec ? repair(connection, spec, state) : null);
+      return observeWorkspace(connection, state, spec, drift, now());
     },
 
     describeHome(remembered) {
@@ -312,7 +268,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         } catch (error) {
           if (!(error instanceof KubeError)) throw error;
           incomplete = true;
-          log.warn({ err: error, cluster: connection.record.name }, 'kept homes could not be looked through');
+          log.warn({ err: error, cluster: connection.record.name }, 'failed to purge retained homes');
         }
       }
       return { purged, incomplete };
@@ -330,3 +286,52 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
 }
 
 export type { ProviderState };
+
+/** What the watches show of the workspace. `drift` repairs, and returns what remains. */
+async function observeWorkspace(
+  { view }: Connection,
+  state: State,
+  spec: WorkspaceSpec | undefined,
+  drift: () => Promise<string | null> | null,
+  now: Date,
+): Promise<Observation> {
+  const namespace = state.namespace!;
+  const found = view.get('Namespace', '', namespace);
+  if (!found) return gone('removed', `The namespace ${namespace} was deleted`);
+  if (found.metadata.deletionTimestamp)
+    return gone('removed', `Someone is deleting the namespace ${namespace}`);
+  const statefulSet = view.get('StatefulSet', namespace, 'workspace');
+  if (!statefulSet) return gone('removed', 'The StatefulSet of the workspace was deleted');
+  if (statefulSet.spec?.replicas === 0) return gone('removed', 'Someone scaled the workspace to zero');
+  const remainingDrift = await drift();
+  const pod = view.get('Pod', namespace, 'workspace-0');
+  const events = view.list('Event', namespace);
+  if (!pod || (state.podUid !== undefined && pod.metadata.uid !== state.podUid)) {
+    const end = explainGone({ name: 'workspace-0', uid: state.podUid }, events);
+    return end ? gone(end.cause, end.message) : gone('removed', 'The pod was deleted, not by cde');
+  }
+  if (hasEnded(pod, state)) {
+    const end = explainEnd(pod, events);
+    return gone(end.cause, end.message);
+  }
+  if (hasCondition(pod, 'Ready') && containerStatus(pod, 'workspace')?.state?.running) {
+    const since = new Date(state.appliedAt ?? 0);
+    const service =
+      spec &&
+      pendingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now).find(
+        ({ reason }) => reason !== null,
+      );
+    const warning = remainingDrift ?? (service ? describePendingService(service) : null);
+    return { kind: 'running', ...(warning && { warning }) };
+  }
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const reason = explain({ pod, events, claims: claim ? [claim] : [], statefulSet });
+  return { kind: 'running', ...(reason && { warning: reason.message }) };
+}
+
+/** Whether the compute of a pod ended. A terminating pod does not come back, even if it is still running. */
+const hasEnded = (pod: Kube<'Pod'>, { restarts = 0 }: State) =>
+  pod.status?.phase === 'Failed' ||
+  pod.status?.phase === 'Succeeded' ||
+  pod.metadata.deletionTimestamp !== undefined ||
+  (containerStatus(pod, 'workspace')?.restartCount ?? 0) > restarts;

@@ -8,7 +8,7 @@ import {
 } from './client.ts';
 import type { ClusterRecord } from './connections.ts';
 import { makeKindResolver } from './kinds.ts';
-import type { KubeObject } from './models.ts';
+import type { KubeObject, KubeOf } from './models.ts';
 import { makeTransport } from './transport.ts';
 
 /** Objects per page of a list. */
@@ -19,10 +19,7 @@ export async function makeKubeClient(
   record: Pick<ClusterRecord, 'name' | 'credentials'>,
 ): Promise<KubeClient> {
   const transport = await makeTransport(record);
-  // The one place where JSON from the cluster becomes a typed object.
-  const request = transport.request as <Reply = any>(
-    ...args: Parameters<typeof transport.request>
-  ) => Promise<Reply>;
+  const { request } = transport;
   const kinds = makeKindResolver(async (path) => {
     const reply = await request<{ resources: { name: string; kind: string; namespaced: boolean }[] }>(
       'GET',
@@ -31,7 +28,7 @@ export async function makeKubeClient(
       if (error instanceof KubeError && error.status === 404) return null;
       throw error;
     });
-    return reply && reply.resources;
+    return reply?.resources ?? null;
   });
 
   async function collectionPath(kind: KubeKind | KubeRef): Promise<string> {
@@ -77,9 +74,11 @@ export async function makeKubeClient(
     }
   }
 
-  async function listFrom(kind: KubeKind): Promise<{ items: any[]; resourceVersion: string }> {
+  async function listFrom<Kind extends string>(
+    kind: KubeKind<Kind>,
+  ): Promise<{ items: KubeOf<Kind>[]; resourceVersion: string }> {
     const path = await collectionPath(kind);
-    const items: KubeObject[] = [];
+    const items: KubeOf<Kind>[] = [];
     let continueToken = '';
     for (;;) {
       const query = new URLSearchParams({
@@ -88,7 +87,7 @@ export async function makeKubeClient(
         ...(continueToken && { continue: continueToken }),
       });
       const page = await request<{
-        items?: KubeObject[];
+        items?: KubeOf<Kind>[];
         metadata: { resourceVersion: string; continue?: string };
       }>('GET', `${path}?${query}`);
       // The items of a list carry neither apiVersion nor kind.
@@ -106,7 +105,7 @@ export async function makeKubeClient(
     apply: apply as KubeClient['apply'],
     listFrom,
     close: transport.close,
-    get: async (ref) => request('GET', await pathOf(ref)).catch(nullIfMissing),
+    get: async (ref) => request<KubeOf<typeof ref.kind>>('GET', await pathOf(ref)).catch(nullIfMissing),
     list: async (kind) => (await listFrom(kind)).items,
     create: async (object) =>
       request('POST', `${await collectionPath(refOf(object))}?fieldManager=${fieldManager}`, {
@@ -168,7 +167,7 @@ export async function makeKubeClient(
         ...selectorsOf(kind),
       });
       await transport.stream(`${await collectionPath(kind)}?${query}`, signal, (line) => {
-        const event: WatchEvent<any> | WatchError = JSON.parse(line);
+        const event: WatchEvent<typeof kind.kind> | WatchError = JSON.parse(line);
         if (event.type === 'ERROR')
           throw new KubeError(event.object.message ?? 'the watch failed', {
             status: event.object.code ?? 500,

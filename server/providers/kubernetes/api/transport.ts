@@ -9,11 +9,12 @@ export interface Transport {
   server: string;
   certificateAuthority: string | null;
   calls(): number;
-  request(
+  /** The reply's JSON, or its text. `Reply` is the caller's claim; it is not checked. */
+  request<Reply>(
     method: string,
     path: string,
     options?: { body?: unknown; contentType?: string; text?: boolean },
-  ): Promise<unknown>;
+  ): Promise<Reply>;
   /** Calls back for each line of a streamed reply; resolves when the server ends it. */
   stream(path: string, signal: AbortSignal, onLine: (line: string) => void): Promise<void>;
   close(): void;
