@@ -16,11 +16,11 @@ describe('the API server', () => {
       reason: expect.any(String),
     });
     const late = await rig.create();
-    await rig.waitForLog(late.name, /The cluster default (is away|does not answer)/);
+    await rig.waitForLog(late.name, /The cluster default (is unreachable|does not answer)/);
     expect((await rig.testbed.transitions.stop(rig.server, ending.name)).status).toBe(202);
-    await rig.waitForLog(ending.name, /The cluster default (is away|does not answer)/);
+    await rig.waitForLog(ending.name, /The cluster default (is unreachable|does not answer)/);
     const seen = await rig.waitForWorkspace(calm.name, ({ reason }) =>
-      /The cluster default is away/.test(reason ?? ''),
+      /The cluster default is unreachable/.test(reason ?? ''),
     );
     expect(seen).toMatchObject({
       status: 'running',
