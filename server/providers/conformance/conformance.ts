@@ -1,5 +1,4 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import { until } from '../../../tests/kit/until.ts';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
   type AgentLaunch,
   endCauses,
@@ -29,6 +28,9 @@ export interface ConformanceSubject {
   countAgents(spec: WorkspaceSpec): Promise<number>;
   close(): Promise<void>;
 }
+
+/** How long a condition is waited for: much longer than it takes, because the machine may be busy. */
+const patience = { timeout: 90_000, interval: 20 };
 
 /** More steps than any transition takes while nothing is slow: the kill tests stop earlier, when it has finished. */
 const maxKills = 12;
@@ -190,11 +192,11 @@ export function testProviderContract(
       const changed: string[] = [];
       provider.onChange((workspaceId) => void changed.push(workspaceId));
       await subject.killAgent(spec);
-      await until(() => changed.includes(spec.workspaceId), 'the change to be reported');
-      const seen = await until(
-        () => observe(started.state),
-        ({ kind }) => kind === 'gone',
-      );
+      await vi.waitUntil(() => changed.includes(spec.workspaceId), patience);
+      const seen = await vi.waitUntil(async () => {
+        const now = await observe(started.state);
+        return now.kind === 'gone' ? now : null;
+      }, patience);
       expect(endCauses[expectGone(seen)]).toBe('workload');
 
       await finish(starting('b2'), started.state);
@@ -220,9 +222,9 @@ export function testProviderContract(
       expect(await subject.readHome(heir, 'notes')).toBe('kept');
 
       const removed = await finish(removing('keep', heir), restored.state);
-      await until(
-        () => provider.purgeHomes({ only: heir.workspaceId }),
-        ({ purged }) => purged.includes(heir.workspaceId),
+      await vi.waitUntil(
+        async () => (await provider.purgeHomes({ only: heir.workspaceId })).purged.includes(heir.workspaceId),
+        patience,
       );
       expect(await provider.purgeHomes({ only: heir.workspaceId })).toEqual({
         purged: [],
