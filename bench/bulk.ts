@@ -1,7 +1,7 @@
 /**
- * Bulk as its user has it: `ssh hello.cde` that reads and that writes, by relay (client, server with its satellite, and
- * agent in processes of their own), by direct-tcp and by direct-udp, with a session of its own and over the background
- * process's, beside OpenSSH's client to sshd on loopback in the same run. Prints medians and ratios.
+ * Bulk throughput of `ssh hello.cde`, download and upload: over relay (client, server with its satellite, and agent in
+ * separate processes), direct-tcp and direct-udp, with its own session and over the background process's session.
+ * Baseline: OpenSSH to sshd on loopback, in the same run. Prints medians and ratios.
  * Usage: node bench/bulk.ts [ROUNDS]. Needs ssh and sshd.
  */
 import { spawn } from 'node:child_process';
@@ -38,7 +38,7 @@ const ways: Record<string, { words: string[]; env?: Record<string, string> }> = 
   'direct-udp': { words: through('direct-udp'), env: alone },
 };
 
-/** MB/s of `script`, fed and read by the shell, so that no byte passes through here. */
+/** The MB/s of `script`. The shell produces and consumes the data, so that none of it passes through this process. */
 async function rate(script: string, words: string[], env: Record<string, string> = {}): Promise<number> {
   const child = spawn('sh', ['-c', script, 'ssh', ...words], {
     env: { ...machine.env, ...env },
@@ -49,10 +49,10 @@ async function rate(script: string, words: string[], env: Record<string, string>
     began = performance.now();
   });
   const [code] = await once(child, 'exit');
-  if (code !== 0) throw new Error(`${script} ended with ${code}`);
+  if (code !== 0) throw new Error(`${script} exited with ${code}`);
   return (megabytes * 1e3) / (performance.now() - began);
 }
-// From the first byte on: what it takes to connect is measured by ssh.ts.
+// Measured from the first byte; ssh.ts measures the time to connect.
 const scripts = {
   download: `ssh "$@" 'head -c ${megabytes}MB /dev/zero' | { head -c 1; cat >/dev/null; }`,
   upload: `head -c ${megabytes}MB /dev/zero | ssh "$@" '{ head -c 1; cat >/dev/null; }'`,
@@ -66,12 +66,12 @@ try {
     for (const [name, { words, env }] of Object.entries(ways)) {
       for (const [what, script] of Object.entries(scripts)) {
         const got = await rate(script, words, env);
-        // The first round warms all of them.
+        // The first round is a warm-up.
         if (round > 0) results[name]![what as keyof typeof scripts].push(got);
       }
     }
   const base = results.sshd!;
-  console.log(`${megabytes} MB, ${rounds} rounds, medians in MB/s and beside sshd`);
+  console.log(`${megabytes} MB, ${rounds} rounds, medians in MB/s (ratio to sshd)`);
   for (const [name, { download, upload }] of Object.entries(results)) {
     const [down, up] = [median(download), median(upload)];
     console.log(

@@ -1,6 +1,6 @@
 /**
- * How long `cde` takes to start, beside `node -e 0` on the same node: medians over interleaved runs, and their
- * ratios. The aim: `cde --version` no slower than 1.5 × `node -e 0`. Usage: node bench/cli-start.ts [runs]
+ * How long `cde` takes to start. Baseline: `node -e 0` with the same Node, in interleaved runs. Prints medians and
+ * ratios. Goal: `cde --version` takes at most 1.5 × `node -e 0`. Usage: node bench/cli-start.ts [RUNS]
  */
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
@@ -13,8 +13,8 @@ const runs = Number(process.argv[2] ?? 30);
 const cde = fileURLToPath(new URL('../cli/cde.mjs', import.meta.url));
 const home = mkdtempSync(join(tmpdir(), 'cde-bench-'));
 
-// In a thread of its own: spawnSync blocks this one. It refuses the ticket at once, so that what is measured
-// of `ssh --stdio` is everything up to the server's answer.
+// A server in its own thread, because spawnSync blocks this one. It rejects the ticket request at once, so that
+// `ssh --stdio` is measured up to the server's answer.
 const server = new Worker(
   `const { createServer } = require('node:http');
    const { parentPort } = require('node:worker_threads');
@@ -40,7 +40,7 @@ for (let run = -2; run < runs; run++)
   for (const [name, args] of Object.entries(cases)) {
     const started = performance.now();
     spawnSync(process.execPath, args, { env, stdio: 'ignore' });
-    // The first two runs fill the compile cache.
+    // The first two runs fill the compile cache and do not count.
     if (run >= 0) times.get(name)!.push(performance.now() - started);
   }
 const median = (values: number[]) => values.sort((a, b) => a - b)[Math.floor(values.length / 2)]!;

@@ -1,7 +1,7 @@
 /**
- * From `create` to the first command's output, on the local provider and a warm server, beside the same
- * process tree started by hand (sandbox, Node with the agent's bundle, startup script, command), in the same
- * run. Prints medians by stage, our part, and the ratio. Usage: node bench/create.ts [ROUNDS]
+ * From `create` to the first command's output, with the local provider and a warm server. Baseline: the same process
+ * tree started by hand (sandbox, Node with the agent's bundle, startup script, command), in the same run. Prints medians
+ * by stage, the overhead of cde, and the ratio. Usage: node bench/create.ts [ROUNDS]
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
@@ -87,7 +87,7 @@ const sandbox = [
   '--unshare-uts',
   '--die-with-parent',
 ];
-/** The programs that a workspace consists of, started one after the other by hand, with no control plane. */
+/** Starts the programs of a workspace one after the other, without a control plane. */
 async function byHand(): Promise<number> {
   const began = performance.now();
   await run('bwrap', [...sandbox, '--', process.execPath, bundle, '--version']);
@@ -118,7 +118,7 @@ try {
     `${'create to first output'.padEnd(24)} ${ms(total)}  (worst ${ms(Math.max(...results.map((result) => result.total))).trim()} of ${rounds})`,
   );
   console.log(`${'by hand'.padEnd(24)} ${ms(base)}`);
-  console.log(`our part ${ms(total - base).trim()}, ratio ${(total / base).toFixed(2)}`);
+  console.log(`overhead ${ms(total - base).trim()}, ratio ${(total / base).toFixed(2)}`);
 } finally {
   await server.stop();
   await machine.remove();

@@ -1,8 +1,8 @@
 /**
- * What one satellite needs for many idle agents, and for sessions that are open and idle: memory of its process for
- * each, and CPU over a while. Agents and clients are the real code in processes of their own. The baseline is the same
- * number of plain `ws` connections to a server that only answers pings, in the same run.
- * Usage: node bench/fleet.ts [AGENTS] [SESSIONS] [SECONDS]. Linux; `ulimit -n` above AGENTS + 2 × SESSIONS.
+ * The memory and CPU that one satellite uses for many idle agents and idle sessions. Agents and clients run the real
+ * code in separate processes. Baseline: the same number of plain `ws` connections to a server that only answers pings,
+ * in the same run.
+ * Usage: node bench/fleet.ts [AGENTS] [SESSIONS] [SECONDS]. Needs Linux and `ulimit -n` above AGENTS + 2 × SESSIONS.
  */
 import { createPrivateKey, generateKeyPairSync, randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -84,7 +84,7 @@ async function plainClients({ port, count }: { port: number; count: number }): P
   });
 }
 
-/** All of them, some at a time. */
+/** Runs all tasks, a few at a time. */
 async function inTurn<T>(all: readonly T[], one: (each: T) => Promise<void>): Promise<void> {
   const left = [...all];
   await Promise.all(
@@ -97,7 +97,7 @@ async function inTurn<T>(all: readonly T[], one: (each: T) => Promise<void>): Pr
 
 const pageBytes = 4096;
 const rssOf = (pid: number) => Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) * pageBytes;
-/** In ms; the kernel counts in hundredths of a second. */
+/** CPU time in ms. The kernel counts in hundredths of a second. */
 const cpuOf = (pid: number) => {
   const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
@@ -116,7 +116,7 @@ async function measure(): Promise<void> {
   };
   const parts = <T>(all: readonly T[]) =>
     Array.from({ length: processes }, (_, i) => all.filter((__, index) => index % processes === i));
-  /** Memory and share of a core while nothing is said. */
+  /** Memory, and the share of a core, while nothing is sent. */
   const rest = async (pid: number) => {
     await delay(10_000);
     const [cpu, began] = [cpuOf(pid), performance.now()];
@@ -142,7 +142,7 @@ async function measure(): Promise<void> {
         return { workspaceId, listenToken };
       }),
     );
-    const setup = { url: satellite.said, ticketKey: signer.publicKey, tlsKey: key, tlsCert: cert };
+    const setup = { url: satellite.reply, ticketKey: signer.publicKey, tlsKey: key, tlsCert: cert };
     let began = performance.now();
     await Promise.all(
       parts(all).map((some) =>
@@ -175,7 +175,7 @@ async function measure(): Promise<void> {
     await Promise.all(
       parts(tickets).map((some) =>
         start(thisFile, 'clients', {
-          url: satellite.said,
+          url: satellite.reply,
           agentKey: fingerprint,
           clientPrivateKey,
           tickets: some,
@@ -193,13 +193,13 @@ async function measure(): Promise<void> {
     const before = rssOf(plainPid);
     await Promise.all(
       Array.from({ length: processes }, () =>
-        start(thisFile, 'plainClients', { port: server.said, count: count / processes }),
+        start(thisFile, 'plainClients', { port: server.reply, count: count / processes }),
       ),
     );
     const plain = await rest(plainPid);
     tell('plain WebSockets, a ping in 30 s', (plain.rss - before) / 1024 / count, 'each', plain.core);
     console.log(
-      `an agent to a plain WebSocket: memory ${((idle.rss - empty) / (plain.rss - before)).toFixed(2)}, CPU ${(idle.core / plain.core).toFixed(2)}`,
+      `ratio of an agent to a plain WebSocket: memory ${((idle.rss - empty) / (plain.rss - before)).toFixed(2)}, CPU ${(idle.core / plain.core).toFixed(2)}`,
     );
   } finally {
     for (const child of children) child.kill();
@@ -212,5 +212,5 @@ else
   process.once('message', (message) => {
     process.on('disconnect', () => process.exit());
     const roles = { agents, clients, plainServer, plainClients };
-    void roles[role as keyof typeof roles](message as never).then((said) => process.send!(said ?? true));
+    void roles[role as keyof typeof roles](message as never).then((reply) => process.send!(reply ?? true));
   });

@@ -1,7 +1,7 @@
 import { mkdir } from 'node:fs/promises';
 import { type Machine, makeMachine, type Server } from '../tests/kit/machine.ts';
 
-/** A server with everything real in a folder of its own, and the token of its owner. */
+/** Starts a real server in a temporary folder, and returns its owner's token. */
 export async function warmServer(): Promise<{
   machine: Machine;
   server: Server;

@@ -1,8 +1,8 @@
 /**
- * A key's echo during a download that takes the whole line, on a wire of 20 Mbit/s and 20 ms each way: two `ssh` that
- * share one session, by relay and directly, beside OpenSSH to sshd over the same wire, with connections of their own
- * and with one that they share (ControlMaster). Prints medians, the 99th percentile, and the rate of the download.
- * Usage: node bench/keys.ts [SECONDS]. Linux, root; needs ssh, sshd, ip, python3.
+ * The echo of a keystroke during a download that saturates a link of 20 Mbit/s and 20 ms each way: two `ssh` processes
+ * that share one session, over relay and direct-tcp. Baseline: OpenSSH to sshd over the same link, with separate
+ * connections and with a shared one (ControlMaster). Prints p50, p99 and the download rate.
+ * Usage: node bench/keys.ts [SECONDS]. Needs Linux, root, ssh, sshd, ip and python3.
  */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
@@ -41,7 +41,7 @@ const begin = (words: string[]): ChildProcess => {
   const [program, ...args] = [...host.prefix, 'ssh', ...words];
   return spawn(program!, args, { env: machine.env, stdio: ['pipe', 'pipe', 'inherit'] });
 };
-/** The times from a key to its echo, in ms. */
+/** The times from a keystroke to its echo, in ms. */
 async function type(child: ChildProcess, until: () => boolean): Promise<number[]> {
   const times: number[] = [];
   let answered: (text: string) => void = () => {};
@@ -65,7 +65,7 @@ const at = (times: number[], q: number) => times[Math.floor(times.length * q)]!.
 
 try {
   await host.set(wire);
-  console.log(`${wire.megabits} Mbit/s, ${wire.delayMs} ms each way; a key's echo in ms`);
+  console.log(`${wire.megabits} Mbit/s, ${wire.delayMs} ms each way; echo of a keystroke in ms`);
   for (const [name, words] of Object.entries(ways)) {
     const terminal = begin(['-tt', ...words, "sh -c 'echo ready; exec cat >/dev/null'"]);
     await new Promise<void>((resolve) =>
@@ -78,14 +78,14 @@ try {
     bulk.stdout!.on('data', (chunk: Buffer) => {
       bytes += chunk.length;
     });
-    // Once it goes at its full rate.
+    // Start once the download has reached its full rate.
     await delay(3_000);
     const [from, began] = [bytes, performance.now()];
     over = began + seconds * 1000;
     const busy = await type(terminal, () => performance.now() > over);
     const rate = ((bytes - from) * 8) / 1e3 / (performance.now() - began);
     console.log(
-      `${name.padEnd(22)} at rest p50 ${at(calm, 0.5)} p99 ${at(calm, 0.99)}   during a download p50 ${at(busy, 0.5)} p99 ${at(busy, 0.99)}   ${rate.toFixed(1)} Mbit/s`,
+      `${name.padEnd(22)} idle p50 ${at(calm, 0.5)} p99 ${at(calm, 0.99)}   during a download p50 ${at(busy, 0.5)} p99 ${at(busy, 0.99)}   ${rate.toFixed(1)} Mbit/s`,
     );
     bulk.kill();
     terminal.kill();

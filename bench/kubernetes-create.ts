@@ -1,6 +1,6 @@
 /**
- * From `create` to a running pod on Kubernetes, beside `kubectl apply` and `kubectl wait` of the same objects, in
- * one run, in turns. Prints medians, our API calls for each start, and the ratio. The images are in the node.
+ * From `create` to a running pod on Kubernetes. Baseline: `kubectl apply` and `kubectl wait` with the same objects, in
+ * alternating rounds. Prints medians, the API calls per start, and the ratio. The images are already on the node.
  * Needs a cluster (`npm run kube:up`, or CDE_TEST_KUBECONFIG). Usage: node bench/kubernetes-create.ts [ROUNDS]
  */
 import { execFile } from 'node:child_process';
@@ -47,7 +47,7 @@ function plan(): { workspaceId: string; owner: string; name: string; template: R
 }
 const launch = () => ({ buildId: randomUUID(), serverUrl: 'http://127.0.0.1:9', token: 'cde_agent_bench' });
 
-/** As the reconciler drives it: a move, then the next when something changed. */
+/** Drives the provider like the reconciler: one step, then the next when something changed. */
 async function ours(): Promise<{ took: number; calls: number }> {
   const spec = plan();
   const started = launch();
@@ -84,7 +84,7 @@ async function discard(workspaceId: string, from: object): Promise<void> {
 async function theirs(folder: string): Promise<number> {
   const spec = plan();
   const namespace = `cde-bench-${spec.name}`;
-  // Of another installation, so that none of our watches has work with it.
+  // Labelled as another installation, so that our watches ignore it.
   const objects = renderNamespace(spec, launch(), { namespace, installation: 'none', agentImage });
   const file = join(folder, `${spec.name}.json`);
   await writeFile(file, JSON.stringify({ apiVersion: 'v1', kind: 'List', items: objects }));
@@ -92,7 +92,7 @@ async function theirs(folder: string): Promise<number> {
   await kubectl('apply', '--server-side', '-f', file);
   for (;;) {
     try {
-      // kubectl wait fails at once for a pod that is not made yet.
+      // kubectl wait fails at once if the pod does not exist yet.
       await kubectl('-n', namespace, 'wait', '--for=condition=Ready', 'pod/workspace-0', '--timeout=60s');
       break;
     } catch (error) {
@@ -125,4 +125,4 @@ console.log(
   `cde            ${ms(took)} to a running pod, ${median(mine.map(({ calls }) => calls))} API calls`,
 );
 console.log(`kubectl        ${ms(base)} (apply --server-side, wait --for=condition=Ready)`);
-console.log(`ratio          ${(took / base).toFixed(2)} of kubectl's time, ${rounds} rounds in turns`);
+console.log(`ratio          ${(took / base).toFixed(2)} of kubectl's time, ${rounds} alternating rounds`);

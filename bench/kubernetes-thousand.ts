@@ -1,11 +1,11 @@
 /**
- * A thousand workspaces on one cluster, on nodes without machines (kwok): creating them all, a minute of nothing, a
- * restart of the server, all agents lost at once and the sweep that looks after them, a rolling stop, deleting
- * them all. Prints for each its time, API calls by verb, watches, memory and event loop of the server, and ratios
- * against plain client calls with the same manifests in the same run. Agents are played by two processes with the
- * agent's own code (thousand/agents.ts). Needs a cluster (`npm run kube:up`, or CDE_TEST_KUBECONFIG).
+ * A thousand workspaces on one cluster, on simulated nodes (kwok): create all, one idle minute, a server restart, all
+ * agents lost at once and the sweep after it, a rolling stop, delete all. Prints for each phase the time, API calls by
+ * verb, watches, and the server's memory and event loop. Baseline: plain client calls with the same manifests, in the
+ * same run. Two processes run the agent's own code for all pods (thousand/agents.ts).
+ * Needs a cluster (`npm run kube:up`, or CDE_TEST_KUBECONFIG).
  * Usage: node bench/kubernetes-thousand.ts [COUNT] [--profile FOLDER] [--short]
- * (short: only creating and stopping them)
+ * --short: only create and stop.
  */
 import { homedir } from 'node:os';
 import { join } from 'node:path';
@@ -16,7 +16,7 @@ import { freePort } from '../tests/kit/free-port.ts';
 import { until } from '../tests/kit/until.ts';
 import { makeTestbed } from '../tests/kubernetes/testbed.ts';
 import { loopDelay } from './thousand/meter.ts';
-import type { Took } from './thousand/plain.ts';
+import type { Durations } from './thousand/plain.ts';
 import { end, type MeteredServer, startAgents, startPlain, startServer } from './thousand/processes.ts';
 import { callsOf, type Phase, print, quantile } from './thousand/report.ts';
 import { templateOf } from './thousand/template.ts';
@@ -26,13 +26,13 @@ const { positionals, values: flags } = parseArgs({
   options: { profile: { type: 'string' }, short: { type: 'boolean', default: false } },
 });
 const count = Number(positionals[0] ?? 1000);
-/** The server's own default of steps at once, which the baseline gets too. */
-const atOnce = 10;
+/** The server's default number of concurrent steps, also used by the baseline. */
+const concurrency = 10;
 const sample = Math.min(count, 150);
 const podsPerNode = 110;
-/** Workspaces under way at once in the rolling stop. */
+/** Workspaces that stop at the same time in the rolling stop. */
 const rolling = 50;
-const patienceMs = 60_000 + count * 1_500;
+const timeoutMs = 60_000 + count * 1_500;
 
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache/cde/cluster/kubeconfig');
 const api = new URL(/server: (\S+)/.exec(readKubeconfig())![1]!).host;
@@ -41,9 +41,11 @@ const testbed = await makeTestbed('scale');
 const { unique, database } = testbed;
 const prefix = `cde-ada-${unique}`;
 const nodes = Math.ceil((count + 2 * sample) / podsPerNode) + 1;
-console.log(`${count} workspaces on ${nodes} nodes of kwok, baseline of ${sample} twice, ${atOnce} at once`);
+console.log(
+  `${count} workspaces on ${nodes} kwok nodes, baseline of ${sample} twice, ${concurrency} at a time`,
+);
 const kwok = await startKwok(kubeconfig, unique, nodes);
-const plain = startPlain(kubeconfig, unique, atOnce);
+const plain = startPlain(kubeconfig, unique, concurrency);
 const url = `http://${testbed.host}:${await freePort()}`;
 const environment = {
   DATABASE_URL: database.url,
@@ -73,7 +75,7 @@ async function call(method: string, path: string, body?: object): Promise<void> 
   });
   const text = await reply.text();
   if (reply.status === 503) {
-    // It says so itself: too much at once. Whoever asks waits as long as it is told to.
+    // The server is busy; wait as long as it says.
     refused++;
     await new Promise((resolve) => setTimeout(resolve, Number(reply.headers.get('retry-after')) * 1_000));
     return call(method, path, body);
@@ -93,10 +95,10 @@ const number = async (text: string): Promise<number> =>
   Number((await database.pool.query<{ n: string }>(text)).rows[0]!.n);
 const inStatus = (status: string) =>
   number(`SELECT count(*) AS n FROM workspaces WHERE status = '${status}'`);
-/** Of this database alone, ours and this bench's few. */
+/** Transactions in this database: the server's and the benchmark's few. */
 const transactions = () =>
   number('SELECT xact_commit AS n FROM pg_stat_database WHERE datname = current_database()');
-/** Steps that are due, or under way. */
+/** Steps that are due or running. */
 const dueJobs = () =>
   number(
     'SELECT count(*) AS n FROM graphile_worker._private_jobs WHERE (run_at <= now() OR locked_at IS NOT NULL) AND attempts < max_attempts',
@@ -110,14 +112,14 @@ async function reach(what: string, read: () => number | Promise<number>, goal: n
       return last;
     },
     (value) => value === goal,
-    patienceMs,
+    timeoutMs,
   ).catch(async () => {
     const { rows } = await database.pool.query(
       `SELECT w.status, w.reason, b.transition, b.status AS build, b.error->>'code' AS code, count(*)::int, min(w.name) AS one
          FROM workspaces w LEFT JOIN builds b ON b.id = w.current_build_id GROUP BY 1, 2, 3, 4, 5 ORDER BY 6 DESC LIMIT 20`,
     );
     console.table(rows);
-    throw new Error(`${what}: ${last}, and ${goal} were to be`);
+    throw new Error(`${what}: reached ${last} of ${goal}`);
   });
 }
 
@@ -131,12 +133,12 @@ async function phase(
   const before = await transactions();
   const began = Date.now();
   const marks: Phase['marks'] = {};
-  const told = await work((mark, at = Date.now()) => {
+  const counts = await work((mark, at = Date.now()) => {
     marks[mark] = at - began;
   });
   const more = [
-    ...(told ?? []),
-    ...(refused > 0 ? [`asked again      ${refused} times, the server being busy`] : []),
+    ...(counts ?? []),
+    ...(refused > 0 ? [`retried          ${refused} times, because the server was busy`] : []),
   ];
   const idleLoopP99 = control.read().p99;
   const done: Phase = {
@@ -149,7 +151,7 @@ async function phase(
   return done;
 }
 
-/** How long each build of a kind took, and each of its stages. */
+/** The durations of the builds of a transition, and of their stages. */
 async function builds(transition: string): Promise<string[]> {
   const { rows } = await database.pool.query<{ ms: number; stages: { name: string; ms: number }[] }>(
     `SELECT extract(epoch FROM finished_at - created_at) * 1000 AS ms,
@@ -170,13 +172,13 @@ async function builds(transition: string): Promise<string[]> {
 
 async function run(): Promise<void> {
   await call('POST', '/api/v1/templates', { files: { 'template.yaml': templateOf(unique, unique) } });
-  const plainCreated: Took[] = [await plain.create(sample)];
+  const plainCreated: Durations[] = [await plain.create(sample)];
 
   const created = await phase('creating them all', async (mark) => {
     await each((name) => call('POST', '/api/v1/workspaces', { name, template: unique }), 20);
     mark('asked for');
-    await reach('pods that run', () => agents.told().running, count);
-    mark('pods run', agents.told().runningAt);
+    await reach('pods that run', () => agents.counts().running, count);
+    mark('pods run', agents.counts().runningAt);
     await reach('workspaces that run', () => inStatus('running'), count);
     mark('ready');
     const { rows } = await database.pool.query<{ at: Date }>(
@@ -193,7 +195,7 @@ async function run(): Promise<void> {
   await plain.remove();
   if (!flags.short) await deleteAll();
 
-  const per = (tooks: Took[], key: 'calledMs' | 'wallMs' | 'cpuMs' | 'calls') =>
+  const per = (tooks: Durations[], key: 'calledMs' | 'wallMs' | 'cpuMs' | 'calls') =>
     tooks.reduce((total, took) => total + took[key], 0) /
     tooks.reduce((total, took) => total + took.count, 0);
   const ratio = (ours: number, theirs: number) =>
@@ -209,9 +211,9 @@ ratios, for each workspace         ours     plain  ours÷plain
   API calls to start one: ${(callsOf(created.measured) / count).toFixed(2)} (plain ${per(plainCreated, 'calls').toFixed(2)}); aim: at most 12`);
 }
 
-/** What they cost while nobody does anything with them, and what befalls their server and their agents. */
+/** Measures an idle minute, a restart of the server, and the loss of all agents. */
 async function whileTheyRun(): Promise<void> {
-  await reach('agents', () => agents.told().connected, count);
+  await reach('agents', () => agents.counts().connected, count);
   await phase('a minute of nothing', async (mark) => {
     await new Promise((resolve) => setTimeout(resolve, 65_000));
     mark('waited');
@@ -224,11 +226,11 @@ async function whileTheyRun(): Promise<void> {
   await end(old.child);
   const ended = Date.now();
   server = await startServer(environment, api);
-  // What the new one did before it was ready is measured too: it has counted since its birth.
+  // The new server has been measured since its start, so this includes what it did before it was ready.
   const ready = Date.now();
   await reach('due steps', dueJobs, 0);
   const looked = Date.now();
-  await reach('agents', () => agents.told().connected, count);
+  await reach('agents', () => agents.counts().connected, count);
   await reach('due steps', dueJobs, 0);
   const measured = await server.measured();
   print({
@@ -238,7 +240,7 @@ async function whileTheyRun(): Promise<void> {
       'the old one ended': ended - restarting,
       'the new one is ready': ready - restarting,
       'has looked at all': looked - restarting,
-      'all agents are back': agents.told().connectedAt - restarting,
+      'all agents are back': agents.counts().connectedAt - restarting,
     },
     measured,
     idleLoopP99: control.read().p99,
@@ -251,7 +253,7 @@ async function whileTheyRun(): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 1_000));
     await reach('due steps', dueJobs, 0);
     mark('their loss was looked at');
-    // As if they had been silent since three reports ago; the sweep comes each minute.
+    // As if the agents had missed three reports. The sweep runs every minute.
     await database.pool.query("UPDATE workspaces SET agent_seen_at = now() - interval '10 minutes'");
     const silent = Date.now();
     let first = 0;
@@ -269,12 +271,12 @@ async function whileTheyRun(): Promise<void> {
   });
   if ((await inStatus('running')) !== count) throw new Error('a sweep changed the status of workspaces');
   agents = startAgents(kubeconfig, prefix);
-  await reach('agents', () => agents.told().connected, count);
+  await reach('agents', () => agents.counts().connected, count);
 }
 
-/** As an administrator would stop them for the night. */
+/** Stops all workspaces, as an administrator might for the night. */
 function stopAll(): Promise<Phase> {
-  return phase(`a rolling stop of ${rolling} at a time`, async (mark) => {
+  return phase(`a rolling stop, ${rolling} at a time`, async (mark) => {
     const waiting = new Map<string, () => void>();
     const look = setInterval(async () => {
       const { rows } = await database.pool.query<{ name: string }>(
@@ -305,7 +307,7 @@ async function deleteAll(): Promise<void> {
   });
 }
 
-/** No pod may be left when kwok ends, or it stays; so all namespaces go first. */
+/** Deletes all namespaces before kwok stops, because pods without kwok are never deleted. */
 async function cleanUp(): Promise<void> {
   await plain.remove().catch(() => {});
   await plain.end();
@@ -334,10 +336,10 @@ async function cleanUp(): Promise<void> {
   });
 }
 
-// What is interrupted cleans up too: others work on the same cluster.
+// Clean up after an interrupt too, because others use the same cluster.
 const interrupted = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
-    process.once(signal, () => reject(new Error(`ended by ${signal}`)));
+    process.once(signal, () => reject(new Error(`interrupted by ${signal}`)));
 });
 let failure: unknown;
 try {

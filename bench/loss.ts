@@ -1,7 +1,7 @@
 /**
- * Throughput over a wire of 20 ms each way that loses packets: `ssh hello.cde` by relay, direct-tcp and direct-udp,
- * beside OpenSSH to sshd over the same wire in the same run. Prints medians and ratios.
- * Usage: node bench/loss.ts [ROUNDS]. Linux, root; needs ssh, sshd, ip, iptables, python3.
+ * Throughput of `ssh hello.cde` over a link of 20 ms each way that loses packets, over relay, direct-tcp and direct-udp.
+ * Baseline: OpenSSH to sshd over the same link, in the same run. Prints medians and ratios.
+ * Usage: node bench/loss.ts [ROUNDS]. Needs Linux, root, ssh, sshd, ip, iptables and python3.
  */
 import { spawn } from 'node:child_process';
 import { mkdir } from 'node:fs/promises';
@@ -38,7 +38,7 @@ const ways: Record<string, string[]> = {
   'direct-udp': through('direct-udp'),
 };
 
-/** Mbit/s of a download, once it goes at its full rate. */
+/** The Mbit/s of a download once it has reached its full rate. */
 async function rate(words: string[]): Promise<number> {
   const [program, ...args] = [...host.prefix, 'ssh', ...words, 'cat /dev/zero'];
   const child = spawn(program!, args, {

@@ -19,75 +19,77 @@ import { openSession, type Session } from '@cde/tunnel/session/session.ts';
 import { connectTarget } from '@cde/tunnel/streams/targets.ts';
 import Fastify from 'fastify';
 
-/** The processes of a session without a server: satellite, agent, and the program in the workspace. */
+/** Starts the processes that a session needs besides the server: satellite, agent, and a program in the workspace. */
 
 export const bulkBytes = 128 * 1024 * 1024;
 
-/** What a client needs to open sessions; can be sent to another process. */
-export interface Dialling {
+/** What a client needs to open sessions. Plain data, so that it can be sent to another process. */
+export interface DialInfo {
   ticket: string;
   agentKey: string;
   clientPrivateKey: string;
   url: string;
-  /** Of the program, as the agent reaches it. */
+  /** The address of the program, as the agent reaches it. */
   host: string;
   port: number;
 }
 
 export interface Parts {
-  dialling: Dialling;
+  dialInfo: DialInfo;
   satellite: ChildProcess;
   agent: ChildProcess;
   close(): void;
 }
 
-interface Place {
-  /** What it listens at. */
+interface ProcessLocation {
+  /** The address to listen at. */
   host: string;
-  /** The words before a command that run it elsewhere. */
+  /** The command prefix that runs a process there. */
   prefix?: string[];
 }
-const here: Place = { host: '127.0.0.1' };
+const loopback: ProcessLocation = { host: '127.0.0.1' };
 
-/** Starts this file, or another of the kind, as a process for one role, and waits for its first word. */
+/** Starts this file, or a similar one, as a process with a role, and waits for its first message. */
 export async function begin<T>(
   file: string,
   role: string,
   message: unknown,
-  { host, prefix = [] }: Place = here,
-): Promise<{ child: ChildProcess; said: T }> {
+  { host, prefix = [] }: ProcessLocation = loopback,
+): Promise<{ child: ChildProcess; reply: T }> {
   const [program, ...words] = [...prefix, process.execPath, file];
   const child = spawn(program!, words, {
     env: { ...process.env, CDE_BENCH_ROLE: role, CDE_BENCH_HOST: host },
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
   });
   child.send(message as string);
-  const [said] = (await Promise.race([
+  const [reply] = (await Promise.race([
     once(child, 'message'),
-    once(child, 'exit').then(([code]) => Promise.reject(new Error(`the ${role} ended with ${code}`))),
+    once(child, 'exit').then(([code]) => Promise.reject(new Error(`the ${role} exited with ${code}`))),
   ])) as [T];
-  return { child, said };
+  return { child, reply };
 }
 
 const thisFile = fileURLToPath(import.meta.url);
 export const partsFile = thisFile;
 
-export async function startParts(places: { satellite?: Place; agent?: Place } = {}): Promise<Parts> {
+export async function startParts(
+  locations: { satellite?: ProcessLocation; agent?: ProcessLocation } = {},
+): Promise<Parts> {
   const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
   const workspaceId = randomUUID();
   const exp = Math.floor(Date.now() / 1000) + 3_600;
-  const program = await begin<number>(thisFile, 'program', null, places.agent);
-  const satellite = await begin<string>(thisFile, 'satellite', signer.publicKey, places.satellite);
+  const program = await begin<number>(thisFile, 'program', null, locations.agent);
+  const satellite = await begin<string>(thisFile, 'satellite', signer.publicKey, locations.satellite);
   const agent = await begin<string>(
     thisFile,
     'agent',
     {
-      url: satellite.said,
+      url: satellite.reply,
       workspaceId,
       ticketKey: signer.publicKey,
       listenToken: await signer.signListenToken({ workspaceId, buildId: randomUUID(), exp }),
     } satisfies AgentSetup,
-    places.agent,
+    locations.agent,
   );
   const clientKey = makeClientKey();
   const ticket = await signer.signTicket({
@@ -95,7 +97,7 @@ export async function startParts(places: { satellite?: Place; agent?: Place } = 
     workspace: 'bench/bench',
     userId: randomUUID(),
     username: 'bench',
-    agentKey: agent.said,
+    agentKey: agent.reply,
     clientKey: clientKey.publicKey,
     satellites: ['bench'],
     paths: [...pathKinds],
@@ -103,13 +105,13 @@ export async function startParts(places: { satellite?: Place; agent?: Place } = 
     exp,
   });
   return {
-    dialling: {
+    dialInfo: {
       ticket,
-      agentKey: agent.said,
+      agentKey: agent.reply,
       clientPrivateKey: clientKey.privateKey.export({ type: 'pkcs8', format: 'pem' }) as string,
-      url: satellite.said,
-      host: (places.agent ?? here).host,
-      port: program.said,
+      url: satellite.reply,
+      host: (locations.agent ?? loopback).host,
+      port: program.reply,
     },
     satellite: satellite.child,
     agent: agent.child,
@@ -119,9 +121,9 @@ export async function startParts(places: { satellite?: Place; agent?: Place } = 
   };
 }
 
-/** A session as the CLI's: one that goes on after its path. */
+/** Opens a session like the CLI's, which survives the loss of its path. */
 export function dial(
-  { ticket, agentKey, clientPrivateKey, url }: Dialling,
+  { ticket, agentKey, clientPrivateKey, url }: DialInfo,
   kind: PathKind,
 ): Promise<Session> {
   return openSession({
@@ -141,12 +143,12 @@ export async function plainTcp(host: string, port: number): Promise<Duplex> {
   return socket;
 }
 
-/** The times of so many echoes of 64 bytes by the program, in microseconds. */
+/** Measures `count` echoes of 64 bytes, in microseconds. */
 export async function echo(stream: Duplex, echoes: number): Promise<number[]> {
   const times: number[] = [];
   const message = randomBytes(64);
   let answered: () => void = () => {};
-  // The byte that says what is wanted is echoed as well.
+  // The mode byte is echoed as well.
   let got = -1;
   stream.on('data', (chunk: Buffer) => {
     got += chunk.length;
@@ -194,7 +196,7 @@ if (role) {
   process.send!(await roles[role]!(message, process.env.CDE_BENCH_HOST!));
 }
 
-/** The first byte of a connection says what it does. */
+/** The first byte of a connection selects the mode. */
 async function listenProgram(_: unknown, host: string): Promise<number> {
   const block = randomBytes(256 * 1024);
   const server = createServer({ noDelay: true, allowHalfOpen: true }, (socket) => {

@@ -1,6 +1,6 @@
 import Fastify from 'fastify';
 
-/** The baseline of bench/lists.ts: a Fastify route that returns bytes it already has. Gets them by IPC, tells its port. */
+/** The baseline of bench/lists.ts: a Fastify route that returns fixed bytes. Receives them by IPC and replies with its port. */
 process.once('message', async (bodies: Record<string, string>) => {
   const app = Fastify();
   for (const [path, body] of Object.entries(bodies))

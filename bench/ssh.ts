@@ -1,8 +1,8 @@
 /**
- * `ssh hello.cde true` through the tunnel (cde ssh --stdio as ProxyCommand, as config-ssh writes it), with a session
- * of its own (cold) and over the background process's (warm), beside OpenSSH's client to OpenSSH's sshd on loopback,
- * in the same run. Then the echo of a keystroke in a terminal, by relay, by direct-tcp and over the background
- * process, beside sshd. Prints medians and the ratio.
+ * The time of `ssh hello.cde true` through the tunnel (with `cde ssh --stdio` as ProxyCommand, as config-ssh writes it),
+ * with its own session (cold) and over the background process's session (warm). Then the echo of a keystroke in a
+ * terminal, over relay, direct-tcp and the background process. Baseline: OpenSSH to sshd on loopback, in the same run.
+ * Prints medians and ratios.
  * Usage: node bench/ssh.ts [ROUNDS]. Needs ssh and sshd.
  */
 import { spawn } from 'node:child_process';
@@ -29,11 +29,11 @@ async function time(program: string, args: string[], env: Record<string, string>
   const began = performance.now();
   const child = spawn(program, args, { env: { ...machine.env, ...env }, stdio: 'ignore' });
   const [code] = await once(child, 'exit');
-  if (code !== 0) throw new Error(`${program} ${args.join(' ')} ended with ${code}`);
+  if (code !== 0) throw new Error(`${program} ${args.join(' ')} exited with ${code}`);
   return performance.now() - began;
 }
 
-/** The times from a key to its echo by the terminal at the other end, in microseconds. */
+/** The times from a keystroke to its echo by the remote terminal, in microseconds. */
 async function typeKeys(args: string[], env: Record<string, string>): Promise<number[]> {
   const child = spawn('ssh', ['-tt', ...args], {
     env: { ...machine.env, ...env },
@@ -85,7 +85,7 @@ try {
     console.log(
       `ssh hello.cde, ${name}       ${ms(median(times))}, ratio ${(median(times) / median(base)).toFixed(2)}`,
     );
-  console.log(`of it: node -e 0          ${ms(median(node))}`);
+  console.log(`including: node -e 0      ${ms(median(node))}`);
   const ways = {
     sshd: [...plain.slice(0, -1), shell],
     relay: through('relay'),
@@ -99,7 +99,7 @@ try {
   for (const [name, times] of Object.entries(typed)) {
     const sorted = times.sort((a, b) => a - b);
     const at = (q: number) => sorted[Math.floor(sorted.length * q)]!.toFixed(0).padStart(6);
-    console.log(`a key's echo, ${name.padEnd(6)} p50 ${at(0.5)} µs, p99 ${at(0.99)} µs`);
+    console.log(`keystroke echo, ${name.padEnd(6)} p50 ${at(0.5)} µs, p99 ${at(0.99)} µs`);
   }
 } finally {
   sshd.close();

@@ -9,9 +9,9 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { freePort } from '../tests/kit/free-port.ts';
 import type { Machine } from '../tests/kit/machine.ts';
 
-/** OpenSSH's server as the baseline. */
+/** OpenSSH's server, as a baseline. */
 export interface Sshd {
-  /** The options of `ssh` for it; the host, then the command, come after them. */
+  /** The options for `ssh`, to be followed by the host and the command. */
   options: string[];
   host: string;
   close(): void;
@@ -19,7 +19,7 @@ export interface Sshd {
 
 const program = ['/usr/sbin/sshd', '/usr/local/sbin/sshd'].find((path) => existsSync(path));
 
-/** Starts it with keys of its own in the machine's folder, and waits until it answers. */
+/** Starts sshd with its own keys in the machine's folder, and waits until it answers. */
 export async function startSshd(machine: Machine, address = '127.0.0.1'): Promise<Sshd> {
   if (!program) {
     console.error('this benchmark needs sshd: apt-get install openssh-server');

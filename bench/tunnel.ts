@@ -5,23 +5,22 @@ import { pathKinds } from '@cde/tunnel/pipe/path.ts';
 import { bulkBytes, dial, echo, percentile, plainTcp, startParts } from './parts.ts';
 
 /**
- * node bench/tunnel.ts
- *
- * Client, satellite, agent and the program in the workspace as four processes on this machine's loopback;
- * throughput each way, the echo of 64 bytes, and the time to open a session, by relay and by a direct connection to
- * the agent, each beside a plain TCP connection to the same program in the same run. Medians; only the ratios carry over to other machines.
+ * Throughput each way, the echo of 64 bytes, and the time to open a session, over relay and over direct paths. Client,
+ * satellite, agent and a program in the workspace are four processes on loopback. Baseline: a plain TCP connection to
+ * the same program, in the same run. Prints medians; only the ratios carry over to other machines.
+ * Usage: node bench/tunnel.ts
  */
 const rounds = 5;
 const echoes = 2_000;
 
 const parts = await startParts();
 try {
-  const { dialling } = parts;
-  const { host, port } = dialling;
+  const { dialInfo } = parts;
+  const { host, port } = dialInfo;
   const openTimes: number[] = [];
   for (let i = 0; i < 20; i++) {
     const startedAt = performance.now();
-    const one = await dial(dialling, 'relay');
+    const one = await dial(dialInfo, 'relay');
     const stream = await one.open({ kind: 'tcp', host, port });
     openTimes.push(performance.now() - startedAt);
     stream.on('error', () => {});
@@ -29,9 +28,9 @@ try {
   }
 
   const sessions = {
-    relay: await dial(dialling, 'relay'),
-    direct: await dial(dialling, 'direct-tcp'),
-    udp: await dial(dialling, 'direct-udp'),
+    relay: await dial(dialInfo, 'relay'),
+    direct: await dial(dialInfo, 'direct-tcp'),
+    udp: await dial(dialInfo, 'direct-udp'),
   };
   const ways = {
     plain: () => plainTcp(host, port),
@@ -57,7 +56,7 @@ try {
     }
   }
   if (Object.values(sessions).some(({ path }, i) => path.kind !== pathKinds[i]))
-    throw new Error('a session has left the path that it was to be measured on');
+    throw new Error('a session has left the path that it is measured on');
   for (const session of Object.values(sessions)) session.close();
 
   console.log(`${rounds} rounds of ${bulkBytes / 2 ** 20} MiB and ${echoes} echoes, medians`);

@@ -1,9 +1,9 @@
 /**
- * Plays the agents of pods that run on nodes without a machine: for each such pod it reads the token from the Secret
- * that the pod would get, registers at the server with the agent's own code, listens at the satellites, says that
- * there is no startup script and reports stats. No shell, and no SSH server: a stream that a client opens is closed.
- * Arguments: KUBECONFIG, the prefix of namespaces, which part of them is ours (`0/2`). Tells by IPC how many pods
- * run, and how many agents have registered and are connected.
+ * Runs the agents of pods on simulated nodes. For each pod it reads the token from the pod's Secret, registers at the
+ * server with the agent's own code, listens at the satellites, reports that there is no startup script, and reports
+ * stats. There is no shell and no SSH server: streams that clients open are closed. Arguments: KUBECONFIG, the prefix of
+ * the namespaces, and this process's share of them (`0/2`). Sends by IPC how many pods run, and how many agents are
+ * registered and connected.
  */
 import { readFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
@@ -21,8 +21,8 @@ import { startReflector } from '@cde/server/providers/kubernetes/api/reflector.t
 import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { systemClock } from '@cde/tunnel/clock.ts';
 
-export interface Told {
-  /** Pods that run now, and when the last of them began to. */
+export interface AgentCounts {
+  /** Pods that run now, and when the last one started. */
   running: number;
   runningAt: number;
   registered: number;
@@ -30,8 +30,8 @@ export interface Told {
   connectedAt: number;
 }
 
-const [kubeconfig, prefix, part] = process.argv.slice(2) as [string, string, string];
-const [mine, parts] = part.split('/').map(Number) as [number, number];
+const [kubeconfig, prefix, share] = process.argv.slice(2) as [string, string, string];
+const [index, processes] = share.split('/').map(Number) as [number, number];
 const client = await makeKubeClient({
   name: 'agents',
   credentials: { kind: 'kubeconfig', text: readFileSync(kubeconfig, 'utf8') },
@@ -39,20 +39,20 @@ const client = await makeKubeClient({
 const hostKey = await readHostKey(hostKeyPath(join(tmpdir(), `cde-bench-agents-${process.pid}`)));
 const quiet = { debug() {}, info() {}, warn() {}, error() {} };
 
-const told: Told = { running: 0, runningAt: 0, registered: 0, connected: 0, connectedAt: 0 };
+const counts: AgentCounts = { running: 0, runningAt: 0, registered: 0, connected: 0, connectedAt: 0 };
 const running = new Map<string, () => void>();
-let isTelling = false;
-function tell(): void {
-  if (isTelling) return;
-  isTelling = true;
+let isScheduled = false;
+function report(): void {
+  if (isScheduled) return;
+  isScheduled = true;
   setTimeout(() => {
-    isTelling = false;
-    process.send!({ told });
+    isScheduled = false;
+    process.send!({ counts });
   }, 100);
 }
 
-/** The agent of one pod, until `signal`. */
-async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
+/** Runs the agent of one pod until `signal`. */
+async function runAgent(pod: KubeObject, signal: AbortSignal): Promise<void> {
   const { containers } = pod.spec as { containers: { env: { name: string; value?: string }[] }[] };
   const serverUrl = containers[0]!.env.find(({ name }) => name === agentEnvironment.serverUrl)!.value!;
   const namespace = pod.metadata.namespace!;
@@ -74,8 +74,8 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
     onManifest: () => listen(),
     onRejected: () => {},
   });
-  told.registered++;
-  signal.addEventListener('abort', () => told.registered--);
+  counts.registered++;
+  signal.addEventListener('abort', () => counts.registered--);
   const manifest = (): AgentManifest => registration.manifest;
   const connected = new Set<string>();
   const hosting = makeHosting({
@@ -88,9 +88,9 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
       const before = connected.size > 0;
       if (isConnected) connected.add(satellite);
       else connected.delete(satellite);
-      told.connected += Number(connected.size > 0) - Number(before);
-      if (isConnected) told.connectedAt = Date.now();
-      tell();
+      counts.connected += Number(connected.size > 0) - Number(before);
+      if (isConnected) counts.connectedAt = Date.now();
+      report();
     },
     clock: systemClock,
     log: quiet,
@@ -99,10 +99,10 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return;
   listen();
   signal.addEventListener('abort', () => {
-    if (connected.size > 0) told.connected--;
+    if (connected.size > 0) counts.connected--;
     connected.clear();
     hosting.close();
-    tell();
+    report();
   });
   await retryTransient(() => server.call(postAgentStartup, { body: { state: 'none' } }), { signal });
   reportStats({
@@ -114,9 +114,9 @@ async function play(pod: KubeObject, signal: AbortSignal): Promise<void> {
   });
 }
 
-function seen(pod: KubeObject, gone: boolean): void {
+function onPod(pod: KubeObject, gone: boolean): void {
   const { namespace, uid, deletionTimestamp } = pod.metadata;
-  if (!namespace!.startsWith(prefix) || Number(/\d+$/.exec(namespace!)?.[0]) % parts !== mine) return;
+  if (!namespace!.startsWith(prefix) || Number(/\d+$/.exec(namespace!)?.[0]) % processes !== index) return;
   const { phase } = (pod.status ?? {}) as { phase?: string };
   const runs = !gone && !deletionTimestamp && phase === 'Running';
   if (runs === running.has(uid!)) return;
@@ -126,24 +126,24 @@ function seen(pod: KubeObject, gone: boolean): void {
   } else {
     const control = new AbortController();
     running.set(uid!, () => control.abort());
-    told.runningAt = Date.now();
-    play(pod, control.signal).catch((error) => {
+    counts.runningAt = Date.now();
+    runAgent(pod, control.signal).catch((error) => {
       if (!control.signal.aborted) console.error(`agent of ${namespace}: ${error.message}`);
     });
   }
-  told.running = running.size;
-  tell();
+  counts.running = running.size;
+  report();
 }
 
-// One that is gone from a later list is not noticed; its agent's token is void then.
+// A pod that is missing from a later list goes unnoticed; its agent's token is then invalid.
 startReflector(
   client,
   { apiVersion: 'v1', kind: 'Pod', labels: 'cde.dev/managed=true' },
   {
     onList: (pods) => {
-      for (const pod of pods) seen(pod, false);
+      for (const pod of pods) onPod(pod, false);
     },
-    onObject: (type, pod) => seen(pod, type === 'DELETED'),
+    onObject: (type, pod) => onPod(pod, type === 'DELETED'),
     onState: () => {},
   },
 );

@@ -1,7 +1,7 @@
 /**
- * Loaded into a server before its own program (`--import`): counts the calls it makes to the API server at CDE_BENCH_API
- * (`HOST:PORT`) as Node's HTTP client sends them, its watches, its memory, its event loop and its CPU time. Silent
- * until asked by IPC: `{meter: 'begin'}` starts at nothing again, `{meter: 'end'}` is answered with a Measured.
+ * Loaded into a server with `--import`: measures the calls to the API server at CDE_BENCH_API (`HOST:PORT`) as Node's
+ * HTTP client sends them, the watches, memory, event loop and CPU time. Controlled by IPC: `{meter: 'begin'}` resets all
+ * counters, and `{meter: 'end'}` is answered with a Measured.
  */
 import { subscribe } from 'node:diagnostics_channel';
 import { writeFileSync } from 'node:fs';
@@ -12,25 +12,25 @@ import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 
 export interface Measured {
-  /** By `VERB Resource`: `apply secrets`. */
+  /** Calls by `VERB Resource`, such as `apply secrets`. */
   calls: Record<string, number>;
-  /** Answers of 400 and more, by `STATUS VERB Resource`. */
+  /** Responses with status 400 or above, by `STATUS VERB Resource`. */
   refused: Record<string, number>;
-  /** By resource: open now, most open at once, opened. */
+  /** Watches by resource: open now, maximum open at once, and opened in total. */
   watches: Record<string, { open: number; most: number; opened: number }>;
   rssPeak: number;
   heapPeak: number;
-  /** Bytes that live after a full collection. */
+  /** Bytes alive after a full garbage collection. */
   heapLive: number;
-  /** Milliseconds over what the timer was set to. */
+  /** How late a timer fires, in milliseconds. */
   loop: { p50: number; p99: number; max: number };
-  /** The most CPU milliseconds of the main thread between two turns of its loop: a block whatever the machine does besides. */
+  /** The maximum CPU milliseconds of the main thread between two turns of its loop: blocking, whatever else the machine does. */
   blockCpuMs: number;
-  /** The longest collections of garbage, by the clock, and all of them together. */
+  /** The longest garbage collections in wall-clock time, and their total. */
   collections: { minorMs: number; majorMs: number; sumMs: number };
   cpuMs: number;
   wallMs: number;
-  /** Of all calls but watches together: so many of them were under way at once, on average, as it is times wallMs. */
+  /** The total time of all calls except watches. Divided by wallMs: the average number of calls in flight. */
   callMs: number;
 }
 type Ask = { meter: 'begin'; profile?: string } | { meter: 'end' };
@@ -47,7 +47,7 @@ export function loopDelay() {
   };
 }
 
-/** What a request asks for: `/api/v1/namespaces/x/pods?watch=true` is `watch pods`. */
+/** The verb and resource of a request: `/api/v1/namespaces/x/pods?watch=true` is `watch pods`. */
 export function classify(
   method: string,
   path: string,
@@ -85,7 +85,7 @@ function install(api: string): void {
   subscribe('http.client.request.start', (message) => {
     const { request } = message as { request: ClientRequest };
     if (request.getHeader('host') !== api) return;
-    // Before its first call it loads its own code, in one piece; nobody waits for it yet.
+    // Ignore the time before the first call, when the process loads its code and nothing waits for it.
     if (!hasCalled) {
       hasCalled = true;
       turnedAt = process.threadCpuUsage();

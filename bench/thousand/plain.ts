@@ -1,8 +1,8 @@
 /**
- * The baseline: the same manifests by plain client calls, `atOnce` namespaces at a time, each object after the other.
- * Objects are of an installation of their own, so that no watch of a server has work with them. By IPC:
- * `{create: N}` applies and waits until all pods run, `{stop: true}` scales to nothing and waits until they are gone,
- * `{remove: true}` deletes the namespaces; each is answered with a Took.
+ * The baseline: applies the same manifests with plain client calls, `concurrency` namespaces at a time, one object after
+ * the other. The objects are labelled as another installation, so that the server's watches ignore them. Controlled by
+ * IPC: `{create: N}` applies and waits until all pods run, `{stop: true}` scales to zero and waits until they are gone,
+ * and `{remove: true}` deletes the namespaces. Each is answered with Durations.
  */
 import { randomUUID } from 'node:crypto';
 import { readFileSync } from 'node:fs';
@@ -14,18 +14,18 @@ import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
 import { templateOf } from './template.ts';
 
-export interface Took {
+export interface Durations {
   count: number;
   calls: number;
-  /** Until every call had its answer. */
+  /** Until every call was answered. */
   calledMs: number;
-  /** And until the pods were as they were to be. */
+  /** Until the pods reached their goal. */
   wallMs: number;
   cpuMs: number;
 }
 
-const [kubeconfig, nodes, atOnceText] = process.argv.slice(2) as [string, string, string];
-const atOnce = Number(atOnceText);
+const [kubeconfig, nodes, concurrencyText] = process.argv.slice(2) as [string, string, string];
+const concurrency = Number(concurrencyText);
 const installation = `${nodes}-plain`;
 const client = await makeKubeClient({
   name: 'plain',
@@ -76,17 +76,17 @@ function objectsOf(name: string): KubeObject[] {
   );
 }
 
-/** `work` for each, `atOnce` at a time. */
+/** Runs `work` for each name, `concurrency` at a time. */
 async function each(names: readonly string[], work: (name: string) => Promise<unknown>): Promise<void> {
   const left = [...names];
   await Promise.all(
-    Array.from({ length: atOnce }, async () => {
+    Array.from({ length: concurrency }, async () => {
       for (let name = left.shift(); name !== undefined; name = left.shift()) await work(name);
     }),
   );
 }
 
-async function timed(count: number, work: () => Promise<void>, isDone: () => boolean): Promise<Took> {
+async function timed(count: number, work: () => Promise<void>, isDone: () => boolean): Promise<Durations> {
   const cpu = process.cpuUsage();
   const calls = client.calls();
   const began = performance.now();
@@ -104,7 +104,7 @@ async function timed(count: number, work: () => Promise<void>, isDone: () => boo
 }
 
 const commands = {
-  create(count: number): Promise<Took> {
+  create(count: number): Promise<Durations> {
     const names = Array.from({ length: count }, (_, index) => `${installation}-${namespaces.length + index}`);
     namespaces.push(...names);
     const objects = new Map(names.map((name) => [name, objectsOf(name)]));
@@ -117,7 +117,7 @@ const commands = {
       () => names.every((name) => pods.get(name)),
     );
   },
-  stop(): Promise<Took> {
+  stop(): Promise<Durations> {
     const ref = { apiVersion: 'apps/v1', kind: 'StatefulSet', name: 'workspace' };
     return timed(
       namespaces.length,
@@ -125,7 +125,7 @@ const commands = {
       () => pods.size === 0,
     );
   },
-  remove: (): Promise<Took> =>
+  remove: (): Promise<Durations> =>
     timed(
       namespaces.length,
       () =>

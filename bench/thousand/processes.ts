@@ -1,14 +1,14 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Told } from './agents.ts';
+import type { AgentCounts } from './agents.ts';
 import type { Measured } from './meter.ts';
-import type { Took } from './plain.ts';
+import type { Durations } from './plain.ts';
 
 const fileOf = (name: string) => fileURLToPath(new URL(name, import.meta.url));
 const hasEnded = (child: ChildProcess) => child.exitCode !== null || child.signalCode !== null;
 
-/** The next message that holds `key`; rejects when the child ends first. */
+/** The next message that has `key`. Rejects if the child exits first. */
 function next<T>(child: ChildProcess, key: string): Promise<T> {
   return new Promise((resolve, reject) => {
     const onMessage = (message: Record<string, unknown>) => {
@@ -19,7 +19,7 @@ function next<T>(child: ChildProcess, key: string): Promise<T> {
     };
     const onExit = () => {
       done();
-      reject(new Error(`a process ended before it said ${key}`));
+      reject(new Error(`a process exited before it sent ${key}`));
     };
     function done() {
       child.off('message', onMessage);
@@ -43,7 +43,7 @@ export interface MeteredServer {
   measured(): Promise<Measured>;
 }
 
-/** The server's own program with a meter in it; resolves once it is ready. */
+/** Starts the server's program with the meter loaded. Resolves once the server is ready. */
 export async function startServer(env: Record<string, string>, api: string): Promise<MeteredServer> {
   const child = fork(fileOf('../../server/main.ts'), [], {
     env: { ...process.env, ...env, CDE_BENCH_API: api },
@@ -66,25 +66,26 @@ export async function startServer(env: Record<string, string>, api: string): Pro
 }
 
 export interface Agents {
-  /** Of all processes together. */
-  told(): Told;
+  /** The sum over all processes. */
+  counts(): AgentCounts;
   end(): Promise<void>;
 }
 
-/** Processes that play the agents of all pods in namespaces that begin with `prefix`. */
+/** Starts the processes that run the agents of all pods in namespaces with `prefix`. */
 export function startAgents(kubeconfig: string, prefix: string, processes = 2): Agents {
-  const last: Told[] = [];
+  const last: AgentCounts[] = [];
   const children = Array.from({ length: processes }, (_, index) => {
     const child = fork(fileOf('agents.ts'), [kubeconfig, prefix, `${index}/${processes}`]);
-    child.on('message', ({ told }: { told: Told }) => {
-      last[index] = told;
+    child.on('message', ({ counts }: { counts: AgentCounts }) => {
+      last[index] = counts;
     });
     return child;
   });
-  const sum = (key: keyof Told) => last.reduce((total, told) => total + (told?.[key] ?? 0), 0);
-  const latest = (key: keyof Told) => last.reduce((most, told) => Math.max(most, told?.[key] ?? 0), 0);
+  const sum = (key: keyof AgentCounts) => last.reduce((total, counts) => total + (counts?.[key] ?? 0), 0);
+  const latest = (key: keyof AgentCounts) =>
+    last.reduce((most, counts) => Math.max(most, counts?.[key] ?? 0), 0);
   return {
-    told: () => ({
+    counts: () => ({
       running: sum('running'),
       runningAt: latest('runningAt'),
       registered: sum('registered'),
@@ -98,18 +99,18 @@ export function startAgents(kubeconfig: string, prefix: string, processes = 2): 
 }
 
 export interface Plain {
-  create(count: number): Promise<Took>;
-  stop(): Promise<Took>;
-  remove(): Promise<Took>;
+  create(count: number): Promise<Durations>;
+  stop(): Promise<Durations>;
+  remove(): Promise<Durations>;
   end(): Promise<void>;
 }
 
-/** The baseline, in a process of its own. */
-export function startPlain(kubeconfig: string, nodes: string, atOnce: number): Plain {
-  const child = fork(fileOf('plain.ts'), [kubeconfig, nodes, String(atOnce)]);
+/** Starts the baseline in a separate process. */
+export function startPlain(kubeconfig: string, nodes: string, concurrency: number): Plain {
+  const child = fork(fileOf('plain.ts'), [kubeconfig, nodes, String(concurrency)]);
   const ask = (what: object) => {
     if (hasEnded(child)) return Promise.reject(new Error('the baseline has ended'));
-    const took = next<Took>(child, 'took');
+    const took = next<Durations>(child, 'took');
     child.send(what);
     return took;
   };

@@ -1,6 +1,6 @@
 import { kwokSelector, kwokTaint } from '../../tests/cluster/kwok.ts';
 
-/** The template of all workspaces here: on the nodes named `nodes-0` … that kwok stands in for, and nowhere else. */
+/** The template of all workspaces of the benchmark. It pins them to the kwok nodes named `nodes-0` and so on. */
 export const templateOf = (name: string, nodes: string): string => `
 name: ${name}
 provider: kubernetes
