@@ -3,24 +3,25 @@ import { CallError, type CallInput, makeClient } from '@cde/api/client.ts';
 import type { Endpoint } from '@cde/api/endpoint.ts';
 import { sessionKeyHeader, sessionKeyProtocol, socketProtocol } from '@cde/api/identity.ts';
 import type { z } from 'zod';
+import { boundedFetch } from './bounded-fetch.ts';
 import { sessionKey } from './session-key.ts';
 
 const client = makeClient({
   url: '',
   fetch: (url, init) => {
     const key = sessionKey();
-    return fetch(
+    return boundedFetch(
       url,
       key === null ? init : { ...init, headers: { ...init?.headers, [sessionKeyHeader]: key } },
     );
   },
 });
 
-/** Calls one endpoint of the contract as the signed-in user (by the cookie and the session key); rejects with CallError. */
+/** Calls one endpoint as the signed-in user, by the cookie and the session key. Rejects with CallError. */
 export const call = client.call;
 export { CallError };
 
-/** A WebSocket of the server, at a path of it, as the signed-in user. */
+/** Opens a WebSocket at a path of the server, as the signed-in user. */
 export function openSocket(path: string): WebSocket {
   const key = sessionKey();
   const protocols = key === null ? [socketProtocol] : [socketProtocol, sessionKeyProtocol + key];
@@ -30,15 +31,15 @@ export function openSocket(path: string): WebSocket {
   );
 }
 
-/** A key for one press of a button: its retries are the same request, so they happen once. */
+/** A key for one press of a button, so that retries of the request have no further effect. */
 export function newIdempotencyKey(): string {
-  // Not randomUUID: over plain http, to another host than localhost, browsers have none.
+  // Not randomUUID, which browsers offer only over https and on localhost.
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) =>
     byte.toString(16).padStart(2, '0'),
   ).join('');
 }
 
-/** Every page of a list, following `next`. For lists that a person reads whole (tokens, templates, builds). */
+/** All pages of a list. For short lists that are shown whole, such as tokens and templates. */
 export async function callAll<Q extends z.ZodType, T>(
   endpoint: Endpoint<z.ZodType, Q, z.ZodType, z.ZodType<{ items: T[]; next: string | null }>>,
   input: { params?: Record<string, string>; query?: Partial<z.input<Q>>; signal?: AbortSignal } = {},
@@ -57,7 +58,7 @@ export async function callAll<Q extends z.ZodType, T>(
   return items;
 }
 
-/** The session has ended, or was never there. */
+/** Whether the error says that the user is not signed in. */
 export function isSignedOut(error: unknown): boolean {
   return error instanceof CallError && error.status === 401;
 }

@@ -6,8 +6,10 @@ import { QueryClientProvider } from '@tanstack/react-query';
 import { RouterProvider } from '@tanstack/react-router';
 import { StrictMode } from 'react';
 import { createRoot } from 'react-dom/client';
+import { ActionButton } from './actions/action-button.tsx';
 import { onSignedOut, queryClient } from './query-client.ts';
 import { router } from './router.tsx';
+import { ActionComponent } from './ui/problem.tsx';
 
 onSignedOut(() => {
   const { pathname, href } = router.state.location;
@@ -19,7 +21,9 @@ onSignedOut(() => {
 createRoot(document.getElementById('root')!).render(
   <StrictMode>
     <QueryClientProvider client={queryClient}>
-      <RouterProvider router={router} />
+      <ActionComponent value={ActionButton}>
+        <RouterProvider router={router} />
+      </ActionComponent>
     </QueryClientProvider>
   </StrictMode>,
 );

@@ -1,7 +1,25 @@
+import type { Action } from '@cde/api/actions.ts';
+import { type ComponentType, createContext, useContext } from 'react';
 import { CallError } from '../client.ts';
 import { Icon } from './icons.tsx';
 
-/** What went wrong: what happened, why, what to do, and the code and request id for whoever is asked. */
+/** Shows one action. Provided by the application, because actions lead to pages, which are above this folder. */
+export const ActionComponent = createContext<ComponentType<{ action: Action }> | null>(null);
+
+/** What the reader can do about an error, as buttons. */
+export function ActionButtons({ actions }: { actions: readonly Action[] | undefined }) {
+  const Component = useContext(ActionComponent);
+  if (!Component || !actions || actions.length === 0) return null;
+  return (
+    <div className="row problem-actions">
+      {actions.map((action) => (
+        <Component key={JSON.stringify(action)} action={action} />
+      ))}
+    </div>
+  );
+}
+
+/** An error: what happened, why, what to do, and the code and request id for support. */
 export function Problem({ error, retry }: { error: unknown; retry?: () => void }) {
   if (!error) return null;
   const body = error instanceof CallError ? error.body : null;
@@ -12,6 +30,7 @@ export function Problem({ error, retry }: { error: unknown; retry?: () => void }
         <p className="problem-message">{body?.message ?? (error as Error).message}</p>
         {body?.detail && <p>{body.detail}</p>}
         {body?.hint && <p>{body.hint}</p>}
+        <ActionButtons actions={body?.actions} />
         {body && (
           <p className="problem-code">
             <code>{body.code}</code>

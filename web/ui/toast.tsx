@@ -1,15 +1,18 @@
+import type { Action } from '@cde/api/actions.ts';
 import { useSyncExternalStore } from 'react';
 import { CallError } from '../client.ts';
 import { Icon } from './icons.tsx';
+import { ActionButtons } from './problem.tsx';
 
 interface Toast {
   id: number;
   kind: 'done' | 'failed';
   text: string;
   more: string | undefined;
+  actions?: readonly Action[] | undefined;
 }
 
-// Long enough to read twice; what failed stays until it is closed.
+// Long enough to read twice. Failures stay until they are closed.
 const shownMs = 6000;
 let toasts: Toast[] = [];
 let count = 0;
@@ -20,20 +23,26 @@ const change = (next: Toast[]) => {
 };
 const close = (id: number) => change(toasts.filter((toast) => toast.id !== id));
 
-/** Says in a corner that something was done. */
+/** Shows a short notice that something was done. */
 export function sayDone(text: string): void {
   const id = ++count;
   change([...toasts, { id, kind: 'done', text, more: undefined }]);
   setTimeout(() => close(id), shownMs);
 }
 
-/** Says in a corner that something failed, with the server's reasons. */
+/** Shows that something failed and why, until it is closed. */
 export function sayFailed(what: string, error: unknown): void {
   const body = error instanceof CallError ? error.body : { message: (error as Error).message };
   const more = [body.message, 'detail' in body && body.detail, 'hint' in body && body.hint];
   change([
     ...toasts.slice(-3),
-    { id: ++count, kind: 'failed', text: what, more: more.filter(Boolean).join(' ') },
+    {
+      id: ++count,
+      kind: 'failed',
+      text: what,
+      more: more.filter(Boolean).join(' '),
+      actions: 'actions' in body ? body.actions : undefined,
+    },
   ]);
 }
 
@@ -53,6 +62,7 @@ export function Toasts() {
           <div>
             <strong>{toast.text}</strong>
             {toast.more && <p>{toast.more}</p>}
+            <ActionButtons actions={toast.actions} />
           </div>
           <button
             type="button"

@@ -1,6 +1,7 @@
 import { type Build, type BuildStage, type Stage, stages } from '@cde/api/workspaces.ts';
 import { duration } from '../ui/format.ts';
 import { Icon } from '../ui/icons.tsx';
+import { ActionButtons } from '../ui/problem.tsx';
 import { useNow } from '../ui/time.tsx';
 import { BuildStatusMark, buildWords, ended } from './status.tsx';
 
@@ -72,9 +73,10 @@ export function Stages({ build }: { build: Build }) {
               <p className="problem-message">{build.error.message}</p>
               {build.error.detail && <p className="pre-line">{build.error.detail}</p>}
               {build.error.hint && <p>{build.error.hint}</p>}
+              <ActionButtons actions={build.error.actions} />
               <p className="problem-code">
                 <code>{build.error.code}</code>
-                {build.error.fault === 'system' ? ' · not your doing' : ''}
+                {build.error.fault === 'system' ? ' · a problem of the server, not of your workspace' : ''}
               </p>
             </div>
           </div>
