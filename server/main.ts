@@ -229,10 +229,12 @@ async function main(): Promise<void> {
   // Started by `cde server start`, which is responsible for stopping this process.
   if (process.send) process.on('disconnect', () => void stop('the parent process exited'));
 
-  const first = await firstStart(config, database);
+  // With port 0 the server has chosen one.
+  const { accessUrl } = server.app.config;
+  const first = await firstStart({ ...config, accessUrl }, database);
   log.info(
     {
-      url: config.accessUrl,
+      url: accessUrl,
       version,
       dataDir: config.dataDir,
       database: embedded ? 'embedded' : 'DATABASE_URL',
@@ -240,7 +242,7 @@ async function main(): Promise<void> {
     'cde server is ready',
   );
   if (process.send) {
-    process.send({ type: 'ready', url: config.accessUrl, dataDir: config.dataDir, firstStart: first });
+    process.send({ type: 'ready', url: accessUrl, dataDir: config.dataDir, firstStart: first });
     // Sent by the parent when the first start is complete and the code is no longer needed.
     process.on('message', (message: { type?: string }) => {
       if (message?.type === 'first-start-done')
@@ -248,7 +250,7 @@ async function main(): Promise<void> {
     });
   } else if (first && process.stdout.isTTY) {
     process.stdout.write(
-      `Sign in once as ${first.username}: ${config.accessUrl}/sign-in#code=${first.code}\n`,
+      `Sign in once as ${first.username}: ${accessUrl}/sign-in#code=${first.code}\n`,
     );
   } else if (first) {
     // The link itself must not be in the log, because it signs anyone who reads it in as the owner.
