@@ -13,7 +13,8 @@ export async function boundedFetch(
   const timeout = AbortSignal.timeout(limits.timeoutMs ?? timeoutMs);
   const signal = init.signal ? AbortSignal.any([init.signal, timeout]) : timeout;
   const response = await (limits.fetch ?? fetch)(url, { ...init, signal });
-  if (!response.body) return response;
+  // Chromium gives replies like 204 an empty body, which a new Response must not have.
+  if (!response.body || [204, 205, 304].includes(response.status)) return response;
   let received = 0;
   const counted = response.body.pipeThrough(
     new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>({
