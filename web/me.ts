@@ -14,14 +14,14 @@ export function useMe(): User {
   return useSuspenseQuery(meQuery).data;
 }
 
-// What to show, no more: the server decides each request (server/identity/authorize.ts).
+// Only what to show: the server authorizes each request (server/identity/authorize.ts).
 export const seesAllWorkspaces = (role: Role) => role !== 'member';
 export const seesUsers = (role: Role) => role === 'owner' || role === 'auditor';
 export const managesUsers = (role: Role) => role === 'owner';
 export const seesAudit = (role: Role) => role === 'owner' || role === 'auditor';
 export const operates = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
 export const connects = (me: User, owner: string) => me.username === owner;
-/** For whom one may create a workspace: oneself, or anybody. */
+/** Whether the user can create workspaces for `owner`. */
 export const createsFor = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
 export const seesClusters = (role: Role) => role !== 'member';
 export const managesClusters = (role: Role) => role === 'owner';

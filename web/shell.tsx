@@ -58,7 +58,7 @@ export function Shell() {
   );
 }
 
-// Shorter gaps happen at every deploy of the server and mend themselves; saying so would only flicker.
+// Shorter gaps happen at every deploy of the server; showing them would only flicker.
 const tolerableGapMs = 1500;
 
 function LiveNotice() {
@@ -75,7 +75,7 @@ function LiveNotice() {
       {said && (
         <span
           className="live-state"
-          title="No live connection to the server. Pages ask it every few seconds."
+          title="No live connection to the server. Pages refresh every few seconds."
         >
           <Spinner /> Reconnecting…
         </span>
@@ -122,9 +122,9 @@ export function NotFound() {
   return (
     <main id="main" className="empty">
       <strong>There is no such page</strong>
-      <p>The address may be misspelt, or what it named is gone.</p>
+      <p>The address may be misspelled, or the page no longer exists.</p>
       <Link className="button" to="/workspaces">
-        Go to your workspaces
+        Show workspaces
       </Link>
     </main>
   );

@@ -60,14 +60,14 @@ afterEach(() => {
 describe('clusters', () => {
   test('one that cannot be reached is shown as away, with the reason', async () => {
     await link('Clusters').click();
-    await visible(row('default').getByText('Away'), 30_000);
+    await visible(row('default').getByText('Unreachable'), 30_000);
     expect(await row('default').innerText()).toContain('127.0.0.1');
-    await visible(row('default').getByText('It was never reached.'));
+    await visible(row('default').getByText('It has never been reached.'));
     await picture(page, 'clusters-away');
     await link('default').click();
     await visible(page.getByRole('heading', { name: 'What workspaces need' }));
     await visible(page.getByText('1 lacking'));
-    await visible(page.getByText('Not looked at: what is on a cluster that is away cannot be judged.'));
+    await visible(page.getByText('Not checked, because the cluster is unreachable.'));
     await picture(page, 'cluster-away');
   });
 
@@ -131,7 +131,7 @@ describe('clusters', () => {
     await row('real').getByRole('link', { name: 'real' }).click();
     await visible(page.getByText(/^Kubernetes v\d/), 30_000);
     await visible(page.getByText(/^All that is needed/));
-    await visible(page.getByText(/None: every namespace of ours has its workspace/), 30_000);
+    await visible(page.getByText(/^No orphans/), 30_000);
     await picture(page, 'cluster');
 
     await button('Make it the default').click();

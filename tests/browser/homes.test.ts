@@ -50,7 +50,7 @@ async function removeInPage(name: string): Promise<void> {
 
 test('an empty page says when homes would appear', async () => {
   await link('Homes').click();
-  await visible(page.getByText('No kept homes'));
+  await visible(page.getByText('No retained homes'));
   await picture(page, 'homes-none');
 });
 
@@ -80,7 +80,7 @@ test(
     await running();
     await visible(log().getByText('written by the first'));
     await page.goto(`${server.url}/homes`);
-    await visible(page.getByText('No kept homes'));
+    await visible(page.getByText('No retained homes'));
   },
 );
 
@@ -108,13 +108,13 @@ test('a home that has disappeared is reported and never replaced by an empty one
   await page.getByLabel('Name').fill('fourth');
   await api('DELETE', `/api/v1/homes/${kept!.id}`);
   await button('Create and start').click();
-  await visible(page.locator('.field-error').getByText(/There is no kept home/));
+  await visible(page.locator('.field-error').getByText(/There is no retained home/));
   expect(page.url()).toContain('/workspaces/new');
   expect(
     (await api<{ items: Workspace[] }>('GET', '/api/v1/workspaces')).items.map(({ name }) => name),
   ).toEqual(['third']);
   await page.reload();
-  await visible(page.getByText(/is not kept any more/));
+  await visible(page.getByText(/is no longer available/));
 });
 
 test(
@@ -124,11 +124,11 @@ test(
   },
   async () => {
     await page.goto(`${server.url}/homes`);
-    await visible(page.getByText('No kept homes'));
+    await visible(page.getByText('No retained homes'));
     await api('DELETE', `/api/v1/workspaces/${username}~third`);
     await visible(row('third'), 40_000);
     await button('Discard the home of third').click();
-    const sure = dialog().getByRole('button', { name: 'Discard it' });
+    const sure = dialog().getByRole('button', { name: 'Discard home' });
     expect(await sure.isDisabled()).toBe(true);
     await picture(page, 'home-discard');
     await dialog()
@@ -136,7 +136,7 @@ test(
       .fill('third');
     await sure.click();
     await gone(dialog());
-    await visible(page.getByText('No kept homes'));
+    await visible(page.getByText('No retained homes'));
     expect((await api<{ items: RetainedHome[] }>('GET', '/api/v1/homes')).items).toEqual([]);
   },
 );
@@ -154,7 +154,7 @@ test("an owner sees everybody's homes and restores one for its user; a member se
   await running();
   await api('DELETE', `/api/v1/workspaces/grace~hers`);
   await page.goto(`${server.url}/homes`);
-  await visible(page.getByText('No kept homes'));
+  await visible(page.getByText('No retained homes'));
   await page.getByLabel('Whose homes').selectOption('all');
   await visible(row('grace/hers'), 40_000);
   await link('Restore the home of hers').click();

@@ -96,7 +96,7 @@ describe('a workspace', () => {
     await page.getByLabel('CPUs').fill('900');
     await page.getByLabel('Name').fill('first');
     await button('Create and start').click();
-    await visible(page.getByText('From 0.5 to 64 is wanted.'));
+    await visible(page.getByText('Must be from 0.5 to 64.'));
     expect(await page.evaluate(() => (document.activeElement as HTMLInputElement).name)).toBe('cpus');
     await page.getByLabel('CPUs').fill('1');
     await button('Create and start').click();

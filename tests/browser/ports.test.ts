@@ -166,16 +166,16 @@ describe('by name', () => {
     await stranger.close();
   });
 
-  test('the level is changed on the page of the workspace; "anybody" needs a confirmation', async () => {
+  test('the level is changed on the page of the workspace; "anyone" needs a confirmation', async () => {
     const { page } = set.stage;
     const level = page.getByLabel(`Share port ${set.program.port} with`);
     await level.selectOption('signed-in');
-    await visible(page.getByText(/is shared with everyone signed in/));
+    await visible(page.getByText(/Shared port \d+ with everyone signed in/));
     await level.selectOption('public');
-    await page.getByRole('button', { name: 'Leave it as it is' }).click();
+    await page.getByRole('button', { name: 'Cancel' }).click();
     await expect.poll(() => level.inputValue()).toBe('signed-in');
     await level.selectOption('');
-    await visible(page.getByText(/is shared with nobody/));
+    await visible(page.getByText(/Stopped sharing port/));
   });
 
   test('a terminal survives a reload and a restart of the server, and can have several viewers', async () => {

@@ -79,7 +79,7 @@ test(
     await visible(row().getByText('Online'), 40_000);
     await button('Actions for tokyo').click();
     await page.getByRole('menuitem', { name: 'Drain' }).click();
-    await visible(page.getByText(/tokyo takes nobody new/));
+    await visible(page.getByText(/tokyo starts draining/));
     await visible(row().getByText('Draining'));
     // It reports every 15 s.
     await visible(row().getByText(/sessions?, \d+ agents?/), 40_000);
@@ -87,7 +87,7 @@ test(
     await picture(page, 'satellites');
     await button('Actions for tokyo').click();
     await page.getByRole('menuitem', { name: 'Let it serve again' }).click();
-    await visible(page.getByText(/tokyo serves again/));
+    await visible(page.getByText(/tokyo accepts sessions again/));
 
     await button('Actions for tokyo').click();
     await page.getByRole('menuitem', { name: 'Remove…' }).click();

@@ -9,10 +9,10 @@ import { moment } from '../ui/format.ts';
 import { Icon } from '../ui/icons.tsx';
 import { List } from '../ui/list.tsx';
 
-/** `2026-02-03T04:05` of a datetime-local control, in the reader's zone, as the API wants it. */
+/** Converts the value of a datetime-local input, in the reader's time zone, to what the API expects. */
 const toUtc = (local: string) => (local ? new Date(local).toISOString() : undefined);
 
-/** A moment as a datetime-local control shows it. */
+/** Converts a timestamp to the value of a datetime-local input. */
 function toLocal(iso: string | undefined): string {
   if (!iso || Number.isNaN(Date.parse(iso))) return '';
   const date = new Date(iso);
@@ -113,7 +113,7 @@ export function AuditPage() {
               ),
             },
           ]}
-          empty={<strong>Nothing matches</strong>}
+          empty={<strong>No audit entries match</strong>}
           below={(row) => open === row.id && <Details row={row} />}
         />
       </div>

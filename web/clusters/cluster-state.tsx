@@ -4,16 +4,16 @@ import { Ago } from '../ui/time.tsx';
 const looks: Record<Cluster['state'], [tone: string, word: string]> = {
   ready: ['good', 'Reachable'],
   connecting: ['busy', 'Connecting'],
-  away: ['bad', 'Away'],
+  away: ['bad', 'Unreachable'],
 };
 
-/** Whether a cluster can be reached, as a dot and a word. */
+/** Whether a cluster is reachable, as a dot and a word. */
 export function ClusterState({ cluster }: { cluster: Cluster }) {
   const [tone, word] = looks[cluster.state];
   return <span className={`status ${tone}`}>{word}</span>;
 }
 
-/** Why a cluster is away, and when it was last reached. */
+/** Why a cluster is unreachable, and when it was last reached. */
 export function WhyAway({ cluster }: { cluster: Cluster }) {
   if (cluster.state !== 'away') return null;
   return (
@@ -24,7 +24,7 @@ export function WhyAway({ cluster }: { cluster: Cluster }) {
           Last reached <Ago at={cluster.seenAt} />.
         </span>
       ) : (
-        'It was never reached.'
+        'It has never been reached.'
       )}
     </>
   );

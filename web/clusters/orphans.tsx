@@ -23,7 +23,7 @@ const actionWords: Record<Orphan['action'], [chip: string, word: string]> = {
 const doomed = (items: Orphan[] | undefined) => items?.filter(({ action }) => action === 'delete') ?? [];
 const namespaces = (count: number) => (count === 1 ? '1 namespace' : `${count} namespaces`);
 
-/** What lies on a cluster without a workspace, or should lie there and does not; and cleaning it. */
+/** Objects on a cluster without a workspace, and workspaces without their namespace, with a way to clean up. */
 export function Orphans({ cluster }: { cluster: Cluster }) {
   const manages = managesClusters(useMe().role);
   const found = useQuery(orphansQuery(cluster.name, cluster.state));
@@ -57,12 +57,10 @@ export function Orphans({ cluster }: { cluster: Cluster }) {
             <Spinner /> Looking…
           </p>
         )}
-        {isUnseen && (
-          <p className="muted">Not looked at: what is on a cluster that is away cannot be judged.</p>
-        )}
+        {isUnseen && <p className="muted">Not checked, because the cluster is unreachable.</p>}
         {found.data && !isUnseen && items.length === 0 && (
           <p className="muted">
-            None: every namespace of ours has its workspace, and every workspace its namespace.
+            No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.
           </p>
         )}
         <OrphanList items={items} />
@@ -102,7 +100,7 @@ function OrphanList({ items, done = false }: { items: Orphan[]; done?: boolean }
   );
 }
 
-/** First what would be done, as the server says it now; then, once that is agreed to, what was done. */
+/** Shows what would be deleted and, after confirmation, what was. */
 function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => void }) {
   const client = useQueryClient();
   const proposal = useQuery({

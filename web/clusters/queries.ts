@@ -2,20 +2,20 @@ import { getCluster, listClusters, listOrphans } from '@cde/api/clusters.ts';
 import { queryOptions } from '@tanstack/react-query';
 import { call } from '../client.ts';
 
-// No event tells of clusters. The server looks every 5 s at those that are away.
+// There are no events for clusters. The server checks unreachable ones every 5 s.
 const askEveryMs = 5_000;
 
-/** All clusters, kept fresh while someone looks. */
+/** All clusters, refreshed while shown. */
 export const clustersQuery = queryOptions({
   queryKey: ['clusters'],
   queryFn: async ({ signal }) => (await call(listClusters, { signal })).items,
   refetchInterval: askEveryMs,
 });
 
-/** What a cluster offers and lacks. The server asks the cluster some fifty things for it, so it is asked once. */
+/** The checks of a cluster. They cost about fifty requests to the cluster, so they are cached. */
 export const checksQuery = (cluster: string, state: string) =>
   queryOptions({
-    // A cluster that comes or goes is checked anew.
+    // Check again when the cluster becomes reachable or unreachable.
     queryKey: ['cluster-checks', cluster, state],
     queryFn: async ({ signal }) => (await call(getCluster, { params: { cluster }, signal })).checks,
     staleTime: 60_000,

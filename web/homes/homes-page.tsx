@@ -15,10 +15,10 @@ import { sayDone } from '../ui/toast.tsx';
 import { OwnerFilter } from '../workspaces/owner-filter.tsx';
 import '../workspaces/workspaces.css';
 
-// A deletion is told by an event; that a home was restored or its time is over, by none.
+// An event announces a deletion, but not that a home was restored or its grace period ended.
 const askEveryMs = 15_000;
 
-/** The homes of deleted workspaces, to be restored or given up until their time is over. */
+/** The homes of deleted workspaces, which can be restored or discarded until their grace period ends. */
 export function HomesPage() {
   useTitle('Homes');
   const me = useMe();
@@ -48,7 +48,10 @@ export function HomesPage() {
             }
           />
         )}
-        <p>Of deleted workspaces. Each can be restored into a new workspace until its time is over.</p>
+        <p>
+          The homes of deleted workspaces. You can restore each into a new workspace until its grace period
+          ends.
+        </p>
       </div>
       <List
         query={homes}
@@ -56,10 +59,10 @@ export function HomesPage() {
         keyOf={(home) => home.id}
         empty={
           <>
-            <strong>No kept homes</strong>
-            <p>When a workspace is deleted and its home is kept, it waits here.</p>
+            <strong>No retained homes</strong>
+            <p>When you delete a workspace and keep its home, the home appears here.</p>
             <Link className="button" to="/workspaces">
-              Go to the workspaces
+              Show workspaces
             </Link>
           </>
         }
@@ -76,7 +79,7 @@ export function HomesPage() {
           },
           { title: 'Template', cell: (home) => home.template },
           {
-            title: 'Place',
+            title: 'Location',
             cell: (home) => (home.cluster ? `${home.provider}, ${home.cluster}` : home.provider),
           },
           {
@@ -84,9 +87,9 @@ export function HomesPage() {
             className: 'nowrap',
             cell: (home) => home.size ?? <span className="muted">unknown</span>,
           },
-          { title: 'Kept since', className: 'muted nowrap', cell: (home) => <Ago at={home.deletedAt} /> },
+          { title: 'Deleted', className: 'muted nowrap', cell: (home) => <Ago at={home.deletedAt} /> },
           {
-            title: 'Kept until',
+            title: 'Retained until',
             className: 'nowrap',
             cell: (home) => (
               <>
@@ -137,18 +140,18 @@ function DiscardDialog({ home, onClose }: { home: RetainedHome; onClose: () => v
   async function discard() {
     await call(deleteRetainedHome, { params: { home: home.id } });
     await client.invalidateQueries({ queryKey: ['homes'] });
-    sayDone(`The home of ${home.workspace} is given up.`);
+    sayDone(`Discarded the home of ${home.workspace}.`);
   }
   return (
     <ConfirmDialog
       title={`Discard the home of ${home.owner}/${home.workspace}`}
-      keep="Keep it"
-      confirm="Discard it"
+      keep="Cancel"
+      confirm="Discard home"
       typed={home.workspace}
       act={discard}
       onClose={onClose}
     >
-      Every file in it is lost for good. Left alone, it is kept until {moment(home.keptUntil)}.
+      All files in it are deleted permanently. Otherwise it is retained until {moment(home.keptUntil)}.
     </ConfirmDialog>
   );
 }

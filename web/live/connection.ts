@@ -18,9 +18,9 @@ export interface LiveConnection {
   /** Subscribes while at least one caller holds the topic; returns how to let go. */
   hold(topic: string): () => void;
   onMessage(listener: (message: ServerMessage) => void): () => void;
-  /** A hidden tab gets no events; on return each topic is subscribed anew, and `subscribed` says: fetch afresh. */
+  /** A hidden tab gets no events. When it is visible again each topic is resubscribed, and `subscribed` triggers a refetch. */
   setVisible(visible: boolean): void;
-  /** The machine is back on a network: try at once instead of waiting. */
+  /** Reconnects at once, when the machine is back on a network. */
   retryNow(): void;
   close(): void;
 }

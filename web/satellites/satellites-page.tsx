@@ -15,16 +15,16 @@ import { AddSatellite } from './add-satellite.tsx';
 import { WebDialog, webWords } from './web-dialog.tsx';
 import '../workspaces/workspaces.css';
 
-// No event tells of satellites. They report every 15 s; a drain is over sooner.
+// There are no events for satellites. They report every 15 s, and a drain can finish sooner.
 const askEveryMs = 5_000;
 
 const looks: Record<Satellite['state'], [tone: string, word: string, meaning: string]> = {
-  new: ['off', 'New', 'Never seen: start it with its token.'],
-  online: ['good', 'Online', 'It serves.'],
-  draining: ['busy', 'Draining', 'It takes nobody new and sends its sessions elsewhere.'],
-  drained: ['warn', 'Drained', 'No session is left: its machine may be stopped.'],
-  stopping: ['busy', 'Stopping', 'Its program was told to end.'],
-  away: ['bad', 'Away', 'Not heard of for 45 seconds. It may serve all the same.'],
+  new: ['off', 'New', 'It has never connected. Start it with its token.'],
+  online: ['good', 'Online', 'It accepts sessions.'],
+  draining: ['busy', 'Draining', 'It accepts no new sessions and moves its sessions elsewhere.'],
+  drained: ['warn', 'Drained', 'No sessions are left, so you can stop its machine.'],
+  stopping: ['busy', 'Stopping', 'Its program is shutting down.'],
+  away: ['bad', 'Unreachable', 'No report for 45 seconds. It may still serve sessions.'],
 };
 
 /** The relays in other regions. */
@@ -51,8 +51,8 @@ export function SatellitesPage() {
     onSuccess: ({ name, draining }) => {
       sayDone(
         draining
-          ? `${name} takes nobody new and sends its sessions elsewhere, within 15 seconds.`
-          : `${name} serves again, within 15 seconds.`,
+          ? `${name} starts draining within 15 seconds.`
+          : `${name} accepts sessions again within 15 seconds.`,
       );
       return refresh();
     },

@@ -10,7 +10,7 @@ import { Ago } from '../ui/time.tsx';
 import { TemplateIcon } from './template-icon.tsx';
 import '../workspaces/workspaces.css';
 
-/** A template: what its active version asks for, and the versions before. */
+/** A template: the parameters of its active version, and all versions. */
 export function TemplatePage() {
   const { template: name } = useParams({ from: '/signed-in/templates/$template' });
   useTitle(name);
@@ -89,7 +89,7 @@ function Parameters({ parameters }: { parameters: Parameter[] }) {
             <th scope="col">Name</th>
             <th scope="col">Type</th>
             <th scope="col">Default</th>
-            <th scope="col">Meaning</th>
+            <th scope="col">Description</th>
           </tr>
         </thead>
         <tbody>
@@ -101,7 +101,7 @@ function Parameters({ parameters }: { parameters: Parameter[] }) {
               <td>{parameter.type}</td>
               <td>
                 {parameter.default === undefined ? (
-                  <span className="muted">must be given</span>
+                  <span className="muted">required</span>
                 ) : (
                   <code>
                     {Array.isArray(parameter.default)

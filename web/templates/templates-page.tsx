@@ -19,7 +19,7 @@ export function TemplatesPage() {
       <div className="page-head">
         <h1>Templates</h1>
         <p>
-          What workspaces are made from. A template admin publishes a folder with{' '}
+          Workspaces are created from templates. A template admin publishes a folder with{' '}
           <code>cde template push FOLDER</code>.
         </p>
       </div>
@@ -27,7 +27,12 @@ export function TemplatesPage() {
         query={templates}
         rows={templates.data ?? []}
         keyOf={(template) => template.id}
-        empty={<strong>No templates yet</strong>}
+        empty={
+          <>
+            <strong>No templates yet</strong>
+            <p>A template appears here once a template admin has published it.</p>
+          </>
+        }
         columns={[
           {
             title: 'Template',

@@ -3,10 +3,10 @@ import { type OpenTerminal, terminalPath } from '@cde/api/satellite-terminals.ts
 import { openSocket } from '../client.ts';
 import { findWay, type SatelliteWay, serverWay, type Way } from './ways.ts';
 
-/** Why a terminal is no longer connected. `ended`: its program did, rather than the connection. */
+/** Why a terminal is no longer connected. `ended`: its program exited, as opposed to a lost connection. */
 export interface End {
   ended: boolean;
-  /** The user may no longer have it: to come again is of no use. */
+  /** The user has lost access, so reconnecting cannot succeed. */
   refused?: true;
   words: string;
 }
@@ -17,8 +17,8 @@ export interface TerminalSession {
   close(): void;
 }
 
-// Key strokes and pastes; a person does not type more in the time that opening takes.
-const mostEarly = 100;
+// Keystrokes and pastes; nobody types more while a terminal opens.
+const maxBuffered = 100;
 /** Bytes of one message: the server takes larger ones, up to a limit, and what was pasted has none. */
 const maxMessageBytes = 64 * 1024;
 /** A satellite that has opened no shell by then has none. */
@@ -125,7 +125,7 @@ export function openTerminal(options: {
         endHere({
           ended: false,
           refused: true,
-          words: 'You may no longer open this terminal. Sign in again.',
+          words: 'You can no longer open this terminal. Sign in again.',
         });
       else if (event.reason) endHere({ ended: false, words: event.reason });
       else if (!wasOpen) endHere({ ended: false, words: 'The server did not open a terminal.' });
@@ -146,7 +146,7 @@ export function openTerminal(options: {
   return {
     send(bytes) {
       if (takes && socket?.readyState === WebSocket.OPEN) put(bytes);
-      else if (!takes && early.length < mostEarly) early.push(bytes);
+      else if (!takes && early.length < maxBuffered) early.push(bytes);
     },
     resize(cols, rows) {
       if (takes && socket?.readyState === WebSocket.OPEN)

@@ -15,9 +15,9 @@ import { Ago, useNow } from '../ui/time.tsx';
 import { sayDone } from '../ui/toast.tsx';
 
 const scopeWords: Record<Scope, [title: string, hint: string]> = {
-  all: ['Everything', 'What you may do, programs with it may do.'],
-  read: ['Read only', 'Look at workspaces, templates and users; change nothing.'],
-  connect: ['Connect only', 'Open sessions with your workspaces; change nothing.'],
+  all: ['Everything', 'Everything that you can do.'],
+  read: ['Read only', 'Read workspaces, templates and users.'],
+  connect: ['Connect only', 'Connect to your workspaces.'],
 };
 
 export function TokensPage() {
@@ -48,7 +48,7 @@ export function TokensPage() {
           <>
             <strong>No tokens</strong>
             <p>
-              <code>cde login</code> makes one by itself.
+              Create one for a program that uses the API. <code>cde login</code> creates its own.
             </p>
           </>
         }
@@ -133,7 +133,7 @@ function CreateDialog({ onClose }: { onClose: () => void }) {
   return (
     <Dialog title="New token" onClose={onClose}>
       <form onSubmit={submit}>
-        <Field label="Name" hint="Where it is used, so that you know later what revoking it stops.">
+        <Field label="Name" hint="Where the token is used, so that you know what revoking it affects.">
           {(aria) => <input {...aria} name="name" required maxLength={80} autoComplete="off" />}
         </Field>
         <fieldset className="field">
@@ -190,7 +190,7 @@ function RevokeDialog({ token, onClose }: { token: Token; onClose: () => void })
       act={revoke}
       onClose={onClose}
     >
-      Whatever uses it is signed out at its next request.
+      Programs that use it are signed out at their next request.
     </ConfirmDialog>
   );
 }

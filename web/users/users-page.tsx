@@ -73,7 +73,7 @@ export function UsersPage() {
         query={list}
         rows={rowsOf(list.data)}
         keyOf={(user) => user.id}
-        empty={<strong>No user matches</strong>}
+        empty={<strong>No users match</strong>}
         columns={[
           {
             title: 'User',
@@ -195,7 +195,7 @@ function CreateDialog({ onClose, onDone }: { onClose: () => void; onDone: () => 
         <Field label="Name" optional error={faults.name}>
           {(aria) => <input {...aria} name="name" autoComplete="off" />}
         </Field>
-        <Field label="Email" optional error={faults.email} hint="Single sign-on finds the user by it.">
+        <Field label="Email" optional error={faults.email} hint="Identifies the user at single sign-on.">
           {(aria) => <input {...aria} name="email" type="email" autoComplete="off" />}
         </Field>
         <Field label="Role">
@@ -211,7 +211,7 @@ function CreateDialog({ onClose, onDone }: { onClose: () => void; onDone: () => 
           label="Password"
           optional
           error={faults.password}
-          hint="At least 10 characters. Without one, the user signs in by single sign-on."
+          hint="At least 10 characters. Without a password, the user signs in with single sign-on."
         >
           {(aria) => <input {...aria} name="password" type="password" autoComplete="new-password" />}
         </Field>
@@ -233,7 +233,7 @@ function PasswordDialog({ user, onClose }: { user: User; onClose: () => void }) 
   const set = useMutation({
     mutationFn: (password: string) => call(setPassword, { params: { user: user.id }, body: { password } }),
     onSuccess: () => {
-      sayDone(`The password of ${user.username} is set.`);
+      sayDone(`Set the password of ${user.username}.`);
       onClose();
     },
   });
@@ -261,7 +261,7 @@ function PasswordDialog({ user, onClose }: { user: User; onClose: () => void }) 
         <Problem error={set.error} />
         <div className="form-foot">
           <button type="submit" className="button primary" disabled={set.isPending}>
-            Set the password
+            Set password
           </button>
         </div>
       </form>
@@ -278,12 +278,12 @@ function DeleteDialog({ user, onClose, onDone }: { user: User; onClose: () => vo
   return (
     <ConfirmDialog
       title={`Delete ${user.username}`}
-      keep="Keep the user"
+      keep="Cancel"
       confirm="Delete"
       act={remove}
       onClose={onClose}
     >
-      The user's tokens and sessions end. A user who has workspaces cannot be deleted.
+      This revokes the user's tokens and sessions. A user who has workspaces cannot be deleted.
     </ConfirmDialog>
   );
 }

@@ -26,7 +26,7 @@ export function CreatePage() {
   const list = templates.data ?? [];
   const template = list.find((one) => one.name === chosen) ?? (list.length === 1 ? list[0] : undefined);
   const home = homes.find(({ id }) => id === chosenHome);
-  // What is to be restored is known before the form is shown: an empty home is not what was asked for.
+  // Wait until the home to restore is known, so that nobody creates a workspace with an empty home by accident.
   const isReady = !waits && (chosenHome === undefined || !homesError);
   return (
     <main id="main" className="narrow">
@@ -42,9 +42,9 @@ export function CreatePage() {
         )}
         {templates.data?.length === 0 && (
           <div className="panel empty">
-            <strong>There is no template yet</strong>
+            <strong>No templates yet</strong>
             <p>
-              A template admin publishes one with <code>cde template push FOLDER</code>.
+              Ask a template admin to publish one with <code>cde template push FOLDER</code>.
             </p>
           </div>
         )}
@@ -82,7 +82,7 @@ export function CreatePage() {
   );
 }
 
-/** Why the home that the address asks for is not the one of the form. */
+/** Explains why the form does not use the home from the URL. */
 function HomeNotice({
   asked,
   home,
@@ -96,15 +96,15 @@ function HomeNotice({
   if (!home)
     return (
       <p className="notice">
-        The home that was to be restored is not kept any more: it was restored or discarded, or its time is
-        over. What is created here gets an empty one.
+        The home is no longer available: it was restored or discarded, or its grace period ended. A workspace
+        created here gets an empty home.
       </p>
     );
   if (template?.provider === home.provider) return null;
   return (
     <p className="notice">
-      The home of {home.owner}/{home.workspace} was kept by the provider {home.provider}: choose a template of
-      that provider to restore it.
+      The home of {home.owner}/{home.workspace} belongs to the provider {home.provider}. Choose a template
+      with that provider to restore it.
     </p>
   );
 }
@@ -137,7 +137,7 @@ function CreateForm({
   const [nameFault, setNameFault] = useState<string>();
   const [draft, setDraft] = useState<Draft>(() => startDraft(parameters));
   const [problems, setProblems] = useState<Problems>({});
-  // Pressed again after no answer, it is the same request; a changed form is another.
+  // Resubmitting after no answer repeats the same request; a changed form makes a new one.
   const attempt = useRef({ body: '', key: '' });
 
   const create = useMutation({
@@ -164,7 +164,7 @@ function CreateForm({
       });
     },
     onError: (error) => {
-      // An answer was given: the same form sent again is a new try.
+      // There was an answer, so submitting the same form again is a new request.
       if (!(error instanceof CallError) || error.status === 0) return;
       attempt.current.body = '';
       const issues = error.body.issues ?? [];
@@ -205,7 +205,7 @@ function CreateForm({
   function change(parameter: string, value: Draft[string]) {
     const next = { ...draft, [parameter]: value };
     setDraft(next);
-    // As typed: a fault that is cured goes away, a new one shows once the field was found wrong before.
+    // While typing: clear a problem once it is fixed, and show a new one only if the field already had one.
     setProblems((known) => {
       const { [parameter]: old, ...rest } = known;
       const now = readDraft(parameters, next).problems[parameter];

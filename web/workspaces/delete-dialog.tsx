@@ -7,7 +7,7 @@ import { Dialog } from '../ui/dialog.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { useBuildBegan } from './build-began.ts';
 
-/** Asks what becomes of the home; discarding it wants the name typed, as nothing brings it back. */
+/** Asks what to do with the home. Discarding it requires typing the name, because it cannot be undone. */
 export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {
   const began = useBuildBegan();
   const [home, setHome] = useState<'keep' | 'discard'>('keep');
@@ -27,7 +27,10 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
   return (
     <Dialog title={`Delete ${workspace.owner}/${workspace.name}`} onClose={onClose}>
       <form onSubmit={submit}>
-        <p>The workspace stops and everything outside its home is gone. What happens with the home?</p>
+        <p>
+          This stops the workspace and deletes everything outside its home. What do you want to do with the
+          home?
+        </p>
         <fieldset className="field">
           <legend className="hidden">The home</legend>
           <div className="choices">
@@ -36,7 +39,7 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
               <span>
                 Keep it for the grace period
                 <span className="hint">
-                  Until then it can be restored into a new workspace, on the page Homes.
+                  Until it ends, you can restore the home into a new workspace from the Homes page.
                 </span>
               </span>
             </label>
@@ -49,7 +52,7 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
               />
               <span>
                 Discard it now
-                <span className="hint">Every file in it is lost for good.</span>
+                <span className="hint">All files in it are deleted permanently.</span>
               </span>
             </label>
           </div>
@@ -60,7 +63,7 @@ export function DeleteDialog({ workspace, onClose }: { workspace: Workspace; onC
         <Problem error={remove.error} />
         <div className="form-foot">
           <button type="button" className="button" onClick={onClose}>
-            Keep the workspace
+            Cancel
           </button>
           <button type="submit" className="button danger filled" disabled={!sure || remove.isPending}>
             {home === 'keep' ? 'Delete' : 'Delete and discard the home'}

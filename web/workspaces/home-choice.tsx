@@ -14,8 +14,8 @@ const keptHomes = (owner: 'me' | undefined) =>
   });
 
 /**
- * The kept homes that one may restore: one's own, and for an owner of the installation the chosen one, whosever it
- * is. `waits`: whether the chosen one is among them is not known yet.
+ * The retained homes that the user can restore: their own and, for a server owner, the chosen one. `waits`: it is not
+ * yet known whether the chosen one is among them.
  */
 export function useRestorable(chosen: string | undefined) {
   const me = useMe();
@@ -32,7 +32,7 @@ export function useRestorable(chosen: string | undefined) {
   };
 }
 
-/** Which home a new workspace gets: an empty one, or one that was kept. Nothing, where none would fit. */
+/** Chooses the home of a new workspace: an empty or a retained one. Hidden if no retained home fits. */
 export function HomeChoice({
   homes,
   chosen,
@@ -41,9 +41,9 @@ export function HomeChoice({
   onChange,
 }: {
   homes: RetainedHome[];
-  /** The home of the address, if it is there still. */
+  /** The home from the URL, if it still exists. */
   chosen: RetainedHome | undefined;
-  /** Of the template: a home is restored by the provider that kept it. */
+  /** The template's provider, which must be the one that retained the home. */
   provider: string;
   error: string | undefined;
   onChange: (home: string | undefined) => void;
@@ -62,7 +62,7 @@ export function HomeChoice({
           </>
         ) : (
           <>
-            An empty one, or one of your <Link to="/homes">kept homes</Link>.
+            An empty one, or one of your <Link to="/homes">retained homes</Link>.
           </>
         )
       }

@@ -16,7 +16,7 @@ import { workspacesQuery } from './queries.ts';
 import { Status } from './status.tsx';
 import './workspaces.css';
 
-// Between two key strokes of a fast typist: a search starts when the typing pauses.
+// Longer than the time between two keystrokes, so that a search starts when typing pauses.
 const typingPauseMs = 180;
 
 export function ListPage() {
@@ -68,15 +68,15 @@ export function ListPage() {
         empty={
           filtered ? (
             <>
-              <strong>No workspace matches</strong>
+              <strong>No workspaces match</strong>
               <Link className="button" to="/workspaces">
-                Clear the filters
+                Clear filters
               </Link>
             </>
           ) : (
             <>
               <strong>No workspaces yet</strong>
-              <p>A workspace is your own environment, made from a template. Its home outlasts every stop.</p>
+              <p>A workspace is your own development environment, created from a template.</p>
               <Link className="button primary" to="/workspaces/new">
                 <Icon name="plus" /> Create your first workspace
               </Link>

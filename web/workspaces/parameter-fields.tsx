@@ -1,7 +1,7 @@
 import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 import { useId } from 'react';
 import { Field } from '../ui/field.tsx';
-import { type Draft, immutableState, limits, mostRadios, type Problems } from './parameter-form.ts';
+import { type Draft, immutableState, limits, maxRadios, type Problems } from './parameter-form.ts';
 
 interface Props {
   parameters: readonly Parameter[];
@@ -105,7 +105,7 @@ function ParameterField({
         )}
       </Field>
     );
-  if (parameter.options && parameter.options.length <= mostRadios)
+  if (parameter.options && parameter.options.length <= maxRadios)
     return (
       <Group legend={label} hint={hint} problem={problem} role="radiogroup">
         {parameter.options.map((option) => (

@@ -68,12 +68,12 @@ test('leaves an emptied number with a default to the server', () => {
 test.each([
   ['repo', '', 'A value is required.'],
   ['repo', 'ftp://x', 'It does not match the pattern https://.+'],
-  ['repo', `https://${'x'.repeat(40)}`, 'At most 30 characters are wanted; there are 48.'],
+  ['repo', `https://${'x'.repeat(40)}`, 'Must have at most 30 characters; it has 48.'],
   ['ratio', '', 'A number is required.'],
   ['ratio', 'many', '“many” is not a number.'],
   ['ratio', 'Infinity', '“Infinity” is not a number.'],
-  ['cpus', '1.5', 'A whole number is wanted.'],
-  ['cpus', '9', 'From 1 to 8 is wanted.'],
+  ['cpus', '1.5', 'Enter a whole number.'],
+  ['cpus', '9', 'Must be from 1 to 8.'],
   ['packages', 'a\nb\nc\nd', 'At most 3 items; there are 4.'],
 ])('%s %j: %s', (name, value, problem) => {
   const good = { ...startDraft(parameters), repo: 'https://x', ratio: '1' };

@@ -7,7 +7,7 @@ export type Draft = Record<string, string | boolean | string[]>;
 export type Problems = Record<string, string>;
 
 /** A list with more options than this is a select instead of radio buttons. */
-export const mostRadios = 6;
+export const maxRadios = 6;
 
 /** The form before anybody touched it: the given values, else the defaults. */
 export function startDraft(parameters: readonly Parameter[], values: ParameterValues = {}): Draft {
@@ -100,10 +100,10 @@ function readNumber(parameter: Extract<Parameter, { type: 'number' }>, text: str
     return parameter.default === undefined ? { problem: 'A number is required.' } : { value: undefined };
   const value = Number(text);
   if (!Number.isFinite(value)) return { problem: `“${text}” is not a number.` };
-  if (parameter.integer && !Number.isSafeInteger(value)) return { problem: 'A whole number is wanted.' };
+  if (parameter.integer && !Number.isSafeInteger(value)) return { problem: 'Enter a whole number.' };
   const { min, max } = parameter;
   if ((min !== undefined && value < min) || (max !== undefined && value > max))
-    return { problem: `${limits(min, max)} is wanted.` };
+    return { problem: `Must be ${limits(min, max).toLowerCase()}.` };
   return { value };
 }
 
@@ -114,7 +114,9 @@ function readString(parameter: Extract<Parameter, { type: 'string' }>, text: str
     (minLength !== undefined && text.length < minLength) ||
     (maxLength !== undefined && text.length > maxLength)
   )
-    return { problem: `${limits(minLength, maxLength)} characters are wanted; there are ${text.length}.` };
+    return {
+      problem: `Must have ${limits(minLength, maxLength).toLowerCase()} characters; it has ${text.length}.`,
+    };
   if (parameter.pattern !== undefined && !matches(parameter.pattern, text))
     return { problem: `It does not match the pattern ${parameter.pattern}` };
   return { value: text };

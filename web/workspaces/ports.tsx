@@ -21,15 +21,15 @@ const portsQuery = (workspaceId: string) =>
 const words: Record<PortLevel, string> = {
   owner: 'me',
   'signed-in': 'everyone signed in',
-  public: 'anybody',
+  public: 'anyone',
 };
 
-/** What listens, whom it is shared with, and where it is opened; its owner changes that. */
+/** The ports that listen, whom they are shared with, and their URLs. The owner can change the sharing. */
 export function Ports({ workspace }: { workspace: Workspace }) {
   const me = useMe();
   const client = useQueryClient();
   const mine = connects(me, workspace.owner);
-  /** Whoever looks after workspaces ends what another shares, and shares nothing for them. */
+  /** Operators of the workspace can stop sharing a port, but not share one. */
   const mayEnd = operates(me, workspace.owner);
   const running = workspace.status === 'running';
   const query = useQuery({ ...portsQuery(workspace.id), refetchInterval: askEveryMs });
@@ -39,9 +39,7 @@ export function Ports({ workspace }: { workspace: Workspace }) {
   const set = async (port: number, level: PortLevel | null) => {
     const params = { workspace: workspace.id, port };
     await (level === null ? call(unsharePort, { params }) : call(sharePort, { params, body: { level } }));
-    sayDone(
-      level === null ? `Port ${port} is shared with nobody.` : `Port ${port} is shared with ${words[level]}.`,
-    );
+    sayDone(level === null ? `Stopped sharing port ${port}.` : `Shared port ${port} with ${words[level]}.`);
     await refresh();
   };
   const change = useMutation({
@@ -66,7 +64,7 @@ export function Ports({ workspace }: { workspace: Workspace }) {
         {query.error && !ports ? (
           <Problem error={query.error} retry={() => query.refetch()} />
         ) : !ports?.items.length ? (
-          <p className="muted">Nothing listens that the agent has seen.</p>
+          <p className="muted">No open ports. A port appears here when a program listens on it.</p>
         ) : (
           <ul className="ports">
             {ports.items.map((port) => (
@@ -84,36 +82,37 @@ export function Ports({ workspace }: { workspace: Workspace }) {
         {mine && levels.length > 0 && (
           <AddPort busy={change.isPending} onAdd={(port) => change.mutate({ port, level: 'owner' })} />
         )}
-        {ports?.mostLevel === 'off' && <p className="hint">This server shares no ports in the browser.</p>}
+        {ports?.mostLevel === 'off' && <p className="hint">Sharing ports is turned off on this server.</p>}
         {mine && ports?.by === 'path' && levels.length > 0 && (
           <p className="hint">
-            Pages open in a sandbox, without cookies: this server has no wildcard name. Where that is too
-            little, <code>cde port-forward {workspace.name} PORT</code>.
+            Pages open in a sandbox without cookies, because this server has no wildcard name. If a program
+            needs more, use <code>cde port-forward {workspace.name} PORT</code>.
           </p>
         )}
       </div>
       {toPublic !== null && (
         <ConfirmDialog
-          title={`Share port ${toPublic} with anybody`}
-          keep="Leave it as it is"
-          confirm="Share with anybody"
+          title={`Share port ${toPublic} with anyone`}
+          keep="Cancel"
+          confirm="Share with anyone"
           act={() => set(toPublic, 'public')}
           onClose={() => {
             setToPublic(null);
             void refresh();
           }}
         >
-          Whoever can reach this server can open it then, without signing in, and use what the program offers.
+          Anyone who can reach this server can open the port without signing in, and use the program behind
+          it.
         </ConfirmDialog>
       )}
     </section>
   );
 }
 
-/** The levels up to the one that the server allows at most. */
-function allowed(most: PortLevel | 'off'): PortLevel[] {
+/** The levels that the server allows. */
+function allowed(max: PortLevel | 'off'): PortLevel[] {
   const all: PortLevel[] = ['owner', 'signed-in', 'public'];
-  return most === 'off' ? [] : all.slice(0, all.indexOf(most) + 1);
+  return max === 'off' ? [] : all.slice(0, all.indexOf(max) + 1);
 }
 
 function Row({
@@ -124,7 +123,7 @@ function Row({
   onChoose,
 }: {
   port: WorkspacePort;
-  /** What may be chosen; null: not by this user. */
+  /** The levels to choose from; null if this user cannot. */
   levels: PortLevel[] | null;
   mayEnd: boolean;
   busy: boolean;
@@ -149,7 +148,7 @@ function Row({
             href={url}
             target="_blank"
             rel="noopener noreferrer"
-            title={`The same over the satellite ${satellite}, which reads what passes`}
+            title={`The same port over the satellite ${satellite}, which can read the traffic`}
           >
             {' '}
             {region || satellite}
@@ -185,14 +184,15 @@ function Row({
       )}
       {level !== null && limitedTo !== level && (
         <span className="hint">
-          This server allows less: {limitedTo === null ? 'nobody opens it' : `it counts as ${limitedTo}`}.
+          This server allows less:{' '}
+          {limitedTo === null ? 'nobody can open it' : `it is treated as ${limitedTo}`}.
         </span>
       )}
     </li>
   );
 }
 
-/** For a program that the agent has not reported yet, or that is still to be started. */
+/** Shares a port that the agent has not reported yet. */
 function AddPort({ busy, onAdd }: { busy: boolean; onAdd: (port: number) => void }) {
   function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();

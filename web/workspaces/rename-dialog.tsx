@@ -7,7 +7,7 @@ import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
 import { Problem } from '../ui/problem.tsx';
 
-/** Gives a workspace another name. On its own page, whose address holds the name, the page moves along. */
+/** Renames a workspace. The workspace's own page moves to its new URL. */
 export function RenameDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {
   const client = useQueryClient();
   const navigate = useNavigate();
@@ -50,8 +50,8 @@ export function RenameDialog({ workspace, onClose }: { workspace: Workspace; onC
           )}
         </Field>
         <p className="muted">
-          Its home and open sessions stay. Host names in ssh and addresses of shared ports change with the
-          name.
+          The home and open sessions are not affected. The host name for ssh and the URLs of shared ports
+          change.
         </p>
         <Problem error={rename.error} />
         <div className="form-foot">

@@ -11,7 +11,7 @@ const looks: Record<WorkspaceStatus, [tone: 'good' | 'busy' | 'off' | 'bad', wor
   deleted: ['off', 'Deleted'],
 };
 
-/** A workspace's status as a dot and a word; a running one whose agent is silent says so. */
+/** A workspace's status as a dot and a word, and whether a running one's agent is disconnected. */
 export function Status({ workspace }: { workspace: Workspace }) {
   const [tone, word] = looks[workspace.status];
   if (workspace.status === 'running' && !workspace.agent.connected)
@@ -38,7 +38,7 @@ export function ended(build: Build): boolean {
   return build.finishedAt !== null || !['queued', 'running'].includes(build.status);
 }
 
-/** A build is under way, so only cancelling makes sense. */
+/** Whether a build is in progress. */
 export function busy(workspace: Workspace): boolean {
   return workspace.latestBuild !== null && !ended(workspace.latestBuild);
 }

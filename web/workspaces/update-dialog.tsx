@@ -23,7 +23,7 @@ export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onC
   const template = useQuery({
     queryKey: ['template', workspace.template],
     queryFn: ({ signal }) => call(getTemplate, { params: { template: workspace.template }, signal }),
-    // Always the version that is active now: the form must be that version's.
+    // The form must be that of the version that is active now.
     staleTime: 0,
   });
   const parameters = template.data?.activeVersion.parameters ?? [];
@@ -47,7 +47,7 @@ export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onC
   });
   function submit(event: FormEvent) {
     event.preventDefault();
-    // What stays as it is needs no check: an immutable value may be one that this version no longer allows.
+    // Unchanged values need no check: this version may no longer allow an immutable one.
     const open = parameters.filter(
       (each) => each.name in changed || immutableState(each, workspace.parameters) === 'mutable',
     );
@@ -67,7 +67,7 @@ export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onC
           {version !== undefined && version !== workspace.templateVersion
             ? `From version ${workspace.templateVersion} of ${workspace.template} to version ${version}. `
             : ''}
-          The workspace restarts: its home stays, running programs end.
+          The workspace restarts. Its home is kept; running programs stop.
         </p>
         {template.isPending && <Spinner />}
         <Problem error={template.error} retry={() => template.refetch()} />

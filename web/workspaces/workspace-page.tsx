@@ -34,10 +34,10 @@ export function WorkspacePage() {
         <strong>
           {workspace
             ? `${owner}/${name} is deleted`
-            : `There is no workspace ${owner}/${name} that you may see`}
+            : `There is no workspace ${owner}/${name}, or you cannot see it`}
         </strong>
         <Link className="button" to="/workspaces">
-          Go to your workspaces
+          Show workspaces
         </Link>
       </main>
     );
@@ -102,7 +102,7 @@ function Loaded({ workspace }: { workspace: Workspace }) {
           <LogView
             build={build}
             builds={builds}
-            // Choosing the latest means: stay with the latest.
+            // Choosing the latest build follows the latest build.
             onChoose={(id) => setChosen(id === builds[0]?.id ? null : id)}
           />
         )}
@@ -140,15 +140,15 @@ function Connect({ workspace }: { workspace: Workspace }) {
         <CopyLine text={`cde ssh ${name}`} label={`Copy: cde ssh ${name}`} />
         <CopyLine text={`ssh ${name}.cde`} label={`Copy: ssh ${name}.cde`} />
         <p className="hint">
-          The second form, and VS Code, once <code>cde config-ssh</code> has run on your machine.
-          {workspace.status !== 'running' && !busy(workspace) && ' The workspace must run first.'}
+          For <code>ssh</code> and VS Code, run <code>cde config-ssh</code> on your machine once.
+          {workspace.status !== 'running' && !busy(workspace) && ' Start the workspace before you connect.'}
         </p>
       </div>
     </section>
   );
 }
 
-/** How the developer's own tools reach the namespace; in Kubernetes only. */
+/** How to reach the workspace's namespace with kubectl. Kubernetes only. */
 function Namespace({ workspace }: { workspace: Workspace }) {
   const me = useMe();
   const { name, namespace } = workspace;
@@ -161,22 +161,23 @@ function Namespace({ workspace }: { workspace: Workspace }) {
       <div className="body stack tight">
         <CopyLine text={`cde kubeconfig ${name}`} label={`Copy: cde kubeconfig ${name}`} />
         <p className="hint">
-          Gives kubectl on your machine a context for the namespace
+          Adds a kubectl context for the namespace
           {namespace && (
             <>
               {' '}
               <code>{namespace}</code>
             </>
-          )}
-          , where you are admin.
+          )}{' '}
+          to your machine. You are admin there.
         </p>
         <CopyLine
           text={`cde env ${name} -- kubectl get pods`}
           label={`Copy: cde env ${name} -- kubectl get pods`}
         />
         <p className="hint">
-          Runs one command with that context, and leaves your kubeconfig as it is: <code>tilt up</code>, say.
-          {!namespace && ' The namespace is made by the first start.'}
+          Runs one command with that context, such as <code>tilt up</code>, and leaves your kubeconfig
+          unchanged.
+          {!namespace && ' The first start creates the namespace.'}
         </p>
       </div>
     </section>
