@@ -249,9 +249,7 @@ async function main(): Promise<void> {
         rmSync(join(config.dataDir, 'first-start.json'), { force: true });
     });
   } else if (first && process.stdout.isTTY) {
-    process.stdout.write(
-      `Sign in once as ${first.username}: ${accessUrl}/sign-in#code=${first.code}\n`,
-    );
+    process.stdout.write(`Sign in once as ${first.username}: ${accessUrl}/sign-in#code=${first.code}\n`);
   } else if (first) {
     // The link itself must not be in the log, because it signs anyone who reads it in as the owner.
     log.info(
