@@ -25,13 +25,13 @@ import { makeWatcher } from './watch.ts';
 
 const pieceBytes = 128 * 1024;
 const zeros = Buffer.alloc(pieceBytes);
-/** Changes come in bursts: a checkout, a build, an editor that writes a file in three steps. */
+/** Changes come in bursts: a checkout, a build, an editor that saves a file in three steps. */
 const settleMs = 60;
 
-/** What a disk tree knows of its files; given to the next one of the same root, it need not read them all again. */
+/** Scan results that spare the next disk tree of the same root from reading all files again. */
 export type ScanCache = ReadonlyMap<string, CachedEntry>;
 
-/** Finds the folder that is to be a tree's root, without links in its own path; makes it where `create` says so. */
+/** Resolves the root folder of a tree to its real path, and creates it if `create` is set. */
 export async function findRoot(path: string, create: boolean): Promise<string> {
   try {
     if (create) await makeFolders(path);
@@ -45,7 +45,7 @@ export async function findRoot(path: string, create: boolean): Promise<string> {
       throw new TreeError('root-not-folder', `${path} is not a folder`, { cause: error });
     if (code === 'ENOENT' && !create)
       throw new TreeError('root-missing', `${path} does not exist`, { cause: error });
-    // Places such as /proc answer ENOENT to whoever makes a folder there.
+    // File systems such as /proc return ENOENT when creating a folder.
     const reason = systemErrorReason(error) ?? String(error);
     throw new TreeError('unreadable', `${path} cannot be ${create ? 'made' : 'opened'}: ${reason}`, {
       cause: error,
@@ -53,7 +53,7 @@ export async function findRoot(path: string, create: boolean): Promise<string> {
   }
 }
 
-/** Node's own `recursive` never ends where the file system answers ENOENT to every mkdir, as /proc does. */
+/** Node's `recursive` option never returns if the file system answers every mkdir with ENOENT, as /proc does. */
 async function makeFolders(path: string): Promise<void> {
   try {
     await mkdir(path);
@@ -62,7 +62,7 @@ async function makeFolders(path: string): Promise<void> {
     if (code === 'EEXIST') return;
     const parent = dirname(path);
     if (code !== 'ENOENT' || parent === path) {
-      // A read-only file system says so before it looks whether the folder is there.
+      // A read-only file system reports that even if the folder exists.
       if (await stat(path).catch(() => null)) return;
       throw error;
     }
@@ -73,7 +73,7 @@ async function makeFolders(path: string): Promise<void> {
   }
 }
 
-/** A tree on this machine's disk, at a root from findRoot. */
+/** A tree on this machine's disk. `root` comes from findRoot. */
 export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree & { memory(): ScanCache } {
   let known = memory as Map<string, CachedEntry>;
   let tell: (() => void) | null = null;
@@ -90,9 +90,10 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
   });
   const full = (path: string) => join(root, path);
 
-  /** Whatever a path is said to be: it stays below the root, and all that leads to it are folders. */
+  /** Ensures that an untrusted path stays below the root, and that all its parents are folders. */
   async function guard(path: string): Promise<void> {
-    if (!isSafePath(path)) throw new TreeError('unsafe', `${JSON.stringify(path)} is no path below the root`);
+    if (!isSafePath(path))
+      throw new TreeError('unsafe', `${JSON.stringify(path)} is not a path below the root`);
     for (let parent = parentOf(path); parent !== ''; parent = parentOf(parent)) {
       const stats = await lstat(full(parent)).catch(() => null);
       if (!stats) throw new TreeError('changed', `${parent} is gone`);
@@ -100,7 +101,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
     }
   }
 
-  /** Rejects with `changed` unless the path is what is expected. Resolves to what stands there. */
+  /** Rejects with `changed` unless the path matches the expected entry. Resolves to its stats. */
   async function expect(path: string, expected: Entry | null): Promise<BigIntStats | null> {
     const stats = await lstat(full(path), { bigint: true }).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'ENOENT') return null;
@@ -128,7 +129,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
   const temporaryPath = (path: string) =>
     join(dirname(full(path)), `.cde-sync-${randomBytes(8).toString('hex')}.tmp`);
 
-  /** Puts what is ready at `from` into its place: where nothing is expected, nothing is ever replaced. */
+  /** Moves a finished file from `from` into place. Never replaces anything unless an entry is expected. */
   async function place(from: string, path: string, expected: Entry | null): Promise<void> {
     await expect(path, expected);
     if (expected) return rename(from, full(path));
@@ -137,7 +138,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
       await unlink(from);
     } catch (error) {
       const { code } = error as NodeJS.ErrnoException;
-      if (code === 'EEXIST') throw new TreeError('changed', `${path} has come up meanwhile`);
+      if (code === 'EEXIST') throw new TreeError('changed', `${path} was created meanwhile`);
       // A file system without hard links.
       if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(code ?? '')) throw error;
       await rename(from, full(path));
@@ -183,7 +184,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
       try {
         await fill({
           async begin(mode) {
-            // The source's permissions less the umask. Its owner may read it: the next sync must.
+            // The source's permissions less the umask. The owner can always read it, as the next sync must.
             file = await open(temporary, 'wx', (mode & 0o777) | 0o400);
             const made = there?.isFile() ? there : await file.stat({ bigint: true });
             if (there?.isFile() || isExecutable(made) !== entry.executable)
@@ -193,7 +194,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
             hash.update(chunk);
             size += chunk.length;
             if (size > entry.size) throw new TreeError('changed', `${path} became longer`);
-            // A hole stays a hole: a disk image of 100 GiB may hold one of them in content.
+            // Holes stay holes: a disk image of 100 GiB may contain 1 GiB of data.
             if (isZero(chunk)) return;
             for (let done = 0, from = size - chunk.length; done < chunk.length; )
               done += (await file!.write(chunk, done, chunk.length - done, from + done)).bytesWritten;
@@ -202,7 +203,7 @@ export function makeDiskTree(root: string, memory: ScanCache = new Map()): Tree 
         if (!file || size !== entry.size || hash.digest('base64url') !== entry.hash)
           throw new TreeError('changed', `${path} changed while it was read`);
         await file.truncate(size);
-        // The state that is kept says that it is there: so it must outlive the loss of power.
+        // The saved sync state will record the file, so it must survive a power failure.
         await file.datasync();
         await file.close();
         file = undefined;
@@ -303,7 +304,7 @@ function withTreeErrors<T extends Tree>(tree: T): T {
   return tree;
 }
 
-/** Who may read it may run it, or nobody may. */
+/** Makes a file executable for everyone with read permission, or for nobody. */
 function withExecutable(stats: BigIntStats, executable: boolean): number {
   const mode = Number(stats.mode & 0o777n);
   if (executable === isExecutable(stats)) return mode;
@@ -314,7 +315,7 @@ export function asTreeError(error: unknown): TreeError {
   if (error instanceof TreeError) return error;
   const { code, message } = error as NodeJS.ErrnoException;
   const is = (...codes: string[]) => codes.includes(code ?? '');
-  // The path is told with it.
+  // The caller adds the path.
   const text = systemErrorReason(error) ?? message ?? String(error);
   if (is('ENOTEMPTY', 'EEXIST')) return new TreeError('not-empty', text, { cause: error });
   if (is('ENOENT', 'ENOTDIR', 'ELOOP')) return new TreeError('changed', text, { cause: error });

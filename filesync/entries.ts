@@ -1,18 +1,18 @@
 import { posix } from 'node:path';
 
-/** What a tree holds at a path. A file is its content, by SHA-256 (base64url), and whether its owner may run it. */
+/** An entry of a tree. Files are identified by content (SHA-256, base64url) and by whether the owner may execute them. */
 export type Entry =
-  /** `mode`: its permissions, for the folder that is made on the other side; older agents leave it out. */
+  /** `mode`: permissions for creating the folder on the other side; earlier agents omit it. */
   | { kind: 'folder'; mode?: number }
   | { kind: 'file'; hash: string; size: number; executable: boolean }
   | { kind: 'link'; target: string };
 export type FileEntry = Extract<Entry, { kind: 'file' }>;
 export type LinkEntry = Extract<Entry, { kind: 'link' }>;
 
-/** Entries by their path, relative to the root, with `/`; a folder's own path is there as well, the root's is not. */
+/** Entries by path, relative to the root and separated by `/`. Includes folders, but not the root. */
 export type Entries = Map<string, Entry>;
 
-/** True when both sides have the same, or both have nothing. */
+/** True if both entries are equal, or both are absent. */
 export function sameEntry(one: Entry | undefined | null, other: Entry | undefined | null): boolean {
   if (!one || !other) return !one && !other;
   if (one.kind === 'file')
@@ -21,23 +21,23 @@ export function sameEntry(one: Entry | undefined | null, other: Entry | undefine
   return other.kind === 'folder';
 }
 
-/** Files of ours that are not whole yet. No tree shows them, none takes them. */
+/** Our temporary files of incomplete writes, which are never synchronized. */
 const temporaryName = /^\.cde-sync-[0-9a-f]{16}\.tmp$/;
 export const isTemporaryName = (name: string): boolean => temporaryName.test(name);
 
 const maxPathBytes = 4096;
 const maxNameBytes = 255;
-/** Folders in one another; far beyond what people make, far below what a stack takes. */
+/** Maximum nesting: far more than people use, far less than a stack can take. */
 const maxDepth = 256;
 
-/** A name that is one name, on this system as well: no path, nothing that leads upwards. */
+/** True for a valid file name on this system: a single path segment, not `.` or `..`. */
 function isName(name: string): boolean {
   if (name === '' || name === '.' || name === '..' || name.includes('\0')) return false;
   if (process.platform === 'win32' && /[\\:*?"<>|]|[. ]$/.test(name)) return false;
   return Buffer.byteLength(name) <= maxNameBytes && !isTemporaryName(name);
 }
 
-/** True for a path that stays below its root, whoever made it up. Links on its way are another matter. */
+/** True for a path that stays below its root, even from a malicious peer. Does not consider links along the path. */
 export function isSafePath(path: unknown): path is string {
   if (typeof path !== 'string' || path.length > maxPathBytes) return false;
   const names = path.split('/');
@@ -45,8 +45,8 @@ export function isSafePath(path: unknown): path is string {
 }
 
 /**
- * True for a link that leads to something below the root: relative, and upwards only at its beginning, where the
- * folders are known to be folders. Behind another link `..` would start from wherever that leads.
+ * True for a link to something below the root: relative, with `..` only at the beginning, where the parents are known to
+ * be folders. After another link `..` would start from wherever that one leads.
  */
 export function isSafeLink(path: string, target: unknown): target is string {
   if (typeof target !== 'string' || target === '' || target.includes('\0')) return false;
@@ -59,7 +59,7 @@ export function isSafeLink(path: string, target: unknown): target is string {
   return ups <= path.split('/').length - 1;
 }
 
-/** True for an entry in its proper form: it may come from a hostile machine. */
+/** Validates an entry from an untrusted machine. */
 export function isEntry(path: string, entry: unknown): entry is Entry {
   if (typeof entry !== 'object' || entry === null) return false;
   const { kind, hash, size, executable, target, mode } = entry as Record<string, unknown>;
@@ -75,11 +75,11 @@ export function isEntry(path: string, entry: unknown): entry is Entry {
   );
 }
 
-/** Permission bits alone: no setuid, setgid or sticky bit crosses from one machine to another. */
+/** Permission bits only: setuid, setgid and sticky bits must not cross machines. */
 export const isMode = (mode: unknown): mode is number =>
   Number.isInteger(mode) && (mode as number) >= 0 && (mode as number) <= 0o777;
 
-/** `a/b` of `a/b/c`, and the empty path of `a`. */
+/** The parent of `a/b/c` is `a/b`, that of `a` is the empty path. */
 export function parentOf(path: string): string {
   const parent = posix.dirname(path);
   return parent === '.' ? '' : parent;

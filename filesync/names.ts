@@ -1,6 +1,6 @@
 /**
- * A file name as text. Names are bytes on Linux; one that is not UTF-8 cannot be carried as text, and replacing what
- * does not fit would name another file. So `text` is null for it, and `shown` has the odd bytes as `\xE9`.
+ * Decodes a file name. On Linux names are bytes, and replacing invalid UTF-8 would name another file. `text` is null for
+ * such a name, and `shown` displays the invalid bytes as `\xE9`.
  */
 export function readName(bytes: Buffer): { text: string | null; shown: string } {
   const text = bytes.toString('utf8');
@@ -17,7 +17,7 @@ export function readName(bytes: Buffer): { text: string | null; shown: string } 
   return { text: null, shown };
 }
 
-/** How many bytes the UTF-8 character at a place takes; 0: there is none. */
+/** The length of the UTF-8 sequence at an offset; 0 if it is invalid. */
 function sequenceAt(bytes: Buffer, at: number): number {
   for (let length = 1; length <= 4 && at + length <= bytes.length; length += 1) {
     const part = bytes.subarray(at, at + length);

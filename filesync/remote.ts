@@ -6,23 +6,23 @@ import { disconnected, type Frame, readFrames, writeFrame } from './wire.ts';
 
 type Head = Frame['head'];
 
-/** As many as a tree may hold; a hostile agent could send names for ever. */
+/** A malicious agent could send entries without end. */
 const maxEntries = 500_000;
-/** The listing of 500,000 files with long paths; a few hundred MiB of memory. */
+/** Size of a listing of 500,000 files with long paths, which takes a few hundred MiB of memory. */
 const maxScanBytes = 128 * 1024 * 1024;
-/** A path that cannot be one is only shown. */
+/** Invalid paths are only displayed. */
 const maxShownPath = 8192;
 
 interface PendingRequest {
   resolve(ok: Head): void;
   reject(error: TreeError): void;
-  /** Must not reject: what it waits for holds up all other answers. */
+  /** Must not reject. While it waits, all other responses wait. */
   part?: ((head: Head, body: Buffer, headBytes: number) => Promise<void> | void) | undefined;
 }
 
 /**
- * The tree at the other end of a stream of the kind `files`. What it says is not trusted: names that would leave the
- * root, and what the rules leave out, are not passed on. Rejects with `root-missing` and the like.
+ * The tree at the other end of a `files` stream. The agent is not trusted: paths that would leave the root, and those
+ * that the rules ignore, are dropped. Rejects with `root-missing` and similar codes.
  */
 export async function openRemoteTree(
   stream: Duplex,
@@ -33,7 +33,7 @@ export async function openRemoteTree(
   let over: TreeError | null = null;
   let changed = () => {};
   let watched = true;
-  /** Requests leave one after another: nothing may come between a write and its content. */
+  /** Requests are sent one after another, because nothing may come between a write and its content. */
   let lastSend: Promise<unknown> = Promise.resolve();
   let entries: Entries = new Map();
 
@@ -43,7 +43,7 @@ export async function openRemoteTree(
     over ??= error;
     for (const { reject } of pending.values()) reject(over);
     pending.clear();
-    // It wants to know of a change, and this is one.
+    // A lost connection counts as a change.
     changed();
     stream.destroy();
   };
@@ -120,8 +120,8 @@ export async function openRemoteTree(
             if (head.part === 'gone' && Array.isArray(head.paths)) gone.push(...head.paths);
             if (head.part === 'unknown' && Array.isArray(head.unknown))
               unknown.push(...(head.unknown as SkippedPath[]));
-            const most = Math.max(set.length, gone.length, unknown.length);
-            if (most > maxEntries || bytes > maxBytes) finish(tooLarge());
+            const count = Math.max(set.length, gone.length, unknown.length);
+            if (count > maxEntries || bytes > maxBytes) finish(tooLarge());
           },
         },
       );
@@ -129,16 +129,16 @@ export async function openRemoteTree(
       for (const path of gone) entries.delete(String(path));
       for (const [path, entry] of set) {
         if (!isSafePath(path)) continue;
-        // What may not stand there is as good as unreadable: neither taken nor removed.
+        // Treat invalid entries like unreadable ones: neither synchronized nor removed.
         if (isEntry(path, entry)) entries.set(path, entry);
         else unknown.push({ path, why: 'name' });
       }
-      // Each scan adds to what earlier ones told.
+      // Scans are incremental.
       if (entries.size > maxEntries) finish(tooLarge());
       if (over) throw over;
       const clean = validated(entries, rules);
       entries = clean.entries;
-      // The root itself can be read, or there would be no answer.
+      // An empty path is the root, which was readable.
       const safeUnknown = unknown.flatMap(({ path, why }) =>
         typeof path === 'string' && path !== ''
           ? [{ path: path.slice(0, maxShownPath), why: reasons.has(why) ? why : ('name' as const) }]
@@ -160,7 +160,7 @@ export async function openRemoteTree(
                 begun = true;
                 await sink.begin(Number(head.mode) & 0o777);
               } else if (head.part === 'data' && begun) await sink.data(body);
-              else throw new TreeError('protocol', 'a content without its beginning');
+              else throw new TreeError('protocol', 'data without a beginning');
             } catch (error) {
               failed = error;
             }
@@ -168,7 +168,7 @@ export async function openRemoteTree(
         },
       );
       if (failed) throw failed;
-      if (!begun) throw new TreeError('protocol', 'a content without its beginning');
+      if (!begun) throw new TreeError('protocol', 'data without a beginning');
     },
     async write(path, entry, expected, fill) {
       await request('write', { path, entry, expected }, { content: fill });
@@ -192,7 +192,7 @@ export async function openRemoteTree(
   };
 }
 
-/** A tree in which every path lies in a folder of the tree, and none is left out by the rules. */
+/** Keeps only entries whose parent is a folder of the tree, and that the rules do not ignore. */
 function validated(entries: Entries, rules: Rules): { entries: Entries; unknown: SkippedPath[] } {
   const ignored = makeIgnored(rules);
   const good: Entries = new Map();
@@ -206,7 +206,7 @@ function validated(entries: Entries, rules: Rules): { entries: Entries; unknown:
   return { entries: good, unknown };
 }
 
-const tooLarge = () => new TreeError('too-large', 'the workspace lists more than a folder of it can hold');
+const tooLarge = () => new TreeError('too-large', 'the workspace lists more files than allowed');
 
 const reasons: ReadonlySet<unknown> = new Set<SkippedPath['why']>([
   'unreadable',

@@ -1,25 +1,25 @@
 import ignore from 'ignore';
 
-/** Which paths a sync leaves alone, on both sides. */
+/** Which paths are not synchronized. */
 export interface Rules {
-  /** As in .gitignore; the last that matches decides. */
+  /** As in .gitignore: the last match decides. */
   lines: readonly string[];
-  /** Whether repositories (`.git`) take part. */
+  /** Whether repositories (`.git`) are synchronized. */
   git: boolean;
 }
 
-/** Letters that some file systems do not see in a name: `.g<U+200C>it` is `.git` there. */
-const unseen = /[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]/g;
-/** The name that the least strict file system takes this one for. */
-export const foldName = (name: string): string => name.replace(unseen, '').toLowerCase();
+/** Characters that some file systems ignore in names: `.g<U+200C>it` is `.git` there. */
+const ignoredCharacters = /[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]/g;
+/** Normalizes a name as the most lenient file system does. */
+export const foldName = (name: string): string => name.replace(ignoredCharacters, '').toLowerCase();
 const isGit = (name: string) => /^(\.git|git~1)$/.test(foldName(name));
 
-/** macOS and Windows take `.ENV` for `.env`: a rule for one must cover the other there, as it does in git. */
+/** macOS and Windows treat `.ENV` and `.env` alike, so a rule for one must cover the other, as in git. */
 const ignoresCase = process.platform === 'darwin' || process.platform === 'win32';
 
 /**
- * Tells which paths are left alone. Whatever the lines say, `.git` is among them unless it was asked for: what is in
- * there (hooks, settings) runs as a program on this machine.
+ * Makes the predicate for ignored paths. `.git` is ignored whatever the lines say, unless it was requested: its content
+ * (hooks, settings) is executed on this machine.
  */
 export function makeIgnored(
   { lines, git }: Rules,

@@ -7,40 +7,40 @@ import { readName } from './names.ts';
 import type { makeIgnored } from './rules.ts';
 import { type Scan, type SkippedPath, TreeError } from './tree.ts';
 
-/** What was found at a path, and by what to see that it is still the same without reading it. */
+/** An entry with the metadata that shows whether it has changed, without reading it again. */
 export interface CachedEntry {
   entry: Entry;
-  /** Of a file or link: size, times and inode. */
+  /** Size, times and inode of a file or link. */
   mark: string;
-  /** Read so soon after it was written that another write could have left all marks as they are. */
+  /** Read so soon after it was written that another write could leave the mark unchanged. */
   recentlyModified: boolean;
 }
 
-/** The coarsest clock of a file system in use is FAT's, of two seconds. */
+/** The coarsest timestamps in use are FAT's, of two seconds. */
 const recentMs = 2_000;
-/** Files looked at and read at once. */
+/** Files inspected in parallel. */
 const concurrency = 32;
 const pieceBytes = 256 * 1024;
-/** Beyond it memory, and the time of a scan, are no longer what one expects of a tool in the background. */
+/** Beyond this, memory and scan time are unreasonable for a background tool. */
 const maxEntries = 500_000;
-/** A half that old is left over from a process that was killed. */
+/** A temporary file this old was left by a killed process. */
 const staleTemporaryMs = 3600_000;
 
 export const markOf = (stats: BigIntStats): string =>
   `${stats.size} ${stats.mtimeNs} ${stats.ctimeNs} ${stats.ino} ${stats.mode & 0o777n}`;
 export const isExecutable = (stats: BigIntStats): boolean => (stats.mode & 0o100n) !== 0n;
-/** A time that lies further ahead is no time of writing: the next write sets another one. */
+/** Times further in the future were set explicitly; the next write changes them. */
 const isRecentlyModified = (stats: BigIntStats) =>
   Math.abs(Date.now() - Number(stats.mtimeNs / 1_000_000n)) < recentMs;
 
-/** Reads what a path is; null where there is nothing that can take part. `before` saves reading what has not changed. */
+/** Inspects a path; null if nothing is there. `before` avoids reading what has not changed. */
 export async function inspectPath(
   root: string,
   path: string,
   before: CachedEntry | undefined,
 ): Promise<CachedEntry | SkippedPath['why'] | null> {
   const full = join(root, path);
-  // A file that is being written is another one after it was read.
+  // A file that is being written may change while it is read.
   for (let attempt = 0; attempt < 3; attempt += 1) {
     const stats = await lstat(full, { bigint: true }).catch(absent);
     if (!stats) return null;
@@ -76,7 +76,7 @@ export async function inspectPath(
   return 'changing';
 }
 
-/** Null when the file is gone, or no longer a file. */
+/** Null if the file is gone, or no longer a regular file. */
 async function hashFile(path: string, size: number): Promise<string | null> {
   const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
     (error: NodeJS.ErrnoException) => {
@@ -109,7 +109,7 @@ function absent(error: NodeJS.ErrnoException): null {
 const isUnreadable = (error: unknown) =>
   ['EACCES', 'EPERM', 'EIO', 'ESTALE'].includes((error as NodeJS.ErrnoException).code ?? '');
 
-/** Looks through a whole tree. `before`: what was known of it. Rejects when the root is gone. */
+/** Scans a whole tree, reusing the results of the previous scan. Rejects if the root is gone. */
 export async function scanTree(
   root: string,
   ignored: ReturnType<typeof makeIgnored>,
@@ -126,7 +126,7 @@ export async function scanTree(
     if (entries.size > maxEntries)
       throw new TreeError('too-large', `${root} holds more than ${maxEntries} files and folders`);
   }
-  // In the order of their names, folders before what they hold: the same tree is the same list.
+  // Sorted by path, so folders come before their content and equal trees give equal lists.
   const sorted: Entries = new Map([...entries].sort(([one], [other]) => (one < other ? -1 : 1)));
   return { scan: { entries: sorted, skipped: unknown }, known };
 
@@ -146,12 +146,12 @@ export async function scanTree(
     const name = text ?? shown;
     const path = folder === '' ? name : `${folder}/${name}`;
     if (isTemporaryName(name)) return removeAbandoned(path);
-    // What cannot be written the same way on the other side.
+    // The name cannot be represented on the other side.
     if (text === null || !isSafePath(path)) {
       unknown.push({ path, why: 'name' });
       return;
     }
-    // Most of what is left out is known by its name: no need to look at it.
+    // Most ignored paths are recognized by name, without inspecting them.
     if (ignored(path, false)) return;
     try {
       const found = await inspectPath(root, path, before.get(path));

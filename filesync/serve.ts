@@ -16,25 +16,25 @@ import { type Frame, readFrames, writeFrame } from './wire.ts';
 
 /** Entries in one frame of a scan: some 300 KiB. */
 const entriesPerFrame = 2_000;
-/** Files whose content has come, and which are being made to last. */
+/** Received files that are still being flushed to disk. */
 const maxFinishing = 32;
-/** Roots whose files need not be read again when a client comes back. */
+/** Roots whose scan results are cached for returning clients. */
 const maxCaches = 4;
 const caches = new Map<string, ScanCache>();
 
 type Head = Frame['head'];
 
 /**
- * Serves a stream of the kind `files`: one tree of this machine's disk, below the folder that the client names
- * (relative to `home`). Resolves when the stream is over.
+ * Serves a `files` stream: one tree on this machine's disk, at the folder that the client names (relative to `home`).
+ * Resolves when the stream ends.
  */
 export async function serveTree(stream: Duplex, { home }: { home: string }): Promise<void> {
   stream.on('error', () => {});
-  // As many answers may wait for room.
+  // Many responses may wait for `drain` at the same time.
   stream.setMaxListeners(0);
   let tree: ReturnType<typeof makeDiskTree> | undefined;
   let root = '';
-  /** What the client has been told of. */
+  /** The entries that the client knows. */
   let sentEntries: Entries = new Map();
   const frames = readFrames(stream);
   const send = (head: Head, body?: Buffer) => writeFrame(stream, head, body);
@@ -44,8 +44,8 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
   };
 
   /**
-   * Takes a write's content, and answers once it is on the disk; the next question is not kept waiting for that, since
-   * a disk makes many files last in hardly more time than one.
+   * Receives a write's content, and responds once it is on disk. The next request does not wait for that, since flushing
+   * many files takes hardly longer than one.
    */
   async function takeWrite(id: unknown, { path, entry, expected }: Head): Promise<void> {
     const content = makeContent();
@@ -60,7 +60,7 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
     };
     const answered = answer(id, work);
     answered.catch(() => {});
-    // A refusal comes before the content is through.
+    // A refusal may come before all content has arrived.
     await Promise.race([content.taken, answered]);
     await content.skip();
     finishing.add(answered);
@@ -83,7 +83,7 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
   const operations: Record<string, (id: unknown, head: Head) => Promise<Head>> = {
     async open(_, { root: path, create }) {
       if (tree || typeof path !== 'string' || path.includes('\0'))
-        throw new TreeError('protocol', 'open is said once, with a path');
+        throw new TreeError('protocol', 'open must be sent once, with a path');
       const expanded = path.replace(/^~(?=\/|$)/, '.');
       root = await findRoot(isAbsolute(expanded) ? expanded : join(home, expanded), create === true);
       tree = makeDiskTree(root, caches.get(root));
@@ -132,7 +132,7 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
     },
   };
 
-  /** The frames of one content, up to its end. */
+  /** Reads the frames of one file's content. */
   function makeContent() {
     let over = false;
     let taken: () => void;
@@ -154,8 +154,8 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
           if (op === 'begin') await sink.begin(Number(mode) & 0o777);
           else if (op === 'data') await sink.data(frame.body);
           else if (op === 'end') return;
-          else if (op === 'abort') throw new TreeError('changed', 'the content was called off');
-          else throw new TreeError('protocol', 'something in the middle of a content');
+          else if (op === 'abort') throw new TreeError('changed', 'the transfer was aborted');
+          else throw new TreeError('protocol', 'unexpected frame within a transfer');
         }
       },
       async skip(): Promise<void> {
@@ -172,7 +172,7 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
       const operation = Object.hasOwn(operations, String(op)) ? operations[String(op)] : undefined;
       if (op === 'write') await takeWrite(id, value.head);
       else if (operation) await answer(id, () => operation(id, value.head));
-      else throw new TreeError('protocol', `an unknown question: ${String(op).slice(0, 40)}`);
+      else throw new TreeError('protocol', `unknown operation: ${String(op).slice(0, 40)}`);
     }
   } catch (thrown) {
     const error = asTreeError(thrown);
@@ -188,13 +188,13 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
       }
       tree.close();
     }
-    // What was said last still goes out.
+    // Flushes the last response.
     stream.end(() => void frames.return());
   }
 }
 
 const text = (value: unknown): string => {
-  if (typeof value !== 'string') throw new TreeError('protocol', 'a path that is no text');
+  if (typeof value !== 'string') throw new TreeError('protocol', 'a path must be a string');
   return value;
 };
 
@@ -207,7 +207,7 @@ function entryOf(path: unknown, value: unknown, kind: 'file'): FileEntry;
 function entryOf(path: unknown, value: unknown, kind: 'link'): LinkEntry;
 function entryOf(path: unknown, value: unknown, kind?: Entry['kind']): Entry {
   if (!isEntry(text(path), value) || (kind && value.kind !== kind))
-    throw new TreeError('unsafe', `${JSON.stringify(path)}: no entry that may stand there`);
+    throw new TreeError('unsafe', `${JSON.stringify(path)}: not a valid entry for this path`);
   return value;
 }
 
@@ -217,6 +217,6 @@ const expectedOf = (path: unknown, value: unknown): Entry | null =>
 function asRules(value: unknown): Rules {
   const { lines, git } = (value ?? {}) as Record<string, unknown>;
   if (!Array.isArray(lines) || !lines.every((line) => typeof line === 'string'))
-    throw new TreeError('protocol', 'rules that are no lines');
+    throw new TreeError('protocol', 'rules must be a list of strings');
   return { lines, git: git === true };
 }

@@ -70,7 +70,7 @@ describe.skipIf(!canMount)('what the system refuses is told in its own words', (
 
 describe('a place where no folder can be made', () => {
   it.skipIf(process.platform !== 'linux')(
-    'is refused, and does not keep a thread busy for ever',
+    'is refused, and does not block a thread indefinitely',
     async () => {
       await expect(findRoot('/proc/cde/deep', true)).rejects.toMatchObject({ code: 'unreadable' });
     },

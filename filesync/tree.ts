@@ -2,11 +2,11 @@ import type { Entries, Entry, FileEntry, LinkEntry } from './entries.ts';
 import type { Rules } from './rules.ts';
 
 export type TreeErrorCode =
-  /** What is there is not what was expected: somebody has changed it since the last scan. */
+  /** The path is not as expected: it was changed after the last scan. */
   | 'changed'
-  /** A folder holds something that takes no part. */
+  /** A folder contains entries that are not synchronized. */
   | 'not-empty'
-  /** The path, or the link, would leave the root; or something on its way is a link. */
+  /** The path or link would leave the root, or passes through a link. */
   | 'unsafe'
   | 'unreadable'
   | 'no-space'
@@ -14,9 +14,9 @@ export type TreeErrorCode =
   | 'too-large'
   | 'root-missing'
   | 'root-not-folder'
-  /** The other side is gone; nothing was heard of what was under way. */
+  /** The connection ended; the outcome of pending operations is unknown. */
   | 'disconnected'
-  /** The other side does not keep to the protocol. */
+  /** The other side violated the protocol. */
   | 'protocol';
 
 export class TreeError extends Error {
@@ -29,7 +29,7 @@ export class TreeError extends Error {
   }
 }
 
-/** A path that takes no part although no rule says so; what is below it does not either. */
+/** A path that cannot be synchronized, although no rule excludes it, and everything below it. */
 export interface SkippedPath {
   path: string;
   why: 'unreadable' | 'not-regular' | 'link-leaves' | 'name' | 'changing';
@@ -40,23 +40,23 @@ export interface Scan {
   skipped: SkippedPath[];
 }
 
-/** Takes a file's content in pieces; the next comes when the promise is fulfilled. */
+/** Receives a file's content in chunks; the next one follows when the promise resolves. */
 export interface Sink {
-  /** First of all, the permissions: for a file that is new at the other side. */
+  /** Called first, with the permissions for a file that is new on the other side. */
   begin(mode: number): Promise<void>;
   data(chunk: Buffer): Promise<void>;
 }
 
 /**
- * A folder that is kept in step with another: on this machine's disk, or at the other end of a stream. Every change
- * names what must be there before it (`expected`), and is refused with `changed` when something else is: what
- * nobody has seen is never overwritten. All reject with TreeError.
+ * A folder to synchronize, on this machine's disk or at the other end of a stream. Every change names the entry that
+ * must be there before it (`expected`) and fails with `changed` otherwise, so that unseen changes are never overwritten.
+ * All methods reject with TreeError.
  */
 export interface Tree {
   scan(rules: Rules): Promise<Scan>;
-  /** Gives the content of a file that must be `entry` still. */
+  /** Reads a file, which must still match `entry`. */
   read(path: string, entry: FileEntry, sink: Sink): Promise<void>;
-  /** Writes beside, checks that the content is `entry`'s, and puts it in its place in one step. */
+  /** Writes a temporary file, verifies that it matches `entry`, and moves it into place atomically. */
   write(
     path: string,
     entry: FileEntry,
@@ -64,16 +64,16 @@ export interface Tree {
     fill: (sink: Sink) => Promise<void>,
   ): Promise<void>;
   setExecutable(path: string, executable: boolean, expected: FileEntry): Promise<void>;
-  /** With these permissions less the umask; its owner may always use it, or it could not be filled. */
+  /** Applies these permissions less the umask, but always allows the owner to fill the folder. */
   makeFolder(path: string, mode?: number): Promise<void>;
   makeLink(path: string, entry: LinkEntry, expected: Entry | null): Promise<void>;
   /** A folder must be empty. */
   remove(path: string, expected: Entry): Promise<void>;
-  /** To a name that nothing has. */
+  /** The new name must not exist. */
   rename(path: string, to: string, expected: Entry): Promise<void>;
-  /** Calls `tell` once something may have changed, and not again before the next scan. */
-  watch(tell: () => void): void;
-  /** False where not every folder is watched (there are too many, or the system has no more): look more often. */
+  /** Calls `onChange` once something may have changed, and not again before the next scan. */
+  watch(onChange: () => void): void;
+  /** False if not every folder is watched (too many, or the system's limit is reached): scan more often. */
   readonly watched: boolean;
   close(): void;
 }

@@ -2,19 +2,19 @@ import { type FSWatcher, watch as watchPath } from 'node:fs';
 import { basename, join } from 'node:path';
 import { isTemporaryName } from './entries.ts';
 
-/** Each costs the kernel a kilobyte and Node a few. */
+/** Each costs one kilobyte in the kernel and a few in Node. */
 const maxWatchers = 20_000;
 
 export interface Watcher {
-  /** The folders there are now, by their paths below the root. */
+  /** Sets the folders to watch, as paths below the root. */
   update(folders: Iterable<string>): void;
   readonly complete: boolean;
   close(): void;
 }
 
 /**
- * Watches a tree. On Linux each folder by itself, so that those left out by the rules cost nothing (Node's own
- * recursive watching looks into every folder); elsewhere the system watches all below the root.
+ * Watches a tree. On Linux each folder has its own watcher, so that ignored folders cost nothing (Node's recursive watcher
+ * visits every folder); elsewhere the system watches everything below the root.
  */
 export function makeWatcher(root: string, onChange: () => void): Watcher {
   const perFolder = process.platform === 'linux';
@@ -32,17 +32,17 @@ export function makeWatcher(root: string, onChange: () => void): Watcher {
         const last = String(name ?? '')
           .split(/[\\/]/)
           .at(-1)!;
-        // Our own halves; what they become is reported under its name.
+        // Ignore our temporary files; the final name is reported separately.
         if (!isTemporaryName(last)) onChange();
-        // A folder that is taken away, or replaced, says so by its own name, and nothing afterwards: the next scan
-        // watches what is there then. A child of that name costs one needless watcher.
+        // A folder that is removed or replaced reports its own name and nothing afterwards; the next scan watches what is
+        // there then. A child with the same name only costs a new watcher.
         if (kind === 'rename' && folder !== '' && last === basename(folder)) drop();
       });
-      // The folder is gone, or the system gives no more: the next scan tells.
+      // The folder is gone, or the system's limit is reached; the next scan finds out.
       watcher.on('error', drop);
       watchers.set(folder, watcher);
     } catch (error) {
-      // One that is gone since the scan is no loss.
+      // The folder may have been removed since the scan.
       if ((error as NodeJS.ErrnoException).code !== 'ENOENT') complete = false;
     }
   }

@@ -2,16 +2,16 @@ import type { Duplex } from 'node:stream';
 import { TreeError } from './tree.ts';
 
 /**
- * What goes through a stream of the kind `files`: frames of a head (JSON) and a body (bytes), each with its length in
- * four bytes before it. The client asks with `{id, op, …}`; the agent answers with any number of
- * `{id, part, …}` and one `{id, ok}` or `{id, error}`, in the order of the questions but for `write`, whose answer may
- * come after later ones', and says `{event: 'changed'}` by itself. A question `write` is followed by its `begin`, its
- * `data` and then `end` or `abort`, with nothing in between.
+ * The protocol of a `files` stream: frames with a head (JSON) and a body (bytes), preceded by the length of each in four
+ * bytes. The client sends requests `{id, op, …}`. The agent responds with any number of `{id, part, …}` and one
+ * `{id, ok}` or `{id, error}`, in the order of the requests, except that the response to a `write` may arrive after later
+ * ones. It sends `{event: 'changed'}` unprompted. A `write` request is followed by `begin`, `data` and `end` or `abort`,
+ * with nothing in between.
  */
 export interface Frame {
   head: Record<string, unknown>;
   body: Buffer;
-  /** Bytes that the head took: what it becomes in memory is some times as much. */
+  /** Encoded size of the head; in memory it takes several times as much. */
   headBytes: number;
 }
 
@@ -19,7 +19,7 @@ const maxHeadBytes = 1024 * 1024;
 const maxBodyBytes = 1024 * 1024;
 const empty = Buffer.alloc(0);
 
-/** Resolves when the stream takes more. Rejects with `disconnected` when it is gone. */
+/** Resolves when the stream accepts more data. Rejects with `disconnected` if it is closed. */
 export function writeFrame(
   stream: Duplex,
   head: Record<string, unknown>,
@@ -49,7 +49,7 @@ export function writeFrame(
 export const disconnected = (cause?: unknown) =>
   new TreeError('disconnected', 'the connection to the other side ended', { cause });
 
-/** Splits a stream into frames. Throws `protocol` for what is none; how fast it is read is the reader's pace. */
+/** Splits a stream into frames, with backpressure. Throws `protocol` for invalid data. */
 export async function* readFrames(stream: Duplex): AsyncGenerator<Frame, void> {
   let chunks: Buffer[] = [];
   let length = 0;
@@ -69,7 +69,7 @@ export async function* readFrames(stream: Duplex): AsyncGenerator<Frame, void> {
         const lengths = take(8);
         wanted = { head: lengths.readUInt32BE(0), body: lengths.readUInt32BE(4) };
         if (wanted.head > maxHeadBytes || wanted.body > maxBodyBytes)
-          throw new TreeError('protocol', 'a frame beyond the limit');
+          throw new TreeError('protocol', 'the frame exceeds the size limit');
       }
       if (length < wanted.head + wanted.body) break;
       const headBytes = wanted.head;
@@ -87,7 +87,7 @@ function parse(text: string): Record<string, unknown> {
     if (typeof head === 'object' && head !== null && !Array.isArray(head))
       return head as Record<string, unknown>;
   } catch {
-    // Said below.
+    // Thrown below.
   }
-  throw new TreeError('protocol', 'a frame that is no object');
+  throw new TreeError('protocol', 'the head of a frame is not an object');
 }

@@ -105,11 +105,11 @@ test('says in words what does not work', async () => {
     { signal, token: 'x' },
   );
   const errors = report.satellites.map(({ udp }) => udp.error);
-  expect(errors[0]).toContain('UDP is blocked on the way');
+  expect(errors[0]).toContain('UDP is blocked');
   // An answer to another question is none.
-  expect(errors[1]).toContain('UDP is blocked on the way');
+  expect(errors[1]).toContain('UDP is blocked');
   expect(errors[2]).toContain('earlier release');
-  expect(errors[3]).toContain('UDP is off there');
+  expect(errors[3]).toContain('UDP is disabled there');
   expect(errors[4]).toMatch(/nowhere\.invalid/);
   expect(report.satellites[2]!.udp).toMatchObject({ answered: true, train: null });
   expect(report.satellites[4]).toMatchObject({

@@ -20,10 +20,10 @@ test('cde ssh takes the path that is wanted, and says so', async () => {
   const direct = await run('-v', '--path', 'direct-tcp');
   expect(direct).toMatchObject({ code: 0, stdout: '42\n' });
   expect(direct.stderr).toMatch(/cde: path opened: relay http:/);
-  expect(direct.stderr).toMatch(/cde: path moved: direct-tcp [\d.]+:\d+: direct-tcp was asked for/);
+  expect(direct.stderr).toMatch(/cde: path moved: direct-tcp [\d.]+:\d+: direct-tcp was requested/);
   const udp = await run('-v', '--path', 'direct-udp');
   expect(udp).toMatchObject({ code: 0, stdout: '42\n' });
-  expect(udp.stderr).toMatch(/cde: path moved: direct-udp [\d.]+:\d+: direct-udp was asked for/);
+  expect(udp.stderr).toMatch(/cde: path moved: direct-udp [\d.]+:\d+: direct-udp was requested/);
   const relay = await run('-v', '--path', 'relay');
   expect(relay).toMatchObject({ code: 0, stdout: '42\n' });
   expect(relay.stderr).not.toContain('path moved');

@@ -61,7 +61,7 @@ test('sessions over a separate satellite and over direct paths end within ten se
   expect(await ended).toEqual(['access-ended', 'access-ended', 'access-ended']);
   expect(performance.now() - began).toBeLessThan(10_000);
 
-  // The ticket is good for minutes yet, and no use: whoever lets its user in asks at once.
+  // The ticket is valid for minutes, but useless: satellite and agent check its user at once.
   const late = openSession({ ...first, clientPrivateKey: key.privateKey });
   const reason = late.then(async (session) => (await session.closed).reason).catch(({ code }) => code);
   expect(await reason).toBe('access-ended');

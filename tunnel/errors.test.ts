@@ -18,7 +18,7 @@ describe('errors', () => {
     expect(asTunnelError(error, 'session-failed')).toBe(error);
     expect(asTunnelError(new Error('why'), 'session-failed')).toMatchObject({
       code: 'session-failed',
-      message: 'The session broke down: why',
+      message: 'The session failed: why',
       detail: 'why',
       hint: 'Connect again',
     });

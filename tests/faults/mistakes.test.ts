@@ -57,7 +57,7 @@ describe('a startup script', () => {
       /did not finish within 2s and was stopped\. \[startup-timeout\]/,
       'waiting',
     ],
-  ])('%s: the reason, its output, exit code 7; a mended version cures it', async (_, name, script, words, output) => {
+  ])('%s: the reason, its output, exit code 7; a fixed version works', async (_, name, script, words, output) => {
     expect(await withScript(name, script, '2s')).toMatchObject({ code: 0 });
     const refused = await machine.cde('create', `ws-${name}`, '--template', name);
     expect(refused.code).toBe(7);
@@ -73,7 +73,7 @@ describe('a startup script', () => {
       code: 0,
       stdout: 'inside\n',
     });
-    expect(await withScript(name, 'echo mended')).toMatchObject({ code: 0 });
+    expect(await withScript(name, 'echo fixed')).toMatchObject({ code: 0 });
     expect(await machine.cde('update', `ws-${name}`)).toMatchObject({ code: 0 });
     expect(await show(`ws-${name}`)).toMatchObject({ status: 'running', reason: null });
   });

@@ -10,7 +10,7 @@ import { type Machine, makeMachine, type Running } from '../kit/machine.ts';
 import { makeDatabase, type OwnDatabase, postgresProcesses } from '../kit/postgres.ts';
 import { until } from '../kit/until.ts';
 
-/** The database goes away, at the start and in the middle of everything; the port is taken. */
+/** The database becomes unreachable, at startup and later; the port is taken. */
 
 /** As long as a failover or a restart of a managed PostgreSQL takes. */
 const outageMs = 20_000;
@@ -19,7 +19,7 @@ const fewSecondsMs = 12_000;
 
 const templates: Record<string, string> = {
   plain: 'name: plain\nprovider: local\nstartup:\n  script: echo run >> ~/starts\n',
-  // Its script ends while the database is away.
+  // Its script ends while the database is unreachable.
   slow: 'name: slow\nprovider: local\nstartup:\n  script: |\n    echo run >> ~/starts\n    sleep 6\n',
 };
 
@@ -112,17 +112,17 @@ describe('a PostgreSQL of its own', () => {
     const asking = machine.begin(['list']);
     await wait(Math.max(0, outageMs - (performance.now() - gone)));
     await back();
-    const cured = performance.now();
+    const recoveredAt = performance.now();
 
     await until(
       () => api('GET', '/readyz'),
       (reply) => reply.status === 200,
     );
-    expect(performance.now() - cured).toBeLessThan(fewSecondsMs);
+    expect(performance.now() - recoveredAt).toBeLessThan(fewSecondsMs);
     expect(await asking.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('hello') });
     for (const creating of [late, early])
       expect(await creating.ended).toMatchObject({ code: 0, stdout: expect.stringContaining('is running') });
-    expect(performance.now() - cured).toBeLessThan(30_000);
+    expect(performance.now() - recoveredAt).toBeLessThan(30_000);
     for (const name of [`late-${how}`, `early-${how}`]) {
       const workspace = await show(name);
       expect(workspace).toMatchObject({ status: 'running', latestBuild: { number: 1, status: 'succeeded' } });

@@ -78,7 +78,7 @@ async function run(session: Session, username: string, command: string): Promise
   });
 }
 
-test('a session goes on through the kill -9 and the draining of its satellite, and without the server', async () => {
+test('a session survives kill -9 and draining of its satellite, and works without the server', async () => {
   const first = await ticket();
   expect(first.satellites.map(({ name }) => name)).toEqual(['east', 'west']);
   const resumed: string[] = [];
@@ -111,7 +111,7 @@ test('a session goes on through the kill -9 and the draining of its satellite, a
   expect(session.path.via).toBe(url('west'));
   await start('east');
 
-  // Without a server: the session goes on, and the satellite says what it thinks of it.
+  // Without the server the session continues, and the satellite reports that it is missing.
   await server.kill();
   await running.west!.says('serving on without it');
   await say();

@@ -113,7 +113,7 @@ async function serverProcess(): Promise<number> {
 }
 
 describe('a session comes through', () => {
-  test('kill -9 of the server and its restart: a running command goes on, nothing lost or doubled', async () => {
+  test('kill -9 of the server and its restart: a running command continues, with nothing lost or duplicated', async () => {
     const running = ssh(counting(200));
     await printed(running, '\n20\n');
     await server.kill();
@@ -168,7 +168,7 @@ describe('a session comes through', () => {
     expect(await running.ended).toEqual({ code: 0, stdout: numbers(600), stderr: '' });
   });
 
-  test('a port-forward: the connection through it goes on, and a person is told', async () => {
+  test('a port-forward: its connection survives, and the user is informed', async () => {
     const forward = machine.begin(['port-forward', 'hello', '0:7001']);
     const serving = ssh(
       `node -e "require('net').createServer(s=>s.pipe(s)).listen(7001,'127.0.0.1',()=>console.log('up'))"`,

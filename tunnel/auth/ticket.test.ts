@@ -29,7 +29,7 @@ function claims(changes: Partial<TicketClaims> = {}): Omit<TicketClaims, 'kind'>
 const code = (expected: string) => expect.objectContaining({ code: expected });
 
 describe('tickets', () => {
-  it('say what was signed, to whoever has the public key', async () => {
+  it('can be read by everyone with the public key', async () => {
     const signed = claims();
     const ticket = await signer.signTicket(signed);
     expect(await verifyTicket(ticket, [other.publicKey, signer.publicKey], now)).toEqual({

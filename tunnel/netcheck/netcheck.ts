@@ -9,15 +9,15 @@ import { relayPaths } from '../paths/relay-protocol.ts';
 import { probeOnce, probeUrl } from '../selection/measure.ts';
 import { checkUdp, median, type NatKind, round, type UdpReport } from './udp-check.ts';
 
-/** The first request pays for connecting; the others count. */
+/** The first request includes connecting and does not count. */
 const requests = 6;
 const requestMs = 5_000;
 const connectMs = 2_000;
-/** Of one throughput test, one way, as the satellite bounds it too. */
+/** Limits of one throughput test in one direction; the satellite enforces the same. */
 const testBytes = 8 * 1024 * 1024;
 const testMs = 3_000;
-/** Between two tests. */
-const busyMs = 300;
+/** Pause between two tests. */
+const pauseMs = 300;
 
 export interface NetcheckSatellite {
   name: string;
@@ -30,31 +30,31 @@ export interface SatelliteReport {
   name: string;
   region: string;
   url: string;
-  /** Round trips of requests over one connection, in milliseconds. */
+  /** Median and minimum round trip of requests over one connection, in milliseconds. */
   https: { rttMs: number | null; leastMs: number | null; error: string | null };
-  /** Whether a TCP connection comes about; null where it has no such address, or a proxy goes there for us. */
+  /** Whether a TCP connection succeeds; null if there is no such address, or a proxy connects for us. */
   ipv4: boolean | null;
   ipv6: boolean | null;
   udp: UdpReport;
-  /** In bits per second; only where it was asked for. */
+  /** Only if it was requested. */
   throughput?: { downBitsPerSecond: number | null; upBitsPerSecond: number | null; error: string | null };
 }
 
 export interface NetcheckReport {
-  /** True when any satellite answers by UDP. */
+  /** True if any satellite answers by UDP. */
   udp: boolean;
   nat: NatKind;
-  /** Whether any can be reached so; null when none has such an address. */
+  /** Whether any satellite is reachable this way; null if none has such an address. */
   ipv4: boolean | null;
   ipv6: boolean | null;
-  /** The one that HTTPS goes through. */
+  /** The HTTPS proxy. */
   proxy: { variable: string; place: string } | null;
   satellites: SatelliteReport[];
 }
 
 /**
- * Measures the ways from here to satellites: HTTPS, UDP, and with `token` how much goes through, one after the
- * other. Rejects only when the signal is aborted; what fails is in the report, in words.
+ * Measures the connections to satellites by HTTPS and UDP, and with `token` the throughput, one satellite at a time.
+ * Rejects only when the signal is aborted; failures are part of the report.
  */
 export async function netcheck(
   places: readonly NetcheckSatellite[],
@@ -140,10 +140,10 @@ async function checkFamilies(url: string): Promise<Pick<SatelliteReport, 'ipv4' 
 function connects(host: string, port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect({ host, port });
-    const settle = (so: boolean) => {
+    const settle = (isConnected: boolean) => {
       clearTimeout(timer);
       socket.destroy();
-      resolve(so);
+      resolve(isConnected);
     };
     const timer = setTimeout(() => settle(false), connectMs);
     socket.once('connect', () => settle(true));
@@ -163,8 +163,8 @@ async function checkThroughput(
   };
   try {
     result.downBitsPerSecond = await transfer(probeUrl(url, relayPaths.down), token, signal, 'down');
-    // One test at a time: the satellite may still be closing the other.
-    await delay(busyMs, undefined, { signal });
+    // The satellite allows one test at a time, and may still be closing the previous one.
+    await delay(pauseMs, undefined, { signal });
     result.upBitsPerSecond = await transfer(probeUrl(url, relayPaths.up), token, signal, 'up');
   } catch (error) {
     result.error = (error as Error).message;
@@ -172,7 +172,7 @@ async function checkThroughput(
   return result;
 }
 
-/** Bits per second, from the first byte to the last, at most 8 MiB or 3 s. */
+/** Transfers up to 8 MiB or 3 s, and returns the rate in bits per second. */
 function transfer(url: URL, token: string, signal: AbortSignal, way: 'down' | 'up'): Promise<number> {
   return new Promise((resolve, reject) => {
     const agent = agentFor(url);
@@ -188,7 +188,7 @@ function transfer(url: URL, token: string, signal: AbortSignal, way: 'down' | 'u
     let began = performance.now();
     const done = (bytes: number) => {
       agent.destroy();
-      if (bytes === 0) reject(new TunnelError('satellite-unreachable', 'nothing came through'));
+      if (bytes === 0) reject(new TunnelError('satellite-unreachable', 'no data was transferred'));
       else resolve(Math.round((bytes * 8) / (Math.max(performance.now() - began, 0.1) / 1_000)));
     };
     request.on('error', (error) => {
@@ -215,7 +215,7 @@ function transfer(url: URL, token: string, signal: AbortSignal, way: 'down' | 'u
     });
     if (way === 'down') return void request.end();
     const block = Buffer.alloc(64 * 1024);
-    // Nothing that a proxy could make smaller.
+    // Random, so that a proxy cannot compress it.
     crypto.getRandomValues(block);
     let sent = 0;
     const write = () => {
@@ -255,7 +255,7 @@ async function readRefusal(response: IncomingMessage): Promise<TunnelError> {
     if (typeof message === 'string')
       return new TunnelError('satellite-refused', detail ? `${message}: ${detail}` : message);
   } catch {
-    // Not ours.
+    // Not our format.
   }
   return new TunnelError('satellite-refused', `HTTP status ${response.statusCode}`);
 }

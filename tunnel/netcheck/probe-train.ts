@@ -1,10 +1,9 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 
 /**
- * Probe trains: small datagrams that a satellite sends back, to count what is lost and how evenly it comes. They share a
- * port with STUN, whose datagrams begin with two zero bits; ours begin with `cdeP`. All have one length, and an answer
- * has that of its question, so that nobody gains by asking in another's name; and an echo is only for who
- * has shown, by a cookie, that it gets what is sent to its address.
+ * Probe trains: small datagrams that a satellite echoes, to measure loss and jitter. They share a port with STUN, whose
+ * datagrams begin with two zero bits; ours begin with `cdeP`. All have the same length, so spoofed requests gain no
+ * amplification, and echoes require a cookie that proves that the sender receives at its address.
  *
  *     0 magic (4)  4 type (1)  5 zero (1)  6 number (2)  8 nonce (8)  16 cookie (16)  32 zeros (32)
  */
@@ -13,7 +12,7 @@ export const probeBytes = 64;
 const magic = Buffer.from('cdeP');
 const cookieBytes = 16;
 const types = { hello: 1, cookie: 2, probe: 3, echo: 4 } as const;
-/** A cookie is good for one to two of these: a train takes a second. */
+/** A cookie is valid for one to two of these periods; a train takes a second. */
 const cookieMs = 30_000;
 
 export interface RemoteEndpoint {
@@ -22,8 +21,8 @@ export interface RemoteEndpoint {
 }
 
 /**
- * The satellite's side. `answer` is what to say to a datagram: null for whatever is no question, or shows a cookie that this
- * process has not given to this address lately. Keeps nothing of whom it has answered.
+ * The satellite's side, stateless. `answer` returns the response to a datagram; null if it is not a request, or if its
+ * cookie was not recently issued to this address by this process.
  */
 export function makeProbeResponder(now: () => number = () => performance.now()): {
   answer(datagram: Buffer, from: RemoteEndpoint): Buffer | null;
@@ -50,14 +49,14 @@ export function makeProbeResponder(now: () => number = () => performance.now()):
   };
 }
 
-/** The client's side: what one train says, and hears. */
+/** The client's side of one train. */
 export function makeProbeClient(): {
   hello(): Buffer;
-  /** The cookie of an answer to the hello; null of anything else. */
+  /** Returns the cookie from the response to the hello; null for other datagrams. */
   readCookie(datagram: Buffer): Buffer | null;
   /** `number` from 0 to 65,535. */
   probe(number: number, cookie: Buffer): Buffer;
-  /** The number of the probe that the datagram answers; null of anything else. */
+  /** Returns the number of the echoed probe; null for other datagrams. */
   readEcho(datagram: Buffer): number | null;
 } {
   const nonce = randomBytes(8);

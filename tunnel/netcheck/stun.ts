@@ -2,13 +2,13 @@ import { isIPv4, isIPv6 } from 'node:net';
 import { crc32 } from 'node:zlib';
 
 /**
- * What a STUN server (RFC 8489) says to a Binding request, and who asks makes of it: from which address and port it came. Nothing else of
- * STUN: no credentials, no TCP, no other method, no clients of RFC 3489.
+ * STUN Binding (RFC 8489), server and client: which address and port a request came from. Nothing else of STUN is
+ * supported: no credentials, no TCP, no other methods, no clients of RFC 3489.
  */
 
 const headerBytes = 20;
 const magicCookie = 0x2112a442;
-/** A Binding request is of 20 to some 100 bytes; none needs to be split on its way. */
+/** Binding requests have 20 to about 100 bytes; none needs fragmentation. */
 const maxRequestBytes = 548;
 
 const types = { request: 0x0001, success: 0x0101, error: 0x0111 } as const;
@@ -18,15 +18,15 @@ const attributes = {
   xorMappedAddress: 0x0020,
   fingerprint: 0x8028,
 } as const;
-/** What a request may carry that says nothing to a server without credentials. All others below 0x8000 it must understand. */
+/** Comprehension-required attributes that a server without credentials can ignore. */
 const ignoredAttributes = new Set([0x0006, 0x0008, 0x0014, 0x0015, 0x001c, 0x001d, 0x001e, 0x0024, 0x0025]);
 const fingerprintXor = 0x5354554e;
-/** As many as are named in an answer: it must not grow beyond its request. */
+/** Unknown attributes listed in a response, which must not grow beyond its request. */
 const maxUnknown = 4;
 
 /**
- * The answer to a datagram; null for what deserves none: everything that is not a well-formed Binding request. It is
- * never longer than 24 bytes more than the request, so that nobody gains by asking in another's name.
+ * Returns the response to a datagram; null if it is not a well-formed Binding request. A response has at most 24 bytes
+ * more than its request, so spoofed requests gain next to no amplification.
  */
 export function answerBinding(datagram: Buffer, from: { address: string; port: number }): Buffer | null {
   const request = readRequest(datagram);
@@ -44,12 +44,12 @@ export function answerBinding(datagram: Buffer, from: { address: string; port: n
   return message(type, transaction, Buffer.concat(body), hasFingerprint);
 }
 
-/** A Binding request; its transaction is 12 bytes, by which its answer is known. */
+/** Builds a Binding request with a transaction id of 12 bytes. */
 export function bindingRequest(transaction: Buffer): Buffer {
   return message(types.request, Buffer.concat([word32(magicCookie), transaction]), Buffer.alloc(0), false);
 }
 
-/** The address and port that an answer to that request tells; null of anything else. Reads XOR-MAPPED-ADDRESS alone. */
+/** Reads the XOR-MAPPED-ADDRESS from the response to that request; null for other datagrams. */
 export function readMapped(datagram: Buffer, transaction: Buffer): { address: string; port: number } | null {
   const { length } = datagram;
   if (length < headerBytes || datagram.readUInt16BE(0) !== types.success) return null;
@@ -74,14 +74,14 @@ export function readMapped(datagram: Buffer, transaction: Buffer): { address: st
 function formatIp(bytes: Buffer): string {
   if (bytes.length === 4) return bytes.join('.');
   const groups = Array.from({ length: 8 }, (_, i) => bytes.readUInt16BE(2 * i).toString(16));
-  // As the system writes it: the URL parser knows how.
+  // The URL parser produces the canonical form.
   return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }
 
 interface BindingRequest {
-  /** Magic cookie and transaction id: the 16 bytes that addresses are hidden with. */
+  /** Magic cookie and transaction id: the 16 bytes that addresses are XORed with. */
   transaction: Buffer;
-  /** Attributes that it demands to be understood, and that are not. */
+  /** Comprehension-required attributes that we do not know. */
   unknown: number[];
   hasFingerprint: boolean;
 }
@@ -95,7 +95,7 @@ function readRequest(datagram: Buffer): BindingRequest | null {
   const unknown: number[] = [];
   let hasFingerprint = false;
   for (let at = headerBytes; at < length; ) {
-    // The last is not behind a fingerprint: that covers all before it.
+    // Nothing may follow the fingerprint, which covers everything before it.
     if (hasFingerprint || at + 4 > length) return null;
     const type = datagram.readUInt16BE(at);
     const size = datagram.readUInt16BE(at + 2);
@@ -143,7 +143,7 @@ function word32(value: number): Buffer {
 
 const fingerprintOf = (bytes: Buffer) => (crc32(bytes) ^ fingerprintXor) >>> 0;
 
-/** XOR-MAPPED-ADDRESS: hidden from routers that rewrite whatever looks like an address. */
+/** XOR-MAPPED-ADDRESS, obfuscated against routers that rewrite anything that looks like an address. */
 function xorAddress(address: Buffer, port: number, transaction: Buffer): Buffer {
   const value = Buffer.concat([words([address.length === 4 ? 0x01 : 0x02, port]), address]);
   for (let i = 0; i < 2; i++) value[2 + i]! ^= transaction[i]!;
@@ -151,7 +151,7 @@ function xorAddress(address: Buffer, port: number, transaction: Buffer): Buffer 
   return value;
 }
 
-/** The 4 or 16 bytes of an address as the system writes it; null for anything else. An IPv4 one inside IPv6 is IPv4. */
+/** The 4 or 16 bytes of an IP address; null if it is none. IPv4-mapped IPv6 counts as IPv4. */
 function addressBytes(text: string): Buffer | null {
   const plain = text.replace(/%.*$/, '').replace(/^::ffff:(?=\d+\.)/i, '');
   if (isIPv4(plain)) return Buffer.from(plain.split('.').map(Number));

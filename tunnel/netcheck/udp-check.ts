@@ -8,20 +8,20 @@ import { formatAddress } from '../network/addresses.ts';
 import { makeProbeClient } from './probe-train.ts';
 import { bindingRequest, readMapped } from './stun.ts';
 
-/** A train: so many, so far apart; after the last the answers may take so long. */
+/** Probes per train, their distance, and how long to wait for answers after the last one. */
 const trainLength = 20;
 const trainEveryMs = 50;
 const trainWaitMs = 1_000;
-/** When a question without an answer is asked again, and when that is over. */
+/** Requests are sent at these times until there is a response, and time out after that. */
 const requestAtMs = [0, 300, 900];
 const responseTimeoutMs = 2_000;
 
-/** What is known of the way to one STUN server by UDP. */
+/** The result for one STUN server. */
 export interface UdpReport {
-  /** HOST:PORT that was asked; null where the satellite offers none. */
+  /** HOST:PORT of the server; null if the satellite has none. */
   stun: string | null;
   answered: boolean;
-  /** How it sees us, HOST:PORT. */
+  /** Our address as the server sees it, HOST:PORT. */
   mapped: string | null;
   rttMs: number | null;
   train: { sent: number; received: number; lossPercent: number; rttMs: number; jitterMs: number } | null;
@@ -29,14 +29,15 @@ export interface UdpReport {
 }
 
 /**
- * `none`: we are seen as what we are. `endpoint-independent`: by one address and port, whoever is asked, so that others can
- * reach us there. `endpoint-dependent`: by another for each, so that they hardly can. `unknown`: fewer than two answered.
+ * `none`: our address is not translated. `endpoint-independent`: all servers see the same address and port, so peers can
+ * reach us there. `endpoint-dependent`: each sees a different one, so peers hardly can. `unknown`: fewer than two servers
+ * answered.
  */
 export type NatKind = 'none' | 'endpoint-independent' | 'endpoint-dependent' | 'unknown';
 
 /**
- * Asks STUN servers, all from one port, how they see us, and sends each a train of 20 probes over a second. Never rejects:
- * what fails is in the report, in words. Takes some four seconds.
+ * Queries STUN servers from one port, and sends each a train of 20 probes over one second. Never rejects; failures are
+ * part of the report. Takes about four seconds.
  */
 export async function checkUdp(
   servers: readonly (string | undefined)[],
@@ -60,7 +61,7 @@ export async function checkUdp(
 
 async function openSocket(family: number): Promise<Socket> {
   const socket = createSocket(family === 6 ? 'udp6' : 'udp4');
-  // What cannot be sent is not answered, and that is told.
+  // A failed send shows up as a missing answer.
   socket.on('error', () => {});
   socket.setMaxListeners(0);
   socket.bind(0);
@@ -82,7 +83,8 @@ async function checkOne(
     train: null,
     error: null,
   };
-  if (stun === undefined) return { ...report, error: 'it offers no STUN: UDP is off there' };
+  if (stun === undefined)
+    return { ...report, error: 'the satellite has no STUN server: UDP is disabled there' };
   const at = stun.lastIndexOf(':');
   const [host, port] = [stun.slice(0, at).replace(/^\[|\]$/g, ''), Number(stun.slice(at + 1))];
   try {
@@ -91,19 +93,19 @@ async function checkOne(
     const transaction = randomBytes(12);
     const peer = { socket, address, port, signal };
     const began = performance.now();
-    const mapped = await ask(peer, bindingRequest(transaction), (datagram) =>
+    const mapped = await request(peer, bindingRequest(transaction), (datagram) =>
       readMapped(datagram, transaction),
     );
     if (!mapped)
       return {
         ...report,
-        error: `no answer by UDP from ${stun} within ${responseTimeoutMs / 1000} s: UDP is blocked on the way, or its port is not open`,
+        error: `no answer by UDP from ${stun} within ${responseTimeoutMs / 1000} s: UDP is blocked, or the port is not open`,
       };
     const rttMs = performance.now() - began;
-    const place = formatAddress(mapped.address, mapped.port);
-    seen.set(formatAddress(address, port), place);
+    const mappedAddress = formatAddress(mapped.address, mapped.port);
+    seen.set(formatAddress(address, port), mappedAddress);
     const train = await sendTrain(peer);
-    return { ...report, answered: true, mapped: place, rttMs: round(rttMs), ...train };
+    return { ...report, answered: true, mapped: mappedAddress, rttMs: round(rttMs), ...train };
   } catch (error) {
     return { ...report, error: (error as Error).message };
   }
@@ -116,21 +118,25 @@ interface Peer {
   signal: AbortSignal;
 }
 
-/** Calls back with what comes from that address and port alone. Returns the stopper. */
-function hear({ socket, address, port }: Peer, heard: (datagram: Buffer) => void): () => void {
+/** Subscribes to datagrams of this peer only. Returns a function that unsubscribes. */
+function subscribe({ socket, address, port }: Peer, onDatagram: (datagram: Buffer) => void): () => void {
   const listen = (datagram: Buffer, from: RemoteInfo) => {
-    if (from.port === port && from.address === address) heard(datagram);
+    if (from.port === port && from.address === address) onDatagram(datagram);
   };
   socket.on('message', listen);
   return () => socket.off('message', listen);
 }
 
-/** Says it, and again, until `read` finds the answer; null without one. */
-async function ask<T>(peer: Peer, question: Buffer, read: (datagram: Buffer) => T | null): Promise<T | null> {
+/** Sends a request, with retries, until `read` recognizes the response; null if there is none. */
+async function request<T>(
+  peer: Peer,
+  message: Buffer,
+  read: (datagram: Buffer) => T | null,
+): Promise<T | null> {
   const done = new AbortController();
   const over = AbortSignal.any([done.signal, peer.signal]);
   let answer: T | null = null;
-  const stop = hear(peer, (datagram) => {
+  const stop = subscribe(peer, (datagram) => {
     answer ??= read(datagram);
     if (answer !== null) done.abort();
   });
@@ -139,7 +145,7 @@ async function ask<T>(peer: Peer, question: Buffer, read: (datagram: Buffer) => 
     await delay(at - last, undefined, { signal: over }).catch(() => {});
     if (over.aborted) break;
     last = at;
-    if (at < responseTimeoutMs) peer.socket.send(question, peer.port, peer.address, () => {});
+    if (at < responseTimeoutMs) peer.socket.send(message, peer.port, peer.address, () => {});
   }
   stop();
   return answer;
@@ -147,16 +153,19 @@ async function ask<T>(peer: Peer, question: Buffer, read: (datagram: Buffer) => 
 
 async function sendTrain(peer: Peer): Promise<Pick<UdpReport, 'train' | 'error'>> {
   const asker = makeProbeClient();
-  const cookie = await ask(peer, asker.hello(), asker.readCookie);
+  const cookie = await request(peer, asker.hello(), asker.readCookie);
   if (!cookie)
-    return { train: null, error: 'it answers STUN, and no probe trains: it is of an earlier release' };
+    return {
+      train: null,
+      error: 'the satellite answers STUN but no probe trains: it is of an earlier release',
+    };
   const sentAt: number[] = [];
   const rtts = new Map<number, number>();
   const all = new AbortController();
-  const stop = hear(peer, (datagram) => {
+  const stop = subscribe(peer, (datagram) => {
     const number = asker.readEcho(datagram);
     const began = number === null ? undefined : sentAt[number];
-    // One that comes twice counts once.
+    // Duplicates count once.
     if (number === null || began === undefined || rtts.has(number)) return;
     rtts.set(number, performance.now() - began);
     if (rtts.size === trainLength) all.abort();
@@ -185,7 +194,7 @@ async function sendTrain(peer: Peer): Promise<Pick<UdpReport, 'train' | 'error'>
   };
 }
 
-/** `seen`: how each server sees us. `ports`: those that we asked from. */
+/** `seen`: our address as each server sees it. `ports`: our local ports. */
 export function natKind(seen: ReadonlyMap<string, string>, ports: readonly number[]): NatKind {
   const own = Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address));
   const ours = new Set(own.flatMap((address) => ports.map((port) => formatAddress(address, port))));
@@ -200,7 +209,7 @@ export function natKind(seen: ReadonlyMap<string, string>, ports: readonly numbe
   return 'unknown';
 }
 
-/** The middle one; of an even number, the lower. */
+/** Of an even number of values, the lower of the two in the middle. */
 export const median = (values: readonly number[]): number =>
   [...values].sort((one, other) => one - other)[(values.length - 1) >> 1]!;
 export const round = (value: number): number => Math.round(value * 100) / 100;

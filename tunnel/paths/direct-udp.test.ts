@@ -61,7 +61,7 @@ describe('a path by UDP', () => {
     expect(one).toMatchObject({ kind: 'direct-udp', via: expect.stringMatching(/^127\.0\.0\.1:\d+$/) });
     const [here, there] = [listen(one), listen(other)];
     other.pause();
-    // As much as a pipe ever has under way.
+    // As much unacknowledged data as a pipe allows.
     const sent = Array.from({ length: 64 }, () => randomBytes(65_000));
     const room = sent.map((chunk) => one.send(chunk));
     expect(room[0]).toBe(true);
@@ -156,7 +156,7 @@ describe('a path by UDP', () => {
 });
 
 describe('what both ends say', () => {
-  it('is taken where it is well-formed, and put together anew', () => {
+  it('is accepted if it is well-formed, and rebuilt', () => {
     const hello: IceMessage = {
       what: 'hello',
       ufrag: 'abcd',

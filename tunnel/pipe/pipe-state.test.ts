@@ -21,7 +21,7 @@ function makeWire(to: PipeState, delivered: Buffer[]) {
       bytes = bytes.subarray(count);
       parser.push(chunk);
     },
-    /** The same bytes once more behind those under way, as a hostile satellite would. */
+    /** Repeats bytes behind those in transit, as a malicious satellite would. */
     get waiting() {
       return bytes;
     },

@@ -41,7 +41,7 @@ describe('a pipe', () => {
     );
   });
 
-  it('can be half-closed: the other direction goes on', async () => {
+  it('can be half-closed: the other direction stays open', async () => {
     const { a, b } = makePipes();
     a.end('question');
     expect(String(await readAll(b))).toBe('question');

@@ -50,7 +50,7 @@ function play(
 
 const mbit = (megabits: number) => megabits * 125;
 
-describe('the limit of what is under way', () => {
+describe('the send window', () => {
   test.each([
     [20, 40],
     [20, 1],
@@ -73,7 +73,7 @@ describe('the limit of what is under way', () => {
     const path = { rate: (ms: number) => mbit(ms > 5_000 && ms < 15_000 ? 10 : 100), rttMs: () => 30 };
     const slow = play(path, { from: 9_000, to: 15_000 });
     expect(slow.rate).toBeGreaterThan(mbit(9));
-    // Of what was under way when it became slower, nothing is left.
+    // Everything sent before the slowdown has been acknowledged.
     expect(slow.longest).toBeLessThan(250);
     expect(play(path, { from: 18_000, to: 25_000 }).rate).toBeGreaterThan(mbit(90));
   });
@@ -89,7 +89,7 @@ describe('the limit of what is under way', () => {
     expect(play(path, { from: 61_000, to: 65_000, wants: bursts }).rate).toBeGreaterThan(mbit(45));
   });
 
-  test('another path begins anew', () => {
+  test('another path starts over', () => {
     let ms = 0;
     const flight = makeSendWindow({ now: () => ms, maxBytes: 4 * 1024 * 1024 });
     flight.sent(frame);

@@ -17,7 +17,7 @@ import type { HostedSession } from './host.ts';
 import { makeSessionRegistry, type SessionRegistryOptions } from './registry.ts';
 import { openSessionOver, type Session, type SessionOptions } from './session.ts';
 
-/** Sessions that lose their paths: client and agent over paths in memory, in a time of their own. */
+/** Sessions that lose their paths: client and agent over paths in memory, in virtual time. */
 const signer = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
 const workspaceId = randomUUID();
 const clientKey = makeClientKey();
@@ -44,7 +44,7 @@ afterEach(() => {
   for (const clean of cleanups.splice(0)) clean();
 });
 
-/** Time that passes only when told to. */
+/** A clock that only moves by `advance`. */
 function makeClock(): Clock & { advance(ms: number): Promise<void>; sleeping(): number[] } {
   let now = 0;
   const sleepers = new Set<{ at: number; wake: () => void }>();
@@ -73,11 +73,11 @@ function makeClock(): Clock & { advance(ms: number): Promise<void>; sleeping(): 
   };
 }
 
-/** An agent, and dials to it that the test may break. */
+/** An agent, and dials to it that tests can break. */
 function makeWorld(changes: Partial<SessionRegistryOptions> = {}) {
   const clock = makeClock();
   const sessions: HostedSession[] = [];
-  const reception = makeSessionRegistry({
+  const registry = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     workspaceId,
@@ -92,18 +92,18 @@ function makeWorld(changes: Partial<SessionRegistryOptions> = {}) {
     clock,
     ...changes,
   });
-  cleanups.push(() => reception.close());
+  cleanups.push(() => registry.close());
   /** All paths so far, the client's end and the agent's. */
   const paths: [PairEnd, PairEnd][] = [];
   const world = {
     clock,
-    reception,
+    registry,
     sessions,
     paths,
     /** Set to have dials fail. */
     refusal: undefined as TunnelError | undefined,
-    /** Who answers dials: the reception, unless the test is the agent. */
-    agent: reception.accept,
+    /** Answers dials; replaced by tests that act as the agent. */
+    agent: registry.accept,
     dials: [] as { ticket: string; url: string }[],
     connect(): Path {
       const pair = makePathPair();
@@ -147,7 +147,7 @@ async function say(stream: Duplex, text: string): Promise<string> {
 }
 
 describe('a session that loses its path', () => {
-  it('goes on over another at once, and tells both', async () => {
+  it('resumes over another at once, and informs both', async () => {
     const world = makeWorld();
     const told: unknown[] = [];
     const session = await world.open({
@@ -162,7 +162,7 @@ describe('a session that loses its path', () => {
       ['lost', 'satellite-lost', 0],
       ['resumed', 'satellite-lost', 0],
     ]);
-    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
     expect(world.paths).toHaveLength(2);
     expect(await session.ping()).toBeGreaterThan(0);
     // The first try is with the ticket at hand: no server is needed.
@@ -220,7 +220,7 @@ describe('a session that loses its path', () => {
     first!.closed(new TunnelError('satellite-lost'));
     expect(await say(stream, 'two')).toBe('two');
     expect(cut).toHaveBeenCalled();
-    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
   it('tries again with growing pauses and a fresh ticket, at the satellites that the ticket names', async () => {
@@ -242,13 +242,13 @@ describe('a session that loses its path', () => {
     expect(pauses).toEqual([500, 1_000, 2_000, 4_000, 5_000, 5_000]);
     expect(world.dials[0]).toEqual({ ticket, url: 'memory:' });
     expect(world.dials.at(-1)).toEqual({ ticket: 'fresh', url: 'memory:2' });
-    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 1 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 1, waiting: 1 });
     world.refusal = undefined;
     await world.clock.advance(5_000);
     expect(await answer).toBe('at last');
   });
 
-  it('goes on with the old ticket while the server cannot be asked', async () => {
+  it('keeps the old ticket while the server is unreachable', async () => {
     const world = makeWorld();
     const session = await world.open({ renewTicket: () => Promise.reject(new Error('no server')) });
     const stream = await session.open(ssh);
@@ -315,12 +315,12 @@ describe('a session is over, with that reason, when', () => {
   it('no path comes back in time, at both ends', async () => {
     const { world, session, broken } = await losing({ waitMs: 3_600_000 });
     await world.clock.advance(3_599_000);
-    expect(world.reception.stats().waiting).toBe(1);
+    expect(world.registry.stats().waiting).toBe(1);
     await world.clock.advance(1_000);
     expect((await session.closed).reason).toBe('session-abandoned');
     expect(await broken).toEqual(code('session-abandoned'));
     expect((await world.sessions[0]!.closed).reason).toBe('session-abandoned');
-    expect(world.reception.stats()).toMatchObject({ sessions: 0, waiting: 0 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 0, waiting: 0 });
   });
 
   it('the agent waits less long: a client that comes later is told', async () => {
@@ -335,7 +335,7 @@ describe('a session is over, with that reason, when', () => {
   it('another agent answers: this one was restarted', async () => {
     const { world, session } = await losing();
     world.refusal = undefined;
-    world.agent = makeWorld().reception.accept;
+    world.agent = makeWorld().registry.accept;
     await world.clock.advance(5_000);
     expect((await session.closed).reason).toBe('agent-restarted');
   });
@@ -361,13 +361,13 @@ describe('a session is over, with that reason, when', () => {
 
   it('the agent closes it meanwhile', async () => {
     const { world, session } = await losing();
-    world.reception.close();
+    world.registry.close();
     world.refusal = undefined;
     await world.clock.advance(5_000);
     expect((await session.closed).reason).toBe('agent-closed');
   });
 
-  it('too many wait: the one that waits longest; who comes new is let in', async () => {
+  it('too many wait: the longest waiting ends, and new clients are accepted', async () => {
     const world = makeWorld({ maxWaiting: 2 });
     const all = [];
     for (let i = 0; i < 3; i++) {
@@ -380,12 +380,12 @@ describe('a session is over, with that reason, when', () => {
       await world.clock.advance(0);
     }
     expect((await world.sessions[0]!.closed).reason).toBe('session-displaced');
-    expect(world.reception.stats()).toMatchObject({ sessions: 2, waiting: 2 });
-    // Whose clients have gone without a word take nobody's place.
+    expect(world.registry.stats()).toMatchObject({ sessions: 2, waiting: 2 });
+    // Sessions whose clients disappeared do not block new ones.
     world.refusal = undefined;
     const fresh = await world.open();
     await fresh.ready;
-    expect(world.reception.stats()).toMatchObject({ sessions: 3, waiting: 2 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 3, waiting: 2 });
   });
 
   it('the client never said that it would come back', async () => {
@@ -398,7 +398,7 @@ describe('a session is over, with that reason, when', () => {
   });
 });
 
-describe('nobody else goes on with a session', () => {
+describe('nobody else can resume a session', () => {
   /** What a path's other end says, as bytes. */
   function listen(path: Path): { bytes(): Buffer; closed: Promise<void> } {
     const got: Buffer[] = [];
@@ -411,7 +411,7 @@ describe('nobody else goes on with a session', () => {
   }
   const attempt = (world: ReturnType<typeof makeWorld>) => {
     const [mine, theirs] = makePathPair();
-    world.reception.accept(theirs);
+    world.registry.accept(theirs);
     return { path: mine, ...listen(mine) };
   };
 
@@ -445,7 +445,7 @@ describe('nobody else goes on with a session', () => {
     await closed;
     expect(bytes().toString('latin1')).toContain('resume-proof-invalid');
     expect(await say(stream, 'mine')).toBe('mine');
-    expect(world.reception.stats()).toMatchObject({ sessions: 1, waiting: 0 });
+    expect(world.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
   it('by a proof of its own making, or by asking for what there is not', async () => {
@@ -462,7 +462,7 @@ describe('nobody else goes on with a session', () => {
     expect(await say(stream, 'mine')).toBe('mine');
   });
 
-  it('by standing in for the agent: the client goes on looking for the real one', async () => {
+  it('by impersonating the agent: the client keeps looking for the real one', async () => {
     const world = makeWorld();
     const session = await world.open();
     const stream = await session.open(ssh);
@@ -481,7 +481,7 @@ describe('nobody else goes on with a session', () => {
     world.cut();
     const answer = say(stream, 'to the right one');
     await world.clock.advance(0);
-    expect(world.reception.stats().waiting).toBe(1);
+    expect(world.registry.stats().waiting).toBe(1);
     world.agent = real;
     await world.clock.advance(5_000);
     expect(await answer).toBe('to the right one');
@@ -525,6 +525,6 @@ describe('nobody else goes on with a session', () => {
       { numRuns: 2_000, interruptAfterTimeLimit: until - performance.now() },
     );
     expect(await say(stream, 'mine')).toBe('mine');
-    await vi.waitUntil(() => world.reception.stats().sessions === 1);
+    await vi.waitUntil(() => world.registry.stats().sessions === 1);
   });
 });
