@@ -44,7 +44,8 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const skip = new Set(['node_modules', 'dist']);
 const isTest = (file: string) => /\.test\.tsx?$|^server\/testing/.test(file);
 /** Only tests and their fixtures use the test kit. */
-const usesTestKit = (file: string) => isTest(file) || /\/(testing|fixture)[^/]*\.ts$|\/testing\//.test(file);
+const usesTestKit = (file: string) =>
+  isTest(file) || /\/(testing|fixture)[^/]*\.ts$|\/(testing|conformance)\//.test(file);
 
 function sources(folder: string): string[] {
   return readdirSync(join(root, folder), { withFileTypes: true }).flatMap((entry) => {
