@@ -53,7 +53,7 @@ describe('the agent as a process', () => {
     expect(server.faults).toEqual([]);
   });
 
-  test('waits for a server that is away, overloaded or in trouble, and tries each replica', async () => {
+  test('retries a server that is unreachable, overloaded or failing, and tries each replica', async () => {
     const port = await freePort();
     const agent = start(`http://127.0.0.1:1, http://127.0.0.1:${port}/`);
     await until(() => agent.said().includes('cannot register'), 'it says that it cannot');

@@ -38,7 +38,7 @@ const thisFile = fileURLToPath(import.meta.url);
 
 async function agents({ url, ticketKey, tlsKey, tlsCert, agentKey, agents }: AgentsSetup): Promise<void> {
   await inTurn(agents, ({ workspaceId, listenToken }) => {
-    const reception = makeSessionRegistry({
+    const registry = makeSessionRegistry({
       tlsKey,
       tlsCert,
       workspaceId,
@@ -50,7 +50,7 @@ async function agents({ url, ticketKey, tlsKey, tlsCert, agentKey, agents }: Age
       listenRelay({
         url,
         listenToken: async () => listenToken,
-        onPath: (path) => reception.accept(path),
+        onPath: (path) => registry.accept(path),
         onState: (connected) => connected && resolve(),
       });
     });

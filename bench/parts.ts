@@ -236,7 +236,7 @@ async function serveSatellite(ticketKey: string, host: string): Promise<string> 
 
 async function serveAgent(setup: AgentSetup, host: string): Promise<string> {
   const { key, cert, fingerprint } = await makeCertificate();
-  const reception = makeSessionRegistry({
+  const registry = makeSessionRegistry({
     tlsKey: key,
     tlsCert: cert,
     workspaceId: setup.workspaceId,
@@ -249,12 +249,12 @@ async function serveAgent(setup: AgentSetup, host: string): Promise<string> {
     },
     udp: { bindAddress: host, stun: () => undefined },
   });
-  const direct = await listenDirect({ host, port: 0, onPath: reception.accept });
+  const direct = await listenDirect({ host, port: 0, onPath: registry.accept });
   await new Promise<void>((resolve) =>
     listenRelay({
       url: setup.url,
       listenToken: async () => setup.listenToken,
-      onPath: (path) => reception.accept(path),
+      onPath: (path) => registry.accept(path),
       onState: (connected) => connected && resolve(),
     }),
   );

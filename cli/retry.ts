@@ -21,7 +21,7 @@ interface Options {
 /**
  * A `fetch` that tries again, after a growing pause, what can be repeated without harm: reads; changes
  * with an Idempotency-Key; PUT, PATCH and DELETE, which name their result; all else only when the request
- * never left this machine. A 503, or a reply that the first request is still under way, is obeyed
+ * never left this machine. A 503, or a reply that the first request is still in progress, is followed
  * (Retry-After). A proxy's 502, 503 or 504 is treated like no answer.
  */
 export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options): typeof fetch {

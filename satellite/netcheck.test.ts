@@ -28,7 +28,7 @@ async function place(name: string) {
   return { name, region: 'east', url, stun: `127.0.0.1:${stun.port}` };
 }
 
-/** Whoever answers by UDP as told, or not at all. */
+/** A UDP responder that answers as told, or not at all. */
 async function udp(answer: (datagram: Buffer, from: { address: string; port: number }) => Buffer | null) {
   const socket = createSocket('udp4').bind(0, '127.0.0.1');
   await once(socket, 'listening');

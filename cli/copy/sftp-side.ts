@@ -30,7 +30,7 @@ const absent = (error: SftpError) => {
 
 /**
  * A workspace's files, by SFTP over a session of this command's. `ended` rejects when the connection is lost for
- * good: whatever is under way will not be answered.
+ * good: requests in progress get no response.
  */
 export async function openSftpSide(
   context: Context,
@@ -142,7 +142,7 @@ function openedFile(sftp: SFTPWrapper, handle: Buffer, tell: (error: SftpError) 
   };
 }
 
-/** In batches, up to a number that no folder of people's has: a hostile workspace may send names for ever. */
+/** In batches, up to a limit beyond any real folder, because a hostile workspace may never stop sending names. */
 async function listFolder(sftp: SFTPWrapper, path: string): Promise<{ filename: string; attrs: Stats }[]> {
   const handle = await call<Buffer>((done) => sftp.opendir(path, done));
   const entries: { filename: string; attrs: Stats }[] = [];

@@ -220,7 +220,7 @@ test('sessions move elsewhere on a drain, and close when their user is suspended
   const certificate = await makeCertificate();
   const key = makeClientKey();
   const [workspaceId, exp] = [randomUUID(), Math.floor(Date.now() / 1000) + 600];
-  const reception = makeSessionRegistry({
+  const registry = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
     agentKey: certificate.fingerprint,
@@ -242,12 +242,12 @@ test('sessions move elsewhere on a drain, and close when their user is suspended
       url: place.url,
       listenToken: () =>
         server.keys.tickets.signListenToken({ workspaceId, buildId: workspaceId, satellite: place.id, exp }),
-      onPath: reception.accept,
+      onPath: registry.accept,
       clock: fastClock,
     });
     closers.push(() => listener.close());
   }
-  closers.push(() => reception.close());
+  closers.push(() => registry.close());
   const renewTicket = async () => ({
     ticket: await server.keys.tickets.signTicket({
       workspaceId,

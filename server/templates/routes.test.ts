@@ -280,7 +280,7 @@ describe('deleting', () => {
     expect(await get('/demo')).toMatchObject({ status: 200 });
   });
 
-  test('keeps what deleted workspaces point to; publishing again goes on counting', async () => {
+  test('keeps the versions of deleted workspaces; publishing again continues the numbering', async () => {
     await publish(admin, folder('demo', 'title: one'));
     await addWorkspace(member, 'web', 'demo', 'deleted');
     expect((await get('/demo')).body.workspaces).toBe(0);
@@ -294,7 +294,7 @@ describe('deleting', () => {
   });
 });
 
-describe('who may', () => {
+describe('permissions', () => {
   test('members and read tokens read; they neither publish nor see the files', async () => {
     await publish(admin, folder('demo'));
     const reader = await server.addUser('rita', 'template-admin', ['read']);

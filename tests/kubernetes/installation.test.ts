@@ -194,7 +194,7 @@ test.skipIf(!ours)('the chart is installed, and its first owner signs in', async
   expect(kubectl(['logs', `job/${name}-check-config`])).toContain('CDE_TRUST_PROXY is invalid ("ingress")');
   expect(kubectlIn(namespace, ['get', 'deployments', '-o', 'name']).stdout).toBe('');
   install(values());
-  // Whoever reads logs does not become the owner.
+  // Reading logs must not be enough to become the owner.
   const logs = kubectl(['logs', '-l', 'app.kubernetes.io/component=server', '--tail=-1']);
   expect(logs).not.toContain('#code=');
   expect((await fetch(`${url}/readyz`)).status).toBe(200);

@@ -56,7 +56,7 @@ test('opens with the first topic, and subscribes once for several holders', () =
   ]);
 });
 
-test('a drop is followed by tries with growing waits, and the topics are subscribed anew', () => {
+test('a drop is followed by retries with growing waits, and the topics are subscribed again', () => {
   const { live, sockets, timers, topics } = setUp();
   const states: string[] = [];
   live.onState(() => states.push(live.state()));

@@ -84,9 +84,9 @@ test('a later workspace keeps the build that is further on', () => {
   });
 });
 
-test('a workspace of the same name that was made anew replaces the deleted one', () => {
-  const anew = { ...workspace('w2', 1), name: 'w1' };
-  expect(laterWorkspace(workspace('w1', 9), anew)).toBe(anew);
+test('a new workspace with the same name replaces the deleted one', () => {
+  const recreated = { ...workspace('w2', 1), name: 'w1' };
+  expect(laterWorkspace(workspace('w1', 9), recreated)).toBe(recreated);
 });
 
 test('puts and drops a row in the page that has it', () => {
