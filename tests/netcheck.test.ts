@@ -54,7 +54,7 @@ test('to people: a table, reasons, and a verdict; of one satellite; of none', as
   expect(ran.stdout).toMatch(/^SATELLITE\tREGION\tHTTPS\tUDP\tLOSS\tJITTER\tSEEN AS$/m);
   expect(ran.stdout).toMatch(/^west\tthe west\t[\d.]+\t\t\t\t$/m);
   expect(ran.stdout).toMatch(/^west: UDP: no answer by UDP from 127\.0\.0\.1:\d+ within 2 s/m);
-  expect(ran.stdout).toMatch(/no satellite answers/);
+  expect(ran.stdout).toMatch(/no answer from any satellite/);
   expect(await machine.cde('netcheck', 'north')).toMatchObject({
     code: 3,
     stderr: expect.stringContaining('[satellite-not-found]'),
