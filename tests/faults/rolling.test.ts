@@ -10,7 +10,7 @@ import { until } from '../kit/until.ts';
 
 /**
  * A rolling upgrade under open sessions: two real servers on one database behind a load balancer (of the test's
- * own: a connection goes to the next server that is ready), ended by SIGTERM and started anew, one after the other.
+ * own: a connection goes to the next server that is ready), ended by SIGTERM and started again, one after the other.
  */
 let machine: Machine;
 let embedded: EmbeddedPostgres;

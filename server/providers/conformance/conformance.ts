@@ -11,7 +11,7 @@ import {
 } from '../provider.ts';
 import { drive, finish, interrupt, type Step, stored } from './steps.ts';
 
-/** What the suite needs of a provider and of the platform behind it. Made anew for every case. */
+/** What the suite needs from a provider and the platform behind it. Created for each case. */
 export interface ConformanceSubject {
   /** A provider as a server has it that just started; another call stands for another replica, or a restart. */
   makeProvider(): Provider;

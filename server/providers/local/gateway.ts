@@ -82,7 +82,7 @@ export async function openGateway(options: {
     const answer = (status: number) => socket.end(`HTTP/1.1 ${status} -\r\n\r\n`);
     const place = request.url ?? '';
     if (place === gatewayServerHost || place === options.own()) {
-      // Whoever asks for the address of a client gets one.
+      // Code that asks for a client's address gets one.
       Object.defineProperty(socket, 'remoteAddress', { value: '127.0.0.1' });
       socket.write(`HTTP/1.1 ${gatewayStatus.open} OK\r\n\r\n`);
       if (head.length > 0) socket.unshift(head);

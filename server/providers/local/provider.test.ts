@@ -148,8 +148,8 @@ describe.each(levels)('%s', (isolation) => {
       },
     });
     const before = everStarted();
-    const cured = scene.provider('polite', { isolation });
-    done(await start(cured, 'b1', move.state));
+    const repaired = scene.provider('polite', { isolation });
+    done(await start(repaired, 'b1', move.state));
     await until(() => everStarted() === before + 1, 'another start');
   });
 
@@ -312,7 +312,7 @@ test('the log of a loud agent stays small, and holds its last words', async () =
 });
 
 test.runIf(isRoot && process.platform === 'linux')(
-  'a full or read-only disk is said so, and after the cure the start works',
+  'a full or read-only disk is reported, and once it is fixed the start works',
   async () => {
     const disk = mkdtempSync(join(tmpdir(), 'cde-disk-'));
     const unmount = mountSmallDisk(disk, '256k');

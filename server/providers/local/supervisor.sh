@@ -190,7 +190,7 @@ if [ -n "$memory_events" ]; then
   done 2>/dev/null <"$memory_events"
 fi
 if [ "$isolation" = none ]; then
-  # A process that got away may hold the log open for ever.
+  # A process that escaped may hold the log open indefinitely.
   tries=0
   while kill -0 "$log" 2>/dev/null && [ $tries -lt 100 ]; do
     sleep 0.01

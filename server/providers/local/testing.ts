@@ -67,7 +67,7 @@ export async function drive<Done>(
     state = JSON.parse(JSON.stringify(result.state));
     await delay(Math.min(result.retryAfterMs, 50));
   }
-  throw new Error('the move goes on and on');
+  throw new Error('the step never ends');
 }
 
 export function makeSpec(workspaceId: string, local: WorkspaceSpec['template']['local'] = {}): WorkspaceSpec {

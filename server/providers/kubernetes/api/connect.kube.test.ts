@@ -222,7 +222,7 @@ test('changes are seen at once, and after the connection was cut', async () => {
   expect(view.namespaces()).toHaveLength(2);
 });
 
-test('a watch that stalls in silence is noticed and begun anew', async () => {
+test('a watch that stalls silently is detected and restarted', async () => {
   const proxy = await proxied();
   const { connections, installation } = connected(proxy.text, 2_000);
   await connections.refresh();
@@ -238,7 +238,7 @@ test('a watch that stalls in silence is noticed and begun anew', async () => {
   await vi.waitFor(() => expect(connections.get('one')!.state).toBe('ready'), 30_000);
 }, 90_000);
 
-test('a cluster that refuses is away, says why, and is back soon after it is back', async () => {
+test('a cluster that refuses connections is unreachable, with the reason, and is noticed soon after it returns', async () => {
   const proxy = await proxied();
   const { connections, reports } = connected(proxy.text);
   await connections.refresh();

@@ -1,7 +1,7 @@
 /** What the init container `prepare` is told, as JSON in CDE_PREPARE. */
 export interface Plan {
   owner: string;
-  /** Null: whoever the image says. */
+  /** Null: the image's own user. */
   uid: number | null;
   /** Where the volume is mounted as a whole: `home` is in it, and `.cde` for us. */
   volume: string;

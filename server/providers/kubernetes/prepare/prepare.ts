@@ -51,7 +51,7 @@ function fail(code: string, message: string): never {
 
 async function makeEtc(developer: Developer, image: User | undefined): Promise<void> {
   const read = (name: string) => readFile(join('/etc', name), 'utf8').catch(() => '');
-  // Begun anew each time: an attempt before may have been cut short.
+  // Started from scratch each time: an earlier attempt may have been interrupted.
   await rm(plan.etc, { recursive: true, force: true });
   if (plan.wholeEtc) await copyEtc('/etc', plan.etc, log);
   await mkdir(plan.etc, { recursive: true });

@@ -43,7 +43,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'quota-exceeded',
       message: `The quota of the namespace does not leave room for the ${what}: ${lines.join('; ')}.`,
       detail: `Quota ${name}. ${detail}`,
-      hint: 'Ask for less, stop what else runs in the namespace, or have the quota of the template raised.',
+      hint: 'Request less, stop something else in the namespace, or ask a template admin to raise the quota.',
       fault: 'user',
       // What can never fit is told at once; what something else holds may be given back.
       fatal: Object.keys(asked).some((key) => amountOf(asked[key]!) > amountOf(most[key]!)),
@@ -65,7 +65,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'pod-security-refused',
       message: `The ${what} is refused: the namespace demands Pod Security "${security[1]}".`,
       detail: security[2]!,
-      hint: 'Change what the template asks for, or its podSecurity (which the cluster must permit).',
+      hint: 'Change what the template requests, or its podSecurity (which the cluster must permit).',
       fault: 'user',
       fatal: true,
     };
@@ -75,7 +75,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'limit-range-refused',
       message: `The ${what} is outside of what the namespace permits: ${range[1]}.`,
       detail,
-      hint: 'Change the cpus and memory that the template or the parameters ask for.',
+      hint: 'Change the cpus and memory in the template or the parameters.',
       fault: 'user',
       fatal: true,
     };
@@ -87,7 +87,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'admission-refused',
       message: `The cluster's policy refuses the ${what}${denied[2] ? `: ${denied[2]}` : '.'}`,
       detail: `Refused by the webhook ${denied[1]}.`,
-      hint: 'Change the template to what the policy demands, or ask the administrator of the cluster.',
+      hint: 'Change the template to match the policy, or ask a cluster administrator.',
       fault: 'user',
       fatal: true,
     };
@@ -97,7 +97,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'admission-refused',
       message: `The cluster's policy refuses the ${what}: ${policy[2]}`,
       detail: `Refused by the policy ${policy[1]}.`,
-      hint: 'Change the template to what the policy demands, or ask the administrator of the cluster.',
+      hint: 'Change the template to match the policy, or ask a cluster administrator.',
       fault: 'user',
       fatal: true,
     };
@@ -107,7 +107,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'admission-webhook-away',
       message: `The cluster cannot admit the ${what}: its webhook ${silent[1]} does not answer.`,
       detail,
-      hint: 'An administrator of the cluster has to look at the webhook; the cluster tries again by itself.',
+      hint: 'Ask a cluster administrator to check the webhook. The cluster retries by itself.',
       fault: 'system',
       fatal: false,
     };
@@ -119,7 +119,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'service-account-missing',
       message: `The service account ${account[1] ?? account[2]} of the namespace is missing.`,
       detail,
-      hint: 'Somebody deleted it; it is made again with the next start.',
+      hint: 'It was deleted. The next start creates it again.',
       fault: 'system',
       fatal: false,
     };
@@ -129,7 +129,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'priority-class-missing',
       message: `The cluster has no priority class ${priority[1]}, which the ${what} asks for.`,
       detail,
-      hint: 'Name one that exists in the template.',
+      hint: 'Use an existing one in the template.',
       fault: 'user',
       fatal: true,
     };
@@ -138,7 +138,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'namespace-terminating',
       message: 'The namespace is being deleted.',
       detail,
-      hint: 'It is made anew when it is gone.',
+      hint: 'It is created again once it is gone.',
       fault: 'system',
       fatal: false,
     };
@@ -147,7 +147,7 @@ export function explainRejection(what: string, message: string): Reason {
       code: 'manifest-invalid',
       message: `The cluster does not accept the ${what}: ${message.replace(/^.*? is invalid: /s, '')}`,
       detail,
-      hint: 'Mend the template.',
+      hint: 'Ask a template admin to fix the template.',
       fault: 'user',
       fatal: true,
     };
@@ -155,7 +155,7 @@ export function explainRejection(what: string, message: string): Reason {
     code: 'pod-refused',
     message: `The cluster does not accept the ${what}.`,
     detail,
-    hint: 'The cluster tries again by itself.',
+    hint: 'The cluster retries by itself.',
     fault: 'system',
     fatal: false,
   };

@@ -28,7 +28,7 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       code: 'volume-lost',
       message: `The volume of the claim ${name} is gone.`,
       detail: newest(events, (event) => event.of.uid === uid && event.warning)?.message ?? '',
-      hint: 'An administrator may bring it back from a backup or a snapshot; nothing is started without it.',
+      hint: 'Ask an administrator to restore it from a backup or a snapshot. The workspace does not start without it.',
       fault: 'system',
       fatal: true,
     };
@@ -39,7 +39,7 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       detail: (claim.metadata.finalizers ?? []).length
         ? `It waits for: ${claim.metadata.finalizers!.join(', ')}.`
         : '',
-      hint: 'Somebody has deleted it; it goes when nothing uses it any more. Its volume may be kept by its class.',
+      hint: 'It was deleted, and disappears once nothing uses it. Its class may retain the volume.',
       fault: 'system',
       fatal: false,
     };
@@ -58,7 +58,7 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       ...base,
       code: 'storage-class-missing',
       message: `The cluster has no storage class ${missing[1]}, which the claim ${name} asks for.`,
-      hint: 'Name one that exists in the template (kubernetes.storageClass), or leave it to the default: kubectl get storageclass.',
+      hint: 'Use an existing one in the template (kubernetes.storageClass), or omit it to use the default: kubectl get storageclass.',
       fault: 'user',
       fatal: true,
     };
@@ -68,7 +68,7 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       ...base,
       code: 'volume-taken',
       message: `The volume ${volumeName ?? ''} cannot be given to the claim ${name}.`.replace('  ', ' '),
-      hint: 'An administrator has to look which claim holds it: kubectl get pv.',
+      hint: 'Ask an administrator which claim holds it: kubectl get pv.',
       fatal: true,
     };
   if (event.reason === 'ExternalProvisioning')
@@ -78,13 +78,13 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       ...base,
       code: 'storage-full',
       message: `The storage has no room for the volume of the claim ${name}${sizeOf(claim)}.`,
-      hint: 'An administrator has to add storage; the cluster tries again by itself.',
+      hint: 'Ask an administrator to add storage. The cluster retries by itself.',
     };
   return {
     ...base,
     code: 'volume-not-provisioned',
     message: `The volume of the claim ${name}${sizeOf(claim)} cannot be made.`,
-    hint: 'The cluster tries again by itself; an administrator can look at the provisioner.',
+    hint: 'The cluster retries by itself. Ask an administrator to check the provisioner.',
   };
 }
 
@@ -115,7 +115,7 @@ export function unboundClaim(claims: KubeObject[], message: string): Reason {
     code: 'volume-pending',
     message: `The volume of the claim ${unbound.map(({ metadata }) => metadata.name).join(', ')} is not there yet.`,
     detail: message,
-    hint: 'If it does not come, the provisioner of its storage class may not be running: an administrator can look.',
+    hint: 'If it does not appear, ask an administrator whether the provisioner of its storage class runs.',
     fault: 'system',
     fatal: false,
   };
@@ -130,7 +130,7 @@ function withoutClass(claim: KubeObject, detail: string): Reason {
         ? `No volume is free for the claim ${claim.metadata.name}, and its storage class is turned off.`
         : `The claim ${claim.metadata.name} names no storage class, and the cluster has no default one.`,
     detail,
-    hint: 'An administrator can make a storage class the default, or the template names one (kubernetes.storageClass).',
+    hint: 'Ask an administrator to set a default storage class, or name one in the template (kubernetes.storageClass).',
     fault: 'system',
     fatal: false,
   };
@@ -141,7 +141,7 @@ function awaitingProvisioner(claim: KubeObject, provisioner: string, detail: str
     code: 'volume-pending',
     message: `The volume of the claim ${claim.metadata.name} is awaited from ${provisioner}.`,
     detail,
-    hint: 'If it does not come, the provisioner may not be running: an administrator can look.',
+    hint: 'If it does not appear, ask an administrator whether the provisioner runs.',
     fault: 'system',
     fatal: false,
   };

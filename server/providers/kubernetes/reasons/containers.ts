@@ -73,7 +73,7 @@ export function explainContainers(
         code: 'not-ready',
         message: `The container ${container.name} runs but is not ready.`,
         detail: probe.message,
-        hint: 'The cluster asks again by itself.',
+        hint: 'The cluster checks again by itself.',
         fault: 'user',
         fatal: false,
       };
@@ -103,7 +103,7 @@ function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason
       message: /non-numeric/.test(said)
         ? `The user of the image ${image} has a name only, so that the node cannot tell whether it is root.`
         : `The image ${image} would run as root, which is not permitted here.`,
-      hint: 'Give a uid in the template (kubernetes.user), or an image with a numeric USER.',
+      hint: 'Set a uid in the template (kubernetes.user), or use an image with a numeric USER.',
     };
   const key =
     /(?:couldn't find key (\S+) in (Secret|ConfigMap) (\S+))|(secret|configmap) "([^"]+)" not found/i.exec(
@@ -116,7 +116,7 @@ function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason
       message: key[1]
         ? `The ${key[2]} ${key[3]} has no ${key[1]}, which the container ${container.name} needs.`
         : `The ${key[4]} ${key[5]} that the container ${container.name} needs does not exist.`,
-      hint: 'Add it to the template; the cluster tries again by itself.',
+      hint: 'Add it to the template. The cluster retries by itself.',
       fatal: false,
     };
   if (isOutOfMemory({ message: said }))
@@ -124,7 +124,7 @@ function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason
       ...base,
       code: 'out-of-memory',
       message: `The container ${container.name} cannot start: ${describeOutOfMemory(pod, container)}.`,
-      hint: 'Raise the memory that the template or the parameters give.',
+      hint: 'Raise the memory in the template or the parameters.',
     };
   const command = describeCommandFailure(said);
   if (command) return { ...base, ...command, message: `The image ${image} cannot run: ${command.message}` };
@@ -132,7 +132,7 @@ function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason
     ...base,
     code: 'container-not-made',
     message: `The container ${container.name} cannot be made.`,
-    hint: 'The cluster tries again by itself.',
+    hint: 'The cluster retries by itself.',
     fault: 'system',
     fatal: false,
   };
@@ -144,7 +144,7 @@ function describeCommandFailure(said: string): { code: string; message: string; 
     return {
       code: 'wrong-architecture',
       message: 'it is made for another architecture than the node has (exec format error).',
-      hint: 'Build the image for the architecture of the nodes, or choose other nodes by nodeSelector.',
+      hint: 'Build the image for the architecture of the nodes, or select other nodes with nodeSelector.',
     };
   const absent =
     /exec: "([^"]+)": (?:executable file not found|stat [^:]*: no such file)|exec (\S+?): no such file or directory/.exec(
@@ -154,7 +154,7 @@ function describeCommandFailure(said: string): { code: string; message: string; 
     return {
       code: 'command-not-found',
       message: `the command ${absent[1] ?? absent[2]} is not in it.`,
-      hint: 'Check the command in the template, and that the image has it.',
+      hint: 'Check the command in the template, and whether the image contains it.',
     };
   const barred = /exec: "([^"]+)": permission denied|exec (\S+?): permission denied/.exec(said);
   if (barred)
@@ -199,7 +199,7 @@ function explainInitFailure(
     code: 'init-failed',
     message: `The init container ${init.name} ${describeExit(ended)}.`,
     ...(detail && { detail }),
-    hint: 'The cluster tries again by itself; if it is from the template, mend it there.',
+    hint: 'The cluster retries by itself. If the container comes from the template, fix it there.',
     fault: 'system',
     fatal: (init.restartCount ?? 0) >= fatalRestarts,
   };
@@ -240,7 +240,7 @@ function explainOutOfMemory(
     code: 'out-of-memory',
     message: `The container ${container.name} was ended: ${describeOutOfMemory(pod, container)}.`,
     detail: lastLines?.trim() || ended.message?.trim() || '',
-    hint: 'Raise the memory that the template or the parameters give.',
+    hint: 'Raise the memory in the template or the parameters.',
     fault: 'user',
     fatal: (container.restartCount ?? 0) >= fatalRestarts - 1,
   };
@@ -272,7 +272,7 @@ function explainCrash(
     code: 'crashed',
     message: `The container ${container.name} ${describeExit(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,
     detail: detail || 'It said nothing.',
-    hint: 'Its last lines are above; start the workspace again when their cause is gone.',
+    hint: 'Its last lines are above. Fix their cause, then start the workspace again.',
     fault: 'user',
     fatal: restarts >= fatalRestarts,
   };

@@ -129,7 +129,7 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
       return {
         code: 'pod-ending',
         message: `${disruption.message}; its pod is still ending.`,
-        hint: 'A new one is made when it is gone.',
+        hint: 'A new one is created once it is gone.',
         fault: 'system',
         fatal: false,
       };
@@ -138,8 +138,8 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
       message: `${disruption.message}.`,
       detail: pod.status.message ?? pod.condition('DisruptionTarget')?.message ?? lost?.message ?? '',
       hint: isNodeLost
-        ? 'If the node comes back, it goes on there; else the pod moves after some minutes, or when an administrator removes the node.'
-        : 'The cluster makes a new pod by itself.',
+        ? 'If the node comes back, the pod continues there. Otherwise it moves after some minutes, or when an administrator removes the node.'
+        : 'The cluster creates a new pod by itself.',
       fault: 'system',
       fatal: false,
     };
@@ -148,7 +148,7 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
     return {
       code: 'pod-ending',
       message: `The pod ${pod.name} is still ending${pod.spec.nodeName ? ` on the node ${pod.spec.nodeName}` : ''}.`,
-      hint: 'A new one is made when it is gone.',
+      hint: 'A new one is created once it is gone.',
       fault: 'system',
       fatal: false,
     };
@@ -167,7 +167,7 @@ function explainUnscheduled(pod: PodSnapshot, claims: KubeObject[], events: Even
       code: 'scheduling-gated',
       message: 'Something in the cluster holds the pod back (scheduling gates).',
       detail: JSON.stringify((pod.spec as { schedulingGates?: unknown }).schedulingGates ?? said),
-      hint: 'An administrator of the cluster knows what sets gates on pods.',
+      hint: 'Ask a cluster administrator what sets scheduling gates on pods.',
       fault: 'system',
       fatal: false,
     };

@@ -36,7 +36,7 @@ export function describeKernelProfile(profile: string, nodes: KubeObject[]): Pro
     }),
     hint:
       reasons.length > 0
-        ? 'An administrator can put right what noded says against it (noded.profiles of the chart).'
+        ? 'Ask an administrator to fix what noded reports (noded.profiles of the chart).'
         : `An administrator adds it to noded.profiles of the chart${known.size > 0 ? `; there are: ${[...known].sort().join(', ')}` : ''}. See docs/kernel-profiles.md.`,
     fault: 'user',
   };

@@ -38,7 +38,7 @@ function explainAttach(said: string, volume = ''): Reason {
     code: 'volume-not-attached',
     message: `The volume ${volume} cannot be attached to the node.`,
     detail: said,
-    hint: 'The cluster tries again by itself; an administrator can look at the storage.',
+    hint: 'The cluster retries by itself. Ask an administrator to check the storage.',
     fault: 'system',
     fatal: false,
   };
@@ -51,7 +51,7 @@ function explainMount(said: string): Reason {
       code: 'volume-source-missing',
       message: `The ${missing[1]!.toLowerCase()} ${missing[2]} that the workspace mounts does not exist.`,
       detail: said,
-      hint: 'Add it to the template, or take the volume out; the cluster tries again by itself.',
+      hint: 'Add it to the template, or remove the volume. The cluster retries by itself.',
       fault: 'user',
       fatal: false,
     };
@@ -69,7 +69,7 @@ function explainMount(said: string): Reason {
     code: 'volume-not-mounted',
     message: `The volume ${volume} cannot be mounted on the node.`,
     detail: said,
-    hint: 'The cluster tries again by itself; an administrator can look at the storage.',
+    hint: 'The cluster retries by itself. Ask an administrator to check the storage.',
     fault: 'system',
     fatal: false,
   };
@@ -94,7 +94,7 @@ export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason 
       ...base,
       code: 'no-pod-address',
       message: `The node ${node} has no address left for the pod.`,
-      hint: "An administrator has to enlarge the cluster's pod network; the cluster tries again by itself.",
+      hint: "Ask an administrator to enlarge the cluster's pod network. The cluster retries by itself.",
     };
   if (/RuntimeHandler|runtime handler|RuntimeClass|no runtime for/.test(said))
     return {
@@ -109,12 +109,12 @@ export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason 
       ...base,
       code: 'pod-network-failed',
       message: `The network of the pod cannot be set up on the node ${node}.`,
-      hint: 'An administrator has to look at the network plugin (CNI) of the node; the cluster tries again by itself.',
+      hint: 'Ask an administrator to check the network plugin (CNI) of the node. The cluster retries by itself.',
     };
   return {
     ...base,
     code: 'sandbox-failed',
     message: `The node ${node} cannot make the pod's sandbox.`,
-    hint: 'An administrator has to look at the container runtime of the node; the cluster tries again by itself.',
+    hint: 'Ask an administrator to check the container runtime of the node. The cluster retries by itself.',
   };
 }

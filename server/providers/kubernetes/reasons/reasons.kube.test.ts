@@ -260,7 +260,7 @@ describe('each thing that goes wrong is named', { concurrent: true, timeout: for
   });
 });
 
-/** A workspace's StatefulSet that runs, for what then befalls its pod. */
+/** A running StatefulSet of a workspace, whose pod then ends in some way. */
 async function running(
   name: string,
   more: Partial<FailureScenario> = {},
@@ -279,7 +279,7 @@ const stubborn = {
   container: { command: ['/bin/sh', '-c', 'trap "" TERM; while :; do sleep 1; done'] },
 };
 
-describe('what befell a pod is named', { concurrent: true, timeout: 2 * forMs }, () => {
+describe('the reason why a pod ended is reported', { concurrent: true, timeout: 2 * forMs }, () => {
   test('running: nothing', async () => {
     const { namespace } = await running('fine');
     const seen = await until(

@@ -424,7 +424,7 @@ describe('refusals', () => {
     expect(look(null, [never], [], { since: new Date(start + 9_000) })).toMatchObject({ fatal: true });
   });
 
-  test('what was refused before it was mended is not the reason any more', () => {
+  test('a rejection that was fixed is no longer the reason', () => {
     const old = refused(
       'pods "agent-0" is forbidden: exceeded quota: cde, requested: pods=1, used: pods=1, limited: pods=1',
     );

@@ -130,7 +130,7 @@ export function explainUnschedulable(pod: PodSnapshot, message: string): Reason 
       code: 'no-nodes',
       message: 'The cluster has no node.',
       detail: message,
-      hint: 'An administrator has to add nodes; the cluster then goes on by itself.',
+      hint: 'Ask an administrator to add nodes. The cluster then continues by itself.',
       fault: 'system',
       fatal: false,
     };
@@ -144,7 +144,7 @@ export function explainUnschedulable(pod: PodSnapshot, message: string): Reason 
             ? `The volume claim ${gone[1]} does not exist.`
             : `The volume of the claim ${gone[1]} is gone.`,
         detail: message,
-        hint: 'An administrator may bring the volume back from a backup; nothing is started without it.',
+        hint: 'Ask an administrator to restore the volume from a backup. The workspace does not start without it.',
         fault: 'system',
         fatal: false,
       };
