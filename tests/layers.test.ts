@@ -21,6 +21,7 @@ const nouns = [
   'database',
   'http',
   'events',
+  'idle',
   'identity',
   'telemetry',
   'templates',
