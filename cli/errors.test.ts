@@ -4,24 +4,12 @@ import type { AddressInfo } from 'node:net';
 import { getUser, pollCliLogin, startCliLogin } from '@cde/api/identity.ts';
 import { getTemplate } from '@cde/api/templates.ts';
 import { createWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { beforeEach, describe, expect, test } from 'vitest';
 import { exitCodeFor } from './exit-codes.ts';
-import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from './testing.ts';
+import { makeFakeServer, Refusal, startFakeServer } from './testing.ts';
 import { template, user, workspace } from './testing-objects.ts';
 
-let home: TestHome;
-let server: FakeServer;
-let env: Record<string, string>;
-beforeAll(async () => {
-  home = await makeTestHome();
-  server = await makeFakeServer();
-  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
-});
-afterAll(async () => {
-  expect(server.faults).toEqual([]);
-  await server.close();
-  await home.remove();
-});
+const { home, server, env } = await startFakeServer();
 
 const empty = { items: [], next: null };
 

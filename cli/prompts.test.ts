@@ -3,27 +3,15 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { getTemplate, listTemplates } from '@cde/api/templates.ts';
 import { createWorkspace, deleteWorkspace, getWorkspace, updateWorkspace } from '@cde/api/workspaces.ts';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { cdePath, type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from './testing.ts';
+import { beforeAll, describe, expect, test } from 'vitest';
+import { cdePath, Refusal, startFakeServer } from './testing.ts';
 import { build, template, workspace } from './testing-objects.ts';
 
 // What is asked at a terminal, and what is said where nobody can answer. util-linux's script makes the terminal.
 
 const hasScript = spawnSync('script', ['--version']).status === 0;
 
-let home: TestHome;
-let server: FakeServer;
-let env: Record<string, string>;
-beforeAll(async () => {
-  home = await makeTestHome();
-  server = await makeFakeServer();
-  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
-});
-afterAll(async () => {
-  expect(server.faults).toEqual([]);
-  await server.close();
-  await home.remove();
-});
+const { home, server, env } = await startFakeServer();
 
 /** Runs `cde` at a terminal, and types each answer once its question stands there. */
 async function atTerminal(words: string[], answers: [question: string, answer: string][]) {

@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import type { Endpoint } from '@cde/api/endpoint.ts';
+import { afterAll, expect } from 'vitest';
 import { freePort } from '../tests/kit/free-port.ts';
 
 export const cdePath = fileURLToPath(new URL('cde.mjs', import.meta.url));
@@ -256,3 +257,19 @@ export async function makeFakeServer() {
   };
 }
 export type FakeServer = Awaited<ReturnType<typeof makeFakeServer>>;
+
+/** A home and a fake server for a test file, with the environment in which `cde` talks to it. Removed after the file's tests. */
+export async function startFakeServer(): Promise<{
+  home: TestHome;
+  server: FakeServer;
+  env: Record<string, string>;
+}> {
+  const home = await makeTestHome();
+  const server = await makeFakeServer();
+  afterAll(async () => {
+    expect(server.faults).toEqual([]);
+    await server.close();
+    await home.remove();
+  });
+  return { home, server, env: { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' } };
+}

@@ -2,25 +2,13 @@ import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createTicket, getBuildLog, getWorkspace, startWorkspace } from '@cde/api/workspaces.ts';
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
+import { expect, test } from 'vitest';
+import { Refusal, startFakeServer } from '../testing.ts';
 import { build, stage, workspace } from '../testing-objects.ts';
 
 // What happens before there is a session; with agents and the real ssh: cli/server/start.test.ts and tests/e2e.test.ts.
 
-let home: TestHome;
-let server: FakeServer;
-let env: Record<string, string>;
-beforeAll(async () => {
-  home = await makeTestHome();
-  server = await makeFakeServer();
-  env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
-});
-afterAll(async () => {
-  expect(server.faults).toEqual([]);
-  await server.close();
-  await home.remove();
-});
+const { home, server, env } = await startFakeServer();
 
 const id = '01990000-0000-7000-8000-000000000005';
 const ticket = {

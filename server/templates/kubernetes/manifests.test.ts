@@ -1,42 +1,10 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 
-import type { TemplateContent } from '@cde/api/template-file.ts';
-import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import { checkParameters } from '../language/parameters.ts';
 import { parseTemplate } from '../parse.ts';
 import { renderTemplate } from '../render.ts';
-
-const context = {
-  workspace: { id: '0197a000-0000-7000-8000-000000000001', name: 'web', owner: 'ada' },
-  owner: { name: 'Ada', email: 'ada@example.com' },
-};
-const head = `name: k8s
-provider: kubernetes
-parameters:
-  - { name: size, type: number, integer: true, default: 2, min: 1, max: 8 }
-  - { name: tag, type: string, default: "12", options: [{ value: "12" }, { value: "13" }] }
-  - { name: db, type: boolean, default: true }
-  - { name: tags, type: list, default: [a, b] }
-  - { name: free, type: string, pattern: "[a-z]+" }
-`;
-const parse = (section: string, files: Record<string, string> = {}) =>
-  parseTemplate({ 'template.yaml': head + section, ...files });
-const told = (faults: ReturnType<typeof parseTemplate>['faults']) =>
-  faults.map((f) => `${f.file}:${f.line}:${f.column} ${f.message}${f.hint ? ` (${f.hint})` : ''}`);
-function render(template: TemplateContent, given: Record<string, unknown> = {}) {
-  const checked = checkParameters(template.parameters, { free: 'x', ...given });
-  expect(checked).not.toHaveProperty('issues');
-  return renderTemplate(template, (checked as { values: ParameterValues }).values, context);
-}
-function rendered(section: string, files: Record<string, string> = {}, given: Record<string, unknown> = {}) {
-  const { template, faults } = parse(section, files);
-  expect(told(faults)).toEqual([]);
-  const result = render(template!, given);
-  if ('faults' in result) throw new Error(JSON.stringify(result.faults));
-  return result.ok;
-}
+import { context, parse, render, rendered, told } from './testing.ts';
 
 describe('manifests', () => {
   const configMap = (name: string, more = '') =>
