@@ -69,7 +69,7 @@ describe('names from elsewhere', () => {
     'a\0b',
     `a/${'x'.repeat(256)}`,
   ])('no path below the root: %j', (path) => expect(isSafePath(path)).toBe(false));
-  it('no path: our own halves, what is no text, and what is too deep', () => {
+  it('rejects our own temporary files, names that are not text, and paths that are too deep', () => {
     for (const path of ['a/.cde-sync-0123456789abcdef.tmp', 7, null, undefined, 'a/'.repeat(300)])
       expect(isSafePath(path)).toBe(false);
     for (const path of ['a', 'a/b', '...', 'ü/😀', '-rf', 'a b\n', '~']) expect(isSafePath(path)).toBe(true);
@@ -89,7 +89,7 @@ describe('names from elsewhere', () => {
     ['a', 'b\0', false],
   ])('a link %s → %s: %s', (path, target, safe) => expect(isSafeLink(path, target)).toBe(safe));
 
-  it('.git takes no part, however it is written and whatever the rules say', () => {
+  it('.git is never synced, in any spelling and with any rules', () => {
     const ignored = makeIgnored({ lines: ['!.git', '!.git/**', 'dist/', '!dist/keep'], git: false });
     for (const path of ['.git', 'a/.GIT/hooks/x', '.gi\u200ct/config', 'GIT~1'])
       expect(ignored(path, false)).toBe(true);
@@ -136,7 +136,7 @@ describe('a scan', () => {
     expect(await plain()).toEqual({ f: fileOf('two') });
   });
 
-  it('rejects when the root is gone, rather than to show nothing', async () => {
+  it('rejects if the root is missing instead of returning nothing', async () => {
     await rm(root, { recursive: true });
     await expect(tree.scan(rules)).rejects.toEqual(code('root-missing'));
     await expect(findRoot(root, false)).rejects.toEqual(code('root-missing'));
@@ -186,7 +186,7 @@ describe('a change', () => {
     expect(copy.blocks * 512).toBeLessThan(1024 * 1024);
   });
 
-  it('is refused when something else is there than was expected', async () => {
+  it('is refused if the target is not what was expected', async () => {
     await writeFile(at('f'), 'one');
     await tree.scan(rules);
     await writeFile(at('f'), 'newer');
@@ -207,7 +207,7 @@ describe('a change', () => {
     expect((await readdir(root)).sort()).toEqual(['d', 'f', 'taken']);
   });
 
-  it('leaves nothing behind when the content is another, or breaks off', async () => {
+  it('leaves nothing behind if the content differs or ends early', async () => {
     await expect(tree.write('f', fileOf('one'), null, content('two'))).rejects.toEqual(code('changed'));
     await expect(tree.write('f', fileOf('one'), null, content('longer'))).rejects.toEqual(code('changed'));
     await expect(
@@ -220,7 +220,7 @@ describe('a change', () => {
     expect(await readdir(root)).toEqual([]);
   });
 
-  it('never leaves the root: by a path, by a link on the way, or as a link', async () => {
+  it('never leaves the root, through a path, a link on the way, or as a link', async () => {
     const outside = join(folder, 'outside');
     await mkdir(outside);
     await writeFile(join(outside, 'f'), 'mine');
@@ -262,7 +262,7 @@ describe('a change', () => {
   });
 });
 
-it('watches a folder that has taken the place of another', async () => {
+it('watches a folder that replaced another', async () => {
   let heard = () => {};
   const next = () =>
     new Promise<void>((resolve) => {
@@ -282,7 +282,7 @@ it('watches a folder that has taken the place of another', async () => {
   await change;
 });
 
-it('tells of a change once, until it is looked at; in new folders too, not in those left out', async () => {
+it('reports a change once until it is read, in new folders too, but not in excluded ones', async () => {
   let told = 0;
   let heard = () => {};
   const next = () =>

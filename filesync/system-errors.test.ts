@@ -22,7 +22,7 @@ const canMount = process.platform === 'linux' && mount('size=64k', probe);
 if (canMount) execFileSync('umount', [probe]);
 await rm(probe, { recursive: true });
 
-describe.skipIf(!canMount)('what the system refuses is told in its own words', () => {
+describe.skipIf(!canMount)('errors of the system keep their own wording', () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'cde-system-'));
@@ -35,7 +35,7 @@ describe.skipIf(!canMount)('what the system refuses is told in its own words', (
     await rm(folder, { recursive: true });
   });
 
-  it('a full disk: nothing is left behind', async () => {
+  it('a full disk leaves nothing behind', async () => {
     const root = await findRoot(join(folder, 'full'), false);
     const tree = makeDiskTree(root);
     const content = Buffer.alloc(1024 * 1024, 'x');
@@ -54,7 +54,7 @@ describe.skipIf(!canMount)('what the system refuses is told in its own words', (
     tree.close();
   });
 
-  it('a read-only one is not called a missing one', async () => {
+  it('a read-only disk is not reported as a missing file', async () => {
     const root = join(folder, 'readonly');
     for (const path of [join(root, 'new'), join(root, 'new/deep/er')])
       await expect(findRoot(path, true)).rejects.toMatchObject({
@@ -68,7 +68,7 @@ describe.skipIf(!canMount)('what the system refuses is told in its own words', (
   });
 });
 
-describe('a place where no folder can be made', () => {
+describe('a path where no folder can be created', () => {
   it.skipIf(process.platform !== 'linux')(
     'is refused, and does not block a thread indefinitely',
     async () => {

@@ -85,7 +85,7 @@ test('measures HTTPS, UDP and throughput of each satellite', async () => {
   expect(second!.udp.train).toMatchObject({ sent: 20, received: 15, lossPercent: 25 });
 });
 
-test('says in words what does not work', async () => {
+test('explains what does not work', async () => {
   const [one, two, three] = [await place('one'), await place('two'), await place('three')];
   const silent = await udp(() => null);
   const lying = await udp((datagram) => {
@@ -130,7 +130,7 @@ test('names the kind of NAT', () => {
   expect(natKind(new Map(), [])).toBe('unknown');
 });
 
-test('what a satellite answers is read, and whatever else comes is nothing', () => {
+test('parses the response of a satellite and ignores everything else', () => {
   const transaction = randomBytes(12);
   const froms = [
     { address: '192.0.2.7', port: 65_535 },

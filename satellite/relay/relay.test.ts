@@ -57,7 +57,7 @@ describe('the relay', () => {
     await vi.waitUntil(() => relay.stats().sessions === 0);
   });
 
-  it('keeps what a client says before the agent comes', async () => {
+  it('buffers what a client sends before the agent connects', async () => {
     const { url } = await world.satellite();
     const client = await dial(url);
     client.send(Buffer.from('early'));
@@ -68,7 +68,7 @@ describe('the relay', () => {
     expect([await messages.next(), await messages.next()]).toEqual([dialedMessage, 'early']);
   });
 
-  it('holds a bounded amount for a client that does not read', async () => {
+  it('buffers a bounded amount for a client that does not read', async () => {
     const { url } = await world.satellite();
     const taken = makeQueue<Path>();
     const listener = listenRelay({ url, listenToken: () => world.listenToken(), onPath: taken.put });
@@ -123,7 +123,7 @@ describe('the relay', () => {
     }
   });
 
-  it('prefers the newest build and sends older agents away', async () => {
+  it('prefers the newest build and evicts older agents', async () => {
     const { url } = await world.satellite();
     const old = await listen(url, older);
     const sentAway = closeCode(old);
@@ -135,7 +135,7 @@ describe('the relay', () => {
     expect(await told).toEqual([dialedMessage, false]);
   });
 
-  it('keeps to its limits, one workspace at a time', async () => {
+  it('enforces its limits for each workspace', async () => {
     const { url } = await world.satellite({
       limits: {
         sparesPerWorkspace: 1,
@@ -154,7 +154,7 @@ describe('the relay', () => {
     spare.close(1000);
   });
 
-  it('gives one user no more than a share, whatever workspaces they open', async () => {
+  it('gives each user at most a share, across all workspaces', async () => {
     const { url } = await world.satellite({ limits: { socketsPerUser: 2, dialWaitMs: 60_000 } });
     const userId = randomUUID();
     const dialAs = async (claims: { userId: string; workspaceId?: string }) => {
@@ -170,7 +170,7 @@ describe('the relay', () => {
     await dialAs({ userId });
   });
 
-  it('ends with those who do not keep to the protocol, and with nobody else', async () => {
+  it('disconnects those who violate the protocol, and nobody else', async () => {
     const { url, relay } = await world.satellite({ limits: { dialWaitMs: 60_000 } });
     const chatty = await listen(url);
     chatty.send(Buffer.from('before anybody dialled'));
@@ -192,7 +192,7 @@ describe('the relay', () => {
     expect(relay.stats()).toMatchObject({ spares: 0, waitingDials: 0, sessions: 0 });
   });
 
-  it('reports presence once an agent comes, and once it is gone for good', async () => {
+  it('reports presence when an agent connects, and when it is gone for good', async () => {
     const presence = makeQueue<[string, boolean]>();
     const { url, relay } = await world.satellite({
       limits: { presenceGraceMs: 30 },
@@ -210,7 +210,7 @@ describe('the relay', () => {
     expect(relay.stats().workspaces).toBe(0);
   });
 
-  it('drains: sends waiting agents away, keeps sessions, and is done when the last has ended', async () => {
+  it('drains: evicts waiting agents, keeps sessions, and finishes with the last of them', async () => {
     const { url, relay } = await world.satellite();
     const { states } = world.agent(url);
     expect((await states.next()).connected).toBe(true);
@@ -228,7 +228,7 @@ describe('the relay', () => {
     await drained;
   });
 
-  it('joins an instance that has WebSockets already', async () => {
+  it('can be registered on an instance that already has WebSockets', async () => {
     const app = Fastify();
     await app.register(websocket);
     await app.register(relayPlugin, { relay: makeRelay({ ticketKeys: () => [world.signer.publicKey] }) });

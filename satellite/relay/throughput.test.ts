@@ -23,7 +23,7 @@ const up = (secret: string, body: Uint8Array<ArrayBuffer>) =>
   fetch(`${url}/relay/v1/probe/up`, { method: 'POST', headers: headers(secret), body });
 const lengthOf = async (reply: Response) => (await reply.arrayBuffer()).byteLength;
 
-test('sends what is asked for, at most eight megabytes, and takes as much', async () => {
+test('sends what was requested, at most eight megabytes, and accepts as much', async () => {
   expect(await lengthOf(await down(await token(), '?bytes=100000'))).toBe(100_000);
   for (const query of ['', '?bytes=999999999', '?bytes=-1', '?bytes=x', '?bytes=1e99'])
     expect(await lengthOf(await down(await token(), query))).toBe(maxProbeBytes);
@@ -33,7 +33,7 @@ test('sends what is asked for, at most eight megabytes, and takes as much', asyn
   if (more) expect((await more.json()).bytes).toBeLessThan(maxProbeBytes + 100_000);
 });
 
-test('serves nobody without a token for it, and nobody too often', async () => {
+test('requires a token, and limits the rate', async () => {
   const ticket = await world.ticket();
   for (const secret of ['', 'x', ticket, await world.listenToken(), await token(randomUUID(), 1)]) {
     expect((await down(secret)).status).toBe(401);

@@ -137,7 +137,7 @@ async function begin(paths: PathKind[]) {
   return { session, toClient, toAgent, direct, echo, stream, lost };
 }
 
-test('an idle relayed session, and an agent that waits, cost at most one small packet per 30 s each way', async () => {
+test('an idle relayed session and a waiting agent cost at most one small packet per 30 s each way', async () => {
   const { session, toClient, toAgent, echo, lost } = await begin(['relay']);
   // In use, and just after: a beat each 5 s, so that a dead path is found soon.
   const used = await toClient.during(20);
@@ -156,7 +156,7 @@ test('an idle relayed session, and an agent that waits, cost at most one small p
   expect(session.path.kind).toBe('relay');
 }, 60_000);
 
-test('an idle direct session too; after a rest the first keystroke finds a dead path within seconds', async () => {
+test('so does an idle direct session; after a pause the first keystroke detects a dead path within seconds', async () => {
   const { session, toClient, direct, echo, lost, stream } = await begin(['direct-tcp']);
   expect(session.path.kind).toBe('direct-tcp');
   await pass(120);

@@ -201,7 +201,7 @@ function talk(session: Session): { stop(): Promise<number>; bytes: () => number 
 }
 
 describe('the relay of a session', () => {
-  it('is the one with the least round trip from client to agent, not to the satellite', async () => {
+  it('is the one with the shortest round trip from client to agent, not to the satellite', async () => {
     const near = await satellite('near', 4, 60);
     const far = await satellite('far', 80, 4);
     const best = await satellite('best', 20, 10);
@@ -221,7 +221,7 @@ describe('the relay of a session', () => {
     expect(session.history).toEqual(changes);
   });
 
-  it('is left for a better one while bytes flow both ways, none of them lost', async () => {
+  it('is replaced by a better one while bytes flow both ways, without losing any', async () => {
     const one = await satellite('one', 40, 40);
     const other = await satellite('other', 10, 10);
     await agentAt([one, other]);
@@ -241,7 +241,7 @@ describe('the relay of a session', () => {
     expect(best!.rttMs! + 10).toBeLessThan(worse!.rttMs!);
   });
 
-  it('stays where the difference is none', async () => {
+  it('stays if there is no difference', async () => {
     const one = await satellite('one', 20, 20);
     const other = await satellite('other', 20, 20);
     await agentAt([one, other]);
@@ -253,7 +253,7 @@ describe('the relay of a session', () => {
 });
 
 describe('a direct path', () => {
-  it('is taken when it works, and left at once for the relay when it breaks, without a byte lost', async () => {
+  it('is used while it works, and replaced by the relay as soon as it breaks, without losing a byte', async () => {
     const place = await satellite('one', 6, 6, 100);
     const agent = await agentAt([place]);
     agent.offer('127.0.0.1:1', agent.proxy.address);
@@ -286,7 +286,7 @@ describe('a direct path', () => {
     expect(agent.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
-  it('is given up when what is sent stays without an answer', async () => {
+  it('is given up if what is sent gets no response', async () => {
     const place = await satellite('one', 6, 6, 100);
     const agent = await agentAt([place], {}, { unansweredMs: 1_500 });
     agent.offer(agent.proxy.address);
@@ -302,7 +302,7 @@ describe('a direct path', () => {
     expect(changes[2]!.text).toContain('no answer');
   });
 
-  it('is given up as well when it is the agent alone that has something to say', async () => {
+  it('is given up as well if only the agent sends', async () => {
     const place = await satellite('one', 6, 6, 100);
     let theirs: Duplex | undefined;
     const onStream = (_target: unknown, stream: Duplex) => {
@@ -328,7 +328,7 @@ describe('a direct path', () => {
     expect(what().slice(0, 4)).toEqual(relayAgain);
   });
 
-  it('says why there is none', async () => {
+  it('reports why there is none', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer('127.0.0.1:1');
@@ -402,7 +402,7 @@ describe('strangers at the direct port', () => {
 });
 
 describe('the policy', () => {
-  it('keeps a session on its relay where the ticket or the agent allows nothing else', async () => {
+  it('keeps a session on its relay if the ticket or the agent allows nothing else', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
@@ -421,7 +421,7 @@ describe('the policy', () => {
     }
   });
 
-  it('has the agent refuse a path that the client takes all the same', async () => {
+  it('makes the agent reject a path that the client uses anyway', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
@@ -437,7 +437,7 @@ describe('the policy', () => {
     expect(changes.at(-1)!.kind).toBe('relay');
   });
 
-  it('carries nothing by relay where that is forbidden, and everything directly', async () => {
+  it('sends everything directly if the relay is forbidden', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer(agent.proxy.address);
@@ -458,7 +458,7 @@ describe('the policy', () => {
     expect(place.relay.stats().sessions).toBe(1);
   });
 
-  it('says why a path that is wanted cannot be had', async () => {
+  it('reports why a required path is not available', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     const wanted = () => open([place], {}, { paths: ['direct-tcp'] });

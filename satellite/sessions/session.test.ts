@@ -109,7 +109,7 @@ describe('a session through a satellite', () => {
     stream.destroy();
   });
 
-  it('says that the satellite restarts when it does, to both ends', async () => {
+  it('tells both ends when the satellite restarts', async () => {
     const satellite = await world.satellite();
     const agent = world.agent(satellite.url);
     const session = await world.open(satellite.url);
@@ -121,7 +121,7 @@ describe('a session through a satellite', () => {
     expect((await agent.sessions[0]!.closed).reason).toBe('satellite-restarted');
   });
 
-  it('works again after the satellite came back: the agent reconnects by itself', async () => {
+  it('works again after the satellite is back, because the agent reconnects', async () => {
     const first = await world.satellite();
     const { states } = world.agent(first.url);
     expect(await states.next()).toMatchObject({ connected: true });
@@ -133,7 +133,7 @@ describe('a session through a satellite', () => {
     expect(await echo(await session.open(ssh), 'again')).toBe('again');
   });
 
-  it('tells which connection broke', async () => {
+  it('reports which connection broke', async () => {
     const { url, port } = await world.satellite();
     const wifi = await world.proxy(port);
     const agent = world.agent(url);
@@ -154,7 +154,7 @@ describe('a session through a satellite', () => {
     expect((await far.sessions[0]!.closed).reason).toBe('satellite-lost');
   });
 
-  it('notices a network that swallows everything', async () => {
+  it('detects a network that drops everything', async () => {
     const times = { heartbeatMs: 20, deadAfterMs: 100 };
     const { url, port } = await world.satellite(times);
     const wifi = await world.proxy(port);
@@ -166,7 +166,7 @@ describe('a session through a satellite', () => {
     expect((await agent.sessions[0]!.closed).reason).toBe('client-lost');
   });
 
-  it('stays while nothing is said, and while one end reads nothing', async () => {
+  it('stays open while nothing is sent, and while one end does not read', async () => {
     const times = { heartbeatMs: 10, deadAfterMs: 60 };
     const { url } = await world.satellite(times);
     const endless = Buffer.alloc(1024 * 1024);
@@ -193,7 +193,7 @@ describe('a session through a satellite', () => {
   });
 });
 
-describe('a session that means to come back', () => {
+describe('a resumable session', () => {
   /** Opens one that gets fresh tickets of the world's server. */
   async function lasting(url: string, more: Partial<SessionOptions> = {}) {
     const told: string[] = [];
@@ -210,7 +210,7 @@ describe('a session that means to come back', () => {
     return { session, told };
   }
 
-  it('comes through the restart of its satellite in the middle of 64 MiB each way', async () => {
+  it('survives a restart of its satellite in the middle of 64 MiB each way', async () => {
     const first = await world.satellite();
     world.agent(first.url);
     const { session, told } = await lasting(first.url);
@@ -228,7 +228,7 @@ describe('a session that means to come back', () => {
     expect(told).toEqual(['lost satellite-restarted', 'resumed satellite-restarted']);
   });
 
-  it('comes through breaks of either connection, and a network that swallows everything', async () => {
+  it('survives the loss of either connection, and a network that drops everything', async () => {
     const times = { heartbeatMs: 20, deadAfterMs: 100 };
     const { port } = await world.satellite(times);
     const wifi = await world.proxy(port);
@@ -258,7 +258,7 @@ describe('a session that means to come back', () => {
     ]);
   });
 
-  it('ends at both ends when the user may no longer have sessions', async () => {
+  it('ends at both ends when the user loses access', async () => {
     const { url, relay } = await world.satellite();
     const agent = world.agent(url);
     const { session, told } = await lasting(url);
@@ -270,7 +270,7 @@ describe('a session that means to come back', () => {
     expect(told).toEqual([]);
   });
 
-  it('asks for a fresh ticket when the satellite refuses the old one', async () => {
+  it('requests a fresh ticket if the satellite rejects the old one', async () => {
     const successor = makeTicketSigner(generateKeyPairSync('ed25519').privateKey);
     let keys = [world.signer.publicKey];
     const { url, port, relay } = await world.satellite({ ticketKeys: () => keys });
@@ -305,7 +305,7 @@ describe('a session that means to come back', () => {
 });
 
 describe('a stream', () => {
-  it('that ends in the moment it is opened ends at the agent too', async () => {
+  it('that ends as it is opened also ends at the agent', async () => {
     const server = createServer({ allowHalfOpen: true }, (socket) => socket.pipe(socket));
     server.listen(0, '127.0.0.1');
     await once(server, 'listening');
@@ -321,7 +321,7 @@ describe('a stream', () => {
 });
 
 describe('opening a session', () => {
-  it('waits for an agent that is on its way, and says so when none comes', async () => {
+  it('waits for an agent that is about to connect, and reports if none does', async () => {
     const { url } = await world.satellite();
     const opening = world.open(url);
     world.agent(url);
@@ -346,7 +346,7 @@ describe('opening a session', () => {
     await expect(world.open([])).rejects.toEqual(code('satellite-unreachable'));
   });
 
-  it('is refused by the satellite without a good ticket', async () => {
+  it('is rejected by the satellite without a valid ticket', async () => {
     const { url } = await world.satellite();
     world.agent(url);
     const past = Math.floor(Date.now() / 1000) - 60;
@@ -359,7 +359,7 @@ describe('opening a session', () => {
     await expect(world.open(url, { ticket: 'forged' })).rejects.toEqual(code('ticket-invalid'));
   });
 
-  it('can be called off while it waits', async () => {
+  it('can be cancelled while it waits', async () => {
     const { url } = await world.satellite();
     const stop = new AbortController();
     const opening = world.open(url, { signal: stop.signal });

@@ -108,7 +108,7 @@ async function talk(session: Session) {
 const descriptors = () => readdirSync('/proc/self/fd').length;
 
 describe('a path by UDP', () => {
-  it('is found and taken, and left for the relay when it ends, without a byte lost', async () => {
+  it('is found and used, and replaced by the relay when it ends, without losing a byte', async () => {
     agent();
     const { session, changes, what } = await open();
     const talking = await talk(session);
@@ -132,7 +132,7 @@ describe('a path by UDP', () => {
     expect(stun.stats().answered).toBeGreaterThan(0);
   });
 
-  it('serves who asks for nothing else', async () => {
+  it('serves a client that allows nothing else', async () => {
     const { registry } = agent();
     const { session, what } = await open({}, { paths: ['direct-udp'] });
     expect(what()).toEqual(['opened relay', 'moved direct-udp']);
@@ -164,8 +164,8 @@ describe('a path by UDP', () => {
   });
 });
 
-describe('where there is no path by UDP', () => {
-  it('the session stays where it is, and says why', async () => {
+describe('without a path by UDP', () => {
+  it('the session stays on its path and reports why', async () => {
     agent();
     const { session, changes, what } = await open({ udp: { bindAddress: '::1', timeoutMs: 6_000 } });
     const talking = await talk(session);
@@ -178,7 +178,7 @@ describe('where there is no path by UDP', () => {
     ).rejects.toMatchObject({ code: 'path-unavailable', detail: expect.stringContaining('no path from') });
   });
 
-  it('an agent that has none says so', async () => {
+  it('an agent without support reports it', async () => {
     world.agent(url, {
       offers: { current: () => ({ paths: all, satellites: [], addresses: [] }), onChange: () => () => {} },
     });
@@ -190,7 +190,7 @@ describe('where there is no path by UDP', () => {
 });
 
 describe('the policy', () => {
-  it('keeps a session off it where ticket or agent forbid it', async () => {
+  it('keeps a session off UDP if ticket or agent forbid it', async () => {
     const { registry } = agent({ paths: () => ['relay'] });
     // The agent offers what it then refuses: the client finds out, and stays.
     const { session, changes, what } = await open();

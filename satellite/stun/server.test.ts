@@ -44,7 +44,7 @@ async function client(family: 'udp4' | 'udp6' = 'udp4', host = '127.0.0.1') {
   };
 }
 
-test('says from where it was asked, over IPv4 and over IPv6', async () => {
+test('returns the address of the client, over IPv4 and IPv6', async () => {
   server = await serveStun({ host: '127.0.0.1', port: 0 });
   const one = await client();
   const answer = await one.ask(plain);
@@ -77,7 +77,7 @@ test('answers the sample of RFC 5769 with its mapped address and a fingerprint',
   expect(answerBinding(altered, { address: '192.0.2.1', port: 1 })).toBeNull();
 });
 
-test('says which attributes it would have to understand', () => {
+test('lists the attributes that it does not understand', () => {
   const answer = answerBinding(withAttribute(0x0003, Buffer.from([0, 0, 0, 6])), {
     address: '127.0.0.1',
     port: 9,
@@ -90,7 +90,7 @@ test('says which attributes it would have to understand', () => {
   );
 });
 
-test('whatever comes, it answers well-formed requests only, and never with much more than it got', async () => {
+test('answers only well-formed requests, and never with much more than it received', async () => {
   const from = { address: '2001:db8::1', port: 40_000 };
   const bytes = fc.uint8Array({ maxLength: 700 }).map((each) => Buffer.from(each));
   const nearly = fc
@@ -133,7 +133,7 @@ test('whatever comes, it answers well-formed requests only, and never with much 
   expect(server.stats()).toEqual({ answered: 1, probes: 0, ignored: hostile.length, limited: 0 });
 });
 
-test('does not flood anybody in whose name it is asked', async () => {
+test('does not flood the victim of a spoofed address', async () => {
   let at = 0;
   server = await serveStun({ host: '127.0.0.1', port: 0, now: () => at });
   const one = await client();
@@ -145,7 +145,7 @@ test('does not flood anybody in whose name it is asked', async () => {
   expect(server.stats().answered).toBe(51);
 });
 
-test('a probe train comes back to who has shown its address, and to nobody else', async () => {
+test('a probe train returns only to a client that has proven its address', async () => {
   let at = 0;
   server = await serveStun({ host: '127.0.0.1', port: 0, now: () => at });
   const [one, other] = [await client(), await client()];
@@ -169,7 +169,7 @@ test('a probe train comes back to who has shown its address, and to nobody else'
   expect(server.stats()).toMatchObject({ answered: 0, probes: 7, ignored: 3, limited: 0 });
 });
 
-test('whatever comes, no answer to a probe is longer than its question, and none is given without a cookie', () => {
+test('no response to a probe is longer than its request, and none is sent without a cookie', () => {
   const from = { address: '192.0.2.1', port: 4000 };
   const answerer = makeProbeResponder();
   const likely = fc

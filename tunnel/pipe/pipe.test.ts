@@ -49,7 +49,7 @@ describe('a pipe', () => {
     expect(String(await readAll(a))).toBe('answer');
   });
 
-  it('holds a bounded amount while the reader rests, and delivers all once it reads', async () => {
+  it('buffers a bounded amount while the reader pauses, and delivers everything once it reads', async () => {
     const { a, b, left } = makePipes();
     const block = randomBytes(1024 * 1024);
     const sent = createHash('sha256');
@@ -93,7 +93,7 @@ describe('a pipe', () => {
     expect(Buffer.concat(told).subarray(-code.length).toString()).toBe(code);
   });
 
-  it('takes any bytes at all without a fault: what makes no sense ends it with a named reason', async () => {
+  it('accepts any bytes: invalid ones end it with a named reason', async () => {
     const header = fc
       .tuple(
         fc.integer({ min: 1, max: 6 }),

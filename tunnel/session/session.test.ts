@@ -104,7 +104,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 const ssh = { kind: 'ssh' } as const;
 
 describe('a session', () => {
-  it('carries streams both ways and tells the agent who is there', async () => {
+  it('carries streams both ways and tells the agent who connected', async () => {
     const seen: SessionContext[] = [];
     const ends = makeHost({
       onStream(target, stream, context) {
@@ -122,7 +122,7 @@ describe('a session', () => {
     expect(await session.ping()).toBeGreaterThan(0);
   });
 
-  it('with a limited ticket opens what that names alone, and is not told where the agent is', async () => {
+  it("with a limited ticket opens only what it names, and does not learn the agent's addresses", async () => {
     const offers = {
       current: () => ({ paths: [], satellites: [], addresses: ['10.1.1.1:7100'] }),
       onChange: () => () => {},
@@ -144,7 +144,7 @@ describe('a session', () => {
       await expect(session.open(target)).rejects.toEqual(code('target-forbidden'));
   });
 
-  it('serves no stream before its user is known to have access, and none to who has lost it', async () => {
+  it('serves no stream before its user is known to have access, and none after the user has lost it', async () => {
     const served: string[] = [];
     const onStream: HostOptions['onStream'] = (_target, stream, { userId }) => {
       served.push(userId);
@@ -230,7 +230,7 @@ describe('a session', () => {
     expect(await session.ping()).toBeGreaterThan(0);
   });
 
-  it('passes on that the program, or the client, broke off', async () => {
+  it('passes on that the program or the client disconnected', async () => {
     const seen: Promise<unknown>[] = [];
     const server = createServer({ allowHalfOpen: true }, (socket) => {
       const broken = new Promise((resolve) => socket.once('error', resolve));
@@ -272,7 +272,7 @@ describe('a session', () => {
     expect((await once(refused, 'error'))[0]).toEqual(code('target-forbidden'));
   });
 
-  it('outlives its ticket', async () => {
+  it('survives the expiry of its ticket', async () => {
     let at = now;
     const session = await open(makeHost({ now: () => at }));
     await session.ready;
@@ -308,7 +308,7 @@ describe('a session', () => {
     expect((await cutting.hosted.closed).reason).toBe('satellite-lost');
   });
 
-  it('can be called off, and gives up on an agent that does not answer', async () => {
+  it('can be cancelled, and gives up on an agent that does not respond', async () => {
     const [client] = makePathPair();
     const silent = { ...makeHost(), client };
     const signal = AbortSignal.abort();
@@ -320,7 +320,7 @@ describe('a session', () => {
   });
 });
 
-describe('the agent lets nobody in', () => {
+describe('the agent rejects clients', () => {
   /** What a client that is refused gets to see, and that no stream has reached the agent's handler. */
   async function refusal(host: Partial<HostOptions>, client: Parameters<typeof open>[1]): Promise<unknown> {
     let reached = false;
@@ -389,7 +389,7 @@ describe('the agent lets nobody in', () => {
     return [reply[':status'], reply['cde-error']];
   }
 
-  it('who replays another connection’s ticket and proof', async () => {
+  it('that replay another connection’s ticket and proof', async () => {
     const ticket = await makeTicket();
     const first = await speak(makeHost());
     const hello = {
@@ -408,7 +408,7 @@ describe('the agent lets nobody in', () => {
     expect(await ask(third.h2, another)).toEqual([401, 'ticket-proof-invalid']);
   });
 
-  it('who opens streams without a ticket, or sends requests of other kinds', async () => {
+  it('that open streams without a ticket, or send other requests', async () => {
     const { h2 } = await speak(makeHost());
     const stream = { ':method': 'CONNECT', ':authority': 'workspace', 'cde-target': 'ssh' };
     expect(await ask(h2, stream)).toEqual([401, 'ticket-missing']);
@@ -416,7 +416,7 @@ describe('the agent lets nobody in', () => {
     expect(await ask(h2, { ':method': 'POST', ':path': '/v1/hello' })).toEqual([401, 'ticket-missing']);
   });
 
-  it('who shows no ticket in time', async () => {
+  it('that show no ticket in time', async () => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
     onTestFinished(() => void vi.useRealTimers());
     const ends = makeHost();
@@ -425,7 +425,7 @@ describe('the agent lets nobody in', () => {
     expect((await ends.hosted.closed).reason).toBe('session-timeout');
   });
 
-  it('who speaks no TLS', async () => {
+  it('that do not use TLS', async () => {
     const ends = makeHost();
     makePipe({ path: ends.client })
       .on('error', () => {})
@@ -450,7 +450,7 @@ describe('the client', () => {
     expect(opened).toBe(false);
   });
 
-  it('breaks off when a byte was changed on the way', async () => {
+  it('disconnects if a byte was changed on the way', async () => {
     const ends = makeHost();
     const { client } = ends;
     const send = client.send;

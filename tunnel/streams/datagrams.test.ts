@@ -39,7 +39,7 @@ describe('datagrams in a stream', () => {
     );
   });
 
-  it('are dropped where too many wait', () => {
+  it('are dropped if too many wait', () => {
     const stream = new PassThrough();
     let kept = 0;
     while (sendDatagram(stream, Buffer.alloc(1000))) kept += 1;
@@ -49,7 +49,7 @@ describe('datagrams in a stream', () => {
     expect(sendDatagram(stream, Buffer.alloc(1))).toBe(false);
   });
 
-  it('go to a UDP port and back, the longest and the empty one too', async () => {
+  it('go to a UDP port and back, including the longest and the empty one', async () => {
     const { port } = await echo();
     const stream = await connectDatagrams('localhost', port);
     const got: number[] = [];
@@ -67,7 +67,7 @@ describe('datagrams in a stream', () => {
     await once(stream, 'close');
   });
 
-  it('survive a port that nobody listens on; a name that nobody has is refused', async () => {
+  it('survive a port without a listener; an unknown name is rejected', async () => {
     const { socket, port } = await echo();
     const gone = createSocket('udp4');
     gone.bind(0, '127.0.0.1');

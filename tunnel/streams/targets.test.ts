@@ -11,7 +11,7 @@ import { connectTarget, formatTarget, parseTarget, type Target } from './targets
 const code = (expected: string) => expect.objectContaining({ code: expected });
 
 describe('targets', () => {
-  it('come back from their written form', () => {
+  it('survive formatting and parsing', () => {
     const target = fc.oneof(
       fc.constantFrom<Target>({ kind: 'ssh' }, { kind: 'files' }),
       fc
@@ -61,7 +61,7 @@ describe('targets', () => {
     }
   });
 
-  it('connect, or say why not', async () => {
+  it('connect, or report why not', async () => {
     const directory = await mkdtemp(joinPath(tmpdir(), 'cde-targets-'));
     const server = createServer((socket) => socket.end('hello'));
     server.listen(joinPath(directory, 'socket'));
