@@ -46,7 +46,7 @@ describe('a PostgreSQL of its own', () => {
     const ran = await machine.begin(['server', 'start'], { CDE_DATABASE_WAIT: '1' }).ended;
     expect(ran.code).toBe(1);
     expect(ran.stdout).toMatch(/does not answer yet .*trying for 1 s/);
-    expect(ran.stderr).toMatch(/The database does not answer: .+\nCheck DATABASE_URL .* then start again/);
+    expect(ran.stderr).toMatch(/The database does not answer: .+\nCheck DATABASE_URL, that PostgreSQL is running/);
     expect(ran.stderr).not.toMatch(/^\s+at /m);
   });
 
@@ -205,7 +205,7 @@ describe('the embedded PostgreSQL', () => {
       () => api('GET', '/api/v1/workspaces'),
       (reply) => reply.status === 200,
     );
-    expect(server.output()).toMatch(/the embedded PostgreSQL has ended.*it is started again/);
+    expect(server.output()).toMatch(/the embedded PostgreSQL exited.*restarting it/);
     expect(await machine.cde('restart', 'hello')).toMatchObject({ code: 0 });
     server.process.kill('SIGINT');
     expect(await server.ended).toMatchObject({ code: 0 });
