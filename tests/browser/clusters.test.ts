@@ -130,7 +130,7 @@ describe('clusters', () => {
     await picture(page, 'clusters');
     await row('real').getByRole('link', { name: 'real' }).click();
     await visible(page.getByText(/^Kubernetes v\d/), 30_000);
-    await visible(page.getByText(/^All that is needed/));
+    await visible(page.getByText(/^Everything needed/));
     await visible(page.getByText(/^No orphans/), 30_000);
     await picture(page, 'cluster');
 

@@ -85,7 +85,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await visible(page.getByText(`cde env ${name} -- kubectl get pods`, { exact: true }));
     await picture(page, 'workspace-kubernetes');
     await fact('Cluster').getByRole('link').click();
-    await visible(page.getByText(/^All that is needed/), 30_000);
+    await visible(page.getByText(/^Everything needed/), 30_000);
     expect(await fact('Workspaces').innerText()).toBe('1');
     // In use, so that it cannot be deleted.
     await button('Remove…').click();

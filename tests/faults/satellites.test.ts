@@ -113,10 +113,10 @@ test('a session survives kill -9 and draining of its satellite, and works withou
 
   // Without the server the session continues, and the satellite reports that it is missing.
   await server.kill();
-  await running.west!.says('serving on without it');
+  await running.west!.says('serving without it');
   await say();
   server = await machine.start();
-  await running.west!.says('the server answers again');
+  await running.west!.says('the server is reachable again');
   await until(
     () => shown('east'),
     ({ state }) => state === 'online',

@@ -1,5 +1,8 @@
-/** How long tests wait for a condition: much longer than it takes, because the machine may be busy with other tests. */
-export const patienceMs = 90_000;
+/**
+ * How long tests wait for a condition: much longer than it takes, because the machine may be busy with other tests. Suites whose
+ * conditions take longer set CDE_TEST_PATIENCE_MS.
+ */
+export const patienceMs = Number(process.env.CDE_TEST_PATIENCE_MS ?? 90_000);
 
 type Truthy<T> = Exclude<T, false | null | undefined | 0 | ''>;
 

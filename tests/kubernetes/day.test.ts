@@ -131,7 +131,7 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   await template(images.debian);
   const folder = join(machine.folder, 'template');
   expect(await ok('template', 'validate', folder, '--cluster', 'one')).toContain(
-    'The cluster one takes its objects',
+    'The cluster one accepts its objects',
   );
   const config = join(folder, 'manifests/config.yaml');
   const right = await readFile(config, 'utf8');

@@ -1,5 +1,5 @@
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
-import { until } from '../kit/until.ts';
+import { patienceMs, until } from '../kit/until.ts';
 import { makeTestbed, type Replica, type Testbed } from './testbed.ts';
 
 /** A real server on a real cluster, for tests that make the cluster fail: nothing is lost, nothing hangs, all is reported. */
@@ -66,7 +66,7 @@ export function setUpFaultServer(prefix: string) {
     },
     getCluster: async () => (await testbed.request(server, 'GET', '/api/v1/clusters')).body.items[0],
     /** Waits for a later build than `number`, which the server started by itself, to succeed. */
-    waitForRecovery: (name: string, number: number, forMs = 120_000) =>
+    waitForRecovery: (name: string, number: number, forMs = patienceMs) =>
       waitForWorkspace(
         name,
         ({ latestBuild, status }) =>

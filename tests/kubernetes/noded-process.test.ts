@@ -163,7 +163,7 @@ test('the kernel is maintained while the cluster is unreachable, and the node is
   await soon(() => expect(value('fs.aio-max-nr')).toBe('1048576'));
   want({ scylla, second: { sysctls: { 'fs.inotify.max_user_instances': 1024 } } });
   await soon(() => expect(value('fs.inotify.max_user_instances')).toBe('1024'));
-  await soon(() => expect(running!.log).toContain('The node cannot be told in the cluster'));
+  await soon(() => expect(running!.log).toContain('The node cannot be updated in the cluster'));
   expect((await get('/healthz')).status).toBe(200);
   await startProxy(new URL(api).port);
   await soon(async () => expect((await node()).labels.sort()).toEqual([label('scylla'), label('second')]));

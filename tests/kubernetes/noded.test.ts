@@ -186,7 +186,7 @@ test.skipIf(!ours)('profiles in conflict are named on the node, and the other is
       [a]: {
         state: 'not-ready',
         reason: 'conflict',
-        message: expect.stringContaining(`62 by the profile ${b}`),
+        message: expect.stringContaining(`the profile ${b} wants 62`),
       },
       [b]: { state: 'not-ready', reason: 'conflict' },
     });

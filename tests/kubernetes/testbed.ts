@@ -18,7 +18,7 @@ import { addUser, type TestUser } from '@cde/server/testing.ts';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
 import { freePort } from '../kit/free-port.ts';
-import { until } from '../kit/until.ts';
+import { patienceMs, until } from '../kit/until.ts';
 
 const program = fileURLToPath(new URL('replica.ts', import.meta.url));
 const run = promisify(execFile);
@@ -163,7 +163,7 @@ export async function makeTestbed(prefix: string) {
   const getWorkspace = async (replica: Replica, name: string) =>
     (await request(replica, 'GET', `/api/v1/workspaces/${name}`)).body;
   const hasEnded = (build: any) => ['succeeded', 'failed', 'cancelled'].includes(build?.status);
-  const waitForBuild = (replica: Replica, name: string, forMs = 90_000) =>
+  const waitForBuild = (replica: Replica, name: string, forMs = patienceMs) =>
     until(
       () => getWorkspace(replica, name),
       (workspace) => workspace.code !== undefined || hasEnded(workspace.latestBuild),

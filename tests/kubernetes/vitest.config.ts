@@ -41,6 +41,8 @@ export default defineConfig({
   test: {
     ...everySuite,
     globalSetup: ['tests/kubernetes/setup.ts'],
+    // Pods of four files start on the same processors.
+    env: { CDE_TEST_PATIENCE_MS: '300000' },
     // A test that hangs fails; a busy machine does not. Hooks may build images and tools.
     testTimeout: 600_000,
     hookTimeout: buildTimeout,
