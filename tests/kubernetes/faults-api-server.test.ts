@@ -71,7 +71,7 @@ describe('the API server', () => {
     const after = await rig.waitForRecovery(name, 1);
     expect(after.latestBuild).toMatchObject({
       initiator: 'system',
-      reason: 'The pod was deleted, not by cde',
+      reason: 'The pod was deleted, not by cde.',
     });
     await rig.expectHome(namespace);
     await rig.discard(name);

@@ -17,7 +17,7 @@ describe('nodes', () => {
     const after = await rig.waitForRecovery(name, 1);
     expect(after.latestBuild).toMatchObject({
       initiator: 'system',
-      reason: expect.stringMatching(/^The node \S+ was drained$/),
+      reason: expect.stringMatching(/^The node \S+ was drained\.$/),
       status: 'succeeded',
     });
     expect(after.reason).toBeNull();
@@ -142,7 +142,7 @@ describe('nodes', () => {
     const again = await rig.waitForWorkspace(name, ({ latestBuild }) => latestBuild.number === 2, 150_000);
     expect(again.latestBuild).toMatchObject({
       initiator: 'system',
-      reason: `The node ${node} was lost (not ready)`,
+      reason: `The node ${node} was lost (not ready).`,
     });
     await rig.waitForLog(
       name,
