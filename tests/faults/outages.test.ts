@@ -46,7 +46,9 @@ describe('a PostgreSQL of its own', () => {
     const ran = await machine.begin(['server', 'start'], { CDE_DATABASE_WAIT: '1' }).ended;
     expect(ran.code).toBe(1);
     expect(ran.stdout).toMatch(/does not answer yet .*trying for 1 s/);
-    expect(ran.stderr).toMatch(/The database does not answer: .+\nCheck DATABASE_URL, that PostgreSQL is running/);
+    expect(ran.stderr).toMatch(
+      /The database does not answer: .+\nCheck DATABASE_URL, that PostgreSQL is running/,
+    );
     expect(ran.stderr).not.toMatch(/^\s+at /m);
   });
 
