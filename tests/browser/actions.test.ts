@@ -21,11 +21,11 @@ test('a failed startup script offers a terminal and another start', { timeout: 1
   await api('POST', '/api/v1/workspaces', { name: 'broken', template: 'failing' });
   await page.goto(`${server.url}/workspaces/${username}/broken`);
   const problem = page.getByRole('alert');
-  await visible(problem.getByText('The startup script failed with exit code 3', { exact: false }), 60_000);
+  await visible(problem.getByText('The startup script failed with exit code 3', { exact: false }));
   expect(await problem.innerText()).not.toMatch(/\bcde /);
   const terminal = problem.getByRole('link', { name: 'Open terminal' });
   expect(await terminal.getAttribute('href')).toBe(`/workspaces/${username}/broken/terminal`);
 
   await problem.getByRole('button', { name: 'Start workspace' }).click();
-  await visible(page.getByRole('heading', { name: 'Start #2' }), 60_000);
+  await visible(page.getByRole('heading', { name: 'Start #2' }));
 });

@@ -24,8 +24,10 @@ export interface Watch {
   forgive(pattern: RegExp): void;
 }
 
-// The browser itself logs responses such as 401 and 404 to the console.
-const expected = /Failed to load resource: the server responded with a status of \d+|net::ERR_ABORTED/;
+// The browser itself logs responses such as 401 and 404 to the console, and repeats requests when an interface of the machine
+// comes or goes, as those of workspaces do.
+const expected =
+  /Failed to load resource: the server responded with a status of \d+|net::ERR_ABORTED|net::ERR_NETWORK_CHANGED/;
 
 /** Watches every page of a context, including those opened later. */
 export async function watch(context: BrowserContext, origin: string): Promise<Watch> {

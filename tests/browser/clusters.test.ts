@@ -60,7 +60,7 @@ afterEach(() => {
 describe('clusters', () => {
   test('one that cannot be reached is shown as away, with the reason', async () => {
     await link('Clusters').click();
-    await visible(row('default').getByText('Unreachable'), 30_000);
+    await visible(row('default').getByText('Unreachable'));
     expect(await row('default').innerText()).toContain('127.0.0.1');
     await visible(row('default').getByText('It has never been reached.'));
     await picture(page, 'clusters-away');
@@ -112,7 +112,7 @@ describe('clusters', () => {
       .poll(() => dialog().getByLabel('Kubeconfig', { exact: true }).inputValue())
       .toBe(unreachable);
     await dialog().getByRole('button', { name: 'Add' }).click();
-    await visible(dialog().getByText(/The cluster does not answer/), 60_000);
+    await visible(dialog().getByText(/The cluster does not answer/));
     await picture(page, 'cluster-add');
     await page.keyboard.press('Escape');
     await gone(dialog());
@@ -125,13 +125,13 @@ describe('clusters', () => {
     await dialog().getByLabel('Region').fill('here');
     await dialog().getByLabel('Kubeconfig', { exact: true }).fill(real!);
     await dialog().getByRole('button', { name: 'Add' }).click();
-    await gone(dialog(), 60_000);
-    await visible(row('real').getByText('Reachable'), 30_000);
+    await gone(dialog());
+    await visible(row('real').getByText('Reachable'));
     await picture(page, 'clusters');
     await row('real').getByRole('link', { name: 'real' }).click();
-    await visible(page.getByText(/^Kubernetes v\d/), 30_000);
+    await visible(page.getByText(/^Kubernetes v\d/));
     await visible(page.getByText(/^Everything needed/));
-    await visible(page.getByText(/^No orphans/), 30_000);
+    await visible(page.getByText(/^No orphans/));
     await picture(page, 'cluster');
 
     await button('Make it the default').click();

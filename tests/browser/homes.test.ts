@@ -13,7 +13,7 @@ const button = (name: string | RegExp) => page.getByRole('button', { name });
 const link = (name: string | RegExp) => page.getByRole('link', { name });
 const row = (name: string) => page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
 const dialog = () => page.getByRole('dialog');
-const running = () => visible(page.locator('.page-head .status.good'), 40_000);
+const running = () => visible(page.locator('.page-head .status.good'));
 const log = () => page.getByRole('log');
 
 beforeAll(async () => {
@@ -45,7 +45,7 @@ async function removeInPage(name: string): Promise<void> {
   await picture(page, 'delete');
   await dialog().getByRole('button', { name: 'Delete', exact: true }).click();
   await gone(dialog());
-  await visible(page.getByText(`${username}/${name} is deleted`), 40_000);
+  await visible(page.getByText(`${username}/${name} is deleted`));
 }
 
 test('an empty page says when homes would appear', async () => {
@@ -126,7 +126,7 @@ test(
     await page.goto(`${server.url}/homes`);
     await visible(page.getByText('No retained homes'));
     await api('DELETE', `/api/v1/workspaces/${username}~third`);
-    await visible(row('third'), 40_000);
+    await visible(row('third'));
     await button('Discard the home of third').click();
     const sure = dialog().getByRole('button', { name: 'Discard home' });
     expect(await sure.isDisabled()).toBe(true);
@@ -156,7 +156,7 @@ test("an owner sees everybody's homes and restores one for its user; a member se
   await page.goto(`${server.url}/homes`);
   await visible(page.getByText('No retained homes'));
   await page.getByLabel('Whose homes').selectOption('all');
-  await visible(row('grace/hers'), 40_000);
+  await visible(row('grace/hers'));
   await link('Restore the home of hers').click();
   await visible(page.getByText('grace/hers from noting v1'));
   await button('Create and start').click();

@@ -102,10 +102,7 @@ describe('a workspace', () => {
     await button('Create and start').click();
 
     await page.waitForURL(`${server.url}/workspaces/${username}/first`);
-    await visible(
-      status().getByText('Running', { exact: true }).or(page.locator('.page-head .status.good')),
-      40_000,
-    );
+    await visible(status().getByText('Running', { exact: true }).or(page.locator('.page-head .status.good')));
     await visible(page.locator('.stage.succeeded').filter({ hasText: 'Ready' }));
     expect(await page.locator('.stage.succeeded').count()).toBe(6);
     await visible(page.getByRole('log').getByText('wrote ~/welcome.txt'));
@@ -129,7 +126,7 @@ describe('a workspace', () => {
     await page.goto(`${server.url}/workspaces/${username}/first`);
     await link('Terminal').click();
     const screen = page.locator('.xterm-rows');
-    await visible(page.locator('.xterm-rows').getByText(/[$#]/).first(), 30_000);
+    await visible(page.locator('.xterm-rows').getByText(/[$#]/).first());
     await page.keyboard.type('echo $((6*7))-$HOME\n');
     await expect.poll(() => screen.innerText(), { timeout: 15_000 }).toContain(`42-/home/${username}`);
 
@@ -168,7 +165,7 @@ describe('a workspace', () => {
     const requests: string[] = [];
     page.on('request', (request) => requests.push(request.url()));
     await api('POST', `/api/v1/workspaces/${username}~first/start`, {});
-    await visible(row('first').getByText('Running'), 30_000);
+    await visible(row('first').getByText('Running'));
     expect(requests.filter((url) => url.includes('/api/v1/workspaces'))).toEqual([]);
     page.removeAllListeners('request');
   });
@@ -212,7 +209,7 @@ describe('a workspace', () => {
     await dialog.getByLabel(/Type first/).fill('first');
     await sure.click();
     await gone(dialog);
-    await visible(page.getByText('No workspaces yet'), 30_000);
+    await visible(page.getByText('No workspaces yet'));
   });
 });
 
@@ -221,7 +218,7 @@ describe('a build', () => {
     await publish(template('failing', 'echo before; echo "no such tool" >&2; exit 7'));
     await create('broken', 'failing');
     await page.goto(`${server.url}/workspaces/${username}/broken`);
-    await visible(page.locator('.page-head .status.bad'), 40_000);
+    await visible(page.locator('.page-head .status.bad'));
     await visible(page.getByRole('log').getByText('no such tool'));
     expect(await page.locator('.stage.failed').innerText()).toContain('Startup script');
     expect(await page.getByRole('alert').innerText()).toMatch(/7/);
@@ -237,7 +234,7 @@ describe('a build', () => {
     await create('talker', 'talking');
     await page.goto(`${server.url}/workspaces/${username}/talker`);
     const log = page.getByRole('log');
-    await visible(log.getByText('line 1500 of many'), 40_000);
+    await visible(log.getByText('line 1500 of many'));
     const fromEnd = () =>
       log.evaluate((element) => element.scrollHeight - element.scrollTop - element.clientHeight);
     await expect.poll(fromEnd).toBeLessThan(30);
@@ -249,7 +246,7 @@ describe('a build', () => {
     await expect.poll(fromEnd).toBeLessThan(30);
 
     await button('Cancel talker').click();
-    await visible(page.locator('.page-head').getByRole('button', { name: 'Start talker' }), 30_000);
+    await visible(page.locator('.page-head').getByRole('button', { name: 'Start talker' }));
     const { items } = await api<{ items: Build[] }>('GET', `/api/v1/workspaces/${username}~talker/builds`);
     expect(items.find(({ number }) => number === 1)?.status).toBe('cancelled');
   });
@@ -263,9 +260,9 @@ describe('the connection', () => {
     await visible(page.getByText('Reconnecting…'));
     expect(await row('broken').isVisible()).toBe(true);
     await server.restart();
-    await gone(page.getByText('Reconnecting…'), 30_000);
+    await gone(page.getByText('Reconnecting…'));
     await api('DELETE', `/api/v1/workspaces/${username}~broken?home=discard`);
-    await gone(row('broken'), 30_000);
+    await gone(row('broken'));
     // What a browser reports about an unreachable server.
     stage.watched.forgive(
       /ERR_CONNECTION_REFUSED|WebSocket connection to|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/,

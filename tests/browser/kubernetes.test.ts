@@ -33,7 +33,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
 
   const button = (label: string | RegExp) => page.getByRole('button', { name: label });
   const dialog = () => page.getByRole('dialog');
-  const running = () => visible(page.locator('.page-head .status.good'), 120_000);
+  const running = () => visible(page.locator('.page-head .status.good'));
   const fact = (title: string) => page.locator('.facts dt', { hasText: title }).locator('+ dd');
 
   beforeAll(async () => {
@@ -85,7 +85,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await visible(page.getByText(`cde env ${name} -- kubectl get pods`, { exact: true }));
     await picture(page, 'workspace-kubernetes');
     await fact('Cluster').getByRole('link').click();
-    await visible(page.getByText(/^Everything needed/), 30_000);
+    await visible(page.getByText(/^Everything needed/));
     expect(await fact('Workspaces').innerText()).toBe('1');
     // In use, so that it cannot be deleted.
     await button('Remove…').click();
@@ -106,11 +106,10 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
         .getByRole('log')
         .getByText(/cde-test\/nothing:1/)
         .first(),
-      120_000,
     );
     await picture(page, 'workspace-kubernetes-failing');
     await api('DELETE', `/api/v1/workspaces/${username}~${name}-b?home=discard`);
-    await visible(page.getByText(`${username}/${name}-b is deleted`), 120_000);
+    await visible(page.getByText(`${username}/${name}-b is deleted`));
   });
 
   test('leaves its home, with its size, which can be restored in a new workspace', async () => {
@@ -120,7 +119,7 @@ describe.runIf(kubeconfig)('a workspace on Kubernetes', { timeout: 180_000 }, ()
     await page.getByRole('menuitem', { name: 'Delete…' }).click();
     await dialog().getByRole('button', { name: 'Delete', exact: true }).click();
     await gone(dialog());
-    await visible(page.getByText(`${username}/${name} is deleted`), 120_000);
+    await visible(page.getByText(`${username}/${name} is deleted`));
     await page.goto(`${server.url}/homes`);
     const row = page.getByRole('row').filter({ has: page.getByRole('rowheader', { name }) });
     await visible(row.getByText('64Mi'));

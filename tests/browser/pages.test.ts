@@ -166,7 +166,7 @@ describe('every page', () => {
 
   test('the API reference renders', async () => {
     await page.goto(`${server.url}/api/docs`);
-    await visible(page.getByText('/api/v1/workspaces', { exact: true }).first(), 30_000);
+    await visible(page.getByText('/api/v1/workspaces', { exact: true }).first());
     await visible(page.locator('.swagger-ui .opblock').first());
   });
 

@@ -76,7 +76,7 @@ async function setWorkspace(settings: Record<string, string>) {
   const workspace = await api<Workspace>('POST', '/api/v1/workspaces', { name: 'web', template: 'local' });
   const { owner } = workspace;
   await page.goto(`${server.url}/workspaces/${owner}/web`);
-  await visible(page.getByRole('link', { name: 'Terminal' }), 60_000);
+  await visible(page.getByRole('link', { name: 'Terminal' }));
   return { stage, owner, program: await makeProgram(server.url) };
 }
 
@@ -203,7 +203,7 @@ describe('by name', () => {
     await server.kill();
     await visible(page.getByText('Connecting again…'));
     await server.restart();
-    await gone(page.getByText('Connecting again…'), 60_000);
+    await gone(page.getByText('Connecting again…'));
     await shows(page, 'both-4');
     await page.locator('.xterm').click();
     await page.keyboard.type('echo $kept-after\n');

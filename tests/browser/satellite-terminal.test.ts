@@ -102,7 +102,7 @@ test(
     const opened = () => sockets.filter((origin) => origin === url.replace('http', 'ws')).length;
 
     await page.goto(terminal());
-    await visible(page.getByText('over tokyo', { exact: true }), 40_000);
+    await visible(page.getByText('over tokyo', { exact: true }));
     await shows('$');
     await page.keyboard.type('kept=yes; echo over-$((1+1))\n');
     await shows('over-2');
@@ -117,7 +117,7 @@ test(
     const ended = once(child, 'exit');
     child.kill('SIGKILL');
     await ended;
-    await visible(page.getByText('over the server', { exact: true }), 40_000);
+    await visible(page.getByText('over the server', { exact: true }));
     await shows('over-2');
     await page.locator('.xterm').click();
     await page.keyboard.type('echo $kept-still\n');
@@ -127,7 +127,7 @@ test(
     await start();
     await page.routeWebSocket(`${url.replace('http', 'ws')}/terminal`, (socket) => socket.close());
     await page.goto(terminal());
-    await visible(page.getByText('over the server', { exact: true }), 40_000);
+    await visible(page.getByText('over the server', { exact: true }));
     await shows('yes-still');
     await page.locator('.xterm').click();
     await page.keyboard.type('echo $kept-again\n');

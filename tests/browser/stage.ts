@@ -1,5 +1,6 @@
 import type { Workspace } from '@cde/api/workspaces.ts';
 import type { Browser, BrowserContext, Locator, Page } from 'playwright-core';
+import { patienceMs } from '../kit/until.ts';
 import { launch, type Watch, watch } from './browser.ts';
 import { type RealServer, startServer } from './server.ts';
 
@@ -26,7 +27,7 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
   await context.grantPermissions(['clipboard-read', 'clipboard-write']);
   const watched = await watch(context, server.url);
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(patienceMs);
 
   async function api<T>(method: string, path: string, body?: unknown): Promise<T> {
     const storage = (await context.storageState()).origins.find(({ origin }) => origin === server.url);
@@ -68,8 +69,8 @@ export async function setStage(settings: Record<string, string> = {}): Promise<S
   };
 }
 
-export const visible = (locator: Locator, timeout = 20_000) => locator.waitFor({ state: 'visible', timeout });
-export const gone = (locator: Locator, timeout = 20_000) => locator.waitFor({ state: 'hidden', timeout });
+export const visible = (locator: Locator) => locator.waitFor({ state: 'visible', timeout: patienceMs });
+export const gone = (locator: Locator) => locator.waitFor({ state: 'hidden', timeout: patienceMs });
 
 /** The elements that make a page scroll sideways. */
 export function widerThanPage(page: Page): Promise<string[]> {

@@ -140,7 +140,7 @@ describe.skipIf(!mayMount)('the disk of the embedded PostgreSQL', () => {
         code: 'database-unavailable',
         message: "The disk of the server's database is full.",
         detail: expect.stringContaining('No space left on device'),
-        hint: expect.stringContaining('free space'),
+        hint: expect.stringContaining('free disk space'),
       },
     });
     expect(await machine.cde('ssh', 'hello', '--', 'echo still here')).toMatchObject({
