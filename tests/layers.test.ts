@@ -134,3 +134,52 @@ test('outside server/providers and server/kubernetes nothing imports Kubernetes 
   );
   expect(imported).toEqual([]);
 });
+
+test('a part declares the packages that it imports', () => {
+  const packageOf = (target: string) =>
+    target
+      .split('/')
+      .slice(0, target.startsWith('@') ? 2 : 1)
+      .join('/');
+  const missing = Object.keys(parts).flatMap((part) => {
+    const manifest = JSON.parse(readFileSync(join(root, part, 'package.json'), 'utf8'));
+    const declared = { ...manifest.dependencies, ...manifest.devDependencies, [manifest.name]: '' };
+    return files
+      .filter((file) => file.startsWith(`${part}/`) && !usesTestKit(file))
+      .flatMap((file) => {
+        const text = readFileSync(join(root, file), 'utf8');
+        return [...text.matchAll(/^(?:import|export)[^'";]*?from '([^'.][^']*)'|^import '([^'.][^']*)'/gm)]
+          .map((match) => packageOf(match[1] ?? match[2]!))
+          .filter((name) => !name.startsWith('node:') && !(name in declared))
+          .map((name) => `${file} → ${name}`);
+      });
+  });
+  expect(missing).toEqual([]);
+});
+
+test('an image has every part that its program imports', () => {
+  const dockerfile = readFileSync(join(root, 'docker/Dockerfile'), 'utf8');
+  const stages = new Map(
+    dockerfile
+      .split(/^(?=FROM )/m)
+      .slice(1)
+      .map((stage) => [stage.match(/ AS (\S+)/)![1]!, stage]),
+  );
+  const closure = (part: string, found = new Set<string>()): Set<string> => {
+    if (found.has(part)) return found;
+    found.add(part);
+    const { dependencies } = JSON.parse(readFileSync(join(root, part, 'package.json'), 'utf8'));
+    for (const name of Object.keys(dependencies))
+      if (name.startsWith('@cde/')) closure(name.slice('@cde/'.length), found);
+    return found;
+  };
+  for (const [stage, programs] of Object.entries({
+    server: ['server', 'cli'],
+    satellite: ['satellite'],
+    noded: ['noded'],
+  })) {
+    const copied = [...stages.get(stage)!.matchAll(/^COPY (\w+) \1$/gm)].map((match) => match[1]!);
+    const needed = [...new Set(programs.flatMap((program) => [...closure(program)]))];
+    expect(copied, stage).toEqual(expect.arrayContaining(needed));
+  }
+});
