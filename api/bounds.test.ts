@@ -1,32 +1,11 @@
 import { expect, test } from 'vitest';
 import { z } from 'zod';
-import * as agent from './agent.ts';
-import * as clusters from './clusters.ts';
-import type { Endpoint } from './endpoint.ts';
 import * as events from './events.ts';
-import * as identity from './identity.ts';
-import * as ports from './ports.ts';
-import * as satellitePorts from './satellite-ports.ts';
 import * as satelliteTerminals from './satellite-terminals.ts';
-import * as satellites from './satellites.ts';
 import { TemplateFile } from './template-file.ts';
-import * as templates from './templates.ts';
-import * as workspaces from './workspaces.ts';
+import { endpoints } from './testing.ts';
 
 /** Everything that a stranger can send has a bound, so that nobody fills memory or the database with one request. */
-const isEndpoint = (value: unknown): value is Endpoint =>
-  typeof value === 'object' && value !== null && 'method' in value && 'path' in value;
-const endpoints = [
-  agent,
-  clusters,
-  identity,
-  ports,
-  satellitePorts,
-  satelliteTerminals,
-  satellites,
-  templates,
-  workspaces,
-].flatMap((module) => Object.values(module).filter(isEndpoint));
 
 interface Schema {
   [key: string]: unknown;

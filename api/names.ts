@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import './validation-messages.ts';
 
 /** UUIDv7. */
 export const Id = z.uuid();

@@ -1,5 +1,6 @@
 import { parseArgs } from 'node:util';
 import type { z } from 'zod';
+import './validation-messages.ts';
 
 /** One setting of a program: a flag (`--` and its key in kebab case) or an environment variable. */
 export interface Setting {

@@ -62,7 +62,7 @@ describe('exit codes', () => {
       expect(ran, words.join(' ')).toMatchObject({ code: 2, stdout: '' });
       expect(ran.stderr).toContain('[usage]');
     }
-    expect((await home.run(['lst'])).stderr).toMatch(/Did you mean .*\blist\b/);
+    expect((await home.run(['lst'])).stderr).toMatch(/→ Did you mean .*\blist\b.*\?$/m);
     expect(JSON.parse((await home.run(['list', '--nope', '--json'])).stderr)).toMatchObject({
       code: 'usage',
       exitCode: 2,

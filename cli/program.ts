@@ -236,5 +236,6 @@ function usageOf(error: CommanderError, words: string[]): Failure {
   if (error.code === 'commander.help')
     return usage(noun ? `cde ${noun} needs to know what to do.` : 'A command is missing.', `${help} --help`);
   const text = message!.charAt(0).toUpperCase() + message!.slice(1).replace(/\.?$/, '.');
-  return usage(text, [...suggestion, `${help} --help`].join('\n'));
+  const advice = suggestion.map((line) => line.replace(/^\((.*)\)$/, '$1'));
+  return usage(text, [...advice, `${help} --help`].join('\n'));
 }

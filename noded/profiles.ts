@@ -1,4 +1,5 @@
 import { isMap, LineCounter, parseDocument } from 'yaml';
+import '@cde/api/validation-messages.ts';
 import { z } from 'zod';
 import { checkSysctl } from './allowed.ts';
 

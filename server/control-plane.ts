@@ -17,34 +17,48 @@ export interface ControlPlane {
   stop(): Promise<void>;
 }
 
-/** Replaces port 0 (tests) by a free port, because the access URL must be known before anything is composed. */
-async function withPort(config: Readonly<Config>): Promise<Readonly<Config>> {
-  if (config.listen.port !== 0) return config;
-  const server = createServer().listen({ host: config.listen.host, port: 0 });
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
+/**
+ * Replaces port 0 (tests) by a free port, because the access URL must be known before anything is composed. The port
+ * is held until `release`, so that no other program gets it while the server is composed.
+ */
+async function choosePort(config: Readonly<Config>) {
+  if (config.listen.port !== 0) return { config, release: async () => {} };
+  const holder = createServer((socket) => socket.destroy()).listen({ host: config.listen.host, port: 0 });
+  await once(holder, 'listening');
+  const { port } = holder.address() as AddressInfo;
   return {
-    ...config,
-    listen: { ...config.listen, port },
-    accessUrl: config.accessUrl.replace(/:0$/, `:${port}`),
+    config: {
+      ...config,
+      listen: { ...config.listen, port },
+      accessUrl: config.accessUrl.replace(/:0$/, `:${port}`),
+    },
+    async release() {
+      holder.close();
+      await once(holder, 'close');
+    },
   };
 }
+
+const maxPortAttempts = 5;
 
 /**
  * Starts a server on a migrated database: listens, joins the replicas, continues builds in progress. Rejects with the
  * listener's error (EADDRINUSE, EACCES).
  */
 export async function startControlPlane(options: ServerOptions): Promise<ControlPlane> {
-  const config = await withPort(options.config);
-  const app = await composeServer({ web: join(root, 'web', 'dist'), ...options, config });
-  try {
-    await app.listen({ host: config.listen.host, port: config.listen.port });
-    await app.startBackgroundWork();
-  } catch (error) {
-    await app.close();
-    throw error;
+  // Closing a server closes its providers, so those that were passed in serve for one attempt.
+  const maxAttempts = options.config.listen.port === 0 && !options.providers ? maxPortAttempts : 1;
+  for (let attempt = 1; ; attempt++) {
+    const { config, release } = await choosePort(options.config);
+    const app = await composeServer({ web: join(root, 'web', 'dist'), ...options, config }).finally(release);
+    try {
+      await app.listen({ host: config.listen.host, port: config.listen.port });
+      await app.startBackgroundWork();
+    } catch (error) {
+      await app.close();
+      if ((error as { code?: string }).code === 'EADDRINUSE' && attempt < maxAttempts) continue;
+      throw error;
+    }
+    return { app, url: app.listenUrl(), providers: app.providers, stop: () => app.close() };
   }
-  return { app, url: app.listenUrl(), providers: app.providers, stop: () => app.close() };
 }

@@ -100,7 +100,7 @@ describe('clusters', () => {
     await page.goto(`${server.url}/clusters`);
     await button('Add a cluster').click();
     await dialog().getByRole('button', { name: 'Add' }).click();
-    await visible(dialog().getByText(/A name is wanted/));
+    await visible(dialog().getByText(/The name is not valid/));
     await visible(dialog().getByText('Paste a kubeconfig, or choose its file.'));
     await dialog().getByLabel('Name', { exact: true }).fill('second');
     await dialog().getByLabel('Kubeconfig', { exact: true }).fill('this is no kubeconfig');

@@ -53,7 +53,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
     const name = cluster?.name ?? text('name');
     if (!cluster) {
       const parsed = ClusterName.safeParse(name);
-      if (!parsed.success) found.name = `A name is wanted: ${parsed.error.issues[0]?.message}.`;
+      if (!parsed.success) found.name = `The name is not valid: ${parsed.error.issues[0]?.message}.`;
     }
     const labels = readLabels(text('labels'));
     if (labels.problem !== undefined) found.labels = labels.problem;

@@ -23,7 +23,7 @@ export function AddSatellite({ onClose }: { onClose: () => void }) {
     event.preventDefault();
     const data = new FormData(event.currentTarget);
     const name = SatelliteName.safeParse(String(data.get('name')).trim());
-    setFault(name.success ? undefined : `A name is wanted: ${name.error.issues[0]?.message}.`);
+    setFault(name.success ? undefined : `The name is not valid: ${name.error.issues[0]?.message}.`);
     if (name.success) add.mutate({ name: name.data, region: String(data.get('region')).trim() });
   }
   if (add.data) {

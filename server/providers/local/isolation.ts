@@ -152,11 +152,11 @@ export async function detectIsolation(
         reason = await attempt(level, userNamespace, filter, tools, dataDir);
       }
       if (reason === null) {
-        const namespaces = `mount, pid, ipc, uts${userNamespace ? ' and user' : ''} namespaces`;
-        const who = root ? 'an unprivileged host user of its own' : "the server's own user on the host";
+        const namespaces = `its own mount, PID, IPC${userNamespace ? ', UTS and user' : ' and UTS'} namespaces`;
+        const who = root ? 'its own unprivileged host user' : "the server's user";
         const network = await detectNetwork(askedNetwork, true, find);
         const calls = filter ? 'with' : 'without';
-        const sentence = `${level}: own ${namespaces}, as ${who}, without capabilities, ${calls} a seccomp filter; ${network.sentence}`;
+        const sentence = `${level}: ${namespaces}; runs as ${who}, without capabilities and ${calls} a seccomp filter. ${network.sentence}`;
         return {
           ...{ level, available: true, ownUid: root, userNamespace, seccompFilter: filter },
           ...{ tools, network, sentence, refused },
@@ -171,7 +171,7 @@ export async function detectIsolation(
     : asked === 'none'
       ? 'the configuration says so'
       : refused.join('; ');
-  const sentence = `none: a plain process tree as ${root ? 'root' : "the server's own user"}, which can read and write whatever that user can (${why}).`;
+  const sentence = `none: a plain process tree as ${root ? 'root' : "the server's user"}, which can read and write everything that this user can (${why}).`;
   return {
     level,
     available: level === 'none',

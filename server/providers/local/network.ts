@@ -316,7 +316,7 @@ export async function detectNetwork(
           : await attempt(kind, tools);
     if (reason === null) {
       const way = kind === 'veth' ? 'a veth pair' : 'pasta';
-      const sentence = `an own network by ${way}, with a way out and none to this machine or other workspaces.`;
+      const sentence = `It has its own network (${way}): it reaches the internet, but neither this machine nor other workspaces.`;
       return { kind, available: true, sentence, refused, tools };
     }
     refused.push(`${kind}: ${reason}`);
@@ -326,7 +326,7 @@ export async function detectNetwork(
     kind,
     available: kind === 'shared',
     sentence:
-      'the network is shared with the machine: ports of workspaces and of this machine can be reached from each of them.',
+      'Its network is shared with the machine: workspaces can reach the ports of this machine and of each other.',
     refused,
     tools,
   };

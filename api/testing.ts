@@ -1,0 +1,26 @@
+import * as agent from './agent.ts';
+import * as clusters from './clusters.ts';
+import type { Endpoint } from './endpoint.ts';
+import * as identity from './identity.ts';
+import * as ports from './ports.ts';
+import * as satellitePorts from './satellite-ports.ts';
+import * as satelliteTerminals from './satellite-terminals.ts';
+import * as satellites from './satellites.ts';
+import * as templates from './templates.ts';
+import * as workspaces from './workspaces.ts';
+
+const isEndpoint = (value: unknown): value is Endpoint =>
+  typeof value === 'object' && value !== null && 'method' in value && 'path' in value;
+
+/** Every endpoint of the contract, for tests that walk all of them. */
+export const endpoints: Endpoint[] = [
+  agent,
+  clusters,
+  identity,
+  ports,
+  satellitePorts,
+  satelliteTerminals,
+  satellites,
+  templates,
+  workspaces,
+].flatMap((module) => Object.values(module).filter(isEndpoint));
