@@ -30,6 +30,8 @@ export const permissions = [
   'token:own',
   'audit:read',
   'metrics:read',
+  'cleanup:read',
+  'cleanup:write',
 ] as const;
 export type Permission = (typeof permissions)[number];
 

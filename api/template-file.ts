@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { DailySchedule } from './activity.ts';
 import { DirectListen, PathKind } from './agent.ts';
 import { boundedRecord, maxInteger, TemplateName } from './names.ts';
 import { Figure, Parameter, Text } from './template-parameters.ts';
@@ -210,6 +211,24 @@ export const ConnectionSection = z.strictObject({
 });
 export type ConnectionSection = z.infer<typeof ConnectionSection>;
 
+/** When a workspace stops by itself, and starts. No expressions: developers choose within these and the bounds of the installation. */
+export const IdleSection = z.strictObject({
+  stopAfter: z
+    .union([Duration, z.literal('never')])
+    .optional()
+    .describe('Stop after this long without activity; by default as the installation says'),
+  maxRun: Duration.optional().describe('Stop this long after the start, whatever runs in it'),
+  dormantAfterDays: z
+    .number()
+    .int()
+    .min(1)
+    .max(3650)
+    .optional()
+    .describe('Remove the compute of a workspace that nobody has used for so long; the home stays'),
+  schedule: DailySchedule.optional(),
+  startOnConnect: z.boolean().optional().describe('Start a stopped workspace when a person connects'),
+});
+
 /** template.yaml. Strings in `home`, `env` and the provider's section can contain `${{ CEL }}`. */
 export const TemplateFile = z.strictObject({
   name: TemplateName,
@@ -230,6 +249,13 @@ export const TemplateFile = z.strictObject({
       timeout: Duration.default('10m'),
     })
     .optional(),
+  shutdown: z
+    .strictObject({
+      script: z.string().max(65536).describe('Run by the login shell in the home before every stop'),
+      timeout: Duration.default('1m'),
+    })
+    .optional(),
+  idle: IdleSection.optional(),
   connection: ConnectionSection.optional(),
   local: LocalSection.default({}),
   kubernetes: KubernetesSection.optional().describe('Required if the provider is kubernetes'),

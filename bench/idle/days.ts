@@ -1,4 +1,4 @@
-import type { Signal } from '@cde/server/idle/signals.ts';
+import type { Signal } from '@cde/api/activity.ts';
 
 /**
  * A year in the life of one workspace: what happens in it (`busy`, the truth) and what can be observed from outside

@@ -1,5 +1,5 @@
+import { type Signal, signalSources } from '@cde/api/activity.ts';
 import { decide, type IdlePolicy, type Observations } from '@cde/server/idle/policy.ts';
-import { type Signal, signalSources } from '@cde/server/idle/signals.ts';
 import type { Kind } from './days.ts';
 import type { Policy } from './simulate.ts';
 

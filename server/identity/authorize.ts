@@ -26,6 +26,8 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'token:own': 'own',
     'audit:read': 'any',
     'metrics:read': 'any',
+    'cleanup:read': 'any',
+    'cleanup:write': 'any',
   },
   'template-admin': {
     'workspace:create': 'own',
@@ -39,6 +41,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'satellite:read': 'any',
     'user:read': 'own',
     'token:own': 'own',
+    'cleanup:read': 'any',
   },
   auditor: {
     'workspace:create': 'own',
@@ -53,6 +56,7 @@ export const grants: Record<Role, Partial<Record<GrantablePermission, Grant>>> =
     'token:own': 'own',
     'audit:read': 'any',
     'metrics:read': 'any',
+    'cleanup:read': 'any',
   },
   member: {
     'workspace:create': 'own',
@@ -77,6 +81,7 @@ const scopePermissions: Record<Exclude<Scope, 'all'>, Permission[]> = {
     'user:read',
     'audit:read',
     'metrics:read',
+    'cleanup:read',
   ],
   connect: ['public', 'workspace:read', 'workspace:connect', 'template:read', 'user:read'],
 };

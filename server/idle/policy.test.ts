@@ -1,6 +1,6 @@
+import { type Signal, signals } from '@cde/api/activity.ts';
 import { describe, expect, test } from 'vitest';
 import { decide, type IdlePolicy, type Observations } from './policy.ts';
-import { type Signal, signals } from './signals.ts';
 
 const minute = 60_000;
 const start = Date.UTC(2026, 0, 5, 9);

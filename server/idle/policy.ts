@@ -1,4 +1,5 @@
-import { type Lease, type Occurrence, type Signal, signals } from './signals.ts';
+import { type Signal, signals } from '@cde/api/activity.ts';
+import type { Lease, Occurrence } from './observations.ts';
 
 /** When a workspace stops. Set by its template, within the bounds of the installation. Times in ms; null: never. */
 export interface IdlePolicy {

@@ -1,0 +1,422 @@
+import { z } from 'zod';
+import { endpoint } from './endpoint.ts';
+import { Id, Moment, PageQuery, page, WorkspaceRef } from './names.ts';
+
+/**
+ * What counts as activity, and who or what causes it. An open connection, a keep-alive, a health probe, an automatic
+ * reconnect, a look at the dashboard and the agent's own traffic are missing here on purpose: none of them means that
+ * somebody needs the workspace.
+ */
+export const signalSources = {
+  'terminal-input': 'person',
+  'editor-input': 'person',
+  'port-visit': 'person',
+  'process-cpu': 'work',
+  'disk-throughput': 'work',
+  'network-throughput': 'work',
+  'command-output': 'work',
+  build: 'work',
+  sync: 'work',
+} as const;
+
+export type Signal = keyof typeof signalSources;
+export type SignalSource = (typeof signalSources)[Signal];
+export const signals = Object.keys(signalSources) as Signal[];
+
+const seconds = (max: number) => z.number().int().min(1).max(max);
+const year = 366 * 24 * 3600;
+const plain = (maxLength: number) =>
+  z
+    .string()
+    .max(maxLength)
+    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
+
+/**
+ * The latest occurrence of each signal, as an agent reports it with its stats. Ages instead of times, because the clocks
+ * of workspaces are not trusted. A signal that has not occurred since the agent started is missing.
+ */
+export const AgentActivity = z.object({
+  agentAgeMs: z.number().min(0).max(1e12).describe('How long ago the agent process started'),
+  signals: z
+    .array(
+      z.object({
+        signal: z.enum(signals),
+        ageMs: z.number().min(0).max(1e12),
+        by: plain(120).optional().describe('A username, or the name of a process or port'),
+      }),
+    )
+    .max(signals.length),
+});
+export type AgentActivity = z.infer<typeof AgentActivity>;
+
+/** Why a workspace is about to stop. `request`: a person or the API asked for it. */
+export const StopCause = z.enum(['idle', 'max-run', 'schedule', 'dormant', 'request']);
+export type StopCause = z.infer<typeof StopCause>;
+
+/** The server asks the agent to prepare for a stop: run the shutdown script and end. */
+export const ShutdownRequest = z.object({
+  id: Id.describe('The build that stops the workspace'),
+  cause: StopCause,
+  idleSinceAgeMs: z
+    .number()
+    .nullable()
+    .describe(
+      'Not null if activity vetoes the stop: how long ago the activity occurred that the decision to stop was based on. The agent vetoes if it has seen any since',
+    ),
+  script: z.string().nullable().describe("The template's shutdown script"),
+  timeoutMs: z.number().int(),
+});
+export type ShutdownRequest = z.infer<typeof ShutdownRequest>;
+
+/** The part of the reply to an agent's report that concerns idleness. */
+export const IdleReply = z.object({
+  stopsInMs: z
+    .number()
+    .nullable()
+    .describe(
+      'When the workspace stops unless something keeps it awake. The agent reports again at that moment',
+    ),
+  cause: StopCause.nullable(),
+  warnBeforeMs: z.array(z.number().int()).describe('How long before the stop open terminals are warned'),
+  extendable: z.boolean().describe('Whether activity or a lease postpones the stop'),
+  shutdown: ShutdownRequest.nullable(),
+});
+export type IdleReply = z.infer<typeof IdleReply>;
+
+/** A request to keep a workspace awake until a moment. Also written by programs in the workspace, through the agent. */
+export const Lease = z.object({
+  id: Id,
+  by: z.string().describe('A username, `schedule`, or `workspace` for programs in it'),
+  reason: z.string(),
+  createdAt: Moment,
+  expiresAt: Moment,
+});
+export type Lease = z.infer<typeof Lease>;
+export const LeaseInput = z.object({
+  seconds: seconds(year).describe('How long; at most what the installation allows'),
+  reason: plain(200).default(''),
+});
+
+/** What keeps a running workspace awake, or did last. */
+export const AwakeCause = z.discriminatedUnion('kind', [
+  z.object({
+    kind: z.literal('signal'),
+    signal: z.enum(signals),
+    at: Moment,
+    by: z.string().optional(),
+  }),
+  z.object({ kind: z.literal('lease'), id: Id, at: Moment.describe('When it expires'), by: z.string() }),
+  z.object({ kind: z.literal('start'), at: Moment }),
+  z.object({
+    kind: z.literal('never-stop'),
+    at: Moment.describe('When it expires'),
+    by: z.string(),
+    reason: z.string(),
+  }),
+]);
+export type AwakeCause = z.infer<typeof AwakeCause>;
+
+/** Why a running workspace is awake and when it stops; null in a workspace that does not run. */
+export const IdleState = z.object({
+  awakeBecause: AwakeCause,
+  stopsAt: Moment.nullable().describe('Unless there is more activity. Null: nothing stops it'),
+  cause: StopCause.nullable().describe('What stops it then'),
+  waitsForReport: z
+    .boolean()
+    .describe('It would stop, but its agent has not reported since: missing data is not idleness'),
+  held: z.boolean().describe('It would stop, but too many would at once: an admin has to allow it'),
+});
+export type IdleState = z.infer<typeof IdleState>;
+
+const TimeOfDay = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, for example 08:30');
+export const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
+
+/** Daily start and stop. The stop waits until nothing has been active for a few minutes. */
+export const DailySchedule = z.strictObject({
+  start: TimeOfDay.optional(),
+  stop: TimeOfDay.optional(),
+  days: z.array(z.enum(weekdays)).min(1).max(7).default(['mon', 'tue', 'wed', 'thu', 'fri']),
+  timeZone: z.string().max(60).describe('An IANA name: Europe/Vienna'),
+});
+export type DailySchedule = z.infer<typeof DailySchedule>;
+
+/** What a developer chooses for one workspace, within the bounds. Absent: as the template says. */
+export const IdleChoices = z.strictObject({
+  stopAfterSeconds: seconds(year).nullable().optional().describe('Stop after this long without activity'),
+  schedule: DailySchedule.nullable().optional().describe('Null: no daily start and stop'),
+  neverStop: z
+    .strictObject({ until: Moment, reason: plain(200).min(1, 'say why') })
+    .nullable()
+    .optional()
+    .describe('Do not stop for idleness until then'),
+  startOnConnect: z
+    .boolean()
+    .optional()
+    .describe('Start it when a person connects. An automatic reconnect of an editor never does'),
+});
+export type IdleChoices = z.infer<typeof IdleChoices>;
+
+/** The policy of a workspace: what its template says, its owner chose and the bounds allow. Null: never. */
+export const EffectiveIdlePolicy = z.object({
+  stopAfterSeconds: z.number().nullable(),
+  maxRunSeconds: z.number().nullable(),
+  dormantAfterDays: z.number().nullable(),
+  schedule: DailySchedule.nullable(),
+  neverStop: z.object({ until: Moment, by: z.string(), reason: z.string() }).nullable(),
+  startOnConnect: z.boolean(),
+  /** Which settings are not those that were asked for, because the bounds of the installation are tighter. */
+  limited: z.array(
+    z.enum(['stopAfterSeconds', 'maxRunSeconds', 'neverStop', 'schedule', 'dormantAfterDays']),
+  ),
+});
+export type EffectiveIdlePolicy = z.infer<typeof EffectiveIdlePolicy>;
+
+export const activityEventKinds = [
+  /** A stretch of activity: `signal`, from `at` to `until`. */
+  'signal',
+  'lease-granted',
+  'lease-ended',
+  'policy-changed',
+  'warned',
+  'stop-decided',
+  'stop-vetoed',
+  'stop-held',
+  'report-missing',
+  'stopped',
+  'started',
+  'dormant',
+] as const;
+export const ActivityEvent = z.object({
+  id: Id,
+  at: Moment,
+  until: Moment.nullable().describe('The end of a stretch of activity'),
+  kind: z.enum(activityEventKinds),
+  signal: z.enum(signals).nullable(),
+  cause: StopCause.nullable(),
+  by: z.string().nullable(),
+  text: z.string().describe('One sentence'),
+});
+export type ActivityEvent = z.infer<typeof ActivityEvent>;
+
+export const WorkspaceActivity = z.object({
+  state: IdleState.nullable(),
+  policy: EffectiveIdlePolicy,
+  choices: IdleChoices,
+  signals: z.array(
+    z.object({
+      signal: z.enum(signals),
+      source: z.enum(['person', 'work']),
+      lastAt: Moment.nullable(),
+      by: z.string().nullable(),
+    }),
+  ),
+  reportedAt: Moment.nullable().describe('What the agent has seen is known until then'),
+  leases: z.array(Lease),
+});
+export type WorkspaceActivity = z.infer<typeof WorkspaceActivity>;
+
+/** Set by admins for the installation. Null: no bound. */
+export const CleanupPolicy = z.strictObject({
+  defaultStopAfterSeconds: seconds(year).nullable().describe('For templates that do not say. Null: never'),
+  minStopAfterSeconds: seconds(year).nullable(),
+  maxStopAfterSeconds: seconds(year).nullable().describe('If set, workspaces cannot choose never'),
+  maxRunSeconds: seconds(year).nullable(),
+  maxLeaseSeconds: seconds(year),
+  maxNeverStopDays: z.number().int().min(0).max(3650).describe('0: never-stop is not available'),
+  dormantAfterDays: z.number().int().min(1).max(3650).nullable(),
+  brakePercent: z
+    .number()
+    .int()
+    .min(1)
+    .max(100)
+    .describe('At most this share of the running workspaces stops within an hour without an admin’s word'),
+  holidays: z
+    .string()
+    .max(500_000)
+    .describe('An iCalendar file. On its days no workspace starts by schedule'),
+  webhook: z
+    .strictObject({ url: z.url({ protocol: /^https?$/ }).max(2000) })
+    .nullable()
+    .describe('Receives warnings and stops'),
+});
+export type CleanupPolicy = z.infer<typeof CleanupPolicy>;
+
+export const CleanupCandidate = z.object({
+  workspaceId: Id,
+  workspace: z.string().describe('owner/name'),
+  template: z.string(),
+  action: z.enum(['stop', 'warn', 'wait-for-report', 'hold', 'make-dormant']),
+  cause: StopCause,
+  at: Moment.describe('When it is due'),
+  text: z.string().describe('Why, in one sentence'),
+});
+export type CleanupCandidate = z.infer<typeof CleanupCandidate>;
+
+const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
+export const CleanupReport = z.object({
+  from: Moment,
+  to: Moment,
+  rows: z.array(
+    z.object({
+      key: z.string(),
+      runningHours: z.number(),
+      stoppedHours: z.number().describe('Hours for which workspaces were stopped by a policy: saved'),
+      stops: z.number().int(),
+    }),
+  ),
+});
+export type CleanupReport = z.infer<typeof CleanupReport>;
+
+const tag = 'activity';
+const params = z.object({ workspace: WorkspaceRef });
+
+export const getWorkspaceActivity = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/activity',
+  tag,
+  summary: 'Show why a workspace is awake, and when it stops',
+  permission: 'workspace:read',
+  params,
+  reply: WorkspaceActivity,
+});
+export const listActivityEvents = endpoint({
+  method: 'GET',
+  path: '/api/v1/workspaces/:workspace/activity/events',
+  tag,
+  summary: 'List what kept a workspace awake and what stopped it, newest first',
+  permission: 'workspace:read',
+  params,
+  query: PageQuery,
+  reply: page(ActivityEvent),
+});
+export const setIdleChoices = endpoint({
+  method: 'PATCH',
+  path: '/api/v1/workspaces/:workspace/idle-policy',
+  tag,
+  summary: 'Choose when a workspace stops and starts, within the bounds of the installation',
+  permission: 'workspace:operate',
+  params,
+  body: IdleChoices,
+  reply: WorkspaceActivity,
+});
+export const createLease = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/leases',
+  tag,
+  summary: 'Keep a workspace awake for some time',
+  permission: 'workspace:operate',
+  params,
+  body: LeaseInput,
+  reply: Lease,
+  status: 201,
+  idempotent: true,
+});
+export const endLease = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/workspaces/:workspace/leases/:lease',
+  tag,
+  summary: 'End a lease before it expires',
+  permission: 'workspace:operate',
+  params: params.extend({ lease: Id }),
+});
+
+export const getCleanupPolicy = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/policy',
+  tag,
+  summary: 'Show the bounds of idle policies',
+  permission: 'cleanup:read',
+  reply: CleanupPolicy,
+});
+export const setCleanupPolicy = endpoint({
+  method: 'PUT',
+  path: '/api/v1/cleanup/policy',
+  tag,
+  summary: 'Set the bounds of idle policies',
+  permission: 'cleanup:write',
+  body: CleanupPolicy,
+  reply: CleanupPolicy,
+});
+export const previewCleanup = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/preview',
+  tag,
+  summary: 'List what cleanup would do now, and what is due within an hour, and why',
+  permission: 'cleanup:read',
+  maxConcurrent: 4,
+  query: PageQuery,
+  reply: page(CleanupCandidate),
+});
+export const releaseBrake = endpoint({
+  method: 'POST',
+  path: '/api/v1/cleanup/release',
+  tag,
+  summary: 'Allow the stops that the brake holds back',
+  permission: 'cleanup:write',
+  body: z.object({}).optional(),
+  reply: z.object({ released: z.number().int() }),
+});
+export const getCleanupReport = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/report',
+  tag,
+  summary: 'Show the hours that cleanup saved',
+  permission: 'cleanup:read',
+  maxConcurrent: 4,
+  query: z.object({
+    days: z.coerce.number().int().min(1).max(400).default(30),
+    by: z.enum(reportKeys).default('template'),
+  }),
+  reply: CleanupReport,
+});
+
+export const createAgentLease = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/leases',
+  tag: 'agent',
+  summary: 'Keep the workspace awake: for programs in it',
+  permission: 'agent',
+  body: LeaseInput,
+  reply: Lease,
+  status: 201,
+});
+export const endAgentLease = endpoint({
+  method: 'DELETE',
+  path: '/api/v1/agent/leases/:lease',
+  tag: 'agent',
+  summary: 'End a lease of the workspace',
+  permission: 'agent',
+  params: z.object({ lease: Id }),
+});
+/** Held open by agents whose template has a shutdown script, so that a stop need not wait for the next report. */
+export const awaitShutdown = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/shutdown/wait',
+  tag: 'agent',
+  summary: 'Wait until the workspace has to prepare for a stop; answers within 25 s',
+  permission: 'agent',
+  body: z.object({}).optional(),
+  reply: z.object({ shutdown: ShutdownRequest.nullable() }),
+});
+export const postAgentShutdown = endpoint({
+  method: 'POST',
+  path: '/api/v1/agent/shutdown',
+  tag: 'agent',
+  summary: 'Answer a request to prepare for a stop',
+  permission: 'agent',
+  body: z.discriminatedUnion('state', [
+    z.object({ id: Id, state: z.literal('vetoed'), activity: AgentActivity }),
+    z.object({
+      id: Id,
+      state: z.literal('ready'),
+      activity: AgentActivity,
+      exitCode: z
+        .number()
+        .int()
+        .min(-(2 ** 31))
+        .max(2 ** 31 - 1)
+        .nullable(),
+      timedOut: z.boolean(),
+    }),
+  ]),
+});
