@@ -7,5 +7,5 @@ export function templateObjects(template: RenderedTemplate): Manifest[] {
   const spec = { workspaceId: '', owner: 'someone', name: 'example', template };
   const launch = { buildId: '', token: '', serverUrl: '' };
   const options = { namespace: 'example', installation: '', agentImage: '' };
-  return renderNamespace(spec, launch, options) as Manifest[];
+  return renderNamespace(spec, launch, options);
 }

@@ -5,8 +5,9 @@ import type { Database } from '../../database/pool.ts';
 import type { Actor } from '../../http/actor.ts';
 import { serve } from '../../http/serve.ts';
 import { writeAudit } from '../../identity/audit.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
+import { containerStatus, hasCondition, type Kube } from '../../providers/kubernetes/api/models.ts';
 import { builderNames, registryAuths } from '../../providers/kubernetes/objects/builder.ts';
 import { explain } from '../../providers/kubernetes/reasons/explain.ts';
 import { findBuilder, namespaceProblem, openNamespace } from '../access/namespaces.ts';
@@ -31,7 +32,7 @@ export function builderRoutes(
   serve(app, getBuilder, async ({ actor, params }) => {
     const { row, owner, connection, namespace, address } = await open(actor, params.workspace);
     const pod = connection.view.get('Pod', namespace, builderNames.pod);
-    const ready = pod !== null && !pod.metadata.deletionTimestamp && isReady(pod);
+    const ready = pod !== null && !pod.metadata.deletionTimestamp && hasCondition(pod, 'Ready');
     if (ready) return { ...address, ready, reason: null };
     const there = connection.view.get('StatefulSet', namespace, builderNames.app) !== null;
     const missing = row.status === 'running' && !there;
@@ -83,25 +84,15 @@ const withoutStack = (log: string): string =>
     .slice(-10)
     .join('\n');
 
-const statusOf = (pod: KubeObject) =>
-  (pod.status ?? {}) as {
-    conditions?: { type: string; status: string }[];
-    containerStatuses?: { restartCount?: number; state?: { running?: object } }[];
-  };
-const isReady = (pod: KubeObject) =>
-  statusOf(pod).conditions?.some(({ type, status }) => type === 'Ready' && status === 'True') ?? false;
-
-const isPrivileged = (pod: KubeObject) =>
-  (
-    pod.spec as { containers?: { securityContext?: { privileged?: boolean } }[] } | undefined
-  )?.containers?.some(({ securityContext }) => securityContext?.privileged) ?? false;
+const isPrivileged = ({ spec }: Kube<'Pod'>) =>
+  spec?.containers.some(({ securityContext }) => securityContext?.privileged) ?? false;
 const rootlessHint =
   'Its last lines are above. Not every node can run a rootless builder. Ask a template admin to set podSecurity: privileged and builder.rootless: false.';
 
 /** Why a builder is not ready, according to the cluster; null while it is starting or nothing is known. */
-async function notReadyReason({ client, view }: Connection, namespace: string, pod: KubeObject | null) {
+async function notReadyReason({ client, view }: Connection, namespace: string, pod: Kube<'Pod'> | null) {
   const claim = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
-  const container = pod && statusOf(pod).containerStatuses?.[0];
+  const container = pod && containerStatus(pod, builderNames.container);
   const lastLines = container?.restartCount
     ? await client
         .logs(namespace, builderNames.pod, {

@@ -1,6 +1,7 @@
 import type { ClusterCheck } from '@cde/api/clusters.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection } from '../../providers/kubernetes/api/connections.ts';
+import { hasCondition } from '../../providers/kubernetes/api/models.ts';
 
 /** The permissions that the provider uses. The chart's role grants the same. */
 export const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [
@@ -57,17 +58,13 @@ export async function checkCluster({
     const [missing, classes, nodes, snapshots] = await Promise.all([
       missingPermissions(client, identity ? scopedPermissions : requiredPermissions),
       client.list({ apiVersion: 'storage.k8s.io/v1', kind: 'StorageClass' }),
-      client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => [] as KubeObject[]),
+      client.list({ apiVersion: 'v1', kind: 'Node' }).catch(() => []),
       client.serves('snapshot.storage.k8s.io/v1', 'VolumeSnapshot'),
     ]);
     const defaultClass = classes.find(
       ({ metadata }) => metadata.annotations?.['storageclass.kubernetes.io/is-default-class'] === 'true',
     );
-    const ready = nodes.filter((node) =>
-      ((node.status as { conditions?: { type: string; status: string }[] }).conditions ?? []).some(
-        ({ type, status }) => type === 'Ready' && status === 'True',
-      ),
-    );
+    const ready = nodes.filter((node) => hasCondition(node, 'Ready'));
     return [
       { name: 'connection', ok: true, message: `Kubernetes ${version}` },
       missing.length === 0
@@ -140,7 +137,7 @@ async function missingPermissions(
         metadata: { name: '' },
         spec: { resourceAttributes: { group, resource: name, verb, ...(subresource && { subresource }) } },
       });
-      return (review.status as { allowed?: boolean }).allowed ? null : `${verb} ${resource}`;
+      return review.status?.allowed ? null : `${verb} ${resource}`;
     }),
   );
   return answers.filter((answer) => answer !== null);

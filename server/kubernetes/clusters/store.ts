@@ -2,7 +2,7 @@ import type { Cluster } from '@cde/api/clusters.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, asc, count, eq, isNotNull, ne, or } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import type { Database, Queryable } from '../../database/pool.ts';
+import { type Database, isDuplicate, type Queryable } from '../../database/pool.ts';
 import { clusters, workspaces } from '../../database/schema.ts';
 import type { Caller, UserActor } from '../../http/actor.ts';
 import { writeAudit } from '../../identity/audit.ts';
@@ -85,12 +85,12 @@ export function makeClusterStore({
       }
     } catch (error) {
       if (!(error instanceof KubeError) && credentials.kind !== 'in-cluster') throw error;
-      const { message, unreachable = false } = error as KubeError;
+      const unreachable = error instanceof KubeError && error.unreachable;
       throw new Problem(
         'cluster-credentials-invalid',
         unreachable ? 'The cluster does not answer.' : 'The cluster cannot be used with these credentials.',
         {
-          detail: message,
+          detail: error instanceof Error ? error.message : String(error),
           hint: 'docs/clusters.md describes how to create a service account and its kubeconfig.',
         },
       );
@@ -110,8 +110,6 @@ export function makeClusterStore({
     credentials: credentials.kind,
     sealedKubeconfig: credentials.kind === 'kubeconfig' ? keys.seal(Buffer.from(credentials.text)) : null,
   });
-  const isUniqueViolation = (error: unknown) =>
-    (error as { cause?: { code?: string } }).cause?.code === '23505';
 
   async function clearDefault(tx: Queryable): Promise<void> {
     await tx.update(clusters).set({ isDefault: false }).where(eq(clusters.isDefault, true));
@@ -202,7 +200,7 @@ export function makeClusterStore({
           return toCluster(tx, row!);
         })
         .catch((error) => {
-          if (!isUniqueViolation(error)) throw error;
+          if (!isDuplicate(error)) throw error;
           throw new Problem('cluster-name-taken', `There is already a cluster ${name}.`, {
             hint: 'Choose another name, or change the settings of that one.',
             actions: [{ kind: 'configure-cluster', cluster: name }],

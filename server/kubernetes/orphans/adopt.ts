@@ -6,8 +6,9 @@ import type { Queryable } from '../../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
 import { writeAudit } from '../../identity/audit.ts';
-import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
+import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection } from '../../providers/kubernetes/api/connections.ts';
+import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { annotations, labels } from '../../providers/kubernetes/api/names.ts';
 import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
 
@@ -75,7 +76,7 @@ async function volumesOf(
   connection: Connection,
   orphan: Orphan,
   caller: Caller,
-): Promise<KubeObject[]> {
+): Promise<Kube<'PersistentVolume'>[]> {
   const { client } = connection;
   let names = [orphan.name];
   if (orphan.kind === 'namespace') {
@@ -91,7 +92,7 @@ async function volumesOf(
 async function adoptVolume(
   { database, now, homeGraceMs, installation }: OrphanDeps & { homeGraceMs: number },
   { client, record, grants }: Connection,
-  volume: KubeObject,
+  volume: Kube<'PersistentVolume'>,
   given: string | undefined,
   caller: Caller,
 ): Promise<AdoptedHome> {
@@ -99,10 +100,7 @@ async function adoptVolume(
   const username = given ?? own[labels.owner] ?? '';
   const name = own[labels.name] ?? volume.metadata.name;
   const server = (await grants.identity())?.label;
-  const { capacity, claimRef } = volume.spec as {
-    capacity?: { storage?: string };
-    claimRef?: { namespace?: string };
-  };
+  const { capacity, claimRef } = volume.spec ?? {};
   const keptUntil = new Date(now().getTime() + Math.max(homeGraceMs, minRetentionMs));
   return database.db.transaction(async (tx) => {
     const user = await userOf(tx, username);

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import type { KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { classifyOrphans, type WorkspaceRecord } from './classify.ts';
 
 const now = new Date('2026-03-01T12:00:00Z');
@@ -18,7 +18,7 @@ const row = (more: Partial<WorkspaceRecord> = {}): WorkspaceRecord => ({
   homeKeptUntil: null,
   ...more,
 });
-const namespace = (minutes = 120, more: object = {}, status: object = {}): KubeObject => ({
+const namespace = (minutes = 120, more: object = {}, status: object = {}): Kube<'Namespace'> => ({
   apiVersion: 'v1',
   kind: 'Namespace',
   metadata: {
@@ -29,7 +29,7 @@ const namespace = (minutes = 120, more: object = {}, status: object = {}): KubeO
   },
   status,
 });
-const volume = (home: string, phase: string): KubeObject => ({
+const volume = (home: string, phase: string): Kube<'PersistentVolume'> => ({
   apiVersion: 'v1',
   kind: 'PersistentVolume',
   metadata: {
@@ -39,8 +39,11 @@ const volume = (home: string, phase: string): KubeObject => ({
   },
   status: { phase },
 });
-const look = (rows: WorkspaceRecord[], namespaces: KubeObject[] = [], volumes: KubeObject[] = []) =>
-  classifyOrphans({ clusters: [{ cluster: 'one', namespaces, volumes }], rows, now });
+const look = (
+  rows: WorkspaceRecord[],
+  namespaces: Kube<'Namespace'>[] = [],
+  volumes: Kube<'PersistentVolume'>[] = [],
+) => classifyOrphans({ clusters: [{ cluster: 'one', namespaces, volumes }], rows, now });
 const orphans = (...args: Parameters<typeof look>) => look(...args).map(({ orphan }) => orphan);
 
 describe('namespaces', () => {

@@ -1,7 +1,8 @@
 import type { Orphan } from '@cde/api/clusters.ts';
 import type { WorkspaceStatus } from '@cde/api/workspaces.ts';
-import type { KubeObject } from '../../providers/kubernetes/api/client.ts';
+import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { labels } from '../../providers/kubernetes/api/names.ts';
+import { describeStuckNamespace } from '../../providers/kubernetes/reasons/namespaces.ts';
 
 /** A younger namespace may still be being created by the server, a test or an admin. */
 const minAgeMs = 3600_000;
@@ -23,9 +24,9 @@ export interface WorkspaceRecord {
 /** The objects of one cluster whose watches are synced. */
 export interface ClusterObjects {
   cluster: string;
-  namespaces: KubeObject[];
+  namespaces: Kube<'Namespace'>[];
   /** The volumes of homes. */
-  volumes: KubeObject[];
+  volumes: Kube<'PersistentVolume'>[];
 }
 export interface OrphanFinding {
   orphan: Orphan;
@@ -69,7 +70,7 @@ export function classifyOrphans({
       else if (age(deletionTimestamp) >= minAgeMs)
         add({
           ...base,
-          reason: `Its deletion does not finish${deletionBlocker(namespace)}.`,
+          reason: `Its deletion does not finish${describeStuckNamespace(namespace)}.`,
           action: 'report',
         });
     }
@@ -97,9 +98,8 @@ export function classifyOrphans({
     for (const volume of volumes) {
       const id = volume.metadata.labels?.[labels.workspace] ?? '';
       const row = byId.get(id);
-      const { phase } = (volume.status ?? {}) as { phase?: string };
       // A bound volume belongs to a namespace, which is checked above.
-      if (phase === 'Bound' || volume.metadata.deletionTimestamp) continue;
+      if (volume.status?.phase === 'Bound' || volume.metadata.deletionTimestamp) continue;
       if (row && (row.status !== 'deleted' || row.homeKeptUntil)) continue;
       if (
         volume.metadata.labels?.[labels.home] === 'given-up' ||
@@ -126,7 +126,7 @@ export function classifyOrphans({
 
 /** Why a namespace is an orphan; null if it belongs to a workspace. */
 function orphanedNamespaceReason(
-  namespace: KubeObject,
+  namespace: Kube<'Namespace'>,
   byId: Map<string, WorkspaceRecord>,
   cluster: string,
   age: (moment: Date | null) => number,
@@ -145,14 +145,4 @@ function orphanedNamespaceReason(
     reason: `Its workspace ${row.owner}/${row.name} is now in ${row.namespace} on ${row.cluster}.`,
     action: 'report',
   };
-}
-
-/** Kubernetes' own message about what blocks the deletion of a namespace. */
-function deletionBlocker(namespace: KubeObject): string {
-  const { conditions = [] } = (namespace.status ?? {}) as {
-    conditions?: { type: string; status: string; message?: string }[];
-  };
-  const of = (type: string) => conditions.find((one) => one.type === type && one.status === 'True')?.message;
-  const why = of('NamespaceFinalizersRemaining') ?? of('NamespaceContentRemaining');
-  return why ? `: ${why.replace(/\.$/, '')}` : '';
 }

@@ -96,11 +96,11 @@ async function makeHome(name: string): Promise<string> {
         namespace,
         name: 'home',
       });
-      return (found?.status as { phase?: string })?.phase === 'Bound' && found;
+      return found?.status?.phase === 'Bound' && found;
     },
     { timeout: 30_000, interval: 200 },
   );
-  const { volumeName } = claim.spec as { volumeName: string };
+  const volumeName = claim.spec!.volumeName!;
   volumes.push(volumeName);
   return volumeName;
 }

@@ -1,5 +1,4 @@
 import { Problem } from '@cde/api/problem.ts';
-import type { KubernetesSection } from '@cde/api/template-file.ts';
 import { v7 } from 'uuid';
 import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';
@@ -32,7 +31,7 @@ export const makeDryRun =
     });
     if ('faults' in rendered)
       return rendered.faults.map(({ path, message, hint }) => ({ message: `${path}: ${message}`, hint }));
-    const section = rendered.ok.kubernetes as KubernetesSection | undefined;
+    const section = rendered.ok.kubernetes;
     if (!section) return [];
     const tight = quotaIssues(rendered.ok);
     if (tight.length > 0)

@@ -1,7 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { Manifest } from '@cde/api/template-file.ts';
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import type { KubeError, KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Kube } from '../../providers/kubernetes/api/models.ts';
@@ -168,9 +167,9 @@ test('the cluster takes the manifests of the starter template', async () => {
   });
   if ('faults' in rendered) throw new Error(JSON.stringify(rendered.faults));
   expect(rendered.ok.manifests).not.toHaveLength(0);
-  for (const manifest of rendered.ok.manifests as Manifest[]) {
+  for (const manifest of rendered.ok.manifests ?? []) {
     const object = { ...manifest, metadata: { ...manifest.metadata, namespace: `${unique}-baseline` } };
-    expect(await cluster.apply(object as KubeObject, { dryRun: true })).toMatchObject({
+    expect(await cluster.apply(object, { dryRun: true })).toMatchObject({
       kind: manifest.kind,
     });
   }

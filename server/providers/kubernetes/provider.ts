@@ -1,4 +1,3 @@
-import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { Logger } from '../../log.ts';
 import type {
   EndCause,
@@ -20,6 +19,7 @@ import { purgeSnapshots } from './moves/snapshots.ts';
 import { startMove } from './moves/start.ts';
 import { readState, type State, writeState } from './moves/state.ts';
 import { stopMove } from './moves/stop.ts';
+import { sectionOf } from './objects/section.ts';
 import { explain, explainEnd, explainGone } from './reasons/explain.ts';
 import { describePendingService, pendingServices } from './reasons/services.ts';
 
@@ -153,7 +153,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     spec: WorkspaceSpec,
     state: State,
   ): { name: string } | { failed: StepResult<never> } {
-    const wanted = (spec.template.kubernetes as KubernetesSection).cluster;
+    const wanted = sectionOf(spec).cluster;
     const at = state.cluster ?? readState(spec.restore?.state ?? {}).cluster;
     const failed = (code: string, message: string, hint: string): { failed: StepResult<never> } => ({
       failed: { kind: 'failed', state: writeState(state), error: { code, message, hint, fault: 'user' } },
@@ -318,9 +318,7 @@ async function observeWorkspace(
     const since = new Date(state.appliedAt ?? 0);
     const service =
       spec &&
-      pendingServices(view, namespace, spec.template.kubernetes as KubernetesSection, since, now).find(
-        ({ reason }) => reason !== null,
-      );
+      pendingServices(view, namespace, sectionOf(spec), since, now).find(({ reason }) => reason !== null);
     const warning = remainingDrift ?? (service ? describePendingService(service) : null);
     return { kind: 'running', ...(warning && { warning }) };
   }

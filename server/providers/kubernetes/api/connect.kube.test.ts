@@ -326,7 +326,7 @@ test('what we wrote ourselves and mere counters wake nobody, and are known all t
   const quota = { apiVersion: 'v1', kind: 'ResourceQuota', metadata: { ...meta, name: 'q' } };
   const seen = () => {
     const found = view.get('ResourceQuota', name, 'q');
-    return { hard: (found?.spec as any)?.hard?.secrets, used: (found?.status as any)?.used?.secrets };
+    return { hard: found?.spec?.hard?.secrets, used: found?.status?.used?.secrets };
   };
   await client.apply({ ...quota, spec: { hard: { secrets: '9' } } });
   // Of somebody else it is news; its counters, which the cluster fills in, are not.

@@ -51,14 +51,16 @@ function trim(object: Watched): Watched {
  */
 function isNoop(before: Watched, now: Watched): boolean {
   if (before.metadata.resourceVersion === now.metadata.resourceVersion) return true;
-  if (now.kind !== 'ResourceQuota' && now.kind !== 'StatefulSet') return false;
-  return relevantContent(before) === relevantContent(now);
+  const content = contentWithoutCounters(now);
+  return content !== null && content === contentWithoutCounters(before);
 }
 
-function relevantContent({ metadata: { uid, labels, deletionTimestamp }, ...object }: Watched): string {
-  const { spec, status } = object as Kube<'ResourceQuota' | 'StatefulSet'>;
-  const observedGeneration = status && 'observedGeneration' in status ? status.observedGeneration : undefined;
-  return JSON.stringify([uid, labels, deletionTimestamp, spec, observedGeneration]);
+/** Null for a kind that has no counters. */
+function contentWithoutCounters(object: Watched): string | null {
+  if (object.kind !== 'ResourceQuota' && object.kind !== 'StatefulSet') return null;
+  const { uid, labels, deletionTimestamp } = object.metadata;
+  const observed = object.kind === 'StatefulSet' ? object.status?.observedGeneration : undefined;
+  return JSON.stringify([uid, labels, deletionTimestamp, object.spec, observed]);
 }
 
 /** Whether a namespace has different objects of a kind than before; both maps are by name. */
@@ -74,9 +76,12 @@ function hasChanged(
   return false;
 }
 
-const eventTime = ({ series, lastTimestamp, eventTime: at, metadata }: Kube<'Event'>): number =>
-  Date.parse(series?.lastObservedTime ?? lastTimestamp ?? at ?? metadata.creationTimestamp ?? '') || 0;
-const byEventTime = (a: Watched, b: Watched) => eventTime(a as Kube<'Event'>) - eventTime(b as Kube<'Event'>);
+function eventTime(object: Watched): number {
+  if (object.kind !== 'Event') return 0;
+  const { series, lastTimestamp, eventTime: at, metadata } = object;
+  return Date.parse(series?.lastObservedTime ?? lastTimestamp ?? at ?? metadata.creationTimestamp ?? '') || 0;
+}
+const byEventTime = (a: Watched, b: Watched) => eventTime(a) - eventTime(b);
 
 /** One watch per kind, and a store of what they report. `onState` receives failures, and null on recovery. */
 export function makeView(options: {

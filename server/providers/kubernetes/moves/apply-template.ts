@@ -10,6 +10,7 @@ import { hashOf } from '../objects/hash.ts';
 import { namespaceName } from '../objects/names.ts';
 import { quotaObject, renderNamespace } from '../objects/namespace.ts';
 import { destinationsOf } from '../objects/network.ts';
+import { sectionOf } from '../objects/section.ts';
 import { describeStuckNamespace } from '../reasons/namespaces.ts';
 import { applyOne, prune, readSecretCopies, refsOf } from './apply.ts';
 import { applyCache, applyHome, hasOtherStorageClass, homeVolumeOf } from './claims.ts';
@@ -45,7 +46,7 @@ export async function applyTemplate(
   options: StartOptions,
 ): Promise<Applied> {
   const { client, view } = connection;
-  const section = spec.template.kubernetes as KubernetesSection;
+  const section = sectionOf(spec);
   const state: State = { ...before };
   const namespace = state.namespace!;
   const there = view.get('Namespace', '', namespace);

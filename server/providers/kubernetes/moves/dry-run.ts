@@ -6,6 +6,7 @@ import type { Connection } from '../api/connections.ts';
 import { isKind, type KubeObject } from '../api/models.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { namespaceObject, renderNamespace } from '../objects/namespace.ts';
+import { sectionOf } from '../objects/section.ts';
 import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
 import { describeRejection, readSecretCopies } from './apply.ts';
 import { secretsToCopy } from './apply-template.ts';
@@ -21,7 +22,7 @@ const anyNamespace = 'default';
  */
 export async function dryRunTemplate(connection: Connection, spec: WorkspaceSpec): Promise<ProviderError[]> {
   const { client, view, grants, installation } = connection;
-  const section = spec.template.kubernetes as KubernetesSection;
+  const section = sectionOf(spec);
   const rejections: ProviderError[] = [];
   const note = (error: unknown, object?: Pick<KubeObject, 'kind' | 'metadata'>) => {
     if (error instanceof MoveFailure) return void rejections.push(error.error);
@@ -81,7 +82,7 @@ async function missingClasses(
   const claims: { what: string; storageClass: string | undefined }[] = [
     { what: 'The home', storageClass: section.storageClass },
   ];
-  for (const manifest of (spec.template.manifests ?? []) as KubeObject[]) {
+  for (const manifest of spec.template.manifests ?? []) {
     const what = `The ${manifest.kind} ${manifest.metadata.name}`;
     if (isKind(manifest, 'PersistentVolumeClaim'))
       claims.push({ what, storageClass: manifest.spec?.storageClassName });

@@ -1,4 +1,3 @@
-import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
 import { parseDuration } from '../../quantity.ts';
 import { KubeError } from '../api/client.ts';
@@ -7,6 +6,7 @@ import { containerStatus, type Kube } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
 import { MoveFailure } from '../objects/failure.ts';
 import { homeOf } from '../objects/pod.ts';
+import { sectionOf } from '../objects/section.ts';
 import { explain } from '../reasons/explain.ts';
 import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
 import { describePendingService, pendingServices } from '../reasons/services.ts';
@@ -143,7 +143,7 @@ async function checkPod(
     now: options.now(),
     ...(pod && (await readCrashLog(connection, namespace, pod, 'workspace'))),
   });
-  const { startTimeout, kernelProfile } = spec.template.kubernetes as KubernetesSection;
+  const { startTimeout, kernelProfile } = sectionOf(spec);
   // The scheduler only reports a missing label; noded's annotation explains this one.
   const kernel =
     explained?.code === 'no-node-fits' && kernelProfile
@@ -193,7 +193,7 @@ async function waitForServices(
   now: Date,
 ): Promise<State | null> {
   const namespace = before.namespace!;
-  const section = spec.template.kubernetes as KubernetesSection;
+  const section = sectionOf(spec);
   const since = new Date(before.appliedAt!);
   const pending = pendingServices(connection.view, namespace, section, since, now);
   if (pending.length === 0) return null;

@@ -1,7 +1,8 @@
 import { KubernetesSection } from '@cde/api/template-file.ts';
+import type { V1PodTemplateSpec } from '@kubernetes/client-node';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../../provider.ts';
-import type { KubeObject } from '../api/client.ts';
+import { type AsJson, isKind, type Kube, type KubeObject, type ModelKind } from '../api/models.ts';
 import { MoveFailure } from './failure.ts';
 import { namespaceName } from './names.ts';
 import { type NamespaceOptions, renderNamespace } from './namespace.ts';
@@ -11,7 +12,7 @@ import { resourcesOf } from './pod.ts';
 const launch = { buildId: 'b1', serverUrl: 'http://10.0.0.1:7080', token: 'cde_agent_secret' };
 
 function render(
-  section: Record<string, unknown> = {},
+  section: object = {},
   template: Partial<WorkspaceSpec['template']> = {},
   options: Partial<NamespaceOptions> = {},
 ): KubeObject[] {
@@ -37,10 +38,16 @@ function render(
     ...options,
   });
 }
-const find = (objects: KubeObject[], kind: string, name: string) =>
-  objects.find((object) => object.kind === kind && object.metadata.name === name)!;
-const podOf = (objects: KubeObject[]) =>
-  (find(objects, 'StatefulSet', 'workspace').spec as any).template as { metadata: any; spec: any };
+function find<Kind extends ModelKind>(objects: KubeObject[], kind: Kind, name: string): Kube<Kind> {
+  const found = objects
+    .filter((object) => isKind(object, kind))
+    .find(({ metadata }) => metadata.name === name);
+  if (!found) throw new Error(`there is no ${kind} ${name}`);
+  return found;
+}
+const templateOf = ({ metadata, spec }: AsJson<V1PodTemplateSpec>) => ({ metadata: metadata!, spec: spec! });
+const podOf = (objects: KubeObject[]) => templateOf(find(objects, 'StatefulSet', 'workspace').spec!.template);
+const servicePodOf = (objects: KubeObject[]) => templateOf(find(objects, 'Deployment', 'db').spec!.template);
 
 test('a simple template is nine objects, what others need first and the pod last', () => {
   const objects = render();
@@ -69,8 +76,8 @@ test('a simple template is nine objects, what others need first and the pod last
 
 test('the token is in the Secret and nowhere else', () => {
   const objects = render();
-  const { data } = find(objects, 'Secret', 'cde-agent') as unknown as { data: { token: string } };
-  expect(Buffer.from(data.token, 'base64').toString()).toBe(launch.token);
+  const { data } = find(objects, 'Secret', 'cde-agent');
+  expect(Buffer.from(data!.token!, 'base64').toString()).toBe(launch.token);
   expect(JSON.stringify(objects)).not.toContain(launch.token);
 });
 
@@ -91,20 +98,21 @@ test('half of the cores and all of the memory are requested, whichever way they 
 });
 
 test('limits by default are given only where the quota counts them', () => {
-  const limits = (section: object) =>
-    (find(render(section as never), 'LimitRange', 'cde').spec as any).limits[0].default;
+  const limits = (section: object) => find(render(section), 'LimitRange', 'cde').spec!.limits[0]!.default;
   expect(limits({})).toBeUndefined();
   expect(limits({ quota: { memory: '8Gi' } })).toEqual({ memory: '1Gi' });
   expect(limits({ quota: { cpus: 4, memory: '8Gi' } })).toEqual({ cpu: '1', memory: '1Gi' });
-  expect(
-    (find(render({ quota: { cpus: 4, storage: '50Gi' } }), 'ResourceQuota', 'cde').spec as any).hard,
-  ).toEqual({ pods: '50', 'limits.cpu': '4', 'requests.storage': '50Gi' });
+  expect(find(render({ quota: { cpus: 4, storage: '50Gi' } }), 'ResourceQuota', 'cde').spec?.hard).toEqual({
+    pods: '50',
+    'limits.cpu': '4',
+    'requests.storage': '50Gi',
+  });
 });
 
 test('restricted: nothing in the pod is root, and the volume is the developer’s by its group', () => {
   const { spec } = podOf(render({ podSecurity: 'restricted', user: 1234 }));
   expect(spec.securityContext).toMatchObject({ fsGroup: 1234, seccompProfile: { type: 'RuntimeDefault' } });
-  for (const container of [...spec.initContainers, ...spec.containers])
+  for (const container of [...spec.initContainers!, ...spec.containers])
     expect(container.securityContext).toMatchObject({
       runAsNonRoot: true,
       runAsUser: 1234,
@@ -116,13 +124,13 @@ test('restricted: nothing in the pod is root, and the volume is the developer’
 test('elsewhere root prepares, and all of /etc is the pod’s own; the image’s user stays who the image says', () => {
   const { spec } = podOf(render({ user: 1000 }));
   const confined = { allowPrivilegeEscalation: false };
-  expect(spec.initContainers[1].securityContext).toEqual({ ...confined, runAsUser: 0, runAsGroup: 0 });
-  expect(spec.containers[0].securityContext).toEqual({ ...confined, runAsUser: 1000, runAsGroup: 1000 });
-  expect(spec.containers[0].volumeMounts).toContainEqual({ name: 'etc', mountPath: '/etc', subPath: 'etc' });
+  expect(spec.initContainers![1]!.securityContext).toEqual({ ...confined, runAsUser: 0, runAsGroup: 0 });
+  expect(spec.containers[0]!.securityContext).toEqual({ ...confined, runAsUser: 1000, runAsGroup: 1000 });
+  expect(spec.containers[0]!.volumeMounts).toContainEqual({ name: 'etc', mountPath: '/etc', subPath: 'etc' });
   const image = podOf(render({ user: 'image' })).spec;
-  expect(image.containers[0].securityContext).toEqual(confined);
-  expect(image.initContainers[1].securityContext).toEqual(confined);
-  expect(image.containers[0].volumeMounts).toContainEqual({
+  expect(image.containers[0]!.securityContext).toEqual(confined);
+  expect(image.initContainers![1]!.securityContext).toEqual(confined);
+  expect(image.containers[0]!.volumeMounts).toContainEqual({
     name: 'etc',
     mountPath: '/etc/passwd',
     subPath: 'etc/passwd',
@@ -133,8 +141,8 @@ test('no pod is without seccomp, and sudo works where a template says so', () =>
   const services = [{ name: 'db', image: 'pg:16' }];
   const profile = { seccompProfile: { type: 'RuntimeDefault' } };
   const of = (section: object) => {
-    const objects = render({ services, ...section } as never);
-    const service = (find(objects, 'Deployment', 'db').spec as any).template.spec;
+    const objects = render({ services, ...section });
+    const service = servicePodOf(objects).spec;
     return { pod: podOf(objects).spec, service };
   };
   for (const section of [{}, { podSecurity: 'restricted' }]) {
@@ -146,16 +154,16 @@ test('no pod is without seccomp, and sudo works where a template says so', () =>
     }
   }
   const sudo = of({ allowPrivilegeEscalation: true });
-  expect(sudo.pod.containers[0].securityContext.allowPrivilegeEscalation).toBe(true);
-  expect(sudo.service.containers[0].securityContext.allowPrivilegeEscalation).toBe(false);
+  expect(sudo.pod.containers[0]!.securityContext?.allowPrivilegeEscalation).toBe(true);
+  expect(sudo.service.containers[0]!.securityContext?.allowPrivilegeEscalation).toBe(false);
   // What it may do is for its template to say.
   expect(of({ podSecurity: 'privileged' }).pod.securityContext).not.toHaveProperty('seccompProfile');
 });
 
 test('a root that is only read has room in /tmp, /run and /var/tmp', () => {
   const { spec } = podOf(render({ readOnlyRoot: true }));
-  expect(spec.containers[0].securityContext.readOnlyRootFilesystem).toBe(true);
-  const paths = spec.containers[0].volumeMounts.map(({ mountPath }: { mountPath: string }) => mountPath);
+  expect(spec.containers[0]!.securityContext?.readOnlyRootFilesystem).toBe(true);
+  const paths = spec.containers[0]!.volumeMounts!.map(({ mountPath }) => mountPath);
   expect(paths).toEqual(expect.arrayContaining(['/tmp', '/run', '/var/tmp', '/home/ada']));
 });
 
@@ -185,9 +193,9 @@ test('a service has a Deployment, a Service, and a volume that is not the worksp
       'Service workspace',
     ]),
   );
-  const { template, strategy } = find(objects, 'Deployment', 'db').spec as any;
+  const { template, strategy } = find(objects, 'Deployment', 'db').spec!;
   expect(strategy).toEqual({ type: 'Recreate' });
-  expect(template.spec.containers[0]).toMatchObject({
+  expect(template.spec!.containers[0]).toMatchObject({
     env: [{ name: 'A', value: '1' }],
     volumeMounts: [{ name: 'data', mountPath: '/data' }],
   });
@@ -201,8 +209,7 @@ test('services lie where the workspace does, and are nobody’s root where that 
     ready: { port: 5432 },
     storage: { path: '/data', size: '1Gi' },
   };
-  const of = (section: object) =>
-    (find(render({ services: [service], ...section } as never), 'Deployment', 'db').spec as any).template;
+  const of = (section: object) => servicePodOf(render({ services: [service], ...section }));
   const { spec, metadata } = of({ nodeSelector: { pool: 'dev' }, pullSecrets: ['registries/shop'] });
   expect(spec).toMatchObject({
     nodeSelector: { pool: 'dev' },
@@ -248,7 +255,7 @@ test('the admin’s manifests get our namespace and labels and keep all else; an
 });
 
 test('the home’s claim names the volume that the home is on', () => {
-  expect(find(render({ storageClass: 'fast' }), 'PersistentVolumeClaim', 'home').spec as any).toEqual({
+  expect(find(render({ storageClass: 'fast' }), 'PersistentVolumeClaim', 'home').spec).toEqual({
     accessModes: ['ReadWriteOnce'],
     resources: { requests: { storage: '20Gi' } },
     storageClassName: 'fast',
@@ -266,7 +273,7 @@ test('the home’s claim names the volume that the home is on', () => {
 
 test('egress: all but the cloud’s metadata; or only DNS, the namespace and the server', () => {
   const egress = (section: object, options = {}) =>
-    (find(render(section as never, {}, options), 'NetworkPolicy', 'cde').spec as any).egress as any[];
+    find(render(section, {}, options), 'NetworkPolicy', 'cde').spec!.egress!;
   expect(JSON.stringify(egress({}))).toContain('169.254.169.254/32');
   const closed = egress(
     { egress: 'namespace' },

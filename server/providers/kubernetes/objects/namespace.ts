@@ -1,4 +1,3 @@
-import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
 import { labels, labelValue } from '../api/names.ts';
@@ -7,6 +6,7 @@ import { MoveFailure } from './failure.ts';
 import { makeObjectsIn } from './make.ts';
 import { type Destination, networkPolicy } from './network.ts';
 import { workspacePod } from './pod.ts';
+import { sectionOf } from './section.ts';
 import { serviceObjects } from './services.ts';
 
 /** If the template sets no quota of pods. */
@@ -42,14 +42,14 @@ export function renderNamespace(
   launch: AgentLaunch,
   options: NamespaceOptions,
 ): KubeObject[] {
-  const section = spec.template.kubernetes as KubernetesSection;
+  const section = sectionOf(spec);
   const { namespace } = options;
   const own = ownLabels(spec, options.installation);
   const make = makeObjectsIn(namespace, own);
 
   const pod = workspacePod(spec, section, launch, options);
   const { quota } = section;
-  const manifests = (spec.template.manifests ?? []) as KubeObject[];
+  const manifests = spec.template.manifests ?? [];
   return [
     namespaceObject(spec, options),
     make('ServiceAccount', 'developer', { automountServiceAccountToken: true }),
@@ -142,7 +142,7 @@ export function namespaceObject(
   spec: WorkspaceSpec,
   { namespace, installation, server }: NamespaceTarget,
 ): Kube<'Namespace'> {
-  const { podSecurity } = spec.template.kubernetes as KubernetesSection;
+  const { podSecurity } = sectionOf(spec);
   return {
     apiVersion: 'v1',
     kind: 'Namespace',
@@ -163,7 +163,7 @@ export function quotaObject(
   spec: WorkspaceSpec,
   { namespace, installation }: NamespaceTarget,
 ): Kube<'ResourceQuota'> {
-  const { quota } = spec.template.kubernetes as KubernetesSection;
+  const { quota } = sectionOf(spec);
   return {
     apiVersion: 'v1',
     kind: 'ResourceQuota',

@@ -19,7 +19,7 @@ const counted: Record<string, string> = {
 };
 
 const amounts = (text: string): Record<string, string> =>
-  Object.fromEntries(text.split(',').map((pair) => pair.split('=') as [string, string]));
+  Object.fromEntries(text.split(',').map((pair) => pair.split('=')));
 const amountOf = (text: string): number =>
   /^\d+m$/.test(text) ? Number(text.slice(0, -1)) / 1000 : (parseQuantity(text) ?? Number(text));
 
@@ -31,7 +31,7 @@ export function explainRejection(what: string, message: string): Reason {
   const detail = message;
   const quota = /exceeded quota: (\S+), requested: (\S+), used: (\S+), limited: ([^\s"]+)/.exec(message);
   if (quota) {
-    const [, name, requested, used, limited] = quota as unknown as [string, string, string, string, string];
+    const [, name, requested = '', used = '', limited = ''] = quota;
     const asked = amounts(requested);
     const taken = amounts(used);
     const most = amounts(limited);

@@ -1,5 +1,7 @@
-import type { KubeObject } from '../api/client.ts';
+import type { Kube } from '../api/models.ts';
 import { type EventRecord, newest, type Reason } from './reading.ts';
+
+type Claim = Kube<'PersistentVolumeClaim'>;
 
 const relevantReasons = new Set([
   'ProvisioningFailed',
@@ -12,7 +14,7 @@ const relevantReasons = new Set([
  * Why a claim has no volume, the first that has a cause. A claim that waits for its first pod is none: whatever
  * keeps the pod from a node is.
  */
-export function explainClaims(claims: KubeObject[], events: EventRecord[]): Reason | null {
+export function explainClaims(claims: Claim[], events: EventRecord[]): Reason | null {
   for (const claim of claims) {
     const reason = explainClaim(claim, events);
     if (reason) return reason;
@@ -20,9 +22,9 @@ export function explainClaims(claims: KubeObject[], events: EventRecord[]): Reas
   return null;
 }
 
-function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
+function explainClaim(claim: Claim, events: EventRecord[]): Reason | null {
   const { name, uid, deletionTimestamp } = claim.metadata;
-  const phase = (claim.status as { phase?: string } | undefined)?.phase;
+  const phase = claim.status?.phase;
   if (phase === 'Lost')
     return {
       code: 'volume-lost',
@@ -44,7 +46,7 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
       fatal: false,
     };
   if (phase === 'Bound') return null;
-  const { volumeName } = (claim.spec ?? {}) as { volumeName?: string };
+  const { volumeName } = claim.spec ?? {};
   const mine = (event: EventRecord) => event.of.uid === uid && relevantReasons.has(event.reason);
   // A provisioner that fails also says, again and again, that it is working on it.
   const event = newest(events, (one) => mine(one) && one.warning) ?? newest(events, mine);
@@ -88,13 +90,12 @@ function explainClaim(claim: KubeObject, events: EventRecord[]): Reason | null {
   };
 }
 
-function sizeOf(claim: KubeObject): string {
-  const spec = claim.spec as { resources?: { requests?: { storage?: string } } } | undefined;
-  const size = spec?.resources?.requests?.storage;
+function sizeOf(claim: Claim): string {
+  const size = claim.spec?.resources?.requests?.storage;
   return size ? ` (${size})` : '';
 }
 
-const provisionerOf = (claim: KubeObject): string | undefined =>
+const provisionerOf = (claim: Claim): string | undefined =>
   claim.metadata.annotations?.['volume.kubernetes.io/storage-provisioner'] ??
   claim.metadata.annotations?.['volume.beta.kubernetes.io/storage-provisioner'];
 
@@ -102,13 +103,10 @@ const provisionerOf = (claim: KubeObject): string | undefined =>
  * The scheduler says that a claim is unbound, and no event says why (what is not a warning is not watched): the
  * claim itself tells who should make its volume.
  */
-export function unboundClaim(claims: KubeObject[], message: string): Reason {
-  const unbound = claims.filter(
-    (claim) => (claim.status as { phase?: string } | undefined)?.phase !== 'Bound',
-  );
+export function unboundClaim(claims: Claim[], message: string): Reason {
+  const unbound = claims.filter((claim) => claim.status?.phase !== 'Bound');
   const [first] = unbound;
-  const { storageClassName } = (first?.spec ?? {}) as { storageClassName?: string };
-  if (first && !storageClassName) return withoutClass(first, message);
+  if (first && !first.spec?.storageClassName) return withoutClass(first, message);
   const provisioner = first && provisionerOf(first);
   if (first && provisioner) return awaitingProvisioner(first, provisioner, message);
   return {
@@ -121,8 +119,8 @@ export function unboundClaim(claims: KubeObject[], message: string): Reason {
   };
 }
 
-function withoutClass(claim: KubeObject, detail: string): Reason {
-  const { storageClassName } = (claim.spec ?? {}) as { storageClassName?: string };
+function withoutClass(claim: Claim, detail: string): Reason {
+  const { storageClassName } = claim.spec ?? {};
   return {
     code: 'storage-class-missing',
     message:
@@ -136,7 +134,7 @@ function withoutClass(claim: KubeObject, detail: string): Reason {
   };
 }
 
-function awaitingProvisioner(claim: KubeObject, provisioner: string, detail: string): Reason {
+function awaitingProvisioner(claim: Claim, provisioner: string, detail: string): Reason {
   return {
     code: 'volume-pending',
     message: `The volume of the claim ${claim.metadata.name} is awaited from ${provisioner}.`,

@@ -1,20 +1,14 @@
 import { constants } from 'node:os';
+import type { ContainerStatus } from '../api/models.ts';
 import { explainImage } from './images.ts';
-import {
-  type ContainerStatus,
-  type EventRecord,
-  newest,
-  type PodSnapshot,
-  type Reason,
-  type Terminated,
-} from './reading.ts';
+import { type EventRecord, newest, type PodSnapshot, type Reason, type Terminated } from './reading.ts';
 import { formatAmount } from './scheduling.ts';
 
 /** A crash is taken for what it will always be after so many of them: the first may be a race with something else. */
 const fatalRestarts = 3;
 
 /** `was killed by SIGKILL`, `exited with code 2`; what the common codes of shells and runtimes mean. */
-export function describeExit({ exitCode = 0, signal }: Terminated): string {
+export function describeExit({ exitCode, signal }: Terminated): string {
   const number = signal || (exitCode > 128 && exitCode < 160 ? exitCode - 128 : 0);
   const name = number
     ? Object.entries(constants.signals).find(([, value]) => value === number)?.[0]
@@ -31,7 +25,7 @@ export function describeOutOfMemory(pod: PodSnapshot, container: ContainerStatus
   return `out of memory${limit ? ` (limit ${formatAmount('memory', limit)})` : ''}`;
 }
 
-export const isOutOfMemory = (ended: Terminated | undefined): boolean =>
+export const isOutOfMemory = (ended: Pick<Terminated, 'reason' | 'message'> | undefined): boolean =>
   ended?.reason === 'OOMKilled' || /OOM-killed|memory limit too low/.test(ended?.message ?? '');
 
 /**
@@ -201,7 +195,7 @@ function explainInitFailure(
     ...(detail && { detail }),
     hint: 'The cluster retries by itself. If the container comes from the template, fix it there.',
     fault: 'system',
-    fatal: (init.restartCount ?? 0) >= fatalRestarts,
+    fatal: init.restartCount >= fatalRestarts,
   };
 }
 
@@ -242,7 +236,7 @@ function explainOutOfMemory(
     detail: lastLines?.trim() || ended.message?.trim() || '',
     hint: 'Raise the memory in the template or the parameters.',
     fault: 'user',
-    fatal: (container.restartCount ?? 0) >= fatalRestarts - 1,
+    fatal: container.restartCount >= fatalRestarts - 1,
   };
 }
 
@@ -267,7 +261,7 @@ function explainCrash(
       fault: 'user',
       fatal: true,
     };
-  const restarts = container.restartCount ?? 0;
+  const restarts = container.restartCount;
   return {
     code: 'crashed',
     message: `The container ${container.name} ${describeExit(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,

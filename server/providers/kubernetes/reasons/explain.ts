@@ -1,4 +1,4 @@
-import type { KubeObject } from '../api/client.ts';
+import type { Kube } from '../api/models.ts';
 import { explainRejection } from './admission.ts';
 import { explainClaims, unboundClaim } from './claims.ts';
 import { explainContainers } from './containers.ts';
@@ -9,13 +9,13 @@ import { explainUnschedulable } from './scheduling.ts';
 
 /** What a start has come to, as the watches know it. */
 export interface Start {
-  pod: KubeObject | null;
+  pod: Kube<'Pod'> | null;
   /** Of the namespace, any order. */
-  events: KubeObject[];
+  events: Kube<'Event'>[];
   /** The claims that the pod mounts. */
-  claims: KubeObject[];
+  claims: Kube<'PersistentVolumeClaim'>[];
   /** The one that makes the pod. */
-  statefulSet: KubeObject | null;
+  statefulSet: Kube<'StatefulSet'> | null;
   /** The end of the log of the container that crashed, if it was read. */
   lastLines?: string;
   /** When what is started was applied: refusals from before are not about it. */
@@ -37,9 +37,7 @@ export function explain(input: Start): Reason | null {
   const pod = readPod(input.pod);
   const endReason = explainEnded(pod, events);
   if (endReason) return endReason;
-  const lost = input.claims.find(
-    (claim) => (claim.status as { phase?: string } | undefined)?.phase === 'Lost',
-  );
+  const lost = input.claims.find(({ status }) => status?.phase === 'Lost');
   if (lost) return explainClaims([lost], events);
   if (!pod.spec.nodeName) return explainUnscheduled(pod, input.claims, events);
   // Once a container was begun, volumes and sandbox are there, whatever old events say.
@@ -59,7 +57,7 @@ export function explain(input: Start): Reason | null {
 }
 
 /** Why compute of ours ended or was replaced. With the namespace's events more is known of a node. */
-export function explainEnd(pod: KubeObject, events: KubeObject[] = []): End {
+export function explainEnd(pod: Kube<'Pod'>, events: Kube<'Event'>[] = []): End {
   return describeEnd(readPod(pod), readEvents(events));
 }
 
@@ -69,7 +67,7 @@ export function explainEnd(pod: KubeObject, events: KubeObject[] = []): End {
  */
 export function explainGone(
   pod: { name: string; uid?: string | undefined },
-  events: KubeObject[],
+  events: Kube<'Event'>[],
 ): End | null {
   return describeGone(pod, readEvents(events));
 }
@@ -78,7 +76,7 @@ export function explainGone(
 function explainMissingPod({ statefulSet, claims, since, now }: Start, events: EventRecord[]): Reason | null {
   if (statefulSet) {
     const { status, metadata } = statefulSet;
-    const seen = (status as { observedGeneration?: number } | undefined)?.observedGeneration ?? 0;
+    const seen = status?.observedGeneration ?? 0;
     const mine = events.filter(
       (event) =>
         event.of.kind === 'StatefulSet' &&
@@ -156,7 +154,7 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
 }
 
 /** No node has it yet: its volumes come first, then what the scheduler says. */
-function explainUnscheduled(pod: PodSnapshot, claims: KubeObject[], events: EventRecord[]): Reason | null {
+function explainUnscheduled(pod: PodSnapshot, claims: Start['claims'], events: EventRecord[]): Reason | null {
   const scheduled = pod.condition('PodScheduled');
   const said =
     scheduled?.message ??
@@ -166,7 +164,7 @@ function explainUnscheduled(pod: PodSnapshot, claims: KubeObject[], events: Even
     return {
       code: 'scheduling-gated',
       message: 'Something in the cluster holds the pod back (scheduling gates).',
-      detail: JSON.stringify((pod.spec as { schedulingGates?: unknown }).schedulingGates ?? said),
+      detail: JSON.stringify(pod.spec.schedulingGates ?? said),
       hint: 'Ask a cluster administrator what sets scheduling gates on pods.',
       fault: 'system',
       fatal: false,

@@ -1,4 +1,5 @@
-import type { ContainerStatus, PodSnapshot, Reason } from './reading.ts';
+import type { ContainerStatus } from '../api/models.ts';
+import type { PodSnapshot, Reason } from './reading.ts';
 
 const imageReasons = new Set([
   'ErrImagePull',
@@ -126,7 +127,7 @@ export function explainImage(container: ContainerStatus, pod: PodSnapshot): Reas
       fatal: false,
     };
   const known = pullErrors.find(({ pattern }) => pattern.test(said.replace(image, '')));
-  const secrets = pod.spec.imagePullSecrets?.map(({ name }) => name) ?? [];
+  const secrets = (pod.spec.imagePullSecrets ?? []).flatMap(({ name }) => name ?? []);
   return {
     code: known?.code ?? 'image-not-pulled',
     message: `The image ${image} cannot be pulled${known ? `: ${known.because}` : ''}.`,

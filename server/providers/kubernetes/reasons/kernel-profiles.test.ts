@@ -1,8 +1,8 @@
 import { expect, test } from 'vitest';
-import type { KubeObject } from '../api/client.ts';
+import type { Kube } from '../api/models.ts';
 import { describeKernelProfile } from './kernel-profiles.ts';
 
-const node = (name: string, labels: Record<string, string>, told?: object): KubeObject => ({
+const node = (name: string, labels: Record<string, string>, told?: object): Kube<'Node'> => ({
   apiVersion: 'v1',
   kind: 'Node',
   metadata: {

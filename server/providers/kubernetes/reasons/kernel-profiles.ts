@@ -1,5 +1,6 @@
 import type { ProviderError } from '../../provider.ts';
-import { type KubeClient, KubeError, type KubeObject } from '../api/client.ts';
+import { type KubeClient, KubeError } from '../api/client.ts';
+import type { Kube } from '../api/models.ts';
 import { kernelProfileLabel } from '../api/names.ts';
 
 /** noded's own words on a node, by profile: noded/report.ts. */
@@ -8,7 +9,7 @@ interface NodedReport {
   fault?: string;
 }
 
-function readNodedReport(node: KubeObject): NodedReport {
+function readNodedReport(node: Kube<'Node'>): NodedReport {
   try {
     return (JSON.parse(node.metadata.annotations?.['cde.dev/kernel-profiles'] ?? '{}') ?? {}) as NodedReport;
   } catch {
@@ -20,7 +21,7 @@ function readNodedReport(node: KubeObject): NodedReport {
 const maxNodesListed = 3;
 
 /** In words, why none of the nodes keeps the profile; null when one does. */
-export function describeKernelProfile(profile: string, nodes: KubeObject[]): ProviderError | null {
+export function describeKernelProfile(profile: string, nodes: Kube<'Node'>[]): ProviderError | null {
   if (nodes.some(({ metadata }) => metadata.labels?.[kernelProfileLabel(profile)] === 'ready')) return null;
   const reasons = nodes.flatMap((node) => {
     const { profiles, fault } = readNodedReport(node);
@@ -62,7 +63,7 @@ export function explainKernelProfile(client: KubeClient, profile: string): Promi
 }
 
 async function findProblem(client: KubeClient, profile: string): Promise<ProviderError | null> {
-  const nodes = { apiVersion: 'v1', kind: 'Node' };
+  const nodes = { apiVersion: 'v1', kind: 'Node' } as const;
   try {
     const ready = await client.list({ ...nodes, labels: `${kernelProfileLabel(profile)}=ready` });
     return ready.length > 0 ? null : describeKernelProfile(profile, await client.list(nodes));

@@ -1,8 +1,8 @@
-import type { KubeObject } from '../api/client.ts';
+import type { Container, ContainerStatus, Kube } from '../api/models.ts';
 
 /**
- * Why a start does not get on, or why compute ended. `fatal`: waiting longer cannot help, only a person can;
- * anything else may pass by itself, and the cluster goes on trying.
+ * What blocks a start, or why compute ended. `fatal`: waiting does not help, and a person has to act. Anything else can
+ * resolve itself, as the cluster keeps trying.
  */
 export interface Reason {
   code: string;
@@ -13,81 +13,33 @@ export interface Reason {
   fatal: boolean;
 }
 
-/** What Kubernetes says of a container that has ended. */
-export interface Terminated {
-  exitCode?: number;
-  signal?: number;
-  reason?: string;
-  message?: string;
-  finishedAt?: string;
-}
-interface State {
-  waiting?: { reason?: string; message?: string };
-  running?: { startedAt?: string };
-  terminated?: Terminated;
-}
-export interface ContainerStatus {
-  name: string;
-  image?: string;
-  ready?: boolean;
-  started?: boolean;
-  restartCount?: number;
-  state?: State;
-  lastState?: State;
-}
-export interface Resources {
-  requests?: Record<string, string>;
-  limits?: Record<string, string>;
-}
-interface ContainerSpec {
-  name: string;
-  image?: string;
-  resources?: Resources;
-  restartPolicy?: string;
-}
-export interface Condition {
-  type: string;
-  status: string;
-  reason?: string;
-  message?: string;
-  lastTransitionTime?: string;
-}
+type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
+type PodStatus = NonNullable<Kube<'Pod'>['status']>;
+type PodCondition = NonNullable<PodStatus['conditions']>[number];
+/** How a container ended. */
+export type Terminated = NonNullable<NonNullable<ContainerStatus['state']>['terminated']>;
 
-/** A pod, as far as reasons need it. */
+/** A pod with its statuses in the order in which its containers start. */
 export interface PodSnapshot {
   name: string;
   uid: string;
   deletedAt: string | undefined;
-  spec: {
-    nodeName?: string;
-    containers: ContainerSpec[];
-    initContainers?: ContainerSpec[];
-    nodeSelector?: Record<string, string>;
-    serviceAccountName?: string;
-    imagePullSecrets?: { name: string }[];
-  };
-  status: { phase?: string; reason?: string; message?: string };
-  condition(type: string): Condition | undefined;
-  /** In the order of the spec. */
+  spec: PodSpec;
+  status: PodStatus;
+  condition(type: string): PodCondition | undefined;
   inits: ContainerStatus[];
   containers: ContainerStatus[];
-  specOf(container: string): ContainerSpec | undefined;
+  specOf(container: string): Container | undefined;
 }
 
-export function readPod(object: KubeObject): PodSnapshot {
-  const spec = (object.spec ?? { containers: [] }) as PodSnapshot['spec'];
-  const status = (object.status ?? {}) as PodSnapshot['status'] & {
-    conditions?: Condition[];
-    containerStatuses?: ContainerStatus[];
-    initContainerStatuses?: ContainerStatus[];
-  };
-  // Statuses come in any order; the spec's is that in which things happen.
-  const ordered = (specs: ContainerSpec[] = [], statuses: ContainerStatus[] = []) =>
+export function readPod({ metadata, spec = { containers: [] }, status = {} }: Kube<'Pod'>): PodSnapshot {
+  // Statuses are in any order; containers start in that of the spec.
+  const ordered = (specs: Container[] = [], statuses: ContainerStatus[] = []) =>
     specs.flatMap(({ name }) => statuses.find((one) => one.name === name) ?? []);
   return {
-    name: object.metadata.name,
-    uid: object.metadata.uid ?? '',
-    deletedAt: object.metadata.deletionTimestamp,
+    name: metadata.name,
+    uid: metadata.uid ?? '',
+    deletedAt: metadata.deletionTimestamp,
     spec,
     status,
     condition: (type) => status.conditions?.find((one) => one.type === type),
@@ -98,7 +50,7 @@ export function readPod(object: KubeObject): PodSnapshot {
   };
 }
 
-/** An event, of either API that events have. */
+/** What reasons need of an event. */
 export interface EventRecord {
   reason: string;
   message: string;
@@ -110,42 +62,24 @@ export interface EventRecord {
   by: string;
 }
 
-interface RawEvent {
-  reason?: string;
-  type?: string;
-  message?: string;
-  note?: string;
-  involvedObject?: Partial<EventRecord['of']>;
-  regarding?: Partial<EventRecord['of']>;
-  lastTimestamp?: string | null;
-  firstTimestamp?: string | null;
-  eventTime?: string | null;
-  series?: { lastObservedTime?: string } | null;
-  source?: { component?: string };
-  reportingComponent?: string;
-  reportingController?: string;
-}
-
 /** Oldest first; with `since` only those seen at or after it. */
-export function readEvents(objects: KubeObject[], since?: Date): EventRecord[] {
-  return objects
-    .map((object) => {
-      const raw = object as KubeObject & RawEvent;
-      const of = raw.involvedObject ?? raw.regarding ?? {};
+export function readEvents(events: Kube<'Event'>[], since?: Date): EventRecord[] {
+  return events
+    .map(({ metadata, involvedObject: of, ...event }) => {
       const times = [
-        raw.series?.lastObservedTime,
-        raw.lastTimestamp,
-        raw.eventTime,
-        raw.firstTimestamp,
-        object.metadata.creationTimestamp,
+        event.series?.lastObservedTime,
+        event.lastTimestamp,
+        event.eventTime,
+        event.firstTimestamp,
+        metadata.creationTimestamp,
       ];
       return {
-        reason: raw.reason ?? '',
-        message: (raw.message ?? raw.note ?? '').trim(),
-        warning: raw.type === 'Warning',
+        reason: event.reason ?? '',
+        message: (event.message ?? '').trim(),
+        warning: event.type === 'Warning',
         at: Math.max(0, ...times.map((time) => (time ? Date.parse(time) : 0))),
         of: { kind: of.kind ?? '', name: of.name ?? '', uid: of.uid ?? '' },
-        by: raw.source?.component || raw.reportingComponent || raw.reportingController || '',
+        by: event.source?.component || event.reportingComponent || '',
       };
     })
     .filter((event) => !since || event.at >= since.getTime())

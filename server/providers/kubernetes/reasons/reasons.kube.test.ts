@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { KubeObject } from '../api/client.ts';
 import { openTestCluster, type TestCluster } from '../testing/cluster.ts';
 import { type FailureScenario, failureScenarios, statefulSetOf } from '../testing/failure-scenarios.ts';
-import { explain, explainEnd, explainGone } from './explain.ts';
+import { explain, explainEnd, explainGone, type Start } from './explain.ts';
 import type { Reason } from './reading.ts';
 
 /**
@@ -69,12 +69,7 @@ async function inNamespace(namespace: string, object: KubeObject): Promise<void>
 }
 
 interface Seen {
-  input: {
-    pod: KubeObject | null;
-    events: KubeObject[];
-    claims: KubeObject[];
-    statefulSet: KubeObject | null;
-  };
+  input: Pick<Start, 'pod' | 'events' | 'claims' | 'statefulSet'>;
   lastLines?: string;
 }
 async function look(namespace: string, log?: string): Promise<Seen> {
@@ -93,7 +88,7 @@ async function look(namespace: string, log?: string): Promise<Seen> {
 }
 
 /** What reasons read of an object; the rest tells of the machine, or nothing. */
-function trimmed(object: KubeObject): KubeObject {
+function trimmed<Object extends object>(object: Object, nodeName?: string): Object {
   const unwanted = new Set([
     ...['managedFields', 'resourceVersion', 'selfLink', 'generateName', 'labels', 'ownerReferences'],
     ...['hostIP', 'hostIPs', 'podIP', 'podIPs', 'containerID', 'imageID', 'allocatedResources', 'qosClass'],
@@ -125,7 +120,6 @@ function trimmed(object: KubeObject): KubeObject {
     ],
   ]);
   const text = JSON.stringify(object, (key, value) => (unwanted.has(key) ? undefined : value));
-  const { nodeName } = (object.spec ?? {}) as { nodeName?: string };
   return JSON.parse(
     [nodeName, 'cde-test']
       .filter((name) => name !== undefined)
@@ -136,16 +130,16 @@ function trimmed(object: KubeObject): KubeObject {
       .replaceAll(`${unique}-`, 'cde-')
       .replaceAll(unique, 'cde')
       .replaceAll(machine(), 'n1'),
-  ) as KubeObject;
+  );
 }
 function keep(name: string, seen: Seen, ended = false): void {
   if (!process.env.CDE_CAPTURE) return;
   const { pod, events, claims, statefulSet } = seen.input;
   const input = {
-    pod: pod && trimmed(pod),
-    events: events.map(trimmed),
-    claims: claims.map(trimmed),
-    statefulSet: statefulSet && trimmed({ ...statefulSet, spec: {} }),
+    pod: pod && trimmed(pod, pod.spec?.nodeName),
+    events: events.map((event) => trimmed(event)),
+    claims: claims.map((claim) => trimmed(claim)),
+    statefulSet: statefulSet && trimmed({ ...statefulSet, spec: undefined }),
   };
   const lines = seen.lastLines !== undefined && { lastLines: seen.lastLines };
   const reason = explain({ ...input, ...lines });
@@ -191,7 +185,7 @@ async function provoke(one: FailureScenario): Promise<string> {
     if (object.kind === 'ResourceQuota')
       await until(
         () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
-        (quota) => (quota?.status as { hard?: object } | undefined)?.hard !== undefined,
+        (quota) => quota?.status?.hard !== undefined,
         (quota) => quota?.status,
       );
   }
@@ -206,7 +200,7 @@ async function provoke(one: FailureScenario): Promise<string> {
     await until(
       () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
       (quota) => {
-        const { hard, used } = (quota?.status ?? {}) as { hard?: object; used?: Record<string, string> };
+        const { hard, used } = quota?.status ?? {};
         const held = one.before?.some(({ kind }) => kind === 'Pod') ? used?.pods === '1' : true;
         return hard !== undefined && held;
       },
@@ -268,7 +262,7 @@ async function running(
   const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more });
   const pod = await until(
     () => cluster.getPod(namespace, 'agent-0'),
-    (found) => (found?.status as { phase?: string })?.phase === 'Running',
+    (found) => found?.status?.phase === 'Running',
     (found) => found?.status,
   );
   return { namespace, uid: pod!.metadata.uid! };

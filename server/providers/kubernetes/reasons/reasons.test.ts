@@ -1,9 +1,9 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import type { KubeObject } from '../api/client.ts';
+import type { Kube, KubeMetadata } from '../api/models.ts';
 import { explainRejection } from './admission.ts';
-import { explain, explainEnd } from './explain.ts';
+import { explain, explainEnd, type Start } from './explain.ts';
 import { parseUnschedulable } from './scheduling.ts';
 
 /**
@@ -11,12 +11,7 @@ import { parseUnschedulable } from './scheduling.ts';
  * those that a single node cannot show, in the words of Kubernetes' sources.
  */
 interface Captured {
-  input: {
-    pod: KubeObject | null;
-    events: KubeObject[];
-    claims: KubeObject[];
-    statefulSet: KubeObject | null;
-  };
+  input: Pick<Start, 'pod' | 'events' | 'claims' | 'statefulSet'>;
   lastLines?: string;
   expected: { code: string; message: string; fatal: boolean } | null;
   end?: { cause: string; message: string };
@@ -46,9 +41,9 @@ let counter = 0;
 function event(
   reason: string,
   message: string,
-  of: Partial<KubeObject['metadata']> & { kind: string },
+  of: Partial<KubeMetadata> & { kind: string },
   seconds = 10,
-) {
+): Kube<'Event'> {
   return {
     apiVersion: 'v1',
     kind: 'Event',
@@ -59,10 +54,10 @@ function event(
     message,
     lastTimestamp: at(seconds),
     source: { component: 'test' },
-  } as KubeObject;
+  };
 }
 const podRef = { kind: 'Pod', name: 'agent-0', uid: 'pod-1' };
-function pod(status: object, spec: object = {}, metadata: object = {}): KubeObject {
+function pod(status: object, spec: object = {}, metadata: object = {}): Kube<'Pod'> {
   return {
     apiVersion: 'v1',
     kind: 'Pod',
@@ -103,7 +98,7 @@ const unscheduled = (message: string, spec: object = {}) =>
     { conditions: [{ type: 'PodScheduled', status: 'False', reason: 'Unschedulable', message }] },
     { nodeName: undefined, ...spec },
   );
-function claim(phase: string, more: object = {}, spec: object = {}): KubeObject {
+function claim(phase: string, more: object = {}, spec: object = {}): Kube<'PersistentVolumeClaim'> {
   return {
     apiVersion: 'v1',
     kind: 'PersistentVolumeClaim',
@@ -113,18 +108,18 @@ function claim(phase: string, more: object = {}, spec: object = {}): KubeObject 
   };
 }
 const claimRef = { kind: 'PersistentVolumeClaim', name: 'home', uid: 'claim-1' };
-const statefulSet = {
+const statefulSet: Kube<'StatefulSet'> = {
   apiVersion: 'apps/v1',
   kind: 'StatefulSet',
   metadata: { name: 'agent', uid: 'set-1', generation: 3 },
-  status: { observedGeneration: 3 },
-} as KubeObject;
+  status: { replicas: 0, observedGeneration: 3 },
+};
 const setRef = { kind: 'StatefulSet', name: 'agent', uid: 'set-1' };
 const look = (
-  object: KubeObject | null,
-  events: KubeObject[] = [],
-  claims: KubeObject[] = [],
-  more: { lastLines?: string; since?: Date; now?: Date; statefulSet?: KubeObject } = {},
+  object: Start['pod'],
+  events: Start['events'] = [],
+  claims: Start['claims'] = [],
+  more: { lastLines?: string; since?: Date; now?: Date; statefulSet?: Kube<'StatefulSet'> } = {},
 ) => explain({ pod: object, events, claims, statefulSet, ...more });
 
 describe('images', () => {
@@ -176,7 +171,7 @@ describe('images', () => {
 
   test('the pull secrets that did not help are named', () => {
     const secret = waiting('ErrImagePull', 'x: 403 Forbidden');
-    (secret.spec as any).imagePullSecrets = [{ name: 'registry' }];
+    secret.spec!.imagePullSecrets = [{ name: 'registry' }];
     expect(look(secret)!.detail).toContain('Pull secrets that were used: registry.');
   });
 
@@ -436,11 +431,11 @@ describe('refusals', () => {
     ).toBeNull();
     expect(look(null, [old], [], { since: new Date(start + 30_000) })).toBeNull();
     expect(
-      look(null, [old], [], { statefulSet: { ...statefulSet, status: { observedGeneration: 2 } } }),
+      look(null, [old], [], {
+        statefulSet: { ...statefulSet, status: { replicas: 0, observedGeneration: 2 } },
+      }),
     ).toBeNull();
-    expect(
-      look(null, [event('FailedCreate', old.message as string, { ...setRef, name: 'database' })]),
-    ).toBeNull();
+    expect(look(null, [event('FailedCreate', old.message!, { ...setRef, name: 'database' })])).toBeNull();
   });
 
   test.each([

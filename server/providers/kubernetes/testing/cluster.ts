@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
-import type { KubeClient, KubeObject } from '../api/client.ts';
+import type { KubeClient } from '../api/client.ts';
 import { makeKubeClient } from '../api/kube-client.ts';
+import type { Kube, KubeObject } from '../api/models.ts';
 
 /** The kubeconfig of the cluster that tests run on. */
 export const readKubeconfig = (): string =>
@@ -11,11 +12,11 @@ export const readKubeconfig = (): string =>
 
 /** An administrator's hands on the test cluster: our client, and what that has no need of. */
 export interface TestCluster extends KubeClient {
-  getPod(namespace: string, name: string): Promise<KubeObject | null>;
+  getPod(namespace: string, name: string): Promise<Kube<'Pod'> | null>;
   /** As `kubectl drain` does it. */
   evict(namespace: string, pod: string): Promise<void>;
   /** A claim, a pod, a namespace: deleted, or not there. */
-  removeObject(object: KubeObject): Promise<void>;
+  removeObject(object: Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>): Promise<void>;
 }
 
 export async function openTestCluster(): Promise<TestCluster> {

@@ -1,4 +1,6 @@
-import type { KubeObject } from '../api/client.ts';
+import type { Container, Kube, KubeObject } from '../api/models.ts';
+
+type PodSpec = NonNullable<Kube<'Pod'>['spec']>;
 
 /** A failure that is provoked in a namespace of its own, and how it has to be explained. */
 export interface FailureScenario {
@@ -10,10 +12,10 @@ export interface FailureScenario {
   labels?: Record<string, string>;
   /** Created before the StatefulSet, in the namespace or cluster-wide. */
   before?: KubeObject[];
-  pod?: object;
-  container?: object;
+  pod?: Partial<PodSpec>;
+  container?: Partial<Container>;
   /** The claim `home`, mounted at /home. */
-  claim?: object;
+  claim?: Kube<'PersistentVolumeClaim'>['spec'];
   /** Read the log of this container for its last lines. */
   log?: string;
   /** The message of `explainEnd` for the same pod. */
@@ -417,8 +419,8 @@ export function failureScenarios(unique: string, registry: string): FailureScena
 
 /** The StatefulSet `agent` of a scenario, like that of a workspace. */
 export function statefulSetOf({ pod, container, claim }: FailureScenario): KubeObject {
-  const { volumes = [], ...spec } = (pod ?? {}) as { volumes?: object[] };
-  const { volumeMounts = [], ...more } = (container ?? {}) as { volumeMounts?: object[] };
+  const { volumes = [], ...spec } = pod ?? {};
+  const { volumeMounts = [], ...more } = container ?? {};
   return object('apps/v1', 'StatefulSet', 'agent', {
     spec: {
       serviceName: 'agent',
