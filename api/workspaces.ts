@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { Action } from './actions.ts';
+import { IdleState } from './activity.ts';
 import { AgentStats, PathKind } from './agent.ts';
 import { endpoint } from './endpoint.ts';
 import { HostPort, Id, Moment, maxInteger, PageQuery, page, WorkspaceName, WorkspaceRef } from './names.ts';
@@ -95,6 +96,9 @@ export const Workspace = z.object({
     sshHostKey: z.string().nullable(),
   }),
   latestBuild: Build.nullable(),
+  idle: IdleState.nullable()
+    .optional()
+    .describe('Why it is awake and when it stops; null in a workspace that does not run'),
   createdAt: Moment,
   updatedAt: Moment,
 });
