@@ -117,6 +117,14 @@ beforeAll(async () => {
   [helm, kube] = await Promise.all([tool('helm'), tool('kube')]);
   for (const archive of await buildCdeImages('test', ['cde-noded'])) await importImages(archive);
   node = kubectl('get', 'nodes', '-o', 'jsonpath={.items[0].metadata.name}').output;
+  // A run that was killed leaves its noded, which has the node's port.
+  const namespaces = kubectl('get', 'namespaces', '-o', 'jsonpath={.items[*].metadata.name}').output.split(
+    ' ',
+  );
+  for (const left of namespaces.filter((name) => name.startsWith('noded-test-'))) {
+    run(helm, ['uninstall', 'cde', '--no-hooks', '--kubeconfig', kubeconfig, '--namespace', left]);
+    kubectl('delete', 'namespace', left);
+  }
   kubectl('create', 'namespace', namespace);
 });
 afterAll(() => {
