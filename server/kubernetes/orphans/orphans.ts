@@ -8,7 +8,7 @@ import type { Logger } from '../../log.ts';
 import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
 import { labels } from '../../providers/kubernetes/api/names.ts';
-import { protectHome, volumeOfClaim } from '../../providers/kubernetes/moves/homes.ts';
+import { protectHome, volumeOfClaim } from '../../providers/kubernetes/steps/homes.ts';
 import { enqueueReconcile } from '../../workspaces/queue.ts';
 import { classifyOrphans, type OrphanFinding } from './classify.ts';
 

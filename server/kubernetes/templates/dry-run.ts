@@ -2,7 +2,7 @@ import { Problem } from '@cde/api/problem.ts';
 import { v7 } from 'uuid';
 import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';
-import { dryRunTemplate } from '../../providers/kubernetes/moves/dry-run.ts';
+import { dryRunTemplate } from '../../providers/kubernetes/steps/dry-run.ts';
 import { quotaIssues } from '../../templates/kubernetes/quota.ts';
 import { checkParameters } from '../../templates/language/parameters.ts';
 import { formatPath } from '../../templates/language/source.ts';

@@ -12,16 +12,16 @@ import { KubeError } from './api/client.ts';
 import type { Connection, Connections } from './api/connections.ts';
 import { containerStatus, hasCondition, type Kube } from './api/models.ts';
 import { labels } from './api/names.ts';
-import { makeDriftRepair } from './moves/drift.ts';
-import { purgeRetainedHomes } from './moves/homes.ts';
-import { removeMove } from './moves/remove.ts';
-import { purgeSnapshots } from './moves/snapshots.ts';
-import { startMove } from './moves/start.ts';
-import { readState, type State, writeState } from './moves/state.ts';
-import { stopMove } from './moves/stop.ts';
 import { sectionOf } from './objects/section.ts';
 import { explain, explainEnd, explainGone } from './reasons/explain.ts';
 import { describePendingService, pendingServices } from './reasons/services.ts';
+import { makeDriftRepair } from './steps/drift.ts';
+import { purgeRetainedHomes } from './steps/homes.ts';
+import { removeStep } from './steps/remove.ts';
+import { purgeSnapshots } from './steps/snapshots.ts';
+import { startStep } from './steps/start.ts';
+import { readState, type State, writeState } from './steps/state.ts';
+import { stopStep } from './steps/stop.ts';
 
 /** Later than any home was retained. */
 const anyAge = new Date(8.64e15);
@@ -206,7 +206,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
       if ('failed' in chosen) return chosen.failed;
       const assigned = { ...state, cluster: chosen.name };
       return onCluster(assigned, context, (connection, known) =>
-        startMove(connection, spec, launch, known, context, {
+        startStep(connection, spec, launch, known, context, {
           installation,
           ...(options.agentUrls && { agentUrls: options.agentUrls }),
           agentImage: options.agentImage,
@@ -220,14 +220,14 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     async stop(_workspaceId, remembered, context) {
       const state = readState(remembered);
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered };
-      return onCluster(state, context, (connection, known) => stopMove(connection, known, context, now()));
+      return onCluster(state, context, (connection, known) => stopStep(connection, known, context, now()));
     },
 
     async remove(workspaceId, remembered, home, context) {
       const state = readState(remembered);
       if (!state.cluster || !state.namespace) return { kind: 'done', state: remembered, homeRetained: false };
       return onCluster(state, context, (connection, known) =>
-        removeMove(connection, workspaceId, known, home, context, { installation, now: now() }),
+        removeStep(connection, workspaceId, known, home, context, { installation, now: now() }),
       );
     },
 

@@ -157,8 +157,8 @@ describe.each(levels)('%s', (isolation) => {
     const [a, b] = [scene.provider('polite', { isolation }), scene.provider('polite', { isolation })];
     await Promise.all([a.isolation(), b.isolation()]);
     for (let round = 0; round < 5; round++) {
-      const moves = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
-      expect(done(moves[0]).state).toEqual(done(moves[1]).state);
+      const results = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
+      expect(done(results[0]).state).toEqual(done(results[1]).state);
       expect(scene.agents()).toHaveLength(1);
       await until(() => everStarted() === round + 1, 'the agent in its home');
       done(await stop(round % 2 ? a : b));

@@ -1,7 +1,7 @@
 import type { ProviderError } from '../../provider.ts';
 
 /** A failure that a retry would not fix; the step ends with its error. */
-export class MoveFailure extends Error {
+export class StepFailure extends Error {
   readonly error: ProviderError;
   constructor(error: ProviderError) {
     super(error.message);

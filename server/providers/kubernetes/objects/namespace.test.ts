@@ -3,7 +3,7 @@ import type { V1PodTemplateSpec } from '@kubernetes/client-node';
 import { expect, test } from 'vitest';
 import type { WorkspaceSpec } from '../../provider.ts';
 import { type AsJson, isKind, type Kube, type KubeObject, type ModelKind } from '../api/models.ts';
-import { MoveFailure } from './failure.ts';
+import { StepFailure } from './failure.ts';
 import { namespaceName } from './names.ts';
 import { type NamespaceOptions, renderNamespace } from './namespace.ts';
 import { destinationsOf } from './network.ts';
@@ -251,7 +251,7 @@ test('the admin’s manifests get our namespace and labels and keep all else; an
     spec: { replicas: 3 },
   });
   const foreign = { ...manifest, metadata: { name: 'stack', namespace: 'kube-system' } };
-  expect(() => render({}, { manifests: [foreign] })).toThrow(MoveFailure);
+  expect(() => render({}, { manifests: [foreign] })).toThrow(StepFailure);
 });
 
 test('the home’s claim names the volume that the home is on', () => {

@@ -2,7 +2,7 @@ import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
 import { labels, labelValue } from '../api/names.ts';
 import { builderObjects } from './builder.ts';
-import { MoveFailure } from './failure.ts';
+import { StepFailure } from './failure.ts';
 import { makeObjectsIn } from './make.ts';
 import { type Destination, networkPolicy } from './network.ts';
 import { workspacePod } from './pod.ts';
@@ -186,7 +186,7 @@ export function quotaObject(
 function manifestObject(manifest: KubeObject, namespace: string, own: Record<string, string>): KubeObject {
   const { kind, metadata } = manifest;
   if (metadata.namespace !== undefined && metadata.namespace !== namespace)
-    throw new MoveFailure({
+    throw new StepFailure({
       code: 'manifest-foreign',
       message: `The ${kind} ${metadata.name} of the template names the namespace ${metadata.namespace}.`,
       hint: "Remove metadata.namespace: all objects of a template are created in the workspace's namespace.",

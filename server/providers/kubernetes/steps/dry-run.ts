@@ -4,7 +4,7 @@ import type { ProviderError, WorkspaceSpec } from '../../provider.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { isKind, type KubeObject } from '../api/models.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 import { namespaceObject, renderNamespace } from '../objects/namespace.ts';
 import { sectionOf } from '../objects/section.ts';
 import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
@@ -25,7 +25,7 @@ export async function dryRunTemplate(connection: Connection, spec: WorkspaceSpec
   const section = sectionOf(spec);
   const rejections: ProviderError[] = [];
   const note = (error: unknown, object?: Pick<KubeObject, 'kind' | 'metadata'>) => {
-    if (error instanceof MoveFailure) return void rejections.push(error.error);
+    if (error instanceof StepFailure) return void rejections.push(error.error);
     if (!(error instanceof KubeError) || error.unreachable || !object) throw error;
     rejections.push(describeRejection(error, object));
   };

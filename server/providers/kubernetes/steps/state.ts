@@ -8,7 +8,7 @@ export interface ScaledWorkload {
   size: number | 'running';
 }
 
-/** What the provider remembers of a workspace between moves. Every field is optional: a move can be interrupted. */
+/** What the provider remembers of a workspace between steps. Every field is optional: a step can be interrupted. */
 export interface State {
   cluster?: string;
   /** Recorded before anything is created in it. */

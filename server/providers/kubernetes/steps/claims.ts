@@ -3,7 +3,7 @@ import type { StepContext, WorkspaceSpec } from '../../provider.ts';
 import { parseQuantity } from '../../quantity.ts';
 import type { Connection } from '../api/connections.ts';
 import type { Kube } from '../api/models.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 import { applyOne } from './apply.ts';
 import { type HomeVolume, volumeOfClaim } from './homes.ts';
 
@@ -44,7 +44,7 @@ async function applyLarger(
   try {
     return await applyOne(connection, withSize(claim, size.to));
   } catch (error) {
-    if (!(error instanceof MoveFailure) || error.error.code === 'field-conflict') throw error;
+    if (!(error instanceof StepFailure) || error.error.code === 'field-conflict') throw error;
     context.log(`${what} stays at ${size.from}: ${error.error.detail ?? error.message}`, 'warn');
     return null;
   }

@@ -3,7 +3,7 @@ import { type KubeClient, KubeError, type KubeRef } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import type { Kube, KubeObject, KubeOf } from '../api/models.ts';
 import { labels } from '../api/names.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 
 type ObjectName = Pick<KubeObject, 'kind' | 'metadata'>;
 
@@ -11,7 +11,7 @@ const describeObject = ({ kind, metadata: { name } }: ObjectName) => `${kind} ${
 
 /**
  * Applies one object.
- * @throws MoveFailure when the cluster rejects it, NamespaceTerminating, KubeError when the cluster is unreachable
+ * @throws StepFailure when the cluster rejects it, NamespaceTerminating, KubeError when the cluster is unreachable
  */
 export async function applyOne<Kind extends string>(
   { client, view }: Pick<Connection, 'client' | 'view'>,
@@ -24,7 +24,7 @@ export async function applyOne<Kind extends string>(
   } catch (error) {
     if (!(error instanceof KubeError) || error.unreachable) throw error;
     if (isTerminating(error, object)) throw new NamespaceTerminating(object.metadata.namespace!);
-    throw new MoveFailure(describeRejection(error, object));
+    throw new StepFailure(describeRejection(error, object));
   }
 }
 
@@ -107,7 +107,7 @@ export async function readSecretCopies(
     const [namespace, name] = each.split('/') as [string, string];
     const secret = await client.get({ apiVersion: 'v1', kind: 'Secret', namespace, name }).catch((error) => {
       if (!(error instanceof KubeError) || error.status !== 403) throw error;
-      throw new MoveFailure({
+      throw new StepFailure({
         code: 'secret-not-copied',
         message: `The server is not allowed to read the secret ${each}.`,
         hint: 'Ask an administrator to allow it: workspaces.copySecrets of the chart, or --copy-secret of the cluster role.',
@@ -115,7 +115,7 @@ export async function readSecretCopies(
       });
     });
     if (!secret || secret.metadata.labels?.[labels.copy] !== 'true')
-      throw new MoveFailure({
+      throw new StepFailure({
         code: 'secret-not-copied',
         message: secret
           ? `The secret ${each} is not labelled for copying into workspaces.`

@@ -11,7 +11,7 @@ const terminatingPollMs = 5_000;
 const scaleDownTimeoutMs = 20_000;
 
 /** One step toward no pods in the namespace. */
-export async function stopMove(
+export async function stopStep(
   { client, view }: Connection,
   before: State,
   context: StepContext,

@@ -5,7 +5,7 @@ import type { Connection } from '../api/connections.ts';
 import { isKind, type Kube, type KubeObject } from '../api/models.ts';
 import { annotations, labels } from '../api/names.ts';
 import { builderNames, registriesOf } from '../objects/builder.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 import { hashOf } from '../objects/hash.ts';
 import { namespaceName } from '../objects/names.ts';
 import { quotaObject, renderNamespace } from '../objects/namespace.ts';
@@ -135,7 +135,7 @@ export async function applyTemplate(
       if (object.kind === 'Namespace') isNew = await connection.grants.ensure(namespace);
     }
   } catch (error) {
-    if (!isNew || !(error instanceof MoveFailure) || error.error.code !== 'cluster-forbids') throw error;
+    if (!isNew || !(error instanceof StepFailure) || error.error.code !== 'cluster-forbids') throw error;
     return {
       state,
       waits: 'Waiting for the permissions in the new namespace to take effect.',
@@ -201,7 +201,7 @@ async function assertNamespaceIsOurs(
 ): Promise<void> {
   const there = await client.get({ apiVersion: 'v1', kind: 'Namespace', name });
   if (!there || there.metadata.labels?.[labels.workspace] === workspaceId) return;
-  throw new MoveFailure({
+  throw new StepFailure({
     code: 'namespace-taken',
     message: `The namespace ${name} was deleted, and another one with the same name was created outside of cde.`,
     hint: 'Delete it from the cluster, then start again.',
@@ -230,7 +230,7 @@ async function findHome(
   if (spec.restore && !state.homeVolume) {
     const from = readState(spec.restore.state).homeVolume;
     if (!from)
-      throw new MoveFailure({
+      throw new StepFailure({
         code: 'home-not-restorable',
         message: 'The volume of the home to restore is not known.',
         hint: 'An administrator can look for volumes labelled cde.dev/home=kept.',
@@ -243,7 +243,7 @@ async function findHome(
   const home = await releaseHome(client, state.homeVolume, namespace);
   if (home === null) {
     const snapshot = readState(spec.restore?.state ?? {}).snapshot?.content;
-    throw new MoveFailure({
+    throw new StepFailure({
       code: 'home-lost',
       message: `The volume of the home (${state.homeVolume}) is gone from the cluster ${record.name}.`,
       detail: `It was deleted outside of cde. It is not replaced by an empty home.${snapshot ? ` A snapshot of it exists: ${snapshot}.` : ''}`,

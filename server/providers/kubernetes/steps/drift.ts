@@ -3,7 +3,7 @@ import type { WorkspaceSpec } from '../../provider.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection, WatchedKind } from '../api/connections.ts';
 import type { KubeObject } from '../api/models.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 import { hashOf } from '../objects/hash.ts';
 import { namespaceObject, ownLabels, quotaObject } from '../objects/namespace.ts';
 import { applyOne, NamespaceTerminating } from './apply.ts';
@@ -75,7 +75,7 @@ export function makeDriftRepair(options: { installation: string; log: Logger; no
         if (
           !(
             error instanceof KubeError ||
-            error instanceof MoveFailure ||
+            error instanceof StepFailure ||
             error instanceof NamespaceTerminating
           )
         )

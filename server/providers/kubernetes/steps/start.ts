@@ -4,7 +4,7 @@ import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { containerStatus, type Kube } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
-import { MoveFailure } from '../objects/failure.ts';
+import { StepFailure } from '../objects/failure.ts';
 import { homeOf } from '../objects/pod.ts';
 import { sectionOf } from '../objects/section.ts';
 import { explain } from '../reasons/explain.ts';
@@ -28,7 +28,7 @@ const maxPullMs = 30 * 60_000;
 const maxServiceWaitMs = 2 * 60_000;
 
 /** One step toward the pod of `launch.buildId` running. */
-export async function startMove(
+export async function startStep(
   connection: Connection,
   spec: WorkspaceSpec,
   launch: AgentLaunch,
@@ -59,7 +59,7 @@ export async function startMove(
     }
     return await checkPod(connection, spec, launch, state, context, options);
   } catch (error) {
-    if (error instanceof MoveFailure) return { kind: 'failed', state: writeState(state), error: error.error };
+    if (error instanceof StepFailure) return { kind: 'failed', state: writeState(state), error: error.error };
     if (error instanceof NamespaceTerminating) return wait(state, error.message);
     throw error;
   }

@@ -13,7 +13,7 @@ const pollMs = { min: 2_000, max: 30_000 };
 const stuckAfterMs = 30_000;
 
 /** One step toward deleting everything, except the home with `keep`. */
-export async function removeMove(
+export async function removeStep(
   { client, view, grants }: Connection,
   workspaceId: string,
   before: State,
