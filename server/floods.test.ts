@@ -62,12 +62,7 @@ async function flood(path: string, frames: Buffer, headers: Record<string, strin
   // Warm up, so that loading and compiling for the first request is not measured.
   await fetch(`${url}/healthz`);
   const loop = watchLoop();
-  const ended = await floodSocket(
-    server.app.server,
-    url + path,
-    { authorization: `Bearer ${user.token}`, ...headers },
-    frames,
-  );
+  const ended = await floodSocket(url + path, { authorization: `Bearer ${user.token}`, ...headers }, frames);
   over = true;
   expect(await healthy).toBeGreaterThan(0);
   return { ...ended, ...loop.stop() };

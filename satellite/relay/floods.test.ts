@@ -79,7 +79,7 @@ test.each([
 ])('an agent that floods the satellite with %s before any client is there is cut off', async (_what, frame) => {
   const token = await world.listenToken();
   const ended = await meanwhile(() =>
-    floodSocket(app.server, url + relayPaths.listen, bearer(token), repeat(frame, megabytes)),
+    floodSocket(url + relayPaths.listen, bearer(token), repeat(frame, megabytes)),
   );
   expect(ended.close?.code).toBeOneOf([4400, 1008]);
   expect(ended.bytesRead).toBeLessThan(512 * 1024);
@@ -93,7 +93,7 @@ test.each([
 ])('a client that floods the satellite with %s before the agent is there is cut off', async (_what, frame) => {
   const ticket = await world.ticket({ workspaceId: randomUUID() });
   const ended = await meanwhile(() =>
-    floodSocket(app.server, url + relayPaths.dial, bearer(ticket), repeat(frame, megabytes)),
+    floodSocket(url + relayPaths.dial, bearer(ticket), repeat(frame, megabytes)),
   );
   expect(ended.bytesRead).toBeLessThan(512 * 1024);
   expect(ended.maxBlockedMs).toBeLessThan(100);
@@ -119,7 +119,7 @@ test('a client that sends its agent a byte at a time is slowed down, and loses n
     clientFrame(opcodes.text, 'end'),
   ]);
   const ticket = await world.ticket();
-  const ended = await meanwhile(() => floodSocket(app.server, url + relayPaths.dial, bearer(ticket), frames));
+  const ended = await meanwhile(() => floodSocket(url + relayPaths.dial, bearer(ticket), frames));
   expect(ended.close).toEqual({ code: 1008, reason: 'not a message of a pipe' });
   await vi.waitUntil(() => received() === 40_000, { timeout: 20_000 });
   expect(ended.maxBlockedMs).toBeLessThan(100);
@@ -134,7 +134,7 @@ test.each([
   const { socket } = await agent();
   const ticket = await world.ticket();
   const ended = await meanwhile(() =>
-    floodSocket(app.server, url + relayPaths.dial, bearer(ticket), repeat(frame, megabytes)),
+    floodSocket(url + relayPaths.dial, bearer(ticket), repeat(frame, megabytes)),
   );
   expect(ended.close).toEqual({ code: 1008, reason });
   expect(ended.bytesRead).toBeLessThan(512 * 1024);
@@ -147,9 +147,7 @@ test.each([
   ['bytes', clientFrame(opcodes.binary, 'x')],
   ['pongs', clientFrame(opcodes.pong)],
 ])('a page that floods the satellite with %s instead of opening a terminal is cut off', async (_what, frame) => {
-  const ended = await meanwhile(() =>
-    floodSocket(app.server, url + terminalPath, { origin }, repeat(frame, megabytes)),
-  );
+  const ended = await meanwhile(() => floodSocket(url + terminalPath, { origin }, repeat(frame, megabytes)));
   expect(ended.close?.code).toBe(1008);
   expect(ended.bytesRead).toBeLessThan(512 * 1024);
   expect(ended.maxBlockedMs).toBeLessThan(100);
@@ -159,7 +157,6 @@ test('a page that floods its terminal with keys, while it opens, is cut off', as
   const open = clientFrame(opcodes.text, JSON.stringify({ type: 'open', code: 'c', cols: 80, rows: 24 }));
   const ended = await meanwhile(() =>
     floodSocket(
-      app.server,
       url + terminalPath,
       { origin },
       Buffer.concat([open, repeat(clientFrame(opcodes.binary, 'x'), megabytes)]),

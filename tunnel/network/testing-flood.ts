@@ -1,5 +1,5 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { once } from 'node:events';
-import type { Server } from 'node:http';
 import { connect, type Socket } from 'node:net';
 
 /** For tests: clients that flood a WebSocket server, and a meter for what that costs the server's process. */
@@ -24,19 +24,18 @@ export interface Flood {
 }
 
 /**
- * Opens a raw WebSocket to `server` (in this process), sends all of `frames` at once, and waits for the connection to
+ * Opens a raw WebSocket to a server in this process, sends all of `frames` at once, and waits for the connection to
  * end.
  */
 export async function floodSocket(
-  server: Server,
   url: string,
   headers: Record<string, string>,
   frames: Buffer,
 ): Promise<Flood> {
   const { hostname, port, pathname, search } = new URL(url);
   const accepted: Socket[] = [];
-  const accept = (one: Socket) => accepted.push(one);
-  server.on('connection', accept);
+  const accept = (message: unknown) => accepted.push((message as { socket: Socket }).socket);
+  subscribe('net.server.socket', accept);
   const socket = connect({ host: hostname, port: Number(port) });
   socket.on('error', () => {});
   const lines = Object.entries({
@@ -62,7 +61,7 @@ export async function floodSocket(
   await once(socket, 'connect');
   const { localPort } = socket;
   await closed;
-  server.off('connection', accept);
+  unsubscribe('net.server.socket', accept);
   if (!flooded) throw new Error(`The server opened no WebSocket: ${answer}`);
   const theirs = accepted.find(({ remotePort }) => remotePort === localPort);
   return { close: readClose(answer), bytesRead: theirs?.bytesRead ?? 0 };
