@@ -11,6 +11,7 @@ import {
 } from 'drizzle-orm/pg-core';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
+import * as idleSchema from './idle-schema.ts';
 import * as schema from './schema.ts';
 
 /** The ledger of migrations, which nothing but `migrate` uses. */
@@ -21,7 +22,9 @@ const deferred = ['templates_active_version_id_fkey', 'workspaces_current_build_
 const declared = 'declared';
 
 const dialect = new PgDialect();
-const tables: PgTable[] = Object.values(schema).filter((value: unknown) => value instanceof PgTable);
+const tables: PgTable[] = Object.values({ ...schema, ...idleSchema }).filter(
+  (value: unknown) => value instanceof PgTable,
+);
 const name = (text: string) => `"${text}"`;
 const columnList = (columns: PgColumn[]) => columns.map((column) => name(column.name)).join(', ');
 const inline = (expression: SQL) => {

@@ -320,6 +320,18 @@ export type StartupReport =
   | { state: 'none' }
   | { state: 'done'; exitCode: number | null; signal: string | null; timedOut: boolean; durationMs: number };
 
+export interface BuildOptions {
+  restart?: boolean;
+  home?: 'keep' | 'discard';
+  /** For a stop: activity until the provider is called cancels it. */
+  isIdleStop?: boolean;
+}
+
+/** How the agent prepares for a stop. Unix time in ms. */
+export type ShutdownReport =
+  | { state: 'requested'; at: number }
+  | { state: 'ready'; exitCode: number | null; timedOut: boolean };
+
 export const builds = pgTable(
   'builds',
   {
@@ -334,7 +346,7 @@ export const builds = pgTable(
       .notNull()
       .references(() => templateVersions.id),
     parameters: jsonb('parameters').$type<ParameterValues>().notNull(),
-    options: jsonb('options').$type<{ restart?: boolean; home?: 'keep' | 'discard' }>().notNull().default({}),
+    options: jsonb('options').$type<BuildOptions>().notNull().default({}),
     stages: jsonb('stages').$type<BuildStage[]>().notNull().default([]),
     error: jsonb('error').$type<BuildError>(),
     initiatorId: uuid('initiator_id'),
@@ -343,6 +355,7 @@ export const builds = pgTable(
     cancelRequested: boolean('cancel_requested').notNull().default(false),
     agentTokenHash: bytea('agent_token_hash').unique(),
     startup: jsonb('startup').$type<StartupReport>(),
+    shutdown: jsonb('shutdown').$type<ShutdownReport>(),
     rendered: jsonb('rendered').$type<RenderedTemplate>(),
     createdAt: timestamptz('created_at').notNull().defaultNow(),
     startedAt: timestamptz('started_at'),

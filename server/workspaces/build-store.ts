@@ -4,7 +4,7 @@ import type { Build, Transition } from '@cde/api/workspaces.ts';
 import { and, eq, inArray, max, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import type { Queryable } from '../database/pool.ts';
-import { builds, workspaces } from '../database/schema.ts';
+import { type BuildOptions, builds, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
 import { authorize, isAllowed } from '../identity/authorize.ts';
 import { type BuildColumns, buildColumns, toBuild } from './build-row.ts';
@@ -90,7 +90,7 @@ export interface NewBuild {
   transition: Transition;
   templateVersionId: string;
   parameters: ParameterValues;
-  options: { restart?: boolean; home?: 'keep' | 'discard' };
+  options: BuildOptions;
   reason: string;
   /** The user who requested it; null: the server itself. */
   initiator: { userId: string; username: string } | null;
