@@ -66,7 +66,7 @@ export async function makeTestServer(
     },
     [checkAgentUsers.path]: (body) => {
       checkAgentUsers.body!.parse(body);
-      return { endUsers: [] };
+      return checkAgentUsers.reply!.parse({ endUsers: [] });
     },
     [watchAgentUsers.path]: (body) => {
       watchAgentUsers.body!.parse(body);
@@ -116,6 +116,7 @@ export async function makeTestServer(
       home: '/',
       env: {},
       startup: null,
+      hasShutdownScript: false,
       ticketKeys: [],
       satellites: [],
       paths: ['relay'],

@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { AgentActivity, IdleReply } from './activity.ts';
 import { endpoint } from './endpoint.ts';
 import { Count, HostPort, Id, Moment, maxInteger } from './names.ts';
 
@@ -85,6 +86,12 @@ export const AgentManifest = z.object({
     .object({ script: z.string(), timeoutMs: z.number().int() })
     .nullable()
     .describe('Null if there is none, or if this build has already run it'),
+  hasShutdownScript: z
+    .boolean()
+    .default(false)
+    .describe(
+      'The agent then waits for requests to shut down instead of learning of them with its next report',
+    ),
   ticketKeys: z
     .array(z.string())
     .describe('The Ed25519 public keys (SPKI, base64url) that sign valid tickets'),
@@ -113,7 +120,7 @@ export const AgentLogLine = z.object({
   /** Counts up from 1 within one agent process, so that a batch that is sent twice is stored once. */
   seq: Count.min(1),
   at: Moment,
-  source: z.enum(['agent', 'startup']),
+  source: z.enum(['agent', 'startup', 'shutdown']),
   stream: z.enum(['stdout', 'stderr']),
   text: z.string().max(16384),
 });
@@ -186,9 +193,13 @@ export const postAgentStats = endpoint({
   tag,
   summary: 'Report stats, at regular intervals',
   permission: 'agent',
-  body: AgentStats,
+  body: AgentStats.extend({
+    // Agents of earlier releases report none.
+    activity: AgentActivity.optional(),
+  }),
   reply: z.object({
     satellites: z.array(Satellite).describe('The current satellites. If they changed, register again'),
+    idle: IdleReply.optional().describe('When the workspace stops'),
   }),
 });
 
@@ -206,7 +217,13 @@ export const checkAgentUsers = endpoint({
   summary: 'Check which users have lost access, before the first stream of each session',
   permission: 'agent',
   body: z.object({ users: z.array(Id).max(100) }),
-  reply: z.object({ endUsers: z.array(Id) }),
+  reply: z.object({
+    endUsers: z.array(Id),
+    usernames: z
+      .record(Id, z.string())
+      .default({})
+      .describe('Of the others by id, to say who was active: tickets do not name their user'),
+  }),
 });
 export const watchAgentUsers = endpoint({
   method: 'POST',

@@ -127,7 +127,7 @@ export const LogLine = z.object({
   seq: z.number().int().describe('Counts up within a build'),
   at: Moment,
   stage: z.enum(stages),
-  source: z.enum(['server', 'provider', 'agent', 'startup']),
+  source: z.enum(['server', 'provider', 'agent', 'startup', 'shutdown']),
   level: z.enum(['info', 'warn', 'error']),
   text: z.string(),
 });

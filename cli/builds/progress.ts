@@ -48,7 +48,8 @@ function makePlain(out: Output): Progress {
       }
       // Of a build that does not get on; one that fails is told with its last lines by who waits for it.
       for (const line of lines)
-        if (line.level === 'warn' && line.source !== 'startup') out.note(`${name}: ${clean(line.text)}`);
+        if (line.level === 'warn' && line.source !== 'startup' && line.source !== 'shutdown')
+          out.note(`${name}: ${clean(line.text)}`);
     },
     finish() {},
   };

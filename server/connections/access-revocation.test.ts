@@ -97,6 +97,10 @@ test('waiting for revoked users resolves at once, on a change at another replica
   const stranger = v7();
   expect(await revocation.waitForRevoked([cy.id, stranger], still.signal)).toEqual([stranger]);
   expect(await revocation.findRevoked([cy.id, stranger])).toEqual([stranger]);
+  expect(await revocation.checkUsers([cy.id, stranger])).toEqual({
+    endUsers: [stranger],
+    usernames: { [cy.id]: 'cy' },
+  });
 
   const first = revocation.waitForRevoked([cy.id, dan.id], still.signal);
   const second = revocation.waitForRevoked([dan.id], still.signal);

@@ -24,6 +24,8 @@ export interface AccessRevocation {
   waitForRevoked(users: readonly string[], signal: AbortSignal): Promise<string[]>;
   /** The users among `users` whose access is revoked now. */
   findRevoked(users: readonly string[]): Promise<string[]>;
+  /** The same, with the names of the others. */
+  checkUsers(users: readonly string[]): Promise<{ endUsers: string[]; usernames: Record<string, string> }>;
   /** Polls the database now. Rejects with its error. */
   check(): Promise<void>;
   /** Resolves everything that waits. */
@@ -59,6 +61,18 @@ export function makeAccessRevocation(options: {
       [users],
     );
     return rows.map(({ id }) => id);
+  }
+
+  async function checkUsers(
+    ids: readonly string[],
+  ): Promise<{ endUsers: string[]; usernames: Record<string, string> }> {
+    const { rows } = await database.pool.query<{ id: string; username: string }>(
+      `SELECT given.id, users.username FROM unnest($1::text[]) AS given (id)
+         JOIN users ON users.id = given.id::uuid AND users.status = 'active'`,
+      [ids],
+    );
+    const usernames = Object.fromEntries(rows.map(({ id, username }) => [id, username]));
+    return { endUsers: ids.filter((id) => !(id in usernames)), usernames };
   }
 
   async function poll(): Promise<void> {
@@ -133,6 +147,7 @@ export function makeAccessRevocation(options: {
     watch,
     waitForRevoked,
     findRevoked,
+    checkUsers,
     check,
     close() {
       closed = true;
@@ -146,11 +161,9 @@ export function makeAccessRevocation(options: {
 /** Lets agents and satellites ask which of their users have lost access. */
 export function accessRevocationRoutes(
   app: FastifyInstance,
-  revocation: Pick<AccessRevocation, 'waitForRevoked' | 'findRevoked'>,
+  revocation: Pick<AccessRevocation, 'waitForRevoked' | 'checkUsers'>,
 ): void {
-  serveAgent(app, checkAgentUsers, async ({ body }) => ({
-    endUsers: await revocation.findRevoked(body.users),
-  }));
+  serveAgent(app, checkAgentUsers, ({ body }) => revocation.checkUsers(body.users));
   serveAgent(app, watchAgentUsers, async ({ body, reply }) => ({
     endUsers: await revocation.waitForRevoked(body.users, closeSignal(reply)),
   }));

@@ -98,6 +98,7 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
           startup && !finished
             ? { script: startup.script, timeoutMs: parseDuration(startup.timeout) ?? 600_000 }
             : null,
+        hasShutdownScript: build.rendered?.shutdown !== undefined,
         ticketKeys: [keys.tickets.publicKey],
         satellites: await Promise.all(
           (await satellitesFor(build.id)).map(async ({ id, ...location }) => ({

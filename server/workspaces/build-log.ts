@@ -114,24 +114,25 @@ export async function readLog(
 }
 
 /**
- * The log as users other than the owner see it. The startup script may print the owner's files and secrets, so each run
- * of its lines is replaced by one line that says so, with the number of the last.
+ * The log as users other than the owner see it. The startup and shutdown scripts may print the owner's files and secrets,
+ * so each run of their lines is replaced by one line that says so, with the number of the last.
  */
-export function redactStartupOutput(lines: readonly LogLine[]): LogLine[] {
+export function redactScriptOutput(lines: readonly LogLine[]): LogLine[] {
   const shown: LogLine[] = [];
   let hidden = 0;
   for (const [index, line] of lines.entries()) {
-    if (line.source !== 'startup') {
+    const { source } = line;
+    if (source !== 'startup' && source !== 'shutdown') {
       shown.push(line);
       continue;
     }
     hidden += 1;
-    if (lines[index + 1]?.source === 'startup') continue;
+    if (lines[index + 1]?.source === source) continue;
     const count = hidden === 1 ? '1 line' : `${hidden} lines`;
     shown.push({
       ...line,
       level: 'info',
-      text: `(${count} of the startup script, visible only to the workspace's owner.)`,
+      text: `(${count} of the ${source} script, visible only to the workspace's owner.)`,
     });
     hidden = 0;
   }

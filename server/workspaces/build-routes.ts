@@ -1,7 +1,7 @@
 import * as api from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve } from '../http/serve.ts';
-import { readLog, redactStartupOutput } from './build-log.ts';
+import { readLog, redactScriptOutput } from './build-log.ts';
 import { findBuild, listBuilds, readBuild } from './build-store.ts';
 import { watchBuild } from './build-watch.ts';
 import { type BuildDeps, cancelBuild } from './builds.ts';
@@ -35,7 +35,7 @@ export function buildRoutes(app: FastifyInstance, deps: BuildDeps): void {
         const ended = !isUnfinished(build.status);
         if (lines.length > 0 || ended || !(await changes.next()))
           return {
-            lines: actor.userId === workspace.ownerId ? lines : redactStartupOutput(lines),
+            lines: actor.userId === workspace.ownerId ? lines : redactScriptOutput(lines),
             build,
             done: ended && lines.length < query.limit,
           };

@@ -68,7 +68,7 @@ test('the server can allow such updates, and audits each', async () => {
   await open.close();
 });
 
-test("the startup script's output is visible only to the workspace's owner", async () => {
+test("the output of startup and shutdown scripts is visible only to the workspace's owner", async () => {
   const [before] = (await logOf(ada)).slice(-1);
   const last = before?.[0] ?? 0;
   await say(
@@ -77,17 +77,20 @@ test("the startup script's output is visible only to the workspace's owner", asy
     line('startup', 'secret 2'),
     line('server', 'middle'),
     line('startup', 'secret 3'),
+    line('shutdown', 'secret 4'),
   );
-  const texts = ['begin', 'secret 1', 'secret 2', 'middle', 'secret 3'];
+  const texts = ['begin', 'secret 1', 'secret 2', 'middle', 'secret 3', 'secret 4'];
   expect(await logOf(ada, last)).toEqual(texts.map((text, index) => [last + 1 + index, text]));
   const two = "(2 lines of the startup script, visible only to the workspace's owner.)";
   const one = "(1 line of the startup script, visible only to the workspace's owner.)";
+  const shutdown = "(1 line of the shutdown script, visible only to the workspace's owner.)";
   for (const other of [auditor, owner]) {
     expect(await logOf(other, last)).toEqual([
       [last + 1, 'begin'],
       [last + 3, two],
       [last + 4, 'middle'],
       [last + 5, one],
+      [last + 6, shutdown],
     ]);
     // Reading page by page reveals nothing either, and misses no line.
     expect(await logOf(other, last + 1, 1)).toEqual([[last + 2, one]]);

@@ -2,7 +2,7 @@ import { eq, max } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { buildLogs } from '../database/schema.ts';
 import type { TopicReader } from '../events/hub.ts';
-import { readLog, redactStartupOutput } from './build-log.ts';
+import { readLog, redactScriptOutput } from './build-log.ts';
 import { readBuildWithWorkspace } from './build-store.ts';
 import { readWorkspace } from './read.ts';
 
@@ -36,7 +36,7 @@ export function makeTopicReader(
       return { ownerId: workspace.ownerId, message: (topic) => ({ type: 'build', topic, build }) };
     },
     log: (buildId, after) => readLog(db, buildId, after, logPageLines),
-    redactLines: redactStartupOutput,
+    redactLines: redactScriptOutput,
     async logEnd(buildId) {
       const [row] = await db
         .select({ end: max(buildLogs.seq) })
