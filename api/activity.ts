@@ -289,11 +289,12 @@ export const listActivityEvents = endpoint({
   query: PageQuery,
   reply: page(ActivityEvent),
 });
+/** PUT, because a choice that is left out is the template's again. An unchanged `neverStop` keeps its owner. */
 export const setIdleChoices = endpoint({
-  method: 'PATCH',
+  method: 'PUT',
   path: '/api/v1/workspaces/:workspace/idle-policy',
   tag,
-  summary: 'Choose when a workspace stops and starts, within the bounds of the installation',
+  summary: 'Replace the choices of when a workspace stops and starts, within the bounds of the installation',
   permission: 'workspace:operate',
   params,
   body: IdleChoices,

@@ -1,0 +1,151 @@
+import type { AwakeCause, EffectiveIdlePolicy, IdleState, Signal, StopCause } from './activity.ts';
+
+// How people read idle states, in `cde` and in the dashboard. No imports of values: the CLI loads this for every `cde list`.
+
+/** What a signal is called, and how its `by` follows: a person did it, or it is of a program. */
+const signalWords: Record<Signal, [name: string, before: 'by' | 'of']> = {
+  'terminal-input': ['terminal input', 'by'],
+  'editor-input': ['typing in an editor', 'by'],
+  'port-visit': ['a visit to a shared port', 'by'],
+  'process-cpu': ['CPU use', 'of'],
+  'disk-throughput': ['disk activity', 'of'],
+  'network-throughput': ['network activity', 'of'],
+  'command-output': ['command output', 'of'],
+  build: ['an image build', 'by'],
+  sync: ['file sync', 'by'],
+};
+
+export function signalText(signal: Signal, by?: string | null): string {
+  // A newer server may know more signals.
+  const [name, before] = signalWords[signal] ?? [signal, 'by'];
+  return by ? `${name} ${before} ${by}` : name;
+}
+
+const policyNames: Record<StopCause, string> = {
+  idle: 'the idle policy',
+  'max-run': 'the maximum run time',
+  schedule: 'the daily schedule',
+  dormant: 'the dormancy policy',
+  request: 'a request',
+};
+
+/** What can still postpone a stop. */
+const postponedBy: Record<StopCause, string> = {
+  idle: ' unless there is more activity',
+  'max-run': ', whatever runs in it',
+  schedule: ', or later if it is in use then',
+  dormant: ' unless a person uses it',
+  request: '',
+};
+
+export const policyName = (cause: StopCause): string => policyNames[cause] ?? cause;
+
+/** A length of time in at most two units: `40 s`, `25 min`, `3 h 10 min`, `2 days`. */
+export function spanText(ms: number): string {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 60) return `${seconds} s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes} min`;
+  const hours = Math.floor(minutes / 60);
+  if (hours < 48) return minutes % 60 === 0 ? `${hours} h` : `${hours} h ${minutes % 60} min`;
+  return `${Math.floor(hours / 24)} days`;
+}
+
+/** `just now`, `2 min ago`, `in 3 h`. */
+export function whenText(iso: string, now: number): string {
+  const ms = Date.parse(iso) - now;
+  if (Math.abs(ms) < 5_000) return 'just now';
+  return ms > 0 ? `in ${spanText(ms)}` : `${spanText(-ms)} ago`;
+}
+
+/** A moment in the reader's time zone: `17:05`, or `12 Dec 17:05` if it is on another day. */
+export function clockText(iso: string, now: number): string {
+  const at = new Date(iso);
+  const time = at.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
+  return at.toDateString() === new Date(now).toDateString() ? time : `${dayText(iso)} ${time}`;
+}
+
+function dayText(iso: string): string {
+  return new Date(iso).toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
+}
+
+/** Who asked for a lease. */
+export function leaseOwner(by: string): string {
+  if (by === 'schedule') return 'its schedule';
+  return by === 'workspace' ? 'a program in it' : by;
+}
+
+/** `terminal input by ada (2 min ago)` */
+export function causeText(cause: AwakeCause, now: number): string {
+  switch (cause.kind) {
+    case 'signal':
+      return `${signalText(cause.signal, cause.by)} (${whenText(cause.at, now)})`;
+    case 'lease':
+      return `keep-awake by ${leaseOwner(cause.by)} (${Date.parse(cause.at) > now ? 'expires' : 'expired'} ${whenText(cause.at, now)})`;
+    case 'never-stop':
+      return `never-stop by ${cause.by}: ${cause.reason} (until ${clockText(cause.at, now)})`;
+    case 'start':
+      return `its start (${whenText(cause.at, now)})`;
+  }
+}
+
+/** When and why it stops, as one sentence. */
+export function stopText(state: IdleState, now: number): string {
+  if (state.held)
+    return 'It is due to stop, but too many workspaces would stop at once: an admin has to allow it.';
+  if (state.waitsForReport)
+    return 'It is due to stop, but its agent has not reported since: missing data does not count as idleness.';
+  if (state.stopsAt === null || state.cause === null) return 'Nothing stops it.';
+  const due = Date.parse(state.stopsAt) <= now;
+  const when = due ? 'now' : `at ${clockText(state.stopsAt, now)} (${whenText(state.stopsAt, now)})`;
+  return `Stops ${when} by ${policyName(state.cause)}${postponedBy[state.cause] ?? ''}.`;
+}
+
+/** The same in a few words, for a column of a table. */
+export function shortStopText(state: IdleState, now: number): string {
+  if (state.held) return 'held back';
+  if (state.waitsForReport) return 'waits for its agent';
+  const { awakeBecause: because, stopsAt } = state;
+  // A maximum run time can end it earlier.
+  const untilExpiry = because.kind === 'never-stop' && (stopsAt === null || stopsAt >= because.at);
+  if (untilExpiry) return `never until ${dayText(because.at)}`;
+  if (stopsAt === null) return 'never';
+  return Date.parse(stopsAt) <= now ? 'now' : `in ${spanText(Date.parse(stopsAt) - now)}`;
+}
+
+const limitedNames: Record<EffectiveIdlePolicy['limited'][number], string> = {
+  stopAfterSeconds: 'stop after',
+  maxRunSeconds: 'maximum run time',
+  neverStop: 'never-stop',
+  schedule: 'schedule',
+  dormantAfterDays: 'dormant after',
+};
+/** A setting that the bounds of the installation have changed, in words. */
+export const limitedText = (setting: EffectiveIdlePolicy['limited'][number]): string =>
+  limitedNames[setting] ?? setting;
+
+export function scheduleText(schedule: EffectiveIdlePolicy['schedule']): string {
+  if (!schedule) return 'none';
+  const parts = [
+    schedule.start && `start ${schedule.start}`,
+    schedule.stop && `stop ${schedule.stop}`,
+    daysText(schedule.days),
+  ];
+  return `${parts.filter(Boolean).join(', ')} (${schedule.timeZone})`;
+}
+
+const week = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
+
+/** `mon-fri`, `mon, wed`: runs of three days and more as a range. */
+export function daysText(days: readonly string[]): string {
+  const chosen = week.map((day) => days.includes(day));
+  const parts: string[] = [];
+  for (let from = 0; from < week.length; from++) {
+    if (!chosen[from]) continue;
+    let to = from;
+    while (chosen[to + 1]) to++;
+    parts.push(to - from >= 2 ? `${week[from]}-${week[to]}` : week.slice(from, to + 1).join(', '));
+    from = to;
+  }
+  return parts.join(', ');
+}
