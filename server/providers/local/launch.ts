@@ -82,6 +82,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
   );
   await write('groups', groups.map((line) => `${line}\n`).join(''));
   await write('memory', limits.memory ?? '');
+  await write('nproc', limits.maxUserProcesses === null ? '' : `${limits.maxUserProcesses}\n`);
 
   const variables = templateVariables(spec);
   const env: Record<string, string> = {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { until } from '../../../tests/kit/until.ts';
 import { findControllers, planLimits } from './limits.ts';
-import { drive, launchOf, levelsHere, makeScene, makeSpec } from './testing.ts';
+import { drive, isRoot, launchOf, levelsHere, makeScene, makeSpec } from './testing.ts';
 
 let scene: ReturnType<typeof makeScene>;
 beforeEach(() => {
@@ -64,7 +64,11 @@ test.runIf(places.cpu && places.pids)(
 );
 
 test('where no cgroup is writable the workspace starts, and says what does not hold', () => {
-  const limits = planLimits('w1', { memory: '2Gi', cpus: 1, processes: 100 }, {});
+  const limits = planLimits(
+    'w1',
+    { memory: '2Gi', cpus: 1, processes: 100 },
+    { controllers: {}, hasOwnUser: false },
+  );
   expect(limits).toMatchObject({ settings: [], holding: [], memory: '2Gi' });
   expect(limits.missing).toEqual([
     'memory 2Gi (no writable cgroup for memory)',
@@ -73,10 +77,41 @@ test('where no cgroup is writable the workspace starts, and says what does not h
   ]);
 });
 
+test('without a limit in the template, on a machine that has none, the status says that nothing limits processes', () => {
+  const limits = planLimits('w1', {}, { controllers: {}, hasOwnUser: false });
+  expect(limits).toMatchObject({ holding: [], maxUserProcesses: null });
+  expect(limits.missing).toEqual(['processes (no writable cgroup for pids)']);
+});
+
+for (const isolation of (await levelsHere()).filter((level) => level !== 'none')) {
+  test.runIf(isRoot)(
+    `${isolation}: without a cgroup the workspace's own user limits processes, and no other workspace`,
+    async () => {
+      const provider = scene.provider('obedient', { isolation, cgroup: null });
+      const begin = (workspaceId: string) =>
+        drive((state) =>
+          provider.start(makeSpec(workspaceId, { processes: 40 }), launchOf('b1'), state, scene.context),
+        );
+      expect(await begin('w1')).toMatchObject({
+        kind: 'done',
+        isolation: expect.stringMatching(/Limits: processes 40\.$/),
+      });
+      expect((await begin('w2')).kind).toBe('done');
+      const bomb = 'for i in $(seq 60); do sleep 300 >/dev/null 2>&1 & done; echo all';
+      const { out } = await scene.inside(`ulimit -u 60 || echo cannot be raised; ${bomb}`, 'w1');
+      expect(out).toContain('cannot be raised');
+      expect(out).toMatch(/fork/);
+      expect(out).not.toContain('all');
+      const few = 'for i in $(seq 15); do sleep 0.1 & done; wait; echo fine';
+      expect((await scene.inside(few, 'w2')).out).toBe('fine\n');
+    },
+  );
+}
+
 test('without a limit in the template processes have one all the same', () => {
   const base = mkdtempSync(join(tmpdir(), 'cde-cgroup-'));
   try {
-    const limits = planLimits('w1', {}, { pids: { version: 1, base } });
+    const limits = planLimits('w1', {}, { controllers: { pids: { version: 1, base } }, hasOwnUser: true });
     expect(limits.settings).toEqual([
       { group: join(base, 'w1'), file: 'pids.max', value: '8192', optional: false },
     ]);
@@ -95,7 +130,7 @@ test('cgroup v2 is written in its own words', () => {
     const limits = planLimits(
       'w1',
       { memory: '1.5Gi', cpus: 1.5, processes: '50' },
-      { memory: place, cpu: place, pids: place },
+      { controllers: { memory: place, cpu: place, pids: place }, hasOwnUser: true },
     );
     expect(
       limits.settings.map(({ group, file, value }) => [group === join(base, 'w1'), file, value]),

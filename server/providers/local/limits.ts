@@ -26,6 +26,8 @@ export interface Limits {
   missing: string[];
   /** The memory limit as the template writes it, for the reason of an exit. */
   memory: string | null;
+  /** RLIMIT_NPROC of the workspace's host user, where there is no cgroup that counts processes. */
+  maxUserProcesses: number | null;
 }
 
 interface ControllerMount {
@@ -120,13 +122,19 @@ function numberOf(field: 'cpus' | 'processes', given: string | number, least: nu
 /** Processes and threads without a limit in the template: several times what a browser, an IDE and a build take together. */
 const defaultProcesses = 8192;
 
-/** The limits of one workspace. Throws a Fault when the template's values are no quantities. */
+/**
+ * The limits of one workspace. `hasOwnUser`: its processes run as a host user that no other workspace has. Throws a
+ * Fault when the template's values are no quantities.
+ */
 export function planLimits(
   workspaceId: string,
   wanted: Wanted,
-  controllers: Partial<Record<Controller, ControllerMount>>,
+  {
+    controllers,
+    hasOwnUser,
+  }: { controllers: Partial<Record<Controller, ControllerMount>>; hasOwnUser: boolean },
 ): Limits {
-  const limits: Limits = { settings: [], holding: [], missing: [], memory: null };
+  const limits: Limits = { settings: [], holding: [], missing: [], memory: null, maxUserProcesses: null };
   const add = (
     controller: Controller,
     shown: string,
@@ -182,12 +190,14 @@ export function planLimits(
         : [['cpu.max', `${quota} 100000`]],
     );
   }
-  if (wanted.processes !== undefined) {
-    const processes = Math.floor(numberOf('processes', wanted.processes, 16));
-    add('pids', String(processes), () => [['pids.max', String(processes)]]);
-  } else if (controllers.pids) {
-    // So that a fork bomb ends in its own workspace. Where there is no cgroup for it the template did not ask for one either.
-    add('pids', `${defaultProcesses} (default)`, () => [['pids.max', String(defaultProcesses)]]);
-  }
+  const isDefault = wanted.processes === undefined;
+  const processes = isDefault ? defaultProcesses : Math.floor(numberOf('processes', wanted.processes!, 16));
+  const shown = isDefault ? `${processes} (default)` : String(processes);
+  if (controllers.pids) add('pids', shown, () => [['pids.max', String(processes)]]);
+  else if (hasOwnUser) {
+    // The kernel counts RLIMIT_NPROC per user: a user shared with the server would have one limit for everything.
+    limits.maxUserProcesses = processes;
+    limits.holding.push(`processes ${shown}`);
+  } else limits.missing.push(`processes${isDefault ? '' : ` ${processes}`} (no writable cgroup for pids)`);
   return limits;
 }

@@ -27,8 +27,8 @@ export interface LocalProviderOptions {
   log: Log;
   /** How long an agent has to end when asked to. */
   graceMs?: number;
-  /** The name of our folder below the cgroup mounts. */
-  cgroup?: string;
+  /** The name of our folder below the cgroup mounts; null: use no cgroups. */
+  cgroup?: string | null;
   /** Where new homes take their dotfiles from. */
   skeleton?: string;
   now?: () => Date;
@@ -81,7 +81,8 @@ export function makeLocalProvider(
     watcher,
     networkRepair,
     background,
-    controllers: process.platform === 'linux' ? findControllers(options.cgroup ?? 'cde') : {},
+    controllers:
+      process.platform === 'linux' && options.cgroup !== null ? findControllers(options.cgroup ?? 'cde') : {},
     isolation,
     stopRequests: new Map(),
   };

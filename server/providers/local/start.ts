@@ -79,7 +79,10 @@ export function makeStart(parts: LocalParts) {
     watcher.watch(spec.workspaceId, run);
     parts.stopRequests.delete(spec.workspaceId);
     launchedPids.delete(spec.workspaceId);
-    const limits = planLimits(spec.workspaceId, spec.template.local, parts.controllers);
+    const limits = planLimits(spec.workspaceId, spec.template.local, {
+      controllers: parts.controllers,
+      hasOwnUser: isolation.ownUid,
+    });
     const holding = limits.holding.length > 0 ? ` Limits: ${limits.holding.join(', ')}.` : '';
     const missing = limits.missing.length > 0 ? ` Not limited: ${limits.missing.join(', ')}.` : '';
     const sentence =
@@ -181,7 +184,7 @@ async function launchAgent(
   context: StepContext,
 ) {
   const { workspaceId } = spec;
-  const limits = planLimits(workspaceId, spec.template.local, controllers);
+  const limits = planLimits(workspaceId, spec.template.local, { controllers, hasOwnUser: uid !== null });
   await runs.prepare(workspaceId);
   await networkRepair.ensure();
   const homePath = homes.path(workspaceId);

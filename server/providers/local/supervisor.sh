@@ -11,6 +11,7 @@
 # stdin        (of launch) is for the agent alone
 # RUN/wanted   the build that should run; a supervisor of any other build leaves
 # RUN/groups   lines "OPTIONAL CGROUP FILE VALUE", with tabs: settings of the cgroups that the agent enters
+# RUN/nproc    how many processes and threads the workspace's user may have; empty: unlimited
 # Exits with 73: limits refused, 74: cannot write, 75: another supervisor is there, 76: not wanted (any more).
 set -u
 umask 077
@@ -166,6 +167,10 @@ log=$!
     done <groups
   fi
   [ "$isolation" != none ] || cd "$HOME" || exit 74
+  # bash calls it -u, dash and busybox -p.
+  if [ -s nproc ] && read -r max <nproc; then
+    ulimit -u "$max" 2>/dev/null || ulimit -p "$max" 2>/dev/null || exit 73
+  fi
   umask 022
   unset OLDPWD
   # (Started in the background the agent ignores SIGINT and SIGQUIT; Node resets both for its children.)
