@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
 import { Id, Moment, PageQuery, page, WorkspaceRef } from './names.ts';
+import { isTimeZone } from './time-zones.ts';
 
 /**
  * What counts as activity, and who or what causes it. An open connection, a keep-alive, a health probe, an automatic
@@ -132,12 +133,22 @@ const TimeOfDay = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, fo
 export const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
 
 /** Daily start and stop. The stop waits until nothing has been active for a few minutes. */
-export const DailySchedule = z.strictObject({
-  start: TimeOfDay.optional(),
-  stop: TimeOfDay.optional(),
-  days: z.array(z.enum(weekdays)).min(1).max(7).default(['mon', 'tue', 'wed', 'thu', 'fri']),
-  timeZone: z.string().max(60).describe('An IANA name: Europe/Vienna'),
-});
+export const DailySchedule = z
+  .strictObject({
+    start: TimeOfDay.optional().describe('On the given days, except holidays'),
+    stop: TimeOfDay.optional().describe('On every day'),
+    days: z.array(z.enum(weekdays)).min(1).max(7).default(['mon', 'tue', 'wed', 'thu', 'fri']),
+    timeZone: z
+      .string()
+      .max(60)
+      .refine(isTimeZone, 'must be the name of a time zone such as Europe/Vienna')
+      .describe('An IANA name: Europe/Vienna'),
+  })
+  .refine(({ start, stop }) => start !== undefined || stop !== undefined, 'needs a start, a stop or both')
+  .refine(({ start, stop }) => start === undefined || start !== stop, {
+    path: ['stop'],
+    message: 'must differ from the start',
+  });
 export type DailySchedule = z.infer<typeof DailySchedule>;
 
 /** What a developer chooses for one workspace, within the bounds. Absent: as the template says. */
