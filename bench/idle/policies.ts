@@ -11,7 +11,12 @@ const isPerson = (kind: Kind) => isSignal(kind) && signalSources[kind] === 'pers
 
 /** Ours: the real policy code. The options break it on purpose, for the tests that the bench notices. */
 export function ours(broken: { ignores?: Signal; takesSilenceForIdleness?: boolean } = {}): Policy {
-  const policy: IdlePolicy = { stopAfterIdleMs: 30 * minute, maxRunMs: null, neverStop: null };
+  const policy: IdlePolicy = {
+    stopAfterIdleMs: 30 * minute,
+    maxRunMs: null,
+    neverStop: null,
+    schedule: null,
+  };
   let observed: Observations & { latest: Partial<Record<Signal, { at: number }>> };
   return {
     start(at) {

@@ -1,11 +1,12 @@
 import { type Signal, signals } from '@cde/api/activity.ts';
 import { describe, expect, test } from 'vitest';
 import { decide, type IdlePolicy, type Observations } from './policy.ts';
+import { makeAfterHoursCalendar } from './schedule.ts';
 
 const minute = 60_000;
 const start = Date.UTC(2026, 0, 5, 9);
 const at = (minutes: number) => start + minutes * minute;
-const policy: IdlePolicy = { stopAfterIdleMs: 30 * minute, maxRunMs: null, neverStop: null };
+const policy: IdlePolicy = { stopAfterIdleMs: 30 * minute, maxRunMs: null, neverStop: null, schedule: null };
 /** A workspace that started at minute 0 and whose agent has reported until `now`. */
 const observed = (now: number, rest: Partial<Observations> = {}): Observations => ({
   startedAt: start,
@@ -112,5 +113,78 @@ describe('the maximum run time', () => {
 
   test('the earlier of the two limits is announced', () => {
     expect(decide(bounded, observed(10), at(10))).toMatchObject({ stopsAt: at(30), policy: 'idle' });
+  });
+});
+
+describe('the daily stop', () => {
+  // The workspace starts at 09:00; its day ends at 19:00, and the next one begins at 08:30.
+  const stop = 600;
+  const nextDay = 24 * 60 - 30;
+  const schedule = makeAfterHoursCalendar(
+    { start: '08:30', stop: '19:00', days: ['mon', 'tue', 'wed', 'thu', 'fri'], timeZone: 'UTC' },
+    new Set(),
+  );
+  const daily: IdlePolicy = { ...policy, stopAfterIdleMs: 8 * 60 * minute, schedule };
+  const active = (minutes: number) => ({ latest: { 'terminal-input': { at: at(minutes) } } });
+
+  test('stops a workspace that nobody has used for half an hour', () => {
+    expect(decide(daily, observed(300, active(200)), at(300))).toMatchObject({
+      kind: 'awake',
+      stopsAt: at(stop),
+      policy: 'schedule',
+    });
+    expect(decide(daily, observed(stop, active(200)), at(stop))).toMatchObject({
+      kind: 'stop',
+      policy: 'schedule',
+    });
+  });
+
+  test('does not cut off those who are still there', () => {
+    expect(decide(daily, observed(stop, active(599)), at(stop))).toMatchObject({
+      kind: 'awake',
+      stopsAt: at(629),
+      policy: 'schedule',
+    });
+    expect(decide(daily, observed(700, active(690)), at(700))).toMatchObject({ stopsAt: at(720) });
+    expect(decide(daily, observed(720, active(690)), at(720))).toMatchObject({ kind: 'stop' });
+  });
+
+  test('waits for leases, also for one that lasts until the next evening', () => {
+    const until = (minutes: number) => ({ leases: [{ id: 'l1', expiresAt: at(minutes), by: 'ada' }] });
+    expect(decide(daily, observed(stop, until(800)), at(stop))).toMatchObject({ stopsAt: at(830) });
+    expect(decide(daily, observed(stop, until(nextDay + 60)), at(stop))).toMatchObject({
+      stopsAt: at(nextDay + 60 + 480),
+      policy: 'idle',
+    });
+  });
+
+  test('ends with the next start: idle periods are as usual again', () => {
+    expect(decide(daily, observed(nextDay, active(nextDay - 10)), at(nextDay))).toMatchObject({
+      kind: 'awake',
+      stopsAt: at(nextDay - 10 + 480),
+      policy: 'idle',
+    });
+  });
+
+  test('a shorter idle period stays, and stopping never for idleness does not prevent it', () => {
+    expect(decide({ ...policy, schedule }, observed(stop, active(590)), at(stop))).toMatchObject({
+      stopsAt: at(620),
+      policy: 'idle',
+    });
+    expect(decide({ ...daily, stopAfterIdleMs: null }, observed(300, active(200)), at(300))).toMatchObject({
+      stopsAt: at(stop),
+      policy: 'schedule',
+    });
+  });
+
+  test('never stops on missing data', () => {
+    expect(decide(daily, observed(stop - 1, active(200)), at(stop))).toMatchObject({ kind: 'needs-report' });
+  });
+
+  test('comes after a maximum run time that ends earlier', () => {
+    expect(decide({ ...daily, maxRunMs: 120 * minute }, observed(10), at(10))).toMatchObject({
+      stopsAt: at(120),
+      policy: 'max-run',
+    });
   });
 });
