@@ -49,9 +49,12 @@ export function latestStop(schedule: Stops, atOrBefore: number): number | null {
   return null;
 }
 
+/** Whether this server knows a time zone. The names are validated when they are set, but a later ICU may have dropped one. */
+export const isKnownZone = (timeZone: string): boolean => IANAZone.create(timeZone).isValid;
+
 /** The local calendar day of a moment, as the UTC midnight of that date. Null if the zone is unknown. */
 function localDay(timeZone: string, at: number): number | null {
-  if (!IANAZone.isValidZone(timeZone)) return null;
+  if (!isKnownZone(timeZone)) return null;
   const { year, month, day } = DateTime.fromMillis(at, { zone: timeZone });
   return Date.UTC(year, month - 1, day);
 }
@@ -101,7 +104,7 @@ export function makeAfterHoursCalendar(
   schedule: DailySchedule,
   holidays: Holidays,
 ): AfterHoursCalendar | null {
-  if (schedule.stop === undefined || !IANAZone.isValidZone(schedule.timeZone)) return null;
+  if (schedule.stop === undefined || !isKnownZone(schedule.timeZone)) return null;
   /** By UTC day: those that end after its beginning, up to the first that begins after its end. */
   const cache = new Map<number, AfterHours[]>();
 
