@@ -43,6 +43,7 @@ const requestTimeoutMs = 60_000;
 interface ServerState {
   registered: boolean;
   id: string | null;
+  name: string | null;
   ticketKeys: readonly string[];
   /** What it serves to browsers; null: nothing. */
   web: SatelliteWeb | null;
@@ -66,7 +67,14 @@ export async function startSatellite(options: {
   const shutdown = new AbortController();
   /** Aborted when its sessions have ended. */
   const ended = new AbortController();
-  const state: ServerState = { registered: false, id: null, ticketKeys: [], web: null, dashboard: '' };
+  const state: ServerState = {
+    registered: false,
+    id: null,
+    name: null,
+    ticketKeys: [],
+    web: null,
+    dashboard: '',
+  };
   let stopping = false;
   /** The address at which this process reaches itself; null before it listens. */
   let selfUrl: string | null = null;
@@ -85,6 +93,7 @@ export async function startSatellite(options: {
   const relay = makeRelay({
     ticketKeys: () => state.ticketKeys,
     id: () => state.id,
+    name: () => state.name,
     onUser: (userId) => revocations.sessionOpened(userId),
     log: tunnelLog,
   });
@@ -154,6 +163,7 @@ export async function startSatellite(options: {
     onManifest(manifest) {
       applySettings(state, manifest, terminals);
       state.id = manifest.id ?? null;
+      state.name = manifest.name;
       state.registered = true;
       log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
       applyDrain(manifest.drain);

@@ -2,9 +2,9 @@ import type { ApiError } from '@cde/api/errors.ts';
 import { socketProtocol } from '@cde/api/identity.ts';
 import {
   type ProbeClaims,
+  verifyDialTicket,
   verifyListenToken,
   verifyProbeToken,
-  verifyTicket,
 } from '@cde/tunnel/auth/ticket.ts';
 import { asTunnelError, TunnelError } from '@cde/tunnel/errors.ts';
 import { maxRelayMessage, relayPaths } from '@cde/tunnel/paths/relay-protocol.ts';
@@ -53,7 +53,11 @@ export async function relayPlugin(app: FastifyInstance, { relay }: { relay: Rela
   );
   app.get(
     relayPaths.dial,
-    { websocket: true, preValidation: (request, reply) => admit(request, reply, verifyTicket) },
+    {
+      websocket: true,
+      preValidation: (request, reply) =>
+        admit(request, reply, (token, keys) => verifyDialTicket(token, keys, relay.name())),
+    },
     (socket, request) => relay.dial(socket, claimsOf(request)),
   );
 

@@ -21,6 +21,8 @@ export interface RelayOptions {
   ticketKeys: readonly string[] | (() => readonly string[]);
   /** This satellite's id, which listen tokens must name. Null accepts any: before registration, and in tests. */
   id?: () => string | null;
+  /** This satellite's name, which tickets must contain. Null accepts any. */
+  name?: () => string | null;
   log?: Log;
   limits?: Partial<RelayLimits>;
   /** Called when a workspace's agent connects and when it has disconnected. */
@@ -45,6 +47,7 @@ export interface RelayStats {
 export interface Relay {
   readonly ticketKeys: () => readonly string[];
   readonly id: () => string | null;
+  readonly name: () => string | null;
   /** Takes an agent's socket, authorized by its listen token, until it is paired or closed. */
   listen(socket: WebSocket, claims: ListenClaims): void;
   /** Takes a client's socket, authorized by its ticket, and pairs it with an agent's. */
@@ -255,6 +258,7 @@ export function makeRelay(options: RelayOptions): Relay {
   return {
     ticketKeys: typeof ticketKeys === 'function' ? ticketKeys : () => ticketKeys,
     id: options.id ?? (() => null),
+    name: options.name ?? (() => null),
     listen,
     dial,
     isConnected: workspaces.isConnected,

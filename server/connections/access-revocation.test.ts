@@ -36,7 +36,7 @@ const dial = async (user: TestUser, workspaceId: string) =>
       username: user.username,
       agentKey: 'A'.repeat(43),
       clientKey: makeClientKey().publicKey,
-      satellites: [],
+      satellites: ['embedded'],
       jti: v7(),
       exp: exp(),
     }),

@@ -33,7 +33,7 @@ function embeddedSatellites(app: FastifyInstance, stunAddress: () => string | un
     urls.map((url, index) => {
       const stun = index === 0 ? stunAddress() : undefined;
       return {
-        name: index === 0 ? 'embedded' : `embedded-${new URL(url).host}`,
+        name: index === 0 ? embeddedSatellite : `${embeddedSatellite}-${new URL(url).host}`,
         url,
         region: config.region,
         // The STUN servers of all replicas give the same answer, so one is enough.
@@ -93,6 +93,7 @@ export const satellitesPlugin = fp(
     const relay = makeRelay({
       ticketKeys: [keys.tickets.publicKey],
       id: () => embeddedSatellite,
+      name: () => embeddedSatellite,
       // The relay logs the start and end of every session, which is too much for this log's info level.
       log: {
         debug: log.debug.bind(log),

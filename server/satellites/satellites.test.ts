@@ -233,7 +233,7 @@ test('sessions move elsewhere on a drain, and close when their user is suspended
   const ids = await Promise.all(['one', 'other'].map(async (name) => (await api('GET', `/${name}`)).body.id));
   const satellites = [one, other].map(({ satellite }, index) => ({
     id: ids[index] as string,
-    name: satellite.url,
+    name: ['one', 'other'][index] as string,
     url: satellite.url,
   }));
   for (const place of satellites) {
@@ -316,6 +316,35 @@ test("an agent's listen token works at one satellite only", async () => {
   expect(await listen(url, id)).toBe('listen-token-invalid');
   expect(await listen(url, 'embedded')).toBe('listens');
   expect(await listen(here.satellite.url, 'embedded')).toBe('listen-token-invalid');
+});
+
+test("a client's ticket is valid only at the satellites that it names", async () => {
+  const [here, there] = [await start(await add('near')), await start(await add('far'))];
+  await becomes('near', 'online');
+  await becomes('far', 'online');
+  const dial = async (satelliteUrl: string, ...names: string[]) => {
+    const ticket = await server.keys.tickets.signTicket({
+      workspaceId: randomUUID(),
+      userId: randomUUID(),
+      agentKey: 'A'.repeat(43),
+      clientKey: makeClientKey().publicKey,
+      satellites: names,
+      jti: randomUUID(),
+      exp: Math.floor(Date.now() / 1000) + 60,
+    });
+    const socket = await openSocket(satelliteUrl, relayPaths.dial, ticket, {}).catch(({ code }) => code);
+    if (typeof socket === 'string') return socket;
+    socket.terminate();
+    return 'dials';
+  };
+  expect(await dial(here.satellite.url, 'embedded', 'near')).toBe('dials');
+  expect(await dial(there.satellite.url, 'embedded', 'near')).toBe('ticket-invalid');
+  expect(await dial(here.satellite.url)).toBe('ticket-invalid');
+  expect(await dial(here.satellite.url, 'embedded-near')).toBe('ticket-invalid');
+  expect(await dial(url, 'near')).toBe('ticket-invalid');
+  // Each replica of the server, as one address leads to any of them.
+  expect(await dial(url, 'embedded')).toBe('dials');
+  expect(await dial(url, 'embedded-10.0.0.2:7080')).toBe('dials');
 });
 
 test('unknown tokens and invalid settings are rejected', async () => {

@@ -27,7 +27,7 @@ export const TicketClaims = z
     username: z.string().max(80).default(''),
     agentKey: sha256.describe("Hash of the agent's TLS SubjectPublicKeyInfo"),
     clientKey: z.string().max(200).describe('Ed25519 SubjectPublicKeyInfo (DER), base64url'),
-    satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites that accept it'),
+    satellites: z.array(z.string().max(200)).max(20).describe('Names of the satellites at which it is valid'),
     // Servers of earlier releases know only relays.
     paths: z
       .array(z.enum(pathKinds))
@@ -116,8 +116,28 @@ export function verifyTicket(
   return verify(token, publicKeys, TicketClaims, 'ticket-invalid', 'ticket-expired', now);
 }
 
-/** Names the server's embedded satellites in listen tokens. */
+/** Names the server's embedded satellites in listen tokens. In tickets, those of further replicas are `embedded-HOST`. */
 export const embeddedSatellite = 'embedded';
+
+/**
+ * Verifies a ticket that a client presents to a satellite, which the ticket must name. `satellite` is the satellite's
+ * name; null before it has registered. A client's access URL leads to any replica of the server, so a ticket for one
+ * embedded satellite is valid at each.
+ */
+export async function verifyDialTicket(
+  token: string,
+  publicKeys: readonly string[],
+  satellite: string | null,
+  now?: Date,
+): Promise<TicketClaims> {
+  const claims = await verifyTicket(token, publicKeys, now);
+  const isNamed = claims.satellites.some(
+    (name) =>
+      name === satellite || (satellite === embeddedSatellite && name.startsWith(`${embeddedSatellite}-`)),
+  );
+  if (satellite !== null && !isNamed) throw new TunnelError('ticket-invalid', 'it is not for this satellite');
+  return claims;
+}
 
 /**
  * Verifies an agent's listen token; rejects with `listen-token-expired` or `listen-token-invalid`. `satellite` is the id
