@@ -3,6 +3,7 @@ import { Writable } from 'node:stream';
 import type { Context } from './context.ts';
 import { exitCodes } from './exit-codes.ts';
 import { Failure, usage } from './failure.ts';
+import { clean } from './output.ts';
 
 /** Whether a question reaches a person who can answer it. */
 export function canAsk({ out }: Pick<Context, 'out'>): boolean {
@@ -18,6 +19,14 @@ export async function confirm(context: Context, question: string, yes: boolean):
   if (!/^y(es)?$/i.test(answer.trim()))
     throw new Failure('not-confirmed', 'Nothing was done.', { exitCode: exitCodes.failure });
 }
+
+/** A question whose answer is yes unless the person says no. Only where `canAsk`. */
+export async function askYesNo(context: Context, question: string): Promise<boolean> {
+  return isYes(await ask(context, `${clean(question)} [Y/n] `));
+}
+
+/** Enter is a yes. */
+export const isYes = (answer: string): boolean => /^(y(es)?)?$/i.test(answer.trim());
 
 /** One of a list, by its number or its value; `initial` is what Enter takes. Only where `canAsk`. */
 export async function choose<T extends string>(

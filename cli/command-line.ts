@@ -13,12 +13,15 @@ export function findCommand(
   commands: readonly Command[],
   words: readonly string[],
 ): { command: Command; length: number } | undefined {
+  let found: { command: Command; length: number } | undefined;
   for (const command of commands)
     for (const name of [command.name, ...(command.aliases ?? [])]) {
       const parts = name.split(' ');
-      if (parts.every((part, at) => words[at] === part)) return { command, length: parts.length };
+      // The longest: a noun with verbs can be a command as well.
+      if (parts.every((part, at) => words[at] === part) && parts.length > (found?.length ?? 0))
+        found = { command, length: parts.length };
     }
-  return undefined;
+  return found;
 }
 
 /** Takes the global options off the front: `cde --json --server work list`. Throws a usage error. */
@@ -53,7 +56,14 @@ export function endOptions(command: Command, words: readonly string[]): string[]
   let positionals = Object.keys(command.arguments).length - 1;
   for (let at = 0; at < words.length; at++) {
     const word = words[at]!;
-    if (word === '--') return [...words];
+    if (word === '--') {
+      // Optional arguments that were left out stay empty, or the other program's words would fill them.
+      return [
+        ...words.slice(0, at),
+        ...Array<string>(optionalBefore(command, positionals)).fill(''),
+        ...words.slice(at),
+      ];
+    }
     if (word.startsWith('--')) {
       if (!word.includes('=') && takesValue.has(word)) at++;
     } else if (word.startsWith('-') && word !== '-') {
@@ -65,6 +75,12 @@ export function endOptions(command: Command, words: readonly string[]): string[]
     }
   }
   return [...words];
+}
+
+/** How many of the `missing` arguments before the other program's command line are optional. */
+function optionalBefore(command: Command, missing: number): number {
+  const before = Object.values(command.arguments).slice(0, -1);
+  return before.slice(before.length - Math.max(0, missing)).filter(({ optional }) => optional).length;
 }
 
 function valueFlags(command: Command): Set<string> {

@@ -23,7 +23,7 @@ export interface Argument {
 
 export interface Option {
   /**
-   * `flag`: false unless given; `no`: written `--no-NAME`, true unless given; `text`, `number`: undefined
+   * `flag`: false unless given, and with a key such as `noStart` the opposite of the option `start`; `no`: written `--no-NAME`, true unless given; `text`, `number`: undefined
    * unless given; `list`: may be repeated; `maybe`: a flag that may carry a value.
    */
   kind: 'flag' | 'no' | 'text' | 'number' | 'list' | 'maybe';
@@ -118,6 +118,11 @@ export function rawCommand(
   },
 ): Command {
   return { arguments: {}, options: {}, raw: true, ...definition } as unknown as Command;
+}
+
+/** The option that `noStart` is the opposite of: `start`. Undefined for other keys. */
+export function oppositeOf(key: string): string | undefined {
+  return /^no[A-Z]/.test(key) ? key.charAt(2).toLowerCase() + key.slice(3) : undefined;
 }
 
 /** `--no-wait` of `wait`: an option's name on the command line. */

@@ -1,5 +1,7 @@
+import { activityCommands } from './activity/commands.ts';
 import { auditCommands } from './audit/commands.ts';
 import { backgroundCommands } from './background/commands.ts';
+import { cleanupCommands } from './cleanup/commands.ts';
 import { clusterCommands } from './clusters/commands.ts';
 import type { Command } from './command.ts';
 import { completionCommands } from './completion/commands.ts';
@@ -21,6 +23,7 @@ import { workspaceCommands } from './workspaces/commands.ts';
 /** Every command, in the order that help lists them. */
 export const commands: readonly Command[] = [
   ...workspaceCommands,
+  ...activityCommands,
   ...homeCommands,
   ...sshCommands,
   ...portCommands,
@@ -35,6 +38,7 @@ export const commands: readonly Command[] = [
   ...userCommands,
   ...auditCommands,
   ...serverCommands,
+  ...cleanupCommands,
   ...clusterCommands,
   ...satelliteCommands,
   ...completionCommands,
@@ -46,6 +50,7 @@ export const nouns: Record<string, { summary: string; group: string }> = {
   background: { summary: 'Manage the background process that shares sessions', group: 'Connect:' },
   token: { summary: 'Manage API tokens', group: 'Account:' },
   user: { summary: 'Manage users', group: 'Administration:' },
+  cleanup: { summary: 'See and bound what stops idle workspaces', group: 'Administration:' },
   cluster: { summary: 'Manage Kubernetes clusters', group: 'Administration:' },
   home: { summary: 'Manage homes of deleted workspaces', group: 'Workspaces:' },
   server: { summary: 'Choose a server or run one', group: 'Account:' },

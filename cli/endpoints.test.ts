@@ -1,3 +1,4 @@
+import * as activity from '@cde/api/activity.ts';
 import * as clusters from '@cde/api/clusters.ts';
 import * as identity from '@cde/api/identity.ts';
 import * as ports from '@cde/api/ports.ts';
@@ -8,6 +9,7 @@ import { expect, test } from 'vitest';
 import * as light from './endpoints.ts';
 
 const contract: Record<string, unknown> = {
+  ...activity,
   ...clusters,
   ...identity,
   ...ports,

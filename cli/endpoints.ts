@@ -1,3 +1,4 @@
+import type * as activity from '@cde/api/activity.ts';
 import type * as clusters from '@cde/api/clusters.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
@@ -24,6 +25,7 @@ function light<E extends Endpoint>(
   } as unknown as E;
 }
 
+type A = typeof activity;
 type C = typeof clusters;
 type I = typeof identity;
 type P = typeof ports;
@@ -132,3 +134,14 @@ export const cancelBuild = light<W['cancelBuild']>(
 );
 export const createTicket = light<W['createTicket']>('POST', `${workspace}/tickets`, 'body');
 export const getWorkspaceStats = light<W['getWorkspaceStats']>('GET', `${workspace}/stats`);
+
+export const getWorkspaceActivity = light<A['getWorkspaceActivity']>('GET', `${workspace}/activity`);
+export const listActivityEvents = light<A['listActivityEvents']>('GET', `${workspace}/activity/events`);
+export const setIdleChoices = light<A['setIdleChoices']>('PUT', `${workspace}/idle-policy`, 'body');
+export const createLease = light<A['createLease']>('POST', `${workspace}/leases`, 'body', 'idempotent');
+export const endLease = light<A['endLease']>('DELETE', `${workspace}/leases/:lease`);
+export const getCleanupPolicy = light<A['getCleanupPolicy']>('GET', `${v1}/cleanup/policy`);
+export const setCleanupPolicy = light<A['setCleanupPolicy']>('PUT', `${v1}/cleanup/policy`, 'body');
+export const previewCleanup = light<A['previewCleanup']>('GET', `${v1}/cleanup/preview`);
+export const releaseBrake = light<A['releaseBrake']>('POST', `${v1}/cleanup/release`, 'body');
+export const getCleanupReport = light<A['getCleanupReport']>('GET', `${v1}/cleanup/report`);

@@ -1,6 +1,6 @@
 import { CommanderError, Command as Program, Option as ProgramOption } from 'commander';
 import type { Command, Handler, Option } from './command.ts';
-import { flagOf } from './command.ts';
+import { flagOf, oppositeOf } from './command.ts';
 import { endOptions, findCommand, type GlobalOptions, takeGlobalOptions } from './command-line.ts';
 import { toCommandLineTerms } from './command-terms.ts';
 import { commands, nouns } from './commands.ts';
@@ -98,13 +98,15 @@ export function makeProgram(chosen: Chosen): Program {
   const parents = new Map<string, Program>();
   for (const command of commands) {
     const [first, second] = command.name.split(' ') as [string, string?];
-    let parent = program;
-    if (second !== undefined) {
-      const noun = parents.get(first) ?? addNoun(program, first);
-      parents.set(first, noun);
-      parent = noun;
+    if (second === undefined) {
+      const added = addCommand(program, command, first, chosen);
+      // A command that has verbs as well.
+      if (first in nouns) parents.set(first, added);
+      continue;
     }
-    addCommand(parent, command, second ?? first, chosen);
+    const noun = parents.get(first) ?? addNoun(program, first);
+    parents.set(first, noun);
+    addCommand(noun, command, second, chosen);
   }
   return program;
 }
@@ -125,7 +127,7 @@ function addNoun(program: Program, name: string): Program {
   return configure(program.command(name)).description(summary).helpGroup(group);
 }
 
-function addCommand(parent: Program, command: Command, name: string, chosen: Chosen): void {
+function addCommand(parent: Program, command: Command, name: string, chosen: Chosen): Program {
   const program = configure(parent.command(name, { hidden: command.hidden === true }))
     .description(command.details ? `${command.summary}.\n\n${command.details}` : `${command.summary}.`)
     .summary(command.summary)
@@ -151,7 +153,7 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
       input[key] = given[at];
     });
     for (const [key, option] of Object.entries(command.options))
-      input[key] = optionValue(option, values[key]);
+      input[key] = optionValue(key, option, values);
     const server = (values.server ?? values.url) as string | undefined;
     const hostServer = resolveHosts(command, input);
     chosen(command, input, {
@@ -160,6 +162,7 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
       ...(hostServer !== undefined && { hostServer }),
     });
   });
+  return program;
 }
 
 /** Replaces SSH host names (`web.cde`, `web.work.cde`) by workspaces. Returns the server that they name, if any. */
@@ -214,10 +217,15 @@ function makeOption(key: string, option: Option): ProgramOption {
   return made;
 }
 
-function optionValue(option: Option, value: unknown): unknown {
+function optionValue(key: string, option: Option, values: Record<string, unknown>): unknown {
+  const opposite = oppositeOf(key);
+  const value = values[key];
   switch (option.kind) {
     case 'flag':
-      return value === true;
+      return opposite === undefined ? value === true : values[opposite] === false;
+    case 'text':
+      // False: `--no-X` was given.
+      return value === false ? undefined : value;
     case 'no':
       return value !== false;
     case 'list':

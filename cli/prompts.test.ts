@@ -1,11 +1,19 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { getWorkspaceActivity } from '@cde/api/activity.ts';
 import { getTemplate, listTemplates } from '@cde/api/templates.ts';
-import { createWorkspace, deleteWorkspace, getWorkspace, updateWorkspace } from '@cde/api/workspaces.ts';
+import {
+  createTicket,
+  createWorkspace,
+  deleteWorkspace,
+  getWorkspace,
+  startWorkspace,
+  updateWorkspace,
+} from '@cde/api/workspaces.ts';
 import { beforeAll, describe, expect, test } from 'vitest';
 import { cdePath, Refusal, startFakeServer } from './testing.ts';
-import { build, template, workspace } from './testing-objects.ts';
+import { activity, build, template, workspace } from './testing-objects.ts';
 
 // What is asked at a terminal, and what is said where nobody can answer. util-linux's script makes the terminal.
 
@@ -14,8 +22,12 @@ const hasScript = spawnSync('script', ['--version']).status === 0;
 const { home, server, env } = await startFakeServer();
 
 /** Runs `cde` at a terminal, and types each answer once its question stands there. */
-async function atTerminal(words: string[], answers: [question: string, answer: string][]) {
-  const line = [process.execPath, cdePath, ...words].map((word) => `'${word}'`).join(' ');
+function atTerminal(words: string[], answers: [question: string, answer: string][]) {
+  return typeAtTerminal([process.execPath, cdePath, ...words], answers);
+}
+
+async function typeAtTerminal(words: string[], answers: [question: string, answer: string][]) {
+  const line = words.map((word) => `'${word}'`).join(' ');
   const child = spawn('script', ['-qefc', line, '/dev/null'], {
     env: { ...home.env, ...env, NO_COLOR: '1' },
     stdio: ['pipe', 'pipe', 'inherit'],
@@ -164,5 +176,78 @@ test('template validate needs neither server nor login', async () => {
   expect(await home.run(['template', 'validate', folder, '--cluster', 'x'])).toMatchObject({
     code: 4,
     stderr: expect.stringContaining('[no-server]'),
+  });
+});
+
+describe('a stopped workspace', () => {
+  let starts = 0;
+  let startsOnConnect = false;
+  // A session of its own, so that no background process stays.
+  const ssh = ['env', 'CDE_BACKGROUND=off', 'ssh', '-F', 'none'];
+  const proxy = ['-o', `ProxyCommand=${process.execPath} ${cdePath} ssh --stdio web`];
+  const question = 'web is stopped (idle for 2 h). Start it? [Y/n]';
+  beforeAll(() => {
+    server.on(createTicket, () => {
+      throw new Refusal(409, { code: 'workspace-not-running', message: 'ada/web is stopped.' });
+    });
+    server.on(getWorkspace, () =>
+      workspace({
+        status: 'stopped',
+        desired: 'stopped',
+        latestBuild: build({
+          transition: 'stop',
+          status: 'succeeded',
+          initiator: 'system',
+          reason: 'Idle for 2 h.',
+          finishedAt: '2026-01-01T00:01:00.000Z',
+        }),
+      }),
+    );
+    server.on(getWorkspaceActivity, () =>
+      activity({ policy: { ...activity().policy, startOnConnect: startsOnConnect } }),
+    );
+    server.on(startWorkspace, () => {
+      starts++;
+      throw new Refusal(403, { code: 'forbidden', message: 'That was a yes.' });
+    });
+  });
+
+  test.runIf(hasScript)('is started by cde ssh if the person says yes, or just Enter', async () => {
+    starts = 0;
+    const no = await atTerminal(['ssh', 'web'], [[question, 'n']]);
+    expect(no).toMatchObject({ code: 5, text: expect.stringContaining('web is stopped.') });
+    expect(starts).toBe(0);
+    const enter = await atTerminal(['ssh', 'web'], [[question, '']]);
+    expect(enter.text).toContain('That was a yes.');
+    expect(starts).toBe(1);
+    expect((await atTerminal(['ssh', '--start', 'web'], [])).text).not.toContain('[Y/n]');
+    expect(starts).toBe(2);
+  });
+
+  test.runIf(hasScript)('is started by an ssh that a person has just typed, never by another', async () => {
+    starts = 0;
+    const typed = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'y']]);
+    expect(typed.text).toContain('That was a yes.');
+    expect(starts).toBe(1);
+    const no = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'n']]);
+    expect(no.text).toContain('Start it: cde start web');
+    expect(starts).toBe(1);
+
+    startsOnConnect = true;
+    await typeAtTerminal([...ssh, ...proxy, 'web.cde'], []);
+    expect(starts).toBe(2);
+    for (const words of [
+      // As VS Code does, even in its terminal; a program's command; a loop without a person.
+      [...ssh, ...proxy, '-T', '-D', '52341', 'web.cde'],
+      [...ssh, ...proxy, 'web.cde', 'true'],
+      [...ssh, ...proxy, '-o', 'BatchMode=yes', 'web.cde'],
+      ['sh', '-c', [...ssh, ...proxy.map((word) => `"${word}"`), 'web.cde </dev/null'].join(' ')],
+      ['setsid', '-w', ...ssh, ...proxy, 'web.cde'],
+    ]) {
+      const ran = await typeAtTerminal(words, []);
+      expect(ran.text).toContain('Start it: cde start web');
+      expect(ran.text).not.toContain('[Y/n]');
+    }
+    expect(starts).toBe(2);
   });
 });

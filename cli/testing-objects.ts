@@ -1,3 +1,4 @@
+import type { ActivityEvent, WorkspaceActivity } from '@cde/api/activity.ts';
 import type { User } from '@cde/api/identity.ts';
 import type { Template } from '@cde/api/templates.ts';
 import type { Build, BuildStage, LogLine, Workspace } from '@cde/api/workspaces.ts';
@@ -102,4 +103,41 @@ export function workspace(more: Partial<Workspace> = {}): Workspace {
 
 export function line(seq: number, text: string, more: Partial<LogLine> = {}): LogLine {
   return { seq, at: at(seq), stage: 'startup', source: 'startup', level: 'info', text, ...more };
+}
+
+export function activity(more: Partial<WorkspaceActivity> = {}): WorkspaceActivity {
+  return {
+    state: null,
+    policy: {
+      stopAfterSeconds: 7200,
+      maxRunSeconds: null,
+      dormantAfterDays: null,
+      schedule: null,
+      neverStop: null,
+      startOnConnect: false,
+      limited: [],
+    },
+    choices: {},
+    signals: [
+      { signal: 'terminal-input', source: 'person', lastAt: at(0), by: 'ada' },
+      { signal: 'process-cpu', source: 'work', lastAt: null, by: null },
+    ],
+    reportedAt: at(60),
+    leases: [],
+    ...more,
+  };
+}
+
+export function activityEvent(n: number, more: Partial<ActivityEvent> = {}): ActivityEvent {
+  return {
+    id: id(n),
+    at: at(n),
+    until: null,
+    kind: 'started',
+    signal: null,
+    cause: null,
+    by: null,
+    text: 'Started.',
+    ...more,
+  };
 }

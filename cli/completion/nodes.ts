@@ -42,19 +42,22 @@ export function makeNodes({ commands, nouns }: Tree): Node[] {
       name: noun,
       summary,
       verbs: verbsOf(noun),
-      options: [],
+      // A noun can be a command as well.
+      options: shown.filter(({ name }) => name === noun).flatMap(optionsOf),
       values: [],
     })),
     // Aliases are completed, but not offered.
-    ...shown.flatMap((command) =>
-      [command.name, ...(command.aliases ?? [])].map((name) => ({
-        name,
-        summary: command.summary,
-        verbs: [],
-        options: optionsOf(command),
-        values: command.rawCompletes ? [command.rawCompletes] : valuesOf(Object.values(command.arguments)),
-      })),
-    ),
+    ...shown
+      .filter(({ name }) => !Object.hasOwn(nouns, name))
+      .flatMap((command) =>
+        [command.name, ...(command.aliases ?? [])].map((name) => ({
+          name,
+          summary: command.summary,
+          verbs: [],
+          options: optionsOf(command),
+          values: command.rawCompletes ? [command.rawCompletes] : valuesOf(Object.values(command.arguments)),
+        })),
+      ),
   ];
 }
 

@@ -83,25 +83,16 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
   }
   const host = rest.shift();
   if (!host) throw usage('rsync calls this with a host.');
-  const { ssh } = await import('../ssh/ssh.ts');
+  const { connectSsh } = await import('../ssh/ssh.ts');
   const { reference, alias } = fromSshHost(host.replace(/^[^@]*@/, ''));
   const missing = context.env[missingVariable];
-  const code = await ssh(alias === undefined ? context : context.forServer(alias), {
+  const run = await connectSsh(alias === undefined ? context : context.forServer(alias), {
     workspace: reference,
     command: rest,
     start: true,
-    forwardAgent: false,
-    local: [],
-    remote: [],
-    dynamic: [],
-    option: [],
-    tty: false,
     withoutTty: true,
-    forwardOnly: false,
-    verbose: false,
-    stdio: false,
-    path: undefined,
   });
+  const code = await run();
   if (code === commandNotFound && missing) await writeFile(missing, '');
   return code;
 }

@@ -10,7 +10,7 @@ export const sshCommands: readonly Command[] = [
     summary: 'Open a shell in a workspace, or run a command',
     details:
       'Runs the OpenSSH client of this machine through the tunnel, with the host key of the workspace pinned. Your ' +
-      '~/.ssh/config applies. A stopped workspace is started first. Exits with the exit code of the remote command. As with ' +
+      '~/.ssh/config applies. If the workspace is stopped, asks whether to start it; without a terminal it is started only with --start or if its schedule says so (`cde schedule`). Exits with the exit code of the remote command. As with ' +
       'ssh, options go before the command.',
     endsOptions: true,
     arguments: {
@@ -18,7 +18,8 @@ export const sshCommands: readonly Command[] = [
       command: { help: 'The command to run instead of a shell', many: true, optional: true },
     },
     options: {
-      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      start: { kind: 'flag', help: 'Start a stopped workspace without asking' },
+      noStart: { kind: 'flag', help: 'Do not start a stopped workspace' },
       forwardAgent: { kind: 'flag', short: 'A', help: 'Forward your SSH agent' },
       local: { kind: 'list', short: 'L', value: 'SPEC', help: 'Forward a local port, like ssh -L' },
       remote: { kind: 'list', short: 'R', value: 'SPEC', help: 'Forward a remote port, like ssh -R' },

@@ -16,11 +16,15 @@ import { hostOn, pathRef } from '../workspaces/reference.ts';
 import { openingVariable } from './handover.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import { rttBook } from './rtt-book.ts';
+import { notRunning, requireStart } from './start-question.ts';
 
 /** A ticket and the key it is bound to: all that opening a session needs. */
 export interface Opening extends TicketReply {
   clientPrivateKey: KeyObject;
 }
+
+/** Whether to start a workspace that is stopped. With `ask`, if its owner has chosen that, or the person says so; null: nobody can answer. */
+export type Start = boolean | { ask: ((question: string) => Promise<boolean>) | null };
 
 /** A server that restarts is back within this time. */
 const serverPatienceMs = 15_000;
@@ -31,7 +35,7 @@ const agentPatienceMs = 15_000;
  * A ticket for a workspace, its host key pinned under the name that ssh has for it. A workspace that does not run
  * is started if `start` says so, with its progress on stderr; else, or where it cannot be, rejects in words.
  */
-export async function makeOpening(context: Context, reference: string, start: boolean): Promise<Opening> {
+export async function makeOpening(context: Context, reference: string, start: Start): Promise<Opening> {
   const client = await context.client({ patienceMs: serverPatienceMs });
   const { privateKey, publicKey } = makeClientKey();
   const params = { workspace: pathRef(reference) };
@@ -74,44 +78,44 @@ function requireUsername(name: string): void {
   });
 }
 
+/** Starts a stopped workspace for a person who connects, who is asked by `ask` unless its owner has chosen to start it. */
+export async function startWorkspaceFor(
+  context: Context,
+  reference: string,
+  ask: (question: string) => Promise<boolean>,
+): Promise<void> {
+  const client = await context.client({ patienceMs: serverPatienceMs });
+  const workspace = await client.call(getWorkspace, { params: { workspace: pathRef(reference) } });
+  if (workspace.status !== 'running') await startIfNeeded(context, client, reference, workspace, { ask });
+}
+
 /** Waits for a build in progress and starts a stopped workspace. True if it started one. */
 async function startIfNeeded(
   context: Context,
   client: Client,
   reference: string,
   workspace: Workspace,
-  start: boolean,
+  start: Start,
 ): Promise<boolean> {
   const { waitForBuild, followPatienceMs } = await import('../builds/follow.ts');
   const patient = await context.client({ patienceMs: followPatienceMs });
   const { latestBuild, status } = workspace;
   const underWay = latestBuild && !latestBuild.finishedAt ? latestBuild : null;
   if (underWay && workspace.desired !== 'running' && !start) throw notRunning(reference, workspace);
-  if (underWay) {
+  if (underWay && (workspace.desired === 'running' || start === true)) {
     await waitForBuild(context, patient, reference, underWay);
     return false;
   }
   if (!start || status === 'deleting' || status === 'deleted') throw notRunning(reference, workspace);
+  if (start !== true) await requireStart(client, reference, workspace, start.ask);
+  // It is stopping.
+  if (underWay) await waitForBuild(context, patient, reference, underWay);
   const build = await client.call(startWorkspace, {
     params: { workspace: pathRef(reference) },
     idempotencyKey: randomUUID(),
   });
   if (!build.finishedAt) await waitForBuild(context, patient, reference, build);
   return true;
-}
-
-function notRunning(reference: string, workspace: Workspace): Failure {
-  return new Failure('workspace-not-running', `${reference} is ${workspace.status}.`, {
-    exitCode: exitCodes.conflict,
-    detail: workspace.reason ?? stoppedBy(workspace),
-    hint: workspace.status.startsWith('delet') ? undefined : `Start it: cde start ${reference}`,
-  });
-}
-
-function stoppedBy({ status, latestBuild: build }: Workspace): string | undefined {
-  const isStopped = status === 'stopping' || status === 'stopped';
-  if (!isStopped || build?.transition !== 'stop' || build.initiator === 'system') return undefined;
-  return `Stopped by ${build.initiator}.`;
 }
 
 /** Errors that a new ticket can resolve: the agent or a satellite has restarted since the old one. */

@@ -1,10 +1,11 @@
 import { generateKeyPairSync } from 'node:crypto';
 import { mkdir, readFile, symlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import { getWorkspaceActivity } from '@cde/api/activity.ts';
 import { createTicket, getBuildLog, getWorkspace, startWorkspace } from '@cde/api/workspaces.ts';
 import { expect, test } from 'vitest';
 import { Refusal, startFakeServer } from '../testing.ts';
-import { build, stage, workspace } from '../testing-objects.ts';
+import { activity, build, stage, workspace } from '../testing-objects.ts';
 
 // What happens before there is a session; with agents and the real ssh: cli/server/start.test.ts and tests/e2e.test.ts.
 
@@ -56,7 +57,34 @@ test('--stdio says what is wrong on stderr, nothing on stdout, and starts nothin
   expect(started).toBe(false);
 });
 
-test('cde ssh starts a stopped workspace, and says when there is no ssh to run', async () => {
+test('without a terminal cde ssh starts nothing by itself, and says how to', async () => {
+  let startsOnConnect = false;
+  let starts = 0;
+  server.on(createTicket, stopped);
+  server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
+  server.on(getWorkspaceActivity, () =>
+    activity({ policy: { ...activity().policy, startOnConnect: startsOnConnect } }),
+  );
+  server.on(startWorkspace, () => {
+    starts++;
+    throw new Refusal(403, { code: 'forbidden', message: 'Enough.' });
+  });
+  const ran = await home.run(['ssh', 'web', '--', 'true'], { env });
+  expect(ran).toMatchObject({ code: 5, stdout: '' });
+  expect(ran.stderr).toContain('Start it: cde start web, or add --start');
+  expect(starts).toBe(0);
+  await home.run(['ssh', '--start', 'web', '--', 'true'], { env });
+  expect(starts).toBe(1);
+  startsOnConnect = true;
+  await home.run(['ssh', 'web', '--', 'true'], { env });
+  expect(starts).toBe(2);
+  await home.run(['ssh', '--no-start', 'web', '--', 'true'], { env });
+  // Not for a program either.
+  await home.run(['ssh', '--stdio', 'web.cde'], { env });
+  expect(starts).toBe(2);
+});
+
+test('cde ssh --start starts a stopped workspace, and says when there is no ssh to run', async () => {
   let running = false;
   server.on(createTicket, () => (running ? ticket : stopped()));
   server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
@@ -69,7 +97,7 @@ test('cde ssh starts a stopped workspace, and says when there is no ssh to run',
   const bin = join(home.path, 'empty');
   await mkdir(bin);
   await symlink(process.execPath, join(bin, 'node'));
-  const ran = await home.run(['ssh', 'web', '--', 'true'], { env: { ...env, PATH: bin } });
+  const ran = await home.run(['ssh', '--start', 'web', '--', 'true'], { env: { ...env, PATH: bin } });
   expect(ran.code).toBe(1);
   expect(ran.stderr).toContain('Starting web (build 1)');
   expect(ran.stderr).toContain('web: ready succeeded');

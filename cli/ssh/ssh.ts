@@ -1,12 +1,29 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
+import { askYesNo, canAsk } from '../ask.ts';
 import { findSharedSession, startBackground } from '../background/client.ts';
 import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { fromSshHost, hostOn } from '../workspaces/reference.ts';
 import { hostOptions, stdioFlags } from './client-options.ts';
-import type { PathChoice } from './opening.ts';
+import type { PathChoice, Start } from './opening.ts';
+
+interface SshInput {
+  workspace: string;
+  command?: string[] | undefined;
+  start: Start;
+  forwardAgent?: boolean;
+  local?: string[];
+  remote?: string[];
+  dynamic?: string[];
+  option?: string[];
+  tty?: boolean;
+  withoutTty?: boolean;
+  forwardOnly?: boolean;
+  verbose?: boolean;
+  path?: string | undefined;
+}
 
 export async function ssh(
   context: Context,
@@ -14,6 +31,7 @@ export async function ssh(
     workspace: string;
     command: string[] | undefined;
     start: boolean;
+    noStart: boolean;
     forwardAgent: boolean;
     local: string[];
     remote: string[];
@@ -35,16 +53,28 @@ export async function ssh(
       verbose: input.verbose,
     });
   }
+  const run = await connectSsh(context, {
+    ...input,
+    start: input.noStart ? false : input.start || askToStart(context),
+  });
+  return run();
+}
+
+/** Asks the person at this terminal, if there is one, before a stopped workspace is started. */
+export function askToStart(context: Context): Start {
+  return { ask: canAsk(context) ? (question) => askYesNo(context, question) : null };
+}
+
+/** Makes everything ready, so that what can fail has failed, and returns what runs ssh on this terminal. */
+export async function connectSsh(context: Context, input: SshInput): Promise<() => Promise<number>> {
   if (input.workspace.startsWith('-') || /[\s'"\\]/.test(input.workspace))
     throw usage(`${JSON.stringify(input.workspace)} is not the name of a workspace.`);
   const { username, handed } = await prepare(context, input);
   const host = hostOn(context.server(), input.workspace);
-  const each = (flag: string, values: string[]) => values.flatMap((value) => [flag, value]);
+  const each = (flag: string, values: string[] = []) => values.flatMap((value) => [flag, value]);
+  const flags = stdioFlags({ path: input.path, verbose: input.verbose === true });
   const args = [
-    ...hostOptions(context.env, host, [], stdioFlags(input)).flatMap(([key, value]) => [
-      '-o',
-      `${key}=${value}`,
-    ]),
+    ...hostOptions(context.env, host, [], flags).flatMap(([key, value]) => ['-o', `${key}=${value}`]),
     ...each('-o', input.option),
     '-o',
     `User=${username}`,
@@ -59,17 +89,18 @@ export async function ssh(
     host,
     ...(input.command ?? []),
   ];
-  return runClient(context, args, {
-    ...handed,
-    // The ProxyCommand inherits it: the same server, though --server was given here.
-    ...serverEnvironment(context.server()),
-  });
+  return () =>
+    runClient(context, args, {
+      ...handed,
+      // The ProxyCommand inherits it: the same server, though --server was given here.
+      ...serverEnvironment(context.server()),
+    });
 }
 
 /** What ssh needs: the user's name there, and an opening unless the background process has a session already. */
 async function prepare(
   context: Context,
-  input: { workspace: string; start: boolean; path: string | undefined; verbose: boolean },
+  input: Pick<SshInput, 'workspace' | 'start' | 'path' | 'verbose'>,
 ): Promise<{ username: string; handed: Record<string, string> }> {
   if (!input.verbose) {
     const found = await findSharedSession(context, input.workspace, (input.path ?? 'auto') as PathChoice);

@@ -19,8 +19,8 @@ const reasonMs = 300;
 
 /**
  * Carries SSH between stdin/stdout and a workspace: what ssh runs as its ProxyCommand. Nothing else goes to
- * stdout. It never starts a workspace: an editor that reconnects by itself must not wake one that was
- * stopped on purpose. The session is the background process's, which others share; with `verbose`, or where there
+ * stdout. It starts a workspace only for a person at a terminal: an editor that reconnects by itself must not wake one that
+ * was stopped. The session is the background process's, which others share; with `verbose`, or where there
  * can be no such process, one of its own.
  */
 export async function runStdio(
@@ -33,9 +33,13 @@ export async function runStdio(
   let dismissed = false;
   let opened = false;
   try {
-    const line =
-      (verbose ? null : await openSharedStream(context, reference, { path, opening })) ??
-      (await openLine(context, reference, { path, opening, verbose }));
+    const open = async (given: string | undefined): Promise<Line> =>
+      (verbose ? null : await openSharedStream(context, reference, { path, opening: given })) ??
+      (await openLine(context, reference, { path, opening: given, verbose }));
+    const line = await open(opening).catch(async (error) => {
+      await startForPerson(context, reference, error);
+      return open(undefined);
+    });
     const { stream } = line;
     // ssh looks the key up under the name that it was given, whichever server that name means today.
     const sshName = host.toLowerCase();
@@ -82,6 +86,16 @@ export async function runStdio(
     else context.out.fail(failure);
     return failure.exitCode;
   }
+}
+
+/** Starts a stopped workspace if a person has just typed this ssh and wants that; else rejects with the error given. */
+async function startForPerson(context: Context, reference: string, error: unknown): Promise<void> {
+  const { code } = toFailure(error);
+  if (code !== 'workspace-not-running' && code !== 'agent-not-connected') throw error;
+  const { askOnTerminal, isTypedSsh } = await import('./person.ts');
+  if (!(await isTypedSsh(process.ppid))) throw error;
+  const { startWorkspaceFor } = await import('./opening.ts');
+  await startWorkspaceFor(context, reference, (question) => askOnTerminal(question, context.signal));
 }
 
 /** Over a session of this process. */

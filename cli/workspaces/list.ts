@@ -1,3 +1,4 @@
+import { shortStopText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import type { Context } from '../context.ts';
 import { listWorkspaces } from '../endpoints.ts';
@@ -36,6 +37,7 @@ export async function list(
       }),
     input.limit ?? 1_000,
   );
+  const now = Date.now();
   const others = owner !== 'me';
   const isFiltered = [input.status, input.template, input.search].some((value) => value !== undefined);
   return result(workspaces, () => [
@@ -56,6 +58,11 @@ export async function list(
           title: 'CHANGED',
           cell: (row) => relative(row.latestBuild?.createdAt ?? row.updatedAt),
           plain: (row) => row.latestBuild?.createdAt ?? row.updatedAt,
+        },
+        {
+          title: 'STOPS',
+          cell: (row) => (row.idle ? shortStopText(row.idle, now) : ''),
+          plain: (row) => row.idle?.stopsAt ?? (row.idle ? shortStopText(row.idle, now) : ''),
         },
         {
           title: 'REASON',

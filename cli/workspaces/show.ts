@@ -1,5 +1,6 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
+import { stateRows } from '../activity/state-rows.ts';
 import type { Context } from '../context.ts';
 import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
@@ -34,6 +35,7 @@ async function rows(
     ['name', c.bold(`${workspace.owner}/${workspace.name}`)],
     ['status', paintStatus(workspace.status, c)],
     ['reason', workspace.reason && clean(workspace.reason)],
+    ...(workspace.idle ? stateRows({ state: workspace.idle }) : []),
     ['template', templateOf(workspace)],
     ...Object.entries(workspace.parameters).map(([key, value]): [string, string] => [
       `  ${key}`,

@@ -1,0 +1,93 @@
+import type { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
+import { leaseOwner } from '@cde/api/idle-text.ts';
+import type { Context } from '../context.ts';
+import { getWorkspaceActivity, listActivityEvents } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { type Blocks, type Format, fields, line, type Result, result, table } from '../result.ts';
+import { relative as ago, duration } from '../times.ts';
+import { pathRef } from '../workspaces/reference.ts';
+import { policyRows } from './policy-rows.ts';
+import { stateRows } from './state-rows.ts';
+
+const defaultLimit = 20;
+
+export async function activity(
+  context: Context,
+  input: { workspace: string; limit: number | undefined; all: boolean },
+): Promise<Result> {
+  if (input.all && input.limit !== undefined) throw usage('--all and --limit exclude each other.');
+  const client = await context.client();
+  const params = { workspace: pathRef(input.workspace) };
+  const limit = input.all ? Number.POSITIVE_INFINITY : (input.limit ?? defaultLimit);
+  const [now, events] = await Promise.all([
+    client.call(getWorkspaceActivity, { params }),
+    readAll((query) => client.call(listActivityEvents, { params, query }), limit),
+  ]);
+  return result({ ...now, events }, (format) => blocks(now, events, format));
+}
+
+function blocks(now: WorkspaceActivity, events: ActivityEvent[], format: Format): Blocks {
+  return [
+    fields([
+      ...stateRows(now),
+      ['reported', format.moment(now.reportedAt) ?? 'the agent has not reported yet'],
+      ...policyRows(now),
+    ]),
+    line(''),
+    signalTable(now),
+    ...(now.leases.length > 0 ? [line(''), leaseTable(now.leases)] : []),
+    line(''),
+    eventTable(events),
+  ];
+}
+
+function signalTable({ signals }: WorkspaceActivity) {
+  type Row = WorkspaceActivity['signals'][number];
+  return table<Row>(
+    [
+      { title: 'ACTIVITY', cell: (row) => row.signal },
+      { title: 'OF A', cell: (row) => row.source },
+      {
+        title: 'LAST SEEN',
+        cell: (row, c) => (row.lastAt === null ? c.dim('never') : ago(row.lastAt)),
+        plain: (row) => row.lastAt ?? '',
+      },
+      { title: 'BY', cell: (row) => clean(row.by ?? '') },
+    ],
+    signals,
+    'No activity is known.',
+  );
+}
+
+function leaseTable(leases: Lease[]) {
+  return table<Lease>(
+    [
+      { title: 'KEPT AWAKE BY', cell: (row) => clean(leaseOwner(row.by)) },
+      { title: 'EXPIRES', cell: (row) => ago(row.expiresAt), plain: (row) => row.expiresAt },
+      { title: 'REASON', cell: (row) => clean(row.reason) },
+      { title: 'ID', cell: (row, c) => c.dim(row.id) },
+    ],
+    leases,
+    'Nobody keeps it awake.',
+  );
+}
+
+function eventTable(events: ActivityEvent[]) {
+  return table<ActivityEvent>(
+    [
+      { title: 'WHEN', cell: (row) => ago(row.at), plain: (row) => row.at },
+      {
+        title: 'FOR',
+        cell: (row) => (row.until === null ? '' : duration(Date.parse(row.until) - Date.parse(row.at))),
+        plain: (row) => row.until ?? '',
+      },
+      { title: 'EVENT', cell: (row) => row.signal ?? row.kind },
+      { title: 'BY', cell: (row) => clean(row.by ?? '') },
+      { title: 'WHAT HAPPENED', cell: (row) => clean(row.text) },
+    ],
+    events,
+    'Nothing has happened yet. Activity and stops appear here.',
+  );
+}

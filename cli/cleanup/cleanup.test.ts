@@ -1,0 +1,113 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import {
+  type CleanupPolicy,
+  getCleanupPolicy,
+  getCleanupReport,
+  previewCleanup,
+  releaseBrake,
+  setCleanupPolicy,
+} from '@cde/api/activity.ts';
+import { expect, test } from 'vitest';
+import { startFakeServer } from '../testing.ts';
+
+const { home, server, env } = await startFakeServer();
+const moment = '2026-01-01T00:00:00.000Z';
+
+test('cleanup --dry-run lists what is due and why; without it nothing happens', async () => {
+  server.on(previewCleanup, () => ({
+    items: [
+      {
+        workspaceId: '01990000-0000-7000-8000-000000000005',
+        workspace: 'ada/web',
+        template: 'local',
+        action: 'hold',
+        cause: 'idle',
+        at: moment,
+        text: 'Idle since 14:02, held back by the brake.',
+      },
+    ],
+    next: null,
+  }));
+  const ran = await home.run(['cleanup', '--dry-run'], { env });
+  expect(ran.stdout).toContain(`ada/web\tlocal\thold\tidle\t${moment}\tIdle since 14:02`);
+  expect(ran.stderr).toContain('The brake holds back 1. Let them stop: cde cleanup release');
+  expect(await home.json(['cleanup', '-n'], { env })).toHaveLength(1);
+  expect(await home.run(['cleanup'], { env })).toMatchObject({
+    code: 2,
+    stderr: expect.stringContaining('Add --dry-run'),
+  });
+});
+
+test('cleanup release asks first', async () => {
+  server.on(releaseBrake, () => ({ released: 3 }));
+  expect((await home.run(['cleanup', 'release', '--yes'], { env })).stdout).toBe(
+    '3 workspaces may stop now.\n',
+  );
+  expect(await home.run(['cleanup', 'release'], { env })).toMatchObject({ code: 2 });
+});
+
+test('cleanup policy shows the bounds and sets those that are named', async () => {
+  let bounds: CleanupPolicy = {
+    defaultStopAfterSeconds: 7200,
+    minStopAfterSeconds: null,
+    maxStopAfterSeconds: null,
+    maxRunSeconds: null,
+    maxLeaseSeconds: 86_400,
+    maxNeverStopDays: 30,
+    dormantAfterDays: null,
+    brakePercent: 25,
+    holidays: '',
+    webhook: null,
+  };
+  const first = bounds;
+  server.on(getCleanupPolicy, () => bounds);
+  server.on(setCleanupPolicy, ({ body }) => {
+    bounds = body;
+    return bounds;
+  });
+  expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('default-stop-after\t2 h\n');
+  expect(bounds).toBe(first);
+  const holidays = 'BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20261225\nEND:VEVENT\nEND:VCALENDAR';
+  await writeFile(join(home.path, 'holidays.ics'), holidays);
+  const sets = [
+    'default-stop-after=never',
+    'max-stop-after=12h',
+    'brake-percent=20',
+    'dormant-after-days=60',
+    'holidays=@holidays.ics',
+    'webhook=https://example.com/hook?a=b',
+  ];
+  const ran = await home.run(['cleanup', 'policy', ...sets.flatMap((set) => ['--set', set])], { env });
+  expect(ran).toMatchObject({ code: 0, stdout: expect.stringContaining('an iCalendar file with 1 entries') });
+  expect(bounds).toEqual({
+    ...first,
+    defaultStopAfterSeconds: null,
+    maxStopAfterSeconds: 43_200,
+    brakePercent: 20,
+    dormantAfterDays: 60,
+    holidays,
+    webhook: { url: 'https://example.com/hook?a=b' },
+  });
+  for (const wrong of ['brake=1', 'max-run=soon', 'brake-percent=many', 'max-lease=none'])
+    expect(await home.run(['cleanup', 'policy', '--set', wrong], { env }), wrong).toMatchObject({ code: 2 });
+});
+
+test('cleanup report has a row for each key, and the sum', async () => {
+  const asked: unknown[] = [];
+  server.on(getCleanupReport, ({ query }) => {
+    asked.push(query);
+    return {
+      from: moment,
+      to: moment,
+      rows: [
+        { key: 'go', runningHours: 10, stoppedHours: 30, stops: 4 },
+        { key: 'node', runningHours: 50, stoppedHours: 10, stops: 1 },
+      ],
+    };
+  });
+  const ran = await home.run(['cleanup', 'report', '--days', '7', '--by', 'owner'], { env });
+  expect(asked).toEqual([{ days: '7', by: 'owner' }]);
+  expect(ran.stdout).toBe('OWNER\tSAVED\tRUNNING\tSTOPS\ngo\t30\t10\t4\nnode\t10\t50\t1\n');
+  expect(ran.stderr).toContain('40.0 h saved in 5 stops: 40 % of the hours');
+});

@@ -1,0 +1,66 @@
+import { type Command, command } from '../command.ts';
+
+const group = 'Administration:';
+const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
+
+export const cleanupCommands: readonly Command[] = [
+  command({
+    name: 'cleanup',
+    group,
+    summary: 'List what cleanup of idle workspaces would do, and why',
+    details: 'Cleanup runs by itself. This lists what it would do now and what is due within an hour.',
+    options: {
+      dryRun: { kind: 'flag', short: 'n', help: 'List it and change nothing' },
+      limit: { kind: 'number', value: 'N', help: 'Maximum number of workspaces (default 1000)' },
+    },
+    examples: [['cde cleanup --dry-run', 'which workspaces stop soon, which wait, which are held back']],
+    load: () => import('./preview.ts').then((m) => m.preview),
+  }),
+  command({
+    name: 'cleanup policy',
+    group,
+    summary: 'Show or set the bounds of idle policies',
+    details:
+      'Settings: default-stop-after, min-stop-after, max-stop-after, max-run, max-lease (durations such as 2h; none or never ' +
+      'removes one), max-never-stop-days, dormant-after-days, brake-percent (numbers), holidays (@FILE reads an iCalendar ' +
+      'file; empty removes them), webhook (a URL, or none).',
+    options: {
+      set: { kind: 'list', value: 'KEY=VALUE', help: 'Set a bound (repeatable)' },
+    },
+    examples: [
+      ['cde cleanup policy', 'the bounds as they are'],
+      ['cde cleanup policy --set max-stop-after=12h --set brake-percent=20', 'change two'],
+      ['cde cleanup policy --set holidays=@holidays.ics', 'no start by schedule on these days'],
+    ],
+    load: () => import('./policy.ts').then((m) => m.policy),
+  }),
+  command({
+    name: 'cleanup release',
+    group,
+    summary: 'Allow the stops that the brake holds back',
+    details: 'Look at them first: cde cleanup --dry-run',
+    options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
+    examples: [['cde cleanup release --yes', 'without asking']],
+    load: () => import('./preview.ts').then((m) => m.release),
+  }),
+  command({
+    name: 'cleanup report',
+    group,
+    summary: 'Show the hours that cleanup saved',
+    options: {
+      days: { kind: 'number', value: 'N', help: 'Of this many days (default 30)' },
+      by: {
+        kind: 'text',
+        value: 'KEY',
+        help: `Group by ${reportKeys.join(', ')} (default template)`,
+        choices: reportKeys,
+        completes: reportKeys,
+      },
+    },
+    examples: [
+      ['cde cleanup report', 'by template, in the last 30 days'],
+      ['cde cleanup report --days 90 --by owner --json', 'by owner, as JSON'],
+    ],
+    load: () => import('./report.ts').then((m) => m.report),
+  }),
+];

@@ -1,0 +1,62 @@
+import type { CleanupCandidate } from '@cde/api/activity.ts';
+import { confirm } from '../ask.ts';
+import type { Context } from '../context.ts';
+import { previewCleanup, releaseBrake } from '../endpoints.ts';
+import { usage } from '../failure.ts';
+import { type Colors, clean } from '../output.ts';
+import { readAll } from '../pages.ts';
+import { line, note, type Result, result, table } from '../result.ts';
+import { relative } from '../times.ts';
+
+const defaultLimit = 1_000;
+
+function actionOf({ action }: CleanupCandidate, c: Colors): string {
+  if (action === 'hold') return c.red(action);
+  return action === 'stop' || action === 'make-dormant' ? c.yellow(action) : action;
+}
+
+export async function preview(
+  context: Context,
+  input: { dryRun: boolean; limit: number | undefined },
+): Promise<Result> {
+  if (!input.dryRun)
+    throw usage(
+      'Cleanup runs by itself.',
+      'Add --dry-run to list what it would do. Bounds: cde cleanup policy',
+    );
+  const client = await context.client();
+  const candidates = await readAll(
+    (query) => client.call(previewCleanup, { query }),
+    input.limit ?? defaultLimit,
+  );
+  const held = candidates.filter(({ action }) => action === 'hold').length;
+  return result(candidates, () => [
+    table<CleanupCandidate>(
+      [
+        { title: 'WORKSPACE', cell: (row, c) => c.bold(clean(row.workspace)) },
+        { title: 'TEMPLATE', cell: (row) => clean(row.template) },
+        { title: 'ACTION', cell: actionOf, plain: (row) => row.action },
+        { title: 'BY', cell: (row) => row.cause },
+        { title: 'DUE', cell: (row) => relative(row.at), plain: (row) => row.at },
+        { title: 'WHY', cell: (row) => clean(row.text) },
+      ],
+      candidates,
+      'Nothing is due within an hour.',
+    ),
+    held > 0 && note(`The brake holds back ${held}. Let them stop: cde cleanup release`),
+  ]);
+}
+
+export async function release(context: Context, input: { yes: boolean }): Promise<Result> {
+  await confirm(context, 'Stop the workspaces that the brake holds back?', input.yes);
+  const client = await context.client();
+  const reply = await client.call(releaseBrake, { body: {} });
+  const { released } = reply;
+  return result(reply, () => [
+    line(
+      released === 0
+        ? 'The brake held nothing back.'
+        : `${released} ${released === 1 ? 'workspace' : 'workspaces'} may stop now.`,
+    ),
+  ]);
+}

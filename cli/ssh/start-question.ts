@@ -1,0 +1,56 @@
+import type { Client } from '@cde/api/client.ts';
+import type { Workspace } from '@cde/api/workspaces.ts';
+import { getWorkspaceActivity } from '../endpoints.ts';
+import { exitCodes } from '../exit-codes.ts';
+import { Failure } from '../failure.ts';
+import { pathRef } from '../workspaces/reference.ts';
+
+/**
+ * Returns if a stopped workspace may be started for a person who connects: its owner has chosen that, or the person says so.
+ * Throws `workspace-not-running` otherwise. `ask` puts the question; null: nobody can answer here.
+ */
+export async function requireStart(
+  client: Client,
+  reference: string,
+  workspace: Workspace,
+  ask: ((question: string) => Promise<boolean>) | null,
+): Promise<void> {
+  if (await startsOnConnect(client, reference)) return;
+  if (!ask) throw notRunning(reference, workspace, ', or add --start');
+  const why = stoppedBecause(workspace);
+  const question = `${reference} is ${workspace.status}${why ? ` (${why})` : ''}. Start it?`;
+  if (!(await ask(question))) throw notRunning(reference, workspace);
+}
+
+async function startsOnConnect(client: Client, reference: string): Promise<boolean> {
+  try {
+    const { policy } = await client.call(getWorkspaceActivity, { params: { workspace: pathRef(reference) } });
+    return policy.startOnConnect;
+  } catch (error) {
+    // A server that knows no such setting.
+    if ((error as { status?: number }).status === 404) return false;
+    throw error;
+  }
+}
+
+function stoppedBecause(workspace: Workspace): string | undefined {
+  const { latestBuild: build, reason } = workspace;
+  const text = reason ?? (build?.transition === 'stop' ? build.reason : '');
+  return lowerFirst(text.replace(/\.$/, '')) || lowerFirst(stoppedBy(workspace)?.replace(/\.$/, '') ?? '');
+}
+
+const lowerFirst = (text: string) => text.charAt(0).toLowerCase() + text.slice(1);
+
+export function notRunning(reference: string, workspace: Workspace, more = ''): Failure {
+  return new Failure('workspace-not-running', `${reference} is ${workspace.status}.`, {
+    exitCode: exitCodes.conflict,
+    detail: workspace.reason ?? stoppedBy(workspace),
+    hint: workspace.status.startsWith('delet') ? undefined : `Start it: cde start ${reference}${more}`,
+  });
+}
+
+function stoppedBy({ status, latestBuild: build }: Workspace): string | undefined {
+  const isStopped = status === 'stopping' || status === 'stopped';
+  if (!isStopped || build?.transition !== 'stop' || build.initiator === 'system') return undefined;
+  return `Stopped by ${build.initiator}.`;
+}
