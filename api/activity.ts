@@ -246,7 +246,15 @@ export const CleanupPolicy = z.strictObject({
     .max(500_000)
     .describe('An iCalendar file. On its days no workspace starts by schedule'),
   webhook: z
-    .strictObject({ url: z.url({ protocol: /^https?$/ }).max(2000) })
+    .strictObject({
+      url: z.url({ protocol: /^https?$/ }).max(2000),
+      secret: z
+        .string()
+        .min(16)
+        .max(200)
+        .optional()
+        .describe('Signs deliveries. Never shown; kept if it is left out. Without one, nothing is signed'),
+    })
     .nullable()
     .describe('Receives warnings and stops'),
 });

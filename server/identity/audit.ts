@@ -9,7 +9,16 @@ import { escapeLike, fromCursor, isUuid, toPage } from './cursor.ts';
 export interface AuditEntry {
   /** For example `workspace.create` or `user.update`. */
   action: string;
-  targetType: 'workspace' | 'template' | 'user' | 'token' | 'session' | 'build' | 'satellite' | 'cluster';
+  targetType:
+    | 'workspace'
+    | 'template'
+    | 'user'
+    | 'token'
+    | 'session'
+    | 'build'
+    | 'satellite'
+    | 'cluster'
+    | 'settings';
   targetId: string;
   targetName: string;
   before?: unknown;
