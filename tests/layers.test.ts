@@ -36,6 +36,7 @@ const composition = [
   'server/compose.ts',
   'server/control-plane.ts',
   'server/main.ts',
+  'server/program.ts',
   'server/readiness.ts',
   'server/testing.ts',
   'server/testing-setup.ts',

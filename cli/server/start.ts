@@ -1,4 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { getCompileCacheDir } from 'node:module';
+import { dirname } from 'node:path';
 import { exitOf, passSignals } from '../child.ts';
 import type { Context } from '../context.ts';
 import { toFailure } from '../failure.ts';
@@ -49,8 +51,17 @@ async function greet(context: Context, ready: Ready, child: ChildProcess): Promi
   }
 }
 
-/** On a terminal the server keeps its log to what needs attention, unless told otherwise: a person reads it. */
+/**
+ * The server shares the compile cache, which saves it half a second. On a terminal its log is limited to what needs
+ * attention, unless a level was chosen: a person reads it.
+ */
 function serverEnvironment(context: Context, flags: string[]): NodeJS.ProcessEnv {
-  const chosen = context.env.CDE_LOG_LEVEL || flags.some((flag) => flag.startsWith('--log-level'));
-  return !chosen && context.out.terminal ? { ...context.env, CDE_LOG_LEVEL: 'warn' } : context.env;
+  const isLevelChosen = context.env.CDE_LOG_LEVEL || flags.some((flag) => flag.startsWith('--log-level'));
+  const compileCache = getCompileCacheDir();
+  return {
+    ...context.env,
+    // Node adds a folder of its version.
+    ...(compileCache && { NODE_COMPILE_CACHE: dirname(compileCache) }),
+    ...(!isLevelChosen && context.out.terminal && { CDE_LOG_LEVEL: 'warn' }),
+  };
 }

@@ -33,7 +33,7 @@ export interface Keys {
   open(sealed: Buffer): Buffer;
 }
 
-/** The secret key is missing or unusable; `main.ts` prints the message and hint. */
+/** The secret key is missing or unusable; `program.ts` prints the message and hint. */
 export class SecretKeyError extends Error {
   readonly hint: string;
   constructor(message: string, hint: string, cause?: unknown) {

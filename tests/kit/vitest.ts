@@ -11,7 +11,7 @@ const slowestShown = 20;
  */
 export const everySuite = {
   root: fileURLToPath(new URL('../..', import.meta.url)),
-  setupFiles: ['tests/kit/patience.ts'],
+  setupFiles: ['server/database/drizzle-imports.ts', 'tests/kit/patience.ts'],
   expect: { poll: { timeout: patienceMs } },
   ...(process.env.CI ? { retry: 1, reporters: ['default' as const, makeCiReporter()] } : { retry: 0 }),
 };
