@@ -13,8 +13,8 @@ export default defineConfig({
     ],
     // These need a cluster: npm run test:kubernetes.
     exclude: [...configDefaults.exclude, '**/*.kube.test.ts'],
-    // Much of it waits for processes of its own: two files at once on two cores as well.
-    maxWorkers: Math.max(2, availableParallelism() - 1),
+    // Half of the time of a file is spent waiting for processes of its own.
+    maxWorkers: availableParallelism() + 1,
     // A test that hangs fails; a busy machine does not.
     testTimeout: 120_000,
     hookTimeout: 180_000,

@@ -7,6 +7,7 @@ import { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
+import { cloneDatabase } from '../tests/kit/database.ts';
 import { commands } from './commands.ts';
 import { makeProgram } from './program.ts';
 import { makeTestHome, type RealServer, startServer, type TestHome } from './testing.ts';
@@ -17,7 +18,7 @@ let home: TestHome;
 let server: RealServer;
 beforeAll(async () => {
   home = await makeTestHome();
-  server = await startServer(home);
+  server = await startServer(home, { env: { DATABASE_URL: await cloneDatabase() } });
   await writeFile(join(home.path, 'password.txt'), 'correct horse battery');
 });
 afterAll(async () => {

@@ -143,10 +143,13 @@ export interface RealServer {
 }
 
 /** The server itself, started as a newcomer does, with this home's `cde` signed in to it. */
-export async function startServer(home: TestHome, port?: number): Promise<RealServer> {
+export async function startServer(
+  home: TestHome,
+  { port, env }: { port?: number; env?: Record<string, string> } = {},
+): Promise<RealServer> {
   const chosen = port ?? (await freePort());
   const running = home.start(['server', 'start', '--listen', `127.0.0.1:${chosen}`], {
-    env: { CDE_DATA_DIR: join(home.path, 'data') },
+    env: { CDE_DATA_DIR: join(home.path, 'data'), ...env },
   });
   await running.says('Ctrl-C stops the server');
   return {

@@ -4,6 +4,7 @@ import { mkdir, readdir } from 'node:fs/promises';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { type Machine, makeMachine } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
@@ -19,7 +20,7 @@ const hasSsh = (() => {
 
 let machine: Machine;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   await mkdir(machine.env.HOME!, { recursive: true });
   await machine.start();
 });

@@ -15,6 +15,7 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { cde, type Machine, makeMachine } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
@@ -48,7 +49,7 @@ let machine: Machine;
 let here: string;
 let home: string;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   here = join(machine.folder, 'laptop');
   await mkdir(here, { recursive: true });
   await machine.start();

@@ -1,13 +1,14 @@
 import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { freePort } from './kit/free-port.ts';
 import { type Machine, makeMachine } from './kit/machine.ts';
 
 /** `cde netcheck` by the real programs: the server's own satellite, one beside it, and one whose UDP goes nowhere. */
 let machine: Machine;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   const server = await machine.start();
   const silent = createSocket('udp4').bind(0, '127.0.0.1');
   await once(silent, 'listening');

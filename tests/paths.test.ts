@@ -2,13 +2,14 @@ import { cp, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { type Machine, makeMachine } from './kit/machine.ts';
 
 /** The paths of sessions, by the real programs: server, agents, ssh. */
 const starter = fileURLToPath(new URL('../templates/local', import.meta.url));
 let machine: Machine;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   await mkdir(machine.env.HOME!, { recursive: true });
   await machine.start();
 });

@@ -3,13 +3,14 @@ import { once } from 'node:events';
 import { mkdir } from 'node:fs/promises';
 import { type AddressInfo, createServer } from 'node:net';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { type Machine, makeMachine, type Running } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
 /** `cde port-forward` beyond plain TCP, by the real programs. */
 let machine: Machine;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   await mkdir(machine.env.HOME!, { recursive: true });
   await machine.start();
 });

@@ -6,6 +6,7 @@ import { type AddressInfo, connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createServer as createTlsServer } from 'node:tls';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { type Machine, makeMachine } from './kit/machine.ts';
 
 /**
@@ -42,7 +43,7 @@ if (!hasTools) console.warn('The proxy is not tested: that needs openssl and the
 
 beforeAll(async () => {
   if (!hasTools) return;
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   await mkdir(machine.env.HOME!, { recursive: true });
   const [key, certificate] = ['key', 'cert'].map((each) => join(machine.folder, `${each}.pem`));
   execFileSync('openssl', [

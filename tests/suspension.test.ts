@@ -4,6 +4,7 @@ import type { PathKind } from '@cde/tunnel/pipe/path.ts';
 import { openSession } from '@cde/tunnel/session/session.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Api, makeApi } from './kit/api.ts';
+import { cloneDatabase } from './kit/database.ts';
 import { freePort } from './kit/free-port.ts';
 import { type Machine, makeMachine } from './kit/machine.ts';
 import { until } from './kit/until.ts';
@@ -12,7 +13,7 @@ import { until } from './kit/until.ts';
 let machine: Machine;
 let api: Api;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   const server = await machine.start();
   api = await makeApi(machine, server.url);
   const added = await machine.cde('satellite', 'add', 'east');

@@ -1,6 +1,7 @@
 import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { cloneDatabase } from './kit/database.ts';
 import { type Machine, makeMachine, type Running } from './kit/machine.ts';
 import { until } from './kit/until.ts';
 
@@ -11,7 +12,7 @@ let here: string;
 let there: string;
 let number = 0;
 beforeAll(async () => {
-  machine = await makeMachine();
+  machine = await makeMachine({ DATABASE_URL: await cloneDatabase() });
   await mkdir(machine.env.HOME!, { recursive: true });
   await machine.start();
   const homes = join(machine.env.CDE_DATA_DIR!, 'homes');

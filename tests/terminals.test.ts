@@ -7,6 +7,7 @@ import { readSettings } from '@cde/satellite/settings.ts';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
 import { type Api, makeApi } from './kit/api.ts';
+import { cloneDatabase } from './kit/database.ts';
 import { freePort } from './kit/free-port.ts';
 import { type Machine, makeMachine, type Server } from './kit/machine.ts';
 import { until } from './kit/until.ts';
@@ -25,7 +26,7 @@ const open: WebSocket[] = [];
 beforeAll(async () => {
   // The satellite listens on this machine's loopback, which a workspace with a network of its own reaches only through the
   // server: here it must be reached while the server is unreachable.
-  machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared' });
+  machine = await makeMachine({ CDE_LOCAL_NETWORK: 'shared', DATABASE_URL: await cloneDatabase() });
   server = await machine.start();
   api = await makeApi(machine, server.url);
   token = (await machine.cde('satellite', 'add', 'east')).stdout.trim();

@@ -37,7 +37,7 @@ test(
     first.running.child.kill('SIGKILL');
     await portClosed(first.port);
 
-    const second = await startServer(home, first.port);
+    const second = await startServer(home, { port: first.port });
     expect(second.running.stdout()).toContain('hello (running)');
     expect(second.running.stdout()).not.toContain('#code=');
     expect(second.running.stdout()).toContain('npx cde server sign-in-link');
@@ -69,7 +69,7 @@ test(
       running.child.kill('SIGKILL');
       await portClosed(port);
     }
-    const last = await startServer(home, port);
+    const last = await startServer(home, { port });
     expect(await home.json(['template', 'versions', 'local'])).toHaveLength(1);
     expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
     expect(await home.json(['builds', 'hello'])).toHaveLength(1);

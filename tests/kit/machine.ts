@@ -74,6 +74,8 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     CDE_CONFIG_DIR: join(folder, 'config'),
     CDE_LISTEN: `127.0.0.1:${port}`,
     CDE_LOG_LEVEL: 'warn',
+    // Shared by all machines: the code is compiled once.
+    NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
     ...extra,
   };
   const running = new Set<ChildProcess>();

@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { type IncomingHttpHeaders, type IncomingMessage, request as makeRequest } from 'node:http';
 import { afterAll, beforeAll, expect } from 'vitest';
 import { type Api, makeApi } from '../kit/api.ts';
+import { cloneDatabase } from '../kit/database.ts';
 import { freePort } from '../kit/free-port.ts';
 import { inTestNetwork, type Machine, makeMachine, type Server } from '../kit/machine.ts';
 import { makeProgram } from './programs.ts';
@@ -66,7 +67,7 @@ export function usePorts(where: Where) {
   const sessionKeys = new Map<string, string>();
 
   beforeAll(async () => {
-    machine = await makeMachine(inTestNetwork);
+    machine = await makeMachine({ ...inTestNetwork, DATABASE_URL: await cloneDatabase() });
     await mkdir(machine.env.HOME!, { recursive: true });
     const env: Record<string, string> =
       where === 'path' ? { CDE_PORT_HOST: 'off', CDE_PORT_SHARING: 'signed-in' } : {};
