@@ -7,6 +7,8 @@ import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
+import { makeActivity } from './activity/activity.ts';
+import { makeOpenTerminals } from './activity/open-terminals.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
 import type { Network } from './network/direct.ts';
@@ -16,7 +18,8 @@ import { makeFetch } from './server/fetch.ts';
 import { makeLogShipper } from './server/logs.ts';
 import { register } from './server/registration.ts';
 import { makeSessions } from './sessions.ts';
-import { makeStatsCollector, reportStats } from './stats/stats.ts';
+import { reportStats } from './stats/report.ts';
+import { makeStatsCollector } from './stats/stats.ts';
 
 export interface Agent {
   /** Resolves once it is registered and running, or was stopped meanwhile. Rejects if it cannot start. */
@@ -31,6 +34,8 @@ const finalFlushTimeoutMs = 2000;
 const watchTimeoutMs = 45_000;
 /** When a satellite is lost, the agents of all its workspaces refresh their manifest; spread over this time. */
 const refreshSpreadMs = 5000;
+/** Names of users that are remembered, to say who was active. */
+const maxUsernames = 1000;
 /** Once at once and twice later, since a replacement may take a while to start. */
 const refreshRounds = [0, 1, 1];
 
@@ -58,6 +63,10 @@ export function makeAgent(options: {
   const ended = new AbortController();
   const client = makeServerClient({ urls: options.serverUrl, token: options.token });
   const sessions = makeSessions();
+  const activity = makeActivity();
+  const openTerminals = makeOpenTerminals();
+  /** Of users with sessions, oldest first. Tickets name users only by id. */
+  const usernames = new Map<string, string>();
   const guard = makePortGuard({ shared: network.kind === 'shared', serverUrls: options.serverUrl });
   const log = makeLogShipper({ client, process: randomUUID(), signal: ended.signal, clock });
   const tunnelLog: Log = {
@@ -126,6 +135,8 @@ export function makeAgent(options: {
       listenToken: registration.listenToken,
       ssh,
       sessions,
+      activity,
+      usernameOf: (userId) => usernames.get(userId),
       guard,
       onState(satellite, connected, reason) {
         if (connected) return printAndLog(`connected to satellite ${satellite}`);
@@ -133,8 +144,16 @@ export function makeAgent(options: {
         void refreshManifest();
       },
       access: makeAccessCheck({
-        ask: async (users, signal) =>
-          (await client.call(checkAgentUsers, { body: { users }, signal })).endUsers,
+        async ask(users, signal) {
+          const reply = await client.call(checkAgentUsers, { body: { users }, signal });
+          // Servers of earlier releases send no names.
+          for (const [userId, username] of Object.entries(reply.usernames ?? {})) {
+            usernames.delete(userId);
+            usernames.set(userId, username);
+          }
+          for (const userId of usernames.keys()) if (usernames.size > maxUsernames) usernames.delete(userId);
+          return reply.endUsers;
+        },
         onUnavailable: (error) => print(`cannot check access; accepting valid tickets: ${describe(error)}`),
         clock,
       }),
@@ -189,6 +208,7 @@ export function makeAgent(options: {
         sessions,
         satellites: hosting.satellites,
       }),
+      activity,
       client,
       everyMs: () => manifest().statsEveryMs,
       satellites: { current: hosting.satellites, onChange: hosting.onChange },
@@ -212,7 +232,11 @@ export function makeAgent(options: {
       import('./startup.ts'),
     ]);
     const pool = makePipePool();
-    return { pool, serveStartup, server: makeSshServer({ hostKey, workspace, sessions, pool, guard }) };
+    return {
+      pool,
+      serveStartup,
+      server: makeSshServer({ hostKey, workspace, sessions, pool, activity, openTerminals, guard }),
+    };
   }
 
   return {

@@ -10,6 +10,8 @@ import type { SessionContext } from '@cde/tunnel/session/host.ts';
 import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
 import type { Target } from '@cde/tunnel/streams/targets.ts';
+import type { Activity } from './activity/activity.ts';
+import { observeForward } from './activity/upstream.ts';
 import { type DirectEndpointOptions, isLoopbackOnly, makeDirectEndpoint } from './network/direct.ts';
 import { connectInWorkspace } from './network/listen-address.ts';
 import { noPortGuard, type PortGuard } from './network/port-guard.ts';
@@ -39,6 +41,9 @@ export function makeHosting(options: {
   listenToken: (url: string, asked: { stale: boolean }) => Promise<string>;
   ssh: Promise<Pick<SshServer, 'serve'>>;
   sessions: Sessions;
+  activity: Activity;
+  /** The name of a user with a session, if it is known. */
+  usernameOf?: (userId: string) => string | undefined;
   guard?: PortGuard;
   onState: (satellite: string, connected: boolean, reason: TunnelError | null) => void;
   /** As makeDirect's; without, no direct connections are taken. */
@@ -50,7 +55,7 @@ export function makeHosting(options: {
   clock: Clock;
   log: Log;
 }): Hosting {
-  const { certificate, manifest, guard = noPortGuard, clock, log } = options;
+  const { certificate, manifest, activity, guard = noPortGuard, clock, log } = options;
   const listeners = new Map<string, RelayListener>();
   /** Who wants to hear of other offers: the sessions, and what reports to the server. */
   const observers = new Set<() => void>();
@@ -108,15 +113,23 @@ export function makeHosting(options: {
     options.direct &&
     makeDirectEndpoint({ ...options.direct, onPath: registry.accept, onChange: changed, log });
 
-  async function serveStream(target: Target, stream: Duplex): Promise<Duplex | undefined> {
+  async function serveStream(
+    target: Target,
+    stream: Duplex,
+    { userId }: SessionContext,
+  ): Promise<Duplex | undefined> {
+    const username = () => options.usernameOf?.(userId);
     if (target.kind === 'ssh') {
-      (await options.ssh).serve(stream);
+      (await options.ssh).serve(stream, username);
       return undefined;
     }
     if (target.kind === 'files') {
       const { serveTree } = await import('@cde/filesync/serve.ts');
       stream.once('close', options.sessions.open('sftp'));
-      void serveTree(stream, { home: manifest().home });
+      void serveTree(stream, {
+        home: manifest().home,
+        onTransfer: () => activity.record('sync', username()),
+      });
       return undefined;
     }
     if (target.kind === 'udp') await guard.checkDatagrams(target);
@@ -128,6 +141,7 @@ export function makeHosting(options: {
       });
     }
     socket.once('close', options.sessions.open('port'));
+    observeForward(stream, socket, { activity, username });
     return socket;
   }
 

@@ -4,6 +4,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { AgentActivity, IdleReply } from '@cde/api/activity.ts';
 import {
   type AgentLogLine,
   AgentManifest,
@@ -30,7 +31,9 @@ export interface TestServer {
   /** How many lines came, those that came again included. */
   received: number;
   startup: z.infer<NonNullable<typeof postAgentStartup.body>>[];
-  stats: AgentStats[];
+  stats: (AgentStats & { activity?: AgentActivity | undefined })[];
+  /** What the next replies say about idleness. */
+  idle: IdleReply | undefined;
   /** Bodies that broke the contract. */
   faults: string[];
   manifest: AgentManifest;
@@ -62,7 +65,7 @@ export async function makeTestServer(
     },
     [postAgentStats.path]: (body) => {
       server.stats.push(postAgentStats.body!.parse(body));
-      return postAgentStats.reply!.parse({ satellites: server.manifest.satellites });
+      return postAgentStats.reply!.parse({ satellites: server.manifest.satellites, idle: server.idle });
     },
     [checkAgentUsers.path]: (body) => {
       checkAgentUsers.body!.parse(body);
@@ -107,6 +110,7 @@ export async function makeTestServer(
     received: 0,
     startup: [],
     stats: [],
+    idle: undefined,
     faults: [],
     manifest: {
       workspaceId: '01980000-0000-7000-8000-000000000001',

@@ -28,7 +28,17 @@ type Head = Frame['head'];
  * Serves a `files` stream: one tree on this machine's disk, at the folder that the client names (relative to `home`).
  * Resolves when the stream ends.
  */
-export async function serveTree(stream: Duplex, { home }: { home: string }): Promise<void> {
+export async function serveTree(
+  stream: Duplex,
+  {
+    home,
+    onTransfer = () => {},
+  }: {
+    home: string;
+    /** Called when a file's content is sent or received. */
+    onTransfer?: () => void;
+  },
+): Promise<void> {
   stream.on('error', () => {});
   // Many responses may wait for `drain` at the same time.
   stream.setMaxListeners(0);
@@ -106,7 +116,10 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
     async read(id, { path, entry }) {
       await theTree().read(text(path), entryOf(path, entry, 'file'), {
         begin: (mode) => send({ id, part: 'begin', mode }),
-        data: (chunk) => send({ id, part: 'data' }, chunk),
+        data(chunk) {
+          onTransfer();
+          return send({ id, part: 'data' }, chunk);
+        },
       });
       return {};
     },
@@ -152,8 +165,10 @@ export async function serveTree(stream: Duplex, { home }: { home: string }): Pro
         for (let frame = await next(); ; frame = await next()) {
           const { op, mode } = frame.head;
           if (op === 'begin') await sink.begin(Number(mode) & 0o777);
-          else if (op === 'data') await sink.data(frame.body);
-          else if (op === 'end') return;
+          else if (op === 'data') {
+            onTransfer();
+            await sink.data(frame.body);
+          } else if (op === 'end') return;
           else if (op === 'abort') throw new TreeError('changed', 'the transfer was aborted');
           else throw new TreeError('protocol', 'unexpected frame within a transfer');
         }

@@ -7,6 +7,8 @@ import { SftpError } from './replies.ts';
 /** State shared by the requests of an SFTP session. */
 export interface SftpContext {
   home: string;
+  /** Called when file contents are read or written. */
+  onTransfer: () => void;
   handles: Handles;
   /** Read on first use. */
   accounts(): Promise<Accounts>;

@@ -89,6 +89,7 @@ const handlers: Record<number, Handler> = {
     const packet = Buffer.allocUnsafe(head + length);
     const { bytesRead } = await file.read(packet, head, length, position);
     if (bytesRead === 0 && length > 0) throw new SftpError(statusCodes.eof, 'End of file');
+    context.onTransfer();
     packet.writeUInt32BE(head - 4 + bytesRead, 0);
     packet[4] = packetTypes.data;
     packet.writeUInt32BE(id, 5);
@@ -99,6 +100,7 @@ const handlers: Record<number, Handler> = {
   async [packetTypes.write](id, reader, context) {
     const entry = takeFile(reader, context);
     const position = reader.uint64();
+    context.onTransfer();
     await writeAll(entry, reader.bytes(), position);
     return ok(id);
   },

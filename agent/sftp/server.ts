@@ -22,11 +22,19 @@ import { handleRequest } from './requests.ts';
  * UTF-8, and has no backpressure. Requests are handled one at a time, in order, as by OpenSSH's sftp-server, which gives
  * backpressure and keeps appended writes in order.
  */
-export async function serveSftp(channel: Duplex, options: { home: string }): Promise<void> {
+export async function serveSftp(
+  channel: Duplex,
+  options: {
+    home: string;
+    /** Called when file contents are read or written. */
+    onTransfer?: () => void;
+  },
+): Promise<void> {
   const handles = makeHandles();
   let accounts: Promise<Accounts> | undefined;
   const context: SftpContext = {
     home: options.home,
+    onTransfer: options.onTransfer ?? (() => {}),
     handles,
     accounts: () => (accounts ??= readAccounts()),
   };

@@ -6,6 +6,8 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { type Activity, makeActivity } from '../activity/activity.ts';
+import { makeOpenTerminals, type OpenTerminals } from '../activity/open-terminals.ts';
 import { readHostKey } from '../host-key.ts';
 import { makeSessions, type Sessions } from '../sessions.ts';
 import type { Workspace } from './environment.ts';
@@ -29,6 +31,8 @@ export interface Fixture {
   socket: string;
   server: SshServer;
   sessions: Sessions;
+  activity: Activity;
+  openTerminals: OpenTerminals;
   workspace: Workspace;
   /** Runs `ssh -F config …`. */
   ssh(args: string[], input?: Buffer | string | null, environment?: Record<string, string>): Promise<Result>;
@@ -82,8 +86,17 @@ export async function makeFixture(): Promise<Fixture> {
     env: { FROM_MANIFEST: 'yes' },
   };
   const pool = makePipePool();
-  const ssh = makeSshServer({ hostKey: key.privateKey, sessions, workspace: () => workspace, pool });
-  const server = createServer({ allowHalfOpen: true }, (stream) => ssh.serve(stream));
+  const activity = makeActivity();
+  const openTerminals = makeOpenTerminals();
+  const ssh = makeSshServer({
+    hostKey: key.privateKey,
+    sessions,
+    workspace: () => workspace,
+    pool,
+    activity,
+    openTerminals,
+  });
+  const server = createServer({ allowHalfOpen: true }, (stream) => ssh.serve(stream, () => 'ada'));
   await new Promise<void>((resolve) => server.listen(socket, resolve));
   const children = new Set<ChildProcessWithoutNullStreams>();
 
@@ -119,6 +132,8 @@ export async function makeFixture(): Promise<Fixture> {
     socket,
     server: ssh,
     sessions,
+    activity,
+    openTerminals,
     workspace,
     run,
     ssh: (args, input = null, environment = {}) =>

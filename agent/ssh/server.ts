@@ -3,6 +3,8 @@ import type { Duplex } from 'node:stream';
 import { cacheKeyObjects, coalesceWrites } from '@cde/tunnel/streams/ssh2.ts';
 import type { Connection } from 'ssh2';
 import ssh2 from 'ssh2';
+import type { Activity } from '../activity/activity.ts';
+import type { OpenTerminals } from '../activity/open-terminals.ts';
 import { noPortGuard, type PortGuard } from '../network/port-guard.ts';
 import type { Sessions } from '../sessions.ts';
 import type { Workspace } from './environment.ts';
@@ -12,12 +14,12 @@ import type { PersistentTerminals } from './jobs/persistent-terminals.ts';
 import type { PipePool } from './jobs/pipes.ts';
 import { algorithms, serverIdent } from './protocol/algorithms.ts';
 import { hookRequests, trackRequests } from './protocol/requests.ts';
-import { disableServerKeepalive } from './protocol/ssh2-internals.ts';
+import { disableServerKeepalive, streamOf } from './protocol/ssh2-internals.ts';
 import { serveSession } from './session.ts';
 
 export interface SshServer {
-  /** Serves SSH on a stream that the tunnel has already authorized. */
-  serve(stream: Duplex): void;
+  /** Serves SSH on a stream that the tunnel has already authorized. `username`: whose it is, if that is known. */
+  serve(stream: Duplex, username?: () => string | undefined): void;
   /** Ends all sessions. */
   close(): void;
 }
@@ -32,11 +34,14 @@ export function makeSshServer(options: {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
+  activity: Activity;
+  openTerminals: OpenTerminals;
   guard?: PortGuard;
 }): SshServer {
   disableServerKeepalive();
   hookRequests();
-  const { pool } = options;
+  const { pool, activity, openTerminals } = options;
+  const usernames = new WeakMap<Duplex, () => string | undefined>();
   const connections = new Set<() => void>();
   const streams = new Set<Duplex>();
   let persistent: Promise<PersistentTerminals> | undefined;
@@ -50,10 +55,13 @@ export function makeSshServer(options: {
   function serveConnection(connection: Connection) {
     const open = new Set<{ hangUp(): void }>();
     let agent: Promise<ForwardedAgent> | undefined;
+    const username = usernames.get(streamOf(connection)) ?? (() => undefined);
     const forwards = serveForwards(connection, {
       guard: options.guard ?? noPortGuard,
       home: () => options.workspace().home,
       sessions: options.sessions,
+      activity,
+      username,
     });
     cacheKeyObjects(connection);
     trackRequests(connection);
@@ -64,7 +72,10 @@ export function makeSshServer(options: {
         workspace: options.workspace,
         sessions: options.sessions,
         pool,
-        persistentTerminals: persistentTerminals,
+        activity,
+        openTerminals,
+        username,
+        persistentTerminals,
         agentSocket() {
           agent ??= forwardAgent(connection);
           return agent.then(
@@ -108,8 +119,9 @@ export function makeSshServer(options: {
   );
 
   return {
-    serve(stream) {
+    serve(stream, username) {
       streams.add(stream);
+      if (username) usernames.set(stream, username);
       stream.once('close', () => streams.delete(stream));
       // SSH cannot use a half-open stream, which would stay open forever. A stream that was opened and ended at once may have
       // emitted `end` already.

@@ -1,5 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { ServerChannel, Session } from 'ssh2';
+import type { Activity } from '../activity/activity.ts';
+import { makeJobActivity } from '../activity/job-activity.ts';
+import type { OpenTerminals } from '../activity/open-terminals.ts';
 import type { SessionKind, Sessions } from '../sessions.ts';
 import { serveSftp } from '../sftp/server.ts';
 import {
@@ -11,7 +14,7 @@ import {
 } from './environment.ts';
 import type { PersistentTerminals } from './jobs/persistent-terminals.ts';
 import type { PipePool } from './jobs/pipes.ts';
-import { type Running, runInTerminal, runPiped, type Terminal } from './jobs/run.ts';
+import { type Job, type Running, runInTerminal, runPiped, type Terminal } from './jobs/run.ts';
 import { onSessionRequest, type SessionRequest } from './protocol/requests.ts';
 import { keepRequestsAfterEof } from './protocol/ssh2-internals.ts';
 
@@ -19,6 +22,10 @@ export interface SessionContext {
   workspace: () => Workspace;
   sessions: Sessions;
   pool: PipePool;
+  activity: Activity;
+  openTerminals: OpenTerminals;
+  /** The name of the connection's user, if it is known. */
+  username: () => string | undefined;
   /** Terminals that outlive their clients; loaded on first use. */
   persistentTerminals: () => Promise<PersistentTerminals>;
   /** The socket of the connection's forwarded ssh-agent, created on first use; undefined if that fails. */
@@ -84,9 +91,18 @@ export function serveSession(session: Session, context: SessionContext): { hangU
     const workspace = context.workspace();
     const shell = loginShell();
     const folder = existsSync(workspace.home) ? workspace.home : '/';
-    const job = {
+    const { activity, openTerminals, username } = context;
+    const job: Job = {
       shell,
       folder,
+      openTerminal: openTerminals.add,
+      observe: (shown) =>
+        makeJobActivity({
+          activity,
+          by: username,
+          ...(command !== undefined && { command: command.toString('latin1') }),
+          ...(shown && { terminal: shown }),
+        }),
       ...(command === undefined ? {} : { command }),
       rawEnvironment: requested.raw,
       environment: sessionEnvironment(workspace, {
@@ -132,7 +148,10 @@ export function serveSession(session: Session, context: SessionContext): { hangU
     const channel = accept();
     const ended = context.sessions.open('sftp' satisfies SessionKind);
     channel.on('error', () => {});
-    void serveSftp(channel, { home: context.workspace().home }).finally(() => {
+    void serveSftp(channel, {
+      home: context.workspace().home,
+      onTransfer: () => context.activity.record('sync', context.username()),
+    }).finally(() => {
       ended();
       channel.exit(0);
       channel.end();

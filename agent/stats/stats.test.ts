@@ -5,11 +5,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
+import { makeActivity } from '../activity/activity.ts';
 import { makeServerClient } from '../server/client.ts';
 import { makeSessions } from '../sessions.ts';
 import { until } from '../ssh/fixture.ts';
 import { makeTestServer, token } from '../testing.ts';
-import { makeStatsCollector, reportStats } from './stats.ts';
+import { reportStats } from './report.ts';
+import { makeStatsCollector } from './stats.ts';
 
 let folder: string;
 const children: ChildProcess[] = [];
@@ -197,6 +199,7 @@ test('reports go on after failures', async () => {
   server.answer(postAgentStats.path, 500, 410, -1);
   const failures: unknown[] = [];
   reportStats({
+    activity: makeActivity(),
     collector: await makeStatsCollector({ home: () => folder, sessions: makeSessions() }),
     client: makeServerClient({ urls: server.url, token }),
     everyMs: () => 100,
@@ -216,6 +219,7 @@ test('a round trip that becomes known is reported at once, in one report with wh
   const known: { url: string; rttMs: number }[] = [];
   let tell = () => {};
   reportStats({
+    activity: makeActivity(),
     collector: await makeStatsCollector({
       home: () => folder,
       sessions: makeSessions(),

@@ -1,8 +1,7 @@
 import { readdir, readFile, stat, statfs } from 'node:fs/promises';
 import { cpus, freemem, loadavg, totalmem } from 'node:os';
-import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
+import type { AgentStats } from '@cde/api/agent.ts';
 import { makePortScanner } from '../network/ports.ts';
-import type { ServerClient } from '../server/client.ts';
 import type { Sessions } from '../sessions.ts';
 
 /** Measures the workspace's resource usage. `sample` is cheap and never blocks the event loop. */
@@ -239,59 +238,4 @@ function wholeMachine(root: string): UsageSource {
       return { used: Math.max(totalmem() - free, 0), limit: null };
     },
   };
-}
-
-/** Changes are collected for this long, since several satellites are measured at the same time. */
-const changeDelayMs = 250;
-
-/**
- * Reports a sample now and every `everyMs` until `signal` is aborted, and soon after the satellites or their round trips
- * change: clients choose their path by them, and the first report of a new agent has none yet. A failed report is not
- * repeated, since the next one supersedes it.
- */
-export function reportStats(options: {
-  collector: StatsCollector;
-  client: ServerClient;
-  everyMs: () => number;
-  signal: AbortSignal;
-  onFailure: (error: unknown) => void;
-  /** Called with the current satellites, which each reply of the server names. */
-  onSatellites?: (satellites: AgentManifest['satellites']) => void;
-  /** The current round trips, and a way to observe changes. */
-  satellites?: { current: () => AgentStats['satellites']; onChange(tell: () => void): void };
-}): void {
-  const { signal, satellites } = options;
-  let timer: NodeJS.Timeout | undefined;
-  let reporting = false;
-  let reported = '';
-  /** Something has changed since the report in progress was made. */
-  let hasUnreportedChange = false;
-  async function report() {
-    const started = performance.now();
-    reporting = true;
-    hasUnreportedChange = false;
-    try {
-      const stats = await options.collector.sample();
-      if (signal.aborted) return;
-      reported = JSON.stringify(stats.satellites);
-      const reply = await options.client.call(postAgentStats, { body: stats, signal });
-      // Servers of earlier releases send no body.
-      if (reply?.satellites) options.onSatellites?.(reply.satellites);
-    } catch (error) {
-      if (!signal.aborted) options.onFailure(error);
-    }
-    reporting = false;
-    if (signal.aborted) return;
-    const inMs = hasUnreportedChange ? changeDelayMs : options.everyMs() - (performance.now() - started);
-    timer = setTimeout(report, Math.max(inMs, 100));
-  }
-  satellites?.onChange(() => {
-    if (signal.aborted || hasUnreportedChange || JSON.stringify(satellites.current()) === reported) return;
-    hasUnreportedChange = true;
-    if (reporting) return;
-    clearTimeout(timer);
-    timer = setTimeout(report, changeDelayMs);
-  });
-  signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
-  void report();
 }

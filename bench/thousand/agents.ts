@@ -8,12 +8,14 @@
 import { readFileSync } from 'node:fs';
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { makeActivity } from '@cde/agent/activity/activity.ts';
 import { hostKeyPath, readHostKey } from '@cde/agent/host-key.ts';
 import { makeHosting } from '@cde/agent/hosting.ts';
 import { makeServerClient, retryTransient } from '@cde/agent/server/client.ts';
 import { register } from '@cde/agent/server/registration.ts';
 import { makeSessions } from '@cde/agent/sessions.ts';
-import { makeStatsCollector, reportStats } from '@cde/agent/stats/stats.ts';
+import { reportStats } from '@cde/agent/stats/report.ts';
+import { makeStatsCollector } from '@cde/agent/stats/stats.ts';
 import { type AgentManifest, agentEnvironment, postAgentStartup } from '@cde/api/agent.ts';
 import type { KubeObject } from '@cde/server/providers/kubernetes/api/client.ts';
 import { makeKubeClient } from '@cde/server/providers/kubernetes/api/kube-client.ts';
@@ -78,12 +80,14 @@ async function runAgent(pod: KubeObject, signal: AbortSignal): Promise<void> {
   signal.addEventListener('abort', () => counts.registered--);
   const manifest = (): AgentManifest => registration.manifest;
   const connected = new Set<string>();
+  const activity = makeActivity();
   const hosting = makeHosting({
     certificate,
     manifest,
     listenToken: registration.listenToken,
     ssh: Promise.resolve({ serve: (stream) => void stream.destroy() }),
     sessions,
+    activity,
     onState(satellite, isConnected) {
       const before = connected.size > 0;
       if (isConnected) connected.add(satellite);
@@ -107,6 +111,7 @@ async function runAgent(pod: KubeObject, signal: AbortSignal): Promise<void> {
   await retryTransient(() => server.call(postAgentStartup, { body: { state: 'none' } }), { signal });
   reportStats({
     collector: await makeStatsCollector({ home: tmpdir, sessions }),
+    activity,
     client: server,
     everyMs: () => manifest().statsEveryMs,
     signal,

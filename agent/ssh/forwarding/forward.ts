@@ -2,6 +2,8 @@ import { chmod, unlink } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { isAbsolute, join } from 'node:path';
 import type { Connection, ServerChannel } from 'ssh2';
+import type { Activity } from '../../activity/activity.ts';
+import { observeForward } from '../../activity/upstream.ts';
 import { isLoopbackName, listenAddresses } from '../../network/listen-address.ts';
 import type { PortGuard } from '../../network/port-guard.ts';
 import type { Sessions } from '../../sessions.ts';
@@ -15,7 +17,13 @@ type Opened = (error: Error | undefined, channel: ServerChannel) => void;
  */
 export function serveForwards(
   connection: Connection,
-  options: { home: () => string; sessions: Sessions; guard: PortGuard },
+  options: {
+    home: () => string;
+    sessions: Sessions;
+    guard: PortGuard;
+    activity: Activity;
+    username: () => string | undefined;
+  },
 ): { close(): void } {
   const listeners = new Map<string, Server>();
   const sockets = new Set<Socket>();
@@ -48,6 +56,7 @@ export function serveForwards(
       if (!allowed) return socket.destroy(new Error('not a program of this workspace'));
       socket.removeListener('error', reject);
       const channel = accept();
+      if (channel) observeForward(channel, socket, options);
       if (channel) joinPort(channel, socket);
       else socket.destroy();
     });

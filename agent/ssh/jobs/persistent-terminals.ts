@@ -23,6 +23,9 @@ const terminalReplies =
 /** Resets a terminal, including its scrollback. */
 const reset = '\x1bc';
 
+/** Of a login shell, whose output is no signal. */
+const inTerminal = { output() {}, isFullScreen: false, close() {} };
+
 interface Viewer {
   channel: ServerChannel;
   columns: number;
@@ -91,7 +94,7 @@ export function makePersistentTerminals(): PersistentTerminals {
       timer: undefined,
       ended: Promise.resolve({ code: null, signal: null }),
     };
-    pty.output.on('data', (chunk: Buffer) => {
+    const show = (chunk: Buffer) => {
       persistent.pending += chunk.length;
       if (persistent.pending > highWater) pty.output.pause();
       screen.write(chunk, () => {
@@ -99,12 +102,18 @@ export function makePersistentTerminals(): PersistentTerminals {
         if (persistent.pending < highWater / 2) pty.output.resume();
       });
       for (const viewer of persistent.viewers) deliver(persistent, viewer, chunk);
+    };
+    const shown = job.openTerminal((text) => show(Buffer.from(text)));
+    pty.output.on('data', (chunk: Buffer) => {
+      shown.output(chunk);
+      show(chunk);
     });
     pty.output.on('error', () => {});
     // Without a viewer the program would wait for the reply forever.
     screen.onReply((text) => {
       if (persistent.viewers.size === 0) pty.write(Buffer.from(text), () => {});
     });
+    pty.output.once('close', shown.close);
     persistent.ended = (async () => {
       const exit = await pty.exited;
       // Reads the rest of the output, a few kilobytes; a background process may hold the terminal open.
@@ -195,7 +204,9 @@ export function makePersistentTerminals(): PersistentTerminals {
         }
       };
       channel.once('close', leave);
+      const activity = job.observe(inTerminal);
       channel.on('data', (chunk: Buffer) => {
+        activity.input(chunk);
         // Every viewer's terminal replies to a program's query; only the first one's reply is passed on.
         if (
           persistent.viewers.values().next().value !== viewer &&

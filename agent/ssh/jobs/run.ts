@@ -4,6 +4,8 @@ import { closeSync as closeDescriptor } from 'node:fs';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import type { ServerChannel } from 'ssh2';
+import type { JobActivity } from '../../activity/job-activity.ts';
+import type { OpenTerminal } from '../../activity/open-terminals.ts';
 import type { TerminalModes } from '../protocol/requests.ts';
 import { prepareCommand } from './command.ts';
 import { makeOutput, type Output } from './output.ts';
@@ -19,6 +21,10 @@ export interface Job {
   /** Variables whose values are not UTF-8. */
   rawEnvironment: Record<string, Buffer>;
   folder: string;
+  /** Observes what goes in and out. `terminal` is there for jobs in a terminal. */
+  observe: (terminal?: OpenTerminal) => JobActivity;
+  /** Lets warnings be shown in the job's terminal. */
+  openTerminal: (write: (text: string) => void) => OpenTerminal;
 }
 
 export interface Terminal {
@@ -160,6 +166,9 @@ export function runPiped(channel: ServerChannel, job: Job, pool: PipePool, login
     };
     closeStdout = () => stdout.destroy();
     if (outputClosed) closeStdout();
+    const activity = job.observe();
+    channel.on('data', activity.input);
+    for (const stream of [stdout, stderr]) stream.on('data', activity.output);
     feed(channel, stdin);
     const carried = [output.carry(stdout, 'stdout'), output.carry(stderr, 'stderr')];
     const exit = await exited;
@@ -214,15 +223,23 @@ export function runInTerminal(
     };
   }
 
+  const shown = job.openTerminal((text) => output.write(text, 'stdout'));
+  const activity = job.observe(shown);
   channel.on('data', (chunk: Buffer) => {
+    activity.input(chunk);
     channel.pause();
     pty.write(chunk, () => channel.resume());
+  });
+  pty.output.on('data', (chunk: Buffer) => {
+    shown.output(chunk);
+    activity.output(chunk);
   });
 
   async function run() {
     const carried = output.carry(pty.output, 'stdout');
     const exit = await pty.exited;
     alive = false;
+    shown.close();
     // The terminal buffers a few kilobytes at most, which are read even if the client is slow; the kernel then reports the
     // end. On macOS a background process can hold the terminal open, which must not keep the session.
     const drain = setInterval(() => pty.output.resume(), 20);
@@ -252,6 +269,7 @@ export function runInTerminal(
     hangUp() {
       if (gone) return;
       gone = true;
+      shown.close();
       output.drop();
       channel.resume();
       // Closing the master hangs up the terminal; the signal is needed if another process holds it open.

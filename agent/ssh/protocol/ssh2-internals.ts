@@ -2,6 +2,7 @@
  * Everything that uses ssh2's private interface, with the reason. ssh2 is pinned to an exact version, and the tests cover
  * each use with a real OpenSSH client.
  */
+import type { Duplex } from 'node:stream';
 import type { Connection, ServerChannel, Session } from 'ssh2';
 import ssh2 from 'ssh2';
 
@@ -59,4 +60,9 @@ export function forgetWritten(channel: ServerChannel): void {
 /** Sends EOF without closing the other direction; `end()` of a server's channel closes both. */
 export function sendEof(channel: ServerChannel): void {
   (channel as unknown as { eof(): void }).eof();
+}
+
+/** The stream that was given to `injectSocket`; the server's `connection` event does not name it. */
+export function streamOf(connection: Connection): Duplex {
+  return (connection as unknown as { _sock: Duplex })._sock;
 }

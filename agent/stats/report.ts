@@ -1,0 +1,113 @@
+import type { IdleReply } from '@cde/api/activity.ts';
+import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
+import type { Activity } from '../activity/activity.ts';
+import type { ServerClient } from '../server/client.ts';
+import type { StatsCollector } from './stats.ts';
+
+/** Changes are collected for this long, since several satellites are measured at the same time. */
+const changeDelayMs = 250;
+/** A report is due when the workspace stops, so that the server need not wait for one. A wrong clock must not flood it. */
+const minIntervalMs = 5000;
+/** While a stop is near, activity of a person is reported within this time. */
+const urgentIntervalMs = 2000;
+/** How close a stop has to be for that: the last warning has been shown by then. */
+const urgentWithinMs = 5 * 60_000;
+
+export interface Reporter {
+  /** What the server said last about idleness, and how long ago; null if it has said nothing. */
+  idle(): { reply: IdleReply; ageMs: number } | null;
+  /** Reports soon, at most every two seconds. */
+  reportSoon(): void;
+}
+
+/**
+ * Reports a sample and the activity now and every `everyMs` until `signal` is aborted; at the moment when the workspace would
+ * stop; when a person becomes active shortly before that; and soon after the satellites or their round trips change: clients
+ * choose their path by them, and the first report of a new agent has none yet. A failed report is not repeated, since the
+ * next one supersedes it.
+ */
+export function reportStats(options: {
+  collector: StatsCollector;
+  activity: Activity;
+  client: ServerClient;
+  everyMs: () => number;
+  signal: AbortSignal;
+  onFailure: (error: unknown) => void;
+  /** Called with the current satellites, which each reply of the server names. */
+  onSatellites?: (satellites: AgentManifest['satellites']) => void;
+  /** Called with what each reply says about idleness. */
+  onIdle?: (idle: IdleReply) => void;
+  /** The current round trips, and a way to observe changes. */
+  satellites?: { current: () => AgentStats['satellites']; onChange(tell: () => void): void };
+  /** Monotonic milliseconds. */
+  now?: () => number;
+}): Reporter {
+  const { signal, satellites, activity, now = () => performance.now() } = options;
+  let timer: NodeJS.Timeout | undefined;
+  let reporting = false;
+  let reported = '';
+  let startedAt = Number.NEGATIVE_INFINITY;
+  /** Something has changed since the report in progress was made: report again after this time. */
+  let unreportedChangeMs: number | null = null;
+  let idle: { reply: IdleReply; at: number } | null = null;
+
+  async function report() {
+    startedAt = now();
+    reporting = true;
+    unreportedChangeMs = null;
+    try {
+      const stats = await options.collector.sample();
+      if (signal.aborted) return;
+      reported = JSON.stringify(stats.satellites);
+      const body = { ...stats, activity: activity.report() };
+      const reply = await options.client.call(postAgentStats, { body, signal });
+      // Servers of earlier releases send no body.
+      if (reply?.satellites) options.onSatellites?.(reply.satellites);
+      idle = reply?.idle ? { reply: reply.idle, at: now() } : null;
+      if (reply?.idle) options.onIdle?.(reply.idle);
+    } catch (error) {
+      if (!signal.aborted) options.onFailure(error);
+    }
+    reporting = false;
+    if (signal.aborted) return;
+    timer = setTimeout(report, Math.max(waitMs(), 100));
+  }
+
+  function waitMs(): number {
+    if (unreportedChangeMs !== null) return unreportedChangeMs;
+    const regularMs = options.everyMs() - (now() - startedAt);
+    const stopsInMs = idle?.reply.stopsInMs ?? null;
+    // Zero: it should have stopped, and waits for something else.
+    if (idle === null || stopsInMs === null || stopsInMs <= 0) return regularMs;
+    return Math.min(regularMs, Math.max(stopsInMs - (now() - idle.at), minIntervalMs - (now() - startedAt)));
+  }
+
+  function reportIn(ms: number) {
+    if (signal.aborted || (unreportedChangeMs !== null && unreportedChangeMs <= ms)) return;
+    unreportedChangeMs = ms;
+    if (reporting) return;
+    clearTimeout(timer);
+    timer = setTimeout(report, ms);
+  }
+  const reportSoon = () => reportIn(Math.max(changeDelayMs, urgentIntervalMs - (now() - startedAt)));
+
+  satellites?.onChange(() => {
+    if (JSON.stringify(satellites.current()) !== reported) reportIn(changeDelayMs);
+  });
+  const unobserve = activity.observe((_signal, source) => {
+    if (source !== 'person' || idle === null) return;
+    const { stopsInMs, shutdown } = idle.reply;
+    const isNear = stopsInMs !== null && stopsInMs - (now() - idle.at) < urgentWithinMs;
+    if (isNear || shutdown) reportSoon();
+  });
+  signal.addEventListener(
+    'abort',
+    () => {
+      clearTimeout(timer);
+      unobserve();
+    },
+    { once: true },
+  );
+  void report();
+  return { idle: () => idle && { reply: idle.reply, ageMs: now() - idle.at }, reportSoon };
+}
