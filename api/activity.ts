@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { Id, Moment, PageQuery, page, WorkspaceRef } from './names.ts';
+import { Id, Moment, PageQuery, page, plainText, WorkspaceRef } from './names.ts';
 import { isTimeZone } from './time-zones.ts';
 
 /**
@@ -26,12 +26,6 @@ export const signals = Object.keys(signalSources) as Signal[];
 
 const seconds = (max: number) => z.number().int().min(1).max(max);
 const year = 366 * 24 * 3600;
-const plain = (maxLength: number) =>
-  z
-    .string()
-    .max(maxLength)
-    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
-
 /**
  * The latest occurrence of each signal, as an agent reports it with its stats. Ages instead of times, because the clocks
  * of workspaces are not trusted. A signal that has not occurred since the agent started is missing.
@@ -43,7 +37,7 @@ export const AgentActivity = z.object({
       z.object({
         signal: z.enum(signals),
         ageMs: z.number().min(0).max(1e12),
-        by: plain(120).optional().describe('A username, or the name of a process or port'),
+        by: plainText(120).optional().describe('A username, or the name of a process or port'),
       }),
     )
     .max(signals.length),
@@ -95,7 +89,7 @@ export const Lease = z.object({
 export type Lease = z.infer<typeof Lease>;
 export const LeaseInput = z.object({
   seconds: seconds(year).describe('How long; at most what the installation allows'),
-  reason: plain(200).default(''),
+  reason: plainText(200).default(''),
 });
 
 /** What keeps a running workspace awake, or did last. */
@@ -129,7 +123,10 @@ export const IdleState = z.object({
 });
 export type IdleState = z.infer<typeof IdleState>;
 
-const TimeOfDay = z.string().regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, for example 08:30');
+const TimeOfDay = z
+  .string()
+  .max(5)
+  .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, for example 08:30');
 export const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
 
 /** Daily start and stop. The stop waits until nothing has been active for a few minutes. */
@@ -156,7 +153,7 @@ export const IdleChoices = z.strictObject({
   stopAfterSeconds: seconds(year).nullable().optional().describe('Stop after this long without activity'),
   schedule: DailySchedule.nullable().optional().describe('Null: no daily start and stop'),
   neverStop: z
-    .strictObject({ until: Moment, reason: plain(200).min(1, 'say why') })
+    .strictObject({ until: Moment, reason: plainText(200).min(1, 'say why') })
     .nullable()
     .optional()
     .describe('Do not stop for idleness until then'),

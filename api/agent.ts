@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { AgentActivity, IdleReply } from './activity.ts';
 import { endpoint } from './endpoint.ts';
-import { Count, HostPort, Id, Moment, maxInteger } from './names.ts';
+import { Count, HostPort, Id, Moment, maxInteger, plainText } from './names.ts';
 
 /** The environment variables of the agent. It gets everything else from the server when it registers. */
 export const agentEnvironment = {
@@ -30,12 +30,6 @@ export const tokenOnStdin = 'stdin';
 const sha256 = /^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$/;
 /** 19 fixed bytes (type name and key length), the first two bits of the key, and the rest of it. */
 const ed25519Line = /^ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-P][A-Za-z0-9+/]{42}$/;
-const plain = (maxLength: number) =>
-  z
-    .string()
-    .max(maxLength)
-    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
-
 export const RegisterAgent = z.object({
   tlsPublicKey: z
     .string()
@@ -47,8 +41,8 @@ export const RegisterAgent = z.object({
     .max(100)
     .regex(ed25519Line, 'ssh-ed25519 and the key, one line, no comment')
     .describe('OpenSSH public key line: ssh-ed25519 AAAA…'),
-  version: plain(64),
-  hostname: plain(255),
+  version: plainText(64),
+  hostname: plainText(255),
 });
 
 const Satellite = z.object({
@@ -136,7 +130,9 @@ export const AgentStats = z.object({
   memoryLimitBytes: bytes.nullable().describe('Null if the workspace has no limit'),
   homeUsedBytes: bytes.nullable().describe('Null until it was measured'),
   homeTotalBytes: bytes.nullable().describe('Null if the home shares a disk and has no limit'),
-  openPorts: z.array(z.object({ port: z.number().int().min(1).max(65535), process: plain(256) })).max(1000),
+  openPorts: z
+    .array(z.object({ port: z.number().int().min(1).max(65535), process: plainText(256) }))
+    .max(1000),
   sessions: z
     .array(z.object({ kind: z.enum(['shell', 'exec', 'sftp', 'port']), startedAt: Moment }))
     .max(1000),

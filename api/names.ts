@@ -22,6 +22,16 @@ export const boundedRecord = <Key extends z.core.$ZodRecordKey, Value extends z.
     .refine((record) => Object.keys(record).length <= max, `at most ${max} entries`)
     .meta({ maxProperties: max });
 
+/**
+ * One line of text without control characters. Not a `pattern`, because few tools that read the API's description know
+ * Unicode's categories.
+ */
+export const plainText = (maxLength: number) =>
+  z
+    .string()
+    .max(maxLength)
+    .refine((text) => !/[\p{Cc}\p{Cs}\p{Zl}\p{Zp}]/u.test(text), 'must not contain control characters');
+
 export const usernamePattern = /^[a-z][a-z0-9-]{0,30}[a-z0-9]$|^[a-z]$/;
 export const Username = z
   .string()

@@ -1,7 +1,7 @@
 import { z } from 'zod';
 import { ActiveUsers, RevokedUsers } from './agent.ts';
 import { endpoint } from './endpoint.ts';
-import { Count, HostPort, Id, Moment, WildcardName } from './names.ts';
+import { Count, HostPort, Id, Moment, plainText, WildcardName } from './names.ts';
 
 /** The name of a satellite. Those inside the server are named `embedded`, and `embedded-…` on further replicas. */
 export const SatelliteName = z
@@ -66,22 +66,17 @@ export const Satellite = z.object({
 });
 export type Satellite = z.infer<typeof Satellite>;
 
-const plain = (maxLength: number) =>
-  z
-    .string()
-    .max(maxLength)
-    .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, 'text without control characters');
-
 /** Sent by a satellite when it starts, and again when the server may have forgotten it. */
 export const RegisterSatellite = z.object({
   // Clients append a path to it, and the dashboard opens it in browsers.
   url: z
     .url({ protocol: /^https?$/ })
     .max(300)
-    .regex(/^[^\s?#@\\\p{Cc}]*$/u, 'a URL without user, query and fragment'),
+    .regex(/^[^\s?#@\\]*$/, 'a URL without user, query and fragment')
+    .refine((url) => !/\p{Cc}/u.test(url), 'must not contain control characters'),
   stun: HostPort.nullable().default(null).describe('Where it answers STUN (UDP)'),
-  version: plain(64),
-  hostname: plain(255),
+  version: plainText(64),
+  hostname: plainText(255),
   region: Region.optional().describe(
     'Used if the satellite was added without a region; it cannot change afterwards',
   ),
@@ -210,7 +205,7 @@ export const postSatelliteHeartbeat = endpoint({
   permission: 'satellite',
   body: z.object({
     condition: z.enum(satelliteConditions),
-    version: plain(64),
+    version: plainText(64),
     load: SatelliteLoad,
     users: z.array(Id).max(50_000).describe('Users with a session here'),
   }),

@@ -1,3 +1,4 @@
+import * as activity from './activity.ts';
 import * as agent from './agent.ts';
 import * as clusters from './clusters.ts';
 import type { Endpoint } from './endpoint.ts';
@@ -14,6 +15,7 @@ const isEndpoint = (value: unknown): value is Endpoint =>
 
 /** Every endpoint of the contract, for tests that walk all of them. */
 export const endpoints: Endpoint[] = [
+  activity,
   agent,
   clusters,
   identity,

@@ -3,6 +3,11 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sessionKeyHeader } from '@cde/api/identity.ts';
+import { startEmbedded } from '@cde/server/database/embedded.ts';
+import { openDatabase } from '@cde/server/database/pool.ts';
+import { builds } from '@cde/server/database/schema.ts';
+import { hashSecret, makeSecret } from '@cde/server/identity/secrets.ts';
+import { eq } from 'drizzle-orm';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type Api, makeApi } from '../kit/api.ts';
 import { type Machine, makeMachine, type Server } from '../kit/machine.ts';
@@ -41,7 +46,8 @@ const checks = [
 /** Sign-out would revoke the token in use. The others redirect by design. */
 const excluded = ['/api/v1/auth/sign-out', '/api/v1/auth/oidc/start', '/api/v1/auth/oidc/callback'];
 
-function attack(token: string): Promise<{ code: number; output: string }> {
+/** `only`: the paths to request; default: all but those of agents and satellites, which reject every user's token. */
+function attack(token: string, only?: string): Promise<{ code: number; output: string }> {
   const options = [
     ['--checks', checks.join(',')],
     ['--header', `Authorization: Bearer ${token}`],
@@ -53,8 +59,7 @@ function attack(token: string): Promise<{ code: number; output: string }> {
     ['--request-timeout', '40'],
     ['--warnings', 'off'],
     ...excluded.map((path) => ['--exclude-path', path]),
-    // They reject every user's token in the same way.
-    ['--exclude-path-regex', '^/api/v1/(agent|satellite)/'],
+    only ? ['--include-path-regex', only] : ['--exclude-path-regex', '^/api/v1/(agent|satellite)/'],
   ];
   return new Promise((resolve) => {
     execFile(
@@ -94,6 +99,29 @@ test('with the token of a member', async () => {
   expect(signedIn.status).toBe(200);
   const { code, output } = await attack(await memberToken(signedIn));
   expect(code, output).toBe(0);
+});
+
+test('with the token of a satellite', async () => {
+  const added = await machine.cde('satellite', 'add', 'east');
+  expect(added.code, added.stderr).toBe(0);
+  const { code, output } = await attack(added.stdout.trim(), '^/api/v1/satellite/');
+  expect(code, output).toBe(0);
+  expect(output).toMatch(/generated/);
+});
+
+test('with the token of an agent', async () => {
+  const { body } = await api('GET', '/api/v1/workspaces/hello');
+  // The agent alone has its token, so its build gets another.
+  const database = openDatabase((await startEmbedded(machine.env.CDE_DATA_DIR!)).url);
+  const token = makeSecret('cde_agent');
+  await database.db
+    .update(builds)
+    .set({ agentTokenHash: hashSecret(token) })
+    .where(eq(builds.id, body.latestBuild.id));
+  await database.close();
+  const { code, output } = await attack(token, '^/api/v1/agent/');
+  expect(code, output).toBe(0);
+  expect(output).toMatch(/generated/);
 });
 
 async function memberToken(signedIn: Response): Promise<string> {
