@@ -162,7 +162,8 @@ describe.each(levels)('%s', (isolation) => {
       expect(scene.agents()).toHaveLength(1);
       await until(() => everStarted() === round + 1, 'the agent in its home');
       done(await stop(round % 2 ? a : b));
-      expect(scene.supervisors()).toEqual([]);
+      // The slower server's supervisor may only now find that it is not needed.
+      await until(() => scene.supervisors().length === 0, 'the supervisors to leave');
     }
     expect(everStarted()).toBe(5);
   });
@@ -223,10 +224,39 @@ test('a stop that comes before a slow supervisor takes its permission to start',
     'm',
     'none',
     '1000',
+    '',
     'sleep',
     '1',
   ]);
   expect(await new Promise((resolve) => late.once('exit', resolve))).toBe(76);
+});
+
+test('a supervisor of the same build that comes after the first agent has ended starts no second one', async () => {
+  const provider = scene.provider('failing', { isolation: 'none' });
+  const folder = join(scene.dataDir, 'run/w1');
+  const command = ['launch', folder, 'b1', 'm', 'none', '1000'];
+  /** The supervisor of another server, which saw `previous` as the newest run when it decided to start. */
+  async function superviseAfter(previous: string): Promise<number> {
+    const late = spawn(
+      '/bin/sh',
+      [
+        ...[join(import.meta.dirname, 'supervisor.sh'), ...command, previous],
+        ...['sh', '-c', 'echo late >>"$HOME/started"'],
+      ],
+      { env: { ...process.env, HOME: scene.home('w1'), CDE_LOCAL_WORKSPACE: 'w1' } },
+    );
+    return new Promise((resolve) => late.once('exit', (code) => resolve(code ?? 1)));
+  }
+  // Both servers saw no run; this one was faster, and its agent has already ended.
+  await start(provider);
+  await until(() => everStarted() === 1, 'the agent in its home');
+  await until(() => scene.supervisors().length === 0, 'the first supervisor to leave');
+  expect(await superviseAfter('')).toBe(76);
+  expect(everStarted()).toBe(1);
+  // One that has seen that run may start the next.
+  const [seen] = readFileSync(join(folder, 'record'), 'utf8').split('\n');
+  expect(await superviseAfter(seen!)).toBe(0);
+  expect(everStarted()).toBe(2);
 });
 
 test('a pid that is used again is neither taken for the agent nor killed', async () => {

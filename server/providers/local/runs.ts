@@ -173,6 +173,13 @@ export function makeRuns({ directory }: { directory: string }) {
       }
     },
 
+    /** Names the newest run, for `launch`; empty if there is none. Read before anything that decides about a start. */
+    newest(workspaceId: string): string {
+      // After a power failure a file can hold NULs, which no argument may contain, and which the shell drops as well.
+      const [line = ''] = (this.read(workspaceId, 'record') ?? '').split('\n');
+      return line.replaceAll('\0', '');
+    },
+
     /** No supervisor that has not got as far as its record may start an agent any more. */
     async cancelPending(workspaceId: string): Promise<void> {
       await unlink(join(folder(workspaceId), 'wanted')).catch((error) => {
@@ -181,7 +188,8 @@ export function makeRuns({ directory }: { directory: string }) {
     },
 
     /**
-     * Starts a supervisor that outlives this process. The agent finds the token on stdin: what is in an
+     * Starts a supervisor that outlives this process, unless another one has started an agent since `previous` was the
+     * newest run. The agent finds the token on stdin: what is in an
      * environment all processes of the workspace can read. `ended`: its exit code, when this process sees it.
      */
     launch(what: {
@@ -189,6 +197,7 @@ export function makeRuns({ directory }: { directory: string }) {
       buildId: string;
       isolation: string;
       token: string;
+      previous: string;
       command: string[];
       env: Record<string, string>;
     }) {
@@ -199,7 +208,10 @@ export function makeRuns({ directory }: { directory: string }) {
         token = openUnnamed(join(folder(workspaceId), `token.${randomUUID()}`), what.token);
         const child = spawn(
           '/bin/sh',
-          [script, 'launch', folder(workspaceId), buildId, machine, isolation, String(logBytes), ...command],
+          [
+            ...[script, 'launch', folder(workspaceId), buildId, machine, isolation],
+            ...[String(logBytes), what.previous, ...command],
+          ],
           { cwd: folder(workspaceId), env, detached: true, stdio: [token, said, said] },
         );
         child.unref();

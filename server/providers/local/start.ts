@@ -34,6 +34,7 @@ export function makeStart(parts: LocalParts) {
       throw new Error(`The id ${JSON.stringify([workspaceId, launch.buildId])} has unexpected characters.`);
     const isolation = await parts.isolation();
     requireAvailable(isolation);
+    const previous = runs.newest(workspaceId);
     const found = await runs.inspect(workspaceId, state);
     if (found.kind === 'alive') {
       if (found.compute.buildId === launch.buildId) {
@@ -61,7 +62,14 @@ export function makeStart(parts: LocalParts) {
 
     const home = await prepareHome(parts, spec, isolation, context);
     if (!home) return { kind: 'pending', state, retryAfterMs: 500, message: 'The home is given its owner.' };
-    const supervisor = await launchAgent(parts, spec, launch, isolation, home.uid, context);
+    const supervisor = await launchAgent(
+      parts,
+      spec,
+      launch,
+      isolation,
+      { uid: home.uid, previous },
+      context,
+    );
     launchedPids.set(workspaceId, supervisor.pid);
     const run = await waitForRun(supervisor, {
       workspaceId,
@@ -180,7 +188,7 @@ async function launchAgent(
   spec: WorkspaceSpec,
   launch: AgentLaunch,
   isolation: Isolation,
-  uid: number | null,
+  { uid, previous }: { uid: number | null; previous: string },
   context: StepContext,
 ) {
   const { workspaceId } = spec;
@@ -211,6 +219,7 @@ async function launchAgent(
     buildId: launch.buildId,
     isolation: isolation.level,
     token: launch.token,
+    previous,
     ...prepared,
   });
 }

@@ -6,10 +6,12 @@
 #   - its record (pid, start time, build) is on disk before the agent exists;
 #   - when it dies, the agent and its whole tree die with it (parent-death signals of the launch command).
 #
-# usage: supervisor.sh launch RUN BUILD MACHINE ISOLATION LOG_BYTES COMMAND...
+# usage: supervisor.sh launch RUN BUILD MACHINE ISOLATION LOG_BYTES PREVIOUS COMMAND...
 #        supervisor.sh clear RUN MARKER
 # stdin        (of launch) is for the agent alone
 # RUN/wanted   the build that should run; a supervisor of any other build leaves
+# PREVIOUS     the first line of RUN/record when the server decided to start, empty if there was none. A supervisor that
+#              finds another record leaves: the agent was started since, even if it has ended again
 # RUN/groups   lines "OPTIONAL CGROUP FILE VALUE", with tabs: settings of the cgroups that the agent enters
 # RUN/nproc    how many processes and threads the workspace's user may have; empty: unlimited
 # Exits with 73: limits refused, 74: cannot write, 75: another supervisor is there, 76: not wanted (any more).
@@ -90,10 +92,13 @@ if [ "$1" = clear ]; then
 fi
 
 exec 3<&0 </dev/null
-run=$2 build=$3 machine=$4 isolation=$5 log_bytes=$6
-shift 6
+run=$2 build=$3 machine=$4 isolation=$5 log_bytes=$6 previous=$7
+shift 7
 take_lock "$run"
 { read -r wanted <wanted; } 2>/dev/null && [ "$wanted" = "$build" ] || exit 76
+current=
+{ IFS= read -r current <record; } 2>/dev/null
+[ "$current" = "$previous" ] || exit 76
 
 set_started() { shift 19 && started=$1; }
 started_of() { # PID: its start time, in $started; a pid alone may be reused
