@@ -35,7 +35,7 @@ const rejected: Record<string, RegExp> = {
 };
 
 /** Names on the wire and in the database, which others rely on: an API field, a JSON field, a route, keys of stored state. */
-const stableNames = /\bmostLevel\b|\bleastMs\b|\bterminals\/standing\b|\bfate: /g;
+const stableNames = /\bmostLevel\b|\bleastMs\b|\bterminals\/standing\b|\bfate\??: |'fate'/g;
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const own = 'tests/english.test.ts';

@@ -16,6 +16,7 @@ const slowestFirst = [
   'kill-update.test.ts',
   'kill-delete.test.ts',
   'provider.test.ts',
+  'conformance.test.ts',
   'faults-nodes.test.ts',
   'faults-api-server.test.ts',
   'day.test.ts',

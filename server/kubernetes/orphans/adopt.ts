@@ -10,6 +10,7 @@ import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 import type { Kube } from '../../providers/kubernetes/api/models.ts';
 import { annotations, labels } from '../../providers/kubernetes/api/names.ts';
+import { writeRemovedState } from '../../providers/kubernetes/steps/state.ts';
 import { cleanNamespace, findOrphans, type OrphanDeps } from './orphans.ts';
 
 /** How long an adopted home is retained, even if homes of deleted workspaces are not retained at all. */
@@ -114,15 +115,14 @@ async function adoptVolume(
       provider: 'kubernetes',
       desired: 'deleted',
       status: 'deleted',
-      // The state that a deletion leaves behind and a restore reads.
-      providerState: {
+      providerState: writeRemovedState({
         cluster: record.name,
         namespace: claimRef?.namespace ?? volume.metadata.name,
         homeVolume: volume.metadata.name,
-        fate: 'keep',
-        kept: true,
+        homeDisposition: 'keep',
+        homeRetained: true,
         ...(capacity?.storage && { homeSize: capacity.storage }),
-      },
+      }),
       cluster: record.name,
       createdAt: now(),
       updatedAt: now(),

@@ -32,7 +32,7 @@ export interface ConformanceSubject {
 /** How long a condition is waited for: much longer than it takes, because the machine may be busy. */
 const patience = { timeout: 90_000, interval: 20 };
 
-/** More steps than any transition takes while nothing is slow: the kill tests stop earlier, when it has finished. */
+/** More than any transition changes its state: the kill tests stop earlier, when it has finished. */
 const maxKills = 12;
 
 /**

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import { expect } from 'vitest';
 import type { ProviderState, StepContext, StepResult } from '../provider.ts';
 
@@ -67,18 +68,20 @@ export async function finish<Done>(step: Step<Done>, state: ProviderState = {}) 
 }
 
 /**
- * Takes `count` steps and loses the result of the last one: what a server that was killed leaves behind. Returns the
- * last state that was recorded, and whether the transition had finished before.
+ * Takes steps until `count` of them have changed the state, and loses the result of the last one: what a server that was
+ * killed leaves behind. A step that only waits changes nothing, so losing its result makes no difference. Returns the last
+ * state that was recorded, and whether the transition had finished before.
  */
 export async function interrupt<Done>(step: Step<Done>, state: ProviderState, count: number) {
   let recorded = state;
-  for (let taken = 1; taken <= count; taken++) {
+  let changes = 0;
+  for (let taken = 0; taken < maxSteps; taken++) {
     const result = await once(step, recorded);
     if (result.kind !== 'pending') return { recorded, wasLast: true };
-    if (taken < count) {
-      recorded = result.state;
-      await delay(Math.min(result.retryAfterMs, maxDelayMs));
-    }
+    if (!isDeepStrictEqual(stored(result.state), stored(recorded)) && ++changes === count)
+      return { recorded, wasLast: false };
+    recorded = result.state;
+    await delay(Math.min(result.retryAfterMs, maxDelayMs));
   }
-  return { recorded, wasLast: false };
+  throw new Error(`A transition did not finish within ${maxSteps} steps.`);
 }

@@ -80,6 +80,14 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   const describeUnreachable = (connection: Connection) =>
     `The cluster ${connection.record.name} is unreachable${connection.reason ? `: ${connection.reason}` : ' (connecting)'}`;
 
+  /** Another replica may have registered the cluster since this one last read the registry. */
+  async function orRefresh(find: () => Connection | null): Promise<Connection | null> {
+    const known = find();
+    if (known) return known;
+    await connections.refresh();
+    return find();
+  }
+
   /** Waits without a time limit, and logs the reason once. */
   function waitForCluster(text: string, state: State, context: StepContext): StepResult<never> {
     if (state.lastReason !== text) context.log(text, 'warn');
@@ -105,7 +113,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     context: StepContext,
     work: (connection: Connection, state: State) => Promise<StepResult<Done>>,
   ): Promise<StepResult<Done>> {
-    const connection = connections.get(state.cluster!);
+    const connection = await orRefresh(() => connections.get(state.cluster!));
     if (!connection)
       return {
         kind: 'failed',
@@ -149,10 +157,10 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
   }
 
   /** The cluster of the workspace's home; without a home yet, the one that the template selects. */
-  function chooseCluster(
+  async function chooseCluster(
     spec: WorkspaceSpec,
     state: State,
-  ): { name: string } | { failed: StepResult<never> } {
+  ): Promise<{ name: string } | { failed: StepResult<never> }> {
     const wanted = sectionOf(spec).cluster;
     const at = state.cluster ?? readState(spec.restore?.state ?? {}).cluster;
     const failed = (code: string, message: string, hint: string): { failed: StepResult<never> } => ({
@@ -176,7 +184,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
         'A home cannot move between clusters. Create a new workspace, and copy the files.',
       );
     }
-    const chosen = connections.choose(wanted);
+    const chosen = await orRefresh(() => connections.choose(wanted));
     if (chosen) return { name: chosen.record.name };
     return failed(
       'cluster-not-found',
@@ -202,7 +210,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
             fault: 'user',
           },
         };
-      const chosen = chooseCluster(spec, state);
+      const chosen = await chooseCluster(spec, state);
       if ('failed' in chosen) return chosen.failed;
       const assigned = { ...state, cluster: chosen.name };
       return onCluster(assigned, context, (connection, known) =>
@@ -255,6 +263,8 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
     async purgeHomes({ retainedBefore = anyAge, ...options }) {
       const purged: string[] = [];
       let incomplete = false;
+      // A cluster that this replica has not read yet can hold homes too.
+      await connections.refresh();
       for (const connection of connections.all()) {
         if (!isUsable(connection)) {
           incomplete = true;

@@ -11,9 +11,11 @@ export const testKubeconfig = (): string =>
 
 export const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never;
 
-/** Connections to the test cluster as `one`, with an installation of their own. */
-export function testConnections(text = testKubeconfig()): { connections: Connections; installation: string } {
-  const installation = `t${randomUUID().slice(0, 8)}`;
+/** Connections to the test cluster as `one`, by default with an installation of their own. */
+export function testConnections(
+  text = testKubeconfig(),
+  installation = `t${randomUUID().slice(0, 8)}`,
+): { connections: Connections; installation: string } {
   const record: ClusterRecord = {
     id: 'c1',
     name: 'one',

@@ -6,7 +6,7 @@ import { labels } from '../api/names.ts';
 import { describeStuckNamespace } from '../reasons/namespaces.ts';
 import { discardHome, retainHome, volumeOfClaim } from './homes.ts';
 import { takeSnapshot } from './snapshots.ts';
-import { type State, writeState } from './state.ts';
+import { type State, writeRemovedState, writeState } from './state.ts';
 
 /** The watch of namespaces triggers a step when one is gone; polling covers what it misses, less often over time. */
 const pollMs = { min: 2_000, max: 30_000 };
@@ -57,19 +57,9 @@ export async function removeStep(
       why ? text : undefined,
     );
   }
-  const { homeVolume, cluster, snapshot } = state;
   return {
     kind: 'done',
-    // What a restore or a repeated deletion needs.
-    state: writeState({
-      ...(cluster && { cluster }),
-      namespace,
-      ...(homeVolume && { homeVolume }),
-      ...(state.homeDisposition && { homeDisposition: state.homeDisposition }),
-      ...(state.homeRetained !== undefined && { homeRetained: state.homeRetained }),
-      ...(state.homeRetained && state.homeSize && { homeSize: state.homeSize }),
-      ...(snapshot && { snapshot }),
-    }),
+    state: writeRemovedState(state),
     homeRetained: state.homeRetained === true && volume !== undefined,
   };
 }

@@ -52,19 +52,57 @@ export interface State {
   snapshot?: { name: string; since: string; content?: string };
 }
 
-/** Former names of fields; states that were written with them are still in the database. */
-const formerNames: Record<string, keyof State> = {
-  applied: 'appliedBuild',
-  quota: 'quotaHash',
-  runsSince: 'runningSince',
-  said: 'lastReason',
-  awaySince: 'unreachableSince',
-  closed: 'quotaClosed',
-  fate: 'homeDisposition',
-  kept: 'homeRetained',
-};
+/**
+ * Fields by their name before they were renamed. A replica of the previous release knows only these, and runs beside this
+ * one during a rolling upgrade, so states are written with both. Delete them, and `hasFormerNames`, in the next release.
+ */
+const formerNames = {
+  appliedBuild: 'applied',
+  quotaHash: 'quota',
+  runningSince: 'runsSince',
+  lastReason: 'said',
+  unreachableSince: 'awaySince',
+  quotaClosed: 'closed',
+  homeDisposition: 'fate',
+  homeRetained: 'kept',
+} satisfies Partial<Record<keyof State, string>>;
 
-export const readState = (state: ProviderState): State =>
-  Object.fromEntries(Object.entries(state).map(([name, value]) => [formerNames[name] ?? name, value]));
-export const writeState = (state: State): ProviderState =>
-  Object.fromEntries(Object.entries(state).filter(([, value]) => value !== undefined));
+/**
+ * An older replica changes and deletes only the former names, and passes on what it does not know. So in a state that was
+ * written with both, the former name has the newest value, and a field without it was deleted.
+ */
+export function readState({ hasFormerNames, ...stored }: ProviderState): State {
+  const fields: Record<string, unknown> = { ...stored };
+  for (const [name, former] of Object.entries(formerNames)) {
+    if (fields[former] !== undefined) fields[name] = fields[former];
+    else if (hasFormerNames) delete fields[name];
+    delete fields[former];
+  }
+  return fields;
+}
+
+export function writeState(state: State): ProviderState {
+  const fields: Record<string, unknown> = { ...state, hasFormerNames: true };
+  for (const [name, former] of Object.entries(formerNames)) fields[former] = fields[name];
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined));
+}
+
+/** What a deletion leaves: what a restore or a repeated deletion needs. */
+export const writeRemovedState = ({
+  cluster,
+  namespace,
+  homeVolume,
+  homeDisposition,
+  homeRetained,
+  homeSize,
+  snapshot,
+}: State): ProviderState =>
+  writeState({
+    ...(cluster && { cluster }),
+    ...(namespace && { namespace }),
+    ...(homeVolume && { homeVolume }),
+    ...(homeDisposition && { homeDisposition }),
+    ...(homeRetained !== undefined && { homeRetained }),
+    ...(homeRetained && homeSize && { homeSize }),
+    ...(snapshot && { snapshot }),
+  });
