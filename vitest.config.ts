@@ -1,6 +1,16 @@
 import { availableParallelism } from 'node:os';
 import { configDefaults, defineConfig } from 'vitest/config';
+import { BaseSequencer, type TestSpecification } from 'vitest/node';
 import { everySuite } from './tests/kit/vitest.ts';
+
+/** The files that start servers and agents take longest, so that none of them should be the last to begin. */
+class ProcessesFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const startsProcesses = ({ moduleId }: TestSpecification) => /\/(tests|cli|local)\/[^/]+$/.test(moduleId);
+    const sorted = await super.sort(files);
+    return [...sorted.filter(startsProcesses), ...sorted.filter((file) => !startsProcesses(file))];
+  }
+}
 
 export default defineConfig({
   test: {
@@ -13,8 +23,9 @@ export default defineConfig({
     ],
     // These need a cluster: npm run test:kubernetes.
     exclude: [...configDefaults.exclude, '**/*.kube.test.ts'],
-    // Half of the time of a file is spent waiting for processes of its own.
-    maxWorkers: availableParallelism() + 1,
+    // A file spends more than half of its time waiting for processes of its own.
+    maxWorkers: Math.max(4, availableParallelism() - 1),
+    sequence: { sequencer: ProcessesFirst },
     // A test that hangs fails; a busy machine does not.
     testTimeout: 120_000,
     hookTimeout: 180_000,

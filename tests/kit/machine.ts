@@ -203,17 +203,20 @@ export async function endLeftovers(folder: string): Promise<void> {
     ;
     signal = Date.now() > deadline - 12_000 ? 'SIGKILL' : 'SIGTERM'
   ) {
-    const pids: number[] = [];
+    const signals: [pid: number, NodeJS.Signals][] = [];
     for (const name of await readdir('/proc').catch(() => [] as string[])) {
       if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
       const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
+      // Ends only after its agent, unless it is killed, which takes the agent along.
+      const isSupervisor = line.includes('/supervisor.sh\0');
       // The background process of cde can be recognized only by its environment.
       const isBackground = line.endsWith('\0background\0run\0');
       const environment = isBackground ? await readFile(`/proc/${name}/environ`, 'utf8').catch(() => '') : '';
-      if (line.includes(folder) || environment.includes(folder)) pids.push(Number(name));
+      if (line.includes(folder) || environment.includes(folder))
+        signals.push([Number(name), isSupervisor ? 'SIGKILL' : signal]);
     }
-    if (pids.length === 0 || Date.now() > deadline) return;
-    for (const pid of pids)
+    if (signals.length === 0 || Date.now() > deadline) return;
+    for (const [pid, signal] of signals)
       try {
         process.kill(pid, signal);
       } catch {
