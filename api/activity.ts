@@ -412,7 +412,7 @@ export const awaitShutdown = endpoint({
   tag: 'agent',
   summary: 'Wait until the workspace has to prepare for a stop; answers within 25 s',
   permission: 'agent',
-  body: z.object({}).optional(),
+  body: z.object({ waitMs: z.number().int().min(0).max(25_000).default(25_000) }).optional(),
   reply: z.object({ shutdown: ShutdownRequest.nullable() }),
 });
 export const postAgentShutdown = endpoint({

@@ -17,6 +17,7 @@ import { satellitesPlugin } from './satellites/plugin.ts';
 import { telemetryPlugin } from './telemetry/plugin.ts';
 import { templatesPlugin } from './templates/plugin.ts';
 import { webPlugin } from './web.ts';
+import { idlePlugin } from './workspaces/idle-plugin.ts';
 import { workspacesPlugin } from './workspaces/plugin.ts';
 
 export interface ServerOptions extends BaseOptions {
@@ -49,6 +50,7 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(localProviderPlugin);
   await app.register(kubernetesPlugin);
   await app.register(templatesPlugin);
+  await app.register(idlePlugin);
   await app.register(workspacesPlugin);
   await app.register(connectionsPlugin);
   await app.register(portsPlugin);

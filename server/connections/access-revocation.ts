@@ -1,9 +1,9 @@
 import { checkAgentUsers, watchAgentUsers } from '@cde/api/agent.ts';
 import { watchSatelliteUsers } from '@cde/api/satellites.ts';
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
-import { serveAgent, serveSatellite } from '../http/serve.ts';
+import { closeSignal, serveAgent, serveSatellite } from '../http/serve.ts';
 import type { Logger } from '../log.ts';
 
 /** How often to poll, in case the bus is silent. The docs promise that sessions end within ten seconds of a suspension. */
@@ -170,11 +170,4 @@ export function accessRevocationRoutes(
   serveSatellite(app, watchSatelliteUsers, async ({ body, reply }) => ({
     endUsers: await revocation.waitForRevoked(body.users, closeSignal(reply)),
   }));
-}
-
-/** Aborts when the client disconnects. */
-function closeSignal(reply: FastifyReply): AbortSignal {
-  const controller = new AbortController();
-  reply.raw.once('close', () => controller.abort());
-  return controller.signal;
 }

@@ -277,3 +277,10 @@ export function installHttp(app: FastifyInstance, options: { checkReplies: boole
       .send(problem.toBody(request.id));
   });
 }
+
+/** Aborts when the client disconnects. */
+export function closeSignal(reply: FastifyReply): AbortSignal {
+  const controller = new AbortController();
+  reply.raw.once('close', () => controller.abort());
+  return controller.signal;
+}

@@ -26,6 +26,8 @@ export const scheduledStartLeaseMs = 3600_000;
 export interface Observations {
   /** When it, or its agent, last started: nothing that happened before is known. */
   startedAt: number;
+  /** When the run began, which a restart of the agent does not change. Absent: `startedAt`. */
+  runStartedAt?: number;
   latest: Partial<Record<Signal, Occurrence>>;
   leases: readonly Lease[];
   /** The agent has reported everything that happened until then. */
@@ -55,7 +57,8 @@ export type Decision =
  */
 export function decide(policy: IdlePolicy, observed: Observations, now: number): Decision {
   const because = latestCause(policy, observed);
-  const runEndsAt = policy.maxRunMs === null ? never : observed.startedAt + policy.maxRunMs;
+  const runEndsAt =
+    policy.maxRunMs === null ? never : (observed.runStartedAt ?? observed.startedAt) + policy.maxRunMs;
   if (now >= runEndsAt) return { kind: 'stop', policy: 'max-run', because };
   const idleAt = policy.stopAfterIdleMs === null ? never : because.at + policy.stopAfterIdleMs;
   const scheduledAt = scheduledStop(policy, because.at, now);

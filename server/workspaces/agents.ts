@@ -1,3 +1,4 @@
+import type { AgentActivity, IdleReply } from '@cde/api/activity.ts';
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
@@ -7,6 +8,7 @@ import { builds, type StartupReport, users, workspaces } from '../database/schem
 import type { Bus } from '../events/bus.ts';
 import type { AgentActor } from '../http/actor.ts';
 import type { Keys } from '../identity/keys.ts';
+import type { ActivityReports } from '../idle/reports.ts';
 import type { Provider } from '../providers/provider.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
@@ -26,11 +28,13 @@ interface Deps {
   /** The satellites that agents listen at. */
   satellites: SatelliteRegistry['forAgents'];
   policy: ConnectionPolicy;
+  reports: Pick<ActivityReports, 'record'>;
   providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>>;
 }
 
 /** Handles what agents report: it records the facts and wakes the workspace's queue, which acts on them. */
-export function makeAgents({ database, bus, now, keys, satellites, policy, providers }: Deps) {
+export function makeAgents(deps: Deps) {
+  const { database, bus, now, keys, satellites, policy, providers, reports } = deps;
   const { db } = database;
 
   async function loadBuild(actor: AgentActor) {
@@ -148,11 +152,15 @@ export function makeAgents({ database, bus, now, keys, satellites, policy, provi
 
     async recordStats(
       actor: AgentActor,
-      stats: AgentStats,
-    ): Promise<{ satellites: { name: string; url: string; stun?: string }[] }> {
+      { activity, ...stats }: AgentStats & { activity?: AgentActivity | undefined },
+    ): Promise<{ satellites: { name: string; url: string; stun?: string }[]; idle?: IdleReply }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(ownsWorkspace(actor));
+      const idle = activity ? await reports.record(actor, activity) : null;
       bus.publish({ workspaceId: actor.workspaceId });
-      return { satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...location }) => location) };
+      return {
+        satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...location }) => location),
+        ...(idle && { idle }),
+      };
     },
   };
 }

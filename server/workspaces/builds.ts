@@ -3,7 +3,7 @@ import type { Build } from '@cde/api/workspaces.ts';
 import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { type SystemCaller, writeAudit } from '../identity/audit.ts';
 import {
   type BuildWorkspace,
   cancelUnfinishedStarts,
@@ -22,6 +22,9 @@ export interface BuildDeps {
   bus: Bus;
   now: () => Date;
 }
+
+/** The server acting by a policy. */
+const cleanupCaller: SystemCaller = { actor: { kind: 'system' }, requestId: 'cleanup', ip: null };
 
 /** Who requests a build: a user, or the server itself. */
 export type Initiator = Caller<UserActor> | 'system';
@@ -53,12 +56,16 @@ export async function requestBuild(
       transition: request.transition,
       templateVersionId,
       parameters,
-      options: { ...(request.restart && { restart: true }), ...(request.home && { home: request.home }) },
+      options: {
+        ...(request.restart && { restart: true }),
+        ...(request.home && { home: request.home }),
+        ...(request.isIdleStop && { isIdleStop: true }),
+      },
       reason: request.reason ?? '',
       initiator: initiator === 'system' ? null : initiator.actor,
     });
-    if (initiator !== 'system')
-      await writeAudit(tx, initiator, {
+    if (initiator !== 'system' || request.action)
+      await writeAudit(tx, initiator === 'system' ? cleanupCaller : initiator, {
         action: request.action ?? `workspace.${request.transition}`,
         targetType: 'workspace',
         targetId: workspace.id,
@@ -73,6 +80,7 @@ export async function requestBuild(
           parameters,
           templateVersionId,
           buildId: id,
+          ...(request.reason && { reason: request.reason }),
         },
       });
     await enqueueReconcile(tx, workspace.id);

@@ -20,7 +20,9 @@ export interface BuildRequest {
   parameters?: ParameterValues | undefined;
   /** For an update: build even if nothing would change. */
   force?: boolean | undefined;
-  /** The action in the audit log, if it is not the transition. */
+  /** For a stop: activity until it begins cancels it. */
+  isIdleStop?: boolean;
+  /** The action in the audit log, if it is not the transition. The server's own requests are only audited with one. */
   action?: string;
 }
 

@@ -31,6 +31,7 @@ export const workspacesPlugin = fp(
         providers,
         satellites: app.satellites.forAgents,
         policy: app.connectionPolicy,
+        reports: app.idle.reports,
       }),
     });
     await app.register(hubPlugin, {
@@ -58,6 +59,8 @@ export const workspacesPlugin = fp(
         agentUrl: async () =>
           [...(config.replicaUrl ? [config.accessUrl] : []), ...(await replica.urls())].join(','),
         homeGraceMs,
+        shutdownScript: async (versionId) => (await app.idle.stopSection(versionId)).shutdown,
+        lifecycle: app.idle.lifecycle,
       }),
     });
     app.onStart(async () => {
@@ -71,5 +74,8 @@ export const workspacesPlugin = fp(
     app.onStart(() => sweep.start());
     app.addHook('preClose', async () => sweep.stop());
   },
-  { name: 'workspaces', dependencies: ['database', 'events', 'http', 'identity', 'providers', 'satellites'] },
+  {
+    name: 'workspaces',
+    dependencies: ['database', 'events', 'http', 'identity', 'providers', 'satellites', 'idle'],
+  },
 );

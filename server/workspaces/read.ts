@@ -1,10 +1,12 @@
 import { createHash } from 'node:crypto';
 import { Problem } from '@cde/api/problem.ts';
 import type { Workspace, WorkspaceStatus } from '@cde/api/workspaces.ts';
+import type { PendingStop, StoredDecision } from '../database/idle-schema.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
 import { isAllowed } from '../identity/authorize.ts';
 import { escapeLike, isUuid } from '../identity/cursor.ts';
+import { stateOf } from '../idle/evaluate.ts';
 import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-row.ts';
 
 /**
@@ -14,6 +16,7 @@ import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-
  */
 const select = `
   SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation, w.cluster, w.namespace,
+         a.decision, a.pending_stop, a.held,
          w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key,
          ${isoTimestamp('w.agent_seen_at')} AS agent_seen_at, ${isoTimestamp('w.created_at')} AS created_at,
          ${isoTimestamp('w.updated_at')} AS updated_at,
@@ -24,7 +27,8 @@ const select = `
     JOIN template_versions v ON v.id = w.template_version_id
     LEFT JOIN template_versions av ON av.id = t.active_version_id
     LEFT JOIN builds b ON b.id = w.current_build_id
-    LEFT JOIN template_versions bv ON bv.id = b.template_version_id`;
+    LEFT JOIN template_versions bv ON bv.id = b.template_version_id
+    LEFT JOIN workspace_activity a ON a.workspace_id = w.id`;
 
 /** The build's columns are null if the workspace has none. */
 interface Row extends Omit<BuildColumns, 'b_id'> {
@@ -40,6 +44,9 @@ interface Row extends Omit<BuildColumns, 'b_id'> {
   isolation: string | null;
   cluster: string | null;
   namespace: string | null;
+  decision: StoredDecision | null;
+  pending_stop: PendingStop | null;
+  held: boolean | null;
   has_agent: boolean;
   agent_version: string | null;
   agent_ssh_host_key: string | null;
@@ -84,6 +91,10 @@ function toWorkspace(row: Row, now: number): Workspace {
       lastSeenAt: row.agent_seen_at,
       sshHostKey: row.agent_ssh_host_key,
     },
+    idle:
+      row.status === 'running'
+        ? stateOf({ decision: row.decision, pendingStop: row.pending_stop, held: row.held ?? false }, now)
+        : null,
     latestBuild: hasBuild(row) ? toBuild(row, row.id) : null,
     createdAt: row.created_at,
     updatedAt: row.updated_at,

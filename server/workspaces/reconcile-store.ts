@@ -2,6 +2,7 @@ import { isDeepStrictEqual } from 'node:util';
 import { and, eq } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { builds, users, workspaces } from '../database/schema.ts';
+import type { WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import { appendLog } from './build-log.ts';
 import { unfinishedBuilds } from './build-store.ts';
 import { enqueueReconcile } from './queue.ts';
@@ -32,6 +33,7 @@ export async function commitOutcome(
   now: Date,
   { workspace, build }: Snapshot,
   outcome: Outcome,
+  lifecycle: WorkspaceLifecycle,
 ): Promise<void> {
   const status = outcome.workspace?.status;
   if (
@@ -56,6 +58,15 @@ export async function commitOutcome(
         .update(workspaces)
         .set({ homeKeptUntil: outcome.releaseHome.until })
         .where(eq(workspaces.id, outcome.releaseHome.workspaceId));
+    if (build && status === 'running' && outcome.build)
+      await lifecycle.onStarted(tx, workspace.id, build.initiator);
+    if (build && status === 'stopped' && workspace.status !== 'stopped')
+      await lifecycle.onStopped(
+        tx,
+        workspace.id,
+        build.initiator,
+        build.transition === 'stop' ? build.reason : '',
+      );
     if (build && outcome.lines) await appendLog(tx, build.id, outcome.lines);
     if (typeof outcome.requeue === 'number') await enqueueReconcile(tx, workspace.id, outcome.requeue);
     // The build has ended, and the next one may be queued behind it.

@@ -1,5 +1,6 @@
 import { isUnavailable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
+import type { WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { requestBuild } from './builds.ts';
@@ -15,6 +16,7 @@ export interface ReconcileDeps extends StepDeps {
   bus: Bus;
   log: Logger;
   providers: Map<string, Provider>;
+  lifecycle: WorkspaceLifecycle;
 }
 
 /** A build whose step keeps failing through a fault of the server fails after this many attempts. */
@@ -31,7 +33,7 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
   const { database, bus, log, now } = deps;
 
   async function commit(snapshot: Snapshot, outcome: Outcome): Promise<void> {
-    await commitOutcome(database, now(), snapshot, outcome);
+    await commitOutcome(database, now(), snapshot, outcome, deps.lifecycle);
     const { workspace, build } = snapshot;
     if (outcome.workspace?.status || outcome.build || (outcome.lines?.length ?? 0) > 0)
       bus.publish({ workspaceId: workspace.id, ...(build && { buildId: build.id }) });

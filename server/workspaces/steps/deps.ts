@@ -1,4 +1,5 @@
 import type { Database } from '../../database/pool.ts';
+import type { ShutdownScript } from '../../idle/policy-source.ts';
 
 export interface StepDeps {
   database: Database;
@@ -10,6 +11,8 @@ export interface StepDeps {
   agentToken: (buildId: string) => string;
   /** The URLs at which agents reach the server, comma separated, best first. */
   agentUrl: () => Promise<string>;
+  /** The shutdown script of a template version. */
+  shutdownScript: (versionId: string) => Promise<ShutdownScript | null>;
   /** How long the home of a deleted workspace is retained. */
   homeGraceMs: number;
 }

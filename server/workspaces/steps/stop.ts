@@ -5,15 +5,21 @@ import { fail } from './fail.ts';
 import { collectLines, serverLine } from './log-lines.ts';
 import { type BuildSnapshot, noAgent, type Outcome } from './outcome.ts';
 import { pending } from './pending.ts';
+import { prepareStop } from './prepare-stop.ts';
 
 /** Takes the compute down and keeps the home: a stop, or the end of a cancelled start. */
 export async function stop(
-  { now }: Pick<StepDeps, 'now'>,
+  deps: Pick<StepDeps, 'now' | 'shutdownScript'>,
   snapshot: BuildSnapshot,
   provider: Provider,
   options: { isCancel: boolean },
 ): Promise<Outcome> {
   const { workspace, build } = snapshot;
+  if (!options.isCancel) {
+    const preparing = await prepareStop(deps, snapshot);
+    if (preparing) return preparing;
+  }
+  const { now } = deps;
   const stage = currentStage(build);
   const { context, lines } = collectLines(now, stage ?? 'provision');
   const result = await provider.stop(workspace.id, workspace.providerState, context);

@@ -1,0 +1,159 @@
+import type { IdleChoices, Signal } from '@cde/api/activity.ts';
+import { type SQL, sql } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import {
+  activityEvents,
+  type PendingStop,
+  type StoredDecision,
+  type Stretch,
+} from '../database/idle-schema.ts';
+import type { Queryable } from '../database/pool.ts';
+import type { Lease } from './observations.ts';
+
+/** A workspace with all that a decision needs. Unix times in ms. */
+export interface ActivityRow {
+  workspaceId: string;
+  ownerId: string;
+  /** `owner/name`. */
+  ref: string;
+  template: string;
+  status: string;
+  templateVersionId: string;
+  /** The build whose agent runs. */
+  agentBuildId: string | null;
+  /** The build whose agent reported the signals; another one's are void. */
+  buildId: string | null;
+  runStartedAt: number | null;
+  agentStartedAt: number | null;
+  signals: Partial<Record<Signal, Stretch>>;
+  reportedAt: number | null;
+  personAt: number | null;
+  decision: StoredDecision | null;
+  stopsAt: number | null;
+  pendingStop: PendingStop | null;
+  held: boolean;
+  warnedMs: number | null;
+  startsAt: number | null;
+  dormantAt: number | null;
+  choices: IdleChoices;
+  choicesBy: string | null;
+  leases: Lease[];
+}
+
+const ms = (column: string) => sql.raw(`(extract(epoch FROM ${column}) * 1000)::float8`);
+
+/** Reads workspaces (`w`) with their activity (`a`), which may be missing. `extra`: the rest of the statement. */
+export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityRow[]> {
+  const { rows } = await db.execute<ActivityRow & Record<string, unknown>>(sql`
+    SELECT w.id AS "workspaceId", w.owner_id AS "ownerId", u.username || '/' || w.name AS ref, t.name AS template,
+           w.status, w.template_version_id AS "templateVersionId", w.agent_build_id AS "agentBuildId",
+           a.build_id AS "buildId", ${ms('a.run_started_at')} AS "runStartedAt",
+           ${ms('a.agent_started_at')} AS "agentStartedAt", coalesce(a.signals, '{}') AS signals,
+           ${ms('a.reported_at')} AS "reportedAt", ${ms('a.person_at')} AS "personAt", a.decision,
+           ${ms('a.stops_at')} AS "stopsAt", a.pending_stop AS "pendingStop", coalesce(a.held, false) AS held,
+           a.warned_ms AS "warnedMs", ${ms('a.starts_at')} AS "startsAt", ${ms('a.dormant_at')} AS "dormantAt",
+           coalesce(a.choices, '{}') AS choices, a.choices_by AS "choicesBy",
+           coalesce((SELECT json_agg(json_build_object('id', l.id, 'expiresAt', ${ms('l.expires_at')}, 'by', l.by))
+                       FROM workspace_leases l WHERE l.workspace_id = w.id AND l.expires_at > now() - interval '1 day'), '[]'
+           ) AS leases
+      FROM workspaces w
+      JOIN users u ON u.id = w.owner_id
+      JOIN templates t ON t.id = w.template_id
+      LEFT JOIN workspace_activity a ON a.workspace_id = w.id
+    ${extra}`);
+  return rows;
+}
+
+export type ActivityChange = Partial<
+  Pick<
+    ActivityRow,
+    | 'buildId'
+    | 'runStartedAt'
+    | 'agentStartedAt'
+    | 'signals'
+    | 'reportedAt'
+    | 'personAt'
+    | 'decision'
+    | 'stopsAt'
+    | 'pendingStop'
+    | 'held'
+    | 'warnedMs'
+    | 'startsAt'
+    | 'dormantAt'
+    | 'choices'
+    | 'choicesBy'
+  >
+>;
+
+const columns: Record<keyof ActivityChange, { name: string; kind: 'time' | 'json' | 'plain' }> = {
+  buildId: { name: 'build_id', kind: 'plain' },
+  runStartedAt: { name: 'run_started_at', kind: 'time' },
+  agentStartedAt: { name: 'agent_started_at', kind: 'time' },
+  signals: { name: 'signals', kind: 'json' },
+  reportedAt: { name: 'reported_at', kind: 'time' },
+  personAt: { name: 'person_at', kind: 'time' },
+  decision: { name: 'decision', kind: 'json' },
+  stopsAt: { name: 'stops_at', kind: 'time' },
+  pendingStop: { name: 'pending_stop', kind: 'json' },
+  held: { name: 'held', kind: 'plain' },
+  warnedMs: { name: 'warned_ms', kind: 'plain' },
+  startsAt: { name: 'starts_at', kind: 'time' },
+  dormantAt: { name: 'dormant_at', kind: 'time' },
+  choices: { name: 'choices', kind: 'json' },
+  choicesBy: { name: 'choices_by', kind: 'plain' },
+};
+
+function encode(kind: 'time' | 'json' | 'plain', value: unknown): SQL {
+  if (value === null || value === undefined) return sql`NULL`;
+  if (kind === 'time') return sql`to_timestamp(${value as number} / 1000.0::float8)`;
+  return kind === 'json' ? sql`${JSON.stringify(value)}::jsonb` : sql`${value}`;
+}
+
+/** Writes the given columns and leaves the others. */
+export async function writeActivity(
+  db: Queryable,
+  workspaceId: string,
+  change: ActivityChange,
+): Promise<void> {
+  const entries = Object.entries(change) as [keyof ActivityChange, unknown][];
+  if (entries.length === 0) return;
+  const names = entries.map(([key]) => sql.raw(columns[key].name));
+  const values = entries.map(([key, value]) => encode(columns[key].kind, value));
+  const sets = names.map((name) => sql`${name} = excluded.${name}`);
+  await db.execute(sql`
+    INSERT INTO workspace_activity (workspace_id, ${sql.join(names, sql`, `)})
+    VALUES (${workspaceId}, ${sql.join(values, sql`, `)})
+    ON CONFLICT (workspace_id) DO UPDATE SET ${sql.join(sets, sql`, `)}`);
+}
+
+export type NewEvent = Pick<typeof activityEvents.$inferInsert, 'workspaceId' | 'kind' | 'text'> &
+  Partial<Pick<typeof activityEvents.$inferInsert, 'signal' | 'cause' | 'by'>> & {
+    /** Unix times in ms. */
+    at: number;
+    until?: number;
+  };
+
+export async function insertEvents(db: Queryable, events: readonly NewEvent[]): Promise<void> {
+  if (events.length === 0) return;
+  await db.insert(activityEvents).values(
+    events.map(({ at, until, ...event }) => ({
+      // In the order in which they are recorded.
+      id: v7(),
+      at: new Date(at),
+      until: until === undefined ? null : new Date(until),
+      ...event,
+    })),
+  );
+}
+
+/** How long the timeline goes back. */
+const eventDays = 90;
+
+/** Deletes old events and leases; called by the sweep of the database. */
+export async function removeOldActivity(db: Queryable, now: Date): Promise<void> {
+  const before = new Date(now.getTime() - eventDays * 24 * 3600_000).toISOString();
+  await db.execute(
+    sql`DELETE FROM activity_events WHERE id IN (SELECT id FROM activity_events WHERE at < ${before} LIMIT 10000)`,
+  );
+  await db.execute(sql`DELETE FROM workspace_leases WHERE expires_at < ${before}`);
+}

@@ -1,0 +1,59 @@
+import { sql } from 'drizzle-orm';
+import type { Queryable } from '../database/pool.ts';
+import { type ActivityRow, insertEvents, readActivity, writeActivity } from './activity-store.ts';
+import { signalEvent } from './sentences.ts';
+
+export interface WorkspaceLifecycle {
+  onStarted(tx: Queryable, workspaceId: string, by: string): Promise<void>;
+  onStopped(tx: Queryable, workspaceId: string, by: string, reason: string): Promise<void>;
+}
+
+/** Records starts and stops in the timeline, and forgets what was known of the run that has ended. */
+export function makeLifecycle(deps: {
+  now: () => Date;
+  /** When the schedule of a stopped workspace starts it next. */
+  nextStart: (row: ActivityRow) => Promise<number | null>;
+}): WorkspaceLifecycle {
+  const { now, nextStart } = deps;
+  return {
+    async onStarted(tx, workspaceId, by) {
+      const at = now().getTime();
+      await writeActivity(tx, workspaceId, { startsAt: null, dormantAt: null });
+      await insertEvents(tx, [{ workspaceId, at, kind: 'started', by, text: `started by ${by}` }]);
+    },
+    async onStopped(tx, workspaceId, by, reason) {
+      const at = now().getTime();
+      const [row] = await readActivity(tx, sql`WHERE w.id = ${workspaceId}`);
+      if (!row) return;
+      const stretches = Object.entries(row.signals) as [
+        keyof typeof row.signals,
+        { since: number; at: number },
+      ][];
+      await insertEvents(tx, [
+        ...stretches.map(([signal, stretch]) => signalEvent(workspaceId, { signal, ...stretch })),
+        {
+          workspaceId,
+          at,
+          kind: 'stopped',
+          by,
+          ...(by === 'system' && row.pendingStop && { cause: row.pendingStop.cause }),
+          ...(by === 'system' && !row.pendingStop && row.decision?.cause && { cause: row.decision.cause }),
+          text: reason || `stopped by ${by}`,
+        },
+      ]);
+      await writeActivity(tx, workspaceId, {
+        buildId: null,
+        runStartedAt: null,
+        agentStartedAt: null,
+        signals: {},
+        reportedAt: null,
+        decision: null,
+        stopsAt: null,
+        pendingStop: null,
+        held: false,
+        warnedMs: null,
+        startsAt: await nextStart(row),
+      });
+    },
+  };
+}

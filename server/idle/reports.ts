@@ -1,0 +1,195 @@
+import type {
+  AgentActivity,
+  CleanupPolicy,
+  IdleReply,
+  ShutdownRequest,
+  StopCause,
+} from '@cde/api/activity.ts';
+import { sql } from 'drizzle-orm';
+import type { Database, Queryable } from '../database/pool.ts';
+import type { Bus } from '../events/bus.ts';
+import type { AgentActor } from '../http/actor.ts';
+import {
+  type ActivityChange,
+  type ActivityRow,
+  insertEvents,
+  type NewEvent,
+  readActivity,
+  writeActivity,
+} from './activity-store.ts';
+import { type Evaluated, evaluate } from './evaluate.ts';
+import { mergeReport } from './merge.ts';
+import type { ResolvePolicy, StopSection } from './policy-source.ts';
+import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
+
+/** How long before a stop open terminals are warned. */
+export const warnBeforeMs = [15 * 60_000, 5 * 60_000];
+/** Reports without news are only recorded when a decision may depend on them. */
+const recordWithinMs = 2 * 60_000;
+
+export interface IdleDeps {
+  database: Database;
+  bus: Bus;
+  now: () => Date;
+  stopSection: (versionId: string) => Promise<StopSection>;
+  bounds: () => Promise<CleanupPolicy>;
+  resolve: ResolvePolicy;
+}
+
+/** Reads what the policy of a workspace is and what it decides now. */
+export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) {
+  const section = await deps.stopSection(row.templateVersionId);
+  const { policy, effective } = deps.resolve(
+    section.idle,
+    { choices: row.choices, by: row.choicesBy },
+    await deps.bounds(),
+  );
+  return { evaluated: evaluate(policy, row, at), effective, shutdown: section.shutdown };
+}
+
+/** The columns that follow from a decision, if they differ from the stored ones. */
+export function decisionChange(row: ActivityRow, { stored, kind }: Evaluated): ActivityChange {
+  const moved = Math.abs((stored.stopsAt ?? 0) - (row.stopsAt ?? 0)) > 1_000;
+  const isSame =
+    row.decision !== null &&
+    !moved &&
+    row.decision.cause === stored.cause &&
+    row.decision.because.kind === stored.because.kind;
+  return {
+    ...(!isSame && { decision: stored, stopsAt: stored.stopsAt }),
+    // A later stop is warned of again.
+    ...(moved && { warnedMs: null }),
+    ...(kind === 'awake' && row.held && { held: false }),
+  };
+}
+
+/** Takes what agents report of activity, and answers when the workspace stops. */
+export function makeActivityReports(deps: IdleDeps) {
+  const { database, bus, now } = deps;
+
+  const ofAgent = (actor: AgentActor) =>
+    sql`WHERE w.id = ${actor.workspaceId} AND w.agent_build_id = ${actor.buildId}`;
+
+  /** Adds a report to the row. The signals of another build's agent are void. */
+  function apply(row: ActivityRow, buildId: string, report: AgentActivity, at: number) {
+    const known =
+      row.buildId === buildId ? row : { signals: {}, agentStartedAt: null, personAt: row.personAt };
+    const merged = mergeReport(known, report, at);
+    const next: ActivityRow = {
+      ...row,
+      buildId,
+      agentStartedAt: merged.agentStartedAt,
+      runStartedAt: row.buildId === buildId ? row.runStartedAt : merged.agentStartedAt,
+      signals: merged.signals,
+      personAt: merged.personAt,
+      reportedAt: at,
+    };
+    const events: NewEvent[] = merged.ended.map((stretch) => signalEvent(row.workspaceId, stretch));
+    const change: ActivityChange = {
+      buildId: next.buildId,
+      agentStartedAt: next.agentStartedAt,
+      runStartedAt: next.runStartedAt,
+      signals: next.signals,
+      personAt: next.personAt,
+      reportedAt: at,
+    };
+    return { next, change, events, isNew: merged.isNew || row.buildId !== buildId };
+  }
+
+  function requestOf(
+    row: ActivityRow,
+    shutdown: StopSection['shutdown'],
+    at: number,
+  ): ShutdownRequest | null {
+    const { pendingStop } = row;
+    if (!pendingStop || pendingStop.ready) return null;
+    return {
+      id: pendingStop.id,
+      cause: pendingStop.cause,
+      idleSinceAgeMs: at - pendingStop.idleSince,
+      script: shutdown?.script ?? null,
+      timeoutMs: shutdown?.timeoutMs ?? 0,
+    };
+  }
+
+  return {
+    /** Records a report. Null: this agent's build is no longer the workspace's. */
+    async record(actor: AgentActor, report: AgentActivity): Promise<IdleReply | null> {
+      const at = now().getTime();
+      const [row] = await readActivity(database.db, ofAgent(actor));
+      if (!row) return null;
+      const { next, change, events, isNew } = apply(row, actor.buildId, report, at);
+      const { evaluated, shutdown } = await evaluateRow(deps, next, at);
+      const decided = decisionChange(row, evaluated);
+      if (row.pendingStop && !row.pendingStop.ready && evaluated.kind === 'awake') {
+        decided.pendingStop = null;
+        next.pendingStop = null;
+        events.push(vetoEvent(row, row.pendingStop.cause, evaluated.stored.because, at));
+      }
+      const { stopsAt, cause } = evaluated.stored;
+      const isNear = stopsAt !== null && stopsAt - at < recordWithinMs;
+      if (isNew || isNear || Object.keys(decided).length > 0) {
+        await writeActivity(database.db, row.workspaceId, { ...change, ...decided });
+        await insertEvents(database.db, events);
+      }
+      return {
+        stopsInMs: stopsAt === null ? null : Math.max(0, stopsAt - at),
+        cause,
+        warnBeforeMs,
+        extendable: cause !== 'max-run',
+        shutdown: requestOf(next, shutdown, at),
+      };
+    },
+
+    /** The stop that the workspace has to prepare for, if there is one. */
+    async pendingShutdown(actor: AgentActor): Promise<ShutdownRequest | null> {
+      const [row] = await readActivity(database.db, ofAgent(actor));
+      if (!row?.pendingStop) return null;
+      const { shutdown } = await deps.stopSection(row.templateVersionId);
+      return requestOf(row, shutdown, now().getTime());
+    },
+
+    /**
+     * Records how the agent answered a request, in the caller's transaction. `stop`: nothing has happened until this moment, and
+     * the caller requests the stop. `cancel`: activity vetoed a stop that was already requested. Null: no such request.
+     */
+    async answer(
+      tx: Queryable,
+      actor: AgentActor,
+      body: { id: string; state: 'vetoed' | 'ready'; activity: AgentActivity },
+    ): Promise<
+      | { kind: 'stop'; cause: StopCause; row: ActivityRow; text: string }
+      | { kind: 'cancel' | 'vetoed'; row: ActivityRow }
+      | null
+    > {
+      const at = now().getTime();
+      await tx.execute(
+        sql`SELECT 1 FROM workspace_activity WHERE workspace_id = ${actor.workspaceId} FOR UPDATE`,
+      );
+      const [row] = await readActivity(tx, ofAgent(actor));
+      const pending = row?.pendingStop;
+      if (!row || !pending || pending.id !== body.id) return null;
+      const { next, change, events } = apply(row, actor.buildId, body.activity, at);
+      const { evaluated } = await evaluateRow(deps, next, at);
+      const agreed = body.state === 'ready' && evaluated.kind === 'stop';
+      const text = stopReason(evaluated.stored.because, pending.cause, at);
+      await writeActivity(tx, row.workspaceId, {
+        ...change,
+        ...decisionChange(row, evaluated),
+        held: false,
+        pendingStop: agreed ? { ...pending, ready: true } : null,
+      });
+      await insertEvents(tx, [
+        ...events,
+        agreed
+          ? { workspaceId: row.workspaceId, at, kind: 'stop-decided', cause: pending.cause, text }
+          : vetoEvent(row, pending.cause, evaluated.stored.because, at),
+      ]);
+      bus.publish({ workspaceId: row.workspaceId });
+      if (agreed) return { kind: 'stop', cause: pending.cause, row: next, text };
+      return { kind: pending.ready ? 'cancel' : 'vetoed', row: next };
+    },
+  };
+}
+
+export type ActivityReports = ReturnType<typeof makeActivityReports>;

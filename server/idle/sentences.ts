@@ -1,0 +1,47 @@
+import type { AwakeCause, Signal, StopCause } from '@cde/api/activity.ts';
+import { causeText, signalText } from '@cde/api/idle-text.ts';
+import type { Stretch } from '../database/idle-schema.ts';
+import type { NewEvent } from './activity-store.ts';
+
+/** A stretch of activity in the timeline. */
+export function signalEvent(
+  workspaceId: string,
+  { signal, since, at, by }: { signal: Signal } & Stretch,
+): NewEvent {
+  return {
+    workspaceId,
+    at: since,
+    until: at,
+    kind: 'signal',
+    signal,
+    ...(by !== undefined && { by }),
+    text: signalText(signal, by),
+  };
+}
+
+/** Why a workspace stops, as the reason of the build and in the timeline. */
+export function stopReason(because: AwakeCause, cause: StopCause, now: number): string {
+  if (cause === 'max-run') return 'stopped by its maximum run time';
+  const last = `the last activity was ${causeText(because, now)}`;
+  return cause === 'schedule'
+    ? `stopped by its daily schedule; ${last}`
+    : `stopped because it was idle; ${last}`;
+}
+
+/** Activity that came between the decision to stop and the stop. */
+export function vetoEvent(
+  { workspaceId }: { workspaceId: string },
+  cause: StopCause,
+  because: AwakeCause,
+  at: number,
+): NewEvent {
+  return {
+    workspaceId,
+    at,
+    kind: 'stop-vetoed',
+    cause,
+    ...(because.kind === 'signal' && { signal: because.signal }),
+    ...('by' in because && because.by !== undefined && { by: because.by }),
+    text: `stays awake: ${causeText(because, at)}`,
+  };
+}

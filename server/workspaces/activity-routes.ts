@@ -1,0 +1,52 @@
+import * as api from '@cde/api/activity.ts';
+import type { FastifyInstance } from 'fastify';
+import type { Database } from '../database/pool.ts';
+import { closeSignal, serve, serveAgent } from '../http/serve.ts';
+import type { IdleSweep } from '../idle/sweep.ts';
+import type { WorkspaceActivities } from './activity.ts';
+import type { Shutdowns } from './shutdown.ts';
+import { findWorkspace } from './store.ts';
+
+/** Why workspaces are awake, what keeps them so, and what cleanup does. */
+export function activityRoutes(
+  app: FastifyInstance,
+  deps: { database: Database; activities: WorkspaceActivities; shutdowns: Shutdowns; sweep: IdleSweep },
+): void {
+  const { activities, shutdowns, sweep } = deps;
+  const { db } = deps.database;
+
+  serve(app, api.getWorkspaceActivity, async ({ actor, params }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
+    return activities.describe(row.id);
+  });
+  serve(app, api.listActivityEvents, async ({ actor, params, query }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:read');
+    return activities.events(row.id, query);
+  });
+  serve(app, api.setIdleChoices, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return activities.choose(input, row.id, input.body);
+  });
+  serve(app, api.createLease, async ({ actor, params, body }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:operate');
+    return activities.grant(row.id, actor.username, body);
+  });
+  serve(app, api.endLease, async ({ actor, params }) => {
+    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:operate');
+    await activities.end(row.id, params.lease, actor.username);
+  });
+
+  serve(app, api.previewCleanup, ({ query }) => activities.preview(query));
+  serve(app, api.releaseBrake, async () => ({ released: await sweep.release() }));
+
+  serveAgent(app, api.createAgentLease, ({ actor, body }) =>
+    activities.grant(actor.workspaceId, 'workspace', body),
+  );
+  serveAgent(app, api.endAgentLease, ({ actor, params }) =>
+    activities.end(actor.workspaceId, params.lease, 'workspace'),
+  );
+  serveAgent(app, api.awaitShutdown, async ({ actor, body, reply }) => ({
+    shutdown: await shutdowns.waitFor(actor, body?.waitMs ?? 25_000, closeSignal(reply)),
+  }));
+  serveAgent(app, api.postAgentShutdown, ({ actor, body }) => shutdowns.answer(actor, body));
+}

@@ -1,0 +1,295 @@
+import {
+  type ActivityEvent,
+  type CleanupCandidate,
+  type IdleChoices,
+  type Lease,
+  signalSources,
+  signals,
+  type WorkspaceActivity,
+} from '@cde/api/activity.ts';
+import { spanText, stopText } from '@cde/api/idle-text.ts';
+import { Problem } from '@cde/api/problem.ts';
+import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
+import { v7 } from 'uuid';
+import { activityEvents, workspaceLeases } from '../database/idle-schema.ts';
+import type { Caller, UserActor } from '../http/actor.ts';
+import { writeAudit } from '../identity/audit.ts';
+import { isUuid } from '../identity/cursor.ts';
+import {
+  type ActivityRow,
+  insertEvents,
+  type NewEvent,
+  readActivity,
+  writeActivity,
+} from '../idle/activity-store.ts';
+import { stateOf } from '../idle/evaluate.ts';
+import { decisionChange, evaluateRow, type IdleDeps } from '../idle/reports.ts';
+import { signalEvent } from '../idle/sentences.ts';
+
+/** A workspace can have so many leases at once: each program that runs in it may hold one. */
+const maxLeases = 100;
+
+/** What people read and choose about the activity of a workspace. */
+export function makeWorkspaceActivity(
+  deps: IdleDeps & { nextStart: (row: ActivityRow) => Promise<number | null> },
+) {
+  const { database, bus, now } = deps;
+  const { db } = database;
+
+  async function read(workspaceId: string): Promise<ActivityRow> {
+    const [row] = await readActivity(db, sql`WHERE w.id = ${workspaceId}`);
+    if (!row) throw new Problem('workspace-not-found', 'This workspace no longer exists.');
+    return row;
+  }
+
+  /** Decides again after a change, so that readers and the agent see its effect at once. */
+  async function decideAgain(workspaceId: string): Promise<void> {
+    const row = await read(workspaceId);
+    const at = now().getTime();
+    if (row.status === 'running' && row.buildId !== null && row.buildId === row.agentBuildId) {
+      const { evaluated } = await evaluateRow(deps, row, at);
+      const isVetoed = row.pendingStop && !row.pendingStop.ready && evaluated.kind === 'awake';
+      await writeActivity(db, workspaceId, {
+        ...decisionChange(row, evaluated),
+        ...(isVetoed && { pendingStop: null }),
+      });
+    } else if (row.status === 'stopped')
+      await writeActivity(db, workspaceId, { startsAt: await deps.nextStart(row) });
+    bus.publish({ workspaceId });
+  }
+
+  async function record(event: NewEvent): Promise<void> {
+    await insertEvents(db, [event]);
+  }
+
+  async function describe(workspaceId: string): Promise<WorkspaceActivity> {
+    const row = await read(workspaceId);
+    const at = now();
+    const { effective } = await evaluateRow(deps, row, at.getTime());
+    const leases = await db
+      .select()
+      .from(workspaceLeases)
+      .where(and(eq(workspaceLeases.workspaceId, workspaceId), gt(workspaceLeases.expiresAt, at)))
+      .orderBy(workspaceLeases.expiresAt);
+    return {
+      state: row.status === 'running' ? stateOf(row, at.getTime()) : null,
+      policy: effective,
+      choices: row.choices,
+      signals: signals.map((signal) => {
+        const last = row.signals[signal];
+        return {
+          signal,
+          source: signalSources[signal],
+          lastAt: last ? new Date(last.at).toISOString() : null,
+          by: last?.by ?? null,
+        };
+      }),
+      reportedAt: row.reportedAt === null ? null : new Date(row.reportedAt).toISOString(),
+      leases: leases.map(toLease),
+    };
+  }
+
+  async function grant(
+    workspaceId: string,
+    by: string,
+    { seconds, reason }: { seconds: number; reason: string },
+  ): Promise<Lease> {
+    const at = now();
+    const { maxLeaseSeconds } = await deps.bounds();
+    if (seconds > maxLeaseSeconds)
+      throw new Problem(
+        'lease-too-long',
+        `A workspace can be kept awake for at most ${spanText(maxLeaseSeconds * 1000)} at a time.`,
+        { hint: 'Ask for less, and renew it. An owner of this installation can change the bound.' },
+      );
+    const held = await db.$count(
+      workspaceLeases,
+      and(eq(workspaceLeases.workspaceId, workspaceId), gt(workspaceLeases.expiresAt, at)),
+    );
+    if (held >= maxLeases)
+      throw new Problem('too-many-leases', `This workspace has ${held} leases already.`, {
+        hint: 'End some of them, or wait until they expire.',
+      });
+    const lease = {
+      id: v7(),
+      workspaceId,
+      by,
+      reason,
+      createdAt: at,
+      expiresAt: new Date(at.getTime() + seconds * 1000),
+    };
+    await db.insert(workspaceLeases).values(lease);
+    await record({
+      workspaceId,
+      at: at.getTime(),
+      until: lease.expiresAt.getTime(),
+      kind: 'lease-granted',
+      by,
+      text: `kept awake for ${spanText(seconds * 1000)} by ${by === 'workspace' ? 'a program in it' : by}${reason ? `: ${reason}` : ''}`,
+    });
+    await decideAgain(workspaceId);
+    return toLease(lease);
+  }
+
+  async function end(workspaceId: string, leaseId: string, by: string): Promise<void> {
+    const at = now();
+    const ended = await db
+      .update(workspaceLeases)
+      .set({ expiresAt: at })
+      .where(
+        and(
+          eq(workspaceLeases.id, leaseId),
+          eq(workspaceLeases.workspaceId, workspaceId),
+          gt(workspaceLeases.expiresAt, at),
+          by === 'workspace' ? eq(workspaceLeases.by, by) : undefined,
+        ),
+      )
+      .returning();
+    if (ended.length === 0)
+      throw new Problem('lease-not-found', 'There is no such lease, or it has ended already.');
+    await record({
+      workspaceId,
+      at: at.getTime(),
+      kind: 'lease-ended',
+      by,
+      text: `no longer kept awake by ${ended[0]!.by === 'workspace' ? 'a program in it' : ended[0]!.by}`,
+    });
+    await decideAgain(workspaceId);
+  }
+
+  return {
+    describe,
+    grant,
+    end,
+
+    async choose(
+      caller: Caller<UserActor>,
+      workspaceId: string,
+      choices: IdleChoices,
+    ): Promise<WorkspaceActivity> {
+      const row = await read(workspaceId);
+      const before = row.choices;
+      const isSameNeverStop =
+        choices.neverStop &&
+        before.neverStop?.until === choices.neverStop.until &&
+        before.neverStop.reason === choices.neverStop.reason;
+      const by = isSameNeverStop ? (row.choicesBy ?? caller.actor.username) : caller.actor.username;
+      await db.transaction(async (tx) => {
+        await writeActivity(tx, workspaceId, { choices, choicesBy: by });
+        await insertEvents(tx, [
+          {
+            workspaceId,
+            at: now().getTime(),
+            kind: 'policy-changed',
+            by: caller.actor.username,
+            text: `${caller.actor.username} changed when it stops and starts`,
+          },
+        ]);
+        await writeAudit(tx, caller, {
+          action: 'workspace.idle-policy',
+          targetType: 'workspace',
+          targetId: workspaceId,
+          targetName: row.ref.split('/')[1]!,
+          before,
+          after: choices,
+        });
+      });
+      await decideAgain(workspaceId);
+      return describe(workspaceId);
+    },
+
+    /** The timeline, newest first. The stretches that have not ended come first on the first page. */
+    async events(
+      workspaceId: string,
+      { limit, after }: { limit: number; after?: string | undefined },
+    ): Promise<{ items: ActivityEvent[]; next: string | null }> {
+      if (after !== undefined && !isUuid(after))
+        throw new Problem('bad-request', 'This `after` is not from a page of events.');
+      const rows = await db
+        .select()
+        .from(activityEvents)
+        .where(
+          and(
+            eq(activityEvents.workspaceId, workspaceId),
+            after === undefined ? undefined : lt(activityEvents.id, after),
+          ),
+        )
+        .orderBy(desc(activityEvents.id))
+        .limit(limit + 1);
+      const stored = rows.slice(0, limit).map(
+        ({ workspaceId: _, at, until, ...event }): ActivityEvent => ({
+          ...event,
+          at: at.toISOString(),
+          until: until?.toISOString() ?? null,
+        }),
+      );
+      const next = rows.length > limit ? (stored.at(-1)?.id ?? null) : null;
+      if (after !== undefined) return { items: stored, next };
+      const { signals: current } = await read(workspaceId);
+      const open = signals.flatMap((signal): ActivityEvent[] => {
+        const stretch = current[signal];
+        if (!stretch) return [];
+        const { at, until, text } = signalEvent(workspaceId, { signal, ...stretch });
+        return [
+          {
+            id: v7({ msecs: at }),
+            at: new Date(at).toISOString(),
+            until: new Date(until!).toISOString(),
+            kind: 'signal',
+            signal,
+            cause: null,
+            by: stretch.by ?? null,
+            text,
+          },
+        ];
+      });
+      return { items: [...open.sort((a, b) => b.at.localeCompare(a.at)), ...stored], next };
+    },
+
+    /** What cleanup would do now, and what is due within an hour. */
+    async preview({ limit, after }: { limit: number; after?: string | undefined }): Promise<{
+      items: CleanupCandidate[];
+      next: string | null;
+    }> {
+      const at = now().getTime();
+      const offset = after === undefined ? 0 : Number(after);
+      if (!Number.isSafeInteger(offset) || offset < 0)
+        throw new Problem('bad-request', 'This `after` is not from a page of this list.');
+      const rows = await readActivity(
+        db,
+        sql`WHERE a.stops_at <= to_timestamp(${at + 3600_000} / 1000.0::float8) AND w.status = 'running'
+              AND w.agent_build_id = a.build_id ORDER BY a.stops_at, w.id LIMIT ${limit + 1} OFFSET ${offset}`,
+      );
+      const items: CleanupCandidate[] = [];
+      for (const row of rows.slice(0, limit)) {
+        const { evaluated } = await evaluateRow(deps, row, at);
+        const { stopsAt, cause } = evaluated.stored;
+        if (stopsAt === null || cause === null) continue;
+        const action =
+          row.held && evaluated.kind === 'stop'
+            ? 'hold'
+            : evaluated.kind === 'stop'
+              ? 'stop'
+              : evaluated.kind === 'needs-report'
+                ? 'wait-for-report'
+                : 'warn';
+        items.push({
+          workspaceId: row.workspaceId,
+          workspace: row.ref,
+          template: row.template,
+          action,
+          cause,
+          at: new Date(stopsAt).toISOString(),
+          text: stopText(stateOf({ ...row, decision: evaluated.stored }, at)!, at),
+        });
+      }
+      return { items, next: rows.length > limit ? String(offset + limit) : null };
+    },
+  };
+}
+
+export type WorkspaceActivities = ReturnType<typeof makeWorkspaceActivity>;
+
+function toLease({ id, by, reason, createdAt, expiresAt }: typeof workspaceLeases.$inferSelect): Lease {
+  return { id, by, reason, createdAt: createdAt.toISOString(), expiresAt: expiresAt.toISOString() };
+}

@@ -1,0 +1,90 @@
+import fp from 'fastify-plugin';
+import { Counter, Gauge } from 'prom-client';
+import { removeOldActivity } from '../idle/activity-store.ts';
+import { makePolicyResolver } from '../idle/effective.ts';
+import { makeLifecycle, type WorkspaceLifecycle } from '../idle/lifecycle.ts';
+import { makeStopSections, type StopSection } from '../idle/policy-source.ts';
+import { type ActivityReports, type IdleDeps, makeActivityReports } from '../idle/reports.ts';
+import { cleanupSettingsRoutes, makeCleanupSettings } from '../idle/settings.ts';
+import { makeIdleSweep } from '../idle/sweep.ts';
+import { loggerOf } from '../log.ts';
+import { makeWorkspaceActivity } from './activity.ts';
+import { activityRoutes } from './activity-routes.ts';
+import { makeIdleWorker } from './idle-worker.ts';
+import { makeScheduledStarts } from './scheduled-starts.ts';
+import { makeShutdowns } from './shutdown.ts';
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** What the other parts of a workspace need of its idle policy. */
+    readonly idle: {
+      reports: ActivityReports;
+      lifecycle: WorkspaceLifecycle;
+      stopSection: (versionId: string) => Promise<StopSection>;
+      /** One sweep now; null if another replica is at it. For tests. */
+      sweep: ReturnType<typeof makeIdleWorker>['runOnce'];
+    };
+  }
+}
+
+/** Stops idle workspaces, and answers why the others are awake. */
+export const idlePlugin = fp(
+  async (app) => {
+    const { config, database, bus, keys, now, metrics } = app;
+    const log = loggerOf(app);
+    const stopSection = makeStopSections(database.db);
+    const settings = makeCleanupSettings({ database, keys, now, accessUrl: () => config.accessUrl });
+    const resolver = makePolicyResolver({ now });
+    const deps: IdleDeps = {
+      database,
+      bus,
+      now,
+      stopSection,
+      bounds: settings.read,
+      resolve: resolver.resolve,
+    };
+    const reports = makeActivityReports(deps);
+    const shutdownScript = async (versionId: string) => (await stopSection(versionId)).shutdown;
+    const shutdowns = makeShutdowns({ database, bus, log, now, reports, shutdownScript });
+    const sweep = makeIdleSweep({ ...deps, log, requestStop: shutdowns.requestStop });
+    const starts = makeScheduledStarts({ ...deps, log, holidays: resolver.holidays });
+    const lifecycle = makeLifecycle({ now, nextStart: starts.next });
+    const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next });
+    activityRoutes(app, { database, activities, shutdowns, sweep });
+    cleanupSettingsRoutes(app, { settings });
+
+    const stops = new Counter({
+      name: 'cde_cleanup_stops_total',
+      help: 'Stops that cleanup has decided; agents can veto them',
+      registers: [metrics],
+    });
+    const started = new Counter({
+      name: 'cde_cleanup_starts_total',
+      help: 'Workspaces started by their schedules',
+      registers: [metrics],
+    });
+    const blocked = new Gauge({
+      name: 'cde_cleanup_blocked',
+      help: 'Workspaces that are due to stop and do not: held by the brake, or without a report of their agent',
+      labelNames: ['by'],
+      registers: [metrics],
+    });
+    const worker = makeIdleWorker({
+      database,
+      log,
+      sweep,
+      startDue: starts.startDue,
+      onResult(result) {
+        stops.inc(result.stops);
+        started.inc(result.started);
+        blocked.set({ by: 'brake' }, result.held);
+        blocked.set({ by: 'missing-report' }, result.waiting);
+      },
+    });
+    app.onStart(() => worker.start());
+    app.addHook('preClose', () => worker.stop());
+    app.onSweep(() => removeOldActivity(database.db, now()));
+    app.decorate('idle', { reports, lifecycle, stopSection, sweep: worker.runOnce });
+  },
+  { name: 'idle', dependencies: ['database', 'events', 'http', 'identity', 'telemetry'] },
+);

@@ -1,0 +1,69 @@
+import type { Database } from '../database/pool.ts';
+import type { IdleSweep, SweepResult } from '../idle/sweep.ts';
+import type { Logger } from '../log.ts';
+
+const intervalMs = 5_000;
+/** Of PostgreSQL's advisory locks; the workspaces' own are in another namespace. */
+const lockKey = 0x1d1e;
+
+/**
+ * Runs the sweep of idle workspaces every 5 s on one replica at a time. The lock ends with its connection, so another replica
+ * takes over within one interval.
+ */
+export function makeIdleWorker(options: {
+  database: Database;
+  log: Logger;
+  sweep: Pick<IdleSweep, 'runOnce'>;
+  /** Starts workspaces by their schedules; returns how many. */
+  startDue: () => Promise<number>;
+  onResult: (result: SweepResult) => void;
+}): { start(): void; runOnce(): Promise<SweepResult | null>; stop(): Promise<void> } {
+  const { database, log, sweep, startDue, onResult } = options;
+  let timer: NodeJS.Timeout | null = null;
+  let running: Promise<unknown> = Promise.resolve();
+  let stopped = false;
+
+  /** Null: another replica is at it. */
+  async function runOnce(): Promise<SweepResult | null> {
+    const client = await database.pool.connect();
+    let isReusable = false;
+    try {
+      const { rows } = await client.query<{ locked: boolean }>('SELECT pg_try_advisory_lock($1) AS locked', [
+        lockKey,
+      ]);
+      if (!rows[0]?.locked) {
+        isReusable = true;
+        return null;
+      }
+      const result = await sweep.runOnce();
+      result.started = await startDue();
+      await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);
+      isReusable = true;
+      onResult(result);
+      return result;
+    } finally {
+      client.release(!isReusable);
+    }
+  }
+
+  function schedule(): void {
+    timer = setTimeout(() => {
+      running = runOnce()
+        .catch((error) => log.warn({ err: error }, 'the sweep of idle workspaces failed; it runs again soon'))
+        .finally(() => {
+          if (!stopped) schedule();
+        });
+    }, intervalMs);
+    timer.unref();
+  }
+
+  return {
+    start: schedule,
+    runOnce,
+    async stop() {
+      stopped = true;
+      if (timer) clearTimeout(timer);
+      await running;
+    },
+  };
+}

@@ -1,0 +1,441 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { AgentActivity, Signal } from '@cde/api/activity.ts';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { until } from '../../tests/kit/until.ts';
+import { readConfig } from '../config.ts';
+import { type ControlPlane, startControlPlane } from '../control-plane.ts';
+import { makeLog } from '../log.ts';
+import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
+import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
+
+const minute = 60_000;
+const template = (name: string, more = '') =>
+  `name: ${name}\nprovider: local\nidle:\n  stopAfter: 30m\n${more}`;
+
+let database: TestDatabase;
+let server: ControlPlane;
+let provider: ScriptedProvider;
+let folder: string;
+let ada: TestUser;
+let admin: TestUser;
+let clock: number;
+let count = 0;
+
+beforeAll(async () => {
+  database = await makeTestDatabase();
+  folder = await mkdtemp(join(tmpdir(), 'cde-data-'));
+  clock = Date.now();
+  provider = makeScriptedProvider();
+  server = await startControlPlane({
+    config: readConfig([], { CDE_DATA_DIR: folder, CDE_LISTEN: '127.0.0.1:0' }),
+    database,
+    log: makeLog('silent'),
+    now: () => new Date(clock),
+    providers: new Map([['local', provider]]),
+    checkReplies: true,
+  });
+  ada = await addUser(database, 'ada');
+  admin = await addUser(database, 'adm', 'owner');
+  for (const text of [
+    template('plain'),
+    template('bounded', '  maxRun: 2h\n'),
+    `${template('tidy')}shutdown:\n  script: echo bye\n  timeout: 20s\n`,
+  ])
+    expect(
+      (await call(admin, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } })).status,
+    ).toBe(201);
+});
+afterAll(async () => {
+  await server?.stop();
+  await database?.drop();
+  await rm(folder, { recursive: true, force: true });
+});
+beforeEach(() => {
+  provider.launches.length = 0;
+  provider.calls.length = 0;
+});
+afterEach(async () => {
+  await database.pool.query(
+    "UPDATE workspaces SET status = 'stopped', desired = 'stopped', agent_build_id = NULL",
+  );
+});
+
+async function call(
+  user: { token: string },
+  method: string,
+  path: string,
+  body?: unknown,
+): Promise<{ status: number; body: any }> {
+  const reply = await fetch(server.url + path, {
+    method,
+    headers: {
+      authorization: `Bearer ${user.token}`,
+      ...(body !== undefined && { 'content-type': 'application/json' }),
+    },
+    ...(body !== undefined && { body: JSON.stringify(body) }),
+  });
+  const text = await reply.text();
+  return { status: reply.status, body: text === '' ? undefined : JSON.parse(text) };
+}
+
+const keys = {
+  tlsPublicKey: 'A'.repeat(43),
+  sshHostKey: `ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA${'A'.repeat(42)}`,
+  version: '1',
+  hostname: 'here',
+};
+
+interface Agent {
+  token: string;
+  name: string;
+  /** Unix time of its start and of its signals. */
+  startedAt: number;
+  signals: Partial<Record<Signal, number>>;
+}
+const show = async ({ name }: { name: string }) =>
+  (await call(ada, 'GET', `/api/v1/workspaces/${name}`)).body;
+const untilStatus = (agent: Agent, status: string) =>
+  until(
+    () => show(agent),
+    (workspace) => workspace.status === status,
+  );
+const stats = {
+  cpuPercent: 0,
+  load1: 0,
+  memoryUsedBytes: 1,
+  memoryLimitBytes: null,
+  homeUsedBytes: null,
+  homeTotalBytes: null,
+  openPorts: [],
+  sessions: [],
+};
+
+/** Creates a workspace and plays its agent. */
+async function running(templateName = 'plain'): Promise<Agent> {
+  const name = `w${++count}`;
+  await call(ada, 'POST', '/api/v1/workspaces', { name, template: templateName });
+  await until(
+    async () => provider.launches.length,
+    (launches) => launches > 0,
+  );
+  const agent: Agent = { token: provider.launches.shift()!.token, name, startedAt: clock, signals: {} };
+  await call(agent, 'POST', '/api/v1/agent/register', keys);
+  await call(agent, 'POST', '/api/v1/agent/startup', { state: 'none' });
+  await untilStatus(agent, 'running');
+  return agent;
+}
+function activityOf({ startedAt, signals }: Agent): AgentActivity {
+  return {
+    agentAgeMs: clock - startedAt,
+    signals: Object.entries(signals).map(([signal, at]) => ({
+      signal: signal as Signal,
+      ageMs: clock - at,
+      by: 'ada',
+    })),
+  };
+}
+async function report(agent: Agent) {
+  const { status, body } = await call(agent, 'POST', '/api/v1/agent/stats', {
+    at: new Date(clock).toISOString(),
+    ...stats,
+    activity: activityOf(agent),
+  });
+  expect(status).toBe(200);
+  return body.idle;
+}
+const answer = (agent: Agent, id: string, state: 'ready' | 'vetoed') =>
+  call(agent, 'POST', '/api/v1/agent/shutdown', {
+    id,
+    state,
+    activity: activityOf(agent),
+    ...(state === 'ready' && { exitCode: 0, timedOut: false }),
+  });
+/** Sweeps on this replica, also while the server's own sweep is at it. */
+const sweep = () => until(() => server.app.idle.sweep(), Boolean);
+const activity = async (agent: Agent) =>
+  (await call(ada, 'GET', `/api/v1/workspaces/${agent.name}/activity`)).body;
+const events = async (agent: Agent): Promise<{ kind: string; text: string; cause: string }[]> =>
+  (await call(ada, 'GET', `/api/v1/workspaces/${agent.name}/activity/events`)).body.items;
+const kinds = async (agent: Agent) => (await events(agent)).map(({ kind }) => kind);
+const pass = (ms: number) => {
+  clock += ms;
+};
+
+describe('an idle workspace', () => {
+  test('is stopped once its agent has confirmed that nothing has happened until this moment', async () => {
+    const agent = await running();
+    pass(minute);
+    expect(await report(agent)).toMatchObject({ stopsInMs: 29 * minute, cause: 'idle', shutdown: null });
+    pass(29 * minute);
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+    await report(agent);
+    await sweep();
+    const { shutdown } = await report(agent);
+    expect(shutdown).toMatchObject({ cause: 'idle', idleSinceAgeMs: 0, script: null });
+    await answer(agent, shutdown.id, 'ready');
+    const stopped = await untilStatus(agent, 'stopped');
+    expect(stopped.latestBuild).toMatchObject({
+      transition: 'stop',
+      initiator: 'system',
+      reason: expect.stringMatching(/^stopped because it was idle; the last activity was its start/),
+    });
+    expect(await kinds(agent)).toEqual(['stopped', 'stop-decided', 'started']);
+    const { body } = await call(admin, 'GET', '/api/v1/audit?action=cleanup.stop-idle');
+    expect(body.items).toMatchObject([{ actor: 'system', targetName: agent.name }]);
+  });
+
+  test('says why it is awake and when it stops', async () => {
+    const agent = await running();
+    pass(minute);
+    agent.signals['terminal-input'] = clock;
+    pass(2 * minute);
+    await report(agent);
+    const expected = {
+      awakeBecause: { kind: 'signal', signal: 'terminal-input', by: 'ada' },
+      stopsAt: new Date(clock + 28 * minute).toISOString(),
+      cause: 'idle',
+      waitsForReport: false,
+    };
+    expect((await show(agent)).idle).toMatchObject(expected);
+    expect(await activity(agent)).toMatchObject({
+      state: expected,
+      policy: { stopAfterSeconds: 1800, limited: [] },
+      signals: expect.arrayContaining([
+        { signal: 'terminal-input', source: 'person', by: 'ada', lastAt: expect.any(String) },
+      ]),
+    });
+  });
+
+  test('whose agent is silent is not stopped: missing data is not idleness', async () => {
+    const agent = await running();
+    await report(agent);
+    pass(10 * 60 * minute);
+    await sweep();
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', idle: { waitsForReport: true } });
+    expect(await kinds(agent)).toEqual(['report-missing', 'started']);
+    agent.signals['process-cpu'] = clock - minute;
+    expect(await report(agent)).toMatchObject({ stopsInMs: 29 * minute, shutdown: null });
+    await sweep();
+    expect((await show(agent)).idle.waitsForReport).toBe(false);
+  });
+});
+
+describe('activity during the decision', () => {
+  async function due() {
+    const agent = await running();
+    pass(30 * minute);
+    await report(agent);
+    await sweep();
+    const { shutdown } = await report(agent);
+    return { agent, id: shutdown.id as string };
+  }
+
+  test('wins if the agent vetoes', async () => {
+    const { agent, id } = await due();
+    agent.signals['terminal-input'] = clock;
+    await answer(agent, id, 'vetoed');
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+    expect((await report(agent)).shutdown).toBeNull();
+    expect(await events(agent)).toContainEqual(
+      expect.objectContaining({
+        kind: 'stop-vetoed',
+        text: expect.stringContaining('terminal input by ada'),
+      }),
+    );
+  });
+
+  test('wins if an ordinary report brings it', async () => {
+    const { agent } = await due();
+    agent.signals.sync = clock;
+    expect((await report(agent)).shutdown).toBeNull();
+    expect(await kinds(agent)).toContain('stop-vetoed');
+  });
+
+  test('wins over an answer of ready that already carries it', async () => {
+    const { agent, id } = await due();
+    agent.signals['editor-input'] = clock;
+    await answer(agent, id, 'ready');
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
+  });
+
+  test('a lease wins too', async () => {
+    const { agent, id } = await due();
+    const { status } = await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds: 3600 });
+    expect(status).toBe(201);
+    expect((await report(agent)).shutdown).toBeNull();
+    await answer(agent, id, 'ready');
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+  });
+
+  test('an agent that does not answer is asked again, and nothing is stopped', async () => {
+    const { agent, id } = await due();
+    pass(2 * minute);
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+    await report(agent);
+    await sweep();
+    const again = (await report(agent)).shutdown.id;
+    expect(again).not.toBe(id);
+    // A late answer to the first request means nothing.
+    await answer(agent, id, 'ready');
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+  });
+
+  test('a replica that dies after the agent is ready loses nothing: the next sweep stops it once', async () => {
+    const { agent } = await due();
+    await database.pool.query(
+      `UPDATE workspace_activity SET pending_stop = jsonb_set(pending_stop, '{ready}', 'true')
+        WHERE workspace_id = (SELECT id FROM workspaces WHERE name = $1)`,
+      [agent.name],
+    );
+    await Promise.all([sweep(), sweep()]);
+    await untilStatus(agent, 'stopped');
+    const { body } = await call(ada, 'GET', `/api/v1/workspaces/${agent.name}/builds`);
+    expect(body.items.map((build: any) => build.transition)).toEqual(['stop', 'start']);
+  });
+});
+
+describe('leases', () => {
+  test('keep a workspace awake, are shown to everyone, and can be ended', async () => {
+    const agent = await running();
+    await report(agent);
+    const { body: lease } = await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, {
+      seconds: 3 * 3600,
+      reason: 'a long build',
+    });
+    expect(await report(agent)).toMatchObject({ stopsInMs: (180 + 30) * minute });
+    expect(await activity(agent)).toMatchObject({
+      leases: [{ id: lease.id, by: 'ada', reason: 'a long build' }],
+    });
+    expect((await call(ada, 'DELETE', `/api/v1/workspaces/${agent.name}/leases/${lease.id}`)).status).toBe(
+      204,
+    );
+    expect((await report(agent)).stopsInMs).toBe(30 * minute);
+    expect(await kinds(agent)).toEqual(['lease-ended', 'lease-granted', 'started']);
+    expect((await call(ada, 'DELETE', `/api/v1/workspaces/${agent.name}/leases/${lease.id}`)).body.code).toBe(
+      'lease-not-found',
+    );
+  });
+
+  test('programs in the workspace need no credential of the user', async () => {
+    const agent = await running();
+    const { status, body } = await call(agent, 'POST', '/api/v1/agent/leases', { seconds: 600 });
+    expect([status, body.by]).toEqual([201, 'workspace']);
+    expect((await call(agent, 'DELETE', `/api/v1/agent/leases/${body.id}`)).status).toBe(204);
+  });
+
+  test('are bounded in length and number', async () => {
+    const agent = await running();
+    const path = `/api/v1/workspaces/${agent.name}/leases`;
+    expect((await call(ada, 'POST', path, { seconds: 25 * 3600 })).body.code).toBe('lease-too-long');
+    for (let held = 0; held < 100; held++) await call(ada, 'POST', path, { seconds: 60 });
+    expect((await call(ada, 'POST', path, { seconds: 60 })).body.code).toBe('too-many-leases');
+  });
+});
+
+describe('other stops', () => {
+  test('the maximum run time stops a busy workspace, also while its agent is silent', async () => {
+    const agent = await running('bounded');
+    agent.signals['process-cpu'] = clock + 119 * minute;
+    pass(119 * minute);
+    expect(await report(agent)).toMatchObject({ stopsInMs: minute, cause: 'max-run', extendable: false });
+    pass(minute);
+    await sweep();
+    const { latestBuild } = await untilStatus(agent, 'stopped');
+    expect(latestBuild.reason).toBe('stopped by its maximum run time');
+  });
+
+  test('a stop that a person requests runs the shutdown script first', async () => {
+    const agent = await running('tidy');
+    await report(agent);
+    const waiting = call(agent, 'POST', '/api/v1/agent/shutdown/wait', {});
+    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/stop`);
+    const { shutdown } = (await waiting).body;
+    expect(shutdown).toMatchObject({ cause: 'request', script: 'echo bye', timeoutMs: 20_000 });
+    expect(provider.calls).not.toContain('stop');
+    await answer(agent, shutdown.id, 'ready');
+    await untilStatus(agent, 'stopped');
+    expect(provider.calls).toContain('stop');
+  });
+});
+
+describe('the brake', () => {
+  test('holds back stops beyond the share of running workspaces, until an admin releases them', async () => {
+    const agents: Agent[] = [];
+    for (let made = 0; made < 7; made++) agents.push(await running());
+    // Earlier tests stopped some within the brake's window.
+    pass(30 * minute);
+    for (const agent of agents) await report(agent);
+    await sweep();
+    const { body } = await call(admin, 'GET', '/api/v1/cleanup/preview');
+    expect(body.items.filter(({ action }: { action: string }) => action === 'hold').length).toBe(2);
+    const requests = await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown));
+    expect(requests.filter(Boolean).length).toBe(5);
+    expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 2 });
+    expect(
+      (await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown))).every(Boolean),
+    ).toBe(true);
+    expect((await call(ada, 'GET', '/api/v1/cleanup/preview')).status).toBe(403);
+  });
+});
+
+test('warnings are given 15 and 5 minutes ahead, once', async () => {
+  const agent = await running();
+  expect((await report(agent)).warnBeforeMs).toEqual([15 * minute, 5 * minute]);
+  for (const ms of [14 * minute, minute, 5 * minute, 5 * minute, minute]) {
+    pass(ms);
+    await report(agent);
+    await sweep();
+  }
+  const warnings = (await events(agent)).filter(({ kind }) => kind === 'warned');
+  expect(warnings.map(({ text }) => text)).toEqual(['stops in 5 min', 'stops in 15 min']);
+});
+
+test('choices of the owner win over the template, and are audited', async () => {
+  const agent = await running();
+  await report(agent);
+  const chosen = await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, {
+    stopAfterSeconds: 7200,
+  });
+  expect(chosen.body).toMatchObject({
+    policy: { stopAfterSeconds: 7200 },
+    choices: { stopAfterSeconds: 7200 },
+  });
+  expect(await report(agent)).toMatchObject({ stopsInMs: 120 * minute });
+  const { body } = await call(admin, 'GET', '/api/v1/audit?action=workspace.idle-policy');
+  expect(body.items).toMatchObject([{ actor: 'ada', after: { stopAfterSeconds: 7200 } }]);
+});
+
+test('a schedule starts a stopped workspace, keeps it awake for an hour, and stops it after hours', async () => {
+  const agent = await running();
+  // A Monday, 07:00 in Vienna.
+  const monday = Date.UTC(2027, 0, 11, 6);
+  await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/stop`);
+  await untilStatus(agent, 'stopped');
+  clock = monday;
+  await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, {
+    schedule: { start: '08:30', stop: '19:00', timeZone: 'Europe/Vienna' },
+  });
+  await sweep();
+  expect(await show(agent)).toMatchObject({ status: 'stopped' });
+  pass(91 * minute);
+  await sweep();
+  await until(
+    async () => provider.launches.length,
+    (launches) => launches > 0,
+  );
+  agent.token = provider.launches.shift()!.token;
+  agent.startedAt = clock;
+  await call(agent, 'POST', '/api/v1/agent/register', keys);
+  await call(agent, 'POST', '/api/v1/agent/startup', { state: 'none' });
+  const { latestBuild } = await untilStatus(agent, 'running');
+  expect(latestBuild).toMatchObject({ initiator: 'system', reason: 'daily start' });
+  expect(await report(agent)).toMatchObject({ stopsInMs: 90 * minute, cause: 'idle' });
+  expect((await activity(agent)).leases).toMatchObject([{ by: 'schedule' }]);
+});
