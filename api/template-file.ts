@@ -214,7 +214,9 @@ export type ConnectionSection = z.infer<typeof ConnectionSection>;
 /** When a workspace stops by itself, and starts. No expressions: developers choose within these and the bounds of the installation. */
 export const IdleSection = z.strictObject({
   stopAfter: z
-    .union([Duration, z.literal('never')])
+    .string()
+    .max(20)
+    .regex(/^(never|\d+(ms|s|m|h))$/, 'never, or a number and a unit: 90m, 2h')
     .optional()
     .describe('Stop after this long without activity; by default as the installation says'),
   maxRun: Duration.optional().describe('Stop this long after the start, whatever runs in it'),

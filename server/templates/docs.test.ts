@@ -32,8 +32,27 @@ env:\n  A: >-\n    ${line}\n`;
   }
 });
 
+test('the example of idle and shutdown is valid in a template', async () => {
+  const [, , section] = (await read()).split('```yaml\n').map((part) => part.split('```')[0]!);
+  const file = `name: shop\nprovider: local\n${section}`;
+  expect(parseTemplate({ 'template.yaml': file })).toMatchObject({
+    faults: [],
+    template: { idle: { stopAfter: '2h' }, shutdown: { timeout: '1m' } },
+  });
+});
+
+test.each(['local', 'kubernetes'])('what the starter %s has as a comment is valid', async (name) => {
+  const file = await readFile(new URL(`../../templates/${name}/template.yaml`, import.meta.url), 'utf8');
+  const comment = file.slice(file.indexOf('# idle:'));
+  const section = comment.replaceAll(/^# (?=idle:|shutdown:| )/gm, '').replaceAll(/^# .*$/gm, '');
+  expect(parseTemplate({ 'template.yaml': `name: x\nprovider: local\n${section}` })).toMatchObject({
+    faults: [],
+    template: { idle: { schedule: { start: '08:30' } }, shutdown: { timeout: '1m' } },
+  });
+});
+
 test('the examples for Kubernetes are valid together', async () => {
-  const [, , template, manifest] = (await read()).split('```yaml\n').map((text) => text.split('```')[0]!);
+  const [, , , template, manifest] = (await read()).split('```yaml\n').map((text) => text.split('```')[0]!);
   expect(parseTemplate({ 'template.yaml': template!, 'manifests/broker.yaml': manifest! })).toMatchObject({
     faults: [],
     warnings: [],

@@ -72,6 +72,76 @@ test.each([
   );
 });
 
+test('idle and shutdown are kept as they are written', () => {
+  const text = `idle:
+  stopAfter: 2h
+  maxRun: 12h
+  dormantAfterDays: 30
+  schedule: { start: 08:30, stop: 19:00, timeZone: Europe/Vienna }
+  startOnConnect: true
+shutdown:
+  script: make save
+`;
+  const { template, faults } = parse(head + text);
+  expect(faults).toEqual([]);
+  expect(template).toMatchObject({
+    idle: {
+      stopAfter: '2h',
+      schedule: { start: '08:30', days: ['mon', 'tue', 'wed', 'thu', 'fri'], timeZone: 'Europe/Vienna' },
+    },
+    shutdown: { script: 'make save', timeout: '1m' },
+  });
+  expect(parse(`${head}idle: { stopAfter: never }`).faults).toEqual([]);
+});
+
+const scheduled = (schedule: string) => `idle: { schedule: { ${schedule} } }`;
+test.each([
+  ['idle: { stopAfter: 1x }', '1:20 "stopAfter" is "1x" (never, or a number and a unit: 90m, 2h)'],
+  ['idle: { stopAfter: 90 }', '1:20 "stopAfter" must be a text, not 90 (write a unit: 90s)'],
+  ['idle: { stopAfter: 5s }', '1:20 "stopAfter" must be between 1m and 8784h, not 5s'],
+  ['idle: { maxRun: 9000h }', '1:17 "maxRun" must be between 1m and 8784h, not 9000h'],
+  ['idle: { maxRun: never }', '1:17 "maxRun" is "never" (a number and a unit: 90s, 10m, 2h)'],
+  ['idle: { stopafter: 1h }', '1:9 the key "stopafter" is not known here (did you mean "stopAfter"?)'],
+  ['idle: { dormantAfterDays: 0 }', '1:27 "dormantAfterDays" must be at least 1'],
+  [scheduled('start: "8:30", timeZone: UTC'), '1:28 "start" is "8:30" (write HH:MM, for example 08:30)'],
+  [scheduled('stop: "19:00"'), '1:9 "timeZone" is missing (it must be a text)'],
+  [scheduled('timeZone: UTC'), '1:9 "schedule" needs a start, a stop or both'],
+  [scheduled('start: "09:00", stop: "09:00", timeZone: UTC'), '1:43 "stop" must differ from the start'],
+  [
+    scheduled('start: "09:00", timeZone: Vienna'),
+    '1:47 "timeZone" must be the name of a time zone such as Europe/Vienna (did you mean "Europe/Vienna"?)',
+  ],
+  [
+    scheduled('start: "09:00", timeZone: America/NewYork'),
+    '1:47 "timeZone" must be the name of a time zone such as Europe/Vienna (did you mean "America/New_York"?)',
+  ],
+  [
+    scheduled('start: "09:00", timeZone: Europe/Pariss'),
+    '1:47 "timeZone" must be the name of a time zone such as Europe/Vienna (did you mean "Europe/Paris"?)',
+  ],
+  [
+    scheduled('start: "09:00", timeZone: "+02:00"'),
+    '1:47 "timeZone" must be the name of a time zone such as Europe/Vienna',
+  ],
+  [
+    scheduled('start: "09:00", days: [monday], timeZone: UTC'),
+    '1:44 "0" must be one of mon, tue, wed, thu, fri, sat, sun; not "monday"',
+  ],
+  ['shutdown: { script: a, timeout: 2h }', '1:33 "timeout" must be between 1s and 1h, not 2h'],
+  ['shutdown: { timeout: 1m }', '1:1 "script" is missing (it must be a text)'],
+  [
+    'shutdown: { script: "save ${{ parameters.repo }}" }',
+    '1:27 a script holds no expressions: a value put into it could be read as commands (write "$CDE_PARAM_REPO", which every script finds set)',
+  ],
+  [
+    'idle: { stopAfter: "${{ parameters.idle }}" }',
+    "1:21 expressions are not evaluated here (they stand in env, home.size and the provider's section)",
+  ],
+  ['schedule: { stop: "19:00" }', '1:1 the key "schedule" is not known here (write idle: {schedule: …})'],
+])('a fault of when it stops is told with what to write: %s', (text, fault) => {
+  expect(faultsOf(text)).toContain(fault);
+});
+
 test('every fault is told at once, each at its place', () => {
   const { template, faults } = parse(`name: Demo
 titel: x

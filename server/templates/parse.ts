@@ -19,7 +19,18 @@ import { nearest } from './language/suggest.ts';
 import { asMap, scalars } from './language/tree.ts';
 import { evaluateTemplate, type LocatedIssue, reservedEnv } from './render.ts';
 
-const limits = { faults: 100, timeoutMs: 24 * 3600_000 };
+const hourMs = 3600_000;
+const limits = { faults: 100 };
+/** The range of a duration, and how it is written in a fault. */
+interface DurationRange {
+  minMs: number;
+  maxMs: number;
+  text: string;
+}
+const ofScripts: DurationRange = { minMs: 1000, maxMs: 24 * hourMs, text: '1s and 24h' };
+/** Somebody waits for the stop. */
+const ofShutdown: DurationRange = { minMs: 1000, maxMs: hourMs, text: '1s and 1h' };
+const ofIdle: DurationRange = { minMs: 60_000, maxMs: 366 * 24 * hourMs, text: '1m and 8784h' };
 
 /**
  * Checks a template's folder: the files as such, the YAML, its shape, the parameters among themselves, and
@@ -117,8 +128,11 @@ function checkMeaning(
   checkStorable(source, faults);
   checkTexts(source, faults);
   checkEnv(source, root, faults);
-  checkStartup(source, asMap(root.startup), faults);
-  checkDuration(source, ['kubernetes', 'startTimeout'], asMap(root.kubernetes).startTimeout, faults);
+  checkScript(source, 'startup', root, ofScripts, faults);
+  checkScript(source, 'shutdown', root, ofShutdown, faults);
+  checkDuration(source, ['kubernetes', 'startTimeout'], ofScripts, faults);
+  checkDuration(source, ['idle', 'stopAfter'], ofIdle, faults);
+  checkDuration(source, ['idle', 'maxRun'], ofIdle, faults);
   if (typeof root.icon === 'string' && /[/.]/.test(root.icon) && !Object.hasOwn(files, root.icon)) {
     const near = nearest(root.icon, Object.keys(files));
     faults.push(
@@ -171,7 +185,7 @@ function checkStorable(source: Source, faults: Fault[]): void {
   for (const { path, value } of scalars(source.value)) {
     if (typeof value !== 'string' || !isUnstorable(value)) continue;
     // These say so themselves.
-    if (fieldTypeAt(path) !== undefined || path[0] === 'startup' || path.at(-1) === 'default') continue;
+    if (fieldTypeAt(path) !== undefined || path.at(-1) === 'script' || path.at(-1) === 'default') continue;
     faults.push(source.fault(path, 'the text holds a NUL character or half a character'));
   }
 }
@@ -213,19 +227,31 @@ function checkEnv(source: Source, root: Record<string, unknown>, faults: Fault[]
   }
 }
 
-function checkStartup(source: Source, startup: Record<string, unknown>, faults: Fault[]): void {
-  const { script, timeout } = startup;
+function checkScript(
+  source: Source,
+  section: 'startup' | 'shutdown',
+  root: Record<string, unknown>,
+  timeout: DurationRange,
+  faults: Fault[],
+): void {
+  const { script } = asMap(root[section]);
   if (typeof script === 'string' && isUnstorable(script)) {
-    faults.push(source.fault(['startup', 'script'], 'the script holds a NUL character or half a character'));
+    faults.push(source.fault([section, 'script'], 'the script holds a NUL character or half a character'));
   }
-  checkDuration(source, ['startup', 'timeout'], timeout, faults);
+  checkDuration(source, [section, 'timeout'], timeout, faults);
 }
 
 /** A duration that is no text of its form is the schema's fault to find. */
-function checkDuration(source: Source, path: string[], value: unknown, faults: Fault[]): void {
+function checkDuration(
+  source: Source,
+  path: [section: string, key: string],
+  range: DurationRange,
+  faults: Fault[],
+): void {
+  const value = asMap(asMap(source.value)[path[0]])[path[1]];
   if (typeof value !== 'string' || !Duration.safeParse(value).success) return;
   // Null: more digits than any duration within the limit has.
   const ms = parseDuration(value);
-  if (ms !== null && ms >= 1000 && ms <= limits.timeoutMs) return;
-  faults.push(source.fault(path, `"${path.at(-1)}" must be between 1s and 24h, not ${value}`));
+  if (ms !== null && ms >= range.minMs && ms <= range.maxMs) return;
+  faults.push(source.fault(path, `"${path[1]}" must be between ${range.text}, not ${value}`));
 }

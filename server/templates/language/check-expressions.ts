@@ -103,7 +103,7 @@ function* everyScalar(sources: readonly ExpressionSource[]) {
 
 /** Message and hint for an expression where none is evaluated; undefined where `${{` is only text. */
 function misplacedExpression(path: Path, value: string): [string, string] | undefined {
-  if (path[0] === 'startup' && path[1] === 'script') {
+  if ((path[0] === 'startup' || path[0] === 'shutdown') && path[1] === 'script') {
     const name = /\$\{\{\s*parameters\.([a-z][a-z0-9_]*)\s*\}\}/.exec(value)?.[1];
     return [
       'a script holds no expressions: a value put into it could be read as commands',

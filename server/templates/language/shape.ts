@@ -4,6 +4,7 @@ import type { z } from 'zod';
 import { describe, fieldTypeAt } from './fields.ts';
 import type { Path, Source } from './source.ts';
 import { didYouMean } from './suggest.ts';
+import { timeZoneHint } from './time-zones.ts';
 
 type Issue = z.core.$ZodIssue;
 
@@ -14,6 +15,9 @@ const elsewhere: Record<string, string> = {
   environment: 'env',
   script: 'startup: {script: …}',
   startup_script: 'startup: {script: …}',
+  shutdown_script: 'shutdown: {script: …}',
+  autostop: 'idle: {stopAfter: …}',
+  schedule: 'idle: {schedule: …}',
   display_name: 'title',
   mutable: 'immutable (its opposite)',
   validation: 'pattern, min or max, beside the type',
@@ -111,6 +115,14 @@ function toFaults(issue: Issue, path: Path, source: Source): Fault[] {
           path.at(-2) === 'env'
             ? 'use letters, digits and underscores, not starting with a digit'
             : issue.issues[0]?.message,
+        ),
+      ];
+    case 'custom':
+      return [
+        source.fault(
+          path,
+          `${name} ${issue.message}`,
+          path.at(-1) === 'timeZone' ? timeZoneHint(String(value)) : undefined,
         ),
       ];
     default:
