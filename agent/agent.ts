@@ -9,6 +9,8 @@ import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { makeActivity } from './activity/activity.ts';
 import { makeOpenTerminals } from './activity/open-terminals.ts';
+import { countOwnTraffic, readInterfaces } from './activity/work/network-traffic.ts';
+import { makeWorkSampler } from './activity/work/work.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
 import { makeHosting } from './hosting.ts';
 import type { Network } from './network/direct.ts';
@@ -18,8 +20,10 @@ import { makeFetch } from './server/fetch.ts';
 import { makeLogShipper } from './server/logs.ts';
 import { register } from './server/registration.ts';
 import { makeSessions } from './sessions.ts';
+import { countingUsage } from './stats/home-size.ts';
 import { reportStats } from './stats/report.ts';
 import { makeStatsCollector } from './stats/stats.ts';
+import { findUsageSource } from './stats/usage.ts';
 
 export interface Agent {
   /** Resolves once it is registered and running, or was stopped meanwhile. Rejects if it cannot start. */
@@ -65,6 +69,7 @@ export function makeAgent(options: {
   const sessions = makeSessions();
   const activity = makeActivity();
   const openTerminals = makeOpenTerminals();
+  const ownTraffic = countOwnTraffic();
   /** Of users with sessions, oldest first. Tickets name users only by id. */
   const usernames = new Map<string, string>();
   const guard = makePortGuard({ shared: network.kind === 'shared', serverUrls: options.serverUrl });
@@ -200,8 +205,20 @@ export function makeAgent(options: {
       ended: ended.signal,
     });
     startup.catch((error: Error) => printAndLog(`the startup script cannot be run: ${error.message}`));
+    const usage = await findUsageSource();
+    const work = makeWorkSampler({
+      activity,
+      usage,
+      // On the server's machine other processes may be visible, and share the control group.
+      workspaceId: network.kind === 'whole' ? null : manifest().workspaceId,
+      helpers: countingUsage,
+      interfaceBytes: network.kind === 'shared' ? () => null : readInterfaces,
+      ownTraffic,
+    });
     reportStats({
+      work,
       collector: await makeStatsCollector({
+        usage,
         home: () => manifest().home,
         memoryLimit: options.memoryLimit ?? null,
         ownVolume: network.kind === 'whole',

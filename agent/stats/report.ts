@@ -29,6 +29,8 @@ export interface Reporter {
 export function reportStats(options: {
   collector: StatsCollector;
   activity: Activity;
+  /** Called before each report, to find out what the developer's processes do. */
+  work?: { sample(): Promise<void> };
   client: ServerClient;
   everyMs: () => number;
   signal: AbortSignal;
@@ -56,7 +58,7 @@ export function reportStats(options: {
     reporting = true;
     unreportedChangeMs = null;
     try {
-      const stats = await options.collector.sample();
+      const [stats] = await Promise.all([options.collector.sample(), options.work?.sample()]);
       if (signal.aborted) return;
       reported = JSON.stringify(stats.satellites);
       const body = { ...stats, activity: activity.report() };

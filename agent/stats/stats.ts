@@ -1,8 +1,10 @@
-import { readdir, readFile, stat, statfs } from 'node:fs/promises';
-import { cpus, freemem, loadavg, totalmem } from 'node:os';
+import { statfs } from 'node:fs/promises';
+import { loadavg } from 'node:os';
 import type { AgentStats } from '@cde/api/agent.ts';
 import { makePortScanner } from '../network/ports.ts';
 import type { Sessions } from '../sessions.ts';
+import { countHome } from './home-size.ts';
+import { findUsageSource, type UsageSource } from './usage.ts';
 
 /** Measures the workspace's resource usage. `sample` is cheap and never blocks the event loop. */
 export interface StatsCollector {
@@ -19,6 +21,8 @@ export async function makeStatsCollector(options: {
   sessions: Sessions;
   /** Round trips to the satellites. */
   satellites?: () => AgentStats['satellites'];
+  /** Where CPU and memory are measured; found if it is not given. */
+  usage?: UsageSource;
   root?: string;
   now?: () => number;
   /** Monotonic milliseconds. */
@@ -26,7 +30,7 @@ export async function makeStatsCollector(options: {
 }): Promise<StatsCollector> {
   const { root = '', now = Date.now, elapsedMs = () => performance.now(), ownVolume } = options;
   const counted = ownVolume === false ? countHome(options.home) : undefined;
-  const usage = await findUsageSource(root);
+  const usage = options.usage ?? (await findUsageSource(root));
   const ports = makePortScanner(root);
   let lastAt = elapsedMs();
   let lastUsed = await usage.cpuMs();
@@ -60,182 +64,3 @@ export async function makeStatsCollector(options: {
 }
 
 const ownDisk = (home: string) => statfs(home).catch(() => undefined);
-
-/** A home may hold a million files, so it is counted rarely. */
-const countEveryMs = 10 * 60_000;
-const countWithinMs = 5 * 60_000;
-
-/** Returns the home's size as last counted, or null before the first. Each call starts the next count when it is due. */
-function countHome(home: () => string): () => number | null {
-  let used: number | null = null;
-  let next = 0;
-  return () => {
-    if (performance.now() >= next) {
-      next = performance.now() + countEveryMs;
-      const { execFile } = process.getBuiltinModule('node:child_process');
-      const options = { timeout: countWithinMs, maxBuffer: 1 << 20 };
-      execFile('nice', ['-n', '19', 'du', '-skx', home()], options, (_error, stdout) => {
-        // du fails if it cannot read some files, but counts the others.
-        const kibibytes = /^(\d+)\s/.exec(stdout)?.[1];
-        if (kibibytes) used = Number(kibibytes) * 1024;
-      });
-    }
-    return used;
-  };
-}
-
-/**
- * Where CPU and memory are measured: the workspace's control group or, without one, its user's visible processes. The whole
- * machine only if neither is available.
- */
-interface UsageSource {
-  /** CPU time used since a fixed moment. */
-  cpuMs(): Promise<number>;
-  memory(): Promise<{ used: number; limit: number | null }>;
-}
-
-const read = (path: string) => readFile(path, 'utf8');
-const readable = (path: string) =>
-  read(path).then(
-    () => true,
-    () => false,
-  );
-
-async function findUsageSource(root: string): Promise<UsageSource> {
-  const own = await read(`${root}/proc/self/cgroup`).catch(() => '');
-  const cgroupRoot = `${root}/sys/fs/cgroup`;
-  // Version 2 has one line, `0::/path`. In a cgroup namespace the path is `/` and the files are at the root.
-  const two = /^0::(\/.*)$/m.exec(own)?.[1];
-  if (two !== undefined) {
-    for (const folder of [`${cgroupRoot}${two === '/' ? '' : two}`, cgroupRoot]) {
-      if ((await readable(`${folder}/memory.current`)) && (await readable(`${folder}/cpu.stat`))) {
-        return cgroupV2(folder);
-      }
-    }
-  }
-  // Version 1 has a line per controller: `4:memory:/path`.
-  const path = (controller: string) =>
-    new RegExp(`^\\d+:(?:[^:]*,)?${controller}(?:,[^:]*)?:(/.*)$`, 'm').exec(own)?.[1];
-  for (const folder of [path('memory'), '/']) {
-    const memory = `${cgroupRoot}/memory${folder === '/' ? '' : folder}`;
-    const cpu = `${cgroupRoot}/cpuacct${path('cpuacct') === '/' || folder === '/' ? '' : path('cpuacct')}`;
-    if (
-      folder !== undefined &&
-      // Only the root group, that of the whole machine, has this file.
-      !(await readable(`${memory}/release_agent`)) &&
-      (await readable(`${memory}/memory.usage_in_bytes`)) &&
-      (await readable(`${cpu}/cpuacct.usage`))
-    ) {
-      return cgroupV1(memory, cpu);
-    }
-  }
-  return (await readable(`${root}/proc/self/stat`)) ? ownProcesses(root) : wholeMachine(root);
-}
-
-function cgroupV2(folder: string): UsageSource {
-  return {
-    async cpuMs() {
-      const text = await read(`${folder}/cpu.stat`).catch(() => '');
-      return Number(/^usage_usec (\d+)$/m.exec(text)?.[1] ?? 0) / 1000;
-    },
-    async memory() {
-      const [current, max, stat] = await Promise.all(
-        ['memory.current', 'memory.max', 'memory.stat'].map((file) =>
-          read(`${folder}/${file}`).catch(() => ''),
-        ),
-      );
-      return withoutCache(Number(current), /^inactive_file (\d+)$/m.exec(stat!)?.[1], max!.trim());
-    },
-  };
-}
-
-function cgroupV1(memory: string, cpu: string): UsageSource {
-  return {
-    async cpuMs() {
-      return Number(await read(`${cpu}/cpuacct.usage`).catch(() => '0')) / 1e6;
-    },
-    async memory() {
-      const [current, max, stat] = await Promise.all(
-        ['memory.usage_in_bytes', 'memory.limit_in_bytes', 'memory.stat'].map((file) =>
-          read(`${memory}/${file}`).catch(() => ''),
-        ),
-      );
-      return withoutCache(Number(current), /^total_inactive_file (\d+)$/m.exec(stat!)?.[1], max!.trim());
-    },
-  };
-}
-
-/** Like `docker stats` and the kubelet: page cache that the kernel can drop at once does not count. */
-function withoutCache(current: number, cache: string | undefined, max: string) {
-  const limit = Number(max);
-  return {
-    used: Math.max(current - Number(cache ?? 0), 0),
-    // "max", and the huge default of version 1, mean no limit.
-    limit: Number.isFinite(limit) && limit > 0 && limit < totalmem() ? limit : null,
-  };
-}
-
-/** USER_HZ is 100 on every Linux. */
-const msPerTick = 10;
-
-/** Processes inspected before yielding to the event loop. */
-const processesAtOnce = 8;
-
-/** Only this user's: without a PID namespace all of the machine's are visible. */
-function ownProcesses(root: string): UsageSource {
-  const uid = process.getuid?.();
-  async function each<T>(look: (folder: string) => Promise<T | undefined>): Promise<T[]> {
-    const pids = (await readdir(`${root}/proc`)).filter((name) => /^\d+$/.test(name));
-    const found: (T | undefined)[] = [];
-    for (let at = 0; at < pids.length; at += processesAtOnce)
-      found.push(
-        ...(await Promise.all(
-          pids.slice(at, at + processesAtOnce).map(async (pid) => {
-            const folder = `${root}/proc/${pid}`;
-            const owner = await stat(folder).catch(() => undefined);
-            return owner?.uid === uid ? look(folder).catch(() => undefined) : undefined;
-          }),
-        )),
-      );
-    return found.filter((one) => one !== undefined);
-  }
-  return {
-    async cpuMs() {
-      const ticks = await each(async (folder) => {
-        const text = await read(`${folder}/stat`);
-        // After the name, which may contain anything: utime, stime, cutime and cstime.
-        const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-        return fields.slice(11, 15).reduce((sum, field) => sum + Number(field), 0);
-      });
-      return ticks.reduce((sum, value) => sum + value, 0) * msPerTick;
-    },
-    async memory() {
-      const sizes = await each(async (folder) => {
-        // Shared pages (libraries, files) would be counted once per process.
-        const anonymous = /^RssAnon:\s+(\d+) kB$/m.exec(await read(`${folder}/status`))?.[1];
-        return Number(anonymous ?? 0) * 1024;
-      });
-      return { used: sizes.reduce((sum, size) => sum + size, 0), limit: null };
-    },
-  };
-}
-
-function wholeMachine(root: string): UsageSource {
-  return {
-    async cpuMs() {
-      // Not os.cpus(), which takes tens of milliseconds with hundreds of cores.
-      const text = await read(`${root}/proc/stat`).catch(() => '');
-      const ticks = /^cpu +(\d+) (\d+) (\d+) \d+ \d+ (\d+) (\d+)/.exec(text)?.slice(1);
-      if (ticks) return ticks.reduce((sum, value) => sum + Number(value), 0) * msPerTick;
-      let used = 0;
-      for (const { times } of cpus()) used += times.user + times.nice + times.sys + times.irq;
-      return used;
-    },
-    async memory() {
-      const text = await read(`${root}/proc/meminfo`).catch(() => '');
-      const available = /^MemAvailable:\s+(\d+) kB$/m.exec(text)?.[1];
-      const free = available ? Number(available) * 1024 : freemem();
-      return { used: Math.max(totalmem() - free, 0), limit: null };
-    },
-  };
-}

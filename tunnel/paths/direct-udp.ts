@@ -13,6 +13,7 @@ import {
   parseCandidate,
 } from './ice.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
+import { countUdpBytes } from './udp-traffic.ts';
 
 /** Low on purpose, as for the other paths: buffered data is sent before any keystroke that follows. */
 const sendHigh = 256 * 1024;
@@ -247,6 +248,7 @@ function makeUdpPath(
     if (ended) return;
     const chunk = Buffer.isBuffer(message) ? message : Buffer.from(message as string);
     life.heard(chunk);
+    countUdpBytes(chunk.length);
     if (closing) return;
     unread.push(chunk);
     unreadBytes += chunk.length;
@@ -271,6 +273,7 @@ function makeUdpPath(
     send(chunk) {
       if (ended || closing || !channel.isOpen()) return true;
       life.sent();
+      countUdpBytes(chunk.length);
       put(chunk);
       waiting = !ended && channel.bufferedAmount() >= sendHigh;
       return !waiting;

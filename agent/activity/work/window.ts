@@ -1,0 +1,19 @@
+/**
+ * How long usage is averaged. Shorter windows see the start of a language server or a garbage collection; longer ones would
+ * delay the stop of every workspace by as much.
+ */
+export const windowMs = 60_000;
+
+/** Tells whether a counter that only grows has grown faster than `perSecond` on average over the last minute. */
+export function makeWindow(perSecond: number): (total: number, at: number) => boolean {
+  /** Oldest first; the first is the newest that is at least a window old, if there is one. */
+  const samples: { total: number; at: number }[] = [];
+  return (total, at) => {
+    samples.push({ total, at });
+    while (samples.length > 2 && at - samples[1]!.at >= windowMs) samples.shift();
+    const first = samples[0]!;
+    // Shortly after the start there is no whole window yet: what was used in it counts as if nothing more followed.
+    const seconds = Math.max(at - first.at, windowMs) / 1000;
+    return total - first.total >= perSecond * seconds;
+  };
+}

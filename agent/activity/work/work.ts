@@ -1,0 +1,147 @@
+import type { UsageSource } from '../../stats/usage.ts';
+import type { Activity } from '../activity.ts';
+import { findBuild } from './builds.ts';
+import { agentDiskBytes, type DeveloperProcess, makeProcessScanner, type ProcessScan } from './processes.ts';
+import { makeWindow } from './window.ts';
+
+/**
+ * 5 % of one core, on average over a minute. Measured at rest: code-server with an open browser 1 to 2 %, a dev server that watches
+ * files below 1 %, a language server 0 to 2 %. Any compiler is at 50 % or more.
+ */
+const busyCpuMsPerSecond = 50;
+/**
+ * 512 KiB/s is 30 MiB in a minute. Editors, databases and logs at rest write some KiB/s; a checkout, an installation or an import
+ * writes megabytes.
+ */
+const busyDiskBytesPerSecond = 512 * 1024;
+/**
+ * 32 KiB/s is 2 MiB in a minute. Open connections at rest exchange less than 1 KiB/s; a download over the slowest line is above.
+ */
+const busyNetworkBytesPerSecond = 32 * 1024;
+/** Reports may follow each other closely. A sample after less than this adds nothing. */
+const minIntervalMs = 1000;
+
+export interface WorkSampler {
+  /** Records what the developer's processes have done since the last call. */
+  sample(): Promise<void>;
+}
+
+/** Measures the developer's own processes: all but the agent. */
+export function makeWorkSampler(options: {
+  activity: Activity;
+  usage: UsageSource;
+  /** Null: the control group holds exactly this workspace. Otherwise its processes are recognized by their environment. */
+  workspaceId: string | null;
+  /** What helpers of the agent have used that it has waited for. */
+  helpers: () => { cpuMs: number; diskBytes: number };
+  /** Bytes on this network's interfaces; null if the network is shared or unknown. */
+  interfaceBytes: () => number | null;
+  /** Bytes that the agent itself sent and received. */
+  ownTraffic: () => number;
+  root?: string;
+  now?: () => number;
+}): WorkSampler {
+  const { activity, usage, workspaceId, root = '', now = () => performance.now() } = options;
+  const isGroup = usage.isGroup && workspaceId === null;
+  let scanner: ReturnType<typeof makeProcessScanner> | undefined;
+  const isCpuBusy = makeWindow(busyCpuMsPerSecond);
+  const isDiskBusy = makeWindow(busyDiskBytesPerSecond);
+  const isNetworkBusy = makeWindow(busyNetworkBytesPerSecond);
+  let before: ProcessScan | undefined;
+  let sampledAt = Number.NEGATIVE_INFINITY;
+  let cpuMs = 0;
+  let diskBytes = 0;
+  let inProgress: Promise<void> | undefined;
+
+  async function sample(): Promise<void> {
+    const groupDisk = isGroup ? await usage.diskBytes() : null;
+    scanner ??= makeProcessScanner({
+      root,
+      withDisk: groupDisk === null,
+      ...(workspaceId !== null && { workspaceId }),
+    });
+    const scan = await scanner.scan();
+    if (isGroup) {
+      const own = process.cpuUsage();
+      cpuMs = (await usage.cpuMs()) - (own.user + own.system) / 1000;
+    } else
+      cpuMs += usedBetween(
+        before,
+        scan,
+        cpuOf,
+        (one) => one.ended.cpuMs,
+        (one) => one.cpuMs,
+      );
+    diskBytes =
+      groupDisk === null
+        ? diskBytes + usedBetween(before, scan, diskOf, (one) => one.ended.diskBytes, diskOf)
+        : groupDisk - agentDiskBytes(root);
+    const at = now();
+    const { helpers } = options;
+    if (isCpuBusy(cpuMs - (isGroup ? 0 : helpers().cpuMs), at))
+      activity.record('process-cpu', busiest(before, scan, cpuOf));
+    if (isDiskBusy(diskBytes - (groupDisk === null ? helpers().diskBytes : 0), at))
+      activity.record('disk-throughput', busiest(before, scan, groupDisk === null ? diskOf : cpuOf));
+    const bytes = options.interfaceBytes();
+    if (bytes !== null && isNetworkBusy(bytes - options.ownTraffic(), at))
+      activity.record('network-throughput', busiest(before, scan, cpuOf));
+    const build = findBuild(scan.processes, root);
+    if (build) activity.record('build', build);
+    before = scan;
+  }
+
+  return {
+    sample() {
+      if (inProgress) return inProgress;
+      if (now() - sampledAt < minIntervalMs) return Promise.resolve();
+      sampledAt = now();
+      inProgress = sample().finally(() => {
+        inProgress = undefined;
+      });
+      return inProgress;
+    },
+  };
+}
+
+const cpuOf = ({ cpuMs, childrenCpuMs }: DeveloperProcess) => cpuMs + childrenCpuMs;
+const diskOf = ({ diskBytes }: DeveloperProcess) => diskBytes;
+
+/**
+ * What the processes used between two scans. The usage of a process that has ended moves to the parent that waited for it, so the
+ * difference of the sums is right, unless nobody did: then at least what the others used themselves.
+ */
+function usedBetween(
+  before: ProcessScan | undefined,
+  scan: ProcessScan,
+  total: (one: DeveloperProcess) => number,
+  ended: (scan: ProcessScan) => number,
+  own: (one: DeveloperProcess) => number,
+): number {
+  if (!before) return 0;
+  const sum = (one: ProcessScan) => ended(one) + one.processes.reduce((all, each) => all + total(each), 0);
+  const earlier = new Map(before.processes.map((one) => [one.pid, one]));
+  const living = scan.processes.reduce((all, one) => {
+    const past = earlier.get(one.pid);
+    return past ? all + Math.max(0, own(one) - own(past)) : all;
+  }, 0);
+  return Math.max(0, sum(scan) - sum(before), living);
+}
+
+/** The name of the process that used most since the scan before. */
+function busiest(
+  before: ProcessScan | undefined,
+  scan: ProcessScan,
+  usageOf: (one: DeveloperProcess) => number,
+): string | undefined {
+  const earlier = new Map(before?.processes.map((one) => [one.pid, usageOf(one)]));
+  let most = 0;
+  let name: string | undefined;
+  for (const one of scan.processes) {
+    const used = usageOf(one) - (earlier.get(one.pid) ?? 0);
+    if (used > most) {
+      most = used;
+      ({ name } = one);
+    }
+  }
+  return name;
+}
