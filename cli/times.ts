@@ -27,15 +27,6 @@ export function relative(moment: string | null, now = Date.now()): string {
   return ms < 0 ? `in ${text}` : `${text} ago`;
 }
 
-/** Seconds in a length of time as options give it: `90s`, `30m`, `3h`, `1h30m`, `7d`. Null: not one. */
-export function parseDuration(text: string): number | null {
-  if (!/^(\d+[smhdw])+$/.test(text)) return null;
-  const seconds = { s: 1, m: 60, h: 3600, d: 86_400, w: 604_800 };
-  let sum = 0;
-  for (const [, count, unit] of text.matchAll(/(\d+)([smhdw])/g)) sum += Number(count) * seconds[unit as 's'];
-  return sum > 0 && Number.isSafeInteger(sum) ? sum : null;
-}
-
 /** A moment in the past as an option gives it: `2h`, `7d`, `2026-05-01`, or an ISO moment. Null: not one. */
 export function parseMoment(text: string, now = Date.now()): string | null {
   const ago = /^(\d+)(s|m|h|d|w)$/.exec(text);

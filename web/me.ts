@@ -26,4 +26,6 @@ export const createsFor = (me: User, owner: string) => me.role === 'owner' || me
 export const seesClusters = (role: Role) => role !== 'member';
 export const managesClusters = (role: Role) => role === 'owner';
 export const seesSatellites = (role: Role) => role !== 'member';
+export const seesCleanup = (role: Role) => role !== 'member';
+export const managesCleanup = (role: Role) => role === 'owner';
 export const managesSatellites = (role: Role) => role === 'owner';

@@ -98,6 +98,10 @@ const routeTree = root.addChildren([
       component: lazyRouteComponent(() => import('./satellites/satellites-page.tsx'), 'SatellitesPage'),
     }),
     createRoute({
+      ...page('/cleanup'),
+      component: lazyRouteComponent(() => import('./cleanup/cleanup-page.tsx'), 'CleanupPage'),
+    }),
+    createRoute({
       ...page('/cli-login'),
       component: lazyRouteComponent(() => import('./sign-in/cli-login-page.tsx'), 'CliLoginPage'),
       validateSearch: (search): { code?: string } => ({ code: text(search.code) }),

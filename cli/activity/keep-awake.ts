@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
+import { parseDuration } from '@cde/api/durations.ts';
 import { clockText, whenText } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { createLease, endLease, getWorkspaceActivity } from '../endpoints.ts';
 import { toFailure, usage } from '../failure.ts';
 import { runForeground } from '../foreground.ts';
 import { line, type Result, result } from '../result.ts';
-import { parseDuration } from '../times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { agentSocketVariable, createLeaseHere, endLeaseHere } from './agent-socket.ts';
 import { holdAwake, type LeaseDoor } from './hold.ts';

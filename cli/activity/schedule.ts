@@ -1,10 +1,10 @@
 import type { DailySchedule, IdleChoices, WorkspaceActivity } from '@cde/api/activity.ts';
+import { parseDuration } from '@cde/api/durations.ts';
 import { limitedText } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { getWorkspaceActivity, setIdleChoices } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { fields, note, type Result, result } from '../result.ts';
-import { parseDuration } from '../times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { policyRows } from './policy-rows.ts';
 import { stateRows } from './state-rows.ts';

@@ -1,12 +1,12 @@
 import { readFile } from 'node:fs/promises';
 import type { CleanupPolicy } from '@cde/api/activity.ts';
+import { parseDuration } from '@cde/api/durations.ts';
 import { spanText } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { getCleanupPolicy, setCleanupPolicy } from '../endpoints.ts';
 import { usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { fields, type Result, result } from '../result.ts';
-import { parseDuration } from '../times.ts';
 
 type Reader = (key: string, text: string) => unknown;
 

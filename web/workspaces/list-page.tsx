@@ -3,6 +3,7 @@ import type { Workspace } from '@cde/api/workspaces.ts';
 import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
 import { useEffect, useRef, useState } from 'react';
+import { Stops } from '../idle/stops.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { connects, seesAllWorkspaces, useMe } from '../me.ts';
 import { rowsOf } from '../paging.ts';
@@ -115,6 +116,11 @@ const columns = (me: User, showOwner: boolean): Column<Workspace>[] => [
         )}
       </>
     ),
+  },
+  {
+    title: 'Stops',
+    className: 'cell-stops nowrap',
+    cell: (workspace) => workspace.idle && <Stops idle={workspace.idle} />,
   },
   {
     title: 'Template',

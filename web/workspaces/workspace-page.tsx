@@ -3,6 +3,9 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useParams } from '@tanstack/react-router';
 import { useState } from 'react';
 import { CallError } from '../client.ts';
+import { IdlePanel } from '../idle/idle-panel.tsx';
+import { StopWarning } from '../idle/stop-warning.tsx';
+import { Timeline } from '../idle/timeline.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { connects, seesClusters, useMe } from '../me.ts';
 import { useTitle } from '../shell.tsx';
@@ -68,7 +71,10 @@ export function WorkspacePage() {
           <Spinner /> Loading…
         </p>
       ) : (
-        <Loaded workspace={workspace} />
+        <>
+          <StopWarning workspace={workspace} />
+          <Loaded workspace={workspace} />
+        </>
       )}
     </main>
   );
@@ -106,10 +112,12 @@ function Loaded({ workspace }: { workspace: Workspace }) {
             onChoose={(id) => setChosen(id === builds[0]?.id ? null : id)}
           />
         )}
+        <Timeline workspace={workspace} />
         {list.error && <Problem error={list.error} retry={() => list.refetch()} />}
       </div>
       <div className="stack">
         <Connect workspace={workspace} />
+        <IdlePanel workspace={workspace} />
         <Namespace workspace={workspace} />
         <Ports workspace={workspace} />
         <Stats workspace={workspace} />

@@ -1,0 +1,156 @@
+import { type CleanupCandidate, previewCleanup, releaseBrake } from '@cde/api/activity.ts';
+import { policyName, whenText } from '@cde/api/idle-text.ts';
+import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query';
+import { Link } from '@tanstack/react-router';
+import { useState } from 'react';
+import { call } from '../client.ts';
+import { managesCleanup, useMe } from '../me.ts';
+import { pagedQuery, rowsOf } from '../paging.ts';
+import { useTitle } from '../shell.tsx';
+import { ConfirmDialog } from '../ui/confirm.tsx';
+import { Icon } from '../ui/icons.tsx';
+import { List } from '../ui/list.tsx';
+import { useNow } from '../ui/time.tsx';
+import { sayDone } from '../ui/toast.tsx';
+import { PolicyPanel } from './policy-panel.tsx';
+import { Report } from './report.tsx';
+import '../workspaces/workspaces.css';
+import '../idle/idle.css';
+
+// The sweep runs about this often.
+const askEveryMs = 15_000;
+
+const previewQuery = pagedQuery(['cleanup-preview'], (query, signal) =>
+  call(previewCleanup, { query, signal }),
+);
+
+const looks: Record<CleanupCandidate['action'], [tone: string, word: string]> = {
+  stop: ['busy', 'Stops'],
+  warn: ['warn', 'Is warned'],
+  'wait-for-report': ['off', 'Waits for its agent'],
+  hold: ['bad', 'Held back'],
+  'make-dormant': ['busy', 'Becomes dormant'],
+};
+
+/** What stops idle workspaces: what is due, the bounds, and what it saved. */
+export function CleanupPage() {
+  useTitle('Cleanup');
+  const manages = managesCleanup(useMe().role);
+  const preview = useInfiniteQuery({ ...previewQuery, refetchInterval: askEveryMs });
+  const candidates = rowsOf(preview.data);
+  const held = candidates.filter(({ action }) => action === 'hold').length;
+  const now = useNow(10_000);
+  return (
+    <main id="main">
+      <div className="page-head">
+        <h1>Cleanup</h1>
+        <p>Workspaces that nobody uses and that do no work stop by themselves. Their homes stay.</p>
+      </div>
+      <div className="stack">
+        {held > 0 && <Brake held={held} canRelease={manages} />}
+        <div className="cleanup-columns">
+          <div className="stack">
+            <Report />
+            <section aria-labelledby="due-title" className="stack tight">
+              <h2 id="due-title">Due within an hour</h2>
+              <List
+                query={preview}
+                rows={candidates}
+                keyOf={(row) => row.workspaceId}
+                empty={
+                  <>
+                    <strong>Nothing is due</strong>
+                    <p>Workspaces that stop within the next hour appear here, with the reason.</p>
+                  </>
+                }
+                columns={columns(now)}
+              />
+            </section>
+          </div>
+          <PolicyPanel canChange={manages} />
+        </div>
+      </div>
+    </main>
+  );
+}
+
+const columns = (now: number) => [
+  {
+    title: 'Workspace',
+    is: 'name' as const,
+    cell: ({ workspace, template }: CleanupCandidate) => {
+      const [owner = '', name = ''] = workspace.split('/');
+      return (
+        <>
+          <Link to="/workspaces/$owner/$name" params={{ owner, name }}>
+            {workspace}
+          </Link>
+          <p className="hint">{template}</p>
+        </>
+      );
+    },
+  },
+  {
+    title: 'Action',
+    cell: ({ action }: CleanupCandidate) => {
+      const [tone, word] = looks[action];
+      return <span className={`status ${tone}`}>{word}</span>;
+    },
+  },
+  {
+    title: 'Due',
+    className: 'nowrap',
+    cell: ({ at }: CleanupCandidate) => whenText(at, now),
+  },
+  {
+    title: 'Why',
+    className: 'cell-words',
+    cell: ({ text, cause }: CleanupCandidate) => (
+      <>
+        {text}
+        <p className="hint">by {policyName(cause)}</p>
+      </>
+    ),
+  },
+];
+
+function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
+  const client = useQueryClient();
+  const [asking, setAsking] = useState(false);
+  const release = useMutation({
+    mutationFn: () => call(releaseBrake, { body: {} }),
+    onSuccess: ({ released }) => {
+      sayDone(`${released} ${released === 1 ? 'workspace' : 'workspaces'} may stop now.`);
+      return client.invalidateQueries({ queryKey: ['cleanup-preview'] });
+    },
+  });
+  return (
+    <div className="notice stop-warning" role="status">
+      <Icon name="warning" />
+      <span>
+        <strong>
+          The brake holds back {held} {held === 1 ? 'workspace' : 'workspaces'}.
+        </strong>{' '}
+        More would stop within an hour than the bound permits. Check the reasons below: a broken signal looks
+        like this.
+      </span>
+      {canRelease && (
+        <button type="button" className="end button small" onClick={() => setAsking(true)}>
+          Let them stop…
+        </button>
+      )}
+      {asking && (
+        <ConfirmDialog
+          title="Release the brake"
+          keep="Keep them running"
+          confirm="Let them stop"
+          act={() => release.mutateAsync()}
+          onClose={() => setAsking(false)}
+        >
+          {held} {held === 1 ? 'workspace stops' : 'workspaces stop'} now. Activity until the last moment
+          still keeps each of them awake.
+        </ConfirmDialog>
+      )}
+    </div>
+  );
+}

@@ -1,0 +1,221 @@
+import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/activity.ts';
+import { parseDuration, writeDuration } from '@cde/api/durations.ts';
+import { queryOptions, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { type ChangeEvent, type FormEvent, useRef, useState } from 'react';
+import { CallError, call } from '../client.ts';
+import { Field } from '../ui/field.tsx';
+import { Spinner } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { sayDone } from '../ui/toast.tsx';
+
+const policyQuery = queryOptions({
+  queryKey: ['cleanup-policy'],
+  queryFn: ({ signal }) => call(getCleanupPolicy, { signal }),
+});
+
+type DurationField =
+  | 'defaultStopAfterSeconds'
+  | 'minStopAfterSeconds'
+  | 'maxStopAfterSeconds'
+  | 'maxRunSeconds'
+  | 'maxLeaseSeconds';
+const durations: [DurationField, label: string, hint: string][] = [
+  [
+    'defaultStopAfterSeconds',
+    'Default',
+    'Stop after this long without activity, if the template does not say. Empty: never.',
+  ],
+  ['minStopAfterSeconds', 'Shortest choice', 'What a workspace can choose at least. Empty: no bound.'],
+  ['maxStopAfterSeconds', 'Longest choice', 'If set, a workspace cannot choose never.'],
+  [
+    'maxRunSeconds',
+    'Longest run',
+    'Stops a workspace this long after its start, whatever runs in it. Empty: no bound.',
+  ],
+  ['maxLeaseSeconds', 'Longest keep-awake', 'How long one keep-awake can last.'],
+];
+
+type NumberField = 'maxNeverStopDays' | 'dormantAfterDays' | 'brakePercent';
+const numbers: [NumberField, label: string, hint: string][] = [
+  ['maxNeverStopDays', 'Longest never-stop, in days', '0: never-stop is not available.'],
+  [
+    'dormantAfterDays',
+    'Dormant after days',
+    'Without a person for so long, compute and namespace are removed; the home stays. Empty: never.',
+  ],
+  ['brakePercent', 'Brake, in percent', 'At most this share of the running workspaces stops within an hour.'],
+];
+const optionalNumbers: NumberField[] = ['dormantAfterDays'];
+
+/** The bounds of the installation, as a form for those who may change them. */
+export function PolicyPanel({ canChange }: { canChange: boolean }) {
+  const query = useQuery(policyQuery);
+  return (
+    <section className="panel" aria-labelledby="policy-title">
+      <header>
+        <h2 id="policy-title">Bounds</h2>
+      </header>
+      <div className="body">
+        <Problem error={query.error} retry={() => query.refetch()} />
+        {query.isPending && !query.error && (
+          <p className="row muted" role="status">
+            <Spinner /> Loading…
+          </p>
+        )}
+        {query.data && <PolicyForm policy={query.data} canChange={canChange} />}
+      </div>
+    </section>
+  );
+}
+
+function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: boolean }) {
+  const client = useQueryClient();
+  const [faults, setFaults] = useState<Record<string, string>>({});
+  const save = useMutation({
+    mutationFn: (body: CleanupPolicy) => call(setCleanupPolicy, { body }),
+    onSuccess: (after) => {
+      client.setQueryData(policyQuery.queryKey, after);
+      sayDone('The bounds are saved. They hold within a minute.');
+    },
+    onError: (error) => {
+      if (error instanceof CallError && error.body.issues)
+        setFaults(
+          Object.fromEntries(
+            error.body.issues.map(({ path, message }) => [path.split('.')[0] ?? '', message]),
+          ),
+        );
+    },
+  });
+  function submit(event: FormEvent<HTMLFormElement>) {
+    event.preventDefault();
+    const { policy: next, faults: found } = readForm(new FormData(event.currentTarget));
+    setFaults(found);
+    if (Object.keys(found).length === 0) save.mutate(next);
+  }
+  return (
+    <form onSubmit={submit} noValidate>
+      <fieldset className="stack tight" disabled={!canChange || save.isPending}>
+        {durations.map(([name, label, hint]) => (
+          <Field key={name} label={label} hint={hint} error={faults[name]}>
+            {(aria) => (
+              <input
+                {...aria}
+                name={name}
+                className="short-input"
+                autoComplete="off"
+                placeholder={name === 'maxLeaseSeconds' ? '24h' : 'none'}
+                defaultValue={policy[name] === null ? '' : writeDuration(policy[name])}
+              />
+            )}
+          </Field>
+        ))}
+        {numbers.map(([name, label, hint]) => (
+          <Field key={name} label={label} hint={hint} error={faults[name]}>
+            {(aria) => (
+              <input
+                {...aria}
+                name={name}
+                className="short-input"
+                inputMode="numeric"
+                autoComplete="off"
+                defaultValue={policy[name] ?? ''}
+              />
+            )}
+          </Field>
+        ))}
+        <Field
+          label="Holidays"
+          optional
+          hint="An iCalendar file. On its days no workspace starts by schedule."
+          error={faults.holidays}
+        >
+          {(aria) => <Holidays aria={aria} text={policy.holidays} />}
+        </Field>
+        <Field label="Webhook" optional hint="Receives warnings and stops." error={faults.webhook}>
+          {(aria) => (
+            <input
+              {...aria}
+              name="webhook"
+              type="url"
+              placeholder="https://"
+              autoComplete="off"
+              defaultValue={policy.webhook?.url ?? ''}
+            />
+          )}
+        </Field>
+        {save.error && Object.keys(faults).length === 0 && <Problem error={save.error} />}
+        {canChange ? (
+          <div className="form-foot">
+            <button type="submit" className="button primary">
+              Save
+            </button>
+          </div>
+        ) : (
+          <p className="hint">An owner of this installation changes them.</p>
+        )}
+      </fieldset>
+    </form>
+  );
+}
+
+/** A text to paste into, or to fill from a file. */
+function Holidays({ aria, text }: { aria: object; text: string }) {
+  const area = useRef<HTMLTextAreaElement>(null);
+  async function take(event: ChangeEvent<HTMLInputElement>) {
+    const [file] = event.target.files ?? [];
+    if (file && area.current) area.current.value = await file.text();
+  }
+  return (
+    <>
+      <textarea
+        {...aria}
+        ref={area}
+        name="holidays"
+        rows={3}
+        spellCheck={false}
+        placeholder="BEGIN:VCALENDAR"
+        defaultValue={text}
+      />
+      <input
+        type="file"
+        accept=".ics,text/calendar"
+        aria-label="File of the holidays"
+        className="file"
+        onChange={take}
+      />
+    </>
+  );
+}
+
+function readForm(data: FormData): { policy: CleanupPolicy; faults: Record<string, string> } {
+  const faults: Record<string, string> = {};
+  const text = (name: string) => String(data.get(name) ?? '').trim();
+  const duration = (name: DurationField): number | null => {
+    if (text(name) === '' && name !== 'maxLeaseSeconds') return null;
+    const seconds = parseDuration(text(name));
+    if (seconds === null) faults[name] = 'Write a length of time, such as 90m, 4h or 7d.';
+    return seconds;
+  };
+  const count = (name: NumberField): number | null => {
+    if (text(name) === '' && optionalNumbers.includes(name)) return null;
+    if (!/^\d{1,6}$/.test(text(name))) faults[name] = 'Write a whole number.';
+    return Number(text(name));
+  };
+  const url = text('webhook');
+  return {
+    faults,
+    policy: {
+      defaultStopAfterSeconds: duration('defaultStopAfterSeconds'),
+      minStopAfterSeconds: duration('minStopAfterSeconds'),
+      maxStopAfterSeconds: duration('maxStopAfterSeconds'),
+      maxRunSeconds: duration('maxRunSeconds'),
+      maxLeaseSeconds: duration('maxLeaseSeconds') ?? 0,
+      maxNeverStopDays: count('maxNeverStopDays') ?? 0,
+      dormantAfterDays: count('dormantAfterDays'),
+      brakePercent: count('brakePercent') ?? 0,
+      // Forms end lines by CR LF, as iCalendar does.
+      holidays: String(data.get('holidays') ?? '').trim(),
+      webhook: url === '' ? null : { url },
+    },
+  };
+}

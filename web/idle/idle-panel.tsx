@@ -1,0 +1,184 @@
+import { endLease, type Lease, type WorkspaceActivity } from '@cde/api/activity.ts';
+import {
+  causeText,
+  clockText,
+  leaseOwner,
+  limitedText,
+  scheduleText,
+  spanText,
+  stopText,
+  whenText,
+} from '@cde/api/idle-text.ts';
+import type { Workspace } from '@cde/api/workspaces.ts';
+import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
+import { useEffect, useState } from 'react';
+import { CallError, call } from '../client.ts';
+import { operates, useMe } from '../me.ts';
+import { Icon } from '../ui/icons.tsx';
+import { Problem } from '../ui/problem.tsx';
+import { useNow } from '../ui/time.tsx';
+import { sayFailed } from '../ui/toast.tsx';
+import { KeepAwakeButtons, refreshIdle } from './keep-awake.tsx';
+import { activityQuery } from './queries.ts';
+import { ScheduleDialog } from './schedule-dialog.tsx';
+import './idle.css';
+
+// Agents report every 30 s; events of the workspace come at once.
+const askEveryMs = 30_000;
+
+/** Why a workspace is awake and when it stops, who keeps it awake, and the policy that applies. */
+export function IdlePanel({ workspace }: { workspace: Workspace }) {
+  const me = useMe();
+  const client = useQueryClient();
+  const [changing, setChanging] = useState(false);
+  const query = useQuery({ ...activityQuery(workspace.id), refetchInterval: askEveryMs });
+  const stamp = JSON.stringify([workspace.status, workspace.idle ?? null]);
+  useEffect(() => {
+    if (stamp) void client.invalidateQueries({ queryKey: ['activity', workspace.id] });
+  }, [client, workspace.id, stamp]);
+
+  const activity = query.data;
+  // A server of an older release.
+  if (!activity && query.error instanceof CallError && query.error.status === 404) return null;
+  const operatesIt = operates(me, workspace.owner);
+  return (
+    <section className="panel" aria-labelledby="idle-title">
+      <header>
+        <h2 id="idle-title">Stop and start</h2>
+        {activity && operatesIt && (
+          <button type="button" className="end button small" onClick={() => setChanging(true)}>
+            Schedule…
+          </button>
+        )}
+      </header>
+      <div className="body stack tight">
+        {query.error && !activity && <Problem error={query.error} retry={() => query.refetch()} />}
+        {activity && (
+          <>
+            <State workspace={workspace} activity={activity} />
+            {activity.leases.length > 0 && (
+              <Leases workspace={workspace} leases={activity.leases} canEnd={operatesIt} />
+            )}
+            {operatesIt && activity.state && <KeepAwakeButtons workspace={workspace} />}
+            <Policy activity={activity} />
+          </>
+        )}
+      </div>
+      {changing && activity && (
+        <ScheduleDialog workspace={workspace} activity={activity} onClose={() => setChanging(false)} />
+      )}
+    </section>
+  );
+}
+
+/** The minute before a stop is counted in seconds. */
+export function useStopClock(stopsAt: string | null | undefined): number {
+  const [soon, setSoon] = useState(false);
+  const now = useNow(soon ? 1_000 : 10_000);
+  const leftMs = stopsAt ? Date.parse(stopsAt) - now : Number.POSITIVE_INFINITY;
+  useEffect(() => setSoon(leftMs < 120_000), [leftMs]);
+  return now;
+}
+
+function State({ workspace, activity }: { workspace: Workspace; activity: WorkspaceActivity }) {
+  const { state } = activity;
+  const now = useStopClock(state?.stopsAt);
+  if (!state) return <p className="muted">{workspace.name} is not running.</p>;
+  return (
+    <dl className="facts">
+      <dt>Awake because</dt>
+      <dd>{causeText(state.awakeBecause, now)}</dd>
+      <dt>Stops</dt>
+      <dd>{stopText(state, now).replace(/^Stops (.)/, (_, first: string) => first.toUpperCase())}</dd>
+      {state.waitsForReport && activity.reportedAt && (
+        <>
+          <dt>Last report</dt>
+          <dd>{whenText(activity.reportedAt, now)}</dd>
+        </>
+      )}
+    </dl>
+  );
+}
+
+function Leases({ workspace, leases, canEnd }: { workspace: Workspace; leases: Lease[]; canEnd: boolean }) {
+  const client = useQueryClient();
+  const now = useNow(20_000);
+  const end = useMutation({
+    mutationFn: (lease: Lease) =>
+      call(endLease, { params: { workspace: workspace.id, lease: lease.id } }).catch((error) => {
+        // It expired meanwhile.
+        if (!(error instanceof CallError && error.status === 404)) throw error;
+      }),
+    onSuccess: () => refreshIdle(client, workspace),
+    onError: (error) => sayFailed('Could not end the keep-awake.', error),
+  });
+  return (
+    <ul className="leases" aria-label="Kept awake by">
+      {leases.map((lease) => (
+        <li key={lease.id}>
+          <span>
+            Kept awake by {leaseOwner(lease.by)} until {clockText(lease.expiresAt, now)}
+            {lease.reason && <span className="hint">{lease.reason}</span>}
+          </span>
+          {canEnd && (
+            <button
+              type="button"
+              className="button icon-only quiet"
+              title="End it"
+              disabled={end.isPending}
+              onClick={() => end.mutate(lease)}
+            >
+              <Icon name="cross" />
+              <span className="hidden">End the keep-awake by {leaseOwner(lease.by)}</span>
+            </button>
+          )}
+        </li>
+      ))}
+    </ul>
+  );
+}
+
+function Policy({ activity: { policy } }: { activity: WorkspaceActivity }) {
+  const now = useNow(60_000);
+  const { stopAfterSeconds, maxRunSeconds, dormantAfterDays, schedule, neverStop } = policy;
+  return (
+    <dl className="facts policy">
+      <dt>Stop after</dt>
+      <dd>{stopAfterSeconds === null ? 'never' : `${spanText(stopAfterSeconds * 1000)} without activity`}</dd>
+      {maxRunSeconds !== null && (
+        <>
+          <dt>Longest run</dt>
+          <dd>{spanText(maxRunSeconds * 1000)}</dd>
+        </>
+      )}
+      {dormantAfterDays !== null && (
+        <>
+          <dt>Dormant after</dt>
+          <dd>{dormantAfterDays} days without a person</dd>
+        </>
+      )}
+      <dt>Schedule</dt>
+      <dd>{scheduleText(schedule)}</dd>
+      {neverStop && (
+        <>
+          <dt>Never stop</dt>
+          <dd>
+            until {clockText(neverStop.until, now)}, by {neverStop.by}: {neverStop.reason}
+          </dd>
+        </>
+      )}
+      {policy.startOnConnect && (
+        <>
+          <dt>On connect</dt>
+          <dd>starts</dd>
+        </>
+      )}
+      {policy.limited.length > 0 && (
+        <>
+          <dt>Limited</dt>
+          <dd>by the installation: {policy.limited.map(limitedText).join(', ')}</dd>
+        </>
+      )}
+    </dl>
+  );
+}
