@@ -144,6 +144,7 @@ describe('every page', () => {
     '/homes',
     '/clusters',
     '/satellites',
+    '/cleanup',
     '/cli-login',
     '/no/such/page',
   ];

@@ -22,7 +22,7 @@ type DurationField =
 const durations: [DurationField, label: string, hint: string][] = [
   [
     'defaultStopAfterSeconds',
-    'Default',
+    'Stop after, by default',
     'Stop after this long without activity, if the template does not say. Empty: never.',
   ],
   ['minStopAfterSeconds', 'Shortest choice', 'What a workspace can choose at least. Empty: no bound.'],

@@ -1,11 +1,11 @@
 import { type ActivityEvent, signalSources } from '@cde/api/activity.ts';
-import { clockText, signalText } from '@cde/api/idle-text.ts';
+import { clockText, signalText, spanText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useInfiniteQuery, useQueryClient } from '@tanstack/react-query';
 import { useEffect, useState } from 'react';
 import { CallError } from '../client.ts';
 import { rowsOf } from '../paging.ts';
-import { duration, moment } from '../ui/format.ts';
+import { moment } from '../ui/format.ts';
 import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { useNow } from '../ui/time.tsx';
@@ -71,7 +71,7 @@ export function Timeline({ workspace }: { workspace: Workspace }) {
   );
 }
 
-const nameOf = ({ key }: ChartRow) => (key === 'running' ? 'running' : signalText(key));
+const nameOf = ({ key }: ChartRow) => (key === 'running' ? 'running' : signalText(key).replace(/^an? /, ''));
 
 function Chart({ events, days, runsNow }: { events: ActivityEvent[]; days: number; runsNow: boolean }) {
   const to = useNow(60_000);
@@ -171,7 +171,7 @@ function Events({
             <span>
               {event.text}
               {event.until && (
-                <span className="muted"> {duration(Date.parse(event.until) - Date.parse(event.at))}</span>
+                <span className="muted"> {spanText(Date.parse(event.until) - Date.parse(event.at))}</span>
               )}
             </span>
           </li>
