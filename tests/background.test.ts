@@ -99,7 +99,10 @@ describe.skipIf(!hasSsh || process.platform === 'win32')('with an OpenSSH client
     expect(await ssh('echo back')).toMatchObject({ code: 0, stdout: 'back\n' });
     await machine.cde('stop', 'hello');
     expect(await machine.cde('ssh', 'hello', '--no-start', '--', 'true')).toMatchObject({ code: 5 });
-    expect(await machine.cde('ssh', 'hello', '--start', '--', 'echo started')).toMatchObject({ code: 0, stdout: 'started\n' });
+    expect(await machine.cde('ssh', 'hello', '--start', '--', 'echo started')).toMatchObject({
+      code: 0,
+      stdout: 'started\n',
+    });
   });
 
   test('a client that sends garbage gets an error, and others are not affected', async () => {

@@ -47,7 +47,7 @@ const numbers: [NumberField, label: string, hint: string][] = [
 ];
 const optionalNumbers: NumberField[] = ['dormantAfterDays'];
 
-/** The bounds of the installation, as a form for those who may change them. */
+/** The bounds of the installation, as a form for owners. */
 export function PolicyPanel({ canChange }: { canChange: boolean }) {
   const query = useQuery(policyQuery);
   return (

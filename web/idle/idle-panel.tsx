@@ -113,11 +113,11 @@ function Leases({ workspace, leases, canEnd }: { workspace: Workspace; leases: L
     onError: (error) => sayFailed('Could not end the keep-awake.', error),
   });
   return (
-    <ul className="leases" aria-label="Kept awake by">
+    <ul className="leases" aria-label="What keeps it awake">
       {leases.map((lease) => (
         <li key={lease.id}>
           <span>
-            Kept awake by {leaseOwner(lease.by)} until {clockText(lease.expiresAt, now)}
+            Keep-awake by {leaseOwner(lease.by)} until {clockText(lease.expiresAt, now)}
             {lease.reason && <span className="hint">{lease.reason}</span>}
           </span>
           {canEnd && (
