@@ -89,6 +89,7 @@ export const Workspace = z.object({
   isolation: z.string().nullable().describe('Local provider: what separates the workspace from the machine'),
   cluster: z.string().nullable().describe('Kubernetes provider: the cluster that it runs on'),
   namespace: z.string().nullable().describe('Kubernetes provider: its namespace'),
+  home: z.string().describe('The path of its home, inside the workspace'),
   agent: z.object({
     connected: z.boolean(),
     version: z.string().nullable(),

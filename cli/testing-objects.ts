@@ -93,6 +93,7 @@ export function workspace(more: Partial<Workspace> = {}): Workspace {
     isolation: null,
     cluster: null,
     namespace: null,
+    home: '/home/ada',
     agent: { connected: false, version: null, lastSeenAt: null, sshHostKey: null },
     latestBuild: build(),
     createdAt: at(0),

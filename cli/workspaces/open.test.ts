@@ -14,7 +14,7 @@ beforeAll(async () => {
   server = await makeFakeServer();
   env = { CDE_URL: server.url, CDE_TOKEN: 'cde_stand-in' };
   server.on(getWorkspace, ({ params }) =>
-    workspace(params.workspace === 'bob~api' ? { owner: 'bob', name: 'api' } : {}),
+    workspace(params.workspace === 'bob~api' ? { owner: 'bob', name: 'api', home: '/srv/bob #1' } : {}),
   );
 });
 afterAll(async () => {
@@ -30,7 +30,7 @@ test('cde open prints the addresses of the dashboard and of editors', async () =
     [['open', 'web', '--in', 'vscode'], 'vscode://vscode-remote/ssh-remote+web.cde/home/ada'],
     [
       ['open', 'bob/api', '--in', 'vscode', '--folder', 'my project'],
-      'vscode://vscode-remote/ssh-remote+bob--api.cde/home/bob/my%20project',
+      'vscode://vscode-remote/ssh-remote+bob--api.cde/srv/bob%20%231/my%20project',
     ],
     [
       ['open', 'web', '--in', 'jetbrains', '--folder', '/srv/x'],

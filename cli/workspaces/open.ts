@@ -44,7 +44,7 @@ async function urlOf(context: Context, input: OpenInput, port: number | undefine
   const { owner, name } = workspace;
   switch (input.in) {
     case 'vscode':
-      return `vscode://vscode-remote/ssh-remote+${sshHostFor(context, input.workspace)}${encodeURI(folderOf(input, workspace))}`;
+      return `vscode://vscode-remote/ssh-remote+${sshHostFor(context, input.workspace)}${folderOf(input, workspace).split('/').map(encodeURIComponent).join('/')}`;
     case 'jetbrains': {
       const query = new URLSearchParams({
         host: sshHostFor(context, input.workspace),
@@ -62,8 +62,9 @@ async function urlOf(context: Context, input: OpenInput, port: number | undefine
 }
 
 /** The folder for an editor: absolute, or in the home. */
-function folderOf({ folder }: OpenInput, { owner }: Workspace): string {
-  const home = `/home/${owner}`;
+function folderOf({ folder }: OpenInput, { owner, home: path }: Workspace): string {
+  // Servers of earlier releases do not say it.
+  const home = path ?? `/home/${owner}`;
   if (folder === undefined) return home;
   return folder.startsWith('/') ? folder : `${home}/${folder.replace(/^~\//, '')}`;
 }

@@ -242,6 +242,7 @@ export const workspaces = pgTable(
     agentTlsKey: text('agent_tls_key'),
     agentSshHostKey: text('agent_ssh_host_key'),
     agentVersion: text('agent_version'),
+    homeDirectory: text('home_directory'),
     agentSeenAt: timestamptz('agent_seen_at'),
     agentStats: jsonb('agent_stats').$type<AgentStats>(),
     recoveries: integer('recoveries').notNull().default(0),

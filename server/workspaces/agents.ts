@@ -63,6 +63,9 @@ export function makeAgents(deps: Deps) {
       input: { tlsPublicKey: string; sshHostKey: string; version: string },
     ): Promise<AgentManifest> {
       const { workspace, build, owner } = await loadBuild(actor);
+      const home =
+        providers.get(workspace.provider)?.describeHome(workspace.providerState).directory ??
+        `/home/${owner}`;
       await db.transaction(async (tx) => {
         await tx
           .update(workspaces)
@@ -70,6 +73,7 @@ export function makeAgents(deps: Deps) {
             agentTlsKey: input.tlsPublicKey,
             agentSshHostKey: input.sshHostKey,
             agentVersion: input.version,
+            homeDirectory: home,
             agentSeenAt: now(),
           })
           .where(ownsWorkspace(actor));
@@ -88,13 +92,12 @@ export function makeAgents(deps: Deps) {
         });
       const startup = build.rendered?.startup;
       const finished = build.startup?.state === 'done' || build.startup?.state === 'none';
-      const home = providers.get(workspace.provider)?.describeHome(workspace.providerState);
       return {
         workspaceId: workspace.id,
         workspace: `${owner}/${workspace.name}`,
         buildId: build.id,
         username: owner,
-        home: home?.directory ?? `/home/${owner}`,
+        home,
         env: Object.fromEntries(
           Object.entries(build.rendered?.env ?? {}).map(([name, value]) => [name, String(value)]),
         ),

@@ -17,7 +17,7 @@ import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-
 const select = `
   SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation, w.cluster, w.namespace,
          a.decision, a.pending_stop, a.held,
-         w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key,
+         w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key, w.home_directory,
          ${isoTimestamp('w.agent_seen_at')} AS agent_seen_at, ${isoTimestamp('w.created_at')} AS created_at,
          ${isoTimestamp('w.updated_at')} AS updated_at,
          u.username AS owner, t.name AS template, v.number AS version, av.number AS active_version, ${buildColumns}
@@ -49,6 +49,7 @@ interface Row extends Omit<BuildColumns, 'b_id'> {
   held: boolean | null;
   has_agent: boolean;
   agent_version: string | null;
+  home_directory: string | null;
   agent_ssh_host_key: string | null;
   agent_seen_at: string | null;
   created_at: string;
@@ -82,6 +83,7 @@ function toWorkspace(row: Row, now: number): Workspace {
     isolation: row.isolation,
     cluster: row.cluster,
     namespace: row.namespace,
+    home: row.home_directory ?? `/home/${row.owner}`,
     agent: {
       connected:
         row.has_agent &&

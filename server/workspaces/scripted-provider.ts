@@ -57,7 +57,7 @@ export function makeScriptedProvider(): ScriptedProvider {
         (running ? { kind: 'running' } : { kind: 'gone', cause: 'missing', message: 'There is nothing.' })
       );
     },
-    describeHome: () => ({}),
+    describeHome: ({ home }) => (typeof home === 'string' ? { directory: home } : {}),
     purgeHomes: async () => ({ purged: [], incomplete: false }),
     onChange: (listener) => {
       listeners.push(listener);

@@ -117,6 +117,7 @@ async function running(name: string) {
 }
 
 test('a new workspace goes through all stages, and its build log has every line once', async () => {
+  provider.nextMoves.push({ kind: 'done', state: { home: '/srv/one' } });
   const created = await call(ada, 'POST', '/api/v1/workspaces', {
     name: 'one',
     template: 'plain',
@@ -130,6 +131,7 @@ test('a new workspace goes through all stages, and its build log has every line 
       // The first reconcile step may have come before the reply was read.
       status: expect.stringMatching(/^(pending|starting)$/),
       parameters: { size: 2 },
+      home: '/home/ada',
     },
   });
   await until(
@@ -168,6 +170,8 @@ test('a new workspace goes through all stages, and its build log has every line 
     ['queued', 'render', 'provision', 'agent', 'startup', 'ready'].map((name) => [name, 'succeeded']),
   );
   expect(workspace.agent).toMatchObject({ connected: true, sshHostKey: keys.sshHostKey });
+  // Where its provider put it.
+  expect(workspace.home).toBe('/srv/one');
   const log = await call(ada, 'GET', `/api/v1/builds/${workspace.latestBuild.id}/log`);
   expect(log.body.done).toBe(true);
   const texts = log.body.lines.map((line: any) => line.text);

@@ -41,6 +41,7 @@ function workspace(id: string, second: number, change: Partial<Workspace> = {}):
     isolation: null,
     cluster: null,
     namespace: null,
+    home: '/home/ada',
     agent: { connected: false, version: null, lastSeenAt: null, sshHostKey: null },
     latestBuild: null,
     createdAt: at(0),

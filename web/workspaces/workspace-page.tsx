@@ -131,15 +131,13 @@ function Connect({ workspace }: { workspace: Workspace }) {
   const me = useMe();
   if (!connects(me, workspace.owner)) return null;
   const { name } = workspace;
+  const home = workspace.home.split('/').map(encodeURIComponent).join('/');
   return (
     <section className="panel" aria-labelledby="connect-title">
       <header>
         <h2 id="connect-title">Connect</h2>
         {workspace.status === 'running' && (
-          <a
-            className="end button small"
-            href={`vscode://vscode-remote/ssh-remote+${name}.cde/home/${workspace.owner}`}
-          >
+          <a className="end button small" href={`vscode://vscode-remote/ssh-remote+${name}.cde${home}`}>
             <Icon name="link" /> VS Code
           </a>
         )}
