@@ -1,5 +1,5 @@
 import type { Output } from './output.ts';
-import type { Result } from './result.ts';
+import type { Block, Blocks, Result } from './result.ts';
 import { relative } from './times.ts';
 
 /** Prints what a command returned: its data with `--json`, its view otherwise. */
@@ -7,7 +7,36 @@ export async function render(out: Output, { data, view }: Result): Promise<void>
   if (out.json) return out.printJson(data);
   const moment = ((iso: string | null) =>
     iso === null ? null : out.terminal ? relative(iso) : iso) as Parameters<typeof view>[0]['moment'];
-  for (const block of await view({ colors: out.colors, moment })) {
+  printBlocks(out, await view({ colors: out.colors, moment }));
+}
+
+/** Prints one event of a stream: a line of JSON with `--json`, its blocks otherwise. */
+export function renderEvent(out: Output, data: unknown, ...blocks: Blocks): void {
+  if (out.json) out.printJsonLine(data);
+  else printBlocks(out, blocks);
+}
+
+/** Prints the items of a result as they arrive, for results that may not fit in memory: with `--json` as one array. */
+export async function renderItems<Item>(
+  out: Output,
+  items: AsyncIterable<Item>,
+  view: (item: Item) => Block,
+): Promise<void> {
+  if (!out.json) {
+    for await (const item of items) printBlocks(out, [view(item)]);
+    return;
+  }
+  out.print('[');
+  let isFirst = true;
+  for await (const item of items) {
+    out.printJsonItem(item, isFirst);
+    isFirst = false;
+  }
+  out.print(']');
+}
+
+function printBlocks(out: Output, blocks: Blocks): void {
+  for (const block of blocks) {
     if (!block) continue;
     switch (block.kind) {
       case 'table':

@@ -1,14 +1,12 @@
 import { readFileSync } from 'node:fs';
-import type { Context } from '../context.ts';
+import { fields, type Result, result } from '../result.ts';
 
-export async function version(context: Context): Promise<number | undefined> {
+export async function version(): Promise<Result> {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
   const versions = {
     cde: (JSON.parse(text) as { version: string }).version,
     node: process.versions.node,
     platform: `${process.platform}-${process.arch}`,
   };
-  if (context.out.json) context.out.printJson(versions);
-  else context.out.fields(Object.entries(versions));
-  return undefined;
+  return result(versions, () => [fields(Object.entries(versions))]);
 }

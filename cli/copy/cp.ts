@@ -2,6 +2,7 @@ import { posix } from 'node:path';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
+import { note, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { duration } from '../times.ts';
@@ -33,7 +34,7 @@ export async function cp(
     start: boolean;
     path: string | undefined;
   },
-): Promise<number | undefined> {
+): Promise<Result> {
   const operands = input.paths.map(parseOperand);
   const target = operands.pop()!;
   if (operands.length === 0)
@@ -63,8 +64,7 @@ export async function cp(
     meter.clear();
     sides.close();
   }
-  reportTotals(context, totals, performance.now() - since);
-  return undefined;
+  return totalsOf(context, totals, performance.now() - since);
 }
 
 async function copyStream(
@@ -250,13 +250,11 @@ function makePool(most: number) {
   };
 }
 
-function reportTotals(context: Context, totals: Totals, ms: number): void {
-  const { out } = context;
-  const { failures } = totals;
+function totalsOf({ out }: Context, { files, bytes: size, kept, failures }: Totals, ms: number): Result {
   if (failures.length > 0) {
     throw new Failure(
       'copy-incomplete',
-      `${failures.length} of ${totals.files + failures.length} files were not copied.`,
+      `${failures.length} of ${files + failures.length} files were not copied.`,
       {
         // Without --json each was printed when it happened.
         detail: out.json
@@ -269,13 +267,12 @@ function reportTotals(context: Context, totals: Totals, ms: number): void {
       },
     );
   }
-  if (out.json)
-    out.printJson({ files: totals.files, bytes: totals.bytes, keptBytes: totals.kept, ms: Math.round(ms) });
-  else
-    out.note(
-      `${totals.files} ${totals.files === 1 ? 'file' : 'files'}, ${bytes(totals.bytes)} in ${duration(ms)}` +
-        (totals.kept > 0 ? `, ${bytes(totals.kept)} resumed from an earlier attempt` : ''),
-    );
+  return result({ files, bytes: size, keptBytes: kept, ms: Math.round(ms) }, () => [
+    note(
+      `${files} ${files === 1 ? 'file' : 'files'}, ${bytes(size)} in ${duration(ms)}` +
+        (kept > 0 ? `, ${bytes(kept)} resumed from an earlier attempt` : ''),
+    ),
+  ]);
 }
 
 const notFound = (label: string) =>

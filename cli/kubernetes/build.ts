@@ -7,6 +7,7 @@ import { getBuilder } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import { runForeground } from '../foreground.ts';
+import { line, note, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
 import { makeOpening } from '../ssh/opening.ts';
 import { duration } from '../times.ts';
@@ -32,7 +33,7 @@ export async function build(
     workspace: string | undefined;
     start: boolean;
   },
-): Promise<number | undefined> {
+): Promise<Result | number> {
   const { out } = context;
   const folder = input.context ?? '.';
   await check(folder, input);
@@ -42,14 +43,14 @@ export async function build(
 
   const began = performance.now();
   const place = await mkdtemp(join(tmpdir(), 'cde-build-'));
-  const line = await openBuilderTunnel(context, { workspace, builder, folder: place, start: input.start });
+  const tunnel = await openBuilderTunnel(context, { workspace, builder, folder: place, start: input.start });
   try {
-    await line.ready();
+    await tunnel.ready();
     const env = {
       // At its end buildctl hands its trace to the builder, and fails, with the image built and pushed, if that is slow.
       OTEL_TRACES_SAMPLER: 'always_off',
       ...context.env,
-      ...(await builderEnvironment(context, { workspace, builder, url: line.url, folder: place })),
+      ...(await builderEnvironment(context, { workspace, builder, url: tunnel.url, folder: place })),
     };
     const metadataFile = join(place, 'metadata.json');
     const args = tool.args(
@@ -83,10 +84,10 @@ export async function build(
         },
       );
     const digest = input.push ? await digestIn(metadataFile) : null;
-    const traffic = line.traffic();
+    const traffic = tunnel.traffic();
     const took = performance.now() - began;
-    if (out.json) {
-      out.printJson({
+    return result(
+      {
         workspace,
         images: input.tag,
         pushed: input.push,
@@ -94,21 +95,20 @@ export async function build(
         tool: tool.name,
         ...traffic,
         durationMs: Math.round(took),
-      });
-      return undefined;
-    }
-    for (const image of input.push ? input.tag : [])
-      out.print(`pushed ${image}${digest ? `@${digest}` : ''}`);
-    if (!input.push)
-      out.note(
-        `Built; the image stays in the cache of the builder of ${workspace}. --push sends it to its registry.`,
-      );
-    out.note(
-      `${duration(took)}; ${bytes(traffic.sentBytes)} went up, ${bytes(traffic.receivedBytes)} came back.`,
+      },
+      () => [
+        ...(input.push ? input.tag : []).map((image) => line(`pushed ${image}${digest ? `@${digest}` : ''}`)),
+        !input.push &&
+          note(
+            `Built; the image stays in the cache of the builder of ${workspace}. --push sends it to its registry.`,
+          ),
+        note(
+          `${duration(took)}; ${bytes(traffic.sentBytes)} went up, ${bytes(traffic.receivedBytes)} came back.`,
+        ),
+      ],
     );
-    return undefined;
   } finally {
-    line.close();
+    tunnel.close();
     await rm(place, { recursive: true, force: true });
   }
 }

@@ -2,17 +2,17 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import type { Context } from '../context.ts';
+import { type Result, result } from '../result.ts';
 
 const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 
 /** Has the server's own program judge the settings: it knows them. */
-export async function checkConfig(context: Context, input: { words: string[] }): Promise<number | undefined> {
+export async function checkConfig(context: Context, input: { words: string[] }): Promise<Result | number> {
   const words = input.words.filter((word) => word !== '--json');
   const child = spawn(process.execPath, [serverMain, 'check-config', ...words], {
     stdio: ['ignore', context.out.json ? 'ignore' : 'inherit', 'inherit'],
     env: context.env,
   });
   const [code] = (await once(child, 'close')) as [number | null];
-  if (code === 0 && context.out.json) context.out.printJson({ valid: true });
-  return code ?? 1;
+  return code === 0 ? result({ valid: true }, () => []) : (code ?? 1);
 }

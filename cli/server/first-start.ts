@@ -20,6 +20,9 @@ import {
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { currentServerNote, storeLogin } from '../login/login.ts';
+import type { Colors } from '../output.ts';
+import { render } from '../render.ts';
+import { line, result } from '../result.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
 /** What the server tells its parent once it listens. */
@@ -70,7 +73,12 @@ export async function completeFirstStart(context: Context, ready: Ready): Promis
     if (login) delete login.firstStart;
   });
   const link = await client.call(createOneTimeLink, {});
-  printWelcome(context, { url, link: link.url, user: me, workspaces: workspace ? [workspace.name] : [] });
+  await printWelcome(context, {
+    url,
+    link: link.url,
+    user: me,
+    workspaces: workspace ? [workspace.name] : [],
+  });
 }
 
 async function createStarter(context: Context, client: Client) {
@@ -156,11 +164,11 @@ export async function welcomeBack(context: Context, ready: Ready): Promise<void>
   const client = login && openClient({ url, token: login.token, signal, patienceMs: 10_000 });
   const me = client && (await probe(client));
   if (!client || !me) {
-    printWelcome(context, { url, link: null, user: null, workspaces: [] });
+    await printWelcome(context, { url, link: null, user: null, workspaces: [] });
     return;
   }
   const { items } = await client.call(listWorkspaces, { query: { owner: 'me', limit: 100 } });
-  printWelcome(context, {
+  await printWelcome(context, {
     url,
     link: null,
     user: me,
@@ -168,21 +176,23 @@ export async function welcomeBack(context: Context, ready: Ready): Promise<void>
   });
 }
 
-function printWelcome(
-  context: Context,
-  told: { url: string; link: string | null; user: User | null; workspaces: string[] },
-): void {
-  const { out } = context;
-  if (out.json) {
-    out.printJson({
-      url: told.url,
-      oneTimeLink: told.link,
-      username: told.user?.username ?? null,
-      workspaces: told.workspaces,
-    });
-    return;
-  }
-  const c = out.colors;
+interface Welcome {
+  url: string;
+  link: string | null;
+  user: User | null;
+  workspaces: string[];
+}
+
+async function printWelcome(context: Context, told: Welcome): Promise<void> {
+  const { url, link, user, workspaces } = told;
+  const data = { url, oneTimeLink: link, username: user?.username ?? null, workspaces };
+  return render(
+    context.out,
+    result(data, ({ colors }) => welcomeLines(told, colors).map(line)),
+  );
+}
+
+function welcomeLines(told: Welcome, c: Colors): string[] {
   const lines: string[] = ['', `  ${c.bold('cde')} is at   ${c.cyan(told.url)}`];
   if (told.link) {
     lines.push(`  sign in at  ${c.cyan(told.link)}`, c.dim('              works once, for 10 minutes'));
@@ -202,8 +212,8 @@ function printWelcome(
     const next = first
       ? [`npx cde ssh ${first}`, 'npx cde create web --template local', 'npx cde list']
       : ['npx cde template list', 'npx cde user create NAME', 'npx cde list'];
-    lines.push('', '  Next, in another terminal:', ...next.map((line) => `    ${c.bold(line)}`));
+    lines.push('', '  Next, in another terminal:', ...next.map((command) => `    ${c.bold(command)}`));
   }
   lines.push('', c.dim('  Ctrl-C stops the server; workspaces go on.'), '');
-  for (const line of lines) out.print(line);
+  return lines;
 }

@@ -2,9 +2,10 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import type { Context } from '../context.ts';
 import { serverProgram } from '../programs.ts';
+import { line, type Result, result } from '../result.ts';
 
 /** Has the server's own program make the link: it needs the database, not an answer of the API. */
-export async function signInLink(context: Context, input: { words: string[] }): Promise<number | undefined> {
+export async function signInLink(context: Context, input: { words: string[] }): Promise<Result | number> {
   const words = input.words.filter((word) => word !== '--json');
   const child = spawn(process.execPath, [serverProgram(), 'sign-in-link', ...words], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -16,7 +17,5 @@ export async function signInLink(context: Context, input: { words: string[] }): 
   });
   const [code] = (await once(child, 'close')) as [number | null];
   const url = text.trim();
-  if (code === 0 && context.out.json) context.out.printJson({ url });
-  else if (code === 0) context.out.print(url);
-  return code ?? 1;
+  return code === 0 ? result({ url }, () => [line(url)]) : (code ?? 1);
 }

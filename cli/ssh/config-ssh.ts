@@ -20,6 +20,7 @@ import { listWorkspaces } from '../endpoints.ts';
 import { Failure, toFailure } from '../failure.ts';
 import { withLock, writeAtomically } from '../files.ts';
 import { readAll } from '../pages.ts';
+import { type Blocks, line, note, type Result, result } from '../result.ts';
 import { sshHost } from '../workspaces/reference.ts';
 import { configWord, hostOptions, keptSettings, stdioFlags } from './client-options.ts';
 import { addInclude, removeInclude } from './config-file.ts';
@@ -28,8 +29,8 @@ import { knownHostsFile, pinHostKeys } from './known-hosts.ts';
 export async function configSsh(
   context: Context,
   input: { remove: boolean; dryRun: boolean; sshConfig: string | undefined; path: string | undefined },
-): Promise<number | undefined> {
-  const { out, env } = context;
+): Promise<Result> {
+  const { env } = context;
   const sshConfig = resolve(input.sshConfig ?? join(homedir(), '.ssh', 'config'));
   const hostsFile = join(dirname(sshConfig), 'cde', 'config');
   const target = followLinks(sshConfig);
@@ -54,37 +55,56 @@ export async function configSsh(
   if (input.dryRun) work();
   else await withLock(join(dirname(knownHostsFile(env)), 'config-ssh'), work);
 
-  if (out.json) {
-    out.printJson({ sshConfig, hostsFile, knownHosts: knownHostsFile(env), changed, dryRun: input.dryRun });
-    return undefined;
-  }
-  if (input.dryRun) {
-    out.print(changed.length === 0 ? 'Nothing would change.' : `Would change: ${changed.join(', ')}`);
-    if (!input.remove) {
-      out.print(
-        `\nOn top of ${sshConfig}:\n${Buffer.from(addInclude('', includePath(hostsFile)), 'latin1')}`,
-      );
-      out.print(`In ${hostsFile}:\n${hostsContent(context, input.path)}`);
-    }
-    return undefined;
-  }
-  if (input.remove)
-    out.print(changed.length === 0 ? 'There was nothing to remove.' : `Removed from ${sshConfig}.`);
-  else {
-    out.print(
-      changed.length === 0 ? `${sshConfig} is up to date.` : `${sshConfig} now includes ${hostsFile}.`,
-    );
-    out.print(workspaces > 0 ? 'Connect: ssh NAME.cde' : 'Once you have a workspace: ssh NAME.cde');
-    const { servers, current } = readConfig(env);
-    const others = Object.entries(servers).filter(([url]) => url !== current);
-    for (const [url, { alias }] of others) out.print(`On ${url}: ssh NAME.${alias}.cde`);
-  }
-  // ssh asks the password database, not HOME.
-  if (input.sshConfig === undefined && homedir() !== userInfo().homedir)
-    out.note(
-      `HOME is ${homedir()}, but ssh reads ${userInfo().homedir}/.ssh/config: use ssh -F ${sshConfig}`,
-    );
-  return undefined;
+  return result(
+    { sshConfig, hostsFile, knownHosts: knownHostsFile(env), changed, dryRun: input.dryRun },
+    () => [
+      ...(input.dryRun
+        ? planned(context, input, { sshConfig, hostsFile, changed })
+        : input.remove
+          ? [line(changed.length === 0 ? 'There was nothing to remove.' : `Removed from ${sshConfig}.`)]
+          : included(env, { sshConfig, hostsFile, changed, hasWorkspaces: workspaces > 0 })),
+      // ssh asks the password database, not HOME.
+      !input.dryRun &&
+        input.sshConfig === undefined &&
+        homedir() !== userInfo().homedir &&
+        note(
+          `HOME is ${homedir()}, but ssh reads ${userInfo().homedir}/.ssh/config: use ssh -F ${sshConfig}`,
+        ),
+    ],
+  );
+}
+
+interface Written {
+  sshConfig: string;
+  hostsFile: string;
+  changed: string[];
+}
+
+/** What a dry run prints. */
+function planned(
+  context: Context,
+  input: { remove: boolean; path: string | undefined },
+  { sshConfig, hostsFile, changed }: Written,
+): Blocks {
+  const include = () => Buffer.from(addInclude('', includePath(hostsFile)), 'latin1');
+  return [
+    line(changed.length === 0 ? 'Nothing would change.' : `Would change: ${changed.join(', ')}`),
+    !input.remove && line(`\nOn top of ${sshConfig}:\n${include()}`),
+    !input.remove && line(`In ${hostsFile}:\n${hostsContent(context, input.path)}`),
+  ];
+}
+
+function included(
+  env: NodeJS.ProcessEnv,
+  { sshConfig, hostsFile, changed, hasWorkspaces }: Written & { hasWorkspaces: boolean },
+): Blocks {
+  const { servers, current } = readConfig(env);
+  const others = Object.entries(servers).filter(([url]) => url !== current);
+  return [
+    line(changed.length === 0 ? `${sshConfig} is up to date.` : `${sshConfig} now includes ${hostsFile}.`),
+    line(hasWorkspaces ? 'Connect: ssh NAME.cde' : 'Once you have a workspace: ssh NAME.cde'),
+    ...others.map(([url, { alias }]) => line(`On ${url}: ssh NAME.${alias}.cde`)),
+  ];
 }
 
 /**

@@ -3,6 +3,8 @@ import { splice } from '@cde/tunnel/streams/targets.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
+import { renderEvent } from '../render.ts';
+import { line } from '../result.ts';
 import { type PortSpec, parsePorts, parseReversePorts } from './port-specs.ts';
 import { maintainSession, type PathInput, type Sessions } from './sessions.ts';
 
@@ -154,13 +156,13 @@ function announce(
   { spec: { host, remote, protocol }, local }: OpenPort,
   address: string,
 ): void {
-  if (out.json) {
-    out.printJsonLine({ address, port: local, protocol, workspace, host, remotePort: remote });
-    return;
-  }
   const udp = protocol === 'udp' ? '/udp' : '';
   const there = host === 'localhost' ? `port ${remote}${udp}` : `${host}:${remote}${udp}`;
-  out.print(`${address}:${local}${udp} → ${there} of ${workspace}`);
+  renderEvent(
+    out,
+    { address, port: local, protocol, workspace, host, remotePort: remote },
+    line(`${address}:${local}${udp} → ${there} of ${workspace}`),
+  );
 }
 
 function announceReverse(
@@ -168,6 +170,9 @@ function announceReverse(
   workspace: string,
   { spec: { host, local }, remote }: { spec: { host: string; local: number }; remote: number },
 ): void {
-  if (out.json) out.printJsonLine({ reverse: true, workspace, remotePort: remote, host, port: local });
-  else out.print(`port ${remote} of ${workspace} → ${host}:${local} here`);
+  renderEvent(
+    out,
+    { reverse: true, workspace, remotePort: remote, host, port: local },
+    line(`port ${remote} of ${workspace} → ${host}:${local} here`),
+  );
 }

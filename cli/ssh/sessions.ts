@@ -4,6 +4,8 @@ import type { Session } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../context.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { toFailure } from '../failure.ts';
+import { renderEvent } from '../render.ts';
+import { note } from '../result.ts';
 import { duration } from '../times.ts';
 import { type Opening, openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
 
@@ -46,8 +48,7 @@ export function maintainSession(
   ended.catch(() => {});
   signal.addEventListener('abort', () => rejectEnded(signal.reason), { once: true });
 
-  const tell = (change: PathChange) =>
-    out.json ? out.printJsonLine({ event: 'path', ...change }) : out.note(pathNote(change));
+  const tell = (change: PathChange) => renderEvent(out, { event: 'path', ...change }, note(pathNote(change)));
 
   async function open(first: boolean): Promise<Session> {
     for (;;) {

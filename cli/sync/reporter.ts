@@ -1,104 +1,143 @@
 import { join, posix } from 'node:path';
 import type { Context } from '../context.ts';
-import { clean } from '../output.ts';
+import { clean, type Output } from '../output.ts';
 import { bytes } from '../sizes.ts';
 import type { SyncEvent } from './engine.ts';
 import type { Action, SideName } from './reconcile.ts';
 import type { Pair, Status } from './state.ts';
 
-/** More than that at once are told as a number, not one by one. */
+/** More actions than this at once are counted instead of listed. */
 const maxListedActions = 20;
-/** The other side may make up any number of problems; those beyond are counted. */
+/** The other side can invent any number of problems. */
 const maxProblemLines = 200;
-/** Actions come in bursts: how long to collect before they are told. */
+/** Actions come in bursts: how long to collect them before they are printed. */
 const collectMs = 200;
 
 const arrow: Record<SideName, string> = { local: '←', remote: '→' };
 
-/** Says what a sync does: lines for a person, or a JSON object for each event. */
-export function makeReporter({ out }: Context, pair: Pair, status: Status) {
-  let waiting: Action[] = [];
+/** Reports what a sync does. */
+export interface Reporter {
+  begin(mode: { dryRun: boolean; once: boolean }): void;
+  report(event: SyncEvent): void;
+  /** What a dry run would do. */
+  plan(actions: Action[]): void;
+  /** The connection broke, or is back. */
+  lost(): void;
+  connected(): void;
+  end(): void;
+}
+
+/** Lines for a person, or a JSON object for each event. */
+export function makeReporter({ out }: Context, pair: Pair, status: Status): Reporter {
+  const reporter = out.json ? makeJsonReporter(out, pair) : makeTextReporter(out, pair);
+  return {
+    ...reporter,
+    report(event) {
+      updateStatus(status, event);
+      reporter.report(event);
+    },
+  };
+}
+
+function updateStatus(status: Status, event: SyncEvent): void {
+  status.state = event.event === 'settled' ? 'settled' : 'syncing';
+  if (event.event === 'settled') {
+    status.files = event.files;
+    status.problems = event.problems;
+  }
+  if (event.event === 'problem') status.problems += 1;
+}
+
+function makeJsonReporter(out: Output, { local, workspace, remote }: Pair): Reporter {
+  const print = (event: object) => out.printJsonLine(event);
+  return {
+    begin({ dryRun }) {
+      if (!dryRun) print({ event: 'begin', local, workspace, remote });
+    },
+    report: (event) => print(event.event === 'change' ? jsonOf(event.action) : event),
+    plan(actions) {
+      for (const action of actions) print({ ...jsonOf(action), event: 'would' });
+    },
+    lost: () => print({ event: 'lost' }),
+    connected: () => print({ event: 'connected' }),
+    end() {},
+  };
+}
+
+function makeTextReporter(out: Output, pair: Pair): Reporter {
+  let collected: Action[] = [];
   let timer: NodeJS.Timeout | undefined;
   let problemLines = 0;
 
   function flush(): void {
     clearTimeout(timer);
     timer = undefined;
-    const actions = waiting;
-    waiting = [];
-    if (actions.length <= maxListedActions) for (const action of actions) out.print(lineOf(action));
-    else
-      for (const side of ['remote', 'local'] as const) {
-        const mine = actions.filter((action) => action.side === side);
-        const removed = mine.filter((action) => action.do === 'remove').length;
-        const size = mine.reduce((sum, action) => sum + (action.do === 'copy' ? action.entry.size : 0), 0);
-        if (mine.length > 0)
-          out.print(
-            `${arrow[side]} ${mine.length - removed} changed (${bytes(size)})${removed ? `, ${removed} removed` : ''}`,
-          );
-      }
+    for (const text of summaryOf(collected)) out.print(text);
+    collected = [];
+  }
+
+  /** Whether one more problem may be printed. */
+  function admitProblem(): boolean {
+    problemLines += 1;
+    if (problemLines === maxProblemLines + 1)
+      out.note('More paths have a problem; --json names all of them.');
+    return problemLines <= maxProblemLines;
   }
 
   return {
-    begin({ dryRun, once }: { dryRun: boolean; once: boolean }): void {
-      const { local, workspace, remote } = pair;
-      if (out.json) {
-        if (!dryRun) out.printJsonLine({ event: 'begin', local, workspace, remote });
-      } else if (!dryRun)
-        out.note(
-          `${local} ↔ ${workspace}:${remote}${once ? '' : ', until Ctrl-C'}. → to the workspace, ← from it.`,
-        );
+    begin({ dryRun, once }) {
+      if (dryRun) return;
+      const until = once ? '' : ', until Ctrl-C';
+      out.note(`${pair.local} ↔ ${pair.workspace}:${pair.remote}${until}. → to the workspace, ← from it.`);
     },
-    tell(event: SyncEvent): void {
-      if (event.event === 'settled') {
-        problemLines = 0;
-        status.state = 'settled';
-        status.files = event.files;
-        status.problems = event.problems;
-      } else status.state = 'syncing';
-      if (event.event === 'problem') status.problems += 1;
-      if (out.json) {
-        out.printJsonLine(event.event === 'change' ? jsonOf(event.action) : event);
-        return;
-      }
+    report(event) {
       if (event.event === 'change') {
-        waiting.push(event.action);
+        collected.push(event.action);
         timer ??= setTimeout(flush, collectMs);
         return;
       }
       flush();
-      if (['problem', 'left-out', 'rules'].includes(event.event)) {
-        problemLines += 1;
-        if (problemLines === maxProblemLines + 1)
-          out.note('More paths have a problem; --json names all of them.');
-        if (problemLines > maxProblemLines) return;
+      switch (event.event) {
+        case 'settled':
+          problemLines = 0;
+          break;
+        case 'conflict':
+          out.print(
+            `! ${clean(event.path)}: changed on both sides; the workspace's version is ${clean(event.kept)}`,
+          );
+          break;
+        case 'rules':
+          if (admitProblem()) out.note(rulesLine(event, pair));
+          break;
+        case 'problem':
+        case 'left-out': {
+          const side = event.side === 'local' ? 'here' : pair.workspace;
+          if (admitProblem()) out.note(clean(`${side}: ${event.path}: ${event.message} [${event.code}]`));
+        }
       }
-      if (event.event === 'conflict')
-        out.print(
-          `! ${clean(event.path)}: changed on both sides; the workspace's version is ${clean(event.kept)}`,
-        );
-      else if (event.event === 'rules') out.note(rulesLine(event, pair));
-      else if (event.event === 'problem' || event.event === 'left-out')
-        out.note(
-          clean(
-            `${event.side === 'local' ? 'here' : pair.workspace}: ${event.path}: ${event.message} [${event.code}]`,
-          ),
-        );
     },
-    /** Of a dry run. */
-    plan(actions: Action[]): void {
-      if (out.json) for (const action of actions) out.printJsonLine({ ...jsonOf(action), event: 'would' });
-      else if (actions.length === 0) out.print('Both are the same.');
-      else for (const action of actions) out.print(lineOf(action));
+    plan(actions) {
+      if (actions.length === 0) out.print('Both are the same.');
+      for (const action of actions) out.print(lineOf(action));
     },
-    lost(): void {
-      if (out.json) out.printJsonLine({ event: 'lost' });
-    },
-    again(): void {
-      if (out.json) out.printJsonLine({ event: 'connected' });
-    },
+    lost() {},
+    connected() {},
     end: flush,
   };
+}
+
+/** A line for each action, or their number for each side if there are many. */
+function summaryOf(actions: Action[]): string[] {
+  if (actions.length <= maxListedActions) return actions.map(lineOf);
+  return (['remote', 'local'] as const).flatMap((side) => {
+    const mine = actions.filter((action) => action.side === side);
+    if (mine.length === 0) return [];
+    const removed = mine.filter((action) => action.do === 'remove').length;
+    const size = mine.reduce((sum, action) => sum + (action.do === 'copy' ? action.entry.size : 0), 0);
+    return [
+      `${arrow[side]} ${mine.length - removed} changed (${bytes(size)})${removed ? `, ${removed} removed` : ''}`,
+    ];
+  });
 }
 
 const changes = { added: 'was made', changed: 'was changed', removed: 'was deleted' } as const;
@@ -114,7 +153,7 @@ function rulesLine({ path, change }: SyncEvent & { event: 'rules' }, pair: Pair)
   );
 }
 
-/** A word that a shell takes as it is, for a command that somebody copies: names come from the workspace. */
+/** A word quoted for a shell, in a command to copy: names come from the workspace. */
 const shellWord = (text: string) =>
   /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`;
 

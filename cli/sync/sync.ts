@@ -71,7 +71,7 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
         isRuleFile: makeIsRuleFile(input),
         conflictName: makeConflictName(workspace, () => new Date()),
         allowEmpty: input.allowEmpty,
-        tell: reporter.tell,
+        tell: reporter.report,
       });
     };
     for (let first = true; ; first = false) {
@@ -88,7 +88,7 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
       remoteTree = tree;
       engine ??= await begin();
       if (first) reporter.begin(input);
-      else reporter.again();
+      else reporter.connected();
       status.state = 'syncing';
       if (input.dryRun) {
         reporter.plan((await engine.plan(tree)).actions);

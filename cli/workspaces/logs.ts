@@ -1,9 +1,13 @@
+import type { Client } from '@cde/api/client.ts';
+import type { LogLine } from '@cde/api/workspaces.ts';
 import { followLog, followPatienceMs } from '../builds/follow.ts';
 import { formatLogLine } from '../builds/log-lines.ts';
 import type { Context } from '../context.ts';
 import { getBuildLog } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
+import { renderEvent, renderItems } from '../render.ts';
+import { line } from '../result.ts';
 import { findBuild } from './find-build.ts';
 
 /** How long one request is held open. Proxies commonly drop silent connections after 30 or 60 seconds. */
@@ -14,13 +18,12 @@ export async function logs(
   input: { workspace: string; build: number | undefined; follow: boolean },
 ): Promise<number | undefined> {
   const { out } = context;
+  const view = (logLine: LogLine) => line(formatLogLine(logLine, out.colors, true));
   const client = await context.client({ patienceMs: input.follow ? followPatienceMs : undefined });
   let build = await findBuild(client, input.workspace, input.build);
   if (input.follow) {
     for await (const batch of followLog(client, build, holdSeconds)) {
-      for (const line of batch.lines)
-        if (out.json) out.printJsonLine(line);
-        else out.print(formatLogLine(line, out.colors, true));
+      for (const logLine of batch.lines) renderEvent(out, logLine, view(logLine));
       build = batch.build;
     }
     if (build.status === 'succeeded') return undefined;
@@ -35,23 +38,20 @@ export async function logs(
       },
     );
   }
-  // Printed page by page, because a log may not fit in memory.
-  let count = 0;
-  if (out.json) out.print('[');
-  for (let after = 0; ; ) {
-    const { lines } = await client.call(getBuildLog, { params: { build: build.id }, query: { after } });
-    const last = lines.at(-1)?.seq ?? after;
-    for (const line of lines) {
-      if (out.json) out.printJsonItem(line, count === 0);
-      else out.print(formatLogLine(line, out.colors, true));
-      count += 1;
-    }
-    // Stops if the server returns the same page again.
-    if (!(last > after)) break;
-    after = last;
-  }
-  if (out.json) out.print(']');
+  await renderItems(out, readLog(client, build.id), view);
   if (!build.finishedAt)
     out.note(`The build is still running. Follow it: cde logs ${input.workspace} --follow`);
   return undefined;
+}
+
+/** Page by page, because a log may not fit in memory. */
+async function* readLog(client: Client, build: string): AsyncGenerator<LogLine> {
+  for (let after = 0; ; ) {
+    const { lines } = await client.call(getBuildLog, { params: { build }, query: { after } });
+    yield* lines;
+    const last = lines.at(-1)?.seq ?? after;
+    // Stops if the server returns the same page again.
+    if (!(last > after)) return;
+    after = last;
+  }
 }
