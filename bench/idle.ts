@@ -3,19 +3,19 @@
  * seed. Usage: npm run bench:idle -- [--seed N] [--workspaces N] [--json]
  */
 import { parseArgs } from 'node:util';
-import { makeYear } from './idle/days.ts';
+import { makeYear, type Year } from './idle/days.ts';
 import { apiCalls, connections, inputOnly, ours } from './idle/policies.ts';
 import { type Policy, simulate } from './idle/simulate.ts';
 
 interface Candidate {
   title: string;
-  make: () => Policy;
+  make: (schedule: Year['schedule']) => Policy;
   /** It learns of nothing during an outage. The other policies are spared the outages, in their favor. */
   suffersOutages?: boolean;
 }
 
 const policies: Record<string, Candidate> = {
-  cde: { title: 'cde: named signals, 30 minutes', make: () => ours(), suffersOutages: true },
+  cde: { title: 'cde: named signals, 30 minutes', make: (schedule) => ours(schedule), suffersOutages: true },
   connections: { title: "open connections (Coder's rules)", make: connections },
   apiCalls: { title: "API calls, 15 minutes (Daytona's)", make: apiCalls },
   inputOnly: { title: "input only, 30 minutes (Codespaces')", make: inputOnly },
@@ -41,7 +41,7 @@ export function run(
   for (let index = 0; index < workspaces; index += 1) {
     const year = makeYear(seed, index);
     for (const [name, { make, suffersOutages }] of Object.entries(made)) {
-      const result = simulate(suffersOutages ? year : { ...year, outages: [] }, make());
+      const result = simulate(suffersOutages ? year : { ...year, outages: [] }, make(year.schedule));
       const sum = sums[name]!;
       for (const key of ['wrongStops', 'stops', 'idleMs', 'reclaimedMs'] as const) sum[key] += result[key];
     }

@@ -1,18 +1,24 @@
+import type { DailySchedule } from '@cde/api/activity.ts';
 import { describe, expect, test } from 'vitest';
-import { ours } from '../bench/idle/policies.ts';
+import { makeYear } from '../bench/idle/days.ts';
+import { type Broken, ours } from '../bench/idle/policies.ts';
 import { run } from '../bench/idle.ts';
 
 /** A small version of `npm run bench:idle`, which must be able to tell a right policy from a wrong one. */
 const workspaces = 40;
-const only = (make: typeof ours, ...options: Parameters<typeof ours>) => ({
-  cde: { title: 'cde', make: () => make(...options), suffersOutages: true },
+const only = (broken: Broken = {}) => ({
+  cde: {
+    title: 'cde',
+    make: (schedule: DailySchedule | null) => ours(schedule, broken),
+    suffersOutages: true,
+  },
 });
 
 describe('the idle benchmark', () => {
   test.each([
     11, 12, 13,
   ])('our policy stops nothing wrongly and reclaims nearly everything (seed %i)', (seed) => {
-    const { cde } = run(seed, workspaces, only(ours));
+    const { cde } = run(seed, workspaces, only());
     expect(cde).toMatchObject({ wrongStops: 0 });
     expect(cde!.reclaimed).toBeGreaterThan(0.94);
   });
@@ -22,13 +28,17 @@ describe('the idle benchmark', () => {
     'command-output',
     'editor-input',
   ] as const)('a policy that ignores %s stops wrongly', (ignores) => {
-    expect(run(11, workspaces, only(ours, { ignores })).cde!.wrongStops).toBeGreaterThan(0);
+    expect(run(11, workspaces, only({ ignores })).cde!.wrongStops).toBeGreaterThan(0);
   });
 
   test('a policy that takes silence for idleness stops wrongly', () => {
-    expect(
-      run(11, workspaces, only(ours, { takesSilenceForIdleness: true })).cde!.wrongStops,
-    ).toBeGreaterThan(0);
+    expect(run(11, workspaces, only({ takesSilenceForIdleness: true })).cde!.wrongStops).toBeGreaterThan(0);
+  });
+
+  test('a daily stop that waits for nobody stops wrongly', () => {
+    const scheduled = Array.from({ length: workspaces }, (_, index) => makeYear(11, index).schedule);
+    expect(scheduled.filter((schedule) => schedule !== null).length).toBeGreaterThan(1);
+    expect(run(11, workspaces, only({ stopsOnTheHour: true })).cde!.wrongStops).toBeGreaterThan(0);
   });
 
   test('the same seed gives the same result', () => {

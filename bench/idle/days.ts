@@ -1,4 +1,4 @@
-import type { Signal } from '@cde/api/activity.ts';
+import { type DailySchedule, type Signal, weekdays } from '@cde/api/activity.ts';
 
 /**
  * A year in the life of one workspace: what happens in it (`busy`, the truth) and what can be observed from outside
@@ -14,6 +14,8 @@ export interface Year {
   /** Sorted by `from`. What a kind of observation shows during its span recurs at least every five minutes. */
   observed: readonly Observed[];
   leases: readonly { from: number; to: number }[];
+  /** The daily start and stop that the developer has set. They often come later, and often stay longer. */
+  schedule: DailySchedule | null;
   /** The agent, a satellite or the server is down, so that nothing is reported. Sorted, without overlaps. */
   outages: readonly Span[];
 }
@@ -176,7 +178,8 @@ export function makeYear(seed: number, index: number): Year {
   }
 
   const habits = pickProfile(random());
-  const local = midnights.get(pick(zones))!;
+  const timeZone = pick(zones);
+  const local = midnights.get(timeZone)!;
   let leftOpenSince: number | null = null;
   let offUntil = 0;
   const lastDay = Math.min(days, habits.leavesAfter);
@@ -232,8 +235,23 @@ export function makeYear(seed: number, index: number): Year {
     presences: merge(sorted(presences)),
     observed: sorted(observed),
     leases: sorted(leases),
+    schedule: makeSchedule(
+      makeRandom(Math.imul(seed, 0x9e3779b1) ^ Math.imul(index + 1, 0xc2b2ae35)),
+      habits,
+      timeZone,
+    ),
     outages,
   };
+}
+
+/** One in ten has a schedule: from half an hour before they usually come until they usually leave. */
+function makeSchedule(random: () => number, habits: Habits, timeZone: string): DailySchedule | null {
+  if (random() >= 0.1) return null;
+  const at = (hours: number) =>
+    `${String(Math.floor(hours) % 24).padStart(2, '0')}:${hours % 1 < 0.5 ? '00' : '30'}`;
+  const days = weekdays.filter((_, index) => habits.weekdays.includes((index + 1) % 7));
+  const start = random() < 0.6 ? { start: at(habits.startHour - 0.5) } : {};
+  return { ...start, stop: at(habits.startHour + habits.hours), days, timeZone };
 }
 
 function pickProfile(value: number): Habits {

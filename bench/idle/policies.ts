@@ -1,5 +1,11 @@
-import { type Signal, signalSources } from '@cde/api/activity.ts';
-import { decide, type IdlePolicy, type Observations } from '@cde/server/idle/policy.ts';
+import { type DailySchedule, type Signal, signalSources } from '@cde/api/activity.ts';
+import {
+  decide,
+  type IdlePolicy,
+  type Observations,
+  scheduledStartLeaseMs,
+} from '@cde/server/idle/policy.ts';
+import { type Holidays, makeAfterHoursCalendar, nextStart } from '@cde/server/idle/schedule.ts';
 import type { Kind } from './days.ts';
 import type { Policy } from './simulate.ts';
 
@@ -9,18 +15,36 @@ const hour = 60 * minute;
 const isSignal = (kind: Kind): kind is Signal => Object.hasOwn(signalSources, kind);
 const isPerson = (kind: Kind) => isSignal(kind) && signalSources[kind] === 'person';
 
-/** Ours: the real policy code. The options break it on purpose, for the tests that the bench notices. */
-export function ours(broken: { ignores?: Signal; takesSilenceForIdleness?: boolean } = {}): Policy {
+/** How ours can be broken on purpose, for the tests that the bench notices. */
+export interface Broken {
+  ignores?: Signal;
+  takesSilenceForIdleness?: boolean;
+  /** The daily stop waits for nobody. */
+  stopsOnTheHour?: boolean;
+}
+
+/** Ours: the real policy code. Developers with a schedule let the workspace idle for longer during the day. */
+export function ours(schedule: DailySchedule | null, broken: Broken = {}): Policy {
+  const holidays: Holidays = new Set();
+  const afterHours = schedule && makeAfterHoursCalendar(schedule, holidays);
   const policy: IdlePolicy = {
-    stopAfterIdleMs: 30 * minute,
+    stopAfterIdleMs: (schedule ? 60 : 30) * minute,
     maxRunMs: null,
     neverStop: null,
-    schedule: null,
+    schedule: afterHours,
   };
   let observed: Observations & { latest: Partial<Record<Signal, { at: number }>> };
+  const onTheHour = () =>
+    (broken.stopsOnTheHour && afterHours?.at(observed.startedAt + minute)?.from) || Number.POSITIVE_INFINITY;
   return {
-    start(at) {
-      observed = { startedAt: at, latest: {}, leases: [], reportedUntil: at };
+    start(at, by) {
+      const lease = { id: 'schedule', expiresAt: at + scheduledStartLeaseMs, by: 'schedule' };
+      observed = {
+        startedAt: at,
+        latest: {},
+        leases: by === 'schedule' ? [lease] : [],
+        reportedUntil: at,
+      };
     },
     see({ kind, to }) {
       if (!isSignal(kind) || kind === broken.ignores) return;
@@ -30,14 +54,17 @@ export function ours(broken: { ignores?: Signal; takesSilenceForIdleness?: boole
       const valid = observed.leases.filter(({ expiresAt }) => expiresAt > from);
       observed.leases = [...valid, { id: 'lease', expiresAt: to, by: 'agent' }];
     },
-    nextStop() {
-      const decision = decide(policy, observed, observed.startedAt);
-      return decision.kind === 'awake' ? decision.stopsAt : null;
+    nextStop(now) {
+      const decision = decide(policy, { ...observed, reportedUntil: now }, now);
+      if (decision.kind === 'stop') return now;
+      const stopsAt = decision.kind === 'awake' ? decision.stopsAt : null;
+      return stopsAt && Math.min(stopsAt, Math.max(onTheHour(), now));
     },
     stops(at, reportedUntil) {
       const known = broken.takesSilenceForIdleness ? at : reportedUntil;
-      return decide(policy, { ...observed, reportedUntil: known }, at).kind === 'stop';
+      return at >= onTheHour() || decide(policy, { ...observed, reportedUntil: known }, at).kind === 'stop';
     },
+    nextStart: (after) => schedule && nextStart(schedule, holidays, after),
   };
 }
 
@@ -56,6 +83,7 @@ function timer(afterMs: number, counts: (kind: Kind) => boolean, ttlMs = 0): Pol
     lease() {},
     nextStop: () => Math.max(startedAt + ttlMs, latest + afterMs),
     stops: () => true,
+    nextStart: () => null,
   };
 }
 

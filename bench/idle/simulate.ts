@@ -2,15 +2,17 @@ import type { Observed, Span, Year } from './days.ts';
 
 /** A policy under test. One object per workspace and run. */
 export interface Policy {
-  /** The workspace has started. */
-  start(at: number): void;
+  /** The workspace has started, for a developer or by the policy's own schedule. */
+  start(at: number, by: 'developer' | 'schedule'): void;
   /** Something is observed until `to`. Policies ignore the kinds that they do not count. */
   see(observed: Observed): void;
   lease(span: Span): void;
-  /** The next moment at which it would stop the workspace if nothing more were observed; null: never. */
-  nextStop(): number | null;
+  /** The next moment, from now on, at which it would stop the workspace if nothing more were observed; null: never. */
+  nextStop(now: number): number | null;
   /** Whether it stops the workspace at that moment, although nothing has been reported since `reportedUntil`. */
   stops(at: number, reportedUntil: number): boolean;
+  /** When it starts a stopped workspace by itself; null: never. */
+  nextStart(after: number): number | null;
 }
 
 export interface Result {
@@ -40,7 +42,7 @@ export function simulate(year: Year, policy: Policy): Result {
   let nextObserved = 0;
   let nextLease = 0;
   let now = year.from;
-  policy.start(now);
+  policy.start(now, 'developer');
   /** When the policy learns of something: at once, or after the outage during which it happens. */
   const visibleAt = (at: number) => spanAt(unreported, at)?.to ?? at;
   /** Shows the policy everything that has begun by `until`. */
@@ -54,7 +56,7 @@ export function simulate(year: Year, policy: Policy): Result {
   advance(now);
 
   for (;;) {
-    const stopAt = policy.nextStop();
+    const stopAt = policy.nextStop(now);
     const next = visibleAt(
       Math.min(
         observed[nextObserved]?.from ?? Number.POSITIVE_INFINITY,
@@ -77,13 +79,14 @@ export function simulate(year: Year, policy: Policy): Result {
     result.stops += 1;
     if (spanAt(busy, at)) result.wrongStops += 1;
     const startAt = spanAt(presences, at) ? at + restartMs : nextFrom(presences, at);
-    const until = Math.min(startAt ?? year.to, year.to);
+    const scheduledAt = policy.nextStart(at) ?? year.to;
+    const until = Math.min(startAt ?? year.to, scheduledAt, year.to);
     result.reclaimedMs += until - at - overlap(busy, at, until);
     if (until >= year.to) return result;
     // Connections and programs end with the stop. What continues is what the developer does.
     while (nextObserved < observed.length && observed[nextObserved]!.from < until) nextObserved += 1;
     while (nextLease < leases.length && leases[nextLease]!.from < until) nextLease += 1;
-    policy.start(until);
+    policy.start(until, until === scheduledAt ? 'schedule' : 'developer');
     advance(until);
   }
 }
