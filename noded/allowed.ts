@@ -84,7 +84,7 @@ export function checkSysctl(name: string, allow: readonly string[]): SysctlRejec
     };
   if ([...nodeWide, ...allow].some((pattern) => matches(pattern, name))) return null;
   return {
-    message: `${name} is not among the sysctls that noded sets by itself`,
+    message: `${name} is not among the sysctls that noded sets by default`,
     hint: `add it to "allow" if you need it; allowed without that: ${nodeWide.join(', ')}`,
   };
 }

@@ -115,7 +115,7 @@ export function policies({ namespace, serviceAccount, podSecurity }: RoleOptions
         },
         {
           expression: `request.operation != 'CREATE' || object.metadata.name.startsWith('cde-')`,
-          message: 'the namespaces that cde makes are called cde-…',
+          message: 'names of namespaces that cde creates start with cde-',
         },
         {
           expression: `request.operation == 'DELETE' || (${label('object', 'cde.dev/server')} == ${quoted(server)} && ${label('object', 'cde.dev/managed')} == 'true')`,

@@ -1,9 +1,9 @@
-{{/* The release's name before everything, so that two installations in one namespace do not meet. */}}
+{{/* All names start with the release's, so that two installations can share a namespace. */}}
 {{- define "cde.name" -}}
 {{- if contains "cde" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-cde" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end -}}
 {{- end }}
 
-{{/* Cluster-wide objects carry the namespace too. */}}
+{{/* Names of cluster-wide objects also contain the namespace. */}}
 {{- define "cde.clusterName" -}}
 {{ printf "%s-%s" .Release.Namespace (include "cde.name" .) | trunc 63 | trimSuffix "-" }}
 {{- end }}
@@ -16,7 +16,7 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
-{{/* What selectors use, with the component: (dict "root" $ "component" "server") */}}
+{{/* The labels of selectors, with the component: (dict "root" $ "component" "server") */}}
 {{- define "cde.selector" -}}
 app.kubernetes.io/name: cde
 app.kubernetes.io/instance: {{ .root.Release.Name }}
@@ -55,7 +55,7 @@ capabilities: { drop: [ALL] }
 {{ .Values.secretKey.existingSecret | default (printf "%s-secret-key" (include "cde.name" .)) }}
 {{- end }}
 
-{{/* Certificate authorities beside those that Node knows. */}}
+{{/* Certificate authorities besides those that Node knows. */}}
 {{- define "cde.caMount" -}}
 {{- if .Values.caBundle.configMap -}}
 - { name: ca, mountPath: /etc/cde/ca, readOnly: true }
@@ -75,7 +75,7 @@ capabilities: { drop: [ALL] }
 {{- end }}
 {{- end }}
 
-{{/* What noded keeps, and what it never does: noded/allowed.ts, which a test compares. */}}
+{{/* The sysctls that noded sets, and those it never sets. A test compares them with noded/allowed.ts. */}}
 {{- define "cde.sysctlsNever" -}}
 ^(kernel\.(core_pattern|core_pipe_limit|modprobe|hotplug|poweroff_cmd|usermodehelper\..*|sysrq|modules_disabled|kexec_load_disabled|unprivileged_bpf_disabled|yama\.ptrace_scope|ns_last_pid|random\..*)|fs\.binfmt_misc\..*|vm\.(drop_caches|compact_memory)|net\.ipv[46]\.route\.flush)$
 {{- end }}
@@ -86,35 +86,35 @@ capabilities: { drop: [ALL] }
 ^(fs\.(aio-max-nr|epoll\..*|file-max|inotify\..*|nr_open|pipe-max-size|pipe-user-pages-(hard|soft))|kernel\.(keys\..*|numa_balancing|perf_event_(max_sample_rate|mlock_kb|paranoid)|pid_max|sched_autogroup_enabled|threads-max|timer_migration)|net\.(core\..*|ipv4\.(tcp|udp)_.*|netfilter\.nf_conntrack_.*)|vm\.(dirty_.*|max_map_count|min_free_kbytes|nr_hugepages|overcommit_.*|swappiness|vfs_cache_pressure|watermark_scale_factor|zone_reclaim_mode))$
 {{- end }}
 
-{{/* What the schema cannot say. */}}
+{{/* The rules that the schema cannot express. */}}
 {{- define "cde.check" -}}
-{{- if not .Values.accessUrl }}{{ fail "accessUrl is missing: the URL that users reach the server by, for example https://cde.example.com" }}{{ end -}}
+{{- if not .Values.accessUrl }}{{ fail "accessUrl is missing: the URL at which users reach the server, for example https://cde.example.com" }}{{ end -}}
 {{- $external := .Values.database.external.secret -}}
 {{- $embedded := .Values.database.embedded.enabled -}}
-{{- if and $external $embedded }}{{ fail "database.external.secret and database.embedded.enabled exclude each other: choose one" }}{{ end -}}
+{{- if and $external $embedded }}{{ fail "database.external.secret and database.embedded.enabled are mutually exclusive: choose one" }}{{ end -}}
 {{- if not (or $external $embedded) }}{{ fail "There is no database: set database.external.secret to a Secret with DATABASE_URL, or database.embedded.enabled=true for a small installation" }}{{ end -}}
 {{- range .Values.satellites -}}
-{{- if and .udp .udp.enabled (not .udp.address) }}{{ fail (printf "satellites: %s has udp.enabled and no udp.address: HOST:PORT at which others reach its UDP port" .name) }}{{ end -}}
+{{- if and .udp .udp.enabled (not .udp.address) }}{{ fail (printf "satellites: %s has udp.enabled but no udp.address: the HOST:PORT at which clients reach its UDP port" .name) }}{{ end -}}
 {{- end -}}
-{{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) }}{{ fail "gateway.parentRefs is missing: the Gateway that the HTTPRoute belongs to" }}{{ end -}}
-{{- if and $embedded (gt (int .Values.server.replicas) 1) }}{{ fail "The embedded database serves one replica: set server.replicas=1, or use database.external" }}{{ end -}}
+{{- if and .Values.gateway.enabled (not .Values.gateway.parentRefs) }}{{ fail "gateway.parentRefs is missing: the Gateways of the HTTPRoute" }}{{ end -}}
+{{- if and $embedded (gt (int .Values.server.replicas) 1) }}{{ fail "The embedded database supports only one replica: set server.replicas=1, or use database.external" }}{{ end -}}
 {{- $names := list -}}
 {{- range .Values.satellites -}}
-{{- if has .name $names }}{{ fail (printf "satellites: there are two of the name %s" .name) }}{{ end -}}
+{{- if has .name $names }}{{ fail (printf "satellites: two have the name %s" .name) }}{{ end -}}
 {{- $names = append $names .name -}}
 {{- end -}}
 {{- if .Values.noded.enabled -}}
 {{- range $profile, $_ := .Values.noded.profiles -}}
 {{- range $sysctl, $_ := .sysctls -}}
-{{- if regexMatch (include "cde.sysctlsNever" $) $sysctl }}{{ fail (printf "noded.profiles.%s: noded never sets %s, not even when noded.allow names it" $profile $sysctl) }}{{ end -}}
-{{- if regexMatch (include "cde.sysctlsOfPods" $) $sysctl }}{{ fail (printf "noded.profiles.%s: each pod has a %s of its own, which the node's does not change" $profile $sysctl) }}{{ end -}}
+{{- if regexMatch (include "cde.sysctlsNever" $) $sysctl }}{{ fail (printf "noded.profiles.%s: noded never sets %s, even if noded.allow contains it" $profile $sysctl) }}{{ end -}}
+{{- if regexMatch (include "cde.sysctlsOfPods" $) $sysctl }}{{ fail (printf "noded.profiles.%s: each pod has its own %s, which the node's value does not affect" $profile $sysctl) }}{{ end -}}
 {{- $kept := regexMatch (include "cde.sysctlsKept" $) $sysctl -}}
 {{- range $.Values.noded.allow -}}
 {{- if or (eq . $sysctl) (and (hasSuffix "*" .) (hasPrefix (trimSuffix "*" .) $sysctl)) }}{{ $kept = true }}{{ end -}}
 {{- end -}}
-{{- if not $kept }}{{ fail (printf "noded.profiles.%s: %s is not among the sysctls that noded sets by itself; add it to noded.allow if it is meant" $profile $sysctl) }}{{ end -}}
-{{- if and (hasPrefix "net." $sysctl) (not $.Values.noded.hostNetwork) }}{{ fail (printf "noded.profiles.%s: %s takes noded.hostNetwork=true, since each network namespace has its own" $profile $sysctl) }}{{ end -}}
-{{- if and (eq "kernel.pid_max" $sysctl) (not $.Values.noded.hostPID) }}{{ fail (printf "noded.profiles.%s: kernel.pid_max takes noded.hostPID=true, since each process namespace has its own" $profile) }}{{ end -}}
+{{- if not $kept }}{{ fail (printf "noded.profiles.%s: %s is not among the sysctls that noded sets by default; to set it, add it to noded.allow" $profile $sysctl) }}{{ end -}}
+{{- if and (hasPrefix "net." $sysctl) (not $.Values.noded.hostNetwork) }}{{ fail (printf "noded.profiles.%s: %s requires noded.hostNetwork=true, because each network namespace has its own" $profile $sysctl) }}{{ end -}}
+{{- if and (eq "kernel.pid_max" $sysctl) (not $.Values.noded.hostPID) }}{{ fail (printf "noded.profiles.%s: kernel.pid_max requires noded.hostPID=true, because each process namespace has its own" $profile) }}{{ end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -130,7 +130,7 @@ capabilities: { drop: [ALL] }
 {{- end }}
 - name: POD_IP
   valueFrom: { fieldRef: { fieldPath: status.podIP } }
-# Agents listen at each replica; clients come by the access URL.
+# Agents connect to each replica, clients to the access URL.
 - { name: CDE_REPLICA_URL, value: "http://$(POD_IP):7080" }
 - { name: CDE_DATA_DIR, value: /var/lib/cde }
 - name: CDE_SECRET_KEY

@@ -356,9 +356,9 @@ test('noded: its profiles as it reads them, and no more rights than they take', 
 
 test.each<[string, object, string]>([
   [
-    'a sysctl of the network without it',
+    'a network sysctl without hostNetwork',
     nodedWith({ profiles: { a: { sysctls: { 'net.core.somaxconn': 1 } } } }),
-    'noded.profiles.a: net.core.somaxconn takes noded.hostNetwork=true',
+    'noded.profiles.a: net.core.somaxconn requires noded.hostNetwork=true',
   ],
   [
     'a limit of process ids without theirs',
@@ -370,22 +370,22 @@ test.each<[string, object, string]>([
   ['no access URL', { database: external.database }, 'accessUrl is missing'],
   ['no database', { accessUrl: 'https://x' }, 'There is no database'],
   ['two databases', { ...embedded, database: { ...embedded.database, ...external.database } }, 'choose one'],
-  ['replicas on the embedded one', { ...embedded, server: { replicas: 2 } }, 'serves one replica'],
+  ['several replicas with the embedded database', { ...embedded, server: { replicas: 2 } }, 'only one replica'],
   ['a value that there is not', { ...external, replicas: 2 }, 'replicas'],
   ['a URL with a path', { ...external, accessUrl: 'https://x/cde' }, 'accessUrl'],
-  ['a setting that is none', { ...external, server: { settings: { PATH: '/' } } }, 'PATH'],
+  ['a variable that is not a setting', { ...external, server: { settings: { PATH: '/' } } }, 'PATH'],
   [
     'a setting that does not exist',
     { ...external, server: { settings: { CDE_SESION_DAYS: '3' } } },
     'CDE_SESION_DAYS',
   ],
   [
-    'a setting that the chart makes',
+    'a setting that the chart sets',
     { ...external, server: { settings: { CDE_LISTEN: ':1' } } },
     'CDE_LISTEN',
   ],
   [
-    'the same by its environment',
+    'the same in its environment',
     { ...external, server: { env: [{ name: 'CDE_ACCESS_URL', value: 'https://y' }] } },
     'server/env',
   ],
@@ -397,9 +397,9 @@ test.each<[string, object, string]>([
   ['a URL as registry', { ...external, image: { registry: 'https://r.example.com/' } }, 'image/registry'],
   ['a URL as image', { ...external, server: { image: 'https://r/x' } }, 'server/image'],
   ['credentials in the access URL', { ...external, accessUrl: 'https://ada:secret@x' }, 'accessUrl'],
-  ['a volume of nothing', { ...embedded, database: { embedded: { enabled: true, size: '0Gi' } } }, 'size'],
+  ['an empty volume', { ...embedded, database: { embedded: { enabled: true, size: '0Gi' } } }, 'size'],
   [
-    'a size with a typing error',
+    'a misspelled size',
     { ...external, server: { resources: { limits: { memory: '2Gb' } } } },
     'memory',
   ],
@@ -414,17 +414,17 @@ test.each<[string, object, string]>([
     'noded.allow',
   ],
   [
-    'UDP at an address that nobody knows',
+    'UDP without an address',
     { ...external, satellites: [{ ...tokyo, udp: { enabled: true } }] },
     'udp.address',
   ],
-  ['a route of no Gateway', { ...external, gateway: { enabled: true } }, 'gateway.parentRefs'],
+  ['a route without a Gateway', { ...external, gateway: { enabled: true } }, 'gateway.parentRefs'],
   [
     'a satellite without a token',
     { ...external, satellites: [{ name: 'a', url: 'http://a' }] },
     'tokenSecret',
   ],
-  ['two satellites of one name', { ...external, satellites: [tokyo, tokyo] }, 'two of the name tokyo'],
+  ['two satellites with the same name', { ...external, satellites: [tokyo, tokyo] }, 'two have the name tokyo'],
 ])('refuses %s', (_, values, said) => {
   expect(template(values).errors).toContain(said);
 });

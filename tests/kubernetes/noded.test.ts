@@ -229,7 +229,7 @@ test.skipIf(!ours)(
     try {
       expect(by(token, 'label', 'node', node, `${label('x')}=ready`)).toMatchObject({ code: 0 });
       const refused: [string, string[]][] = [
-        ['may change this node alone', ['label', 'node', `other-${id}`, `${label('x')}=ready`]],
+        ['can change only this node', ['label', 'node', `other-${id}`, `${label('x')}=ready`]],
         ['may change labels of the form', ['label', 'node', node, 'node-role.kubernetes.io/control-plane=']],
         ['may change labels of the form', ['label', 'node', node, 'kubernetes.io/os-']],
         ['may change labels of the form', ['label', '--overwrite', 'node', node, 'kubernetes.io/os=plan9']],
@@ -243,7 +243,7 @@ test.skipIf(!ours)(
       // A token of the same account without a pod has no node.
       const loose = kubectl('create', 'token', 'cde-noded').output.trim();
       const { output } = by(loose, 'label', 'node', node, `${label('y')}=ready`);
-      expect(output).toContain('may change this node alone');
+      expect(output).toContain('can change only this node');
     } finally {
       rmSync(authority, { force: true });
     }

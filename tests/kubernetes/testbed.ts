@@ -40,6 +40,8 @@ export interface ApiProxy {
   kubeconfig: string;
   /** Closes all connections and rejects new ones. */
   disconnect(): void;
+  /** How many connections were rejected so far. */
+  rejected(): number;
   /** Open connections stop carrying data but stay open; new ones work. */
   stall(): void;
   restore(): void;
@@ -51,8 +53,12 @@ async function startApiProxy(): Promise<ApiProxy> {
   const target = new URL(/server: (\S+)/.exec(text)![1]!);
   const pairs = new Set<{ socket: net.Socket; up: net.Socket; silent: boolean }>();
   let open = true;
+  let rejected = 0;
   const server = net.createServer((socket) => {
-    if (!open) return void socket.resetAndDestroy();
+    if (!open) {
+      rejected++;
+      return void socket.resetAndDestroy();
+    }
     const up = net.connect(Number(target.port), target.hostname);
     const pair = { socket, up, silent: false };
     pairs.add(pair);
@@ -78,6 +84,7 @@ async function startApiProxy(): Promise<ApiProxy> {
       open = false;
       for (const { socket } of pairs) socket.resetAndDestroy();
     },
+    rejected: () => rejected,
     stall() {
       for (const pair of pairs) pair.silent = true;
     },
@@ -106,9 +113,9 @@ export async function makeTestbed(prefix: string) {
   await writeFile(join(folder, 'kubeconfig'), apiProxy.kubeconfig);
   const agentImage = await agentTestImage();
   const [node] = await cluster.list({ apiVersion: 'v1', kind: 'Node' });
-  const { addresses } = node!.status as { addresses: { type: string; address: string }[] };
   // Where pods reach this machine.
-  const host = process.env.CDE_TEST_HOST ?? addresses.find(({ type }) => type === 'InternalIP')!.address;
+  const host =
+    process.env.CDE_TEST_HOST ?? node!.status!.addresses!.find(({ type }) => type === 'InternalIP')!.address;
   const children = new Set<ChildProcess>();
   const unique = `${prefix}-${Date.now().toString(36)}`;
   let number = 0;
@@ -215,18 +222,18 @@ export async function makeTestbed(prefix: string) {
     );
 
   return {
-    ...{ folder, database, ada, cluster, apiProxy: apiProxy, agentImage, host, unique },
+    ...{ folder, database, ada, cluster, apiProxy, agentImage, host, unique },
     ...{
       start,
       kill,
-      request: request,
-      getWorkspace: getWorkspace,
-      waitForBuild: waitForBuild,
-      buildLog: buildLog,
+      request,
+      getWorkspace,
+      waitForBuild,
+      buildLog,
       publish,
       exec,
-      waitForIdleQueue: waitForIdleQueue,
-      hasEnded: hasEnded,
+      waitForIdleQueue,
+      hasEnded,
     },
     /** A workspace name that is unique on the cluster. */
     nextName: () => `${unique}-${++number}`,
