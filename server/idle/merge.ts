@@ -4,7 +4,7 @@ import type { ActivityRow } from './activity-store.ts';
 
 /** Two occurrences further apart than this are two stretches in the timeline. */
 const stretchGapMs = 10 * 60_000;
-/** Reports of one occurrence differ by what they were under way, so a smaller difference is none. */
+/** Reports of one occurrence arrive with different delays, so a smaller difference is ignored. */
 const sameOccurrenceMs = 2_000;
 
 export interface Merged {
