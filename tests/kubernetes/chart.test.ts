@@ -370,8 +370,12 @@ test.each<[string, object, string]>([
   ['no access URL', { database: external.database }, 'accessUrl is missing'],
   ['no database', { accessUrl: 'https://x' }, 'There is no database'],
   ['two databases', { ...embedded, database: { ...embedded.database, ...external.database } }, 'choose one'],
-  ['several replicas with the embedded database', { ...embedded, server: { replicas: 2 } }, 'only one replica'],
-  ['a value that there is not', { ...external, replicas: 2 }, 'replicas'],
+  [
+    'several replicas with the embedded database',
+    { ...embedded, server: { replicas: 2 } },
+    'only one replica',
+  ],
+  ['an unknown value', { ...external, replicas: 2 }, 'replicas'],
   ['a URL with a path', { ...external, accessUrl: 'https://x/cde' }, 'accessUrl'],
   ['a variable that is not a setting', { ...external, server: { settings: { PATH: '/' } } }, 'PATH'],
   [
@@ -398,11 +402,7 @@ test.each<[string, object, string]>([
   ['a URL as image', { ...external, server: { image: 'https://r/x' } }, 'server/image'],
   ['credentials in the access URL', { ...external, accessUrl: 'https://ada:secret@x' }, 'accessUrl'],
   ['an empty volume', { ...embedded, database: { embedded: { enabled: true, size: '0Gi' } } }, 'size'],
-  [
-    'a misspelled size',
-    { ...external, server: { resources: { limits: { memory: '2Gb' } } } },
-    'memory',
-  ],
+  ['a misspelled size', { ...external, server: { resources: { limits: { memory: '2Gb' } } } }, 'memory'],
   [
     'a sysctl that noded never sets',
     nodedWith({ allow: ['kernel.*'], profiles: { a: { sysctls: { 'kernel.core_pattern': 'x' } } } }),
@@ -424,7 +424,11 @@ test.each<[string, object, string]>([
     { ...external, satellites: [{ name: 'a', url: 'http://a' }] },
     'tokenSecret',
   ],
-  ['two satellites with the same name', { ...external, satellites: [tokyo, tokyo] }, 'two have the name tokyo'],
+  [
+    'two satellites with the same name',
+    { ...external, satellites: [tokyo, tokyo] },
+    'two have the name tokyo',
+  ],
 ])('refuses %s', (_, values, said) => {
   expect(template(values).errors).toContain(said);
 });
