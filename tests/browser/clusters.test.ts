@@ -195,6 +195,68 @@ describe('clusters', () => {
     await page.unrouteAll();
   });
 
+  test('an orphaned home is adopted for a user, and an error says why not', async () => {
+    const name = 'pvc-6f1d8e51-52d6-4d9f-8d3e-0d6ad9f9b2f1';
+    let items: Orphan[] = [
+      {
+        kind: 'home',
+        cluster: 'default',
+        name,
+        workspaceId: null,
+        since: new Date(Date.now() - 3 * 3600_000).toISOString(),
+        reason: 'The home of ada/lost, which is not in the database.',
+        action: 'keep',
+      },
+      {
+        kind: 'workspace',
+        cluster: 'default',
+        name: 'ada/gone',
+        workspaceId: null,
+        since: null,
+        reason: 'Its namespace is missing.',
+        action: 'report',
+      },
+    ];
+    const bodies: unknown[] = [];
+    await page.route(/\/api\/v1\/orphans\?cluster=default$/, (route) =>
+      route.fulfill({ json: { items, unseen: [] } }),
+    );
+    await page.route(/\/api\/v1\/orphans\/adopt$/, (route) => {
+      const body = route.request().postDataJSON() as { owner?: string };
+      bodies.push(body);
+      if (body.owner === 'nobody')
+        return route.fulfill({
+          status: 404,
+          json: { code: 'user-not-found', message: 'There is no user nobody.' },
+        });
+      items = [];
+      const home = { id: '01990000-0000-7000-8000-000000000000', workspace: 'lost', size: '10Gi' };
+      const keptUntil = '2030-01-31T12:00:00Z';
+      const adopted = { ...home, owner: 'ada', cluster: 'default', volume: name, keptUntil };
+      return route.fulfill({ json: { items: [adopted] } });
+    });
+    await page.goto(`${server.url}/clusters/default`);
+    await visible(page.getByText('ada/gone'));
+    // A workspace has no home to adopt.
+    expect(await button(/^Adopt…/).count()).toBe(1);
+    await button(/^Adopt…/).click();
+    await visible(dialog().getByText(/This retains the home for a user/));
+    await dialog().getByRole('textbox', { name: 'User' }).fill('nobody');
+    await dialog().getByRole('button', { name: 'Adopt' }).click();
+    await visible(dialog().getByText('There is no user nobody.'));
+    await dialog().getByRole('textbox', { name: 'User' }).fill('');
+    await picture(page, 'orphans-adopt');
+    await dialog().getByRole('button', { name: 'Adopt' }).click();
+    await visible(dialog().getByText(/The home of ada\/lost is retained until/));
+    expect(bodies).toEqual([
+      { cluster: 'default', name, owner: 'nobody' },
+      { cluster: 'default', name },
+    ]);
+    await dialog().getByRole('button', { name: 'Done' }).click();
+    await gone(page.getByText(name));
+    await page.unrouteAll();
+  });
+
   test('a cluster that does not exist shows an error', async () => {
     await page.goto(`${server.url}/clusters/nowhere`);
     await visible(page.getByText('There is no cluster nowhere'));

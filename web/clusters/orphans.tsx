@@ -7,6 +7,7 @@ import { Dialog } from '../ui/dialog.tsx';
 import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
+import { AdoptDialog } from './adopt-dialog.tsx';
 import { orphansQuery } from './queries.ts';
 
 const kindWords: Record<Orphan['kind'], string> = {
@@ -28,6 +29,7 @@ export function Orphans({ cluster }: { cluster: Cluster }) {
   const manages = managesClusters(useMe().role);
   const found = useQuery(orphansQuery(cluster.name, cluster.state));
   const [cleaning, setCleaning] = useState(false);
+  const [adopting, setAdopting] = useState<Orphan | null>(null);
   const items = found.data?.items ?? [];
   const isUnseen = found.data?.unseen.includes(cluster.name) ?? false;
   return (
@@ -63,14 +65,23 @@ export function Orphans({ cluster }: { cluster: Cluster }) {
             No orphans. Namespaces without a workspace, and workspaces without a namespace, appear here.
           </p>
         )}
-        <OrphanList items={items} />
+        <OrphanList items={items} onAdopt={manages ? setAdopting : undefined} />
       </div>
+      {adopting && <AdoptDialog orphan={adopting} onClose={() => setAdopting(null)} />}
       {cleaning && <CleanDialog cluster={cluster} onClose={() => setCleaning(false)} />}
     </section>
   );
 }
 
-function OrphanList({ items, done = false }: { items: Orphan[]; done?: boolean }) {
+function OrphanList({
+  items,
+  done = false,
+  onAdopt,
+}: {
+  items: Orphan[];
+  done?: boolean;
+  onAdopt?: ((orphan: Orphan) => void) | undefined;
+}) {
   return (
     <ul className="orphans">
       {items.map((orphan) => {
@@ -83,6 +94,16 @@ function OrphanList({ items, done = false }: { items: Orphan[]; done?: boolean }
               <span className={done ? 'chip' : chip}>
                 {done && orphan.action === 'delete' ? 'deleted' : word}
               </span>
+              {onAdopt && orphan.kind !== 'workspace' && (
+                <button
+                  type="button"
+                  className="button small end"
+                  aria-label={`Adopt… ${orphan.name}`}
+                  onClick={() => onAdopt(orphan)}
+                >
+                  Adopt…
+                </button>
+              )}
             </div>
             <p className="hint">
               {orphan.reason}
