@@ -8,7 +8,9 @@ import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import { type Clock, systemClock } from '@cde/tunnel/clock.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { makeActivity } from './activity/activity.ts';
+import { serveTools, type ToolSocket } from './activity/leases/socket.ts';
 import { makeOpenTerminals } from './activity/open-terminals.ts';
+import { makeWarnings } from './activity/warnings.ts';
 import { countOwnTraffic, readInterfaces } from './activity/work/network-traffic.ts';
 import { makeWorkSampler } from './activity/work/work.ts';
 import { hostKeyPath, readHostKey } from './host-key.ts';
@@ -20,8 +22,9 @@ import { makeFetch } from './server/fetch.ts';
 import { makeLogShipper } from './server/logs.ts';
 import { register } from './server/registration.ts';
 import { makeSessions } from './sessions.ts';
+import { makeShutdown } from './shutdown.ts';
 import { countingUsage } from './stats/home-size.ts';
-import { reportStats } from './stats/report.ts';
+import { type Reporter, reportStats } from './stats/report.ts';
 import { makeStatsCollector } from './stats/stats.ts';
 import { findUsageSource } from './stats/usage.ts';
 
@@ -83,6 +86,7 @@ export function makeAgent(options: {
   /** Called in order at shutdown. */
   const closers: (() => void)[] = [];
   let startup: Promise<void> | undefined;
+  let reporter: Reporter | undefined;
   let stopped: Promise<void> | undefined;
 
   function printAndLog(text: string) {
@@ -115,8 +119,17 @@ export function makeAgent(options: {
     const manifest = () => registration.manifest;
     print(`registered as ${manifest().workspace}`);
 
+    // Sessions go on without it.
+    const tools = await serveTools({
+      workspaceId: manifest().workspaceId,
+      client,
+      activity,
+      idle: () => reporter?.idle() ?? null,
+    }).catch((error: Error) => printAndLog(`cannot serve programs of the workspace: ${error.message}`));
+    if (tools) closers.push(() => void tools.close());
+
     // Not earlier: these modules load while the satellite connects.
-    const parts = loadParts(hostKey.privateKey, manifest);
+    const parts = loadParts(hostKey.privateKey, manifest, tools || undefined);
     const ssh = parts.then(({ server }) => server);
     ssh.catch(() => {});
 
@@ -187,7 +200,7 @@ export function makeAgent(options: {
     listen = hosting.listen;
     if (!stopping.signal.aborted) listen();
 
-    const { pool, server, serveStartup } = await parts;
+    const { pool, server, serveStartup, runScript } = await parts;
     closers.unshift(server.close);
     closers.push(pool.close);
     if (stopping.signal.aborted) {
@@ -201,6 +214,7 @@ export function makeAgent(options: {
       workspace: manifest(),
       log,
       pool,
+      own: tools || undefined,
       signal: stopping.signal,
       ended: ended.signal,
     });
@@ -215,7 +229,35 @@ export function makeAgent(options: {
       interfaceBytes: network.kind === 'shared' ? () => null : readInterfaces,
       ownTraffic,
     });
-    reportStats({
+    const shutdown = makeShutdown({
+      client,
+      activity,
+      work,
+      async runScript(script) {
+        const end = await runScript({
+          ...script,
+          name: 'shutdown',
+          workspace: manifest(),
+          log,
+          pool,
+          own: tools || undefined,
+        });
+        await log.flush(finalFlushTimeoutMs);
+        return end;
+      },
+      print: printAndLog,
+      signal: stopping.signal,
+      clock,
+    });
+    const warnings = makeWarnings({
+      workspace: () => manifest().workspace,
+      openTerminals,
+      activity,
+      reportSoon: () => reporter?.reportSoon(),
+    });
+    closers.push(warnings.close);
+    if (manifest().hasShutdownScript) void shutdown.watch(longPollClient);
+    reporter = reportStats({
       work,
       collector: await makeStatsCollector({
         usage,
@@ -227,6 +269,11 @@ export function makeAgent(options: {
       }),
       activity,
       client,
+      onIdle(idle) {
+        warnings.update(idle);
+        if (idle.shutdown) shutdown.handle(idle.shutdown);
+      },
+      isUrgent: () => shutdown.isPending,
       everyMs: () => manifest().statsEveryMs,
       satellites: { current: hosting.satellites, onChange: hosting.onChange },
       signal: stopping.signal,
@@ -242,17 +289,19 @@ export function makeAgent(options: {
     });
   }
 
-  async function loadParts(hostKey: string, workspace: () => AgentManifest) {
-    const [{ makeSshServer }, { makePipePool }, { serveStartup }] = await Promise.all([
+  async function loadParts(hostKey: string, workspace: () => AgentManifest, own: ToolSocket | undefined) {
+    const [{ makeSshServer }, { makePipePool }, { serveStartup }, { runScript }] = await Promise.all([
       import('./ssh/server.ts'),
       import('./ssh/jobs/pipes.ts'),
       import('./startup.ts'),
+      import('./script.ts'),
     ]);
     const pool = makePipePool();
     return {
       pool,
       serveStartup,
-      server: makeSshServer({ hostKey, workspace, sessions, pool, activity, openTerminals, guard }),
+      runScript,
+      server: makeSshServer({ hostKey, workspace, sessions, pool, activity, openTerminals, own, guard }),
     };
   }
 

@@ -1,5 +1,5 @@
 /**
- * Bundles the agent into `agent/dist`: `agent.mjs`, its chunks and the native modules, so that this folder and a Node
+ * Bundles the agent into `agent/dist`: `agent.mjs`, its chunks, `keep-awake.mjs` and the native modules, so that this folder and a Node
  * binary of the same platform are enough to run it in any image.
  *
  * usage: node agent/bundle.ts
@@ -73,7 +73,7 @@ function foundAt(path: () => string): string | null {
 export async function bundleAgent({ into = join(folder, 'dist') }: { into?: string } = {}): Promise<string> {
   const result = await build({
     absWorkingDir: folder,
-    entryPoints: { agent: 'main.ts' },
+    entryPoints: { agent: 'main.ts', 'keep-awake': 'activity/leases/command.ts' },
     outdir: into,
     outExtension: { '.js': '.mjs' },
     bundle: true,

@@ -4,7 +4,17 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { AgentActivity, IdleReply } from '@cde/api/activity.ts';
+import {
+  type AgentActivity,
+  awaitShutdown,
+  createAgentLease,
+  endAgentLease,
+  type IdleReply,
+  Lease,
+  type LeaseInput,
+  postAgentShutdown,
+  type ShutdownRequest,
+} from '@cde/api/activity.ts';
 import {
   type AgentLogLine,
   AgentManifest,
@@ -21,6 +31,7 @@ import {
 import type { z } from 'zod';
 
 export const token = 'cde_agent_for_tests';
+const leasePath = endAgentLease.path.replace(/:.*$/, '');
 
 export interface TestServer {
   url: string;
@@ -34,6 +45,11 @@ export interface TestServer {
   stats: (AgentStats & { activity?: AgentActivity | undefined })[];
   /** What the next replies say about idleness. */
   idle: IdleReply | undefined;
+  /** What long polls for a shutdown are answered at once; they wait while it is null. */
+  shutdown: ShutdownRequest | null;
+  shutdownAnswers: z.infer<NonNullable<typeof postAgentShutdown.body>>[];
+  leases: z.infer<typeof LeaseInput>[];
+  endedLeases: string[];
   /** Bodies that broke the contract. */
   faults: string[];
   manifest: AgentManifest;
@@ -71,6 +87,28 @@ export async function makeTestServer(
       checkAgentUsers.body!.parse(body);
       return checkAgentUsers.reply!.parse({ endUsers: [] });
     },
+    [createAgentLease.path]: (body) => {
+      const input = createAgentLease.body!.parse(body);
+      server.leases.push(input);
+      const at = Date.now();
+      return Lease.parse({
+        id: `01980000-0000-7000-8000-${String(server.leases.length).padStart(12, '0')}`,
+        by: 'workspace',
+        reason: input.reason,
+        createdAt: new Date(at).toISOString(),
+        expiresAt: new Date(at + input.seconds * 1000).toISOString(),
+      });
+    },
+    [awaitShutdown.path]: async () => {
+      // Much shorter than the server's, so that tests see changes.
+      for (let waited = 0; waited < 20 && !server.shutdown; waited += 1)
+        await new Promise((resolve) => setTimeout(resolve, 50));
+      return { shutdown: server.shutdown };
+    },
+    [postAgentShutdown.path]: (body) => {
+      server.shutdownAnswers.push(postAgentShutdown.body!.parse(body));
+      return undefined;
+    },
     [watchAgentUsers.path]: (body) => {
       watchAgentUsers.body!.parse(body);
       return { endUsers: [] };
@@ -92,7 +130,12 @@ export async function makeTestServer(
       return reply(status, { code: `planned-${status}`, message: `Planned ${status}.` });
     }
     try {
-      const body = bodies[path]!(JSON.parse(Buffer.concat(chunks).toString()));
+      const lease = path.startsWith(leasePath) ? path.slice(leasePath.length) : '';
+      if (request.method === 'DELETE' && lease) {
+        server.endedLeases.push(lease);
+        return reply(204);
+      }
+      const body = await bodies[path]!(JSON.parse(Buffer.concat(chunks).toString() || '{}'));
       if (status === -1) return request.socket.destroy();
       return reply(body === undefined ? 204 : 200, body);
     } catch (error) {
@@ -111,6 +154,10 @@ export async function makeTestServer(
     startup: [],
     stats: [],
     idle: undefined,
+    shutdown: null,
+    shutdownAnswers: [],
+    leases: [],
+    endedLeases: [],
     faults: [],
     manifest: {
       workspaceId: '01980000-0000-7000-8000-000000000001',

@@ -2,10 +2,18 @@ import { isUtf8 } from 'node:buffer';
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { basename } from 'node:path';
-import type { AgentManifest } from '@cde/api/agent.ts';
+import { type AgentManifest, agentSocketVariable } from '@cde/api/agent.ts';
 
 /** The parts of the current manifest that a session needs. */
 export type Workspace = Pick<AgentManifest, 'workspaceId' | 'workspace' | 'username' | 'home' | 'env'>;
+
+/** What the agent offers to programs in the workspace. */
+export interface OwnTools {
+  /** A Unix socket that keeps the workspace awake, among others. */
+  socket: string;
+  /** A folder with `cde`. The last in PATH, so that a `cde` of the image is preferred. */
+  folder: string;
+}
 
 /** Variables of the agent's process that sessions do not inherit. */
 const ownVariables =
@@ -16,7 +24,7 @@ const ownVariables =
  * a client can run any command anyway, so a narrower AcceptEnv would protect nothing.
  */
 const fixedVariables =
-  /^(HOME|USER|LOGNAME|SHELL|PATH|PWD|OLDPWD|SHLVL|MAIL|IFS|ENV|BASH_ENV|LD_.*|SSH_(CONNECTION|CLIENT|TTY|AUTH_SOCK)|CDE_(WORKSPACE|WORKSPACE_ID))$/;
+  /^(HOME|USER|LOGNAME|SHELL|PATH|PWD|OLDPWD|SHLVL|MAIL|IFS|ENV|BASH_ENV|LD_.*|SSH_(CONNECTION|CLIENT|TTY|AUTH_SOCK)|CDE_(WORKSPACE|WORKSPACE_ID|AGENT_SOCKET))$/;
 
 const requestLimits = { count: 256, bytes: 128 * 1024 };
 
@@ -84,6 +92,7 @@ export function sessionEnvironment(
     term?: string;
     authSocket?: string;
     overSsh?: boolean;
+    own?: OwnTools | undefined;
   },
 ): Record<string, string> {
   const environment: Record<string, string> = {};
@@ -103,6 +112,10 @@ export function sessionEnvironment(
     // There is no TCP connection, but scripts check that these are set and well-formed.
     environment.SSH_CONNECTION = '127.0.0.1 65535 127.0.0.1 22';
     environment.SSH_CLIENT = '127.0.0.1 65535 22';
+  }
+  if (session.own) {
+    environment[agentSocketVariable] = session.own.socket;
+    environment.PATH += `:${session.own.folder}`;
   }
   if (session.term) environment.TERM = session.term;
   if (session.authSocket) environment.SSH_AUTH_SOCK = session.authSocket;

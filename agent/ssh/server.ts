@@ -7,7 +7,7 @@ import type { Activity } from '../activity/activity.ts';
 import type { OpenTerminals } from '../activity/open-terminals.ts';
 import { noPortGuard, type PortGuard } from '../network/port-guard.ts';
 import type { Sessions } from '../sessions.ts';
-import type { Workspace } from './environment.ts';
+import type { OwnTools, Workspace } from './environment.ts';
 import { type ForwardedAgent, forwardAgent } from './forwarding/agent-forward.ts';
 import { serveForwards } from './forwarding/forward.ts';
 import type { PersistentTerminals } from './jobs/persistent-terminals.ts';
@@ -35,6 +35,8 @@ export function makeSshServer(options: {
   sessions: Sessions;
   pool: PipePool;
   activity: Activity;
+  /** Named in the environment of sessions. */
+  own?: OwnTools | undefined;
   openTerminals: OpenTerminals;
   guard?: PortGuard;
 }): SshServer {
@@ -73,6 +75,7 @@ export function makeSshServer(options: {
         sessions: options.sessions,
         pool,
         activity,
+        own: options.own,
         openTerminals,
         username,
         persistentTerminals,

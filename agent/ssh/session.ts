@@ -9,6 +9,7 @@ import {
   loginArguments,
   loginShell,
   makeRequestedEnvironment,
+  type OwnTools,
   sessionEnvironment,
   type Workspace,
 } from './environment.ts';
@@ -23,6 +24,7 @@ export interface SessionContext {
   sessions: Sessions;
   pool: PipePool;
   activity: Activity;
+  own: OwnTools | undefined;
   openTerminals: OpenTerminals;
   /** The name of the connection's user, if it is known. */
   username: () => string | undefined;
@@ -109,6 +111,7 @@ export function serveSession(session: Session, context: SessionContext): { hangU
         shell,
         requested: requested.values,
         overSsh: true,
+        own: context.own,
         ...(terminal ? { term: terminal.term } : {}),
         ...(socket ? { authSocket: socket } : {}),
       }),

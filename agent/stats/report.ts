@@ -37,6 +37,8 @@ export function reportStats(options: {
   onFailure: (error: unknown) => void;
   /** Called with the current satellites, which each reply of the server names. */
   onSatellites?: (satellites: AgentManifest['satellites']) => void;
+  /** Activity of a person is reported soon while this is true. */
+  isUrgent?: () => boolean;
   /** Called with what each reply says about idleness. */
   onIdle?: (idle: IdleReply) => void;
   /** The current round trips, and a way to observe changes. */
@@ -100,7 +102,7 @@ export function reportStats(options: {
     if (source !== 'person' || idle === null) return;
     const { stopsInMs, shutdown } = idle.reply;
     const isNear = stopsInMs !== null && stopsInMs - (now() - idle.at) < urgentWithinMs;
-    if (isNear || shutdown) reportSoon();
+    if (isNear || shutdown || options.isUrgent?.()) reportSoon();
   });
   signal.addEventListener(
     'abort',

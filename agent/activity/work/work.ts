@@ -24,6 +24,8 @@ const minIntervalMs = 1000;
 export interface WorkSampler {
   /** Records what the developer's processes have done since the last call. */
   sample(): Promise<void>;
+  /** What is done until the returned function is called does not count. */
+  pause(): () => void;
 }
 
 /** Measures the developer's own processes: all but the agent. */
@@ -52,6 +54,7 @@ export function makeWorkSampler(options: {
   let cpuMs = 0;
   let diskBytes = 0;
   let inProgress: Promise<void> | undefined;
+  let paused = 0;
 
   async function sample(): Promise<void> {
     const groupDisk = isGroup ? await usage.diskBytes() : null;
@@ -93,12 +96,19 @@ export function makeWorkSampler(options: {
   return {
     sample() {
       if (inProgress) return inProgress;
+      if (paused > 0) return Promise.resolve();
       if (now() - sampledAt < minIntervalMs) return Promise.resolve();
       sampledAt = now();
       inProgress = sample().finally(() => {
         inProgress = undefined;
       });
       return inProgress;
+    },
+    pause() {
+      paused += 1;
+      return () => {
+        paused -= 1;
+      };
     },
   };
 }

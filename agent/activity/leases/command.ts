@@ -1,0 +1,181 @@
+/**
+ * `cde` inside a workspace that has no other: keeps the workspace awake through the agent's socket. A program of its own, with
+ * nothing but Node's modules, so that it starts at once.
+ */
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import { parseArgs } from 'node:util';
+
+// Not imported: see server/fetch.ts.
+const { request } = process.getBuiltinModule('node:http');
+
+const usage = `Keep this workspace awake.
+
+usage: cde keep-awake [--for 3h] [--reason TEXT] [-- COMMAND…]
+       cde keep-awake --end ID
+
+  --for DURATION   how long: 90m, 3h, 2h30m. Default 1h; with a command, until that ends
+  --reason TEXT    shown to everyone who sees the workspace
+  --end ID         end a lease before it expires
+`;
+const defaultSeconds = 3600;
+/** While a command runs. If this process is killed, the workspace stays awake for no longer than this. */
+const stepSeconds = 15 * 60;
+const renewAfterMs = 5 * 60_000;
+const requestTimeoutMs = 30_000;
+
+interface Lease {
+  id: string;
+  expiresAt: string;
+}
+interface Failure {
+  message?: string;
+  hint?: string;
+}
+
+class Problem extends Error {}
+
+function call(method: string, path: string, body?: unknown): Promise<unknown> {
+  const socketPath = process.env.CDE_AGENT_SOCKET;
+  if (!socketPath)
+    throw new Problem(
+      'CDE_AGENT_SOCKET is not set. Run this in a session of a workspace, and keep that variable.',
+    );
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      {
+        socketPath,
+        method,
+        path,
+        timeout: requestTimeoutMs,
+        headers: { host: 'agent', 'content-type': 'application/json' },
+      },
+      (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('end', () => {
+          let reply: (Failure & Record<string, unknown>) | undefined;
+          try {
+            reply = JSON.parse(Buffer.concat(chunks).toString() || '{}');
+          } catch {}
+          if ((response.statusCode ?? 500) < 300) return resolve(reply);
+          reject(
+            new Problem(
+              [reply?.message ?? `the agent answered ${response.statusCode}`, reply?.hint]
+                .filter(Boolean)
+                .join(' '),
+            ),
+          );
+        });
+      },
+    );
+    sent.on('timeout', () => sent.destroy(new Error('no answer in time')));
+    sent.on('error', (error) =>
+      reject(new Problem(`The workspace's agent cannot be reached: ${error.message}`)),
+    );
+    sent.end(body === undefined ? undefined : JSON.stringify(body));
+  });
+}
+
+const lease = (seconds: number, reason: string) =>
+  call('POST', '/keep-awake', { seconds, reason }) as Promise<Lease>;
+const end = ({ id }: Pick<Lease, 'id'>) => call('DELETE', `/keep-awake/${encodeURIComponent(id)}`);
+
+function parseSeconds(text: string): number {
+  const [, days, hours, minutes, seconds] = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$/.exec(text) ?? [];
+  const total =
+    Number(days ?? 0) * 86_400 + Number(hours ?? 0) * 3600 + Number(minutes ?? 0) * 60 + Number(seconds ?? 0);
+  if (total <= 0) throw new Problem(`"${text}" is not a duration. Write 90m, 3h or 2h30m.`);
+  return total;
+}
+
+const note = (text: string) => process.stderr.write(`cde: ${text}\n`);
+
+/** Runs the command, and keeps the workspace awake meanwhile. Returns its exit code. */
+async function runCommand(command: string[], untilMs: number, reason: string): Promise<number> {
+  let current: Lease | undefined;
+  let warned = false;
+  async function renew() {
+    const seconds = Math.min(stepSeconds, Math.ceil((untilMs - performance.now()) / 1000));
+    if (seconds <= 0) return;
+    try {
+      const next = await lease(seconds, reason);
+      const last = current;
+      current = next;
+      if (last) await end(last).catch(() => {});
+      warned = false;
+    } catch (error) {
+      // The command matters more than the lease, and CPU or output keep the workspace awake as well.
+      if (!warned) note(`cannot keep the workspace awake: ${(error as Error).message}`);
+      warned = true;
+    }
+  }
+  await renew();
+  const timer = setInterval(renew, renewAfterMs);
+  const child = spawn(command[0]!, command.slice(1), { stdio: 'inherit' });
+  // The terminal sends its own signals to both; the command decides what they mean.
+  for (const signal of ['SIGINT', 'SIGQUIT'] as const) process.on(signal, () => {});
+  for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  const code = await new Promise<number>((resolve) => {
+    child.once('error', (error: NodeJS.ErrnoException) => {
+      note(`cannot run ${command[0]}: ${error.code === 'ENOENT' ? 'no such command' : error.message}`);
+      resolve(error.code === 'ENOENT' ? 127 : 126);
+    });
+    child.once('exit', (exitCode, signal) => resolve(exitCode ?? 128 + constants.signals[signal!]));
+  });
+  clearInterval(timer);
+  if (current) await end(current).catch(() => {});
+  return code;
+}
+
+async function main(args: string[]): Promise<number> {
+  const [name, ...rest] = args;
+  if (name === undefined || name === 'help' || name === '--help' || rest[0] === '--help') {
+    process.stdout.write(usage);
+    return name === undefined ? 2 : 0;
+  }
+  if (name !== 'keep-awake')
+    throw new Problem(
+      `There is no "${name}" here. The cde of a workspace only keeps it awake; install the CLI for everything else.`,
+    );
+  const at = rest.indexOf('--');
+  const command = at < 0 ? [] : rest.slice(at + 1);
+  let values: { for?: string; reason?: string; end?: string };
+  try {
+    ({ values } = parseArgs({
+      args: at < 0 ? rest : rest.slice(0, at),
+      options: { for: { type: 'string' }, reason: { type: 'string' }, end: { type: 'string' } },
+    }));
+  } catch (error) {
+    throw new Problem(`${(error as Error).message.split('.')[0]}.`);
+  }
+  if (values.end !== undefined) {
+    await end({ id: values.end });
+    note('the lease has ended');
+    return 0;
+  }
+  const seconds = values.for === undefined ? null : parseSeconds(values.for);
+  if (command.length > 0) {
+    const untilMs = seconds === null ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
+    return runCommand(
+      command,
+      untilMs,
+      values.reason ??
+        command
+          .join(' ')
+          .slice(0, 200)
+          .replace(/\p{Cc}/gu, ' '),
+    );
+  }
+  const { id, expiresAt } = await lease(seconds ?? defaultSeconds, values.reason ?? '');
+  process.stdout.write(`Awake until ${expiresAt}. To end that earlier: cde keep-awake --end ${id}\n`);
+  return 0;
+}
+
+try {
+  process.exitCode = await main(process.argv.slice(2));
+} catch (error) {
+  if (!(error instanceof Problem)) throw error;
+  note(error.message);
+  process.exitCode = 1;
+}

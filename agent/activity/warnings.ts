@@ -1,0 +1,97 @@
+import type { IdleReply, StopCause } from '@cde/api/activity.ts';
+import type { Activity } from './activity.ts';
+import type { OpenTerminals } from './open-terminals.ts';
+
+export interface Warnings {
+  /** To be called with what each reply of the server says about idleness. */
+  update(idle: IdleReply): void;
+  close(): void;
+}
+
+/** The maximum of setTimeout. */
+const maxTimerMs = 2 ** 31 - 1;
+
+const reasons: Record<StopCause, string> = {
+  idle: 'because nothing has been active in it',
+  'max-run': 'because it has reached its maximum run time',
+  schedule: 'by its daily schedule',
+  dormant: 'because nobody has used it for a long time',
+  request: 'because a person asked for it',
+};
+
+/**
+ * Warns in all open terminals before the workspace stops, once per threshold. Only when a threshold is crossed: if a workspace
+ * stops after 10 idle minutes, each keystroke would otherwise be followed by the warning of the threshold at 15 minutes.
+ */
+export function makeWarnings(options: {
+  workspace: () => string;
+  openTerminals: Pick<OpenTerminals, 'show' | 'withdraw'>;
+  activity: Pick<Activity, 'latestAgeMs'>;
+  /** Called instead of a warning if there was activity that the server does not know of. */
+  reportSoon: () => void;
+  /** Monotonic milliseconds. */
+  now?: () => number;
+  /** The time of day in milliseconds. */
+  timeOfDay?: () => number;
+}): Warnings {
+  const { openTerminals, activity, now = () => performance.now(), timeOfDay = Date.now } = options;
+  let timer: NodeJS.Timeout | undefined;
+  let idle: IdleReply | null = null;
+  let heardAt = 0;
+  let stopAt = 0;
+  /** Thresholds that are still ahead. */
+  const ahead = new Set<number>();
+
+  function check() {
+    clearTimeout(timer);
+    if (!idle) return;
+    const leftMs = stopAt - now();
+    const crossed = [...ahead].filter((beforeMs) => leftMs <= beforeMs);
+    if (crossed.length > 0 && leftMs > 0) {
+      const sinceMs = now() - heardAt;
+      const activeMs = activity.latestAgeMs();
+      if (idle.extendable && activeMs !== null && activeMs < sinceMs) {
+        // The reply moves the stop, or confirms it and warns then.
+        options.reportSoon();
+        return;
+      }
+      for (const beforeMs of crossed) ahead.delete(beforeMs);
+      openTerminals.show(warningText(options.workspace(), idle, leftMs, timeOfDay()));
+    }
+    const next = Math.max(...ahead);
+    if (ahead.size > 0) timer = setTimeout(check, Math.min(Math.max(leftMs - next, 0), maxTimerMs)).unref();
+  }
+
+  return {
+    update(reply) {
+      heardAt = now();
+      if (reply.stopsInMs === null) {
+        idle = null;
+        ahead.clear();
+        clearTimeout(timer);
+        openTerminals.withdraw();
+        return;
+      }
+      idle = reply;
+      stopAt = heardAt + reply.stopsInMs;
+      for (const beforeMs of reply.warnBeforeMs) {
+        if (reply.stopsInMs <= beforeMs || ahead.has(beforeMs)) continue;
+        // At first, or the stop has moved: what still waits for a full-screen program to end is wrong.
+        ahead.add(beforeMs);
+        openTerminals.withdraw();
+      }
+      check();
+    },
+    close: () => clearTimeout(timer),
+  };
+}
+
+function warningText(workspace: string, idle: IdleReply, leftMs: number, at: number): string {
+  const minutes = Math.max(1, Math.round(leftMs / 60_000));
+  const time = new Date(at + leftMs).toISOString().slice(11, 16);
+  const why = idle.cause ? `, ${reasons[idle.cause]}` : '';
+  const action = idle.extendable
+    ? 'To keep it awake, press a key here, or run: cde keep-awake --for 3h'
+    : 'Save your work.';
+  return `cde: ${workspace} stops in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'} (${time} UTC)${why}. ${action}`;
+}
