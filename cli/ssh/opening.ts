@@ -3,8 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import type { PathKind } from '@cde/api/agent.ts';
 import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
-import { exportPublicKey, makeClientKey } from '@cde/tunnel/auth/keys.ts';
-import { TunnelError } from '@cde/tunnel/errors.ts';
+import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { describeChange, type PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
@@ -15,6 +14,7 @@ import { Failure, toFailure } from '../failure.ts';
 import { hostOn, pathRef } from '../workspaces/reference.ts';
 import { openingVariable } from './handover.ts';
 import { pinHostKeys } from './known-hosts.ts';
+import { renewTicket } from './renew-ticket.ts';
 import { rttBook } from './rtt-book.ts';
 import { notRunning, requireStart } from './start-question.ts';
 
@@ -132,33 +132,6 @@ const transient = new Set([
   'session-timeout',
 ]);
 
-/** The server's answers that will not change by themselves: this session is over. */
-const refusals = new Set([400, 401, 403, 404, 410]);
-
-/**
- * A fresh ticket for a session that has lost its path. Rejects with a TunnelError where the session cannot go
- * on: the workspace was stopped, or this user may no longer.
- */
-async function renewTicket(context: Context, reference: string, opening: Opening): Promise<TicketReply> {
-  try {
-    // Short of patience: the session itself tries again, and knows when it is enough.
-    const client = await context.client();
-    return await client.call(createTicket, {
-      params: { workspace: pathRef(reference) },
-      body: { clientKey: exportPublicKey(opening.clientPrivateKey) },
-      idempotencyKey: randomUUID(),
-    });
-  } catch (error) {
-    const failure = toFailure(error);
-    if (failure.code === 'workspace-not-running') throw new TunnelError('workspace-stopped', failure.message);
-    // A proxy's own page says nothing about this user.
-    const ours = failure.code !== 'not-a-cde-server';
-    if (ours && refusals.has((error as { status?: number }).status ?? 0))
-      throw new TunnelError('ticket-refused', failure.message);
-    throw error;
-  }
-}
-
 export interface OpeningOptions {
   start?: boolean;
   onPath?: SessionOptions['onPath'];
@@ -208,7 +181,7 @@ export async function openWorkspaceSession(
       const session = await openSession({
         ...good,
         signal: context.signal,
-        renewTicket: () => renewTicket(context, reference, good),
+        renewTicket: () => renewTicket(context, reference, good.clientPrivateKey),
         // With one satellite there is nothing to remember.
         steer: { paths, ...(good.satellites.length > 1 && { book: rttBook(context.env) }) },
         ...(onPath && { onPath }),
