@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest';
 import type { IdleState } from './activity.ts';
-import { causeText, daysText, shortStopText, signalText, stopText } from './idle-text.ts';
+import { causeText, daysText, pastCauseText, shortStopText, signalText, stopText } from './idle-text.ts';
 
 const now = Date.parse('2026-03-04T12:00:00.000Z');
 const from = (minutes: number) => new Date(now + minutes * 60_000).toISOString();
@@ -20,6 +20,13 @@ test('a cause says what, by whom and when', () => {
     'keep-awake by a program in it (expires in 2 h 30 min)',
   );
   expect(causeText({ kind: 'start', at: from(0) }, now)).toBe('its start (just now)');
+});
+
+test('a past cause is told from the moment of the stop, since it is read much later', () => {
+  expect(pastCauseText(state().awakeBecause, now)).toBe('terminal input by ada, 2 min before');
+  expect(pastCauseText({ kind: 'lease', id: 'x', at: from(-60), by: 'ada' }, now)).toBe(
+    'keep-awake by ada, which expired 1 h before',
+  );
 });
 
 test('a stop says when, by what and what postpones it', () => {

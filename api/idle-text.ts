@@ -89,6 +89,21 @@ export function causeText(cause: AwakeCause, now: number): string {
   }
 }
 
+/** The last cause of a workspace that has stopped, for texts that are kept: `terminal input by ada, 2 h before`. */
+export function pastCauseText(cause: AwakeCause, stoppedAt: number): string {
+  const before = `${spanText(stoppedAt - Date.parse(cause.at))} before`;
+  switch (cause.kind) {
+    case 'signal':
+      return `${signalText(cause.signal, cause.by)}, ${before}`;
+    case 'lease':
+      return `keep-awake by ${leaseOwner(cause.by)}, which expired ${before}`;
+    case 'never-stop':
+      return `never-stop by ${cause.by}, which expired ${before}`;
+    case 'start':
+      return `its start, ${before}`;
+  }
+}
+
 /** When and why it stops, as one sentence. */
 export function stopText(state: IdleState, now: number): string {
   if (state.held)

@@ -185,7 +185,8 @@ describe('a stopped workspace', () => {
   // A session of its own, so that no background process stays.
   const ssh = ['env', 'CDE_BACKGROUND=off', 'ssh', '-F', 'none'];
   const proxy = ['-o', `ProxyCommand=${process.execPath} ${cdePath} ssh --stdio web`];
-  const question = 'web is stopped (idle for 2 h). Start it? [Y/n]';
+  const question =
+    'web is stopped because it was idle; the last activity was its start, 2 h before. Start it? [Y/n]';
   beforeAll(() => {
     server.on(createTicket, () => {
       throw new Refusal(409, { code: 'workspace-not-running', message: 'ada/web is stopped.' });
@@ -198,7 +199,7 @@ describe('a stopped workspace', () => {
           transition: 'stop',
           status: 'succeeded',
           initiator: 'system',
-          reason: 'Idle for 2 h.',
+          reason: 'stopped because it was idle; the last activity was its start, 2 h before',
           finishedAt: '2026-01-01T00:01:00.000Z',
         }),
       }),

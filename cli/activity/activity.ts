@@ -80,7 +80,10 @@ function eventTable(events: ActivityEvent[]) {
       { title: 'WHEN', cell: (row) => ago(row.at), plain: (row) => row.at },
       {
         title: 'FOR',
-        cell: (row) => (row.until === null ? '' : duration(Date.parse(row.until) - Date.parse(row.at))),
+        cell: (row) =>
+          row.until === null || row.kind !== 'signal'
+            ? ''
+            : duration(Date.parse(row.until) - Date.parse(row.at)),
         plain: (row) => row.until ?? '',
       },
       { title: 'EVENT', cell: (row) => row.signal ?? row.kind },

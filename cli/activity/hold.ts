@@ -7,6 +7,9 @@ const leaseSeconds = 30 * 60;
 const retryMs = 60_000;
 const minRenewMs = 500;
 
+/** Where the installation permits no longer ones. */
+const shorterSeconds = [10 * 60, 60];
+
 export interface LeaseDoor {
   create(seconds: number): Promise<Pick<Lease, 'id' | 'expiresAt'>>;
   end(id: string): Promise<void>;
@@ -23,7 +26,18 @@ export async function holdAwake(
 ): Promise<{ first: Pick<Lease, 'id' | 'expiresAt'>; release(): Promise<void> }> {
   const until = maxSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + maxSeconds * 1000;
   const secondsLeft = () => Math.min(leaseSeconds, Math.ceil((until - Date.now()) / 1000));
-  const first = await door.create(secondsLeft());
+  const create = async (seconds: number) => {
+    for (const shorter of shorterSeconds) {
+      try {
+        return await door.create(seconds);
+      } catch (error) {
+        if (toFailure(error).code !== 'lease-too-long' || seconds <= shorter) throw error;
+        seconds = shorter;
+      }
+    }
+    return door.create(seconds);
+  };
+  const first = await create(secondsLeft());
   let held = first;
   let released = false;
   let timer: NodeJS.Timeout | undefined;
@@ -44,7 +58,7 @@ export async function holdAwake(
     const seconds = secondsLeft();
     if (released || seconds <= 0) return;
     try {
-      const next = await door.create(seconds);
+      const next = await create(seconds);
       const before = held;
       held = next;
       told = false;

@@ -23,7 +23,7 @@ export const cleanupCommands: readonly Command[] = [
     details:
       'Settings: default-stop-after, min-stop-after, max-stop-after, max-run, max-lease (durations such as 2h; none or never ' +
       'removes one), max-never-stop-days, dormant-after-days, brake-percent (numbers), holidays (@FILE reads an iCalendar ' +
-      'file; empty removes them), webhook (a URL, or none).',
+      'file; empty removes them), webhook (a URL, or none), webhook-secret (signs deliveries; @FILE reads it).',
     options: {
       set: { kind: 'list', value: 'KEY=VALUE', help: 'Set a bound (repeatable)' },
     },

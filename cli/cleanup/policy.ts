@@ -45,20 +45,21 @@ const settings: Record<string, Setting> = {
   'brake-percent': { field: 'brakePercent', read: readCount },
   holidays: { field: 'holidays', read: (_, text) => (isNone(text) ? '' : text) },
   webhook: { field: 'webhook', read: orNone((_, url) => ({ url })) },
+  'webhook-secret': { field: 'webhook', read: (_, secret) => ({ secret }) },
 };
 
 export async function policy(context: Context, input: { set: string[] }): Promise<Result> {
-  const changes: Record<string, unknown> = {};
-  for (const pair of input.set) {
-    const { field, value } = await readPair(pair);
-    changes[field] = value;
-  }
+  const pairs = await Promise.all(input.set.map(readPair));
   const client = await context.client();
   const before = await client.call(getCleanupPolicy);
+  const changed: Record<string, unknown> = { ...before };
+  for (const { field, value } of pairs)
+    changed[field] =
+      field === 'webhook' && value !== null
+        ? { ...(changed.webhook as object), ...(value as object) }
+        : value;
   const after =
-    input.set.length === 0
-      ? before
-      : await client.call(setCleanupPolicy, { body: { ...before, ...changes } as CleanupPolicy });
+    pairs.length === 0 ? before : await client.call(setCleanupPolicy, { body: changed as CleanupPolicy });
   return result(after, () => [fields(rows(after))]);
 }
 
@@ -72,8 +73,8 @@ async function readPair(pair: string): Promise<{ field: string; value: unknown }
       `The settings are: ${Object.keys(settings).join(', ')}.`,
     );
   const text = pair.slice(at + 1).trim();
-  const isFile = key === 'holidays' && text.startsWith('@');
-  const value = setting.read(key, isFile ? await readFile(text.slice(1), 'utf8') : text);
+  const isFile = (key === 'holidays' || key === 'webhook-secret') && text.startsWith('@');
+  const value = setting.read(key, isFile ? (await readFile(text.slice(1), 'utf8')).trim() : text);
   return { field: setting.field, value };
 }
 

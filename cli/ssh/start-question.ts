@@ -17,8 +17,7 @@ export async function requireStart(
 ): Promise<void> {
   if (await startsOnConnect(client, reference)) return;
   if (!ask) throw notRunning(reference, workspace, ', or add --start');
-  const why = stoppedBecause(workspace);
-  const question = `${reference} is ${workspace.status}${why ? ` (${why})` : ''}. Start it?`;
+  const question = `${reference} is ${stoppedHow(workspace)}. Start it?`;
   if (!(await ask(question))) throw notRunning(reference, workspace);
 }
 
@@ -33,13 +32,14 @@ async function startsOnConnect(client: Client, reference: string): Promise<boole
   }
 }
 
-function stoppedBecause(workspace: Workspace): string | undefined {
-  const { latestBuild: build, reason } = workspace;
-  const text = reason ?? (build?.transition === 'stop' ? build.reason : '');
-  return lowerFirst(text.replace(/\.$/, '')) || lowerFirst(stoppedBy(workspace)?.replace(/\.$/, '') ?? '');
+/** `stopped because it was idle; …`, `stopped by ada`, `stopped`. */
+function stoppedHow(workspace: Workspace): string {
+  const { status, latestBuild: build, reason } = workspace;
+  const text = (reason ?? (build?.transition === 'stop' ? build.reason : '')).replace(/\.$/, '');
+  if (/^stopped\b/i.test(text)) return `s${text.slice(1)}`;
+  if (text !== '') return `${status} (${text})`;
+  return stoppedBy(workspace)?.replace(/^S(.*)\.$/, 's$1') ?? status;
 }
-
-const lowerFirst = (text: string) => text.charAt(0).toLowerCase() + text.slice(1);
 
 export function notRunning(reference: string, workspace: Workspace, more = ''): Failure {
   return new Failure('workspace-not-running', `${reference} is ${workspace.status}.`, {

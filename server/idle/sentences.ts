@@ -1,5 +1,5 @@
 import type { AwakeCause, Signal, StopCause } from '@cde/api/activity.ts';
-import { causeText, signalText } from '@cde/api/idle-text.ts';
+import { causeText, pastCauseText, signalText } from '@cde/api/idle-text.ts';
 import type { Stretch } from '../database/idle-schema.ts';
 import type { NewEvent } from './activity-store.ts';
 
@@ -22,7 +22,7 @@ export function signalEvent(
 /** Why a workspace stops, as the reason of the build and in the timeline. */
 export function stopReason(because: AwakeCause, cause: StopCause, now: number): string {
   if (cause === 'max-run') return 'stopped by its maximum run time';
-  const last = `the last activity was ${causeText(because, now)}`;
+  const last = `the last activity was ${pastCauseText(because, now)}`;
   return cause === 'schedule'
     ? `stopped by its daily schedule; ${last}`
     : `stopped because it was idle; ${last}`;

@@ -143,6 +143,14 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
             />
           )}
         </Field>
+        <Field
+          label="Secret of the webhook"
+          optional
+          hint="Signs deliveries. It is never shown; left empty, it stays as it is."
+          error={faults.secret}
+        >
+          {(aria) => <input {...aria} name="secret" type="password" autoComplete="new-password" />}
+        </Field>
         {save.error && Object.keys(faults).length === 0 && <Problem error={save.error} />}
         {canChange ? (
           <div className="form-foot">
@@ -202,6 +210,8 @@ function readForm(data: FormData): { policy: CleanupPolicy; faults: Record<strin
     return Number(text(name));
   };
   const url = text('webhook');
+  const secret = text('secret');
+  if (secret !== '' && secret.length < 16) faults.secret = 'Write at least 16 characters.';
   return {
     faults,
     policy: {
@@ -215,7 +225,7 @@ function readForm(data: FormData): { policy: CleanupPolicy; faults: Record<strin
       brakePercent: count('brakePercent') ?? 0,
       // Forms end lines by CR LF, as iCalendar does.
       holidays: String(data.get('holidays') ?? '').trim(),
-      webhook: url === '' ? null : { url },
+      webhook: url === '' ? null : { url, ...(secret && { secret }) },
     },
   };
 }

@@ -170,7 +170,7 @@ function Events({
             </time>
             <span>
               {event.text}
-              {event.until && (
+              {event.kind === 'signal' && event.until && (
                 <span className="muted"> {spanText(Date.parse(event.until) - Date.parse(event.at))}</span>
               )}
             </span>
