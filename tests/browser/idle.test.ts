@@ -1,0 +1,159 @@
+import type { Workspace } from '@cde/api/workspaces.ts';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
+import { until } from '../kit/until.ts';
+import { picture } from './pictures.ts';
+import { starterTemplate } from './server.ts';
+import { gone, nameless, type Stage, setStage, visible, widerThanPage } from './stage.ts';
+
+let stage: Stage;
+let server: Stage['server'];
+let page: Stage['page'];
+let api: Stage['api'];
+let username: string;
+
+const button = (name: string | RegExp) => page.getByRole('button', { name });
+const dialog = () => page.getByRole('dialog');
+const panel = (title: string) =>
+  page.locator('section.panel').filter({ has: page.getByRole('heading', { name: title, exact: true }) });
+const warning = () => page.locator('.stop-warning').filter({ hasText: /web stops/ });
+
+beforeAll(async () => {
+  stage = await setStage();
+  ({ server, page, api } = stage);
+  await page.goto(server.link);
+  await visible(page.getByRole('heading', { name: 'Workspaces' }));
+  username = (await api<{ username: string }>('GET', '/api/v1/users/me')).username;
+  await api('POST', '/api/v1/templates', { files: starterTemplate() });
+  const { id } = await api<Workspace>('POST', '/api/v1/workspaces', { name: 'web', template: 'local' });
+  await until(
+    () => api<Workspace>('GET', `/api/v1/workspaces/${id}`),
+    ({ status, idle }) => status === 'running' && idle != null,
+  );
+});
+afterAll(() => stage?.close());
+afterEach(() => {
+  expect(stage.watched.faults.splice(0)).toEqual([]);
+});
+
+/** It fits on a small screen, and readers hear what each control is. */
+async function checkWidths(name: string): Promise<void> {
+  await picture(page, name);
+  for (const width of [360, 1280]) {
+    await page.setViewportSize({ width, height: 800 });
+    expect(await widerThanPage(page)).toEqual([]);
+    expect(await nameless(page)).toEqual([]);
+  }
+}
+
+describe('a workspace', () => {
+  test('is listed with the time of its stop, and its page says why it is awake', async () => {
+    await page.reload();
+    await visible(page.getByRole('row', { name: /web/ }).getByText(/^in (59|1 h|60) ?(min)?/));
+    await page.getByRole('link', { name: 'web', exact: true }).click();
+    await visible(panel('Stop and start').getByText(/its start \(/));
+    await visible(panel('Stop and start').getByText(/by the idle policy unless there is more activity/));
+    await visible(panel('Activity').getByText(`started by ${username}`));
+    await visible(panel('Activity').getByRole('img', { name: 'running: 1 stretch' }));
+    await checkWidths('idle-workspace');
+  });
+
+  test('is kept awake, with a reason, and let go', async () => {
+    await button('Other…').click();
+    await dialog().getByLabel('For how long').fill('until tomorrow');
+    await dialog().getByRole('button', { name: 'Keep awake' }).click();
+    await visible(dialog().locator('.field-error'));
+    await dialog().getByLabel('For how long').fill('2h30m');
+    await dialog().getByLabel('Reason').fill('demo at 4');
+    await dialog().getByRole('button', { name: 'Keep awake' }).click();
+    await gone(dialog());
+    const held = panel('Stop and start').getByRole('listitem');
+    await visible(held.getByText('demo at 4'));
+    await visible(panel('Activity').getByText(/kept awake for 2 h 30 min by \w+: demo at 4/));
+    await visible(panel('Stop and start').getByText(/keep-awake by \w+ \(expires in 2 h/));
+    await button(`End the keep-awake by ${username}`).click();
+    await gone(held);
+    await visible(panel('Stop and start').getByText(/keep-awake by \w+ \(expired/));
+  });
+
+  test('asks for more than the installation permits, and is told', async () => {
+    await button('Other…').click();
+    await dialog().getByLabel('For how long').fill('300d');
+    await dialog().getByRole('button', { name: 'Keep awake' }).click();
+    await visible(dialog().getByText('lease-too-long'));
+    await page.keyboard.press('Escape');
+    await gone(dialog());
+  });
+
+  test('has a schedule, within the bounds', async () => {
+    await button('Schedule…').click();
+    await dialog().getByLabel('Stop after', { exact: true }).selectOption('This long without activity');
+    await dialog().getByLabel('Length without activity').fill('1m');
+    await dialog().getByLabel('Daily start and stop').selectOption('At these times');
+    await dialog().getByLabel('Start optional').fill('08:30');
+    await dialog().getByLabel('Time zone').selectOption('Europe/Vienna');
+    await dialog().getByLabel('Sat').check();
+    await dialog().getByLabel('Do not stop it for idleness').check();
+    await dialog().getByLabel('For how long').fill('2d');
+    await dialog().getByRole('button', { name: 'Save' }).click();
+    await visible(dialog().getByText(/Say why/));
+    await checkWidths('idle-schedule');
+    await dialog().getByRole('textbox', { name: 'Reason' }).fill('load test');
+    await dialog().getByRole('button', { name: 'Save' }).click();
+    await gone(dialog());
+    const shown = panel('Stop and start');
+    await visible(shown.getByText('start 08:30, mon-sat (Europe/Vienna)'));
+    await visible(shown.getByText(/until .*, by \w+: load test/));
+    await visible(shown.getByText('5 min without activity'));
+    await visible(shown.getByText('by the installation: stop after'));
+    await visible(page.getByText('Saved. The installation limits some of it.'));
+  });
+
+  test('warns before it stops, and one button keeps it awake', async () => {
+    await button('Schedule…').click();
+    await dialog().getByLabel('Do not stop it for idleness').uncheck();
+    await dialog().getByLabel('Daily start and stop').selectOption('None');
+    await dialog().getByRole('button', { name: 'Save' }).click();
+    await gone(dialog());
+    await visible(warning().getByText(/web stops in \d+ (min|s)/));
+    await checkWidths('idle-warning');
+    await warning().getByRole('button', { name: 'Keep awake for 1 hour' }).click();
+    await gone(warning());
+  });
+});
+
+describe('cleanup', () => {
+  test('shows what is due, and why', async () => {
+    await button('Schedule…').click();
+    await dialog().getByLabel('Stop after', { exact: true }).selectOption('As the template says');
+    await dialog().getByRole('button', { name: 'Save' }).click();
+    await gone(dialog());
+    await button(`End the keep-awake by ${username}`).click();
+    await gone(panel('Stop and start').getByRole('listitem'));
+    await page.getByRole('link', { name: 'Cleanup' }).click();
+    await visible(
+      page
+        .getByRole('row', { name: new RegExp(`${username}/web`) })
+        .getByText(/by the idle policy/)
+        .first(),
+    );
+  });
+
+  test('has bounds that owners change', async () => {
+    const bounds = panel('Bounds');
+    await bounds.getByLabel('Longest choice').fill('half a day');
+    await bounds.getByRole('button', { name: 'Save' }).click();
+    await visible(bounds.locator('.field-error'));
+    await bounds.getByLabel('Longest choice').fill('12h');
+    await bounds.getByLabel('Brake, in percent').fill('50');
+    await bounds.getByRole('button', { name: 'Save' }).click();
+    await visible(page.getByText('The bounds are saved.'));
+    expect(await api('GET', '/api/v1/cleanup/policy')).toMatchObject({
+      maxStopAfterSeconds: 43_200,
+      brakePercent: 50,
+    });
+    await checkWidths('cleanup');
+    await bounds.getByLabel('Holidays optional').fill('not a calendar');
+    await bounds.getByRole('button', { name: 'Save' }).click();
+    await visible(bounds.locator('.field-error, .problem').first());
+  });
+});
