@@ -1,6 +1,13 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import {
+  ActivityEvent,
+  CleanupCandidate,
+  CleanupPolicy,
+  Lease,
+  WorkspaceActivity,
+} from '@cde/api/activity.ts';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';
@@ -43,6 +50,13 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['share hello 9 --level signed-in', WorkspacePort],
   ['ports hello', WorkspacePorts],
   ['unshare hello 9', anything],
+  ['activity hello --limit 2', WorkspaceActivity.extend({ events: z.array(ActivityEvent).min(1) })],
+  ['keep-awake hello --for 1h --reason demo', Lease],
+  ['keep-awake hello --end', z.object({ ended: z.array(Lease).length(1) })],
+  ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
+  ['cleanup --dry-run', z.array(CleanupCandidate)],
+  ['cleanup policy --set brake-percent=30', CleanupPolicy],
+  ['cleanup release --yes', z.object({ released: z.literal(0) })],
   ['stop web', z.array(Build).length(1)],
   ['update web', z.array(Build).length(1)],
   ['open hello', z.object({ url: z.url() })],
