@@ -21,6 +21,8 @@ import { scaleUp } from './workloads.ts';
 
 /** Replicas of the API server see a reopened quota a moment later. */
 const quotaPropagationMs = 1_000;
+/** As do its authorizers with new role bindings. */
+const permissionsPropagationMs = 1_000;
 
 export interface StartOptions {
   installation: string;
@@ -46,112 +48,30 @@ export async function applyTemplate(
   options: StartOptions,
 ): Promise<Applied> {
   const { client, view } = connection;
-  const section = sectionOf(spec);
   const state: State = { ...before };
   const namespace = state.namespace!;
-  const there = view.get('Namespace', '', namespace);
-  if (there?.metadata.deletionTimestamp)
-    return {
-      state,
-      waits: `The namespace ${namespace} is still being deleted${describeStuckNamespace(there)}.`,
-    };
-  // It existed once. If it was deleted since, another with that name may belong to somebody else.
-  if (!there && state.inventory) await assertNamespaceIsOurs(connection, namespace, spec.workspaceId);
-  if (state.quotaClosed) {
-    const { quotaClosed: _, ...opened } = state;
-    await client.patch(
-      { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
-      { spec: quotaObject(spec, { namespace, installation: options.installation }).spec },
-    );
-    return {
-      state: opened,
-      waits: 'Waiting for the namespace to accept pods again.',
-      afterMs: quotaPropagationMs,
-    };
-  }
-
   const claim = view.get('PersistentVolumeClaim', namespace, 'home');
-  const old = view.get('Pod', namespace, 'workspace-0');
-  const removeOld = () =>
-    old && !old.metadata.deletionTimestamp && old.metadata.annotations?.[annotations.build] !== launch.buildId
-      ? // By uid: the StatefulSet may already have created the new one under the same name.
-        client
-          .remove(
-            { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
-            { ...(old.metadata.uid && { uid: old.metadata.uid }) },
-          )
-          .catch(ignoreChanged)
-      : undefined;
-  if (claim?.metadata.deletionTimestamp) {
-    await removeOld();
-    return {
-      state,
-      waits: volumeOfClaim(claim)
-        ? 'The claim of the home is being deleted; its volume is kept and gets a new claim.'
-        : 'The claim of the home was never bound to a volume; it is created again.',
-    };
-  }
-  if (claim && hasOtherStorageClass(claim, section)) {
-    await removeOld();
-    const { uid } = claim.metadata;
-    await client
-      .remove(
-        { apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' },
-        uid ? { uid } : {},
-      )
-      .catch(ignoreChanged);
-    return { state, waits: 'The claim of the home was never bound to a volume; it is created again.' };
-  }
-  const found = await findHome(connection, spec, state, claim);
-  if (found === 'in-use')
+  const blocked =
+    (await openNamespace(connection, spec, state, options)) ??
+    (await replaceClaim(connection, spec, launch, state, claim));
+  if (blocked) return blocked;
+  const home = await findHome(connection, spec, state, claim);
+  if (home === 'in-use')
     return {
       state,
       waits: `The volume of the home (${state.homeVolume}) is still claimed in another namespace.`,
     };
 
-  const copies = await readSecretCopies(client, secretsToCopy(section));
-  const server = (await connection.grants.identity())?.label;
-  const objects = renderNamespace(spec, launch, {
-    namespace,
-    installation: options.installation,
-    server,
-    agentImage: options.agentImage,
-    ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
-    supportsHostnameOverride: supportsHostnameOverride(connection.version),
-    homeVolume: found,
-    copies,
-    ...(options.builderImage && { builderImage: options.builderImage }),
-    ...(section.egress === 'namespace' && {
-      reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.agentUrls?.()) ?? [])]),
-      builderReach: await destinationsOf(registriesOf(section, copies)),
-    }),
-  });
-  const applied: KubeObject[] = [];
-  const cache = view.get('PersistentVolumeClaim', namespace, builderNames.cache);
-  let isNew = false;
-  try {
-    for (const object of objects) {
-      applied.push(await apply(object));
-      if (object.kind === 'Namespace') isNew = await connection.grants.ensure(namespace);
-    }
-  } catch (error) {
-    if (!isNew || !(error instanceof StepFailure) || error.error.code !== 'cluster-forbids') throw error;
+  const objects = await renderObjects(connection, spec, launch, { namespace, home }, options);
+  const applied = await applyAll(connection, spec, objects, claim, context);
+  if (!applied)
     return {
       state,
       waits: 'Waiting for the permissions in the new namespace to take effect.',
-      afterMs: 1_000,
+      afterMs: permissionsPropagationMs,
     };
-  }
   // A StatefulSet does not replace a pod that never became ready.
-  await removeOld();
-
-  async function apply(object: KubeObject): Promise<KubeObject> {
-    if (isKind(object, 'PersistentVolumeClaim')) {
-      if (object.metadata.name === 'home') return applyHome(connection, object, spec, claim, context);
-      if (object.metadata.name === builderNames.cache) return applyCache(connection, object, cache, context);
-    }
-    return applyOne(connection, object);
-  }
+  await removeOldPod(connection, namespace, launch);
 
   const inventory = refsOf(objects);
   await prune(client, state.inventory ?? [], inventory, context);
@@ -180,6 +100,142 @@ export async function applyTemplate(
       ),
     },
   };
+}
+
+/** What the start waits for until objects can be applied to the namespace; null if they can. */
+async function openNamespace(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  options: StartOptions,
+): Promise<Applied | null> {
+  const { client, view } = connection;
+  const namespace = state.namespace!;
+  const there = view.get('Namespace', '', namespace);
+  if (there?.metadata.deletionTimestamp)
+    return {
+      state,
+      waits: `The namespace ${namespace} is still being deleted${describeStuckNamespace(there)}.`,
+    };
+  // It existed once. If it was deleted since, another with that name may belong to somebody else.
+  if (!there && state.inventory) await assertNamespaceIsOurs(connection, namespace, spec.workspaceId);
+  if (!state.quotaClosed) return null;
+  const { quotaClosed: _, ...opened } = state;
+  await client.patch(
+    { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' },
+    { spec: quotaObject(spec, { namespace, installation: options.installation }).spec },
+  );
+  return {
+    state: opened,
+    waits: 'Waiting for the namespace to accept pods again.',
+    afterMs: quotaPropagationMs,
+  };
+}
+
+/** Removes a claim of the home that cannot be used. What the start waits for; null if the claim can stay. */
+async function replaceClaim(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  state: State,
+  claim: Kube<'PersistentVolumeClaim'> | null,
+): Promise<Applied | null> {
+  const namespace = state.namespace!;
+  const neverBound = 'The claim of the home was never bound to a volume; it is created again.';
+  if (claim?.metadata.deletionTimestamp) {
+    await removeOldPod(connection, namespace, launch);
+    return {
+      state,
+      waits: volumeOfClaim(claim)
+        ? 'The claim of the home is being deleted; its volume is kept and gets a new claim.'
+        : neverBound,
+    };
+  }
+  if (!claim || !hasOtherStorageClass(claim, sectionOf(spec))) return null;
+  await removeOldPod(connection, namespace, launch);
+  const { uid } = claim.metadata;
+  await connection.client
+    .remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' }, uid ? { uid } : {})
+    .catch(ignoreChanged);
+  return { state, waits: neverBound };
+}
+
+/** Deletes the pod of an earlier build. */
+async function removeOldPod(
+  { client, view }: Connection,
+  namespace: string,
+  { buildId }: AgentLaunch,
+): Promise<void> {
+  const old = view.get('Pod', namespace, 'workspace-0');
+  if (!old || old.metadata.deletionTimestamp || old.metadata.annotations?.[annotations.build] === buildId)
+    return;
+  await client
+    .remove(
+      { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
+      // By uid: the StatefulSet may already have created the new one under the same name.
+      { ...(old.metadata.uid && { uid: old.metadata.uid }) },
+    )
+    .catch(ignoreChanged);
+}
+
+async function renderObjects(
+  { client, grants, version }: Connection,
+  spec: WorkspaceSpec,
+  launch: AgentLaunch,
+  { namespace, home }: { namespace: string; home: HomeVolume | null },
+  options: StartOptions,
+): Promise<KubeObject[]> {
+  const section = sectionOf(spec);
+  const copies = await readSecretCopies(client, secretsToCopy(section));
+  return renderNamespace(spec, launch, {
+    namespace,
+    installation: options.installation,
+    server: (await grants.identity())?.label,
+    agentImage: options.agentImage,
+    ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
+    supportsHostnameOverride: supportsHostnameOverride(version),
+    homeVolume: home,
+    copies,
+    ...(options.builderImage && { builderImage: options.builderImage }),
+    ...(section.egress === 'namespace' && {
+      reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.agentUrls?.()) ?? [])]),
+      builderReach: await destinationsOf(registriesOf(section, copies)),
+    }),
+  });
+}
+
+/** The objects as the cluster returned them; null if the server's permissions in a new namespace do not hold yet. */
+async function applyAll(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  objects: readonly KubeObject[],
+  claim: Kube<'PersistentVolumeClaim'> | null,
+  context: StepContext,
+): Promise<KubeObject[] | null> {
+  const applied: KubeObject[] = [];
+  let isNew = false;
+  try {
+    for (const object of objects) {
+      applied.push(await apply(object));
+      if (object.kind === 'Namespace') isNew = await connection.grants.ensure(object.metadata.name);
+    }
+  } catch (error) {
+    if (!isNew || !(error instanceof StepFailure) || error.error.code !== 'cluster-forbids') throw error;
+    return null;
+  }
+  return applied;
+
+  async function apply(object: KubeObject): Promise<KubeObject> {
+    if (isKind(object, 'PersistentVolumeClaim')) {
+      const { name, namespace } = object.metadata;
+      if (name === 'home') return applyHome(connection, object, spec, claim, context);
+      if (name === builderNames.cache) {
+        const cache = connection.view.get('PersistentVolumeClaim', namespace!, builderNames.cache);
+        return applyCache(connection, object, cache, context);
+      }
+    }
+    return applyOne(connection, object);
+  }
 }
 
 /** `hostnameOverride` exists since 1.35; older clusters reject it. */

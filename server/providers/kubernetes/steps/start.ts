@@ -1,4 +1,11 @@
-import type { AgentLaunch, Started, StepContext, StepResult, WorkspaceSpec } from '../../provider.ts';
+import type {
+  AgentLaunch,
+  ProviderError,
+  Started,
+  StepContext,
+  StepResult,
+  WorkspaceSpec,
+} from '../../provider.ts';
 import { parseDuration } from '../../quantity.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
@@ -88,13 +95,13 @@ async function checkPod(
   const { view } = connection;
   const namespace = before.namespace!;
   const state: State = { ...before };
-  const place = { cluster: connection.record.name, namespace };
+  const location = { cluster: connection.record.name, namespace };
   const statefulSet = view.get('StatefulSet', namespace, 'workspace');
   const there = view.get('Namespace', '', namespace);
   if (!there || there.metadata.deletionTimestamp || !statefulSet) {
     // Deleted since it was applied: the next step applies it again.
     const { appliedBuild: _, ...rest } = state;
-    return { kind: 'pending', state: writeState(rest), retryAfterMs: pollMs, location: place };
+    return { kind: 'pending', state: writeState(rest), retryAfterMs: pollMs, location };
   }
   const claim = view.get('PersistentVolumeClaim', namespace, 'home');
   const volume = volumeOfClaim(claim);
@@ -110,37 +117,74 @@ async function checkPod(
     state.protectedVolume = volume;
   }
   // The home must be protected before anybody works in it.
-  if (runs && volume && state.protectedVolume === volume) {
-    const waits = await waitForServices(connection, spec, state, context, options.now());
-    if (waits) {
-      const { lastReason: message } = waits;
-      return {
-        kind: 'pending',
-        state: writeState(waits),
-        retryAfterMs: pollMs,
-        location: place,
-        ...(message && { message }),
-      };
-    }
-    state.podUid = pod.metadata.uid!;
-    state.restarts = status!.restartCount ?? 0;
-    const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
-    const nodeName = pod.spec?.nodeName;
-    context.log(`the pod runs on ${nodeName}`);
-    return { kind: 'done', state: writeState(rest), location: place };
-  }
-  const since = new Date(state.appliedAt!);
+  if (runs && volume && state.protectedVolume === volume)
+    return finishStart(connection, spec, state, pod, context, options.now());
   delete state.runningSince;
   // The previous build's pod: the new one is created only when it is gone.
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
   if (old) await forceDelete(connection.client, old, options.now(), context);
+  return explainWait(connection, spec, state, { pod, old, claim, statefulSet }, context, options.now());
+}
+
+/** Done, once the services of a running workspace are ready or were waited for long enough. */
+async function finishStart(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  pod: Kube<'Pod'>,
+  context: StepContext,
+  now: Date,
+): Promise<StepResult<Started>> {
+  const location = { cluster: connection.record.name, namespace: state.namespace! };
+  const waits = await waitForServices(connection, spec, state, context, now);
+  if (waits) {
+    const { lastReason: message } = waits;
+    return {
+      kind: 'pending',
+      state: writeState(waits),
+      retryAfterMs: pollMs,
+      location,
+      ...(message && { message }),
+    };
+  }
+  const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
+  context.log(`the pod runs on ${pod.spec?.nodeName}`);
+  return {
+    kind: 'done',
+    state: writeState({
+      ...rest,
+      podUid: pod.metadata.uid!,
+      restarts: containerStatus(pod, 'workspace')?.restartCount ?? 0,
+    }),
+    location,
+  };
+}
+
+/** The pod does not run yet: fails if waiting cannot help or has taken too long, and otherwise says what blocks it. */
+async function explainWait(
+  connection: Connection,
+  spec: WorkspaceSpec,
+  state: State,
+  seen: {
+    pod: Kube<'Pod'> | null;
+    /** The terminating pod of an earlier build. */
+    old: Kube<'Pod'> | null;
+    claim: Kube<'PersistentVolumeClaim'> | null;
+    statefulSet: Kube<'StatefulSet'>;
+  },
+  context: StepContext,
+  now: Date,
+): Promise<StepResult<Started>> {
+  const namespace = state.namespace!;
+  const since = new Date(state.appliedAt!);
+  const { pod, claim } = seen;
   const explained = explain({
-    pod: pod ?? old,
-    events: view.list('Event', namespace),
+    pod: pod ?? seen.old,
+    events: connection.view.list('Event', namespace),
     claims: claim ? [claim] : [],
-    statefulSet,
+    statefulSet: seen.statefulSet,
     since,
-    now: options.now(),
+    now,
     ...(pod && (await readCrashLog(connection, namespace, pod, 'workspace'))),
   });
   const { startTimeout, kernelProfile } = sectionOf(spec);
@@ -150,26 +194,14 @@ async function checkPod(
       ? await explainKernelProfile(connection.client, kernelProfile).catch(() => null)
       : null;
   const reason = kernel ? { ...kernel, fatal: false } : explained;
-  const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
-  const waited = options.now().getTime() - since.getTime();
+  const waited = now.getTime() - since.getTime();
   const pulls = !reason && pod?.spec?.nodeName !== undefined;
   const maxMs = (startTimeout && parseDuration(startTimeout)) || (pulls ? maxPullMs : maxStartMs);
-  const late = waited > maxMs;
-  if (reason && (reason.fatal || late)) {
-    const { fatal: _, ...error } = reason;
+  if (waited > maxMs || reason?.fatal) {
+    const { fatal: _, ...error } = reason ?? { ...startTimedOut(namespace, waited), fatal: true };
     return { kind: 'failed', state: writeState(state), error };
   }
-  if (late)
-    return {
-      kind: 'failed',
-      state: writeState(state),
-      error: {
-        code: 'start-timeout',
-        message: `The pod did not start within ${Math.round(waited / 60_000)} minutes, and the cluster reports no reason.`,
-        hint: `Inspect it: kubectl -n ${namespace} describe pod workspace-0`,
-        fault: 'system',
-      },
-    };
+  const text = reason && [reason.message, reason.detail].filter(Boolean).join(' ');
   if (text && text !== state.lastReason) context.log(text, 'warn');
   return {
     kind: 'pending',
@@ -177,9 +209,16 @@ async function checkPod(
     ...(text && { message: text }),
     // A thousand pods waiting for nodes must not keep the server busy.
     retryAfterMs: Math.min(Math.max(Math.round(waited / 4), pollMs), maxPollMs),
-    location: place,
+    location: { cluster: connection.record.name, namespace },
   };
 }
+
+const startTimedOut = (namespace: string, waitedMs: number): ProviderError => ({
+  code: 'start-timeout',
+  message: `The pod did not start within ${Math.round(waitedMs / 60_000)} minutes, and the cluster reports no reason.`,
+  hint: `Inspect it: kubectl -n ${namespace} describe pod workspace-0`,
+  fault: 'system',
+});
 
 /**
  * Waits for the services of a running workspace: the state to wait with, or null when it need not wait. A service that
