@@ -181,7 +181,7 @@ afterAll(async () => {
   await guarded?.stop();
 });
 
-test('built and pushed in the cluster: only the context goes up, and nothing of the image comes down', async () => {
+test('built and pushed in the cluster: only the context is uploaded, and nothing of the image downloaded', async () => {
   const image = `${registry.host}/team/app:1`;
   // The workspace is still starting, and its builder with it: both are waited for.
   const words = ['--workspace', unique, '--build-arg', 'VERSION=7'];
@@ -195,7 +195,7 @@ test('built and pushed in the cluster: only the context goes up, and nothing of 
   expect(built.receivedBytes).toBeLessThan(bigBytes / 8);
 });
 
-test('the second time all comes from the cache; without --push it stays there, and that is said', async () => {
+test('a second build comes from the cache; without --push the image stays there, which the output says', async () => {
   const image = `${registry.host}/team/app:cached`;
   const again = await ok('build', context, '-t', image, '--build-arg', 'VERSION=7');
   expect(again).toMatch(/\[base 1\/1\] ADD .*\n(.*\n)*?.*CACHED/);
@@ -203,7 +203,7 @@ test('the second time all comes from the cache; without --push it stays there, a
   expect(await registry.tags('team/app')).toEqual(['1']);
 });
 
-test('buildctl does as well, and another Dockerfile, and one stage', async () => {
+test('buildctl, another Dockerfile and a single stage work as well', async () => {
   machine.env.PATH = paths.buildctl;
   try {
     const image = `${registry.host}/team/app:ctl`;
@@ -220,7 +220,7 @@ test('buildctl does as well, and another Dockerfile, and one stage', async () =>
   }
 });
 
-test('what goes wrong has its code', async () => {
+test('each failure has its own code', async () => {
   const broken = join(machine.folder, 'broken');
   await mkdir(broken);
   await writeFile(join(broken, 'Dockerfile'), 'FROM scratch\nCOPY nothing /\n');
@@ -239,7 +239,7 @@ test('what goes wrong has its code', async () => {
   }
 });
 
-test('cde env leads buildx and buildctl to the builder', async () => {
+test('cde env points buildx and buildctl to the builder', async () => {
   await ok(
     'env',
     unique,
@@ -280,7 +280,7 @@ test('a build continues while the server is killed and restarted', async () => {
   expect(await registry.tags('team/app')).toContain('slow');
 });
 
-test('its cache outlives a stop, and its pod does not', async () => {
+test('a stop ends the builder and keeps its cache', async () => {
   await ok('stop', unique);
   const { namespace } = await json('show', unique);
   expect(await admin('-n', namespace, 'get', 'pods', '-o', 'name')).toBe('');
@@ -292,7 +292,7 @@ test('its cache outlives a stop, and its pod does not', async () => {
   expect(again).toMatch(/\[base 1\/1\] ADD .*\n(.*\n)*?.*CACHED/);
 });
 
-test('credentials that the template brings are used, and are not left behind', async () => {
+test("the template's credentials are used, and not left behind", async () => {
   const image = `${guarded.host}/team/app:1`;
   const refused = await machine.cde('build', context, '-t', image, '--push');
   expect(refused.code).toBe(7);
@@ -326,7 +326,7 @@ test('credentials that the template brings are used, and are not left behind', a
         );
 });
 
-test('a version without a builder takes it away, its cache too', async () => {
+test('a version without a builder removes it and its cache', async () => {
   const { namespace } = await json('show', unique);
   await template('');
   await ok('update', unique);

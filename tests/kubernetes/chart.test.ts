@@ -101,7 +101,7 @@ function template(values: object): { text: string; errors: string; objects: Rend
 const find = (objects: Rendered[], kind: string, name?: string) =>
   objects.find((object) => object.kind === kind && (name === undefined || object.metadata.name === name))!;
 
-test('helm lint has nothing to say', async () => {
+test('helm lint finds nothing', async () => {
   const args = ['--set', 'accessUrl=https://x', '--set', 'database.external.secret=x', '--strict'];
   expect(await runAsync(helm, ['lint', chart, ...args])).toContain('0 chart(s) failed');
 });
@@ -122,7 +122,7 @@ test.each(
   }
 });
 
-test('with a database of its own: one replica on a volume that outlives the release', () => {
+test('with the embedded database: one replica on a volume that outlives the release', () => {
   const { objects } = template(embedded);
   const { spec } = find(objects, 'Deployment');
   expect(spec).toMatchObject({ replicas: 1, strategy: { type: 'Recreate' } });
@@ -137,7 +137,7 @@ test('with a database of its own: one replica on a volume that outlives the rele
   expect(find(objects, 'PodDisruptionBudget')).toBeUndefined();
 });
 
-test('with a database elsewhere: replicas that are replaced one by one, none missing', () => {
+test('with an external database: replicas are replaced one by one, without a gap', () => {
   const { objects } = template(external);
   const { spec } = find(objects, 'Deployment');
   expect(spec).toMatchObject({
@@ -164,7 +164,7 @@ test('with a database elsewhere: replicas that are replaced one by one, none mis
   expect(find(objects, 'PodDisruptionBudget').spec.maxUnavailable).toBe(1);
 });
 
-test('every pod is one that Pod Security calls restricted, with a root that is read-only', () => {
+test('every pod meets Pod Security `restricted` and has a read-only root filesystem', () => {
   const { objects } = template(everything);
   const pods = objects.filter(({ kind }) => kind === 'Deployment').map(({ spec }) => spec.template.spec);
   expect(pods).toHaveLength(3);
@@ -188,7 +188,7 @@ test('every pod is one that Pod Security calls restricted, with a root that is r
   expect(asked.output).not.toContain('would violate');
 });
 
-test('a job checks the settings, with the environment that the server gets', () => {
+test("a job checks the settings with the server's environment", () => {
   const { objects } = template(everything);
   const { spec, metadata } = find(objects, 'Job', 'cde-check-config') as any;
   expect(metadata.annotations['helm.sh/hook']).toBe('pre-install,pre-upgrade');
@@ -200,7 +200,7 @@ test('a job checks the settings, with the environment that the server gets', () 
   expect(find(template({ ...external, checkConfig: false }).objects, 'Job')).toBeUndefined();
 });
 
-test('what an admin adds: placement, labels, authorities, a Gateway, metrics', () => {
+test('optional values: placement, labels, certificate authorities, a Gateway, metrics', () => {
   const { objects, errors } = template({
     ...external,
     server: {
@@ -249,7 +249,7 @@ test('what an admin adds: placement, labels, authorities, a Gateway, metrics', (
   expect(silent.env).toContainEqual({ name: 'CDE_SATELLITE_UDP', value: 'off' });
 });
 
-test('satellites, ingress and what may be reached', () => {
+test('satellites, ingress and network policy', () => {
   const { objects } = template(everything);
   const satellite = find(objects, 'Deployment', 'cde-satellite-tokyo').spec.template.spec;
   expect(satellite.automountServiceAccountToken).toBe(false);
@@ -282,7 +282,7 @@ test('satellites, ingress and what may be reached', () => {
   expect(find(objects, 'NetworkPolicy').spec.ingress).toHaveLength(2);
 });
 
-test('rights only where workspaces are to run, and none over the cluster itself', () => {
+test('permissions only where workspaces run, and none over the cluster itself', () => {
   const without = template({ ...external, workspaces: { inCluster: false } });
   expect(without.objects.filter(({ kind }) => kind.startsWith('ClusterRole'))).toEqual([]);
   expect(find(without.objects, 'Deployment').spec.template.spec.automountServiceAccountToken).toBe(false);
@@ -316,7 +316,7 @@ test('rights only where workspaces are to run, and none over the cluster itself'
   );
 });
 
-test('noded: its profiles as it reads them, and no more rights than they take', () => {
+test('noded: profiles in its format, and only the privileges that they need', () => {
   const { objects } = template(noded);
   // Helm writes large numbers as floats (1.048576e+06).
   const read = readProfiles((find(objects, 'ConfigMap') as unknown as { data: any }).data['profiles.yaml']);

@@ -85,7 +85,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     await kubectl('delete', 'namespace', namespace, '--wait=true', '--timeout=120s');
   });
 
-  test('a claim becomes a volume, whose files outlive the pod and go with the claim', async () => {
+  test('a claim gets a volume, whose files outlive the pod and are deleted with the claim', async () => {
     await create({
       apiVersion: 'v1',
       kind: 'PersistentVolumeClaim',
@@ -114,7 +114,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     expect(existsSync(path)).toBe(false);
   });
 
-  test('a volume that is to be retained is kept, and a new claim can have it', async () => {
+  test('a volume with the policy Retain is kept, and a new claim can bind it', async () => {
     const claim = (name: string, volumeName?: string) => ({
       apiVersion: 'v1',
       kind: 'PersistentVolumeClaim',
@@ -155,7 +155,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     expect(JSON.parse(seen)).toMatchObject({ reason: 'Forbidden' });
   });
 
-  test('a quota refuses, a limit kills, and the words are those of Kubernetes', async () => {
+  test("quotas reject and limits kill, with Kubernetes' own messages", async () => {
     await create(
       pod(
         'greedy',
@@ -195,7 +195,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     await kubectl('delete', 'resourcequota', 'small');
   });
 
-  test('each image runs as what it says it is', async () => {
+  test('each image runs as documented', async () => {
     const print = 'id -u; ls -A /etc/skel; ls /lib/ld-musl-* /lib64/ld-linux-* 2>/dev/null';
     const shown = async (name: string, image: string) => {
       await create(pod(name, { image, command: ['sh', '-c', print] }, { restartPolicy: 'Never' }));
@@ -211,7 +211,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     await expect(kubectl('exec', 'scratch', '--', 'sh')).rejects.toThrow(/executable file not found/);
   });
 
-  test('an image that is pushed to the registry is pulled from it', async () => {
+  test('an image pushed to the registry can be pulled from it', async () => {
     const registry = await startRegistry();
     const work = mkdtempSync(join(tmpdir(), 'cde-image-'));
     const name = `${registry.host}/pushed:1`;
@@ -238,7 +238,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     }
   });
 
-  test('nodes of kwok are ready and so are the pods on them', async () => {
+  test("kwok's nodes and the pods on them are ready", async () => {
     const kwok = await startKwok(process.env.CDE_TEST_KUBECONFIG!, namespace, 2);
     try {
       await create(

@@ -249,7 +249,7 @@ test.skipIf(!ours)('the chart is installed, and its first owner signs in', async
   ).toContain(owner);
 });
 
-test.skipIf(!ours)('the rights of the chart are all that the provider needs', async () => {
+test.skipIf(!ours)('the chart grants all the permissions that the provider needs', async () => {
   const cluster = await until(
     () => api('GET', '/api/v1/clusters/default'),
     ({ body }) => body.state === 'ready',
@@ -271,7 +271,7 @@ test.skipIf(!ours)('the rights of the chart are all that the provider needs', as
   expect(may('get', 'secrets', '-A')).toBe('no');
 });
 
-test.skipIf(!ours)('who has the token of the server does not have the cluster', () => {
+test.skipIf(!ours)("the server's token does not give control of the cluster", () => {
   const account = `system:serviceaccount:${namespace}:${name}-server`;
   const refused = (args: string[], input?: object) => {
     const ran = kubectlIn(namespace, [...args, `--as=${account}`], input && JSON.stringify(input));
@@ -497,7 +497,7 @@ test.skipIf(!ours)(
   },
 );
 
-test.skipIf(!ours)('with the database inside: one replica, whose data and key outlive the release', () => {
+test.skipIf(!ours)('with the embedded database: one replica, whose data and key outlive the release', () => {
   const small = {
     ...values(),
     accessUrl: 'http://localhost:7080',

@@ -127,7 +127,7 @@ afterAll(async () => {
 
 const scylla = { sysctls: { 'fs.aio-max-nr': { atLeast: 1048576 } }, nodeSelector: { pool: 'dev' } };
 
-test('the node says what is kept on it, and nothing of what is for other nodes', async () => {
+test('the node reports the profiles that apply to it and no others', async () => {
   want({ scylla, other: { ...scylla, nodeSelector: { pool: 'prod' } } });
   start();
   await soon(async () =>
@@ -155,7 +155,7 @@ test('drift is repaired and counted', async () => {
   expect(running!.log).toContain('somebody else had changed');
 });
 
-test('the kernel is maintained while the cluster is unreachable, and the node is updated when it is back', async () => {
+test('the kernel is maintained while the cluster is unreachable, and the node is updated afterwards', async () => {
   const gone = new Promise((resolve) => proxy.once('close', resolve));
   proxy.kill('SIGKILL');
   await gone;
@@ -194,7 +194,7 @@ test('profiles in conflict lose their label, with the reason on the node and in 
   });
 });
 
-test('a faulty file is named, and leaves the last good one in force', async () => {
+test('an invalid file is reported, and the last valid one stays in force', async () => {
   want('profiles: { scylla: { sysctls: { kernel.core_pattern: x } } }');
   await soon(async () => {
     const { labels, told } = await node();

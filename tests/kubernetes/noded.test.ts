@@ -180,7 +180,7 @@ test.skipIf(!ours)('drift is repaired', async () => {
   expect(kernelLabels()).toEqual([label(kept)]);
 });
 
-test.skipIf(!ours)('profiles in conflict are named on the node, and the other is kept', async () => {
+test.skipIf(!ours)('the node names profiles in conflict and maintains the other one', async () => {
   const [a, b] = [`a-${id}`, `b-${id}`];
   install({
     [kept]: profile(),
@@ -250,7 +250,7 @@ test.skipIf(!ours)(
   },
 );
 
-test.skipIf(!ours)('helm uninstall ends when the node is as it was, and nothing is left on it', async () => {
+test.skipIf(!ours)('helm uninstall ends when the node is restored, and leaves nothing on it', async () => {
   const removing = spawn(helm, ['uninstall', 'cde', '--kubeconfig', kubeconfig, '--namespace', namespace], {
     stdio: 'pipe',
   });

@@ -233,7 +233,7 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   expect(await provider.purgeHomes({})).toEqual({ purged: [], incomplete: false });
 });
 
-test('a home that was kept is purged after its grace, and not while it is claimed', async () => {
+test('a retained home is purged after its grace period, but not while it is claimed', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -249,7 +249,7 @@ test('a home that was kept is purged after its grace, and not while it is claime
 
 // The others mostly wait, and do so beside each other.
 
-test.concurrent('every move may be lost and done again', async ({ onTestFailed }) => {
+test.concurrent('every step can be lost and repeated', async ({ onTestFailed }) => {
   const workspace = new Workspace();
   onTestFailed(() => workspace.tell());
   workspace.forgetful = true;
@@ -271,7 +271,7 @@ test.concurrent('every move may be lost and done again', async ({ onTestFailed }
   expect(await second.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 });
 
-test.concurrent('a restore that is given up leaves the home to whom it was of', async () => {
+test.concurrent('an abandoned restore leaves the home with its former workspace', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -293,7 +293,7 @@ test.concurrent('a restore that is given up leaves the home to whom it was of', 
   expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 });
 
-test.concurrent('inside, the developer is a whole user: sudo, new users, no zombies, a home of their own', async () => {
+test.concurrent('inside, the developer is a regular user: sudo, new users, no zombies, their own home', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nallowPrivilegeEscalation: true`);
   await workspace.start();
@@ -311,7 +311,7 @@ test.concurrent('inside, the developer is a whole user: sudo, new users, no zomb
   expect(await workspace.exec('sh', '-c', 'ps -eo stat= | grep -c ^Z || true')).toBe('0');
 });
 
-test.concurrent('a stop ends what nothing of ours can scale, and the start brings it back', async () => {
+test.concurrent('a stop ends workloads that cannot be scaled, and the start brings them back', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -349,7 +349,7 @@ test.concurrent('a larger home grows', async () => {
   expect(await kubectl('-n', workspace.namespace, ...claim)).toBe('2Gi');
 });
 
-test.concurrent('a namespace that somebody else has is left to them', async () => {
+test.concurrent('a namespace that belongs to somebody else is not used', async () => {
   const workspace = new Workspace();
   await kubectl('create', 'namespace', `cde-ada-${workspace.name}`);
   try {
@@ -361,7 +361,7 @@ test.concurrent('a namespace that somebody else has is left to them', async () =
   }
 });
 
-test.concurrent('a namespace that somebody deletes is seen, and the start after brings the home back', async () => {
+test.concurrent('the deletion of a namespace is detected, and the next start brings the home back', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -379,7 +379,7 @@ test.concurrent('a namespace that somebody deletes is seen, and the start after 
   expect(await workspace.exec('ls', '/home/ada/precious')).toBe('/home/ada/precious');
 });
 
-test.concurrent('a volume that is gone fails the start loudly', async () => {
+test.concurrent('a start fails if the volume of the home is gone', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();
@@ -392,7 +392,7 @@ test.concurrent('a volume that is gone fails the start loudly', async () => {
   expect(await workspace.start()).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
 });
 
-test.concurrent('a deleted pod is seen; what bounds the namespace is put back, edited or deleted', async () => {
+test.concurrent('a deleted pod is detected; edited or deleted limits of the namespace are restored', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nquota: { pods: 7 }`);
   await workspace.start();
@@ -472,7 +472,7 @@ test.concurrent.each([
   expect(await workspace.exec('sh', '-c', 'echo ok > ~/x && echo ok > /tmp/x && cat ~/x')).toBe('ok');
 });
 
-test.concurrent('restricted: nobody is root, and the home on a volume that honours fsGroup is the developer’s', async () => {
+test.concurrent('restricted: nothing runs as root, and the developer owns a home on a volume that supports fsGroup', async () => {
   const workspace = new Workspace();
   const home = await localVolume(workspace.name);
   try {
@@ -497,7 +497,7 @@ test.concurrent('restricted: nobody is root, and the home on a volume that honou
   }
 });
 
-test.concurrent('a start waits for its services, and goes on without one that cannot run, saying why', async () => {
+test.concurrent('a start waits for its services, and continues without one that cannot run, with the reason', async () => {
   const workspace = new Workspace();
   const slow = `{ name: slow, image: "${images.debian}", command: [sh, -c, "sleep 2; touch /tmp/ok; exec sleep infinity"], ready: { command: [test, -e, /tmp/ok] } }`;
   workspace.plan(`image: ${images.debian}\npullPolicy: Never\nservices: [${slow}]`);
@@ -519,7 +519,7 @@ test.concurrent('a start waits for its services, and goes on without one that ca
   });
 });
 
-test.concurrent('a template says how long a start may take', async () => {
+test.concurrent('a template limits how long a start can take', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nstartTimeout: 1s\nnodeSelector: { pool: none }`);
   expect(await workspace.start()).toMatchObject({
@@ -528,7 +528,7 @@ test.concurrent('a template says how long a start may take', async () => {
   });
 });
 
-test.concurrent('a kernel profile that no node keeps is named before a start and in it, which goes on when one does', async () => {
+test.concurrent('a missing kernel profile is reported before and during a start, which continues when a node has it', async () => {
   const workspace = new Workspace();
   const profile = `p${workspace.name}`;
   workspace.plan(`${debian}\nkernelProfile: ${profile}`);
@@ -549,7 +549,7 @@ test.concurrent('a kernel profile that no node keeps is named before a start and
   }
 });
 
-test.concurrent('a storage class that the cluster does not have is named before a start', async () => {
+test.concurrent('a missing storage class is reported before a start', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nstorageClass: nope`);
   expect(await dryRunTemplate(connections.get('one')!, workspace.spec!)).toMatchObject([
@@ -560,7 +560,7 @@ test.concurrent('a storage class that the cluster does not have is named before 
   ]);
 });
 
-test.concurrent('an image without a shell is refused in words', async () => {
+test.concurrent('an image without a shell is rejected with an explanation', async () => {
   const workspace = new Workspace();
   workspace.plan(`image: ${images.scratch}\npullPolicy: IfNotPresent`);
   expect(await workspace.start()).toMatchObject({
@@ -569,7 +569,7 @@ test.concurrent('an image without a shell is refused in words', async () => {
   });
 });
 
-test.concurrent('an image that cannot be pulled is named while it happens', async () => {
+test.concurrent('an image that cannot be pulled is named in the failure', async () => {
   const workspace = new Workspace();
   workspace.plan('image: cde-test/nope:1\npullPolicy: Never');
   const move = await workspace.start();
@@ -577,7 +577,7 @@ test.concurrent('an image that cannot be pulled is named while it happens', asyn
   expect(JSON.stringify(move)).toContain('cde-test/nope:1');
 });
 
-test.concurrent('services and manifests come with it, go when a version names them no more, and their volumes stay', async () => {
+test.concurrent('services and manifests are created, removed when a version drops them, and their volumes stay', async () => {
   const workspace = new Workspace();
   workspace.plan(
     `${debian}\nservices:\n  - { name: cache, image: "${images.pause}", ports: [6379], storage: { path: /data, size: 10Mi } }`,
@@ -614,7 +614,7 @@ test.concurrent.each([
   ],
   ['a value of another type', 'spec: { ports: [{ port: 80, name: [a] }] }', 'expected string'],
   ['a value that is out of range', 'spec: { ports: [{ port: 99999 }] }', '99999'],
-])('a manifest with %s fails the start at once, in the words of the cluster', async (_, spec, words) => {
+])("a manifest with %s fails the start at once, with the cluster's message", async (_, spec, words) => {
   const workspace = new Workspace();
   workspace.plan(debian, {
     'manifests/a.yaml': `apiVersion: v1\nkind: Service\nmetadata: { name: odd }\n${spec}\n`,
@@ -629,7 +629,7 @@ test.concurrent.each([
   });
 });
 
-test.concurrent('a kind that belongs to the cluster is refused, whatever the template says', async () => {
+test.concurrent('cluster-scoped kinds are rejected', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   workspace.spec!.template.manifests = [
@@ -644,7 +644,7 @@ test.concurrent('a kind that belongs to the cluster is refused, whatever the tem
   await expect(kubectl('get', 'priorityclass', 'mine')).rejects.toThrow(/NotFound/);
 });
 
-test.concurrent('a field that another manager owns is reported, not taken', async () => {
+test.concurrent('a field that another manager owns is reported, not overwritten', async () => {
   const workspace = new Workspace();
   const files = {
     'manifests/a.yaml': 'apiVersion: v1\nkind: ConfigMap\nmetadata: { name: extra }\ndata: { who: us }\n',
@@ -669,7 +669,7 @@ test.concurrent('a field that another manager owns is reported, not taken', asyn
   });
 });
 
-test.concurrent('the developer is admin of this namespace and of nothing else', async () => {
+test.concurrent('the developer is admin of this namespace only', async () => {
   const workspace = new Workspace();
   workspace.plan(debian);
   await workspace.start();

@@ -172,7 +172,7 @@ afterAll(async () => {
   cluster?.close();
 });
 
-test('a home that is kept leaves a snapshot, which outlives its namespace and goes when its time is over', async () => {
+test('a retained home has a snapshot, which outlives its namespace and is deleted when it expires', async () => {
   const workspace = new Workspace();
   await workspace.begin();
   expect(await workspace.delete(), workspace.lines.join('\n')).toMatchObject({
@@ -197,7 +197,7 @@ test('a home that is kept leaves a snapshot, which outlives its namespace and go
   expect(driver.deleted).toEqual([`snap-of-${content}`]);
 });
 
-test('a snapshot that cannot be taken keeps nobody from deleting: the volume is kept, and why is told', async () => {
+test('a snapshot that cannot be taken does not block the deletion: the volume is retained, and the log gives the reason', async () => {
   driver.fail('the array has no room');
   try {
     const workspace = new Workspace();

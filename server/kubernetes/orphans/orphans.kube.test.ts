@@ -142,7 +142,7 @@ const reconciles = async () =>
     )
   ).rows.map(({ key }) => key.replace('workspace:', ''));
 
-test('on an empty database nothing is cleaned, and a home that was found is given to its user again', async () => {
+test('with an empty database nothing is deleted, and a home that was found can be given back to its user', async () => {
   const former = v7();
   await makeNamespace('former', former);
   const home = await makeHome('former');
@@ -186,7 +186,7 @@ test('on an empty database nothing is cleaned, and a home that was found is give
   await expect(adopt({ name: home })).rejects.toMatchObject({ code: 'orphan-not-found' });
 });
 
-test('found, reported, cleaned with its home kept; what lives is left', async () => {
+test('orphans are found, reported and deleted with their homes retained; everything else is left alone', async () => {
   const living = await makeRow('living', 'running');
   await makeNamespace('living', living);
   const deleted = await makeRow('deleted', 'deleted');

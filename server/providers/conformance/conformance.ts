@@ -116,7 +116,7 @@ export function testProviderContract(
       expect(await subject.readHome(spec, 'notes')).toBe('kept');
     });
 
-    test('every step can be repeated, also on the state from before it', async () => {
+    test('every step can be repeated, also with the state before it', async () => {
       const started = await finish(starting());
       await finish(starting(), started.state);
       const repeated = await finish(starting(), {});

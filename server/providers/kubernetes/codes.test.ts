@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 
 const here = dirname(fileURLToPath(import.meta.url));
 
-test('docs/errors.md lists every code by which a workspace on Kubernetes fails', () => {
+test('docs/errors.md lists every code with which a workspace on Kubernetes can fail', () => {
   const files = readdirSync(here, { recursive: true, encoding: 'utf8' }).filter(
     (file) => file.endsWith('.ts') && !/test(\.ts|ing)/.test(file),
   );

@@ -40,7 +40,7 @@ test('a new home is private and has the skeleton', async () => {
   expect(await homes.ensure('w1', null)).toEqual({ created: false, added: [] });
 });
 
-test('new skeleton files reach an old home, and nothing of the developer is overwritten or comes back', async () => {
+test("new skeleton files are added to an existing home, without overwriting or restoring the developer's", async () => {
   const homes = setUp();
   const home = homes.path('w1');
   writeFileSync(join(root, 'skel/.profile'), 'profile');
@@ -61,7 +61,7 @@ test('new skeleton files reach an old home, and nothing of the developer is over
   expect(existsSync(join(home, '.profile'))).toBe(false);
 });
 
-test('a symlink in a home leads no write elsewhere', async () => {
+test('writes do not follow symlinks out of a home', async () => {
   const homes = setUp();
   const home = homes.path('w1');
   mkdirSync(home, { recursive: true });
@@ -72,7 +72,7 @@ test('a symlink in a home leads no write elsewhere', async () => {
   expect(readdirSync(join(root, 'elsewhere'))).toEqual([]);
 });
 
-test.runIf(isRoot)('a home follows its owner, all of it, and no link out of it', async () => {
+test.runIf(isRoot)('a whole home changes its owner, without following links out of it', async () => {
   const homes = setUp();
   const home = homes.path('w1');
   await homes.ensure('w1', 1_900_000_007);
@@ -86,7 +86,7 @@ test.runIf(isRoot)('a home follows its owner, all of it, and no link out of it',
   expect(statSync(join(root, 'outside')).uid).toBe(0);
 });
 
-test('a home set aside is kept for the grace, then deleted; a doomed one at once', async () => {
+test('a retained home is deleted after the grace period, a discarded one at once', async () => {
   const homes = setUp();
   const at = new Date(1_800_000_000_000);
   await homes.ensure('w1', null);
@@ -116,7 +116,7 @@ test('a home set aside is kept for the grace, then deleted; a doomed one at once
   expect(readdirSync(join(root, 'homes/.delivered'))).toEqual([]);
 });
 
-test.runIf(isRoot)('a uid is given once, to one workspace, by however many servers', async () => {
+test.runIf(isRoot)('a uid is assigned to only one workspace, also by concurrent servers', async () => {
   const [a, b] = [makeUids({ directory: join(root, 'uids') }), makeUids({ directory: join(root, 'uids') })];
   const given = await Promise.all(
     ['w1', 'w2', 'w3', 'w1', 'w2', 'w3'].map((id, index) => (index < 3 ? a : b).of(id)),

@@ -44,7 +44,7 @@ const inside = (script: string) => scene.inside(script);
 
 const enclosing = (await levelsHere()).filter((level) => level !== 'none');
 describe.each(enclosing)('%s', (isolation) => {
-  test('a developer finds a usual machine', async () => {
+  test('a workspace looks like an ordinary machine', async () => {
     await begin({ isolation }, { env: { COLOUR: 'a "b" c\'d\nline two', N: 3 } });
     const { out } = await inside(
       'id -un; id -u; hostname; pwd; echo $HOME $USER; getent passwd ada; printf "%s|%s\\n" "$COLOUR" "$N"; umask',
@@ -91,7 +91,7 @@ describe.each(enclosing)('%s', (isolation) => {
     );
   });
 
-  test('the token reaches the agent and is in no environment, not even of a moment', async () => {
+  test('the token reaches the agent without ever being in an environment', async () => {
     await begin({ isolation });
     const seen = await inside(
       'cat /proc/[0-9]*/environ 2>/dev/null | tr "\\0" "\\n" | grep -a "token-of\\|^CDE_AGENT_TOKEN"; cat /proc/$PPID/fd/0',
@@ -104,7 +104,7 @@ describe.each(enclosing)('%s', (isolation) => {
     );
   });
 
-  test('nothing of the machine can be changed, nor what is private be seen', async () => {
+  test('the machine cannot be changed, and its private files cannot be seen', async () => {
     const bystander = spawn('sleep', ['1000']);
     const born = await startTimeOf(bystander.pid!);
     const secret = mkdtempSync(join(tmpdir(), 'cde-secret-'));
@@ -182,7 +182,7 @@ describe.each(enclosing)('%s', (isolation) => {
     }
   });
 
-  test('no privilege is there, nor to be had', async () => {
+  test('there are no privileges, and none can be gained', async () => {
     await begin({ isolation });
     const { out } = await inside('grep -E "^(NoNewPrivs|Cap(Inh|Prm|Eff|Amb)|Groups)" /proc/self/status');
     expect(out).toMatch(/NoNewPrivs:\s*1/);
@@ -218,7 +218,7 @@ describe.each(enclosing)('%s', (isolation) => {
     expect(existsSync('/usr/cde-attack')).toBe(false);
   });
 
-  test('the agent may lie in a private folder, and the data directory below what is shown', async () => {
+  test('the agent can be in a private folder, and the data directory below a visible one', async () => {
     const folder = mkdtempSync(join(tmpdir(), 'cde-agent-'));
     const hidden = makeScene({ dataDir: join(folder, 'shown/data') });
     try {
@@ -328,7 +328,7 @@ test.runIf(process.platform === 'linux')(
   },
 );
 
-test('without the programs it takes there is no isolation, and the sentence says why', async () => {
+test('without the required programs there is no isolation, and the status says why', async () => {
   const linux = process.platform === 'linux';
   const none = await detectIsolation('auto', scene.dataDir, () => null);
   expect(none).toMatchObject({ level: 'none', available: true });

@@ -63,7 +63,7 @@ test.runIf(places.cpu && places.pids)(
   },
 );
 
-test('where no cgroup is writable the workspace starts, and says what does not hold', () => {
+test('without a writable cgroup the workspace starts, and reports the limits that are not enforced', () => {
   const limits = planLimits(
     'w1',
     { memory: '2Gi', cpus: 1, processes: 100 },
@@ -108,7 +108,7 @@ for (const isolation of (await levelsHere()).filter((level) => level !== 'none')
   );
 }
 
-test('without a limit in the template processes have one all the same', () => {
+test('processes have a default limit', () => {
   const base = mkdtempSync(join(tmpdir(), 'cde-cgroup-'));
   try {
     const limits = planLimits('w1', {}, { controllers: { pids: { version: 1, base } }, hasOwnUser: true });
@@ -121,7 +121,7 @@ test('without a limit in the template processes have one all the same', () => {
   }
 });
 
-test('cgroup v2 is written in its own words', () => {
+test('cgroup v2 has its own files and formats', () => {
   const base = mkdtempSync(join(tmpdir(), 'cde-cgroup-'));
   try {
     mkdirSync(base, { recursive: true });

@@ -19,7 +19,7 @@ const route = (device: string, network: string, mask: string) =>
 const head = 'Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT';
 
 describe('the addresses of workspaces', () => {
-  test('are of a network that the machine has no route to', () => {
+  test('are in a network to which the machine has no route', () => {
     const standard = route('eth0', '00000000', '00000000');
     expect(choosePool([head, standard].join('\n'))).toBe('10.213');
     expect(choosePool([head, standard, route('wg0', '0000000A', '000000FF')].join('\n'))).toBe('172.29');
@@ -45,7 +45,7 @@ describe('names are resolved', () => {
     });
   });
 
-  test("by the machine's own, by a rule, where it has no other", () => {
+  test("by the machine's own stub, through a rule, if there is no other", () => {
     const found = findResolvers('nameserver 127.0.0.1\n', null);
     expect(found).toMatchObject({ servers: [], loopback: '127.0.0.1' });
     expect(rulesFor(found)).toContain('dnat ip to 127.0.0.1');
@@ -53,7 +53,7 @@ describe('names are resolved', () => {
   });
 });
 
-test('without the programs it takes the network is shared, and the sentence says so', async () => {
+test('without the required programs the network is shared, and the status says so', async () => {
   const found = await detectNetwork('auto', true, () => null);
   expect(found).toMatchObject({
     kind: 'shared',
@@ -65,7 +65,7 @@ test('without the programs it takes the network is shared, and the sentence says
   expect(await detectNetwork('auto', false)).toMatchObject({ kind: 'shared', refused: [] });
 });
 
-test.runIf(isRoot)('pasta is not started by root, since it would outlive its parent', async () => {
+test.runIf(isRoot)('root does not start pasta, which would outlive its parent', async () => {
   expect(await detectNetwork('pasta', true)).toMatchObject({
     available: false,
     refused: ['pasta: is for servers that do not run as root'],
@@ -118,7 +118,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       return move;
     }
 
-    test('a workspace reaches neither the machine, nor its neighbour, nor a metadata service', async () => {
+    test('a workspace cannot reach the machine, other workspaces or a metadata service', async () => {
       const [move] = await Promise.all([begin('w1'), begin('w2')]);
       expect(move.isolation).toMatch(new RegExp(kind === 'veth' ? 'veth pair' : 'pasta'));
       // Both on one port, each its own.
@@ -133,7 +133,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       expect((await inside('grep -c ^nameserver /etc/resolv.conf')).out).toMatch(/^[1-9]/);
     });
 
-    test('and the machine reaches the workspace, as a client on it does for a direct path', async () => {
+    test('the machine can reach the workspace, for direct paths', async () => {
       if (kind !== 'veth') return;
       await begin('w1');
       expect((await inside(listens)).out).toContain('listening');
@@ -145,7 +145,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       expect(said).toBe('mine');
     });
 
-    test('only the routes of agents are reached through the gateway', async () => {
+    test('the gateway serves only the routes of agents', async () => {
       const app = createServer((request, response) => response.end(`served ${request.url}`));
       const gateway = await openGateway({
         dataDir: scene.dataDir,
@@ -179,7 +179,7 @@ for (const kind of ['veth', 'pasta'] as const) {
       expect(existsSync(gatewayFolder(scene.dataDir))).toBe(true);
     });
 
-    test('nothing is left after a stop, nor after kill -9 of the supervisor', async () => {
+    test('nothing is left after a stop or a kill -9 of the supervisor', async () => {
       const before = new Set(await links());
       const provider = scene.provider('obedient', { network: kind });
       const start = (build: string) =>

@@ -61,7 +61,7 @@ describe.each(levels)('%s', (isolation) => {
     done(await stop(provider));
   });
 
-  test('is adopted by a server that comes later, even one without its state', async () => {
+  test('a later server adopts it, even without its state', async () => {
     const first = scene.provider('polite', { isolation });
     const { state } = done(await start(first));
     await first.close();
@@ -80,7 +80,7 @@ describe.each(levels)('%s', (isolation) => {
     });
   });
 
-  test('the agent, and nobody else, gets its token on stdin', async () => {
+  test('only the agent gets its token, on stdin', async () => {
     const provider = scene.provider('curious', { isolation });
     done(await start(provider, 'b1'));
     const found = join(scene.home('w1'), 'stdin');
@@ -100,7 +100,7 @@ describe.each(levels)('%s', (isolation) => {
     expect(scene.agents()[0]).not.toBe(older);
   });
 
-  test('one that does not stop is killed with all it left behind', async () => {
+  test('an agent that does not stop is killed with all its processes', async () => {
     const provider = scene.provider('stubborn', { isolation, graceMs: 200 });
     const { state } = done(await start(provider));
     const children = await until(() => {
@@ -123,7 +123,7 @@ describe.each(levels)('%s', (isolation) => {
     expect(scene.lines.join('\n')).toMatch(/did not stop within 0\.2 s and is killed/);
   });
 
-  test('one that dies at once tells why, and is started again when asked again', async () => {
+  test('an agent that dies at once fails the start with the reason, and can be started again', async () => {
     const provider = scene.provider('failing', { isolation });
     const ended: string[] = [];
     provider.onChange((workspaceId) => ended.push(workspaceId));
@@ -153,7 +153,7 @@ describe.each(levels)('%s', (isolation) => {
     await until(() => everStarted() === before + 1, 'another start');
   });
 
-  test('two servers that start it at the same time start one agent', async () => {
+  test('two servers that start it at the same time start only one agent', async () => {
     const [a, b] = [scene.provider('polite', { isolation }), scene.provider('polite', { isolation })];
     await Promise.all([a.isolation(), b.isolation()]);
     for (let round = 0; round < 5; round++) {
@@ -210,7 +210,7 @@ describe.each(levels)('%s', (isolation) => {
   );
 });
 
-test('a stop that comes before a slow supervisor takes its permission to start', async () => {
+test('a stop revokes the permission of a supervisor that has not started yet', async () => {
   const provider = scene.provider('polite');
   const { state } = done(await start(provider));
   done(await stop(provider, state));
@@ -231,7 +231,7 @@ test('a stop that comes before a slow supervisor takes its permission to start',
   expect(await new Promise((resolve) => late.once('exit', resolve))).toBe(76);
 });
 
-test('a supervisor of the same build that comes after the first agent has ended starts no second one', async () => {
+test('a late supervisor of the same build does not start the agent again after it has ended', async () => {
   const provider = scene.provider('failing', { isolation: 'none' });
   const folder = join(scene.dataDir, 'run/w1');
   const command = ['launch', folder, 'b1', 'm', 'none', '1000'];
@@ -259,7 +259,7 @@ test('a supervisor of the same build that comes after the first agent has ended 
   expect(everStarted()).toBe(2);
 });
 
-test('a pid that is used again is neither taken for the agent nor killed', async () => {
+test('a reused pid is not mistaken for the agent, and not killed', async () => {
   const provider = scene.provider('polite');
   const { state } = done(await start(provider));
   done(await stop(provider, state));
@@ -302,7 +302,7 @@ test.runIf(levels.includes('bwrap'))(
   },
 );
 
-test('remove keeps the home for a while or discards it, and both may be repeated', async () => {
+test('remove retains or discards the home, and can be repeated', async () => {
   const provider = scene.provider('polite');
   done(await start(provider));
   await until(() => everStarted() === 1, 'a file in the home');
@@ -328,7 +328,7 @@ test('remove keeps the home for a while or discards it, and both may be repeated
   if (isRoot && process.platform === 'linux') expect(readdirSync(join(scene.dataDir, 'uids'))).toEqual([]);
 });
 
-test('the log of a loud agent stays small, and holds its last words', async () => {
+test('the log of a verbose agent stays small, and contains its last lines', async () => {
   const provider = scene.provider('loud');
   done(await start(provider));
   const run = join(scene.dataDir, 'run/w1');

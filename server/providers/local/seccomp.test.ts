@@ -93,7 +93,7 @@ describe.each([
   });
 });
 
-test('numbers of the x32 ABI lead past no rule', () => {
+test('numbers of the x32 ABI bypass no rule', () => {
   const program = seccompFilter('x64')!;
   const { audit } = abis.x86_64;
   for (const number of [0x40000000, 0x40000000 | 250, 0x40000000 | 514, 512, 514, 547])
@@ -155,7 +155,7 @@ describe.runIf(enclosed)('in a workspace under bubblewrap', () => {
     return (await scene.inside('perl program.pl')).out;
   };
 
-  test('refused calls fail, for the root of a namespace too', async () => {
+  test('refused calls fail, also for root in a user namespace', async () => {
     const calls = [...deniedCalls, ...absentCalls].filter((call) => numbers[call] !== undefined);
     const attempts = calls.map(
       (call) => `$! = 0; syscall(${numbers[call]}, 0, 0, 0, 0, 0); print "${call}: ", $! + 0, "\\n";`,

@@ -126,7 +126,7 @@ async function namespace(installation: string, name = `connect-${randomUUID().sl
   return name;
 }
 
-test('what is written of a cluster is what came last, and nothing before anything is known', async () => {
+test('the newest state of a cluster is recorded, and nothing while it is unknown', async () => {
   const proxy = await proxied();
   let release: () => void = () => {};
   const first = new Promise<void>((resolve) => {
@@ -149,7 +149,7 @@ test('what is written of a cluster is what came last, and nothing before anythin
   expect(reports).not.toContain('away');
 }, 60_000);
 
-test('calls: apply, get, patch, conflict, remove, token, logs of nothing', async () => {
+test('calls: apply, get, patch, conflict, remove, token, logs of a missing pod', async () => {
   const client = await makeKubeClient({ name: 'x', credentials: { kind: 'kubeconfig', text: kubeconfig } });
   cleanups.push(() => client.close());
   const name = await namespace('calls');
@@ -208,7 +208,7 @@ test.each([
   ).rejects.toMatchObject({ reason: 'BadCredentials' });
 });
 
-test('changes are seen at once, and after the connection was cut', async () => {
+test('changes are seen at once, also after a disconnect', async () => {
   const proxy = await proxied();
   const { connections, installation } = connected(proxy.text);
   await connections.refresh();
@@ -258,7 +258,7 @@ test('a cluster that refuses connections is unreachable, with the reason, and is
   expect(reports.some((report) => report.startsWith('away: '))).toBe(true);
 }, 60_000);
 
-test('many namespaces cost one watch for each kind', async () => {
+test('there is one watch per kind, independent of the number of namespaces', async () => {
   const { connections, installation } = connected(kubeconfig);
   await connections.refresh();
   const { view, client } = connections.get('one')!;
@@ -271,7 +271,7 @@ test('many namespaces cost one watch for each kind', async () => {
   expect(before).toBeLessThanOrEqual(21);
 });
 
-test('a list taken again tells only of what is not as it was', async () => {
+test('a repeated list reports only what changed', async () => {
   const client = await makeKubeClient({ name: 'x', credentials: { kind: 'kubeconfig', text: kubeconfig } });
   const installation = `relist-${Date.now().toString(36)}`;
   const [stays, goes] = [await namespace(installation), await namespace(installation)];
@@ -310,7 +310,7 @@ test('a list taken again tells only of what is not as it was', async () => {
   expect(told).not.toContain(stays);
 }, 30_000);
 
-test('what we wrote ourselves and mere counters wake nobody, and are known all the same', async () => {
+test('our own writes and counters are stored without waking anybody', async () => {
   const proxy = await proxied();
   const { connections, installation } = connected(proxy.text);
   await connections.refresh();
@@ -348,7 +348,7 @@ test('what we wrote ourselves and mere counters wake nobody, and are known all t
   expect(quotasTold()).toBe(3);
 });
 
-test('a template chooses by name, by label, or the default', async () => {
+test('a template selects a cluster by name or label, or gets the default', async () => {
   const { connections, record } = connected(kubeconfig);
   await connections.refresh();
   expect(connections.choose(undefined)?.record.name).toBe('one');

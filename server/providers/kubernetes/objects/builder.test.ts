@@ -27,11 +27,11 @@ function podOf(objects: KubeObject[]) {
 }
 const settingsOf = (objects: KubeObject[]): string => find(objects, 'ConfigMap').data!['buildkitd.toml']!;
 
-test('without a builder there is nothing of it', () => {
+test('without a builder there are no objects', () => {
   expect(render(undefined)).toEqual([]);
 });
 
-test('a builder is its settings, a cache on a volume of its own, a name in DNS, and one pod', () => {
+test('a builder has settings, a cache volume, a DNS name and one pod', () => {
   const objects = render({ cpus: 4, memory: '8Gi', cache: '50Gi' }, { storageClass: 'fast' });
   expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([
     'ConfigMap builder',
@@ -56,7 +56,7 @@ test('a builder is its settings, a cache on a volume of its own, a name in DNS, 
   expect(settingsOf(objects)).toContain(`maxUsedSpace = ${45 * 2 ** 30}`);
 });
 
-test('it runs where the template’s pods run, and its image is pulled as theirs are', () => {
+test('it uses the template’s placement, pull policy and pull secrets', () => {
   const { spec } = podOf(
     render(
       {},
@@ -78,7 +78,7 @@ test('it runs where the template’s pods run, and its image is pulled as theirs
   expect(podOf(render({ image: 'own:1' })).container.image).toBe('own:1');
 });
 
-test('rootless asks for what it needs only where a pod may; else it is a privileged container', () => {
+test('rootless requests its profiles only if a pod can; otherwise the container is privileged', () => {
   const contextOf = (builder: object, podSecurity: string) =>
     podOf(render(builder, { podSecurity })).container;
   expect(contextOf({}, 'baseline').securityContext).toEqual({ runAsUser: 1000, runAsGroup: 1000 });
@@ -94,7 +94,7 @@ test('rootless asks for what it needs only where a pod may; else it is a privile
   expect(privileged.args).not.toContain('--oci-worker-no-process-sandbox');
 });
 
-test('other settings make another pod', () => {
+test('changed settings replace the pod', () => {
   const hash = (builder: object) => podOf(render(builder)).metadata.annotations!['cde.dev/settings'];
   const plain = hash({});
   expect(hash({})).toBe(plain);
@@ -104,7 +104,7 @@ test('other settings make another pod', () => {
   );
 });
 
-test('within a namespace that is closed it reaches its registries and no others', () => {
+test('in a closed namespace it reaches only its registries', () => {
   const reach = [{ cidr: '10.0.0.9/32', port: 5000 }];
   expect(render({}, {}, { reach }).map(({ kind }) => kind)).not.toContain('NetworkPolicy');
   const policy = find(render({}, { egress: 'namespace' }, { reach }), 'NetworkPolicy');
@@ -130,7 +130,7 @@ const secret = (data: Record<string, unknown>): Kube<'Secret'> => ({
   ),
 });
 
-test('credentials of registries are found in each form of secret', () => {
+test('registry credentials are read from every form of secret', () => {
   const auths = { 'registry.example.com': { auth: 'YTpi' } };
   expect(registryAuths(secret({ '.dockerconfigjson': { auths } }))).toEqual(auths);
   expect(registryAuths(secret({ 'config.json': { auths, credsStore: 'x' } }))).toEqual(auths);
@@ -144,7 +144,7 @@ test('credentials of registries are found in each form of secret', () => {
     expect(registryAuths(secret(other))).toBeNull();
 });
 
-test('the registries of a builder are those of plain HTTP, and those that its secret is for', () => {
+test('a builder’s registries are the insecure ones and those in its secret', () => {
   const section = sectionOf({ registrySecret: 'registries/team', insecureRegistries: ['registry:5000'] });
   const auths = { 'https://index.docker.io/v1/': {}, 'registry.example.com:8443': {} };
   expect(registriesOf(section, [secret({ '.dockerconfigjson': { auths } })])).toEqual([

@@ -49,7 +49,7 @@ const templateOf = ({ metadata, spec }: AsJson<V1PodTemplateSpec>) => ({ metadat
 const podOf = (objects: KubeObject[]) => templateOf(find(objects, 'StatefulSet', 'workspace').spec!.template);
 const servicePodOf = (objects: KubeObject[]) => templateOf(find(objects, 'Deployment', 'db').spec!.template);
 
-test('a simple template is nine objects, what others need first and the pod last', () => {
+test('a simple template has nine objects in the order of their dependencies, with the pod last', () => {
   const objects = render();
   expect(objects.map(({ kind, metadata }) => `${kind} ${metadata.name}`)).toEqual([
     'Namespace cde-ada-web',
@@ -74,14 +74,14 @@ test('a simple template is nine objects, what others need first and the pod last
   }
 });
 
-test('the token is in the Secret and nowhere else', () => {
+test('only the Secret contains the token', () => {
   const objects = render();
   const { data } = find(objects, 'Secret', 'cde-agent');
   expect(Buffer.from(data!.token!, 'base64').toString()).toBe(launch.token);
   expect(JSON.stringify(objects)).not.toContain(launch.token);
 });
 
-test('half of the cores and all of the memory are requested, whichever way they are written', () => {
+test('half of the cores and all of the memory are requested, in any notation', () => {
   expect(resourcesOf({ cpus: 4, memory: '8Gi' })).toEqual({
     limits: { cpu: '4', memory: '8Gi' },
     requests: { cpu: '2000m', memory: '8Gi' },
@@ -97,7 +97,7 @@ test('half of the cores and all of the memory are requested, whichever way they 
   expect(resourcesOf({})).toEqual({ limits: {}, requests: {} });
 });
 
-test('limits by default are given only where the quota counts them', () => {
+test('default limits exist only for what the quota counts', () => {
   const limits = (section: object) => find(render(section), 'LimitRange', 'cde').spec!.limits[0]!.default;
   expect(limits({})).toBeUndefined();
   expect(limits({ quota: { memory: '8Gi' } })).toEqual({ memory: '1Gi' });
@@ -109,7 +109,7 @@ test('limits by default are given only where the quota counts them', () => {
   });
 });
 
-test('restricted: nothing in the pod is root, and the volume is the developer’s by its group', () => {
+test('restricted: nothing in the pod is root, and the developer can write to the volume through its group', () => {
   const { spec } = podOf(render({ podSecurity: 'restricted', user: 1234 }));
   expect(spec.securityContext).toMatchObject({ fsGroup: 1234, seccompProfile: { type: 'RuntimeDefault' } });
   for (const container of [...spec.initContainers!, ...spec.containers])
@@ -121,7 +121,7 @@ test('restricted: nothing in the pod is root, and the volume is the developer’
     });
 });
 
-test('elsewhere root prepares, and all of /etc is the pod’s own; the image’s user stays who the image says', () => {
+test('otherwise root prepares the home, and the pod has its own /etc; the image’s user is kept', () => {
   const { spec } = podOf(render({ user: 1000 }));
   const confined = { allowPrivilegeEscalation: false };
   expect(spec.initContainers![1]!.securityContext).toEqual({ ...confined, runAsUser: 0, runAsGroup: 0 });
@@ -137,7 +137,7 @@ test('elsewhere root prepares, and all of /etc is the pod’s own; the image’s
   });
 });
 
-test('no pod is without seccomp, and sudo works where a template says so', () => {
+test('every pod has seccomp, and sudo works if the template allows it', () => {
   const services = [{ name: 'db', image: 'pg:16' }];
   const profile = { seccompProfile: { type: 'RuntimeDefault' } };
   const of = (section: object) => {
@@ -160,7 +160,7 @@ test('no pod is without seccomp, and sudo works where a template says so', () =>
   expect(of({ podSecurity: 'privileged' }).pod.securityContext).not.toHaveProperty('seccompProfile');
 });
 
-test('a root that is only read has room in /tmp, /run and /var/tmp', () => {
+test('with a read-only root, /tmp, /run and /var/tmp are writable', () => {
   const { spec } = podOf(render({ readOnlyRoot: true }));
   expect(spec.containers[0]!.securityContext?.readOnlyRootFilesystem).toBe(true);
   const paths = spec.containers[0]!.volumeMounts!.map(({ mountPath }) => mountPath);
@@ -179,7 +179,7 @@ test('node selection: the template’s labels, tolerations, and the kernel profi
   expect(spec.tolerations).toEqual([{ key: 'dev', operator: 'Exists', tolerationSeconds: 30 }]);
 });
 
-test('a service has a Deployment, a Service, and a volume that is not the workspace’s', () => {
+test('a service has a Deployment, a Service, and its own volume', () => {
   const objects = render({
     services: [
       { name: 'db', image: 'pg:16', ports: [5432], env: { A: 1 }, storage: { path: '/data', size: '5Gi' } },
@@ -202,7 +202,7 @@ test('a service has a Deployment, a Service, and a volume that is not the worksp
   expect(objects.at(-1)!.kind).toBe('StatefulSet');
 });
 
-test('services lie where the workspace does, and are nobody’s root where that is not permitted', () => {
+test('services run on the workspace’s nodes, and not as root if that is not permitted', () => {
   const service = {
     name: 'db',
     image: 'pg:16',
@@ -238,7 +238,7 @@ test('services lie where the workspace does, and are nobody’s root where that 
   });
 });
 
-test('the admin’s manifests get our namespace and labels and keep all else; another namespace is refused', () => {
+test('manifests get our namespace and labels and keep everything else; another namespace is rejected', () => {
   const manifest = {
     apiVersion: 'apps/v1',
     kind: 'Deployment',
@@ -254,7 +254,7 @@ test('the admin’s manifests get our namespace and labels and keep all else; an
   expect(() => render({}, { manifests: [foreign] })).toThrow(StepFailure);
 });
 
-test('the home’s claim names the volume that the home is on', () => {
+test('the home’s claim names the home’s volume', () => {
   expect(find(render({ storageClass: 'fast' }), 'PersistentVolumeClaim', 'home').spec).toEqual({
     accessModes: ['ReadWriteOnce'],
     resources: { requests: { storage: '20Gi' } },
@@ -271,7 +271,7 @@ test('the home’s claim names the volume that the home is on', () => {
   });
 });
 
-test('egress: all but the cloud’s metadata; or only DNS, the namespace and the server', () => {
+test('egress: everything except the cloud’s metadata service, or only DNS, the namespace and the server', () => {
   const egress = (section: object, options = {}) =>
     find(render(section, {}, options), 'NetworkPolicy', 'cde').spec!.egress!;
   expect(JSON.stringify(egress({}))).toContain('169.254.169.254/32');
@@ -286,7 +286,7 @@ test('egress: all but the cloud’s metadata; or only DNS, the namespace and the
   ]);
 });
 
-test('destinations: addresses as they are, a Service by its namespace, what does not resolve left out', async () => {
+test('destinations: addresses, Services by their namespace, and nothing for names that do not resolve', async () => {
   expect(
     await destinationsOf([
       'http://10.1.2.3:7080',
@@ -303,7 +303,7 @@ test('destinations: addresses as they are, a Service by its namespace, what does
   ]);
 });
 
-test('names: readable, never too long, and another when the first is taken', () => {
+test('names are readable, within the length limit, and unique', () => {
   expect(namespaceName('ada', 'web', 'w1')).toBe('cde-ada-web');
   const long = namespaceName('a'.repeat(40), 'b'.repeat(40), 'w1');
   expect(long.length).toBeLessThanOrEqual(63);

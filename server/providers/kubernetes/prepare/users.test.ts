@@ -6,13 +6,13 @@ const passwd =
 const dev = readUsers(passwd).find(({ name }) => name === 'dev');
 const ada = { name: 'ada', uid: 1000, gid: 1000, home: '/home/ada', shell: '/bin/bash' };
 
-test('the developer takes the place of the user with their number, behind root', () => {
+test('the developer replaces the user with the same uid, after root', () => {
   expect(passwdWith(passwd, ada)).toBe(
     'root:x:0:0:root:/root:/bin/bash\nada:x:1000:1000:ada:/home/ada:/bin/bash\ndaemon:x:1:1::/:/usr/sbin/nologin\n',
   );
 });
 
-test('a user of the image that has the name and another number makes room', () => {
+test('a user of the image with the same name and another uid is removed', () => {
   const users = readUsers(passwdWith(`${passwd}ada:x:1234:1234::/home/ada:/bin/sh\n`, ada));
   expect(users.filter(({ name }) => name === 'ada')).toEqual([
     { name: 'ada', uid: 1000, gid: 1000, home: '/home/ada' },

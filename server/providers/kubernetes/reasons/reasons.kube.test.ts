@@ -231,7 +231,7 @@ async function provoke(one: FailureScenario): Promise<string> {
   return namespace;
 }
 
-describe('each thing that goes wrong is named', { concurrent: true, timeout: forMs + 30_000 }, () => {
+describe('each failure is explained', { concurrent: true, timeout: forMs + 30_000 }, () => {
   test.each(names.map(({ name }) => name))('%s', async (name) => {
     const one = all.find((it) => it.name === name)!;
     const namespace = await provoke(one);
@@ -274,7 +274,7 @@ const stubborn = {
 };
 
 describe('the reason why a pod ended is reported', { concurrent: true, timeout: 2 * forMs }, () => {
-  test('running: nothing', async () => {
+  test('running: no reason', async () => {
     const { namespace } = await running('fine');
     const seen = await until(
       () => look(namespace),
@@ -292,7 +292,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
     expect(explainEnd(seen.input.pod!, seen.input.events).message).toMatch(/^The node \S+ was drained$/);
   });
 
-  test('deleted by somebody', async () => {
+  test('deleted outside of cde', async () => {
     const { namespace } = await running('deleted', stubborn);
     await cluster.remove({ apiVersion: 'v1', kind: 'Pod', name: 'agent-0', namespace });
     const seen = await look(namespace);
@@ -301,7 +301,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
     expect(explainEnd(seen.input.pod!, seen.input.events).message).toBe('The pod was deleted, not by cde');
   });
 
-  test('evicted for its disk: the pod is replaced at once, and its event tells', async () => {
+  test('evicted for its disk: the pod is replaced at once, and an event gives the reason', async () => {
     const { namespace, uid } = await running('evicted', {
       pod: { volumes: [{ name: 'scratch', emptyDir: { sizeLimit: '1Mi' } }] },
       container: {
@@ -407,7 +407,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
     expect(explained(seen)).toMatchObject({ fatal: true, message: 'The volume of the claim home is gone.' });
   });
 
-  test('its node does not answer any more, then is removed', async () => {
+  test('its node stops answering, then is removed', async () => {
     const node = `${unique}-node`;
     const now = new Date().toISOString();
     const fake: KubeObject = {

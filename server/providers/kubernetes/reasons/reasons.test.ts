@@ -231,7 +231,7 @@ describe('volumes', () => {
     expect(look(creating, [event('FailedAttachVolume', said, { ...podRef, uid: 'pod-0' })])).toBeNull();
   });
 
-  test('what came of it does not hide a failed mount', () => {
+  test('later events do not hide a failed mount', () => {
     const events = [
       event(
         'FailedMount',
@@ -301,7 +301,7 @@ describe('volumes', () => {
     ).toMatchObject({ code: 'no-node-fits' });
   });
 
-  test('a volume that is gone is said first and loudly', () => {
+  test('a lost volume is reported first', () => {
     expect(look(waiting('ContainerCreating'), [], [claim('Lost')])).toMatchObject({
       code: 'volume-lost',
       fatal: true,
@@ -310,7 +310,7 @@ describe('volumes', () => {
 });
 
 describe('nodes', () => {
-  test("the scheduler's message is taken apart", () => {
+  test("the scheduler's message is parsed", () => {
     expect(
       parseUnschedulable(
         "0/5 nodes are available: 1 Insufficient cpu, 1 node(s) had untolerated taint {team: a, b}, 2 node(s) didn't match Pod's node affinity/selector, 1 Too many pods. no new claims to deallocate, preemption: 0/5 nodes are available: 5 Preemption is not helpful for scheduling.",
@@ -363,7 +363,7 @@ describe('nodes', () => {
     });
   });
 
-  test('the numbers are those of all containers together', () => {
+  test('the amounts are the sum of all containers', () => {
     const containers = [
       { name: 'a', resources: { requests: { cpu: '500m', memory: '1Gi' } } },
       { name: 'b', resources: { requests: { cpu: '1', memory: '512Mi' } } },
@@ -376,7 +376,7 @@ describe('nodes', () => {
     ).toContain('(1536Mi asked for)');
   });
 
-  test('where the volume is counts before what else is said', () => {
+  test('the location of the volume is reported before other reasons', () => {
     expect(
       look(
         unscheduled(
@@ -409,7 +409,7 @@ describe('refusals', () => {
     );
   });
 
-  test('a refusal of the very second may be about what was there before: said, and waited out', () => {
+  test('a rejection in the second of the update is reported but not fatal, as it may be older', () => {
     const never = refused(
       'pods "agent-0" is forbidden: exceeded quota: cde, requested: pods=2, used: pods=0, limited: pods=1',
     );
@@ -493,7 +493,7 @@ describe('refusals', () => {
 });
 
 describe('containers', () => {
-  test('a crash, with its last lines, and what its code means', () => {
+  test('a crash has its last lines and the meaning of its code', () => {
     expect(look(ended({ exitCode: 127 }), [], [], { lastLines: 'sh: nope: not found\n' })).toMatchObject({
       code: 'crashed',
       message: 'The container agent exited with code 127 (command not found).',
@@ -532,13 +532,13 @@ describe('containers', () => {
     });
   });
 
-  test('a container that runs again and is ready has no reason left', () => {
+  test('a container that is ready again has no reason', () => {
     expect(
       look(ended({ exitCode: 137, reason: 'OOMKilled' }, { ready: true, state: { running: {} } })),
     ).toBeNull();
   });
 
-  test('init containers of ours say why themselves', () => {
+  test('our init containers report their own reason', () => {
     const failed = (message: string) =>
       pod(
         {
@@ -662,7 +662,7 @@ describe('ends', () => {
     });
   });
 
-  test('a node that does not answer, until it does', () => {
+  test('a node is lost until it answers again', () => {
     const running = pod({
       phase: 'Running',
       conditions: [{ type: 'Ready', status: 'False', lastTransitionTime: at(60) }],
