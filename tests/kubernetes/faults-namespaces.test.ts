@@ -38,7 +38,7 @@ describe('what a namespace does not allow', () => {
     await rig.testbed.transitions.start(rig.server, name);
     await rig.waitForLog(
       name,
-      /The quota of the namespace does not leave room for the pod workspace-0: memory: 256Mi asked for, 128Mi of 300Mi used\./,
+      /The quota of the namespace does not leave room for the pod workspace-0: memory: 256Mi requested, 128Mi of 300Mi used\./,
     );
     await rig.testbed.cluster.removeObject(other);
     expect(await rig.waitForBuild(name)).toMatchObject({
@@ -54,7 +54,7 @@ describe('what a namespace does not allow', () => {
     await rig.testbed.transitions.start(rig.server, name);
     expect(await rig.waitForBuild(name)).toMatchObject({
       status: 'failed',
-      reason: expect.stringContaining('256Mi asked for, 0 of 64Mi used'),
+      reason: expect.stringContaining('256Mi requested, 0 of 64Mi used'),
       latestBuild: { error: { code: 'quota-exceeded', fault: 'user' } },
     });
     expect(await rig.testbed.cluster.remove(quota)).toBe(true);

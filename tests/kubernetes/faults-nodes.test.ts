@@ -148,7 +148,7 @@ describe('nodes', () => {
       name,
       /the pod workspace-0 does not terminate because its node is unreachable; it is force-deleted/,
     );
-    await rig.waitForLog(name, /No node fits: .*not the labels asked for/);
+    await rig.waitForLog(name, /No node fits: .*not the requested labels/);
 
     // Now another node has room.
     const [other] = (await rig.testbed.cluster.list({ apiVersion: 'v1', kind: 'Node' })).filter(

@@ -57,7 +57,7 @@ export function earlyExitFailure(
     error: {
       code: isOutOfMemory ? 'agent-out-of-memory' : 'agent-died',
       message: `The agent ${text} right after its start.`,
-      detail: runs.tail(workspaceId) || 'It said nothing.',
+      detail: runs.tail(workspaceId) || 'It printed nothing.',
       hint: isOutOfMemory
         ? "Raise the template's limit local.memory."
         : 'Its last lines are above; start the workspace again when their cause is gone.',

@@ -2,7 +2,7 @@ import { parseQuantity } from '../../quantity.ts';
 import type { Reason } from './reading.ts';
 import { formatAmount } from './scheduling.ts';
 
-/** What a quota counts, in words. */
+/** The resources of quotas, in words. */
 const counted: Record<string, string> = {
   cpu: 'CPU',
   'requests.cpu': 'requested CPU',
@@ -24,8 +24,8 @@ const amountOf = (text: string): number =>
   /^\d+m$/.test(text) ? Number(text.slice(0, -1)) / 1000 : (parseQuantity(text) ?? Number(text));
 
 /**
- * What an API server says when it refuses an object, in words. `what`: "pod web-0"; `message`: Kubernetes' own.
- * Refusals that depend on what else runs at the moment are not fatal.
+ * Explains why an API server rejects an object. `what`: "pod web-0"; `message`: Kubernetes' own. Rejections that depend on what
+ * else runs at the moment are not fatal.
  */
 export function explainRejection(what: string, message: string): Reason {
   const detail = message;
@@ -37,7 +37,7 @@ export function explainRejection(what: string, message: string): Reason {
     const most = amounts(limited);
     const lines = Object.keys(asked).map(
       (key) =>
-        `${counted[key] ?? key}: ${formatAmount(key, asked[key]!)} asked for, ${formatAmount(key, taken[key]!)} of ${formatAmount(key, most[key]!)} used`,
+        `${counted[key] ?? key}: ${formatAmount(key, asked[key]!)} requested, ${formatAmount(key, taken[key]!)} of ${formatAmount(key, most[key]!)} used`,
     );
     return {
       code: 'quota-exceeded',
@@ -45,7 +45,7 @@ export function explainRejection(what: string, message: string): Reason {
       detail: `Quota ${name}. ${detail}`,
       hint: 'Request less, stop something else in the namespace, or ask a template admin to raise the quota.',
       fault: 'user',
-      // What can never fit is told at once; what something else holds may be given back.
+      // What can never fit fails at once; what something else uses may become free.
       fatal: Object.keys(asked).some((key) => amountOf(asked[key]!) > amountOf(most[key]!)),
     };
   }
@@ -53,7 +53,7 @@ export function explainRejection(what: string, message: string): Reason {
   if (unspecified)
     return {
       code: 'quota-needs-limits',
-      message: `The quota ${unspecified[1]} demands that every container says what it needs; the ${what} does not.`,
+      message: `The quota ${unspecified[1]} requires every container to set requests and limits; the ${what} does not.`,
       detail,
       hint: `The template must specify ${unspecified[2]}.`,
       fault: 'user',
@@ -63,7 +63,7 @@ export function explainRejection(what: string, message: string): Reason {
   if (security)
     return {
       code: 'pod-security-refused',
-      message: `The ${what} is refused: the namespace demands Pod Security "${security[1]}".`,
+      message: `The ${what} is refused: the namespace requires Pod Security "${security[1]}".`,
       detail: security[2]!,
       hint: 'Change what the template requests, or its podSecurity (which the cluster must permit).',
       fault: 'user',

@@ -11,8 +11,8 @@ const relevantReasons = new Set([
 ]);
 
 /**
- * Why a claim has no volume, the first that has a cause. A claim that waits for its first pod is none: whatever
- * keeps the pod from a node is.
+ * Why the first claim that has a known cause has no volume. A claim that waits for its first pod has none: the cause is what
+ * keeps that pod from a node.
  */
 export function explainClaims(claims: Claim[], events: EventRecord[]): Reason | null {
   for (const claim of claims) {
@@ -48,7 +48,7 @@ function explainClaim(claim: Claim, events: EventRecord[]): Reason | null {
   if (phase === 'Bound') return null;
   const { volumeName } = claim.spec ?? {};
   const mine = (event: EventRecord) => event.of.uid === uid && relevantReasons.has(event.reason);
-  // A provisioner that fails also says, again and again, that it is working on it.
+  // A failing provisioner also keeps reporting that it is working on it.
   const event = newest(events, (one) => mine(one) && one.warning) ?? newest(events, mine);
   if (!event) return null;
   const said = event.message;
@@ -85,7 +85,7 @@ function explainClaim(claim: Claim, events: EventRecord[]): Reason | null {
   return {
     ...base,
     code: 'volume-not-provisioned',
-    message: `The volume of the claim ${name}${sizeOf(claim)} cannot be made.`,
+    message: `The volume of the claim ${name}${sizeOf(claim)} cannot be created.`,
     hint: 'The cluster retries by itself. Ask an administrator to check the provisioner.',
   };
 }
@@ -100,8 +100,8 @@ const provisionerOf = (claim: Claim): string | undefined =>
   claim.metadata.annotations?.['volume.beta.kubernetes.io/storage-provisioner'];
 
 /**
- * The scheduler says that a claim is unbound, and no event says why (what is not a warning is not watched): the
- * claim itself tells who should make its volume.
+ * The scheduler reports an unbound claim, and no event says why, because only warnings are watched. The claim itself names the
+ * provisioner of its volume.
  */
 export function unboundClaim(claims: Claim[], message: string): Reason {
   const unbound = claims.filter((claim) => claim.status?.phase !== 'Bound');
@@ -111,7 +111,7 @@ export function unboundClaim(claims: Claim[], message: string): Reason {
   if (first && provisioner) return awaitingProvisioner(first, provisioner, message);
   return {
     code: 'volume-pending',
-    message: `The volume of the claim ${unbound.map(({ metadata }) => metadata.name).join(', ')} is not there yet.`,
+    message: `The volume of the claim ${unbound.map(({ metadata }) => metadata.name).join(', ')} does not exist yet.`,
     detail: message,
     hint: 'If it does not appear, ask an administrator whether the provisioner of its storage class runs.',
     fault: 'system',
@@ -137,7 +137,7 @@ function withoutClass(claim: Claim, detail: string): Reason {
 function awaitingProvisioner(claim: Claim, provisioner: string, detail: string): Reason {
   return {
     code: 'volume-pending',
-    message: `The volume of the claim ${claim.metadata.name} is awaited from ${provisioner}.`,
+    message: `The claim ${claim.metadata.name} is waiting for a volume from ${provisioner}.`,
     detail,
     hint: 'If it does not appear, ask an administrator whether the provisioner runs.',
     fault: 'system',

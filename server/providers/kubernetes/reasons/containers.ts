@@ -4,10 +4,10 @@ import { explainImage } from './images.ts';
 import { type EventRecord, newest, type PodSnapshot, type Reason, type Terminated } from './reading.ts';
 import { formatAmount } from './scheduling.ts';
 
-/** A crash is taken for what it will always be after so many of them: the first may be a race with something else. */
+/** After this many crashes, more are expected. The first can be a race with something else. */
 const fatalRestarts = 3;
 
-/** `was killed by SIGKILL`, `exited with code 2`; what the common codes of shells and runtimes mean. */
+/** `was killed by SIGKILL`, `exited with code 2`; with the meaning of common codes of shells and runtimes. */
 export function describeExit({ exitCode, signal }: Terminated): string {
   const number = signal || (exitCode > 128 && exitCode < 160 ? exitCode - 128 : 0);
   const name = number
@@ -19,7 +19,7 @@ export function describeExit({ exitCode, signal }: Terminated): string {
   return `exited with code ${exitCode}${meaning ? ` (${meaning})` : ''}`;
 }
 
-/** Of a container that was ended for its memory: `out of memory (limit 4Gi)`. */
+/** For a container that was killed for its memory: `out of memory (limit 4Gi)`. */
 export function describeOutOfMemory(pod: PodSnapshot, container: ContainerStatus): string {
   const limit = pod.specOf(container.name)?.resources?.limits?.memory;
   return `out of memory${limit ? ` (limit ${formatAmount('memory', limit)})` : ''}`;
@@ -29,7 +29,7 @@ export const isOutOfMemory = (ended: Pick<Terminated, 'reason' | 'message'> | un
   ended?.reason === 'OOMKilled' || /OOM-killed|memory limit too low/.test(ended?.message ?? '');
 
 /**
- * What keeps the containers of a pod that is on its node: init containers in their order, then the others.
+ * What blocks the containers of a pod that has a node: init containers in their order, then the others.
  * `lastLines`: the end of the log of the container that crashed.
  */
 export function explainContainers(
@@ -46,7 +46,7 @@ export function explainContainers(
       explainNotCreated(init, pod) ??
       (sidecar ? explainCrash(init, pod, lastLines) : explainInitFailure(init, pod, lastLines));
     if (reason) return reason;
-    // What comes after it waits for it.
+    // Later containers wait for it.
     if (!sidecar || init.started === false) return null;
   }
   for (const explain of [explainImage, explainNotCreated]) {
@@ -75,7 +75,7 @@ export function explainContainers(
   return null;
 }
 
-/** The container cannot even be made. */
+/** The container cannot be created. */
 function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason | null {
   const waiting = container.state?.waiting;
   const ended = container.state?.terminated ?? container.lastState?.terminated;
@@ -125,14 +125,14 @@ function explainNotCreated(container: ContainerStatus, pod: PodSnapshot): Reason
   return {
     ...base,
     code: 'container-not-made',
-    message: `The container ${container.name} cannot be made.`,
+    message: `The container ${container.name} cannot be created.`,
     hint: 'The cluster retries by itself.',
     fault: 'system',
     fatal: false,
   };
 }
 
-/** The command cannot be run at all: what the kernel, the runtime or the shell says of it. */
+/** The command cannot be run, according to the kernel, the runtime or the shell. */
 function describeCommandFailure(said: string): { code: string; message: string; hint: string } | null {
   if (/exec format error/i.test(said))
     return {
@@ -160,7 +160,7 @@ function describeCommandFailure(said: string): { code: string; message: string; 
   return null;
 }
 
-/** An init container that ended badly. Ours leave a code and a sentence as their termination message. */
+/** An init container that failed. Ours write a code and a sentence as their termination message. */
 function explainInitFailure(
   init: ContainerStatus,
   pod: PodSnapshot,
@@ -232,7 +232,7 @@ function explainOutOfMemory(
 ): Reason {
   return {
     code: 'out-of-memory',
-    message: `The container ${container.name} was ended: ${describeOutOfMemory(pod, container)}.`,
+    message: `The container ${container.name} was killed: ${describeOutOfMemory(pod, container)}.`,
     detail: lastLines?.trim() || ended.message?.trim() || '',
     hint: 'Raise the memory in the template or the parameters.',
     fault: 'user',
@@ -240,7 +240,7 @@ function explainOutOfMemory(
   };
 }
 
-/** A container that ended and is (or will be) started again. */
+/** A container that ended and is or will be restarted. */
 function explainCrash(
   container: ContainerStatus,
   pod: PodSnapshot,
@@ -265,7 +265,7 @@ function explainCrash(
   return {
     code: 'crashed',
     message: `The container ${container.name} ${describeExit(ended)}${restarts > 1 ? `, ${restarts} times` : ''}.`,
-    detail: detail || 'It said nothing.',
+    detail: detail || 'It printed nothing.',
     hint: 'Its last lines are above. Fix their cause, then start the workspace again.',
     fault: 'user',
     fatal: restarts >= fatalRestarts,

@@ -7,29 +7,28 @@ import { explainMounts, explainSandbox } from './mounts.ts';
 import { type EventRecord, newest, type PodSnapshot, type Reason, readEvents, readPod } from './reading.ts';
 import { explainUnschedulable } from './scheduling.ts';
 
-/** What a start has come to, as the watches know it. */
+/** The progress of a start, from the watches. */
 export interface Start {
   pod: Kube<'Pod'> | null;
   /** Of the namespace, any order. */
   events: Kube<'Event'>[];
   /** The claims that the pod mounts. */
   claims: Kube<'PersistentVolumeClaim'>[];
-  /** The one that makes the pod. */
+  /** The controller of the pod. */
   statefulSet: Kube<'StatefulSet'> | null;
   /** The end of the log of the container that crashed, if it was read. */
   lastLines?: string;
-  /** When what is started was applied: refusals from before are not about it. */
+  /** When the objects were applied: earlier rejections do not concern them. */
   since?: Date;
   now?: Date;
 }
 
-/** Within this time the maker of pods has tried with what was applied: what is refused still, is refused. */
+/** Within this time the controller has tried to create the pod from the applied objects: later rejections are final. */
 const retryMs = 15_000;
 
 /**
- * Why a start does not get on, in the words of the cluster; null while it does, or nothing is known. The first
- * cause is named, never what followed from it: things are looked at in the order in which they happen, and what
- * has been passed is not looked at.
+ * What blocks a start, with the cluster's own messages; null if nothing does or nothing is known. It names the first cause, not
+ * its consequences: the stages of a start are checked in order, and those that are over are skipped.
  */
 export function explain(input: Start): Reason | null {
   const events = readEvents(input.events);
@@ -40,7 +39,7 @@ export function explain(input: Start): Reason | null {
   const lost = input.claims.find(({ status }) => status?.phase === 'Lost');
   if (lost) return explainClaims([lost], events);
   if (!pod.spec.nodeName) return explainUnscheduled(pod, input.claims, events);
-  // Once a container was begun, volumes and sandbox are there, whatever old events say.
+  // Once a container was started, volumes and sandbox exist, regardless of old events.
   const hasStarted = [...pod.inits, ...pod.containers].some(
     ({ state, lastState }) =>
       state?.running ||
@@ -56,14 +55,14 @@ export function explain(input: Start): Reason | null {
   return explainContainers(pod, events, input.lastLines);
 }
 
-/** Why compute of ours ended or was replaced. With the namespace's events more is known of a node. */
+/** Why compute ended or was replaced. The namespace's events tell more about its node. */
 export function explainEnd(pod: Kube<'Pod'>, events: Kube<'Event'>[] = []): End {
   return describeEnd(readPod(pod), readEvents(events));
 }
 
 /**
- * Why a pod that is not there any more (or has a successor of the same name) ended, by what events still tell:
- * its maker replaces a pod that was evicted within milliseconds. Null when they tell nothing.
+ * Why a pod ended that is gone or was replaced under the same name, according to its events: a StatefulSet replaces an evicted
+ * pod within milliseconds. Null if there are none.
  */
 export function explainGone(
   pod: { name: string; uid?: string | undefined },
@@ -72,7 +71,7 @@ export function explainGone(
   return describeGone(pod, readEvents(events));
 }
 
-/** There is no pod: its maker says why, or nothing can mount what is not there. */
+/** There is no pod: its controller says why, or a claim does. */
 function explainMissingPod({ statefulSet, claims, since, now }: Start, events: EventRecord[]): Reason | null {
   if (statefulSet) {
     const { status, metadata } = statefulSet;
@@ -85,7 +84,7 @@ function explainMissingPod({ statefulSet, claims, since, now }: Start, events: E
     );
     const failed = newest(mine, (event) => event.reason === 'FailedCreate');
     const made = newest(mine, (event) => event.reason === 'SuccessfulCreate');
-    // Its controller has not seen the newest version yet: what it says is about the one before.
+    // If its controller has not seen the newest version yet, its events concern the one before.
     const current = seen >= (metadata.generation ?? 0) && (!since || (failed?.at ?? 0) >= wholeSecond(since));
     if (failed && current && failed.at >= (made?.at ?? 0)) {
       const match =
@@ -94,7 +93,7 @@ function explainMissingPod({ statefulSet, claims, since, now }: Start, events: E
         );
       const what = match?.[2] ? `volume claim ${match[2]}` : `pod ${match?.[1] ?? ''}`.trim();
       const reason = explainRejection(what, match?.[3] ?? failed.message);
-      // Events tell whole seconds: one of the same second may be about what was there before.
+      // Event times are whole seconds: one of the same second can concern the version before.
       const sure =
         !since || failed.at > since.getTime() || (now && now.getTime() - since.getTime() > retryMs) || false;
       return { ...reason, fatal: reason.fatal && sure };
@@ -153,7 +152,7 @@ function explainEnded(pod: PodSnapshot, events: EventRecord[]): Reason | null {
   return null;
 }
 
-/** No node has it yet: its volumes come first, then what the scheduler says. */
+/** It has no node yet: volumes are checked first, then the scheduler's message. */
 function explainUnscheduled(pod: PodSnapshot, claims: Start['claims'], events: EventRecord[]): Reason | null {
   const scheduled = pod.condition('PodScheduled');
   const said =

@@ -12,8 +12,8 @@ const imageReasons = new Set([
 ]);
 
 /**
- * What registries and container runtimes say, and what it means; the first that fits counts. A registry that
- * hides what one may not see says "denied" also of an image that does not exist.
+ * Messages of registries and container runtimes, and what they mean; the first match applies. A registry that hides private
+ * images also answers "denied" if an image does not exist.
  */
 const pullErrors: {
   pattern: RegExp;
@@ -84,7 +84,7 @@ const pullErrors: {
   },
 ];
 
-/** Why the image of a waiting container cannot be had; null when it waits for something else. */
+/** Why the image of a waiting container cannot be pulled; null if the container waits for something else. */
 export function explainImage(container: ContainerStatus, pod: PodSnapshot): Reason | null {
   const waiting = container.state?.waiting;
   if (!waiting?.reason || !imageReasons.has(waiting.reason)) return null;
@@ -117,7 +117,7 @@ export function explainImage(container: ContainerStatus, pod: PodSnapshot): Reas
       fault: 'user',
       fatal: true,
     };
-  // "Back-off pulling image" alone tells only that there was an error before it.
+  // "Back-off pulling image" alone only says that there was an earlier error.
   if (said === '' || /^Back-off pulling image "[^"]*"$/.test(said))
     return {
       code: 'image-not-pulled',
@@ -145,7 +145,7 @@ export function explainImage(container: ContainerStatus, pod: PodSnapshot): Reas
 
 const onNode = (pod: PodSnapshot) => (pod.spec.nodeName ? ` ${pod.spec.nodeName}` : '');
 
-/** Without what kubelet puts before the runtime's own words. */
+/** The runtime's own message, without the kubelet's prefixes. */
 function cause(said: string): string {
   return said
     .replace(/^Back-off pulling image "[^"]*": /, '')

@@ -3,7 +3,7 @@ import { type KubeClient, KubeError } from '../api/client.ts';
 import type { Kube } from '../api/models.ts';
 import { kernelProfileLabel } from '../api/names.ts';
 
-/** noded's own words on a node, by profile: noded/report.ts. */
+/** noded's report on a node, by profile: noded/report.ts. */
 interface NodedReport {
   profiles?: Record<string, { state?: string; message?: string }>;
   fault?: string;
@@ -17,10 +17,10 @@ function readNodedReport(node: Kube<'Node'>): NodedReport {
   }
 }
 
-/** As many nodes with their reasons as a person reads. */
+/** More nodes with their reasons than this help nobody. */
 const maxNodesListed = 3;
 
-/** In words, why none of the nodes keeps the profile; null when one does. */
+/** Explains why none of the nodes maintains the profile; null if one does. */
 export function describeKernelProfile(profile: string, nodes: Kube<'Node'>[]): ProviderError | null {
   if (nodes.some(({ metadata }) => metadata.labels?.[kernelProfileLabel(profile)] === 'ready')) return null;
   const reasons = nodes.flatMap((node) => {
@@ -43,13 +43,13 @@ export function describeKernelProfile(profile: string, nodes: Kube<'Node'>[]): P
   };
 }
 
-/** A thousand pods that wait for the same nodes ask about them together. */
+/** A thousand pods that wait for the same nodes share one answer. */
 const cacheMs = 15_000;
 const cache = new WeakMap<KubeClient, Map<string, { at: number; answer: Promise<ProviderError | null> }>>();
 
 /**
- * Why no node of the cluster keeps the profile; null when one does, and where the server may not see nodes. Asks
- * the cluster at most every 15 s.
+ * Why no node of the cluster maintains the profile; null if one does, or if the server cannot read nodes. Asks the cluster at most
+ * every 15 s.
  */
 export function explainKernelProfile(client: KubeClient, profile: string): Promise<ProviderError | null> {
   const answers = cache.get(client) ?? new Map();

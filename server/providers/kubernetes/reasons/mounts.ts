@@ -1,6 +1,6 @@
 import { type EventRecord, newest, type PodSnapshot, type Reason } from './reading.ts';
 
-/** Why the volumes of a pod cannot be had on its node. Attaching comes before mounting. */
+/** Why the volumes of a pod are not available on its node. Attaching comes before mounting. */
 export function explainMounts(pod: PodSnapshot, events: EventRecord[]): Reason | null {
   const mine = events.filter((event) => event.of.uid === pod.uid);
   const attach = newest(mine, (event) => event.reason === 'FailedAttachVolume');
@@ -16,7 +16,7 @@ export function explainMounts(pod: PodSnapshot, events: EventRecord[]): Reason |
     if (!since) return explainAttach(attach.message, volume);
   }
   const failed = mine.filter((event) => ['FailedMount', 'FailedMapVolume'].includes(event.reason));
-  // That it timed out is what came of the failure before it.
+  // A timeout follows from an earlier failure.
   const event =
     failed.findLast((one) => !/timed out waiting for the condition/.test(one.message)) ?? failed.at(-1);
   return event ? explainMount(event.message) : null;
@@ -29,7 +29,7 @@ function explainAttach(said: string, volume = ''): Reason {
       code: 'volume-attached-elsewhere',
       message: `The volume ${volume} is still attached to another node${pods ? `, for ${pods}` : ''}.`,
       detail: said,
-      hint: 'It comes free when the pod that used it has ended; of a node that is down, after some 6 minutes, or when an administrator removes the node.',
+      hint: 'It is released when the pod that used it ends. If its node is down, that takes about 6 minutes, or until an administrator removes the node.',
       fault: 'system',
       fatal: false,
     };
@@ -61,7 +61,7 @@ function explainMount(said: string): Reason {
       code: 'volume-attached-elsewhere',
       message: `The volume ${volume} is still in use elsewhere.`,
       detail: said,
-      hint: 'It comes free when the pod that used it has ended.',
+      hint: 'It is released when the pod that used it ends.',
       fault: 'system',
       fatal: false,
     };
@@ -75,7 +75,7 @@ function explainMount(said: string): Reason {
   };
 }
 
-/** Why the pod's sandbox (its network, mostly) cannot be made. */
+/** Why the pod's sandbox (usually its network) cannot be created. */
 export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason | null {
   const event = newest(
     events,
@@ -100,7 +100,7 @@ export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason 
     return {
       ...base,
       code: 'runtime-class-missing',
-      message: `The node ${node} does not know the runtime class that the workspace asks for.`,
+      message: `The node ${node} does not have the workspace's runtime class.`,
       hint: 'Name another in the template, or choose other nodes.',
       fault: 'user',
     };
@@ -114,7 +114,7 @@ export function explainSandbox(pod: PodSnapshot, events: EventRecord[]): Reason 
   return {
     ...base,
     code: 'sandbox-failed',
-    message: `The node ${node} cannot make the pod's sandbox.`,
+    message: `The node ${node} cannot create the pod's sandbox.`,
     hint: 'Ask an administrator to check the container runtime of the node. The cluster retries by itself.',
   };
 }

@@ -12,8 +12,7 @@ import { explain, explainEnd, explainGone, type Start } from './explain.ts';
 import type { Reason } from './reading.ts';
 
 /**
- * Each thing that goes wrong, made to go wrong on a real cluster. With CDE_CAPTURE=1 what was seen is kept in
- * testing/*.json, for reasons.test.ts.
+ * Provokes each failure on a real cluster. With CDE_CAPTURE=1 the objects are written to testing/*.json, for reasons.test.ts.
  */
 const unique = `reasons-${process.pid}-${Date.now().toString(36)}`;
 const forMs = 150_000;
@@ -24,7 +23,7 @@ let registry: Server;
 let all: FailureScenario[];
 const clusterWide: KubeObject[] = [];
 
-/** Says no as registries do. */
+/** Rejects requests as registries do. */
 function makeRegistry(): Server {
   return createServer((request, reply) => {
     const path = request.url ?? '';
@@ -39,7 +38,7 @@ function makeRegistry(): Server {
 }
 const namespaceOf = (name: string) => `${unique}-${name}`;
 
-// Names are needed before anything runs: the registry's port is put in later.
+// Names are needed before anything runs; the registry's port is only known later.
 const names = failureScenarios(unique, 'REGISTRY');
 
 beforeAll(async () => {
@@ -87,7 +86,7 @@ async function look(namespace: string, log?: string): Promise<Seen> {
   return { input, ...(lines && { lastLines: lines }) };
 }
 
-/** What reasons read of an object; the rest tells of the machine, or nothing. */
+/** The part of an object that reasons read, without traces of the machine. */
 function trimmed<Object extends object>(object: Object, nodeName?: string): Object {
   const unwanted = new Set([
     ...['managedFields', 'resourceVersion', 'selfLink', 'generateName', 'labels', 'ownerReferences'],
@@ -164,7 +163,7 @@ async function until<T>(
     await new Promise((resolve) => setTimeout(resolve, 500));
   }
 }
-/** Only warnings are watched: they have to do. */
+/** Only warnings are watched, so they have to be enough. */
 const explained = ({ input, lastLines }: Seen): Reason | null =>
   explain({
     ...input,
@@ -181,7 +180,7 @@ async function provoke(one: FailureScenario): Promise<string> {
   });
   for (const object of one.before ?? []) {
     await inNamespace(namespace, object);
-    // A pod made before the quota's controller has looked is counted minutes later.
+    // A pod that is created before the quota's controller has run is counted minutes later.
     if (object.kind === 'ResourceQuota')
       await until(
         () => cluster.get({ apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' }),
@@ -206,7 +205,7 @@ async function provoke(one: FailureScenario): Promise<string> {
       },
       (quota) => quota?.status,
     );
-  // What refuses pods takes effect a moment after it was made.
+  // Labels take effect a moment later.
   if (one.labels)
     await until(
       () =>
@@ -414,7 +413,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       apiVersion: 'v1',
       kind: 'Node',
       metadata: { name: node, labels: { 'cde.dev/test-node': unique } },
-      // Nobody else's pod may land there.
+      // No other pod must be scheduled there.
       spec: { taints: [{ key: 'cde.dev/test', value: unique, effect: 'NoSchedule' }] },
       status: {
         capacity: { cpu: '4', memory: '8Gi', pods: '10' },
@@ -439,7 +438,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       fatal: false,
       pod: { nodeName: node, tolerations: [{ operator: 'Exists', effect: 'NoSchedule' }] },
     });
-    // In the place of the kubelet that is not there: it ran, and was ready.
+    // As the kubelet would report it: it runs and is ready.
     await until(
       () => cluster.getPod(namespace, 'agent-0'),
       (pod) => pod !== null,

@@ -7,8 +7,8 @@ import { explain, explainEnd, type Start } from './explain.ts';
 import { parseUnschedulable } from './scheduling.ts';
 
 /**
- * Objects captured from a real cluster by capture.ts (`captured/*.json`), each with what is expected of it; and
- * those that a single node cannot show, in the words of Kubernetes' sources.
+ * Objects that reasons.kube.test.ts captured from a real cluster (`testing/*.json`), with the expected reasons; and messages from
+ * Kubernetes' sources that a single node cannot produce.
  */
 interface Captured {
   input: Pick<Start, 'pod' | 'events' | 'claims' | 'statefulSet'>;
@@ -24,7 +24,7 @@ describe('captured from a cluster', () => {
     const { input, lastLines, expected, end } = JSON.parse(
       readFileSync(join(folder, name), 'utf8'),
     ) as Captured;
-    // Only warnings are watched: they have to do.
+    // Only warnings are watched, so they have to be enough.
     const warnings = input.events.filter(({ type }) => type === 'Warning');
     for (const events of [input.events, warnings]) {
       const reason = explain({ ...input, events, ...(lastLines !== undefined && { lastLines }) });
@@ -330,12 +330,12 @@ describe('nodes', () => {
   test.each([
     [
       '0/3 nodes are available: 1 Insufficient cpu, 2 Insufficient memory. preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.',
-      'No node fits: 2 of 3 have too little memory free (4Gi asked for); 1 of 3 has too little CPU free (2 asked for).',
+      'No node fits: 2 of 3 have too little memory free (4Gi requested); 1 of 3 has too little CPU free (2 requested).',
       'system',
     ],
     [
       "0/3 nodes are available: 1 node(s) had untolerated taint {dedicated: gpu}, 2 node(s) didn't match Pod's node affinity/selector.",
-      'No node fits: 2 of 3: not the labels asked for (disk=ssd); 1 of 3 has a taint that is not tolerated (dedicated=gpu).',
+      'No node fits: 2 of 3: not the requested labels (disk=ssd); 1 of 3 has a taint that is not tolerated (dedicated=gpu).',
       'user',
     ],
     [
@@ -370,10 +370,10 @@ describe('nodes', () => {
     ];
     expect(
       look(unscheduled('0/1 nodes are available: 1 Insufficient cpu.', { containers }))!.message,
-    ).toContain('(1500m asked for)');
+    ).toContain('(1500m requested)');
     expect(
       look(unscheduled('0/1 nodes are available: 1 Insufficient memory.', { containers }))!.message,
-    ).toContain('(1536Mi asked for)');
+    ).toContain('(1536Mi requested)');
   });
 
   test('the location of the volume is reported before other reasons', () => {
@@ -398,14 +398,14 @@ describe('refusals', () => {
     expect(look(null, [refused(said('3Gi'))], [claim('Pending')])).toMatchObject({
       code: 'quota-exceeded',
       message:
-        'The quota of the namespace does not leave room for the pod agent-0: memory: 4Gi asked for, 3Gi of 6Gi used; pods: 1 asked for, 4 of 4 used.',
+        'The quota of the namespace does not leave room for the pod agent-0: memory: 4Gi requested, 3Gi of 6Gi used; pods: 1 requested, 4 of 4 used.',
       fault: 'user',
       fatal: false,
     });
     expect(explainRejection('pod x', said('0').replace('=6Gi', '=2Gi'))).toMatchObject({ fatal: true });
     // As Kubernetes writes what it was given as a number.
     expect(explainRejection('pod x', said('268435456'))!.message).toContain(
-      '4Gi asked for, 256Mi of 6Gi used',
+      '4Gi requested, 256Mi of 6Gi used',
     );
   });
 
@@ -442,7 +442,7 @@ describe('refusals', () => {
     [
       'pods "agent-0" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation != false (container "agent" must set securityContext.allowPrivilegeEscalation=false)',
       'pod-security-refused',
-      'The pod agent-0 is refused: the namespace demands Pod Security "restricted".',
+      'The pod agent-0 is refused: the namespace requires Pod Security "restricted".',
       true,
     ],
     [
@@ -472,7 +472,7 @@ describe('refusals', () => {
     [
       'pods "agent-0" is forbidden: failed quota: cde: must specify limits.cpu for: agent; limits.memory for: agent',
       'quota-needs-limits',
-      'The quota cde demands that every container says what it needs; the pod agent-0 does not.',
+      'The quota cde requires every container to set requests and limits; the pod agent-0 does not.',
       true,
     ],
     [
@@ -527,7 +527,7 @@ describe('containers', () => {
   test('out of memory, with the limit', () => {
     expect(look(ended({ exitCode: 137, reason: 'OOMKilled' }))).toMatchObject({
       code: 'out-of-memory',
-      message: 'The container agent was ended: out of memory (limit 4Gi).',
+      message: 'The container agent was killed: out of memory (limit 4Gi).',
       fault: 'user',
     });
   });

@@ -1,22 +1,22 @@
 import { formatQuantity, parseQuantity } from '../../quantity.ts';
 import type { PodSnapshot, Reason } from './reading.ts';
 
-/** What the scheduler found lacking, and on how many of the nodes. */
+/** What the scheduler found missing, and on how many nodes. */
 export interface Shortage {
   nodes: number;
   what: string;
 }
 
 /**
- * Takes the scheduler's message apart: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated
- * taint {key: value}. preemption: …`. `whole`: what it says of the pod itself, for all nodes alike.
+ * Parses the scheduler's message: `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated
+ * taint {key: value}. preemption: …`. `whole`: what it says about the pod itself, which applies to all nodes.
  */
 export function parseUnschedulable(
   message: string,
 ): { total: number; shortages: Shortage[]; whole: string | null } | null {
   const match = /^0\/(\d+) nodes are available: ?(.*)$/s.exec(message.trim());
   if (!match) return null;
-  // What follows is about preemption and claims of devices: consequences.
+  // The rest is about preemption and device claims, which are consequences.
   const said = match[2]!
     .replace(/\.?\s*(no new claims to deallocate|preemption:).*$/s, '')
     .replace(/\.$/, '');
@@ -28,7 +28,7 @@ export function parseUnschedulable(
   return { total: Number(match[1]), shortages: shortages, whole: shortages.length === 0 ? said : null };
 }
 
-/** As people write it: `256Mi`, where Kubernetes was given 268435456. */
+/** As people write it: `256Mi` instead of 268435456. */
 export const formatAmount = (resource: string, amount: string): string =>
   /memory|storage/.test(resource) && /^\d{4,}$/.test(amount) ? formatQuantity(Number(amount)) : amount;
 
@@ -60,7 +60,7 @@ const kinds: {
     words: ([, resource], pod) => {
       const asked = requested(pod, resource!);
       const name = resource === 'cpu' ? 'CPU' : resource;
-      return `too little ${name} free${asked ? ` (${asked} asked for)` : ''}`;
+      return `too little ${name} free${asked ? ` (${asked} requested)` : ''}`;
     },
   },
   { pattern: /^Too many pods/, about: 'resources', words: () => 'too many pods already' },
@@ -70,9 +70,9 @@ const kinds: {
     words: (_, pod) => {
       const wanted = Object.entries(pod.spec.nodeSelector ?? {}).map(([key, value]) => `${key}=${value}`);
       const profile = wanted.length === 1 && /^cde\.dev\/kernel-profile\.(.*)=ready$/.exec(wanted[0]!)?.[1];
-      if (profile) return `not the kernel profile asked for (${profile})`;
+      if (profile) return `not the requested kernel profile (${profile})`;
       return wanted.length > 0
-        ? `not the labels asked for (${wanted.join(', ')})`
+        ? `not the requested labels (${wanted.join(', ')})`
         : 'not the labels that the node affinity asks for';
     },
   },
@@ -122,7 +122,7 @@ const hints = {
   node: 'An administrator can open the nodes again (kubectl uncordon), or add some.',
 };
 
-/** Why no node takes the pod, in words with the numbers asked for. `message` is the scheduler's. */
+/** Why no node fits the pod, in words with the requested amounts. `message` is the scheduler's. */
 export function explainUnschedulable(pod: PodSnapshot, message: string): Reason {
   const parsed = parseUnschedulable(message);
   if (/no nodes available to schedule pods/.test(message) || parsed?.total === 0)
@@ -150,7 +150,7 @@ export function explainUnschedulable(pod: PodSnapshot, message: string): Reason 
       };
     return {
       code: 'no-node-fits',
-      message: 'No node takes the workspace.',
+      message: 'No node fits the workspace.',
       detail: message,
       fault: 'system',
       fatal: false,
@@ -163,7 +163,7 @@ export function explainUnschedulable(pod: PodSnapshot, message: string): Reason 
     }
     return { nodes, about: 'node' as const, words: what };
   });
-  // What keeps the most nodes away comes first; what the template chose counts last, as it is meant to.
+  // The reason that excludes most nodes comes first; the template's own choices come last, because they are intended.
   const weight = (about: string) => (about === 'choice' ? 1 : 0);
   read.sort((a, b) => weight(a.about) - weight(b.about) || b.nodes - a.nodes);
   const nodes = (count: number) =>

@@ -116,7 +116,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'provisioner-silent',
       code: 'volume-pending',
-      message: /^The volume of the claim home is awaited from cde\.dev\/nobody\.$/,
+      message: /^The claim home is waiting for a volume from cde\.dev\/nobody\.$/,
       fatal: false,
       before: [
         object(
@@ -132,7 +132,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'waits-for-consumer-that-fits-nowhere',
       code: 'no-node-fits',
-      message: /too little memory free \(4Ti asked for\)/,
+      message: /too little memory free \(4Ti requested\)/,
       fatal: false,
       before: [
         object(
@@ -149,21 +149,21 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'no-node-memory',
       code: 'no-node-fits',
-      message: /^No node fits: .*too little memory free \(4Ti asked for\).*\.$/,
+      message: /^No node fits: .*too little memory free \(4Ti requested\).*\.$/,
       fatal: false,
       container: { resources: { requests: { cpu: '10m', memory: '4Ti' } } },
     },
     {
       name: 'no-node-cpu',
       code: 'no-node-fits',
-      message: /^No node fits: .*too little CPU free \(900 asked for\).*\.$/,
+      message: /^No node fits: .*too little CPU free \(900 requested\).*\.$/,
       fatal: false,
       container: { resources: { requests: { cpu: '900' } } },
     },
     {
       name: 'no-node-selector',
       code: 'no-node-fits',
-      message: /not the labels asked for \(cde\.dev\/disk=gold\)/,
+      message: /not the requested labels \(cde\.dev\/disk=gold\)/,
       fatal: false,
       pod: { nodeSelector: { 'cde.dev/disk': 'gold' } },
     },
@@ -171,14 +171,14 @@ export function failureScenarios(unique: string, registry: string): FailureScena
       name: 'quota-never',
       code: 'quota-exceeded',
       message:
-        /^The quota of the namespace does not leave room for the pod agent-0: requested memory: 32Mi asked for, 0 of 16Mi used\.$/,
+        /^The quota of the namespace does not leave room for the pod agent-0: requested memory: 32Mi requested, 0 of 16Mi used\.$/,
       fatal: true,
       before: [object('v1', 'ResourceQuota', 'cde', { spec: { hard: { 'requests.memory': '16Mi' } } })],
     },
     {
       name: 'quota-held',
       code: 'quota-exceeded',
-      message: /^The quota of the namespace .*pods: 1 asked for, 1 of 1 used\.$/,
+      message: /^The quota of the namespace .*pods: 1 requested, 1 of 1 used\.$/,
       fatal: false,
       before: [
         object('v1', 'ResourceQuota', 'cde', { spec: { hard: { pods: '1' } } }),
@@ -193,7 +193,8 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'quota-needs-limits',
       code: 'quota-needs-limits',
-      message: /^The quota cde demands that every container says what it needs; the pod agent-0 does not\.$/,
+      message:
+        /^The quota cde requires every container to set requests and limits; the pod agent-0 does not\.$/,
       fatal: true,
       before: [object('v1', 'ResourceQuota', 'cde', { spec: { hard: { 'limits.cpu': '4' } } })],
     },
@@ -212,7 +213,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'pod-security',
       code: 'pod-security-refused',
-      message: /^The pod agent-0 is refused: the namespace demands Pod Security "restricted"\.$/,
+      message: /^The pod agent-0 is refused: the namespace requires Pod Security "restricted"\.$/,
       fatal: true,
       labels: { 'pod-security.kubernetes.io/enforce': 'restricted' },
     },
@@ -370,7 +371,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'out-of-memory',
       code: 'out-of-memory',
-      message: /^The container agent was ended: out of memory \(limit 32Mi\)\.$/,
+      message: /^The container agent was killed: out of memory \(limit 32Mi\)\.$/,
       fatal: false,
       container: { command: ['tail', '/dev/zero'], resources: small },
       end: /^The workspace ran out of memory \(limit 32Mi\)$/,
