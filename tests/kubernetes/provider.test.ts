@@ -524,7 +524,8 @@ test.concurrent('a template limits how long a start can take', async () => {
   workspace.plan(`${debian}\nstartTimeout: 1s\nnodeSelector: { pool: none }`);
   expect(await workspace.start()).toMatchObject({
     kind: 'failed',
-    error: { code: expect.stringMatching(/node|volume/) },
+    // Without a reason if the scheduler was slower than this.
+    error: { code: expect.stringMatching(/node|volume|start-timeout/) },
   });
 });
 
