@@ -1,4 +1,5 @@
 import { z } from 'zod';
+import { formatAddress } from './host-port.ts';
 import './validation-messages.ts';
 
 export interface ListenAddress {
@@ -19,10 +20,6 @@ export const listenAddress = (example: string, { isHostOptional = false } = {}) 
       return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) };
     })
     .refine(({ port }) => port <= 65535, 'a port is at most 65535');
-
-/** HOST:PORT, with brackets around an IPv6 address. */
-export const formatAddress = (host: string, port: number): string =>
-  host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 
 export const listenUrl = ({ host, port }: ListenAddress, options: { tls?: boolean } = {}): string =>
   `${options.tls ? 'https' : 'http'}://${formatAddress(host, port)}`;

@@ -1,6 +1,7 @@
 import type { AgentManifest } from '@cde/api/agent.ts';
+import { formatAddress } from '@cde/api/host-port.ts';
 import type { Log } from '@cde/tunnel/log.ts';
-import { formatAddress, ownAddresses } from '@cde/tunnel/network/addresses.ts';
+import { ownAddresses } from '@cde/tunnel/network/addresses.ts';
 import { type DirectListener, listenDirect } from '@cde/tunnel/paths/direct-tcp.ts';
 import type { Path } from '@cde/tunnel/pipe/path.ts';
 

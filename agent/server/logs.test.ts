@@ -112,11 +112,11 @@ test('while the server is unreachable, memory is bounded and the gap is reported
   expect(texts()[kept + 1]).toBe('after');
 });
 
-test('a server that refuses the agent does not hold the flush up', async () => {
+test('a flush does not wait for a server that refuses the agent', async () => {
   server.answer(postAgentLogs.path, 410, 410, 410);
   const log = shipper();
   log.line('agent', 'stderr', 'unheard');
-  const started = Date.now();
-  await log.flush(5000);
-  expect(Date.now() - started).toBeLessThan(3000);
+  // Longer than the test may take.
+  await log.flush(600_000);
+  expect(server.lines).toEqual([]);
 });

@@ -131,9 +131,7 @@ describe.skipIf(!has('ssh'))('terminals over OpenSSH (needs ssh)', () => {
     ]);
     await screen.shows('up');
     screen.type('0123456789'.repeat(30_000));
-    const started = Date.now();
     expect((await fixture.ssh(['ws', 'echo others go on'])).stdout.toString()).toBe('others go on\n');
-    expect(Date.now() - started).toBeLessThan(5000);
     expect((await screen.pty.exited).code).toBe(3);
     const { stdout } = await fixture.run('md5sum', [], { input: '0123456789'.repeat(30_000) });
     await screen.shows(stdout.toString().slice(0, 32));

@@ -312,7 +312,8 @@ describe('a direct path', () => {
     };
     const agent = await agentAt([place], { onStream }, { unansweredMs: 1_500 });
     agent.offer(agent.proxy.address);
-    const { session, what } = await open([place]);
+    // By itself the client would not notice.
+    const { session, what } = await open([place], { unansweredMs: 600_000 });
     const stream = await session.open(ssh);
     stream.resume();
     await vi.waitFor(() => expect(session.path.kind).toBe('direct-tcp'), patience);
@@ -320,11 +321,8 @@ describe('a direct path', () => {
     agent.proxy.shut();
     agent.proxy.swallow();
     const got = once(stream, 'data');
-    const began = performance.now();
     theirs!.write('a line of a log');
     expect(String((await got)[0])).toBe('a line of a log');
-    // The agent called over the reserve; by itself the client would have noticed after 15 s.
-    expect(performance.now() - began).toBeLessThan(12_000);
     expect(what().slice(0, 4)).toEqual(relayAgain);
   });
 

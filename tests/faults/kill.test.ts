@@ -9,6 +9,7 @@ import { migrate } from '@cde/server/database/migrate.ts';
 import { type Database, openDatabase } from '@cde/server/database/pool.ts';
 import { addUser, type TestUser } from '@cde/server/testing.ts';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { agentPids } from '../kit/api.ts';
 import { endLeftovers } from '../kit/machine.ts';
 import { until } from '../kit/until.ts';
 
@@ -112,18 +113,6 @@ const settled = (replica: Replica, name: string) =>
       ['succeeded', 'failed', 'cancelled'].includes(workspace.latestBuild?.status),
     60_000,
   );
-/** Agents of a workspace that are alive: by their name, and the home that is mounted where they run. */
-async function agents(id: string): Promise<number> {
-  let count = 0;
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    if (!line.startsWith('cde-agent')) continue;
-    const mounts = await readFile(`/proc/${name}/mountinfo`, 'utf8').catch(() => '');
-    if (mounts.includes(`/homes/${id} `)) count++;
-  }
-  return count;
-}
 const requests: Record<string, (replica: Replica, name: string) => Promise<{ status: number; body: any }>> = {
   start: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/start`, {}),
   update: (replica, name) => call(replica, 'POST', `/api/v1/workspaces/${name}/update`, { force: true }),
@@ -180,13 +169,13 @@ test.each([
         (reply) => reply.status === 404,
       ),
     ).toBeTruthy();
-    expect(await agents(id)).toBe(0);
+    expect(await agentPids(id)).toEqual([]);
     const kept = await readdir(join(folder, 'homes/.set-aside'));
     expect(kept.filter((entry) => entry.startsWith(id))).toHaveLength(1);
     return;
   }
   expect(after).toMatchObject({ status: end, latestBuild: { status: 'succeeded', transition } });
-  expect(await agents(id)).toBe(end === 'running' ? 1 : 0);
+  expect(await agentPids(id)).toHaveLength(end === 'running' ? 1 : 0);
 });
 
 test('killed while the startup script runs: the script runs once, and its end is heard', async () => {
@@ -227,7 +216,7 @@ test('killed at twelve moments of a restart, spread over its length: always one 
       status: 'running',
       latestBuild: { number: round + 2, status: 'succeeded' },
     });
-    expect(await agents(id)).toBe(1);
+    expect(await agentPids(id)).toHaveLength(1);
   }
   const starts = (await readFile(join(folder, 'homes', id, 'starts'), 'utf8')).trim().split('\n');
   expect(starts.length).toBeGreaterThanOrEqual(13);

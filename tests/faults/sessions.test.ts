@@ -1,10 +1,11 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { createReadStream, createWriteStream } from 'node:fs';
-import { mkdir, readdir, readFile, stat } from 'node:fs/promises';
+import { mkdir, readFile, stat } from 'node:fs/promises';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { agentPids } from '../kit/api.ts';
 import { type Machine, makeMachine, type Ran, type Server } from '../kit/machine.ts';
 import { until } from '../kit/until.ts';
 
@@ -92,19 +93,6 @@ async function makeFile(path: string, megabytes: number): Promise<string> {
     await new Promise((resolve) => file.write(randomBytes(1024 * 1024), resolve));
   await new Promise<void>((resolve) => file.end(resolve));
   return hash(path);
-}
-
-/** The workspace's agents: by their name, and the home that is mounted where they run. */
-async function agents(): Promise<number[]> {
-  const found: number[] = [];
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    if (!line.startsWith('cde-agent')) continue;
-    const mounts = await readFile(`/proc/${name}/mountinfo`, 'utf8').catch(() => '');
-    if (mounts.includes(`/homes/${workspaceId} `)) found.push(Number(name));
-  }
-  return found;
 }
 
 async function serverProcess(): Promise<number> {
@@ -208,7 +196,7 @@ describe('a session ends, and says why', () => {
   test("when the agent's process is killed", async () => {
     const running = ssh(counting(10_000));
     await printed(running, '\n5\n');
-    const [agent] = await agents();
+    const [agent] = await agentPids(workspaceId);
     process.kill(agent!, 'SIGKILL');
     const ended = await running.ended;
     expect(ended.code).toBe(255);

@@ -4,7 +4,7 @@ import { lookup } from 'node:dns/promises';
 import { once } from 'node:events';
 import { networkInterfaces } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
-import { formatAddress } from '../network/addresses.ts';
+import { formatAddress } from '@cde/api/host-port.ts';
 import { makeProbeClient } from './probe-train.ts';
 import { bindingRequest, readMapped } from './stun.ts';
 

@@ -80,11 +80,6 @@ export function lookupAllowed(
   });
 }
 
-/** HOST:PORT, with brackets around an IPv6 address. */
-export function formatAddress(host: string, port: number): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
 /** This machine's addresses that other machines can reach, IPv4 first. Omits loopback and link-local ones. */
 export function ownAddresses(interfaces = networkInterfaces()): string[] {
   const all = Object.values(interfaces)

@@ -1,7 +1,8 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { formatAddress } from '@cde/api/host-port.ts';
 import { TunnelError } from '../errors.ts';
 import { type Log, silentLog } from '../log.ts';
-import { formatAddress, lookupAllowed } from '../network/addresses.ts';
+import { lookupAllowed } from '../network/addresses.ts';
 import { watchLocalAddress } from '../network/local-address.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';

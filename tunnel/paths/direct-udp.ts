@@ -1,6 +1,6 @@
 import type { Duplex } from 'node:stream';
+import { formatAddress } from '@cde/api/host-port.ts';
 import { TunnelError } from '../errors.ts';
-import { formatAddress } from '../network/addresses.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
 import {
