@@ -4,6 +4,7 @@ import { systemErrorReason } from '@cde/api/system-errors.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
 import { useGateway } from '@cde/tunnel/network/gateway.ts';
 import { makeAgent } from './agent.ts';
+import { trustCertificateAuthorities } from './certificate-authorities.ts';
 import about from './package.json' with { type: 'json' };
 
 /** Exit codes, which the provider shows with the last lines of stderr. */
@@ -20,6 +21,7 @@ const gateway = process.env[agentEnvironment.gateway];
 const directForward = process.env[agentEnvironment.directForward];
 const memoryLimit = Number(process.env[agentEnvironment.memoryLimit]) || null;
 const shared = process.env[agentEnvironment.sharedNetwork] === 'yes';
+trustCertificateAuthorities(process.env[agentEnvironment.certificateAuthorities]);
 // Removed at once, so that nothing in the workspace inherits them.
 for (const name of Object.values(agentEnvironment)) delete process.env[name];
 process.title = 'cde-agent';

@@ -20,6 +20,8 @@ export const agentEnvironment = {
   sharedNetwork: 'CDE_SHARED_NETWORK',
   /** The memory limit in bytes, if the workspace cannot see its own control group. */
   memoryLimit: 'CDE_MEMORY_LIMIT',
+  /** Certificate authorities, in PEM, that the agent trusts beside Node's. */
+  certificateAuthorities: 'CDE_CERTIFICATE_AUTHORITIES',
 } as const;
 export const tokenOnStdin = 'stdin';
 /** In the environment of sessions: the path of the Unix socket on which the agent serves programs in the workspace. */

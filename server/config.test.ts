@@ -1,4 +1,8 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { SettingsError } from '@cde/api/settings.ts';
+import { makeCertificate } from '@cde/tunnel/auth/certificate.ts';
 import { expect, test } from 'vitest';
 import { describeSettings, readConfig } from './config.ts';
 
@@ -39,6 +43,8 @@ test.each([
   [[], { CDE_ACCESS_URL: 'ftp://x' }, /CDE_ACCESS_URL/],
   [[], { CDE_OIDC_ISSUER: 'https://id.example.com' }, /CDE_OIDC_CLIENT_ID/],
   [[], { CDE_PASSWORD_LOGIN: 'off' }, /no one could sign in/],
+  [[], { CDE_AGENT_CA: '/nowhere.pem' }, /CDE_AGENT_CA is invalid .*the file cannot be read \(ENOENT\)/],
+  [[], { CDE_AGENT_CA: '/dev/null' }, /CDE_AGENT_CA is invalid .*contains no certificate/],
   [['--nonsense'], {}, /nonsense/],
 ] as const)('%j %j is rejected with a message', (args, env, message) => {
   let thrown: unknown;
@@ -68,4 +74,21 @@ test('port host names: a wildcard, *.localhost on loopback, otherwise paths', ()
   expect(() =>
     host({ CDE_ACCESS_URL: 'https://80--web--ada.example.com', CDE_PORT_HOST: '*.example.com' }),
   ).toThrow(/looks like a shared port/);
+});
+
+test('certificate authorities of agents are read, without what stands between them', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'cde-config-'));
+  const file = join(folder, 'ca.pem');
+  const read = (text: string) => {
+    writeFileSync(file, text);
+    return readConfig([], { CDE_AGENT_CA: file }).agentCa;
+  };
+  const { cert } = await makeCertificate();
+  const pem = cert.trim();
+  expect(read(`# one\n${pem}\n# two\n${pem}\n`)).toBe(`${pem}\n${pem}\n`);
+  expect(() => read(`${pem}\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n`)).toThrow(
+    /contains an invalid certificate/,
+  );
+  expect(() => read(`${pem}\n`.repeat(500))).toThrow(/agents take at most 100000/);
+  rmSync(folder, { recursive: true });
 });

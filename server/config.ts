@@ -14,6 +14,7 @@ import {
 } from '@cde/api/settings.ts';
 import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
+import { CertificateAuthorities } from './certificate-authorities.ts';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
 const days = z.coerce.number().min(0).max(3650);
@@ -125,6 +126,11 @@ const settings = {
     schema: imageName,
     default: 'cde-agent:0.1.0',
     help: 'Image that installs the agent in pods, built by docker/Dockerfile',
+  },
+  agentCa: {
+    schema: CertificateAuthorities,
+    default: undefined,
+    help: 'PEM file of certificate authorities that agents in pods trust beside the public ones',
   },
   builderImage: {
     schema: imageName,

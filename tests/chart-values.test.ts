@@ -15,6 +15,7 @@ const byChart = [
   'CDE_SECRET_KEY',
   'CDE_CLUSTER',
   'CDE_CLUSTER_PUBLIC_ENDPOINT',
+  'CDE_AGENT_CA',
   'CDE_AGENT_IMAGE',
   'CDE_PORT_HOST',
 ];

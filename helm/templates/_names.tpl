@@ -150,6 +150,7 @@ capabilities: { drop: [ALL] }
 - { name: CDE_AGENT_IMAGE, value: {{ include "cde.image" (dict "root" $root "name" $root.Values.workspaces.image) | quote }} }
 {{- with include "cde.caEnv" $root }}
 {{ . }}
+- { name: CDE_AGENT_CA, value: /etc/cde/ca/ca.crt }
 {{- end }}
 {{- range $key, $value := $root.Values.server.settings }}
 - { name: {{ $key }}, value: {{ $value | quote }} }

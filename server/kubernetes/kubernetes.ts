@@ -66,6 +66,7 @@ export function makeKubernetes({
         connections,
         installation,
         agentImage: config.agentImage,
+        ...(config.agentCa && { agentCa: config.agentCa }),
         ...(config.builderImage && { builderImage: config.builderImage }),
         agentUrls: satelliteUrls,
         log,

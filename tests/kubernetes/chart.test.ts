@@ -229,6 +229,8 @@ test('optional values: placement, labels, certificate authorities, a Gateway, me
   const [server] = pod.spec.containers;
   expect(server.envFrom).toEqual([{ secretRef: { name: 'oidc' } }]);
   expect(server.env).toContainEqual({ name: 'NODE_EXTRA_CA_CERTS', value: '/etc/cde/ca/ca.crt' });
+  // Passed on to agents in workspaces.
+  expect(server.env).toContainEqual({ name: 'CDE_AGENT_CA', value: '/etc/cde/ca/ca.crt' });
   expect(find(objects, 'HTTPRoute').spec).toMatchObject({
     parentRefs: [{ name: 'public' }],
     hostnames: ['cde.example.com'],

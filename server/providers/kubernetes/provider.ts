@@ -44,6 +44,8 @@ export interface KubernetesOptions {
   /** The image that contains the agent. */
   agentImage: string;
   agentPullPolicy?: string;
+  /** Certificate authorities that agents trust beside the public ones, in PEM. */
+  agentCa?: string;
   /** The image of builders, if the template names none. */
   builderImage?: string;
   /** URLs that agents connect to besides the server's, such as those of satellites. */
@@ -218,6 +220,7 @@ export function makeKubernetesProvider(options: KubernetesOptions): Provider {
           installation,
           ...(options.agentUrls && { agentUrls: options.agentUrls }),
           agentImage: options.agentImage,
+          ...(options.agentCa && { agentCa: options.agentCa }),
           ...(options.builderImage && { builderImage: options.builderImage }),
           ...(options.agentPullPolicy && { agentPullPolicy: options.agentPullPolicy }),
           now,

@@ -312,3 +312,10 @@ test('names are readable, within the length limit, and unique', () => {
   expect(namespaceName('ada', 'web', 'w1', true)).toMatch(/^cde-ada-web-[0-9a-f]{6}$/);
   expect(namespaceName('Ada.L', 'web', 'w1')).toBe('cde-ada-l-web');
 });
+
+test('an agent gets the certificate authorities of the installation, and its pod has no variable without', () => {
+  const variables = (options: Partial<NamespaceOptions>) =>
+    podOf(render({}, {}, options)).spec!.containers[0]!.env!.map(({ name, value }) => [name, value]);
+  expect(variables({ agentCa: 'PEM' })).toContainEqual(['CDE_CERTIFICATE_AUTHORITIES', 'PEM']);
+  expect(variables({}).flat()).not.toContain('CDE_CERTIFICATE_AUTHORITIES');
+});

@@ -20,6 +20,8 @@ export interface NamespaceOptions {
   server?: string | undefined;
   agentImage: string;
   agentPullPolicy?: string;
+  /** Certificate authorities that agents trust beside the public ones, in PEM. */
+  agentCa?: string;
   /** Whether the cluster supports `hostnameOverride` of a pod. */
   supportsHostnameOverride?: boolean;
   /** The existing volume that the home's claim is bound to. */

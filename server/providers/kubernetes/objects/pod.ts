@@ -75,7 +75,12 @@ export function workspacePod(
   spec: WorkspaceSpec,
   section: KubernetesSection,
   launch: AgentLaunch,
-  options: { agentImage: string; agentPullPolicy?: string; supportsHostnameOverride?: boolean },
+  options: {
+    agentImage: string;
+    agentPullPolicy?: string;
+    agentCa?: string;
+    supportsHostnameOverride?: boolean;
+  },
 ): { metadata: { labels: Record<string, string>; annotations: Record<string, string> }; spec: PodSpec } {
   const home = homeOf(spec.owner);
   const restricted = section.podSecurity === 'restricted';
@@ -169,6 +174,9 @@ export function workspacePod(
               name: agentEnvironment.token,
               valueFrom: { secretKeyRef: { name: 'cde-agent', key: 'token' } },
             },
+            ...(options.agentCa
+              ? [{ name: agentEnvironment.certificateAuthorities, value: options.agentCa }]
+              : []),
           ],
           resources: resourcesOf(section),
           securityContext: {

@@ -28,6 +28,8 @@ export interface StartOptions {
   installation: string;
   agentImage: string;
   agentPullPolicy?: string;
+  /** Certificate authorities that agents trust beside the public ones, in PEM. */
+  agentCa?: string;
   /** The image of builders, if the template names none. */
   builderImage?: string;
   /** URLs that agents have to reach beside the server's. */
@@ -196,6 +198,7 @@ async function renderObjects(
     supportsHostnameOverride: supportsHostnameOverride(version),
     homeVolume: home,
     copies,
+    ...(options.agentCa && { agentCa: options.agentCa }),
     ...(options.builderImage && { builderImage: options.builderImage }),
     ...(section.egress === 'namespace' && {
       reach: await destinationsOf([...launch.serverUrl.split(','), ...((await options.agentUrls?.()) ?? [])]),
