@@ -11,7 +11,7 @@ import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
 import type { Target } from '@cde/tunnel/streams/targets.ts';
 import type { Activity } from './activity/activity.ts';
-import { observeForward } from './activity/upstream.ts';
+import { type ForwardObserver, makeForwardObserver } from './activity/forwards.ts';
 import { type DirectEndpointOptions, isLoopbackOnly, makeDirectEndpoint } from './network/direct.ts';
 import { connectInWorkspace } from './network/listen-address.ts';
 import { noPortGuard, type PortGuard } from './network/port-guard.ts';
@@ -113,11 +113,20 @@ export function makeHosting(options: {
     options.direct &&
     makeDirectEndpoint({ ...options.direct, onPath: registry.accept, onChange: changed, log });
 
+  /** Of each session. */
+  const forwardObservers = new WeakMap<SessionContext, ForwardObserver>();
+  function forwardObserver(context: SessionContext, by: () => string | undefined): ForwardObserver {
+    const observer = forwardObservers.get(context) ?? makeForwardObserver({ activity, by });
+    forwardObservers.set(context, observer);
+    return observer;
+  }
+
   async function serveStream(
     target: Target,
     stream: Duplex,
-    { userId }: SessionContext,
+    context: SessionContext,
   ): Promise<Duplex | undefined> {
+    const { userId } = context;
     const username = () => options.usernameOf?.(userId);
     if (target.kind === 'ssh') {
       (await options.ssh).serve(stream, username);
@@ -141,7 +150,7 @@ export function makeHosting(options: {
       });
     }
     socket.once('close', options.sessions.open('port'));
-    observeForward(stream, socket, { activity, username });
+    forwardObserver(context, username).observe(stream, socket);
     return socket;
   }
 

@@ -7,6 +7,8 @@ export interface Activity {
   /** `look` is called before each report, for what is only found by looking. Returns how to stop that. */
   beforeReport(look: () => void): () => void;
   report(): AgentActivity;
+  /** Monotonic milliseconds, for what recognizes signals. */
+  now(): number;
   /** How long ago the latest signal was; null if there was none. */
   latestAgeMs(): number | null;
   /** Calls `listener` on every record, with what caused it. Returns how to stop that. */
@@ -27,6 +29,7 @@ export function makeActivity({ now = () => performance.now() }: { now?: () => nu
   };
 
   return {
+    now,
     record(signal, by, ageMs = 0) {
       const at = now() - ageMs;
       if (at < (latest.get(signal)?.at ?? Number.NEGATIVE_INFINITY)) return;

@@ -1,8 +1,8 @@
 import { basename } from 'node:path';
 import type { Activity } from './activity.ts';
+import { type InputClassifier, makeInputClassifier } from './editor-input.ts';
 import type { OpenTerminal } from './open-terminals.ts';
 import { makeTypedFilter } from './terminal-input.ts';
-import { type InputClassifier, makeInputClassifier } from './upstream.ts';
 
 /** Observes what goes through a shell or command of a session. */
 export interface JobActivity {
@@ -33,16 +33,16 @@ export function makeJobActivity(options: {
   by: () => string | undefined;
   command?: string;
   terminal?: OpenTerminal;
-  now?: () => number;
 }): JobActivity {
-  const { activity, by, command, terminal, now = () => performance.now() } = options;
+  const { activity, by, command, terminal } = options;
+  const { now } = activity;
   const name = command === undefined ? undefined : commandName(command);
   let inputAt = Number.NEGATIVE_INFINITY;
 
   const isTyped = terminal && makeTypedFilter();
   const classifier: InputClassifier | undefined = terminal
     ? undefined
-    : makeInputClassifier({ onInput: () => activity.record('editor-input', by()), now });
+    : makeInputClassifier({ onInput: () => activity.record('editor-input', by()), isCommand: true, now });
 
   return {
     input(chunk) {
@@ -52,10 +52,10 @@ export function makeJobActivity(options: {
       } else if (name !== undefined && transferCommands.has(name)) activity.record('sync', name);
       else classifier!.upstream(chunk.length);
     },
-    output(chunk) {
+    output() {
       if (name === undefined) return;
       if (transferCommands.has(name)) return activity.record('sync', name);
-      classifier?.downstream(chunk.length);
+      classifier?.downstream();
       // What tmux, vim or top draw is not the output of a job.
       if (terminal?.isFullScreen || now() - inputAt < answerMs) return;
       activity.record('command-output', name);

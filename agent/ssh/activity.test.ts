@@ -1,6 +1,8 @@
 import { readFile, writeFile } from 'node:fs/promises';
+import { type AddressInfo, connect, createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { freePort } from '../../tests/kit/free-port.ts';
 import { type Fixture, has, makeFixture, until } from './fixture.ts';
 import { openPty, type Pty } from './jobs/pty.ts';
 
@@ -96,6 +98,42 @@ describe.skipIf(!has('ssh'))('activity of sessions over OpenSSH (needs ssh)', ()
     const { stdout } = await fixture.ssh(['ws', 'read line; echo "got $line"'], 'a line\n');
     expect(stdout.toString()).toBe('got a line\n');
     expect(signals().filter((signal) => signal.startsWith('command-output'))).toEqual([]);
+  });
+
+  test('an editor’s connection to a forwarded port that only keeps alive is not input; what a person sends is', async () => {
+    let received = 0;
+    const editor = createServer((socket) => {
+      socket.on('data', (chunk) => {
+        received += chunk.length;
+      });
+      socket.on('error', () => {});
+    });
+    await new Promise<void>((resolve) => editor.listen(0, '127.0.0.1', resolve));
+    const { port } = editor.address() as AddressInfo;
+    const local = await freePort();
+    fixture.start(['-N', '-L', `127.0.0.1:${local}:127.0.0.1:${port}`, 'ws']);
+    const socket = await until(async () => {
+      const opened = connect(local, '127.0.0.1');
+      const isOpen = new Promise<boolean>((resolve) => {
+        opened.once('connect', () => resolve(true));
+        opened.once('error', () => resolve(false));
+      });
+      return (await isOpen) ? opened : null;
+    }, 'the forward');
+    const send = async (bytes: number) => {
+      const expected = received + bytes;
+      socket.write(Buffer.alloc(bytes, 'x'));
+      await until(() => received === expected, 'the bytes');
+    };
+    for (let beat = 0; beat < 60; beat += 1) {
+      await send(13);
+      fixture.pass(5000);
+    }
+    expect(signals()).toEqual([]);
+    for (let key = 0; key < 5; key += 1) await send(160);
+    expect(signals()).toEqual(['editor-input ada']);
+    socket.destroy();
+    editor.close();
   });
 
   test.skipIf(!has('sftp'))('a file transfer is a sync, a listing is not (needs sftp)', async () => {

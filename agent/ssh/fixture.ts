@@ -32,6 +32,8 @@ export interface Fixture {
   server: SshServer;
   sessions: Sessions;
   activity: Activity;
+  /** Moves the time of `activity` forward. */
+  pass(ms: number): void;
   openTerminals: OpenTerminals;
   workspace: Workspace;
   /** Runs `ssh -F config …`. */
@@ -86,7 +88,8 @@ export async function makeFixture(): Promise<Fixture> {
     env: { FROM_MANIFEST: 'yes' },
   };
   const pool = makePipePool();
-  const activity = makeActivity();
+  let passedMs = 0;
+  const activity = makeActivity({ now: () => performance.now() + passedMs });
   const openTerminals = makeOpenTerminals();
   const ssh = makeSshServer({
     hostKey: key.privateKey,
@@ -133,6 +136,9 @@ export async function makeFixture(): Promise<Fixture> {
     server: ssh,
     sessions,
     activity,
+    pass(ms) {
+      passedMs += ms;
+    },
     openTerminals,
     workspace,
     run,

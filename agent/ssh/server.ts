@@ -4,6 +4,7 @@ import { cacheKeyObjects, coalesceWrites } from '@cde/tunnel/streams/ssh2.ts';
 import type { Connection } from 'ssh2';
 import ssh2 from 'ssh2';
 import type { Activity } from '../activity/activity.ts';
+import { makeForwardObserver } from '../activity/forwards.ts';
 import type { OpenTerminals } from '../activity/open-terminals.ts';
 import { noPortGuard, type PortGuard } from '../network/port-guard.ts';
 import type { Sessions } from '../sessions.ts';
@@ -62,8 +63,7 @@ export function makeSshServer(options: {
       guard: options.guard ?? noPortGuard,
       home: () => options.workspace().home,
       sessions: options.sessions,
-      activity,
-      username,
+      observer: makeForwardObserver({ activity, by: username }),
     });
     cacheKeyObjects(connection);
     trackRequests(connection);

@@ -2,8 +2,7 @@ import { chmod, unlink } from 'node:fs/promises';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { isAbsolute, join } from 'node:path';
 import type { Connection, ServerChannel } from 'ssh2';
-import type { Activity } from '../../activity/activity.ts';
-import { observeForward } from '../../activity/upstream.ts';
+import type { ForwardObserver } from '../../activity/forwards.ts';
 import { isLoopbackName, listenAddresses } from '../../network/listen-address.ts';
 import type { PortGuard } from '../../network/port-guard.ts';
 import type { Sessions } from '../../sessions.ts';
@@ -21,8 +20,7 @@ export function serveForwards(
     home: () => string;
     sessions: Sessions;
     guard: PortGuard;
-    activity: Activity;
-    username: () => string | undefined;
+    observer: ForwardObserver;
   },
 ): { close(): void } {
   const listeners = new Map<string, Server>();
@@ -56,9 +54,10 @@ export function serveForwards(
       if (!allowed) return socket.destroy(new Error('not a program of this workspace'));
       socket.removeListener('error', reject);
       const channel = accept();
-      if (channel) observeForward(channel, socket, options);
-      if (channel) joinPort(channel, socket);
-      else socket.destroy();
+      if (channel) {
+        joinPort(channel, socket);
+        options.observer.observe(channel, socket);
+      } else socket.destroy();
     });
   }
 
