@@ -51,6 +51,7 @@ export function notRunning(reference: string, workspace: Workspace, more = ''): 
 
 function stoppedBy({ status, latestBuild: build }: Workspace): string | undefined {
   const isStopped = status === 'stopping' || status === 'stopped';
-  if (!isStopped || build?.transition !== 'stop' || build.initiator === 'system') return undefined;
-  return `Stopped by ${build.initiator}.`;
+  if (!isStopped || build?.transition !== 'stop') return undefined;
+  if (build.initiator !== 'system') return `Stopped by ${build.initiator}.`;
+  return build.reason === '' ? undefined : `${build.reason.charAt(0).toUpperCase()}${build.reason.slice(1)}.`;
 }
