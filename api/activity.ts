@@ -237,7 +237,9 @@ export const CleanupPolicy = z.strictObject({
     .int()
     .min(1)
     .max(100)
-    .describe('At most this share of the running workspaces stops within an hour without an admin’s word'),
+    .describe(
+      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s word; five always may',
+    ),
   holidays: z
     .string()
     .max(500_000)

@@ -26,7 +26,7 @@ const previewQuery = pagedQuery(['cleanup-preview'], (query, signal) =>
 
 const looks: Record<CleanupCandidate['action'], [tone: string, word: string]> = {
   stop: ['busy', 'Stops'],
-  warn: ['warn', 'Is warned'],
+  warn: ['warn', 'Is due'],
   'wait-for-report': ['off', 'Waits for its agent'],
   hold: ['bad', 'Held back'],
   'make-dormant': ['busy', 'Becomes dormant'],
@@ -131,8 +131,8 @@ function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
         <strong>
           The brake holds back {held} {held === 1 ? 'workspace' : 'workspaces'}.
         </strong>{' '}
-        More would stop within an hour than the bound permits. Check the reasons below: a broken signal looks
-        like this.
+        More would stop within 10 minutes than the bound permits. Check the reasons below: a broken signal
+        looks like this.
       </span>
       {canRelease && (
         <button type="button" className="end button small" onClick={() => setAsking(true)}>

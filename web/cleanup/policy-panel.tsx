@@ -43,7 +43,11 @@ const numbers: [NumberField, label: string, hint: string][] = [
     'Dormant after days',
     'Without a person for so long, compute and namespace are removed; the home stays. Empty: never.',
   ],
-  ['brakePercent', 'Brake, in percent', 'At most this share of the running workspaces stops within an hour.'],
+  [
+    'brakePercent',
+    'Brake, in percent',
+    'At most this share of the running workspaces stops within 10 minutes; five always may.',
+  ],
 ];
 const optionalNumbers: NumberField[] = ['dormantAfterDays'];
 
