@@ -6,7 +6,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 
-// Not imported: see server/fetch.ts.
+// Not imported: see agent/server/fetch.ts.
 const { request } = process.getBuiltinModule('node:http');
 
 const usage = `Keep this workspace awake.
