@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
-/** Tests that need ten minutes of silence; `npm run test:long`. */
+/** Tests that mostly wait: ten minutes of silence, idle periods; `npm run test:long`. */
 export default defineConfig({
   test: {
     ...everySuite,
