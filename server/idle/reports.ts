@@ -24,6 +24,8 @@ import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
 
 /** How long before a stop open terminals are warned. */
 export const warnBeforeMs = [15 * 60_000, 5 * 60_000];
+/** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
+const sweepWithinMs = 7_000;
 /** Reports without news are only recorded when a decision may depend on them. */
 const recordWithinMs = 2 * 60_000;
 
@@ -133,7 +135,7 @@ export function makeActivityReports(deps: IdleDeps) {
         await insertEvents(database.db, events);
       }
       return {
-        stopsInMs: stopsAt === null ? null : Math.max(0, stopsAt - at),
+        stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
         cause,
         warnBeforeMs,
         extendable: cause !== 'max-run',

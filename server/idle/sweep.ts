@@ -57,14 +57,16 @@ export function makeIdleSweep(
 
   async function allowedStops(at: number): Promise<number> {
     const { brakePercent } = await deps.bounds();
-    const { rows } = await database.db.execute<{ running: number; stopping: number }>(sql`
+    const { rows } = await database.db.execute<{ running: number; decided: number; pending: number }>(sql`
       SELECT (SELECT count(*)::int FROM workspaces WHERE status = 'running') AS running,
              (SELECT count(*)::int FROM activity_events
-               WHERE kind = 'stop-decided' AND at > to_timestamp(${at - brakeWindowMs} / 1000.0::float8))
-           + (SELECT count(*)::int FROM workspace_activity a JOIN workspaces w ON w.id = a.workspace_id
-               WHERE a.pending_stop IS NOT NULL AND w.status = 'running') AS stopping`);
-    const { running, stopping } = rows[0]!;
-    return Math.max(brakeMin, Math.ceil((running * brakePercent) / 100)) - stopping;
+               WHERE kind = 'stop-decided' AND at > to_timestamp(${at - brakeWindowMs} / 1000.0::float8)) AS decided,
+             (SELECT count(*)::int FROM workspace_activity a JOIN workspaces w ON w.id = a.workspace_id
+               WHERE a.pending_stop IS NOT NULL AND w.status = 'running') AS pending`);
+    const { running, decided, pending } = rows[0]!;
+    // Of those that ran when the window began.
+    const share = Math.ceil(((running + decided) * brakePercent) / 100);
+    return Math.max(brakeMin, share) - decided - pending;
   }
 
   /** The warning that is due and has not been given. */
