@@ -31,6 +31,6 @@ test.each([
   });
 });
 
-test('an unexpected error stays one', () => {
+test('what nobody expected stays one', () => {
   expect(toFailure(new TypeError('x is undefined')).code).toBe('internal');
 });

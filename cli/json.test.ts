@@ -96,7 +96,7 @@ test.each(lines)('cde %s --json', async (line, schema, more) => {
   schema.parse(reply);
 });
 
-test('cancel, revoke, delete a template; a failure is an object on stderr', async () => {
+test('the rest: cancel, revoke, delete a template, refused with an object on stderr', async () => {
   const tokens = await home.json(['token', 'list']);
   const ci = tokens.find(({ name }: { name: string }) => name === 'ci');
   expect(await home.json(['token', 'revoke', ci.id])).toMatchObject({ revoked: true });
@@ -117,7 +117,7 @@ test('cancel, revoke, delete a template; a failure is an object on stderr', asyn
   }
 });
 
-test('a member learns what they are not allowed to do', async () => {
+test('a member is told what they may not', async () => {
   await home.json(['user', 'create', 'carl', '--password'], { input });
   const ran = await home.run(['login', server.url, '--token'], { input: 'cde_wrong\n' });
   expect(ran).toMatchObject({ code: 4, stderr: expect.stringContaining('[token-invalid]') });
@@ -125,7 +125,7 @@ test('a member learns what they are not allowed to do', async () => {
   expect((await home.json(['whoami'])).role).toBe('owner');
 });
 
-test('faults of a template are listed by file, line and column', async () => {
+test('a template’s faults are told by file, line and column', async () => {
   const folder = join(home.path, 'broken');
   await mkdir(folder);
   await writeFile(join(folder, 'template.yaml'), 'name: broken\nprovider: local\nnonsense: 1\n');
@@ -137,7 +137,7 @@ test('faults of a template are listed by file, line and column', async () => {
   expect(pushed.stderr).toContain(`${join(folder, 'template.yaml')}:3:1: `);
 });
 
-test('piped tables have tabs between columns and full timestamps', async () => {
+test('piped tables have a tab between columns and whole moments', async () => {
   const ran = await home.run(['list']);
   const [head, row] = ran.stdout.split('\n').map((line) => line.split('\t')) as [string[], string[]];
   expect(head.slice(0, 4)).toEqual(['NAME', 'STATUS', 'TEMPLATE', 'CHANGED']);

@@ -18,19 +18,19 @@ import {
   writeLine,
 } from './messages.ts';
 
-/** How long a session without streams is kept open for the next command. */
+/** A session without streams is kept that long: the next command finds it warm. */
 const idleSessionMs = 5 * 60_000;
-/** How long the process runs without a session. */
+/** Without a session the process ends after that long. */
 const idleMs = 60_000;
-/** How often it checks that its socket still exists and is its own, and whether it is still needed. */
+/** How often it looks whether its socket is still there and its own, and whether anybody needs it. */
 const idleCheckMs = 2_000;
-/** A client sends its request as soon as it has connected. */
+/** Who connects asks at once. */
 const requestTimeoutMs = 5_000;
-/** How many ended streams it remembers the reason of. */
+/** Ended streams whose reason is remembered. */
 const maxEndReasons = 100;
-/** Attempts to take the address. Another process that started at the same time has ended or answers before the next one. */
+/** Tries to take the address; between two, one that came to be at the same time has ended or answers. */
 const maxAttempts = 5;
-/** The agent reports why it ended a session within this time after its streams ended. */
+/** The reason for which the agent ends a session follows the end of its streams within this time. */
 const reasonMs = 300;
 
 interface SharedSession {
@@ -47,7 +47,7 @@ interface SharedSession {
 
 /**
  * Holds sessions for the `cde` commands of one user, configuration and login, so that several connections to one
- * workspace share one session and the second finds it open. It exits when it is no longer needed.
+ * workspace share one session and the second finds it open. Ends by itself when nobody needs it.
  */
 export async function runBackground(context: Context): Promise<number> {
   const address = backgroundAddress(context);
@@ -98,7 +98,7 @@ export async function runBackground(context: Context): Promise<number> {
       const { session, hostKey } = await kept.opened;
       if (socket.destroyed) return;
       const stream = await session.open({ kind: 'ssh' }, { eager: true });
-      // A different process may be asked about it.
+      // Another process may be asked about it.
       const name = `${process.pid}.${++streams}`;
       let failed: Error | null = null;
       stream.on('error', (error) => {
@@ -132,7 +132,7 @@ export async function runBackground(context: Context): Promise<number> {
         return carry(socket, question);
       case 'why': {
         const error = await reasons.get(question.stream);
-        // Undefined: an earlier process carried it.
+        // Undefined: it was carried by another process, which is gone.
         return reply(socket, error === undefined ? { ok: false } : { ok: true, ...(error && { error }) });
       }
       case 'look': {
@@ -196,27 +196,27 @@ export async function runBackground(context: Context): Promise<number> {
     const now = performance.now();
     for (const kept of sessions.values())
       if (kept.session && kept.streams === 0 && now - kept.idleSince > idleSessionMs) kept.session.close();
-    // Its folder is gone or another process has taken its place: no new client can connect.
+    // Its folder is gone, or another took its place: nobody new can come.
     const isAlone = !isOurs();
     const isIdle = sessions.size === 0 && connections.size === 0 && now - neededAt > idleMs;
     const isUnused = [...sessions.values()].every((kept) => kept.streams === 0) && connections.size === 0;
     if (isIdle || (isAlone && isUnused)) stop();
   }, idleCheckMs);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, stop);
-  // It has no terminal.
+  // It belongs to no terminal.
   process.on('SIGHUP', () => {});
   await ended;
   return exitCodes.success;
 }
 
 /**
- * Takes the address; null if another process holds it and answers. A dead or hanging one loses the address, but keeps
- * the streams that it carries.
+ * Takes the address; null when another one holds it and answers. One that is dead or hangs is put aside: what it
+ * still carries goes on without an address.
  */
 async function listen(server: Server, address: string): Promise<number | null> {
   for (let attempt = 0; attempt < maxAttempts; attempt++) {
     try {
-      // The kernel gives the name to only one process.
+      // The kernel gives the name to one only.
       server.listen(address);
       await once(server, 'listening');
       chmodSync(address, 0o600);
@@ -228,7 +228,7 @@ async function listen(server: Server, address: string): Promise<number | null> {
     const other = await connectTo(address);
     other?.destroy();
     if (other) return null;
-    // A process that has the name and does not listen yet is checked again.
+    // One that has its name and does not listen yet is gone after another look.
     await delay(20 * (attempt + 1));
     if (attempt > 0 && before !== undefined && inodeOf(address) === before) rmSync(address, { force: true });
   }

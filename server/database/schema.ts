@@ -254,6 +254,7 @@ export const workspaces = pgTable(
     homeKeptUntil: timestamptz('home_kept_until'),
     restoreFrom: uuid('restore_from').references((): AnyPgColumn => workspaces.id),
     unseenSince: timestamptz('unseen_since'),
+    dormantState: jsonb('dormant_state').$type<ProviderState>(),
   },
   (t) => [
     oneOf('workspaces', t.desired, desiredStates),
@@ -326,6 +327,8 @@ export interface BuildOptions {
   home?: 'keep' | 'discard';
   /** For a stop: activity until the provider is called cancels it. */
   isIdleStop?: boolean;
+  /** For a stop: remove everything but the home. */
+  makesDormant?: boolean;
 }
 
 /** How the agent prepares for a stop. Unix time in ms. */

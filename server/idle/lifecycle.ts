@@ -18,7 +18,11 @@ export function makeLifecycle(deps: {
   return {
     async onStarted(tx, workspaceId, by) {
       const at = now().getTime();
-      await writeActivity(tx, workspaceId, { startsAt: null, dormantAt: null });
+      await writeActivity(tx, workspaceId, {
+        startsAt: null,
+        dormantAt: null,
+        ...(by !== 'system' && { personAt: at }),
+      });
       await insertEvents(tx, [{ workspaceId, at, kind: 'started', by, text: `started by ${by}` }]);
     },
     async onStopped(tx, workspaceId, by, reason) {

@@ -142,7 +142,7 @@ test.each([
   expect(faultsOf(text)).toContain(fault);
 });
 
-test('all faults are reported at once, each with its position', () => {
+test('every fault is told at once, each at its place', () => {
   const { template, faults } = parse(`name: Demo
 titel: x
 provider: locl

@@ -10,6 +10,7 @@ import { makeIdleSweep } from '../idle/sweep.ts';
 import { loggerOf } from '../log.ts';
 import { makeWorkspaceActivity } from './activity.ts';
 import { activityRoutes } from './activity-routes.ts';
+import { makeDormancy } from './dormancy.ts';
 import { makeIdleWorker } from './idle-worker.ts';
 import { makeScheduledStarts } from './scheduled-starts.ts';
 import { makeShutdowns } from './shutdown.ts';
@@ -69,11 +70,13 @@ export const idlePlugin = fp(
       labelNames: ['by'],
       registers: [metrics],
     });
+    const dormancy = makeDormancy({ ...deps, log });
     const worker = makeIdleWorker({
       database,
       log,
       sweep,
       startDue: starts.startDue,
+      makeDormant: dormancy.runOnce,
       onResult(result) {
         stops.inc(result.stops);
         started.inc(result.started);

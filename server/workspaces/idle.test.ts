@@ -41,6 +41,7 @@ beforeAll(async () => {
   for (const text of [
     template('plain'),
     template('bounded', '  maxRun: 2h\n'),
+    template('dormant', '  dormantAfterDays: 30\n'),
     `${template('tidy')}shutdown:\n  script: echo bye\n  timeout: 20s\n`,
   ])
     expect(
@@ -438,4 +439,30 @@ test('a schedule starts a stopped workspace, keeps it awake for an hour, and sto
   expect(latestBuild).toMatchObject({ initiator: 'system', reason: 'daily start' });
   expect(await report(agent)).toMatchObject({ stopsInMs: 90 * minute, cause: 'idle' });
   expect((await activity(agent)).leases).toMatchObject([{ by: 'schedule' }]);
+});
+
+test('a workspace that no person has used for long becomes dormant, and a start brings it back with its home', async () => {
+  const agent = await running('dormant');
+  await report(agent);
+  await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/stop`);
+  await untilStatus(agent, 'stopped');
+  pass(29 * 24 * 60 * minute);
+  await sweep();
+  expect(provider.calls).not.toContain('remove keep');
+  pass(2 * 24 * 60 * minute);
+  await sweep();
+  const dormant = await until(
+    () => show(agent),
+    ({ reason }) => reason?.startsWith('Dormant'),
+  );
+  expect(dormant).toMatchObject({ status: 'stopped', latestBuild: { initiator: 'system' } });
+  expect(provider.calls).toContain('remove keep');
+  expect(await kinds(agent)).toContain('dormant');
+  const launches = provider.launches.length;
+  await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/start`);
+  await until(
+    async () => provider.launches.length,
+    (count) => count > launches,
+  );
+  expect(provider.specs.at(-1)).toMatchObject({ restore: { workspaceId: dormant.id } });
 });

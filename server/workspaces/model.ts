@@ -22,6 +22,8 @@ export interface BuildRequest {
   force?: boolean | undefined;
   /** For a stop: activity until it begins cancels it. */
   isIdleStop?: boolean;
+  /** For a stop: remove everything but the home. */
+  makesDormant?: boolean;
   /** The action in the audit log, if it is not the transition. The server's own requests are only audited with one. */
   action?: string;
 }
@@ -61,7 +63,7 @@ export function planBuild(
     workspace,
     unfinished,
     request.transition,
-    request.restart === true || hasNewParameters,
+    request.restart === true || request.makesDormant === true || hasNewParameters,
   );
   if (decision.kind === 'reject') throw rejection(workspace, decision.code);
   if (decision.kind === 'already') {

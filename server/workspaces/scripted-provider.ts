@@ -1,4 +1,4 @@
-import type { AgentLaunch, Observation, Provider, StepResult } from '../providers/provider.ts';
+import type { AgentLaunch, Observation, Provider, StepResult, WorkspaceSpec } from '../providers/provider.ts';
 
 /**
  * A fake provider for tests of the reconciler. The test scripts its results; the real providers have their own tests.
@@ -7,6 +7,8 @@ export interface ScriptedProvider extends Provider {
   /** The calls so far: `start BUILD`, `stop`, `remove keep`. */
   calls: string[];
   launches: AgentLaunch[];
+  /** What was launched. */
+  specs: WorkspaceSpec[];
   /** The next results of start, stop and remove. The default is `done`. */
   nextMoves: Partial<StepResult>[];
   /** The result of `observe`; null: what the calls so far would leave. */
@@ -17,6 +19,7 @@ export interface ScriptedProvider extends Provider {
 export function makeScriptedProvider(): ScriptedProvider {
   const calls: string[] = [];
   const launches: AgentLaunch[] = [];
+  const specs: WorkspaceSpec[] = [];
   const listeners: ((workspaceId: string) => void)[] = [];
   let running: string | null = null;
   const answer = (): StepResult => ({ kind: 'done', state: {}, ...provider.nextMoves.shift() }) as StepResult;
@@ -24,12 +27,13 @@ export function makeScriptedProvider(): ScriptedProvider {
     name: 'local',
     calls,
     launches,
+    specs,
     nextMoves: [],
     observation: null,
     exit: (workspaceId) => {
       for (const listener of listeners) listener(workspaceId);
     },
-    async start(_spec, launch, _state, context) {
+    async start(spec, launch, _state, context) {
       calls.push(`start ${launch.buildId}`);
       context.log('starting compute');
       const move = answer();
@@ -37,6 +41,7 @@ export function makeScriptedProvider(): ScriptedProvider {
         running = launch.buildId;
         provider.observation = null;
         launches.push(launch);
+        specs.push(spec);
       }
       return move;
     },

@@ -148,6 +148,6 @@ export function evaluateRequest(
     return { kind: 'build', supersede: startsCompute(newest.transition) };
   }
   if (transition === 'start' && workspace.status === 'running' && !force) return { kind: 'already' };
-  if (transition === 'stop' && workspace.status === 'stopped') return { kind: 'already' };
+  if (transition === 'stop' && workspace.status === 'stopped' && !force) return { kind: 'already' };
   return { kind: 'build', supersede: false };
 }

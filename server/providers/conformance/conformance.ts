@@ -139,6 +139,21 @@ export function testProviderContract(
       expect(await subject.readHome(other, 'notes')).toBe('kept');
     });
 
+    test('a retained home can be taken over by the workspace that it belonged to', async () => {
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'kept');
+      const removed = await finish(removing('keep'), started.state);
+      expect(removed.homeRetained).toBe(true);
+      const same = { ...spec, restore: { workspaceId: spec.workspaceId, state: stored(removed.state) } };
+      const again = await finish(starting('b2', same));
+      expect(await subject.readHome(spec, 'notes')).toBe('kept');
+      // It is not among the retained homes any more, so nothing purges it.
+      await provider.purgeHomes({});
+      const { state } = await finish(starting('b3'), again.state);
+      expect(await subject.readHome(spec, 'notes')).toBe('kept');
+      expect(await observe(state)).toMatchObject({ kind: 'running' });
+    });
+
     test('stop and remove of a workspace that was never started are done at once', async () => {
       expect(await finish(stopping())).toMatchObject({ kind: 'done' });
       expect(await finish(removing('keep'))).toMatchObject({ kind: 'done', homeRetained: false });

@@ -41,6 +41,7 @@ export async function provision(
       reason: null,
       isolation: result.isolation ?? null,
       restoreFrom: null,
+      dormantState: null,
       ...result.location,
     },
     build: { stages: advanceStages(build.stages, 'agent', now()) },
@@ -52,9 +53,10 @@ export async function provision(
 /** The deleted workspace whose home this one takes over, as the provider needs it. */
 async function findRestore(
   { db }: Database,
-  { restoreFrom }: WorkspaceRow,
+  { id, restoreFrom, dormantState }: WorkspaceRow,
 ): Promise<WorkspaceSpec['restore']> {
   if (!restoreFrom) return undefined;
+  if (restoreFrom === id) return { workspaceId: id, state: dormantState ?? {} };
   const [from] = await db
     .select({ state: workspaces.providerState })
     .from(workspaces)

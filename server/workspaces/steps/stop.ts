@@ -3,6 +3,7 @@ import { advanceStages, currentStage } from '../statuses.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { collectLines, serverLine } from './log-lines.ts';
+import { makeDormant } from './make-dormant.ts';
 import { type BuildSnapshot, noAgent, type Outcome } from './outcome.ts';
 import { pending } from './pending.ts';
 import { prepareStop } from './prepare-stop.ts';
@@ -22,6 +23,7 @@ export async function stop(
   const { now } = deps;
   const stage = currentStage(build);
   const { context, lines } = collectLines(now, stage ?? 'provision');
+  if (build.options.makesDormant) return makeDormant(now, snapshot, provider);
   const result = await provider.stop(workspace.id, workspace.providerState, context);
   if (result.kind === 'failed')
     return fail(now(), snapshot, result.error, lines, { providerState: result.state });
