@@ -10,8 +10,10 @@ import type { SessionContext } from '@cde/tunnel/session/host.ts';
 import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
 import type { Target } from '@cde/tunnel/streams/targets.ts';
+import type { PortVisit } from '@cde/tunnel/streams/visits.ts';
 import type { Activity } from './activity/activity.ts';
 import { type ForwardObserver, makeForwardObserver } from './activity/forwards.ts';
+import { makePortVisits } from './activity/port-visits.ts';
 import { type DirectEndpointOptions, isLoopbackOnly, makeDirectEndpoint } from './network/direct.ts';
 import { connectInWorkspace } from './network/listen-address.ts';
 import { noPortGuard, type PortGuard } from './network/port-guard.ts';
@@ -113,6 +115,7 @@ export function makeHosting(options: {
     options.direct &&
     makeDirectEndpoint({ ...options.direct, onPath: registry.accept, onChange: changed, log });
 
+  const portVisits = makePortVisits(activity);
   /** Of each session. */
   const forwardObservers = new WeakMap<SessionContext, ForwardObserver>();
   function forwardObserver(context: SessionContext, by: () => string | undefined): ForwardObserver {
@@ -125,6 +128,7 @@ export function makeHosting(options: {
     target: Target,
     stream: Duplex,
     context: SessionContext,
+    visit: PortVisit | null,
   ): Promise<Duplex | undefined> {
     const { userId } = context;
     const username = () => options.usernameOf?.(userId);
@@ -150,7 +154,8 @@ export function makeHosting(options: {
       });
     }
     socket.once('close', options.sessions.open('port'));
-    forwardObserver(context, username).observe(stream, socket);
+    if (!visit) forwardObserver(context, username).observe(stream, socket);
+    else if (target.kind === 'tcp') portVisits.opened(target.port, visit, stream, socket);
     return socket;
   }
 

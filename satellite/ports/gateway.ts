@@ -1,8 +1,9 @@
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { type IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { Problem } from '@cde/api/problem.ts';
 import type { Log } from '@cde/tunnel/log.ts';
+import type { PortVisit } from '@cde/tunnel/streams/visits.ts';
 import proxyAddr from '@fastify/proxy-addr';
 import { makeAdmission, visitorOf } from './admission.ts';
 import { type BodyRate, checkFraming, defaultBodyRate, hasBody } from './bodies.ts';
@@ -30,6 +31,8 @@ export type PortDecision<P extends PortTarget> =
       extraHeaders?: Record<string, string>;
       /** An opaque key of the signed-in user; absent if anonymous. */
       user?: string | undefined;
+      /** Who is signed in in the browser; null if the name is not known here, absent if nobody is. */
+      visitorName?: string | null | undefined;
       /** Called every few seconds while the exchange is open; false ends it. */
       isStillAllowed: () => Promise<boolean>;
     };
@@ -45,6 +48,26 @@ const checkEveryMs = 4_000;
 /** Compiles a comma-separated list of trusted proxy addresses and networks. Throws if it is invalid. */
 export const compileTrustProxy = (proxies: string) =>
   proxies ? proxyAddr.compile(proxies.split(',').map((address) => address.trim())) : () => false;
+
+/** Tells the agent what kind of request this is. */
+function visitOf(
+  { method = 'GET', url = '/', headers }: IncomingMessage,
+  { visitorName }: { visitorName?: string | null | undefined },
+): PortVisit {
+  const key = createHash('sha256')
+    .update(`${method} ${url.split('?', 1)[0]}`)
+    .digest('base64url')
+    .slice(0, 12);
+  const isSpeculative = /prefetch|prerender/.test(`${headers['sec-purpose'] ?? ''} ${headers.purpose ?? ''}`);
+  const accept = headers.accept ?? '';
+  let kind: PortVisit['kind'] = 'request';
+  if (visitorName === undefined || isSpeculative || ['HEAD', 'OPTIONS'].includes(method)) kind = 'other';
+  else if (headers.upgrade !== undefined) kind = 'socket';
+  // Opened and reopened by pages.
+  else if (/text\/event-stream/.test(accept)) kind = 'other';
+  else if (headers['sec-fetch-mode'] === 'navigate') kind = 'navigation';
+  return { kind, key, username: visitorName ?? null };
+}
 
 interface Exchange {
   isStillAllowed: () => Promise<boolean>;
@@ -105,7 +128,7 @@ export function makePortGateway<P extends PortTarget>(options: {
       release = await admission.admit(decision.port.workspaceId, visitor, gone.signal);
       // The visitor may have left while waiting.
       if (gone.signal.aborted) return;
-      const opening = await sessions.connect(decision.port).catch((error) => {
+      const opening = await sessions.connect(decision.port, visitOf(request, decision)).catch((error) => {
         throw error instanceof Problem ? error : toUnreachable(error, decision.port.port);
       });
       if (request.socket.destroyed) return void opening.stream.destroy();

@@ -128,6 +128,8 @@ export function makeSatellitePorts(options: {
             path: visit.head.url,
             visit: { port: verdict.port, origin: verdict.origin, prefix: null, isPublic: verdict.isPublic },
             user: verdict.visitor,
+            // API tokens are refused above, so it is a browser. Satellites do not learn the name.
+            visitorName: verdict.visitor === undefined ? undefined : null,
             isStillAllowed: makeRecheck(visit, key),
           };
       }

@@ -2,6 +2,7 @@ import type { ClientHttp2Stream } from 'node:http2';
 import type { Duplex } from 'node:stream';
 import { awaitResponse } from '@cde/tunnel/auth/handshake.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
+import type { PortVisit } from '@cde/tunnel/streams/visits.ts';
 import { busy } from './problems.ts';
 
 /** An idle session is kept for the next page load. */
@@ -88,7 +89,7 @@ export function makePortSessions<P extends PortTarget>(
      * Opens a stream to the port on the workspace's loopback. Data can be written at once; if nothing listens, the stream
      * ends and `opened` rejects with a TunnelError. Rejects with a Problem or a TunnelError.
      */
-    async connect(port: P): Promise<PortStream> {
+    async connect(port: P, visit: PortVisit): Promise<PortStream> {
       if (closed) throw busy('The server is stopping.');
       const pooled = acquire(port);
       if (pooled.streams >= maxStreams)
@@ -103,7 +104,7 @@ export function makePortSessions<P extends PortTarget>(
         const session = await pooled.opening;
         const stream = await session.open(
           { kind: 'tcp', host: 'localhost', port: port.port },
-          { eager: true },
+          { eager: true, visit },
         );
         stream.once('close', done);
         const opened = awaitResponse(stream as ClientHttp2Stream).then(() => {});

@@ -110,6 +110,7 @@ export function routeByName(deps: Deps, site: PortSite): PortAuthorizer<FoundPor
       path: url,
       visit: { port: port.port, origin, prefix: null, isPublic },
       user: who?.userId,
+      visitorName: who?.via.kind === 'cookie' ? who.username : undefined,
       isStillAllowed: async () =>
         authorizePort(await access.port(ref), await find(), config.portSharing) === 'allow',
     };

@@ -115,6 +115,7 @@ export function routeByPath(deps: {
       },
       ...(more && { extraHeaders: more }),
       user: who?.userId,
+      visitorName: who?.via.kind === 'cookie' ? who.username : undefined,
       isStillAllowed: still,
     };
   }

@@ -17,6 +17,8 @@ export const sessionHeader = 'cde-session';
 /** How many seconds the client looks for another path after losing its own; if absent, it does not. */
 export const waitHeader = 'cde-wait';
 export const targetHeader = 'cde-target';
+/** Set by proxies of shared ports: who requested what (streams/visits.ts). Absent in streams of other clients. */
+export const visitHeader = 'cde-visit';
 const errorHeader = 'cde-error';
 const detailHeader = 'cde-detail';
 

@@ -20,6 +20,7 @@ import {
   sessionWindow,
   streamWindow,
   targetHeader,
+  visitHeader,
   waitHeader,
 } from '../auth/handshake.ts';
 import { verifyTicket } from '../auth/ticket.ts';
@@ -31,6 +32,7 @@ import { type ResumeSecret, resumeSecret } from '../pipe/resume.ts';
 import { formatOffer, type OfferSource } from '../selection/offers.ts';
 import { writeFairly } from '../streams/fair-write.ts';
 import { formatTarget, parseTarget, splice, type Target } from '../streams/targets.ts';
+import { type PortVisit, parseVisit } from '../streams/visits.ts';
 
 /** Limit for unauthenticated peers; our clients send their ticket first. */
 const maxRequestsBeforeTicket = 16;
@@ -66,6 +68,8 @@ export interface HostOptions {
     target: Target,
     stream: Duplex,
     context: SessionContext,
+    /** Null if the client is no proxy of shared ports. */
+    visit: PortVisit | null,
   ) => Promise<Duplex | undefined> | Duplex | undefined;
   /** Called once the ticket is accepted, if the client wants to be able to resume the session. */
   onResumable?: (secret: ResumeSecret, waitMs: number, context: SessionContext) => void;
@@ -291,7 +295,9 @@ export function serveSession(options: HostOptions): HostedSession {
       const target = parseTarget(String(headers[targetHeader] ?? ''));
       if (context.only && !context.only.includes(formatTarget(target)))
         throw new TunnelError('target-forbidden', `the ticket only allows ${context.only.join(', ')}`);
-      const other = await options.onStream(target, writeFairly(stream), context);
+      const told = headers[visitHeader];
+      const visit = parseVisit(told === undefined ? undefined : String(told));
+      const other = await options.onStream(target, writeFairly(stream), context, visit);
       if (stream.destroyed) {
         other?.destroy();
         return;

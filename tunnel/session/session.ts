@@ -13,6 +13,7 @@ import {
   sessionWindow,
   streamWindow,
   targetHeader,
+  visitHeader,
   waitHeader,
 } from '../auth/handshake.ts';
 import { makeTicketHolder, type Ticket, type TicketHolder } from '../auth/ticket-holder.ts';
@@ -44,6 +45,7 @@ import { type Steering, type SteerOptions, steerPaths } from '../selection/steer
 import type { FindUdpPath } from '../selection/udp-candidate.ts';
 import { writeFairly } from '../streams/fair-write.ts';
 import { formatTarget, type Target } from '../streams/targets.ts';
+import { formatVisit, type PortVisit } from '../streams/visits.ts';
 import { reestablishUdp } from './reestablish.ts';
 import { connectTls } from './tls.ts';
 import { makeUdpFinder } from './udp-signaling.ts';
@@ -96,7 +98,7 @@ export interface Session {
    * along with the request, and a refusal destroys the stream with the same error. The stream can be half-closed with
    * `end`; attach an `error` listener.
    */
-  open(target: Target, options?: { eager?: boolean }): Promise<Duplex>;
+  open(target: Target, options?: { eager?: boolean; visit?: PortVisit }): Promise<Duplex>;
   /** The round trip to the agent in milliseconds. */
   ping(): Promise<number>;
   /** Ends the session immediately. Open streams close without an error. */
@@ -276,13 +278,14 @@ function makeSession(
   ready.catch((error) => finish(asTunnelError(error, 'session-failed')));
 
   const session: Session = {
-    async open(target, { eager = false } = {}) {
+    async open(target, { eager = false, visit } = {}) {
       if (end) throw end.error ?? new TunnelError('session-closed');
       const stream = writeFairly(
         h2.request({
           ':method': 'CONNECT',
           ':authority': 'workspace',
           [targetHeader]: formatTarget(target),
+          ...(visit && { [visitHeader]: formatVisit(visit) }),
         }),
       );
       const opened = awaitResponse(stream).then(
