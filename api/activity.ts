@@ -129,7 +129,7 @@ const TimeOfDay = z
   .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, for example 08:30');
 export const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
 
-/** Daily start and stop. The stop waits until nothing has been active for a few minutes. */
+/** Daily start and stop. From the stop until the next start, half an hour without activity is enough to stop it. */
 export const DailySchedule = z
   .strictObject({
     start: TimeOfDay.optional().describe('On the given days, except holidays'),
@@ -278,7 +278,9 @@ export const CleanupReport = z.object({
     z.object({
       key: z.string(),
       runningHours: z.number(),
-      stoppedHours: z.number().describe('Hours for which workspaces were stopped by a policy: saved'),
+      stoppedHours: z
+        .number()
+        .describe('Hours for which workspaces were stopped by a policy, at most 30 days each: saved'),
       stops: z.number().int(),
     }),
   ),

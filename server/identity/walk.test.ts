@@ -128,6 +128,7 @@ const rules: Record<string, Rule> = {
   [`PUT ${v1}/cleanup/policy`]: { own: owner },
   [`GET ${v1}/cleanup/preview`]: seeCleanup,
   [`POST ${v1}/cleanup/release`]: { own: owner },
+  [`GET ${v1}/cleanup/report`]: seeCleanup,
 
   [`GET ${v1}/workspaces/:workspace/ports`]: seeWorkspace,
   [`PUT ${v1}/workspaces/:workspace/ports/:port`]: { own: people, foreign: [] },

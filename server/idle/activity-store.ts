@@ -1,4 +1,4 @@
-import type { IdleChoices, Signal } from '@cde/api/activity.ts';
+import { activityEventKinds, type IdleChoices, type Signal } from '@cde/api/activity.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import {
@@ -9,6 +9,7 @@ import {
 } from '../database/idle-schema.ts';
 import type { Queryable } from '../database/pool.ts';
 import type { Lease } from './observations.ts';
+import { enqueueDeliveries } from './webhook.ts';
 
 /** A workspace with all that a decision needs. Unix times in ms. */
 export interface ActivityRow {
@@ -135,25 +136,36 @@ export type NewEvent = Pick<typeof activityEvents.$inferInsert, 'workspaceId' | 
 
 export async function insertEvents(db: Queryable, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
-  await db.insert(activityEvents).values(
-    events.map(({ at, until, ...event }) => ({
-      // In the order in which they are recorded.
-      id: v7(),
-      at: new Date(at),
-      until: until === undefined ? null : new Date(until),
-      ...event,
-    })),
-  );
+  const rows = events.map(({ at, until, ...event }) => ({
+    // In the order in which they are recorded.
+    id: v7(),
+    at: new Date(at),
+    until: until === undefined ? null : new Date(until),
+    ...event,
+  }));
+  await db.insert(activityEvents).values(rows);
+  await enqueueDeliveries(db, rows);
 }
 
 /** How long the timeline goes back. */
 const eventDays = 90;
+/** The report needs starts and stops for longer: that of 400 days, and what a stop before them still saves. */
+const reportDays = 430;
 
 /** Deletes old events and leases; called by the sweep of the database. */
 export async function removeOldActivity(db: Queryable, now: Date): Promise<void> {
-  const before = new Date(now.getTime() - eventDays * 24 * 3600_000).toISOString();
-  await db.execute(
-    sql`DELETE FROM activity_events WHERE id IN (SELECT id FROM activity_events WHERE at < ${before} LIMIT 10000)`,
-  );
+  const daysAgo = (days: number) => new Date(now.getTime() - days * 24 * 3600_000).toISOString();
+  const forReport: readonly string[] = ['started', 'stopped'] satisfies NewEvent['kind'][];
+  const others = activityEventKinds.filter((kind) => !forReport.includes(kind));
+  for (const [kinds, before] of [
+    [others, daysAgo(eventDays)],
+    [forReport, daysAgo(reportDays)],
+  ] as const)
+    await db.execute(
+      // By kind, because the index begins with it.
+      sql`DELETE FROM activity_events WHERE id IN (
+            SELECT id FROM activity_events WHERE kind = ANY(${sql.param(kinds)}::text[]) AND at < ${before} LIMIT 10000)`,
+    );
+  const before = daysAgo(eventDays);
   await db.execute(sql`DELETE FROM workspace_leases WHERE expires_at < ${before}`);
 }

@@ -4,9 +4,11 @@ import { removeOldActivity } from '../idle/activity-store.ts';
 import { makePolicyResolver } from '../idle/effective.ts';
 import { makeLifecycle, type WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import { makeStopSections, type StopSection } from '../idle/policy-source.ts';
+import { cleanupReportRoute } from '../idle/report.ts';
 import { type ActivityReports, type IdleDeps, makeActivityReports } from '../idle/reports.ts';
 import { cleanupSettingsRoutes, makeCleanupSettings } from '../idle/settings.ts';
 import { makeIdleSweep } from '../idle/sweep.ts';
+import { makeWebhook } from '../idle/webhook.ts';
 import { loggerOf } from '../log.ts';
 import { makeWorkspaceActivity } from './activity.ts';
 import { activityRoutes } from './activity-routes.ts';
@@ -22,6 +24,8 @@ declare module 'fastify' {
       reports: ActivityReports;
       lifecycle: WorkspaceLifecycle;
       stopSection: (versionId: string) => Promise<StopSection>;
+      /** Posts an event to the webhook. */
+      deliver: (eventId: string) => Promise<void>;
       /** One sweep now; null if another replica is at it. For tests. */
       sweep: ReturnType<typeof makeIdleWorker>['runOnce'];
     };
@@ -53,6 +57,8 @@ export const idlePlugin = fp(
     const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next });
     activityRoutes(app, { database, activities, shutdowns, sweep });
     cleanupSettingsRoutes(app, { settings });
+    cleanupReportRoute(app, { database, now });
+    const deliver = makeWebhook({ database, settings, now, accessUrl: () => config.accessUrl });
 
     const stops = new Counter({
       name: 'cde_cleanup_stops_total',
@@ -87,7 +93,7 @@ export const idlePlugin = fp(
     app.onStart(() => worker.start());
     app.addHook('preClose', () => worker.stop());
     app.onSweep(() => removeOldActivity(database.db, now()));
-    app.decorate('idle', { reports, lifecycle, stopSection, sweep: worker.runOnce });
+    app.decorate('idle', { reports, lifecycle, stopSection, deliver, sweep: worker.runOnce });
   },
   { name: 'idle', dependencies: ['database', 'events', 'http', 'identity', 'telemetry'] },
 );

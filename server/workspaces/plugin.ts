@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin';
 import { hubPlugin } from '../events/plugin.ts';
 import { isAllowed } from '../identity/authorize.ts';
+import { webhookTask } from '../idle/webhook.ts';
 import { loggerOf } from '../log.ts';
 import { makeAgents } from './agents.ts';
 import { removeOldLogs } from './build-log-sweep.ts';
@@ -62,6 +63,9 @@ export const workspacesPlugin = fp(
         shutdownScript: async (versionId) => (await app.idle.stopSection(versionId)).shutdown,
         lifecycle: app.idle.lifecycle,
       }),
+      tasks: {
+        [webhookTask]: (payload) => app.idle.deliver((payload as { eventId: string }).eventId),
+      },
     });
     app.onStart(async () => {
       for (const provider of providers.values()) provider.onChange(wake);

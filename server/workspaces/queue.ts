@@ -66,10 +66,14 @@ async function addJobs(
            )`);
 }
 
-/** Deletes jobs that can never run again: graphile-worker leaves one when a job is replaced while its replica dies. */
+/**
+ * Deletes jobs that can never run again: graphile-worker leaves one when a job is replaced while its replica dies, and each
+ * delivery that a webhook has not accepted.
+ */
 export async function deleteSpentJobs({ pool }: Database): Promise<void> {
   await pool.query(
-    'DELETE FROM graphile_worker._private_jobs WHERE key IS NULL AND locked_at IS NULL AND attempts >= max_attempts',
+    `DELETE FROM graphile_worker._private_jobs
+      WHERE (key IS NULL OR key LIKE 'webhook:%') AND locked_at IS NULL AND attempts >= max_attempts`,
   );
 }
 

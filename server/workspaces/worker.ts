@@ -96,6 +96,8 @@ export function makeReconcileWorker(options: {
   concurrency: number;
   /** `attempt` counts from 1 while a step keeps failing. */
   reconcile: (workspaceId: string, attempt: number) => Promise<void>;
+  /** Further kinds of jobs, by name. A task that throws is retried as often as its job says. */
+  tasks?: Record<string, (payload: unknown) => Promise<void>>;
 }): ReconcileWorker {
   const { database, replica, log } = options;
   const logger = new WorkerLogger(({ label }) => (level, message) => {
@@ -138,6 +140,7 @@ export function makeReconcileWorker(options: {
       // that moment would crash the server.
       preset: { worker: { completeJobBatchDelay: 0, failJobBatchDelay: 0 } },
       taskList: {
+        ...options.tasks,
         async reconcile(payload: unknown, helpers: JobHelpers) {
           const { workspaceId } = payload as { workspaceId: string };
           await reconcile(workspaceId, helpers.job.attempts);
