@@ -493,7 +493,7 @@ const contract = [
   workspacesApi,
 ]
   .flatMap((part) => Object.values(part) as unknown[])
-  .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item)
+  .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;
 
 describe('every route with every caller', () => {
