@@ -5,8 +5,8 @@ import { agentDiskBytes, type DeveloperProcess, makeProcessScanner, type Process
 import { makeWindow } from './window.ts';
 
 /**
- * 5 % of one core, on average over a minute. Measured at rest: code-server with an open browser 1 to 2 %, a dev server that watches
- * files below 1 %, a language server 0 to 2 %. Any compiler is at 50 % or more.
+ * 5 % of one core, on average over a minute. Editors, language servers and dev servers that wait for changes wake up for timers only;
+ * a compiler or a test runner uses ten times as much.
  */
 const busyCpuMsPerSecond = 50;
 /**
