@@ -5,6 +5,7 @@ import {
   ActivityEvent,
   CleanupCandidate,
   CleanupPolicy,
+  CleanupReport,
   Lease,
   WorkspaceActivity,
 } from '@cde/api/activity.ts';
@@ -56,6 +57,7 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
   ['cleanup --dry-run', z.array(CleanupCandidate)],
   ['cleanup policy --set brake-percent=30', CleanupPolicy],
+  ['cleanup report', CleanupReport],
   ['cleanup release --yes', z.object({ released: z.literal(0) })],
   ['stop web', z.array(Build).length(1)],
   ['update web', z.array(Build).length(1)],

@@ -138,6 +138,15 @@ describe('cleanup', () => {
     );
   });
 
+  test('reports the hours saved, by day and by what is chosen', async () => {
+    const report = panel('Hours saved');
+    await visible(report.getByText(/saved in 0 stops, 0 % of the hours/));
+    await visible(report.getByRole('img', { name: /one bar a day/ }));
+    await visible(report.getByRole('row', { name: /^local 0 h/ }));
+    await report.getByRole('button', { name: 'By owner' }).click();
+    await visible(report.getByRole('row', { name: new RegExp(`^${username} 0 h`) }));
+  });
+
   test('has bounds that owners change', async () => {
     const bounds = panel('Bounds');
     await bounds.getByLabel('Longest choice').fill('half a day');
