@@ -337,7 +337,7 @@ test.skipIf(!ours)("the server's token does not give control of the cluster", ()
     'cde.dev/server': `${namespace}.${name}-server`,
     'pod-security.kubernetes.io/enforce': 'baseline',
   };
-  expect(made(own, `evil-${id}`)).toContain('are called cde-');
+  expect(made(own, `evil-${id}`)).toContain('start with cde-');
   expect(made({})).toContain('cde labels its namespaces');
   expect(made({ ...own, 'pod-security.kubernetes.io/enforce': 'privileged' })).toContain('at most baseline');
   // Nobody else's volumes.

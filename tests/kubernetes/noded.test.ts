@@ -230,11 +230,17 @@ test.skipIf(!ours)(
       expect(by(token, 'label', 'node', node, `${label('x')}=ready`)).toMatchObject({ code: 0 });
       const refused: [string, string[]][] = [
         ['can change only this node', ['label', 'node', `other-${id}`, `${label('x')}=ready`]],
-        ['may change labels of the form', ['label', 'node', node, 'node-role.kubernetes.io/control-plane=']],
-        ['may change labels of the form', ['label', 'node', node, 'kubernetes.io/os-']],
-        ['may change labels of the form', ['label', '--overwrite', 'node', node, 'kubernetes.io/os=plan9']],
-        ['may change the annotation', ['annotate', 'node', node, 'example.com/x=y']],
-        ['nothing else', ['cordon', node]],
+        [
+          'can change only labels of the form',
+          ['label', 'node', node, 'node-role.kubernetes.io/control-plane='],
+        ],
+        ['can change only labels of the form', ['label', 'node', node, 'kubernetes.io/os-']],
+        [
+          'can change only labels of the form',
+          ['label', '--overwrite', 'node', node, 'kubernetes.io/os=plan9'],
+        ],
+        ['can change only the annotation', ['annotate', 'node', node, 'example.com/x=y']],
+        ['only labels and annotations', ['cordon', node]],
         ['cannot delete resource', ['delete', 'node', `other-${id}`]],
         ['cannot list resource', ['get', 'secrets', '-A']],
       ];
