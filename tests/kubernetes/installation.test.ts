@@ -197,7 +197,11 @@ test.skipIf(!ours)('the chart is installed, and its first owner signs in', async
   // Reading logs must not be enough to become the owner.
   const logs = kubectl(['logs', '-l', 'app.kubernetes.io/component=server', '--tail=-1']);
   expect(logs).not.toContain('#code=');
-  expect((await fetch(`${url}/readyz`)).status).toBe(200);
+  // The node learns of the pods after Helm.
+  await until(
+    () => fetch(`${url}/readyz`).then(({ status }) => status, String),
+    (answer) => answer === 200,
+  );
   expect((await fetch(url)).headers.get('content-type')).toContain('text/html');
 
   const link = kubectl(['exec', `deployment/${name}-server`, '--', 'cde', 'server', 'sign-in-link']).trim();
