@@ -1,3 +1,4 @@
+import type { StopCause } from '@cde/api/activity.ts';
 import type { AgentStats } from '@cde/api/agent.ts';
 import { type Role, roles } from '@cde/api/endpoint.ts';
 import type { Scope } from '@cde/api/identity.ts';
@@ -327,6 +328,8 @@ export interface BuildOptions {
   home?: 'keep' | 'discard';
   /** For a stop: activity until the provider is called cancels it. */
   isIdleStop?: boolean;
+  /** For a stop by a policy: which. */
+  stopCause?: StopCause;
   /** For a stop: remove everything but the home. */
   makesDormant?: boolean;
 }

@@ -1,3 +1,4 @@
+import type { StopCause } from '@cde/api/activity.ts';
 import { sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { type ActivityRow, insertEvents, readActivity, writeActivity } from './activity-store.ts';
@@ -5,7 +6,12 @@ import { signalEvent } from './sentences.ts';
 
 export interface WorkspaceLifecycle {
   onStarted(tx: Queryable, workspaceId: string, by: string): Promise<void>;
-  onStopped(tx: Queryable, workspaceId: string, by: string, reason: string): Promise<void>;
+  /** `cause`: the policy that stopped it, if one did. */
+  onStopped(
+    tx: Queryable,
+    workspaceId: string,
+    stop: { by: string; reason: string; cause?: StopCause | undefined },
+  ): Promise<void>;
 }
 
 /** Records starts and stops in the timeline, and forgets what was known of the run that has ended. */
@@ -25,7 +31,7 @@ export function makeLifecycle(deps: {
       });
       await insertEvents(tx, [{ workspaceId, at, kind: 'started', by, text: `started by ${by}` }]);
     },
-    async onStopped(tx, workspaceId, by, reason) {
+    async onStopped(tx, workspaceId, { by, reason, cause }) {
       const at = now().getTime();
       const [row] = await readActivity(tx, sql`WHERE w.id = ${workspaceId}`);
       if (!row) return;
@@ -40,8 +46,7 @@ export function makeLifecycle(deps: {
           at,
           kind: 'stopped',
           by,
-          ...(by === 'system' && row.pendingStop && { cause: row.pendingStop.cause }),
-          ...(by === 'system' && !row.pendingStop && row.decision?.cause && { cause: row.decision.cause }),
+          ...(cause && { cause }),
           text: reason || `stopped by ${by}`,
         },
       ]);

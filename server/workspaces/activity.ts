@@ -22,6 +22,7 @@ import {
   readActivity,
   writeActivity,
 } from '../idle/activity-store.ts';
+import { boundedUntil } from '../idle/effective.ts';
 import { stateOf } from '../idle/evaluate.ts';
 import { decisionChange, evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { signalEvent } from '../idle/sentences.ts';
@@ -56,6 +57,15 @@ export function makeWorkspaceActivity(
     } else if (row.status === 'stopped')
       await writeActivity(db, workspaceId, { startsAt: await deps.nextStart(row) });
     bus.publish({ workspaceId });
+  }
+
+  /** The days of never-stop count from the choice, so its end is fixed here. */
+  async function withinBounds(choices: IdleChoices): Promise<IdleChoices> {
+    const { neverStop } = choices;
+    if (!neverStop) return choices;
+    const { maxNeverStopDays } = await deps.bounds();
+    const until = boundedUntil(neverStop.until, maxNeverStopDays, now().getTime());
+    return { ...choices, neverStop: { ...neverStop, until: until ?? neverStop.until } };
   }
 
   async function record(event: NewEvent): Promise<void> {
@@ -165,9 +175,10 @@ export function makeWorkspaceActivity(
     async choose(
       caller: Caller<UserActor>,
       workspaceId: string,
-      choices: IdleChoices,
+      asked: IdleChoices,
     ): Promise<WorkspaceActivity> {
       const row = await read(workspaceId);
+      const choices = await withinBounds(asked);
       const before = row.choices;
       const isSameNeverStop =
         choices.neverStop &&

@@ -60,6 +60,7 @@ export async function requestBuild(
         ...(request.restart && { restart: true }),
         ...(request.home && { home: request.home }),
         ...(request.isIdleStop && { isIdleStop: true }),
+        ...(request.stopCause && { stopCause: request.stopCause }),
         ...(request.makesDormant && { makesDormant: true }),
       },
       reason: request.reason ?? '',

@@ -37,6 +37,7 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
       workspaceId: row.workspaceId,
       transition: 'stop',
       makesDormant: true,
+      stopCause: 'dormant',
       reason: `dormant: no person has used it for ${effective.dormantAfterDays} days`,
       action: 'cleanup.make-dormant',
     });

@@ -466,3 +466,20 @@ test('a workspace that no person has used for long becomes dormant, and a start 
   );
   expect(provider.specs.at(-1)).toMatchObject({ restore: { workspaceId: dormant.id } });
 });
+
+test('never-stop ends by the latest moment that was possible when it was chosen, and names who chose it', async () => {
+  const agent = await running();
+  await report(agent);
+  const chosen = await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, {
+    neverStop: { until: new Date(clock + 300 * 24 * 60 * minute).toISOString(), reason: 'a demo' },
+  });
+  const until = new Date(clock + 30 * 24 * 60 * minute).toISOString();
+  expect(chosen.body.policy.neverStop).toEqual({ until, by: 'ada', reason: 'a demo' });
+  pass(10 * 24 * 60 * minute);
+  await report(agent);
+  await sweep();
+  expect(await activity(agent)).toMatchObject({
+    policy: { neverStop: { until } },
+    state: { awakeBecause: { kind: 'never-stop' } },
+  });
+});

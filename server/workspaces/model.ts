@@ -1,4 +1,5 @@
 import { isDeepStrictEqual } from 'node:util';
+import type { StopCause } from '@cde/api/activity.ts';
 import { Problem } from '@cde/api/problem.ts';
 import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
@@ -22,6 +23,8 @@ export interface BuildRequest {
   force?: boolean | undefined;
   /** For a stop: activity until it begins cancels it. */
   isIdleStop?: boolean;
+  /** For a stop by a policy: which. */
+  stopCause?: StopCause;
   /** For a stop: remove everything but the home. */
   makesDormant?: boolean;
   /** The action in the audit log, if it is not the transition. The server's own requests are only audited with one. */

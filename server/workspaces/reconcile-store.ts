@@ -60,13 +60,12 @@ export async function commitOutcome(
         .where(eq(workspaces.id, outcome.releaseHome.workspaceId));
     if (build && status === 'running' && outcome.build)
       await lifecycle.onStarted(tx, workspace.id, build.initiator);
-    if (build && status === 'stopped' && workspace.status !== 'stopped')
-      await lifecycle.onStopped(
-        tx,
-        workspace.id,
-        build.initiator,
-        build.transition === 'stop' ? build.reason : '',
-      );
+    if (build && status === 'stopped' && !build.options.makesDormant)
+      await lifecycle.onStopped(tx, workspace.id, {
+        by: build.initiator,
+        reason: build.transition === 'stop' ? build.reason : '',
+        cause: build.options.stopCause,
+      });
     if (build && outcome.lines) await appendLog(tx, build.id, outcome.lines);
     if (typeof outcome.requeue === 'number') await enqueueReconcile(tx, workspace.id, outcome.requeue);
     // The build has ended, and the next one may be queued behind it.

@@ -102,6 +102,7 @@ export function makeShutdowns(deps: {
         transition: 'stop',
         reason,
         isIdleStop,
+        stopCause: cause,
         action: `cleanup.stop-${cause}`,
       });
     } catch (error) {
