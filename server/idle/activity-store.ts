@@ -127,6 +127,27 @@ export async function writeActivity(
     ON CONFLICT (workspace_id) DO UPDATE SET ${sql.join(sets, sql`, `)}`);
 }
 
+type DecisionChange = Pick<ActivityChange, 'decision' | 'stopsAt' | 'pendingStop' | 'held' | 'warnedMs'>;
+
+/** Writes what a sweep has decided, of many workspaces in one statement. */
+export async function writeDecisions(
+  db: Queryable,
+  changes: ReadonlyMap<ActivityRow, DecisionChange>,
+): Promise<void> {
+  if (changes.size === 0) return;
+  const values = [...changes].map(([row, change]) => {
+    const { decision, stopsAt, pendingStop, held, warnedMs } = { ...row, ...change };
+    return { id: row.workspaceId, decision, stopsAt, pendingStop, held, warnedMs };
+  });
+  await db.execute(sql`
+    UPDATE workspace_activity a
+       SET decision = v.decision, stops_at = to_timestamp(v."stopsAt" / 1000.0), pending_stop = v."pendingStop",
+           held = v.held, warned_ms = v."warnedMs"
+      FROM jsonb_to_recordset(${JSON.stringify(values)}::jsonb)
+           AS v (id uuid, decision jsonb, "stopsAt" float8, "pendingStop" jsonb, held boolean, "warnedMs" integer)
+     WHERE a.workspace_id = v.id`);
+}
+
 export type NewEvent = Pick<typeof activityEvents.$inferInsert, 'workspaceId' | 'kind' | 'text'> &
   Partial<Pick<typeof activityEvents.$inferInsert, 'signal' | 'cause' | 'by'>> & {
     /** Unix times in ms. */

@@ -9,7 +9,7 @@ import {
   insertEvents,
   type NewEvent,
   readActivity,
-  writeActivity,
+  writeDecisions,
 } from './activity-store.ts';
 import { type Evaluated, reportGraceMs } from './evaluate.ts';
 import type { StopSection } from './policy-source.ts';
@@ -33,8 +33,11 @@ export interface StopRequest {
   isIdleStop: boolean;
 }
 
-/** How many workspaces one sweep looks at; the next one follows at once if there are more. */
-const batchSize = 500;
+/** How many workspaces are read, and locked, at a time. */
+const pageSize = 500;
+/** As `warned_ms`: the timeline says already that the report is missing. */
+const missingNoted = 0;
+const isRunning = sql`w.status = 'running' AND w.agent_build_id = a.build_id`;
 /** The brake counts stops within this long. */
 export const brakeWindowMs = 10 * 60_000;
 /** So few stops are never too many. */
@@ -50,7 +53,6 @@ export function makeIdleSweep(
   deps: IdleDeps & {
     log: Logger;
     requestStop: (request: StopRequest) => Promise<void>;
-    onWarning?: (row: ActivityRow, event: NewEvent) => void;
   },
 ) {
   const { database, bus, now, log } = deps;
@@ -94,73 +96,118 @@ export function makeIdleSweep(
     if (Object.keys(decisionChange(row, evaluated)).length > 0) return true;
     if (row.pendingStop) return row.pendingStop.ready || isUnanswered(row.pendingStop, shutdown, at);
     if (evaluated.kind === 'awake') return dueWarning(row, evaluated, at) !== null;
-    if (evaluated.kind === 'needs-report') return row.warnedMs !== 0;
+    if (evaluated.kind === 'needs-report') return row.warnedMs !== missingNoted;
     return !row.held || budget > 0;
   }
 
-  /** Acts on one workspace under its row's lock, with what is known then: activity since the query wins. */
-  async function act(workspaceId: string, budget: { left: number }, result: SweepResult): Promise<void> {
+  /** What one workspace needs, with all that is known of it under its row's lock. */
+  async function planFor(
+    row: ActivityRow,
+    at: number,
+    budget: { left: number },
+    result: SweepResult,
+  ): Promise<{ change: ActivityChange; events: NewEvent[]; request: StopRequest | null }> {
+    const { workspaceId, pendingStop } = row;
+    const { evaluated, shutdown } = await evaluateRow(deps, row, at);
+    const change = decisionChange(row, evaluated);
+    const events: NewEvent[] = [];
     let request: StopRequest | null = null;
-    await database.db.transaction(async (tx) => {
-      await tx.execute(sql`SELECT 1 FROM workspace_activity WHERE workspace_id = ${workspaceId} FOR UPDATE`);
-      const [row] = await readActivity(
-        tx,
-        sql`WHERE w.id = ${workspaceId} AND w.status = 'running' AND w.agent_build_id = a.build_id`,
-      );
-      if (!row) return;
-      const at = now().getTime();
-      const { evaluated, shutdown } = await evaluateRow(deps, row, at);
-      const change = decisionChange(row, evaluated);
-      const events: NewEvent[] = [];
-      const { pendingStop } = row;
-      if (pendingStop) {
-        // The agent did not answer: it may be away, and what it knows is needed. Once it reports, the stop is decided again.
-        // The build was to follow, and its request failed or was lost with the replica.
-        if (pendingStop.ready)
-          request = { ...stopOf(row, pendingStop.cause, evaluated, at), isIdleStop: true };
-        else if (isUnanswered(pendingStop, shutdown, at)) {
-          change.pendingStop = null;
-          events.push(missingEvent(row, pendingStop.cause, at));
-        }
-      } else if (evaluated.kind === 'stop' && evaluated.cause === 'max-run') {
-        request = { ...stopOf(row, 'max-run', evaluated, at), isIdleStop: false };
-        events.push({ workspaceId, at, kind: 'stop-decided', cause: 'max-run', text: request.reason });
-        result.stops++;
-      } else if (evaluated.kind === 'stop') {
-        if (budget.left > 0) {
-          budget.left--;
-          Object.assign(change, stopChange(row, evaluated.cause, at));
-          result.stops++;
-        } else {
-          result.held++;
-          if (!row.held) {
-            change.held = true;
-            events.push(heldEvent(row, evaluated.cause, at));
-          }
-        }
-      } else if (evaluated.kind === 'needs-report') {
-        result.waiting++;
-        const isLate = at > (evaluated.stored.stopsAt ?? at) + reportGraceMs;
-        // `warned_ms` 0: the missing report is in the timeline.
-        if (isLate && row.warnedMs !== 0) {
-          change.warnedMs = 0;
-          events.push(missingEvent(row, evaluated.stored.cause ?? 'idle', at));
-        }
-      } else {
-        const warning = dueWarning(row, evaluated, at);
-        if (warning !== null) {
-          change.warnedMs = warning;
-          const event = warningEvent(row, evaluated, at);
-          events.push(event);
-          result.warned++;
-          deps.onWarning?.(row, event);
-        }
+    if (pendingStop?.ready) {
+      // The build was to follow, and its request failed or was lost with the replica.
+      request = { ...stopOf(row, pendingStop.cause, evaluated, at), isIdleStop: true };
+    } else if (pendingStop) {
+      // The agent did not answer: it may be away, and what it knows is needed. Once it reports, the stop is decided again.
+      if (isUnanswered(pendingStop, shutdown, at)) {
+        change.pendingStop = null;
+        events.push(missingEvent(row, pendingStop.cause, at));
       }
-      await writeActivity(tx, workspaceId, change);
+    } else if (evaluated.kind === 'stop' && evaluated.cause === 'max-run') {
+      request = { ...stopOf(row, 'max-run', evaluated, at), isIdleStop: false };
+      events.push({ workspaceId, at, kind: 'stop-decided', cause: 'max-run', text: request.reason });
+      result.stops++;
+    } else if (evaluated.kind === 'stop' && budget.left > 0) {
+      budget.left--;
+      Object.assign(change, stopChange(row, evaluated.cause, at));
+      result.stops++;
+    } else if (evaluated.kind === 'stop') {
+      if (!row.held) {
+        change.held = true;
+        events.push(heldEvent(row, evaluated.cause, at));
+      }
+    } else if (evaluated.kind === 'needs-report') {
+      const isLate = at > (evaluated.stored.stopsAt ?? at) + reportGraceMs;
+      if (isLate && row.warnedMs !== missingNoted) {
+        change.warnedMs = missingNoted;
+        events.push(missingEvent(row, evaluated.stored.cause ?? 'idle', at));
+      }
+    } else {
+      const warning = dueWarning(row, evaluated, at);
+      if (warning !== null) {
+        change.warnedMs = warning;
+        events.push(warningEvent(row, evaluated, at));
+        result.warned++;
+      }
+    }
+    return { change, events, request };
+  }
+
+  /** Acts on workspaces under their rows' locks, with what is known then: activity since the query wins. */
+  async function act(
+    workspaceIds: readonly string[],
+    budget: { left: number },
+    result: SweepResult,
+  ): Promise<void> {
+    const requests: StopRequest[] = [];
+    const changed: string[] = [];
+    await database.db.transaction(async (tx) => {
+      await tx.execute(sql`
+        SELECT 1 FROM workspace_activity WHERE workspace_id = ANY(${sql.param(workspaceIds)}::uuid[])
+         ORDER BY workspace_id FOR UPDATE`);
+      const rows = await readActivity(
+        tx,
+        sql`WHERE w.id = ANY(${sql.param(workspaceIds)}::uuid[]) AND ${isRunning} ORDER BY a.stops_at`,
+      );
+      const at = now().getTime();
+      const changes = new Map<ActivityRow, ActivityChange>();
+      const events: NewEvent[] = [];
+      for (const row of rows) {
+        const plan = await planFor(row, at, budget, result);
+        if (Object.keys(plan.change).length > 0) {
+          changes.set(row, plan.change);
+          changed.push(row.workspaceId);
+        }
+        events.push(...plan.events);
+        if (plan.request) requests.push(plan.request);
+      }
+      await writeDecisions(tx, changes);
       await insertEvents(tx, events);
-      if (Object.keys(change).length > 0) bus.publish({ workspaceId });
     });
-    if (request) await deps.requestStop(request);
+    for (const workspaceId of changed) bus.publish({ workspaceId });
+    for (const request of requests) await deps.requestStop(request);
+  }
+
+  /**
+   * A page of the workspaces that stop within the longest warning. Not those that only wait for a report, or for an admin: after
+   * an outage they may be many, and nothing changes for them.
+   */
+  function duePage(until: number, after: string, budget: number): Promise<ActivityRow[]> {
+    return readActivity(
+      database.db,
+      sql`WHERE a.stops_at <= to_timestamp(${until} / 1000.0::float8) AND ${isRunning}
+            AND NOT (a.warned_ms IS NOT DISTINCT FROM ${missingNoted}::int AND coalesce(a.reported_at < a.stops_at, true))
+            AND NOT (a.held AND ${budget} <= 0 AND a.decision ->> 'cause' IS DISTINCT FROM 'max-run')
+            AND w.id > ${after}
+          ORDER BY w.id LIMIT ${pageSize}`,
+    );
+  }
+
+  async function countBlocked(at: number): Promise<{ held: number; waiting: number }> {
+    const { rows } = await database.db.execute<{ held: number; waiting: number }>(sql`
+      SELECT count(*) FILTER (WHERE a.held)::int AS held,
+             count(*) FILTER (WHERE NOT a.held AND a.pending_stop IS NULL)::int AS waiting
+        FROM workspace_activity a JOIN workspaces w ON w.id = a.workspace_id
+       WHERE a.stops_at <= to_timestamp(${at - reportGraceMs} / 1000.0::float8) AND ${isRunning}`);
+    return rows[0]!;
   }
 
   return {
@@ -168,21 +215,19 @@ export function makeIdleSweep(
     async runOnce(): Promise<SweepResult> {
       const result: SweepResult = { stops: 0, held: 0, waiting: 0, warned: 0, started: 0 };
       const at = now().getTime();
-      const soon = at + warnBeforeMs[0]!;
-      const due = await readActivity(
-        database.db,
-        sql`WHERE a.stops_at <= to_timestamp(${soon} / 1000.0::float8) AND w.status = 'running'
-              AND w.agent_build_id = a.build_id ORDER BY a.stops_at LIMIT ${batchSize}`,
-      );
-      if (due.length === 0) return result;
       const budget = { left: await allowedStops(at) };
-      for (const row of due) {
-        const { evaluated, shutdown } = await evaluateRow(deps, row, at);
-        if (needsAction(row, evaluated, shutdown, budget.left, at))
-          await act(row.workspaceId, budget, result);
-        else if (row.held) result.held++;
-        else if (evaluated.kind === 'needs-report') result.waiting++;
+      for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
+        const page = await duePage(at + warnBeforeMs[0]!, after, budget.left);
+        const needing: string[] = [];
+        for (const row of page) {
+          const { evaluated, shutdown } = await evaluateRow(deps, row, at);
+          if (needsAction(row, evaluated, shutdown, budget.left, at)) needing.push(row.workspaceId);
+        }
+        if (needing.length > 0) await act(needing, budget, result);
+        if (page.length < pageSize) break;
+        after = page.at(-1)!.workspaceId;
       }
+      Object.assign(result, await countBlocked(at));
       if (result.held > 0)
         log.warn(
           { held: result.held },
@@ -193,15 +238,13 @@ export function makeIdleSweep(
 
     /** Lets the stops go ahead that the brake holds back. Returns how many. Their agents can still veto. */
     async release(): Promise<number> {
-      const held = await readActivity(
-        database.db,
-        sql`WHERE a.held AND w.status = 'running' AND w.agent_build_id = a.build_id LIMIT 10000`,
-      );
+      const held = await readActivity(database.db, sql`WHERE a.held AND ${isRunning} LIMIT 10000`);
       const at = now().getTime();
-      for (const row of held) {
-        await writeActivity(database.db, row.workspaceId, stopChange(row, row.decision?.cause ?? 'idle', at));
-        bus.publish({ workspaceId: row.workspaceId });
-      }
+      await writeDecisions(
+        database.db,
+        new Map(held.map((row) => [row, stopChange(row, row.decision?.cause ?? 'idle', at)])),
+      );
+      for (const { workspaceId } of held) bus.publish({ workspaceId });
       return held.length;
     },
   };

@@ -483,3 +483,23 @@ test('never-stop ends by the latest moment that was possible when it was chosen,
     state: { awakeBecause: { kind: 'never-stop' } },
   });
 });
+
+test('workspaces whose agents stay silent do not keep others from being stopped', async () => {
+  const silent = await running();
+  const idle = await running();
+  await report(silent);
+  pass(31 * minute);
+  await sweep();
+  pass(2 * minute);
+  await sweep();
+  await report(idle);
+  await sweep();
+  const { shutdown } = await report(idle);
+  await answer(idle, shutdown.id, 'ready');
+  await untilStatus(idle, 'stopped');
+  expect(await kinds(silent)).toEqual(['report-missing', 'started']);
+  // Once it reports, it is decided as usual.
+  await report(silent);
+  await sweep();
+  expect((await report(silent)).shutdown).not.toBeNull();
+});
