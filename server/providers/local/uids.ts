@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { mkdir, readdir, readlink, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -28,6 +29,13 @@ export interface Uids {
   of(workspaceId: string): Promise<number | null>;
   release(workspaceId: string): Promise<void>;
 }
+
+/**
+ * Where a server begins to look. Another server on this machine knows nothing of its claims, and the limit of processes counts
+ * those of a uid on the whole machine: workspaces of both must not share one.
+ */
+const offsetOf = (directory: string, count: number): number =>
+  createHash('sha256').update(directory).digest().readUInt32BE() % count;
 
 /**
  * Gives each workspace an unprivileged host uid of its own, so that the machine's permissions hold
@@ -67,7 +75,10 @@ export function makeUids({ directory }: { directory: string }): Uids {
       await mkdir(directory, { recursive: true, mode: 0o700 });
       const taken = new Set(await readdir(directory));
       // The first is the trial's.
-      for (let uid = pool.from + 1; uid < pool.from + pool.count; uid++) {
+      const usable = pool.count - 1;
+      const first = offsetOf(directory, usable);
+      for (let tried = 0; tried < usable; tried++) {
+        const uid = pool.from + 1 + ((first + tried) % usable);
         if (taken.has(String(uid)) || !(await claim(String(uid), workspaceId))) continue;
         if (await claim(workspaceId, String(uid))) return uid;
         await drop(String(uid));
