@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { StopCause } from '@cde/api/activity.ts';
 import { sql } from 'drizzle-orm';
-import type { PendingStop } from '../database/idle-schema.ts';
+import type { PendingStop, StoredDecision } from '../database/idle-schema.ts';
 import type { Logger } from '../log.ts';
 import {
   type ActivityChange,
@@ -78,11 +78,9 @@ export function makeIdleSweep(
     return due !== undefined && (row.warnedMs === null || row.warnedMs > due) ? due : null;
   }
 
-  function stopChange(row: ActivityRow, cause: StopCause, at: number): ActivityChange {
-    return {
-      held: false,
-      pendingStop: { id: randomUUID(), cause, decidedAt: at, idleSince: row.reportedAt ?? at, ready: false },
-    };
+  function stopChange(cause: StopCause, because: StoredDecision['because'], at: number): ActivityChange {
+    const idleSince = Date.parse(because.at);
+    return { held: false, pendingStop: { id: randomUUID(), cause, decidedAt: at, idleSince, ready: false } };
   }
 
   /** Whether there is anything to do, as far as the rows say that one query has read for all. */
@@ -127,7 +125,7 @@ export function makeIdleSweep(
       result.stops++;
     } else if (evaluated.kind === 'stop' && budget.left > 0) {
       budget.left--;
-      Object.assign(change, stopChange(row, evaluated.cause, at));
+      Object.assign(change, stopChange(evaluated.cause, evaluated.stored.because, at));
       result.stops++;
     } else if (evaluated.kind === 'stop') {
       if (!row.held) {
@@ -242,7 +240,11 @@ export function makeIdleSweep(
       const at = now().getTime();
       await writeDecisions(
         database.db,
-        new Map(held.map((row) => [row, stopChange(row, row.decision?.cause ?? 'idle', at)])),
+        new Map(
+          held.flatMap((row) =>
+            row.decision ? [[row, stopChange(row.decision.cause ?? 'idle', row.decision.because, at)]] : [],
+          ),
+        ),
       );
       for (const { workspaceId } of held) bus.publish({ workspaceId });
       return held.length;

@@ -175,7 +175,7 @@ describe('an idle workspace', () => {
     await report(agent);
     await sweep();
     const { shutdown } = await report(agent);
-    expect(shutdown).toMatchObject({ cause: 'idle', idleSinceAgeMs: 0, script: null });
+    expect(shutdown).toMatchObject({ cause: 'idle', idleSinceAgeMs: 30 * minute, script: null });
     await answer(agent, shutdown.id, 'ready');
     const stopped = await untilStatus(agent, 'stopped');
     expect(stopped.latestBuild).toMatchObject({
