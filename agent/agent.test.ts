@@ -119,7 +119,7 @@ describe('the agent as a process', () => {
     expect(readlinkSync(`/proc/${agent.pid}/fd/0`)).toBe('/dev/null');
   });
 
-  test('keeps its token to itself, and leaves nothing behind when told to end', async () => {
+  test('its token reaches no child process, and SIGTERM leaves nothing behind', async () => {
     const server = await serve({
       startup: {
         script: 'env | sort > env.txt; echo $$ > script.pid; echo up; exec sleep 331',

@@ -22,7 +22,7 @@ test('a cause says what, by whom and when', () => {
   expect(causeText({ kind: 'start', at: from(0) }, now)).toBe('its start (just now)');
 });
 
-test('a past cause is told from the moment of the stop, since it is read much later', () => {
+test('a past cause is worded as of the stop, because it is read much later', () => {
   expect(pastCauseText(state().awakeBecause, now)).toBe('terminal input by ada, 2 min before');
   expect(pastCauseText({ kind: 'lease', id: 'x', at: from(-60), by: 'ada' }, now)).toBe(
     'keep-awake by ada, which expired 1 h before',

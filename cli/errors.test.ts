@@ -33,7 +33,7 @@ describe('exit codes', () => {
     expect(exitCodeFor(code, status)).toBe(expected);
   });
 
-  test('an error is told in words with its code, and as the API’s object with --json', async () => {
+  test('an error is printed as a sentence with its code, and with --json as the API’s object', async () => {
     server.on(listWorkspaces, () => {
       throw new Refusal(403, {
         code: 'forbidden',
@@ -171,7 +171,7 @@ describe('retries', () => {
     expect(moments[1]! - moments[0]!).toBeGreaterThanOrEqual(990);
   });
 
-  test('another conflict is told at once', async () => {
+  test('any other conflict is reported at once', async () => {
     let times = 0;
     server.on(getUser, () => {
       times += 1;

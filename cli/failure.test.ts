@@ -31,6 +31,6 @@ test.each([
   });
 });
 
-test('what nobody expected stays one', () => {
+test('an unexpected error stays one', () => {
   expect(toFailure(new TypeError('x is undefined')).code).toBe('internal');
 });

@@ -98,7 +98,7 @@ test.each(lines)('cde %s --json', async (line, schema, more) => {
   schema.parse(reply);
 });
 
-test('the rest: cancel, revoke, delete a template, refused with an object on stderr', async () => {
+test('cancel, revoke, delete a template; a failure is an object on stderr', async () => {
   const tokens = await home.json(['token', 'list']);
   const ci = tokens.find(({ name }: { name: string }) => name === 'ci');
   expect(await home.json(['token', 'revoke', ci.id])).toMatchObject({ revoked: true });
@@ -119,7 +119,7 @@ test('the rest: cancel, revoke, delete a template, refused with an object on std
   }
 });
 
-test('a member is told what they may not', async () => {
+test('a member learns what they are not allowed to do', async () => {
   await home.json(['user', 'create', 'carl', '--password'], { input });
   const ran = await home.run(['login', server.url, '--token'], { input: 'cde_wrong\n' });
   expect(ran).toMatchObject({ code: 4, stderr: expect.stringContaining('[token-invalid]') });
@@ -127,7 +127,7 @@ test('a member is told what they may not', async () => {
   expect((await home.json(['whoami'])).role).toBe('owner');
 });
 
-test('a template’s faults are told by file, line and column', async () => {
+test('faults of a template are listed by file, line and column', async () => {
   const folder = join(home.path, 'broken');
   await mkdir(folder);
   await writeFile(join(folder, 'template.yaml'), 'name: broken\nprovider: local\nnonsense: 1\n');
@@ -139,7 +139,7 @@ test('a template’s faults are told by file, line and column', async () => {
   expect(pushed.stderr).toContain(`${join(folder, 'template.yaml')}:3:1: `);
 });
 
-test('piped tables have a tab between columns and whole moments', async () => {
+test('piped tables have tabs between columns and full timestamps', async () => {
   const ran = await home.run(['list']);
   const [head, row] = ran.stdout.split('\n').map((line) => line.split('\t')) as [string[], string[]];
   expect(head.slice(0, 4)).toEqual(['NAME', 'STATUS', 'TEMPLATE', 'CHANGED']);

@@ -68,7 +68,7 @@ const put = async (path: string, content: string | Buffer) => {
   await writeFile(path, content);
 };
 
-test('a file there and back, byte for byte; its name is its own or the one given', async () => {
+test('copies a file there and back, byte for byte, under its own name or the one given', async () => {
   const content = bytesOf(3_000_001, 1);
   await put(join(here, 'big'), content);
   expect(await cp(join(here, 'big'), 'hello:')).toMatchObject({ code: 0, stdout: '' });
@@ -83,7 +83,7 @@ test('a file there and back, byte for byte; its name is its own or the one given
   expect((await readdir(home)).filter((name) => name.includes('part'))).toEqual([]);
 });
 
-test('folders: links are followed, -p keeps times and rights, what exists keeps its own', async () => {
+test('copies folders: follows links, -p keeps times and permissions, existing files keep theirs', async () => {
   const tree = join(here, 'tree');
   await put(join(tree, 'a/b/run.sh'), '#!/bin/sh\n');
   await put(join(tree, 'ünï cödé\n'), 'odd');
@@ -113,7 +113,7 @@ test('folders: links are followed, -p keeps times and rights, what exists keeps 
   expect(await readFile(join(here, 'secret'), 'utf8')).toBe('#!/bin/sh\n');
 });
 
-test('many sources, patterns, and what is refused', async () => {
+test('copies several sources and patterns, and refuses invalid ones', async () => {
   await put(join(home, 'logs/one.log'), '1');
   await put(join(home, 'logs/two.log'), '2');
   await put(join(home, 'logs/other'), '3');
@@ -138,7 +138,7 @@ test('many sources, patterns, and what is refused', async () => {
   }
 });
 
-test('resumes where it was interrupted, and not with a partial copy of another file', async () => {
+test('resumes an interrupted copy, but not from a partial copy of another file', async () => {
   // Large enough to be interrupted while it is copied.
   const size = 48 * 1024 * 1024;
   await put(join(home, 'long'), bytesOf(size, 3));
@@ -167,7 +167,7 @@ test('resumes where it was interrupted, and not with a partial copy of another f
   expect(execFileSync('cmp', [join(home, 'long'), target]).length).toBe(0);
 });
 
-test('holes stay holes, both ways', async () => {
+test('sparse files stay sparse, both ways', async () => {
   const size = 16 * 1024 * 1024;
   await put(join(here, 'sparse'), 'start');
   await truncate(join(here, 'sparse'), size);
@@ -199,7 +199,7 @@ test('a - is standard input or output', async () => {
     expect(await run([...args])).toMatchObject({ code, stderr: expect.stringContaining(words) });
 });
 
-test('no setuid, setgid or sticky bit comes from a workspace, in no way', async () => {
+test('setuid, setgid and sticky bits of a workspace are never copied', async () => {
   await put(join(home, 'bits/run'), '#!/bin/sh\n');
   await chmod(join(home, 'bits/run'), 0o6755);
   await chmod(join(home, 'bits'), 0o3777);
@@ -212,7 +212,7 @@ test('no setuid, setgid or sticky bit comes from a workspace, in no way', async 
   expect((await stat(join(here, 'bits/run'))).mode & 0o7777).toBe(0o711);
 });
 
-test('names that are not UTF-8 are named, and no other is made up for them', async () => {
+test('names that are not UTF-8 are reported, and no other name is invented for them', async () => {
   const name = (folder: string) => Buffer.concat([Buffer.from(`${folder}/caf`), Buffer.from([0xe9])]);
   for (const root of [here, home]) {
     await put(join(root, 'bytes/plain'), 'p');
@@ -244,7 +244,7 @@ test('names that are not UTF-8 are named, and no other is made up for them', asy
 });
 
 describe.skipIf(!canMount())('on a full disk', () => {
-  test('the file is named once, the reason is told in words, and nothing stays behind', async () => {
+  test('the file and the reason are printed once, and nothing is left behind', async () => {
     await put(join(here, 'large'), bytesOf(6_000_000, 5));
     expect((await cp(join(here, 'large'), 'hello:large')).code).toBe(0);
     const full = join(here, 'full');
@@ -263,7 +263,7 @@ describe.skipIf(!canMount())('on a full disk', () => {
   });
 });
 
-test('starts a stopped workspace, unless told not to', async () => {
+test('starts a stopped workspace, except with --no-start', async () => {
   await machine.cde('stop', 'hello');
   expect(await cp('--no-start', 'hello:big', here)).toMatchObject({ code: 5 });
   expect((await cp('hello:big', here)).code).toBe(0);
@@ -272,7 +272,7 @@ test('starts a stopped workspace, unless told not to', async () => {
 describe.skipIf(!has('rsync') || !has('ssh'))('with rsync', () => {
   const rsync = (...args: string[]) => machine.cde('rsync', ...args);
 
-  test('its options, both ways, and by the owner', async () => {
+  test('accepts the options of rsync, both ways, and OWNER/NAME', async () => {
     await put(join(here, 'site/index.html'), 'hi');
     await put(join(here, 'site/drop.tmp'), 'x');
     expect(await rsync('-a', '--exclude', '*.tmp', `${here}/site/`, 'hello:site/')).toMatchObject({
@@ -286,7 +286,7 @@ describe.skipIf(!has('rsync') || !has('ssh'))('with rsync', () => {
     expect(await rsync('-a', here, '/tmp/nowhere')).toMatchObject({ code: 2 });
   });
 
-  test('missing, on either side', async () => {
+  test('reports if rsync is missing on either side', async () => {
     const bin = join(machine.folder, 'bin');
     await mkdir(bin);
     await symlink(process.execPath, join(bin, 'node'));

@@ -85,7 +85,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
   });
 
   test.runIf(process.platform === 'linux')(
-    'an agent that is killed in mid-session is told in a sentence',
+    'an agent killed during a session is reported in one sentence',
     async () => {
       const ran = await ssh('hello', 'kill -9 $PPID; exec sleep 30');
       expect(ran.code).toBe(255);
@@ -95,7 +95,7 @@ describe.skipIf(!hasSsh)('with an OpenSSH client', () => {
     },
   );
 
-  test('plain ssh, rsync and scp work after config-ssh, which keeps the rest of the file', async () => {
+  test('plain ssh, rsync and scp work after config-ssh, which preserves the rest of the file', async () => {
     const config = join(machine.env.HOME!, '.ssh/config');
     await mkdir(join(machine.env.HOME!, '.ssh'), { recursive: true, mode: 0o700 });
     await writeFile(config, 'Host mine\n  HostName 192.0.2.1', { mode: 0o600 });

@@ -35,7 +35,7 @@ describe('the idle benchmark', () => {
     expect(run(11, workspaces, only({ takesSilenceForIdleness: true })).cde!.wrongStops).toBeGreaterThan(0);
   });
 
-  test('a daily stop that waits for nobody stops wrongly', () => {
+  test('a daily stop that ignores activity stops workspaces in use', () => {
     const scheduled = Array.from({ length: workspaces }, (_, index) => makeYear(11, index).schedule);
     expect(scheduled.filter((schedule) => schedule !== null).length).toBeGreaterThan(1);
     expect(run(11, workspaces, only({ stopsOnTheHour: true })).cde!.wrongStops).toBeGreaterThan(0);

@@ -47,7 +47,7 @@ const end = async (running: Running) => {
   return (await running.ended).code;
 };
 
-test('once: looks first, makes both the same, knows what was deleted the next time', async () => {
+test('--once: dry run, both sides become the same, deletions are recognized the next time', async () => {
   await put(join(here, 'src/app.ts'), 'app');
   await put(join(here, 'node_modules/left/index.js'), 'left');
   await put(join(here, '.git/config'), 'mine');
@@ -102,7 +102,7 @@ test('once: looks first, makes both the same, knows what was deleted the next ti
 });
 
 test(
-  'keeps running: changes both ways, a conflict, an agent that restarts; one process a pair',
+  'keeps running: changes both ways, a conflict, a restarted agent; one process for each pair',
   {
     timeout: 60_000,
   },
@@ -187,7 +187,7 @@ test('a program in the workspace cannot make the laptop send what it excludes', 
   expect(await read(join(there, '.env'))).toBe('SECRET');
 });
 
-test('a stop of the workspace ends it in words', async () => {
+test('stopping the workspace ends it with a message', async () => {
   await put(join(here, 'a'), '1');
   const running = machine.begin(['sync', here, target()]);
   await reads(join(there, 'a'), '1');
@@ -201,7 +201,7 @@ test('a stop of the workspace ends it in words', async () => {
   expect(await sync('--once')).toMatchObject({ code: 0 });
 });
 
-test('neither folder exists, or one cannot be made', async () => {
+test('neither folder exists, or one cannot be created', async () => {
   for (const way of ['--once', '--dry-run'])
     expect(await sync(way)).toMatchObject({
       code: 3,
@@ -222,7 +222,7 @@ test('neither folder exists, or one cannot be made', async () => {
   expect(await read(join(here, 'b'))).toBe('2');
 });
 
-test('what cannot be', async () => {
+test('invalid arguments are refused', async () => {
   for (const words of [
     [],
     [here],

@@ -157,7 +157,7 @@ describe('a browser', () => {
   });
   afterAll(() => silent?.socket.terminate());
 
-  test('types and reads, early and late; a second one sees the same shell; the end is told', async () => {
+  test('types early and late; a second one sees the same shell; the exit code arrives', async () => {
     // As soon as its agent has measured and said so.
     await until(ways, ({ own }) => own.agentRttMs !== null);
     expect(await ways()).toMatchObject({
@@ -197,7 +197,7 @@ describe('a browser', () => {
     expect((await first.closed).code).toBe(1000);
   });
 
-  test('gets all that a shell prints, and stops at its own speed', async () => {
+  test('gets everything that a shell prints, at its own speed', async () => {
     const made = await shell();
     made.socket.pause();
     made.type('head -c 10000000 /dev/zero | tr "\\0" x; echo the-en""d\n');
@@ -234,7 +234,7 @@ describe('a browser', () => {
     expect((await silent.closed).code).toBe(1008);
   });
 
-  test('opens terminals from the dashboard alone', async () => {
+  test('can open terminals only from the dashboard', async () => {
     for (const origin of ['https://elsewhere.example.com', satellite.url, 'null', undefined])
       expect(await refusal(origin)).toMatchObject({ status: 403, body: { code: 'csrf-rejected' } });
   });

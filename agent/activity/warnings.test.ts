@@ -72,7 +72,7 @@ test('none if the stop has moved, and again before the new one', () => {
   expect(shown.filter((line) => line === 'withdrawn').length).toBeGreaterThan(0);
 });
 
-test('none if somebody has been active since the last report, which is repeated at once', () => {
+test('no warning if there was activity since the last report, which is repeated at once', () => {
   const { activity, say, lines } = start();
   say(20 * minute);
   vi.advanceTimersByTime(4 * minute);
@@ -104,7 +104,7 @@ test('activity does not help against a stop that it cannot postpone', () => {
   ]);
 });
 
-test('nothing stops it any more', () => {
+test('no warning once nothing stops the workspace', () => {
   const { say, lines } = start();
   say(16 * minute);
   say(null);

@@ -6,10 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { configDir } from '../config.ts';
 import type { Context } from '../context.ts';
 
-/** The longest path that every system's Unix sockets take, less what a name for the moment adds. */
+/** The longest path of a Unix socket on all systems, less what a temporary name adds. */
 const maxAddressBytes = 90;
 
-/** The folder for sockets, its owner's alone; null where there is none that can be had. */
+/** A folder for sockets that only its owner can enter; null if none can be made. */
 function folder(env: NodeJS.ProcessEnv): string | null {
   const choices = [
     ...(env.XDG_RUNTIME_DIR ? [join(env.XDG_RUNTIME_DIR, 'cde')] : []),
@@ -21,18 +21,18 @@ function folder(env: NodeJS.ProcessEnv): string | null {
     try {
       mkdirSync(path, { recursive: true, mode: 0o700 });
       const { mode, uid } = lstatSync(path);
-      // In a folder that others may write to somebody else could wait for our connections.
+      // In a folder that others can write to, another user could accept our connections.
       if ((mode & 0o170077) === 0o040000 && uid === process.getuid!()) return path;
     } catch {
-      // A read-only home, say: the next may do.
+      // For example a read-only home: try the next one.
     }
   }
   return null;
 }
 
 /**
- * Where the background process listens for this cde, configuration, server and login; null where there can be none:
- * Windows, `CDE_BACKGROUND=off`, no folder of one's own. A new sign-in or an update of cde gets another one.
+ * Where the background process of this cde, configuration, server and login listens; null if there can be none: on
+ * Windows, with `CDE_BACKGROUND=off`, or without a private folder. Signing in again or updating cde changes it.
  */
 export function backgroundAddress(context: Pick<Context, 'env' | 'server'>): string | null {
   const { env } = context;

@@ -18,19 +18,19 @@ import {
   writeLine,
 } from './messages.ts';
 
-/** A session without streams is kept that long: the next command finds it warm. */
+/** How long a session without streams is kept open for the next command. */
 const idleSessionMs = 5 * 60_000;
-/** Without a session the process ends after that long. */
+/** How long the process runs without a session. */
 const idleMs = 60_000;
-/** How often it looks whether its socket is still there and its own, and whether anybody needs it. */
+/** How often it checks that its socket still exists and is its own, and whether it is still needed. */
 const idleCheckMs = 2_000;
-/** Who connects asks at once. */
+/** A client sends its request as soon as it has connected. */
 const requestTimeoutMs = 5_000;
-/** Ended streams whose reason is remembered. */
+/** How many ended streams it remembers the reason of. */
 const maxEndReasons = 100;
-/** Tries to take the address; between two, one that came to be at the same time has ended or answers. */
+/** Attempts to take the address. Another process that started at the same time has ended or answers before the next one. */
 const maxAttempts = 5;
-/** The reason for which the agent ends a session follows the end of its streams within this time. */
+/** The agent reports why it ended a session within this time after its streams ended. */
 const reasonMs = 300;
 
 interface SharedSession {
@@ -47,7 +47,7 @@ interface SharedSession {
 
 /**
  * Holds sessions for the `cde` commands of one user, configuration and login, so that several connections to one
- * workspace share one session and the second finds it open. Ends by itself when nobody needs it.
+ * workspace share one session and the second finds it open. It exits when it is no longer needed.
  */
 export async function runBackground(context: Context): Promise<number> {
   const address = backgroundAddress(context);
@@ -98,7 +98,7 @@ export async function runBackground(context: Context): Promise<number> {
       const { session, hostKey } = await kept.opened;
       if (socket.destroyed) return;
       const stream = await session.open({ kind: 'ssh' }, { eager: true });
-      // Another process may be asked about it.
+      // A different process may be asked about it.
       const name = `${process.pid}.${++streams}`;
       let failed: Error | null = null;
       stream.on('error', (error) => {
@@ -132,7 +132,7 @@ export async function runBackground(context: Context): Promise<number> {
         return carry(socket, question);
       case 'why': {
         const error = await reasons.get(question.stream);
-        // Undefined: it was carried by another process, which is gone.
+        // Undefined: an earlier process carried it.
         return reply(socket, error === undefined ? { ok: false } : { ok: true, ...(error && { error }) });
       }
       case 'look': {
@@ -196,27 +196,27 @@ export async function runBackground(context: Context): Promise<number> {
     const now = performance.now();
     for (const kept of sessions.values())
       if (kept.session && kept.streams === 0 && now - kept.idleSince > idleSessionMs) kept.session.close();
-    // Its folder is gone, or another took its place: nobody new can come.
+    // Its folder is gone or another process has taken its place: no new client can connect.
     const isAlone = !isOurs();
     const isIdle = sessions.size === 0 && connections.size === 0 && now - neededAt > idleMs;
     const isUnused = [...sessions.values()].every((kept) => kept.streams === 0) && connections.size === 0;
     if (isIdle || (isAlone && isUnused)) stop();
   }, idleCheckMs);
   for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, stop);
-  // It belongs to no terminal.
+  // It has no terminal.
   process.on('SIGHUP', () => {});
   await ended;
   return exitCodes.success;
 }
 
 /**
- * Takes the address; null when another one holds it and answers. One that is dead or hangs is put aside: what it
- * still carries goes on without an address.
+ * Takes the address; null if another process holds it and answers. A dead or hanging one loses the address, but keeps
+ * the streams that it carries.
  */
 async function listen(server: Server, address: string): Promise<number | null> {
   for (let attempt = 0; attempt < maxAttempts; attempt++) {
     try {
-      // The kernel gives the name to one only.
+      // The kernel gives the name to only one process.
       server.listen(address);
       await once(server, 'listening');
       chmodSync(address, 0o600);
@@ -228,7 +228,7 @@ async function listen(server: Server, address: string): Promise<number | null> {
     const other = await connectTo(address);
     other?.destroy();
     if (other) return null;
-    // One that has its name and does not listen yet is gone after another look.
+    // A process that has the name and does not listen yet is checked again.
     await delay(20 * (attempt + 1));
     if (attempt > 0 && before !== undefined && inodeOf(address) === before) rmSync(address, { force: true });
   }

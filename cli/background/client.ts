@@ -18,11 +18,11 @@ import {
   writeLine,
 } from './messages.ts';
 
-/** A process that lives answers at once; one that is stopped, or starved, is not waited for. */
+/** A healthy process answers at once; one that is suspended or starved is not waited for. */
 const handshakeMs = 1_000;
-/** From its start until it listens, on a slow machine. */
+/** How long it takes to start listening on a slow machine. */
 const startMs = 4_000;
-/** Beyond the session's own patience with agents and servers that restart. */
+/** Longer than a session waits for restarting agents and servers. */
 const answerMs = 60_000;
 
 type Where = Pick<Context, 'env' | 'server'>;
@@ -36,7 +36,7 @@ const connect = (path: string) =>
     });
   });
 
-/** A connection to one that runs; null when none does, or none that answers. */
+/** A connection to the running process; null if none runs or it does not answer. */
 export async function connectTo(path: string): Promise<Socket | null> {
   const socket = await connect(path).catch(() => null);
   if (!socket) return null;
@@ -55,7 +55,7 @@ async function ask(socket: Socket, question: BackgroundRequest, withinMs: number
   return JSON.parse(await readLine(socket, withinMs)) as BackgroundReply;
 }
 
-/** Asks one that runs; null when none does. */
+/** Sends a request to the running process; null if none runs. */
 async function sendRequest(
   context: Where,
   question: BackgroundRequest,
@@ -73,14 +73,14 @@ async function sendRequest(
   }
 }
 
-/** Starts the background process, unless there can be none; it is not waited for. One too many ends by itself. */
+/** Starts the background process if there can be one, without waiting for it. A superfluous one exits. */
 export function startBackground(context: Context): void {
   if (!backgroundAddress(context)) return;
   const [program, ...words] = [...self, 'background', 'run'];
   const child = spawn(program!, words, {
     detached: true,
     stdio: 'ignore',
-    // A folder that somebody wants to unmount, or remove, is not held.
+    // Does not keep a folder busy that the user may want to unmount or remove.
     cwd: '/',
     env: { ...context.env, ...serverEnvironment(context.server()) },
   });
@@ -93,16 +93,16 @@ const failureOf = ({ code, message, ...more }: FailureJson): Failure => new Fail
 /** A stream to a workspace's SSH server. */
 export interface Line {
   stream: Duplex;
-  /** The workspace's SSH host key; undefined: the background process is of an older release. */
+  /** The workspace's SSH host key; undefined if the background process is of an older release. */
   hostKey: string | undefined;
-  /** Why it ended, where ssh did not end it; `broke` is what the stream itself says. */
+  /** Why it ended, if ssh did not end it; `broke` is the error of the stream itself. */
   why(broke: Error | null): Promise<Error | null>;
   close(): void;
 }
 
 /**
- * A stream over the session that the background process shares; it is started when there is none. Null where there
- * can be none, so that the caller opens a session of its own. Rejects with what refused the session.
+ * Opens a stream over the session of the background process, which is started if necessary. Null if there can be none:
+ * the caller then opens its own session. Rejects with the reason if the session was refused.
  */
 export async function openSharedStream(
   context: Context,
@@ -125,7 +125,7 @@ export async function openSharedStream(
   try {
     answer = await ask(socket, { ask: 'stream', workspace, path, ...(opening && { opening }) }, answerMs);
   } catch {
-    // It ended, or hangs: nothing has gone through it yet.
+    // It exited or hangs. Nothing was sent through it yet.
     socket.destroy();
     return null;
   }
@@ -166,13 +166,13 @@ export async function findSharedSession(
   return answer && { username: (answer.ok && answer.username) || null };
 }
 
-/** The sessions of the background process; null when none runs. */
+/** The sessions of the background process; null if none runs. */
 export async function shownSessions(context: Context): Promise<SessionSummary[] | null> {
   const answer = await sendRequest(context, { ask: 'show' });
   return answer?.ok ? (answer.sessions ?? []) : null;
 }
 
-/** Ends it, and every session of it; false when none ran. */
+/** Ends it and all its sessions; false if none ran. */
 export async function stopBackground(context: Where): Promise<boolean> {
   return (await sendRequest(context, { ask: 'stop' }))?.ok ?? false;
 }

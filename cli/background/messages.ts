@@ -3,15 +3,15 @@ import type { ApiError } from '@cde/api/errors.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 
 /**
- * What is said over the background process's socket: it greets with a line, the other asks with a line, it answers
- * with a line; after the answer to `stream` the connection is that stream's bytes.
+ * The protocol of the background process's socket, in lines of JSON: a greeting, the client's request, the reply. After
+ * the reply to `stream` the connection carries the bytes of that stream.
  */
 export type BackgroundRequest =
   /** A stream to the workspace's SSH server. `opening` as `cde ssh` hands it down, where there is one. */
   | { ask: 'stream'; workspace: string; path: PathChoice; opening?: string }
   /** Why that stream ended. */
   | { ask: 'why'; stream: string }
-  /** Whether there is a session that works at this moment. */
+  /** Whether a working session is open. */
   | { ask: 'look'; workspace: string; path: PathChoice }
   | { ask: 'show' }
   | { ask: 'stop' };
@@ -20,7 +20,7 @@ export type FailureJson = ApiError & { exitCode: number };
 
 export interface SessionSummary {
   workspace: string;
-  /** The kind of path and where it leads, or null while there is none. */
+  /** The kind of path and where it leads; null while there is none. */
   path: { kind: string; via: string } | null;
   streams: number;
   since: string;
@@ -37,10 +37,10 @@ export type BackgroundReply =
     }
   | { ok: false; error?: FailureJson };
 
-/** The longest line: an opening with its ticket is some 4 KiB. */
+/** The longest line. An opening with its ticket takes about 4 KiB. */
 const maxMessageBytes = 65_536;
 
-/** One line; what follows it is put back. Rejects when the connection ends before, or after `withinMs`. */
+/** Reads one line and puts back what follows it. Rejects if the connection ends first, or after `withinMs`. */
 export function readLine(socket: Socket, withinMs: number): Promise<string> {
   return new Promise((resolve, reject) => {
     let text = Buffer.alloc(0);

@@ -53,7 +53,7 @@ function logReplies(...replies: { lines: ReturnType<typeof line>[]; build: typeo
   });
 }
 
-test('stages are told as they end, with their times', async () => {
+test('stages are printed as they end, with their durations', async () => {
   const half = build({ stages: [stage('queued'), stage('render', 'running')] });
   logReplies(
     { lines: [], build: half, done: false },

@@ -200,7 +200,7 @@ describe.skipIf(!has('zsh'))('zsh', () => {
     expect(await readdir(home.path)).not.toContain('pwned');
   });
 
-  test('_arguments, which would put words of its own before ours, is told not to', async () => {
+  test('_arguments adds no words of its own before ours', async () => {
     const script = await readFile(join(home.path, 'cde.zsh'), 'utf8');
     expect(script.match(/: _cde_(names [a-z]+|operands)'/g)!.length).toBeGreaterThan(10);
     expect(script).not.toMatch(/:_cde_/);

@@ -6,11 +6,11 @@ import type { OpenFile, Side, Status } from './side.ts';
 /** Size of a piece. `maxPendingPieces` of them fill a link of 100 ms and 1 Gbit/s. */
 const pieceBytes = 128 * 1024;
 export const maxPendingPieces = 64;
-/** A smaller one is not worth going on with. */
+/** Resuming a smaller partial file saves nothing. */
 const minResumableBytes = 1024 * 1024;
 /** How much of the end of a partial file is compared before a copy resumes. */
 const comparedBytes = 256 * 1024;
-/** The longest name of a file on the usual systems, in bytes. */
+/** The longest file name on common systems, in bytes. */
 const maxNameBytes = 255;
 
 export interface FileLocation {
@@ -22,13 +22,13 @@ export interface CopyOptions {
   /** Keep the times and all of the permissions. */
   preserve: boolean;
   signal: AbortSignal;
-  /** Told how many bytes more are done; `kept` of them were there from an earlier attempt. */
+  /** Called with the number of bytes that were added; `kept` of them are from an earlier attempt. */
   onBytes(count: number, kept: boolean): void;
 }
 
 /**
- * Copies one file: into a part beside the target, which takes the target's name once it is whole. A part that an
- * attempt leaves behind is gone on with by the next one, if the source is still of the same size and time.
+ * Copies one file into a partial file beside the target, which is renamed to the target once it is complete. The next
+ * attempt resumes a partial file if the source still has the same size and time.
  */
 export async function copyFile(
   from: FileLocation,
@@ -36,7 +36,7 @@ export async function copyFile(
   to: FileLocation,
   options: CopyOptions,
 ): Promise<void> {
-  // Each costs a round trip: beside each other they cost one.
+  // Concurrently, because each costs a round trip.
   const looking = to.side.status(to.path);
   looking.catch(() => {});
   const input = await from.side.open(from.path, 'read');
@@ -47,7 +47,7 @@ export async function copyFile(
         hint: 'Give the file another name, or move the folder away.',
       });
     if (there?.kind === 'other') return await copyInPlace(from, source, to, input, options);
-    // Through a link the file that it leads to is replaced, as if it had been written to.
+    // If the target is a link, the file that it leads to is replaced, as if it had been written to.
     const target = there ? await to.side.real(to.path) : to.path;
     const part = posix.join(posix.dirname(target), partName(from, source, posix.basename(target)));
     const mode = safeMode(from, options.preserve ? source.mode : (there?.mode ?? source.mode & 0o777));
@@ -71,12 +71,12 @@ export async function copyFile(
       // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
-      // Worth a moment for one that took long; many small ones would wait for the disk most of the time.
+      // Only for large files: many small ones would mostly wait for the disk.
       if (source.size >= minResumableBytes) await output.file.sync();
       await output.file.close();
     } catch (error) {
       await output.file.close().catch(() => {});
-      // On a full disk a part would take the room that the next attempt needs.
+      // On a full disk, a partial file would take the space that the next attempt needs.
       if (done < minResumableBytes || isDiskFull(error)) await to.side.remove(part).catch(() => {});
       throw error;
     }
@@ -99,14 +99,14 @@ function isDiskFull(error: unknown): boolean {
 
 const zeros = Buffer.alloc(pieceBytes);
 
-/** Writes no zeros, so that a sparse file stays one: a file that is new holds them without. */
+/** Skips zeros, so that a sparse file stays sparse: unwritten parts of a new file read as zeros. */
 function sparse(file: OpenFile): OpenFile {
   const isHole = (data: Buffer) =>
     data.length >= 4096 && data.length <= zeros.length && data.equals(zeros.subarray(0, data.length));
   return { ...file, write: async (data, at) => void (isHole(data) || (await file.write(data, at))) };
 }
 
-/** The same for the same source only, so that no part is gone on with by the wrong one. */
+/** Differs for each source, so that a partial file is never resumed from another one. */
 function partName(from: FileLocation, { size, modified }: Status, name: string): string {
   const of = `${from.side.label(from.path)}\0${size}\0${modified}`;
   const end = `.${createHash('sha256').update(of).digest('hex').slice(0, 12)}.cde-part`;
@@ -121,7 +121,7 @@ async function openPart(
   source: Status,
   input: OpenFile,
 ): Promise<{ file: OpenFile; kept: number }> {
-  // For its owner alone until it is whole, where the source is.
+  // Private until it is complete, if the source is.
   const create = async () => ({ file: await side.open(path, 'create', source.mode & 0o777), kept: 0 });
   const part = source.size >= minResumableBytes ? await side.ownFile(path) : null;
   if (part && part.size > 0 && part.size <= source.size) {
@@ -133,13 +133,13 @@ async function openPart(
   try {
     return await create();
   } catch {
-    // Whatever stands there and is no part of ours: not to be written through. Or it cannot be made, and says why.
+    // Something that is not our partial file must not be written through. If none can be made, this reports why.
     await side.remove(path);
     return create();
   }
 }
 
-/** Whether a part ends as the source does there: a machine that lost power may have kept the length, not the bytes. */
+/** Whether the end of a partial file matches the source: after a power cut it may have its length but not its bytes. */
 async function sameEnd(part: OpenFile, source: OpenFile, size: number): Promise<boolean> {
   const from = Math.max(0, size - comparedBytes);
   const [ours, theirs] = await Promise.all([
@@ -149,7 +149,7 @@ async function sameEnd(part: OpenFile, source: OpenFile, size: number): Promise<
   return ours !== null && theirs !== null && ours.equals(theirs);
 }
 
-/** Null when the file ends before. */
+/** Null if the file ends earlier. */
 async function readWhole(file: OpenFile, position: number, length: number): Promise<Buffer | null> {
   const buffer = Buffer.allocUnsafe(length);
   for (let done = 0; done < length; ) {
@@ -160,7 +160,7 @@ async function readWhole(file: OpenFile, position: number, length: number): Prom
   return buffer;
 }
 
-/** Copies from `start` to the source's size, many pieces at once, written in order. */
+/** Copies from `start` to the source's size: many pieces concurrently, written in order. */
 export async function pump(
   from: FileLocation,
   { size }: Status,
@@ -196,7 +196,7 @@ export async function pump(
     if (writes.length >= maxPendingPieces) await writes.shift();
   }
   for (const write of writes) await write;
-  // The system's own files in /proc say 0 and have content.
+  // Files in /proc have the size 0 and content.
   if (size === 0) await readToEnd(input, output, onBytes);
 }
 
@@ -215,7 +215,7 @@ async function readToEnd(
   }
 }
 
-/** A device has nothing beside it to be renamed. */
+/** Devices are written in place: they cannot be replaced by renaming. */
 async function copyInPlace(
   from: FileLocation,
   source: Status,

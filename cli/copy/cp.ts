@@ -50,7 +50,7 @@ export async function cp(
   const meter = makeMeter(context.out);
   const totals: Totals = { files: 0, bytes: 0, kept: 0, failures: [] };
   try {
-    // All connections before the first byte: a misspelt name is told at once.
+    // Connects to all workspaces before the first byte, so that a misspelt name is reported at once.
     for (const operand of [target, ...operands]) await sides.of(operand);
     const work = [target, ...operands].some(isStream)
       ? copyStream(context, operands[0]!, target, sides, totals)
@@ -173,7 +173,7 @@ async function copyAll(
   }
   function failed(error: Failure): void {
     meter.clear();
-    // The only one of its kind is the command's own failure, which is told at the end.
+    // A single failure is the command's own, which is reported at the end.
     if (!single) context.out.note(clean(`${error.message}${error.detail ? ` (${error.detail})` : ''}`));
     totals.failures.push(error);
   }
@@ -184,7 +184,7 @@ async function copyAll(
       if (!status) throw notFound(from.side.label(from.path));
       single = sources.length === 1 && status.kind !== 'folder';
       const name = nameOf(from.path);
-      // `FOLDER/.` means what is in it.
+      // `FOLDER/.` means the contents of the folder.
       const path = there?.kind === 'folder' && name !== null ? posix.join(into.path, name) : into.path;
       if (status.kind === 'folder' && !input.recursive)
         throw new Failure('file-is-folder', `${from.side.label(from.path)} is a folder.`, {
@@ -202,7 +202,7 @@ async function copyAll(
   if (single && totals.failures.length > 0) throw totals.failures[0];
 }
 
-/** The name that a source gives its copy; null for one that means its contents. */
+/** The name of a source's copy; null if only the contents are copied. */
 function nameOf(path: string): string | null {
   if (path === '' || path === '~' || /(^|\/)\.{1,2}\/*$/.test(path)) return null;
   const name = posix.basename(path);
@@ -216,7 +216,7 @@ async function makeFolder(to: FileLocation, source: Status): Promise<void> {
     throw new Failure('file-not-folder', `${to.side.label(to.path)} is not a folder.`, {
       hint: 'Move it away, or copy to another name.',
     });
-  // One that its owner may not write to could not be filled.
+  // Nothing could be copied into a folder that its owner cannot write to.
   await to.side.makeFolder(to.path, (source.mode & 0o777) | 0o700);
 }
 
@@ -225,7 +225,7 @@ async function finishFolder(from: FileLocation, to: FileLocation, source: Status
   await to.side.setTimes(to.path, source.accessed, source.modified);
 }
 
-/** Runs a few at a time; the first rejection is passed on by the next call. */
+/** Runs a few at a time. The first rejection is thrown by the next call. */
 function makePool(most: number) {
   const running = new Set<Promise<void>>();
   let broken: { error: unknown } | null = null;

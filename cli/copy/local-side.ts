@@ -48,7 +48,7 @@ export const localSide: Side = {
   async ownFile(path) {
     const stats = await lstat(path).catch(absent);
     if (!stats) return null;
-    // In a folder like /tmp somebody else may have put it there.
+    // In a folder like /tmp another user may have put it there.
     const ours = stats.isFile() && (!process.getuid || stats.uid === process.getuid());
     return ours ? { size: stats.size } : null;
   },
@@ -64,7 +64,7 @@ export const localSide: Side = {
 };
 
 function openedFile(file: FileHandle, path: string): OpenFile {
-  /** Node names no file in the errors of an open one. */
+  /** Node's errors for open files do not name the file. */
   const naming = async <T>(work: Promise<T>): Promise<T> => {
     try {
       return await work;

@@ -4,10 +4,10 @@ import { duration } from '../times.ts';
 
 /** Shows how far a copy is: one rewritten line on a terminal, nothing elsewhere. */
 export interface Meter {
-  /** A file begins, of which so many bytes are to come. */
+  /** A file of this many bytes begins. */
   begin(name: string, size: number): void;
   add(count: number): void;
-  /** Takes the line away, so that another may be printed. */
+  /** Removes the line, so that another one can be printed. */
   clear(): void;
 }
 

@@ -16,8 +16,8 @@ export function parseOperand(text: string): Operand {
 }
 
 /**
- * Node replaces what is not UTF-8 in an argument: the name that is left is that of another file, which would be read or
- * written in its place.
+ * Node replaces bytes that are not UTF-8 in an argument. The result names a different file, which would be read or written
+ * instead.
  */
 export function requireText(argument: string): void {
   if (!argument.includes('\ufffd')) return;

@@ -48,10 +48,10 @@ export async function openSftpSide(
 }
 
 function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): Side {
-  // What it cannot give away is told by the requests themselves.
+  // If it cannot serve something, the requests report that.
   sftp.on('error', () => {});
   const label = (path: string) => `${workspace}:${path}`;
-  /** Says which file it was about: a status of SFTP does not. */
+  /** Adds the file name, which an SFTP status does not contain. */
   const about =
     <A extends unknown[], T>(work: (path: string, ...rest: A) => Promise<T>) =>
     async (path: string, ...rest: A): Promise<T> => {
@@ -80,7 +80,7 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
       return Promise.all(
         entries.map(async ({ filename, attrs }): Promise<ListedName> => {
           const isFolder = attrs.isDirectory();
-          // What is not UTF-8 arrives with this letter in its place. A name that really has it exists, and only once.
+          // Bytes that are not UTF-8 arrive as this character. A name that really contains it exists, and only once.
           if (!filename.includes('\ufffd')) return { text: filename, shown: filename, isFolder };
           const at = posix.join(wire(path), filename);
           const there = await call<Stats>((done) => sftp.lstat(at, done)).catch(absent);
@@ -126,12 +126,12 @@ function openedFile(sftp: SFTPWrapper, handle: Buffer, tell: (error: SftpError) 
       telling(
         call<number>((done) =>
           sftp.read(handle, into, 0, into.length, position, (error: SftpError | undefined, count) =>
-            // At the end it is a status, and a count of nothing here.
+            // SFTP reports the end of a file as a status; here it is a count of 0.
             error?.code === eof ? done(null, 0) : done(error, count),
           ),
         ),
       ),
-    // The agent does them in the order in which they come.
+    // The agent processes them in order.
     write: (data, position) =>
       telling(call((done) => sftp.write(handle, data, 0, data.length, position, (error) => done(error)))),
     setMode: (mode) => telling(call((done) => sftp.fchmod(handle, mode, done))),
@@ -179,7 +179,7 @@ function statusOf(stats: Stats): Status {
   };
 }
 
-/** What SFTP servers say in place of the system's code. */
+/** What SFTP servers send instead of a system error code. */
 const codesByMessage: Record<string, string> = {
   'No such file': 'ENOENT',
   'Permission denied': 'EACCES',
@@ -188,7 +188,7 @@ const codesByMessage: Record<string, string> = {
   'File name too long': 'ENAMETOOLONG',
 };
 
-/** A status of SFTP as a failure that names the file. */
+/** Turns an SFTP status into a failure that names the file. */
 function sftpFailure(error: SftpError, where: string): Error {
   if (error instanceof Failure || typeof error.code !== 'number') return error;
   const code = /^(E[A-Z]+): |\((E[A-Z]+)\)$/.exec(error.message)?.slice(1).find(Boolean);

@@ -14,8 +14,11 @@ import { pathRef } from '../workspaces/reference.ts';
 /** A builder whose node pulls its image for the first time takes a while. */
 const maxWaitMs = 10 * 60_000;
 const pollMs = 1_000;
-/** The nodes hear of a pod that is ready a moment after the API server. */
-const endpointMs = 10_000;
+/**
+ * Nodes learn of a ready pod after the API server, and until then lead to the former pod's address, which never answers. Such
+ * an attempt takes 10 s, so this has to leave time for several.
+ */
+const endpointMs = 45_000;
 const unreachableCodes = new Set([
   'target-refused',
   'target-not-found',

@@ -18,7 +18,7 @@ const hasSsh = spawnSync('ssh', ['-V']).status === 0;
 const severalStarts = { timeout: 120_000 };
 
 test(
-  'from nothing to a shell; killed, the server goes too; the next start finds everything',
+  'the first start leads to a shell; killing cde ends the server; the next start finds everything',
   severalStarts,
   async () => {
     const first = await startServer(home);
@@ -54,7 +54,7 @@ test(
 );
 
 test(
-  'killed at any step of the first start, the next start does what is left and repeats nothing',
+  'after a kill at any step of the first start, the next start completes it and repeats nothing',
   severalStarts,
   async () => {
     const port = await freePort();
@@ -80,14 +80,14 @@ test(
   },
 );
 
-test('a server that does not start passes its words and its exit code on', async () => {
+test('the message and exit code of a server that does not start are passed on', async () => {
   expect(await home.run(['server', 'start', '--listen', 'nowhere'])).toMatchObject({
     code: 2,
     stderr: expect.stringContaining('write HOST:PORT'),
   });
 });
 
-test('a port in use is told', async () => {
+test('a port that is in use is reported', async () => {
   const taken = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => taken.once('listening', resolve));
   const { port } = taken.address() as { port: number };

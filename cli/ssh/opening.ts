@@ -23,7 +23,7 @@ export interface Opening extends TicketReply {
   clientPrivateKey: KeyObject;
 }
 
-/** Whether to start a workspace that is stopped. With `ask`, if its owner has chosen that, or the person says so; null: nobody can answer. */
+/** Whether to start a stopped workspace. With `ask`: if its owner has chosen that or the user agrees; null if no one can be asked. */
 export type Start = boolean | { ask: ((question: string) => Promise<boolean>) | null };
 
 /** A server that restarts is back within this time. */
@@ -216,6 +216,6 @@ export function readOpening(text: string, reference: string): Opening | null {
       clientPrivateKey: createPrivateKey({ key, type: 'pkcs8', format: 'der' }),
     };
   } catch {
-    return null; // Not ours, or of another version: a ticket of one's own does as well.
+    return null; // Not ours, or of another version: the caller requests its own ticket.
   }
 }

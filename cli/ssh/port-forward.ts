@@ -126,7 +126,7 @@ function listen(
   onFailure: (error: unknown) => void,
 ): Promise<{ port: number; close(): void }> {
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
-    socket.on('error', () => {}); // The local program broke off; nobody is left to tell.
+    socket.on('error', () => {}); // The local program disconnected.
     forwardConnection(socket, spec, sessions).catch((error) => {
       socket.destroy();
       onFailure(error);

@@ -10,7 +10,7 @@ import { pathRef } from '../workspaces/reference.ts';
 
 /** Replies of the server that will not change by themselves. */
 const refusals = new Set([400, 401, 403, 404, 410]);
-/** An agent of before does not come back from these. A stop in progress may still fail, which leaves the agent running. */
+/** Statuses from which the session's agent does not return. A stop in progress can still fail and leave it running. */
 const withoutAgent: ReadonlySet<WorkspaceStatus> = new Set(['stopped', 'deleting', 'deleted']);
 
 /**

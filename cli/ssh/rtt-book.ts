@@ -8,7 +8,7 @@ import { writeAtomically } from '../files.ts';
 
 /** How long a round trip to a satellite holds good: for the commands of the next minutes. */
 const entryLifetimeMs = 5 * 60_000;
-/** Laptops see many networks, and nobody wants a file that grows with them. */
+/** A laptop visits many networks, and the file must not grow with each. */
 const maxNetworks = 8;
 /** Between two writes by one process. */
 const writeEveryMs = 10_000;

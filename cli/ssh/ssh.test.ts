@@ -57,7 +57,7 @@ test('--stdio says what is wrong on stderr, nothing on stdout, and starts nothin
   expect(started).toBe(false);
 });
 
-test('without a terminal cde ssh starts nothing by itself, and says how to', async () => {
+test('without a terminal, cde ssh starts no workspace and prints how to start it', async () => {
   let startsOnConnect = false;
   let starts = 0;
   server.on(createTicket, stopped);
@@ -105,14 +105,14 @@ test('cde ssh --start starts a stopped workspace, and says when there is no ssh 
   expect(running).toBe(true);
 });
 
-test('a satellite that cannot be reached is told as such', async () => {
+test('an unreachable satellite is reported as such', async () => {
   server.on(createTicket, () => ticket);
   const ran = await home.run(['ssh', '--stdio', 'web'], { env });
   expect(ran).toMatchObject({ code: 6, stdout: '' });
   expect(ran.stderr).toContain('[satellite-unreachable]');
 });
 
-test('a name that could pass for an option of ssh is refused', async () => {
+test('a name that ssh would take for an option is refused', async () => {
   for (const name of ['-oProxyCommand=x', "a'b", 'a b'])
     expect(await home.run(['ssh', '--', name], { env })).toMatchObject({ code: 2 });
 });

@@ -49,13 +49,13 @@ export async function runStdio(
     opened = true;
     context.leaveInterrupts();
     process.stdin.pipe(stream);
-    // ssh is gone: whatever the other end still makes of it, nobody reads it.
+    // ssh has exited, so nothing that still arrives is read.
     process.stdin.once('end', () => setTimeout(() => stream.destroy(), lingerMs).unref());
     pipeCoalesced(stream, process.stdout);
     // A half-open stream is of no use to SSH.
     stream.once('end', () => stream.end());
     const ended = finished(stream, { cleanup: true });
-    // It may report its end a second time, when nobody waits for it any more.
+    // It can report its end a second time, when nothing waits for it.
     stream.on('error', () => {});
     // ssh ends its ProxyCommand by a signal. The other side is told: a session that just falls silent looks like a drop.
     for (const signal of ['SIGHUP', 'SIGTERM'] as const)

@@ -7,10 +7,10 @@ import { Failure } from '../failure.ts';
 import type { PortSpec } from './port-specs.ts';
 import type { Sessions } from './sessions.ts';
 
-/** A sender that is silent for so long is forgotten; NATs keep UDP no longer (RFC 4787 asks for two minutes). */
+/** How long a silent sender is remembered. NATs keep UDP mappings no longer (RFC 4787 asks for two minutes). */
 const idleMs = 120_000;
 const idleCheckMs = 5_000;
-/** Senders at once; beyond it the one that has been silent longest is forgotten. */
+/** Concurrent senders; beyond this, the one that has been silent longest is forgotten. */
 const maxFlows = 256;
 /** Datagrams that wait while a stream is being opened. */
 const maxQueuedDatagrams = 64;
@@ -18,7 +18,7 @@ const maxQueuedDatagrams = 64;
 /** The longest datagram of IPv4 (65,535 bytes less the headers of IP and UDP). */
 const maxDatagramBytes = 65_507;
 
-/** UDP has no way to tell the sender, so the person is told. */
+/** UDP cannot report an error to the sender, so it is printed. */
 const tooLong = (bytes: number, receiver: string) =>
   new Failure(
     'datagram-too-long',
@@ -123,6 +123,6 @@ function sendBack(
         onFailure(tooLong(data.length, 'program here'));
     });
   } catch {
-    // Closed meanwhile.
+    // It was closed in the meantime.
   }
 }

@@ -251,7 +251,7 @@ describe('two folders', () => {
     await following.catch(() => {});
   });
 
-  it('do not follow one that has lost everything, unless told to', async () => {
+  it('do not follow a side that has lost everything, unless that is allowed', async () => {
     for (const name of ['a', 'b', 'c']) await put(join(here, name), name);
     const first = engineOf();
     await first.engine.once((await connect()).remote);

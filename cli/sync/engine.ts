@@ -8,28 +8,28 @@ import { findHeldRuleFiles, type HeldRuleFile } from './rule-files.ts';
 /** What happens, as it happens. */
 export type SyncEvent =
   | { event: 'change'; action: Action }
-  /** A path that both have changed: the remote version stands under `kept` on both sides. */
+  /** Both sides changed this path: the remote version is at `kept` on both sides. */
   | { event: 'conflict'; path: string; kept: string }
-  /** The workspace has changed a file of rules; told once for each version, and not taken over. */
+  /** The workspace changed a rule file, which is not copied. Reported once for each version. */
   | ({ event: 'rules' } & HeldRuleFile)
-  /** A path that cannot be kept in step; told once for each reason. */
+  /** A path that cannot be synced. Reported once for each reason. */
   | { event: 'problem'; side: SideName; path: string; code: string; message: string }
-  /** One that takes no part by design; told once, and no problem. */
+  /** A path that is left out by design, which is not a problem. Reported once. */
   | { event: 'left-out'; side: SideName; path: string; code: string; message: string }
-  /** Both are the same, but for what `problems` counts. */
+  /** Both sides are the same, except for `problems`. */
   | { event: 'settled'; files: number; problems: number };
 
 export interface EngineOptions {
   local: Tree;
-  /** The state of old; read again at the beginning of `follow`. */
+  /** The state of the last run; read again at the beginning of `follow`. */
   base: Entries;
   save(base: Entries): void;
-  /** What takes no part, asked for at each round. */
+  /** What to leave out; requested in each round. */
   rules(): Promise<Rules>;
   /** Files that decide what leaves this machine: taken to the remote side, never from it. */
   isRuleFile?: ((path: string) => boolean) | undefined;
   conflictName(path: string, taken: (path: string) => boolean): string;
-  /** Go on although one side has lost everything. */
+  /** Continue although one side has lost everything. */
   allowEmpty: boolean;
   tell(event: SyncEvent): void;
 }
@@ -45,15 +45,15 @@ export class EmptiedError extends Error {
 
 /** Files transferred concurrently: each small one costs a round trip. */
 const contentsAtOnce = 32;
-/** Requests to the remote side that need no order but their own. */
+/** Concurrent requests to the remote side that are independent of each other. */
 const requestsAtOnce = 64;
-/** More rounds without rest: somebody writes as fast as we copy; it is looked at again in a moment. */
+/** After this many rounds without a pause, a program writes as fast as we copy: wait before the next one. */
 const maxRounds = 20;
-/** Watching may miss a change (a network file system, a full queue): all is looked at again. */
+/** A watch can miss changes (a network file system, a full queue), so everything is scanned again. */
 const rescanMs = 30_000;
-/** … and oftener where not all is watched. */
+/** More often if not everything is watched. */
 const unwatchedRescanMs = 5_000;
-/** A scan may take this part of the time. */
+/** The share of the time that scans may take. */
 const scanShare = 20;
 /** Between two rounds. */
 const minPauseMs = 100;
@@ -64,7 +64,7 @@ const maxRetryMs = 60_000;
 /** Ends a connection and every transfer on it. */
 const fatal = new Set(['disconnected', 'protocol', 'root-missing', 'too-large']);
 
-/** Keeps two trees the same. `remote` may be another one after each interruption. */
+/** Keeps two trees the same. `remote` may be a different one after each interruption. */
 export function makeEngine(options: EngineOptions) {
   const { local, tell } = options;
   let { base } = options;
@@ -77,7 +77,7 @@ export function makeEngine(options: EngineOptions) {
   /** Those of the current round. */
   const seen = new Set<string>();
   let problems = 0;
-  /** Something could not be read for being written. */
+  /** A file could not be read because it is being written. */
   let restless = false;
   local.watch(() => {
     dirty.local = true;
@@ -89,7 +89,7 @@ export function makeEngine(options: EngineOptions) {
     tellOnce(`${side} ${path} ${code}`, () => tell({ event: 'problem', side, path, code, message }));
   }
 
-  /** Tells what is told once, until it is over and comes again. */
+  /** Reports a problem once, until it is gone and occurs again. */
   function tellOnce(key: string, say: () => void): void {
     seen.add(key);
     if (told.has(key)) return;
@@ -100,7 +100,7 @@ export function makeEngine(options: EngineOptions) {
   async function look(remote: Tree): Promise<{ rules: Rules; unknown: Set<string> }> {
     const rules = await options.rules();
     const text = JSON.stringify(rules);
-    // Both by the same rules, always: else what one leaves out would look as if it were gone.
+    // Both sides use the same rules. Otherwise what one of them leaves out would look deleted.
     if (text !== lastRules) dirty.local = dirty.remote = true;
     lastRules = text;
     const since = performance.now();
@@ -120,7 +120,7 @@ export function makeEngine(options: EngineOptions) {
       for (const { path, why } of scans[side]!.skipped) {
         // The other side may make up any text; only what can be a path names something that is left alone.
         if (path === '' || isSafePath(path)) unknown.add(path);
-        // Somebody is writing to it: it will be quiet one day.
+        // A program is writing to it, and will stop at some point.
         if (why === 'changing') restless = true;
         else if (leftOut.has(why))
           tellOnce(`${side} ${path} ${why}`, () =>
@@ -131,7 +131,7 @@ export function makeEngine(options: EngineOptions) {
     return { rules, unknown };
   }
 
-  /** What is to be done at this moment, with nothing done. */
+  /** What would be done now. Changes nothing. */
   async function plan(remote: Tree): Promise<{ actions: Action[]; base: Entries }> {
     const { unknown } = await look(remote);
     const trees = { base, local: scans.local!.entries, remote: scans.remote!.entries };
@@ -160,7 +160,7 @@ export function makeEngine(options: EngineOptions) {
       } catch (error) {
         if (!(error instanceof TreeError) || fatal.has(error.code)) throw error;
         dirty.local = dirty.remote = true;
-        // It has changed since the scan: the next one shows how.
+        // It changed after the scan; the next scan shows how.
         if (error.code === 'not-empty' && action.do === 'remove') {
           problem(
             action.side,
@@ -168,7 +168,7 @@ export function makeEngine(options: EngineOptions) {
             error.code,
             'the folder stays, with what takes no part or could not be removed',
           );
-          // As if it were new, so that both have it.
+          // Treated as new, so that both sides get it.
           base.delete(action.path);
         } else if (error.code !== 'changed') problem(action.side, action.path, error.code, error.message);
         return;
@@ -187,18 +187,18 @@ export function makeEngine(options: EngineOptions) {
     return { planned: made.actions.length, done };
   }
 
-  /** Rounds until both are the same, or nothing can be done about it. True when they are. */
+  /** Repeats rounds until both sides are the same (true), or nothing more can be done. */
   async function settle(remote: Tree): Promise<boolean> {
     let idle = 0;
     for (let rounds = 0; rounds < maxRounds; rounds += 1) {
       const { planned, done } = await round(remote);
       if (planned === 0) {
-        // One that is over, and comes again, is told again.
+        // A problem that is gone and occurs again is reported again.
         for (const key of told) if (!seen.has(key)) told.delete(key);
         tell({ event: 'settled', files: countFiles(base), problems });
         return problems === 0 && !restless;
       }
-      // Once more for what has changed under our hands.
+      // Once more for what changed meanwhile.
       idle = done === 0 ? idle + 1 : 0;
       if (idle > 1) break;
     }
@@ -207,12 +207,12 @@ export function makeEngine(options: EngineOptions) {
 
   return {
     plan,
-    /** Makes both the same once; true when they are, without a problem. */
+    /** Makes both sides the same once; true if that succeeded without problems. */
     async once(remote: Tree): Promise<boolean> {
       dirty.remote = true;
       return settle(remote);
     },
-    /** Keeps them the same until `signal`; rejects when the connection is lost. */
+    /** Keeps them the same until `signal`; rejects if the connection is lost. */
     async follow(remote: Tree, signal: AbortSignal): Promise<void> {
       dirty.local = dirty.remote = true;
       scans.remote = null;
@@ -249,7 +249,7 @@ const skipReasons: Record<SkippedPath['why'], string> = {
   changing: 'it is being written',
 };
 
-/** Waits; true when `listen`'s callback ended it before. */
+/** Waits; true if the callback of `listen` ended it early. */
 function pause(
   ms: number,
   signal: AbortSignal,
@@ -270,14 +270,14 @@ function pause(
   });
 }
 
-/** Phase by phase; within one, the two sides beside each other. */
+/** One phase after the other; within a phase, both sides concurrently. */
 async function performAll(actions: Action[], perform: (action: Action) => Promise<void>): Promise<void> {
   for (const phase of [['rename'], ['remove'], ['folder'], ['mode'], ['copy', 'link']]) {
     const mine = actions.filter((action) => phase.includes(action.do));
     if (phase.includes('copy')) await mapConcurrently(mine, contentsAtOnce, perform);
     else {
       const of = (side: SideName) => mine.filter((action) => action.side === side);
-      // The agent does what it is asked in that order, so that much may be on the way at once.
+      // The agent processes requests in order, so that many can be on their way at once.
       await Promise.all([
         mapConcurrently(of('local'), 1, perform),
         mapConcurrently(of('remote'), requestsAtOnce, perform),

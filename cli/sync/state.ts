@@ -11,11 +11,11 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { writeAtomically } from '../files.ts';
 
-/** The two folders that are kept in step. */
+/** The two folders that are synced. */
 export interface Pair {
   server: string;
   workspaceId: string;
-  /** As a person names it; for people only. */
+  /** As the user named it; only for display. */
   workspace: string;
   /** In the workspace, relative to the home or absolute. */
   remote: string;
@@ -30,13 +30,13 @@ interface StoredPair extends Pair {
 }
 
 const folderOf = (env: NodeJS.ProcessEnv) => join(configDir(env), 'sync');
-/** The longest path of a Unix socket that every system takes. */
+/** The longest path of a Unix socket on all systems. */
 const maxSocketPathBytes = 100;
 
 const idOf = ({ server, workspaceId, remote, local }: Pair) =>
   createHash('sha256').update([server, workspaceId, remote, local].join('\0')).digest('hex').slice(0, 20);
 
-/** What is kept of a pair between two runs: what both sides were when they last agreed. */
+/** What is stored between two runs: the state of both sides when they last agreed. */
 export function openState(env: NodeJS.ProcessEnv, pair: Pair) {
   const folder = folderOf(env);
   const file = join(folder, `${idOf(pair)}.json`);
@@ -71,7 +71,7 @@ function readStoredPair(file: string): StoredPair | null {
   }
 }
 
-/** Where the process that keeps this pair in step listens; nobody else may put something there. */
+/** Where the process that syncs this pair listens. Only the user can write there. */
 function socketPath(env: NodeJS.ProcessEnv, id: string): string {
   const own = join(folderOf(env), `${id}.sock`);
   if (Buffer.byteLength(own) <= maxSocketPathBytes) return own;
@@ -83,7 +83,7 @@ function socketPath(env: NodeJS.ProcessEnv, id: string): string {
   return join(folder, `${id}.sock`);
 }
 
-/** What a process that syncs says of itself. */
+/** What a syncing process reports about itself. */
 export interface Status {
   pid: number;
   state: 'connecting' | 'syncing' | 'settled';
@@ -91,7 +91,7 @@ export interface Status {
   problems: number;
 }
 
-/** Asks the process that keeps a pair in step; null when there is none. */
+/** Asks the process that syncs a pair; null if there is none. */
 async function ask(path: string): Promise<Status | null> {
   const socket = createConnection(path);
   socket.setTimeout(2_000, () => socket.destroy());
@@ -156,7 +156,7 @@ export async function lockPair(
   throw await running(pair, path);
 }
 
-/** Whether a process listens there, even one that is stopped. */
+/** Whether a process listens there, even a suspended one. */
 async function isAlive(path: string): Promise<boolean> {
   const socket = createConnection(path);
   try {
@@ -182,7 +182,7 @@ async function running(pair: Pair, path: string): Promise<Failure> {
   );
 }
 
-/** All pairs that have been kept in step, with the process that does it now. */
+/** All pairs that were ever synced, with the process that syncs them now. */
 export async function listPairs(
   env: NodeJS.ProcessEnv,
 ): Promise<(Pair & { settledAt: string | null; running: Status | null })[]> {

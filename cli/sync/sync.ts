@@ -29,7 +29,7 @@ export interface SyncInput {
   gitignore: boolean;
   git: boolean;
   allowEmpty: boolean;
-  /** Begins as if the two had never been in step. */
+  /** Starts as if the two had never been synced. */
   forget: boolean;
   start: boolean;
   path: string | undefined;
@@ -76,7 +76,7 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
     };
     for (let first = true; ; first = false) {
       status.state = 'connecting';
-      // A folder that neither side has is a typing error.
+      // A folder that exists on neither side is a typo.
       const create = found.exists && !input.dryRun && (base.size === 0 || input.allowEmpty);
       const tree = await openRemote(sessions, remote, create && first).catch((error) => {
         const isMissing = error instanceof TreeError && error.code === 'root-missing';
@@ -107,7 +107,7 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
         reporter.lost();
       } finally {
         tree.close();
-        // What it was doing it gives up, and leaves no halves.
+        // It abandons its transfers and leaves no partial files.
         await working.catch(() => {});
       }
     }
@@ -122,7 +122,7 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
   }
 }
 
-/** One word is a folder here, the other one in a workspace. */
+/** One argument is a local folder, the other one a folder in a workspace. */
 function readFolders(words: string[]): { here: string; workspace: string; remote: string } {
   const operands = words.map(parseOperand);
   const there = operands.find(({ workspace }) => workspace !== null);
@@ -171,7 +171,7 @@ async function findLocalRoot(
   return { path: real, exists: false };
 }
 
-/** As `realpath` would have it once it is made: the same folder is the same pair before and after. */
+/** What `realpath` returns once the folder exists, so that it is the same pair before and after. */
 async function realPathOfMissing(path: string): Promise<string> {
   const parent = dirname(path);
   if (parent === path) return path;
@@ -199,7 +199,7 @@ async function openRemote(
   return Promise.race([open(), sessions.ended]);
 }
 
-/** Nothing at all: the local side of a dry run into a folder that is not there yet. */
+/** An empty tree: the local side of a dry run into a folder that does not exist yet. */
 const emptyTree: Tree = {
   scan: async () => ({ entries: new Map(), skipped: [] }),
   read: refuse,
@@ -253,7 +253,7 @@ const folderNotCreated = (error: unknown, pair: Pair) =>
     cause: error,
   });
 
-/** A folder that has lost everything is not taken for one in which everything was deleted. */
+/** A folder that is suddenly empty does not count as one whose files were deleted. */
 const sideEmptied = (what: string, pair: Pair) =>
   new Failure('sync-emptied', `${what}.`, {
     exitCode: exitCodes.conflict,

@@ -80,7 +80,7 @@ describe('missing reports', () => {
     expect(decide(policy, { ...silent, reportedUntil: at(60) }, at(60))).toMatchObject({ kind: 'stop' });
   });
 
-  test('a report of a moment ago is not enough: somebody may have pressed a key since', () => {
+  test('a recent report is not enough: a key may have been pressed since', () => {
     const now = at(60);
     expect(decide(policy, observed(0, { reportedUntil: now - 1 }), now)).toMatchObject({
       kind: 'needs-report',

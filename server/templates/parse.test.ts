@@ -142,7 +142,7 @@ test.each([
   expect(faultsOf(text)).toContain(fault);
 });
 
-test('every fault is told at once, each at its place', () => {
+test('all faults are reported at once, each with its position', () => {
   const { template, faults } = parse(`name: Demo
 titel: x
 provider: locl

@@ -79,7 +79,7 @@ test('the starter template is published, shown and listed', async () => {
   ]);
 });
 
-test('a folder with faults is refused with each of them, and validate tells the same', async () => {
+test('a folder with faults is refused with all of them, and validate reports the same', async () => {
   const files = folder('demo', 'titel: x\nenv:\n  A: ${{ foo }}\n');
   const faults = [
     {
@@ -216,7 +216,7 @@ describe('versions', () => {
     });
   });
 
-  test('that do not exist are told', async () => {
+  test('that do not exist are reported', async () => {
     await publish(admin, folder('demo'));
     for (const number of [2, 2_147_483_647]) {
       expect(await get(`/demo/versions/${number}/files`, admin)).toMatchObject({
@@ -257,7 +257,7 @@ test('templates are paged by name', async () => {
 describe('deleting', () => {
   const remove = (name: string) => server.request(admin, 'DELETE', `/api/v1/templates/${name}`);
 
-  test('removes a template that nobody uses, with its versions', async () => {
+  test('removes an unused template with its versions', async () => {
     await publish(admin, folder('demo'));
     await publish(admin, folder('demo', 'title: x'));
     expect(await remove('demo')).toMatchObject({ status: 204 });

@@ -75,7 +75,7 @@ describe('a workspace', () => {
     await visible(panel('Stop and start').getByText(/keep-awake by \w+ \(expired/));
   });
 
-  test('asks for more than the installation permits, and is told', async () => {
+  test('asks for more than the installation permits, and sees why not', async () => {
     await button('Other…').click();
     await dialog().getByLabel('For how long').fill('300d');
     await dialog().getByRole('button', { name: 'Keep awake' }).click();

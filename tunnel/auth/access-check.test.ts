@@ -27,7 +27,7 @@ function setup(changes: { answer?: (users: string[]) => Promise<string[]> } = {}
   return { access, asked, unanswered, suspended, pass: (ms: number) => (now += ms), timeUp: () => timeUp() };
 }
 
-it('refuses a user whom the server names, and nobody else', async () => {
+it('refuses only the users whom the server names', async () => {
   const { access, suspended } = setup();
   suspended.add('ada');
   await expect(access.check('ada')).rejects.toMatchObject({ code: 'access-ended' });

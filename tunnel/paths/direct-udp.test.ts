@@ -142,7 +142,7 @@ describe('a path by UDP', () => {
     await expect(made).rejects.toMatchObject({ code: 'path-unreachable' });
   });
 
-  it('is not made once nobody wants it any more', async () => {
+  it('is not established after it was cancelled', async () => {
     const off = new AbortController();
     const [mine, theirs] = duplexPair();
     theirs.resume();

@@ -323,7 +323,7 @@ describe('a session is over, with that reason, when', () => {
     expect(world.registry.stats()).toMatchObject({ sessions: 0, waiting: 0 });
   });
 
-  it('the agent waits less long: a client that comes later is told', async () => {
+  it('the agent waits for a shorter time: a client that comes later learns that', async () => {
     const { world, session } = await losing({}, { waitMs: 60_000 });
     await world.clock.advance(60_000);
     expect((await world.sessions[0]!.closed).reason).toBe('session-abandoned');

@@ -104,7 +104,7 @@ const code = (expected: string) => expect.objectContaining({ code: expected });
 const ssh = { kind: 'ssh' } as const;
 
 describe('a session', () => {
-  it('carries streams both ways and tells the agent who connected', async () => {
+  it('carries streams both ways, and the agent learns who connected', async () => {
     const seen: SessionContext[] = [];
     const ends = makeHost({
       onStream(target, stream, context) {

@@ -87,7 +87,7 @@ describe('datagrams in a stream', () => {
     });
   });
 
-  it('from a flood are dropped while nobody reads, and memory stays', async () => {
+  it('from a flood are dropped while they are not read, and memory use stays bounded', async () => {
     const { socket, port } = await echo();
     const stream = await connectDatagrams('127.0.0.1', port);
     stream.write(frameDatagram(Buffer.from('hello')));

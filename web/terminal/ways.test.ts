@@ -39,7 +39,7 @@ describe('a terminal goes', () => {
   });
 });
 
-test('it is told what was measured, the shortest way first', () => {
+test('the reply lists what was measured, the shortest way first', () => {
   expect(wordsOf(own(150.4, 9.9), [at('tokyo', 5, 7.2), at('gone', null, 2), at('mars', 1e3, 1e3)])).toBe(
     '12 ms over tokyo, 160 ms over the server, 2000 ms over mars',
   );

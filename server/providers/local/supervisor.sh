@@ -73,10 +73,10 @@ end_strays() { # MARKER
   return 1
 }
 
-# A cgroup can be removed a moment after its last process has gone.
+# A cgroup can be removed a moment after its last process has gone, which is longer on a busy machine.
 drop_groups() {
   tries=0
-  until each_group rmdir 2>/dev/null || [ $tries -ge 20 ] || ! groups_left; do
+  until each_group rmdir 2>/dev/null || [ $tries -ge 100 ] || ! groups_left; do
     tries=$((tries + 1))
     sleep 0.01
   done

@@ -393,7 +393,7 @@ export function failureScenarios(unique: string, registry: string): FailureScena
     {
       name: 'runtime-class',
       code: 'runtime-class-missing',
-      message: /does not know the runtime class that the workspace asks for\.$/,
+      message: /does not have the workspace's runtime class\.$/,
       fatal: false,
       before: [
         object('node.k8s.io/v1', 'RuntimeClass', `${unique}-runtime`, { handler: 'cde-nowhere' }, true),
