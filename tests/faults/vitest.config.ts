@@ -1,14 +1,36 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
+/** These make network interfaces and take networks away: after the others, and one at a time. */
+const networks = ['tests/faults/nat.test.ts', 'tests/faults/network.test.ts'];
+
 /** Slow tests with real processes that are killed; `npm run test:faults`. */
 export default defineConfig({
   test: {
     ...everySuite,
-    include: ['tests/faults/*.test.ts'],
     testTimeout: 240_000,
-    maxConcurrency: 4,
     hookTimeout: 120_000,
-    fileParallelism: false,
+    maxConcurrency: 4,
+    // They mostly wait. The longest file takes as long as all others together.
+    maxWorkers: 2,
+    projects: [
+      {
+        extends: true,
+        test: {
+          name: 'processes',
+          include: ['tests/faults/*.test.ts'],
+          exclude: networks,
+        },
+      },
+      {
+        extends: true,
+        test: {
+          name: 'networks',
+          include: networks,
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+        },
+      },
+    ],
   },
 });
