@@ -50,7 +50,7 @@ export type StopCause = z.infer<typeof StopCause>;
 
 /** The server asks the agent to prepare for a stop: run the shutdown script and end. */
 export const ShutdownRequest = z.object({
-  id: Id.describe('The build that stops the workspace'),
+  id: Id.describe('Of this request; the answer names it'),
   cause: StopCause,
   idleSinceAgeMs: z
     .number()

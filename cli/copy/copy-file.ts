@@ -71,7 +71,7 @@ export async function copyFile(
       // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
-      // Only for large files: many small ones would mostly wait for the disk.
+      // Only for large files: with many small ones, waiting for the disk would take most of the time.
       if (source.size >= minResumableBytes) await output.file.sync();
       await output.file.close();
     } catch (error) {

@@ -214,6 +214,6 @@ function welcomeLines(told: Welcome, c: Colors): string[] {
       : ['npx cde template list', 'npx cde user create NAME', 'npx cde list'];
     lines.push('', '  Next, in another terminal:', ...next.map((command) => `    ${c.bold(command)}`));
   }
-  lines.push('', c.dim('  Ctrl-C stops the server; workspaces go on.'), '');
+  lines.push('', c.dim('  Ctrl-C stops the server. Workspaces keep running.'), '');
   return lines;
 }

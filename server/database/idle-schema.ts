@@ -33,7 +33,7 @@ export interface PendingStop {
   decidedAt: number;
   /** When the activity occurred that the decision was based on: the agent vetoes if it has seen any since. */
   idleSince: number;
-  /** The agent has answered that it is ready, and the build `id` stops the workspace. */
+  /** The agent has answered that it is ready, and the stop was requested. */
   ready: boolean;
 }
 

@@ -38,6 +38,7 @@ export interface ActivityRow {
   dormantAt: number | null;
   choices: IdleChoices;
   choicesBy: string | null;
+  /** The one that expires last: the others change no decision. */
   leases: Lease[];
 }
 
@@ -54,8 +55,8 @@ export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityR
            ${ms('a.stops_at')} AS "stopsAt", a.pending_stop AS "pendingStop", coalesce(a.held, false) AS held,
            a.warned_ms AS "warnedMs", ${ms('a.starts_at')} AS "startsAt", ${ms('a.dormant_at')} AS "dormantAt",
            coalesce(a.choices, '{}') AS choices, a.choices_by AS "choicesBy",
-           coalesce((SELECT json_agg(json_build_object('id', l.id, 'expiresAt', ${ms('l.expires_at')}, 'by', l.by))
-                       FROM workspace_leases l WHERE l.workspace_id = w.id AND l.expires_at > now() - interval '1 day'), '[]'
+           coalesce((SELECT json_agg(last) FROM (SELECT l.id, ${ms('l.expires_at')} AS "expiresAt", l.by
+                       FROM workspace_leases l WHERE l.workspace_id = w.id ORDER BY l.expires_at DESC LIMIT 1) last), '[]'
            ) AS leases
       FROM workspaces w
       JOIN users u ON u.id = w.owner_id
@@ -187,6 +188,6 @@ export async function removeOldActivity(db: Queryable, now: Date): Promise<void>
       sql`DELETE FROM activity_events WHERE id IN (
             SELECT id FROM activity_events WHERE kind = ANY(${sql.param(kinds)}::text[]) AND at < ${before} LIMIT 10000)`,
     );
-  const before = daysAgo(eventDays);
-  await db.execute(sql`DELETE FROM workspace_leases WHERE expires_at < ${before}`);
+  // A period without activity can be a year long, and begins at the end of a lease.
+  await db.execute(sql`DELETE FROM workspace_leases WHERE expires_at < ${daysAgo(reportDays)}`);
 }

@@ -10,7 +10,7 @@ export type Evaluated =
   | { kind: 'stop'; cause: StopCause; stored: StoredDecision };
 
 /** What the policy decides on. Idleness begins no earlier than the agent's start, since nothing before it is known. */
-export function observationsOf(row: ActivityRow, now: number): Observations {
+function observationsOf(row: ActivityRow, now: number): Observations {
   return {
     startedAt: row.agentStartedAt ?? now,
     ...(row.runStartedAt !== null && { runStartedAt: row.runStartedAt }),

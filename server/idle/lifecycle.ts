@@ -12,6 +12,7 @@ export interface WorkspaceLifecycle {
     workspaceId: string,
     stop: { by: string; reason: string; cause?: StopCause | undefined },
   ): Promise<void>;
+  onDormant(tx: Queryable, workspaceId: string, reason: string): Promise<void>;
 }
 
 /** Records starts and stops in the timeline, and forgets what was known of the run that has ended. */
@@ -63,6 +64,11 @@ export function makeLifecycle(deps: {
         warnedMs: null,
         startsAt: await nextStart(row),
       });
+    },
+    async onDormant(tx, workspaceId, reason) {
+      const at = now().getTime();
+      await writeActivity(tx, workspaceId, { dormantAt: at, startsAt: null });
+      await insertEvents(tx, [{ workspaceId, at, kind: 'dormant', cause: 'dormant', text: reason }]);
     },
   };
 }

@@ -26,6 +26,8 @@ import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
 export const warnBeforeMs = [15 * 60_000, 5 * 60_000];
 /** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
 const sweepWithinMs = 7_000;
+/** Moments that were computed from two reports differ by so much without a change. */
+const sameMomentMs = 1_000;
 /** Reports without news are only recorded when a decision may depend on them. */
 const recordWithinMs = 2 * 60_000;
 
@@ -51,12 +53,14 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
 
 /** The columns that follow from a decision, if they differ from the stored ones. */
 export function decisionChange(row: ActivityRow, { stored, kind }: Evaluated): ActivityChange {
-  const moved = Math.abs((stored.stopsAt ?? 0) - (row.stopsAt ?? 0)) > 1_000;
+  const { decision } = row;
+  const moved = Math.abs((stored.stopsAt ?? 0) - (row.stopsAt ?? 0)) > sameMomentMs;
   const isSame =
-    row.decision !== null &&
+    decision !== null &&
     !moved &&
-    row.decision.cause === stored.cause &&
-    row.decision.because.kind === stored.because.kind;
+    decision.cause === stored.cause &&
+    decision.because.kind === stored.because.kind &&
+    Math.abs(Date.parse(decision.because.at) - Date.parse(stored.because.at)) < sameMomentMs;
   return {
     ...(!isSame && { decision: stored, stopsAt: stored.stopsAt }),
     // A later stop is warned of again.
@@ -85,6 +89,8 @@ export function makeActivityReports(deps: IdleDeps) {
       signals: merged.signals,
       personAt: merged.personAt,
       reportedAt: at,
+      // What was decided about an earlier run says nothing about this one.
+      ...(row.buildId !== buildId && { pendingStop: null, held: false, warnedMs: null }),
     };
     const events: NewEvent[] = merged.ended.map((stretch) => signalEvent(row.workspaceId, stretch));
     const change: ActivityChange = {
@@ -94,6 +100,7 @@ export function makeActivityReports(deps: IdleDeps) {
       signals: next.signals,
       personAt: next.personAt,
       reportedAt: at,
+      ...(row.buildId !== buildId && { pendingStop: null, held: false, warnedMs: null }),
     };
     return { next, change, events, isNew: merged.isNew || row.buildId !== buildId };
   }
@@ -115,31 +122,42 @@ export function makeActivityReports(deps: IdleDeps) {
   }
 
   return {
-    /** Records a report. Null: this agent's build is no longer the workspace's. */
-    async record(actor: AgentActor, report: AgentActivity): Promise<IdleReply | null> {
+    /**
+     * Records a report. Null: this agent's build is no longer the workspace's. `cancelsStop`: the activity came after the stop was
+     * requested, and the caller cancels it.
+     */
+    async record(
+      actor: AgentActor,
+      report: AgentActivity,
+    ): Promise<{ idle: IdleReply; cancelsStop: boolean } | null> {
       const at = now().getTime();
       const [row] = await readActivity(database.db, ofAgent(actor));
       if (!row) return null;
       const { next, change, events, isNew } = apply(row, actor.buildId, report, at);
       const { evaluated, shutdown } = await evaluateRow(deps, next, at);
       const decided = decisionChange(row, evaluated);
-      if (row.pendingStop && !row.pendingStop.ready && evaluated.kind === 'awake') {
+      const vetoed = evaluated.kind === 'awake' ? next.pendingStop : null;
+      if (vetoed) {
         decided.pendingStop = null;
         next.pendingStop = null;
-        events.push(vetoEvent(row, row.pendingStop.cause, evaluated.stored.because, at));
+        events.push(vetoEvent(row, vetoed.cause, evaluated.stored.because, at));
       }
       const { stopsAt, cause } = evaluated.stored;
       const isNear = stopsAt !== null && stopsAt - at < recordWithinMs;
-      if (isNew || isNear || Object.keys(decided).length > 0) {
-        await writeActivity(database.db, row.workspaceId, { ...change, ...decided });
-        await insertEvents(database.db, events);
-      }
+      if (isNew || isNear || Object.keys(decided).length > 0)
+        await database.db.transaction(async (tx) => {
+          await writeActivity(tx, row.workspaceId, { ...change, ...decided });
+          await insertEvents(tx, events);
+        });
       return {
-        stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
-        cause,
-        warnBeforeMs,
-        extendable: cause !== 'max-run',
-        shutdown: requestOf(next, shutdown, at),
+        idle: {
+          stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
+          cause,
+          warnBeforeMs,
+          extendable: cause !== 'max-run',
+          shutdown: requestOf(next, shutdown, at),
+        },
+        cancelsStop: vetoed?.ready === true,
       };
     },
 

@@ -14,7 +14,7 @@ import {
 import { type Evaluated, reportGraceMs } from './evaluate.ts';
 import type { StopSection } from './policy-source.ts';
 import { decisionChange, evaluateRow, type IdleDeps, warnBeforeMs } from './reports.ts';
-import { stopReason } from './sentences.ts';
+import { stopReason, vetoEvent } from './sentences.ts';
 
 export interface SweepResult {
   /** Stops that were decided, and wait for the agent or have been requested. */
@@ -110,7 +110,10 @@ export function makeIdleSweep(
     const change = decisionChange(row, evaluated);
     const events: NewEvent[] = [];
     let request: StopRequest | null = null;
-    if (pendingStop?.ready) {
+    if (pendingStop?.ready && evaluated.kind === 'awake') {
+      change.pendingStop = null;
+      events.push(vetoEvent(row, pendingStop.cause, evaluated.stored.because, at));
+    } else if (pendingStop?.ready) {
       // The build was to follow, and its request failed or was lost with the replica.
       request = { ...stopOf(row, pendingStop.cause, evaluated, at), isIdleStop: true };
     } else if (pendingStop) {

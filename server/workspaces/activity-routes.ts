@@ -2,6 +2,7 @@ import * as api from '@cde/api/activity.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import { closeSignal, serve, serveAgent } from '../http/serve.ts';
+import { writeAudit } from '../identity/audit.ts';
 import type { IdleSweep } from '../idle/sweep.ts';
 import type { WorkspaceActivities } from './activity.ts';
 import type { Shutdowns } from './shutdown.ts';
@@ -37,7 +38,17 @@ export function activityRoutes(
   });
 
   serve(app, api.previewCleanup, ({ query }) => activities.preview(query));
-  serve(app, api.releaseBrake, async () => ({ released: await sweep.release() }));
+  serve(app, api.releaseBrake, async (input) => {
+    const released = await sweep.release();
+    await writeAudit(db, input, {
+      action: 'cleanup.release',
+      targetType: 'settings',
+      targetId: 'cleanup',
+      targetName: 'cleanup brake',
+      after: { released },
+    });
+    return { released };
+  });
 
   serveAgent(app, api.createAgentLease, ({ actor, body }) =>
     activities.grant(actor.workspaceId, 'workspace', body),

@@ -26,13 +26,19 @@ import { boundedUntil } from '../idle/effective.ts';
 import { stateOf } from '../idle/evaluate.ts';
 import { decisionChange, evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { signalEvent } from '../idle/sentences.ts';
+import type { Dormancy } from './dormancy.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */
 const maxLeases = 100;
+/** How many workspaces that become dormant a preview lists. */
+const maxDormantListed = 1_000;
 
 /** What people read and choose about the activity of a workspace. */
 export function makeWorkspaceActivity(
-  deps: IdleDeps & { nextStart: (row: ActivityRow) => Promise<number | null> },
+  deps: IdleDeps & {
+    nextStart: (row: ActivityRow) => Promise<number | null>;
+    dormancy: Pick<Dormancy, 'findDue'>;
+  },
 ) {
   const { database, bus, now } = deps;
   const { db } = database;
@@ -294,7 +300,21 @@ export function makeWorkspaceActivity(
           text: stopText(stateOf({ ...row, decision: evaluated.stored }, at)!, at),
         });
       }
-      return { items, next: rows.length > limit ? String(offset + limit) : null };
+      if (rows.length > limit) return { items, next: String(offset + limit) };
+      for await (const { row, reason } of deps.dormancy.findDue()) {
+        items.push({
+          workspaceId: row.workspaceId,
+          workspace: row.ref,
+          template: row.template,
+          action: 'make-dormant',
+          cause: 'dormant',
+          at: new Date(at).toISOString(),
+          text: reason,
+        });
+        // More than one page at once would be no use to a reader.
+        if (items.length >= limit + maxDormantListed) break;
+      }
+      return { items, next: null };
     },
   };
 }

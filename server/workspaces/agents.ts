@@ -29,12 +29,13 @@ interface Deps {
   satellites: SatelliteRegistry['forAgents'];
   policy: ConnectionPolicy;
   reports: Pick<ActivityReports, 'record'>;
+  cancelIdleStop: (workspaceId: string) => Promise<void>;
   providers: ReadonlyMap<string, Pick<Provider, 'describeHome'>>;
 }
 
 /** Handles what agents report: it records the facts and wakes the workspace's queue, which acts on them. */
 export function makeAgents(deps: Deps) {
-  const { database, bus, now, keys, satellites, policy, providers, reports } = deps;
+  const { database, bus, now, keys, satellites, policy, providers, reports, cancelIdleStop } = deps;
   const { db } = database;
 
   async function loadBuild(actor: AgentActor) {
@@ -158,11 +159,12 @@ export function makeAgents(deps: Deps) {
       { activity, ...stats }: AgentStats & { activity?: AgentActivity | undefined },
     ): Promise<{ satellites: { name: string; url: string; stun?: string }[]; idle?: IdleReply }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(ownsWorkspace(actor));
-      const idle = activity ? await reports.record(actor, activity) : null;
+      const recorded = activity ? await reports.record(actor, activity) : null;
+      if (recorded?.cancelsStop) await cancelIdleStop(actor.workspaceId);
       bus.publish({ workspaceId: actor.workspaceId });
       return {
         satellites: (await satellitesFor(actor.buildId)).map(({ id: _, ...location }) => location),
-        ...(idle && { idle }),
+        ...(recorded && { idle: recorded.idle }),
       };
     },
   };

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import { type ActivityRow, insertEvents, readActivity, writeActivity } from '../idle/activity-store.ts';
+import { type ActivityRow, readActivity } from '../idle/activity-store.ts';
 import { decideDormancy } from '../idle/dormant.ts';
 import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import type { Logger } from '../log.ts';
@@ -17,72 +17,73 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
   const { database, bus, now, log } = deps;
   let lastAt = Number.NEGATIVE_INFINITY;
 
-  async function isDue(row: ActivityRow, createdAt: number, at: number): Promise<boolean> {
+  /** The days without a person after which the workspace becomes dormant, if they are over. */
+  async function dueAfterDays(row: ActivityRow, at: number): Promise<number | null> {
     const { effective } = await evaluateRow(deps, row, at);
     const decision = decideDormancy(
       {
         dormantAfterDays: effective.dormantAfterDays,
-        personAt: Math.max(row.personAt ?? 0, createdAt),
+        personAt: Math.max(row.personAt ?? 0, createdAtOf(row.workspaceId)),
         neverStopUntil: effective.neverStop ? Date.parse(effective.neverStop.until) : null,
         reportedUntil: null,
       },
       at,
     );
-    return decision.kind === 'due';
+    return decision.kind === 'due' ? effective.dormantAfterDays : null;
   }
 
-  async function apply(row: ActivityRow, at: number): Promise<void> {
-    const { effective } = await evaluateRow(deps, row, at);
-    await requestBuild({ database, bus, now }, 'system', {
-      workspaceId: row.workspaceId,
-      transition: 'stop',
-      makesDormant: true,
-      stopCause: 'dormant',
-      reason: `dormant: no person has used it for ${effective.dormantAfterDays} days`,
-      action: 'cleanup.make-dormant',
-    });
-    await writeActivity(database.db, row.workspaceId, { dormantAt: at, startsAt: null });
-    await insertEvents(database.db, [
-      {
-        workspaceId: row.workspaceId,
-        at,
-        kind: 'dormant',
-        cause: 'dormant',
-        text: `became dormant: no person has used it for ${effective.dormantAfterDays} days`,
-      },
-    ]);
+  /** The workspaces that are due. One whose last attempt has failed is due again a day later. */
+  async function* findDue(): AsyncGenerator<{ row: ActivityRow; reason: string }> {
+    const at = now().getTime();
+    const old = new Date(at - dayMs).toISOString();
+    for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
+      const rows = await readActivity(
+        database.db,
+        sql`WHERE w.status = 'stopped' AND w.desired = 'stopped' AND w.dormant_state IS NULL AND w.id > ${after}
+              AND w.created_at < ${old} AND (a.person_at IS NULL OR a.person_at < ${old}) AND a.dormant_at IS NULL
+              AND NOT EXISTS (SELECT FROM builds b WHERE b.id = w.current_build_id AND b.options ? 'makesDormant'
+                                                     AND b.created_at > ${old})
+            ORDER BY w.id LIMIT ${pageSize}`,
+      );
+      for (const row of rows) {
+        const days = await dueAfterDays(row, at);
+        if (days !== null) yield { row, reason: `dormant: no person has used it for ${days} days` };
+      }
+      if (rows.length < pageSize) return;
+      after = rows.at(-1)!.workspaceId;
+    }
   }
 
   return {
+    findDue,
+
     /** Looks at all stopped workspaces, at most every ten minutes. Returns how many become dormant. */
     async runOnce(): Promise<number> {
       const at = now().getTime();
       if (at - lastAt < intervalMs) return 0;
       lastAt = at;
-      const old = new Date(at - dayMs).toISOString();
       let count = 0;
-      for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
-        const rows = await readActivity(
-          database.db,
-          sql`WHERE w.status = 'stopped' AND w.desired = 'stopped' AND w.dormant_state IS NULL AND w.id > ${after}
-                AND w.created_at < ${old} AND (a.person_at IS NULL OR a.person_at < ${old})
-                AND a.dormant_at IS NULL ORDER BY w.id LIMIT ${pageSize}`,
-        );
-        for (const row of rows) {
-          if (!(await isDue(row, createdAtOf(row.workspaceId), at))) continue;
-          try {
-            await apply(row, at);
-            count++;
-          } catch (error) {
-            log.warn({ err: error, workspace: row.workspaceId }, 'could not make a workspace dormant');
-          }
+      for await (const { row, reason } of findDue()) {
+        try {
+          await requestBuild({ database, bus, now }, 'system', {
+            workspaceId: row.workspaceId,
+            transition: 'stop',
+            makesDormant: true,
+            stopCause: 'dormant',
+            reason,
+            action: 'cleanup.make-dormant',
+          });
+          count++;
+        } catch (error) {
+          log.warn({ err: error, workspace: row.workspaceId }, 'could not make a workspace dormant');
         }
-        if (rows.length < pageSize) return count;
-        after = rows.at(-1)!.workspaceId;
       }
+      return count;
     },
   };
 }
+
+export type Dormancy = ReturnType<typeof makeDormancy>;
 
 /** Ids are UUIDv7: their first 48 bits are the Unix time in ms. */
 const createdAtOf = (id: string) => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);

@@ -22,6 +22,7 @@ declare module 'fastify' {
     /** What the other parts of a workspace need of its idle policy. */
     readonly idle: {
       reports: ActivityReports;
+      cancelStop: (workspaceId: string) => Promise<void>;
       lifecycle: WorkspaceLifecycle;
       stopSection: (versionId: string) => Promise<StopSection>;
       /** Posts an event to the webhook. */
@@ -54,7 +55,8 @@ export const idlePlugin = fp(
     const sweep = makeIdleSweep({ ...deps, log, requestStop: shutdowns.requestStop });
     const starts = makeScheduledStarts({ ...deps, log, holidays: resolver.holidays });
     const lifecycle = makeLifecycle({ now, nextStart: starts.next });
-    const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next });
+    const dormancy = makeDormancy({ ...deps, log });
+    const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next, dormancy });
     activityRoutes(app, { database, activities, shutdowns, sweep });
     cleanupSettingsRoutes(app, { settings });
     cleanupReportRoute(app, { database, now });
@@ -76,7 +78,6 @@ export const idlePlugin = fp(
       labelNames: ['by'],
       registers: [metrics],
     });
-    const dormancy = makeDormancy({ ...deps, log });
     const worker = makeIdleWorker({
       database,
       log,
@@ -93,7 +94,14 @@ export const idlePlugin = fp(
     app.onStart(() => worker.start());
     app.addHook('preClose', () => worker.stop());
     app.onSweep(() => removeOldActivity(database.db, now()));
-    app.decorate('idle', { reports, lifecycle, stopSection, deliver, sweep: worker.runOnce });
+    app.decorate('idle', {
+      reports,
+      cancelStop: shutdowns.cancelIdleStop,
+      lifecycle,
+      stopSection,
+      deliver,
+      sweep: worker.runOnce,
+    });
   },
   { name: 'idle', dependencies: ['database', 'events', 'http', 'identity', 'telemetry'] },
 );

@@ -113,19 +113,25 @@ const stats = {
   sessions: [],
 };
 
-/** Creates a workspace and plays its agent. */
-async function running(templateName = 'plain'): Promise<Agent> {
-  const name = `w${++count}`;
-  await call(ada, 'POST', '/api/v1/workspaces', { name, template: templateName });
+/** Plays the agent of the next launch. */
+async function arrives(agent: Agent): Promise<Agent> {
   await until(
     async () => provider.launches.length,
     (launches) => launches > 0,
   );
-  const agent: Agent = { token: provider.launches.shift()!.token, name, startedAt: clock, signals: {} };
+  agent.token = provider.launches.shift()!.token;
+  agent.startedAt = clock;
+  agent.signals = {};
   await call(agent, 'POST', '/api/v1/agent/register', keys);
   await call(agent, 'POST', '/api/v1/agent/startup', { state: 'none' });
   await untilStatus(agent, 'running');
   return agent;
+}
+/** Creates a workspace and plays its agent. */
+async function running(templateName = 'plain'): Promise<Agent> {
+  const name = `w${++count}`;
+  await call(ada, 'POST', '/api/v1/workspaces', { name, template: templateName });
+  return arrives({ token: '', name, startedAt: clock, signals: {} });
 }
 function activityOf({ startedAt, signals }: Agent): AgentActivity {
   return {
@@ -210,6 +216,20 @@ describe('an idle workspace', () => {
     });
   });
 
+  test('that nothing stops still says what is active in it', async () => {
+    const agent = await running();
+    await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, { stopAfterSeconds: null });
+    for (let key = 0; key < 2; key++) {
+      pass(5 * minute);
+      agent.signals['terminal-input'] = clock;
+      await report(agent);
+      expect((await show(agent)).idle).toMatchObject({
+        stopsAt: null,
+        awakeBecause: { at: new Date(clock).toISOString() },
+      });
+    }
+  });
+
   test('whose agent is silent is not stopped: missing data is not idleness', async () => {
     const agent = await running();
     await report(agent);
@@ -288,13 +308,46 @@ describe('activity during the decision', () => {
     expect(await show(agent)).toMatchObject({ status: 'running' });
   });
 
-  test('a replica that dies after the agent is ready loses nothing: the next sweep stops it once', async () => {
-    const { agent } = await due();
-    await database.pool.query(
+  /** A replica died between the agent's answer and the request of the stop. */
+  const loseRequest = (agent: Agent) =>
+    database.pool.query(
       `UPDATE workspace_activity SET pending_stop = jsonb_set(pending_stop, '{ready}', 'true')
         WHERE workspace_id = (SELECT id FROM workspaces WHERE name = $1)`,
       [agent.name],
     );
+
+  test('wins if it comes after the agent was ready and before the stop was requested', async () => {
+    const { agent } = await due();
+    await loseRequest(agent);
+    agent.signals['terminal-input'] = clock;
+    await report(agent);
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
+    expect(await kinds(agent)).toContain('stop-vetoed');
+  });
+
+  test('a lease wins at that moment too', async () => {
+    const { agent } = await due();
+    await loseRequest(agent);
+    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds: 3600 });
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
+  });
+
+  test('what was decided about an earlier run stops no later one', async () => {
+    const { agent } = await due();
+    await loseRequest(agent);
+    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/restart`);
+    await arrives(agent);
+    pass(minute);
+    await report(agent);
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
+  });
+
+  test('a replica that dies after the agent is ready loses nothing: the next sweep stops it once', async () => {
+    const { agent } = await due();
+    await loseRequest(agent);
     await Promise.all([sweep(), sweep()]);
     await untilStatus(agent, 'stopped');
     const { body } = await call(ada, 'GET', `/api/v1/workspaces/${agent.name}/builds`);
@@ -379,6 +432,8 @@ describe('the brake', () => {
     const requests = await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown));
     expect(requests.filter(Boolean).length).toBe(5);
     expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 2 });
+    const { body: audit } = await call(admin, 'GET', '/api/v1/audit?action=cleanup.release');
+    expect(audit.items).toMatchObject([{ actor: 'adm', after: { released: 2 } }]);
     expect(
       (await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown))).every(Boolean),
     ).toBe(true);
@@ -409,7 +464,7 @@ test('choices of the owner win over the template, and are audited', async () => 
     choices: { stopAfterSeconds: 7200 },
   });
   expect(await report(agent)).toMatchObject({ stopsInMs: 120 * minute });
-  const { body } = await call(admin, 'GET', '/api/v1/audit?action=workspace.idle-policy');
+  const { body } = await call(admin, 'GET', `/api/v1/audit?action=workspace.idle-policy&target=${agent.name}`);
   expect(body.items).toMatchObject([{ actor: 'ada', after: { stopAfterSeconds: 7200 } }]);
 });
 
@@ -427,14 +482,7 @@ test('a schedule starts a stopped workspace, keeps it awake for an hour, and sto
   expect(await show(agent)).toMatchObject({ status: 'stopped' });
   pass(91 * minute);
   await sweep();
-  await until(
-    async () => provider.launches.length,
-    (launches) => launches > 0,
-  );
-  agent.token = provider.launches.shift()!.token;
-  agent.startedAt = clock;
-  await call(agent, 'POST', '/api/v1/agent/register', keys);
-  await call(agent, 'POST', '/api/v1/agent/startup', { state: 'none' });
+  await arrives(agent);
   const { latestBuild } = await untilStatus(agent, 'running');
   expect(latestBuild).toMatchObject({ initiator: 'system', reason: 'daily start' });
   expect(await report(agent)).toMatchObject({ stopsInMs: 90 * minute, cause: 'idle' });
@@ -450,6 +498,25 @@ test('a workspace that no person has used for long becomes dormant, and a start 
   await sweep();
   expect(provider.calls).not.toContain('remove keep');
   pass(2 * 24 * 60 * minute);
+  const { body: preview } = await call(admin, 'GET', '/api/v1/cleanup/preview');
+  expect(preview.items).toContainEqual(
+    expect.objectContaining({ workspace: `ada/${agent.name}`, action: 'make-dormant' }),
+  );
+  // If it cannot be done, the workspace stays as it is, and it is tried again a day later.
+  provider.nextMoves.push({
+    kind: 'failed',
+    error: { code: 'cluster-away', message: 'The cluster is away.', fault: 'system' },
+  });
+  await sweep();
+  await until(
+    () => show(agent),
+    ({ latestBuild }) => latestBuild.status === 'failed',
+  );
+  expect(await show(agent)).toMatchObject({ status: 'stopped' });
+  pass(60 * minute);
+  await sweep();
+  expect((await show(agent)).latestBuild.status).toBe('failed');
+  pass(24 * 60 * minute);
   await sweep();
   const dormant = await until(
     () => show(agent),

@@ -33,6 +33,7 @@ export const workspacesPlugin = fp(
         satellites: app.satellites.forAgents,
         policy: app.connectionPolicy,
         reports: app.idle.reports,
+        cancelIdleStop: app.idle.cancelStop,
       }),
     });
     await app.register(hubPlugin, {

@@ -60,7 +60,9 @@ export async function commitOutcome(
         .where(eq(workspaces.id, outcome.releaseHome.workspaceId));
     if (build && status === 'running' && outcome.build)
       await lifecycle.onStarted(tx, workspace.id, build.initiator);
-    if (build && status === 'stopped' && !build.options.makesDormant)
+    if (build?.options.makesDormant) {
+      if (outcome.build?.status === 'succeeded') await lifecycle.onDormant(tx, workspace.id, build.reason);
+    } else if (build && status === 'stopped')
       await lifecycle.onStopped(tx, workspace.id, {
         by: build.initiator,
         reason: build.transition === 'stop' ? build.reason : '',

@@ -139,6 +139,7 @@ export function makeShutdowns(deps: {
 
   return {
     requestStop,
+    cancelIdleStop,
 
     /** Resolves with the stop that the agent has to prepare for, or with null after `waitMs` or once `signal` is aborted. */
     async waitFor(actor: AgentActor, waitMs: number, signal: AbortSignal): Promise<ShutdownRequest | null> {

@@ -11,7 +11,7 @@ export default defineConfig({
     testTimeout: 240_000,
     hookTimeout: 120_000,
     maxConcurrency: 4,
-    // They mostly wait. The longest file takes as long as all others together.
+    // They spend their time waiting. The longest file takes as long as all others together.
     maxWorkers: 2,
     projects: [
       {

@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 import { everySuite } from '../kit/vitest.ts';
 
-/** Tests that mostly wait: ten minutes of silence, idle periods; `npm run test:long`. */
+/** Tests of ten minutes of silence and of idle periods, which spend their time waiting; `npm run test:long`. */
 export default defineConfig({
   test: {
     ...everySuite,

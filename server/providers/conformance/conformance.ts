@@ -154,6 +154,22 @@ export function testProviderContract(
       expect(await observe(state)).toMatchObject({ kind: 'running' });
     });
 
+    test('a home that was to be taken over by its own workspace survives a removal half-way', async () => {
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'kept');
+      const removed = await finish(removing('keep'), started.state);
+      const same = { ...spec, restore: { workspaceId: spec.workspaceId, state: stored(removed.state) } };
+      for (let kills = 1; kills <= maxKills; kills++) {
+        const begun = await interrupt(starting(`c${kills}`, same), {}, kills);
+        const undone = await finish(removing('keep'), begun.recorded);
+        same.restore.state = stored(undone.homeRetained ? undone.state : same.restore.state);
+        if (begun.wasLast) break;
+      }
+      const again = await finish(starting('b2', same));
+      expect(await subject.readHome(spec, 'notes')).toBe('kept');
+      expect(await observe(again.state)).toMatchObject({ kind: 'running' });
+    });
+
     test('stop and remove of a workspace that was never started are done at once', async () => {
       expect(await finish(stopping())).toMatchObject({ kind: 'done' });
       expect(await finish(removing('keep'))).toMatchObject({ kind: 'done', homeRetained: false });

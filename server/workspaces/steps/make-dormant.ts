@@ -1,13 +1,12 @@
 import type { Provider } from '../../providers/provider.ts';
 import { advanceStages } from '../statuses.ts';
-import { fail } from './fail.ts';
-import { collectLines, serverLine } from './log-lines.ts';
+import { serverLine } from './log-lines.ts';
 import { type BuildSnapshot, noAgent, type Outcome } from './outcome.ts';
-import { pending } from './pending.ts';
+import { takeDown } from './remove.ts';
 
 /**
- * Removes everything but the home of a workspace that nobody uses. Its next start takes the home over as if it were that of a
- * deleted workspace; until then no sweep purges it, because `restoreFrom` claims it.
+ * Removes everything but the home of a stopped workspace. Its next start takes the home over as if it were that of a deleted
+ * workspace; until then no sweep purges it, because `restoreFrom` claims it. If it fails, the workspace is stopped as before.
  */
 export async function makeDormant(
   now: () => Date,
@@ -15,27 +14,28 @@ export async function makeDormant(
   provider: Provider,
 ): Promise<Outcome> {
   const { workspace, build } = snapshot;
-  const { context, lines } = collectLines(now, 'provision');
-  const result = await provider.remove(workspace.id, workspace.providerState, 'keep', context);
-  if (result.kind === 'failed')
-    return fail(now(), snapshot, result.error, lines, { providerState: result.state });
-  if (result.kind === 'pending') return pending(result, lines);
+  const removed = await takeDown(now, snapshot, provider, 'keep');
+  if ('outcome' in removed) {
+    const { outcome } = removed;
+    const hasFailed = outcome.workspace?.status === 'failed';
+    return hasFailed ? { ...outcome, workspace: { ...outcome.workspace, status: 'stopped' } } : outcome;
+  }
   const at = now();
   return {
     workspace: {
       status: 'stopped',
-      reason: 'Dormant: nobody has used it for a long time. Its home is kept, and a start brings it back.',
+      reason: 'Dormant: no one has used it for a long time. Its home is kept, and a start brings it back.',
       isolation: null,
       namespace: null,
       ...noAgent,
       // A workspace that never had a home starts with a new one.
-      ...(result.homeRetained && {
-        dormantState: result.state,
+      ...(removed.homeRetained && {
+        dormantState: removed.state,
         providerState: {},
         restoreFrom: workspace.id,
       }),
     },
     build: { status: 'succeeded', finishedAt: at, stages: advanceStages(build.stages, null, at) },
-    lines: [...lines, serverLine(at, 'provision', 'dormant: everything but the home was removed')],
+    lines: [...removed.lines, serverLine(at, 'provision', 'dormant: everything but the home was removed')],
   };
 }

@@ -1,10 +1,27 @@
-import type { Provider } from '../../providers/provider.ts';
+import type { Provider, ProviderState } from '../../providers/provider.ts';
+import type { NewLine } from '../build-log.ts';
 import { advanceStages } from '../statuses.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
 import { collectLines, serverLine } from './log-lines.ts';
 import { type BuildSnapshot, noAgent, type Outcome } from './outcome.ts';
 import { pending } from './pending.ts';
+
+/** Takes down everything but, with `keep`, the home. `outcome`: it waits or has failed. */
+export async function takeDown(
+  now: () => Date,
+  snapshot: BuildSnapshot,
+  provider: Provider,
+  home: 'keep' | 'discard',
+): Promise<{ outcome: Outcome } | { state: ProviderState; homeRetained: boolean; lines: NewLine[] }> {
+  const { workspace } = snapshot;
+  const { context, lines } = collectLines(now, 'provision');
+  const result = await provider.remove(workspace.id, workspace.providerState, home, context);
+  if (result.kind === 'failed')
+    return { outcome: fail(now(), snapshot, result.error, lines, { providerState: result.state }) };
+  if (result.kind === 'pending') return { outcome: pending(result, lines) };
+  return { state: result.state, homeRetained: result.homeRetained, lines };
+}
 
 /** Removes everything; the home is retained for a while unless it is to be discarded. */
 export async function remove(
@@ -13,80 +30,42 @@ export async function remove(
   provider: Provider,
 ): Promise<Outcome> {
   const { workspace, build } = snapshot;
-  if (workspace.restoreFrom === workspace.id && workspace.dormantState)
-    return removeDormant({ now, homeGraceMs }, snapshot, provider);
-  const { context, lines } = collectLines(now, 'provision');
-  const result = await provider.remove(
-    workspace.id,
-    workspace.providerState,
-    build.options.home ?? 'keep',
-    context,
-  );
-  if (result.kind === 'failed')
-    return fail(now(), snapshot, result.error, lines, { providerState: result.state });
-  if (result.kind === 'pending') return pending(result, lines);
+  const { dormantState } = workspace;
+  const isDiscarded = build.options.home === 'discard';
+  // The home of a dormant workspace is retained already. A start that failed half-way is undone first, which gives it back.
+  const removed = await takeDown(now, snapshot, provider, isDiscarded && !dormantState ? 'discard' : 'keep');
+  if ('outcome' in removed) return removed.outcome;
+  const { homeRetained, lines } = removed;
+  if (dormantState && isDiscarded) {
+    const { purged, incomplete } = await provider.purgeHomes({ only: workspace.id });
+    if (incomplete && !purged.includes(workspace.id)) return fail(now(), snapshot, homeUnreachable, lines);
+  }
   const at = now();
   const until = new Date(at.getTime() + homeGraceMs);
+  const isRetained = dormantState ? !isDiscarded : homeRetained;
   return {
     workspace: {
-      providerState: result.state,
+      providerState: dormantState && !homeRetained ? dormantState : removed.state,
       status: 'deleted',
       reason: null,
       deletedAt: at,
-      homeKeptUntil: result.homeRetained ? until : null,
+      homeKeptUntil: isRetained ? until : null,
       restoreFrom: null,
+      dormantState: null,
       ...noAgent,
     },
-    ...(workspace.restoreFrom && { releaseHome: { workspaceId: workspace.restoreFrom, until } }),
+    ...(workspace.restoreFrom &&
+      workspace.restoreFrom !== workspace.id && {
+        releaseHome: { workspaceId: workspace.restoreFrom, until },
+      }),
     build: { status: 'succeeded', finishedAt: at, stages: advanceStages(build.stages, null, at) },
     lines: [...lines, serverLine(at, 'provision', 'deleted')],
   };
 }
 
-/**
- * A dormant workspace has nothing but its retained home, unless a start of it has failed half-way: then what that start made is
- * removed first, which gives the home back.
- */
-async function removeDormant(
-  { now, homeGraceMs }: Pick<StepDeps, 'now' | 'homeGraceMs'>,
-  snapshot: BuildSnapshot,
-  provider: Provider,
-): Promise<Outcome> {
-  const { workspace, build } = snapshot;
-  const { context, lines } = collectLines(now, 'provision');
-  const result = await provider.remove(workspace.id, workspace.providerState, 'keep', context);
-  if (result.kind === 'failed')
-    return fail(now(), snapshot, result.error, lines, { providerState: result.state });
-  if (result.kind === 'pending') return pending(result, lines);
-  const isDiscarded = build.options.home === 'discard';
-  if (isDiscarded) {
-    const { purged, incomplete } = await provider.purgeHomes({ only: workspace.id });
-    if (incomplete && !purged.includes(workspace.id))
-      return fail(
-        now(),
-        snapshot,
-        {
-          code: 'cluster-away',
-          message: 'The home could not be deleted, because its cluster cannot be reached.',
-          hint: 'Delete the workspace again once the cluster is reachable.',
-          fault: 'system',
-        },
-        lines,
-      );
-  }
-  const at = now();
-  return {
-    workspace: {
-      providerState: result.homeRetained ? result.state : workspace.dormantState!,
-      status: 'deleted',
-      reason: null,
-      deletedAt: at,
-      homeKeptUntil: isDiscarded ? null : new Date(at.getTime() + homeGraceMs),
-      restoreFrom: null,
-      dormantState: null,
-      ...noAgent,
-    },
-    build: { status: 'succeeded', finishedAt: at, stages: advanceStages(build.stages, null, at) },
-    lines: [...lines, serverLine(at, 'provision', 'deleted')],
-  };
-}
+const homeUnreachable = {
+  code: 'cluster-away',
+  message: 'The home could not be deleted, because its cluster cannot be reached.',
+  hint: 'Delete the workspace again once the cluster is reachable.',
+  fault: 'system',
+} as const;

@@ -21,9 +21,9 @@ export async function stop(
     if (preparing) return preparing;
   }
   const { now } = deps;
+  if (build.options.makesDormant) return makeDormant(now, snapshot, provider);
   const stage = currentStage(build);
   const { context, lines } = collectLines(now, stage ?? 'provision');
-  if (build.options.makesDormant) return makeDormant(now, snapshot, provider);
   const result = await provider.stop(workspace.id, workspace.providerState, context);
   if (result.kind === 'failed')
     return fail(now(), snapshot, result.error, lines, { providerState: result.state });
