@@ -24,8 +24,12 @@ export type Signal = keyof typeof signalSources;
 export type SignalSource = (typeof signalSources)[Signal];
 export const signals = Object.keys(signalSources) as Signal[];
 
-const seconds = (max: number) => z.number().int().min(1).max(max);
-const year = 366 * 24 * 3600;
+/** A length of time of up to a year. */
+export const Seconds = z
+  .number()
+  .int()
+  .min(1)
+  .max(366 * 24 * 3600);
 /**
  * The latest occurrence of each signal, as an agent reports it with its stats. Ages instead of times, because the clocks
  * of workspaces are not trusted. A signal that has not occurred since the agent started is missing.
@@ -88,7 +92,7 @@ export const Lease = z.object({
 });
 export type Lease = z.infer<typeof Lease>;
 export const LeaseInput = z.object({
-  seconds: seconds(year).describe('How long; at most what the installation allows'),
+  seconds: Seconds.describe('How long; at most what the installation allows'),
   reason: plainText(200).default(''),
 });
 
@@ -150,7 +154,7 @@ export type DailySchedule = z.infer<typeof DailySchedule>;
 
 /** What a developer chooses for one workspace, within the bounds. Absent: as the template says. */
 export const IdleChoices = z.strictObject({
-  stopAfterSeconds: seconds(year).nullable().optional().describe('Stop after this long without activity'),
+  stopAfterSeconds: Seconds.nullable().optional().describe('Stop after this long without activity'),
   schedule: DailySchedule.nullable().optional().describe('Null: no daily start and stop'),
   neverStop: z
     .strictObject({ until: Moment, reason: plainText(200).min(1, 'say why') })
@@ -223,70 +227,6 @@ export const WorkspaceActivity = z.object({
 });
 export type WorkspaceActivity = z.infer<typeof WorkspaceActivity>;
 
-/** Set by admins for the installation. Null: no bound. */
-export const CleanupPolicy = z.strictObject({
-  defaultStopAfterSeconds: seconds(year).nullable().describe('For templates that do not say. Null: never'),
-  minStopAfterSeconds: seconds(year).nullable(),
-  maxStopAfterSeconds: seconds(year).nullable().describe('If set, workspaces cannot choose never'),
-  maxRunSeconds: seconds(year).nullable(),
-  maxLeaseSeconds: seconds(year),
-  maxNeverStopDays: z.number().int().min(0).max(3650).describe('0: never-stop is not available'),
-  dormantAfterDays: z.number().int().min(1).max(3650).nullable(),
-  brakePercent: z
-    .number()
-    .int()
-    .min(1)
-    .max(100)
-    .describe(
-      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s word; five always may',
-    ),
-  holidays: z
-    .string()
-    .max(500_000)
-    .describe('An iCalendar file. On its days no workspace starts by schedule'),
-  webhook: z
-    .strictObject({
-      url: z.url({ protocol: /^https?$/ }).max(2000),
-      secret: z
-        .string()
-        .min(16)
-        .max(200)
-        .optional()
-        .describe('Signs deliveries. Never shown; kept if it is left out. Without one, nothing is signed'),
-    })
-    .nullable()
-    .describe('Receives warnings and stops'),
-});
-export type CleanupPolicy = z.infer<typeof CleanupPolicy>;
-
-export const CleanupCandidate = z.object({
-  workspaceId: Id,
-  workspace: z.string().describe('owner/name'),
-  template: z.string(),
-  action: z.enum(['stop', 'warn', 'wait-for-report', 'hold', 'make-dormant']),
-  cause: StopCause,
-  at: Moment.describe('When it is due'),
-  text: z.string().describe('Why, in one sentence'),
-});
-export type CleanupCandidate = z.infer<typeof CleanupCandidate>;
-
-const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
-export const CleanupReport = z.object({
-  from: Moment,
-  to: Moment,
-  rows: z.array(
-    z.object({
-      key: z.string(),
-      runningHours: z.number(),
-      stoppedHours: z
-        .number()
-        .describe('Hours for which workspaces were stopped by a policy, at most 30 days each: saved'),
-      stops: z.number().int(),
-    }),
-  ),
-});
-export type CleanupReport = z.infer<typeof CleanupReport>;
-
 const tag = 'activity';
 const params = z.object({ workspace: WorkspaceRef });
 
@@ -339,56 +279,6 @@ export const endLease = endpoint({
   summary: 'End a lease before it expires',
   permission: 'workspace:operate',
   params: params.extend({ lease: Id }),
-});
-
-export const getCleanupPolicy = endpoint({
-  method: 'GET',
-  path: '/api/v1/cleanup/policy',
-  tag,
-  summary: 'Show the bounds of idle policies',
-  permission: 'cleanup:read',
-  reply: CleanupPolicy,
-});
-export const setCleanupPolicy = endpoint({
-  method: 'PUT',
-  path: '/api/v1/cleanup/policy',
-  tag,
-  summary: 'Set the bounds of idle policies',
-  permission: 'cleanup:write',
-  body: CleanupPolicy,
-  reply: CleanupPolicy,
-});
-export const previewCleanup = endpoint({
-  method: 'GET',
-  path: '/api/v1/cleanup/preview',
-  tag,
-  summary: 'List what cleanup would do now, and what is due within an hour, and why',
-  permission: 'cleanup:read',
-  maxConcurrent: 4,
-  query: PageQuery,
-  reply: page(CleanupCandidate),
-});
-export const releaseBrake = endpoint({
-  method: 'POST',
-  path: '/api/v1/cleanup/release',
-  tag,
-  summary: 'Allow the stops that the brake holds back',
-  permission: 'cleanup:write',
-  body: z.object({}).optional(),
-  reply: z.object({ released: z.number().int() }),
-});
-export const getCleanupReport = endpoint({
-  method: 'GET',
-  path: '/api/v1/cleanup/report',
-  tag,
-  summary: 'Show the hours that cleanup saved',
-  permission: 'cleanup:read',
-  maxConcurrent: 4,
-  query: z.object({
-    days: z.coerce.number().int().min(1).max(400).default(30),
-    by: z.enum(reportKeys).default('template'),
-  }),
-  reply: CleanupReport,
 });
 
 export const createAgentLease = endpoint({

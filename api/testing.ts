@@ -1,5 +1,6 @@
 import * as activity from './activity.ts';
 import * as agent from './agent.ts';
+import * as cleanup from './cleanup.ts';
 import * as clusters from './clusters.ts';
 import type { Endpoint } from './endpoint.ts';
 import * as identity from './identity.ts';
@@ -13,16 +14,25 @@ import * as workspaces from './workspaces.ts';
 const isEndpoint = (value: unknown): value is Endpoint =>
   typeof value === 'object' && value !== null && 'method' in value && 'path' in value;
 
-/** Every endpoint of the contract, for tests that walk all of them. */
-export const endpoints: Endpoint[] = [
-  activity,
-  agent,
-  clusters,
-  identity,
-  ports,
-  satellitePorts,
-  satelliteTerminals,
-  satellites,
-  templates,
-  workspaces,
-].flatMap((module) => Object.values(module).filter(isEndpoint));
+/** The endpoints of the contract by name, for tests that walk all of them. */
+export const contract: Record<string, Endpoint> = Object.fromEntries(
+  [
+    activity,
+    agent,
+    cleanup,
+    clusters,
+    identity,
+    ports,
+    satellitePorts,
+    satelliteTerminals,
+    satellites,
+    templates,
+    workspaces,
+  ].flatMap((module) =>
+    Object.entries(module as Record<string, unknown>).filter((entry): entry is [string, Endpoint] =>
+      isEndpoint(entry[1]),
+    ),
+  ),
+);
+
+export const endpoints: Endpoint[] = Object.values(contract);

@@ -1,4 +1,5 @@
 import type * as activity from '@cde/api/activity.ts';
+import type * as cleanup from '@cde/api/cleanup.ts';
 import type * as clusters from '@cde/api/clusters.ts';
 import type { Endpoint, Method } from '@cde/api/endpoint.ts';
 import type * as identity from '@cde/api/identity.ts';
@@ -27,6 +28,7 @@ function light<E extends Endpoint>(
 
 type A = typeof activity;
 type C = typeof clusters;
+type L = typeof cleanup;
 type I = typeof identity;
 type P = typeof ports;
 type S = typeof satellites;
@@ -140,8 +142,8 @@ export const listActivityEvents = light<A['listActivityEvents']>('GET', `${works
 export const setIdleChoices = light<A['setIdleChoices']>('PUT', `${workspace}/idle-policy`, 'body');
 export const createLease = light<A['createLease']>('POST', `${workspace}/leases`, 'body', 'idempotent');
 export const endLease = light<A['endLease']>('DELETE', `${workspace}/leases/:lease`);
-export const getCleanupPolicy = light<A['getCleanupPolicy']>('GET', `${v1}/cleanup/policy`);
-export const setCleanupPolicy = light<A['setCleanupPolicy']>('PUT', `${v1}/cleanup/policy`, 'body');
-export const previewCleanup = light<A['previewCleanup']>('GET', `${v1}/cleanup/preview`);
-export const releaseBrake = light<A['releaseBrake']>('POST', `${v1}/cleanup/release`, 'body');
-export const getCleanupReport = light<A['getCleanupReport']>('GET', `${v1}/cleanup/report`);
+export const getCleanupPolicy = light<L['getCleanupPolicy']>('GET', `${v1}/cleanup/policy`);
+export const setCleanupPolicy = light<L['setCleanupPolicy']>('PUT', `${v1}/cleanup/policy`, 'body');
+export const previewCleanup = light<L['previewCleanup']>('GET', `${v1}/cleanup/preview`);
+export const releaseBrake = light<L['releaseBrake']>('POST', `${v1}/cleanup/release`, 'body');
+export const getCleanupReport = light<L['getCleanupReport']>('GET', `${v1}/cleanup/report`);

@@ -1,14 +1,8 @@
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import {
-  ActivityEvent,
-  CleanupCandidate,
-  CleanupPolicy,
-  CleanupReport,
-  Lease,
-  WorkspaceActivity,
-} from '@cde/api/activity.ts';
+import { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
+import { CleanupCandidate, CleanupPolicy, CleanupReport } from '@cde/api/cleanup.ts';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';

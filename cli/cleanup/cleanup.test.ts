@@ -7,7 +7,7 @@ import {
   previewCleanup,
   releaseBrake,
   setCleanupPolicy,
-} from '@cde/api/activity.ts';
+} from '@cde/api/cleanup.ts';
 import { expect, test } from 'vitest';
 import { startFakeServer } from '../testing.ts';
 

@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises';
-import type { CleanupPolicy } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { spanText } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';

@@ -1,4 +1,4 @@
-import type { CleanupCandidate } from '@cde/api/activity.ts';
+import type { CleanupCandidate } from '@cde/api/cleanup.ts';
 import { confirm } from '../ask.ts';
 import type { Context } from '../context.ts';
 import { previewCleanup, releaseBrake } from '../endpoints.ts';

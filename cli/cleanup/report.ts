@@ -1,4 +1,4 @@
-import type { CleanupReport } from '@cde/api/activity.ts';
+import type { CleanupReport } from '@cde/api/cleanup.ts';
 import type { Context } from '../context.ts';
 import { getCleanupReport } from '../endpoints.ts';
 import { clean } from '../output.ts';

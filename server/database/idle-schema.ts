@@ -1,16 +1,9 @@
-import type {
-  ActivityEvent,
-  AwakeCause,
-  CleanupPolicy,
-  IdleChoices,
-  Signal,
-  StopCause,
-} from '@cde/api/activity.ts';
+import type { ActivityEvent, AwakeCause, IdleChoices, Signal, StopCause } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
-import { boolean, check, index, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { boolean, check, index, integer, jsonb, pgTable, text, uuid } from 'drizzle-orm/pg-core';
+import { timestamptz } from './columns.ts';
 import { workspaces } from './schema.ts';
-
-const timestamptz = (name: string) => timestamp(name, { withTimezone: true, mode: 'date' });
 
 /** A stretch of activity of one signal. Unix times in ms. */
 export interface Stretch {

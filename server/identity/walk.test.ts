@@ -1,15 +1,6 @@
 import { readFile } from 'node:fs/promises';
-import * as activityApi from '@cde/api/activity.ts';
-import * as agentApi from '@cde/api/agent.ts';
-import * as clustersApi from '@cde/api/clusters.ts';
 import { type Endpoint, permissions, type Role, roles } from '@cde/api/endpoint.ts';
-import * as identityApi from '@cde/api/identity.ts';
-import * as portsApi from '@cde/api/ports.ts';
-import * as satellitePortsApi from '@cde/api/satellite-ports.ts';
-import * as satelliteTerminalsApi from '@cde/api/satellite-terminals.ts';
-import * as satellitesApi from '@cde/api/satellites.ts';
-import * as templatesApi from '@cde/api/templates.ts';
-import * as workspacesApi from '@cde/api/workspaces.ts';
+import { endpoints as contract } from '@cde/api/testing.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { inArray, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
@@ -480,20 +471,6 @@ function judge(allowed: boolean, caller: Caller, isForeign: boolean, status: num
   return 'not refused';
 }
 
-const contract = [
-  activityApi,
-  agentApi,
-  clustersApi,
-  identityApi,
-  portsApi,
-  satellitePortsApi,
-  satelliteTerminalsApi,
-  satellitesApi,
-  templatesApi,
-  workspacesApi,
-]
-  .flatMap((part) => Object.values(part) as unknown[])
-  .filter((item): item is Endpoint => typeof item === 'object' && item !== null && 'permission' in item);
 const routeOf = (endpoint: Endpoint) => `${endpoint.method} ${endpoint.path}`;
 
 describe('every route with every caller', () => {

@@ -1,4 +1,5 @@
-import type { CleanupPolicy, DailySchedule, IdleChoices } from '@cde/api/activity.ts';
+import type { DailySchedule, IdleChoices } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import type { TemplateFile } from '@cde/api/template-file.ts';
 import { describe, expect, test } from 'vitest';
 import { boundedUntil, effectivePolicy, makePolicyResolver } from './effective.ts';

@@ -1,4 +1,5 @@
-import type { CleanupPolicy, DailySchedule, EffectiveIdlePolicy, IdleChoices } from '@cde/api/activity.ts';
+import type { DailySchedule, EffectiveIdlePolicy, IdleChoices } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import type { TemplateFile } from '@cde/api/template-file.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import { HolidaysError, readHolidays } from './holidays.ts';

@@ -1,4 +1,5 @@
-import type { CleanupPolicy, EffectiveIdlePolicy, IdleChoices } from '@cde/api/activity.ts';
+import type { EffectiveIdlePolicy, IdleChoices } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import type { TemplateFile } from '@cde/api/template-file.ts';
 import { eq, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';

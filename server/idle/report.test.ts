@@ -1,4 +1,5 @@
-import type { ActivityEvent, CleanupReport } from '@cde/api/activity.ts';
+import type { ActivityEvent } from '@cde/api/activity.ts';
+import type { CleanupReport } from '@cde/api/cleanup.ts';
 import { v7 } from 'uuid';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { activityEvents } from '../database/idle-schema.ts';

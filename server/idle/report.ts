@@ -1,4 +1,4 @@
-import { type CleanupReport, getCleanupReport } from '@cde/api/activity.ts';
+import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';
 import { makeCoalescer } from '../database/coalesce.ts';

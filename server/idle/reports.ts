@@ -1,10 +1,5 @@
-import type {
-  AgentActivity,
-  CleanupPolicy,
-  IdleReply,
-  ShutdownRequest,
-  StopCause,
-} from '@cde/api/activity.ts';
+import type { AgentActivity, IdleReply, ShutdownRequest, StopCause } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/activity.ts';
+import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/cleanup.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';

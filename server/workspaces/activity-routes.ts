@@ -1,4 +1,5 @@
 import * as api from '@cde/api/activity.ts';
+import { previewCleanup, releaseBrake } from '@cde/api/cleanup.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import { closeSignal, serve, serveAgent } from '../http/serve.ts';
@@ -37,8 +38,8 @@ export function activityRoutes(
     await activities.end(row.id, params.lease, actor.username);
   });
 
-  serve(app, api.previewCleanup, ({ query }) => activities.preview(query));
-  serve(app, api.releaseBrake, async (input) => {
+  serve(app, previewCleanup, ({ query }) => activities.preview(query));
+  serve(app, releaseBrake, async (input) => {
     const released = await sweep.release();
     await writeAudit(db, input, {
       action: 'cleanup.release',

@@ -1,12 +1,12 @@
 import {
   type ActivityEvent,
-  type CleanupCandidate,
   type IdleChoices,
   type Lease,
   signalSources,
   signals,
   type WorkspaceActivity,
 } from '@cde/api/activity.ts';
+import type { CleanupCandidate } from '@cde/api/cleanup.ts';
 import { spanText, stopText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';

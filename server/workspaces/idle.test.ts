@@ -464,7 +464,11 @@ test('choices of the owner win over the template, and are audited', async () => 
     choices: { stopAfterSeconds: 7200 },
   });
   expect(await report(agent)).toMatchObject({ stopsInMs: 120 * minute });
-  const { body } = await call(admin, 'GET', `/api/v1/audit?action=workspace.idle-policy&target=${agent.name}`);
+  const { body } = await call(
+    admin,
+    'GET',
+    `/api/v1/audit?action=workspace.idle-policy&target=${agent.name}`,
+  );
   expect(body.items).toMatchObject([{ actor: 'ada', after: { stopAfterSeconds: 7200 } }]);
 });
 

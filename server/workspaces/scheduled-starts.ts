@@ -1,4 +1,4 @@
-import type { CleanupPolicy } from '@cde/api/activity.ts';
+import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { workspaceLeases } from '../database/idle-schema.ts';

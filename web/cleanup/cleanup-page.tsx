@@ -1,4 +1,4 @@
-import { type CleanupCandidate, previewCleanup, releaseBrake } from '@cde/api/activity.ts';
+import { type CleanupCandidate, previewCleanup, releaseBrake } from '@cde/api/cleanup.ts';
 import { policyName, whenText } from '@cde/api/idle-text.ts';
 import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';

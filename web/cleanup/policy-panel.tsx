@@ -1,4 +1,4 @@
-import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/activity.ts';
+import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/cleanup.ts';
 import { parseDuration, writeDuration } from '@cde/api/durations.ts';
 import { queryOptions, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { type ChangeEvent, type FormEvent, useRef, useState } from 'react';

@@ -1,4 +1,4 @@
-import { type CleanupReport, getCleanupReport } from '@cde/api/activity.ts';
+import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
 import { keepPreviousData, queryOptions, useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { call } from '../client.ts';

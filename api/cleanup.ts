@@ -1,0 +1,120 @@
+import { z } from 'zod';
+import { Seconds, StopCause } from './activity.ts';
+import { endpoint } from './endpoint.ts';
+import { Id, Moment, PageQuery, page } from './names.ts';
+
+/** Set by admins for the installation. Null: no bound. */
+export const CleanupPolicy = z.strictObject({
+  defaultStopAfterSeconds: Seconds.nullable().describe('For templates that do not say. Null: never'),
+  minStopAfterSeconds: Seconds.nullable(),
+  maxStopAfterSeconds: Seconds.nullable().describe('If set, workspaces cannot choose never'),
+  maxRunSeconds: Seconds.nullable(),
+  maxLeaseSeconds: Seconds,
+  maxNeverStopDays: z.number().int().min(0).max(3650).describe('0: never-stop is not available'),
+  dormantAfterDays: z.number().int().min(1).max(3650).nullable(),
+  brakePercent: z
+    .number()
+    .int()
+    .min(1)
+    .max(100)
+    .describe(
+      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s word; five always may',
+    ),
+  holidays: z
+    .string()
+    .max(500_000)
+    .describe('An iCalendar file. On its days no workspace starts by schedule'),
+  webhook: z
+    .strictObject({
+      url: z.url({ protocol: /^https?$/ }).max(2000),
+      secret: z
+        .string()
+        .min(16)
+        .max(200)
+        .optional()
+        .describe('Signs deliveries. Never shown; kept if it is left out. Without one, nothing is signed'),
+    })
+    .nullable()
+    .describe('Receives warnings and stops'),
+});
+export type CleanupPolicy = z.infer<typeof CleanupPolicy>;
+
+export const CleanupCandidate = z.object({
+  workspaceId: Id,
+  workspace: z.string().describe('owner/name'),
+  template: z.string(),
+  action: z.enum(['stop', 'warn', 'wait-for-report', 'hold', 'make-dormant']),
+  cause: StopCause,
+  at: Moment.describe('When it is due'),
+  text: z.string().describe('Why, in one sentence'),
+});
+export type CleanupCandidate = z.infer<typeof CleanupCandidate>;
+
+const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
+export const CleanupReport = z.object({
+  from: Moment,
+  to: Moment,
+  rows: z.array(
+    z.object({
+      key: z.string(),
+      runningHours: z.number(),
+      stoppedHours: z
+        .number()
+        .describe('Hours for which workspaces were stopped by a policy, at most 30 days each: saved'),
+      stops: z.number().int(),
+    }),
+  ),
+});
+export type CleanupReport = z.infer<typeof CleanupReport>;
+
+const tag = 'cleanup';
+
+export const getCleanupPolicy = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/policy',
+  tag,
+  summary: 'Show the bounds of idle policies',
+  permission: 'cleanup:read',
+  reply: CleanupPolicy,
+});
+export const setCleanupPolicy = endpoint({
+  method: 'PUT',
+  path: '/api/v1/cleanup/policy',
+  tag,
+  summary: 'Set the bounds of idle policies',
+  permission: 'cleanup:write',
+  body: CleanupPolicy,
+  reply: CleanupPolicy,
+});
+export const previewCleanup = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/preview',
+  tag,
+  summary: 'List what cleanup would do now, and what is due within an hour, and why',
+  permission: 'cleanup:read',
+  maxConcurrent: 4,
+  query: PageQuery,
+  reply: page(CleanupCandidate),
+});
+export const releaseBrake = endpoint({
+  method: 'POST',
+  path: '/api/v1/cleanup/release',
+  tag,
+  summary: 'Allow the stops that the brake holds back',
+  permission: 'cleanup:write',
+  body: z.object({}).optional(),
+  reply: z.object({ released: z.number().int() }),
+});
+export const getCleanupReport = endpoint({
+  method: 'GET',
+  path: '/api/v1/cleanup/report',
+  tag,
+  summary: 'Show the hours that cleanup saved',
+  permission: 'cleanup:read',
+  maxConcurrent: 4,
+  query: z.object({
+    days: z.coerce.number().int().min(1).max(400).default(30),
+    by: z.enum(reportKeys).default('template'),
+  }),
+  reply: CleanupReport,
+});
