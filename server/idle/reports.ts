@@ -1,4 +1,10 @@
-import type { AgentActivity, IdleReply, ShutdownRequest, StopCause } from '@cde/api/activity.ts';
+import type {
+  AgentActivity,
+  EffectiveIdlePolicy,
+  IdleReply,
+  ShutdownRequest,
+  StopCause,
+} from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
@@ -17,8 +23,9 @@ import { mergeReport } from './merge.ts';
 import type { ResolvePolicy, StopSection } from './policy-source.ts';
 import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
 
-/** How long before a stop open terminals are warned. */
-export const warnBeforeMs = [15 * 60_000, 5 * 60_000];
+/** How long before a stop people are warned, at most. */
+export const longestWarningMs = 15 * 60_000;
+const warnBeforeMs = [longestWarningMs, 5 * 60_000];
 /** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
 const sweepWithinMs = 7_000;
 /** Moments that were computed from two reports differ by so much without a change. */
@@ -44,6 +51,16 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
     await deps.bounds(),
   );
   return { evaluated: evaluate(policy, row, at), effective, shutdown: section.shutdown };
+}
+
+/**
+ * The warnings before a stop. In a workspace that stops after ten idle minutes every key would be followed by a warning of
+ * fifteen, so only those count that are shorter than the idle period.
+ */
+export function warningsFor(effective: EffectiveIdlePolicy, cause: StopCause | null): number[] {
+  const { stopAfterSeconds } = effective;
+  if (cause !== 'idle' || stopAfterSeconds === null) return warnBeforeMs;
+  return warnBeforeMs.filter((ms) => ms < stopAfterSeconds * 1000);
 }
 
 /** The columns that follow from a decision, if they differ from the stored ones. */
@@ -129,7 +146,7 @@ export function makeActivityReports(deps: IdleDeps) {
       const [row] = await readActivity(database.db, ofAgent(actor));
       if (!row) return null;
       const { next, change, events, isNew } = apply(row, actor.buildId, report, at);
-      const { evaluated, shutdown } = await evaluateRow(deps, next, at);
+      const { evaluated, effective, shutdown } = await evaluateRow(deps, next, at);
       const decided = decisionChange(row, evaluated);
       const vetoed = evaluated.kind === 'awake' ? next.pendingStop : null;
       if (vetoed) {
@@ -148,7 +165,7 @@ export function makeActivityReports(deps: IdleDeps) {
         idle: {
           stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
           cause,
-          warnBeforeMs,
+          warnBeforeMs: warningsFor(effective, cause),
           extendable: cause !== 'max-run',
           shutdown: requestOf(next, shutdown, at),
         },

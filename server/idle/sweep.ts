@@ -13,7 +13,7 @@ import {
 } from './activity-store.ts';
 import { type Evaluated, reportGraceMs } from './evaluate.ts';
 import type { StopSection } from './policy-source.ts';
-import { decisionChange, evaluateRow, type IdleDeps, warnBeforeMs } from './reports.ts';
+import { decisionChange, evaluateRow, type IdleDeps, longestWarningMs, warningsFor } from './reports.ts';
 import { stopReason, vetoEvent } from './sentences.ts';
 
 export interface SweepResult {
@@ -32,6 +32,8 @@ export interface StopRequest {
   /** Activity until the stop begins cancels it. */
   isIdleStop: boolean;
 }
+
+type RowDecision = Awaited<ReturnType<typeof evaluateRow>>;
 
 /** How many workspaces are read, and locked, at a time. */
 const pageSize = 500;
@@ -72,9 +74,12 @@ export function makeIdleSweep(
   }
 
   /** The warning that is due and has not been given. */
-  function dueWarning(row: ActivityRow, { stored, kind }: Evaluated, at: number): number | null {
+  function dueWarning(row: ActivityRow, { evaluated, effective }: RowDecision, at: number): number | null {
+    const { stored, kind } = evaluated;
     if (kind !== 'awake' || stored.stopsAt === null) return null;
-    const due = warnBeforeMs.filter((ms) => stored.stopsAt! - at <= ms).at(-1);
+    const due = warningsFor(effective, stored.cause)
+      .filter((ms) => stored.stopsAt! - at <= ms)
+      .at(-1);
     return due !== undefined && (row.warnedMs === null || row.warnedMs > due) ? due : null;
   }
 
@@ -84,16 +89,11 @@ export function makeIdleSweep(
   }
 
   /** Whether there is anything to do, as far as the rows say that one query has read for all. */
-  function needsAction(
-    row: ActivityRow,
-    evaluated: Evaluated,
-    shutdown: StopSection['shutdown'],
-    budget: number,
-    at: number,
-  ): boolean {
+  function needsAction(row: ActivityRow, decision: RowDecision, budget: number, at: number): boolean {
+    const { evaluated, shutdown } = decision;
     if (Object.keys(decisionChange(row, evaluated)).length > 0) return true;
     if (row.pendingStop) return row.pendingStop.ready || isUnanswered(row.pendingStop, shutdown, at);
-    if (evaluated.kind === 'awake') return dueWarning(row, evaluated, at) !== null;
+    if (evaluated.kind === 'awake') return dueWarning(row, decision, at) !== null;
     if (evaluated.kind === 'needs-report') return row.warnedMs !== missingNoted;
     return !row.held || budget > 0;
   }
@@ -106,7 +106,8 @@ export function makeIdleSweep(
     result: SweepResult,
   ): Promise<{ change: ActivityChange; events: NewEvent[]; request: StopRequest | null }> {
     const { workspaceId, pendingStop } = row;
-    const { evaluated, shutdown } = await evaluateRow(deps, row, at);
+    const decision = await evaluateRow(deps, row, at);
+    const { evaluated, shutdown } = decision;
     const change = decisionChange(row, evaluated);
     const events: NewEvent[] = [];
     let request: StopRequest | null = null;
@@ -142,7 +143,7 @@ export function makeIdleSweep(
         events.push(missingEvent(row, evaluated.stored.cause ?? 'idle', at));
       }
     } else {
-      const warning = dueWarning(row, evaluated, at);
+      const warning = dueWarning(row, decision, at);
       if (warning !== null) {
         change.warnedMs = warning;
         events.push(warningEvent(row, evaluated, at));
@@ -218,11 +219,11 @@ export function makeIdleSweep(
       const at = now().getTime();
       const budget = { left: await allowedStops(at) };
       for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
-        const page = await duePage(at + warnBeforeMs[0]!, after, budget.left);
+        const page = await duePage(at + longestWarningMs, after, budget.left);
         const needing: string[] = [];
         for (const row of page) {
-          const { evaluated, shutdown } = await evaluateRow(deps, row, at);
-          if (needsAction(row, evaluated, shutdown, budget.left, at)) needing.push(row.workspaceId);
+          if (needsAction(row, await evaluateRow(deps, row, at), budget.left, at))
+            needing.push(row.workspaceId);
         }
         if (needing.length > 0) await act(needing, budget, result);
         if (page.length < pageSize) break;

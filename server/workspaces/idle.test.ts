@@ -453,6 +453,19 @@ test('warnings are given 15 and 5 minutes ahead, once', async () => {
   expect(warnings.map(({ text }) => text)).toEqual(['stops in 5 min', 'stops in 15 min']);
 });
 
+test('only warnings shorter than the idle period are given', async () => {
+  const agent = await running();
+  await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, { stopAfterSeconds: 600 });
+  expect((await report(agent)).warnBeforeMs).toEqual([5 * minute]);
+  for (let key = 0; key < 3; key++) {
+    pass(minute);
+    agent.signals['terminal-input'] = clock;
+    await report(agent);
+    await sweep();
+  }
+  expect(await kinds(agent)).not.toContain('warned');
+});
+
 test('choices of the owner win over the template, and are audited', async () => {
   const agent = await running();
   await report(agent);
@@ -509,7 +522,7 @@ test('a workspace that no person has used for long becomes dormant, and a start 
   // If it cannot be done, the workspace stays as it is, and it is tried again a day later.
   provider.nextMoves.push({
     kind: 'failed',
-    error: { code: 'cluster-away', message: 'The cluster is away.', fault: 'system' },
+    error: { code: 'cluster-away', message: 'The cluster is unreachable.', fault: 'system' },
   });
   await sweep();
   await until(

@@ -38,7 +38,12 @@ export function makeShutdowns(deps: {
   /** The stop build that waits for this agent's shutdown script. */
   async function requestedByBuild(actor: AgentActor): Promise<ShutdownRequest | null> {
     const [row] = await db
-      .select({ id: builds.id, shutdown: builds.shutdown, version: workspaces.templateVersionId })
+      .select({
+        id: builds.id,
+        shutdown: builds.shutdown,
+        options: builds.options,
+        version: workspaces.templateVersionId,
+      })
       .from(builds)
       .innerJoin(workspaces, eq(workspaces.id, builds.workspaceId))
       .where(
@@ -53,7 +58,8 @@ export function makeShutdowns(deps: {
       .limit(1);
     if (row?.shutdown?.state !== 'requested') return null;
     const script = await shutdownScript(row.version);
-    return script ? { id: row.id, cause: 'request', idleSinceAgeMs: null, ...script } : null;
+    const cause = row.options.stopCause ?? 'request';
+    return script ? { id: row.id, cause, idleSinceAgeMs: null, ...script } : null;
   }
 
   const find = async (actor: AgentActor) =>
