@@ -11,8 +11,10 @@ import { retryTransient, type ServerClient } from './server/client.ts';
  * in between has been reported before the decision.
  */
 const clockDriftMs = 5_000;
-/** A request that was answered is sent again until the workspace stops. */
+/** A request that was answered, or failed, is sent again until the workspace stops. */
 const answeredPauseMs = 5_000;
+/** Between two polls, in case the server answers at once. */
+const pauseMs = 500;
 /** Requests whose answer is remembered. */
 const maxAnswered = 16;
 
@@ -39,65 +41,73 @@ export function makeShutdown(options: {
   signal: AbortSignal;
   clock?: Clock;
 }): Shutdown {
-  const { client, activity, work, signal, clock = systemClock } = options;
+  const { client, activity, work, print, signal, clock = systemClock } = options;
   const answered = new Set<string>();
-  let pending: Promise<void> | undefined;
+  /** Requests that are being answered or wait for that. */
+  const open = new Set<{ canVeto: boolean; superseded: AbortController }>();
+  let last = Promise.resolve();
 
-  const post = (body: Parameters<typeof send>[0]) =>
-    retryTransient(() => send(body), { signal, clock }).catch(() => {});
-  const send = (
-    body: { id: string } & (
-      | { state: 'vetoed'; activity: ReturnType<Activity['report']> }
-      | {
-          state: 'ready';
-          activity: ReturnType<Activity['report']>;
-          exitCode: number | null;
-          timedOut: boolean;
-        }
-    ),
-  ) => client.call(postAgentShutdown, { body });
-
-  async function prepare({ id, idleSinceAgeMs, script, timeoutMs }: ShutdownRequest): Promise<void> {
+  async function prepare(request: ShutdownRequest, ended: AbortSignal): Promise<void> {
+    const { id, idleSinceAgeMs } = request;
     const since = idleSinceAgeMs === null ? null : clock.now() - idleSinceAgeMs + clockDriftMs;
     const isVetoed = () => {
       const ageMs = since === null ? null : activity.latestAgeMs();
       return ageMs !== null && clock.now() - ageMs > since!;
     };
-    const veto = (when: string) => {
-      options.print(`The stop was cancelled: there was activity ${when}.`);
-      return post({ id, state: 'vetoed', activity: activity.report() });
+    let isVetoPrinted = false;
+    const printVeto = (when: string) => {
+      if (!isVetoPrinted) print(`The stop was cancelled: there was activity ${when}.`);
+      isVetoPrinted = true;
     };
     await work.sample();
-    if (isVetoed()) return veto('after it was decided');
+    if (ended.aborted) return;
     let end: Pick<ScriptEnd, 'exitCode' | 'timedOut'> = { exitCode: null, timedOut: false };
-    if (script !== null) {
-      const aborted = new AbortController();
-      // The script's own work is no reason to stay.
-      const resume = work.pause();
-      const unobserve = activity.observe(() => {
-        if (isVetoed()) aborted.abort();
-      });
-      const stop = () => aborted.abort();
-      signal.addEventListener('abort', stop, { once: true });
-      try {
-        end = await options.runScript({ script, timeoutMs, signal: aborted.signal });
-      } catch (error) {
-        options.print(`The shutdown script cannot be run: ${(error as Error).message}`);
-      } finally {
-        unobserve();
-        resume();
-        signal.removeEventListener('abort', stop);
-      }
-      if (signal.aborted) return;
+    if (request.script !== null && !isVetoed()) {
+      end = await runScript({ ...request, script: request.script }, isVetoed, ended);
+      if (ended.aborted) return;
+      if (isVetoed()) printVeto('while the shutdown script ran');
     }
-    if (isVetoed()) return veto('while the shutdown script ran');
-    await post({
-      id,
-      state: 'ready',
-      activity: activity.report(),
-      exitCode: end.exitCode,
-      timedOut: end.timedOut,
+    // Decided in each attempt: a person may become active while the server is unreachable.
+    const answer = () => {
+      const veto = isVetoed();
+      if (veto) printVeto('after it was decided');
+      const report = activity.report();
+      return client.call(postAgentShutdown, {
+        body: veto
+          ? { id, state: 'vetoed', activity: report }
+          : { id, state: 'ready', activity: report, exitCode: end.exitCode, timedOut: end.timedOut },
+      });
+    };
+    await retryTransient(answer, { signal: ended, clock }).catch((error: Error) => {
+      if (!ended.aborted) print(`The server did not accept the answer to its stop request: ${error.message}`);
     });
+  }
+
+  /** Runs the script until it ends, or until there is activity that vetoes the stop. */
+  async function runScript(
+    { script, timeoutMs }: { script: string; timeoutMs: number },
+    isVetoed: () => boolean,
+    ended: AbortSignal,
+  ): Promise<Pick<ScriptEnd, 'exitCode' | 'timedOut'>> {
+    const vetoed = new AbortController();
+    // The script's own work is no reason to stay.
+    const resume = work.pause();
+    const unobserve = activity.observe(() => {
+      if (isVetoed()) vetoed.abort();
+    });
+    try {
+      return await options.runScript({
+        script,
+        timeoutMs,
+        signal: AbortSignal.any([ended, vetoed.signal]),
+      });
+    } catch (error) {
+      print(`The shutdown script cannot be run: ${(error as Error).message}`);
+      return { exitCode: null, timedOut: false };
+    } finally {
+      unobserve();
+      await resume();
+    }
   }
 
   function handle(request: ShutdownRequest) {
@@ -105,11 +115,19 @@ export function makeShutdown(options: {
     answered.add(request.id);
     const [oldest] = answered;
     if (answered.size > maxAnswered) answered.delete(oldest!);
-    pending = (pending ?? Promise.resolve())
-      .then(() => prepare(request))
-      .finally(() => {
-        pending = undefined;
-      });
+    const canVeto = request.idleSinceAgeMs !== null;
+    // A stop that nothing can veto does not wait for one that may be cancelled.
+    if (!canVeto) for (const each of open) if (each.canVeto) each.superseded.abort();
+    const entry = { canVeto, superseded: new AbortController() };
+    open.add(entry);
+    last = last
+      .then(() => prepare(request, AbortSignal.any([signal, entry.superseded.signal])))
+      .catch((error: Error) => {
+        // The server sends the request again.
+        answered.delete(request.id);
+        print(`The stop cannot be prepared: ${error.message}`);
+      })
+      .finally(() => open.delete(entry));
   }
 
   return {
@@ -120,11 +138,11 @@ export function makeShutdown(options: {
         try {
           const { shutdown } = await longPollClient.call(awaitShutdown, { signal });
           failures = 0;
-          if (!shutdown) continue;
-          const isKnown = answered.has(shutdown.id);
-          handle(shutdown);
-          await pending;
-          if (isKnown) await clock.sleep(answeredPauseMs, signal);
+          const isNew = shutdown !== null && !answered.has(shutdown.id);
+          if (shutdown) handle(shutdown);
+          await last;
+          const isDone = shutdown === null || (isNew && answered.has(shutdown.id));
+          await clock.sleep(isDone ? pauseMs : answeredPauseMs, signal);
         } catch {
           failures += 1;
           await clock.sleep(backoff(failures, clock.random), signal);
@@ -132,7 +150,7 @@ export function makeShutdown(options: {
       }
     },
     get isPending() {
-      return pending !== undefined;
+      return open.size > 0;
     },
   };
 }

@@ -27,13 +27,6 @@ test('the latest occurrence of each signal, with its age and cause', () => {
   });
 });
 
-test('what is only found by looking is in the report', () => {
-  const activity = makeActivity();
-  const stop = activity.beforeReport(() => activity.record('build', 'docker'));
-  expect(activity.report().signals).toMatchObject([{ signal: 'build', by: 'docker' }]);
-  stop();
-});
-
 test('observers hear whether a person or a program was active', () => {
   const activity = makeActivity();
   const heard: string[] = [];

@@ -4,8 +4,6 @@ import { type AgentActivity, type Signal, signalSources } from '@cde/api/activit
 export interface Activity {
   /** `by`: a username, or the name of a process or port. Cheap enough for every keystroke. */
   record(signal: Signal, by?: string, ageMs?: number): void;
-  /** `look` is called before each report, for what is only found by looking. Returns how to stop that. */
-  beforeReport(look: () => void): () => void;
   report(): AgentActivity;
   /** Monotonic milliseconds, for what recognizes signals. */
   now(): number;
@@ -23,10 +21,6 @@ export function makeActivity({ now = () => performance.now() }: { now?: () => nu
   const startedAt = now();
   const latest = new Map<Signal, { at: number; by: string | undefined }>();
   const listeners = new Set<(signal: Signal, source: 'person' | 'work') => void>();
-  const looks = new Set<() => void>();
-  const look = () => {
-    for (const each of looks) each();
-  };
 
   return {
     now,
@@ -36,12 +30,7 @@ export function makeActivity({ now = () => performance.now() }: { now?: () => nu
       latest.set(signal, { at, by });
       for (const listener of listeners) listener(signal, signalSources[signal]);
     },
-    beforeReport(each) {
-      looks.add(each);
-      return () => void looks.delete(each);
-    },
     report() {
-      look();
       const at = now();
       // Rounded, because ages are sent with every report and fractions of milliseconds mean nothing.
       const age = (since: number) => Math.max(0, Math.round(at - since));
@@ -55,7 +44,6 @@ export function makeActivity({ now = () => performance.now() }: { now?: () => nu
       };
     },
     latestAgeMs() {
-      look();
       if (latest.size === 0) return null;
       return Math.max(0, now() - Math.max(...[...latest.values()].map(({ at }) => at)));
     },

@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { makeWindow } from './window.ts';
 
 test('the average over the last minute decides', () => {
-  const isBusy = makeWindow(10);
+  const { isBusy } = makeWindow(10);
   expect(isBusy(5000, 0)).toBe(false);
   // Idle.
   expect(isBusy(5050, 30_000)).toBe(false);
@@ -18,14 +18,14 @@ test('the average over the last minute decides', () => {
 });
 
 test('work is seen before a whole minute has passed', () => {
-  const isBusy = makeWindow(10);
+  const { isBusy } = makeWindow(10);
   isBusy(0, 0);
   expect(isBusy(500, 10_000)).toBe(false);
   expect(isBusy(700, 15_000)).toBe(true);
 });
 
 test('rare reports are averaged over the time between them', () => {
-  const isBusy = makeWindow(10);
+  const { isBusy } = makeWindow(10);
   isBusy(0, 0);
   expect(isBusy(1000, 300_000)).toBe(false);
   expect(isBusy(4000, 600_000)).toBe(true);

@@ -4,16 +4,28 @@
  */
 export const windowMs = 60_000;
 
-/** Tells whether a counter that only grows has grown faster than `perSecond` on average over the last minute. */
-export function makeWindow(perSecond: number): (total: number, at: number) => boolean {
+export interface Window {
+  /** Whether the counter has grown faster than the limit, on average over the last minute. */
+  isBusy(total: number, at: number): boolean;
+  /** Forgets how the counter has grown so far. */
+  rebase(total: number, at: number): void;
+}
+
+/** Judges a counter that only grows. */
+export function makeWindow(perSecond: number): Window {
   /** Oldest first; the first is the newest that is at least a window old, if there is one. */
-  const samples: { total: number; at: number }[] = [];
-  return (total, at) => {
-    samples.push({ total, at });
-    while (samples.length > 2 && at - samples[1]!.at >= windowMs) samples.shift();
-    const first = samples[0]!;
-    // Shortly after the start there is no whole window yet: what was used in it counts as if nothing more followed.
-    const seconds = Math.max(at - first.at, windowMs) / 1000;
-    return total - first.total >= perSecond * seconds;
+  let samples: { total: number; at: number }[] = [];
+  return {
+    isBusy(total, at) {
+      samples.push({ total, at });
+      while (samples.length > 2 && at - samples[1]!.at >= windowMs) samples.shift();
+      const first = samples[0]!;
+      // Shortly after the start there is no whole window yet: what was used in it counts as if nothing more followed.
+      const seconds = Math.max(at - first.at, windowMs) / 1000;
+      return total - first.total >= perSecond * seconds;
+    },
+    rebase(total, at) {
+      samples = [{ total, at }];
+    },
   };
 }

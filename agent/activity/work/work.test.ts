@@ -87,6 +87,10 @@ function sampler(options: {
     now: () => at,
   });
   return {
+    work,
+    pass(ms: number) {
+      at += ms;
+    },
     async after(ms: number) {
       at += ms;
       await work.sample();
@@ -165,6 +169,24 @@ test('network throughput less the agent’s own', async () => {
   expect(await after(60_000)).toEqual(['network-throughput curl']);
 });
 
+test('what happens during a pause does not count afterwards either', async () => {
+  const network = { bytes: 0, own: 0 };
+  const { work, pass, after } = sampler({ network });
+  put({ pid: 100, name: 'save', workspace: workspaceId });
+  await after(1000);
+  const resume = work.pause();
+  expect(await after(30_000)).toEqual([]);
+  put({ pid: 100, name: 'save', cpuMs: 600_000, bytes: 1e9, workspace: workspaceId });
+  network.bytes = 1e9;
+  pass(10_000);
+  await resume();
+  expect(await after(5000)).toEqual([]);
+  expect(await after(60_000)).toEqual([]);
+  // Of what follows, everything.
+  put({ pid: 100, name: 'save', cpuMs: 606_000, bytes: 1e9, workspace: workspaceId });
+  expect(await after(10_000)).toEqual(['process-cpu save']);
+});
+
 test('the interfaces of the network but those within the workspace', () => {
   expect(readInterfaces(root)).toBeNull();
   const line = (name: string, received: number, sent: number) =>
@@ -184,16 +206,50 @@ test.each([
   [['docker', 'build', '.'], 'docker'],
   [['/usr/bin/docker', 'buildx', 'build', '.'], 'docker'],
   [['docker', 'compose', '-f', 'a.yaml', 'build'], 'docker'],
+  [['docker', '--context', 'build', 'image', 'build', '.'], 'docker'],
+  [['docker', '-H', 'tcp://build', '--debug', 'builder', 'build', '.'], 'docker'],
+  [['docker', 'buildx', '--builder', 'remote', 'bake'], 'docker'],
+  [['docker', 'compose', '-f', 'a', '-f', 'b', '-p', 'c', '--profile', 'd', 'build'], 'docker'],
+  [['docker-compose', '-f', 'a.yaml', 'build'], 'docker-compose'],
+  [['docker-compose', 'compose', 'build'], 'docker-compose'],
+  [['docker-buildx', 'buildx', 'build', '.'], 'docker-buildx'],
+  [['docker-buildx', 'bake'], 'docker-buildx'],
+  [['docker-buildx', 'ls'], undefined],
   [['docker', 'run', 'image'], undefined],
+  [['docker', 'exec', '-it', 'build', 'bash'], undefined],
+  [['docker', 'run', '--name', 'build', 'x'], undefined],
+  [['docker', '--context', 'build', 'ps'], undefined],
+  [['docker', 'compose', '-p', 'build', 'up'], undefined],
+  [['docker', 'compose', 'up', 'build'], undefined],
+  [['docker'], undefined],
+  [['cde', 'build', 'web'], 'cde'],
+  [['cde', '--server', 'work', 'build', 'web'], 'cde'],
+  [['cde', '--server', 'build', 'list'], undefined],
+  [['cde', 'ssh', 'build'], undefined],
+  [['node', '/usr/bin/cde', 'ssh', 'build'], undefined],
+  [['node', '--import', './hook.mjs', '/usr/bin/cde', '--json', 'build'], 'cde'],
+  [['node', 'server.js', '/usr/bin/cde', 'build'], undefined],
   [['buildctl', 'debug', 'workers'], 'buildctl'],
   [['podman', 'build', '.'], 'podman'],
   [['node', '/usr/bin/cde', 'build', 'web'], 'cde'],
   [['node', 'server.js', 'build'], undefined],
   [['make', 'build'], undefined],
-])('%j is a build: %s', (command, found) => {
+])('%j is a build: %s', async (command, found) => {
   const name = command[0]!.split('/').at(-1)!;
   put({ pid: 100, name, command });
-  expect(findBuild([{ pid: 100, name }], root)).toBe(found);
+  expect(await findBuild([{ pid: 100, name }], root)).toBe(found);
+});
+
+test('sessions do not wait while the arguments of many processes are read', async () => {
+  put({ pid: 100, name: 'node', command: ['node', 'server.js'] });
+  const search = findBuild(
+    Array.from({ length: 200 }, () => ({ pid: 100, name: 'node' })),
+    root,
+  ).then(() => 'found');
+  expect(await Promise.race([search, new Promise((resolve) => setImmediate(resolve, 'others'))])).toBe(
+    'others',
+  );
+  expect(await search).toBe('found');
 });
 
 test.runIf(process.platform === 'linux')('real processes of a workspace, and theirs', async () => {

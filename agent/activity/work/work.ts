@@ -25,7 +25,7 @@ export interface WorkSampler {
   /** Records what the developer's processes have done since the last call. */
   sample(): Promise<void>;
   /** What is done until the returned function is called does not count. */
-  pause(): () => void;
+  pause(): () => Promise<void>;
 }
 
 /** Measures the developer's own processes: all but the agent. */
@@ -46,15 +46,17 @@ export function makeWorkSampler(options: {
   const { activity, usage, workspaceId, root = '', now = () => performance.now() } = options;
   const isGroup = usage.isGroup && workspaceId === null;
   let scanner: ReturnType<typeof makeProcessScanner> | undefined;
-  const isCpuBusy = makeWindow(busyCpuMsPerSecond);
-  const isDiskBusy = makeWindow(busyDiskBytesPerSecond);
-  const isNetworkBusy = makeWindow(busyNetworkBytesPerSecond);
+  const cpu = makeWindow(busyCpuMsPerSecond);
+  const disk = makeWindow(busyDiskBytesPerSecond);
+  const network = makeWindow(busyNetworkBytesPerSecond);
   let before: ProcessScan | undefined;
   let sampledAt = Number.NEGATIVE_INFINITY;
   let cpuMs = 0;
   let diskBytes = 0;
   let inProgress: Promise<void> | undefined;
   let paused = 0;
+  /** What was used up to the next sample does not count. */
+  let mustRebase = false;
 
   async function sample(): Promise<void> {
     const groupDisk = isGroup ? await usage.diskBytes() : null;
@@ -81,33 +83,53 @@ export function makeWorkSampler(options: {
         : groupDisk - agentDiskBytes(root);
     const at = now();
     const { helpers } = options;
-    if (isCpuBusy(cpuMs - (isGroup ? 0 : helpers().cpuMs), at))
-      activity.record('process-cpu', busiest(before, scan, cpuOf));
-    if (isDiskBusy(diskBytes - (groupDisk === null ? helpers().diskBytes : 0), at))
-      activity.record('disk-throughput', busiest(before, scan, groupDisk === null ? diskOf : cpuOf));
     const bytes = options.interfaceBytes();
-    if (bytes !== null && isNetworkBusy(bytes - options.ownTraffic(), at))
+    const totals = {
+      cpu: cpuMs - (isGroup ? 0 : helpers().cpuMs),
+      disk: diskBytes - (groupDisk === null ? helpers().diskBytes : 0),
+      network: bytes === null ? null : bytes - options.ownTraffic(),
+    };
+    if (mustRebase) {
+      cpu.rebase(totals.cpu, at);
+      disk.rebase(totals.disk, at);
+      if (totals.network !== null) network.rebase(totals.network, at);
+      mustRebase = false;
+      before = scan;
+      return;
+    }
+    if (cpu.isBusy(totals.cpu, at)) activity.record('process-cpu', busiest(before, scan, cpuOf));
+    if (disk.isBusy(totals.disk, at))
+      activity.record('disk-throughput', busiest(before, scan, groupDisk === null ? diskOf : cpuOf));
+    if (totals.network !== null && network.isBusy(totals.network, at))
       activity.record('network-throughput', busiest(before, scan, cpuOf));
-    const build = findBuild(scan.processes, root);
+    const build = await findBuild(scan.processes, root);
     if (build) activity.record('build', build);
     before = scan;
+  }
+
+  function start(): Promise<void> {
+    sampledAt = now();
+    inProgress = sample().finally(() => {
+      inProgress = undefined;
+    });
+    return inProgress;
   }
 
   return {
     sample() {
       if (inProgress) return inProgress;
-      if (paused > 0) return Promise.resolve();
-      if (now() - sampledAt < minIntervalMs) return Promise.resolve();
-      sampledAt = now();
-      inProgress = sample().finally(() => {
-        inProgress = undefined;
-      });
-      return inProgress;
+      if (paused > 0 || now() - sampledAt < minIntervalMs) return Promise.resolve();
+      return start();
     },
     pause() {
       paused += 1;
-      return () => {
+      return async () => {
         paused -= 1;
+        if (paused > 0) return;
+        await inProgress?.catch(() => {});
+        mustRebase = true;
+        // If this fails, the next sample is not recorded.
+        await start().catch(() => {});
       };
     },
   };
@@ -118,7 +140,7 @@ const diskOf = ({ diskBytes }: DeveloperProcess) => diskBytes;
 
 /**
  * What the processes used between two scans. The usage of a process that has ended moves to the parent that waited for it, so the
- * difference of the sums is right, unless nobody did: then at least what the others used themselves.
+ * difference of the sums is right. If no parent waited for it, the result is at least what the living processes used themselves.
  */
 function usedBetween(
   before: ProcessScan | undefined,
