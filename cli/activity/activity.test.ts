@@ -94,7 +94,7 @@ test('schedule changes only what is named, and default is the template again', a
     '--daily-stop',
     '19:00',
     '--days',
-    'sat-mon,wed',
+    'Saturday-mon,WED',
     '--time-zone',
     'Europe/Vienna',
   );
@@ -122,6 +122,9 @@ test.each([
   ['--days mon-fri', 'needs --daily-start or --daily-stop'],
   ['--stop-after soon', 'a length of time'],
   ['--daily-stop 19:00 --days someday', 'days of the week'],
+  ['--daily-stop 19:00 --days monkey', 'days of the week, not "monkey"'],
+  ['--daily-stop 19:00 --days mon-wed-fri', 'days of the week, not "mon-wed-fri"'],
+  ['--daily-stop 19:00 --days mon-', 'days of the week'],
 ])('schedule %s is refused', async (line, message) => {
   server.on(getWorkspaceActivity, () => activity());
   const ran = await home.run(['schedule', 'web', ...line.split(' ')], { env });

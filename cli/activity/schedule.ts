@@ -1,6 +1,7 @@
 import type { DailySchedule, IdleChoices, WorkspaceActivity } from '@cde/api/activity.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { limitedText } from '@cde/api/idle-text.ts';
+import { type Weekday, weekdays } from '@cde/api/idle-values.ts';
 import type { Context } from '../context.ts';
 import { getWorkspaceActivity, setIdleChoices } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -55,7 +56,7 @@ function checkCombinations(input: Input): void {
     throw usage('--reason is for --never-stop.');
 }
 
-/** Reads the options; returns what they make of the choices, or the same object if there are none. */
+/** Reads the options. Returns a function that applies them to the choices; without options it returns the same object. */
 function changesOf(input: Input): (before: IdleChoices) => IdleChoices {
   const stopAfter = input.stopAfter === undefined ? undefined : readStopAfter(input.stopAfter);
   const neverStopSeconds =
@@ -86,9 +87,6 @@ function changesOf(input: Input): (before: IdleChoices) => IdleChoices {
   };
 }
 
-const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
-type Weekday = (typeof weekdays)[number];
-
 function scheduleOf(
   input: Input,
   days: Weekday[] | undefined,
@@ -118,20 +116,33 @@ function readStopAfter(text: string): number | null | 'default' {
   return text === 'never' ? null : readDuration('--stop-after', text);
 }
 
-/** `mon-fri`, `mon,wed`, `fri-mon`. */
-export function readDays(text: string): Weekday[] {
+const dayNames: Record<Weekday, string> = {
+  mon: 'monday',
+  tue: 'tuesday',
+  wed: 'wednesday',
+  thu: 'thursday',
+  fri: 'friday',
+  sat: 'saturday',
+  sun: 'sunday',
+};
+
+/** `mon-fri`, `mon,Wednesday`, `fri-mon`. */
+function readDays(text: string): Weekday[] {
+  const wrong = () =>
+    usage(
+      `--days takes days of the week, not ${JSON.stringify(text)}.`,
+      'For example mon-fri or mon,wed,sat.',
+    );
   const indexOf = (word: string) => {
-    const at = weekdays.indexOf(word.trim().toLowerCase().slice(0, 3) as Weekday);
-    if (at < 0 || word.trim() === '')
-      throw usage(
-        `--days takes days of the week, not ${JSON.stringify(text)}.`,
-        'For example mon-fri or mon,wed,sat.',
-      );
+    const name = word.trim().toLowerCase();
+    const at = weekdays.findIndex((day) => name === day || name === dayNames[day]);
+    if (at < 0) throw wrong();
     return at;
   };
   const chosen = new Set<number>();
   for (const part of text.split(',')) {
-    const [from = '', to = from] = part.split('-');
+    const [from = '', to = from, ...more] = part.split('-');
+    if (more.length > 0) throw wrong();
     const last = indexOf(to);
     for (let at = indexOf(from); ; at = (at + 1) % weekdays.length) {
       chosen.add(at);
