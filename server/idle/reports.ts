@@ -6,6 +6,7 @@ import type {
   StopCause,
 } from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
+import { warningsOf } from '@cde/api/stop-warnings.ts';
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
@@ -23,9 +24,6 @@ import { mergeReport } from './merge.ts';
 import type { ResolvePolicy, StopSection } from './policy-source.ts';
 import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
 
-/** How long before a stop people are warned, at most. */
-export const longestWarningMs = 15 * 60_000;
-const warnBeforeMs = [longestWarningMs, 5 * 60_000];
 /** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
 const sweepWithinMs = 7_000;
 /** Moments that were computed from two reports differ by so much without a change. */
@@ -53,14 +51,8 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
   return { evaluated: evaluate(policy, row, at), effective, shutdown: section.shutdown };
 }
 
-/**
- * The warnings before a stop. In a workspace that stops after ten idle minutes every key would be followed by a warning of
- * fifteen, so only those count that are shorter than the idle period.
- */
-export function warningsFor(effective: EffectiveIdlePolicy, cause: StopCause | null): number[] {
-  const { stopAfterSeconds } = effective;
-  if (cause !== 'idle' || stopAfterSeconds === null) return warnBeforeMs;
-  return warnBeforeMs.filter((ms) => ms < stopAfterSeconds * 1000);
+export function warningsFor({ stopAfterSeconds }: EffectiveIdlePolicy, cause: StopCause | null): number[] {
+  return warningsOf(cause, stopAfterSeconds === null ? null : stopAfterSeconds * 1000);
 }
 
 /** The columns that follow from a decision, if they differ from the stored ones. */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { StopCause } from '@cde/api/activity.ts';
+import { longestWarningMs } from '@cde/api/stop-warnings.ts';
 import { sql } from 'drizzle-orm';
 import type { PendingStop, StoredDecision } from '../database/idle-schema.ts';
 import type { Logger } from '../log.ts';
@@ -13,7 +14,7 @@ import {
 } from './activity-store.ts';
 import { type Evaluated, reportGraceMs } from './evaluate.ts';
 import type { StopSection } from './policy-source.ts';
-import { decisionChange, evaluateRow, type IdleDeps, longestWarningMs, warningsFor } from './reports.ts';
+import { decisionChange, evaluateRow, type IdleDeps, warningsFor } from './reports.ts';
 import { stopReason, vetoEvent } from './sentences.ts';
 
 export interface SweepResult {

@@ -114,6 +114,13 @@ describe('a workspace', () => {
     await dialog().getByLabel('Daily start and stop').selectOption('None');
     await dialog().getByRole('button', { name: 'Save' }).click();
     await gone(dialog());
+    await visible(panel('Stop and start').getByText(/by the idle policy unless/));
+    // It always stops within five minutes: a warning would never go away.
+    await gone(warning());
+    await button('Schedule…').click();
+    await dialog().getByLabel('Length without activity').fill('5m1s');
+    await dialog().getByRole('button', { name: 'Save' }).click();
+    await gone(dialog());
     await visible(warning().getByText(/web stops in \d+ (min|s)/));
     await checkWidths('idle-warning');
     await warning().getByRole('button', { name: 'Keep awake for 1 hour' }).click();

@@ -1,12 +1,11 @@
 import { policyName, spanText } from '@cde/api/idle-text.ts';
+import { warningsOf } from '@cde/api/stop-warnings.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { operates, useMe } from '../me.ts';
 import { Icon } from '../ui/icons.tsx';
 import { sayFailed } from '../ui/toast.tsx';
 import { useStopClock } from './idle-panel.tsx';
 import { useKeepAwake } from './keep-awake.tsx';
-
-const warnBeforeMs = 15 * 60_000;
 
 /** Says that a workspace stops soon, with the one button that prevents it. */
 export function StopWarning({ workspace }: { workspace: Workspace }) {
@@ -15,8 +14,11 @@ export function StopWarning({ workspace }: { workspace: Workspace }) {
   const { idle, name } = workspace;
   const now = useStopClock(idle?.stopsAt);
   if (!idle?.stopsAt || !idle.cause || idle.held || idle.waitsForReport) return null;
-  const leftMs = Date.parse(idle.stopsAt) - now;
-  if (leftMs > warnBeforeMs) return null;
+  const stopsAt = Date.parse(idle.stopsAt);
+  const leftMs = stopsAt - now;
+  // Idleness begins with the last activity, or when a keep-awake expires.
+  const warnings = warningsOf(idle.cause, stopsAt - Date.parse(idle.awakeBecause.at));
+  if (!warnings.some((ms) => leftMs <= ms)) return null;
   // Neither activity nor a keep-awake postpones these.
   const isFinal = idle.cause === 'max-run' || idle.cause === 'request';
   return (
