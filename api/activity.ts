@@ -1,5 +1,7 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
+import { weekdays } from './idle-values.ts';
+import { maxReasonLength } from './keep-awake.ts';
 import { Id, Moment, PageQuery, page, plainText, WorkspaceRef } from './names.ts';
 import { isTimeZone } from './time-zones.ts';
 
@@ -21,7 +23,6 @@ export const signalSources = {
 } as const;
 
 export type Signal = keyof typeof signalSources;
-export type SignalSource = (typeof signalSources)[Signal];
 export const signals = Object.keys(signalSources) as Signal[];
 
 /** A length of time of up to a year. */
@@ -93,7 +94,7 @@ export const Lease = z.object({
 export type Lease = z.infer<typeof Lease>;
 export const LeaseInput = z.object({
   seconds: Seconds.describe('How long; at most what the installation allows'),
-  reason: plainText(200).default(''),
+  reason: plainText(maxReasonLength).default(''),
 });
 
 /** What keeps a running workspace awake, or did last. */
@@ -131,7 +132,6 @@ const TimeOfDay = z
   .string()
   .max(5)
   .regex(/^([01]\d|2[0-3]):[0-5]\d$/, 'write HH:MM, for example 08:30');
-export const weekdays = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
 
 /** Daily start and stop. From the stop until the next start, half an hour without activity is enough to stop it. */
 export const DailySchedule = z

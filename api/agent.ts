@@ -24,8 +24,6 @@ export const agentEnvironment = {
   certificateAuthorities: 'CDE_CERTIFICATE_AUTHORITIES',
 } as const;
 export const tokenOnStdin = 'stdin';
-/** In the environment of sessions: the path of the Unix socket on which the agent serves programs in the workspace. */
-export const agentSocketVariable = 'CDE_AGENT_SOCKET';
 
 // What an agent reports reaches other people's dashboards, terminals and known_hosts files, and a developer can make
 // the agent report anything. So every field has a pattern and a maximum length.

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { Seconds, StopCause } from './activity.ts';
 import { endpoint } from './endpoint.ts';
+import { reportKeys } from './idle-values.ts';
 import { Id, Moment, PageQuery, page } from './names.ts';
 
 /** Set by admins for the installation. Null: no bound. */
@@ -18,7 +19,7 @@ export const CleanupPolicy = z.strictObject({
     .min(1)
     .max(100)
     .describe(
-      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s word; five always may',
+      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s approval; five are always allowed',
     ),
   holidays: z
     .string()
@@ -50,7 +51,6 @@ export const CleanupCandidate = z.object({
 });
 export type CleanupCandidate = z.infer<typeof CleanupCandidate>;
 
-const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
 export const CleanupReport = z.object({
   from: Moment,
   to: Moment,

@@ -1,6 +1,7 @@
 import type { AwakeCause, EffectiveIdlePolicy, IdleState, Signal, StopCause } from './activity.ts';
+import { weekdays } from './idle-values.ts';
 
-// How people read idle states, in `cde` and in the dashboard. No imports of values: the CLI loads this for every `cde list`.
+// How people read idle states, in `cde` and in the dashboard. No zod: the CLI loads this for every `cde list`.
 
 /** What a signal is called, and how its `by` follows: a person did it, or it is of a program. */
 const signalWords: Record<Signal, [name: string, before: 'by' | 'of']> = {
@@ -149,17 +150,17 @@ export function scheduleText(schedule: EffectiveIdlePolicy['schedule']): string 
   return `${parts.filter(Boolean).join(', ')} (${schedule.timeZone})`;
 }
 
-const week = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const;
-
 /** `mon-fri`, `mon, wed`: runs of three days and more as a range. */
 export function daysText(days: readonly string[]): string {
-  const chosen = week.map((day) => days.includes(day));
+  const chosen = weekdays.map((day) => days.includes(day));
   const parts: string[] = [];
-  for (let from = 0; from < week.length; from++) {
+  for (let from = 0; from < weekdays.length; from++) {
     if (!chosen[from]) continue;
     let to = from;
     while (chosen[to + 1]) to++;
-    parts.push(to - from >= 2 ? `${week[from]}-${week[to]}` : week.slice(from, to + 1).join(', '));
+    parts.push(
+      to - from >= 2 ? `${weekdays[from]}-${weekdays[to]}` : weekdays.slice(from, to + 1).join(', '),
+    );
     from = to;
   }
   return parts.join(', ');

@@ -2,7 +2,8 @@ import { isUtf8 } from 'node:buffer';
 import { existsSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { basename } from 'node:path';
-import { type AgentManifest, agentSocketVariable } from '@cde/api/agent.ts';
+import type { AgentManifest } from '@cde/api/agent.ts';
+import { agentSocketVariable } from '@cde/api/keep-awake.ts';
 
 /** The parts of the current manifest that a session needs. */
 export type Workspace = Pick<AgentManifest, 'workspaceId' | 'workspace' | 'username' | 'home' | 'env'>;

@@ -1,4 +1,5 @@
-import { type DailySchedule, type Signal, weekdays } from '@cde/api/activity.ts';
+import type { DailySchedule, Signal } from '@cde/api/activity.ts';
+import { weekdays } from '@cde/api/idle-values.ts';
 
 /**
  * A year in the life of one workspace: what happens in it (`busy`, the truth) and what can be observed from outside

@@ -1,7 +1,7 @@
+import { reportKeys } from '@cde/api/idle-values.ts';
 import { type Command, command } from '../command.ts';
 
 const group = 'Administration:';
-const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
 
 export const cleanupCommands: readonly Command[] = [
   command({

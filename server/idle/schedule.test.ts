@@ -1,4 +1,4 @@
-import { weekdays } from '@cde/api/activity.ts';
+import { weekdays } from '@cde/api/idle-values.ts';
 import fc from 'fast-check';
 import { DateTime } from 'luxon';
 import { describe, expect, test } from 'vitest';

@@ -1,4 +1,5 @@
-import { type DailySchedule, weekdays } from '@cde/api/activity.ts';
+import type { DailySchedule } from '@cde/api/activity.ts';
+import { weekdays } from '@cde/api/idle-values.ts';
 import { DateTime, IANAZone } from 'luxon';
 
 /** Dates without work, as `YYYY-MM-DD`. They have no time zone: a holiday is the local day wherever the workspace is scheduled. */

@@ -3,9 +3,9 @@ import {
   type IdleChoices,
   setIdleChoices,
   type WorkspaceActivity,
-  weekdays,
 } from '@cde/api/activity.ts';
 import { parseDuration, writeDuration } from '@cde/api/durations.ts';
+import { weekdays } from '@cde/api/idle-values.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';

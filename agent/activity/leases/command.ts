@@ -1,10 +1,11 @@
 /**
  * `cde` inside a workspace that has no other: keeps the workspace awake through the agent's socket. A program of its own, with
- * nothing but Node's modules, so that it starts at once.
+ * nothing but Node's modules and small constants, so that it starts at once.
  */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
+import { reasonOf } from '@cde/api/keep-awake.ts';
 
 // Not imported: see agent/server/fetch.ts.
 const { request } = process.getBuiltinModule('node:http');
@@ -157,15 +158,7 @@ async function main(args: string[]): Promise<number> {
   const seconds = values.for === undefined ? null : parseSeconds(values.for);
   if (command.length > 0) {
     const untilMs = seconds === null ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
-    return runCommand(
-      command,
-      untilMs,
-      values.reason ??
-        command
-          .join(' ')
-          .slice(0, 200)
-          .replace(/\p{Cc}/gu, ' '),
-    );
+    return runCommand(command, untilMs, values.reason ?? reasonOf(command));
   }
   const { id, expiresAt } = await lease(seconds ?? defaultSeconds, values.reason ?? '');
   process.stdout.write(`Awake until ${expiresAt}. To end that earlier: cde keep-awake --end ${id}\n`);
