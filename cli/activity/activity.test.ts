@@ -163,6 +163,15 @@ test('keep-awake asks for a lease; --end ends all of them', async () => {
   expect(said.stdout).toMatch(/^web stays awake until .+ \(in (3 h|2 h 59 min)\)\.$/m);
   expect((await home.json(['keep-awake', 'web', '--end'], { env })).ended).toHaveLength(2);
   expect(held.size).toBe(0);
+  expect((await home.run(['keep-awake', 'web', '--end'], { env })).stdout).toBe(
+    'No keep-awake of web is active.\n',
+  );
+});
+
+test('keep-awake without --for is for an hour', async () => {
+  const { granted } = serveLeases();
+  expect(await home.run(['keep-awake', 'web'], { env })).toMatchObject({ code: 0 });
+  expect(granted).toEqual([{ seconds: 3600, reason: '' }]);
 });
 
 test('keep-awake says what is missing', async () => {
@@ -170,10 +179,8 @@ test('keep-awake says what is missing', async () => {
     code: 2,
     stderr: expect.stringContaining('Name the workspace.'),
   });
-  expect(await home.run(['keep-awake', 'web'], { env })).toMatchObject({
-    code: 2,
-    stderr: expect.stringContaining('Say for how long.'),
-  });
+  const outside = await home.run(['keep-awake', '--end'], { env });
+  expect(outside).toMatchObject({ code: 2, stderr: expect.stringContaining('Name the workspace.') });
 });
 
 test('keep-awake with a command fails without a lease if the workspace is stopped', async () => {
@@ -204,7 +211,7 @@ const agent = createServer(async (request, response) => {
       return reply(403, { code: 'lease-limit', message: 'Too many keep-awakes.' });
     const lease = id(200 + asked.length);
     leases.add(lease);
-    return reply(201, { id: lease, expiresAt: fromNow(grantedSeconds) });
+    return reply(201, { id: lease, createdAt: fromNow(0), expiresAt: fromNow(grantedSeconds) });
   }
   leases.delete(request.url!.split('/').at(-1)!);
   reply(204);
@@ -231,17 +238,35 @@ test('in a workspace a command runs here; its lease is renewed, and ends with it
   grantedSeconds = 1;
   const before = asked.length;
   const running = home.start(
-    ['keep-awake', '--', 'sh', '-c', 'echo begun; while [ ! -e go ]; do sleep 0.1; done; exit 7'],
+    ['keep-awake', '--', 'sh', '-c', 'echo begun;\nwhile [ ! -e go ]; do sleep 0.1; done; exit 7'],
     {
       env: inside,
     },
   );
   await running.says('begun');
   await until(() => asked.length >= before + 3, 'two renewals');
-  expect(asked.at(-1)).toEqual({ seconds: 1800, reason: expect.stringContaining('sh -c echo begun') });
+  expect(asked.at(-1)).toEqual({ seconds: 1800, reason: expect.stringContaining('sh -c echo begun; while') });
   await writeFile(join(home.path, 'go'), '');
   expect((await running.ended).code).toBe(7);
   expect([...leases]).toEqual([]);
+});
+
+test('in a workspace --end takes an ID without a login, or ends all of the workspace', async () => {
+  const inside = { CDE_AGENT_SOCKET: socket, CDE_WORKSPACE: 'ada/web' };
+  const begun = await home.run(['keep-awake'], { env: inside });
+  expect(asked.at(-1)).toEqual({ seconds: 3600, reason: '' });
+  const [lease] = leases;
+  expect(begun.stderr).toContain(`cde keep-awake --end ${lease}`);
+  expect(await home.run(['keep-awake', '--end', lease!], { env: inside })).toMatchObject({
+    code: 0,
+    stdout: 'The keep-awake has ended.\n',
+  });
+  expect(leases.size).toBe(0);
+  const { held } = serveLeases();
+  await home.run(['keep-awake', 'ada/web'], { env });
+  expect(held.size).toBe(1);
+  await home.run(['keep-awake', '--end'], { env: { ...env, ...inside } });
+  expect(held.size).toBe(0);
 });
 
 test('an agent that cannot be reached is named', async () => {

@@ -48,7 +48,7 @@ function signalTable({ signals }: WorkspaceActivity) {
   return table<Row>(
     [
       { title: 'ACTIVITY', cell: (row) => row.signal },
-      { title: 'OF A', cell: (row) => row.source },
+      { title: 'SOURCE', cell: (row) => row.source },
       {
         title: 'LAST SEEN',
         cell: (row, c) => (row.lastAt === null ? c.dim('never') : ago(row.lastAt)),
@@ -70,7 +70,7 @@ function leaseTable(leases: Lease[]) {
       { title: 'ID', cell: (row, c) => c.dim(row.id) },
     ],
     leases,
-    'Nobody keeps it awake.',
+    'No keep-awake is active.',
   );
 }
 

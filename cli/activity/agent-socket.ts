@@ -3,11 +3,8 @@ import type { Lease } from '@cde/api/activity.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 
-/** The agent listens there for programs in its workspace, which need no credentials. */
-export const agentSocketVariable = 'CDE_AGENT_SOCKET';
-
 /** The agent asks the server, which may be restarting. */
-const patienceMs = 30_000;
+const timeoutMs = 30_000;
 
 function send(socketPath: string, method: string, path: string, body?: unknown): Promise<unknown> {
   const text = body === undefined ? undefined : JSON.stringify(body);
@@ -19,7 +16,7 @@ function send(socketPath: string, method: string, path: string, body?: unknown):
         path,
         // The agent may look at the host to keep web pages out.
         headers: { host: 'agent', ...(text !== undefined && { 'content-type': 'application/json' }) },
-        timeout: patienceMs,
+        timeout: timeoutMs,
       },
       (incoming) => {
         let said = '';
@@ -59,11 +56,8 @@ function refusal(status: number, said: string): Failure {
   }
 }
 
-export function createLeaseHere(
-  socket: string,
-  body: { seconds: number; reason: string },
-): Promise<Pick<Lease, 'id' | 'expiresAt'>> {
-  return send(socket, 'POST', '/keep-awake', body) as Promise<Pick<Lease, 'id' | 'expiresAt'>>;
+export function createLeaseHere(socket: string, body: { seconds: number; reason: string }): Promise<Lease> {
+  return send(socket, 'POST', '/keep-awake', body) as Promise<Lease>;
 }
 
 export async function endLeaseHere(socket: string, id: string): Promise<void> {

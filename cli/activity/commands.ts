@@ -29,15 +29,19 @@ export const activityCommands: readonly Command[] = [
     summary: 'Keep a workspace awake for some time, or while a command runs in it',
     details:
       'With a command, runs it in the workspace like `cde ssh` and keeps the workspace awake until it ends, for at most ' +
-      '--for. In a workspace, omit the name: no login is needed, and the command runs there. As with ssh, options go before ' +
-      'the command.',
+      '--for. In a workspace, omit the name: no login is needed, and the command runs there. `--end ID` ends one keep-awake of ' +
+      'that workspace. As with ssh, options go before the command.',
     endsOptions: true,
     arguments: {
       workspace: { ...workspace.workspace, optional: true },
       command: { help: 'The command to run', many: true, optional: true },
     },
     options: {
-      for: { kind: 'text', value: 'DURATION', help: 'How long: 30m, 3h, 2d' },
+      for: {
+        kind: 'text',
+        value: 'DURATION',
+        help: 'How long: 30m, 3h, 2d (default 1h; with a command, until it ends)',
+      },
       reason: { kind: 'text', value: 'TEXT', help: 'Why; shown to everyone who sees the workspace' },
       end: { kind: 'flag', help: 'End every keep-awake of the workspace' },
       start: { kind: 'flag', help: 'Start a stopped workspace without asking, for a command' },

@@ -7,11 +7,11 @@ const leaseSeconds = 30 * 60;
 const retryMs = 60_000;
 const minRenewMs = 500;
 
-/** Where the installation permits no longer ones. */
+/** Used if the installation does not allow longer ones. */
 const shorterSeconds = [10 * 60, 60];
 
-export interface LeaseDoor {
-  create(seconds: number): Promise<Pick<Lease, 'id' | 'expiresAt'>>;
+export interface LeaseClient {
+  create(seconds: number): Promise<Lease>;
   end(id: string): Promise<void>;
 }
 
@@ -20,29 +20,29 @@ export interface LeaseDoor {
  * has passed, so that two renewals can fail. Rejects if the first one is refused.
  */
 export async function holdAwake(
-  door: LeaseDoor,
+  leases: LeaseClient,
   maxSeconds: number | undefined,
   onProblem: (text: string) => void,
-): Promise<{ first: Pick<Lease, 'id' | 'expiresAt'>; release(): Promise<void> }> {
-  const until = maxSeconds === undefined ? Number.POSITIVE_INFINITY : Date.now() + maxSeconds * 1000;
-  const secondsLeft = () => Math.min(leaseSeconds, Math.ceil((until - Date.now()) / 1000));
+): Promise<{ release(): Promise<void> }> {
+  // Never the time of day: the clocks of this machine and the server can differ, and be set meanwhile.
+  const until = maxSeconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + maxSeconds * 1000;
+  const secondsLeft = () => Math.min(leaseSeconds, Math.ceil((until - performance.now()) / 1000));
   const create = async (seconds: number) => {
     for (const shorter of shorterSeconds) {
       try {
-        return await door.create(seconds);
+        return await leases.create(seconds);
       } catch (error) {
         if (toFailure(error).code !== 'lease-too-long' || seconds <= shorter) throw error;
         seconds = shorter;
       }
     }
-    return door.create(seconds);
+    return leases.create(seconds);
   };
-  const first = await create(secondsLeft());
-  let held = first;
+  let held = await create(secondsLeft());
   let released = false;
   let timer: NodeJS.Timeout | undefined;
   let renewing = Promise.resolve();
-  let told = false;
+  let hasWarned = false;
 
   const plan = (ms: number) => {
     timer = setTimeout(() => {
@@ -50,9 +50,8 @@ export async function holdAwake(
     }, ms);
   };
   const planNext = () => {
-    // The clocks of this machine and the server can differ; the length that was asked for bounds the error.
-    const leftMs = Math.min(Date.parse(held.expiresAt) - Date.now(), leaseSeconds * 1000);
-    if (Date.now() + leftMs < until - minRenewMs) plan(Math.max(minRenewMs, leftMs / 3));
+    const grantedMs = Date.parse(held.expiresAt) - Date.parse(held.createdAt);
+    if (performance.now() + grantedMs < until - minRenewMs) plan(Math.max(minRenewMs, grantedMs / 3));
   };
   const renew = async () => {
     const seconds = secondsLeft();
@@ -61,25 +60,24 @@ export async function holdAwake(
       const next = await create(seconds);
       const before = held;
       held = next;
-      told = false;
+      hasWarned = false;
       // It expires by itself if this fails.
-      await door.end(before.id).catch(() => {});
+      await leases.end(before.id).catch(() => {});
       if (!released) planNext();
     } catch (error) {
-      if (!told)
+      if (!hasWarned)
         onProblem(`The workspace may stop: keep-awake was not renewed (${toFailure(error).message})`);
-      told = true;
+      hasWarned = true;
       if (!released) plan(retryMs);
     }
   };
   planNext();
   return {
-    first,
     async release() {
       released = true;
       clearTimeout(timer);
       await renewing;
-      await door.end(held.id);
+      await leases.end(held.id);
     },
   };
 }

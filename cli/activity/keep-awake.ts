@@ -1,15 +1,21 @@
 import { randomUUID } from 'node:crypto';
+import type { Lease } from '@cde/api/activity.ts';
 import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { clockText, whenText } from '@cde/api/idle-text.ts';
+import { agentSocketVariable, reasonOf } from '@cde/api/keep-awake.ts';
 import type { Context } from '../context.ts';
 import { createLease, endLease, getWorkspaceActivity } from '../endpoints.ts';
 import { toFailure, usage } from '../failure.ts';
 import { runForeground } from '../foreground.ts';
-import { line, type Result, result } from '../result.ts';
+import { type Block, line, note, type Result, result } from '../result.ts';
 import { pathRef } from '../workspaces/reference.ts';
-import { agentSocketVariable, createLeaseHere, endLeaseHere } from './agent-socket.ts';
-import { holdAwake, type LeaseDoor } from './hold.ts';
+import { createLeaseHere, endLeaseHere } from './agent-socket.ts';
+import { holdAwake, type LeaseClient } from './hold.ts';
+
+/** Without --for and without a command. */
+const defaultSeconds = 3600;
+const isLeaseId = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 interface Input {
   workspace: string | undefined;
@@ -30,30 +36,29 @@ export async function keepAwake(context: Context, input: Input): Promise<Result 
       'For example: cde keep-awake web --for 3h. Only in a workspace can the name be omitted.',
     );
   if (input.end) return end(context, input, workspace);
-  const seconds = readLength(input, command);
-  const reason = input.reason ?? (command.length > 0 ? command.join(' ').slice(0, 200) : '');
-  if (workspace === undefined)
-    return command.length > 0
-      ? runHere(context, doorHere(socket!, reason), command, seconds)
-      : described('This workspace', await createLeaseHere(socket!, { seconds: seconds!, reason }));
-  if (command.length > 0) return runThere(context, workspace, { ...input, command, reason }, seconds);
-  const client = await context.client();
-  const door = doorThere(client, workspace, reason);
-  return described(workspace, await door.create(seconds!));
+  const maxSeconds = readLength(input);
+  const reason = input.reason ?? reasonOf(command);
+  if (workspace === undefined) {
+    const leases = agentLeases(socket!, reason);
+    if (command.length > 0) return runHere(context, leases, command, maxSeconds);
+    const lease = await leases.create(maxSeconds ?? defaultSeconds);
+    return described('This workspace', lease, note(`To end that earlier: cde keep-awake --end ${lease.id}`));
+  }
+  if (command.length > 0) return runThere(context, workspace, { ...input, command, reason }, maxSeconds);
+  const leases = serverLeases(await context.client(), workspace, reason);
+  return described(workspace, await leases.create(maxSeconds ?? defaultSeconds));
 }
 
-function described(name: string, lease: Awaited<ReturnType<LeaseDoor['create']>>): Result {
+function described(name: string, lease: Lease, ...more: Block[]): Result {
   const now = Date.now();
   return result(lease, () => [
     line(`${name} stays awake until ${clockText(lease.expiresAt, now)} (${whenText(lease.expiresAt, now)}).`),
+    ...more,
   ]);
 }
 
-function readLength(input: Input, command: string[]): number | undefined {
-  if (input.for === undefined) {
-    if (command.length > 0) return undefined;
-    throw usage('Say for how long.', 'For example: --for 3h. With a command, until it ends: -- COMMAND');
-  }
+function readLength(input: Input): number | undefined {
+  if (input.for === undefined) return undefined;
   const seconds = parseDuration(input.for);
   if (seconds === null)
     throw usage(
@@ -66,18 +71,24 @@ function readLength(input: Input, command: string[]): number | undefined {
 async function end(context: Context, input: Input, workspace: string | undefined): Promise<Result> {
   if (input.for !== undefined || input.command?.length)
     throw usage('--end takes neither --for nor a command.');
-  if (workspace === undefined)
-    throw usage('--end needs the name of the workspace.', 'Run it where you are signed in.');
+  const socket = context.env[agentSocketVariable];
+  if (socket && workspace !== undefined && isLeaseId.test(workspace)) {
+    await endLeaseHere(socket, workspace);
+    return result({ ended: [{ id: workspace }] }, () => [line('The keep-awake has ended.')]);
+  }
+  // The agent lists no leases, so ending all of them needs the server.
+  const name = workspace ?? context.env.CDE_WORKSPACE;
+  if (!name) throw usage('--end needs the name of the workspace.', 'For example: cde keep-awake web --end');
   const client = await context.client();
-  const params = { workspace: pathRef(workspace) };
+  const params = { workspace: pathRef(name) };
   const { leases } = await client.call(getWorkspaceActivity, { params });
   await Promise.all(
     leases.map(({ id }) => client.call(endLease, { params: { ...params, lease: id } }).catch(ignoreMissing)),
   );
   return result({ ended: leases }, () => [
     leases.length === 0
-      ? line(`Nobody keeps ${workspace} awake.`)
-      : line(`${workspace} is no longer kept awake. When it stops: cde activity ${workspace}`),
+      ? line(`No keep-awake of ${name} is active.`)
+      : line(`${name} is no longer kept awake. When it stops: cde activity ${name}`),
   ]);
 }
 
@@ -86,12 +97,12 @@ function ignoreMissing(error: unknown): void {
   if ((error as { status?: number }).status !== 404) throw error;
 }
 
-const doorHere = (socket: string, reason: string): LeaseDoor => ({
+const agentLeases = (socket: string, reason: string): LeaseClient => ({
   create: (seconds) => createLeaseHere(socket, { seconds, reason }),
   end: (id) => endLeaseHere(socket, id),
 });
 
-const doorThere = (client: Client, workspace: string, reason: string): LeaseDoor => {
+const serverLeases = (client: Client, workspace: string, reason: string): LeaseClient => {
   const params = { workspace: pathRef(workspace) };
   return {
     create: (seconds) =>
@@ -104,11 +115,11 @@ const doorThere = (client: Client, workspace: string, reason: string): LeaseDoor
 
 async function runHere(
   context: Context,
-  door: LeaseDoor,
+  leases: LeaseClient,
   command: string[],
   seconds: number | undefined,
 ): Promise<number> {
-  return whileHeld(context, door, seconds, async () => {
+  return whileHeld(context, leases, seconds, async () => {
     const [program = '', ...args] = command;
     const { code } = await runForeground(context, program, args, { env: context.env });
     return code;
@@ -130,16 +141,16 @@ async function runThere(
   });
   // Once it runs: a stopped workspace cannot be kept awake.
   const client = await context.client();
-  return whileHeld(context, doorThere(client, workspace, input.reason), seconds, run);
+  return whileHeld(context, serverLeases(client, workspace, input.reason), seconds, run);
 }
 
 async function whileHeld(
   context: Context,
-  door: LeaseDoor,
+  leases: LeaseClient,
   seconds: number | undefined,
   run: () => Promise<number>,
 ): Promise<number> {
-  const held = await holdAwake(door, seconds, context.out.note);
+  const held = await holdAwake(leases, seconds, context.out.note);
   try {
     return await run();
   } finally {

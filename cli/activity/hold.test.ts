@@ -1,0 +1,80 @@
+import { afterEach, beforeEach, expect, test, vi } from 'vitest';
+import { Failure } from '../failure.ts';
+import { holdAwake, type LeaseClient } from './hold.ts';
+
+beforeEach(() => {
+  vi.useFakeTimers();
+});
+afterEach(() => {
+  vi.useRealTimers();
+});
+
+const minute = 60_000;
+
+/** A server whose clock differs from the local one by `aheadMs`. */
+function makeServer({ maxSeconds = 3600, aheadMs = 0 } = {}) {
+  const active = new Set<string>();
+  const asked: number[] = [];
+  const client: LeaseClient = {
+    async create(seconds) {
+      if (seconds > maxSeconds) throw new Failure('lease-too-long', 'That is too long.');
+      asked.push(seconds);
+      const id = String(asked.length);
+      active.add(id);
+      const at = Date.now() + aheadMs;
+      return {
+        id,
+        by: 'ada',
+        reason: '',
+        createdAt: new Date(at).toISOString(),
+        expiresAt: new Date(at + seconds * 1000).toISOString(),
+      };
+    },
+    async end(id) {
+      active.delete(id);
+    },
+  };
+  return { client, active, asked };
+}
+const noProblem = (text: string) => expect.unreachable(text);
+
+test.each([
+  -30,
+  -24 * 60,
+  30,
+  24 * 60,
+])('a lease is renewed after a third of it if the server’s clock is %i min ahead', async (minutes) => {
+  const { client, active, asked } = makeServer({ aheadMs: minutes * minute });
+  const held = await holdAwake(client, undefined, noProblem);
+  await vi.advanceTimersByTimeAsync(9 * minute);
+  expect(asked).toEqual([1800]);
+  await vi.advanceTimersByTimeAsync(2 * minute);
+  expect(asked).toEqual([1800, 1800]);
+  await held.release();
+  expect(active.size).toBe(0);
+});
+
+test('the maximum is unaffected by a local clock that is set', async () => {
+  const { client, asked } = makeServer();
+  const held = await holdAwake(client, 15 * 60, noProblem);
+  expect(asked).toEqual([900]);
+  await held.release();
+
+  const long = makeServer();
+  const holding = await holdAwake(long.client, 40 * 60, noProblem);
+  vi.setSystemTime(Date.now() + 24 * 60 * minute);
+  await vi.advanceTimersByTimeAsync(11 * minute);
+  vi.setSystemTime(Date.now() - 48 * 60 * minute);
+  await vi.advanceTimersByTimeAsync(60 * minute);
+  // The second reaches the maximum.
+  expect(long.asked).toEqual([1800, 1800]);
+  await holding.release();
+});
+
+test('shorter leases are used if the installation does not allow longer ones', async () => {
+  const { client, asked } = makeServer({ maxSeconds: 600 });
+  const held = await holdAwake(client, undefined, noProblem);
+  await vi.advanceTimersByTimeAsync(4 * minute);
+  expect(asked).toEqual([600, 600]);
+  await held.release();
+});
