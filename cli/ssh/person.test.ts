@@ -1,4 +1,6 @@
-import { expect, test } from 'vitest';
+import { spawn, spawnSync } from 'node:child_process';
+import { text } from 'node:stream/consumers';
+import { describe, expect, test } from 'vitest';
 import { asksForShell } from './person.ts';
 
 test.each([
@@ -32,4 +34,41 @@ test.each([
   '-L 80:x:80 web.cde -N',
 ])('ssh %s is not', (line) => {
   expect(asksForShell(line.split(' ').filter(Boolean))).toBe(false);
+});
+
+describe.skipIf(spawnSync('script', ['--version']).status !== 0)('a question on the terminal', () => {
+  /** What a program writes to its terminal that asks and then runs `rest`. */
+  async function ask(rest: string, answer?: string): Promise<string> {
+    const program = `
+      import { askOnTerminal } from '${new URL('./person.ts', import.meta.url)}';
+      const controller = new AbortController();
+      const asked = askOnTerminal('Start it?', controller.signal);
+      ${rest}
+      const hasTimer = process.getActiveResourcesInfo().includes('Timeout');
+      process.stdout.write(JSON.stringify({ answer: await asked, hasTimer }));`;
+    const line = `"$NODE" --input-type=module -e "$PROGRAM"`;
+    const child = spawn('script', ['-qefc', line, '/dev/null'], {
+      env: { ...process.env, NODE: process.execPath, PROGRAM: program },
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    if (answer !== undefined)
+      child.stdout.on('data', (chunk: Buffer) => {
+        if (chunk.includes('[Y/n]')) child.stdin.write(`${answer}\n`);
+      });
+    const shown = await text(child.stdout);
+    child.stdin.end();
+    return shown;
+  }
+
+  test('ends at once when it is cancelled', async () => {
+    expect(await ask('controller.abort(); await asked;')).toBe(
+      'Start it? [Y/n] \r\n{"answer":false,"hasTimer":false}',
+    );
+  });
+
+  test('writes nothing after the answer', async () => {
+    expect(await ask('await asked; controller.abort();', 'y')).toBe(
+      'Start it? [Y/n] y\r\n{"answer":true,"hasTimer":false}',
+    );
+  });
 });

@@ -63,7 +63,7 @@ export async function isTypedSsh(parent: number): Promise<boolean> {
 
 function fromProc(pid: number): Process | null {
   try {
-    // Its input: the shell that it asks for is worth nothing without a person who types into it.
+    // Its input must be a terminal: without one, a shell is not for a person who types.
     if (!/^\/dev\/(pts\/\d+|tty.*|console)$/.test(readlinkSync(`/proc/${pid}/fd/0`))) return null;
     // `pid (name) state ppid pgrp session tty tpgid …`; the name can contain anything.
     const stat = readFileSync(`/proc/${pid}/stat`, 'utf8');
@@ -75,7 +75,7 @@ function fromProc(pid: number): Process | null {
   }
 }
 
-/** macOS and others. The words of a command line that holds spaces come apart, which can only make it look like a command. */
+/** macOS and others. Arguments with spaces are split, which can only make the line look like one with a command. */
 function fromPs(pid: number): Promise<Process | null> {
   return new Promise((resolve) =>
     execFile('ps', ['-o', 'pgid=,tpgid=,command=', '-p', String(pid)], (error, stdout) => {
@@ -95,23 +95,25 @@ export async function askOnTerminal(question: string, signal: AbortSignal): Prom
     return false;
   }
   const input = new ReadStream(file);
+  let timer: NodeJS.Timeout | undefined;
+  let giveUp = () => {};
   try {
     writeSync(file, `${clean(question)} [Y/n] `);
     return await new Promise<boolean>((resolve) => {
-      const giveUp = () => {
+      giveUp = () => {
         writeSync(file, '\n');
         resolve(false);
       };
-      const timer = setTimeout(giveUp, answerMs);
+      if (signal.aborted) return giveUp();
+      timer = setTimeout(giveUp, answerMs);
       signal.addEventListener('abort', giveUp, { once: true });
-      input.once('data', (answer) => {
-        clearTimeout(timer);
-        resolve(isYes(answer.toString('utf8')));
-      });
+      input.once('data', (answer) => resolve(isYes(answer.toString('utf8'))));
       input.once('error', () => resolve(false));
       input.once('end', () => resolve(false));
     });
   } finally {
+    clearTimeout(timer);
+    signal.removeEventListener('abort', giveUp);
     // The file itself stays open: the stream may have taken it over, and a second close could hit another file.
     input.destroy();
   }
