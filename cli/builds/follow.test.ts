@@ -64,7 +64,7 @@ test('stages are printed as they end, with their durations', async () => {
   expect(ran).toMatchObject({ code: 0, stdout: 'web is running. Connect: cde ssh web\n' });
   expect(ran.stderr.trim().split('\n')).toEqual([
     'Starting web (build 1)',
-    ...['queued', 'render', 'provision', 'startup', 'ready'].map((name) => `web: ${name} succeeded (1.0s)`),
+    ...['queued', 'render', 'provision', 'startup', 'ready'].map((name) => `web: ${name} succeeded (1.0 s)`),
   ]);
 });
 
