@@ -120,7 +120,7 @@ function unionMessage(errors: readonly (readonly Issue[])[]): string {
 }
 
 /** Undefined for issues that a schema words itself (`custom`). */
-export function validationMessage(issue: RawIssue): string | undefined {
+function validationMessage(issue: RawIssue): string | undefined {
   switch (issue.code) {
     case 'invalid_type': {
       if (issue.input === undefined) return 'is required';

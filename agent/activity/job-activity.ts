@@ -64,7 +64,7 @@ export function makeJobActivity(options: {
 }
 
 /** The name of the program that a command line runs, as well as it can be told without a shell. */
-export function commandName(command: string): string {
+function commandName(command: string): string {
   const words = command.trim().split(/\s+/);
   const first = words.find((word) => !/^(\w+=.*|exec|env|nohup|nice|time|sudo|command|-\S*)$/.test(word));
   const name = basename((first ?? '').replace(/^['"]|['"]$/g, ''));

@@ -21,7 +21,7 @@ interface Path {
   longEndAt: number;
 }
 
-export interface PortVisits {
+interface PortVisits {
   /** A proxy of shared ports has opened a stream to a port. */
   opened(port: number, visit: PortVisit, client: Duplex, target: Duplex): void;
 }

@@ -3,7 +3,7 @@
  * full-screen program shows (tmux, vim, htop: on the alternate screen), and whether the output has stopped within an
  * escape sequence or a character. Looks only at escape sequences, so that plain output costs one search.
  */
-export interface ScreenState {
+interface ScreenState {
   output(chunk: Buffer): void;
   readonly isFullScreen: boolean;
   /** Text written now would end up within a sequence. */

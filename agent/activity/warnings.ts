@@ -2,7 +2,7 @@ import type { IdleReply, StopCause } from '@cde/api/activity.ts';
 import type { Activity } from './activity.ts';
 import type { OpenTerminals } from './open-terminals.ts';
 
-export interface Warnings {
+interface Warnings {
   /** To be called with what each reply of the server says about idleness. */
   update(idle: IdleReply): void;
   close(): void;

@@ -1,7 +1,7 @@
 const dayMs = 24 * 3600_000;
 
 /** What decides whether a workspace becomes dormant: its compute and namespace are removed, its home stays. Times in Unix ms. */
-export interface DormancyInput {
+interface DormancyInput {
   /** Null: never. */
   dormantAfterDays: number | null;
   /** Its last signal of a person, start by a person or creation. Work and schedules do not count. */

@@ -153,4 +153,3 @@ export function makePolicyResolver({ now }: { now: () => Date }) {
 
 const toMs = (seconds: number | null) => (seconds === null ? null : seconds * 1000);
 
-export type PolicyResolver = ReturnType<typeof makePolicyResolver>;

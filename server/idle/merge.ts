@@ -7,7 +7,7 @@ const stretchGapMs = 10 * 60_000;
 /** Reports of one occurrence arrive with different delays, so a smaller difference is ignored. */
 const sameOccurrenceMs = 2_000;
 
-export interface Merged {
+interface Merged {
   agentStartedAt: number;
   signals: Partial<Record<Signal, Stretch>>;
   personAt: number | null;

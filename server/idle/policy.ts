@@ -18,7 +18,7 @@ export interface IdlePolicy {
  * The idle period between the daily stop and the next start. People who still work then pause for up to half an hour; with
  * 15 minutes the benchmark (bench/idle) finds wrong stops.
  */
-export const afterHoursIdleMs = 30 * 60_000;
+const afterHoursIdleMs = 30 * 60_000;
 /** How long a scheduled start keeps a workspace awake until somebody arrives, as a lease of `schedule`. */
 export const scheduledStartLeaseMs = 3600_000;
 
@@ -42,7 +42,7 @@ export type Cause =
   | { kind: 'never-stop'; at: number; by: string; reason: string };
 
 /** What stops a workspace that runs. */
-export type StopPolicy = 'idle' | 'max-run' | 'schedule';
+type StopPolicy = 'idle' | 'max-run' | 'schedule';
 
 export type Decision =
   /** `stopsAt`: when `policy` stops it unless there is more activity; null if nothing does. */

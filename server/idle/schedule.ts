@@ -83,7 +83,7 @@ function momentOf(timeZone: string, day: number, timeOfDay: string): number | nu
 }
 
 /** The time from a daily stop until the next daily start, during which a workspace stops after a short idle period. */
-export interface AfterHours {
+interface AfterHours {
   from: number;
   until: number;
 }

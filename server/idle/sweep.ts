@@ -42,7 +42,7 @@ const pageSize = 500;
 const missingNoted = 0;
 const isRunning = sql`w.status = 'running' AND w.agent_build_id = a.build_id`;
 /** The brake counts stops within this long. */
-export const brakeWindowMs = 10 * 60_000;
+const brakeWindowMs = 10 * 60_000;
 /** So few stops are never too many. */
 const brakeMin = 5;
 /** How long the agent has to answer beyond the time of its shutdown script. */
