@@ -79,7 +79,7 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     'webhook=https://example.com/hook?a=b',
   ];
   const ran = await home.run(['cleanup', 'policy', ...sets.flatMap((set) => ['--set', set])], { env });
-  expect(ran).toMatchObject({ code: 0, stdout: expect.stringContaining('an iCalendar file with 1 entries') });
+  expect(ran).toMatchObject({ code: 0, stdout: expect.stringContaining('an iCalendar file with 1 event\n') });
   expect(bounds).toEqual({
     ...first,
     defaultStopAfterSeconds: null,
@@ -89,6 +89,8 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     holidays,
     webhook: { url: 'https://example.com/hook?a=b' },
   });
+  bounds = { ...bounds, holidays: `${holidays}\n${holidays}` };
+  expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('file with 2 events\n');
   for (const wrong of ['brake=1', 'max-run=soon', 'brake-percent=many', 'max-lease=none'])
     expect(await home.run(['cleanup', 'policy', '--set', wrong], { env }), wrong).toMatchObject({ code: 2 });
 });

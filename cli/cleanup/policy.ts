@@ -94,7 +94,10 @@ function rows(bounds: CleanupPolicy): [string, string][] {
     ],
     ['dormant-after-days', dormantAfterDays === null ? 'none' : `${dormantAfterDays}`],
     ['brake-percent', `${bounds.brakePercent}`],
-    ['holidays', holidays === '' ? 'none' : `an iCalendar file with ${events} entries`],
+    [
+      'holidays',
+      holidays === '' ? 'none' : `an iCalendar file with ${events} ${events === 1 ? 'event' : 'events'}`,
+    ],
     ['webhook', bounds.webhook ? clean(bounds.webhook.url) : 'none'],
   ];
 }

@@ -23,7 +23,7 @@ export interface Opening extends TicketReply {
   clientPrivateKey: KeyObject;
 }
 
-/** Whether to start a stopped workspace. With `ask`: if its owner has chosen that or the user agrees; null if no one can be asked. */
+/** Whether to start a stopped workspace. With `ask`: if its owner has chosen that or the user agrees; null if there is no terminal to ask on. */
 export type Start = boolean | { ask: ((question: string) => Promise<boolean>) | null };
 
 /** A server that restarts is back within this time. */
@@ -100,16 +100,16 @@ async function startIfNeeded(
   const { waitForBuild, followPatienceMs } = await import('../builds/follow.ts');
   const patient = await context.client({ patienceMs: followPatienceMs });
   const { latestBuild, status } = workspace;
-  const underWay = latestBuild && !latestBuild.finishedAt ? latestBuild : null;
-  if (underWay && workspace.desired !== 'running' && !start) throw notRunning(reference, workspace);
-  if (underWay && (workspace.desired === 'running' || start === true)) {
-    await waitForBuild(context, patient, reference, underWay);
+  const inProgress = latestBuild && !latestBuild.finishedAt ? latestBuild : null;
+  if (inProgress && workspace.desired !== 'running' && !start) throw notRunning(reference, workspace);
+  if (inProgress && (workspace.desired === 'running' || start === true)) {
+    await waitForBuild(context, patient, reference, inProgress);
     return false;
   }
   if (!start || status === 'deleting' || status === 'deleted') throw notRunning(reference, workspace);
   if (start !== true) await requireStart(client, reference, workspace, start.ask);
   // It is stopping.
-  if (underWay) await waitForBuild(context, patient, reference, underWay);
+  if (inProgress) await waitForBuild(context, patient, reference, inProgress);
   const build = await client.call(startWorkspace, {
     params: { workspace: pathRef(reference) },
     idempotencyKey: randomUUID(),

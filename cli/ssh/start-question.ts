@@ -7,7 +7,7 @@ import { pathRef } from '../workspaces/reference.ts';
 
 /**
  * Returns if a stopped workspace may be started for a person who connects: its owner has chosen that, or the person says so.
- * Throws `workspace-not-running` otherwise. `ask` puts the question; null: nobody can answer here.
+ * Throws `workspace-not-running` otherwise. `ask` puts the question; null if there is no terminal to ask on.
  */
 export async function requireStart(
   client: Client,

@@ -46,7 +46,7 @@ const numbers: [NumberField, label: string, hint: string][] = [
   [
     'brakePercent',
     'Brake, in percent',
-    'At most this share of the running workspaces stops within 10 minutes; five always may.',
+    'At most this share of the running workspaces stops within 10 minutes; five are always allowed.',
   ],
 ];
 const optionalNumbers: NumberField[] = ['dormantAfterDays'];
@@ -79,7 +79,7 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
     mutationFn: (body: CleanupPolicy) => call(setCleanupPolicy, { body }),
     onSuccess: (after) => {
       client.setQueryData(policyQuery.queryKey, after);
-      sayDone('The bounds are saved. They hold within a minute.');
+      sayDone('The bounds are saved. They take effect within a minute.');
     },
     onError: (error) => {
       if (error instanceof CallError && error.body.issues)
