@@ -118,7 +118,7 @@ describe('a workspace', () => {
     // It always stops within five minutes: a warning would never go away.
     await gone(warning());
     await button('Schedule…').click();
-    await dialog().getByLabel('Length without activity').fill('5m1s');
+    await dialog().getByLabel('Length without activity').fill('5m5s');
     await dialog().getByRole('button', { name: 'Save' }).click();
     await gone(dialog());
     await visible(warning().getByText(/web stops in \d+ (min|s)/));
