@@ -152,4 +152,3 @@ export function makePolicyResolver({ now }: { now: () => Date }) {
 }
 
 const toMs = (seconds: number | null) => (seconds === null ? null : seconds * 1000);
-
