@@ -124,7 +124,11 @@ export const IdleState = z.object({
   waitsForReport: z
     .boolean()
     .describe('It would stop, but its agent has not reported since: missing data is not idleness'),
-  held: z.boolean().describe('It would stop, but too many would at once: an admin has to allow it'),
+  held: z
+    .boolean()
+    .describe(
+      'It is due, and waits because many are: it stops some minutes later, or once an admin allows it',
+    ),
 });
 export type IdleState = z.infer<typeof IdleState>;
 
@@ -214,6 +218,7 @@ export const WorkspaceActivity = z.object({
   state: IdleState.nullable(),
   policy: EffectiveIdlePolicy,
   choices: IdleChoices,
+  startsAt: Moment.nullable().default(null).describe('When its schedule starts it next, if it is stopped'),
   signals: z.array(
     z.object({
       signal: z.enum(signals),

@@ -37,7 +37,7 @@ test('a stop says when, by what and what postpones it', () => {
   expect(stopText(state({ stopsAt: null, cause: null }), now)).toBe('Nothing stops it.');
   expect(stopText(state({ stopsAt: from(-1) }), now)).toMatch(/^Stops now by/);
   expect(stopText(state({ waitsForReport: true }), now)).toContain('agent has not reported');
-  expect(stopText(state({ held: true }), now)).toContain('an admin has to allow it');
+  expect(stopText(state({ held: true }), now)).toContain('once an admin allows it');
 });
 
 test('the short form fits a column', () => {

@@ -108,7 +108,7 @@ export function pastCauseText(cause: AwakeCause, stoppedAt: number): string {
 /** When and why it stops, as one sentence. */
 export function stopText(state: IdleState, now: number): string {
   if (state.held)
-    return 'It is due to stop, but too many workspaces would stop at once: an admin has to allow it.';
+    return 'It is due to stop, and waits because many workspaces are: it stops some minutes later, or once an admin allows it.';
   if (state.waitsForReport)
     return 'It is due to stop, but its agent has not reported since: missing data does not count as idleness.';
   if (state.stopsAt === null || state.cause === null) return 'Nothing stops it.';

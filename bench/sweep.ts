@@ -60,6 +60,7 @@ const deps = {
   bus: { publish() {} } as never,
   now,
   stopSection: makeStopSections(database.db),
+  boundsChangedAt: async () => 0,
   bounds: async () => ({ ...defaultCleanupPolicy, brakePercent: 100 }),
   resolve: makePolicyResolver({ now }).resolve,
 };

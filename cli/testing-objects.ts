@@ -119,6 +119,7 @@ export function activity(more: Partial<WorkspaceActivity> = {}): WorkspaceActivi
       limited: [],
     },
     choices: {},
+    startsAt: null,
     signals: [
       { signal: 'terminal-input', source: 'person', lastAt: at(0), by: 'ada' },
       { signal: 'process-cpu', source: 'work', lastAt: null, by: null },

@@ -65,7 +65,12 @@ export function stateOf(
     awakeBecause: decision.because,
     stopsAt: stopsAt === null ? null : new Date(stopsAt).toISOString(),
     cause: decision.cause,
-    waitsForReport: stopsAt !== null && now > stopsAt + reportGraceMs && !row.held && !row.pendingStop,
+    waitsForReport:
+      decision.cause !== 'max-run' &&
+      stopsAt !== null &&
+      now > stopsAt + reportGraceMs &&
+      !row.held &&
+      !row.pendingStop,
     held: row.held,
   };
 }

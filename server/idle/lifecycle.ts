@@ -5,7 +5,7 @@ import { type ActivityRow, insertEvents, readActivity, writeActivity } from './a
 import { signalEvent } from './sentences.ts';
 
 export interface WorkspaceLifecycle {
-  onStarted(tx: Queryable, workspaceId: string, by: string): Promise<void>;
+  onStarted(tx: Queryable, workspaceId: string, start: { by: string; reason: string }): Promise<void>;
   /** `cause`: the policy that stopped it, if one did. */
   onStopped(
     tx: Queryable,
@@ -23,14 +23,22 @@ export function makeLifecycle(deps: {
 }): WorkspaceLifecycle {
   const { now, nextStart } = deps;
   return {
-    async onStarted(tx, workspaceId, by) {
+    async onStarted(tx, workspaceId, { by, reason }) {
       const at = now().getTime();
       await writeActivity(tx, workspaceId, {
         startsAt: null,
         dormantAt: null,
         ...(by !== 'system' && { personAt: at }),
       });
-      await insertEvents(tx, [{ workspaceId, at, kind: 'started', by, text: `started by ${by}` }]);
+      await insertEvents(tx, [
+        {
+          workspaceId,
+          at,
+          kind: 'started',
+          by,
+          text: by === 'system' ? `started: ${reason}` : `started by ${by}`,
+        },
+      ]);
     },
     async onStopped(tx, workspaceId, { by, reason, cause }) {
       const at = now().getTime();

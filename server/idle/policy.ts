@@ -8,6 +8,8 @@ export interface IdlePolicy {
   stopAfterIdleMs: number | null;
   /** Stop this long after the start, whatever happens in it. */
   maxRunMs: number | null;
+  /** No maximum run time ends a run before, so that people are warned after an admin has lowered it. Unix time in ms. */
+  maxRunNotBefore?: number;
   /** Do not stop for idleness until then. Has an owner and a reason, because it is how idle workspaces stay forever. */
   neverStop: { until: number; by: string; reason: string } | null;
   /** After its daily stop a workspace is stopped as soon as it has been idle for `afterHoursIdleMs`. */
@@ -58,7 +60,12 @@ export type Decision =
 export function decide(policy: IdlePolicy, observed: Observations, now: number): Decision {
   const because = latestCause(policy, observed);
   const runEndsAt =
-    policy.maxRunMs === null ? never : (observed.runStartedAt ?? observed.startedAt) + policy.maxRunMs;
+    policy.maxRunMs === null
+      ? never
+      : Math.max(
+          (observed.runStartedAt ?? observed.startedAt) + policy.maxRunMs,
+          policy.maxRunNotBefore ?? 0,
+        );
   if (now >= runEndsAt) return { kind: 'stop', policy: 'max-run', because };
   const idleAt = policy.stopAfterIdleMs === null ? never : because.at + policy.stopAfterIdleMs;
   const scheduledAt = scheduledStop(policy, because.at, now);

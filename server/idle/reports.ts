@@ -6,7 +6,7 @@ import type {
   StopCause,
 } from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
-import { warningsOf } from '@cde/api/stop-warnings.ts';
+import { longestWarningMs, warningsOf } from '@cde/api/stop-warnings.ts';
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
@@ -22,7 +22,7 @@ import {
 import { type Evaluated, evaluate } from './evaluate.ts';
 import { mergeReport } from './merge.ts';
 import type { ResolvePolicy, StopSection } from './policy-source.ts';
-import { signalEvent, stopReason, vetoEvent } from './sentences.ts';
+import { signalEvent, vetoEvent, whyStopped } from './sentences.ts';
 
 /** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
 const sweepWithinMs = 7_000;
@@ -37,6 +37,8 @@ export interface IdleDeps {
   now: () => Date;
   stopSection: (versionId: string) => Promise<StopSection>;
   bounds: () => Promise<CleanupPolicy>;
+  /** When the bounds were changed last. Unix time in ms. */
+  boundsChangedAt: () => Promise<number>;
   resolve: ResolvePolicy;
 }
 
@@ -48,7 +50,9 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
     { choices: row.choices, by: row.choicesBy },
     await deps.bounds(),
   );
-  return { evaluated: evaluate(policy, row, at), effective, shutdown: section.shutdown };
+  const maxRunNotBefore = (await deps.boundsChangedAt()) + longestWarningMs;
+  const evaluated = evaluate({ ...policy, maxRunNotBefore }, row, at);
+  return { evaluated, effective, shutdown: section.shutdown };
 }
 
 export function warningsFor({ stopAfterSeconds }: EffectiveIdlePolicy, cause: StopCause | null): number[] {
@@ -182,7 +186,7 @@ export function makeActivityReports(deps: IdleDeps) {
       actor: AgentActor,
       body: { id: string; state: 'vetoed' | 'ready'; activity: AgentActivity },
     ): Promise<
-      | { kind: 'stop'; cause: StopCause; row: ActivityRow; text: string }
+      | { kind: 'stop'; cause: StopCause; row: ActivityRow; reason: string }
       | { kind: 'cancel' | 'vetoed'; row: ActivityRow }
       | null
     > {
@@ -196,7 +200,7 @@ export function makeActivityReports(deps: IdleDeps) {
       const { next, change, events } = apply(row, actor.buildId, body.activity, at);
       const { evaluated } = await evaluateRow(deps, next, at);
       const agreed = body.state === 'ready' && evaluated.kind === 'stop';
-      const text = stopReason(evaluated.stored.because, pending.cause, at);
+      const why = whyStopped(evaluated.stored.because, pending.cause, at);
       await writeActivity(tx, row.workspaceId, {
         ...change,
         ...decisionChange(row, evaluated),
@@ -206,11 +210,17 @@ export function makeActivityReports(deps: IdleDeps) {
       await insertEvents(tx, [
         ...events,
         agreed
-          ? { workspaceId: row.workspaceId, at, kind: 'stop-decided', cause: pending.cause, text }
+          ? {
+              workspaceId: row.workspaceId,
+              at,
+              kind: 'stop-decided',
+              cause: pending.cause,
+              text: `will be stopped ${why}`,
+            }
           : vetoEvent(row, pending.cause, evaluated.stored.because, at),
       ]);
       bus.publish({ workspaceId: row.workspaceId });
-      if (agreed) return { kind: 'stop', cause: pending.cause, row: next, text };
+      if (agreed) return { kind: 'stop', cause: pending.cause, row: next, reason: `stopped ${why}` };
       return { kind: pending.ready ? 'cancel' : 'vetoed', row: next };
     },
   };

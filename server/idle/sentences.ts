@@ -19,13 +19,11 @@ export function signalEvent(
   };
 }
 
-/** Why a workspace stops, as the reason of the build and in the timeline. */
-export function stopReason(because: AwakeCause, cause: StopCause, now: number): string {
-  if (cause === 'max-run') return 'stopped by its maximum run time';
+/** Why a workspace stops: what follows `stopped` in the reason of the build and in the timeline. */
+export function whyStopped(because: AwakeCause, cause: StopCause, now: number): string {
+  if (cause === 'max-run') return 'by its maximum run time';
   const last = `the last activity was ${pastCauseText(because, now)}`;
-  return cause === 'schedule'
-    ? `stopped by its daily schedule; ${last}`
-    : `stopped because it was idle; ${last}`;
+  return cause === 'schedule' ? `by its daily schedule; ${last}` : `because it was idle; ${last}`;
 }
 
 /** Activity that came between the decision to stop and the stop. */

@@ -41,6 +41,8 @@ interface StoredPolicy extends Partial<Omit<CleanupPolicy, 'webhook'>> {
 export interface CleanupSettings {
   /** The bounds, without the webhook's secret. At most `cachedMs` old. */
   read(): Promise<CleanupPolicy>;
+  /** When they were changed last. Unix time in ms; 0: never. */
+  changedAt(): Promise<number>;
   webhook(): Promise<WebhookTarget | null>;
   write(caller: Caller, policy: CleanupPolicy): Promise<CleanupPolicy>;
 }
@@ -56,19 +58,19 @@ export function makeCleanupSettings(deps: {
   accessUrl: () => string;
 }): CleanupSettings {
   const { database, keys, now } = deps;
-  const coalesce = makeCoalescer<StoredPolicy>();
-  let cached: { stored: StoredPolicy; until: number } | null = null;
+  const coalesce = makeCoalescer<{ stored: StoredPolicy; changedAt: number }>();
+  let cached: { stored: StoredPolicy; changedAt: number; until: number } | null = null;
 
-  async function load(tx: Queryable): Promise<StoredPolicy> {
-    const [row] = await tx.select({ policy: cleanupSettings.policy }).from(cleanupSettings);
-    return (row?.policy ?? {}) as StoredPolicy;
+  async function load(tx: Queryable): Promise<{ stored: StoredPolicy; changedAt: number }> {
+    const [row] = await tx.select().from(cleanupSettings);
+    return { stored: (row?.policy ?? {}) as StoredPolicy, changedAt: row?.updatedAt.getTime() ?? 0 };
   }
-  async function current(): Promise<StoredPolicy> {
+  async function current(): Promise<{ stored: StoredPolicy; changedAt: number }> {
     const at = now().getTime();
-    if (cached && at < cached.until && at >= cached.until - cachedMs) return cached.stored;
-    const stored = await coalesce('policy', () => load(database.db));
-    cached = { stored, until: at + cachedMs };
-    return stored;
+    if (cached && at < cached.until && at >= cached.until - cachedMs) return cached;
+    const loaded = await coalesce('policy', () => load(database.db));
+    cached = { ...loaded, until: at + cachedMs };
+    return loaded;
   }
 
   /** A secret that is left out stays, so that a form which never got to see it can be saved. */
@@ -83,9 +85,10 @@ export function makeCleanupSettings(deps: {
   }
 
   return {
-    read: async () => toPolicy(await current()),
+    read: async () => toPolicy((await current()).stored),
+    changedAt: async () => (await current()).changedAt,
     async webhook() {
-      const { webhook } = await current();
+      const { webhook } = (await current()).stored;
       if (!webhook) return null;
       const { url, sealedSecret } = webhook;
       return {
@@ -100,7 +103,7 @@ export function makeCleanupSettings(deps: {
       const stored = await database.db.transaction(async (tx) => {
         // Two admins who save at once: each audit entry has what it replaced.
         await tx.execute(sql`LOCK TABLE cleanup_settings IN SHARE ROW EXCLUSIVE MODE`);
-        const before = await load(tx);
+        const { stored: before } = await load(tx);
         const after = toStored(policy, before);
         const row = { policy: after as CleanupPolicy, updatedAt: now() };
         await tx

@@ -15,7 +15,7 @@ import {
 import { type Evaluated, reportGraceMs } from './evaluate.ts';
 import type { StopSection } from './policy-source.ts';
 import { decisionChange, evaluateRow, type IdleDeps, warningsFor } from './reports.ts';
-import { stopReason, vetoEvent } from './sentences.ts';
+import { vetoEvent, whyStopped } from './sentences.ts';
 
 export interface SweepResult {
   /** Stops that were decided, and wait for the agent or have been requested. */
@@ -59,6 +59,7 @@ export function makeIdleSweep(
   },
 ) {
   const { database, bus, now, log } = deps;
+  let loggedHeld = 0;
 
   async function allowedStops(at: number): Promise<number> {
     const { brakePercent } = await deps.bounds();
@@ -126,7 +127,13 @@ export function makeIdleSweep(
       }
     } else if (evaluated.kind === 'stop' && evaluated.cause === 'max-run') {
       request = { ...stopOf(row, 'max-run', evaluated, at), isIdleStop: false };
-      events.push({ workspaceId, at, kind: 'stop-decided', cause: 'max-run', text: request.reason });
+      events.push({
+        workspaceId,
+        at,
+        kind: 'stop-decided',
+        cause: 'max-run',
+        text: `will be ${request.reason}`,
+      });
       result.stops++;
     } else if (evaluated.kind === 'stop' && budget.left > 0) {
       budget.left--;
@@ -231,11 +238,12 @@ export function makeIdleSweep(
         after = page.at(-1)!.workspaceId;
       }
       Object.assign(result, await countBlocked(at));
-      if (result.held > 0)
+      if (result.held > loggedHeld)
         log.warn(
           { held: result.held },
-          'cleanup would stop too many workspaces at once; `cde cleanup release` allows it',
+          'the brake of cleanup holds back workspaces; `cde cleanup release` lets them stop now',
         );
+      loggedHeld = result.held;
       return result;
     },
 
@@ -263,7 +271,7 @@ const isUnanswered = (pending: PendingStop, shutdown: StopSection['shutdown'], a
   at > pending.decidedAt + (shutdown?.timeoutMs ?? 0) + answerMs;
 
 function stopOf(row: ActivityRow, cause: StopCause, { stored }: Evaluated, at: number) {
-  return { workspaceId: row.workspaceId, cause, reason: stopReason(stored.because, cause, at) };
+  return { workspaceId: row.workspaceId, cause, reason: `stopped ${whyStopped(stored.because, cause, at)}` };
 }
 
 const missingEvent = ({ workspaceId }: ActivityRow, cause: StopCause, at: number): NewEvent => ({
@@ -278,7 +286,7 @@ const heldEvent = ({ workspaceId }: ActivityRow, cause: StopCause, at: number): 
   at,
   kind: 'stop-held',
   cause,
-  text: 'is due to stop, but too many workspaces would stop at once: an admin has to allow it',
+  text: 'is due to stop, and waits because many workspaces are: it stops some minutes later, or once an admin allows it',
 });
 const warningEvent = (row: ActivityRow, { stored }: Evaluated, at: number): NewEvent => ({
   workspaceId: row.workspaceId,

@@ -7,11 +7,11 @@ import {
   type WorkspaceActivity,
 } from '@cde/api/activity.ts';
 import type { CleanupCandidate } from '@cde/api/cleanup.ts';
-import { spanText, stopText } from '@cde/api/idle-text.ts';
+import { causeText, spanText, stopText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
-import { activityEvents, workspaceLeases } from '../database/idle-schema.ts';
+import { activityEvents, type StoredDecision, workspaceLeases } from '../database/idle-schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';
@@ -65,13 +65,23 @@ export function makeWorkspaceActivity(
     bus.publish({ workspaceId });
   }
 
-  /** The days of never-stop count from the choice, so its end is fixed here. */
-  async function withinBounds(choices: IdleChoices): Promise<IdleChoices> {
-    const { neverStop } = choices;
-    if (!neverStop) return choices;
-    const { maxNeverStopDays } = await deps.bounds();
-    const until = boundedUntil(neverStop.until, maxNeverStopDays, now().getTime());
-    return { ...choices, neverStop: { ...neverStop, until: until ?? neverStop.until } };
+  /** The days of never-stop count from the choice. One that is kept unchanged is as it was. */
+  async function checkNeverStop({ neverStop }: IdleChoices, before: IdleChoices): Promise<void> {
+    if (!neverStop || isSameNeverStop(neverStop, before)) return;
+    const { maxNeverStopDays: days } = await deps.bounds();
+    const latest = boundedUntil(neverStop.until, days, now().getTime());
+    if (latest === neverStop.until) return;
+    const message = latest === null ? 'is not available here' : `must be at most ${days} days ahead`;
+    throw new Problem(
+      'bad-request',
+      latest === null
+        ? 'This installation does not let workspaces run without a stop.'
+        : `A workspace can run without a stop for at most ${days} days.`,
+      {
+        hint: 'An owner of this installation can change the bound.',
+        issues: [{ path: 'neverStop.until', message }],
+      },
+    );
   }
 
   async function record(event: NewEvent): Promise<void> {
@@ -91,6 +101,7 @@ export function makeWorkspaceActivity(
       state: row.status === 'running' ? stateOf(row, at.getTime()) : null,
       policy: effective,
       choices: row.choices,
+      startsAt: row.startsAt === null ? null : new Date(row.startsAt).toISOString(),
       signals: signals.map((signal) => {
         const last = row.signals[signal];
         return {
@@ -117,6 +128,15 @@ export function makeWorkspaceActivity(
         'lease-too-long',
         `A workspace can be kept awake for at most ${spanText(maxLeaseSeconds * 1000)} at a time.`,
         { hint: 'Ask for less, and renew it. An owner of this installation can change the bound.' },
+      );
+    const { status, ref } = await read(workspaceId);
+    if (status !== 'running' && status !== 'starting')
+      throw new Problem(
+        'workspace-not-running',
+        `${ref.split('/')[1]} is ${status}, so there is nothing to keep awake.`,
+        {
+          actions: [{ kind: 'start-workspace', workspace: ref }],
+        },
       );
     const held = await db.$count(
       workspaceLeases,
@@ -181,16 +201,13 @@ export function makeWorkspaceActivity(
     async choose(
       caller: Caller<UserActor>,
       workspaceId: string,
-      asked: IdleChoices,
+      choices: IdleChoices,
     ): Promise<WorkspaceActivity> {
       const row = await read(workspaceId);
-      const choices = await withinBounds(asked);
       const before = row.choices;
-      const isSameNeverStop =
-        choices.neverStop &&
-        before.neverStop?.until === choices.neverStop.until &&
-        before.neverStop.reason === choices.neverStop.reason;
-      const by = isSameNeverStop ? (row.choicesBy ?? caller.actor.username) : caller.actor.username;
+      await checkNeverStop(choices, before);
+      const isKept = choices.neverStop && isSameNeverStop(choices.neverStop, before);
+      const by = isKept ? (row.choicesBy ?? caller.actor.username) : caller.actor.username;
       await db.transaction(async (tx) => {
         await writeActivity(tx, workspaceId, { choices, choicesBy: by });
         await insertEvents(tx, [
@@ -215,7 +232,7 @@ export function makeWorkspaceActivity(
       return describe(workspaceId);
     },
 
-    /** The timeline, newest first. The stretches that have not ended come first on the first page. */
+    /** The timeline, newest first. The first page has the current stretch of each signal as well. */
     async events(
       workspaceId: string,
       { limit, after }: { limit: number; after?: string | undefined },
@@ -260,7 +277,9 @@ export function makeWorkspaceActivity(
           },
         ];
       });
-      return { items: [...open.sort((a, b) => b.at.localeCompare(a.at)), ...stored], next };
+      const endOf = ({ at, until, kind }: ActivityEvent) => (kind === 'signal' ? (until ?? at) : at);
+      const items = [...open, ...stored].sort((a, b) => endOf(b).localeCompare(endOf(a)));
+      return { items, next };
     },
 
     /** What cleanup would do now, and what is due within an hour. */
@@ -297,7 +316,7 @@ export function makeWorkspaceActivity(
           action,
           cause,
           at: new Date(stopsAt).toISOString(),
-          text: stopText(stateOf({ ...row, decision: evaluated.stored }, at)!, at),
+          text: candidateText(evaluated.stored, action, at),
         });
       }
       if (rows.length > limit) return { items, next: String(offset + limit) };
@@ -317,6 +336,18 @@ export function makeWorkspaceActivity(
       return { items, next: null };
     },
   };
+}
+
+const isSameNeverStop = (neverStop: NonNullable<IdleChoices['neverStop']>, before: IdleChoices) =>
+  before.neverStop?.until === neverStop.until && before.neverStop.reason === neverStop.reason;
+
+/** Why, without a time of day: readers are in other time zones. */
+function candidateText(decision: StoredDecision, action: CleanupCandidate['action'], at: number): string {
+  const state = stateOf({ decision, pendingStop: null, held: action === 'hold' }, at)!;
+  if (action === 'hold' || action === 'wait-for-report')
+    return stopText({ ...state, waitsForReport: action === 'wait-for-report' }, at);
+  if (decision.cause === 'max-run') return 'Its maximum run time ends.';
+  return `The last activity is ${causeText(decision.because, at)}.`;
 }
 
 export type WorkspaceActivities = ReturnType<typeof makeWorkspaceActivity>;

@@ -13,7 +13,7 @@ import type { Provider } from '../providers/provider.ts';
 import { parseDuration } from '../providers/quantity.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { SatelliteRegistry } from '../satellites/registry.ts';
-import { appendLog } from './build-log.ts';
+import { appendLog, type NewLine } from './build-log.ts';
 import { enqueueReconcile } from './queue.ts';
 
 /** How long an agent can listen at satellites without contacting the server. */
@@ -52,6 +52,17 @@ export function makeAgents(deps: Deps) {
   /** Matches only while the agent's build is current: a newer one may have taken over since the request was authenticated. */
   const ownsWorkspace = (actor: AgentActor) =>
     and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
+
+  /** The stop that waits for the shutdown script, whose output belongs to it. An idle workspace has none yet. */
+  async function runningStop(workspaceId: string): Promise<string | null> {
+    const [build] = await db
+      .select({ id: builds.id })
+      .from(builds)
+      .where(
+        and(eq(builds.workspaceId, workspaceId), eq(builds.transition, 'stop'), eq(builds.status, 'running')),
+      );
+    return build?.id ?? null;
+  }
 
   async function satellitesFor(buildId: string) {
     const { regions } = await policy.forBuild(buildId);
@@ -123,20 +134,22 @@ export function makeAgents(deps: Deps) {
     },
 
     async appendLogs(actor: AgentActor, process: string, lines: AgentLogLine[]): Promise<void> {
-      await db.transaction((tx) =>
-        appendLog(
-          tx,
-          actor.buildId,
-          lines.map((line) => ({
-            at: new Date(line.at),
-            stage: line.source === 'startup' ? ('startup' as const) : ('agent' as const),
-            source: line.source,
-            level: 'info' as const,
-            text: line.text,
-            agent: { process, seq: line.seq },
-          })),
-        ),
-      );
+      const toLine = (line: AgentLogLine): NewLine => ({
+        at: new Date(line.at),
+        stage: line.source === 'startup' ? 'startup' : line.source === 'shutdown' ? 'provision' : 'agent',
+        source: line.source,
+        level: 'info',
+        text: line.text,
+        agent: { process, seq: line.seq },
+      });
+      const ofShutdown = lines.filter(({ source }) => source === 'shutdown');
+      const stop = ofShutdown.length > 0 ? await runningStop(actor.workspaceId) : null;
+      const others = stop ? lines.filter(({ source }) => source !== 'shutdown') : lines;
+      await db.transaction(async (tx) => {
+        if (others.length > 0) await appendLog(tx, actor.buildId, others.map(toLine));
+        if (stop) await appendLog(tx, stop, ofShutdown.map(toLine));
+      });
+      if (stop) bus.publish({ workspaceId: actor.workspaceId, buildId: stop });
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
     },
 

@@ -47,7 +47,11 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
       );
       for (const row of rows) {
         const days = await dueAfterDays(row, at);
-        if (days !== null) yield { row, reason: `dormant: no person has used it for ${days} days` };
+        if (days !== null)
+          yield {
+            row,
+            reason: `dormant: no person has used it for ${days === 1 ? 'a day' : `${days} days`}`,
+          };
       }
       if (rows.length < pageSize) return;
       after = rows.at(-1)!.workspaceId;

@@ -47,6 +47,7 @@ export const idlePlugin = fp(
       now,
       stopSection,
       bounds: settings.read,
+      boundsChangedAt: settings.changedAt,
       resolve: resolver.resolve,
     };
     const reports = makeActivityReports(deps);

@@ -189,6 +189,7 @@ describe('an idle workspace', () => {
       initiator: 'system',
       reason: expect.stringMatching(/^stopped because it was idle; the last activity was its start/),
     });
+    expect(stopped.reason).toMatch(/^Stopped because it was idle; .*\.$/);
     expect(await kinds(agent)).toEqual(['stopped', 'stop-decided', 'started']);
     const { body } = await call(admin, 'GET', '/api/v1/audit?action=cleanup.stop-idle');
     expect(body.items).toMatchObject([{ actor: 'system', targetName: agent.name }]);
@@ -405,6 +406,27 @@ describe('other stops', () => {
     expect(latestBuild.reason).toBe('stopped by its maximum run time');
   });
 
+  test('the log of a stop has how its shutdown script ended', async () => {
+    const agent = await running('tidy');
+    pass(30 * minute);
+    await report(agent);
+    await sweep();
+    const { shutdown } = await report(agent);
+    await call(agent, 'POST', '/api/v1/agent/shutdown', {
+      id: shutdown.id,
+      state: 'ready',
+      activity: activityOf(agent),
+      exitCode: 3,
+      timedOut: false,
+    });
+    const { latestBuild } = await untilStatus(agent, 'stopped');
+    await until(
+      async () => (await call(ada, 'GET', `/api/v1/builds/${latestBuild.id}/log`)).body.lines,
+      (lines: { text: string }[]) =>
+        lines.some(({ text }) => text === 'the shutdown script ended with exit code 3'),
+    );
+  });
+
   test('a stop that a person requests runs the shutdown script first', async () => {
     const agent = await running('tidy');
     await report(agent);
@@ -413,6 +435,15 @@ describe('other stops', () => {
     const { shutdown } = (await waiting).body;
     expect(shutdown).toMatchObject({ cause: 'request', script: 'echo bye', timeoutMs: 20_000 });
     expect(provider.calls).not.toContain('stop');
+    await call(agent, 'POST', '/api/v1/agent/logs', {
+      process: 'p',
+      lines: [
+        { seq: 1, at: new Date(clock).toISOString(), source: 'shutdown', stream: 'stdout', text: 'bye' },
+      ],
+    });
+    const { latestBuild } = await show(agent);
+    const { body: log } = await call(ada, 'GET', `/api/v1/builds/${latestBuild.id}/log`);
+    expect(log.lines).toContainEqual(expect.objectContaining({ source: 'shutdown', text: 'bye' }));
     await answer(agent, shutdown.id, 'ready');
     await untilStatus(agent, 'stopped');
     expect(provider.calls).toContain('stop');
@@ -551,19 +582,26 @@ test('a workspace that no person has used for long becomes dormant, and a start 
   expect(provider.specs.at(-1)).toMatchObject({ restore: { workspaceId: dormant.id } });
 });
 
-test('never-stop ends by the latest moment that was possible when it was chosen, and names who chose it', async () => {
+test('never-stop has an owner and a bound, which counts from the choice', async () => {
   const agent = await running();
   await report(agent);
-  const chosen = await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, {
-    neverStop: { until: new Date(clock + 300 * 24 * 60 * minute).toISOString(), reason: 'a demo' },
+  const path = `/api/v1/workspaces/${agent.name}/idle-policy`;
+  const until = (days: number) => new Date(clock + days * 24 * 60 * minute).toISOString();
+  const asked = await call(ada, 'PUT', path, { neverStop: { until: until(31), reason: 'a demo' } });
+  expect(asked.body).toMatchObject({
+    code: 'bad-request',
+    message: 'A workspace can run without a stop for at most 30 days.',
   });
-  const until = new Date(clock + 30 * 24 * 60 * minute).toISOString();
-  expect(chosen.body.policy.neverStop).toEqual({ until, by: 'ada', reason: 'a demo' });
+  const neverStop = { until: until(30), reason: 'a demo' };
+  const chosen = await call(ada, 'PUT', path, { neverStop });
+  expect(chosen.body.policy.neverStop).toEqual({ ...neverStop, by: 'ada' });
   pass(10 * 24 * 60 * minute);
+  // Another choice beside it leaves it as it is.
+  await call(ada, 'PUT', path, { neverStop, startOnConnect: true });
   await report(agent);
   await sweep();
   expect(await activity(agent)).toMatchObject({
-    policy: { neverStop: { until } },
+    policy: { neverStop: { until: neverStop.until } },
     state: { awakeBecause: { kind: 'never-stop' } },
   });
 });
@@ -586,4 +624,40 @@ test('workspaces whose agents stay silent do not keep others from being stopped'
   await report(silent);
   await sweep();
   expect((await report(silent)).shutdown).not.toBeNull();
+});
+
+test('a maximum run time that an admin lowers stops no workspace without a warning', async () => {
+  const agent = await running();
+  await report(agent);
+  const { body: bounds } = await call(admin, 'GET', '/api/v1/cleanup/policy');
+  pass(20 * minute);
+  agent.signals['terminal-input'] = clock;
+  await call(admin, 'PUT', '/api/v1/cleanup/policy', { ...bounds, maxRunSeconds: 120 });
+  try {
+    expect(await report(agent)).toMatchObject({ stopsInMs: 15 * minute, cause: 'max-run' });
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running' });
+    expect(await kinds(agent)).toContain('warned');
+    pass(15 * minute);
+    await sweep();
+    expect(await untilStatus(agent, 'stopped')).toMatchObject({ reason: 'Stopped by its maximum run time.' });
+  } finally {
+    await call(admin, 'PUT', '/api/v1/cleanup/policy', bounds);
+    pass(16 * minute);
+  }
+});
+
+test('a workspace that is stopped cannot be kept awake, and says when its schedule starts it', async () => {
+  const agent = await running();
+  await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/stop`);
+  await untilStatus(agent, 'stopped');
+  const leased = await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds: 60 });
+  expect(leased.body).toMatchObject({
+    code: 'workspace-not-running',
+    actions: [{ kind: 'start-workspace' }],
+  });
+  await call(ada, 'PUT', `/api/v1/workspaces/${agent.name}/idle-policy`, {
+    schedule: { start: '08:30', timeZone: 'Europe/Vienna' },
+  });
+  expect((await activity(agent)).startsAt).toMatch(/T0[67]:30:00/);
 });

@@ -59,7 +59,7 @@ export async function commitOutcome(
         .set({ homeKeptUntil: outcome.releaseHome.until })
         .where(eq(workspaces.id, outcome.releaseHome.workspaceId));
     if (build && status === 'running' && outcome.build)
-      await lifecycle.onStarted(tx, workspace.id, build.initiator);
+      await lifecycle.onStarted(tx, workspace.id, { by: build.initiator, reason: build.reason });
     if (build?.options.makesDormant) {
       if (outcome.build?.status === 'succeeded') await lifecycle.onDormant(tx, workspace.id, build.reason);
     } else if (build && status === 'stopped')

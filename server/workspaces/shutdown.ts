@@ -7,7 +7,7 @@ import type { AgentActor } from '../http/actor.ts';
 import type { ShutdownScript } from '../idle/policy-source.ts';
 import type { ActivityReports } from '../idle/reports.ts';
 import type { Logger } from '../log.ts';
-import { appendLog } from './build-log.ts';
+import { appendLog, type NewLine } from './build-log.ts';
 import { unfinishedBuilds } from './build-store.ts';
 import { requestBuild } from './builds.ts';
 import { enqueueReconcile } from './queue.ts';
@@ -79,17 +79,7 @@ export function makeShutdowns(deps: {
         .update(builds)
         .set({ shutdown: { state: 'ready', exitCode, timedOut } })
         .where(eq(builds.id, answer.id));
-      if (timedOut || exitCode !== 0)
-        await appendLog(tx, answer.id, [
-          serverLine(
-            at,
-            'provision',
-            timedOut
-              ? 'the shutdown script took too long and was ended'
-              : `the shutdown script ended with exit code ${exitCode ?? 'unknown'}`,
-            'warn',
-          ),
-        ]);
+      await appendLog(tx, answer.id, scriptLines(at, answer));
       await enqueueReconcile(tx, actor.workspaceId);
     });
     bus.publish({ workspaceId: actor.workspaceId, buildId: answer.id });
@@ -100,10 +90,12 @@ export function makeShutdowns(deps: {
     cause: StopCause;
     reason: string;
     isIdleStop: boolean;
+    /** Of the shutdown script. */
+    lines?: NewLine[];
   }): Promise<void> {
-    const { workspaceId, cause, reason, isIdleStop } = request;
+    const { workspaceId, cause, reason, isIdleStop, lines = [] } = request;
     try {
-      await requestBuild({ database, bus, now }, 'system', {
+      const build = await requestBuild({ database, bus, now }, 'system', {
         workspaceId,
         transition: 'stop',
         reason,
@@ -111,6 +103,7 @@ export function makeShutdowns(deps: {
         stopCause: cause,
         action: `cleanup.stop-${cause}`,
       });
+      if (lines.length > 0) await db.transaction((tx) => appendLog(tx, build.id, lines));
     } catch (error) {
       // Another build is in progress. The sweep tries again.
       log.warn({ err: error, workspace: workspaceId }, 'cleanup could not stop a workspace');
@@ -166,8 +159,9 @@ export function makeShutdowns(deps: {
         await requestStop({
           workspaceId: actor.workspaceId,
           cause: outcome.cause,
-          reason: outcome.text,
+          reason: outcome.reason,
           isIdleStop: true,
+          lines: scriptLines(now(), answer),
         });
       else if (outcome.kind === 'cancel') await cancelIdleStop(actor.workspaceId);
     },
@@ -175,6 +169,14 @@ export function makeShutdowns(deps: {
 }
 
 export type Shutdowns = ReturnType<typeof makeShutdowns>;
+
+/** How the shutdown script ended, if that is worth a line. */
+function scriptLines(at: Date, { exitCode = null, timedOut = false }: ShutdownAnswer): NewLine[] {
+  if (timedOut)
+    return [serverLine(at, 'provision', 'the shutdown script took too long and was ended', 'warn')];
+  if (exitCode === null || exitCode === 0) return [];
+  return [serverLine(at, 'provision', `the shutdown script ended with exit code ${exitCode}`, 'warn')];
+}
 
 /** Resolves at the next change of the workspace, or once `signal` is aborted. */
 function nextChange(bus: Bus, workspaceId: string, signal: AbortSignal): Promise<void> {

@@ -30,7 +30,13 @@ export async function stop(
   if (result.kind === 'pending') return pending(result, lines);
   const at = now();
   return {
-    workspace: { providerState: result.state, status: 'stopped', reason: null, isolation: null, ...noAgent },
+    workspace: {
+      providerState: result.state,
+      status: 'stopped',
+      reason: reasonOf(build),
+      isolation: null,
+      ...noAgent,
+    },
     build: options.isCancel
       ? { status: 'cancelled', finishedAt: at, stages: advanceStages(build.stages, null, at, 'cancelled') }
       : { status: 'succeeded', finishedAt: at, stages: advanceStages(build.stages, null, at) },
@@ -41,4 +47,9 @@ export async function stop(
         : serverLine(at, 'provision', 'stopped; the home is kept'),
     ],
   };
+}
+
+/** Shown as long as it is stopped, if a policy did it: a person who did it knows why. */
+function reasonOf({ options, reason }: BuildSnapshot['build']): string | null {
+  return options.stopCause && reason ? `${reason[0]!.toUpperCase()}${reason.slice(1)}.` : null;
 }
