@@ -1,6 +1,5 @@
-import { type IncomingMessage, request as requestHttp } from 'node:http';
-import { request as requestHttps } from 'node:https';
 import { CallError } from '@cde/api/client.ts';
+import { ReplyTooLarge, sendRequest } from '@cde/api/send-request.ts';
 import { proxyAgent, proxyHint } from '@cde/tunnel/network/proxy.ts';
 
 /** What a request came back with; the part of `Response` that the typed client looks at. */
@@ -23,49 +22,29 @@ const maxReplyBytes = 32 * 1024 * 1024;
 /** Made once, so that connections are kept. */
 let agent: ReturnType<typeof proxyAgent>;
 
-/**
- * One request, by node:http: ssh's path loads that anyway (for WebSockets), and global `fetch` would add 10 ms
- * of its own to every connection. Redirects are not followed, so that a token goes nowhere else.
- */
-export function send(
+/** Sends one request, through the proxy if there is one. */
+export async function send(
   url: string,
   init: { method: string; headers: Record<string, string>; body?: string; signal: AbortSignal },
 ): Promise<Reply> {
-  const { method, headers, body, signal } = init;
-  return new Promise((resolve, reject) => {
-    const isHttps = url.startsWith('https:');
-    if (isHttps) agent ??= proxyAgent({ keepAlive: true });
-    const begin = isHttps ? requestHttps : requestHttp;
-    const settings = { method, headers, signal, timeout: silenceMs, ...(isHttps && agent && { agent }) };
-    const outgoing = begin(url, settings, (incoming) => {
-      read(incoming).then(resolve, reject);
+  if (url.startsWith('https:')) agent ??= proxyAgent({ keepAlive: true });
+  try {
+    const { status, headers, text } = await sendRequest(url, {
+      ...init,
+      ...(url.startsWith('https:') && agent && { agent }),
+      maxReplyBytes,
+      silenceMs,
     });
-    outgoing.once('timeout', () =>
-      outgoing.destroy(Object.assign(new Error(`silence for ${silenceMs / 1000} s`), { code: 'ETIMEDOUT' })),
-    );
-    outgoing.once('error', (error) => {
-      error.message += proxyHint(url);
-      reject(error);
-    });
-    outgoing.end(body);
-  });
-}
-
-async function read(incoming: IncomingMessage): Promise<Reply> {
-  const chunks: Buffer[] = [];
-  let size = Number(incoming.headers['content-length'] ?? 0) > maxReplyBytes ? Number.POSITIVE_INFINITY : 0;
-  for await (const chunk of incoming) {
-    size += (chunk as Buffer).length;
-    // Leaving the loop ends the connection.
-    if (size > maxReplyBytes) throw tooLarge();
-    chunks.push(chunk as Buffer);
+    return {
+      ...makeReply(status, text),
+      header: (name) => headers[name]?.toString(),
+      cookies: headers['set-cookie'] ?? [],
+    };
+  } catch (error) {
+    if (error instanceof ReplyTooLarge) throw tooLarge();
+    (error as Error).message += proxyHint(url);
+    throw error;
   }
-  const status = incoming.statusCode!;
-  return {
-    ...makeReply(status, Buffer.concat(chunks).toString('utf8')),
-    header: (name) => incoming.headers[name]?.toString(),
-    cookies: incoming.headers['set-cookie'] ?? [],
-  };
 }
 
 function tooLarge(): CallError {

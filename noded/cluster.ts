@@ -1,7 +1,8 @@
 import { readFileSync } from 'node:fs';
-import http from 'node:http';
-import https from 'node:https';
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
 import { join } from 'node:path';
+import { sendRequest } from '@cde/api/send-request.ts';
 
 /** The part of the cluster's API that noded uses. Calls reject with the cluster's message. */
 export interface Cluster {
@@ -15,6 +16,8 @@ export interface Cluster {
 const account = '/var/run/secrets/kubernetes.io/serviceaccount';
 /** A call without a response must not block the next one. */
 const callMs = 10_000;
+/** A node with all its status is less than 100 kB. */
+const maxReplyBytes = 16 * 1024 * 1024;
 
 /**
  * Three calls with Node's own client instead of the Kubernetes library, which takes 35 MB more on each node and half a second
@@ -29,8 +32,8 @@ export function makeCluster(url: string | undefined, env: NodeJS.ProcessEnv = pr
   const base = new URL(
     url ?? `https://${host!.includes(':') ? `[${host}]` : host}:${env.KUBERNETES_SERVICE_PORT ?? 443}`,
   );
-  const { request: send, Agent } = base.protocol === 'http:' ? http : https;
-  const agent = new Agent({ keepAlive: true });
+  const agent =
+    base.protocol === 'http:' ? new HttpAgent({ keepAlive: true }) : new HttpsAgent({ keepAlive: true });
   /** Read for each call, because Kubernetes replaces the token about once an hour. */
   const credentials = () =>
     url
@@ -42,38 +45,22 @@ export function makeCluster(url: string | undefined, env: NodeJS.ProcessEnv = pr
 
   async function call(method: string, path: string, type?: string, body?: object): Promise<unknown> {
     const { headers, ...tls } = credentials() as { headers?: Record<string, string>; ca?: Buffer };
-    const { status, text } = await new Promise<{ status: number; text: string }>((resolve, reject) => {
-      const request = send(
-        new URL(path, base),
-        {
-          ...tls,
-          agent,
-          method,
-          signal: AbortSignal.timeout(callMs),
-          headers: {
-            ...headers,
-            accept: 'application/json',
-            'user-agent': 'cde-noded',
-            ...(type && { 'content-type': type }),
-          },
-        },
-        (response) => {
-          const chunks: Buffer[] = [];
-          response.on('data', (chunk: Buffer) => chunks.push(chunk));
-          response.on('error', reject);
-          response.on('end', () =>
-            resolve({ status: response.statusCode!, text: Buffer.concat(chunks).toString() }),
-          );
-        },
-      );
-      request.on('error', (error) =>
-        reject(
-          error.name === 'TimeoutError' || error.name === 'AbortError'
-            ? new Error(`the cluster did not respond within ${callMs / 1000} s`)
-            : error,
-        ),
-      );
-      request.end(body && JSON.stringify(body));
+    const signal = AbortSignal.timeout(callMs);
+    const { status, text } = await sendRequest(new URL(path, base), {
+      ...tls,
+      agent,
+      method,
+      signal,
+      headers: {
+        ...headers,
+        accept: 'application/json',
+        'user-agent': 'cde-noded',
+        ...(type && { 'content-type': type }),
+      },
+      body: body && JSON.stringify(body),
+      maxReplyBytes,
+    }).catch((error: Error) => {
+      throw signal.aborted ? new Error(`the cluster did not respond within ${callMs / 1000} s`) : error;
     });
     if (status >= 300) throw new Error(`${method} ${path.split('?')[0]}: ${wordsOf(text)} (${status})`);
     return JSON.parse(text);

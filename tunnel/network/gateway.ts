@@ -6,7 +6,7 @@ import type { Duplex } from 'node:stream';
 import type { ConnectionOptions } from 'node:tls';
 import { proxyAgent } from './proxy.ts';
 
-// Not by `import`: see agent/server/fetch.ts.
+// Not by `import`: see api/send-request.ts.
 const { readdirSync } = process.getBuiltinModule('node:fs');
 
 /**

@@ -1,5 +1,6 @@
-import { Agent as HttpAgent, request as httpRequest, type IncomingMessage } from 'node:http';
-import { Agent as HttpsAgent, request as httpsRequest } from 'node:https';
+import { Agent as HttpAgent } from 'node:http';
+import { Agent as HttpsAgent } from 'node:https';
+import { sendRequest } from '@cde/api/send-request.ts';
 import type { TicketSatellite } from '../auth/ticket-holder.ts';
 import { TunnelError } from '../errors.ts';
 import { proxyAgent } from '../network/proxy.ts';
@@ -24,6 +25,8 @@ export interface Prober {
 
 /** The first includes connecting, the second cold caches. */
 const requests = 3;
+/** A probe has no body; a proxy may reply with a page. */
+const maxReplyBytes = 1024 * 1024;
 
 export function makeProber(): Prober {
   const agentOptions = { keepAlive: true, maxSockets: 1 };
@@ -67,28 +70,14 @@ export function probeUrl(satellite: string, path: string = relayPaths.probe): UR
 }
 
 /** Sends one probe request. Rejects like Prober.rtt. */
-export function probeOnce(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const request = send(url, { agent, signal }, (response: IncomingMessage) => {
-      response.resume();
-      response.once('end', () =>
-        response.statusCode === 204
-          ? resolve()
-          : reject(new TunnelError('satellite-refused', `HTTP status ${response.statusCode}`)),
-      );
-      response.once('error', reject);
-    });
-    request.on('error', (error: NodeJS.ErrnoException) =>
-      reject(
-        new TunnelError(
-          'satellite-unreachable',
-          signal.aborted ? 'no answer in time' : (error.code ?? error.message),
-        ),
-      ),
-    );
-    request.end();
-  });
+export async function probeOnce(url: URL, agent: HttpAgent, signal: AbortSignal): Promise<void> {
+  const reply = await sendRequest(url, { method: 'GET', agent, signal, maxReplyBytes }).catch(
+    (error: NodeJS.ErrnoException) => {
+      const why = signal.aborted ? 'no answer in time' : (error.code ?? error.message);
+      throw new TunnelError('satellite-unreachable', why);
+    },
+  );
+  if (reply.status !== 204) throw new TunnelError('satellite-refused', `HTTP status ${reply.status}`);
 }
 
 export interface RankedSatellite {

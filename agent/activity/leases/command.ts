@@ -6,9 +6,7 @@ import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
 import { reasonOf } from '@cde/api/keep-awake.ts';
-
-// Not imported: see agent/server/fetch.ts.
-const { request } = process.getBuiltinModule('node:http');
+import { type HttpReply, sendRequest } from '@cde/api/send-request.ts';
 
 const usage = `Keep this workspace awake.
 
@@ -23,7 +21,8 @@ const defaultSeconds = 3600;
 /** While a command runs. If this process is killed, the workspace stays awake for no longer than this. */
 const stepSeconds = 15 * 60;
 const renewAfterMs = 5 * 60_000;
-const requestTimeoutMs = 30_000;
+const silenceMs = 30_000;
+const maxReplyBytes = 64 * 1024;
 
 interface Lease {
   id: string;
@@ -36,46 +35,34 @@ interface Failure {
 
 class Problem extends Error {}
 
-function call(method: string, path: string, body?: unknown): Promise<unknown> {
+async function call(method: string, path: string, body?: unknown): Promise<unknown> {
   const socketPath = process.env.CDE_AGENT_SOCKET;
   if (!socketPath)
     throw new Problem(
       'CDE_AGENT_SOCKET is not set. Run this in a session of a workspace, and keep that variable.',
     );
-  return new Promise((resolve, reject) => {
-    const sent = request(
-      {
-        socketPath,
-        method,
-        path,
-        timeout: requestTimeoutMs,
-        headers: { host: 'agent', 'content-type': 'application/json' },
-      },
-      (response) => {
-        const chunks: Buffer[] = [];
-        response.on('data', (chunk: Buffer) => chunks.push(chunk));
-        response.on('end', () => {
-          let reply: (Failure & Record<string, unknown>) | undefined;
-          try {
-            reply = JSON.parse(Buffer.concat(chunks).toString() || '{}');
-          } catch {}
-          if ((response.statusCode ?? 500) < 300) return resolve(reply);
-          reject(
-            new Problem(
-              [reply?.message ?? `the agent answered ${response.statusCode}`, reply?.hint]
-                .filter(Boolean)
-                .join(' '),
-            ),
-          );
-        });
-      },
-    );
-    sent.on('timeout', () => sent.destroy(new Error('no answer in time')));
-    sent.on('error', (error) =>
-      reject(new Problem(`The workspace's agent cannot be reached: ${error.message}`)),
-    );
-    sent.end(body === undefined ? undefined : JSON.stringify(body));
+  const { status, text } = await sendRequest(
+    { socketPath, path },
+    {
+      method,
+      headers: { host: 'agent', 'content-type': 'application/json' },
+      body: body === undefined ? undefined : JSON.stringify(body),
+      maxReplyBytes,
+      silenceMs,
+    },
+  ).catch((error: Error): HttpReply => {
+    throw new Problem(`The workspace's agent cannot be reached: ${error.message}`);
   });
+  let reply: (Failure & Record<string, unknown>) | undefined;
+  try {
+    reply = JSON.parse(text || '{}');
+  } catch {
+    // Another program listens there; its status says enough.
+  }
+  if (status < 300) return reply;
+  throw new Problem(
+    [reply?.message ?? `the agent answered ${status}`, reply?.hint].filter(Boolean).join(' '),
+  );
 }
 
 const lease = (seconds: number, reason: string) =>

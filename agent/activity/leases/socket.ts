@@ -9,7 +9,7 @@ import type { ServerClient } from '../../server/client.ts';
 import type { OwnTools } from '../../ssh/environment.ts';
 import type { Activity } from '../activity.ts';
 
-// Not imported: see agent/server/fetch.ts.
+// Not imported: see api/send-request.ts.
 const { createServer } = process.getBuiltinModule('node:http');
 
 /** A lease request has two short fields. */
