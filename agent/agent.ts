@@ -84,7 +84,7 @@ export function makeAgent(options: {
     error: (fields, message) => print(`${message} ${JSON.stringify(fields)}`),
   };
   /** Called in order at shutdown. */
-  const closers: (() => void)[] = [];
+  const closers: (() => void)[] = [ownTraffic.close];
   let startup: Promise<void> | undefined;
   let reporter: Reporter | undefined;
   let stopped: Promise<void> | undefined;
@@ -227,7 +227,7 @@ export function makeAgent(options: {
       workspaceId: network.kind === 'whole' ? null : manifest().workspaceId,
       helpers: countingUsage,
       interfaceBytes: network.kind === 'shared' ? () => null : readInterfaces,
-      ownTraffic,
+      ownTraffic: ownTraffic.bytes,
     });
     const shutdown = makeShutdown({
       client,

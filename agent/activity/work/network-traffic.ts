@@ -1,5 +1,6 @@
-import { subscribe } from 'node:diagnostics_channel';
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { readFileSync } from 'node:fs';
+import type { ClientRequest } from 'node:http';
 import type { Socket } from 'node:net';
 import { udpBytes } from '@cde/tunnel/paths/udp-traffic.ts';
 
@@ -27,31 +28,56 @@ export function readInterfaces(root = ''): number | null {
   return sum;
 }
 
+export interface OwnTraffic {
+  bytes(): number;
+  close(): void;
+}
+
 /** Counts what the agent itself sends and receives: sessions, satellites, the server. */
-export function countOwnTraffic(): () => number {
-  const open = new Set<Socket>();
+export function countOwnTraffic(): OwnTraffic {
+  /** By addresses: a TLS socket may wrap a socket that is counted already. */
+  const open = new Map<string, Socket>();
   let closed = 0;
-  const bytesOf = (socket: Socket) =>
-    isLocal(socket) ? 0 : (socket.bytesRead ?? 0) + (socket.bytesWritten ?? 0);
-  const add = (message: unknown) => {
-    const { socket } = message as { socket: Socket };
-    open.add(socket);
-    let isInner = false;
-    socket.once('connect', () => {
-      isInner = isLocal(socket);
-    });
+  const bytesOf = (socket: Socket) => (socket.bytesRead ?? 0) + (socket.bytesWritten ?? 0);
+  const add = (socket: Socket) => {
+    // Decided while it is open: a closed socket no longer has an address.
+    if (isLocal(socket)) return;
+    const { localAddress, localPort, remoteAddress, remotePort } = socket;
+    const key = `${localAddress} ${localPort} ${remoteAddress} ${remotePort}`;
+    if (open.has(key)) return;
+    open.set(key, socket);
     socket.once('close', () => {
-      open.delete(socket);
-      // A closed socket has no address any more.
-      if (!isInner) closed += (socket.bytesRead ?? 0) + (socket.bytesWritten ?? 0);
+      open.delete(key);
+      closed += bytesOf(socket);
     });
   };
-  subscribe('net.client.socket', add);
-  subscribe('net.server.socket', add);
-  return () => {
-    let sum = closed + udpBytes();
-    for (const socket of open) sum += bytesOf(socket);
-    return sum * overhead;
+  // Published before it connects.
+  const onClient = (message: unknown) => {
+    const { socket } = message as { socket: Socket };
+    socket.once('connect', () => add(socket));
+  };
+  /** Node does not publish sockets of HTTPS on the channel above. */
+  const onRequest = (message: unknown) => {
+    (message as { request: ClientRequest }).request.once('socket', (socket) => {
+      if (socket.connecting) socket.once('connect', () => add(socket));
+      else add(socket);
+    });
+  };
+  const onAccepted = (message: unknown) => add((message as { socket: Socket }).socket);
+  subscribe('net.client.socket', onClient);
+  subscribe('http.client.request.start', onRequest);
+  subscribe('net.server.socket', onAccepted);
+  return {
+    bytes() {
+      let sum = closed + udpBytes();
+      for (const socket of open.values()) sum += bytesOf(socket);
+      return sum * overhead;
+    },
+    close() {
+      unsubscribe('net.client.socket', onClient);
+      unsubscribe('http.client.request.start', onRequest);
+      unsubscribe('net.server.socket', onAccepted);
+    },
   };
 }
 
