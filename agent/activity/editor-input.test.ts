@@ -103,6 +103,22 @@ test('a person who types from the beginning, without a pause', () => {
   expect(play().slice(-58)).toHaveLength(58);
 });
 
+test.each([
+  ['without a pause in between', 1],
+  ['each in three requests', 3],
+])('a page that polls every 3 s, %s: 20 KB and more a minute', (_, requests) => {
+  const { add, random, play } = client();
+  for (let at = 0; at < 8 * 60 * minute; at += 3000) {
+    const jitter = random() * 100;
+    for (let request = 0; request < requests; request += 1) {
+      add(at + jitter + request * 60, 1000);
+      add(at + jitter + request * 60 + 50);
+    }
+  }
+  // Nothing is known of the first minutes yet.
+  expect(play().filter((found) => found > 3)).toEqual([]);
+});
+
 test('what a file watcher reports, and the window’s answers', () => {
   const { idle, chatter, play } = client();
   idle(0, 60 * minute);

@@ -13,7 +13,7 @@
  *
  * What an editor sends by itself is about the same in each minute. What answers an event from the workspace (a file changed, a build
  * printed) follows it closely; input does not wait for anything, except during fast typing, which is recognized by its amount. File
- * changes arrive on one connection and cause messages on another, so a client's connections have to be judged together.
+ * changes arrive on one connection and cause messages on another, so all connections of a client are judged together.
  */
 export interface InputClassifier {
   /** Something went from the client to the workspace. */
@@ -29,27 +29,31 @@ export interface InputClassifier {
 const settleMs = 30_000;
 /** Longer than a client takes to answer over the slowest usual line, shorter than most pauses between two keys. */
 const answerMs = 300;
-/** If answers could have been sent for more than this share of a minute, what is no answer is not known. */
+/** If the client may have been answering for more than this share of a minute, its own bytes cannot be told from answers. */
 const maxBlindShare = 0.5;
 const bucketMs = 10_000;
 const bucketsPerMinute = 6;
+const maxBlindMs = maxBlindShare * bucketsPerMinute * bucketMs;
 /** Minutes by which the usual traffic is known. Longer than a person types without a minute's pause. */
 const maxMinutes = 30;
-/** The share of these that are taken as idle, even if the person was busy in all others. */
+/** The quietest minutes, of this share, count as idle even if the person was busy in all others. */
 const idleShare = 0.1;
 /** Input makes a minute this much larger than an idle one. Idle minutes differ by 1.4 times. */
 const own = { factor: 1.5, bytes: 100 };
 /** A line typed to a command without a terminal is short. */
 const minCommandBytes = 1;
 const all = { factor: 5, bytes: 1000 };
-/** More than any editor sends by itself, for a person who types from the first minute on without a pause. */
+/**
+ * More than any editor sends by itself, for a person who types from the first minute on without a pause. Only in a minute in which
+ * it is not known what was an answer: a program that polls at regular intervals may send as much.
+ */
 const typingBytes = 16 * 1024;
 
 interface Traffic {
   all: number;
   /** Of these, what was sent without waiting for anything. */
   own: number;
-  /** How long an answer was possible. */
+  /** How long the client may have been answering. */
   blindMs: number;
 }
 const nothing = (): Traffic => ({ all: 0, own: 0, blindMs: 0 });
@@ -84,11 +88,7 @@ export function makeInputClassifier(options: {
           { all: 0, own: 0 }
         : {
             all: lowest(active.map((minute) => minute.all)),
-            own: lowest(
-              active
-                .filter(({ blindMs }) => blindMs < maxBlindShare * bucketsPerMinute * bucketMs)
-                .map((minute) => minute.own),
-            ),
+            own: lowest(active.filter(({ blindMs }) => blindMs < maxBlindMs).map((minute) => minute.own)),
           };
   }
 
@@ -106,7 +106,7 @@ export function makeInputClassifier(options: {
   }
 
   function isInput(): boolean {
-    if (sum('all') >= typingBytes) return true;
+    if (sum('all') >= typingBytes && sum('blindMs') >= maxBlindMs) return true;
     if (!usual) return false;
     return (
       sum('own') >= usual.own * own.factor + (isCommand ? minCommandBytes : own.bytes) ||
