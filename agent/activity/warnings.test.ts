@@ -104,6 +104,27 @@ test('activity does not help against a stop that it cannot postpone', () => {
   ]);
 });
 
+test('a machine that slept through the stop does not check again and again', () => {
+  let asleepMs = 0;
+  const warnings = makeWarnings({
+    workspace: () => 'ada/box',
+    openTerminals: { show: (line) => shown.push(line), withdraw() {} },
+    activity: makeActivity(),
+    reportSoon() {},
+    now: () => performance.now() + asleepMs,
+  });
+  warnings.update({
+    stopsInMs: 16 * minute,
+    cause: 'idle',
+    warnBeforeMs: [15 * minute, 5 * minute],
+    extendable: true,
+    shutdown: null,
+  });
+  asleepMs = 60 * minute;
+  vi.advanceTimersByTime(1 * minute);
+  expect([shown, vi.getTimerCount()]).toEqual([[], 0]);
+});
+
 test('no warning once nothing stops the workspace', () => {
   const { say, lines } = start();
   say(16 * minute);

@@ -58,8 +58,8 @@ export function makeWarnings(options: {
       for (const beforeMs of crossed) ahead.delete(beforeMs);
       openTerminals.show(warningText(options.workspace(), idle, leftMs, timeOfDay()));
     }
-    const next = Math.max(...ahead);
-    if (ahead.size > 0) timer = setTimeout(check, Math.min(Math.max(leftMs - next, 0), maxTimerMs)).unref();
+    if (ahead.size === 0 || leftMs <= 0) return;
+    timer = setTimeout(check, Math.min(leftMs - Math.max(...ahead), maxTimerMs)).unref();
   }
 
   return {
