@@ -1,14 +1,16 @@
+import { randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
 import { mkdtemp, readdir, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { postAgentStats, registerAgent } from '@cde/api/agent.ts';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { freePort } from '../tests/kit/free-port.ts';
+import { type Agent, makeAgent } from './agent.ts';
 import { bundleAgent } from './bundle.ts';
 import { alive, until } from './ssh/fixture.ts';
-import { type AgentProcess, makeTestServer, startAgentProcess, type TestServer } from './testing.ts';
+import { type AgentProcess, makeTestServer, startAgentProcess, type TestServer, token } from './testing.ts';
 
 let home: string;
 let servers: TestServer[];
@@ -35,6 +37,27 @@ function start(url: string, changes: Partial<Parameters<typeof startAgentProcess
   agents.push(agent);
   return agent;
 }
+test('an agent that is stopped while it starts leaves no socket behind', async () => {
+  const server = await serve({ workspaceId: randomUUID() });
+  vi.stubEnv('HOME', home);
+  const printed: string[] = [];
+  const agent: Agent = makeAgent({
+    serverUrl: server.url,
+    token,
+    version: '0.1.0',
+    print(text) {
+      printed.push(text);
+      if (text.startsWith('registered')) void agent.stop();
+    },
+    onRejected() {},
+  });
+  await agent.start();
+  await agent.stop();
+  vi.unstubAllEnvs();
+  expect(printed).toEqual(['registered as dev/hello']);
+  expect(existsSync(join(tmpdir(), `cde-${server.manifest.workspaceId}`))).toBe(false);
+});
+
 describe('the agent as a process', () => {
   test('registers with keys, the host key stable over restarts, and reports', async () => {
     const server = await serve();

@@ -84,7 +84,7 @@ export function makeAgent(options: {
     error: (fields, message) => print(`${message} ${JSON.stringify(fields)}`),
   };
   /** Called in order at shutdown. */
-  const closers: (() => void)[] = [ownTraffic.close];
+  const closers: (() => void | Promise<void>)[] = [ownTraffic.close];
   let startup: Promise<void> | undefined;
   let reporter: Reporter | undefined;
   let stopped: Promise<void> | undefined;
@@ -92,6 +92,12 @@ export function makeAgent(options: {
   function printAndLog(text: string) {
     print(text);
     log.line('agent', 'stderr', text);
+  }
+
+  async function close(): Promise<void> {
+    const closing = closers.map(async (each) => each());
+    for (const { reason } of (await Promise.allSettled(closing)) as Partial<PromiseRejectedResult>[])
+      if (reason) print(`could not end cleanly: ${reason.message}`);
   }
 
   async function start(): Promise<void> {
@@ -119,14 +125,18 @@ export function makeAgent(options: {
     const manifest = () => registration.manifest;
     print(`registered as ${manifest().workspace}`);
 
-    // Sessions go on without it.
+    // Sessions work without it.
     const tools = await serveTools({
       workspaceId: manifest().workspaceId,
       client,
       activity,
       idle: () => reporter?.idle() ?? null,
+      print: printAndLog,
     }).catch((error: Error) => printAndLog(`cannot serve programs of the workspace: ${error.message}`));
-    if (tools) closers.push(() => void tools.close());
+    if (tools) {
+      closers.push(tools.close);
+      if (stopping.signal.aborted) return close();
+    }
 
     // Not earlier: these modules load while the satellite connects.
     const parts = loadParts(hostKey.privateKey, manifest, tools || undefined);
@@ -205,7 +215,7 @@ export function makeAgent(options: {
     closers.push(pool.close);
     if (stopping.signal.aborted) {
       // Stopped before these existed.
-      for (const close of closers) close();
+      await close();
       return;
     }
     startup = serveStartup({
@@ -310,12 +320,12 @@ export function makeAgent(options: {
     stop() {
       stopped ??= (async () => {
         stopping.abort();
-        for (const close of closers) close();
+        const closing = close();
         const startupEnd = Promise.race([
           startup?.catch(() => {}),
           clock.sleep(finalFlushTimeoutMs, ended.signal),
         ]);
-        await Promise.all([log.flush(finalFlushTimeoutMs), startupEnd]);
+        await Promise.all([log.flush(finalFlushTimeoutMs), startupEnd, closing]);
         ended.abort();
       })();
       return stopped;

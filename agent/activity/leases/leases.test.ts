@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
-import { lstatSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { request } from 'node:http';
+import { lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, request, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,6 +8,7 @@ import { createAgentLease } from '@cde/api/activity.ts';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { until } from '../../../tests/kit/until.ts';
 import { makeServerClient } from '../../server/client.ts';
+import { alive } from '../../ssh/fixture.ts';
 import { makeTestServer, type TestServer, token } from '../../testing.ts';
 import { makeActivity } from '../activity.ts';
 import { serveTools, type ToolSocket } from './socket.ts';
@@ -15,16 +16,23 @@ import { serveTools, type ToolSocket } from './socket.ts';
 let server: TestServer;
 let tools: ToolSocket;
 let folder: string;
+let printed: string[];
+let idle: () => unknown;
 const activity = makeActivity();
+const serve = (url = server.url) =>
+  serveTools({
+    workspaceId: `leases-test-${process.pid}`,
+    client: makeServerClient({ urls: url, token }),
+    activity,
+    idle: () => idle(),
+    print: (text) => printed.push(text),
+  });
 beforeEach(async () => {
   server = await makeTestServer();
   folder = mkdtempSync(join(tmpdir(), 'cde-leases-'));
-  tools = await serveTools({
-    workspaceId: `leases-test-${process.pid}`,
-    client: makeServerClient({ urls: server.url, token }),
-    activity,
-    idle: () => ({ stopsInMs: 1000 }),
-  });
+  printed = [];
+  idle = () => ({ stopsInMs: 1000 });
+  tools = await serve();
 });
 afterEach(async () => {
   await tools.close();
@@ -47,10 +55,10 @@ function call(method: string, path: string, body?: string): Promise<[status: num
 }
 
 /** `cde …` in a session of the workspace. */
-function cde(args: string[], socket = tools.socket) {
+function cde(args: string[], socket = tools.socket, environment: Record<string, string> = {}) {
   const child = spawn(join(tools.folder, 'cde'), args, {
     cwd: folder,
-    env: { PATH: process.env.PATH, CDE_AGENT_SOCKET: socket },
+    env: { PATH: process.env.PATH, CDE_AGENT_SOCKET: socket, ...environment },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr])
@@ -62,6 +70,16 @@ function cde(args: string[], socket = tools.socket) {
   );
   return { child, ended, output: () => output };
 }
+
+/** Of a command that writes its process id into the file `pid`. */
+const commandPid = () =>
+  until(() => {
+    try {
+      return Number(readFileSync(join(folder, 'pid'), 'utf8'));
+    } catch {
+      return null;
+    }
+  }, 'the command');
 
 test('programs get and end leases, and see the activity, without a credential', async () => {
   activity.record('build', 'docker');
@@ -82,16 +100,57 @@ test('only the user of the workspace can connect', () => {
   expect(lstatSync(tools.socket).mode & 0o777).toBe(0o600);
 });
 
-test('nonsense is refused, and a refusal of the server is passed on', async () => {
-  expect(await call('POST', '/keep-awake', 'nonsense')).toMatchObject([400, {}]);
-  expect(await call('POST', '/keep-awake', '{"seconds":0}')).toMatchObject([400, {}]);
-  expect(await call('POST', '/keep-awake', 'x'.repeat(10_000))).toMatchObject([413, {}]);
-  expect(await call('GET', '/api/v1/agent/leases')).toMatchObject([404, {}]);
-  expect(await call('DELETE', '/keep-awake/..%2f..%2f')).toMatchObject([404, {}]);
+const example = 'Send {"seconds": 10800, "reason": "training"}.';
+test.each([
+  ['POST', '/keep-awake', 'nonsense', 400, 'bad-request', 'The body is not JSON.', example],
+  ['POST', '/keep-awake', '7', 400, 'bad-request', 'The body must be an object.', example],
+  ['POST', '/keep-awake', '{"seconds":0}', 400, 'bad-request', 'seconds must be at least 1.', example],
+  [
+    'POST',
+    '/keep-awake',
+    'x'.repeat(10_000),
+    413,
+    'payload-too-large',
+    'The body is longer than 8192 bytes.',
+    example,
+  ],
+  [
+    'DELETE',
+    '/keep-awake/..%2f..%2f',
+    undefined,
+    404,
+    'route-not-found',
+    'There is no DELETE /keep-awake/..%2f..%2f.',
+    'There are POST /keep-awake, DELETE /keep-awake/ID and GET /activity.',
+  ],
+] as const)('%s %s %.20s is refused: %i %s', async (method, path, body, status, code, message, hint) => {
+  expect(await call(method, path, body)).toEqual([status, { code, message, hint }]);
+  expect(printed).toEqual([]);
+});
+
+test('a refusal of the server is passed on, an unreachable one is told apart from a fault of the agent', async () => {
   server.answer(createAgentLease.path, 422);
   expect(await call('POST', '/keep-awake', '{"seconds":1}')).toEqual([
     422,
-    { code: 'planned-422', message: 'Planned 422.' },
+    { code: 'planned-422', message: 'Planned 422.', hint: expect.any(String) },
+  ]);
+  idle = () => {
+    throw new Error('a bug');
+  };
+  expect(await call('GET', '/activity')).toEqual([
+    500,
+    { code: 'internal', message: expect.stringContaining('in the agent'), hint: expect.any(String) },
+  ]);
+  expect(printed).toEqual([expect.stringContaining('a bug')]);
+  await tools.close();
+  tools = await serve('http://127.0.0.1:1');
+  expect(await call('POST', '/keep-awake', '{"seconds":1}')).toEqual([
+    503,
+    {
+      code: 'server-unreachable',
+      message: 'The server cannot be reached.',
+      hint: 'Try again in a minute.',
+    },
   ]);
 });
 
@@ -131,16 +190,44 @@ test('`cde keep-awake -- command` holds a lease while the command runs, and pass
 
 test('SIGTERM reaches the command, and the lease ends', async () => {
   const { child, ended } = cde(['keep-awake', '--', 'sh', '-c', 'echo $$ > pid; exec sleep 600']);
-  await until(() => {
-    try {
-      return readFileSync(join(folder, 'pid'), 'utf8');
-    } catch {
-      return null;
-    }
-  }, 'the command');
+  await commandPid();
   child.kill('SIGTERM');
   expect(await ended).toBe(143);
   expect(server.endedLeases).toHaveLength(1);
+});
+
+test('a lease that is being renewed when the command ends, ends too', async () => {
+  const socket = join(folder, 'fake.sock');
+  const ended: string[] = [];
+  const leases: ServerResponse[] = [];
+  const grant = (at: number) =>
+    leases[at]!.writeHead(201).end(JSON.stringify({ id: `lease-${at}`, expiresAt: '' }));
+  const fake = createServer((asked, response) => {
+    asked.resume();
+    if (asked.method === 'POST') {
+      leases.push(response);
+      if (leases.length === 1) grant(0);
+      return;
+    }
+    ended.push(asked.url!);
+    response.writeHead(204).end();
+  });
+  await new Promise<void>((resolve) => fake.listen(socket, resolve));
+  // The first renewal follows at once.
+  const hurry = join(folder, 'hurry.mjs');
+  writeFileSync(hurry, 'globalThis.setInterval = (run) => setTimeout(run, 1);');
+  const { child, ended: exited } = cde(['keep-awake', '--', 'sh', '-c', 'echo $$ > pid; read line'], socket, {
+    NODE_OPTIONS: `--import ${hurry}`,
+  });
+  await until(() => leases.length === 2, 'the renewal');
+  const pid = await commandPid();
+  child.stdin.end();
+  await until(() => !alive(pid), 'the end of the command');
+  grant(1);
+  await exited;
+  expect(ended).toEqual(['/keep-awake/lease-0', '/keep-awake/lease-1']);
+  fake.closeAllConnections();
+  await new Promise((resolve) => fake.close(resolve));
 });
 
 test('without an agent the command still runs', async () => {

@@ -33,6 +33,8 @@ export async function serveTools(options: {
   activity: Activity;
   /** What the server said last about idleness. */
   idle: () => unknown;
+  /** Says what went wrong in the build log. */
+  print: (text: string) => void;
 }): Promise<ToolSocket> {
   const parent = await privateFolder(options.workspaceId);
   const folder = join(parent, 'bin');
@@ -40,15 +42,16 @@ export async function serveTools(options: {
   await mkdir(folder, { recursive: true });
   // Left over from an agent that was killed.
   await rm(socket, { force: true });
-  await writeFile(join(folder, 'cde'), commandScript());
-  await chmod(join(folder, 'cde'), 0o755);
+  const program = join(folder, 'cde');
+  await writeFile(program, commandScript());
+  await chmod(program, 0o755);
 
   const server = createServer(
     { requestTimeout: requestTimeoutMs, maxHeaderSize: maxBodyBytes },
     (request, response) => {
       answer(request, options).then(
         ([status, body]) => send(response, status, body),
-        (error) => send(response, ...failure(error)),
+        (error) => send(response, ...failure(error, options.print)),
       );
     },
   );
@@ -58,13 +61,15 @@ export async function serveTools(options: {
     server.once('error', reject);
     server.listen(socket, resolve);
   });
+  server.on('error', (error) => options.print(`programs of the workspace cannot connect: ${error.message}`));
   await chmod(socket, 0o600);
   return {
     socket,
     folder,
     async close() {
-      server.close();
+      const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
+      await closed;
       await rm(parent, { recursive: true, force: true });
     },
   };
@@ -72,7 +77,7 @@ export async function serveTools(options: {
 
 /**
  * A folder of this user alone. The same after a restart of the agent, so that terminals that outlive it find the new socket;
- * another one if somebody else has taken the name in a shared /tmp.
+ * another one if another user owns that name in a shared /tmp.
  */
 async function privateFolder(workspaceId: string): Promise<string> {
   const wanted = join(tmpdir(), `cde-${workspaceId}`);
@@ -90,8 +95,10 @@ async function answer(
   if (method === 'GET' && url === '/activity') return [200, { ...activity.report(), idle: idle() }];
   if (method === 'POST' && url === '/keep-awake') {
     const body = LeaseInput.safeParse(await readJson(request));
-    if (!body.success)
-      throw new Refusal(400, 'Send {"seconds": 10800, "reason": "…"}, with at least one second.');
+    if (!body.success) {
+      const { path, message } = body.error.issues[0]!;
+      throw new Refusal(400, 'bad-request', `${path.join('.') || 'The body'} ${message}.`, example);
+    }
     return [201, await client.call(createAgentLease, { body: body.data })];
   }
   const lease = /^\/keep-awake\/([0-9a-f-]{36})$/.exec(url)?.[1];
@@ -99,14 +106,26 @@ async function answer(
     await client.call(endAgentLease, { params: { lease } });
     return [204];
   }
-  throw new Refusal(404, 'There are POST /keep-awake, DELETE /keep-awake/ID and GET /activity.');
+  throw new Refusal(
+    404,
+    'route-not-found',
+    `There is no ${method} ${url}.`,
+    'There are POST /keep-awake, DELETE /keep-awake/ID and GET /activity.',
+  );
 }
+
+/** Of a lease request, for those that are not valid. */
+const example = 'Send {"seconds": 10800, "reason": "training"}.';
 
 class Refusal extends Error {
   readonly status: number;
-  constructor(status: number, message: string) {
+  readonly code: string;
+  readonly hint: string;
+  constructor(status: number, code: string, message: string, hint: string) {
     super(message);
     this.status = status;
+    this.code = code;
+    this.hint = hint;
   }
 }
 
@@ -115,24 +134,40 @@ async function readJson(request: IncomingMessage): Promise<unknown> {
   let size = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     size += chunk.length;
-    if (size > maxBodyBytes) throw new Refusal(413, `The body is longer than ${maxBodyBytes} bytes.`);
+    if (size > maxBodyBytes)
+      throw new Refusal(413, 'payload-too-large', `The body is longer than ${maxBodyBytes} bytes.`, example);
     chunks.push(chunk);
   }
   try {
     return JSON.parse(Buffer.concat(chunks).toString());
   } catch {
-    return null;
+    throw new Refusal(400, 'bad-request', 'The body is not JSON.', example);
   }
 }
 
-function failure(error: unknown): [status: number, body: unknown] {
-  if (error instanceof Refusal) return [error.status, { message: error.message }];
-  if (error instanceof CallError && error.status > 0)
-    return [
-      error.status,
-      { code: error.code, message: error.message, ...(error.body.hint && { hint: error.body.hint }) },
-    ];
-  return [503, { message: 'The server cannot be reached. Try again in a minute.' }];
+function failure(error: unknown, print: (text: string) => void): [status: number, body: unknown] {
+  if (error instanceof Refusal) {
+    const { status, code, message, hint } = error;
+    return [status, { code, message, hint }];
+  }
+  if (error instanceof CallError) {
+    if (error.status === 0)
+      return [
+        503,
+        { code: error.code, message: 'The server cannot be reached.', hint: 'Try again in a minute.' },
+      ];
+    const { code, message, hint = 'Correct the request, or ask an admin of the installation.' } = error.body;
+    return [error.status, { code, message, hint }];
+  }
+  print(`a request of a program in the workspace failed: ${(error as Error)?.stack ?? error}`);
+  return [
+    500,
+    {
+      code: 'internal',
+      message: 'Something went wrong in the agent of this workspace.',
+      hint: "Try again. The workspace's build log says more.",
+    },
+  ];
 }
 
 function send(response: ServerResponse, status: number, body?: unknown): void {
@@ -145,6 +180,7 @@ function send(response: ServerResponse, status: number, body?: unknown): void {
 function commandScript(): string {
   const bundled = join(import.meta.dirname, 'keep-awake.mjs');
   const program = existsSync(bundled) ? bundled : join(import.meta.dirname, 'command.ts');
-  const quote = (word: string) => `'${word.replaceAll("'", `'\\''`)}'`;
   return `#!/bin/sh\nexec ${quote(process.execPath)} ${quote(program)} "$@"\n`;
 }
+
+const quote = (word: string) => (/^[\w./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
