@@ -1,10 +1,11 @@
 /**
  * `cde` inside a workspace that has no other: keeps the workspace awake through the agent's socket. A program of its own, with
- * nothing but Node's modules and small constants, so that it starts at once.
+ * little more than Node's modules, so that it starts at once.
  */
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { parseArgs } from 'node:util';
+import { parseDuration } from '@cde/api/durations.ts';
 import { reasonOf } from '@cde/api/keep-awake.ts';
 import { type HttpReply, sendRequest } from '@cde/api/send-request.ts';
 
@@ -69,12 +70,10 @@ const lease = (seconds: number, reason: string) =>
   call('POST', '/keep-awake', { seconds, reason }) as Promise<Lease>;
 const end = ({ id }: Pick<Lease, 'id'>) => call('DELETE', `/keep-awake/${encodeURIComponent(id)}`);
 
-function parseSeconds(text: string): number {
-  const [, days, hours, minutes, seconds] = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?$/.exec(text) ?? [];
-  const total =
-    Number(days ?? 0) * 86_400 + Number(hours ?? 0) * 3600 + Number(minutes ?? 0) * 60 + Number(seconds ?? 0);
-  if (total <= 0) throw new Problem(`"${text}" is not a duration. Write 90m, 3h or 2h30m.`);
-  return total;
+function readSeconds(text: string): number {
+  const seconds = parseDuration(text);
+  if (seconds === null) throw new Problem(`"${text}" is not a duration. Write 90m, 3h or 2h30m.`);
+  return seconds;
 }
 
 const note = (text: string) => process.stderr.write(`cde: ${text}\n`);
@@ -98,12 +97,16 @@ async function runCommand(command: string[], untilMs: number, reason: string): P
       warned = true;
     }
   }
-  await renew();
-  const timer = setInterval(renew, renewAfterMs);
-  const child = spawn(command[0]!, command.slice(1), { stdio: 'inherit' });
+  let renewing = renew();
+  await renewing;
+  const timer = setInterval(() => {
+    renewing = renew();
+  }, renewAfterMs);
+  // Before the command exists: a signal that arrived between the two would kill only this process.
   // The terminal sends its own signals to both; the command decides what they mean.
   for (const signal of ['SIGINT', 'SIGQUIT'] as const) process.on(signal, () => {});
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  const child = spawn(command[0]!, command.slice(1), { stdio: 'inherit' });
   const code = await new Promise<number>((resolve) => {
     child.once('error', (error: NodeJS.ErrnoException) => {
       note(`cannot run ${command[0]}: ${error.code === 'ENOENT' ? 'no such command' : error.message}`);
@@ -112,6 +115,8 @@ async function runCommand(command: string[], untilMs: number, reason: string): P
     child.once('exit', (exitCode, signal) => resolve(exitCode ?? 128 + constants.signals[signal!]));
   });
   clearInterval(timer);
+  // Otherwise the lease that it is about to get would outlive the command.
+  await renewing;
   if (current) await end(current).catch(() => {});
   return code;
 }
@@ -142,7 +147,7 @@ async function main(args: string[]): Promise<number> {
     note('the lease has ended');
     return 0;
   }
-  const seconds = values.for === undefined ? null : parseSeconds(values.for);
+  const seconds = values.for === undefined ? null : readSeconds(values.for);
   if (command.length > 0) {
     const untilMs = seconds === null ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
     return runCommand(command, untilMs, values.reason ?? reasonOf(command));
