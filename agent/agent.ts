@@ -128,6 +128,7 @@ export function makeAgent(options: {
     // Sessions work without it.
     const tools = await serveTools({
       workspaceId: manifest().workspaceId,
+      home: manifest().home,
       client,
       activity,
       idle: () => reporter?.idle() ?? null,
@@ -263,6 +264,7 @@ export function makeAgent(options: {
       workspace: () => manifest().workspace,
       openTerminals,
       activity,
+      command: tools?.command,
       reportSoon: () => reporter?.reportSoon(),
     });
     closers.push(warnings.close);

@@ -15,12 +15,13 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-function start() {
+function start({ command = '~/.local/bin/cde' as string | undefined } = {}) {
   const activity = makeActivity();
   const warnings = makeWarnings({
     workspace: () => 'ada/box',
     openTerminals: { show: (line) => shown.push(line), withdraw: () => shown.push('withdrawn') },
     activity,
+    command,
     reportSoon: () => {
       reports += 1;
     },
@@ -45,7 +46,7 @@ test('15 and 5 minutes before, once each, with the time, the reason and what hel
   expect(lines()).toEqual([]);
   vi.advanceTimersByTime(1 * minute);
   expect(lines()).toEqual([
-    'cde: ada/box stops in 15 minutes (12:30 UTC), because nothing has been active in it. To keep it awake, press a key here, or run: cde keep-awake --for 3h',
+    'cde: ada/box stops in 15 minutes (12:30 UTC), because nothing has been active in it. To keep it awake, press a key here, or run: ~/.local/bin/cde keep-awake --for 3h',
   ]);
   // Each regular report confirms the same stop.
   say(14 * minute);
@@ -110,6 +111,7 @@ test('a machine that slept through the stop does not check again and again', () 
     workspace: () => 'ada/box',
     openTerminals: { show: (line) => shown.push(line), withdraw() {} },
     activity: makeActivity(),
+    command: undefined,
     reportSoon() {},
     now: () => performance.now() + asleepMs,
   });

@@ -29,6 +29,8 @@ export function makeWarnings(options: {
   activity: Pick<Activity, 'latestAgeMs'>;
   /** Called instead of a warning if there was activity that the server does not know of. */
   reportSoon: () => void;
+  /** Runs `cde` in any shell of the workspace; undefined if there is none. */
+  command: string | undefined;
   /** Monotonic milliseconds. */
   now?: () => number;
   /** The time of day in milliseconds. */
@@ -56,7 +58,15 @@ export function makeWarnings(options: {
         return;
       }
       for (const beforeMs of crossed) ahead.delete(beforeMs);
-      openTerminals.show(warningText(options.workspace(), idle, leftMs, timeOfDay()));
+      openTerminals.show(
+        warningText({
+          workspace: options.workspace(),
+          idle,
+          leftMs,
+          at: timeOfDay(),
+          command: options.command,
+        }),
+      );
     }
     if (ahead.size === 0 || leftMs <= 0) return;
     timer = setTimeout(check, Math.min(leftMs - Math.max(...ahead), maxTimerMs)).unref();
@@ -86,12 +96,24 @@ export function makeWarnings(options: {
   };
 }
 
-function warningText(workspace: string, idle: IdleReply, leftMs: number, at: number): string {
+function warningText({
+  workspace,
+  idle,
+  leftMs,
+  at,
+  command,
+}: {
+  workspace: string;
+  idle: IdleReply;
+  leftMs: number;
+  at: number;
+  command: string | undefined;
+}): string {
   const minutes = Math.max(1, Math.round(leftMs / 60_000));
   const time = new Date(at + leftMs).toISOString().slice(11, 16);
   const why = idle.cause ? `, ${reasons[idle.cause]}` : '';
   const action = idle.extendable
-    ? 'To keep it awake, press a key here, or run: cde keep-awake --for 3h'
+    ? `To keep it awake, press a key here${command === undefined ? '.' : `, or run: ${command} keep-awake --for 3h`}`
     : 'Save your work.';
   return `cde: ${workspace} stops in ${minutes} ${minutes === 1 ? 'minute' : 'minutes'} (${time} UTC)${why}. ${action}`;
 }

@@ -1,11 +1,21 @@
 import { spawn } from 'node:child_process';
-import { lstatSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { createServer, request, type ServerResponse } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { createAgentLease } from '@cde/api/activity.ts';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../../../tests/kit/until.ts';
 import { makeServerClient } from '../../server/client.ts';
 import { alive } from '../../ssh/fixture.ts';
@@ -15,13 +25,16 @@ import { serveTools, type ToolSocket } from './socket.ts';
 
 let server: TestServer;
 let tools: ToolSocket;
+/** Of the programs, and the home. */
 let folder: string;
 let printed: string[];
 let idle: () => unknown;
 const activity = makeActivity();
-const serve = (url = server.url) =>
+const serve = (url = server.url, searchPath = '/usr/bin:/bin') =>
   serveTools({
     workspaceId: `leases-test-${process.pid}`,
+    home: folder,
+    searchPath,
     client: makeServerClient({ urls: url, token }),
     activity,
     idle: () => idle(),
@@ -152,6 +165,65 @@ test('a refusal of the server is passed on, an unreachable one is told apart fro
       hint: 'Try again in a minute.',
     },
   ]);
+});
+
+describe('`cde` in a login shell whose profile sets PATH, as that of Debian does', () => {
+  /** Runs what the warning says. */
+  const keepAwake = () => {
+    writeFileSync(join(folder, '.bash_profile'), 'PATH=/usr/local/bin:/usr/bin:/bin\n');
+    const child = spawn('bash', ['-l', '-c', `${tools.command} keep-awake --for 1h`], {
+      env: {
+        HOME: folder,
+        PATH: `${process.env.PATH}:${tools.folder}`,
+        CDE_AGENT_SOCKET: tools.socket,
+      },
+      stdio: 'ignore',
+    });
+    return new Promise((resolve) => child.once('close', resolve));
+  };
+  const link = () => join(folder, '.local/bin/cde');
+
+  test('is a link in the home, and goes with the agent', async () => {
+    expect(tools.command).toBe('~/.local/bin/cde');
+    expect([await keepAwake(), server.leases.length]).toEqual([0, 1]);
+    await tools.close();
+    expect(existsSync(dirname(link()))).toBe(true);
+    expect(() => lstatSync(link())).toThrow('ENOENT');
+  });
+
+  test('is not linked where that would hide a complete CLI', async () => {
+    const bin = join(folder, 'bin');
+    mkdirSync(bin);
+    writeFileSync(join(bin, 'cde'), '');
+    tools = await serve(server.url, `/usr/bin:${bin}`);
+    expect(() => lstatSync(link())).toThrow('ENOENT');
+    expect(tools.command).toBe(join(tools.folder, 'cde'));
+    expect([await keepAwake(), server.leases.length]).toEqual([0, 1]);
+  });
+
+  test('replaces the link of an agent that was killed', async () => {
+    rmSync(link());
+    symlinkSync(join(tmpdir(), 'cde-agent-gone/bin/cde'), link());
+    tools = await serve();
+    expect(readlinkSync(link())).toBe(join(tools.folder, 'cde'));
+    expect([await keepAwake(), server.leases.length]).toEqual([0, 1]);
+  });
+
+  test.each([
+    ['a file', (path: string) => writeFileSync(path, '#!/bin/sh\nexit 9\n', { mode: 0o755 })],
+    ['a link', (path: string) => symlinkSync('/opt/cde/bin/cde', path)],
+    ['a folder', (path: string) => mkdirSync(path)],
+  ])('leaves %s of that name alone, and names the absolute path', async (_, make) => {
+    rmSync(link());
+    make(link());
+    const before = lstatSync(link());
+    await tools.close();
+    tools = await serve();
+    expect(tools.command).toBe(join(tools.folder, 'cde'));
+    expect([await keepAwake(), server.leases.length]).toEqual([0, 1]);
+    await tools.close();
+    expect(lstatSync(link()).ino).toBe(before.ino);
+  });
 });
 
 test('more connections than it takes are closed', async () => {

@@ -8,6 +8,7 @@ import { CallError } from '@cde/api/client.ts';
 import type { ServerClient } from '../../server/client.ts';
 import type { OwnTools } from '../../ssh/environment.ts';
 import type { Activity } from '../activity.ts';
+import { linkCommand } from './command-link.ts';
 
 // Not imported: see api/send-request.ts.
 const { createServer } = process.getBuiltinModule('node:http');
@@ -19,6 +20,8 @@ const maxConnections = 32;
 const requestTimeoutMs = 10_000;
 
 export interface ToolSocket extends OwnTools {
+  /** Runs `cde` in any shell, also in one whose profile has reset PATH. */
+  command: string;
   close(): Promise<void>;
 }
 
@@ -29,6 +32,10 @@ export interface ToolSocket extends OwnTools {
  */
 export async function serveTools(options: {
   workspaceId: string;
+  /** Sessions start there. */
+  home: string;
+  /** The PATH of sessions, without the folder of the tools. */
+  searchPath?: string;
   client: ServerClient;
   activity: Activity;
   /** What the server said last about idleness. */
@@ -63,13 +70,16 @@ export async function serveTools(options: {
   });
   server.on('error', (error) => options.print(`programs of the workspace cannot connect: ${error.message}`));
   await chmod(socket, 0o600);
+  const link = await linkCommand(options.home, program, options.searchPath ?? process.env.PATH ?? '');
   return {
     socket,
     folder,
+    command: link?.command ?? quote(program),
     async close() {
       const closed = new Promise((resolve) => server.close(resolve));
       server.closeAllConnections();
       await closed;
+      await link?.remove();
       await rm(parent, { recursive: true, force: true });
     },
   };
