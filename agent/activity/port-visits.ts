@@ -28,7 +28,7 @@ interface PortVisits {
 
 /**
  * Tells people who use a shared port from pages that are merely open: what repeats at regular intervals, long polls, event streams
- * and idle WebSockets do not count. Without the name of the visitor, which satellites do not know, it is the port that is named.
+ * and idle WebSockets do not count. Satellites do not know the visitor's name; such a visit is by the port.
  */
 export function makePortVisits(activity: Activity): PortVisits {
   const { now } = activity;

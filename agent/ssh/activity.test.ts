@@ -22,6 +22,15 @@ describe.skipIf(!has('ssh'))('activity of sessions over OpenSSH (needs ssh)', ()
     await fixture.close();
   });
 
+  /** Everything that is recorded from now on, in order and without repetitions. */
+  function record(): string[] {
+    const heard: string[] = [];
+    fixture.activity.observe((signal) => {
+      const { by } = fixture.activity.report().signals.find((one) => one.signal === signal)!;
+      if (heard.at(-1) !== `${signal} ${by}`) heard.push(`${signal} ${by}`);
+    });
+    return heard;
+  }
   const signals = () => fixture.activity.report().signals.map(({ signal, by }) => `${signal} ${by}`);
 
   /** The real ssh in a terminal. */
@@ -70,28 +79,29 @@ describe.skipIf(!has('ssh'))('activity of sessions over OpenSSH (needs ssh)', ()
   });
 
   test('what a command prints is output of that command; silence is not', async () => {
-    const silent = fixture.start(['ws', 'echo $$ > pid; exec sleep 600']);
+    const heard = record();
+    fixture.start(['ws', 'echo $$ > pid; exec sleep 600']);
     await until(() => readFile(join(fixture.home, 'pid')).catch(() => null), 'the command');
-    expect(signals()).toEqual([]);
-    silent.kill();
+    fixture.pass(3600_000);
     await fixture.ssh(['ws', 'CC=gcc exec /usr/bin/env printf compiled']);
-    expect(signals()).toEqual(['command-output env']);
+    expect(heard).toEqual(['command-output env']);
   });
 
   test('a command in a terminal prints too, but what a full-screen program draws does not count', async () => {
-    const { shows } = open(
+    const heard = record();
+    const { shows, type } = open(
       '-t',
       'ws',
       "tput() { printf '\\033[?1049hd'; printf rawn; exec sleep 600; }; tput",
     );
     await shows('drawn');
-    // The switch itself may come in a chunk of its own.
-    expect(signals().filter((signal) => !signal.startsWith('command-output'))).toEqual([]);
-    const before = fixture.activity.latestAgeMs();
-    expect(before).toBeNull();
+    // A signal that follows what was drawn, so that all of it has been judged.
+    type('x');
+    await until(() => heard.length > 0, 'the key');
+    expect(heard).toEqual(['terminal-input ada']);
     const building = open('-t', 'ws', 'make() { echo building; sleep 600; }; make');
     await building.shows('building');
-    expect(signals()).toEqual(['command-output command']);
+    expect(heard).toEqual(['terminal-input ada', 'command-output command']);
   });
 
   test('answers of a command to its input do not count as work', async () => {
