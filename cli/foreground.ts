@@ -17,15 +17,7 @@ export function runForeground(
   options: { env: NodeJS.ProcessEnv; quiet?: boolean },
 ): Promise<{ code: number; said: string; interrupted: boolean }> {
   context.leaveInterrupts();
-  const child = spawn(program, args, {
-    stdio: options.quiet ? ['ignore', 'pipe', 'pipe'] : 'inherit',
-    env: options.env,
-  });
-  let said = '';
-  for (const stream of [child.stdout, child.stderr])
-    stream?.setEncoding('utf8').on('data', (text: string) => {
-      said = (said + text).slice(-maxTailLength);
-    });
+  // Before the program exists: a signal that arrived between the two would kill only this process.
   const pass = (signal: NodeJS.Signals) => child.kill(signal);
   const passed = ['SIGTERM', 'SIGHUP'] as const;
   for (const signal of passed) process.on(signal, pass);
@@ -35,6 +27,15 @@ export function runForeground(
     interrupted = true;
   };
   process.on('SIGINT', note);
+  const child = spawn(program, args, {
+    stdio: options.quiet ? ['ignore', 'pipe', 'pipe'] : 'inherit',
+    env: options.env,
+  });
+  let said = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-maxTailLength);
+    });
   return new Promise<{ code: number; said: string; interrupted: boolean }>((resolve, reject) => {
     child.on('error', (cause: NodeJS.ErrnoException) =>
       reject(

@@ -27,10 +27,10 @@ export function runOnPackagedNode(args) {
     process.exitCode = 1;
     return Promise.resolve();
   }
-  const child = spawn(node, args, { stdio: 'inherit' });
   // The terminal sends Ctrl-C to both; this process only waits for the other's answer to it.
   for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {});
   for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
+  const child = spawn(node, args, { stdio: 'inherit' });
   return new Promise((resolve) => {
     child.on('exit', (code, signal) => {
       process.exitCode = signal ? 128 + constants.signals[signal] : code;

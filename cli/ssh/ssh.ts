@@ -116,8 +116,8 @@ async function prepare(
 /** Runs the machine's ssh on this terminal; resolves to its exit code, which is the remote command's. */
 function runClient(context: Context, args: string[], extra: Record<string, string>): Promise<number> {
   context.leaveInterrupts();
-  const child = spawn('ssh', args, { stdio: 'inherit', env: { ...context.env, ...extra } });
   for (const signal of ['SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal));
+  const child = spawn('ssh', args, { stdio: 'inherit', env: { ...context.env, ...extra } });
   return new Promise((resolve, reject) => {
     child.on('error', (cause: NodeJS.ErrnoException) =>
       reject(
