@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
+import { cut } from './columns.ts';
 import { clean, harmless } from './output.ts';
 
 const attack =
@@ -20,7 +21,7 @@ test('no way of printing lets such text through, and JSON keeps its meaning', ()
     out.print(attack);
     out.note(attack);
     out.fields([['field', attack]]);
-    out.table([{ title: 'CELL', cell: () => attack }], [1], 'none');
+    await out.table([{ title: 'CELL', cell: () => attack }], [1], 'none');
     out.printJsonLine({ attack });
     out.printJson({ attack });
     const failure = { code: attack, message: attack, detail: attack, hint: attack, requestId: attack };
@@ -32,6 +33,51 @@ test('no way of printing lets such text through, and JSON keeps its meaning', ()
     expect(text.replaceAll('\u001b[31m', '')).not.toMatch(unshowable);
   const line = ran.stdout.split('\n').find((text) => text.startsWith('{"attack"'))!;
   expect(JSON.parse(line)).toEqual({ attack });
+});
+
+/** Each is followed by a mark, which has to be in the same column. */
+const cells = [
+  ['plain', 5],
+  ['名前', 4],
+  ['カﾅ', 3],
+  ['한국어', 6],
+  ['ｗide', 5],
+  ['café', 4],
+  ['cafe\u0301', 4],
+  ['नमस्ते', 4],
+  ['👍', 2],
+  ['👩🏽‍💻', 2],
+  ['👨‍👩‍👧‍👦', 2],
+  ['🇩🇪', 2],
+  ['❤️', 2],
+  ['©', 1],
+  ['1️⃣', 2],
+  ['a\u200bb', 2],
+] as const;
+
+test('the columns of a table line up with wide characters, emoji, flags and combining marks', () => {
+  const program = `
+    import { makeOutput } from ${JSON.stringify(fileURLToPath(new URL('output.ts', import.meta.url)))};
+    process.stdout.isTTY = true;
+    const columns = [{ title: 'NAME', cell: ([name]) => name }, { title: 'MARK', cell: () => '|' }];
+    await makeOutput({ FORCE_COLOR: '0' }, false).table(columns, ${JSON.stringify(cells)}, 'none');`;
+  const ran = spawnSync(process.execPath, ['--input-type=module', '-e', program], { encoding: 'utf8' });
+  const [head, ...lines] = ran.stdout.trimEnd().split('\n');
+  expect(head, ran.stderr).toBe('NAME    MARK');
+  const widest = Math.max(...cells.map(([, columns]) => columns));
+  // Characters without a width are removed from what is printed.
+  const expected = cells.map(([name, columns]) => `${clean(name)}${' '.repeat(widest - columns)}  |`);
+  expect(lines).toEqual(expected);
+});
+
+test('text is cut to a width between whole letters', () => {
+  expect(cut('plain', 5)).toBe('plain');
+  expect(cut('plain text', 6)).toBe('plain…');
+  expect(cut('名前です', 6)).toBe('名前…');
+  expect(cut('👩🏽‍💻👩🏽‍💻👩🏽‍💻', 5)).toBe('👩🏽‍💻👩🏽‍💻…');
+  expect(cut('cafe\u0301s', 4)).toBe('caf…');
+  expect(cut('cafe\u0301 latte', 5)).toBe('cafe\u0301…');
+  expect(cut('all', 0)).toBe('…');
 });
 
 test('what scripts and emoji need stays', () => {

@@ -34,7 +34,7 @@ export interface Output {
   printJsonItem(value: unknown, isFirst: boolean): void;
   /** A line for the person, not part of the result; nothing with --json. */
   note(text: string): void;
-  table<T>(columns: Column<T>[], rows: T[], empty: string): void;
+  table<T>(columns: Column<T>[], rows: T[], empty: string): Promise<void>;
   fields(fields: [string, string | null | undefined][]): void;
   fail(failure: Failure): void;
   /**
@@ -78,29 +78,6 @@ const escaped = (json: string) =>
     ).join(''),
   );
 
-const wide =
-  /\p{Extended_Pictographic}|\p{Script=Han}|\p{Script=Hangul}|\p{Script=Hiragana}|\p{Script=Katakana}/gu;
-const zero = /\p{M}|\u200d|\ufe0f/gu;
-
-/** Display width of a text, without its colours. */
-export function widthOf(text: string): number {
-  const bare = stripVTControlCharacters(text).replace(zero, '');
-  return [...bare].length + (bare.match(wide)?.length ?? 0);
-}
-
-const pad = (text: string, width: number) => text + ' '.repeat(Math.max(0, width - widthOf(text)));
-
-/** Cuts text without colours to a width. */
-export function cut(text: string, width: number): string {
-  if (widthOf(text) <= width) return text;
-  let result = '';
-  for (const letter of text) {
-    if (widthOf(result + letter) > width - 1) break;
-    result += letter;
-  }
-  return `${result}…`;
-}
-
 function wantsColor(env: NodeJS.ProcessEnv, terminal: boolean): boolean {
   if (env.NO_COLOR) return false;
   if (env.FORCE_COLOR) return env.FORCE_COLOR !== '0';
@@ -130,7 +107,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
     note(text) {
       if (!json) stderr.write(`${harmless(text)}\n`);
     },
-    table(columns, rows, empty) {
+    async table(columns, rows, empty) {
       if (!terminal) {
         // For cut, awk and read: one line a row, a tab between, no padding.
         print(columns.map((column) => column.title).join('\t'));
@@ -148,17 +125,15 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
         return;
       }
       if (rows.length === 0) return print(empty);
-      const cells = rows.map((row) => columns.map((column) => column.cell(row, colors)));
-      const widths = columns.map((column, at) =>
-        Math.max(widthOf(column.title), ...cells.map((line) => widthOf(line[at]!))),
-      );
-      const line = (texts: string[]) =>
-        texts
-          .map((text, at) => pad(text, widths[at]!))
-          .join('  ')
-          .trimEnd();
-      print(colors.dim(line(columns.map((column) => column.title))));
-      for (const texts of cells) print(line(texts));
+      // Loaded here, because it takes 15 ms, which `cde ssh` has no use for.
+      const { alignColumns } = await import('./columns.ts');
+      const titles = columns.map((column) => column.title);
+      const [head, ...lines] = alignColumns([
+        titles,
+        ...rows.map((row) => columns.map((column) => column.cell(row, colors))),
+      ]);
+      print(colors.dim(head!));
+      for (const line of lines) print(line);
     },
     fields(fields) {
       const shown = fields.filter(([, value]) => value !== null && value !== undefined && value !== '');

@@ -35,9 +35,7 @@ export function table<T>(columns: Column<T>[], rows: T[], empty: string): Block 
   return { kind: 'table', columns: columns as Column<never>[], rows, empty };
 }
 
-export const fields = (list: [string, string | null | undefined][]): Block => ({
-  kind: 'fields',
-  fields: list,
-});
-export const line = (text: string): Block => ({ kind: 'line', text });
-export const note = (text: string): Block => ({ kind: 'note', text });
+export const fields = (list: [string, string | null | undefined][]) =>
+  ({ kind: 'fields', fields: list }) satisfies Block;
+export const line = (text: string) => ({ kind: 'line', text }) satisfies Block;
+export const note = (text: string) => ({ kind: 'note', text }) satisfies Block;

@@ -1,5 +1,6 @@
 import type { Build, BuildStage, LogLine } from '@cde/api/workspaces.ts';
-import { clean, cut, harmless, type Output } from '../output.ts';
+import { cut } from '../columns.ts';
+import { clean, harmless, type Output } from '../output.ts';
 import { duration } from '../times.ts';
 
 /** Shows builds as they go: rewritten lines on a terminal, one line for each stage that ends elsewhere. */

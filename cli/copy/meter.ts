@@ -1,4 +1,5 @@
-import { clean, cut, type Output } from '../output.ts';
+import { cut } from '../columns.ts';
+import { clean, type Output } from '../output.ts';
 import { bytes } from '../sizes.ts';
 import { duration } from '../times.ts';
 
