@@ -43,6 +43,10 @@ export const docsPolicy = contentSecurityPolicy.replace(
   "style-src 'self' 'sha256-RL3ie0nH+Lzz2YNqQN83mnU0J1ot4QL7b99vMdIX99w='",
 );
 
+/**
+ * Not by @fastify/helmet: the policy changes while the server runs and is part of each page's ETag, the API reference has its
+ * own, helmet knows no permissions-policy, and its other headers would all have to be turned off.
+ */
 const headers = {
   'content-security-policy': contentSecurityPolicy,
   'x-content-type-options': 'nosniff',
