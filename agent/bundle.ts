@@ -9,6 +9,7 @@ import { copyFile, mkdir, readdir, readFile, rename, rm, stat, writeFile } from 
 import { createRequire } from 'node:module';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { programBundle } from '@cde/tunnel/program-bundle.ts';
 import { build, type Plugin } from 'esbuild';
 import { limitedFile, withPacketLimit } from './ssh/protocol/packet-limit.ts';
 
@@ -34,17 +35,6 @@ const native = {
 
 /** Sessions work without UDP, but not without terminals. */
 const optional = new Set(['datachannel.node']);
-
-const nativeModules: Plugin = {
-  name: 'native modules',
-  setup({ onLoad, onResolve }) {
-    // ssh2's native crypto is not used; see scripts/install.mjs.
-    onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: 'sshcrypto', namespace: 'unused' }));
-    onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents: "throw new Error('not used')" }));
-    // Optional for ssh2, which uses it to choose ciphers.
-    onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
-  },
-};
 
 /** See ssh/protocol/packet-limit.ts. */
 const packetLimit: Plugin = {
@@ -72,29 +62,15 @@ function foundAt(path: () => string): string | null {
 /** Builds the bundle and returns the path of `agent.mjs`. Tests pass `into`. */
 export async function bundleAgent({ into = join(folder, 'dist') }: { into?: string } = {}): Promise<string> {
   const result = await build({
+    ...programBundle,
     absWorkingDir: folder,
     entryPoints: { agent: 'main.ts', 'keep-awake': 'activity/leases/command.ts' },
     outdir: into,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
     chunkNames: 'agent-[name]-[hash]',
-    platform: 'node',
-    target: 'node24',
-    format: 'esm',
-    // esbuild prefers CommonJS for Node, whose named exports are invisible to dynamic imports.
-    mainFields: ['module', 'main'],
-    minify: true,
-    keepNames: true,
     legalComments: 'none',
     metafile: true,
     write: false,
-    // CommonJS packages call require for Node's modules.
-    banner: {
-      js: "import{createRequire as cdeRequire}from'node:module';const require=cdeRequire(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;",
-    },
-    plugins: [nativeModules, packetLimit],
-    logLevel: 'warning',
+    plugins: [...programBundle.plugins, packetLimit],
   });
   await mkdir(into, { recursive: true });
   const files = new Map<string, () => Promise<void>>();
@@ -138,7 +114,7 @@ export async function freshBundle(): Promise<string> {
     const built = (await stat(join(folder, 'dist/inputs.json'))).mtimeMs;
     const inputs = JSON.parse(readFileSync(join(folder, 'dist/inputs.json'), 'utf8')) as string[];
     const changed = await Promise.all(
-      [...inputs, 'bundle.ts', '../package-lock.json'].map(
+      [...inputs, 'bundle.ts', '../tunnel/program-bundle.ts', '../package-lock.json'].map(
         async (input) => (await stat(join(folder, input))).mtimeMs > built,
       ),
     );

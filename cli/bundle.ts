@@ -8,21 +8,11 @@ import { spawnSync } from 'node:child_process';
 import { copyFileSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { build, type Plugin } from 'esbuild';
+import { programBundle } from '@cde/tunnel/program-bundle.ts';
+import { build } from 'esbuild';
 
 const folder = dirname(fileURLToPath(import.meta.url));
 const read = (path: string) => JSON.parse(readFileSync(join(folder, path), 'utf8'));
-
-const nativeModules: Plugin = {
-  name: 'native modules',
-  setup({ onLoad, onResolve }) {
-    // ssh2's own native part: scripts/install.mjs says why it is not used.
-    onResolve({ filter: /sshcrypto\.node$/ }, () => ({ path: 'sshcrypto', namespace: 'unused' }));
-    onLoad({ filter: /.*/, namespace: 'unused' }, () => ({ contents: "throw new Error('not used')" }));
-    // ssh2 asks it which ciphers the processor is quick at, and does without.
-    onResolve({ filter: /^cpu-features$/ }, () => ({ path: 'cpu-features', external: true }));
-  },
-};
 
 /** Builds the package in `into`/package and its tarball in `into`; returns the tarball's path. */
 export async function packCli(into = join(folder, 'dist')): Promise<string> {
@@ -30,27 +20,13 @@ export async function packCli(into = join(folder, 'dist')): Promise<string> {
   rmSync(made, { recursive: true, force: true });
   mkdirSync(made, { recursive: true });
   await build({
+    ...programBundle,
     absWorkingDir: folder,
     entryPoints: { cde: 'cde.mjs', 'lib/template-check': '../server/templates/check.ts' },
     outdir: made,
-    outExtension: { '.js': '.mjs' },
-    bundle: true,
-    splitting: true,
     // One folder down, as the sources' folders are: what they look for with ../ is where they expect it.
     chunkNames: 'lib/[name]-[hash]',
-    platform: 'node',
-    target: 'node24',
-    format: 'esm',
-    mainFields: ['module', 'main'],
-    minify: true,
-    keepNames: true,
     legalComments: 'eof',
-    // Packages in CommonJS call require for Node's own modules.
-    banner: {
-      js: "import{createRequire as cdeRequire}from'node:module';const require=cdeRequire(import.meta.url),__dirname=import.meta.dirname,__filename=import.meta.filename;",
-    },
-    plugins: [nativeModules],
-    logLevel: 'warning',
   });
   const { version, license } = read('package.json') as { version: string; license: string };
   const { dependencies } = read('../tunnel/package.json') as { dependencies: Record<string, string> };
