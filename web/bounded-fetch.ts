@@ -1,4 +1,4 @@
-/** Longer than any request is held by the server (25 s) and any slow reply takes; a request without end would leave the page loading. */
+/** Longer than the server holds a request (25 s). Without a timeout, a lost reply would leave the page loading. */
 const timeoutMs = 60_000;
 /** Many times the largest page of a list. */
 const maxReplyBytes = 64 * 1024 * 1024;

@@ -2,7 +2,7 @@ import { infiniteQueryOptions, type QueryKey } from '@tanstack/react-query';
 
 const rowsAtOnce = 100;
 
-/** A list that is fetched page by page on demand. `ask` gets the query of one page. */
+/** A list that is fetched page by page on demand. `ask` receives the query of a page. */
 export const pagedQuery = <T, Key extends QueryKey>(
   queryKey: Key,
   ask: (

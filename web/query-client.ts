@@ -3,7 +3,7 @@ import { CallError, isSignedOut } from './client.ts';
 
 const signedOutListeners = new Set<() => void>();
 
-/** Called when any request finds that the session has ended. */
+/** Called when a request fails because the session has ended. */
 export function onSignedOut(listener: () => void): void {
   signedOutListeners.add(listener);
 }
@@ -21,7 +21,7 @@ export const queryClient = new QueryClient({
   defaultOptions: {
     queries: {
       staleTime: 2000,
-      // What the caller did wrong stays wrong; an unreachable or busy server may recover.
+      // Invalid requests stay invalid; an unreachable or busy server may recover.
       retry: (failures, error) =>
         failures < 2 && error instanceof CallError && (error.status === 0 || error.status >= 500),
       retryDelay: (attempt) => 400 * 2 ** attempt,

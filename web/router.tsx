@@ -27,7 +27,7 @@ const signIn = createRoute({
   validateSearch: (search): { next?: string } => ({ next: localPath(search.next) }),
 });
 
-/** Every page behind the sign-in: the layout asks who it is before any of them renders. */
+/** All pages that need a sign-in. The layout loads the user before any of them renders. */
 const signedIn = createRoute({
   getParentRoute: () => root,
   id: 'signed-in',

@@ -1,6 +1,6 @@
 /**
- * The second secret of the browser session. Browsers send the cookie to every port of the host, so a program that listens on
- * another one gets it; storage belongs to the dashboard's own origin, port included.
+ * The second secret of the browser session. Browsers send the cookie to every port of the host, so a program on another
+ * port receives it; storage belongs to the dashboard's origin, which includes the port.
  */
 const name = 'cde-session-key';
 
@@ -10,10 +10,12 @@ export const keepSessionKey = (key: string): void => localStorage.setItem(name, 
 export const forgetSessionKey = (): void => localStorage.removeItem(name);
 
 const devicesName = 'cde-devices';
-/** People who share a browser. */
+/** For people who share a browser. */
 const maxDevices = 10;
 
-/** What the server gave this browser at earlier sign-ins: with it, failed attempts of others do not slow the next one. */
+/**
+ * Keys from earlier sign-ins in this browser. With one, failed attempts of others do not slow down the next sign-in.
+ */
 export function devices(): string[] {
   try {
     const kept: unknown = JSON.parse(localStorage.getItem(devicesName) ?? '[]');
@@ -23,7 +25,7 @@ export function devices(): string[] {
   }
 }
 
-/** Each begins with its user's id; the newest of a user stays. */
+/** Each begins with its user's id; only a user's newest one is kept. */
 export function keepDevice(device: string): void {
   const user = device.split('.', 1)[0];
   const others = devices().filter((each) => each.split('.', 1)[0] !== user);

@@ -23,7 +23,7 @@ export function Shell() {
   const me = useMe();
   const nav = useRef<HTMLElement>(null);
   const path = useLocation({ select: ({ pathname }) => pathname });
-  // On a narrow screen not all of its links are seen at once.
+  // On a narrow screen not all links are visible at once.
   useEffect(() => {
     if (path)
       nav.current?.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'center' });
@@ -98,7 +98,7 @@ function UserMenu() {
     }
     client.clear();
     forgetSessionKey();
-    // A new document: nothing of this session stays in memory.
+    // Loads a new document, so that nothing of this session stays in memory.
     location.assign('/sign-in');
   }
   return (

@@ -4,7 +4,10 @@ import { defineConfig } from 'vite';
 
 const server = process.env.CDE_DEV_SERVER ?? 'http://127.0.0.1:7080';
 
-/** `vite build` makes web/dist (scripts/build-web.mjs runs it); `vite` alone serves with reload before a running server. */
+/**
+ * `vite build` creates web/dist (scripts/build-web.mjs runs it); `vite` serves the dashboard with live reload and
+ * proxies to a running server.
+ */
 export default defineConfig({
   root: fileURLToPath(new URL('.', import.meta.url)),
   plugins: [react()],

@@ -81,6 +81,6 @@ function templateOf(workspace: Workspace): string {
 }
 
 function sizes(used: number | null, total: number | null): string {
-  if (used === null) return 'not counted yet';
+  if (used === null) return 'not measured yet';
   return total === null ? `${bytes(used)} (not limited here)` : `${bytes(used)} of ${bytes(total)}`;
 }

@@ -58,7 +58,7 @@ afterEach(() => {
 });
 
 describe('clusters', () => {
-  test('one that cannot be reached is shown as away, with the reason', async () => {
+  test('one that cannot be reached is shown as unreachable, with the reason', async () => {
     await link('Clusters').click();
     await visible(row('default').getByText('Unreachable'));
     expect(await row('default').innerText()).toContain('127.0.0.1');
@@ -66,7 +66,7 @@ describe('clusters', () => {
     await picture(page, 'clusters-away');
     await link('default').click();
     await visible(page.getByRole('heading', { name: 'What workspaces need' }));
-    await visible(page.getByText('1 lacking'));
+    await visible(page.getByText('1 missing'));
     await visible(page.getByText('Not checked, because the cluster is unreachable.'));
     await picture(page, 'cluster-away');
   });
@@ -294,7 +294,7 @@ describe('clusters', () => {
     await visible(auditor.getByText('An owner of this installation adds them.', { exact: false }));
     expect(await auditor.getByRole('button', { name: 'Add a cluster' }).count()).toBe(0);
     await auditor.goto(`${server.url}/satellites`);
-    await visible(auditor.getByText("No satellites beside the server's own"));
+    await visible(auditor.getByText('No satellites yet'));
     expect(await auditor.getByRole('button', { name: 'Add a satellite' }).count()).toBe(0);
     await auditor.context().close();
     const member = await see('member');

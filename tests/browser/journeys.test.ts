@@ -63,11 +63,11 @@ describe('signing in', () => {
     await page.goto(`${server.url}/account`);
     await page.getByLabel('New password', { exact: true }).fill('a long password');
     await page.getByLabel('New password again').fill('another one entirely');
-    await button('Change the password').click();
-    await visible(page.getByText('The two do not agree.'));
+    await button('Change password').click();
+    await visible(page.getByText('The passwords do not match.'));
     await page.getByLabel('New password again').fill('a long password');
     await button('Change the password').click();
-    await visible(page.getByText('Your password is changed.'));
+    await visible(page.getByText('Your password was changed.'));
     await page.getByRole('main').getByRole('button', { name: 'Sign out' }).click();
     await visible(page.getByRole('heading', { name: 'Sign in' }));
 
@@ -108,7 +108,7 @@ describe('a workspace', () => {
     await visible(page.getByRole('log').getByText('wrote ~/welcome.txt'));
     await visible(page.getByText('cde ssh first', { exact: true }));
     await visible(page.getByText('connected, version', { exact: false }));
-    await button('Copy the log').click();
+    await button('Copy log').click();
     await expect
       .poll(() => page.evaluate(() => navigator.clipboard.readText()))
       .toContain('wrote ~/welcome.txt');

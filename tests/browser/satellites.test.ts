@@ -33,7 +33,7 @@ afterEach(() => {
 
 test('an added satellite shows its token and how to start it once', async () => {
   await page.getByRole('link', { name: 'Satellites' }).click();
-  await visible(page.getByText("No satellites beside the server's own"));
+  await visible(page.getByText('No satellites yet'));
   await picture(page, 'satellites-none');
   await button('Add a satellite').click();
   await dialog().getByLabel('Name').fill('embedded');
@@ -93,6 +93,6 @@ test(
     await page.getByRole('menuitem', { name: 'Remove…' }).click();
     await dialog().getByRole('button', { name: 'Remove' }).click();
     await gone(row());
-    await visible(page.getByText("No satellites beside the server's own"));
+    await visible(page.getByText('No satellites yet'));
   },
 );

@@ -71,7 +71,7 @@ function PasswordForm({ username }: { username: string }) {
     const data = new FormData(form);
     const text = (name: string) => String(data.get(name));
     if (text('password').length < 10) return setFault('Use at least 10 characters.');
-    if (text('password') !== text('again')) return setFault('The two do not agree.');
+    if (text('password') !== text('again')) return setFault('The passwords do not match.');
     setFault(undefined);
     change.mutate(
       { ...(text('current') && { current: text('current') }), password: text('password') },
@@ -79,7 +79,7 @@ function PasswordForm({ username }: { username: string }) {
         onSuccess: ({ sessionKey }) => {
           if (sessionKey !== null) keepSessionKey(sessionKey);
           form.reset();
-          sayDone('Your password is changed.');
+          sayDone('Your password was changed.');
         },
       },
     );
@@ -91,10 +91,7 @@ function PasswordForm({ username }: { username: string }) {
       </header>
       <div className="body stack">
         <input type="hidden" name="username" autoComplete="username" value={username} />
-        <Field
-          label="Current password"
-          hint="Empty if you have none yet: you came by a link or single sign-on."
-        >
+        <Field label="Current password" hint="Leave it empty if you have no password yet.">
           {(aria) => <input {...aria} name="current" type="password" autoComplete="current-password" />}
         </Field>
         <Field label="New password" hint="At least 10 characters." error={fault}>
@@ -106,7 +103,7 @@ function PasswordForm({ username }: { username: string }) {
         <Problem error={change.error} />
         <div className="form-foot">
           <button type="submit" className="button primary" disabled={change.isPending}>
-            Change the password
+            Change password
           </button>
         </div>
       </div>
@@ -114,7 +111,7 @@ function PasswordForm({ username }: { username: string }) {
   );
 }
 
-/** Owners are not recognised by their address when they come by single sign-on: they link it here. */
+/** Single sign-on does not match owners by email address, so they link their account here. */
 function SingleSignOn() {
   const methods = useQuery({
     queryKey: ['sign-in-methods'],

@@ -12,7 +12,7 @@ function pageParams(workspace: string): { owner: string; name: string } {
   return { owner, name };
 }
 
-/** The page that an action leads to; null for actions that are run here, or that only the command line has. */
+/** The page of an action; null if it runs here or exists only on the command line. */
 function destinationOf(action: Action): Destination | null {
   switch (action.kind) {
     case 'sign-in':
@@ -69,7 +69,10 @@ function destinationOf(action: Action): Destination | null {
   }
 }
 
-/** An action of an error, as a button or link; nothing if this user cannot follow it or the dashboard has no page for it. */
+/**
+ * An action of an error as a button or link; nothing if this user is not allowed to do it or the dashboard has no page
+ * for it.
+ */
 export function ActionButton({ action }: { action: Action }) {
   // From the cache only: on the sign-in page there is no user.
   const role = useQuery({ ...meQuery, enabled: false }).data?.role;

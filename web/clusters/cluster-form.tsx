@@ -12,7 +12,7 @@ type FieldName = 'name' | 'kubeconfig' | 'region' | 'labels' | 'publicEndpoint';
 type Faults = Partial<Record<FieldName, string>>;
 const fieldNames: readonly string[] = ['name', 'kubeconfig', 'region', 'labels', 'publicEndpoint'];
 
-/** The server's reasons at the fields that they are about; empty where they are about none. */
+/** The server's errors by field; empty if none of them is about a field. */
 function faultsOf(error: unknown): Faults {
   if (!(error instanceof CallError)) return {};
   const { code, message, detail, hint, issues = [] } = error.body;
@@ -82,7 +82,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
         <>
           With its credentials in it, a token or a client certificate:{' '}
           <code>kubectl config view --raw --flatten --minify</code> prints one.{' '}
-          {cluster ? 'Empty, the present credentials stay.' : 'It is sealed in the database.'}
+          {cluster ? 'Leave it empty to keep the current credentials.' : 'It is stored encrypted.'}
         </>
       }
     >
@@ -93,7 +93,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
     <Dialog title={cluster ? `Change ${cluster.name}` : 'Add a cluster'} onClose={onClose} wide>
       <form onSubmit={submit} noValidate>
         {!cluster && (
-          <Field label="Name" hint="As templates name it, for example eu." error={faults.name}>
+          <Field label="Name" hint="The name that templates use, for example eu." error={faults.name}>
             {(aria) => <input {...aria} name="name" maxLength={40} {...plain} />}
           </Field>
         )}
@@ -109,14 +109,14 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
                 <input type="radio" checked={inCluster} onChange={() => setInCluster(true)} />
                 <span>
                   The cluster that the server runs in
-                  <span className="hint">By the service account of its own pod.</span>
+                  <span className="hint">Uses the service account of the server's pod.</span>
                 </span>
               </label>
             </div>
           </fieldset>
         )}
         {!cluster && credentials}
-        <Field label="Region" optional error={faults.region} hint="Where it is, in your words.">
+        <Field label="Region" optional error={faults.region} hint="For example: Frankfurt.">
           {(aria) => (
             <input {...aria} name="region" defaultValue={cluster?.region} maxLength={80} {...plain} />
           )}
@@ -125,7 +125,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
           label="Labels"
           optional
           error={faults.labels}
-          hint="One a line, name=value. Templates can choose a cluster by them."
+          hint="One name=value per line. Templates can select clusters by label."
         >
           {(aria) => (
             <textarea
@@ -142,7 +142,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
           label="Address for developers"
           optional
           error={faults.publicEndpoint}
-          hint="Of its API server, where kubectl on their machines needs another than the kubeconfig names."
+          hint="The API server's URL for kubectl on developers' machines, if it differs from the kubeconfig's."
         >
           {(aria) => (
             <input
@@ -160,9 +160,10 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
           <label className="choice">
             <input type="checkbox" name="isDefault" />
             <span>
-              The default
+              Default cluster
               <span className="hint">
-                Templates that name no cluster use it.{!cluster && ' The first cluster is it in any case.'}
+                Used by templates that name no cluster.
+                {!cluster && ' The first cluster is always the default.'}
               </span>
             </span>
           </label>
@@ -173,7 +174,7 @@ export function ClusterForm({ cluster, onClose }: { cluster?: Cluster; onClose: 
             Cancel
           </button>
           <button type="submit" className="button primary" disabled={send.isPending}>
-            {send.isPending ? 'Asking the cluster…' : cluster ? 'Change' : 'Add'}
+            {send.isPending ? 'Connecting…' : cluster ? 'Change' : 'Add'}
           </button>
         </div>
       </form>

@@ -11,12 +11,12 @@ import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
 import { sayDone, sayFailed } from '../ui/toast.tsx';
 import { ClusterForm } from './cluster-form.tsx';
-import { ClusterState, WhyAway } from './cluster-state.tsx';
+import { ClusterState, WhyUnreachable } from './cluster-state.tsx';
 import { Orphans } from './orphans.tsx';
 import { checksQuery, clustersQuery } from './queries.ts';
 import '../workspaces/workspaces.css';
 
-/** One cluster: what it offers and lacks, what lies about on it, and its settings. */
+/** One cluster: its checks, orphans and settings. */
 export function ClusterPage() {
   const { cluster: name } = useParams({ from: '/signed-in/clusters/$cluster' });
   useTitle(name);
@@ -48,8 +48,8 @@ export function ClusterPage() {
         {cluster && <Actions cluster={cluster} />}
         {cluster?.state === 'away' && (
           <p>
-            <WhyAway cluster={cluster} /> Nothing on it is judged lost: workspaces there stay as they are, and
-            builds wait for it.
+            <WhyUnreachable cluster={cluster} /> Its workspaces keep their status, and builds wait until it is
+            reachable.
           </p>
         )}
       </div>
@@ -88,7 +88,7 @@ function Actions({ cluster }: { cluster: Cluster }) {
   if (!manages) return null;
   async function remove() {
     await call(removeCluster, { params: { cluster: cluster.id } });
-    sayDone(`${cluster.name} is forgotten; nothing on it was deleted.`);
+    sayDone(`${cluster.name} was removed; nothing on it was deleted.`);
     await navigate({ to: '/clusters' });
     await client.invalidateQueries({ queryKey: ['clusters'] });
   }
@@ -119,8 +119,8 @@ function Actions({ cluster }: { cluster: Cluster }) {
           act={remove}
           onClose={() => setDialog(null)}
         >
-          The server forgets the cluster and its credentials. Nothing on the cluster is deleted. It is refused
-          while workspaces or kept homes lie on it.
+          This removes the cluster and its credentials from the server and deletes nothing on the cluster. A
+          cluster that still has workspaces or retained homes cannot be removed.
         </ConfirmDialog>
       )}
     </div>
@@ -135,17 +135,17 @@ const checkWords: Record<string, string> = {
   snapshots: 'Snapshots',
 };
 
-/** What workspaces need of the cluster, in words. */
+/** What workspaces need from the cluster. */
 function Checks({ cluster }: { cluster: Cluster }) {
   const checks = useQuery(checksQuery(cluster.name, cluster.state));
-  const lacking = checks.data?.filter(({ ok }) => !ok).length ?? 0;
+  const missing = checks.data?.filter(({ ok }) => !ok).length ?? 0;
   return (
     <section className="panel" aria-labelledby="checks-title">
       <header>
         <h2 id="checks-title">What workspaces need</h2>
         {checks.data && (
-          <span className={`status ${lacking === 0 ? 'good' : 'bad'}`}>
-            {lacking === 0 ? 'all there' : `${lacking} lacking`}
+          <span className={`status ${missing === 0 ? 'good' : 'bad'}`}>
+            {missing === 0 ? 'complete' : `${missing} missing`}
           </span>
         )}
         <button
@@ -161,7 +161,7 @@ function Checks({ cluster }: { cluster: Cluster }) {
         <Problem error={checks.error} />
         {checks.isPending && !checks.error && (
           <p className="row muted" role="status">
-            <Spinner /> Asking the cluster…
+            <Spinner /> Checking the cluster…
           </p>
         )}
         <ul className="checks">
@@ -182,7 +182,7 @@ function Check({ check }: { check: ClusterCheck }) {
       <Icon name={check.ok ? 'check' : 'warning'} />
       <div>
         <strong>{checkWords[check.name] ?? sentence(check.name)}</strong>
-        <span className="hidden">{check.ok ? ', in order: ' : ', lacking: '}</span>
+        <span className="hidden">{check.ok ? ', ok: ' : ', missing: '}</span>
         <p>{sentence(check.message)}</p>
         {check.hint && <p className="hint">{check.hint}</p>}
       </div>

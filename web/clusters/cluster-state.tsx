@@ -14,7 +14,7 @@ export function ClusterState({ cluster }: { cluster: Cluster }) {
 }
 
 /** Why a cluster is unreachable, and when it was last reached. */
-export function WhyAway({ cluster }: { cluster: Cluster }) {
+export function WhyUnreachable({ cluster }: { cluster: Cluster }) {
   if (cluster.state !== 'away') return null;
   return (
     <>

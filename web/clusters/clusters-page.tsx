@@ -6,7 +6,7 @@ import { useTitle } from '../shell.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { List } from '../ui/list.tsx';
 import { ClusterForm } from './cluster-form.tsx';
-import { ClusterState, WhyAway } from './cluster-state.tsx';
+import { ClusterState, WhyUnreachable } from './cluster-state.tsx';
 import { clustersQuery } from './queries.ts';
 import '../workspaces/workspaces.css';
 
@@ -66,7 +66,7 @@ export function ClustersPage() {
                 <ClusterState cluster={cluster} />
                 {cluster.state === 'away' && (
                   <p className="hint">
-                    <WhyAway cluster={cluster} />
+                    <WhyUnreachable cluster={cluster} />
                   </p>
                 )}
               </>

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { readLabels, writeLabels } from './labels.ts';
 
-test('labels are read as they are written', () => {
+test('labels survive writing and reading', () => {
   const labels = { gpu: 'a100', tier: '', note: 'a=b' };
   expect(readLabels(writeLabels(labels))).toEqual({ labels });
   expect(readLabels('  gpu = a100 \n\n')).toEqual({ labels: { gpu: 'a100' } });
@@ -11,7 +11,7 @@ test('labels are read as they are written', () => {
 test.each([
   ['gpu', '“gpu” is not name=value.'],
   ['=a100', '“=a100” is not name=value.'],
-  ['gpu=a\ngpu=b', 'gpu is there twice.'],
+  ['gpu=a\ngpu=b', 'gpu appears twice.'],
   [`gpu=${'x'.repeat(64)}`, 'gpu… is longer than 63 characters.'],
 ])('%j is refused', (text, problem) => {
   expect(readLabels(text)).toEqual({ problem });

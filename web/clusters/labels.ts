@@ -5,7 +5,7 @@ export function writeLabels(labels: Record<string, string>): string {
     .join('\n');
 }
 
-/** The labels of a text, or what is wrong with it. Empty lines count for nothing. */
+/** Parses the labels in a text, or says what is wrong with it. Empty lines are skipped. */
 export function readLabels(
   text: string,
 ): { labels: Record<string, string>; problem?: undefined } | { problem: string } {
@@ -16,7 +16,7 @@ export function readLabels(
     const name = line.slice(0, at).trim();
     const value = line.slice(at + 1).trim();
     if (at < 1 || name === '') return { problem: `“${line}” is not name=value.` };
-    if (Object.hasOwn(labels, name)) return { problem: `${name} is there twice.` };
+    if (Object.hasOwn(labels, name)) return { problem: `${name} appears twice.` };
     if (name.length > 63 || value.length > 63)
       return { problem: `${name.slice(0, 20)}… is longer than 63 characters.` };
     labels[name] = value;

@@ -158,7 +158,7 @@ function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
       <div className="body">
         {proposal.isPending && !proposal.error && (
           <p className="row muted" role="status">
-            <Spinner /> Asking what would be done…
+            <Spinner /> Looking for orphans…
           </p>
         )}
         <Problem error={proposal.error ?? clean.error} />
@@ -166,7 +166,7 @@ function CleanDialog({ cluster, onClose }: { cluster: Cluster; onClose: () => vo
           <>
             <p>
               {going.length === 0
-                ? 'There is nothing to delete any more.'
+                ? 'There is nothing left to delete.'
                 : `This deletes ${namespaces(going.length)} and all that runs there. Homes in them are kept.`}
             </p>
             <OrphanList items={going} />

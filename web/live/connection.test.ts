@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { makeLive, retryDelay, type Socket } from './connection.ts';
 
-/** The server's end of a connection that a test plays. */
+/** The server's end of a connection. */
 interface Played extends Socket {
   sent: string[];
 }
@@ -56,7 +56,7 @@ test('opens with the first topic, and subscribes once for several holders', () =
   ]);
 });
 
-test('a drop is followed by retries with growing waits, and the topics are subscribed again', () => {
+test('a lost connection is retried with backoff, and its topics are subscribed again', () => {
   const { live, sockets, timers, topics } = setUp();
   const states: string[] = [];
   live.onState(() => states.push(live.state()));
@@ -73,14 +73,14 @@ test('a drop is followed by retries with growing waits, and the topics are subsc
   expect(states).toEqual(['live', 'reconnecting', 'live']);
 });
 
-test('waits double up to a limit, and are spread', () => {
+test('delays double up to a limit, with jitter', () => {
   expect(retryDelay(0, () => 0)).toBe(250);
   expect(retryDelay(0, () => 1)).toBe(500);
   expect(retryDelay(3, () => 1)).toBe(4000);
   expect(retryDelay(30, () => 1)).toBe(15_000);
 });
 
-test('a hidden tab has no topics, and gets them back when it is seen', () => {
+test('a hidden tab has no topics, and gets them back when it is visible', () => {
   const { live, sockets, topics } = setUp();
   live.hold('workspaces');
   sockets[0]!.onopen?.();
@@ -94,7 +94,7 @@ test('a hidden tab has no topics, and gets them back when it is seen', () => {
   ]);
 });
 
-test('a tab that is hidden while disconnected does not try until it is seen', () => {
+test('a tab that is hidden while disconnected does not reconnect until it is visible', () => {
   const { live, sockets, timers } = setUp();
   live.hold('workspaces');
   sockets[0]!.onopen?.();
@@ -105,7 +105,7 @@ test('a tab that is hidden while disconnected does not try until it is seen', ()
   expect(sockets).toHaveLength(2);
 });
 
-test('opened hidden, it connects when it is seen', () => {
+test('opened in a hidden tab, it connects when the tab is visible', () => {
   const { live, sockets } = setUp(false);
   live.hold('workspaces');
   expect(sockets).toHaveLength(0);
@@ -113,7 +113,7 @@ test('opened hidden, it connects when it is seen', () => {
   expect(sockets).toHaveLength(1);
 });
 
-test('passes on what the contract knows, and nothing else', () => {
+test('passes on valid messages only', () => {
   const { live, sockets } = setUp();
   const messages: string[] = [];
   live.onMessage((message) => messages.push(message.type));

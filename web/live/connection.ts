@@ -15,26 +15,26 @@ export interface Socket {
 export interface LiveConnection {
   state(): LiveState;
   onState(listener: () => void): () => void;
-  /** Subscribes while at least one caller holds the topic; returns how to let go. */
+  /** Subscribes while at least one caller holds the topic; returns a function that releases it. */
   hold(topic: string): () => void;
   onMessage(listener: (message: ServerMessage) => void): () => void;
   /** A hidden tab gets no events. When it is visible again each topic is resubscribed, and `subscribed` triggers a refetch. */
   setVisible(visible: boolean): void;
-  /** Reconnects at once, when the machine is back on a network. */
+  /** Reconnects at once. Call it when the machine is back on a network. */
   retryNow(): void;
   close(): void;
 }
 
-// A server that restarts is back within a second or two; a thousand dashboards must not all come at once.
+// A restarting server is back within a second or two, and a thousand dashboards must not reconnect all at once.
 const firstRetryMs = 500;
 const lastRetryMs = 15_000;
 
-/** How long to wait before try `attempt` (from 0): doubling, between half and the whole of each step. */
+/** The delay before `attempt` (from 0): exponential, with jitter between half and the whole of it. */
 export function retryDelay(attempt: number, random: () => number = Math.random): number {
   return Math.min(lastRetryMs, firstRetryMs * 2 ** attempt) * (0.5 + random() / 2);
 }
 
-/** One WebSocket for all pages. It is opened by the first topic held, and opened again with backoff when it drops. */
+/** One WebSocket for all pages. The first topic opens it; a lost connection is reopened with backoff. */
 export function makeLive(options: {
   open: () => Socket;
   visible: boolean;

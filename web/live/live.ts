@@ -7,7 +7,7 @@ import { queryClient } from '../query-client.ts';
 import { type LiveState, makeLive, type Socket } from './connection.ts';
 import { dropWorkspace, laterWorkspace, type Pages, putBuild, putWorkspace } from './reduce.ts';
 
-/** How often pages ask while no events arrive. */
+/** How often pages poll while no events arrive. */
 export const pollMs = 4000;
 
 export const live = makeLive({
@@ -21,7 +21,7 @@ live.onMessage((message) => apply(queryClient, message));
 
 const listPauseMs = 300;
 let listAgain: ReturnType<typeof setTimeout> | null = null;
-/** A row that no list has: ask for the lists, once for a burst of them. */
+/** A row that is in no list: refetch the lists, once for a burst of such rows. */
 function refreshLists(client: QueryClient): void {
   if (listAgain) return;
   listAgain = setTimeout(() => {
@@ -30,7 +30,7 @@ function refreshLists(client: QueryClient): void {
   }, listPauseMs);
 }
 
-/** Carries one event into the query cache, which is what the pages show. */
+/** Applies an event to the query cache that the pages show. */
 function apply(client: QueryClient, message: ServerMessage): void {
   switch (message.type) {
     case 'subscribed':
@@ -60,7 +60,7 @@ function apply(client: QueryClient, message: ServerMessage): void {
     case 'workspace-gone':
       for (const [queryKey, list] of client.getQueriesData<Pages<Workspace>>({ queryKey: ['workspaces'] }))
         if (list) client.setQueryData(queryKey, dropWorkspace(list, message.id));
-      // Its home may be among those that are kept now.
+      // Its home may have been retained.
       void client.invalidateQueries({ queryKey: ['homes'] });
       void client.invalidateQueries({
         predicate: ({ queryKey, state }) =>
@@ -77,7 +77,7 @@ function keepBuild(client: QueryClient, build: Build): void {
   client.setQueryData<Build[]>(['builds', build.workspaceId], (known) => known && putBuild(known, build));
 }
 
-/** Subscribes to a topic while the component is shown; null: to none. */
+/** Subscribes to a topic while the component is mounted; null for none. */
 export function useTopic(topic: string | null): void {
   useEffect(() => (topic === null ? undefined : live.hold(topic)), [topic]);
 }
@@ -86,12 +86,12 @@ export function useLiveState(): LiveState {
   return useSyncExternalStore(live.onState, live.state);
 }
 
-/** A query's `refetchInterval`: none while events arrive or nobody looks. */
+/** A query's `refetchInterval`: none while events arrive or the tab is hidden. */
 export function usePolling(ms: number = pollMs): number | false {
   return useLiveState() === 'live' ? false : ms;
 }
 
-/** For actions: what the server answered goes in at once, before its event arrives. */
+/** For actions: shows the server's reply at once, before its event arrives. */
 export function useKeepBuild(): (build: Build) => void {
   const client = useQueryClient();
   return (build) => keepBuild(client, build);

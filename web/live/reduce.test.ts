@@ -70,13 +70,13 @@ test('a build never goes back', () => {
   expect(laterBuild(build(2), over)).toMatchObject({ number: 2 });
 });
 
-test('an answer that an event has overtaken changes nothing', () => {
+test('a reply that was overtaken by an event changes nothing', () => {
   const known = workspace('w1', 5, { status: 'running' });
   expect(laterWorkspace(known, workspace('w1', 4))).toBe(known);
   expect(laterWorkspace(known, workspace('w1', 5, { status: 'stopping' })).status).toBe('stopping');
 });
 
-test('a later workspace keeps the build that is further on', () => {
+test('a later workspace keeps the more recent state of its build', () => {
   const known = workspace('w1', 5, { latestBuild: build(2, { status: 'succeeded', finishedAt: at(8) }) });
   const next = workspace('w1', 6, { latestBuild: build(2) });
   expect(laterWorkspace(known, next)).toMatchObject({
@@ -90,7 +90,7 @@ test('a new workspace with the same name replaces the deleted one', () => {
   expect(laterWorkspace(workspace('w1', 9), recreated)).toBe(recreated);
 });
 
-test('puts and drops a row in the page that has it', () => {
+test('replaces and removes a row in the page that has it', () => {
   const list: Pages<Workspace> = {
     pages: [
       { items: [workspace('a', 1), workspace('b', 1)], next: 'x' },

@@ -7,20 +7,20 @@ export interface Pages<T> {
 
 const rank = { queued: 0, running: 1, succeeded: 2, failed: 2, cancelled: 2 } as const;
 
-/** How far a build has come; it only grows, so an answer that was overtaken by an event is told from a newer one. */
+/** A build's progress. It only grows, so a reply that was overtaken by an event can be recognized. */
 export function progress(build: Build): number {
   const ended = build.stages.filter((stage) => stage.finishedAt !== null).length;
   return rank[build.status] * 1000 + build.stages.length * 20 + ended * 2 + (build.cancelRequested ? 1 : 0);
 }
 
-/** The one of two pictures of a build that was taken later. */
+/** The later one of two states of a build. */
 export function laterBuild(known: Build | null | undefined, next: Build): Build {
   if (!known || known.number < next.number) return next;
   if (known.number > next.number) return known;
   return progress(known) > progress(next) ? known : next;
 }
 
-/** The one of two pictures of a workspace that was taken later. */
+/** The later one of two states of a workspace. */
 export function laterWorkspace(known: Workspace | undefined, next: Workspace): Workspace {
   if (!known || known.id !== next.id) return next;
   const later = known.updatedAt > next.updatedAt ? known : next;
@@ -30,7 +30,7 @@ export function laterWorkspace(known: Workspace | undefined, next: Workspace): W
   return latestBuild === later.latestBuild ? later : { ...later, latestBuild };
 }
 
-/** Puts a workspace in its place in the pages of a list; `found` is false when the list has no such row. */
+/** Replaces a workspace in the pages of a list; `found` is false if the list has no such row. */
 export function putWorkspace(
   list: Pages<Workspace>,
   workspace: Workspace,
@@ -47,7 +47,7 @@ export function putWorkspace(
   return found ? { list: { ...list, pages }, found } : { list, found };
 }
 
-/** Takes a workspace out of the pages of a list. */
+/** Removes a workspace from the pages of a list. */
 export function dropWorkspace(list: Pages<Workspace>, id: string): Pages<Workspace> {
   if (!list.pages.some((page) => page.items.some((item) => item.id === id))) return list;
   return {
@@ -56,7 +56,7 @@ export function dropWorkspace(list: Pages<Workspace>, id: string): Pages<Workspa
   };
 }
 
-/** Puts a build in its place in a list that is newest first. */
+/** Inserts or replaces a build in a list that is sorted newest first. */
 export function putBuild(builds: Build[], build: Build): Build[] {
   const at = builds.findIndex((known) => known.id === build.id);
   if (at >= 0) {

@@ -35,12 +35,12 @@ export function AddSatellite({ onClose }: { onClose: () => void }) {
             Copy its token now. <strong>It is not shown again</strong>: only its hash is kept.
           </p>
           <CopyLine text={token} label="Copy the token" />
-          <p>Where the satellite is to run, with the address at which everybody reaches it:</p>
+          <p>Run this on the satellite's machine, with its public address:</p>
           <CopyLine
             text={`CDE_SATELLITE_TOKEN=${token} cde satellite start --server ${location.origin} --url https://ITS-ADDRESS`}
             label="Copy the command"
           />
-          <p className="hint">It is online here a few seconds after it has started.</p>
+          <p className="hint">The satellite shows as online a few seconds after it has started.</p>
           <div className="form-foot">
             <button type="button" className="button primary" onClick={onClose}>
               Done
@@ -65,7 +65,7 @@ export function AddSatellite({ onClose }: { onClose: () => void }) {
             />
           )}
         </Field>
-        <Field label="Region" optional hint="Where it is, in your words.">
+        <Field label="Region" optional hint="For example: Tokyo.">
           {(aria) => <input {...aria} name="region" maxLength={80} autoComplete="off" spellCheck={false} />}
         </Field>
         {fault === undefined && <Problem error={add.error} />}

@@ -70,8 +70,8 @@ export function SatellitesPage() {
         <h1>Satellites</h1>
         {!isEmpty && <div className="end">{addButton}</div>}
         <p>
-          Relays for sessions, beside the one that the server carries. They see ciphertext only, but for what
-          they serve to browsers where you let them.
+          Relays for sessions, in addition to the server's own. They see only ciphertext, except for what they
+          serve to browsers if you allow that.
         </p>
       </div>
       <List
@@ -80,10 +80,10 @@ export function SatellitesPage() {
         keyOf={(satellite) => satellite.id}
         empty={
           <>
-            <strong>No satellites beside the server's own</strong>
+            <strong>No satellites yet</strong>
             <p>
               {manages
-                ? 'One that is nearer to your developers or workspaces makes their sessions faster.'
+                ? 'A satellite near your developers or workspaces makes their sessions faster.'
                 : 'An owner of this installation adds them.'}
             </p>
             {addButton}

@@ -9,14 +9,14 @@ import { Icon } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { sayDone } from '../ui/toast.tsx';
 
-/** What a satellite serves to browsers, in words. */
+/** Describes what a satellite serves to browsers. */
 export function webWords(web: SatelliteWeb): string {
   return web.portHost === null
     ? 'Serves terminals to browsers'
     : `Serves terminals to browsers, and ports under ${web.portHost}`;
 }
 
-/** Lets a satellite serve browsers, or no longer. */
+/** Allows a satellite to serve browsers, or forbids it. */
 export function WebDialog({ satellite, onClose }: { satellite: Satellite; onClose: () => void }) {
   const [on, setOn] = useState(satellite.web !== null);
   const [fault, setFault] = useState<string>();
@@ -26,8 +26,8 @@ export function WebDialog({ satellite, onClose }: { satellite: Satellite; onClos
     onSuccess({ name, web }) {
       sayDone(
         web
-          ? `${name} serves browsers, within 15 seconds.`
-          : `${name} serves no browsers, within 15 seconds.`,
+          ? `${name} serves browsers within 15 seconds.`
+          : `${name} stops serving browsers within 15 seconds.`,
       );
       onClose();
     },
@@ -41,7 +41,7 @@ export function WebDialog({ satellite, onClose }: { satellite: Satellite; onClos
     const text = String(new FormData(event.currentTarget).get('portHost') ?? '').trim();
     const portHost = WildcardName.safeParse(text);
     const isFaulty = on && text !== '' && !portHost.success;
-    setFault(isFaulty ? 'Write a wildcard name, for example *.dev.example.com.' : undefined);
+    setFault(isFaulty ? 'Enter a wildcard name, for example *.dev.example.com.' : undefined);
     if (!isFaulty) save.mutate(on ? { portHost: portHost.data ?? null } : null);
   }
   return (
@@ -56,15 +56,15 @@ export function WebDialog({ satellite, onClose }: { satellite: Satellite; onClos
             <p className="notice">
               <Icon name="warning" />
               <span>
-                {satellite.name} then reads what passes through these terminals and ports. Of sessions that it
-                relays it never does. Allow it for machines that you trust with that.
+                {satellite.name} can then read the traffic of these terminals and ports, but not of the
+                sessions that it relays. Allow this only on machines that you trust with that.
               </span>
             </p>
             <Field
               label="Wildcard name of its ports"
               optional
               error={fault}
-              hint="It has to lead to the satellite, with a certificate for it. Without one it serves terminals only."
+              hint="It must resolve to the satellite, which needs a certificate for it. Without it, only terminals are served."
             >
               {(aria) => (
                 <input

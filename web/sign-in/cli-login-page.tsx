@@ -9,7 +9,7 @@ import { Field } from '../ui/field.tsx';
 import { Problem } from '../ui/problem.tsx';
 import { Ago } from '../ui/time.tsx';
 
-/** `XXXX-XXXX`, however it was typed. */
+/** Normalizes a code to `XXXX-XXXX`. */
 function normalise(code: string): string {
   const letters = code.replace(/[^A-Za-z0-9]/g, '').toUpperCase();
   return letters.length === 8 ? `${letters.slice(0, 4)}-${letters.slice(4)}` : code.trim().toUpperCase();

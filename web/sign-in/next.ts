@@ -13,7 +13,7 @@ export function codeOf(hash: string): string | null {
   return new URLSearchParams(hash.replace(/^#/, '')).get('code');
 }
 
-/** What the OIDC provider sent the browser back with, which the server puts behind `#` as well. */
+/** The OIDC provider's response, which the server also puts behind `#`. */
 export function oidcQueryOf(hash: string): string | null {
   return new URLSearchParams(hash.replace(/^#/, '')).get('oidc');
 }

@@ -2,11 +2,11 @@ import { finishOidc, startOidc } from '@cde/api/identity.ts';
 import { call } from '../client.ts';
 
 /**
- * The keys of sign-ins that this browser has started, newest last. One of them finishes the sign-in: an answer of the provider
- * that another browser asked for matches none, so nobody can sign this browser in to an account of theirs.
+ * The keys of sign-ins that this browser has started, newest last. The provider's response must match one of them, so
+ * that nobody can sign this browser in to their own account.
  */
 const name = 'cde-oidc-keys';
-/** Tabs that sign in at once. */
+/** Tabs that sign in at the same time. */
 const maxKeys = 5;
 
 function readKeys(): string[] {
@@ -18,7 +18,7 @@ function readKeys(): string[] {
   }
 }
 
-/** Starts a sign-in and leaves for the provider. `link`: its identity is linked to the account of the signed-in user. */
+/** Starts a sign-in and navigates to the provider. `link`: links the identity to the signed-in user's account. */
 export async function goToProvider(options: {
   returnTo?: string | undefined;
   link?: boolean;
@@ -28,7 +28,7 @@ export async function goToProvider(options: {
   location.assign(url);
 }
 
-/** Finishes a sign-in. `query`: what the provider sent the browser back with. */
+/** Finishes a sign-in. `query`: the provider's response. */
 export async function comeFromProvider(query: string) {
   const keys = readKeys();
   let failure: unknown;

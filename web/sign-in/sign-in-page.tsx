@@ -24,7 +24,7 @@ export function SignInPage() {
     queryFn: ({ signal }) => call(getSignInMethods, { signal }),
     meta: fine,
   });
-  // Taken out of the address before anything else: it must not stay in the history or be sent twice.
+  // Removed from the address first: it must not stay in the history or be sent twice.
   const [code] = useState(() => codeOf(location.hash));
   const [oidcQuery] = useState(() => oidcQueryOf(location.hash));
   const used = useRef(false);
@@ -91,7 +91,7 @@ export function SignInPage() {
             <Problem error={methods.error} retry={() => methods.refetch()} />
             {methods.data?.needsOwner && (
               <p className="notice">
-                No account exists yet. Start the server by npm start and open the link that it prints.
+                No account exists yet. Start the server with npm start and open the link that it prints.
               </p>
             )}
             {methods.data?.oidc && (

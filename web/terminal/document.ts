@@ -1,12 +1,12 @@
 /**
- * xterm.js 6.0 writes its theme into <style> elements and, for 24-bit colours, letter spacing and the like,
- * into style attributes of spans. The Content-Security-Policy allows neither (`style-src 'self'`), and
- * rightly: that is how injected markup would restyle a page. What it allows is the same by script (CSSOM).
- * `documentOverride` does not help: the row factory and the viewport take `window.document` all the same.
+ * xterm.js 6.0 writes its theme into <style> elements and, for 24-bit colours, letter spacing and the like, into style
+ * attributes of spans. The Content-Security-Policy allows neither (`style-src 'self'`), and rightly: that is how
+ * injected markup would restyle a page. It allows scripts to do the same (CSSOM). `documentOverride` does not help: the
+ * row factory and the viewport take `window.document` all the same.
  */
 
-/** Runs `open`; the <style> elements that are created in it are constructed style sheets instead. */
-export function withSheets(open: () => void): void {
+/** Runs `open` so that it creates constructed style sheets instead of <style> elements. */
+export function withConstructedSheets(open: () => void): void {
   const createElement = (tag: string, options?: ElementCreationOptions) => {
     const element = Document.prototype.createElement.call(document, tag === 'style' ? 'meta' : tag, options);
     return tag === 'style' ? sheetElement(element) : element;
@@ -19,7 +19,7 @@ export function withSheets(open: () => void): void {
   }
 }
 
-/** Stands for a <style>: its text goes into a style sheet of the document, which leaves with the element. */
+/** Replaces a <style> element: its text goes into a style sheet of the document, which is removed with the element. */
 function sheetElement(element: HTMLElement): HTMLElement {
   const sheet = new CSSStyleSheet();
   document.adoptedStyleSheets = [...document.adoptedStyleSheets, sheet];
@@ -34,7 +34,7 @@ function sheetElement(element: HTMLElement): HTMLElement {
   return element;
 }
 
-// To the same effect as the attribute, but not as markup. Spans only: those are what the row factory makes.
+// Has the same effect as the attribute without being markup. Only for spans, which the row factory creates.
 HTMLSpanElement.prototype.setAttribute = function (name: string, value: string): void {
   if (name === 'style') this.style.cssText = value;
   else Element.prototype.setAttribute.call(this, name, value);

@@ -1,7 +1,7 @@
 import { accessRevokedCloseCode, TerminalMessage, type TerminalSize } from '@cde/api/events.ts';
 import { type OpenTerminal, terminalPath } from '@cde/api/satellite-terminals.ts';
 import { openSocket } from '../client.ts';
-import { findWay, type SatelliteWay, serverWay, type Way } from './ways.ts';
+import { findRoute, type SatelliteRoute, serverRoute, type TerminalRoute } from './routes.ts';
 
 /** Why a terminal is no longer connected. `ended`: its program exited, as opposed to a lost connection. */
 export interface End {
@@ -17,35 +17,35 @@ export interface TerminalSession {
   close(): void;
 }
 
-// Keystrokes and pastes; nobody types more while a terminal opens.
+/** Keystrokes and pastes while the terminal opens. */
 const maxBuffered = 100;
-/** Bytes of one message: the server takes larger ones, up to a limit, and what was pasted has none. */
+/** Pastes are split into messages of this size, because the server limits them. */
 const maxMessageBytes = 64 * 1024;
-/** A satellite that has opened no shell by then has none. */
-const openWithinMs = 6_000;
+/** After this time without a shell, the terminal falls back to the server. */
+const openTimeoutMs = 6_000;
 
 /**
- * One terminal over a WebSocket: bytes both ways in binary frames, sizes and the end in text frames. It goes over the
- * satellite that is nearest, or over the server: where none is nearer, where `serverOnly`, and where that satellite opens
- * no shell. `onEnd` is called once, unless `close()` was.
+ * One terminal over a WebSocket: input and output in binary messages, sizes and the end in text messages. It connects
+ * through the nearest satellite, or through the server if none is nearer, if that satellite opens no shell, or with
+ * `serverOnly`. `onEnd` is called once, unless `close()` was.
  */
 export function openTerminal(options: {
   workspace: string;
-  /** By this name the shell is found again. */
+  /** A later session with this name finds the same shell. */
   name: string;
   size: () => TerminalSize;
   serverOnly: boolean;
-  /** Over which way it goes. `fellBack`: a satellite was tried before. */
-  onWay: (way: Way, fellBack: boolean) => void;
+  /** The route that it takes. `fellBack`: a satellite was tried before. */
+  onRoute: (route: TerminalRoute, fellBack: boolean) => void;
   onOpen: () => void;
   onBytes: (bytes: Uint8Array) => void;
   onEnd: (end: End) => void;
 }): TerminalSession {
   let socket: WebSocket | null = null;
-  /** What is typed goes out: the server keeps it until there is a shell, of a satellite it is not known yet. */
-  let takes = false;
-  // What is typed while it opens is not lost.
-  const early: Uint8Array<ArrayBuffer>[] = [];
+  /** The server buffers input until there is a shell; a satellite accepts it only after that. */
+  let acceptsInput = false;
+  // Typed while it opens.
+  const pendingInput: Uint8Array<ArrayBuffer>[] = [];
   let over = false;
   const end = (reason: End) => {
     if (over) return;
@@ -53,31 +53,31 @@ export function openTerminal(options: {
     options.onEnd(reason);
     socket?.close();
   };
-  const put = (bytes: Uint8Array<ArrayBuffer>) => {
+  const sendInMessages = (bytes: Uint8Array<ArrayBuffer>) => {
     for (let at = 0; at < bytes.length; at += maxMessageBytes)
       socket?.send(bytes.subarray(at, at + maxMessageBytes));
   };
   const opened = () => {
-    takes = true;
-    for (const bytes of early.splice(0)) put(bytes);
+    acceptsInput = true;
+    for (const bytes of pendingInput.splice(0)) sendInMessages(bytes);
     options.onOpen();
   };
 
-  function overServer(): void {
+  function openOverServer(): void {
     const { cols, rows } = options.size();
     const path = `/api/v1/workspaces/${encodeURIComponent(options.workspace)}/terminal`;
     connect(openSocket(`${path}?cols=${cols}&rows=${rows}&terminal=${options.name}`), { onopen: opened });
   }
 
-  function overSatellite(way: Way, { url, code }: SatelliteWay): void {
+  function openOverSatellite(route: TerminalRoute, { url, code }: SatelliteRoute): void {
     const fallBack = () => {
       clearTimeout(timer);
-      if (over || takes) return;
+      if (over || acceptsInput) return;
       socket?.close();
-      options.onWay({ satellite: null, measured: way.measured }, true);
-      overServer();
+      options.onRoute({ satellite: null, measured: route.measured }, true);
+      openOverServer();
     };
-    const timer = setTimeout(fallBack, openWithinMs);
+    const timer = setTimeout(fallBack, openTimeoutMs);
     try {
       const first: OpenTerminal = { type: 'open', code, terminal: options.name, ...options.size() };
       connect(new WebSocket(url.replace(/^http/, 'ws') + terminalPath), {
@@ -86,28 +86,28 @@ export function openTerminal(options: {
           clearTimeout(timer);
           opened();
         },
-        instead: () => {
-          if (takes) return false;
+        fallBack: () => {
+          if (acceptsInput) return false;
           fallBack();
           return true;
         },
       });
     } catch {
-      // Not even an address that this page may connect to.
+      // The page's policy does not allow a connection to this address.
       fallBack();
     }
   }
 
-  /** `instead`: asked before the end is told; true: it goes on by other means. */
+  /** `fallBack` is called before the end is reported; if it returns true, the session continues on another socket. */
   function connect(
     made: WebSocket,
-    on: { onopen: () => void; onshell?: () => void; instead?: () => boolean },
+    on: { onopen: () => void; onshell?: () => void; fallBack?: () => boolean },
   ): void {
     socket = made;
     made.binaryType = 'arraybuffer';
     let wasOpen = false;
     const endHere = (reason: End) => {
-      if (socket === made && !on.instead?.()) end(reason);
+      if (socket === made && !on.fallBack?.()) end(reason);
     };
     made.onopen = () => {
       wasOpen = true;
@@ -118,7 +118,7 @@ export function openTerminal(options: {
       if (typeof data !== 'string') return options.onBytes(new Uint8Array(data));
       const message = readText(data);
       if (message?.type === 'opened') on.onshell?.();
-      if (message?.type === 'exit') endHere({ ended: message.code !== null, words: exitWords(message) });
+      if (message?.type === 'exit') endHere({ ended: message.code !== null, words: exitText(message) });
     };
     made.onclose = (event) => {
       if (event.code === accessRevokedCloseCode)
@@ -134,22 +134,22 @@ export function openTerminal(options: {
   }
 
   if (options.serverOnly) {
-    options.onWay(serverWay, false);
-    overServer();
+    options.onRoute(serverRoute, false);
+    openOverServer();
   } else
-    void findWay(options.workspace).then((way) => {
+    void findRoute(options.workspace).then((route) => {
       if (over) return;
-      options.onWay(way, false);
-      if (way.satellite) overSatellite(way, way.satellite);
-      else overServer();
+      options.onRoute(route, false);
+      if (route.satellite) openOverSatellite(route, route.satellite);
+      else openOverServer();
     });
   return {
     send(bytes) {
-      if (takes && socket?.readyState === WebSocket.OPEN) put(bytes);
-      else if (!takes && early.length < maxBuffered) early.push(bytes);
+      if (acceptsInput && socket?.readyState === WebSocket.OPEN) sendInMessages(bytes);
+      else if (!acceptsInput && pendingInput.length < maxBuffered) pendingInput.push(bytes);
     },
     resize(cols, rows) {
-      if (takes && socket?.readyState === WebSocket.OPEN)
+      if (acceptsInput && socket?.readyState === WebSocket.OPEN)
         socket.send(JSON.stringify({ type: 'resize', cols, rows } satisfies TerminalMessage));
     },
     close() {
@@ -168,8 +168,8 @@ function readText(data: string): TerminalMessage | null {
   }
 }
 
-/** What to say of an exit: the server's words, else the code. */
-function exitWords(message: { code: number | null; message: string }): string {
+/** The message for an exit: the server's if there is one, else the exit code. */
+function exitText(message: { code: number | null; message: string }): string {
   if (message.message) return message.message;
   return message.code === null
     ? 'The terminal was closed.'

@@ -9,16 +9,16 @@ import { Problem } from '../ui/problem.tsx';
 import { Actions } from '../workspaces/actions.tsx';
 import { workspaceQuery } from '../workspaces/queries.ts';
 import { Status } from '../workspaces/status.tsx';
+import { serverRoute, type TerminalRoute } from './routes.ts';
 import type { End } from './session.ts';
 import { Terminal } from './terminal.tsx';
-import { serverWay, type Way } from './ways.ts';
 import './terminal.css';
 
-/** Waits before it looks for the shell again, longer each time. */
+/** Backoff between attempts to reconnect. */
 const pausesMs = [500, 1_000, 2_000, 4_000, 8_000];
 
-/** The terminal of this tab: a reload finds it again. */
-function nameOfTab(workspace: string): string {
+/** The name of this tab's terminal, which survives a reload. */
+function terminalNameOfTab(workspace: string): string {
   const key = `cde.terminal.${workspace}`;
   const known = sessionStorage.getItem(key);
   if (known) return known;
@@ -38,16 +38,16 @@ export function TerminalPage() {
   useTopic(workspace ? `workspace:${workspace.id}` : null);
   const [attempt, setAttempt] = useState(0);
   const [state, setState] = useState<'opening' | 'open' | End>('opening');
-  const [way, setWay] = useState<Way>(serverWay);
+  const [route, setRoute] = useState<TerminalRoute>(serverRoute);
   const [screenReader, setScreenReader] = useState(() => localStorage.getItem(screenReaderKey) === 'on');
   const ready = workspace?.status === 'running';
-  // Once opened it stays, with what was on it, when the workspace stops.
+  // An open terminal stays with its content when the workspace stops.
   const [begun, setBegun] = useState(false);
   useEffect(() => {
     if (ready) setBegun(true);
   }, [ready]);
 
-  // In the address, so that it opens the same terminal elsewhere too.
+  // In the URL, so that the link opens the same terminal elsewhere.
   const { terminal } = useSearch({ from: '/signed-in/workspaces/$owner/$name/terminal' });
   const navigate = useNavigate();
   useEffect(() => {
@@ -55,7 +55,7 @@ export function TerminalPage() {
       void navigate({
         to: '/workspaces/$owner/$name/terminal',
         params: { owner, name },
-        search: { terminal: nameOfTab(`${owner}/${name}`) },
+        search: { terminal: terminalNameOfTab(`${owner}/${name}`) },
         replace: true,
       });
   }, [terminal, owner, name, navigate]);
@@ -64,10 +64,10 @@ export function TerminalPage() {
     setState('opening');
     setAttempt((count) => count + 1);
   };
-  // The shell is still there: it is looked for until it is found, or the workspace stops.
+  // The shell still runs, so reconnect until that succeeds or the workspace stops.
   const failures = useRef(0);
   const lost = typeof state === 'object' && !state.ended && !state.refused && ready;
-  // biome-ignore lint/correctness/useExhaustiveDependencies: once for each connection that was lost
+  // biome-ignore lint/correctness/useExhaustiveDependencies: once for each lost connection
   useEffect(() => {
     if (!lost) return;
     const pause = pausesMs[Math.min(failures.current, pausesMs.length - 1)]!;
@@ -91,9 +91,9 @@ export function TerminalPage() {
         <span className="muted small-text" role="status">
           {begun && state === 'opening' && 'Opening a shell…'}
         </span>
-        {begun && way.measured && state === 'open' && (
-          <span className="muted small-text" title={`${way.measured}, to the workspace and back`}>
-            over {way.satellite?.name ?? 'the server'}
+        {begun && route.measured && state === 'open' && (
+          <span className="muted small-text" title={`${route.measured}, to the workspace and back`}>
+            over {route.satellite?.name ?? 'the server'}
           </span>
         )}
         <div className="end">
@@ -121,7 +121,7 @@ export function TerminalPage() {
               <button
                 type="button"
                 className="button small"
-                // biome-ignore lint/a11y/noAutofocus: Enter goes on, as one expects of an ended terminal
+                // biome-ignore lint/a11y/noAutofocus: pressing Enter reconnects, as in other terminals
                 autoFocus
                 onClick={reconnect}
               >
@@ -139,7 +139,7 @@ export function TerminalPage() {
           name={terminal}
           attempt={attempt}
           screenReader={screenReader}
-          onWay={setWay}
+          onRoute={setRoute}
           onOpen={() => setState('open')}
           onShown={() => {
             failures.current = 0;

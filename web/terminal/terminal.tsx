@@ -2,38 +2,38 @@ import '@xterm/xterm/css/xterm.css';
 import { FitAddon } from '@xterm/addon-fit';
 import { Terminal as Xterm } from '@xterm/xterm';
 import { useEffect, useRef } from 'react';
-import { withSheets } from './document.ts';
+import { withConstructedSheets } from './document.ts';
+import type { TerminalRoute } from './routes.ts';
 import { type End, openTerminal, type TerminalSession } from './session.ts';
 import { onThemeChange, theme } from './theme.ts';
-import type { Way } from './ways.ts';
 
 const scrollbackLines = 10_000;
-// A dragged window edge makes hundreds of sizes; the shell redraws for each it is told.
+// Dragging a window edge produces hundreds of sizes, and the shell redraws for each one that it receives.
 const resizePauseMs = 60;
 
 interface Props {
   /** The workspace's id, or `owner~name`. */
   workspace: string;
-  /** By this name the shell is found again, from here and from elsewhere. */
+  /** A later session with this name, from any browser, finds the same shell. */
   name: string;
-  /** A new number opens a new session with it. */
+  /** A new number opens a new session. */
   attempt: number;
   screenReader: boolean;
-  /** Over which satellite, or the server. */
-  onWay: (way: Way) => void;
+  /** Called with the route of each session. */
+  onRoute: (route: TerminalRoute) => void;
   onOpen: () => void;
-  /** It shows something: the shell is there. */
+  /** Called when there is output, so the shell runs. */
   onShown: () => void;
   onEnd: (end: End) => void;
 }
 
-/** The terminal itself: fills its parent, fits its columns to it. */
-export function Terminal({ workspace, name, attempt, screenReader, onWay, onOpen, onShown, onEnd }: Props) {
+/** A terminal that fills its parent. */
+export function Terminal({ workspace, name, attempt, screenReader, onRoute, onOpen, onShown, onEnd }: Props) {
   const box = useRef<HTMLDivElement>(null);
   const terminal = useRef<{ xterm: Xterm; session: TerminalSession | null }>(null);
-  const handlers = useRef({ onWay, onOpen, onShown, onEnd });
-  handlers.current = { onWay, onOpen, onShown, onEnd };
-  // A satellite has failed: for as long as this page is open the server is as good.
+  const handlers = useRef({ onRoute: onRoute, onOpen, onShown, onEnd });
+  handlers.current = { onRoute: onRoute, onOpen, onShown, onEnd };
+  // After a satellite has failed, this page uses only the server.
   const fellBack = useRef(false);
 
   useEffect(() => {
@@ -43,14 +43,14 @@ export function Terminal({ workspace, name, attempt, screenReader, onWay, onOpen
       fontSize: 13,
       scrollback: scrollbackLines,
       theme: theme(),
-      // Programs choose colours for a dark screen or a light one without knowing which it is.
+      // Programs choose colours without knowing whether the screen is dark or light.
       minimumContrastRatio: 4.5,
       cursorBlink: !matchMedia('(prefers-reduced-motion: reduce)').matches,
       macOptionIsMeta: true,
     });
     const fit = new FitAddon();
     xterm.loadAddon(fit);
-    withSheets(() => xterm.open(element));
+    withConstructedSheets(() => xterm.open(element));
     fit.fit();
     const held: { xterm: Xterm; session: TerminalSession | null } = { xterm, session: null };
     terminal.current = held;
@@ -93,9 +93,9 @@ export function Terminal({ workspace, name, attempt, screenReader, onWay, onOpen
       name,
       size: () => ({ cols: held.xterm.cols, rows: held.xterm.rows }),
       serverOnly: fellBack.current,
-      onWay(way, again) {
+      onRoute(route, again) {
         fellBack.current ||= again;
-        handlers.current.onWay(way);
+        handlers.current.onRoute(route);
       },
       onOpen: () => {
         // The size may have changed while it opened.
@@ -107,7 +107,7 @@ export function Terminal({ workspace, name, attempt, screenReader, onWay, onOpen
         handlers.current.onShown();
       },
       onEnd: (end) => {
-        // Out of full-screen programs and hidden cursors, and on a line of its own.
+        // Leave full-screen mode, show the cursor, and start a new line.
         held.xterm.write('\x1b[?1049l\x1b[?25h\x1b[0m\r\n');
         handlers.current.onEnd(end);
       },

@@ -50,7 +50,7 @@ const dark: ITheme = {
 
 const preference = matchMedia('(prefers-color-scheme: dark)');
 
-/** The terminal's colours for what the reader prefers now. */
+/** The terminal's colours in the user's preferred colour scheme. */
 export const theme = (): ITheme => (preference.matches ? dark : light);
 
 export function onThemeChange(listener: () => void): () => void {

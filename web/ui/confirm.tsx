@@ -4,7 +4,7 @@ import { Dialog } from './dialog.tsx';
 import { Field } from './field.tsx';
 import { Problem } from './problem.tsx';
 
-/** Asks before something that cannot be undone, does it, and says why when it could not be done. */
+/** Confirms and runs an action that cannot be undone, and shows why it failed. */
 export function ConfirmDialog({
   title,
   children,
@@ -16,10 +16,10 @@ export function ConfirmDialog({
 }: {
   title: string;
   children: ReactNode;
-  /** The button that leaves all as it is: `Keep it`. */
+  /** The label of the button that cancels: `Keep it`. */
   keep: string;
   confirm: string;
-  /** What must be typed first, where nothing brings back what is lost. */
+  /** A word to type first, if data is lost for good. */
   typed?: string;
   act: () => Promise<unknown>;
   onClose: () => void;
@@ -58,7 +58,7 @@ export function TypedWord({
   onChange,
 }: {
   word: string;
-  /** What it is typed for: `discard its home`. */
+  /** The purpose, for the label: `discard its home`. */
   to: string;
   value: string;
   onChange: (value: string) => void;
@@ -79,7 +79,7 @@ export function TypedWord({
           autoComplete="off"
           autoCapitalize="none"
           spellCheck={false}
-          // biome-ignore lint/a11y/noAutofocus: the one thing to be typed in its dialog
+          // biome-ignore lint/a11y/noAutofocus: the only field of its dialog
           autoFocus
         />
       )}

@@ -1,7 +1,7 @@
 import { useEffect, useRef, useState } from 'react';
 import { Icon } from './icons.tsx';
 
-/** Copies `text` (or what it returns), and says so for two seconds. */
+/** Copies `text` (or its result), and confirms that for two seconds. */
 export function CopyButton({ text, label }: { text: string | (() => string); label: string }) {
   const [state, setState] = useState<'idle' | 'copied' | 'failed'>('idle');
   const timer = useRef<ReturnType<typeof setTimeout>>(undefined);
@@ -12,12 +12,12 @@ export function CopyButton({ text, label }: { text: string | (() => string); lab
       () => true,
       () => false,
     );
-    // Plain http on another host than localhost has no clipboard interface.
+    // The clipboard API needs https or localhost.
     setState((done ?? copyBySelection(value)) ? 'copied' : 'failed');
     clearTimeout(timer.current);
     timer.current = setTimeout(() => setState('idle'), 2000);
   }
-  const said = { idle: label, copied: 'Copied', failed: 'The browser refused: select the text and copy it' };
+  const said = { idle: label, copied: 'Copied', failed: 'Could not copy: select the text instead' };
   return (
     <button type="button" className="button icon-only quiet" onClick={copy} title={said[state]}>
       <Icon name={state === 'copied' ? 'check' : state === 'failed' ? 'warning' : 'copy'} />
@@ -39,7 +39,7 @@ function copyBySelection(text: string): boolean {
   return done;
 }
 
-/** A command or secret on one line with its copy button. */
+/** A one-line command or secret with a copy button. */
 export function CopyLine({ text, label = 'Copy' }: { text: string; label?: string }) {
   return (
     <div className="copy-line">

@@ -19,7 +19,7 @@ export function Dialog({
     const dialog = ref.current;
     if (dialog && !dialog.open) {
       dialog.showModal();
-      // Else it is the cross that has the focus, being the first.
+      // Otherwise the close button, which comes first, would get the focus.
       dialog.querySelector<HTMLElement>('form :is(input, textarea, select)')?.focus();
     }
     return () => dialog?.close();

@@ -6,7 +6,7 @@ export interface FieldAria {
   'aria-invalid': true | undefined;
 }
 
-/** A labelled control with its description and, when something is wrong with it, the words for that. */
+/** A labelled control with its description and error. */
 export function Field({
   label,
   hint,

@@ -13,7 +13,7 @@ test('durations', () => {
   ]);
 });
 
-test('moments as seen from now', () => {
+test('moments relative to now', () => {
   const now = Date.UTC(2026, 5, 1);
   expect(ago(now - 3000, now)).toBe('just now');
   expect(ago(now - 5 * 60_000, now)).toMatch(/^5\s?min\.? ago$|^5m ago$/);

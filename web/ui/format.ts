@@ -1,4 +1,4 @@
-/** `1.24 s`, `48 s`, `3 min 05 s`, `2 h 04 min`: how long something took or takes. */
+/** A duration: `1.24 s`, `48 s`, `3 min 05 s`, `2 h 04 min`. */
 export function duration(ms: number): string {
   const clean = Math.max(0, ms);
   if (clean < 10_000) return `${(clean / 1000).toFixed(2)} s`;
@@ -19,7 +19,7 @@ const steps: [Intl.RelativeTimeFormatUnit, number][] = [
   ['minute', 60_000],
 ];
 
-/** `just now`, `5m ago`, `in 3d`: a moment as seen from `now`, both in ms. */
+/** A moment relative to `now`, both in ms: `just now`, `5m ago`, `in 3d`. */
 export function ago(at: number, now: number): string {
   const difference = at - now;
   for (const [unit, size] of steps)

@@ -14,7 +14,7 @@ const paths = {
   link: 'M6 3H3v10h10v-3M9 3h4v4M13 3L7.5 8.5',
 } as const;
 
-/** A drawing of 16 × 16 in the colour of the text; said by the words beside it, so hidden from readers. */
+/** An icon of 16 × 16 in the text's colour. Hidden from screen readers, because a label stands beside it. */
 export function Icon({ name }: { name: keyof typeof paths }) {
   const solid = name === 'play' || name === 'stop';
   return (

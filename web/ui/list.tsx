@@ -5,12 +5,12 @@ import { Problem } from './problem.tsx';
 export interface Column<T> {
   title: string;
   cell: (row: T) => ReactNode;
-  /** `name`: it names the row. `actions`: its buttons; the title is for readers only. */
+  /** `name`: the row's header. `actions`: its buttons, whose title is only for screen readers. */
   is?: 'name' | 'actions';
   className?: string;
 }
 
-/** What is used of a query here, whether it is paged or whole. */
+/** The part of a query that is used here, paged or not. */
 export interface Listed {
   error: Error | null;
   isPending: boolean;
@@ -22,8 +22,8 @@ export interface Listed {
 }
 
 /**
- * The rows of a query as a table, and all that belongs to it: what went wrong, that it loads, what to do when there
- * is nothing, and more of it. On a narrow screen each row is a card of its own.
+ * The rows of a query as a table, with its error, loading and empty states and a button for the next page. On a narrow
+ * screen each row is a card.
  */
 export function List<T>({
   query,
@@ -40,7 +40,7 @@ export function List<T>({
   keyOf: (row: T) => string;
   /** Shown in place of the table when there are no rows. */
   empty: ReactNode;
-  /** What is opened under a row; null: nothing is. */
+  /** Content to expand below a row; null for none. */
   below?: (row: T) => ReactNode;
   className?: string;
 }) {

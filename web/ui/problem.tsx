@@ -6,7 +6,7 @@ import { Icon } from './icons.tsx';
 /** Shows one action. Provided by the application, because actions lead to pages, which are above this folder. */
 export const ActionComponent = createContext<ComponentType<{ action: Action }> | null>(null);
 
-/** What the reader can do about an error, as buttons. */
+/** An error's actions as buttons. */
 export function ActionButtons({ actions }: { actions: readonly Action[] | undefined }) {
   const Component = useContext(ActionComponent);
   if (!Component || !actions || actions.length === 0) return null;

@@ -1,7 +1,7 @@
 import { useEffect, useState } from 'react';
 import { ago, moment } from './format.ts';
 
-/** The time, renewed every `everyMs` while it is wanted (null: not at all). */
+/** The current time, updated every `everyMs`; null: never. */
 export function useNow(everyMs: number | null): number {
   const [now, setNow] = useState(Date.now);
   useEffect(() => {
@@ -13,7 +13,7 @@ export function useNow(everyMs: number | null): number {
   return now;
 }
 
-/** A moment as people say it; the exact one on hover. */
+/** A relative time; the exact one on hover. */
 export function Ago({ at }: { at: string }) {
   useNow(20_000);
   return (

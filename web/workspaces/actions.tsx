@@ -21,7 +21,7 @@ import { UpdateDialog } from './update-dialog.tsx';
 const operations = { start: startWorkspace, stop: stopWorkspace, restart: restartWorkspace } as const;
 type Operation = keyof typeof operations;
 
-/** The buttons and the menu of what may be done with a workspace now. `compact`: icons only, for a row. */
+/** Buttons and a menu for the actions that a workspace currently allows. `compact`: icons only, for a row. */
 export function Actions({ workspace, compact = false }: { workspace: Workspace; compact?: boolean }) {
   const me = useMe();
   const began = useBuildBegan();

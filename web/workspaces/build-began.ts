@@ -3,7 +3,7 @@ import { useQueryClient } from '@tanstack/react-query';
 import { useKeepBuild } from '../live/live.ts';
 import { refOf } from './queries.ts';
 
-/** After an action: show its build at once, and ask for the workspace in case no event comes. */
+/** After an action: shows its build at once, and refetches the workspace in case no event arrives. */
 export function useBuildBegan(): (build: Build, workspace: Workspace) => void {
   const client = useQueryClient();
   const keepBuild = useKeepBuild();

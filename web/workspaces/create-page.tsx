@@ -239,7 +239,7 @@ function CreateForm({
               autoCapitalize="none"
               spellCheck={false}
               maxLength={64}
-              // biome-ignore lint/a11y/noAutofocus: the one thing to be typed on this page
+              // biome-ignore lint/a11y/noAutofocus: the first field of this page
               autoFocus
             />
           )}

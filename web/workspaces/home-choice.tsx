@@ -14,8 +14,8 @@ const keptHomes = (owner: 'me' | undefined) =>
   });
 
 /**
- * The retained homes that the user can restore: their own and, for a server owner, the chosen one. `waits`: it is not
- * yet known whether the chosen one is among them.
+ * The retained homes that the user can restore: their own and, for a server owner, the chosen one. `waits`: the chosen
+ * one may still be loading.
  */
 export function useRestorable(chosen: string | undefined) {
   const me = useMe();

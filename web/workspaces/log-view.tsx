@@ -8,7 +8,7 @@ import { logText, plainText } from './log.ts';
 import { BuildStatusMark, buildWords } from './status.tsx';
 import { useLog } from './use-log.ts';
 
-// Nearer to the end than this counts as being there: half-scrolled lines and zoom leave fractions.
+// This near to the end counts as the end, because partly scrolled lines and zoom leave fractions.
 const endSlackPx = 24;
 
 interface Props {
@@ -17,7 +17,7 @@ interface Props {
   onChoose: (build: string) => void;
 }
 
-/** The log of one build: follows its end until scrolled up. */
+/** The log of one build. Follows its end until the user scrolls up. */
 export function LogView({ build, builds, onChoose }: Props) {
   const { log, loaded, done, error } = useLog(build);
   const box = useRef<HTMLDivElement>(null);
@@ -60,7 +60,7 @@ export function LogView({ build, builds, onChoose }: Props) {
         <BuildStatusMark build={build} />
         <div className="end">
           {!done && loaded && following && <span className="muted small-text">following</span>}
-          <CopyButton text={() => logText(log)} label="Copy the log" />
+          <CopyButton text={() => logText(log)} label="Copy log" />
         </div>
       </header>
       <Problem error={error} />
@@ -89,12 +89,12 @@ export function LogView({ build, builds, onChoose }: Props) {
             </p>
           )}
           {loaded && log.last === 0 && (
-            <p className="log-note">{done ? 'This build wrote no log.' : 'Nothing written yet.'}</p>
+            <p className="log-note">{done ? 'This build wrote no log.' : 'The log is still empty.'}</p>
           )}
         </div>
         {!following && (
           <button type="button" className="button small to-end" onClick={() => setFollowing(true)}>
-            <Icon name="down" /> {done ? 'To the end' : 'Follow'}
+            <Icon name="down" /> {done ? 'Scroll to end' : 'Follow'}
           </button>
         )}
       </div>

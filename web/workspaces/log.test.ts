@@ -14,7 +14,7 @@ const line = (seq: number): LogLine => ({
 const lines = (from: number, to: number) => Array.from({ length: to - from + 1 }, (_, at) => line(from + at));
 const numbers = (log: Log) => log.chunks.flat().map(({ seq }) => seq);
 
-test('appends what follows, drops what is known', () => {
+test('appends new lines and drops known ones', () => {
   let log = addFetched(emptyLog, lines(1, 3));
   log = addFetched(log, lines(2, 5));
   const { log: next, gap } = addLive(log, lines(4, 6));
@@ -22,7 +22,7 @@ test('appends what follows, drops what is known', () => {
   expect(gap).toBe(false);
 });
 
-test('keeps lines that came early until those before them are fetched', () => {
+test('keeps early lines until those before them are fetched', () => {
   const early = addLive(addFetched(emptyLog, lines(1, 2)), lines(5, 6));
   expect(early.gap).toBe(true);
   expect(numbers(early.log)).toEqual([1, 2]);
@@ -38,7 +38,7 @@ test('full chunks stay the same objects', () => {
   expect(addLive(after, [line(9)]).log).toBe(after);
 });
 
-test('whatever the order of events and pages, the log ends whole and in order', () => {
+test('for any order of events and pages, the log ends up complete and in order', () => {
   const events = fc.array(
     fc.record({
       live: fc.boolean(),
@@ -52,7 +52,7 @@ test('whatever the order of events and pages, the log ends whole and in order', 
       for (const { live, from, count } of steps)
         log = live
           ? addLive(log, lines(from, from + count)).log
-          : // The server answers with what is after the last known line.
+          : // The server replies with what follows the last known line.
             addFetched(log, lines(log.last + 1, log.last + count));
       expect(numbers(log)).toEqual(Array.from({ length: log.last }, (_, at) => at + 1));
       const end = Math.max(log.last, ...log.early.map(({ seq }) => seq));
@@ -63,7 +63,7 @@ test('whatever the order of events and pages, the log ends whole and in order', 
   );
 });
 
-test('shows text as a person would have seen it', () => {
+test('shows text as a terminal does', () => {
   expect(plainText('\u001b[1;32mok\u001b[0m done')).toBe('ok done');
   expect(plainText(' 10%\r 55%\r100%\r')).toBe('100%');
   expect(plainText('\u001b]0;title\u0007\u001b[2Kx\u0008\u0000y\tz')).toBe('xy\tz');

@@ -4,7 +4,7 @@ import type { LogLine } from '@cde/api/workspaces.ts';
 // Lines that a browser lays out together; earlier chunks are untouched objects, so React skips them.
 const chunkLines = 200;
 
-/** A build's log as far as it is known: every line up to `last` without a gap, and those that came early. */
+/** A build's log as far as it is known: all lines up to `last`, and lines that arrived early. */
 export interface Log {
   chunks: readonly (readonly LogLine[])[];
   last: number;
@@ -20,8 +20,8 @@ export function addFetched(log: Log, lines: readonly LogLine[]): Log {
 }
 
 /**
- * Adds lines that an event brought. One that does not follow the last (an earlier event was lost, or the
- * first page is still on its way) is kept aside; `gap` then says: fetch what is after `log.last`.
+ * Adds lines from an event. Lines that do not follow the last one (an event was lost, or the first page has not
+ * arrived) are set aside, and `gap` tells the caller to fetch everything after `log.last`.
  */
 export function addLive(log: Log, lines: readonly LogLine[]): { log: Log; gap: boolean } {
   const next = absorb(log, lines);
@@ -60,11 +60,11 @@ function append(log: Log, lines: readonly LogLine[]): Log {
   return { chunks, last: fresh.at(-1)!.seq, early: log.early };
 }
 
-// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the control characters to take out
+// biome-ignore lint/suspicious/noControlCharactersInRegex: these are the control characters to remove
 const escapes = /\u001b(?:\[[0-9;:?<=>]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[ -/]*[0-~])/g;
 const controls = new RegExp(String.raw`(?![\t\n])\p{Cc}|[${invisibleCharacters}]`, 'gu');
 
-/** A line as a person would have seen it: no colour codes, and of a progress bar its last state. */
+/** A line as a terminal shows it: without colour codes, and with the last state of a progress bar. */
 export function plainText(text: string): string {
   const bare = text.replace(escapes, '').replace(/\r+$/, '');
   return bare.slice(bare.lastIndexOf('\r') + 1).replace(controls, '');

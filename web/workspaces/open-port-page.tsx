@@ -8,8 +8,9 @@ import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 
 /**
- * Where the server sends a browser that opens a shared port for the first time: this page proves by the session key that the
- * dashboard itself asks, and goes on to the port. A navigation carries the cookie alone, which proves nothing.
+ * The server redirects a browser here when it first opens a shared port. This page proves with the session key that the
+ * request comes from the dashboard, then continues to the port. A navigation carries only the cookie, which proves
+ * nothing.
  */
 export function OpenPortPage() {
   useTitle('Open a port');

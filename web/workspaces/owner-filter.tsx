@@ -3,7 +3,7 @@ import { useQuery } from '@tanstack/react-query';
 import { callAll } from '../client.ts';
 import { seesUsers, useMe } from '../me.ts';
 
-/** Whose things are listed; names come from the user list where the role may read it. */
+/** Filters a list by owner. Suggests usernames if the role can list users. */
 export function OwnerFilter({
   label,
   value,

@@ -8,11 +8,11 @@ interface Props {
   draft: Draft;
   problems: Problems;
   onChange: (name: string, value: Draft[string]) => void;
-  /** The values of a workspace that exists: its immutable parameters are shown and stay. */
+  /** The values of an existing workspace, whose immutable parameters are read-only. */
   existing?: ParameterValues;
 }
 
-/** One control for each parameter, of the kind that its type and options ask for. */
+/** A control for each parameter, by its type and options. */
 export function ParameterFields({ parameters, draft, problems, onChange, existing = {} }: Props) {
   return parameters.map((parameter) => (
     <ParameterField
@@ -73,7 +73,7 @@ function ParameterField({
               disabled={disabled}
               checked={chosen.includes(option.value)}
               onChange={(event) =>
-                // In the order of the options, however they were ticked.
+                // In the order of the options, not of the clicks.
                 onChange(
                   parameter
                     .options!.map((known) => known.value)
@@ -153,7 +153,7 @@ function ParameterField({
         <input
           {...aria}
           name={parameter.name}
-          // Not type=number: the wheel changes it by accident, and what is not a number reads as empty.
+          // Not type=number: the mouse wheel changes it by accident, and invalid input reads as empty.
           inputMode={parameter.type === 'number' ? (parameter.integer ? 'numeric' : 'decimal') : undefined}
           value={text}
           disabled={disabled}
@@ -173,9 +173,9 @@ function immutableHint(
   current: ParameterValue | undefined,
 ): string | undefined {
   if (!parameter.immutable) return undefined;
-  if (state === 'fixed') return 'It was set at creation and stays.';
+  if (state === 'fixed') return 'Set at creation; cannot be changed.';
   if (state === 'mutable') return 'It cannot be changed later.';
-  return `It is ${[current].flat().join(', ')}, which this version no longer offers. It stays unless you choose another value.`;
+  return `Currently ${[current].flat().join(', ')}, which this version no longer offers. Kept unless you choose another value.`;
 }
 
 function wanted(parameter: Parameter): string | undefined {
@@ -186,7 +186,7 @@ function wanted(parameter: Parameter): string | undefined {
     case 'list':
       return parameter.options
         ? undefined
-        : `One a line, ${limits(undefined, parameter.maxItems).toLowerCase()}.`;
+        : `One per line, ${limits(undefined, parameter.maxItems).toLowerCase()}.`;
     default:
       return undefined;
   }

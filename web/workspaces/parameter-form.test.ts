@@ -36,7 +36,7 @@ test('a name of Object.prototype is a parameter like any other', () => {
   expect(startDraft(odd, {})).toEqual({ constructor: '' });
 });
 
-test('gives typed values for what fits', () => {
+test('returns typed values for valid input', () => {
   const draft = {
     ...startDraft(parameters),
     repo: 'https://example.com/x',
@@ -59,7 +59,7 @@ test('gives typed values for what fits', () => {
   });
 });
 
-test('leaves an emptied number with a default to the server', () => {
+test('leaves an empty number with a default to the server', () => {
   const { values, problems } = readDraft(parameters, { ...startDraft(parameters), cpus: '' });
   expect(problems.cpus).toBeUndefined();
   expect(values).not.toHaveProperty('cpus');
@@ -80,12 +80,12 @@ test.each([
   expect(readDraft(parameters, { ...good, [name]: value }).problems).toEqual({ [name]: problem });
 });
 
-test('a pattern that JavaScript cannot read is left to the server', () => {
+test('a pattern that JavaScript does not support is left to the server', () => {
   const odd = [Parameter.parse({ name: 'x', type: 'string', pattern: '(?i)abc' })];
   expect(readDraft(odd, { x: 'ABC' })).toEqual({ values: { x: 'ABC' }, problems: {} });
 });
 
-test("puts the server's issues at their fields", () => {
+test("assigns the server's issues to their fields", () => {
   expect(
     placeIssues(parameters, [
       { path: 'cpus', message: 'must be at most 4' },

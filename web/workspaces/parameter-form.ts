@@ -1,15 +1,15 @@
 import type { ApiError } from '@cde/api/errors.ts';
 import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
 
-/** What the form's controls hold, by parameter: text as typed, a switch, or chosen items. */
+/** The state of the form's controls by parameter: typed text, a switch, or chosen items. */
 export type Draft = Record<string, string | boolean | string[]>;
-/** What is wrong, by parameter, in words to stand at its field. */
+/** Error messages by parameter. */
 export type Problems = Record<string, string>;
 
 /** A list with more options than this is a select instead of radio buttons. */
 export const maxRadios = 6;
 
-/** The form before anybody touched it: the given values, else the defaults. */
+/** The initial state of the form: the given values, else the defaults. */
 export function startDraft(parameters: readonly Parameter[], values: ParameterValues = {}): Draft {
   return Object.fromEntries(
     parameters.map((parameter) => [
@@ -33,8 +33,8 @@ function toDraft(parameter: Parameter, value: ParameterValue | undefined): Draft
 }
 
 /**
- * Reads the form: a typed value for each parameter that has one, and a sentence for each that does not fit.
- * The server checks again, and is right where the two differ.
+ * Reads the form: a typed value or an error message for each parameter. The server validates again and has the last
+ * word.
  */
 export function readDraft(
   parameters: readonly Parameter[],
@@ -51,8 +51,8 @@ export function readDraft(
 }
 
 /**
- * What the form shows as fixed in an existing workspace, and what it may replace although it is immutable: a value that
- * the template version no longer allows is kept, unless the developer chooses one that it does.
+ * Whether a parameter can be changed in an existing workspace. An immutable one can be replaced only if the template
+ * version no longer allows its value.
  */
 export function immutableState(
   parameter: Parameter,
@@ -129,7 +129,7 @@ export function limits(min: number | undefined, max: number | undefined): string
   return `From ${min} to ${max}`;
 }
 
-// Here patterns run by backtracking, on the server in linear time: what is long is left to the server.
+// The browser's patterns backtrack and the server's run in linear time, so long values are left to the server.
 const longestMatched = 120;
 
 function matches(pattern: string, text: string): boolean {
@@ -137,11 +137,11 @@ function matches(pattern: string, text: string): boolean {
   try {
     return new RegExp(`^(?:${pattern})$`, 'u').test(text);
   } catch {
-    return true; // RE2's syntax has some that JavaScript's has not.
+    return true; // RE2 allows syntax that JavaScript does not.
   }
 }
 
-/** The server's issues as problems of fields; `rest` are those that belong to none. */
+/** Assigns the server's issues to fields; `rest` are the others. */
 export function placeIssues(
   parameters: readonly Parameter[],
   issues: ApiError['issues'],

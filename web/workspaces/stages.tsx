@@ -76,7 +76,7 @@ export function Stages({ build }: { build: Build }) {
               <ActionButtons actions={build.error.actions} />
               <p className="problem-code">
                 <code>{build.error.code}</code>
-                {build.error.fault === 'system' ? ' · a problem of the server, not of your workspace' : ''}
+                {build.error.fault === 'system' ? ' · a problem with the server, not your workspace' : ''}
               </p>
             </div>
           </div>

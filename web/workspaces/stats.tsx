@@ -7,7 +7,7 @@ import { statsQuery } from './queries.ts';
 // The agent reports every 30 s.
 const askEveryMs = 15_000;
 
-/** What the agent last said of CPU, memory, home and sessions. */
+/** The agent's last report of CPU, memory, home and sessions. */
 export function Stats({ workspace }: { workspace: Workspace }) {
   const running = workspace.status === 'running';
   const query = useQuery({
@@ -58,7 +58,7 @@ function countKinds(sessions: { kind: string }[]): string {
 }
 
 function Meter({ label, used, total }: { label: string; used: number | null; total: number | null }) {
-  if (used === null) return <span className="muted">not counted yet</span>;
+  if (used === null) return <span className="muted">not measured yet</span>;
   if (!total)
     return (
       <>

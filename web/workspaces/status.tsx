@@ -11,7 +11,7 @@ const looks: Record<WorkspaceStatus, [tone: 'good' | 'busy' | 'off' | 'bad', wor
   deleted: ['off', 'Deleted'],
 };
 
-/** A workspace's status as a dot and a word, and whether a running one's agent is disconnected. */
+/** A workspace's status as a dot and a word, including whether the agent of a running one is disconnected. */
 export function Status({ workspace }: { workspace: Workspace }) {
   const [tone, word] = looks[workspace.status];
   if (workspace.status === 'running' && !workspace.agent.connected)

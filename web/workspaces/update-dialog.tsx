@@ -17,13 +17,13 @@ import {
   startDraft,
 } from './parameter-form.ts';
 
-/** Moves a workspace to the active template version, with its parameters to be changed on the way. */
+/** Updates a workspace to the active template version and optionally changes its parameters. */
 export function UpdateDialog({ workspace, onClose }: { workspace: Workspace; onClose: () => void }) {
   const began = useBuildBegan();
   const template = useQuery({
     queryKey: ['template', workspace.template],
     queryFn: ({ signal }) => call(getTemplate, { params: { template: workspace.template }, signal }),
-    // The form must be that of the version that is active now.
+    // The form must match the version that is active now.
     staleTime: 0,
   });
   const parameters = template.data?.activeVersion.parameters ?? [];

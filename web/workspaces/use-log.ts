@@ -8,12 +8,12 @@ import { ended } from './status.tsx';
 const pageLines = 1000;
 // Without events the request itself waits at the server for the next line.
 const heldSeconds = 20;
-// A server (or a proxy) that answers a held request at once must not be asked in a tight loop.
+// If a server or proxy replies at once instead of holding the request, do not poll in a tight loop.
 const pauseMs = 1000;
 
 export interface FollowedLog {
   log: Log;
-  /** The first page has come. */
+  /** The first page has arrived. */
   loaded: boolean;
   /** These are the last lines. */
   done: boolean;
@@ -22,14 +22,14 @@ export interface FollowedLog {
 
 const nothing: FollowedLog = { log: emptyLog, loaded: false, done: false, error: null };
 
-/** A build's log, growing as it happens: by events while there are any, else by held requests. */
+/** A build's log as it grows: through events if they arrive, else through long polling. */
 export function useLog(build: Build): FollowedLog {
   const { id } = build;
   const over = ended(build);
   const [state, setState] = useState<FollowedLog & { of: string }>({ ...nothing, of: id });
   const shown = state.of === id ? state : nothing;
   useTopic(over ? null : `build:${id}`);
-  // The end may be known by another way than this build's own events: fetch the last lines then, too.
+  // The end may be known from elsewhere than this build's events, so fetch the last lines then too.
   const end = useRef({ known: over, tell: () => {} });
   end.current.known = over;
   useEffect(() => {
@@ -57,7 +57,7 @@ export function useLog(build: Build): FollowedLog {
       }
       woken = false;
     };
-    // A burst of lines is one rendering.
+    // Renders a burst of lines once.
     const set = (change: Partial<FollowedLog>) => {
       current = { ...current, ...change };
       if (frame === 0)
