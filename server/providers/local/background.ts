@@ -1,16 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** How long a step waits for work that usually takes milliseconds. */
+/** How long a step waits for work that usually takes a few milliseconds. */
 export const maxStepWaitMs = 200;
 
 /**
- * Work that can outlast a step, by key: each step waits a moment for it, and a later step that asks for the same key
- * gets the same work.
+ * Work that can outlast a step, by key. Each step waits for it briefly, and a later step with the same key joins the
+ * same work.
  */
 export function makeBackgroundWork() {
   const running = new Map<string, Promise<unknown>>();
   return {
-    /** The result if the work finishes soon, else null. A failure is thrown once, and the next call starts again. */
+    /** The result if the work finishes soon, else null. A failure is thrown once; the next call starts over. */
     async result<T>(key: string, work: () => Promise<T>): Promise<{ value: T } | null> {
       let job = running.get(key) as Promise<T> | undefined;
       if (!job) {

@@ -2,23 +2,26 @@ import { readFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Mount } from './enclosure.ts';
 
-/** What turns the agent's command into one that runs enclosed. */
+/** The parts that wrap the agent's command so that it runs isolated. */
 export interface Enclosed {
   mounts: Mount[];
   home: string;
   hostname: string;
-  /** As root: the host uid to become. Null: stay who the server is. */
+  /** As root: the host uid to switch to. Null: keep the server's. */
   hostUid: number | null;
-  /** Whether a user namespace of its own shows that uid as 1000. */
+  /** Whether a user namespace maps that uid to 1000. */
   userNamespace: boolean;
   /** Only bubblewrap applies one; see seccomp.ts. */
   seccompFilter: Uint8Array | null;
   tools: Tools;
 }
 
-/** What bubblewrap reads besides its command line. */
+/** Files that bubblewrap reads in addition to its command line. */
 export interface BwrapFiles {
-  /** The options, each followed by NUL: they hold paths of the host, and its command line is visible inside. */
+  /**
+   * The options, each followed by NUL. Not on the command line, because that is visible inside and they contain host
+   * paths.
+   */
   options: string;
   /** Null: no filter. */
   filter: string | null;
@@ -30,11 +33,11 @@ export interface Tools {
   setpriv: string | null;
 }
 
-/** The last steps, inside: become the host uid for good, then 1000 in a namespace of one's own. */
+/** The last steps inside: switch to the host uid permanently, then to 1000 in a new user namespace. */
 function become({ hostUid, userNamespace, tools }: Enclosed, always = false): string[] {
   const words: string[] = [];
   if (hostUid !== null || always) {
-    // Mapping the root of a namespace into the next takes setfcap; 1000 there has no capability at all.
+    // Mapping a namespace's root into a nested one requires setfcap; uid 1000 inside has no capabilities.
     const kept = hostUid === null ? ',+setfcap' : '';
     words.push(tools.setpriv!, '--no-new-privs', '--inh-caps=-all', `--bounding-set=-all${kept}`);
     if (hostUid !== null)
@@ -45,8 +48,8 @@ function become({ hostUid, userNamespace, tools }: Enclosed, always = false): st
 }
 
 /**
- * With bubblewrap. As root it mounts with the machine's own rights, since the agent's files may lie
- * where no other user can go, and keeps of its capabilities only those that entering the home and becoming its uid take.
+ * With bubblewrap. As root it mounts with full privileges, because the agent's files may be in a folder that no other
+ * user can enter, and then keeps only the capabilities needed to enter the home and switch to its uid.
  */
 export function bwrapOptions({ mounts, home, hostname, hostUid }: Enclosed): string[] {
   const words = ['--die-with-parent', '--unshare-pid', '--unshare-ipc', '--unshare-uts'];
@@ -56,7 +59,7 @@ export function bwrapOptions({ mounts, home, hostname, hostUid }: Enclosed): str
     for (const capability of ['SETUID', 'SETGID', 'SETPCAP', 'DAC_READ_SEARCH'])
       words.push('--cap-add', `CAP_${capability}`);
   for (const mount of mounts) {
-    // Left to itself bwrap makes the folders above a private source private too.
+    // By default bwrap makes the parent folders of a private source private too.
     const above = dirname(mount.to);
     if ((mount.kind === 'read-only' || mount.kind === 'writable') && above !== '/')
       words.push('--dir', above);
@@ -71,8 +74,8 @@ export function bwrapOptions({ mounts, home, hostname, hostUid }: Enclosed): str
 }
 
 /**
- * Opens the files where nothing that stands before can have closed them, and leaves no path of the host in the
- * environment. A file that is missing ends it: nothing runs without its filter.
+ * Opens the files last, so that no earlier step can close them, and leaves no host paths in the environment. Fails if a
+ * file is missing, because nothing must run without its filter.
  */
 const bwrapScript = (filtered: boolean) =>
   filtered
@@ -92,7 +95,10 @@ export function bwrapCommand(enclosed: Enclosed, files: BwrapFiles, command: str
 /** `sh` text in single quotes. */
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 
-/** Mount options that a user namespace may not take off again: https://man7.org/linux/man-pages/man7/mount_namespaces.7.html */
+/**
+ * Mount options that cannot be cleared in a user namespace:
+ * https://man7.org/linux/man-pages/man7/mount_namespaces.7.html
+ */
 const sticky = ['nosuid', 'nodev', 'noexec', 'noatime', 'nodiratime'];
 
 interface Mounted {
@@ -120,11 +126,11 @@ function stickyOptions(path: string, table: Mounted[]): string[] {
   return over.at(-1)?.options.filter((option) => sticky.includes(option)) ?? [];
 }
 
-/** Runs as pid 1 inside: keeps one child, the agent, which alone gets stdin, and reaps what others leave. */
+/** Runs as pid 1 inside: starts the agent, which alone gets stdin, and reaps orphaned processes. */
 const init =
   'trap : TERM INT HUP; exec 3<&0; "$@" <&3 3<&- & exec 3<&- </dev/null; while :; do wait $!; code=$?; kill -0 $! 2>/dev/null || exit $code; done';
 
-/** The script that builds the new root as the first process of the new namespaces; `root`: an empty folder. */
+/** The script that builds the new root, run as the first process of the new namespaces. `root`: an empty folder. */
 export function enterScript({ mounts, home, hostname }: Enclosed, root: string): string {
   const table = mountTable();
   const lines = [
@@ -150,7 +156,7 @@ export function enterScript({ mounts, home, hostname }: Enclosed, root: string):
         `mount -o ${[...options].join(',')} ${quote(mount.from)} .${to}`,
       );
       if (mount.kind === 'read-only') {
-        // `ro` holds for the top alone: what is mounted below it is closed one by one.
+        // `ro` applies only to the top mount, so the mounts below it are remounted one by one.
         for (const { point, options: own } of table) {
           if (!point.startsWith(`${mount.from}/`)) continue;
           const kept = [
@@ -201,11 +207,11 @@ export function enterScript({ mounts, home, hostname }: Enclosed, root: string):
   return `${lines.join('\n')}\n`;
 }
 
-/** Without bubblewrap: util-linux and the script above, which lies at `script`. */
+/** Without bubblewrap: util-linux and the script above, stored at `script`. */
 export function unshareCommand(enclosed: Enclosed, script: string, command: string[]): string[] {
   const { hostUid, tools } = enclosed;
   return [
-    // The whole tree ends when the supervisor does: it takes unshare along, and unshare the namespace's init.
+    // The whole tree ends with the supervisor: its death kills unshare, and that kills the namespace's init.
     ...[tools.setpriv!, '--pdeathsig', 'KILL', tools.unshare!, '--fork', '--kill-child'],
     ...['--mount', '--pid', '--ipc', '--uts', ...(hostUid === null ? ['--user', '--map-root-user'] : [])],
     ...['--', '/bin/sh', script],
@@ -215,7 +221,7 @@ export function unshareCommand(enclosed: Enclosed, script: string, command: stri
   ];
 }
 
-/** Without isolation: where the kernel can, the agent's own process still ends with its supervisor. */
+/** Without isolation. If the kernel supports it, the agent still ends with its supervisor. */
 export function plainCommand(tools: Tools, command: string[]): string[] {
   return tools.setpriv ? [tools.setpriv, '--pdeathsig', 'KILL', ...command] : command;
 }

@@ -1,7 +1,6 @@
 /**
- * For the tests: a server that does nothing but start one workspace, and is killed on the way or asked
- * to stop it.
- * argv: dataDir, skeleton, cgroup, isolation, the fake agent's code, its tag, build id.
+ * For tests: a server that only starts one workspace, and is then killed or told to stop it. argv: dataDir, skeleton,
+ * cgroup, isolation, the fake agent's code, its tag, build id.
  */
 import { silentLog } from '@cde/tunnel/log.ts';
 import { makeLocalProvider } from './provider.ts';

@@ -1,7 +1,7 @@
 import { existsSync, lstatSync, readlinkSync, realpathSync } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 
-/** One thing to mount, in the order given: what stands above comes first. `to` is the path inside. */
+/** A mount, applied in order, parents first. `to` is the path inside. */
 export type Mount =
   | { kind: 'read-only'; from: string; to: string }
   | { kind: 'writable'; from: string; to: string }
@@ -13,20 +13,20 @@ export type Mount =
 export interface EnclosureNeeds {
   /** The home on the host, and where it appears. */
   home: { from: string; to: string };
-  /** Made for this workspace: passwd, group, hosts, hostname; host paths of the files. */
+  /** Host paths of files generated for this workspace: passwd, group, hosts, hostname. */
   etc: Record<string, string>;
-  /** What the agent's command needs, wherever it is. */
+  /** Paths that the agent's command needs. */
   readOnlyPaths: string[];
-  /** The folder of the server's sockets on the host, and where it appears; only with a network of its own. */
+  /** The folder of the server's sockets on the host, and where it appears. Only with a separate network. */
   gateway?: { from: string; to: string } | undefined;
-  /** Never visible, though it may lie below something that is. */
+  /** Hidden, even below a visible folder. */
   dataDir: string;
 }
 
 const depth = (path: string) => (path === '/' ? 0 : path.split('/').length);
 const isBelow = (path: string, folder: string) => path === folder || path.startsWith(`${folder}/`);
 
-/** Files of /etc that are often symlinks to where nothing of the host is visible: their targets are shown. */
+/** Files in /etc that are often symlinks to hidden places, so their targets are mounted instead. */
 const looseEnds = [
   '/etc/resolv.conf',
   '/etc/hosts',
@@ -38,8 +38,8 @@ const looseEnds = [
 ];
 
 /**
- * What a workspace sees of the machine: the system read-only, its home, scratch space, and the agent's
- * own files. All else of the host, its homes and the server's data among it, is not there at all.
+ * What a workspace sees of the machine: the system (read-only), its home, scratch space, and the agent's files. Nothing
+ * else of the host exists inside, neither other homes nor the server's data.
  */
 export function planEnclosure({ home, etc, readOnlyPaths, gateway, dataDir }: EnclosureNeeds): Mount[] {
   const mounts: Mount[] = [];
@@ -63,7 +63,8 @@ export function planEnclosure({ home, etc, readOnlyPaths, gateway, dataDir }: En
   for (const [name, from] of Object.entries(etc)) {
     const to = `/etc/${name}`;
     if (!existsSync(to)) continue;
-    // A file can be covered, a symlink into the system's store cannot. systemd's resolv.conf leads to /run, which is fresh.
+    // A file can be mounted over, a symlink into the system cannot. systemd's resolv.conf points to /run, which is a
+    // new tmpfs.
     const real = name === 'resolv.conf' ? realpathSync(to) : to;
     if (lstatSync(real).isSymbolicLink()) continue;
     mounts.push({ kind: 'read-only', from, to: real });
@@ -90,16 +91,16 @@ export function planEnclosure({ home, etc, readOnlyPaths, gateway, dataDir }: En
 
   if (gateway) mounts.push({ kind: 'read-only', ...gateway });
   mounts.push({ kind: 'writable', ...home });
-  // A stable sort: of equals the later covers the earlier, as in the order above.
+  // A stable sort: among equal paths the later mount covers the earlier, as in the order above.
   return mounts.sort((a, b) => depth(a.to) - depth(b.to));
 }
 
-/** The absolute paths among the words of the agent's command that exist. */
+/** The existing absolute paths in the agent's command. */
 export function pathsOfCommand(command: string[]): string[] {
   return command.filter((word) => isAbsolute(word) && existsSync(word));
 }
 
-/** Whether a process of another user could read it: all folders above are replaced inside, so only itself counts. */
+/** Whether other users can read it. Its parent folders are replaced inside, so only its own mode counts. */
 export function isReadableByOthers(path: string): boolean {
   const info = lstatSync(realpathSync(path));
   return (info.mode & (info.isDirectory() ? 0o005 : 0o004)) === (info.isDirectory() ? 0o005 : 0o004);

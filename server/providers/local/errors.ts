@@ -1,7 +1,7 @@
 import { systemErrorReason } from '@cde/api/system-errors.ts';
 import type { ProviderError } from '../provider.ts';
 
-/** An error that is already in words for the developer. */
+/** An error whose message is meant for the developer. */
 export class ProviderFailure extends Error {
   readonly error: ProviderError;
   constructor(error: ProviderError) {
@@ -34,7 +34,7 @@ const hints: Record<string, [code: string, message: string, hint: string]> = {
 };
 hints.EPERM = hints.EACCES!;
 
-/** Any thrown value as the reason of a failed move. `doing`: "creating the home". */
+/** Converts a thrown value to the reason of a failed move. `doing`: "creating the home". */
 export function toProviderError(thrown: unknown, doing: string): ProviderError {
   if (thrown instanceof ProviderFailure) return thrown.error;
   const error = thrown as NodeJS.ErrnoException;

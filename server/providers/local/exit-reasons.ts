@@ -2,13 +2,13 @@ import { constants } from 'node:os';
 import type { EndCause, StepResult } from '../provider.ts';
 import type { Exit, RunRecord, Runs } from './runs.ts';
 
-/** An agent that ended sooner than this (ms) never worked; its build fails with what it said. */
+/** An agent that exits within this time (ms) never worked, so its build fails with its output. */
 export const earlyExitMs = 5_000;
 
-/** Names one run of an agent: no other has both. */
+/** Identifies a run of an agent. */
 export const runIdOf = (compute: RunRecord): string => `${compute.pid}:${compute.startTime}`;
 
-/** Why an agent ended: the cause, and what happened in words that follow "The agent". */
+/** Why an agent exited: the cause, and a phrase that follows "The agent". */
 export interface ExitReason {
   cause: EndCause;
   text: string;
@@ -21,7 +21,7 @@ export function explainExit(
   exit: Exit | null,
 ): ExitReason {
   if (!exit) {
-    // Nobody was left to write down how it ended.
+    // The supervisor died as well, so the exit was not recorded.
     if (compute.machine === runs.machine)
       return { cause: 'agent-exited', text: 'was killed together with its supervisor' };
     const isOtherBoot = compute.machine.split('/')[0] !== runs.machine.split('/')[0];
@@ -42,7 +42,7 @@ export function explainExit(
   };
 }
 
-/** The failed start of an agent that never worked, with its last lines. Reported once for each run. */
+/** The failure of an agent that never worked, with its last lines. Reported once per run. */
 export function earlyExitFailure(
   runs: Runs,
   workspaceId: string,

@@ -11,7 +11,9 @@ export interface Gateway {
   close(): Promise<void>;
 }
 
-/** What an agent needs of its server: reports, and the relay of the embedded satellite. Nothing else passes. */
+/**
+ * What an agent needs from its server: reporting, and the relay of the embedded satellite. Everything else is rejected.
+ */
 const served = ['/api/v1/agent/', `${relayPaths.listen}?`, `${relayPaths.probe}?`];
 const isServed = (url = '') => served.some((start) => `${url.split('?')[0]}?`.startsWith(start));
 
@@ -23,20 +25,20 @@ export const gatewayFolder = (dataDir: string) => join(dataDir, 'gateway');
 
 const asPort = ({ port, protocol }: URL) => Number(port) || (/s:$/.test(protocol) ? 443 : 80);
 
-/** True where the address leads to this machine: no workspace with a network of its own reaches that. */
+/** True if the address is this machine's, which workspaces with a separate network cannot reach. */
 function isHere(host: string): boolean {
   if (/^(localhost|127\.[\d.]+|::1)$/.test(host)) return true;
   return Object.values(networkInterfaces()).some((each) => each?.some(({ address }) => address === host));
 }
 
 /**
- * Opens this server's socket for agents in workspaces that have a network of their own. tunnel/network/gateway.ts tells the
- * protocol. `own`: HOST:PORT of this server, whose agent routes are served. `reach`: the URLs of replicas and satellites;
- * those on this machine are connected to, so that a workspace reaches nothing else of it.
+ * Opens this server's socket for agents in workspaces with a separate network. tunnel/network/gateway.ts describes the
+ * protocol. `own`: HOST:PORT of this server, whose agent routes are served. `reach`: the URLs of replicas and
+ * satellites. Only those on this machine are connected, so that workspaces reach nothing else on it.
  */
 export async function openGateway(options: {
   dataDir: string;
-  /** Fastify's server: gets the requests. */
+  /** Fastify's server, which handles the requests. */
   server: Server;
   own: () => string;
   reach: () => Promise<string[]>;
@@ -44,7 +46,7 @@ export async function openGateway(options: {
   const { server: app } = options;
   const folder = gatewayFolder(options.dataDir);
   mkdirSync(folder, { recursive: true, mode: 0o711 });
-  // Listing it takes r; the folder above lets nobody list.
+  // Listing requires r; the parent folder cannot be listed.
   chmodSync(folder, 0o755);
   await sweep(folder);
 
@@ -56,13 +58,13 @@ export async function openGateway(options: {
     socket.once('close', () => sockets.delete(socket));
   });
   server.on('request', (request, response) => {
-    // Only what came by CONNECT is for the server itself.
+    // Only connections through CONNECT are for the server itself.
     response.writeHead(404).end();
     request.resume();
   });
   server.on('upgrade', (_request, socket) => socket.destroy());
 
-  /** Serves what CONNECT led to the server itself. */
+  /** Serves the connections that CONNECT made to the server itself. */
   const inner = createServer({ keepAliveTimeout: 60_000, requestTimeout: 60_000 });
   inner.on('request', (request, response) => {
     if (!isServed(request.url)) {
@@ -82,7 +84,7 @@ export async function openGateway(options: {
     const answer = (status: number) => socket.end(`HTTP/1.1 ${status} -\r\n\r\n`);
     const place = request.url ?? '';
     if (place === gatewayServerHost || place === options.own()) {
-      // Code that asks for a client's address gets one.
+      // Code that reads the client's address expects one.
       Object.defineProperty(socket, 'remoteAddress', { value: '127.0.0.1' });
       socket.write(`HTTP/1.1 ${gatewayStatus.open} OK\r\n\r\n`);
       if (head.length > 0) socket.unshift(head);
@@ -116,7 +118,7 @@ export async function openGateway(options: {
   });
 
   const name = `${process.pid}-${randomBytes(4).toString('hex')}.sock`;
-  // A socket's path has room for 107 bytes, and a data directory may lie deep.
+  // A socket path is limited to 107 bytes, and the data directory may be deeply nested.
   const descriptor = openSync(folder, 'r');
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -134,7 +136,7 @@ export async function openGateway(options: {
   };
 }
 
-/** Removes the sockets that killed servers left. */
+/** Removes the sockets of killed servers. */
 async function sweep(folder: string): Promise<void> {
   await Promise.all(
     readdirSync(folder).map(

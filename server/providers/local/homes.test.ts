@@ -72,7 +72,7 @@ test('writes do not follow symlinks out of a home', async () => {
   expect(readdirSync(join(root, 'elsewhere'))).toEqual([]);
 });
 
-test.runIf(isRoot)('a whole home changes its owner, without following links out of it', async () => {
+test.runIf(isRoot)('an entire home changes its owner, without following links out of it', async () => {
   const homes = setUp();
   const home = homes.path('w1');
   await homes.ensure('w1', 1_900_000_007);

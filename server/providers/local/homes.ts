@@ -24,30 +24,27 @@ const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;
 export interface Homes {
   path(workspaceId: string): string;
   /**
-   * Makes the home if there is none, and gives it the skeleton files that it never had. `uid`: who owns
-   * all of it (null: as it comes). Slow when a large home changes its owner.
+   * Creates the home if necessary, and adds skeleton files that it has never had. `uid`: the owner of everything in it
+   * (null: unchanged). Slow if a large home changes its owner.
    */
   ensure(workspaceId: string, uid: number | null): Promise<{ created: boolean; added: string[] }>;
-  /** Out of the way, in one step: kept for `purge`, or doomed. False: there was none. */
+  /** Moves the home out of use atomically: kept for `purge`, or marked for deletion. False if there was none. */
   retain(workspaceId: string, disposition: 'keep' | 'doom', now: Date): Promise<boolean>;
-  /** Whether a home of the workspace is set aside, and not doomed. */
+  /** Whether a home of the workspace is set aside and not marked for deletion. */
   isRetained(workspaceId: string): Promise<boolean>;
-  /**
-   * Makes the home that was set aside for `from` the home of `to`, in one step. False: there was none, and `to`
-   * has none either.
-   */
+  /** Makes the home that was set aside for `from` the home of `to`, atomically. False if neither has one. */
   restore(from: string, to: string): Promise<boolean>;
-  /** Deletes what was doomed. */
+  /** Deletes the homes marked for deletion. */
   finishDelete(workspaceId: string): Promise<void>;
-  /** Deletes the selected retained homes, and those whose deletion was cut short; returns the workspace ids. */
+  /** Deletes the selected retained homes, and resumes interrupted deletions. Returns the workspace ids. */
   purge(selection: PurgeSelection): Promise<string[]>;
-  /** Whether anything of the workspace is left here. */
+  /** Whether anything of the workspace is left. */
   exists(workspaceId: string): Promise<boolean>;
 }
 
 /**
  * DIRECTORY/ID               a home
- * DIRECTORY/.set-aside/ID.MS a home out of use since then; with .doomed, one that is being deleted
+ * DIRECTORY/.set-aside/ID.MS a home out of use since then; with .doomed, being deleted
  * DIRECTORY/.delivered/ID    which skeleton files the home was given, with their hashes
  * DIRECTORY/.staging         files on their way into a home
  * A home only ever moves by rename, and is deleted only under a doomed name: being killed loses nothing.
@@ -68,7 +65,7 @@ export function makeHomes({
     throw error;
   };
 
-  /** The server may be root and the home belongs to somebody else; deliverSkeleton follows no link of theirs. */
+  /** The server may be root while the home belongs to a user, so deliverSkeleton follows no links in it. */
   async function deliver(workspaceId: string, uid: number | null, created: boolean): Promise<string[]> {
     const list = delivered(workspaceId);
     const before = created
@@ -93,7 +90,7 @@ export function makeHomes({
     return result.added;
   }
 
-  /** All that is inside first, the home itself last: its owner tells whether the work was finished. */
+  /** The content first and the home itself last, so that its owner shows whether the work is complete. */
   async function giveTo(home: string, uid: number): Promise<void> {
     await run('find', [
       home,
@@ -118,7 +115,7 @@ export function makeHomes({
       await rm(folder, { recursive: true, force: true });
     } catch (error) {
       if (codeOf(error) !== 'EACCES' && codeOf(error) !== 'EPERM') throw error;
-      // Read-only folders, such as Go's module cache, cannot be emptied by their own owner either.
+      // Even their owner cannot empty read-only folders, such as Go's module cache.
       await run('chmod', ['-R', 'u+rwX', folder]);
       await rm(folder, { recursive: true, force: true });
     }
@@ -148,7 +145,7 @@ export function makeHomes({
       const home = path(workspaceId);
       if (!(await lstat(home).catch(missing))) return false;
       await mkdir(asides, { recursive: true, mode: 0o700 });
-      // A folder that its owner may not write to cannot be moved to another parent.
+      // A read-only folder cannot be moved to another parent.
       await chmod(home, 0o700);
       const name = `${workspaceId}.${now.getTime()}${disposition === 'doom' ? '.doomed' : ''}`;
       await rename(home, join(asides, name));
@@ -160,7 +157,7 @@ export function makeHomes({
     },
     async restore(from, to) {
       if (await lstat(path(to)).catch(missing)) return true;
-      // The newest, should there be several.
+      // The newest one, if there are several.
       const name = (await asideNames())
         .filter((each) => parse(each)?.[1] === from && !parse(each)?.[3])
         .sort((a, b) => Number(parse(b)?.[2]) - Number(parse(a)?.[2]))[0];

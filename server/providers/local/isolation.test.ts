@@ -70,7 +70,7 @@ describe.each(enclosing)('%s', (isolation) => {
     const scratch =
       'for d in /tmp /var/tmp /dev/shm; do echo fine > $d/file && cat $d/file || echo $d; done; (sleep 0 &); echo > /dev/null';
     expect((await inside(scratch)).out).toBe('fine\nfine\nfine\n');
-    // Theirs alone: what lies in the machine's /tmp is not there (but for the path of the agent itself).
+    // Private: the machine's /tmp is not visible, except for the path of the agent itself.
     const machines = mkdtempSync('/tmp/cde-of-the-machine-');
     try {
       const seen = (await inside('ls -a /tmp')).out.split('\n');
@@ -96,7 +96,7 @@ describe.each(enclosing)('%s', (isolation) => {
     const seen = await inside(
       'cat /proc/[0-9]*/environ 2>/dev/null | tr "\\0" "\\n" | grep -a "token-of\\|^CDE_AGENT_TOKEN"; cat /proc/$PPID/fd/0',
     );
-    // What the agent's stdin leads to has no name, and belongs to somebody else.
+    // The agent's stdin is an unlinked file of another user.
     if (isRoot) expect(seen.out).toMatch(/^(CDE_AGENT_TOKEN=stdin\n)+cat: .*Permission denied\n$/);
     else expect(seen.out).toMatch(/^(CDE_AGENT_TOKEN=stdin\n)+token-of-b1$/);
     expect(readdirSync(join(scene.dataDir, 'run', 'w1')).filter((name) => name.startsWith('token'))).toEqual(
@@ -125,7 +125,7 @@ describe.each(enclosing)('%s', (isolation) => {
         '/dev',
       ]) {
         const { status } = await inside(`touch ${place}/cde-attack`);
-        // Fresh folders in memory: a server that is not root has nobody but the developer to own them.
+        // New tmpfs folders. Without root, only the developer can own them.
         if (isRoot || !['/var', '/run', '/dev'].includes(place)) expect(status, place).not.toBe(0);
         expect(existsSync(`${place}/cde-attack`)).toBe(false);
       }
@@ -141,7 +141,7 @@ describe.each(enclosing)('%s', (isolation) => {
         '/dev/mem',
       ]) {
         if (file === '/proc/1/environ' && !isRoot) continue;
-        if (file === '/proc/1/environ' && isolation === 'unshare') continue; // there pid 1 is the developer's own
+        if (file === '/proc/1/environ' && isolation === 'unshare') continue; // at this level pid 1 is the developer's own
         const { status, out } = await inside(`head -c 1 ${file}`);
         expect(status, `${file}: ${out}`).not.toBe(0);
       }
@@ -160,13 +160,13 @@ describe.each(enclosing)('%s', (isolation) => {
       ]) {
         expect((await inside(`cat ${place} ${place}/* 2>/dev/null`)).out, place).toBe('');
       }
-      // Node and the agent are shown where they lie, which may be below somebody's home: that much of its path.
+      // Node and the agent are visible at their own paths, which may be below a user's home.
       const shown = /^\/home\/([^/]+)\//.exec(process.execPath)?.[1];
       const homes = ['ada', ...(shown ? [shown] : [])].sort();
       const listed = await inside('ls /home; ls /var/lib /run/systemd /run/docker.sock 2>/dev/null');
       expect(listed.out).toBe(`${homes.join('\n')}\n`);
 
-      // `ps` shows how the workspace was made, and no path of the server's data.
+      // `ps` shows how the workspace was started, but no path of the server's data.
       const commands = (await inside('cat /proc/[0-9]*/cmdline /proc/1/environ 2>/dev/null')).out;
       expect(commands).toContain(process.execPath);
       expect(commands).not.toContain(scene.dataDir);
@@ -196,11 +196,11 @@ describe.each(enclosing)('%s', (isolation) => {
     ).not.toMatch(/uid=0/);
     expect((await inside('mknod /tmp/disk b 8 0')).status).not.toBe(0);
     expect((await inside('mount -t tmpfs tmpfs /tmp')).status).not.toBe(0);
-    // The attempts below are real ones: there is such a namespace.
+    // New namespaces must work, or the attacks below would prove nothing.
     expect(
       (await inside("unshare --user --map-root-user --mount sh -c 'mount -t tmpfs tmpfs /tmp && id -u'")).out,
     ).toBe('0\n');
-    // In a namespace of one's own one is root, and still cannot undo what was mounted before.
+    // Root in a new namespace still cannot undo the mounts.
     for (const attack of [
       'mount -o remount,bind,rw /usr && touch /usr/cde-attack',
       'mount -o remount,rw / && touch /cde-attack',
@@ -282,7 +282,7 @@ describe.each(enclosing)('%s', (isolation) => {
       expect(
         (await inside('id -un; id -u; touch /etc/x || ls /home; grep CapEff /proc/self/status')).out,
       ).toMatch(/^ada\n1000\n(.*\n)*ada\nCapEff:\s*0{16}\n/);
-      // Here the environment of pid 1 is readable too.
+      // Without root, the environment of pid 1 is readable too.
       const shown = (await inside('cat /proc/[0-9]*/cmdline; cat /proc/1/environ')).out;
       expect(shown).toContain('HOME=/home/ada');
       expect(shown).not.toContain(scene.dataDir);
@@ -297,7 +297,7 @@ describe.each(enclosing)('%s', (isolation) => {
 });
 
 test.runIf(process.platform === 'linux')(
-  "a template's PATH or preload does not reach what runs with the server's rights",
+  "a template's PATH or preload does not reach programs that run with the server's privileges",
   async () => {
     const trap = mkdtempSync(join(tmpdir(), 'cde-trap-'));
     try {

@@ -22,22 +22,22 @@ const run = promisify(execFile);
 
 export type Level = 'bwrap' | 'unshare' | 'none';
 
-/** What separates workspaces from this machine, found by trying. */
+/** How workspaces are isolated from this machine, determined by trying it. */
 export interface Isolation {
   level: Level;
-  /** False: the level that was asked for does not work here. */
+  /** False: the requested level does not work here. */
   available: boolean;
-  /** As root: each workspace runs as a host uid of its own. */
+  /** As root: each workspace runs as its own host uid. */
   ownUid: boolean;
-  /** Whether the user inside is 1000, by a user namespace. */
+  /** Whether a user namespace maps the user inside to 1000. */
   userNamespace: boolean;
-  /** What every process of a workspace runs under; null: no filter. */
+  /** The seccomp filter of every process in a workspace; null for none. */
   seccompFilter: Uint8Array | null;
   tools: Tools;
   network: Network;
   /** One sentence for the status. */
   sentence: string;
-  /** Why the better levels are not in force. */
+  /** Why the better levels are not used. */
   refused: string[];
 }
 
@@ -51,7 +51,7 @@ export async function enclose(
   command: string[],
 ): Promise<string[]> {
   if (level === 'none') return plainCommand(enclosed.tools, command);
-  // Two servers may write one at once: the same content, each in one step.
+  // Two servers may write it at once, with the same content and atomically.
   const write = async (name: string, content: string | Uint8Array) => {
     const path = join(runDir, name);
     const staged = `${path}.${randomUUID()}`;
@@ -72,7 +72,7 @@ export async function enclose(
   return unshareCommand(enclosed, await write('enter.sh', enterScript(enclosed, root)), command);
 }
 
-/** Builds the enclosure for real and writes a file in a home; the reason as text when that fails. */
+/** Tries the level by writing a file in a home under it. Returns the reason if that fails. */
 async function attempt(
   level: 'bwrap' | 'unshare',
   userNamespace: boolean,
@@ -121,8 +121,8 @@ async function attempt(
 }
 
 /**
- * The best level that works here, or the one asked for. With `asked` other than auto and none, a level
- * that does not work is an answer too: `level` is then that level, and `refused` says why.
+ * Returns the best level that works here. If `asked` is neither auto nor none, returns that level even if it does not
+ * work; `refused` then says why.
  */
 export async function detectIsolation(
   asked: 'auto' | Level,
@@ -141,12 +141,12 @@ export async function detectIsolation(
   if (linux && asked !== 'none') await mkdir(join(dataDir, 'run'), { recursive: true, mode: 0o700 });
   for (const level of ['bwrap', 'unshare'] as const) {
     if (!linux || (asked !== 'auto' && asked !== level)) continue;
-    // As root the uid alone separates already; without, the user namespace is what permits the rest.
+    // As root the uid alone already separates workspaces; without root, everything else requires a user namespace.
     for (const userNamespace of root ? [true, false] : [true]) {
       let filter = level === 'bwrap' ? seccompFilter() : null;
       let reason = await attempt(level, userNamespace, filter, tools, dataDir);
       if (filter && reason?.includes('PR_SET_SECCOMP')) {
-        // The kernel has no seccomp; all else may work.
+        // The kernel has no seccomp; everything else may work.
         refused.push(`seccomp filter: ${reason}`);
         filter = null;
         reason = await attempt(level, userNamespace, filter, tools, dataDir);

@@ -16,14 +16,14 @@ import type { Runs } from './runs.ts';
 export interface AgentProgram {
   /** argv; absolute paths. */
   command: string[];
-  /** What the command needs besides the system: shown inside at the same place. */
+  /** Paths that the command needs besides the system, visible inside at the same paths. */
   readOnlyPaths: string[];
 }
 
 export interface Prepared {
   command: string[];
   env: Record<string, string>;
-  /** The home as the workspace sees it. */
+  /** The home's path inside the workspace. */
   home: string;
 }
 
@@ -33,23 +33,23 @@ interface Preparation {
   agent: AgentProgram;
   isolation: Isolation;
   limits: Limits;
-  /** The host uid of the workspace, or null: the server's own. */
+  /** The host uid of the workspace; null for the server's own. */
   uid: number | null;
   homePath: string;
   dataDir: string;
   runs: Runs;
 }
 
-/** Where the folder of the server's sockets appears. */
+/** Where the folder of the server's sockets appears inside. */
 const gatewayInside = '/run/cde';
 
-/** Where the home appears: all workspaces look alike, except without isolation. */
+/** Where the home appears inside: the same path in all workspaces, except without isolation. */
 export const homeInside = (isolation: Isolation, owner: string, homePath: string) =>
   isolation.level === 'none' ? homePath : `/home/${owner}`;
 
 /**
- * Sets the template's variables inside and not before: a PATH or LD_PRELOAD of a template must not
- * reach the steps that still run with the server's rights.
+ * Sets the template's variables only inside: a template's PATH or LD_PRELOAD must not reach the steps that still run
+ * with the server's privileges.
  */
 const setVariables =
   // biome-ignore lint/suspicious/noTemplateCurlyInString: for sh
@@ -114,7 +114,7 @@ export async function prepareLaunch(preparation: Preparation): Promise<Prepared>
     variables.length === 0 ? agent.command : ['/bin/sh', '-c', setVariables, 'sh', ...agent.command];
 
   if (isolation.level === 'none') {
-    // Its tree is known by this variable when the agent is gone.
+    // Identifies its process tree after the agent has exited.
     const [name, value] = runs.marker(workspaceId).split('=') as [string, string];
     env[name] = value;
     return { command: await enclose('none', { tools: isolation.tools } as never, '', inner), env, home };

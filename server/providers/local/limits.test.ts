@@ -77,7 +77,7 @@ test('without a writable cgroup the workspace starts, and reports the limits tha
   ]);
 });
 
-test('without a limit in the template, on a machine that has none, the status says that nothing limits processes', () => {
+test('if neither the template nor the machine limits processes, the status says so', () => {
   const limits = planLimits('w1', {}, { controllers: {}, hasOwnUser: false });
   expect(limits).toMatchObject({ holding: [], maxUserProcesses: null });
   expect(limits.missing).toEqual(['processes (no writable cgroup for pids)']);

@@ -10,7 +10,7 @@ type Controller = 'memory' | 'cpu' | 'pids';
 const controllerNames: Controller[] = ['memory', 'cpu', 'pids'];
 const nameOf = { memory: 'memory', cpu: 'cpus', pids: 'processes' } as const;
 
-/** One write into a cgroup, made by the supervisor: see supervisor.sh. */
+/** A write to a cgroup file, done by supervisor.sh. */
 export interface Setting {
   group: string;
   file: string;
@@ -20,13 +20,13 @@ export interface Setting {
 
 export interface Limits {
   settings: Setting[];
-  /** What holds, in words: "memory 2Gi". Empty: the template asks for none, or none can hold. */
+  /** The enforced limits for people: "memory 2Gi". Empty if there are none or none can be enforced. */
   holding: string[];
-  /** What the template asks for and this machine cannot do, with the reason. */
+  /** Limits of the template that this machine cannot enforce, with the reason. */
   missing: string[];
-  /** The memory limit as the template writes it, for the reason of an exit. */
+  /** The memory limit as written in the template, for the exit reason. */
   memory: string | null;
-  /** RLIMIT_NPROC of the workspace's host user, where there is no cgroup that counts processes. */
+  /** RLIMIT_NPROC of the workspace's host user, if no cgroup counts processes. */
   maxUserProcesses: number | null;
 }
 
@@ -40,7 +40,7 @@ const settingFiles = {
   2: { memory: 'memory.max', cpu: 'cpu.max', pids: 'pids.max' },
 } as const;
 
-/** Where cgroups of ours may be made, for each controller. `mountInfo`, `own`: of /proc/self. */
+/** Where we can create cgroups, by controller. `mountInfo` and `own` are from /proc/self. */
 export function findControllers(
   name: string,
   mountInfo = readFileSync('/proc/self/mountinfo', 'utf8'),
@@ -65,7 +65,7 @@ export function findControllers(
     const version = mount.type === 'cgroup' ? 1 : 2;
     const path = ownPath(version === 1 ? controller : '');
     const mine = join(mount.point, path.startsWith(mount.root) ? path.slice(mount.root.length) : path);
-    // At the top first: there the server's own end, or its service's, does not touch the workspaces.
+    // Prefer the top, where workspaces are not affected by the end of the server or its service.
     for (const parent of new Set([mount.point, mine])) {
       const base = join(parent, name);
       if (canHold({ version, base }, parent, controller)) {
@@ -77,7 +77,7 @@ export function findControllers(
   return controllers;
 }
 
-/** Tries it with a cgroup that is taken away again. */
+/** Tries to create a cgroup, and removes it. */
 function canHold({ version, base }: ControllerMount, parent: string, controller: Controller): boolean {
   const trial = join(base, `trial-${process.pid}`);
   try {
@@ -95,13 +95,13 @@ function canHold({ version, base }: ControllerMount, parent: string, controller:
       try {
         rmdirSync(folder);
       } catch {
-        // Not made, or in use by a workspace.
+        // It was not created, or a workspace uses it.
       }
     }
   }
 }
 
-/** cgroup v2 gives a controller to children only where the parent says so. */
+/** In cgroup v2 the parent must enable a controller for its children. */
 function enable(folder: string, controller: Controller): void {
   const file = join(folder, 'cgroup.subtree_control');
   if (!readFileSync(file, 'utf8').trim().split(' ').includes(controller))
@@ -119,12 +119,12 @@ function numberOf(field: 'cpus' | 'processes', given: string | number, least: nu
   });
 }
 
-/** Processes and threads without a limit in the template: several times what a browser, an IDE and a build take together. */
+/** Default limit for processes and threads: several times what a browser, an IDE and a build use together. */
 const defaultProcesses = 8192;
 
 /**
- * The limits of one workspace. `hasOwnUser`: its processes run as a host user that no other workspace has. Throws a
- * Fault when the template's values are no quantities.
+ * The limits of one workspace. `hasOwnUser`: it runs as a host user that no other workspace has. Throws a Fault if the
+ * template's values are not quantities.
  */
 export function planLimits(
   workspaceId: string,
@@ -165,7 +165,7 @@ export function planLimits(
       });
     }
     limits.memory = formatQuantity(bytes);
-    // Swap would only make the same end slower; where it is not accounted for, there is no such file.
+    // Swap would only delay the same outcome. Without swap accounting the file does not exist.
     add('memory', limits.memory, (version) =>
       version === 1
         ? [
@@ -195,7 +195,7 @@ export function planLimits(
   const shown = isDefault ? `${processes} (default)` : String(processes);
   if (controllers.pids) add('pids', shown, () => [['pids.max', String(processes)]]);
   else if (hasOwnUser) {
-    // The kernel counts RLIMIT_NPROC per user: a user shared with the server would have one limit for everything.
+    // The kernel counts RLIMIT_NPROC per user, so a user shared with the server would share the limit.
     limits.maxUserProcesses = processes;
     limits.holding.push(`processes ${shown}`);
   } else limits.missing.push(`processes${isDefault ? '' : ` ${processes}`} (no writable cgroup for pids)`);

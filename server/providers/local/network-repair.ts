@@ -7,7 +7,7 @@ import type { Watcher } from './watcher.ts';
 
 const intervalMs = 30_000;
 
-/** Repairs what other programs undo: a firewall that is reloaded drops our rules, and the machine's resolvers change. */
+/** Repairs what other programs undo: reloading a firewall drops our rules, and the machine's resolvers change. */
 export function makeNetworkRepair(options: {
   isolation: () => Promise<Isolation>;
   runs: Runs;
@@ -37,7 +37,7 @@ export function makeNetworkRepair(options: {
   timer.unref();
 
   return {
-    /** Before a start, unless it was done a moment ago. */
+    /** Call before a start. Does nothing if it ran a moment ago. */
     async ensure(): Promise<void> {
       if (repairedAt + intervalMs < performance.now()) await repair();
     },

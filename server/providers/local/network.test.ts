@@ -24,7 +24,7 @@ describe('the addresses of workspaces', () => {
     expect(choosePool([head, standard].join('\n'))).toBe('10.213');
     expect(choosePool([head, standard, route('wg0', '0000000A', '000000FF')].join('\n'))).toBe('172.29');
     expect(choosePool([head, standard, route('br0', '0104D50A', '00FFFFFF')].join('\n'))).toBe('10.87');
-    // Those of other workspaces are ours.
+    // Routes of other workspaces do not count.
     expect(choosePool([head, route('cdew7', '0104D50A', 'FCFFFFFF')].join('\n'))).toBe('10.213');
     const all = ['0000000A', '000010AC', '00005C64'].map((net) => route('tun0', net, '0000F0FF'));
     all[0] = route('tun0', '0000000A', '000000FF');
@@ -33,7 +33,7 @@ describe('the addresses of workspaces', () => {
 });
 
 describe('names are resolved', () => {
-  test('by the servers of the machine, or those behind its stub', () => {
+  test('by the name servers of the machine, or those behind its stub', () => {
     expect(findResolvers('nameserver 192.0.2.1\nsearch example.com\n', null)).toEqual({
       servers: ['192.0.2.1'],
       loopback: null,
@@ -121,7 +121,7 @@ for (const kind of ['veth', 'pasta'] as const) {
     test('a workspace cannot reach the machine, other workspaces or a metadata service', async () => {
       const [move] = await Promise.all([begin('w1'), begin('w2')]);
       expect(move.isolation).toMatch(new RegExp(kind === 'veth' ? 'veth pair' : 'pasta'));
-      // Both on one port, each its own.
+      // Both use the same port in separate networks.
       for (const workspaceId of ['w1', 'w2'])
         expect((await inside(listens, workspaceId)).out).toContain('listening');
       expect(await connects('127.0.0.1', port)).toBe(false);
@@ -169,7 +169,7 @@ for (const kind of ['veth', 'pasta'] as const) {
         );
         expect(await ask('server.cde.internal:80', '/api/v1/agent/stats')).toMatch(/^200\n(.|\s)*served/);
         expect(await ask('127.0.0.1:7080', '/api/v1/users')).toMatch(/^200\nHTTP\/1.1 404/);
-        // A replica or satellite on this machine, as the server names them; the rest is not for the gateway.
+        // A replica or satellite on this machine, as named by the server. Other addresses are not the gateway's.
         expect(await ask(`127.0.0.1:${port}`, '/')).toMatch(/^200\n(.|\s)*of the machine/);
         expect(await ask('198.51.100.1:9000', '/')).toMatch(/^421/);
         expect(await ask('127.0.0.1:22', '/')).toMatch(/^421/);

@@ -8,16 +8,19 @@ import { findProgram } from './enclosure.ts';
 
 const run = promisify(execFile);
 
-/** How a workspace is connected: a veth pair (as root), pasta (as an ordinary user), or the machine's own network. */
+/**
+ * How a workspace is connected: by a veth pair (as root), by pasta (as an ordinary user), or through the machine's own
+ * network.
+ */
 export type NetworkKind = 'veth' | 'pasta' | 'shared';
 
 export interface Network {
   kind: NetworkKind;
-  /** False: the kind that was asked for does not work here. */
+  /** False: the requested kind does not work here. */
   available: boolean;
   /** For the status and the log, to follow "… namespaces; ". */
   sentence: string;
-  /** Why the better kinds are not in force. */
+  /** Why the better kinds are not used. */
   refused: string[];
   tools: NetworkTools;
 }
@@ -34,9 +37,11 @@ export interface NetworkTools {
 
 const script = join(import.meta.dirname, 'network.sh');
 const table = 'cde_workspaces';
-/** Interfaces on the machine's side: `cdew` and a number; names have 15 characters at most. */
+/** Prefix of interfaces on the machine's side, followed by a number; names are limited to 15 characters. */
 const interfaces = '"cdew*"';
-/** Each has room for `subnets` workspaces. Private networks that are rare; the first that the machine has no route to. */
+/**
+ * Rarely used private networks, each for `subnets` workspaces. The first one that the machine has no route to is used.
+ */
 const pools = ['10.213', '10.87', '172.29', '100.92'] as const;
 const subnets = 64 * 256;
 /** Where pasta answers DNS, whatever the machine's resolver is. */
@@ -53,7 +58,7 @@ function routedNetworks(text: string): { device: string; network: number; mask: 
     .map((fields) => ({ device: fields[0]!, network: number(fields[1]!), mask: number(fields[7]!) }));
 }
 
-/** The first pool that no route of the machine overlaps, other workspaces' aside. */
+/** The first pool that no route of the machine overlaps, ignoring those of other workspaces. */
 export function choosePool(routes: string): string | null {
   const taken = routedNetworks(routes).filter(({ device, mask }) => mask !== 0 && !device.startsWith('cdew'));
   for (const pool of pools) {
@@ -69,15 +74,18 @@ export function choosePool(routes: string): string | null {
 }
 
 export interface Resolvers {
-  /** That can be reached from another network namespace. */
+  /** Resolvers that other network namespaces can reach. */
   servers: string[];
-  /** The machine's loopback resolver, where it has no other. */
+  /** The machine's loopback resolver, if it has no other. */
   loopback: string | null;
   /** search and options lines. */
   others: string[];
 }
 
-/** What resolves names for workspaces, from the machine's resolv.conf and the one that systemd-resolved keeps of its upstreams. */
+/**
+ * The resolvers for workspaces, from the machine's resolv.conf and the file in which systemd-resolved lists its
+ * upstreams.
+ */
 export function findResolvers(conf: string, upstream: string | null): Resolvers {
   const of = (text: string) =>
     text.split('\n').flatMap((line) => /^\s*nameserver\s+([\d.]+)\s*$/.exec(line)?.[1] ?? []);
@@ -102,9 +110,9 @@ export const resolversHere = (): Resolvers =>
   findResolvers(readOr('/etc/resolv.conf') ?? '', readOr('/run/systemd/resolve/resolv.conf'));
 
 /**
- * The rules for all workspaces of this machine, whichever server started them; nothing in them is one workspace's, so
- * that nothing of one is ever left behind. A workspace reaches other machines, but neither this one, nor other
- * workspaces, nor the metadata service of a cloud. This machine reaches workspaces; others only get answers.
+ * The rules for all workspaces of this machine and of all its servers. None of them is specific to a workspace, so none
+ * is left behind. A workspace can reach other machines, but not this one, other workspaces, or a cloud's metadata
+ * service. This machine can open connections to workspaces; others cannot.
  */
 export function rulesFor(resolvers: Resolvers): string {
   const sources = pools.map((pool) => `${pool}.0.0/16`).join(', ');
@@ -144,7 +152,7 @@ export function rulesFor(resolvers: Resolvers): string {
 
 const marker = (rules: string) => `rules_${createHash('sha256').update(rules).digest('hex').slice(0, 16)}`;
 
-/** Installs the rules where they are not there, or not these: in one step, and any number of times. */
+/** Installs the rules atomically if they are missing or different. */
 async function ensureRules(tools: NetworkTools): Promise<void> {
   const rules = rulesFor(resolversHere());
   const name = marker(rules);
@@ -158,8 +166,8 @@ async function ensureRules(tools: NetworkTools): Promise<void> {
       ['-f', '-'],
       `table inet ${table}\ndelete table inet ${table}\ntable inet ${table} {\n  chain ${name} { }\n${rules}}\n`,
     );
-  // Another base chain (Docker's, ufw's) may drop all that is forwarded, whatever ours accepts: what may not pass was
-  // rejected before these are asked.
+  // Another base chain (Docker's, ufw's) may drop packets that ours accepts, so they are accepted there too. Forbidden
+  // packets were rejected earlier.
   if (!tools.iptables) return;
   const forward = await run(tools.iptables, ['-w', '5', '-S', 'FORWARD']).then(
     ({ stdout }) => stdout,
@@ -188,18 +196,18 @@ function feed(program: string, args: string[], input: string): Promise<void> {
 
 const forwarding = '/proc/sys/net/ipv4/ip_forward';
 
-/** Everything but the interface pair, which each start makes for itself. */
+/** Sets up everything except the interface pair, which each start creates. */
 async function prepareMachine(tools: NetworkTools): Promise<void> {
   await ensureRules(tools);
   if (readFileSync(forwarding, 'utf8').trim() === '0') writeFileSync(forwarding, '1\n');
 }
 
 export interface NetworkPlan {
-  /** Words that stand before the launch command. */
+  /** Prefix of the launch command. */
   prefix: string[];
-  /** The text of /etc/resolv.conf inside; null: the machine's. */
+  /** The content of /etc/resolv.conf inside; null for the machine's. */
   resolv: string | null;
-  /** With the word GATEWAY where the script puts the address. */
+  /** Contains the word GATEWAY, which the script replaces by the address. */
   resolvTemplate: string | null;
   /** HOST:PORT that leads to the agent's listener. */
   directForward: string | null;
@@ -211,7 +219,7 @@ function resolvText(resolvers: Resolvers, servers: string[]): string {
   return `${[...servers.map((address) => `nameserver ${address}`), ...resolvers.others].join('\n')}\n`;
 }
 
-/** What one start needs. `hint`: any number that differs between workspaces. */
+/** Plans the network of one start. `hint`: any number that differs between workspaces. */
 export async function planNetwork(network: Network, hint: number, namespaced: boolean): Promise<NetworkPlan> {
   const { tools } = network;
   if (network.kind === 'shared' || !namespaced) return shared;
@@ -232,7 +240,7 @@ export async function planNetwork(network: Network, hint: number, namespaced: bo
   }
   const directForward = `127.0.0.1:${await freePort()}`;
   const [address, port] = directForward.split(':') as [string, string];
-  // Nothing of the machine's loopback addresses leads inside or out, but for that port.
+  // Loopback addresses are not forwarded in either direction, except for that port.
   const ways = ['-t', `${address}/${port}`, '-u', 'none', '-T', 'none', '-U', 'none', '--no-map-gw'];
   return {
     prefix: [
@@ -248,7 +256,10 @@ export async function planNetwork(network: Network, hint: number, namespaced: bo
   };
 }
 
-/** Free at this moment: pasta takes it a few milliseconds later, and a start that loses it fails and is made again. */
+/**
+ * A port that is free right now. pasta binds it a few milliseconds later; if another process is faster, the start fails
+ * and is retried.
+ */
 function freePort(): Promise<number> {
   return new Promise((resolve, reject) => {
     const server = createServer();
@@ -260,7 +271,7 @@ function freePort(): Promise<number> {
   });
 }
 
-/** Makes such a network for real, with a program in it; the reason as text when that fails. */
+/** Tries to run a program in such a network. Returns the reason if that fails. */
 async function attempt(kind: 'veth' | 'pasta', tools: NetworkTools): Promise<string | null> {
   const needed = kind === 'veth' ? (['nft', 'nsenter', 'unshare'] as const) : (['pasta'] as const);
   for (const name of [...needed, 'ip', 'setpriv'] as const)
@@ -275,7 +286,7 @@ async function attempt(kind: 'veth' | 'pasta', tools: NetworkTools): Promise<str
       '-c',
       'ip -4 route show default && ip -4 address show lo | grep -q 127',
     ];
-    // From the data directory nothing is needed; the script writes only where names are resolved by a stub.
+    // The data directory is not needed: the script only writes if names are resolved by a stub.
     await run(words[0]!, words.slice(1), {
       cwd: '/tmp',
       env: { PATH: `${process.env.PATH ?? ''}:/usr/sbin:/sbin:/usr/bin:/bin` },
@@ -289,10 +300,12 @@ async function attempt(kind: 'veth' | 'pasta', tools: NetworkTools): Promise<str
   }
 }
 
-/** Started by root, pasta becomes nobody, loses its place in the namespace, and spins after its parent was killed. */
+/**
+ * Started by root, pasta switches to nobody, loses access to the namespace, and busy-loops after its parent was killed.
+ */
 const onlyForUsers = 'is for servers that do not run as root';
 
-/** The best kind that works here, or the one asked for; with that, `available` may be false. */
+/** The best kind that works here, or the requested one, for which `available` may be false. */
 export async function detectNetwork(
   asked: 'auto' | NetworkKind,
   namespaced: boolean,
@@ -332,12 +345,12 @@ export async function detectNetwork(
   };
 }
 
-/** Repeats what others may have undone: a firewall that was restarted, Docker started later. */
+/** Repairs what others may have undone, such as a restarted firewall or a Docker that was started later. */
 export async function repairNetwork(network: Network): Promise<void> {
   if (network.kind === 'veth') await prepareMachine(network.tools);
 }
 
-/** The machine's resolvers may change while workspaces run: their file follows, in place, as it is mounted. */
+/** The machine's resolvers may change while workspaces run. Their file is updated in place, because it is mounted. */
 export function refreshResolv(path: string): void {
   const resolvers = resolversHere();
   if (resolvers.loopback || resolvers.servers.length === 0) return;

@@ -10,11 +10,11 @@ import type { Runs } from './runs.ts';
 import type { Uids } from './uids.ts';
 import type { Watcher } from './watcher.ts';
 
-/** What the steps of the local provider share. */
+/** Shared by the steps of the local provider. */
 export interface LocalParts {
   dataDir: string;
   agent: AgentProgram;
-  /** How long an agent has to end when asked to. */
+  /** How long an agent may take to exit. */
   graceMs: number;
   log: Log;
   now: () => Date;
@@ -26,7 +26,10 @@ export interface LocalParts {
   background: BackgroundWork;
   controllers: ReturnType<typeof findControllers>;
   isolation: () => Promise<Isolation>;
-  /** By workspace, which run was asked to end and when: kept here too, as a state that was not recorded loses it. */
+  /**
+   * The run that was asked to exit, and when, by workspace. Also kept here, because a state that was not recorded is
+   * lost.
+   */
   stopRequests: Map<string, StopRequest>;
 }
 
@@ -36,12 +39,12 @@ export interface StopRequest {
   at: number;
 }
 
-/** What the provider remembers besides the run's own record. */
+/** What the provider stores in addition to the run's own record. */
 export interface LocalState {
-  /** Where the home is inside the workspace. */
+  /** The home's path inside the workspace. */
   home?: string;
   stopRequest?: StopRequest;
-  /** The run whose early exit was reported already. */
+  /** The run whose early exit was already reported. */
   reportedExit?: string;
 }
 

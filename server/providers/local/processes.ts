@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 const run = promisify(execFile);
 const linux = process.platform === 'linux';
 
-/** A process that cannot be mistaken: a pid is used again, a pid with its start time is not. */
+/** Identifies a process. A pid alone is not enough, because the kernel reuses it. */
 export interface ProcessId {
   pid: number;
   startTime: string;
@@ -14,14 +14,16 @@ export interface ProcessId {
 function stat(pid: number): string[] | null {
   try {
     const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
-    // The command's name stands in parentheses and may hold anything, parentheses and spaces too.
+    // The command's name is in parentheses and may itself contain parentheses and spaces.
     return text.slice(text.lastIndexOf(')') + 2).split(' ');
   } catch {
     return null;
   }
 }
 
-/** When the process started: clock ticks since boot on Linux, a date elsewhere. Null: gone, or a zombie. */
+/**
+ * When the process started: clock ticks since boot on Linux, a date elsewhere. Null if it has exited or is a zombie.
+ */
 export async function startTimeOf(pid: number): Promise<string | null> {
   if (linux) {
     const fields = stat(pid);
@@ -42,7 +44,7 @@ export async function isAlive(id: ProcessId): Promise<boolean> {
   return (await startTimeOf(id.pid)) === oneLine(id.startTime);
 }
 
-/** pid → parent, of all processes. */
+/** The parent of each process, by pid. */
 export async function parents(): Promise<Map<number, number>> {
   const all = new Map<number, number>();
   if (linux) {
@@ -67,14 +69,14 @@ export async function childrenOf(pid: number): Promise<number[]> {
       const text = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
       return text.split(' ').filter(Boolean).map(Number);
     } catch {
-      // A kernel without CONFIG_PROC_CHILDREN, or the process is gone.
+      // The kernel lacks CONFIG_PROC_CHILDREN, or the process has exited.
     }
   }
   const all = await parents();
   return [...all].filter(([, parent]) => parent === pid).map(([child]) => child);
 }
 
-/** The process and all that descend from it, as far as parents are still known. */
+/** The process and all its descendants, as far as their parents are still known. */
 export async function treeOf(pid: number): Promise<number[]> {
   const all = await parents();
   const found = new Set<number>(all.has(pid) ? [pid] : []);
@@ -85,7 +87,7 @@ export async function treeOf(pid: number): Promise<number[]> {
   return [...found];
 }
 
-/** argv, or null when the process is gone or tells none. */
+/** argv; null if the process has exited or hides it. */
 export function argvOf(pid: number): string[] | null {
   try {
     const text = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
@@ -95,7 +97,7 @@ export function argvOf(pid: number): string[] | null {
   }
 }
 
-/** Sends a signal to one process; false when it is gone. Never to a group, never to pid 1 or below. */
+/** Sends a signal to one process; false if it has exited. Never to a group or to pid 1 or below. */
 export function signal(pid: number, name: NodeJS.Signals): boolean {
   if (!Number.isInteger(pid) || pid <= 1 || pid === process.pid) return false;
   try {
@@ -106,7 +108,7 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
   }
 }
 
-/** What pids and start times are relative to: this boot and this pid namespace. */
+/** Identifies this boot and pid namespace, within which pids and start times are valid. */
 export function machineId(): string {
   if (!linux) return process.platform;
   const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();

@@ -31,7 +31,7 @@ function done<Done>(result: StepResult<Done>) {
   if (result.kind !== 'done') throw new Error(JSON.stringify(result));
   return result;
 }
-/** How many agents ever wrote into the home. */
+/** How many agents have ever written into the home. */
 const everStarted = () => {
   const file = join(scene.home('w1'), 'started');
   return existsSync(file) ? readFileSync(file, 'utf8').trim().split('\n').length : 0;
@@ -129,7 +129,7 @@ describe.each(levels)('%s', (isolation) => {
     provider.onChange((workspaceId) => ended.push(workspaceId));
     let move = await start(provider);
     if (move.kind === 'done') {
-      // It had begun well; then the end is seen a moment later.
+      // It had started, so the exit is noticed a moment later.
       await until(() => ended.length > 0, 'its end');
       const seen = await provider.observe('w1', move.state);
       expect(seen).toMatchObject({
@@ -191,7 +191,7 @@ describe.each(levels)('%s', (isolation) => {
         await new Promise((resolve) => server.stdout.once('data', resolve));
         const gone = new Promise((resolve) => server.once('exit', resolve));
         server.stdin.write('go\n');
-        // From before the spawn to after the end of the move, at another point in every round.
+        // At a different point in each round, from before the spawn to after the end of the move.
         const from = performance.now();
         await until(() => performance.now() - from >= round * 11 + 3, 'the moment');
         server.kill('SIGKILL');
@@ -204,7 +204,7 @@ describe.each(levels)('%s', (isolation) => {
       }
       done(await stop(next));
       await until(() => scene.agents().length === 0 && scene.supervisors().length === 0, 'none');
-      // Never more than one for each build, though each was started twice.
+      // Never more than one per build, although each was started twice.
       expect(everStarted()).toBeLessThanOrEqual(8);
     },
   );
@@ -214,7 +214,7 @@ test('a stop revokes the permission of a supervisor that has not started yet', a
   const provider = scene.provider('polite');
   const { state } = done(await start(provider));
   done(await stop(provider, state));
-  // What the killed server's spawn may still do, as late as it likes.
+  // The killed server's spawn may still run, at any later time.
   const script = join(import.meta.dirname, 'supervisor.sh');
   const late = spawn('/bin/sh', [
     script,
@@ -333,7 +333,7 @@ test('the log of a verbose agent stays small, and contains its last lines', asyn
   done(await start(provider));
   const run = join(scene.dataDir, 'run/w1');
   await until(() => readdirSync(run).includes('agent.log.1'), 'a turned log');
-  // A log that is turned between the two looks has another name by then.
+  // A log that is rotated between the two reads has a new name by then.
   const sizes = () =>
     readdirSync(run)
       .filter((name) => name.startsWith('agent.log'))
@@ -355,7 +355,7 @@ test.runIf(isRoot && process.platform === 'linux')(
       try {
         writeFileSync(fill, Buffer.alloc(1 << 20));
       } catch {
-        // Full now.
+        // The disk is full now.
       }
       writeFileSync(join(small.skeleton, '.bashrc'), 'x'.repeat(5000));
       expect(await begin()).toMatchObject({

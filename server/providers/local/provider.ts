@@ -19,24 +19,24 @@ import { makeUids } from './uids.ts';
 import { makeWatcher } from './watcher.ts';
 
 export interface LocalProviderOptions {
-  /** Holds the homes and the run directories; absolute. */
+  /** Absolute path of the folder with the homes and run directories. */
   dataDir: string;
   agent: AgentProgram;
   isolation?: 'auto' | Level;
   network?: 'auto' | NetworkKind;
   log: Log;
-  /** How long an agent has to end when asked to. */
+  /** How long an agent may take to exit. */
   graceMs?: number;
   /** The name of our folder below the cgroup mounts; null: use no cgroups. */
   cgroup?: string | null;
-  /** Where new homes take their dotfiles from. */
+  /** The source of the dotfiles in new homes. */
   skeleton?: string;
   now?: () => Date;
 }
 
 /**
- * Workspaces on this machine: each is a process tree with its own home, separated from the machine as well as the
- * machine permits. `isolation()` says how well.
+ * Workspaces on this machine. Each is a process tree with its own home, isolated as well as the machine permits;
+ * `isolation()` describes how well.
  */
 export function makeLocalProvider(
   options: LocalProviderOptions,
@@ -49,7 +49,7 @@ export function makeLocalProvider(
   const background = makeBackgroundWork();
   let detected: Promise<Isolation> | null = null;
 
-  /** Detected once. If that fails (a full disk), the next call tries again. */
+  /** Detected once. If that fails, for example on a full disk, the next call tries again. */
   function isolation(): Promise<Isolation> {
     detected ??= detectIsolation(options.isolation ?? 'auto', dataDir, findProgram, options.network).catch(
       (error) => {
@@ -88,7 +88,7 @@ export function makeLocalProvider(
   };
   const start = makeStart(parts);
 
-  /** An error of the machine fails the step and leaves the state as it was. */
+  /** An error of the machine fails the step and leaves the state unchanged. */
   async function guard<Done>(
     doing: string,
     state: ProviderState,

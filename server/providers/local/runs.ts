@@ -19,18 +19,18 @@ import { argvOf, childrenOf, isAlive, machineId, type ProcessId, signal, treeOf 
 const script = join(import.meta.dirname, 'supervisor.sh');
 const logBytes = 1 << 20;
 
-/** What is known of one supervisor and its agent; from its record, or from the provider's state. */
+/** What is known about a supervisor and its agent, from its record or the provider's state. */
 export interface RunRecord extends ProcessId {
   machine: string;
   buildId: string;
   isolation: string;
-  /** The first process of the launch command: without isolation the agent itself. */
+  /** The first process of the launch command. Without isolation, the agent itself. */
   main?: number;
   mainStart?: string;
 }
 
 export interface Exit {
-  /** As a shell has it: 128 + the signal's number for one that was killed. */
+  /** As in a shell: 128 + the signal's number if it was killed. */
   code: number;
   outOfMemory: boolean;
   livedMs: number;
@@ -56,7 +56,7 @@ const isCompute = (value: unknown): value is RunRecord => {
   );
 };
 
-/** A file with this text, open for reading, that has no name any more: nobody else opens it, and nothing is left of it. */
+/** Opens an unlinked file with this text for reading. No other process can open it, and it leaves nothing behind. */
 function openUnnamed(path: string, text: string): number {
   try {
     writeFileSync(path, text, { mode: 0o600, flag: 'wx' });
@@ -67,9 +67,8 @@ function openUnnamed(path: string, text: string): number {
 }
 
 /**
- * The run directories: DIRECTORY/ID holds what supervisor.sh documents, besides agent.log (and
- * agent.log.1) and launch.log. They are the truth about what runs; the provider's state only helps
- * where one was lost.
+ * The run directories: DIRECTORY/ID holds what supervisor.sh documents, besides agent.log (and agent.log.1) and
+ * launch.log. They are authoritative for what runs; the provider's state only helps if one was lost.
  */
 export function makeRuns({ directory }: { directory: string }) {
   const machine = machineId();
@@ -83,7 +82,7 @@ export function makeRuns({ directory }: { directory: string }) {
         .slice(0, -1)
         .map((line) => JSON.parse(line));
     } catch {
-      // Absent, or half written by a supervisor that is writing it now or died over it.
+      // Missing, or half written by a supervisor that is still writing or has died.
       return null;
     }
   };
@@ -118,19 +117,19 @@ export function makeRuns({ directory }: { directory: string }) {
       compute.machine === machine &&
       ((await isAlive(compute)) || (await mainAlive(compute)));
     if (alive) return { kind: 'alive', compute };
-    // A next life may have begun between the looks, and must not be taken for dead.
+    // A new run may have started in between, and must not be taken for dead.
     const now = recorded(workspaceId);
     if (now && now.pid !== compute.pid) return inspect(workspaceId, remembered);
-    // Its last words may be younger than the first look for them.
+    // It may have written its exit after the first read.
     return { kind: 'ended', compute, exit: exitOf(workspaceId, compute) };
   }
 
-  /** The agent and, where there is a pid namespace, its init; host pids. Null: not there (yet). */
+  /** The host pids of the agent and of its pid namespace's init, if any. Null while they do not exist. */
   async function agentOf(compute: RunRecord): Promise<{ init: number | null; agent: number } | null> {
     if (!(await mainAlive(compute))) return null;
     let main = compute.main!;
     if (compute.isolation === 'none') return { init: null, agent: main };
-    // pasta stays between the supervisor and what it connects.
+    // pasta stays between the supervisor and the rest.
     if (/(^|\/)pasta(\.avx2)?$/.test(argvOf(main)?.[0] ?? '')) main = (await childrenOf(main))[0] ?? 0;
     const [init] = await childrenOf(main);
     const [agent] = init ? await childrenOf(init) : [];
@@ -152,7 +151,7 @@ export function makeRuns({ directory }: { directory: string }) {
       await mkdir(folder(workspaceId), { recursive: true, mode: 0o700 });
     },
 
-    /** Replaces a file of the run directory in one step. */
+    /** Replaces a file of the run directory atomically. */
     async write(workspaceId: string, name: string, text: string, mode = 0o600): Promise<string> {
       const path = join(folder(workspaceId), name);
       const staged = `${path}.${randomUUID()}`;
@@ -173,14 +172,18 @@ export function makeRuns({ directory }: { directory: string }) {
       }
     },
 
-    /** Names the newest run, for `launch`; empty if there is none. Read before anything that decides about a start. */
+    /**
+     * The id of the newest run, for `launch`; empty if there is none. Read it before any check that decides about a
+     * start.
+     */
     newest(workspaceId: string): string {
-      // After a power failure a file can hold NULs, which no argument may contain, and which the shell drops as well.
+      // After a power failure a file can contain NULs, which are not allowed in arguments and which the shell drops as
+      // well.
       const [line = ''] = (this.read(workspaceId, 'record') ?? '').split('\n');
       return line.replaceAll('\0', '');
     },
 
-    /** No supervisor that has not got as far as its record may start an agent any more. */
+    /** From now on, a supervisor that has not written its record yet cannot start an agent. */
     async cancelPending(workspaceId: string): Promise<void> {
       await unlink(join(folder(workspaceId), 'wanted')).catch((error) => {
         if (error.code !== 'ENOENT') throw error;
@@ -189,8 +192,8 @@ export function makeRuns({ directory }: { directory: string }) {
 
     /**
      * Starts a supervisor that outlives this process, unless another one has started an agent since `previous` was the
-     * newest run. The agent finds the token on stdin: what is in an
-     * environment all processes of the workspace can read. `ended`: its exit code, when this process sees it.
+     * newest run. The agent reads the token from stdin, because all processes of the workspace can read its
+     * environment. `ended`: the exit code, if this process sees it.
      */
     launch(what: {
       workspaceId: string;
@@ -226,7 +229,10 @@ export function makeRuns({ directory }: { directory: string }) {
       }
     },
 
-    /** Forgets what ended, and ends its `strays` (without isolation only). False: somebody holds the lock, so something is there or just starting. */
+    /**
+     * Cleans up after a run that has ended and, without isolation, kills its `strays`. False if the lock is held,
+     * because something runs or is starting.
+     */
     async clear(workspaceId: string, strays: boolean): Promise<boolean> {
       if (!existsSync(folder(workspaceId))) return true;
       const child = spawn(
@@ -249,21 +255,21 @@ export function makeRuns({ directory }: { directory: string }) {
       await rm(folder(workspaceId), { recursive: true, force: true });
     },
 
-    /** Whether the agent's own program runs, and not one of the steps before it. */
+    /** Whether the agent's own program runs, as opposed to one of the steps before it. */
     async isStarted(compute: RunRecord): Promise<boolean> {
       const there = await agentOf(compute);
       if (!there || process.platform !== 'linux') return there !== null;
       const argv = argvOf(there.agent);
       const init = there.init === null ? null : argvOf(there.init);
       if (!argv || argv[1] === script || isStep(argv)) return false;
-      // Just forked it still looks like its parent; and the script of the unshare level has other children.
+      // Right after the fork it still looks like its parent, and the unshare level's script has other children.
       return (
         !init ||
         !(argv.join('\0') === init.join('\0') || isStep(init) || /\/(enter|network)\.sh$/.test(init[1] ?? ''))
       );
     },
 
-    /** Asks the agent to end; its pid. Null: it had not begun yet, and all of it was ended. */
+    /** Asks the agent to exit and returns its pid. Null if it had not started yet: then the whole tree was killed. */
     async terminate(compute: RunRecord): Promise<number | null> {
       const there = await agentOf(compute);
       if (there) signal(there.agent, 'SIGTERM');
@@ -271,10 +277,10 @@ export function makeRuns({ directory }: { directory: string }) {
       return there?.agent ?? null;
     },
 
-    /** Ends the whole tree, at once. */
+    /** Kills the whole tree. */
     async kill(compute: RunRecord): Promise<void> {
       const there = await agentOf(compute);
-      // The death of a pid namespace's init takes all that is in it; the supervisor then tells of it.
+      // Killing a pid namespace's init kills everything in it; the supervisor then records the exit.
       if (there?.init) signal(there.init, 'SIGKILL');
       else {
         const roots = [
@@ -286,7 +292,7 @@ export function makeRuns({ directory }: { directory: string }) {
       }
     },
 
-    /** The last lines that the agent wrote, at most 4 KiB. */
+    /** The last lines of the agent's log, at most 4 KiB. */
     tail(workspaceId: string): string {
       try {
         const file = openSync(join(folder(workspaceId), 'agent.log'), 'r');

@@ -62,14 +62,14 @@ describe.each([
   const { audit, numbers } = abis[name] as { audit: number; numbers: Record<string, number> };
   const result = (number: number, ...args: bigint[]) => evaluate(program, { audit, number, args });
 
-  test('makes no refused call', () => {
+  test('cannot make a denied call', () => {
     const known = deniedCalls.filter((call) => numbers[call] !== undefined);
     expect(known.length).toBeGreaterThan(20);
     for (const call of known) expect(result(numbers[call]!), call).toBe('EPERM');
     for (const call of absentCalls) expect(result(numbers[call]!), call).toBe('ENOSYS');
   });
 
-  test('makes any other call', () => {
+  test('can make any other call', () => {
     for (const [call, number] of Object.entries(ordinary[name])) expect(result(number), call).toBe('allowed');
     const refused = new Set<number>(
       Object.entries(numbers).flatMap(([call, it]) => (call === 'ioctl' ? [] : it)),
@@ -81,10 +81,10 @@ describe.each([
     expect(result(-1), 'a call that a tracer skips').toBe('allowed');
   });
 
-  test('types nothing into a terminal, and has every other request of ioctl', () => {
+  test('cannot type into a terminal, but has every other ioctl request', () => {
     for (const request of Object.values(deniedRequests)) {
       expect(result(numbers.ioctl!, 0n, BigInt(request))).toBe('EPERM');
-      // The kernel does not look at the upper half, which must hide nothing.
+      // The kernel ignores the upper half, so it must not hide a request.
       expect(result(numbers.ioctl!, 0n, BigInt(request) | (1n << 40n))).toBe('EPERM');
       expect(result(numbers.ioctl!, BigInt(request), 0x5401n)).toBe('allowed');
     }
@@ -163,7 +163,7 @@ describe.runIf(enclosed)('in a workspace under bubblewrap', () => {
     const expected = calls.map((call) => `${call}: ${call.startsWith('io_uring') ? 38 : 1}\n`).join('');
     expect(await perl(attempts.join('\n'))).toBe(expected);
     expect((await scene.inside('unshare --user --map-root-user perl program.pl')).out).toBe(expected);
-    // Of pid 1 too: a process that may trace it gains nothing.
+    // The same for pid 1, so tracing it gains nothing.
     expect((await scene.inside('grep -h ^Seccomp: /proc/1/status /proc/self/status')).out).toBe(
       'Seccomp:\t2\nSeccomp:\t2\n',
     );

@@ -1,13 +1,13 @@
 /**
- * The system calls that a workspace may not make: a seccomp filter in classic BPF, in the format that
- * `bwrap --seccomp` reads (an array of struct sock_filter, little-endian).
+ * The system calls that a workspace may not make: a seccomp filter in classic BPF, in the format that `bwrap --seccomp`
+ * reads (an array of struct sock_filter, little-endian).
  *
- * It is a list of what is refused, as Flatpak's is: everything else works as outside, ptrace and user namespaces
- * included. Most of these calls fail without privileges anyway. The filter keeps their code, where many of the
- * kernel's vulnerabilities were found, out of reach of a namespace's root too.
+ * It is a deny list, like Flatpak's: everything else works as outside, including ptrace and user namespaces. Most of
+ * these calls fail without privileges anyway. The filter also keeps their code, in which many kernel vulnerabilities
+ * were found, out of reach of a namespace's root.
  *
- * Not refused, on purpose: adjtimex and clock_adjtime (databases read the state of the clock), mbind and set_mempolicy
- * (JVMs and numerical libraries), name_to_handle_at (harmless without its counterpart), mount in a user namespace.
+ * Allowed on purpose: adjtimex and clock_adjtime (databases read the state of the clock), mbind and set_mempolicy (JVMs
+ * and numerical libraries), name_to_handle_at (harmless without its counterpart), mount in a user namespace.
  */
 
 const errors = { EPERM: 1, ENOSYS: 38 } as const;
@@ -15,9 +15,9 @@ const errors = { EPERM: 1, ENOSYS: 38 } as const;
 interface Abi {
   /** AUDIT_ARCH_… of the kernel's audit.h. */
   audit: number;
-  /** The call's number by its name; a call that the ABI does not have is absent. */
+  /** Call numbers by name, without the calls that the ABI does not have. */
   numbers: Record<string, number>;
-  /** x86-64 kernels can accept calls of the x32 ABI, with numbers of its own, under the same architecture. */
+  /** x86-64 kernels can accept calls of the x32 ABI, with different numbers, under the same architecture. */
   x32?: true;
 }
 
@@ -30,7 +30,7 @@ export const deniedCalls = [
   ...['perf_event_open', 'lookup_dcookie', 'syslog'],
   // Keyrings belong to a user of the machine, not to a namespace.
   ...['add_key', 'request_key', 'keyctl'],
-  // Stops another thread inside the kernel, for as long as one likes: a building block of many exploits.
+  // Stops another thread inside the kernel indefinitely, a building block of many exploits.
   'userfaultfd',
   // Opens files by inode, past the mounts.
   'open_by_handle_at',
@@ -41,7 +41,7 @@ export const deniedCalls = [
   ...['uselib', 'nfsservctl', 'vm86', 'vm86old'],
 ] as const;
 
-/** Fail with ENOSYS, as on a kernel that does not have them, so that programs use what they used before. */
+/** Fail with ENOSYS, as on older kernels, so that programs fall back. */
 export const absentCalls = ['io_uring_setup', 'io_uring_enter', 'io_uring_register'] as const;
 
 /** Requests of ioctl that put text into a terminal's input, as if its user had typed it. They fail with EPERM. */
@@ -50,7 +50,7 @@ export const deniedRequests = { TIOCSTI: 0x5412, TIOCLINUX: 0x541c } as const;
 /** New calls have one number on all architectures. */
 const commonNumbers = { io_uring_setup: 425, io_uring_enter: 426, io_uring_register: 427, quotactl_fd: 443 };
 
-// Each as in the kernel's table (arch/x86/entry/syscalls, include/uapi/asm-generic/unistd.h, arch/arm/tools).
+// From the kernel's tables (arch/x86/entry/syscalls, include/uapi/asm-generic/unistd.h, arch/arm/tools).
 export const abis = {
   x86_64: {
     audit: 0xc000003e,
@@ -103,7 +103,7 @@ export const abis = {
   },
 } satisfies Record<string, Abi>;
 
-/** What a kernel executes, by Node's name for the architecture: its own ABI and the 32-bit one. */
+/** The ABIs that a kernel executes, its own and the 32-bit one, by Node's name for the architecture. */
 const abisOf: Record<string, Abi[] | undefined> = {
   x64: [abis.x86_64, abis.i386],
   arm64: [abis.aarch64, abis.arm],
@@ -111,7 +111,7 @@ const abisOf: Record<string, Abi[] | undefined> = {
 
 // struct seccomp_data: int nr; __u32 arch; __u64 instruction_pointer; __u64 args[6].
 const offsets = { nr: 0, arch: 4, lowWordOfSecondArgument: 24 };
-// Of linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K.
+// From linux/bpf_common.h: BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_JMP|BPF_JGE|BPF_K, BPF_RET|BPF_K.
 const opcodes = { load: 0x20, jumpIfEqual: 0x15, jumpIfAtLeast: 0x35, return: 0x06 };
 const allow = 0x7fff0000;
 const failWith = (error: keyof typeof errors) => 0x00050000 | errors[error];
@@ -148,7 +148,7 @@ function rulesOf(abi: Abi): Instruction[] {
     ...(abi.x32 ? x32Rules : []),
     { opcode: opcodes.jumpIfEqual, operand: abi.numbers.ioctl!, ifTrue: 1, ifFalse: 0 },
     finish(allow),
-    // The kernel reads the request as 32 bits, whatever a program puts above them.
+    // The kernel reads only the lower 32 bits of the request.
     load(offsets.lowWordOfSecondArgument),
     ...requests,
     finish(allow),
@@ -174,7 +174,7 @@ function assemble(instructions: Instruction[]): Uint8Array {
   return program;
 }
 
-/** The filter for machines of this architecture; null for one whose numbers are not known here. */
+/** The filter for this architecture; null if its call numbers are unknown. */
 export function seccompFilter(architecture: string = process.arch): Uint8Array | null {
   const known = abisOf[architecture];
   if (!known) return null;
@@ -182,6 +182,6 @@ export function seccompFilter(architecture: string = process.arch): Uint8Array |
     const rules = rulesOf(abi);
     return [{ opcode: opcodes.jumpIfEqual, operand: abi.audit, ifTrue: 0, ifFalse: rules.length }, ...rules];
   });
-  // Any other ABI that such a kernel may execute one day has no calls at all.
+  // Any other ABI is denied all calls.
   return assemble([load(offsets.arch), ...sections, finish(failWith('ENOSYS'))]);
 }

@@ -19,7 +19,7 @@ import { endRun } from './stop.ts';
 
 export function makeStart(parts: LocalParts) {
   const { homes, runs, watcher } = parts;
-  /** By workspace, the supervisor started here whose agent was not seen running yet. */
+  /** Supervisors started here whose agent has not been seen running yet, by workspace. */
   const launchedPids = new Map<string, number>();
 
   return async function start(
@@ -29,7 +29,7 @@ export function makeStart(parts: LocalParts) {
     context: StepContext,
   ): Promise<StepResult<Started>> {
     const { workspaceId } = spec;
-    // Both become names of files and arguments of a shell script.
+    // Both are used in file names and as arguments of a shell script.
     if (!/^[\w-]+$/.test(workspaceId) || !/^[\w.-]+$/.test(launch.buildId))
       throw new Error(`The id ${JSON.stringify([workspaceId, launch.buildId])} has unexpected characters.`);
     const isolation = await parts.isolation();
@@ -46,7 +46,7 @@ export function makeStart(parts: LocalParts) {
         );
         return started(spec, found.compute, isolation);
       }
-      // So that a supervisor of the older build which is only just starting gives up.
+      // Makes a supervisor of the older build that is just starting give up.
       await runs.prepare(workspaceId);
       await runs.write(workspaceId, 'wanted', `${launch.buildId}\n`);
       return endRun(parts, workspaceId, found.compute, state, context);
@@ -74,7 +74,7 @@ export function makeStart(parts: LocalParts) {
     const run = await waitForRun(supervisor, {
       workspaceId,
       buildId: launch.buildId,
-      // The old record stays until the supervisor writes its own.
+      // The old record remains until the supervisor writes its own.
       previousRunId: found.kind === 'ended' ? runIdOf(found.compute) : null,
     });
     if (!run) return { kind: 'pending', state, retryAfterMs: 50 };
@@ -105,7 +105,7 @@ export function makeStart(parts: LocalParts) {
     };
   }
 
-  /** The run that the supervisor records, if it gets that far soon; null: another step has to look. */
+  /** The run that the supervisor records, if that happens soon; null if a later step has to check. */
   async function waitForRun(
     supervisor: { ended: Promise<number> },
     expected: { workspaceId: string; buildId: string; previousRunId: string | null },
@@ -127,7 +127,7 @@ export function makeStart(parts: LocalParts) {
       if (code === supervisorCodes.limitsRefused) throw limitsRefused(runs, workspaceId);
       if (code === supervisorCodes.cannotWrite)
         throw Object.assign(new Error(`no room in ${runs.folder(workspaceId)}`), { code: 'ENOSPC' });
-      // Another server's start came first, or this one was overtaken.
+      // Another server was faster, or a newer build has replaced this one.
       if (code !== null && code !== 0) return null;
       await delay(2);
     }
@@ -159,7 +159,7 @@ function requireAvailable(isolation: Isolation): void {
   });
 }
 
-/** The home, with its owner; null while a large home is still changing its owner. */
+/** Prepares the home and its owner; null while a large home is still changing its owner. */
 async function prepareHome(
   { homes, uids, background }: LocalParts,
   { workspaceId, restore }: WorkspaceSpec,

@@ -3,7 +3,7 @@ import { runIdOf } from './exit-reasons.ts';
 import { type LocalParts, readState } from './parts.ts';
 import type { RunRecord } from './runs.ts';
 
-/** One step towards the end of a running process tree: asks it to end, and kills it after the grace period. */
+/** One step of stopping a process tree: asks it to exit, and kills it after the grace period. */
 export async function endRun(
   { runs, watcher, stopRequests, graceMs, now }: LocalParts,
   workspaceId: string,
@@ -11,7 +11,7 @@ export async function endRun(
   state: ProviderState,
   context: StepContext,
 ): Promise<StepResult<never>> {
-  // It does not end by itself, so no listener is called.
+  // It does not exit by itself, so no listener is called.
   watcher.unwatch(workspaceId);
   const runId = runIdOf(run);
   const at = now().getTime();
@@ -67,7 +67,7 @@ export async function remove(
   const stopped = await stop(parts, workspaceId, state, context);
   if (stopped.kind !== 'done') return stopped;
   const wasMoved = await homes.retain(workspaceId, home === 'keep' ? 'keep' : 'doom', now());
-  // A removal that was cut short after it had moved the home retained it all the same.
+  // An interrupted removal that had already moved the home has retained it.
   const homeRetained = home === 'keep' && (wasMoved || (await homes.isRetained(workspaceId)));
   if (wasMoved && home === 'keep') context.log('home retained until its grace period ends');
   if (home === 'discard') {

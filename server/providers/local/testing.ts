@@ -22,29 +22,29 @@ import { argvOf } from './processes.ts';
 import { type LocalProviderOptions, makeLocalProvider } from './provider.ts';
 
 /**
- * Fake agents: what a real one does to its provider, and no more. Each writes `started PID` into its
- * home, so that a test can count how many ever ran.
+ * Fake agents, which do to their provider what a real one does. Each writes `started PID` into its home, so that tests
+ * can count them.
  */
 const begin = "require('fs').appendFileSync(process.env.HOME + '/started', process.pid + '\\n');";
 export const fakeAgents = {
-  /** Ends when asked to. */
+  /** Exits when asked to. */
   polite: `${begin} process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1e6);`,
-  /** Does not; and has children, one of which left its session and its parent. */
+  /** Ignores requests to exit, and has children, one of them detached from its session and parent. */
   stubborn: `${begin} process.on('SIGTERM', () => {});
     const { spawn } = require('child_process');
     spawn('sleep', ['777000']); spawn('sh', ['-c', 'setsid sleep 777001 & exit'], { detached: true });
     setInterval(() => {}, 1e6);`,
-  /** Ends at once, and says why. */
+  /** Exits at once and prints why. */
   failing: `${begin} console.error('no such server: it said no'); process.exit(3);`,
-  /** Writes down what it finds on stdin. */
+  /** Records what it reads from stdin. */
   curious: `${begin} process.on('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1e6);
     require('fs').writeFileSync(process.env.HOME + '/stdin', require('fs').readFileSync(0));`,
-  /** Takes memory until it is killed. */
+  /** Allocates memory until it is killed. */
   greedy: `${begin} const all = []; setInterval(() => all.push(Buffer.alloc(8 << 20, 1)), 1);`,
-  /** Says a lot. */
+  /** Prints a lot. */
   loud: `${begin} process.on('SIGTERM', () => process.exit(0)); const line = 'x'.repeat(99) + '\\n';
     let left = 60000; const say = () => { if (left-- > 0) process.stdout.write(line, say); }; say(); setInterval(() => {}, 1e6);`,
-  /** Runs the shell scripts that a test puts into its home, one after another: \`ask-N\` → \`answer-N\`. */
+  /** Runs the shell scripts that a test puts into its home, one by one: \`ask-N\` → \`answer-N\`. */
   obedient: `${begin} process.on('SIGTERM', () => process.exit(0)); const fs = require('fs'); let n = 0;
     setInterval(() => { const ask = process.env.HOME + '/ask-' + n; if (!fs.existsSync(ask)) return; const mine = n++;
       const { stdout, stderr, status } = require('child_process').spawnSync('sh', ['-c', fs.readFileSync(ask, 'utf8')], { encoding: 'utf8' });
@@ -55,7 +55,7 @@ export type FakeAgent = keyof typeof fakeAgents;
 
 export const isRoot = process.getuid?.() === 0;
 
-/** Repeats a move until it is done or has failed, as the reconciler does. */
+/** Repeats a move until it is done or has failed, like the reconciler. */
 export async function drive<Done>(
   step: (state: ProviderState) => Promise<StepResult<Done>>,
   state: ProviderState = {},
@@ -63,7 +63,7 @@ export async function drive<Done>(
   for (let turn = 0; turn < 2000; turn++) {
     const result = await step(state);
     if (result.kind !== 'pending') return result as Exclude<StepResult<Done>, { kind: 'pending' }>;
-    // Through JSON, as through the database.
+    // Serialized like in the database.
     state = JSON.parse(JSON.stringify(result.state));
     await delay(Math.min(result.retryAfterMs, 50));
   }
@@ -92,7 +92,7 @@ export const launchOf = (buildId: string) => ({
   token: `token-of-${buildId}`,
 });
 
-/** pids of processes of this host whose command line holds all of `words`. */
+/** The host pids of processes whose command line contains all `words`. */
 export function processesWith(...words: string[]): number[] {
   return readdirSync('/proc').flatMap((name) => {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) return [];
@@ -105,7 +105,7 @@ export function processesWith(...words: string[]): number[] {
   });
 }
 
-/** A data directory with providers on it; `close` ends every process that was started below it. */
+/** A data directory with providers; `close` kills every process started below it. */
 export function makeScene(overrides: { dataDir?: string } = {}) {
   const own = mkdtempSync(join(tmpdir(), 'cde-local-'));
   const dataDir = overrides.dataDir ?? own;
@@ -126,7 +126,7 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
     lines,
     context: { log: (text: string) => void lines.push(text) },
     supervisors,
-    /** All processes of this scene: supervisors and what descends from them carry its name or the marker `tag`. */
+    /** All processes of this scene, recognized by its name or the marker `tag`. */
     provider(agent: FakeAgent, options: Partial<LocalProviderOptions> & { tag?: string } = {}) {
       const { tag = name, ...rest } = options;
       const provider = makeLocalProvider({
@@ -141,15 +141,15 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
       return provider;
     },
     tag: name,
-    /** The pids of agents on this host: their argv starts with Node, that of what encloses them does not. */
+    /** The host pids of agents: their argv starts with Node, unlike that of their wrappers. */
     agents: () =>
       processesWith(name).filter((pid) => argvOf(pid)?.[0] === process.execPath && argvOf(pid)?.[1] === '-e'),
     home,
-    /** Runs a shell script in a workspace whose agent is the obedient one. */
+    /** Runs a shell script in a workspace with the scripted agent. */
     async inside(script: string, workspaceId = 'w1'): Promise<{ status: number; out: string }> {
       const n = scripts.get(workspaceId) ?? 0;
       scripts.set(workspaceId, n + 1);
-      // Whole or not at all: the agent takes what it finds, and an empty script succeeds.
+      // Atomically: the agent runs whatever it finds, and an empty script succeeds.
       const draft = join(home(workspaceId), `draft-${n}`);
       writeFileSync(draft, script);
       chmodSync(draft, 0o644);
@@ -158,7 +158,7 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
       await until(() => existsSync(answer), `the answer to ${script}`);
       return JSON.parse(readFileSync(answer, 'utf8'));
     },
-    /** Before another agent starts, which counts from 0. */
+    /** Call before another agent starts, which counts from 0 again. */
     forgetScripts(workspaceId: string) {
       scripts.delete(workspaceId);
       for (const name of readdirSync(home(workspaceId)))
@@ -166,7 +166,7 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
     },
     async close() {
       await Promise.all(providers.map((provider) => provider.close()));
-      // The trees first: a supervisor's own death would take them along in isolation, not without.
+      // The trees first, because without isolation they would survive their supervisor.
       for (let turn = 0; turn < 400; turn++) {
         const left = [...new Set([...processesWith(name), ...supervisors()])];
         if (left.length === 0) break;
@@ -174,7 +174,7 @@ export function makeScene(overrides: { dataDir?: string } = {}) {
           try {
             process.kill(pid, 'SIGKILL');
           } catch {
-            // Gone meanwhile.
+            // It has exited meanwhile.
           }
         }
         await delay(5);
@@ -192,17 +192,17 @@ function removeGroups(folder: string): void {
       if (entry.isDirectory()) removeGroups(join(folder, entry.name));
     rmdirSync(folder);
   } catch {
-    // There is none.
+    // It does not exist.
   }
 }
 
-/** Whether this machine lets a test mount a small file system. */
+/** Whether a test can mount a small file system on this machine. */
 export function mountSmallDisk(folder: string, size: string): () => void {
   execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${size},mode=0755`, 'tmpfs', folder]);
   return () => void execFileSync('umount', ['-l', folder]);
 }
 
-/** The levels of isolation that this machine permits; a test of another is skipped. */
+/** The isolation levels that this machine permits. Tests of other levels are skipped. */
 export async function levelsHere(): Promise<Level[]> {
   const folder = mkdtempSync(join(tmpdir(), 'cde-levels-'));
   try {

@@ -15,7 +15,7 @@ afterEach(async () => {
 });
 
 test.skipIf(trialUid() === null)(
-  'a workspace keeps its uid, and others have others, also those of another server on this machine',
+  'a workspace keeps its uid, which differs from those of all others, also of another server on this machine',
   async () => {
     const [one, two] = [await server(), await server()];
     const first = await one.of('w1');
@@ -26,7 +26,7 @@ test.skipIf(trialUid() === null)(
   },
 );
 
-test.skipIf(trialUid() === null)('a released uid can be given again', async () => {
+test.skipIf(trialUid() === null)('a released uid can be assigned again', async () => {
   const uids = await server();
   const uid = await uids.of('w1');
   await uids.release('w1');

@@ -3,9 +3,9 @@ import { readFileSync } from 'node:fs';
 import { mkdir, readdir, readlink, symlink, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 
-/** uids that no distribution gives to anybody: above systemd's container range, below 2^31. */
+/** uids that no distribution assigns: above systemd's container range, below 2^31. */
 const preferred = { from: 1_900_000_000, count: 100_000_000 };
-/** In a container whose user namespace has 65,536 uids: what Debian keeps in reserve. */
+/** For containers whose user namespace has 65,536 uids: the range that Debian reserves. */
 const small = { from: 50_000, count: 9_999 };
 
 function poolOf(uidMap: string): { from: number; count: number } | null {
@@ -18,30 +18,29 @@ function poolOf(uidMap: string): { from: number; count: number } | null {
   return null;
 }
 
-/** The uid for the trial of an isolation level, or null where this process cannot give files away. */
+/** The uid for trying an isolation level; null if this process cannot change the owner of files. */
 export function trialUid(): number | null {
   if (process.platform !== 'linux' || process.getuid?.() !== 0) return null;
   return poolOf(readFileSync('/proc/self/uid_map', 'utf8'))?.from ?? null;
 }
 
 export interface Uids {
-  /** The host uid (and gid) of a workspace, given once and kept until `release`. Null: not as root. */
+  /** The host uid (and gid) of a workspace, kept until `release`. Null unless we are root. */
   of(workspaceId: string): Promise<number | null>;
   release(workspaceId: string): Promise<void>;
 }
 
 /**
- * Where a server begins to look. Another server on this machine knows nothing of its claims, and the limit of processes counts
- * those of a uid on the whole machine: workspaces of both must not share one.
+ * Where a server begins to search. Another server on this machine does not know its claims, and their workspaces must
+ * not share a uid, because process limits count per uid on the whole machine.
  */
 const offsetOf = (directory: string, count: number): number =>
   createHash('sha256').update(directory).digest().readUInt32BE() % count;
 
 /**
- * Gives each workspace an unprivileged host uid of its own, so that the machine's permissions hold
- * against it and against its neighbours even if every namespace failed. Two symlinks are a claim:
- * UID → workspace and workspace → UID; each is made atomically and fails where one exists, so that two
- * servers cannot give one uid twice, nor one workspace two.
+ * Assigns each workspace its own unprivileged host uid, so that file permissions protect the machine and its neighbours
+ * even if every namespace failed. A claim consists of two symlinks, UID → workspace and workspace → UID. Creating one
+ * is atomic and fails if it exists, so two servers cannot assign a uid twice, or two uids to one workspace.
  */
 export function makeUids({ directory }: { directory: string }): Uids {
   const pool =

@@ -2,10 +2,10 @@ import type { Log } from '@cde/tunnel/log.ts';
 import { runIdOf } from './exit-reasons.ts';
 import type { RunRecord, Runs } from './runs.ts';
 
-/** How often agents are checked that are not children of this process. */
+/** How often agents that are not children of this process are checked. */
 const pollMs = 1_000;
 
-/** Notices agents that end by themselves, also those that an earlier server started. */
+/** Detects agents that exit by themselves, including those that an earlier server started. */
 export function makeWatcher({ runs, log }: { runs: Runs; log: Log }) {
   const watched = new Map<string, RunRecord>();
   const listeners = new Set<(workspaceId: string) => void>();
@@ -37,7 +37,7 @@ export function makeWatcher({ runs, log }: { runs: Runs; log: Log }) {
   }, pollMs);
   timer.unref();
 
-  // What an earlier server left running.
+  // Started by an earlier server.
   for (const workspaceId of runs.all()) {
     runs.inspect(workspaceId, null).then(
       (found) => {
@@ -53,7 +53,7 @@ export function makeWatcher({ runs, log }: { runs: Runs; log: Log }) {
     unwatch: (workspaceId: string) => void watched.delete(workspaceId),
     isWatched: (workspaceId: string) => watched.has(workspaceId),
     workspaceIds: () => [...watched.keys()],
-    /** Checks now, because something suggests that the agent ended. */
+    /** Checks at once, because something suggests that the agent has exited. */
     check,
     onExit: (listener: (workspaceId: string) => void) => void listeners.add(listener),
     close() {
