@@ -10,7 +10,7 @@ import { type Policy, simulate } from './idle/simulate.ts';
 interface Candidate {
   title: string;
   make: (schedule: Year['schedule']) => Policy;
-  /** It learns of nothing during an outage. The other policies are spared the outages, in their favor. */
+  /** Our policy learns nothing during an outage. The other policies have no outages, in their favor. */
   suffersOutages?: boolean;
 }
 

@@ -83,7 +83,7 @@ describe('names from elsewhere', () => {
     ['d/a', '..', true],
     ['a', '/etc/passwd', false],
     ['a', 'b/../../x', false],
-    // b could be a link that leads upwards already.
+    // b could be a link that leads upwards.
     ['d/a', 'b/../x', false],
     ['a', '', false],
     ['a', 'b\0', false],
@@ -100,7 +100,7 @@ describe('names from elsewhere', () => {
 });
 
 describe('a scan', () => {
-  it('shows files, folders and links, and what is left out by name, kind or rule', async () => {
+  it('lists files, folders and links, and what is excluded by name, kind or rule', async () => {
     await mkdir(at('d/node_modules'), { recursive: true });
     await writeFile(at('d/f'), 'f');
     await writeFile(at('run'), '#!');
@@ -127,7 +127,7 @@ describe('a scan', () => {
     expect((await readdir(root)).filter((name) => name.endsWith('.tmp'))).toHaveLength(1);
   });
 
-  it('sees a change that leaves size and time as they were', async () => {
+  it('detects a change that preserves size and time', async () => {
     await writeFile(at('f'), 'one');
     const { mtime } = await stat(at('f'));
     expect(await plain()).toEqual({ f: fileOf('one') });
@@ -146,11 +146,11 @@ describe('a scan', () => {
 });
 
 describe('a change', () => {
-  it('writes whole files, with the rights of the source or of what was there', async () => {
+  it('writes complete files, with the permissions of the source or of the replaced file', async () => {
     await write('f', 'one');
     await tree.write('private', fileOf('p'), null, content('p', 0o600));
     await tree.write('run', fileOf('r', true), null, content('r', 0o640));
-    // All of the source's permissions, less the umask: nothing is added, and no setuid bit crosses.
+    // The source's permissions less the umask: nothing is added, and setuid bits are not copied.
     for (const mode of [0o444, 0o600, 0o644, 0o750, 0o755, 0o777, 0o4755]) {
       const name = mode.toString(8);
       await tree.write(name, fileOf('m', (mode & 0o100) !== 0), null, content('m', mode));
@@ -175,7 +175,7 @@ describe('a change', () => {
     expect((await readdir(root)).sort()).toEqual(['f', 'private', 'run']);
   });
 
-  it('keeps the holes of a sparse file', async () => {
+  it('preserves the holes of a sparse file', async () => {
     const size = 64 * 1024 * 1024;
     await writeFile(at('sparse'), 'start');
     await truncate(at('sparse'), size);
@@ -186,7 +186,7 @@ describe('a change', () => {
     expect(copy.blocks * 512).toBeLessThan(1024 * 1024);
   });
 
-  it('is refused if the target is not what was expected', async () => {
+  it('is rejected if the target is not as expected', async () => {
     await writeFile(at('f'), 'one');
     await tree.scan(rules);
     await writeFile(at('f'), 'newer');
@@ -207,7 +207,7 @@ describe('a change', () => {
     expect((await readdir(root)).sort()).toEqual(['d', 'f', 'taken']);
   });
 
-  it('leaves nothing behind if the content differs or ends early', async () => {
+  it('leaves nothing behind if the content differs or is incomplete', async () => {
     await expect(tree.write('f', fileOf('one'), null, content('two'))).rejects.toEqual(code('changed'));
     await expect(tree.write('f', fileOf('one'), null, content('longer'))).rejects.toEqual(code('changed'));
     await expect(
@@ -242,7 +242,7 @@ describe('a change', () => {
     await expect(tree.makeLink('l', { kind: 'link', target: '../outside' }, null)).rejects.toEqual(
       code('unsafe'),
     );
-    // A link where a file was expected is neither read nor written through.
+    // A link in place of a file is neither read nor written through.
     await expect(write('file', 'theirs', fileOf('mine'))).rejects.toEqual(code('changed'));
     await expect(
       tree.read('file', fileOf('mine'), { begin: async () => {}, data: async () => {} }),
@@ -251,7 +251,7 @@ describe('a change', () => {
     expect(await readFile(join(outside, 'f'), 'utf8')).toBe('mine');
   });
 
-  it('replaces a link by a file and a file by a link, in one step', async () => {
+  it('replaces a link by a file and a file by a link atomically', async () => {
     await writeFile(at('f'), 'f');
     await symlink('f', at('l'));
     await tree.scan(rules);
@@ -262,7 +262,7 @@ describe('a change', () => {
   });
 });
 
-it('watches a folder that replaced another', async () => {
+it('watches a folder that replaced another one', async () => {
   let heard = () => {};
   const next = () =>
     new Promise<void>((resolve) => {
@@ -282,7 +282,7 @@ it('watches a folder that replaced another', async () => {
   await change;
 });
 
-it('reports a change once until it is read, in new folders too, but not in excluded ones', async () => {
+it('reports a change once until the next scan, also in new folders, but not in excluded ones', async () => {
   let told = 0;
   let heard = () => {};
   const next = () =>

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { findRoot, makeDiskTree } from './disk.ts';
 import type { FileEntry } from './entries.ts';
 
-/** A file system of the test's own, which only root may mount. */
+/** Mounts a separate file system, which requires root. */
 const mount = (options: string, at: string): boolean => {
   try {
     execFileSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', at], { stdio: 'ignore' });

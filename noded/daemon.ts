@@ -5,9 +5,9 @@ import { diffPatch, eventsOf, makeReport, type NodeReport, type NodeView } from 
 import type { Profiles } from './source.ts';
 
 export interface Daemon {
-  /** The loop runs. */
+  /** True while the loop runs. */
   healthy(): boolean;
-  /** The node's labels have been read and updated. */
+  /** True once the node's labels have been read and updated. */
   ready(): boolean;
   /** Finishes what is in progress and ends. Kernel and labels stay, because an update of noded is no reason to move workspaces. */
   stop(): Promise<void>;
@@ -49,7 +49,7 @@ export function startDaemon({
   let knownAt = 0;
   let askAgainMs = 0;
   let patchedAt = Number.NEGATIVE_INFINITY;
-  /** While the cluster is unreachable, it is asked at the pace of patches. */
+  /** While the cluster is unreachable, it is polled at the pace of patches. */
   let callAgainAt = 0;
   let told: NodeReport | null | undefined;
   let loggedFault: string | null = null;

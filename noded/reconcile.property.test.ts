@@ -1,4 +1,4 @@
-// Whatever sequence of profiles is applied, and wherever noded is killed: in the end everything is as before.
+// For any sequence of profiles, and wherever noded is killed, everything is restored in the end.
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Original, Originals } from './originals.ts';
@@ -88,9 +88,9 @@ test('the kernel is restored, and what is reported as ready is true', async () =
           for (let pass = 0; pass < step.passes; pass++) {
             writes = 0;
             const { states } = await keeper.pass(wish);
-            // It took our death for the kernel's rejection.
+            // It mistook the kill for a rejection by the kernel.
             if (left <= 0) throw killed;
-            // Nothing else changes values here: what was done once is not repeated.
+            // Nothing else changes values here, so no write is repeated.
             if (pass > 0) expect(writes).toBe(0);
             for (const { name, sysctls } of wish)
               if (states.get(name)!.state === 'ready')

@@ -38,7 +38,7 @@ function profiles(body: object): Profile[] {
   if ('faults' in read) throw new Error(read.faults.join('\n'));
   return read.profiles;
 }
-/** A keeper as after a start of noded: all that it knows is on disk. */
+/** A reconciler as after a start of noded, with only the state on disk. */
 function started(sysctls: Sysctls = makeSysctls(root)) {
   return makeReconciler({
     sysctls,
@@ -87,7 +87,7 @@ test('"at least" takes the largest request, leaves larger values alone, and lowe
   expect(changes.at(-1)?.what).toBe('given-up');
 });
 
-test('numbers beyond those of JavaScript, and the spaces that the kernel writes', async () => {
+test("numbers beyond JavaScript's range, and the kernel's spacing", async () => {
   put('fs.file-max', '9223372036854775806');
   const big = { sysctls: { 'fs.file-max': { atLeast: '9223372036854775807' } } };
   const several = { sysctls: { 'net.ipv4.tcp_rmem': '4096  131072 6291456' } };
@@ -107,7 +107,7 @@ test('profiles in conflict are reported, not applied, and block no others', asyn
     message: expect.stringContaining('vm.swappiness should be 10, but the profile a wants 1'),
   });
   expect(states.c).toEqual(ready);
-  // What uses it keeps it: it was not removed, only made ambiguous.
+  // The value stays, because the profile was not removed but became ambiguous.
   expect(value('vm.swappiness')).toBe('1');
   expect(await pass({ c })).toEqual({ c: ready });
   expect(value('vm.swappiness')).toBe('60');
@@ -167,7 +167,7 @@ test('killed at each step of each write, the next start maintains and restores a
         break;
       }
     }
-    // The next start applies the current profiles, and in the end all is as at the beginning.
+    // The next start applies the current profiles, and in the end everything is as in the beginning.
     await pass(bodies.b);
     expect([value('vm.swappiness'), value('fs.aio-max-nr')], `touch ${touch}`).toEqual(['2', '90000']);
     await pass({});
@@ -204,27 +204,30 @@ test('a record that cannot be read is not overwritten', () => {
 });
 
 const root0 = process.platform === 'linux' && process.getuid?.() === 0;
-test.skipIf(!root0)('the kernel itself: set, refused, rounded and put back, in a network of its own', () => {
-  const said = execFileSync(
-    'unshare',
-    ['-n', process.execPath, join(import.meta.dirname, 'testing/real-kernel.ts'), record],
-    { encoding: 'utf8' },
-  );
-  expect(JSON.parse(said)).toEqual({
-    before: { somaxconn: '4096', rmem: expect.any(String) },
-    during: {
-      somaxconn: '5000',
-      rmem: '4096 140000 6291456',
-      states: {
-        good: ready,
-        bad: {
-          state: 'not-ready',
-          reason: 'sysctl-refused',
-          message: expect.stringContaining('the kernel rejects this value (EINVAL)'),
+test.skipIf(!root0)(
+  'the real kernel: values are set, rejected, rounded and restored, in a separate network namespace',
+  () => {
+    const said = execFileSync(
+      'unshare',
+      ['-n', process.execPath, join(import.meta.dirname, 'testing/real-kernel.ts'), record],
+      { encoding: 'utf8' },
+    );
+    expect(JSON.parse(said)).toEqual({
+      before: { somaxconn: '4096', rmem: expect.any(String) },
+      during: {
+        somaxconn: '5000',
+        rmem: '4096 140000 6291456',
+        states: {
+          good: ready,
+          bad: {
+            state: 'not-ready',
+            reason: 'sysctl-refused',
+            message: expect.stringContaining('the kernel rejects this value (EINVAL)'),
+          },
         },
       },
-    },
-    repaired: '5000',
-    after: { somaxconn: '4096', rmem: expect.any(String) },
-  });
-});
+      repaired: '5000',
+      after: { somaxconn: '4096', rmem: expect.any(String) },
+    });
+  },
+);

@@ -4,7 +4,7 @@ import { type Profile, readProfiles } from './profiles.ts';
 
 /** The profiles in force, and what is wrong with a newer file. */
 export interface Profiles {
-  /** Null: this node has never seen a valid file, so nothing is known about what is wanted. */
+  /** Null if this node has never seen a valid file, so the wanted profiles are unknown. */
   profiles: readonly Profile[] | null;
   fault: string | null;
 }

@@ -28,7 +28,7 @@ async function place(name: string) {
   return { name, region: 'east', url, stun: `127.0.0.1:${stun.port}` };
 }
 
-/** A UDP responder that answers as told, or not at all. */
+/** A UDP server that responds with what `answer` returns. */
 async function udp(answer: (datagram: Buffer, from: { address: string; port: number }) => Buffer | null) {
   const socket = createSocket('udp4').bind(0, '127.0.0.1');
   await once(socket, 'listening');
@@ -40,7 +40,7 @@ async function udp(answer: (datagram: Buffer, from: { address: string; port: num
   return `127.0.0.1:${socket.address().port}`;
 }
 
-/** A proxy for UDP that loses what it is told to. */
+/** A UDP proxy that drops selected datagrams. */
 async function losing(stun: string, loses: (count: number) => boolean) {
   const port = Number(stun.split(':')[1]);
   let count = 0;
@@ -106,7 +106,7 @@ test('explains what does not work', async () => {
   );
   const errors = report.satellites.map(({ udp }) => udp.error);
   expect(errors[0]).toContain('UDP is blocked');
-  // An answer to another question is none.
+  // A response to another request does not count.
   expect(errors[1]).toContain('UDP is blocked');
   expect(errors[2]).toContain('earlier release');
   expect(errors[3]).toContain('UDP is disabled there');

@@ -8,7 +8,7 @@ import { weekdays } from '@cde/api/idle-values.ts';
 export interface Year {
   from: number;
   to: number;
-  /** When somebody works with the workspace or something runs in it that must not be stopped. Sorted, without overlaps. */
+  /** When somebody uses the workspace or something runs in it that must not be stopped. Sorted, without overlaps. */
   busy: readonly Span[];
   /** When the developer is there. A stopped workspace is started again at the next such moment. Sorted. */
   presences: readonly Span[];
@@ -69,7 +69,7 @@ interface Habits {
   hours: number;
   /** How often the editor stays attached after they leave. */
   staysAttached: number;
-  /** How often something runs on after they leave: a build, tests, a training. */
+  /** How often something keeps running after they leave: a build, tests, a training. */
   nightJobs: number;
   /** Sessions of an AI agent per day. */
   agentSessions: number;

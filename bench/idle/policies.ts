@@ -15,11 +15,11 @@ const hour = 60 * minute;
 const isSignal = (kind: Kind): kind is Signal => Object.hasOwn(signalSources, kind);
 const isPerson = (kind: Kind) => isSignal(kind) && signalSources[kind] === 'person';
 
-/** How ours can be broken on purpose, for the tests that the bench notices. */
+/** Deliberate faults in our policy, to test that the benchmark detects them. */
 export interface Broken {
   ignores?: Signal;
   takesSilenceForIdleness?: boolean;
-  /** The daily stop waits for nobody. */
+  /** The daily stop ignores activity. */
   stopsOnTheHour?: boolean;
 }
 
@@ -68,7 +68,7 @@ export function ours(schedule: DailySchedule | null, broken: Broken = {}): Polic
   };
 }
 
-/** A policy with one timer that certain observations wind up again. */
+/** A policy with one timer that certain observations reset. */
 function timer(afterMs: number, counts: (kind: Kind) => boolean, ttlMs = 0): Policy {
   let latest = 0;
   let startedAt = 0;

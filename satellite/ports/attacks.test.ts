@@ -28,7 +28,7 @@ afterEach(() => {
   stop(program);
 });
 
-/** Behind a trusted proxy, whose header distinguishes anonymous visitors. */
+/** Behind a trusted proxy, whose header tells anonymous visitors apart. */
 const makeProxy = (bodyRate?: BodyRate) => {
   const { port } = program.address() as AddressInfo;
   return makeTestProxy({
@@ -40,7 +40,7 @@ const makeProxy = (bodyRate?: BodyRate) => {
   });
 };
 
-/** A visitor who sends exactly this text. */
+/** A visitor that sends exactly this text. */
 function visit(text: string) {
   const socket: Socket = connect(proxy.port, '127.0.0.1').on('error', () => {});
   onTestFinished(() => void socket.destroy());
@@ -154,7 +154,7 @@ describe('slow and many', () => {
     const refused = (visitors: { got: string }[]) =>
       visitors.filter(({ got }) => got.startsWith('HTTP/1.1 503'));
     const ofOne = Array.from({ length: 270 }, (_, at) => slowPost(`2001:db8::${at.toString(16)}`));
-    // What is beyond the visitor's share, and beyond what may wait for it.
+    // Those beyond the visitor's limit and its queue.
     await vi.waitFor(() => expect(refused(ofOne)).toHaveLength(20), { timeout: 20_000 });
     await answered(get('X-Forwarded-For: 192.0.2.7\r\n'), 200);
     const ofAnother = Array.from({ length: 270 }, () => slowPost('192.0.2.8'));

@@ -10,8 +10,8 @@ import type { Visit } from './headers.ts';
 import { listen, makeTestProxy, stop } from './testing.ts';
 
 /**
- * What frameworks compare with their own host, modelled by small servers behind the real proxy: the port's own page must
- * pass each comparison, another page must fail each. tests/frameworks does the same with the frameworks themselves.
+ * The checks of frameworks against their own host, modelled by small servers behind the real proxy. The port's own page
+ * must pass every check, other pages must fail. tests/frameworks uses the frameworks themselves.
  */
 type Headers = IncomingHttpHeaders;
 const first = (value: string | string[] | undefined) => [value].flat()[0]?.split(',')[0]?.trim();
@@ -26,7 +26,7 @@ const forwardedHost = (headers: Headers) =>
 const forwardedBase = (headers: Headers) =>
   `${first(headers['x-forwarded-proto']) ?? 'http'}://${first(headers['x-forwarded-host']) ?? headers.host}`;
 
-/** Is this a request of the program's own page? Each as its framework decides it with its defaults. */
+/** How each framework decides, with its default settings, whether a request comes from its own page. */
 const comparisons: Record<string, (headers: Headers) => boolean> = {
   'Django: ALLOWED_HOSTS, then Origin against its scheme and Host': ({
     host,
@@ -111,7 +111,7 @@ const handshake = {
 };
 const all = (verdict: boolean) => Object.fromEntries(Object.keys(comparisons).map((name) => [name, verdict]));
 
-/** Each way of serving: the visit, what the port's own page sends, what other pages send. */
+/** For each way of serving: the visit, and the requests of the port's own page and of other pages. */
 const prefix = '/@ada/web/ports/3000/~cde.PASS';
 const ways = () => {
   const https = `https://${programPort}--web--ada.dev.example.com`;
@@ -159,14 +159,14 @@ describe.each(names)('%s', (name) => {
     visit = ways()[name].visit;
   });
 
-  test('its own page passes every comparison, by POST and by WebSocket', async () => {
+  test('its own page passes every check, by POST and by WebSocket', async () => {
     const { own } = ways()[name];
     if (!own) return;
     expect((await send('/', own)).verdicts).toEqual(all(true));
     expect((await send('/', { ...own, ...handshake }, 'GET')).verdicts).toEqual(all(true));
   });
 
-  test('another page fails every comparison, whatever else it claims', async () => {
+  test('another page fails every check, whatever else it claims', async () => {
     for (const foreign of ways()[name].foreign) {
       const claims = {
         'x-forwarded-host': new URL(foreign.origin === 'null' ? 'http://evil' : foreign.origin).host,
@@ -189,7 +189,7 @@ describe.each(names)('%s', (name) => {
     expect(headers.location).toBe(visit.prefix === null ? `${visit.origin}/there` : `${visit.prefix}/there`);
   });
 
-  test('the public address comes in headers that nothing compares', async () => {
+  test('the public address is in headers that no framework checks', async () => {
     const { visit } = ways()[name];
     await send('/', {}, 'GET');
     const { host, protocol } = new URL(visit.origin);
@@ -218,7 +218,7 @@ describe('by name', () => {
     expect(foreign.headers['access-control-allow-origin']).toBe('https://evil.example');
   });
 
-  test('the other headers in which a program names itself', async () => {
+  test("the other headers that contain the program's own address", async () => {
     const { origin } = visit;
     const { headers } = await send('/named', { referer: `${origin}/page?q` }, 'GET');
     expect(last.referer).toBe(`http://localhost:${programPort}/page?q`);

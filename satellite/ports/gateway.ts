@@ -19,7 +19,7 @@ export type RequestHead = Pick<IncomingMessage, 'method' | 'url' | 'headers'> & 
   ip: string;
 };
 
-/** How a request for a port is answered. */
+/** The decision about a request for a port. */
 export type PortDecision<P extends PortTarget> =
   | { kind: 'redirect'; location: string; cookies?: string[] }
   | { kind: 'reply'; status: number; headers: Record<string, string> }

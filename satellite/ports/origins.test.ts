@@ -22,7 +22,7 @@ describe('Origin', () => {
     [byName, byName.origin, 'http://localhost:3000'],
     [withPort, withPort.origin, 'http://localhost:3000'],
     [withPort, 'http://3000--WEB--Ada.localhost:7484', 'http://localhost:3000'],
-    // Another port of the same workspace is itself, and still another origin.
+    // Another port of the same workspace is translated to itself, which is still another origin.
     [byName, 'https://8000--web--ada.dev.example.com', 'http://localhost:8000'],
     [byPath, 'null', 'http://localhost:3000'],
   ])('of %o: %s is %s', (address, origin, expected) => {
@@ -73,7 +73,7 @@ describe('Location', () => {
     ['http://[::1]:3000/x', '/x'],
     ['https://0.0.0.0:3000?x', '/?x'],
     ['//localhost:3000/x', '/x'],
-    // Its own path, and never another host.
+    // A path stays a path and never becomes another host.
     ['http://localhost:3000//evil.example/', '//evil.example/'],
     ['http://localhost:3000\\@evil.example/', '/\\@evil.example/'],
   ])('%s is the port, by name', (location, path) => {
@@ -81,7 +81,7 @@ describe('Location', () => {
     expect(toPublicUrl(location, withPort)).toBe(withPort.origin + path);
   });
 
-  test('another port of the workspace is under its own name', () => {
+  test('another port of the workspace keeps its own name', () => {
     expect(toPublicUrl('http://localhost:8080/login', byName)).toBe(
       'https://8080--web--ada.dev.example.com/login',
     );

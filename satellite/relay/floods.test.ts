@@ -16,7 +16,7 @@ import { makeWorld, type World } from '../testing.ts';
 import { relayPlugin, websocketOptions } from './plugin.ts';
 import { makeRelay, type Relay } from './relay.ts';
 
-/** What agents, clients and browsers can do to a satellite over the WebSockets that it gives them. */
+/** What agents, clients and browsers can do to a satellite over their WebSockets. */
 const origin = 'https://cde.example.com';
 let world: World;
 let app: FastifyInstance;
@@ -24,7 +24,7 @@ let url: string;
 let relay: Relay;
 let probe: () => Promise<void>;
 const over = new AbortController();
-/** The server, which takes its time. */
+/** A slow server. */
 const server = createServer(() => {}).listen(0, '127.0.0.1');
 
 beforeAll(async () => {
@@ -153,7 +153,7 @@ test.each([
   expect(ended.maxBlockedMs).toBeLessThan(100);
 });
 
-test('a page that floods its terminal with keys, while it opens, is cut off', async () => {
+test('a page that floods its terminal with keys while it opens is cut off', async () => {
   const open = clientFrame(opcodes.text, JSON.stringify({ type: 'open', code: 'c', cols: 80, rows: 24 }));
   const ended = await meanwhile(() =>
     floodSocket(

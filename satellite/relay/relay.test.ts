@@ -23,7 +23,7 @@ afterEach(() => world.close());
 const older = '019a0000-0000-7000-8000-000000000000';
 const newer = '019b0000-0000-7000-8000-000000000000';
 
-/** Bare sockets, as an agent's and a client's, to see what the relay itself does. */
+/** The relay itself, with plain sockets in place of an agent and a client. */
 async function listen(url: string, buildId = newer): Promise<WebSocket> {
   const socket = await openSocket(url, relayPaths.listen, await world.listenToken({ buildId }), {});
   socket.resume();
@@ -146,7 +146,7 @@ describe('the relay', () => {
     });
     const waiting = await dial(url);
     expect(await closeCode(await dial(url))).toBe(4429);
-    await listen(url); // Taken by the one that waits.
+    await listen(url); // Taken by the waiting client.
     const spare = await listen(url);
     expect(await closeCode(await listen(url))).toBe(4429);
     expect(await closeCode(await dial(url))).toBe(4429); // One session is open.
@@ -154,7 +154,7 @@ describe('the relay', () => {
     spare.close(1000);
   });
 
-  it('gives each user at most a share, across all workspaces', async () => {
+  it('limits the clients of each user across all workspaces', async () => {
     const { url } = await world.satellite({ limits: { socketsPerUser: 2, dialWaitMs: 60_000 } });
     const userId = randomUUID();
     const dialAs = async (claims: { userId: string; workspaceId?: string }) => {
@@ -202,7 +202,7 @@ describe('the relay', () => {
     const agent = world.agent(url);
     expect(await presence.next()).toEqual([world.workspaceId, true]);
     expect(relay.isConnected(world.workspaceId)).toBe(true);
-    // Sessions come and go; the agent is there all the time, and nothing is reported.
+    // Sessions come and go while the agent stays connected, so nothing is reported.
     for (let i = 0; i < 5; i++) (await world.open(url)).close();
     agent.listener.close();
     expect(await presence.next()).toEqual([world.workspaceId, false]);

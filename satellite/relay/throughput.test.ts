@@ -29,7 +29,7 @@ test('sends what was requested, at most eight megabytes, and accepts as much', a
     expect(await lengthOf(await down(await token(), query))).toBe(maxProbeBytes);
   expect(await (await up(await token(), new Uint8Array(300_000))).json()).toEqual({ bytes: 300_000 });
   const more = await up(await token(), new Uint8Array(maxProbeBytes + 1_000_000)).catch(() => null);
-  // It reads no further; whether the answer comes through then is the network's.
+  // It stops reading; whether the response still arrives depends on the network.
   if (more) expect((await more.json()).bytes).toBeLessThan(maxProbeBytes + 100_000);
 });
 

@@ -7,7 +7,7 @@ import type { PathKind } from '@cde/tunnel/pipe/path.ts';
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
 import { makeWorld, type World } from '../testing.ts';
 
-/** What goes over the wire while nobody does anything: counted by proxies, in a time of the test's own. */
+/** Traffic of idle sessions and agents, counted by proxies, in virtual time. */
 let world: World;
 const closers: (() => void)[] = [];
 beforeEach(async () => {
@@ -38,16 +38,16 @@ const clock: Clock = {
     }),
 };
 
-/** Lets time pass, second by second, and what was sent arrive. */
+/** Advances the time second by second, and waits until everything that was sent has arrived. */
 async function pass(seconds: number): Promise<void> {
   for (let second = 0; second < seconds; second++) {
     await vi.advanceTimersByTimeAsync(1_000);
-    // By turns of the event loop rather than by time: a busy machine is not to look like a silent one.
+    // Counts turns of the event loop instead of time, so that a busy machine does not look like a silent one.
     for (let turn = 0; turn < 12; turn++) await nextTurn();
   }
 }
 
-/** Until it is so; time stands still. */
+/** Waits for the condition without advancing the time. */
 async function until(so: () => boolean): Promise<void> {
   for (let times = 0; !so(); times++) {
     if (times > 2_000) throw new Error(`never: ${so}`);
@@ -55,7 +55,7 @@ async function until(so: () => boolean): Promise<void> {
   }
 }
 
-/** A TCP proxy that counts what comes at once, as packets would, each way. */
+/** A TCP proxy that counts chunks per direction, roughly as packets. */
 async function counted(port: number) {
   const count = { there: 0, back: 0, swallow: false };
   const sockets = new Set<Socket>();
@@ -81,7 +81,7 @@ async function counted(port: number) {
     address,
     url: `http://${address}`,
     count,
-    /** Packets per 30 s each way, over so many seconds. */
+    /** Packets per 30 s and direction, averaged over `seconds`. */
     async during(seconds: number) {
       const before = { ...count };
       await pass(seconds);
@@ -139,7 +139,7 @@ async function begin(paths: PathKind[]) {
 
 test('an idle relayed session and a waiting agent cost at most one small packet per 30 s each way', async () => {
   const { session, toClient, toAgent, echo, lost } = await begin(['relay']);
-  // In use, and just after: a beat each 5 s, so that a dead path is found soon.
+  // While in use and shortly after: a beat every 5 s, so that a dead path is detected soon.
   const used = await toClient.during(20);
   expect(used.there).toBeGreaterThan(4);
   await pass(120);
@@ -148,7 +148,7 @@ test('an idle relayed session and a waiting agent cost at most one small packet 
   const per = (now: number, then: number) => Math.round(((now - then) * 300) / 1_200) / 10;
   expect(client.there).toBeLessThanOrEqual(1);
   expect(client.back).toBeLessThanOrEqual(1);
-  // Two sockets: that of the session, and the next one that waits.
+  // Two sockets: the session's, and the agent's next spare.
   expect(per(toAgent.count.there, before.there)).toBeLessThanOrEqual(2);
   expect(per(toAgent.count.back, before.back)).toBeLessThanOrEqual(2);
   expect(lost).toEqual([]);
@@ -156,7 +156,7 @@ test('an idle relayed session and a waiting agent cost at most one small packet 
   expect(session.path.kind).toBe('relay');
 }, 60_000);
 
-test('so does an idle direct session; after a pause the first keystroke detects a dead path within seconds', async () => {
+test('so does an idle direct session; the first keystroke after a pause detects a dead path within seconds', async () => {
   const { session, toClient, direct, echo, lost, stream } = await begin(['direct-tcp']);
   expect(session.path.kind).toBe('direct-tcp');
   await pass(120);
@@ -173,7 +173,7 @@ test('so does an idle direct session; after a pause the first keystroke detects 
   expect(lost).toEqual(['path-lost']);
 }, 60_000);
 
-test('over a relay as well', async () => {
+test('the same over a relay', async () => {
   const { toClient, lost, stream } = await begin(['relay']);
   await pass(120);
   toClient.count.swallow = true;

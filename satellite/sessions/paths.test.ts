@@ -16,8 +16,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { makeWorld, type World } from '../testing.ts';
 
 /**
- * Sessions that may choose: real satellites and agents, delays by proxies, on loopback. What relays are measured to be is
- * told, so that a busy machine changes no choice; direct paths are measured, and far shorter than that.
+ * Sessions that choose their path: real satellites and agents on loopback, with delays by proxies. The round trips of
+ * relays are given, so that a busy machine does not change the choice; direct paths are measured and far shorter.
  */
 const ssh = { kind: 'ssh' } as const;
 const both: PathKind[] = ['relay', 'direct-tcp'];
@@ -37,8 +37,8 @@ afterEach(async () => {
 });
 
 /**
- * A satellite, by ways of their own for client and agent, each so many milliseconds long there and back. They are told
- * `times` as much, for tests in which it is not to be the best.
+ * A satellite with separate delays for client and agent, in milliseconds of round trip. `times` multiplies the reported
+ * ones, for tests in which it should not be the best.
  */
 async function satellite(name: string, clientMs: number, agentMs: number, times = 1) {
   const { port, relay } = await world.satellite();
@@ -48,7 +48,7 @@ async function satellite(name: string, clientMs: number, agentMs: number, times 
 }
 type TestSatellite = Awaited<ReturnType<typeof satellite>>;
 
-/** An agent at those satellites, with a listener of its own behind a proxy. */
+/** An agent at these satellites, with a direct listener behind a proxy. */
 async function agentAt(
   places: TestSatellite[],
   host: Partial<SessionRegistryOptions> = {},
@@ -101,7 +101,7 @@ async function agentAt(
     registry,
     own,
     proxy,
-    /** Offers these addresses from now on. */
+    /** Changes the offered addresses. */
     offer(...addresses: string[]) {
       state.addresses = addresses;
       changed();
@@ -159,7 +159,7 @@ async function open(
   };
 }
 
-/** Waits until the session keeps a relay path in reserve, and no other path leads through the satellite. */
+/** Waits until the session keeps a relay path in reserve and no other path goes through the satellite. */
 async function held(
   { relay }: TestSatellite,
   { registry }: Awaited<ReturnType<typeof agentAt>>,
@@ -170,7 +170,7 @@ async function held(
   }, patience);
 }
 
-/** Sends blocks and gets them back, for as long as told; then everything must have come, in order. */
+/** Sends blocks and compares their echoes until `stop`; by then everything must have arrived in order. */
 function talk(session: Session): { stop(): Promise<number>; bytes: () => number } {
   const sent: Buffer[] = [];
   const got: Buffer[] = [];
@@ -207,7 +207,7 @@ describe('the relay of a session', () => {
     const best = await satellite('best', 20, 10);
     const dead = { ...best, name: 'dead', place: { name: 'dead', url: 'http://127.0.0.1:1' } };
     await agentAt([near, far, best]);
-    // What the server knows of the agent's round trips, it puts into the ticket's reply.
+    // The ticket's reply contains the agent's round trips, as the server knows them.
     const told = (place: TestSatellite, agentRttMs: number) => ({
       ...place,
       place: { ...place.place, agentRttMs },
@@ -286,7 +286,7 @@ describe('a direct path', () => {
     expect(agent.registry.stats()).toMatchObject({ sessions: 1, waiting: 0 });
   });
 
-  it('is given up if what is sent gets no response', async () => {
+  it('is abandoned if what is sent gets no response', async () => {
     const place = await satellite('one', 6, 6, 100);
     const agent = await agentAt([place], {}, { unansweredMs: 1_500 });
     agent.offer(agent.proxy.address);
@@ -302,7 +302,7 @@ describe('a direct path', () => {
     expect(changes[2]!.text).toContain('no answer');
   });
 
-  it('is given up as well if only the agent sends', async () => {
+  it('is also abandoned if only the agent sends', async () => {
     const place = await satellite('one', 6, 6, 100);
     let theirs: Duplex | undefined;
     const onStream = (_target: unknown, stream: Duplex) => {
@@ -312,7 +312,7 @@ describe('a direct path', () => {
     };
     const agent = await agentAt([place], { onStream }, { unansweredMs: 1_500 });
     agent.offer(agent.proxy.address);
-    // By itself the client would not notice.
+    // The client alone would not notice.
     const { session, what } = await open([place], { unansweredMs: 600_000 });
     const stream = await session.open(ssh);
     stream.resume();
@@ -326,7 +326,7 @@ describe('a direct path', () => {
     expect(what().slice(0, 4)).toEqual(relayAgain);
   });
 
-  it('reports why there is none', async () => {
+  it('reports why it is unavailable', async () => {
     const place = await satellite('one', 2, 2, 100);
     const agent = await agentAt([place]);
     agent.offer('127.0.0.1:1');
@@ -350,7 +350,7 @@ describe('strangers at the direct port', () => {
     agent = await agentAt([place]);
   });
 
-  /** Connects, says that, and resolves with all that came back once it is cut off. */
+  /** Connects, sends the bytes, and resolves with everything received once it is disconnected. */
   async function knock(bytes: Buffer | string): Promise<Buffer> {
     const socket: Socket = connect(agent.own.port, '127.0.0.1');
     const got: Buffer[] = [];
@@ -389,10 +389,10 @@ describe('strangers at the direct port', () => {
       return performance.now() - began;
     });
     const after = (await Promise.all(ends)).sort((one, other) => one - other);
-    // Eight may wait from one address; the others are cut off at once.
+    // Eight connections per address are allowed; the others are closed at once.
     expect(after[4]! - after[3]!).toBeGreaterThan(1_000);
     expect(after.at(-1)).toBeGreaterThan(2_500);
-    // And a client that knows a session gets through again.
+    // A client with a session can connect again.
     agent.offer(agent.proxy.address);
     const { session } = await open([place]);
     await vi.waitFor(() => expect(session.path.kind).toBe('direct-tcp'), patience);
@@ -448,7 +448,7 @@ describe('the policy', () => {
     expect(changes[1]!.reason).toBe('wanted');
     const talking = talk(session);
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(500_000), patience);
-    // It comes back by the same way alone.
+    // It resumes over the same kind of path only.
     agent.proxy.cut();
     await vi.waitFor(() => expect(what()).toContain('resumed direct-tcp'), patience);
     await talking.stop();

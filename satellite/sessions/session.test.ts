@@ -96,7 +96,7 @@ describe('a session through a satellite', () => {
     const session = await world.open(url);
     const stream = await session.open(ssh);
     await vi.waitUntil(() => written >= streamWindow, { timeout: 20_000 });
-    // It has come to rest, and other streams have not.
+    // It has stopped, while other streams continue.
     let before = 0;
     while (before !== written) {
       before = written;
@@ -184,7 +184,7 @@ describe('a session through a satellite', () => {
     );
     const session = await world.open(url, times);
     const stream = await session.open(ssh);
-    // Many deadlines pass, first with the stream's window full, then without traffic.
+    // Many timeouts pass, first with a full window, then without traffic.
     await delay(300);
     expect(await session.ping()).toBeGreaterThan(0);
     stream.destroy();
@@ -194,7 +194,7 @@ describe('a session through a satellite', () => {
 });
 
 describe('a resumable session', () => {
-  /** Opens one that gets fresh tickets of the world's server. */
+  /** Opens one that gets fresh tickets from the world's server. */
   async function lasting(url: string, more: Partial<SessionOptions> = {}) {
     const told: string[] = [];
     const session = await world.open(url, {

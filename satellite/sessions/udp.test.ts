@@ -10,7 +10,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { type StunServer, serveStun } from '../stun/server.ts';
 import { makeWorld, type World } from '../testing.ts';
 
-/** Paths by UDP, found by ICE on loopback: a real satellite, its STUN, an agent and clients. */
+/** Paths by UDP, found by ICE on loopback, with a real satellite, its STUN server, an agent and clients. */
 const ssh = { kind: 'ssh' } as const;
 const all: PathKind[] = ['relay', 'direct-tcp', 'direct-udp'];
 const some: PathKind[] = ['relay', 'direct-udp'];
@@ -24,7 +24,7 @@ let url: string;
 beforeEach(async () => {
   world = await makeWorld();
   const { port } = await world.satellite();
-  // As far away as a satellite is: else nothing could be gained.
+  // As far away as a real satellite; otherwise no path could be better.
   url = (await world.proxy(port, 5)).url;
   stun = await serveStun({ host: '127.0.0.1', port: 0 });
 });
@@ -66,7 +66,7 @@ async function open(
   return { session, changes, what: () => changes.map(({ what, kind }) => `${what} ${kind}`) };
 }
 
-/** Sends random bytes and checks each of what comes back, until it is told to stop. */
+/** Sends random bytes and compares their echoes until `stop`. */
 async function talk(session: Session) {
   const stream = await session.open(ssh);
   const block = randomBytes(1 << 20);
@@ -138,7 +138,7 @@ describe('a path by UDP', () => {
     expect(what()).toEqual(['opened relay', 'moved direct-udp']);
     const talking = await talk(session);
     await vi.waitFor(() => expect(talking.bytes()).toBeGreaterThan(1_000_000), patience);
-    // With nothing else allowed, and nothing left to arrange it over, it finds another all the same.
+    // It finds another path although no other kind is allowed and no path is left to signal over.
     session.path.close();
     await vi.waitFor(
       () => expect(what().slice(2)).toEqual(['lost direct-udp', 'resumed direct-udp']),
@@ -192,7 +192,7 @@ describe('without a path by UDP', () => {
 describe('the policy', () => {
   it('keeps a session off UDP if ticket or agent forbid it', async () => {
     const { registry } = agent({ paths: () => ['relay'] });
-    // The agent offers what it then refuses: the client finds out, and stays.
+    // The agent refuses what it offered; the client notices and stays on its path.
     const { session, changes, what } = await open();
     await vi.waitFor(() => expect(what()).toContain('unavailable direct-udp'), patience);
     expect(changes[1]!.text).toContain('forbidden');

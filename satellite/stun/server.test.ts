@@ -64,14 +64,14 @@ test('returns the address of the client, over IPv4 and IPv6', async () => {
 });
 
 test('answers the sample of RFC 5769 with its mapped address and a fingerprint', () => {
-  // What RFC 5769, 2.2 answers, but for SOFTWARE and MESSAGE-INTEGRITY, which need what we do not have.
+  // The response of RFC 5769, 2.2, except for SOFTWARE and MESSAGE-INTEGRITY, which we do not support.
   const answer = answerBinding(sample, { address: '192.0.2.1', port: 32853 })!;
   expect(answer.subarray(20, 32).toString('hex')).toBe('002000080001a147e112a643');
   expect(answer.subarray(32, 36).toString('hex')).toBe('80280004');
   expect(answer.length).toBe(40);
   const six = answerBinding(sample, { address: '2001:db8:1234:5678:11:2233:4455:6677', port: 32853 })!;
   expect(six.subarray(20, 44).toString('hex')).toBe('002000140002a1470113a9faa5d3f179bc25f4b5bed2b9d9');
-  // Any other byte, and the fingerprint is wrong: it may be another protocol's.
+  // With any byte changed the fingerprint is wrong, so it may be another protocol.
   const altered = Buffer.from(sample);
   altered[30]! ^= 1;
   expect(answerBinding(altered, { address: '192.0.2.1', port: 1 })).toBeNull();
@@ -84,7 +84,7 @@ test('lists the attributes that it does not understand', () => {
   })!;
   expect(answer.readUInt16BE(0)).toBe(0x0111);
   expect(answer.subarray(20).toString('hex')).toBe('0009000400000414000a000200030000');
-  // From 0x8000 on they may be passed over.
+  // Attributes from 0x8000 on can be ignored.
   expect(answerBinding(withAttribute(0x8022, Buffer.from('me')), { address: '::1', port: 9 })).toHaveLength(
     44,
   );
@@ -118,7 +118,7 @@ test('answers only well-formed requests, and never with much more than it receiv
   for (const address of ['', 'eth0', '1.2.3', '::1::', '1:2:3', '::12345', 'x::'])
     expect(answerBinding(plain, { address, port: 1 })).toBeNull();
 
-  // Over the network all of it is ignored.
+  // Over the network, all of these are ignored.
   server = await serveStun({ host: '127.0.0.1', port: 0 });
   const one = await client();
   const hostile = [
@@ -153,12 +153,12 @@ test('a probe train returns only to a client that has proven its address', async
   const answer = await one.ask(asker.hello());
   const cookie = asker.readCookie(answer)!;
   expect(cookie).toHaveLength(16);
-  // Another client's answer says nothing here.
+  // Responses to other clients are ignored.
   expect(makeProbeClient().readCookie(answer)).toBeNull();
   for (const number of [0, 1, 65_535])
     expect(asker.readEcho(await one.ask(asker.probe(number, cookie)))).toBe(number);
 
-  // A cookie of another address, one that was made up, one that is old; each followed by what is answered.
+  // A cookie of another address, an invented one, an expired one; each followed by a request that is answered.
   other.socket.send(asker.probe(7, cookie), server.port, '127.0.0.1');
   expect(makeProbeClient().readEcho(await other.ask(asker.hello()))).toBeNull();
   one.socket.send(asker.probe(7, Buffer.alloc(16, 7)), server.port, '127.0.0.1');
@@ -189,7 +189,7 @@ test('no response to a probe is longer than its request, and none is sent withou
         packet.length === probeBytes && packet.toString('latin1', 0, 4) === 'cdeP' && packet[4] === 1;
       expect(answer !== null).toBe(isHello);
       if (answer) expect(answer.length).toBeLessThanOrEqual(packet.length);
-      // Neither is ever taken for the other.
+      // Probes and STUN messages are never confused.
       expect(answer !== null && answerBinding(packet, from) !== null).toBe(false);
     }),
     { numRuns: 500 },
