@@ -5,12 +5,15 @@ import { exitCodes } from './exit-codes.ts';
 import { Failure, usage } from './failure.ts';
 import { clean } from './output.ts';
 
-/** Whether a question reaches a person who can answer it. */
+/** Whether there is a person to answer questions. */
 export function canAsk({ out }: Pick<Context, 'out'>): boolean {
   return process.stdin.isTTY === true && process.stderr.isTTY === true && !out.json;
 }
 
-/** Asks on the terminal; `yes` answers beforehand. Throws `not-confirmed` on a no, a usage error where nobody can answer. */
+/**
+ * Asks on the terminal; `yes` skips the question. Throws `not-confirmed` on a no, or a usage error if nobody can
+ * answer.
+ */
 export async function confirm(context: Context, question: string, yes: boolean): Promise<void> {
   if (yes) return;
   if (!canAsk(context))
@@ -20,15 +23,15 @@ export async function confirm(context: Context, question: string, yes: boolean):
     throw new Failure('not-confirmed', 'Nothing was done.', { exitCode: exitCodes.failure });
 }
 
-/** A question whose answer is yes unless the person says no. Only where `canAsk`. */
+/** Asks a question that defaults to yes. Requires `canAsk`. */
 export async function askYesNo(context: Context, question: string): Promise<boolean> {
   return isYes(await ask(context, `${clean(question)} [Y/n] `));
 }
 
-/** Enter is a yes. */
+/** Enter means yes. */
 export const isYes = (answer: string): boolean => /^(y(es)?)?$/i.test(answer.trim());
 
-/** One of a list, by its number or its value; `initial` is what Enter takes. Only where `canAsk`. */
+/** Asks for one item of a list, by number or value; `initial` is the default. Requires `canAsk`. */
 export async function choose<T extends string>(
   context: Context,
   question: string,
@@ -54,7 +57,7 @@ export async function choose<T extends string>(
   }
 }
 
-/** A line from the terminal; asked again while `check` names a fault in it. Only where `canAsk`. */
+/** Asks for a line, again as long as `check` returns an error. Requires `canAsk`. */
 export async function askText(
   context: Context,
   question: string,
@@ -85,8 +88,8 @@ async function ask(context: Context, question: string, output: NodeJS.WritableSt
 }
 
 /**
- * Reads secrets: asked for without echo on a terminal, one a line from stdin elsewhere, where the first ones may
- * be left out.
+ * Reads secrets: prompts without echo on a terminal, otherwise one per line from stdin, where the first ones may be
+ * omitted.
  */
 export async function readSecrets(context: Context, ...prompts: string[]): Promise<string[]> {
   if (!process.stdin.isTTY) {
@@ -98,7 +101,7 @@ export async function readSecrets(context: Context, ...prompts: string[]): Promi
   const answers: string[] = [];
   for (const prompt of prompts) {
     process.stderr.write(`${prompt}: `);
-    // readline echoes into a stream that goes nowhere.
+    // readline echoes into a stream that discards it.
     const nowhere = new Writable({ write: (_chunk, _encoding, done) => done() });
     answers.push(await ask(context, '', nowhere));
     process.stderr.write('\n');

@@ -43,7 +43,7 @@ test('the packed CLI is installed without the repository, and runs', { timeout: 
     expect(JSON.parse((await cde('list', '--json')).stdout)).toMatchObject([{ name: 'web' }]);
     const starter = fileURLToPath(new URL('../templates/local', import.meta.url));
     expect((await cde('template', 'validate', starter)).stdout).toContain('local is valid');
-    // As far as the tunnel, whose parts are loaded late.
+    // Far enough to use the tunnel, which is loaded on demand.
     expect(await cde('ssh', '--stdio', 'web.cde')).toMatchObject({
       code: 6,
       stderr: expect.stringContaining('[satellite-unreachable]'),

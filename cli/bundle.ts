@@ -1,6 +1,7 @@
 /**
- * Packs the CLI into a tarball that runs without the repository: `npm install -g cde-cli-VERSION.tgz`. Everything is in
- * the bundle but node-datachannel, whose native module is an optional dependency: without it sessions do without UDP.
+ * Packs the CLI into a tarball that runs without the repository: `npm install -g cde-cli-VERSION.tgz`. The bundle
+ * contains everything except node-datachannel, whose native module is an optional dependency: without it, sessions do
+ * not use UDP.
  *
  * usage: node cli/bundle.ts [FOLDER]
  */
@@ -24,7 +25,7 @@ export async function packCli(into = join(folder, 'dist')): Promise<string> {
     absWorkingDir: folder,
     entryPoints: { cde: 'cde.mjs', 'lib/template-check': '../server/templates/check.ts' },
     outdir: made,
-    // One folder down, as the sources' folders are: what they look for with ../ is where they expect it.
+    // One level down, like the sources, so that relative paths with ../ stay valid.
     chunkNames: 'lib/[name]-[hash]',
     legalComments: 'eof',
   });

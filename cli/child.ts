@@ -2,7 +2,7 @@ import type { ChildProcess } from 'node:child_process';
 import { constants } from 'node:os';
 import { Failure } from './failure.ts';
 
-/** npm passes Ctrl-C on to its child, which the terminal has told as well: within this time it is one and the same. */
+/** npm forwards Ctrl-C to its child, which also gets it from the terminal: signals within this time count as one. */
 const sameSignalMs = 1_000;
 
 /** The exit code of a program that runs in the foreground (128 + the signal that ended it); `what`: the server, … */
@@ -21,8 +21,8 @@ export function exitOf(child: ChildProcess, what: 'server' | 'satellite'): Promi
 }
 
 /**
- * Ctrl-C and the like reach the child once, through here: it is in a process group of its own. When this
- * process is killed, the channel between them breaks and the child ends by itself.
+ * Forwards signals such as Ctrl-C to the child, which is in its own process group and so gets them once. If this
+ * process is killed, the channel between them breaks and the child exits by itself.
  */
 export function passSignals(child: ChildProcess, stopping: () => void): void {
   let last = Number.NEGATIVE_INFINITY;
@@ -31,7 +31,7 @@ export function passSignals(child: ChildProcess, stopping: () => void): void {
       stopping();
       if (performance.now() - last < sameSignalMs) return;
       last = performance.now();
-      // A terminal that closes wants the same as Ctrl-C; the child knows no other word for it.
+      // A closed terminal means the same as Ctrl-C, and the child handles only that signal.
       child.kill(signal === 'SIGHUP' ? 'SIGTERM' : signal);
     });
 }

@@ -2,13 +2,13 @@ import { type Command, flagOf, type Option } from './command.ts';
 import { commonOptions } from './common-options.ts';
 import { usage } from './failure.ts';
 
-/** Options that may stand before the command as well. */
+/** Options that are also accepted before the command. */
 export interface GlobalOptions {
   json: boolean;
   server?: string;
 }
 
-/** The command that a command line names, by its name or an alias, and how many words the name takes. */
+/** Finds the command by name or alias, and the number of words in its name. */
 export function findCommand(
   commands: readonly Command[],
   words: readonly string[],
@@ -17,14 +17,14 @@ export function findCommand(
   for (const command of commands)
     for (const name of [command.name, ...(command.aliases ?? [])]) {
       const parts = name.split(' ');
-      // The longest: a noun with verbs can be a command as well.
+      // The longest match, because a noun with verbs can be a command itself.
       if (parts.every((part, at) => words[at] === part) && parts.length > (found?.length ?? 0))
         found = { command, length: parts.length };
     }
   return found;
 }
 
-/** Takes the global options off the front: `cde --json --server work list`. Throws a usage error. */
+/** Removes the global options at the front: `cde --json --server work list`. Throws a usage error. */
 export function takeGlobalOptions(words: readonly string[]): { globals: GlobalOptions; rest: string[] } {
   const rest = [...words];
   const globals: GlobalOptions = { json: false };
@@ -47,8 +47,8 @@ export function takeGlobalOptions(words: readonly string[]): { globals: GlobalOp
 }
 
 /**
- * For a command that ends with another program's command line, puts `--` before its first word, so that
- * `cde ssh web ls -la` means what it means to ssh. `words` follow the command's name.
+ * For a command that ends with another program's command line, inserts `--` before it, so that `cde ssh web ls -la`
+ * works as with ssh. `words` follow the command's name.
  */
 export function endOptions(command: Command, words: readonly string[]): string[] {
   if (!command.endsOptions) return [...words];
@@ -57,7 +57,7 @@ export function endOptions(command: Command, words: readonly string[]): string[]
   for (let at = 0; at < words.length; at++) {
     const word = words[at]!;
     if (word === '--') {
-      // Optional arguments that were left out stay empty, or the other program's words would fill them.
+      // Omitted optional arguments stay empty, or the other program's words would fill them.
       return [
         ...words.slice(0, at),
         ...Array<string>(optionalBefore(command, positionals)).fill(''),
@@ -67,7 +67,7 @@ export function endOptions(command: Command, words: readonly string[]): string[]
     if (word.startsWith('--')) {
       if (!word.includes('=') && takesValue.has(word)) at++;
     } else if (word.startsWith('-') && word !== '-') {
-      // `-L 80:x`, `-L80:x`, `-tL 80:x`: the value follows where the letter that takes it is the last.
+      // `-L 80:x`, `-L80:x`, `-tL 80:x`: the value is a separate word if the letter that takes it is the last one.
       const letter = [...word.slice(1)].findIndex((each) => takesValue.has(`-${each}`));
       if (letter >= 0 && letter === word.length - 2) at++;
     } else if (positionals-- === 0) {

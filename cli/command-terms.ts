@@ -1,14 +1,14 @@
 import { type Command, flagOf } from './command.ts';
 import { Failure } from './failure.ts';
 
-/** Fields of the API whose option has another name. */
+/** API fields whose option has a different name. */
 const optionOf: Record<string, string> = {
   expiresInDays: 'days',
   scopes: 'scope',
   username: 'user',
 };
 
-/** What a person wrote that became this field of a request: `NAME`, `--days`, `--param cpus`; else the field itself. */
+/** The argument or option behind a request's field: `NAME`, `--days`, `--param cpus`; otherwise the field itself. */
 function commandLineName(command: Command, path: string): string {
   const [field = '', second] = path.split('.');
   if (field === 'parameters' && 'param' in command.options) return second ? `--param ${second}` : '--param';
@@ -23,8 +23,7 @@ function commandLineName(command: Command, path: string): string {
 }
 
 /**
- * A refusal of the API in the words of the command line: which argument or option is wrong, instead of a field of a
- * request that the person never wrote.
+ * Rewords the API's error for the command line: names the invalid argument or option instead of the request's field.
  */
 export function toCommandLineTerms(command: Command, failure: Failure): Failure {
   const { issues } = failure;

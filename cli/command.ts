@@ -1,7 +1,7 @@
 import type { Context } from './context.ts';
 import type { Result } from './result.ts';
 
-/** What completion offers for a value. */
+/** The kind of completion for a value. */
 export type Completes =
   | 'workspaces'
   /** Workspaces that this user may open a session to. */
@@ -9,7 +9,7 @@ export type Completes =
   | 'templates'
   | 'users'
   | 'files'
-  /** A file of this machine, or `WORKSPACE:PATH`. */
+  /** A local file, or `WORKSPACE:PATH`. */
   | 'operands'
   | readonly string[];
 
@@ -30,7 +30,7 @@ export interface Option {
   help: string;
   /** One letter. */
   short?: string;
-  /** How help names the value. */
+  /** The value's name in help. */
   value?: string;
   required?: true;
   choices?: readonly string[];
@@ -70,34 +70,33 @@ export interface Tree {
  */
 export type Handler<I> = (context: Context, input: I, tree: Tree) => Promise<Result | number | undefined>;
 
-/** A command as data: parsing, help and completion are made from it; its code is loaded when it runs. */
+/** Describes a command for parsing, help and completion; its code is loaded when it runs. */
 export interface Command {
   /** Noun and verb, or one word: `template push`, `list`. */
   name: string;
   group: string;
   summary: string;
-  /** What help says under the summary. */
+  /** Shown in help below the summary. */
   details?: string;
   arguments: Record<string, Argument>;
   options: Record<string, Option>;
-  /** A command line and what it does. */
+  /** A command line and its description. */
   examples: readonly (readonly [string, string])[];
   hidden?: true;
   /** Other names: `ls` of `list`. */
   aliases?: readonly string[];
   /**
-   * The last argument is another program's command line: from its first word on, nothing is read as an option of ours,
-   * as with ssh.
+   * The last argument is another program's command line: from its first word on, no options are parsed, as with ssh.
    */
   endsOptions?: true;
-  /** All words after the name go to the handler as they are, as `words`. */
+  /** Passes all words after the name to the handler unparsed, as `words`. */
   raw?: true;
-  /** What completion offers for the words of a raw command. */
+  /** The kind of completion for the words of a raw command. */
   rawCompletes?: Completes;
   load: () => Promise<Handler<never>>;
 }
 
-/** Declares a command; its handler's input is checked against its arguments and options. */
+/** Declares a command. The type of its handler's input is derived from its arguments and options. */
 export function command<
   const A extends Record<string, Argument> = Record<never, never>,
   const O extends Record<string, Option> = Record<never, never>,
@@ -111,7 +110,7 @@ export function command<
   return { arguments: {}, options: {}, ...definition } as unknown as Command;
 }
 
-/** Declares a command whose words are another program's: they go to its handler as they are. */
+/** Declares a command whose words are another program's, which its handler gets unparsed. */
 export function rawCommand(
   definition: Omit<Command, 'arguments' | 'options' | 'load' | 'raw'> & {
     load: () => Promise<Handler<{ words: string[] }>>;

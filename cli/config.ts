@@ -6,15 +6,15 @@ import { Failure } from './failure.ts';
 import { withLock, writeAtomically } from './files.ts';
 import { aliasPattern, freeAlias } from './server-alias.ts';
 
-/** What `cde` knows of one server. */
+/** The stored login of one server. */
 export interface Login {
   /** The short name of the server: `--server NAME`, and `web.NAME.cde` in ssh. Unique among the servers. */
   alias: string;
   token: string;
   username: string;
-  /** `given`: the user brought the token, so that logout must not revoke it. */
+  /** `given`: the user supplied the token, so logout must not revoke it. */
   source: 'browser' | 'given' | 'first-start';
-  /** Set while the steps of the first start are not all done, so that the next start completes them. */
+  /** Set until all steps of the first start are done, so that the next start completes them. */
   firstStart?: 'unfinished';
 }
 
@@ -35,7 +35,7 @@ export function configFile(env: NodeJS.ProcessEnv): string {
   return join(configDir(env), 'config.json');
 }
 
-/** Reads the configuration; an absent file is an empty one. Throws `config-invalid`. */
+/** Reads the configuration, which is empty if the file is missing. Throws `config-invalid`. */
 export function readConfig(env: NodeJS.ProcessEnv): Config {
   const file = configFile(env);
   let text: string;
@@ -59,7 +59,7 @@ export function readConfig(env: NodeJS.ProcessEnv): Config {
   }
 }
 
-/** Gives each server its alias: files written before there were aliases have none. */
+/** Gives each server an alias, because files of earlier releases have none. */
 function withAliases(config: Config): Config {
   const seen = new Set<string>();
   for (const [url, login] of Object.entries(config.servers)) {
@@ -70,7 +70,7 @@ function withAliases(config: Config): Config {
   return config;
 }
 
-/** Changes the configuration: under a lock, in one step, readable by its owner only. */
+/** Changes the configuration atomically under a lock. The file is readable only by its owner. */
 export async function changeConfig(env: NodeJS.ProcessEnv, change: (config: Config) => void): Promise<void> {
   const file = configFile(env);
   await withLock(file, () => {
@@ -85,16 +85,16 @@ export function urlOfAlias(config: Config, alias: string): string | undefined {
   return Object.entries(config.servers).find(([, login]) => login.alias === alias.toLowerCase())?.[0];
 }
 
-/** The URL of a server that is named by its alias or its address. Throws `server-unknown`. */
+/** The URL of a server, given its alias or address. Throws `server-unknown`. */
 export function namedServer(config: Config, text: string): string {
   const known = urlOfAlias(config, text);
   if (known !== undefined) return known;
-  // Without a dot, a colon or a slash it can only have been meant as an alias.
+  // Without a dot, colon or slash it can only be an alias.
   if (/[.:/]/.test(text) || text === 'localhost') return serverUrl(text);
   throw serverUnknown(config, text);
 }
 
-/** Says that no server has this alias, and which there are. */
+/** The error for an unknown alias, with the known ones. */
 export function serverUnknown(config: Config, text: string): Failure {
   const aliases = Object.values(config.servers).map(({ alias }) => alias);
   return new Failure('server-unknown', `You are not signed in to a server named ${JSON.stringify(text)}.`, {
@@ -106,7 +106,7 @@ export function serverUnknown(config: Config, text: string): Failure {
   });
 }
 
-/** A server's URL as a person types it: without a scheme it is https, and http on this machine; no path. */
+/** Parses a server's URL as typed: without a scheme it is https, or http on this machine. Must not have a path. */
 export function serverUrl(text: string): string {
   const bare = /^[a-z][a-z0-9+.-]*:\/\//i.test(text)
     ? text

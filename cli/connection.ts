@@ -5,25 +5,25 @@ import { Failure } from './failure.ts';
 import { retryingFetch } from './retry.ts';
 import type { Reply } from './send.ts';
 
-/** Where a server listens that was started without settings. */
+/** The address of a server with default settings. */
 export const localUrl = 'http://127.0.0.1:7080';
 
-/** How long a command waits for a server that does not answer: a blink of the network, not a restart. */
+/** How long a command waits for a server that does not respond: enough for a network glitch, not for a restart. */
 export const defaultPatienceMs = 1_500;
 
-/** The server that a command talks to, and how it is signed in there. */
+/** The server that a command uses, with its token. */
 export interface ChosenServer {
   url: string;
   token: string | undefined;
   login: Login | undefined;
-  /** Whether `NAME.cde` in ssh means this server; if not, it is `NAME.ALIAS.cde`. */
+  /** Whether `NAME.cde` in ssh means a workspace of this server; otherwise it is `NAME.ALIAS.cde`. */
   isDefaultForSsh: boolean;
 }
 
 /**
- * The server: `--server`, then `CDE_SERVER`, then `CDE_URL`, then the current one. The token is `CDE_TOKEN`, or the
- * login's of that server. A token in the environment belongs to the server in the environment: it does not go to
- * another one that `--server` names.
+ * Chooses the server: `--server`, then `CDE_SERVER`, then `CDE_URL`, then the current one. The token is `CDE_TOKEN`, or
+ * that of the server's login. A token in the environment belongs to the server in the environment and is not sent to
+ * another one given by `--server`.
  */
 export function chooseServer(env: NodeJS.ProcessEnv, named: string | undefined): ChosenServer {
   const config = readConfig(env);
@@ -54,7 +54,7 @@ function noServer(config: Config): Failure {
   });
 }
 
-/** The environment in which another `cde` (a ProxyCommand, the background process) talks to the same server. */
+/** The environment that makes another `cde` (a ProxyCommand, the background process) use the same server. */
 export function serverEnvironment({ url }: Pick<ChosenServer, 'url'>): {
   CDE_SERVER: string;
   CDE_URL: string;
@@ -62,7 +62,7 @@ export function serverEnvironment({ url }: Pick<ChosenServer, 'url'>): {
   return { CDE_SERVER: url, CDE_URL: url };
 }
 
-/** A client for a server, with retries. Without a token it may call what is public. */
+/** A client for a server, with retries. Without a token it can only call public endpoints. */
 export function openClient(options: {
   url: string;
   token?: string;
@@ -87,7 +87,7 @@ export function openClient(options: {
   });
 }
 
-/** Says that a login is needed, and how. */
+/** The error for a missing login. */
 export function signInRequired(url: string): Failure {
   return new Failure('sign-in-required', `You are not signed in to ${url}.`, {
     exitCode: exitCodes.permission,

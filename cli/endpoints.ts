@@ -9,9 +9,8 @@ import type * as templates from '@cde/api/templates.ts';
 import type * as workspaces from '@cde/api/workspaces.ts';
 
 /**
- * The endpoints that the CLI calls, without their schemas: loading zod would double the time of every
- * command, and the server checks what we send anyhow. The types are the contract's own, and a test holds
- * each line equal to it.
+ * The endpoints that the CLI calls, without their schemas: loading zod would double the time of every command, and the
+ * server validates requests anyway. The types come from the API, and a test compares each line with it.
  */
 function light<E extends Endpoint>(
   method: Method,

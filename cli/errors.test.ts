@@ -82,7 +82,7 @@ describe('exit codes', () => {
     expect(unreachable).toMatchObject({ code: 6, stderr: expect.stringContaining('[server-unreachable]') });
   });
 
-  test('a page of something else does not pass for a reply', async () => {
+  test('a page of another program is not accepted as a reply', async () => {
     const portal = createServer((_request, response) =>
       response.writeHead(200, { 'content-type': 'text/html' }).end('<h1>Welcome to the hotel</h1>'),
     );
@@ -93,7 +93,7 @@ describe('exit codes', () => {
     expect(ran).toMatchObject({ code: 6, stderr: expect.stringContaining('[not-a-cde-server]') });
   });
 
-  test('what the server says cannot write to the terminal but as text', async () => {
+  test('control sequences from the server do not reach the terminal', async () => {
     server.on(listWorkspaces, () => {
       throw new Refusal(404, { code: 'not-found', message: 'a\u001b[2Jb\u0007c\u009b31md' });
     });
@@ -107,8 +107,8 @@ describe('retries', () => {
     asked = [];
   });
 
-  test('a reply without end is given up, in words, and does not fill the memory', async () => {
-    // Half a gigabyte if it were read to its end; told by its length, and by what comes.
+  test('an endless reply is abandoned with an explanation, and does not fill the memory', async () => {
+    // Half a gigabyte in total. Rejected by its declared length, and by the received bytes.
     for (const headers of [{ 'content-length': String(512 * 1024 * 1024) }, {}]) {
       const { createServer } = await import('node:http');
       let sent = 0;
@@ -222,14 +222,14 @@ describe('login through the browser', () => {
     expect(JSON.parse(await readFile(file, 'utf8'))).toEqual({ version: 1, current: null, servers: {} });
   });
 
-  test('a token may come from stdin, and is not echoed', async () => {
+  test('a token can be read from stdin, and is not echoed', async () => {
     server.on(getUser, () => user());
     const ran = await home.run(['login', server.url, '--token'], { input: 'cde_given\n' });
     expect(ran.code).toBe(0);
     expect(ran.stdout + ran.stderr).not.toContain('cde_given');
   });
 
-  test('a config file that is none says so', async () => {
+  test('an invalid config file is reported', async () => {
     await mkdir(`${home.path}/broken`, { recursive: true });
     await writeFile(`${home.path}/broken/config.json`, '{');
     const ran = await home.run(['list'], { env: { CDE_CONFIG_DIR: `${home.path}/broken` } });
@@ -237,7 +237,7 @@ describe('login through the browser', () => {
   });
 });
 
-test('a hostile server cannot have the browser open anything but a page', async () => {
+test('a hostile server can make the browser open only web pages', async () => {
   for (const url of ['file:///etc/passwd', 'javascript:alert(1)', '--version', 'vscode://x']) {
     server.on(startCliLogin, () => ({
       deviceCode: 'd',

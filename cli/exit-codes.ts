@@ -1,4 +1,4 @@
-/** What `cde` ends with; docs/cli.md has the table. `ssh` ends with the remote command's code instead. */
+/** The exit codes of `cde`, listed in docs/cli.md. `cde ssh` exits with the remote command's code instead. */
 export const exitCodes = {
   success: 0,
   failure: 1,
@@ -11,7 +11,7 @@ export const exitCodes = {
   interrupted: 130,
 } as const;
 
-/** Codes whose meaning differs from that of the HTTP status they come with. */
+/** Error codes whose exit code does not follow from their HTTP status. */
 const byCode: Record<string, number> = {
   'server-unreachable': exitCodes.unreachable,
   'not-a-cde-server': exitCodes.unreachable,
@@ -39,7 +39,10 @@ const byCode: Record<string, number> = {
   'ticket-invalid': exitCodes.permission,
 };
 
-/** The exit code for a failed call: by its code where that says more, else by its HTTP status (0: no answer). */
+/**
+ * The exit code for a failed call: by its error code if that is more specific, else by its HTTP status (0: no
+ * response).
+ */
 export function exitCodeFor(code: string, status: number | undefined): number {
   const known = byCode[code];
   if (known !== undefined) return known;

@@ -24,7 +24,7 @@ test.each([
     'file-failed',
     expect.stringMatching(new RegExp(`^/home/ada/x cannot be used: .*\\(${code}\\)\\.$`)),
   ]);
-  // Under an open file Node names none.
+  // For open files, Node's errors contain no path.
   expect(toFailure(refusal(code))).toMatchObject({
     code: 'system-refused',
     message: expect.stringContaining(`(${code})`),

@@ -38,7 +38,7 @@ export class Failure extends Error {
     this.issues = more.issues;
   }
 
-  /** As `--json` prints it: the API's own error object, and the exit code. */
+  /** The output with `--json`: the API's error object and the exit code. */
   toJSON(): ApiError & { exitCode: number } {
     return {
       code: this.code,
@@ -53,25 +53,25 @@ export class Failure extends Error {
   }
 }
 
-/** A command line that cannot be understood: exit code 2. */
+/** An invalid command line: exit code 2. */
 export function usage(message: string, hint?: string): Failure {
   return new Failure('usage', message, { exitCode: exitCodes.usage, hint });
 }
 
-// By name, so that neither the client nor the tunnel is loaded to ask.
+// Compared by name, so that neither the client nor the tunnel has to be loaded.
 const isCallError = (error: unknown): error is CallError =>
   error instanceof Error && error.name === 'CallError' && 'body' in error;
 const isTunnelError = (error: unknown): error is TunnelError =>
   error instanceof Error && error.name === 'TunnelError' && 'code' in error;
 
-/** Makes any thrown thing a Failure. What is nobody's known doing becomes `internal`, with its stack as detail. */
+/** Converts anything thrown to a Failure. Unexpected errors become `internal`, with the stack as detail. */
 export function toFailure(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (isCallError(error)) {
     const { code, message, detail, hint, actions, requestId, issues } = error.body;
     return new Failure(code, message, {
       exitCode: exitCodeFor(code, error.status),
-      // The server spells faults out in `detail` as well; issues print one to a line instead.
+      // The server also lists the issues in `detail`; they are printed one per line instead.
       detail: issues?.length ? undefined : detail,
       hint,
       actions: actions ?? (error.status === 401 ? [{ kind: 'sign-in' }] : undefined),
@@ -94,7 +94,7 @@ export function toFailure(error: unknown): Failure {
   });
 }
 
-/** The operating system's refusal: of a file, or of something without a path such as a full disk under an open file. */
+/** An error of the operating system, about a file or without a path, such as a full disk under an open file. */
 function fromSystem(error: SystemError): Failure {
   const reason = systemErrorReason(error)!;
   const hint = systemErrorText(error.code)?.hint;

@@ -14,8 +14,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Failure } from './failure.ts';
 
 /**
- * Replaces a file in one step: a reader, or a crash at any moment, sees the old content or the new one.
- * `path` must not be a symbolic link (rename would replace the link).
+ * Replaces a file atomically: readers, also after a crash, see either the old or the new content. `path` must not be a
+ * symbolic link, because rename would replace the link.
  */
 export function writeAtomically(path: string, content: string | Uint8Array, mode: number): void {
   const half = `${path}.${process.pid}.${process.hrtime.bigint()}`;
@@ -34,7 +34,7 @@ export function writeAtomically(path: string, content: string | Uint8Array, mode
   }
 }
 
-/** A lock that old is left over from a process that was killed: what it guards takes milliseconds. */
+/** A lock this old was left by a killed process, because the guarded work takes milliseconds. */
 const abandonedMs = 5_000;
 const patienceMs = 10_000;
 

@@ -3,12 +3,12 @@ import { constants } from 'node:os';
 import type { Context } from './context.ts';
 import { Failure } from './failure.ts';
 
-/** How much of what a program said is kept. */
+/** Maximum retained output of a program. */
 const maxTailLength = 8_192;
 
 /**
- * Runs a program here with its words, on our terminal; resolves to its exit code (128 + the signal that ended it).
- * With `quiet` its outputs are not shown: the end of them is in `said`. `interrupted`: Ctrl-C was pressed meanwhile.
+ * Runs a local program on our terminal; resolves to its exit code (128 + signal number). With `quiet` its output is not
+ * shown, and the end of it is in `said`. `interrupted`: Ctrl-C was pressed meanwhile.
  */
 export function runForeground(
   context: Context,
@@ -21,7 +21,7 @@ export function runForeground(
   const pass = (signal: NodeJS.Signals) => child.kill(signal);
   const passed = ['SIGTERM', 'SIGHUP'] as const;
   for (const signal of passed) process.on(signal, pass);
-  // Ctrl-C reaches the program by the terminal as well; it decides what it means.
+  // The program also gets Ctrl-C from the terminal and handles it.
   let interrupted = false;
   const note = () => {
     interrupted = true;

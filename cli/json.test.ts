@@ -14,7 +14,7 @@ import { commands } from './commands.ts';
 import { makeProgram } from './program.ts';
 import { makeTestHome, type RealServer, startServer, type TestHome } from './testing.ts';
 
-// One real server; every command with --json, its reply held against the API's own schema.
+// Every command with --json on a real server. Each output must match the API's schema.
 
 let home: TestHome;
 let server: RealServer;
@@ -32,7 +32,7 @@ const starter = fileURLToPath(new URL('../templates/local', import.meta.url));
 const anything = z.looseObject({});
 const input = 'correct horse battery\n';
 
-/** In order: later ones build on earlier ones. */
+/** In order, because later ones build on earlier ones. */
 const lines: [string, z.ZodType, { input?: string }?][] = [
   ['create web --no-start -p cpus=1.5', Workspace],
   ['start web', z.array(Build).length(1)],
@@ -117,7 +117,7 @@ test('a member learns what they are not allowed to do', async () => {
   await home.json(['user', 'create', 'carl', '--password'], { input });
   const ran = await home.run(['login', server.url, '--token'], { input: 'cde_wrong\n' });
   expect(ran).toMatchObject({ code: 4, stderr: expect.stringContaining('[token-invalid]') });
-  // The login that was there is still good.
+  // The previous login is still valid.
   expect((await home.json(['whoami'])).role).toBe('owner');
 });
 

@@ -3,8 +3,8 @@ import type { PathChoice } from './ssh/opening.ts';
 import { fromSshHost } from './workspaces/reference.ts';
 
 /**
- * Runs a command line; resolves to the exit code. The form that `cde` itself writes into ssh's ProxyCommand is
- * known here by sight: every ssh connection passes through it, and the parser would be half of its start.
+ * Runs a command line; resolves to the exit code. The exact form that `cde` writes into ssh's ProxyCommand bypasses the
+ * parser, which would be half of the startup time of every ssh connection.
  */
 async function main(words: string[]): Promise<number> {
   const flags = words.slice(2, -1);
@@ -23,7 +23,7 @@ async function main(words: string[]): Promise<number> {
   return parseAndRun(words);
 }
 
-// `cde list | head -1`: the reader has what it wanted.
+// `cde list | head -1` closes the pipe early.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
 });

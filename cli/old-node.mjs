@@ -10,8 +10,8 @@ const packages = {
 };
 
 /**
- * Runs the same command on the Node 24 that npm installed, when `cde` was started by an older one (a link
- * in /usr/local/bin, an editor with a PATH of its own). Passes its exit code on.
+ * Runs the same command on the Node 24 that npm installed, if `cde` was started by an older one (through a link in
+ * /usr/local/bin, or by an editor with a different PATH). Returns its exit code.
  */
 export function runOnPackagedNode(args) {
   let node;
@@ -27,7 +27,7 @@ export function runOnPackagedNode(args) {
     process.exitCode = 1;
     return Promise.resolve();
   }
-  // The terminal sends Ctrl-C to both; this process only waits for the other's answer to it.
+  // The terminal sends Ctrl-C to both; this process only waits for the child to handle it.
   for (const signal of ['SIGINT', 'SIGQUIT']) process.on(signal, () => {});
   for (const signal of ['SIGTERM', 'SIGHUP']) process.on(signal, () => child.kill(signal));
   const child = spawn(node, args, { stdio: 'inherit' });

@@ -13,7 +13,7 @@ test('a line keeps its colours, tabs and newlines, and loses all other control s
   expect(harmless(attack)).toBe('a]0;titleb[2Jc6nd\u001b[31mefghijk');
 });
 
-test('no way of printing lets such text through, and JSON keeps its meaning', () => {
+test('no way of printing lets control sequences through, and JSON keeps its meaning', () => {
   const program = `
     import { makeOutput } from ${JSON.stringify(fileURLToPath(new URL('output.ts', import.meta.url)))};
     const attack = ${JSON.stringify(attack)};
@@ -80,12 +80,12 @@ test('text is cut to a width between whole letters', () => {
   expect(cut('all', 0)).toBe('…');
 });
 
-test('what scripts and emoji need stays', () => {
+test('characters of non-Latin scripts and emoji are preserved', () => {
   for (const text of ['👩‍💻 می‌خواهم', 'שלום', 'e\u0301']) expect(clean(text)).toBe(text);
   expect(clean('a\u202egnp.exe')).toBe('agnp.exe');
 });
 
-test('below a program that has the terminal each line starts at its left', () => {
+test('while another program controls the terminal, each line starts at the first column', () => {
   const program = `
     import { makeOutput } from ${JSON.stringify(fileURLToPath(new URL('output.ts', import.meta.url)))};
     import { Failure } from ${JSON.stringify(fileURLToPath(new URL('failure.ts', import.meta.url)))};
@@ -98,7 +98,7 @@ test('below a program that has the terminal each line starts at its left', () =>
   expect(ran.stderr).toBe(`${lines.join('\n')}\r\n${lines.join('\r\n')}`);
 });
 
-test('a reader that has had enough is no fault, not even of the help', () => {
+test('a closed pipe is not an error, not even for help', () => {
   const cde = fileURLToPath(new URL('cde.mjs', import.meta.url));
   const script = '"$0" "$1" --help | head -c 1; echo " $PIPESTATUS"';
   const ran = spawnSync('bash', ['-c', script, process.execPath, cde], { encoding: 'utf8' });

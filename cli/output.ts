@@ -20,7 +20,7 @@ export interface Output {
   terminal: boolean;
   /** Whether lines on stderr may be rewritten. */
   live: boolean;
-  /** For stdout, and for stderr. */
+  /** Colours for stdout and stderr. */
   colors: Colors;
   noteColors: Colors;
   width: number;
@@ -32,7 +32,7 @@ export interface Output {
   printJsonLine(value: unknown): void;
   /** One item of a JSON array whose brackets are printed separately, for results too long for memory. */
   printJsonItem(value: unknown, isFirst: boolean): void;
-  /** A line for the person, not part of the result; nothing with --json. */
+  /** A note to the user that is not part of the result; nothing with --json. */
   note(text: string): void;
   table<T>(columns: Column<T>[], rows: T[], empty: string): Promise<void>;
   fields(fields: [string, string | null | undefined][]): void;
@@ -109,7 +109,7 @@ export function makeOutput(env: NodeJS.ProcessEnv, json: boolean): Output {
     },
     async table(columns, rows, empty) {
       if (!terminal) {
-        // For cut, awk and read: one line a row, a tab between, no padding.
+        // For cut, awk and read: one line per row, separated by tabs, without padding.
         print(columns.map((column) => column.title).join('\t'));
         for (const row of rows)
           print(

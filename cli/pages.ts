@@ -1,4 +1,4 @@
-/** The largest page that the server gives. */
+/** The server's maximum page size. */
 const pageSize = 1_000;
 
 /** Reads a list page by page until its end, or until `limit` items. */

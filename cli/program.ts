@@ -47,7 +47,7 @@ async function parseWords(words: string[], globals: GlobalOptions, found: Comman
       });
   });
   if (found?.raw) {
-    // What follows belongs to another program: its flags are not ours to judge.
+    // The rest belongs to another program, so its flags are not validated.
     const rest = words.slice(found.name.split(' ').length);
     if (!rest.includes('--help') && rest[0] !== '-h')
       return run(globals, async (context) =>
@@ -83,7 +83,7 @@ function chooseServer(globals: GlobalOptions, options: ChosenOptions): { server?
   return server === undefined ? {} : { server };
 }
 
-/** commander's tree of all commands; `chosen` is told which one a command line names. */
+/** Builds commander's tree of all commands. `chosen` is called with the one that a command line names. */
 export function makeProgram(chosen: Chosen): Program {
   const program = configure(new Program('cde'))
     .helpCommand('help [command]', 'Show help for a command')
@@ -100,7 +100,7 @@ export function makeProgram(chosen: Chosen): Program {
     const [first, second] = command.name.split(' ') as [string, string?];
     if (second === undefined) {
       const added = addCommand(program, command, first, chosen);
-      // A command that has verbs as well.
+      // A command that also has verbs.
       if (first in nouns) parents.set(first, added);
       continue;
     }
@@ -139,7 +139,7 @@ function addCommand(parent: Program, command: Command, name: string, chosen: Cho
   }
   const options = { ...command.options, ...commonOptions };
   for (const [key, option] of Object.entries(options)) program.addOption(makeOption(key, option));
-  // Its name before a server had a name of its own; kubeconfigs and scripts hold it.
+  // The option's former name, which kubeconfigs and scripts contain.
   program.addOption(new ProgramOption('--url <URL>').hideHelp());
   if (command.examples.length > 0)
     program.addHelpText(
@@ -235,7 +235,7 @@ function optionValue(key: string, option: Option, values: Record<string, unknown
   }
 }
 
-/** commander's complaint, as ours. */
+/** Converts commander's error. */
 function usageOf(error: CommanderError, words: string[]): Failure {
   const [message, ...suggestion] = error.message.replace(/^error: /, '').split('\n');
   const named = commands.find(({ name }) => `${words.join(' ')} `.startsWith(`${name} `))?.name;

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { Failure } from './failure.ts';
 
-// Programs that cde starts beside itself, by path: their code is not the CLI's to import. The packaged CLI
-// (cli/bundle.ts) has the template check beside it, and no server.
+// Programs that cde starts by path, because the CLI must not import their code. The packaged CLI (cli/bundle.ts)
+// contains the // template check, but no server.
 
 const beside = (repository: string, packaged: string): string => {
   const path = fileURLToPath(new URL(repository, import.meta.url));
@@ -14,10 +14,10 @@ const beside = (repository: string, packaged: string): string => {
 export const templateCheckProgram = (): string =>
   beside('../server/templates/check.ts', './template-check.mjs');
 
-/** The server. Throws where this `cde` is packaged without it. */
+/** The server. Throws if this `cde` is packaged without it. */
 export const serverProgram = (): string => installed('../server/main.ts', 'The server');
 
-/** The satellite. Throws where this `cde` is packaged without it. */
+/** The satellite. Throws if this `cde` is packaged without it. */
 export const satelliteProgram = (): string => installed('../satellite/main.ts', 'The satellite');
 
 function installed(path: string, what: string): string {

@@ -15,13 +15,13 @@ import { beforeAll, describe, expect, test } from 'vitest';
 import { cdePath, Refusal, startFakeServer } from './testing.ts';
 import { activity, build, template, workspace } from './testing-objects.ts';
 
-// What is asked at a terminal, and what is said where nobody can answer. util-linux's script makes the terminal.
+// Prompts on a terminal, and the errors without one. util-linux's `script` provides the terminal.
 
 const hasScript = spawnSync('script', ['--version']).status === 0;
 
 const { home, server, env } = await startFakeServer();
 
-/** Runs `cde` at a terminal, and types each answer once its question stands there. */
+/** Runs `cde` on a terminal, and types each answer once its question has appeared. */
 function atTerminal(words: string[], answers: [question: string, answer: string][]) {
   return typeAtTerminal([process.execPath, cdePath, ...words], answers);
 }
@@ -97,7 +97,7 @@ describe('create', () => {
     expect(made).toMatchObject({ template: 'demanding', parameters: { size: 'large', replicas: 2 } });
   });
 
-  test('without a terminal, or with --json, says what there is to choose', async () => {
+  test('without a terminal, or with --json, lists the choices', async () => {
     const several = await home.run(['create', 'web'], { env });
     expect(several).toMatchObject({ code: 2, stdout: '' });
     expect(several.stderr).toContain('Add --template with one of: local, demanding');
@@ -130,7 +130,7 @@ describe('confirmation comes after the checks', () => {
     expect(deleted).toBe(0);
     expect((await atTerminal(['delete', 'web'], [['[y/N]', 'y']])).code).toBe(0);
     expect(deleted).toBe(1);
-    // The same without anybody to ask.
+    // The same without a terminal.
     expect(await home.run(['delete', 'nope'], { env })).toMatchObject({ code: 3 });
     expect(await home.run(['delete', 'web'], { env })).toMatchObject({ code: 2 });
   });
@@ -144,7 +144,7 @@ describe('confirmation comes after the checks', () => {
   });
 });
 
-test('update of an up-to-date workspace says that nothing was done; --force asks for a build', async () => {
+test('update of an up-to-date workspace says that nothing was done; --force requests a build', async () => {
   const asked: unknown[] = [];
   const ended = { status: 'succeeded', finishedAt: '2026-01-01T00:01:00.000Z' } as const;
   server.on(getWorkspace, () => workspace({ status: 'running' }));
@@ -182,7 +182,7 @@ test('template validate needs neither server nor login', async () => {
 describe('a stopped workspace', () => {
   let starts = 0;
   let startsOnConnect = false;
-  // A session of its own, so that no background process stays.
+  // Without the background process, which would outlive the test.
   const ssh = ['env', 'CDE_BACKGROUND=off', 'ssh', '-F', 'none'];
   const proxy = ['-o', `ProxyCommand=${process.execPath} ${cdePath} ssh --stdio web`];
   const question =
@@ -213,7 +213,7 @@ describe('a stopped workspace', () => {
     });
   });
 
-  test.runIf(hasScript)('is started by cde ssh if the person says yes, or just Enter', async () => {
+  test.runIf(hasScript)('is started by cde ssh if the user answers yes or presses Enter', async () => {
     starts = 0;
     const no = await atTerminal(['ssh', 'web'], [[question, 'n']]);
     expect(no).toMatchObject({ code: 5, text: expect.stringContaining('web is stopped.') });
@@ -225,30 +225,33 @@ describe('a stopped workspace', () => {
     expect(starts).toBe(2);
   });
 
-  test.runIf(hasScript)('is started by an ssh that a person has just typed, never by another', async () => {
-    starts = 0;
-    const typed = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'y']]);
-    expect(typed.text).toContain('That was a yes.');
-    expect(starts).toBe(1);
-    const no = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'n']]);
-    expect(no.text).toContain('Start it: cde start web');
-    expect(starts).toBe(1);
+  test.runIf(hasScript)(
+    'is started by an ssh that was just typed on a terminal, and by no other',
+    async () => {
+      starts = 0;
+      const typed = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'y']]);
+      expect(typed.text).toContain('That was a yes.');
+      expect(starts).toBe(1);
+      const no = await typeAtTerminal([...ssh, ...proxy, 'web.cde'], [[question, 'n']]);
+      expect(no.text).toContain('Start it: cde start web');
+      expect(starts).toBe(1);
 
-    startsOnConnect = true;
-    await typeAtTerminal([...ssh, ...proxy, 'web.cde'], []);
-    expect(starts).toBe(2);
-    for (const words of [
-      // As VS Code does, even in its terminal; a program's command; a loop without a person.
-      [...ssh, ...proxy, '-T', '-D', '52341', 'web.cde'],
-      [...ssh, ...proxy, 'web.cde', 'true'],
-      [...ssh, ...proxy, '-o', 'BatchMode=yes', 'web.cde'],
-      ['sh', '-c', [...ssh, ...proxy.map((word) => `"${word}"`), 'web.cde </dev/null'].join(' ')],
-      ['setsid', '-w', ...ssh, ...proxy, 'web.cde'],
-    ]) {
-      const ran = await typeAtTerminal(words, []);
-      expect(ran.text).toContain('Start it: cde start web');
-      expect(ran.text).not.toContain('[Y/n]');
-    }
-    expect(starts).toBe(2);
-  });
+      startsOnConnect = true;
+      await typeAtTerminal([...ssh, ...proxy, 'web.cde'], []);
+      expect(starts).toBe(2);
+      for (const words of [
+        // Like VS Code, even in its terminal; a program's command; a loop without a terminal.
+        [...ssh, ...proxy, '-T', '-D', '52341', 'web.cde'],
+        [...ssh, ...proxy, 'web.cde', 'true'],
+        [...ssh, ...proxy, '-o', 'BatchMode=yes', 'web.cde'],
+        ['sh', '-c', [...ssh, ...proxy.map((word) => `"${word}"`), 'web.cde </dev/null'].join(' ')],
+        ['setsid', '-w', ...ssh, ...proxy, 'web.cde'],
+      ]) {
+        const ran = await typeAtTerminal(words, []);
+        expect(ran.text).toContain('Start it: cde start web');
+        expect(ran.text).not.toContain('[Y/n]');
+      }
+      expect(starts).toBe(2);
+    },
+  );
 });

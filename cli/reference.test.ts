@@ -5,11 +5,11 @@ import { page, withReference } from './reference.ts';
 
 const text = readFileSync(page, 'utf8');
 
-test('docs/cli.md is as the commands are (else run: node cli/reference.ts)', () => {
+test('docs/cli.md matches the commands (to update it, run: node cli/reference.ts)', () => {
   expect(withReference(text)).toBe(text);
 });
 
-test('docs/cli.md explains every code that is the CLI’s own', () => {
+test('docs/cli.md explains every error code of the CLI', () => {
   const folder = join(dirname(dirname(page)), 'cli');
   const sources = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter(
     (file) => file.endsWith('.ts') && !file.includes('.test.') && !file.includes('testing'),

@@ -3,10 +3,10 @@ import { fileURLToPath } from 'node:url';
 import { type Command, flagOf, type Option } from './command.ts';
 import { commands } from './commands.ts';
 
-/** The page whose middle is made from the command data. */
+/** The page whose middle is generated from the commands. */
 export const page = fileURLToPath(new URL('../docs/cli.md', import.meta.url));
 
-/** docs/cli.md with its reference as the commands are now. */
+/** docs/cli.md with an up-to-date reference. */
 export function withReference(text: string): string {
   const groups = new Map<string, Command[]>();
   for (const command of commands)
@@ -67,6 +67,6 @@ function optionText(key: string, option: Option): string {
   return `${short}\`${flagOf(key, option)}${value}\``;
 }
 
-// Run by hand after a change of the commands; a test holds the page to it.
+// Run by hand after commands have changed; a test checks that.
 if (process.argv[1] === fileURLToPath(import.meta.url))
   writeFileSync(page, withReference(readFileSync(page, 'utf8')));

@@ -40,7 +40,7 @@ test('--json prints the data, and the view is not even called', async () => {
   expect(await rendered(refuses, { json: true })).toEqual([['json', []]]);
 });
 
-test('a person gets the blocks in order, and times relative only on a terminal', async () => {
+test('without --json the blocks are printed in order, with relative times only on a terminal', async () => {
   const piped = await rendered(shop, {});
   expect(piped).toEqual([
     ['table', expect.any(Array), ['shop'], 'No shops.'],

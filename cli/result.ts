@@ -1,6 +1,6 @@
 import type { Colors, Column } from './output.ts';
 
-/** What a command hands to the renderer: the data that `--json` prints, and how a person sees it. */
+/** What a command returns to the renderer: the data for `--json`, and its view for people. */
 export interface Result {
   data: unknown;
   view: View;
@@ -8,13 +8,13 @@ export interface Result {
   exitCode?: number | undefined;
 }
 
-/** Called only without `--json`, so it may load what only a person needs. */
+/** Called only without `--json`, so it can load code that only the view needs. */
 export type View = (format: Format) => Blocks | Promise<Blocks>;
 export type Blocks = (Block | null | undefined | false | '')[];
 
 export interface Format {
   colors: Colors;
-  /** A time as the reader needs it: relative on a terminal, ISO 8601 in a pipe. */
+  /** A time: relative on a terminal, ISO 8601 in a pipe. */
   moment(iso: string): string;
   moment(iso: string | null): string | null;
 }
@@ -24,7 +24,7 @@ export type Block =
   | { kind: 'fields'; fields: [string, string | null | undefined][] }
   /** A line on stdout: part of the result. */
   | { kind: 'line'; text: string }
-  /** A line on stderr: for the person only. */
+  /** A line on stderr, for people only. */
   | { kind: 'note'; text: string };
 
 export function result(data: unknown, view: View, exitCode?: number): Result {

@@ -2,27 +2,26 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { CallError } from '@cde/api/client.ts';
 import { makeReply, type Reply, send } from './send.ts';
 
-/** Errors of a request that never reached the server: whatever it was, it may be sent again. */
+/** Errors of requests that never reached the server, so any of them can be sent again. */
 const neverSent = new Set(['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ENETUNREACH', 'EHOSTUNREACH']);
 
-/** The longest Retry-After to wait for. Beyond it, the user should decide. */
+/** Maximum Retry-After to wait for. Beyond it, the user should decide. */
 const maxRetryAfterMs = 30_000;
 
 interface Options {
-  /** How long a server that does not answer is asked again. */
+  /** How long to retry if the server does not respond. */
   patienceMs: number;
   signal: AbortSignal;
-  /** Told once when waiting gets long enough to be noticed. */
+  /** Called once when the wait becomes noticeable. */
   waiting?: (why: string) => void;
-  /** Sees each reply that is passed on: for what the client does not tell, such as cookies. */
+  /** Called with each final reply, for what the client does not return, such as cookies. */
   onReply?: (reply: Reply) => void;
 }
 
 /**
- * A `fetch` that tries again, after a growing pause, what can be repeated without harm: reads; changes
- * with an Idempotency-Key; PUT, PATCH and DELETE, which name their result; all else only when the request
- * never left this machine. A 503, or a reply that the first request is still in progress, is followed
- * (Retry-After). A proxy's 502, 503 or 504 is treated like no answer.
+ * A `fetch` that retries idempotent requests with backoff: reads, requests with an Idempotency-Key, and PUT, PATCH and
+ * DELETE. Other requests are retried only if they never left this machine. It respects Retry-After of a 503 and of a
+ * reply that the first request is still in progress. A proxy's 502, 503 or 504 is treated like no response.
  */
 export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options): typeof fetch {
   const attempts = async (url: string, init: RequestInit): Promise<Reply> => {
@@ -53,7 +52,7 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
       const asked = reply && retryAfterMs(reply);
       const gatewayError = repeatable && reply && isGatewayError(reply) ? reply : undefined;
       if (reply && asked === undefined && !gatewayError) {
-        // The first request was carried out though its reply was lost.
+        // The first request was executed, but its reply was lost.
         return method === 'DELETE' && lost && reply.status === 404 ? makeReply(204, '') : reply;
       }
       const pause = asked ?? Math.min(2_000, 100 * 2 ** attempt) * (0.75 + Math.random() / 2);
@@ -74,15 +73,15 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
   return async (input, init = {}) => {
     const reply = requireJson(await attempts(String(input), init));
     onReply?.(reply);
-    // The client looks at these three and nothing else; a real Response would load all of fetch.
+    // The client uses only these three; a real Response would load all of fetch.
     const { status, ok } = reply;
     return { status, ok, text: async () => reply.text } as Response;
   };
 }
 
-/** How long the server asks to wait before the same request is sent again; undefined: it does not. */
+/** The delay that the server requests before a retry; undefined if it requests none. */
 function retryAfterMs(reply: Reply): number | undefined {
-  // Of the conflicts only this one is about the request itself; another is for the person to resolve.
+  // The only conflict that resolves by itself; others are for the user.
   const underWay = reply.status === 409 && reply.text.includes('"idempotency-in-progress"');
   if (reply.status !== 503 && !underWay) return undefined;
   const header = reply.header('retry-after');
@@ -93,8 +92,8 @@ function retryAfterMs(reply: Reply): number | undefined {
 }
 
 /**
- * What a proxy says while the replica behind it is replaced, and what an older server says while it stops: not in the
- * form of our errors, and gone in a moment.
+ * The response of a proxy while its replica is replaced, or of an older server while it stops: temporary, and not in
+ * the format of our errors.
  */
 function isGatewayError(reply: Reply): boolean {
   if (![502, 503, 504].includes(reply.status)) return false;
@@ -106,7 +105,7 @@ function isGatewayError(reply: Reply): boolean {
   }
 }
 
-/** A page of something else with status 200 (a captive portal, a wrong address) must not pass for a reply. */
+/** A page of another program with status 200 (a captive portal, a wrong address) must not be taken for a reply. */
 function requireJson(reply: Reply): Reply {
   const other = reply.ok && reply.text !== '' && !reply.header('content-type')?.includes('json');
   return other ? makeReply(502, '') : reply;

@@ -7,8 +7,8 @@ import { render } from './render.ts';
 import type { Result } from './result.ts';
 
 /**
- * Runs one command's work: gives it its context, turns Ctrl-C into an aborted signal, and whatever it throws
- * into words and an exit code. Resolves to the exit code.
+ * Runs a command: creates its context, turns Ctrl-C into an aborted signal, and prints errors. Resolves to the exit
+ * code.
  */
 export async function run(
   options: { json: boolean; server?: string },
@@ -18,7 +18,7 @@ export async function run(
   const out = makeOutput(env, options.json);
   const controller = new AbortController();
   const interrupt = () => {
-    // A second Ctrl-C does not wait for the command to take notice of the first.
+    // A second Ctrl-C does not wait for the command to handle the first.
     if (controller.signal.aborted) process.exit(exitCodes.interrupted);
     controller.abort(new Failure('interrupted', 'Interrupted.', { exitCode: exitCodes.interrupted }));
   };

@@ -2,24 +2,24 @@ import { CallError } from '@cde/api/client.ts';
 import { ReplyTooLarge, sendRequest } from '@cde/api/send-request.ts';
 import { proxyAgent, proxyHint } from '@cde/tunnel/network/proxy.ts';
 
-/** What a request came back with; the part of `Response` that the typed client looks at. */
+/** A reply: the part of `Response` that the typed client uses. */
 export interface Reply {
   status: number;
   ok: boolean;
   text: string;
-  /** By its name in lower case. */
+  /** By lower-case name. */
   header(name: string): string | undefined;
   /** Each Set-Cookie. */
   cookies: string[];
 }
 
-/** Longer than any request of ours is held open (20 s), shorter than a person waits on a connection that is dead. */
+/** Longer than the server holds a request (20 s), shorter than a user's patience with a dead connection. */
 const silenceMs = 45_000;
 
-/** Ten times the largest page that a server gives; a hostile one must not fill this machine's memory. */
+/** Ten times the largest page, because a hostile server must not fill this machine's memory. */
 const maxReplyBytes = 32 * 1024 * 1024;
 
-/** Made once, so that connections are kept. */
+/** Created once, so that connections are reused. */
 let agent: ReturnType<typeof proxyAgent>;
 
 /** Sends one request, through the proxy if there is one. */

@@ -1,10 +1,10 @@
-/** What an alias may be: one label of a host name, so that `web.ALIAS.cde` is one too. */
+/** An alias is a label of a host name, because it is part of `web.ALIAS.cde`. */
 export const aliasPattern = /^(?!.*--)[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$/;
 
-/** Labels that say nothing about whose server it is. */
+/** Labels that do not identify a server. */
 const generic = new Set(['cde', 'www', 'dev']);
 
-/** A short name for a server, made from its host: `https://cde.work.example.com` is `work`. */
+/** Derives an alias from a server's host: `https://cde.work.example.com` becomes `work`. */
 function aliasFromUrl(url: string): string {
   const { hostname } = new URL(url);
   if (hostname === 'localhost' || /^[\d.]+$/.test(hostname) || hostname.startsWith('['))
@@ -14,7 +14,7 @@ function aliasFromUrl(url: string): string {
   return aliasPattern.test(label) ? label : 'server';
 }
 
-/** The first of `work`, `work-2`, `work-3`… that no server has. */
+/** The first free one of `work`, `work-2`, `work-3`… */
 export function freeAlias(config: { servers: Record<string, { alias: string }> }, url: string): string {
   const taken = new Set(Object.values(config.servers).map(({ alias }) => alias));
   const base = aliasFromUrl(url).slice(0, 28);

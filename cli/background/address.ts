@@ -6,10 +6,10 @@ import { fileURLToPath } from 'node:url';
 import { configDir } from '../config.ts';
 import type { Context } from '../context.ts';
 
-/** The longest path of a Unix socket on all systems, less what a temporary name adds. */
+/** The maximum length of a Unix socket path on all systems, less what a temporary name adds. */
 const maxAddressBytes = 90;
 
-/** A folder for sockets that only its owner can enter; null if none can be made. */
+/** A folder for sockets that only its owner can enter; null if none can be created. */
 function folder(env: NodeJS.ProcessEnv): string | null {
   const choices = [
     ...(env.XDG_RUNTIME_DIR ? [join(env.XDG_RUNTIME_DIR, 'cde')] : []),
@@ -31,8 +31,9 @@ function folder(env: NodeJS.ProcessEnv): string | null {
 }
 
 /**
- * Where the background process of this cde, configuration, server and login listens; null if there can be none: on
- * Windows, with `CDE_BACKGROUND=off`, or without a private folder. Signing in again or updating cde changes it.
+ * The address of the background process for this cde, configuration, server and login; null if there can be none: on
+ * Windows, with `CDE_BACKGROUND=off`, or without a private folder. It changes with a new login or another version of
+ * cde.
  */
 export function backgroundAddress(context: Pick<Context, 'env' | 'server'>): string | null {
   const { env } = context;

@@ -26,7 +26,7 @@ const idleMs = 60_000;
 const idleCheckMs = 2_000;
 /** A client sends its request as soon as it has connected. */
 const requestTimeoutMs = 5_000;
-/** How many ended streams it remembers the reason of. */
+/** The number of ended streams whose reason is remembered. */
 const maxEndReasons = 100;
 /** Attempts to take the address. Another process that started at the same time has ended or answers before the next one. */
 const maxAttempts = 5;
@@ -46,8 +46,8 @@ interface SharedSession {
 }
 
 /**
- * Holds sessions for the `cde` commands of one user, configuration and login, so that several connections to one
- * workspace share one session and the second finds it open. It exits when it is no longer needed.
+ * Holds sessions for the `cde` commands of one user, configuration and login, so that several connections to a
+ * workspace share an open session. It exits when it is no longer needed.
  */
 export async function runBackground(context: Context): Promise<number> {
   const address = backgroundAddress(context);
@@ -98,7 +98,7 @@ export async function runBackground(context: Context): Promise<number> {
       const { session, hostKey } = await kept.opened;
       if (socket.destroyed) return;
       const stream = await session.open({ kind: 'ssh' }, { eager: true });
-      // A different process may be asked about it.
+      // Another process may be asked about this stream.
       const name = `${process.pid}.${++streams}`;
       let failed: Error | null = null;
       stream.on('error', (error) => {
@@ -210,7 +210,7 @@ export async function runBackground(context: Context): Promise<number> {
 }
 
 /**
- * Takes the address; null if another process holds it and answers. A dead or hanging one loses the address, but keeps
+ * Takes the address; null if another process holds it and responds. A dead or hanging one loses the address, but keeps
  * the streams that it carries.
  */
 async function listen(server: Server, address: string): Promise<number | null> {

@@ -18,7 +18,7 @@ import {
   writeLine,
 } from './messages.ts';
 
-/** A healthy process answers at once; one that is suspended or starved is not waited for. */
+/** A healthy process responds at once, and commands do not wait for one that is suspended or starved. */
 const handshakeMs = 1_000;
 /** How long it takes to start listening on a slow machine. */
 const startMs = 4_000;
@@ -80,7 +80,7 @@ export function startBackground(context: Context): void {
   const child = spawn(program!, words, {
     detached: true,
     stdio: 'ignore',
-    // Does not keep a folder busy that the user may want to unmount or remove.
+    // Not in the current folder, which the user may want to unmount or remove.
     cwd: '/',
     env: { ...context.env, ...serverEnvironment(context.server()) },
   });
@@ -154,7 +154,7 @@ export async function openSharedStream(
 }
 
 /**
- * Looks for a session that works: with the user's name at the workspace, or null where none is open yet. Null: no
+ * Looks for a working session: its user name at the workspace, or null if none is open yet. Resolves to null if no
  * background process runs.
  */
 export async function findSharedSession(

@@ -7,7 +7,7 @@ import type { PathChoice } from '../ssh/opening.ts';
  * the reply to `stream` the connection carries the bytes of that stream.
  */
 export type BackgroundRequest =
-  /** A stream to the workspace's SSH server. `opening` as `cde ssh` hands it down, where there is one. */
+  /** A stream to the workspace's SSH server. `opening`: from `cde ssh`, if there is one. */
   | { ask: 'stream'; workspace: string; path: PathChoice; opening?: string }
   /** Why that stream ended. */
   | { ask: 'why'; stream: string }
@@ -20,7 +20,7 @@ export type FailureJson = ApiError & { exitCode: number };
 
 export interface SessionSummary {
   workspace: string;
-  /** The kind of path and where it leads; null while there is none. */
+  /** The kind of path and its address; null while there is none. */
   path: { kind: string; via: string } | null;
   streams: number;
   since: string;
@@ -37,7 +37,7 @@ export type BackgroundReply =
     }
   | { ok: false; error?: FailureJson };
 
-/** The longest line. An opening with its ticket takes about 4 KiB. */
+/** Maximum length of a line. An opening with its ticket takes about 4 KiB. */
 const maxMessageBytes = 65_536;
 
 /** Reads one line and puts back what follows it. Rejects if the connection ends first, or after `withinMs`. */

@@ -113,7 +113,7 @@ test('a short outage of the server does not end the wait', async () => {
   expect(await home.run(['start', 'web'], { env })).toMatchObject({ code: 0, stdout: 'web is running.\n' });
 });
 
-/** What a replica, or the proxy before it, says while it is replaced. */
+/** Responses of a replica, or the proxy in front of it, while it is replaced. */
 const rolling = [
   new Refusal(503, { error: 'Service Unavailable', message: 'Service Unavailable', statusCode: 503 }),
   new Refusal(502, '<html>Bad Gateway</html>'),
@@ -128,7 +128,7 @@ const commands = {
   logs: ['logs', 'web', '--follow'],
 };
 test.each(Object.entries(commands))('%s continues while a replica is replaced', async (_name, args) => {
-  // Each endpoint is answered by a replica that stops, a proxy without one, and nobody, before it is answered.
+  // Each endpoint fails three times first: a stopping replica, a proxy without a replica, no response.
   const interrupted = (answer: (query: Record<string, string>) => unknown) => {
     let asked = 0;
     return ({ hangUp, query }: { hangUp: () => never; query: any }) => {
@@ -161,7 +161,7 @@ test.each(Object.entries(commands))('%s continues while a replica is replaced', 
   server.on(startWorkspace, () => build());
 });
 
-test('Ctrl-C stops the waiting only, and says how to go on', async () => {
+test('Ctrl-C only stops waiting, and says how to continue', async () => {
   server.on(getBuildLog, ({ query }) =>
     Number(query.wait) > 0 ? new Promise(() => {}) : { lines: [], build: build(), done: false },
   );

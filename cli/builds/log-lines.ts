@@ -1,7 +1,7 @@
 import type { LogLine } from '@cde/api/workspaces.ts';
 import { type Colors, clean } from '../output.ts';
 
-/** A line of a build's log for a person. */
+/** Formats a line of a build's log. */
 export function formatLogLine(line: LogLine, colors: Colors, withTime: boolean): string {
   const time = withTime ? `${colors.dim(line.at.slice(11, 23))} ` : '';
   const start = `${time}${colors.dim(line.stage.padEnd(9))} `;

@@ -3,10 +3,10 @@ import { cut } from '../columns.ts';
 import { clean, harmless, type Output } from '../output.ts';
 import { duration } from '../times.ts';
 
-/** Shows builds as they go: rewritten lines on a terminal, one line for each stage that ends elsewhere. */
+/** Shows the progress of builds: rewritten lines on a terminal, otherwise one line for each finished stage. */
 export interface Progress {
   update(name: string, build: Build, lines: LogLine[]): void;
-  /** Leaves what stands on the terminal as it is, and stops. */
+  /** Stops, and leaves the lines on the terminal. */
   finish(): void;
 }
 
@@ -47,7 +47,7 @@ function makePlain(out: Output): Progress {
         told.add(key);
         out.note(`${name}: ${stage.name} ${stage.status} (${lengthOf(stage, new Map())})`);
       }
-      // Of a build that does not get on; one that fails is told with its last lines by who waits for it.
+      // Only while the build is stuck. If it fails, the caller prints the error with the last log lines.
       for (const line of lines)
         if (line.level === 'warn' && line.source !== 'startup' && line.source !== 'shutdown')
           out.note(`${name}: ${clean(line.text)}`);
@@ -88,7 +88,7 @@ function makeLive(out: Output): Progress {
 
   function draw() {
     frame += 1;
-    // More lines than the terminal has cannot be rewritten: the last ones are shown.
+    // Only as many lines as the terminal has can be rewritten, so show the last ones.
     const lines = [...tracked]
       .flatMap(([name, entry]) => linesOf(name, entry))
       .slice(-(stderr.rows || 24) + 1);

@@ -1,5 +1,5 @@
-// The rights of a server on a cluster, as objects: what helm/templates/rbac.yaml and policy.yaml render, for a cluster on which
-// the chart is not installed. tests/kubernetes/chart.test.ts compares the two.
+// A server's permissions on a cluster without the chart: the objects that helm/templates/rbac.yaml and policy.yaml
+// render. // tests/kubernetes/chart.test.ts compares the two.
 
 const rbac = 'rbac.authorization.k8s.io';
 const admission = 'admissionregistration.k8s.io';
@@ -12,7 +12,7 @@ export interface RoleOptions {
   serviceAccount: string;
   /** The highest level that templates may use. */
   podSecurity: PodSecurityLevel;
-  /** Secrets that templates may have copied into workspaces, NAMESPACE/NAME. */
+  /** Secrets that templates may copy into workspaces, as NAMESPACE/NAME. */
   copySecrets: readonly string[];
 }
 
@@ -25,7 +25,10 @@ const rule = (apiGroup: string, resources: string[], verbs: string[], resourceNa
   verbs,
 });
 
-/** Rights over the cluster: what the server reads everywhere, and what the admission policies hold to its own. */
+/**
+ * Cluster-wide permissions: what the server reads everywhere, and what the admission policies restrict to its own
+ * objects.
+ */
 export const clusterRules = (role: string) => [
   rule('', ['namespaces'], write),
   rule(
@@ -43,20 +46,20 @@ export const clusterRules = (role: string) => [
   rule('snapshot.storage.k8s.io', ['volumesnapshotclasses'], read),
 ];
 
-/** Rights in each namespace of a workspace, beside Kubernetes' own role `admin`. */
+/** Permissions in each workspace's namespace, in addition to Kubernetes' role `admin`. */
 export const workspaceRules = () => [
   rule('', ['resourcequotas', 'limitranges'], write),
   rule('', ['serviceaccounts/token'], ['create']),
   rule('snapshot.storage.k8s.io', ['volumesnapshots'], write),
 ];
 
-/** As server/providers/kubernetes/objects/names.ts makes it. */
+/** The same as in server/providers/kubernetes/objects/names.ts. */
 const labelOf = (namespace: string, name: string) =>
   `${namespace}.${name}`.slice(0, 63).replace(/[-.]+$/, '');
 
 type Validation = { expression: string; message?: string; messageExpression?: string };
 
-/** What the API server holds the server to: its own namespaces, role bindings in them, and volumes of homes. */
+/** Admission policies that restrict the server to its own namespaces, role bindings in them, and volumes of homes. */
 export function policies({ namespace, serviceAccount, podSecurity }: RoleOptions) {
   const server = labelOf(namespace, serviceAccount);
   const levels = podSecurityLevels.slice(0, podSecurityLevels.indexOf(podSecurity) + 1);
@@ -98,7 +101,7 @@ export function policies({ namespace, serviceAccount, podSecurity }: RoleOptions
       spec: { policyName: `${name}.${server}.cde.dev`, validationActions: ['Deny'] },
     },
   ];
-  // Of an installation from before these labels it takes over what is marked as managed and nobody's yet.
+  // Adopts objects of releases before these labels, which are marked as managed and have no owner.
   const isOurs = (object: string, mark: string) =>
     `${label(object, 'cde.dev/server')} == ${quoted(server)} || (${label(object, mark)} != '' && ${label(object, 'cde.dev/server')} == '')`;
   const enforced = label('object', 'pod-security.kubernetes.io/enforce');
@@ -166,7 +169,7 @@ export function policies({ namespace, serviceAccount, podSecurity }: RoleOptions
   ];
 }
 
-/** Everything, the service account and its namespace included. */
+/** All objects, including the service account and its namespace. */
 export function roleObjects(options: RoleOptions) {
   const { namespace, serviceAccount, copySecrets } = options;
   const subjects = [{ kind: 'ServiceAccount', name: serviceAccount, namespace }];
@@ -186,7 +189,7 @@ export function roleObjects(options: RoleOptions) {
   return [
     { apiVersion: 'v1', kind: 'Namespace', metadata: { name: namespace } },
     { apiVersion: 'v1', kind: 'ServiceAccount', metadata: { name: serviceAccount, namespace } },
-    // The policies first: from the moment when it has rights, it is held to them.
+    // The policies first, so that they apply before any permission is granted.
     ...policies(options),
     clusterRole(server, clusterRules(role)),
     clusterRole(role, workspaceRules()),

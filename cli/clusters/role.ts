@@ -11,7 +11,7 @@ interface Input {
 
 const dnsName = /^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$/;
 
-/** Prints, as JSON that kubectl applies, what a server needs on a cluster on which the chart is not installed. */
+/** Prints the objects that a server needs on a cluster without the chart, as JSON for `kubectl apply`. */
 export async function role(context: Context, input: Input): Promise<number | undefined> {
   const { namespace = 'cde-system', serviceAccount = 'cde', podSecurity = 'baseline', copySecret } = input;
   for (const [option, value] of Object.entries({ namespace, 'service-account': serviceAccount }))

@@ -1,11 +1,11 @@
 import type { Completes } from '../command.ts';
 import { type Node, valueOptions } from './nodes.ts';
 
-/** A word that bash takes as it is. */
+/** A word that bash does not expand or split. */
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
 const lines = (words: readonly string[]) => `words=${quote(words.join('\n'))}`;
 
-/** A command that sets what may be offered: our own words, or names that the server or a workspace is asked for. */
+/** A command that sets the candidates: our own words, or names from the server or a workspace. */
 function offer(completes: Completes | undefined): string {
   if (completes === undefined) return ':';
   if (completes === 'files') return 'files=1';
@@ -15,8 +15,8 @@ function offer(completes: Completes | undefined): string {
 }
 
 /**
- * The completion script for bash 4 and newer, and for the 3.2 of macOS. Words from elsewhere are only ever read line by
- * line, compared, and quoted: `compgen -W` would run the commands in them.
+ * The completion script for bash 4 and newer, and for macOS' 3.2. Untrusted words are only read line by line, compared,
+ * and quoted, because `compgen -W` would run commands in them.
  */
 export function bashScript(nodes: Node[]): string {
   const nouns = nodes.filter((node) => node.name !== '' && node.verbs.length > 0).map((node) => node.name);

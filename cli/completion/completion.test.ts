@@ -15,7 +15,7 @@ import {
 } from '../testing.ts';
 import { template, user, workspace } from '../testing-objects.ts';
 
-/** Names that a hostile server makes up: each would leave a file behind, or move the cursor, if a shell took it. */
+/** Names from a hostile server: if a shell evaluated one, it would create a file or move the cursor. */
 const hostileNames = [
   'x$(touch pwned)',
   '$(touch$IFS.pwned)',
@@ -45,7 +45,7 @@ beforeAll(async () => {
   server.on(listTemplates, () => ({ items: [template()], next: null }));
   server.on(listUsers, () => ({ items: [user({ username: 'ada' }), user({ username: 'bob' })], next: null }));
   server.on(listWorkspaces, ({ query }) => {
-    // Not checked against the contract: it is a server that does not keep to it.
+    // Not validated, because this server violates the API's schemas.
     throw new Refusal(200, {
       items: [
         workspace(),
@@ -105,7 +105,7 @@ const cases: [string, string[], string[]][] = [
   ['cde sta', ['start'], ['stop']],
   ['cde start ', ['web', 'bob/api'], []],
   ['cde start web b', ['bob/api'], ['web']],
-  // A session opens to one's own only; an option before the command changes nothing.
+  // Sessions are only possible with one's own workspaces; an option before the command changes nothing.
   ['cde ssh ', ['web'], ['bob/api']],
   ['cde port-forward ', ['web'], ['bob/api']],
   ['cde cp ', ['web:'], ['web', 'bob/api:']],
@@ -130,11 +130,11 @@ describe.skipIf(!has('bash'))('bash', () => {
   });
 });
 
-describe.skipIf(!has('bash'))('what a server or a workspace says to bash', () => {
+describe.skipIf(!has('bash'))('names from a server or a workspace, in bash', () => {
   const complete = (script: string, path = home.path) =>
     offered('bash', ['--norc', '-c', `PATH=${path}:$PATH; source ${home.path}/cde.bash; ${script}`]);
 
-  test('runs nothing, and names that are none are not offered', async () => {
+  test('run nothing, and invalid names are not offered', async () => {
     const found = await complete(
       `COMP_WORDS=(cde start ''); COMP_CWORD=2; _cde; printf '%s\\n' "\${COMPREPLY[@]}"`,
     );
@@ -142,8 +142,8 @@ describe.skipIf(!has('bash'))('what a server or a workspace says to bash', () =>
     expect(await readdir(home.path)).not.toContain('pwned');
   });
 
-  test('paths are inserted as words that mean themselves', async () => {
-    // As bash splits it, with and without the line; then the shell reads what was inserted.
+  test('paths are inserted quoted', async () => {
+    // With and without COMP_LINE, as bash splits it; then the shell evaluates the inserted word.
     for (const line of ["COMP_LINE='cde cp web:src/'; COMP_POINT=15;", 'unset COMP_LINE;']) {
       const found = await complete(
         `${line} COMP_WORDS=(cde cp web : src/); COMP_CWORD=4; _cde
@@ -155,7 +155,7 @@ describe.skipIf(!has('bash'))('what a server or a workspace says to bash', () =>
     expect(await readdir(home.path)).not.toContain('pwned');
   });
 
-  test('nor does a file of this machine that came from there', async () => {
+  test('the same for local files that were copied from there', async () => {
     await mkdir(join(home.path, 'files'));
     await writeFile(join(home.path, 'files/$(touch pwned)'), '');
     const found = await complete(
@@ -166,7 +166,7 @@ describe.skipIf(!has('bash'))('what a server or a workspace says to bash', () =>
 });
 
 describe.skipIf(!has('fish'))('fish', () => {
-  test('offers remote paths as they are, and expands nothing', async () => {
+  test('offers remote paths unchanged, without expansion', async () => {
     const found = await offered('fish', [
       '--no-config',
       '-c',
@@ -190,7 +190,7 @@ describe.skipIf(!has('zsh'))('zsh', () => {
   const zsh = (script: string) =>
     offered('zsh', ['-f', '-c', `autoload -U compinit; compinit -u -d ./dump; source ./cde.zsh; ${script}`]);
 
-  test('hands names and paths to compadd as they are', async () => {
+  test('passes names and paths to compadd unchanged', async () => {
     const stub = 'compadd() { print -rl -- "$' + '{(@P)@[-1]}" }; _files() { };';
     expect(await zsh(`${stub} _cde_names workspaces`)).toEqual(['web', 'bob/api']);
     expect(await zsh(`${stub} PREFIX=; _cde_operands`)).toEqual(['web']);
@@ -200,13 +200,13 @@ describe.skipIf(!has('zsh'))('zsh', () => {
     expect(await readdir(home.path)).not.toContain('pwned');
   });
 
-  test('_arguments adds no words of its own before ours', async () => {
+  test('_arguments does not insert words before ours', async () => {
     const script = await readFile(join(home.path, 'cde.zsh'), 'utf8');
     expect(script.match(/: _cde_(names [a-z]+|operands)'/g)!.length).toBeGreaterThan(10);
     expect(script).not.toMatch(/:_cde_/);
   });
 
-  // In a terminal of its own (zpty), with the real completion system; only compadd also writes its matches down.
+  // In a terminal (zpty) with the real completion system; only compadd is wrapped to record the matches.
   const inner = `
 PROMPT= ; unsetopt beep
 autoload -U compinit; compinit -u -d ./dump

@@ -3,7 +3,7 @@ import { type Node, valueOptions } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;
 
-/** fish quotes what a command in `-a` prints, and expands none of it. */
+/** fish quotes the output of a command in `-a` and does not expand it. */
 function offer(completes: Completes | undefined): string {
   if (completes === 'files') return '-F';
   if (completes === 'operands') return `-F -a '(__cde_operands)'`;

@@ -1,7 +1,7 @@
 import { type Argument, type Command, type Completes, flagOf, type Option, type Tree } from '../command.ts';
 import { commonOptions } from '../common-options.ts';
 
-/** What a shell needs to know of one option. */
+/** An option for the completion scripts. */
 export interface Word {
   /** `--template`, `-t`. */
   flags: string[];
@@ -10,18 +10,18 @@ export interface Word {
   completes: Completes | undefined;
 }
 
-/** A command as the scripts see it; `name` is '' for `cde` itself, a noun, or a command. */
+/** A command for the completion scripts. `name` is '' for `cde` itself, a noun, or a command. */
 export interface Node {
   name: string;
   summary: string;
-  /** The words that may follow, with their summaries. */
+  /** The words that can follow, with their summaries. */
   verbs: [string, string][];
   options: Word[];
-  /** What its arguments are, the last one repeating if `many`. */
+  /** The kinds of its arguments; the last one repeats if `many`. */
   values: (Completes | undefined)[];
 }
 
-/** Options that may stand before the command, with a value. */
+/** Options with a value that are accepted before the command. */
 export const valueOptions = ['--server', '--url'] as const;
 
 /** The command data, as a list of nodes. */
@@ -42,7 +42,7 @@ export function makeNodes({ commands, nouns }: Tree): Node[] {
       name: noun,
       summary,
       verbs: verbsOf(noun),
-      // A noun can be a command as well.
+      // A noun can also be a command.
       options: shown.filter(({ name }) => name === noun).flatMap(optionsOf),
       values: [],
     })),

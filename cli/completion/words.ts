@@ -4,19 +4,19 @@ import { getUser, listTemplates, listUsers, listWorkspaces } from '../endpoints.
 import { clean } from '../output.ts';
 import { shortRef } from '../workspaces/reference.ts';
 
-/** A person waits with a finger on the Tab key; after that nothing is offered. */
+/** The user waits after pressing Tab, so give up after this time. */
 const patienceMs = 1_500;
-/** A path needs a connection to the workspace first. */
+/** Paths need a connection to the workspace first. */
 const pathPatienceMs = 5_000;
-/** More cannot be read on a terminal. */
+/** More do not fit on a terminal. */
 const maxWords = 1_000;
 
 type Call = <T>(work: (client: Client, signal: AbortSignal) => Promise<T>) => Promise<T>;
 
-/** What names of users, templates and workspaces are made of; anything else is not offered to a shell. */
+/** The characters of user, template and workspace names; other words are not passed to a shell. */
 const nameRule = /^[a-z0-9][a-z0-9-]{0,62}(\/[a-z0-9][a-z0-9-]{0,62})?$/i;
 
-/** Prints words for the completion scripts, one to a line; says nothing at all when it cannot. */
+/** Prints words for the completion scripts, one per line, and nothing on errors. */
 export async function words(
   context: Context,
   input: { kind: string; word: string | undefined },
@@ -29,7 +29,7 @@ export async function words(
   try {
     if (input.kind === 'paths') {
       const { listPaths } = await import('./paths.ts');
-      // A name that would not look like itself is not offered.
+      // Names with control characters are not offered.
       for (const path of await listPaths({ ...context, signal }, input.word ?? '', maxWords))
         if (clean(path) === path && !path.includes('\t')) context.out.print(path);
       return undefined;
@@ -44,7 +44,7 @@ export async function words(
     for (const name of ((await list?.(context, call)) ?? []).slice(0, maxWords))
       if (nameRule.test(name)) context.out.print(name);
   } catch {
-    // No server, no login: completion has nothing to offer, and a message would spoil the line.
+    // Without a server or login there is nothing to offer, and a message would garble the line.
   }
   return undefined;
 }
@@ -73,7 +73,7 @@ async function workspaces(context: Context, call: Call): Promise<string[]> {
   return items.map((workspace) => shortRef(workspace, me));
 }
 
-/** Nobody opens a session to somebody else's workspace, whatever their role (docs/roles.md). */
+/** No role can open sessions to other users' workspaces (docs/roles.md). */
 async function connectable(_: Context, call: Call): Promise<string[]> {
   const { items } = await call((client, signal) =>
     client.call(listWorkspaces, { query: { limit: 500, owner: 'me' }, signal }),

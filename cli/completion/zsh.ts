@@ -2,13 +2,13 @@ import type { Completes } from '../command.ts';
 import { type Node, valueOptions } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll("'", "'\\''")}'`;
-/** In _arguments and _describe a colon and brackets separate. */
+/** Colons and brackets are separators in _arguments and _describe. */
 const plain = (text: string) => text.replaceAll(/[[\]]/g, '').replaceAll(':', '\\:');
 
 function action(completes: Completes | undefined): string {
   if (completes === undefined) return ' ';
   if (completes === 'files') return '_files';
-  // With a space before it, _arguments calls it with no words of its own.
+  // A leading space keeps _arguments from inserting its own words.
   if (completes === 'operands') return ' _cde_operands';
   if (typeof completes === 'string') return ` _cde_names ${completes}`;
   return `(${completes.join(' ')})`;

@@ -10,7 +10,7 @@ export const maxPendingPieces = 64;
 const minResumableBytes = 1024 * 1024;
 /** How much of the end of a partial file is compared before a copy resumes. */
 const comparedBytes = 256 * 1024;
-/** The longest file name on common systems, in bytes. */
+/** Maximum length of a file name on common systems, in bytes. */
 const maxNameBytes = 255;
 
 export interface FileLocation {
@@ -19,7 +19,7 @@ export interface FileLocation {
 }
 
 export interface CopyOptions {
-  /** Keep the times and all of the permissions. */
+  /** Preserve the times and all permissions. */
   preserve: boolean;
   signal: AbortSignal;
   /** Called with the number of bytes that were added; `kept` of them are from an earlier attempt. */
@@ -68,7 +68,7 @@ export async function copyFile(
       );
       // The end may be a hole.
       if (source.size > 0) await output.file.setSize(source.size);
-      // The mode at creation has gone through the umask; what replaces a file, or keeps its rights, has not.
+      // The umask applied at creation. A file that replaces another or preserves permissions needs the exact mode.
       if (options.preserve || there) await output.file.setMode(mode);
       if (options.preserve) await output.file.setTimes(source.accessed, source.modified);
       // Only for large files: with many small ones, waiting for the disk would take most of the time.
@@ -86,14 +86,14 @@ export async function copyFile(
   }
 }
 
-/** A program that a workspace made must not run as the owner of a file, or as root, on this machine or another. */
+/** A program from a workspace must not run as its file's owner or as root, on this machine or another. */
 export const safeMode = ({ side }: FileLocation, mode: number): number =>
   side.isWorkspace ? mode & 0o777 : mode;
 
 function isDiskFull(error: unknown): boolean {
   const { code, cause, message } = error as NodeJS.ErrnoException;
   if (['ENOSPC', 'EDQUOT', 'EFBIG'].includes(code ?? '')) return true;
-  // Of a workspace, SFTP carries words only.
+  // Errors of a workspace are only text in SFTP.
   return error instanceof Failure && (isDiskFull(cause ?? {}) || /disk (is full|quota)/.test(message));
 }
 

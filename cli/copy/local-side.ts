@@ -29,7 +29,7 @@ const flags = {
   'in-place': O_WRONLY,
 };
 
-/** This machine's files. */
+/** Files on this machine. */
 export const localSide: Side = {
   isWorkspace: false,
   label: (path) => path,
@@ -76,7 +76,7 @@ function openedFile(file: FileHandle, path: string): OpenFile {
   return {
     read: async (into, position) => (await naming(file.read(into, 0, into.length, position))).bytesRead,
     write(data, position) {
-      // One after another: left to the thread pool, a later one might be done first.
+      // One after another, because the thread pool could reorder them.
       const written = last.then(async () => {
         for (let done = 0; done < data.length; )
           done += (await file.write(data, done, data.length - done, position + done)).bytesWritten;

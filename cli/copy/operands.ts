@@ -27,6 +27,6 @@ export function requireText(argument: string): void {
   );
 }
 
-/** As a person would write it. */
+/** The operand as it is written on the command line. */
 export const formatOperand = ({ workspace, path }: Operand): string =>
   workspace === null ? path : `${workspace}:${path}`;

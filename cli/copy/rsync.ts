@@ -12,13 +12,13 @@ import { requireText } from './operands.ts';
 
 /** A shell's "command not found". */
 const commandNotFound = 127;
-/** Names the file by which `ssh-for-rsync` tells `cde rsync` of it: rsync leaves nothing else open between them. */
+/** The file in which `ssh-for-rsync` reports this to `cde rsync`, because rsync leaves no other channel open. */
 const missingVariable = 'CDE_RSYNC_MISSING';
 
-/** Runs this machine's rsync, with `cde` as its way to workspaces. */
+/** Runs this machine's rsync with `cde` as its remote shell. */
 export async function rsync(context: Context, { words }: { words: string[] }): Promise<number> {
   for (const word of words) requireText(word);
-  // rsync takes a name with a slash before the colon for a local one.
+  // rsync treats a name with a slash before the colon as local.
   const args = words.map((word) =>
     word.replace(/^([a-z0-9][a-z0-9-]*\/[a-z0-9][a-z0-9-]*)(?=::?)/i, (reference) => sshHost(reference)),
   );
@@ -36,7 +36,7 @@ export async function rsync(context: Context, { words }: { words: string[] }): P
   }
 }
 
-/** `missing` comes up when the workspace has no rsync. */
+/** The file `missing` is created if the workspace has no rsync. */
 async function run(context: Context, args: string[], missing: string): Promise<number> {
   const child = spawn('rsync', args, {
     stdio: 'inherit',
@@ -62,7 +62,7 @@ async function run(context: Context, args: string[], missing: string): Promise<n
       resolve(exit ?? 128 + (signal ? (constants.signals[signal] ?? 0) : 0)),
     );
   });
-  // rsync's own code for it is another from time to time, by which of two ends it notices first.
+  // rsync's own exit code depends on which end notices first.
   if (existsSync(missing))
     throw new Failure('rsync-missing', 'There is no rsync in the workspace.', {
       hint: "Install it there (its template's image should have it), or copy with: cde cp -r",
@@ -70,15 +70,15 @@ async function run(context: Context, args: string[], missing: string): Promise<n
   return code;
 }
 
-/** rsync splits the command at spaces, and knows quotes. */
+/** rsync splits the command at spaces and supports quotes. */
 const word = (text: string) =>
   /[\s'"]/.test(text) ? (text.includes('"') ? `'${text}'` : `"${text}"`) : text;
 
-/** What rsync runs: `[-l USER] HOST COMMAND…`, as it calls ssh. */
+/** The remote shell of rsync, called like ssh: `[-l USER] HOST COMMAND…`. */
 export async function sshForRsync(context: Context, { words }: { words: string[] }): Promise<number> {
   const rest = [...words];
   while (rest[0]?.startsWith('-')) {
-    // The user is the workspace's own.
+    // The user is always the workspace's.
     if (rest.shift() === '-l') rest.shift();
   }
   const host = rest.shift();

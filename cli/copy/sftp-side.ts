@@ -8,7 +8,7 @@ import type { PathChoice } from '../ssh/opening.ts';
 import { openSshClient } from '../ssh/ssh-client.ts';
 import type { ListedName, OpenFile, Side, Status } from './side.ts';
 
-/** The first is "No such file", which our agent says of a folder that is none as well. */
+/** The first is "No such file", which our agent also returns if a path is not a folder. */
 const noSuchFile = 2;
 const eof = 1;
 const maxNames = 500_000;
@@ -29,8 +29,8 @@ const absent = (error: SftpError) => {
 };
 
 /**
- * A workspace's files, by SFTP over a session of this command's. `ended` rejects when the connection is lost for
- * good: requests in progress get no response.
+ * A workspace's files by SFTP, over a session of this command. `ended` rejects if the connection is lost for good, when
+ * requests in progress get no response.
  */
 export async function openSftpSide(
   context: Context,
@@ -48,7 +48,7 @@ export async function openSftpSide(
 }
 
 function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): Side {
-  // If it cannot serve something, the requests report that.
+  // If SFTP fails, the requests report that.
   sftp.on('error', () => {});
   const label = (path: string) => `${workspace}:${path}`;
   /** Adds the file name, which an SFTP status does not contain. */
@@ -80,7 +80,7 @@ function makeSftpSide(sftp: SFTPWrapper, workspace: string, close: () => void): 
       return Promise.all(
         entries.map(async ({ filename, attrs }): Promise<ListedName> => {
           const isFolder = attrs.isDirectory();
-          // Bytes that are not UTF-8 arrive as this character. A name that really contains it exists, and only once.
+          // Invalid UTF-8 arrives as this character. If the name really contains it, exactly one such file exists.
           if (!filename.includes('\ufffd')) return { text: filename, shown: filename, isFolder };
           const at = posix.join(wire(path), filename);
           const there = await call<Stats>((done) => sftp.lstat(at, done)).catch(absent);
@@ -188,7 +188,7 @@ const codesByMessage: Record<string, string> = {
   'File name too long': 'ENAMETOOLONG',
 };
 
-/** Turns an SFTP status into a failure that names the file. */
+/** Converts an SFTP status to a failure that names the file. */
 function sftpFailure(error: SftpError, where: string): Error {
   if (error instanceof Failure || typeof error.code !== 'number') return error;
   const code = /^(E[A-Z]+): |\((E[A-Z]+)\)$/.exec(error.message)?.slice(1).find(Boolean);

@@ -1,4 +1,4 @@
-/** What the copy needs to know of a file; links are followed. */
+/** The metadata of a file that a copy needs; links are followed. */
 export interface Status {
   kind: 'file' | 'folder' | 'other';
   size: number;
@@ -10,7 +10,7 @@ export interface Status {
 }
 
 export interface OpenFile {
-  /** As many bytes as there are up to the buffer's length; 0 at the end. */
+  /** Reads up to the buffer's length; 0 at the end. */
   read(into: Buffer, position: number): Promise<number>;
   /** Writes take effect in the order of the calls, so that a partial file is always a prefix of the whole. */
   write(data: Buffer, position: number): Promise<void>;
@@ -26,11 +26,11 @@ export interface OpenFile {
 export interface ListedName {
   text: string | null;
   shown: string;
-  /** Known only if it costs no further request; a link is not a folder. */
+  /** Undefined if it would cost another request. Links do not count as folders. */
   isFolder?: boolean;
 }
 
-/** Where files are copied from and to: this machine's disk or a workspace's. Paths use `/`. */
+/** One side of a copy: this machine's disk or a workspace's. Paths use `/`. */
 export interface Side {
   /** Its replies are not trusted: setuid, setgid and sticky bits are dropped. */
   isWorkspace: boolean;
@@ -38,14 +38,17 @@ export interface Side {
   label(path: string): string;
   /** Follows links; null if nothing exists, which includes dangling links. */
   status(path: string): Promise<Status | null>;
-  /** Whether this path is a file of ours and not a link, with its size. Null if it does not exist. */
+  /** Whether the path is a regular file of ours, and its size. Null if it does not exist. */
   ownFile(path: string): Promise<{ size: number } | null>;
   /** The path without links; it must exist. */
   real(path: string): Promise<string>;
-  /** The names in a folder; `text` is null for one that is not UTF-8, which is told as `shown`. */
+  /** The names in a folder. `text` is null for a name that is not UTF-8; `shown` displays it. */
   list(path: string): Promise<ListedName[]>;
   makeFolder(path: string, mode: number): Promise<void>;
-  /** `create` makes a new one; `go-on` keeps what is there (look with `ownFile` before). `in-place` is for devices and the like. */
+  /**
+   * `create` makes a new file, `go-on` keeps the content (check with `ownFile` before), `in-place` is for devices and
+   * the like.
+   */
   open(path: string, how: 'read' | 'create' | 'go-on' | 'in-place', mode?: number): Promise<OpenFile>;
   /** Atomic; replaces an existing file. */
   rename(from: string, to: string): Promise<void>;

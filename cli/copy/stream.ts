@@ -7,10 +7,10 @@ import { type FileLocation, maxPendingPieces, pump } from './copy-file.ts';
 import { formatOperand, type Operand } from './operands.ts';
 import type { OpenFile } from './side.ts';
 
-/** `-` is standard input or output, as with most programs; a file of that name is written `./-`. */
+/** `-` is standard input or output; a file of that name is written `./-`. */
 export const isStream = ({ workspace, path }: Operand): boolean => workspace === null && path === '-';
 
-/** Throws a usage error for what cannot be copied from or to a stream. */
+/** Throws a usage error for copies that are impossible with a stream. */
 export function checkStreams(operands: Operand[], target: Operand, json: boolean): void {
   if (operands.some(isStream) && operands.length > 1)
     throw usage(
@@ -47,14 +47,14 @@ export async function copyToStdout({ signal }: Context, from: FileLocation): Pro
   return count;
 }
 
-/** Only ever written to, in order. */
+/** Written in order only. */
 const stdout: Pick<OpenFile, 'write'> = {
   async write(data: Buffer) {
     if (!process.stdout.write(data)) await once(process.stdout, 'drain');
   },
 };
 
-/** Writes standard input to a file of a workspace, which takes its name once it is whole. Resolves to its size. */
+/** Writes standard input to a file of a workspace, which gets its name once it is complete. Resolves to its size. */
 export async function copyFromStdin(
   { signal }: Context,
   to: FileLocation,

@@ -6,7 +6,7 @@ const status = (kind: Status['kind']): Status => ({ kind, size: 1, mode: 0o644, 
 
 const named = (names: string[]): ListedName[] => names.map((text) => ({ text, shown: text }));
 
-/** A side that says whatever it is told to; what is not asked of it here is not there. */
+/** A side with a fixed tree, and only the methods that these tests use. */
 function sideOf(folders: Record<string, string[]>, real: (path: string) => string = (path) => path): Side {
   return {
     label: (path: string) => `web:${path}`,
@@ -51,7 +51,7 @@ test('endlessly nested folders stop at a maximum depth', async () => {
   expect(steps.filter((step) => step === 'fail file-loop')).toHaveLength(1);
 });
 
-test('patterns find names, not paths, and hidden ones only where they say so', async () => {
+test('patterns match names, not paths, and hidden ones only if they begin with a dot', async () => {
   const side = {
     ...sideOf({}),
     status: async () => null,

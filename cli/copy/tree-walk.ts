@@ -6,22 +6,22 @@ import type { ListedName, Side, Status } from './side.ts';
 export type Step =
   | { do: 'file'; from: FileLocation; source: Status; to: FileLocation }
   | { do: 'folder'; to: FileLocation; source: Status }
-  /** Once all that is in it is done: with `-p` its time is set then. */
+  /** After all its content, because `-p` sets the folder's time then. */
   | { do: 'leave'; from: FileLocation; to: FileLocation; source: Status }
   | { do: 'fail'; error: Failure };
 
-/** What the folders of a path can hold besides; deeper is a loop of links that no `real` has shown. */
+/** Maximum depth; anything deeper is a loop of links that `real` did not reveal. */
 const maxDepth = 200;
 
-/** Names that the other side made up must stay names: no path, and nothing that leads upwards. */
+/** Names from the other side must be plain names, without separators or parent references. */
 export function isPlainName(name: string): boolean {
   if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) return false;
   return process.platform !== 'win32' || !/[\\:]/.test(name);
 }
 
 /**
- * What copying `from` as `to` means, step by step, folders before what they hold. Links are followed, but not into a
- * folder that they are in.
+ * The steps of copying `from` to `to`, each folder before its content. Links are followed, except into a folder that
+ * contains them.
  */
 export async function* walk(
   from: FileLocation,
@@ -69,7 +69,7 @@ const skipUndecodable = (path: string): Step =>
 
 const fail = (code: string, message: string): Step => ({ do: 'fail', error: new Failure(code, message) });
 
-/** What concerns one file, so that the others go on; a connection that is gone concerns all. */
+/** Whether a failure concerns only one file. A lost connection concerns all of them. */
 export function isFileFailure(error: unknown): boolean {
   if (error instanceof Failure) return error.code.startsWith('file-');
   return error instanceof Error && typeof (error as NodeJS.ErrnoException).errno === 'number';
@@ -82,7 +82,7 @@ export function asFailure(error: unknown): Failure {
   return new Failure('file-failed', message, { detail, hint, cause: error });
 }
 
-/** Expands `*`, `?` and `[…]` in a path of a workspace, as scp does; what is there as it is written stays so. */
+/** Expands `*`, `?` and `[…]` in a workspace's path, like scp. A path that exists literally is not expanded. */
 export async function expand(side: Side, pattern: string): Promise<string[]> {
   if (!/[*?[]/.test(pattern) || (await side.status(pattern))) return [pattern];
   let found = [pattern.startsWith('/') ? '/' : ''];
@@ -94,7 +94,7 @@ export async function expand(side: Side, pattern: string): Promise<string[]> {
         continue;
       }
       const names = await side.list(folder || '.').catch(() => [] as ListedName[]);
-      // Hidden ones only where the pattern says so, as in a shell.
+      // Hidden names only match a pattern with a leading dot, as in a shell.
       for (const { text: name } of byName(names))
         if (name !== null && isPlainName(name) && (part.startsWith('.') || !name.startsWith('.')))
           if (posix.matchesGlob(name, part)) next.push(posix.join(folder, name));

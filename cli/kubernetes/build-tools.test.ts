@@ -36,7 +36,7 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true, force: true }));
 
-test('buildx is told all of it', () => {
+test('buildx gets all options', () => {
   expect(buildxArgs(build).join(' ')).toBe(
     'build --tag r:5000/a:1 --tag r:5000/a:2 --file docker/Other --build-arg A=1 --build-arg B --build-arg NONE ' +
       '--target test --platform linux/amd64,linux/arm64 --secret id=npm,src=/s --no-cache --push --provenance=false ' +
@@ -47,7 +47,7 @@ test('buildx is told all of it', () => {
   );
 });
 
-test('buildctl is told the same in its own words; an argument without a value has that of the environment', () => {
+test('buildctl gets the same options in its syntax; a build argument without a value takes it from the environment', () => {
   expect(buildctlArgs(build, { B: '2' }).join(' ')).toBe(
     'build --frontend dockerfile.v0 --local context=app --local dockerfile=docker --opt filename=Other ' +
       '--opt build-arg:A=1 --opt build-arg:B=2 --opt target=test --opt platform=linux/amd64,linux/arm64 ' +
@@ -65,7 +65,7 @@ test('a repository is fetched by the builder itself', () => {
   expect(words).not.toContain('--local');
 });
 
-test('the first tool that works is taken: docker without buildx is none', async () => {
+test('the first working tool is used; docker without buildx does not work', async () => {
   const script = async (name: string, text: string) => {
     await writeFile(join(folder, name), `#!/bin/sh\n${text}\n`);
     await chmod(join(folder, name), 0o755);
@@ -81,14 +81,14 @@ test('the first tool that works is taken: docker without buildx is none', async 
   expect((await findBuildTool(env)).name).toBe('docker buildx');
 });
 
-test('credentials of the template come beside the user’s own, which win', () => {
+test('credentials of the template are added to the user’s own, which take precedence', () => {
   const brought = { 'r.example.com': { auth: 'theirs' }, 'x.example.com': { auth: 'x' } };
   expect(withAuths({}, brought)).toEqual({ auths: brought });
   expect(withAuths({ auths: { 'r.example.com': {} }, experimental: true }, brought)).toEqual({
     auths: { 'r.example.com': {}, 'x.example.com': { auth: 'x' } },
     experimental: true,
   });
-  // A credential store knows nothing of them.
+  // A credential store does not have them.
   expect(withAuths({ credsStore: 'desktop', credHelpers: { 'r.example.com': 'gcr' } }, brought)).toEqual({
     credsStore: 'desktop',
     auths: { 'x.example.com': { auth: 'x' } },

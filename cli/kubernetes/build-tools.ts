@@ -16,13 +16,13 @@ export interface ImageBuild {
   secrets: string[];
   push: boolean;
   cache: boolean;
-  /** Where what was built is written down as JSON. */
+  /** The file for the build result, as JSON. */
   metadataFile: string;
-  /** One line after another, also on a terminal. */
+  /** Plain lines, also on a terminal. */
   plain: boolean;
 }
 
-/** A program that talks to BuildKit: its name for people, and how it is told what to build. */
+/** A BuildKit client: its name for people, and its command line. */
 export interface BuildTool {
   name: string;
   program: string;
@@ -35,7 +35,7 @@ const buildx = (program: string, ...before: string[]): BuildTool => ({
   args: (build) => [...before, ...buildxArgs(build)],
 });
 
-/** In this order; each is asked for its version, since `docker` without the plugin is no use. */
+/** Tried in this order by asking for the version, because `docker` without the plugin does not work. */
 const tools: readonly (readonly [BuildTool, string])[] = [
   [buildx('docker', 'buildx'), 'version'],
   [buildx('docker-buildx'), 'version'],
@@ -43,7 +43,7 @@ const tools: readonly (readonly [BuildTool, string])[] = [
   [{ name: 'buildctl', program: 'buildctl', args: buildctlArgs }, '--version'],
 ];
 
-/** The first tool that this machine has; throws `build-tool-missing`. */
+/** The first working tool on this machine; throws `build-tool-missing`. */
 export async function findBuildTool(env: NodeJS.ProcessEnv): Promise<BuildTool> {
   for (const [tool, version] of tools) {
     const words = tool.name.split(' ').slice(1);
@@ -61,7 +61,7 @@ export async function findBuildTool(env: NodeJS.ProcessEnv): Promise<BuildTool> 
 
 const isUrl = (context: string) => /^(https?|git|ssh):\/\/|^git@|^github\.com\//.test(context);
 
-/** The words of `buildx`. */
+/** The arguments of `buildx`. */
 export function buildxArgs(build: ImageBuild): string[] {
   return [
     'build',
@@ -73,7 +73,7 @@ export function buildxArgs(build: ImageBuild): string[] {
     ...build.secrets.flatMap((secret) => ['--secret', secret]),
     ...(build.cache ? [] : ['--no-cache']),
     ...(build.push ? ['--push'] : []),
-    // So that the same image comes out, whichever tool is here.
+    // Makes the image independent of the tool.
     '--provenance=false',
     '--progress',
     build.plain ? 'plain' : 'auto',
@@ -83,7 +83,7 @@ export function buildxArgs(build: ImageBuild): string[] {
   ];
 }
 
-/** The words of `buildctl`; `env` for build arguments that are given by their names alone. */
+/** The arguments of `buildctl`. `env` has the values of build arguments that are given by name only. */
 export function buildctlArgs(build: ImageBuild, env: NodeJS.ProcessEnv): string[] {
   const remote = isUrl(build.context);
   const file = build.file ?? (remote ? undefined : resolve(build.context, 'Dockerfile'));
@@ -107,7 +107,7 @@ export function buildctlArgs(build: ImageBuild, env: NodeJS.ProcessEnv): string[
     ...(build.platforms.length > 0 ? ['--opt', `platform=${build.platforms.join(',')}`] : []),
     ...build.secrets.flatMap((secret) => ['--secret', secret]),
     ...(build.cache ? [] : ['--no-cache']),
-    // The names are one field of a line of CSV.
+    // The names are a single CSV field.
     ...(build.push ? ['--output', `type=image,"name=${build.images.join(',')}",push=true`] : []),
     '--progress',
     build.plain ? 'plain' : 'auto',

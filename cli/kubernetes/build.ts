@@ -17,7 +17,7 @@ import { builderEnvironment } from './builder-env.ts';
 import { openBuilderTunnel } from './builder-tunnel.ts';
 import { chooseWorkspace } from './choose-workspace.ts';
 
-/** Builds an image in the builder of a workspace; only the context leaves this machine, and nothing comes back. */
+/** Builds an image in the workspace's builder. Only the context is uploaded, and nothing is downloaded. */
 export async function build(
   context: Context,
   input: {
@@ -47,7 +47,8 @@ export async function build(
   try {
     await tunnel.ready();
     const env = {
-      // At its end buildctl hands its trace to the builder, and fails, with the image built and pushed, if that is slow.
+      // At the end buildctl sends its trace to the builder, and fails if that is slow although the image was built and
+      // pushed.
       OTEL_TRACES_SAMPLER: 'always_off',
       ...context.env,
       ...(await builderEnvironment(context, { workspace, builder, url: tunnel.url, folder: place })),
@@ -146,7 +147,7 @@ async function digestIn(file: string): Promise<string | null> {
     const digest = metadata['containerimage.digest'];
     return typeof digest === 'string' ? digest : null;
   } catch {
-    // A tool that writes none has built all the same.
+    // Some tools write none although the build succeeded.
     return null;
   }
 }

@@ -7,7 +7,7 @@ import { createBuilderCredentials } from '../endpoints.ts';
 import { Failure } from '../failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
-/** What our builder is called among those of buildx. */
+/** Our builder's name in buildx. */
 const builderName = 'cde';
 
 interface DockerConfig {
@@ -17,8 +17,8 @@ interface DockerConfig {
 }
 
 /**
- * The environment by which buildctl and buildx find the builder at `url`, and their pushes the credentials that the
- * template brings. Everything is in `folder`: the user's own builders and logins are not changed.
+ * The environment with which buildctl and buildx find the builder at `url` and the template's credentials. Everything
+ * is in `folder`; the user's own builders and logins are not changed.
  */
 export async function builderEnvironment(
   context: Context,
@@ -55,7 +55,7 @@ export async function builderEnvironment(
   };
 }
 
-/** A folder as ~/.docker, with the template's credentials beside the user's own. */
+/** A folder like ~/.docker with the template's credentials in addition to the user's own. */
 async function dockerFolder(context: Context, workspace: string, folder: string): Promise<string> {
   const client = await context.client();
   const { auths } = await client.call(createBuilderCredentials, {
@@ -66,7 +66,7 @@ async function dockerFolder(context: Context, workspace: string, folder: string)
   const made = join(folder, 'docker');
   await mkdir(made, { mode: 0o700 });
   const names = await readdir(own).catch(() => [] as string[]);
-  // Plugins and contexts are looked for beside the configuration.
+  // Docker looks for plugins and contexts next to the configuration.
   for (const name of names)
     if (name !== 'config.json') await symlink(join(own, name), join(made, name)).catch(() => {});
   const file = join(own, 'config.json');
@@ -85,7 +85,7 @@ async function dockerFolder(context: Context, workspace: string, folder: string)
   return made;
 }
 
-/** A registry that the user has signed in to by themself keeps that login. */
+/** The user's own login to a registry takes precedence. */
 export function withAuths(
   config: DockerConfig,
   auths: Record<string, Record<string, unknown>>,
@@ -96,7 +96,7 @@ export function withAuths(
   return {
     ...config,
     auths: { ...config.auths, ...Object.fromEntries(added) },
-    // With a credential store Docker looks nowhere else, but where a registry is told to have none.
+    // With a credential store Docker looks nowhere else, except for registries with an empty helper.
     ...(config.credsStore !== undefined && {
       credHelpers: {
         ...config.credHelpers,

@@ -26,20 +26,20 @@ const unreachableCodes = new Set([
   'target-unreachable',
 ]);
 
-/** The builder of a workspace, as if it ran here. */
+/** A local socket that leads to a workspace's builder. */
 export interface BuilderTunnel {
   /** `unix:///…/buildkit.sock`: what BUILDKIT_HOST takes. */
   url: string;
-  /** Waits until the builder takes connections; starts the workspace if it may. Rejects with what keeps it. */
+  /** Waits until the builder accepts connections; starts the workspace if allowed. Rejects with the reason. */
   ready(): Promise<void>;
-  /** Bytes so far, from here to the builder and back. */
+  /** Bytes transferred so far in each direction. */
   traffic(): { sentBytes: number; receivedBytes: number };
   close(): void;
 }
 
 /**
- * Opens a socket in `folder`, which only this user may enter, that leads to the builder through the session of the
- * workspace. Nothing is opened or started before somebody connects or asks for `ready`.
+ * Opens a socket in `folder`, which only this user can enter, that leads to the builder through a session. Nothing is
+ * opened or started before the first connection or call of `ready`.
  */
 export async function openBuilderTunnel(
   context: Context,
@@ -88,7 +88,7 @@ export async function openBuilderTunnel(
 
   const server = createServer({ allowHalfOpen: true, noDelay: true }, (socket) => {
     sockets.add(socket);
-    socket.on('error', () => {}); // The local program broke off; nobody is left to tell.
+    socket.on('error', () => {}); // The local program disconnected.
     socket.once('close', () => {
       sockets.delete(socket);
       done.sentBytes += socket.bytesRead;
@@ -97,7 +97,7 @@ export async function openBuilderTunnel(
     carry(socket).catch((error) => {
       socket.destroy();
       const failure = toFailure(error);
-      // Programs try many times a second: each reason is told once.
+      // Programs retry many times a second, so each reason is printed once.
       if (context.signal.aborted || told.has(failure.code)) return;
       told.add(failure.code);
       context.out.note(`The builder of ${workspace}: ${clean(failure.message)}`);
@@ -123,7 +123,7 @@ export async function openBuilderTunnel(
   };
 }
 
-/** A Unix socket, since others on this machine could use a port; Windows' tools know no such address. */
+/** A Unix socket, because other users could connect to a port. The tools on Windows do not support it. */
 async function listen(server: Server, folder: string): Promise<string> {
   const path = joinPath(folder, 'buildkit.sock');
   const windows = process.platform === 'win32';

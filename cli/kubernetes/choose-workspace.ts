@@ -3,7 +3,7 @@ import { listWorkspaces } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure, usage } from '../failure.ts';
 
-/** The workspace that is meant: the one named, that of the environment, or the only one of ours that runs on Kubernetes. */
+/** Chooses the workspace: the named one, that of the environment, or the user's only one that runs on Kubernetes. */
 export async function chooseWorkspace(context: Context, named: string | undefined): Promise<string> {
   const given = named ?? context.env.CDE_WORKSPACE;
   if (given) return given;

@@ -7,7 +7,7 @@ import type { Context } from '../context.ts';
 import { createKubeCredentials } from '../endpoints.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
-/** A token that is nearly over is no use to a command that takes a while. */
+/** A token that expires soon is useless for a command that takes a while. */
 const leftMs = 5 * 60_000;
 
 const cacheFile = (context: Context, workspace: string): string =>
@@ -17,7 +17,7 @@ const cacheFile = (context: Context, workspace: string): string =>
     `${createHash('sha256').update(`${context.server().url} ${workspace}`).digest('hex').slice(0, 24)}.json`,
   );
 
-/** Credentials for the namespace of a workspace: those of before while they last, else new ones. */
+/** Credentials for a workspace's namespace, cached until they expire. */
 export async function kubeCredentials(
   context: Context,
   workspace: string,
@@ -29,7 +29,7 @@ export async function kubeCredentials(
       const cached = JSON.parse(await readFile(file, 'utf8')) as KubeCredentials;
       if (Date.parse(cached.expiresAt) - Date.now() > leftMs) return cached;
     } catch {
-      // None, or not readable: new ones are a call away.
+      // Missing or unreadable: request new ones.
     }
   }
   const client = await context.client();

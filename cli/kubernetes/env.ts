@@ -15,7 +15,7 @@ import { kubeCredentials } from './credentials.ts';
 import { contextOf } from './kubeconfig.ts';
 import { standaloneConfig } from './merge.ts';
 
-/** The builder of a workspace; null where it has none. */
+/** The builder of a workspace; null if it has none. */
 async function findBuilder(context: Context, workspace: string): Promise<Builder | null> {
   const client = await context.client();
   try {
@@ -26,13 +26,13 @@ async function findBuilder(context: Context, workspace: string): Promise<Builder
   }
 }
 
-/** Runs a command here, with what it needs of the workspace; resolves to its exit code. */
+/** Runs a local command with the environment for the workspace; resolves to its exit code. */
 export async function env(
   context: Context,
   input: { workspace: string; command: string[]; forward: string[]; start: boolean },
 ): Promise<number> {
   const { workspace, start } = input;
-  // Credentials may be those of an hour ago; whether there is a builder is asked each time.
+  // Credentials may be cached, but the server is always asked whether there is a builder.
   const [credentials, builder] = await Promise.all([
     kubeCredentials(context, workspace),
     findBuilder(context, workspace),
@@ -48,7 +48,7 @@ export async function env(
   try {
     const file = join(folder, 'kubeconfig');
     await writeFile(file, standaloneConfig(contextOf(context, workspace, credentials)), { mode: 0o600 });
-    // Most commands build nothing: the session is opened when one connects.
+    // Most commands build nothing, so the session is opened on demand.
     if (builder) line = await openBuilderTunnel(context, { workspace, builder, folder, start });
     const [program, ...args] = input.command;
     const running = runForeground(context, program!, args, {
@@ -66,7 +66,7 @@ export async function env(
         ),
       },
     });
-    // Without the session its ports are dead, but the command may not need them any more.
+    // Without the session its ports are dead, but the command may no longer need them.
     forwards?.ended.catch((error: Error) => context.out.note(`The ports are gone: ${error.message}`));
     return (await running).code;
   } finally {

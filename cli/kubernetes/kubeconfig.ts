@@ -9,7 +9,7 @@ import { line, type Result, result } from '../result.ts';
 import { kubeCredentials } from './credentials.ts';
 import { type KubeContext, merge, removeContext, standaloneConfig } from './merge.ts';
 
-/** The context of a workspace: credentials come from this same `cde`, at the same server. */
+/** The context of a workspace, whose credentials come from this `cde` and server. */
 export function contextOf(
   context: Context,
   workspace: string,
@@ -39,7 +39,7 @@ export function contextOf(
   };
 }
 
-/** They come from the server, and end in a file that other programs trust. */
+/** Validated, because they come from the server and go into a file that other programs trust. */
 function requireNames({ namespace, server }: KubeCredentials): void {
   const isNamespace = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/.test(namespace);
   const isAddress = /^https?:$/.test(URL.parse(server)?.protocol ?? '');
@@ -56,7 +56,7 @@ function fileOf(env: NodeJS.ProcessEnv, given: string | undefined): string {
   return resolve(given ?? first ?? join(env.HOME ?? homedir(), '.kube', 'config'));
 }
 
-/** Replaces the file whole, and keeps its permissions; a symlink stays one. */
+/** Replaces the file atomically and keeps its permissions; a symlink is followed. */
 async function replace(file: string, text: string): Promise<void> {
   await mkdir(dirname(file), { recursive: true });
   const target = await realpath(file).catch(() => file);

@@ -25,7 +25,7 @@ current-context: prod
 preferences: {}
 `;
 
-test('a context comes in beside what is there, which stays, comments too', () => {
+test('a context is added, and everything else stays, including comments', () => {
   const text = merge(theirs, web, false);
   expect(text).toContain('# mine');
   expect(text).toContain('# careful');
@@ -36,7 +36,7 @@ test('a context comes in beside what is there, which stays, comments too', () =>
   expect(parse(merge(text, web, true))['current-context']).toBe('cde-ada-web');
 });
 
-test('again is the same, and taking it out gives back what was', () => {
+test('adding it again changes nothing, and removing it restores the file', () => {
   const once = merge(theirs, web, false);
   expect(merge(once, web, false)).toBe(once);
   const server = 'https://cde.example';
@@ -44,9 +44,9 @@ test('again is the same, and taking it out gives back what was', () => {
   expect(removeContext(theirs, 'cde-ada-web', server)).toBeNull();
 });
 
-test('a name of the server’s choice never replaces what is not its own', () => {
+test('a name from the server never replaces an entry that is not its own', () => {
   const taken = expect.objectContaining({ code: 'kubeconfig-name-taken' });
-  // The person's context, their cluster, and their user, each by itself.
+  // The user's own context, cluster and user entry, each by itself.
   for (const name of ['prod', 'me']) {
     expect(() => merge(theirs, { ...web, name }, true)).toThrow(taken);
     expect(removeContext(theirs, name, 'https://cde.example')).toBeNull();
@@ -57,17 +57,17 @@ test('a name of the server’s choice never replaces what is not its own', () =>
   const other = { ...web, user: { exec: { command: 'cde', args } } };
   expect(() => merge(once, other, true)).toThrow(taken);
   expect(removeContext(once, web.name, 'https://evil.example')).toBeNull();
-  // Ours, which the person made lead to their own cluster.
+  // Ours, which the user has pointed at their own cluster.
   const changed = once.replace('cluster: cde-ada-web', 'cluster: prod');
   expect(() => merge(changed, web, true)).toThrow(taken);
-  // Ours again, at a new place of cde and by another name of the workspace.
+  // Ours again, with another path of cde and a renamed workspace.
   const moved = ['/usr/cde.mjs', 'kube-token', 'ada/web', '--server', 'https://cde.example'];
   expect(merge(once, { ...web, user: { exec: { command: 'node', args: moved } } }, true)).toContain(
     'ada/web',
   );
 });
 
-test('an empty file becomes a kubeconfig; what is none is left alone', () => {
+test('an empty file becomes a kubeconfig; a file that is not one is left alone', () => {
   expect(parse(standaloneConfig(web))).toMatchObject({ kind: 'Config', 'current-context': 'cde-ada-web' });
   expect(() => merge('- a list', web, true)).toThrow(/cannot be read/);
   expect(() => merge('a: [', web, true)).toThrow(/cannot be read/);

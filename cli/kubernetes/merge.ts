@@ -2,9 +2,9 @@ import { type Document, isMap, isSeq, parseDocument, type YAMLMap, type YAMLSeq 
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 
-/** One context of a kubeconfig, with the cluster and the user that belong to it alone. */
+/** A context of a kubeconfig with its own cluster and user. */
 export interface KubeContext {
-  /** Of the context, its cluster and its user. */
+  /** The name of the context, its cluster and its user. */
   name: string;
   cluster: Record<string, unknown>;
   user: Record<string, unknown>;
@@ -13,13 +13,13 @@ export interface KubeContext {
 
 const sections = ['clusters', 'users', 'contexts'] as const;
 
-/** A kubeconfig with this context alone. */
+/** A kubeconfig with only this context. */
 export const standaloneConfig = (context: KubeContext): string => merge('', context, true);
 
 /**
- * Puts a context into the text of a kubeconfig, in place of one that cde made for the same server. Everything else stays
- * as it is, comments too. The name comes from the server, so an entry of the person's own, or of another server, is never
- * replaced: throws `kubeconfig-name-taken`, and `kubeconfig-unreadable` when the text is not a kubeconfig.
+ * Adds a context to a kubeconfig's text, or replaces the one that cde added for the same server. Everything else stays
+ * unchanged, including comments. The name comes from the server, so entries of the user or of another server are never
+ * replaced. Throws `kubeconfig-name-taken`, or `kubeconfig-unreadable` if the text is not a kubeconfig.
  */
 export function merge(text: string, context: KubeContext, makeCurrent: boolean): string {
   const document = read(text);
@@ -42,7 +42,7 @@ export function merge(text: string, context: KubeContext, makeCurrent: boolean):
   return document.toString();
 }
 
-/** Takes a context, its cluster and its user out again. Null: there was none that cde made for this server. */
+/** Removes a context with its cluster and user. Null if cde has added none for this server. */
 export function removeContext(text: string, name: string, server: string): string | null {
   const document = read(text);
   if (serverOf(document, name) !== server) return null;
@@ -70,16 +70,16 @@ function read(text: string): Document {
   return document;
 }
 
-/** The server of the user of that name, if cde made it; the context and the cluster of the name go with it. */
+/** The cde server behind the user entry of that name, if cde added it together with the context and the cluster. */
 function serverOf(document: Document, name: string): string | undefined {
   const entry = entryOf(document, 'users', name);
   const context = entryOf(document, 'contexts', name)?.context as Record<string, unknown> | undefined;
-  // A context of that name that the person pointed at something else is theirs.
+  // A context of that name that the user has pointed elsewhere is theirs.
   if (context && (context.user !== name || context.cluster !== name)) return undefined;
   return entry && serverOfUser(entry.user);
 }
 
-/** `[cde, 'kube-token', WORKSPACE, '--server', URL]`: what our users run. */
+/** `[cde, 'kube-token', WORKSPACE, '--server', URL]`: the command of our user entries. */
 function serverOfUser(user: unknown): string | undefined {
   const args = (user as { exec?: { args?: unknown } } | null | undefined)?.exec?.args;
   if (!Array.isArray(args) || args.length !== 5 || args[1] !== 'kube-token') return undefined;
@@ -111,7 +111,7 @@ function put(
     list = document.get(section);
   }
   const sequence = list as YAMLSeq;
-  // An empty list may be written `[]`; ours would all be on one line.
+  // An empty list can be written `[]`, which would put our entries on one line.
   sequence.flow = false;
   const node = document.createNode(entry);
   const index = indexOf(sequence, entry.name);

@@ -58,7 +58,7 @@ export async function login(context: Context, input: LoginInput): Promise<Result
   ]);
 }
 
-/** Which server is current after a login, and which was before. */
+/** The current server after a login, and the one before. */
 export interface CurrentServer {
   alias: string;
   url: string;
@@ -84,7 +84,7 @@ export async function storeLogin(
   return current!;
 }
 
-/** A change of the current server is never silent: the next command goes there. */
+/** Always reports a change of the current server, because the next command goes there. */
 export function currentServerNote({ alias, url, before }: CurrentServer): string | null {
   if (!before) return null;
   return `Commands now use ${alias} (${url}). To switch back: cde server use ${before.alias}`;
@@ -106,7 +106,7 @@ export function checkName(config: Config, url: string, name: string | undefined)
     );
 }
 
-/** Who a token is; null when the server refuses it. */
+/** The user of a token; null if the server rejects it. */
 async function findUser(context: Context, url: string, token: string): Promise<User | null> {
   try {
     const client = openClient({ url, token, signal: context.signal, note: context.out.note });
@@ -117,14 +117,14 @@ async function findUser(context: Context, url: string, token: string): Promise<U
   }
 }
 
-/** Revokes the token of a login that cde made; says so where that fails. */
+/** Revokes a token that cde created, and reports a failure. */
 export async function revoke(context: Context, url: string, login: Login): Promise<void> {
   if (login.source === 'given') return;
   try {
     await openClient({ url, token: login.token, signal: context.signal }).call(signOut, {});
   } catch (error) {
     const failure = toFailure(error);
-    // A token that is refused is as good as revoked; anything else the person should know.
+    // A rejected token needs no revoking; other errors are reported.
     if (!['token-invalid', 'token-expired', 'sign-in-required'].includes(failure.code))
       context.out.note(
         `The previous token could not be revoked (${failure.message}) It stays valid until it expires.`,
@@ -148,7 +148,7 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
   const { out, signal } = context;
   const client = openClient({ url, signal, note: out.note });
   const started = await client.call(startCliLogin, { body: { hostname: hostname() } });
-  // The server says what to open: a page, and never a file, a program or an option of the browser's command.
+  // The URL comes from the server: open only web pages, never files, programs or options of the browser's command.
   const page = URL.parse(started.url);
   if (!page || !/^https?:$/.test(page.protocol))
     throw new Failure(
@@ -160,7 +160,7 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
       },
     );
   const opened = open && !out.json && openBrowser(context.env, page.href);
-  // On stderr even with --json: without these two lines nobody could go on.
+  // On stderr even with --json, because the user needs these two lines to continue.
   process.stderr.write(
     `${opened ? 'Your browser opens. If it does not, open' : 'Open'} ${page.href}\nand check that it shows the code ${clean(started.userCode)}\n`,
   );
@@ -169,7 +169,7 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
     const reply = await client
       .call(pollCliLogin, { body: { deviceCode: started.deviceCode } })
       .catch((error: unknown) => {
-        // The server restarts or the network is down for a moment. The user is still in the browser.
+        // The server restarts or the network is down for a moment while the user is in the browser.
         if (toFailure(error).exitCode === exitCodes.unreachable) return null;
         throw error;
       });
@@ -182,7 +182,7 @@ async function throughBrowser(context: Context, url: string, open: boolean): Pro
   }
 }
 
-/** Opens the browser, or what else stands for the URL, if there is a screen to show it on; false if there is none. */
+/** Opens the URL with the desktop's handler; false if there is no display. */
 export function openBrowser(env: NodeJS.ProcessEnv, url: string): boolean {
   if (env.SSH_CONNECTION || !process.stderr.isTTY) return false;
   const command = env.BROWSER
@@ -196,12 +196,12 @@ export function openBrowser(env: NodeJS.ProcessEnv, url: string): boolean {
           : null;
   if (command === null) return false;
   const child = spawn(command, [url], { stdio: 'ignore', detached: true });
-  child.on('error', () => {}); // The address stands on the screen as well.
+  child.on('error', () => {}); // The URL is also printed.
   child.unref();
   return true;
 }
 
-/** The current login of a server, for the commands that need none but use one. */
+/** The stored login of a server, for commands that can do without one. */
 export function storedLogin(env: NodeJS.ProcessEnv, url: string): Login | undefined {
   return readConfig(env).servers[url];
 }

@@ -9,7 +9,7 @@ export async function logout(context: Context, input: { url: string | undefined 
   const url = input.url === undefined ? context.server().url : whichServer(env, input.url);
   const login = storedLogin(env, url);
   if (login) {
-    // Its sessions were opened by that login.
+    // Its sessions were opened with that login.
     await stopBackground({
       env,
       server: () => ({ url, token: login.token, login, isDefaultForSsh: false }),
@@ -21,7 +21,7 @@ export async function logout(context: Context, input: { url: string | undefined 
   await changeConfig(env, (config) => {
     wasCurrent = config.current === url;
     delete config.servers[url];
-    // The next command must not go to another server unasked: it could delete the wrong workspace.
+    // Do not switch to another server: the next command could delete the wrong workspace.
     if (wasCurrent) config.current = null;
     others = Object.values(config.servers).map(({ alias }) => alias);
   });

@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
 import { user, workspace } from '../testing-objects.ts';
 
-// Several servers: which one a command, an ssh host and a token belong to.
+// Several servers: which one a command, an ssh host or a token belongs to.
 
 let home: TestHome;
 let work: FakeServer;
@@ -49,7 +49,7 @@ async function login(server: FakeServer, name: string) {
 const namesOf = async (words: string[], more?: { env?: Record<string, string> }) =>
   (await home.json(words, more)).map(({ name }: { name: string }) => name);
 
-test('a second login is said to become current; use, --server and CDE_SERVER choose', async () => {
+test('a second login becomes current and says so; use, --server and CDE_SERVER choose', async () => {
   await login(work, 'work');
   const second = await login(lab, 'lab');
   expect(second.stderr).toContain(`To switch back: cde server use work`);
@@ -63,7 +63,7 @@ test('a second login is said to become current; use, --server and CDE_SERVER cho
     ['--server', 'work', 'list'],
     ['--server=work', 'list'],
     ['--json', '--server', work.url, 'list'],
-    // Scripts and kubeconfigs of before.
+    // Scripts and kubeconfigs of earlier releases.
     ['list', '--url', work.url],
   ];
   expect(await Promise.all(lines.map((words) => namesOf(words)))).toEqual(lines.map(() => ['on-work']));
@@ -124,14 +124,14 @@ test('logging out of the current server does not switch to another one', async (
     code: 4,
     stderr: expect.stringContaining('[no-server]'),
   });
-  // Of another one than the current: that stays current.
+  // Logging out of another server does not change the current one.
   await home.run(['server', 'use', 'work']);
   await login(lab, 'lab');
   await home.run(['logout', 'work']);
   expect(await namesOf(['list'])).toEqual(['on-lab']);
 });
 
-test('a login that is still valid is kept, one that is refused is not', async () => {
+test('a valid login is kept, a rejected one is not', async () => {
   await login(work, 'work');
   await login(lab, 'lab');
   const again = await home.run(['login', 'work']);
@@ -140,7 +140,7 @@ test('a login that is still valid is kept, one that is refused is not', async ()
   expect(again.stderr).toContain(`To switch back: cde server use lab`);
   const file = join(home.path, '.config', 'cde', 'config.json');
   expect(JSON.parse(await readFile(file, 'utf8')).servers[work.url].token).toBe('cde_work');
-  // With --force, or a refused token, it goes to the browser; the stand-in has none.
+  // With --force or a rejected token, login continues in the browser, which the fake server does not support.
   for (const words of [
     ['login', 'work', '--force'],
     ['login', 'work'],
@@ -169,7 +169,7 @@ test('a token that cde made is revoked when another login takes its place', asyn
   expect(revoked).toEqual(['Bearer cde_browser']);
 });
 
-test('a configuration of before there were names gets them, silently', async () => {
+test('a configuration without aliases gets them silently', async () => {
   const folder = join(home.path, '.config', 'cde');
   await mkdir(folder, { recursive: true });
   const old = { token: 'cde_x', username: 'ada', source: 'browser' };
@@ -205,7 +205,7 @@ test('a configuration of before there were names gets them, silently', async () 
   expect((await Promise.all(refused)).map(({ code }) => code)).toEqual([2, 2, 2, 2, 2]);
 });
 
-test('an ssh host says which server it is on, and each name has its own pin', async () => {
+test('an ssh host names its server, and each name has its own pinned key', async () => {
   await login(work, 'work');
   await login(lab, 'lab');
   const asked: string[] = [];

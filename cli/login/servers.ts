@@ -68,7 +68,7 @@ export async function rename(context: Context, input: { server: string; name: st
   ]);
 }
 
-/** Without it, a person would wonder why choosing a server changes nothing. */
+/** Explains why choosing a server has no effect. */
 function environmentNote({ env }: Context): Block | null {
   const variable = env.CDE_SERVER ? 'CDE_SERVER' : env.CDE_URL ? 'CDE_URL' : null;
   return variable ? note(`${variable} is set to ${env[variable]} and overrides the current server.`) : null;

@@ -3,7 +3,7 @@ import { exitOf, passSignals } from '../child.ts';
 import type { Context } from '../context.ts';
 import { satelliteProgram } from '../programs.ts';
 
-/** Runs the satellite as a child, in the foreground; resolves to its exit code. */
+/** Runs the satellite as a foreground child; resolves to its exit code. */
 export async function start(context: Context, input: { words: string[] }): Promise<number | undefined> {
   context.leaveInterrupts();
   const child = spawn(

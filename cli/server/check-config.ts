@@ -6,7 +6,7 @@ import { type Result, result } from '../result.ts';
 
 const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 
-/** Has the server's own program judge the settings: it knows them. */
+/** Checks the settings with the server's own program. */
 export async function checkConfig(context: Context, input: { words: string[] }): Promise<Result | number> {
   const words = input.words.filter((word) => word !== '--json');
   const child = spawn(process.execPath, [serverMain, 'check-config', ...words], {

@@ -25,7 +25,7 @@ import { render } from '../render.ts';
 import { line, result } from '../result.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
-/** What the server tells its parent once it listens. */
+/** The server's message to its parent once it listens. */
 export interface Ready {
   type: 'ready';
   url: string;
@@ -36,12 +36,12 @@ export interface Ready {
 
 const starterTemplate = fileURLToPath(new URL('../../templates/local', import.meta.url));
 const starterWorkspace = 'hello';
-/** As long as a token can live: this one belongs to the machine that the server runs on. */
+/** The maximum lifetime of a token, because this one belongs to the server's own machine. */
 const tokenDays = 365;
 
 /**
- * The steps from a new server to a shell, each looked at before it is done: signed in, a template, a
- * workspace. Killed at any point, the next start does what is left and repeats nothing.
+ * Sets up a new server: signs in, publishes a template, creates a workspace. Each step is skipped if it is already
+ * done, so after a kill at any point the next start completes the rest.
  */
 export async function completeFirstStart(context: Context, ready: Ready): Promise<void> {
   const { out } = context;
@@ -62,7 +62,7 @@ export async function completeFirstStart(context: Context, ready: Ready): Promis
   const [workspace = await createStarter(context, client)] = mine.items;
   const build = workspace?.latestBuild;
   if (workspace && build && !build.finishedAt)
-    // A start that fails is told, with its reason, but it is no reason to hide the address.
+    // Report a failed start with its reason, but still print the address.
     await waitForBuild(context, client, workspace.name, build).catch((error) => {
       if (context.signal.aborted) throw error;
       out.fail(toFailure(error));
@@ -83,7 +83,7 @@ export async function completeFirstStart(context: Context, ready: Ready): Promis
 
 async function createStarter(context: Context, client: Client) {
   const { items } = await client.call(listTemplates, { query: { limit: 100 } });
-  // An administrator may have replaced the starter template before this step was reached.
+  // An administrator may have replaced the starter template before this step.
   if (!items.some((template) => template.name === 'local')) return undefined;
   context.out.note(`Creating the workspace ${starterWorkspace}.`);
   try {
@@ -92,14 +92,14 @@ async function createStarter(context: Context, client: Client) {
       idempotencyKey: randomUUID(),
     });
   } catch (error) {
-    // A server for many machines has no workspaces on its own: that is as it should be.
+    // A server for other machines has no local workspaces on purpose.
     if (toFailure(error).code !== 'provider-not-available') throw error;
     context.out.note('Workspaces on this machine are off here, so none was created.');
     return undefined;
   }
 }
 
-/** The login that is stored, if it is good; else the one-time code is exchanged for one. */
+/** The stored login if it is valid; otherwise exchanges the one-time code for one. */
 async function signIn(context: Context, url: string, firstStart: Ready['firstStart']): Promise<Client> {
   const { signal, env, out } = context;
   const open = (token: string) =>
@@ -145,7 +145,7 @@ async function exchangeCode(url: string, code: string, signal: AbortSignal): Pro
   return { cookie, 'x-cde-session-key': sessionKey };
 }
 
-/** Who a client is; null when its token is refused. */
+/** The user of a client; null if its token is rejected. */
 async function probe(client: Client): Promise<User | null> {
   try {
     return await client.call(getUser, { params: { user: 'me' } });
@@ -155,7 +155,7 @@ async function probe(client: Client): Promise<User | null> {
   }
 }
 
-/** A later start: where it is, who this `cde` is there, and what runs. Completes a first start cut short. */
+/** A later start: prints the address, the user and the running workspaces. Completes an interrupted first start. */
 export async function welcomeBack(context: Context, ready: Ready): Promise<void> {
   const { signal, env } = context;
   const url = serverUrl(ready.url);

@@ -4,7 +4,7 @@ import type { Context } from '../context.ts';
 import { serverProgram } from '../programs.ts';
 import { line, type Result, result } from '../result.ts';
 
-/** Has the server's own program make the link: it needs the database, not an answer of the API. */
+/** Creates the link with the server's own program, which needs the database but not a running API. */
 export async function signInLink(context: Context, input: { words: string[] }): Promise<Result | number> {
   const words = input.words.filter((word) => word !== '--json');
   const child = spawn(process.execPath, [serverProgram(), 'sign-in-link', ...words], {

@@ -12,9 +12,9 @@ beforeEach(async () => {
 });
 afterEach(() => home.remove());
 
-/** Where there is no ssh client, the shell of the story is left out. */
+/** Without an ssh client, the shell is skipped. */
 const hasSsh = spawnSync('ssh', ['-V']).status === 0;
-/** Each start of a server takes seconds where other tests share the machine. */
+/** Each start of a server takes seconds while other tests share the machine. */
 const severalStarts = { timeout: 120_000 };
 
 test(
@@ -31,7 +31,7 @@ test(
     expect(await home.json(['list'])).toMatchObject([{ name: 'hello', status: 'running' }]);
     if (hasSsh)
       expect(await home.run(['ssh', 'hello', '--', 'echo kept > ~/note; exit 5'])).toMatchObject({ code: 5 });
-    // The first start is over: its code lies about no longer.
+    // After the first start its one-time code is deleted.
     await expect(stat(join(home.path, 'data', 'first-start.json'))).rejects.toThrow('ENOENT');
 
     first.running.child.kill('SIGKILL');
@@ -64,7 +64,7 @@ test(
       });
     for (const step of ['Publishing the template', 'Creating the workspace', 'Starting hello']) {
       const running = start();
-      // A step that went through before the kill arrived is not said again.
+      // A step that was completed before the kill is not reported again.
       await Promise.race([running.says(step), running.says('Ctrl-C stops')]);
       running.child.kill('SIGKILL');
       await portClosed(port);
