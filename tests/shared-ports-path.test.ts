@@ -120,9 +120,9 @@ describe('by path, without a wildcard name', () => {
     const other = path.replace(`/ports/${port()}/`, '/ports/9/');
     expect(await send(`${other}x`, { headers: fromPage })).toMatchObject({ status: 401 });
     await share(null, 9);
-    expect(await send(`${path.replace(/.\/$/, 'x/')}x`, { headers: fromPage })).toMatchObject({
-      status: 401,
-    });
+    // Not the last character, whose lowest bits base64url ignores.
+    const forged = path.replace(/(.)(?=.\/$)/, (letter) => (letter === 'x' ? 'y' : 'x'));
+    expect(await send(`${forged}x`, { headers: fromPage })).toMatchObject({ status: 401 });
     // Whatever dots say, it is the port that hears them.
     const seen = program.seen.length;
     for (const dots of [

@@ -175,7 +175,7 @@ function immutableHint(
   if (!parameter.immutable) return undefined;
   if (state === 'fixed') return 'Set at creation; cannot be changed.';
   if (state === 'mutable') return 'It cannot be changed later.';
-  return `Currently ${[current].flat().join(', ')}, which this version no longer offers. Kept unless you choose another value.`;
+  return `Currently ${[current].flat().join(', ')}, which this version no longer offers. It stays unless you choose another one.`;
 }
 
 function wanted(parameter: Parameter): string | undefined {

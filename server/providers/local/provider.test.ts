@@ -160,7 +160,7 @@ describe.each(levels)('%s', (isolation) => {
       const results = await Promise.all([start(a, `b${round}`), start(b, `b${round}`)]);
       expect(done(results[0]).state).toEqual(done(results[1]).state);
       expect(scene.agents()).toHaveLength(1);
-      await until(() => everStarted() === round + 1, 'the agent in its home');
+      await until(everStarted, (count) => count === round + 1);
       done(await stop(round % 2 ? a : b));
       // The slower server's supervisor may only now find that it is not needed.
       await until(() => scene.supervisors().length === 0, 'the supervisors to leave');
