@@ -2,6 +2,7 @@ import { posix } from 'node:path';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
+import { makePool } from '../pool.ts';
 import { note, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
 import type { PathChoice } from '../ssh/opening.ts';
@@ -15,7 +16,7 @@ import { checkStreams, copyFromStdin, copyToStdout, isStream } from './stream.ts
 import { asFailure, expand, isFileFailure, isPlainName, type Step, walk } from './tree-walk.ts';
 
 /** Files copied concurrently: each small one costs at least a round trip. */
-const atOnce = 24;
+const maxConcurrentFiles = 24;
 
 interface Totals {
   files: number;
@@ -141,17 +142,17 @@ async function copyAll(
     });
 
   let single = false;
-  const run = makePool(atOnce);
+  const pool = makePool(maxConcurrentFiles);
   const { signal } = context;
   const onStep = async (step: Step): Promise<void> => {
     signal.throwIfAborted();
     if (step.do === 'fail') return failed(step.error);
     if (step.do === 'folder') return makeFolder(step.to, step.source);
     if (step.do === 'leave') {
-      await run.idle();
+      await pool.idle();
       return input.preserve ? finishFolder(step.from, step.to, step.source) : undefined;
     }
-    await run.start(() => one(step));
+    await pool.start(() => one(step));
   };
   async function one(step: Step & { do: 'file' }): Promise<void> {
     meter.begin(step.from.side.label(step.from.path), step.source.size);
@@ -198,7 +199,7 @@ async function copyAll(
       failed(asFailure(error));
     }
   }
-  await run.idle();
+  await pool.idle();
   if (single && totals.failures.length > 0) throw totals.failures[0];
 }
 
@@ -223,31 +224,6 @@ async function makeFolder(to: FileLocation, source: Status): Promise<void> {
 async function finishFolder(from: FileLocation, to: FileLocation, source: Status): Promise<void> {
   await to.side.setMode(to.path, safeMode(from, source.mode));
   await to.side.setTimes(to.path, source.accessed, source.modified);
-}
-
-/** Runs a few at a time. The first rejection is thrown by the next call. */
-function makePool(most: number) {
-  const running = new Set<Promise<void>>();
-  let broken: { error: unknown } | null = null;
-  const check = () => {
-    if (broken) throw broken.error;
-  };
-  return {
-    async start(work: () => Promise<void>): Promise<void> {
-      while (running.size >= most) await Promise.race(running);
-      check();
-      const one = work()
-        .catch((error) => {
-          broken ??= { error };
-        })
-        .finally(() => running.delete(one));
-      running.add(one);
-    },
-    async idle(): Promise<void> {
-      await Promise.all(running);
-      check();
-    },
-  };
 }
 
 function totalsOf({ out }: Context, { files, bytes: size, kept, failures }: Totals, ms: number): Result {

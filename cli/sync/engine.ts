@@ -2,6 +2,7 @@ import type { Entries } from '@cde/filesync/entries.ts';
 import { isSafePath, sameEntry } from '@cde/filesync/entries.ts';
 import type { Rules } from '@cde/filesync/rules.ts';
 import { type Scan, type SkippedPath, type Tree, TreeError } from '@cde/filesync/tree.ts';
+import { makePool } from '../pool.ts';
 import { type Action, applyToBase, otherSide, reconcile, type SideName } from './reconcile.ts';
 import { findHeldRuleFiles, type HeldRuleFile } from './rule-files.ts';
 
@@ -44,9 +45,9 @@ export class EmptiedError extends Error {
 }
 
 /** Files transferred concurrently: each small one costs a round trip. */
-const contentsAtOnce = 32;
+const maxConcurrentContents = 32;
 /** Concurrent requests to the remote side that are independent of each other. */
-const requestsAtOnce = 64;
+const maxConcurrentRequests = 64;
 /** After this many rounds without a pause, a program writes as fast as we copy: wait before the next one. */
 const maxRounds = 20;
 /** A watch can miss changes (a network file system, a full queue), so everything is scanned again. */
@@ -274,29 +275,26 @@ function pause(
 async function performAll(actions: Action[], perform: (action: Action) => Promise<void>): Promise<void> {
   for (const phase of [['rename'], ['remove'], ['folder'], ['mode'], ['copy', 'link']]) {
     const mine = actions.filter((action) => phase.includes(action.do));
-    if (phase.includes('copy')) await mapConcurrently(mine, contentsAtOnce, perform);
+    if (phase.includes('copy')) await forEach(mine, maxConcurrentContents, perform);
     else {
       const of = (side: SideName) => mine.filter((action) => action.side === side);
       // The agent processes requests in order, so that many can be on their way at once.
       await Promise.all([
-        mapConcurrently(of('local'), 1, perform),
-        mapConcurrently(of('remote'), requestsAtOnce, perform),
+        forEach(of('local'), 1, perform),
+        forEach(of('remote'), maxConcurrentRequests, perform),
       ]);
     }
   }
 }
 
-async function mapConcurrently<T>(items: T[], most: number, work: (item: T) => Promise<void>): Promise<void> {
-  let next = 0;
-  const workers = Array.from({ length: Math.min(most, items.length) }, async () => {
-    while (next < items.length) {
-      const item = items[next]!;
-      next += 1;
-      await work(item);
-    }
-  });
-  const results = await Promise.allSettled(workers);
-  for (const result of results) if (result.status === 'rejected') throw result.reason;
+async function forEach<T>(
+  items: T[],
+  maxConcurrent: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const pool = makePool(maxConcurrent);
+  for (const item of items) await pool.start(() => work(item));
+  await pool.idle();
 }
 
 function performAction(action: Action, trees: Record<SideName, Tree>): Promise<void> {
