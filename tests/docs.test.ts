@@ -14,8 +14,8 @@ const codes = (text: string) => [...text.matchAll(/^\| `([a-z-]+)`/gm)].map((mat
 
 const errors = readFileSync(join(root, 'docs/errors.md'), 'utf8');
 
-test("docs/errors.md lists exactly the server's codes with their statuses", () => {
-  const rows = [...section(errors, "The server's").matchAll(/^\| `([a-z-]+)` \| (\d+) \|/gm)].map((row) => [
+test("docs/errors.md lists exactly the API's codes with their statuses", () => {
+  const rows = [...section(errors, 'Errors of the API').matchAll(/^\| `([a-z-]+)` \| (\d+) \|/gm)].map((row) => [
     row[1],
     Number(row[2]),
   ]);
@@ -23,8 +23,8 @@ test("docs/errors.md lists exactly the server's codes with their statuses", () =
   expect(rows).toHaveLength(Object.keys(catalogue).length);
 });
 
-test('docs/errors.md lists what ends a session', () => {
-  expect(codes(section(errors, 'Of a session')).sort()).toEqual(Object.keys(tunnelErrors).sort());
+test('docs/errors.md lists the errors of sessions', () => {
+  expect(codes(section(errors, 'Errors of a session')).sort()).toEqual(Object.keys(tunnelErrors).sort());
 });
 
 test('docs/configuration.md names every setting', () => {
