@@ -15,10 +15,9 @@ const codes = (text: string) => [...text.matchAll(/^\| `([a-z-]+)`/gm)].map((mat
 const errors = readFileSync(join(root, 'docs/errors.md'), 'utf8');
 
 test("docs/errors.md lists exactly the API's codes with their statuses", () => {
-  const rows = [...section(errors, 'Errors of the API').matchAll(/^\| `([a-z-]+)` \| (\d+) \|/gm)].map((row) => [
-    row[1],
-    Number(row[2]),
-  ]);
+  const rows = [...section(errors, 'Errors of the API').matchAll(/^\| `([a-z-]+)` \| (\d+) \|/gm)].map(
+    (row) => [row[1], Number(row[2])],
+  );
   expect(Object.fromEntries(rows)).toEqual(catalogue);
   expect(rows).toHaveLength(Object.keys(catalogue).length);
 });

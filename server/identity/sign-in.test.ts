@@ -54,17 +54,17 @@ test('passwords are stored as argon2id, and verifying without a user does the sa
   expect(await verifyPassword(stored, password)).toBe(true);
   expect(await verifyPassword(stored, 'something else')).toBe(false);
   expect(await verifyPassword(null, 'nobody has this password')).toBe(false);
-  const fastest = async (of: string | null) => {
-    let best = Number.POSITIVE_INFINITY;
-    for (let n = 0; n < 5; n++) {
-      const start = performance.now();
-      await verifyPassword(of, 'something else');
-      best = Math.min(best, performance.now() - start);
-    }
-    return best;
-  };
-  // Without hashing it would take a thousandth of the time.
-  expect(await fastest(null)).toBeGreaterThan((await fastest(stored)) / 4);
+  const fastest = { withoutUser: Number.POSITIVE_INFINITY, withUser: Number.POSITIVE_INFINITY };
+  for (let n = 0; n < 5; n++) {
+    const start = performance.now();
+    await verifyPassword(null, 'something else');
+    const between = performance.now();
+    await verifyPassword(stored, 'something else');
+    fastest.withoutUser = Math.min(fastest.withoutUser, between - start);
+    fastest.withUser = Math.min(fastest.withUser, performance.now() - between);
+  }
+  // Without hashing it would take a thousandth of the time; a busy machine changes the ratio far less.
+  expect(fastest.withoutUser).toBeGreaterThan(fastest.withUser / 50);
 });
 
 test('signing in sets a session cookie, and signing out ends the session', async () => {
