@@ -145,7 +145,7 @@ export interface PurgeSelection {
   retainedBefore?: Date;
   /** This workspace's home alone. */
   only?: string;
-  /** Homes that a new workspace is about to take over: never deleted. */
+  /** Homes that a workspace is about to take over, or that are retained for longer: never deleted. */
   except?: ReadonlySet<string>;
 }
 

@@ -1,6 +1,6 @@
 import { Problem } from '@cde/api/problem.ts';
 import type { RetainedHome } from '@cde/api/workspaces.ts';
-import { and, desc, eq, gt, isNotNull, lt, ne, type SQL } from 'drizzle-orm';
+import { and, desc, eq, gt, isNotNull, lt, type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, users, workspaces } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
@@ -132,11 +132,14 @@ export async function claimHome(
   await tx.update(workspaces).set({ homeKeptUntil: null }).where(eq(workspaces.id, id));
 }
 
-/** The retained homes that a workspace is about to take over. The sweep must not delete them. */
-export async function claimedHomes(db: Queryable): Promise<Set<string>> {
-  const rows = await db
-    .select({ id: workspaces.restoreFrom })
-    .from(workspaces)
-    .where(and(isNotNull(workspaces.restoreFrom), ne(workspaces.status, 'deleted')));
-  return new Set(rows.map(({ id }) => id!));
+/**
+ * The homes that the sweep must not delete: those that a workspace is about to take over, and those within their grace
+ * period. A provider only knows when a home was set aside, and that of a dormant workspace was long before its deletion.
+ */
+export async function protectedHomes(db: Queryable, now: Date): Promise<Set<string>> {
+  const { rows } = await db.execute<{ id: string }>(sql`
+    SELECT restore_from AS id FROM workspaces WHERE restore_from IS NOT NULL AND status <> 'deleted'
+    UNION ALL
+    SELECT id FROM workspaces WHERE home_kept_until > ${now.toISOString()}`);
+  return new Set(rows.map(({ id }) => id));
 }

@@ -1,4 +1,11 @@
-import type { AgentLaunch, Observation, Provider, StepResult, WorkspaceSpec } from '../providers/provider.ts';
+import type {
+  AgentLaunch,
+  Observation,
+  Provider,
+  PurgeSelection,
+  StepResult,
+  WorkspaceSpec,
+} from '../providers/provider.ts';
 
 /**
  * A fake provider for tests of the reconciler. The test scripts its results; the real providers have their own tests.
@@ -9,6 +16,8 @@ export interface ScriptedProvider extends Provider {
   launches: AgentLaunch[];
   /** What was launched. */
   specs: WorkspaceSpec[];
+  /** What `purgeHomes` was asked to delete. */
+  purges: PurgeSelection[];
   /** The next results of start, stop and remove. The default is `done`. */
   nextMoves: Partial<StepResult>[];
   /** The result of `observe`; null: what the calls so far would leave. */
@@ -20,6 +29,7 @@ export function makeScriptedProvider(): ScriptedProvider {
   const calls: string[] = [];
   const launches: AgentLaunch[] = [];
   const specs: WorkspaceSpec[] = [];
+  const purges: PurgeSelection[] = [];
   const listeners: ((workspaceId: string) => void)[] = [];
   let running: string | null = null;
   const answer = (): StepResult => ({ kind: 'done', state: {}, ...provider.nextMoves.shift() }) as StepResult;
@@ -28,6 +38,7 @@ export function makeScriptedProvider(): ScriptedProvider {
     calls,
     launches,
     specs,
+    purges,
     nextMoves: [],
     observation: null,
     exit: (workspaceId) => {
@@ -63,7 +74,10 @@ export function makeScriptedProvider(): ScriptedProvider {
       );
     },
     describeHome: ({ home }) => (typeof home === 'string' ? { directory: home } : {}),
-    purgeHomes: async () => ({ purged: [], incomplete: false }),
+    purgeHomes: async (selection) => {
+      purges.push(selection);
+      return { purged: [], incomplete: false };
+    },
     onChange: (listener) => {
       listeners.push(listener);
     },

@@ -4,7 +4,7 @@ import { workspaces } from '../database/schema.ts';
 import { isUuid } from '../identity/cursor.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
-import { claimedHomes } from './homes.ts';
+import { protectedHomes } from './homes.ts';
 import { deleteSpentJobs, enqueueReconciles } from './queue.ts';
 import { stalledWorkspaces, workspacesAtStart } from './store.ts';
 
@@ -31,10 +31,10 @@ export function makeSweep(options: {
 
   async function runOnce(): Promise<void> {
     await wakeAll(await stalledWorkspaces(database.db, new Date(now().getTime() - agentSilentMs)));
-    const claimed = await claimedHomes(database.db);
+    const except = await protectedHomes(database.db, now());
     const retainedBefore = new Date(now().getTime() - options.homeGraceMs);
     for (const provider of providers.values()) {
-      const { purged } = await provider.purgeHomes({ retainedBefore, except: claimed });
+      const { purged } = await provider.purgeHomes({ retainedBefore, except });
       if (purged.length > 0) {
         await database.db
           .update(workspaces)
