@@ -52,6 +52,9 @@ export type AgentActivity = z.infer<typeof AgentActivity>;
 /** Why a workspace is about to stop. `request`: a person or the API asked for it. */
 export const StopCause = z.enum(['idle', 'max-run', 'schedule', 'dormant', 'request']);
 export type StopCause = z.infer<typeof StopCause>;
+/** Why cleanup does something: it stops a workspace, or archives or deletes one that no person uses. */
+export const CleanupCause = z.enum([...StopCause.options, 'archive', 'delete']);
+export type CleanupCause = z.infer<typeof CleanupCause>;
 
 /** The server asks the agent to prepare for a stop: run the shutdown script and end. */
 export const ShutdownRequest = z.object({
@@ -177,12 +180,22 @@ export const EffectiveIdlePolicy = z.object({
   stopAfterSeconds: z.number().nullable(),
   maxRunSeconds: z.number().nullable(),
   dormantAfterDays: z.number().nullable(),
+  archiveAfterDays: z.number().nullable().default(null),
+  deleteAfterDays: z.number().nullable().default(null),
   schedule: DailySchedule.nullable(),
   neverStop: z.object({ until: Moment, by: z.string(), reason: z.string() }).nullable(),
   startOnConnect: z.boolean(),
   /** Which settings are not those that were asked for, because the bounds of the installation are tighter. */
   limited: z.array(
-    z.enum(['stopAfterSeconds', 'maxRunSeconds', 'neverStop', 'schedule', 'dormantAfterDays']),
+    z.enum([
+      'stopAfterSeconds',
+      'maxRunSeconds',
+      'neverStop',
+      'schedule',
+      'dormantAfterDays',
+      'archiveAfterDays',
+      'deleteAfterDays',
+    ]),
   ),
 });
 export type EffectiveIdlePolicy = z.infer<typeof EffectiveIdlePolicy>;
@@ -201,6 +214,13 @@ export const activityEventKinds = [
   'stopped',
   'started',
   'dormant',
+  'archived',
+  'deletion-announced',
+  'deletion-cancelled',
+  'deletion-held',
+  'deletion-decided',
+  /** A person asked to keep it. */
+  'kept',
 ] as const;
 export const ActivityEvent = z.object({
   id: Id,
@@ -208,7 +228,7 @@ export const ActivityEvent = z.object({
   until: Moment.nullable().describe('The end of a stretch of activity'),
   kind: z.enum(activityEventKinds),
   signal: z.enum(signals).nullable(),
-  cause: StopCause.nullable(),
+  cause: CleanupCause.nullable(),
   by: z.string().nullable(),
   text: z.string().describe('One sentence'),
 });
@@ -219,6 +239,11 @@ export const WorkspaceActivity = z.object({
   policy: EffectiveIdlePolicy,
   choices: IdleChoices,
   startsAt: Moment.nullable().default(null).describe('When its schedule starts it next, if it is stopped'),
+  dormantAt: Moment.nullable().default(null).describe('Since when only its home exists'),
+  archivedAt: Moment.nullable().default(null).describe('Since when it is missing from lists'),
+  deletesAt: Moment.nullable()
+    .default(null)
+    .describe('When it will be deleted, as announced, unless a person starts or keeps it before'),
   signals: z.array(
     z.object({
       signal: z.enum(signals),
@@ -264,6 +289,17 @@ export const setIdleChoices = endpoint({
   params,
   body: IdleChoices,
   reply: WorkspaceActivity,
+});
+export const keepWorkspace = endpoint({
+  method: 'POST',
+  path: '/api/v1/workspaces/:workspace/keep',
+  tag,
+  summary: 'Count the days without a person from now; ends its archiving and an announced deletion',
+  permission: 'workspace:operate',
+  params,
+  body: z.object({}).optional(),
+  reply: WorkspaceActivity,
+  idempotent: true,
 });
 export const createLease = endpoint({
   method: 'POST',

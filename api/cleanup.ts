@@ -1,8 +1,10 @@
 import { z } from 'zod';
-import { Seconds, StopCause } from './activity.ts';
+import { CleanupCause, Seconds } from './activity.ts';
 import { endpoint } from './endpoint.ts';
 import { reportKeys } from './idle-values.ts';
 import { Id, Moment, PageQuery, page } from './names.ts';
+
+const Days = z.number().int().min(1).max(3650);
 
 /** Set by admins for the installation. Null: no bound. */
 export const CleanupPolicy = z.strictObject({
@@ -12,14 +14,27 @@ export const CleanupPolicy = z.strictObject({
   maxRunSeconds: Seconds.nullable(),
   maxLeaseSeconds: Seconds,
   maxNeverStopDays: z.number().int().min(0).max(3650).describe('0: never-stop is not available'),
-  dormantAfterDays: z.number().int().min(1).max(3650).nullable(),
+  dormantAfterDays: Days.nullable(),
+  archiveAfterDays: Days.nullable()
+    .default(null)
+    .describe('Without a person for so long, a workspace is dormant and missing from lists'),
+  deleteAfterDays: Days.nullable()
+    .default(null)
+    .describe('Without a person for so long, a workspace is deleted; its home is retained'),
+  deleteNoticeDays: z
+    .number()
+    .int()
+    .min(1)
+    .max(365)
+    .default(14)
+    .describe('How long before its deletion a workspace says so'),
   brakePercent: z
     .number()
     .int()
     .min(1)
     .max(100)
     .describe(
-      'At most this share of the running workspaces stops for idleness within 10 minutes without an admin’s approval; five are always allowed',
+      'At most this share of the running workspaces stops for idleness within 10 minutes, and of all workspaces is deleted within 24 hours, without an admin’s approval; five are always allowed',
     ),
   holidays: z
     .string()
@@ -36,7 +51,7 @@ export const CleanupPolicy = z.strictObject({
         .describe('Signs deliveries. Never shown; kept if it is left out. Without one, nothing is signed'),
     })
     .nullable()
-    .describe('Receives warnings and stops'),
+    .describe('Receives warnings, stops and announced deletions'),
 });
 export type CleanupPolicy = z.infer<typeof CleanupPolicy>;
 
@@ -44,8 +59,18 @@ export const CleanupCandidate = z.object({
   workspaceId: Id,
   workspace: z.string().describe('owner/name'),
   template: z.string(),
-  action: z.enum(['stop', 'warn', 'wait-for-report', 'hold', 'make-dormant']),
-  cause: StopCause,
+  action: z.enum([
+    'stop',
+    'warn',
+    'wait-for-report',
+    'hold',
+    'make-dormant',
+    'archive',
+    'announce-deletion',
+    'await-deletion',
+    'delete',
+  ]),
+  cause: CleanupCause,
   at: Moment.describe('When it is due'),
   text: z.string().describe('Why, in one sentence'),
 });
@@ -90,7 +115,7 @@ export const previewCleanup = endpoint({
   method: 'GET',
   path: '/api/v1/cleanup/preview',
   tag,
-  summary: 'List what cleanup would do now, and what is due within an hour, and why',
+  summary: 'List what cleanup would do now, what is due within an hour, and which deletions are announced',
   permission: 'cleanup:read',
   maxConcurrent: 4,
   query: PageQuery,
@@ -100,7 +125,7 @@ export const releaseBrake = endpoint({
   method: 'POST',
   path: '/api/v1/cleanup/release',
   tag,
-  summary: 'Allow the stops that the brake holds back',
+  summary: 'Allow the stops and deletions that the brake holds back',
   permission: 'cleanup:write',
   body: z.object({}).optional(),
   reply: z.object({ released: z.number().int() }),

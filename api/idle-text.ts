@@ -1,4 +1,11 @@
-import type { AwakeCause, EffectiveIdlePolicy, IdleState, Signal, StopCause } from './activity.ts';
+import type {
+  AwakeCause,
+  CleanupCause,
+  EffectiveIdlePolicy,
+  IdleState,
+  Signal,
+  StopCause,
+} from './activity.ts';
 import { weekdays } from './idle-values.ts';
 
 // How people read idle states, in `cde` and in the dashboard. No zod: the CLI loads this for every `cde list`.
@@ -22,12 +29,14 @@ export function signalText(signal: Signal, by?: string | null): string {
   return by ? `${name} ${before} ${by}` : name;
 }
 
-const policyNames: Record<StopCause, string> = {
+const policyNames: Record<CleanupCause, string> = {
   idle: 'the idle policy',
   'max-run': 'the maximum run time',
   schedule: 'the daily schedule',
   dormant: 'the dormancy policy',
   request: 'a request',
+  archive: 'the archive policy',
+  delete: 'the deletion policy',
 };
 
 /** What can still postpone a stop. */
@@ -39,7 +48,7 @@ const postponedBy: Record<StopCause, string> = {
   request: '',
 };
 
-export const policyName = (cause: StopCause): string => policyNames[cause] ?? cause;
+export const policyName = (cause: CleanupCause): string => policyNames[cause] ?? cause;
 
 /** A length of time in at most two units: `40 s`, `25 min`, `3 h 10 min`, `2 days`. */
 export function spanText(ms: number): string {
@@ -68,6 +77,13 @@ export function clockText(iso: string, now: number): string {
 
 function dayText(iso: string): string {
   return new Date(iso).toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
+}
+
+/** What an announced deletion means, and how to prevent it: `Will be deleted on 12 Dec 17:05 (in 13 days) unless …` */
+export function deletionText(deletesAt: string, now: number): string {
+  const when =
+    Date.parse(deletesAt) <= now ? 'soon' : `on ${clockText(deletesAt, now)} (${whenText(deletesAt, now)})`;
+  return `Will be deleted ${when} unless a person starts or keeps it, or chooses never-stop. Its home is retained for some time after that.`;
 }
 
 /** Who asked for a lease. */
@@ -135,6 +151,8 @@ const limitedNames: Record<EffectiveIdlePolicy['limited'][number], string> = {
   neverStop: 'never-stop',
   schedule: 'schedule',
   dormantAfterDays: 'dormant after',
+  archiveAfterDays: 'archived after',
+  deleteAfterDays: 'deleted after',
 };
 /** A setting that the bounds of the installation have changed, in words. */
 export const limitedText = (setting: EffectiveIdlePolicy['limited'][number]): string =>

@@ -227,6 +227,20 @@ export const IdleSection = z.strictObject({
     .max(3650)
     .optional()
     .describe('Remove the compute of a workspace that nobody has used for so long; the home stays'),
+  archiveAfterDays: z
+    .number()
+    .int()
+    .min(1)
+    .max(3650)
+    .optional()
+    .describe('Leave a workspace that nobody has used for so long out of lists; it is dormant then'),
+  deleteAfterDays: z
+    .number()
+    .int()
+    .min(1)
+    .max(3650)
+    .optional()
+    .describe('Delete a workspace that nobody has used for so long, after notice; its home is retained'),
   schedule: DailySchedule.optional(),
   startOnConnect: z.boolean().optional().describe('Start a stopped workspace when a person connects'),
 });

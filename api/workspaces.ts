@@ -100,6 +100,12 @@ export const Workspace = z.object({
   idle: IdleState.nullable()
     .optional()
     .describe('Why it is awake and when it stops; null in a workspace that does not run'),
+  archivedAt: Moment.nullable()
+    .optional()
+    .describe('Since when it is missing from lists, because no person used it'),
+  deletesAt: Moment.nullable()
+    .optional()
+    .describe('When cleanup will delete it, as announced, unless a person starts or keeps it before'),
   createdAt: Moment,
   updatedAt: Moment,
 });
@@ -185,6 +191,10 @@ export const listWorkspaces = endpoint({
     status: z.enum(workspaceStatuses).optional(),
     template: z.string().max(80).optional(),
     search: z.string().max(80).optional(),
+    archived: z
+      .enum(['exclude', 'include', 'only'])
+      .default('exclude')
+      .describe('Whether to list archived workspaces'),
   }),
   reply: page(Workspace),
 });

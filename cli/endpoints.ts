@@ -138,6 +138,7 @@ export const getWorkspaceStats = light<W['getWorkspaceStats']>('GET', `${workspa
 
 export const getWorkspaceActivity = light<A['getWorkspaceActivity']>('GET', `${workspace}/activity`);
 export const listActivityEvents = light<A['listActivityEvents']>('GET', `${workspace}/activity/events`);
+export const keepWorkspace = light<A['keepWorkspace']>('POST', `${workspace}/keep`, 'body', 'idempotent');
 export const setIdleChoices = light<A['setIdleChoices']>('PUT', `${workspace}/idle-policy`, 'body');
 export const createLease = light<A['createLease']>('POST', `${workspace}/leases`, 'body', 'idempotent');
 export const endLease = light<A['endLease']>('DELETE', `${workspace}/leases/:lease`);

@@ -113,6 +113,8 @@ export function activity(more: Partial<WorkspaceActivity> = {}): WorkspaceActivi
       stopAfterSeconds: 7200,
       maxRunSeconds: null,
       dormantAfterDays: null,
+      archiveAfterDays: null,
+      deleteAfterDays: null,
       schedule: null,
       neverStop: null,
       startOnConnect: false,
@@ -120,6 +122,9 @@ export function activity(more: Partial<WorkspaceActivity> = {}): WorkspaceActivi
     },
     choices: {},
     startsAt: null,
+    dormantAt: null,
+    archivedAt: null,
+    deletesAt: null,
     signals: [
       { signal: 'terminal-input', source: 'person', lastAt: at(0), by: 'ada' },
       { signal: 'process-cpu', source: 'work', lastAt: null, by: null },

@@ -57,9 +57,10 @@ const routeTree = root.addChildren([
     createRoute({
       ...page('/workspaces'),
       component: ListPage,
-      validateSearch: (search): { q?: string; owner?: string } => ({
+      validateSearch: (search): { q?: string; owner?: string; archived?: true } => ({
         q: text(search.q),
         owner: text(search.owner),
+        archived: search.archived === true || undefined,
       }),
     }),
     createRoute({

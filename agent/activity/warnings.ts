@@ -52,7 +52,9 @@ export function makeWarnings(options: {
     if (crossed.length > 0 && leftMs > 0) {
       const sinceMs = now() - heardAt;
       const activeMs = activity.latestAgeMs();
-      if (idle.extendable && activeMs !== null && activeMs < sinceMs) {
+      // Work does not postpone the stop of a workspace that no person uses.
+      const isExtendable = idle.extendable && idle.cause !== 'dormant';
+      if (isExtendable && activeMs !== null && activeMs < sinceMs) {
         // The reply moves the stop, or confirms it and warns then.
         options.reportSoon();
         return;

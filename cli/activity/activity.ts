@@ -1,5 +1,5 @@
 import type { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
-import { leaseOwner } from '@cde/api/idle-text.ts';
+import { deletionText, leaseOwner } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { getWorkspaceActivity, listActivityEvents } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -32,6 +32,7 @@ function blocks(now: WorkspaceActivity, events: ActivityEvent[], format: Format)
   return [
     fields([
       ...stateRows(now),
+      ['deletes', now.deletesAt && deletionText(now.deletesAt, Date.now())],
       ['reported', format.moment(now.reportedAt) ?? 'the agent has not reported yet'],
       ...policyRows(now),
     ]),

@@ -24,6 +24,17 @@ export const activityCommands: readonly Command[] = [
     load: () => import('./activity.ts').then((m) => m.activity),
   }),
   command({
+    name: 'keep',
+    group,
+    summary: 'Keep a workspace that no person has used for long',
+    details:
+      'Counts the days without a person from now, without a start: an announced deletion is cancelled, and an archived ' +
+      'workspace is listed again.',
+    arguments: workspace,
+    examples: [['cde keep web', 'do not delete it yet']],
+    load: () => import('./keep.ts').then((m) => m.keep),
+  }),
+  command({
     name: 'keep-awake',
     group,
     summary: 'Keep a workspace awake for some time, or while a command runs in it',

@@ -8,6 +8,9 @@ export function policyRows({ policy }: Pick<WorkspaceActivity, 'policy'>): [stri
   const limited = (setting: EffectiveIdlePolicy['limited'][number]) =>
     policy.limited.includes(setting) ? ' (limited by the installation)' : '';
   const { neverStop } = policy;
+  // A server of an older release does not say.
+  const unused = (days: number | null | undefined) =>
+    days == null ? 'never' : `${days === 1 ? '1 day' : `${days} days`} without a person`;
   return [
     [
       'stop after',
@@ -17,10 +20,9 @@ export function policyRows({ policy }: Pick<WorkspaceActivity, 'policy'>): [stri
       'max run',
       `${policy.maxRunSeconds === null ? 'no limit' : spanText(policy.maxRunSeconds * 1000)}${limited('maxRunSeconds')}`,
     ],
-    [
-      'dormant after',
-      `${policy.dormantAfterDays === null ? 'never' : `${policy.dormantAfterDays} days without a person`}${limited('dormantAfterDays')}`,
-    ],
+    ['dormant after', `${unused(policy.dormantAfterDays)}${limited('dormantAfterDays')}`],
+    ['archived after', `${unused(policy.archiveAfterDays)}${limited('archiveAfterDays')}`],
+    ['deleted after', `${unused(policy.deleteAfterDays)}${limited('deleteAfterDays')}`],
     ['schedule', `${clean(scheduleText(policy.schedule))}${limited('schedule')}`],
     [
       'never stop',

@@ -31,7 +31,7 @@ test('cleanup --dry-run lists what is due and why; without it nothing happens', 
   }));
   const ran = await home.run(['cleanup', '--dry-run'], { env });
   expect(ran.stdout).toContain(`ada/web\tlocal\thold\tidle\t${moment}\tIdle since 14:02`);
-  expect(ran.stderr).toContain('The brake holds back 1. Let them stop: cde cleanup release');
+  expect(ran.stderr).toContain('The brake holds back 1. Let it go ahead: cde cleanup release');
   expect(await home.json(['cleanup', '-n'], { env })).toHaveLength(1);
   expect(await home.run(['cleanup'], { env })).toMatchObject({
     code: 2,
@@ -42,7 +42,7 @@ test('cleanup --dry-run lists what is due and why; without it nothing happens', 
 test('cleanup release asks first', async () => {
   server.on(releaseBrake, () => ({ released: 3 }));
   expect((await home.run(['cleanup', 'release', '--yes'], { env })).stdout).toBe(
-    '3 workspaces may stop now.\n',
+    'The brake let 3 workspaces go.\n',
   );
   expect(await home.run(['cleanup', 'release'], { env })).toMatchObject({ code: 2 });
 });
@@ -56,6 +56,9 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     maxLeaseSeconds: 86_400,
     maxNeverStopDays: 30,
     dormantAfterDays: null,
+    archiveAfterDays: null,
+    deleteAfterDays: null,
+    deleteNoticeDays: 14,
     brakePercent: 25,
     holidays: '',
     webhook: null,
@@ -75,6 +78,9 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     'max-stop-after=12h',
     'brake-percent=20',
     'dormant-after-days=60',
+    'archive-after-days=90',
+    'delete-after-days=365',
+    'delete-notice-days=30',
     'holidays=@holidays.ics',
     'webhook=https://example.com/hook?a=b',
   ];
@@ -86,6 +92,9 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     maxStopAfterSeconds: 43_200,
     brakePercent: 20,
     dormantAfterDays: 60,
+    archiveAfterDays: 90,
+    deleteAfterDays: 365,
+    deleteNoticeDays: 30,
     holidays,
     webhook: { url: 'https://example.com/hook?a=b' },
   });

@@ -8,7 +8,8 @@ export const cleanupCommands: readonly Command[] = [
     name: 'cleanup',
     group,
     summary: 'List what cleanup of idle workspaces would do, and why',
-    details: 'Cleanup runs by itself. This lists what it would do now and what is due within an hour.',
+    details:
+      'Cleanup runs by itself. This lists what it would do now, what is due within an hour, and which deletions are announced.',
     options: {
       dryRun: { kind: 'flag', short: 'n', help: 'List it and change nothing' },
       limit: { kind: 'number', value: 'N', help: 'Maximum number of workspaces (default 1000)' },
@@ -22,14 +23,19 @@ export const cleanupCommands: readonly Command[] = [
     summary: 'Show or set the bounds of idle policies',
     details:
       'Settings: default-stop-after, min-stop-after, max-stop-after, max-run, max-lease (durations such as 2h; none or never ' +
-      'removes one), max-never-stop-days, dormant-after-days, brake-percent (numbers), holidays (@FILE reads an iCalendar ' +
-      'file; empty removes them), webhook (a URL, or none), webhook-secret (signs deliveries; @FILE reads it).',
+      'removes one), max-never-stop-days, dormant-after-days, archive-after-days, delete-after-days, delete-notice-days, ' +
+      'brake-percent (numbers), holidays (@FILE reads an iCalendar file; empty removes them), webhook (a URL, or none), ' +
+      'webhook-secret (signs deliveries; @FILE reads it).',
     options: {
       set: { kind: 'list', value: 'KEY=VALUE', help: 'Set a bound (repeatable)' },
     },
     examples: [
       ['cde cleanup policy', 'the bounds as they are'],
       ['cde cleanup policy --set max-stop-after=12h --set brake-percent=20', 'change two'],
+      [
+        'cde cleanup policy --set dormant-after-days=30 --set delete-after-days=180',
+        'what happens to workspaces that no person uses',
+      ],
       ['cde cleanup policy --set holidays=@holidays.ics', 'no start by schedule on these days'],
     ],
     load: () => import('./policy.ts').then((m) => m.policy),
@@ -37,7 +43,7 @@ export const cleanupCommands: readonly Command[] = [
   command({
     name: 'cleanup release',
     group,
-    summary: 'Allow the stops that the brake holds back',
+    summary: 'Allow the stops and deletions that the brake holds back',
     details: 'Look at them first: cde cleanup --dry-run',
     options: { yes: { kind: 'flag', short: 'y', help: 'Skip the confirmation' } },
     examples: [['cde cleanup release --yes', 'without asking']],

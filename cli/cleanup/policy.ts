@@ -42,6 +42,9 @@ const settings: Record<string, Setting> = {
   'max-lease': { field: 'maxLeaseSeconds', read: readDuration },
   'max-never-stop-days': { field: 'maxNeverStopDays', read: readCount },
   'dormant-after-days': { field: 'dormantAfterDays', read: orNone(readCount) },
+  'archive-after-days': { field: 'archiveAfterDays', read: orNone(readCount) },
+  'delete-after-days': { field: 'deleteAfterDays', read: orNone(readCount) },
+  'delete-notice-days': { field: 'deleteNoticeDays', read: readCount },
   'brake-percent': { field: 'brakePercent', read: readCount },
   holidays: { field: 'holidays', read: (_, text) => (isNone(text) ? '' : text) },
   webhook: { field: 'webhook', read: orNone((_, url) => ({ url })) },
@@ -80,7 +83,8 @@ async function readPair(pair: string): Promise<{ field: string; value: unknown }
 
 function rows(bounds: CleanupPolicy): [string, string][] {
   const span = (seconds: number | null, none: string) => (seconds === null ? none : spanText(seconds * 1000));
-  const { maxNeverStopDays, dormantAfterDays, holidays } = bounds;
+  const days = (count: number | null | undefined) => (count == null ? 'none' : `${count}`);
+  const { maxNeverStopDays, holidays } = bounds;
   const events = holidays.match(/^BEGIN:VEVENT/gm)?.length ?? 0;
   return [
     ['default-stop-after', span(bounds.defaultStopAfterSeconds, 'never')],
@@ -92,7 +96,10 @@ function rows(bounds: CleanupPolicy): [string, string][] {
       'max-never-stop-days',
       maxNeverStopDays === 0 ? '0 (never-stop is not available)' : `${maxNeverStopDays}`,
     ],
-    ['dormant-after-days', dormantAfterDays === null ? 'none' : `${dormantAfterDays}`],
+    ['dormant-after-days', days(bounds.dormantAfterDays)],
+    ['archive-after-days', days(bounds.archiveAfterDays)],
+    ['delete-after-days', days(bounds.deleteAfterDays)],
+    ['delete-notice-days', days(bounds.deleteNoticeDays)],
     ['brake-percent', `${bounds.brakePercent}`],
     [
       'holidays',

@@ -12,6 +12,7 @@ const defaultLimit = 1_000;
 
 function actionOf({ action }: CleanupCandidate, c: Colors): string {
   if (action === 'hold') return c.red(action);
+  if (action === 'delete') return c.red(action);
   return action === 'stop' || action === 'make-dormant' ? c.yellow(action) : action;
 }
 
@@ -43,12 +44,13 @@ export async function preview(
       candidates,
       'Nothing is due within an hour.',
     ),
-    held > 0 && note(`The brake holds back ${held}. Let them stop: cde cleanup release`),
+    held > 0 &&
+      note(`The brake holds back ${held}. Let ${held === 1 ? 'it' : 'them'} go ahead: cde cleanup release`),
   ]);
 }
 
 export async function release(context: Context, input: { yes: boolean }): Promise<Result> {
-  await confirm(context, 'Stop the workspaces that the brake holds back?', input.yes);
+  await confirm(context, 'Stop or delete the workspaces that the brake holds back?', input.yes);
   const client = await context.client();
   const reply = await client.call(releaseBrake, { body: {} });
   const { released } = reply;
@@ -56,7 +58,7 @@ export async function release(context: Context, input: { yes: boolean }): Promis
     line(
       released === 0
         ? 'The brake held nothing back.'
-        : `${released} ${released === 1 ? 'workspace' : 'workspaces'} may stop now.`,
+        : `The brake let ${released} ${released === 1 ? 'workspace' : 'workspaces'} go.`,
     ),
   ]);
 }

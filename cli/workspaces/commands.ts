@@ -70,10 +70,12 @@ export const workspaceCommands: readonly Command[] = [
         completes: 'templates',
       },
       search: { kind: 'text', value: 'TEXT', help: 'Only workspaces whose name contains this' },
+      archived: { kind: 'flag', help: 'Only archived workspaces, which are missing otherwise' },
       limit: { kind: 'number', value: 'N', help: 'Maximum number of workspaces (default 1000)' },
     },
     examples: [
       ['cde list', 'your workspaces'],
+      ['cde list --archived', 'your archived workspaces'],
       ['cde list --all --status failed', 'all failed workspaces that you have access to'],
       ["cde list --json | jq -r '.[].name'", 'only the names'],
     ],

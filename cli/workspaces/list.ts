@@ -1,4 +1,4 @@
-import { shortStopText } from '@cde/api/idle-text.ts';
+import { deletionText, shortStopText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import type { Context } from '../context.ts';
 import { listWorkspaces } from '../endpoints.ts';
@@ -13,6 +13,7 @@ export async function list(
   context: Context,
   input: {
     all: boolean;
+    archived: boolean;
     owner: string | undefined;
     status: string | undefined;
     template: string | undefined;
@@ -33,6 +34,7 @@ export async function list(
           status: input.status as Workspace['status'] | undefined,
           template: input.template,
           search: input.search,
+          archived: input.archived ? 'only' : undefined,
         },
       }),
     input.limit ?? 1_000,
@@ -66,16 +68,19 @@ export async function list(
         },
         {
           title: 'REASON',
-          cell: (row, c) => c.dim(clean(row.reason ?? '')),
-          plain: (row) => row.reason ?? '',
+          cell: (row, c) =>
+            row.deletesAt ? c.yellow(deletionText(row.deletesAt, now)) : c.dim(clean(row.reason ?? '')),
+          plain: (row) => (row.deletesAt ? deletionText(row.deletesAt, now) : (row.reason ?? '')),
         },
       ],
       workspaces,
-      isFiltered
-        ? 'No workspaces match.'
-        : others
-          ? 'No workspaces. Create one: cde create NAME'
-          : 'You have no workspaces. Create one: cde create NAME',
+      input.archived
+        ? 'No workspaces are archived.'
+        : isFiltered
+          ? 'No workspaces match.'
+          : others
+            ? 'No workspaces. Create one: cde create NAME'
+            : 'You have no workspaces. Create one: cde create NAME',
     ),
   ]);
 }

@@ -1,4 +1,5 @@
 import type { Client } from '@cde/api/client.ts';
+import { deletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { stateRows } from '../activity/state-rows.ts';
 import type { Context } from '../context.ts';
@@ -36,6 +37,8 @@ async function rows(
     ['status', paintStatus(workspace.status, c)],
     ['reason', workspace.reason && clean(workspace.reason)],
     ...(workspace.idle ? stateRows({ state: workspace.idle }) : []),
+    ['archived', workspace.archivedAt && `${when(workspace.archivedAt)}; cde start and cde keep end it`],
+    ['deletes', workspace.deletesAt && deletionText(workspace.deletesAt, Date.now())],
     ['template', templateOf(workspace)],
     ...Object.entries(workspace.parameters).map(([key, value]): [string, string] => [
       `  ${key}`,

@@ -1,4 +1,11 @@
-import type { ActivityEvent, AwakeCause, IdleChoices, Signal, StopCause } from '@cde/api/activity.ts';
+import type {
+  ActivityEvent,
+  AwakeCause,
+  CleanupCause,
+  IdleChoices,
+  Signal,
+  StopCause,
+} from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
 import { boolean, check, index, integer, jsonb, pgTable, text, uuid } from 'drizzle-orm/pg-core';
@@ -50,6 +57,8 @@ export const workspaceActivity = pgTable(
     warnedMs: integer('warned_ms'),
     startsAt: timestamptz('starts_at'),
     dormantAt: timestamptz('dormant_at'),
+    archivedAt: timestamptz('archived_at'),
+    deletesAt: timestamptz('deletes_at'),
     choices: jsonb('choices').$type<IdleChoices>().notNull().default({}),
     choicesBy: text('choices_by'),
   },
@@ -57,6 +66,7 @@ export const workspaceActivity = pgTable(
     index('workspace_activity_stops').on(t.stopsAt).where(sql`${t.stopsAt} IS NOT NULL`),
     index('workspace_activity_starts').on(t.startsAt).where(sql`${t.startsAt} IS NOT NULL`),
     index('workspace_activity_held').on(t.workspaceId).where(sql`${t.held}`),
+    index('workspace_activity_dormant').on(t.workspaceId).where(sql`${t.dormantAt} IS NOT NULL`),
   ],
 );
 
@@ -86,7 +96,7 @@ export const activityEvents = pgTable(
     until: timestamptz('until'),
     kind: text('kind').$type<ActivityEvent['kind']>().notNull(),
     signal: text('signal').$type<Signal>(),
-    cause: text('cause').$type<StopCause>(),
+    cause: text('cause').$type<CleanupCause>(),
     by: text('by'),
     text: text('text').notNull(),
   },
@@ -105,4 +115,14 @@ export const cleanupSettings = pgTable(
     updatedAt: timestamptz('updated_at').notNull().defaultNow(),
   },
   (t) => [check('cleanup_settings_id_check', sql`${t.id} = 1`)],
+);
+
+/** One row; migrations/0012_unused_workspaces.sql describes the column. */
+export const cleanupState = pgTable(
+  'cleanup_state',
+  {
+    id: integer('id').primaryKey().default(1),
+    unusedCheckedAt: timestamptz('unused_checked_at').notNull(),
+  },
+  (t) => [check('cleanup_state_id_check', sql`${t.id} = 1`)],
 );

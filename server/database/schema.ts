@@ -181,6 +181,8 @@ export interface BuildOptions {
   stopCause?: StopCause;
   /** For a stop: remove everything but the home. */
   makesDormant?: boolean;
+  /** For a delete: by cleanup, because no person uses it. */
+  isUnused?: boolean;
 }
 
 /** How the agent prepares for a stop. Unix time in ms. */

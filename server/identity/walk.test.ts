@@ -113,6 +113,7 @@ const rules: Record<string, Rule> = {
   [`GET ${v1}/workspaces/:workspace/activity`]: seeWorkspace,
   [`GET ${v1}/workspaces/:workspace/activity/events`]: seeWorkspace,
   [`PUT ${v1}/workspaces/:workspace/idle-policy`]: operateWorkspace,
+  [`POST ${v1}/workspaces/:workspace/keep`]: operateWorkspace,
   [`POST ${v1}/workspaces/:workspace/leases`]: operateWorkspace,
   [`DELETE ${v1}/workspaces/:workspace/leases/:lease`]: operateWorkspace,
   [`GET ${v1}/cleanup/policy`]: seeCleanup,

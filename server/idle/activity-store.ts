@@ -36,6 +36,9 @@ export interface ActivityRow {
   warnedMs: number | null;
   startsAt: number | null;
   dormantAt: number | null;
+  archivedAt: number | null;
+  /** When it will be deleted, as announced. */
+  deletesAt: number | null;
   choices: IdleChoices;
   choicesBy: string | null;
   /** The one that expires last: the others change no decision. */
@@ -54,6 +57,7 @@ export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityR
            ${ms('a.reported_at')} AS "reportedAt", ${ms('a.person_at')} AS "personAt", a.decision,
            ${ms('a.stops_at')} AS "stopsAt", a.pending_stop AS "pendingStop", coalesce(a.held, false) AS held,
            a.warned_ms AS "warnedMs", ${ms('a.starts_at')} AS "startsAt", ${ms('a.dormant_at')} AS "dormantAt",
+           ${ms('a.archived_at')} AS "archivedAt", ${ms('a.deletes_at')} AS "deletesAt",
            coalesce(a.choices, '{}') AS choices, a.choices_by AS "choicesBy",
            coalesce((SELECT json_agg(last) FROM (SELECT l.id, ${ms('l.expires_at')} AS "expiresAt", l.by
                        FROM workspace_leases l WHERE l.workspace_id = w.id ORDER BY l.expires_at DESC LIMIT 1) last), '[]'
@@ -82,6 +86,8 @@ export type ActivityChange = Partial<
     | 'warnedMs'
     | 'startsAt'
     | 'dormantAt'
+    | 'archivedAt'
+    | 'deletesAt'
     | 'choices'
     | 'choicesBy'
   >
@@ -101,6 +107,8 @@ const columns: Record<keyof ActivityChange, { name: string; kind: 'time' | 'json
   warnedMs: { name: 'warned_ms', kind: 'plain' },
   startsAt: { name: 'starts_at', kind: 'time' },
   dormantAt: { name: 'dormant_at', kind: 'time' },
+  archivedAt: { name: 'archived_at', kind: 'time' },
+  deletesAt: { name: 'deletes_at', kind: 'time' },
   choices: { name: 'choices', kind: 'json' },
   choicesBy: { name: 'choices_by', kind: 'plain' },
 };

@@ -14,6 +14,9 @@ const bounds: CleanupPolicy = {
   maxLeaseSeconds: 24 * hour,
   maxNeverStopDays: 30,
   dormantAfterDays: null,
+  archiveAfterDays: null,
+  deleteAfterDays: null,
+  deleteNoticeDays: 14,
   brakePercent: 20,
   holidays: '',
   webhook: null,
@@ -101,6 +104,16 @@ test.each<[string, Case, object]>([
     'dormancy later than allowed',
     { template: { dormantAfterDays: 90 }, bounds: { dormantAfterDays: 60 } },
     { dormantAfterDays: 60, limited: ['dormantAfterDays'] },
+  ],
+  [
+    'what is archived or deleted is dormant by then',
+    { template: { archiveAfterDays: 60 }, bounds: { deleteAfterDays: 50, dormantAfterDays: 90 } },
+    { dormantAfterDays: 50, archiveAfterDays: 60, deleteAfterDays: 50, limited: [] },
+  ],
+  [
+    'a bound of the deletion',
+    { template: { deleteAfterDays: 400 }, bounds: { deleteAfterDays: 180 } },
+    { deleteAfterDays: 180, dormantAfterDays: 180, archiveAfterDays: null, limited: ['deleteAfterDays'] },
   ],
   ["the template's schedule", { template: { schedule: daily } }, { schedule: daily, limited: [] }],
   [

@@ -8,7 +8,7 @@ import { type AfterHoursCalendar, type Holidays, isKnownZone, makeAfterHoursCale
 
 type IdleSection = TemplateFile['idle'];
 type Limited = EffectiveIdlePolicy['limited'][number];
-type Bounds = Omit<CleanupPolicy, 'webhook' | 'holidays' | 'brakePercent'>;
+type Bounds = Omit<CleanupPolicy, 'webhook' | 'holidays' | 'brakePercent' | 'deleteNoticeDays'>;
 
 /** What the owner of a workspace chose, and who chose it. */
 export interface Chosen {
@@ -35,7 +35,10 @@ export function effectivePolicy(
 
   const stopAfter = choices.stopAfterSeconds !== undefined ? choices.stopAfterSeconds : stopAfterOf(section);
   const maxRun = secondsOf(section?.maxRun);
-  const dormantAfter = section?.dormantAfterDays;
+  const days = (setting: 'dormantAfterDays' | 'archiveAfterDays' | 'deleteAfterDays') =>
+    limit(setting, section?.[setting], within(section?.[setting] ?? null, { max: bounds[setting] }));
+  const archiveAfterDays = days('archiveAfterDays');
+  const deleteAfterDays = days('deleteAfterDays');
   const { neverStop } = choices;
   const schedule = choices.schedule !== undefined ? choices.schedule : section?.schedule;
   const until = neverStop && boundedUntil(neverStop.until, bounds.maxNeverStopDays, now);
@@ -49,11 +52,9 @@ export function effectivePolicy(
       }),
     ),
     maxRunSeconds: limit('maxRunSeconds', maxRun, within(maxRun ?? null, { max: bounds.maxRunSeconds })),
-    dormantAfterDays: limit(
-      'dormantAfterDays',
-      dormantAfter,
-      within(dormantAfter ?? null, { max: bounds.dormantAfterDays }),
-    ),
+    dormantAfterDays: earliest(days('dormantAfterDays'), archiveAfterDays, deleteAfterDays),
+    archiveAfterDays,
+    deleteAfterDays,
     // Stored before the zone was renamed or removed.
     schedule: limit('schedule', schedule, schedule && isKnownZone(schedule.timeZone) ? schedule : null),
     neverStop:
@@ -82,6 +83,12 @@ function within(
   const raised = value !== null && min !== null ? Math.max(value, min) : value;
   if (max === null) return raised;
   return raised === null ? max : Math.min(raised, max);
+}
+
+/** What is archived or deleted is dormant by then. */
+function earliest(...days: (number | null)[]): number | null {
+  const given = days.filter((count) => count !== null);
+  return given.length === 0 ? null : Math.min(...given);
 }
 
 const secondsOf = (duration: string | undefined): number | undefined =>

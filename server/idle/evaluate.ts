@@ -10,12 +10,13 @@ export type Evaluated =
   | { kind: 'stop'; cause: StopCause; stored: StoredDecision };
 
 /** What the policy decides on. Idleness begins no earlier than the agent's start, since nothing before it is known. */
-function observationsOf(row: ActivityRow, now: number): Observations {
+function observationsOf(row: ActivityRow, dormantAt: number | null, now: number): Observations {
   return {
     startedAt: row.agentStartedAt ?? now,
     ...(row.runStartedAt !== null && { runStartedAt: row.runStartedAt }),
     latest: row.signals,
     leases: row.leases,
+    dormantAt,
     reportedUntil: row.reportedAt ?? 0,
   };
 }
@@ -24,8 +25,13 @@ function observationsOf(row: ActivityRow, now: number): Observations {
  * Asks the policy, and words the answer for those who read. A workspace is due once the latest report covers the moment of
  * its stop; what has happened since that report, the agent knows, and it vetoes the stop.
  */
-export function evaluate(policy: IdlePolicy, row: ActivityRow, now: number): Evaluated {
-  const observed = observationsOf(row, now);
+export function evaluate(
+  policy: IdlePolicy,
+  row: ActivityRow,
+  dormantAt: number | null,
+  now: number,
+): Evaluated {
+  const observed = observationsOf(row, dormantAt, now);
   // As if everything were known: when it stops unless there is more.
   const complete = { ...observed, reportedUntil: Number.POSITIVE_INFINITY };
   const decision = decide(policy, complete, now);

@@ -28,6 +28,9 @@ export function makeLifecycle(deps: {
       await writeActivity(tx, workspaceId, {
         startsAt: null,
         dormantAt: null,
+        archivedAt: null,
+        deletesAt: null,
+        held: false,
         ...(by !== 'system' && { personAt: at }),
       });
       await insertEvents(tx, [
@@ -79,4 +82,30 @@ export function makeLifecycle(deps: {
       await insertEvents(tx, [{ workspaceId, at, kind: 'dormant', cause: 'dormant', text: reason }]);
     },
   };
+}
+
+/** A person needs it: the days without one count from now, it is in lists again, and an announced deletion is cancelled. */
+export async function recordPersonsUse(
+  tx: Queryable,
+  workspaceId: string,
+  { by, at }: { by: string; at: number },
+): Promise<void> {
+  const [row] = await readActivity(tx, sql`WHERE w.id = ${workspaceId}`);
+  if (!row) return;
+  await writeActivity(tx, workspaceId, {
+    personAt: at,
+    ...(row.archivedAt !== null && { archivedAt: null }),
+    ...(row.deletesAt !== null && { deletesAt: null, held: false }),
+  });
+  if (row.deletesAt !== null)
+    await insertEvents(tx, [
+      {
+        workspaceId,
+        at,
+        kind: 'deletion-cancelled',
+        cause: 'delete',
+        by,
+        text: `will not be deleted: ${by} needs it`,
+      },
+    ]);
 }

@@ -32,6 +32,8 @@ export interface Observations {
   runStartedAt?: number;
   latest: Partial<Record<Signal, Occurrence>>;
   leases: readonly Lease[];
+  /** When no person has used it for so long that it stops, whatever works in it, to become dormant. Absent or null: never. */
+  dormantAt?: number | null;
   /** The agent has reported everything that happened until then. */
   reportedUntil: number;
 }
@@ -44,7 +46,7 @@ export type Cause =
   | { kind: 'never-stop'; at: number; by: string; reason: string };
 
 /** What stops a workspace that runs. */
-type StopPolicy = 'idle' | 'max-run' | 'schedule';
+type StopPolicy = 'idle' | 'max-run' | 'schedule' | 'dormant';
 
 export type Decision =
   /** `stopsAt`: when `policy` stops it unless there is more activity; null if nothing does. */
@@ -69,8 +71,9 @@ export function decide(policy: IdlePolicy, observed: Observations, now: number):
   if (now >= runEndsAt) return { kind: 'stop', policy: 'max-run', because };
   const idleAt = policy.stopAfterIdleMs === null ? never : because.at + policy.stopAfterIdleMs;
   const scheduledAt = scheduledStop(policy, because.at, now);
-  const idlePolicy = idleAt <= scheduledAt ? 'idle' : 'schedule';
-  const stopsAt = Math.min(idleAt, scheduledAt);
+  const dormantAt = observed.dormantAt ?? never;
+  const stopsAt = Math.min(idleAt, scheduledAt, dormantAt);
+  const idlePolicy = stopsAt === idleAt ? 'idle' : stopsAt === scheduledAt ? 'schedule' : 'dormant';
   if (now >= stopsAt) {
     // Missing data is not idleness. A keystroke since the last report must win, and so must an hour of work during an outage.
     if (observed.reportedUntil < now) return { kind: 'needs-report', reportedUntil: observed.reportedUntil };

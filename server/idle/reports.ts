@@ -23,6 +23,7 @@ import { type Evaluated, evaluate } from './evaluate.ts';
 import { mergeReport } from './merge.ts';
 import type { ResolvePolicy, StopSection } from './policy-source.ts';
 import { signalEvent, vetoEvent, whyStopped } from './sentences.ts';
+import { dormantAtOf, unusedOf } from './unused.ts';
 
 /** A workspace that is due stops once the next sweep has asked its agent, which reports again then. */
 const sweepWithinMs = 7_000;
@@ -51,7 +52,7 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
     await deps.bounds(),
   );
   const maxRunNotBefore = (await deps.boundsChangedAt()) + longestWarningMs;
-  const evaluated = evaluate({ ...policy, maxRunNotBefore }, row, at);
+  const evaluated = evaluate({ ...policy, maxRunNotBefore }, row, dormantAtOf(unusedOf(row, effective)), at);
   return { evaluated, effective, shutdown: section.shutdown };
 }
 
@@ -123,7 +124,8 @@ export function makeActivityReports(deps: IdleDeps) {
     return {
       id: pendingStop.id,
       cause: pendingStop.cause,
-      idleSinceAgeMs: at - pendingStop.idleSince,
+      // Work does not keep a workspace that no person uses. What a person did meanwhile is in the answer.
+      idleSinceAgeMs: pendingStop.cause === 'dormant' ? null : at - pendingStop.idleSince,
       script: shutdown?.script ?? null,
       timeoutMs: shutdown?.timeoutMs ?? 0,
     };

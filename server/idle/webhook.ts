@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto';
 import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import type { LookupFunction } from 'node:net';
-import type { ActivityEvent, StopCause } from '@cde/api/activity.ts';
+import type { ActivityEvent, CleanupCause } from '@cde/api/activity.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { addressesOf, findForbidden, hostOf, isLoopback } from '../http/named-addresses.ts';
@@ -11,7 +11,15 @@ import type { CleanupSettings, WebhookTarget } from './settings.ts';
 /** The name of the job in the queue. */
 export const webhookTask = 'webhook';
 /** The events that the webhook receives. */
-const kinds: readonly ActivityEvent['kind'][] = ['warned', 'stopped', 'stop-vetoed'];
+const kinds: readonly ActivityEvent['kind'][] = [
+  'warned',
+  'stopped',
+  'stop-vetoed',
+  'archived',
+  'deletion-announced',
+  'deletion-cancelled',
+  'deletion-decided',
+];
 /** With graphile-worker's backoff the last attempt is about half an hour after the first. */
 const maxAttempts = 8;
 /** A warning that arrives after the stop it warns of is worse than none. */
@@ -24,11 +32,13 @@ export interface WebhookBody {
   kind: ActivityEvent['kind'];
   at: string;
   workspace: { id: string; name: string; owner: string };
-  cause: StopCause | null;
+  cause: CleanupCause | null;
   /** Of a warning: when it stops. */
   stopsAt: string | null;
+  /** Of an announcement: when it is deleted. */
+  deletesAt: string | null;
   text: string;
-  /** Of a warning: where a person keeps it awake. */
+  /** Of a warning or an announcement: where a person prevents it. */
   action: { label: string; url: string } | null;
 }
 
@@ -54,12 +64,13 @@ interface EventRow extends Record<string, unknown> {
   id: string;
   kind: ActivityEvent['kind'];
   at: Date;
-  cause: StopCause | null;
+  cause: CleanupCause | null;
   text: string;
   workspaceId: string;
   name: string;
   owner: string;
   stopsAt: string | null;
+  deletesAt: string | null;
 }
 
 /** Delivers one event. Throws if the receiver did not accept it, so that the queue tries again. */
@@ -74,7 +85,7 @@ export function makeWebhook(deps: {
   async function findEvent(condition: SQL): Promise<EventRow | undefined> {
     const { rows } = await database.db.execute<EventRow>(sql`
       SELECT e.id, e.kind, e.at, e.cause, e.text, w.id AS "workspaceId", w.name, u.username AS owner,
-             a.stops_at AS "stopsAt"
+             a.stops_at AS "stopsAt", a.deletes_at AS "deletesAt"
         FROM activity_events e
         JOIN workspaces w ON w.id = e.workspace_id
         JOIN users u ON u.id = w.owner_id
@@ -85,6 +96,7 @@ export function makeWebhook(deps: {
 
   function toBody(row: EventRow): WebhookBody {
     const isWarning = row.kind === 'warned';
+    const label = isWarning ? 'Keep awake' : row.kind === 'deletion-announced' ? 'Keep' : null;
     const path = `/workspaces/${encodeURIComponent(row.owner)}/${encodeURIComponent(row.name)}`;
     return {
       id: row.id,
@@ -93,8 +105,12 @@ export function makeWebhook(deps: {
       workspace: { id: row.workspaceId, name: `${row.owner}/${row.name}`, owner: row.owner },
       cause: row.cause,
       stopsAt: isWarning && row.stopsAt !== null ? new Date(row.stopsAt).toISOString() : null,
+      deletesAt:
+        row.kind === 'deletion-announced' && row.deletesAt !== null
+          ? new Date(row.deletesAt).toISOString()
+          : null,
       text: row.text,
-      action: isWarning ? { label: 'Keep awake', url: new URL(path, accessUrl()).href } : null,
+      action: label === null ? null : { label, url: new URL(path, accessUrl()).href },
     };
   }
 

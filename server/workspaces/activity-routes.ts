@@ -8,13 +8,20 @@ import type { IdleSweep } from '../idle/sweep.ts';
 import type { WorkspaceActivities } from './activity.ts';
 import type { Shutdowns } from './shutdown.ts';
 import { findWorkspace } from './store.ts';
+import type { UnusedSweep } from './unused.ts';
 
 /** Why workspaces are awake, what keeps them so, and what cleanup does. */
 export function activityRoutes(
   app: FastifyInstance,
-  deps: { database: Database; activities: WorkspaceActivities; shutdowns: Shutdowns; sweep: IdleSweep },
+  deps: {
+    database: Database;
+    activities: WorkspaceActivities;
+    shutdowns: Shutdowns;
+    sweep: IdleSweep;
+    unused: Pick<UnusedSweep, 'release'>;
+  },
 ): void {
-  const { activities, shutdowns, sweep } = deps;
+  const { activities, shutdowns, sweep, unused } = deps;
   const { db } = deps.database;
 
   serve(app, api.getWorkspaceActivity, async ({ actor, params }) => {
@@ -29,6 +36,10 @@ export function activityRoutes(
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return activities.choose(input, row.id, input.body);
   });
+  serve(app, api.keepWorkspace, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return activities.keep(input, row.id);
+  });
   serve(app, api.createLease, async ({ actor, params, body }) => {
     const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:operate');
     return activities.grant(row.id, actor.username, body);
@@ -40,7 +51,7 @@ export function activityRoutes(
 
   serve(app, previewCleanup, ({ query }) => activities.preview(query));
   serve(app, releaseBrake, async (input) => {
-    const released = await sweep.release();
+    const released = (await sweep.release()) + (await unused.release());
     await writeAudit(db, input, {
       action: 'cleanup.release',
       targetType: 'settings',

@@ -24,20 +24,24 @@ import {
 } from '../idle/activity-store.ts';
 import { boundedUntil } from '../idle/effective.ts';
 import { stateOf } from '../idle/evaluate.ts';
+import { recordPersonsUse } from '../idle/lifecycle.ts';
 import { decisionChange, evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { signalEvent } from '../idle/sentences.ts';
 import type { Dormancy } from './dormancy.ts';
+import { lockWorkspace } from './store.ts';
+import type { UnusedSweep } from './unused.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */
 const maxLeases = 100;
-/** How many workspaces that become dormant a preview lists. */
-const maxDormantListed = 1_000;
+/** How many workspaces that no person uses a preview lists. */
+const maxUnusedListed = 1_000;
 
 /** What people read and choose about the activity of a workspace. */
 export function makeWorkspaceActivity(
   deps: IdleDeps & {
     nextStart: (row: ActivityRow) => Promise<number | null>;
     dormancy: Pick<Dormancy, 'findDue'>;
+    unused: Pick<UnusedSweep, 'findDue'>;
   },
 ) {
   const { database, bus, now } = deps;
@@ -101,7 +105,10 @@ export function makeWorkspaceActivity(
       state: row.status === 'running' ? stateOf(row, at.getTime()) : null,
       policy: effective,
       choices: row.choices,
-      startsAt: row.startsAt === null ? null : new Date(row.startsAt).toISOString(),
+      startsAt: iso(row.startsAt),
+      dormantAt: iso(row.dormantAt),
+      archivedAt: iso(row.archivedAt),
+      deletesAt: iso(row.deletesAt),
       signals: signals.map((signal) => {
         const last = row.signals[signal];
         return {
@@ -111,7 +118,7 @@ export function makeWorkspaceActivity(
           by: last?.by ?? null,
         };
       }),
-      reportedAt: row.reportedAt === null ? null : new Date(row.reportedAt).toISOString(),
+      reportedAt: iso(row.reportedAt),
       leases: leases.map(toLease),
     };
   }
@@ -232,6 +239,33 @@ export function makeWorkspaceActivity(
       return describe(workspaceId);
     },
 
+    /** A person needs it, without starting it. */
+    async keep(caller: Caller<UserActor>, workspaceId: string): Promise<WorkspaceActivity> {
+      const row = await read(workspaceId);
+      const at = now().getTime();
+      const { username } = caller.actor;
+      await db.transaction(async (tx) => {
+        // Not while the sweep decides to delete it.
+        const workspace = await lockWorkspace(tx, workspaceId);
+        if (workspace?.desired === 'deleted')
+          throw new Problem('workspace-deleted', `${workspace.name} is being deleted.`);
+        await recordPersonsUse(tx, workspaceId, { by: username, at });
+        await insertEvents(tx, [
+          { workspaceId, at, kind: 'kept', by: username, text: `kept by ${username}` },
+        ]);
+        await writeAudit(tx, caller, {
+          action: 'workspace.keep',
+          targetType: 'workspace',
+          targetId: workspaceId,
+          targetName: row.ref.split('/')[1]!,
+          before: { archivedAt: iso(row.archivedAt), deletesAt: iso(row.deletesAt) },
+          after: { archivedAt: null, deletesAt: null },
+        });
+      });
+      await decideAgain(workspaceId);
+      return describe(workspaceId);
+    },
+
     /** The timeline, newest first. The first page has the current stretch of each signal as well. */
     async events(
       workspaceId: string,
@@ -331,12 +365,26 @@ export function makeWorkspaceActivity(
           text: reason,
         });
         // More than one page at once would be no use to a reader.
-        if (items.length >= limit + maxDormantListed) break;
+        if (items.length >= limit + maxUnusedListed) break;
+      }
+      for await (const { row, action, at: dueAt, text } of deps.unused.findDue()) {
+        if (items.length >= limit + maxUnusedListed) break;
+        items.push({
+          workspaceId: row.workspaceId,
+          workspace: row.ref,
+          template: row.template,
+          action,
+          cause: action === 'archive' ? 'archive' : 'delete',
+          at: new Date(dueAt).toISOString(),
+          text,
+        });
       }
       return { items, next: null };
     },
   };
 }
+
+const iso = (at: number | null) => (at === null ? null : new Date(at).toISOString());
 
 const isSameNeverStop = (neverStop: NonNullable<IdleChoices['neverStop']>, before: IdleChoices) =>
   before.neverStop?.until === neverStop.until && before.neverStop.reason === neverStop.reason;

@@ -4,6 +4,7 @@ import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
 import { type SystemCaller, writeAudit } from '../identity/audit.ts';
+import { recordPersonsUse } from '../idle/lifecycle.ts';
 import {
   type BuildWorkspace,
   cancelUnfinishedStarts,
@@ -41,6 +42,7 @@ export async function requestBuild(
   const buildId = await database.db.transaction(async (tx) => {
     const workspace = await lockWorkspace(tx, request.workspaceId);
     if (!workspace) throw new Problem('workspace-not-found', 'This workspace no longer exists.');
+    await request.confirm?.(tx);
     const active =
       request.transition === 'update' ? await activeVersion(tx, { id: workspace.templateId }) : null;
     const plan = planBuild(
@@ -50,6 +52,9 @@ export async function requestBuild(
       request,
     );
     if (plan.kind === 'current') return plan.buildId;
+    // From the request on, since a start can take long or fail.
+    if (initiator !== 'system' && transitionStates[request.transition].desired === 'running')
+      await recordPersonsUse(tx, workspace.id, { by: initiator.actor.username, at: now().getTime() });
     if (plan.cancelStarts) await cancelUnfinishedStarts(tx, workspace.id);
     const { templateVersionId, parameters } = plan;
     const id = await insertBuild(tx, now(), workspace.id, {
@@ -62,6 +67,7 @@ export async function requestBuild(
         ...(request.isIdleStop && { isIdleStop: true }),
         ...(request.stopCause && { stopCause: request.stopCause }),
         ...(request.makesDormant && { makesDormant: true }),
+        ...(request.isUnused && { isUnused: true }),
       },
       reason: request.reason ?? '',
       initiator: initiator === 'system' ? null : initiator.actor,

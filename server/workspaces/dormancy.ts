@@ -1,35 +1,26 @@
 import { sql } from 'drizzle-orm';
 import { type ActivityRow, readActivity } from '../idle/activity-store.ts';
-import { decideDormancy } from '../idle/dormant.ts';
 import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
+import { dormantAtOf, unusedOf } from '../idle/unused.ts';
 import type { Logger } from '../log.ts';
 import { requestBuild } from './builds.ts';
+import { dormantRequest } from './dormant-request.ts';
 
-const intervalMs = 10 * 60_000;
 const dayMs = 24 * 3600_000;
 const pageSize = 500;
 
 /**
- * Makes stopped workspaces dormant that no person has used for long. One that runs is stopped by its idle policy first: as
- * long as something works in it, it is not dormant.
+ * Makes stopped workspaces dormant that no person has used for long. One that runs is stopped first, by the sweep of idle
+ * workspaces: that warns, and asks its agent.
  */
 export function makeDormancy(deps: IdleDeps & { log: Logger }) {
   const { database, bus, now, log } = deps;
-  let lastAt = Number.NEGATIVE_INFINITY;
 
   /** The days without a person after which the workspace becomes dormant, if they are over. */
   async function dueAfterDays(row: ActivityRow, at: number): Promise<number | null> {
     const { effective } = await evaluateRow(deps, row, at);
-    const decision = decideDormancy(
-      {
-        dormantAfterDays: effective.dormantAfterDays,
-        personAt: Math.max(row.personAt ?? 0, createdAtOf(row.workspaceId)),
-        neverStopUntil: effective.neverStop ? Date.parse(effective.neverStop.until) : null,
-        reportedUntil: null,
-      },
-      at,
-    );
-    return decision.kind === 'due' ? effective.dormantAfterDays : null;
+    const dormantAt = dormantAtOf(unusedOf(row, effective));
+    return dormantAt !== null && at >= dormantAt ? effective.dormantAfterDays : null;
   }
 
   /** The workspaces that are due. One whose last attempt has failed is due again a day later. */
@@ -61,22 +52,12 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
   return {
     findDue,
 
-    /** Looks at all stopped workspaces, at most every ten minutes. Returns how many become dormant. */
+    /** Returns how many workspaces become dormant. */
     async runOnce(): Promise<number> {
-      const at = now().getTime();
-      if (at - lastAt < intervalMs) return 0;
-      lastAt = at;
       let count = 0;
       for await (const { row, reason } of findDue()) {
         try {
-          await requestBuild({ database, bus, now }, 'system', {
-            workspaceId: row.workspaceId,
-            transition: 'stop',
-            makesDormant: true,
-            stopCause: 'dormant',
-            reason,
-            action: 'cleanup.make-dormant',
-          });
+          await requestBuild({ database, bus, now }, 'system', dormantRequest(row.workspaceId, reason));
           count++;
         } catch (error) {
           log.warn({ err: error, workspace: row.workspaceId }, 'could not make a workspace dormant');
@@ -88,6 +69,3 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
 }
 
 export type Dormancy = ReturnType<typeof makeDormancy>;
-
-/** Ids are UUIDv7: their first 48 bits are the Unix time in ms. */
-const createdAtOf = (id: string) => Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16);

@@ -16,6 +16,10 @@ import { makeDormancy } from './dormancy.ts';
 import { makeIdleWorker } from './idle-worker.ts';
 import { makeScheduledStarts } from './scheduled-starts.ts';
 import { makeShutdowns } from './shutdown.ts';
+import { makeUnusedSweep } from './unused.ts';
+
+/** It reads all stopped workspaces, and counts in days. */
+const unusedIntervalMs = 10 * 60_000;
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -57,8 +61,9 @@ export const idlePlugin = fp(
     const starts = makeScheduledStarts({ ...deps, log, holidays: resolver.holidays });
     const lifecycle = makeLifecycle({ now, nextStart: starts.next });
     const dormancy = makeDormancy({ ...deps, log });
-    const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next, dormancy });
-    activityRoutes(app, { database, activities, shutdowns, sweep });
+    const unused = makeUnusedSweep({ ...deps, log });
+    const activities = makeWorkspaceActivity({ ...deps, nextStart: starts.next, dormancy, unused });
+    activityRoutes(app, { database, activities, shutdowns, sweep, unused });
     cleanupSettingsRoutes(app, { settings });
     cleanupReportRoute(app, { database, now });
     const deliver = makeWebhook({ database, settings, now, accessUrl: () => config.accessUrl });
@@ -75,16 +80,33 @@ export const idlePlugin = fp(
     });
     const blocked = new Gauge({
       name: 'cde_cleanup_blocked',
-      help: 'Workspaces that are due to stop and do not: held by the brake, or without a report of their agent',
+      help: 'Workspaces that are due to stop and do not: held by the brake, or without a report of their agent; deletions held by the brake',
       labelNames: ['by'],
       registers: [metrics],
     });
+    const handled = new Counter({
+      name: 'cde_cleanup_unused_total',
+      help: 'Workspaces that no person uses, by what cleanup did to them',
+      labelNames: ['action'],
+      registers: [metrics],
+    });
+    let unusedAt = Number.NEGATIVE_INFINITY;
+    async function sweepUnused(): Promise<void> {
+      if (now().getTime() - unusedAt < unusedIntervalMs) return;
+      unusedAt = now().getTime();
+      handled.inc({ action: 'make-dormant' }, await dormancy.runOnce());
+      const result = await unused.runOnce();
+      handled.inc({ action: 'archive' }, result.archived);
+      handled.inc({ action: 'announce-deletion' }, result.announced);
+      handled.inc({ action: 'delete' }, result.deleted);
+      blocked.set({ by: 'deletion-brake' }, result.held);
+    }
     const worker = makeIdleWorker({
       database,
       log,
       sweep,
       startDue: starts.startDue,
-      makeDormant: dormancy.runOnce,
+      sweepUnused,
       onResult(result) {
         stops.inc(result.stops);
         started.inc(result.started);

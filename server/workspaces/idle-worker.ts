@@ -16,10 +16,11 @@ export function makeIdleWorker(options: {
   sweep: Pick<IdleSweep, 'runOnce'>;
   /** Starts workspaces by their schedules; returns how many. */
   startDue: () => Promise<number>;
-  makeDormant: () => Promise<number>;
+  /** Makes workspaces dormant, archives and deletes them, if no person uses them. */
+  sweepUnused: () => Promise<void>;
   onResult: (result: SweepResult) => void;
 }): { start(): void; runOnce(): Promise<SweepResult | null>; stop(): Promise<void> } {
-  const { database, log, sweep, startDue, makeDormant, onResult } = options;
+  const { database, log, sweep, startDue, sweepUnused, onResult } = options;
   let timer: NodeJS.Timeout | null = null;
   let running: Promise<unknown> = Promise.resolve();
   let stopped = false;
@@ -38,7 +39,7 @@ export function makeIdleWorker(options: {
       }
       const result = await sweep.runOnce();
       result.started = await startDue();
-      await makeDormant();
+      await sweepUnused();
       await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);
       isReusable = true;
       onResult(result);

@@ -582,6 +582,67 @@ test('a workspace that no person has used for long becomes dormant, and a start 
   expect(provider.specs.at(-1)).toMatchObject({ restore: { workspaceId: dormant.id } });
 });
 
+describe('a running workspace that no person has used for long', () => {
+  /** Something has worked in it for 30 days. */
+  async function due() {
+    const agent = await running('dormant');
+    await report(agent);
+    pass(30 * 24 * 60 * minute - 10 * minute);
+    agent.signals['process-cpu'] = clock;
+    expect(await report(agent)).toMatchObject({ cause: 'dormant', extendable: true });
+    await sweep();
+    expect(await kinds(agent)).toContain('warned');
+    pass(10 * minute);
+    agent.signals['process-cpu'] = clock;
+    await report(agent);
+    await sweep();
+    const { shutdown } = await report(agent);
+    // Work does not veto it.
+    expect(shutdown).toMatchObject({ cause: 'dormant', idleSinceAgeMs: null });
+    return { agent, id: shutdown.id as string };
+  }
+
+  test('is stopped, although something works in it, and made dormant right after that', async () => {
+    const { agent, id } = await due();
+    agent.signals['process-cpu'] = clock;
+    await answer(agent, id, 'ready');
+    const dormant = await until(
+      () => show(agent),
+      ({ reason }) => reason?.startsWith('Dormant'),
+    );
+    expect(dormant).toMatchObject({ status: 'stopped', latestBuild: { transition: 'stop' } });
+    expect(provider.calls).toEqual(expect.arrayContaining(['stop', 'remove keep']));
+    expect((await activity(agent)).dormantAt).not.toBeNull();
+    const { body } = await call(admin, 'GET', '/api/v1/audit?action=cleanup.stop-dormant');
+    expect(body.items).toMatchObject([{ actor: 'system', targetName: agent.name }]);
+  });
+
+  test('stays if a person is there in the second of the decision', async () => {
+    const { agent, id } = await due();
+    agent.signals['terminal-input'] = clock;
+    await answer(agent, id, 'ready');
+    await sweep();
+    expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
+    expect(await kinds(agent)).toContain('stop-vetoed');
+  });
+
+  test('stays while a keep-awake is active, and while its agent is silent', async () => {
+    const kept = await running('dormant');
+    const silent = await running('dormant');
+    await report(silent);
+    pass(30 * 24 * 60 * minute - 60 * minute);
+    kept.signals['process-cpu'] = clock;
+    await report(kept);
+    await call(ada, 'POST', `/api/v1/workspaces/${kept.name}/leases`, { seconds: 2 * 3600 });
+    pass(61 * minute);
+    kept.signals['process-cpu'] = clock;
+    expect(await report(kept)).toMatchObject({ cause: 'dormant', stopsInMs: 59 * minute, shutdown: null });
+    await sweep();
+    expect(await show(kept)).toMatchObject({ status: 'running' });
+    expect(await show(silent)).toMatchObject({ status: 'running' });
+  });
+});
+
 test('never-stop has an owner and a bound, which counts from the choice', async () => {
   const agent = await running();
   await report(agent);

@@ -4,6 +4,7 @@ import { Problem } from '@cde/api/problem.ts';
 import type { TemplateContent } from '@cde/api/template-file.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build, Transition } from '@cde/api/workspaces.ts';
+import type { Queryable } from '../database/pool.ts';
 import { checkParameters } from '../templates/language/parameters.ts';
 import { evaluateRequest, isUnfinished, startsCompute } from './statuses.ts';
 import type { BuildRow, WorkspaceRow } from './store.ts';
@@ -27,6 +28,10 @@ export interface BuildRequest {
   stopCause?: StopCause;
   /** For a stop: remove everything but the home. */
   makesDormant?: boolean;
+  /** For a delete: by cleanup, because no person uses it. */
+  isUnused?: boolean;
+  /** Called under the workspace's lock before anything changes. It throws if the reason no longer holds. */
+  confirm?: (tx: Queryable) => Promise<void>;
   /** The action in the audit log, if it is not the transition. The server's own requests are only audited with one. */
   action?: string;
 }

@@ -16,7 +16,8 @@ import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-
  */
 const select = `
   SELECT w.id, w.owner_id, w.name, w.provider, w.parameters, w.desired, w.status, w.reason, w.isolation, w.cluster, w.namespace,
-         a.decision, a.pending_stop, a.held,
+         a.decision, a.pending_stop, a.held, ${isoTimestamp('a.archived_at')} AS archived_at,
+         ${isoTimestamp('a.deletes_at')} AS deletes_at,
          w.agent_tls_key IS NOT NULL AS has_agent, w.agent_version, w.agent_ssh_host_key, w.home_directory,
          ${isoTimestamp('w.agent_seen_at')} AS agent_seen_at, ${isoTimestamp('w.created_at')} AS created_at,
          ${isoTimestamp('w.updated_at')} AS updated_at,
@@ -47,6 +48,8 @@ interface Row extends Omit<BuildColumns, 'b_id'> {
   decision: StoredDecision | null;
   pending_stop: PendingStop | null;
   held: boolean | null;
+  archived_at: string | null;
+  deletes_at: string | null;
   has_agent: boolean;
   agent_version: string | null;
   home_directory: string | null;
@@ -97,6 +100,8 @@ function toWorkspace(row: Row, now: number): Workspace {
       row.status === 'running'
         ? stateOf({ decision: row.decision, pendingStop: row.pending_stop, held: row.held ?? false }, now)
         : null,
+    archivedAt: row.archived_at,
+    deletesAt: row.deletes_at,
     latestBuild: hasBuild(row) ? toBuild(row, row.id) : null,
     createdAt: row.created_at,
     updatedAt: row.updated_at,
@@ -164,6 +169,7 @@ export interface ListFilter {
   status?: WorkspaceStatus | undefined;
   template?: string | undefined;
   search?: string | undefined;
+  archived?: 'exclude' | 'include' | 'only' | undefined;
 }
 
 /** A page of the workspaces that the actor can read, newest first. */
@@ -185,6 +191,9 @@ export async function listWorkspaces(
   };
   if (filter.status === undefined) conditions.push("w.status <> 'deleted'");
   else add((p) => `w.status = ${p}`, filter.status);
+  if (filter.archived === 'only') conditions.push('a.archived_at IS NOT NULL');
+  else if (filter.archived !== 'include' && filter.status !== 'deleted')
+    conditions.push('a.archived_at IS NULL');
   if (filter.owner === 'me' || !isAllowed(actor, 'workspace:read', { ownerId: '' }))
     add((p) => `w.owner_id = ${p}`, actor.userId);
   if (filter.owner !== undefined && filter.owner !== 'me') add((p) => `u.username = ${p}`, filter.owner);

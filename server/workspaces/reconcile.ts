@@ -1,9 +1,11 @@
+import { Problem } from '@cde/api/problem.ts';
 import { isUnavailable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import type { WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { requestBuild } from './builds.ts';
+import type { BuildRequest } from './model.ts';
 import { enqueueReconcile } from './queue.ts';
 import { commitOutcome, loadSnapshot, StaleSnapshot } from './reconcile-store.ts';
 import { nextStep } from './statuses.ts';
@@ -39,6 +41,13 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
       bus.publish({ workspaceId: workspace.id, ...(build && { buildId: build.id }) });
   }
 
+  async function follow(request: BuildRequest): Promise<void> {
+    await requestBuild(deps, 'system', request).catch((error) => {
+      // A person was faster.
+      if (!(error instanceof Problem && error.code === 'workspace-busy')) throw error;
+    });
+  }
+
   return async function reconcile(workspaceId, attempt) {
     for (let count = 0; count < maxSteps; count++) {
       const snapshot = await loadSnapshot(database, workspaceId);
@@ -50,7 +59,7 @@ export function makeReconcile(deps: ReconcileDeps): (workspaceId: string, attemp
         const outcome = await runStep(deps, step, snapshot, deps.providers.get(workspace.provider));
         if (outcome === null) return;
         await commit(snapshot, outcome);
-        if (outcome.followUp) await requestBuild(deps, 'system', outcome.followUp);
+        if (outcome.followUp) await follow(outcome.followUp);
         if (outcome.requeue !== 'now') return;
       } catch (error) {
         if (error instanceof StaleSnapshot) return enqueueReconcile(database.db, workspaceId);

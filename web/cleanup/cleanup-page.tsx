@@ -30,6 +30,10 @@ const looks: Record<CleanupCandidate['action'], [tone: string, word: string]> = 
   'wait-for-report': ['off', 'Waits for its agent'],
   hold: ['bad', 'Held back'],
   'make-dormant': ['busy', 'Becomes dormant'],
+  archive: ['off', 'Is archived'],
+  'announce-deletion': ['warn', 'Deletion is announced'],
+  'await-deletion': ['warn', 'Will be deleted'],
+  delete: ['bad', 'Is deleted'],
 };
 
 /** What stops idle workspaces: what is due, the bounds, and what it saved. */
@@ -52,15 +56,18 @@ export function CleanupPage() {
           <div className="stack">
             <Report />
             <section aria-labelledby="due-title" className="stack tight">
-              <h2 id="due-title">Due within an hour</h2>
+              <h2 id="due-title">Due</h2>
               <List
                 query={preview}
                 rows={candidates}
-                keyOf={(row) => row.workspaceId}
+                keyOf={(row) => `${row.workspaceId} ${row.action}`}
                 empty={
                   <>
                     <strong>Nothing is due</strong>
-                    <p>Workspaces that stop within the next hour appear here, with the reason.</p>
+                    <p>
+                      Workspaces that stop within the next hour, and announced deletions, appear here with the
+                      reason.
+                    </p>
                   </>
                 }
                 columns={columns(now)}
@@ -120,7 +127,7 @@ function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
   const release = useMutation({
     mutationFn: () => call(releaseBrake, { body: {} }),
     onSuccess: ({ released }) => {
-      sayDone(`${released} ${released === 1 ? 'workspace' : 'workspaces'} may stop now.`);
+      sayDone(`The brake let ${released} ${released === 1 ? 'workspace' : 'workspaces'} go.`);
       return client.invalidateQueries({ queryKey: ['cleanup-preview'] });
     },
   });
@@ -131,24 +138,24 @@ function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
         <strong>
           The brake holds back {held} {held === 1 ? 'workspace' : 'workspaces'}.
         </strong>{' '}
-        More would stop within 10 minutes than the bound permits. Check the reasons below: a broken signal
-        looks like this.
+        More would stop within 10 minutes, or be deleted within a day, than the bound permits. Check the
+        reasons below: a broken signal looks like this.
       </span>
       {canRelease && (
         <button type="button" className="end button small" onClick={() => setAsking(true)}>
-          Let them stop…
+          Let them go…
         </button>
       )}
       {asking && (
         <ConfirmDialog
           title="Release the brake"
-          keep="Keep them running"
-          confirm="Let them stop"
+          keep="Hold them back"
+          confirm="Let them go"
           act={() => release.mutateAsync()}
           onClose={() => setAsking(false)}
         >
-          {held} {held === 1 ? 'workspace stops' : 'workspaces stop'} now. Activity until the last moment
-          still keeps each of them awake.
+          {held} {held === 1 ? 'workspace stops or is' : 'workspaces stop or are'} deleted now, as the list
+          says. Activity until the last moment still keeps each of them. Homes are retained.
         </ConfirmDialog>
       )}
     </div>

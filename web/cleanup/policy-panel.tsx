@@ -35,7 +35,13 @@ const durations: [DurationField, label: string, hint: string][] = [
   ['maxLeaseSeconds', 'Longest keep-awake', 'How long one keep-awake can last.'],
 ];
 
-type NumberField = 'maxNeverStopDays' | 'dormantAfterDays' | 'brakePercent';
+type NumberField =
+  | 'maxNeverStopDays'
+  | 'dormantAfterDays'
+  | 'archiveAfterDays'
+  | 'deleteAfterDays'
+  | 'deleteNoticeDays'
+  | 'brakePercent';
 const numbers: [NumberField, label: string, hint: string][] = [
   ['maxNeverStopDays', 'Longest never-stop, in days', '0: never-stop is not available.'],
   [
@@ -44,12 +50,23 @@ const numbers: [NumberField, label: string, hint: string][] = [
     'Without a person for so long, compute and namespace are removed; the home stays. Empty: never.',
   ],
   [
+    'archiveAfterDays',
+    'Archived after days',
+    'Without a person for so long, a workspace is missing from lists. Empty: never.',
+  ],
+  [
+    'deleteAfterDays',
+    'Deleted after days',
+    'Without a person for so long, a workspace is deleted; its home is retained for some time. Empty: never.',
+  ],
+  ['deleteNoticeDays', 'Notice of a deletion, in days', 'How long before its deletion a workspace says so.'],
+  [
     'brakePercent',
     'Brake, in percent',
-    'At most this share of the running workspaces stops within 10 minutes; five are always allowed.',
+    'At most this share of the running workspaces stops within 10 minutes, and of all is deleted within a day; five are always allowed.',
   ],
 ];
-const optionalNumbers: NumberField[] = ['dormantAfterDays'];
+const optionalNumbers: NumberField[] = ['dormantAfterDays', 'archiveAfterDays', 'deleteAfterDays'];
 
 /** The bounds of the installation, as a form for owners. */
 export function PolicyPanel({ canChange }: { canChange: boolean }) {
@@ -226,6 +243,9 @@ function readForm(data: FormData): { policy: CleanupPolicy; faults: Record<strin
       maxLeaseSeconds: duration('maxLeaseSeconds') ?? 0,
       maxNeverStopDays: count('maxNeverStopDays') ?? 0,
       dormantAfterDays: count('dormantAfterDays'),
+      archiveAfterDays: count('archiveAfterDays'),
+      deleteAfterDays: count('deleteAfterDays'),
+      deleteNoticeDays: count('deleteNoticeDays') ?? 0,
       brakePercent: count('brakePercent') ?? 0,
       // Forms end lines by CR LF, as iCalendar does.
       holidays: String(data.get('holidays') ?? '').trim(),

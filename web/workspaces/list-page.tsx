@@ -1,4 +1,5 @@
 import type { User } from '@cde/api/identity.ts';
+import { deletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
@@ -10,7 +11,7 @@ import { rowsOf } from '../paging.ts';
 import { useTitle } from '../shell.tsx';
 import { Icon } from '../ui/icons.tsx';
 import { type Column, List } from '../ui/list.tsx';
-import { Ago } from '../ui/time.tsx';
+import { Ago, useNow } from '../ui/time.tsx';
 import { Actions } from './actions.tsx';
 import { OwnerFilter } from './owner-filter.tsx';
 import { workspacesQuery } from './queries.ts';
@@ -28,13 +29,17 @@ export function ListPage() {
   const all = seesAllWorkspaces(me.role);
   const owner = all ? (search.owner ?? 'me') : 'me';
   const list = useInfiniteQuery({
-    ...workspacesQuery({ search: search.q ?? '', owner: owner === 'all' ? '' : owner }),
+    ...workspacesQuery({
+      search: search.q ?? '',
+      owner: owner === 'all' ? '' : owner,
+      archived: search.archived === true,
+    }),
     placeholderData: keepPreviousData,
     refetchInterval: usePolling(),
   });
   useTopic('workspaces');
 
-  const filtered = search.q !== undefined || (all && owner !== 'me');
+  const filtered = search.archived === true || search.q !== undefined || (all && owner !== 'me');
   return (
     <main id="main">
       <div className="page-head">
@@ -54,6 +59,20 @@ export function ListPage() {
             }
           />
         )}
+        <select
+          className="owner-filter"
+          aria-label="Which workspaces"
+          value={search.archived ? 'archived' : 'current'}
+          onChange={({ target }) =>
+            navigate({
+              to: '/workspaces',
+              search: { ...search, archived: target.value === 'archived' || undefined },
+            })
+          }
+        >
+          <option value="current">Current</option>
+          <option value="archived">Archived</option>
+        </select>
         <div className="end">
           <Link className="button primary" to="/workspaces/new">
             <Icon name="plus" /> New workspace
@@ -89,6 +108,16 @@ export function ListPage() {
   );
 }
 
+/** Announced, and what prevents it is on its page. */
+function Deletes({ at }: { at: string }) {
+  const text = deletionText(at, useNow(60_000));
+  return (
+    <p className="reason" title={text}>
+      {text}
+    </p>
+  );
+}
+
 const placeOf = ({ owner, name }: Workspace) => ({ owner, name });
 
 const columns = (me: User, showOwner: boolean): Column<Workspace>[] => [
@@ -109,7 +138,8 @@ const columns = (me: User, showOwner: boolean): Column<Workspace>[] => [
     cell: (workspace) => (
       <>
         <Status workspace={workspace} />
-        {workspace.reason && (
+        {workspace.deletesAt && <Deletes at={workspace.deletesAt} />}
+        {workspace.reason && !workspace.deletesAt && (
           <p className="reason" title={workspace.reason}>
             {workspace.reason}
           </p>

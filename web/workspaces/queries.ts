@@ -15,6 +15,7 @@ export const refOf = (workspace: { owner: string; name: string }) => `${workspac
 export interface ListFilter {
   search: string;
   owner: string;
+  archived: boolean;
 }
 
 export const workspacesQuery = (filter: ListFilter) =>
@@ -24,6 +25,7 @@ export const workspacesQuery = (filter: ListFilter) =>
         ...page,
         ...(filter.search && { search: filter.search }),
         ...(filter.owner && { owner: filter.owner }),
+        ...(filter.archived && { archived: 'only' as const }),
       },
       signal,
     }),

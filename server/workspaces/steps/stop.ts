@@ -1,4 +1,5 @@
 import type { Provider } from '../../providers/provider.ts';
+import { dormantRequest } from '../dormant-request.ts';
 import { advanceStages, currentStage } from '../statuses.ts';
 import type { StepDeps } from './deps.ts';
 import { fail } from './fail.ts';
@@ -46,6 +47,10 @@ export async function stop(
         ? serverLine(at, stage ?? 'queued', 'cancelled', 'warn')
         : serverLine(at, 'provision', 'stopped; the home is kept'),
     ],
+    ...(!options.isCancel &&
+      build.options.stopCause === 'dormant' && {
+        followUp: dormantRequest(workspace.id, build.reason.replace(/^stopped because/, 'dormant:')),
+      }),
   };
 }
 
