@@ -85,7 +85,7 @@ function start({ sample = async () => {}, onSleep = (_ms: number) => {} } = {}) 
   };
 }
 
-test('idle since then: the script runs, and then it is ready', async () => {
+test('without activity since the decision, the script runs and the agent is ready, once for each request', async () => {
   const { activity, shutdown, scripts, answer, endScript, paused } = start();
   activity.record('terminal-input', 'ada', 30 * minute);
   const asked = request();
@@ -120,7 +120,7 @@ test('a keystroke while the script runs ends it and is a veto', async () => {
   expect(await answer()).toMatchObject({ state: 'vetoed' });
 });
 
-test('so is one that the sample before the script finds', async () => {
+test('activity that the sample before the script finds is a veto', async () => {
   const { activity, shutdown, scripts, answer } = start({
     sample: async () => activity.record('process-cpu', 'make'),
   });
@@ -130,7 +130,7 @@ test('so is one that the sample before the script finds', async () => {
   expect(scripts).toEqual([]);
 });
 
-test('so is one after the script, while the server is down, and the answer has the ages of that moment', async () => {
+test('a keystroke after the script, while the server is unreachable, is a veto with the ages of that moment', async () => {
   let sleeps = 0;
   const { activity, shutdown, scripts, answer, endScript, printed } = start({
     onSleep() {
@@ -256,4 +256,20 @@ test('requests are waited for, and the answer is sent again until the server has
   stopping.abort();
   await watching;
   expect(server.faults).toEqual([]);
+});
+
+test('a stop that nothing can veto is noticed while the script of one that can runs', async () => {
+  const { shutdown, scripts, endScript } = start();
+  const watching = shutdown.watch(makeServerClient({ urls: server.url, token }));
+  server.shutdown = request();
+  await until(() => scripts.length === 1, 'the script of the idle stop');
+  const asked = request({ cause: 'request', idleSinceAgeMs: null, script: 'save now' });
+  server.shutdown = asked;
+  await until(() => scripts.length === 2, 'the second script');
+  endScript();
+  await until(() => server.shutdownAnswers.length === 1, 'an answer');
+  expect(server.shutdownAnswers).toMatchObject([{ id: asked.id, state: 'ready' }]);
+  server.shutdown = null;
+  stopping.abort();
+  await watching;
 });

@@ -11,8 +11,8 @@ import { retryTransient, type ServerClient } from './server/client.ts';
  * in between has been reported before the decision.
  */
 const clockDriftMs = 5_000;
-/** A request that was answered, or failed, is sent again until the workspace stops. */
-const answeredPauseMs = 5_000;
+/** The server sends a request again at once until it has the answer. */
+const openPauseMs = 5_000;
 /** Between two polls, in case the server answers at once. */
 const pauseMs = 500;
 /** Requests whose answer is remembered. */
@@ -138,11 +138,9 @@ export function makeShutdown(options: {
         try {
           const { shutdown } = await longPollClient.call(awaitShutdown, { signal });
           failures = 0;
-          const isNew = shutdown !== null && !answered.has(shutdown.id);
           if (shutdown) handle(shutdown);
-          await last;
-          const isDone = shutdown === null || (isNew && answered.has(shutdown.id));
-          await clock.sleep(isDone ? pauseMs : answeredPauseMs, signal);
+          // Not until it is answered: its script may run for minutes, and a stop that nothing can veto may be requested meanwhile.
+          await clock.sleep(shutdown ? openPauseMs : pauseMs, signal);
         } catch {
           failures += 1;
           await clock.sleep(backoff(failures, clock.random), signal);
