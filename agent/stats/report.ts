@@ -1,4 +1,4 @@
-import type { IdleReply } from '@cde/api/activity.ts';
+import type { AgentActivity, IdleReply, Signal } from '@cde/api/activity.ts';
 import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import type { Activity } from '../activity/activity.ts';
 import type { ServerClient } from '../server/client.ts';
@@ -54,6 +54,22 @@ export function reportStats(options: {
   /** Something has changed since the report in progress was made: report again after this time. */
   let unreportedChangeMs: number | null = null;
   let idle: { reply: IdleReply; at: number } | null = null;
+  /** Signals since the latest report. */
+  const changed = new Set<Signal>();
+  /** Whether the server has recorded the latest report. */
+  let isRecorded = false;
+
+  /**
+   * Only signals that the server does not know yet: an idle workspace would repeat the same ones for hours. All of them if the
+   * server may not have recorded the report before this one.
+   */
+  function news(): AgentActivity {
+    const report = activity.report();
+    const signals = isRecorded ? report.signals.filter(({ signal }) => changed.has(signal)) : report.signals;
+    changed.clear();
+    isRecorded = false;
+    return { ...report, signals };
+  }
 
   async function report() {
     startedAt = now();
@@ -63,11 +79,12 @@ export function reportStats(options: {
       const [stats] = await Promise.all([options.collector.sample(), options.work?.sample()]);
       if (signal.aborted) return;
       reported = JSON.stringify(stats.satellites);
-      const body = { ...stats, activity: activity.report() };
+      const body = { ...stats, activity: news() };
       const reply = await options.client.call(postAgentStats, { body, signal });
       // Servers of earlier releases send no body.
       if (reply?.satellites) options.onSatellites?.(reply.satellites);
       idle = reply?.idle ? { reply: reply.idle, at: now() } : null;
+      isRecorded = idle !== null;
       if (reply?.idle) options.onIdle?.(reply.idle);
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
@@ -98,7 +115,8 @@ export function reportStats(options: {
   satellites?.onChange(() => {
     if (JSON.stringify(satellites.current()) !== reported) reportIn(changeDelayMs);
   });
-  const unobserve = activity.observe((_signal, source) => {
+  const unobserve = activity.observe((name, source) => {
+    changed.add(name);
     if (source !== 'person' || idle === null) return;
     const { stopsInMs, shutdown } = idle.reply;
     const isNear = stopsInMs !== null && stopsInMs - (now() - idle.at) < urgentWithinMs;
