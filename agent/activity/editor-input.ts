@@ -1,6 +1,6 @@
 /**
- * Tells a person's input in an editor from an editor that is merely attached, by the sizes and times of what crosses the
- * forwarded ports of one client. Contents are never looked at.
+ * Distinguishes a person's input in an editor from an editor that is merely attached, by the sizes and times of the messages on
+ * one client's forwarded ports. It never looks at contents.
  *
  * Measured with code-server 4.139 (the protocol of VS Code Remote), all connections of one window together. "Own" bytes are those
  * of upstream messages without a downstream message in the 300 ms before:
@@ -11,21 +11,18 @@
  *   one key every 6 s                    9,500                  2,000
  *   typing                              28,000                  1,500
  *
- * What an editor sends by itself is about the same in each minute. What answers an event from the workspace (a file changed, a build
- * printed) follows it closely; input does not wait for anything, except during fast typing, which is recognized by its amount. File
- * changes arrive on one connection and cause messages on another, so all connections of a client are judged together.
+ * An editor by itself sends about the same amount each minute. Its answers to events in the workspace (a file changed, a build
+ * printed) follow them closely. Input follows nothing, except during fast typing, which is recognized by its amount. File changes
+ * arrive on one connection and cause messages on another, so all connections of a client are judged together.
  */
 export interface InputClassifier {
-  /** Something went from the client to the workspace. */
+  /** The client has sent something to the workspace. */
   upstream(bytes: number): void;
-  /** Something went to the client. */
+  /** The client has received something. */
   downstream(): void;
 }
 
-/**
- * A new client loads its windows, and a returning one restores them: what it sends meanwhile is no input. code-server takes 20 s
- * on a busy machine.
- */
+/** While a client loads or restores its windows, what it sends is not input. code-server takes 20 s on a busy machine. */
 const settleMs = 30_000;
 /** Longer than a client takes to answer over the slowest usual line, shorter than most pauses between two keys. */
 const answerMs = 300;
@@ -34,24 +31,24 @@ const maxBlindShare = 0.5;
 const bucketMs = 10_000;
 const bucketsPerMinute = 6;
 const maxBlindMs = maxBlindShare * bucketsPerMinute * bucketMs;
-/** Minutes by which the usual traffic is known. Longer than a person types without a minute's pause. */
+/** How many past minutes define the usual traffic. Longer than a person types without a minute's pause. */
 const maxMinutes = 30;
 /** The quietest minutes, of this share, count as idle even if the person was busy in all others. */
 const idleShare = 0.1;
-/** Input makes a minute this much larger than an idle one. Idle minutes differ by 1.4 times. */
+/** A minute with input is larger than an idle one by at least this. Idle minutes differ by up to 1.4 times. */
 const own = { factor: 1.5, bytes: 100 };
 /** A line typed to a command without a terminal is short. */
 const minCommandBytes = 1;
 const all = { factor: 5, bytes: 1000 };
 /**
- * More than any editor sends by itself, for a person who types from the first minute on without a pause. Only in a minute in which
- * it is not known what was an answer: a program that polls at regular intervals may send as much.
+ * For a person who types from the first minute on without a pause: more than any editor sends by itself. Counts only in a minute in
+ * which input cannot be told from answers, because a program that polls may send as much.
  */
 const typingBytes = 16 * 1024;
 
 interface Traffic {
   all: number;
-  /** Of these, what was sent without waiting for anything. */
+  /** The part of it that answered nothing. */
   own: number;
   /** How long the client may have been answering. */
   blindMs: number;
@@ -60,19 +57,19 @@ const nothing = (): Traffic => ({ all: 0, own: 0, blindMs: 0 });
 
 export function makeInputClassifier(options: {
   onInput: () => void;
-  /** It is the stdin of a command. */
+  /** The input is the stdin of a command. */
   isCommand?: boolean;
   now?: () => number;
 }): InputClassifier {
   const { onInput, isCommand = false, now = () => performance.now() } = options;
   const settledAt = now() + settleMs;
-  /** Of the last minute, newest last. */
+  /** The last minute, oldest first. */
   const buckets = [nothing()];
   let bucketAt = settledAt;
   let bucketCount = 0;
-  /** Of past minutes, oldest first. */
+  /** Past minutes, oldest first. */
   const minutes: Traffic[] = [];
-  /** What is usual; null until a minute has passed. */
+  /** The usual traffic; null until a minute has passed. */
   let usual: { all: number; own: number } | null = null;
   let downstreamAt = Number.NEGATIVE_INFINITY;
 
@@ -84,7 +81,7 @@ export function makeInputClassifier(options: {
     const active = minutes.filter((minute) => minute.all > 0);
     usual =
       active.length < minutes.length / 2
-        ? // Silent but for now and then, so without heartbeats. A laptop that slept for longer has to be learned again.
+        ? // Mostly silent, so it has no heartbeats. After a long sleep of the laptop the usual traffic has to be learned again.
           { all: 0, own: 0 }
         : {
             all: lowest(active.map((minute) => minute.all)),

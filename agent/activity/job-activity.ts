@@ -4,7 +4,7 @@ import { type InputClassifier, makeInputClassifier } from './editor-input.ts';
 import type { OpenTerminal } from './open-terminals.ts';
 import { makeTypedFilter } from './terminal-input.ts';
 
-/** Observes what goes through a shell or command of a session. */
+/** Observes the input and output of a session's shell or command. */
 export interface JobActivity {
   /** From the client. */
   input(chunk: Buffer): void;
@@ -12,8 +12,8 @@ export interface JobActivity {
 }
 
 /**
- * Output of a command counts as work unless the client has sent something shortly before: what an editor's helper or a shell
- * without a terminal prints is then an answer. Longer than the interval of any heartbeat that is known (Zed 5 s, JetBrains 10 s).
+ * Output of a command counts as work unless the client has sent something this shortly before: then it is an answer, as of an
+ * editor's helper. Longer than the interval of any known heartbeat (Zed 5 s, JetBrains 10 s).
  */
 const answerMs = 30_000;
 
@@ -63,7 +63,7 @@ export function makeJobActivity(options: {
   };
 }
 
-/** The name of the program that a command line runs, as well as it can be told without a shell. */
+/** The name of the program that a command line runs: a guess, because only a shell could parse it. */
 function commandName(command: string): string {
   const words = command.trim().split(/\s+/);
   const first = words.find((word) => !/^(\w+=.*|exec|env|nohup|nice|time|sudo|command|-\S*)$/.test(word));

@@ -2,7 +2,7 @@ import { makeScreenState } from './screen-state.ts';
 
 /** A terminal that is open in a session, as its job sees it. */
 export interface OpenTerminal {
-  /** To be called with all output before it is sent. */
+  /** Call this with all output before it is sent. */
   output(chunk: Buffer): void;
   readonly isFullScreen: boolean;
   close(): void;
@@ -49,7 +49,7 @@ export function makeOpenTerminals(): OpenTerminals {
       };
     },
     show(line) {
-      // A prompt or half a line may precede it. The bell makes terminals and tmux mark the window.
+      // It may follow a prompt or half a line. The bell makes terminals and tmux mark the window.
       for (const entry of open) {
         entry.waiting = `\r\n\x07${line}\r\n`;
         entry.showWhenPossible();

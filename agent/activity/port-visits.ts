@@ -3,7 +3,7 @@ import type { PortVisit } from '@cde/tunnel/streams/visits.ts';
 import type { Activity } from './activity.ts';
 import { makeInputClassifier } from './editor-input.ts';
 
-/** Requests of a page at the same intervals are polling: this much may each differ from the one before. */
+/** Requests at regular intervals are polling. Two intervals may differ by this much. */
 const toleranceShare = 0.2;
 const toleranceMs = 1000;
 /** Tabs with the same page poll at different moments; more tabs than this look like a person. */
@@ -27,8 +27,8 @@ interface PortVisits {
 }
 
 /**
- * Tells people who use a shared port from pages that are merely open: what repeats at regular intervals, long polls, event streams
- * and idle WebSockets do not count. Satellites do not know the visitor's name; such a visit is by the port.
+ * Distinguishes people who use a shared port from pages that are merely open: requests at regular intervals, long polls, event
+ * streams and idle WebSockets do not count. Satellites do not know the visitor's name; such a visit is by the port.
  */
 export function makePortVisits(activity: Activity): PortVisits {
   const { now } = activity;

@@ -1,7 +1,7 @@
 /**
- * Tracks a terminal's output to tell when a message of the agent can be written into it: not while a full-screen program
- * (tmux, vim, htop) uses the alternate screen, and not within an escape sequence or a character. Looks only at escape
- * sequences, so that plain output costs one search.
+ * Tracks a terminal's output to tell when the agent can write a message into it: not while a full-screen program (tmux, vim,
+ * htop) uses the alternate screen, and not within an escape sequence or a character. Looks only at escape sequences, so that
+ * plain output costs one search.
  */
 interface ScreenState {
   output(chunk: Buffer): void;

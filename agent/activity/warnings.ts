@@ -3,7 +3,7 @@ import type { Activity } from './activity.ts';
 import type { OpenTerminals } from './open-terminals.ts';
 
 interface Warnings {
-  /** To be called with what each reply of the server says about idleness. */
+  /** Call this with what each reply of the server says about idleness. */
   update(idle: IdleReply): void;
   close(): void;
 }
@@ -20,8 +20,8 @@ const reasons: Record<StopCause, string> = {
 };
 
 /**
- * Warns in all open terminals before the workspace stops, once per threshold. Only when a threshold is crossed: if a workspace
- * stops after 10 idle minutes, each keystroke would otherwise be followed by the warning of the threshold at 15 minutes.
+ * Warns in all open terminals before the workspace stops, once each time a threshold is crossed. A workspace that stops after 10
+ * idle minutes is always below the threshold of 15 minutes, and would otherwise warn after each keystroke.
  */
 export function makeWarnings(options: {
   workspace: () => string;
@@ -88,7 +88,7 @@ export function makeWarnings(options: {
       stopAt = heardAt + reply.stopsInMs;
       for (const beforeMs of reply.warnBeforeMs) {
         if (reply.stopsInMs <= beforeMs || ahead.has(beforeMs)) continue;
-        // At first, or the stop has moved: what still waits for a full-screen program to end is wrong.
+        // At first, or because the stop has moved: a warning that still waits for a full-screen program to end is outdated.
         ahead.add(beforeMs);
         openTerminals.withdraw();
       }

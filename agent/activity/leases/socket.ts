@@ -32,7 +32,7 @@ export interface ToolSocket extends OwnTools {
  */
 export async function serveTools(options: {
   workspaceId: string;
-  /** Sessions start there. */
+  /** Where sessions start. */
   home: string;
   /** The PATH of sessions, without the folder of the tools. */
   searchPath?: string;
@@ -40,7 +40,7 @@ export async function serveTools(options: {
   activity: Activity;
   /** What the server said last about idleness. */
   idle: () => unknown;
-  /** Says what went wrong in the build log. */
+  /** Writes to the build log. */
   print: (text: string) => void;
 }): Promise<ToolSocket> {
   const parent = await privateFolder(options.workspaceId);
@@ -124,7 +124,7 @@ async function answer(
   );
 }
 
-/** Of a lease request, for those that are not valid. */
+/** The hint for an invalid lease request. */
 const example = 'Send {"seconds": 10800, "reason": "training"}.';
 
 class Refusal extends Error {

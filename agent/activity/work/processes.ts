@@ -101,7 +101,7 @@ export function makeProcessScanner(options: {
         if (!one || pid === process.pid) return false;
         let result = belongs.get(pid);
         if (result === undefined) {
-          // Against circles, which PIDs that are reused in between could form.
+          // Against cycles, which reused PIDs could form.
           belongs.set(pid, false);
           result = next.get(one.key)!.isMarked || isOwn(one.parent);
           belongs.set(pid, result);

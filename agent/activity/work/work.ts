@@ -24,7 +24,7 @@ const minIntervalMs = 1000;
 export interface WorkSampler {
   /** Records what the developer's processes have done since the last call. */
   sample(): Promise<void>;
-  /** What is done until the returned function is called does not count. */
+  /** Work until the returned function is called does not count. */
   pause(): () => Promise<void>;
 }
 
@@ -34,7 +34,7 @@ export function makeWorkSampler(options: {
   usage: UsageSource;
   /** Null: the control group holds exactly this workspace. Otherwise its processes are recognized by their environment. */
   workspaceId: string | null;
-  /** What helpers of the agent have used that it has waited for. */
+  /** The usage of the agent's helper processes that have ended. */
   helpers: () => { cpuMs: number; diskBytes: number };
   /** Bytes on this network's interfaces; null if the network is shared or unknown. */
   interfaceBytes: () => number | null;
@@ -55,7 +55,7 @@ export function makeWorkSampler(options: {
   let diskBytes = 0;
   let inProgress: Promise<void> | undefined;
   let paused = 0;
-  /** What was used up to the next sample does not count. */
+  /** Usage up to the next sample does not count. */
   let mustRebase = false;
 
   async function sample(): Promise<void> {
