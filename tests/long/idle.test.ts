@@ -48,23 +48,38 @@ const untilStopped = (name: string) =>
     () => show(name),
     ({ status }) => status === 'stopped',
   );
-async function create(name: string, template = 'brief'): Promise<void> {
+let created = 0;
+/** The name differs in each attempt of a test. Nothing stops the workspace yet: a busy machine may take long until it is used. */
+async function create(purpose: string, template = 'brief'): Promise<string> {
+  created += 1;
+  const name = `${purpose}-${created}`;
   const made = await machine.cde('create', name, '--template', template);
   if (made.code !== 0) throw new Error(made.stderr);
-  const chosen = await api('PUT', `/api/v1/workspaces/${name}/idle-policy`, {
-    stopAfterSeconds: idleSeconds,
-  });
-  expect(chosen.body).toMatchObject({ policy: { stopAfterSeconds: idleSeconds } });
+  return name;
 }
-/** Waits until a signal was last seen more than two idle periods after the start: without it, it would have stopped. */
+/** Resolves with the time since when the workspace stops if nothing keeps it awake. */
+async function stopAfter(name: string, stopAfterSeconds: number): Promise<number> {
+  const chosen = await api('PUT', `/api/v1/workspaces/${name}/idle-policy`, { stopAfterSeconds });
+  expect(chosen.body).toMatchObject({ policy: { stopAfterSeconds } });
+  return Date.now();
+}
+const stopWhenIdle = (name: string) => stopAfter(name, idleSeconds);
+/** Starts it to look into it, for which a busy machine may need longer than the idle period. */
+async function startAgain(name: string): Promise<void> {
+  await stopAfter(name, 3600);
+  expect((await machine.cde('start', name)).code).toBe(0);
+}
+async function lastSeen(name: string, signal: Signal): Promise<number | null> {
+  const { lastAt } = (await activity(name)).signals.find((each) => each.signal === signal)!;
+  return lastAt === null ? null : Date.parse(lastAt);
+}
+/** Waits until a signal was last seen more than two idle periods later: without it, the workspace would have stopped. */
 async function staysAwakeBy(name: string, signal: Signal): Promise<void> {
-  const startedAt = Date.parse((await show(name)).latestBuild.finishedAt);
+  await until(() => lastSeen(name, signal), `the first ${signal}`);
+  const since = await stopWhenIdle(name);
   await until(
-    () => activity(name),
-    ({ signals }) => {
-      const { lastAt } = signals.find((each) => each.signal === signal)!;
-      return lastAt !== null && Date.parse(lastAt) - startedAt > 2 * idleSeconds * 1000;
-    },
+    () => lastSeen(name, signal),
+    (at) => at! - since > 2 * idleSeconds * 1000,
   );
   expect(await show(name)).toMatchObject({ status: 'running', idle: { awakeBecause: { signal } } });
 }
@@ -73,81 +88,89 @@ const end = async (running: Running) => {
   await running.ended;
 };
 
+/** Computes until its session ends, which a process group of its own (timeout's default) would not notice. */
+const loop = 'timeout --foreground 3600 sh -c "while :; do :; done"';
+
 describe.skipIf(!hasSsh).concurrent('a workspace', () => {
   test('that nobody uses stops by itself, says why, and has its home when it is started again', async () => {
-    await create('unused');
-    expect((await machine.cde('ssh', 'unused', '--', 'echo kept > file')).code).toBe(0);
-    const { latestBuild } = await untilStopped('unused');
+    const name = await create('unused');
+    expect((await machine.cde('ssh', name, '--', 'echo kept > file')).code).toBe(0);
+    await stopWhenIdle(name);
+    const { latestBuild } = await untilStopped(name);
     expect(latestBuild).toMatchObject({
       initiator: 'system',
       reason: expect.stringMatching(/^stopped because it was idle; the last activity was its start/),
     });
-    expect((await machine.cde('start', 'unused')).code).toBe(0);
-    expect((await machine.cde('ssh', 'unused', '--', 'cat file')).stdout).toBe('kept\n');
+    await startAgain(name);
+    expect((await machine.cde('ssh', name, '--', 'cat file')).stdout).toBe('kept\n');
   });
 
   test('stops under a shell and a command that are open and do nothing', async () => {
-    await create('attached');
-    const attached = machine.begin(['ssh', 'attached', '--', 'echo there; exec sleep 1000']);
+    const name = await create('attached');
+    const attached = machine.begin(['ssh', name, '--', 'echo there; exec sleep 10000']);
     await attached.says('there');
-    await untilStopped('attached');
+    await stopWhenIdle(name);
+    await untilStopped(name);
     const { code, stderr } = await attached.ended;
     expect([code, stderr]).toEqual([255, expect.stringContaining('stopped')]);
   });
 
   test('runs on while a command prints, and stops after it', async () => {
-    await create('printing');
-    const printing = machine.begin(['ssh', 'printing', '--', 'while echo tick; do sleep 1; done']);
-    await staysAwakeBy('printing', 'command-output');
+    const name = await create('printing');
+    const printing = machine.begin(['ssh', name, '--', 'while echo tick; do sleep 1; done']);
+    await staysAwakeBy(name, 'command-output');
     await end(printing);
-    await untilStopped('printing');
+    await untilStopped(name);
   });
 
   test('runs on while its processes compute, and stops after them', async () => {
-    await create('computing');
-    // Several, because the machine may be busy, and within this short period they have to use as much as in a minute.
-    const loops = 'for i in 1 2 3 4; do timeout 60 sh -c "while :; do :; done" & done; wait';
-    const computing = machine.begin(['ssh', 'computing', '--', loops]);
-    await staysAwakeBy('computing', 'process-cpu');
+    const name = await create('computing');
+    // Several, because the machine may be busy.
+    const computing = machine.begin(['ssh', name, '--', `for i in 1 2 3 4; do ${loop} & done; wait`]);
+    await staysAwakeBy(name, 'process-cpu');
     await end(computing);
-    await untilStopped('computing');
+    await untilStopped(name);
   });
 
   test('stops under an editor that is attached and only sends heartbeats', async () => {
-    await create('editor');
+    const name = await create('editor');
     // As VS Code does: its server runs as a command, and its protocol goes through a forwarded port.
-    const serving = machine.begin(['ssh', 'editor', '--', editorServer]);
+    const serving = machine.begin(['ssh', name, '--', editorServer]);
     await serving.says('listening');
     const port = await freePort();
-    const forwarded = machine.begin(['port-forward', 'editor', `${port}:8000`]);
+    const forwarded = machine.begin(['port-forward', name, `${port}:8000`]);
     await forwarded.says(String(port));
     const socket = connect(port, '127.0.0.1');
     socket.on('error', () => {});
     const heartbeat = setInterval(() => socket.write(Buffer.alloc(13)), 5_000);
-    await untilStopped('editor');
+    await stopWhenIdle(name);
+    await untilStopped(name);
     clearInterval(heartbeat);
     socket.destroy();
     await Promise.all([end(serving), end(forwarded)]);
   });
 
   test('runs on while a lease holds, and stops after it', async () => {
-    await create('leased');
-    const { body: lease } = await api('POST', '/api/v1/workspaces/leased/leases', { seconds: 600 });
-    const { signals, ...state } = await activity('leased');
-    expect(state).toMatchObject({ leases: [{ id: lease.id }], state: { awakeBecause: { kind: 'lease' } } });
-    await api('DELETE', `/api/v1/workspaces/leased/leases/${lease.id}`);
-    await untilStopped('leased');
+    const name = await create('leased');
+    const { body: lease } = await api('POST', `/api/v1/workspaces/${name}/leases`, { seconds: 3600 });
+    await stopWhenIdle(name);
+    const { leases, state } = await activity(name);
+    expect({ leases, state }).toMatchObject({
+      leases: [{ id: lease.id }],
+      state: { awakeBecause: { kind: 'lease' } },
+    });
+    await api('DELETE', `/api/v1/workspaces/${name}/leases/${lease.id}`);
+    await untilStopped(name);
   });
 
   test('runs its shutdown script before it stops', async () => {
-    await create('tidy', 'tidy');
-    await untilStopped('tidy');
-    expect((await machine.cde('start', 'tidy')).code).toBe(0);
-    expect((await machine.cde('ssh', 'tidy', '--', 'cat shutdown.txt; rm shutdown.txt')).stdout).toBe(
-      'bye\n',
-    );
-    expect((await machine.cde('stop', 'tidy')).code).toBe(0);
-    expect((await machine.cde('start', 'tidy')).code).toBe(0);
-    expect((await machine.cde('ssh', 'tidy', '--', 'cat shutdown.txt')).stdout).toBe('bye\n');
+    const name = await create('tidy', 'tidy');
+    await stopWhenIdle(name);
+    await untilStopped(name);
+    await startAgain(name);
+    expect((await machine.cde('ssh', name, '--', 'cat shutdown.txt; rm shutdown.txt')).stdout).toBe('bye\n');
+    expect((await machine.cde('stop', name)).code).toBe(0);
+    expect((await machine.cde('start', name)).code).toBe(0);
+    expect((await machine.cde('ssh', name, '--', 'cat shutdown.txt')).stdout).toBe('bye\n');
   });
 });

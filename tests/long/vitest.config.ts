@@ -6,7 +6,9 @@ export default defineConfig({
   test: {
     ...everySuite,
     include: ['tests/long/*.test.ts'],
-    testTimeout: 900_000,
+    // An idle stop follows the minute over which the CPU is averaged, the idle period, and a sweep.
+    env: { CDE_TEST_PATIENCE_MS: '300000' },
+    testTimeout: 1_800_000,
     hookTimeout: 120_000,
   },
 });
