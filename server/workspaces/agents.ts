@@ -2,7 +2,7 @@ import type { AgentActivity, IdleReply } from '@cde/api/activity.ts';
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
-import { and, eq } from 'drizzle-orm';
+import { and, eq, isNotNull } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { builds, type StartupReport, users, workspaces } from '../database/schema.ts';
 import type { Bus } from '../events/bus.ts';
@@ -53,13 +53,13 @@ export function makeAgents(deps: Deps) {
   const ownsWorkspace = (actor: AgentActor) =>
     and(eq(workspaces.id, actor.workspaceId), eq(workspaces.agentBuildId, actor.buildId));
 
-  /** The stop that waits for the shutdown script, whose output belongs to it. An idle workspace has none yet. */
-  async function runningStop(workspaceId: string): Promise<string | null> {
+  /** The build that waits for the shutdown script, whose output belongs to it. An idle workspace has none yet. */
+  async function waitingBuild(workspaceId: string): Promise<string | null> {
     const [build] = await db
       .select({ id: builds.id })
       .from(builds)
       .where(
-        and(eq(builds.workspaceId, workspaceId), eq(builds.transition, 'stop'), eq(builds.status, 'running')),
+        and(eq(builds.workspaceId, workspaceId), isNotNull(builds.shutdown), eq(builds.status, 'running')),
       );
     return build?.id ?? null;
   }
@@ -143,13 +143,13 @@ export function makeAgents(deps: Deps) {
         agent: { process, seq: line.seq },
       });
       const ofShutdown = lines.filter(({ source }) => source === 'shutdown');
-      const stop = ofShutdown.length > 0 ? await runningStop(actor.workspaceId) : null;
-      const others = stop ? lines.filter(({ source }) => source !== 'shutdown') : lines;
+      const waiting = ofShutdown.length > 0 ? await waitingBuild(actor.workspaceId) : null;
+      const others = waiting ? lines.filter(({ source }) => source !== 'shutdown') : lines;
       await db.transaction(async (tx) => {
         if (others.length > 0) await appendLog(tx, actor.buildId, others.map(toLine));
-        if (stop) await appendLog(tx, stop, ofShutdown.map(toLine));
+        if (waiting) await appendLog(tx, waiting, ofShutdown.map(toLine));
       });
-      if (stop) bus.publish({ workspaceId: actor.workspaceId, buildId: stop });
+      if (waiting) bus.publish({ workspaceId: actor.workspaceId, buildId: waiting });
       bus.publish({ workspaceId: actor.workspaceId, buildId: actor.buildId });
     },
 

@@ -1,9 +1,11 @@
+import { eq } from 'drizzle-orm';
 import fp from 'fastify-plugin';
 import { Counter, Gauge } from 'prom-client';
+import { builds } from '../database/schema.ts';
 import { removeOldActivity } from '../idle/activity-store.ts';
 import { makePolicyResolver } from '../idle/effective.ts';
 import { makeLifecycle, type WorkspaceLifecycle } from '../idle/lifecycle.ts';
-import { makeStopSections, type StopSection } from '../idle/policy-source.ts';
+import { makeStopSections, type ShutdownScript } from '../idle/policy-source.ts';
 import { cleanupReportRoute } from '../idle/report.ts';
 import { type ActivityReports, type IdleDeps, makeActivityReports } from '../idle/reports.ts';
 import { cleanupSettingsRoutes, makeCleanupSettings } from '../idle/settings.ts';
@@ -28,7 +30,8 @@ declare module 'fastify' {
       reports: ActivityReports;
       cancelStop: (workspaceId: string) => Promise<void>;
       lifecycle: WorkspaceLifecycle;
-      stopSection: (versionId: string) => Promise<StopSection>;
+      /** The shutdown script of what a build has started. */
+      shutdownScript: (buildId: string) => Promise<ShutdownScript | null>;
       /** Posts an event to the webhook. */
       deliver: (eventId: string) => Promise<void>;
       /** One sweep now; null if another replica is at it. For tests. */
@@ -55,7 +58,13 @@ export const idlePlugin = fp(
       resolve: resolver.resolve,
     };
     const reports = makeActivityReports(deps);
-    const shutdownScript = async (versionId: string) => (await stopSection(versionId)).shutdown;
+    const shutdownScript = async (buildId: string) => {
+      const [build] = await database.db
+        .select({ version: builds.templateVersionId })
+        .from(builds)
+        .where(eq(builds.id, buildId));
+      return build ? (await stopSection(build.version)).shutdown : null;
+    };
     const shutdowns = makeShutdowns({ database, bus, log, now, reports, shutdownScript });
     const sweep = makeIdleSweep({ ...deps, log, requestStop: shutdowns.requestStop });
     const starts = makeScheduledStarts({ ...deps, log, holidays: resolver.holidays });
@@ -121,7 +130,7 @@ export const idlePlugin = fp(
       reports,
       cancelStop: shutdowns.cancelIdleStop,
       lifecycle,
-      stopSection,
+      shutdownScript,
       deliver,
       sweep: worker.runOnce,
     });

@@ -450,6 +450,65 @@ describe('other stops', () => {
   });
 });
 
+describe('a shutdown script', () => {
+  const files = (script: string) => ({
+    'template.yaml': `${template('saving')}shutdown:\n  script: ${script}\n  timeout: 20s\n`,
+  });
+  beforeAll(async () => {
+    await call(admin, 'POST', '/api/v1/templates', { files: files('echo saved') });
+  });
+
+  test.each([
+    ['restart', undefined],
+    ['update', { force: true }],
+  ])('runs before a %s ends what runs', async (change, body) => {
+    const agent = await running('saving');
+    await report(agent);
+    const { body: published } = await call(admin, 'POST', '/api/v1/templates', {
+      files: files(`echo ${change}`),
+    });
+    await call(admin, 'POST', `/api/v1/templates/saving/versions/${published.number}/activate`, {});
+    const waiting = call(agent, 'POST', '/api/v1/agent/shutdown/wait', {});
+    const { body: build } = await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/${change}`, body);
+    const { shutdown } = (await waiting).body;
+    // That of the version that runs, not of the one that follows.
+    expect(shutdown).toMatchObject({ cause: 'request', idleSinceAgeMs: null, timeoutMs: 20_000 });
+    expect(shutdown.script).not.toBe(`echo ${change}`);
+    expect(provider.launches).toEqual([]);
+    await call(agent, 'POST', '/api/v1/agent/logs', {
+      process: 'p',
+      lines: [
+        { seq: 1, at: new Date(clock).toISOString(), source: 'shutdown', stream: 'stdout', text: 'saved' },
+      ],
+    });
+    await call(agent, 'POST', '/api/v1/agent/shutdown', {
+      id: shutdown.id,
+      state: 'ready',
+      activity: activityOf(agent),
+      exitCode: 3,
+      timedOut: false,
+    });
+    await arrives(agent);
+    const { body: log } = await call(ada, 'GET', `/api/v1/builds/${build.id}/log`);
+    const texts = log.lines.map(({ text }: { text: string }) => text);
+    expect(texts).toEqual(
+      expect.arrayContaining([
+        'running the shutdown script',
+        'saved',
+        'the shutdown script ended with exit code 3',
+      ]),
+    );
+  });
+
+  test('of an agent that is silent does not delay a restart', async () => {
+    const agent = await running('saving');
+    await report(agent);
+    pass(2 * minute);
+    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/restart`);
+    await arrives(agent);
+  });
+});
+
 describe('the brake', () => {
   test('holds back stops beyond the share of running workspaces, until an admin releases them', async () => {
     const agents: Agent[] = [];

@@ -61,7 +61,7 @@ export const workspacesPlugin = fp(
         agentUrl: async () =>
           [...(config.replicaUrl ? [config.accessUrl] : []), ...(await replica.urls())].join(','),
         homeGraceMs,
-        shutdownScript: async (versionId) => (await app.idle.stopSection(versionId)).shutdown,
+        shutdownScript: app.idle.shutdownScript,
         lifecycle: app.idle.lifecycle,
       }),
       tasks: {

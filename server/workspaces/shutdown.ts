@@ -30,26 +30,25 @@ export function makeShutdowns(deps: {
   log: Logger;
   now: () => Date;
   reports: Pick<ActivityReports, 'pendingShutdown' | 'answer'>;
-  shutdownScript: (versionId: string) => Promise<ShutdownScript | null>;
+  /** Of what a build has started. */
+  shutdownScript: (buildId: string) => Promise<ShutdownScript | null>;
 }) {
   const { database, bus, log, now, reports, shutdownScript } = deps;
   const { db } = database;
 
-  /** The stop build that waits for this agent's shutdown script. */
+  /** The build that waits for this agent's shutdown script: a stop, a restart or an update. */
   async function requestedByBuild(actor: AgentActor): Promise<ShutdownRequest | null> {
     const [row] = await db
       .select({
         id: builds.id,
         shutdown: builds.shutdown,
         options: builds.options,
-        version: workspaces.templateVersionId,
       })
       .from(builds)
       .innerJoin(workspaces, eq(workspaces.id, builds.workspaceId))
       .where(
         and(
           eq(builds.workspaceId, actor.workspaceId),
-          eq(builds.transition, 'stop'),
           eq(builds.status, 'running'),
           eq(workspaces.agentBuildId, actor.buildId),
         ),
@@ -57,7 +56,7 @@ export function makeShutdowns(deps: {
       .orderBy(desc(builds.number))
       .limit(1);
     if (row?.shutdown?.state !== 'requested') return null;
-    const script = await shutdownScript(row.version);
+    const script = await shutdownScript(actor.buildId);
     const cause = row.options.stopCause ?? 'request';
     return script ? { id: row.id, cause, idleSinceAgeMs: null, ...script } : null;
   }

@@ -11,8 +11,8 @@ export interface StepDeps {
   agentToken: (buildId: string) => string;
   /** The URLs at which agents reach the server, comma separated, best first. */
   agentUrl: () => Promise<string>;
-  /** The shutdown script of a template version. */
-  shutdownScript: (versionId: string) => Promise<ShutdownScript | null>;
+  /** The shutdown script of what a build has started. */
+  shutdownScript: (buildId: string) => Promise<ShutdownScript | null>;
   /** How long the home of a deleted workspace is retained. */
   homeGraceMs: number;
 }

@@ -9,19 +9,21 @@ const agentSilentMs = 95_000;
 const answerMs = 10_000;
 
 /**
- * Before a stop the agent runs the template's shutdown script. Null: there is nothing to wait for. The agent of an idle
- * workspace has run it before the stop was requested.
+ * Before a stop, and before a restart or an update ends the compute that runs, the agent runs the shutdown script of its
+ * template version. Null: there is nothing to wait for. The agent of an idle workspace has run it before the stop was
+ * requested.
  */
 export async function prepareStop(
   { now, shutdownScript }: Pick<StepDeps, 'now' | 'shutdownScript'>,
   { workspace, build }: BuildSnapshot,
 ): Promise<Outcome | null> {
   const { shutdown } = build;
-  if (build.options.isIdleStop || shutdown?.state === 'ready' || workspace.agentBuildId === null) return null;
+  const { agentBuildId } = workspace;
+  if (build.options.isIdleStop || shutdown?.state === 'ready' || agentBuildId === null) return null;
   const at = now();
   const seen = workspace.agentSeenAt?.getTime() ?? 0;
   if (at.getTime() - seen > agentSilentMs) return null;
-  const script = await shutdownScript(workspace.templateVersionId);
+  const script = await shutdownScript(agentBuildId);
   if (!script) return null;
   const stage = currentStage(build) ?? 'provision';
   if (!shutdown)

@@ -8,6 +8,7 @@ import { fail } from './fail.ts';
 import { finish } from './finish.ts';
 import { observe } from './observe.ts';
 import type { BuildSnapshot, Outcome, Snapshot } from './outcome.ts';
+import { prepareStop } from './prepare-stop.ts';
 import { provision } from './provision.ts';
 import { remove } from './remove.ts';
 import { render } from './render.ts';
@@ -29,7 +30,7 @@ export async function runStep(
     case 'begin':
       return begin(deps.now(), building);
     case 'render':
-      return render(deps, building);
+      return (await prepareStop(deps, building)) ?? render(deps, building);
     case 'provision':
       return provision(deps, building, provider);
     case 'await-agent':
