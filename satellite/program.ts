@@ -1,12 +1,8 @@
+import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { listenUrl } from '@cde/api/addresses.ts';
 import { type CallError, makeClient } from '@cde/api/client.ts';
-import {
-  type SatelliteCondition,
-  type SatelliteManifest,
-  type SatelliteWeb,
-  watchSatelliteUsers,
-} from '@cde/api/satellites.ts';
+import { watchSatelliteUsers } from '@cde/api/satellites.ts';
 import { watchRevocations } from '@cde/tunnel/auth/revocation.ts';
 import type { Clock } from '@cde/tunnel/clock.ts';
 import websocket from '@fastify/websocket';
@@ -14,6 +10,7 @@ import Fastify, { type FastifyInstance, LogController } from 'fastify';
 import pretty from 'pino-pretty';
 import { readCertificate, watchCertificate } from './certificate.ts';
 import { makeLoadMeter } from './load.ts';
+import { evictWithinMs, makeMembership, makeServerState } from './membership.ts';
 import { serveMetrics } from './metrics.ts';
 import type { PortGateway } from './ports/gateway.ts';
 import { makeServerFactory, type RequestInterceptor } from './ports/interceptor.ts';
@@ -24,7 +21,7 @@ import { relayPlugin, websocketOptions } from './relay/plugin.ts';
 import { makeRelay, type Relay } from './relay/relay.ts';
 import type { Settings } from './settings.ts';
 import { startStun } from './stun/service.ts';
-import { serveTerminals, type Terminals } from './terminals/terminals.ts';
+import { serveTerminals } from './terminals/terminals.ts';
 
 export interface Satellite {
   /** Its public URL. */
@@ -33,23 +30,8 @@ export interface Satellite {
   stop(): Promise<void>;
 }
 
-/** Sessions evicted all at once would reconnect all at once. */
-const evictWithinMs = 5_000;
-const terminalsDisabled = 'This satellite does not serve terminals.';
 /** Fastify would wait forever for a slow request body. Requests for ports are exempt (`allowsSlowBody`). */
 const requestTimeoutMs = 60_000;
-
-/** What the server has told the satellite. */
-interface ServerState {
-  registered: boolean;
-  id: string | null;
-  name: string | null;
-  ticketKeys: readonly string[];
-  /** What it serves to browsers; null: nothing. */
-  web: SatelliteWeb | null;
-  /** The origin of the pages that may open terminals. */
-  dashboard: string;
-}
 
 /**
  * Starts a satellite: listens, registers at the server (retrying for as long as it takes) and serves. Rejects if it
@@ -67,15 +49,7 @@ export async function startSatellite(options: {
   const shutdown = new AbortController();
   /** Aborted when its sessions have ended. */
   const ended = new AbortController();
-  const state: ServerState = {
-    registered: false,
-    id: null,
-    name: null,
-    ticketKeys: [],
-    web: null,
-    dashboard: '',
-  };
-  let stopping = false;
+  const state = makeServerState();
   /** The address at which this process reaches itself; null before it listens. */
   let selfUrl: string | null = null;
   let ports: PortGateway | undefined;
@@ -148,31 +122,20 @@ export async function startSatellite(options: {
   log.info({ url, stun: stun.address, version }, 'satellite is listening');
 
   const loadMeter = makeLoadMeter(relay);
-  const applyDrain = makeDrainSwitch({ app, relay, ports: gateway, isStopping: () => stopping });
-  const condition = (): SatelliteCondition => {
-    if (stopping) return 'stopping';
-    if (!relay.draining) return 'serving';
-    return relay.stats().sessions === 0 ? 'drained' : 'draining';
-  };
+  const membership = makeMembership({ state, relay, ports: gateway, terminals, log: infoLog });
   const joined = joinServer({
     client,
     identity: { url, stun: stun.address, version, region: settings.region },
-    report: () => ({ condition: condition(), load: loadMeter.sample(), users: relay.users() }),
+    report: () => ({
+      condition: membership.condition(),
+      load: loadMeter.sample(),
+      users: relay.users(),
+    }),
     signal: shutdown.signal,
     log: infoLog,
-    onManifest(manifest) {
-      applySettings(state, manifest, terminals);
-      state.id = manifest.id ?? null;
-      state.name = manifest.name;
-      state.registered = true;
-      log.info({ name: manifest.name, region: manifest.region }, 'satellite is registered');
-      applyDrain(manifest.drain);
-    },
+    onManifest: membership.registered,
     onOrders(orders) {
-      applySettings(state, orders, terminals);
-      for (const userId of orders.endUsers) relay.endUser(userId);
-      // Reported at once, because the server directs clients by it.
-      if (applyDrain(orders.drain)) void joined.then(({ reportNow }) => reportNow());
+      if (membership.apply(orders)) void joined.then(({ reportNow }) => reportNow());
     },
     onRejected: options.onRejected,
     ...clock,
@@ -181,20 +144,13 @@ export async function startSatellite(options: {
   return {
     url,
     async stop() {
-      stopping = true;
+      membership.stop();
       shutdown.abort();
       const { reportNow } = await joined;
       // First, so that the server stops naming this satellite and evicted clients do not come back.
       await reportNow();
-      const drained = relay.drain();
       gateway.close();
-      const limitMs = settings.drainSeconds * 1000;
-      relay.evict(Math.min(evictWithinMs, limitMs / 2));
-      const timer = AbortSignal.timeout(limitMs);
-      await Promise.race([
-        drained,
-        new Promise((resolve) => timer.addEventListener('abort', resolve, { once: true })),
-      ]);
+      await drainWithin(relay, settings.drainSeconds * 1000);
       ended.abort();
       stopCertificateWatch();
       loadMeter.stop();
@@ -236,39 +192,12 @@ function healthRoutes(
   });
 }
 
-function applySettings(
-  state: ServerState,
-  { ticketKeys, web, dashboard }: Pick<SatelliteManifest, 'ticketKeys' | 'web' | 'dashboard'>,
-  terminals: Terminals,
-): void {
-  Object.assign(state, { ticketKeys, web, dashboard });
-  if (!web) terminals.evictAll(terminalsDisabled);
-}
-
-/** Starts or ends draining as an administrator asked. The returned function returns true if that changed anything. */
-function makeDrainSwitch(options: {
-  app: FastifyInstance;
-  relay: Relay;
-  ports: PortGateway;
-  isStopping: () => boolean;
-}): (drain: boolean) => boolean {
-  const { relay, ports, isStopping } = options;
-  const { log } = options.app;
-  return (drain) => {
-    if (isStopping() || drain === relay.draining) return false;
-    if (!drain) {
-      log.info('serving again');
-      relay.reopen();
-      return true;
-    }
-    log.info({ sessions: relay.stats().sessions }, 'draining on request of an administrator');
-    ports.closeAll();
-    void relay.drain().then(() => {
-      if (relay.draining && !isStopping()) log.info('drained: no sessions left');
-    });
-    relay.evict(evictWithinMs);
-    return true;
-  };
+/** Evicts the relay's sessions, and resolves when they have ended, at the latest after `limitMs`. */
+async function drainWithin(relay: Relay, limitMs: number): Promise<void> {
+  const drained = relay.drain();
+  relay.evict(Math.min(evictWithinMs, limitMs / 2));
+  const limit = AbortSignal.timeout(limitMs);
+  await Promise.race([drained, once(limit, 'abort')]);
 }
 
 function selfUrlOf(host: string, port: number): string {

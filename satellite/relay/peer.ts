@@ -1,6 +1,11 @@
-import { limitControlFrames } from '@cde/tunnel/network/socket-limits.ts';
+import { limitControlFrames, rejectSocket } from '@cde/tunnel/network/socket-limits.ts';
 import { keepAlive } from '@cde/tunnel/paths/heartbeat.ts';
-import { deadAfterMs, heartbeatMs } from '@cde/tunnel/paths/relay-protocol.ts';
+import {
+  deadAfterMs,
+  heartbeatMs,
+  type RelayCloseCode,
+  relayCloseCodes,
+} from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 
 /** Messages accepted after we closed a socket: those of a busy upload that were already sent. */
@@ -26,4 +31,11 @@ export function watchPeer(socket: WebSocket, times: { heartbeatMs?: number; dead
   // ws closes the socket after an error.
   socket.on('error', () => {});
   socket.once('close', stop);
+}
+
+/** Closes a peer's socket with a code. */
+export function rejectPeer(socket: WebSocket, code: RelayCloseCode): void {
+  // Nothing more is read from a peer that violates the protocol; others get to answer the close frame.
+  if (code === 4400) rejectSocket(socket, code, relayCloseCodes[code]);
+  else socket.close(code, relayCloseCodes[code]);
 }

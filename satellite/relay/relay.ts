@@ -1,16 +1,16 @@
 import { once } from 'node:events';
 import type { ListenClaims, TicketClaims } from '@cde/tunnel/auth/ticket.ts';
 import { type Log, silentLog } from '@cde/tunnel/log.ts';
-import { rejectSocket } from '@cde/tunnel/network/socket-limits.ts';
-import { dialedMessage, type RelayCloseCode, relayCloseCodes } from '@cde/tunnel/paths/relay-protocol.ts';
+import { dialedMessage } from '@cde/tunnel/paths/relay-protocol.ts';
 import type WebSocket from 'ws';
 import { bridge } from './bridge.ts';
 import { makeClientRegistry } from './clients.ts';
+import { makeDraining } from './draining.ts';
 import { defaultRelayLimits, type RelayLimits } from './limits.ts';
-import { watchPeer } from './peer.ts';
+import { rejectPeer, watchPeer } from './peer.ts';
+import { addDial, addSpare } from './waiting.ts';
 import {
   makeWorkspaceRegistry,
-  type Spare,
   type WaitingDial,
   type WaitingSocket,
   type WorkspaceState,
@@ -90,26 +90,13 @@ export function makeRelay(options: RelayOptions): Relay {
   const sockets = new Set<WebSocket>();
   /** The agent's socket of each session by its client's socket. */
   const agentSockets = new Map<WebSocket, WebSocket>();
-  const evictionTimers = new Set<NodeJS.Timeout>();
   const totals = { sessions: 0, bytesToAgents: 0, bytesToClients: 0 };
-  let draining = false;
-  let onDrained: (() => void)[] = [];
-
-  function changed(workspaceId: string, workspace: WorkspaceState): void {
-    workspaces.update(workspaceId, workspace);
-    notifyIfDrained();
-  }
-
-  function notifyIfDrained(): void {
-    if (!draining || totals.sessions > 0) return;
-    for (const resolve of onDrained) resolve();
-    onDrained = [];
-  }
+  const draining = makeDraining(() => totals.sessions);
 
   /** Counts and watches a socket. Closes it and returns false if there is no capacity. */
   function admit(socket: WebSocket): boolean {
-    if (draining || sockets.size >= limits.sockets) {
-      reject(socket, draining ? 4503 : 4429);
+    if (draining.active || sockets.size >= limits.sockets) {
+      rejectPeer(socket, draining.active ? 4503 : 4429);
       return false;
     }
     sockets.add(socket);
@@ -123,79 +110,26 @@ export function makeRelay(options: RelayOptions): Relay {
     const workspace = workspaces.get(workspaceId);
     // Build ids are UUIDv7, so they sort by time. The agent of a superseded build must not receive clients; it may
     // still run on a node that was cut off.
-    if (workspace.spares.some((each) => each.buildId > buildId)) return void reject(socket, 4409);
+    if (workspace.spares.some((each) => each.buildId > buildId)) return void rejectPeer(socket, 4409);
     for (const each of [...workspace.spares]) if (each.buildId < buildId) each.leave(4409);
-    if (workspace.spares.length >= limits.sparesPerWorkspace) return void reject(socket, 4429);
+    if (workspace.spares.length >= limits.sparesPerWorkspace) return void rejectPeer(socket, 4429);
     const dial = workspace.dials[0];
     if (dial) return void pair(workspaceId, workspace, dial, socket, dial);
-    addSpare(workspaceId, workspace, socket, buildId);
-  }
-
-  function addSpare(
-    workspaceId: string,
-    workspace: WorkspaceState,
-    socket: WebSocket,
-    buildId: string,
-  ): void {
-    const spare: Spare = {
-      socket,
-      buildId,
-      leave(code) {
-        socket.off('close', onClose);
-        socket.off('message', onMessage);
-        remove(workspace.spares, spare);
-        if (code) reject(socket, code);
-        changed(workspaceId, workspace);
-      },
-    };
-    const onClose = () => spare.leave();
-    // Our agents send nothing before they are paired.
-    const onMessage = () => spare.leave(4400);
-    socket.once('close', onClose);
-    socket.on('message', onMessage);
-    workspace.spares.push(spare);
-    changed(workspaceId, workspace);
+    addSpare(workspace, socket, buildId, () => workspaces.update(workspaceId, workspace));
+    workspaces.update(workspaceId, workspace);
   }
 
   function dial(socket: WebSocket, { workspaceId, userId }: TicketClaims): void {
     if (!admit(socket)) return;
     const user = clients.add(userId, socket);
-    if (!user) return void reject(socket, 4429);
+    if (!user) return void rejectPeer(socket, 4429);
     const workspace = workspaces.get(workspaceId);
-    if (workspace.sessions >= limits.sessionsPerWorkspace) return void reject(socket, 4429);
+    if (workspace.sessions >= limits.sessionsPerWorkspace) return void rejectPeer(socket, 4429);
     const spare = workspace.spares.at(-1);
     const client = { socket, userId, early: [], small: user.small };
     if (spare) return void pair(workspaceId, workspace, client, spare.socket, spare);
-    if (workspace.dials.length >= limits.waitingDialsPerWorkspace) return void reject(socket, 4429);
-    addDial(workspaceId, workspace, client);
-  }
-
-  function addDial(workspaceId: string, workspace: WorkspaceState, client: Omit<WaitingDial, 'leave'>): void {
-    const { socket } = client;
-    const dial: WaitingDial = {
-      ...client,
-      leave(code) {
-        clearTimeout(timer);
-        socket.off('close', onClose);
-        socket.off('message', onMessage);
-        remove(workspace.dials, dial);
-        if (code) reject(socket, code);
-        changed(workspaceId, workspace);
-      },
-    };
-    const onClose = () => dial.leave();
-    // A client sends its TLS ClientHello and then waits for the answer.
-    let earlyBytes = 0;
-    const onMessage = (data: WebSocket.RawData, isBinary: boolean) => {
-      const chunk = data as Buffer;
-      earlyBytes += chunk.length;
-      if (!isBinary || dial.early.length >= 16 || earlyBytes > limits.earlyBytes) dial.leave(4400);
-      else dial.early.push(chunk);
-    };
-    const timer = setTimeout(() => dial.leave(4404), limits.dialWaitMs);
-    socket.once('close', onClose);
-    socket.on('message', onMessage);
-    workspace.dials.push(dial);
+    if (workspace.dials.length >= limits.waitingDialsPerWorkspace) return void rejectPeer(socket, 4429);
+    addDial(workspace, client, limits, () => workspaces.update(workspaceId, workspace));
   }
 
   function pair(
@@ -237,22 +171,12 @@ export function makeRelay(options: RelayOptions): Relay {
             { workspaceId, userId, by, closeCode, seconds, bytesToAgent, bytesToClient },
             'relay session ended',
           );
-          changed(workspaceId, workspace);
+          workspaces.update(workspaceId, workspace);
+          draining.sessionEnded();
         },
       },
     );
-    changed(workspaceId, workspace);
-  }
-
-  function reject(socket: WebSocket, code: RelayCloseCode): void {
-    // Nothing more is read from a peer that violates the protocol; others get to answer the close frame.
-    if (code === 4400) rejectSocket(socket, code, relayCloseCodes[code]);
-    else socket.close(code, relayCloseCodes[code]);
-  }
-
-  function cancelEvictions(): void {
-    for (const timer of evictionTimers) clearTimeout(timer);
-    evictionTimers.clear();
+    workspaces.update(workspaceId, workspace);
   }
 
   return {
@@ -265,42 +189,27 @@ export function makeRelay(options: RelayOptions): Relay {
     users: clients.users,
     endUser(userId) {
       for (const socket of clients.socketsOf(userId)) {
-        reject(socket, 4403);
+        rejectPeer(socket, 4403);
         // The agent too, or it would keep the session for a client that reconnects.
         const agent = agentSockets.get(socket);
-        if (agent) reject(agent, 4403);
+        if (agent) rejectPeer(agent, 4403);
       }
     },
     stats: () => ({ ...workspaces.stats(), ...totals }),
     get draining() {
-      return draining;
+      return draining.active;
     },
     drain() {
-      draining = true;
-      const drained = new Promise<void>((resolve) => onDrained.push(resolve));
+      const drained = draining.begin();
       for (const waiting of workspaces.waiting()) waiting.leave(4503);
-      notifyIfDrained();
       return drained;
     },
-    evict(overMs) {
-      const intervalMs = overMs / Math.max(agentSockets.size, 1);
-      for (const [index, client] of [...agentSockets.keys()].entries()) {
-        const timer = setTimeout(() => {
-          evictionTimers.delete(timer);
-          reject(client, 4503);
-        }, index * intervalMs);
-        evictionTimers.add(timer);
-      }
-    },
-    reopen() {
-      draining = false;
-      cancelEvictions();
-    },
+    evict: (overMs) => draining.evict(agentSockets.keys(), overMs),
+    reopen: draining.end,
     async close() {
-      draining = true;
-      cancelEvictions();
+      draining.close();
       const all = [...sockets];
-      for (const socket of all) reject(socket, 1012);
+      for (const socket of all) rejectPeer(socket, 1012);
       const closed = Promise.all(all.map((socket) => once(socket, 'close')));
       const timer = setTimeout(() => {
         for (const socket of all) socket.terminate();
@@ -310,9 +219,4 @@ export function makeRelay(options: RelayOptions): Relay {
       workspaces.close();
     },
   };
-}
-
-function remove<T>(list: T[], item: T): void {
-  const index = list.indexOf(item);
-  if (index >= 0) list.splice(index, 1);
 }
