@@ -6,7 +6,7 @@ import type { Clock } from '@cde/tunnel/clock.ts';
 import type { TunnelError } from '@cde/tunnel/errors.ts';
 import type { Log } from '@cde/tunnel/log.ts';
 import { listenRelay, type RelayListener } from '@cde/tunnel/paths/relay.ts';
-import type { SessionContext } from '@cde/tunnel/session/host.ts';
+import type { SessionContext } from '@cde/tunnel/session/admission.ts';
 import { makeSessionRegistry } from '@cde/tunnel/session/registry.ts';
 import { pickStunServer } from '@cde/tunnel/session/udp-signaling.ts';
 import type { Target } from '@cde/tunnel/streams/targets.ts';

@@ -9,13 +9,9 @@ import { type Link, makeLink } from '../pipe/link.ts';
 import type { Path } from '../pipe/path.ts';
 import { makePipe, type Pipe } from '../pipe/pipe.ts';
 import { type ResumeSecret, requestedSessionId, serveResume, switchRequestFrame } from '../pipe/resume.ts';
-import {
-  type HostedSession,
-  type HostOptions,
-  isPathAllowed,
-  type SessionContext,
-  serveSession,
-} from './host.ts';
+import type { SessionContext } from './admission.ts';
+import { type HostedSession, type HostOptions, serveSession } from './host.ts';
+import { isPathAllowed } from './requests.ts';
 
 export interface SessionRegistryOptions
   extends Omit<HostOptions, 'pipe' | 'onResumable' | 'serveUdpSignaling'> {

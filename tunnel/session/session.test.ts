@@ -13,7 +13,8 @@ import { TunnelError } from '../errors.ts';
 import { makePathPair, type PairEnd } from '../paths/pair.ts';
 import { makePipe } from '../pipe/pipe.ts';
 import { connectTarget } from '../streams/targets.ts';
-import { type HostedSession, type HostOptions, type SessionContext, serveSession } from './host.ts';
+import type { SessionContext } from './admission.ts';
+import { type HostedSession, type HostOptions, serveSession } from './host.ts';
 import { openSessionOver, type Session } from './session.ts';
 
 /** Client and agent over a path in memory: what a satellite would carry between them, it cannot break. */
