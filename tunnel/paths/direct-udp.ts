@@ -3,15 +3,8 @@ import { formatAddress } from '@cde/api/host-port.ts';
 import { TunnelError } from '../errors.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
 import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
-import {
-  describe,
-  formatIce,
-  helloOf,
-  type IceCandidate,
-  type IceMessage,
-  makeIceReader,
-  parseCandidate,
-} from './ice.ts';
+import { describe, formatIce, type IceCandidate } from './ice.ts';
+import { makeIceExchange } from './ice-exchange.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
 import { countUdpBytes } from './udp-traffic.ts';
 
@@ -60,15 +53,6 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       // An agent keeps running and will be asked again; a client may be about to exit.
       if (open === 0 && role === 'offer') releaseNative();
     };
-    const here: IceCandidate[] = [];
-    const there: IceCandidate[] = [];
-    let greeted = false;
-    /**
-     * Candidates wait until this end has sent its hello. The client's also wait for the agent's hello: otherwise the
-     * agent could reach it first, and DTLS would fail in the module's threads for lack of a fingerprint to compare.
-     */
-    const unsaid: IceMessage[] = [];
-    let hello: IceMessage | undefined;
     let settled = false;
 
     const settle = () => {
@@ -90,65 +74,38 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       fail(
         new TunnelError(
           'path-unreachable',
-          `no path from ${addressesOf(here, options.stun)} to ${addressesOf(there)}`,
+          `no path from ${addressesOf(exchange.here, options.stun)} to ${addressesOf(exchange.there)}`,
         ),
       );
     const timer = setTimeout(none, options.timeoutMs);
     options.signal.addEventListener('abort', abort, { once: true });
 
-    const say = (message: IceMessage) => {
-      if (!settled && stream.writable) stream.write(formatIce(message));
-    };
-    const sayAll = () => {
-      if (!hello || (role === 'offer' && !greeted)) return;
-      for (const message of unsaid.splice(0)) say(message);
-    };
+    const exchange = makeIceExchange(role, {
+      send(message) {
+        if (!settled && stream.writable) stream.write(formatIce(message));
+      },
+      onHello(message) {
+        const other = role === 'offer' ? 'answer' : 'offer';
+        if (!settled) peer.setRemoteDescription(describe(message, other), other);
+      },
+      onCandidate(candidate) {
+        if (!settled) peer.addRemoteCandidate(candidate, '0');
+      },
+    });
     peer.onLocalDescription((sdp) => {
-      if (hello) return;
-      hello = helloOf(sdp) ?? undefined;
-      if (!hello) return fail(new TunnelError('path-unavailable', 'ICE gave no local description'));
-      say(hello);
-      sayAll();
+      if (!exchange.greet(sdp)) fail(new TunnelError('path-unavailable', 'ICE gave no local description'));
     });
-    peer.onLocalCandidate((candidate) => {
-      const parsed = parseCandidate(candidate);
-      // Link-local candidates are useless.
-      if (!parsed) return;
-      here.push(parsed);
-      unsaid.push({ what: 'candidate', candidate });
-      sayAll();
-    });
+    peer.onLocalCandidate(exchange.found);
     peer.onGatheringStateChange((state) => {
-      if (state === 'complete') unsaid.push({ what: 'all' });
-      sayAll();
+      if (state === 'complete') exchange.foundAll();
     });
     peer.onStateChange((state) => {
       if (state === 'failed') none();
     });
 
-    const take = (message: IceMessage) => {
-      if (settled) return;
-      if (message.what === 'hello' && !greeted) {
-        greeted = true;
-        const other = role === 'offer' ? 'answer' : 'offer';
-        peer.setRemoteDescription(describe(message, other), other);
-        sayAll();
-      } else if (message.what === 'candidate' && greeted) {
-        there.push(parseCandidate(message.candidate)!);
-        peer.addRemoteCandidate(message.candidate, '0');
-      } else if (message.what !== 'all') {
-        throw new Error('out of order');
-      }
-    };
-    const read = makeIceReader(take);
     const heard = (chunk: Buffer | string) => {
-      let good = false;
-      try {
-        good = read(chunk.toString());
-      } catch {
-        // The native module rejected it.
-      }
-      if (!good) fail(new TunnelError('path-unreachable', 'the other end sent invalid ICE messages'));
+      if (!exchange.receive(chunk.toString()))
+        fail(new TunnelError('path-unreachable', 'the other end sent invalid ICE messages'));
     };
     const left = () => fail(new TunnelError('path-unreachable', 'the other end gave up'));
 
