@@ -263,10 +263,10 @@ describe.skipIf(!canMount())('on a full disk', () => {
   });
 });
 
-test('starts a stopped workspace, except with --no-start', async () => {
+test('starts a stopped workspace only if asked to', async () => {
   await machine.cde('stop', 'hello');
-  expect(await cp('--no-start', 'hello:big', here)).toMatchObject({ code: 5 });
-  expect((await cp('hello:big', here)).code).toBe(0);
+  expect(await cp('hello:big', here)).toMatchObject({ code: 5 });
+  expect((await cp('--start', 'hello:big', here)).code).toBe(0);
 });
 
 describe.skipIf(!has('rsync') || !has('ssh'))('with rsync', () => {

@@ -197,8 +197,8 @@ test('stopping the workspace ends it with a message', async () => {
     code: 5,
     stderr: expect.stringMatching(/\[workspace-(stopped|not-running)\]/),
   });
-  expect(await sync('--once', '--no-start')).toMatchObject({ code: 5 });
-  expect(await sync('--once')).toMatchObject({ code: 0 });
+  expect(await sync('--once')).toMatchObject({ code: 5 });
+  expect(await sync('--once', '--start')).toMatchObject({ code: 0 });
 });
 
 test('neither folder exists, or one cannot be created', async () => {

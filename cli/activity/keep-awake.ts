@@ -132,11 +132,12 @@ async function runThere(
   input: { command: string[]; reason: string; start: boolean },
   seconds: number | undefined,
 ): Promise<number> {
-  const { askToStart, connectSsh } = await import('../ssh/ssh.ts');
+  const { connectSsh } = await import('../ssh/ssh.ts');
+  const { startChoice } = await import('../ssh/start-question.ts');
   const run = await connectSsh(context, {
     workspace,
     command: input.command,
-    start: input.start || askToStart(context),
+    start: startChoice(context, { start: input.start, noStart: false }),
     tty: process.stdin.isTTY === true && process.stdout.isTTY === true,
   });
   // Once it runs: a stopped workspace cannot be kept awake.

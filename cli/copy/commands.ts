@@ -1,5 +1,6 @@
 import { type Command, command, rawCommand } from '../command.ts';
 import { pathOption } from '../ssh/path-option.ts';
+import { startOptions } from '../ssh/start-option.ts';
 
 const group = 'Connect:';
 
@@ -18,7 +19,7 @@ export const copyCommands: readonly Command[] = [
     options: {
       recursive: { kind: 'flag', short: 'r', help: 'Copy folders and their contents' },
       preserve: { kind: 'flag', short: 'p', help: 'Preserve times and permissions' },
-      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      ...startOptions,
       path: pathOption,
     },
     examples: [
@@ -37,7 +38,7 @@ export const copyCommands: readonly Command[] = [
     summary: 'Run rsync to and from workspaces',
     details:
       'Runs the rsync of this machine and accepts all of its options. WORKSPACE:PATH is a path in a workspace, which needs ' +
-      'rsync too. A stopped workspace is started first.',
+      'rsync too. At a terminal, cde asks before it starts a stopped workspace.',
     examples: [
       ['cde rsync -a --delete src/ web:src/', 'mirror a folder into the workspace'],
       ['cde rsync -avz web:results/ results/', 'from the workspace'],

@@ -6,6 +6,8 @@ import { makePool } from '../pool.ts';
 import { note, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
 import type { PathChoice } from '../ssh/opening.ts';
+import type { StartInput } from '../ssh/start-option.ts';
+import { startChoice } from '../ssh/start-question.ts';
 import { duration } from '../times.ts';
 import { copyFile, type FileLocation, safeMode } from './copy-file.ts';
 import { localSide } from './local-side.ts';
@@ -32,9 +34,8 @@ export async function cp(
     paths: string[];
     recursive: boolean;
     preserve: boolean;
-    start: boolean;
     path: string | undefined;
-  },
+  } & StartInput,
 ): Promise<Result> {
   const operands = input.paths.map(parseOperand);
   const target = operands.pop()!;
@@ -83,7 +84,8 @@ async function copyStream(
 }
 
 /** The sides, one for each workspace. */
-function makeSides(context: Context, input: { start: boolean; path: string | undefined }) {
+function makeSides(context: Context, input: StartInput & { path: string | undefined }) {
+  const start = startChoice(context, input);
   const open = new Map<string, Promise<Side>>();
   let fail: (error: unknown) => void;
   const ended = new Promise<never>((_, reject) => {
@@ -98,7 +100,7 @@ function makeSides(context: Context, input: { start: boolean; path: string | und
       if (!side) {
         side = import('./sftp-side.ts').then(async ({ openSftpSide }) => {
           const opened = await openSftpSide(context, workspace, {
-            start: input.start,
+            start,
             path: (input.path ?? 'auto') as PathChoice,
           });
           opened.ended.catch((error) => fail(error));

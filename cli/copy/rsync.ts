@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { canAsk } from '../ask.ts';
 import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
@@ -14,6 +15,8 @@ import { requireText } from './operands.ts';
 const commandNotFound = 127;
 /** The file in which `ssh-for-rsync` reports this to `cde rsync`, because rsync leaves no other channel open. */
 const missingVariable = 'CDE_RSYNC_MISSING';
+/** Set if a person has typed `cde rsync`, who can be asked on the terminal. rsync gives `ssh-for-rsync` pipes. */
+const askVariable = 'CDE_RSYNC_ASK';
 
 /** Runs this machine's rsync with `cde` as its remote shell. */
 export async function rsync(context: Context, { words }: { words: string[] }): Promise<number> {
@@ -43,6 +46,7 @@ async function run(context: Context, args: string[], missing: string): Promise<n
     env: {
       ...context.env,
       [missingVariable]: missing,
+      ...(canAsk(context) && { [askVariable]: '1' }),
       RSYNC_RSH: [...self, 'ssh-for-rsync'].map(word).join(' '),
       ...serverEnvironment(context.server()),
     },
@@ -84,12 +88,15 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
   const host = rest.shift();
   if (!host) throw usage('rsync calls this with a host.');
   const { connectSsh } = await import('../ssh/ssh.ts');
+  const { askOnTerminal } = await import('../ssh/person.ts');
   const { reference, alias } = fromSshHost(host.replace(/^[^@]*@/, ''));
   const missing = context.env[missingVariable];
   const run = await connectSsh(alias === undefined ? context : context.forServer(alias), {
     workspace: reference,
     command: rest,
-    start: true,
+    start: {
+      ask: context.env[askVariable] ? (question) => askOnTerminal(question, context.signal) : null,
+    },
     withoutTty: true,
   });
   const code = await run();

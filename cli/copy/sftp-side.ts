@@ -6,6 +6,7 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure } from '../failure.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { openSshClient } from '../ssh/ssh-client.ts';
+import type { Start } from '../ssh/start-question.ts';
 import type { ListedName, OpenFile, Side, Status } from './side.ts';
 
 /** The first is "No such file", which our agent also returns if a path is not a folder. */
@@ -35,7 +36,7 @@ const absent = (error: SftpError) => {
 export async function openSftpSide(
   context: Context,
   workspace: string,
-  options: { start: boolean; path?: PathChoice | undefined },
+  options: { start: Start; path?: PathChoice | undefined },
 ): Promise<Side & { ended: Promise<never> }> {
   const { client, ended, close } = await openSshClient(context, workspace, options);
   try {

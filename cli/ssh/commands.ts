@@ -1,5 +1,6 @@
 import { type Command, command } from '../command.ts';
 import { pathOption as path } from './path-option.ts';
+import { startOptions } from './start-option.ts';
 
 const group = 'Connect:';
 
@@ -18,8 +19,7 @@ export const sshCommands: readonly Command[] = [
       command: { help: 'The command to run instead of a shell', many: true, optional: true },
     },
     options: {
-      start: { kind: 'flag', help: 'Start a stopped workspace without asking' },
-      noStart: { kind: 'flag', help: 'Do not start a stopped workspace' },
+      ...startOptions,
       forwardAgent: { kind: 'flag', short: 'A', help: 'Forward your SSH agent' },
       local: { kind: 'list', short: 'L', value: 'SPEC', help: 'Forward a local port, like ssh -L' },
       remote: { kind: 'list', short: 'R', value: 'SPEC', help: 'Forward a remote port, like ssh -R' },
@@ -89,7 +89,7 @@ export const sshCommands: readonly Command[] = [
         help: 'Forward a port of the workspace to this machine: PORT, REMOTE:LOCAL or REMOTE:HOST:LOCAL',
       },
       address: { kind: 'text', value: 'ADDRESS', help: 'Listen on this address (default 127.0.0.1)' },
-      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      ...startOptions,
       path,
       verbose: { kind: 'flag', short: 'v', help: 'Print each path change' },
     },

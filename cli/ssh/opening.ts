@@ -16,15 +16,12 @@ import { openingVariable } from './handover.ts';
 import { pinHostKeys } from './known-hosts.ts';
 import { renewTicket } from './renew-ticket.ts';
 import { rttBook } from './rtt-book.ts';
-import { notRunning, requireStart } from './start-question.ts';
+import { notRunning, requireStart, type Start } from './start-question.ts';
 
 /** A ticket and the key it is bound to: all that opening a session needs. */
 export interface Opening extends TicketReply {
   clientPrivateKey: KeyObject;
 }
-
-/** Whether to start a stopped workspace. With `ask`: if its owner has chosen that or the user agrees; null if there is no terminal to ask on. */
-export type Start = boolean | { ask: ((question: string) => Promise<boolean>) | null };
 
 /** A server that restarts is back within this time. */
 const serverPatienceMs = 15_000;
@@ -133,7 +130,7 @@ const transient = new Set([
 ]);
 
 export interface OpeningOptions {
-  start?: boolean;
+  start?: Start;
   onPath?: SessionOptions['onPath'];
   /** The kind of path to take, or, with `auto`, the best that is allowed. */
   path?: PathChoice;

@@ -7,6 +7,8 @@ import { renderEvent } from '../render.ts';
 import { line } from '../result.ts';
 import { type PortSpec, parsePorts, parseReversePorts } from './port-specs.ts';
 import { maintainSession, type PathInput, type Sessions } from './sessions.ts';
+import type { StartInput } from './start-option.ts';
+import { type Start, startChoice } from './start-question.ts';
 
 export async function portForward(
   context: Context,
@@ -15,15 +17,14 @@ export async function portForward(
     ports: string[];
     reverse: string[];
     address: string | undefined;
-    start: boolean;
     path: string | undefined;
     verbose: boolean;
-  },
+  } & StartInput,
 ): Promise<number | undefined> {
   const address = input.address ?? '127.0.0.1';
   if (input.ports.length + input.reverse.length === 0)
     throw usage('No port is given.', 'Write cde port-forward WORKSPACE PORT…, or -R PORT.');
-  const open = await openPorts(context, { ...input, address });
+  const open = await openPorts(context, { ...input, address, start: startChoice(context, input) });
   try {
     for (const port of open.ports) announce(context, input.workspace, port, address);
     for (const reversed of open.reversed) announceReverse(context, input.workspace, reversed);
@@ -52,7 +53,7 @@ export async function openPorts(
     ports: string[];
     reverse?: string[];
     address: string;
-    start: boolean;
+    start: Start;
   } & PathInput,
 ) {
   const specs = input.ports.flatMap(parsePorts);

@@ -8,6 +8,7 @@ import { renderEvent } from '../render.ts';
 import { note } from '../result.ts';
 import { duration } from '../times.ts';
 import { type Opening, openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
+import type { Start } from './start-question.ts';
 
 export interface PathInput {
   path?: string | undefined;
@@ -35,7 +36,7 @@ const pauseMs = 2_000;
 export function maintainSession(
   context: Context,
   reference: string,
-  start: boolean,
+  start: Start,
   { path, verbose = false }: PathInput = {},
   onSession: (opened: OpenedSession) => void = () => {},
 ): Sessions {
@@ -54,7 +55,8 @@ export function maintainSession(
     for (;;) {
       try {
         const opened = await openWorkspaceSession(context, reference, null, {
-          start: first && start,
+          // A reconnect is automatic: it never starts anything.
+          start: first ? start : false,
           ...(path && { path: path as PathChoice }),
           ...(verbose && { onChange: tell }),
           onPath(state, reason, afterMs) {

@@ -84,6 +84,36 @@ test('without a terminal, cde ssh starts no workspace and prints how to start it
   expect(starts).toBe(2);
 });
 
+test.each([
+  ['cp', 'web:notes.txt', '.'],
+  ['sync', '--once', '.', 'web:project'],
+  ['port-forward', 'web', '0:3000'],
+])('cde %s has the rule of cde ssh for a stopped workspace', async (...words) => {
+  const policy = { ...activity().policy, startOnConnect: false };
+  let starts = 0;
+  server.on(createTicket, stopped);
+  server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
+  server.on(getWorkspaceActivity, () => activity({ policy }));
+  server.on(startWorkspace, () => {
+    starts++;
+    throw new Refusal(403, { code: 'forbidden', message: 'Enough.' });
+  });
+  const run = (...more: string[]) => home.run([...words, ...more], { env });
+  expect(await run()).toMatchObject({
+    code: 5,
+    stderr: expect.stringContaining('Start it: cde start web, or add --start'),
+  });
+  expect(await run('--no-start')).toMatchObject({ code: 5 });
+  expect(starts).toBe(0);
+  await run('--start');
+  expect(starts).toBe(1);
+  policy.startOnConnect = true;
+  await run();
+  expect(starts).toBe(2);
+  await run('--no-start');
+  expect(starts).toBe(2);
+});
+
 test('cde ssh --start starts a stopped workspace, and says when there is no ssh to run', async () => {
   let running = false;
   server.on(createTicket, () => (running ? ticket : stopped()));

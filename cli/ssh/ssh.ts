@@ -1,13 +1,13 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
-import { askYesNo, canAsk } from '../ask.ts';
 import { findSharedSession, startBackground } from '../background/client.ts';
 import { serverEnvironment } from '../connection.ts';
 import type { Context } from '../context.ts';
 import { Failure, usage } from '../failure.ts';
 import { fromSshHost, hostOn } from '../workspaces/reference.ts';
 import { hostOptions, stdioFlags } from './client-options.ts';
-import type { PathChoice, Start } from './opening.ts';
+import type { PathChoice } from './opening.ts';
+import { type Start, startChoice } from './start-question.ts';
 
 interface SshInput {
   workspace: string;
@@ -53,16 +53,8 @@ export async function ssh(
       verbose: input.verbose,
     });
   }
-  const run = await connectSsh(context, {
-    ...input,
-    start: input.noStart ? false : input.start || askToStart(context),
-  });
+  const run = await connectSsh(context, { ...input, start: startChoice(context, input) });
   return run();
-}
-
-/** Asks the person at this terminal, if there is one, before a stopped workspace is started. */
-export function askToStart(context: Context): Start {
-  return { ask: canAsk(context) ? (question) => askYesNo(context, question) : null };
 }
 
 /** Makes everything ready, so that what can fail has failed, and returns what runs ssh on this terminal. */

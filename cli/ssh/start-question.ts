@@ -1,9 +1,31 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
+import { askYesNo, canAsk } from '../ask.ts';
+import type { Context } from '../context.ts';
 import { getWorkspaceActivity } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
+import type { StartInput } from './start-option.ts';
+
+/** Whether to start a stopped workspace. With `ask`: if its owner has chosen that or the user agrees; null if there is no terminal to ask on. */
+export type Start = boolean | { ask: ((question: string) => Promise<boolean>) | null };
+
+/** What the options of a command say; without one, the person at this terminal is asked, if there is one. */
+export function startChoice(context: Context, { start, noStart }: StartInput): Start {
+  if (noStart) return false;
+  if (start) return true;
+  if (!canAsk(context)) return { ask: null };
+  // A copy between two workspaces may ask for both.
+  let last: Promise<unknown> = Promise.resolve();
+  return {
+    ask(question) {
+      const answer = last.then(() => askYesNo(context, question));
+      last = answer.catch(() => {});
+      return answer;
+    },
+  };
+}
 
 /**
  * Returns if a stopped workspace may be started for a person who connects: its owner has chosen that, or the person says so.

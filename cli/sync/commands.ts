@@ -1,5 +1,6 @@
 import { type Command, command } from '../command.ts';
 import { pathOption } from '../ssh/path-option.ts';
+import { startOptions } from '../ssh/start-option.ts';
 
 export const syncCommands: readonly Command[] = [
   command({
@@ -33,7 +34,7 @@ export const syncCommands: readonly Command[] = [
         help: 'Delete all files on one side if the other side is empty',
       },
       list: { kind: 'flag', short: 'l', help: 'List current and past synchronizations from this machine' },
-      start: { kind: 'no', help: 'Do not start a stopped workspace' },
+      ...startOptions,
       path: pathOption,
     },
     examples: [

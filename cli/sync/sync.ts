@@ -10,6 +10,8 @@ import { exitCodes } from '../exit-codes.ts';
 import { Failure, toFailure, usage } from '../failure.ts';
 import type { Result } from '../result.ts';
 import { maintainSession } from '../ssh/sessions.ts';
+import type { StartInput } from '../ssh/start-option.ts';
+import { startChoice } from '../ssh/start-question.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { EmptiedError, makeEngine } from './engine.ts';
 import { list } from './list.ts';
@@ -20,7 +22,7 @@ import { markRuleFiles, openRuleMarks } from './rule-marks.ts';
 import { makeRuleReader } from './rule-reader.ts';
 import { lockPair, openState, type Pair, type Status } from './state.ts';
 
-export interface SyncInput {
+export interface SyncInput extends StartInput {
   folders: string[];
   once: boolean;
   dryRun: boolean;
@@ -31,7 +33,6 @@ export interface SyncInput {
   allowEmpty: boolean;
   /** Starts as if the two had never been synced. */
   forget: boolean;
-  start: boolean;
   path: string | undefined;
 }
 
@@ -52,7 +53,8 @@ export async function sync(context: Context, input: SyncInput): Promise<Result |
   const state = openState(context.env, pair);
   const status: Status = { pid: process.pid, state: 'connecting', files: 0, problems: 0 };
   const taken = input.dryRun ? null : await lockPair(context.env, pair, () => status);
-  const sessions = maintainSession(context, workspace, input.start && !input.dryRun, { path: input.path });
+  const start = input.dryRun ? false : startChoice(context, input);
+  const sessions = maintainSession(context, workspace, start, { path: input.path });
   let remoteTree: Tree | null = null;
   let local: Tree | null = null;
   context.signal.addEventListener('abort', () => remoteTree?.close(), { once: true });
