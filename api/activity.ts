@@ -1,6 +1,6 @@
 import { z } from 'zod';
 import { endpoint } from './endpoint.ts';
-import { weekdays } from './idle-values.ts';
+import { weekdays, workdays } from './idle-values.ts';
 import { maxReasonLength } from './keep-awake.ts';
 import { Id, Moment, PageQuery, page, plainText, WorkspaceRef } from './names.ts';
 import { isTimeZone } from './time-zones.ts';
@@ -30,7 +30,7 @@ export const Seconds = z
   .number()
   .int()
   .min(1)
-  .max(366 * 24 * 3600);
+  .max(366 * 24 * 3600, 'must be at most 366 days');
 /**
  * The latest occurrence of each signal, as an agent reports it with its stats. Ages instead of times, because the clocks
  * of workspaces are not trusted. A signal that has not occurred since the agent started is missing.
@@ -91,13 +91,19 @@ export const Lease = z.object({
   id: Id,
   by: z.string().describe('A username, `schedule`, or `workspace` for programs in it'),
   reason: z.string(),
-  createdAt: Moment,
+  createdAt: Moment.describe('When it was granted, or renewed last'),
   expiresAt: Moment,
+  runEndsAt: Moment.nullable()
+    .optional()
+    .describe('When the maximum run time stops the workspace, if that is before the lease expires'),
 });
 export type Lease = z.infer<typeof Lease>;
 export const LeaseInput = z.object({
   seconds: Seconds.describe('How long; at most what the installation allows'),
   reason: plainText(maxReasonLength).default(''),
+  renews: Id.optional().describe(
+    'An active lease of the same caller: it is extended, and history and audit log have no entry of their own for that. If it has ended, there is a new lease',
+  ),
 });
 
 /** What keeps a running workspace awake, or did last. */
@@ -145,7 +151,7 @@ export const DailySchedule = z
   .strictObject({
     start: TimeOfDay.optional().describe('On the given days, except holidays'),
     stop: TimeOfDay.optional().describe('On every day'),
-    days: z.array(z.enum(weekdays)).min(1).max(7).default(['mon', 'tue', 'wed', 'thu', 'fri']),
+    days: z.array(z.enum(weekdays)).min(1).max(7).default(workdays),
     timeZone: z
       .string()
       .max(60)
@@ -238,6 +244,7 @@ export const WorkspaceActivity = z.object({
   state: IdleState.nullable(),
   policy: EffectiveIdlePolicy,
   choices: IdleChoices,
+  defaults: EffectiveIdlePolicy.optional().describe('The policy without the choices'),
   startsAt: Moment.nullable().default(null).describe('When its schedule starts it next, if it is stopped'),
   dormantAt: Moment.nullable().default(null).describe('Since when only its home exists'),
   archivedAt: Moment.nullable().default(null).describe('Since when it is missing from lists'),

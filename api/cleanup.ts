@@ -55,6 +55,12 @@ export const CleanupPolicy = z.strictObject({
 });
 export type CleanupPolicy = z.infer<typeof CleanupPolicy>;
 
+const Etag = z.string().max(100);
+export const StoredCleanupPolicy = CleanupPolicy.extend({
+  etag: Etag.describe('Identifies this version of the policy'),
+});
+export type StoredCleanupPolicy = z.infer<typeof StoredCleanupPolicy>;
+
 export const CleanupCandidate = z.object({
   workspaceId: Id,
   workspace: z.string().describe('owner/name'),
@@ -100,7 +106,7 @@ export const getCleanupPolicy = endpoint({
   tag,
   summary: 'Show the bounds of idle policies',
   permission: 'cleanup:read',
-  reply: CleanupPolicy,
+  reply: StoredCleanupPolicy,
 });
 export const setCleanupPolicy = endpoint({
   method: 'PUT',
@@ -108,8 +114,12 @@ export const setCleanupPolicy = endpoint({
   tag,
   summary: 'Set the bounds of idle policies',
   permission: 'cleanup:write',
-  body: CleanupPolicy,
-  reply: CleanupPolicy,
+  body: CleanupPolicy.extend({
+    etag: Etag.optional().describe(
+      'As it was read. If the policy has changed since, nothing is saved and the answer is `cleanup-policy-changed`',
+    ),
+  }),
+  reply: StoredCleanupPolicy,
 });
 export const previewCleanup = endpoint({
   method: 'GET',

@@ -22,6 +22,12 @@ export const User = z.object({
   status: z.enum(['active', 'suspended']),
   createdAt: Moment,
   lastSeenAt: Moment.nullable(),
+  canUpdateForeign: z
+    .boolean()
+    .optional()
+    .describe(
+      'Of `me`: whether you can choose the template version and parameters of workspaces of others (`--foreign-updates`)',
+    ),
 });
 export type User = z.infer<typeof User>;
 

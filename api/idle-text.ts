@@ -1,8 +1,10 @@
 import type {
+  ActivityEvent,
   AwakeCause,
   CleanupCause,
   EffectiveIdlePolicy,
   IdleState,
+  Lease,
   Signal,
   StopCause,
 } from './activity.ts';
@@ -50,16 +52,23 @@ const postponedBy: Record<StopCause, string> = {
 
 export const policyName = (cause: CleanupCause): string => policyNames[cause] ?? cause;
 
-/** A length of time in at most two units: `40 s`, `25 min`, `3 h 10 min`, `2 days`. */
+/**
+ * A length of time in at most two units: `40 s`, `25 min`, `3 h 10 min`, `2 days 6 h`, `30 days`. Rounded to the smallest unit
+ * shown, so that a warning, a list and a page that are read within the same seconds have the same number.
+ */
 export function spanText(ms: number): string {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 60) return `${seconds} s`;
-  const minutes = Math.floor(seconds / 60);
+  const minutes = Math.round(seconds / 60);
   if (minutes < 60) return `${minutes} min`;
-  const hours = Math.floor(minutes / 60);
-  if (hours < 48) return minutes % 60 === 0 ? `${hours} h` : `${hours} h ${minutes % 60} min`;
-  return `${Math.floor(hours / 24)} days`;
+  if (minutes < 48 * 60) return inUnits(Math.floor(minutes / 60), 'h', minutes % 60, 'min');
+  const hours = Math.round(minutes / 60);
+  if (hours < 8 * 24) return inUnits(Math.floor(hours / 24), 'days', hours % 24, 'h');
+  return `${Math.round(hours / 24)} days`;
 }
+
+const inUnits = (count: number, unit: string, rest: number, restUnit: string) =>
+  rest === 0 ? `${count} ${unit}` : `${count} ${unit} ${rest} ${restUnit}`;
 
 /** `just now`, `2 min ago`, `in 3 h`. */
 export function whenText(iso: string, now: number): string {
@@ -68,21 +77,27 @@ export function whenText(iso: string, now: number): string {
   return ms > 0 ? `in ${spanText(ms)}` : `${spanText(-ms)} ago`;
 }
 
-/** A moment in the reader's time zone: `17:05`, or `12 Dec 17:05` if it is on another day. */
+/** A moment in the reader's time zone: `17:05`, or `Sat 12 Dec 17:05` if it is on another day. */
 export function clockText(iso: string, now: number): string {
   const at = new Date(iso);
   const time = at.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' });
-  return at.toDateString() === new Date(now).toDateString() ? time : `${dayText(iso)} ${time}`;
+  if (at.toDateString() === new Date(now).toDateString()) return time;
+  const weekday = at.toLocaleDateString('en-GB', { weekday: 'short' });
+  const year = at.getFullYear() === new Date(now).getFullYear() ? '' : ` ${at.getFullYear()}`;
+  return `${weekday} ${dayText(iso)}${year} ${time}`;
 }
 
 function dayText(iso: string): string {
   return new Date(iso).toLocaleDateString('en-GB', { day: 'numeric', month: 'short' });
 }
 
-/** What an announced deletion means, and how to prevent it: `Will be deleted on 12 Dec 17:05 (in 13 days) unless …` */
+/** A moment and how far it is: `17:05 (in 2 h)`. */
+export const momentText = (iso: string, now: number): string =>
+  `${clockText(iso, now)} (${whenText(iso, now)})`;
+
+/** What an announced deletion means, and how to prevent it: `Will be deleted on Sat 12 Dec 17:05 (in 13 days) unless …` */
 export function deletionText(deletesAt: string, now: number): string {
-  const when =
-    Date.parse(deletesAt) <= now ? 'soon' : `on ${clockText(deletesAt, now)} (${whenText(deletesAt, now)})`;
+  const when = Date.parse(deletesAt) <= now ? 'soon' : `on ${momentText(deletesAt, now)}`;
   return `Will be deleted ${when} unless a person starts or keeps it, or chooses never-stop. Its home is retained for some time after that.`;
 }
 
@@ -90,6 +105,13 @@ export function deletionText(deletesAt: string, now: number): string {
 export function leaseOwner(by: string): string {
   if (by === 'schedule') return 'its schedule';
   return by === 'workspace' ? 'a program in it' : by;
+}
+
+/** What a keep-awake achieves, after the name of the workspace: `stays awake until 17:05 (in 3 h)`. */
+export function keptAwakeText({ expiresAt, runEndsAt }: Lease, now: number): string {
+  return runEndsAt
+    ? `stays awake only until ${momentText(runEndsAt, now)}, when its maximum run time ends: a keep-awake does not extend that`
+    : `stays awake until ${momentText(expiresAt, now)}`;
 }
 
 /** `terminal input by ada (2 min ago)` */
@@ -100,7 +122,7 @@ export function causeText(cause: AwakeCause, now: number): string {
     case 'lease':
       return `keep-awake by ${leaseOwner(cause.by)} (${Date.parse(cause.at) > now ? 'expires' : 'expired'} ${whenText(cause.at, now)})`;
     case 'never-stop':
-      return `never-stop by ${cause.by}: ${cause.reason} (until ${clockText(cause.at, now)})`;
+      return `never-stop by ${cause.by}: ${cause.reason} (until ${momentText(cause.at, now)})`;
     case 'start':
       return `its start (${whenText(cause.at, now)})`;
   }
@@ -123,15 +145,27 @@ export function pastCauseText(cause: AwakeCause, stoppedAt: number): string {
 
 /** When and why it stops, as one sentence. */
 export function stopText(state: IdleState, now: number): string {
-  if (state.held)
-    return 'It is due to stop, and waits because many workspaces are: it stops some minutes later, or once an admin allows it.';
-  if (state.waitsForReport)
-    return 'It is due to stop, but its agent has not reported since: missing data does not count as idleness.';
-  if (state.stopsAt === null || state.cause === null) return 'Nothing stops it.';
-  const due = Date.parse(state.stopsAt) <= now;
-  const when = due ? 'now' : `at ${clockText(state.stopsAt, now)} (${whenText(state.stopsAt, now)})`;
-  return `Stops ${when} by ${policyName(state.cause)}${postponedBy[state.cause] ?? ''}.`;
+  if (state.held || state.waitsForReport) return `It is ${stopValue(state, now)}.`;
+  return state.stopsAt === null || state.cause === null
+    ? 'No policy stops it.'
+    : `It stops ${stopValue(state, now)}.`;
 }
+
+/** The same for a field that is called "stops". */
+export function stopValue(state: IdleState, now: number): string {
+  if (state.held)
+    return 'due, and waits because many workspaces are: it stops some minutes later, or once an admin allows it';
+  if (state.waitsForReport)
+    return 'due, but its agent has not reported since: missing data does not count as idleness';
+  if (state.stopsAt === null || state.cause === null) return 'never: no policy stops it';
+  const isDue = Date.parse(state.stopsAt) <= now;
+  const when = isDue ? 'now' : `at ${momentText(state.stopsAt, now)}`;
+  return `${when} by ${policyName(state.cause)}${postponedBy[state.cause] ?? ''}`;
+}
+
+/** When the schedule of a stopped workspace starts it, for a field that is called "starts". */
+export const startValue = (startsAt: string, now: number): string =>
+  `at ${momentText(startsAt, now)} by its daily schedule`;
 
 /** The same in a few words, for a column of a table. */
 export function shortStopText(state: IdleState, now: number): string {
@@ -145,18 +179,45 @@ export function shortStopText(state: IdleState, now: number): string {
   return Date.parse(stopsAt) <= now ? 'now' : `in ${spanText(Date.parse(stopsAt) - now)}`;
 }
 
-const limitedNames: Record<EffectiveIdlePolicy['limited'][number], string> = {
+/** What the settings of a policy are called, as labels and in sentences. */
+export const policyLabels: Record<EffectiveIdlePolicy['limited'][number] | 'startOnConnect', string> = {
   stopAfterSeconds: 'stop after',
   maxRunSeconds: 'maximum run time',
-  neverStop: 'never-stop',
-  schedule: 'schedule',
   dormantAfterDays: 'dormant after',
   archiveAfterDays: 'archived after',
   deleteAfterDays: 'deleted after',
+  schedule: 'schedule',
+  neverStop: 'never stop',
+  startOnConnect: 'start on connect',
 };
 /** A setting that the bounds of the installation have changed, in words. */
 export const limitedText = (setting: EffectiveIdlePolicy['limited'][number]): string =>
-  limitedNames[setting] ?? setting;
+  policyLabels[setting] ?? setting;
+
+/** `1 h without activity`, or `never`. */
+export const stopAfterText = (seconds: number | null): string =>
+  seconds === null ? 'never' : `${spanText(seconds * 1000)} without activity`;
+
+/** `a day without a person`, or `never`. Undefined: a server of an earlier release does not say. */
+export function unusedAfterText(days: number | null | undefined): string {
+  if (days === null || days === undefined) return 'never';
+  return `${days === 1 ? 'a day' : `${days} days`} without a person`;
+}
+
+/** Until when, by whom and why, of a workspace that must not stop. */
+export const neverStopText = (
+  { until, by, reason }: NonNullable<EffectiveIdlePolicy['neverStop']>,
+  now: number,
+): string => `until ${momentText(until, now)}, by ${by}: ${reason}`;
+
+/** What an event of the history is called: the signal, or what happened. */
+export function eventName({ kind, signal }: Pick<ActivityEvent, 'kind' | 'signal'>): string {
+  return signal !== null && kind === 'signal' ? signal : (eventNames[kind] ?? kind);
+}
+const eventNames: Partial<Record<ActivityEvent['kind'], string>> = {
+  'lease-granted': 'keep-awake',
+  'lease-ended': 'keep-awake-ended',
+};
 
 export function scheduleText(schedule: EffectiveIdlePolicy['schedule']): string {
   if (!schedule) return 'none';

@@ -62,6 +62,7 @@ export const catalogue = {
   'too-many-leases': 409,
   'workspace-deleted': 409,
   'owner-must-agree': 409,
+  'cleanup-policy-changed': 409,
   'workspace-busy': 409,
   'workspace-not-running': 409,
   'agent-not-connected': 409,

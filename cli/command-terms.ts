@@ -10,12 +10,18 @@ const optionOf: Record<string, string> = {
 
 /** The argument or option behind a request's field: `NAME`, `--days`, `--param cpus`; otherwise the field itself. */
 function commandLineName(command: Command, path: string): string {
+  // The longest: `schedule.start`, or all of `schedule`.
+  for (let prefix = path; prefix !== ''; prefix = prefix.slice(0, Math.max(0, prefix.lastIndexOf('.')))) {
+    const named = command.fields?.[prefix];
+    if (named !== undefined) return named;
+  }
   const [field = '', second] = path.split('.');
   if (field === 'parameters' && 'param' in command.options) return second ? `--param ${second}` : '--param';
   for (const key of [field, optionOf[field]]) {
     if (key === undefined) continue;
     const option = Object.hasOwn(command.options, key) ? command.options[key] : undefined;
-    if (option) return flagOf(key, option);
+    // `--no-schedule` sets no value.
+    if (option && option.kind !== 'no') return flagOf(key, option);
     for (const name of [key, `${key}s`])
       if (Object.hasOwn(command.arguments, name)) return name.toUpperCase();
   }

@@ -80,6 +80,8 @@ export interface Command {
   details?: string;
   arguments: Record<string, Argument>;
   options: Record<string, Option>;
+  /** What sets a field of the request, if its name is another: `schedule.start` is set by `--daily-start`. */
+  fields?: Readonly<Record<string, string>>;
   /** A command line and its description. */
   examples: readonly (readonly [string, string])[];
   hidden?: true;

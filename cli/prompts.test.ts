@@ -186,7 +186,7 @@ describe('a stopped workspace', () => {
   const ssh = ['env', 'CDE_BACKGROUND=off', 'ssh', '-F', 'none'];
   const proxy = ['-o', `ProxyCommand=${process.execPath} ${cdePath} ssh --stdio web`];
   const question =
-    'web is stopped because it was idle; the last activity was its start, 2 h before. Start it? [Y/n]';
+    'web was stopped because it was idle; the last activity was its start, 2 h before. Start it? [Y/n]';
   beforeAll(() => {
     server.on(createTicket, () => {
       throw new Refusal(409, { code: 'workspace-not-running', message: 'ada/web is stopped.' });

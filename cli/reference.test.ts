@@ -1,12 +1,27 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
+import { flagOf } from './command.ts';
+import { commands } from './commands.ts';
 import { page, withReference } from './reference.ts';
 
 const text = readFileSync(page, 'utf8');
 
 test('docs/cli.md matches the commands (to update it, run: node cli/reference.ts)', () => {
   expect(withReference(text)).toBe(text);
+});
+
+test('a field of a request is named after an option that its command has', () => {
+  const named = commands.flatMap((command) =>
+    Object.values(command.fields ?? {})
+      .flatMap((name) => name.match(/--[a-z-]+/g) ?? [])
+      .map((flag) => ({ command, flag })),
+  );
+  expect(named.length).toBeGreaterThan(5);
+  for (const { command, flag } of named) {
+    const flags = Object.entries(command.options).map(([key, option]) => flagOf(key, option));
+    expect(flags, command.name).toContain(flag);
+  }
 });
 
 test('docs/cli.md explains every error code of the CLI', () => {

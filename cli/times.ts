@@ -4,8 +4,9 @@ import { spanText, whenText } from '@cde/api/idle-text.ts';
 export function duration(ms: number): string {
   if (ms < 9_950) return `${(Math.max(0, ms) / 1000).toFixed(1)} s`;
   const seconds = Math.round(ms / 1000);
-  const isShort = seconds >= 60 && seconds < 3600;
-  return isShort && seconds % 60 > 0 ? `${spanText(ms)} ${seconds % 60} s` : spanText(ms);
+  if (seconds < 60 || seconds >= 3600) return spanText(ms);
+  const minutes = `${Math.floor(seconds / 60)} min`;
+  return seconds % 60 === 0 ? minutes : `${minutes} ${seconds % 60} s`;
 }
 
 /** When, seen from now: `just now`, `5 min ago`, `in 3 days`. */

@@ -131,6 +131,70 @@ test.each([
   expect(ran).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining(message) });
 });
 
+test.each([
+  ['--daily-stop 19:00 --time-zone Europe/Vienna', 'schedule.timeZone', '--time-zone'],
+  ['--daily-start 08:30', 'schedule.start', '--daily-start'],
+  ['--stop-after 300d', 'stopAfterSeconds', '--stop-after'],
+  ['--never-stop 90d --reason test', 'neverStop.until', '--never-stop'],
+])('schedule %s is refused in the words of the command line', async (line, path, option) => {
+  server.on(getWorkspaceActivity, () => activity());
+  server.on(setIdleChoices, () => {
+    throw new Refusal(400, {
+      code: 'bad-request',
+      message: "The request's body is not valid.",
+      detail: `${path}: is wrong`,
+      issues: [{ path, message: 'is wrong' }],
+    });
+  });
+  const ran = await home.run(['schedule', 'web', ...line.split(' ')], { env });
+  expect(ran.stderr).toMatch(new RegExp(`^error: ${option} is not valid: is wrong\\. `));
+});
+
+test('times are those of a clock, and days are rounded', async () => {
+  const until = fromNow(7 * 86_400 - 20);
+  server.on(getWorkspaceActivity, () =>
+    activity({ policy: { ...activity().policy, neverStop: { until, by: 'ada', reason: 'load test' } } }),
+  );
+  const { stdout } = await home.run(['schedule', 'web'], { env });
+  expect(stdout).toMatch(
+    /^never stop\tuntil \w{3} \d+ \w+( \d{4})? \d\d:\d\d \(in 7 days\), by ada: load test$/m,
+  );
+});
+
+test('a stopped workspace says when its schedule starts it, and nothing of a running agent', async () => {
+  const startsAt = fromNow(5 * 3600);
+  server.on(getWorkspace, () =>
+    workspace({ status: 'stopped', reason: 'Stopped by its daily schedule.', idle: null }),
+  );
+  server.on(getWorkspaceActivity, () => activity({ startsAt, reportedAt: null }));
+  server.on(listActivityEvents, () => ({
+    items: [activityEvent(1, { kind: 'lease-granted', text: 'kept awake for 1 h by ada' })],
+    next: null,
+  }));
+  const starts = /^starts\tat .+ \(in (5 h|4 h 59 min)\) by its daily schedule$/m;
+  const shown = (await home.run(['show', 'web'], { env })).stdout;
+  expect(shown).toMatch(starts);
+  expect(shown).toMatch(/^reason\tStopped by its daily schedule\.$/m);
+  const { stdout } = await home.run(['activity', 'web'], { env });
+  expect(stdout).toMatch(starts);
+  expect(stdout).not.toContain('reported');
+  expect(stdout).toMatch(/\tkeep-awake\t.*kept awake for 1 h by ada/);
+  expect(stdout).not.toContain('lease');
+});
+
+test('keep-awake promises no more than the maximum run time leaves', async () => {
+  server.on(createLease, ({ body }) => ({
+    id: id(100),
+    by: 'ada',
+    reason: body.reason,
+    createdAt: fromNow(0),
+    expiresAt: fromNow(3 * 3600),
+    runEndsAt: fromNow(1800),
+  }));
+  const { stdout } = await home.run(['keep-awake', 'web', '--for', '3h'], { env });
+  expect(stdout).toMatch(/^web stays awake only until .+ \(in 30 min\), when its maximum run time ends/);
+});
+
 /** The leases of a workspace whose server grants `grantedSeconds`. */
 function serveLeases(grantedSeconds = 10_800) {
   const held = new Map<string, Lease>();
@@ -245,7 +309,11 @@ test('in a workspace a command runs here; its lease is renewed, and ends with it
   );
   await running.says('begun');
   await until(() => asked.length >= before + 3, 'two renewals');
-  expect(asked.at(-1)).toEqual({ seconds: 1800, reason: expect.stringContaining('sh -c echo begun; while') });
+  expect(asked.at(-1)).toMatchObject({
+    seconds: 1800,
+    reason: expect.stringContaining('sh -c echo begun; while'),
+    renews: expect.any(String),
+  });
   await writeFile(join(home.path, 'go'), '');
   expect((await running.ended).code).toBe(7);
   expect([...leases]).toEqual([]);

@@ -1,5 +1,5 @@
 import type { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
-import { deletionText, leaseOwner } from '@cde/api/idle-text.ts';
+import { deletionText, eventName, leaseOwner } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { getWorkspaceActivity, listActivityEvents } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -31,9 +31,10 @@ export async function activity(
 function blocks(now: WorkspaceActivity, events: ActivityEvent[], format: Format): Blocks {
   return [
     fields([
+      ...(now.state ? [] : [['awake', 'no: it does not run'] satisfies [string, string]]),
       ...stateRows(now),
       ['deletes', now.deletesAt && deletionText(now.deletesAt, Date.now())],
-      ['reported', format.moment(now.reportedAt) ?? 'the agent has not reported yet'],
+      ['reported', now.state && (format.moment(now.reportedAt) ?? 'the agent has not reported yet')],
       ...policyRows(now),
     ]),
     line(''),
@@ -87,7 +88,7 @@ function eventTable(events: ActivityEvent[]) {
             : duration(Date.parse(row.until) - Date.parse(row.at)),
         plain: (row) => row.until ?? '',
       },
-      { title: 'EVENT', cell: (row) => row.signal ?? row.kind },
+      { title: 'EVENT', cell: eventName },
       { title: 'BY', cell: (row) => clean(row.by ?? '') },
       { title: 'WHAT HAPPENED', cell: (row) => clean(row.text) },
     ],

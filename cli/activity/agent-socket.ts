@@ -43,7 +43,10 @@ function refusal({ status, text }: HttpReply): Failure {
   }
 }
 
-export function createLeaseHere(socket: string, body: { seconds: number; reason: string }): Promise<Lease> {
+export function createLeaseHere(
+  socket: string,
+  body: { seconds: number; reason: string; renews: string | undefined },
+): Promise<Lease> {
   return send(socket, 'POST', '/keep-awake', body) as Promise<Lease>;
 }
 

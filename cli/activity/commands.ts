@@ -51,12 +51,13 @@ export const activityCommands: readonly Command[] = [
       for: {
         kind: 'text',
         value: 'DURATION',
-        help: 'How long: 30m, 3h, 2d (default 1h; with a command, until it ends)',
+        help: 'How long: 30m, 3h, 8h (default 1h; with a command, until it ends)',
       },
       reason: { kind: 'text', value: 'TEXT', help: 'Why; shown to everyone who sees the workspace' },
       end: { kind: 'flag', help: 'End every keep-awake of the workspace' },
       start: { kind: 'flag', help: 'Start a stopped workspace without asking, for a command' },
     },
+    fields: { seconds: '--for' },
     examples: [
       ['cde keep-awake web --for 3h --reason "demo at 4"', 'for three hours'],
       ['cde keep-awake web -- ./train.sh', 'while the command runs'],
@@ -102,6 +103,16 @@ export const activityCommands: readonly Command[] = [
         choices: onOff,
         completes: onOff,
       },
+    },
+    fields: {
+      stopAfterSeconds: '--stop-after',
+      schedule: '--daily-start or --daily-stop',
+      'schedule.start': '--daily-start',
+      'schedule.stop': '--daily-stop',
+      'schedule.days': '--days',
+      'schedule.timeZone': '--time-zone',
+      neverStop: '--never-stop',
+      'neverStop.reason': '--reason',
     },
     examples: [
       ['cde schedule web', 'what applies, and why'],

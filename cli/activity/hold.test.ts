@@ -71,6 +71,27 @@ test('the maximum is unaffected by a local clock that is set', async () => {
   await holding.release();
 });
 
+test('a server that extends leases keeps one; it is ended once', async () => {
+  const server = makeServer();
+  const renewed: (string | undefined)[] = [];
+  const ended: string[] = [];
+  const client: LeaseClient = {
+    async create(seconds, renews) {
+      renewed.push(renews);
+      return { ...(await server.client.create(seconds)), id: 'one' };
+    },
+    async end(id) {
+      ended.push(id);
+    },
+  };
+  const held = await holdAwake(client, undefined, noProblem);
+  await vi.advanceTimersByTimeAsync(21 * minute);
+  expect(renewed).toEqual([undefined, 'one', 'one']);
+  expect(ended).toEqual([]);
+  await held.release();
+  expect(ended).toEqual(['one']);
+});
+
 test('shorter leases are used if the installation does not allow longer ones', async () => {
   const { client, asked } = makeServer({ maxSeconds: 600 });
   const held = await holdAwake(client, undefined, noProblem);

@@ -11,7 +11,8 @@ const minRenewMs = 500;
 const shorterSeconds = [10 * 60, 60];
 
 export interface LeaseClient {
-  create(seconds: number): Promise<Lease>;
+  /** `renews`: the one to extend. A server of an earlier release grants another one. */
+  create(seconds: number, renews?: string): Promise<Lease>;
   end(id: string): Promise<void>;
 }
 
@@ -27,16 +28,16 @@ export async function holdAwake(
   // Never the time of day: the clocks of this machine and the server can differ, and be set meanwhile.
   const until = maxSeconds === undefined ? Number.POSITIVE_INFINITY : performance.now() + maxSeconds * 1000;
   const secondsLeft = () => Math.min(leaseSeconds, Math.ceil((until - performance.now()) / 1000));
-  const create = async (seconds: number) => {
+  const create = async (seconds: number, renews?: string) => {
     for (const shorter of shorterSeconds) {
       try {
-        return await leases.create(seconds);
+        return await leases.create(seconds, renews);
       } catch (error) {
         if (toFailure(error).code !== 'lease-too-long' || seconds <= shorter) throw error;
         seconds = shorter;
       }
     }
-    return leases.create(seconds);
+    return leases.create(seconds, renews);
   };
   let held = await create(secondsLeft());
   let released = false;
@@ -57,12 +58,12 @@ export async function holdAwake(
     const seconds = secondsLeft();
     if (released || seconds <= 0) return;
     try {
-      const next = await create(seconds);
+      const next = await create(seconds, held.id);
       const before = held;
       held = next;
       hasWarned = false;
       // It expires by itself if this fails.
-      await leases.end(before.id).catch(() => {});
+      if (next.id !== before.id) await leases.end(before.id).catch(() => {});
       if (!released) planNext();
     } catch (error) {
       if (!hasWarned)

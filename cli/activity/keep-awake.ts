@@ -2,7 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { Lease } from '@cde/api/activity.ts';
 import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
-import { clockText, whenText } from '@cde/api/idle-text.ts';
+import { keptAwakeText } from '@cde/api/idle-text.ts';
 import { agentSocketVariable, reasonOf } from '@cde/api/keep-awake.ts';
 import type { Context } from '../context.ts';
 import { createLease, endLease, getWorkspaceActivity } from '../endpoints.ts';
@@ -51,10 +51,7 @@ export async function keepAwake(context: Context, input: Input): Promise<Result 
 
 function described(name: string, lease: Lease, ...more: Block[]): Result {
   const now = Date.now();
-  return result(lease, () => [
-    line(`${name} stays awake until ${clockText(lease.expiresAt, now)} (${whenText(lease.expiresAt, now)}).`),
-    ...more,
-  ]);
+  return result(lease, () => [line(`${name} ${keptAwakeText(lease, now)}.`), ...more]);
 }
 
 function readLength(input: Input): number | undefined {
@@ -63,7 +60,7 @@ function readLength(input: Input): number | undefined {
   if (seconds === null)
     throw usage(
       `--for takes a length of time, not ${JSON.stringify(input.for)}.`,
-      'For example 30m, 3h or 2d.',
+      'For example 30m, 3h or 8h.',
     );
   return seconds;
 }
@@ -98,15 +95,15 @@ function ignoreMissing(error: unknown): void {
 }
 
 const agentLeases = (socket: string, reason: string): LeaseClient => ({
-  create: (seconds) => createLeaseHere(socket, { seconds, reason }),
+  create: (seconds, renews) => createLeaseHere(socket, { seconds, reason, renews }),
   end: (id) => endLeaseHere(socket, id),
 });
 
 const serverLeases = (client: Client, workspace: string, reason: string): LeaseClient => {
   const params = { workspace: pathRef(workspace) };
   return {
-    create: (seconds) =>
-      client.call(createLease, { params, body: { seconds, reason }, idempotencyKey: randomUUID() }),
+    create: (seconds, renews) =>
+      client.call(createLease, { params, body: { seconds, reason, renews }, idempotencyKey: randomUUID() }),
     async end(id) {
       await client.call(endLease, { params: { ...params, lease: id } }).catch(ignoreMissing);
     },

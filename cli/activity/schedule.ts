@@ -1,7 +1,7 @@
 import type { DailySchedule, IdleChoices, WorkspaceActivity } from '@cde/api/activity.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { limitedText } from '@cde/api/idle-text.ts';
-import { type Weekday, weekdays } from '@cde/api/idle-values.ts';
+import { type Weekday, weekdays, workdays } from '@cde/api/idle-values.ts';
 import type { Context } from '../context.ts';
 import { getWorkspaceActivity, setIdleChoices } from '../endpoints.ts';
 import { usage } from '../failure.ts';
@@ -99,7 +99,7 @@ function scheduleOf(
   return {
     ...(start !== undefined && { start }),
     ...(stop !== undefined && { stop }),
-    days: days ?? before?.days ?? weekdays.slice(0, 5),
+    days: days ?? before?.days ?? workdays,
     timeZone: input.timeZone ?? before?.timeZone ?? Intl.DateTimeFormat().resolvedOptions().timeZone,
   };
 }

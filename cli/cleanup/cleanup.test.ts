@@ -1,15 +1,15 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
-  type CleanupPolicy,
   getCleanupPolicy,
   getCleanupReport,
   previewCleanup,
   releaseBrake,
+  type StoredCleanupPolicy,
   setCleanupPolicy,
 } from '@cde/api/cleanup.ts';
 import { expect, test } from 'vitest';
-import { startFakeServer } from '../testing.ts';
+import { Refusal, startFakeServer } from '../testing.ts';
 
 const { home, server, env } = await startFakeServer();
 const moment = '2026-01-01T00:00:00.000Z';
@@ -48,7 +48,7 @@ test('cleanup release asks first', async () => {
 });
 
 test('cleanup policy shows the bounds and sets those that are named', async () => {
-  let bounds: CleanupPolicy = {
+  let bounds: StoredCleanupPolicy = {
     defaultStopAfterSeconds: 7200,
     minStopAfterSeconds: null,
     maxStopAfterSeconds: null,
@@ -62,11 +62,12 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
     brakePercent: 25,
     holidays: '',
     webhook: null,
+    etag: 'one',
   };
   const first = bounds;
   server.on(getCleanupPolicy, () => bounds);
   server.on(setCleanupPolicy, ({ body }) => {
-    bounds = body;
+    bounds = { ...body, etag: 'one' };
     return bounds;
   });
   expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('default-stop-after\t2 h\n');
@@ -100,8 +101,53 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
   });
   bounds = { ...bounds, holidays: `${holidays}\n${holidays}` };
   expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('file with 2 events\n');
+  const refused = async (set: string) =>
+    (await home.run(['cleanup', 'policy', '--set', set], { env })).stderr;
+  expect(await refused('foo=1')).toMatch(/^error: There is no setting "foo"\. .*\n.*: default-stop-after, /);
+  expect(await refused('max-run')).toContain('For example: --set max-run=7d');
+  expect(await refused('max-lease=none')).toContain('max-lease cannot be none.');
   for (const wrong of ['brake=1', 'max-run=soon', 'brake-percent=many', 'max-lease=none'])
     expect(await home.run(['cleanup', 'policy', '--set', wrong], { env }), wrong).toMatchObject({ code: 2 });
+});
+
+test('cleanup policy keeps what another admin has set meanwhile, and names settings in errors', async () => {
+  let stored: StoredCleanupPolicy = {
+    defaultStopAfterSeconds: 7200,
+    minStopAfterSeconds: null,
+    maxStopAfterSeconds: null,
+    maxRunSeconds: null,
+    maxLeaseSeconds: 86_400,
+    maxNeverStopDays: 30,
+    dormantAfterDays: null,
+    archiveAfterDays: null,
+    deleteAfterDays: null,
+    deleteNoticeDays: 14,
+    brakePercent: 25,
+    holidays: '',
+    webhook: null,
+    etag: 'one',
+  };
+  server.on(getCleanupPolicy, () => stored);
+  server.on(setCleanupPolicy, ({ body }) => {
+    if (stored.etag === 'one') stored = { ...stored, brakePercent: 50, etag: 'two' };
+    if (body.etag !== stored.etag)
+      throw new Refusal(409, { code: 'cleanup-policy-changed', message: 'Another admin has changed it.' });
+    stored = { ...body, etag: 'three' };
+    return stored;
+  });
+  const ran = await home.run(['cleanup', 'policy', '--set', 'max-never-stop-days=7'], { env });
+  expect(ran).toMatchObject({ code: 0, stderr: '' });
+  expect(stored).toMatchObject({ brakePercent: 50, maxNeverStopDays: 7 });
+  server.on(setCleanupPolicy, () => {
+    throw new Refusal(400, {
+      code: 'bad-request',
+      message: 'The default cannot be never.',
+      issues: [{ path: 'defaultStopAfterSeconds', message: 'cannot be never' }],
+    });
+  });
+  expect(await home.run(['cleanup', 'policy', '--set', 'default-stop-after=never'], { env })).toMatchObject({
+    stderr: expect.stringContaining('default-stop-after is not valid: cannot be never.'),
+  });
 });
 
 test('cleanup report has a row for each key, and the sum', async () => {

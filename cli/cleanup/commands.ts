@@ -22,12 +22,28 @@ export const cleanupCommands: readonly Command[] = [
     group,
     summary: 'Show or set the bounds of idle policies',
     details:
-      'Settings: default-stop-after, min-stop-after, max-stop-after, max-run, max-lease (durations such as 2h; none or never ' +
-      'removes one), max-never-stop-days, dormant-after-days, archive-after-days, delete-after-days, delete-notice-days, ' +
-      'brake-percent (numbers), holidays (@FILE reads an iCalendar file; empty removes them), webhook (a URL, or none), ' +
-      'webhook-secret (signs deliveries; @FILE reads it).',
+      'Settings: default-stop-after (a duration such as 2h, or never), min-stop-after, max-stop-after, max-run (a duration, or ' +
+      'none), max-lease (a duration), max-never-stop-days, delete-notice-days, brake-percent (numbers), dormant-after-days, ' +
+      'archive-after-days, delete-after-days (a number, or none), holidays (@FILE reads an iCalendar file; none removes them), ' +
+      'webhook (a URL, or none), webhook-secret (signs deliveries; @FILE reads it). The others stay as they are.',
     options: {
       set: { kind: 'list', value: 'KEY=VALUE', help: 'Set a bound (repeatable)' },
+    },
+    fields: {
+      defaultStopAfterSeconds: 'default-stop-after',
+      minStopAfterSeconds: 'min-stop-after',
+      maxStopAfterSeconds: 'max-stop-after',
+      maxRunSeconds: 'max-run',
+      maxLeaseSeconds: 'max-lease',
+      maxNeverStopDays: 'max-never-stop-days',
+      dormantAfterDays: 'dormant-after-days',
+      archiveAfterDays: 'archive-after-days',
+      deleteAfterDays: 'delete-after-days',
+      deleteNoticeDays: 'delete-notice-days',
+      brakePercent: 'brake-percent',
+      holidays: 'holidays',
+      webhook: 'webhook',
+      'webhook.secret': 'webhook-secret',
     },
     examples: [
       ['cde cleanup policy', 'the bounds as they are'],

@@ -1,10 +1,11 @@
 import { readFile } from 'node:fs/promises';
-import type { CleanupPolicy } from '@cde/api/cleanup.ts';
+import type { CleanupPolicy, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
+import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { spanText } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { getCleanupPolicy, setCleanupPolicy } from '../endpoints.ts';
-import { usage } from '../failure.ts';
+import { toFailure, usage } from '../failure.ts';
 import { clean } from '../output.ts';
 import { fields, type Result, result } from '../result.ts';
 
@@ -13,12 +14,16 @@ type Reader = (key: string, text: string) => unknown;
 interface Setting {
   field: keyof CleanupPolicy;
   read: Reader;
+  /** A value. */
+  example: string;
 }
 
 const isNone = (text: string) => text === 'none' || text === 'never';
 
 function readDuration(key: string, text: string): number {
   const seconds = parseDuration(text);
+  if (seconds === null && isNone(text))
+    throw usage(`${key} cannot be ${text}.`, 'It needs a length of time, for example 24h.');
   if (seconds === null)
     throw usage(`${key} takes a length of time, not ${JSON.stringify(text)}.`, 'For example 2h or 7d.');
   return seconds;
@@ -35,46 +40,66 @@ const orNone =
     isNone(text) ? null : read(key, text);
 
 const settings: Record<string, Setting> = {
-  'default-stop-after': { field: 'defaultStopAfterSeconds', read: orNone(readDuration) },
-  'min-stop-after': { field: 'minStopAfterSeconds', read: orNone(readDuration) },
-  'max-stop-after': { field: 'maxStopAfterSeconds', read: orNone(readDuration) },
-  'max-run': { field: 'maxRunSeconds', read: orNone(readDuration) },
-  'max-lease': { field: 'maxLeaseSeconds', read: readDuration },
-  'max-never-stop-days': { field: 'maxNeverStopDays', read: readCount },
-  'dormant-after-days': { field: 'dormantAfterDays', read: orNone(readCount) },
-  'archive-after-days': { field: 'archiveAfterDays', read: orNone(readCount) },
-  'delete-after-days': { field: 'deleteAfterDays', read: orNone(readCount) },
-  'delete-notice-days': { field: 'deleteNoticeDays', read: readCount },
-  'brake-percent': { field: 'brakePercent', read: readCount },
-  holidays: { field: 'holidays', read: (_, text) => (isNone(text) ? '' : text) },
-  webhook: { field: 'webhook', read: orNone((_, url) => ({ url })) },
-  'webhook-secret': { field: 'webhook', read: (_, secret) => ({ secret }) },
+  'default-stop-after': { example: '2h', field: 'defaultStopAfterSeconds', read: orNone(readDuration) },
+  'min-stop-after': { example: '15m', field: 'minStopAfterSeconds', read: orNone(readDuration) },
+  'max-stop-after': { example: '12h', field: 'maxStopAfterSeconds', read: orNone(readDuration) },
+  'max-run': { example: '7d', field: 'maxRunSeconds', read: orNone(readDuration) },
+  'max-lease': { example: '24h', field: 'maxLeaseSeconds', read: readDuration },
+  'max-never-stop-days': { example: '30', field: 'maxNeverStopDays', read: readCount },
+  'dormant-after-days': { example: '60', field: 'dormantAfterDays', read: orNone(readCount) },
+  'archive-after-days': { example: '90', field: 'archiveAfterDays', read: orNone(readCount) },
+  'delete-after-days': { example: '180', field: 'deleteAfterDays', read: orNone(readCount) },
+  'delete-notice-days': { example: '14', field: 'deleteNoticeDays', read: readCount },
+  'brake-percent': { example: '20', field: 'brakePercent', read: readCount },
+  holidays: { example: '@holidays.ics', field: 'holidays', read: (_, text) => (isNone(text) ? '' : text) },
+  webhook: { example: 'https://example.com/hook', field: 'webhook', read: orNone((_, url) => ({ url })) },
+  'webhook-secret': { example: '@FILE', field: 'webhook', read: (_, secret) => ({ secret }) },
 };
 
 export async function policy(context: Context, input: { set: string[] }): Promise<Result> {
   const pairs = await Promise.all(input.set.map(readPair));
   const client = await context.client();
-  const before = await client.call(getCleanupPolicy);
-  const changed: Record<string, unknown> = { ...before };
-  for (const { field, value } of pairs)
-    changed[field] =
-      field === 'webhook' && value !== null
-        ? { ...(changed.webhook as object), ...(value as object) }
-        : value;
-  const after =
-    pairs.length === 0 ? before : await client.call(setCleanupPolicy, { body: changed as CleanupPolicy });
+  const after = pairs.length === 0 ? await client.call(getCleanupPolicy) : await save(client, pairs);
   return result(after, () => [fields(rows(after))]);
 }
 
-async function readPair(pair: string): Promise<{ field: string; value: unknown }> {
+/** How often a change is made again because another admin has changed the policy meanwhile. */
+const maxTries = 5;
+
+/** Changes only what was named. */
+async function save(client: Client, pairs: Change[]): Promise<StoredCleanupPolicy> {
+  for (let tries = 1; ; tries++) {
+    const changed: Record<string, unknown> = { ...(await client.call(getCleanupPolicy)) };
+    for (const { field, value } of pairs)
+      changed[field] =
+        field === 'webhook' && value !== null
+          ? { ...(changed.webhook as object), ...(value as object) }
+          : value;
+    try {
+      return await client.call(setCleanupPolicy, { body: changed as StoredCleanupPolicy });
+    } catch (error) {
+      if (toFailure(error).code !== 'cleanup-policy-changed' || tries >= maxTries) throw error;
+    }
+  }
+}
+
+interface Change {
+  field: string;
+  value: unknown;
+}
+
+async function readPair(pair: string): Promise<Change> {
   const at = pair.indexOf('=');
-  const key = pair.slice(0, Math.max(0, at)).trim();
+  const key = (at < 0 ? pair : pair.slice(0, at)).trim();
   const setting = Object.hasOwn(settings, key) ? settings[key] : undefined;
   if (!setting)
     throw usage(
-      `--set takes KEY=VALUE, not ${JSON.stringify(pair)}.`,
-      `The settings are: ${Object.keys(settings).join(', ')}.`,
+      key === ''
+        ? `--set takes KEY=VALUE, not ${JSON.stringify(pair)}.`
+        : `There is no setting ${JSON.stringify(key)}.`,
+      `These can be set: ${Object.keys(settings).join(', ')}.`,
     );
+  if (at < 0) throw usage(`--set ${key} needs a value.`, `For example: --set ${key}=${setting.example}`);
   const text = pair.slice(at + 1).trim();
   const isFile = (key === 'holidays' || key === 'webhook-secret') && text.startsWith('@');
   const value = setting.read(key, isFile ? (await readFile(text.slice(1), 'utf8')).trim() : text);

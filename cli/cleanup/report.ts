@@ -1,5 +1,5 @@
 import type { CleanupReport } from '@cde/api/cleanup.ts';
-import type { reportKeys } from '@cde/api/idle-values.ts';
+import type { ReportKey } from '@cde/api/idle-values.ts';
 import type { Context } from '../context.ts';
 import { getCleanupReport } from '../endpoints.ts';
 import { clean } from '../output.ts';
@@ -14,7 +14,7 @@ export async function report(
   input: { days: number | undefined; by: string | undefined },
 ): Promise<Result> {
   const client = await context.client();
-  const by = (input.by ?? 'template') as (typeof reportKeys)[number];
+  const by = (input.by ?? 'template') as ReportKey;
   const found = await client.call(getCleanupReport, { query: { days: input.days ?? 30, by } });
   const sum = (of: (row: Row) => number) => found.rows.reduce((total, row) => total + of(row), 0);
   const saved = sum((row) => row.stoppedHours);

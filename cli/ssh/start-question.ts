@@ -5,6 +5,7 @@ import type { Context } from '../context.ts';
 import { getWorkspaceActivity } from '../endpoints.ts';
 import { exitCodes } from '../exit-codes.ts';
 import { Failure } from '../failure.ts';
+import { relative } from '../times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import type { StartInput } from './start-option.ts';
 
@@ -39,7 +40,7 @@ export async function requireStart(
 ): Promise<void> {
   if (await startsOnConnect(client, reference)) return;
   if (!ask) throw notRunning(reference, workspace, ', or add --start');
-  const question = `${reference} is ${stoppedHow(workspace)}. Start it?`;
+  const question = `${reference} ${stoppedHow(workspace)}. Start it?`;
   if (!(await ask(question))) throw notRunning(reference, workspace);
 }
 
@@ -54,13 +55,14 @@ async function startsOnConnect(client: Client, reference: string): Promise<boole
   }
 }
 
-/** `stopped because it was idle; …`, `stopped by ada`, `stopped`. */
+/** `was stopped because it was idle; …`, `was stopped by ada 2 h ago`, `is failed (…)`. */
 function stoppedHow(workspace: Workspace): string {
   const { status, latestBuild: build, reason } = workspace;
-  const text = (reason ?? (build?.transition === 'stop' ? build.reason : '')).replace(/\.$/, '');
-  if (/^stopped\b/i.test(text)) return `s${text.slice(1)}`;
-  if (text !== '') return `${status} (${text})`;
-  return stoppedBy(workspace)?.replace(/^S(.*)\.$/, 's$1') ?? status;
+  const how = /^stopped (.+?)\.?$/i.exec(reason ?? stoppedBy(workspace) ?? '')?.[1];
+  if (how === undefined) return `is ${status}${reason ? ` (${reason.replace(/\.$/, '')})` : ''}`;
+  if (status === 'stopping') return `is being stopped ${how}`;
+  const when = build?.finishedAt && !how.includes(';') ? ` ${relative(build.finishedAt)}` : '';
+  return `was stopped ${how}${when}`;
 }
 
 export function notRunning(reference: string, workspace: Workspace, more = ''): Failure {

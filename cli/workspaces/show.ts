@@ -3,7 +3,7 @@ import { deletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { stateRows } from '../activity/state-rows.ts';
 import type { Context } from '../context.ts';
-import { getWorkspace, getWorkspaceStats } from '../endpoints.ts';
+import { getWorkspace, getWorkspaceActivity, getWorkspaceStats } from '../endpoints.ts';
 import { clean } from '../output.ts';
 import { type Format, fields, type Result, result } from '../result.ts';
 import { bytes } from '../sizes.ts';
@@ -36,7 +36,7 @@ async function rows(
     ['name', c.bold(`${workspace.owner}/${workspace.name}`)],
     ['status', paintStatus(workspace.status, c)],
     ['reason', workspace.reason && clean(workspace.reason)],
-    ...(workspace.idle ? stateRows({ state: workspace.idle }) : []),
+    ...(workspace.idle ? stateRows({ state: workspace.idle }) : await startRows(client, workspace, params)),
     ['archived', workspace.archivedAt && `${when(workspace.archivedAt)}; cde start and cde keep end it`],
     ['deletes', workspace.deletesAt && deletionText(workspace.deletesAt, Date.now())],
     ['template', templateOf(workspace)],
@@ -74,6 +74,22 @@ async function rows(
     ]),
     ['error', latestBuild?.error && c.red(clean(latestBuild.error.message))],
   ];
+}
+
+/** When the schedule of a stopped workspace starts it. */
+async function startRows(
+  client: Client,
+  { status }: Workspace,
+  params: { workspace: string },
+): Promise<[string, string][]> {
+  if (status !== 'stopped') return [];
+  try {
+    return stateRows(await client.call(getWorkspaceActivity, { params }));
+  } catch (error) {
+    // A server of an older release.
+    if ((error as { status?: number }).status === 404) return [];
+    throw error;
+  }
 }
 
 function templateOf(workspace: Workspace): string {

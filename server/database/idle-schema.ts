@@ -35,6 +35,8 @@ export interface PendingStop {
   idleSince: number;
   /** The agent has answered that it is ready, and the stop was requested. */
   ready: boolean;
+  /** The admin who let it go ahead although the brake held it back. Such stops do not count for the brake. */
+  releasedBy?: string;
 }
 
 /** What is known about the activity of each workspace; migrations/0009_idle.sql describes the columns. */

@@ -4,6 +4,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import type { Config } from '../config.ts';
 import type { Logger } from '../log.ts';
 import { maxParamLength, protocolErrorOptions } from './protocol-errors.ts';
+import { bodyLimit } from './serve.ts';
 
 /** Longer than 2 MiB take on a line of 0.5 Mbit/s. */
 const requestTimeoutMs = 60_000;
@@ -20,7 +21,7 @@ export function makeFastify({ config, log }: { config: Readonly<Config>; log: Lo
     logController: new LogController({ disableRequestLogging: true }),
     genReqId: () => randomUUID(),
     requestIdHeader: false,
-    bodyLimit: 2 * 1024 * 1024,
+    bodyLimit,
     // For headers and body. By default Fastify waits indefinitely for a body that arrives slowly.
     requestTimeout: requestTimeoutMs,
     pluginTimeout: pluginTimeoutMs,

@@ -168,8 +168,10 @@ export function serveSatellite<
   serveAs<Params, Query, Body, Reply, 'satellite'>(app, endpoint, handler);
 }
 
-const fastifyCodes: Record<string, 'payload-too-large' | 'unsupported-media-type' | 'bad-request'> = {
-  FST_ERR_CTP_BODY_TOO_LARGE: 'payload-too-large',
+/** The bytes of a request's body. */
+export const bodyLimit = 2 * 1024 * 1024;
+
+const fastifyCodes: Record<string, 'unsupported-media-type' | 'bad-request'> = {
   FST_ERR_CTP_INVALID_MEDIA_TYPE: 'unsupported-media-type',
 };
 
@@ -216,6 +218,10 @@ export function toProblem(error: unknown): Problem {
     return new Problem('bad-request', 'The request contains a character that cannot be stored.', {
       detail: 'Text cannot contain NUL or a lone surrogate.',
       cause: error,
+    });
+  if (known.code === 'FST_ERR_CTP_BODY_TOO_LARGE')
+    return new Problem('payload-too-large', `The request is larger than ${bodyLimit / 1024 / 1024} MiB.`, {
+      hint: 'Send less, such as a shorter file.',
     });
   if (known.statusCode && known.statusCode < 500)
     return new Problem(

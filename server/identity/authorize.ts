@@ -108,6 +108,20 @@ function inScope(scopes: Scope[], permission: Permission): boolean {
   return scopes.some((scope) => scope === 'all' || scopePermissions[scope].includes(permission));
 }
 
+/** `, which the roles owner and auditor have. Yours is member.` */
+function whoHas(permission: Permission, role: Role): string {
+  const isOwn = (grants[role] as Partial<Record<Permission, Grant>>)[permission] === 'own';
+  const holders = (Object.keys(grants) as Role[]).filter(
+    (each) => (grants[each] as Partial<Record<Permission, Grant>>)[permission] === 'any',
+  );
+  const yours = isOwn ? `Yours, ${role}, has it only for what is your own.` : `Yours is ${role}.`;
+  if (holders.length === 0) return `, which no role has here. ${yours}`;
+  const last = holders.at(-1)!;
+  const names =
+    holders.length === 1 ? `role ${last} has` : `roles ${holders.slice(0, -1).join(', ')} and ${last} have`;
+  return `, which the ${names}${isOwn ? ' here' : ''}. ${yours}`;
+}
+
 /** Throws a Problem unless the actor has the permission: not signed in, token scope too small, or not permitted. */
 export function authorize(actor: Actor, permission: Permission, target?: { ownerId: string }): void {
   if (isAllowed(actor, permission, target)) return;
@@ -127,7 +141,7 @@ export function authorize(actor: Actor, permission: Permission, target?: { owner
   throw new Problem('forbidden', 'You do not have permission to do this.', {
     detail:
       actor.kind === 'user'
-        ? `This requires ${permission}, which the role ${actor.role} does not have here.`
+        ? `This requires ${permission}${whoHas(permission, actor.role)}`
         : `This requires ${permission}.`,
     hint: 'Ask an owner of this installation.',
   });

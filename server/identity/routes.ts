@@ -222,7 +222,9 @@ function userRoutes(app: FastifyInstance, { config, database, bus, now }: Deps):
     // Authorized before the 404, so that members cannot find out which usernames exist.
     authorize(actor, 'user:read', { ownerId: row?.id ?? '' });
     if (!row) throw userNotFound(params.user);
-    return toUser(row);
+    if (params.user !== 'me') return toUser(row);
+    const canUpdateForeign = config.foreignUpdates === 'on' && grantFor(actor, 'workspace:operate') === 'any';
+    return { ...toUser(row), canUpdateForeign };
   });
   serve(app, api.listUsers, ({ actor, query }) =>
     listUsers(database, { ...query, only: visibleUserId(actor) }),

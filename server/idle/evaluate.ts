@@ -1,4 +1,5 @@
 import type { AwakeCause, IdleState, StopCause } from '@cde/api/activity.ts';
+import { isPostponable } from '@cde/api/stop-warnings.ts';
 import type { StoredDecision } from '../database/idle-schema.ts';
 import type { ActivityRow } from './activity-store.ts';
 import { type Cause, type Decision, decide, type IdlePolicy, type Observations } from './policy.ts';
@@ -39,7 +40,7 @@ export function evaluate(
   const { because, stopsAt, cause } = ahead(isDue ? decide(policy, complete, observed.startedAt) : decision);
   const stored = { because: toAwakeCause(because), stopsAt, cause };
   if (!isDue) return { kind: 'awake', stored };
-  if (decision.policy === 'max-run') return { kind: 'stop', cause: 'max-run', stored };
+  if (!isPostponable(decision.policy)) return { kind: 'stop', cause: decision.policy, stored };
   const isCovered = decide(policy, observed, observed.reportedUntil).kind === 'stop';
   return isCovered ? { kind: 'stop', cause: decision.policy, stored } : { kind: 'needs-report', stored };
 }
@@ -72,7 +73,7 @@ export function stateOf(
     stopsAt: stopsAt === null ? null : new Date(stopsAt).toISOString(),
     cause: decision.cause,
     waitsForReport:
-      decision.cause !== 'max-run' &&
+      isPostponable(decision.cause) &&
       stopsAt !== null &&
       now > stopsAt + reportGraceMs &&
       !row.held &&

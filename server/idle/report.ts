@@ -1,11 +1,10 @@
 import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
+import type { ReportKey } from '@cde/api/idle-values.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';
 import { makeCoalescer } from '../database/coalesce.ts';
 import type { Database } from '../database/pool.ts';
 import { serve } from '../http/serve.ts';
-
-type Key = 'template' | 'owner' | 'cluster' | 'day';
 
 const dayMs = 24 * 3600_000;
 /**
@@ -15,7 +14,7 @@ const dayMs = 24 * 3600_000;
 const maxSavedDays = 30;
 const maxRows = 1_000;
 
-const keys: Record<Key, SQL> = {
+const keys: Record<ReportKey, SQL> = {
   template: sql`t.name`,
   owner: sql`u.username`,
   cluster: sql`coalesce(w.cluster, w.provider)`,
@@ -25,7 +24,7 @@ const keys: Record<Key, SQL> = {
 /** The hours for which workspaces ran, and those for which a policy had stopped them, in the last days (UTC, today included). */
 export async function readCleanupReport(
   { db }: Database,
-  { days, by }: { days: number; by: Key },
+  { days, by }: { days: number; by: ReportKey },
   now: Date,
 ): Promise<CleanupReport> {
   const to = now;

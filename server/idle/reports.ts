@@ -6,7 +6,7 @@ import type {
   StopCause,
 } from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
-import { longestWarningMs, warningsOf } from '@cde/api/stop-warnings.ts';
+import { isPostponable, longestWarningMs, warningsOf } from '@cde/api/stop-warnings.ts';
 import { sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
@@ -54,6 +54,12 @@ export async function evaluateRow(deps: IdleDeps, row: ActivityRow, at: number) 
   const maxRunNotBefore = (await deps.boundsChangedAt()) + longestWarningMs;
   const evaluated = evaluate({ ...policy, maxRunNotBefore }, row, dormantAtOf(unusedOf(row, effective)), at);
   return { evaluated, effective, shutdown: section.shutdown };
+}
+
+/** The policy of a workspace without the choices of its owner. */
+export async function defaultPolicy(deps: IdleDeps, row: ActivityRow): Promise<EffectiveIdlePolicy> {
+  const { idle } = await deps.stopSection(row.templateVersionId);
+  return deps.resolve(idle, { choices: {}, by: null }, await deps.bounds()).effective;
 }
 
 export function warningsFor({ stopAfterSeconds }: EffectiveIdlePolicy, cause: StopCause | null): number[] {
@@ -164,7 +170,7 @@ export function makeActivityReports(deps: IdleDeps) {
           stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
           cause,
           warnBeforeMs: warningsFor(effective, cause),
-          extendable: cause !== 'max-run',
+          extendable: isPostponable(cause),
           shutdown: requestOf(next, shutdown, at),
         },
         cancelsStop: vetoed?.ready === true,
@@ -217,6 +223,7 @@ export function makeActivityReports(deps: IdleDeps) {
               at,
               kind: 'stop-decided',
               cause: pending.cause,
+              ...(pending.releasedBy !== undefined && { by: pending.releasedBy }),
               text: `will be stopped ${why}`,
             }
           : vetoEvent(row, pending.cause, evaluated.stored.because, at),

@@ -21,7 +21,7 @@ export function signalEvent(
 
 /** Why a workspace stops: what follows `stopped` in the reason of the build and in the timeline. */
 export function whyStopped(because: AwakeCause, cause: StopCause, now: number): string {
-  if (cause === 'max-run') return 'by its maximum run time';
+  if (cause === 'max-run') return 'because it had reached its maximum run time';
   if (cause === 'dormant') return 'because no person has used it for a long time';
   const last = `the last activity was ${pastCauseText(because, now)}`;
   return cause === 'schedule' ? `by its daily schedule; ${last}` : `because it was idle; ${last}`;

@@ -41,7 +41,7 @@ test('a change is read at once here, by other replicas within seconds, and is au
   const [here, there] = [make(), make()];
   await there.read();
   const changed = { ...policy, brakePercent: 50, holidays: 'BEGIN:VCALENDAR\nEND:VCALENDAR' };
-  expect(await here.write(caller, changed)).toEqual(changed);
+  expect(await here.write(caller, changed)).toMatchObject(changed);
   expect(await here.read()).toEqual(changed);
   expect(await there.read()).toEqual(policy);
   server.clock.at = new Date(server.clock.at.getTime() + 5_000);
@@ -59,7 +59,8 @@ test('a change is read at once here, by other replicas within seconds, and is au
 test("the webhook's secret is never shown, is stored sealed, and stays if it is left out", async () => {
   const settings = make();
   const secret = 'a secret of the receiver';
-  expect(await settings.write(caller, webhook(receiver, secret))).toEqual(webhook(receiver));
+  const { etag: _, ...shown } = await settings.write(caller, webhook(receiver, secret));
+  expect(shown).toEqual(webhook(receiver));
   expect(await settings.read()).toEqual(webhook(receiver));
   expect(await settings.webhook()).toEqual({ url: receiver, secret });
   await settings.write(caller, webhook(`${receiver}/2`));
@@ -107,10 +108,36 @@ test('holidays that are no calendar, and bounds that exclude everything, are ref
   });
   await expect(
     make().write(caller, { ...policy, minStopAfterSeconds: 600, maxStopAfterSeconds: 300 }),
-  ).rejects.toMatchObject({ code: 'bad-request', issues: [{ path: 'minStopAfterSeconds' }] });
+  ).rejects.toMatchObject({
+    code: 'bad-request',
+    issues: [{ path: 'minStopAfterSeconds', message: 'must be at most 5 min, the longest that is allowed' }],
+  });
+  await expect(
+    make().write(caller, { ...policy, defaultStopAfterSeconds: null, maxStopAfterSeconds: 43_200 }),
+  ).rejects.toMatchObject({
+    code: 'bad-request',
+    message: 'The default cannot be never if the longest time to stop after is 12 h.',
+    issues: [{ path: 'defaultStopAfterSeconds' }],
+  });
 });
 
 test('settings that a newer release added have their default', async () => {
   await server.database.db.update(cleanupSettings).set({ policy: { brakePercent: 33 } as typeof policy });
   expect(await make().read()).toEqual({ ...policy, brakePercent: 33 });
+});
+
+test('of two admins who read the same policy, the second is told that it has changed', async () => {
+  const [one, two] = [make(), make()];
+  const { etag, ...read } = await one.readLatest();
+  const saved = await one.write(caller, { ...read, brakePercent: 44, etag });
+  await expect(two.write(caller, { ...read, maxNeverStopDays: 1, etag })).rejects.toMatchObject({
+    code: 'cleanup-policy-changed',
+  });
+  expect(await two.readLatest()).toEqual(saved);
+  await two.write(caller, { ...saved, maxNeverStopDays: 1 });
+  expect(await one.readLatest()).toMatchObject({ brakePercent: 44, maxNeverStopDays: 1 });
+  // The secret is part of the version, though it is never shown.
+  const before = await one.write(caller, webhook(receiver, 'a secret of the receiver'));
+  const after = await one.write(caller, webhook(receiver, 'another secret of it'));
+  expect(after.etag).not.toBe(before.etag);
 });

@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/cleanup.ts';
+import { spanText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
 import type { FastifyInstance } from 'fastify';
@@ -44,10 +45,16 @@ interface StoredPolicy extends Partial<Omit<CleanupPolicy, 'webhook'>> {
 export interface CleanupSettings {
   /** The bounds, without the webhook's secret. At most `cachedMs` old. */
   read(): Promise<CleanupPolicy>;
+  /** The same as of now, with what identifies this version. */
+  readLatest(): Promise<CleanupPolicy & { etag: string }>;
   /** When they were changed last. Unix time in ms; 0: never. */
   changedAt(): Promise<number>;
   webhook(): Promise<WebhookTarget | null>;
-  write(caller: Caller, policy: CleanupPolicy): Promise<CleanupPolicy>;
+  /** Throws `cleanup-policy-changed` if `etag` is given and not that of the current version. */
+  write(
+    caller: Caller,
+    policy: CleanupPolicy & { etag?: string | undefined },
+  ): Promise<CleanupPolicy & { etag: string }>;
 }
 
 /** Sweeps and reports of agents read them all the time. */
@@ -99,7 +106,11 @@ export function makeCleanupSettings(deps: {
         secret: sealedSecret ? keys.open(Buffer.from(sealedSecret, 'base64')).toString() : null,
       };
     },
-    async write(caller, policy) {
+    async readLatest() {
+      const { stored } = await load(database.db);
+      return { ...toPolicy(stored), etag: etagOf(stored) };
+    },
+    async write(caller, { etag, ...policy }) {
       checkBounds(policy);
       checkHolidays(policy.holidays, now());
       if (policy.webhook) await checkWebhookUrl(policy.webhook.url, deps.accessUrl());
@@ -107,6 +118,12 @@ export function makeCleanupSettings(deps: {
         // Two admins who save at once: each audit entry has what it replaced.
         await tx.execute(sql`LOCK TABLE cleanup_settings IN SHARE ROW EXCLUSIVE MODE`);
         const { stored: before } = await load(tx);
+        if (etag !== undefined && etag !== etagOf(before))
+          throw new Problem(
+            'cleanup-policy-changed',
+            'Another admin has changed the cleanup policy since you read it.',
+            { detail: 'Nothing was saved.', hint: 'Read it again, then make your change.' },
+          );
         const after = toStored(policy, before);
         const row = { policy: after as CleanupPolicy, updatedAt: now() };
         await tx
@@ -124,9 +141,19 @@ export function makeCleanupSettings(deps: {
         return after;
       });
       cached = null;
-      return toPolicy(stored);
+      return { ...toPolicy(stored), etag: etagOf(stored) };
     },
   };
+}
+
+/** Of the content, with the sealed secret. Keys are sorted because the database orders them in its own way. */
+function etagOf(stored: StoredPolicy): string {
+  const sorted = JSON.stringify(stored, (_, value) =>
+    value !== null && typeof value === 'object' && !Array.isArray(value)
+      ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)))
+      : value,
+  );
+  return createHash('sha256').update(sorted).digest('base64url').slice(0, 22);
 }
 
 function toPolicy({ webhook, ...stored }: StoredPolicy): CleanupPolicy {
@@ -148,13 +175,29 @@ function forAudit(stored: StoredPolicy): Record<string, unknown> {
   };
 }
 
-function checkBounds({ minStopAfterSeconds: min, maxStopAfterSeconds: max }: CleanupPolicy): void {
-  if (min === null || max === null || min <= max) return;
-  throw new Problem('bad-request', 'The shortest time to stop after is longer than the longest.', {
-    issues: [
-      { path: 'minStopAfterSeconds', message: `must be at most ${max}, the value of maxStopAfterSeconds` },
-    ],
-  });
+function checkBounds(policy: CleanupPolicy): void {
+  const { defaultStopAfterSeconds: standard, minStopAfterSeconds: min, maxStopAfterSeconds: max } = policy;
+  if (max === null) return;
+  const longest = spanText(max * 1000);
+  if (min !== null && min > max)
+    throw new Problem('bad-request', 'The shortest time to stop after is longer than the longest.', {
+      issues: [
+        { path: 'minStopAfterSeconds', message: `must be at most ${longest}, the longest that is allowed` },
+      ],
+    });
+  if (standard === null)
+    throw new Problem(
+      'bad-request',
+      `The default cannot be never if the longest time to stop after is ${longest}.`,
+      {
+        issues: [
+          {
+            path: 'defaultStopAfterSeconds',
+            message: `cannot be never, because workspaces stop after at most ${longest} without activity: set a time, or remove that maximum`,
+          },
+        ],
+      },
+    );
 }
 
 function checkHolidays(text: string, now: Date): void {
@@ -186,6 +229,6 @@ async function checkWebhookUrl(url: string, accessUrl: string): Promise<void> {
 
 export function cleanupSettingsRoutes(app: FastifyInstance, deps: { settings: CleanupSettings }): void {
   const { settings } = deps;
-  serve(app, getCleanupPolicy, () => settings.read());
+  serve(app, getCleanupPolicy, () => settings.readLatest());
   serve(app, setCleanupPolicy, (input) => settings.write(input, input.body));
 }

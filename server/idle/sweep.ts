@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { StopCause } from '@cde/api/activity.ts';
-import { longestWarningMs } from '@cde/api/stop-warnings.ts';
+import { spanText } from '@cde/api/idle-text.ts';
+import { isPostponable, longestWarningMs } from '@cde/api/stop-warnings.ts';
 import { sql } from 'drizzle-orm';
 import type { PendingStop, StoredDecision } from '../database/idle-schema.ts';
 import type { Logger } from '../log.ts';
@@ -63,16 +64,24 @@ export function makeIdleSweep(
 
   async function allowedStops(at: number): Promise<number> {
     const { brakePercent } = await deps.bounds();
-    const { rows } = await database.db.execute<{ running: number; decided: number; pending: number }>(sql`
-      SELECT (SELECT count(*)::int FROM workspaces WHERE status = 'running') AS running,
-             (SELECT count(*)::int FROM activity_events
-               WHERE kind = 'stop-decided' AND at > to_timestamp(${at - brakeWindowMs} / 1000.0::float8)) AS decided,
+    const { rows } = await database.db.execute<{
+      running: number;
+      decided: number;
+      counted: number;
+      pending: number;
+    }>(sql`
+      SELECT (SELECT count(*)::int FROM workspaces WHERE status = 'running') AS running, decided, counted,
              (SELECT count(*)::int FROM workspace_activity a JOIN workspaces w ON w.id = a.workspace_id
-               WHERE a.pending_stop IS NOT NULL AND w.status = 'running') AS pending`);
-    const { running, decided, pending } = rows[0]!;
+               WHERE a.pending_stop IS NOT NULL AND NOT a.pending_stop ? 'releasedBy' AND w.status = 'running') AS pending
+        FROM (SELECT count(*)::int AS decided,
+                     -- The brake does not hold back the others, and an admin has allowed those that have a name.
+                     (count(*) FILTER (WHERE cause <> 'max-run' AND by IS NULL))::int AS counted
+                FROM activity_events
+               WHERE kind = 'stop-decided' AND at > to_timestamp(${at - brakeWindowMs} / 1000.0::float8)) AS recent`);
+    const { running, decided, counted, pending } = rows[0]!;
     // Of those that ran when the window began.
     const share = Math.ceil(((running + decided) * brakePercent) / 100);
-    return Math.max(brakeMin, share) - decided - pending;
+    return Math.max(brakeMin, share) - counted - pending;
   }
 
   /** The warning that is due and has not been given. */
@@ -85,9 +94,24 @@ export function makeIdleSweep(
     return due !== undefined && (row.warnedMs === null || row.warnedMs > due) ? due : null;
   }
 
-  function stopChange(cause: StopCause, because: StoredDecision['because'], at: number): ActivityChange {
+  function stopChange(
+    cause: StopCause,
+    because: StoredDecision['because'],
+    at: number,
+    releasedBy?: string,
+  ): ActivityChange {
     const idleSince = Date.parse(because.at);
-    return { held: false, pendingStop: { id: randomUUID(), cause, decidedAt: at, idleSince, ready: false } };
+    return {
+      held: false,
+      pendingStop: {
+        id: randomUUID(),
+        cause,
+        decidedAt: at,
+        idleSince,
+        ready: false,
+        ...(releasedBy !== undefined && { releasedBy }),
+      },
+    };
   }
 
   /** Whether there is anything to do, as far as the rows say that one query has read for all. */
@@ -125,13 +149,13 @@ export function makeIdleSweep(
         change.pendingStop = null;
         events.push(missingEvent(row, pendingStop.cause, at));
       }
-    } else if (evaluated.kind === 'stop' && evaluated.cause === 'max-run') {
-      request = { ...stopOf(row, 'max-run', evaluated, at), isIdleStop: false };
+    } else if (evaluated.kind === 'stop' && !isPostponable(evaluated.cause)) {
+      request = { ...stopOf(row, evaluated.cause, evaluated, at), isIdleStop: false };
       events.push({
         workspaceId,
         at,
         kind: 'stop-decided',
-        cause: 'max-run',
+        cause: evaluated.cause,
         text: `will be ${request.reason}`,
       });
       result.stops++;
@@ -248,14 +272,16 @@ export function makeIdleSweep(
     },
 
     /** Lets the stops go ahead that the brake holds back. Returns how many. Their agents can still veto. */
-    async release(): Promise<number> {
+    async release(by: string): Promise<number> {
       const held = await readActivity(database.db, sql`WHERE a.held AND ${isRunning} LIMIT 10000`);
       const at = now().getTime();
       await writeDecisions(
         database.db,
         new Map(
           held.flatMap((row) =>
-            row.decision ? [[row, stopChange(row.decision.cause ?? 'idle', row.decision.because, at)]] : [],
+            row.decision
+              ? [[row, stopChange(row.decision.cause ?? 'idle', row.decision.because, at, by)]]
+              : [],
           ),
         ),
       );
@@ -293,5 +319,5 @@ const warningEvent = (row: ActivityRow, { stored }: Evaluated, at: number): NewE
   at,
   kind: 'warned',
   ...(stored.cause && { cause: stored.cause }),
-  text: `stops in ${Math.max(1, Math.round((stored.stopsAt! - at) / 60_000))} min`,
+  text: `stops in ${spanText(Math.max(60_000, stored.stopsAt! - at))}`,
 });

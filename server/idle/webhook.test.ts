@@ -90,7 +90,7 @@ async function setWebhook(webhook: { url: string; secret?: string } | null): Pro
   });
   expect([reply.status, await reply.json()]).toEqual([
     200,
-    { ...defaultCleanupPolicy, webhook: webhook && { url: webhook.url } },
+    { ...defaultCleanupPolicy, etag: expect.any(String), webhook: webhook && { url: webhook.url } },
   ]);
 }
 

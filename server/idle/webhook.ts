@@ -3,6 +3,7 @@ import { request as requestHttp } from 'node:http';
 import { request as requestHttps } from 'node:https';
 import type { LookupFunction } from 'node:net';
 import type { ActivityEvent, CleanupCause } from '@cde/api/activity.ts';
+import { isPostponable } from '@cde/api/stop-warnings.ts';
 import { type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { addressesOf, findForbidden, hostOf, isLoopback } from '../http/named-addresses.ts';
@@ -38,7 +39,7 @@ export interface WebhookBody {
   /** Of an announcement: when it is deleted. */
   deletesAt: string | null;
   text: string;
-  /** Of a warning or an announcement: where a person prevents it. */
+  /** Of a warning or an announcement: where a person prevents it. Null if nothing does. */
   action: { label: string; url: string } | null;
 }
 
@@ -96,7 +97,12 @@ export function makeWebhook(deps: {
 
   function toBody(row: EventRow): WebhookBody {
     const isWarning = row.kind === 'warned';
-    const label = isWarning ? 'Keep awake' : row.kind === 'deletion-announced' ? 'Keep' : null;
+    const label =
+      isWarning && isPostponable(row.cause)
+        ? 'Keep awake'
+        : row.kind === 'deletion-announced'
+          ? 'Keep'
+          : null;
     const path = `/workspaces/${encodeURIComponent(row.owner)}/${encodeURIComponent(row.name)}`;
     return {
       id: row.id,

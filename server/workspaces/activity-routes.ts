@@ -40,18 +40,18 @@ export function activityRoutes(
     const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
     return activities.keep(input, row.id);
   });
-  serve(app, api.createLease, async ({ actor, params, body }) => {
-    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:operate');
-    return activities.grant(row.id, actor.username, body);
+  serve(app, api.createLease, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    return activities.grant(input, row.id, input.body);
   });
-  serve(app, api.endLease, async ({ actor, params }) => {
-    const { row } = await findWorkspace(db, actor, params.workspace, 'workspace:operate');
-    await activities.end(row.id, params.lease, actor.username);
+  serve(app, api.endLease, async (input) => {
+    const { row } = await findWorkspace(db, input.actor, input.params.workspace, 'workspace:operate');
+    await activities.end(input, row.id, input.params.lease);
   });
 
   serve(app, previewCleanup, ({ query }) => activities.preview(query));
   serve(app, releaseBrake, async (input) => {
-    const released = (await sweep.release()) + (await unused.release());
+    const released = (await sweep.release(input.actor.username)) + (await unused.release());
     await writeAudit(db, input, {
       action: 'cleanup.release',
       targetType: 'settings',
@@ -62,11 +62,11 @@ export function activityRoutes(
     return { released };
   });
 
-  serveAgent(app, api.createAgentLease, ({ actor, body }) =>
-    activities.grant(actor.workspaceId, 'workspace', body),
+  serveAgent(app, api.createAgentLease, (input) =>
+    activities.grant(input, input.actor.workspaceId, input.body),
   );
-  serveAgent(app, api.endAgentLease, ({ actor, params }) =>
-    activities.end(actor.workspaceId, params.lease, 'workspace'),
+  serveAgent(app, api.endAgentLease, (input) =>
+    activities.end(input, input.actor.workspaceId, input.params.lease),
   );
   serveAgent(app, api.awaitShutdown, async ({ actor, body, reply }) => ({
     shutdown: await shutdowns.waitFor(actor, body?.waitMs ?? 25_000, closeSignal(reply)),

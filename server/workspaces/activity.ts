@@ -1,13 +1,12 @@
 import {
   type ActivityEvent,
   type IdleChoices,
-  type Lease,
   signalSources,
   signals,
   type WorkspaceActivity,
 } from '@cde/api/activity.ts';
 import type { CleanupCandidate } from '@cde/api/cleanup.ts';
-import { causeText, spanText, stopText } from '@cde/api/idle-text.ts';
+import { causeText, stopText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
@@ -15,24 +14,17 @@ import { activityEvents, type StoredDecision, workspaceLeases } from '../databas
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';
-import {
-  type ActivityRow,
-  insertEvents,
-  type NewEvent,
-  readActivity,
-  writeActivity,
-} from '../idle/activity-store.ts';
+import { type ActivityRow, insertEvents, readActivity, writeActivity } from '../idle/activity-store.ts';
 import { boundedUntil } from '../idle/effective.ts';
 import { stateOf } from '../idle/evaluate.ts';
 import { recordPersonsUse } from '../idle/lifecycle.ts';
-import { decisionChange, evaluateRow, type IdleDeps } from '../idle/reports.ts';
+import { decisionChange, defaultPolicy, evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { signalEvent } from '../idle/sentences.ts';
 import type { Dormancy } from './dormancy.ts';
+import { makeLeases, targetOf, toLease } from './leases.ts';
 import { lockWorkspace } from './store.ts';
 import type { UnusedSweep } from './unused.ts';
 
-/** A workspace can have so many leases at once: each program that runs in it may hold one. */
-const maxLeases = 100;
 /** How many workspaces that no person uses a preview lists. */
 const maxUnusedListed = 1_000;
 
@@ -54,11 +46,13 @@ export function makeWorkspaceActivity(
   }
 
   /** Decides again after a change, so that readers and the agent see its effect at once. */
-  async function decideAgain(workspaceId: string): Promise<void> {
+  async function decideAgain(workspaceId: string): Promise<StoredDecision | null> {
+    let decision: StoredDecision | null = null;
     const row = await read(workspaceId);
     const at = now().getTime();
     if (row.status === 'running' && row.buildId !== null && row.buildId === row.agentBuildId) {
       const { evaluated } = await evaluateRow(deps, row, at);
+      decision = evaluated.stored;
       const isVetoed = row.pendingStop && !row.pendingStop.ready && evaluated.kind === 'awake';
       await writeActivity(db, workspaceId, {
         ...decisionChange(row, evaluated),
@@ -67,6 +61,7 @@ export function makeWorkspaceActivity(
     } else if (row.status === 'stopped')
       await writeActivity(db, workspaceId, { startsAt: await deps.nextStart(row) });
     bus.publish({ workspaceId });
+    return decision;
   }
 
   /** The days of never-stop count from the choice. One that is kept unchanged is as it was. */
@@ -88,10 +83,6 @@ export function makeWorkspaceActivity(
     );
   }
 
-  async function record(event: NewEvent): Promise<void> {
-    await insertEvents(db, [event]);
-  }
-
   async function describe(workspaceId: string): Promise<WorkspaceActivity> {
     const row = await read(workspaceId);
     const at = now();
@@ -105,6 +96,7 @@ export function makeWorkspaceActivity(
       state: row.status === 'running' ? stateOf(row, at.getTime()) : null,
       policy: effective,
       choices: row.choices,
+      defaults: await defaultPolicy(deps, row),
       startsAt: iso(row.startsAt),
       dormantAt: iso(row.dormantAt),
       archivedAt: iso(row.archivedAt),
@@ -119,91 +111,13 @@ export function makeWorkspaceActivity(
         };
       }),
       reportedAt: iso(row.reportedAt),
-      leases: leases.map(toLease),
+      leases: leases.map((lease) => toLease(lease, row.decision)),
     };
-  }
-
-  async function grant(
-    workspaceId: string,
-    by: string,
-    { seconds, reason }: { seconds: number; reason: string },
-  ): Promise<Lease> {
-    const at = now();
-    const { maxLeaseSeconds } = await deps.bounds();
-    if (seconds > maxLeaseSeconds)
-      throw new Problem(
-        'lease-too-long',
-        `A workspace can be kept awake for at most ${spanText(maxLeaseSeconds * 1000)} at a time.`,
-        { hint: 'Ask for less, and renew it. An owner of this installation can change the bound.' },
-      );
-    const { status, ref } = await read(workspaceId);
-    if (status !== 'running' && status !== 'starting')
-      throw new Problem(
-        'workspace-not-running',
-        `${ref.split('/')[1]} is ${status}, so there is nothing to keep awake.`,
-        {
-          actions: [{ kind: 'start-workspace', workspace: ref }],
-        },
-      );
-    const held = await db.$count(
-      workspaceLeases,
-      and(eq(workspaceLeases.workspaceId, workspaceId), gt(workspaceLeases.expiresAt, at)),
-    );
-    if (held >= maxLeases)
-      throw new Problem('too-many-leases', `This workspace has ${held} leases already.`, {
-        hint: 'End some of them, or wait until they expire.',
-      });
-    const lease = {
-      id: v7(),
-      workspaceId,
-      by,
-      reason,
-      createdAt: at,
-      expiresAt: new Date(at.getTime() + seconds * 1000),
-    };
-    await db.insert(workspaceLeases).values(lease);
-    await record({
-      workspaceId,
-      at: at.getTime(),
-      until: lease.expiresAt.getTime(),
-      kind: 'lease-granted',
-      by,
-      text: `kept awake for ${spanText(seconds * 1000)} by ${by === 'workspace' ? 'a program in it' : by}${reason ? `: ${reason}` : ''}`,
-    });
-    await decideAgain(workspaceId);
-    return toLease(lease);
-  }
-
-  async function end(workspaceId: string, leaseId: string, by: string): Promise<void> {
-    const at = now();
-    const ended = await db
-      .update(workspaceLeases)
-      .set({ expiresAt: at })
-      .where(
-        and(
-          eq(workspaceLeases.id, leaseId),
-          eq(workspaceLeases.workspaceId, workspaceId),
-          gt(workspaceLeases.expiresAt, at),
-          by === 'workspace' ? eq(workspaceLeases.by, by) : undefined,
-        ),
-      )
-      .returning();
-    if (ended.length === 0)
-      throw new Problem('lease-not-found', 'There is no such lease, or it has ended already.');
-    await record({
-      workspaceId,
-      at: at.getTime(),
-      kind: 'lease-ended',
-      by,
-      text: `no longer kept awake by ${ended[0]!.by === 'workspace' ? 'a program in it' : ended[0]!.by}`,
-    });
-    await decideAgain(workspaceId);
   }
 
   return {
     describe,
-    grant,
-    end,
+    ...makeLeases({ database, now, bounds: deps.bounds, read, decideAgain }),
 
     async choose(
       caller: Caller<UserActor>,
@@ -227,10 +141,8 @@ export function makeWorkspaceActivity(
           },
         ]);
         await writeAudit(tx, caller, {
+          ...targetOf(row),
           action: 'workspace.idle-policy',
-          targetType: 'workspace',
-          targetId: workspaceId,
-          targetName: row.ref.split('/')[1]!,
           before,
           after: choices,
         });
@@ -399,7 +311,3 @@ function candidateText(decision: StoredDecision, action: CleanupCandidate['actio
 }
 
 export type WorkspaceActivities = ReturnType<typeof makeWorkspaceActivity>;
-
-function toLease({ id, by, reason, createdAt, expiresAt }: typeof workspaceLeases.$inferSelect): Lease {
-  return { id, by, reason, createdAt: createdAt.toISOString(), expiresAt: expiresAt.toISOString() };
-}

@@ -42,6 +42,9 @@ test("a server owner cannot move another user's workspace to a version that the 
     const update = await server.request(owner, 'POST', '/api/v1/workspaces/ada~box/update', body);
     expect(update).toMatchObject({ status: 409, body: { code: 'owner-must-agree' } });
   }
+  const me = async (to: TestServer, user: TestUser) =>
+    (await to.request(user, 'GET', '/api/v1/users/me')).body.canUpdateForeign;
+  expect(await me(server, owner)).toBe(false);
   const home = await server.request(owner, 'POST', '/api/v1/workspaces', {
     ...{ name: 'again', owner: 'ada', template: 'plain', home: build },
   });
@@ -63,6 +66,9 @@ test('the server can allow such updates, and audits each', async () => {
   await publish(open, boss, 'echo again');
   const update = await open.request(boss, 'POST', '/api/v1/workspaces/bob~box/update', {});
   expect(update).toMatchObject({ status: 202, body: { templateVersion: 2 } });
+  const { body: me } = await open.request(boss, 'GET', '/api/v1/users/me');
+  expect(me.canUpdateForeign).toBe(true);
+  expect((await open.request(bob, 'GET', '/api/v1/users/me')).body.canUpdateForeign).toBe(false);
   const { body } = await open.request(boss, 'GET', '/api/v1/audit?action=workspace.update');
   expect(body.items).toMatchObject([{ actor: 'boss', targetName: 'box' }]);
   await open.close();

@@ -373,9 +373,59 @@ describe('leases', () => {
     );
     expect((await report(agent)).stopsInMs).toBe(30 * minute);
     expect(await kinds(agent)).toEqual(['lease-ended', 'lease-granted', 'started']);
+    const { body: audit } = await call(admin, 'GET', `/api/v1/audit?target=${agent.name}`);
+    const entries = audit.items.filter(({ action }: { action: string }) => action.includes('keep-awake'));
+    expect(entries).toMatchObject([
+      { action: 'workspace.keep-awake-end', actor: 'ada', before: { by: 'ada', reason: 'a long build' } },
+      { action: 'workspace.keep-awake', actor: 'ada', after: { for: '3 h', reason: 'a long build' } },
+    ]);
     expect((await call(ada, 'DELETE', `/api/v1/workspaces/${agent.name}/leases/${lease.id}`)).body.code).toBe(
       'lease-not-found',
     );
+  });
+
+  test('are renewed without another entry in the history and the audit log', async () => {
+    const agent = await running();
+    await report(agent);
+    const path = `/api/v1/workspaces/${agent.name}/leases`;
+    const { body: first } = await call(ada, 'POST', path, { seconds: 600, reason: 'a job' });
+    pass(5 * minute);
+    const { body: next } = await call(ada, 'POST', path, { seconds: 600, renews: first.id });
+    expect(next).toMatchObject({ id: first.id, reason: 'a job' });
+    expect(Date.parse(next.expiresAt) - Date.parse(next.createdAt)).toBe(10 * minute);
+    expect((await activity(agent)).leases).toHaveLength(1);
+    // Only by those who hold it.
+    const { body: other } = await call(admin, 'POST', `/api/v1/workspaces/ada~${agent.name}/leases`, {
+      seconds: 600,
+      renews: first.id,
+    });
+    expect(other).toMatchObject({ by: 'adm' });
+    expect(other.id).not.toBe(first.id);
+    pass(11 * minute);
+    const { body: later } = await call(ada, 'POST', path, {
+      seconds: 600,
+      reason: 'a job',
+      renews: first.id,
+    });
+    expect(later.id).not.toBe(first.id);
+    expect((await kinds(agent)).filter((kind) => kind === 'lease-granted')).toHaveLength(3);
+    const { body: audit } = await call(
+      admin,
+      'GET',
+      `/api/v1/audit?action=workspace.keep-awake&target=${agent.name}`,
+    );
+    expect(audit.items).toHaveLength(3);
+  });
+
+  test('say when the maximum run time ends them', async () => {
+    const agent = await running('bounded');
+    await report(agent);
+    const lease = (seconds: number) =>
+      call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds });
+    expect((await lease(3600)).body.runEndsAt).toBeNull();
+    const runEndsAt = new Date(agent.startedAt + 120 * minute).toISOString();
+    expect((await lease(3 * 3600)).body).toMatchObject({ runEndsAt });
+    expect((await activity(agent)).leases).toMatchObject([{ runEndsAt: null }, { runEndsAt }]);
   });
 
   test('programs in the workspace need no credential of the user', async () => {
@@ -403,7 +453,7 @@ describe('other stops', () => {
     pass(minute);
     await sweep();
     const { latestBuild } = await untilStatus(agent, 'stopped');
-    expect(latestBuild.reason).toBe('stopped by its maximum run time');
+    expect(latestBuild.reason).toBe('stopped because it had reached its maximum run time');
   });
 
   test('the log of a stop has how its shutdown script ended', async () => {
@@ -527,7 +577,47 @@ describe('the brake', () => {
     expect(
       (await Promise.all(agents.map(async (agent) => (await report(agent)).shutdown))).every(Boolean),
     ).toBe(true);
-    expect((await call(ada, 'GET', '/api/v1/cleanup/preview')).status).toBe(403);
+    const refused = await call(ada, 'GET', '/api/v1/cleanup/preview');
+    expect(refused).toMatchObject({
+      status: 403,
+      body: {
+        detail:
+          'This requires cleanup:read, which the roles owner, template-admin and auditor have. Yours is member.',
+      },
+    });
+  });
+
+  test('does not count the stops that an admin has released', async () => {
+    // Earlier tests stopped some within the brake's window.
+    pass(30 * minute);
+    const [first, later]: [Agent[], Agent[]] = [[], []];
+    for (let made = 0; made < 7; made++) first.push(await running());
+    for (let made = 0; made < 5; made++) later.push(await running());
+    pass(11 * minute);
+    for (const agent of later) agent.signals['terminal-input'] = clock;
+    pass(19 * minute);
+    const requestsOf = async (agents: Agent[]) => {
+      for (const agent of agents) await report(agent);
+      await sweep();
+      const found = await Promise.all(
+        agents.map(async (agent) => [agent, (await report(agent)).shutdown] as const),
+      );
+      return found.filter(([, shutdown]) => shutdown !== null);
+    };
+    for (const agent of later) await report(agent);
+    const asked = await requestsOf(first);
+    expect(asked).toHaveLength(5);
+    for (const [agent, { id }] of asked) await answer(agent, id, 'ready');
+    pass(6 * minute);
+    expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 2 });
+    const released = first.filter((agent) => !asked.some(([each]) => each === agent));
+    for (const agent of released) await answer(agent, (await report(agent)).shutdown.id, 'ready');
+    expect(await events(released[0]!)).toContainEqual(
+      expect.objectContaining({ kind: 'stop-decided', by: 'adm' }),
+    );
+    // The five are out of the window, and the two would leave only three.
+    pass(5 * minute);
+    expect(await requestsOf(later)).toHaveLength(5);
   });
 });
 
@@ -749,7 +839,8 @@ test('workspaces whose agents stay silent do not keep others from being stopped'
 test('a maximum run time that an admin lowers stops no workspace without a warning', async () => {
   const agent = await running();
   await report(agent);
-  const { body: bounds } = await call(admin, 'GET', '/api/v1/cleanup/policy');
+  const { body } = await call(admin, 'GET', '/api/v1/cleanup/policy');
+  const { etag: _, ...bounds } = body;
   pass(20 * minute);
   agent.signals['terminal-input'] = clock;
   await call(admin, 'PUT', '/api/v1/cleanup/policy', { ...bounds, maxRunSeconds: 120 });
@@ -760,7 +851,9 @@ test('a maximum run time that an admin lowers stops no workspace without a warni
     expect(await kinds(agent)).toContain('warned');
     pass(15 * minute);
     await sweep();
-    expect(await untilStatus(agent, 'stopped')).toMatchObject({ reason: 'Stopped by its maximum run time.' });
+    expect(await untilStatus(agent, 'stopped')).toMatchObject({
+      reason: 'Stopped because it had reached its maximum run time.',
+    });
   } finally {
     await call(admin, 'PUT', '/api/v1/cleanup/policy', bounds);
     pass(16 * minute);

@@ -16,7 +16,7 @@ usage: cde keep-awake [--for 3h] [--reason TEXT] [-- COMMAND…]
 
   --for DURATION   how long: 90m, 3h, 2h30m. Default 1h; with a command, until that ends
   --reason TEXT    shown to everyone who sees the workspace
-  --end ID         end a lease before it expires
+  --end ID         end a keep-awake before it expires
 `;
 const defaultSeconds = 3600;
 /** While a command runs. If this process is killed, the workspace stays awake for no longer than this. */
@@ -28,6 +28,7 @@ const maxReplyBytes = 64 * 1024;
 interface Lease {
   id: string;
   expiresAt: string;
+  runEndsAt?: string | null;
 }
 interface Failure {
   message?: string;
@@ -66,8 +67,9 @@ async function call(method: string, path: string, body?: unknown): Promise<unkno
   );
 }
 
-const lease = (seconds: number, reason: string) =>
-  call('POST', '/keep-awake', { seconds, reason }) as Promise<Lease>;
+/** `renews`: the one to extend. A server of an earlier release grants another one. */
+const lease = (seconds: number, reason: string, renews?: string) =>
+  call('POST', '/keep-awake', { seconds, reason, renews }) as Promise<Lease>;
 const end = ({ id }: Pick<Lease, 'id'>) => call('DELETE', `/keep-awake/${encodeURIComponent(id)}`);
 
 function readSeconds(text: string): number {
@@ -86,10 +88,10 @@ async function runCommand(command: string[], untilMs: number, reason: string): P
     const seconds = Math.min(stepSeconds, Math.ceil((untilMs - performance.now()) / 1000));
     if (seconds <= 0) return;
     try {
-      const next = await lease(seconds, reason);
+      const next = await lease(seconds, reason, current?.id);
       const last = current;
       current = next;
-      if (last) await end(last).catch(() => {});
+      if (last && last.id !== next.id) await end(last).catch(() => {});
       warned = false;
     } catch (error) {
       // The command matters more than the lease, and CPU or output keep the workspace awake as well.
@@ -144,7 +146,7 @@ async function main(args: string[]): Promise<number> {
   }
   if (values.end !== undefined) {
     await end({ id: values.end });
-    note('the lease has ended');
+    note('the keep-awake has ended');
     return 0;
   }
   const seconds = values.for === undefined ? null : readSeconds(values.for);
@@ -152,8 +154,9 @@ async function main(args: string[]): Promise<number> {
     const untilMs = seconds === null ? Number.POSITIVE_INFINITY : performance.now() + seconds * 1000;
     return runCommand(command, untilMs, values.reason ?? reasonOf(command));
   }
-  const { id, expiresAt } = await lease(seconds ?? defaultSeconds, values.reason ?? '');
-  process.stdout.write(`Awake until ${expiresAt}. To end that earlier: cde keep-awake --end ${id}\n`);
+  const { id, expiresAt, runEndsAt } = await lease(seconds ?? defaultSeconds, values.reason ?? '');
+  const until = runEndsAt ? `${runEndsAt}, when the maximum run time ends` : expiresAt;
+  process.stdout.write(`Awake until ${until}. To end that earlier: cde keep-awake --end ${id}\n`);
   return 0;
 }
 
