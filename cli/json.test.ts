@@ -2,7 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { ActivityEvent, Lease, WorkspaceActivity } from '@cde/api/activity.ts';
-import { CleanupCandidate, CleanupPolicy, CleanupReport } from '@cde/api/cleanup.ts';
+import { CleanupCandidate, CleanupReport, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
 import { AuditRow, NewToken, Token, User } from '@cde/api/identity.ts';
 import { WorkspacePort, WorkspacePorts } from '@cde/api/ports.ts';
 import { Template, TemplateVersion } from '@cde/api/templates.ts';
@@ -50,7 +50,7 @@ const lines: [string, z.ZodType, { input?: string }?][] = [
   ['keep-awake hello --end', z.object({ ended: z.array(Lease).length(1) })],
   ['schedule hello --stop-after 4h --start-on-connect on', WorkspaceActivity],
   ['cleanup --dry-run', z.array(CleanupCandidate)],
-  ['cleanup policy --set brake-percent=30', CleanupPolicy],
+  ['cleanup policy --set brake-percent=30', StoredCleanupPolicy],
   ['cleanup report', CleanupReport],
   ['cleanup release --yes', z.object({ released: z.literal(0) })],
   ['stop web', z.array(Build).length(1)],
