@@ -7,7 +7,7 @@ import {
   limitedText,
   scheduleText,
   spanText,
-  stopText,
+  stopValue,
   whenText,
 } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
@@ -91,7 +91,7 @@ function State({ workspace, activity }: { workspace: Workspace; activity: Worksp
       <dt>Awake because</dt>
       <dd>{causeText(state.awakeBecause, now)}</dd>
       <dt>Stops</dt>
-      <dd>{stopText(state, now).replace(/^Stops (.)/, (_, first: string) => first.toUpperCase())}</dd>
+      <dd>{stopValue(state, now)}</dd>
       {state.waitsForReport && activity.reportedAt && (
         <>
           <dt>Last report</dt>
