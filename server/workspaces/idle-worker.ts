@@ -4,7 +4,7 @@ import type { Logger } from '../log.ts';
 
 const intervalMs = 5_000;
 /** Of PostgreSQL's advisory locks; the workspaces' own are in another namespace. */
-const lockKey = 0x1d1e;
+export const sweepLockKey = 0x1d1e;
 
 /**
  * Runs the sweep of idle workspaces every 5 s on one replica at a time. The lock ends with its connection, so another replica
@@ -31,7 +31,7 @@ export function makeIdleWorker(options: {
     let isReusable = false;
     try {
       const { rows } = await client.query<{ locked: boolean }>('SELECT pg_try_advisory_lock($1) AS locked', [
-        lockKey,
+        sweepLockKey,
       ]);
       if (!rows[0]?.locked) {
         isReusable = true;
@@ -40,7 +40,7 @@ export function makeIdleWorker(options: {
       const result = await sweep.runOnce();
       result.started = await startDue();
       await sweepUnused();
-      await client.query('SELECT pg_advisory_unlock($1)', [lockKey]);
+      await client.query('SELECT pg_advisory_unlock($1)', [sweepLockKey]);
       isReusable = true;
       onResult(result);
       return result;

@@ -8,6 +8,7 @@ import { readConfig } from '../config.ts';
 import { type ControlPlane, startControlPlane } from '../control-plane.ts';
 import { makeLog } from '../log.ts';
 import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
+import { sweepLockKey } from './idle-worker.ts';
 import { makeScriptedProvider, type ScriptedProvider } from './scripted-provider.ts';
 
 const minute = 60_000;
@@ -317,11 +318,25 @@ describe('activity during the decision', () => {
       [agent.name],
     );
 
+  /** The server's own sweep would act on what is only half done. */
+  async function withoutSweeps(work: () => Promise<unknown>): Promise<void> {
+    const client = await database.pool.connect();
+    try {
+      await client.query('SELECT pg_advisory_lock($1)', [sweepLockKey]);
+      await work();
+      await client.query('SELECT pg_advisory_unlock($1)', [sweepLockKey]);
+    } finally {
+      client.release();
+    }
+  }
+
   test('wins if it comes after the agent was ready and before the stop was requested', async () => {
     const { agent } = await due();
-    await loseRequest(agent);
-    agent.signals['terminal-input'] = clock;
-    await report(agent);
+    await withoutSweeps(async () => {
+      await loseRequest(agent);
+      agent.signals['terminal-input'] = clock;
+      await report(agent);
+    });
     await sweep();
     expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
     expect(await kinds(agent)).toContain('stop-vetoed');
@@ -329,16 +344,20 @@ describe('activity during the decision', () => {
 
   test('a lease wins at that moment too', async () => {
     const { agent } = await due();
-    await loseRequest(agent);
-    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds: 3600 });
+    await withoutSweeps(async () => {
+      await loseRequest(agent);
+      await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, { seconds: 3600 });
+    });
     await sweep();
     expect(await show(agent)).toMatchObject({ status: 'running', desired: 'running' });
   });
 
   test('what was decided about an earlier run stops no later one', async () => {
     const { agent } = await due();
-    await loseRequest(agent);
-    await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/restart`);
+    await withoutSweeps(async () => {
+      await loseRequest(agent);
+      await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/restart`);
+    });
     await arrives(agent);
     pass(minute);
     await report(agent);
