@@ -120,6 +120,12 @@ async function firstStart(
 async function signInLink(args: string[]): Promise<void> {
   const username = args[0]?.startsWith('-') ? undefined : args[0];
   const config = readConfig(username === undefined ? args : args.slice(1), process.env);
+  // Otherwise a forgotten setting would create an empty database, and a link that no server accepts.
+  if (!config.databaseUrl && !existsSync(join(config.dataDir, 'postgres')))
+    throw new StartError(
+      `There is no database in ${config.dataDir}.`,
+      'Use the settings of the server: CDE_DATA_DIR or DATABASE_URL, and CDE_ACCESS_URL or CDE_LISTEN.',
+    );
   const { database, embedded } = await connect(config, makeLog('error'));
   try {
     const user =

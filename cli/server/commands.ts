@@ -29,9 +29,9 @@ export const serverCommands: readonly Command[] = [
     group: 'Administration:',
     summary: 'Create a one-time sign-in link on the machine of the server',
     details:
-      'For users who cannot sign in any other way. Run it on the machine of the server with the same settings ' +
-      '(CDE_DATA_DIR, DATABASE_URL). It needs the database and no sign-in. Without a name the link is for the first owner. ' +
-      'It works once and expires after 10 minutes.',
+      "For users who cannot sign in any other way. Run it on the server's machine with the server's settings " +
+      '(CDE_DATA_DIR or DATABASE_URL, CDE_ACCESS_URL or CDE_LISTEN). It needs the database and no sign-in. Without a name ' +
+      'the link is for the first owner. It works once and expires after 10 minutes.',
     examples: [
       ['cde server sign-in-link', 'the first owner'],
       ['cde server sign-in-link ada', 'another user'],

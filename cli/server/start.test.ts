@@ -1,4 +1,5 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
@@ -85,6 +86,17 @@ test('the message and exit code of a server that does not start are passed on', 
     code: 2,
     stderr: expect.stringContaining('write HOST:PORT'),
   });
+});
+
+test('a sign-in link needs the database of the server', async () => {
+  const empty = join(home.path, 'empty');
+  const ran = await home.run(['server', 'sign-in-link'], { env: { CDE_DATA_DIR: empty } });
+  expect(ran).toMatchObject({
+    code: 1,
+    stdout: '',
+    stderr: expect.stringContaining(`no database in ${empty}`),
+  });
+  expect(existsSync(empty)).toBe(false);
 });
 
 test('a port that is in use is reported', async () => {
