@@ -31,7 +31,7 @@ export const User = z.object({
 });
 export type User = z.infer<typeof User>;
 
-export const SessionKey = z
+const SessionKey = z
   .string()
   .describe('Sent as `X-Cde-Session-Key` with every request that carries the session cookie; shown once');
 /** The reply to a sign-in, which also sets the session cookie. */

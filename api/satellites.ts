@@ -38,7 +38,7 @@ export type SatelliteCondition = (typeof satelliteConditions)[number];
  * sessions to other satellites. `drained`: no session is left. `stopping`: its process exits. `away`: it has not reported
  * for 45 s; its sessions can still work.
  */
-export const satelliteStates = ['new', 'online', 'draining', 'drained', 'stopping', 'away'] as const;
+const satelliteStates = ['new', 'online', 'draining', 'drained', 'stopping', 'away'] as const;
 
 /** What a satellite serves to browsers. It can read that traffic, but never the sessions that it relays. */
 const SatelliteWeb = z.object({
@@ -67,7 +67,7 @@ export const Satellite = z.object({
 export type Satellite = z.infer<typeof Satellite>;
 
 /** Sent by a satellite when it starts, and again when the server may have forgotten it. */
-export const RegisterSatellite = z.object({
+const RegisterSatellite = z.object({
   // Clients append a path to it, and the dashboard opens it in browsers.
   url: z
     .url({ protocol: /^https?$/ })

@@ -31,7 +31,7 @@ export const Template = z.object({
 export type Template = z.infer<typeof Template>;
 
 /** The folder of a template: relative paths and UTF-8 text. At most 64 files and 512 KiB in total. */
-export const TemplateFiles = boundedRecord(z.string().max(200), z.string().max(262144), 64);
+const TemplateFiles = boundedRecord(z.string().max(200), z.string().max(262144), 64);
 
 /** An error or warning in a file of a template. */
 export const Fault = z.object({

@@ -110,7 +110,7 @@ export async function readSecrets(context: Context, ...prompts: string[]): Promi
 }
 
 /** All of stdin, as text. */
-export async function readStdin(): Promise<string> {
+async function readStdin(): Promise<string> {
   const chunks: Buffer[] = [];
   for await (const chunk of process.stdin) chunks.push(chunk as Buffer);
   return Buffer.concat(chunks).toString('utf8');

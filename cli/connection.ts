@@ -9,7 +9,7 @@ import type { Reply } from './send.ts';
 export const localUrl = 'http://127.0.0.1:7080';
 
 /** How long a command waits for a server that does not respond: enough for a network glitch, not for a restart. */
-export const defaultPatienceMs = 1_500;
+const defaultPatienceMs = 1_500;
 
 /** The server that a command uses, with its token. */
 export interface ChosenServer {

@@ -125,7 +125,6 @@ export const updateWorkspace = light<W['updateWorkspace']>(
 );
 export const deleteWorkspace = light<W['deleteWorkspace']>('DELETE', workspace);
 export const listBuilds = light<W['listBuilds']>('GET', `${workspace}/builds`);
-export const getBuild = light<W['getBuild']>('GET', `${v1}/builds/:build`);
 export const getBuildLog = light<W['getBuildLog']>('GET', `${v1}/builds/:build/log`);
 export const cancelBuild = light<W['cancelBuild']>(
   'POST',

@@ -165,7 +165,7 @@ export async function startServer(
   };
 }
 
-export interface ReceivedRequest {
+interface ReceivedRequest {
   params: Record<string, string>;
   query: Record<string, string>;
   body: any;

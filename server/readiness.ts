@@ -21,7 +21,7 @@ export interface Readiness {
   stop(): void;
 }
 
-export function makeReadiness(options: {
+function makeReadiness(options: {
   database: Database;
   /** The URLs of all live replicas. */
   urls: () => Promise<string[]>;

@@ -26,7 +26,7 @@ export const contentSecurityPolicy = [
  * The policy of pages that also open terminals at these satellites, by http and WebSocket. Satellites report their own
  * URL, so anything that could match more than one host is dropped.
  */
-export function makePagePolicy(satellites: readonly { url: string }[]): string {
+function makePagePolicy(satellites: readonly { url: string }[]): string {
   const origins = satellites
     .map(({ url }) => new URL(url).origin)
     .filter((origin) => /^https?:\/\/[a-z0-9-]+(\.[a-z0-9-]+)*(:\d+)?$/.test(origin))

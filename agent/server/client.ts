@@ -42,7 +42,7 @@ export function makeServerClient(options: {
 }
 
 /** True if the request may succeed later: the server is unreachable, overloaded or failing. */
-export function isTransient(error: unknown): boolean {
+function isTransient(error: unknown): boolean {
   if (!(error instanceof CallError)) return true;
   return error.status === 0 || error.status === 408 || error.status === 429 || error.status >= 500;
 }

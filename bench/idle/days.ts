@@ -99,7 +99,7 @@ const profiles: readonly { share: number; habits: Habits }[] = [
 ];
 
 /** A small, fast generator with a good distribution (mulberry32), because results must not depend on the machine. */
-export function makeRandom(seed: number): () => number {
+function makeRandom(seed: number): () => number {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

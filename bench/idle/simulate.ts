@@ -92,7 +92,7 @@ export function simulate(year: Year, policy: Policy): Result {
 }
 
 /** The span that contains a moment. `spans` is sorted and without overlaps. */
-export function spanAt(spans: readonly Span[], at: number): Span | null {
+function spanAt(spans: readonly Span[], at: number): Span | null {
   const span = spans[lastBefore(spans, at)];
   return span && at < span.to ? span : null;
 }

@@ -48,11 +48,7 @@ export function loopDelay() {
 }
 
 /** The verb and resource of a request: `/api/v1/namespaces/x/pods?watch=true` is `watch pods`. */
-export function classify(
-  method: string,
-  path: string,
-  contentType: string,
-): [verb: string, resource: string] {
+function classify(method: string, path: string, contentType: string): [verb: string, resource: string] {
   const { pathname, searchParams } = new URL(path, 'http://api');
   const parts = pathname.split('/').filter(Boolean);
   const place = parts[0] === 'api' ? parts.slice(2) : parts.slice(3);

@@ -29,7 +29,7 @@ const rule = (apiGroup: string, resources: string[], verbs: string[], resourceNa
  * Cluster-wide permissions: what the server reads everywhere, and what the admission policies restrict to its own
  * objects.
  */
-export const clusterRules = (role: string) => [
+const clusterRules = (role: string) => [
   rule('', ['namespaces'], write),
   rule(
     '',
@@ -47,7 +47,7 @@ export const clusterRules = (role: string) => [
 ];
 
 /** Permissions in each workspace's namespace, in addition to Kubernetes' role `admin`. */
-export const workspaceRules = () => [
+const workspaceRules = () => [
   rule('', ['resourcequotas', 'limitranges'], write),
   rule('', ['serviceaccounts/token'], ['create']),
   rule('snapshot.storage.k8s.io', ['volumesnapshots'], write),
@@ -60,7 +60,7 @@ const labelOf = (namespace: string, name: string) =>
 type Validation = { expression: string; message?: string; messageExpression?: string };
 
 /** Admission policies that restrict the server to its own namespaces, role bindings in them, and volumes of homes. */
-export function policies({ namespace, serviceAccount, podSecurity }: RoleOptions) {
+function policies({ namespace, serviceAccount, podSecurity }: RoleOptions) {
   const server = labelOf(namespace, serviceAccount);
   const levels = podSecurityLevels.slice(0, podSecurityLevels.indexOf(podSecurity) + 1);
   const quoted = (text: string) => `'${text}'`;

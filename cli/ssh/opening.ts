@@ -141,7 +141,7 @@ export interface OpeningOptions {
 /** A choice or change of the path, for `--verbose`. */
 export const pathNote = (change: PathChange): string => `cde: ${describeChange(change)}`;
 
-export const pathChoices = ['auto', 'relay', 'direct-tcp', 'direct-udp'] as const;
+const pathChoices = ['auto', 'relay', 'direct-tcp', 'direct-udp'] as const;
 export type PathChoice = (typeof pathChoices)[number];
 
 /** The kinds that a session may take. Throws `path-forbidden`. */

@@ -78,7 +78,7 @@ const ourCookies = [sessionCookie, portCookie, stateCookie].flatMap((name) => [n
  * Content-Security-Policy of every response by path. It gives the page an opaque origin: no cookies, no storage, no
  * service worker, and cross-site to the dashboard.
  */
-export const sandbox =
+const sandbox =
   'sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads allow-pointer-lock allow-orientation-lock allow-presentation';
 
 export interface Visit extends PortAddress {

@@ -2,7 +2,7 @@ import { type Bucket, makeBucket, type Rate } from '@cde/tunnel/network/token-bu
 import type WebSocket from 'ws';
 
 /** One user's client sockets, and the budget for small messages that they share. */
-export interface RelayUser {
+interface RelayUser {
   sockets: Set<WebSocket>;
   small: Bucket;
 }

@@ -12,7 +12,7 @@ const admissionLifetimeMs = 24 * 3600_000;
 
 const Claims = z.object({ sid: z.uuid(), workspaceId: z.uuid(), satelliteId: z.uuid() });
 /** A browser session, the workspace whose terminals it can open, and the satellite it can open them at. */
-export type TerminalClaims = z.infer<typeof Claims>;
+type TerminalClaims = z.infer<typeof Claims>;
 
 /**
  * The two tokens that let a satellite serve a browser's terminals: the code that the browser hands to the satellite,

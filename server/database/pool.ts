@@ -60,7 +60,7 @@ export function isUnavailable(error: unknown): boolean {
 }
 
 /** The PostgreSQL error with its SQLSTATE and constraint, which Drizzle wraps in its own. */
-export function postgresError(error: unknown): pg.DatabaseError | null {
+function postgresError(error: unknown): pg.DatabaseError | null {
   for (let e = error; e instanceof Error; e = e.cause as Error) if (e instanceof pg.DatabaseError) return e;
   return null;
 }

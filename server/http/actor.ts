@@ -18,7 +18,6 @@ export type Actor =
 
 export type UserActor = Extract<Actor, { kind: 'user' }>;
 export type AgentActor = Extract<Actor, { kind: 'agent' }>;
-export type SatelliteActor = Extract<Actor, { kind: 'satellite' }>;
 
 /** The part of a request that stores and the audit log need. */
 export interface Caller<A extends Actor = Actor> {

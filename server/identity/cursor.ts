@@ -1,7 +1,7 @@
 import { Problem } from '@cde/api/problem.ts';
 
 /** The opaque `next` of a page of a list ordered by a unique text key. */
-export const toCursor = (key: string): string => Buffer.from(key).toString('base64url');
+const toCursor = (key: string): string => Buffer.from(key).toString('base64url');
 
 /** The key in a cursor. Throws `bad-request` if `valid` rejects it. */
 export function fromCursor(cursor: string, valid: (key: string) => boolean): string {

@@ -8,7 +8,7 @@ const flushEveryMs = 60_000;
 /** Kinds with their own rows within a window. The rest share one, so that a flood cannot fill the table. */
 const maxKinds = 50;
 
-export interface SignInFailure {
+interface SignInFailure {
   action: 'sign-in.fail' | 'sign-in.throttle';
   how: 'password' | 'one-time-link' | 'oidc';
   /** The user with the submitted name, if there is one. */

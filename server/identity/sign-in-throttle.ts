@@ -15,7 +15,7 @@ type DelaySteps = readonly (readonly [failures: number, waitMs: number])[];
  * have 127.0.0.1, an office has one address) can still sign in. At the last step one address has about 10,000 guesses a
  * day at an account, and all addresses together 21,600.
  */
-export const steps = {
+const steps = {
   /** One address on one account. The first step is high enough that people who mistype do not wait. */
   usernameAtAddress: [
     [10, 1_000],

@@ -52,7 +52,7 @@ const reasons: Record<Reservation, string> = {
 /** Completes the sentence "The username root is reserved: ". */
 export const reservationReason = (reservation: Reservation): string => reasons[reservation];
 
-export const isReserved = (username: string): boolean => findReservation(username) !== null;
+const isReserved = (username: string): boolean => findReservation(username) !== null;
 
 /** Converts a login name, email address or person's name to a valid username. Null if that is not possible. */
 export function makeUsername(text: string): string | null {

@@ -11,12 +11,12 @@ import { isUuid } from '../identity/cursor.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
 
 /** Heartbeats come every 15 s, and two may be lost. */
-export const unreachableAfterMs = 45_000;
+const unreachableAfterMs = 45_000;
 /**
  * How long an unreachable satellite stays listed, as the last choice: it may still serve sessions if only its
  * connection to the server is down, or the server was.
  */
-export const delistedAfterMs = 600_000;
+const delistedAfterMs = 600_000;
 
 type Row = typeof satellites.$inferSelect;
 
@@ -33,7 +33,7 @@ export const webSettings = (row: Pick<Row, 'web' | 'portHost'>): SatelliteWeb | 
   row.web ? { portHost: row.portHost } : null;
 
 /** A satellite as the contract shows it. */
-export function toSatellite(row: Row, now: Date): Satellite {
+function toSatellite(row: Row, now: Date): Satellite {
   const state = stateOf(row, now);
   return {
     id: row.id,

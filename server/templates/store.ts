@@ -72,7 +72,7 @@ function refersTo(ref: string) {
   return isUuid(ref) ? or(eq(templates.id, ref), eq(templates.name, ref)) : eq(templates.name, ref);
 }
 
-export function templateNotFound(ref: string): Problem {
+function templateNotFound(ref: string): Problem {
   return new Problem('template-not-found', `There is no template ${ref}.`, {
     actions: [{ kind: 'list-templates' }],
   });

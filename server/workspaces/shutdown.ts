@@ -15,7 +15,7 @@ import { advanceStages } from './statuses.ts';
 import { serverLine } from './steps/log-lines.ts';
 import { lockWorkspace } from './store.ts';
 
-export interface ShutdownAnswer {
+interface ShutdownAnswer {
   id: string;
   state: 'vetoed' | 'ready';
   activity: AgentActivity;

@@ -24,10 +24,10 @@ const brakeMin = 5;
 /** A gap between two sweeps that is longer means that no server ran: nobody could read the notice, so it is extended. */
 const maxGapMs = 3600_000;
 
-export type UnusedAction = 'archive' | 'announce-deletion' | 'await-deletion' | 'delete' | 'hold';
+type UnusedAction = 'archive' | 'announce-deletion' | 'await-deletion' | 'delete' | 'hold';
 type Decided = ReturnType<typeof decideUnused> & { days: { archive: number | null; delete: number | null } };
 
-export interface UnusedResult {
+interface UnusedResult {
   archived: number;
   announced: number;
   deleted: number;

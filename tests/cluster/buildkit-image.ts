@@ -8,7 +8,7 @@ import { shortHash } from './layout.ts';
 import { logProgress, run } from './machine.ts';
 import { tool } from './tool.ts';
 
-export const buildkitImage = 'cde-test/buildkit:1';
+const buildkitImage = 'cde-test/buildkit:1';
 
 const programs = ['buildkitd', 'buildctl', 'rootlesskit'] as const;
 

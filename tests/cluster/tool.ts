@@ -12,7 +12,7 @@ export const kwokVersion = 'v0.8.0';
 const buildkitVersion = 'v0.31.0';
 const snapshotterVersion = 'v8.7.0';
 const buildxVersion = 'v0.35.0';
-export const kubernetesVersion = 'v1.35.4';
+const kubernetesVersion = 'v1.35.4';
 
 type Source =
   /**
@@ -82,7 +82,7 @@ const catalogue = {
 } satisfies Record<string, Source>;
 
 export type ToolName = keyof typeof catalogue;
-export const toolNames = Object.keys(catalogue) as ToolName[];
+const toolNames = Object.keys(catalogue) as ToolName[];
 
 const sourceHash = (source: Source): string => {
   if (!('folder' in source)) return shortHash(JSON.stringify(source));

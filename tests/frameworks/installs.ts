@@ -80,7 +80,7 @@ const catalogue = {
 } satisfies Record<string, Install>;
 
 export type FrameworkName = keyof typeof catalogue;
-export const frameworkNames = Object.keys(catalogue) as FrameworkName[];
+const frameworkNames = Object.keys(catalogue) as FrameworkName[];
 
 /** How long a hook that installs may take: code-server compiles for minutes, beside other suites for longer. */
 export const installTimeoutMs = 1_500_000;

@@ -153,7 +153,6 @@ const makers = {
 } satisfies Record<string, (folder: string, port: number) => Promise<Command>>;
 
 export type ProgramName = keyof typeof makers;
-export const programNames = Object.keys(makers) as ProgramName[];
 
 async function linkModules(folder: string): Promise<string> {
   const modules = join(await install('node'), 'node_modules');

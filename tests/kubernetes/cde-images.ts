@@ -24,7 +24,7 @@ import { logProgress, requirePackages, run, runAsync, succeeds, until } from '..
 import { tool } from '../cluster/tool.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
-export const cdeImages = ['cde-server', 'cde-satellite', 'cde-noded', 'cde-agent'] as const;
+const cdeImages = ['cde-server', 'cde-satellite', 'cde-noded', 'cde-agent'] as const;
 
 /** Incremented by hand when the content of a base changes. */
 const recipeVersion = '2';

@@ -23,7 +23,7 @@ import { patienceMs, until } from '../kit/until.ts';
 const program = fileURLToPath(new URL('replica.ts', import.meta.url));
 const run = promisify(execFile);
 
-export interface Reply {
+interface Reply {
   status: number;
   body: any;
 }
@@ -35,7 +35,7 @@ export interface Replica {
 }
 
 /** A TCP proxy in front of the API server that can drop or stall connections. */
-export interface ApiProxy {
+interface ApiProxy {
   /** A kubeconfig that uses the proxy. */
   kubeconfig: string;
   /** Closes all connections and rejects new ones. */

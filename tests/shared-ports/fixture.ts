@@ -17,13 +17,13 @@ export interface Site {
   url: string;
 }
 
-export interface Got {
+interface Got {
   status: number;
   headers: IncomingHttpHeaders;
   text: string;
   json: () => any;
 }
-export interface Asking {
+interface Asking {
   host?: string;
   method?: string;
   headers?: Record<string, string>;

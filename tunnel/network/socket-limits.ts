@@ -3,7 +3,7 @@ import { makeBucket, type Rate } from './token-bucket.ts';
 
 /** WebSocket close codes (RFC 6455): the peer violated our policy, or sent too large a message. */
 export const policyViolation = 1008;
-export const messageTooLarge = 1009;
+const messageTooLarge = 1009;
 
 /** How long a rejected peer has to read the close reason before the socket is terminated. */
 const closeGraceMs = 500;

@@ -17,7 +17,7 @@ export interface SocketTimes {
 }
 
 /** The WebSocket URL of a satellite's endpoint. The satellite's URL may be http(s) or ws(s), with a path. */
-export function relayUrl(satellite: string, path: string): string {
+function relayUrl(satellite: string, path: string): string {
   let url: URL;
   try {
     url = new URL(satellite);

@@ -5,7 +5,7 @@ import { TunnelError } from '../errors.ts';
  * length u32, position u64; big-endian. DATA's position is the offset of its first byte in this direction. ACK and
  * RESUME carry the position that their sender expects next. END counts as one position.
  */
-export const frameVersion = 1;
+const frameVersion = 1;
 export const frameHeaderBytes = 16;
 
 /**

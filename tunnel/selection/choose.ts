@@ -38,7 +38,7 @@ export type Decision =
 export const gainMs = 10;
 /** Or a tenth of a short round trip, unless that is less than the jitter of a busy CPU. */
 const gainShare = 0.1;
-export const noiseMs = 1;
+const noiseMs = 1;
 /** direct-udp must gain this share of the round trip over TCP, or an amount that is always noticeable. */
 const udpGainShare = 0.25;
 const udpGainMs = 30;

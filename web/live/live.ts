@@ -8,7 +8,7 @@ import { type LiveState, makeLive, type Socket } from './connection.ts';
 import { dropWorkspace, laterWorkspace, type Pages, putBuild, putWorkspace } from './reduce.ts';
 
 /** How often pages poll while no events arrive. */
-export const pollMs = 4000;
+const pollMs = 4000;
 
 export const live = makeLive({
   open: () => openSocket('/api/v1/events') as unknown as Socket,

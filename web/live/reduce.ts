@@ -8,7 +8,7 @@ export interface Pages<T> {
 const rank = { queued: 0, running: 1, succeeded: 2, failed: 2, cancelled: 2 } as const;
 
 /** A build's progress. It only grows, so a reply that was overtaken by an event can be recognized. */
-export function progress(build: Build): number {
+function progress(build: Build): number {
   const ended = build.stages.filter((stage) => stage.finishedAt !== null).length;
   return rank[build.status] * 1000 + build.stages.length * 20 + ended * 2 + (build.cancelRequested ? 1 : 0);
 }

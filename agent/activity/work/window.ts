@@ -2,7 +2,7 @@
  * How long usage is averaged. Shorter windows see the start of a language server or a garbage collection; longer ones would
  * delay the stop of every workspace by as much.
  */
-export const windowMs = 60_000;
+const windowMs = 60_000;
 
 export interface Window {
   /** Whether the counter has grown faster than the limit, on average over the last minute. */

@@ -5,7 +5,7 @@
  */
 
 /** More than the longest command line on Linux (6 MB). */
-export const maxPacketBytes = 8 * 1024 * 1024;
+const maxPacketBytes = 8 * 1024 * 1024;
 
 /** The file of ssh2 with the constant. */
 export const limitedFile = /\/ssh2\/lib\/protocol\/crypto\.js$/;

@@ -4,7 +4,7 @@ import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 import { hasCondition } from '../../providers/kubernetes/api/models.ts';
 
 /** The permissions that the provider uses. The chart's role grants the same. */
-export const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [
+const requiredPermissions: readonly (readonly [group: string, resource: string, verbs: string])[] = [
   ['', 'namespaces', 'get list watch create patch delete'],
   ['', 'pods', 'get list watch delete'],
   ['', 'pods/log', 'get'],

@@ -15,7 +15,7 @@ import { makeKubeClient } from '../../providers/kubernetes/api/kube-client.ts';
 type Row = typeof clusters.$inferSelect;
 
 /** The settings of a cluster that an admin can change. */
-export interface ClusterSettings {
+interface ClusterSettings {
   region?: string | undefined;
   labels?: Record<string, string> | undefined;
   isDefault?: boolean | undefined;

@@ -6,7 +6,7 @@ import { makeConnections } from './api/connect.ts';
 import type { ClusterRecord, Connections } from './api/connections.ts';
 
 /** The kubeconfig of the cluster that tests run on: CDE_TEST_KUBECONFIG, else what `npm run kube:up` left. */
-export const testKubeconfig = (): string =>
+const testKubeconfig = (): string =>
   readFileSync(process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig'), 'utf8');
 
 export const quiet = { trace() {}, debug() {}, info() {}, warn() {}, error() {}, fatal() {} } as never;

@@ -106,7 +106,7 @@ const readOr = (path: string) => {
   }
 };
 
-export const resolversHere = (): Resolvers =>
+const resolversHere = (): Resolvers =>
   findResolvers(readOr('/etc/resolv.conf') ?? '', readOr('/run/systemd/resolve/resolv.conf'));
 
 /**

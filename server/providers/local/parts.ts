@@ -40,7 +40,7 @@ export interface StopRequest {
 }
 
 /** What the provider stores in addition to the run's own record. */
-export interface LocalState {
+interface LocalState {
   /** The home's path inside the workspace. */
   home?: string;
   stopRequest?: StopRequest;

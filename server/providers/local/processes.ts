@@ -45,7 +45,7 @@ export async function isAlive(id: ProcessId): Promise<boolean> {
 }
 
 /** The parent of each process, by pid. */
-export async function parents(): Promise<Map<number, number>> {
+async function parents(): Promise<Map<number, number>> {
   const all = new Map<number, number>();
   if (linux) {
     for (const name of readdirSync('/proc')) {

@@ -36,7 +36,7 @@ export interface Exit {
   livedMs: number;
 }
 
-export type RunState =
+type RunState =
   | { kind: 'none' }
   | { kind: 'alive'; compute: RunRecord }
   | { kind: 'ended'; compute: RunRecord; exit: Exit | null };

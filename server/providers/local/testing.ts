@@ -51,7 +51,7 @@ export const fakeAgents = {
       fs.writeFileSync(process.env.HOME + '/answer.new', JSON.stringify({ status, out: stdout + stderr }));
       fs.renameSync(process.env.HOME + '/answer.new', process.env.HOME + '/answer-' + mine); }, 5);`,
 };
-export type FakeAgent = keyof typeof fakeAgents;
+type FakeAgent = keyof typeof fakeAgents;
 
 export const isRoot = process.getuid?.() === 0;
 
@@ -93,7 +93,7 @@ export const launchOf = (buildId: string) => ({
 });
 
 /** The host pids of processes whose command line contains all `words`. */
-export function processesWith(...words: string[]): number[] {
+function processesWith(...words: string[]): number[] {
   return readdirSync('/proc').flatMap((name) => {
     if (!/^\d+$/.test(name) || Number(name) === process.pid) return [];
     try {

@@ -107,7 +107,7 @@ function manifestFiles(
 }
 
 /** The group of `apps/v1` is `apps`, and that of `v1` is none. */
-export function groupOf(apiVersion: string): string {
+function groupOf(apiVersion: string): string {
   const at = apiVersion.indexOf('/');
   return at === -1 ? '' : apiVersion.slice(0, at);
 }

@@ -50,7 +50,7 @@ export class CostError extends Error {
 }
 
 /** One unit is one step of the interpreter, some 50 ns: 50,000 units take no more than a few ms. */
-export const costLimit = 50_000;
+const costLimit = 50_000;
 
 /**
  * How much evaluating an expression can cost at most, whatever the developer gives as parameters. CEL

@@ -35,7 +35,7 @@ const maxExpressionLength = 2000;
  * Splits `a ${{ b }} c` into its texts and expressions. `}}` within a string of the expression, or closing
  * a map in it, does not end it.
  */
-export function splitText(text: string): Part[] | TextFault {
+function splitText(text: string): Part[] | TextFault {
   const parts: Part[] = [];
   let at = 0;
   for (;;) {

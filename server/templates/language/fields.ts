@@ -60,7 +60,7 @@ const inKubernetes: readonly (readonly [string, FieldType])[] = [
 ];
 
 /** The fields whose strings may hold `${{ }}`; `*` stands for any key. In all others it is a fault. */
-export const expressionFields: readonly Field[] = [
+const expressionFields: readonly Field[] = [
   { path: ['env', '*'], want: 'text' },
   { path: ['home', 'size'], want: 'size' },
   { path: ['local', 'memory'], want: 'bytes' },

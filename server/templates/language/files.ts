@@ -2,7 +2,7 @@ import type { Fault } from '@cde/api/templates.ts';
 import { isUnstorable } from './storable.ts';
 
 export const templateFileName = 'template.yaml';
-export const fileLimits = { files: 64, bytes: 512 * 1024 } as const;
+const fileLimits = { files: 64, bytes: 512 * 1024 } as const;
 
 /** The faults of a template's folder as such: names that would leave it, too many, too large. */
 export function checkFiles(files: Record<string, string>): Fault[] {

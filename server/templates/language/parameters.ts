@@ -7,7 +7,7 @@ import { didYouMean } from './suggest.ts';
 
 /** Characters of a string parameter without `maxLength`; and of any. */
 export const maxStringLength = 1024;
-export const maxAllowedStringLength = 16_384;
+const maxAllowedStringLength = 16_384;
 /** Characters of a list's item, items of a list: together they fit into one environment variable. */
 export const maxItemLength = 1024;
 export const maxItemCount = 100;
@@ -123,7 +123,7 @@ export interface Issue {
 }
 
 /** Why a value of the right kind does not fit the parameter; null when it does. */
-export function checkValue(parameter: Parameter, value: ParameterValue): Issue | null {
+function checkValue(parameter: Parameter, value: ParameterValue): Issue | null {
   switch (parameter.type) {
     case 'string': {
       if (typeof value !== 'string') return { message: `must be a text, not ${describe(value)}` };

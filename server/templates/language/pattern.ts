@@ -7,7 +7,7 @@ import { RE2JS } from 're2js';
 export const maxMatchedLength = 512;
 export const maxProgramSize = 400;
 
-export interface CompiledPattern {
+interface CompiledPattern {
   /** Whether the whole value matches. */
   matches(value: string): boolean;
   /** Instructions, at least one. */

@@ -174,7 +174,7 @@ function nearOnly(word: string, options: string[]): string | undefined {
   return hint?.startsWith('did you mean') ? hint : undefined;
 }
 
-export function valueAt(value: unknown, path: Path): unknown {
+function valueAt(value: unknown, path: Path): unknown {
   let at = value;
   for (const part of path) {
     if (typeof at !== 'object' || at === null || !Object.hasOwn(at, part)) return undefined;

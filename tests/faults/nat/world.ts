@@ -27,9 +27,9 @@ export interface Given {
 
 const program = fileURLToPath(new URL('program.ts', import.meta.url));
 const port = 7090;
-export const patience = { timeout: 60_000, interval: 50 };
+const patience = { timeout: 60_000, interval: 50 };
 
-export interface Program {
+interface Program {
   child: ChildProcess;
   /** Everything it has printed, oldest first. */
   said: Record<string, unknown>[];

@@ -13,7 +13,7 @@ const reportMs = 30_000;
 const probeIntervalMs = 5_000;
 
 /** Why a cluster cannot be used, in one sentence. */
-export function describeFailure(error: KubeError): string {
+function describeFailure(error: KubeError): string {
   if (error.status === 401)
     return 'The cluster rejects the credentials (401): they were revoked or have expired.';
   if (error.status === 403) return `The credentials lack a permission: ${error.message}.`;

@@ -10,10 +10,10 @@ const cacheMs = 60_000;
 const pollMs = 50;
 const maxWaitMs = 10_000;
 
-export const bindingNames = { server: 'cde-server', admin: 'cde-server-admin' } as const;
+const bindingNames = { server: 'cde-server', admin: 'cde-server-admin' } as const;
 
 /** The ClusterRole with a server's rights in its namespaces, created by the chart or `cde cluster role`. */
-export const workspacesRole = (namespace: string, name: string) => `cde:workspaces:${namespace}:${name}`;
+const workspacesRole = (namespace: string, name: string) => `cde:workspaces:${namespace}:${name}`;
 
 /** The server's identity on a cluster, and its rights in its namespaces. */
 export function makeGrants(client: KubeClient, view: Pick<ClusterView, 'get' | 'upsert'>): Grants {

@@ -29,13 +29,13 @@ const wellKnown: Record<string, string> = {
   'authorization.k8s.io/v1/SelfSubjectAccessReview': '*selfsubjectaccessreviews',
 };
 
-export interface Resource {
+interface Resource {
   plural: string;
   namespaced: boolean;
 }
 
 /** `/api/v1` or `/apis/GROUP/VERSION`. */
-export const groupPath = (apiVersion: string): string =>
+const groupPath = (apiVersion: string): string =>
   apiVersion.includes('/') ? `/apis/${apiVersion}` : `/api/${apiVersion}`;
 
 /** Finds the resource of a kind, by discovery (`discover`) if it is not well known. */

@@ -31,7 +31,7 @@ type Builder = z.output<typeof KubernetesBuilder>;
 type SecurityContext = NonNullable<Container['securityContext']>;
 
 /** The builder that a rendered section configures; null if it has none. */
-export const builderOf = ({ builder }: KubernetesSection): Builder | null =>
+const builderOf = ({ builder }: KubernetesSection): Builder | null =>
   typeof builder === 'object' ? builder : null;
 
 /**

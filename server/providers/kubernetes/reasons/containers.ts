@@ -208,7 +208,7 @@ interface TerminationMessage {
 }
 
 /** The termination message of our own init programs: `{"code", "message", …}` or `code: sentence`. */
-export function readTermination(text: string | undefined): TerminationMessage | null {
+function readTermination(text: string | undefined): TerminationMessage | null {
   const said = text?.trim() ?? '';
   if (said.startsWith('{')) {
     try {
