@@ -19,7 +19,7 @@ export interface SessionContext {
   signal: AbortSignal;
 }
 
-/** What a ticket must name, and who may have signed it. */
+/** What a ticket must name, and the keys that it must be signed with. */
 export interface AdmissionOptions {
   workspaceId: string | (() => string);
   /** The server's public keys (SPKI, base64url), or a function that returns the current ones. */
