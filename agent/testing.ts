@@ -12,6 +12,7 @@ import {
   type IdleReply,
   Lease,
   type LeaseInput,
+  type NoActivity,
   postAgentShutdown,
   type ShutdownRequest,
 } from '@cde/api/activity.ts';
@@ -42,9 +43,9 @@ export interface TestServer {
   /** How many lines came, those that came again included. */
   received: number;
   startup: z.infer<NonNullable<typeof postAgentStartup.body>>[];
-  stats: (AgentStats & { activity?: AgentActivity | undefined })[];
+  stats: (AgentStats & { activity?: AgentActivity | NoActivity | undefined })[];
   /** What the next replies say about idleness. */
-  idle: IdleReply | undefined;
+  idle: IdleReply | null | undefined;
   /** What long polls for a shutdown are answered at once; they wait while it is null. */
   shutdown: ShutdownRequest | null;
   shutdownAnswers: z.infer<NonNullable<typeof postAgentShutdown.body>>[];

@@ -48,6 +48,9 @@ export const AgentActivity = z.object({
     .max(signals.length),
 });
 export type AgentActivity = z.infer<typeof AgentActivity>;
+/** In place of it: nothing has occurred since the previous report, and the agent has the reply with this revision. */
+export const NoActivity = z.object({ same: z.string().min(1).max(16) });
+export type NoActivity = z.infer<typeof NoActivity>;
 
 /** Why a workspace is about to stop. `request`: a person or the API asked for it. */
 export const StopCause = z.enum(['idle', 'max-run', 'schedule', 'dormant', 'request']);
@@ -83,6 +86,7 @@ export const IdleReply = z.object({
   warnBeforeMs: z.array(z.number().int()).describe('How long before the stop open terminals are warned'),
   extendable: z.boolean().describe('Whether activity or a lease postpones the stop'),
   shutdown: ShutdownRequest.nullable(),
+  revision: z.string().optional().describe('For the next report, if nothing occurs until then'),
 });
 export type IdleReply = z.infer<typeof IdleReply>;
 

@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import { AgentActivity, IdleReply } from './activity.ts';
+import { AgentActivity, IdleReply, NoActivity } from './activity.ts';
 import { endpoint } from './endpoint.ts';
 import { Count, HostPort, Id, Moment, maxInteger, plainText } from './names.ts';
 
@@ -193,11 +193,11 @@ export const postAgentStats = endpoint({
   permission: 'agent',
   body: AgentStats.extend({
     // Agents of earlier releases report none.
-    activity: AgentActivity.optional(),
+    activity: z.union([AgentActivity, NoActivity]).optional(),
   }),
   reply: z.object({
     satellites: z.array(Satellite).describe('The current satellites. If they changed, register again'),
-    idle: IdleReply.optional().describe('When the workspace stops'),
+    idle: IdleReply.nullable().optional().describe('When the workspace stops. Null: as the agent knows'),
   }),
 });
 

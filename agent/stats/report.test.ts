@@ -59,13 +59,15 @@ afterEach(async () => {
   await server.close();
 });
 
-/** Reports once, and returns the signals in the report. */
+/** Reports once, and returns the signals in the report, or the revision if nothing is new. */
 async function report(): Promise<string[]> {
   const { length } = server.stats;
   now += minute;
   reporter.reportSoon();
   await until(() => server.stats.length > length && reporter.idle()?.ageMs === 0, 'a report');
-  return server.stats.at(-1)!.activity!.signals.map(({ signal }) => signal);
+  const { activity } = server.stats.at(-1)!;
+  if ('same' in activity!) return [activity.same];
+  return activity!.signals.map(({ signal }) => signal);
 }
 
 test('a report has only the signals that are new since the one before', async () => {
@@ -96,4 +98,23 @@ test('a report has all signals if the server may not have recorded the one befor
   server.idle = idle(60 * minute);
   expect(await report()).toEqual(all);
   expect(await report()).toEqual([]);
+});
+
+test('without any, it names the reply that the agent has; what the server then does not say is as before', async () => {
+  server.idle = { ...idle(50 * minute), revision: 'one' };
+  activity.record('terminal-input', 'ada');
+  expect(await report()).toEqual(['terminal-input']);
+  server.idle = null;
+  expect(await report()).toEqual(['one']);
+  expect(reporter.idle()).toMatchObject({ reply: { stopsInMs: 49 * minute }, ageMs: 0 });
+  expect(await report()).toEqual(['one']);
+  expect(reporter.idle()!.reply.stopsInMs).toBe(48 * minute);
+  activity.record('sync', 'rsync');
+  server.idle = { ...idle(60 * minute), revision: 'two' };
+  expect(await report()).toEqual(['sync']);
+  // A server that was restored from a backup answers something else.
+  server.idle = { ...idle(20 * minute), revision: 'three' };
+  expect(await report()).toEqual(['two']);
+  expect(await report()).toEqual(['terminal-input', 'sync']);
+  expect(await report()).toEqual(['three']);
 });

@@ -1,4 +1,4 @@
-import type { AgentActivity, IdleReply, Signal } from '@cde/api/activity.ts';
+import type { AgentActivity, IdleReply, NoActivity, Signal } from '@cde/api/activity.ts';
 import { type AgentManifest, type AgentStats, postAgentStats } from '@cde/api/agent.ts';
 import type { Activity } from '../activity/activity.ts';
 import type { ServerClient } from '../server/client.ts';
@@ -63,13 +63,25 @@ export function reportStats(options: {
    * Only signals that the server does not know yet: an idle workspace would repeat the same ones for hours. All of them if the
    * server may not have recorded the report before this one.
    */
-  function news(): AgentActivity {
+  function news(): AgentActivity | NoActivity {
     const report = activity.report();
     const signals = isRecorded ? report.signals.filter(({ signal }) => changed.has(signal)) : report.signals;
+    const same = isRecorded && signals.length === 0 ? idle?.reply.revision : undefined;
     changed.clear();
     isRecorded = false;
-    return { ...report, signals };
+    return same === undefined ? { ...report, signals } : { same };
   }
+
+  /** Null: as known, but for the time that has passed. */
+  function hear(reply: IdleReply | null | undefined, saidSame: boolean) {
+    const current = reply === null && idle ? { ...idle.reply, stopsInMs: stopsInMs() } : reply;
+    idle = current ? { reply: current, at: now() } : null;
+    // A server that knows something else may have lost what was reported, as one that was restored from a backup has.
+    isRecorded = saidSame ? reply === null : idle !== null;
+    if (current) options.onIdle?.(current);
+  }
+  const stopsInMs = () =>
+    idle === null || idle.reply.stopsInMs === null ? null : idle.reply.stopsInMs - (now() - idle.at);
 
   async function report() {
     startedAt = now();
@@ -83,9 +95,7 @@ export function reportStats(options: {
       const reply = await options.client.call(postAgentStats, { body, signal });
       // Servers of earlier releases send no body.
       if (reply?.satellites) options.onSatellites?.(reply.satellites);
-      idle = reply?.idle ? { reply: reply.idle, at: now() } : null;
-      isRecorded = idle !== null;
-      if (reply?.idle) options.onIdle?.(reply.idle);
+      hear(reply?.idle, 'same' in body.activity);
     } catch (error) {
       if (!signal.aborted) options.onFailure(error);
     }
@@ -97,10 +107,10 @@ export function reportStats(options: {
   function waitMs(): number {
     if (unreportedChangeMs !== null) return unreportedChangeMs;
     const regularMs = options.everyMs() - (now() - startedAt);
-    const stopsInMs = idle?.reply.stopsInMs ?? null;
+    const leftMs = stopsInMs();
     // Zero: it should have stopped, and waits for something else.
-    if (idle === null || stopsInMs === null || stopsInMs <= 0) return regularMs;
-    return Math.min(regularMs, Math.max(stopsInMs - (now() - idle.at), minIntervalMs - (now() - startedAt)));
+    if (leftMs === null || idle!.reply.stopsInMs! <= 0) return regularMs;
+    return Math.min(regularMs, Math.max(leftMs, minIntervalMs - (now() - startedAt)));
   }
 
   function reportIn(ms: number) {
@@ -118,9 +128,9 @@ export function reportStats(options: {
   const unobserve = activity.observe((name, source) => {
     changed.add(name);
     if (source !== 'person' || idle === null) return;
-    const { stopsInMs, shutdown } = idle.reply;
-    const isNear = stopsInMs !== null && stopsInMs - (now() - idle.at) < urgentWithinMs;
-    if (isNear || shutdown || options.isUrgent?.()) reportSoon();
+    const leftMs = stopsInMs();
+    const isNear = leftMs !== null && leftMs < urgentWithinMs;
+    if (isNear || idle.reply.shutdown || options.isUrgent?.()) reportSoon();
   });
   signal.addEventListener(
     'abort',

@@ -1,7 +1,9 @@
+import { createHash } from 'node:crypto';
 import type {
   AgentActivity,
   EffectiveIdlePolicy,
   IdleReply,
+  NoActivity,
   ShutdownRequest,
   StopCause,
 } from '@cde/api/activity.ts';
@@ -31,6 +33,8 @@ const sweepWithinMs = 7_000;
 const sameMomentMs = 1_000;
 /** Reports without news are only recorded when a decision may depend on them. */
 const recordWithinMs = 2 * 60_000;
+/** Until this long before a stop, an agent need not be told again of what it knows. By then its clock may be off by a second. */
+const repeatWithinMs = 10 * 60_000;
 
 export interface IdleDeps {
   database: Database;
@@ -64,6 +68,12 @@ export async function defaultPolicy(deps: IdleDeps, row: ActivityRow): Promise<E
 
 export function warningsFor({ stopAfterSeconds }: EffectiveIdlePolicy, cause: StopCause | null): number[] {
   return warningsOf(cause, stopAfterSeconds === null ? null : stopAfterSeconds * 1000);
+}
+
+/** Differs if anything in the reply does but the time that has passed. */
+function revisionOf({ cause, warnBeforeMs, shutdown }: IdleReply, stopsAt: number | null): string {
+  const text = JSON.stringify([stopsAt, cause, warnBeforeMs, shutdown?.id]);
+  return createHash('sha256').update(text).digest('base64url').slice(0, 6);
 }
 
 /** The columns that follow from a decision, if they differ from the stored ones. */
@@ -139,17 +149,20 @@ export function makeActivityReports(deps: IdleDeps) {
 
   return {
     /**
-     * Records a report. Null: this agent's build is no longer the workspace's. `cancelsStop`: the activity came after the stop was
-     * requested, and the caller cancels it.
+     * Records a report. Null: this agent's build is no longer the workspace's, or it has to report everything first. A null `idle`:
+     * as the agent knows. `cancelsStop`: the activity came after the stop was requested, and the caller cancels it.
      */
     async record(
       actor: AgentActor,
-      report: AgentActivity,
-    ): Promise<{ idle: IdleReply; cancelsStop: boolean } | null> {
+      report: AgentActivity | NoActivity,
+    ): Promise<{ idle: IdleReply | null; cancelsStop: boolean } | null> {
       const at = now().getTime();
       const [row] = await readActivity(database.db, ofAgent(actor));
       if (!row) return null;
-      const { next, change, events, isNew } = apply(row, actor.buildId, report, at);
+      const known = 'same' in report ? report.same : null;
+      if (known !== null && (row.buildId !== actor.buildId || row.agentStartedAt === null)) return null;
+      const activity = 'same' in report ? { agentAgeMs: at - row.agentStartedAt!, signals: [] } : report;
+      const { next, change, events, isNew } = apply(row, actor.buildId, activity, at);
       const { evaluated, effective, shutdown } = await evaluateRow(deps, next, at);
       const decided = decisionChange(row, evaluated);
       const vetoed = evaluated.kind === 'awake' ? next.pendingStop : null;
@@ -165,16 +178,16 @@ export function makeActivityReports(deps: IdleDeps) {
           await writeActivity(tx, row.workspaceId, { ...change, ...decided });
           await insertEvents(tx, events);
         });
-      return {
-        idle: {
-          stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
-          cause,
-          warnBeforeMs: warningsFor(effective, cause),
-          extendable: isPostponable(cause),
-          shutdown: requestOf(next, shutdown, at),
-        },
-        cancelsStop: vetoed?.ready === true,
+      const reply = {
+        stopsInMs: stopsAt === null ? null : Math.max(stopsAt - at, row.held ? 0 : sweepWithinMs),
+        cause,
+        warnBeforeMs: warningsFor(effective, cause),
+        extendable: isPostponable(cause),
+        shutdown: requestOf(next, shutdown, at),
       };
+      const revision = revisionOf(reply, stopsAt);
+      const isKnown = known === revision && (stopsAt === null || stopsAt - at > repeatWithinMs);
+      return { idle: isKnown ? null : { ...reply, revision }, cancelsStop: vetoed?.ready === true };
     },
 
     /** The stop that the workspace has to prepare for, if there is one. */

@@ -1,4 +1,4 @@
-import type { AgentActivity, IdleReply } from '@cde/api/activity.ts';
+import type { AgentActivity, IdleReply, NoActivity } from '@cde/api/activity.ts';
 import type { AgentLogLine, AgentManifest, AgentStats } from '@cde/api/agent.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { embeddedSatellite } from '@cde/tunnel/auth/ticket.ts';
@@ -169,8 +169,8 @@ export function makeAgents(deps: Deps) {
 
     async recordStats(
       actor: AgentActor,
-      { activity, ...stats }: AgentStats & { activity?: AgentActivity | undefined },
-    ): Promise<{ satellites: { name: string; url: string; stun?: string }[]; idle?: IdleReply }> {
+      { activity, ...stats }: AgentStats & { activity?: AgentActivity | NoActivity | undefined },
+    ): Promise<{ satellites: { name: string; url: string; stun?: string }[]; idle?: IdleReply | null }> {
       await db.update(workspaces).set({ agentStats: stats, agentSeenAt: now() }).where(ownsWorkspace(actor));
       const recorded = activity ? await reports.record(actor, activity) : null;
       if (recorded?.cancelsStop) await cancelIdleStop(actor.workspaceId);

@@ -144,11 +144,12 @@ function activityOf({ startedAt, signals }: Agent): AgentActivity {
     })),
   };
 }
-async function report(agent: Agent) {
+/** `same`: the revision that the agent names instead of its activity. */
+async function report(agent: Agent, same?: string) {
   const { status, body } = await call(agent, 'POST', '/api/v1/agent/stats', {
     at: new Date(clock).toISOString(),
     ...stats,
-    activity: activityOf(agent),
+    activity: same === undefined ? activityOf(agent) : { same },
   });
   expect(status).toBe(200);
   return body.idle;
@@ -230,6 +231,43 @@ describe('an idle workspace', () => {
         awakeBecause: { at: new Date(clock).toISOString() },
       });
     }
+  });
+
+  test('costs a few bytes a report while nothing changes', async () => {
+    const agent = await running();
+    agent.signals['terminal-input'] = clock;
+    const { revision } = await report(agent);
+    pass(15 * minute);
+    expect(await report(agent, revision)).toBeNull();
+    expect(await report(agent, 'another')).toMatchObject({ stopsInMs: 15 * minute, revision });
+    const { body: lease } = await call(ada, 'POST', `/api/v1/workspaces/${agent.name}/leases`, {
+      seconds: 3600,
+    });
+    const held = await report(agent, revision);
+    expect(held.stopsInMs).toBeGreaterThan(60 * minute);
+    expect(await report(agent, held.revision)).toBeNull();
+    await call(ada, 'DELETE', `/api/v1/workspaces/${agent.name}/leases/${lease.id}`);
+    const { revision: last } = await report(agent, held.revision);
+    // Shortly before the stop every reply says when it is, and the reports count for the decision.
+    pass(29 * minute);
+    expect(await report(agent, last)).toMatchObject({ stopsInMs: minute });
+    pass(minute);
+    await report(agent, last);
+    await sweep();
+    const { shutdown } = await report(agent, last);
+    expect(shutdown).toMatchObject({ cause: 'idle', idleSinceAgeMs: 30 * minute });
+  });
+
+  test('whose agent has been replaced, or is unknown, gets no answer to a report that only refers to another', async () => {
+    const agent = await running();
+    const { revision } = await report(agent);
+    await database.pool.query(
+      'UPDATE workspace_activity SET build_id = NULL WHERE workspace_id IN (SELECT id FROM workspaces WHERE name = $1)',
+      [agent.name],
+    );
+    expect(await report(agent, revision)).toBeUndefined();
+    expect(await report(agent)).toMatchObject({ stopsInMs: 30 * minute });
+    expect(await report(agent, revision)).not.toBeUndefined();
   });
 
   test('whose agent is silent is not stopped: missing data is not idleness', async () => {
