@@ -3,6 +3,8 @@ import { randomUUID } from 'node:crypto';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import type { Connection, WatchedKind } from '@cde/server/providers/kubernetes/api/connections.ts';
+import type { Kube } from '@cde/server/providers/kubernetes/api/models.ts';
 import { makeKubernetesProvider } from '@cde/server/providers/kubernetes/provider.ts';
 import { dryRunTemplate } from '@cde/server/providers/kubernetes/steps/dry-run.ts';
 import { quiet, testConnections } from '@cde/server/providers/kubernetes/testing.ts';
@@ -12,6 +14,7 @@ import { renderTemplate } from '@cde/server/templates/render.ts';
 import { afterAll, beforeAll, expect, test, vi } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
+import { until } from '../kit/until.ts';
 
 const run = promisify(execFile);
 const kubeconfig = process.env.CDE_TEST_KUBECONFIG ?? join(homedir(), '.cache/cde/cluster/kubeconfig');
@@ -52,6 +55,8 @@ class Workspace {
   buildId = '';
   last: StepResult | null = null;
   spec: WorkspaceSpec | null = null;
+  /** The replica whose turn it is. */
+  by = provider;
   constructor() {
     made.push(this);
   }
@@ -104,7 +109,7 @@ class Workspace {
   }
   start = () =>
     this.#drive(() =>
-      provider.start(
+      this.by.start(
         this.spec!,
         { buildId: this.buildId, serverUrl: 'http://127.0.0.1:9', token: 'cde_agent_test' },
         this.state,
@@ -293,6 +298,31 @@ test.concurrent('an abandoned restore leaves the home with its former workspace'
   expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 });
 
+test.concurrent('a restore of which a killed server recorded little leaves the home with its former workspace', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  await workspace.start();
+  await workspace.exec('touch', '/home/ada/mine');
+  await workspace.remove('keep');
+  const restore = { workspaceId: workspace.id, state: workspace.state };
+  const second = new Workspace();
+  second.plan('image: cde-test/nope:1\npullPolicy: Never', {}, restore);
+  const launch = { buildId: second.buildId, serverUrl: 'http://127.0.0.1:9', token: 'cde_agent_test' };
+  const step = () => provider.start(second.spec!, launch, second.state, second.context);
+  second.state = (await step()).state;
+  const { view } = connections.get('one')!;
+  await until(async () => {
+    // What this one returns is lost.
+    await step();
+    return view.get('PersistentVolumeClaim', second.namespace, 'home')?.status?.phase === 'Bound';
+  }, 'the claim to be bound to the home');
+  expect(await second.remove('discard')).toMatchObject({ kind: 'done', homeRetained: false });
+  const third = new Workspace();
+  third.plan(debian, {}, restore);
+  expect(await third.start()).toMatchObject({ kind: 'done' });
+  expect(await third.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
+});
+
 test.concurrent('inside, the developer is a regular user: sudo, new users, no zombies, their own home', async () => {
   const workspace = new Workspace();
   workspace.plan(`${debian}\nallowPrivilegeEscalation: true`);
@@ -335,6 +365,106 @@ spec:
   expect(workspace.lines.join('\n')).toContain('DaemonSet logs');
   expect(await workspace.start()).toMatchObject({ kind: 'done' });
   await vi.waitFor(async () => expect(await pods()).toContain('logs-'), 60_000);
+});
+
+/** Another replica, whose watch of claims shows them as they were created until it has caught up. */
+async function laggingReplica() {
+  const { connections: own } = testConnections(undefined, installation);
+  await own.refresh();
+  await until(() => own.get('one')?.view.synced, 'its watches to have listed');
+  let caughtUp = false;
+  const asCreated = (claim: Kube<'PersistentVolumeClaim'>) => {
+    const { volumeName: _, ...spec } = claim.spec!;
+    const metadata = { ...claim.metadata, resourceVersion: '1' };
+    return { ...claim, metadata, spec, status: { phase: 'Pending' as const } };
+  };
+  const lagging = (connection: Connection | null) =>
+    connection && {
+      ...connection,
+      view: {
+        ...connection.view,
+        synced: true,
+        get: ((kind: WatchedKind, namespace: string, name: string) => {
+          const found = connection.view.get(kind, namespace, name);
+          return found?.kind === 'PersistentVolumeClaim' && !caughtUp ? asCreated(found) : found;
+        }) as Connection['view']['get'],
+      },
+    };
+  const replica = makeKubernetesProvider({
+    connections: { ...own, get: (name) => lagging(own.get(name)) },
+    installation,
+    agentImage: await agentTestImage(),
+    log: quiet,
+  });
+  return {
+    provider: replica,
+    catchUp: () => {
+      caughtUp = true;
+    },
+    async close() {
+      await replica.close();
+      await own.close();
+    },
+  };
+}
+
+test.concurrent.each([
+  ['the same build', false],
+  ['a newer build', true],
+])('a replica whose watches lag continues a start with the same home: %s', async (_, newer) => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const { cluster, namespace, homeVolume } = workspace.state;
+  await workspace.exec('touch', '/home/ada/mine');
+  // What the first replica had recorded when it was killed.
+  workspace.state = { cluster, namespace };
+  workspace.last = null;
+  if (newer) workspace.plan(debian);
+  const replica = await laggingReplica();
+  try {
+    workspace.by = replica.provider;
+    const starting = workspace.start();
+    await until(
+      () => workspace.last?.kind === 'pending' || workspace.last?.kind === 'done',
+      'its first step',
+    );
+    replica.catchUp();
+    expect(await starting).toMatchObject({ kind: 'done' });
+  } finally {
+    await replica.close();
+  }
+  expect(workspace.state.homeVolume).toBe(homeVolume);
+  expect(await workspace.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
+});
+
+test.concurrent('a start whose claim is deleted by hand gives the same home to a new claim', async () => {
+  const workspace = new Workspace();
+  workspace.plan(debian);
+  expect(await workspace.start()).toMatchObject({ kind: 'done' });
+  const { cluster, namespace, homeVolume } = workspace.state;
+  await workspace.exec('touch', '/home/ada/mine');
+  // As a replica leaves it that is killed before it has recorded anything of the start, and has set its volume to stay.
+  workspace.state = { cluster, namespace };
+  await kubectl(
+    'patch',
+    'pv',
+    String(homeVolume),
+    '-p',
+    '{"spec":{"persistentVolumeReclaimPolicy":"Delete"}}',
+  );
+  await kubectl('-n', workspace.namespace, 'delete', 'pvc', 'home', '--wait=false');
+  const { view } = connections.get('one')!;
+  await until(
+    () => view.get('PersistentVolumeClaim', workspace.namespace, 'home')?.metadata.deletionTimestamp,
+    'the watch to show that the claim is being deleted',
+  );
+  expect(await workspace.start(), workspace.lines.join('\n')).toMatchObject({ kind: 'done' });
+  expect(workspace.lines).toContain(
+    'The claim of the home is being deleted; its volume is kept and gets a new claim.',
+  );
+  expect(workspace.state.homeVolume).toBe(homeVolume);
+  expect(await workspace.exec('ls', '/home/ada/mine')).toBe('/home/ada/mine');
 });
 
 test.concurrent('a larger home grows', async () => {

@@ -84,10 +84,15 @@ export interface KubeClient {
     patch: object,
     subresource?: 'scale' | 'status',
   ): Promise<KubeOf<Kind>>;
-  /** False when it did not exist. */
+  /** False when it did not exist. With `uid` or `resourceVersion`, a Conflict if the object has another one. */
   remove(
     ref: KubeRef,
-    options?: { graceSeconds?: number; propagation?: 'Background' | 'Foreground' | 'Orphan'; uid?: string },
+    options?: {
+      graceSeconds?: number;
+      propagation?: 'Background' | 'Foreground' | 'Orphan';
+      uid?: string;
+      resourceVersion?: string;
+    },
   ): Promise<boolean>;
   /** The last lines of a container's output. */
   logs(

@@ -123,13 +123,14 @@ export async function makeKubeClient(
         `${await pathOf(ref)}${subresource ? `/${subresource}` : ''}?fieldManager=${fieldManager}`,
         { body: patch, contentType: 'application/merge-patch+json' },
       ),
-    async remove(ref, { graceSeconds, propagation = 'Background', uid } = {}) {
+    async remove(ref, { graceSeconds, propagation = 'Background', uid, resourceVersion } = {}) {
+      const preconditions = { ...(uid && { uid }), ...(resourceVersion && { resourceVersion }) };
       const body = {
         apiVersion: 'v1',
         kind: 'DeleteOptions',
         propagationPolicy: propagation,
         ...(graceSeconds !== undefined && { gracePeriodSeconds: graceSeconds }),
-        ...(uid && { preconditions: { uid } }),
+        preconditions,
       };
       return (await request('DELETE', await pathOf(ref), { body }).catch(nullIfMissing)) !== null;
     },

@@ -1,6 +1,6 @@
 import type { AgentLaunch, WorkspaceSpec } from '../../provider.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
-import { labels, labelValue } from '../api/names.ts';
+import { annotations, labels, labelValue } from '../api/names.ts';
 import { builderObjects } from './builder.ts';
 import { StepFailure } from './failure.ts';
 import { makeObjectsIn } from './make.ts';
@@ -102,7 +102,10 @@ export function renderNamespace(
             : section.storageClass && { storageClassName: section.storageClass }),
         },
       },
-      { labels: { ...own, [labels.role]: 'home' } },
+      {
+        labels: { ...own, [labels.role]: 'home' },
+        annotations: { [annotations.build]: launch.buildId },
+      },
     ),
     ...section.services.flatMap((service) => serviceObjects(service, section, make, own)),
     ...builderObjects(section, make, { image: options.builderImage, reach: options.builderReach, own }),

@@ -1,9 +1,8 @@
 import type { KubernetesSection } from '@cde/api/template-file.ts';
 import type { AgentLaunch, StepContext, WorkspaceSpec } from '../../provider.ts';
-import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { isKind, type Kube, type KubeObject } from '../api/models.ts';
-import { annotations, labels } from '../api/names.ts';
+import { labels } from '../api/names.ts';
 import { builderNames, registriesOf } from '../objects/builder.ts';
 import { StepFailure } from '../objects/failure.ts';
 import { hashOf } from '../objects/hash.ts';
@@ -13,11 +12,12 @@ import { destinationsOf } from '../objects/network.ts';
 import { sectionOf } from '../objects/section.ts';
 import { describeStuckNamespace } from '../reasons/namespaces.ts';
 import { applyOne, prune, readSecretCopies, refsOf } from './apply.ts';
-import { applyCache, applyHome, hasOtherStorageClass, homeVolumeOf } from './claims.ts';
+import { applyCache, applyHome } from './claims.ts';
 import { contentOf, guards } from './drift.ts';
-import { type HomeVolume, releaseHome, volumeOfClaim } from './homes.ts';
-import { readState, type State } from './state.ts';
-import { scaleUp } from './workloads.ts';
+import { findHome, replaceClaim } from './home-claim.ts';
+import type { HomeVolume } from './homes.ts';
+import type { State } from './state.ts';
+import { isOfBuild, removePod, scaleUp } from './workloads.ts';
 
 /** Replicas of the API server see a reopened quota a moment later. */
 const quotaPropagationMs = 1_000;
@@ -55,7 +55,7 @@ export async function applyTemplate(
   const claim = view.get('PersistentVolumeClaim', namespace, 'home');
   const blocked =
     (await openNamespace(connection, spec, state, options)) ??
-    (await replaceClaim(connection, spec, launch, state, claim));
+    (await replaceClaim(connection, spec, launch, state, claim, context, options));
   if (blocked) return blocked;
   const home = await findHome(connection, spec, state, claim);
   if (home === 'in-use')
@@ -73,7 +73,7 @@ export async function applyTemplate(
       afterMs: permissionsPropagationMs,
     };
   // A StatefulSet does not replace a pod that never became ready.
-  await removeOldPod(connection, namespace, launch);
+  await removePod(connection, namespace, (pod) => !isOfBuild(pod, launch.buildId));
 
   const inventory = refsOf(objects);
   await prune(client, state.inventory ?? [], inventory, context);
@@ -132,52 +132,6 @@ async function openNamespace(
     waits: 'Waiting for the namespace to accept pods again.',
     afterMs: quotaPropagationMs,
   };
-}
-
-/** Removes a claim of the home that cannot be used. What the start waits for; null if the claim can stay. */
-async function replaceClaim(
-  connection: Connection,
-  spec: WorkspaceSpec,
-  launch: AgentLaunch,
-  state: State,
-  claim: Kube<'PersistentVolumeClaim'> | null,
-): Promise<Applied | null> {
-  const namespace = state.namespace!;
-  const neverBound = 'The claim of the home was never bound to a volume; it is created again.';
-  if (claim?.metadata.deletionTimestamp) {
-    await removeOldPod(connection, namespace, launch);
-    return {
-      state,
-      waits: volumeOfClaim(claim)
-        ? 'The claim of the home is being deleted; its volume is kept and gets a new claim.'
-        : neverBound,
-    };
-  }
-  if (!claim || !hasOtherStorageClass(claim, sectionOf(spec))) return null;
-  await removeOldPod(connection, namespace, launch);
-  const { uid } = claim.metadata;
-  await connection.client
-    .remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' }, uid ? { uid } : {})
-    .catch(ignoreChanged);
-  return { state, waits: neverBound };
-}
-
-/** Deletes the pod of an earlier build. */
-async function removeOldPod(
-  { client, view }: Connection,
-  namespace: string,
-  { buildId }: AgentLaunch,
-): Promise<void> {
-  const old = view.get('Pod', namespace, 'workspace-0');
-  if (!old || old.metadata.deletionTimestamp || old.metadata.annotations?.[annotations.build] === buildId)
-    return;
-  await client
-    .remove(
-      { apiVersion: 'v1', kind: 'Pod', namespace, name: 'workspace-0' },
-      // By uid: the StatefulSet may already have created the new one under the same name.
-      { ...(old.metadata.uid && { uid: old.metadata.uid }) },
-    )
-    .catch(ignoreChanged);
 }
 
 async function renderObjects(
@@ -247,12 +201,6 @@ const supportsHostnameOverride = (version: string | null): boolean => {
   return Number(major) > 1 || Number(minor) >= 35;
 };
 
-/** The object to remove is gone, or is a different one by now. */
-function ignoreChanged(error: unknown): boolean {
-  if (error instanceof KubeError && [404, 409].includes(error.status)) return false;
-  throw error;
-}
-
 async function assertNamespaceIsOurs(
   { client }: Connection,
   name: string,
@@ -273,49 +221,6 @@ export const secretsToCopy = ({ pullSecrets, builder }: KubernetesSection): stri
   ...pullSecrets,
   ...(typeof builder === 'object' && builder.registrySecret ? [builder.registrySecret] : []),
 ];
-
-/**
- * The volume for the home's claim; null to have the cluster provision one. A known home that is gone is an error, and
- * never silently replaced by an empty one.
- */
-async function findHome(
-  { client, record }: Connection,
-  spec: WorkspaceSpec,
-  state: State,
-  claim: Kube<'PersistentVolumeClaim'> | null,
-): Promise<HomeVolume | 'in-use' | null> {
-  const namespace = state.namespace!;
-  if (claim && volumeOfClaim(claim)) return homeVolumeOf(claim);
-  if (spec.restore && !state.homeVolume) {
-    const from = readState(spec.restore.state).homeVolume;
-    if (!from)
-      throw new StepFailure({
-        code: 'home-not-restorable',
-        message: 'The volume of the home to restore is not known.',
-        hint: 'An administrator can look for volumes labelled cde.dev/home=kept.',
-        fault: 'system',
-      });
-    state.homeVolume = from;
-    state.restoring = spec.restore.workspaceId;
-  }
-  if (!state.homeVolume) return null;
-  const home = await releaseHome(client, state.homeVolume, namespace);
-  if (home === null) {
-    const snapshot = readState(spec.restore?.state ?? {}).snapshot?.content;
-    throw new StepFailure({
-      code: 'home-lost',
-      message: `The volume of the home (${state.homeVolume}) is gone from the cluster ${record.name}.`,
-      detail: `It was deleted outside of cde. It is not replaced by an empty home.${snapshot ? ` A snapshot of it exists: ${snapshot}.` : ''}`,
-      hint: 'Restore the volume from a backup under the same name, or delete the workspace and its home.',
-      fault: 'system',
-    });
-  }
-  // A claim stays Lost even if its volume comes back.
-  if (claim?.status?.phase === 'Lost')
-    await client.remove({ apiVersion: 'v1', kind: 'PersistentVolumeClaim', namespace, name: 'home' });
-  delete state.protectedVolume;
-  return home;
-}
 
 /** The name for the workspace's namespace; one with a hash if another namespace has the plain name. */
 export async function chooseNamespace({ client, view }: Connection, spec: WorkspaceSpec): Promise<string> {

@@ -128,6 +128,22 @@ export async function readSecretCopies(
   return copies;
 }
 
+/** Deletes an object unless it is gone, or has changed since `seen` was read. */
+export async function removeUnchanged(
+  client: KubeClient,
+  { apiVersion, kind, metadata: { name, namespace, uid, resourceVersion } }: KubeObject,
+): Promise<void> {
+  const ref = { apiVersion, kind, name, ...(namespace && { namespace }) };
+  await client
+    .remove(ref, { ...(uid && { uid }), ...(resourceVersion && { resourceVersion }) })
+    .catch(ignoreConflict);
+}
+
+/** The object is not the one that was to be removed. */
+export function ignoreConflict(error: unknown): void {
+  if (!(error instanceof KubeError) || error.status !== 409) throw error;
+}
+
 const key = ({ apiVersion, kind, name }: KubeRef) => `${apiVersion.split('/')[0]} ${kind} ${name}`;
 
 export const refsOf = (objects: readonly KubeObject[]): KubeRef[] =>

@@ -61,51 +61,53 @@ export const homeLabels = (of: HomeOwner, use: 'used' | 'kept'): Record<string, 
   ...(of.server && { [labels.server]: of.server }),
 });
 
-/** Makes the volume outlive its claim and its namespace. */
+/** Makes the volume outlive its claim and its namespace. False when it does not exist. */
 export async function protectHome(
   { client, grants }: Pick<Connection, 'client' | 'grants'>,
   name: string,
   of: HomeOwner,
-): Promise<HomeVolume> {
+): Promise<boolean> {
   const server = (await grants.identity())?.label;
-  const volume = await client.patch(volumeRef(name), {
+  const volume = await patchVolume(client, name, {
     metadata: { labels: homeLabels({ ...of, server }, 'used'), annotations: { [annotations.keptAt]: null } },
     spec: { persistentVolumeReclaimPolicy: 'Retain' },
   });
-  return readVolume(volume);
+  return volume !== null;
 }
 
 /**
- * Makes a volume without a claim available to a new claim in `namespace`. Null when it is gone or being deleted.
+ * Makes a volume available to the claim of the home in `namespace`, which has this uid if it exists. A volume stays bound
+ * to a claim that is gone until the cluster has noticed, and cannot be bound to a new one of the same name meanwhile. Null
+ * when the volume is gone or being deleted.
  */
 export async function releaseHome(
   client: KubeClient,
   name: string,
   namespace: string,
+  claimUid: string | undefined,
 ): Promise<HomeVolume | 'in-use' | null> {
   const volume = await client.get(volumeRef(name));
   if (!volume || volume.metadata.deletionTimestamp || volume.metadata.labels?.[labels.home] === 'given-up')
     return null;
   const claim = volume.spec?.claimRef;
-  const isBound = volume.status?.phase === 'Bound';
-  if (claim && isBound && claim.namespace !== namespace) return 'in-use';
-  const isFree = claim?.namespace === namespace && claim.name === 'home' && claim.uid === undefined;
-  if (claim && !isBound && !isFree)
-    await client.patch(volumeRef(name), {
-      spec: {
-        persistentVolumeReclaimPolicy: 'Retain',
-        // Reserved for this claim, so that no other can be bound between two writes.
-        claimRef: {
-          apiVersion: 'v1',
-          kind: 'PersistentVolumeClaim',
-          namespace,
-          name: 'home',
-          uid: null,
-          resourceVersion: null,
-        },
+  const isHome = claim?.namespace === namespace && claim.name === 'home';
+  if (claim && !isHome && volume.status?.phase === 'Bound') return 'in-use';
+  if (!claim || (isHome && (claim.uid === undefined || claim.uid === claimUid))) return readVolume(volume);
+  const released = await patchVolume(client, name, {
+    spec: {
+      persistentVolumeReclaimPolicy: 'Retain',
+      // Reserved for this claim, so that no other can be bound between two writes.
+      claimRef: {
+        apiVersion: 'v1',
+        kind: 'PersistentVolumeClaim',
+        namespace,
+        name: 'home',
+        uid: null,
+        resourceVersion: null,
       },
-    });
-  return readVolume(volume);
+    },
+  });
+  return released && readVolume(released);
 }
 
 /**

@@ -10,7 +10,6 @@ import { parseDuration } from '../../quantity.ts';
 import { KubeError } from '../api/client.ts';
 import type { Connection } from '../api/connections.ts';
 import { containerStatus, type Kube } from '../api/models.ts';
-import { annotations } from '../api/names.ts';
 import { StepFailure } from '../objects/failure.ts';
 import { homeOf } from '../objects/pod.ts';
 import { sectionOf } from '../objects/section.ts';
@@ -19,9 +18,10 @@ import { explainKernelProfile } from '../reasons/kernel-profiles.ts';
 import { describePendingService, pendingServices } from '../reasons/services.ts';
 import { NamespaceTerminating } from './apply.ts';
 import { applyTemplate, chooseNamespace, type StartOptions } from './apply-template.ts';
-import { protectHome, volumeOfClaim } from './homes.ts';
+import { noteRestore, protectVolume } from './home-claim.ts';
+import { volumeOfClaim } from './homes.ts';
 import { type State, writeState } from './state.ts';
-import { forceDelete } from './workloads.ts';
+import { forceDelete, isOfBuild } from './workloads.ts';
 
 /** The watches trigger the next step; polling covers what they miss, less often over time. */
 const pollMs = 5_000;
@@ -49,6 +49,7 @@ export async function startStep(
   for (const key of ['homeDisposition', 'homeRetained', 'snapshot', 'stoppingSince'] as const)
     delete state[key];
   try {
+    noteRestore(spec, state);
     if (!state.namespace) {
       // Recorded before anything is created in it, so that another replica finds what a killed one began.
       state.namespace = await chooseNamespace(connection, spec);
@@ -98,24 +99,22 @@ async function checkPod(
   const location = { cluster: connection.record.name, namespace };
   const statefulSet = view.get('StatefulSet', namespace, 'workspace');
   const there = view.get('Namespace', '', namespace);
-  if (!there || there.metadata.deletionTimestamp || !statefulSet) {
+  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
+  const found = view.get('Pod', namespace, 'workspace-0');
+  const pod = found && isOfBuild(found, launch.buildId) ? found : null;
+  const status = pod && containerStatus(pod, 'workspace');
+  const runs = pod !== null && status?.state?.running !== undefined && !pod.metadata.deletionTimestamp;
+  // A pod that runs keeps its claim; one that does not run yet cannot use a claim that is being deleted.
+  const hasClaim = claim !== null && (runs || !claim.metadata.deletionTimestamp);
+  if (!there || there.metadata.deletionTimestamp || !statefulSet || !hasClaim) {
     // Deleted since it was applied: the next step applies it again.
     const { appliedBuild: _, ...rest } = state;
     return { kind: 'pending', state: writeState(rest), retryAfterMs: pollMs, location };
   }
-  const claim = view.get('PersistentVolumeClaim', namespace, 'home');
   const volume = volumeOfClaim(claim);
-  const found = view.get('Pod', namespace, 'workspace-0');
-  const pod = found?.metadata.annotations?.[annotations.build] === launch.buildId ? found : null;
-  const status = pod && containerStatus(pod, 'workspace');
-  const runs = pod !== null && status?.state?.running !== undefined && !pod.metadata.deletionTimestamp;
   // A restored home stays the deleted workspace's until this one runs, as the start may still fail.
-  if (volume && state.protectedVolume !== volume && (runs || !state.restoring)) {
-    const { workspaceId, owner, name } = spec;
-    await protectHome(connection, volume, { installation: options.installation, workspaceId, owner, name });
-    state.homeVolume = volume;
-    state.protectedVolume = volume;
-  }
+  if (volume && (runs || !state.restoring))
+    await protectVolume(connection, spec, state, volume, options.installation);
   // The home must be protected before anybody works in it.
   if (runs && volume && state.protectedVolume === volume)
     return finishStart(connection, spec, state, pod, context, options.now());

@@ -1,7 +1,9 @@
 import type { StepContext } from '../../provider.ts';
 import { type KubeClient, KubeError, type KubeRef } from '../api/client.ts';
+import type { Connection } from '../api/connections.ts';
 import { hasCondition, type Kube, type KubeObject } from '../api/models.ts';
 import { annotations } from '../api/names.ts';
+import { ignoreConflict } from './apply.ts';
 import type { ScaledWorkload } from './state.ts';
 
 const scalableKinds = [
@@ -86,6 +88,25 @@ export async function scaleUp(client: KubeClient, workloads: readonly ScaledWork
 export async function closeQuota(client: KubeClient, namespace: string): Promise<void> {
   const ref = { apiVersion: 'v1', kind: 'ResourceQuota', namespace, name: 'cde' };
   await patchIfThere(client, ref, { spec: { hard: { pods: '0' } } });
+}
+
+/** Whether the pod of the workspace was made for the build. */
+export const isOfBuild = ({ metadata }: Kube<'Pod'>, buildId: string): boolean =>
+  metadata.annotations?.[annotations.build] === buildId;
+
+/** Deletes the pod of the workspace if it matches and is not already terminating. */
+export async function removePod(
+  { client, view }: Pick<Connection, 'client' | 'view'>,
+  namespace: string,
+  matches: (pod: Kube<'Pod'>) => boolean,
+): Promise<void> {
+  const pod = view.get('Pod', namespace, 'workspace-0');
+  if (!pod || pod.metadata.deletionTimestamp || !matches(pod)) return;
+  const { name, uid } = pod.metadata;
+  // By uid: the StatefulSet may already have created the new one under the same name.
+  await client
+    .remove({ apiVersion: 'v1', kind: 'Pod', namespace, name }, { ...(uid && { uid }) })
+    .catch(ignoreConflict);
 }
 
 /** How long after its grace period a pod still exists before its node is considered lost. */
