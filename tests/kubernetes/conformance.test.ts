@@ -93,15 +93,7 @@ testProviderContract(
       },
       async close() {
         // Their provisioner deletes the volumes when the claims are gone. Nothing waits for that.
-        for (const { metadata } of await cluster.list({
-          apiVersion: 'v1',
-          kind: 'PersistentVolume',
-          labels: ours,
-        }))
-          await cluster.patch(
-            { apiVersion: 'v1', kind: 'PersistentVolume', name: metadata.name },
-            { spec: { persistentVolumeReclaimPolicy: 'Delete' } },
-          );
+        await cluster.discardVolumes(ours);
         for (const namespace of await cluster.list({ apiVersion: 'v1', kind: 'Namespace', labels: ours }))
           await cluster.removeObject(namespace);
         cluster.close();

@@ -200,15 +200,13 @@ export async function makeTestbed(prefix: string) {
     const text = `name: ${name}\nprovider: kubernetes\nhome: { size: 64Mi }\nstartup:\n  script: ${JSON.stringify(startup)}\nkubernetes:\n${lines}\n`;
     return request(replica, 'POST', '/api/v1/templates', { files: { 'template.yaml': text } }, token);
   }
-  /** Runs a command in a workspace's pod without the server. */
-  async function exec(namespace: string, ...command: string[]): Promise<string> {
+  async function kubectl(...args: string[]): Promise<string> {
     const kubeconfig = process.env.CDE_TEST_KUBECONFIG || join(homedir(), '.cache/cde/cluster/kubeconfig');
-    const { stdout } = await run('kubectl', [
-      ...['--kubeconfig', kubeconfig, '-n', namespace, 'exec', 'workspace-0', '-c', 'workspace', '--'],
-      ...command,
-    ]);
-    return stdout;
+    return (await run('kubectl', ['--kubeconfig', kubeconfig, ...args])).stdout;
   }
+  /** Runs a command in a workspace's pod without the server. */
+  const exec = (namespace: string, ...command: string[]): Promise<string> =>
+    kubectl('-n', namespace, 'exec', 'workspace-0', '-c', 'workspace', '--', ...command);
   /** Waits until no job is due. */
   const waitForIdleQueue = () =>
     until(
@@ -231,6 +229,7 @@ export async function makeTestbed(prefix: string) {
       waitForBuild,
       buildLog,
       publish,
+      kubectl,
       exec,
       waitForIdleQueue,
       hasEnded,
@@ -258,15 +257,9 @@ export async function makeTestbed(prefix: string) {
         labels: 'cde.dev/managed=true',
       }))
         if (namespace.metadata.name.startsWith(`cde-ada-${unique}`)) await cluster.removeObject(namespace);
-      for (const volume of await cluster.list({
-        apiVersion: 'v1',
-        kind: 'PersistentVolume',
-        labels: 'cde.dev/home',
-      }))
-        if (volume.metadata.labels?.['cde.dev/name']?.startsWith(unique)) {
-          const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name };
-          await cluster.patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } });
-        }
+      await cluster.discardVolumes('cde.dev/home', ({ metadata }) =>
+        Boolean(metadata.labels?.['cde.dev/name']?.startsWith(unique)),
+      );
       await apiProxy.close();
       await database.close();
       await embedded.stop();

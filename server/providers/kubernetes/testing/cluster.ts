@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { CoreV1Api, KubeConfig } from '@kubernetes/client-node';
-import type { KubeClient } from '../api/client.ts';
+import { type KubeClient, KubeError } from '../api/client.ts';
 import { makeKubeClient } from '../api/kube-client.ts';
 import type { Kube, KubeObject } from '../api/models.ts';
 
@@ -15,6 +15,8 @@ export interface TestCluster extends KubeClient {
   getPod(namespace: string, name: string): Promise<Kube<'Pod'> | null>;
   /** As `kubectl drain` does it. */
   evict(namespace: string, pod: string): Promise<void>;
+  /** Has volumes deleted with their claims. */
+  discardVolumes(labels: string, matches?: (volume: Kube<'PersistentVolume'>) => boolean): Promise<void>;
   /** A claim, a pod, a namespace: deleted, or not there. */
   removeObject(object: Pick<KubeObject, 'apiVersion' | 'kind' | 'metadata'>): Promise<void>;
 }
@@ -34,6 +36,18 @@ export async function openTestCluster(): Promise<TestCluster> {
         name,
         body: { apiVersion: 'policy/v1', kind: 'Eviction', metadata: { name, namespace } },
       });
+    },
+    async discardVolumes(labels, matches = () => true) {
+      for (const volume of await client.list({ apiVersion: 'v1', kind: 'PersistentVolume', labels })) {
+        if (!matches(volume)) continue;
+        const ref = { apiVersion: 'v1', kind: 'PersistentVolume', name: volume.metadata.name };
+        await client
+          .patch(ref, { spec: { persistentVolumeReclaimPolicy: 'Delete' } })
+          .catch((error: unknown) => {
+            // One whose home a test has discarded can go in between.
+            if (!(error instanceof KubeError) || error.status !== 404) throw error;
+          });
+      }
     },
     async removeObject({ apiVersion, kind, metadata: { name, namespace } }) {
       await client.remove({ apiVersion, kind, name, ...(namespace && { namespace }) });
