@@ -15,12 +15,12 @@ import type { Reason } from './reading.ts';
  * Provokes each failure on a real cluster. With CDE_CAPTURE=1 the objects are written to testing/*.json, for reasons.test.ts.
  */
 const unique = `reasons-${process.pid}-${Date.now().toString(36)}`;
-const forMs = 150_000;
+const forMs = Number(process.env.CDE_TEST_PATIENCE_MS ?? 150_000);
 const folder = join(import.meta.dirname, '../testing');
 
 let cluster: TestCluster;
 let registry: Server;
-let all: FailureScenario[];
+let attempts = 0;
 const clusterWide: KubeObject[] = [];
 
 /** Rejects requests as registries do. */
@@ -36,16 +36,19 @@ function makeRegistry(): Server {
     else say(404, 'MANIFEST_UNKNOWN', 'manifest unknown');
   }).listen(0, '127.0.0.1');
 }
-const namespaceOf = (name: string) => `${unique}-${name}`;
+/** Names what one attempt makes. A retry must not find what the first attempt has left. */
+const nextAttempt = () => `${unique}-${++attempts}`;
 
-// Names are needed before anything runs; the registry's port is only known later.
-const names = failureScenarios(unique, 'REGISTRY');
+const names = failureScenarios(unique, 'REGISTRY').map(({ name }) => name);
+function scenarioOf(name: string, attempt: string): FailureScenario {
+  const { port } = registry.address() as AddressInfo;
+  return failureScenarios(attempt, `127.0.0.1:${port}`).find((one) => one.name === name)!;
+}
 
 beforeAll(async () => {
   cluster = await openTestCluster();
   registry = makeRegistry();
   await once(registry, 'listening');
-  all = failureScenarios(unique, `127.0.0.1:${(registry.address() as AddressInfo).port}`);
 });
 afterAll(async () => {
   for (const object of clusterWide) await cluster.removeObject(object);
@@ -126,8 +129,7 @@ function trimmed<Object extends object>(object: Object, nodeName?: string): Obje
         (all, name) => all.replaceAll(`"${name}"`, '"n1"').replaceAll(` to ${name}"`, ' to n1"'),
         text.replace(/127\.0\.0\.1:\d{4,5}\//g, 'registry.example.com/'),
       )
-      .replaceAll(`${unique}-`, 'cde-')
-      .replaceAll(unique, 'cde')
+      .replace(new RegExp(`${unique}-\\d+`, 'g'), 'cde')
       .replaceAll(machine(), 'n1'),
   );
 }
@@ -171,8 +173,8 @@ const explained = ({ input, lastLines }: Seen): Reason | null =>
     ...(lastLines !== undefined && { lastLines }),
   });
 
-async function provoke(one: FailureScenario): Promise<string> {
-  const namespace = namespaceOf(one.name);
+async function provoke(one: FailureScenario, attempt: string): Promise<string> {
+  const namespace = `${attempt}-${one.name}`;
   await cluster.create({
     apiVersion: 'v1',
     kind: 'Namespace',
@@ -231,9 +233,10 @@ async function provoke(one: FailureScenario): Promise<string> {
 }
 
 describe('each failure is explained', { concurrent: true, timeout: forMs + 30_000 }, () => {
-  test.each(names.map(({ name }) => name))('%s', async (name) => {
-    const one = all.find((it) => it.name === name)!;
-    const namespace = await provoke(one);
+  test.each(names)('%s', async (name) => {
+    const attempt = nextAttempt();
+    const one = scenarioOf(name, attempt);
+    const namespace = await provoke(one, attempt);
     const seen = await until(
       () => look(namespace, one.log),
       (value) => {
@@ -257,8 +260,9 @@ describe('each failure is explained', { concurrent: true, timeout: forMs + 30_00
 async function running(
   name: string,
   more: Partial<FailureScenario> = {},
+  attempt = nextAttempt(),
 ): Promise<{ namespace: string; uid: string }> {
-  const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more });
+  const namespace = await provoke({ name, code: '', message: /./, fatal: false, ...more }, attempt);
   const pod = await until(
     () => cluster.getPod(namespace, 'agent-0'),
     (found) => found?.status?.phase === 'Running',
@@ -321,7 +325,8 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
   });
 
   test('preempted', async () => {
-    const resource = `cde.dev/${unique}`;
+    const attempt = nextAttempt();
+    const resource = `cde.dev/${attempt}`;
     const [node] = await cluster.list({ apiVersion: 'v1', kind: 'Node' });
     const setCapacity = (value: string | null) =>
       cluster.patch(
@@ -334,7 +339,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
       const priority: KubeObject = {
         apiVersion: 'scheduling.k8s.io/v1',
         kind: 'PriorityClass',
-        metadata: { name: `${unique}-high` },
+        metadata: { name: `${attempt}-high` },
         value: 1000,
       };
       clusterWide.push(priority);
@@ -349,7 +354,7 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
         kind: 'Pod',
         metadata: { name: 'urgent', namespace },
         spec: {
-          priorityClassName: `${unique}-high`,
+          priorityClassName: `${attempt}-high`,
           containers: [
             { name: 'urgent', image: 'cde-test/debian:12', command: ['sleep', '1000'], ...taking },
           ],
@@ -370,31 +375,36 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
   });
 
   test('the volume is gone', async () => {
+    const attempt = nextAttempt();
     const volume: KubeObject = {
       apiVersion: 'v1',
       kind: 'PersistentVolume',
-      metadata: { name: `${unique}-lost` },
+      metadata: { name: `${attempt}-lost` },
       spec: {
-        storageClassName: `${unique}-lost`,
+        storageClassName: `${attempt}-lost`,
         capacity: { storage: '64Mi' },
         accessModes: ['ReadWriteOnce'],
         hostPath: { path: '/tmp' },
-        claimRef: { namespace: namespaceOf('lost'), name: 'home' },
+        claimRef: { namespace: `${attempt}-lost`, name: 'home' },
       },
     };
     clusterWide.push(volume);
     await cluster.create(volume);
-    const { namespace } = await running('lost', {
-      claim: {
-        storageClassName: `${unique}-lost`,
-        accessModes: ['ReadWriteOnce'],
-        resources: { requests: { storage: '64Mi' } },
-        volumeName: `${unique}-lost`,
+    const { namespace } = await running(
+      'lost',
+      {
+        claim: {
+          storageClassName: `${attempt}-lost`,
+          accessModes: ['ReadWriteOnce'],
+          resources: { requests: { storage: '64Mi' } },
+          volumeName: `${attempt}-lost`,
+        },
       },
-    });
+      attempt,
+    );
     await cluster.removeObject(volume);
     await cluster.patch(
-      { apiVersion: 'v1', kind: 'PersistentVolume', name: `${unique}-lost` },
+      { apiVersion: 'v1', kind: 'PersistentVolume', name: `${attempt}-lost` },
       { metadata: { finalizers: null } },
     );
     const seen = await until(
@@ -407,7 +417,8 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
   });
 
   test('its node stops answering, then is removed', async () => {
-    const node = `${unique}-node`;
+    const attempt = nextAttempt();
+    const node = `${attempt}-node`;
     const now = new Date().toISOString();
     const fake: KubeObject = {
       apiVersion: 'v1',
@@ -431,13 +442,16 @@ describe('the reason why a pod ended is reported', { concurrent: true, timeout: 
     };
     clusterWide.push(fake);
     await cluster.create(fake);
-    const namespace = await provoke({
-      name: 'node-lost',
-      code: '',
-      message: /./,
-      fatal: false,
-      pod: { nodeName: node, tolerations: [{ operator: 'Exists', effect: 'NoSchedule' }] },
-    });
+    const namespace = await provoke(
+      {
+        name: 'node-lost',
+        code: '',
+        message: /./,
+        fatal: false,
+        pod: { nodeName: node, tolerations: [{ operator: 'Exists', effect: 'NoSchedule' }] },
+      },
+      attempt,
+    );
     // As the kubelet would report it: it runs and is ready.
     await until(
       () => cluster.getPod(namespace, 'agent-0'),
