@@ -15,18 +15,19 @@ import type { Provider } from '@cde/server/providers/provider.ts';
 /**
  * A real replica on a real cluster. With HANG_FOR it hangs in a move of that workspace after HANG_AT changes of objects
  * on the cluster (0: before the first) until the test kills it. SILENT_MS shortens the time after which a silent watch is
- * replaced. Reports to the test by IPC.
+ * replaced. With AHEAD_MS its clock is ahead. Reports to the test by IPC.
  */
 const log = makeLog(process.env.CDE_LOG_LEVEL ?? 'silent');
 const config = readConfig([], process.env);
 const database = openDatabase(config.databaseUrl!, { max: 10 + 2 * config.concurrency });
-const { HANG_FOR: hangFor, HANG_AT: hangAt, SILENT_MS: silentMs } = process.env;
+const { HANG_FOR: hangFor, HANG_AT: hangAt, SILENT_MS: silentMs, AHEAD_MS: aheadMs } = process.env;
 
 const own = hangFor !== undefined || silentMs !== undefined ? await ownProvider() : undefined;
 const server = await startControlPlane({
   config,
   database,
   log,
+  ...(aheadMs && { now: () => new Date(Date.now() + Number(aheadMs)) }),
   ...(own && { providers: new Map([['kubernetes', own]]) }),
 });
 process.send!({ ready: server.url });
