@@ -119,7 +119,7 @@ async function begin(paths: PathKind[]) {
     ...ticket,
     satellites,
     renewTicket: async () => ({ ...ticket, satellites }),
-    steer: { paths },
+    steer: { paths, networkNow: () => 'one' },
     onPath: (what, reason) => what === 'lost' && lost.push(reason.code),
     clock,
   });

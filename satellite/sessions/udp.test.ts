@@ -59,7 +59,7 @@ async function open(
     ...reply,
     renewTicket: async () => reply,
     onChange: (change) => changes.push(change),
-    steer: { paths: some, times, ...steer },
+    steer: { paths: some, times, networkNow: () => 'one', ...steer },
     udp: local,
     ...more,
   });

@@ -71,6 +71,7 @@ async function makeWorld() {
   const dials: string[] = [];
   const changes: PathChange[] = [];
   const open: PairEnd[] = [];
+  let network = 'home';
   const registry = makeSessionRegistry({
     tlsKey: certificate.key,
     tlsCert: certificate.cert,
@@ -117,6 +118,7 @@ async function makeWorld() {
     },
     steer: {
       paths: ['relay'],
+      networkNow: () => network,
       prober: {
         async rtt(url) {
           probes.push(url);
@@ -146,6 +148,9 @@ async function makeWorld() {
     echo,
     what: () => changes.map(({ what, via }) => `${what} ${via}`),
     changes,
+    enter(name: string) {
+      network = name;
+    },
     cut: (code: 'satellite-lost' | 'satellite-draining') => open.at(-1)!.cut(new TunnelError(code)),
   };
 }
@@ -198,6 +203,15 @@ describe('a steered session', () => {
     await world.clock.advance(1_200_000);
     expect(world.probes.length).toBe(before);
     await world.clock.advance(1_000_000);
+    expect(world.probes.length).toBeGreaterThan(before);
+  });
+
+  it('measures again at once in another network', async () => {
+    const world = await makeWorld();
+    await world.clock.advance(60_000);
+    const before = world.probes.length;
+    world.enter('train');
+    await world.clock.advance(60_000);
     expect(world.probes.length).toBeGreaterThan(before);
   });
 

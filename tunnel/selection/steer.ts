@@ -37,6 +37,8 @@ export interface SteerOptions {
   book?: RttCache;
   times?: Partial<SteerTimes>;
   prober?: Prober;
+  /** Identifies the network that this machine is in. Tests give it: containers of others come and go beside them. */
+  networkNow?: () => string;
 }
 
 export interface Steering extends RouteProvider {
@@ -62,10 +64,9 @@ export function steerPaths(options: {
   history: History;
   steer: SteerOptions;
   clock?: Clock;
-  /** Identifies the network this machine is in; in tests. */
-  networkNow?: () => string;
 }): Steering {
-  const { pipe, routes, tickets, history, steer, clock = systemClock, networkNow = ownNetwork } = options;
+  const { pipe, routes, tickets, history, steer, clock = systemClock } = options;
+  const { networkNow = ownNetwork } = steer;
   const config = { times: { ...defaultTimes, ...steer.times }, paths: steer.paths };
   const ended = new AbortController();
   const prober = steer.prober ?? makeProber();
