@@ -106,7 +106,7 @@ describe('a PostgreSQL of its own', () => {
       expect(Number(listed.headers.get('retry-after'))).toBeGreaterThan(0);
       expect(listed.ms).toBeLessThan(fewSecondsMs);
       expect(alive).toMatchObject({ status: 200 });
-      expect(alive.ms).toBeLessThan(1_000);
+      expect(alive.ms).toBeLessThan(fewSecondsMs);
       expect(ready).toMatchObject({ status: 503 });
       await wait(500);
     } while (performance.now() - gone < outageMs - fewSecondsMs);
