@@ -20,6 +20,8 @@ export const seesUsers = (role: Role) => role === 'owner' || role === 'auditor';
 export const managesUsers = (role: Role) => role === 'owner';
 export const seesAudit = (role: Role) => role === 'owner' || role === 'auditor';
 export const operates = (me: User, owner: string) => me.role === 'owner' || me.username === owner;
+/** Whether the user can move a workspace of `owner` to another template version. Undefined: a server of an earlier release. */
+export const updates = (me: User, owner: string) => me.username === owner || me.canUpdateForeign !== false;
 export const connects = (me: User, owner: string) => me.username === owner;
 /** Whether the user can create workspaces for `owner`. */
 export const createsFor = (me: User, owner: string) => me.role === 'owner' || me.username === owner;

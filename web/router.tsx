@@ -7,7 +7,8 @@ import {
   redirect,
 } from '@tanstack/react-router';
 import { isSignedOut } from './client.ts';
-import { meQuery } from './me.ts';
+import { meQuery, seesAudit, seesCleanup, seesClusters, seesSatellites, seesUsers } from './me.ts';
+import { onlyFor } from './only-for.tsx';
 import { queryClient } from './query-client.ts';
 import { NotFound, PageFailed, Shell } from './shell.tsx';
 import { localPath } from './sign-in/next.ts';
@@ -88,19 +89,31 @@ const routeTree = root.addChildren([
     }),
     createRoute({
       ...page('/clusters'),
-      component: lazyRouteComponent(() => import('./clusters/clusters-page.tsx'), 'ClustersPage'),
+      component: onlyFor(
+        seesClusters,
+        lazyRouteComponent(() => import('./clusters/clusters-page.tsx'), 'ClustersPage'),
+      ),
     }),
     createRoute({
       ...page('/clusters/$cluster'),
-      component: lazyRouteComponent(() => import('./clusters/cluster-page.tsx'), 'ClusterPage'),
+      component: onlyFor(
+        seesClusters,
+        lazyRouteComponent(() => import('./clusters/cluster-page.tsx'), 'ClusterPage'),
+      ),
     }),
     createRoute({
       ...page('/satellites'),
-      component: lazyRouteComponent(() => import('./satellites/satellites-page.tsx'), 'SatellitesPage'),
+      component: onlyFor(
+        seesSatellites,
+        lazyRouteComponent(() => import('./satellites/satellites-page.tsx'), 'SatellitesPage'),
+      ),
     }),
     createRoute({
       ...page('/cleanup'),
-      component: lazyRouteComponent(() => import('./cleanup/cleanup-page.tsx'), 'CleanupPage'),
+      component: onlyFor(
+        seesCleanup,
+        lazyRouteComponent(() => import('./cleanup/cleanup-page.tsx'), 'CleanupPage'),
+      ),
     }),
     createRoute({
       ...page('/cli-login'),
@@ -134,11 +147,17 @@ const routeTree = root.addChildren([
     }),
     createRoute({
       ...page('/users'),
-      component: lazyRouteComponent(() => import('./users/users-page.tsx'), 'UsersPage'),
+      component: onlyFor(
+        seesUsers,
+        lazyRouteComponent(() => import('./users/users-page.tsx'), 'UsersPage'),
+      ),
     }),
     createRoute({
       ...page('/audit'),
-      component: lazyRouteComponent(() => import('./audit/audit-page.tsx'), 'AuditPage'),
+      component: onlyFor(
+        seesAudit,
+        lazyRouteComponent(() => import('./audit/audit-page.tsx'), 'AuditPage'),
+      ),
       validateSearch: (
         search,
       ): Record<'actor' | 'action' | 'target' | 'since' | 'until', string | undefined> => ({

@@ -86,16 +86,22 @@ describe('a workspace', () => {
 
   test('has a schedule, within the bounds', async () => {
     await button('Schedule…').click();
-    await dialog().getByLabel('Stop after', { exact: true }).selectOption('This long without activity');
+    const stopAfter = dialog().getByLabel('Stop after', { exact: true });
+    expect(await stopAfter.getByRole('option').allInnerTexts()).toContain(
+      'As the template says: 1 h without activity',
+    );
+    await stopAfter.selectOption('This long without activity');
     await dialog().getByLabel('Length without activity').fill('1m');
     await dialog().getByLabel('Daily start and stop').selectOption('At these times');
-    await dialog().getByLabel('Start optional').fill('08:30');
+    await dialog().getByLabel('Start optional').fill('8:30 PM');
     await dialog().getByLabel('Time zone').selectOption('Europe/Vienna');
     await dialog().getByLabel('Sat').check();
     await dialog().getByLabel('Do not stop it for idleness').check();
     await dialog().getByLabel('For how long').fill('2d');
     await dialog().getByRole('button', { name: 'Save' }).click();
     await visible(dialog().getByText(/Say why/));
+    await visible(dialog().getByText(/Write times as HH:MM/));
+    await dialog().getByLabel('Start optional').fill('08:30');
     await checkWidths('idle-schedule');
     await dialog().getByRole('textbox', { name: 'Reason' }).fill('load test');
     await dialog().getByRole('button', { name: 'Save' }).click();
@@ -123,6 +129,13 @@ describe('a workspace', () => {
     await gone(dialog());
     await visible(warning().getByText(/web stops in \d+ (min|s)/));
     await checkWidths('idle-warning');
+    await page.getByRole('link', { name: 'Workspaces', exact: true }).click();
+    await visible(page.getByRole('row', { name: /web/ }).locator('.stops-soon'));
+    await page.getByRole('link', { name: 'Terminal in web' }).click();
+    await visible(warning().getByText(/web stops in \d+ (min|s)/));
+    await checkWidths('idle-terminal');
+    await page.goBack();
+    await page.getByRole('link', { name: 'web', exact: true }).click();
     await warning().getByRole('button', { name: 'Keep awake for 1 hour' }).click();
     await gone(warning());
   });
@@ -131,7 +144,7 @@ describe('a workspace', () => {
 describe('cleanup', () => {
   test('shows what is due, and why', async () => {
     await button('Schedule…').click();
-    await dialog().getByLabel('Stop after', { exact: true }).selectOption('As the template says');
+    await dialog().getByLabel('Stop after', { exact: true }).selectOption('default');
     await dialog().getByRole('button', { name: 'Save' }).click();
     await gone(dialog());
     await button(`End the keep-awake by ${username}`).click();
@@ -168,8 +181,70 @@ describe('cleanup', () => {
       brakePercent: 50,
     });
     await checkWidths('cleanup');
+    // Another admin saves in between: nothing of theirs is lost.
+    await bounds.getByLabel('Brake, in percent').fill('60');
+    const read = await api<Record<string, unknown>>('GET', '/api/v1/cleanup/policy');
+    await api('PUT', '/api/v1/cleanup/policy', { ...read, maxNeverStopDays: 7 });
+    await bounds.getByRole('button', { name: 'Save' }).click();
+    await visible(bounds.getByText('Another admin has changed the cleanup policy since you read it.'));
+    await picture(page, 'cleanup-conflict');
+    await bounds.getByRole('button', { name: 'Discard mine, show theirs' }).click();
+    await until(
+      () => bounds.getByLabel('Longest never-stop, in days').inputValue(),
+      (days) => days === '7',
+    );
+    expect(await bounds.getByLabel('Brake, in percent').inputValue()).toBe('50');
+    // The server's word about one field, in the user's words and below it.
+    await bounds.getByLabel('Stop after, by default').fill('');
+    await bounds.getByRole('button', { name: 'Save' }).click();
+    await visible(bounds.locator('.field-error').getByText(/^Cannot be never, because .* 12 h/));
+    await bounds.getByLabel('Stop after, by default').fill('1h');
     await bounds.getByLabel('Holidays optional').fill('not a calendar');
     await bounds.getByRole('button', { name: 'Save' }).click();
     await visible(bounds.locator('.field-error, .problem').first());
+  });
+
+  test('is one sentence for those who cannot see it', async () => {
+    await api('POST', '/api/v1/users', { username: 'mel', role: 'member', password: 'a long password' });
+    const context = await stage.browser.newContext({ viewport: { width: 1280, height: 800 } });
+    const member = await context.newPage();
+    await member.goto(`${server.url}/sign-in`);
+    await member.getByLabel('Username or email').fill('mel');
+    await member.getByLabel('Password', { exact: true }).fill('a long password');
+    await member.getByRole('button', { name: 'Sign in', exact: true }).click();
+    await visible(member.getByRole('heading', { name: 'Workspaces' }));
+    expect(await member.getByRole('link', { name: 'Cleanup' }).count()).toBe(0);
+    for (const path of ['cleanup', 'users', 'audit', 'satellites']) {
+      await member.goto(`${server.url}/${path}`);
+      await visible(member.getByText('Your role cannot see this page'));
+      expect(await member.getByRole('alert').count()).toBe(0);
+    }
+    await picture(member, 'not-allowed');
+    await context.close();
+  });
+});
+
+describe("another user's workspace", () => {
+  test('offers no update that only its owner can make', async () => {
+    const { id } = await api<Workspace>('POST', '/api/v1/workspaces', {
+      name: 'theirs',
+      owner: 'mel',
+      template: 'local',
+      start: false,
+    });
+    const [file, text] = Object.entries(starterTemplate())[0]!;
+    await api('POST', '/api/v1/templates', { files: { [file]: `${text}\n# Another version.\n` } });
+    await until(
+      () => api<Workspace>('GET', `/api/v1/workspaces/${id}`),
+      ({ outdated }) => outdated,
+    );
+    await page.goto(`${server.url}/workspaces/mel/theirs`);
+    await button('More actions for theirs').click();
+    const item = page.getByRole('menuitem', { name: 'Update… (only by its owner)' });
+    await visible(item);
+    expect(await item.isDisabled()).toBe(true);
+    expect(await button('Update…').count()).toBe(0);
+    await picture(page, 'foreign');
+    await page.keyboard.press('Escape');
   });
 });

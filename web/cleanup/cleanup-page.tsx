@@ -1,5 +1,6 @@
 import { type CleanupCandidate, previewCleanup, releaseBrake } from '@cde/api/cleanup.ts';
 import { policyName, whenText } from '@cde/api/idle-text.ts';
+import { longestWarningMs } from '@cde/api/stop-warnings.ts';
 import { useInfiniteQuery, useMutation, useQueryClient } from '@tanstack/react-query';
 import { Link } from '@tanstack/react-router';
 import { useState } from 'react';
@@ -26,7 +27,8 @@ const previewQuery = pagedQuery(['cleanup-preview'], (query, signal) =>
 
 const looks: Record<CleanupCandidate['action'], [tone: string, word: string]> = {
   stop: ['busy', 'Stops'],
-  warn: ['warn', 'Is due'],
+  // Amber once its users are warned.
+  warn: ['off', 'Due soon'],
   'wait-for-report': ['off', 'Waits for its agent'],
   hold: ['bad', 'Held back'],
   'make-dormant': ['busy', 'Becomes dormant'],
@@ -99,8 +101,9 @@ const columns = (now: number) => [
   },
   {
     title: 'Action',
-    cell: ({ action }: CleanupCandidate) => {
-      const [tone, word] = looks[action];
+    cell: ({ action, at }: CleanupCandidate) => {
+      const isWarned = action === 'warn' && Date.parse(at) - now <= longestWarningMs;
+      const [tone, word] = isWarned ? ['warn', 'Users are warned'] : looks[action];
       return <span className={`status ${tone}`}>{word}</span>;
     },
   },

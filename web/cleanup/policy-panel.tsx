@@ -1,10 +1,16 @@
-import { type CleanupPolicy, getCleanupPolicy, setCleanupPolicy } from '@cde/api/cleanup.ts';
+import {
+  type CleanupPolicy,
+  getCleanupPolicy,
+  type StoredCleanupPolicy,
+  setCleanupPolicy,
+} from '@cde/api/cleanup.ts';
 import { parseDuration, writeDuration } from '@cde/api/durations.ts';
 import { queryOptions, useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { type ChangeEvent, type FormEvent, useRef, useState } from 'react';
 import { CallError, call } from '../client.ts';
 import { Field } from '../ui/field.tsx';
 import { Spinner } from '../ui/icons.tsx';
+import { faultsOf } from '../ui/issues.ts';
 import { Problem } from '../ui/problem.tsx';
 import { sayDone } from '../ui/toast.tsx';
 
@@ -29,11 +35,16 @@ const durations: [DurationField, label: string, hint: string][] = [
   ['maxStopAfterSeconds', 'Longest choice', 'If set, a workspace cannot choose never.'],
   [
     'maxRunSeconds',
-    'Longest run',
+    'Maximum run time',
     'Stops a workspace this long after its start, whatever runs in it. Empty: no bound.',
   ],
   ['maxLeaseSeconds', 'Longest keep-awake', 'How long one keep-awake can last.'],
 ];
+
+const placeholders: Partial<Record<DurationField, string>> = {
+  defaultStopAfterSeconds: 'never',
+  maxLeaseSeconds: '24h',
+};
 
 type NumberField =
   | 'maxNeverStopDays'
@@ -71,6 +82,9 @@ const optionalNumbers: NumberField[] = ['dormantAfterDays', 'archiveAfterDays', 
 /** The bounds of the installation, as a form for owners. */
 export function PolicyPanel({ canChange }: { canChange: boolean }) {
   const query = useQuery(policyQuery);
+  // What the reader has begun to change stays, while the query follows the changes of others.
+  const [edited, setEdited] = useState<StoredCleanupPolicy>();
+  const shown = edited ?? query.data;
   return (
     <section className="panel" aria-labelledby="policy-title">
       <header>
@@ -83,30 +97,50 @@ export function PolicyPanel({ canChange }: { canChange: boolean }) {
             <Spinner /> Loading…
           </p>
         )}
-        {query.data && <PolicyForm policy={query.data} canChange={canChange} />}
+        {shown && (
+          <PolicyForm
+            key={shown.etag}
+            policy={shown}
+            canChange={canChange}
+            onEdit={() => setEdited((before) => before ?? shown)}
+            onSaved={() => setEdited(undefined)}
+            reload={async () => {
+              await query.refetch();
+              setEdited(undefined);
+            }}
+          />
+        )}
       </div>
     </section>
   );
 }
 
-function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: boolean }) {
+function PolicyForm({
+  policy,
+  canChange,
+  onEdit,
+  onSaved,
+  reload,
+}: {
+  policy: StoredCleanupPolicy;
+  canChange: boolean;
+  onEdit: () => void;
+  onSaved: () => void;
+  reload: () => Promise<unknown>;
+}) {
   const client = useQueryClient();
-  const [faults, setFaults] = useState<Record<string, string>>({});
+  const [faults, setFaults] = useState<Partial<Record<string, string>>>({});
   const save = useMutation({
-    mutationFn: (body: CleanupPolicy) => call(setCleanupPolicy, { body }),
+    mutationFn: (body: CleanupPolicy) => call(setCleanupPolicy, { body: { ...body, etag: policy.etag } }),
     onSuccess: (after) => {
       client.setQueryData(policyQuery.queryKey, after);
+      onSaved();
       sayDone('The bounds are saved. They take effect within a minute.');
     },
-    onError: (error) => {
-      if (error instanceof CallError && error.body.issues)
-        setFaults(
-          Object.fromEntries(
-            error.body.issues.map(({ path, message }) => [path.split('.')[0] ?? '', message]),
-          ),
-        );
-    },
+    onError: (error) =>
+      setFaults(faultsOf(error, (path) => (path === 'webhook.secret' ? 'secret' : path.split('.')[0]!))),
   });
+  const isConflict = save.error instanceof CallError && save.error.body.code === 'cleanup-policy-changed';
   function submit(event: FormEvent<HTMLFormElement>) {
     event.preventDefault();
     const { policy: next, faults: found } = readForm(new FormData(event.currentTarget));
@@ -114,7 +148,7 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
     if (Object.keys(found).length === 0) save.mutate(next);
   }
   return (
-    <form onSubmit={submit} noValidate>
+    <form onSubmit={submit} onChange={onEdit} noValidate>
       <fieldset className="stack tight" disabled={!canChange || save.isPending}>
         {durations.map(([name, label, hint]) => (
           <Field key={name} label={label} hint={hint} error={faults[name]}>
@@ -124,7 +158,7 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
                 name={name}
                 className="short-input"
                 autoComplete="off"
-                placeholder={name === 'maxLeaseSeconds' ? '24h' : 'none'}
+                placeholder={placeholders[name] ?? 'none'}
                 defaultValue={policy[name] === null ? '' : writeDuration(policy[name])}
               />
             )}
@@ -139,6 +173,7 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
                 className="short-input"
                 inputMode="numeric"
                 autoComplete="off"
+                placeholder={optionalNumbers.includes(name) ? 'never' : undefined}
                 defaultValue={policy[name] ?? ''}
               />
             )}
@@ -172,7 +207,12 @@ function PolicyForm({ policy, canChange }: { policy: CleanupPolicy; canChange: b
         >
           {(aria) => <input {...aria} name="secret" type="password" autoComplete="new-password" />}
         </Field>
-        {save.error && Object.keys(faults).length === 0 && <Problem error={save.error} />}
+        {Object.keys(faults).length === 0 && <Problem error={save.error} />}
+        {isConflict && (
+          <button type="button" className="button small" onClick={reload}>
+            Discard mine, show theirs
+          </button>
+        )}
         {canChange ? (
           <div className="form-foot">
             <button type="submit" className="button primary">

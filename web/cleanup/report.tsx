@@ -1,4 +1,5 @@
 import { type CleanupReport, getCleanupReport } from '@cde/api/cleanup.ts';
+import type { ReportKey } from '@cde/api/idle-values.ts';
 import { keepPreviousData, queryOptions, useQuery } from '@tanstack/react-query';
 import { useState } from 'react';
 import { call } from '../client.ts';
@@ -6,9 +7,8 @@ import { Spinner } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
 
 type Row = CleanupReport['rows'][number];
-type Key = 'template' | 'owner' | 'cluster' | 'day';
 
-const reportQuery = (days: number, by: Key) =>
+const reportQuery = (days: number, by: ReportKey) =>
   queryOptions({
     queryKey: ['cleanup-report', days, by],
     queryFn: ({ signal }) => call(getCleanupReport, { query: { days, by }, signal }),
@@ -17,7 +17,7 @@ const reportQuery = (days: number, by: Key) =>
   });
 
 const spans = [7, 30, 90];
-const tables: [Key, string][] = [
+const tables: [ReportKey, string][] = [
   ['template', 'Template'],
   ['owner', 'Owner'],
   ['cluster', 'Cluster'],
@@ -29,7 +29,7 @@ const hours = (count: number) =>
 /** The hours that cleanup saved: a chart per day, and tables. */
 export function Report() {
   const [days, setDays] = useState(30);
-  const [by, setBy] = useState<Key>('template');
+  const [by, setBy] = useState<ReportKey>('template');
   const daily = useQuery(reportQuery(days, 'day'));
   const grouped = useQuery(reportQuery(days, by));
   return (
@@ -84,6 +84,12 @@ export function Report() {
 
 const dayMs = 86_400_000;
 
+/** The next of 1, 2, 5, 10, 20, 50, …: the end of a scale. */
+function roundedUp(value: number): number {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((end) => end >= value) ?? value;
+}
+
 function Days({ report }: { report: CleanupReport }) {
   const { rows } = report;
   const saved = sum(rows, (row) => row.stoppedHours);
@@ -94,7 +100,7 @@ function Days({ report }: { report: CleanupReport }) {
   const days: string[] = [];
   for (let at = Date.parse(report.from); at < Date.parse(report.to); at += dayMs)
     days.push(new Date(at).toISOString().slice(0, 10));
-  const max = Math.max(1, ...rows.map((row) => row.stoppedHours));
+  const top = roundedUp(Math.max(1, ...rows.map((row) => row.stoppedHours)));
   const words = `${hours(saved)} saved in ${sum(rows, (row) => row.stops).toLocaleString('en')} stops, ${Math.round((saved / (saved + running)) * 100)} % of the hours that workspaces would have run`;
   return (
     <figure className="bars">
@@ -102,27 +108,36 @@ function Days({ report }: { report: CleanupReport }) {
         <span className="figure">{hours(saved)}</span>{' '}
         <span className="muted">{words.slice(hours(saved).length + 1)}</span>
       </figcaption>
-      <svg
-        viewBox={`0 0 ${days.length * 10} 100`}
-        preserveAspectRatio="none"
-        role="img"
-        aria-label={`${words}; one bar a day`}
-      >
-        {days.map((day, at) => {
-          const row = byDay.get(day);
-          const height = ((row?.stoppedHours ?? 0) / max) * 96;
-          return (
-            <rect key={day} x={at * 10 + 1} width="8" y={100 - height} height={height}>
-              <title>{`${day}: ${hours(row?.stoppedHours ?? 0)} saved, ${hours(row?.runningHours ?? 0)} running, ${row?.stops ?? 0} stops`}</title>
-            </rect>
-          );
-        })}
-        <line x1="0" x2={days.length * 10} y1="100" y2="100" />
-      </svg>
-      <div className="bars-axis" aria-hidden="true">
-        <span>{days[0]}</span>
-        <span>at most {hours(max)} a day</span>
-        <span>{days.at(-1)}</span>
+      <div className="bars-plot">
+        <div className="bars-scale" aria-hidden="true">
+          <span>{hours(top)}</span>
+          <span>{hours(top / 2)}</span>
+          <span>0 h</span>
+        </div>
+        <svg
+          viewBox={`0 0 ${days.length * 10} 100`}
+          preserveAspectRatio="none"
+          role="img"
+          aria-label={`${words}; one bar a day`}
+        >
+          {[0, 50, 100].map((y) => (
+            <line key={y} x1="0" x2={days.length * 10} y1={y} y2={y} />
+          ))}
+          {days.map((day, at) => {
+            const row = byDay.get(day);
+            const height = ((row?.stoppedHours ?? 0) / top) * 100;
+            return (
+              <rect key={day} x={at * 10 + 1} width="8" y={100 - height} height={height}>
+                <title>{`${day}: ${hours(row?.stoppedHours ?? 0)} saved, ${hours(row?.runningHours ?? 0)} running, ${row?.stops ?? 0} stops`}</title>
+              </rect>
+            );
+          })}
+        </svg>
+        <div className="bars-axis" aria-hidden="true">
+          <span>{days[0]}</span>
+          <span>hours per day</span>
+          <span>{days.at(-1)}</span>
+        </div>
       </div>
     </figure>
   );

@@ -5,14 +5,19 @@ import {
   deletionText,
   leaseOwner,
   limitedText,
+  neverStopText,
+  policyLabels,
   scheduleText,
   spanText,
+  startValue,
+  stopAfterText,
   stopValue,
+  unusedAfterText,
   whenText,
 } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect, useState } from 'react';
+import { Fragment, useEffect, useState } from 'react';
 import { CallError, call, newIdempotencyKey } from '../client.ts';
 import { operates, useMe } from '../me.ts';
 import { Icon } from '../ui/icons.tsx';
@@ -22,6 +27,7 @@ import { sayFailed } from '../ui/toast.tsx';
 import { KeepAwakeButtons, refreshIdle } from './keep-awake.tsx';
 import { activityQuery } from './queries.ts';
 import { ScheduleDialog } from './schedule-dialog.tsx';
+import { useStopClock } from './stop-clock.ts';
 import './idle.css';
 
 // Agents report every 30 s; events of the workspace come at once.
@@ -73,22 +79,24 @@ export function IdlePanel({ workspace }: { workspace: Workspace }) {
   );
 }
 
-/** The minute before a stop is counted in seconds. */
-export function useStopClock(stopsAt: string | null | undefined): number {
-  const [soon, setSoon] = useState(false);
-  const now = useNow(soon ? 1_000 : 10_000);
-  const leftMs = stopsAt ? Date.parse(stopsAt) - now : Number.POSITIVE_INFINITY;
-  useEffect(() => setSoon(leftMs < 120_000), [leftMs]);
-  return now;
-}
-
 function State({ workspace, activity }: { workspace: Workspace; activity: WorkspaceActivity }) {
-  const { state } = activity;
+  const { state, startsAt } = activity;
   const now = useStopClock(state?.stopsAt);
-  if (!state) return <p className="muted">{workspace.name} is not running.</p>;
+  if (!state)
+    return (
+      <>
+        <p className="muted">{workspace.name} is not running.</p>
+        {startsAt && (
+          <dl className="facts idle">
+            <dt>Starts</dt>
+            <dd>{startValue(startsAt, now)}</dd>
+          </dl>
+        )}
+      </>
+    );
   return (
-    <dl className="facts">
-      <dt>Awake because</dt>
+    <dl className="facts idle">
+      <dt>Awake because of</dt>
       <dd>{causeText(state.awakeBecause, now)}</dd>
       <dt>Stops</dt>
       <dd>{stopValue(state, now)}</dd>
@@ -119,7 +127,8 @@ function Leases({ workspace, leases, canEnd }: { workspace: Workspace; leases: L
       {leases.map((lease) => (
         <li key={lease.id}>
           <span>
-            Keep-awake by {leaseOwner(lease.by)} until {clockText(lease.expiresAt, now)}
+            Keep-awake by {leaseOwner(lease.by)} until {clockText(lease.runEndsAt ?? lease.expiresAt, now)}
+            {lease.runEndsAt && ', when the maximum run time ends'}
             {lease.reason && <span className="hint">{lease.reason}</span>}
           </span>
           {canEnd && (
@@ -180,50 +189,27 @@ function Deletion(props: { workspace: Workspace; activity: WorkspaceActivity; ca
 
 function Policy({ activity: { policy } }: { activity: WorkspaceActivity }) {
   const now = useNow(60_000);
-  const { stopAfterSeconds, maxRunSeconds, dormantAfterDays, schedule, neverStop } = policy;
+  const { maxRunSeconds, dormantAfterDays, archiveAfterDays, deleteAfterDays, neverStop } = policy;
+  const facts: [keyof typeof policyLabels, string | false | null | undefined | 0][] = [
+    ['stopAfterSeconds', stopAfterText(policy.stopAfterSeconds)],
+    ['maxRunSeconds', maxRunSeconds && spanText(maxRunSeconds * 1000)],
+    ['dormantAfterDays', dormantAfterDays && unusedAfterText(dormantAfterDays)],
+    ['archiveAfterDays', archiveAfterDays && unusedAfterText(archiveAfterDays)],
+    ['deleteAfterDays', deleteAfterDays && `${unusedAfterText(deleteAfterDays)}, after notice`],
+    ['schedule', scheduleText(policy.schedule)],
+    ['neverStop', neverStop && neverStopText(neverStop, now)],
+    ['startOnConnect', policy.startOnConnect && 'on'],
+  ];
   return (
-    <dl className="facts policy">
-      <dt>Stop after</dt>
-      <dd>{stopAfterSeconds === null ? 'never' : `${spanText(stopAfterSeconds * 1000)} without activity`}</dd>
-      {maxRunSeconds !== null && (
-        <>
-          <dt>Longest run</dt>
-          <dd>{spanText(maxRunSeconds * 1000)}</dd>
-        </>
-      )}
-      {dormantAfterDays !== null && (
-        <>
-          <dt>Dormant after</dt>
-          <dd>{dormantAfterDays} days without a person</dd>
-        </>
-      )}
-      {policy.archiveAfterDays !== null && policy.archiveAfterDays !== undefined && (
-        <>
-          <dt>Archived after</dt>
-          <dd>{policy.archiveAfterDays} days without a person</dd>
-        </>
-      )}
-      {policy.deleteAfterDays !== null && policy.deleteAfterDays !== undefined && (
-        <>
-          <dt>Deleted after</dt>
-          <dd>{policy.deleteAfterDays} days without a person, after notice</dd>
-        </>
-      )}
-      <dt>Schedule</dt>
-      <dd>{scheduleText(schedule)}</dd>
-      {neverStop && (
-        <>
-          <dt>Never stop</dt>
-          <dd>
-            until {clockText(neverStop.until, now)}, by {neverStop.by}: {neverStop.reason}
-          </dd>
-        </>
-      )}
-      {policy.startOnConnect && (
-        <>
-          <dt>On connect</dt>
-          <dd>starts</dd>
-        </>
+    <dl className="facts idle policy">
+      {facts.map(
+        ([setting, value]) =>
+          value && (
+            <Fragment key={setting}>
+              <dt>{capitalized(policyLabels[setting])}</dt>
+              <dd>{value}</dd>
+            </Fragment>
+          ),
       )}
       {policy.limited.length > 0 && (
         <>
@@ -234,3 +220,5 @@ function Policy({ activity: { policy } }: { activity: WorkspaceActivity }) {
     </dl>
   );
 }
+
+const capitalized = (text: string) => `${text.charAt(0).toUpperCase()}${text.slice(1)}`;

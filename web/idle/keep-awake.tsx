@@ -1,12 +1,13 @@
 import { createLease } from '@cde/api/activity.ts';
 import { parseDuration } from '@cde/api/durations.ts';
-import { clockText } from '@cde/api/idle-text.ts';
+import { keptAwakeText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call, newIdempotencyKey } from '../client.ts';
 import { Dialog } from '../ui/dialog.tsx';
 import { Field } from '../ui/field.tsx';
+import { faultsOf } from '../ui/issues.ts';
 import { Problem } from '../ui/problem.tsx';
 import { sayDone, sayFailed } from '../ui/toast.tsx';
 
@@ -17,7 +18,7 @@ export function useKeepAwake(workspace: Workspace) {
     mutationFn: (body: { seconds: number; reason: string }) =>
       call(createLease, { params: { workspace: workspace.id }, body, idempotencyKey: newIdempotencyKey() }),
     onSuccess: (lease) => {
-      sayDone(`${workspace.name} stays awake until ${clockText(lease.expiresAt, Date.now())}.`);
+      sayDone(`${workspace.name} ${keptAwakeText(lease, Date.now())}.`);
       return refreshIdle(client, workspace);
     },
   });
@@ -73,14 +74,20 @@ function KeepAwakeDialog({ workspace, onClose }: { workspace: Workspace; onClose
   function submit(event: FormEvent) {
     event.preventDefault();
     const seconds = parseDuration(length.trim());
-    if (seconds === null) return setError('Write a length of time, such as 90m, 3h or 2d.');
+    if (seconds === null) return setError('Write a length of time, such as 90m or 3h.');
     setError(undefined);
-    keep.mutate({ seconds, reason: reason.trim() }, { onSuccess: onClose });
+    keep.mutate(
+      { seconds, reason: reason.trim() },
+      {
+        onSuccess: onClose,
+        onError: (failed) => setError(faultsOf(failed, (path) => (path === 'seconds' ? path : null)).seconds),
+      },
+    );
   }
   return (
     <Dialog title={`Keep ${workspace.name} awake`} onClose={onClose}>
       <form onSubmit={submit} noValidate>
-        <Field label="For how long" hint="For example 90m, 8h or 2d." error={error}>
+        <Field label="For how long" hint="For example 90m or 8h." error={error}>
           {(aria) => (
             <input
               {...aria}
@@ -101,7 +108,7 @@ function KeepAwakeDialog({ workspace, onClose }: { workspace: Workspace; onClose
             />
           )}
         </Field>
-        <Problem error={keep.error} />
+        {!error && <Problem error={keep.error} />}
         <div className="form-foot">
           <button type="button" className="button" onClick={onClose}>
             Cancel

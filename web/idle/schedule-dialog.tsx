@@ -5,28 +5,30 @@ import {
   type WorkspaceActivity,
 } from '@cde/api/activity.ts';
 import { parseDuration, writeDuration } from '@cde/api/durations.ts';
-import { weekdays } from '@cde/api/idle-values.ts';
+import { momentText, scheduleText, stopAfterText } from '@cde/api/idle-text.ts';
+import { weekdays, workdays } from '@cde/api/idle-values.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useMutation, useQueryClient } from '@tanstack/react-query';
 import { type FormEvent, useState } from 'react';
 import { call } from '../client.ts';
 import { Dialog } from '../ui/dialog.tsx';
-import { Field } from '../ui/field.tsx';
+import { Field, type FieldAria } from '../ui/field.tsx';
+import { faultsOf } from '../ui/issues.ts';
 import { Problem } from '../ui/problem.tsx';
 import { sayDone } from '../ui/toast.tsx';
 import { refreshIdle } from './keep-awake.tsx';
 
-const dayNames = {
-  mon: 'Mon',
-  tue: 'Tue',
-  wed: 'Wed',
-  thu: 'Thu',
-  fri: 'Fri',
-  sat: 'Sat',
-  sun: 'Sun',
-} as const;
-
 type Faults = Partial<Record<'stopAfter' | 'schedule' | 'neverStop' | 'reason', string>>;
+
+/** The field of the form that sets a field of the request. */
+function fieldOf(path: string): keyof Faults | null {
+  if (path === 'stopAfterSeconds') return 'stopAfter';
+  if (path === 'neverStop.reason') return 'reason';
+  if (path.startsWith('neverStop')) return 'neverStop';
+  return path.startsWith('schedule') ? 'schedule' : null;
+}
+
+const isTimeOfDay = (text: string) => /^([01]\d|2[0-3]):[0-5]\d$/.test(text);
 
 /** Chooses when a workspace stops and starts by itself. */
 export function ScheduleDialog({
@@ -39,7 +41,7 @@ export function ScheduleDialog({
   onClose: () => void;
 }) {
   const client = useQueryClient();
-  const { choices, policy } = activity;
+  const { choices, policy, defaults } = activity;
   const [stopMode, setStopMode] = useState(
     choices.stopAfterSeconds === undefined
       ? 'default'
@@ -64,6 +66,7 @@ export function ScheduleDialog({
       onClose();
       await refreshIdle(client, workspace);
     },
+    onError: (error) => setFaults(faultsOf(error, fieldOf)),
   });
 
   function submit(event: FormEvent<HTMLFormElement>) {
@@ -83,7 +86,9 @@ export function ScheduleDialog({
       const start = text('start');
       const stop = text('stop');
       const days = weekdays.filter((day) => data.get(day) === 'on');
-      if (!start && !stop) found.schedule = 'Set a start, a stop, or both.';
+      if (![start, stop].every((time) => time === '' || isTimeOfDay(time)))
+        found.schedule = 'Write times as HH:MM, from 00:00 to 23:59.';
+      else if (!start && !stop) found.schedule = 'Set a start, a stop, or both.';
       else if (days.length === 0) found.schedule = 'Choose at least one day.';
       else
         next.schedule = {
@@ -123,7 +128,9 @@ export function ScheduleDialog({
                 value={stopMode}
                 onChange={(event) => setStopMode(event.target.value)}
               >
-                <option value="default">As the template says</option>
+                <option value="default">
+                  {asTemplate(defaults && stopAfterText(defaults.stopAfterSeconds))}
+                </option>
                 <option value="after">This long without activity</option>
                 <option value="never">Never</option>
               </select>
@@ -148,7 +155,7 @@ export function ScheduleDialog({
               value={scheduleMode}
               onChange={(event) => setScheduleMode(event.target.value)}
             >
-              <option value="default">As the template says</option>
+              <option value="default">{asTemplate(defaults && scheduleText(defaults.schedule))}</option>
               <option value="own">At these times</option>
               <option value="none">None</option>
             </select>
@@ -177,7 +184,7 @@ export function ScheduleDialog({
             </span>
           </span>
         </label>
-        <Problem error={save.error} />
+        {Object.keys(faults).length === 0 && <Problem error={save.error} />}
         <div className="form-foot">
           <button type="button" className="button" onClick={onClose}>
             Cancel
@@ -191,6 +198,26 @@ export function ScheduleDialog({
   );
 }
 
+const asTemplate = (value: string | undefined) =>
+  value === undefined ? 'As the template says' : `As the template says: ${value}`;
+
+/** Not an input of the type `time`, which writes 8:30 PM where the rest of the page writes 20:30. */
+function TimeOfDay(props: { aria: FieldAria; name: string; value: string | undefined; placeholder: string }) {
+  const { aria, name, value, placeholder } = props;
+  return (
+    <input
+      {...aria}
+      name={name}
+      className="short-input"
+      maxLength={5}
+      placeholder={placeholder}
+      defaultValue={value}
+      autoComplete="off"
+      spellCheck={false}
+    />
+  );
+}
+
 function Times({ schedule }: { schedule: DailySchedule | null }) {
   const zones = Intl.supportedValuesOf('timeZone');
   const zone = schedule?.timeZone ?? Intl.DateTimeFormat().resolvedOptions().timeZone;
@@ -198,10 +225,10 @@ function Times({ schedule }: { schedule: DailySchedule | null }) {
     <>
       <div className="times">
         <Field label="Start" optional>
-          {(aria) => <input {...aria} type="time" name="start" defaultValue={schedule?.start} />}
+          {(aria) => <TimeOfDay aria={aria} name="start" value={schedule?.start} placeholder="08:30" />}
         </Field>
         <Field label="Stop" optional hint="Once it is not in use.">
-          {(aria) => <input {...aria} type="time" name="stop" defaultValue={schedule?.stop} />}
+          {(aria) => <TimeOfDay aria={aria} name="stop" value={schedule?.stop} placeholder="19:00" />}
         </Field>
         <Field label="Time zone">
           {(aria) => (
@@ -217,12 +244,8 @@ function Times({ schedule }: { schedule: DailySchedule | null }) {
         <legend className="legend">Days</legend>
         {weekdays.map((day) => (
           <label key={day} className="choice">
-            <input
-              type="checkbox"
-              name={day}
-              defaultChecked={schedule ? schedule.days.includes(day) : !['sat', 'sun'].includes(day)}
-            />
-            <span>{dayNames[day]}</span>
+            <input type="checkbox" name={day} defaultChecked={(schedule?.days ?? workdays).includes(day)} />
+            <span>{`${day.charAt(0).toUpperCase()}${day.slice(1)}`}</span>
           </label>
         ))}
       </fieldset>
@@ -236,11 +259,7 @@ function NeverStop({ kept, faults }: { kept: { until: string; reason: string } |
       <Field
         label="For how long"
         error={faults.neverStop}
-        hint={
-          kept
-            ? `Empty: until ${new Date(kept.until).toLocaleString(undefined, { dateStyle: 'medium', timeStyle: 'short' })}, as now.`
-            : 'For example 12h or 7d.'
-        }
+        hint={kept ? `Empty: until ${momentText(kept.until, Date.now())}, as now.` : 'For example 12h or 7d.'}
       >
         {(aria) => <input {...aria} name="neverStopFor" autoComplete="off" />}
       </Field>

@@ -1,11 +1,12 @@
 import { policyName, spanText } from '@cde/api/idle-text.ts';
-import { warningsOf } from '@cde/api/stop-warnings.ts';
+import { isPostponable } from '@cde/api/stop-warnings.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { operates, useMe } from '../me.ts';
 import { Icon } from '../ui/icons.tsx';
 import { sayFailed } from '../ui/toast.tsx';
-import { useStopClock } from './idle-panel.tsx';
 import { useKeepAwake } from './keep-awake.tsx';
+import { stopsSoon, useStopClock } from './stop-clock.ts';
+import './idle.css';
 
 /** Says that a workspace stops soon, with the one button that prevents it. */
 export function StopWarning({ workspace }: { workspace: Workspace }) {
@@ -13,14 +14,9 @@ export function StopWarning({ workspace }: { workspace: Workspace }) {
   const keep = useKeepAwake(workspace);
   const { idle, name } = workspace;
   const now = useStopClock(idle?.stopsAt);
-  if (!idle?.stopsAt || !idle.cause || idle.held || idle.waitsForReport) return null;
-  const stopsAt = Date.parse(idle.stopsAt);
-  const leftMs = stopsAt - now;
-  // Idleness begins with the last activity, or when a keep-awake expires.
-  const warnings = warningsOf(idle.cause, stopsAt - Date.parse(idle.awakeBecause.at));
-  if (!warnings.some((ms) => leftMs <= ms)) return null;
-  // Neither activity nor a keep-awake postpones these.
-  const isFinal = idle.cause === 'max-run' || idle.cause === 'request';
+  if (!idle?.stopsAt || !idle.cause || !stopsSoon(idle, now)) return null;
+  const leftMs = Date.parse(idle.stopsAt) - now;
+  const isFinal = !isPostponable(idle.cause);
   return (
     <div className="notice stop-warning" role="alert">
       <Icon name="warning" />

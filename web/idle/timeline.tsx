@@ -13,8 +13,14 @@ import { activityEventsQuery } from './queries.ts';
 import { type ChartRow, chartRows } from './stretches.ts';
 import './idle.css';
 
-const dayMs = 86_400_000;
-const ranges = [1, 3, 7] as const;
+const hourMs = 3_600_000;
+const ranges: [hours: number, label: string, tickMinutes: number][] = [
+  [1, 'Last hour', 15],
+  [6, 'Last 6 hours', 60],
+  [24, 'Last 24 hours', 360],
+  [72, 'Last 3 days', 1440],
+  [168, 'Last 7 days', 1440],
+];
 const shownAtFirst = 8;
 // As often as agents report.
 const askEveryMs = 30_000;
@@ -22,12 +28,13 @@ const askEveryMs = 30_000;
 /** What kept a workspace awake and what stopped it: a chart of the last days, and the list. */
 export function Timeline({ workspace }: { workspace: Workspace }) {
   const client = useQueryClient();
-  const [days, setDays] = useState<number>(1);
+  const [chosen, setChosen] = useState<number>();
   const query = useInfiniteQuery({ ...activityEventsQuery(workspace.id), refetchInterval: askEveryMs });
   useEffect(() => {
     if (workspace.status) void client.invalidateQueries({ queryKey: ['activity-events', workspace.id] });
   }, [client, workspace.id, workspace.status]);
   const events = rowsOf(query.data);
+  const hours = chosen ?? fittingHours(events, query.hasNextPage);
   if (query.error instanceof CallError && query.error.status === 404) return null;
   return (
     <section className="panel" aria-labelledby="timeline-title">
@@ -35,13 +42,13 @@ export function Timeline({ workspace }: { workspace: Workspace }) {
         <h2 id="timeline-title">Activity</h2>
         <select
           className="end build-select"
-          aria-label="Days to show"
-          value={days}
-          onChange={(event) => setDays(Number(event.target.value))}
+          aria-label="Time to show"
+          value={hours}
+          onChange={(event) => setChosen(Number(event.target.value))}
         >
-          {ranges.map((count) => (
+          {ranges.map(([count, label]) => (
             <option key={count} value={count}>
-              {count === 1 ? 'Last 24 hours' : `Last ${count} days`}
+              {label}
             </option>
           ))}
         </select>
@@ -58,7 +65,7 @@ export function Timeline({ workspace }: { workspace: Workspace }) {
           </p>
         ) : (
           <>
-            <Chart events={events} days={days} runsNow={workspace.status === 'running'} />
+            <Chart events={events} hours={hours} runsNow={workspace.status === 'running'} />
             <Events
               events={events}
               more={query.hasNextPage ? () => query.fetchNextPage() : undefined}
@@ -73,9 +80,17 @@ export function Timeline({ workspace }: { workspace: Workspace }) {
 
 const nameOf = ({ key }: ChartRow) => (key === 'running' ? 'running' : signalText(key).replace(/^an? /, ''));
 
-function Chart({ events, days, runsNow }: { events: ActivityEvent[]; days: number; runsNow: boolean }) {
+/** A day, or the shortest range that has everything of a younger workspace. */
+function fittingHours(events: readonly ActivityEvent[], hasMore: boolean): number {
+  if (hasMore) return 24;
+  const oldest = Math.min(...events.map(({ at }) => Date.parse(at)));
+  const ageMs = Date.now() - oldest;
+  return ranges.find(([count]) => count >= 24 || ageMs < count * hourMs)![0];
+}
+
+function Chart({ events, hours, runsNow }: { events: ActivityEvent[]; hours: number; runsNow: boolean }) {
   const to = useNow(60_000);
-  const from = to - days * dayMs;
+  const from = to - hours * hourMs;
   const rows = chartRows(events, {
     from,
     to,
@@ -83,7 +98,7 @@ function Chart({ events, days, runsNow }: { events: ActivityEvent[]; days: numbe
     titleOf: (event) =>
       `${signalText(event.signal!, event.by)}: ${moment(event.at)}${event.until ? ` – ${moment(event.until)}` : ''}`,
   });
-  const ticks = ticksBetween(from, to, days);
+  const ticks = ticksBetween(from, to, ranges.find(([count]) => count === hours)![2]);
   return (
     <figure className="activity-chart">
       {rows.map((row) => (
@@ -122,31 +137,35 @@ function Chart({ events, days, runsNow }: { events: ActivityEvent[]; days: numbe
               {label}
             </span>
           ))}
+          <span className="chart-now">now</span>
         </div>
       </div>
     </figure>
   );
 }
 
-/** Every six hours of a day, else each midnight. */
-function ticksBetween(from: number, to: number, days: number): { share: number; label: string }[] {
+/** Round times of day, as seen from midnight: each quarter of an hour, or each midnight. */
+function ticksBetween(from: number, to: number, everyMinutes: number): { share: number; label: string }[] {
   const ticks = [];
   const at = new Date(from);
-  at.setMinutes(0, 0, 0);
-  while (at.getTime() < to) {
-    at.setHours(at.getHours() + 1);
-    if (at.getTime() >= to || at.getHours() % (days === 1 ? 6 : 24) !== 0) continue;
-    const isDay = days > 1 || at.getHours() === 0;
+  at.setHours(0, 0, 0, 0);
+  for (; at.getTime() < to; at.setMinutes(at.getMinutes() + everyMinutes)) {
+    if (at.getTime() <= from) continue;
+    const isMidnight = at.getHours() === 0 && at.getMinutes() === 0;
     ticks.push({
       share: (at.getTime() - from) / (to - from),
-      label: isDay
+      label: isMidnight
         ? at.toLocaleDateString('en-GB', { weekday: 'short', day: 'numeric' })
         : at.toLocaleTimeString('en-GB', { hour: '2-digit', minute: '2-digit' }),
     });
   }
-  // The last would stick out.
-  return ticks.filter(({ share }) => share < 0.97);
+  // The others would stick out, or cover the end.
+  return ticks.filter(({ share }) => share > 0.03 && share < 0.9);
 }
+
+/** Of a stretch of activity. What was seen once has none. */
+const lengthOf = ({ kind, at, until }: ActivityEvent) =>
+  kind === 'signal' && until !== null ? Date.parse(until) - Date.parse(at) : 0;
 
 function Events({
   events,
@@ -170,9 +189,7 @@ function Events({
             </time>
             <span>
               {event.text}
-              {event.kind === 'signal' && event.until && (
-                <span className="muted"> {spanText(Date.parse(event.until) - Date.parse(event.at))}</span>
-              )}
+              {lengthOf(event) >= 1000 && <span className="muted"> for {spanText(lengthOf(event))}</span>}
             </span>
           </li>
         ))}

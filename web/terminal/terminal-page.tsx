@@ -2,6 +2,7 @@ import { useQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useParams, useSearch } from '@tanstack/react-router';
 import { useEffect, useRef, useState } from 'react';
 import { newIdempotencyKey } from '../client.ts';
+import { StopWarning } from '../idle/stop-warning.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { useTitle } from '../shell.tsx';
 import { Icon, Spinner } from '../ui/icons.tsx';
@@ -133,6 +134,7 @@ export function TerminalPage() {
           </span>
         </div>
       )}
+      {workspace && <StopWarning workspace={workspace} />}
       {begun && workspace && terminal ? (
         <Terminal
           workspace={workspace.id}

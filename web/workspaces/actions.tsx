@@ -8,7 +8,7 @@ import {
 import { useMutation } from '@tanstack/react-query';
 import { useState } from 'react';
 import { call, newIdempotencyKey } from '../client.ts';
-import { operates, useMe } from '../me.ts';
+import { operates, updates, useMe } from '../me.ts';
 import { Icon, Spinner } from '../ui/icons.tsx';
 import { Menu, type MenuItem } from '../ui/menu.tsx';
 import { sayFailed } from '../ui/toast.tsx';
@@ -42,15 +42,16 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
   });
   if (!operates(me, workspace.owner) || workspace.status === 'deleted') return null;
 
+  const canUpdate = updates(me, workspace.owner);
   const isBusy = busy(workspace);
   const up = workspace.desired === 'running' && workspace.status !== 'failed';
   const items: MenuItem[] = [];
   if (workspace.status === 'failed') items.push({ label: 'Stop', run: () => operate.mutate('stop') });
   if (workspace.status === 'running') items.push({ label: 'Restart', run: () => operate.mutate('restart') });
   items.push({
-    label: workspace.outdated ? 'Update…' : 'Change parameters…',
+    label: `${workspace.outdated ? 'Update…' : 'Change parameters…'}${canUpdate ? '' : ' (only by its owner)'}`,
     run: () => setDialog('update'),
-    disabled: isBusy,
+    disabled: isBusy || !canUpdate,
   });
   items.push({ label: 'Rename…', run: () => setDialog('rename') });
   items.push({ label: 'Delete…', run: () => setDialog('delete'), danger: true });
@@ -65,7 +66,7 @@ export function Actions({ workspace, compact = false }: { workspace: Workspace; 
   const cannot = waiting || workspace.status === 'deleting';
   return (
     <>
-      {!compact && workspace.outdated && !isBusy && (
+      {!compact && workspace.outdated && canUpdate && !isBusy && (
         <button type="button" className="button" onClick={() => setDialog('update')}>
           Update…
         </button>
