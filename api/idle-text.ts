@@ -122,7 +122,7 @@ export function causeText(cause: AwakeCause, now: number): string {
     case 'lease':
       return `keep-awake by ${leaseOwner(cause.by)} (${Date.parse(cause.at) > now ? 'expires' : 'expired'} ${whenText(cause.at, now)})`;
     case 'never-stop':
-      return `never-stop by ${cause.by}: ${cause.reason} (until ${momentText(cause.at, now)})`;
+      return `never-stop by ${cause.by}: ${cause.reason}, until ${momentText(cause.at, now)}`;
     case 'start':
       return `its start (${whenText(cause.at, now)})`;
   }

@@ -160,7 +160,7 @@ function ticksBetween(from: number, to: number, everyMinutes: number): { share: 
     });
   }
   // The others would stick out, or cover the end.
-  return ticks.filter(({ share }) => share > 0.03 && share < 0.9);
+  return ticks.filter(({ share }) => share > 0.03 && share < 0.85);
 }
 
 /** Of a stretch of activity. What was seen once has none. */
