@@ -7,7 +7,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import type { KubeObject } from '../api/client.ts';
 import { openTestCluster, type TestCluster } from '../testing/cluster.ts';
-import { type FailureScenario, failureScenarios, statefulSetOf } from '../testing/failure-scenarios.ts';
+import { type FailureScenario, statefulSetOf } from '../testing/failure-scenarios/scenario.ts';
+import { failureScenarios } from '../testing/failure-scenarios.ts';
 import { explain, explainEnd, explainGone, type Start } from './explain.ts';
 import type { Reason } from './reading.ts';
 
