@@ -6,5 +6,5 @@ export type Weekday = (typeof weekdays)[number];
 export const workdays: Weekday[] = ['mon', 'tue', 'wed', 'thu', 'fri'];
 
 /** What a report of cleanup can be grouped by. */
-export const reportKeys = ['template', 'owner', 'cluster', 'day'] as const;
+export const reportKeys = ['template', 'owner', 'cluster', 'node-pool', 'day'] as const;
 export type ReportKey = (typeof reportKeys)[number];

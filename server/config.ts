@@ -153,6 +153,14 @@ const settings = {
     help: 'Days to retain entries of the audit log',
   },
   homeGraceDays: { schema: days, default: '7', help: 'Days to retain the home of a deleted workspace' },
+  nodePoolLabel: {
+    schema: z
+      .string()
+      .max(317)
+      .regex(/^[A-Za-z0-9][A-Za-z0-9./_-]*$/, 'must be the name of a label'),
+    default: undefined,
+    help: 'Kubernetes label of nodes that names their pool, beside those of the large clouds and Karpenter',
+  },
   orphans: {
     schema: z.enum(['report', 'clean']),
     default: 'report',

@@ -8,7 +8,19 @@ import type {
 } from '@cde/api/activity.ts';
 import type { CleanupPolicy } from '@cde/api/cleanup.ts';
 import { sql } from 'drizzle-orm';
-import { boolean, check, index, integer, jsonb, pgTable, text, uuid } from 'drizzle-orm/pg-core';
+import {
+  boolean,
+  check,
+  date,
+  doublePrecision,
+  index,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  uuid,
+} from 'drizzle-orm/pg-core';
 import { timestamptz } from './columns.ts';
 import { workspaces } from './schema.ts';
 
@@ -100,6 +112,8 @@ export const activityEvents = pgTable(
     signal: text('signal').$type<Signal>(),
     cause: text('cause').$type<CleanupCause>(),
     by: text('by'),
+    /** Of starts and stops: where it ran. */
+    nodePool: text('node_pool'),
     text: text('text').notNull(),
   },
   (t) => [
@@ -119,12 +133,29 @@ export const cleanupSettings = pgTable(
   (t) => [check('cleanup_settings_id_check', sql`${t.id} = 1`)],
 );
 
-/** One row; migrations/0012_unused_workspaces.sql describes the column. */
+/** One row; migrations/0012_unused_workspaces.sql and migrations/0013_cleanup_days.sql describe the columns. */
 export const cleanupState = pgTable(
   'cleanup_state',
   {
     id: integer('id').primaryKey().default(1),
-    unusedCheckedAt: timestamptz('unused_checked_at').notNull(),
+    unusedCheckedAt: timestamptz('unused_checked_at'),
+    daysUntil: date('days_until'),
   },
   (t) => [check('cleanup_state_id_check', sql`${t.id} = 1`)],
+);
+
+/** The report of cleanup for days that are over. */
+export const cleanupDays = pgTable(
+  'cleanup_days',
+  {
+    day: date('day').notNull(),
+    templateId: uuid('template_id').notNull(),
+    ownerId: uuid('owner_id').notNull(),
+    cluster: text('cluster').notNull(),
+    nodePool: text('node_pool').notNull(),
+    runningHours: doublePrecision('running_hours').notNull(),
+    stoppedHours: doublePrecision('stopped_hours').notNull(),
+    stops: integer('stops').notNull(),
+  },
+  (t) => [primaryKey({ columns: [t.day, t.templateId, t.ownerId, t.cluster, t.nodePool] })],
 );

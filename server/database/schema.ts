@@ -102,6 +102,7 @@ export const workspaces = pgTable(
     cluster: text('cluster'),
     namespace: text('namespace'),
     homeKeptUntil: timestamptz('home_kept_until'),
+    nodePool: text('node_pool'),
     restoreFrom: uuid('restore_from').references((): AnyPgColumn => workspaces.id),
     unseenSince: timestamptz('unseen_since'),
     dormantState: jsonb('dormant_state').$type<ProviderState>(),

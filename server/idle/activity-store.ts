@@ -19,6 +19,7 @@ export interface ActivityRow {
   ref: string;
   template: string;
   status: string;
+  nodePool: string | null;
   templateVersionId: string;
   /** The build whose agent runs. */
   agentBuildId: string | null;
@@ -51,7 +52,7 @@ const ms = (column: string) => sql.raw(`(extract(epoch FROM ${column}) * 1000)::
 export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityRow[]> {
   const { rows } = await db.execute<ActivityRow & Record<string, unknown>>(sql`
     SELECT w.id AS "workspaceId", w.owner_id AS "ownerId", u.username || '/' || w.name AS ref, t.name AS template,
-           w.status, w.template_version_id AS "templateVersionId", w.agent_build_id AS "agentBuildId",
+           w.status, w.node_pool AS "nodePool", w.template_version_id AS "templateVersionId", w.agent_build_id AS "agentBuildId",
            a.build_id AS "buildId", ${ms('a.run_started_at')} AS "runStartedAt",
            ${ms('a.agent_started_at')} AS "agentStartedAt", coalesce(a.signals, '{}') AS signals,
            ${ms('a.reported_at')} AS "reportedAt", ${ms('a.person_at')} AS "personAt", a.decision,
@@ -158,7 +159,7 @@ export async function writeDecisions(
 }
 
 export type NewEvent = Pick<typeof activityEvents.$inferInsert, 'workspaceId' | 'kind' | 'text'> &
-  Partial<Pick<typeof activityEvents.$inferInsert, 'signal' | 'cause' | 'by'>> & {
+  Partial<Pick<typeof activityEvents.$inferInsert, 'signal' | 'cause' | 'by' | 'nodePool'>> & {
     /** Unix times in ms. */
     at: number;
     until?: number;

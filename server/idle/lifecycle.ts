@@ -25,6 +25,7 @@ export function makeLifecycle(deps: {
   return {
     async onStarted(tx, workspaceId, { by, reason }) {
       const at = now().getTime();
+      const [row] = await readActivity(tx, sql`WHERE w.id = ${workspaceId}`);
       await writeActivity(tx, workspaceId, {
         startsAt: null,
         dormantAt: null,
@@ -39,6 +40,7 @@ export function makeLifecycle(deps: {
           at,
           kind: 'started',
           by,
+          nodePool: row?.nodePool ?? null,
           text: by === 'system' ? `started: ${reason}` : `started by ${by}`,
         },
       ]);
@@ -58,6 +60,7 @@ export function makeLifecycle(deps: {
           at,
           kind: 'stopped',
           by,
+          nodePool: row.nodePool,
           ...(cause && { cause }),
           text: reason || `stopped by ${by}`,
         },

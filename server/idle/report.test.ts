@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { activityEvents } from '../database/idle-schema.ts';
 import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
 import { makeTestDatabase, type TestDatabase } from '../testing.ts';
-import { readCleanupReport } from './report.ts';
+import { readCleanupReport, sumUpDays } from './report.ts';
 
 const now = new Date('2026-03-10T12:00:00Z');
 const day = 24 * 3600_000;
@@ -79,6 +79,7 @@ async function addWorkspace(
     templateVersionId: template.versionId,
     provider: cluster ? 'kubernetes' : 'local',
     cluster,
+    nodePool: cluster && 'dev',
     desired: status,
     status,
     createdAt: new Date('2025-12-01T00:00Z'),
@@ -91,11 +92,13 @@ async function addWorkspace(
       at: new Date(at),
       kind,
       cause: cause ?? null,
+      // It ran elsewhere before its last run.
+      nodePool: cluster && at < '2026-03-01' ? 'old' : null,
       text: kind,
     });
 }
 
-const report = (by: 'template' | 'owner' | 'cluster' | 'day', days = 3) =>
+const report = (by: 'template' | 'owner' | 'cluster' | 'node-pool' | 'day', days = 3) =>
   readCleanupReport(database, { days, by }, now);
 const totals = ({ rows }: CleanupReport) =>
   rows.reduce(
@@ -107,7 +110,13 @@ const totals = ({ rows }: CleanupReport) =>
     { running: 0, stopped: 0, stops: 0 },
   );
 
-describe('hours saved', () => {
+describe.each(['from the events', 'once the days are summed up'])('hours saved, %s', (how) => {
+  beforeAll(async () => {
+    if (how === 'from the events') return;
+    // Twice, because each day counts once; and a first time two days before.
+    for (const at of [new Date(now.getTime() - 2 * day), now, now]) await sumUpDays(database, at);
+  });
+
   test('by template: what policies stopped until the next start or now', async () => {
     expect(await report('template')).toEqual({
       from: '2026-03-08T00:00:00.000Z',
@@ -133,6 +142,15 @@ describe('hours saved', () => {
     ]);
   });
 
+  test('by node pool, of the node that each run was on', async () => {
+    expect((await report('node-pool')).rows.map(({ key, stoppedHours }) => [key, stoppedHours])).toEqual([
+      ['east/old', 60],
+      ['local', 24],
+      ['west/unknown', 4],
+      ['west/dev', 0],
+    ]);
+  });
+
   test('by day: hours are those of the day, and a stop is on the day it happened', async () => {
     expect((await report('day')).rows).toEqual([
       { key: '2026-03-08', runningHours: 84, stoppedHours: 28, stops: 1 },
@@ -143,7 +161,9 @@ describe('hours saved', () => {
 
   test('every view has the same totals', async () => {
     const [first, ...others] = await Promise.all(
-      (['template', 'owner', 'cluster', 'day'] as const).map(async (by) => totals(await report(by))),
+      (['template', 'owner', 'cluster', 'node-pool', 'day'] as const).map(async (by) =>
+        totals(await report(by)),
+      ),
     );
     for (const other of others) expect(other).toEqual(first);
   });

@@ -68,6 +68,7 @@ export function makeKubernetes({
         agentImage: config.agentImage,
         ...(config.agentCa && { agentCa: config.agentCa }),
         ...(config.builderImage && { builderImage: config.builderImage }),
+        ...(config.nodePoolLabel && { nodePoolLabel: config.nodePoolLabel }),
         agentUrls: satelliteUrls,
         log,
         now,

@@ -73,6 +73,8 @@ export interface Removed {
 export interface KubernetesLocation {
   cluster: string;
   namespace: string;
+  /** Of a running workspace: the pool of its node, if that has one. */
+  nodePool?: string | null;
 }
 
 /**

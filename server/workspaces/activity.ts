@@ -197,7 +197,7 @@ export function makeWorkspaceActivity(
         .orderBy(desc(activityEvents.id))
         .limit(limit + 1);
       const stored = rows.slice(0, limit).map(
-        ({ workspaceId: _, at, until, ...event }): ActivityEvent => ({
+        ({ workspaceId: _, nodePool: _pool, at, until, ...event }): ActivityEvent => ({
           ...event,
           at: at.toISOString(),
           until: until?.toISOString() ?? null,

@@ -6,7 +6,7 @@ import { removeOldActivity } from '../idle/activity-store.ts';
 import { makePolicyResolver } from '../idle/effective.ts';
 import { makeLifecycle, type WorkspaceLifecycle } from '../idle/lifecycle.ts';
 import { makeStopSections, type ShutdownScript } from '../idle/policy-source.ts';
-import { cleanupReportRoute } from '../idle/report.ts';
+import { cleanupReportRoute, sumUpDays } from '../idle/report.ts';
 import { type ActivityReports, type IdleDeps, makeActivityReports } from '../idle/reports.ts';
 import { cleanupSettingsRoutes, makeCleanupSettings } from '../idle/settings.ts';
 import { makeIdleSweep } from '../idle/sweep.ts';
@@ -125,7 +125,10 @@ export const idlePlugin = fp(
     });
     app.onStart(() => worker.start());
     app.addHook('preClose', () => worker.stop());
-    app.onSweep(() => removeOldActivity(database.db, now()));
+    app.onSweep(async () => {
+      await sumUpDays(database, now());
+      await removeOldActivity(database.db, now());
+    });
     app.decorate('idle', {
       reports,
       cancelStop: shutdowns.cancelIdleStop,

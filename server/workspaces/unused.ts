@@ -82,10 +82,10 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
   async function extendNotices(at: number): Promise<void> {
     await db.transaction(async (tx) => {
       const moment = new Date(at).toISOString();
-      const { rows } = await tx.execute<{ checkedAt: number }>(
+      const { rows } = await tx.execute<{ checkedAt: number | null }>(
         sql`SELECT (extract(epoch FROM unused_checked_at) * 1000)::float8 AS "checkedAt" FROM cleanup_state FOR UPDATE`,
       );
-      const gapMs = rows[0] ? at - rows[0].checkedAt : 0;
+      const gapMs = at - (rows[0]?.checkedAt ?? at);
       if (gapMs > maxGapMs)
         await tx.execute(
           sql`UPDATE workspace_activity SET deletes_at = deletes_at + make_interval(secs => ${gapMs / 1000})

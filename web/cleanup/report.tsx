@@ -16,11 +16,12 @@ const reportQuery = (days: number, by: ReportKey) =>
     staleTime: 60_000,
   });
 
-const spans = [7, 30, 90];
+const spans = [7, 30, 90, 400];
 const tables: [ReportKey, string][] = [
   ['template', 'Template'],
   ['owner', 'Owner'],
   ['cluster', 'Cluster'],
+  ['node-pool', 'Node pool'],
 ];
 const sum = (rows: Row[], of: (row: Row) => number) => rows.reduce((total, row) => total + of(row), 0);
 const hours = (count: number) =>

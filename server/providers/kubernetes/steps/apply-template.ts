@@ -34,6 +34,8 @@ export interface StartOptions {
   builderImage?: string;
   /** URLs that agents have to reach beside the server's. */
   agentUrls?: () => Promise<readonly string[]>;
+  /** The label of nodes that names their pool, beside those of clouds. */
+  nodePoolLabel?: string;
   now: () => Date;
 }
 

@@ -20,6 +20,7 @@ import { NamespaceTerminating } from './apply.ts';
 import { applyTemplate, chooseNamespace, type StartOptions } from './apply-template.ts';
 import { noteRestore, protectVolume } from './home-claim.ts';
 import { volumeOfClaim } from './homes.ts';
+import { readNodePool } from './node-pool.ts';
 import { type State, writeState } from './state.ts';
 import { forceDelete, isOfBuild } from './workloads.ts';
 
@@ -117,7 +118,7 @@ async function checkPod(
     await protectVolume(connection, spec, state, volume, options.installation);
   // The home must be protected before anybody works in it.
   if (runs && volume && state.protectedVolume === volume)
-    return finishStart(connection, spec, state, pod, context, options.now());
+    return finishStart(connection, spec, state, pod, context, options);
   delete state.runningSince;
   // The previous build's pod: the new one is created only when it is gone.
   const old = !pod && found?.metadata.deletionTimestamp ? found : null;
@@ -132,10 +133,10 @@ async function finishStart(
   state: State,
   pod: Kube<'Pod'>,
   context: StepContext,
-  now: Date,
+  options: Pick<StartOptions, 'now' | 'nodePoolLabel'>,
 ): Promise<StepResult<Started>> {
   const location = { cluster: connection.record.name, namespace: state.namespace! };
-  const waits = await waitForServices(connection, spec, state, context, now);
+  const waits = await waitForServices(connection, spec, state, context, options.now());
   if (waits) {
     const { lastReason: message } = waits;
     return {
@@ -147,7 +148,9 @@ async function finishStart(
     };
   }
   const { lastReason: _, restoring: _restored, runningSince: _runs, ...rest } = state;
-  context.log(`the pod runs on ${pod.spec?.nodeName}`);
+  const node = pod.spec?.nodeName;
+  context.log(`the pod runs on ${node}`);
+  const nodePool = await readNodePool(connection.client, node, options.nodePoolLabel);
   return {
     kind: 'done',
     state: writeState({
@@ -155,7 +158,7 @@ async function finishStart(
       podUid: pod.metadata.uid!,
       restarts: containerStatus(pod, 'workspace')?.restartCount ?? 0,
     }),
-    location,
+    location: { ...location, nodePool },
   };
 }
 
