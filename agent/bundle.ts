@@ -64,7 +64,12 @@ export async function bundleAgent({ into = join(folder, 'dist') }: { into?: stri
   const result = await build({
     ...programBundle,
     absWorkingDir: folder,
-    entryPoints: { agent: 'main.ts', 'keep-awake': 'activity/leases/command.ts' },
+    entryPoints: {
+      agent: 'main.ts',
+      'keep-awake': 'activity/leases/command.ts',
+      // What a container of the docker provider starts with.
+      enter: '../server/providers/docker/enter.ts',
+    },
     outdir: into,
     chunkNames: 'agent-[name]-[hash]',
     legalComments: 'none',

@@ -183,6 +183,25 @@ export const KubernetesSection = z.strictObject({
 });
 export type KubernetesSection = z.infer<typeof KubernetesSection>;
 
+/** Settings of the `docker` provider. Strings can contain expressions. */
+export const DockerSection = z.strictObject({
+  image: z.string().max(400),
+  pullPolicy: z.enum(['Always', 'IfNotPresent', 'Never']).default('IfNotPresent'),
+  user: z
+    .union([z.string().max(400), z.number().int().min(0).max(maxInteger)])
+    .default(1000)
+    .describe('The uid of the workspace, or `image` for the user of the image'),
+  cpus: Amount.optional().describe('The limit in cores'),
+  memory: Amount.optional().describe('The limit'),
+  processes: Amount.optional().describe('The limit of processes and threads; by default 8192'),
+  allowPrivilegeEscalation: z
+    .boolean()
+    .default(false)
+    .describe('Lets programs such as sudo become root inside the container'),
+  env: Env.default({}),
+});
+export type DockerSection = z.infer<typeof DockerSection>;
+
 /** A manifest from the folder of the template; its strings can contain expressions. */
 export const Manifest = z
   .object({
@@ -251,7 +270,7 @@ export const TemplateFile = z.strictObject({
   title: z.string().max(80).optional(),
   description: z.string().max(4000).optional(),
   icon: z.string().max(200).optional().describe('An emoji, or a path within the folder'),
-  provider: z.enum(['local', 'kubernetes']),
+  provider: z.enum(['local', 'docker', 'kubernetes']),
   parameters: z.array(Parameter).max(50).default([]),
   home: z
     .strictObject({
@@ -274,6 +293,7 @@ export const TemplateFile = z.strictObject({
   idle: IdleSection.optional(),
   connection: ConnectionSection.optional(),
   local: LocalSection.default({}),
+  docker: DockerSection.optional().describe('Required if the provider is docker'),
   kubernetes: KubernetesSection.optional().describe('Required if the provider is kubernetes'),
 });
 export type TemplateFile = z.infer<typeof TemplateFile>;

@@ -149,7 +149,7 @@ export async function startServer(
 ): Promise<RealServer> {
   const chosen = port ?? (await freePort());
   const running = home.start(['server', 'start', '--listen', `127.0.0.1:${chosen}`], {
-    env: { CDE_DATA_DIR: join(home.path, 'data'), ...env },
+    env: { CDE_DATA_DIR: join(home.path, 'data'), CDE_DOCKER: 'off', ...env },
   });
   await running.says('Ctrl-C stops the server');
   return {

@@ -9,6 +9,8 @@ import { identityPlugin } from './identity/plugin.ts';
 import { kubernetesPlugin } from './kubernetes/plugin.ts';
 import type { Logger } from './log.ts';
 import { portsPlugin } from './ports/plugin.ts';
+import { dockerProviderPlugin } from './providers/docker/plugin.ts';
+import { gatewayPlugin } from './providers/gateway/plugin.ts';
 import { localProviderPlugin } from './providers/local/plugin.ts';
 import { providersPlugin } from './providers/plugin.ts';
 import type { Provider } from './providers/provider.ts';
@@ -47,7 +49,9 @@ export async function composeServer(options: ServerOptions): Promise<FastifyInst
   await app.register(accessRevocationPlugin);
   await app.register(satellitesPlugin);
   await app.register(providersPlugin, { providers });
+  await app.register(gatewayPlugin);
   await app.register(localProviderPlugin);
+  await app.register(dockerProviderPlugin);
   await app.register(kubernetesPlugin);
   await app.register(templatesPlugin);
   await app.register(idlePlugin);

@@ -92,3 +92,17 @@ test('certificate authorities of agents are read, without what stands between th
   expect(() => read(`${pem}\n`.repeat(500))).toThrow(/agents take at most 100000/);
   rmSync(folder, { recursive: true });
 });
+
+test('a Docker engine: that of the machine on loopback only, another only over TLS', () => {
+  expect(readConfig([], { DOCKER_HOST: 'tcp://127.0.0.1:2375' }).docker?.url).toBe('tcp://127.0.0.1:2375');
+  const environment = { CDE_LISTEN: '0.0.0.0:7080', DOCKER_HOST: 'tcp://127.0.0.1:2375' };
+  expect(readConfig([], environment).docker).toBeNull();
+  expect(readConfig(['--docker', 'off'], { DOCKER_HOST: 'tcp://127.0.0.1:2375' }).docker).toBeNull();
+  expect(readConfig([], { ...environment, CDE_DOCKER: 'unix:///run/engine.sock' }).docker?.url).toBe(
+    'unix:///run/engine.sock',
+  );
+  // What the docker command uses is not an error of ours.
+  expect(readConfig([], { DOCKER_HOST: 'ssh://build.example.com' }).docker).toBeNull();
+  expect(() => readConfig([], { CDE_DOCKER: 'tcp://build.example.com:2375' })).toThrow(/TLS/);
+  expect(() => readConfig([], { CDE_DOCKER: 'ssh://build.example.com' })).toThrow(/unix:\/\/\/PATH/);
+});

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { isIP } from 'node:net';
 import { homedir, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
@@ -15,6 +16,7 @@ import {
 import { UdpListen } from '@cde/satellite/stun/service.ts';
 import { z } from 'zod';
 import { CertificateAuthorities } from './certificate-authorities.ts';
+import { type EngineAddress, engineAddressIssue } from './engine-address.ts';
 
 const onOffAuto = z.enum(['auto', 'on', 'off']);
 const days = z.coerce.number().min(0).max(3650);
@@ -33,6 +35,9 @@ export function secretKeyIssue(text: string): string | null {
 }
 
 /** This URL is public, so it must not contain credentials, and paths are appended to it. */
+const engineUrl = z
+  .string()
+  .regex(/^(unix:\/\/\/.+|tcp:\/\/[^/@]+:\d{1,5})$/, 'unix:///PATH or tcp://HOST:PORT');
 const plainUrl = z.url({ protocol: /^https?$/ }).refine((text) => {
   if (!URL.canParse(text)) return false;
   const { username, password, search, hash } = new URL(text);
@@ -111,6 +116,26 @@ const settings = {
     schema: z.enum(['auto', 'veth', 'pasta', 'shared']),
     default: 'auto',
     help: 'Network of workspaces of the local provider',
+  },
+  docker: {
+    schema: z.enum(['auto', 'off']).or(engineUrl),
+    default: 'auto',
+    help: 'Docker engine for workspaces: unix:///PATH, tcp://HOST:PORT or off; auto: that of this machine, only when listening on loopback',
+  },
+  dockerCertificates: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'Directory with ca.pem, cert.pem and key.pem for a Docker engine at tcp://',
+  },
+  dockerConfig: {
+    schema: z.string().min(1),
+    default: undefined,
+    help: 'config.json with credentials of registries for Docker (default: ~/.docker/config.json)',
+  },
+  dockerAgentImage: {
+    schema: imageName,
+    default: undefined,
+    help: "Image that installs the agent in Docker workspaces (default: this server's own agent, for images with glibc)",
   },
   cluster: {
     schema: z.string().min(1),
@@ -229,10 +254,16 @@ type Values = {
     : z.output<Settings[K]['schema']>;
 };
 
-export interface Config extends Omit<Values, 'accessUrl' | 'dataDir' | 'localProvider' | 'portHost'> {
+export interface Config
+  extends Omit<
+    Values,
+    'accessUrl' | 'dataDir' | 'localProvider' | 'portHost' | 'docker' | 'dockerCertificates'
+  > {
   accessUrl: string;
   dataDir: string;
   localProvider: boolean;
+  /** The Docker engine; null: no workspaces on Docker. */
+  docker: EngineAddress | null;
   /** The suffix of the host names of shared ports (`.dev.example.com`), or null if they are served by path. */
   portHost: string | null;
   /** Whether only this machine can reach the server. */
@@ -289,6 +320,33 @@ function portSuffix(given: string | undefined, accessUrl: string): string | null
     : null;
 }
 
+const defaultEngineSocket = '/var/run/docker.sock';
+
+function dockerEngine(
+  given: Pick<Values, 'docker' | 'dockerCertificates'>,
+  env: NodeJS.ProcessEnv,
+  loopback: boolean,
+): EngineAddress | null {
+  if (given.docker === 'off') return null;
+  if (given.docker !== 'auto') {
+    const address = { url: given.docker, certificates: given.dockerCertificates };
+    const issue = engineAddressIssue(address);
+    if (issue !== null)
+      throw new SettingsError(
+        `CDE_DOCKER cannot be used: ${issue}`,
+        'Access to a Docker engine is root on its machine. Use a Unix socket, or TLS with CDE_DOCKER_CERTIFICATES.',
+      );
+    return address;
+  }
+  if (!loopback) return null;
+  // As the docker command finds it. An engine that cannot be used safely is as none.
+  const url = env.DOCKER_HOST || `unix://${defaultEngineSocket}`;
+  if (!engineUrl.safeParse(url).success) return null;
+  const address = { url, certificates: given.dockerCertificates ?? env.DOCKER_CERT_PATH };
+  if (url.startsWith('unix:') && !existsSync(new URL(url).pathname)) return null;
+  return engineAddressIssue(address) === null ? address : null;
+}
+
 /** Reads flags, then the environment, then defaults. Throws SettingsError at the first invalid setting. */
 export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
   const given = readSettings(definitions, args, env) as Values;
@@ -312,6 +370,8 @@ export function readConfig(args: string[], env: NodeJS.ProcessEnv): Config {
     accessUrl,
     portHost: portSuffix(given.portHost, accessUrl),
     dataDir: resolve(given.dataDir ?? defaultDataDir(env)),
+    docker: dockerEngine(given, env, loopback),
+    dockerConfig: given.dockerConfig ?? join(homedir(), '.docker/config.json'),
     localProvider: given.localProvider === 'on' || (given.localProvider === 'auto' && loopback),
     loopback,
   };

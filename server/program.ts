@@ -248,7 +248,13 @@ async function main(): Promise<void> {
     'cde server is ready',
   );
   if (process.send) {
-    process.send({ type: 'ready', url: accessUrl, dataDir: config.dataDir, firstStart: first });
+    process.send({
+      type: 'ready',
+      url: accessUrl,
+      dataDir: config.dataDir,
+      firstStart: first,
+      docker: server.app.providers.has('docker'),
+    });
     // Sent by the parent when the first start is complete and the code is no longer needed.
     process.on('message', (message: { type?: string }) => {
       if (message?.type === 'first-start-done')

@@ -32,9 +32,11 @@ export interface Ready {
   dataDir: string;
   /** Null when the first start was completed before. */
   firstStart: { code: string; username: string } | null;
+  /** Whether it has a Docker engine for workspaces. */
+  docker: boolean;
 }
 
-const starterTemplate = fileURLToPath(new URL('../../templates/local', import.meta.url));
+const starterFolder = (name: string) => fileURLToPath(new URL(`../../templates/${name}`, import.meta.url));
 const starterWorkspace = 'hello';
 /** The maximum lifetime of a token, because this one belongs to the server's own machine. */
 const tokenDays = 365;
@@ -51,11 +53,14 @@ export async function completeFirstStart(context: Context, ready: Ready): Promis
 
   const templates = await client.call(listTemplates, { query: { limit: 1 } });
   if (templates.items.length === 0) {
-    out.note('Publishing the template local.');
-    await client.call(publishTemplate, {
-      body: { files: readTemplateFolder(starterTemplate), message: 'The starter template' },
-      idempotencyKey: randomUUID(),
-    });
+    // `local` last: an interrupted first start repeats what is missing.
+    for (const name of [...(ready.docker ? ['docker'] : []), 'local']) {
+      out.note(`Publishing the template ${name}.`);
+      await client.call(publishTemplate, {
+        body: { files: readTemplateFolder(starterFolder(name)), message: 'The starter template' },
+        idempotencyKey: randomUUID(),
+      });
+    }
   }
 
   const mine = await client.call(listWorkspaces, { query: { owner: 'me', limit: 1 } });

@@ -61,7 +61,7 @@ test(
     const port = await freePort();
     const start = () =>
       home.start(['server', 'start', '--listen', `127.0.0.1:${port}`], {
-        env: { CDE_DATA_DIR: join(home.path, 'data') },
+        env: { CDE_DATA_DIR: join(home.path, 'data'), CDE_DOCKER: 'off' },
       });
     for (const step of ['Publishing the template', 'Creating the workspace', 'Starting hello']) {
       const running = start();
@@ -104,7 +104,7 @@ test('a port that is in use is reported', async () => {
   await new Promise((resolve) => taken.once('listening', resolve));
   const { port } = taken.address() as { port: number };
   const ran = await home.run(['server', 'start', '--listen', `127.0.0.1:${port}`], {
-    env: { CDE_DATA_DIR: join(home.path, 'data') },
+    env: { CDE_DATA_DIR: join(home.path, 'data'), CDE_DOCKER: 'off' },
   });
   taken.close();
   expect(ran.code).toBe(1);

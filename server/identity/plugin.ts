@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import fp from 'fastify-plugin';
 import type { Auth } from '../http/actor.ts';
 import { deleteOldAudit } from './audit.ts';
@@ -12,6 +13,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     readonly auth: Auth;
     readonly keys: Keys;
+    /** Labels what belongs to this installation elsewhere: the same for all replicas, for as long as the database exists. */
+    readonly installation: string;
   }
 }
 
@@ -21,6 +24,10 @@ export const identityPlugin = fp(
     const { config, database, bus, now, sleep } = app;
     const keys = await loadKeys(database, config.dataDir, config.secretKey);
     app.decorate('keys', keys);
+    app.decorate(
+      'installation',
+      createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12),
+    );
     const origins = allowedOrigins(config);
     app.decorate(
       'auth',

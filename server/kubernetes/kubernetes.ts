@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { SettingsError } from '@cde/api/settings.ts';
 import type { FastifyInstance } from 'fastify';
@@ -37,18 +36,19 @@ export function makeKubernetes({
   config,
   database,
   keys,
+  installation,
   now,
   log,
 }: {
   config: Config;
   database: Database;
   keys: Keys;
+  /** Labels our objects on a cluster. */
+  installation: string;
   now: () => Date;
   log: Logger;
 }): Kubernetes {
   const store = makeClusterStore({ database, keys, now });
-  // Labels our objects on a cluster: the same for all replicas, and for as long as the database exists.
-  const installation = createHash('sha256').update(keys.tickets.publicKey).digest('hex').slice(0, 12);
   const connections = makeConnections({ source: store.source, installation, log });
   const orphans = makeOrphanSweep({
     database,

@@ -5,8 +5,8 @@ import { makeKubernetes } from './kubernetes.ts';
 /** Clusters, orphans, builders, kubectl credentials and the Kubernetes provider. */
 export const kubernetesPlugin = fp(
   async (app) => {
-    const { config, database, keys, now } = app;
-    const kubernetes = makeKubernetes({ config, database, keys, now, log: loggerOf(app) });
+    const { config, database, keys, installation, now } = app;
+    const kubernetes = makeKubernetes({ config, database, keys, installation, now, log: loggerOf(app) });
     app.decorate('dryRun', kubernetes.dryRun);
     // Before the server listens, so that it does not start with a CDE_CLUSTER that cannot be used.
     app.addHook('onReady', () => kubernetes.connect());

@@ -1,6 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: so are expressions written
 import { readFile } from 'node:fs/promises';
 import {
+  DockerSection,
   KubernetesBuilder,
   KubernetesSection,
   KubernetesService,
@@ -41,7 +42,11 @@ test('the example of idle and shutdown is valid in a template', async () => {
   });
 });
 
-test.each(['local', 'kubernetes'])('what the starter %s has as a comment is valid', async (name) => {
+test.each([
+  'local',
+  'docker',
+  'kubernetes',
+])('what the starter %s has as a comment is valid', async (name) => {
   const file = await readFile(new URL(`../../templates/${name}/template.yaml`, import.meta.url), 'utf8');
   const comment = file.slice(file.indexOf('# idle:'));
   const section = comment.replaceAll(/^# (?=idle:|shutdown:| )/gm, '').replaceAll(/^# .*$/gm, '');
@@ -62,10 +67,17 @@ test('the examples for Kubernetes are valid together', async () => {
 
 test('docs/templates.md names every key', async () => {
   const docs = await read();
-  const shapes = [TemplateFile, LocalSection, KubernetesSection, KubernetesService, KubernetesBuilder];
+  const shapes = [
+    TemplateFile,
+    LocalSection,
+    DockerSection,
+    KubernetesSection,
+    KubernetesService,
+    KubernetesBuilder,
+  ];
   for (const key of shapes.flatMap(({ shape }) => Object.keys(shape))) expect(docs).toContain(`\`${key}\``);
   const kubernetes = docs.slice(docs.indexOf('## Kubernetes'));
-  for (const { shape } of shapes.slice(2)) {
+  for (const { shape } of shapes.slice(3)) {
     for (const key of Object.keys(shape)) expect(kubernetes).toContain(`\`${key}\``);
   }
 });

@@ -1,4 +1,5 @@
 import {
+  type DockerSection,
   KubernetesBuilder,
   type KubernetesSection,
   type Manifest,
@@ -123,6 +124,13 @@ export function evaluateTemplate(
       (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
       ['kubernetes'],
     ) as KubernetesSection);
+  const docker =
+    template.docker &&
+    (mapScalars(
+      template.docker,
+      (value, path) => (fieldTypeAt(path) === undefined ? value : field(path, value)),
+      ['docker'],
+    ) as DockerSection);
   const manifests = template.manifests?.map(
     (manifest) =>
       mapScalars(manifest, (value, path) =>
@@ -157,6 +165,7 @@ export function evaluateTemplate(
       ...(kubernetes?.builder && { BUILDKIT_HOST: 'tcp://builder:1234' }),
       ...texts(['env'], template.env),
       ...localEnv,
+      ...(docker?.env as Record<string, string> | undefined),
       ...(kubernetes?.env as Record<string, string> | undefined),
       ...Object.fromEntries(
         Object.entries(parameters).map(([name, value]) => [parameterVariable(name), parameterText(value)]),
@@ -174,6 +183,7 @@ export function evaluateTemplate(
       processes: field(['local', 'processes'], template.local.processes),
       env: localEnv,
     },
+    ...(docker && { docker }),
     ...(kubernetes && { kubernetes }),
     ...(manifests && { manifests }),
   };

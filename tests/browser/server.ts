@@ -40,6 +40,7 @@ export async function startServer(settings: Record<string, string> = {}): Promis
         HOME: process.env.HOME,
         LANG: 'C.UTF-8',
         CDE_DATA_DIR: join(folder, 'data'),
+        CDE_DOCKER: 'off',
         CDE_LISTEN: listen,
         CDE_LOCAL_PROVIDER: 'on',
         ...settings,

@@ -2,7 +2,7 @@ import { readConfig } from '@cde/server/config.ts';
 import { startControlPlane } from '@cde/server/control-plane.ts';
 import { openDatabase } from '@cde/server/database/pool.ts';
 import { makeLog } from '@cde/server/log.ts';
-import { agentProgram } from '@cde/server/providers/local/agent-program.ts';
+import { agentProgram } from '@cde/server/providers/agent-program.ts';
 import { makeLocalProvider } from '@cde/server/providers/local/provider.ts';
 import type { Provider } from '@cde/server/providers/provider.ts';
 

@@ -74,6 +74,8 @@ export async function makeMachine(extra: Record<string, string> = {}): Promise<M
     CDE_CONFIG_DIR: join(folder, 'config'),
     CDE_LISTEN: `127.0.0.1:${port}`,
     CDE_LOG_LEVEL: 'warn',
+    // An engine of this machine is none of the tests' business.
+    CDE_DOCKER: 'off',
     // Shared by all machines: the code is compiled once.
     NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
     ...extra,

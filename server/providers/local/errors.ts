@@ -1,14 +1,6 @@
 import { systemErrorReason } from '@cde/api/system-errors.ts';
+import { ProviderFailure } from '../failure.ts';
 import type { ProviderError } from '../provider.ts';
-
-/** An error whose message is meant for the developer. */
-export class ProviderFailure extends Error {
-  readonly error: ProviderError;
-  constructor(error: ProviderError) {
-    super(error.message);
-    this.error = error;
-  }
-}
 
 const hints: Record<string, [code: string, message: string, hint: string]> = {
   ENOSPC: [

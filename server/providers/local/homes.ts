@@ -15,8 +15,8 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { type DeliveredFiles, deliverSkeleton } from '../prepare/skeleton.ts';
 import type { PurgeSelection } from '../provider.ts';
-import { type DeliveredFiles, deliverSkeleton } from '../skeleton.ts';
 
 const run = promisify(execFile);
 const codeOf = (error: unknown) => (error as NodeJS.ErrnoException).code;

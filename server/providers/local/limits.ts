@@ -2,8 +2,8 @@ import { accessSync, constants, mkdirSync, readFileSync, rmdirSync, writeFileSyn
 import { join } from 'node:path';
 import type { LocalSection } from '@cde/api/template-file.ts';
 import type { z } from 'zod';
+import { ProviderFailure } from '../failure.ts';
 import { formatQuantity, parseQuantity } from '../quantity.ts';
-import { ProviderFailure } from './errors.ts';
 
 type Wanted = z.infer<typeof LocalSection>;
 type Controller = 'memory' | 'cpu' | 'pids';

@@ -1,6 +1,6 @@
 import type { Log } from '@cde/tunnel/log.ts';
+import type { BackgroundWork } from '../background.ts';
 import type { ProviderState } from '../provider.ts';
-import type { BackgroundWork } from './background.ts';
 import type { Homes } from './homes.ts';
 import type { Isolation } from './isolation.ts';
 import type { AgentProgram } from './launch.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Log } from '@cde/tunnel/log.ts';
+import { makeBackgroundWork } from '../background.ts';
 import type { Provider, ProviderState, StepResult } from '../provider.ts';
-import { makeBackgroundWork } from './background.ts';
 import { findProgram } from './enclosure.ts';
 import { toProviderError } from './errors.ts';
 import { earlyExitMs, explainExit } from './exit-reasons.ts';

@@ -1,4 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { maxStepWaitMs } from '../background.ts';
+import { ProviderFailure } from '../failure.ts';
 import type {
   AgentLaunch,
   ProviderState,
@@ -7,8 +9,6 @@ import type {
   StepResult,
   WorkspaceSpec,
 } from '../provider.ts';
-import { maxStepWaitMs } from './background.ts';
-import { ProviderFailure } from './errors.ts';
 import { earlyExitFailure, earlyExitMs, runIdOf } from './exit-reasons.ts';
 import type { Isolation, Level } from './isolation.ts';
 import { homeInside, prepareLaunch } from './launch.ts';

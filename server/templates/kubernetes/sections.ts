@@ -7,27 +7,27 @@ import { asMap, type Issue } from '../language/tree.ts';
 /** Names in the namespace that services of a template may not have: the provider's own objects have them. */
 const ownNames = new Set(['workspace', 'builder', 'home', 'builder-cache']);
 
+const isProvider = (name: string) => ['local', 'docker', 'kubernetes'].includes(name);
+
 /** A provider's section that is missing, or is there for nothing. */
 export function checkSections(source: Source): Fault[] {
   const root = asMap(source.value);
   const faults: Fault[] = [];
-  if (root.provider === 'kubernetes' && root.kubernetes === undefined) {
+  const provider = String(root.provider);
+  const needsImage = provider === 'kubernetes' || provider === 'docker';
+  if (needsImage && root[provider] === undefined)
     faults.push(
       source.fault(
         ['provider'],
-        'the section "kubernetes" is missing',
-        'it names at least the image: kubernetes: {image: …}',
+        `the section "${provider}" is missing`,
+        `it names at least the image: ${provider}: {image: …}`,
       ),
     );
-  }
-  for (const [section, provider] of [
-    ['local', 'kubernetes'],
-    ['kubernetes', 'local'],
-  ] as const) {
+  for (const section of ['local', 'docker', 'kubernetes'] as const) {
     // `local: {}` says nothing.
     const said =
-      section === 'local' ? Object.keys(asMap(root.local)).length > 0 : root.kubernetes !== undefined;
-    if (root.provider !== provider || !said) continue;
+      section === 'local' ? Object.keys(asMap(root.local)).length > 0 : root[section] !== undefined;
+    if (section === provider || !isProvider(provider) || !said) continue;
     faults.push(
       source.faultAtKey(
         [section],

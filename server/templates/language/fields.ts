@@ -67,6 +67,12 @@ const expressionFields: readonly Field[] = [
   { path: ['local', 'cpus'], want: 'cpus' },
   { path: ['local', 'processes'], want: 'count' },
   { path: ['local', 'env', '*'], want: 'text' },
+  { path: ['docker', 'image'], want: 'image' },
+  { path: ['docker', 'user'], want: 'user' },
+  { path: ['docker', 'cpus'], want: 'cpus' },
+  { path: ['docker', 'memory'], want: 'bytes' },
+  { path: ['docker', 'processes'], want: 'count' },
+  { path: ['docker', 'env', '*'], want: 'text' },
   ...inKubernetes.map(([path, want]) => ({ path: ['kubernetes', ...path.split('.')], want })),
 ];
 

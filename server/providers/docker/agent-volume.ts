@@ -1,0 +1,143 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { readdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import type Dockerode from 'dockerode';
+import { pack } from 'tar-stream';
+import { ProviderFailure } from '../failure.ts';
+import { accept, orNull, statusOf } from './engine.ts';
+import { labels } from './names.ts';
+
+/** Where the agent is in every workspace. */
+export const agentFolder = '/opt/cde';
+
+/** Where the agent comes from. */
+export type AgentSource =
+  /** An image built by docker/Dockerfile, which has the C library that Node needs: for images with any or none. */
+  | { image: string }
+  /** This server's own bundle and Node: for images with glibc, of this server's platform. */
+  | { folder: string; node: string };
+
+/** Filling takes seconds. An attempt this old was given up, by a server that was killed. */
+const staleAfterMs = 120_000;
+
+/**
+ * Puts the agent on the engine: a volume that all its workspaces mount read-only, so that a start copies nothing. Its name
+ * has a hash of the content; a new version of the server fills a new one.
+ */
+export function makeAgentVolumes(source: AgentSource, installation: string) {
+  let hashing: Promise<string> | undefined;
+
+  const versionOf = () => {
+    hashing ??= hashOf(source).catch((error) => {
+      hashing = undefined;
+      throw error;
+    });
+    return hashing;
+  };
+
+  return {
+    /** The name of the filled volume; null while another server fills it. `image`: any that is on the engine. */
+    async ensure(engine: Dockerode, image: string, now: Date): Promise<string | null> {
+      const volume = `cde-agent-${await versionOf()}`;
+      // Created when the volume is complete: volumes cannot be labelled later.
+      const complete = `${volume}-complete`;
+      if (await orNull(engine.getVolume(complete).inspect())) return volume;
+      const own = { [labels.installation]: installation, [labels.role]: 'agent' };
+      let filler: Dockerode.Container;
+      try {
+        // Its name keeps other servers from filling the volume at the same time.
+        filler = await engine.createContainer({
+          name: `${volume}-filler`,
+          Image: 'image' in source ? source.image : image,
+          Cmd: [`${agentFolder}/node`, `${agentFolder}/install.mjs`, '/target'],
+          Entrypoint: [],
+          User: '0:0',
+          Labels: own,
+          HostConfig: {
+            NetworkMode: 'none',
+            Mounts: [{ Type: 'volume', Source: volume, Target: 'image' in source ? '/target' : agentFolder }],
+          },
+        });
+      } catch (error) {
+        if (statusOf(error) !== 409) throw error;
+        const other = engine.getContainer(`${volume}-filler`);
+        const found = await orNull(other.inspect());
+        if (found && now.getTime() - Date.parse(found.Created) > staleAfterMs)
+          await accept(other.remove({ force: true }), 404);
+        return null;
+      }
+      try {
+        if ('image' in source) await runFiller(filler);
+        else await upload(filler, source);
+        await engine.createVolume({ Name: complete, Labels: own });
+      } finally {
+        await accept(filler.remove({ force: true }), 404);
+      }
+      return volume;
+    },
+  };
+}
+
+export type AgentVolumes = ReturnType<typeof makeAgentVolumes>;
+
+async function runFiller(filler: Dockerode.Container): Promise<void> {
+  await filler.start();
+  const { StatusCode } = (await filler.wait()) as { StatusCode: number };
+  if (StatusCode === 0) return;
+  throw new ProviderFailure({
+    code: 'agent-not-installed',
+    message: `The agent's image ended with code ${StatusCode} instead of installing the agent.`,
+    hint: 'CDE_DOCKER_AGENT_IMAGE has to be an image built by docker/Dockerfile (target agent).',
+    fault: 'system',
+  });
+}
+
+async function filesOf({ folder, node }: { folder: string; node: string }) {
+  const found = await readdir(folder).catch((): string[] => []);
+  if (!found.includes('enter.mjs'))
+    throw new ProviderFailure({
+      code: 'agent-not-installed',
+      message: `The agent is not built: ${folder} has no enter.mjs.`,
+      hint: 'Run node scripts/build-agent.mjs, or set CDE_DOCKER_AGENT_IMAGE.',
+      fault: 'system',
+    });
+  const names = found.filter((name) => /\.(mjs|node)$/.test(name)).sort();
+  return [
+    ...names.map((name) => ({ name, path: join(folder, name), mode: 0o644 })),
+    { name: 'node', path: node, mode: 0o755 },
+  ];
+}
+
+async function hashOf(source: AgentSource): Promise<string> {
+  const hash = createHash('sha256');
+  if ('image' in source) hash.update(source.image);
+  else {
+    for (const { name, path } of await filesOf(source)) {
+      hash.update(`${name} ${(await stat(path)).size}\n`);
+      hash.update(name === 'node' ? process.version : await readFile(path));
+    }
+  }
+  return hash.digest('hex').slice(0, 16);
+}
+
+async function upload(filler: Dockerode.Container, source: { folder: string; node: string }): Promise<void> {
+  const archive = pack();
+  const sent = filler.putArchive(archive as unknown as NodeJS.ReadableStream, { path: agentFolder });
+  // Reported by `sent` unless reading fails first.
+  sent.catch(() => {});
+  try {
+    for (const { name, path, mode } of await filesOf(source)) {
+      const { size } = await stat(path);
+      await new Promise<void>((resolve, reject) => {
+        const entry = archive.entry({ name, size, mode }, (error) => (error ? reject(error) : resolve()));
+        createReadStream(path).on('error', reject).pipe(entry);
+      });
+    }
+    archive.finalize();
+  } catch (error) {
+    archive.destroy(error as Error);
+    throw error;
+  }
+  await sent;
+}

@@ -1,0 +1,128 @@
+import type Dockerode from 'dockerode';
+import type { PurgeResult, PurgeSelection } from '../provider.ts';
+import { accept, orNull, statusOf } from './engine.ts';
+import { homeVolume, labels, ownerRecord, retainedRecord, withLabels } from './names.ts';
+
+export interface Homes {
+  /** The volume of the workspace's home, whether it exists or not. */
+  volumeOf(workspaceId: string): Promise<string>;
+  exists(volume: string): Promise<boolean>;
+  create(workspaceId: string): Promise<void>;
+  /** Makes the retained home of `from` that of `to`. False if there is none. */
+  restore(from: string, to: string): Promise<boolean>;
+  /** False if the workspace has no home. */
+  retain(workspaceId: string, now: Date): Promise<boolean>;
+  discard(workspaceId: string): Promise<void>;
+  purge(selection: PurgeSelection): Promise<PurgeResult>;
+}
+
+/**
+ * Homes are named volumes. A volume cannot be renamed or labelled later, so two kinds of empty volumes keep records: one says
+ * which volume is the home of a workspace that took over the home of another, one that a home is retained. Each change is
+ * the creation or removal of one volume, in an order in which being killed loses nothing.
+ */
+export function makeHomes(engine: Dockerode, installation: string): Homes {
+  const find = (name: string) => orNull(engine.getVolume(name).inspect());
+  const create = (name: string, own: Record<string, string>) =>
+    engine.createVolume({ Name: name, Labels: { [labels.installation]: installation, ...own } });
+  const remove = (name: string) => accept(engine.getVolume(name).remove(), 404);
+  const list = async (role: string) =>
+    (
+      await engine.listVolumes({
+        filters: withLabels({ [labels.installation]: installation, [labels.role]: role }),
+      })
+    ).Volumes ?? [];
+
+  async function volumeOf(workspaceId: string): Promise<string> {
+    const record = await find(ownerRecord(workspaceId));
+    return record?.Labels?.[labels.home] ?? homeVolume(workspaceId);
+  }
+
+  async function isRetained(workspaceId: string) {
+    return (await find(retainedRecord(workspaceId))) !== null;
+  }
+
+  /** Removes a home unless another workspace has taken it over, and then what was recorded of it. False: a container uses it. */
+  async function removeHome(workspaceId: string): Promise<'removed' | 'taken' | 'in-use'> {
+    const volume = await volumeOf(workspaceId);
+    const owners = await list('home-owner');
+    const isTaken = owners.some(
+      (record) => record.Labels[labels.home] === volume && record.Labels[labels.workspace] !== workspaceId,
+    );
+    if (!isTaken) {
+      try {
+        await remove(volume);
+      } catch (error) {
+        if (statusOf(error) === 409) return 'in-use';
+        throw error;
+      }
+    }
+    await remove(ownerRecord(workspaceId));
+    await remove(retainedRecord(workspaceId));
+    return isTaken ? 'taken' : 'removed';
+  }
+
+  return {
+    volumeOf,
+    async exists(volume) {
+      // Docker creates a volume that a container mounts and that does not exist. It has no label of ours.
+      return (await find(volume))?.Labels?.[labels.role] === 'home';
+    },
+    async create(workspaceId) {
+      await create(homeVolume(workspaceId), { [labels.role]: 'home', [labels.workspace]: workspaceId });
+    },
+    async restore(from, to) {
+      const isMine = from === to;
+      if (!isMine && (await find(ownerRecord(to)))) {
+        await remove(retainedRecord(from));
+        await remove(ownerRecord(from));
+        return true;
+      }
+      const volume = await volumeOf(from);
+      if ((await find(volume)) === null) return false;
+      if (isMine) {
+        await remove(retainedRecord(from));
+        return true;
+      }
+      if (!(await isRetained(from))) return false;
+      await create(ownerRecord(to), {
+        [labels.role]: 'home-owner',
+        [labels.workspace]: to,
+        [labels.home]: volume,
+      });
+      await remove(retainedRecord(from));
+      await remove(ownerRecord(from));
+      return true;
+    },
+    async retain(workspaceId, now) {
+      if (await isRetained(workspaceId)) return true;
+      const volume = await volumeOf(workspaceId);
+      if ((await find(volume)) === null) return false;
+      // The heir of this home may have been removed half-way; then the home is not this workspace's.
+      await create(retainedRecord(workspaceId), {
+        [labels.role]: 'retained-home',
+        [labels.workspace]: workspaceId,
+        [labels.home]: volume,
+        [labels.retainedAt]: now.toISOString(),
+      });
+      return true;
+    },
+    async discard(workspaceId) {
+      await removeHome(workspaceId);
+    },
+    async purge({ retainedBefore, only, except }) {
+      const purged: string[] = [];
+      let incomplete = false;
+      for (const { Labels: found } of await list('retained-home')) {
+        const workspaceId = found[labels.workspace]!;
+        if (only !== undefined && workspaceId !== only) continue;
+        if (except?.has(workspaceId)) continue;
+        if (retainedBefore && Date.parse(found[labels.retainedAt]!) >= retainedBefore.getTime()) continue;
+        const result = await removeHome(workspaceId);
+        if (result === 'removed') purged.push(workspaceId);
+        if (result === 'in-use') incomplete = true;
+      }
+      return { purged, incomplete };
+    },
+  };
+}

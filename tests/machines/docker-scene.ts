@@ -1,0 +1,64 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: for sh
+import { randomUUID } from 'node:crypto';
+import { dirname } from 'node:path';
+import { freshBundle } from '@cde/agent/bundle.ts';
+import { makeDockerProvider } from '@cde/server/providers/docker/provider.ts';
+import type { WorkspaceSpec } from '@cde/server/providers/provider.ts';
+import { parseTemplate } from '@cde/server/templates/parse.ts';
+import { renderTemplate } from '@cde/server/templates/render.ts';
+import { silentLog } from '@cde/tunnel/log.ts';
+import { images } from '../cluster/images.ts';
+import { testEngine } from './docker-engine.ts';
+
+/** `section`: further lines of the template's docker section. */
+export function makeSpec(image: string = images.debian, section = ''): WorkspaceSpec {
+  const workspaceId = randomUUID();
+  const name = `w${workspaceId.slice(0, 8)}`;
+  const { template, faults } = parseTemplate({
+    'template.yaml': `name: t\nprovider: docker\ndocker:\n  image: "${image}"\n  pullPolicy: Never\n${section}`,
+  });
+  if (!template) throw new Error(JSON.stringify(faults));
+  const workspace = { id: workspaceId, name, owner: 'ada' };
+  const rendered = renderTemplate(template, {}, { workspace, owner: { name: 'Ada', email: '' } });
+  if ('faults' in rendered) throw new Error(JSON.stringify(rendered.faults));
+  return { workspaceId, owner: 'ada', name, template: rendered.ok };
+}
+
+export const launchOf = (buildId: string) => ({
+  buildId,
+  serverUrl: 'http://127.0.0.1:9',
+  token: 'cde_agent_test',
+});
+
+/** Providers of one installation on the engine of the tests. `close` removes everything of it. */
+export async function makeScene() {
+  const { url, docker } = testEngine();
+  const installation = `t${randomUUID().slice(0, 8)}`;
+  const folder = dirname(await freshBundle());
+  return {
+    docker,
+    provider: (address = url) =>
+      makeDockerProvider({
+        address: { url: address },
+        installation,
+        agent: { folder, node: process.execPath },
+        gatewayFolder: null,
+        // No server is there to listen to, so the agent has nothing to finish.
+        graceSeconds: 3,
+        log: silentLog,
+      }),
+    inside: ({ workspaceId }: WorkspaceSpec, user: string, script: string) =>
+      docker('exec', '--user', user, `cde-${workspaceId}`, 'sh', '-c', script),
+    async close() {
+      const ours = ['--quiet', '--filter', `label=dev.cde.installation=${installation}`];
+      const remove = async (list: string[], remover: string[]) => {
+        const found = (await docker(...list, ...ours)).split('\n').filter(Boolean);
+        if (found.length > 0) await docker(...remover, ...found);
+      };
+      await remove(['ps', '--all'], ['rm', '--force']);
+      await remove(['network', 'ls'], ['network', 'rm']);
+      await remove(['volume', 'ls'], ['volume', 'rm']);
+    },
+  };
+}
+export type Scene = Awaited<ReturnType<typeof makeScene>>;

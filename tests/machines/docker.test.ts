@@ -1,0 +1,178 @@
+// biome-ignore-all lint/suspicious/noTemplateCurlyInString: for sh
+import { testProviderContract } from '@cde/server/providers/conformance/conformance.ts';
+import { drive, finish, once } from '@cde/server/providers/conformance/steps.ts';
+import type { Provider, WorkspaceSpec } from '@cde/server/providers/provider.ts';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { images } from '../cluster/images.ts';
+import { until } from '../kit/until.ts';
+import { launchOf, makeScene, makeSpec, type Scene } from './docker-scene.ts';
+
+testProviderContract('docker', async () => {
+  const scene = await makeScene();
+  return {
+    makeProvider: () => scene.provider(),
+    makeSpec: () => makeSpec(),
+    makeLaunch: launchOf,
+    async writeHome(spec, name, text) {
+      await scene.inside(spec, '1000', `printf %s '${text}' > /home/ada/${name}`);
+    },
+    async readHome(spec, name) {
+      const path = `/home/ada/${name}`;
+      const found = await scene.inside(spec, '1000', `[ ! -e ${path} ] || { printf =; cat ${path}; }`);
+      return found === '' ? null : found.slice(1);
+    },
+    async killAgent(spec) {
+      await scene.inside(
+        spec,
+        '1000',
+        'for process in /proc/[0-9]*; do [ "$(readlink $process/exe)" != /opt/cde/node ] || kill -9 ${process#/proc/}; done',
+      );
+    },
+    async countAgents({ workspaceId }) {
+      const found = await scene.docker('ps', '--quiet', '--filter', `label=dev.cde.workspace=${workspaceId}`);
+      return found.split('\n').filter(Boolean).length;
+    },
+    close: () => scene.close(),
+  };
+});
+
+describe('a workspace on Docker', () => {
+  let scene: Scene;
+  let provider: Provider;
+  beforeEach(async () => {
+    scene = await makeScene();
+    provider = scene.provider();
+  });
+  afterEach(async () => {
+    await provider.close();
+    await scene.close();
+  });
+  const starting = (spec: WorkspaceSpec, by = provider) =>
+    finish((state, context) => by.start(spec, launchOf('b1'), state, context));
+
+  test('belongs to its developer, who has no rights of root, and whose token is nowhere', async () => {
+    const spec = makeSpec();
+    const { isolation } = await starting(spec);
+    expect(isolation).toMatch(/runs as user 1000, without capabilities/);
+    const shown = await scene.inside(
+      spec,
+      '1000',
+      'id -un; stat -c %U:%a ~ada; cat ~ada/.image-version; sudo -n true 2>&1 | head -1; grep CapEff /proc/self/status',
+    );
+    expect(shown).toMatch(
+      /^ada\nada:755\n12\nsudo: The "no new privileges" flag .*\nCapEff:\t0000000000000000\n$/,
+    );
+    const everywhere = await scene.inside(
+      spec,
+      '0',
+      'ls -A / | grep token; cat /proc/[0-9]*/environ 2>&1 | tr "\\0" "\\n" | grep cde_agent_test; true',
+    );
+    expect(everywhere).toBe('');
+    expect(await scene.docker('inspect', `cde-${spec.workspaceId}`)).not.toContain('cde_agent_test');
+  });
+
+  test('can let its developer become root inside', async () => {
+    const spec = makeSpec(images.debian, '  allowPrivilegeEscalation: true\n');
+    await starting(spec);
+    expect(await scene.inside(spec, '1000', 'sudo -n id -u')).toBe('0\n');
+  });
+
+  test('gets the dotfiles of a newer image, and keeps those that the developer changed', async () => {
+    const spec = makeSpec();
+    const { state } = await starting(spec);
+    await scene.inside(spec, '1000', 'echo mine > ~ada/.bashrc');
+    const newer = { ...makeSpec(images.debianNewer), workspaceId: spec.workspaceId };
+    await finish((known, context) => provider.start(newer, launchOf('b2'), known, context), state);
+    expect(await scene.inside(spec, '1000', 'cd ~ada; cat .image-version .bashrc .vimrc')).toBe(
+      '12b\nmine\nset number\n',
+    );
+  });
+
+  test('reaches no other workspace', async () => {
+    const [one, other] = [makeSpec(), makeSpec()];
+    await starting(one);
+    await starting(other);
+    const address = await scene.docker(
+      'inspect',
+      '--format',
+      '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}',
+      `cde-${other.workspaceId}`,
+    );
+    await scene.inside(
+      other,
+      '1000',
+      'perl -MIO::Socket -e \'$s = IO::Socket::INET->new(LocalAddr => "0.0.0.0:8000", Listen => 5) or die; open F, ">", "/tmp/listens"; while ($c = $s->accept) { close $c }\' > /dev/null 2>&1 &',
+    );
+    await until(
+      () =>
+        scene.inside(other, '1000', 'test -e /tmp/listens').then(
+          () => true,
+          () => false,
+        ),
+      'the listener',
+    );
+    const connect = (to: string) =>
+      `timeout 3 bash -c 'exec 3<> /dev/tcp/${to}/8000' 2> /dev/null && echo reached || echo not`;
+    expect(await scene.inside(other, '1000', connect(address.trim()))).toBe('reached\n');
+    expect(await scene.inside(one, '1000', connect(address.trim()))).toBe('not\n');
+  });
+
+  test('is limited in memory and processes', async () => {
+    const spec = makeSpec(images.debian, '  memory: 256Mi\n  processes: 60\n');
+    await starting(spec);
+    const { code, stderr } = await scene
+      .inside(spec, '1000', 'for i in $(seq 100); do sleep 30 & done; wait')
+      .catch((error) => error);
+    expect([code, stderr]).toEqual([expect.any(Number), expect.stringMatching(/fork|Resource temporarily/i)]);
+  });
+
+  test('whose container was removed is gone, and starts again on its home', async () => {
+    const spec = makeSpec();
+    const { state } = await starting(spec);
+    await scene.inside(spec, '1000', 'echo kept > ~ada/notes');
+    await scene.docker('rm', '--force', `cde-${spec.workspaceId}`);
+    expect(await provider.observe(spec.workspaceId, state)).toMatchObject({ kind: 'gone', cause: 'removed' });
+    await finish((known, context) => provider.start(spec, launchOf('b2'), known, context), state);
+    expect(await scene.inside(spec, '1000', 'cat ~ada/notes')).toBe('kept\n');
+  });
+
+  test('whose home was pruned does not start with an empty one', async () => {
+    const spec = makeSpec();
+    const started = await starting(spec);
+    const stopped = await finish(
+      (state, context) => provider.stop(spec.workspaceId, state, context),
+      started.state,
+    );
+    await scene.docker('volume', 'rm', `cde-home-${spec.workspaceId}`);
+    const result = await drive(
+      (state, context) => provider.start(spec, launchOf('b2'), state, context),
+      stopped.state,
+    );
+    expect(result).toMatchObject({ kind: 'failed', error: { code: 'home-lost' } });
+  });
+
+  test.each([
+    [images.musl, 'image-not-supported'],
+    [images.scratch, 'image-not-supported'],
+    ['cde-test/none:1', 'image-not-on-node'],
+  ])('of the image %s fails with %s', async (image, code) => {
+    const spec = makeSpec(image);
+    const result = await drive((state, context) => provider.start(spec, launchOf('b1'), state, context));
+    expect(result).toMatchObject({ kind: 'failed', error: { code } });
+  });
+
+  test('waits for an engine that does not answer, and concludes nothing', async () => {
+    const spec = makeSpec();
+    const { state } = await starting(spec);
+    const away = scene.provider('unix:///nowhere/docker.sock');
+    const log: string[] = [];
+    const step = await once((known, context) => away.stop(spec.workspaceId, known, context), state, log);
+    expect(step).toMatchObject({ kind: 'pending', message: expect.stringContaining('does not answer') });
+    await once((known, context) => away.stop(spec.workspaceId, known, context), step.state, log);
+    expect(log).toHaveLength(1);
+    expect(await away.observe(spec.workspaceId, state)).toMatchObject({ kind: 'unknown' });
+    expect(await away.purgeHomes({})).toEqual({ purged: [], incomplete: true });
+    await away.close();
+    expect(await provider.observe(spec.workspaceId, state)).toMatchObject({ kind: 'running' });
+  });
+});
