@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import {
@@ -213,6 +214,8 @@ export function startAgentProcess(options: {
     env: {
       PATH: process.env.PATH,
       HOME: options.home,
+      // Shared by all tests: compiled once.
+      NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled'),
       [agentEnvironment.serverUrl]: options.url,
       [agentEnvironment.token]: token,
       ...options.environment,

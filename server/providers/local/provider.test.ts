@@ -187,6 +187,8 @@ describe.each(levels)('%s', (isolation) => {
         ];
         const server = spawn(process.execPath, [join(import.meta.dirname, 'crashing.ts'), ...words], {
           stdio: ['pipe', 'pipe', 'inherit'],
+          // Shared by all tests: compiled once.
+          env: { ...process.env, NODE_COMPILE_CACHE: join(tmpdir(), 'cde-test-compiled') },
         });
         await new Promise((resolve) => server.stdout.once('data', resolve));
         const gone = new Promise((resolve) => server.once('exit', resolve));
