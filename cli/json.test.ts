@@ -141,6 +141,11 @@ test('piped tables have tabs between columns and full timestamps', async () => {
   expect(Date.parse(row[3]!)).not.toBeNaN();
 });
 
+test('help of a noun says how to get help for its commands', async () => {
+  for (const noun of ['cleanup', 'template'])
+    expect((await home.run([noun, '--help'])).stdout).toContain(`Use \`cde ${noun} COMMAND --help\``);
+});
+
 test('the help of every command has examples and --json', async () => {
   const program = makeProgram(() => {});
   for (const { name } of commands.filter((command) => !command.hidden)) {

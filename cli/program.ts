@@ -108,6 +108,8 @@ export function makeProgram(chosen: Chosen): Program {
     parents.set(first, noun);
     addCommand(noun, command, second, chosen);
   }
+  for (const [noun, parent] of parents)
+    parent.addHelpText('after', `\nUse \`cde ${noun} COMMAND --help\` for more about a command.`);
   return program;
 }
 

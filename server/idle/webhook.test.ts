@@ -124,6 +124,14 @@ test('a warning is posted once, signed, with one action that keeps the workspace
   expect(received).toHaveLength(1);
 });
 
+test('a warning of a stop that nothing postpones has no action', async () => {
+  received = [];
+  await record({ kind: 'warned', cause: 'max-run' });
+  await until(() => received.length > 0, 'a delivery');
+  expect(received[0]!.body).toMatchObject({ kind: 'warned', cause: 'max-run', action: null });
+  await until(jobs, (left) => left.length === 0);
+});
+
 test('stops and vetoes are posted, and the rest of the timeline is not', async () => {
   received = [];
   await record({ kind: 'signal', signal: 'process-cpu', text: 'used the CPU' });

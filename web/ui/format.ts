@@ -9,24 +9,6 @@ export function duration(ms: number): string {
   return `${Math.floor(minutes / 60)} h ${String(minutes % 60).padStart(2, '0')} min`;
 }
 
-const relative = new Intl.RelativeTimeFormat('en', { numeric: 'auto', style: 'narrow' });
-const steps: [Intl.RelativeTimeFormatUnit, number][] = [
-  ['year', 365 * 86_400_000],
-  ['month', 30 * 86_400_000],
-  ['week', 7 * 86_400_000],
-  ['day', 86_400_000],
-  ['hour', 3_600_000],
-  ['minute', 60_000],
-];
-
-/** A moment relative to `now`, both in ms: `just now`, `5m ago`, `in 3d`. */
-export function ago(at: number, now: number): string {
-  const difference = at - now;
-  for (const [unit, size] of steps)
-    if (Math.abs(difference) >= size) return relative.format(Math.trunc(difference / size), unit);
-  return difference > 0 ? 'in a moment' : 'just now';
-}
-
 /** `1.5 GiB`, `312 MiB`. */
 export function bytes(count: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB'];

@@ -1,5 +1,6 @@
+import { whenText } from '@cde/api/idle-text.ts';
 import { useEffect, useState } from 'react';
-import { ago, moment } from './format.ts';
+import { moment } from './format.ts';
 
 /** The current time, updated every `everyMs`; null: never. */
 export function useNow(everyMs: number | null): number {
@@ -18,7 +19,7 @@ export function Ago({ at }: { at: string }) {
   useNow(20_000);
   return (
     <time dateTime={at} title={moment(at)}>
-      {ago(Date.parse(at), Date.now())}
+      {whenText(at, Date.now())}
     </time>
   );
 }
