@@ -141,5 +141,5 @@ export function reportStats(options: {
     { once: true },
   );
   void report();
-  return { idle: () => idle && { reply: idle.reply, ageMs: now() - idle.at }, reportSoon };
+  return { idle: () => idle && { reply: idle.reply, ageMs: Math.round(now() - idle.at) }, reportSoon };
 }
