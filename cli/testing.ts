@@ -118,7 +118,7 @@ export async function makeTestHome(): Promise<TestHome> {
   };
 }
 
-/** Resolves once nothing listens on a port of this machine any more. */
+/** Resolves once nothing listens on a port of this machine. */
 export async function portClosed(port: number): Promise<void> {
   for (;;) {
     const open = await new Promise<boolean>((resolve) => {

@@ -27,7 +27,7 @@ export interface PassResult {
 /** A change of the kernel, for the log and the metrics. */
 export type Change =
   | { what: 'set' | 'repaired' | 'restored'; sysctl: string; from: string; to: string }
-  /** Something else changed the value since: it is not ours any more. */
+  /** Something else has changed the value since, so it is no longer ours. */
   | { what: 'given-up'; sysctl: string; from: string; to: string };
 
 export interface Reconciler {

@@ -31,7 +31,7 @@ const rejected: Record<string, RegExp> = {
   'an empty state that says what would appear': /(['"`>])Nothing\.(['"`<])/,
   'is noticeable': /\bis felt\b/i,
   'modern words':
-    /\banew\b|\bfor ever\b|\blest\b|\b(there|where)(of|in|upon|with)\b|\bhence(forth)?\b|\bof which there\b|\bat the most\b|\blikewise\b|\bshall\b/i,
+    /\bany more\b|\bwhoever\b|\bin one step\b|\bbut for\b|\banew\b|\bfor ever\b|\blest\b|\b(there|where)(of|in|upon|with)\b|\bhence(forth)?\b|\bof which there\b|\bat the most\b|\blikewise\b|\bshall\b/i,
 };
 
 /** Names on the wire and in the database, which others rely on: an API field, a JSON field, a route, keys of stored state. */

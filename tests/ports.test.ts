@@ -125,7 +125,7 @@ test(
       60_000,
     );
     expect(back.stdout).toBe('here: question\n');
-    // Nobody listens here any more: the program there sees its connection end.
+    // The listener here has ended, so the program there sees its connection end.
     server.close();
     expect(await ask(remotePort!)).toMatchObject({ stdout: '' });
     expect(running.process.exitCode).toBeNull();

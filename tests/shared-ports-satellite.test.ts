@@ -65,7 +65,7 @@ describe('ports by name, at a satellite', () => {
     const closed = new Promise((resolve) => reply.once('close', resolve));
     expect(await machine().cde('satellite', 'web', 'east', '--off')).toMatchObject({ code: 0 });
     await closed;
-    // Not even the name is one any more.
+    // Its names are no longer port names.
     await until(
       () => send('/', { host: portHost() }),
       ({ text }) => !text.includes('port-') && !text.includes('sign-in'),

@@ -170,7 +170,7 @@ describe.skipIf(!has('ssh'))('forwarding over OpenSSH (needs ssh)', () => {
     const local = join(fixture.folder, 'local.sock');
     const remote = join(fixture.home, 'remote.sock');
     await Promise.all([serve({ path: inside }), serve({ path: outside })]);
-    // A socket file that nobody listens on any more.
+    // A socket file that no process listens on.
     const stale = await fixture.run('node', [
       '-e',
       `require('net').createServer().listen(${JSON.stringify(remote)}, () => process.kill(process.pid, 'SIGKILL'))`,

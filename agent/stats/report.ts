@@ -72,7 +72,7 @@ export function reportStats(options: {
     return same === undefined ? { ...report, signals } : { same };
   }
 
-  /** Null: as known, but for the time that has passed. */
+  /** Null: unchanged, except for the time that has passed. */
   function hear(reply: IdleReply | null | undefined, saidSame: boolean) {
     const current = reply === null && idle ? { ...idle.reply, stopsInMs: stopsInMs() } : reply;
     idle = current ? { reply: current, at: now() } : null;

@@ -51,7 +51,7 @@ function renderField(
  *   startup script and every session. `home.size` and every size of a volume: a quantity as Kubernetes writes it.
  *   Memory: a number of bytes. CPUs: a number of cores. `local.processes`, `kubernetes.quota.pods` and ports:
  *   whole numbers. `kubernetes.user`: a number, or `image`. `kubernetes.builder`: false, or a map with its
- *   defaults. `manifests`: as they go to the cluster but for the namespace.
+ *   defaults. `manifests`: as applied to the cluster, except for the namespace.
  */
 export function renderTemplate(
   template: TemplateContent,

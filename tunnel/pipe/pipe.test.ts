@@ -63,7 +63,7 @@ describe('a pipe', () => {
       }
       a.end();
     })();
-    // Nothing moves any more once every buffer is full; many turns later it still does not.
+    // Nothing moves once every buffer is full, nor many turns later.
     for (let i = 0; i < 200; i++) await turn();
     expect(written).toBeLessThanOrEqual(2 * block.length);
     expect(left.queued + b.readableLength).toBeLessThan(2 * 1024 * 1024);

@@ -147,7 +147,7 @@ export function testProviderContract(
       const same = { ...spec, restore: { workspaceId: spec.workspaceId, state: stored(removed.state) } };
       const again = await finish(starting('b2', same));
       expect(await subject.readHome(spec, 'notes')).toBe('kept');
-      // It is not among the retained homes any more, so nothing purges it.
+      // It is no longer a retained home, so nothing purges it.
       await provider.purgeHomes({});
       const { state } = await finish(starting('b3'), again.state);
       expect(await subject.readHome(spec, 'notes')).toBe('kept');

@@ -8,7 +8,7 @@ import { type State, writeState } from './state.ts';
 
 const pollMs = 200;
 
-/** One step towards no container. True if there is none any more. */
+/** One step of removing the container. True once there is none. */
 export async function endContainer(
   { background, graceSeconds }: DockerParts,
   container: Dockerode.Container,

@@ -14,7 +14,7 @@
 #              finds another record leaves: the agent was started since, even if it has ended again
 # RUN/groups   lines "OPTIONAL CGROUP FILE VALUE", with tabs: settings of the cgroups that the agent enters
 # RUN/nproc    how many processes and threads the workspace's user may have; empty: unlimited
-# Exits with 73: limits refused, 74: cannot write, 75: another supervisor is there, 76: not wanted (any more).
+# Exits with 73: limits refused, 74: cannot write, 75: another supervisor is there, 76: not wanted or no longer wanted.
 set -u
 umask 077
 
