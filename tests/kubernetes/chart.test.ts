@@ -9,7 +9,7 @@ import { runAsync } from '../cluster/machine.ts';
 import { tool } from '../cluster/tool.ts';
 
 const chart = fileURLToPath(new URL('../../helm', import.meta.url));
-const namespace = 'chart-test';
+const namespace = `chart-test-${Date.now().toString(36)}`;
 let helm: string;
 let kube: string;
 const kubectl = (args: string[], input = '') => {

@@ -5,7 +5,7 @@ import { once } from 'node:events';
 import { cpSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { writeArchive } from '../cluster/archive.ts';
 import { ctr, images, importImages } from '../cluster/images.ts';
 import { kwokSelector, kwokTaint, startKwok } from '../cluster/kwok.ts';
@@ -13,9 +13,13 @@ import { kubeconfigPath } from '../cluster/layout.ts';
 import { runAsync, until } from '../cluster/machine.ts';
 import { startRegistry } from '../cluster/registry.ts';
 import { tool } from '../cluster/tool.ts';
+import { patienceMs } from '../kit/until.ts';
 
-const namespace = `cluster-test-${randomBytes(3).toString('hex')}`;
+const unique = `cluster-test-${randomBytes(3).toString('hex')}`;
 let kube: string;
+/** Of one attempt at a test: its objects have fixed names. */
+let namespace: string;
+let attempts = 0;
 
 const kubectl = (...args: string[]): Promise<string> =>
   runAsync(kube, ['kubectl', '--kubeconfig', process.env.CDE_TEST_KUBECONFIG!, '-n', namespace, ...args]);
@@ -68,6 +72,10 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
     kube = await tool('kube');
     await tool('registry');
     await tool('kwok');
+  });
+
+  beforeEach(async () => {
+    namespace = `${unique}-${++attempts}`;
     await kubectl('create', 'namespace', namespace);
     // Made by a controller a moment after the namespace; no pod is admitted before.
     await until(
@@ -76,13 +84,13 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
           () => true,
           () => false,
         ),
-      30,
+      patienceMs / 1000,
       () => 'no service account',
     );
   });
 
-  afterAll(async () => {
-    await kubectl('delete', 'namespace', namespace, '--wait=true', '--timeout=120s');
+  afterEach(async () => {
+    await kubectl('delete', 'namespace', namespace, '--wait=false');
   });
 
   test('a claim gets a volume, whose files outlive the pod and are deleted with the claim', async () => {
@@ -189,7 +197,7 @@ describe.skipIf(process.env.CDE_TEST_KUBECONFIG !== kubeconfigPath)('the test cl
           () => kubectl('delete', 'pod', 'over').then(() => false),
           (error: Error) => error.message.includes('exceeded quota: small'),
         ),
-      30,
+      patienceMs / 1000,
       () => 'the quota did not refuse',
     );
     await kubectl('delete', 'resourcequota', 'small');

@@ -1,7 +1,7 @@
 import { cp, mkdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, beforeAll, expect, test, vi } from 'vitest';
+import { afterAll, beforeAll, expect, onTestFailed, test, vi } from 'vitest';
 import { agentTestImage } from '../cluster/agent-image.ts';
 import { importBuildkitImage } from '../cluster/buildkit-image.ts';
 import { images } from '../cluster/images.ts';
@@ -121,11 +121,22 @@ async function smallRole(): Promise<string> {
   return file;
 }
 
+let attempts = 0;
+/** The workspace that the first test leaves. */
+let again: string;
+
 test('create, ssh, kubectl, build, stop, start on a new image, delete, restore', async () => {
+  const web = `web-${++attempts}`;
+  again = `again-${attempts}`;
+  // `cde build` finds the only workspace that has a builder.
+  onTestFailed(async () => {
+    for (const name of [web, again]) await machine.cde('delete', name, '--yes', '--discard-home');
+  });
   const small = await smallRole();
-  expect(await ok('cluster', 'add', 'one', '--kubeconfig', small, '--region', 'here')).toContain(
-    'the default',
-  );
+  if (attempts === 1)
+    expect(await ok('cluster', 'add', 'one', '--kubeconfig', small, '--region', 'here')).toContain(
+      'the default',
+    );
   const checks = await ok('cluster', 'show', 'one');
   expect(checks).toContain('ok  permissions: everything needed');
   await template(images.debian);
@@ -146,84 +157,86 @@ test('create, ssh, kubectl, build, stop, start on a new image, delete, restore',
   });
   await writeFile(config, right);
 
-  await ok('create', 'web', '--template', 'team');
-  const shown = JSON.parse(await ok('show', 'web', '--json'));
+  await ok('create', web, '--template', 'team');
+  const shown = JSON.parse(await ok('show', web, '--json'));
   expect(shown).toMatchObject({ status: 'running', cluster: 'one', provider: 'kubernetes' });
   const { namespace, owner } = shown as { namespace: string; owner: string };
-  expect(namespace).toBe(`cde-${owner}-web`);
-  expect(await ok('ssh', 'web', '--', 'id -un; pwd; echo $TEAM; ls ~/started; echo mine > ~/work')).toBe(
+  expect(namespace).toBe(`cde-${owner}-${web}`);
+  expect(await ok('ssh', web, '--', 'id -un; pwd; echo $TEAM; ls ~/started; echo mine > ~/work')).toBe(
     `${owner}\n/home/${owner}\nblue\n/home/${owner}/started`,
   );
 
   // kubectl, by a context of its own, good for this namespace and nothing else.
   const file = join(machine.folder, 'kube');
-  await ok('kubeconfig', 'web', '--kubeconfig', file);
+  await ok('kubeconfig', web, '--kubeconfig', file);
   const kubectl = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', file, ...args]);
   expect((await kubectl('get', 'configmap', 'team', '-o', 'jsonpath={.data.owner}')).stdout).toBe(owner);
   expect((await kubectl('get', 'pods', '-o', 'name')).stdout).toContain('pod/workspace-0');
   expect((await kubectl('create', 'deployment', 'own', `--image=${images.pause}`)).code).toBe(0);
   expect((await kubectl('get', 'pods', '-n', 'kube-system')).stderr).toContain('forbidden');
-  expect(await ok('env', 'web', '--', 'kubectl', 'get', 'deployment', '-o', 'name')).toBe(
+  expect(await ok('env', web, '--', 'kubectl', 'get', 'deployment', '-o', 'name')).toBe(
     'deployment.apps/own',
   );
-  expect((await machine.cde('env', 'web', '--', 'sh', '-c', 'exit 7')).code).toBe(7);
+  expect((await machine.cde('env', web, '--', 'sh', '-c', 'exit 7')).code).toBe(7);
 
   // An image of one's own, built and pushed beside the workspace.
   const app = join(machine.folder, 'app');
-  await mkdir(app);
+  await mkdir(app, { recursive: true });
   await writeFile(join(app, 'Dockerfile'), 'FROM scratch\nCOPY . /\n');
-  const image = (tag: number) => `${registry.host}/team/app:${tag}`;
+  const image = (tag: number) => `${registry.host}/team/${web}:${tag}`;
   expect(await ok('build', app, '-t', image(1), '--push')).toContain(`pushed ${image(1)}@sha256:`);
 
   // Night.
-  await ok('stop', 'web');
-  expect(await ok('env', 'web', '--no-start', '--', 'kubectl', 'get', 'pods', '-o', 'name')).toBe('');
+  await ok('stop', web);
+  expect(await ok('env', web, '--no-start', '--', 'kubectl', 'get', 'pods', '-o', 'name')).toBe('');
 
   // Morning, on a newer image.
   await template(images.debianNewer);
-  await ok('update', 'web');
-  expect(await ok('ssh', 'web', '--', 'cat ~/work; cat ~/.bashrc; ls ~/.vimrc')).toBe(
+  await ok('update', web);
+  expect(await ok('ssh', web, '--', 'cat ~/work; cat ~/.bashrc; ls ~/.vimrc')).toBe(
     `mine\nexport IMAGE_DOTFILES=12b\n/home/${owner}/.vimrc`,
   );
   expect((await kubectl('get', 'deployment', 'own', '-o', 'jsonpath={.spec.replicas}')).stdout).toBe('1');
 
-  const again = await machine.cde('build', app, '-t', image(2), '--push');
-  expect(again.stderr).toContain('CACHED');
-  expect(await registry.tags('team/app')).toEqual(['1', '2']);
+  const rebuilt = await machine.cde('build', app, '-t', image(2), '--push');
+  expect(rebuilt.stderr).toContain('CACHED');
+  expect(await registry.tags(`team/${web}`)).toEqual(['1', '2']);
 
-  await ok('delete', 'web', '--yes');
-  const [home] = JSON.parse(await ok('home', 'list', '--json'));
-  expect(home).toMatchObject({ workspace: 'web', provider: 'kubernetes', cluster: 'one' });
-  await ok('create', 'again', '--template', 'team', '--home', 'web');
-  expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
-  expect(JSON.parse(await ok('home', 'list', '--json'))).toEqual([]);
+  await ok('delete', web, '--yes');
+  const homes = async () => JSON.parse(await ok('home', 'list', '--json'));
+  const home = (await homes()).find(({ workspace }: { workspace: string }) => workspace === web);
+  expect(home).toMatchObject({ workspace: web, provider: 'kubernetes', cluster: 'one' });
+  await ok('create', again, '--template', 'team', '--home', web);
+  expect(await ok('ssh', again, '--', 'cat ~/work')).toBe('mine');
+  expect(await homes()).not.toContainEqual(expect.objectContaining({ workspace: web }));
 });
 
 test('a deleted namespace comes back with its home, and the build gives the reason', async () => {
-  const before = JSON.parse(await ok('show', 'again', '--json'));
+  const before = JSON.parse(await ok('show', again, '--json'));
   const admin = (...args: string[]) => machine.run('kubectl', ['--kubeconfig', kubeconfig, ...args]);
   await admin('delete', 'namespace', before.namespace, '--wait=false');
   await vi.waitFor(
     async () => {
-      const now = JSON.parse(await ok('show', 'again', '--json'));
+      const now = JSON.parse(await ok('show', again, '--json'));
       expect(now.latestBuild.number).toBeGreaterThan(before.latestBuild.number);
       expect(now.status).toBe('running');
       expect(now.latestBuild.reason).toContain(before.namespace);
     },
     { timeout: 120_000, interval: 1_000 },
   );
-  expect(await ok('ssh', 'again', '--', 'cat ~/work')).toBe('mine');
+  expect(await ok('ssh', again, '--', 'cat ~/work')).toBe('mine');
 });
 
 test('a start that cannot succeed gives the reason in the build’s log', async () => {
   await template('cde-test/nope:1', '  nodeSelector: { pool: none }\n');
-  const creating = machine.begin(['create', 'stuck', '--template', 'team']);
+  const stuck = `stuck-${++attempts}`;
+  const creating = machine.begin(['create', stuck, '--template', 'team']);
   // The waiting command shows it as well.
-  await creating.says(/^stuck: No node .*(pool|selector)/im);
-  expect(await ok('logs', 'stuck')).toMatch(/No node .*(pool|selector)/i);
+  await creating.says(new RegExp(`^${stuck}: No node .*(pool|selector)`, 'im'));
+  expect(await ok('logs', stuck)).toMatch(/No node .*(pool|selector)/i);
   creating.process.kill('SIGINT');
   expect(await creating.ended).toMatchObject({ code: 130 });
-  await ok('delete', 'stuck', '--yes', '--discard-home');
+  await ok('delete', stuck, '--yes', '--discard-home');
 });
 
 test('the starter template starts with its minimum values and the database', async () => {
@@ -240,8 +253,9 @@ test('the starter template starts with its minimum values and the database', asy
   await ok('template', 'push', folder);
   const minima = { image: images.debian, cpus: 0.5, memory: 1, disk: 1, database: true };
   const given = Object.entries(minima).flatMap(([name, value]) => ['--param', `${name}=${value}`]);
-  await ok('create', 'least', '--template', 'kubernetes', ...given);
+  const least = `least-${++attempts}`;
+  await ok('create', least, '--template', 'kubernetes', ...given);
   const rollout = ['kubectl', 'rollout', 'status', 'deployment/postgres', '--timeout=60s'];
-  expect(await ok('env', 'least', '--', ...rollout)).toContain('successfully rolled out');
-  await ok('delete', 'least', '--yes', '--discard-home');
+  expect(await ok('env', least, '--', ...rollout)).toContain('successfully rolled out');
+  await ok('delete', least, '--yes', '--discard-home');
 });

@@ -26,8 +26,7 @@ describe('nodes', () => {
   });
 
   /** A node without a machine: the test reports its status as a kubelet would, until `lose`. */
-  async function makeNode(label: Record<string, string>) {
-    const node = `${rig.testbed.unique}-node`;
+  async function makeNode(node: string, label: Record<string, string>) {
     const ref = { apiVersion: 'v1', kind: 'Node', name: node };
     const since = new Date().toISOString();
     const ready = () => ({
@@ -57,7 +56,7 @@ describe('nodes', () => {
       clearInterval(beat);
       await rig.testbed.cluster.remove(ref);
     });
-    return { node, lose: () => clearInterval(beat) };
+    return { lose: () => clearInterval(beat) };
   }
   /** Reports a workspace's pod as running, as a kubelet would, and runs a real agent for it on this machine. */
   async function runPod(namespace: string, node: string): Promise<ChildProcess> {
@@ -114,8 +113,9 @@ describe('nodes', () => {
   }
 
   test('lost while in use: reported; if it stays lost, the workspace starts on another node with its home', async () => {
-    const label = { [`cde.dev/${rig.testbed.unique}`]: 'here' };
-    const { node, lose } = await makeNode(label);
+    const node = `${rig.testbed.nextName()}-node`;
+    const label = { [`cde.dev/${node}`]: 'here' };
+    const { lose } = await makeNode(node, label);
     const soon = { operator: 'Exists', effect: 'NoExecute', tolerationSeconds: 5 };
     const tolerations = [
       { key: 'cde.dev/test', operator: 'Exists', effect: 'NoSchedule' },

@@ -194,7 +194,7 @@ test('a retained home has a snapshot, which outlives its namespace and is delete
   await provider.purgeHomes({ retainedBefore: new Date(Date.now() + 1_000) });
   await vi.waitFor(async () => expect(await cluster.get(ref)).toBeNull(), { timeout: 20_000, interval: 200 });
   // Not the object alone: the driver was told to delete what it stands for.
-  expect(driver.deleted).toEqual([`snap-of-${content}`]);
+  expect(driver.deleted).toContain(`snap-of-${content}`);
 });
 
 test('a snapshot that cannot be taken does not block the deletion: the volume is retained, and the log gives the reason', async () => {
