@@ -194,7 +194,7 @@ export const listWorkspaces = endpoint({
     archived: z
       .enum(['exclude', 'include', 'only'])
       .default('exclude')
-      .describe('Whether to list archived workspaces'),
+      .describe('Whether to list archived workspaces. One whose deletion is announced is not excluded'),
   }),
   reply: page(Workspace),
 });

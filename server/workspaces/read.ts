@@ -193,7 +193,8 @@ export async function listWorkspaces(
   else add((p) => `w.status = ${p}`, filter.status);
   if (filter.archived === 'only') conditions.push('a.archived_at IS NOT NULL');
   else if (filter.archived !== 'include' && filter.status !== 'deleted')
-    conditions.push('a.archived_at IS NULL');
+    // Its owner must see that it will be deleted.
+    conditions.push('(a.archived_at IS NULL OR a.deletes_at IS NOT NULL)');
   if (filter.owner === 'me' || !isAllowed(actor, 'workspace:read', { ownerId: '' }))
     add((p) => `w.owner_id = ${p}`, actor.userId);
   if (filter.owner !== undefined && filter.owner !== 'me') add((p) => `u.username = ${p}`, filter.owner);

@@ -210,6 +210,9 @@ test('an unused workspace is deleted once its notice is over, and its home is re
 describe('an announced deletion is cancelled', () => {
   test('by a person who keeps it', async () => {
     const id = await announced();
+    // Archived, but its owner must see it.
+    expect((await activity(id)).archivedAt).not.toBeNull();
+    expect(await names()).toContain(id);
     const { status, body } = await call(ada, 'POST', `/api/v1/workspaces/${id}/keep`, {});
     expect([status, body.deletesAt, body.archivedAt]).toEqual([200, null, null]);
     expect(await kinds(id)).toEqual(expect.arrayContaining(['kept', 'deletion-cancelled']));

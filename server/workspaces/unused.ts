@@ -267,7 +267,7 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
             row,
             action: 'announce-deletion',
             at,
-            text: `${unused} It would be deleted ${dayOf(deletion.at)}.`,
+            text: `After ${daysText(days.delete)} without a person it will be deleted, ${dayOf(deletion.at)}.`,
           };
         if (deletion.kind === 'wait')
           yield { row, action: 'await-deletion', at: deletion.at, text: 'Its deletion is announced.' };

@@ -170,7 +170,7 @@ function Deletion(props: { workspace: Workspace; activity: WorkspaceActivity; ca
     <div className="notice" role="status">
       {deletesAt && <Icon name="warning" />}
       <span>
-        {archivedAt && 'Archived: it is missing from the list of workspaces. '}
+        {archivedAt && !deletesAt && 'Archived: it is missing from the list of workspaces.'}
         {deletesAt && deletionText(deletesAt, now)}
       </span>
       {canKeep && (
