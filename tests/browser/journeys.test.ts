@@ -66,7 +66,7 @@ describe('signing in', () => {
     await button('Change password').click();
     await visible(page.getByText('The passwords do not match.'));
     await page.getByLabel('New password again').fill('a long password');
-    await button('Change the password').click();
+    await button('Change password').click();
     await visible(page.getByText('Your password was changed.'));
     await page.getByRole('main').getByRole('button', { name: 'Sign out' }).click();
     await visible(page.getByRole('heading', { name: 'Sign in' }));
