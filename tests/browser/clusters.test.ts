@@ -143,7 +143,8 @@ describe('clusters', () => {
     await dialog().getByRole('button', { name: 'Remove' }).click();
     await page.waitForURL(`${server.url}/clusters`);
     await gone(row('real'));
-    await visible(row('default'));
+    // After that, the name of another row may contain the mark of the default.
+    await visible(row('default').first());
   });
 
   test('orphans are reported, previewed, and cleaned after a confirmation', async () => {
@@ -261,7 +262,8 @@ describe('clusters', () => {
     await page.goto(`${server.url}/clusters/nowhere`);
     await visible(page.getByText('There is no cluster nowhere'));
     await link('Go to the clusters').click();
-    await visible(row('default'));
+    // After that, the name of another row may contain the mark of the default.
+    await visible(row('default').first());
   });
 
   test('after the last one is removed, the page says how to add one', async () => {
