@@ -184,7 +184,8 @@ export interface Provider {
   stop(workspaceId: string, state: ProviderState, context: StepContext): Promise<StepResult>;
   /**
    * One step towards nothing left but, with `keep`, the home, which is retained until `purgeHomes` deletes it. The
-   * final state is what `restore` gets.
+   * final state is what `restore` gets. If no start with `restore` is done yet, the home stays a retained home of the workspace
+   * that it belonged to, whatever `home` says.
    */
   remove(
     workspaceId: string,

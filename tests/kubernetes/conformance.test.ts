@@ -100,5 +100,6 @@ testProviderContract(
       },
     };
   },
-  timeoutMs,
+  // provider.test.ts tests a restore that is undone.
+  { timeoutMs, isSlow: true },
 );

@@ -42,7 +42,14 @@ const maxKills = 12;
 export function testProviderContract(
   name: string,
   setUp: () => Promise<ConformanceSubject>,
-  timeoutMs = 180_000,
+  {
+    timeoutMs = 180_000,
+    ...options
+  }: {
+    timeoutMs?: number;
+    /** A start takes many seconds: without the case that starts once for each change of the state, and has a test elsewhere. */
+    isSlow?: boolean;
+  } = {},
 ) {
   describe(`provider contract: ${name}`, { timeout: timeoutMs }, () => {
     let subject: ConformanceSubject;
@@ -168,6 +175,22 @@ export function testProviderContract(
       const again = await finish(starting('b2', same));
       expect(await subject.readHome(spec, 'notes')).toBe('kept');
       expect(await observe(again.state)).toMatchObject({ kind: 'running' });
+    });
+
+    test.skipIf(options.isSlow)('a restore whose start is not done is undone by a removal', async () => {
+      const started = await finish(starting());
+      await subject.writeHome(spec, 'notes', 'kept');
+      const removed = await finish(removing('keep'), started.state);
+      for (let kills = 1; kills <= maxKills; kills++) {
+        const heir = restoreOf(spec, removed.state);
+        // The last one has finished, but nobody knows.
+        const begun = await interrupt(starting(`c${kills}`, heir), {}, kills);
+        expect((await finish(removing('discard', heir), begun.recorded)).homeRetained).toBe(false);
+        if (begun.wasLast) break;
+      }
+      const heir = restoreOf(spec, removed.state);
+      await finish(starting('b2', heir));
+      expect(await subject.readHome(heir, 'notes')).toBe('kept');
     });
 
     test('stop and remove of a workspace that was never started are done at once', async () => {

@@ -10,6 +10,8 @@ export interface Homes {
   create(workspaceId: string): Promise<void>;
   /** Makes the retained home of `from` that of `to`. False if there is none. */
   restore(from: string, to: string): Promise<boolean>;
+  /** Undoes a restore: the home of `to`, if it was that of `from`, is retained as that of `from` again. */
+  giveBack(from: string, to: string, now: Date): Promise<void>;
   /** False if the workspace has no home. */
   retain(workspaceId: string, now: Date): Promise<boolean>;
   discard(workspaceId: string): Promise<void>;
@@ -62,6 +64,20 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
     return isTaken ? 'taken' : 'removed';
   }
 
+  const recordOwner = (workspaceId: string, volume: string) =>
+    create(ownerRecord(workspaceId), {
+      [labels.role]: 'home-owner',
+      [labels.workspace]: workspaceId,
+      [labels.home]: volume,
+    });
+  const recordRetained = (workspaceId: string, volume: string, now: Date) =>
+    create(retainedRecord(workspaceId), {
+      [labels.role]: 'retained-home',
+      [labels.workspace]: workspaceId,
+      [labels.home]: volume,
+      [labels.retainedAt]: now.toISOString(),
+    });
+
   return {
     volumeOf,
     async exists(volume) {
@@ -85,26 +101,24 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
         return true;
       }
       if (!(await isRetained(from))) return false;
-      await create(ownerRecord(to), {
-        [labels.role]: 'home-owner',
-        [labels.workspace]: to,
-        [labels.home]: volume,
-      });
+      await recordOwner(to, volume);
       await remove(retainedRecord(from));
       await remove(ownerRecord(from));
       return true;
+    },
+    async giveBack(from, to, now) {
+      const record = await find(ownerRecord(to));
+      if (!record) return;
+      const volume = record.Labels[labels.home]!;
+      if (volume !== homeVolume(from)) await recordOwner(from, volume);
+      await recordRetained(from, volume, now);
+      await remove(ownerRecord(to));
     },
     async retain(workspaceId, now) {
       if (await isRetained(workspaceId)) return true;
       const volume = await volumeOf(workspaceId);
       if ((await find(volume)) === null) return false;
-      // The heir of this home may have been removed half-way; then the home is not this workspace's.
-      await create(retainedRecord(workspaceId), {
-        [labels.role]: 'retained-home',
-        [labels.workspace]: workspaceId,
-        [labels.home]: volume,
-        [labels.retainedAt]: now.toISOString(),
-      });
+      await recordRetained(workspaceId, volume, now);
       return true;
     },
     async discard(workspaceId) {

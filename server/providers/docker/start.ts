@@ -37,6 +37,10 @@ export async function startStep(
     };
   };
 
+  const from = spec.restore?.workspaceId;
+  // Recorded before the home changes hands, so that a removal can give it back.
+  if (from !== undefined && from !== workspaceId && state.restoring === undefined)
+    return { kind: 'pending', state: writeState({ ...state, restoring: from }), retryAfterMs: 0 };
   const container = engine.getContainer(containerName(workspaceId));
   const found = await orNull(container.inspect());
   const isOurBuild = found?.Config.Labels[labels.build] === launch.buildId;

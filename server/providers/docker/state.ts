@@ -10,6 +10,8 @@ export interface State {
   directory?: string;
   /** The run that a start has already failed for, so that it is reported once. */
   reportedRun?: string;
+  /** The workspace whose home this one takes over, until a start on it is done. */
+  restoring?: string;
   /** What the last step waited for, which is logged once. */
   waitingFor?: string;
 }

@@ -48,6 +48,10 @@ export async function removeStep(
 ): Promise<StepResult<Removed>> {
   const stopped = await stopStep(parts, workspaceId, state);
   if (stopped.kind !== 'done') return stopped;
+  if (state.restoring !== undefined) {
+    await parts.homes.giveBack(state.restoring, workspaceId, parts.now());
+    return { kind: 'done', state: {}, homeRetained: false };
+  }
   if (home === 'discard') {
     await parts.homes.discard(workspaceId);
     return { kind: 'done', state: {}, homeRetained: false };

@@ -34,6 +34,8 @@ export interface Homes {
   isRetained(workspaceId: string): Promise<boolean>;
   /** Makes the home that was set aside for `from` the home of `to`, atomically. False if neither has one. */
   restore(from: string, to: string): Promise<boolean>;
+  /** Undoes a restore: the home of `to`, if there is one, is retained as that of `from` again. */
+  giveBack(from: string, to: string, now: Date): Promise<void>;
   /** Deletes the homes marked for deletion. */
   finishDelete(workspaceId: string): Promise<void>;
   /** Deletes the selected retained homes, and resumes interrupted deletions. Returns the workspace ids. */
@@ -164,6 +166,12 @@ export function makeHomes({
       if (!name) return false;
       await rename(join(asides, name), path(to));
       return true;
+    },
+    async giveBack(from, to, now) {
+      if (!(await lstat(path(to)).catch(missing))) return;
+      await chmod(path(to), 0o700);
+      await rename(path(to), join(asides, `${from}.${now.getTime()}`));
+      await unlink(delivered(to)).catch(missing);
     },
     async finishDelete(workspaceId) {
       for (const name of await asideNames()) {

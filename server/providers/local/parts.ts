@@ -44,6 +44,8 @@ interface LocalState {
   /** The home's path inside the workspace. */
   home?: string;
   stopRequest?: StopRequest;
+  /** The workspace whose home this one takes over, until a start on it is done. */
+  restoring?: string;
   /** The run whose early exit was already reported. */
   reportedExit?: string;
 }

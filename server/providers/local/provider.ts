@@ -107,11 +107,24 @@ export function makeLocalProvider(
     name: 'local',
     isolation,
     start: (spec, launch, state, context) =>
-      guard('starting the workspace', state, () => start(spec, launch, state, context)),
+      guard('starting the workspace', state, async () => {
+        const from = spec.restore?.workspaceId;
+        const isOther = from !== undefined && from !== spec.workspaceId;
+        // Recorded before the home changes hands, so that a removal can give it back.
+        if (isOther && readState(state).restoring === undefined)
+          return { kind: 'pending', state: { ...state, restoring: from }, retryAfterMs: 0 };
+        const result = await start(spec, launch, state, context);
+        return result.kind === 'done' ? result : stillRestoring(state, result);
+      }),
     stop: (workspaceId, state, context) =>
-      guard('stopping the workspace', state, () => stop(parts, workspaceId, state, context)),
+      guard('stopping the workspace', state, async () =>
+        stillRestoring(state, await stop(parts, workspaceId, state, context)),
+      ),
     remove: (workspaceId, state, home, context) =>
-      guard('removing the workspace', state, () => remove(parts, workspaceId, state, home, context)),
+      guard('removing the workspace', state, async () => {
+        const result = await remove(parts, workspaceId, state, home, context);
+        return result.kind === 'done' ? result : stillRestoring(state, result);
+      }),
     async observe(workspaceId, state) {
       const found = await runs.inspect(workspaceId, state);
       if (found.kind === 'none')
@@ -146,4 +159,10 @@ export function makeLocalProvider(
       await Promise.allSettled([detected, background.settled()]);
     },
   };
+}
+
+/** The result with what the state before it says about a restore. */
+function stillRestoring<Result extends StepResult<unknown>>(before: ProviderState, result: Result): Result {
+  const { restoring } = readState(before);
+  return restoring === undefined ? result : { ...result, state: { ...result.state, restoring } };
 }

@@ -66,6 +66,11 @@ export async function remove(
   const { homes, uids, runs, background, now } = parts;
   const stopped = await stop(parts, workspaceId, state, context);
   if (stopped.kind !== 'done') return stopped;
+  const { restoring } = readState(state);
+  if (restoring !== undefined) {
+    await homes.giveBack(restoring, workspaceId, now());
+    context.log('the home that was to be restored is retained as before');
+  }
   const wasMoved = await homes.retain(workspaceId, home === 'keep' ? 'keep' : 'doom', now());
   // An interrupted removal that had already moved the home has retained it.
   const homeRetained = home === 'keep' && (wasMoved || (await homes.isRetained(workspaceId)));
