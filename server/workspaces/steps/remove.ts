@@ -38,7 +38,9 @@ export async function remove(
   const { homeRetained, lines } = removed;
   if (dormantState && isDiscarded) {
     const { purged, incomplete } = await provider.purgeHomes({ only: workspace.id });
-    if (incomplete && !purged.includes(workspace.id)) return fail(now(), snapshot, homeUnreachable, lines);
+    // Its storage is in use for another moment, or cannot be reached.
+    if (incomplete && !purged.includes(workspace.id))
+      return pending({ kind: 'pending', state: removed.state, retryAfterMs, message: homeInUse }, lines);
   }
   const at = now();
   const until = new Date(at.getTime() + homeGraceMs);
@@ -63,9 +65,5 @@ export async function remove(
   };
 }
 
-const homeUnreachable = {
-  code: 'cluster-away',
-  message: 'The home could not be deleted, because its cluster cannot be reached.',
-  hint: 'Delete the workspace again once the cluster is reachable.',
-  fault: 'system',
-} as const;
+const retryAfterMs = 3_000;
+const homeInUse = 'The home cannot be deleted yet: its storage is still in use or does not answer.';
