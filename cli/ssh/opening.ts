@@ -5,6 +5,7 @@ import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, Workspace } from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { collectBuffersEarly } from '@cde/tunnel/gc.ts';
+import { releaseNativeWhenUnused } from '@cde/tunnel/paths/datachannel.ts';
 import { describeChange, type PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session, SessionOptions } from '@cde/tunnel/session/session.ts';
 import type { Context } from '../context.ts';
@@ -168,6 +169,7 @@ export async function openWorkspaceSession(
   // Loaded while the ticket is on its way.
   collectBuffersEarly({ smallNewSpace: true, smallHeap: true });
   const loading = import('@cde/tunnel/session/session.ts');
+  releaseNativeWhenUnused();
   const until = performance.now() + agentPatienceMs;
   for (let opening = given; ; opening = null) {
     opening ??= await makeOpening(context, reference, start);

@@ -27,11 +27,21 @@ export function loadNative(): NativeIce {
   return loaded;
 }
 
+let isReleased = false;
+
 /**
- * Call when nothing of the module is open, in processes that need to exit: closed objects keep the process alive until
- * they are garbage-collected, which may never happen in a command that is done. The module can be used again afterwards.
+ * For programs that end by themselves, once nothing keeps them alive: from now on the module is cleaned up when nothing of it
+ * is open. Otherwise closed objects keep the process alive until they are garbage-collected, which may never happen in a
+ * command that is done. The module can be used again afterwards. Servers do without: native code that runs for each client
+ * that leaves can only do harm there.
  */
-export function releaseNative(): void {
+export function releaseNativeWhenUnused(): void {
+  isReleased = true;
+}
+
+/** Call when nothing of the module is open. */
+export function nativeUnused(): void {
+  if (!isReleased) return;
   clearTimeout(cleanupTimer);
   cleanupTimer = setTimeout(() => {
     if (loaded && !(loaded instanceof TunnelError)) loaded.cleanup();

@@ -2,7 +2,7 @@ import type { Duplex } from 'node:stream';
 import { formatAddress } from '@cde/api/host-port.ts';
 import { TunnelError } from '../errors.ts';
 import type { Path, PathEvents } from '../pipe/path.ts';
-import { type DataChannel, loadNative, type PeerConnection, releaseNative } from './datachannel.ts';
+import { type DataChannel, loadNative, nativeUnused, type PeerConnection } from './datachannel.ts';
 import { describe, formatIce, type IceCandidate } from './ice.ts';
 import { makeIceExchange } from './ice-exchange.ts';
 import { type DirectTimes, watchLiveness } from './liveness.ts';
@@ -50,8 +50,7 @@ export function connectUdp(role: 'offer' | 'answer', stream: Duplex, options: Ud
       released = true;
       open--;
       peer.close();
-      // An agent keeps running and will be asked again; a client may be about to exit.
-      if (open === 0 && role === 'offer') releaseNative();
+      if (open === 0) nativeUnused();
     };
     let settled = false;
 
