@@ -60,7 +60,7 @@ test('an owner allows a satellite to serve browsers', async () => {
   await page.getByRole('menuitem', { name: 'Browsers…' }).click();
   const dialog = page.getByRole('dialog');
   await dialog.getByLabel('Serve terminals and ports to browsers').check();
-  await visible(dialog.getByText(/reads what passes/));
+  await visible(dialog.getByText(/can then read the traffic/));
   await dialog.getByLabel('Wildcard name').fill('tokyo.example.com');
   await dialog.getByRole('button', { name: 'Save' }).click();
   await visible(dialog.locator('.field-error'));
