@@ -28,6 +28,13 @@ function removeOld(): void {
  */
 export async function agentTestImage(): Promise<string> {
   if (process.env.CDE_TEST_AGENT_IMAGE) return process.env.CDE_TEST_AGENT_IMAGE;
+  const { name, file } = await agentArchive();
+  await importOnce(file, [name]);
+  return name;
+}
+
+/** Builds the image from the sources as they are, as an archive that `docker load` and containerd take. */
+export async function agentArchive(): Promise<{ name: string; file: string }> {
   requirePackages('patchelf');
   const work = join(buildDir, `.agent-image-${process.pid}`);
   try {
@@ -40,8 +47,7 @@ export async function agentTestImage(): Promise<string> {
       await writeArchive(file, [{ name, layers: [work], config: { User: '65534' } }]);
       removeOld();
     }
-    await importOnce(file, [name]);
-    return name;
+    return { name, file };
   } finally {
     rmSync(work, { recursive: true, force: true });
   }

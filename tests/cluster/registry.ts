@@ -28,12 +28,18 @@ const ended = (child: ChildProcess): Promise<void> =>
 /**
  * Starts an empty registry, and tells the cluster's containerd that it speaks plain HTTP, so that pods may name
  * its images. The cluster must be up. Ends with this process at the latest. With `htpasswd` (lines of NAME:BCRYPT)
- * only these users get in, and `tags` knows none.
+ * only these users get in, and `tags` knows none. `address`: another than the bridge's, for a machine without the cluster.
  */
-export async function startRegistry({ htpasswd }: { htpasswd?: string } = {}): Promise<Registry> {
+export async function startRegistry({
+  htpasswd,
+  address = nodeAddress,
+}: {
+  htpasswd?: string;
+  address?: string;
+} = {}): Promise<Registry> {
   const program = await tool('registry');
   const folder = mkdtempSync(join(tmpdir(), 'cde-registry-'));
-  const host = `${nodeAddress}:${await freePort(nodeAddress)}`;
+  const host = `${address}:${await freePort(address)}`;
   const url = `http://${host}`;
   writeFileSync(
     join(folder, 'config.yml'),

@@ -192,7 +192,7 @@ test('a day: start, work, stop, start on a new image, delete, restore', async ()
   const workspace = new Workspace();
   workspace.plan(debian);
   const before = connections.get('one')!.client.calls();
-  // 12 as a rule; a write is repeated if a watch lags behind.
+  // A write is repeated if it meets a change that the watches have not shown yet.
   expect(await workspace.start()).toMatchObject({ kind: 'done', location: { cluster: 'one' } });
   expect(connections.get('one')!.client.calls() - before).toBeLessThanOrEqual(15);
   expect(workspace.namespace).toBe(`cde-ada-${workspace.name}`);

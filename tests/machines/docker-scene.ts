@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { dirname } from 'node:path';
 import { freshBundle } from '@cde/agent/bundle.ts';
-import { makeDockerProvider } from '@cde/server/providers/docker/provider.ts';
+import { type DockerProviderOptions, makeDockerProvider } from '@cde/server/providers/docker/provider.ts';
 import type { WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { parseTemplate } from '@cde/server/templates/parse.ts';
 import { renderTemplate } from '@cde/server/templates/render.ts';
@@ -11,11 +11,15 @@ import { images } from '../cluster/images.ts';
 import { testEngine } from './docker-engine.ts';
 
 /** `section`: further lines of the template's docker section. */
-export function makeSpec(image: string = images.debian, section = ''): WorkspaceSpec {
+export function makeSpec(
+  image: string = images.debian,
+  section = '',
+  pullPolicy: 'Never' | 'Always' | 'IfNotPresent' = 'Never',
+): WorkspaceSpec {
   const workspaceId = randomUUID();
   const name = `w${workspaceId.slice(0, 8)}`;
   const { template, faults } = parseTemplate({
-    'template.yaml': `name: t\nprovider: docker\ndocker:\n  image: "${image}"\n  pullPolicy: Never\n${section}`,
+    'template.yaml': `name: t\nprovider: docker\ndocker:\n  image: "${image}"\n  pullPolicy: ${pullPolicy}\n${section}`,
   });
   if (!template) throw new Error(JSON.stringify(faults));
   const workspace = { id: workspaceId, name, owner: 'ada' };
@@ -37,15 +41,16 @@ export async function makeScene() {
   const folder = dirname(await freshBundle());
   return {
     docker,
-    provider: (address = url) =>
+    provider: (changes: Partial<DockerProviderOptions> = {}) =>
       makeDockerProvider({
-        address: { url: address },
+        address: { url },
         installation,
         agent: { folder, node: process.execPath },
         gatewayFolder: null,
         // No server is there to listen to, so the agent has nothing to finish.
         graceSeconds: 3,
         log: silentLog,
+        ...changes,
       }),
     inside: ({ workspaceId }: WorkspaceSpec, user: string, script: string) =>
       docker('exec', '--user', user, `cde-${workspaceId}`, 'sh', '-c', script),

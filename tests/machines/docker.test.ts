@@ -1,11 +1,19 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: for sh
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { testProviderContract } from '@cde/server/providers/conformance/conformance.ts';
 import { drive, finish, once } from '@cde/server/providers/conformance/steps.ts';
 import type { Provider, WorkspaceSpec } from '@cde/server/providers/provider.ts';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { agentArchive } from '../cluster/agent-image.ts';
 import { images } from '../cluster/images.ts';
+import { startRegistry } from '../cluster/registry.ts';
 import { until } from '../kit/until.ts';
 import { launchOf, makeScene, makeSpec, type Scene } from './docker-scene.ts';
+
+/** ada, with the password opensesame. */
+const htpasswd = 'ada:$2b$05$azH3BMKlndT2dalz2y1Y7uuO.kk1qjZoU2z8kMuYq3N4Hku64N2CC\n';
 
 testProviderContract('docker', async () => {
   const scene = await makeScene();
@@ -161,10 +169,56 @@ describe('a workspace on Docker', () => {
     expect(result).toMatchObject({ kind: 'failed', error: { code } });
   });
 
+  test('of an image without glibc runs with the agent of an image', async () => {
+    const { name, file } = await agentArchive();
+    await scene.docker('load', '--input', file);
+    const by = scene.provider({ agent: { image: name } });
+    const spec = makeSpec(images.musl);
+    const { state } = await starting(spec, by);
+    expect(await by.observe(spec.workspaceId, state)).toMatchObject({ kind: 'running' });
+    expect(await scene.inside(spec, '1000', 'id -un; cat ~ada/.profile')).toBe(
+      'ada\nexport IMAGE_DOTFILES=musl\n',
+    );
+    await by.close();
+  });
+
+  test('pulls its image with credentials, and says why it cannot', async () => {
+    const registry = await startRegistry({ htpasswd, address: '127.0.0.1' });
+    const folder = await mkdtemp(join(tmpdir(), 'cde-credentials-'));
+    const credentialsFile = join(folder, 'config.json');
+    const image = `${registry.host}/team/dev:1`;
+    const run = (wanted: string, by: Provider) => {
+      const spec = makeSpec(wanted, '', 'Always');
+      return drive((state, context) => by.start(spec, launchOf('b1'), state, context));
+    };
+    try {
+      const auth = Buffer.from('ada:opensesame').toString('base64');
+      await writeFile(credentialsFile, JSON.stringify({ auths: { [registry.host]: { auth } } }));
+      await scene.docker('tag', images.debian, image);
+      await scene.docker('--config', folder, 'push', image);
+      await scene.docker('image', 'rm', image);
+      expect(await run(image, provider)).toMatchObject({
+        kind: 'failed',
+        error: { code: 'image-no-access' },
+      });
+      const by = scene.provider({ credentialsFile });
+      expect(await run(`${image}00`, by)).toMatchObject({
+        kind: 'failed',
+        error: { code: 'image-not-found' },
+      });
+      expect(await run(image, by)).toMatchObject({ kind: 'done' });
+      await by.close();
+    } finally {
+      await registry.stop();
+      await scene.docker('image', 'rm', '--force', image).catch(() => '');
+      await rm(folder, { recursive: true, force: true });
+    }
+  });
+
   test('waits for an engine that does not answer, and concludes nothing', async () => {
     const spec = makeSpec();
     const { state } = await starting(spec);
-    const away = scene.provider('unix:///nowhere/docker.sock');
+    const away = scene.provider({ address: { url: 'unix:///nowhere/docker.sock' } });
     const log: string[] = [];
     const step = await once((known, context) => away.stop(spec.workspaceId, known, context), state, log);
     expect(step).toMatchObject({ kind: 'pending', message: expect.stringContaining('does not answer') });

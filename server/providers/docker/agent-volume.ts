@@ -37,7 +37,12 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
   };
 
   return {
-    /** The name of the filled volume; null while another server fills it. `image`: any that is on the engine. */
+    /** The image that has to be on the engine to fill a volume; null: any is as good. */
+    image: 'image' in source ? source.image : null,
+    /**
+     * The name of the filled volume; null while another server fills it. Takes seconds when it has to fill one. `image`: any
+     * that is on the engine.
+     */
     async ensure(engine: Dockerode, image: string, now: Date): Promise<string | null> {
       const volume = `cde-agent-${await versionOf()}`;
       // Created when the volume is complete: volumes cannot be labelled later.
@@ -50,8 +55,8 @@ export function makeAgentVolumes(source: AgentSource, installation: string) {
         filler = await engine.createContainer({
           name: `${volume}-filler`,
           Image: 'image' in source ? source.image : image,
-          Cmd: [`${agentFolder}/node`, `${agentFolder}/install.mjs`, '/target'],
-          Entrypoint: [],
+          Entrypoint: [`${agentFolder}/node`, `${agentFolder}/install.mjs`],
+          Cmd: ['/target'],
           User: '0:0',
           Labels: own,
           HostConfig: {

@@ -30,13 +30,15 @@ export interface ContainerPlan {
   hasInit: boolean;
 }
 
+type UserPlan = Pick<ContainerPlan, 'section' | 'imageUser'>;
+
 /** The user of the workspace: a uid, or a name of the image. */
-const userOf = ({ section, imageUser }: ContainerPlan) =>
+const userOf = ({ section, imageUser }: UserPlan) =>
   section.user === 'image' ? imageUser || '0' : String(section.user);
 
 /** Whether the developer can become root inside; then the container has Docker's usual capabilities. */
-export const canBeRoot = (plan: Pick<ContainerPlan, 'section' | 'imageUser'>) =>
-  plan.section.allowPrivilegeEscalation || /^(0|root)(:|$)/.test(userOf(plan as ContainerPlan));
+export const canBeRoot = (plan: UserPlan) =>
+  plan.section.allowPrivilegeEscalation || /^(0|root)(:|$)/.test(userOf(plan));
 
 /** The container of a workspace. Its token is not in here, because the engine stores all this. */
 export function workspaceContainer(plan: ContainerPlan): Dockerode.ContainerCreateOptions & { name: string } {
@@ -101,7 +103,7 @@ export const coresOf = (cpus: string | number): number =>
   String(cpus).endsWith('m') ? Number(String(cpus).slice(0, -1)) / 1000 : Number(cpus);
 
 /** What separates the workspace from its machine, and which limits hold. */
-export function describeIsolation(plan: ContainerPlan, version: string): string {
+export function describeIsolation(plan: UserPlan, version: string): string {
   const { section } = plan;
   const limits = [
     ...(section.memory === undefined

@@ -14,7 +14,8 @@ export interface Homes {
   giveBack(from: string, to: string, now: Date): Promise<void>;
   /** False if the workspace has no home. */
   retain(workspaceId: string, now: Date): Promise<boolean>;
-  discard(workspaceId: string): Promise<void>;
+  /** False while a container still uses the volume. */
+  discard(workspaceId: string): Promise<boolean>;
   purge(selection: PurgeSelection): Promise<PurgeResult>;
 }
 
@@ -44,7 +45,7 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
     return (await find(retainedRecord(workspaceId))) !== null;
   }
 
-  /** Removes a home unless another workspace has taken it over, and then what was recorded of it. False: a container uses it. */
+  /** Removes a home unless another workspace has taken it over, and then what is recorded about it. */
   async function removeHome(workspaceId: string): Promise<'removed' | 'taken' | 'in-use'> {
     const volume = await volumeOf(workspaceId);
     const owners = await list('home-owner');
@@ -122,7 +123,7 @@ export function makeHomes(engine: Dockerode, installation: string): Homes {
       return true;
     },
     async discard(workspaceId) {
-      await removeHome(workspaceId);
+      return (await removeHome(workspaceId)) !== 'in-use';
     },
     async purge({ retainedBefore, only, except }) {
       const purged: string[] = [];

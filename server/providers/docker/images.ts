@@ -9,7 +9,6 @@ export type PullPolicy = 'Always' | 'IfNotPresent' | 'Never';
 interface Pull {
   /** Bytes of each layer, as far as they are known. */
   layers: Map<string, { done: number; total: number }>;
-  finished: Promise<void>;
   outcome?: { error: unknown } | 'done';
 }
 
@@ -51,8 +50,8 @@ export function makeImages(engine: () => Promise<Dockerode>, credentialsFile: st
         ),
       );
     };
-    const pull: Pull = { layers, finished: Promise.resolve() };
-    pull.finished = run().then(
+    const pull: Pull = { layers };
+    run().then(
       () => {
         pull.outcome = 'done';
       },
@@ -99,7 +98,6 @@ export function makeImages(engine: () => Promise<Dockerode>, credentialsFile: st
       if (isUnreachable(outcome.error)) throw outcome.error;
       throw pullFailure(image, messageOf(outcome.error));
     },
-    settled: () => Promise.allSettled([...pulls.values()].map(({ finished }) => finished)),
   };
 }
 

@@ -74,7 +74,7 @@ export async function startStep(
   const started = (id: string): StepResult<Started> => ({
     kind: 'done',
     state: writeState({ container: id, home, directory: homeOf(spec.owner) }),
-    isolation: describeIsolation({ ...plan, agentVolume: '' }, parts.version),
+    isolation: describeIsolation(plan, parts.version),
   });
 
   if (found?.State.Running) {
@@ -88,11 +88,18 @@ export async function startStep(
     return pending(undefined, known);
   }
 
-  const agentVolume = await parts.agentVolumes.ensure(engine, section.image, parts.now());
-  if (!agentVolume) return pending('The agent is being copied to the Docker engine.', known);
+  const { agentVolumes } = parts;
+  if (agentVolumes.image !== null) {
+    const agentImage = await images.ensure(agentVolumes.image, 'IfNotPresent', launch.buildId);
+    if ('waitingFor' in agentImage) return pending(agentImage.waitingFor, known);
+  }
+  const agentVolume = await parts.background.result('agent volume', () =>
+    agentVolumes.ensure(engine, section.image, parts.now()),
+  );
+  if (!agentVolume?.value) return pending('The agent is being copied to the Docker engine.', known);
   await ensureNetwork(engine, parts.installation, workspaceId);
   logPlan(spec, plan, context);
-  const wanted = workspaceContainer({ ...plan, agentVolume });
+  const wanted = workspaceContainer({ ...plan, agentVolume: agentVolume.value });
   try {
     await engine.createContainer(wanted);
   } catch (error) {

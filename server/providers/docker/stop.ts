@@ -7,6 +7,7 @@ import type { DockerParts } from './parts.ts';
 import { type State, writeState } from './state.ts';
 
 const pollMs = 200;
+const inUseRetryMs = 5_000;
 
 /** One step of removing the container. True once there is none. */
 export async function endContainer(
@@ -53,8 +54,13 @@ export async function removeStep(
     return { kind: 'done', state: {}, homeRetained: false };
   }
   if (home === 'discard') {
-    await parts.homes.discard(workspaceId);
-    return { kind: 'done', state: {}, homeRetained: false };
+    if (await parts.homes.discard(workspaceId)) return { kind: 'done', state: {}, homeRetained: false };
+    return {
+      ...stopped,
+      kind: 'pending',
+      retryAfterMs: inUseRetryMs,
+      message: 'The home cannot be deleted yet: another container uses its volume.',
+    };
   }
   const homeRetained = await parts.homes.retain(workspaceId, parts.now());
   return { ...stopped, homeRetained };
