@@ -4,14 +4,14 @@ import { rejectPeer } from './peer.ts';
 /** Empties a relay, and lets it serve again. */
 export interface Draining {
   readonly active: boolean;
-  /** Resolves when there are no sessions. */
+  /** Resolves when there are no sessions; never if draining ends before. */
   begin(): Promise<void>;
   /** Closes the clients' sockets, spread over `overMs`. */
   evict(clients: Iterable<WebSocket>, overMs: number): void;
   /** Must be called when a session has ended. */
   sessionEnded(): void;
   end(): void;
-  /** For the end of the relay: nothing is accepted, and nobody is evicted one by one. */
+  /** For a relay that closes: it accepts nothing more, and closes all sockets itself. */
   close(): void;
 }
 
@@ -55,6 +55,8 @@ export function makeDraining(sessions: () => number): Draining {
     sessionEnded: notifyIfDrained,
     end() {
       active = false;
+      // Otherwise they would be told when a later draining has finished.
+      onDrained = [];
       cancelEvictions();
     },
     close() {

@@ -60,7 +60,7 @@ export interface Relay {
   endUser(userId: string): void;
   stats(): RelayStats;
   readonly draining: boolean;
-  /** Accepts no new sockets and closes waiting ones. Resolves when the last session has ended. */
+  /** Accepts no new sockets and closes waiting ones. Resolves when the last session has ended; never after `reopen`. */
   drain(): Promise<void>;
   /**
    * While draining: closes the sessions' sockets, spread over `overMs`, so that their clients move to another
