@@ -94,8 +94,10 @@ export async function sshForRsync(context: Context, { words }: { words: string[]
   const run = await connectSsh(alias === undefined ? context : context.forServer(alias), {
     workspace: reference,
     command: rest,
+    // Without a terminal the answer is no; the hint of `ask: null` names an option that rsync does not have.
     start: {
-      ask: context.env[askVariable] ? (question) => askOnTerminal(question, context.signal) : null,
+      ask: async (question) =>
+        context.env[askVariable] !== undefined && (await askOnTerminal(question, context.signal)),
     },
     withoutTty: true,
   });

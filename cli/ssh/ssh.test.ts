@@ -114,6 +114,15 @@ test.each([
   expect(starts).toBe(2);
 });
 
+test('cde rsync, which passes all options to rsync, does not suggest --start for a stopped workspace', async () => {
+  server.on(createTicket, stopped);
+  server.on(getWorkspace, () => workspace({ status: 'stopped', desired: 'stopped', latestBuild: null }));
+  server.on(getWorkspaceActivity, () => activity());
+  const ran = await home.run(['ssh-for-rsync', '-l', 'ada', 'web', 'rsync', '--server', '.'], { env });
+  expect(ran.code).toBe(5);
+  expect(ran.stderr).toMatch(/Start it: cde start web\n$/);
+});
+
 test('cde ssh --start starts a stopped workspace, and says when there is no ssh to run', async () => {
   let running = false;
   server.on(createTicket, () => (running ? ticket : stopped()));
