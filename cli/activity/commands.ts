@@ -99,7 +99,7 @@ export const activityCommands: readonly Command[] = [
       startOnConnect: {
         kind: 'text',
         value: 'on/off',
-        help: 'Start it when you connect with ssh while it is stopped. Editors that reconnect never start it',
+        help: 'Start it without asking when you connect while it is stopped. Editors that reconnect never start it',
         choices: onOff,
         completes: onOff,
       },
