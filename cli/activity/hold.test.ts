@@ -99,3 +99,52 @@ test('shorter leases are used if the installation does not allow longer ones', a
   expect(asked).toEqual([600, 600]);
   await held.release();
 });
+
+test('a renewal that fails is repeated after a minute, and reported once until one succeeds', async () => {
+  const server = makeServer();
+  let isReachable = true;
+  const client: LeaseClient = {
+    ...server.client,
+    async create(seconds) {
+      if (!isReachable) throw new Failure('server-unreachable', 'No answer.');
+      return server.client.create(seconds);
+    },
+  };
+  const problems: string[] = [];
+  const held = await holdAwake(client, undefined, (text) => problems.push(text));
+  const warning = 'The workspace may stop: keep-awake was not renewed (No answer.)';
+  isReachable = false;
+  await vi.advanceTimersByTimeAsync(13 * minute);
+  expect(problems).toEqual([warning]);
+  isReachable = true;
+  await vi.advanceTimersByTimeAsync(minute);
+  expect(server.asked).toEqual([1800, 1800]);
+  isReachable = false;
+  await vi.advanceTimersByTimeAsync(11 * minute);
+  expect(problems).toEqual([warning, warning]);
+  await held.release();
+  expect(server.active.size).toBe(0);
+});
+
+test('a lease that is being renewed at the release ends, too', async () => {
+  const server = makeServer();
+  const reply = Promise.withResolvers<void>();
+  let isFirst = true;
+  const client: LeaseClient = {
+    ...server.client,
+    async create(seconds) {
+      if (!isFirst) await reply.promise;
+      isFirst = false;
+      return server.client.create(seconds);
+    },
+  };
+  const held = await holdAwake(client, undefined, noProblem);
+  await vi.advanceTimersByTimeAsync(11 * minute);
+  const released = held.release();
+  reply.resolve();
+  await released;
+  expect(server.asked).toEqual([1800, 1800]);
+  expect(server.active.size).toBe(0);
+  await vi.advanceTimersByTimeAsync(60 * minute);
+  expect(server.asked).toEqual([1800, 1800]);
+});
