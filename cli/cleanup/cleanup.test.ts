@@ -13,6 +13,22 @@ import { Refusal, startFakeServer } from '../testing.ts';
 
 const { home, server, env } = await startFakeServer();
 const moment = '2026-01-01T00:00:00.000Z';
+const storedPolicy: StoredCleanupPolicy = {
+  defaultStopAfterSeconds: 7200,
+  minStopAfterSeconds: null,
+  maxStopAfterSeconds: null,
+  maxRunSeconds: null,
+  maxLeaseSeconds: 86_400,
+  maxNeverStopDays: 30,
+  dormantAfterDays: null,
+  archiveAfterDays: null,
+  deleteAfterDays: null,
+  deleteNoticeDays: 14,
+  brakePercent: 25,
+  holidays: '',
+  webhook: null,
+  etag: 'one',
+};
 
 test('cleanup --dry-run lists what is due and why; without it nothing happens', async () => {
   server.on(previewCleanup, () => ({
@@ -48,30 +64,14 @@ test('cleanup release asks first', async () => {
 });
 
 test('cleanup policy shows the bounds and sets those that are named', async () => {
-  let bounds: StoredCleanupPolicy = {
-    defaultStopAfterSeconds: 7200,
-    minStopAfterSeconds: null,
-    maxStopAfterSeconds: null,
-    maxRunSeconds: null,
-    maxLeaseSeconds: 86_400,
-    maxNeverStopDays: 30,
-    dormantAfterDays: null,
-    archiveAfterDays: null,
-    deleteAfterDays: null,
-    deleteNoticeDays: 14,
-    brakePercent: 25,
-    holidays: '',
-    webhook: null,
-    etag: 'one',
-  };
-  const first = bounds;
+  let bounds = storedPolicy;
   server.on(getCleanupPolicy, () => bounds);
   server.on(setCleanupPolicy, ({ body }) => {
     bounds = { ...body, etag: 'one' };
     return bounds;
   });
   expect((await home.run(['cleanup', 'policy'], { env })).stdout).toContain('default-stop-after\t2 h\n');
-  expect(bounds).toBe(first);
+  expect(bounds).toBe(storedPolicy);
   const holidays = 'BEGIN:VCALENDAR\nBEGIN:VEVENT\nDTSTART;VALUE=DATE:20261225\nEND:VEVENT\nEND:VCALENDAR';
   await writeFile(join(home.path, 'holidays.ics'), holidays);
   const sets = [
@@ -88,7 +88,7 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
   const ran = await home.run(['cleanup', 'policy', ...sets.flatMap((set) => ['--set', set])], { env });
   expect(ran).toMatchObject({ code: 0, stdout: expect.stringContaining('an iCalendar file with 1 event\n') });
   expect(bounds).toEqual({
-    ...first,
+    ...storedPolicy,
     defaultStopAfterSeconds: null,
     maxStopAfterSeconds: 43_200,
     brakePercent: 20,
@@ -111,22 +111,7 @@ test('cleanup policy shows the bounds and sets those that are named', async () =
 });
 
 test('cleanup policy keeps what another admin has set meanwhile, and names settings in errors', async () => {
-  let stored: StoredCleanupPolicy = {
-    defaultStopAfterSeconds: 7200,
-    minStopAfterSeconds: null,
-    maxStopAfterSeconds: null,
-    maxRunSeconds: null,
-    maxLeaseSeconds: 86_400,
-    maxNeverStopDays: 30,
-    dormantAfterDays: null,
-    archiveAfterDays: null,
-    deleteAfterDays: null,
-    deleteNoticeDays: 14,
-    brakePercent: 25,
-    holidays: '',
-    webhook: null,
-    etag: 'one',
-  };
+  let stored = storedPolicy;
   server.on(getCleanupPolicy, () => stored);
   server.on(setCleanupPolicy, ({ body }) => {
     if (stored.etag === 'one') stored = { ...stored, brakePercent: 50, etag: 'two' };
