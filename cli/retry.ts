@@ -82,8 +82,8 @@ export function retryingFetch({ patienceMs, signal, waiting, onReply }: Options)
 /** The delay that the server requests before a retry; undefined if it requests none. */
 function retryAfterMs(reply: Reply): number | undefined {
   // The only conflict that resolves by itself; others are for the user.
-  const underWay = reply.status === 409 && reply.text.includes('"idempotency-in-progress"');
-  if (reply.status !== 503 && !underWay) return undefined;
+  const isInProgress = reply.status === 409 && reply.text.includes('"idempotency-in-progress"');
+  if (reply.status !== 503 && !isInProgress) return undefined;
   const header = reply.header('retry-after');
   if (header === undefined) return undefined;
   const seconds = Number(header);

@@ -200,7 +200,7 @@ export function makeHandover(reference: string, opening: Opening): Record<string
   return { [openingVariable]: JSON.stringify({ reference, opening: { ...opening, clientPrivateKey: key } }) };
 }
 
-/** Reads what `handDown` wrote; null when it is not for this workspace, or no longer good. */
+/** Reads the opening of `makeHandover`. Null if it is for another workspace, has expired or cannot be read. */
 export function readOpening(text: string, reference: string): Opening | null {
   try {
     const given = JSON.parse(text) as {

@@ -100,9 +100,9 @@ async function prepare(
     // It comes up while the ticket is on its way.
     if (!found) startBackground(context);
   }
-  const { makeHandover: handDown, makeOpening } = await import('./opening.ts');
+  const { makeHandover, makeOpening } = await import('./opening.ts');
   const opening = await makeOpening(context, input.workspace, input.start);
-  return { username: opening.username, handed: handDown(input.workspace, opening) };
+  return { username: opening.username, handed: makeHandover(input.workspace, opening) };
 }
 
 /** Runs the machine's ssh on this terminal; resolves to its exit code, which is the remote command's. */
