@@ -198,10 +198,13 @@ export const limitedText = (setting: EffectiveIdlePolicy['limited'][number]): st
 export const stopAfterText = (seconds: number | null): string =>
   seconds === null ? 'never' : `${spanText(seconds * 1000)} without activity`;
 
+/** `a day`, `30 days`. */
+export const dayCountText = (days: number): string => (days === 1 ? 'a day' : `${days} days`);
+
 /** `a day without a person`, or `never`. Undefined: a server of an earlier release does not say. */
 export function unusedAfterText(days: number | null | undefined): string {
   if (days === null || days === undefined) return 'never';
-  return `${days === 1 ? 'a day' : `${days} days`} without a person`;
+  return `${dayCountText(days)} without a person`;
 }
 
 /** Until when, by whom and why, of a workspace that must not stop. */

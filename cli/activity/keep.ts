@@ -1,4 +1,4 @@
-import { policyName } from '@cde/api/idle-text.ts';
+import { dayCountText, policyName } from '@cde/api/idle-text.ts';
 import type { Context } from '../context.ts';
 import { keepWorkspace } from '../endpoints.ts';
 import { line, note, type Result, result } from '../result.ts';
@@ -16,7 +16,7 @@ export async function keep(context: Context, input: { workspace: string }): Prom
     deleteAfterDays !== null &&
       deleteAfterDays !== undefined &&
       note(
-        `After ${deleteAfterDays} days without a person, ${policyName('delete')} deletes it. It is announced beforehand.`,
+        `After ${dayCountText(deleteAfterDays)} without a person, ${policyName('delete')} deletes it. It is announced beforehand.`,
       ),
   ]);
 }

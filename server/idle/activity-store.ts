@@ -71,6 +71,31 @@ export async function readActivity(db: Queryable, extra: SQL): Promise<ActivityR
   return rows;
 }
 
+const pageSize = 500;
+
+/** Every workspace that the condition selects, a page at a time. */
+export async function* eachActivity(db: Queryable, condition: SQL): AsyncGenerator<ActivityRow> {
+  for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
+    const rows = await readActivity(
+      db,
+      sql`WHERE ${condition} AND w.id > ${after} ORDER BY w.id LIMIT ${pageSize}`,
+    );
+    yield* rows;
+    if (rows.length < pageSize) return;
+    after = rows.at(-1)!.workspaceId;
+  }
+}
+
+/** The target of an audit entry. */
+export const targetOf = ({ workspaceId, ref }: ActivityRow) => ({
+  targetType: 'workspace' as const,
+  targetId: workspaceId,
+  targetName: ref.split('/')[1]!,
+});
+
+/** As the API has moments. */
+export const toIso = (at: number | null) => (at === null ? null : new Date(at).toISOString());
+
 export type ActivityChange = Partial<
   Pick<
     ActivityRow,

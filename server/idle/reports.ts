@@ -106,8 +106,7 @@ export function makeActivityReports(deps: IdleDeps) {
     const known =
       row.buildId === buildId ? row : { signals: {}, agentStartedAt: null, personAt: row.personAt };
     const merged = mergeReport(known, report, at);
-    const next: ActivityRow = {
-      ...row,
+    const change = {
       buildId,
       agentStartedAt: merged.agentStartedAt,
       runStartedAt: row.buildId === buildId ? row.runStartedAt : merged.agentStartedAt,
@@ -117,16 +116,8 @@ export function makeActivityReports(deps: IdleDeps) {
       // What was decided about an earlier run says nothing about this one.
       ...(row.buildId !== buildId && { pendingStop: null, held: false, warnedMs: null }),
     };
+    const next: ActivityRow = { ...row, ...change };
     const events: NewEvent[] = merged.ended.map((stretch) => signalEvent(row.workspaceId, stretch));
-    const change: ActivityChange = {
-      buildId: next.buildId,
-      agentStartedAt: next.agentStartedAt,
-      runStartedAt: next.runStartedAt,
-      signals: next.signals,
-      personAt: next.personAt,
-      reportedAt: at,
-      ...(row.buildId !== buildId && { pendingStop: null, held: false, warnedMs: null }),
-    };
     return { next, change, events, isNew: merged.isNew || row.buildId !== buildId };
   }
 

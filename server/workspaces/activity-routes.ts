@@ -51,7 +51,8 @@ export function activityRoutes(
 
   serve(app, previewCleanup, ({ query }) => activities.preview(query));
   serve(app, releaseBrake, async (input) => {
-    const released = (await sweep.release(input.actor.username)) + (await unused.release());
+    const released =
+      (await sweep.release(input.actor.username)) + (await unused.release(input.actor.username));
     await writeAudit(db, input, {
       action: 'cleanup.release',
       targetType: 'settings',

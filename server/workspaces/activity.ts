@@ -14,14 +14,21 @@ import { activityEvents, type StoredDecision, workspaceLeases } from '../databas
 import type { Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
 import { isUuid } from '../identity/cursor.ts';
-import { type ActivityRow, insertEvents, readActivity, writeActivity } from '../idle/activity-store.ts';
+import {
+  type ActivityRow,
+  insertEvents,
+  readActivity,
+  targetOf,
+  toIso,
+  writeActivity,
+} from '../idle/activity-store.ts';
 import { boundedUntil } from '../idle/effective.ts';
 import { stateOf } from '../idle/evaluate.ts';
 import { recordPersonsUse } from '../idle/lifecycle.ts';
 import { decisionChange, defaultPolicy, evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { signalEvent } from '../idle/sentences.ts';
 import type { Dormancy } from './dormancy.ts';
-import { makeLeases, targetOf, toLease } from './leases.ts';
+import { makeLeases, toLease } from './leases.ts';
 import { lockWorkspace } from './store.ts';
 import type { UnusedSweep } from './unused.ts';
 
@@ -97,10 +104,10 @@ export function makeWorkspaceActivity(
       policy: effective,
       choices: row.choices,
       defaults: await defaultPolicy(deps, row),
-      startsAt: iso(row.startsAt),
-      dormantAt: iso(row.dormantAt),
-      archivedAt: iso(row.archivedAt),
-      deletesAt: iso(row.deletesAt),
+      startsAt: toIso(row.startsAt),
+      dormantAt: toIso(row.dormantAt),
+      archivedAt: toIso(row.archivedAt),
+      deletesAt: toIso(row.deletesAt),
       signals: signals.map((signal) => {
         const last = row.signals[signal];
         return {
@@ -110,7 +117,7 @@ export function makeWorkspaceActivity(
           by: last?.by ?? null,
         };
       }),
-      reportedAt: iso(row.reportedAt),
+      reportedAt: toIso(row.reportedAt),
       leases: leases.map((lease) => toLease(lease, row.decision)),
     };
   }
@@ -167,10 +174,8 @@ export function makeWorkspaceActivity(
         ]);
         await writeAudit(tx, caller, {
           action: 'workspace.keep',
-          targetType: 'workspace',
-          targetId: workspaceId,
-          targetName: row.ref.split('/')[1]!,
-          before: { archivedAt: iso(row.archivedAt), deletesAt: iso(row.deletesAt) },
+          ...targetOf(row),
+          before: { archivedAt: toIso(row.archivedAt), deletesAt: toIso(row.deletesAt) },
           after: { archivedAt: null, deletesAt: null },
         });
       });
@@ -295,8 +300,6 @@ export function makeWorkspaceActivity(
     },
   };
 }
-
-const iso = (at: number | null) => (at === null ? null : new Date(at).toISOString());
 
 const isSameNeverStop = (neverStop: NonNullable<IdleChoices['neverStop']>, before: IdleChoices) =>
   before.neverStop?.until === neverStop.until && before.neverStop.reason === neverStop.reason;

@@ -1,5 +1,6 @@
+import { dayCountText } from '@cde/api/idle-text.ts';
 import { sql } from 'drizzle-orm';
-import { type ActivityRow, readActivity } from '../idle/activity-store.ts';
+import { type ActivityRow, eachActivity } from '../idle/activity-store.ts';
 import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { dormantAtOf, unusedOf } from '../idle/unused.ts';
 import type { Logger } from '../log.ts';
@@ -7,7 +8,6 @@ import { requestBuild } from './builds.ts';
 import { dormantRequest } from './dormant-request.ts';
 
 const dayMs = 24 * 3600_000;
-const pageSize = 500;
 
 /**
  * Makes stopped workspaces dormant that no person has used for long. One that runs is stopped first, by the sweep of idle
@@ -27,25 +27,16 @@ export function makeDormancy(deps: IdleDeps & { log: Logger }) {
   async function* findDue(): AsyncGenerator<{ row: ActivityRow; reason: string }> {
     const at = now().getTime();
     const old = new Date(at - dayMs).toISOString();
-    for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
-      const rows = await readActivity(
-        database.db,
-        sql`WHERE w.status = 'stopped' AND w.desired = 'stopped' AND w.dormant_state IS NULL AND w.id > ${after}
-              AND w.created_at < ${old} AND (a.person_at IS NULL OR a.person_at < ${old}) AND a.dormant_at IS NULL
-              AND NOT EXISTS (SELECT FROM builds b WHERE b.id = w.current_build_id AND b.options ? 'makesDormant'
-                                                     AND b.created_at > ${old})
-            ORDER BY w.id LIMIT ${pageSize}`,
-      );
-      for (const row of rows) {
-        const days = await dueAfterDays(row, at);
-        if (days !== null)
-          yield {
-            row,
-            reason: `dormant: no person has used it for ${days === 1 ? 'a day' : `${days} days`}`,
-          };
-      }
-      if (rows.length < pageSize) return;
-      after = rows.at(-1)!.workspaceId;
+    const stopped = eachActivity(
+      database.db,
+      sql`w.status = 'stopped' AND w.desired = 'stopped' AND w.dormant_state IS NULL
+          AND w.created_at < ${old} AND (a.person_at IS NULL OR a.person_at < ${old}) AND a.dormant_at IS NULL
+          AND NOT EXISTS (SELECT FROM builds b WHERE b.id = w.current_build_id AND b.options ? 'makesDormant'
+                                                 AND b.created_at > ${old})`,
+    );
+    for await (const row of stopped) {
+      const days = await dueAfterDays(row, at);
+      if (days !== null) yield { row, reason: `dormant: no person has used it for ${dayCountText(days)}` };
     }
   }
 

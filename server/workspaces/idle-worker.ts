@@ -39,10 +39,10 @@ export function makeIdleWorker(options: {
       }
       const result = await sweep.runOnce();
       result.started = await startDue();
+      onResult(result);
       await sweepUnused();
       await client.query('SELECT pg_advisory_unlock($1)', [sweepLockKey]);
       isReusable = true;
-      onResult(result);
       return result;
     } finally {
       client.release(!isReusable);

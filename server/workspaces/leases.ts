@@ -9,7 +9,7 @@ import { type StoredDecision, workspaceLeases } from '../database/idle-schema.ts
 import type { Database } from '../database/pool.ts';
 import type { AgentActor, Caller, UserActor } from '../http/actor.ts';
 import { writeAudit } from '../identity/audit.ts';
-import { type ActivityRow, insertEvents } from '../idle/activity-store.ts';
+import { type ActivityRow, insertEvents, targetOf } from '../idle/activity-store.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */
 const maxLeases = 100;
@@ -31,12 +31,6 @@ const activeLease = (workspaceId: string, leaseId: string, at: Date, by?: string
     gt(workspaceLeases.expiresAt, at),
     by === undefined ? undefined : eq(workspaceLeases.by, by),
   );
-
-export const targetOf = ({ workspaceId, ref }: ActivityRow) => ({
-  targetType: 'workspace' as const,
-  targetId: workspaceId,
-  targetName: ref.split('/')[1]!,
-});
 
 /** `decision`: the workspace's last one. */
 export function toLease(

@@ -40,9 +40,12 @@ export async function findWorkspace(
   return found;
 }
 
-/** Reads a workspace and locks its row until the transaction ends. */
+/**
+ * Reads a workspace and locks its row until the transaction ends. Rows that refer to it can still be inserted: an agent's report
+ * locks the row of the activity and then inserts events, while a start locks the workspace and then needs the activity.
+ */
 export async function lockWorkspace(tx: Queryable, id: string): Promise<WorkspaceRow | null> {
-  const [row] = await tx.select().from(workspaces).where(eq(workspaces.id, id)).for('update');
+  const [row] = await tx.select().from(workspaces).where(eq(workspaces.id, id)).for('no key update');
   return row ?? null;
 }
 

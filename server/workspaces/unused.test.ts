@@ -1,10 +1,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { sql } from 'drizzle-orm';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { until } from '../../tests/kit/until.ts';
 import { readConfig } from '../config.ts';
 import { type ControlPlane, startControlPlane } from '../control-plane.ts';
+import { insertEvents } from '../idle/activity-store.ts';
 import { defaultCleanupPolicy } from '../idle/settings.ts';
 import { makeLog } from '../log.ts';
 import { addUser, makeTestDatabase, type TestDatabase, type TestUser } from '../testing.ts';
@@ -252,7 +254,9 @@ describe('an announced deletion is cancelled', () => {
 });
 
 test('no change of the policy brings a deletion forward', async () => {
-  const { body: bounds } = await call(admin, 'GET', '/api/v1/cleanup/policy');
+  const {
+    body: { etag: _, ...bounds },
+  } = await call(admin, 'GET', '/api/v1/cleanup/policy');
   const id = await announced();
   const { deletesAt } = await activity(id);
   try {
@@ -260,7 +264,7 @@ test('no change of the policy brings a deletion forward', async () => {
     await pass(20 * hour);
     expect(await show(id)).toMatchObject({ status: 'stopped', deletesAt });
   } finally {
-    await call(admin, 'PUT', '/api/v1/cleanup/policy', bounds);
+    expect((await call(admin, 'PUT', '/api/v1/cleanup/policy', bounds)).status).toBe(200);
   }
 });
 
@@ -296,25 +300,65 @@ test('a deletion that fails leaves the home alone, and is tried again a day late
   expect(provider.calls).not.toContain('remove discard');
 });
 
-test('the brake holds deletions back, until an admin releases them', async () => {
-  const ids: string[] = [];
-  for (let made = 0; made < 7; made++) ids.push(await created());
-  await leap(2 * day + hour);
-  for (const id of ids)
+test('a person keeps a workspace while a report of its activity is recorded', async () => {
+  const id = await created();
+  const kept = await database.db.transaction(async (tx) => {
+    await tx.execute(sql`SELECT 1 FROM workspace_activity WHERE workspace_id = ${id} FOR UPDATE`);
+    const keeping = call(ada, 'POST', `/api/v1/workspaces/${id}/keep`, {});
     await until(
-      () => activity(id),
-      ({ dormantAt }) => dormantAt !== null,
+      () =>
+        database.pool.query(
+          "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+        ),
+      ({ rowCount }) => rowCount! > 0,
     );
+    await insertEvents(tx, [{ workspaceId: id, at: clock, kind: 'warned', text: 'stops in 5 min' }]);
+    // Not awaited yet: it waits for the end of this transaction.
+    return { keeping };
+  });
+  expect((await kept.keeping).status).toBe(200);
+  expect(await kinds(id)).toEqual(expect.arrayContaining(['warned', 'kept']));
+});
+
+test('the brake holds deletions back, until an admin releases them, and does not count those', async () => {
+  const createMany = async (number: number) => {
+    const made: string[] = [];
+    while (made.length < number) made.push(await created());
+    return made;
+  };
+  const untilDormant = async (workspaces: string[]) => {
+    for (const id of workspaces)
+      await until(
+        () => activity(id),
+        ({ dormantAt }) => dormantAt !== null,
+      );
+  };
+  const untilDeleted = async (workspaces: string[]) => {
+    for (const id of workspaces)
+      await until(
+        () => show(id),
+        ({ status }) => status === 'deleted',
+      );
+  };
+  const ids = await createMany(7);
+  await leap(1.5 * day);
+  const later = await createMany(5);
+  await leap(0.5 * day + hour);
+  await untilDormant(ids);
   await leap(4 * day);
+  await untilDormant(later);
   await pass(day + 11 * minute);
   const held = (await due()).filter(({ action }) => action === 'hold').map(({ workspaceId }) => workspaceId);
   expect(held).toHaveLength(2);
   expect(await kinds(held[0]!)).toContain('deletion-held');
   expect(await show(held[0]!)).toMatchObject({ status: 'stopped' });
+  await pass(18 * hour);
   expect((await call(admin, 'POST', '/api/v1/cleanup/release', {})).body).toEqual({ released: 2 });
-  for (const id of ids)
-    await until(
-      () => show(id),
-      ({ status }) => status === 'deleted',
-    );
+  await untilDeleted(ids);
+  expect(await events(held[0]!)).toContainEqual(
+    expect.objectContaining({ kind: 'deletion-decided', by: 'adm' }),
+  );
+  // The five are out of the window, and the two would leave only three.
+  await pass(18 * hour);
+  await untilDeleted(later);
 });

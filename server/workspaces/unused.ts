@@ -1,3 +1,4 @@
+import { dayCountText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
@@ -5,18 +6,21 @@ import type { SystemCaller } from '../identity/audit.ts';
 import { writeAudit } from '../identity/audit.ts';
 import {
   type ActivityRow,
+  eachActivity,
   insertEvents,
   type NewEvent,
   readActivity,
+  targetOf,
+  toIso,
   writeActivity,
 } from '../idle/activity-store.ts';
 import { evaluateRow, type IdleDeps } from '../idle/reports.ts';
 import { decideUnused, unusedOf } from '../idle/unused.ts';
 import type { Logger } from '../log.ts';
 import { requestBuild } from './builds.ts';
+import { lockWorkspace } from './store.ts';
 
 const dayMs = 24 * 3600_000;
-const pageSize = 500;
 /** The brake counts deletions within this long. */
 const brakeWindowMs = dayMs;
 /** So few deletions are never too many. */
@@ -55,24 +59,14 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
   }
 
   /** Dormant workspaces, and those whose deletion has failed; such a deletion is tried again a day later. */
-  async function* dormant(): AsyncGenerator<ActivityRow> {
-    for (let after = '00000000-0000-0000-0000-000000000000'; ; ) {
-      const rows = await readActivity(
-        db,
-        sql`WHERE a.dormant_at IS NOT NULL AND w.id > ${after} AND ${isAtRest(now())} ORDER BY w.id LIMIT ${pageSize}`,
-      );
-      yield* rows;
-      if (rows.length < pageSize) return;
-      after = rows.at(-1)!.workspaceId;
-    }
-  }
+  const dormant = () => eachActivity(db, sql`a.dormant_at IS NOT NULL AND ${isAtRest(now())}`);
 
   /** How many more workspaces may be deleted within the brake's window. */
   async function allowedDeletions(at: number): Promise<number> {
     const { brakePercent } = await deps.bounds();
     const { rows } = await db.execute<{ existing: number; decided: number }>(sql`
       SELECT (SELECT count(*)::int FROM workspaces WHERE status <> 'deleted') AS existing,
-             (SELECT count(*)::int FROM activity_events WHERE kind = 'deletion-decided'
+             (SELECT count(*)::int FROM activity_events WHERE kind = 'deletion-decided' AND by IS NULL
                  AND at > to_timestamp(${at - brakeWindowMs} / 1000.0::float8)) AS decided`);
     const { existing, decided } = rows[0]!;
     return Math.max(brakeMin, Math.ceil((existing * brakePercent) / 100)) - decided;
@@ -100,7 +94,7 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
 
   /** Decides again under the lock of the workspace's row. Null: it is in use, or as it should be. */
   async function lockAndDecide(tx: Queryable, workspaceId: string) {
-    await tx.execute(sql`SELECT 1 FROM workspaces WHERE id = ${workspaceId} FOR UPDATE`);
+    await lockWorkspace(tx, workspaceId);
     const [row] = await readActivity(
       tx,
       sql`WHERE w.id = ${workspaceId} AND a.dormant_at IS NOT NULL AND ${isAtRest(now())}`,
@@ -118,10 +112,8 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
     await insertEvents(tx, [{ workspaceId: row.workspaceId, at: now().getTime(), ...event }]);
     await writeAudit(tx, caller, {
       action,
-      targetType: 'workspace',
-      targetId: row.workspaceId,
-      targetName: row.ref.split('/')[1]!,
-      before: { archivedAt: iso(row.archivedAt), deletesAt: iso(row.deletesAt) },
+      ...targetOf(row),
+      before: { archivedAt: toIso(row.archivedAt), deletesAt: toIso(row.deletesAt) },
       after,
     });
   }
@@ -135,7 +127,7 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
       const { archives, deletion, days } = decided;
       if (archives) {
         const archivedAt = now().getTime();
-        const text = `archived: no person has used it for ${daysText(days.archive)}`;
+        const text = `archived: no person has used it for ${dayCountText(days.archive!)}`;
         await writeActivity(tx, workspaceId, { archivedAt });
         await record(
           tx,
@@ -147,14 +139,14 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
         result.archived++;
       }
       if (deletion.kind === 'announce') {
-        const text = announcement(days.delete, deletion.at);
+        const text = announcement(days.delete!, deletion.at);
         await writeActivity(tx, workspaceId, { deletesAt: deletion.at });
         await record(
           tx,
           row,
           'cleanup.announce-deletion',
           { kind: 'deletion-announced', cause: 'delete', text },
-          { deletesAt: iso(deletion.at), reason: text },
+          { deletesAt: toIso(deletion.at), reason: text },
         );
         result.announced++;
       }
@@ -175,25 +167,32 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
   }
 
   async function hold(row: ActivityRow): Promise<void> {
+    const { workspaceId } = row;
     if (row.held) return;
-    await writeActivity(db, row.workspaceId, { held: true });
-    await insertEvents(db, [
-      {
-        workspaceId: row.workspaceId,
-        at: now().getTime(),
-        kind: 'deletion-held',
-        cause: 'delete',
-        text: 'is due to be deleted, and waits because many workspaces are: it is deleted later, or once an admin allows it',
-      },
-    ]);
-    bus.publish({ workspaceId: row.workspaceId });
+    const isHeld = await db.transaction(async (tx) => {
+      const found = await lockAndDecide(tx, workspaceId);
+      if (found?.decided.deletion.kind !== 'due') return false;
+      await writeActivity(tx, workspaceId, { held: true });
+      await insertEvents(tx, [
+        {
+          workspaceId,
+          at: now().getTime(),
+          kind: 'deletion-held',
+          cause: 'delete',
+          text: 'is due to be deleted, and waits because many workspaces are: it is deleted later, or once an admin allows it',
+        },
+      ]);
+      return true;
+    });
+    if (isHeld) bus.publish({ workspaceId });
   }
 
-  /** Returns false if it is no longer due. */
-  async function remove(row: ActivityRow): Promise<boolean> {
+  /** Returns false if it is no longer due. `by`: the admin who lets it go ahead, so that the brake does not count it. */
+  async function remove(row: ActivityRow, by?: string): Promise<boolean> {
     const { workspaceId } = row;
     const { days } = await decide(row, now().getTime());
-    const reason = `deleted: no person has used it for ${daysText(days.delete)}, as announced`;
+    if (days.delete === null) return false;
+    const reason = `deleted: no person has used it for ${dayCountText(days.delete)}, as announced`;
     try {
       await requestBuild({ database, bus, now }, 'system', {
         workspaceId,
@@ -208,7 +207,14 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
             throw new Problem('workspace-busy', 'The workspace is in use again.');
           await writeActivity(tx, workspaceId, { held: false });
           await insertEvents(tx, [
-            { workspaceId, at: now().getTime(), kind: 'deletion-decided', cause: 'delete', text: reason },
+            {
+              workspaceId,
+              at: now().getTime(),
+              kind: 'deletion-decided',
+              cause: 'delete',
+              ...(by !== undefined && { by }),
+              text: reason,
+            },
           ]);
         },
       });
@@ -244,13 +250,13 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
     },
 
     /** Lets the deletions go ahead that the brake holds back. Returns how many. */
-    async release(): Promise<number> {
+    async release(by: string): Promise<number> {
       const held = await readActivity(
         db,
         sql`WHERE a.held AND a.dormant_at IS NOT NULL AND ${isAtRest(now())} LIMIT 10000`,
       );
       let released = 0;
-      for (const row of held) if (await remove(row)) released++;
+      for (const row of held) if (await remove(row, by)) released++;
       return released;
     },
 
@@ -260,14 +266,19 @@ export function makeUnusedSweep(deps: IdleDeps & { log: Logger }) {
       for await (const row of dormant()) {
         const { archives, deletion, days } = await decide(row, at);
         if (archives)
-          yield { row, action: 'archive', at, text: `No person has used it for ${daysText(days.archive)}.` };
-        const unused = `No person has used it for ${daysText(days.delete)}.`;
+          yield {
+            row,
+            action: 'archive',
+            at,
+            text: `No person has used it for ${dayCountText(days.archive!)}.`,
+          };
+        const unused = `No person has used it for ${dayCountText(days.delete!)}.`;
         if (deletion.kind === 'announce')
           yield {
             row,
             action: 'announce-deletion',
             at,
-            text: `After ${daysText(days.delete)} without a person it will be deleted, ${dayOf(deletion.at)}.`,
+            text: `After ${dayCountText(days.delete!)} without a person it will be deleted, ${dayOf(deletion.at)}.`,
           };
         if (deletion.kind === 'wait')
           yield { row, action: 'await-deletion', at: deletion.at, text: 'Its deletion is announced.' };
@@ -287,9 +298,7 @@ const isAtRest = (now: Date) => sql`(
         SELECT FROM builds b WHERE b.id = w.current_build_id AND b.options ? 'isUnused'
                                AND b.created_at < ${new Date(now.getTime() - dayMs).toISOString()})))`;
 
-const iso = (at: number | null) => (at === null ? null : new Date(at).toISOString());
-const daysText = (days: number | null) => (days === 1 ? 'a day' : `${days} days`);
 const dayOf = (at: number) => `on ${new Date(at).toISOString().slice(0, 10)}`;
 
-const announcement = (days: number | null, at: number) =>
-  `will be deleted ${dayOf(at)} unless a person starts or keeps it, or chooses never-stop: no person will have used it for ${daysText(days)}. Its home is retained for some time after that`;
+const announcement = (days: number, at: number) =>
+  `will be deleted ${dayOf(at)} unless a person starts or keeps it, or chooses never-stop: no person will have used it for ${dayCountText(days)}. Its home is retained for some time after that`;
