@@ -57,6 +57,12 @@ describe('a deletion', () => {
     expect(of(400 * day)).toEqual({ kind: 'announce', at: 414 * day });
   });
 
+  test('is not announced again at once after a person keeps it, however long the notice', () => {
+    const kept = { personAt: 100 * day, dormantAfterDays: 2, deleteAfterDays: 7 };
+    expect(of(102 * day - 1, null, kept)).toEqual({ kind: 'none' });
+    expect(of(102 * day, null, kept)).toEqual({ kind: 'announce', at: 116 * day });
+  });
+
   test('happens no earlier than announced, whatever becomes of the policy', () => {
     expect(of(414 * day - 1, 414 * day)).toEqual({ kind: 'wait', at: 414 * day });
     expect(of(200 * day, 414 * day, { deleteAfterDays: 1 })).toEqual({ kind: 'wait', at: 414 * day });

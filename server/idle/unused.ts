@@ -70,19 +70,22 @@ export function decideUnused(
   const archiveAt = dueAt(unused, unused.archiveAfterDays);
   return {
     archives: known.archivedAt === null && archiveAt !== null && now >= archiveAt,
-    deletion: decideDeletion(dueAt(unused, unused.deleteAfterDays), known, now),
+    deletion: decideDeletion(unused, known, now),
   };
 }
 
 function decideDeletion(
-  dueAt: number | null,
+  unused: Unused,
   { deletesAt, noticeMs }: { deletesAt: number | null; noticeMs: number },
   now: number,
 ): DeletionDecision {
+  const at = dueAt(unused, unused.deleteAfterDays);
   if (deletesAt !== null) {
-    if (dueAt === null || dueAt > deletesAt) return { kind: 'cancel' };
+    if (at === null || at > deletesAt) return { kind: 'cancel' };
     return { kind: now >= deletesAt ? 'due' : 'wait', at: deletesAt };
   }
-  if (dueAt === null || now < dueAt - noticeMs) return { kind: 'none' };
-  return { kind: 'announce', at: Math.max(dueAt, now + noticeMs) };
+  // One that a person keeps stays dormant: with a long notice it would be announced again at once.
+  const announcesAt = Math.max(at === null ? 0 : at - noticeMs, dormantAtOf(unused) ?? 0);
+  if (at === null || now < announcesAt) return { kind: 'none' };
+  return { kind: 'announce', at: Math.max(at, now + noticeMs) };
 }
