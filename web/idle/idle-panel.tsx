@@ -1,8 +1,7 @@
-import { endLease, keepWorkspace, type Lease, type WorkspaceActivity } from '@cde/api/activity.ts';
+import { endLease, type Lease, type WorkspaceActivity } from '@cde/api/activity.ts';
 import {
   causeText,
   clockText,
-  deletionText,
   leaseOwner,
   limitedText,
   neverStopText,
@@ -18,7 +17,7 @@ import {
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { useMutation, useQuery, useQueryClient } from '@tanstack/react-query';
 import { Fragment, useEffect, useState } from 'react';
-import { CallError, call, newIdempotencyKey } from '../client.ts';
+import { CallError, call } from '../client.ts';
 import { operates, useMe } from '../me.ts';
 import { Icon } from '../ui/icons.tsx';
 import { Problem } from '../ui/problem.tsx';
@@ -62,7 +61,6 @@ export function IdlePanel({ workspace }: { workspace: Workspace }) {
         {query.error && !activity && <Problem error={query.error} retry={() => query.refetch()} />}
         {activity && (
           <>
-            <Deletion workspace={workspace} activity={activity} canKeep={operatesIt} />
             <State workspace={workspace} activity={activity} />
             {activity.leases.length > 0 && (
               <Leases workspace={workspace} leases={activity.leases} canEnd={operatesIt} />
@@ -146,44 +144,6 @@ function Leases({ workspace, leases, canEnd }: { workspace: Workspace; leases: L
         </li>
       ))}
     </ul>
-  );
-}
-
-/** That no person has used it for long, what follows, and the one button that prevents it. */
-function Deletion(props: { workspace: Workspace; activity: WorkspaceActivity; canKeep: boolean }) {
-  const { workspace, activity, canKeep } = props;
-  const client = useQueryClient();
-  const now = useNow(60_000);
-  const keep = useMutation({
-    mutationFn: () =>
-      call(keepWorkspace, {
-        params: { workspace: workspace.id },
-        body: {},
-        idempotencyKey: newIdempotencyKey(),
-      }),
-    onSuccess: () => refreshIdle(client, workspace),
-    onError: (error) => sayFailed(`Could not keep ${workspace.name}.`, error),
-  });
-  const { archivedAt, deletesAt } = activity;
-  if (!archivedAt && !deletesAt) return null;
-  return (
-    <div className="notice" role="status">
-      {deletesAt && <Icon name="warning" />}
-      <span>
-        {archivedAt && !deletesAt && 'Archived: it is missing from the list of workspaces.'}
-        {deletesAt && deletionText(deletesAt, now)}
-      </span>
-      {canKeep && (
-        <button
-          type="button"
-          className="end button small"
-          disabled={keep.isPending}
-          onClick={() => keep.mutate()}
-        >
-          Keep
-        </button>
-      )}
-    </div>
   );
 }
 

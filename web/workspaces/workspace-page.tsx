@@ -6,6 +6,7 @@ import { CallError } from '../client.ts';
 import { IdlePanel } from '../idle/idle-panel.tsx';
 import { StopWarning } from '../idle/stop-warning.tsx';
 import { Timeline } from '../idle/timeline.tsx';
+import { UnusedNotice } from '../idle/unused-notice.tsx';
 import { usePolling, useTopic } from '../live/live.ts';
 import { connects, seesClusters, useMe } from '../me.ts';
 import { useTitle } from '../shell.tsx';
@@ -73,6 +74,7 @@ export function WorkspacePage() {
       ) : (
         <>
           <StopWarning workspace={workspace} />
+          <UnusedNotice workspace={workspace} />
           <Loaded workspace={workspace} />
         </>
       )}
