@@ -95,6 +95,10 @@ function dayText(iso: string): string {
 export const momentText = (iso: string, now: number): string =>
   `${clockText(iso, now)} (${whenText(iso, now)})`;
 
+/** When an announced deletion happens, for a column of a table: `Will be deleted in 13 days`. */
+export const shortDeletionText = (deletesAt: string, now: number): string =>
+  `Will be deleted ${Date.parse(deletesAt) <= now ? 'soon' : whenText(deletesAt, now)}`;
+
 /** What an announced deletion means, and how to prevent it: `Will be deleted on Sat 12 Dec 17:05 (in 13 days) unless …` */
 export function deletionText(deletesAt: string, now: number): string {
   const when = Date.parse(deletesAt) <= now ? 'soon' : `on ${momentText(deletesAt, now)}`;

@@ -141,6 +141,18 @@ describe('a workspace', () => {
   });
 });
 
+describe('the list', () => {
+  test('says what would be archived, and leads back', async () => {
+    await page.getByRole('link', { name: 'Workspaces', exact: true }).click();
+    await page.getByLabel('Which workspaces').selectOption('Archived');
+    await visible(page.getByText('No archived workspaces'));
+    await checkWidths('archived-none');
+    await page.getByRole('link', { name: 'Show current workspaces' }).click();
+    await page.getByRole('link', { name: 'web', exact: true }).click();
+    await visible(panel('Stop and start'));
+  });
+});
+
 describe('cleanup', () => {
   test('shows what is due, and why', async () => {
     await button('Schedule…').click();

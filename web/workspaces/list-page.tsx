@@ -1,5 +1,5 @@
 import type { User } from '@cde/api/identity.ts';
-import { deletionText } from '@cde/api/idle-text.ts';
+import { deletionText, shortDeletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { keepPreviousData, useInfiniteQuery } from '@tanstack/react-query';
 import { Link, useNavigate, useSearch } from '@tanstack/react-router';
@@ -86,7 +86,17 @@ export function ListPage() {
         className="workspace-list"
         columns={columns(me, owner !== 'me')}
         empty={
-          filtered ? (
+          search.archived === true && search.q === undefined ? (
+            <>
+              <strong>No archived workspaces</strong>
+              <p>
+                Workspaces that no person has used for a long time appear here if their policy archives them.
+              </p>
+              <Link className="button" to="/workspaces" search={{ ...search, archived: undefined }}>
+                Show current workspaces
+              </Link>
+            </>
+          ) : filtered ? (
             <>
               <strong>No workspaces match</strong>
               <Link className="button" to="/workspaces">
@@ -108,12 +118,12 @@ export function ListPage() {
   );
 }
 
-/** Announced, and what prevents it is on its page. */
+/** When an announced deletion happens; what prevents it on hover. */
 function Deletes({ at }: { at: string }) {
-  const text = deletionText(at, useNow(60_000));
+  const now = useNow(60_000);
   return (
-    <p className="reason" title={text}>
-      {text}
+    <p className="reason stops-soon" title={deletionText(at, now)}>
+      {shortDeletionText(at, now)}
     </p>
   );
 }
