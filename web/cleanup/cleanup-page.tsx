@@ -32,10 +32,10 @@ const looks: Record<CleanupCandidate['action'], [tone: string, word: string]> = 
   'wait-for-report': ['off', 'Waits for its agent'],
   hold: ['bad', 'Held back'],
   'make-dormant': ['busy', 'Becomes dormant'],
-  archive: ['off', 'Is archived'],
-  'announce-deletion': ['warn', 'Deletion is announced'],
+  archive: ['off', 'Will be archived'],
+  'announce-deletion': ['warn', 'Announces deletion'],
   'await-deletion': ['warn', 'Will be deleted'],
-  delete: ['bad', 'Is deleted'],
+  delete: ['bad', 'Due for deletion'],
 };
 
 /** What stops idle workspaces: what is due, the bounds, and what it saved. */
@@ -44,16 +44,25 @@ export function CleanupPage() {
   const manages = managesCleanup(useMe().role);
   const preview = useInfiniteQuery({ ...previewQuery, refetchInterval: askEveryMs });
   const candidates = rowsOf(preview.data);
-  const held = candidates.filter(({ action }) => action === 'hold').length;
+  const held = candidates.filter(({ action }) => action === 'hold');
   const now = useNow(10_000);
   return (
     <main id="main">
       <div className="page-head">
         <h1>Cleanup</h1>
-        <p>Workspaces that nobody uses and that do no work stop by themselves. Their homes stay.</p>
+        <p>
+          Idle workspaces stop by themselves. Those that no person has used for a long time can be archived
+          and deleted. Homes are retained.
+        </p>
       </div>
       <div className="stack">
-        {held > 0 && <Brake held={held} canRelease={manages} />}
+        {held.length > 0 && (
+          <Brake
+            held={held.length}
+            deletions={held.filter(({ cause }) => cause === 'delete').length}
+            canRelease={manages}
+          />
+        )}
         <div className="cleanup-columns">
           <div className="stack">
             <Report />
@@ -110,7 +119,9 @@ const columns = (now: number) => [
   {
     title: 'Due',
     className: 'nowrap',
-    cell: ({ at }: CleanupCandidate) => whenText(at, now),
+    // What the next sweep does has not happened yet.
+    cell: ({ action, at }: CleanupCandidate) =>
+      action === 'archive' || action === 'announce-deletion' ? 'now' : whenText(at, now),
   },
   {
     title: 'Why',
@@ -124,13 +135,24 @@ const columns = (now: number) => [
   },
 ];
 
-function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
+const countText = (count: number) => `${count} ${count === 1 ? 'workspace' : 'workspaces'}`;
+
+function releaseText(stops: number, deletions: number): string {
+  const parts = [
+    stops > 0 && `${countText(stops)} will be stopped`,
+    deletions > 0 && `${countText(deletions)} will be deleted`,
+  ];
+  return `${parts.filter(Boolean).join(' and ')} now.`;
+}
+
+function Brake(props: { held: number; deletions: number; canRelease: boolean }) {
+  const { held, deletions, canRelease } = props;
   const client = useQueryClient();
   const [asking, setAsking] = useState(false);
   const release = useMutation({
     mutationFn: () => call(releaseBrake, { body: {} }),
     onSuccess: ({ released }) => {
-      sayDone(`The brake let ${released} ${released === 1 ? 'workspace' : 'workspaces'} go.`);
+      sayDone(`The brake released ${countText(released)}.`);
       return client.invalidateQueries({ queryKey: ['cleanup-preview'] });
     },
   });
@@ -138,27 +160,25 @@ function Brake({ held, canRelease }: { held: number; canRelease: boolean }) {
     <div className="notice stop-warning" role="status">
       <Icon name="warning" />
       <span>
-        <strong>
-          The brake holds back {held} {held === 1 ? 'workspace' : 'workspaces'}.
-        </strong>{' '}
-        More would stop within 10 minutes, or be deleted within a day, than the bound permits. Check the
-        reasons below: a broken signal looks like this.
+        <strong>The brake holds back {countText(held)}.</strong> More would stop within 10 minutes, or be
+        deleted within a day, than the bound permits. Check the reasons below: a broken signal looks like
+        this.
       </span>
       {canRelease && (
         <button type="button" className="end button small" onClick={() => setAsking(true)}>
-          Let them go…
+          Release…
         </button>
       )}
       {asking && (
         <ConfirmDialog
           title="Release the brake"
-          keep="Hold them back"
-          confirm="Let them go"
+          keep="Cancel"
+          confirm="Release"
           act={() => release.mutateAsync()}
           onClose={() => setAsking(false)}
         >
-          {held} {held === 1 ? 'workspace stops or is' : 'workspaces stop or are'} deleted now, as the list
-          says. Activity until the last moment still keeps each of them. Homes are retained.
+          {releaseText(held - deletions, deletions)} Activity until the last moment still prevents it. Homes
+          are retained.
         </ConfirmDialog>
       )}
     </div>

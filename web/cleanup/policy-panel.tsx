@@ -58,23 +58,23 @@ const numbers: [NumberField, label: string, hint: string][] = [
   [
     'dormantAfterDays',
     'Dormant after days',
-    'Without a person for so long, compute and namespace are removed; the home stays. Empty: never.',
+    'After this many days without a person, compute and namespace are removed; the home stays. Empty: never.',
   ],
   [
     'archiveAfterDays',
     'Archived after days',
-    'Without a person for so long, a workspace is missing from lists. Empty: never.',
+    'After this many days without a person, lists leave a workspace out. Empty: never.',
   ],
   [
     'deleteAfterDays',
     'Deleted after days',
-    'Without a person for so long, a workspace is deleted; its home is retained for some time. Empty: never.',
+    'After this many days without a person, a workspace is deleted; its home is retained for some time. Empty: never.',
   ],
-  ['deleteNoticeDays', 'Notice of a deletion, in days', 'How long before its deletion a workspace says so.'],
+  ['deleteNoticeDays', 'Notice of a deletion, in days', 'Deletions are announced at least this long before.'],
   [
     'brakePercent',
     'Brake, in percent',
-    'At most this share of the running workspaces stops within 10 minutes, and of all is deleted within a day; five are always allowed.',
+    'At most this share of the running workspaces stops within 10 minutes, and at most this share of all workspaces is deleted within a day. Five are always allowed.',
   ],
 ];
 const optionalNumbers: NumberField[] = ['dormantAfterDays', 'archiveAfterDays', 'deleteAfterDays'];
@@ -187,7 +187,12 @@ function PolicyForm({
         >
           {(aria) => <Holidays aria={aria} text={policy.holidays} />}
         </Field>
-        <Field label="Webhook" optional hint="Receives warnings and stops." error={faults.webhook}>
+        <Field
+          label="Webhook"
+          optional
+          hint="Receives warnings, stops and announced deletions."
+          error={faults.webhook}
+        >
           {(aria) => (
             <input
               {...aria}
@@ -267,7 +272,8 @@ function readForm(data: FormData): { policy: CleanupPolicy; faults: Record<strin
   };
   const count = (name: NumberField): number | null => {
     if (text(name) === '' && optionalNumbers.includes(name)) return null;
-    if (!/^\d{1,6}$/.test(text(name))) faults[name] = 'Write a whole number.';
+    // Up to the largest safe integer; the server knows the bounds.
+    if (!/^\d{1,15}$/.test(text(name))) faults[name] = 'Write a whole number.';
     return Number(text(name));
   };
   const url = text('webhook');
