@@ -6,7 +6,7 @@ export type Role = (typeof roles)[number];
 
 /**
  * What a request needs. `public`: nothing. `signed-in`: any user. `agent`: the build token of an agent. `satellite`: the
- * token of a satellite. All others are granted to roles in server/identity/authorize.ts; `…:own` is implied for the owner
+ * token of a satellite. All others are granted to roles in server/identity/auth/authorize.ts; `…:own` is implied for the owner
  * of the resource in the route.
  */
 export const permissions = [

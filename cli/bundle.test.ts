@@ -7,8 +7,8 @@ import { promisify } from 'node:util';
 import { createTicket, listWorkspaces } from '@cde/api/workspaces.ts';
 import { expect, test } from 'vitest';
 import { packCli } from './bundle.ts';
-import { makeFakeServer } from './testing.ts';
-import { workspace } from './testing-objects.ts';
+import { makeFakeServer } from './testing/cli.ts';
+import { workspace } from './testing/objects.ts';
 
 const run = promisify(execFile);
 

@@ -5,9 +5,9 @@ import { getUser, pollCliLogin, startCliLogin } from '@cde/api/identity.ts';
 import { getTemplate } from '@cde/api/templates.ts';
 import { createWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
 import { beforeEach, describe, expect, test } from 'vitest';
-import { exitCodeFor } from './exit-codes.ts';
-import { makeFakeServer, Refusal, startFakeServer } from './testing.ts';
-import { template, user, workspace } from './testing-objects.ts';
+import { exitCodeFor } from './failure/exit-codes.ts';
+import { makeFakeServer, Refusal, startFakeServer } from './testing/cli.ts';
+import { template, user, workspace } from './testing/objects.ts';
 
 const { home, server, env } = await startFakeServer();
 

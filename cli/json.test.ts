@@ -10,9 +10,9 @@ import { Build, LogLine, Workspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import { cloneDatabase } from '../tests/kit/database.ts';
-import { commands } from './commands.ts';
-import { makeProgram } from './program.ts';
-import { makeTestHome, type RealServer, startServer, type TestHome } from './testing.ts';
+import { commands } from './program/commands.ts';
+import { makeProgram } from './program/program.ts';
+import { makeTestHome, type RealServer, startServer, type TestHome } from './testing/cli.ts';
 
 // Every command with --json on a real server. Each output must match the API's schema.
 

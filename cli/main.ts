@@ -1,4 +1,4 @@
-import { run } from './run.ts';
+import { run } from './program/run.ts';
 import type { PathChoice } from './ssh/opening.ts';
 import { fromSshHost } from './workspaces/reference.ts';
 
@@ -19,7 +19,7 @@ async function main(words: string[]): Promise<number> {
       runStdio(context, host, { path, verbose }),
     );
   }
-  const { parseAndRun } = await import('./program.ts');
+  const { parseAndRun } = await import('./program/program.ts');
   return parseAndRun(words);
 }
 

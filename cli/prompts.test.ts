@@ -12,8 +12,8 @@ import {
   updateWorkspace,
 } from '@cde/api/workspaces.ts';
 import { beforeAll, describe, expect, test } from 'vitest';
-import { cdePath, Refusal, startFakeServer } from './testing.ts';
-import { activity, build, template, workspace } from './testing-objects.ts';
+import { cdePath, Refusal, startFakeServer } from './testing/cli.ts';
+import { activity, build, template, workspace } from './testing/objects.ts';
 
 // Prompts on a terminal, and the errors without one. util-linux's `script` provides the terminal.
 

@@ -1,8 +1,8 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { expect, test } from 'vitest';
-import { flagOf } from './command.ts';
-import { commands } from './commands.ts';
+import { flagOf } from './command/command.ts';
+import { commands } from './program/commands.ts';
 import { page, withReference } from './reference.ts';
 
 const text = readFileSync(page, 'utf8');

@@ -1,7 +1,7 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { type Command, flagOf, type Option } from './command.ts';
-import { commands } from './commands.ts';
+import { type Command, flagOf, type Option } from './command/command.ts';
+import { commands } from './program/commands.ts';
 
 /** The page whose middle is generated from the commands. */
 export const page = fileURLToPath(new URL('../docs/cli.md', import.meta.url));

@@ -16,7 +16,7 @@ import {
   stopWorkspace,
   type Workspace,
 } from '@cde/api/workspaces.ts';
-import { chooseServer } from '@cde/cli/connection.ts';
+import { chooseServer } from '@cde/cli/connection/connection.ts';
 
 /** Anybody can read it here, so the server must be on this machine. */
 const seedPassword = 'seed-password';

@@ -12,8 +12,8 @@ import { type EmbeddedPostgres, startEmbedded } from './database/embedded.ts';
 import { MigrationError, migrate } from './database/migrate.ts';
 import { type Database, isDatabaseFull, isUnavailable, openDatabase } from './database/pool.ts';
 import { checkSecretKey, SecretKeyError } from './identity/keys.ts';
-import { makeOneTimeLink } from './identity/sessions.ts';
-import { ensureOwner, findUser } from './identity/users.ts';
+import { makeOneTimeLink } from './identity/sessions/sessions.ts';
+import { ensureOwner, findUser } from './identity/users/users.ts';
 import { type Logger, makeLog } from './log.ts';
 import { version } from './version.ts';
 

@@ -14,7 +14,7 @@ import { apiTokens, browserSessions, users } from './database/schema.ts';
 import type { Bus } from './events/bus.ts';
 import type { Keys } from './identity/keys.ts';
 import { hashSecret, makeSecret } from './identity/secrets.ts';
-import { sessionCookieName } from './identity/sessions.ts';
+import { sessionCookieName } from './identity/sessions/sessions.ts';
 import { makeLog } from './log.ts';
 import type { Provider } from './providers/provider.ts';
 

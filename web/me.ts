@@ -14,7 +14,7 @@ export function useMe(): User {
   return useSuspenseQuery(meQuery).data;
 }
 
-// Only what to show: the server authorizes each request (server/identity/authorize.ts).
+// Only what to show: the server authorizes each request (server/identity/auth/authorize.ts).
 export const seesAllWorkspaces = (role: Role) => role !== 'member';
 export const seesUsers = (role: Role) => role === 'owner' || role === 'auditor';
 export const managesUsers = (role: Role) => role === 'owner';

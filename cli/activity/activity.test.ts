@@ -13,8 +13,8 @@ import {
 import { createTicket, getWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, expect, test } from 'vitest';
 import { until } from '../../tests/kit/until.ts';
-import { Refusal, startFakeServer } from '../testing.ts';
-import { activity, activityEvent, workspace } from '../testing-objects.ts';
+import { Refusal, startFakeServer } from '../testing/cli.ts';
+import { activity, activityEvent, workspace } from '../testing/objects.ts';
 
 const { home, server, env } = await startFakeServer();
 

@@ -1,7 +1,7 @@
 import type { Lease } from '@cde/api/activity.ts';
 import { type HttpReply, sendRequest } from '@cde/api/send-request.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 
 /** The agent sends a request to the server, which may be restarting. */
 const silenceMs = 30_000;

@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, expect, test, vi } from 'vitest';
-import { Failure } from '../failure.ts';
+import { Failure } from '../failure/failure.ts';
 import { holdAwake, type LeaseClient } from './hold.ts';
 
 beforeEach(() => {

@@ -1,5 +1,5 @@
 import type { Lease } from '@cde/api/activity.ts';
-import { toFailure } from '../failure.ts';
+import { toFailure } from '../failure/failure.ts';
 
 /** Long enough to survive a server that is unreachable for some minutes, short enough to end soon after a laptop that died. */
 const leaseSeconds = 30 * 60;

@@ -1,7 +1,7 @@
 import { dayCountText, policyName } from '@cde/api/idle-text.ts';
-import type { Context } from '../context.ts';
-import { keepWorkspace } from '../endpoints.ts';
-import { line, note, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result } from '../command/result.ts';
+import { keepWorkspace } from '../connection/endpoints.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 export async function keep(context: Context, input: { workspace: string }): Promise<Result> {

@@ -7,7 +7,7 @@ import {
   stopAfterText,
   unusedAfterText,
 } from '@cde/api/idle-text.ts';
-import { clean } from '../output.ts';
+import { clean } from '../output/output.ts';
 
 /** The policy that applies, with what the bounds of the installation changed. */
 export function policyRows({ policy }: Pick<WorkspaceActivity, 'policy'>): [string, string][] {

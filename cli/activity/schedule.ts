@@ -2,10 +2,10 @@ import type { DailySchedule, IdleChoices, WorkspaceActivity } from '@cde/api/act
 import { parseDuration } from '@cde/api/durations.ts';
 import { limitedText } from '@cde/api/idle-text.ts';
 import { type Weekday, weekdays, workdays } from '@cde/api/idle-values.ts';
-import type { Context } from '../context.ts';
-import { getWorkspaceActivity, setIdleChoices } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { fields, note, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { fields, note, type Result, result } from '../command/result.ts';
+import { getWorkspaceActivity, setIdleChoices } from '../connection/endpoints.ts';
+import { usage } from '../failure/failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import { policyRows } from './policy-rows.ts';
 import { stateRows } from './state-rows.ts';

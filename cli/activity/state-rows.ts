@@ -1,6 +1,6 @@
 import type { WorkspaceActivity } from '@cde/api/activity.ts';
 import { causeText, startValue, stopValue } from '@cde/api/idle-text.ts';
-import { clean } from '../output.ts';
+import { clean } from '../output/output.ts';
 
 /** Why it is awake and when it stops; of one that does not run, when its schedule starts it. */
 export function stateRows({

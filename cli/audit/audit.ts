@@ -1,11 +1,11 @@
 import type { AuditRow } from '@cde/api/identity.ts';
-import type { Context } from '../context.ts';
-import { listAudit } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { type Result, result, table } from '../result.ts';
-import { parseMoment, relative } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { type Result, result, table } from '../command/result.ts';
+import { listAudit } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { parseMoment, relative } from '../output/times.ts';
 
 export async function audit(
   context: Context,

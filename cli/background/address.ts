@@ -3,8 +3,8 @@ import { lstatSync, mkdirSync, readFileSync } from 'node:fs';
 import { homedir, tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { configDir } from '../config.ts';
-import type { Context } from '../context.ts';
+import type { Context } from '../command/context.ts';
+import { configDir } from '../config/config.ts';
 
 /** The maximum length of a Unix socket path on all systems, less what a temporary name adds. */
 const maxAddressBytes = 90;

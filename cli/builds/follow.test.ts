@@ -20,8 +20,8 @@ import {
   makeTestHome,
   Refusal,
   type TestHome,
-} from '../testing.ts';
-import { build, line, stage, template, workspace } from '../testing-objects.ts';
+} from '../testing/cli.ts';
+import { build, line, stage, template, workspace } from '../testing/objects.ts';
 
 let home: TestHome;
 let server: FakeServer;

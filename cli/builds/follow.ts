@@ -1,10 +1,10 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Build, LogLine } from '@cde/api/workspaces.ts';
-import type { Context } from '../context.ts';
-import { getBuildLog } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import type { Output } from '../output.ts';
+import type { Context } from '../command/context.ts';
+import { getBuildLog } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
+import type { Output } from '../output/output.ts';
 import { formatLogLine } from './log-lines.ts';
 import { makeProgress, type Progress } from './progress.ts';
 

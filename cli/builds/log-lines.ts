@@ -1,5 +1,5 @@
 import type { LogLine } from '@cde/api/workspaces.ts';
-import { type Colors, clean } from '../output.ts';
+import { type Colors, clean } from '../output/output.ts';
 
 /** Formats a line of a build's log. */
 export function formatLogLine(line: LogLine, colors: Colors, withTime: boolean): string {

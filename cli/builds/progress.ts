@@ -1,7 +1,7 @@
 import type { Build, BuildStage, LogLine } from '@cde/api/workspaces.ts';
-import { cut } from '../columns.ts';
-import { clean, harmless, type Output } from '../output.ts';
-import { duration } from '../times.ts';
+import { cut } from '../output/columns.ts';
+import { clean, harmless, type Output } from '../output/output.ts';
+import { duration } from '../output/times.ts';
 
 /** Shows the progress of builds: rewritten lines on a terminal, otherwise one line for each finished stage. */
 export interface Progress {

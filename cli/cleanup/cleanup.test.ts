@@ -9,7 +9,7 @@ import {
   setCleanupPolicy,
 } from '@cde/api/cleanup.ts';
 import { expect, test } from 'vitest';
-import { Refusal, startFakeServer } from '../testing.ts';
+import { Refusal, startFakeServer } from '../testing/cli.ts';
 
 const { home, server, env } = await startFakeServer();
 const moment = '2026-01-01T00:00:00.000Z';

@@ -1,5 +1,5 @@
 import { reportKeys } from '@cde/api/idle-values.ts';
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 
 const group = 'Administration:';
 

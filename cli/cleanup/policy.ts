@@ -3,11 +3,11 @@ import type { CleanupPolicy, StoredCleanupPolicy } from '@cde/api/cleanup.ts';
 import type { Client } from '@cde/api/client.ts';
 import { parseDuration } from '@cde/api/durations.ts';
 import { spanText } from '@cde/api/idle-text.ts';
-import type { Context } from '../context.ts';
-import { getCleanupPolicy, setCleanupPolicy } from '../endpoints.ts';
-import { toFailure, usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { fields, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { fields, type Result, result } from '../command/result.ts';
+import { getCleanupPolicy, setCleanupPolicy } from '../connection/endpoints.ts';
+import { toFailure, usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 
 type Reader = (key: string, text: string) => unknown;
 

@@ -1,12 +1,12 @@
 import type { CleanupCandidate } from '@cde/api/cleanup.ts';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { previewCleanup, releaseBrake } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { type Colors, clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { line, note, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result, table } from '../command/result.ts';
+import { previewCleanup, releaseBrake } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { usage } from '../failure/failure.ts';
+import { type Colors, clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 const defaultLimit = 1_000;
 

@@ -1,9 +1,9 @@
 import type { CleanupReport } from '@cde/api/cleanup.ts';
 import type { ReportKey } from '@cde/api/idle-values.ts';
-import type { Context } from '../context.ts';
-import { getCleanupReport } from '../endpoints.ts';
-import { clean } from '../output.ts';
-import { note, type Result, result, table } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { note, type Result, result, table } from '../command/result.ts';
+import { getCleanupReport } from '../connection/endpoints.ts';
+import { clean } from '../output/output.ts';
 
 type Row = CleanupReport['rows'][number];
 

@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { adoptOrphan, listOrphans } from '../endpoints.ts';
-import { Failure } from '../failure.ts';
-import { clean } from '../output.ts';
-import { line, type Result, result } from '../result.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result } from '../command/result.ts';
+import { adoptOrphan, listOrphans } from '../connection/endpoints.ts';
+import { Failure } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 
 /** Turns an orphaned home into a retained home of a user. */
 export async function adopt(

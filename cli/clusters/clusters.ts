@@ -1,14 +1,20 @@
 import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import type { Cluster } from '@cde/api/clusters.ts';
-import { adviceLines } from '../actions.ts';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { addCluster, getCluster, listClusters, removeCluster, updateCluster } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { type Colors, clean } from '../output.ts';
-import { fields, line, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { fields, line, type Result, result, table } from '../command/result.ts';
+import {
+  addCluster,
+  getCluster,
+  listClusters,
+  removeCluster,
+  updateCluster,
+} from '../connection/endpoints.ts';
+import { usage } from '../failure/failure.ts';
+import { adviceLines } from '../output/actions.ts';
+import { type Colors, clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 interface Settings {
   kubeconfig: string | undefined;

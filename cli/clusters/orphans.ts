@@ -1,11 +1,11 @@
 import type { Orphan } from '@cde/api/clusters.ts';
-import { canAsk, confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { cleanOrphans, listOrphans } from '../endpoints.ts';
-import { type Colors, clean } from '../output.ts';
-import { render } from '../render.ts';
-import { note, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import { canAsk, confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { note, type Result, result, table } from '../command/result.ts';
+import { cleanOrphans, listOrphans } from '../connection/endpoints.ts';
+import { type Colors, clean } from '../output/output.ts';
+import { render } from '../output/render.ts';
+import { relative } from '../output/times.ts';
 
 function action({ action: what }: Orphan, c: Colors): string {
   if (what === 'delete') return c.red(what);

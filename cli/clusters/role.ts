@@ -1,5 +1,5 @@
-import type { Context } from '../context.ts';
-import { usage } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { usage } from '../failure/failure.ts';
 import { type PodSecurityLevel, podSecurityLevels, roleObjects } from './role-objects.ts';
 
 interface Input {

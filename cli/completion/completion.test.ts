@@ -12,8 +12,8 @@ import {
   makeTestHome,
   Refusal,
   type TestHome,
-} from '../testing.ts';
-import { template, user, workspace } from '../testing-objects.ts';
+} from '../testing/cli.ts';
+import { template, user, workspace } from '../testing/objects.ts';
 
 /** Names from a hostile server: if a shell evaluated one, it would create a file or move the cursor. */
 const hostileNames = [

@@ -1,7 +1,7 @@
-import type { Tree } from '../command.ts';
-import type { Context } from '../context.ts';
-import { usage } from '../failure.ts';
-import { line, type Result, result } from '../result.ts';
+import type { Tree } from '../command/command.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result } from '../command/result.ts';
+import { usage } from '../failure/failure.ts';
 import { bashScript } from './bash.ts';
 import { fishScript } from './fish.ts';
 import { makeNodes, type Node } from './nodes.ts';

@@ -1,4 +1,4 @@
-import type { Completes } from '../command.ts';
+import type { Completes } from '../command/command.ts';
 import { type Node, valueOptions } from './nodes.ts';
 
 const quote = (text: string) => `'${text.replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`;

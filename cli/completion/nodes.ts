@@ -1,5 +1,12 @@
-import { type Argument, type Command, type Completes, flagOf, type Option, type Tree } from '../command.ts';
-import { commonOptions } from '../common-options.ts';
+import {
+  type Argument,
+  type Command,
+  type Completes,
+  flagOf,
+  type Option,
+  type Tree,
+} from '../command/command.ts';
+import { commonOptions } from '../command/common-options.ts';
 
 /** An option for the completion scripts. */
 export interface Word {

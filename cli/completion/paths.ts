@@ -1,4 +1,4 @@
-import type { Context } from '../context.ts';
+import type { Context } from '../command/context.ts';
 import { parseOperand } from '../copy/operands.ts';
 import { openSftpSide } from '../copy/sftp-side.ts';
 import { isPlainName } from '../copy/tree-walk.ts';

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { fields, type Result, result } from '../result.ts';
+import { fields, type Result, result } from '../command/result.ts';
 
 export async function version(): Promise<Result> {
   const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');

@@ -1,7 +1,7 @@
 import type { Client } from '@cde/api/client.ts';
-import type { Context } from '../context.ts';
-import { getUser, listTemplates, listUsers, listWorkspaces } from '../endpoints.ts';
-import { clean } from '../output.ts';
+import type { Context } from '../command/context.ts';
+import { getUser, listTemplates, listUsers, listWorkspaces } from '../connection/endpoints.ts';
+import { clean } from '../output/output.ts';
 import { shortRef } from '../workspaces/reference.ts';
 
 /** The user waits after pressing Tab, so give up after this time. */

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { posix } from 'node:path';
-import { Failure } from '../failure.ts';
+import { Failure } from '../failure/failure.ts';
 import type { OpenFile, Side, Status } from './side.ts';
 
 /** Size of a piece. `maxPendingPieces` of them fill a link of 100 ms and 1 Gbit/s. */

@@ -1,7 +1,7 @@
-import { cut } from '../columns.ts';
-import { clean, type Output } from '../output.ts';
-import { bytes } from '../sizes.ts';
-import { duration } from '../times.ts';
+import { cut } from '../output/columns.ts';
+import { clean, type Output } from '../output/output.ts';
+import { bytes } from '../output/sizes.ts';
+import { duration } from '../output/times.ts';
 
 /** Shows how far a copy is: one rewritten line on a terminal, nothing elsewhere. */
 export interface Meter {

@@ -1,4 +1,4 @@
-import { usage } from '../failure.ts';
+import { usage } from '../failure/failure.ts';
 
 /** One side of a copy: a path of this machine, or one of a workspace. */
 export type Operand = { workspace: null; path: string } | { workspace: string; path: string };

@@ -1,9 +1,9 @@
 import { posix } from 'node:path';
 import { systemErrorText } from '@cde/api/system-errors.ts';
 import type { SFTPWrapper, Stats } from 'ssh2';
-import type { Context } from '../context.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
 import type { PathChoice } from '../ssh/opening.ts';
 import { openSshClient } from '../ssh/ssh-client.ts';
 import type { Start } from '../ssh/start-question.ts';

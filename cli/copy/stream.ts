@@ -1,8 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { posix } from 'node:path';
-import type { Context } from '../context.ts';
-import { Failure, usage } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { Failure, usage } from '../failure/failure.ts';
 import { type FileLocation, maxPendingPieces, pump } from './copy-file.ts';
 import { formatOperand, type Operand } from './operands.ts';
 import type { OpenFile } from './side.ts';

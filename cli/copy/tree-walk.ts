@@ -1,5 +1,5 @@
 import { posix } from 'node:path';
-import { Failure, toFailure } from '../failure.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
 import type { FileLocation } from './copy-file.ts';
 import type { ListedName, Side, Status } from './side.ts';
 

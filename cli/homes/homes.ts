@@ -1,13 +1,13 @@
 import type { Client } from '@cde/api/client.ts';
 import type { RetainedHome } from '@cde/api/workspaces.ts';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { deleteRetainedHome, listRetainedHomes } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { line, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result, table } from '../command/result.ts';
+import { deleteRetainedHome, listRetainedHomes } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 const uuid = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 

@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { basename, dirname, resolve } from 'node:path';
 import { promisify } from 'node:util';
-import { Failure } from '../failure.ts';
+import { Failure } from '../failure/failure.ts';
 
 const run = promisify(execFile);
 

@@ -2,9 +2,9 @@ import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { BuilderAddress } from '@cde/api/clusters.ts';
-import type { Context } from '../context.ts';
-import { createBuilderCredentials } from '../endpoints.ts';
-import { Failure } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { createBuilderCredentials } from '../connection/endpoints.ts';
+import { Failure } from '../failure/failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** Our builder's name in buildx. */

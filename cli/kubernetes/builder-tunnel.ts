@@ -3,11 +3,11 @@ import { join as joinPath } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Builder, BuilderAddress } from '@cde/api/clusters.ts';
 import { splice } from '@cde/tunnel/streams/targets.ts';
-import type { Context } from '../context.ts';
-import { getBuilder } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
-import { clean } from '../output.ts';
+import type { Context } from '../command/context.ts';
+import { getBuilder } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 import { maintainSession, type Sessions } from '../ssh/sessions.ts';
 import { pathRef } from '../workspaces/reference.ts';
 

@@ -1,7 +1,7 @@
-import type { Context } from '../context.ts';
-import { listWorkspaces } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, usage } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { listWorkspaces } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, usage } from '../failure/failure.ts';
 
 /** Chooses the workspace: the named one, that of the environment, or the user's only one that runs on Kubernetes. */
 export async function chooseWorkspace(context: Context, named: string | undefined): Promise<string> {

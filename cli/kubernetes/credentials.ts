@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto';
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { KubeCredentials } from '@cde/api/clusters.ts';
-import { configDir } from '../config.ts';
-import type { Context } from '../context.ts';
-import { createKubeCredentials } from '../endpoints.ts';
+import type { Context } from '../command/context.ts';
+import { configDir } from '../config/config.ts';
+import { createKubeCredentials } from '../connection/endpoints.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** A token that expires soon is useless for a command that takes a while. */

@@ -1,4 +1,4 @@
-import type { Context } from '../context.ts';
+import type { Context } from '../command/context.ts';
 import { kubeCredentials } from './credentials.ts';
 
 /** kubectl's exec plugin: prints an ExecCredential, and nothing else on stdout. */

@@ -2,10 +2,10 @@ import { lstat, mkdir, readFile, realpath, rename, writeFile } from 'node:fs/pro
 import { homedir } from 'node:os';
 import { delimiter, dirname, join, resolve } from 'node:path';
 import type { KubeCredentials } from '@cde/api/clusters.ts';
-import type { Context } from '../context.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { line, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result } from '../command/result.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 import { kubeCredentials } from './credentials.ts';
 import { type KubeContext, merge, removeContext, standaloneConfig } from './merge.ts';
 

@@ -2,16 +2,23 @@ import { spawn } from 'node:child_process';
 import { hostname } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { User } from '@cde/api/identity.ts';
-import { readSecrets } from '../ask.ts';
-import { type Config, changeConfig, type Login, readConfig, serverUrl, urlOfAlias } from '../config.ts';
-import { localUrl, openClient } from '../connection.ts';
-import type { Context } from '../context.ts';
-import { getUser, pollCliLogin, signOut, startCliLogin } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure, usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { line, note, type Result, result } from '../result.ts';
-import { aliasPattern, freeAlias } from '../server-alias.ts';
+import { readSecrets } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result } from '../command/result.ts';
+import {
+  type Config,
+  changeConfig,
+  type Login,
+  readConfig,
+  serverUrl,
+  urlOfAlias,
+} from '../config/config.ts';
+import { aliasPattern, freeAlias } from '../config/server-alias.ts';
+import { localUrl, openClient } from '../connection/connection.ts';
+import { getUser, pollCliLogin, signOut, startCliLogin } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure, usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 
 interface LoginInput {
   url: string | undefined;

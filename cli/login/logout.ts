@@ -1,7 +1,7 @@
 import { stopBackground } from '../background/client.ts';
-import { changeConfig, namedServer, readConfig, serverUrl, urlOfAlias } from '../config.ts';
-import type { Context } from '../context.ts';
-import { line, note, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result } from '../command/result.ts';
+import { changeConfig, namedServer, readConfig, serverUrl, urlOfAlias } from '../config/config.ts';
 import { revoke, storedLogin } from './login.ts';
 
 export async function logout(context: Context, input: { url: string | undefined }): Promise<Result> {

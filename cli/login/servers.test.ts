@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { getUser, signOut } from '@cde/api/identity.ts';
 import { createTicket, getWorkspace, listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
-import { user, workspace } from '../testing-objects.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing/cli.ts';
+import { user, workspace } from '../testing/objects.ts';
 
 // Several servers: which one a command, an ssh host or a token belongs to.
 

@@ -1,6 +1,6 @@
-import { changeConfig, namedServer, readConfig, serverUnknown } from '../config.ts';
-import type { Context } from '../context.ts';
-import { type Block, line, note, type Result, result, table } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { type Block, line, note, type Result, result, table } from '../command/result.ts';
+import { changeConfig, namedServer, readConfig, serverUnknown } from '../config/config.ts';
 import { checkName } from './login.ts';
 
 interface ServerRow {

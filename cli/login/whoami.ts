@@ -1,7 +1,7 @@
-import type { ChosenServer } from '../connection.ts';
-import type { Context } from '../context.ts';
-import { getUser } from '../endpoints.ts';
-import { fields, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { fields, type Result, result } from '../command/result.ts';
+import type { ChosenServer } from '../connection/connection.ts';
+import { getUser } from '../connection/endpoints.ts';
 
 const serverText = ({ url, login }: ChosenServer) => (login ? `${login.alias}  ${url}` : url);
 

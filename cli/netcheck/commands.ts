@@ -1,4 +1,4 @@
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 
 export const netcheckCommands: readonly Command[] = [
   command({

@@ -3,12 +3,12 @@ import {
   type NetcheckReport,
   type SatelliteReport,
 } from '@cde/tunnel/netcheck/netcheck.ts';
-import type { Context } from '../context.ts';
-import { startNetcheck } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { clean } from '../output.ts';
-import { type Blocks, fields, line, type Result, result, table } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { type Blocks, fields, line, type Result, result, table } from '../command/result.ts';
+import { startNetcheck } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 
 const ms = (value: number | null | undefined) => (value == null ? '' : `${value.toFixed(1)} ms`);
 const rate = (value: number | null | undefined) =>

@@ -1,4 +1,4 @@
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 
 const group = 'Connect:';
 const levels = ['owner', 'signed-in', 'public'] as const;

@@ -1,9 +1,9 @@
 import type { PortLevel, WorkspacePort } from '@cde/api/ports.ts';
-import type { Context } from '../context.ts';
-import { listPorts, sharePort, unsharePort } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { line, note, type Result, result, table } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result, table } from '../command/result.ts';
+import { listPorts, sharePort, unsharePort } from '../connection/endpoints.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 export async function list(context: Context, input: { workspace: string }): Promise<Result> {

@@ -1,4 +1,4 @@
-import { type Command, command, rawCommand } from '../command.ts';
+import { type Command, command, rawCommand } from '../command/command.ts';
 
 const group = 'Administration:';
 const satellite = { satellite: { help: 'Its name, from `cde satellite list`' } } as const;

@@ -1,7 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import type { Satellite } from '@cde/api/satellites.ts';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { fields, line, note, type Result, result, table } from '../command/result.ts';
 import {
   addSatellite,
   drainSatellite,
@@ -9,11 +10,10 @@ import {
   listSatellites,
   removeSatellite,
   setSatelliteWeb,
-} from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { type Colors, clean } from '../output.ts';
-import { fields, line, note, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+} from '../connection/endpoints.ts';
+import { usage } from '../failure/failure.ts';
+import { type Colors, clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 function stateOf(satellite: Satellite, c: Colors): string {
   const { state } = satellite;

@@ -1,7 +1,7 @@
 import { spawn } from 'node:child_process';
-import { exitOf, passSignals } from '../child.ts';
-import type { Context } from '../context.ts';
-import { satelliteProgram } from '../programs.ts';
+import type { Context } from '../command/context.ts';
+import { exitOf, passSignals } from '../processes/child.ts';
+import { satelliteProgram } from '../processes/programs.ts';
 
 /** Runs the satellite as a foreground child; resolves to its exit code. */
 export async function start(context: Context, input: { words: string[] }): Promise<number | undefined> {

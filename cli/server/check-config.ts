@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { Context } from '../context.ts';
-import { type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { type Result, result } from '../command/result.ts';
 
 const serverMain = fileURLToPath(new URL('../../server/main.ts', import.meta.url));
 

@@ -1,4 +1,4 @@
-import { type Command, rawCommand } from '../command.ts';
+import { type Command, rawCommand } from '../command/command.ts';
 
 export const serverCommands: readonly Command[] = [
   rawCommand({

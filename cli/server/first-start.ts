@@ -4,9 +4,10 @@ import { fileURLToPath } from 'node:url';
 import type { Client } from '@cde/api/client.ts';
 import type { User } from '@cde/api/identity.ts';
 import { followPatienceMs, waitForBuild } from '../builds/follow.ts';
-import { changeConfig, readConfig, serverUrl } from '../config.ts';
-import { openClient } from '../connection.ts';
-import type { Context } from '../context.ts';
+import type { Context } from '../command/context.ts';
+import { line, result } from '../command/result.ts';
+import { changeConfig, readConfig, serverUrl } from '../config/config.ts';
+import { openClient } from '../connection/connection.ts';
 import {
   createOneTimeLink,
   createToken,
@@ -16,13 +17,12 @@ import {
   listWorkspaces,
   publishTemplate,
   signInOnce,
-} from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+} from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
 import { currentServerNote, storeLogin } from '../login/login.ts';
-import type { Colors } from '../output.ts';
-import { render } from '../render.ts';
-import { line, result } from '../result.ts';
+import type { Colors } from '../output/output.ts';
+import { render } from '../output/render.ts';
 import { readTemplateFolder } from '../templates/folder.ts';
 
 /** The server's message to its parent once it listens. */

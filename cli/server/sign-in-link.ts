@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import type { Context } from '../context.ts';
-import { serverProgram } from '../programs.ts';
-import { line, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result } from '../command/result.ts';
+import { serverProgram } from '../processes/programs.ts';
 
 /** Creates the link with the server's own program, which needs the database but not a running API. */
 export async function signInLink(context: Context, input: { words: string[] }): Promise<Result | number> {

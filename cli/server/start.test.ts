@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { freePort } from '../../tests/kit/free-port.ts';
-import { makeTestHome, portClosed, startServer, type TestHome } from '../testing.ts';
+import { makeTestHome, portClosed, startServer, type TestHome } from '../testing/cli.ts';
 
 let home: TestHome;
 beforeEach(async () => {

@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { getCompileCacheDir } from 'node:module';
 import { dirname } from 'node:path';
-import { exitOf, passSignals } from '../child.ts';
-import type { Context } from '../context.ts';
-import { toFailure } from '../failure.ts';
-import { serverProgram } from '../programs.ts';
+import type { Context } from '../command/context.ts';
+import { toFailure } from '../failure/failure.ts';
+import { exitOf, passSignals } from '../processes/child.ts';
+import { serverProgram } from '../processes/programs.ts';
 import { completeFirstStart, type Ready, welcomeBack } from './first-start.ts';
 
 /**

@@ -2,7 +2,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
-import { configDir } from '../config.ts';
+import { configDir } from '../config/config.ts';
 import { knownHostsFile } from './known-hosts.ts';
 
 /** A word for the shell that runs a ProxyCommand, whichever it is. */

@@ -1,4 +1,4 @@
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 import { pathOption as path } from './path-option.ts';
 import { startOptions } from './start-option.ts';
 
@@ -100,6 +100,6 @@ export const sshCommands: readonly Command[] = [
       ['cde port-forward web 5353/udp', 'a UDP port'],
       ['cde port-forward web -R 9003', 'port 9003 of web reaches a debugger on this machine'],
     ],
-    load: () => import('./port-forward.ts').then((m) => m.portForward),
+    load: () => import('./forward/port-forward.ts').then((m) => m.portForward),
   }),
 ];

@@ -3,8 +3,8 @@ import { chmod, lstat, mkdir, readdir, readFile, rm, stat, symlink, writeFile } 
 import { join } from 'node:path';
 import { listWorkspaces } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
-import { type FakeServer, makeFakeServer, makeTestHome, type TestHome } from '../testing.ts';
-import { workspace } from '../testing-objects.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, type TestHome } from '../testing/cli.ts';
+import { workspace } from '../testing/objects.ts';
 
 /** Without it the file is written all the same; these tests read it by ssh's own eyes. */
 const hasSsh = spawnSync('ssh', ['-V']).status === 0;

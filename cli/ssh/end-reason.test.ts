@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { build, workspace } from '../testing-objects.ts';
+import { build, workspace } from '../testing/objects.ts';
 import { findEndReason } from './end-reason.ts';
 
 const began = new Date('2026-01-01T12:00:00Z');

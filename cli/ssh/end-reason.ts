@@ -1,8 +1,8 @@
 import type { Build, Workspace } from '@cde/api/workspaces.ts';
-import type { Context } from '../context.ts';
-import { getWorkspace } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { getWorkspace } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** Ends of a session that have a cause which the server knows: the agent only says that it goes. */

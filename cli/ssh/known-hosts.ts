@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { configDir } from '../config.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { withLock, writeAtomically } from '../files.ts';
+import { configDir } from '../config/config.ts';
+import { withLock, writeAtomically } from '../config/files.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 
 /** Our own known_hosts: the host keys that the server vouches for. ssh reads it and never writes it. */
 export function knownHostsFile(env: NodeJS.ProcessEnv): string {

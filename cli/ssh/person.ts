@@ -1,8 +1,8 @@
 import { execFile } from 'node:child_process';
 import { openSync, readFileSync, readlinkSync, writeSync } from 'node:fs';
 import { ReadStream } from 'node:tty';
-import { isYes } from '../ask.ts';
-import { clean } from '../output.ts';
+import { isYes } from '../command/ask.ts';
+import { clean } from '../output/output.ts';
 
 /** A person who has just typed `ssh web.cde` answers within this time; a window that nobody looks at does not. */
 const answerMs = 60_000;

@@ -2,10 +2,10 @@ import { createTicket, getWorkspace } from '@cde/api/workspaces.ts';
 import { makeClientKey } from '@cde/tunnel/auth/keys.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
 import { expect, test } from 'vitest';
-import { openClient } from '../connection.ts';
-import { toFailure } from '../failure.ts';
-import { Refusal, startFakeServer } from '../testing.ts';
-import { workspace } from '../testing-objects.ts';
+import { openClient } from '../connection/connection.ts';
+import { toFailure } from '../failure/failure.ts';
+import { Refusal, startFakeServer } from '../testing/cli.ts';
+import { workspace } from '../testing/objects.ts';
 import { renewTicket } from './renew-ticket.ts';
 
 const { server } = await startFakeServer();

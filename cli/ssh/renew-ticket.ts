@@ -3,9 +3,9 @@ import type { Client } from '@cde/api/client.ts';
 import type { TicketReply, WorkspaceStatus } from '@cde/api/workspaces.ts';
 import { exportPublicKey } from '@cde/tunnel/auth/keys.ts';
 import { TunnelError } from '@cde/tunnel/errors.ts';
-import type { Context } from '../context.ts';
-import { createTicket, getWorkspace } from '../endpoints.ts';
-import { toFailure } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { createTicket, getWorkspace } from '../connection/endpoints.ts';
+import { toFailure } from '../failure/failure.ts';
 import { pathRef } from '../workspaces/reference.ts';
 
 /** Replies of the server that will not change by themselves. */

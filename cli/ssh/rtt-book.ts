@@ -3,8 +3,8 @@ import { mkdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { ownAddresses } from '@cde/tunnel/network/addresses.ts';
 import type { RttCache } from '@cde/tunnel/selection/measure.ts';
-import { configDir } from '../config.ts';
-import { writeAtomically } from '../files.ts';
+import { configDir } from '../config/config.ts';
+import { writeAtomically } from '../config/files.ts';
 
 /** How long a round trip to a satellite holds good: for the commands of the next minutes. */
 const entryLifetimeMs = 5 * 60_000;

@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { PathChange } from '@cde/tunnel/selection/history.ts';
 import type { Session } from '@cde/tunnel/session/session.ts';
-import type { Context } from '../context.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { toFailure } from '../failure.ts';
-import { renderEvent } from '../render.ts';
-import { note } from '../result.ts';
-import { duration } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { note } from '../command/result.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { toFailure } from '../failure/failure.ts';
+import { renderEvent } from '../output/render.ts';
+import { duration } from '../output/times.ts';
 import { type Opening, openWorkspaceSession, type PathChoice, pathNote } from './opening.ts';
 import type { Start } from './start-question.ts';
 

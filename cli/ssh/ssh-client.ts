@@ -1,9 +1,9 @@
 import type { Session } from '@cde/tunnel/session/session.ts';
 import { cacheKeyObjects, coalesceWrites, sshCiphers } from '@cde/tunnel/streams/ssh2.ts';
 import type { Client } from 'ssh2';
-import type { Context } from '../context.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, toFailure } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, toFailure } from '../failure/failure.ts';
 import { type Opening, type OpeningOptions, openWorkspaceSession } from './opening.ts';
 
 /** A client of a workspace's SSH server in this process: for file transfers and reverse forwards. */

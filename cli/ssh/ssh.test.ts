@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { getWorkspaceActivity } from '@cde/api/activity.ts';
 import { createTicket, getBuildLog, getWorkspace, startWorkspace } from '@cde/api/workspaces.ts';
 import { expect, test } from 'vitest';
-import { Refusal, startFakeServer } from '../testing.ts';
-import { activity, build, stage, workspace } from '../testing-objects.ts';
+import { Refusal, startFakeServer } from '../testing/cli.ts';
+import { activity, build, stage, workspace } from '../testing/objects.ts';
 
 // What happens before there is a session; with agents and the real ssh: cli/server/start.test.ts and tests/e2e.test.ts.
 

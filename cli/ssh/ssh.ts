@@ -1,9 +1,9 @@
 import { spawn } from 'node:child_process';
 import { constants } from 'node:os';
 import { findSharedSession, startBackground } from '../background/client.ts';
-import { serverEnvironment } from '../connection.ts';
-import type { Context } from '../context.ts';
-import { Failure, usage } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { serverEnvironment } from '../connection/connection.ts';
+import { Failure, usage } from '../failure/failure.ts';
 import { fromSshHost, hostOn } from '../workspaces/reference.ts';
 import { hostOptions, stdioFlags } from './client-options.ts';
 import type { PathChoice } from './opening.ts';

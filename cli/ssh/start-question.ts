@@ -1,11 +1,11 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
-import { askYesNo, canAsk } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { getWorkspaceActivity } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { relative } from '../times.ts';
+import { askYesNo, canAsk } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { getWorkspaceActivity } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
+import { relative } from '../output/times.ts';
 import { pathRef } from '../workspaces/reference.ts';
 import type { StartInput } from './start-option.ts';
 

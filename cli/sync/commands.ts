@@ -1,4 +1,4 @@
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 import { pathOption } from '../ssh/path-option.ts';
 import { startOptions } from '../ssh/start-option.ts';
 

@@ -2,7 +2,7 @@ import type { Entries } from '@cde/filesync/entries.ts';
 import { isSafePath, sameEntry } from '@cde/filesync/entries.ts';
 import type { Rules } from '@cde/filesync/rules.ts';
 import { type Scan, type SkippedPath, type Tree, TreeError } from '@cde/filesync/tree.ts';
-import { makePool } from '../pool.ts';
+import { makePool } from '../copy/pool.ts';
 import { type Action, applyToBase, otherSide, reconcile, type SideName } from './reconcile.ts';
 import { findHeldRuleFiles, type HeldRuleFile } from './rule-files.ts';
 

@@ -1,7 +1,7 @@
-import type { Context } from '../context.ts';
-import { clean } from '../output.ts';
-import { type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { type Result, result, table } from '../command/result.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 import { listPairs } from './state.ts';
 
 /** Current and past synchronizations of this machine. */

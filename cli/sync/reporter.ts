@@ -1,7 +1,7 @@
 import { join, posix } from 'node:path';
-import type { Context } from '../context.ts';
-import { clean, type Output } from '../output.ts';
-import { bytes } from '../sizes.ts';
+import type { Context } from '../command/context.ts';
+import { clean, type Output } from '../output/output.ts';
+import { bytes } from '../output/sizes.ts';
 import type { SyncEvent } from './engine.ts';
 import type { Action, SideName } from './reconcile.ts';
 import type { Pair, Status } from './state.ts';

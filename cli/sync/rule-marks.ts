@@ -4,8 +4,8 @@ import { lstat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { foldName } from '@cde/filesync/rules.ts';
 import type { Tree } from '@cde/filesync/tree.ts';
-import { configDir } from '../config.ts';
-import { writeAtomically } from '../files.ts';
+import { configDir } from '../config/config.ts';
+import { writeAtomically } from '../config/files.ts';
 
 /** A `.gitignore` as a workspace left it on this machine. */
 interface Mark {

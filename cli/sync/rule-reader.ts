@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Rules } from '@cde/filesync/rules.ts';
 import { TreeError } from '@cde/filesync/tree.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 import { defaultRules } from './names.ts';
 import type { RuleMarks } from './rule-marks.ts';
 

@@ -6,10 +6,10 @@ import { tmpdir, userInfo } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Entries, type Entry, isEntry, isSafePath } from '@cde/filesync/entries.ts';
-import { configDir } from '../config.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { writeAtomically } from '../files.ts';
+import { configDir } from '../config/config.ts';
+import { writeAtomically } from '../config/files.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 
 /** The two folders that are synced. */
 export interface Pair {

@@ -1,4 +1,4 @@
-import { type Command, command } from '../command.ts';
+import { type Command, command } from '../command/command.ts';
 
 const group = 'Templates:';
 const template = { template: { help: "A template's name", completes: 'templates' } } as const;

@@ -1,6 +1,6 @@
 import { type Dirent, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { Failure, usage } from '../failure.ts';
+import { Failure, usage } from '../failure/failure.ts';
 
 /** The server's limits, checked here so that the message names the file. */
 const maxFiles = 64;

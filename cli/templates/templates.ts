@@ -1,21 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import type { Parameter } from '@cde/api/template-parameters.ts';
 import type { Template, TemplateVersion } from '@cde/api/templates.ts';
-import { confirm } from '../ask.ts';
-import type { Context } from '../context.ts';
+import { confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { fields, line, type Result, result, table } from '../command/result.ts';
 import {
   activateTemplateVersion,
   deleteTemplate,
   getTemplate,
   listTemplates,
   listTemplateVersions,
-} from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { fields, line, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+} from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 export async function list(context: Context): Promise<Result> {
   const client = await context.client();

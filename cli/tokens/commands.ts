@@ -1,5 +1,5 @@
-import { type Command, command } from '../command.ts';
-import { scopes } from '../statuses.ts';
+import { type Command, command } from '../command/command.ts';
+import { scopes } from '../command/statuses.ts';
 
 const group = 'Account:';
 

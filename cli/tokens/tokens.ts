@@ -1,12 +1,12 @@
 import type { Scope, Token } from '@cde/api/identity.ts';
-import type { Context } from '../context.ts';
-import { createToken, listTokens, revokeToken } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { line, note, type Result, result, table } from '../result.ts';
-import { scopes } from '../statuses.ts';
-import { relative } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result, table } from '../command/result.ts';
+import { scopes } from '../command/statuses.ts';
+import { createToken, listTokens, revokeToken } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 export async function create(
   context: Context,

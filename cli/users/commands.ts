@@ -1,5 +1,5 @@
-import { type Command, command } from '../command.ts';
-import { roles } from '../statuses.ts';
+import { type Command, command } from '../command/command.ts';
+import { roles } from '../command/statuses.ts';
 
 const group = 'Administration:';
 const user = { user: { help: 'A username, or `me`', completes: 'users' } } as const;

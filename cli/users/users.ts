@@ -1,14 +1,21 @@
 import { randomUUID } from 'node:crypto';
 import type { Role } from '@cde/api/endpoint.ts';
 import type { User } from '@cde/api/identity.ts';
-import { confirm, readSecrets } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { createUser, deleteUser, getUser, listUsers, setPassword, updateUser } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { fields, line, type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import { confirm, readSecrets } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { fields, line, type Result, result, table } from '../command/result.ts';
+import {
+  createUser,
+  deleteUser,
+  getUser,
+  listUsers,
+  setPassword,
+  updateUser,
+} from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 
 interface Fields {
   name: string | undefined;

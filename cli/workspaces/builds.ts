@@ -1,11 +1,11 @@
 import { randomUUID } from 'node:crypto';
 import type { Build } from '@cde/api/workspaces.ts';
-import type { Context } from '../context.ts';
-import { cancelBuild, listBuilds } from '../endpoints.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { line, type Result, result, table } from '../result.ts';
-import { duration, relative } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result, table } from '../command/result.ts';
+import { cancelBuild, listBuilds } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { clean } from '../output/output.ts';
+import { duration, relative } from '../output/times.ts';
 import { findBuild } from './find-build.ts';
 import { pathRef } from './reference.ts';
 import { paintBuildStatus } from './status.ts';

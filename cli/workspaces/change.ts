@@ -2,10 +2,11 @@ import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import type { Build } from '@cde/api/workspaces.ts';
-import { canAsk, confirm } from '../ask.ts';
 import { askPatienceMs, followPatienceMs, waitForBuild } from '../builds/follow.ts';
 import { makeProgress } from '../builds/progress.ts';
-import type { Context } from '../context.ts';
+import { canAsk, confirm } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, result } from '../command/result.ts';
 import {
   deleteWorkspace,
   getTemplate,
@@ -14,10 +15,9 @@ import {
   startWorkspace,
   stopWorkspace,
   updateWorkspace,
-} from '../endpoints.ts';
-import { type Failure, toFailure } from '../failure.ts';
-import { render } from '../render.ts';
-import { line, result } from '../result.ts';
+} from '../connection/endpoints.ts';
+import { type Failure, toFailure } from '../failure/failure.ts';
+import { render } from '../output/render.ts';
 import { askForMissing, readParameters } from './parameters.ts';
 import { pathRef } from './reference.ts';
 

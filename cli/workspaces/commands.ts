@@ -1,5 +1,5 @@
-import { type Command, command } from '../command.ts';
-import { workspaceStatuses } from '../statuses.ts';
+import { type Command, command } from '../command/command.ts';
+import { workspaceStatuses } from '../command/statuses.ts';
 
 const group = 'Workspaces:';
 const workspace = { workspace: { help: 'NAME or OWNER/NAME', completes: 'workspaces' } } as const;

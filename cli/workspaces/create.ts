@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto';
 import type { Client } from '@cde/api/client.ts';
 import type { Template } from '@cde/api/templates.ts';
-import { canAsk, choose } from '../ask.ts';
 import { askPatienceMs, followPatienceMs, waitForBuild } from '../builds/follow.ts';
-import type { Context } from '../context.ts';
-import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../endpoints.ts';
-import { usage } from '../failure.ts';
+import { canAsk, choose } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { line, type Result, result } from '../command/result.ts';
+import { createWorkspace, getTemplate, getWorkspace, listTemplates } from '../connection/endpoints.ts';
+import { usage } from '../failure/failure.ts';
 import { homeId } from '../homes/homes.ts';
-import { clean } from '../output.ts';
-import { line, type Result, result } from '../result.ts';
+import { clean } from '../output/output.ts';
 import { askForMissing, readParameters } from './parameters.ts';
 import { shortRef } from './reference.ts';
 

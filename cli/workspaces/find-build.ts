@@ -1,9 +1,9 @@
 import type { Client } from '@cde/api/client.ts';
 import type { Build } from '@cde/api/workspaces.ts';
-import { getWorkspace, listBuilds } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { readAll } from '../pages.ts';
+import { getWorkspace, listBuilds } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
 import { pathRef } from './reference.ts';
 
 /** A build of a workspace by its number, or the latest. Throws `build-not-found`. */

@@ -1,12 +1,12 @@
 import { deletionText, shortStopText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
-import type { Context } from '../context.ts';
-import { listWorkspaces } from '../endpoints.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
-import { readAll } from '../pages.ts';
-import { type Result, result, table } from '../result.ts';
-import { relative } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { type Result, result, table } from '../command/result.ts';
+import { listWorkspaces } from '../connection/endpoints.ts';
+import { readAll } from '../connection/pages.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
+import { relative } from '../output/times.ts';
 import { paintStatus } from './status.ts';
 
 export async function list(

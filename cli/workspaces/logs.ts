@@ -2,12 +2,12 @@ import type { Client } from '@cde/api/client.ts';
 import type { LogLine } from '@cde/api/workspaces.ts';
 import { followLog, followPatienceMs } from '../builds/follow.ts';
 import { formatLogLine } from '../builds/log-lines.ts';
-import type { Context } from '../context.ts';
-import { getBuildLog } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure } from '../failure.ts';
-import { renderEvent, renderItems } from '../render.ts';
-import { line } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line } from '../command/result.ts';
+import { getBuildLog } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure } from '../failure/failure.ts';
+import { renderEvent, renderItems } from '../output/render.ts';
 import { findBuild } from './find-build.ts';
 
 /** How long one request is held open. Proxies commonly drop silent connections after 30 or 60 seconds. */

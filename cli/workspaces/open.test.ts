@@ -3,8 +3,8 @@ import { listPorts } from '@cde/api/ports.ts';
 import { getTemplate } from '@cde/api/templates.ts';
 import { createWorkspace, getWorkspace, renameWorkspace } from '@cde/api/workspaces.ts';
 import { afterAll, beforeAll, expect, test } from 'vitest';
-import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing.ts';
-import { template, workspace } from '../testing-objects.ts';
+import { type FakeServer, makeFakeServer, makeTestHome, Refusal, type TestHome } from '../testing/cli.ts';
+import { template, workspace } from '../testing/objects.ts';
 
 let home: TestHome;
 let server: FakeServer;

@@ -3,13 +3,13 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import type { Client } from '@cde/api/client.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
-import type { Context } from '../context.ts';
-import { getWorkspace, listPorts } from '../endpoints.ts';
-import { exitCodes } from '../exit-codes.ts';
-import { Failure, usage } from '../failure.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result } from '../command/result.ts';
+import { getWorkspace, listPorts } from '../connection/endpoints.ts';
+import { exitCodes } from '../failure/exit-codes.ts';
+import { Failure, usage } from '../failure/failure.ts';
 import { openBrowser } from '../login/login.ts';
 import { readPort } from '../ports/ports.ts';
-import { line, note, type Result, result } from '../result.ts';
 import { hostOn, pathRef } from './reference.ts';
 
 interface OpenInput {

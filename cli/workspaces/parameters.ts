@@ -1,9 +1,9 @@
 import { readFileSync } from 'node:fs';
 import type { Parameter, ParameterValue, ParameterValues } from '@cde/api/template-parameters.ts';
-import { askText, canAsk, choose } from '../ask.ts';
-import type { Context } from '../context.ts';
-import { usage } from '../failure.ts';
-import { clean } from '../output.ts';
+import { askText, canAsk, choose } from '../command/ask.ts';
+import type { Context } from '../command/context.ts';
+import { usage } from '../failure/failure.ts';
+import { clean } from '../output/output.ts';
 
 /**
  * Parameters as the command line gives them (`cpus=4`), typed as the template declares them. A list is

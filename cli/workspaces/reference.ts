@@ -1,4 +1,4 @@
-import type { ChosenServer } from '../connection.ts';
+import type { ChosenServer } from '../connection/connection.ts';
 
 /** A workspace as a person writes it, `name` or `owner/name`, as a path of the API takes it. */
 export function pathRef(reference: string): string {

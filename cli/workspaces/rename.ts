@@ -1,6 +1,6 @@
-import type { Context } from '../context.ts';
-import { getWorkspace, renameWorkspace } from '../endpoints.ts';
-import { line, note, type Result, result } from '../result.ts';
+import type { Context } from '../command/context.ts';
+import { line, note, type Result, result } from '../command/result.ts';
+import { getWorkspace, renameWorkspace } from '../connection/endpoints.ts';
 import { hostOn, pathRef, shortRef } from './reference.ts';
 
 export async function rename(context: Context, input: { workspace: string; name: string }): Promise<Result> {

@@ -2,12 +2,12 @@ import type { Client } from '@cde/api/client.ts';
 import { deletionText } from '@cde/api/idle-text.ts';
 import type { Workspace } from '@cde/api/workspaces.ts';
 import { stateRows } from '../activity/state-rows.ts';
-import type { Context } from '../context.ts';
-import { getWorkspace, getWorkspaceActivity, getWorkspaceStats } from '../endpoints.ts';
-import { clean } from '../output.ts';
-import { type Format, fields, type Result, result } from '../result.ts';
-import { bytes } from '../sizes.ts';
-import { duration } from '../times.ts';
+import type { Context } from '../command/context.ts';
+import { type Format, fields, type Result, result } from '../command/result.ts';
+import { getWorkspace, getWorkspaceActivity, getWorkspaceStats } from '../connection/endpoints.ts';
+import { clean } from '../output/output.ts';
+import { bytes } from '../output/sizes.ts';
+import { duration } from '../output/times.ts';
 import { hostOn, pathRef } from './reference.ts';
 import { paintBuildStatus, paintStatus } from './status.ts';
 

@@ -1,5 +1,5 @@
 import type { Build, Workspace } from '@cde/api/workspaces.ts';
-import type { Colors } from '../output.ts';
+import type { Colors } from '../output/output.ts';
 
 const paints: Record<Workspace['status'], keyof Colors> = {
   pending: 'yellow',

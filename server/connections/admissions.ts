@@ -2,7 +2,7 @@ import { jwtVerify, SignJWT } from 'jose';
 import { z } from 'zod';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { isAllowed } from '../identity/authorize.ts';
+import { isAllowed } from '../identity/auth/authorize.ts';
 import type { Keys } from '../identity/keys.ts';
 
 /** Enough time to measure a few satellites and connect to one. */

@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 
 /** Clients request tickets repeatedly; one row an hour is enough to record who connected to what. */
 const intervalMs = 3600_000;

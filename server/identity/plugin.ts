@@ -1,12 +1,12 @@
 import { createHash } from 'node:crypto';
 import fp from 'fastify-plugin';
 import type { Auth } from '../http/actor.ts';
-import { deleteOldAudit } from './audit.ts';
-import { makeAuth } from './auth.ts';
+import { deleteOldAudit } from './audit/audit.ts';
+import { makeAuth } from './auth/auth.ts';
+import { allowedOrigins } from './auth/origins.ts';
 import { type Keys, loadKeys } from './keys.ts';
-import { allowedOrigins } from './origins.ts';
 import { identityRoutes } from './routes.ts';
-import { sessionCookieName } from './sessions.ts';
+import { sessionCookieName } from './sessions/sessions.ts';
 import { sweepIdentity } from './sweep.ts';
 
 declare module 'fastify' {

@@ -9,25 +9,25 @@ import { browserSessions, users } from '../database/schema.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Actor } from '../http/actor.ts';
 import { serve, serveAs } from '../http/serve.ts';
-import { userLimit, withAttemptLimit } from './attempt-limit.ts';
-import { readAudit, writeAudit } from './audit.ts';
-import { authorize, grantFor } from './authorize.ts';
-import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './cli-login.ts';
-import { type Devices, makeDevices } from './devices.ts';
-import { type FailureAudit, makeFailureAudit } from './failure-audit.ts';
+import { readAudit, writeAudit } from './audit/audit.ts';
+import { type FailureAudit, makeFailureAudit } from './audit/failure-audit.ts';
+import { authorize, grantFor } from './auth/authorize.ts';
 import type { Keys } from './keys.ts';
-import { makeOidc } from './oidc.ts';
-import { hashPassword } from './passwords.ts';
+import { makeOidc } from './oidc/oidc.ts';
 import {
   clearSessionCookie,
   makeOneTimeLink,
   redeemOneTimeLink,
   setSessionCookie,
   startSession,
-} from './sessions.ts';
-import { changeOwnPassword, signInWithPassword } from './sign-in.ts';
-import { makeSignInThrottle } from './sign-in-throttle.ts';
-import { insertToken, listTokens, revokeToken, toToken } from './tokens.ts';
+} from './sessions/sessions.ts';
+import { insertToken, listTokens, revokeToken, toToken } from './sessions/tokens.ts';
+import { userLimit, withAttemptLimit } from './sign-in/attempt-limit.ts';
+import { approveCliLogin, collectCliLogin, findCliLogin, startCliLogin } from './sign-in/cli-login.ts';
+import { type Devices, makeDevices } from './sign-in/devices.ts';
+import { hashPassword } from './sign-in/passwords.ts';
+import { changeOwnPassword, signInWithPassword } from './sign-in/sign-in.ts';
+import { makeSignInThrottle } from './sign-in/sign-in-throttle.ts';
 import {
   deleteUser,
   findUser,
@@ -37,7 +37,7 @@ import {
   toUser,
   updateUser,
   userNotFound,
-} from './users.ts';
+} from './users/users.ts';
 
 interface Deps {
   config: Config;

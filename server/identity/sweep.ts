@@ -1,8 +1,8 @@
 import { lte } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { browserSessions, cliLogins, oidcLogins, oneTimeLinks, portCodes } from '../database/schema.ts';
-import { deleteOldFailures } from './attempt-limit.ts';
-import { deleteExpiredReplies } from './idempotency.ts';
+import { deleteExpiredReplies } from './auth/idempotency.ts';
+import { deleteOldFailures } from './sign-in/attempt-limit.ts';
 
 /** Deletes expired rows: sessions, links, pending logins, counted failures, stored replies. */
 export async function sweepIdentity(database: Database, now: () => Date): Promise<void> {

@@ -9,10 +9,10 @@ import { workspaceLeases } from '../database/idle-schema.ts';
 import { apiTokens, builds, cliLogins, clusters, satellites, users, workspaces } from '../database/schema.ts';
 import { defaultCleanupPolicy } from '../idle/settings.ts';
 import { makeTestServer, type TestServer } from '../testing.ts';
-import { grants } from './authorize.ts';
-import { hashPassword } from './passwords.ts';
+import { grants } from './auth/authorize.ts';
 import { hashSecret, makeSecret } from './secrets.ts';
-import { makeOneTimeLink } from './sessions.ts';
+import { makeOneTimeLink } from './sessions/sessions.ts';
+import { hashPassword } from './sign-in/passwords.ts';
 
 /** The callers. `read` and `connect` are an owner's tokens with that scope; the role alone would allow everything. */
 const callers = [

@@ -10,7 +10,7 @@ import type { Database, Queryable } from '../database/pool.ts';
 import type { Caller } from '../http/actor.ts';
 import { addressesOf, findForbidden, hostOf, isLoopback } from '../http/named-addresses.ts';
 import { serve } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import type { Keys } from '../identity/keys.ts';
 import { HolidaysError, readHolidays } from './holidays.ts';
 

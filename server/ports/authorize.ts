@@ -2,7 +2,7 @@ import { PortLevel } from '@cde/api/ports.ts';
 import { makeRequestCache } from '@cde/satellite/ports/request-cache.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { isAllowed } from '../identity/authorize.ts';
+import { isAllowed } from '../identity/auth/authorize.ts';
 import type { PortRef } from './names.ts';
 import { type FoundPort, findPort, findSession } from './store.ts';
 

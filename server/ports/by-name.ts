@@ -7,7 +7,7 @@ import { notShared } from '@cde/satellite/ports/problems.ts';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import type { Auth, UserActor } from '../http/actor.ts';
-import { readCookies } from '../identity/auth.ts';
+import { readCookies } from '../identity/auth/auth.ts';
 import { authorizePort, capLevel, type PortLookup } from './authorize.ts';
 import { dashboardHost, preflight } from './by-path.ts';
 import { openPath, type PortRef, type PortSite, parsePortLabel, portOrigin } from './names.ts';

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config.ts';
 import type { Database } from '../database/pool.ts';
 import { serve } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import type { ConnectionPolicy } from '../satellites/policy.ts';
 import type { WebSatellite } from '../satellites/store.ts';
 import { findWorkspace, type WorkspaceRow } from '../workspaces/store.ts';

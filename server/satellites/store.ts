@@ -6,8 +6,8 @@ import { v7 } from 'uuid';
 import type { Database } from '../database/pool.ts';
 import { satellites } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { isUuid } from '../identity/cursor.ts';
+import { isUuid } from '../http/cursor.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import { hashSecret, makeSecret } from '../identity/secrets.ts';
 
 /** Heartbeats come every 15 s, and two may be lost. */

@@ -6,7 +6,7 @@ import { v7 } from 'uuid';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, templateVersions } from '../database/schema.ts';
 import type { Caller } from '../http/actor.ts';
-import { type SystemCaller, writeAudit } from '../identity/audit.ts';
+import { type SystemCaller, writeAudit } from '../identity/audit/audit.ts';
 import { templateFileName } from './language/files.ts';
 import { parseTemplate } from './parse.ts';
 import {

@@ -3,7 +3,7 @@ import type { Template, TemplateVersion } from '@cde/api/templates.ts';
 import { and, asc, desc, eq, gt, isNotNull, lt, ne, or, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../database/schema.ts';
-import { fromCursor, isUuid, toPage } from '../identity/cursor.ts';
+import { fromCursor, isUuid, toPage } from '../http/cursor.ts';
 
 /** What lists and replies need of a version; not its files. */
 const versionColumns = {

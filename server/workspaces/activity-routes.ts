@@ -3,7 +3,7 @@ import { previewCleanup, releaseBrake } from '@cde/api/cleanup.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../database/pool.ts';
 import { closeSignal, serve, serveAgent } from '../http/serve.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import type { IdleSweep } from '../idle/sweep.ts';
 import type { WorkspaceActivities } from './activity.ts';
 import type { Shutdowns } from './shutdown.ts';

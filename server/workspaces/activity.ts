@@ -12,8 +12,8 @@ import { and, desc, eq, gt, lt, sql } from 'drizzle-orm';
 import { v7 } from 'uuid';
 import { activityEvents, type StoredDecision, workspaceLeases } from '../database/idle-schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { isUuid } from '../identity/cursor.ts';
+import { isUuid } from '../http/cursor.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import {
   type ActivityRow,
   insertEvents,

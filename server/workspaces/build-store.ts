@@ -6,7 +6,7 @@ import { v7 } from 'uuid';
 import type { Queryable } from '../database/pool.ts';
 import { type BuildOptions, builds, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
-import { authorize, isAllowed } from '../identity/authorize.ts';
+import { authorize, isAllowed } from '../identity/auth/authorize.ts';
 import { type BuildColumns, buildColumns, toBuild } from './build-row.ts';
 import { transitionStates } from './statuses.ts';
 import type { BuildRow } from './store.ts';

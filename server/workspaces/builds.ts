@@ -3,7 +3,7 @@ import type { Build } from '@cde/api/workspaces.ts';
 import type { Database } from '../database/pool.ts';
 import type { Bus } from '../events/bus.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { type SystemCaller, writeAudit } from '../identity/audit.ts';
+import { type SystemCaller, writeAudit } from '../identity/audit/audit.ts';
 import { recordPersonsUse } from '../idle/lifecycle.ts';
 import {
   type BuildWorkspace,

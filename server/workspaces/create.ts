@@ -3,7 +3,7 @@ import type { ParameterValues } from '@cde/api/template-parameters.ts';
 import { v7 } from 'uuid';
 import { isDuplicate } from '../database/pool.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import { insertBuild } from './build-store.ts';
 import type { BuildDeps } from './builds.ts';
 import { claimHome } from './homes.ts';

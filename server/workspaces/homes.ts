@@ -4,9 +4,9 @@ import { and, desc, eq, gt, isNotNull, lt, type SQL, sql } from 'drizzle-orm';
 import type { Database, Queryable } from '../database/pool.ts';
 import { templates, users, workspaces } from '../database/schema.ts';
 import type { Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
-import { authorize, grantFor, isAllowed } from '../identity/authorize.ts';
-import { fromCursor, isUuid, toPage } from '../identity/cursor.ts';
+import { fromCursor, isUuid, toPage } from '../http/cursor.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
+import { authorize, grantFor, isAllowed } from '../identity/auth/authorize.ts';
 import type { Provider } from '../providers/provider.ts';
 
 interface Deps {

@@ -8,7 +8,7 @@ import { v7 } from 'uuid';
 import { type StoredDecision, workspaceLeases } from '../database/idle-schema.ts';
 import type { Database } from '../database/pool.ts';
 import type { AgentActor, Caller, UserActor } from '../http/actor.ts';
-import { writeAudit } from '../identity/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import { type ActivityRow, insertEvents, targetOf } from '../idle/activity-store.ts';
 
 /** A workspace can have so many leases at once: each program that runs in it may hold one. */

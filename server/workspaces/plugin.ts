@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin';
 import { hubPlugin } from '../events/plugin.ts';
-import { isAllowed } from '../identity/authorize.ts';
+import { isAllowed } from '../identity/auth/authorize.ts';
 import { webhookTask } from '../idle/webhook.ts';
 import { loggerOf } from '../log.ts';
 import { makeAgents } from './agents.ts';

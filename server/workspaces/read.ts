@@ -4,8 +4,8 @@ import type { Workspace, WorkspaceStatus } from '@cde/api/workspaces.ts';
 import type { PendingStop, StoredDecision } from '../database/idle-schema.ts';
 import type { Database } from '../database/pool.ts';
 import type { UserActor } from '../http/actor.ts';
-import { isAllowed } from '../identity/authorize.ts';
-import { escapeLike, isUuid } from '../identity/cursor.ts';
+import { escapeLike, isUuid } from '../http/cursor.ts';
+import { isAllowed } from '../identity/auth/authorize.ts';
 import { stateOf } from '../idle/evaluate.ts';
 import { type BuildColumns, buildColumns, isoTimestamp, toBuild } from './build-row.ts';
 

@@ -3,7 +3,7 @@ import { Problem } from '@cde/api/problem.ts';
 import * as api from '@cde/api/workspaces.ts';
 import type { FastifyInstance } from 'fastify';
 import { serve, serveAgent } from '../http/serve.ts';
-import { authorize } from '../identity/authorize.ts';
+import { authorize } from '../identity/auth/authorize.ts';
 import type { Provider } from '../providers/provider.ts';
 import type { Agents } from './agents.ts';
 import { buildRoutes } from './build-routes.ts';

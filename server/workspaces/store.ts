@@ -4,7 +4,7 @@ import { and, eq, inArray, lt, ne, or, type SQL, sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
 import { builds, templates, templateVersions, users, workspaces } from '../database/schema.ts';
 import type { UserActor } from '../http/actor.ts';
-import { authorize, isAllowed } from '../identity/authorize.ts';
+import { authorize, isAllowed } from '../identity/auth/authorize.ts';
 import { parseRef, workspaceNotFound } from './read.ts';
 
 export type WorkspaceRow = typeof workspaces.$inferSelect;

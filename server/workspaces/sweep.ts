@@ -1,7 +1,7 @@
 import { inArray } from 'drizzle-orm';
 import type { Database } from '../database/pool.ts';
 import { workspaces } from '../database/schema.ts';
-import { isUuid } from '../identity/cursor.ts';
+import { isUuid } from '../http/cursor.ts';
 import type { Logger } from '../log.ts';
 import type { Provider } from '../providers/provider.ts';
 import { protectedHomes } from './homes.ts';

@@ -2,8 +2,8 @@ import { dayCountText } from '@cde/api/idle-text.ts';
 import { Problem } from '@cde/api/problem.ts';
 import { sql } from 'drizzle-orm';
 import type { Queryable } from '../database/pool.ts';
-import type { SystemCaller } from '../identity/audit.ts';
-import { writeAudit } from '../identity/audit.ts';
+import type { SystemCaller } from '../identity/audit/audit.ts';
+import { writeAudit } from '../identity/audit/audit.ts';
 import {
   type ActivityRow,
   eachActivity,

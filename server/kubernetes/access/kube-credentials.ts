@@ -2,7 +2,7 @@ import { createKubeCredentials } from '@cde/api/clusters.ts';
 import type { FastifyInstance } from 'fastify';
 import type { Database } from '../../database/pool.ts';
 import { serve } from '../../http/serve.ts';
-import { writeAudit } from '../../identity/audit.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
 import type { Connections } from '../../providers/kubernetes/api/connections.ts';
 import { findBuilder, namespaceProblem, openNamespace } from './namespaces.ts';
 

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify';
 import type { Database } from '../../database/pool.ts';
 import type { Actor } from '../../http/actor.ts';
 import { serve } from '../../http/serve.ts';
-import { writeAudit } from '../../identity/audit.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
 import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
 import { containerStatus, hasCondition, type Kube } from '../../providers/kubernetes/api/models.ts';

@@ -5,7 +5,7 @@ import { v7 } from 'uuid';
 import type { Queryable } from '../../database/pool.ts';
 import { templates, templateVersions, users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
-import { writeAudit } from '../../identity/audit.ts';
+import { writeAudit } from '../../identity/audit/audit.ts';
 import { KubeError } from '../../providers/kubernetes/api/client.ts';
 import type { Connection } from '../../providers/kubernetes/api/connections.ts';
 import type { Kube } from '../../providers/kubernetes/api/models.ts';

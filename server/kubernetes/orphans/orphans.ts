@@ -3,7 +3,7 @@ import { and, eq, inArray, isNotNull, ne, or } from 'drizzle-orm';
 import type { Database } from '../../database/pool.ts';
 import { users, workspaces } from '../../database/schema.ts';
 import type { Caller } from '../../http/actor.ts';
-import { type SystemCaller, writeAudit } from '../../identity/audit.ts';
+import { type SystemCaller, writeAudit } from '../../identity/audit/audit.ts';
 import type { Logger } from '../../log.ts';
 import { KubeError, type KubeObject } from '../../providers/kubernetes/api/client.ts';
 import type { Connection, Connections } from '../../providers/kubernetes/api/connections.ts';
