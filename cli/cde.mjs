@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-// The `cde` command. It imports only what is needed, because editors and scripts run `cde --version` often and every
-// ssh // connection starts this file.
+// The `cde` command. It imports only what is needed, because editors and scripts run `cde --version` often and every ssh
+// connection starts this file.
 import { readFileSync } from 'node:fs';
 
 const root = new URL('./', import.meta.url);

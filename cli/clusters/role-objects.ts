@@ -1,5 +1,5 @@
 // A server's permissions on a cluster without the chart: the objects that helm/templates/rbac.yaml and policy.yaml
-// render. // tests/kubernetes/chart.test.ts compares the two.
+// render. tests/kubernetes/chart.test.ts compares the two.
 
 const rbac = 'rbac.authorization.k8s.io';
 const admission = 'admissionregistration.k8s.io';
